@@ -1,0 +1,9 @@
+//! The decisions, pure: no runtime, no network, no clock of its own, no log. Actors bring facts in and carry
+//! commands out.
+
+pub mod classify;
+pub mod health;
+pub mod policy;
+pub mod record;
+pub mod replacement;
+pub mod scaling;
