@@ -1,0 +1,3 @@
+//! What the process tells about itself: readiness, metrics, traces.
+
+pub mod readiness;
