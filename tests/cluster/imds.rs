@@ -1,14 +1,13 @@
 //! The instance metadata service of one node: AWS's own mock of it, asked with session tokens only.
 
 use crate::helpers::{HttpAnswer, http, wait_for};
-use crate::process::{Process, binaries, flag, free_port};
+use crate::process::{Folder, Process, binaries, flag, free_port};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use tempfile::TempDir;
 
 /// The paths that this mock serves for the flow.
 pub const REBALANCE_PATH: &str = "/latest/meta-data/events/recommendations/rebalance";
@@ -27,7 +26,7 @@ pub struct ImdsMock {
     process: Option<Process>,
     address: SocketAddr,
     config: Value,
-    folder: TempDir,
+    folder: Folder,
 }
 
 impl ImdsMock {
@@ -82,10 +81,7 @@ impl ImdsMock {
             None => config["mock-trigger-time"] = json!(FUTURE),
         }
 
-        let folder = tempfile::Builder::new()
-            .prefix("imds-")
-            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-            .expect("a folder for the metadata mock");
+        let folder = Folder::create("imds").expect("a folder for the metadata mock");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let process = run(&config, address, folder.path()).await;
         Self { process: Some(process), address, config, folder }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::{io, thread};
+use tempfile::TempDir;
 
 /// Everything listens here: nothing of a testbed can be reached from outside the machine.
 pub const LOOPBACK: &str = "127.0.0.1";
@@ -74,6 +75,34 @@ impl Drop for Process {
         // An error says that it has ended already, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A folder that goes with this value; after a panic it stays, for the logs in it.
+pub struct Folder(TempDir);
+
+impl Folder {
+    /// A new one in the target folder, whose name begins with `name`.
+    pub fn create(name: &str) -> Result<Self> {
+        let folder =
+            tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        Ok(Self(folder.context("cannot create a folder")?))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.disable_cleanup(true);
+            // etcd's data is large, and nobody reads it.
+            let _ = fs::remove_dir_all(self.path().join("etcd"));
+            println!("the logs are in {}", self.path().display());
+        }
     }
 }
 

@@ -5,8 +5,12 @@ use crate::helpers::{
 };
 use crate::imds::{INSTANCE_ACTION_PATH, INSTANCE_ID_PATH, ImdsMock, REBALANCE_PATH};
 use crate::testbed::{Options, Testbed};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Api, EvictParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, Error, ResourceExt};
@@ -87,7 +91,7 @@ async fn a_token_bound_to_a_pod_names_its_node() {
     assert_eq!(review["userInfo"]["extra"]["authentication.kubernetes.io/node-name"], json!(["spot-a"]));
 
     // An admission policy can hold the pod to its node.
-    let binding = hold_pods_to_their_node(&client).await;
+    hold_agents_to_their_node(&client).await;
     let bound_client = client_of(&bound).await;
     wait_for("the policy to refuse another node", Duration::from_secs(30), async || {
         let error = record(&bound_client, "spot-b").await.err()?;
@@ -96,7 +100,6 @@ async fn a_token_bound_to_a_pod_names_its_node() {
     .await;
     record(&bound_client, "spot-a").await.expect("its own node");
     assert!(record(&client_of(&plain).await, "spot-a").await.is_err(), "a token that names no node");
-    drop(binding);
 
     // RBAC is on: without a role the account may read nothing.
     let nodes: Api<Node> = Api::all(client_of(&bound).await);
@@ -177,6 +180,60 @@ async fn the_metadata_mock_is_quiet_until_told() {
     let action: Value = serde_json::from_str(&action.body).expect("an instance action");
     assert_eq!(action["time"], "2030-01-01T00:02:00Z");
     assert_eq!(imds.get(&token, REBALANCE_PATH).await.status, 200);
+}
+
+/// The service account may create config maps, and its pods only about their own node.
+async fn hold_agents_to_their_node(client: &Client) {
+    let roles: Api<Role> = Api::default_namespaced(client.clone());
+    let role = object(json!({
+        "metadata": { "name": "agent" },
+        "rules": [{ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"] }],
+    }));
+    roles.create(&PostParams::default(), &role).await.expect("a role");
+    let bindings: Api<RoleBinding> = Api::default_namespaced(client.clone());
+    let binding = object(json!({
+        "metadata": { "name": "agent" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "agent" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "agent", "namespace": "default" }],
+    }));
+    bindings.create(&PostParams::default(), &binding).await.expect("a role binding");
+
+    let node_name = "authentication.kubernetes.io/node-name";
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    let policy = object(json!({
+        "metadata": { "name": "own-node" },
+        "spec": {
+            "matchConstraints": { "resourceRules": [
+                { "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"] },
+            ] },
+            "matchConditions": [{
+                "name": "agent",
+                "expression": "request.userInfo.username == 'system:serviceaccount:default:agent'",
+            }],
+            "validations": [{
+                "expression": format!(
+                    "'{node_name}' in request.userInfo.extra \
+                     && request.userInfo.extra['{node_name}'] == [object.data.nodeName]"
+                ),
+                "message": "not the node of this pod",
+            }],
+        },
+    }));
+    policies.create(&PostParams::default(), &policy).await.expect("an admission policy");
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+    let binding = object(json!({
+        "metadata": { "name": "own-node" },
+        "spec": { "policyName": "own-node", "validationActions": ["Deny"] },
+    }));
+    bindings.create(&PostParams::default(), &binding).await.expect("the policy's binding");
+}
+
+/// Creates a config map about a node.
+async fn record(client: &Client, node: &str) -> Result<ConfigMap, Error> {
+    let config_maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    let config_map =
+        object(json!({ "metadata": { "generateName": "about-" }, "data": { "nodeName": node } }));
+    config_maps.create(&PostParams::default(), &config_map).await
 }
 
 /// Sets or removes the annotation that KWOK takes as the node's being broken.

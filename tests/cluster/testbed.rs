@@ -2,7 +2,7 @@
 //! KWOK in place of the machines.
 
 use crate::helpers::wait_for;
-use crate::process::{LOOPBACK, Process, binaries, flag, free_port};
+use crate::process::{Folder, LOOPBACK, Process, binaries, flag, free_port};
 use anyhow::{Context, Result};
 use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How long a component may take to start, on a machine that compiles at the same time.
@@ -42,17 +41,17 @@ impl Default for Options {
 ///
 /// A test holds at most one: as many run at a time as the machine has room for.
 pub struct Testbed {
-    /// From the last started to the first, which is the order in which they end.
-    kwok: Option<Process>,
-    scheduler: Option<Process>,
-    controller_manager: Option<Process>,
+    // Dropped in this order: what depends on something before it, the folder when all have ended.
+    kwok: Process,
+    scheduler: Process,
+    controller_manager: Process,
     apiserver: Option<Process>,
-    etcd: Option<Process>,
+    etcd: Process,
     client: Client,
     kubeconfig: PathBuf,
     api_port: u16,
     etcd_port: u16,
-    folder: TempDir,
+    folder: Folder,
     _place: SemaphorePermit<'static>,
 }
 
@@ -78,10 +77,7 @@ impl Testbed {
     }
 
     async fn try_start(name: &str, options: Options, place: SemaphorePermit<'static>) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("{name}-"))
-            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-            .context("cannot create the testbed's folder")?;
+        let folder = Folder::create(name)?;
         let dir = folder.path();
         let (etcd_port, api_port) = (free_port(), free_port());
         let admin_token = hex_token();
@@ -96,12 +92,12 @@ impl Testbed {
         let kubeconfig = write_kubeconfig(dir, "admin", api_port, &admin_token)?;
         let client = ready_client(&kubeconfig, &mut apiserver).await?;
 
-        let testbed = Self {
-            kwok: Some(start_kwok(dir, &kubeconfig)?),
-            scheduler: Some(start_scheduler(dir, &kubeconfig)?),
-            controller_manager: Some(start_controller_manager(dir, &kubeconfig)?),
+        let mut testbed = Self {
+            kwok: start_kwok(dir, &kubeconfig)?,
+            scheduler: start_scheduler(dir, &kubeconfig)?,
+            controller_manager: start_controller_manager(dir, &kubeconfig)?,
             apiserver: Some(apiserver),
-            etcd: Some(etcd),
+            etcd,
             client,
             kubeconfig,
             api_port,
@@ -112,10 +108,21 @@ impl Testbed {
         // Without it no pod can be created; the controller manager makes it when it is up.
         let accounts: Api<ServiceAccount> = Api::default_namespaced(testbed.client());
         wait_for("the service account of the default namespace", START_TIMEOUT, async || {
-            accounts.get_opt("default").await.ok().flatten()
+            if let Err(error) = testbed.check_alive() {
+                return Some(Err(error));
+            }
+            accounts.get_opt("default").await.ok().flatten().map(|_| Ok(()))
         })
-        .await;
+        .await?;
         Ok(testbed)
+    }
+
+    /// An error, with the end of its log, if one of the components that only run along has ended.
+    fn check_alive(&mut self) -> Result<()> {
+        for process in [&mut self.kwok, &mut self.scheduler, &mut self.controller_manager, &mut self.etcd] {
+            process.check_alive()?;
+        }
+        Ok(())
     }
 
     /// A client with every right. It does not retry by itself: a test sees each answer as it came.
@@ -197,22 +204,6 @@ impl Testbed {
     /// The folder with everything that the cluster writes: data, kubeconfigs, a log of each component.
     pub fn dir(&self) -> &Path {
         self.folder.path()
-    }
-}
-
-impl Drop for Testbed {
-    fn drop(&mut self) {
-        self.kwok = None;
-        self.scheduler = None;
-        self.controller_manager = None;
-        self.apiserver = None;
-        self.etcd = None;
-        if std::thread::panicking() {
-            self.folder.disable_cleanup(true);
-            // etcd preallocates; what is wanted are the logs.
-            let _ = fs::remove_dir_all(self.dir().join("etcd"));
-            eprintln!("the logs of the testbed are in {}", self.dir().display());
-        }
     }
 }
 
