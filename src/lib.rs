@@ -2,3 +2,4 @@
 //! the cluster back to Spot when that is safe.
 
 pub mod clock;
+pub mod core;

@@ -1,0 +1,3 @@
+//! The decisions. Nothing here reads a clock, a socket or a log: the same input gives the same answer.
+
+pub mod cluster;
