@@ -2,6 +2,7 @@
 //! commands out.
 
 pub mod classify;
+pub mod cluster;
 pub mod health;
 pub mod policy;
 pub mod record;
