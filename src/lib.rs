@@ -1,6 +1,7 @@
 //! Spot Guard replaces a Spot node before AWS takes it, falls back to on-demand when Spot is dry, and brings
 //! the cluster back to Spot when that is safe.
 
+pub mod actors;
 pub mod clock;
 pub mod core;
 pub mod crd;
