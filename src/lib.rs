@@ -8,3 +8,4 @@ pub mod core;
 pub mod crd;
 pub mod kube;
 pub mod telemetry;
+pub mod kube;

@@ -26,6 +26,12 @@ impl Labels {
         self.0.iter().map(|(k, v)| (&**k, &**v))
     }
 
+    /// Whether a clone of this set is in use elsewhere.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Where the labels lie in memory: equal for clones of one set.
     fn address(&self) -> usize {
         Arc::as_ptr(&self.0).cast::<u8>() as usize

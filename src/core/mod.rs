@@ -8,3 +8,6 @@ pub mod policy;
 pub mod record;
 pub mod replacement;
 pub mod scaling;
+pub mod drain;
+pub mod placement;
+pub mod safety;

@@ -1,0 +1,3 @@
+//! The edge to the Kubernetes API.
+
+pub mod convert;
