@@ -9,3 +9,5 @@ pub mod crd;
 pub mod kube;
 pub mod telemetry;
 pub mod kube;
+#[cfg(feature = "sim")]
+pub mod sim;
