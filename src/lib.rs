@@ -2,3 +2,5 @@
 //! the cluster back to Spot when that is safe.
 
 pub mod clock;
+#[cfg(feature = "sim")]
+pub mod sim;
