@@ -20,6 +20,7 @@ mod lifecycle;
 mod query;
 mod sdk;
 mod serve;
+mod snapshot;
 mod spec;
 mod state;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use activity::Activity;
 pub use faults::{Gate, Refusal, ScriptedGate, Verdict};
 pub use host::{NodeHost, NodeJoin, NullHost};
 pub use serve::Served;
+pub use snapshot::{CallRecord, CloudEvent, CloudSnapshot, EventKind, GroupSnapshot, InstanceSnapshot};
 pub use spec::{
     BootFault, BootTimes, Capacity, GroupSpec, ImdsMode, LaunchFailure, Market, MixedPolicy, Settings,
 };
@@ -56,97 +58,6 @@ struct Inner {
     clock: Clock,
     state: Mutex<State>,
     wake: Notify,
-}
-
-/// What kind of thing happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum EventKind {
-    DesiredChanged,
-    Launching,
-    LaunchFailed,
-    LaunchSuspended,
-    InService,
-    NodeJoined,
-    NodeReady,
-    RebalanceRecommended,
-    InterruptionNoticed,
-    Taken,
-    Terminating,
-    Terminated,
-}
-
-/// Something that happened in the cloud.
-#[derive(Clone, Debug)]
-pub struct CloudEvent {
-    /// When.
-    pub at: Timestamp,
-    /// What.
-    pub kind: EventKind,
-    /// In which group.
-    pub group: String,
-    /// To which instance, if to one.
-    pub instance: Option<String>,
-    /// The same for people.
-    pub text: String,
-}
-
-/// One call of the Auto Scaling API.
-#[derive(Clone, Debug)]
-pub struct CallRecord {
-    /// When it arrived.
-    pub at: Timestamp,
-    /// The API action.
-    pub operation: String,
-    /// `AutoScalingGroupName`, where the action takes one.
-    pub group: Option<String>,
-    /// Whether it was answered with success.
-    pub ok: bool,
-}
-
-/// The cloud at one moment.
-#[derive(Clone, Debug)]
-pub struct CloudSnapshot {
-    /// Groups by name.
-    pub groups: Vec<GroupSnapshot>,
-    /// All scaling activities, oldest first.
-    pub activities: Vec<Activity>,
-}
-
-/// A group at one moment.
-#[derive(Clone, Debug)]
-pub struct GroupSnapshot {
-    /// `AutoScalingGroupName`.
-    pub name: String,
-    /// `MinSize`.
-    pub min: u32,
-    /// `MaxSize`.
-    pub max: u32,
-    /// `DesiredCapacity`.
-    pub desired: u32,
-    /// Its instances, oldest first.
-    pub instances: Vec<InstanceSnapshot>,
-}
-
-/// An instance at one moment.
-#[derive(Clone, Debug)]
-pub struct InstanceSnapshot {
-    /// EC2 instance id.
-    pub id: String,
-    /// Availability Zone.
-    pub zone: String,
-    /// State in its group.
-    pub state: LifecycleState,
-    /// How it is bought.
-    pub market: Market,
-    /// Name of its node, which may not have joined yet.
-    pub node_name: String,
-    /// Launch time.
-    pub launched_at: Timestamp,
-    /// Protected from scale-in.
-    pub protected: bool,
-    /// Whether the machine runs; a lost one stays listed until the group sees it.
-    pub machine_runs: bool,
 }
 
 impl Cloud {
@@ -366,7 +277,7 @@ impl Cloud {
     #[must_use]
     pub fn snapshot(&self) -> CloudSnapshot {
         self.with(|state, _| CloudSnapshot {
-            groups: state.groups.keys().filter_map(|name| group_snapshot(state, name)).collect(),
+            groups: state.groups.keys().filter_map(|name| GroupSnapshot::of(state, name)).collect(),
             activities: state.activities.clone(),
         })
     }
@@ -374,7 +285,7 @@ impl Cloud {
     /// One group as it is now.
     #[must_use]
     pub fn group(&self, name: &str) -> Option<GroupSnapshot> {
-        self.with(|state, _| group_snapshot(state, name))
+        self.with(|state, _| GroupSnapshot::of(state, name))
     }
 
     /// The node that an instance has registered or will register.
@@ -386,25 +297,4 @@ impl Cloud {
 
 fn no_group(name: &str) -> String {
     format!("no group {name}")
-}
-
-fn group_snapshot(state: &State, name: &str) -> Option<GroupSnapshot> {
-    let group = state.groups.get(name)?;
-    let instance = |instance: &&Instance| InstanceSnapshot {
-        id: instance.id.clone(),
-        zone: instance.zone.clone(),
-        state: instance.state,
-        market: instance.market,
-        node_name: instance.node_name.clone(),
-        launched_at: instance.launched_at,
-        protected: instance.protected,
-        machine_runs: instance.machine_runs,
-    };
-    Some(GroupSnapshot {
-        name: name.to_owned(),
-        min: group.spec.min,
-        max: group.spec.max,
-        desired: group.desired,
-        instances: state.members(name).iter().map(instance).collect(),
-    })
 }

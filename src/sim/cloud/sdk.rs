@@ -18,6 +18,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -31,7 +32,8 @@ impl Cloud {
     /// Retries and timeouts are the SDK's defaults, on tokio's clock.
     #[must_use]
     pub fn sdk_config(&self, gate: Option<Arc<dyn Gate>>) -> SdkConfig {
-        let credentials = Credentials::for_sim();
+        // Keys that sign, and open nothing.
+        let credentials = Credentials::new("AKIDSIMULATED", "simulated", None, None, "simulated cloud");
         SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(self.region()))
@@ -64,17 +66,6 @@ impl Cloud {
         let state = self.lock();
         let zone = state.groups.values().find_map(|group| group.spec.zones.first());
         zone.map_or(DEFAULT_REGION, |zone| region_of(zone)).to_owned()
-    }
-}
-
-/// Keys that sign, and open nothing.
-trait ForSim {
-    fn for_sim() -> Self;
-}
-
-impl ForSim for Credentials {
-    fn for_sim() -> Self {
-        Self::new("AKIDSIMULATED", "simulated", None, None, "simulated cloud")
     }
 }
 
@@ -117,7 +108,7 @@ impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (client, read_timeout) = (self.client.clone(), self.read_timeout);
         HttpConnectorFuture::new(async move {
-            let request = incoming(&request)?;
+            let request = incoming(request).await?;
             let exchange = client.exchange(request);
             let response = match read_timeout {
                 Some(limit) => tokio::time::timeout(limit, exchange)
@@ -190,14 +181,13 @@ async fn pass(verdict: Verdict) -> Result<Option<Refusal>, ConnectorError> {
     }
 }
 
-fn incoming(request: &HttpRequest) -> Result<Request<Bytes>, ConnectorError> {
-    let user = |error: http::Error| ConnectorError::user(error.into());
-    let body = request.body().bytes().map(Bytes::copy_from_slice);
-    let body = body.ok_or_else(|| ConnectorError::user("streaming bodies are not supported".into()))?;
+/// Reads the body to its end, as a socket would: the SDK watches the throughput of uploads.
+async fn incoming(request: HttpRequest) -> Result<Request<Bytes>, ConnectorError> {
     let builder = Request::builder().method(request.method()).uri(request.uri());
     let builder =
         request.headers().iter().fold(builder, |builder, (name, value)| builder.header(name, value));
-    builder.body(body).map_err(user)
+    let body = request.into_body().collect().await.map_err(ConnectorError::user)?;
+    builder.body(body.to_bytes()).map_err(|error| ConnectorError::user(error.into()))
 }
 
 fn outgoing(response: Response<Bytes>) -> Result<HttpResponse, ConnectorError> {
