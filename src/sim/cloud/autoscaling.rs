@@ -21,7 +21,8 @@ impl Cloud {
             Query::parse(request.body())
         };
         let operation = query.get("Action").unwrap_or_default().to_owned();
-        self.with(|state, now| {
+        let response = self.with(|state, now| {
+            let group = state.group_meant(&query);
             let outcome = match state.faults.refuse(&operation, now) {
                 Some(refusal) => Err(refusal),
                 None => state.answer(&operation, &query, now),
@@ -33,14 +34,19 @@ impl Cloud {
             state.calls.push_back(CallRecord {
                 at: now,
                 operation: operation.clone(),
-                group: query.get("AutoScalingGroupName").map(str::to_owned),
+                group,
                 ok: outcome.is_ok(),
             });
             match outcome {
                 Ok(result) => query::success(&operation, result.as_deref(), &request_id),
                 Err(refusal) => query::refusal(&refusal, &request_id),
             }
-        })
+        });
+        if operation == "LaunchInstances" && response.status().is_success() {
+            let latency = self.lock().settings.launch_instances_latency;
+            tokio::time::sleep(latency).await;
+        }
+        response
     }
 }
 
@@ -66,6 +72,16 @@ impl State {
                 format!("Could not find operation {operation} for version 2011-01-01"),
             )),
         }
+    }
+
+    /// The one group that a request is about, named itself or by its instance.
+    pub(super) fn group_meant(&self, query: &Query) -> Option<String> {
+        let of_instance = || self.instances.get(query.get("InstanceId")?).map(|i| i.group.clone());
+        let only = || match query.list("AutoScalingGroupNames").as_slice() {
+            [name] => Some((*name).to_owned()),
+            _ => None,
+        };
+        query.get("AutoScalingGroupName").map(str::to_owned).or_else(only).or_else(of_instance)
     }
 
     /// The group that a change names, if changes are open to everyone.

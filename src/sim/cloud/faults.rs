@@ -24,6 +24,8 @@ pub enum Verdict {
     Drop,
     /// It goes on after this long, unless the caller's timeout is shorter.
     Delay(Duration),
+    /// It never goes on: the caller's timeout, or its death, ends it.
+    Hang,
 }
 
 impl Verdict {
@@ -134,6 +136,19 @@ impl Refusal {
         }
     }
 
+    /// `AccessDenied`: the role has no permission for the action.
+    #[must_use]
+    pub fn access_denied(operation: &str) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            code: "AccessDenied".into(),
+            message: format!(
+                "User: arn:aws:sts::111122223333:assumed-role/simulated/session is not authorized to perform: \
+                 autoscaling:{operation} because no identity-based policy allows the autoscaling:{operation} action"
+            ),
+        }
+    }
+
     /// Request throttling.
     #[must_use]
     pub fn throttling() -> Self {
@@ -144,15 +159,15 @@ impl Refusal {
 /// The faults that the cloud itself was told to make.
 #[derive(Default)]
 pub(super) struct Faults {
-    /// Operation and what its next calls are refused with.
-    next: VecDeque<(String, Refusal)>,
+    /// Operation, what its next calls are refused with, and how many of them.
+    next: VecDeque<(String, Refusal, u32)>,
     /// All Auto Scaling calls share one bucket per account and Region.
     throttled_until: Option<Timestamp>,
 }
 
 impl Faults {
     pub(super) fn fail_next(&mut self, operation: &str, times: u32, refusal: &Refusal) {
-        self.next.extend((0..times).map(|_| (operation.to_owned(), refusal.clone())));
+        self.next.push_back((operation.to_owned(), refusal.clone(), times));
     }
 
     pub(super) fn throttle_until(&mut self, until: Timestamp) {
@@ -164,7 +179,9 @@ impl Faults {
         if self.throttled_until.is_some_and(|until| now < until) {
             return Some(Refusal::throttling());
         }
-        let index = self.next.iter().position(|(name, _)| name == operation)?;
-        self.next.remove(index).map(|(_, refusal)| refusal)
+        self.next.retain(|(_, _, left)| *left > 0);
+        let (_, refusal, left) = self.next.iter_mut().find(|(name, _, _)| name == operation)?;
+        *left -= 1;
+        Some(refusal.clone())
     }
 }

@@ -348,7 +348,7 @@ impl State {
         self.reconcile(&group, at);
     }
 
-    fn remove(&mut self, id: &str, at: Timestamp) {
+    pub(super) fn remove(&mut self, id: &str, at: Timestamp) {
         self.stop_machine(id, at);
         let Some(instance) = self.instances.remove(id) else { return };
         if let Some(activity) = &instance.end_activity {

@@ -117,11 +117,27 @@ impl Cloud {
         self.with(|state, now| state.add_group(spec, now));
     }
 
-    /// Changes a group's specification: sizes, boot times, tags and so on. Desired capacity, the name and the
-    /// suspended processes have their own ways.
+    /// Changes a group's specification: sizes, boot times, tags and so on. Desired capacity follows the new
+    /// sizes; otherwise it, the name and the suspended processes have their own ways.
     pub fn edit_group(&self, group: &str, change: impl FnOnce(&mut GroupSpec)) -> anyhow::Result<()> {
-        self.with(|state, _| {
-            change(&mut state.groups.get_mut(group).with_context(|| no_group(group))?.spec);
+        self.with(|state, now| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            change(&mut entry.spec);
+            let desired = entry.desired.min(entry.spec.max).max(entry.spec.min);
+            if desired != entry.desired {
+                state.change_desired(group, desired, "another user", now);
+            }
+            Ok(())
+        })
+    }
+
+    /// Deletes a group with all its instances at once, as `DeleteAutoScalingGroup` with `ForceDelete`.
+    pub fn remove_group(&self, group: &str) -> anyhow::Result<()> {
+        self.with(|state, now| {
+            ensure!(state.groups.contains_key(group), no_group(group));
+            let ids: Vec<_> = state.members(group).iter().map(|instance| instance.id.clone()).collect();
+            ids.iter().for_each(|id| state.remove(id, now));
+            state.groups.remove(group);
             Ok(())
         })
     }
@@ -278,7 +294,7 @@ impl Cloud {
     pub fn snapshot(&self) -> CloudSnapshot {
         self.with(|state, _| CloudSnapshot {
             groups: state.groups.keys().filter_map(|name| GroupSnapshot::of(state, name)).collect(),
-            activities: state.activities.clone(),
+            activities: state.activities.iter().cloned().collect(),
         })
     }
 

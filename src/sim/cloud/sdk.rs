@@ -146,8 +146,8 @@ impl InProcess {
         match self.service {
             Service::AutoScaling => {
                 let query = Query::parse(request.body());
-                let text = |name| query.get(name).map(str::to_owned);
-                (text("Action").unwrap_or_default(), text("AutoScalingGroupName"))
+                let group = self.cloud.lock().group_meant(&query);
+                (query.get("Action").unwrap_or_default().to_owned(), group)
             }
             Service::Imds(_) => (format!("{} {}", request.method(), request.uri().path()), None),
         }
@@ -177,6 +177,7 @@ async fn pass(verdict: Verdict) -> Result<Option<Refusal>, ConnectorError> {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             Ok(Some(Refusal { status, code, message }))
         }
+        Verdict::Hang => std::future::pending().await,
         Verdict::Drop => Err(ConnectorError::io("the connection was reset".into())),
     }
 }

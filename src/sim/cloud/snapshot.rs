@@ -7,19 +7,30 @@ use jiff::Timestamp;
 
 /// What kind of thing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum EventKind {
+    /// Desired capacity changed.
     DesiredChanged,
+    /// An instance was launched.
     Launching,
+    /// A launch failed.
     LaunchFailed,
+    /// AWS suspended the Launch process.
     LaunchSuspended,
+    /// An instance is in service.
     InService,
+    /// Its node has registered.
     NodeJoined,
+    /// Its node is Ready.
     NodeReady,
+    /// EC2 recommends to rebalance it.
     RebalanceRecommended,
+    /// It got its interruption notice.
     InterruptionNoticed,
+    /// AWS has taken it back.
     Taken,
+    /// Its group ends it.
     Terminating,
+    /// Its group no longer lists it.
     Terminated,
 }
 

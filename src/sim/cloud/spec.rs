@@ -171,7 +171,9 @@ pub struct LaunchFailure {
 }
 
 impl LaunchFailure {
-    fn fleet(market: Market, code: &str, message: &str) -> Self {
+    /// A failure of EC2 with its code, as Auto Scaling wraps it.
+    #[must_use]
+    pub fn fleet(market: Market, code: &str, message: &str) -> Self {
         let bought = match market {
             Market::Spot => "Spot",
             Market::OnDemand => "On-Demand",
@@ -286,6 +288,8 @@ pub struct Settings {
     pub launch_instances_raises_desired: bool,
     /// Whether `LaunchInstances` is refused above `MaxSize`; AWS does not document it.
     pub launch_instances_enforces_max: bool,
+    /// How long a successful `LaunchInstances` keeps its caller waiting; it takes effect before.
+    pub launch_instances_latency: Duration,
     /// How long the answer to a `ClientToken` is remembered (API_LaunchInstances).
     pub client_token_life: Duration,
 }
@@ -305,6 +309,7 @@ impl Default for Settings {
             launch_instances: true,
             launch_instances_raises_desired: true,
             launch_instances_enforces_max: true,
+            launch_instances_latency: Duration::from_secs(1),
             client_token_life: Duration::from_secs(8 * 3600),
         }
     }

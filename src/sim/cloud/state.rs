@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::broadcast;
 
+/// How long scaling activities are kept.
+const ACTIVITY_LIFE: Duration = Duration::from_secs(42 * 24 * 3600);
+
 /// `LifecycleState` of an instance in its group (User Guide, "Amazon EC2 Auto Scaling instance lifecycle").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifecycleState {
@@ -116,7 +119,8 @@ pub(super) struct State {
     pub settings: Settings,
     pub groups: BTreeMap<String, Group>,
     pub instances: BTreeMap<String, Instance>,
-    pub activities: Vec<Activity>,
+    /// Oldest first, six weeks at most, as in AWS (API_DescribeScalingActivities).
+    pub activities: VecDeque<Activity>,
     pub timers: BTreeMap<(Timestamp, u64), Timer>,
     pub seq: u64,
     /// How many instances have ever existed; gives each its own address.
@@ -141,7 +145,7 @@ impl State {
             settings: Settings::default(),
             groups: BTreeMap::new(),
             instances: BTreeMap::new(),
-            activities: Vec::new(),
+            activities: VecDeque::new(),
             timers: BTreeMap::new(),
             seq: 0,
             hosts: 0,
@@ -220,7 +224,11 @@ impl State {
     ) -> String {
         let id = self.uuid();
         let seq = self.next_seq();
-        self.activities.push(Activity {
+        let forgotten = |activity: &Activity| crate::clock::since(activity.start, at) > ACTIVITY_LIFE;
+        while self.activities.front().is_some_and(forgotten) {
+            self.activities.pop_front();
+        }
+        self.activities.push_back(Activity {
             seq,
             id: id.clone(),
             group: group.to_owned(),

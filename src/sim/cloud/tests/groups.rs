@@ -190,3 +190,17 @@ async fn the_same_seed_gives_the_same_story() {
     }
     assert_eq!(stories[0], stories[1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn desired_capacity_follows_new_sizes_and_a_removed_group_takes_its_nodes_along() {
+    let stage = stage([spot()]);
+    stage.cloud.edit_group("spot", |spec| spec.min = 3).unwrap();
+    seconds(120).await;
+    assert_eq!(stage.ids("spot").len(), 3);
+    stage.cloud.remove_group("spot").unwrap();
+    seconds(10).await;
+    assert!(stage.cloud.group("spot").is_none());
+    assert_eq!(stage.host.told().iter().filter(|call| call.starts_with("leave")).count(), 3);
+    let groups = stage.client.describe_auto_scaling_groups().auto_scaling_group_names("spot").send().await;
+    assert!(groups.unwrap().auto_scaling_groups().is_empty());
+}

@@ -171,3 +171,50 @@ async fn a_lost_answer_has_taken_effect_and_a_lost_request_has_not() {
     let refused = set_desired(&client, 5).await.unwrap_err().into_service_error();
     assert_eq!(refused.code(), Some("Throttling"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_call_log_and_the_gate_name_the_group() {
+    struct Recorder(std::sync::Mutex<Vec<String>>);
+    impl Gate for Recorder {
+        fn before(&self, operation: &str, group: Option<&str>) -> Verdict {
+            self.0.lock().unwrap().push(format!("{operation} {}", group.unwrap_or("-")));
+            Verdict::Pass
+        }
+    }
+    let stage = stage([spot()]);
+    let gate = Arc::new(Recorder(std::sync::Mutex::default()));
+    let client = Client::new(&stage.cloud.sdk_config(Some(gate.clone())));
+    client.describe_auto_scaling_groups().send().await.unwrap();
+    client.describe_auto_scaling_groups().auto_scaling_group_names("spot").send().await.unwrap();
+    let id = stage.ids("spot")[0].clone();
+    let call = client.terminate_instance_in_auto_scaling_group().instance_id(id);
+    call.should_decrement_desired_capacity(true).send().await.unwrap();
+    let expected = [
+        "DescribeAutoScalingGroups -",
+        "DescribeAutoScalingGroups spot",
+        "TerminateInstanceInAutoScalingGroup spot",
+    ];
+    assert_eq!(*gate.0.lock().unwrap(), expected);
+    let log = stage.cloud.calls();
+    let log: Vec<_> = log
+        .iter()
+        .map(|call| format!("{} {}", call.operation, call.group.as_deref().unwrap_or("-")))
+        .collect();
+    assert_eq!(log, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_hangs_ends_with_the_callers_timeout() {
+    let stage = stage([spot()]);
+    let gate = Arc::new(ScriptedGate::default());
+    let client = without_retries(&stage.cloud, gate.clone());
+    gate.next_request("SetDesiredCapacity", Verdict::Hang);
+    let hung = set_desired(&client, 3).await.unwrap_err();
+    assert!(matches!(hung, SdkError::TimeoutError(_)), "{hung:?}");
+    assert_eq!(stage.group("spot").desired, 2);
+    stage.cloud.fail_next("SetDesiredCapacity", u32::MAX, &Refusal::access_denied("SetDesiredCapacity"));
+    for _ in 0..3 {
+        let denied = set_desired(&client, 3).await.unwrap_err().into_service_error();
+        assert_eq!(denied.code(), Some("AccessDenied"));
+    }
+}
