@@ -4,7 +4,7 @@ use super::Cloud;
 use super::activity::seconds;
 use super::describe::ACCOUNT;
 use super::spec::ImdsMode;
-use super::state::{Instance, State, after, region_of};
+use super::state::{Instance, State, after, hex, region_of, zone_id};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
@@ -28,7 +28,7 @@ impl Cloud {
 
 impl State {
     fn answer_imds(&mut self, id: &str, request: &Request<Bytes>, now: Timestamp) -> Option<Response<Bytes>> {
-        let fresh_token = self.hex(56);
+        let fresh_token = hex(&mut self.token_rng, 56);
         let instance = self.instances.get_mut(id).filter(|instance| instance.machine_runs)?;
         match instance.imds_mode {
             ImdsMode::Normal => {}
@@ -102,7 +102,7 @@ impl State {
             "local-hostname" | "hostname" => instance.node_name.clone(),
             "local-ipv4" => instance.address.clone(),
             "placement/availability-zone" => instance.zone.clone(),
-            "placement/availability-zone-id" => super::state::zone_id(&instance.zone),
+            "placement/availability-zone-id" => zone_id(&instance.zone),
             "placement/region" => region.to_owned(),
             _ => return None,
         })

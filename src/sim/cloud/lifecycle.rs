@@ -39,7 +39,7 @@ impl State {
         let key = if group.capacity.contains_key(&key) { key } else { None };
         match group.capacity.get_mut(&key) {
             None | Some(Capacity::Unlimited) => true,
-            Some(Capacity::None) | Some(Capacity::Left(0)) => false,
+            Some(Capacity::None | Capacity::Left(0)) => false,
             Some(Capacity::Left(left)) => {
                 *left -= 1;
                 true

@@ -30,6 +30,8 @@ impl Cloud {
     /// An SDK configuration whose clients talk to this cloud. `gate` sees each of their calls.
     ///
     /// Retries and timeouts are the SDK's defaults, on tokio's clock.
+    /// The jitter of its backoff comes from `fastrand`'s thread-local generator: a run that must repeat itself
+    /// seeds that as well (`fastrand::seed`).
     #[must_use]
     pub fn sdk_config(&self, gate: Option<Arc<dyn Gate>>) -> SdkConfig {
         // Keys that sign, and open nothing.

@@ -116,6 +116,8 @@ pub(super) struct CachedLaunch {
 
 pub(super) struct State {
     pub rng: fastrand::Rng,
+    /// For session tokens alone, so that polling IMDS does not change what happens next.
+    pub token_rng: fastrand::Rng,
     pub settings: Settings,
     pub groups: BTreeMap<String, Group>,
     pub instances: BTreeMap<String, Instance>,
@@ -142,6 +144,7 @@ impl State {
     pub(super) fn new(seed: u64, events: broadcast::Sender<CloudEvent>) -> Self {
         Self {
             rng: fastrand::Rng::with_seed(seed),
+            token_rng: fastrand::Rng::with_seed(!seed),
             settings: Settings::default(),
             groups: BTreeMap::new(),
             instances: BTreeMap::new(),
@@ -181,7 +184,7 @@ impl State {
 
     /// Hexadecimal digits from the seed.
     pub(super) fn hex(&mut self, digits: usize) -> String {
-        (0..digits).map(|_| char::from_digit(self.rng.u32(0..16), 16).unwrap_or('0')).collect()
+        hex(&mut self.rng, digits)
     }
 
     /// A version 4 UUID from the seed.
@@ -277,6 +280,10 @@ impl State {
         let counted = self.instances.values().filter(|i| i.group == group && self.counts(i)).count();
         u32::try_from(counted).unwrap_or(u32::MAX)
     }
+}
+
+pub(super) fn hex(rng: &mut fastrand::Rng, digits: usize) -> String {
+    (0..digits).map(|_| char::from_digit(rng.u32(0..16), 16).unwrap_or('0')).collect()
 }
 
 fn uuid_digits(bits: u128) -> String {

@@ -131,13 +131,25 @@ async fn honoured_cooldown_waits_for_the_running_activity() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttling_passes_and_the_sdk_retries_through_it() {
+async fn throttling_holds_every_call_until_it_is_over() {
     let stage = stage([spot()]);
-    stage.cloud.throttle_for(Duration::from_millis(500));
+    let client = without_retries(&stage.cloud, Arc::new(ScriptedGate::default()));
+    stage.cloud.throttle_for(Duration::from_secs(30));
+    let throttled = set_desired(&client, 3).await.unwrap_err().into_service_error();
+    assert_eq!(throttled.code(), Some("Throttling"));
+    assert!(client.describe_auto_scaling_groups().send().await.is_err());
+    seconds(30).await;
+    set_desired(&client, 3).await.unwrap();
+    let log: Vec<_> = stage.cloud.calls().iter().map(|call| call.ok).collect();
+    assert_eq!(log, [false, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sdk_retries_what_was_throttled() {
+    let stage = stage([spot()]);
+    stage.cloud.fail_next("SetDesiredCapacity", 2, &Refusal::throttling());
     set_desired(&stage.client, 3).await.unwrap();
-    assert_eq!(stage.group("spot").desired, 3);
-    assert!(stage.cloud.calls().iter().any(|call| !call.ok));
-    assert_eq!(stage.cloud.calls().last().map(|call| call.ok), Some(true));
+    assert_eq!(stage.cloud.calls().len(), 3);
 }
 
 fn without_retries(cloud: &Cloud, gate: Arc<dyn Gate>) -> Client {
