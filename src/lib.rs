@@ -4,10 +4,10 @@
 pub mod actors;
 pub mod aws;
 pub mod clock;
+pub mod controller;
 pub mod core;
 pub mod crd;
 pub mod kube;
-pub mod telemetry;
-pub mod kube;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod telemetry;

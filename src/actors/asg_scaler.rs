@@ -8,7 +8,7 @@
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::health_monitor::HealthMonitor;
-use crate::actors::supervision::{Lifeline, Link, Ping};
+use crate::actors::supervision::{Link, answers_ping};
 use crate::aws::{CallError, CallFailure};
 use crate::core::policy::seconds;
 use crate::core::record::GroupKind;
@@ -116,7 +116,6 @@ pub struct AsgScaler {
     tracker: Link<FallbackTracker>,
     monitor: Link<HealthMonitor>,
     pools: BTreeMap<String, PoolState>,
-    _lifeline: Lifeline,
 }
 
 impl AsgScaler {
@@ -126,9 +125,8 @@ impl AsgScaler {
         deps: Deps,
         tracker: Link<FallbackTracker>,
         monitor: Link<HealthMonitor>,
-        lifeline: Lifeline,
     ) -> Self {
-        Self { deps, tracker, monitor, pools: BTreeMap::new(), _lifeline: lifeline }
+        Self { deps, tracker, monitor, pools: BTreeMap::new() }
     }
 
     fn schedule(&mut self, pool: &str, delay: Duration, ctx: &mut Context<Self>) {
@@ -158,10 +156,6 @@ impl Actor for AsgScaler {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.notify(LookForPools);
         ctx.run_interval(Duration::from_secs(5), |_, ctx| ctx.notify(LookForPools));
-    }
-
-    fn stopped(&mut self, _: &mut Self::Context) {
-        self._lifeline.note_stopped();
     }
 }
 
@@ -235,7 +229,6 @@ impl Handler<TurnEnded> for AsgScaler {
                     ledger: Arc::new(result.ledger.clone()),
                 };
                 state.ledger = Some(result.ledger);
-                self.deps.metrics.pool_observed(&pool, &observed.view);
                 self.tracker.send(observed.clone());
                 self.monitor.send(observed);
             }
@@ -256,11 +249,7 @@ impl Handler<TurnEnded> for AsgScaler {
     }
 }
 
-impl Handler<Ping> for AsgScaler {
-    type Result = ();
-
-    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
-}
+answers_ping!(AsgScaler);
 
 /// Reads the groups, plans, stores the ledger, makes the call, and so on until there is nothing left to do.
 async fn take_turn(

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Handles to the world; clones share them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Deps {
     /// The Kubernetes API.
     pub client: Client,
@@ -87,5 +87,14 @@ impl Deps {
             paused: pool.spec.paused,
             policy: self.defaults.overridden(&pool.spec.policy),
         }
+    }
+
+    /// The settings for a story: its pool's, or those that pools start from.
+    #[must_use]
+    pub fn policy_of(&self, replacement: &str) -> Policy {
+        let record = self.view.replacements.find(|record| record.metadata.name.as_deref() == Some(replacement));
+        let pool = record.and_then(|record| record.spec.pool.clone());
+        let config = pool.and_then(|pool| self.pools().remove(&pool));
+        config.map_or_else(|| self.defaults.clone(), |config| config.policy)
     }
 }

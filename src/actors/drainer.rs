@@ -7,7 +7,7 @@
 
 use crate::actors::deps::Deps;
 use crate::actors::fallback_tracker::FallbackTracker;
-use crate::actors::supervision::Link;
+use crate::actors::supervision::{Link, answers_ping};
 use crate::core::cluster::{Pod, Snapshot};
 use crate::core::drain::{
     self, DrainClock, DrainPolicy, EvictionAnswer, GiveUp, NextStep, Purpose, SkipReason, Turn, Verdict,
@@ -16,6 +16,7 @@ use crate::core::policy::{Policy, seconds};
 use crate::core::replacement::{DrainCommand, DrainPurpose, DrainReport};
 use crate::kube::marks::{self, Marks};
 use crate::kube::pods;
+use crate::telemetry::metrics;
 use actix::prelude::*;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -417,7 +418,7 @@ impl Handler<Answered> for Drainer {
     type Result = ();
 
     fn handle(&mut self, Answered { node, pod, answer }: Answered, ctx: &mut Self::Context) {
-        self.deps.metrics.eviction((&answer).into());
+        self.deps.metrics.eviction(metric(&answer));
         let now = self.deps.clock.now();
         let Some(drain) = self.drains.get_mut(&node) else { return };
         let (policy, clock) = (drain.pod_policy(), drain.clock());
@@ -450,4 +451,17 @@ impl Handler<Answered> for Drainer {
     }
 }
 
-crate::answers_ping!(Drainer);
+answers_ping!(Drainer);
+
+fn metric(answer: &EvictionAnswer) -> metrics::EvictionAnswer {
+    match answer {
+        EvictionAnswer::Evicted => metrics::EvictionAnswer::Accepted,
+        EvictionAnswer::Gone => metrics::EvictionAnswer::Gone,
+        EvictionAnswer::BudgetExhausted { .. } => metrics::EvictionAnswer::Budget,
+        EvictionAnswer::RateLimited { .. } => metrics::EvictionAnswer::Throttled,
+        EvictionAnswer::SeveralBudgets
+        | EvictionAnswer::Forbidden
+        | EvictionAnswer::Conflict
+        | EvictionAnswer::Failed { .. } => metrics::EvictionAnswer::Failed,
+    }
+}

@@ -9,15 +9,16 @@ use crate::actors::asg_scaler::{AsgScaler, PoolObserved, ScaleGroups};
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::drainer::{DrainNodes, Drainer, DrainsReported};
 use crate::actors::health_monitor::PoolAssessed;
-use crate::actors::supervision::{Lifeline, Link, Ping};
-use crate::core::cluster::{Node, Snapshot};
-use crate::core::placement;
+use crate::actors::supervision::{Link, answers_ping};
+use crate::core::cluster::{Node, Pod, Snapshot};
+use crate::core::drain;
+use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
 use crate::core::policy::Policy;
-use crate::core::record::{GroupKind, ReplacementStatus, set_condition};
+use crate::core::record::{GroupKind, UtilisationPercent, set_condition};
 use crate::core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment, Subject,
 };
-use crate::core::safety;
+use crate::core::safety::{self, SafetyPolicy};
 use crate::core::scaling::{InstanceFacts, Ledger, PoolView, Want};
 use crate::crd::{InterruptionNotice, InterruptionNoticeStatus, NodeReplacement, NodeReplacementSpec};
 use crate::telemetry::tracing::box_span;
@@ -64,13 +65,12 @@ pub struct FallbackTracker {
     records: BTreeMap<String, NodeReplacement>,
     busy: bool,
     again: bool,
-    _lifeline: Lifeline,
 }
 
 impl FallbackTracker {
     /// A tracker that has read nothing yet.
     #[must_use]
-    pub fn new(deps: Deps, scaler: Link<AsgScaler>, drainer: Link<Drainer>, lifeline: Lifeline) -> Self {
+    pub fn new(deps: Deps, scaler: Link<AsgScaler>, drainer: Link<Drainer>) -> Self {
         Self {
             deps,
             scaler,
@@ -81,7 +81,6 @@ impl FallbackTracker {
             records: BTreeMap::new(),
             busy: false,
             again: false,
-            _lifeline: lifeline,
         }
     }
 
@@ -124,10 +123,6 @@ impl Actor for FallbackTracker {
             Some((Turn, changes))
         });
         ctx.add_message_stream(stream);
-    }
-
-    fn stopped(&mut self, _: &mut Self::Context) {
-        self._lifeline.note_stopped();
     }
 }
 
@@ -226,11 +221,7 @@ impl Handler<TurnEnded> for FallbackTracker {
     }
 }
 
-impl Handler<Ping> for FallbackTracker {
-    type Result = ();
-
-    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
-}
+answers_ping!(FallbackTracker);
 
 impl FallbackTracker {
     /// Tells the AsgScaler and the Drainer what must hold for the stored records.
@@ -282,8 +273,8 @@ impl FallbackTracker {
                 status.traceparent.as_deref(),
             );
             span.in_scope(|| tracing::info!(outcome = ?step.outcome, "{}", step.message));
-            self.deps.metrics.step(step, status);
         }
+        self.deps.metrics.record_stored(before.and_then(|record| record.status.as_ref()), status);
     }
 }
 
@@ -375,7 +366,7 @@ impl<'a> World<'a> {
     }
 
     fn fact(&self, node: &Node) -> NodeFact {
-        let busy = self.snapshot.pods_on(&node.name).any(crate::core::drain::must_move);
+        let busy = self.snapshot.pods_on(&node.name).any(drain::must_move);
         NodeFact { name: node.name.to_string(), ready: node.ready, busy }
     }
 
@@ -438,12 +429,12 @@ impl<'a> World<'a> {
             instance_id: spec.instance_id.clone(),
             in_pool: pool.is_some(),
         };
-        let utilisation = safety::utilisation_percent(&self.snapshot);
+        let utilisation = pool.as_ref().map(|pool| self.utilisation(pool));
         let status = replacement::open(
             &subject,
             spec.kind,
             spec.deadline,
-            Some(utilisation),
+            utilisation,
             spec.traceparent.clone(),
             self.deps.clock.now(),
         );
@@ -496,7 +487,7 @@ impl<'a> World<'a> {
         let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
         let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
         let node_of = |id: &str| self.node_of(id);
-        let misfit_with = |new_node: &str| self.misfit(&record.spec.node_name, new_node, record.status.as_ref());
+        let misfit_with = |new_node: &str| self.misfit(&record.spec.node_name, new_node);
         let old_node = self.snapshot.node(&record.spec.node_name).map(|node| self.fact(node));
         let drain = |purpose| self.drains.get(&(name.clone(), purpose));
         decide(&Facts {
@@ -516,9 +507,24 @@ impl<'a> World<'a> {
         })
     }
 
+    /// How full the pool's nodes are.
+    fn utilisation(&self, pool: &str) -> UtilisationPercent {
+        let Some(facts) = self.pools.get(pool) else { return UtilisationPercent::default() };
+        let members = facts.view.spot.instances.iter().chain(&facts.view.on_demand.instances);
+        let nodes: BTreeSet<Arc<str>> = members
+            .filter_map(|instance| self.by_instance.get(&instance.id))
+            .map(|index| self.snapshot.nodes()[*index].name.clone())
+            .collect();
+        safety::pool_utilisation(&nodes, &self.snapshot, &SafetyPolicy::default()).into()
+    }
+
     /// What keeps the pods of `old` from fitting on the cluster with `new` counted and `old` not.
-    fn misfit(&self, old: &str, new: &str, _status: Option<&ReplacementStatus>) -> Vec<String> {
-        placement::misfits(&self.snapshot, old, new)
+    fn misfit(&self, old: &str, new: &str) -> Vec<String> {
+        let Some(new_node) = self.snapshot.node(new) else { return vec![format!("node {new} is not there")] };
+        let pods: Vec<&Pod> = self.snapshot.pods_on(old).filter(|pod| drain::must_move(pod)).collect();
+        let excluded = ExcludedNodes::default().and(old);
+        let placement = placement::can_take(&pods, new_node, &self.snapshot, &excluded, &PlacementOptions::default());
+        placement.unplaced.iter().map(|unplaced| format!("pod {} fits nowhere yet: {}", unplaced.pod, unplaced.reasons)).collect()
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::actors::asg_scaler::PoolObserved;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::{FallbackTracker, instance_of};
-use crate::actors::supervision::Link;
+use crate::actors::supervision::{Link, answers_ping};
 use crate::core::cluster::Snapshot;
 use crate::core::health::{self, PoolAssessment, Story};
 use crate::core::record::{Condition, EndState, set_condition};
@@ -206,4 +206,4 @@ impl Handler<Turn> for HealthMonitor {
     }
 }
 
-crate::answers_ping!(HealthMonitor);
+answers_ping!(HealthMonitor);

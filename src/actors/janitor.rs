@@ -5,6 +5,7 @@
 //! record by the AsgScaler; both see the complete picture each time.
 
 use crate::actors::deps::Deps;
+use crate::actors::supervision::answers_ping;
 use crate::core::policy::seconds;
 use crate::crd::{InterruptionNotice, NodeReplacement};
 use actix::prelude::*;
@@ -96,4 +97,4 @@ fn gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
     }
 }
 
-crate::answers_ping!(Janitor);
+answers_ping!(Janitor);

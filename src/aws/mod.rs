@@ -5,7 +5,7 @@
 use crate::clock::Clock;
 use crate::core::classify;
 use crate::core::scaling::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{AwsOperation, AwsResult, Metrics};
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -26,16 +26,27 @@ const MAX_ACTIVITY_PAGES: usize = 5;
 
 /// A call that did not succeed.
 #[derive(Clone, Debug, Error)]
-#[error("{operation}: {code}: {message}")]
+#[error("{operation:?}: {code}: {message}")]
 pub struct CallError {
     /// The API's name of the call.
-    pub operation: &'static str,
+    pub operation: AwsOperation,
     /// AWS's code, or what kind of transport failure it was.
     pub code: String,
     /// AWS's words.
     pub message: String,
     /// What follows from it.
     pub outcome: CallFailure,
+}
+
+impl CallError {
+    fn result(&self) -> AwsResult {
+        match (self.outcome, self.code.as_str()) {
+            (_, "Timeout") => AwsResult::TimedOut,
+            (CallFailure::Unclear, code) if classify::by_code(code).is_some() => AwsResult::Throttled,
+            (CallFailure::Unclear, _) => AwsResult::Failed,
+            _ => AwsResult::Refused,
+        }
+    }
 }
 
 /// What a failed call means for what it was to change.
@@ -96,7 +107,7 @@ impl AutoScaling {
                     .max_records(100)
                     .set_next_token(token.take())
                     .send();
-                let page = self.timed("DescribeAutoScalingGroups", call).await?;
+                let page = self.timed(AwsOperation::DescribeAutoScalingGroups, call).await?;
                 let now = self.clock.now();
                 for group in page.auto_scaling_groups() {
                     let view = group_view(group, now);
@@ -129,7 +140,7 @@ impl AutoScaling {
                 .max_records(100)
                 .set_next_token(token.take())
                 .send();
-            let page = self.timed("DescribeScalingActivities", call).await?;
+            let page = self.timed(AwsOperation::DescribeScalingActivities, call).await?;
             // The bound is applied here too: an endpoint that does not know the filter answers with old failures.
             found.extend(page.activities().iter().filter_map(failed_launch).filter(|failed| failed.started_at >= since));
             token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
@@ -147,7 +158,7 @@ impl AutoScaling {
     pub async fn set_desired(&self, group: &str, desired: i32) -> Result<(), CallError> {
         let call =
             self.client.set_desired_capacity().auto_scaling_group_name(group).desired_capacity(desired).send();
-        self.timed("SetDesiredCapacity", call).await.map(drop)
+        self.timed(AwsOperation::SetDesiredCapacity, call).await.map(drop)
     }
 
     /// Ends exactly this instance.
@@ -161,12 +172,12 @@ impl AutoScaling {
             .instance_id(instance_id)
             .should_decrement_desired_capacity(decrement)
             .send();
-        self.timed("TerminateInstanceInAutoScalingGroup", call).await.map(drop)
+        self.timed(AwsOperation::TerminateInstanceInAutoScalingGroup, call).await.map(drop)
     }
 
     async fn timed<T, E>(
         &self,
-        operation: &'static str,
+        operation: AwsOperation,
         call: impl Future<Output = Result<T, SdkError<E>>>,
     ) -> Result<T, CallError>
     where
@@ -174,13 +185,14 @@ impl AutoScaling {
     {
         let started = tokio::time::Instant::now();
         let result = call.await.map_err(|error| call_error(operation, &error));
-        self.metrics.aws_call(operation, result.is_ok(), started.elapsed());
+        let outcome = result.as_ref().map_or_else(|error| error.result(), |_| AwsResult::Ok);
+        self.metrics.aws_call(operation, outcome, started.elapsed());
         result
     }
 }
 
 fn call_error<E: ProvideErrorMetadata + std::error::Error + 'static>(
-    operation: &'static str,
+    operation: AwsOperation,
     error: &SdkError<E>,
 ) -> CallError {
     let SdkError::ServiceError(answer) = error else {

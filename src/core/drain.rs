@@ -124,6 +124,13 @@ pub fn classify(pod: &Pod, policy: &DrainPolicy, purpose: Purpose) -> Verdict {
     Verdict::Evictable
 }
 
+/// Whether the pod has to run elsewhere when its node goes.
+#[must_use]
+pub fn must_move(pod: &Pod) -> bool {
+    let policy = DrainPolicy::default_for(Purpose::Replace);
+    classify(pod, &policy, Purpose::Replace) == Verdict::Evictable
+}
+
 /// What the eviction API would say of a pod's budgets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BudgetView<'b> {

@@ -3,11 +3,11 @@
 
 pub mod classify;
 pub mod cluster;
+pub mod drain;
 pub mod health;
+pub mod placement;
 pub mod policy;
 pub mod record;
 pub mod replacement;
-pub mod scaling;
-pub mod drain;
-pub mod placement;
 pub mod safety;
+pub mod scaling;

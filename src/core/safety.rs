@@ -5,6 +5,8 @@
 
 use crate::core::cluster::{DisruptionBudget, Pod, Snapshot};
 use crate::core::drain::{self, BlockedReason, BudgetView, DrainPolicy, Purpose, Verdict};
+use crate::core::policy::Policy;
+use crate::core::record::UtilisationPercent;
 use crate::core::placement::{ExcludedNodes, PlacementOptions, PodName, Reasons, place};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +35,32 @@ impl Default for SafetyPolicy {
             drain: DrainPolicy::default_for(Purpose::Return),
             placement: PlacementOptions::default(),
         }
+    }
+}
+
+impl SafetyPolicy {
+    /// The part of a pool's settings that counts here.
+    #[must_use]
+    pub fn of(policy: &Policy) -> Self {
+        Self {
+            max_utilisation: f64::from(policy.max_utilisation_percent) / 100.0,
+            utilisation_slack: f64::from(policy.utilisation_slack_percent) / 100.0,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<UtilisationPercent> for Utilisation {
+    fn from(percent: UtilisationPercent) -> Self {
+        Self { cpu: f64::from(percent.cpu) / 100.0, memory: f64::from(percent.memory) / 100.0 }
+    }
+}
+
+impl From<Utilisation> for UtilisationPercent {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share, not negative")]
+    fn from(share: Utilisation) -> Self {
+        let percent = |share: f64| (share * 100.0).ceil() as u32;
+        Self { cpu: percent(share.cpu), memory: percent(share.memory) }
     }
 }
 

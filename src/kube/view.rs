@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, utils::StreamBackoff};
+use kube::runtime::WatchStreamExt;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub struct View {
     state: Arc<Mutex<State>>,
     changed: Arc<watch::Sender<u64>>,
     unsynced: watch::Receiver<usize>,
-    tasks: Arc<Tasks>,
+    _tasks: Arc<Tasks>,
     /// The pools.
     pub pools: Store<SpotPool>,
     /// The notices.
@@ -103,7 +103,7 @@ impl View {
             follow.reflect(client, "watch-notices", notice_writer),
             follow.reflect(client, "watch-replacements", replacement_writer),
         ];
-        Self { state, changed, unsynced, tasks: Arc::new(Tasks(tasks)), pools, notices, replacements }
+        Self { state, changed, unsynced, _tasks: Arc::new(Tasks(tasks)), pools, notices, replacements }
     }
 
     /// Waits until every kind was listed once.
@@ -177,7 +177,7 @@ impl Follow {
         // What the last full list held: what a new list does not name is gone.
         let mut known: BTreeMap<Key, u64> = BTreeMap::new();
         let mut list = 0_u64;
-        self.watch(client, part, move |event| {
+        self.watch(client, part, move |event: &Event<K>| {
             let mut state = lock(&state);
             match event {
                 Event::Init => list += 1,
