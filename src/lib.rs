@@ -2,6 +2,7 @@
 //! the cluster back to Spot when that is safe.
 
 pub mod clock;
+pub mod config;
 pub mod core;
 pub mod crd;
 pub mod telemetry;
