@@ -5,4 +5,5 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod crd;
+pub mod http;
 pub mod telemetry;
