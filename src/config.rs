@@ -4,12 +4,13 @@
 //! of its range, is refused with the file, the line and the key. AWS's endpoint, region and credentials are
 //! not in here: they come from the SDK's own variables.
 
-use crate::core::policy::{Policy, PolicySpec};
+use crate::controller::Settings;
+use crate::core::policy::{Policy, PolicySpec, seconds};
+use crate::kube::lease::LeaseTimes;
 use serde::Deserialize;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
 
 /// The taint of box 4. cluster-autoscaler leaves taints with this prefix out of its picture of a fresh node.
 pub const DEFAULT_TAINT_KEY: &str = "status-taint.cluster-autoscaler.kubernetes.io/RebalanceRecommendation";
@@ -40,10 +41,8 @@ pub struct LeaseConfig {
     pub namespace: String,
     /// Seconds that a lease lasts after its last renewal.
     pub duration_seconds: u32,
-    /// Seconds between two renewals.
+    /// Seconds between two renewals; one that takes longer counts as failed.
     pub renew_seconds: u32,
-    /// Seconds that a renewal may take before it counts as failed.
-    pub call_timeout_seconds: u32,
 }
 
 /// Calls to AWS.
@@ -73,7 +72,6 @@ impl Default for LeaseConfig {
             namespace: "spot-guard".to_owned(),
             duration_seconds: 15,
             renew_seconds: 5,
-            call_timeout_seconds: 4,
         }
     }
 }
@@ -81,34 +79,6 @@ impl Default for LeaseConfig {
 impl Default for AwsConfig {
     fn default() -> Self {
         Self { call_timeout_seconds: 10 }
-    }
-}
-
-impl LeaseConfig {
-    /// How long a lease lasts after its last renewal.
-    #[must_use]
-    pub fn duration(&self) -> Duration {
-        crate::core::policy::seconds(self.duration_seconds)
-    }
-
-    /// The time between two renewals.
-    #[must_use]
-    pub fn renew_interval(&self) -> Duration {
-        crate::core::policy::seconds(self.renew_seconds)
-    }
-
-    /// How long a renewal may take.
-    #[must_use]
-    pub fn call_timeout(&self) -> Duration {
-        crate::core::policy::seconds(self.call_timeout_seconds)
-    }
-}
-
-impl AwsConfig {
-    /// How long a call may take.
-    #[must_use]
-    pub fn call_timeout(&self) -> Duration {
-        crate::core::policy::seconds(self.call_timeout_seconds)
     }
 }
 
@@ -206,13 +176,29 @@ impl Config {
         Policy::default().overridden(&self.defaults)
     }
 
+    /// What a controller is made of, by this configuration; `identity` is its name among the replicas.
+    #[must_use]
+    pub fn settings(&self, identity: &str) -> Settings {
+        Settings {
+            namespace: self.lease.namespace.clone(),
+            lease: self.lease.name.clone(),
+            identity: identity.to_owned(),
+            times: LeaseTimes {
+                duration: seconds(self.lease.duration_seconds),
+                renew: seconds(self.lease.renew_seconds),
+                call_timeout: seconds(self.aws.call_timeout_seconds),
+            },
+            taint_key: self.taint_key.clone(),
+            defaults: self.policy(),
+        }
+    }
+
     /// The first setting that cannot be used, and why.
     fn validate(&self) -> Result<(), (String, String)> {
         let fail = |key: &str, problem: String| Err((key.to_owned(), problem));
         let ranges = [
             ("lease.durationSeconds", self.lease.duration_seconds, 2, 300),
             ("lease.renewSeconds", self.lease.renew_seconds, 1, 120),
-            ("lease.callTimeoutSeconds", self.lease.call_timeout_seconds, 1, 120),
             ("aws.callTimeoutSeconds", self.aws.call_timeout_seconds, 1, 120),
         ];
         for (key, value, min, max) in ranges {
@@ -222,19 +208,13 @@ impl Config {
         }
         // A leader makes a call only while its lease outlives the call's time limit.
         let left = self.lease.duration_seconds.saturating_sub(self.lease.renew_seconds);
-        for (key, value) in [
-            ("lease.callTimeoutSeconds", self.lease.call_timeout_seconds),
-            ("aws.callTimeoutSeconds", self.aws.call_timeout_seconds),
-        ] {
-            if value > left {
-                return fail(
-                    key,
-                    format!(
-                        "{value} is more than the {left} seconds that are left of the lease when it is renewed \
-                         (lease.durationSeconds less lease.renewSeconds)"
-                    ),
-                );
-            }
+        if self.aws.call_timeout_seconds > left {
+            let problem = format!(
+                "{} is more than the {left} seconds that are left of the lease when it is renewed \
+                 (lease.durationSeconds less lease.renewSeconds)",
+                self.aws.call_timeout_seconds
+            );
+            return fail("aws.callTimeoutSeconds", problem);
         }
         for (key, value) in [("lease.name", &self.lease.name), ("lease.namespace", &self.lease.namespace)] {
             if !is_dns_name(value) {

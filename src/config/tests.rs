@@ -69,7 +69,7 @@ fn a_value_out_of_range_is_named_with_its_range() {
         "spot-guard.yaml:3: defaults.maxUtilisationPercent: 101 is not between 1 and 100",
     );
     assert_refused(
-        "lease:\n  callTimeoutSeconds: 4\naws:\n  callTimeoutSeconds: 0\n",
+        "lease:\n  name: a\naws:\n  callTimeoutSeconds: 0\n",
         "spot-guard.yaml:4: aws.callTimeoutSeconds: 0 is not between 1 and 120",
     );
 }
@@ -82,7 +82,7 @@ fn a_call_must_fit_into_what_is_left_of_the_lease() {
          when it is renewed (lease.durationSeconds less lease.renewSeconds)",
     );
     let error = parse("lease: {renewSeconds: 15}\n").unwrap_err().to_string();
-    assert!(error.contains("lease.callTimeoutSeconds: 4 is more than the 0 seconds"), "{error}");
+    assert!(error.contains("aws.callTimeoutSeconds: 10 is more than the 0 seconds"), "{error}");
 }
 
 #[test]

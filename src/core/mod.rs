@@ -2,8 +2,12 @@
 //! commands out.
 
 pub mod classify;
+pub mod cluster;
+pub mod drain;
 pub mod health;
+pub mod placement;
 pub mod policy;
 pub mod record;
 pub mod replacement;
+pub mod safety;
 pub mod scaling;

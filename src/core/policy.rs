@@ -115,12 +115,17 @@ impl Policy {
     /// by up to a fifth so that stories which failed together do not come back together.
     #[must_use]
     pub fn retry_delay(&self, attempt: u32, name: &str) -> Duration {
-        let doubled = u64::from(self.retry_seconds) << attempt.saturating_sub(1).min(16);
-        let capped = doubled.min(u64::from(self.retry_max_seconds)) * 1000;
-        let spread =
-            name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
-        Duration::from_millis(capped + spread % (capped / 5).max(1))
+        let delay = backoff(seconds(self.retry_seconds), seconds(self.retry_max_seconds), attempt);
+        let spread = name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        let fifth = u64::try_from(delay.as_millis() / 5).unwrap_or(u64::MAX);
+        delay + Duration::from_millis(spread % fifth.max(1))
     }
+}
+
+/// `first`, doubled with every further failure in a row, and never more than `cap`.
+#[must_use]
+pub fn backoff(first: Duration, cap: Duration, failures: u32) -> Duration {
+    first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(cap)
 }
 
 /// A number of seconds as a duration.

@@ -257,6 +257,16 @@ pub struct Capacity {
     pub ready_at: Timestamp,
 }
 
+/// What pods have reserved, in per cent of what the nodes have, rounded up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UtilisationPercent {
+    /// Of CPU.
+    pub cpu: u32,
+    /// Of memory.
+    pub memory: u32,
+}
+
 /// How far the drain of the old node is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DrainState {
@@ -345,9 +355,9 @@ pub struct ReplacementStatus {
     /// When a return may be tried again after one failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_not_before: Option<Timestamp>,
-    /// The utilisation of the pool when the story began, in per cent of the fuller resource.
+    /// How full the pool was when the story began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub utilisation_before_percent: Option<u32>,
+    pub utilisation_before: Option<UtilisationPercent>,
     /// What holds the story up now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocking: Vec<BlockingReason>,

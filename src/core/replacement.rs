@@ -7,8 +7,7 @@
 use crate::core::policy::{Policy, seconds};
 use crate::core::record::{
     Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,
-    set_condition,
-};
+    set_condition, UtilisationPercent};
 use crate::core::scaling::{End, FailureClass, Ledger, PoolView, RequestMember, Want, Wants};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -158,7 +157,7 @@ pub fn open(
     subject: &Subject,
     kind: NoticeKind,
     deadline: Option<Timestamp>,
-    utilisation_percent: Option<u32>,
+    utilisation: Option<UtilisationPercent>,
     traceparent: Option<String>,
     now: Timestamp,
 ) -> ReplacementStatus {
@@ -166,7 +165,7 @@ pub fn open(
         notice: Some(kind),
         started_at: Some(now),
         deadline,
-        utilisation_before_percent: utilisation_percent,
+        utilisation_before: utilisation,
         traceparent,
         ..ReplacementStatus::default()
     };
@@ -632,7 +631,8 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
         return commands;
     }
     commands.taken.insert(subject.instance_id.clone());
-    if status.drain == DrainState::Started {
+    // An empty node keeps its marks until its instance is gone.
+    if status.drain != DrainState::NotStarted && status.old != EndState::Gone {
         commands.drains.push(DrainCommand {
             replacement: subject.name.clone(),
             node: subject.node.clone(),
@@ -671,7 +671,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
         });
     }
     if let Some(capacity) = &status.capacity {
-        if status.return_drain == DrainState::Started {
+        if status.return_drain != DrainState::NotStarted && status.fallback_end != EndState::Gone {
             commands.drains.push(DrainCommand {
                 replacement: subject.name.clone(),
                 node: capacity.node_name.clone(),

@@ -347,7 +347,7 @@ pub struct Plan {
 }
 
 /// Clocks of AWS and of ours may differ by this much when activities are compared with requests.
-const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(2);
+pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(2);
 
 /// The next step for a pool.
 ///

@@ -1,0 +1,7 @@
+//! The edge to the Kubernetes API.
+
+pub mod convert;
+pub mod lease;
+pub mod marks;
+pub mod pods;
+pub mod view;

@@ -1,0 +1,5 @@
+//! The simulated cloud: a world in memory that speaks the real protocols. Demos and tests run the product
+//! against it unchanged.
+
+pub mod cloud;
+pub mod cluster;

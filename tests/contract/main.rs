@@ -1,0 +1,4 @@
+//! What the simulated parts and the real ones must both do.
+
+#[cfg(feature = "sim")]
+mod autoscaling;
