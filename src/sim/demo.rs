@@ -8,7 +8,6 @@ use crate::sim::story::{Line, Report, Story};
 use crate::sim::world::{ControllerHandle, Gates};
 use anyhow::Context as _;
 use jiff::Timestamp;
-use kube::Client;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::net::TcpListener;
