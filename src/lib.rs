@@ -5,9 +5,11 @@ pub mod actors;
 pub mod agent;
 pub mod aws;
 pub mod clock;
+pub mod config;
 pub mod controller;
 pub mod core;
 pub mod crd;
+pub mod http;
 pub mod kube;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -189,7 +189,7 @@ pub fn box_span(
     span
 }
 
-/// The W3C trace context of a span, to be stored with a notice.
+/// The W3C trace context of a span, to be stored with a notice; to be asked for once per span.
 ///
 /// Without an exporter in this process the ids are made up, marked as sampled: whoever reads the notice can
 /// still tell its story as one trace.
@@ -199,7 +199,9 @@ pub fn traceparent_of(span: &Span) -> String {
     TraceContextPropagator::new().inject_context(&span.context(), &mut carrier);
     carrier.remove("traceparent").unwrap_or_else(|| {
         // Ids of zero are invalid.
-        format!("00-{:032x}-{:016x}-01", fastrand::u128(1..), fastrand::u64(1..))
+        let trace_id = format!("{:032x}", fastrand::u128(1..));
+        span.record("trace_id", trace_id.as_str());
+        format!("00-{trace_id}-{:016x}-01", fastrand::u64(1..))
     })
 }
 
