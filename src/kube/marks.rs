@@ -36,6 +36,17 @@ pub fn any_set(node: &Node, taint_key: &str) -> bool {
     node.taints.iter().any(|taint| &*taint.key == taint_key) || node.labels.get(EXCLUDE_LABEL) == Some(OWN)
 }
 
+/// The same of an object as the API gives it.
+#[must_use]
+pub fn are_left_on(node: &core_v1::Node, taint_key: &str) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let annotations = node.metadata.annotations.as_ref();
+    let label = node.metadata.labels.as_ref().and_then(|labels| labels.get(EXCLUDE_LABEL));
+    taints.is_some_and(|taints| taints.iter().any(|taint| taint.key == taint_key))
+        || annotations.is_some_and(|annotations| annotations.contains_key(CORDONED_BY))
+        || label.is_some_and(|value| value == OWN)
+}
+
 /// Sets the marks or takes them off. Reads the node first and writes only if it has not changed since.
 ///
 /// # Errors

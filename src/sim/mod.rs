@@ -3,3 +3,8 @@
 
 pub mod cloud;
 pub mod cluster;
+pub mod demo;
+pub mod nodes;
+pub mod scenario;
+pub mod story;
+pub mod world;
