@@ -2,6 +2,7 @@
 //! the cluster back to Spot when that is safe.
 
 pub mod actors;
+pub mod agent;
 pub mod aws;
 pub mod clock;
 pub mod config;

@@ -6,5 +6,6 @@ pub mod deps;
 pub mod drainer;
 pub mod fallback_tracker;
 pub mod health_monitor;
+pub mod imds_poller;
 pub mod janitor;
 pub mod supervision;

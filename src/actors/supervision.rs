@@ -20,6 +20,7 @@ mod tests;
 
 pub use link::{ASK_TIMEOUT, Link, LinkError, MAILBOX_CAPACITY, MAX_QUESTIONS};
 
+use crate::core::policy::backoff;
 use crate::telemetry::readiness::Readiness;
 use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
@@ -77,6 +78,9 @@ pub enum RestartCause {
 }
 
 impl RestartCause {
+    /// All causes.
+    pub const ALL: [Self; 3] = [Self::Panicked, Self::Stopped, Self::Stuck];
+
     /// The cause as a label.
     #[must_use]
     pub fn slug(self) -> &'static str {
@@ -299,7 +303,7 @@ where
         if born.elapsed() >= GOOD_LIFE {
             self.in_a_row = 0;
         }
-        let pause = backoff(self.in_a_row);
+        let pause = restart_pause(self.in_a_row);
         self.in_a_row = self.in_a_row.saturating_add(1);
 
         let now = Instant::now();
@@ -323,8 +327,14 @@ where
 }
 
 /// The pause before a restart that follows `in_a_row` others: zero, then exponential with jitter.
-fn backoff(in_a_row: u32) -> Duration {
-    let Some(doublings) = in_a_row.checked_sub(1) else { return Duration::ZERO };
-    let full = FIRST_BACKOFF.saturating_mul(2_u32.saturating_pow(doublings)).min(MAX_BACKOFF);
-    full.mul_f64(0.5 + fastrand::f64() / 2.0)
+fn restart_pause(in_a_row: u32) -> Duration {
+    match in_a_row {
+        0 => Duration::ZERO,
+        failures => jittered(backoff(FIRST_BACKOFF, MAX_BACKOFF, failures)),
+    }
+}
+
+/// Between half of `pause` and all of it, so that what failed together does not come back together.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

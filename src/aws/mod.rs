@@ -2,6 +2,8 @@
 //!
 //! Region, endpoint, credentials and proxy come from the SDK's own settings alone.
 
+pub mod imds;
+
 use crate::clock::Clock;
 use crate::core::classify;
 use crate::core::scaling::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle};

@@ -5,6 +5,7 @@ pub mod classify;
 pub mod cluster;
 pub mod drain;
 pub mod health;
+pub mod imds;
 pub mod placement;
 pub mod policy;
 pub mod record;

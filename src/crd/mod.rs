@@ -23,7 +23,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
 }
 
 /// A pair of Auto Scaling groups, and how their nodes are looked after.
-#[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "spotguard.dev",
     version = "v1alpha1",

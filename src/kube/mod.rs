@@ -1,5 +1,6 @@
 //! The edge to the Kubernetes API.
 
+pub mod client;
 pub mod convert;
 pub mod lease;
 pub mod marks;

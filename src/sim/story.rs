@@ -162,6 +162,18 @@ impl Story {
         self.world.start_controller(identity, gates, end)
     }
 
+    /// Spot nodes at the beginning.
+    #[must_use]
+    pub fn spot_nodes(&self) -> u32 {
+        self.plot.start.spot_nodes
+    }
+
+    /// On-demand nodes at the beginning.
+    #[must_use]
+    pub fn on_demand_nodes(&self) -> u32 {
+        self.plot.start.on_demand_nodes
+    }
+
     /// Simulated time since the beginning.
     #[must_use]
     pub fn elapsed(&self) -> Duration {

@@ -1,5 +1,7 @@
 //! A world for a story: the simulated cloud, a cluster (simulated, or a real one), and the real product in it.
 
+use crate::actors::supervision::Shutdown;
+use crate::agent;
 use crate::clock::Clock;
 use crate::controller::{CALL_TIMEOUT, Controller, Settings};
 use crate::core::policy::{Policy, PolicySpec};
@@ -8,8 +10,7 @@ use crate::kube::lease::LeaseTimes;
 use crate::sim::cloud::{self, Cloud, GroupSpec, Market};
 use crate::sim::cluster::{self, Cluster};
 use crate::sim::nodes::{KubeNodes, NodeChange};
-use crate::{actors::supervision::Shutdown, agent};
-use actix::Arbiter;
+use aws_config::imds;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
 use kube::api::{Api, ListParams, PostParams};
@@ -164,10 +165,10 @@ impl World {
                         let identity = cluster::Identity::service_account("spot-guard", "spot-guard-agent").on_node(&node);
                         let client =
                             cluster.as_ref().map_or_else(|| client.clone(), |cluster| cluster.client_as(identity));
-                        let imds = cloud.imds_client(&instance_id, None);
-                        let stop = Shutdown::new();
-                        agent::start(&node, client, imds, clock, &stop);
-                        agents.insert(node, stop);
+                        let imds = imds::Client::builder().configure(&cloud.imds_provider(&instance_id, None));
+                        let poll = Duration::from_secs(2);
+                        let running = agent::start(node.clone(), client, imds, clock, poll);
+                        agents.insert(node, running.shutdown);
                     }
                     NodeChange::Stopped { node } => {
                         if let Some(stop) = agents.remove(&node) {
@@ -228,7 +229,6 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.agents_end.trigger();
-        let _ = Arbiter::try_current();
     }
 }
 
