@@ -16,6 +16,14 @@ fn simulated() -> kube::Client {
     cluster.client()
 }
 
+/// A client that hears every answer. By default the library keeps a refusal with 429 to itself, and asks again
+/// up to 15 times with growing pauses: an eviction would hang for minutes.
+async fn real() -> kube::Client {
+    let mut config = kube::Config::infer().await.expect("KUBECONFIG names a cluster");
+    config.default_retry = false;
+    kube::Client::try_from(config).expect("a client")
+}
+
 macro_rules! tests {
     ($($name:ident)*) => {
         mod simulated_kubernetes {
@@ -33,7 +41,7 @@ macro_rules! tests {
                 #[tokio::test]
                 #[ignore = "needs a real control plane and KUBECONFIG"]
                 async fn $name() {
-                    let client = kube::Client::try_default().await.expect("KUBECONFIG names a cluster");
+                    let client = super::real().await;
                     crate::kubernetes::prepare(&client).await;
                     crate::kubernetes::$name(client).await;
                 }
