@@ -4,7 +4,7 @@ use super::apiserver::Answer;
 use super::disruption::{Loss, set_disruption_allowed};
 use super::json::{ObjectKey, items, number, seconds, section, set_condition, strings, text};
 use super::objects::DeleteOptions;
-use super::refusal::{Refusal, bad_request, budget_forbidden, conflict, disruption_budget};
+use super::refusal::{Refusal, bad_request, budget_forbidden, conflict, disruption_budget, refusal};
 use super::request::Identity;
 use super::resources::ResourceKind;
 use super::selector::LabelSelector;
@@ -43,14 +43,10 @@ pub(super) fn respond(
     let room =
         if bypasses_budgets(&pod) { Room::Granted } else { world.room_for(key, &pod, options.dry_run)? };
     match room {
-        // The code of this answer is 201: the failure stands in its body alone.
         Room::Ambiguous => {
-            return Ok(Answer::new(
-                201,
-                &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                    "message": "This pod has more than one PodDisruptionBudget, which the eviction subresource \
-                        does not support.", "code": 500 }),
-            ));
+            let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does \
+                           not support.";
+            return Err(refusal(500, "", message));
         }
         Room::GrantedWhileUnready if options.resource_version.is_none() => {
             options.resource_version = text(&pod, "/metadata/resourceVersion").map(str::to_owned);

@@ -2,7 +2,7 @@
 
 use super::disruption::Loss;
 use super::json::{ObjectKey, annotation, items, number, seconds, section, set, text, uid};
-use super::refusal::{Refusal, already_exists, bad_request, conflict, invalid, modified, not_found};
+use super::refusal::{Refusal, already_exists, bad_request, conflict, invalid, modified, not_found, refusal};
 use super::request::Identity;
 use super::resources::ResourceKind;
 use super::world::World;
@@ -69,7 +69,8 @@ impl World {
         dry_run: bool,
     ) -> Result<Arc<Value>, Refusal> {
         if text(&object, "/metadata/resourceVersion").is_some_and(|version| !version.is_empty()) {
-            return Err(bad_request("resourceVersion should not be set on objects to be created"));
+            let message = "resourceVersion should not be set on objects to be created";
+            return Err(refusal(500, "", message));
         }
         if text(&object, "/metadata/name").is_none_or(str::is_empty) {
             let Some(prefix) = text(&object, "/metadata/generateName").map(str::to_owned) else {
