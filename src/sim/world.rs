@@ -7,7 +7,7 @@ use crate::controller::{CALL_TIMEOUT, Controller, Settings};
 use crate::core::policy::{Policy, PolicySpec};
 use crate::crd::{SpotPool, SpotPoolSpec};
 use crate::kube::lease::LeaseTimes;
-use crate::sim::cloud::{self, Cloud, GroupSpec, Market};
+use crate::sim::cloud::{self, BootTimes, Cloud, GroupSpec, Market};
 use crate::sim::cluster::{self, Cluster};
 use crate::sim::nodes::{KubeNodes, NodeChange};
 use aws_config::imds;
@@ -57,6 +57,25 @@ pub struct Start {
     pub policy: PolicySpec,
 }
 
+/// Where a story plays, and how fast its cloud is.
+#[derive(Clone)]
+pub struct Stage {
+    /// The real cluster that it plays on; without it, a simulated one.
+    pub client: Option<Client>,
+    /// Whether the agents of the Spot nodes run in this process; if not, they are the caller's.
+    pub agents: bool,
+    /// How long a new instance takes.
+    pub boot: BootTimes,
+    /// The timings of the cloud.
+    pub cloud: cloud::Settings,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self { client: None, agents: true, boot: BootTimes::default(), cloud: cloud::Settings::default() }
+    }
+}
+
 /// A world.
 pub struct World {
     /// Its time.
@@ -82,7 +101,16 @@ impl World {
         seed: u64,
         client: Option<Client>,
     ) -> anyhow::Result<Self> {
+        Self::begin_on(start, clock, seed, Stage { client, ..Stage::default() }).await
+    }
+
+    /// The same on a stage of the caller's.
+    ///
+    /// # Errors
+    /// When the cluster refuses what the story needs.
+    pub async fn begin_on(start: &Start, clock: Clock, seed: u64, stage: Stage) -> anyhow::Result<Self> {
         let cloud = Cloud::new(clock, seed);
+        cloud.configure(|settings| *settings = stage.cloud);
         for (name, market, desired) in
             [(SPOT, Market::Spot, start.spot_nodes), (ON_DEMAND, Market::OnDemand, start.on_demand_nodes)]
         {
@@ -94,10 +122,11 @@ impl World {
                 desired,
                 cpu_millis: 4000,
                 memory_bytes: 16 << 30,
+                boot: stage.boot,
                 ..GroupSpec::new(name, market)
             });
         }
-        let (cluster, client) = match client {
+        let (cluster, client) = match stage.client {
             Some(client) => (None, client),
             None => {
                 let cluster = Cluster::new(clock, seed);
@@ -108,7 +137,7 @@ impl World {
         };
         let world = Self { clock, cloud, cluster, client, agents_end: Shutdown::new() };
         world.install(start).await?;
-        world.run_nodes();
+        world.run_nodes(stage.agents);
         world.settled(start).await;
         Ok(world)
     }
@@ -146,8 +175,8 @@ impl World {
         Ok(())
     }
 
-    /// Lets instances become nodes, and runs an agent on each Spot node.
-    fn run_nodes(&self) {
+    /// Lets instances become nodes, and runs an agent on each Spot node if that is wanted.
+    fn run_nodes(&self, with_agents: bool) {
         let (sender, mut changes) = mpsc::channel::<NodeChange>(4096);
         let listener = Arc::new(move |change| {
             if sender.try_send(change).is_err() {
@@ -165,7 +194,7 @@ impl World {
                     NodeChange::Ready { node, instance_id } => {
                         let spot =
                             cloud.node_of(&instance_id).is_some_and(|found| found.market == Market::Spot);
-                        if !spot || agents.contains_key(&node) || end.is_triggered() {
+                        if !with_agents || !spot || agents.contains_key(&node) || end.is_triggered() {
                             continue;
                         }
                         let identity = cluster::Identity::service_account("spot-guard", "spot-guard-agent")

@@ -5,5 +5,7 @@
 mod helpers;
 mod imds;
 mod process;
+mod product;
 mod real_parts;
+mod stories;
 mod testbed;
