@@ -14,7 +14,6 @@ use crate::core::safety::{self, SafetyContext};
 use crate::core::scaling::{GroupView, PoolView};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
 use actix::prelude::*;
-use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
