@@ -2,6 +2,7 @@
 //!
 //! `testbed/build` builds them; the first time that takes minutes.
 
+mod agent;
 mod helpers;
 mod imds;
 mod process;
