@@ -183,3 +183,16 @@ fn the_manifests_hold_a_configuration_and_a_pool_that_can_be_used() {
     let pool: crate::crd::SpotPool = serde_saphyr::from_str(pool).unwrap();
     pool.spec.policy.validate().unwrap();
 }
+
+#[test]
+fn links_in_the_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "deploy/iam/README.md"] {
+        let path = root.join(document);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        for (target, _) in targets.filter(|(target, _)| !target.contains("://")) {
+            assert!(path.with_file_name(target).exists(), "{document}: nothing at {target}");
+        }
+    }
+}
