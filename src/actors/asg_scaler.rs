@@ -15,8 +15,8 @@ use crate::core::record::GroupKind;
 use crate::core::scaling::{self, Call, End, InstanceFacts, Ledger, PoolView, Wants};
 use crate::crd::SpotPool;
 use actix::prelude::*;
-use kube::api::{Api, Patch, PatchParams};
 use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,11 +121,7 @@ pub struct AsgScaler {
 impl AsgScaler {
     /// An AsgScaler that has looked at nothing yet.
     #[must_use]
-    pub fn new(
-        deps: Deps,
-        tracker: Link<FallbackTracker>,
-        monitor: Link<HealthMonitor>,
-    ) -> Self {
+    pub fn new(deps: Deps, tracker: Link<FallbackTracker>, monitor: Link<HealthMonitor>) -> Self {
         Self { deps, tracker, monitor, pools: BTreeMap::new() }
     }
 
@@ -139,7 +135,11 @@ impl AsgScaler {
     /// When to look again after a turn.
     fn next_look(&self, pool: &PoolConfig, state: &PoolState) -> Duration {
         if state.failures > 0 {
-            return crate::core::policy::backoff(FAST_POLL, seconds(pool.policy.monitor_seconds), state.failures);
+            return crate::core::policy::backoff(
+                FAST_POLL,
+                seconds(pool.policy.monitor_seconds),
+                state.failures,
+            );
         }
         let waiting = state.ledger.as_ref().is_some_and(Ledger::is_waiting) || !state.wanted.ends.is_empty();
         if !waiting {
@@ -263,7 +263,14 @@ async fn take_turn(
     let mut view = read_groups(&deps, &pool, &store.ledger).await?;
     let mut changed = false;
     for _ in 0..MAX_CALLS_PER_TURN {
-        let plan = scaling::plan(&store.ledger, &view, &wanted.wants, &wanted.ends, &wanted.instances, deps.clock.now());
+        let plan = scaling::plan(
+            &store.ledger,
+            &view,
+            &wanted.wants,
+            &wanted.ends,
+            &wanted.instances,
+            deps.clock.now(),
+        );
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call else {
             return Ok(TurnResult { ledger: store.ledger, view, changed });
@@ -339,8 +346,12 @@ struct LedgerStore {
 
 impl LedgerStore {
     async fn open(api: Api<SpotPool>, name: &str, known: Option<Ledger>) -> Result<Self, kube::Error> {
-        let mut store =
-            Self { api, name: name.to_owned(), resource_version: None, ledger: known.clone().unwrap_or_default() };
+        let mut store = Self {
+            api,
+            name: name.to_owned(),
+            resource_version: None,
+            ledger: known.clone().unwrap_or_default(),
+        };
         if known.is_none() {
             store.ledger = store.read().await?;
         }

@@ -74,7 +74,13 @@ impl Deps {
     /// The pools as they are defined now, by name.
     #[must_use]
     pub fn pools(&self) -> BTreeMap<String, PoolConfig> {
-        self.view.pools.state().iter().map(|pool| self.pool_config(pool)).map(|pool| (pool.name.clone(), pool)).collect()
+        self.view
+            .pools
+            .state()
+            .iter()
+            .map(|pool| self.pool_config(pool))
+            .map(|pool| (pool.name.clone(), pool))
+            .collect()
     }
 
     fn pool_config(&self, pool: &SpotPool) -> PoolConfig {
@@ -92,7 +98,8 @@ impl Deps {
     /// The settings for a story: its pool's, or those that pools start from.
     #[must_use]
     pub fn policy_of(&self, replacement: &str) -> Policy {
-        let record = self.view.replacements.find(|record| record.metadata.name.as_deref() == Some(replacement));
+        let record =
+            self.view.replacements.find(|record| record.metadata.name.as_deref() == Some(replacement));
         let pool = record.and_then(|record| record.spec.pool.clone());
         let config = pool.and_then(|pool| self.pools().remove(&pool));
         config.map_or_else(|| self.defaults.clone(), |config| config.policy)

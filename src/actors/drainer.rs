@@ -217,7 +217,9 @@ impl Drainer {
         let order = drain::eviction_order(&refs, snapshot.budgets());
         let ordered: Vec<&Pod> = order.iter().map(|index| refs[*index]).collect();
         let mut due = Vec::new();
-        for (place, turn) in drain::turns(&ordered, snapshot.budgets(), under_way, PARALLEL_EVICTIONS).iter().enumerate() {
+        for (place, turn) in
+            drain::turns(&ordered, snapshot.budgets(), under_way, PARALLEL_EVICTIONS).iter().enumerate()
+        {
             let pod = &evictable[order[place]];
             let state = drain.pods.entry(pod.uid.clone()).or_default();
             match turn {
@@ -229,7 +231,11 @@ impl Drainer {
                 )),
                 Turn::Never(budgets) => {
                     let names: Vec<&str> = budgets.iter().map(|budget| &*budget.name).collect();
-                    blocked.push(format!("pod {} is covered by several PodDisruptionBudgets: {}", pod.key(), names.join(", ")));
+                    blocked.push(format!(
+                        "pod {} is covered by several PodDisruptionBudgets: {}",
+                        pod.key(),
+                        names.join(", ")
+                    ));
                 }
             }
             if let Some(reason) = &state.given_up {
@@ -245,14 +251,18 @@ impl Drainer {
 
     /// The pods that are to be deleted now, because the deadline leaves no more than their grace period.
     fn overdue(&self, node: &str, snapshot: &Snapshot, now: Timestamp) -> Vec<(Arc<Pod>, i64)> {
-        let Some(drain) = self.drains.get(node).filter(|drain| drain.report.tainted) else { return Vec::new() };
+        let Some(drain) = self.drains.get(node).filter(|drain| drain.report.tainted) else {
+            return Vec::new();
+        };
         let policy = drain.pod_policy();
         let indexes = snapshot.node_index(node).map_or(&[][..], |node| snapshot.pod_indexes_on(node));
         indexes
             .iter()
             .map(|index| &snapshot.pods()[*index as usize])
             .filter(|pod| drain::classify(pod, &policy, drain.purpose()) == Verdict::Evictable)
-            .filter(|pod| drain.pods.get(&pod.uid).is_some_and(|state| state.attempts > 0 && !state.in_flight))
+            .filter(|pod| {
+                drain.pods.get(&pod.uid).is_some_and(|state| state.attempts > 0 && !state.in_flight)
+            })
             .filter_map(|pod| {
                 let deletion = drain::overdue(pod, &policy, drain.clock(), now)?;
                 Some((pod.clone(), deletion.grace_period_seconds))
@@ -268,7 +278,12 @@ impl Drain {
         let owners: BTreeSet<OwnerKey> =
             snapshot.pods_on(&command.node).filter(|pod| drain::must_move(pod)).filter_map(owner).collect();
         let mut expected = BTreeMap::new();
-        for key in snapshot.pods().iter().filter(|pod| !pod.phase.finished() && !pod.terminating()).filter_map(|pod| owner(pod)) {
+        for key in snapshot
+            .pods()
+            .iter()
+            .filter(|pod| !pod.phase.finished() && !pod.terminating())
+            .filter_map(|pod| owner(pod))
+        {
             if owners.contains(&key) {
                 *expected.entry(key).or_default() += 1;
             }
@@ -293,7 +308,10 @@ impl Drain {
     }
 
     fn pod_policy(&self) -> DrainPolicy {
-        DrainPolicy { delete_at_deadline: self.policy.delete_at_deadline, ..DrainPolicy::default_for(self.purpose()) }
+        DrainPolicy {
+            delete_at_deadline: self.policy.delete_at_deadline,
+            ..DrainPolicy::default_for(self.purpose())
+        }
     }
 
     fn clock(&self) -> DrainClock {
@@ -307,7 +325,9 @@ impl Drain {
         let emptied = *self.emptied_at.get_or_insert(now);
         let mut running: BTreeMap<OwnerKey, usize> = BTreeMap::new();
         for pod in snapshot.pods() {
-            if pod.ready && !pod.terminating() && pod.node.as_deref() != Some(node)
+            if pod.ready
+                && !pod.terminating()
+                && pod.node.as_deref() != Some(node)
                 && let Some(key) = owner(pod)
             {
                 *running.entry(key).or_default() += 1;
@@ -382,7 +402,10 @@ impl Handler<Drive> for Drainer {
         for command in wanted {
             let node = command.node.clone();
             match self.drains.get_mut(&node) {
-                Some(drain) if drain.command.replacement == command.replacement && drain.command.purpose == command.purpose => {
+                Some(drain)
+                    if drain.command.replacement == command.replacement
+                        && drain.command.purpose == command.purpose =>
+                {
                     // A second notice may have brought a deadline.
                     drain.command = command;
                 }
@@ -442,7 +465,9 @@ impl Handler<Answered> for Drainer {
                 state.given_up = Some(match reason {
                     GiveUp::SeveralBudgets => "several PodDisruptionBudgets cover it".to_owned(),
                     GiveUp::Forbidden => "its eviction is forbidden".to_owned(),
-                    GiveUp::Rejected { status, message } => format!("its eviction was rejected ({status}): {message}"),
+                    GiveUp::Rejected { status, message } => {
+                        format!("its eviction was rejected ({status}): {message}")
+                    }
                 });
                 state.not_before = Some(Instant::now() + Duration::from_secs(30));
             }

@@ -16,7 +16,8 @@ use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
 use crate::core::policy::Policy;
 use crate::core::record::{GroupKind, UtilisationPercent, set_condition};
 use crate::core::replacement::{
-    self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment, Subject,
+    self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
+    Subject,
 };
 use crate::core::safety::{self, SafetyPolicy};
 use crate::core::scaling::{InstanceFacts, Ledger, PoolView, Want};
@@ -24,8 +25,8 @@ use crate::crd::{InterruptionNotice, InterruptionNoticeStatus, NodeReplacement, 
 use crate::telemetry::tracing::box_span;
 use actix::prelude::*;
 use futures::StreamExt;
-use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,12 +89,12 @@ impl FallbackTracker {
     fn merge_watch(&mut self) {
         let seen = self.deps.view.replacements.state();
         let names: BTreeSet<String> = seen.iter().map(|record| record.name_any()).collect();
-        self.records.retain(|name, record| names.contains(name) || record.status.as_ref().is_none_or(|s| !s.phase.is_finished()));
+        self.records.retain(|name, record| {
+            names.contains(name) || record.status.as_ref().is_none_or(|s| !s.phase.is_finished())
+        });
         for record in seen {
-            let newer = self
-                .records
-                .get(&record.name_any())
-                .is_none_or(|held| version(&record) > version(held));
+            let newer =
+                self.records.get(&record.name_any()).is_none_or(|held| version(&record) > version(held));
             if newer {
                 self.records.insert(record.name_any(), (*record).clone());
             }
@@ -234,13 +235,18 @@ impl FallbackTracker {
         let mut by_pool: BTreeMap<String, ScaleGroups> = BTreeMap::new();
         for name in world.configs.keys() {
             let instances = InstanceFacts { busy: busy.clone(), ..InstanceFacts::default() };
-            by_pool.insert(name.clone(), ScaleGroups { pool: name.clone(), instances, ..ScaleGroups::default() });
+            by_pool.insert(
+                name.clone(),
+                ScaleGroups { pool: name.clone(), instances, ..ScaleGroups::default() },
+            );
         }
         let mut drains = Vec::new();
         for record in self.records.values().filter(|record| is_open(record)) {
             let commands = world.commands(record);
             drains.extend(commands.drains);
-            let Some(wanted) = record.spec.pool.as_ref().and_then(|pool| by_pool.get_mut(pool)) else { continue };
+            let Some(wanted) = record.spec.pool.as_ref().and_then(|pool| by_pool.get_mut(pool)) else {
+                continue;
+            };
             wanted.wants.extend(commands.wants);
             wanted.ends.extend(commands.ends);
             wanted.instances.taken.extend(commands.taken);
@@ -296,14 +302,14 @@ async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplacement>> {
                 api.replace_status(&full.name_any(), &PostParams::default(), &full).await.map(Some)
             }
             // Created in an earlier life, or by a former leader: it is read and carried on.
-            Err(kube::Error::Api(status)) if status.code == 409 => api.get(&record.name_any()).await.map(Some),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                api.get(&record.name_any()).await.map(Some)
+            }
             Err(error) => Err(error),
         },
         Write::Status(record) => {
             match api.replace_status(&record.name_any(), &PostParams::default(), &record).await {
-                Err(kube::Error::Api(status)) if status.code == 409 => {
-                    api.get_opt(&record.name_any()).await
-                }
+                Err(kube::Error::Api(status)) if status.code == 409 => api.get_opt(&record.name_any()).await,
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
                 other => other.map(Some),
             }
@@ -314,10 +320,14 @@ async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplacement>> {
             set_condition(&mut status.conditions, "Accepted", false, "Refused", &reason, deps.clock.now());
             tracing::warn!(notice = notice.name_any(), reason, "the notice is refused");
             let patch = serde_json::json!({ "status": status });
-            api.patch_status(&notice.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await.map(|_| None)
+            api.patch_status(&notice.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
+                .await
+                .map(|_| None)
         }
     };
-    outcome.inspect_err(|error| tracing::warn!(%error, "a record could not be stored; it is tried again")).ok()
+    outcome
+        .inspect_err(|error| tracing::warn!(%error, "a record could not be stored; it is tried again"))
+        .ok()
 }
 
 /// Everything that this actor knows, as the core asks for it.
@@ -419,7 +429,10 @@ impl<'a> World<'a> {
             }
             Some(_) => {}
             None if pool.is_none() => {
-                return refuse(format!("there is no node {} and no pool with {}", spec.node_name, spec.instance_id));
+                return refuse(format!(
+                    "there is no node {} and no pool with {}",
+                    spec.node_name, spec.instance_id
+                ));
             }
             None => {}
         }
@@ -440,7 +453,11 @@ impl<'a> World<'a> {
         );
         let mut record = NodeReplacement::new(
             &subject.name,
-            NodeReplacementSpec { pool, node_name: subject.node.clone(), instance_id: subject.instance_id.clone() },
+            NodeReplacementSpec {
+                pool,
+                node_name: subject.node.clone(),
+                instance_id: subject.instance_id.clone(),
+            },
         );
         record.status = Some(status);
         Some(Write::Create(record))
@@ -464,7 +481,14 @@ impl<'a> World<'a> {
             if status.started_at.is_none() {
                 // The process died between the record and its first status.
                 let spec = &notice.spec;
-                status = replacement::open(&subject, spec.kind, spec.deadline, None, spec.traceparent.clone(), now);
+                status = replacement::open(
+                    &subject,
+                    spec.kind,
+                    spec.deadline,
+                    None,
+                    spec.traceparent.clone(),
+                    now,
+                );
             }
             replacement::escalate(&mut status, &subject, notice.spec.kind, notice.spec.deadline, now);
         }
@@ -523,8 +547,13 @@ impl<'a> World<'a> {
         let Some(new_node) = self.snapshot.node(new) else { return vec![format!("node {new} is not there")] };
         let pods: Vec<&Pod> = self.snapshot.pods_on(old).filter(|pod| drain::must_move(pod)).collect();
         let excluded = ExcludedNodes::default().and(old);
-        let placement = placement::can_take(&pods, new_node, &self.snapshot, &excluded, &PlacementOptions::default());
-        placement.unplaced.iter().map(|unplaced| format!("pod {} fits nowhere yet: {}", unplaced.pod, unplaced.reasons)).collect()
+        let placement =
+            placement::can_take(&pods, new_node, &self.snapshot, &excluded, &PlacementOptions::default());
+        placement
+            .unplaced
+            .iter()
+            .map(|unplaced| format!("pod {} fits nowhere yet: {}", unplaced.pod, unplaced.reasons))
+            .collect()
     }
 }
 

@@ -56,7 +56,12 @@ impl HealthMonitor {
         Self { deps, tracker, observed: BTreeMap::new(), due: BTreeMap::new(), written: BTreeMap::new() }
     }
 
-    fn assess(&self, pool: &PoolConfig, observed: &PoolObserved, records: &[Arc<NodeReplacement>]) -> PoolAssessment {
+    fn assess(
+        &self,
+        pool: &PoolConfig,
+        observed: &PoolObserved,
+        records: &[Arc<NodeReplacement>],
+    ) -> PoolAssessment {
         let snapshot = self.deps.view.snapshot();
         let ready_instances: BTreeSet<&str> =
             snapshot.nodes().iter().filter(|node| node.ready).filter_map(|node| instance_of(node)).collect();
@@ -64,7 +69,11 @@ impl HealthMonitor {
             .iter()
             .filter_map(|record| {
                 let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
-                Some(Story { name: record.metadata.name.as_deref()?, instance_id: &record.spec.instance_id, status })
+                Some(Story {
+                    name: record.metadata.name.as_deref()?,
+                    instance_id: &record.spec.instance_id,
+                    status,
+                })
             })
             .collect();
         let ready = |instance: &str| ready_instances.contains(instance);
@@ -81,7 +90,13 @@ impl HealthMonitor {
     }
 
     /// Writes the pool's status if it changed; what else is in it belongs to the AsgScaler.
-    fn publish(&mut self, pool: &str, observed: &PoolObserved, found: &PoolAssessment, ctx: &mut Context<Self>) {
+    fn publish(
+        &mut self,
+        pool: &str,
+        observed: &PoolObserved,
+        found: &PoolAssessment,
+        ctx: &mut Context<Self>,
+    ) {
         let held = self.deps.view.pools.state();
         let Some(current) = held.iter().find(|held| held.name_any() == pool) else { return };
         let mut conditions: Vec<Condition> =
@@ -89,7 +104,8 @@ impl HealthMonitor {
         let now = self.deps.clock.now();
         set_condition(&mut conditions, "Accepted", true, "Accepted", "both groups exist", now);
         let mut say = |type_: &str, reasons: &[String], good: &str, bad: &str| {
-            let (reason, message) = if reasons.is_empty() { (good, String::new()) } else { (bad, reasons.join("; ")) };
+            let (reason, message) =
+                if reasons.is_empty() { (good, String::new()) } else { (bad, reasons.join("; ")) };
             set_condition(&mut conditions, type_, reasons.is_empty(), reason, &message, now);
         };
         say("Healthy", &found.unhealthy, "Healthy", "Unhealthy");

@@ -13,7 +13,9 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup, Filter, LifecycleState, ScalingActivityStatusCode};
+use aws_sdk_autoscaling::types::{
+    Activity, AutoScalingGroup, Filter, LifecycleState, ScalingActivityStatusCode,
+};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -136,15 +138,18 @@ impl AutoScaling {
                 .client
                 .describe_scaling_activities()
                 .auto_scaling_group_name(group)
-                .filters(
-                    Filter::builder().name("StartTimeLowerBound").values(format!("{since:.0}")).build(),
-                )
+                .filters(Filter::builder().name("StartTimeLowerBound").values(format!("{since:.0}")).build())
                 .max_records(100)
                 .set_next_token(token.take())
                 .send();
             let page = self.timed(AwsOperation::DescribeScalingActivities, call).await?;
             // The bound is applied here too: an endpoint that does not know the filter answers with old failures.
-            found.extend(page.activities().iter().filter_map(failed_launch).filter(|failed| failed.started_at >= since));
+            found.extend(
+                page.activities()
+                    .iter()
+                    .filter_map(failed_launch)
+                    .filter(|failed| failed.started_at >= since),
+            );
             token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
             if token.is_none() {
                 break;
@@ -158,8 +163,12 @@ impl AutoScaling {
     /// # Errors
     /// When the call fails; see [`CallFailure`] for what that says about the group.
     pub async fn set_desired(&self, group: &str, desired: i32) -> Result<(), CallError> {
-        let call =
-            self.client.set_desired_capacity().auto_scaling_group_name(group).desired_capacity(desired).send();
+        let call = self
+            .client
+            .set_desired_capacity()
+            .auto_scaling_group_name(group)
+            .desired_capacity(desired)
+            .send();
         self.timed(AwsOperation::SetDesiredCapacity, call).await.map(drop)
     }
 
@@ -260,15 +269,18 @@ fn lifecycle(state: Option<&LifecycleState>) -> Lifecycle {
 
 /// A failed launch is `Failed` or `Cancelled`; the text is in StatusMessage, not in Description.
 fn failed_launch(activity: &Activity) -> Option<FailedActivity> {
-    let failed =
-        matches!(activity.status_code(), Some(ScalingActivityStatusCode::Failed | ScalingActivityStatusCode::Cancelled));
+    let failed = matches!(
+        activity.status_code(),
+        Some(ScalingActivityStatusCode::Failed | ScalingActivityStatusCode::Cancelled)
+    );
     if !failed || activity.description().is_some_and(|text| text.starts_with("Terminating")) {
         return None;
     }
     let message = activity.status_message().unwrap_or_default().to_owned();
     let started = activity.start_time()?;
     Some(FailedActivity {
-        started_at: Timestamp::new(started.secs(), i32::try_from(started.subsec_nanos()).unwrap_or(0)).ok()?,
+        started_at: Timestamp::new(started.secs(), i32::try_from(started.subsec_nanos()).unwrap_or(0))
+            .ok()?,
         class: classify::launch_failure(&message),
         message,
     })

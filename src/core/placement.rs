@@ -729,7 +729,9 @@ impl<'a> Packer<'a> {
         // Waiting pods that fit nowhere take no room.
         let useless: HashSet<usize> = (0..self.classes.len())
             .filter(|c| !self.classes[*c].moves)
-            .filter(|c| !(0..index32(self.nodes.len())).any(|n| self.obstacle(*c, n, Rules::Lasting).is_none()))
+            .filter(|c| {
+                !(0..index32(self.nodes.len())).any(|n| self.obstacle(*c, n, Rules::Lasting).is_none())
+            })
             .collect();
         self.incoming.retain(|i| !useless.contains(&i.class));
         let enough = self.incoming.len();
@@ -897,7 +899,8 @@ impl<'a> Packer<'a> {
         let width = self.dimensions.len();
         let free = &self.free[node as usize * width..][..width];
         let (takes, wants) = (&self.classes[class].need, &self.classes[victim].need);
-        let closes = usable && (0..width).any(|d| wants[d] > 0 && free[d].saturating_sub(takes[d]) < wants[d]);
+        let closes =
+            usable && (0..width).any(|d| wants[d] > 0 && free[d].saturating_sub(takes[d]) < wants[d]);
         f64::from(u8::from(usable)) * 10.0 + f64::from(u8::from(closes)) * 10.0 - self.left(class, node)
     }
 
@@ -1058,13 +1061,24 @@ enum Rules {
 
 /// Which pods a counter counts.
 enum Rule<'a> {
-    Spread { namespace: &'a Arc<str>, selector: &'a LabelSelector },
+    Spread {
+        namespace: &'a Arc<str>,
+        selector: &'a LabelSelector,
+    },
     /// Pods that meet all affinity terms of this pod.
-    Near { of: &'a Pod },
+    Near {
+        of: &'a Pod,
+    },
     /// Pods that meet this anti-affinity term.
-    Apart { of: &'a Pod, term: &'a AffinityTerm },
+    Apart {
+        of: &'a Pod,
+        term: &'a AffinityTerm,
+    },
     /// Pods with an anti-affinity term over `key` that this pod meets.
-    Against { pod: &'a Pod, key: &'a Arc<str> },
+    Against {
+        pod: &'a Pod,
+        key: &'a Arc<str>,
+    },
 }
 
 impl Rule<'_> {

@@ -114,7 +114,8 @@ impl Policy {
     #[must_use]
     pub fn retry_delay(&self, attempt: u32, name: &str) -> Duration {
         let delay = backoff(seconds(self.retry_seconds), seconds(self.retry_max_seconds), attempt);
-        let spread = name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        let spread =
+            name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
         let fifth = u64::try_from(delay.as_millis() / 5).unwrap_or(u64::MAX);
         delay + Duration::from_millis(spread % fifth.max(1))
     }

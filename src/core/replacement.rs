@@ -7,7 +7,8 @@
 use crate::core::policy::{Policy, seconds};
 use crate::core::record::{
     Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,
-    set_condition, UtilisationPercent};
+    UtilisationPercent, set_condition,
+};
 use crate::core::scaling::{End, FailureClass, Ledger, PoolView, RequestMember, Want, Wants};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -658,7 +659,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
     {
         let want = match capacity_from {
             Some(GroupKind::Spot) => Want::Nothing,
-            _ if settled => Want::Done,
+            _ if settled || status.fallback_end != EndState::Kept => Want::Done,
             _ => instance(false),
         };
         commands.wants.insert((GroupKind::OnDemand, subject.name.clone()), want);

@@ -5,9 +5,9 @@
 
 use crate::core::cluster::{DisruptionBudget, Pod, Snapshot};
 use crate::core::drain::{self, BlockedReason, BudgetView, DrainPolicy, Purpose, Verdict};
+use crate::core::placement::{ExcludedNodes, PlacementOptions, PodName, Reasons, place};
 use crate::core::policy::Policy;
 use crate::core::record::UtilisationPercent;
-use crate::core::placement::{ExcludedNodes, PlacementOptions, PodName, Reasons, place};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -276,7 +276,8 @@ pub fn check_return(
         fits_in_some_order: placement.fits_in_some_order,
     }));
 
-    let (utilisation_before, utilisation_after) = utilisation(node, &moving, &excluded, snapshot, policy, context);
+    let (utilisation_before, utilisation_after) =
+        utilisation(node, &moving, &excluded, snapshot, policy, context);
     blockers.extend(buffer_blockers(utilisation_after, policy, context));
     SafetyReport {
         safe: blockers.is_empty(),
@@ -290,7 +291,8 @@ pub fn check_return(
 /// A budget with room for one disruption can be drained pod by pod, as each becomes ready elsewhere. So what
 /// blocks is a budget without room, however many of the node's pods share it.
 fn budget_blockers(moving: &[&Pod], snapshot: &Snapshot) -> Vec<Blocker> {
-    let name = |b: &DisruptionBudget| PodName { namespace: b.namespace.to_string(), name: b.name.to_string() };
+    let name =
+        |b: &DisruptionBudget| PodName { namespace: b.namespace.to_string(), name: b.name.to_string() };
     let mut exhausted: BTreeMap<PodName, (&DisruptionBudget, Vec<PodName>)> = BTreeMap::new();
     let mut stale: BTreeSet<PodName> = BTreeSet::new();
     let mut several = Vec::new();
@@ -405,4 +407,3 @@ pub fn pool_utilisation(
     let context = SafetyContext { pool_nodes: pool_nodes.clone(), ..SafetyContext::default() };
     utilisation("", &[], &ExcludedNodes::default(), snapshot, policy, &context).1
 }
-

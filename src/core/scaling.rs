@@ -184,7 +184,7 @@ pub struct ScalingRequest {
     pub group: GroupKind,
     /// Desired capacity before.
     pub baseline: i32,
-    /// Desired capacity asked for.
+    /// Desired capacity asked for; equal to the baseline if the request changed nothing.
     pub target: i32,
     /// The instances that were there before: none of them is claimed for this request.
     pub instances_before: Vec<String>,
@@ -194,6 +194,14 @@ pub struct ScalingRequest {
     pub state: RequestState,
     /// The stories that it is for.
     pub members: Vec<RequestMember>,
+}
+
+impl ScalingRequest {
+    /// Whether it changed nothing and its stories are in a new attempt. An open +1 is reused instead.
+    fn may_be_made_again(&self) -> bool {
+        self.target == self.baseline
+            && self.members.iter().all(|member| member.failure.is_none() && member.instance_id.is_none())
+    }
 }
 
 /// A reduction of a group that is under way; written before the call.
@@ -441,6 +449,7 @@ fn resume(ledger: &mut Ledger, view: &PoolView, now: Timestamp) -> Option<Call> 
 /// Marks the unclaimed members of a request as failed.
 fn refuse(request: &mut ScalingRequest, class: FailureClass, message: &str, now: Timestamp) {
     request.state = RequestState::Applied;
+    request.target = request.baseline;
     for member in &mut request.members {
         member.failure = Some(Failure { class, message: message.to_owned(), at: now });
     }
@@ -527,13 +536,12 @@ fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Ti
         let mut members = Vec::new();
         for ((_, replacement), want) in wants.iter().filter(|((group, _), _)| *group == kind) {
             let Want::Instance { attempt, deadline, owed } = want else { continue };
-            if let Some(held) = ledger.member(kind, replacement) {
-                // A share that was refused asks again in the next attempt; an open +1 is reused.
-                let asks_again =
-                    !held.surplus && !held.owed && held.instance_id.is_none() && held.failure.is_none();
-                if !asks_again {
-                    continue;
-                }
+            let held = ledger.scaling_requests.iter().find(|request| {
+                request.group == kind
+                    && request.members.iter().any(|member| member.replacement == *replacement)
+            });
+            if held.is_some_and(|request| !request.may_be_made_again()) {
+                continue;
             }
             members.push(RequestMember {
                 replacement: replacement.clone(),

@@ -61,7 +61,14 @@ pub struct LeaseHolder {
 impl LeaseHolder {
     /// A holder of nothing yet.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str, times: LeaseTimes, clock: Clock) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        times: LeaseTimes,
+        clock: Clock,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
@@ -92,7 +99,9 @@ impl LeaseHolder {
                     }
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "the lease could not be read or written; it is tried again"),
+                Err(error) => {
+                    tracing::warn!(%error, "the lease could not be read or written; it is tried again")
+                }
             }
             sleep(self.jittered()).await;
         }

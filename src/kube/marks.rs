@@ -66,7 +66,8 @@ fn patch(node: &core_v1::Node, taint_key: &str, marks: Marks) -> Option<Value> {
     let cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
     let own_cordon =
         node.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(CORDONED_BY));
-    let mut kept: Vec<core_v1::Taint> = taints.iter().filter(|taint| taint.key != taint_key).cloned().collect();
+    let mut kept: Vec<core_v1::Taint> =
+        taints.iter().filter(|taint| taint.key != taint_key).cloned().collect();
     let had_taint = kept.len() < taints.len();
     let mut metadata = json!({ "resourceVersion": node.metadata.resource_version });
     let mut changes = json!({});
@@ -129,13 +130,19 @@ mod tests {
 
     #[test]
     fn only_our_own_marks_come_off() {
-        let foreign = node(json!({"metadata": {"name": "n", "labels": {EXCLUDE_LABEL: "aws-node-termination-handler"}},
-            "spec": {"unschedulable": true}}));
+        let foreign = node(
+            json!({"metadata": {"name": "n", "labels": {EXCLUDE_LABEL: "aws-node-termination-handler"}},
+            "spec": {"unschedulable": true}}),
+        );
         assert_eq!(patch(&foreign, KEY, Marks::Off), None);
         let both = node(json!({"metadata": {"name": "n", "labels": {EXCLUDE_LABEL: OWN}},
             "spec": {"unschedulable": true, "taints": [{"key": KEY, "effect": "NoSchedule"}, {"key": "other", "effect": "NoSchedule"}]}}));
         let patch = patch(&both, KEY, Marks::Off).expect("a change");
-        assert_eq!(patch["spec"], json!({"taints": [{"key": "other", "effect": "NoSchedule"}]}), "cordoned by another");
+        assert_eq!(
+            patch["spec"],
+            json!({"taints": [{"key": "other", "effect": "NoSchedule"}]}),
+            "cordoned by another"
+        );
         assert_eq!(patch["metadata"]["labels"], json!({EXCLUDE_LABEL: null}));
     }
 

@@ -45,7 +45,8 @@ fn refusal(status: &Status) -> EvictionAnswer {
         .map(|details| details.retry_after_seconds)
         .filter(|seconds| *seconds > 0)
         .map(|seconds| Duration::from_secs(u64::from(seconds)));
-    let by_budget = details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "DisruptionBudget"));
+    let by_budget =
+        details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "DisruptionBudget"));
     match status.code {
         404 => EvictionAnswer::Gone,
         429 if by_budget => EvictionAnswer::BudgetExhausted { retry_after },
@@ -53,7 +54,9 @@ fn refusal(status: &Status) -> EvictionAnswer {
         500 if status.message.contains("more than one PodDisruptionBudget") => EvictionAnswer::SeveralBudgets,
         403 => EvictionAnswer::Forbidden,
         // A precondition that failed: another pod has the name now.
-        409 if status.message.contains("Precondition failed") || status.message.contains("UID") => EvictionAnswer::Gone,
+        409 if status.message.contains("Precondition failed") || status.message.contains("UID") => {
+            EvictionAnswer::Gone
+        }
         409 => EvictionAnswer::Conflict,
         code => EvictionAnswer::Failed { status: code, message: status.message.clone() },
     }

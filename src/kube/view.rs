@@ -7,9 +7,9 @@ use crate::telemetry::readiness::Readiness;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::WatchStreamExt;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -76,7 +76,8 @@ impl View {
         let changed = Arc::new(watch::Sender::new(0));
         let (synced, unsynced) = watch::channel(KINDS);
         let synced = Arc::new(synced);
-        let follow = Follow { state: state.clone(), changed: changed.clone(), synced, readiness: readiness.clone() };
+        let follow =
+            Follow { state: state.clone(), changed: changed.clone(), synced, readiness: readiness.clone() };
         let (pools, pool_writer) = reflector::store();
         let (notices, notice_writer) = reflector::store();
         let (replacements, replacement_writer) = reflector::store();
@@ -89,10 +90,14 @@ impl View {
                 let object = pod.map(|pod| Arc::new(state.converter.pod(&pod).object));
                 put(&mut state.pods, key, object);
             }),
-            follow.start(client, "watch-disruption-budgets", |state, key, budget: Option<PodDisruptionBudget>| {
-                let object = budget.map(|budget| state.converter.budget(&budget));
-                put(&mut state.budgets, key, object);
-            }),
+            follow.start(
+                client,
+                "watch-disruption-budgets",
+                |state, key, budget: Option<PodDisruptionBudget>| {
+                    let object = budget.map(|budget| state.converter.budget(&budget));
+                    put(&mut state.budgets, key, object);
+                },
+            ),
             follow.start(client, "watch-claims", |state, key, claim| put(&mut state.claims, key, claim)),
             follow.start(client, "watch-volumes", |state, key, volume| put(&mut state.volumes, key, volume)),
             follow.start(client, "watch-namespaces", |state, key, namespace: Option<core_v1::Namespace>| {
@@ -139,7 +144,8 @@ impl State {
             .claims
             .iter()
             .map(|((namespace, name), claim)| {
-                let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
+                let volume =
+                    claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
                 let found = self.volumes.get(&(String::new(), volume));
                 let converted: Claim = self.converter.claim(claim, found);
                 ((namespace.as_str().into(), name.as_str().into()), converted)
@@ -150,7 +156,11 @@ impl State {
             pods: self.pods.values().cloned().collect(),
             budgets: self.budgets.values().cloned().collect(),
             claims,
-            namespaces: self.namespaces.iter().map(|((_, name), labels)| (name.as_str().into(), labels.clone())).collect(),
+            namespaces: self
+                .namespaces
+                .iter()
+                .map(|((_, name), labels)| (name.as_str().into(), labels.clone()))
+                .collect(),
         }
     }
 }
@@ -202,7 +212,12 @@ impl Follow {
         })
     }
 
-    fn reflect<K>(&self, client: &Client, part: &'static str, mut writer: reflector::store::Writer<K>) -> JoinHandle<()>
+    fn reflect<K>(
+        &self,
+        client: &Client,
+        part: &'static str,
+        mut writer: reflector::store::Writer<K>,
+    ) -> JoinHandle<()>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
@@ -219,11 +234,13 @@ impl Follow {
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let api: Api<K> = Api::all(client.clone());
-        let (changed, synced, readiness) = (self.changed.clone(), self.synced.clone(), self.readiness.clone());
+        let (changed, synced, readiness) =
+            (self.changed.clone(), self.synced.clone(), self.readiness.clone());
         readiness.not_ready(part, "not listed yet");
         tokio::spawn(async move {
             let mut first = true;
-            let mut stream = std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
+            let mut stream =
+                std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
             while let Some(event) = stream.next().await {
                 match event {
                     Ok(event) => {

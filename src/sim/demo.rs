@@ -162,7 +162,8 @@ struct Teller {
 impl Teller {
     fn new(options: &DemoOptions) -> Self {
         let to_stderr = options.report.as_ref().is_some_and(|path| path.as_os_str() == "-");
-        let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+        let terminal =
+            if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
         Self { to_stderr, colour: terminal }
     }
 
@@ -197,7 +198,11 @@ impl Teller {
     fn summary(&mut self, report: &Report) {
         let mut text = String::new();
         for (name, group) in [("Spot", report.groups.spot), ("on-demand", report.groups.on_demand)] {
-            let _ = write!(text, "{name} {}/{} (began with {}), ", group.in_service, group.desired, group.baseline);
+            let _ = write!(
+                text,
+                "{name} {}/{} (began with {}), ",
+                group.in_service, group.desired, group.baseline
+            );
         }
         let _ = write!(
             text,
@@ -225,4 +230,3 @@ fn minutes(seconds: f64) -> String {
     let whole = seconds as u64;
     format!("{} min {} s", whole / 60, whole % 60)
 }
-

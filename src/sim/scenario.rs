@@ -56,7 +56,9 @@ impl Act {
             Self::OnDemandHas(capacity) => market("on-demand", capacity),
             Self::Rebalance(number) => format!("EC2 recommends to move off Spot node number {}", number + 1),
             Self::Interrupt(number) => format!("EC2 takes Spot node number {} in two minutes", number + 1),
-            Self::SetBudget(app, count) => format!("the PodDisruptionBudget {app} allows {count} unavailable"),
+            Self::SetBudget(app, count) => {
+                format!("the PodDisruptionBudget {app} allows {count} unavailable")
+            }
         }
     }
 
@@ -123,7 +125,12 @@ impl Scenario {
         use Act::{Interrupt, OnDemandHas, Rebalance, SetBudget, SpotHas};
         use FlowBox as B;
         use Outcome as O;
-        let replaced = [(B::Success, O::InService), (B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Ended)];
+        let replaced = [
+            (B::Success, O::InService),
+            (B::Taint, O::Tainted),
+            (B::Drain, O::Drained),
+            (B::Drain, O::Ended),
+        ];
         let fell_back = [
             (B::Wait, O::NoCapacity),
             (B::Fallback, O::Requested),
@@ -160,7 +167,11 @@ impl Scenario {
         match self {
             Self::Rebalance => Plot { script: vec![at(5, Rebalance(0))], ..plot },
             Self::DrySpot => Plot {
-                script: vec![at(5, SpotHas(Capacity::None)), at(10, Rebalance(0)), at(240, SpotHas(Capacity::Unlimited))],
+                script: vec![
+                    at(5, SpotHas(Capacity::None)),
+                    at(10, Rebalance(0)),
+                    at(240, SpotHas(Capacity::Unlimited)),
+                ],
                 steps: story(&fell_back),
                 ..plot
             },
@@ -171,16 +182,18 @@ impl Scenario {
                     at(10, Rebalance(0)),
                     at(300, SpotHas(Capacity::Unlimited)),
                 ],
-                steps: story(&[
+                steps: story(
                     &[
-                        (B::Wait, O::NoCapacity),
-                        (B::Fallback, O::Requested),
-                        (B::Fallback, O::NoCapacity),
-                        (B::Fallback, O::NodeKept),
-                    ],
-                    &replaced[..],
-                ]
-                .concat()),
+                        &[
+                            (B::Wait, O::NoCapacity),
+                            (B::Fallback, O::Requested),
+                            (B::Fallback, O::NoCapacity),
+                            (B::Fallback, O::NodeKept),
+                        ],
+                        &replaced[..],
+                    ]
+                    .concat(),
+                ),
                 ..plot
             },
             Self::TwoMinuteNotice => Plot {
@@ -195,7 +208,10 @@ impl Scenario {
                 ..plot
             },
             Self::PdbBlocked => Plot {
-                start: Start { apps: vec![app("web", 6, 500, 1024, 0), app("api", 4, 750, 2048, 1)], ..usual },
+                start: Start {
+                    apps: vec![app("web", 6, 500, 1024, 0), app("api", 4, 750, 2048, 1)],
+                    ..usual
+                },
                 script: vec![at(5, Rebalance(0)), at(180, SetBudget("web", 1))],
                 steps: story(&[
                     (B::Success, O::InService),
@@ -207,13 +223,24 @@ impl Scenario {
                 ..plot
             },
             Self::BusyCluster => Plot {
-                start: Start { apps: vec![app("web", 13, 500, 1024, 2), app("api", 5, 750, 2048, 1)], ..usual },
-                script: vec![at(5, SpotHas(Capacity::None)), at(10, Rebalance(0)), at(240, SpotHas(Capacity::Unlimited))],
+                start: Start {
+                    apps: vec![app("web", 13, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
+                    ..usual
+                },
+                script: vec![
+                    at(5, SpotHas(Capacity::None)),
+                    at(10, Rebalance(0)),
+                    at(240, SpotHas(Capacity::Unlimited)),
+                ],
                 steps: story(&fell_back),
                 ..plot
             },
             Self::ThreeFallbacks => Plot {
-                start: Start { spot_nodes: 4, apps: vec![app("web", 8, 500, 1024, 2), app("api", 5, 750, 2048, 1)], ..usual },
+                start: Start {
+                    spot_nodes: 4,
+                    apps: vec![app("web", 8, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
+                    ..usual
+                },
                 script: vec![
                     at(5, SpotHas(Capacity::None)),
                     at(10, Rebalance(0)),

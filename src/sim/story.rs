@@ -134,7 +134,12 @@ impl Story {
     ///
     /// # Errors
     /// When the cluster refuses what the story needs.
-    pub async fn begin(scenario: Scenario, clock: Clock, seed: u64, client: Option<Client>) -> anyhow::Result<Self> {
+    pub async fn begin(
+        scenario: Scenario,
+        clock: Clock,
+        seed: u64,
+        client: Option<Client>,
+    ) -> anyhow::Result<Self> {
         let began_wall = std::time::Instant::now();
         fastrand::seed(seed);
         let plot = scenario.plot();
@@ -200,7 +205,9 @@ impl Story {
 
     /// Does what the script says is due.
     async fn perform(&mut self, tell: &mut dyn FnMut(Line)) -> anyhow::Result<()> {
-        while let Some((at, act)) = self.plot.script.get(self.next_act).filter(|(at, _)| *at <= self.elapsed()) {
+        while let Some((at, act)) =
+            self.plot.script.get(self.next_act).filter(|(at, _)| *at <= self.elapsed())
+        {
             tell(Line { at: *at, flow_box: None, node: String::new(), text: act.describe() });
             act.perform(&self.world, &self.spot_instances).await?;
             self.next_act += 1;
@@ -228,13 +235,18 @@ impl Story {
     pub async fn records(&self) -> Vec<NodeReplacement> {
         let api: Api<NodeReplacement> = Api::all(self.world.client.clone());
         let mut found = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-        found.sort_by_key(|record| (record.status.as_ref().and_then(|status| status.started_at), record.name_any()));
+        found.sort_by_key(|record| {
+            (record.status.as_ref().and_then(|status| status.started_at), record.name_any())
+        });
         found
     }
 
     async fn is_over(&self, records: &[NodeReplacement]) -> bool {
         let finished = records.iter().filter(|record| is_finished(record)).count();
-        if self.next_act < self.plot.script.len() || finished < self.plot.replacements || finished < records.len() {
+        if self.next_act < self.plot.script.len()
+            || finished < self.plot.replacements
+            || finished < records.len()
+        {
             return false;
         }
         let groups = self.groups();
@@ -273,8 +285,11 @@ impl Story {
     /// Judges the story.
     pub async fn report(&self) -> Report {
         let records = self.records().await;
-        let mut steps: Vec<&StepRecord> =
-            records.iter().filter_map(|record| record.status.as_ref()).flat_map(|status| &status.steps).collect();
+        let mut steps: Vec<&StepRecord> = records
+            .iter()
+            .filter_map(|record| record.status.as_ref())
+            .flat_map(|status| &status.steps)
+            .collect();
         steps.sort_by_key(|step| step.at);
         let seconds = |at: Timestamp| round(crate::clock::since(self.began, at));
         let mut report = Report {
@@ -313,10 +328,19 @@ impl Story {
             let Some(status) = &record.status else { continue };
             if status.phase != Phase::Completed {
                 let waits: Vec<&str> = status.blocking.iter().map(|reason| reason.message.as_str()).collect();
-                problems.push(format!("{} is at {:?}: {}", record.name_any(), status.phase, waits.join("; ")));
+                problems.push(format!(
+                    "{} is at {:?}: {}",
+                    record.name_any(),
+                    status.phase,
+                    waits.join("; ")
+                ));
             }
             if let Some((flow_box, outcome)) = missing_step(&self.plot.steps, &status.steps) {
-                problems.push(format!("{}: box {} {outcome:?} did not come in its turn", record.name_any(), flow_box.number()));
+                problems.push(format!(
+                    "{}: box {} {outcome:?} did not come in its turn",
+                    record.name_any(),
+                    flow_box.number()
+                ));
             }
         }
         for (name, group) in [("Spot", report.groups.spot), ("on-demand", report.groups.on_demand)] {
@@ -332,7 +356,9 @@ impl Story {
             (report.pending_pods, "pods do not run"),
             (report.pdb_violations, "violations of a PodDisruptionBudget"),
         ];
-        problems.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        problems.extend(
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")),
+        );
         problems
     }
 }
@@ -340,13 +366,18 @@ impl Story {
 /// The first expected step that did not come after the ones before it.
 fn missing_step(expected: &[(FlowBox, Outcome)], steps: &[StepRecord]) -> Option<(FlowBox, Outcome)> {
     let mut rest = steps.iter();
-    expected.iter().find(|(flow_box, outcome)| !rest.any(|step| (step.flow_box, step.outcome) == (*flow_box, *outcome))).copied()
+    expected
+        .iter()
+        .find(|(flow_box, outcome)| !rest.any(|step| (step.flow_box, step.outcome) == (*flow_box, *outcome)))
+        .copied()
 }
 
 fn replacement_report(record: &NodeReplacement) -> ReplacementReport {
     let status = record.status.clone().unwrap_or_default();
-    let fell_back =
-        status.steps.iter().any(|step| (step.flow_box, step.outcome) == (FlowBox::Fallback, Outcome::InService));
+    let fell_back = status
+        .steps
+        .iter()
+        .any(|step| (step.flow_box, step.outcome) == (FlowBox::Fallback, Outcome::InService));
     let stands_in = status.return_capacity.as_ref().filter(|_| !status.fallback).or(status.capacity.as_ref());
     ReplacementReport {
         name: record.name_any(),

@@ -76,7 +76,12 @@ impl World {
     ///
     /// # Errors
     /// When the cluster refuses what the story needs.
-    pub async fn begin(start: &Start, clock: Clock, seed: u64, client: Option<Client>) -> anyhow::Result<Self> {
+    pub async fn begin(
+        start: &Start,
+        clock: Clock,
+        seed: u64,
+        client: Option<Client>,
+    ) -> anyhow::Result<Self> {
         let cloud = Cloud::new(clock, seed);
         for (name, market, desired) in
             [(SPOT, Market::Spot, start.spot_nodes), (ON_DEMAND, Market::OnDemand, start.on_demand_nodes)]
@@ -158,14 +163,18 @@ impl World {
             while let Some(change) = changes.recv().await {
                 match change {
                     NodeChange::Ready { node, instance_id } => {
-                        let spot = cloud.node_of(&instance_id).is_some_and(|found| found.market == Market::Spot);
+                        let spot =
+                            cloud.node_of(&instance_id).is_some_and(|found| found.market == Market::Spot);
                         if !spot || agents.contains_key(&node) || end.is_triggered() {
                             continue;
                         }
-                        let identity = cluster::Identity::service_account("spot-guard", "spot-guard-agent").on_node(&node);
-                        let client =
-                            cluster.as_ref().map_or_else(|| client.clone(), |cluster| cluster.client_as(identity));
-                        let imds = imds::Client::builder().configure(&cloud.imds_provider(&instance_id, None));
+                        let identity = cluster::Identity::service_account("spot-guard", "spot-guard-agent")
+                            .on_node(&node);
+                        let client = cluster
+                            .as_ref()
+                            .map_or_else(|| client.clone(), |cluster| cluster.client_as(identity));
+                        let imds =
+                            imds::Client::builder().configure(&cloud.imds_provider(&instance_id, None));
                         let poll = Duration::from_secs(2);
                         let running = agent::start(node.clone(), client, imds, clock, poll);
                         agents.insert(node, running.shutdown);
@@ -214,7 +223,8 @@ impl World {
             (Some(cluster), None) => cluster.client(),
             (None, _) => self.client.clone(),
         };
-        let controller = Controller::new(settings(identity), client, &self.cloud.sdk_config(gates.aws), self.clock);
+        let controller =
+            Controller::new(settings(identity), client, &self.cloud.sdk_config(gates.aws), self.clock);
         let handle = ControllerHandle {
             view: controller.view.clone(),
             metrics: controller.metrics.clone(),
@@ -269,7 +279,8 @@ fn settings(identity: &str) -> Settings {
 }
 
 fn deployment(app: &App) -> Value {
-    let requests = json!({ "cpu": format!("{}m", app.cpu_millis), "memory": format!("{}Mi", app.memory_mib) });
+    let requests =
+        json!({ "cpu": format!("{}m", app.cpu_millis), "memory": format!("{}Mi", app.memory_mib) });
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
