@@ -81,7 +81,9 @@ pub enum BlockedReason {
 impl fmt::Display for BlockedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotSafeToEvict => "it is annotated cluster-autoscaler.kubernetes.io/safe-to-evict: \"false\"",
+            Self::NotSafeToEvict => {
+                "it is annotated cluster-autoscaler.kubernetes.io/safe-to-evict: \"false\""
+            }
             Self::DoNotDisrupt => "it is annotated karpenter.sh/do-not-disrupt",
             Self::Unmanaged => "it has no controller that would make it anew",
             Self::EmptyDir => "the content of its emptyDir would be lost",
@@ -392,3 +394,5 @@ fn backoff(attempts: u32) -> Duration {
     Duration::from_millis(500).saturating_mul(1 << attempts.min(10)).min(LONGEST_RETRY)
 }
 
+#[cfg(test)]
+mod tests;

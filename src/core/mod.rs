@@ -4,3 +4,6 @@ pub mod cluster;
 pub mod drain;
 pub mod placement;
 pub mod safety;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -4,8 +4,9 @@
 //! works proves nothing. [`place`] says that pods fit only if either
 //! - each pod has more possible nodes than there are other pods to place, and each of those can spoil one
 //!   node at most: then it fits whatever the others do ([`Placement::certain`]); or
-//! - every packing tried succeeds: large and small pods first, spread and packed, shuffled, and one for each
-//!   pod in question in which all others take the nodes that it could use.
+//! - every packing tried succeeds: large and small pods first, spread and packed, shuffled, and some for each
+//!   pod in question in which all others take the nodes that it could use; and, as far as the steps allowed
+//!   for it reach, a search through all orders and choices finds none that fails.
 //!
 //! Preemption is never counted on, and nodes that are cordoned or not ready are not used. The rules are those
 //! of the scheduler's filter plugins (pkg/scheduler/framework/plugins), named where they are applied.
@@ -51,15 +52,18 @@ pub struct PlacementOptions {
     pub placeholders_below: Option<i32>,
     /// How many shuffled packings are tried next to the fixed ones.
     pub shuffles: usize,
-    /// For how many pods, at most, the packing in which all others take its nodes is tried.
+    /// How many packings, at most, in which all other pods take the nodes of one.
     pub adversaries: usize,
+    /// How far all orders and choices are searched if no packing failed. Enough for small clusters, where
+    /// this is proof.
+    pub search_steps: usize,
     /// Where the shuffles begin.
     pub seed: u64,
 }
 
 impl Default for PlacementOptions {
     fn default() -> Self {
-        Self { placeholders_below: None, shuffles: 12, adversaries: 12, seed: 1 }
+        Self { placeholders_below: None, shuffles: 12, adversaries: 48, search_steps: 20_000, seed: 1 }
     }
 }
 
@@ -273,6 +277,15 @@ fn place_with(
             break;
         }
     }
+    if result.fits() && !certain {
+        let mut steps = options.search_steps;
+        packer.clear();
+        let mut left: Vec<usize> = (0..packer.incoming.len()).collect();
+        if let Some(stuck) = packer.search(&mut left, &mut steps) {
+            result.certain = stuck.is_empty();
+            result.unplaced = stuck.into_iter().map(|i| packer.explain(i)).collect();
+        }
+    }
     result
 }
 
@@ -307,23 +320,31 @@ struct Counter {
     /// For topology spread: the domains that have an eligible node, and the lowest of their counts.
     domains: Vec<u32>,
     least: i64,
+    /// How many domains have that.
+    at_least: usize,
 }
 
 impl Counter {
+    /// One pod more (`by` is 1) or less (-1).
     fn change(&mut self, domain: u32, by: i64) {
         self.total += by;
         let count = &mut self.counts[domain as usize];
-        let was_least = *count == self.least;
+        self.at_least -= usize::from(*count == self.least && !self.domains.is_empty());
         *count += by;
         if *count < self.least {
-            self.least = *count;
-        } else if was_least {
+            (self.least, self.at_least) = (*count, 1);
+        } else if *count == self.least {
+            self.at_least += 1;
+        } else if self.at_least == 0 {
             self.find_least();
         }
     }
 
     fn find_least(&mut self) {
-        self.least = self.domains.iter().map(|d| self.counts[*d as usize]).min().unwrap_or(0);
+        let counts = || self.domains.iter().map(|d| self.counts[*d as usize]);
+        let least = counts().min().unwrap_or(0);
+        self.at_least = counts().filter(|c| *c == least).count();
+        self.least = least;
     }
 }
 
@@ -366,13 +387,23 @@ enum Pick {
     /// The node with most left, as the scheduler's LeastAllocated.
     Emptiest,
     Random,
-    /// The node whose loss hurts this class most.
+    /// The node whose loss hurts this class most; among equals the tightest.
     Against(usize),
+    /// The same, with chance among equals.
+    LooselyAgainst(usize),
 }
 
 struct Packing {
     order: Vec<usize>,
+    /// The pods whose turn comes when no other can be placed any more.
+    last: Vec<usize>,
     pick: Pick,
+}
+
+impl Packing {
+    fn new(order: Vec<usize>, pick: Pick) -> Self {
+        Self { order, last: Vec::new(), pick }
+    }
 }
 
 struct Packer<'a> {
@@ -720,7 +751,7 @@ impl<'a> Packer<'a> {
         let domains: BTreeSet<u32> =
             domain.zip(eligible.iter().flatten()).filter(|(_, e)| **e).map(|(d, _)| *d).collect();
         let domains = domains.into_iter().collect();
-        self.counters.push(Counter { topology, counts, total: 0, eligible, domains, least: 0 });
+        self.counters.push(Counter { topology, counts, total: 0, eligible, domains, least: 0, at_least: 0 });
         self.counters.len() - 1
     }
 
@@ -729,7 +760,9 @@ impl<'a> Packer<'a> {
         // Waiting pods that fit nowhere take no room.
         let useless: HashSet<usize> = (0..self.classes.len())
             .filter(|c| !self.classes[*c].moves)
-            .filter(|c| !(0..index32(self.nodes.len())).any(|n| self.obstacle(*c, n, Rules::Lasting).is_none()))
+            .filter(|c| {
+                !(0..index32(self.nodes.len())).any(|n| self.obstacle(*c, n, Rules::Lasting).is_none())
+            })
             .collect();
         self.incoming.retain(|i| !useless.contains(&i.class));
         let enough = self.incoming.len();
@@ -744,13 +777,15 @@ impl<'a> Packer<'a> {
             // Per combination of shared domains as many nodes as there are pods: the others can spoil all
             // but one of them. With spread over single nodes, the emptiest first.
             let spread_over_nodes = class.spread.iter().find(|s| per_node(&s.counter)).map(|s| s.counter);
-            let near_on_node = class.near.iter().any(per_node);
-            let shared: Vec<usize> = class
-                .spread
+            // Where its pods go matters to the pods that they attract or repel, too.
+            let near_on_node = class
+                .near
                 .iter()
-                .map(|s| s.counter)
-                .chain(class.near.iter().copied())
-                .chain(class.apart.iter().copied())
+                .chain(&class.raises)
+                .any(|c| per_node(c) && self.classes.iter().any(|other| other.near.contains(c)));
+            let rules = class.spread.iter().map(|s| s.counter);
+            let rules = rules.chain(class.near.iter().chain(&class.apart).chain(&class.raises).copied());
+            let shared: BTreeSet<usize> = rules
                 .filter(|counter| !per_node(counter))
                 .map(|counter| self.counters[counter].topology)
                 .collect();
@@ -770,7 +805,11 @@ impl<'a> Packer<'a> {
                 }
                 *count += 1;
                 candidates.push(n);
-                if certifiable && candidates.len() >= enough {
+                if shared.is_empty()
+                    && spread_over_nodes.is_none()
+                    && !near_on_node
+                    && candidates.len() >= enough
+                {
                     break;
                 }
             }
@@ -798,28 +837,32 @@ impl<'a> Packer<'a> {
         movers.sort_by(|a, b| size(b).total_cmp(&size(a)));
         let order = |movers: &[usize]| waiting.iter().chain(movers).copied().collect::<Vec<_>>();
         let largest = order(&movers);
-        let mut packings = vec![Packing { order: largest.clone(), pick: Pick::Emptiest }];
+        let mut packings = vec![Packing::new(largest.clone(), Pick::Emptiest)];
         if certain {
             return packings;
         }
-        packings.push(Packing { order: largest, pick: Pick::Tightest });
+        packings.push(Packing::new(largest, Pick::Tightest));
         let mut uncertain: Vec<usize> =
             movers.iter().map(|i| self.incoming[*i].class).filter(|c| !self.classes[*c].certified).collect();
         uncertain.dedup();
         movers.reverse();
-        packings.push(Packing { order: order(&movers), pick: Pick::Emptiest });
-        packings.push(Packing { order: order(&movers), pick: Pick::Tightest });
+        packings.push(Packing::new(order(&movers), Pick::Emptiest));
+        packings.push(Packing::new(order(&movers), Pick::Tightest));
+        let each = options.adversaries.checked_div(uncertain.len()).unwrap_or(0).clamp(1, 8);
         for class in uncertain.into_iter().take(options.adversaries) {
             // The waiting pods, then the others, and the pods in question last.
-            let (last, others): (Vec<_>, Vec<_>) =
+            let (last, mut others): (Vec<_>, Vec<_>) =
                 movers.iter().copied().partition(|i| self.incoming[*i].class == class);
-            let order = waiting.iter().chain(&others).chain(&last).copied().collect();
-            packings.push(Packing { order, pick: Pick::Against(class) });
+            for round in 0..each {
+                let pick = if round < 2 { Pick::Against(class) } else { Pick::LooselyAgainst(class) };
+                packings.push(Packing { order: order(&others), last: last.clone(), pick });
+                if round == 0 { others.reverse() } else { rng.shuffle(&mut others) }
+            }
         }
         for shuffle in 0..options.shuffles {
             rng.shuffle(&mut movers);
             let pick = [Pick::Random, Pick::Emptiest, Pick::Random, Pick::Tightest][shuffle % 4];
-            packings.push(Packing { order: order(&movers), pick });
+            packings.push(Packing::new(order(&movers), pick));
         }
         packings
     }
@@ -834,30 +877,80 @@ impl<'a> Packer<'a> {
     /// Places the pods one by one, and those that found nothing again as long as that helps. Leaves the
     /// result in `self` for [`Self::explain`], until the next packing.
     fn pack(&mut self, packing: &Packing, rng: &mut fastrand::Rng) -> Vec<Option<u32>> {
+        self.clear();
+        let mut found = vec![None; self.incoming.len()];
+        let mut left = Vec::new();
+        for some in [&packing.order, &packing.last] {
+            left.extend_from_slice(some);
+            while self.pack_once(&mut left, &mut found, packing.pick, rng) {}
+        }
+        found
+    }
+
+    fn clear(&mut self) {
         while let Some((class, node)) = self.placed.pop() {
             self.change(class, node, -1);
         }
-        let mut found = vec![None; self.incoming.len()];
-        let mut left = packing.order.clone();
-        loop {
-            let before = left.len();
-            left.retain(|i| {
-                let class = self.incoming[*i].class;
-                let Some(node) = self.choose(class, packing.pick, rng) else { return true };
+    }
+
+    /// Searches for an order and a choice of nodes that leaves pods without one. `None`: gave up before
+    /// everything was tried. Otherwise the pods left over, in `self` as it is then; none if there is no way.
+    fn search(&mut self, left: &mut Vec<usize>, steps: &mut usize) -> Option<Vec<usize>> {
+        let mut stuck = true;
+        let mut tried: HashSet<usize> = HashSet::new();
+        for at in 0..left.len() {
+            let class = self.incoming[left[at]].class;
+            if !tried.insert(class) {
+                continue;
+            }
+            for c in 0..self.classes[class].candidates.len() {
+                let node = self.classes[class].candidates[c];
+                *steps = steps.checked_sub(1)?;
+                if self.blocked_now(class, node).is_some() {
+                    continue;
+                }
+                stuck = false;
                 self.change(class, node, 1);
                 self.placed.push((class, node));
-                found[*i] = Some(node);
-                false
-            });
-            // Only affinity and spread can open a node when a pod is placed.
-            let hopeful = left.iter().any(|i| {
-                let class = &self.classes[self.incoming[*i].class];
-                !class.near.is_empty() || !class.spread.is_empty()
-            });
-            if left.is_empty() || left.len() == before || !hopeful {
-                return found;
+                let pod = left.swap_remove(at);
+                let found = self.search(left, steps);
+                left.push(pod);
+                let last = left.len() - 1;
+                left.swap(at, last);
+                if found.as_ref().is_none_or(|f| !f.is_empty()) {
+                    return found;
+                }
+                self.placed.pop();
+                self.change(class, node, -1);
             }
         }
+        let movers = left.iter().copied().filter(|i| self.incoming[*i].moves);
+        Some(if stuck { movers.collect() } else { Vec::new() })
+    }
+
+    /// Gives each pod that is left one chance. Returns whether another could do something.
+    fn pack_once(
+        &mut self,
+        left: &mut Vec<usize>,
+        found: &mut [Option<u32>],
+        pick: Pick,
+        rng: &mut fastrand::Rng,
+    ) -> bool {
+        let before = left.len();
+        left.retain(|i| {
+            let class = self.incoming[*i].class;
+            let Some(node) = self.choose(class, pick, rng) else { return true };
+            self.change(class, node, 1);
+            self.placed.push((class, node));
+            found[*i] = Some(node);
+            false
+        });
+        // Only affinity and spread can open a node when a pod is placed.
+        let hopeful = |i: &usize| {
+            let class = &self.classes[self.incoming[*i].class];
+            !class.near.is_empty() || !class.spread.is_empty()
+        };
+        left.len() < before && left.iter().any(hopeful)
     }
 
     fn choose(&self, class: usize, pick: Pick, rng: &mut fastrand::Rng) -> Option<u32> {
@@ -867,8 +960,9 @@ impl<'a> Packer<'a> {
                 Pick::Tightest => -self.left(class, n),
                 Pick::Emptiest => self.left(class, n),
                 Pick::Random => rng.f64(),
-                Pick::Against(victim) if victim != class => self.harm(class, victim, n),
-                Pick::Against(_) => self.left(class, n),
+                Pick::Against(victim) if victim != class => self.harm(class, victim, n) - self.left(class, n),
+                Pick::LooselyAgainst(victim) if victim != class => self.harm(class, victim, n) + rng.f64(),
+                Pick::Against(_) | Pick::LooselyAgainst(_) => self.left(class, n),
             };
             let better = best.is_none_or(|(top, _)| score > top);
             if better && self.blocked_now(class, n).is_none() {
@@ -890,15 +984,28 @@ impl<'a> Packer<'a> {
             + (free[MEMORY] - need[MEMORY]) as f64 * self.scale[n][1]
     }
 
-    /// How bad it is for `victim` if a pod of `class` takes this node: 2 if that closes it, 1 if it could
-    /// use it now, with the tightest first.
+    /// How bad it is for `victim` if a pod of `class` takes this node: worst if that closes it, bad if it
+    /// could use it now. The steps are larger than what a whole node leaves.
     fn harm(&self, class: usize, victim: usize, node: u32) -> f64 {
         let usable = self.obstacle(victim, node, Rules::All).is_none();
         let width = self.dimensions.len();
         let free = &self.free[node as usize * width..][..width];
         let (takes, wants) = (&self.classes[class].need, &self.classes[victim].need);
-        let closes = usable && (0..width).any(|d| wants[d] > 0 && free[d].saturating_sub(takes[d]) < wants[d]);
-        f64::from(u8::from(usable)) * 10.0 + f64::from(u8::from(closes)) * 10.0 - self.left(class, node)
+        let fills = || (0..width).any(|d| wants[d] > 0 && free[d].saturating_sub(takes[d]) < wants[d]);
+        let closes = usable && (fills() || self.repels(class, victim, node));
+        f64::from(u8::from(usable)) * 10.0 + f64::from(u8::from(closes)) * 10.0
+    }
+
+    /// Whether a pod of `class` on this node would keep `victim` off it by anti-affinity or spread.
+    fn repels(&self, class: usize, victim: usize, node: u32) -> bool {
+        let (class, victim) = (&self.classes[class], &self.classes[victim]);
+        let uneven = |spread: &Spread| {
+            let counter = &self.counters[spread.counter];
+            let domain = self.topologies[counter.topology].domain[node as usize];
+            let here = counter.counts.get(domain as usize).copied().unwrap_or(0);
+            class.raises.contains(&spread.counter) && here + 1 + spread.own - counter.least > spread.max_skew
+        };
+        victim.apart.iter().any(|counter| class.raises.contains(counter)) || victim.spread.iter().any(uneven)
     }
 
     fn change(&mut self, class: usize, node: u32, by: i64) {
@@ -1058,13 +1165,24 @@ enum Rules {
 
 /// Which pods a counter counts.
 enum Rule<'a> {
-    Spread { namespace: &'a Arc<str>, selector: &'a LabelSelector },
+    Spread {
+        namespace: &'a Arc<str>,
+        selector: &'a LabelSelector,
+    },
     /// Pods that meet all affinity terms of this pod.
-    Near { of: &'a Pod },
+    Near {
+        of: &'a Pod,
+    },
     /// Pods that meet this anti-affinity term.
-    Apart { of: &'a Pod, term: &'a AffinityTerm },
+    Apart {
+        of: &'a Pod,
+        term: &'a AffinityTerm,
+    },
     /// Pods with an anti-affinity term over `key` that this pod meets.
-    Against { pod: &'a Pod, key: &'a Arc<str> },
+    Against {
+        pod: &'a Pod,
+        key: &'a Arc<str>,
+    },
 }
 
 impl Rule<'_> {
@@ -1120,3 +1238,6 @@ fn give_back(dimensions: &[Dimension], free: &mut [i64], pod: &Pod) {
 fn index32(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 nodes")
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,7 +248,8 @@ pub fn check_return(
         fits_in_some_order: placement.fits_in_some_order,
     }));
 
-    let (utilisation_before, utilisation_after) = utilisation(node, &moving, &excluded, snapshot, policy, context);
+    let (utilisation_before, utilisation_after) =
+        utilisation(node, &moving, &excluded, snapshot, policy, context);
     blockers.extend(buffer_blockers(utilisation_after, policy, context));
     SafetyReport {
         safe: blockers.is_empty(),
@@ -262,7 +263,8 @@ pub fn check_return(
 /// A budget with room for one disruption can be drained pod by pod, as each becomes ready elsewhere. So what
 /// blocks is a budget without room, however many of the node's pods share it.
 fn budget_blockers(moving: &[&Pod], snapshot: &Snapshot) -> Vec<Blocker> {
-    let name = |b: &DisruptionBudget| PodName { namespace: b.namespace.to_string(), name: b.name.to_string() };
+    let name =
+        |b: &DisruptionBudget| PodName { namespace: b.namespace.to_string(), name: b.name.to_string() };
     let mut exhausted: BTreeMap<PodName, (&DisruptionBudget, Vec<PodName>)> = BTreeMap::new();
     let mut stale: BTreeSet<PodName> = BTreeSet::new();
     let mut several = Vec::new();
@@ -378,3 +380,5 @@ pub fn pool_utilisation(
     utilisation("", &[], &ExcludedNodes::default(), snapshot, policy, &context).1
 }
 
+#[cfg(test)]
+mod tests;

@@ -308,13 +308,13 @@ impl Converter {
             gated: spec.and_then(|s| s.scheduling_gates.as_ref()).is_some_and(|g| !g.is_empty()),
             owner: self.owner(pod.metadata.owner_references.as_deref().unwrap_or_default(), mirror),
             labels: self.label_set(pod.metadata.labels.as_ref()),
-            safe_to_evict: annotation("cluster-autoscaler.kubernetes.io/safe-to-evict").and_then(|v| {
-                match v {
+            safe_to_evict: annotation("cluster-autoscaler.kubernetes.io/safe-to-evict").and_then(
+                |v| match v {
                     "true" => Some(true),
                     "false" => Some(false),
                     _ => None,
-                }
-            }),
+                },
+            ),
             do_not_disrupt: annotation("karpenter.sh/do-not-disrupt").is_some_and(|v| v != "false"),
             spec: spec.map_or_else(Arc::default, |s| self.pod_spec(pod, s, &mut problems)),
         };
@@ -550,12 +550,8 @@ impl Converter {
         let terms = terms.unwrap_or_default().iter();
         terms
             .map(|t| {
-                let with = self.selector_with(
-                    t.label_selector.as_ref(),
-                    t.match_label_keys.as_deref(),
-                    "In",
-                    own,
-                );
+                let with =
+                    self.selector_with(t.label_selector.as_ref(), t.match_label_keys.as_deref(), "In", own);
                 let without = self.selector_with(
                     t.label_selector.as_ref(),
                     t.mismatch_label_keys.as_deref(),
@@ -723,3 +719,6 @@ fn combine(a: &Resources, b: &Resources, with: fn(i64, i64) -> i64) -> Resources
         extended: names.into_iter().map(|n| (n.clone(), with(a.extended(n), b.extended(n)))).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;
