@@ -146,16 +146,25 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Why no node can take a pod: the nodes, counted by the first reason of each, most frequent first.
+/// How many nodes are out for a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// The first reason of each of these nodes.
+    pub reason: Reason,
+    /// How many they are.
+    pub nodes: usize,
+}
+
+/// Why no node can take a pod, the reason of most nodes first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reasons(pub Vec<(Reason, usize)>);
+pub struct Reasons(pub Vec<ReasonCount>);
 
 impl fmt::Display for Reasons {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return write!(f, "there is no node");
         }
-        for (i, (reason, nodes)) in self.0.iter().enumerate() {
+        for (i, ReasonCount { reason, nodes }) in self.0.iter().enumerate() {
             let (gap, plural) = (if i == 0 { "" } else { "; " }, if *nodes == 1 { "" } else { "s" });
             write!(f, "{gap}{nodes} node{plural}: {reason}")?;
         }
@@ -1145,8 +1154,9 @@ impl<'a> Packer<'a> {
                 *counts.entry(reason).or_default() += 1;
             }
         }
-        let mut reasons: Vec<_> = counts.into_iter().collect();
-        reasons.sort_by_key(|(_, nodes)| std::cmp::Reverse(*nodes));
+        let counts = counts.into_iter().map(|(reason, nodes)| ReasonCount { reason, nodes });
+        let mut reasons: Vec<ReasonCount> = counts.collect();
+        reasons.sort_by_key(|count| std::cmp::Reverse(count.nodes));
         Unplaced { pod: pod.into(), reasons: Reasons(reasons) }
     }
 

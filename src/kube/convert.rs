@@ -195,15 +195,15 @@ impl Converter {
             .unwrap_or_default();
         let zone = self.string(zone);
         let taints = spec.and_then(|s| s.taints.as_ref()).into_iter().flatten();
-        let taints = taints.filter_map(|t| {
-            let Some(effect) = effect(&t.effect) else {
-                problems.add(format!("taint {} has the unknown effect {}", t.key, t.effect));
-                // What it does is not known: nothing tolerates NoSchedule by accident.
-                return Some((t, Effect::NoSchedule));
-            };
-            Some((t, effect))
-        });
-        let taints: Vec<(&api::Taint, Effect)> = taints.collect();
+        let taints: Vec<(&api::Taint, Effect)> = taints
+            .map(|t| {
+                let known = effect(&t.effect);
+                if known.is_none() {
+                    problems.add(format!("taint {} has the unknown effect {}", t.key, t.effect));
+                }
+                (t, known.unwrap_or(Effect::NoSchedule))
+            })
+            .collect();
         let taints = taints
             .into_iter()
             .map(|(t, effect)| Taint {

@@ -31,7 +31,7 @@ fn check_reasons(snapshot: &Snapshot, reasons: &[Reason]) {
     let placement = place_old(snapshot);
     assert!(!placement.fits(), "{:?}", placement.example);
     assert!(!placement.certain);
-    let found = placement.unplaced[0].reasons.0.iter().map(|(reason, _)| reason);
+    let found = placement.unplaced[0].reasons.0.iter().map(|count| &count.reason);
     let found: BTreeSet<&Reason> = found.filter(|r| **r != Reason::Excluded).collect();
     assert_eq!(found, reasons.iter().collect());
 }
