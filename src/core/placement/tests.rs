@@ -229,14 +229,25 @@ fn a_domain_that_the_pod_cannot_use_does_not_count_if_taints_are_honoured() {
 
 #[test]
 fn too_few_domains_count_as_an_empty_one() {
-    let wants_three = |name: &str, node: &str| {
-        spec(spreading(name, node, ZONE), |s| {
-            s.topology_spread[0].min_domains = 4;
-        })
+    let fits_with = |min_domains| {
+        let wants = |name: &str, node: &str| {
+            spec(spreading(name, node, ZONE), |s| s.topology_spread[0].min_domains = min_domains)
+        };
+        let nodes = vec![node_in("old", "b"), node_in("n1", "b"), node_in("n2", "c")];
+        let pods = vec![wants("web-1", "old"), wants("web-2", "n1"), wants("web-3", "n2")];
+        place_old(&cluster(nodes, pods)).fits()
     };
-    let pods = vec![wants_three("web-1", "old"), wants_three("web-2", "n1"), wants_three("web-3", "n2")];
-    let nodes = vec![node_in("n1", "b"), node_in("n2", "c")];
-    does_not_fit(nodes, pods, &[Reason::TopologySpread(ZONE.to_owned())]);
+    assert!(fits_with(2));
+    assert!(!fits_with(3));
+}
+
+#[test]
+fn pods_that_end_are_not_counted_for_spread() {
+    let nodes = vec![node_in("old", "b"), node_in("n1", "b"), node_in("n2", "c")];
+    let ending = Pod { deletion: Some(Timestamp::UNIX_EPOCH), ..spreading("web-4", "n1", ZONE) };
+    let mut pods = vec![spreading("web-1", "old", ZONE), spreading("web-2", "n1", ZONE)];
+    pods.extend([spreading("web-3", "n2", ZONE), pod("db-1", "n2", 3999), ending]);
+    assert!(place_old(&cluster(nodes, pods)).fits());
 }
 
 fn with_claim(claim: Option<Claim>) -> Snapshot {
@@ -326,6 +337,14 @@ fn with_more_nodes_than_pods_one_packing_is_proof() {
     let nodes = (0..5).map(|i| node(&format!("n{i}"))).collect();
     let pods = (0..5).map(|i| pod(&format!("web-{i}"), "old", 3000)).collect();
     let placement = place_old(&cluster(with_old(nodes), pods));
+    assert!(placement.fits() && placement.certain);
+    assert_eq!(placement.packings, 1);
+}
+
+#[test]
+fn a_waiting_pod_that_fits_nowhere_does_not_spoil_the_proof() {
+    let stuck = pod("stuck-1", "", 9000);
+    let placement = place_old(&cluster(with_old(vec![node("n1")]), vec![pod("web-1", "old", 3000), stuck]));
     assert!(placement.fits() && placement.certain);
     assert_eq!(placement.packings, 1);
 }
