@@ -1,6 +1,8 @@
+use super::packer::{Packer, Rules, index32};
 use super::*;
 use crate::core::cluster::{
-    ClaimRef, Effect, NodeSelectorTerm, Owner, OwnerKind, Parts, PodSpec, Toleration, TolerationOperator,
+    Claim, ClaimRef, Effect, HostPort, LabelSelector, NodeSelectorTerm, Owner, OwnerKind, Parts, PodSpec,
+    Toleration, TolerationOperator, VolumeReach,
 };
 use crate::core::testing::{
     GIB, HOST, ZONE, cluster, labels, node, node_in, one_of, parts, pod, spec, spread, taint, term,
