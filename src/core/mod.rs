@@ -11,4 +11,10 @@ pub mod policy;
 pub mod record;
 pub mod replacement;
 pub mod safety;
+<<<<<<< HEAD
 pub mod scaling;
+=======
+
+#[cfg(test)]
+pub(crate) mod testing;
+>>>>>>> placement

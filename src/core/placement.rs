@@ -4,19 +4,21 @@
 //! works proves nothing. [`place`] says that pods fit only if either
 //! - each pod has more possible nodes than there are other pods to place, and each of those can spoil one
 //!   node at most: then it fits whatever the others do ([`Placement::certain`]); or
-//! - every packing tried succeeds: large and small pods first, spread and packed, shuffled, and one for each
-//!   pod in question in which all others take the nodes that it could use.
+//! - every packing tried succeeds: large and small pods first, spread and packed, shuffled, and some for each
+//!   pod in question in which all others take the nodes that it could use; and, as far as the steps allowed
+//!   for it reach, a search through all orders and choices finds none that fails.
 //!
 //! Preemption is never counted on, and nodes that are cordoned or not ready are not used. The rules are those
 //! of the scheduler's filter plugins (pkg/scheduler/framework/plugins), named where they are applied.
 
-use crate::core::cluster::{
-    AffinityTerm, Claim, HostPort, LabelSelector, Labels, Node, Pod, Resources, Snapshot, VolumeReach,
-};
+use crate::core::cluster::{Node, OwnerKind, Pod, Resources, Snapshot};
+use packer::Packer;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+
+mod packer;
 
 /// Nodes that are not counted on: the one that is drained, other fallback nodes, nodes in a story.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,15 +53,18 @@ pub struct PlacementOptions {
     pub placeholders_below: Option<i32>,
     /// How many shuffled packings are tried next to the fixed ones.
     pub shuffles: usize,
-    /// For how many pods, at most, the packing in which all others take its nodes is tried.
+    /// How many packings, at most, in which all other pods take the nodes of one.
     pub adversaries: usize,
+    /// How far all orders and choices are searched if no packing failed. Enough for small clusters, where
+    /// this is proof.
+    pub search_steps: usize,
     /// Where the shuffles begin.
     pub seed: u64,
 }
 
 impl Default for PlacementOptions {
     fn default() -> Self {
-        Self { placeholders_below: None, shuffles: 12, adversaries: 12, seed: 1 }
+        Self { placeholders_below: None, shuffles: 12, adversaries: 48, search_steps: 20_000, seed: 1 }
     }
 }
 
@@ -142,16 +147,25 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Why no node can take a pod: the nodes, counted by the first reason of each, most frequent first.
+/// How many nodes are out for a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// The first reason of each of these nodes.
+    pub reason: Reason,
+    /// How many they are.
+    pub nodes: usize,
+}
+
+/// Why no node can take a pod, the reason of most nodes first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reasons(pub Vec<(Reason, usize)>);
+pub struct Reasons(pub Vec<ReasonCount>);
 
 impl fmt::Display for Reasons {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return write!(f, "there is no node");
         }
-        for (i, (reason, nodes)) in self.0.iter().enumerate() {
+        for (i, ReasonCount { reason, nodes }) in self.0.iter().enumerate() {
             let (gap, plural) = (if i == 0 { "" } else { "; " }, if *nodes == 1 { "" } else { "s" });
             write!(f, "{gap}{nodes} node{plural}: {reason}")?;
         }
@@ -218,7 +232,7 @@ pub fn can_take(
     excluded: &ExcludedNodes,
     options: &PlacementOptions,
 ) -> Placement {
-    use crate::core::cluster::OwnerKind::{DaemonSet, Mirror};
+    use OwnerKind::{DaemonSet, Mirror};
     let there: Vec<&Pod> = snapshot.pods_on(&new_node.name).collect();
     let waiting_for_it = |daemon: &Pod| {
         daemon.owner.kind == DaemonSet
@@ -273,9 +287,19 @@ fn place_with(
             break;
         }
     }
+    if result.fits() && !certain {
+        let mut steps = options.search_steps;
+        packer.clear();
+        let mut left: Vec<usize> = (0..packer.incoming.len()).collect();
+        if let Some(stuck) = packer.search(&mut left, &mut steps) {
+            result.certain = stuck.is_empty();
+            result.unplaced = stuck.into_iter().map(|i| packer.explain(i)).collect();
+        }
+    }
     result
 }
 
+<<<<<<< HEAD
 const NO_DOMAIN: u32 = u32::MAX;
 const CPU: usize = 0;
 const MEMORY: usize = 1;
@@ -1134,3 +1158,7 @@ fn give_back(dimensions: &[Dimension], free: &mut [i64], pod: &Pod) {
 fn index32(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 nodes")
 }
+=======
+#[cfg(test)]
+mod tests;
+>>>>>>> placement
