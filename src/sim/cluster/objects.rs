@@ -101,10 +101,11 @@ impl World {
         if kind.generation {
             metadata.insert("generation".to_owned(), json!(1));
         }
-        if kind.status && !kind.status_on_create {
-            if let Value::Object(map) = &mut object {
-                map.remove("status");
-            }
+        if kind.status
+            && !kind.status_on_create
+            && let Value::Object(map) = &mut object
+        {
+            map.remove("status");
         }
         defaults(kind, &mut object);
         let object = normalised(kind, object)?;
