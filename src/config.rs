@@ -156,7 +156,9 @@ impl Config {
             let problem = error.without_snippet().to_string();
             // The line is told once, before it; and a setting's type by what may be written.
             let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
-            let problem = problem.replace("invalid u32", "not a whole number");
+            let problem = problem
+                .replace("invalid u32", "not a whole number")
+                .replace(", set DuplicateKeyPolicy in Options if acceptable", "");
             // The parser knows where a value of the wrong type stands, not what it is called.
             let problem = match key.filter(|key| !problem.contains(key)) {
                 Some(key) => format!("{key}: {problem}"),
