@@ -3,6 +3,7 @@
 //! `testbed/build` builds them; the first time that takes minutes.
 
 mod agent;
+mod demo;
 mod helpers;
 mod imds;
 mod process;

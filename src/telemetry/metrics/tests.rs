@@ -86,7 +86,7 @@ fn calls_evictions_and_restarts_carry_their_labels() {
     assert_line(&text, r#"spot_guard_aws_calls_total{operation="SetDesiredCapacity",result="Throttled"} 1"#);
     assert_line(&text, r#"spot_guard_aws_call_seconds_bucket{le="0.025",operation="SetDesiredCapacity"} 1"#);
     assert_line(&text, r#"spot_guard_evictions_total{answer="Budget"} 1"#);
-    assert_line(&text, r#"spot_guard_actor_restarts_total{actor="Drainer",cause="Panic"} 1"#);
+    assert_line(&text, r#"spot_guard_actor_restarts_total{actor="Drainer",cause="panicked"} 1"#);
 }
 
 #[test]
