@@ -1,6 +1,16 @@
 //! Spot Guard replaces a Spot node before AWS takes it, falls back to on-demand when Spot is dry, and brings
 //! the cluster back to Spot when that is safe.
 
+pub mod actors;
+pub mod agent;
+pub mod aws;
 pub mod clock;
+pub mod config;
+pub mod controller;
+pub mod core;
+pub mod crd;
+pub mod http;
+pub mod kube;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod telemetry;

@@ -1,1 +1,166 @@
-fn main() {}
+//! The command line of Spot Guard.
+
+use clap::{Parser, Subcommand};
+use spot_guard::actors::supervision::Shutdown;
+use spot_guard::agent::{self, AgentOptions};
+use spot_guard::clock::Clock;
+use spot_guard::config::Config;
+use spot_guard::controller::Controller;
+use spot_guard::http::{self, ApiState};
+use spot_guard::{crd, telemetry};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Replaces EC2 Spot nodes before AWS takes them, and brings the cluster back to Spot.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch this node's metadata service and report what it announces
+    Agent {
+        /// The Kubernetes node that the agent runs on
+        #[arg(long, env = "NODE_NAME")]
+        node_name: String,
+        /// How to reach the Kubernetes API; without it, the pod's own service account
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+        /// Where to serve health and metrics; without it, nowhere
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+        /// Seconds between two reads of the metadata service
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+        poll_seconds: u64,
+    },
+    /// Replace nodes under notice, and bring fallbacks back to Spot
+    Controller {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// How to reach the Kubernetes API; without it, the pod's own service account
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+        /// Where to serve the API; overrides the configuration
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+    },
+    /// Print the custom resource definitions
+    Crds,
+    /// Play a story on a simulated cloud
+    #[cfg(feature = "sim")]
+    Demo(spot_guard::sim::demo::DemoOptions),
+}
+
+/// The exit status for input that cannot be used, as clap has it.
+const BAD_INPUT: u8 = 2;
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Crds => finish(print_crds()),
+        #[cfg(feature = "sim")]
+        Command::Demo(options) => demo(&options),
+        Command::Agent { node_name, kubeconfig, listen, poll_seconds } => {
+            let poll_every = Duration::from_secs(poll_seconds);
+            finish(in_system(agent::run(AgentOptions { node_name, kubeconfig, listen, poll_every })))
+        }
+        Command::Controller { config, kubeconfig, listen } => match Config::load(&config) {
+            Ok(mut settings) => {
+                settings.listen = listen.unwrap_or(settings.listen);
+                finish(in_system(run_controller(settings, kubeconfig)))
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::from(BAD_INPUT)
+            }
+        },
+    }
+}
+
+fn in_system(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    actix::System::new().block_on(async {
+        let _telemetry = telemetry::tracing::init(None)?;
+        work.await
+    })
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(feature = "sim")]
+fn demo(options: &spot_guard::sim::demo::DemoOptions) -> ExitCode {
+    // The story is told on its own; logs are for those who ask.
+    let _telemetry = std::env::var_os("RUST_LOG").map(|_| telemetry::tracing::init(None));
+    match spot_guard::sim::demo::run(options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => finish(Err(error)),
+    }
+}
+
+fn print_crds() -> anyhow::Result<()> {
+    let mut text = String::new();
+    for definition in crd::definitions() {
+        text.push_str("---\n");
+        text.push_str(&serde_saphyr::to_string(&definition)?);
+    }
+    print!("{text}");
+    Ok(())
+}
+
+async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::Result<()> {
+    let client = spot_guard::kube::client::infer(kubeconfig.as_deref()).await?;
+    let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let clock = Clock::System;
+    let listener = TcpListener::bind(config.listen)
+        .map_err(|error| anyhow::anyhow!("cannot listen on {} (setting listen): {error}", config.listen))?;
+    let controller = Controller::new(config.settings(&identity()), client, &aws, clock);
+    let server = http::serve(
+        listener,
+        ApiState {
+            pools: controller.view.pools.clone(),
+            replacements: controller.view.replacements.clone(),
+            readiness: controller.readiness.clone(),
+            metrics: controller.metrics.clone(),
+            clock,
+            is_leader: controller.leading(),
+            version: env!("CARGO_PKG_VERSION"),
+        },
+    )?;
+    let api = server.handle();
+    actix::spawn(server);
+    tracing::info!(listen = %config.listen, "controller started");
+    let end = Shutdown::new();
+    let mut terminated = signal(SignalKind::terminate())?;
+    let running = controller.run(end.clone());
+    let stop = async {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        tracing::info!("ending: the lease is given back");
+        end.trigger();
+    };
+    tokio::join!(running, stop);
+    api.stop(true).await;
+    Ok(())
+}
+
+/// This process among the replicas: the pod's name and something that a new life does not share.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "spot-guard".to_owned());
+    format!("{host}-{:08x}", fastrand::u32(..))
+}

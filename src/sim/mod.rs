@@ -1,3 +1,11 @@
-//! The simulated cloud: the outside world of Spot Guard, in memory, speaking the real protocols.
+//! The simulated cloud: a world in memory that speaks the real protocols. Demos and tests run the product
+//! against it unchanged.
 
+pub mod cloud;
 pub mod cluster;
+pub mod demo;
+pub mod kubelet;
+pub mod nodes;
+pub mod scenario;
+pub mod story;
+pub mod world;

@@ -1,0 +1,107 @@
+//! What the actors of the controller share.
+
+use crate::aws::AutoScaling;
+use crate::clock::Clock;
+use crate::core::policy::Policy;
+use crate::core::record::GroupKind;
+use crate::core::replacement::{Mode, RebalanceMode};
+use crate::crd::SpotPool;
+use crate::kube::lease::Fence;
+use crate::kube::view::View;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
+use kube::{Client, ResourceExt};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Handles to the world; clones share them.
+#[derive(Clone)]
+pub struct Deps {
+    /// The Kubernetes API.
+    pub client: Client,
+    /// The cluster, kept by watches.
+    pub view: View,
+    /// The Auto Scaling API.
+    pub aws: AutoScaling,
+    /// The time.
+    pub clock: Clock,
+    /// Whether this process may change anything now.
+    pub fence: Fence,
+    /// How long one call may take.
+    pub call_timeout: Duration,
+    /// The settings that pools start from.
+    pub defaults: Policy,
+    /// The key of our taint.
+    pub taint_key: Arc<str>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What works and what does not.
+    pub readiness: Readiness,
+}
+
+/// A pool with its settings resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolConfig {
+    /// The SpotPool's name.
+    pub name: String,
+    /// The Spot group's name.
+    pub spot_group: String,
+    /// The on-demand group's name.
+    pub on_demand_group: String,
+    /// How it is treated.
+    pub mode: Mode,
+    /// What advice starts.
+    pub rebalance: RebalanceMode,
+    /// Whether a person paused it.
+    pub paused: bool,
+    /// Its settings.
+    pub policy: Policy,
+}
+
+impl PoolConfig {
+    /// The name of the group of that kind.
+    #[must_use]
+    pub fn group(&self, kind: GroupKind) -> &str {
+        match kind {
+            GroupKind::Spot => &self.spot_group,
+            GroupKind::OnDemand => &self.on_demand_group,
+        }
+    }
+}
+
+impl Deps {
+    /// The pools as they are defined now, by name.
+    #[must_use]
+    pub fn pools(&self) -> BTreeMap<String, PoolConfig> {
+        self.view
+            .pools
+            .state()
+            .iter()
+            .map(|pool| self.pool_config(pool))
+            .map(|pool| (pool.name.clone(), pool))
+            .collect()
+    }
+
+    fn pool_config(&self, pool: &SpotPool) -> PoolConfig {
+        PoolConfig {
+            name: pool.name_any(),
+            spot_group: pool.spec.spot_group.clone(),
+            on_demand_group: pool.spec.on_demand_group.clone(),
+            mode: pool.spec.mode,
+            rebalance: pool.spec.rebalance,
+            paused: pool.spec.paused,
+            policy: self.defaults.overridden(&pool.spec.policy),
+        }
+    }
+
+    /// The settings for a story: its pool's, or those that pools start from.
+    #[must_use]
+    pub fn policy_of(&self, replacement: &str) -> Policy {
+        let record =
+            self.view.replacements.find(|record| record.metadata.name.as_deref() == Some(replacement));
+        let pool = record.and_then(|record| record.spec.pool.clone());
+        let config = pool.and_then(|pool| self.pools().remove(&pool));
+        config.map_or_else(|| self.defaults.clone(), |config| config.policy)
+    }
+}

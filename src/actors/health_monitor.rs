@@ -1,0 +1,254 @@
+//! Boxes 6, 7, 8, 9 and 12: one assessment per pool every 30 s, for ever: healthy, stable, safe.
+//!
+//! Hears [`PoolObserved`] from the AsgScaler. Tells the FallbackTracker [`PoolAssessed`], and the SpotPool's
+//! status what it found. The judgement is [`crate::core::health`] and [`crate::core::safety`].
+
+use crate::actors::asg_scaler::PoolObserved;
+use crate::actors::deps::{Deps, PoolConfig};
+use crate::actors::fallback_tracker::{FallbackTracker, instance_of};
+use crate::actors::supervision::{Link, answers_ping};
+use crate::core::cluster::Snapshot;
+use crate::core::health::{self, PoolAssessment, Story};
+use crate::core::record::{Condition, EndState, set_condition};
+use crate::core::safety::{self, SafetyContext};
+use crate::core::scaling::{GroupView, PoolView};
+use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
+use actix::prelude::*;
+use kube::api::{Api, Patch, PatchParams};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often the pools are looked at for one whose assessment is due.
+const TURN: Duration = Duration::from_secs(1);
+
+/// What was found about a pool.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct PoolAssessed {
+    /// The pool.
+    pub pool: String,
+    /// Healthy, stable, and each fallback's return.
+    pub assessment: PoolAssessment,
+}
+
+/// The groups of a pool cannot be used.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct PoolRefused {
+    /// The pool.
+    pub pool: String,
+    /// What is wrong, in plain words.
+    pub reason: String,
+}
+
+/// Assess the pools that are due.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Turn;
+
+/// The actor.
+pub struct HealthMonitor {
+    deps: Deps,
+    tracker: Link<FallbackTracker>,
+    observed: BTreeMap<String, PoolObserved>,
+    due: BTreeMap<String, Instant>,
+    /// The statuses as they were written last.
+    written: BTreeMap<String, serde_json::Value>,
+}
+
+impl HealthMonitor {
+    /// A monitor that has seen nothing yet.
+    #[must_use]
+    pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
+        Self { deps, tracker, observed: BTreeMap::new(), due: BTreeMap::new(), written: BTreeMap::new() }
+    }
+
+    fn assess(
+        &self,
+        pool: &PoolConfig,
+        observed: &PoolObserved,
+        records: &[Arc<NodeReplacement>],
+    ) -> PoolAssessment {
+        let snapshot = self.deps.view.snapshot();
+        let ready_instances: BTreeSet<&str> =
+            snapshot.nodes().iter().filter(|node| node.ready).filter_map(|node| instance_of(node)).collect();
+        let stories: Vec<Story<'_>> = records
+            .iter()
+            .filter_map(|record| {
+                let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
+                Some(Story {
+                    name: record.metadata.name.as_deref()?,
+                    instance_id: &record.spec.instance_id,
+                    status,
+                })
+            })
+            .collect();
+        let ready = |instance: &str| ready_instances.contains(instance);
+        let unsafe_ = |story: &Story<'_>| safety_blockers(story, &stories, pool, &observed.view, &snapshot);
+        health::assess(
+            &observed.view,
+            &observed.ledger,
+            &stories,
+            &ready,
+            &unsafe_,
+            &pool.policy,
+            self.deps.clock.now(),
+        )
+    }
+
+    /// The conditions that the pool has now.
+    fn conditions(&self, pool: &str) -> Vec<Condition> {
+        let found = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(pool));
+        found.and_then(|pool| Some(pool.status.as_ref()?.conditions.clone())).unwrap_or_default()
+    }
+
+    /// Says in the pool's status what was found.
+    fn publish(
+        &mut self,
+        pool: &str,
+        observed: &PoolObserved,
+        found: &PoolAssessment,
+        ctx: &mut Context<Self>,
+    ) {
+        let mut conditions = self.conditions(pool);
+        let now = self.deps.clock.now();
+        set_condition(&mut conditions, "Accepted", true, "Accepted", "both groups exist", now);
+        let mut say = |type_: &str, reasons: &[String], good: &str, bad: &str| {
+            let (reason, message) =
+                if reasons.is_empty() { (good, String::new()) } else { (bad, reasons.join("; ")) };
+            set_condition(&mut conditions, type_, reasons.is_empty(), reason, &message, now);
+        };
+        say("Healthy", &found.unhealthy, "Healthy", "Unhealthy");
+        let unstable: Vec<String> = found.unhealthy.iter().chain(&found.unstable).cloned().collect();
+        say("Stable", &unstable, "Stable", "Unstable");
+        let status = serde_json::json!({
+            "spot": group_status(&observed.view.spot),
+            "onDemand": group_status(&observed.view.on_demand),
+            "activeFallbacks": found.returns.len(),
+            "conditions": conditions,
+        });
+        self.write(pool, status, ctx);
+    }
+
+    /// Writes the pool's status if it changed; what else is in it belongs to the AsgScaler.
+    fn write(&mut self, pool: &str, status: serde_json::Value, ctx: &mut Context<Self>) {
+        if self.written.get(pool) == Some(&status) || !self.deps.fence.may_act(self.deps.call_timeout) {
+            return;
+        }
+        self.written.insert(pool.to_owned(), status.clone());
+        let api: Api<SpotPool> = Api::all(self.deps.client.clone());
+        let name = pool.to_owned();
+        let write = async move {
+            let patch = serde_json::json!({ "status": status });
+            let result = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+            (name, result.err())
+        };
+        ctx.spawn(write.into_actor(self).map(|(name, error), actor, _| {
+            if let Some(error) = error {
+                tracing::warn!(pool = name, %error, "the pool's status could not be written; it is tried again");
+                actor.written.remove(&name);
+            }
+        }));
+    }
+}
+
+/// Box 9: what stands against draining the fallback's node now.
+fn safety_blockers(
+    story: &Story<'_>,
+    stories: &[Story<'_>],
+    pool: &PoolConfig,
+    view: &PoolView,
+    snapshot: &Snapshot,
+) -> Vec<String> {
+    let Some(capacity) = &story.status.capacity else { return Vec::new() };
+    let node_of = |instance: &str| {
+        snapshot.nodes().iter().find(|node| instance_of(node) == Some(instance)).map(|node| node.name.clone())
+    };
+    // Not to be counted on: the other fallback nodes, and the nodes whose story is under way.
+    let mut excluded: Vec<Arc<str>> = Vec::new();
+    for other in stories.iter().filter(|other| other.name != story.name) {
+        if other.status.old != EndState::Gone {
+            excluded.extend(node_of(other.instance_id));
+        }
+        if other.status.fallback
+            && let Some(capacity) = &other.status.capacity
+        {
+            excluded.push(capacity.node_name.as_str().into());
+        }
+    }
+    let members = view.spot.instances.iter().chain(&view.on_demand.instances);
+    let context = SafetyContext {
+        excluded: excluded.into_iter().collect(),
+        pool_nodes: members.filter_map(|instance| node_of(&instance.id)).collect(),
+        utilisation_before_story: story.status.utilisation_before.map(safety::Utilisation::from),
+    };
+    let policy = safety::SafetyPolicy::of(&pool.policy);
+    let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
+    report.blockers.iter().map(|blocker| format!("{blocker}; it would take {}", blocker.hint())).collect()
+}
+
+fn group_status(group: &GroupView) -> GroupStatus {
+    let in_service = i32::try_from(group.in_service()).unwrap_or(i32::MAX);
+    GroupStatus {
+        desired: group.desired,
+        in_service,
+        min: group.min,
+        max: group.max,
+        summary: format!("{in_service}/{}", group.desired),
+    }
+}
+
+impl Actor for HealthMonitor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TURN, |_, ctx| ctx.notify(Turn));
+    }
+}
+
+impl Handler<PoolObserved> for HealthMonitor {
+    type Result = ();
+
+    fn handle(&mut self, message: PoolObserved, _: &mut Self::Context) {
+        self.observed.insert(message.pool.clone(), message);
+    }
+}
+
+impl Handler<PoolRefused> for HealthMonitor {
+    type Result = ();
+
+    fn handle(&mut self, PoolRefused { pool, reason }: PoolRefused, ctx: &mut Self::Context) {
+        self.observed.remove(&pool);
+        let mut conditions = self.conditions(&pool);
+        set_condition(&mut conditions, "Accepted", false, "GroupUnusable", &reason, self.deps.clock.now());
+        conditions.retain(|condition| condition.type_ == "Accepted");
+        self.write(&pool, serde_json::json!({ "conditions": conditions }), ctx);
+    }
+}
+
+impl Handler<Turn> for HealthMonitor {
+    type Result = ();
+
+    fn handle(&mut self, _: Turn, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        let pools = self.deps.pools();
+        self.due.retain(|name, _| pools.contains_key(name));
+        for (name, pool) in pools {
+            if self.due.get(&name).is_some_and(|due| now < *due) {
+                continue;
+            }
+            let Some(observed) = self.observed.get(&name).cloned() else { continue };
+            self.due.insert(name.clone(), now + crate::core::policy::seconds(pool.policy.monitor_seconds));
+            let all = self.deps.view.replacements.state();
+            let records: Vec<_> =
+                all.into_iter().filter(|record| record.spec.pool.as_deref() == Some(name.as_str())).collect();
+            let assessment = self.assess(&pool, &observed, &records);
+            self.publish(&name, &observed, &assessment, ctx);
+            self.tracker.send(PoolAssessed { pool: name, assessment });
+        }
+    }
+}
+
+answers_ping!(HealthMonitor);

@@ -1,0 +1,308 @@
+//! Box 1, and the part of box 12 that looks for new interruptions: runs in the agent, on the node itself.
+//!
+//! Hears nobody: IMDS is asked on a schedule of its own. Tells the controller, through the Kubernetes API: a
+//! notice becomes an InterruptionNotice, which FallbackTracker watches. As long as there is no notice, no
+//! request goes to the Kubernetes API.
+//!
+//! Each kind of notice is reported once per life. A life that follows reports again what IMDS still says;
+//! the notice's name makes both one object.
+
+use crate::actors::supervision::{answers_ping, jittered};
+use crate::aws::imds::Imds;
+use crate::clock::Clock;
+use crate::core::imds::{
+    Announcement, ImdsProblem, Question, parse_instance_action, parse_instance_id, parse_rebalance,
+};
+use crate::core::policy::backoff;
+use crate::core::record::{FlowBox, NoticeKind};
+use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, notice_name};
+use crate::telemetry::readiness::Readiness;
+use crate::telemetry::tracing::{box_span, traceparent_of};
+use actix::fut::wrap_future;
+use actix::{Actor, AsyncContext, Context, Handler, Message};
+use complaints::Complaints;
+use jiff::Timestamp;
+use kube::api::Api;
+use report::{Sighting, StoreProblem, store};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+mod complaints;
+mod metrics;
+mod report;
+#[cfg(test)]
+mod tests;
+
+pub use metrics::AgentMetrics;
+
+/// The part of readiness that says whether IMDS can be read.
+pub const IMDS_PART: &str = "imds";
+/// The part of readiness that says whether notices can be stored.
+pub const NOTICES_PART: &str = "notices";
+/// IMDS in trouble is asked at least this often.
+const MAX_POLL_BACKOFF: Duration = Duration::from_secs(60);
+/// Command to itself: read IMDS now.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Poll;
+
+/// Fact: what IMDS answered.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Polled {
+    began: Instant,
+    answers: Vec<(Question, Result<Option<String>, ImdsProblem>)>,
+}
+
+/// Command to itself: try to store the notice of that kind.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Store(NoticeKind);
+
+/// Fact: an attempt to store a notice ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Stored {
+    kind: NoticeKind,
+    result: Result<(), StoreProblem>,
+}
+
+/// What the poller of one node works with.
+#[derive(Clone)]
+pub struct NodeContext {
+    /// The Kubernetes node that it runs on.
+    pub node_name: String,
+    /// The node's metadata service.
+    pub imds: Imds,
+    /// The Kubernetes API.
+    pub client: kube::Client,
+    /// The time.
+    pub clock: Clock,
+    /// From the beginning of one read of IMDS to that of the next.
+    pub poll_every: Duration,
+    /// What is counted.
+    pub metrics: AgentMetrics,
+    /// What works and what does not.
+    pub readiness: Readiness,
+}
+
+/// Watches the metadata service of its own node for the end of the instance.
+pub struct ImdsPoller {
+    node: NodeContext,
+    notices: Api<InterruptionNotice>,
+    instance_id: Option<String>,
+    failed_polls: u32,
+    sightings: BTreeMap<NoticeKind, Sighting>,
+    complaints: Complaints,
+}
+
+impl ImdsPoller {
+    /// A poller that has seen nothing yet.
+    #[must_use]
+    pub fn new(node: NodeContext) -> Self {
+        Self {
+            notices: Api::all(node.client.clone()),
+            node,
+            instance_id: None,
+            failed_polls: 0,
+            sightings: BTreeMap::new(),
+            complaints: Complaints::default(),
+        }
+    }
+
+    /// Takes up what an answer says.
+    fn interpret(&mut self, question: Question, text: &str) -> Result<(), ImdsProblem> {
+        let now = self.node.clock.now();
+        match question {
+            Question::InstanceId => self.instance_id = Some(parse_instance_id(text)?),
+            Question::InstanceAction => self.sighted(parse_instance_action(text, now)?, now),
+            Question::Rebalance => self.sighted(parse_rebalance(text)?, now),
+        }
+        Ok(())
+    }
+
+    /// Takes up a notice, the first time that its kind is seen: IMDS repeats it with every read, and a mock
+    /// may do so with another time.
+    fn sighted(&mut self, announcement: Announcement, now: Timestamp) {
+        let kind = announcement.kind;
+        if self.sightings.contains_key(&kind) {
+            return;
+        }
+        let instance_id = self.instance_id.as_deref().unwrap_or_default();
+        let span = box_span(FlowBox::Notice, instance_id, &self.node.node_name, None, None);
+        let _entered = span.enter();
+        tracing::warn!(
+            node = self.node.node_name,
+            %kind,
+            deadline = announcement.deadline.map(tracing::field::display),
+            "interruption announced"
+        );
+        let sighting = Sighting::new(announcement, now, traceparent_of(&span));
+        self.sightings.insert(kind, sighting);
+    }
+
+    /// Logs a problem with IMDS when it is new, and again from time to time.
+    fn complain(&mut self, question: Question, problem: &ImdsProblem) {
+        if self.complaints.raise(question.path(), problem.slug()) {
+            tracing::warn!(node = self.node.node_name, path = question.path(), %problem, "IMDS cannot be read");
+        }
+    }
+
+    fn settle(&mut self, question: Question) {
+        if self.complaints.settle(question.path()) {
+            tracing::info!(node = self.node.node_name, path = question.path(), "IMDS can be read again");
+        }
+    }
+
+    /// How long to wait after the beginning of a read before the next one.
+    fn next_poll(&self) -> Duration {
+        let every = self.node.poll_every;
+        match self.failed_polls {
+            0 => every,
+            failures => jittered(backoff(every * 2, MAX_POLL_BACKOFF, failures)).max(every),
+        }
+    }
+
+    fn tell_readiness(&self, problem: Option<&ImdsProblem>) {
+        match problem {
+            Some(problem) => self.node.readiness.not_ready(IMDS_PART, problem.to_string()),
+            None => self.node.readiness.ready(IMDS_PART),
+        }
+    }
+}
+
+impl Actor for ImdsPoller {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.notify(Poll);
+    }
+}
+
+answers_ping!(ImdsPoller);
+
+impl Handler<Poll> for ImdsPoller {
+    type Result = ();
+
+    fn handle(&mut self, _: Poll, ctx: &mut Self::Context) {
+        let unknown = self.instance_id.is_none().then_some(Question::InstanceId);
+        let questions = unknown.into_iter().chain([Question::InstanceAction, Question::Rebalance]);
+        let (imds, me) = (self.node.imds.clone(), ctx.address());
+        let read = async move {
+            let began = Instant::now();
+            let mut answers = Vec::with_capacity(3);
+            // One after the other: IMDS limits the connections of an instance.
+            for question in questions {
+                let answer = imds.read(question).await;
+                let silent = matches!(answer, Err(ImdsProblem::NoAnswer(_)));
+                answers.push((question, answer));
+                if silent {
+                    break;
+                }
+            }
+            me.do_send(Polled { began, answers });
+        };
+        ctx.spawn(wrap_future(read));
+    }
+}
+
+impl Handler<Polled> for ImdsPoller {
+    type Result = ();
+
+    fn handle(&mut self, polled: Polled, ctx: &mut Self::Context) {
+        let mut worst = None;
+        let mut answered = false;
+        for (question, answer) in polled.answers {
+            let understood = match &answer {
+                Ok(Some(text)) => self.interpret(question, text),
+                // No notice is the usual answer, no instance id is not.
+                Ok(None) if question == Question::InstanceId => Err(ImdsProblem::UnexpectedStatus(404)),
+                Ok(None) => Ok(()),
+                Err(problem) => Err(problem.clone()),
+            };
+            self.node.metrics.imds_request(&understood, answer.is_ok_and(|answer| answer.is_none()));
+            match understood {
+                Ok(()) => {
+                    answered = true;
+                    self.settle(question);
+                }
+                Err(problem) => {
+                    answered |= !problem.calls_for_backoff();
+                    self.complain(question, &problem);
+                    worst.get_or_insert(problem);
+                }
+            }
+        }
+        self.tell_readiness(worst.as_ref());
+        self.failed_polls = if answered { 0 } else { self.failed_polls.saturating_add(1) };
+        ctx.run_later(self.next_poll().saturating_sub(polled.began.elapsed()), |_, ctx| ctx.notify(Poll));
+
+        if self.instance_id.is_some() {
+            for (kind, sighting) in &self.sightings {
+                if sighting.is_held() {
+                    ctx.notify(Store(*kind));
+                }
+            }
+        }
+    }
+}
+
+impl Handler<Store> for ImdsPoller {
+    type Result = ();
+
+    fn handle(&mut self, Store(kind): Store, ctx: &mut Self::Context) {
+        let (Some(instance_id), Some(sighting)) = (&self.instance_id, self.sightings.get_mut(&kind)) else {
+            return;
+        };
+        if sighting.is_done() {
+            return;
+        }
+        let notice = InterruptionNotice::new(
+            &notice_name(instance_id, kind),
+            InterruptionNoticeSpec {
+                node_name: self.node.node_name.clone(),
+                instance_id: instance_id.clone(),
+                kind,
+                notice_time: sighting.announcement.notice_time,
+                deadline: sighting.announcement.deadline,
+                detected_at: sighting.detected_at,
+                traceparent: Some(sighting.traceparent.clone()),
+            },
+        );
+        let (notices, me) = (self.notices.clone(), ctx.address());
+        let attempt = async move { me.do_send(Stored { kind, result: store(&notices, &notice).await }) };
+        ctx.spawn(wrap_future(attempt));
+        sighting.attempt_began(ctx);
+    }
+}
+
+impl Handler<Stored> for ImdsPoller {
+    type Result = ();
+
+    fn handle(&mut self, Stored { kind, result }: Stored, ctx: &mut Self::Context) {
+        let Some(sighting) = self.sightings.get_mut(&kind) else { return };
+        let node = self.node.node_name.as_str();
+        match result {
+            Ok(()) => {
+                if sighting.stored(ctx) {
+                    self.complaints.settle(kind.slug());
+                    self.node.metrics.notice_reported(kind);
+                    tracing::info!(node, %kind, "notice stored");
+                }
+                if self.sightings.values().all(Sighting::is_done) {
+                    self.node.readiness.ready(NOTICES_PART);
+                }
+            }
+            // An attempt that was overtaken by a later one.
+            Err(_) if sighting.is_done() => {}
+            Err(problem) => {
+                sighting.attempt_failed(ctx);
+                self.node.readiness.not_ready(NOTICES_PART, format!("{kind}: {problem}"));
+                if self.complaints.raise(kind.slug(), &problem.to_string()) {
+                    tracing::error!(node, %kind, %problem, "notice cannot be stored, trying on");
+                }
+            }
+        }
+    }
+}

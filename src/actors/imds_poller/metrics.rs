@@ -1,0 +1,84 @@
+//! What the agent counts.
+
+use crate::core::imds::ImdsProblem;
+use crate::core::record::NoticeKind;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: String,
+}
+
+/// The counters of one agent; clones share them.
+#[derive(Clone, Debug)]
+pub struct AgentMetrics {
+    imds_requests: Family<ResultLabels, Counter>,
+    notices_reported: Family<KindLabels, Counter>,
+}
+
+impl Default for AgentMetrics {
+    fn default() -> Self {
+        let metrics = Self { imds_requests: Family::default(), notices_reported: Family::default() };
+        // A counter that appears with its first event hides that event from rate().
+        for kind in [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption] {
+            drop(metrics.of_kind(kind));
+        }
+        metrics
+    }
+}
+
+impl AgentMetrics {
+    /// Registers `spot_guard_imds_requests_total` and `spot_guard_notices_reported_total`; the registry
+    /// brings the prefix.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "imds_requests",
+            "Reads of the instance metadata service, by what came of them",
+            self.imds_requests.clone(),
+        );
+        registry.register(
+            "notices_reported",
+            "Notices that are stored, by kind (box 1)",
+            self.notices_reported.clone(),
+        );
+    }
+
+    /// Counts a read of IMDS; `absent` if the answer was 404.
+    pub(super) fn imds_request<T>(&self, understood: &Result<T, ImdsProblem>, absent: bool) {
+        let result = match understood {
+            Err(problem) => problem.slug(),
+            Ok(_) if absent => "not_found",
+            Ok(_) => "found",
+        };
+        self.imds_requests.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Counts a notice that is stored.
+    pub(super) fn notice_reported(&self, kind: NoticeKind) {
+        self.of_kind(kind).inc();
+    }
+
+    /// How many reads of IMDS ended like that.
+    #[cfg(test)]
+    pub(super) fn imds_requests(&self, result: &'static str) -> u64 {
+        self.imds_requests.get_or_create(&ResultLabels { result }).get()
+    }
+
+    /// How many notices of that kind are stored.
+    #[must_use]
+    pub fn notices_reported(&self, kind: NoticeKind) -> u64 {
+        self.of_kind(kind).get()
+    }
+
+    fn of_kind(&self, kind: NoticeKind) -> impl std::ops::Deref<Target = Counter> + '_ {
+        self.notices_reported.get_or_create(&KindLabels { kind: kind.to_string() })
+    }
+}

@@ -1,0 +1,436 @@
+use super::*;
+use crate::actors::supervision::{Ping, RestartCause};
+use crate::agent::{self, AgentHandle};
+use aws_config::imds::client::Builder;
+use aws_config::provider_config::ProviderConfig;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use http_body_util::BodyExt;
+use std::future::{Future, pending};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::time::sleep;
+
+const NODE: &str = "ip-10-0-0-1";
+const INSTANCE: &str = "i-1234567890abcdef0";
+const REBALANCE: NoticeKind = NoticeKind::RebalanceRecommendation;
+const INTERRUPTION: NoticeKind = NoticeKind::SpotInterruption;
+
+/// How a server behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Mood {
+    #[default]
+    Normal,
+    Status(u16),
+    /// 200 with something else in it, also where a token is asked for.
+    Garbage,
+    /// Gives tokens and refuses those given before.
+    ForgetsTokens,
+    Silent,
+    /// Kubernetes only: the object is there already.
+    Exists,
+}
+
+/// The node's metadata service and the Kubernetes API, as the agent sees them.
+#[derive(Default)]
+struct World {
+    imds: Mood,
+    kubernetes: Mood,
+    rebalance: bool,
+    action: Option<&'static str>,
+    reads: Vec<(Instant, String)>,
+    tokens: u64,
+    creates: Vec<(Instant, serde_json::Value)>,
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    fn get(&self) -> MutexGuard<'_, World> {
+        self.0.lock().expect("no test panics while it holds the world")
+    }
+
+    fn notices(&self) -> Vec<InterruptionNoticeSpec> {
+        let world = self.get();
+        let notices = world.creates.iter();
+        notices.map(|(_, body)| serde_json::from_value(body["spec"].clone()).expect("a notice")).collect()
+    }
+
+    fn agent(&self) -> AgentHandle {
+        let config = ProviderConfig::empty()
+            .with_http_client(self.clone())
+            .with_sleep_impl(aws_smithy_async::rt::sleep::TokioSleep::new());
+        let imds = Builder::default().configure(&config).endpoint("http://imds.test").expect("an address");
+        let world = self.clone();
+        let api = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let world = world.clone();
+            async move { world.create(request).await }
+        });
+        let clock = Clock::simulated("2026-03-01T12:00:00Z".parse().expect("a time"));
+        agent::start(NODE, kube::Client::new(api, "default"), imds, clock, Duration::from_secs(2))
+    }
+
+    async fn create(
+        &self,
+        request: http::Request<kube::client::Body>,
+    ) -> Result<http::Response<kube::client::Body>, tower::BoxError> {
+        assert_eq!(request.method(), http::Method::POST);
+        assert_eq!(request.uri().path(), "/apis/spotguard.dev/v1alpha1/interruptionnotices");
+        let body = request.into_body().collect().await?.to_bytes();
+        let notice: serde_json::Value = serde_json::from_slice(&body)?;
+        let mood = {
+            let mut world = self.get();
+            world.creates.push((Instant::now(), notice.clone()));
+            world.kubernetes
+        };
+        let failure = |code: u16, reason: &str| {
+            let status = serde_json::json!({
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "metadata": {},
+                "message": "no", "reason": reason, "code": code,
+            });
+            (code, status)
+        };
+        let (code, answer) = match mood {
+            Mood::Normal => (201, notice),
+            Mood::Exists => failure(409, "AlreadyExists"),
+            Mood::Status(code) => failure(code, "Refused"),
+            Mood::Silent => pending().await,
+            Mood::Garbage | Mood::ForgetsTokens => return Err("connection refused".into()),
+        };
+        Ok(http::Response::builder().status(code).body(serde_json::to_vec(&answer)?.into())?)
+    }
+
+    async fn metadata(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let path = request.uri().trim_start_matches("http://imds.test").to_owned();
+        let token = request.headers().get("x-aws-ec2-metadata-token").map(str::to_owned);
+        let answer = {
+            let mut world = self.get();
+            world.reads.push((Instant::now(), path.clone()));
+            world.answer(request.method(), &path, token.as_deref())
+        };
+        let Some((status, body)) = answer else { return pending().await };
+        let response = http::Response::builder()
+            .status(status)
+            .header("x-aws-ec2-metadata-token-ttl-seconds", "21600")
+            .body(SdkBody::from(body))
+            .expect("a response");
+        Ok(HttpResponse::try_from(response).expect("a response"))
+    }
+}
+
+impl World {
+    fn answer(&mut self, method: &str, path: &str, token: Option<&str>) -> Option<(u16, String)> {
+        match self.imds {
+            Mood::Silent => return None,
+            Mood::Status(code) => return Some((code, String::new())),
+            Mood::Garbage => return Some((200, "<html>It works!</html>".to_owned())),
+            Mood::ForgetsTokens => {
+                // Refuses the token of the first client, takes that of the next.
+                self.imds = Mood::Normal;
+                self.tokens += 1;
+            }
+            Mood::Normal | Mood::Exists => {}
+        }
+        let valid = format!("token-{}", self.tokens);
+        let found = |text: Option<String>| Some(text.map_or((404, String::new()), |text| (200, text)));
+        match path {
+            "/latest/api/token" if method == "PUT" => Some((200, valid)),
+            _ if token != Some(&valid) => Some((401, String::new())),
+            "/latest/meta-data/instance-id" => found(Some(INSTANCE.to_owned())),
+            "/latest/meta-data/spot/instance-action" => found(self.action.map(str::to_owned)),
+            "/latest/meta-data/events/recommendations/rebalance" => {
+                // Like the mock: another time with every read.
+                let second = self.reads.len() % 60;
+                found(self.rebalance.then(|| format!(r#"{{"noticeTime":"2026-03-01T12:00:{second:02}Z"}}"#)))
+            }
+            _ => found(None),
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl HttpClient for Shared {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for Shared {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let world = self.clone();
+        HttpConnectorFuture::new(async move { world.metadata(request).await })
+    }
+}
+
+/// Runs the test in an actix system on paused time.
+fn paused(test: impl Future<Output = ()>) {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime")
+    };
+    actix::System::with_tokio_rt(runtime).block_on(test);
+}
+
+fn after(seconds: u64) -> tokio::time::Sleep {
+    sleep(Duration::from_secs(seconds))
+}
+
+#[test]
+fn nothing_announced_is_read_every_2_s_and_not_a_word_to_kubernetes() {
+    paused(async {
+        let world = Shared::default();
+        let agent = world.agent();
+        after(599).await;
+        assert!(world.get().creates.is_empty());
+        assert_eq!(agent.metrics.imds_requests("not_found"), 2 * 300);
+        assert_eq!(agent.metrics.imds_requests("found"), 1, "the instance id is read once");
+        let tokens = world.get().reads.iter().filter(|(_, path)| path == "/latest/api/token").count();
+        assert_eq!(tokens, 1, "the token is cached");
+        assert!(agent.readiness.reasons().is_empty());
+    });
+}
+
+#[test]
+fn a_notice_is_reported_once_although_its_time_changes_with_every_read() {
+    paused(async {
+        let world = Shared::default();
+        let agent = world.agent();
+        after(60).await;
+        world.get().rebalance = true;
+        after(600).await;
+        let notices = world.notices();
+        assert_eq!(notices.len(), 1);
+        assert_eq!((notices[0].node_name.as_str(), notices[0].instance_id.as_str()), (NODE, INSTANCE));
+        assert_eq!((notices[0].kind, notices[0].deadline), (REBALANCE, None));
+        assert!(notices[0].notice_time.is_some());
+        let late = notices[0].detected_at.as_second()
+            - "2026-03-01T12:01:00Z".parse::<Timestamp>().unwrap().as_second();
+        assert!((0..=2).contains(&late), "detected {late} s late");
+        let trace = notices[0].traceparent.as_deref().unwrap_or_default();
+        assert!(crate::telemetry::tracing::trace_id_of(trace).is_some(), "{trace}");
+        assert_eq!(
+            world.get().creates[0].1["metadata"]["name"],
+            format!("{INSTANCE}-rebalance-recommendation")
+        );
+        assert_eq!(agent.metrics.notices_reported(REBALANCE), 1);
+    });
+}
+
+#[test]
+fn advice_and_then_an_interruption_are_two_notices() {
+    paused(async {
+        let world = Shared::default();
+        let agent = world.agent();
+        world.get().rebalance = true;
+        after(30).await;
+        world.get().action = Some(r#"{"action":"terminate","time":"2026-03-01T12:02:31Z"}"#);
+        after(30).await;
+        let notices = world.notices();
+        assert_eq!(notices.iter().map(|notice| notice.kind).collect::<Vec<_>>(), [REBALANCE, INTERRUPTION]);
+        assert_eq!(notices[1].deadline, Some("2026-03-01T12:02:31Z".parse().unwrap()));
+        assert_eq!(
+            (agent.metrics.notices_reported(REBALANCE), agent.metrics.notices_reported(INTERRUPTION)),
+            (1, 1)
+        );
+    });
+}
+
+#[test]
+fn a_notice_that_exists_already_is_a_success() {
+    paused(async {
+        let world = Shared::default();
+        world.get().kubernetes = Mood::Exists;
+        world.get().rebalance = true;
+        let agent = world.agent();
+        after(300).await;
+        assert_eq!(world.notices().len(), 1);
+        assert_eq!(agent.metrics.notices_reported(REBALANCE), 1);
+        assert!(agent.readiness.reasons().is_empty());
+    });
+}
+
+/// The gaps between the attempts to store a notice, seconds.
+fn gaps(world: &Shared) -> Vec<f64> {
+    let at: Vec<Instant> = world.get().creates.iter().map(|(at, _)| *at).collect();
+    at.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()).collect()
+}
+
+#[test]
+fn an_interruption_is_tried_every_2_s_until_it_is_stored() {
+    for mood in [Mood::Status(500), Mood::Status(403), Mood::Status(429), Mood::Garbage, Mood::Silent] {
+        paused(async move {
+            let world = Shared::default();
+            world.get().kubernetes = mood;
+            world.get().action = Some(r#"{"action":"stop","time":"2026-03-01T12:02:00Z"}"#);
+            let agent = world.agent();
+            after(60).await;
+            let gaps = gaps(&world);
+            assert!(gaps.len() > 28, "{mood:?}: {gaps:?}");
+            assert!(gaps.iter().all(|gap| *gap <= 2.01), "{mood:?}: {gaps:?}");
+            assert!(agent.readiness.reasons().contains_key(NOTICES_PART), "{mood:?}");
+            world.get().kubernetes = Mood::Normal;
+            after(3).await;
+            let tried = world.notices();
+            assert_eq!(agent.metrics.notices_reported(INTERRUPTION), 1, "{mood:?}");
+            assert!(agent.readiness.reasons().is_empty(), "{mood:?}");
+            assert!(tried.windows(2).all(|pair| pair[0] == pair[1]), "the notice never changes");
+            after(60).await;
+            assert_eq!(world.notices().len(), tried.len(), "{mood:?}: stored is stored");
+        });
+    }
+}
+
+#[test]
+fn advice_backs_off_while_the_api_is_down_and_is_stored_in_the_end() {
+    paused(async {
+        let world = Shared::default();
+        world.get().kubernetes = Mood::Garbage;
+        world.get().rebalance = true;
+        let agent = world.agent();
+        after(600).await;
+        let gaps = gaps(&world);
+        assert!((20..60).contains(&gaps.len()), "{gaps:?}");
+        assert!(gaps[0] <= 0.51 && gaps.iter().all(|gap| *gap <= 30.01), "{gaps:?}");
+        world.get().kubernetes = Mood::Normal;
+        after(31).await;
+        assert_eq!(agent.metrics.notices_reported(REBALANCE), 1);
+    });
+}
+
+/// IMDS behaves like that for ten minutes, then announces something.
+#[track_caller]
+fn check_misbehaviour(mood: Mood, problem: &'static str, reads_less: bool) {
+    paused(async move {
+        let world = Shared::default();
+        world.get().imds = mood;
+        let agent = world.agent();
+        after(600).await;
+        let polls = world.get().reads.len();
+        assert!(polls >= 10, "{polls} reads: it gave up");
+        assert_eq!(polls < 150, reads_less, "{polls} reads");
+        assert!(agent.metrics.imds_requests(problem) >= 10, "counted as {problem}");
+        assert!(agent.readiness.reasons().contains_key(IMDS_PART));
+        assert_eq!(agent.poller.ask(Ping).await, Ok(()));
+        assert!(agent.poller.restarts().is_empty(), "it did not panic");
+        world.get().imds = Mood::Normal;
+        world.get().rebalance = true;
+        after(61).await;
+        assert_eq!(agent.metrics.notices_reported(REBALANCE), 1);
+        assert!(agent.readiness.reasons().is_empty());
+        let reads = world.get().reads.len();
+        after(60).await;
+        assert_eq!(world.get().reads.len() - reads, 60, "back to every 2 s");
+    });
+}
+
+#[test]
+fn imds_is_switched_off() {
+    check_misbehaviour(Mood::Status(403), "forbidden", true);
+}
+
+#[test]
+fn imds_refuses_every_token() {
+    check_misbehaviour(Mood::Status(401), "unauthorized", true);
+}
+
+#[test]
+fn imds_fails() {
+    check_misbehaviour(Mood::Status(500), "failing", true);
+}
+
+#[test]
+fn imds_throttles() {
+    check_misbehaviour(Mood::Status(503), "failing", true);
+}
+
+#[test]
+fn imds_is_silent() {
+    check_misbehaviour(Mood::Silent, "no_answer", true);
+}
+
+#[test]
+fn something_else_answers_in_the_place_of_imds() {
+    // A page for every path: the "token" is one, and no header value.
+    check_misbehaviour(Mood::Garbage, "malformed", false);
+}
+
+#[test]
+fn an_unreadable_document_does_not_slow_the_reads_down() {
+    paused(async {
+        let world = Shared::default();
+        let agent = world.agent();
+        world.get().action = Some("{}");
+        after(100).await;
+        assert_eq!(agent.metrics.imds_requests("malformed"), 50);
+        world.get().action = Some(r#"{"action":"hibernate","time":"2026-03-01T13:00:00Z"}"#);
+        after(2).await;
+        let notices = world.notices();
+        assert_eq!(notices.len(), 1);
+        assert_eq!(notices[0].deadline, Some(notices[0].detected_at), "hibernation begins at once");
+    });
+}
+
+#[test]
+fn a_token_that_imds_forgot_is_replaced() {
+    paused(async {
+        let world = Shared::default();
+        let agent = world.agent();
+        after(60).await;
+        world.get().imds = Mood::ForgetsTokens;
+        after(10).await;
+        assert!(agent.metrics.imds_requests("unauthorized") >= 1);
+        assert!(agent.readiness.reasons().is_empty());
+        world.get().rebalance = true;
+        after(3).await;
+        assert_eq!(world.notices().len(), 1);
+    });
+}
+
+#[test]
+fn many_agents_live_in_one_system_and_one_can_end() {
+    paused(async {
+        let worlds: Vec<Shared> = (0..5).map(|_| Shared::default()).collect();
+        let agents: Vec<AgentHandle> = worlds.iter().map(Shared::agent).collect();
+        after(10).await;
+        agents[0].stop().await;
+        let reads = worlds[0].get().reads.len();
+        for world in &worlds {
+            world.get().rebalance = true;
+        }
+        after(10).await;
+        assert_eq!(worlds[0].get().reads.len(), reads, "the ended one reads no more");
+        assert!(worlds[0].notices().is_empty());
+        assert!(worlds[1..].iter().all(|world| world.notices().len() == 1));
+    });
+}
+
+#[test]
+fn the_metrics_have_their_names() {
+    paused(async {
+        let world = Shared::default();
+        let agent = world.agent();
+        after(5).await;
+        let text = agent.encode_metrics().expect("text");
+        for line in [
+            "spot_guard_imds_requests_total{result=\"not_found\"} 6",
+            "spot_guard_notices_reported_total{kind=\"SpotInterruption\"} 0",
+            "spot_guard_actor_restarts_total{actor=\"ImdsPoller\",cause=\"panicked\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert_eq!(agent.poller.restarts().get(&RestartCause::Panicked), None);
+    });
+}

@@ -1,0 +1,100 @@
+//! Box 11: every 10 min, what a finished story leaves behind.
+//!
+//! Hears nobody and tells nobody: it reads the records and removes finished ones after 24 h, with their
+//! notices. Marks that no record accounts for are taken off by the Drainer, shares of a ledger without a
+//! record by the AsgScaler; both see the complete picture each time.
+
+use crate::actors::deps::Deps;
+use crate::actors::supervision::answers_ping;
+use crate::core::policy::seconds;
+use crate::crd::{InterruptionNotice, NodeReplacement};
+use actix::prelude::*;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, Preconditions};
+use std::sync::Arc;
+
+/// Time to clean up.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct CleanUp;
+
+/// The actor.
+pub struct Janitor {
+    deps: Deps,
+    busy: bool,
+}
+
+impl Janitor {
+    /// A Janitor that starts with a clean-up.
+    #[must_use]
+    pub fn new(deps: Deps) -> Self {
+        Self { deps, busy: false }
+    }
+
+    fn finished_long_ago(&self) -> Vec<Arc<NodeReplacement>> {
+        let now = self.deps.clock.now();
+        let keep = seconds(self.deps.defaults.keep_finished_seconds);
+        let old = |record: &NodeReplacement| {
+            let ended = record.status.as_ref().and_then(|status| status.finished_at);
+            ended.is_some_and(|at| crate::clock::since(at, now) >= keep)
+        };
+        self.deps.view.replacements.state().into_iter().filter(|record| old(record)).collect()
+    }
+}
+
+impl Actor for Janitor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.notify(CleanUp);
+        ctx.run_interval(seconds(self.deps.defaults.cleanup_seconds), |_, ctx| ctx.notify(CleanUp));
+    }
+}
+
+impl Handler<CleanUp> for Janitor {
+    type Result = ();
+
+    fn handle(&mut self, _: CleanUp, ctx: &mut Self::Context) {
+        if self.busy || !self.deps.fence.may_act(self.deps.call_timeout) {
+            return;
+        }
+        let finished = self.finished_long_ago();
+        if finished.is_empty() {
+            return;
+        }
+        self.busy = true;
+        let deps = self.deps.clone();
+        let work = async move {
+            for record in finished {
+                if let Err(error) = remove(&deps, &record).await {
+                    tracing::warn!(replacement = record.name_any(), %error, "a finished record could not be removed");
+                }
+            }
+        };
+        ctx.spawn(work.into_actor(self).map(|(), actor, _| actor.busy = false));
+    }
+}
+
+/// Notices first: a notice without a record would begin the story anew.
+async fn remove(deps: &Deps, record: &NodeReplacement) -> Result<(), kube::Error> {
+    let notices: Api<InterruptionNotice> = Api::all(deps.client.clone());
+    for notice in deps.view.notices.state() {
+        if notice.spec.instance_id == record.spec.instance_id {
+            gone(notices.delete(&notice.name_any(), &DeleteParams::default()).await)?;
+        }
+    }
+    let records: Api<NodeReplacement> = Api::all(deps.client.clone());
+    let exactly = Preconditions { uid: record.uid(), ..Preconditions::default() };
+    gone(records.delete(&record.name_any(), &DeleteParams::default().preconditions(exactly)).await)?;
+    tracing::info!(replacement = record.name_any(), "the finished record was removed");
+    Ok(())
+}
+
+fn gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+answers_ping!(Janitor);

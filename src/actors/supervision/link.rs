@@ -1,0 +1,160 @@
+//! How actors and the HTTP API reach a supervised actor.
+
+use super::RestartCause;
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Context, Handler, MailboxError, Message};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Messages that wait in a mailbox before [`Link::send`] drops one.
+pub const MAILBOX_CAPACITY: usize = 1024;
+/// Questions that one link has open before [`Link::ask`] answers [`LinkError::Full`].
+pub const MAX_QUESTIONS: usize = 256;
+/// How long [`Link::ask`] waits for its answer.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a question got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// The actor is between two lives, or ended before it answered.
+    #[error("{0} is not running")]
+    Down(&'static str),
+    /// Too many questions are open.
+    #[error("{0} has too many questions to answer")]
+    Full(&'static str),
+    /// No answer within [`ASK_TIMEOUT`].
+    #[error("{0} did not answer in time")]
+    Timeout(&'static str),
+}
+
+/// Finds the present incarnation of a supervised actor, from any thread.
+pub struct Link<A: Actor> {
+    shared: Arc<Shared<A>>,
+}
+
+struct Shared<A: Actor> {
+    name: &'static str,
+    present: Mutex<Option<Addr<A>>>,
+    restarts: Mutex<BTreeMap<RestartCause, u64>>,
+    dropped: AtomicU64,
+    questions: AtomicUsize,
+}
+
+impl<A: Actor> Clone for Link<A> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<A: Actor<Context = Context<A>>> Link<A> {
+    /// A link to an actor that does not run yet, so that actors can be linked in a circle before they start.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                name,
+                present: Mutex::default(),
+                restarts: Mutex::default(),
+                dropped: AtomicU64::new(0),
+                questions: AtomicUsize::new(0),
+            }),
+        }
+    }
+
+    /// The actor's name, as logs, metrics and readiness show it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.shared.name
+    }
+
+    /// Sends a command or a fact, and never blocks. What finds no mailbox or a full one is dropped and
+    /// counted: all commands and facts are level-triggered, and repeated.
+    pub fn send<M>(&self, message: M)
+    where
+        A: Handler<M>,
+        A::Context: ToEnvelope<A, M>,
+        M: Message + Send + 'static,
+        M::Result: Send,
+    {
+        // Not on a clone of the address: actix gives each clone a place in the mailbox of its own.
+        let sent = lock(&self.shared.present).as_ref().is_some_and(|addr| addr.try_send(message).is_ok());
+        if !sent {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(actor = self.name(), message = std::any::type_name::<M>(), "message dropped");
+        }
+    }
+
+    /// Asks, and waits for the answer, [`ASK_TIMEOUT`] at most.
+    ///
+    /// # Errors
+    /// [`LinkError`]; after `Timeout` and `Down` the question may have been acted on all the same.
+    pub async fn ask<M>(&self, message: M) -> Result<M::Result, LinkError>
+    where
+        A: Handler<M>,
+        A::Context: ToEnvelope<A, M>,
+        M: Message + Send + 'static,
+        M::Result: Send,
+    {
+        let Some(_place) = Question::open(&self.shared.questions) else {
+            return Err(LinkError::Full(self.name()));
+        };
+        let request = match lock(&self.shared.present).as_ref() {
+            Some(addr) => addr.send(message),
+            None => return Err(LinkError::Down(self.name())),
+        };
+        match timeout(ASK_TIMEOUT, request).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(MailboxError::Closed)) => Err(LinkError::Down(self.name())),
+            Ok(Err(MailboxError::Timeout)) | Err(_) => Err(LinkError::Timeout(self.name())),
+        }
+    }
+
+    /// Whether the actor runs at present.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        lock(&self.shared.present).as_ref().is_some_and(Addr::connected)
+    }
+
+    /// How often the actor was restarted since the start of the process, by cause.
+    #[must_use]
+    pub fn restarts(&self) -> BTreeMap<RestartCause, u64> {
+        lock(&self.shared.restarts).clone()
+    }
+
+    /// How many messages were dropped since the start of the process.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count(&self, cause: RestartCause) {
+        *lock(&self.shared.restarts).entry(cause).or_default() += 1;
+    }
+
+    pub(super) fn point_to(&self, present: Option<Addr<A>>) {
+        *lock(&self.shared.present) = present;
+    }
+}
+
+/// The place of an open question; free again when it is dropped.
+struct Question<'a>(&'a AtomicUsize);
+
+impl<'a> Question<'a> {
+    fn open(questions: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(questions);
+        (questions.fetch_add(1, Ordering::Relaxed) < MAX_QUESTIONS).then_some(place)
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,246 @@
+//! The role `spot-guard agent`: runs on a Spot node, watches its metadata service, reports what it announces.
+
+use crate::actors::imds_poller::{AgentMetrics, ImdsPoller, NodeContext};
+use crate::actors::supervision::{Link, LinkError, Ping, RestartCause, Shutdown, supervise};
+use crate::aws::imds::Imds;
+use crate::clock::Clock;
+use crate::telemetry::readiness::Readiness;
+use actix_web::{App, HttpResponse, HttpServer, web};
+use anyhow::Context;
+use aws_config::imds::client::Builder;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long the Kubernetes API may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Open requests may take this long when the agent ends.
+const GRACE_SECONDS: u64 = 2;
+
+/// What the command line gives.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// The Kubernetes node that the agent runs on.
+    pub node_name: String,
+    /// How to reach the Kubernetes API; without it as `kubectl` would, or from inside the cluster.
+    pub kubeconfig: Option<PathBuf>,
+    /// Where to serve `/livez`, `/readyz` and `/metrics`; without it, nowhere.
+    pub listen: Option<SocketAddr>,
+    /// From the beginning of one read of IMDS to that of the next.
+    pub poll_every: Duration,
+}
+
+/// An agent that runs.
+#[derive(Clone)]
+pub struct AgentHandle {
+    /// Its only actor.
+    pub poller: Link<ImdsPoller>,
+    /// Ends it.
+    pub shutdown: Shutdown,
+    /// What works and what does not.
+    pub readiness: Readiness,
+    /// What it counted.
+    pub metrics: AgentMetrics,
+}
+
+impl AgentHandle {
+    /// Ends the agent, and waits until it is gone.
+    pub async fn stop(&self) {
+        self.shutdown.trigger();
+        self.shutdown.finished().await;
+    }
+
+    /// Everything that the agent counts, as OpenMetrics text.
+    ///
+    /// # Errors
+    /// Never for a `String`; the encoder's signature allows it.
+    pub fn encode_metrics(&self) -> Result<String, std::fmt::Error> {
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct RestartLabels {
+            actor: &'static str,
+            cause: &'static str,
+        }
+        let restarts = Family::<RestartLabels, Counter>::default();
+        let counted = self.poller.restarts();
+        for cause in RestartCause::ALL {
+            let labels = RestartLabels { actor: self.poller.name(), cause: cause.slug() };
+            restarts.get_or_create(&labels).inc_by(counted.get(&cause).copied().unwrap_or_default());
+        }
+        let mut registry = Registry::with_prefix("spot_guard");
+        self.metrics.register(&mut registry);
+        registry.register("actor_restarts", "Actors started anew by their supervisor, by cause", restarts);
+        let mut text = String::new();
+        text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+/// Starts the agent of one node in the current actix system. Many can live in one process.
+///
+/// `imds` builds the clients of the node's metadata service; the agent sets their timeouts.
+#[must_use]
+pub fn start(
+    node_name: impl Into<String>,
+    client: kube::Client,
+    imds: Builder,
+    clock: Clock,
+    poll_every: Duration,
+) -> AgentHandle {
+    let handle = AgentHandle {
+        poller: Link::new("ImdsPoller"),
+        shutdown: Shutdown::new(),
+        readiness: Readiness::default(),
+        metrics: AgentMetrics::default(),
+    };
+    let node = NodeContext {
+        node_name: node_name.into(),
+        imds: Imds::new(imds),
+        client,
+        clock,
+        poll_every,
+        metrics: handle.metrics.clone(),
+        readiness: handle.readiness.clone(),
+    };
+    supervise(&handle.poller, handle.readiness.clone(), &handle.shutdown, move |_| {
+        ImdsPoller::new(node.clone())
+    });
+    handle
+}
+
+/// Runs the agent until SIGTERM or ctrl-c. Must be called inside an actix system.
+///
+/// # Errors
+/// If the Kubernetes configuration cannot be read or the address cannot be bound. Neither IMDS nor the
+/// Kubernetes API has to be there.
+pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
+    let client = kube_client(options.kubeconfig).await?;
+    let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let agent = start(&options.node_name, client, Builder::default(), Clock::System, options.poll_every);
+    let server = match options.listen {
+        Some(address) => Some(serve(address, &agent)?),
+        None => None,
+    };
+    tracing::info!(node = options.node_name, "agent started");
+    tokio::select! {
+        _ = terminated.recv() => {}
+        result = tokio::signal::ctrl_c() => result.context("cannot listen for ctrl-c")?,
+    }
+    agent.stop().await;
+    if let Some(server) = server {
+        server.stop(true).await;
+    }
+    tracing::info!(node = options.node_name, "agent ended");
+    Ok(())
+}
+
+/// Reads the configuration only: no request is made before there is something to report.
+async fn kube_client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let file =
+                Kubeconfig::read_from(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("cannot use {}", path.display()))?
+        }
+        None => kube::Config::infer().await.context("no configuration of the Kubernetes API")?,
+    };
+    // The poller has its own schedule of attempts, which knows how much time is left.
+    config.default_retry = false;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    kube::Client::try_from(config).context("cannot use the configuration of the Kubernetes API")
+}
+
+fn serve(address: SocketAddr, agent: &AgentHandle) -> anyhow::Result<actix_web::dev::ServerHandle> {
+    let agent = agent.clone();
+    let server =
+        HttpServer::new(move || App::new().app_data(web::Data::new(agent.clone())).configure(routes))
+            .workers(1)
+            .disable_signals()
+            .shutdown_timeout(GRACE_SECONDS)
+            .bind(address)
+            .with_context(|| format!("cannot listen on {address}"))?
+            .run();
+    let handle = server.handle();
+    actix::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the HTTP server ended");
+        }
+    });
+    Ok(handle)
+}
+
+fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/livez", web::get().to(livez))
+        .route("/readyz", web::get().to(readyz))
+        .route("/metrics", web::get().to(metrics));
+}
+
+/// Asks the actor itself, so that a blocked thread is seen. One that is being restarted is cared for.
+async fn livez(agent: web::Data<AgentHandle>) -> HttpResponse {
+    match agent.poller.ask(Ping).await {
+        Ok(()) | Err(LinkError::Down(_)) => HttpResponse::Ok().body("ok"),
+        Err(error) => HttpResponse::ServiceUnavailable().body(error.to_string()),
+    }
+}
+
+async fn readyz(agent: web::Data<AgentHandle>) -> HttpResponse {
+    let reasons = agent.readiness.reasons();
+    if reasons.is_empty() {
+        HttpResponse::Ok().json(reasons)
+    } else {
+        HttpResponse::ServiceUnavailable().json(reasons)
+    }
+}
+
+async fn metrics(agent: web::Data<AgentHandle>) -> HttpResponse {
+    match agent.encode_metrics() {
+        Ok(text) => HttpResponse::Ok()
+            .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+            .body(text),
+        Err(error) => HttpResponse::InternalServerError().body(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::imds_poller::IMDS_PART;
+    use actix_web::http::StatusCode;
+    use actix_web::test::{TestRequest, call_and_read_body, call_service, init_service};
+
+    #[actix_web::test]
+    async fn the_probes_and_the_metrics_answer() {
+        let api = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>("no request is expected")
+        });
+        // Nothing listens there: IMDS does not answer.
+        let imds = Builder::default().endpoint("http://127.0.0.1:1").expect("an address");
+        let poll_every = Duration::from_secs(2);
+        let agent = start("node", kube::Client::new(api, "default"), imds, Clock::System, poll_every);
+        let app = init_service(App::new().app_data(web::Data::new(agent.clone())).configure(routes)).await;
+        let get = |path: &str| TestRequest::get().uri(path).to_request();
+
+        assert_eq!(call_service(&app, get("/livez")).await.status(), StatusCode::OK);
+        assert_eq!(call_service(&app, get("/readyz")).await.status(), StatusCode::OK);
+        agent.readiness.not_ready(IMDS_PART, "no answer");
+        assert_eq!(call_service(&app, get("/readyz")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(call_and_read_body(&app, get("/readyz")).await, r#"{"imds":"no answer"}"#);
+        let text = call_and_read_body(&app, get("/metrics")).await;
+        assert!(text.ends_with(b"# EOF\n"), "{text:?}");
+
+        agent.stop().await;
+        assert_eq!(
+            call_service(&app, get("/livez")).await.status(),
+            StatusCode::OK,
+            "it ends, and is not stuck"
+        );
+    }
+}

@@ -1,0 +1,287 @@
+//! The Auto Scaling API, thin: answers become the core's views, errors get a class.
+//!
+//! Region, endpoint, credentials and proxy come from the SDK's own settings alone.
+
+pub mod imds;
+
+use crate::clock::Clock;
+use crate::core::classify;
+use crate::core::scaling::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle};
+use crate::telemetry::metrics::{AwsOperation, AwsResult, Metrics};
+use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_autoscaling::Client;
+use aws_sdk_autoscaling::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_autoscaling::types::{
+    Activity, AutoScalingGroup, Filter, LifecycleState, ScalingActivityStatusCode,
+};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// How many groups one Describe call may name (API Reference, DescribeAutoScalingGroups).
+const GROUPS_PER_CALL: usize = 50;
+/// Pages of activities that are read at most: 100 each.
+const MAX_ACTIVITY_PAGES: usize = 5;
+
+/// A call that did not succeed.
+#[derive(Clone, Debug, Error)]
+#[error("{operation:?}: {code}: {message}")]
+pub struct CallError {
+    /// The API's name of the call.
+    pub operation: AwsOperation,
+    /// AWS's code, or what kind of transport failure it was.
+    pub code: String,
+    /// AWS's words.
+    pub message: String,
+    /// What follows from it.
+    pub outcome: CallFailure,
+}
+
+impl CallError {
+    fn result(&self) -> AwsResult {
+        match (self.outcome, self.code.as_str()) {
+            (_, "Timeout") => AwsResult::TimedOut,
+            (CallFailure::Unclear, code) if classify::by_code(code).is_some() => AwsResult::Throttled,
+            (CallFailure::Unclear, _) => AwsResult::Failed,
+            _ => AwsResult::Refused,
+        }
+    }
+}
+
+/// What a failed call means for what it was to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallFailure {
+    /// AWS refused: nothing changed.
+    Refused(FailureClass),
+    /// There is no such instance in a group: it is gone already.
+    NotFound,
+    /// Throttled, or no answer, or an internal error: it may have taken effect; the group is read again.
+    Unclear,
+}
+
+/// A group as the API describes it, before activities are read.
+pub type Described = BTreeMap<String, GroupView>;
+
+/// The Auto Scaling API.
+#[derive(Clone)]
+pub struct AutoScaling {
+    client: Client,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for AutoScaling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AutoScaling").finish_non_exhaustive()
+    }
+}
+
+impl AutoScaling {
+    /// An adapter whose calls take `timeout` at most.
+    ///
+    /// The SDK's own retries are off: a change is repeated only after the groups were read again, and
+    /// readings are repeated by their next turn.
+    #[must_use]
+    pub fn new(config: &SdkConfig, timeout: Duration, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        let settings = aws_sdk_autoscaling::config::Builder::from(config)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().operation_timeout(timeout).build())
+            .build();
+        Self { client: Client::from_conf(settings), clock, metrics }
+    }
+
+    /// The groups of these names; one that does not exist is left out.
+    ///
+    /// # Errors
+    /// When a call fails.
+    pub async fn describe(&self, names: &[String]) -> Result<Described, CallError> {
+        let mut found = Described::new();
+        for chunk in names.chunks(GROUPS_PER_CALL) {
+            let mut token = None;
+            loop {
+                let call = self
+                    .client
+                    .describe_auto_scaling_groups()
+                    .set_auto_scaling_group_names(Some(chunk.to_vec()))
+                    .max_records(100)
+                    .set_next_token(token.take())
+                    .send();
+                let page = self.timed(AwsOperation::DescribeAutoScalingGroups, call).await?;
+                let now = self.clock.now();
+                for group in page.auto_scaling_groups() {
+                    let view = group_view(group, now);
+                    found.insert(view.name.clone(), view);
+                }
+                token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+                if token.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The failed launches of a group that began at or after `since`, newest first.
+    ///
+    /// # Errors
+    /// When a call fails.
+    pub async fn failures(&self, group: &str, since: Timestamp) -> Result<Vec<FailedActivity>, CallError> {
+        let mut found = Vec::new();
+        let mut token = None;
+        for _ in 0..MAX_ACTIVITY_PAGES {
+            let call = self
+                .client
+                .describe_scaling_activities()
+                .auto_scaling_group_name(group)
+                .filters(Filter::builder().name("StartTimeLowerBound").values(format!("{since:.0}")).build())
+                .max_records(100)
+                .set_next_token(token.take())
+                .send();
+            let page = self.timed(AwsOperation::DescribeScalingActivities, call).await?;
+            // The bound is applied here too: an endpoint that does not know the filter answers with old failures.
+            found.extend(
+                page.activities()
+                    .iter()
+                    .filter_map(failed_launch)
+                    .filter(|failed| failed.started_at >= since),
+            );
+            token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            if token.is_none() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Sets the desired capacity; no cooldown is honoured.
+    ///
+    /// # Errors
+    /// When the call fails; see [`CallFailure`] for what that says about the group.
+    pub async fn set_desired(&self, group: &str, desired: i32) -> Result<(), CallError> {
+        let call = self
+            .client
+            .set_desired_capacity()
+            .auto_scaling_group_name(group)
+            .desired_capacity(desired)
+            .send();
+        self.timed(AwsOperation::SetDesiredCapacity, call).await.map(drop)
+    }
+
+    /// Ends exactly this instance.
+    ///
+    /// # Errors
+    /// When the call fails; see [`CallFailure`] for what that says about the group.
+    pub async fn terminate(&self, instance_id: &str, decrement: bool) -> Result<(), CallError> {
+        let call = self
+            .client
+            .terminate_instance_in_auto_scaling_group()
+            .instance_id(instance_id)
+            .should_decrement_desired_capacity(decrement)
+            .send();
+        self.timed(AwsOperation::TerminateInstanceInAutoScalingGroup, call).await.map(drop)
+    }
+
+    async fn timed<T, E>(
+        &self,
+        operation: AwsOperation,
+        call: impl Future<Output = Result<T, SdkError<E>>>,
+    ) -> Result<T, CallError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let started = tokio::time::Instant::now();
+        let result = call.await.map_err(|error| call_error(operation, &error));
+        let outcome = result.as_ref().map_or_else(|error| error.result(), |_| AwsResult::Ok);
+        self.metrics.aws_call(operation, outcome, started.elapsed());
+        result
+    }
+}
+
+fn call_error<E: ProvideErrorMetadata + std::error::Error + 'static>(
+    operation: AwsOperation,
+    error: &SdkError<E>,
+) -> CallError {
+    let SdkError::ServiceError(answer) = error else {
+        let code = match error {
+            SdkError::TimeoutError(_) => "Timeout",
+            SdkError::DispatchFailure(_) => "NoConnection",
+            SdkError::ResponseError(_) => "UnreadableAnswer",
+            _ => "NotSent",
+        };
+        let message = DisplayErrorContext(error).to_string();
+        return CallError { operation, code: code.to_owned(), message, outcome: CallFailure::Unclear };
+    };
+    let meta = answer.err().meta();
+    let code = meta.code().unwrap_or("Unknown").to_owned();
+    let message = meta.message().unwrap_or_default().to_owned();
+    let status = answer.raw().status().as_u16();
+    let outcome = if code == "ValidationError" && message.starts_with("Instance Id not found") {
+        CallFailure::NotFound
+    } else {
+        let class = classify::by_code(code.trim_end_matches("Fault"));
+        match class {
+            Some(FailureClass::Throttle) => CallFailure::Unclear,
+            Some(class) => CallFailure::Refused(class),
+            None if code == "ValidationError" => CallFailure::Refused(FailureClass::Configuration),
+            None if (400..500).contains(&status) => CallFailure::Refused(FailureClass::Unknown),
+            None => CallFailure::Unclear,
+        }
+    };
+    CallError { operation, code, message, outcome }
+}
+
+fn group_view(group: &AutoScalingGroup, now: Timestamp) -> GroupView {
+    GroupView {
+        name: group.auto_scaling_group_name().unwrap_or_default().to_owned(),
+        desired: group.desired_capacity().unwrap_or_default(),
+        min: group.min_size().unwrap_or_default(),
+        max: group.max_size().unwrap_or_default(),
+        instances: group
+            .instances()
+            .iter()
+            .filter_map(|instance| {
+                Some(Instance {
+                    id: instance.instance_id()?.to_owned(),
+                    zone: instance.availability_zone().unwrap_or_default().to_owned(),
+                    lifecycle: lifecycle(instance.lifecycle_state()),
+                })
+            })
+            .collect(),
+        failures: Vec::new(),
+        observed_at: now,
+    }
+}
+
+fn lifecycle(state: Option<&LifecycleState>) -> Lifecycle {
+    match state {
+        Some(LifecycleState::InService) => Lifecycle::InService,
+        Some(LifecycleState::Pending | LifecycleState::PendingWait | LifecycleState::PendingProceed) => {
+            Lifecycle::Pending
+        }
+        _ => Lifecycle::Leaving,
+    }
+}
+
+/// A failed launch is `Failed` or `Cancelled`; the text is in StatusMessage, not in Description.
+fn failed_launch(activity: &Activity) -> Option<FailedActivity> {
+    let failed = matches!(
+        activity.status_code(),
+        Some(ScalingActivityStatusCode::Failed | ScalingActivityStatusCode::Cancelled)
+    );
+    if !failed || activity.description().is_some_and(|text| text.starts_with("Terminating")) {
+        return None;
+    }
+    let message = activity.status_message().unwrap_or_default().to_owned();
+    let started = activity.start_time()?;
+    Some(FailedActivity {
+        started_at: Timestamp::new(started.secs(), i32::try_from(started.subsec_nanos()).unwrap_or(0))
+            .ok()?,
+        class: classify::launch_failure(&message),
+        message,
+    })
+}

@@ -1,0 +1,156 @@
+//! The controller: the five actors that act, under one lease, and what every replica serves.
+
+use crate::actors::asg_scaler::AsgScaler;
+use crate::actors::deps::Deps;
+use crate::actors::drainer::Drainer;
+use crate::actors::fallback_tracker::FallbackTracker;
+use crate::actors::health_monitor::HealthMonitor;
+use crate::actors::janitor::Janitor;
+use crate::actors::supervision::{Link, Shutdown, supervise};
+use crate::aws::AutoScaling;
+use crate::clock::Clock;
+use crate::core::policy::Policy;
+use crate::kube::lease::{LeaseHolder, LeaseTimes};
+use crate::kube::view::View;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
+use aws_config::SdkConfig;
+use kube::Client;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What a controller is made of.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub lease: String,
+    /// This process among the replicas.
+    pub identity: String,
+    /// Times of the lease.
+    pub times: LeaseTimes,
+    /// The key of our taint.
+    pub taint_key: String,
+    /// The settings that pools start from.
+    pub defaults: Policy,
+}
+
+/// The parts that every replica has, leading or not.
+pub struct Controller {
+    settings: Settings,
+    client: Client,
+    clock: Clock,
+    aws: AutoScaling,
+    /// The cluster, kept by watches.
+    pub view: View,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What works and what does not.
+    pub readiness: Readiness,
+    leading: watch::Sender<bool>,
+}
+
+impl Controller {
+    /// Starts the watches; acts on nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings, client: Client, aws: &SdkConfig, clock: Clock) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let readiness = Readiness::default();
+        let view = View::start(&client, &readiness);
+        let aws = AutoScaling::new(aws, settings.times.call_timeout, clock, metrics.clone());
+        Self { settings, client, clock, aws, view, metrics, readiness, leading: watch::Sender::new(false) }
+    }
+
+    /// Whether this replica leads.
+    #[must_use]
+    pub fn leading(&self) -> watch::Receiver<bool> {
+        self.leading.subscribe()
+    }
+
+    /// Leads whenever it can, until `end` is triggered; gives the lease back then.
+    pub async fn run(self, end: Shutdown) {
+        let mut lease = LeaseHolder::new(
+            self.client.clone(),
+            &self.settings.namespace,
+            &self.settings.lease,
+            &self.settings.identity,
+            self.settings.times.clone(),
+            self.clock,
+        );
+        let deps = Deps {
+            client: self.client.clone(),
+            view: self.view.clone(),
+            aws: self.aws.clone(),
+            clock: self.clock,
+            fence: lease.fence(),
+            call_timeout: self.settings.times.call_timeout,
+            defaults: self.settings.defaults.clone(),
+            taint_key: self.settings.taint_key.as_str().into(),
+            metrics: self.metrics.clone(),
+            readiness: self.readiness.clone(),
+        };
+        loop {
+            tokio::select! {
+                biased;
+                () = end.triggered() => break,
+                () = lead(&mut lease, &deps, &self.leading) => {}
+            }
+            self.leading.send_replace(false);
+        }
+        self.leading.send_replace(false);
+        lease.release().await;
+    }
+}
+
+/// One term: from taking the lease to losing it. Dropped, it ends the actors where they stand.
+async fn lead(lease: &mut LeaseHolder, deps: &Deps, leading: &watch::Sender<bool>) {
+    tokio::join!(lease.acquire(), deps.view.synced());
+    let term = Term(Shutdown::new());
+    start_actors(deps, &term.0);
+    leading.send_replace(true);
+    tracing::info!("leading");
+    lease.hold().await;
+}
+
+/// The actors of a term end with it.
+struct Term(Shutdown);
+
+impl Drop for Term {
+    fn drop(&mut self) {
+        self.0.trigger();
+    }
+}
+
+fn start_actors(deps: &Deps, term: &Shutdown) {
+    let scaler: Link<AsgScaler> = Link::new("AsgScaler");
+    let tracker: Link<FallbackTracker> = Link::new("FallbackTracker");
+    let monitor: Link<HealthMonitor> = Link::new("HealthMonitor");
+    let drainer: Link<Drainer> = Link::new("Drainer");
+    let janitor: Link<Janitor> = Link::new("Janitor");
+    let readiness = || deps.readiness.clone();
+    supervise(&scaler, readiness(), term, {
+        let (deps, tracker, monitor) = (deps.clone(), tracker.clone(), monitor.clone());
+        move |_| AsgScaler::new(deps.clone(), tracker.clone(), monitor.clone())
+    });
+    supervise(&tracker, readiness(), term, {
+        let (deps, drainer) = (deps.clone(), drainer.clone());
+        move |_| FallbackTracker::new(deps.clone(), scaler.clone(), drainer.clone())
+    });
+    supervise(&monitor, readiness(), term, {
+        let (deps, tracker) = (deps.clone(), tracker.clone());
+        move |_| HealthMonitor::new(deps.clone(), tracker.clone())
+    });
+    supervise(&drainer, readiness(), term, {
+        let deps = deps.clone();
+        move |_| Drainer::new(deps.clone(), tracker.clone())
+    });
+    supervise(&janitor, readiness(), term, {
+        let deps = deps.clone();
+        move |_| Janitor::new(deps.clone())
+    });
+}
+
+/// How long a call that changes something may take, unless configured otherwise.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);

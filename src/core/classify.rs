@@ -1,0 +1,179 @@
+//! What a failed launch or a refused call means, by its code first and its text second.
+//!
+//! Codes and texts: EC2 Auto Scaling User Guide, "Troubleshoot issues in Amazon EC2 Auto Scaling" (instance
+//! launch failures); EC2 API Reference, "Error codes".
+
+use crate::core::scaling::FailureClass;
+
+/// Codes that say that capacity cannot be had now: none left, or a quota.
+const CAPACITY_CODES: &[&str] = &[
+    "InsufficientInstanceCapacity",
+    "InsufficientHostCapacity",
+    "InsufficientReservedInstanceCapacity",
+    "InsufficientFreeAddressesInSubnet",
+    "InstanceLimitExceeded",
+    "MaxFleetCountExceeded",
+    "MaxSpotInstanceCountExceeded",
+    "ReservationCapacityExceeded",
+    "SpotMaxPriceTooLow",
+    "UnfulfillableCapacity",
+    "VcpuLimitExceeded",
+    "LimitExceeded",
+    "LimitExceededFault",
+];
+
+/// Codes that say that the group cannot launch as it is configured.
+const CONFIGURATION_CODES: &[&str] = &[
+    "AuthFailure",
+    "InvalidAMIID.NotFound",
+    "InvalidBlockDeviceMapping",
+    "InvalidKeyPair.NotFound",
+    "InvalidLaunchTemplateId.NotFound",
+    "InvalidParameter",
+    "InvalidParameterCombination",
+    "InvalidParameterValue",
+    "InvalidSecurityGroupID.NotFound",
+    "InvalidSubnetID.NotFound",
+    "UnauthorizedOperation",
+    "Unsupported",
+    "UnsupportedOperation",
+    "AccessDenied",
+];
+
+/// Codes by which AWS asks to slow down, or says that a change of the group is still under way.
+const THROTTLE_CODES: &[&str] = &[
+    "BandwidthLimitExceeded",
+    "EC2ThrottledException",
+    "LimitExceededException",
+    "PriorRequestNotComplete",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "ResourceContention",
+    "ScalingActivityInProgress",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottledException",
+    "ThrottlingException",
+    "TooManyRequestsException",
+];
+
+/// Beginnings of messages that carry no code.
+const CAPACITY_TEXTS: &[&str] = &[
+    "There is no Spot capacity available that matches your request",
+    "We currently do not have sufficient",
+    "Your Spot request price of",
+    "Your quota allows for",
+    "You have requested more vCPU capacity than your current vCPU limit",
+];
+
+const CONFIGURATION_TEXTS: &[&str] = &["The requested configuration is currently not supported"];
+
+/// The class of an error code.
+#[must_use]
+pub fn by_code(code: &str) -> Option<FailureClass> {
+    if THROTTLE_CODES.contains(&code) {
+        Some(FailureClass::Throttle)
+    } else if CAPACITY_CODES.contains(&code) {
+        Some(FailureClass::Capacity)
+    } else if CONFIGURATION_CODES.contains(&code) {
+        Some(FailureClass::Configuration)
+    } else {
+        None
+    }
+}
+
+/// The class of a failed scaling activity, from its StatusMessage.
+///
+/// The message is `Could not launch .. Instances. CODE - text`, or a text without a code. Its beginning
+/// decides; a word like "capacity" further on means nothing.
+#[must_use]
+pub fn launch_failure(status_message: &str) -> FailureClass {
+    let text = ["Could not launch Spot Instances. ", "Could not launch On-Demand Instances. "]
+        .iter()
+        .find_map(|prefix| status_message.strip_prefix(prefix))
+        .unwrap_or(status_message)
+        .trim_start();
+    let code = text.split([' ', '.', '-', ':']).next().unwrap_or_default();
+    let dotted = text.split([' ', ':']).next().unwrap_or_default();
+    if let Some(class) = by_code(dotted).or_else(|| by_code(code)) {
+        return class;
+    }
+    let begins = |texts: &[&str]| texts.iter().any(|beginning| text.starts_with(beginning));
+    let already_running = text
+        .split_once(" instance(s) are already running")
+        .is_some_and(|(count, _)| !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()));
+    if begins(CAPACITY_TEXTS) || already_running {
+        FailureClass::Capacity
+    } else if begins(CONFIGURATION_TEXTS) {
+        FailureClass::Configuration
+    } else {
+        FailureClass::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_text_has_its_class_and_near_misses_do_not() {
+        use FailureClass::{Capacity, Configuration, Throttle, Unknown};
+        for (text, class) in [
+            (
+                "Could not launch Spot Instances. UnfulfillableCapacity - There is no capacity available that matches your request. Launching EC2 instance failed.",
+                Capacity,
+            ),
+            (
+                "Could not launch Spot Instances. UnfulfillableCapacity - Unable to fulfill capacity due to your request configuration. Launching EC2 instance failed.",
+                Capacity,
+            ),
+            (
+                "Could not launch Spot Instances. InsufficientInstanceCapacity - There is no Spot capacity",
+                Capacity,
+            ),
+            (
+                "There is no Spot capacity available that matches your request. Launching EC2 instance failed.",
+                Capacity,
+            ),
+            (
+                "Could not launch On-Demand Instances. InsufficientInstanceCapacity - We currently do not have sufficient m5.large capacity in the Availability Zone you requested (us-east-1a).",
+                Capacity,
+            ),
+            (
+                "Could not launch On-Demand Instances. VcpuLimitExceeded - You have requested more vCPU capacity than your current vCPU limit of 32 allows",
+                Capacity,
+            ),
+            (
+                "Could not launch Spot Instances. MaxSpotInstanceCountExceeded - Max spot instance count exceeded",
+                Capacity,
+            ),
+            (
+                "Your Spot request price of 0.01 is lower than the minimum required Spot request fulfillment price of 0.03.",
+                Capacity,
+            ),
+            ("12 instance(s) are already running. Launching EC2 instance failed.", Capacity),
+            (
+                "Could not launch On-Demand Instances. InvalidParameterCombination - Could not find capacity for it",
+                Configuration,
+            ),
+            (
+                "Could not launch Spot Instances. InvalidSubnetID.NotFound - The subnet ID 'subnet-1' does not exist",
+                Configuration,
+            ),
+            (
+                "The requested configuration is currently not supported. Launching EC2 instance failed.",
+                Configuration,
+            ),
+            ("Could not launch Spot Instances. RequestLimitExceeded - Request limit exceeded.", Throttle),
+            ("Instance became unhealthy while waiting for instance to be in InService state.", Unknown),
+            ("The capacity reservation was changed", Unknown),
+            ("some instance(s) are already running", Unknown),
+            ("UnfulfillableCapacityX - no", Unknown),
+            ("", Unknown),
+        ] {
+            assert_eq!(launch_failure(text), class, "{text}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The decisions, pure: no runtime, no network, no clock of its own, no log. Actors bring facts in and carry
+//! commands out.
+
+pub mod classify;
+pub mod cluster;
+pub mod drain;
+pub mod health;
+pub mod imds;
+pub mod placement;
+pub mod policy;
+pub mod record;
+pub mod replacement;
+pub mod safety;
+<<<<<<< HEAD
+pub mod scaling;
+=======
+
+#[cfg(test)]
+pub(crate) mod testing;
+>>>>>>> placement

@@ -1,0 +1,173 @@
+//! Every timing and threshold, its default, and how a pool overrides it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Declares each setting once, numbers first and flags after them: the optional form that configuration and SpotPool share, the resolved form
+/// that decisions read, and the default.
+macro_rules! policy {
+    (
+        numbers { $($(#[$doc:meta])* $name:ident = $default:literal, $min:literal..=$max:literal;)* }
+        flags { $($(#[$flag_doc:meta])* $flag:ident = $flag_default:literal;)* }
+    ) => {
+        /// Settings of a pool as they are written: what is left out falls back to the configuration, then
+        /// to the defaults.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        pub struct PolicySpec {
+            $($(#[$doc])*
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(range(min = $min, max = $max))]
+            pub $name: Option<u32>,)*
+            $($(#[$flag_doc])*
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub $flag: Option<bool>,)*
+        }
+
+        /// The settings in force for a pool.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Policy {
+            $($(#[$doc])* pub $name: u32,)*
+            $($(#[$flag_doc])* pub $flag: bool,)*
+        }
+
+        impl Default for Policy {
+            fn default() -> Self {
+                Self { $($name: $default,)* $($flag: $flag_default,)* }
+            }
+        }
+
+        impl Policy {
+            /// These settings with everything that `overrides` names replaced.
+            #[must_use]
+            pub fn overridden(&self, overrides: &PolicySpec) -> Self {
+                Self {
+                    $($name: overrides.$name.unwrap_or(self.$name),)*
+                    $($flag: overrides.$flag.unwrap_or(self.$flag),)*
+                }
+            }
+        }
+
+        impl PolicySpec {
+            /// The first setting that lies outside its range, as `name: why`.
+            ///
+            /// # Errors
+            /// Names the setting, its value and the range.
+            pub fn validate(&self) -> Result<(), String> {
+                $(if let Some(value) = self.$name
+                    && !($min..=$max).contains(&value) {
+                    return Err(format!(
+                        "{}: {} is not between {} and {}", camel(stringify!($name)), value, $min, $max
+                    ));
+                })*
+                Ok(())
+            }
+        }
+    };
+}
+
+policy! {
+    numbers {
+    /// Box 3: seconds between two looks at a group with an open request.
+    group_poll_seconds = 10, 1..=300;
+    /// Box 3: seconds to wait for a Spot instance to be in service and its node Ready before falling back.
+    spot_timeout_seconds = 180, 5..=3600;
+    /// Box 3.2: seconds to wait for an on-demand instance before the attempt counts as failed.
+    on_demand_timeout_seconds = 300, 5..=3600;
+    /// Box 3.2: seconds before the first retry after both groups failed; doubles with each attempt.
+    retry_seconds = 30, 1..=3600;
+    /// Box 3.2: the longest wait between two attempts, in seconds.
+    retry_max_seconds = 300, 1..=86_400;
+    /// Box 5: seconds that a patient drain may take before it is reported as blocked and tried again.
+    drain_timeout_seconds = 600, 10..=86_400;
+    /// Boxes 5 and 10: seconds to wait for the evicted pods to run and be ready elsewhere.
+    reschedule_timeout_seconds = 300, 1..=3600;
+    /// Box 5: seconds before a deadline at which the old instance is ended by us.
+    end_before_deadline_seconds = 10, 0..=60;
+    /// Box 6: seconds between two assessments.
+    monitor_seconds = 30, 1..=3600;
+    /// Box 8: seconds that the Spot group must have been healthy, and the claimed node Ready.
+    stability_seconds = 120, 0..=86_400;
+    /// Box 8: how many per cent of the Spot nodes that stay may be not Ready.
+    not_ready_percent = 5, 0..=100;
+    /// Box 9: the utilisation after a return may not exceed this many per cent of what is allocatable.
+    max_utilisation_percent = 75, 1..=100;
+    /// Box 9: or what it was before the story plus this many points, whichever is larger.
+    utilisation_slack_percent = 5, 0..=100;
+    /// Box 10: seconds before a return that failed is tried again.
+    return_retry_seconds = 300, 1..=86_400;
+    /// Box 11: seconds between two clean-ups.
+    cleanup_seconds = 600, 1..=86_400;
+    /// Box 11: seconds that a finished record is kept.
+    keep_finished_seconds = 86_400, 60..=2_592_000;
+    }
+    flags {
+    /// Box 5: at a deadline, delete the pods that a budget still holds back.
+    delete_at_deadline = true;
+    }
+}
+
+impl Policy {
+    /// How long to wait before attempt number `attempt` (1 is the first retry): doubling, capped, and spread
+    /// by up to a fifth so that stories which failed together do not come back together.
+    #[must_use]
+    pub fn retry_delay(&self, attempt: u32, name: &str) -> Duration {
+        let delay = backoff(seconds(self.retry_seconds), seconds(self.retry_max_seconds), attempt);
+        let spread =
+            name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        let fifth = u64::try_from(delay.as_millis() / 5).unwrap_or(u64::MAX);
+        delay + Duration::from_millis(spread % fifth.max(1))
+    }
+}
+
+/// `first`, doubled with every further failure in a row, and never more than `cap`.
+#[must_use]
+pub fn backoff(first: Duration, cap: Duration, failures: u32) -> Duration {
+    first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(cap)
+}
+
+/// A number of seconds as a duration.
+#[must_use]
+pub fn seconds(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count))
+}
+
+fn camel(name: &str) -> String {
+    let mut upper = false;
+    name.chars().fold(String::with_capacity(name.len()), |mut text, letter| {
+        if letter == '_' {
+            upper = true;
+        } else {
+            text.push(if std::mem::take(&mut upper) { letter.to_ascii_uppercase() } else { letter });
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_overrides_what_it_names_and_nothing_else() {
+        let overrides = PolicySpec { stability_seconds: Some(5), ..PolicySpec::default() };
+        let policy = Policy::default().overridden(&overrides);
+        assert_eq!(policy.stability_seconds, 5);
+        assert_eq!(Policy { stability_seconds: 120, ..policy }, Policy::default());
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named() {
+        let bad = PolicySpec { max_utilisation_percent: Some(101), ..PolicySpec::default() };
+        assert_eq!(bad.validate().unwrap_err(), "maxUtilisationPercent: 101 is not between 1 and 100");
+    }
+
+    #[test]
+    fn retries_double_up_to_the_cap() {
+        let policy = Policy::default();
+        let at = |attempt| policy.retry_delay(attempt, "i-1").as_secs();
+        assert!((30..36).contains(&at(1)) && (60..72).contains(&at(2)), "{} {}", at(1), at(2));
+        assert!((300..360).contains(&at(9)) && (300..360).contains(&at(u32::MAX)));
+    }
+}

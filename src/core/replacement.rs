@@ -1,0 +1,692 @@
+//! The state machine of a replacement: one node's story through the boxes of the flow.
+//!
+//! [`advance`] takes the record and the facts and gives the next record; it is stored before anything is
+//! done. [`commands`] derives from a stored record what must hold in the world now; every command may be
+//! repeated. So a story is resumed from its record alone, after any crash.
+
+use crate::core::policy::{Policy, seconds};
+use crate::core::record::{
+    Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,
+    UtilisationPercent, set_condition,
+};
+use crate::core::scaling::{End, FailureClass, Ledger, PoolView, RequestMember, Want, Wants};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How a pool is treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// Everything the flow says.
+    #[default]
+    Act,
+    /// Nothing is changed; the story says what would be done.
+    Observe,
+    /// Nodes are marked and drained, no group is changed.
+    DrainOnly,
+}
+
+/// What a rebalance recommendation starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RebalanceMode {
+    /// The node is replaced.
+    #[default]
+    Replace,
+    /// Nothing: the node waits for a notice with a deadline.
+    Ignore,
+}
+
+/// Who a story is about; never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The replacement's name.
+    pub name: String,
+    /// The old node.
+    pub node: String,
+    /// The old instance.
+    pub instance_id: String,
+    /// Whether the node belongs to an accepted pool; others only get their drain.
+    pub in_pool: bool,
+}
+
+/// A node as far as a story needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFact {
+    /// Its name.
+    pub name: String,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Whether pods that would have to move run on it.
+    pub busy: bool,
+}
+
+/// How a drain stands, as the Drainer last said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainReport {
+    /// The node.
+    pub node: String,
+    /// Whether the taint is on it.
+    pub tainted: bool,
+    /// Whether its pods have moved and run elsewhere.
+    pub finished: bool,
+    /// What holds it up, in plain words.
+    pub blocked: Vec<String>,
+}
+
+/// What the HealthMonitor last found about the return of a fallback: boxes 7, 8 and 9, each with what stands
+/// in its way; empty means passed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReturnAssessment {
+    /// Box 7.
+    pub unhealthy: Vec<String>,
+    /// Box 8.
+    pub unstable: Vec<String>,
+    /// Box 9.
+    pub unsafe_: Vec<String>,
+}
+
+/// Everything that the next step of a story depends on.
+pub struct Facts<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// The pool's settings.
+    pub policy: &'a Policy,
+    /// The pool's mode.
+    pub mode: Mode,
+    /// What advice starts in this pool.
+    pub rebalance: RebalanceMode,
+    /// Whether a person paused the pool.
+    pub paused: bool,
+    /// The pool's groups, once they were read.
+    pub view: Option<&'a PoolView>,
+    /// The pool's ledger.
+    pub ledger: &'a Ledger,
+    /// The old node, while it exists.
+    pub old_node: Option<&'a NodeFact>,
+    /// The node of an instance.
+    pub node_of: &'a dyn Fn(&str) -> Option<NodeFact>,
+    /// What keeps the old node's pods from fitting on the cluster with the given node counted; empty: they fit.
+    pub misfit_with: &'a dyn Fn(&str) -> Vec<String>,
+    /// The drain of the old node.
+    pub drain: Option<&'a DrainReport>,
+    /// The drain of the on-demand node.
+    pub return_drain: Option<&'a DrainReport>,
+    /// The latest assessment of the return.
+    pub assessment: Option<&'a ReturnAssessment>,
+}
+
+/// Why a node is drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DrainPurpose {
+    /// Boxes 4 and 5: the node is under notice.
+    Replace,
+    /// Box 10: the on-demand node goes back.
+    Return,
+}
+
+/// A drain that must be under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainCommand {
+    /// The story.
+    pub replacement: String,
+    /// The node.
+    pub node: String,
+    /// Why.
+    pub purpose: DrainPurpose,
+    /// When the instance is taken, if a deadline presses.
+    pub deadline: Option<Timestamp>,
+}
+
+/// What must hold in the world for a stored record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commands {
+    /// Wants of the groups.
+    pub wants: Wants,
+    /// Instances to end.
+    pub ends: BTreeSet<End>,
+    /// Drains to be under way.
+    pub drains: Vec<DrainCommand>,
+    /// Instances that this story stands on.
+    pub taken: BTreeSet<String>,
+}
+
+/// A fresh record for a notice.
+#[must_use]
+pub fn open(
+    subject: &Subject,
+    kind: NoticeKind,
+    deadline: Option<Timestamp>,
+    utilisation: Option<UtilisationPercent>,
+    traceparent: Option<String>,
+    now: Timestamp,
+) -> ReplacementStatus {
+    let mut status = ReplacementStatus {
+        notice: Some(kind),
+        started_at: Some(now),
+        deadline,
+        utilisation_before: utilisation,
+        traceparent,
+        ..ReplacementStatus::default()
+    };
+    status.enter(Phase::Received, now);
+    let text = match deadline {
+        Some(deadline) => format!("{kind}: EC2 takes {} at {deadline:.0}", subject.instance_id),
+        None => format!("{kind} for {}", subject.instance_id),
+    };
+    status.step(FlowBox::Notice, Outcome::NoticeReceived, &subject.node, text, now);
+    status
+}
+
+/// Takes in a further notice for the same instance: a deadline escalates the story from every phase.
+pub fn escalate(
+    status: &mut ReplacementStatus,
+    subject: &Subject,
+    kind: NoticeKind,
+    deadline: Option<Timestamp>,
+    now: Timestamp,
+) {
+    if status.phase.is_finished() || deadline.is_none() || status.deadline.is_some() {
+        return;
+    }
+    status.deadline = deadline;
+    status.notice = Some(kind);
+    let text = format!("{kind}: EC2 takes {} at {:.0}", subject.instance_id, deadline.unwrap_or(now));
+    status.step(FlowBox::Notice, Outcome::Escalated, &subject.node, text, now);
+}
+
+/// The next record of a story.
+#[must_use]
+pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) -> ReplacementStatus {
+    let mut next = status.clone();
+    if next.phase.is_finished() {
+        return next;
+    }
+    let mode = if subject.in_pool { facts.mode } else { Mode::DrainOnly };
+    if let Some(reason) = held_back(&next, subject, mode, facts) {
+        next.block(FlowBox::Notice, vec![reason], facts.now);
+        if is_gone(subject, facts) {
+            finish(&mut next, subject, "the instance is gone", facts.now);
+        }
+        return next;
+    }
+    if mode == Mode::Act {
+        find_capacity(&mut next, subject, facts);
+    }
+    drain_old(&mut next, subject, mode, facts);
+    if mode == Mode::Act {
+        end_old(&mut next, subject, facts);
+        go_back(&mut next, subject, facts);
+        close(&mut next, subject, facts);
+    } else if is_gone(subject, facts) {
+        finish(&mut next, subject, "the node was drained and is gone", facts.now);
+    }
+    settle_phase(&mut next, facts.now);
+    next
+}
+
+/// Why nothing may be done for this story, if so. A notice with a deadline passes every pause.
+fn held_back(status: &ReplacementStatus, subject: &Subject, mode: Mode, facts: &Facts<'_>) -> Option<String> {
+    if mode == Mode::Observe {
+        return Some("the pool only observes: the node would be replaced (mode: Observe)".to_owned());
+    }
+    if status.deadline.is_some() || status.phase != Phase::Received {
+        return None;
+    }
+    if !subject.in_pool {
+        return Some(
+            "the node is in no accepted pool: it is drained on a notice with a deadline only".to_owned(),
+        );
+    }
+    if facts.paused {
+        return Some("the pool is paused (spec.paused)".to_owned());
+    }
+    if facts.rebalance == RebalanceMode::Ignore && status.notice == Some(NoticeKind::RebalanceRecommendation)
+    {
+        return Some("the pool ignores rebalance recommendations (spec.rebalance: Ignore)".to_owned());
+    }
+    None
+}
+
+/// Boxes 2, 3, 3.1 and 3.2: ask Spot, then on-demand, and take the first instance that can take the pods.
+fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
+    let now = facts.now;
+    let member = |group| facts.ledger.member(group, &subject.name);
+    if let Some(capacity) = &next.capacity {
+        // A replacement lost before the drain ends sends the story back to box 2.
+        let lost =
+            facts.view.is_some_and(|view| !view.group(capacity.group).is_active(&capacity.instance_id));
+        if !lost || next.drain == DrainState::Finished {
+            return;
+        }
+        next.capacity = None;
+        next.fallback = false;
+        next.drain = DrainState::NotStarted;
+        next.spot_asked_at = Some(now);
+        next.on_demand_asked_at = None;
+        next.attempt += 1;
+    }
+    if next.spot_asked_at.is_none() {
+        next.spot_asked_at = Some(now);
+        next.step(
+            FlowBox::ScaleUp,
+            Outcome::Requested,
+            &subject.node,
+            "one more instance is asked of the Spot group".to_owned(),
+            now,
+        );
+        return;
+    }
+    let mut misfits = Vec::new();
+    for group in [GroupKind::Spot, GroupKind::OnDemand] {
+        let Some(node) = serving_node(member(group), group, facts) else { continue };
+        // Ready is not yet "can take these pods" (zone, size, start-up taints); a deadline cannot wait for it.
+        let misfit = (facts.misfit_with)(&node.1.name);
+        if next.deadline.is_none() && !misfit.is_empty() {
+            misfits.extend(misfit);
+            continue;
+        }
+        let (instance_id, node) = node;
+        let (flow_box, fallback) = match group {
+            GroupKind::Spot => (FlowBox::Success, false),
+            GroupKind::OnDemand => (FlowBox::Fallback, true),
+        };
+        let text = format!("{group} instance {instance_id} is in service, node {} is Ready", node.name);
+        next.capacity = Some(Capacity { group, instance_id, node_name: node.name.clone(), ready_at: now });
+        next.fallback = fallback;
+        next.next_attempt_at = None;
+        next.blocking.clear();
+        set_condition(&mut next.conditions, "CapacityReady", true, "InService", &text, now);
+        next.step(flow_box, Outcome::InService, &node.name, text, now);
+        return;
+    }
+    if misfits.is_empty() {
+        next.blocking.retain(|reason| reason.flow_box != FlowBox::Wait);
+    } else {
+        next.block(FlowBox::Wait, misfits, now);
+    }
+    if let Some(at) = next.next_attempt_at {
+        if now < at {
+            return;
+        }
+        next.next_attempt_at = None;
+        next.attempt += 1;
+        next.spot_asked_at = Some(now);
+        next.on_demand_asked_at = Some(now);
+        next.blocking.clear();
+        let text = format!("attempt {}: both groups are asked again", next.attempt + 1);
+        next.step(FlowBox::ScaleUp, Outcome::Requested, &subject.node, text, now);
+        return;
+    }
+    let spot_waits = next.spot_asked_at.unwrap_or(now);
+    let spot_failed = failure(
+        member(GroupKind::Spot),
+        spot_waits,
+        seconds(facts.policy.spot_timeout_seconds),
+        next.attempt,
+        now,
+    );
+    let Some((outcome, text)) = spot_failed else { return };
+    let Some(on_demand_waits) = next.on_demand_asked_at else {
+        next.on_demand_asked_at = Some(now);
+        next.step(FlowBox::Wait, outcome, &subject.node, format!("Spot: {text}"), now);
+        let text = "one more instance is asked of the on-demand group".to_owned();
+        next.step(FlowBox::Fallback, Outcome::Requested, &subject.node, text, now);
+        return;
+    };
+    let timeout = seconds(facts.policy.on_demand_timeout_seconds);
+    if let Some((outcome, text)) =
+        failure(member(GroupKind::OnDemand), on_demand_waits, timeout, next.attempt, now)
+    {
+        let delay = facts.policy.retry_delay(next.attempt + 1, &subject.name);
+        next.next_attempt_at = Some(now + delay);
+        let text = format!("on-demand: {text}");
+        if next.attempt == 0 {
+            next.step(FlowBox::Fallback, outcome, &subject.node, text.clone(), now);
+            let kept = format!("the node is kept, untouched; next attempt in {} s", delay.as_secs());
+            next.step(FlowBox::Fallback, Outcome::NodeKept, &subject.node, kept, now);
+        }
+        next.block(FlowBox::Fallback, vec![format!("both groups failed; {text}")], now);
+    }
+}
+
+/// The instance of a share that is in service, with its Ready node.
+fn serving_node(
+    member: Option<&RequestMember>,
+    group: GroupKind,
+    facts: &Facts<'_>,
+) -> Option<(String, NodeFact)> {
+    let id = member?.instance_id.as_ref()?;
+    let in_service = facts.view.is_some_and(|view| view.group(group).is_in_service(id));
+    let node = (facts.node_of)(id).filter(|node| node.ready)?;
+    in_service.then(|| (id.clone(), node))
+}
+
+/// Whether, and how, a request failed.
+fn failure(
+    member: Option<&RequestMember>,
+    since: Timestamp,
+    timeout: Duration,
+    attempt: u32,
+    now: Timestamp,
+) -> Option<(Outcome, String)> {
+    if let Some(member) = member.filter(|member| member.attempt == attempt)
+        && let Some(failure) = &member.failure
+    {
+        match failure.class {
+            FailureClass::Capacity => return Some((Outcome::NoCapacity, failure.message.clone())),
+            FailureClass::Configuration => return Some((Outcome::Misconfigured, failure.message.clone())),
+            FailureClass::Throttle | FailureClass::Unknown => {}
+        }
+    }
+    let waited = crate::clock::since(since, now);
+    (waited >= timeout)
+        .then(|| (Outcome::TimedOut, format!("no instance in service after {} s", waited.as_secs())))
+}
+
+/// Boxes 4 and 5. Nothing is marked before a replacement can take the pods, unless a deadline presses.
+fn drain_old(next: &mut ReplacementStatus, subject: &Subject, mode: Mode, facts: &Facts<'_>) {
+    let now = facts.now;
+    match next.drain {
+        DrainState::NotStarted => {
+            if next.capacity.is_some() || next.deadline.is_some() || mode == Mode::DrainOnly {
+                next.drain = DrainState::Started;
+                next.drain_started_at = Some(now);
+            }
+        }
+        DrainState::Started => {
+            if is_gone(subject, facts) {
+                next.drain = DrainState::Finished;
+                next.blocking.clear();
+                let text = format!("{} is gone before its drain ended", subject.instance_id);
+                next.step(FlowBox::Drain, Outcome::TakenByAws, &subject.node, text, now);
+                return;
+            }
+            let Some(report) = facts.drain.filter(|report| report.node == subject.node) else { return };
+            if report.tainted && !next.steps.iter().any(|step| step.flow_box == FlowBox::Taint) {
+                let text = "tainted: no new pods".to_owned();
+                next.step(FlowBox::Taint, Outcome::Tainted, &subject.node, text, now);
+            }
+            if report.finished {
+                next.drain = DrainState::Finished;
+                next.blocking.clear();
+                let text = "its pods run elsewhere".to_owned();
+                set_condition(&mut next.conditions, "Drained", true, "Drained", &text, now);
+                next.step(FlowBox::Drain, Outcome::Drained, &subject.node, text, now);
+            } else if report.blocked.is_empty() {
+                next.blocking.retain(|reason| reason.flow_box != FlowBox::Drain);
+            } else {
+                let text = report.blocked.join("; ");
+                if !next.steps.iter().any(|step| step.outcome == Outcome::Blocked) {
+                    next.step(FlowBox::Drain, Outcome::Blocked, &subject.node, text, now);
+                }
+                next.block(FlowBox::Drain, report.blocked.clone(), now);
+            }
+        }
+        DrainState::Finished => {}
+    }
+}
+
+/// The old instance is ended exactly, after its drain or just before its deadline.
+fn end_old(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
+    let now = facts.now;
+    if next.old == EndState::Kept {
+        let ahead = seconds(facts.policy.end_before_deadline_seconds);
+        let pressed = next.deadline.is_some_and(|deadline| now + ahead >= deadline);
+        if pressed && next.drain == DrainState::Started {
+            next.drain = DrainState::Finished;
+            let text = "the deadline is near: the instance is ended with what is still on it".to_owned();
+            next.step(FlowBox::Drain, Outcome::TimedOut, &subject.node, text, now);
+        }
+        if next.drain == DrainState::Finished {
+            next.old = EndState::Ending;
+            return;
+        }
+    }
+    if next.old == EndState::Ending
+        && let Some(view) = facts.view
+        && view.spot.instance(&subject.instance_id).is_none()
+        && facts.old_node.is_none()
+        && facts.ledger.reduction.is_none()
+        && facts.ledger.member(GroupKind::Spot, &subject.name).is_none_or(|member| !member.surplus)
+    {
+        next.old = EndState::Gone;
+        let text = format!("{} is gone, its +1 is out of the Spot group", subject.instance_id);
+        next.step(FlowBox::Drain, Outcome::Ended, &subject.node, text, now);
+    }
+}
+
+/// Boxes 6 to 10: the return to Spot.
+fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
+    if next.old != EndState::Gone || !next.fallback {
+        return;
+    }
+    let Some(mut capacity) = next.capacity.clone() else { return };
+    let now = facts.now;
+    let Some(view) = facts.view else { return };
+    let share = facts.ledger.member(GroupKind::OnDemand, &subject.name);
+    if next.fallback_end == EndState::Kept && !view.on_demand.is_active(&capacity.instance_id) {
+        // The group replaces an on-demand instance that was lost: the fallback goes on with its successor.
+        let Some((instance_id, node)) = serving_node(share, GroupKind::OnDemand, facts) else { return };
+        capacity = Capacity { instance_id, node_name: node.name, ready_at: now, ..capacity };
+        next.capacity = Some(capacity.clone());
+        next.return_drain = DrainState::NotStarted;
+    }
+    let text = format!("on-demand node {} stands in until Spot is back", capacity.node_name);
+    if !next.steps.iter().any(|step| step.flow_box == FlowBox::Monitor) {
+        next.step(FlowBox::Monitor, Outcome::Monitoring, &capacity.node_name, text, now);
+    }
+    match next.return_drain {
+        DrainState::NotStarted => assess_return(next, subject, &capacity, facts),
+        DrainState::Started => {
+            let Some(report) = facts.return_drain.filter(|report| report.node == capacity.node_name) else {
+                return;
+            };
+            let started = next.return_started_at.unwrap_or(now);
+            if report.finished {
+                next.return_drain = DrainState::Finished;
+                next.blocking.clear();
+                let text = "its pods run elsewhere".to_owned();
+                next.step(FlowBox::ScaleDown, Outcome::Drained, &capacity.node_name, text, now);
+                next.fallback_end = EndState::Ending;
+            } else if crate::clock::since(started, now) >= seconds(facts.policy.drain_timeout_seconds) {
+                next.return_drain = DrainState::NotStarted;
+                next.return_not_before = Some(now + seconds(facts.policy.return_retry_seconds));
+                let text = format!("given up, marks undone: {}", report.blocked.join("; "));
+                next.step(FlowBox::ScaleDown, Outcome::ReturnGivenUp, &capacity.node_name, text, now);
+            } else {
+                next.block(FlowBox::ScaleDown, report.blocked.clone(), now);
+            }
+        }
+        DrainState::Finished => {
+            if next.fallback_end == EndState::Ending
+                && view.on_demand.instance(&capacity.instance_id).is_none()
+                && (facts.node_of)(&capacity.instance_id).is_none()
+                && facts.ledger.reduction.is_none()
+                && share.is_none_or(|share| !share.surplus)
+            {
+                next.fallback_end = EndState::Gone;
+                next.fallback = false;
+                let text = format!("{} is gone, the on-demand group shrank", capacity.instance_id);
+                next.step(FlowBox::ScaleDown, Outcome::ScaledDown, &capacity.node_name, text, now);
+            }
+        }
+    }
+}
+
+/// Boxes 7, 8 and 9, on the HealthMonitor's word and never without a Spot instance claimed for the return.
+fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Capacity, facts: &Facts<'_>) {
+    let now = facts.now;
+    let spot = serving_node(facts.ledger.member(GroupKind::Spot, &subject.name), GroupKind::Spot, facts);
+    let Some((instance_id, node)) = spot else {
+        next.return_capacity = None;
+        next.block(FlowBox::Health, vec!["the Spot group has no instance for it yet".to_owned()], now);
+        return;
+    };
+    if next.return_capacity.as_ref().is_none_or(|held| held.instance_id != instance_id) {
+        next.return_capacity =
+            Some(Capacity { group: GroupKind::Spot, instance_id, node_name: node.name, ready_at: now });
+    }
+    let Some(found) = facts.assessment else { return };
+    let stages = [
+        (FlowBox::Health, Outcome::Healthy, &found.unhealthy, "the Spot group is healthy"),
+        (FlowBox::Stability, Outcome::Stable, &found.unstable, "healthy for long enough"),
+        (FlowBox::Safety, Outcome::Safe, &found.unsafe_, "its pods fit elsewhere together, the buffer holds"),
+    ];
+    for (flow_box, outcome, reasons, text) in stages {
+        if !reasons.is_empty() {
+            next.block(flow_box, reasons.clone(), now);
+            return;
+        }
+        if !next.steps.iter().any(|step| step.outcome == outcome) {
+            next.step(flow_box, outcome, &capacity.node_name, text.to_owned(), now);
+        }
+    }
+    if next.return_not_before.is_some_and(|at| now < at) {
+        return;
+    }
+    next.blocking.clear();
+    next.return_drain = DrainState::Started;
+    next.return_started_at = Some(now);
+}
+
+/// Box 11: the story is over once nothing of it is left in the ledger.
+fn close(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
+    if !is_settled(next) {
+        return;
+    }
+    let late = facts.ledger.member(GroupKind::OnDemand, &subject.name);
+    if let Some((instance_id, node)) =
+        serving_node(late, GroupKind::OnDemand, facts).filter(|(_, node)| node.busy)
+        && next.fallback_end == EndState::Kept
+    {
+        // Pods moved to the on-demand node that came too late: it goes back like any other fallback.
+        let group = GroupKind::OnDemand;
+        next.capacity = Some(Capacity { group, instance_id, node_name: node.name, ready_at: facts.now });
+        next.fallback = true;
+        return;
+    }
+    let open = [GroupKind::Spot, GroupKind::OnDemand]
+        .into_iter()
+        .any(|group| facts.ledger.member(group, &subject.name).is_some());
+    if !open {
+        finish(next, subject, "nothing of the story is left in either group", facts.now);
+    }
+}
+
+/// Whether only the ledger's shares are left to be forgotten.
+fn is_settled(status: &ReplacementStatus) -> bool {
+    status.old == EndState::Gone && status.capacity.is_some() && !status.fallback
+}
+
+fn finish(next: &mut ReplacementStatus, subject: &Subject, text: &str, now: Timestamp) {
+    next.blocking.clear();
+    next.finished_at = Some(now);
+    next.enter(Phase::Completed, now);
+    set_condition(&mut next.conditions, "Completed", true, "CleanedUp", text, now);
+    next.step(FlowBox::CleanUp, Outcome::CleanedUp, &subject.node, text.to_owned(), now);
+}
+
+/// Whether the old instance is neither in its group nor in the cluster.
+fn is_gone(subject: &Subject, facts: &Facts<'_>) -> bool {
+    facts.old_node.is_none()
+        && (!subject.in_pool
+            || facts.view.is_some_and(|view| view.spot.instance(&subject.instance_id).is_none()))
+}
+
+/// The phase follows from the rest of the record.
+fn settle_phase(next: &mut ReplacementStatus, now: Timestamp) {
+    if next.phase.is_finished() {
+        return;
+    }
+    let phase = if next.old == EndState::Gone && next.fallback {
+        match (next.fallback_end, next.return_drain) {
+            (EndState::Ending | EndState::Gone, _) => Phase::ScalingDown,
+            (_, DrainState::NotStarted) => Phase::OnFallback,
+            _ => Phase::Returning,
+        }
+    } else if next.capacity.is_some() && next.old != EndState::Kept {
+        Phase::Ending
+    } else if next.drain != DrainState::NotStarted && next.old == EndState::Kept {
+        Phase::Draining
+    } else if next.next_attempt_at.is_some() {
+        Phase::BackingOff
+    } else if next.on_demand_asked_at.is_some() {
+        Phase::FallingBack
+    } else if next.spot_asked_at.is_some() {
+        Phase::ScalingUp
+    } else if next.drain != DrainState::NotStarted {
+        Phase::Draining
+    } else {
+        Phase::Received
+    };
+    next.enter(phase, now);
+}
+
+/// What must hold in the world for this record.
+#[must_use]
+pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts: &Facts<'_>) -> Commands {
+    let mut commands = Commands::default();
+    if status.phase.is_finished() || mode == Mode::Observe {
+        return commands;
+    }
+    commands.taken.insert(subject.instance_id.clone());
+    // An empty node keeps its marks until its instance is gone.
+    if status.drain != DrainState::NotStarted && status.old != EndState::Gone {
+        commands.drains.push(DrainCommand {
+            replacement: subject.name.clone(),
+            node: subject.node.clone(),
+            purpose: DrainPurpose::Replace,
+            deadline: status.deadline,
+        });
+    }
+    if mode != Mode::Act || !subject.in_pool {
+        return commands;
+    }
+    let settled = is_settled(status);
+    let capacity_from = status.capacity.as_ref().map(|capacity| capacity.group);
+    if let Some(capacity) = &status.capacity {
+        commands.taken.insert(capacity.instance_id.clone());
+    }
+    let instance = |owed| Want::Instance { attempt: status.attempt, deadline: status.deadline, owed };
+    if status.spot_asked_at.is_some() {
+        let want = if settled { Want::Done } else { instance(capacity_from == Some(GroupKind::OnDemand)) };
+        commands.wants.insert((GroupKind::Spot, subject.name.clone()), want);
+    }
+    if status.on_demand_asked_at.is_some()
+        || facts.ledger.member(GroupKind::OnDemand, &subject.name).is_some()
+    {
+        let want = match capacity_from {
+            Some(GroupKind::Spot) => Want::Nothing,
+            _ if settled || status.fallback_end != EndState::Kept => Want::Done,
+            _ => instance(false),
+        };
+        commands.wants.insert((GroupKind::OnDemand, subject.name.clone()), want);
+    }
+    if status.old == EndState::Ending {
+        commands.ends.insert(End {
+            group: GroupKind::Spot,
+            instance_id: subject.instance_id.clone(),
+            replacement: subject.name.clone(),
+        });
+    }
+    if let Some(capacity) = &status.capacity {
+        if status.return_drain != DrainState::NotStarted && status.fallback_end != EndState::Gone {
+            commands.drains.push(DrainCommand {
+                replacement: subject.name.clone(),
+                node: capacity.node_name.clone(),
+                purpose: DrainPurpose::Return,
+                deadline: None,
+            });
+        }
+        if status.fallback_end == EndState::Ending {
+            commands.ends.insert(End {
+                group: GroupKind::OnDemand,
+                instance_id: capacity.instance_id.clone(),
+                replacement: subject.name.clone(),
+            });
+        }
+    }
+    commands
+}

@@ -1,0 +1,193 @@
+//! The three custom resources, group `spotguard.dev/v1alpha1`: all state of Spot Guard lives in them.
+//!
+//! A [`SpotPool`] pairs a Spot group with its on-demand group. An [`InterruptionNotice`] is what an agent
+//! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's story.
+
+use crate::core::policy::PolicySpec;
+use crate::core::record::{Condition, NoticeKind, ReplacementStatus};
+use crate::core::replacement::{Mode, RebalanceMode};
+use crate::core::scaling::Ledger;
+use jiff::Timestamp;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{CustomResource, CustomResourceExt, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The API group of all kinds.
+pub const GROUP: &str = "spotguard.dev";
+
+/// The definitions to install, in the order in which they should be applied.
+#[must_use]
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![SpotPool::crd(), InterruptionNotice::crd(), NodeReplacement::crd()]
+}
+
+/// A pair of Auto Scaling groups, and how their nodes are looked after.
+#[derive(Clone, Debug, Default, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "spotguard.dev",
+    version = "v1alpha1",
+    kind = "SpotPool",
+    plural = "spotpools",
+    category = "spotguard",
+    status = "SpotPoolStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode"}"#,
+    printcolumn = r#"{"name":"Spot","type":"string","jsonPath":".status.spot.summary"}"#,
+    printcolumn = r#"{"name":"On-Demand","type":"string","jsonPath":".status.onDemand.summary"}"#,
+    printcolumn = r#"{"name":"Fallbacks","type":"integer","jsonPath":".status.activeFallbacks"}"#,
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Healthy","type":"string","jsonPath":".status.conditions[?(@.type==\"Healthy\")].status"}"#,
+    printcolumn = r#"{"name":"Stable","type":"string","jsonPath":".status.conditions[?(@.type==\"Stable\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[x_kube(validation = Rule::new("self.spotGroup != self.onDemandGroup").message("spec.onDemandGroup must differ from spec.spotGroup"))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SpotPoolSpec {
+    /// The Auto Scaling group of Spot instances.
+    #[schemars(length(min = 1, max = 255))]
+    pub spot_group: String,
+    /// The Auto Scaling group of on-demand instances that stands in for it.
+    #[schemars(length(min = 1, max = 255))]
+    pub on_demand_group: String,
+    /// Whether to act, only to say what would be done, or to drain without scaling.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What a rebalance recommendation starts.
+    #[serde(default)]
+    pub rebalance: RebalanceMode,
+    /// Holds back new stories; a notice with a deadline passes it.
+    #[serde(default)]
+    pub paused: bool,
+    /// Timings and thresholds that differ from the configuration.
+    #[serde(default)]
+    pub policy: PolicySpec,
+}
+
+/// What is known of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpotPoolStatus {
+    /// The Spot group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spot: Option<GroupStatus>,
+    /// The on-demand group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_demand: Option<GroupStatus>,
+    /// How many fallbacks are open.
+    #[serde(default)]
+    pub active_fallbacks: u32,
+    /// `Accepted`, `Healthy` and `Stable`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The open scaling requests: what we changed and have not settled.
+    #[serde(flatten)]
+    pub ledger: Ledger,
+}
+
+/// The counts of a group as they were last read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupStatus {
+    /// Desired capacity.
+    pub desired: i32,
+    /// Instances in service.
+    pub in_service: i32,
+    /// Minimum size.
+    pub min: i32,
+    /// Maximum size.
+    pub max: i32,
+    /// `in service/desired`.
+    pub summary: String,
+}
+
+/// What an agent saw on its own node. It never changes after it was created.
+#[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "spotguard.dev",
+    version = "v1alpha1",
+    kind = "InterruptionNotice",
+    plural = "interruptionnotices",
+    category = "spotguard",
+    status = "InterruptionNoticeStatus",
+    derive = "PartialEq",
+    validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: a notice never changes"),
+    validation = Rule::new("self.metadata.name.startsWith(self.spec.instanceId + '-')").message("metadata.name must be spec.instanceId, a hyphen and the kind"),
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.nodeName"}"#,
+    printcolumn = r#"{"name":"Instance","type":"string","jsonPath":".spec.instanceId"}"#,
+    printcolumn = r#"{"name":"Kind","type":"string","jsonPath":".spec.kind"}"#,
+    printcolumn = r#"{"name":"Deadline","type":"string","jsonPath":".spec.deadline"}"#,
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InterruptionNoticeSpec {
+    /// The Kubernetes node that the notice is about.
+    #[schemars(length(min = 1, max = 253))]
+    pub node_name: String,
+    /// The EC2 instance that the notice is about.
+    #[schemars(regex(pattern = "^i-[0-9a-f]{8,17}$"))]
+    pub instance_id: String,
+    /// What is announced.
+    pub kind: NoticeKind,
+    /// When EC2 says that it gave the notice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice_time: Option<Timestamp>,
+    /// When EC2 takes the instance; absent for advice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// When the agent saw the notice.
+    pub detected_at: Timestamp,
+    /// W3C trace context of the detection: the whole story is one trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// What the controller made of a notice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InterruptionNoticeStatus {
+    /// `Accepted`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// The name of the notice of `kind` for `instance_id`: reporting the same notice twice is one object.
+///
+/// The notice time is not a part of it: a mock of IMDS may answer another one on every read.
+#[must_use]
+pub fn notice_name(instance_id: &str, kind: NoticeKind) -> String {
+    format!("{instance_id}-{}", kind.slug())
+}
+
+/// The durable record of one node's story. Named after the old instance, so that a node has one at most.
+#[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "spotguard.dev",
+    version = "v1alpha1",
+    kind = "NodeReplacement",
+    plural = "nodereplacements",
+    category = "spotguard",
+    status = "ReplacementStatus",
+    derive = "PartialEq",
+    validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: a replacement is about one node"),
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.nodeName"}"#,
+    printcolumn = r#"{"name":"Pool","type":"string","jsonPath":".spec.pool"}"#,
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Fallback","type":"boolean","jsonPath":".status.fallback"}"#,
+    printcolumn = r#"{"name":"Replaced-By","type":"string","jsonPath":".status.capacity.nodeName"}"#,
+    printcolumn = r#"{"name":"Blocked-By","type":"string","jsonPath":".status.blocking[0].message","priority":1}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeReplacementSpec {
+    /// The pool that the node belongs to; absent for a node in no accepted pool, which only gets its drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The node to replace.
+    #[schemars(length(min = 1, max = 253))]
+    pub node_name: String,
+    /// Its instance.
+    #[schemars(regex(pattern = "^i-[0-9a-f]{8,17}$"))]
+    pub instance_id: String,
+}

@@ -1,0 +1,53 @@
+//! `/healthz`, `/readyz` and `/metrics`.
+
+use super::{ApiState, problem};
+use crate::telemetry::metrics;
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+
+/// The body of `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ready {
+    /// Whether every part works.
+    pub ready: bool,
+    /// The parts that do not, by name.
+    pub not_ready: Vec<NotReady>,
+}
+
+/// A part that does not work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotReady {
+    /// Its name.
+    pub part: &'static str,
+    /// Why, in plain words.
+    pub reason: String,
+}
+
+/// The process lives: it can answer.
+pub(super) async fn healthz() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok\n")
+}
+
+/// 200 when every part works, else 503 with the parts that do not; laid out to be read by people, too.
+pub(super) async fn readyz(state: web::Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    let not_ready: Vec<NotReady> =
+        state.readiness.reasons().into_iter().map(|(part, reason)| NotReady { part, reason }).collect();
+    let body = Ready { ready: not_ready.is_empty(), not_ready };
+    let Ok(text) = serde_json::to_string_pretty(&body) else {
+        return problem::internal(&request, "readiness cannot be written as JSON");
+    };
+    let mut response = if body.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    response.insert_header(header::ContentType::json()).body(text + "\n")
+}
+
+/// OpenMetrics text.
+pub(super) async fn metrics(state: web::Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    let is_leader = *state.is_leader.borrow();
+    match state.metrics.encode(is_leader, &state.replacements.state(), &state.pools.state()) {
+        Ok(text) => HttpResponse::Ok().content_type(metrics::CONTENT_TYPE).body(text),
+        Err(_) => problem::internal(&request, "the metrics cannot be written as text"),
+    }
+}

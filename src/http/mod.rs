@@ -1,0 +1,107 @@
+//! The HTTP API: health, metrics, and what Spot Guard knows. It only reads, from the process's own copy of
+//! the stored objects, so any replica can answer and no request reaches AWS or the Kubernetes API.
+
+mod api;
+mod health;
+mod model;
+mod problem;
+
+pub use health::{NotReady, Ready};
+pub use model::{
+    Blocker, Counts, Fallback, Items, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
+};
+pub use problem::Problem;
+
+use crate::clock::Clock;
+use crate::crd::{NodeReplacement, SpotPool};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
+use actix_web::dev::Server;
+use actix_web::http::header;
+use actix_web::middleware::DefaultHeaders;
+use actix_web::{App, FromRequest, Handler, HttpServer, Resource, Responder, guard, web};
+use kube::runtime::reflector::Store;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Connections that are served at the same time; further ones wait.
+const MAX_CONNECTIONS: usize = 128;
+/// How long a client may take to send the head of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an idle connection is kept; probes and scrapers come back sooner.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// How many seconds open requests get at shutdown.
+const SHUTDOWN_SECONDS: u64 = 2;
+
+/// What the API tells about.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The pools.
+    pub pools: Store<SpotPool>,
+    /// The stories.
+    pub replacements: Store<NodeReplacement>,
+    /// Which parts of the process work.
+    pub readiness: Readiness,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
+    /// Whether this replica is the one that acts.
+    pub is_leader: watch::Receiver<bool>,
+    /// The version of Spot Guard.
+    pub version: &'static str,
+}
+
+/// Adds all routes.
+pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState) {
+    cfg.app_data(web::Data::new(state))
+        .service(read_only("/healthz", health::healthz))
+        .service(read_only("/readyz", health::readyz))
+        .service(read_only("/metrics", health::metrics))
+        .service(read_only("/api/v1/status", api::status))
+        .service(read_only("/api/v1/pools", api::pools))
+        .service(read_only("/api/v1/replacements", api::replacements))
+        .service(read_only("/api/v1/fallbacks", api::fallbacks))
+        .default_service(web::to(problem::not_found));
+}
+
+fn read_only<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler))
+        .default_service(web::to(problem::method_not_allowed))
+}
+
+/// Serves the API on a listener that is bound already, until the server is stopped by its handle.
+///
+/// Signals are left to the process. One worker is enough for probes, scrapers and people.
+///
+/// # Errors
+/// If the listener cannot be used.
+pub fn serve(listener: TcpListener, state: ApiState) -> std::io::Result<Server> {
+    let app = move || {
+        let headers = DefaultHeaders::new()
+            .add((header::CACHE_CONTROL, "no-store"))
+            .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+        App::new().wrap(headers).configure(|cfg| routes(cfg, state.clone()))
+    };
+    let server = HttpServer::new(app)
+        .workers(1)
+        .max_connections(MAX_CONNECTIONS)
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(REQUEST_TIMEOUT)
+        .client_disconnect_timeout(REQUEST_TIMEOUT)
+        .shutdown_timeout(SHUTDOWN_SECONDS)
+        .disable_signals()
+        .listen(listener)?;
+    Ok(server.run())
+}
+
+#[cfg(test)]
+mod tests;

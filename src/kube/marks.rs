@@ -1,0 +1,157 @@
+//! The marks of Spot Guard on a node: taint, cordon, and the label that takes it out of load balancers.
+//!
+//! Only what Spot Guard set is ever taken off: a node that somebody else had cordoned stays cordoned.
+
+use crate::core::cluster::Node;
+use k8s_openapi::api::core::v1 as core_v1;
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Value, json};
+
+/// Says that the cordon is ours.
+pub const CORDONED_BY: &str = "spotguard.dev/cordoned";
+/// Takes a node out of load balancers; unschedulable nodes stay in them since Kubernetes 1.19.
+pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// The value by which our label is known.
+const OWN: &str = "spot-guard";
+
+/// Whether marks are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marks {
+    /// No new pods, no new connections.
+    On,
+    /// As it was before.
+    Off,
+}
+
+/// Whether the node carries all marks of a drain.
+#[must_use]
+pub fn are_set(node: &Node, taint_key: &str) -> bool {
+    node.unschedulable && node.taints.iter().any(|taint| &*taint.key == taint_key)
+}
+
+/// Whether the node carries any mark of ours.
+#[must_use]
+pub fn any_set(node: &Node, taint_key: &str) -> bool {
+    node.taints.iter().any(|taint| &*taint.key == taint_key) || node.labels.get(EXCLUDE_LABEL) == Some(OWN)
+}
+
+/// The same of an object as the API gives it.
+#[must_use]
+pub fn are_left_on(node: &core_v1::Node, taint_key: &str) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let annotations = node.metadata.annotations.as_ref();
+    let label = node.metadata.labels.as_ref().and_then(|labels| labels.get(EXCLUDE_LABEL));
+    taints.is_some_and(|taints| taints.iter().any(|taint| taint.key == taint_key))
+        || annotations.is_some_and(|annotations| annotations.contains_key(CORDONED_BY))
+        || label.is_some_and(|value| value == OWN)
+}
+
+/// Sets the marks or takes them off. Reads the node first and writes only if it has not changed since.
+///
+/// # Errors
+/// What the API answers; a node that is gone needs no marks and is no error.
+pub async fn apply(client: &Client, name: &str, taint_key: &str, marks: Marks) -> Result<(), kube::Error> {
+    let api: Api<core_v1::Node> = Api::all(client.clone());
+    let Some(node) = api.get_opt(name).await? else { return Ok(()) };
+    let Some(patch) = patch(&node, taint_key, marks) else { return Ok(()) };
+    api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
+}
+
+/// The patch that leads there; `None` if it is so already.
+fn patch(node: &core_v1::Node, taint_key: &str, marks: Marks) -> Option<Value> {
+    let spec = node.spec.as_ref();
+    let taints = spec.and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let label = node.metadata.labels.as_ref().and_then(|labels| labels.get(EXCLUDE_LABEL));
+    let cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
+    let own_cordon =
+        node.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(CORDONED_BY));
+    let mut kept: Vec<core_v1::Taint> =
+        taints.iter().filter(|taint| taint.key != taint_key).cloned().collect();
+    let had_taint = kept.len() < taints.len();
+    let mut metadata = json!({ "resourceVersion": node.metadata.resource_version });
+    let mut changes = json!({});
+    match marks {
+        Marks::On => {
+            if had_taint && cordoned {
+                return None;
+            }
+            kept.push(core_v1::Taint {
+                key: taint_key.to_owned(),
+                effect: "NoSchedule".to_owned(),
+                ..core_v1::Taint::default()
+            });
+            if label.is_none() {
+                metadata["labels"] = json!({ EXCLUDE_LABEL: OWN });
+            }
+            if !cordoned {
+                metadata["annotations"] = json!({ CORDONED_BY: "true" });
+                changes["unschedulable"] = json!(true);
+            }
+        }
+        Marks::Off => {
+            if label.is_some_and(|value| value == OWN) {
+                metadata["labels"] = json!({ EXCLUDE_LABEL: Value::Null });
+            } else if !had_taint && !own_cordon {
+                return None;
+            }
+            if own_cordon {
+                metadata["annotations"] = json!({ CORDONED_BY: Value::Null });
+                changes["unschedulable"] = Value::Null;
+                // The node controller's taint goes with the cordon.
+                kept.retain(|taint| taint.key != "node.kubernetes.io/unschedulable");
+            }
+        }
+    }
+    changes["taints"] = json!(kept);
+    Some(json!({ "metadata": metadata, "spec": changes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "status-taint.cluster-autoscaler.kubernetes.io/RebalanceRecommendation";
+
+    fn node(value: Value) -> core_v1::Node {
+        serde_json::from_value(value).expect("a node")
+    }
+
+    #[test]
+    fn marks_are_added_to_what_is_there() {
+        let found = node(json!({"metadata": {"name": "n", "resourceVersion": "7"},
+            "spec": {"taints": [{"key": "dedicated", "effect": "NoExecute", "value": "x"}]}}));
+        let patch = patch(&found, KEY, Marks::On).expect("a change");
+        assert_eq!(patch["spec"]["taints"][0]["key"], "dedicated");
+        assert_eq!(patch["spec"]["taints"][1], json!({"key": KEY, "effect": "NoSchedule"}));
+        assert_eq!(patch["spec"]["unschedulable"], true);
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+    }
+
+    #[test]
+    fn only_our_own_marks_come_off() {
+        let foreign = node(
+            json!({"metadata": {"name": "n", "labels": {EXCLUDE_LABEL: "aws-node-termination-handler"}},
+            "spec": {"unschedulable": true}}),
+        );
+        assert_eq!(patch(&foreign, KEY, Marks::Off), None);
+        let both = node(json!({"metadata": {"name": "n", "labels": {EXCLUDE_LABEL: OWN}},
+            "spec": {"unschedulable": true, "taints": [{"key": KEY, "effect": "NoSchedule"}, {"key": "other", "effect": "NoSchedule"}]}}));
+        let patch = patch(&both, KEY, Marks::Off).expect("a change");
+        assert_eq!(
+            patch["spec"],
+            json!({"taints": [{"key": "other", "effect": "NoSchedule"}]}),
+            "cordoned by another"
+        );
+        assert_eq!(patch["metadata"]["labels"], json!({EXCLUDE_LABEL: null}));
+    }
+
+    #[test]
+    fn our_cordon_is_undone() {
+        let ours = node(json!({"metadata": {"name": "n", "annotations": {CORDONED_BY: "true"}},
+            "spec": {"unschedulable": true, "taints": [{"key": KEY, "effect": "NoSchedule"},
+                {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]}}));
+        let patch = patch(&ours, KEY, Marks::Off).expect("a change");
+        assert_eq!(patch["spec"], json!({"taints": [], "unschedulable": null}));
+    }
+}

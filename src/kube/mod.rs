@@ -1,0 +1,8 @@
+//! The edge to the Kubernetes API.
+
+pub mod client;
+pub mod convert;
+pub mod lease;
+pub mod marks;
+pub mod pods;
+pub mod view;

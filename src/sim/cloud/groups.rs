@@ -1,0 +1,222 @@
+//! What an Auto Scaling group does by itself: it brings its instances to its desired capacity.
+
+use super::EventKind;
+use super::activity::seconds;
+use super::spec::{GroupSpec, LaunchFailure, Settings};
+use super::state::{Group, LifecycleState, State, Timer, after};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+impl State {
+    /// Creates a group whose instances run since `at`.
+    pub(super) fn add_group(&mut self, spec: GroupSpec, at: Timestamp) {
+        let (name, desired) = (spec.name.clone(), spec.desired);
+        let zones = spec.zones.clone();
+        let suspended = spec.suspended.iter().cloned().collect();
+        self.groups.insert(
+            name.clone(),
+            Group {
+                spec,
+                created: at,
+                desired,
+                capacity: BTreeMap::new(),
+                failure: None,
+                boot_faults: VecDeque::new(),
+                suspended,
+                failing_since: None,
+                retry_pause: Duration::ZERO,
+                retry_at: None,
+                change_cause: None,
+            },
+        );
+        for zone in zones.iter().cycle().take(desired as usize) {
+            let market = self.next_market(&name);
+            let id = self.add_instance(&name, zone, market, at);
+            if let Some(instance) = self.instances.get_mut(&id) {
+                instance.state = LifecycleState::InService;
+            }
+            self.register_node(&id, at);
+            self.ready_node(&id, at);
+        }
+    }
+
+    /// Changes desired capacity in the name of `who` and lets the group react.
+    pub(super) fn change_desired(&mut self, group: &str, desired: u32, who: &str, at: Timestamp) {
+        let Some(entry) = self.groups.get_mut(group) else { return };
+        let before = entry.desired;
+        entry.desired = desired;
+        if before != desired {
+            entry.change_cause = Some(format!(
+                "At {} {who} changing the desired capacity from {before} to {desired}.",
+                seconds(at)
+            ));
+            // A changed group tries at once, however long the pause after the last failure.
+            entry.retry_at = None;
+            self.tell(at, EventKind::DesiredChanged, group, None, format!("desired {before} → {desired}"));
+        }
+        let soon = after(at, self.settings.reaction);
+        self.at(soon, Timer::Reconcile(group.to_owned()));
+    }
+
+    /// One look of the group at itself.
+    pub(super) fn reconcile(&mut self, group: &str, at: Timestamp) {
+        let counted = self.counted(group);
+        let Some(entry) = self.groups.get(group) else { return };
+        if counted < entry.desired {
+            self.scale_out(group, entry.desired - counted, at);
+        } else if counted > entry.desired {
+            self.scale_in(group, counted - entry.desired, at);
+        } else if entry.spec.az_rebalance {
+            self.rebalance_zones(group, at);
+        }
+    }
+
+    fn scale_out(&mut self, group: &str, missing: u32, at: Timestamp) {
+        let counted = self.counted(group);
+        let Some(entry) = self.groups.get(group) else { return };
+        if entry.suspended.contains_key("Launch") || entry.retry_at.is_some_and(|retry_at| at < retry_at) {
+            return;
+        }
+        let cause = format!(
+            "{}At {} an instance was started in response to a difference between desired and actual capacity, \
+             increasing the capacity from {counted} to {}.",
+            entry.change_cause.as_ref().map(|cause| format!("{cause}  ")).unwrap_or_default(),
+            seconds(at),
+            entry.desired
+        );
+        for _ in 0..missing {
+            match self.launch(group, None, &cause, at) {
+                Ok(_) => self.note_success(group),
+                Err(failure) => {
+                    self.note_failure(group, &failure, &cause, at);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn note_success(&mut self, group: &str) {
+        if let Some(entry) = self.groups.get_mut(group) {
+            entry.failing_since = None;
+            entry.retry_at = None;
+            entry.retry_pause = Duration::ZERO;
+        }
+    }
+
+    /// Records a failed launch and when the group tries again.
+    fn note_failure(&mut self, group: &str, failure: &LaunchFailure, cause: &str, at: Timestamp) {
+        self.fail_launch(group, failure, cause, at);
+        let Settings { retry_first, retry_max, suspend_launch_after, .. } = self.settings;
+        let Some(entry) = self.groups.get_mut(group) else { return };
+        let since = *entry.failing_since.get_or_insert(at);
+        if crate::clock::since(since, at) >= suspend_launch_after {
+            let reason = format!("Administrative suspension at {}: launches keep failing", seconds(at));
+            entry.suspended.insert("Launch".into(), reason.clone());
+            self.tell(at, EventKind::LaunchSuspended, group, None, reason);
+            return;
+        }
+        entry.retry_pause = (entry.retry_pause * 2).clamp(retry_first, retry_max.max(retry_first));
+        let retry_at = after(at, entry.retry_pause);
+        entry.retry_at = Some(retry_at);
+        self.at(retry_at, Timer::Reconcile(group.to_owned()));
+    }
+
+    /// Records the activity of a launch that failed.
+    pub(super) fn fail_launch(&mut self, group: &str, failure: &LaunchFailure, cause: &str, at: Timestamp) {
+        let description = "Launching a new EC2 instance".to_owned();
+        let activity = self.begin_activity(group, description, cause.to_owned(), "InProgress", None, at);
+        self.finish_activity(&activity, at, failure.status_code, Some(&failure.status_message));
+        self.tell(at, EventKind::LaunchFailed, group, None, failure.status_message.clone());
+    }
+
+    /// Ends instances as the default termination policy chooses: in the fullest zone, the oldest first (User
+    /// Guide, "Default termination policy"). Nobody asks which one was drained.
+    fn scale_in(&mut self, group: &str, excess: u32, at: Timestamp) {
+        let Some(entry) = self.groups.get(group) else { return };
+        if entry.suspended.contains_key("Terminate") {
+            return;
+        }
+        let cause = format!(
+            "{}At {} an instance was taken out of service in response to a difference between desired and actual \
+             capacity.",
+            entry.change_cause.as_ref().map(|cause| format!("{cause}  ")).unwrap_or_default(),
+            seconds(at)
+        );
+        for _ in 0..excess {
+            let Some(victim) = self.victim(group) else { return };
+            self.terminate(&victim, &cause, at);
+        }
+    }
+
+    fn victim(&self, group: &str) -> Option<String> {
+        let members = self.members(group);
+        let mut by_zone: BTreeMap<&str, u32> = BTreeMap::new();
+        for instance in members.iter().filter(|i| self.counts(i)) {
+            *by_zone.entry(&instance.zone).or_default() += 1;
+        }
+        let eligible =
+            members.iter().filter(|i| self.counts(i) && i.state == LifecycleState::InService && !i.protected);
+        let fullest_then_oldest = |i: &&&super::state::Instance| {
+            let crowd = by_zone.get(i.zone.as_str()).copied().unwrap_or(0);
+            (std::cmp::Reverse(crowd), i.order)
+        };
+        eligible.min_by_key(fullest_then_oldest).map(|i| i.id.clone())
+    }
+
+    /// AZRebalance: launches in the emptiest zone first and ends one of the fullest when that is in service.
+    fn rebalance_zones(&mut self, group: &str, at: Timestamp) {
+        let Some(entry) = self.groups.get(group) else { return };
+        let stopped = ["AZRebalance", "Launch", "Terminate"];
+        if stopped.iter().any(|process| entry.suspended.contains_key(*process)) {
+            return;
+        }
+        let members = self.members(group);
+        if members.iter().any(|i| i.state != LifecycleState::InService) {
+            return;
+        }
+        let crowd = |zone: &str| members.iter().filter(|i| i.zone == zone).count();
+        let zones = &entry.spec.zones;
+        let emptiest = zones.iter().min_by_key(|zone| crowd(zone));
+        let fullest = zones.iter().max_by_key(|zone| crowd(zone));
+        let (Some(emptiest), Some(fullest)) = (emptiest, fullest) else { return };
+        if crowd(fullest) < crowd(emptiest) + 2 {
+            return;
+        }
+        let old = members.iter().find(|i| &i.zone == fullest && !i.protected).map(|i| i.id.clone());
+        let (zone, Some(old)) = (emptiest.clone(), old) else { return };
+        let cause = format!(
+            "At {} an instance was launched to even out the Availability Zones ({zone}).",
+            seconds(at)
+        );
+        if let Ok(id) = self.launch(group, Some(&zone), &cause, at) {
+            self.set_replaces(&id, &old);
+        }
+    }
+
+    fn set_replaces(&mut self, id: &str, old: &str) {
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.replaces = Some(old.to_owned());
+        }
+    }
+
+    /// Capacity Rebalancing: launches the successor of an instance that is at risk; the old one ends when the
+    /// new one is in service. May exceed the maximum by 10 % of desired capacity (User Guide, "Capacity
+    /// Rebalancing").
+    pub(super) fn replace_at_risk(&mut self, group: &str, old: &str, at: Timestamp) {
+        let counted = self.counted(group);
+        let Some(entry) = self.groups.get(group) else { return };
+        let most = entry.spec.max + entry.desired.div_ceil(10);
+        if !entry.spec.capacity_rebalance || counted >= most {
+            return;
+        }
+        let cause = format!(
+            "At {} an instance was launched in response to a rebalance recommendation for {old}.",
+            seconds(at)
+        );
+        match self.launch(group, None, &cause, at) {
+            Ok(id) => self.set_replaces(&id, old),
+            Err(failure) => self.fail_launch(group, &failure, &cause, at),
+        }
+    }
+}

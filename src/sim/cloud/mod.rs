@@ -1,0 +1,316 @@
+//! The cloud half of the simulated world: Auto Scaling groups, their Spot and on-demand capacity, and the
+//! instance metadata of every instance.
+//!
+//! The product reaches it through the real protocols: the Auto Scaling Query API and IMDSv2, in process
+//! ([`Cloud::sdk_config`], [`Cloud::imds_client`]) or over loopback ([`Cloud::serve_autoscaling`]). What happens
+//! to the nodes goes to a [`NodeHost`]. A scenario drives it with the methods of [`Cloud`].
+//!
+//! Everything random comes from the seed, and time from one [`Clock`], so that the same scenario gives the same
+//! story. Each request and each control first lets everything happen that was due before it.
+
+mod activity;
+mod autoscaling;
+mod describe;
+mod faults;
+mod groups;
+mod host;
+mod imds;
+mod launch_instances;
+mod lifecycle;
+mod query;
+mod sdk;
+mod serve;
+mod snapshot;
+mod spec;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use activity::Activity;
+pub use faults::{Gate, Refusal, ScriptedGate, Verdict};
+pub use host::{NodeHost, NodeJoin, NullHost};
+pub use serve::Served;
+pub use snapshot::{CallRecord, CloudEvent, CloudSnapshot, EventKind, GroupSnapshot, InstanceSnapshot};
+pub use spec::{
+    BootFault, BootTimes, Capacity, GroupSpec, ImdsMode, LaunchFailure, Market, MixedPolicy, Settings,
+};
+pub use state::LifecycleState;
+
+use crate::clock::Clock;
+use anyhow::{Context, ensure};
+use host::HostCall;
+use jiff::Timestamp;
+use state::{Instance, State, Timer, after};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, broadcast};
+
+/// Events that a slow subscriber may fall behind.
+const EVENT_BACKLOG: usize = 4_096;
+
+/// The simulated cloud; clones are the same cloud.
+#[derive(Clone)]
+pub struct Cloud {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Clock,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+impl Cloud {
+    /// An empty cloud.
+    #[must_use]
+    pub fn new(clock: Clock, seed: u64) -> Self {
+        let (events, _) = broadcast::channel(EVENT_BACKLOG);
+        let state = Mutex::new(State::new(seed, events));
+        Self { inner: Arc::new(Inner { clock, state, wake: Notify::new() }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something to the cloud as it is now, and wakes the loop.
+    fn with<T>(&self, act: impl FnOnce(&mut State, Timestamp) -> T) -> T {
+        let now = self.inner.clock.now();
+        let mut state = self.lock();
+        state.advance(now);
+        let outcome = act(&mut state, now);
+        drop(state);
+        self.inner.wake.notify_one();
+        outcome
+    }
+
+    /// Brings the cloud up to now; gives the time until the next thing is due, and the calls for the host.
+    fn tick(&self) -> (Option<Duration>, Vec<HostCall>) {
+        let now = self.inner.clock.now();
+        let mut state = self.lock();
+        state.advance(now);
+        let next = state.timers.first_key_value().map(|((at, _), _)| crate::clock::since(now, *at));
+        (next, std::mem::take(&mut state.outbox))
+    }
+
+    async fn changed(&self) {
+        self.inner.wake.notified().await;
+    }
+
+    fn machine_runs(&self, node_name: &str) -> bool {
+        self.lock().instances.values().any(|i| i.node_name == node_name && i.machine_runs)
+    }
+
+    /// The time of the simulation.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// Changes timings and undocumented behaviours.
+    pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
+        self.with(|state, _| change(&mut state.settings));
+    }
+
+    /// Adds a group with its first instances already in service and their nodes Ready.
+    pub fn add_group(&self, spec: GroupSpec) {
+        self.with(|state, now| state.add_group(spec, now));
+    }
+
+    /// Changes a group's specification: sizes, boot times, tags and so on. Desired capacity follows the new
+    /// sizes; otherwise it, the name and the suspended processes have their own ways.
+    pub fn edit_group(&self, group: &str, change: impl FnOnce(&mut GroupSpec)) -> anyhow::Result<()> {
+        self.with(|state, now| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            change(&mut entry.spec);
+            let desired = entry.desired.min(entry.spec.max).max(entry.spec.min);
+            if desired != entry.desired {
+                state.change_desired(group, desired, "another user", now);
+            }
+            Ok(())
+        })
+    }
+
+    /// Deletes a group with all its instances at once, as `DeleteAutoScalingGroup` with `ForceDelete`.
+    pub fn remove_group(&self, group: &str) -> anyhow::Result<()> {
+        self.with(|state, now| {
+            ensure!(state.groups.contains_key(group), no_group(group));
+            let ids: Vec<_> = state.members(group).iter().map(|instance| instance.id.clone()).collect();
+            ids.iter().for_each(|id| state.remove(id, now));
+            state.groups.remove(group);
+            Ok(())
+        })
+    }
+
+    /// Sets desired capacity as a person or another controller would, within the group's sizes.
+    pub fn set_desired(&self, group: &str, desired: u32) -> anyhow::Result<()> {
+        self.with(|state, now| {
+            let entry = state.groups.get(group).with_context(|| no_group(group))?;
+            let (min, max) = (entry.spec.min, entry.spec.max);
+            ensure!((min..=max).contains(&desired), "{desired} lies outside {min}..={max}");
+            state.change_desired(group, desired, "another user", now);
+            Ok(())
+        })
+    }
+
+    /// Sets what a zone's market still gives; `None` is every zone that has no setting of its own.
+    pub fn set_capacity(&self, group: &str, zone: Option<&str>, capacity: Capacity) -> anyhow::Result<()> {
+        self.with(|state, _| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.capacity.insert(zone.map(str::to_owned), capacity);
+            Ok(())
+        })
+    }
+
+    /// Makes launches of a group fail: the next `times`, or all until `None` is set again.
+    pub fn set_launch_failure(
+        &self,
+        group: &str,
+        failure: Option<LaunchFailure>,
+        times: Option<u32>,
+    ) -> anyhow::Result<()> {
+        self.with(|state, _| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.failure = failure.map(|failure| (failure, times)).filter(|(_, times)| *times != Some(0));
+            Ok(())
+        })
+    }
+
+    /// Makes the next `times` launched instances of a group boot wrongly.
+    pub fn fault_next_boots(&self, group: &str, times: usize, fault: BootFault) -> anyhow::Result<()> {
+        self.with(|state, _| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.boot_faults.extend(std::iter::repeat_n(fault, times));
+            Ok(())
+        })
+    }
+
+    /// Suspends a process of a group: `Launch`, `Terminate`, `AZRebalance`.
+    pub fn suspend(&self, group: &str, process: &str, reason: &str) -> anyhow::Result<()> {
+        self.with(|state, _| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.suspended.insert(process.to_owned(), reason.to_owned());
+            Ok(())
+        })
+    }
+
+    /// Resumes a suspended process, and forgets how long launches have failed.
+    pub fn resume(&self, group: &str, process: &str) -> anyhow::Result<()> {
+        self.with(|state, now| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.suspended.remove(process);
+            entry.failing_since = None;
+            entry.retry_at = None;
+            let soon = after(now, state.settings.reaction);
+            state.at(soon, Timer::Reconcile(group.to_owned()));
+            Ok(())
+        })
+    }
+
+    fn on_instance<T>(&self, id: &str, act: impl FnOnce(&mut State, Timestamp) -> T) -> anyhow::Result<T> {
+        self.with(|state, now| {
+            ensure!(state.instances.contains_key(id), "no instance {id}");
+            Ok(act(state, now))
+        })
+    }
+
+    fn set_instance(&self, id: &str, change: impl FnOnce(&mut Instance)) -> anyhow::Result<()> {
+        self.on_instance(id, |state, _| {
+            if let Some(instance) = state.instances.get_mut(id) {
+                change(instance);
+            }
+        })
+    }
+
+    /// EC2 recommends to rebalance this instance. The notice time of a first recommendation stays.
+    pub fn rebalance(&self, id: &str) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| {
+            let Some(instance) = state.instances.get_mut(id) else { return };
+            if instance.rebalance_at.is_some() {
+                return;
+            }
+            instance.rebalance_at = Some(now);
+            let group = instance.group.clone();
+            state.tell(now, EventKind::RebalanceRecommended, &group, Some(id), "rebalance recommendation");
+            state.replace_at_risk(&group, id, now);
+        })
+    }
+
+    /// Gives the instance its interruption notice; it is taken when the notice has run out.
+    pub fn interrupt(&self, id: &str) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| {
+            let until = after(now, state.settings.interruption_notice);
+            let Some(instance) = state.instances.get_mut(id) else { return };
+            if instance.interrupt_at.is_some() {
+                return;
+            }
+            instance.interrupt_at = Some(until);
+            let group = instance.group.clone();
+            state.at(until, Timer::Interrupt(id.to_owned()));
+            let text = format!("to be interrupted at {}", activity::seconds(until));
+            state.tell(now, EventKind::InterruptionNoticed, &group, Some(id), text);
+        })
+    }
+
+    /// Takes the instance at once, without a notice or before its time.
+    pub fn take_now(&self, id: &str) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| state.take(id, now))
+    }
+
+    /// Sets how an instance's metadata service behaves.
+    pub fn set_imds_mode(&self, id: &str, mode: ImdsMode) -> anyhow::Result<()> {
+        self.set_instance(id, |instance| instance.imds_mode = mode)
+    }
+
+    /// Protects an instance from scale-in, or no longer.
+    pub fn protect(&self, id: &str, protected: bool) -> anyhow::Result<()> {
+        self.set_instance(id, |instance| instance.protected = protected)
+    }
+
+    /// Refuses the next `times` calls of an API action.
+    pub fn fail_next(&self, operation: &str, times: u32, refusal: &Refusal) {
+        self.with(|state, _| state.faults.fail_next(operation, times, refusal));
+    }
+
+    /// Throttles every Auto Scaling call for this long.
+    pub fn throttle_for(&self, duration: Duration) {
+        self.with(|state, now| state.faults.throttle_until(after(now, duration)));
+    }
+
+    /// The latest calls of the Auto Scaling API, oldest first.
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallRecord> {
+        self.lock().calls.iter().cloned().collect()
+    }
+
+    /// What happens from now on. A subscriber that falls far behind misses the oldest events.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<CloudEvent> {
+        self.lock().events.subscribe()
+    }
+
+    /// The cloud as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> CloudSnapshot {
+        self.with(|state, _| CloudSnapshot {
+            groups: state.groups.keys().filter_map(|name| GroupSnapshot::of(state, name)).collect(),
+            activities: state.activities.iter().cloned().collect(),
+        })
+    }
+
+    /// One group as it is now.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<GroupSnapshot> {
+        self.with(|state, _| GroupSnapshot::of(state, name))
+    }
+
+    /// The node that an instance has registered or will register.
+    #[must_use]
+    pub fn node_of(&self, id: &str) -> Option<NodeJoin> {
+        self.with(|state, _| state.node_of(id))
+    }
+}
+
+fn no_group(name: &str) -> String {
+    format!("no group {name}")
+}

@@ -1,0 +1,311 @@
+//! Everything that the simulated cloud knows, and the timers that move it.
+
+use super::activity::Activity;
+use super::faults::Faults;
+use super::host::HostCall;
+use super::spec::{BootFault, Capacity, GroupSpec, ImdsMode, LaunchFailure, Market, Settings};
+use super::{CallRecord, CloudEvent, EventKind};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use tokio::sync::broadcast;
+
+/// How long scaling activities are kept.
+const ACTIVITY_LIFE: Duration = Duration::from_secs(42 * 24 * 3600);
+
+/// `LifecycleState` of an instance in its group (User Guide, "Amazon EC2 Auto Scaling instance lifecycle").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifecycleState {
+    /// Launched, not counted as capacity yet.
+    Pending,
+    /// Counted as capacity.
+    InService,
+    /// Held by a lifecycle hook; the machine still runs.
+    TerminatingWait,
+    /// On its way out.
+    Terminating,
+}
+
+impl LifecycleState {
+    /// As the API spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::InService => "InService",
+            Self::TerminatingWait => "Terminating:Wait",
+            Self::Terminating => "Terminating",
+        }
+    }
+
+    pub(super) fn is_ending(self) -> bool {
+        matches!(self, Self::TerminatingWait | Self::Terminating)
+    }
+}
+
+pub(super) struct Instance {
+    pub id: String,
+    /// Launch order; newer is larger.
+    pub order: u64,
+    pub group: String,
+    pub zone: String,
+    pub market: Market,
+    pub node_name: String,
+    pub address: String,
+    pub launched_at: Timestamp,
+    pub state: LifecycleState,
+    pub healthy: bool,
+    pub protected: bool,
+    /// Whether the machine runs. A lost instance stays in its group until the health check sees it.
+    pub machine_runs: bool,
+    pub joined: bool,
+    pub boot_fault: Option<BootFault>,
+    /// The instance that ends when this one is in service (capacity or AZ rebalancing).
+    pub replaces: Option<String>,
+    /// Launched beside desired capacity, which does not count it.
+    pub beyond_desired: bool,
+    pub rebalance_at: Option<Timestamp>,
+    pub interrupt_at: Option<Timestamp>,
+    pub hook_until: Option<Timestamp>,
+    pub launch_activity: String,
+    pub end_activity: Option<String>,
+    pub imds_mode: ImdsMode,
+    /// IMDSv2 session tokens and when they expire.
+    pub imds_tokens: BTreeMap<String, Timestamp>,
+}
+
+pub(super) struct Group {
+    pub spec: GroupSpec,
+    pub created: Timestamp,
+    pub desired: u32,
+    /// By zone; `None` is the whole group.
+    pub capacity: BTreeMap<Option<String>, Capacity>,
+    /// A scripted failure and for how many more launches it holds (`None`: until it is taken back).
+    pub failure: Option<(LaunchFailure, Option<u32>)>,
+    pub boot_faults: VecDeque<BootFault>,
+    /// Suspended processes and the reasons.
+    pub suspended: BTreeMap<String, String>,
+    /// Since when every launch has failed.
+    pub failing_since: Option<Timestamp>,
+    pub retry_pause: Duration,
+    pub retry_at: Option<Timestamp>,
+    /// Who last changed desired capacity, for the causes of activities.
+    pub change_cause: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Timer {
+    Reconcile(String),
+    InService(String),
+    Join(String),
+    Ready(String),
+    Interrupt(String),
+    LossSeen(String),
+    HookOver(String),
+    MachineStops(String),
+    NodeRemoved(String),
+    Gone(String),
+}
+
+/// The remembered answer to a `ClientToken`.
+pub(super) struct CachedLaunch {
+    pub at: Timestamp,
+    pub request: String,
+    pub answer: String,
+}
+
+pub(super) struct State {
+    pub rng: fastrand::Rng,
+    /// For session tokens alone, so that polling IMDS does not change what happens next.
+    pub token_rng: fastrand::Rng,
+    pub settings: Settings,
+    pub groups: BTreeMap<String, Group>,
+    pub instances: BTreeMap<String, Instance>,
+    /// Oldest first, six weeks at most, as in AWS (API_DescribeScalingActivities).
+    pub activities: VecDeque<Activity>,
+    pub timers: BTreeMap<(Timestamp, u64), Timer>,
+    pub seq: u64,
+    /// How many instances have ever existed; gives each its own address.
+    pub hosts: u64,
+    /// Calls that the host has not seen yet.
+    pub outbox: Vec<HostCall>,
+    pub calls: VecDeque<CallRecord>,
+    pub faults: Faults,
+    pub launch_tokens: BTreeMap<(String, String), CachedLaunch>,
+    pub events: broadcast::Sender<CloudEvent>,
+}
+
+/// `at` plus `duration`, at most the end of time.
+pub(super) fn after(at: Timestamp, duration: Duration) -> Timestamp {
+    at.checked_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+impl State {
+    pub(super) fn new(seed: u64, events: broadcast::Sender<CloudEvent>) -> Self {
+        Self {
+            rng: fastrand::Rng::with_seed(seed),
+            token_rng: fastrand::Rng::with_seed(!seed),
+            settings: Settings::default(),
+            groups: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            activities: VecDeque::new(),
+            timers: BTreeMap::new(),
+            seq: 0,
+            hosts: 0,
+            outbox: Vec::new(),
+            calls: VecDeque::new(),
+            faults: Faults::default(),
+            launch_tokens: BTreeMap::new(),
+            events,
+        }
+    }
+
+    pub(super) fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    pub(super) fn at(&mut self, at: Timestamp, timer: Timer) {
+        let seq = self.next_seq();
+        self.timers.insert((at, seq), timer);
+    }
+
+    /// Runs every timer that is due, each at its own time.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        while let Some(entry) = self.timers.first_entry() {
+            let at = entry.key().0;
+            if at > now {
+                return;
+            }
+            let timer = entry.remove();
+            self.fire(timer, at);
+        }
+    }
+
+    /// Hexadecimal digits from the seed.
+    pub(super) fn hex(&mut self, digits: usize) -> String {
+        hex(&mut self.rng, digits)
+    }
+
+    /// A version 4 UUID from the seed.
+    pub(super) fn uuid(&mut self) -> String {
+        let raw = uuid_digits(self.rng.u128(..));
+        format!("{}-{}-4{}-a{}-{}", &raw[..8], &raw[8..12], &raw[13..16], &raw[17..20], &raw[20..32])
+    }
+
+    pub(super) fn tell(
+        &mut self,
+        at: Timestamp,
+        kind: EventKind,
+        group: &str,
+        instance: Option<&str>,
+        text: impl Into<String>,
+    ) {
+        // Nobody listening is not an error.
+        let _ = self.events.send(CloudEvent {
+            at,
+            kind,
+            group: group.to_owned(),
+            instance: instance.map(str::to_owned),
+            text: text.into(),
+        });
+    }
+
+    pub(super) fn activity_mut(&mut self, id: &str) -> Option<&mut Activity> {
+        self.activities.iter_mut().rev().find(|activity| activity.id == id)
+    }
+
+    /// Records an activity that starts now and gives its id.
+    pub(super) fn begin_activity(
+        &mut self,
+        group: &str,
+        description: String,
+        cause: String,
+        status_code: &'static str,
+        instance: Option<&str>,
+        at: Timestamp,
+    ) -> String {
+        let id = self.uuid();
+        let seq = self.next_seq();
+        let forgotten = |activity: &Activity| crate::clock::since(activity.start, at) > ACTIVITY_LIFE;
+        while self.activities.front().is_some_and(forgotten) {
+            self.activities.pop_front();
+        }
+        self.activities.push_back(Activity {
+            seq,
+            id: id.clone(),
+            group: group.to_owned(),
+            description,
+            cause,
+            start: at,
+            end: None,
+            status_code,
+            status_message: None,
+            progress: 0,
+            instance: instance.map(str::to_owned),
+        });
+        id
+    }
+
+    /// Ends an activity; one that is over already stays as it is.
+    pub(super) fn finish_activity(
+        &mut self,
+        id: &str,
+        at: Timestamp,
+        status_code: &'static str,
+        message: Option<&str>,
+    ) {
+        if let Some(activity) = self.activity_mut(id).filter(|activity| activity.end.is_none()) {
+            activity.finish(at, status_code, message);
+        }
+    }
+
+    /// The instances of a group, oldest first.
+    pub(super) fn members(&self, group: &str) -> Vec<&Instance> {
+        let mut members: Vec<_> = self.instances.values().filter(|i| i.group == group).collect();
+        members.sort_by_key(|instance| instance.order);
+        members
+    }
+
+    /// Whether desired capacity counts this instance.
+    pub(super) fn counts(&self, instance: &Instance) -> bool {
+        let replacing = instance
+            .replaces
+            .as_ref()
+            .is_some_and(|old| self.instances.get(old).is_some_and(|old| !old.state.is_ending()));
+        !instance.state.is_ending() && !instance.beyond_desired && !replacing
+    }
+
+    pub(super) fn counted(&self, group: &str) -> u32 {
+        let counted = self.instances.values().filter(|i| i.group == group && self.counts(i)).count();
+        u32::try_from(counted).unwrap_or(u32::MAX)
+    }
+}
+
+pub(super) fn hex(rng: &mut fastrand::Rng, digits: usize) -> String {
+    (0..digits).map(|_| char::from_digit(rng.u32(0..16), 16).unwrap_or('0')).collect()
+}
+
+fn uuid_digits(bits: u128) -> String {
+    format!("{bits:032x}")
+}
+
+/// The Region of a zone: `us-east-1a` lies in `us-east-1`.
+pub(super) fn region_of(zone: &str) -> &str {
+    zone.trim_end_matches(|c: char| c.is_ascii_lowercase())
+}
+
+/// The zone id of a zone: `us-east-1a` is `use1-az1`.
+pub(super) fn zone_id(zone: &str) -> String {
+    let region = region_of(zone);
+    let mut parts = region.split('-');
+    let (area, direction, number) =
+        (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let letter = zone.bytes().last().unwrap_or(b'a');
+    format!("{area}{}{number}-az{}", &direction[..direction.len().min(1)], letter.saturating_sub(b'a') + 1)
+}
+
+/// The subnet that the simulated groups have in a zone.
+pub(super) fn subnet_of(zone: &str) -> String {
+    format!("subnet-{}", zone.replace('-', ""))
+}

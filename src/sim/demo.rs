@@ -1,0 +1,232 @@
+//! `spot-guard demo`: a story on the simulated cloud, told to a person.
+
+use crate::actors::supervision::Shutdown;
+use crate::clock::Clock;
+use crate::http::{self, ApiState};
+use crate::sim::scenario::Scenario;
+use crate::sim::story::{Line, Report, Story};
+use crate::sim::world::{ControllerHandle, Gates};
+use anyhow::Context as _;
+use jiff::Timestamp;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// When simulated time begins: a fixed day, so that a seed gives the same story every time.
+const EPOCH: &str = "2026-01-01T03:00:00Z";
+
+/// How fast simulated time runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speed {
+    /// So many times as fast as real time.
+    Times(u32),
+    /// As fast as the machine can.
+    Max,
+}
+
+impl FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "max" => Ok(Self::Max),
+            number => match number.parse() {
+                Ok(times @ 1..=10_000) => Ok(Self::Times(times)),
+                _ => Err(format!("{number:?} is neither \"max\" nor a number from 1 to 10000")),
+            },
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DemoOptions {
+    /// The story
+    #[arg(long, value_enum, default_value = "dry-spot")]
+    pub scenario: Scenario,
+    /// How many times as fast as real time, or "max"; a real cluster runs at real time
+    #[arg(long, default_value = "20")]
+    pub speed: Speed,
+    /// End when the story ends; exit status 0 only if everything expected of it held
+    #[arg(long)]
+    pub once: bool,
+    /// Write a report of the story as JSON to this file; "-" is standard output, and nothing else goes there
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Seed of the world
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Play on this cluster (kind, KWOK) instead of the simulated one: nodes are created and deleted in it
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Plays the demo. Returns whether every expectation held.
+///
+/// # Errors
+/// When the story cannot be played or its report not be written.
+pub fn run(options: &DemoOptions) -> anyhow::Result<bool> {
+    let paused = options.kubeconfig.is_none();
+    let system = actix::System::with_tokio_rt(move || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(paused)
+            .build()
+            .unwrap_or_else(|error| panic!("cannot start the runtime: {error}"))
+    });
+    system.block_on(play(options))
+}
+
+async fn play(options: &DemoOptions) -> anyhow::Result<bool> {
+    let mut out = Teller::new(options);
+    let client = match &options.kubeconfig {
+        Some(path) => Some(crate::kube::client::from_file(path).await?),
+        None => None,
+    };
+    let clock = if client.is_some() { Clock::System } else { Clock::simulated(EPOCH.parse::<Timestamp>()?) };
+    // Simulated time is paused while nothing is due; at a given speed it is moved on by the real clock.
+    let pace = (client.is_none()).then_some(options.speed);
+    if let Some(Speed::Times(times)) = pace {
+        actix::spawn(keep_pace(times));
+    }
+    let mut story = Story::begin(options.scenario, clock, options.seed, client).await?;
+    let end = Shutdown::new();
+    let controller = story.controller("demo-0", Gates::default(), &end);
+    let address = serve(&controller, clock)?;
+    out.line(&format!(
+        "Scenario {}: {} nodes on Spot, {} on demand. State at {address}/api/v1/status",
+        options.scenario.name(),
+        story.spot_nodes(),
+        story.on_demand_nodes(),
+    ));
+    story.run(&mut |line| out.tell(&line)).await?;
+    let report = story.report().await;
+    out.summary(&report);
+    write_report(options, &report)?;
+    if !options.once {
+        out.line("The story is over; the API goes on until ctrl-c.");
+        tokio::signal::ctrl_c().await.context("cannot listen for ctrl-c")?;
+    }
+    end.trigger();
+    story.world.clean_up().await;
+    Ok(report.ok)
+}
+
+/// Moves paused time on as real time passes. A blocking task keeps the runtime from moving it by itself.
+async fn keep_pace(times: u32) {
+    let beat = Duration::from_millis(5);
+    loop {
+        let began = std::time::Instant::now();
+        if tokio::task::spawn_blocking(move || std::thread::sleep(beat)).await.is_err() {
+            return;
+        }
+        tokio::time::advance(began.elapsed() * times).await;
+    }
+}
+
+fn serve(controller: &ControllerHandle, clock: Clock) -> anyhow::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on loopback")?;
+    let address = listener.local_addr()?;
+    let state = ApiState {
+        pools: controller.view.pools.clone(),
+        replacements: controller.view.replacements.clone(),
+        readiness: controller.readiness.clone(),
+        metrics: controller.metrics.clone(),
+        clock,
+        is_leader: controller.leading.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    actix::spawn(http::serve(listener, state)?);
+    Ok(format!("http://{address}"))
+}
+
+fn write_report(options: &DemoOptions, report: &Report) -> anyhow::Result<()> {
+    let Some(path) = &options.report else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    if path.as_os_str() == "-" {
+        std::io::stdout().write_all(text.as_bytes()).context("cannot write the report to standard output")
+    } else {
+        std::fs::write(path, text).with_context(|| format!("cannot write the report to {}", path.display()))
+    }
+}
+
+/// Tells the story to a person: on standard output, or on standard error if the report goes there.
+struct Teller {
+    to_stderr: bool,
+    colour: bool,
+}
+
+impl Teller {
+    fn new(options: &DemoOptions) -> Self {
+        let to_stderr = options.report.as_ref().is_some_and(|path| path.as_os_str() == "-");
+        let terminal =
+            if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+        Self { to_stderr, colour: terminal }
+    }
+
+    /// A reader that went away does not end the story.
+    fn line(&mut self, text: &str) {
+        let _ = if self.to_stderr {
+            writeln!(std::io::stderr(), "{text}")
+        } else {
+            writeln!(std::io::stdout(), "{text}")
+        };
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn tell(&mut self, line: &Line) {
+        let seconds = line.at.as_secs();
+        let time = format!("{:>3}:{:02}", seconds / 60, seconds % 60);
+        let text = match line.flow_box {
+            None => format!("{time}          {}", self.paint("33", &line.text)),
+            Some(flow_box) => format!(
+                "{time}  box {}  {:<28} {}",
+                self.paint("36", &format!("{:<4}", flow_box.number())),
+                line.node,
+                line.text
+            ),
+        };
+        self.line(&text);
+    }
+
+    fn summary(&mut self, report: &Report) {
+        let mut text = String::new();
+        for (name, group) in [("Spot", report.groups.spot), ("on-demand", report.groups.on_demand)] {
+            let _ = write!(
+                text,
+                "{name} {}/{} (began with {}), ",
+                group.in_service, group.desired, group.baseline
+            );
+        }
+        let _ = write!(
+            text,
+            "{} marks left, {} pods pending, {} budget violations; {} simulated in {:.1} s",
+            report.leftover_marks,
+            report.pending_pods,
+            report.pdb_violations,
+            minutes(report.simulated_seconds),
+            report.wall_seconds
+        );
+        self.line(&text);
+        for problem in &report.problems {
+            let problem = self.paint("31", &format!("not as expected: {problem}"));
+            self.line(&problem);
+        }
+        if report.ok {
+            let ok = self.paint("32", "Everything was as expected.");
+            self.line(&ok);
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a span of time, not negative")]
+fn minutes(seconds: f64) -> String {
+    let whole = seconds as u64;
+    format!("{} min {} s", whole / 60, whole % 60)
+}

@@ -1,0 +1,134 @@
+//! The nodes of simulated instances, made and removed through the Kubernetes API: the simulated one or a
+//! real one (kind, KWOK).
+
+use crate::sim::cloud::{NodeHost, NodeJoin};
+use anyhow::Context as _;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Node;
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The label of the nodes that a world made; its applications run nowhere else.
+pub const DEMO_LABEL: &str = "spotguard.dev/simulated";
+
+/// Told when a node can run an agent, and when it cannot any more.
+pub type NodeListener = Arc<dyn Fn(NodeChange) + Send + Sync>;
+
+/// What became of a node.
+#[derive(Clone, Debug)]
+pub enum NodeChange {
+    /// It is Ready.
+    Ready {
+        /// Its name.
+        node: String,
+        /// Its instance.
+        instance_id: String,
+    },
+    /// Its machine has stopped.
+    Stopped {
+        /// Its name.
+        node: String,
+    },
+}
+
+/// Makes and removes Node objects.
+pub struct KubeNodes {
+    api: Api<Node>,
+    listener: NodeListener,
+}
+
+impl KubeNodes {
+    /// A host of nodes on this cluster.
+    #[must_use]
+    pub fn new(client: Client, listener: NodeListener) -> Self {
+        Self { api: Api::all(client), listener }
+    }
+
+    async fn set_ready(&self, name: &str, ready: bool) -> anyhow::Result<()> {
+        let status = json!({ "status": { "conditions": conditions(ready) } });
+        self.api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&status)).await?;
+        Ok(())
+    }
+
+    async fn create(&self, join: NodeJoin) -> anyhow::Result<()> {
+        let node: Node = serde_json::from_value(object(&join)).context("a node object")?;
+        match self.api.create(&PostParams::default(), &node).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error.into()),
+        }
+        let resources = resources(&join);
+        let status = json!({ "status": {
+            "capacity": resources,
+            "allocatable": resources,
+            "conditions": conditions(false),
+            "addresses": [{ "type": "InternalIP", "address": join.address }],
+        } });
+        self.api.patch_status(&join.node_name, &PatchParams::default(), &Patch::Strategic(&status)).await?;
+        Ok(())
+    }
+}
+
+impl NodeHost for KubeNodes {
+    fn join(&self, node: NodeJoin) -> BoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(self.create(node))
+    }
+
+    fn ready(&self, node_name: &str) -> BoxFuture<'_, anyhow::Result<()>> {
+        let name = node_name.to_owned();
+        Box::pin(async move {
+            self.set_ready(&name, true).await?;
+            let node = self.api.get(&name).await?;
+            let provider_id = node.spec.and_then(|spec| spec.provider_id).unwrap_or_default();
+            let instance_id = provider_id.rsplit('/').next().unwrap_or_default().to_owned();
+            (self.listener)(NodeChange::Ready { node: name, instance_id });
+            Ok(())
+        })
+    }
+
+    fn stopped(&self, node_name: &str) -> BoxFuture<'_, anyhow::Result<()>> {
+        let name = node_name.to_owned();
+        Box::pin(async move {
+            (self.listener)(NodeChange::Stopped { node: name.clone() });
+            self.set_ready(&name, false).await
+        })
+    }
+
+    fn leave(&self, node_name: &str) -> BoxFuture<'_, anyhow::Result<()>> {
+        let name = node_name.to_owned();
+        Box::pin(async move {
+            (self.listener)(NodeChange::Stopped { node: name.clone() });
+            match self.api.delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                other => Ok(other.map(drop)?),
+            }
+        })
+    }
+}
+
+fn object(join: &NodeJoin) -> Value {
+    let mut labels: serde_json::Map<String, Value> =
+        join.labels.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect();
+    labels.insert(DEMO_LABEL.to_owned(), Value::String("true".to_owned()));
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": join.node_name, "labels": labels },
+        "spec": { "providerID": join.provider_id },
+    })
+}
+
+fn resources(join: &NodeJoin) -> Value {
+    json!({
+        "cpu": format!("{}m", join.cpu_millis),
+        "memory": join.memory_bytes.to_string(),
+        "pods": join.pods.to_string(),
+    })
+}
+
+pub(super) fn conditions(ready: bool) -> Value {
+    let (status, reason) = if ready { ("True", "KubeletReady") } else { ("False", "KubeletNotReady") };
+    json!([{ "type": "Ready", "status": status, "reason": reason }])
+}

@@ -1,0 +1,260 @@
+//! The stories that the demo tells and the simulation tests assert.
+
+use crate::core::policy::PolicySpec;
+use crate::core::record::{FlowBox, Outcome};
+use crate::sim::cloud::Capacity;
+use crate::sim::world::{App, ON_DEMAND, SPOT, Start, World};
+use clap::ValueEnum;
+use serde_json::json;
+use std::time::Duration;
+
+/// A story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
+pub enum Scenario {
+    /// A rebalance recommendation while Spot has capacity.
+    Rebalance,
+    /// Spot is dry: fallback to on-demand, then the return to Spot.
+    DrySpot,
+    /// Both markets are dry: the node is kept until Spot is back.
+    AllDry,
+    /// A Spot interruption notice: two minutes.
+    TwoMinuteNotice,
+    /// A PodDisruptionBudget holds the drain up for a while.
+    PdbBlocked,
+    /// A cluster that always runs above 75 %: it falls back, and returns all the same.
+    BusyCluster,
+    /// Three nodes fall back; Spot gives one instance back at a time.
+    ThreeFallbacks,
+}
+
+/// Something that the world does.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// The Spot market has this much left.
+    SpotHas(Capacity),
+    /// The on-demand market has this much left.
+    OnDemandHas(Capacity),
+    /// EC2 recommends to rebalance the Spot instance of that number, counted from the oldest.
+    Rebalance(usize),
+    /// EC2 gives the Spot instance of that number its two minutes.
+    Interrupt(usize),
+    /// The budget of an application allows this many unavailable pods from now on.
+    SetBudget(&'static str, u32),
+}
+
+impl Act {
+    /// In plain words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let market = |name: &str, capacity: &Capacity| match capacity {
+            Capacity::Unlimited => format!("{name} capacity is back"),
+            Capacity::Left(count) => format!("{name} has {count} more to give"),
+            Capacity::None => format!("{name} runs dry"),
+        };
+        match self {
+            Self::SpotHas(capacity) => market("Spot", capacity),
+            Self::OnDemandHas(capacity) => market("on-demand", capacity),
+            Self::Rebalance(number) => format!("EC2 recommends to move off Spot node number {}", number + 1),
+            Self::Interrupt(number) => format!("EC2 takes Spot node number {} in two minutes", number + 1),
+            Self::SetBudget(app, count) => {
+                format!("the PodDisruptionBudget {app} allows {count} unavailable")
+            }
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// When the world has no such thing.
+    pub async fn perform(&self, world: &World, spot_instances: &[String]) -> anyhow::Result<()> {
+        let instance = |number: &usize| {
+            spot_instances.get(*number).ok_or_else(|| anyhow::anyhow!("no Spot instance number {number}"))
+        };
+        match self {
+            Self::SpotHas(capacity) => world.cloud.set_capacity(SPOT, None, *capacity),
+            Self::OnDemandHas(capacity) => world.cloud.set_capacity(ON_DEMAND, None, *capacity),
+            Self::Rebalance(number) => world.cloud.rebalance(instance(number)?),
+            Self::Interrupt(number) => world.cloud.interrupt(instance(number)?),
+            Self::SetBudget(app, count) => {
+                let patch = json!({ "spec": { "maxUnavailable": count } });
+                let request = http::Request::patch(format!(
+                    "/apis/policy/v1/namespaces/default/poddisruptionbudgets/{app}"
+                ))
+                .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
+                .body(serde_json::to_vec(&patch)?)?;
+                world.client.request::<serde_json::Value>(request).await?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A story's beginning, what the world does in it, and what is expected.
+#[derive(Clone, Debug)]
+pub struct Plot {
+    /// What the world begins with.
+    pub start: Start,
+    /// What the world does, and when after the beginning.
+    pub script: Vec<(Duration, Act)>,
+    /// How many nodes are replaced.
+    pub replacements: usize,
+    /// Boxes and outcomes that must come, in this order, in every replacement.
+    pub steps: Vec<(FlowBox, Outcome)>,
+    /// After this simulated time the story counts as stuck.
+    pub limit: Duration,
+}
+
+fn app(name: &str, replicas: u32, cpu_millis: u32, memory_mib: u32, max_unavailable: u32) -> App {
+    App { name: name.to_owned(), replicas, cpu_millis, memory_mib, max_unavailable: Some(max_unavailable) }
+}
+
+const fn at(seconds: u64, act: Act) -> (Duration, Act) {
+    (Duration::from_secs(seconds), act)
+}
+
+impl Scenario {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// The story.
+    #[must_use]
+    pub fn plot(self) -> Plot {
+        use Act::{Interrupt, OnDemandHas, Rebalance, SetBudget, SpotHas};
+        use FlowBox as B;
+        use Outcome as O;
+        let replaced = [
+            (B::Success, O::InService),
+            (B::Taint, O::Tainted),
+            (B::Drain, O::Drained),
+            (B::Drain, O::Ended),
+        ];
+        let fell_back = [
+            (B::Wait, O::NoCapacity),
+            (B::Fallback, O::Requested),
+            (B::Fallback, O::InService),
+            (B::Taint, O::Tainted),
+            (B::Drain, O::Drained),
+            (B::Drain, O::Ended),
+            (B::Monitor, O::Monitoring),
+            (B::Health, O::Healthy),
+            (B::Stability, O::Stable),
+            (B::Safety, O::Safe),
+            (B::ScaleDown, O::Drained),
+            (B::ScaleDown, O::ScaledDown),
+        ];
+        let story = |middle: &[(B, O)]| {
+            let mut steps = vec![(B::Notice, O::NoticeReceived), (B::ScaleUp, O::Requested)];
+            steps.extend_from_slice(middle);
+            steps.push((B::CleanUp, O::CleanedUp));
+            steps
+        };
+        let usual = Start {
+            spot_nodes: 3,
+            on_demand_nodes: 0,
+            apps: vec![app("web", 6, 500, 1024, 1), app("api", 4, 750, 2048, 1)],
+            policy: PolicySpec::default(),
+        };
+        let plot = Plot {
+            start: usual.clone(),
+            script: Vec::new(),
+            replacements: 1,
+            steps: story(&replaced),
+            limit: Duration::from_secs(2 * 3600),
+        };
+        match self {
+            Self::Rebalance => Plot { script: vec![at(5, Rebalance(0))], ..plot },
+            Self::DrySpot => Plot {
+                script: vec![
+                    at(5, SpotHas(Capacity::None)),
+                    at(10, Rebalance(0)),
+                    at(240, SpotHas(Capacity::Unlimited)),
+                ],
+                steps: story(&fell_back),
+                ..plot
+            },
+            Self::AllDry => Plot {
+                script: vec![
+                    at(5, SpotHas(Capacity::None)),
+                    at(5, OnDemandHas(Capacity::None)),
+                    at(10, Rebalance(0)),
+                    at(300, SpotHas(Capacity::Unlimited)),
+                ],
+                steps: story(
+                    &[
+                        &[
+                            (B::Wait, O::NoCapacity),
+                            (B::Fallback, O::Requested),
+                            (B::Fallback, O::NoCapacity),
+                            (B::Fallback, O::NodeKept),
+                        ],
+                        &replaced[..],
+                    ]
+                    .concat(),
+                ),
+                ..plot
+            },
+            Self::TwoMinuteNotice => Plot {
+                script: vec![at(5, Interrupt(0))],
+                steps: vec![
+                    (B::Notice, O::NoticeReceived),
+                    (B::ScaleUp, O::Requested),
+                    (B::Taint, O::Tainted),
+                    (B::Drain, O::Drained),
+                    (B::CleanUp, O::CleanedUp),
+                ],
+                ..plot
+            },
+            Self::PdbBlocked => Plot {
+                start: Start {
+                    apps: vec![app("web", 6, 500, 1024, 0), app("api", 4, 750, 2048, 1)],
+                    ..usual
+                },
+                script: vec![at(5, Rebalance(0)), at(180, SetBudget("web", 1))],
+                steps: story(&[
+                    (B::Success, O::InService),
+                    (B::Taint, O::Tainted),
+                    (B::Drain, O::Blocked),
+                    (B::Drain, O::Drained),
+                    (B::Drain, O::Ended),
+                ]),
+                ..plot
+            },
+            Self::BusyCluster => Plot {
+                start: Start {
+                    apps: vec![app("web", 13, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
+                    ..usual
+                },
+                script: vec![
+                    at(5, SpotHas(Capacity::None)),
+                    at(10, Rebalance(0)),
+                    at(240, SpotHas(Capacity::Unlimited)),
+                ],
+                steps: story(&fell_back),
+                ..plot
+            },
+            Self::ThreeFallbacks => Plot {
+                start: Start {
+                    spot_nodes: 4,
+                    apps: vec![app("web", 8, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
+                    ..usual
+                },
+                script: vec![
+                    at(5, SpotHas(Capacity::None)),
+                    at(10, Rebalance(0)),
+                    at(11, Rebalance(1)),
+                    at(12, Rebalance(2)),
+                    at(300, SpotHas(Capacity::Left(1))),
+                    at(900, SpotHas(Capacity::Left(1))),
+                    at(1500, SpotHas(Capacity::Left(1))),
+                ],
+                replacements: 3,
+                steps: story(&fell_back),
+                limit: Duration::from_secs(3 * 3600),
+                ..plot
+            },
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! A world for a story: the simulated cloud, a cluster (simulated, or a real one), and the real product in it.
+
+use crate::actors::supervision::Shutdown;
+use crate::agent;
+use crate::clock::Clock;
+use crate::controller::{CALL_TIMEOUT, Controller, Settings};
+use crate::core::policy::{Policy, PolicySpec};
+use crate::crd::{self, InterruptionNotice, NodeReplacement, SpotPool, SpotPoolSpec};
+use crate::kube::lease::LeaseTimes;
+use crate::sim::cloud::{self, Cloud, GroupSpec, Market};
+use crate::sim::cluster::{self, Cluster};
+use crate::sim::kubelet;
+use crate::sim::nodes::{DEMO_LABEL, KubeNodes, NodeChange};
+use anyhow::Context as _;
+use aws_config::imds;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::wait::{await_condition, conditions};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The pool of every story.
+pub const POOL: &str = "workers";
+/// Its Spot group.
+pub const SPOT: &str = "workers-spot";
+/// Its on-demand group.
+pub const ON_DEMAND: &str = "workers-on-demand";
+/// The key of the taint, as it is configured by default.
+pub const TAINT: &str = crate::config::DEFAULT_TAINT_KEY;
+
+/// An application that runs in the cluster from the start.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// Name of its Deployment, its budget and its label `app`.
+    pub name: String,
+    /// How many pods.
+    pub replicas: u32,
+    /// What a pod requests, thousandths of a core.
+    pub cpu_millis: u32,
+    /// What a pod requests, MiB.
+    pub memory_mib: u32,
+    /// `maxUnavailable` of its PodDisruptionBudget, if it has one.
+    pub max_unavailable: Option<u32>,
+}
+
+/// What a world begins with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Spot nodes.
+    pub spot_nodes: u32,
+    /// On-demand nodes.
+    pub on_demand_nodes: u32,
+    /// Applications.
+    pub apps: Vec<App>,
+    /// Settings of the pool.
+    pub policy: PolicySpec,
+}
+
+/// A world.
+pub struct World {
+    /// Its time.
+    pub clock: Clock,
+    /// Its cloud.
+    pub cloud: Cloud,
+    /// Its cluster, if it is a simulated one.
+    pub cluster: Option<Cluster>,
+    /// A client with all rights.
+    pub client: Client,
+    agents_end: Shutdown,
+}
+
+impl World {
+    /// A world on the simulated cluster, or on the real one that `client` reaches. To be called inside an
+    /// actix system.
+    ///
+    /// # Errors
+    /// When the cluster refuses what the story needs.
+    pub async fn begin(
+        start: &Start,
+        clock: Clock,
+        seed: u64,
+        client: Option<Client>,
+    ) -> anyhow::Result<Self> {
+        let cloud = Cloud::new(clock, seed);
+        for (name, market, desired) in
+            [(SPOT, Market::Spot, start.spot_nodes), (ON_DEMAND, Market::OnDemand, start.on_demand_nodes)]
+        {
+            cloud.add_group(GroupSpec {
+                zones: vec!["us-east-1a".to_owned()],
+                instance_type: "m5.xlarge".to_owned(),
+                min: 0,
+                max: 50,
+                desired,
+                cpu_millis: 4000,
+                memory_bytes: 16 << 30,
+                ..GroupSpec::new(name, market)
+            });
+        }
+        let (cluster, client) = match client {
+            Some(client) => (None, client),
+            None => {
+                let cluster = Cluster::new(clock, seed);
+                let client = cluster.client();
+                actix::spawn(cluster.clone().run());
+                (Some(cluster), client)
+            }
+        };
+        let world = Self { clock, cloud, cluster, client, agents_end: Shutdown::new() };
+        if world.cluster.is_none() {
+            world.define_kinds().await?;
+            actix::spawn(kubelet::run(world.client.clone()));
+        }
+        world.install(start).await?;
+        world.run_nodes();
+        world.settled(start).await;
+        Ok(world)
+    }
+
+    /// Installs the custom resources on a real cluster.
+    async fn define_kinds(&self) -> anyhow::Result<()> {
+        let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        for definition in crd::definitions() {
+            let name = definition.name_any();
+            let apply = PatchParams::apply("spot-guard-demo").force();
+            api.patch(&name, &apply, &Patch::Apply(&definition)).await?;
+            let established = await_condition(api.clone(), &name, conditions::is_crd_established());
+            tokio::time::timeout(Duration::from_secs(30), established)
+                .await
+                .with_context(|| format!("{name} is not established"))??;
+        }
+        Ok(())
+    }
+
+    /// Removes from a real cluster what the world made in it.
+    pub async fn clean_up(&self) {
+        if self.cluster.is_some() {
+            return;
+        }
+        let all = ListParams::default();
+        let now = DeleteParams::default();
+        let own = ListParams::default().labels(DEMO_LABEL);
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), "default");
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), "default");
+        let pools: Api<SpotPool> = Api::all(self.client.clone());
+        let notices: Api<InterruptionNotice> = Api::all(self.client.clone());
+        let records: Api<NodeReplacement> = Api::all(self.client.clone());
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let results = [
+            pools.delete(POOL, &now).await.map(drop),
+            deployments.delete_collection(&now, &own).await.map(drop),
+            budgets.delete_collection(&now, &own).await.map(drop),
+            notices.delete_collection(&now, &all).await.map(drop),
+            records.delete_collection(&now, &all).await.map(drop),
+            nodes.delete_collection(&now, &own).await.map(drop),
+        ];
+        for error in results.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "something of the demo is left in the cluster");
+        }
+    }
+
+    /// Makes the pool and the applications.
+    async fn install(&self, start: &Start) -> anyhow::Result<()> {
+        let spec = SpotPoolSpec {
+            spot_group: SPOT.to_owned(),
+            on_demand_group: ON_DEMAND.to_owned(),
+            policy: start.policy.clone(),
+            ..SpotPoolSpec::default()
+        };
+        let pools: Api<SpotPool> = Api::all(self.client.clone());
+        pools.create(&PostParams::default(), &SpotPool::new(POOL, spec)).await?;
+        for app in &start.apps {
+            self.create("/apis/apps/v1/namespaces/default/deployments", &deployment(app)).await?;
+            if let Some(max_unavailable) = app.max_unavailable {
+                let budget = json!({
+                    "apiVersion": "policy/v1",
+                    "kind": "PodDisruptionBudget",
+                    "metadata": { "name": app.name, "namespace": "default", "labels": { DEMO_LABEL: "true" } },
+                    "spec": { "maxUnavailable": max_unavailable, "selector": { "matchLabels": { "app": app.name } } },
+                });
+                self.create("/apis/policy/v1/namespaces/default/poddisruptionbudgets", &budget).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn create(&self, path: &str, object: &Value) -> anyhow::Result<()> {
+        let request = http::Request::post(path)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(serde_json::to_vec(object)?)?;
+        self.client.request::<Value>(request).await?;
+        Ok(())
+    }
+
+    /// Lets instances become nodes, and runs an agent on each Spot node.
+    fn run_nodes(&self) {
+        let (sender, mut changes) = mpsc::channel::<NodeChange>(4096);
+        let listener = Arc::new(move |change| {
+            if sender.try_send(change).is_err() {
+                tracing::error!("an agent could not be started or stopped: too many nodes changed at once");
+            }
+        });
+        let host = KubeNodes::new(self.client.clone(), listener);
+        actix::spawn(self.cloud.clone().run(Arc::new(host)));
+        let (cloud, cluster, client) = (self.cloud.clone(), self.cluster.clone(), self.client.clone());
+        let (clock, end) = (self.clock, self.agents_end.clone());
+        actix::spawn(async move {
+            let mut agents: BTreeMap<String, Shutdown> = BTreeMap::new();
+            while let Some(change) = changes.recv().await {
+                match change {
+                    NodeChange::Ready { node, instance_id } => {
+                        let spot =
+                            cloud.node_of(&instance_id).is_some_and(|found| found.market == Market::Spot);
+                        if !spot || agents.contains_key(&node) || end.is_triggered() {
+                            continue;
+                        }
+                        let identity = cluster::Identity::service_account("spot-guard", "spot-guard-agent")
+                            .on_node(&node);
+                        let client = cluster
+                            .as_ref()
+                            .map_or_else(|| client.clone(), |cluster| cluster.client_as(identity));
+                        let imds =
+                            imds::Client::builder().configure(&cloud.imds_provider(&instance_id, None));
+                        let poll = Duration::from_secs(2);
+                        let running = agent::start(node.clone(), client, imds, clock, poll);
+                        agents.insert(node, running.shutdown);
+                    }
+                    NodeChange::Stopped { node } => {
+                        if let Some(stop) = agents.remove(&node) {
+                            stop.trigger();
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Waits until all nodes are Ready and all pods run; the real cluster may take its time.
+    async fn settled(&self, start: &Start) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let wanted_nodes = (start.spot_nodes + start.on_demand_nodes) as usize;
+        let wanted_pods: u32 = start.apps.iter().map(|app| app.replicas).sum();
+        for _ in 0..600 {
+            let found = nodes.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+            let ready = found.iter().filter(|node| self.owns(node) && is_ready(node)).count();
+            let running = self.pods().await.iter().filter(|pod| pod_is_ready(pod)).count();
+            if ready >= wanted_nodes && running >= wanted_pods as usize {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    fn owns(&self, node: &Node) -> bool {
+        let provider_id = node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).unwrap_or_default();
+        provider_id.rsplit('/').next().is_some_and(|instance| self.cloud.node_of(instance).is_some())
+    }
+
+    /// The pods of the applications.
+    pub async fn pods(&self) -> Vec<Pod> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), "default");
+        let own = ListParams::default().labels(DEMO_LABEL);
+        pods.list(&own).await.map(|list| list.items).unwrap_or_default()
+    }
+
+    /// Starts a controller; `end` ends it gracefully.
+    pub fn start_controller(&self, identity: &str, gates: Gates, end: &Shutdown) -> ControllerHandle {
+        let client = match (&self.cluster, gates.kube) {
+            (Some(cluster), Some(gate)) => cluster.client_with(gate),
+            (Some(cluster), None) => cluster.client(),
+            (None, _) => self.client.clone(),
+        };
+        let controller =
+            Controller::new(settings(identity), client, &self.cloud.sdk_config(gates.aws), self.clock);
+        let handle = ControllerHandle {
+            view: controller.view.clone(),
+            metrics: controller.metrics.clone(),
+            readiness: controller.readiness.clone(),
+            leading: controller.leading(),
+        };
+        actix::spawn(controller.run(end.clone()));
+        handle
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.agents_end.trigger();
+    }
+}
+
+/// Where faults can be put between a controller and its world.
+#[derive(Clone, Default)]
+pub struct Gates {
+    /// On the way to the Kubernetes API.
+    pub kube: Option<Arc<dyn cluster::Gate>>,
+    /// On the way to the Auto Scaling API.
+    pub aws: Option<Arc<dyn cloud::Gate>>,
+}
+
+/// What a running controller shows.
+pub struct ControllerHandle {
+    /// Its view of the cluster.
+    pub view: crate::kube::view::View,
+    /// What it counts.
+    pub metrics: Arc<crate::telemetry::metrics::Metrics>,
+    /// What works in it.
+    pub readiness: crate::telemetry::readiness::Readiness,
+    /// Whether it leads.
+    pub leading: tokio::sync::watch::Receiver<bool>,
+}
+
+fn settings(identity: &str) -> Settings {
+    Settings {
+        namespace: "default".to_owned(),
+        lease: "spot-guard".to_owned(),
+        identity: identity.to_owned(),
+        times: LeaseTimes {
+            duration: Duration::from_secs(15),
+            renew: Duration::from_secs(5),
+            call_timeout: CALL_TIMEOUT,
+        },
+        taint_key: TAINT.to_owned(),
+        defaults: Policy::default(),
+    }
+}
+
+fn deployment(app: &App) -> Value {
+    let requests =
+        json!({ "cpu": format!("{}m", app.cpu_millis), "memory": format!("{}Mi", app.memory_mib) });
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": { "name": app.name, "namespace": "default", "labels": { DEMO_LABEL: "true" } },
+        "spec": {
+            "replicas": app.replicas,
+            "selector": { "matchLabels": { "app": app.name } },
+            "template": {
+                "metadata": { "labels": { "app": app.name, DEMO_LABEL: "true" } },
+                "spec": {
+                    "terminationGracePeriodSeconds": 30,
+                    "nodeSelector": { DEMO_LABEL: "true" },
+                    "containers": [{ "name": "main", "image": "registry.invalid/app:1", "resources": { "requests": requests } }],
+                },
+            },
+        },
+    })
+}
+
+pub(super) fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|found| found.type_ == "Ready" && found.status == "True"))
+}
+
+/// Whether a pod runs and is ready.
+#[must_use]
+pub fn pod_is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|found| found.type_ == "Ready" && found.status == "True"))
+}

@@ -1,0 +1,383 @@
+//! What is counted and measured, served at `/metrics` as OpenMetrics text.
+//!
+//! Labels come from enums and from the names of pools, so the number of series is bounded; nodes, instances
+//! and stories are told by the API and by traces. What the stored objects say is not counted a second time:
+//! those gauges are computed at each scrape.
+
+use crate::core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
+use crate::crd::{NodeReplacement, SpotPool};
+use kube::ResourceExt;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{
+    EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use serde::Serialize;
+use std::borrow::Borrow;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A call to the Auto Scaling API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum AwsOperation {
+    /// Reads groups and their instances.
+    DescribeAutoScalingGroups,
+    /// Reads scaling activities.
+    DescribeScalingActivities,
+    /// Sets the desired capacity.
+    SetDesiredCapacity,
+    /// Ends one instance.
+    TerminateInstanceInAutoScalingGroup,
+    /// Launches instances at once.
+    LaunchInstances,
+}
+
+/// How a call to the Auto Scaling API ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum AwsResult {
+    /// It was accepted.
+    Ok,
+    /// AWS asked to slow down.
+    Throttled,
+    /// AWS refused it, for any other reason.
+    Refused,
+    /// No answer within the time limit.
+    TimedOut,
+    /// No usable answer: connection, credentials, an answer that cannot be read.
+    Failed,
+}
+
+/// What the Kubernetes API answered to an eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum EvictionAnswer {
+    /// The pod goes.
+    Accepted,
+    /// A PodDisruptionBudget has no room.
+    Budget,
+    /// The API server asked to slow down.
+    Throttled,
+    /// The pod is not there any more, or another one has its name.
+    Gone,
+    /// Anything else.
+    Failed,
+}
+
+/// An actor, as in the map of the architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ActorName {
+    /// Boxes 1 and 12.
+    ImdsPoller,
+    /// Boxes 2, 3 and 3.2.
+    AsgScaler,
+    /// Boxes 6 and 11.
+    FallbackTracker,
+    /// Boxes 6 to 9.
+    HealthMonitor,
+    /// Boxes 4, 5 and 10.
+    Drainer,
+    /// Box 11.
+    Janitor,
+}
+
+/// Why an actor was started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum RestartCause {
+    /// A handler or a future of it panicked.
+    Panic,
+    /// It stopped by itself.
+    Stopped,
+}
+
+/// A value of the records as a label, in the same word as the API and `kubectl` show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Word<T>(T);
+
+impl<T: Serialize> EncodeLabelValue for Word<T> {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let value = serde_json::to_value(&self.0).map_err(|_| std::fmt::Error)?;
+        encoder.write_str(value.as_str().ok_or(std::fmt::Error)?)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: Word<NoticeKind>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BoxLabels {
+    r#box: Word<FlowBox>,
+    outcome: Word<Outcome>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AwsLabels {
+    operation: AwsOperation,
+    result: AwsResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: AwsOperation,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnswerLabels {
+    answer: EvictionAnswer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RestartLabels {
+    actor: ActorName,
+    cause: RestartCause,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    phase: Word<Phase>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupLabels {
+    pool: String,
+    group: Word<GroupKind>,
+}
+
+/// Seconds; from a fast answer to a call that ran into its time limit.
+const CALL_BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
+/// Seconds; a notice with a deadline leaves two minutes.
+const REQUEST_BUCKETS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    replacements_started: Family<KindLabels, Counter>,
+    fallbacks: Counter,
+    returns: Counter,
+    box_transitions: Family<BoxLabels, Counter>,
+    notice_to_request: Histogram,
+    aws_calls: Family<AwsLabels, Counter>,
+    aws_call_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
+    evictions: Family<AnswerLabels, Counter>,
+    actor_restarts: Family<RestartLabels, Counter>,
+    leader: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let metrics = Self {
+            registry: Registry::with_prefix("spot_guard"),
+            replacements_started: Family::default(),
+            fallbacks: Counter::default(),
+            returns: Counter::default(),
+            box_transitions: Family::default(),
+            notice_to_request: Histogram::new(REQUEST_BUCKETS),
+            aws_calls: Family::default(),
+            aws_call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
+            evictions: Family::default(),
+            actor_restarts: Family::default(),
+            leader: Gauge::default(),
+        };
+        // A counter that appears with its first event hides that event from rate().
+        for kind in [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption, NoticeKind::Manual] {
+            drop(metrics.replacements_started.get_or_create(&KindLabels { kind: Word(kind) }));
+        }
+        metrics.registered()
+    }
+
+    /// The encoder appends the unit and `_total` to these names, and a full stop to these texts.
+    fn registered(mut self) -> Self {
+        let registry = &mut self.registry;
+        registry.register(
+            "build",
+            "The version that runs",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        registry.register("leader", "1 while this process holds the lease, else 0", self.leader.clone());
+        registry.register(
+            "replacements_started",
+            "Replacements begun, by the kind of their first notice",
+            self.replacements_started.clone(),
+        );
+        registry.register(
+            "fallbacks",
+            "Replacements whose capacity came from on-demand (box 3.2)",
+            self.fallbacks.clone(),
+        );
+        registry.register(
+            "returns",
+            "Fallbacks that went back to Spot: the on-demand group shrank (box 10)",
+            self.returns.clone(),
+        );
+        registry.register(
+            "box_transitions",
+            "Steps of the flow, by box and by what came of them",
+            self.box_transitions.clone(),
+        );
+        registry.register_with_unit(
+            "notice_to_request",
+            "From the stored notice to the first written request for capacity",
+            Unit::Seconds,
+            self.notice_to_request.clone(),
+        );
+        registry.register("aws_calls", "Calls to the Auto Scaling API", self.aws_calls.clone());
+        registry.register_with_unit(
+            "aws_call",
+            "How long calls to the Auto Scaling API took",
+            Unit::Seconds,
+            self.aws_call_seconds.clone(),
+        );
+        registry.register("evictions", "Evictions asked for, by the answer", self.evictions.clone());
+        registry.register(
+            "actor_restarts",
+            "Actors started anew by their supervisor, by cause",
+            self.actor_restarts.clone(),
+        );
+        self
+    }
+
+    /// Counts what a stored change of a record means: its new steps, a story begun, a fallback, a return.
+    ///
+    /// To be called once per change that was stored; `before` is `None` for a fresh record.
+    pub fn record_stored(&self, before: Option<&ReplacementStatus>, after: &ReplacementStatus) {
+        let steps_before = before.map_or(&[][..], |before| &before.steps);
+        let new_steps = after.steps.iter().rev().take_while(|step| !steps_before.contains(step));
+        for step in new_steps {
+            let labels = BoxLabels { r#box: Word(step.flow_box), outcome: Word(step.outcome) };
+            self.box_transitions.get_or_create(&labels).inc();
+            if step.outcome == Outcome::ScaledDown {
+                self.returns.inc();
+            }
+        }
+        if before.is_none()
+            && let Some(kind) = after.notice
+        {
+            self.replacements_started.get_or_create(&KindLabels { kind: Word(kind) }).inc();
+        }
+        if after.fallback && !before.is_some_and(|before| before.fallback) {
+            self.fallbacks.inc();
+        }
+        if before.is_none_or(|before| before.spot_asked_at.is_none())
+            && let (Some(asked), Some(started)) = (after.spot_asked_at, after.started_at)
+        {
+            self.notice_to_request.observe(crate::clock::since(started, asked).as_secs_f64());
+        }
+    }
+
+    /// Counts a call to the Auto Scaling API that took `took`.
+    pub fn aws_call(&self, operation: AwsOperation, result: AwsResult, took: Duration) {
+        self.aws_calls.get_or_create(&AwsLabels { operation, result }).inc();
+        self.aws_call_seconds.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
+    }
+
+    /// Counts an eviction.
+    pub fn eviction(&self, answer: EvictionAnswer) {
+        self.evictions.get_or_create(&AnswerLabels { answer }).inc();
+    }
+
+    /// Counts a restart of an actor.
+    pub fn actor_restarted(&self, actor: ActorName, cause: RestartCause) {
+        self.actor_restarts.get_or_create(&RestartLabels { actor, cause }).inc();
+    }
+
+    /// Everything as OpenMetrics text, with the gauges that follow from the stored objects.
+    ///
+    /// # Errors
+    /// Never for a `String`; the encoder's signature allows it.
+    pub fn encode(
+        &self,
+        is_leader: bool,
+        replacements: &[impl Borrow<NodeReplacement>],
+        pools: &[impl Borrow<SpotPool>],
+    ) -> Result<String, std::fmt::Error> {
+        self.leader.set(i64::from(is_leader));
+        let mut text = String::with_capacity(8 * 1024);
+        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &stored_gauges(replacements, pools))?;
+        encode_eof(&mut text)?;
+        Ok(text)
+    }
+}
+
+/// The gauges of the stored objects, built anew so that a deleted pool leaves no series behind.
+fn stored_gauges(replacements: &[impl Borrow<NodeReplacement>], pools: &[impl Borrow<SpotPool>]) -> Registry {
+    let mut registry = Registry::with_prefix("spot_guard");
+    let phases = [
+        Phase::Received,
+        Phase::ScalingUp,
+        Phase::FallingBack,
+        Phase::BackingOff,
+        Phase::Draining,
+        Phase::Ending,
+        Phase::OnFallback,
+        Phase::Returning,
+        Phase::ScalingDown,
+        Phase::Completed,
+        Phase::Cancelled,
+    ];
+    let phase_of = |replacement: &NodeReplacement| {
+        replacement.status.as_ref().map_or_else(Phase::default, |status| status.phase)
+    };
+    let by_phase = phases.map(|phase| {
+        let count = replacements.iter().filter(|held| phase_of((*held).borrow()) == phase).count();
+        (PhaseLabels { phase: Word(phase) }, i64::try_from(count).unwrap_or(i64::MAX))
+    });
+    registry.register("replacements", "Stored replacements, by phase", Gauges(by_phase.to_vec()));
+    let mut desired = Vec::new();
+    let mut in_service = Vec::new();
+    for pool in pools {
+        let pool: &SpotPool = pool.borrow();
+        let Some(status) = &pool.status else { continue };
+        for (group, counts) in [(GroupKind::Spot, &status.spot), (GroupKind::OnDemand, &status.on_demand)] {
+            let Some(counts) = counts else { continue };
+            let labels = GroupLabels { pool: pool.name_any(), group: Word(group) };
+            desired.push((labels.clone(), i64::from(counts.desired)));
+            in_service.push((labels, i64::from(counts.in_service)));
+        }
+    }
+    registry.register("pool_desired", "Desired capacity of a group, in instances", Gauges(desired));
+    registry.register("pool_in_service", "Instances in service of a group", Gauges(in_service));
+    registry
+}
+
+/// Gauges whose values are known when they are made.
+#[derive(Debug)]
+struct Gauges<L>(Vec<(L, i64)>);
+
+impl<L: EncodeLabelSet> EncodeMetric for Gauges<L> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|(labels, value)| {
+            let gauge = ConstGauge::new(*value);
+            gauge.encode(encoder.encode_family(labels)?)
+        })
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+use super::*;
+use crate::core::record::StepRecord;
+use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
+use jiff::Timestamp;
+
+const NONE: &[NodeReplacement] = &[];
+const NO_POOLS: &[SpotPool] = &[];
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn step(second: i64, flow_box: FlowBox, outcome: Outcome) -> StepRecord {
+    StepRecord { flow_box, at: at(second), outcome, node: "n".to_owned(), message: String::new() }
+}
+
+fn text(metrics: &Metrics) -> String {
+    metrics.encode(false, NONE, NO_POOLS).unwrap()
+}
+
+#[track_caller]
+fn assert_line(text: &str, line: &str) {
+    assert!(text.lines().any(|held| held == line), "no line {line:?} in\n{text}");
+}
+
+fn replacement(name: &str, phase: Phase) -> NodeReplacement {
+    let spec = NodeReplacementSpec {
+        pool: Some("web".to_owned()),
+        node_name: format!("node-{name}"),
+        instance_id: name.to_owned(),
+    };
+    let mut replacement = NodeReplacement::new(name, spec);
+    replacement.status = Some(ReplacementStatus { phase, ..ReplacementStatus::default() });
+    replacement
+}
+
+#[test]
+fn a_stored_change_counts_its_new_steps_once() {
+    let metrics = Metrics::new();
+    let opened = ReplacementStatus {
+        notice: Some(NoticeKind::SpotInterruption),
+        started_at: Some(at(0)),
+        steps: vec![step(0, FlowBox::Notice, Outcome::NoticeReceived)],
+        ..ReplacementStatus::default()
+    };
+    metrics.record_stored(None, &opened);
+    let mut asked = opened.clone();
+    asked.spot_asked_at = Some(at(1));
+    asked.steps.push(step(1, FlowBox::ScaleUp, Outcome::Requested));
+    metrics.record_stored(Some(&opened), &asked);
+    metrics.record_stored(Some(&asked), &asked);
+    let text = text(&metrics);
+    assert_line(&text, r#"spot_guard_replacements_started_total{kind="SpotInterruption"} 1"#);
+    assert_line(&text, r#"spot_guard_replacements_started_total{kind="Manual"} 0"#);
+    assert_line(&text, r#"spot_guard_box_transitions_total{box="1",outcome="NoticeReceived"} 1"#);
+    assert_line(&text, r#"spot_guard_box_transitions_total{box="2",outcome="Requested"} 1"#);
+    assert_line(&text, "spot_guard_notice_to_request_seconds_count 1");
+    assert_line(&text, "spot_guard_notice_to_request_seconds_sum 1.0");
+    assert_line(&text, "# UNIT spot_guard_notice_to_request_seconds seconds");
+}
+
+#[test]
+fn a_fallback_and_its_return_are_counted() {
+    let metrics = Metrics::new();
+    let waiting = ReplacementStatus::default();
+    let fallen = ReplacementStatus { fallback: true, ..ReplacementStatus::default() };
+    metrics.record_stored(Some(&waiting), &fallen);
+    metrics.record_stored(Some(&fallen), &fallen);
+    let back = ReplacementStatus {
+        steps: vec![step(9, FlowBox::ScaleDown, Outcome::ScaledDown)],
+        ..ReplacementStatus::default()
+    };
+    metrics.record_stored(Some(&fallen), &back);
+    let text = text(&metrics);
+    assert_line(&text, "spot_guard_fallbacks_total 1");
+    assert_line(&text, "spot_guard_returns_total 1");
+}
+
+#[test]
+fn calls_evictions_and_restarts_carry_their_labels() {
+    let metrics = Metrics::new();
+    metrics.aws_call(AwsOperation::SetDesiredCapacity, AwsResult::Throttled, Duration::from_millis(20));
+    metrics.eviction(EvictionAnswer::Budget);
+    metrics.actor_restarted(ActorName::Drainer, RestartCause::Panic);
+    let text = text(&metrics);
+    assert_line(&text, r#"spot_guard_aws_calls_total{operation="SetDesiredCapacity",result="Throttled"} 1"#);
+    assert_line(&text, r#"spot_guard_aws_call_seconds_bucket{le="0.025",operation="SetDesiredCapacity"} 1"#);
+    assert_line(&text, r#"spot_guard_evictions_total{answer="Budget"} 1"#);
+    assert_line(&text, r#"spot_guard_actor_restarts_total{actor="Drainer",cause="Panic"} 1"#);
+}
+
+#[test]
+fn gauges_follow_the_stored_objects_and_go_with_them() {
+    let metrics = Metrics::new();
+    let mut pool = SpotPool::new("web", serde_json::from_str(POOL_SPEC).unwrap());
+    let spot = GroupStatus { desired: 4, in_service: 3, ..GroupStatus::default() };
+    pool.status = Some(SpotPoolStatus { spot: Some(spot), ..SpotPoolStatus::default() });
+    let held = [replacement("i-1", Phase::OnFallback), replacement("i-2", Phase::OnFallback)];
+    let full = metrics.encode(true, &held, &[pool]).unwrap();
+    assert_line(&full, r#"spot_guard_replacements{phase="OnFallback"} 2"#);
+    assert_line(&full, r#"spot_guard_replacements{phase="Draining"} 0"#);
+    assert_line(&full, r#"spot_guard_pool_desired{pool="web",group="Spot"} 4"#);
+    assert_line(&full, r#"spot_guard_pool_in_service{pool="web",group="Spot"} 3"#);
+    assert_line(&full, "spot_guard_leader 1");
+    let empty = text(&metrics);
+    assert!(!empty.contains("pool=") && empty.ends_with("# EOF\n"), "{empty}");
+    assert_line(&empty, r#"spot_guard_replacements{phase="OnFallback"} 0"#);
+}
+
+const POOL_SPEC: &str = r#"{"spotGroup": "web-spot", "onDemandGroup": "web-od"}"#;
+
+#[test]
+fn every_metric_says_what_it_is() {
+    let metrics = Metrics::new();
+    metrics.aws_call(AwsOperation::LaunchInstances, AwsResult::Ok, Duration::ZERO);
+    let text = text(&metrics);
+    let types = text.lines().filter(|line| line.starts_with("# TYPE"));
+    for line in types {
+        let name = line.split(' ').nth(2).unwrap();
+        assert!(name.starts_with("spot_guard_"), "{line}");
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+    }
+}

@@ -1,0 +1,5 @@
+//! What the process tells about itself: readiness, metrics, traces.
+
+pub mod metrics;
+pub mod readiness;
+pub mod tracing;

@@ -1,0 +1,306 @@
+//! Logs, and the trace of each story: one span per box, with the trace id that began at the notice.
+//!
+//! Logs go to standard error. Spans are exported by OTLP if, and only if, the standard OTEL_ variables name
+//! an endpoint.
+
+use crate::core::record::FlowBox;
+use opentelemetry::Context;
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry_otlp::{Protocol, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use tracing::level_filters::LevelFilter;
+use tracing::{Span, field, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// The variable that chooses the form of the logs: `text` or `json`.
+pub const LOG_FORMAT_VARIABLE: &str = "SPOT_GUARD_LOG_FORMAT";
+
+/// The form of the logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people; coloured on a terminal only.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = TelemetryError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(TelemetryError::LogFormat(other.to_owned())),
+        }
+    }
+}
+
+/// Why logs and traces could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// An unknown form of the logs.
+    #[error("{LOG_FORMAT_VARIABLE}: {0:?} is neither \"text\" nor \"json\"")]
+    LogFormat(String),
+    /// The filter cannot be read.
+    #[error("RUST_LOG: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Logs were set up before.
+    #[error("logs are set up already: {0}")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Sends what is left of the traces when it is dropped: to be held until the process ends.
+#[derive(Debug, Default)]
+#[must_use = "traces end when this is dropped"]
+pub struct TelemetryGuard {
+    provider: Option<SdkTracerProvider>,
+}
+
+impl Drop for TelemetryGuard {
+    fn drop(&mut self) {
+        if let Some(provider) = &self.provider
+            && let Err(error) = provider.shutdown()
+        {
+            tracing::warn!(%error, "the last spans were not sent");
+        }
+    }
+}
+
+/// Sets up logs and traces of the process. `format` wins over the variable [`LOG_FORMAT_VARIABLE`];
+/// `RUST_LOG` filters the logs, `info` unless it is set.
+///
+/// An exporter that cannot be built is logged and left out: nodes are looked after without traces, too.
+///
+/// # Errors
+/// If a variable cannot be read, or logs are set up already.
+pub fn init(format: Option<LogFormat>) -> Result<TelemetryGuard, TelemetryError> {
+    let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let format = match (format, lookup(LOG_FORMAT_VARIABLE)) {
+        (Some(format), _) => format,
+        (None, Some(text)) => text.parse()?,
+        (None, None) => LogFormat::Text,
+    };
+    let filter = EnvFilter::try_new(lookup("RUST_LOG").unwrap_or_else(|| "info".to_owned()))?;
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = match format {
+        LogFormat::Json => log.json().with_span_list(false).flatten_event(true).boxed(),
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).boxed(),
+    };
+    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+    let (provider, failure) = match export_wanted(lookup).then(|| exporter(lookup)) {
+        Some(Ok(provider)) => (Some(provider), None),
+        Some(Err(error)) => (None, Some(error)),
+        None => (None, None),
+    };
+    let export = provider.as_ref().map(|provider| {
+        // Only our own spans: those of the exporter's HTTP client would be exported in turn, without end.
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer(env!("CARGO_PKG_NAME")))
+            .with_filter(Targets::new().with_target("spot_guard", LevelFilter::INFO))
+    });
+    tracing_subscriber::registry().with(log.with_filter(filter)).with(export).try_init()?;
+    if let Some(error) = failure {
+        tracing::warn!(%error, "traces are not exported");
+    }
+    Ok(TelemetryGuard { provider })
+}
+
+/// Whether the standard variables ask for traces.
+fn export_wanted(lookup: impl Fn(&str) -> Option<String>) -> bool {
+    let says = |name, word: &str| lookup(name).is_some_and(|value| value.eq_ignore_ascii_case(word));
+    !says("OTEL_SDK_DISABLED", "true")
+        && !says("OTEL_TRACES_EXPORTER", "none")
+        && ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
+            .into_iter()
+            .any(|name| lookup(name).is_some())
+}
+
+fn exporter(
+    lookup: impl Fn(&str) -> Option<String>,
+) -> Result<SdkTracerProvider, opentelemetry_otlp::ExporterBuildError> {
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .build()?;
+    let resource = Resource::builder();
+    // The builder has read OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES already.
+    let named = lookup("OTEL_SERVICE_NAME").is_some()
+        || lookup("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|value| value.contains("service.name="));
+    let resource = if named { resource } else { resource.with_service_name("spot-guard") };
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
+}
+
+/// The span of one box in the flow of one replacement.
+///
+/// `traceparent` is the W3C trace context of the notice: the span joins its trace. One that cannot be read
+/// is ignored, and the span begins a trace of its own if spans are exported.
+#[must_use]
+pub fn box_span(
+    flow_box: FlowBox,
+    replacement: &str,
+    node: &str,
+    pool: Option<&str>,
+    traceparent: Option<&str>,
+) -> Span {
+    // A span's name is a part of its call site: one for each box.
+    macro_rules! named {
+        ($name:literal) => {
+            info_span!($name, "box" = flow_box.number(), replacement, node, pool, trace_id = field::Empty)
+        };
+    }
+    let span = match flow_box {
+        FlowBox::Notice => named!("box 1 notice"),
+        FlowBox::ScaleUp => named!("box 2 scale up"),
+        FlowBox::Wait => named!("box 3 wait"),
+        FlowBox::Success => named!("box 3.1 success"),
+        FlowBox::Fallback => named!("box 3.2 fallback"),
+        FlowBox::Taint => named!("box 4 taint"),
+        FlowBox::Drain => named!("box 5 drain"),
+        FlowBox::Monitor => named!("box 6 monitor"),
+        FlowBox::Health => named!("box 7 health"),
+        FlowBox::Stability => named!("box 8 stability"),
+        FlowBox::Safety => named!("box 9 safety"),
+        FlowBox::ScaleDown => named!("box 10 scale down"),
+        FlowBox::CleanUp => named!("box 11 clean up"),
+    };
+    let parent = traceparent.map(parent_of).unwrap_or_default();
+    let parent_span = parent.span().span_context().clone();
+    if parent_span.is_valid() {
+        span.record("trace_id", field::display(parent_span.trace_id()));
+        // Without an exporter there is no layer to tell; the id in the logs is enough then.
+        let _ = span.set_parent(parent);
+    } else {
+        let own = span.context().span().span_context().trace_id();
+        if own != opentelemetry::TraceId::INVALID {
+            span.record("trace_id", field::display(own));
+        }
+    }
+    span
+}
+
+/// The W3C trace context of a span, to be stored with a notice; to be asked for once per span.
+///
+/// Without an exporter in this process the ids are made up, marked as sampled: whoever reads the notice can
+/// still tell its story as one trace.
+#[must_use]
+pub fn traceparent_of(span: &Span) -> String {
+    let mut carrier = HashMap::new();
+    TraceContextPropagator::new().inject_context(&span.context(), &mut carrier);
+    carrier.remove("traceparent").unwrap_or_else(|| {
+        // Ids of zero are invalid.
+        let trace_id = format!("{:032x}", fastrand::u128(1..));
+        span.record("trace_id", trace_id.as_str());
+        format!("00-{trace_id}-{:016x}-01", fastrand::u64(1..))
+    })
+}
+
+/// The trace id of a W3C trace context, if it is a valid one.
+#[must_use]
+pub fn trace_id_of(traceparent: &str) -> Option<String> {
+    let parent = parent_of(traceparent).span().span_context().clone();
+    parent.is_valid().then(|| parent.trace_id().to_string())
+}
+
+fn parent_of(traceparent: &str) -> Context {
+    let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+    // Extracted into an empty context: an invalid text must not fall back to the span that happens to be open.
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+    use std::sync::{Arc, Mutex};
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[derive(Clone, Debug, Default)]
+    struct Collected(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Collected {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().unwrap().extend(batch);
+            Ok(())
+        }
+    }
+
+    fn env(pairs: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> {
+        |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    #[test]
+    fn spans_are_exported_if_and_only_if_the_variables_say_so() {
+        const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+        assert!(!export_wanted(env(&[])));
+        assert!(export_wanted(env(&[ENDPOINT])));
+        assert!(export_wanted(env(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4318")])));
+        assert!(!export_wanted(env(&[ENDPOINT, ("OTEL_SDK_DISABLED", "TRUE")])));
+        assert!(export_wanted(env(&[ENDPOINT, ("OTEL_SDK_DISABLED", "false")])));
+        assert!(!export_wanted(env(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")])));
+    }
+
+    #[test]
+    fn an_unknown_log_format_is_named() {
+        let error = "yaml".parse::<LogFormat>().unwrap_err();
+        assert_eq!(error.to_string(), r#"SPOT_GUARD_LOG_FORMAT: "yaml" is neither "text" nor "json""#);
+    }
+
+    #[test]
+    fn a_box_joins_the_trace_of_its_notice() {
+        let exporter = Collected::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            box_span(FlowBox::Fallback, "i-1", "node-1", Some("web"), Some(PARENT)).in_scope(|| {});
+            box_span(FlowBox::Drain, "i-1", "node-1", None, Some("garbage")).in_scope(|| {});
+        });
+        let spans = exporter.0.lock().unwrap();
+        assert_eq!(spans[0].name, "box 3.2 fallback");
+        assert_eq!(spans[0].span_context.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(spans[0].parent_span_id.to_string(), "b7ad6b7169203331");
+        let value = |key: &str| {
+            let held = spans[0].attributes.iter().find(|held| held.key.as_str() == key);
+            held.map(|held| held.value.to_string())
+        };
+        assert_eq!(value("box").as_deref(), Some("3.2"));
+        assert_eq!(value("pool").as_deref(), Some("web"));
+        assert_eq!(value("trace_id").as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_ne!(spans[1].span_context.trace_id(), spans[0].span_context.trace_id());
+    }
+
+    #[test]
+    fn a_trace_begins_with_or_without_an_exporter() {
+        let made_up = traceparent_of(&Span::none());
+        assert!(trace_id_of(&made_up).is_some(), "{made_up}");
+        assert_ne!(made_up, traceparent_of(&Span::none()));
+
+        let provider = SdkTracerProvider::builder().build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let span = box_span(FlowBox::Notice, "i-1", "node-1", None, None);
+            let own = span.context().span().span_context().trace_id().to_string();
+            assert_eq!(trace_id_of(&traceparent_of(&span)), Some(own));
+        });
+    }
+
+    #[test]
+    fn what_is_no_trace_context_has_no_trace_id() {
+        for text in ["", "garbage", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+            assert_eq!(trace_id_of(text), None, "{text}");
+        }
+        assert_eq!(trace_id_of(PARENT).as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
+    }
+}

@@ -1,0 +1,199 @@
+//! Child processes that never outlive the test.
+
+use anyhow::{Context, Result, bail};
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::{io, thread};
+use tempfile::TempDir;
+
+/// Everything listens here: nothing of a testbed can be reached from outside the machine.
+pub const LOOPBACK: &str = "127.0.0.1";
+
+/// A running component, which ends with this value.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` as `name`; what it prints is added to `<dir>/<name>.log`.
+    ///
+    /// It sees none of the caller's environment (proxies, a kubeconfig, Go or AWS settings), and `dir` is
+    /// its home, so that no configuration of the user is read.
+    pub fn start(name: &str, mut command: Command, dir: &Path) -> Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        let stderr = file.try_clone().context("cannot share the log file")?;
+        command
+            .env_clear()
+            .env("HOME", dir)
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(stderr);
+        let child = spawn(command).with_context(|| format!("cannot start {name}"))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
+    /// An error with the end of its log if the process is no longer there.
+    pub fn check_alive(&mut self) -> Result<()> {
+        let ended: Option<ExitStatus> = self.child.try_wait().context("cannot ask for the process")?;
+        if let Some(status) = ended {
+            bail!(
+                "{} ended with {status}; the end of {}:\n{}",
+                self.name,
+                self.log.display(),
+                self.log_tail()
+            );
+        }
+        Ok(())
+    }
+
+    /// The last lines that the process printed.
+    fn log_tail(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    /// Kills and waits: afterwards its port is free and nothing writes into its folder any more.
+    fn drop(&mut self) {
+        // An error says that it has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder that goes with this value; after a panic it stays, for the logs in it.
+pub struct Folder(TempDir);
+
+impl Folder {
+    /// A new one in the target folder, whose name begins with `name`.
+    pub fn create(name: &str) -> Result<Self> {
+        let folder =
+            tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        Ok(Self(folder.context("cannot create a folder")?))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.disable_cleanup(true);
+            // etcd's data is large, and nobody reads it.
+            let _ = fs::remove_dir_all(self.path().join("etcd"));
+            println!("the logs are in {}", self.path().display());
+        }
+    }
+}
+
+/// Starts a process that the kernel kills when this one ends, however it ends.
+///
+/// The kernel's promise is about the *thread* that started the child, and test and runtime threads come
+/// and go. So one thread that lasts as long as the process starts them all.
+fn spawn(command: Command) -> io::Result<Child> {
+    type Order = (Command, mpsc::Sender<io::Result<Child>>);
+    static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, orders) = mpsc::channel::<Order>();
+        thread::spawn(move || {
+            for (mut command, answer) in orders {
+                die_with_parent(&mut command);
+                // Nobody waits for the answer only if the test has just died: then the child goes too.
+                let _ = answer.send(command.spawn());
+            }
+        });
+        sender
+    });
+    let (answer, child) = mpsc::channel();
+    spawner.send((command, answer)).map_err(|_| io::Error::other("the spawning thread has ended"))?;
+    child.recv().map_err(|_| io::Error::other("the spawning thread has ended"))?
+}
+
+#[cfg(target_os = "linux")]
+fn die_with_parent(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+
+    let parent = std::process::id();
+    // SAFETY: between fork and exec only calls that are safe in a signal handler are allowed; prctl and
+    // getppid are, and the closure neither allocates nor locks.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have ended before the line above took effect.
+            if u32::try_from(libc::getppid()).is_ok_and(|id| id == parent) {
+                Ok(())
+            } else {
+                Err(io::Error::from_raw_os_error(libc::ESRCH))
+            }
+        });
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent(_: &mut Command) {}
+
+/// `<name>=<path>`, for paths of any bytes.
+pub fn flag(name: &str, path: impl AsRef<Path>) -> OsString {
+    let mut flag = OsString::from(name);
+    flag.push("=");
+    flag.push(path.as_ref());
+    flag
+}
+
+/// A port that nobody listens on, never given out twice by this process.
+///
+/// It lies below the range from which the kernel takes the ports of outgoing connections: one of those
+/// could otherwise take it before its component listens.
+pub fn free_port() -> u16 {
+    static GIVEN_OUT: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let mut given_out = GIVEN_OUT.lock().unwrap_or_else(PoisonError::into_inner);
+    let given_out = given_out.get_or_insert_default();
+    for _ in 0..1000 {
+        let port = fastrand::u16(10_000..32_000);
+        if TcpListener::bind((LOOPBACK, port)).is_ok() && given_out.insert(port) {
+            return port;
+        }
+    }
+    panic!("no free port between 10000 and 32000 in 1000 tries");
+}
+
+/// The folder with the binaries of the testbed: `SPOT_GUARD_TESTBED`, or what `testbed/build` answers,
+/// which builds them if need be (the first time takes minutes).
+pub fn binaries() -> &'static Path {
+    static BINARIES: OnceLock<PathBuf> = OnceLock::new();
+    BINARIES.get_or_init(|| {
+        if let Some(folder) = std::env::var_os("SPOT_GUARD_TESTBED") {
+            return PathBuf::from(folder);
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("testbed/build");
+        let output = Command::new(&script)
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()));
+        assert!(output.status.success(), "{} failed: {}", script.display(), output.status);
+        let stdout = String::from_utf8(output.stdout).expect("testbed/build prints a path");
+        PathBuf::from(stdout.lines().last().expect("testbed/build prints the folder"))
+    })
+}

@@ -1,0 +1,344 @@
+//! A real control plane for one test: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, and
+//! KWOK in place of the machines.
+
+use crate::helpers::wait_for;
+use crate::process::{Folder, LOOPBACK, Process, binaries, flag, free_port};
+use anyhow::{Context, Result};
+use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::api::{Api, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt};
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// How long a component may take to start, on a machine that compiles at the same time.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What a test may want otherwise.
+pub struct Options {
+    /// How long a pod takes from being bound to a node until it is Ready.
+    pub pod_ready_delay: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { pod_ready_delay: Duration::from_secs(2) }
+    }
+}
+
+/// A running cluster without nodes; it ends, and its folder goes, with this value. After a panic the
+/// folder stays, for its logs.
+///
+/// A test holds at most one: as many run at a time as the machine has room for.
+pub struct Testbed {
+    // Dropped in this order: what depends on something before it, the folder when all have ended.
+    kwok: Process,
+    scheduler: Process,
+    controller_manager: Process,
+    apiserver: Option<Process>,
+    etcd: Process,
+    client: Client,
+    kubeconfig: PathBuf,
+    api_port: u16,
+    etcd_port: u16,
+    folder: Folder,
+    _place: SemaphorePermit<'static>,
+}
+
+impl Testbed {
+    /// A cluster that can run pods as soon as it gets nodes. `name` names its folder.
+    pub async fn start(name: &str) -> Self {
+        Self::start_with(name, Options::default()).await
+    }
+
+    /// The same, with other options.
+    pub async fn start_with(name: &str, options: Options) -> Self {
+        // Outside the tests' time: the first call of all builds the binaries.
+        tokio::task::spawn_blocking(binaries).await.expect("the binaries of the testbed");
+        let place = places().acquire().await.expect("the semaphore is never closed");
+        let started = Instant::now();
+        match Self::try_start(name, options, place).await {
+            Ok(testbed) => {
+                println!("testbed {name}: up in {:.1} s", started.elapsed().as_secs_f64());
+                testbed
+            }
+            Err(error) => panic!("the testbed {name} does not start: {error:#}"),
+        }
+    }
+
+    async fn try_start(name: &str, options: Options, place: SemaphorePermit<'static>) -> Result<Self> {
+        let folder = Folder::create(name)?;
+        let dir = folder.path();
+        let (etcd_port, api_port) = (free_port(), free_port());
+        let admin_token = hex_token();
+        write(&dir.join("tokens.csv"), &format!("{admin_token},admin,admin,system:masters\n"))?;
+        write(&dir.join("service-accounts.key"), &service_account_key()?)?;
+        let pod_ready = options.pod_ready_delay.as_millis().to_string();
+        let stages = include_str!("../../testbed/stages.yaml").replace("POD_READY_MILLISECONDS", &pod_ready);
+        write(&dir.join("stages.yaml"), &stages)?;
+
+        let etcd = start_etcd(dir, etcd_port)?;
+        let mut apiserver = start_apiserver(dir, api_port, etcd_port)?;
+        let kubeconfig = write_kubeconfig(dir, "admin", api_port, &admin_token)?;
+        let client = ready_client(&kubeconfig, &mut apiserver).await?;
+
+        let mut testbed = Self {
+            kwok: start_kwok(dir, &kubeconfig)?,
+            scheduler: start_scheduler(dir, &kubeconfig)?,
+            controller_manager: start_controller_manager(dir, &kubeconfig)?,
+            apiserver: Some(apiserver),
+            etcd,
+            client,
+            kubeconfig,
+            api_port,
+            etcd_port,
+            folder,
+            _place: place,
+        };
+        // Without it no pod can be created; the controller manager makes it when it is up.
+        let accounts: Api<ServiceAccount> = Api::default_namespaced(testbed.client());
+        wait_for("the service account of the default namespace", START_TIMEOUT, async || {
+            if let Err(error) = testbed.check_alive() {
+                return Some(Err(error));
+            }
+            accounts.get_opt("default").await.ok().flatten().map(|_| Ok(()))
+        })
+        .await?;
+        Ok(testbed)
+    }
+
+    /// An error, with the end of its log, if one of the components that only run along has ended.
+    fn check_alive(&mut self) -> Result<()> {
+        for process in [&mut self.kwok, &mut self.scheduler, &mut self.controller_manager, &mut self.etcd] {
+            process.check_alive()?;
+        }
+        Ok(())
+    }
+
+    /// A client with every right. It does not retry by itself: a test sees each answer as it came.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// A kubeconfig with every right.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A kubeconfig of a service account, which must exist.
+    pub async fn kubeconfig_for_service_account(&self, namespace: &str, name: &str) -> PathBuf {
+        self.kubeconfig_for_token(namespace, name, None).await
+    }
+
+    /// A kubeconfig as a pod gets it by its projected token: the API server knows the pod and its node
+    /// (`authentication.kubernetes.io/node-name`), and the token dies with the pod. The pod must exist, be
+    /// bound to a node and use this service account.
+    pub async fn kubeconfig_for_pod_bound_token(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        pod_name: &str,
+    ) -> PathBuf {
+        let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
+        let pod = pods.get(pod_name).await.expect("the pod that the token is bound to");
+        self.kubeconfig_for_token(namespace, service_account, Some(&pod)).await
+    }
+
+    async fn kubeconfig_for_token(&self, namespace: &str, account: &str, pod: Option<&Pod>) -> PathBuf {
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec {
+                bound_object_ref: pod.map(|pod| BoundObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Pod".to_owned()),
+                    name: Some(pod.name_any()),
+                    uid: pod.uid(),
+                }),
+                ..TokenRequestSpec::default()
+            }),
+            ..TokenRequest::default()
+        };
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
+        let answer = accounts
+            .create_token_request(account, &PostParams::default(), &request)
+            .await
+            .unwrap_or_else(|error| panic!("no token for {namespace}/{account}: {error}"));
+        let token = answer.status.and_then(|status| status.token).expect("a token");
+        let name = match pod {
+            Some(pod) => format!("{namespace}-{account}-{}", pod.name_any()),
+            None => format!("{namespace}-{account}"),
+        };
+        write_kubeconfig(self.dir(), &name, self.api_port, &token).expect("a kubeconfig is written")
+    }
+
+    /// Where the API server answers.
+    pub fn api_url(&self) -> String {
+        api_url(self.api_port)
+    }
+
+    /// Ends the API server as a crash would, and returns when its port is free. The rest runs on.
+    pub fn stop_apiserver(&mut self) {
+        self.apiserver = None;
+    }
+
+    /// Starts the API server again, on the port and with the data that it had, and returns when it is ready.
+    pub async fn start_apiserver(&mut self) {
+        self.stop_apiserver();
+        let mut apiserver =
+            start_apiserver(self.dir(), self.api_port, self.etcd_port).expect("the API server starts again");
+        if let Err(error) = ready_client(&self.kubeconfig, &mut apiserver).await {
+            panic!("the API server does not come back: {error:#}");
+        }
+        self.apiserver = Some(apiserver);
+    }
+
+    /// The folder with everything that the cluster writes: data, kubeconfigs, a log of each component.
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// How many clusters run at a time: starting one keeps two cores busy for seconds, and tests that wait for
+/// things to happen must not starve each other.
+fn places() -> &'static Semaphore {
+    static PLACES: OnceLock<Semaphore> = OnceLock::new();
+    PLACES.get_or_init(|| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Semaphore::new((cores / 2).max(1))
+    })
+}
+
+fn start_etcd(dir: &Path, port: u16) -> Result<Process> {
+    let client_url = format!("http://{LOOPBACK}:{port}");
+    let peer_url = format!("http://{LOOPBACK}:{}", free_port());
+    let mut command = Command::new(binaries().join("etcd"));
+    command
+        .arg(flag("--data-dir", dir.join("etcd")))
+        .arg(format!("--listen-client-urls={client_url}"))
+        .arg(format!("--advertise-client-urls={client_url}"))
+        .arg(format!("--listen-peer-urls={peer_url}"))
+        .arg(format!("--initial-advertise-peer-urls={peer_url}"))
+        .arg(format!("--initial-cluster=default={peer_url}"))
+        // Nobody else votes: there is nothing to wait for.
+        .args(["--heartbeat-interval=20", "--election-timeout=200"])
+        .args(["--unsafe-no-fsync", "--log-level=warn"]);
+    Process::start("etcd", command, dir)
+}
+
+fn start_apiserver(dir: &Path, port: u16, etcd_port: u16) -> Result<Process> {
+    let mut command = Command::new(binaries().join("kube-apiserver"));
+    command
+        .arg(format!("--etcd-servers=http://{LOOPBACK}:{etcd_port}"))
+        .arg(format!("--bind-address={LOOPBACK}"))
+        .arg(format!("--advertise-address={LOOPBACK}"))
+        .arg(format!("--secure-port={port}"))
+        .arg(flag("--cert-dir", dir.join("certificates")))
+        .arg(flag("--token-auth-file", dir.join("tokens.csv")))
+        .args(["--authorization-mode=RBAC,Node", "--allow-privileged=true"])
+        .args(["--service-cluster-ip-range=10.0.0.0/24", "--endpoint-reconciler-type=none"])
+        .arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local")
+        .arg(flag("--service-account-key-file", dir.join("service-accounts.key")))
+        .arg(flag("--service-account-signing-key-file", dir.join("service-accounts.key")));
+    Process::start("kube-apiserver", command, dir)
+}
+
+fn start_controller_manager(dir: &Path, kubeconfig: &Path) -> Result<Process> {
+    let mut command = Command::new(binaries().join("kube-controller-manager"));
+    command
+        .arg(flag("--kubeconfig", kubeconfig))
+        .arg(flag("--service-account-private-key-file", dir.join("service-accounts.key")))
+        .arg(flag("--root-ca-file", certificate(dir)))
+        .args(["--controllers=*,-nodeipam", "--leader-elect=false", "--secure-port=0"]);
+    Process::start("kube-controller-manager", command, dir)
+}
+
+fn start_scheduler(dir: &Path, kubeconfig: &Path) -> Result<Process> {
+    let mut command = Command::new(binaries().join("kube-scheduler"));
+    command.arg(flag("--kubeconfig", kubeconfig)).args(["--leader-elect=false", "--secure-port=0"]);
+    Process::start("kube-scheduler", command, dir)
+}
+
+fn start_kwok(dir: &Path, kubeconfig: &Path) -> Result<Process> {
+    let mut command = Command::new(binaries().join("kwok"));
+    command
+        .arg(flag("--kubeconfig", kubeconfig))
+        .arg(flag("--config", dir.join("stages.yaml")))
+        // Without leases the controller manager takes the nodes for dead after 40 s.
+        .args(["--manage-all-nodes", "--node-lease-duration-seconds=40"]);
+    Process::start("kwok", command, dir)
+}
+
+/// A client of an API server that answers `/readyz`.
+async fn ready_client(kubeconfig: &Path, apiserver: &mut Process) -> Result<Client> {
+    let ready = wait_for("the API server to be ready", START_TIMEOUT, async || {
+        if let Err(error) = apiserver.check_alive() {
+            return Some(Err(error));
+        }
+        // Before it has written its certificate there is nothing to connect with.
+        let client = client_from(kubeconfig).await.ok()?;
+        let request = http::Request::get("/readyz").body(Vec::new()).expect("a valid request");
+        let answer = client.request_text(request).await.ok()?;
+        (answer == "ok").then_some(Ok(client))
+    });
+    ready.await
+}
+
+async fn client_from(kubeconfig: &Path) -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.default_retry = false;
+    config.proxy_url = None;
+    Ok(Client::try_from(config)?)
+}
+
+/// Writes `<name>.kubeconfig`. JSON is YAML too.
+fn write_kubeconfig(dir: &Path, name: &str, port: u16, token: &str) -> Result<PathBuf> {
+    let kubeconfig = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{
+            "name": "testbed",
+            "cluster": { "server": api_url(port), "certificate-authority": certificate(dir) },
+        }],
+        "users": [{ "name": name, "user": { "token": token } }],
+        "contexts": [{ "name": name, "context": { "cluster": "testbed", "user": name } }],
+        "current-context": name,
+    });
+    let path = dir.join(format!("{name}.kubeconfig"));
+    write(&path, &format!("{kubeconfig:#}\n"))?;
+    Ok(path)
+}
+
+/// The API server signs its own certificate at its first start, and writes the authority into this file too.
+fn certificate(dir: &Path) -> PathBuf {
+    dir.join("certificates/apiserver.crt")
+}
+
+fn api_url(port: u16) -> String {
+    format!("https://{LOOPBACK}:{port}")
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn hex_token() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
+/// A fresh key that signs the tokens of service accounts, as PEM.
+fn service_account_key() -> Result<String> {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).context("cannot generate a key")?;
+    let der: EcPrivateKeyRfc5915Der = key.private_key().as_der().context("cannot encode the key")?;
+    let body = BASE64.encode(der.as_ref());
+    Ok(format!("-----BEGIN EC PRIVATE KEY-----\n{body}\n-----END EC PRIVATE KEY-----\n"))
+}
