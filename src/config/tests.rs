@@ -53,6 +53,14 @@ fn a_value_of_the_wrong_type_is_named() {
 }
 
 #[test]
+fn a_value_that_is_no_number_is_refused_in_plain_words() {
+    assert_refused(
+        "defaults:\n  spotTimeoutSeconds: 1h\n",
+        "spot-guard.yaml:2: spotTimeoutSeconds: not a whole number",
+    );
+}
+
+#[test]
 fn a_key_written_twice_and_broken_yaml_are_refused() {
     let error = parse("taintKey: a/b\ntaintKey: a/c\n").unwrap_err().to_string();
     assert!(error.starts_with("spot-guard.yaml:2: ") && error.contains("taintKey"), "{error}");

@@ -11,10 +11,6 @@ pub mod policy;
 pub mod record;
 pub mod replacement;
 pub mod safety;
-<<<<<<< HEAD
 pub mod scaling;
-=======
-
 #[cfg(test)]
 pub(crate) mod testing;
->>>>>>> placement

@@ -407,9 +407,6 @@ pub fn pool_utilisation(
     let context = SafetyContext { pool_nodes: pool_nodes.clone(), ..SafetyContext::default() };
     utilisation("", &[], &ExcludedNodes::default(), snapshot, policy, &context).1
 }
-<<<<<<< HEAD
-=======
 
 #[cfg(test)]
 mod tests;
->>>>>>> placement
