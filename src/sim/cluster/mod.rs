@@ -8,11 +8,14 @@
 
 mod apiserver;
 mod controllers;
+mod deletion;
 mod discovery;
 mod disruption;
 mod eviction;
 mod json;
 mod kubelet;
+mod list;
+mod notes;
 mod objects;
 mod patch;
 mod placement;
