@@ -53,6 +53,14 @@ fn a_value_of_the_wrong_type_is_named() {
 }
 
 #[test]
+fn a_value_that_is_no_number_is_refused_in_plain_words() {
+    assert_refused(
+        "defaults:\n  spotTimeoutSeconds: 1h\n",
+        "spot-guard.yaml:2: spotTimeoutSeconds: not a whole number",
+    );
+}
+
+#[test]
 fn a_key_written_twice_and_broken_yaml_are_refused() {
     let error = parse("taintKey: a/b\ntaintKey: a/c\n").unwrap_err().to_string();
     assert!(error.starts_with("spot-guard.yaml:2: ") && error.contains("taintKey"), "{error}");
@@ -182,4 +190,17 @@ fn the_manifests_hold_a_configuration_and_a_pool_that_can_be_used() {
     let pool = include_str!("../../deploy/manifests/example-pool.yaml");
     let pool: crate::crd::SpotPool = serde_saphyr::from_str(pool).unwrap();
     pool.spec.policy.validate().unwrap();
+}
+
+#[test]
+fn links_in_the_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "deploy/iam/README.md"] {
+        let path = root.join(document);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        for (target, _) in targets.filter(|(target, _)| !target.contains("://")) {
+            assert!(path.with_file_name(target).exists(), "{document}: nothing at {target}");
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! `POST pods/<name>/eviction`, in the order of checks of the real API server (pkg/registry/core/pod/storage).
 
 use super::apiserver::Answer;
+use super::deletion::DeleteOptions;
 use super::disruption::{Loss, set_disruption_allowed};
 use super::json::{ObjectKey, items, number, seconds, section, set_condition, strings, text};
-use super::objects::DeleteOptions;
 use super::refusal::{Refusal, bad_request, budget_forbidden, conflict, disruption_budget, refusal};
 use super::request::Identity;
 use super::resources::ResourceKind;
@@ -30,11 +30,11 @@ pub(super) fn respond(
     world: &mut World,
     kind: &ResourceKind,
     key: &ObjectKey,
-    eviction: Value,
+    eviction: &Value,
     dry_run: bool,
     by: &Identity,
 ) -> Result<Answer, Refusal> {
-    if text(&eviction, "/metadata/name") != Some(&key.name) {
+    if text(eviction, "/metadata/name") != Some(&key.name) {
         return Err(bad_request("name in URL does not match name in Eviction object"));
     }
     let mut options = DeleteOptions::read(&eviction["deleteOptions"])?;
