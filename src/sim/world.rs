@@ -68,8 +68,9 @@ pub struct Start {
 pub struct Stage {
     /// The real cluster that it plays on; without it, a simulated one.
     pub client: Option<Client>,
-    /// Whether the agents of the Spot nodes run in this process; if not, they are the caller's.
-    pub agents: bool,
+    /// Whether this process plays what runs on the machines: the agents of the Spot nodes and, on a real
+    /// cluster, the kubelets. If not, they are the caller's.
+    pub plays_machines: bool,
     /// How long a new instance takes.
     pub boot: BootTimes,
     /// The timings of the cloud.
@@ -78,7 +79,12 @@ pub struct Stage {
 
 impl Default for Stage {
     fn default() -> Self {
-        Self { client: None, agents: true, boot: BootTimes::default(), cloud: cloud::Settings::default() }
+        Self {
+            client: None,
+            plays_machines: true,
+            boot: BootTimes::default(),
+            cloud: cloud::Settings::default(),
+        }
     }
 }
 
@@ -144,10 +150,12 @@ impl World {
         let world = Self { clock, cloud, cluster, client, agents_end: Shutdown::new() };
         if world.cluster.is_none() {
             world.define_kinds().await?;
+        }
+        if world.cluster.is_none() && stage.plays_machines {
             actix::spawn(kubelet::run(world.client.clone()));
         }
         world.install(start).await?;
-        world.run_nodes(stage.agents);
+        world.run_nodes(stage.plays_machines);
         world.settled(start).await;
         Ok(world)
     }

@@ -67,6 +67,13 @@ impl Process {
         Ok(())
     }
 
+    /// Kills it (SIGKILL), and returns when it is gone.
+    pub fn kill(&mut self) {
+        // An error says that it has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Asks the process to end (SIGTERM), and returns how it did.
     pub async fn terminate(mut self) -> ExitStatus {
         let id = libc::pid_t::try_from(self.child.id()).expect("a process id");
@@ -94,9 +101,7 @@ impl Process {
 impl Drop for Process {
     /// Kills and waits: afterwards its port is free and nothing writes into its folder any more.
     fn drop(&mut self) {
-        // An error says that it has ended already, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 

@@ -182,9 +182,14 @@ pub fn start_controller_with(testbed: &Testbed, name: &str, aws: &str, kubeconfi
 
 /// Starts the agent of a node whose metadata service answers at `imds`.
 pub async fn start_agent(testbed: &Testbed, node: &str, imds: &str) -> Service {
+    start_agent_named(testbed, "agent", node, imds).await
+}
+
+/// The same; `name` names its log.
+pub async fn start_agent_named(testbed: &Testbed, name: &str, node: &str, imds: &str) -> Service {
     let kubeconfig = kubeconfig_of_agent(testbed, node).await;
     let mut command = spot_guard();
     command.arg("agent").args(["--node-name", node, "--poll-seconds", "1", "--kubeconfig"]).arg(kubeconfig);
     command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds);
-    Service::start("agent", command, testbed.dir())
+    Service::start(name, command, testbed.dir())
 }

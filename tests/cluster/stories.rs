@@ -95,7 +95,7 @@ impl Tale {
             retry_max: Duration::from_secs(2),
             ..Settings::default()
         };
-        let stage = Stage { agents: client.is_none(), client, boot, cloud };
+        let stage = Stage { plays_machines: client.is_none(), client, boot, cloud };
         Story::begin_on(self.scenario, self.plot.clone(), clock, SEED, stage).await.expect("the story begins")
     }
 
@@ -154,7 +154,7 @@ struct Stagecraft {
 
 impl Stagecraft {
     async fn set_up(name: &str, tale: &Tale) -> Self {
-        let options = Options { pod_ready_delay: Duration::from_secs(1) };
+        let options = Options { pod_ready_delay: Duration::from_secs(1), ..Options::default() };
         let testbed = Testbed::start_with(name, options).await;
         product::install(&testbed).await;
         let story = tale.begin(Clock::System, Some(testbed.client())).await;
@@ -340,9 +340,8 @@ async fn a_controller_killed_in_the_middle_of_a_fallback_is_carried_on_by_the_ne
             (times_taken(&records, FlowBox::Fallback, Outcome::Requested) == 1).then_some(())
         })
         .await;
-        let next = product::start_controller(testbed, "next-controller", &autoscaling.url()).await;
-        // Replacing the value kills what it held: SIGKILL, no farewell.
-        *controller = next;
+        controller.process.kill();
+        *controller = product::start_controller(testbed, "next-controller", &autoscaling.url()).await;
         controller.leads().await;
     };
     let report = tokio::select! {
