@@ -2,6 +2,7 @@
 
 use crate::actors::supervision::Shutdown;
 use crate::clock::Clock;
+use crate::core::policy::Policy;
 use crate::core::record::{FlowBox, GroupKind, Outcome, Phase, StepRecord};
 use crate::crd::NodeReplacement;
 use crate::kube::marks;
@@ -118,7 +119,7 @@ pub struct Report {
 pub struct Story {
     /// Its world.
     pub world: World,
-    scenario: Scenario,
+    name: String,
     plot: Plot,
     seed: u64,
     began: Timestamp,
@@ -140,9 +141,22 @@ impl Story {
         seed: u64,
         client: Option<Client>,
     ) -> anyhow::Result<Self> {
+        Self::begin_plot(scenario.name(), scenario.plot(), clock, seed, client).await
+    }
+
+    /// The same for a plot that is none of the demo's.
+    ///
+    /// # Errors
+    /// When the cluster refuses what the story needs.
+    pub async fn begin_plot(
+        name: String,
+        plot: Plot,
+        clock: Clock,
+        seed: u64,
+        client: Option<Client>,
+    ) -> anyhow::Result<Self> {
         let began_wall = std::time::Instant::now();
         fastrand::seed(seed);
-        let plot = scenario.plot();
         let world = World::begin(&plot.start, clock, seed, client).await?;
         let spot = group(&world, SPOT)?;
         let spot_instances = spot.instances.iter().map(|instance| instance.id.clone()).collect();
@@ -150,7 +164,7 @@ impl Story {
         let began = clock.now();
         Ok(Self {
             world,
-            scenario,
+            name,
             plot,
             seed,
             began,
@@ -177,6 +191,18 @@ impl Story {
     #[must_use]
     pub fn on_demand_nodes(&self) -> u32 {
         self.plot.start.on_demand_nodes
+    }
+
+    /// The Spot instances that were there at the beginning, oldest first.
+    #[must_use]
+    pub fn spot_instances(&self) -> &[String] {
+        &self.spot_instances
+    }
+
+    /// The settings of the pool.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy::default().overridden(&self.plot.start.policy)
     }
 
     /// Simulated time since the beginning.
@@ -293,7 +319,7 @@ impl Story {
         steps.sort_by_key(|step| step.at);
         let seconds = |at: Timestamp| round(crate::clock::since(self.began, at));
         let mut report = Report {
-            scenario: self.scenario.name(),
+            scenario: self.name.clone(),
             seed: self.seed,
             ok: false,
             problems: Vec::new(),
