@@ -211,11 +211,13 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
         }
         return next;
     }
-    if mode == Mode::Act {
+    // Before the groups and the ledger were read once, nothing can be said of capacity.
+    let known = facts.view.is_some();
+    if mode == Mode::Act && known {
         find_capacity(&mut next, subject, facts);
     }
     drain_old(&mut next, subject, mode, facts);
-    if mode == Mode::Act {
+    if mode == Mode::Act && known {
         end_old(&mut next, subject, facts);
         go_back(&mut next, subject, facts);
         close(&mut next, subject, facts);
