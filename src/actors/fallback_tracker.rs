@@ -480,12 +480,16 @@ impl<'a> World<'a> {
         for notice in own {
             if status.started_at.is_none() {
                 // The process died between the record and its first status.
+                let pool = record.spec.pool.as_deref();
+                if pool.is_some_and(|pool| !self.pools.contains_key(pool)) {
+                    return None;
+                }
                 let spec = &notice.spec;
                 status = replacement::open(
                     &subject,
                     spec.kind,
                     spec.deadline,
-                    None,
+                    pool.map(|pool| self.utilisation(pool)),
                     spec.traceparent.clone(),
                     now,
                 );
