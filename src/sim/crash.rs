@@ -31,6 +31,7 @@ pub struct CrashPoint {
 pub struct Crasher {
     point: Option<CrashPoint>,
     end: Shutdown,
+    next: Gates,
     state: Arc<Mutex<State>>,
 }
 
@@ -44,13 +45,19 @@ impl Crasher {
     /// Kills the controller that `end` ends at `point`; without a point it counts only.
     #[must_use]
     pub fn new(point: Option<CrashPoint>, end: Shutdown) -> Self {
-        Self { point, end, state: Arc::default() }
+        Self { point, end, next: Gates::default(), state: Arc::default() }
     }
 
     /// The gates that the controller has to pass.
     #[must_use]
     pub fn gates(&self) -> Gates {
         Gates { kube: Some(Arc::new(self.clone())), aws: Some(Arc::new(self.clone())) }
+    }
+
+    /// The same, with `next` behind them.
+    #[must_use]
+    pub fn gates_before(&self, next: Gates) -> Gates {
+        Self { next, ..self.clone() }.gates()
     }
 
     /// The writes so far, in plain words.
@@ -111,21 +118,33 @@ impl cluster::Gate for Crasher {
             let name = request.name.as_deref().unwrap_or_default();
             format!("{} {}/{} {name}", request.verb, request.resource, request.subresource)
         });
-        if self.stops_before(write) { cluster::Verdict::Drop } else { cluster::Verdict::Pass }
+        if self.stops_before(write) {
+            return cluster::Verdict::Drop;
+        }
+        self.next.kube.as_ref().map_or(cluster::Verdict::Pass, |next| next.before(request))
     }
 
-    fn after(&self, request: &RequestInfo, _status: u16) -> cluster::Verdict {
-        if self.stops_after(is_point(request)) { cluster::Verdict::Drop } else { cluster::Verdict::Pass }
+    fn after(&self, request: &RequestInfo, status: u16) -> cluster::Verdict {
+        if self.stops_after(is_point(request)) {
+            return cluster::Verdict::Drop;
+        }
+        self.next.kube.as_ref().map_or(cluster::Verdict::Pass, |next| next.after(request, status))
     }
 }
 
 impl cloud::Gate for Crasher {
     fn before_call(&self, call: &GateCall) -> cloud::Verdict {
         let write = call.changes().then(|| call.operation.clone());
-        if self.stops_before(write) { cloud::Verdict::Drop } else { cloud::Verdict::Pass }
+        if self.stops_before(write) {
+            return cloud::Verdict::Drop;
+        }
+        self.next.aws.as_ref().map_or(cloud::Verdict::Pass, |next| next.before_call(call))
     }
 
     fn after_call(&self, call: &GateCall) -> cloud::Verdict {
-        if self.stops_after(call.changes()) { cloud::Verdict::Drop } else { cloud::Verdict::Pass }
+        if self.stops_after(call.changes()) {
+            return cloud::Verdict::Drop;
+        }
+        self.next.aws.as_ref().map_or(cloud::Verdict::Pass, |next| next.after_call(call))
     }
 }

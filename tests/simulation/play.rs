@@ -2,12 +2,19 @@
 
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
+use spot_guard::core::record::{Phase, ReplacementStatus};
+use spot_guard::crd::NodeReplacement;
 use spot_guard::sim::audit::{Auditor, Violation};
+use spot_guard::sim::cloud::Cloud;
+use spot_guard::sim::cluster::Cluster;
 use spot_guard::sim::crash::{CrashPoint, Crasher};
 use spot_guard::sim::scenario::{Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
+use spot_guard::sim::world::Gates;
 use std::fmt::Write as _;
 use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
 
 /// When every story begins.
 const EPOCH: &str = "2026-01-01T03:00:00Z";
@@ -65,7 +72,7 @@ impl Played {
 }
 
 /// Runs `work` in an actix system whose time stands still while anything is left to do.
-pub fn on_paused_time<F: Future>(work: F) -> F::Output {
+fn on_paused_time<F: Future>(work: F) -> F::Output {
     let system = actix::System::with_tokio_rt(|| {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -76,53 +83,121 @@ pub fn on_paused_time<F: Future>(work: F) -> F::Output {
     system.block_on(work)
 }
 
-/// The story's clock; inside the system.
-pub fn clock() -> Clock {
-    Clock::simulated(EPOCH.parse().expect("a time"))
+/// A story to be played.
+pub struct Play {
+    name: String,
+    plot: Plot,
+    seed: u64,
+    point: Option<CrashPoint>,
+    faults: Gates,
+    beside: Vec<Beside>,
 }
 
-/// Plays a story of the demo with one controller.
-pub fn play(scenario: Scenario, seed: u64) -> Played {
-    on_paused_time(async move {
-        let story = Story::begin(scenario, clock(), seed, None).await.expect("a world");
-        tell(story, None).await
-    })
+type Beside = Box<dyn FnOnce(Stage) -> Pin<Box<dyn Future<Output = ()>>>>;
+
+/// The world of a story, for what happens beside its script.
+#[derive(Clone)]
+pub struct Stage {
+    pub cloud: Cloud,
+    pub cluster: Cluster,
+    /// The Spot instances of the beginning, oldest first.
+    pub spot: Vec<String>,
 }
 
-/// Plays a plot of its own with one controller.
-pub fn play_plot(name: &str, plot: Plot, seed: u64) -> Played {
-    let name = name.to_owned();
-    on_paused_time(async move {
-        let story = Story::begin_plot(name, plot, clock(), seed, None).await.expect("a world");
-        tell(story, None).await
-    })
+impl Stage {
+    /// Lets simulated time pass.
+    pub async fn pass(&self, seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// The record of an instance, once it is there.
+    pub fn record(&self, instance: &str) -> Option<NodeReplacement> {
+        self.cluster.get("", instance)
+    }
+
+    /// Waits until the record of an instance is as `wanted` says; looks at it ten times a second.
+    pub async fn until(&self, instance: &str, wanted: impl Fn(&ReplacementStatus) -> bool) {
+        let is_so = || self.record(instance).and_then(|record| record.status).is_some_and(|s| wanted(&s));
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until the record of an instance is in `phase`.
+    pub async fn until_phase(&self, instance: &str, phase: Phase) {
+        self.until(instance, |status| status.phase == phase).await;
+    }
 }
 
-/// Plays a story with two controllers, of which the first dies at `point`.
-pub fn play_with_crash(scenario: Scenario, seed: u64, point: CrashPoint) -> Played {
-    on_paused_time(async move {
-        let story = Story::begin(scenario, clock(), seed, None).await.expect("a world");
-        tell(story, Some(point)).await
-    })
-}
+impl Play {
+    /// A story of the demo.
+    pub fn of(scenario: Scenario) -> Self {
+        Self::plot(&scenario.name(), scenario.plot())
+    }
 
-async fn tell(mut story: Story, point: Option<CrashPoint>) -> Played {
-    let world = &story.world;
-    let cluster = world.cluster.as_ref().expect("a simulated cluster");
-    let auditor = Auditor::new(&world.cloud, cluster, world.clock, story.policy());
-    let end = Shutdown::new();
-    let crasher = Crasher::new(point, end.clone());
-    let _first = story.controller("first", auditor.gates(crasher.gates()), &end);
-    let _second = point.map(|_| {
-        story.controller("second", auditor.gates(spot_guard::sim::world::Gates::default()), &Shutdown::new())
-    });
-    story.run(&mut |_| {}).await.expect("the script can be played");
-    let report = story.report().await;
-    Played {
-        report,
-        violations: auditor.close(),
-        told: auditor.story(),
-        writes: crasher.writes(),
-        crashed: crasher.is_dead(),
+    /// A story of its own.
+    pub fn plot(name: &str, plot: Plot) -> Self {
+        let faults = Gates::default();
+        Self { name: name.to_owned(), plot, seed: 1, point: None, faults, beside: Vec::new() }
+    }
+
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Two controllers, of which the first dies at `point`.
+    pub fn crash(mut self, point: CrashPoint) -> Self {
+        self.point = Some(point);
+        self
+    }
+
+    /// Faults on the way of the first controller.
+    pub fn faults(mut self, gates: Gates) -> Self {
+        self.faults = gates;
+        self
+    }
+
+    /// Something that happens besides the script.
+    pub fn beside<F: Future<Output = ()> + 'static>(
+        mut self,
+        act: impl FnOnce(Stage) -> F + 'static,
+    ) -> Self {
+        self.beside.push(Box::new(|stage| Box::pin(act(stage))));
+        self
+    }
+
+    /// Plays it to its end.
+    pub fn play(self) -> Played {
+        on_paused_time(async move {
+            let clock = Clock::simulated(EPOCH.parse().expect("a time"));
+            let story = Story::begin_plot(self.name, self.plot, clock, self.seed, None);
+            let mut story = story.await.expect("a world");
+            let world = &story.world;
+            let cluster = world.cluster.clone().expect("a simulated cluster");
+            let auditor = Auditor::new(&world.cloud, &cluster, clock, story.policy());
+            let spot = story.spot_instances().to_vec();
+            let stage = Stage { cloud: world.cloud.clone(), cluster, spot };
+            for act in self.beside {
+                actix::spawn(act(stage.clone()));
+            }
+            let end = Shutdown::new();
+            let crasher = Crasher::new(self.point, end.clone());
+            let gates =
+                if self.point.is_some() { crasher.gates() } else { crasher.gates_before(self.faults) };
+            let _first = story.controller("first", auditor.gates(gates), &end);
+            let _second = self
+                .point
+                .map(|_| story.controller("second", auditor.gates(Gates::default()), &Shutdown::new()));
+            story.run(&mut |_| {}).await.expect("the script can be played");
+            let report = story.report().await;
+            Played {
+                report,
+                violations: auditor.close(),
+                told: auditor.story(),
+                writes: crasher.writes(),
+                crashed: crasher.is_dead(),
+            }
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! Every story of the demo ends as it should, for every seed, and nothing that must always hold is violated.
 
-use crate::play::{SCENARIOS, play};
+use crate::play::{Play, SCENARIOS};
 use spot_guard::sim::scenario::Scenario;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ fn bound(scenario: Scenario) -> f64 {
 fn every_story_ends_as_it_should() {
     for scenario in SCENARIOS {
         for seed in 1..=SEEDS {
-            let played = play(scenario, seed);
+            let played = Play::of(scenario).seed(seed).play();
             played.assert_ok();
             let took = played.report.simulated_seconds;
             assert!(took <= bound(scenario), "{} with seed {seed} took {took} s", scenario.name());
@@ -37,7 +37,7 @@ fn every_story_ends_as_it_should() {
 #[test]
 fn the_same_seed_tells_the_same_story() {
     for scenario in SCENARIOS {
-        let (first, second) = (play(scenario, 7), play(scenario, 7));
+        let (first, second) = (Play::of(scenario).seed(7).play(), Play::of(scenario).seed(7).play());
         assert_eq!(first.told, second.told, "{}", scenario.name());
         assert_eq!(first.report.boxes, second.report.boxes);
     }
@@ -48,7 +48,7 @@ fn a_fallback_and_its_return_take_less_than_three_seconds_of_real_time() {
     // The best of three: other tests share the machine.
     let fastest = (1..=3).map(|seed| {
         let began = Instant::now();
-        play(Scenario::DrySpot, seed);
+        Play::of(Scenario::DrySpot).seed(seed).play();
         began.elapsed()
     });
     let fastest = fastest.min().expect("three runs");
