@@ -159,19 +159,14 @@ async fn kube_client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client
 
 fn serve(address: SocketAddr, agent: &AgentHandle) -> anyhow::Result<actix_web::dev::ServerHandle> {
     let agent = agent.clone();
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(web::Data::new(agent.clone()))
-            .route("/livez", web::get().to(livez))
-            .route("/readyz", web::get().to(readyz))
-            .route("/metrics", web::get().to(metrics))
-    })
-    .workers(1)
-    .disable_signals()
-    .shutdown_timeout(GRACE_SECONDS)
-    .bind(address)
-    .with_context(|| format!("cannot listen on {address}"))?
-    .run();
+    let server =
+        HttpServer::new(move || App::new().app_data(web::Data::new(agent.clone())).configure(routes))
+            .workers(1)
+            .disable_signals()
+            .shutdown_timeout(GRACE_SECONDS)
+            .bind(address)
+            .with_context(|| format!("cannot listen on {address}"))?
+            .run();
     let handle = server.handle();
     actix::spawn(async move {
         if let Err(error) = server.await {
@@ -179,6 +174,13 @@ fn serve(address: SocketAddr, agent: &AgentHandle) -> anyhow::Result<actix_web::
         }
     });
     Ok(handle)
+}
+
+fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/livez", web::get().to(livez))
+        .route("/readyz", web::get().to(readyz))
+        .route("/metrics", web::get().to(metrics));
 }
 
 /// Asks the actor itself, so that a blocked thread is seen. One that is being restarted is cared for.
@@ -204,5 +206,41 @@ async fn metrics(agent: web::Data<AgentHandle>) -> HttpResponse {
             .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
             .body(text),
         Err(error) => HttpResponse::InternalServerError().body(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::imds_poller::IMDS_PART;
+    use actix_web::http::StatusCode;
+    use actix_web::test::{TestRequest, call_and_read_body, call_service, init_service};
+
+    #[actix_web::test]
+    async fn the_probes_and_the_metrics_answer() {
+        let api = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>("no request is expected")
+        });
+        // Nothing listens there: IMDS does not answer.
+        let imds = Builder::default().endpoint("http://127.0.0.1:1").expect("an address");
+        let poll_every = Duration::from_secs(2);
+        let agent = start("node", kube::Client::new(api, "default"), imds, Clock::System, poll_every);
+        let app = init_service(App::new().app_data(web::Data::new(agent.clone())).configure(routes)).await;
+        let get = |path: &str| TestRequest::get().uri(path).to_request();
+
+        assert_eq!(call_service(&app, get("/livez")).await.status(), StatusCode::OK);
+        assert_eq!(call_service(&app, get("/readyz")).await.status(), StatusCode::OK);
+        agent.readiness.not_ready(IMDS_PART, "no answer");
+        assert_eq!(call_service(&app, get("/readyz")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(call_and_read_body(&app, get("/readyz")).await, r#"{"imds":"no answer"}"#);
+        let text = call_and_read_body(&app, get("/metrics")).await;
+        assert!(text.ends_with(b"# EOF\n"), "{text:?}");
+
+        agent.stop().await;
+        assert_eq!(
+            call_service(&app, get("/livez")).await.status(),
+            StatusCode::OK,
+            "it ends, and is not stuck"
+        );
     }
 }

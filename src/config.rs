@@ -154,6 +154,11 @@ impl Config {
             let line = error.location().and_then(|at| usize::try_from(at.line()).ok()).filter(|n| *n > 0);
             let key = line.and_then(|line| key_at(text, line));
             let problem = error.without_snippet().to_string();
+            // The line is told once, before it; and a setting's type by what may be written.
+            let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
+            let problem = problem
+                .replace("invalid u32", "not a whole number")
+                .replace(", set DuplicateKeyPolicy in Options if acceptable", "");
             // The parser knows where a value of the wrong type stands, not what it is called.
             let problem = match key.filter(|key| !problem.contains(key)) {
                 Some(key) => format!("{key}: {problem}"),

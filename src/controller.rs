@@ -12,8 +12,9 @@ use crate::clock::Clock;
 use crate::core::policy::Policy;
 use crate::kube::lease::{LeaseHolder, LeaseTimes};
 use crate::kube::view::View;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{ActorName, Metrics};
 use crate::telemetry::readiness::Readiness;
+use actix::{Actor, Context};
 use aws_config::SdkConfig;
 use kube::Client;
 use std::sync::Arc;
@@ -124,11 +125,11 @@ impl Drop for Term {
 }
 
 fn start_actors(deps: &Deps, term: &Shutdown) {
-    let scaler: Link<AsgScaler> = Link::new("AsgScaler");
-    let tracker: Link<FallbackTracker> = Link::new("FallbackTracker");
-    let monitor: Link<HealthMonitor> = Link::new("HealthMonitor");
-    let drainer: Link<Drainer> = Link::new("Drainer");
-    let janitor: Link<Janitor> = Link::new("Janitor");
+    let scaler: Link<AsgScaler> = link(deps, "AsgScaler", ActorName::AsgScaler);
+    let tracker: Link<FallbackTracker> = link(deps, "FallbackTracker", ActorName::FallbackTracker);
+    let monitor: Link<HealthMonitor> = link(deps, "HealthMonitor", ActorName::HealthMonitor);
+    let drainer: Link<Drainer> = link(deps, "Drainer", ActorName::Drainer);
+    let janitor: Link<Janitor> = link(deps, "Janitor", ActorName::Janitor);
     let readiness = || deps.readiness.clone();
     supervise(&scaler, readiness(), term, {
         let (deps, tracker, monitor) = (deps.clone(), tracker.clone(), monitor.clone());
@@ -150,6 +151,12 @@ fn start_actors(deps: &Deps, term: &Shutdown) {
         let deps = deps.clone();
         move |_| Janitor::new(deps.clone())
     });
+}
+
+/// A link whose restarts are counted.
+fn link<A: Actor<Context = Context<A>>>(deps: &Deps, name: &'static str, label: ActorName) -> Link<A> {
+    let metrics = deps.metrics.clone();
+    Link::reporting(name, move |cause| metrics.actor_restarted(label, cause))
 }
 
 /// How long a call that changes something may take, unless configured otherwise.

@@ -7,7 +7,7 @@
 
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
-use crate::actors::health_monitor::HealthMonitor;
+use crate::actors::health_monitor::{HealthMonitor, PoolRefused};
 use crate::actors::supervision::{Link, answers_ping};
 use crate::aws::{CallError, CallFailure};
 use crate::core::policy::seconds;
@@ -237,6 +237,9 @@ impl Handler<TurnEnded> for AsgScaler {
                 // What was written and what was not is read again.
                 state.ledger = None;
                 tracing::warn!(pool, %error, "looking at the groups failed; it is tried again");
+                if let TurnError::NoSuchGroup(_) = &error {
+                    self.monitor.send(PoolRefused { pool: pool.clone(), reason: error.to_string() });
+                }
                 if !matches!(error, TurnError::NotLeading) {
                     self.deps.readiness.not_ready("auto-scaling", format!("pool {pool}: {error}"));
                 }

@@ -269,8 +269,8 @@ impl FallbackTracker {
     /// One log line and one span for each step that was stored.
     fn log_steps(&self, before: Option<&NodeReplacement>, after: &NodeReplacement) {
         let Some(status) = &after.status else { return };
-        let known = before.and_then(|record| record.status.as_ref()).map_or(0, |status| status.steps.len());
-        for step in status.steps.iter().skip(known) {
+        let known = before.and_then(|record| record.status.as_ref()).map_or(&[][..], |status| &status.steps);
+        for step in status.steps.iter().filter(|step| !known.contains(step)) {
             let span = box_span(
                 step.flow_box,
                 &after.name_any(),

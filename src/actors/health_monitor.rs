@@ -14,7 +14,6 @@ use crate::core::safety::{self, SafetyContext};
 use crate::core::scaling::{GroupView, PoolView};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
 use actix::prelude::*;
-use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,6 +31,16 @@ pub struct PoolAssessed {
     pub pool: String,
     /// Healthy, stable, and each fallback's return.
     pub assessment: PoolAssessment,
+}
+
+/// The groups of a pool cannot be used.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct PoolRefused {
+    /// The pool.
+    pub pool: String,
+    /// What is wrong, in plain words.
+    pub reason: String,
 }
 
 /// Assess the pools that are due.
@@ -89,7 +98,13 @@ impl HealthMonitor {
         )
     }
 
-    /// Writes the pool's status if it changed; what else is in it belongs to the AsgScaler.
+    /// The conditions that the pool has now.
+    fn conditions(&self, pool: &str) -> Vec<Condition> {
+        let found = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(pool));
+        found.and_then(|pool| Some(pool.status.as_ref()?.conditions.clone())).unwrap_or_default()
+    }
+
+    /// Says in the pool's status what was found.
     fn publish(
         &mut self,
         pool: &str,
@@ -97,10 +112,7 @@ impl HealthMonitor {
         found: &PoolAssessment,
         ctx: &mut Context<Self>,
     ) {
-        let held = self.deps.view.pools.state();
-        let Some(current) = held.iter().find(|held| held.name_any() == pool) else { return };
-        let mut conditions: Vec<Condition> =
-            current.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+        let mut conditions = self.conditions(pool);
         let now = self.deps.clock.now();
         set_condition(&mut conditions, "Accepted", true, "Accepted", "both groups exist", now);
         let mut say = |type_: &str, reasons: &[String], good: &str, bad: &str| {
@@ -117,6 +129,11 @@ impl HealthMonitor {
             "activeFallbacks": found.returns.len(),
             "conditions": conditions,
         });
+        self.write(pool, status, ctx);
+    }
+
+    /// Writes the pool's status if it changed; what else is in it belongs to the AsgScaler.
+    fn write(&mut self, pool: &str, status: serde_json::Value, ctx: &mut Context<Self>) {
         if self.written.get(pool) == Some(&status) || !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
@@ -196,6 +213,18 @@ impl Handler<PoolObserved> for HealthMonitor {
 
     fn handle(&mut self, message: PoolObserved, _: &mut Self::Context) {
         self.observed.insert(message.pool.clone(), message);
+    }
+}
+
+impl Handler<PoolRefused> for HealthMonitor {
+    type Result = ();
+
+    fn handle(&mut self, PoolRefused { pool, reason }: PoolRefused, ctx: &mut Self::Context) {
+        self.observed.remove(&pool);
+        let mut conditions = self.conditions(&pool);
+        set_condition(&mut conditions, "Accepted", false, "GroupUnusable", &reason, self.deps.clock.now());
+        conditions.retain(|condition| condition.type_ == "Accepted");
+        self.write(&pool, serde_json::json!({ "conditions": conditions }), ctx);
     }
 }
 

@@ -53,6 +53,14 @@ fn a_value_of_the_wrong_type_is_named() {
 }
 
 #[test]
+fn a_value_that_is_no_number_is_refused_in_plain_words() {
+    assert_refused(
+        "defaults:\n  spotTimeoutSeconds: 1h\n",
+        "spot-guard.yaml:2: spotTimeoutSeconds: not a whole number",
+    );
+}
+
+#[test]
 fn a_key_written_twice_and_broken_yaml_are_refused() {
     let error = parse("taintKey: a/b\ntaintKey: a/c\n").unwrap_err().to_string();
     assert!(error.starts_with("spot-guard.yaml:2: ") && error.contains("taintKey"), "{error}");
@@ -115,28 +123,84 @@ fn the_shipped_file_is_the_defaults() {
     assert_eq!(Config { defaults: PolicySpec::default(), ..shipped }, Config::default());
 }
 
-/// Name, default, range and meaning of every setting of a pool.
-fn settings() -> Vec<(String, serde_json::Value, String, String)> {
+/// A setting of a pool.
+struct Setting {
+    /// The box, or boxes, of the flow.
+    boxes: String,
+    name: String,
+    default: serde_json::Value,
+    range: String,
+    meaning: String,
+}
+
+/// Every setting of a pool, in the order of the flow.
+fn settings() -> Vec<Setting> {
     let schema = serde_json::to_value(schemars::schema_for!(PolicySpec)).unwrap();
     let defaults = serde_json::to_value(parse(SHIPPED).unwrap().defaults).unwrap();
-    let properties = schema["properties"].as_object().unwrap();
     let of = |(name, property): (&String, &serde_json::Value)| {
-        let range = property["maximum"].as_u64().map_or("true, false".to_owned(), |max| {
-            format!("{} to {max}", property["minimum"].as_u64().unwrap())
-        });
-        let meaning = property["description"].as_str().unwrap().replace('\n', " ");
-        (name.clone(), defaults[name].clone(), range, meaning)
+        let description = property["description"].as_str().unwrap().replace('\n', " ");
+        let (boxes, meaning) = description.split_once(": ").expect("a setting begins with its box");
+        let limit = |end: &str| property[end].as_u64();
+        let range = match (limit("minimum"), limit("maximum")) {
+            (Some(min), Some(max)) => format!("{min} to {max}"),
+            _ => "true or false".to_owned(),
+        };
+        Setting {
+            boxes: boxes.trim_start_matches("Boxes ").trim_start_matches("Box ").to_owned(),
+            name: name.clone(),
+            default: defaults[name].clone(),
+            range,
+            meaning: meaning.to_owned(),
+        }
     };
-    properties.iter().map(of).collect()
+    let mut settings: Vec<Setting> = schema["properties"].as_object().unwrap().iter().map(of).collect();
+    let first_box = |setting: &Setting| setting.boxes.split(' ').next().and_then(|n| n.parse::<f64>().ok());
+    settings.sort_by(|a, b| first_box(a).partial_cmp(&first_box(b)).unwrap().then(a.name.cmp(&b.name)));
+    settings
 }
 
 #[test]
 fn the_shipped_file_shows_every_setting() {
-    for (name, default, ..) in settings() {
+    for Setting { name, default, .. } in settings() {
         assert!(!default.is_null(), "config/spot-guard.yaml lacks defaults.{name}");
     }
     for key in ["listen", "lease", "name", "namespace", "durationSeconds", "renewSeconds", "aws", "taintKey"]
     {
         assert!(line_of(SHIPPED, key).is_some(), "config/spot-guard.yaml lacks {key}");
+    }
+}
+
+#[test]
+fn the_readme_shows_every_setting() {
+    let mut table = "| box | setting | default | range | meaning |\n|---|---|---|---|---|\n".to_owned();
+    for Setting { boxes, name, default, range, meaning } in settings() {
+        table += &format!("| {boxes} | `{name}` | {default} | {range} | {meaning} |\n");
+    }
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains(&table), "README.md lacks this table:\n{table}");
+}
+
+#[test]
+fn the_manifests_hold_a_configuration_and_a_pool_that_can_be_used() {
+    let map = include_str!("../../deploy/manifests/controller-config.yaml");
+    let map: k8s_openapi::api::core::v1::ConfigMap = serde_saphyr::from_str(map).unwrap();
+    let config = parse(&map.data.unwrap()["spot-guard.yaml"]).unwrap();
+    assert_eq!(Config { listen: Config::default().listen, ..config }, Config::default());
+
+    let pool = include_str!("../../deploy/manifests/example-pool.yaml");
+    let pool: crate::crd::SpotPool = serde_saphyr::from_str(pool).unwrap();
+    pool.spec.policy.validate().unwrap();
+}
+
+#[test]
+fn links_in_the_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "deploy/iam/README.md"] {
+        let path = root.join(document);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        for (target, _) in targets.filter(|(target, _)| !target.contains("://")) {
+            assert!(path.with_file_name(target).exists(), "{document}: nothing at {target}");
+        }
     }
 }

@@ -736,3 +736,6 @@ pub(crate) fn add(used: &mut Resources, pod: &Resources) {
         used.extended = sum.into_iter().collect();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -400,3 +400,6 @@ pub fn next_step(
 fn backoff(attempts: u32) -> Duration {
     Duration::from_millis(500).saturating_mul(1 << attempts.min(10)).min(LONGEST_RETRY)
 }
+
+#[cfg(test)]
+mod tests;

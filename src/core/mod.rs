@@ -12,3 +12,5 @@ pub mod record;
 pub mod replacement;
 pub mod safety;
 pub mod scaling;
+#[cfg(test)]
+pub(crate) mod testing;

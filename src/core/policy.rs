@@ -69,8 +69,6 @@ macro_rules! policy {
 
 policy! {
     numbers {
-    /// Box 1: seconds between two reads of IMDS.
-    imds_poll_seconds = 2, 1..=60;
     /// Box 3: seconds between two looks at a group with an open request.
     group_poll_seconds = 10, 1..=300;
     /// Box 3: seconds to wait for a Spot instance to be in service and its node Ready before falling back.

@@ -407,3 +407,6 @@ pub fn pool_utilisation(
     let context = SafetyContext { pool_nodes: pool_nodes.clone(), ..SafetyContext::default() };
     utilisation("", &[], &ExcludedNodes::default(), snapshot, policy, &context).1
 }
+
+#[cfg(test)]
+mod tests;

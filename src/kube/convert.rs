@@ -195,15 +195,15 @@ impl Converter {
             .unwrap_or_default();
         let zone = self.string(zone);
         let taints = spec.and_then(|s| s.taints.as_ref()).into_iter().flatten();
-        let taints = taints.filter_map(|t| {
-            let Some(effect) = effect(&t.effect) else {
-                problems.add(format!("taint {} has the unknown effect {}", t.key, t.effect));
-                // What it does is not known: nothing tolerates NoSchedule by accident.
-                return Some((t, Effect::NoSchedule));
-            };
-            Some((t, effect))
-        });
-        let taints: Vec<(&api::Taint, Effect)> = taints.collect();
+        let taints: Vec<(&api::Taint, Effect)> = taints
+            .map(|t| {
+                let known = effect(&t.effect);
+                if known.is_none() {
+                    problems.add(format!("taint {} has the unknown effect {}", t.key, t.effect));
+                }
+                (t, known.unwrap_or(Effect::NoSchedule))
+            })
+            .collect();
         let taints = taints
             .into_iter()
             .map(|(t, effect)| Taint {
@@ -719,3 +719,6 @@ fn combine(a: &Resources, b: &Resources, with: fn(i64, i64) -> i64) -> Resources
         extended: names.into_iter().map(|n| (n.clone(), with(a.extended(n), b.extended(n)))).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

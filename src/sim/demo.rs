@@ -111,7 +111,7 @@ async fn play(options: &DemoOptions) -> anyhow::Result<bool> {
         tokio::signal::ctrl_c().await.context("cannot listen for ctrl-c")?;
     }
     end.trigger();
-    end.finished().await;
+    story.world.clean_up().await;
     Ok(report.ok)
 }
 

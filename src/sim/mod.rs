@@ -6,6 +6,7 @@ pub mod cloud;
 pub mod cluster;
 pub mod crash;
 pub mod demo;
+pub mod kubelet;
 pub mod nodes;
 pub mod scenario;
 pub mod story;

@@ -10,6 +10,9 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// The label of the nodes that a world made; its applications run nowhere else.
+pub const DEMO_LABEL: &str = "spotguard.dev/simulated";
+
 /// Told when a node can run an agent, and when it cannot any more.
 pub type NodeListener = Arc<dyn Fn(NodeChange) + Send + Sync>;
 
@@ -106,8 +109,9 @@ impl NodeHost for KubeNodes {
 }
 
 fn object(join: &NodeJoin) -> Value {
-    let labels: serde_json::Map<String, Value> =
+    let mut labels: serde_json::Map<String, Value> =
         join.labels.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect();
+    labels.insert(DEMO_LABEL.to_owned(), Value::String("true".to_owned()));
     json!({
         "apiVersion": "v1",
         "kind": "Node",
@@ -124,7 +128,7 @@ fn resources(join: &NodeJoin) -> Value {
     })
 }
 
-fn conditions(ready: bool) -> Value {
+pub(super) fn conditions(ready: bool) -> Value {
     let (status, reason) = if ready { ("True", "KubeletReady") } else { ("False", "KubeletNotReady") };
     json!([{ "type": "Ready", "status": status, "reason": reason }])
 }

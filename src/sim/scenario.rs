@@ -253,7 +253,6 @@ impl Scenario {
                 replacements: 3,
                 steps: story(&fell_back),
                 limit: Duration::from_secs(3 * 3600),
-                ..plot
             },
         }
     }

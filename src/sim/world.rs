@@ -5,15 +5,21 @@ use crate::agent;
 use crate::clock::Clock;
 use crate::controller::{CALL_TIMEOUT, Controller, Settings};
 use crate::core::policy::{Policy, PolicySpec};
-use crate::crd::{SpotPool, SpotPoolSpec};
+use crate::crd::{self, InterruptionNotice, NodeReplacement, SpotPool, SpotPoolSpec};
 use crate::kube::lease::LeaseTimes;
 use crate::sim::cloud::{self, Cloud, GroupSpec, Market};
 use crate::sim::cluster::{self, Cluster};
-use crate::sim::nodes::{KubeNodes, NodeChange};
+use crate::sim::kubelet;
+use crate::sim::nodes::{DEMO_LABEL, KubeNodes, NodeChange};
+use anyhow::Context as _;
 use aws_config::imds;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::Client;
-use kube::api::{Api, ListParams, PostParams};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::wait::{await_condition, conditions};
+use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -107,10 +113,56 @@ impl World {
             }
         };
         let world = Self { clock, cloud, cluster, client, agents_end: Shutdown::new() };
+        if world.cluster.is_none() {
+            world.define_kinds().await?;
+            actix::spawn(kubelet::run(world.client.clone()));
+        }
         world.install(start).await?;
         world.run_nodes();
         world.settled(start).await;
         Ok(world)
+    }
+
+    /// Installs the custom resources on a real cluster.
+    async fn define_kinds(&self) -> anyhow::Result<()> {
+        let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        for definition in crd::definitions() {
+            let name = definition.name_any();
+            let apply = PatchParams::apply("spot-guard-demo").force();
+            api.patch(&name, &apply, &Patch::Apply(&definition)).await?;
+            let established = await_condition(api.clone(), &name, conditions::is_crd_established());
+            tokio::time::timeout(Duration::from_secs(30), established)
+                .await
+                .with_context(|| format!("{name} is not established"))??;
+        }
+        Ok(())
+    }
+
+    /// Removes from a real cluster what the world made in it.
+    pub async fn clean_up(&self) {
+        if self.cluster.is_some() {
+            return;
+        }
+        let all = ListParams::default();
+        let now = DeleteParams::default();
+        let own = ListParams::default().labels(DEMO_LABEL);
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), "default");
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), "default");
+        let pools: Api<SpotPool> = Api::all(self.client.clone());
+        let notices: Api<InterruptionNotice> = Api::all(self.client.clone());
+        let records: Api<NodeReplacement> = Api::all(self.client.clone());
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let results = [
+            pools.delete(POOL, &now).await.map(drop),
+            deployments.delete_collection(&now, &own).await.map(drop),
+            budgets.delete_collection(&now, &own).await.map(drop),
+            notices.delete_collection(&now, &all).await.map(drop),
+            records.delete_collection(&now, &all).await.map(drop),
+            nodes.delete_collection(&now, &own).await.map(drop),
+        ];
+        for error in results.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "something of the demo is left in the cluster");
+        }
     }
 
     /// Makes the pool and the applications.
@@ -129,7 +181,7 @@ impl World {
                 let budget = json!({
                     "apiVersion": "policy/v1",
                     "kind": "PodDisruptionBudget",
-                    "metadata": { "name": app.name, "namespace": "default" },
+                    "metadata": { "name": app.name, "namespace": "default", "labels": { DEMO_LABEL: "true" } },
                     "spec": { "maxUnavailable": max_unavailable, "selector": { "matchLabels": { "app": app.name } } },
                 });
                 self.create("/apis/policy/v1/namespaces/default/poddisruptionbudgets", &budget).await?;
@@ -213,7 +265,8 @@ impl World {
     /// The pods of the applications.
     pub async fn pods(&self) -> Vec<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), "default");
-        pods.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default()
+        let own = ListParams::default().labels(DEMO_LABEL);
+        pods.list(&own).await.map(|list| list.items).unwrap_or_default()
     }
 
     /// Starts a controller; `end` ends it gracefully.
@@ -284,14 +337,15 @@ fn deployment(app: &App) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": { "name": app.name, "namespace": "default" },
+        "metadata": { "name": app.name, "namespace": "default", "labels": { DEMO_LABEL: "true" } },
         "spec": {
             "replicas": app.replicas,
             "selector": { "matchLabels": { "app": app.name } },
             "template": {
-                "metadata": { "labels": { "app": app.name } },
+                "metadata": { "labels": { "app": app.name, DEMO_LABEL: "true" } },
                 "spec": {
                     "terminationGracePeriodSeconds": 30,
+                    "nodeSelector": { DEMO_LABEL: "true" },
                     "containers": [{ "name": "main", "image": "registry.invalid/app:1", "resources": { "requests": requests } }],
                 },
             },
@@ -299,7 +353,7 @@ fn deployment(app: &App) -> Value {
     })
 }
 
-fn is_ready(node: &Node) -> bool {
+pub(super) fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|all| all.iter().any(|found| found.type_ == "Ready" && found.status == "True"))
 }

@@ -4,6 +4,7 @@
 //! and stories are told by the API and by traces. What the stored objects say is not counted a second time:
 //! those gauges are computed at each scrape.
 
+use crate::actors::supervision::RestartCause;
 use crate::core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
 use crate::crd::{NodeReplacement, SpotPool};
 use kube::ResourceExt;
@@ -88,13 +89,13 @@ pub enum ActorName {
     Janitor,
 }
 
-/// Why an actor was started anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum RestartCause {
-    /// A handler or a future of it panicked.
-    Panic,
-    /// It stopped by itself.
-    Stopped,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct CauseLabel(RestartCause);
+
+impl EncodeLabelValue for CauseLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        encoder.write_str(self.0.slug())
+    }
 }
 
 /// A value of the records as a label, in the same word as the API and `kubectl` show it.
@@ -138,7 +139,7 @@ struct AnswerLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RestartLabels {
     actor: ActorName,
-    cause: RestartCause,
+    cause: CauseLabel,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -295,7 +296,7 @@ impl Metrics {
 
     /// Counts a restart of an actor.
     pub fn actor_restarted(&self, actor: ActorName, cause: RestartCause) {
-        self.actor_restarts.get_or_create(&RestartLabels { actor, cause }).inc();
+        self.actor_restarts.get_or_create(&RestartLabels { actor, cause: CauseLabel(cause) }).inc();
     }
 
     /// Everything as OpenMetrics text, with the gauges that follow from the stored objects.

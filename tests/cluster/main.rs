@@ -2,6 +2,8 @@
 //!
 //! `testbed/build` builds them; the first time that takes minutes.
 
+mod agent;
+mod demo;
 mod helpers;
 mod imds;
 mod process;

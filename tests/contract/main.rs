@@ -2,3 +2,7 @@
 
 #[cfg(feature = "sim")]
 mod autoscaling;
+#[cfg(feature = "sim")]
+mod kubernetes;
+#[cfg(feature = "sim")]
+mod kubernetes_runs;

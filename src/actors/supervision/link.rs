@@ -39,6 +39,7 @@ struct Shared<A: Actor> {
     name: &'static str,
     present: Mutex<Option<Addr<A>>>,
     restarts: Mutex<BTreeMap<RestartCause, u64>>,
+    on_restart: Box<dyn Fn(RestartCause) + Send + Sync>,
     dropped: AtomicU64,
     questions: AtomicUsize,
 }
@@ -53,11 +54,18 @@ impl<A: Actor<Context = Context<A>>> Link<A> {
     /// A link to an actor that does not run yet, so that actors can be linked in a circle before they start.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
+        Self::reporting(name, |_| {})
+    }
+
+    /// The same, and `on_restart` is told of each restart.
+    #[must_use]
+    pub fn reporting(name: &'static str, on_restart: impl Fn(RestartCause) + Send + Sync + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {
                 name,
                 present: Mutex::default(),
                 restarts: Mutex::default(),
+                on_restart: Box::new(on_restart),
                 dropped: AtomicU64::new(0),
                 questions: AtomicUsize::new(0),
             }),
@@ -132,6 +140,7 @@ impl<A: Actor<Context = Context<A>>> Link<A> {
 
     pub(super) fn count(&self, cause: RestartCause) {
         *lock(&self.shared.restarts).entry(cause).or_default() += 1;
+        (self.shared.on_restart)(cause);
     }
 
     pub(super) fn point_to(&self, present: Option<Addr<A>>) {

@@ -1,9 +1,9 @@
 //! The built-in controllers: they act on what changed, one round after another, until nothing is left to do.
 
+use super::deletion::DeleteOptions;
 use super::json::{ObjectKey, items, number, section, set_condition, text, uid};
 use super::kubelet::NODE_DAEMON_TOLERATIONS;
-use super::objects::DeleteOptions;
-use super::placement;
+use super::placement::{NodeChoice, tolerates};
 use super::view::PodView;
 use super::world::{Job, World};
 use serde_json::{Value, json};
@@ -205,14 +205,13 @@ impl World {
                 by_node.entry(node.to_owned()).or_default().push(pod);
             }
         }
+        let choice = NodeChoice::of(&template["spec"]);
+        let tolerations = items(&template, "/spec/tolerations");
         let wanted: Vec<String> = self
             .view
             .nodes
             .values()
-            .filter(|node| {
-                placement::selects(&template["spec"], node)
-                    && placement::tolerates(&template["spec"], node, true).is_ok()
-            })
+            .filter(|node| choice.allows(node) && tolerates(tolerations, node, true).is_ok())
             .map(|node| node.name.clone())
             .collect();
         let (mut current, mut ready) = (0, 0);

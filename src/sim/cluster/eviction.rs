@@ -1,10 +1,10 @@
 //! `POST pods/<name>/eviction`, in the order of checks of the real API server (pkg/registry/core/pod/storage).
 
 use super::apiserver::Answer;
+use super::deletion::DeleteOptions;
 use super::disruption::{Loss, set_disruption_allowed};
 use super::json::{ObjectKey, items, number, seconds, section, set_condition, strings, text};
-use super::objects::DeleteOptions;
-use super::refusal::{Refusal, bad_request, budget_forbidden, conflict, disruption_budget};
+use super::refusal::{Refusal, bad_request, budget_forbidden, conflict, disruption_budget, refusal};
 use super::request::Identity;
 use super::resources::ResourceKind;
 use super::selector::LabelSelector;
@@ -30,11 +30,11 @@ pub(super) fn respond(
     world: &mut World,
     kind: &ResourceKind,
     key: &ObjectKey,
-    eviction: Value,
+    eviction: &Value,
     dry_run: bool,
     by: &Identity,
 ) -> Result<Answer, Refusal> {
-    if text(&eviction, "/metadata/name") != Some(&key.name) {
+    if text(eviction, "/metadata/name") != Some(&key.name) {
         return Err(bad_request("name in URL does not match name in Eviction object"));
     }
     let mut options = DeleteOptions::read(&eviction["deleteOptions"])?;
@@ -43,14 +43,10 @@ pub(super) fn respond(
     let room =
         if bypasses_budgets(&pod) { Room::Granted } else { world.room_for(key, &pod, options.dry_run)? };
     match room {
-        // The code of this answer is 201: the failure stands in its body alone.
         Room::Ambiguous => {
-            return Ok(Answer::new(
-                201,
-                &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                    "message": "This pod has more than one PodDisruptionBudget, which the eviction subresource \
-                        does not support.", "code": 500 }),
-            ));
+            let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does \
+                           not support.";
+            return Err(refusal(500, "", message));
         }
         Room::GrantedWhileUnready if options.resource_version.is_none() => {
             options.resource_version = text(&pod, "/metadata/resourceVersion").map(str::to_owned);

@@ -42,20 +42,29 @@ impl std::fmt::Display for ObjectKey {
     }
 }
 
+/// A JSON pointer without escapes, which costs no allocation.
+pub(super) fn at<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
+    pointer.split('/').skip(1).try_fold(object, |value, step| match value {
+        Value::Object(map) => map.get(step),
+        Value::Array(list) => list.get(step.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
 pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
-    object.pointer(pointer).and_then(Value::as_str)
+    at(object, pointer).and_then(Value::as_str)
 }
 
 pub(super) fn number(object: &Value, pointer: &str) -> Option<i64> {
-    object.pointer(pointer).and_then(Value::as_i64)
+    at(object, pointer).and_then(Value::as_i64)
 }
 
 pub(super) fn flag(object: &Value, pointer: &str) -> bool {
-    object.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+    at(object, pointer).and_then(Value::as_bool).unwrap_or(false)
 }
 
 pub(super) fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    at(object, pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 pub(super) fn uid(object: &Value) -> &str {
@@ -63,12 +72,12 @@ pub(super) fn uid(object: &Value) -> &str {
 }
 
 pub(super) fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
-    object.pointer("/metadata/annotations").and_then(|all| all.get(name)).and_then(Value::as_str)
+    at(object, "/metadata/annotations").and_then(|all| all.get(name)).and_then(Value::as_str)
 }
 
 /// A map of strings at `pointer`; anything else there reads as empty.
 pub(super) fn strings(object: &Value, pointer: &str) -> Labels {
-    let Some(map) = object.pointer(pointer).and_then(Value::as_object) else { return Labels::new() };
+    let Some(map) = at(object, pointer).and_then(Value::as_object) else { return Labels::new() };
     map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 

@@ -8,11 +8,14 @@
 
 mod apiserver;
 mod controllers;
+mod deletion;
 mod discovery;
 mod disruption;
 mod eviction;
 mod json;
 mod kubelet;
+mod list;
+mod notes;
 mod objects;
 mod patch;
 mod placement;
@@ -154,8 +157,7 @@ impl Cluster {
     ) -> Result<Response<Body>, BoxError> {
         let (parts, body) = request.into_parts();
         let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
-        let parsed =
-            Query::parse(query).and_then(|query| Ok((request::parse(&parts.method, path, &query), query)));
+        let parsed = Query::parse(query).map(|query| (request::parse(&parts.method, path, &query), query));
         let (info, query) = match parsed {
             Ok((info, query)) => (info, query),
             Err(refusal) => return Ok(response(refusal.into())),

@@ -1,8 +1,8 @@
 //! Where a pod can run: the filters of the scheduler.
 
-use super::json::{Labels, ObjectKey, items, strings, text};
+use super::json::{Labels, ObjectKey, at, items, strings, text};
 use super::selector::LabelSelector;
-use super::view::{NodeView, PodView, Taint, View};
+use super::view::{AntiAffinity, NodeView, PodView, Taint, View};
 use super::world::World;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,8 @@ pub(super) struct Surroundings {
     /// For each volume that is bound to a place: the nodes that reach it.
     volumes: Vec<Value>,
     host_ports: BTreeSet<i64>,
+    nodes: NodeChoice,
+    tolerations: Vec<Value>,
 }
 
 impl World {
@@ -32,6 +34,8 @@ impl World {
             spread: spread(&self.view, pod),
             volumes: self.volume_affinities(&pod.key.namespace, spec),
             host_ports: host_ports(spec),
+            nodes: NodeChoice::of(spec),
+            tolerations: items(spec, "/tolerations").to_vec(),
         }
     }
 
@@ -52,9 +56,8 @@ impl World {
 impl Surroundings {
     /// Whether the pod can run on the node.
     pub(super) fn fits(&self, view: &View, pod: &PodView, node: &NodeView) -> Result<(), Misfit> {
-        let spec = &pod.object["spec"];
-        tolerates(spec, node, false)?;
-        if !selects(spec, node) {
+        tolerates(&self.tolerations, node, false)?;
+        if !self.nodes.allows(node) {
             return Err("node(s) didn't match Pod's node affinity/selector");
         }
         for volume in &self.volumes {
@@ -63,15 +66,19 @@ impl Surroundings {
             }
         }
         room(pod, node)?;
-        let at = |topology: &String| node.labels.get(topology);
-        if self.forbidden.iter().any(|(topology, value)| at(topology) == Some(value)) {
+        let value_of = |topology: &String| node.labels.get(topology);
+        if self.forbidden.iter().any(|(topology, value)| value_of(topology) == Some(value)) {
             return Err("node(s) didn't satisfy pod anti-affinity rules");
         }
-        if !self.required.iter().all(|(topology, values)| at(topology).is_some_and(|v| values.contains(v))) {
+        if !self
+            .required
+            .iter()
+            .all(|(topology, values)| value_of(topology).is_some_and(|v| values.contains(v)))
+        {
             return Err("node(s) didn't match pod affinity rules");
         }
         for (topology, room) in &self.spread {
-            if at(topology).is_none_or(|value| room.get(value).copied().unwrap_or(1) <= 0) {
+            if value_of(topology).is_none_or(|value| room.get(value).copied().unwrap_or(1) <= 0) {
                 return Err("node(s) didn't match pod topology spread constraints");
             }
         }
@@ -107,8 +114,7 @@ fn room(pod: &PodView, node: &NodeView) -> Result<(), Misfit> {
 }
 
 /// Whether the pod may go to a node with these taints, and, for daemons, whether it belongs there at all.
-pub(super) fn tolerates(spec: &Value, node: &NodeView, as_daemon: bool) -> Result<(), Misfit> {
-    let tolerations = items(spec, "/tolerations");
+pub(super) fn tolerates(tolerations: &[Value], node: &NodeView, as_daemon: bool) -> Result<(), Misfit> {
     let hard = |taint: &&Taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute";
     for taint in node.taints.iter().filter(hard) {
         if !tolerations.iter().any(|toleration| tolerated(toleration, taint)) {
@@ -140,15 +146,25 @@ pub(super) fn tolerated(toleration: &Value, taint: &Taint) -> bool {
     effect && key && (exists || field("value") == taint.value)
 }
 
-/// Node selector and required node affinity.
-pub(super) fn selects(spec: &Value, node: &NodeView) -> bool {
-    let plain = strings(spec, "/nodeSelector");
-    if plain.iter().any(|(key, value)| node.labels.get(key) != Some(value)) {
-        return false;
+/// Node selector and required node affinity of a pod.
+pub(super) struct NodeChoice {
+    labels: Labels,
+    terms: Option<Vec<Value>>,
+}
+
+impl NodeChoice {
+    pub(super) fn of(spec: &Value) -> Self {
+        let required = at(spec, "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution");
+        let required = required.filter(|required| required.is_object());
+        Self {
+            labels: strings(spec, "/nodeSelector"),
+            terms: required.map(|required| items(required, "/nodeSelectorTerms").to_vec()),
+        }
     }
-    match spec.pointer("/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution") {
-        Some(required) if required.is_object() => matches_terms(items(required, "/nodeSelectorTerms"), node),
-        _ => true,
+
+    pub(super) fn allows(&self, node: &NodeView) -> bool {
+        self.labels.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+            && self.terms.as_ref().is_none_or(|terms| matches_terms(terms, node))
     }
 }
 
@@ -166,21 +182,21 @@ fn matches_terms(terms: &[Value], node: &NodeView) -> bool {
 
 /// Where the pod's own anti-affinity and that of the pods already there keep it away from.
 fn forbidden(view: &View, pod: &PodView) -> BTreeSet<(String, String)> {
+    let covers = |term: &AntiAffinity, other: &PodView| {
+        term.namespaces.contains(&other.key.namespace) && term.selector.matches(&other.labels)
+    };
+    let place = |other: &PodView, term: &AntiAffinity| {
+        let value = view.nodes.get(&other.node)?.labels.get(&term.topology)?;
+        Some((term.topology.clone(), value.clone()))
+    };
     let mut places = BTreeSet::new();
-    for node in view.nodes.values() {
-        for other in node.pods.iter().filter_map(|key| view.pods.get(key)) {
-            let mine = pod.anti_affinity.iter().filter(|term| {
-                term.namespaces.contains(&other.key.namespace) && term.selector.matches(&other.labels)
-            });
-            let theirs = other.anti_affinity.iter().filter(|term| {
-                term.namespaces.contains(&pod.key.namespace) && term.selector.matches(&pod.labels)
-            });
-            for term in mine.chain(theirs) {
-                if let Some(value) = node.labels.get(&term.topology) {
-                    places.insert((term.topology.clone(), value.clone()));
-                }
-            }
-        }
+    for term in &pod.anti_affinity {
+        let there = view.pods.values().filter(|other| !other.finished() && covers(term, other));
+        places.extend(there.filter_map(|other| place(other, term)));
+    }
+    for other in view.aloof_pods() {
+        let theirs = other.anti_affinity.iter().filter(|term| covers(term, pod));
+        places.extend(theirs.filter_map(|term| place(other, term)));
     }
     places
 }
@@ -211,6 +227,7 @@ fn required(view: &View, pod: &PodView) -> Vec<(String, BTreeSet<String>)> {
 
 fn spread(view: &View, pod: &PodView) -> Vec<(String, BTreeMap<String, i64>)> {
     let spec = &pod.object["spec"];
+    let choice = NodeChoice::of(spec);
     items(spec, "/topologySpreadConstraints")
         .iter()
         .filter(|constraint| constraint["whenUnsatisfiable"].as_str() != Some("ScheduleAnyway"))
@@ -220,7 +237,7 @@ fn spread(view: &View, pod: &PodView) -> Vec<(String, BTreeMap<String, i64>)> {
             let max_skew = constraint["maxSkew"].as_i64().unwrap_or(1);
             let mut counts: BTreeMap<String, i64> = BTreeMap::new();
             // Nodes that the pod could never choose are no domains; tainted ones are, by default.
-            for node in view.nodes.values().filter(|node| selects(spec, node)) {
+            for node in view.nodes.values().filter(|node| choice.allows(node)) {
                 let Some(value) = node.labels.get(topology) else { continue };
                 let here = node
                     .pods

@@ -311,14 +311,14 @@ impl Cluster {
         world.view.pods.values().filter(waiting).map(|pod| pod.key.clone()).collect()
     }
 
-    /// The pods of a node that are not finished, those of DaemonSets and mirror pods among them.
+    /// The pods of a node that are not finished, those of daemons and mirror pods among them.
     #[must_use]
     pub fn pods_on(&self, node: &str) -> Vec<ObjectKey> {
         let world = self.world();
         world.view.pods_on(node).filter(|pod| !pod.finished()).map(|pod| pod.key.clone()).collect()
     }
 
-    /// The pods of a node that a drain has to move: not finished, no mirror, no DaemonSet's.
+    /// The pods of a node that a drain has to move: not finished, no mirror, no daemon's.
     #[must_use]
     pub fn movable_pods_on(&self, node: &str) -> Vec<ObjectKey> {
         let world = self.world();

@@ -1,6 +1,6 @@
 //! Label and field selectors.
 
-use super::json::{Labels, items, strings, text};
+use super::json::{Labels, at, items, strings, text};
 use super::refusal::{Refusal, bad_request};
 use super::resources::ResourceKind;
 use serde_json::Value;
@@ -157,16 +157,12 @@ impl Filter {
     pub(super) fn new(
         kind: &ResourceKind,
         namespace: Option<&str>,
-        name: Option<&str>,
         labels: Option<&str>,
         fields: Option<&str>,
     ) -> Result<Self, Refusal> {
         let mut parsed = Vec::new();
         for part in fields.unwrap_or_default().split(',').filter(|part| !part.trim().is_empty()) {
             parsed.push(parse_field(kind, part)?);
-        }
-        if let Some(name) = name {
-            parsed.push(Field { pointer: "/metadata/name".to_owned(), value: name.to_owned(), equal: true });
         }
         Ok(Self {
             namespace: namespace.map(str::to_owned),
@@ -192,7 +188,7 @@ impl Filter {
 
 /// Fields read as text; an absent one as the empty string, as in the real API.
 fn field_text(object: &Value, pointer: &str) -> String {
-    match object.pointer(pointer) {
+    match at(object, pointer) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Bool(flag)) => flag.to_string(),
         _ => String::new(),

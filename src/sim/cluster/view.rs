@@ -164,6 +164,8 @@ pub(super) struct NodeView {
 pub(super) struct View {
     pub(super) pods: BTreeMap<ObjectKey, PodView>,
     pub(super) nodes: BTreeMap<String, NodeView>,
+    /// The bound pods that keep others away.
+    aloof: BTreeSet<ObjectKey>,
     /// Pods by the node they are bound to, also of nodes that are gone.
     by_node: BTreeMap<String, BTreeSet<ObjectKey>>,
 }
@@ -171,6 +173,11 @@ pub(super) struct View {
 impl View {
     pub(super) fn pods_on(&self, node: &str) -> impl Iterator<Item = &PodView> {
         self.by_node.get(node).into_iter().flatten().filter_map(|key| self.pods.get(key))
+    }
+
+    /// The bound pods whose anti-affinity others have to respect.
+    pub(super) fn aloof_pods(&self) -> impl Iterator<Item = &PodView> {
+        self.aloof.iter().filter_map(|key| self.pods.get(key))
     }
 
     pub(super) fn in_namespace<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a PodView> + use<'a> {
@@ -256,6 +263,9 @@ impl View {
         if pod.finished() {
             return;
         }
+        if !pod.anti_affinity.is_empty() {
+            self.aloof.insert(pod.key.clone());
+        }
         if let Some(node) = self.nodes.get_mut(&pod.node) {
             add(&mut node.used, &pod.requests);
             node.pods.insert(pod.key.clone());
@@ -263,6 +273,7 @@ impl View {
     }
 
     fn release(&mut self, pod: &PodView) {
+        self.aloof.remove(&pod.key);
         if let Some(keys) = self.by_node.get_mut(&pod.node) {
             keys.remove(&pod.key);
             if keys.is_empty() {

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How long a watch lasts if the client does not say.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(30);
 
 /// One open watch.
 pub(super) struct Watch {
@@ -51,7 +51,7 @@ impl Watch {
         gate: Arc<dyn Gate>,
     ) -> Result<Self, Refusal> {
         let kind = world.kind_of(call.info)?;
-        let filter = world.filter(&kind, call)?;
+        let filter = call.filter(&kind)?;
         let wanted = world.check_version_reachable(call.query)?;
         let bookmarks = call.query.flag("allowWatchBookmarks");
         let initial = call.query.get("sendInitialEvents");

@@ -1,9 +1,9 @@
 //! Everything behind the lock: the store, what the controllers know of it, and the work that changes make.
 
-use super::json::{ObjectKey, items, number, strings, text, uid};
+use super::json::{ObjectKey, number, text};
 use super::refusal::Refusal;
 use super::request::{Identity, RequestInfo};
-use super::store::{ChangeKind, Event, Store};
+use super::store::{ChangeKind, Store};
 use super::view::View;
 use crate::clock::Clock;
 use jiff::Timestamp;
@@ -138,7 +138,7 @@ pub(super) struct World {
     pub(super) dependents: BTreeMap<String, BTreeSet<(String, ObjectKey)>>,
     jobs: BTreeMap<Job, Timestamp>,
     agenda: BTreeSet<(Timestamp, Job)>,
-    wake: Arc<Notify>,
+    pub(super) wake: Arc<Notify>,
 }
 
 impl World {
@@ -270,138 +270,6 @@ impl World {
         let wait = Duration::try_from(at.duration_since(self.now())).unwrap_or(Duration::ZERO);
         // Timers have a resolution of a millisecond.
         Some(wait.max(Duration::from_millis(1)))
-    }
-
-    /// Files the work that a change makes.
-    fn note(&mut self, resource: &str, key: &ObjectKey, event: &Event) {
-        let before = event.before.as_deref();
-        let gone = event.kind == ChangeKind::Deleted;
-        self.index_owners(resource, key, event);
-        match resource {
-            "pods" => {
-                self.view.apply_pod(event);
-                self.note_pod(key, event);
-            }
-            "nodes" => {
-                self.view.apply_node(event);
-                self.note_node(&key.name, event);
-            }
-            "deployments.apps" => {
-                self.work.deployments.insert(key.clone());
-            }
-            "replicasets.apps" => {
-                self.work.replica_sets.insert(key.clone());
-                if let Some(owner) = owner_key(&event.object, "Deployment") {
-                    self.work.deployments.insert(owner);
-                }
-            }
-            "daemonsets.apps" => {
-                self.work.daemon_sets.insert(key.clone());
-            }
-            "poddisruptionbudgets.policy" => {
-                self.work.budgets.insert(key.clone());
-            }
-            "namespaces" if gone => {
-                self.work.lost_namespaces.insert(key.name.clone());
-            }
-            "persistentvolumes" | "persistentvolumeclaims" => self.work.schedule = true,
-            _ => {}
-        }
-        if gone
-            && let Some(before) = before
-            && self.dependents.contains_key(uid(before))
-        {
-            self.work.lost_owners.insert(uid(before).to_owned());
-        }
-        if !self.work.is_empty() {
-            self.wake.notify_one();
-        }
-        // Nobody may be listening.
-        let _ = self.changes.send(Change {
-            at: self.now(),
-            resource: resource.to_owned(),
-            kind: event.kind,
-            object: Arc::clone(&event.object),
-            before: event.before.clone(),
-        });
-    }
-
-    fn note_pod(&mut self, key: &ObjectKey, event: &Event) {
-        let pod = &event.object;
-        let before = event.before.as_deref();
-        if let Some(owner) = owner_key(pod, "ReplicaSet") {
-            self.work.replica_sets.insert(owner);
-        }
-        if let Some(owner) = owner_key(pod, "DaemonSet") {
-            self.work.daemon_sets.insert(owner);
-        }
-        self.work.budgets.extend(
-            self.store
-                .all("poddisruptionbudgets.policy")
-                .filter(|(budget, _)| budget.namespace == key.namespace)
-                .map(|(budget, _)| budget.clone()),
-        );
-        if event.kind == ChangeKind::Deleted {
-            self.work.schedule = true;
-            let node = text(pod, "/spec/nodeName").unwrap_or_default();
-            if super::json::annotation(pod, "kubernetes.io/config.mirror").is_some()
-                && self.view.nodes.contains_key(node)
-            {
-                self.work.mirrors.push(Arc::clone(pod));
-            }
-            return;
-        }
-        self.work.pods.insert(key.clone());
-        // A change of conditions alone frees no room and must not start another round of scheduling.
-        let same = before.is_some_and(|before| {
-            before["spec"] == pod["spec"]
-                && strings(before, "/metadata/labels") == strings(pod, "/metadata/labels")
-                && before["status"]["phase"] == pod["status"]["phase"]
-        });
-        self.work.schedule |= !same;
-    }
-
-    fn note_node(&mut self, name: &str, event: &Event) {
-        let node = &event.object;
-        self.work.nodes.insert(name.to_owned());
-        let same = event.kind == ChangeKind::Modified
-            && event.before.as_deref().is_some_and(|before| {
-                before["spec"] == node["spec"]
-                    && before["metadata"]["labels"] == node["metadata"]["labels"]
-                    && before["status"]["allocatable"] == node["status"]["allocatable"]
-                    && super::json::condition_true(before, "Ready")
-                        == super::json::condition_true(node, "Ready")
-            });
-        if !same {
-            self.work.schedule = true;
-            let all: Vec<ObjectKey> = self.store.all("daemonsets.apps").map(|(key, _)| key.clone()).collect();
-            self.work.daemon_sets.extend(all);
-        }
-    }
-
-    fn index_owners(&mut self, resource: &str, key: &ObjectKey, event: &Event) {
-        let entry = (resource.to_owned(), key.clone());
-        let owners = |object: &Value| -> Vec<String> {
-            items(object, "/metadata/ownerReferences")
-                .iter()
-                .filter_map(|owner| owner["uid"].as_str().map(str::to_owned))
-                .collect()
-        };
-        if let Some(before) = event.before.as_deref() {
-            for owner in owners(before) {
-                if let Some(set) = self.dependents.get_mut(&owner) {
-                    set.remove(&entry);
-                    if set.is_empty() {
-                        self.dependents.remove(&owner);
-                    }
-                }
-            }
-        }
-        if event.kind != ChangeKind::Deleted {
-            for owner in owners(&event.object) {
-                self.dependents.entry(owner).or_default().insert(entry.clone());
-            }
-        }
     }
 }
 

@@ -81,12 +81,12 @@ fn calls_evictions_and_restarts_carry_their_labels() {
     let metrics = Metrics::new();
     metrics.aws_call(AwsOperation::SetDesiredCapacity, AwsResult::Throttled, Duration::from_millis(20));
     metrics.eviction(EvictionAnswer::Budget);
-    metrics.actor_restarted(ActorName::Drainer, RestartCause::Panic);
+    metrics.actor_restarted(ActorName::Drainer, RestartCause::Panicked);
     let text = text(&metrics);
     assert_line(&text, r#"spot_guard_aws_calls_total{operation="SetDesiredCapacity",result="Throttled"} 1"#);
     assert_line(&text, r#"spot_guard_aws_call_seconds_bucket{le="0.025",operation="SetDesiredCapacity"} 1"#);
     assert_line(&text, r#"spot_guard_evictions_total{answer="Budget"} 1"#);
-    assert_line(&text, r#"spot_guard_actor_restarts_total{actor="Drainer",cause="Panic"} 1"#);
+    assert_line(&text, r#"spot_guard_actor_restarts_total{actor="Drainer",cause="panicked"} 1"#);
 }
 
 #[test]
