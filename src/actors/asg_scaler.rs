@@ -9,7 +9,7 @@ use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::health_monitor::{HealthMonitor, PoolRefused};
 use crate::actors::supervision::{Link, answers_ping};
-use crate::aws::{CallError, CallFailure};
+use crate::aws::{CallError, CallFailure, Launched};
 use crate::core::policy::seconds;
 use crate::core::record::GroupKind;
 use crate::core::scaling::{self, Call, End, InstanceFacts, Ledger, PoolView, Wants};
@@ -85,6 +85,7 @@ struct TurnResult {
     ledger: Ledger,
     view: PoolView,
     changed: bool,
+    cannot_launch: BTreeSet<GroupKind>,
 }
 
 #[derive(Debug, Error)]
@@ -105,6 +106,9 @@ enum TurnError {
 struct PoolState {
     wanted: ScaleGroups,
     ledger: Option<Ledger>,
+    view: Option<Arc<PoolView>>,
+    /// Groups on which LaunchInstances was refused: they are served by SetDesiredCapacity.
+    cannot_launch: BTreeSet<GroupKind>,
     busy: bool,
     again: bool,
     timer: u64,
@@ -159,7 +163,12 @@ impl AsgScaler {
                 state.failures,
             );
         }
-        let waiting = state.ledger.as_ref().is_some_and(Ledger::is_waiting) || !state.wanted.ends.is_empty();
+        let waiting = !state.wanted.ends.is_empty()
+            || state
+                .ledger
+                .as_ref()
+                .zip(state.view.as_ref())
+                .is_some_and(|(ledger, view)| ledger.is_waiting(view));
         if !waiting {
             return seconds(pool.policy.monitor_seconds);
         }
@@ -227,7 +236,13 @@ impl Handler<Turn> for AsgScaler {
             return;
         }
         state.busy = true;
-        let turn = take_turn(self.deps.clone(), config, state.ledger.clone(), state.wanted.clone());
+        let turn = take_turn(
+            self.deps.clone(),
+            config,
+            state.ledger.clone(),
+            state.wanted.clone(),
+            state.cannot_launch.clone(),
+        );
         let ended = async move { TurnEnded { pool, outcome: turn.await } };
         ctx.spawn(ended.into_actor(self).map(|ended, _, ctx| ctx.notify(ended)));
     }
@@ -253,6 +268,8 @@ impl Handler<TurnEnded> for AsgScaler {
                     ledger: Arc::new(result.ledger.clone()),
                 };
                 state.ledger = Some(result.ledger);
+                state.view = Some(observed.view.clone());
+                state.cannot_launch = result.cannot_launch;
                 self.tracker.send(observed.clone());
                 self.monitor.send(observed);
             }
@@ -286,73 +303,92 @@ async fn take_turn(
     pool: PoolConfig,
     ledger: Option<Ledger>,
     wanted: ScaleGroups,
+    mut cannot_launch: BTreeSet<GroupKind>,
 ) -> Result<TurnResult, TurnError> {
     let api: Api<SpotPool> = Api::all(deps.client.clone());
     let mut store = LedgerStore::open(api, &pool.name, ledger).await?;
-    let mut view = read_groups(&deps, &pool, &store.ledger).await?;
     let mut changed = false;
-    for _ in 0..MAX_CALLS_PER_TURN {
-        let plan = scaling::plan(
-            &store.ledger,
-            &view,
-            &wanted.wants,
-            &wanted.ends,
-            &wanted.instances,
-            deps.clock.now(),
-        );
+    for calls in 0.. {
+        let view = read_groups(&deps, &pool, &store.ledger, &cannot_launch).await?;
+        let now = deps.clock.now();
+        let plan = scaling::plan(&store.ledger, &view, &wanted.wants, &wanted.ends, &wanted.instances, now);
         changed |= store.write(plan.ledger).await?;
-        let Some(call) = plan.call else {
-            return Ok(TurnResult { ledger: store.ledger, view, changed });
+        let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
+            return Ok(TurnResult { ledger: store.ledger, view, changed, cannot_launch });
         };
         if !deps.fence.may_act(deps.call_timeout) {
             return Err(TurnError::NotLeading);
         }
         let mut next = store.ledger.clone();
+        let mut go_on = true;
         match make(&deps, &pool, &call).await {
-            Ok(()) => scaling::accepted(&mut next, &call),
+            Ok(None) => scaling::accepted(&mut next, &call),
+            Ok(Some(answer)) => {
+                let Call::Launch { group, .. } = &call else { continue };
+                scaling::launched(&mut next, *group, answer.instance_ids, &answer.errors, deps.clock.now());
+            }
             Err(error) => {
                 tracing::warn!(pool = pool.name, %error, ?call, "AWS did not do it");
                 match (error.outcome, &call) {
                     // Gone already: the next reading tells what became of desired.
                     (CallFailure::NotFound, _) => {}
+                    (CallFailure::Unclear, _) => return Err(error.into()),
+                    // The group or the endpoint cannot: the request goes on as SetDesiredCapacity.
+                    (CallFailure::Refused(_), Call::Launch { group, .. }) => {
+                        cannot_launch.insert(*group);
+                    }
                     (CallFailure::Refused(class), Call::SetDesired { group, .. }) => {
                         scaling::refused(&mut next, *group, class, &error.to_string(), deps.clock.now());
+                        go_on = false;
                     }
-                    (CallFailure::Refused(_), Call::Terminate { .. }) => next.reduction = None,
-                    (CallFailure::Unclear, _) => return Err(error.into()),
-                }
-                if error.outcome != CallFailure::NotFound {
-                    store.write(next).await?;
-                    view = read_groups(&deps, &pool, &store.ledger).await?;
-                    return Ok(TurnResult { ledger: store.ledger, view, changed: true });
+                    (CallFailure::Refused(_), Call::Terminate { .. }) => {
+                        next.reduction = None;
+                        go_on = false;
+                    }
                 }
             }
         }
         store.write(next).await?;
-        view = read_groups(&deps, &pool, &store.ledger).await?;
         changed = true;
+        if !go_on {
+            let view = read_groups(&deps, &pool, &store.ledger, &cannot_launch).await?;
+            return Ok(TurnResult { ledger: store.ledger, view, changed, cannot_launch });
+        }
     }
-    Ok(TurnResult { ledger: store.ledger, view, changed })
+    Err(TurnError::NotLeading)
 }
 
-async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<(), CallError> {
+/// Makes the call; LaunchInstances alone has an answer to read.
+async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<Option<Launched>, CallError> {
     match call {
+        Call::Launch { group, zone, count, token } => {
+            let name = pool.group(*group);
+            tracing::info!(pool = pool.name, group = name, zone, count, "LaunchInstances");
+            deps.aws.launch(name, zone, *count, token).await.map(Some)
+        }
         Call::SetDesired { group, desired } => {
             tracing::info!(pool = pool.name, group = pool.group(*group), desired, "SetDesiredCapacity");
-            deps.aws.set_desired(pool.group(*group), *desired).await
+            deps.aws.set_desired(pool.group(*group), *desired).await.map(|()| None)
         }
         Call::Terminate { instance_id, decrement, .. } => {
             tracing::info!(pool = pool.name, instance_id, decrement, "TerminateInstanceInAutoScalingGroup");
-            deps.aws.terminate(instance_id, *decrement).await
+            deps.aws.terminate(instance_id, *decrement).await.map(|()| None)
         }
     }
 }
 
-async fn read_groups(deps: &Deps, pool: &PoolConfig, ledger: &Ledger) -> Result<PoolView, TurnError> {
+async fn read_groups(
+    deps: &Deps,
+    pool: &PoolConfig,
+    ledger: &Ledger,
+    cannot_launch: &BTreeSet<GroupKind>,
+) -> Result<PoolView, TurnError> {
     let names = [pool.spot_group.clone(), pool.on_demand_group.clone()];
     let mut found = deps.aws.describe(&names).await?;
     let mut take = |name: &String| found.remove(name).ok_or_else(|| TurnError::NoSuchGroup(name.clone()));
     let mut view = PoolView { spot: take(&names[0])?, on_demand: take(&names[1])? };
+    view.spot.can_launch &= !cannot_launch.contains(&GroupKind::Spot);
+    view.on_demand.can_launch &= !cannot_launch.contains(&GroupKind::OnDemand);
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         if let Some(since) = ledger.failures_matter_since(kind) {
             let failures = deps.aws.failures(pool.group(kind), since - scaling::CLOCK_SKEW).await?;

@@ -377,7 +377,10 @@ impl<'a> World<'a> {
 
     fn fact(&self, node: &Node) -> NodeFact {
         let busy = self.snapshot.pods_on(&node.name).any(drain::must_move);
-        NodeFact { name: node.name.to_string(), ready: node.ready, busy }
+        let volumes =
+            self.snapshot.pods_on(&node.name).any(|pod| drain::must_move(pod) && !pod.spec.claims.is_empty());
+        let volume_zone = volumes.then(|| node.zone.to_string()).filter(|zone| !zone.is_empty());
+        NodeFact { name: node.name.to_string(), ready: node.ready, busy, volume_zone }
     }
 
     fn busy_instances(&self) -> BTreeSet<String> {
@@ -480,12 +483,16 @@ impl<'a> World<'a> {
         for notice in own {
             if status.started_at.is_none() {
                 // The process died between the record and its first status.
+                let pool = record.spec.pool.as_deref();
+                if pool.is_some_and(|pool| !self.pools.contains_key(pool)) {
+                    return None;
+                }
                 let spec = &notice.spec;
                 status = replacement::open(
                     &subject,
                     spec.kind,
                     spec.deadline,
-                    None,
+                    pool.map(|pool| self.utilisation(pool)),
                     spec.traceparent.clone(),
                     now,
                 );

@@ -9,7 +9,7 @@ use crate::core::record::{
     Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,
     UtilisationPercent, set_condition,
 };
-use crate::core::scaling::{End, FailureClass, Ledger, PoolView, RequestMember, Want, Wants};
+use crate::core::scaling::{Debt, End, FailureClass, Ledger, PoolView, RequestMember, Want, Wants};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,8 @@ pub struct NodeFact {
     pub ready: bool,
     /// Whether pods that would have to move run on it.
     pub busy: bool,
+    /// Its zone, if such pods have volumes, which cannot leave it.
+    pub volume_zone: Option<String>,
 }
 
 /// How a drain stands, as the Drainer last said.
@@ -211,11 +213,13 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
         }
         return next;
     }
-    if mode == Mode::Act {
+    // Before the groups and the ledger were read once, nothing can be said of capacity.
+    let known = facts.view.is_some();
+    if mode == Mode::Act && known {
         find_capacity(&mut next, subject, facts);
     }
     drain_old(&mut next, subject, mode, facts);
-    if mode == Mode::Act {
+    if mode == Mode::Act && known {
         end_old(&mut next, subject, facts);
         go_back(&mut next, subject, facts);
         close(&mut next, subject, facts);
@@ -521,6 +525,7 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
     let spot = serving_node(facts.ledger.member(GroupKind::Spot, &subject.name), GroupKind::Spot, facts);
     let Some((instance_id, node)) = spot else {
         next.return_capacity = None;
+        probe(next, subject, facts);
         next.block(FlowBox::Health, vec!["the Spot group has no instance for it yet".to_owned()], now);
         return;
     };
@@ -549,6 +554,29 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
     next.blocking.clear();
     next.return_drain = DrainState::Started;
     next.return_started_at = Some(now);
+}
+
+/// What Spot owes in our record is asked for again, with backoff: LaunchInstances tries nothing by itself.
+fn probe(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
+    let now = facts.now;
+    let share = facts.ledger.member(GroupKind::Spot, &subject.name);
+    let owes = share.is_some_and(|share| share.debt == Debt::InRecord && share.instance_id.is_none());
+    if !owes {
+        next.next_probe_at = None;
+        return;
+    }
+    match next.next_probe_at {
+        Some(at) if now < at => return,
+        Some(_) => next.probes += 1,
+        None => {}
+    }
+    let pause = crate::core::policy::backoff(
+        seconds(facts.policy.probe_seconds),
+        seconds(facts.policy.probe_max_seconds),
+        // The first few probes keep the pace: a market that dries up for minutes is the usual case.
+        (next.probes + 1).saturating_sub(5),
+    );
+    next.next_probe_at = Some(now + pause);
 }
 
 /// Box 11: the story is over once nothing of it is left in the ledger.
@@ -649,7 +677,13 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
     if let Some(capacity) = &status.capacity {
         commands.taken.insert(capacity.instance_id.clone());
     }
-    let instance = |owed| Want::Instance { attempt: status.attempt, deadline: status.deadline, owed };
+    let zone = facts.old_node.and_then(|node| node.volume_zone.clone());
+    let instance = |owed| Want::Instance {
+        attempt: status.attempt + status.probes,
+        deadline: status.deadline,
+        owed,
+        zone: zone.clone(),
+    };
     if status.spot_asked_at.is_some() {
         let want = if settled { Want::Done } else { instance(capacity_from == Some(GroupKind::OnDemand)) };
         commands.wants.insert((GroupKind::Spot, subject.name.clone()), want);

@@ -3,17 +3,31 @@
 use crate::core::cluster::Pod;
 use crate::core::drain::EvictionAnswer;
 use k8s_openapi::api::core::v1 as core_v1;
-use kube::api::{Api, DeleteParams, EvictParams, Preconditions};
+use kube::api::{Api, DeleteParams, Preconditions};
 use kube::core::Status;
 use kube::{Client, Error};
+use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::timeout;
 
 /// Asks the eviction API.
+///
+/// The request is made here: kube's `Api::evict` writes the options under a name that the server ignores, and
+/// the precondition would be lost.
 pub async fn evict(client: &Client, pod: &Pod, limit: Duration) -> EvictionAnswer {
-    let api: Api<core_v1::Pod> = Api::namespaced(client.clone(), &pod.namespace);
-    let params = EvictParams { delete_options: Some(exactly(pod)), ..EvictParams::default() };
-    answer(timeout(limit, api.evict(&pod.name, &params)).await.map(|result| result.map(drop)))
+    let eviction = json!({
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": { "name": &*pod.name, "namespace": &*pod.namespace },
+        "deleteOptions": { "preconditions": { "uid": &*pod.uid } },
+    });
+    let path = format!("/api/v1/namespaces/{}/pods/{}/eviction", pod.namespace, pod.name);
+    let request = http::Request::post(path)
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(eviction.to_string().into_bytes())
+        .map_err(|error| Error::Service(error.into()));
+    let send = async { client.request::<Value>(request?).await.map(drop) };
+    answer(timeout(limit, send).await)
 }
 
 /// Deletes past the budgets, with this grace period in seconds.

@@ -2,6 +2,7 @@
 
 use crate::actors::supervision::Shutdown;
 use crate::clock::Clock;
+use crate::core::policy::Policy;
 use crate::core::record::{FlowBox, GroupKind, Outcome, Phase, StepRecord};
 use crate::crd::NodeReplacement;
 use crate::kube::marks;
@@ -118,7 +119,7 @@ pub struct Report {
 pub struct Story {
     /// Its world.
     pub world: World,
-    scenario: Scenario,
+    name: String,
     plot: Plot,
     seed: u64,
     began: Timestamp,
@@ -140,16 +141,29 @@ impl Story {
         seed: u64,
         client: Option<Client>,
     ) -> anyhow::Result<Self> {
-        let stage = Stage { client, ..Stage::default() };
-        Self::begin_on(scenario, scenario.plot(), clock, seed, stage).await
+        Self::begin_plot(scenario.name(), scenario.plot(), clock, seed, client).await
     }
 
-    /// The same with a plot and on a stage of the caller's; `scenario` names it.
+    /// The same for a plot that is none of the demo's.
+    ///
+    /// # Errors
+    /// When the cluster refuses what the story needs.
+    pub async fn begin_plot(
+        name: String,
+        plot: Plot,
+        clock: Clock,
+        seed: u64,
+        client: Option<Client>,
+    ) -> anyhow::Result<Self> {
+        Self::begin_on(name, plot, clock, seed, Stage { client, ..Stage::default() }).await
+    }
+
+    /// The same on a stage of the caller's.
     ///
     /// # Errors
     /// When the cluster refuses what the story needs.
     pub async fn begin_on(
-        scenario: Scenario,
+        name: String,
         plot: Plot,
         clock: Clock,
         seed: u64,
@@ -164,7 +178,7 @@ impl Story {
         let began = clock.now();
         Ok(Self {
             world,
-            scenario,
+            name,
             plot,
             seed,
             began,
@@ -191,6 +205,18 @@ impl Story {
     #[must_use]
     pub fn on_demand_nodes(&self) -> u32 {
         self.plot.start.on_demand_nodes
+    }
+
+    /// The Spot instances that were there at the beginning, oldest first.
+    #[must_use]
+    pub fn spot_instances(&self) -> &[String] {
+        &self.spot_instances
+    }
+
+    /// The settings of the pool.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy::default().overridden(&self.plot.start.policy)
     }
 
     /// Simulated time since the beginning.
@@ -223,12 +249,6 @@ impl Story {
     /// When the world has no such thing.
     pub async fn act(&self, act: &Act) -> anyhow::Result<()> {
         act.perform(&self.world, &self.spot_instances).await
-    }
-
-    /// The Spot instances of the beginning, oldest first.
-    #[must_use]
-    pub fn spot_instances(&self) -> &[String] {
-        &self.spot_instances
     }
 
     /// Does what the script says is due.
@@ -322,7 +342,7 @@ impl Story {
         steps.sort_by_key(|step| step.at);
         let seconds = |at: Timestamp| round(crate::clock::since(self.began, at));
         let mut report = Report {
-            scenario: self.scenario.name(),
+            scenario: self.name.clone(),
             seed: self.seed,
             ok: false,
             problems: Vec::new(),

@@ -36,8 +36,41 @@ impl Verdict {
     }
 }
 
+/// A call as a gate sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GateCall {
+    /// The API action, or `GET /path` for IMDS.
+    pub operation: String,
+    /// The one group that it is about.
+    pub group: Option<String>,
+    /// `InstanceId`.
+    pub instance: Option<String>,
+    /// `DesiredCapacity`.
+    pub desired: Option<u32>,
+    /// `ShouldDecrementDesiredCapacity`.
+    pub decrement: bool,
+}
+
+impl GateCall {
+    /// Whether it changes a group.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        !self.operation.starts_with("Describe")
+    }
+}
+
 /// Sees every call of a client before and after the cloud does: the place for lost answers and crash points.
+///
+/// A gate has either the short pair of methods or the pair that sees the whole call.
 pub trait Gate: Send + Sync {
+    /// [`Gate::before`] with all that is known of the call.
+    fn before_call(&self, call: &GateCall) -> Verdict {
+        self.before(&call.operation, call.group.as_deref())
+    }
+    /// [`Gate::after`] with all that is known of the call.
+    fn after_call(&self, call: &GateCall) -> Verdict {
+        self.after(&call.operation, call.group.as_deref())
+    }
     /// Before the cloud sees the call. `operation` is the API action, or `GET /path` for IMDS.
     fn before(&self, operation: &str, group: Option<&str>) -> Verdict {
         let _ = (operation, group);

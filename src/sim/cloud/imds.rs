@@ -31,7 +31,7 @@ impl State {
         let fresh_token = hex(&mut self.token_rng, 56);
         let instance = self.instances.get_mut(id).filter(|instance| instance.machine_runs)?;
         match instance.imds_mode {
-            ImdsMode::Normal => {}
+            ImdsMode::Normal | ImdsMode::RestlessNoticeTime => {}
             ImdsMode::Garbage => return Some(garbage(request.method(), &fresh_token)),
             ImdsMode::Unauthorized if *request.method() != Method::PUT => {
                 return Some(status(StatusCode::UNAUTHORIZED));
@@ -83,7 +83,8 @@ impl State {
         let item = path.strip_prefix("/latest/meta-data/")?.trim_end_matches('/');
         Some(match item {
             "events/recommendations/rebalance" => {
-                let at = instance.rebalance_at?;
+                let restless = instance.imds_mode == ImdsMode::RestlessNoticeTime;
+                let at = instance.rebalance_at.map(|at| if restless { now } else { at })?;
                 format!("{{\"noticeTime\": \"{}\"}}", seconds(at))
             }
             "spot/instance-action" => {

@@ -27,7 +27,7 @@ mod state;
 mod tests;
 
 pub use activity::Activity;
-pub use faults::{Gate, Refusal, ScriptedGate, Verdict};
+pub use faults::{Gate, GateCall, Refusal, ScriptedGate, Verdict};
 pub use host::{NodeHost, NodeJoin, NullHost};
 pub use serve::Served;
 pub use snapshot::{CallRecord, CloudEvent, CloudSnapshot, EventKind, GroupSnapshot, InstanceSnapshot};

@@ -1,7 +1,7 @@
 //! The AWS SDK against the simulated cloud, in process: its HTTP client, sleep and time.
 
 use super::Cloud;
-use super::faults::{Gate, Refusal, Verdict};
+use super::faults::{Gate, GateCall, Refusal, Verdict};
 use super::query::{self, Query};
 use super::state::region_of;
 use crate::clock::Clock;
@@ -126,12 +126,12 @@ impl HttpConnector for Connector {
 impl InProcess {
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ConnectorError> {
         let Some(gate) = &self.gate else { return Ok(self.serve(request).await) };
-        let (operation, group) = self.describe(&request);
-        if let Some(refusal) = pass(gate.before(&operation, group.as_deref())).await? {
+        let call = self.describe(&request);
+        if let Some(refusal) = pass(gate.before_call(&call)).await? {
             return Ok(self.refuse(&refusal));
         }
         let response = self.serve(request).await;
-        if let Some(refusal) = pass(gate.after(&operation, group.as_deref())).await? {
+        if let Some(refusal) = pass(gate.after_call(&call)).await? {
             return Ok(self.refuse(&refusal));
         }
         Ok(response)
@@ -144,14 +144,23 @@ impl InProcess {
         }
     }
 
-    fn describe(&self, request: &Request<Bytes>) -> (String, Option<String>) {
+    fn describe(&self, request: &Request<Bytes>) -> GateCall {
         match self.service {
             Service::AutoScaling => {
                 let query = Query::parse(request.body());
                 let group = self.cloud.lock().group_meant(&query);
-                (query.get("Action").unwrap_or_default().to_owned(), group)
+                GateCall {
+                    operation: query.get("Action").unwrap_or_default().to_owned(),
+                    group,
+                    instance: query.get("InstanceId").map(str::to_owned),
+                    desired: query.number("DesiredCapacity").ok().flatten(),
+                    decrement: query.flag("ShouldDecrementDesiredCapacity").ok().flatten().unwrap_or(false),
+                }
             }
-            Service::Imds(_) => (format!("{} {}", request.method(), request.uri().path()), None),
+            Service::Imds(_) => GateCall {
+                operation: format!("{} {}", request.method(), request.uri().path()),
+                ..GateCall::default()
+            },
         }
     }
 

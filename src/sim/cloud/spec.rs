@@ -320,6 +320,8 @@ impl Default for Settings {
 pub enum ImdsMode {
     /// As documented.
     Normal,
+    /// As documented, but each read of a notice gives another notice time, as amazon-ec2-metadata-mock does.
+    RestlessNoticeTime,
     /// 200 with a body that is not what was asked for.
     Garbage,
     /// Every token is refused with 401.

@@ -5,13 +5,14 @@ use super::objects::Half;
 use super::refusal::{Refusal, not_found};
 use super::request::{Identity, RequestInfo};
 use super::resources::{ResourceKind, id_of, resource_id};
+use super::view::{NodeView, PodView};
 use super::world::{Change, PdbViolation, Timing, Validator};
 use super::{Cluster, disruption};
 use kube::Resource;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
@@ -306,8 +307,7 @@ impl Cluster {
     #[must_use]
     pub fn pending_pods(&self) -> Vec<ObjectKey> {
         let world = self.world();
-        let waiting =
-            |pod: &&super::view::PodView| pod.node.is_empty() && !pod.terminating && !pod.finished();
+        let waiting = |pod: &&PodView| pod.node.is_empty() && !pod.terminating && !pod.finished();
         world.view.pods.values().filter(waiting).map(|pod| pod.key.clone()).collect()
     }
 
@@ -329,6 +329,41 @@ impl Cluster {
             .filter(|pod| pod.owner.as_ref().is_none_or(|owner| owner.kind != "DaemonSet"))
             .map(|pod| pod.key.clone())
             .collect()
+    }
+
+    /// The pods of a node that would find no place together on the others, if they had to move now. Nodes in
+    /// `without` do not count.
+    #[must_use]
+    pub fn homeless_without(&self, node: &str, without: &BTreeSet<String>) -> Vec<ObjectKey> {
+        let movable = self.movable_pods_on(node);
+        let world = self.world();
+        let mut others: Vec<NodeView> = world
+            .view
+            .nodes
+            .values()
+            .filter(|other| other.name != node && !without.contains(&other.name))
+            .cloned()
+            .collect();
+        let mut pods: Vec<&PodView> = movable
+            .iter()
+            .filter_map(|key| world.view.pods.get(key))
+            .filter(|pod| !pod.terminating)
+            .collect();
+        pods.sort_by_key(|pod| std::cmp::Reverse(pod.requests.get("cpu").copied().unwrap_or(0)));
+        let mut homeless = Vec::new();
+        for pod in pods {
+            let around = world.surroundings(pod);
+            match others.iter_mut().find(|other| around.fits(&world.view, pod, other).is_ok()) {
+                Some(home) => {
+                    home.pods.insert(pod.key.clone());
+                    for (name, amount) in &pod.requests {
+                        *home.used.entry(name.clone()).or_default() += amount;
+                    }
+                }
+                None => homeless.push(pod.key.clone()),
+            }
+        }
+        homeless
     }
 
     /// Every time that a client took a pod below what its budget demands.

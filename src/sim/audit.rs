@@ -1,0 +1,605 @@
+//! Watches everything that a controller does in a world, and says when something that must always hold does
+//! not: the invariants of ARCHITECTURE.md, judged from the cloud and the cluster as they are, never from what
+//! the controller believes.
+//!
+//! An [`Auditor`] stands as a gate between one or more controllers and their world ([`Auditor::gates`]); each
+//! call is judged at the moment when it is made, and once more when it has taken effect. [`Auditor::close`]
+//! judges what is left when the stories are over.
+
+use crate::clock::{Clock, since};
+use crate::core::policy::{Policy, seconds};
+use crate::core::record::{DrainState, EndState, GroupKind};
+use crate::core::scaling::{Ledger, RequestState};
+use crate::crd::{NodeReplacement, SpotPool};
+use crate::kube::marks;
+use crate::sim::cloud::{self, Cloud, GateCall, LifecycleState};
+use crate::sim::cluster::{self, Cluster, RequestInfo};
+use crate::sim::world::{Gates, TAINT};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// So long may a mark outlive its story, or the decision to take it back: a change of leaders included.
+const MARKS_GO_WITHIN: Duration = Duration::from_secs(60);
+
+/// What must always hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Invariant {
+    /// One replacement per instance, however often and by whomever it is reported.
+    OneReplacement,
+    /// The sum of our changes to a group's desired capacity is zero when no story is open.
+    BalancedDesired,
+    /// No change to a group without a written request.
+    WrittenRequest,
+    /// Nothing is left in the ledger when the stories are over: what was brought is claimed or ended.
+    NothingOwed,
+    /// No node is marked before its replacement can take its pods, unless a deadline presses.
+    ReplacementFirst,
+    /// No PodDisruptionBudget is violated through us.
+    BudgetsKept,
+    /// No return begins while it is not safe.
+    SafeReturn,
+    /// No instance is ended while its node runs pods that could still move, unless at its deadline.
+    DrainedFirst,
+    /// No mark of ours stays on a node whose story is over.
+    NoMarkLeft,
+}
+
+/// Something that should have held.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// When.
+    pub at: Timestamp,
+    /// What should have held.
+    pub invariant: Invariant,
+    /// The object that it is about.
+    pub object: String,
+    /// What was found.
+    pub found: String,
+    /// The story so far, a line a step.
+    pub story: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:.3} {:?}: {}: {}", self.at, self.invariant, self.object, self.found)?;
+        self.story.iter().try_for_each(|line| writeln!(f, "    {line}"))
+    }
+}
+
+/// Watches the controllers of one world. Clones are the same auditor.
+#[derive(Clone)]
+pub struct Auditor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cloud: Cloud,
+    cluster: Cluster,
+    clock: Clock,
+    policy: Policy,
+    began: Timestamp,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What our calls have added to each group's desired capacity.
+    ours: BTreeMap<String, i64>,
+    /// Desired capacity when a call that is under way was made.
+    before: BTreeMap<String, i64>,
+    /// Nodes that carried marks before a write that is under way.
+    marked_before: BTreeSet<String>,
+    /// Since when a node carries marks that no story accounts for.
+    stray: BTreeMap<String, Timestamp>,
+    /// The record of each instance, by its uid.
+    records: BTreeMap<String, String>,
+    budget_violations: usize,
+    log: Vec<(Timestamp, String)>,
+    violations: Vec<Violation>,
+}
+
+impl Auditor {
+    /// An auditor of a world on the simulated cluster.
+    #[must_use]
+    pub fn new(cloud: &Cloud, cluster: &Cluster, clock: Clock, policy: Policy) -> Self {
+        let budget_violations = cluster.pdb_violations().len();
+        Self {
+            inner: Arc::new(Inner {
+                cloud: cloud.clone(),
+                cluster: cluster.clone(),
+                clock,
+                policy,
+                began: clock.now(),
+                state: Mutex::new(State { budget_violations, ..State::default() }),
+            }),
+        }
+    }
+
+    /// Gates that see what a controller does before `next` does.
+    #[must_use]
+    pub fn gates(&self, next: Gates) -> Gates {
+        Gates {
+            kube: Some(Arc::new(KubeGate { auditor: self.clone(), next: next.kube })),
+            aws: Some(Arc::new(AwsGate { auditor: self.clone(), next: next.aws })),
+        }
+    }
+
+    /// What did not hold so far.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        self.state().violations.clone()
+    }
+
+    /// Judges what is left once the stories are over, and gives all that did not hold.
+    #[must_use]
+    pub fn close(&self) -> Vec<Violation> {
+        self.watch_budgets();
+        self.watch_balance();
+        self.watch_marks(Duration::ZERO);
+        for pool in self.pools() {
+            let ledger = pool.status.clone().unwrap_or_default().ledger;
+            if ledger != Ledger::default() {
+                let found = format!("the stories are over and the ledger holds {ledger:?}");
+                self.violated(Invariant::NothingOwed, &pool.name_any(), found);
+            }
+        }
+        self.violations()
+    }
+
+    /// What the controllers did, and what became of the stories, in order.
+    #[must_use]
+    pub fn story(&self) -> Vec<String> {
+        let mut lines = self.state().log.clone();
+        for record in self.records() {
+            let steps = record.status.as_ref().map_or(&[][..], |status| &status.steps);
+            lines.extend(steps.iter().map(|step| {
+                let text = format!(
+                    "box {} {} {:?}: {}",
+                    step.flow_box.number(),
+                    step.node,
+                    step.outcome,
+                    step.message
+                );
+                (step.at, text)
+            }));
+        }
+        lines.sort_by_key(|(at, _)| *at);
+        let after = |at| since(self.inner.began, at).as_secs_f64();
+        lines.iter().map(|(at, text)| format!("{:>8.1} s  {text}", after(*at))).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, line: String) {
+        let now = self.inner.clock.now();
+        self.state().log.push((now, line));
+    }
+
+    fn violated(&self, invariant: Invariant, object: &str, found: String) {
+        let story = self.story();
+        let at = self.inner.clock.now();
+        let mut state = self.state();
+        let known = |held: &Violation| held.invariant == invariant && held.object == object;
+        if !state.violations.iter().any(known) {
+            state.violations.push(Violation { at, invariant, object: object.to_owned(), found, story });
+        }
+    }
+
+    fn records(&self) -> Vec<NodeReplacement> {
+        self.inner.cluster.list()
+    }
+
+    fn pools(&self) -> Vec<SpotPool> {
+        self.inner.cluster.list()
+    }
+
+    fn node_of(&self, instance: &str) -> Option<String> {
+        Some(self.inner.cloud.node_of(instance)?.node_name)
+    }
+
+    fn node_is_ready(&self, node: &str) -> bool {
+        let found: Option<Node> = self.inner.cluster.get("", node);
+        let conditions = found.and_then(|node| node.status).and_then(|status| status.conditions);
+        conditions.is_some_and(|all| all.iter().any(|held| held.type_ == "Ready" && held.status == "True"))
+    }
+
+    fn is_in_service(&self, instance: &str) -> bool {
+        let groups = self.inner.cloud.snapshot().groups;
+        let mut members = groups.iter().flat_map(|group| &group.instances);
+        members.any(|member| {
+            member.id == instance && member.state == LifecycleState::InService && member.machine_runs
+        })
+    }
+
+    fn desired(&self, group: &str) -> i64 {
+        self.inner.cloud.group(group).map_or(0, |group| i64::from(group.desired))
+    }
+
+    fn is_marked(&self, node: &str) -> bool {
+        let found: Option<Node> = self.inner.cluster.get("", node);
+        found.is_some_and(|node| marks::are_left_on(&node, TAINT))
+    }
+
+    /// A controller is about to change a group.
+    fn before_change(&self, call: &GateCall) {
+        self.note(format!(
+            "AWS {} {}{}{}",
+            call.operation,
+            call.group.as_deref().unwrap_or("?"),
+            call.instance.as_ref().map_or_else(String::new, |instance| format!(
+                " {instance}{}",
+                if call.decrement { " with decrement" } else { "" }
+            )),
+            call.desired.map_or_else(String::new, |desired| format!(" {desired}")),
+        ));
+        let Some(group) = &call.group else { return };
+        let desired = self.desired(group);
+        self.state().before.insert(key(call), desired);
+        if !self.is_written(call, group) {
+            let found = format!("{call:?} is not what the stored ledger announces: {:?}", self.ledgers());
+            self.violated(Invariant::WrittenRequest, group, found);
+        }
+        if let Some(instance) = &call.instance
+            && call.operation == "TerminateInstanceInAutoScalingGroup"
+        {
+            self.check_drained(instance);
+        }
+    }
+
+    fn after_change(&self, call: &GateCall) {
+        let Some(group) = &call.group else { return };
+        let after = self.desired(group);
+        let mut state = self.state();
+        if let Some(before) = state.before.remove(&key(call)) {
+            *state.ours.entry(group.clone()).or_default() += after - before;
+        }
+    }
+
+    fn ledgers(&self) -> Vec<Ledger> {
+        self.pools().into_iter().map(|pool| pool.status.unwrap_or_default().ledger).collect()
+    }
+
+    /// Whether a stored ledger announces exactly this change.
+    fn is_written(&self, call: &GateCall, group: &str) -> bool {
+        self.pools().into_iter().any(|pool| {
+            let kind = if pool.spec.spot_group == group {
+                GroupKind::Spot
+            } else if pool.spec.on_demand_group == group {
+                GroupKind::OnDemand
+            } else {
+                return false;
+            };
+            let ledger = pool.status.unwrap_or_default().ledger;
+            let intended = || {
+                ledger
+                    .scaling_requests
+                    .iter()
+                    .filter(|request| request.group == kind && request.state == RequestState::Intended)
+            };
+            let reduction = ledger.reduction.as_ref().filter(|reduction| reduction.group == kind);
+            match call.operation.as_str() {
+                "SetDesiredCapacity" => {
+                    let desired = call.desired.and_then(|desired| i32::try_from(desired).ok());
+                    intended().any(|request| Some(request.target) == desired)
+                        || reduction.is_some_and(|reduction| {
+                            reduction.instance_id.is_none() && Some(reduction.baseline - 1) == desired
+                        })
+                }
+                "TerminateInstanceInAutoScalingGroup" => reduction.is_some_and(|reduction| {
+                    reduction.instance_id == call.instance && (reduction.settles.is_some() || !call.decrement)
+                }),
+                "LaunchInstances" => intended().next().is_some(),
+                _ => false,
+            }
+        })
+    }
+
+    /// The instance may be ended: nothing on its node could still move, or its deadline is there.
+    fn check_drained(&self, instance: &str) {
+        let Some(node) = self.node_of(instance) else { return };
+        let movable = self.inner.cluster.movable_pods_on(&node);
+        if movable.is_empty() {
+            return;
+        }
+        let ahead = seconds(self.inner.policy.end_before_deadline_seconds);
+        let now = self.inner.clock.now();
+        let pressed = self.records().iter().any(|record| {
+            let deadline = record.status.as_ref().and_then(|status| status.deadline);
+            record.spec.instance_id == instance && deadline.is_some_and(|deadline| now + ahead >= deadline)
+        });
+        if !pressed {
+            let found = format!("it is to be ended while {node} runs {movable:?}");
+            self.violated(Invariant::DrainedFirst, instance, found);
+        }
+    }
+
+    /// A node has got its marks.
+    fn check_marked(&self, node: &str) {
+        self.note(format!("{node} is marked"));
+        let records = self.records();
+        let old = records.iter().find(|record| {
+            let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+            record.spec.node_name == node
+                && status.is_some_and(|status| {
+                    status.drain != DrainState::NotStarted && status.old != EndState::Gone
+                })
+        });
+        if let Some(record) = old {
+            self.check_replacement_first(node, record);
+            return;
+        }
+        match records.iter().find(|record| returns(record, node)) {
+            Some(record) => self.check_safe_return(node, record, &records),
+            None => {
+                let found = "it is marked, and no record says that it is drained".to_owned();
+                self.violated(Invariant::ReplacementFirst, node, found);
+            }
+        }
+    }
+
+    fn check_replacement_first(&self, node: &str, record: &NodeReplacement) {
+        let Some(status) = &record.status else { return };
+        if status.deadline.is_some() || record.spec.pool.is_none() {
+            return;
+        }
+        let found = match &status.capacity {
+            None => Some("it has no replacement".to_owned()),
+            Some(capacity) if !self.is_in_service(&capacity.instance_id) => {
+                Some(format!("its replacement {} is not in service", capacity.instance_id))
+            }
+            Some(capacity) if !self.node_is_ready(&capacity.node_name) => {
+                Some(format!("its replacement {} is not Ready", capacity.node_name))
+            }
+            Some(_) => {
+                let homeless = self.inner.cluster.homeless_without(node, &BTreeSet::new());
+                (!homeless.is_empty()).then(|| format!("{homeless:?} would find no place elsewhere"))
+            }
+        };
+        if let Some(found) = found {
+            self.violated(Invariant::ReplacementFirst, node, format!("it is marked, and {found}"));
+        }
+    }
+
+    fn check_safe_return(&self, node: &str, record: &NodeReplacement, all: &[NodeReplacement]) {
+        let Some(status) = &record.status else { return };
+        let now = self.inner.clock.now();
+        let stability = seconds(self.inner.policy.stability_seconds);
+        let mut found = Vec::new();
+        match &status.return_capacity {
+            None => found.push("Spot has nothing for it".to_owned()),
+            Some(spot) => {
+                if !self.is_in_service(&spot.instance_id) || !self.node_is_ready(&spot.node_name) {
+                    found.push(format!("its Spot node {} does not serve", spot.node_name));
+                }
+                if since(spot.ready_at, now) < stability {
+                    found.push(format!(
+                        "its Spot node {} is Ready only since {}",
+                        spot.node_name, spot.ready_at
+                    ));
+                }
+            }
+        }
+        let fallbacks: BTreeSet<String> = all
+            .iter()
+            .filter_map(|other| other.status.as_ref())
+            .filter(|status| status.fallback)
+            .filter_map(|status| Some(status.capacity.as_ref()?.node_name.clone()))
+            .collect();
+        let homeless = self.inner.cluster.homeless_without(node, &fallbacks);
+        if !homeless.is_empty() {
+            found.push(format!("{homeless:?} would find no place elsewhere"));
+        }
+        found.extend(self.exhausted_budgets(node));
+        let under_way = all.iter().filter(|other| {
+            other.name_any() != record.name_any()
+                && other.status.as_ref().is_some_and(|status| {
+                    status.return_drain != DrainState::NotStarted && status.fallback_end != EndState::Gone
+                })
+        });
+        found.extend(under_way.map(|other| format!("the return of {} is under way", other.name_any())));
+        if !found.is_empty() {
+            self.violated(
+                Invariant::SafeReturn,
+                node,
+                format!("its return begins, and {}", found.join(", ")),
+            );
+        }
+    }
+
+    /// The budgets that allow none of the node's pods to go.
+    fn exhausted_budgets(&self, node: &str) -> Vec<String> {
+        let budgets: Vec<PodDisruptionBudget> = self.inner.cluster.list();
+        let pods = self.inner.cluster.movable_pods_on(node);
+        budgets
+            .iter()
+            .filter(|budget| {
+                budget.status.as_ref().is_some_and(|status| status.disruptions_allowed.unwrap_or(0) <= 0)
+            })
+            .filter(|budget| {
+                let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+                let labels = selector.and_then(|selector| selector.match_labels.clone()).unwrap_or_default();
+                pods.iter().any(|pod| {
+                    let found: Option<k8s_openapi::api::core::v1::Pod> =
+                        self.inner.cluster.get(&pod.namespace, &pod.name);
+                    let held = found.and_then(|pod| pod.metadata.labels).unwrap_or_default();
+                    budget.namespace().as_deref() == Some(&pod.namespace)
+                        && labels.iter().all(|(name, value)| held.get(name) == Some(value))
+                })
+            })
+            .map(|budget| format!("PodDisruptionBudget {} has no room", budget.name_any()))
+            .collect()
+    }
+
+    /// A record was written.
+    fn watch_records(&self) {
+        for record in self.records() {
+            let uid = record.uid().unwrap_or_default();
+            let instance = record.spec.instance_id.clone();
+            let other = self.state().records.insert(instance.clone(), uid.clone());
+            if other.as_ref().is_some_and(|other| *other != uid) {
+                let found = format!("it has a second record {}", record.name_any());
+                self.violated(Invariant::OneReplacement, &instance, found);
+            }
+        }
+        self.watch_balance();
+    }
+
+    /// No story is open: what we changed must have been changed back.
+    fn watch_balance(&self) {
+        let open = |record: &NodeReplacement| {
+            record.status.as_ref().is_none_or(|status| !status.phase.is_finished())
+        };
+        if self.records().iter().any(open) {
+            return;
+        }
+        let ours = self.state().ours.clone();
+        for (group, sum) in ours.into_iter().filter(|(_, sum)| *sum != 0) {
+            let found = format!("no story is open, and our changes to desired capacity sum up to {sum:+}");
+            self.violated(Invariant::BalancedDesired, &group, found);
+        }
+    }
+
+    fn watch_budgets(&self) {
+        let all = self.inner.cluster.pdb_violations();
+        let known = std::mem::replace(&mut self.state().budget_violations, all.len());
+        for violation in all.iter().skip(known) {
+            let found = format!(
+                "{} took {}: {} healthy, {} wanted",
+                violation.by, violation.pod.name, violation.healthy, violation.desired
+            );
+            self.violated(Invariant::BudgetsKept, &violation.budget.name, found);
+        }
+    }
+
+    /// Marks without a story must go within `patience`.
+    fn watch_marks(&self, patience: Duration) {
+        let now = self.inner.clock.now();
+        let records = self.records();
+        let nodes: Vec<Node> = self.inner.cluster.list();
+        let covered = |node: &str| {
+            records.iter().any(|record| {
+                let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+                status.is_some_and(|status| {
+                    record.spec.node_name == node && status.drain != DrainState::NotStarted
+                }) || returns(record, node)
+            })
+        };
+        let stray: BTreeSet<String> = nodes
+            .iter()
+            .filter(|node| marks::are_left_on(node, TAINT))
+            .map(|node| node.name_any())
+            .filter(|node| !covered(node))
+            .collect();
+        let mut state = self.state();
+        state.stray.retain(|node, _| stray.contains(node));
+        let late: Vec<(String, Timestamp)> = stray
+            .into_iter()
+            .map(|node| {
+                let first = *state.stray.entry(node.clone()).or_insert(now);
+                (node, first)
+            })
+            .filter(|(_, first)| patience.is_zero() || since(*first, now) > patience)
+            .collect();
+        drop(state);
+        for (node, first) in late {
+            let found = format!("it carries marks that no story accounts for, since {first:.0}");
+            self.violated(Invariant::NoMarkLeft, &node, found);
+        }
+    }
+}
+
+/// Whether the record's on-demand node is `node`, and on its way back.
+fn returns(record: &NodeReplacement, node: &str) -> bool {
+    let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+    status.is_some_and(|status| {
+        status.return_drain != DrainState::NotStarted
+            && status.capacity.as_ref().is_some_and(|capacity| capacity.node_name == node)
+    })
+}
+
+fn key(call: &GateCall) -> String {
+    format!("{}/{:?}/{:?}", call.operation, call.group, call.instance)
+}
+
+struct AwsGate {
+    auditor: Auditor,
+    next: Option<Arc<dyn cloud::Gate>>,
+}
+
+impl cloud::Gate for AwsGate {
+    fn before_call(&self, call: &GateCall) -> cloud::Verdict {
+        let verdict = self.next.as_ref().map_or(cloud::Verdict::Pass, |next| next.before_call(call));
+        if call.changes() && matches!(verdict, cloud::Verdict::Pass | cloud::Verdict::Delay(_)) {
+            self.auditor.before_change(call);
+        }
+        verdict
+    }
+
+    fn after_call(&self, call: &GateCall) -> cloud::Verdict {
+        if call.changes() {
+            self.auditor.after_change(call);
+        }
+        self.next.as_ref().map_or(cloud::Verdict::Pass, |next| next.after_call(call))
+    }
+}
+
+struct KubeGate {
+    auditor: Auditor,
+    next: Option<Arc<dyn cluster::Gate>>,
+}
+
+/// Whether a request writes.
+#[must_use]
+pub fn is_write(request: &RequestInfo) -> bool {
+    matches!(request.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
+}
+
+impl cluster::Gate for KubeGate {
+    fn before(&self, request: &RequestInfo) -> cluster::Verdict {
+        let verdict = self.next.as_ref().map_or(cluster::Verdict::Pass, |next| next.before(request));
+        if is_write(request)
+            && request.resource == "nodes"
+            && let Some(node) = &request.name
+            && self.auditor.is_marked(node)
+        {
+            self.auditor.state().marked_before.insert(node.clone());
+        }
+        verdict
+    }
+
+    fn after(&self, request: &RequestInfo, status: u16) -> cluster::Verdict {
+        let auditor = &self.auditor;
+        if is_write(request) {
+            match (request.resource.as_str(), request.subresource.as_str()) {
+                ("nodes", _) => {
+                    let node = request.name.clone().unwrap_or_default();
+                    let before = auditor.state().marked_before.remove(&node);
+                    let now = auditor.is_marked(&node);
+                    if now && !before {
+                        auditor.check_marked(&node);
+                    } else if before && !now {
+                        auditor.note(format!("{node} is no longer marked"));
+                    }
+                }
+                ("nodereplacements", _) => auditor.watch_records(),
+                ("pods", subresource) => {
+                    let what = if subresource == "eviction" { "eviction" } else { "deletion" };
+                    let pod = request.name.as_deref().unwrap_or_default();
+                    auditor.note(format!("{what} of pod {pod}: {status}"));
+                    auditor.watch_budgets();
+                }
+                _ => {}
+            }
+            auditor.watch_marks(MARKS_GO_WITHIN);
+        }
+        self.next.as_ref().map_or(cluster::Verdict::Pass, |next| next.after(request, status))
+    }
+}

@@ -1,0 +1,150 @@
+//! Kills a controller at one of its writes: every write to the Kubernetes API and every change of a group is
+//! a numbered crash point, before and after it takes effect.
+
+use crate::actors::supervision::Shutdown;
+use crate::sim::audit::is_write;
+use crate::sim::cloud::{self, GateCall};
+use crate::sim::cluster::{self, RequestInfo};
+use crate::sim::world::Gates;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Where the controller dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The write never arrives.
+    Before,
+    /// The write takes effect, and its answer is never seen.
+    After,
+}
+
+/// The moment of one write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrashPoint {
+    /// Which write, counted from 0.
+    pub number: usize,
+    /// Before or after it.
+    pub moment: Moment,
+}
+
+/// Counts the writes of one controller, and kills it at one of them. Clones are the same.
+#[derive(Clone)]
+pub struct Crasher {
+    point: Option<CrashPoint>,
+    end: Shutdown,
+    next: Gates,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    writes: Vec<String>,
+    dead: bool,
+}
+
+impl Crasher {
+    /// Kills the controller that `end` ends at `point`; without a point it counts only.
+    #[must_use]
+    pub fn new(point: Option<CrashPoint>, end: Shutdown) -> Self {
+        Self { point, end, next: Gates::default(), state: Arc::default() }
+    }
+
+    /// The gates that the controller has to pass.
+    #[must_use]
+    pub fn gates(&self) -> Gates {
+        Gates { kube: Some(Arc::new(self.clone())), aws: Some(Arc::new(self.clone())) }
+    }
+
+    /// The same, with `next` behind them.
+    #[must_use]
+    pub fn gates_before(&self, next: Gates) -> Gates {
+        Self { next, ..self.clone() }.gates()
+    }
+
+    /// The writes so far, in plain words.
+    #[must_use]
+    pub fn writes(&self) -> Vec<String> {
+        self.state().writes.clone()
+    }
+
+    /// Whether the point was reached.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the request must not arrive; `write` names it if it is a crash point.
+    fn stops_before(&self, write: Option<String>) -> bool {
+        let mut state = self.state();
+        if state.dead {
+            return true;
+        }
+        let Some(write) = write else { return false };
+        let number = state.writes.len();
+        state.writes.push(write);
+        self.dies(&mut state, number, Moment::Before)
+    }
+
+    /// Whether the answer must not be seen. Nothing comes between a write and its answer.
+    fn stops_after(&self, is_point: bool) -> bool {
+        let mut state = self.state();
+        if state.dead {
+            return true;
+        }
+        let last = state.writes.len().checked_sub(1).filter(|_| is_point);
+        last.is_some_and(|number| self.dies(&mut state, number, Moment::After))
+    }
+
+    fn dies(&self, state: &mut State, number: usize, moment: Moment) -> bool {
+        state.dead = self.point == Some(CrashPoint { number, moment });
+        if state.dead {
+            self.end.trigger();
+        }
+        state.dead
+    }
+}
+
+/// Leases are renewed for ever; a crash there is a crash at any other moment.
+fn is_point(request: &RequestInfo) -> bool {
+    is_write(request) && request.resource != "leases" && request.resource != "events"
+}
+
+impl cluster::Gate for Crasher {
+    fn before(&self, request: &RequestInfo) -> cluster::Verdict {
+        let write = is_point(request).then(|| {
+            let name = request.name.as_deref().unwrap_or_default();
+            format!("{} {}/{} {name}", request.verb, request.resource, request.subresource)
+        });
+        if self.stops_before(write) {
+            return cluster::Verdict::Drop;
+        }
+        self.next.kube.as_ref().map_or(cluster::Verdict::Pass, |next| next.before(request))
+    }
+
+    fn after(&self, request: &RequestInfo, status: u16) -> cluster::Verdict {
+        if self.stops_after(is_point(request)) {
+            return cluster::Verdict::Drop;
+        }
+        self.next.kube.as_ref().map_or(cluster::Verdict::Pass, |next| next.after(request, status))
+    }
+}
+
+impl cloud::Gate for Crasher {
+    fn before_call(&self, call: &GateCall) -> cloud::Verdict {
+        let write = call.changes().then(|| call.operation.clone());
+        if self.stops_before(write) {
+            return cloud::Verdict::Drop;
+        }
+        self.next.aws.as_ref().map_or(cloud::Verdict::Pass, |next| next.before_call(call))
+    }
+
+    fn after_call(&self, call: &GateCall) -> cloud::Verdict {
+        if self.stops_after(call.changes()) {
+            return cloud::Verdict::Drop;
+        }
+        self.next.aws.as_ref().map_or(cloud::Verdict::Pass, |next| next.after_call(call))
+    }
+}

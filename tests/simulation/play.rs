@@ -1,0 +1,203 @@
+//! Plays a story on paused time, under the eyes of an auditor.
+
+use spot_guard::actors::supervision::Shutdown;
+use spot_guard::clock::Clock;
+use spot_guard::core::record::{Phase, ReplacementStatus};
+use spot_guard::crd::NodeReplacement;
+use spot_guard::sim::audit::{Auditor, Violation};
+use spot_guard::sim::cloud::Cloud;
+use spot_guard::sim::cluster::Cluster;
+use spot_guard::sim::crash::{CrashPoint, Crasher};
+use spot_guard::sim::scenario::{Plot, Scenario};
+use spot_guard::sim::story::{Report, Story};
+use spot_guard::sim::world::Gates;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// When every story begins.
+const EPOCH: &str = "2026-01-01T03:00:00Z";
+
+/// All stories of the demo.
+pub const SCENARIOS: [Scenario; 7] = [
+    Scenario::Rebalance,
+    Scenario::DrySpot,
+    Scenario::AllDry,
+    Scenario::TwoMinuteNotice,
+    Scenario::PdbBlocked,
+    Scenario::BusyCluster,
+    Scenario::ThreeFallbacks,
+];
+
+/// What came of a story.
+pub struct Played {
+    pub report: Report,
+    pub violations: Vec<Violation>,
+    /// Everything that the controllers did, in order.
+    pub told: Vec<String>,
+    /// The writes of the first controller.
+    pub writes: Vec<String>,
+    /// Whether the first controller was killed.
+    pub crashed: bool,
+}
+
+impl Played {
+    /// What is wrong with it, for a person; nothing if all is well.
+    pub fn complaints(&self) -> Option<String> {
+        if self.report.ok && self.violations.is_empty() {
+            return None;
+        }
+        let mut text = format!("{} with seed {}:\n", self.report.scenario, self.report.seed);
+        for problem in &self.report.problems {
+            let _ = writeln!(text, "  not as expected: {problem}");
+        }
+        for violation in &self.violations {
+            let _ = write!(text, "  violated: {violation}");
+        }
+        if self.violations.is_empty() {
+            self.told.iter().for_each(|line| {
+                let _ = writeln!(text, "    {line}");
+            });
+        }
+        Some(text)
+    }
+
+    /// Panics if anything is wrong with it.
+    pub fn assert_ok(&self) {
+        if let Some(text) = self.complaints() {
+            panic!("{text}");
+        }
+    }
+}
+
+/// Runs `work` in an actix system whose time stands still while anything is left to do.
+fn on_paused_time<F: Future>(work: F) -> F::Output {
+    let system = actix::System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime")
+    });
+    system.block_on(work)
+}
+
+/// A story to be played.
+pub struct Play {
+    name: String,
+    plot: Plot,
+    seed: u64,
+    point: Option<CrashPoint>,
+    faults: Gates,
+    beside: Vec<Beside>,
+}
+
+type Beside = Box<dyn FnOnce(Stage) -> Pin<Box<dyn Future<Output = ()>>>>;
+
+/// The world of a story, for what happens beside its script.
+#[derive(Clone)]
+pub struct Stage {
+    pub cloud: Cloud,
+    pub cluster: Cluster,
+    /// The Spot instances of the beginning, oldest first.
+    pub spot: Vec<String>,
+}
+
+impl Stage {
+    /// Lets simulated time pass.
+    pub async fn pass(&self, seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// The record of an instance, once it is there.
+    pub fn record(&self, instance: &str) -> Option<NodeReplacement> {
+        self.cluster.get("", instance)
+    }
+
+    /// Waits until the record of an instance is as `wanted` says; looks at it ten times a second.
+    pub async fn until(&self, instance: &str, wanted: impl Fn(&ReplacementStatus) -> bool) {
+        let is_so = || self.record(instance).and_then(|record| record.status).is_some_and(|s| wanted(&s));
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until the record of an instance is in `phase`.
+    pub async fn until_phase(&self, instance: &str, phase: Phase) {
+        self.until(instance, |status| status.phase == phase).await;
+    }
+}
+
+impl Play {
+    /// A story of the demo.
+    pub fn of(scenario: Scenario) -> Self {
+        Self::plot(&scenario.name(), scenario.plot())
+    }
+
+    /// A story of its own.
+    pub fn plot(name: &str, plot: Plot) -> Self {
+        let faults = Gates::default();
+        Self { name: name.to_owned(), plot, seed: 1, point: None, faults, beside: Vec::new() }
+    }
+
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Two controllers, of which the first dies at `point`.
+    pub fn crash(mut self, point: CrashPoint) -> Self {
+        self.point = Some(point);
+        self
+    }
+
+    /// Faults on the way of the first controller.
+    pub fn faults(mut self, gates: Gates) -> Self {
+        self.faults = gates;
+        self
+    }
+
+    /// Something that happens besides the script.
+    pub fn beside<F: Future<Output = ()> + 'static>(
+        mut self,
+        act: impl FnOnce(Stage) -> F + 'static,
+    ) -> Self {
+        self.beside.push(Box::new(|stage| Box::pin(act(stage))));
+        self
+    }
+
+    /// Plays it to its end.
+    pub fn play(self) -> Played {
+        on_paused_time(async move {
+            let clock = Clock::simulated(EPOCH.parse().expect("a time"));
+            let story = Story::begin_plot(self.name, self.plot, clock, self.seed, None);
+            let mut story = story.await.expect("a world");
+            let world = &story.world;
+            let cluster = world.cluster.clone().expect("a simulated cluster");
+            let auditor = Auditor::new(&world.cloud, &cluster, clock, story.policy());
+            let spot = story.spot_instances().to_vec();
+            let stage = Stage { cloud: world.cloud.clone(), cluster, spot };
+            for act in self.beside {
+                actix::spawn(act(stage.clone()));
+            }
+            let end = Shutdown::new();
+            let crasher = Crasher::new(self.point, end.clone());
+            let gates =
+                if self.point.is_some() { crasher.gates() } else { crasher.gates_before(self.faults) };
+            let _first = story.controller("first", auditor.gates(gates), &end);
+            let _second = self
+                .point
+                .map(|_| story.controller("second", auditor.gates(Gates::default()), &Shutdown::new()));
+            story.run(&mut |_| {}).await.expect("the script can be played");
+            let report = story.report().await;
+            Played {
+                report,
+                violations: auditor.close(),
+                told: auditor.story(),
+                writes: crasher.writes(),
+                crashed: crasher.is_dead(),
+            }
+        })
+    }
+}
