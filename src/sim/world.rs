@@ -63,6 +63,12 @@ pub struct Start {
     pub policy: PolicySpec,
 }
 
+impl Start {
+    fn nodes(&self) -> usize {
+        (self.spot_nodes + self.on_demand_nodes) as usize
+    }
+}
+
 /// Where a story plays, and how fast its cloud is.
 #[derive(Clone)]
 pub struct Stage {
@@ -154,9 +160,22 @@ impl World {
         if world.cluster.is_none() && stage.plays_machines {
             actix::spawn(kubelet::run(world.client.clone()));
         }
-        world.install(start).await?;
-        world.run_nodes(stage.plays_machines);
-        world.settled(start).await;
+        if world.cluster.is_some() {
+            world.install(start).await?;
+            world.run_nodes(stage.plays_machines);
+        } else {
+            // Its scheduler would crowd the pods onto the nodes that come first.
+            world.run_nodes(stage.plays_machines);
+            world.until(async || world.open_nodes().await >= start.nodes()).await;
+            world.install(start).await?;
+        }
+        let pods = start.apps.iter().map(|app| app.replicas).sum::<u32>() as usize;
+        world
+            .until(async || {
+                let running = world.pods().await.iter().filter(|pod| pod_is_ready(pod)).count();
+                running >= pods && world.open_nodes().await >= start.nodes()
+            })
+            .await;
         Ok(world)
     }
 
@@ -278,20 +297,25 @@ impl World {
         });
     }
 
-    /// Waits until all nodes are Ready and all pods run; the real cluster may take its time.
-    async fn settled(&self, start: &Start) {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let wanted_nodes = (start.spot_nodes + start.on_demand_nodes) as usize;
-        let wanted_pods: u32 = start.apps.iter().map(|app| app.replicas).sum();
+    /// Waits until this holds; a real cluster may take its time, but not for ever.
+    async fn until(&self, mut holds: impl AsyncFnMut() -> bool) {
         for _ in 0..600 {
-            let found = nodes.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-            let ready = found.iter().filter(|node| self.owns(node) && is_ready(node)).count();
-            let running = self.pods().await.iter().filter(|pod| pod_is_ready(pod)).count();
-            if ready >= wanted_nodes && running >= wanted_pods as usize {
+            if holds().await {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
+    }
+
+    /// How many of the world's nodes are Ready and take pods.
+    async fn open_nodes(&self) -> usize {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let found = nodes.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+        let is_open = |node: &&Node| {
+            let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+            self.owns(node) && is_ready(node) && taints.is_empty()
+        };
+        found.iter().filter(is_open).count()
     }
 
     fn owns(&self, node: &Node) -> bool {
