@@ -28,6 +28,8 @@ const COALESCE: Duration = Duration::from_millis(100);
 const FAST_POLL: Duration = Duration::from_secs(1);
 /// For how long the fast looks go on after a change.
 const FAST_POLL_FOR: Duration = Duration::from_secs(10);
+/// What this actor is called in the process's readiness.
+const PART: &str = "auto-scaling";
 /// One turn makes at most so many calls; the next turn goes on.
 const MAX_CALLS_PER_TURN: usize = 40;
 
@@ -112,6 +114,8 @@ struct PoolState {
     timer: u64,
     fast_until: Option<tokio::time::Instant>,
     failures: u32,
+    /// Why the last look failed.
+    problem: Option<String>,
 }
 
 /// The actor.
@@ -134,6 +138,20 @@ impl AsgScaler {
         state.timer += 1;
         let turn = Turn { pool: pool.to_owned(), timer: state.timer };
         ctx.notify_later(turn, delay);
+    }
+
+    /// Ready when every pool is: one that works does not hide one that does not.
+    fn tell_readiness(&self) {
+        let problems: Vec<String> = self
+            .pools
+            .iter()
+            .filter_map(|(name, state)| Some(format!("pool {name}: {}", state.problem.as_ref()?)))
+            .collect();
+        if problems.is_empty() {
+            self.deps.readiness.ready(PART);
+        } else {
+            self.deps.readiness.not_ready(PART, problems.join("; "));
+        }
     }
 
     /// When to look again after a turn.
@@ -165,6 +183,11 @@ impl Actor for AsgScaler {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.notify(LookForPools);
         ctx.run_interval(Duration::from_secs(5), |_, ctx| ctx.notify(LookForPools));
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        // Who does not lead does not look, and has nothing to complain about.
+        self.deps.readiness.ready(PART);
     }
 }
 
@@ -199,6 +222,7 @@ impl Handler<LookForPools> for AsgScaler {
                 self.schedule(&name, Duration::ZERO, ctx);
             }
         }
+        self.tell_readiness();
     }
 }
 
@@ -234,7 +258,7 @@ impl Handler<TurnEnded> for AsgScaler {
         match outcome {
             Ok(result) => {
                 state.failures = 0;
-                self.deps.readiness.ready("auto-scaling");
+                state.problem = None;
                 if result.changed {
                     state.fast_until = Some(tokio::time::Instant::now() + FAST_POLL_FOR);
                 }
@@ -258,10 +282,12 @@ impl Handler<TurnEnded> for AsgScaler {
                     self.monitor.send(PoolRefused { pool: pool.clone(), reason: error.to_string() });
                 }
                 if !matches!(error, TurnError::NotLeading) {
-                    self.deps.readiness.not_ready("auto-scaling", format!("pool {pool}: {error}"));
+                    state.problem = Some(error.to_string());
                 }
             }
         }
+        self.tell_readiness();
+        let Some(state) = self.pools.get_mut(&pool) else { return };
         let again = std::mem::take(&mut state.again);
         let state = &self.pools[&pool];
         let delay = if again && state.failures == 0 { COALESCE } else { self.next_look(&config, state) };
