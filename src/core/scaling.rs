@@ -378,7 +378,7 @@ pub fn plan(
         return Plan { ledger, call: None };
     }
     refresh_members(&mut ledger, view, wants, now);
-    claim(&mut ledger, view, &instances.taken);
+    claim(&mut ledger, view, wants, &instances.taken);
     let call = request_capacity(&mut ledger, view, wants, now)
         .or_else(|| end_instances(&mut ledger, view, ends, instances, now))
         .or_else(|| withdraw(&mut ledger, view, wants, instances, now));
@@ -503,8 +503,12 @@ fn refresh_members(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Tim
     }
 }
 
-/// Gives new instances to the members that have none, the most urgent first.
-fn claim(ledger: &mut Ledger, view: &PoolView, taken: &BTreeSet<String>) {
+/// Gives new instances to the members that want one and have none, the most urgent first. A share that is
+/// being withdrawn claims nothing more: what it would end then belongs to somebody else.
+fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<String>) {
+    let wants_one = |kind: GroupKind, member: &RequestMember| {
+        matches!(wants.get(&(kind, member.replacement.clone())), Some(Want::Instance { .. }))
+    };
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let claimed: BTreeSet<String> =
             ledger.members(kind).filter_map(|member| member.instance_id.clone()).collect();
@@ -519,7 +523,7 @@ fn claim(ledger: &mut Ledger, view: &PoolView, taken: &BTreeSet<String>) {
                 .iter_mut()
                 .filter(|request| request.group == kind && !request.instances_before.contains(&instance.id))
                 .flat_map(|request| &mut request.members)
-                .filter(|member| member.instance_id.is_none())
+                .filter(|member| member.instance_id.is_none() && wants_one(kind, member))
                 .min_by_key(|member| (member.owed, member.deadline.is_none(), member.deadline, member.since));
             if let Some(member) = most_urgent {
                 member.instance_id = Some(instance.id.clone());
