@@ -373,10 +373,6 @@ pub fn plan(
     if let Some(call) = resume(&mut ledger, view, now) {
         return Plan { ledger, call: Some(call) };
     }
-    if ledger.reduction.is_some() {
-        // A call of an earlier reading is still to show its effect.
-        return Plan { ledger, call: None };
-    }
     refresh_members(&mut ledger, view, wants, now);
     claim(&mut ledger, view, wants, &instances.taken);
     let call = request_capacity(&mut ledger, view, wants, now)
@@ -410,40 +406,19 @@ fn resume(ledger: &mut Ledger, view: &PoolView, now: Timestamp) -> Option<Call> 
         }
         return Some(Call::SetDesired { group: request.group, desired: request.target });
     }
-    let reduction = ledger.reduction.clone()?;
+    // A reduction without effect is forgotten, not repeated: whether it is still wanted is decided anew. So is
+    // one whose instance went another way (AWS took it): the account stays open.
+    let reduction = ledger.reduction.take()?;
     let group = view.group(reduction.group);
-    let took_effect = match &reduction.instance_id {
-        // With a decrement the desired capacity tells; without one, the instance alone.
-        Some(id) => {
-            !group.is_active(id) && (reduction.settles.is_none() || group.desired < reduction.baseline)
-        }
-        None => group.desired < reduction.baseline,
-    };
-    if took_effect {
-        if let Some(replacement) = &reduction.settles
-            && let Some(member) = ledger.member_mut(reduction.group, replacement)
-        {
-            member.surplus = false;
-        }
-        ledger.reduction = None;
-        return None;
+    let took_effect = group.desired < reduction.baseline
+        && reduction.instance_id.as_ref().is_none_or(|id| !group.is_active(id));
+    if took_effect
+        && let Some(replacement) = &reduction.settles
+        && let Some(member) = ledger.member_mut(reduction.group, replacement)
+    {
+        member.surplus = false;
     }
-    match &reduction.instance_id {
-        Some(id) if group.is_active(id) => Some(Call::Terminate {
-            group: reduction.group,
-            instance_id: id.clone(),
-            decrement: reduction.settles.is_some() && group.desired > group.min,
-        }),
-        None if i32::try_from(group.active()).unwrap_or(i32::MAX) < group.desired => {
-            Some(Call::SetDesired { group: reduction.group, desired: group.desired - 1 })
-        }
-        // The instance went another way (AWS took it), or the room to lower desired harmlessly closed: the
-        // account stays open and is settled from a new reading.
-        _ => {
-            ledger.reduction = None;
-            None
-        }
-    }
+    None
 }
 
 /// Marks the unclaimed members of a request as failed.
