@@ -672,8 +672,12 @@ fn settle(
     if group.desired <= group.min {
         return None;
     }
-    let active = i32::try_from(group.active()).unwrap_or(i32::MAX);
-    if active < group.desired {
+    // What is missing may be what other stories wait for: it is not theirs that goes.
+    let awaited = ledger
+        .members(kind)
+        .filter(|member| member.replacement != replacement && member.surplus && member.instance_id.is_none())
+        .count();
+    if i32::try_from(group.active() + awaited).unwrap_or(i32::MAX) < group.desired {
         ledger.reduction = Some(Reduction {
             group: kind,
             instance_id: None,
