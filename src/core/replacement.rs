@@ -282,7 +282,9 @@ fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<
     }
     let mut misfits = Vec::new();
     for group in [GroupKind::Spot, GroupKind::OnDemand] {
-        let Some(node) = serving_node(member(group), group, facts) else { continue };
+        // A share of an earlier attempt may be on its way back: the AsgScaler has not heard of this one yet.
+        let share = member(group).filter(|member| member.attempt == next.attempt);
+        let Some(node) = serving_node(share, group, facts) else { continue };
         // Ready is not yet "can take these pods" (zone, size, start-up taints); a deadline cannot wait for it.
         let misfit = (facts.misfit_with)(&node.1.name);
         if next.deadline.is_none() && !misfit.is_empty() {
