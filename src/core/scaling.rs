@@ -143,18 +143,23 @@ pub struct Failure {
     pub at: Timestamp,
 }
 
-/// By which call a group is asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// By which call a group is asked. In the schema of a custom resource every case has to be an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Method {
     /// SetDesiredCapacity: the group launches by itself, and goes on trying.
-    #[default]
-    SetDesiredCapacity,
+    SetDesiredCapacity {},
     /// LaunchInstances: instances or errors come with the answer, and nothing is tried again.
     LaunchInstances {
         /// The zones still to be tried, in order; the first one is being asked.
         zones: Vec<String>,
     },
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Self::SetDesiredCapacity {}
+    }
 }
 
 /// Whether the call of a request was made.
@@ -252,7 +257,9 @@ impl ScalingRequest {
     /// The call that this request is about, if it is still to be made.
     fn call(&self) -> Option<Call> {
         match &self.method {
-            Method::SetDesiredCapacity => Some(Call::SetDesired { group: self.group, desired: self.target }),
+            Method::SetDesiredCapacity {} => {
+                Some(Call::SetDesired { group: self.group, desired: self.target })
+            }
             Method::LaunchInstances { zones } => Some(Call::Launch {
                 group: self.group,
                 zone: zones.first()?.clone(),
@@ -506,7 +513,7 @@ fn intended_call(request: &mut ScalingRequest, group: &GroupView, now: Timestamp
             refuse(request, FailureClass::Unknown, "the answer to LaunchInstances was lost", now);
             return None;
         }
-        request.method = Method::SetDesiredCapacity;
+        request.method = Method::SetDesiredCapacity {};
     } else if group.desired >= request.target {
         applied(request);
         return None;
@@ -750,7 +757,7 @@ fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Ti
 /// LaunchInstances where the group can, the volumes' zone first and then the group's own order.
 fn method(group: &GroupView, first_zone: Option<&str>) -> Method {
     if !group.can_launch || group.zones.is_empty() {
-        return Method::SetDesiredCapacity;
+        return Method::SetDesiredCapacity {};
     }
     let mut zones = group.zones.clone();
     zones.sort_by_key(|zone| Some(zone.as_str()) != first_zone);

@@ -1,4 +1,5 @@
-//! The command line given what it cannot use: exit status 2, and a message that names what is wrong.
+//! The command line: what it prints, and given what it cannot use, exit status 2 and a message that names
+//! what is wrong.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -86,4 +87,15 @@ fn a_kubeconfig_that_cannot_be_used_is_named() {
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&output.stderr).contains(missing));
     }
+}
+
+#[test]
+fn the_definitions_are_printed() {
+    let output = spot_guard(&["crds"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("YAML");
+    for name in ["spotpools", "interruptionnotices", "nodereplacements"] {
+        assert!(text.contains(&format!("name: {name}.spotguard.dev\n")), "{name} in {text}");
+    }
+    assert_eq!(text.matches("kind: CustomResourceDefinition\n").count(), 3);
 }

@@ -56,7 +56,7 @@ fn times_taken(records: &[NodeReplacement], flow_box: FlowBox, outcome: Outcome)
 
 /// A scenario of the demo with its own pace.
 struct Tale {
-    scenario: Scenario,
+    name: String,
     plot: Plot,
     script: Vec<(Cue, Act)>,
 }
@@ -78,7 +78,7 @@ impl Tale {
         };
         // One that nobody may end: a group that is told to shrink would take the oldest.
         plot.start.on_demand_nodes = 1;
-        Self { scenario, plot, script }
+        Self { name: scenario.name(), plot, script }
     }
 
     async fn begin(&self, clock: Clock, client: Option<kube::Client>) -> Story {
@@ -96,7 +96,7 @@ impl Tale {
             ..Settings::default()
         };
         let stage = Stage { plays_machines: client.is_none(), client, boot, cloud };
-        Story::begin_on(self.scenario.name(), self.plot.clone(), clock, SEED, stage)
+        Story::begin_on(self.name.clone(), self.plot.clone(), clock, SEED, stage)
             .await
             .expect("the story begins")
     }
