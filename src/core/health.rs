@@ -133,7 +133,10 @@ pub fn assess(
         let mut result =
             ReturnAssessment { unhealthy: found.unhealthy.clone(), ..ReturnAssessment::default() };
         let stability = seconds(policy.stability_seconds);
+        let own = story.status.capacity.as_ref().is_some_and(|held| held.group == GroupKind::Spot);
         match &story.status.return_capacity {
+            // A Spot node that is one too many waits for no other.
+            None if own => {}
             None => result.unhealthy.push("the Spot group has no instance for it yet".to_owned()),
             Some(capacity) => {
                 let held = crate::clock::since(capacity.ready_at, now);

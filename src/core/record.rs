@@ -462,6 +462,12 @@ impl ReplacementStatus {
             .collect();
     }
 
+    /// How often the groups were asked anew: what tells a share's attempts apart.
+    #[must_use]
+    pub fn asked(&self) -> u32 {
+        self.attempt + self.probes
+    }
+
     /// The box that the story is at.
     #[must_use]
     pub fn current_box(&self) -> FlowBox {

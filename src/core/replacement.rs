@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// How long a +1 may wait for an instance that can be ended without a drain.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How a pool is treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Mode {
@@ -284,7 +287,9 @@ fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<
     }
     let mut misfits = Vec::new();
     for group in [GroupKind::Spot, GroupKind::OnDemand] {
-        let Some(node) = serving_node(member(group), group, facts) else { continue };
+        // A share of an earlier attempt may be on its way back: the AsgScaler has not heard of this one yet.
+        let share = member(group).filter(|member| member.attempt == next.asked());
+        let Some(node) = serving_node(share, group, facts) else { continue };
         // Ready is not yet "can take these pods" (zone, size, start-up taints); a deadline cannot wait for it.
         let misfit = (facts.misfit_with)(&node.1.name);
         if next.deadline.is_none() && !misfit.is_empty() {
@@ -328,7 +333,7 @@ fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<
         member(GroupKind::Spot),
         spot_waits,
         seconds(facts.policy.spot_timeout_seconds),
-        next.attempt,
+        next.asked(),
         now,
     );
     let Some((outcome, text)) = spot_failed else { return };
@@ -341,7 +346,7 @@ fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<
     };
     let timeout = seconds(facts.policy.on_demand_timeout_seconds);
     if let Some((outcome, text)) =
-        failure(member(GroupKind::OnDemand), on_demand_waits, timeout, next.attempt, now)
+        failure(member(GroupKind::OnDemand), on_demand_waits, timeout, next.asked(), now)
     {
         let delay = facts.policy.retry_delay(next.attempt + 1, &subject.name);
         next.next_attempt_at = Some(now + delay);
@@ -453,12 +458,27 @@ fn end_old(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
         && view.spot.instance(&subject.instance_id).is_none()
         && facts.old_node.is_none()
         && facts.ledger.reduction.is_none()
-        && facts.ledger.member(GroupKind::Spot, &subject.name).is_none_or(|member| !member.surplus)
+        && (!holds_surplus(subject, facts) || waited_to_settle(next, now))
     {
         next.old = EndState::Gone;
-        let text = format!("{} is gone, its +1 is out of the Spot group", subject.instance_id);
+        let text = if holds_surplus(subject, facts) {
+            format!("{} is gone, and its group has replaced it as well", subject.instance_id)
+        } else {
+            format!("{} is gone, its +1 is out of the Spot group", subject.instance_id)
+        };
         next.step(FlowBox::Drain, Outcome::Ended, &subject.node, text, now);
     }
+}
+
+/// Whether the story's +1 is still in the Spot group's desired capacity.
+fn holds_surplus(subject: &Subject, facts: &Facts<'_>) -> bool {
+    facts.ledger.member(GroupKind::Spot, &subject.name).is_some_and(|member| member.surplus)
+}
+
+/// Whether the +1 had its time to be settled by ending an instance that nothing runs on.
+fn waited_to_settle(status: &ReplacementStatus, now: Timestamp) -> bool {
+    status.phase == Phase::Ending
+        && status.phase_since.is_some_and(|since| crate::clock::since(since, now) >= SETTLE_PATIENCE)
 }
 
 /// Boxes 6 to 10: the return to Spot.
@@ -469,15 +489,19 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     let Some(mut capacity) = next.capacity.clone() else { return };
     let now = facts.now;
     let Some(view) = facts.view else { return };
-    let share = facts.ledger.member(GroupKind::OnDemand, &subject.name);
-    if next.fallback_end == EndState::Kept && !view.on_demand.is_active(&capacity.instance_id) {
+    let group = capacity.group;
+    let share = facts.ledger.member(group, &subject.name);
+    if next.fallback_end == EndState::Kept && !view.group(group).is_active(&capacity.instance_id) {
         // The group replaces an on-demand instance that was lost: the fallback goes on with its successor.
-        let Some((instance_id, node)) = serving_node(share, GroupKind::OnDemand, facts) else { return };
+        let Some((instance_id, node)) = serving_node(share, group, facts) else { return };
         capacity = Capacity { instance_id, node_name: node.name, ready_at: now, ..capacity };
         next.capacity = Some(capacity.clone());
         next.return_drain = DrainState::NotStarted;
     }
-    let text = format!("on-demand node {} stands in until Spot is back", capacity.node_name);
+    let text = match group {
+        GroupKind::OnDemand => format!("on-demand node {} stands in until Spot is back", capacity.node_name),
+        GroupKind::Spot => format!("Spot node {} is one more than the group is to have", capacity.node_name),
+    };
     if !next.steps.iter().any(|step| step.flow_box == FlowBox::Monitor) {
         next.step(FlowBox::Monitor, Outcome::Monitoring, &capacity.node_name, text, now);
     }
@@ -505,21 +529,22 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
         }
         DrainState::Finished => {
             if next.fallback_end == EndState::Ending
-                && view.on_demand.instance(&capacity.instance_id).is_none()
+                && view.group(group).instance(&capacity.instance_id).is_none()
                 && (facts.node_of)(&capacity.instance_id).is_none()
                 && facts.ledger.reduction.is_none()
                 && share.is_none_or(|share| !share.surplus)
             {
                 next.fallback_end = EndState::Gone;
                 next.fallback = false;
-                let text = format!("{} is gone, the on-demand group shrank", capacity.instance_id);
+                let text = format!("{} is gone, the {group} group shrank", capacity.instance_id);
                 next.step(FlowBox::ScaleDown, Outcome::ScaledDown, &capacity.node_name, text, now);
             }
         }
     }
 }
 
-/// Boxes 7, 8 and 9, on the HealthMonitor's word and never without a Spot instance claimed for the return.
+/// Boxes 7, 8 and 9, on the HealthMonitor's word and never without a Spot instance claimed for the return. A
+/// Spot node that is one too many needs none.
 fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Capacity, facts: &Facts<'_>) {
     let now = facts.now;
     let spot = serving_node(facts.ledger.member(GroupKind::Spot, &subject.name), GroupKind::Spot, facts);
@@ -529,7 +554,9 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
         next.block(FlowBox::Health, vec!["the Spot group has no instance for it yet".to_owned()], now);
         return;
     };
-    if next.return_capacity.as_ref().is_none_or(|held| held.instance_id != instance_id) {
+    if capacity.group == GroupKind::OnDemand
+        && next.return_capacity.as_ref().is_none_or(|held| held.instance_id != instance_id)
+    {
         next.return_capacity =
             Some(Capacity { group: GroupKind::Spot, instance_id, node_name: node.name, ready_at: now });
     }
@@ -582,6 +609,22 @@ fn probe(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
 /// Box 11: the story is over once nothing of it is left in the ledger.
 fn close(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     if !is_settled(next) {
+        return;
+    }
+    if holds_surplus(subject, facts) {
+        // AWS took the old instance before we ended it, its group has replaced it, and by now everything that
+        // could be ended at once runs pods: the story's own Spot node goes back like a fallback.
+        let share = facts.ledger.member(GroupKind::Spot, &subject.name);
+        if waited_to_settle(next, facts.now)
+            && let Some((instance_id, node)) = serving_node(share, GroupKind::Spot, facts)
+        {
+            let group = GroupKind::Spot;
+            next.capacity = Some(Capacity { group, instance_id, node_name: node.name, ready_at: facts.now });
+            next.fallback = true;
+            (next.return_capacity, next.return_started_at) = (None, None);
+            next.return_drain = DrainState::NotStarted;
+            next.fallback_end = EndState::Kept;
+        }
         return;
     }
     let late = facts.ledger.member(GroupKind::OnDemand, &subject.name);
@@ -679,7 +722,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
     }
     let zone = facts.old_node.and_then(|node| node.volume_zone.clone());
     let instance = |owed| Want::Instance {
-        attempt: status.attempt + status.probes,
+        attempt: status.asked(),
         deadline: status.deadline,
         owed,
         zone: zone.clone(),
@@ -716,7 +759,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
         }
         if status.fallback_end == EndState::Ending {
             commands.ends.insert(End {
-                group: GroupKind::OnDemand,
+                group: capacity.group,
                 instance_id: capacity.instance_id.clone(),
                 replacement: subject.name.clone(),
             });

@@ -467,12 +467,8 @@ pub fn plan(
     if let Some(call) = resume(&mut ledger, view, now) {
         return Plan { ledger, call: Some(call) };
     }
-    if ledger.reduction.is_some() {
-        // A call of an earlier reading is still to show its effect.
-        return Plan { ledger, call: None };
-    }
     refresh_members(&mut ledger, view, wants, now);
-    claim(&mut ledger, view, &instances.taken);
+    claim(&mut ledger, view, wants, &instances.taken);
     let call = request_capacity(&mut ledger, view, wants, now)
         .or_else(|| end_instances(&mut ledger, view, ends, instances, now))
         .or_else(|| withdraw(&mut ledger, view, wants, instances, now));
@@ -493,35 +489,16 @@ fn resume(ledger: &mut Ledger, view: &PoolView, now: Timestamp) -> Option<Call> 
             return call;
         }
     }
-    let reduction = ledger.reduction.clone()?;
+    // A reduction without effect is forgotten, not repeated: whether it is still wanted is decided anew. So is
+    // one whose instance went another way (AWS took it): the account stays open.
+    let reduction = ledger.reduction.take()?;
     let group = view.group(reduction.group);
-    let took_effect = match &reduction.instance_id {
-        // With a decrement the desired capacity tells; without one, the instance alone.
-        Some(id) => {
-            !group.is_active(id) && (reduction.settles.is_none() || group.desired < reduction.baseline)
-        }
-        None => group.desired < reduction.baseline,
-    };
+    let took_effect = group.desired < reduction.baseline
+        && reduction.instance_id.as_ref().is_none_or(|id| !group.is_active(id));
     if took_effect {
         reduced(ledger, &reduction);
-        return None;
     }
-    match &reduction.instance_id {
-        Some(id) if group.is_active(id) => Some(Call::Terminate {
-            group: reduction.group,
-            instance_id: id.clone(),
-            decrement: reduction.settles.is_some() && group.desired > group.min,
-        }),
-        None if i32::try_from(group.active()).unwrap_or(i32::MAX) < group.desired => {
-            Some(Call::SetDesired { group: reduction.group, desired: group.desired - 1 })
-        }
-        // The instance went another way (AWS took it), or the room to lower desired harmlessly closed: the
-        // account stays open and is settled from a new reading.
-        _ => {
-            ledger.reduction = None;
-            None
-        }
-    }
+    None
 }
 
 /// The call of a request that is not known to have taken effect, or what its effect shows.
@@ -679,8 +656,12 @@ fn refresh_members(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Tim
     }
 }
 
-/// Gives new instances to the members that have none, the most urgent first.
-fn claim(ledger: &mut Ledger, view: &PoolView, taken: &BTreeSet<String>) {
+/// Gives new instances to the members that want one and have none, the most urgent first. A share that is
+/// being withdrawn claims nothing more: what it would end then belongs to somebody else.
+fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<String>) {
+    let wants_one = |kind: GroupKind, member: &RequestMember| {
+        matches!(wants.get(&(kind, member.replacement.clone())), Some(Want::Instance { .. }))
+    };
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let claimed: BTreeSet<String> =
             ledger.members(kind).filter_map(|member| member.instance_id.clone()).collect();
@@ -695,7 +676,7 @@ fn claim(ledger: &mut Ledger, view: &PoolView, taken: &BTreeSet<String>) {
                 .iter_mut()
                 .filter(|request| request.group == kind && !request.instances_before.contains(&instance.id))
                 .flat_map(|request| &mut request.members)
-                .filter(|member| member.instance_id.is_none())
+                .filter(|member| member.instance_id.is_none() && wants_one(kind, member))
                 .min_by_key(|member| (member.owed, member.deadline.is_none(), member.deadline, member.since));
             if let Some(member) = most_urgent {
                 member.instance_id = Some(instance.id.clone());
@@ -886,8 +867,12 @@ fn settle(
     if group.desired <= group.min {
         return None;
     }
-    let active = i32::try_from(group.active()).unwrap_or(i32::MAX);
-    if active < group.desired {
+    // What is missing may be what other stories wait for: it is not theirs that goes.
+    let awaited = ledger
+        .members(kind)
+        .filter(|member| member.replacement != replacement && member.surplus && member.instance_id.is_none())
+        .count();
+    if i32::try_from(group.active() + awaited).unwrap_or(i32::MAX) < group.desired {
         ledger.reduction = Some(Reduction {
             group: kind,
             instance_id: None,

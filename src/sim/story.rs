@@ -141,24 +141,11 @@ impl Story {
         seed: u64,
         client: Option<Client>,
     ) -> anyhow::Result<Self> {
-        Self::begin_plot(scenario.name(), scenario.plot(), clock, seed, client).await
+        let stage = Stage { client, ..Stage::default() };
+        Self::begin_on(scenario.name(), scenario.plot(), clock, seed, stage).await
     }
 
-    /// The same for a plot that is none of the demo's.
-    ///
-    /// # Errors
-    /// When the cluster refuses what the story needs.
-    pub async fn begin_plot(
-        name: String,
-        plot: Plot,
-        clock: Clock,
-        seed: u64,
-        client: Option<Client>,
-    ) -> anyhow::Result<Self> {
-        Self::begin_on(name, plot, clock, seed, Stage { client, ..Stage::default() }).await
-    }
-
-    /// The same on a stage of the caller's.
+    /// The same with a plot and on a stage of the caller's.
     ///
     /// # Errors
     /// When the cluster refuses what the story needs.

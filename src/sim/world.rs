@@ -61,6 +61,8 @@ pub struct Start {
     pub apps: Vec<App>,
     /// Settings of the pool.
     pub policy: PolicySpec,
+    /// Whether the groups know LaunchInstances; if not, they are served by SetDesiredCapacity.
+    pub launch_instances: bool,
 }
 
 impl Start {
@@ -108,21 +110,7 @@ pub struct World {
 }
 
 impl World {
-    /// A world on the simulated cluster, or on the real one that `client` reaches. To be called inside an
-    /// actix system.
-    ///
-    /// # Errors
-    /// When the cluster refuses what the story needs.
-    pub async fn begin(
-        start: &Start,
-        clock: Clock,
-        seed: u64,
-        client: Option<Client>,
-    ) -> anyhow::Result<Self> {
-        Self::begin_on(start, clock, seed, Stage { client, ..Stage::default() }).await
-    }
-
-    /// The same on a stage of the caller's.
+    /// A world on a stage. To be called inside an actix system.
     ///
     /// # Errors
     /// When the cluster refuses what the story needs.
@@ -138,6 +126,7 @@ impl World {
                 min: 0,
                 max: 50,
                 desired,
+                launch_instances: start.launch_instances,
                 cpu_millis: 4000,
                 memory_bytes: 16 << 30,
                 boot: stage.boot,
