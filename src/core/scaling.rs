@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// An instance as its group lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,10 +198,14 @@ pub struct ScalingRequest {
 }
 
 impl ScalingRequest {
-    /// Whether it changed nothing and its stories are in a new attempt. An open +1 is reused instead.
-    fn may_be_made_again(&self) -> bool {
-        self.target == self.baseline
-            && self.members.iter().all(|member| member.failure.is_none() && member.instance_id.is_none())
+    /// Whether a story's share of it may be asked for again: it changed nothing, and the story is in a new
+    /// attempt, or Spot has owed it for a while. An open +1 is reused instead.
+    fn may_be_asked_again(&self, member: &RequestMember, now: Timestamp) -> bool {
+        let due = member
+            .failure
+            .as_ref()
+            .is_none_or(|failure| member.owed && crate::clock::since(failure.at, now) >= ASK_FOR_DEBTS_EVERY);
+        self.target == self.baseline && member.instance_id.is_none() && due
     }
 }
 
@@ -353,6 +358,9 @@ pub struct Plan {
     /// To be made after the ledger is stored.
     pub call: Option<Call>,
 }
+
+/// How often a group that refused is asked again for what it owes.
+const ASK_FOR_DEBTS_EVERY: Duration = Duration::from_secs(300);
 
 /// Clocks of AWS and of ours may differ by this much when activities are compared with requests.
 pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(2);
@@ -515,11 +523,12 @@ fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Ti
         let mut members = Vec::new();
         for ((_, replacement), want) in wants.iter().filter(|((group, _), _)| *group == kind) {
             let Want::Instance { attempt, deadline, owed } = want else { continue };
-            let held = ledger.scaling_requests.iter().find(|request| {
-                request.group == kind
-                    && request.members.iter().any(|member| member.replacement == *replacement)
-            });
-            if held.is_some_and(|request| !request.may_be_made_again()) {
+            let held =
+                ledger.scaling_requests.iter().filter(|request| request.group == kind).find_map(|request| {
+                    let mut members = request.members.iter();
+                    Some((request, members.find(|member| member.replacement == *replacement)?))
+                });
+            if held.is_some_and(|(request, member)| !request.may_be_asked_again(member, now)) {
                 continue;
             }
             members.push(RequestMember {
@@ -674,8 +683,11 @@ fn settle(
     }
     // What is missing may be what other stories wait for: it is not theirs that goes.
     let awaited = ledger
-        .members(kind)
-        .filter(|member| member.replacement != replacement && member.surplus && member.instance_id.is_none())
+        .scaling_requests
+        .iter()
+        .filter(|request| request.group == kind && request.target != request.baseline)
+        .flat_map(|request| &request.members)
+        .filter(|member| member.replacement != replacement && member.instance_id.is_none())
         .count();
     if i32::try_from(group.active() + awaited).unwrap_or(i32::MAX) < group.desired {
         ledger.reduction = Some(Reduction {
