@@ -501,14 +501,20 @@ fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<S
                 && !taken.contains(&instance.id)
         });
         for instance in free {
+            // A share that the group refused brought nothing: it comes after all that did.
             let most_urgent = ledger
                 .scaling_requests
                 .iter_mut()
                 .filter(|request| request.group == kind && !request.instances_before.contains(&instance.id))
-                .flat_map(|request| &mut request.members)
-                .filter(|member| member.instance_id.is_none() && wants_one(kind, member))
-                .min_by_key(|member| (member.owed, member.deadline.is_none(), member.deadline, member.since));
-            if let Some(member) = most_urgent {
+                .flat_map(|request| {
+                    let refused = request.target == request.baseline;
+                    request.members.iter_mut().map(move |member| (refused, member))
+                })
+                .filter(|(_, member)| member.instance_id.is_none() && wants_one(kind, member))
+                .min_by_key(|(refused, member)| {
+                    (*refused, member.owed, member.deadline.is_none(), member.deadline, member.since)
+                });
+            if let Some((_, member)) = most_urgent {
                 member.instance_id = Some(instance.id.clone());
                 member.failure = None;
             }
