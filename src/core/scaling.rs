@@ -383,6 +383,7 @@ pub fn plan(
     }
     refresh_members(&mut ledger, view, wants, now);
     claim(&mut ledger, view, wants, &instances.taken);
+    bind_to_successors(&mut ledger, view, wants, &instances.taken);
     let call = request_capacity(&mut ledger, view, wants, now)
         .or_else(|| end_instances(&mut ledger, view, ends, instances, now))
         .or_else(|| withdraw(&mut ledger, view, wants, instances, now));
@@ -518,6 +519,38 @@ fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<S
                 member.instance_id = Some(instance.id.clone());
                 member.failure = None;
             }
+        }
+    }
+}
+
+/// Binds stories whose +1 was settled to instances that were there before: AWS had taken the old instance, and
+/// its group had replaced it, before the request was written. Only as many as the group is not missing.
+fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<String>) {
+    for kind in [GroupKind::Spot, GroupKind::OnDemand] {
+        let group = view.group(kind);
+        let claimed: BTreeSet<String> =
+            ledger.members(kind).filter_map(|member| member.instance_id.clone()).collect();
+        let mut free = group
+            .instances
+            .iter()
+            .rev()
+            .map(|instance| &instance.id)
+            .filter(|id| group.is_active(id) && !claimed.contains(*id) && !taken.contains(*id));
+        let waiting: Vec<&mut RequestMember> = ledger
+            .scaling_requests
+            .iter_mut()
+            .filter(|request| request.group == kind && request.target != request.baseline)
+            .flat_map(|request| &mut request.members)
+            .filter(|member| member.instance_id.is_none())
+            .filter(|member| {
+                let want = wants.get(&(kind, member.replacement.clone()));
+                matches!(want, Some(Want::Instance { .. }))
+            })
+            .collect();
+        let missing = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
+        let excess = waiting.len().saturating_sub(missing);
+        for member in waiting.into_iter().filter(|member| !member.surplus).take(excess) {
+            member.instance_id = free.next().cloned();
         }
     }
 }
