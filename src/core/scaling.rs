@@ -748,18 +748,13 @@ fn settle(
         })
         .flat_map(|request| request.instances_before.iter().map(String::as_str))
         .collect();
-    let surplus = group
-        .instances
-        .iter()
-        .rev()
-        .filter(|instance| instance.lifecycle != Lifecycle::Leaving)
-        .map(|instance| instance.id.clone())
-        .find(|id| {
-            !claimed.contains(id.as_str())
-                && !before.contains(id.as_str())
-                && !instances.taken.contains(id)
-                && !instances.busy.contains(id)
-        })?;
+    let may_end =
+        |id: &str| group.is_active(id) && !instances.taken.contains(id) && !instances.busy.contains(id);
+    let newest = group.instances.iter().rev().map(|instance| instance.id.as_str());
+    let unclaimed = newest.filter(|id| !claimed.contains(id) && !before.contains(id)).find(|id| may_end(id));
+    // Or what was claimed for the story itself, if it does not stand on it.
+    let own = ledger.member(kind, replacement).and_then(|member| member.instance_id.as_deref());
+    let surplus = unclaimed.or(own.filter(|id| may_end(id)))?.to_owned();
     Some(terminate(ledger, group, kind, &surplus, Some(replacement), now))
 }
 
