@@ -385,7 +385,7 @@ pub fn plan(
     claim(&mut ledger, view, wants, &instances.taken);
     bind_to_successors(&mut ledger, view, wants, &instances.taken);
     let call = request_capacity(&mut ledger, view, wants, now)
-        .or_else(|| end_instances(&mut ledger, view, ends, instances, now))
+        .or_else(|| end_instances(&mut ledger, view, wants, ends, instances, now))
         .or_else(|| withdraw(&mut ledger, view, wants, instances, now));
     ledger.drop_empty();
     Plan { ledger, call }
@@ -627,6 +627,7 @@ fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Ti
 fn end_instances(
     ledger: &mut Ledger,
     view: &PoolView,
+    wants: &Wants,
     ends: &BTreeSet<End>,
     instances: &InstanceFacts,
     now: Timestamp,
@@ -639,7 +640,9 @@ fn end_instances(
             let settles = surplus.then_some(end.replacement.as_str());
             return Some(terminate(ledger, group, end.group, &end.instance_id, settles, now));
         }
-        if surplus && let Some(call) = settle(ledger, view, end.group, &end.replacement, instances, now) {
+        if surplus
+            && let Some(call) = settle(ledger, view, wants, (end.group, &end.replacement), instances, now)
+        {
             return Some(call);
         }
     }
@@ -670,7 +673,7 @@ fn withdraw(
             return Some(terminate(ledger, group, *kind, id, settles, now));
         }
         if member.surplus {
-            if let Some(call) = settle(ledger, view, *kind, replacement, instances, now) {
+            if let Some(call) = settle(ledger, view, wants, (*kind, replacement), instances, now) {
                 return Some(call);
             }
             continue;
@@ -711,8 +714,8 @@ fn terminate(
 fn settle(
     ledger: &mut Ledger,
     view: &PoolView,
-    kind: GroupKind,
-    replacement: &str,
+    wants: &Wants,
+    (kind, replacement): (GroupKind, &str),
     instances: &InstanceFacts,
     now: Timestamp,
 ) -> Option<Call> {
@@ -752,8 +755,10 @@ fn settle(
         |id: &str| group.is_active(id) && !instances.taken.contains(id) && !instances.busy.contains(id);
     let newest = group.instances.iter().rev().map(|instance| instance.id.as_str());
     let unclaimed = newest.filter(|id| !claimed.contains(id) && !before.contains(id)).find(|id| may_end(id));
-    // Or what was claimed for the story itself, if it does not stand on it.
+    // Or what was claimed for the story itself, if it waits for it no longer and does not stand on it.
+    let waits = matches!(wants.get(&(kind, replacement.to_owned())), Some(Want::Instance { .. }));
     let own = ledger.member(kind, replacement).and_then(|member| member.instance_id.as_deref());
+    let own = own.filter(|_| !waits);
     let surplus = unclaimed.or(own.filter(|id| may_end(id)))?.to_owned();
     Some(terminate(ledger, group, kind, &surplus, Some(replacement), now))
 }
