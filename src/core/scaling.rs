@@ -383,7 +383,7 @@ pub fn plan(
     }
     refresh_members(&mut ledger, view, wants, now);
     claim(&mut ledger, view, wants, &instances.taken);
-    bind_to_successors(&mut ledger, view, wants, &instances.taken);
+    bind_to_successors(&mut ledger, view, wants, instances);
     let call = request_capacity(&mut ledger, view, wants, now)
         .or_else(|| end_instances(&mut ledger, view, wants, ends, instances, now))
         .or_else(|| withdraw(&mut ledger, view, wants, instances, now));
@@ -523,34 +523,41 @@ fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<S
     }
 }
 
-/// Binds stories whose +1 was settled to instances that were there before: AWS had taken the old instance, and
-/// its group had replaced it, before the request was written. Only as many as the group is not missing.
-fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<String>) {
+/// Binds shares to instances that their request did not bring, because AWS replaced an instance itself: only
+/// as many as the group is not missing.
+///
+/// A story whose +1 was settled already is owed one of those that serve; a +1 that is to be settled, and whose
+/// instance was lost, goes with one of them.
+fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, instances: &InstanceFacts) {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let group = view.group(kind);
         let claimed: BTreeSet<String> =
             ledger.members(kind).filter_map(|member| member.instance_id.clone()).collect();
-        let mut free = group
-            .instances
-            .iter()
-            .rev()
-            .map(|instance| &instance.id)
-            .filter(|id| group.is_active(id) && !claimed.contains(*id) && !taken.contains(*id));
-        let waiting: Vec<&mut RequestMember> = ledger
+        let mut free: Vec<&str> = group.instances.iter().rev().map(|instance| instance.id.as_str()).collect();
+        free.retain(|id| group.is_active(id) && !claimed.contains(*id) && !instances.taken.contains(*id));
+        let (waiting, leaving): (Vec<_>, Vec<_>) = ledger
             .scaling_requests
             .iter_mut()
             .filter(|request| request.group == kind && request.target != request.baseline)
             .flat_map(|request| &mut request.members)
             .filter(|member| member.instance_id.is_none())
-            .filter(|member| {
-                let want = wants.get(&(kind, member.replacement.clone()));
-                matches!(want, Some(Want::Instance { .. }))
-            })
-            .collect();
+            .filter_map(|member| Some((wants.get(&(kind, member.replacement.clone()))?, member)))
+            .partition(|(want, _)| matches!(want, Want::Instance { .. }));
         let missing = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
         let excess = waiting.len().saturating_sub(missing);
-        for member in waiting.into_iter().filter(|member| !member.surplus).take(excess) {
-            member.instance_id = free.next().cloned();
+        for (_, member) in waiting.into_iter().filter(|(_, member)| !member.surplus).take(excess) {
+            if !free.is_empty() {
+                member.instance_id = Some(free.remove(0).to_owned());
+            }
+        }
+        if missing > 0 {
+            continue;
+        }
+        free.sort_by_key(|id| instances.busy.contains(*id));
+        for (_, member) in leaving.into_iter().filter(|(_, member)| member.surplus) {
+            if !free.is_empty() {
+                member.instance_id = Some(free.remove(0).to_owned());
+            }
         }
     }
 }
