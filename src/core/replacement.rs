@@ -492,7 +492,17 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     let group = capacity.group;
     let share = facts.ledger.member(group, &subject.name);
     if next.fallback_end == EndState::Kept && !view.group(group).is_active(&capacity.instance_id) {
-        // The group replaces an on-demand instance that was lost: the fallback goes on with its successor.
+        let spot = facts.ledger.member(GroupKind::Spot, &subject.name);
+        if group == GroupKind::OnDemand && serving_node(spot, GroupKind::Spot, facts).is_some() {
+            // Its pods have moved by themselves, and Spot has paid its debt: there is nothing to return.
+            next.fallback = false;
+            next.return_drain = DrainState::NotStarted;
+            next.blocking.clear();
+            let text = format!("{} was lost; Spot has taken over", capacity.instance_id);
+            next.step(FlowBox::ScaleDown, Outcome::TakenByAws, &capacity.node_name, text, now);
+            return;
+        }
+        // The group replaces an instance that was lost: the fallback goes on with its successor.
         let Some((instance_id, node)) = serving_node(share, group, facts) else { return };
         capacity = Capacity { instance_id, node_name: node.name, ready_at: now, ..capacity };
         next.capacity = Some(capacity.clone());

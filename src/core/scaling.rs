@@ -469,8 +469,9 @@ pub fn plan(
     }
     refresh_members(&mut ledger, view, wants, now);
     claim(&mut ledger, view, wants, &instances.taken);
+    bind_to_successors(&mut ledger, view, wants, instances);
     let call = request_capacity(&mut ledger, view, wants, now)
-        .or_else(|| end_instances(&mut ledger, view, ends, instances, now))
+        .or_else(|| end_instances(&mut ledger, view, wants, ends, instances, now))
         .or_else(|| withdraw(&mut ledger, view, wants, instances, now));
     ledger.drop_empty();
     Plan { ledger, call }
@@ -671,16 +672,61 @@ fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<S
                 && !taken.contains(&instance.id)
         });
         for instance in free {
+            // A share that the group refused brought nothing: it comes after all that did.
             let most_urgent = ledger
                 .scaling_requests
                 .iter_mut()
                 .filter(|request| request.group == kind && !request.instances_before.contains(&instance.id))
-                .flat_map(|request| &mut request.members)
-                .filter(|member| member.instance_id.is_none() && wants_one(kind, member))
-                .min_by_key(|member| (member.owed, member.deadline.is_none(), member.deadline, member.since));
-            if let Some(member) = most_urgent {
+                .flat_map(|request| {
+                    let refused = request.target == request.baseline;
+                    request.members.iter_mut().map(move |member| (refused, member))
+                })
+                .filter(|(_, member)| member.instance_id.is_none() && wants_one(kind, member))
+                .min_by_key(|(refused, member)| {
+                    (*refused, member.owed, member.deadline.is_none(), member.deadline, member.since)
+                });
+            if let Some((_, member)) = most_urgent {
                 member.instance_id = Some(instance.id.clone());
                 member.failure = None;
+            }
+        }
+    }
+}
+
+/// Binds shares to instances that their request did not bring, because AWS replaced an instance itself: only
+/// as many as the group is not missing.
+///
+/// A story whose +1 was settled already is owed one of those that serve; a +1 that is to be settled, and whose
+/// instance was lost, goes with one of them.
+fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, instances: &InstanceFacts) {
+    for kind in [GroupKind::Spot, GroupKind::OnDemand] {
+        let group = view.group(kind);
+        let claimed: BTreeSet<String> =
+            ledger.members(kind).filter_map(|member| member.instance_id.clone()).collect();
+        let mut free: Vec<&str> = group.instances.iter().rev().map(|instance| instance.id.as_str()).collect();
+        free.retain(|id| group.is_active(id) && !claimed.contains(*id) && !instances.taken.contains(*id));
+        let (waiting, leaving): (Vec<_>, Vec<_>) = ledger
+            .scaling_requests
+            .iter_mut()
+            .filter(|request| request.group == kind && request.target != request.baseline)
+            .flat_map(|request| &mut request.members)
+            .filter(|member| member.instance_id.is_none())
+            .filter_map(|member| Some((wants.get(&(kind, member.replacement.clone()))?, member)))
+            .partition(|(want, _)| matches!(want, Want::Instance { .. }));
+        let missing = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
+        let excess = waiting.len().saturating_sub(missing);
+        for (_, member) in waiting.into_iter().filter(|(_, member)| !member.surplus).take(excess) {
+            if !free.is_empty() {
+                member.instance_id = Some(free.remove(0).to_owned());
+            }
+        }
+        if missing > 0 {
+            continue;
+        }
+        free.sort_by_key(|id| instances.busy.contains(*id));
+        for (_, member) in leaving.into_iter().filter(|(_, member)| member.surplus) {
+            if !free.is_empty() {
+                member.instance_id = Some(free.remove(0).to_owned());
             }
         }
     }
@@ -768,6 +814,7 @@ fn method(group: &GroupView, first_zone: Option<&str>) -> Method {
 fn end_instances(
     ledger: &mut Ledger,
     view: &PoolView,
+    wants: &Wants,
     ends: &BTreeSet<End>,
     instances: &InstanceFacts,
     now: Timestamp,
@@ -782,7 +829,9 @@ fn end_instances(
             let settles = (surplus || owes).then_some(end.replacement.as_str());
             return Some(terminate(ledger, group, end.group, &end.instance_id, settles, now));
         }
-        if surplus && let Some(call) = settle(ledger, view, end.group, &end.replacement, instances, now) {
+        if surplus
+            && let Some(call) = settle(ledger, view, wants, (end.group, &end.replacement), instances, now)
+        {
             return Some(call);
         }
     }
@@ -813,7 +862,7 @@ fn withdraw(
             return Some(terminate(ledger, group, *kind, id, settles, now));
         }
         if member.surplus {
-            if let Some(call) = settle(ledger, view, *kind, replacement, instances, now) {
+            if let Some(call) = settle(ledger, view, wants, (*kind, replacement), instances, now) {
                 return Some(call);
             }
             continue;
@@ -858,8 +907,8 @@ fn terminate(
 fn settle(
     ledger: &mut Ledger,
     view: &PoolView,
-    kind: GroupKind,
-    replacement: &str,
+    wants: &Wants,
+    (kind, replacement): (GroupKind, &str),
     instances: &InstanceFacts,
     now: Timestamp,
 ) -> Option<Call> {
@@ -869,8 +918,11 @@ fn settle(
     }
     // What is missing may be what other stories wait for: it is not theirs that goes.
     let awaited = ledger
-        .members(kind)
-        .filter(|member| member.replacement != replacement && member.surplus && member.instance_id.is_none())
+        .scaling_requests
+        .iter()
+        .filter(|request| request.group == kind && request.target != request.baseline)
+        .flat_map(|request| &request.members)
+        .filter(|member| member.replacement != replacement && member.instance_id.is_none())
         .count();
     if i32::try_from(group.active() + awaited).unwrap_or(i32::MAX) < group.desired {
         ledger.reduction = Some(Reduction {
@@ -892,18 +944,15 @@ fn settle(
         })
         .flat_map(|request| request.instances_before.iter().map(String::as_str))
         .collect();
-    let surplus = group
-        .instances
-        .iter()
-        .rev()
-        .filter(|instance| instance.lifecycle != Lifecycle::Leaving)
-        .map(|instance| instance.id.clone())
-        .find(|id| {
-            !claimed.contains(id.as_str())
-                && !before.contains(id.as_str())
-                && !instances.taken.contains(id)
-                && !instances.busy.contains(id)
-        })?;
+    let may_end =
+        |id: &str| group.is_active(id) && !instances.taken.contains(id) && !instances.busy.contains(id);
+    let newest = group.instances.iter().rev().map(|instance| instance.id.as_str());
+    let unclaimed = newest.filter(|id| !claimed.contains(id) && !before.contains(id)).find(|id| may_end(id));
+    // Or what was claimed for the story itself, if it waits for it no longer and does not stand on it.
+    let waits = matches!(wants.get(&(kind, replacement.to_owned())), Some(Want::Instance { .. }));
+    let own = ledger.member(kind, replacement).and_then(|member| member.instance_id.as_deref());
+    let own = own.filter(|_| !waits);
+    let surplus = unclaimed.or(own.filter(|id| may_end(id)))?.to_owned();
     Some(terminate(ledger, group, kind, &surplus, Some(replacement), now))
 }
 
