@@ -661,7 +661,9 @@ fn refresh_members(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Tim
 /// being withdrawn claims nothing more: what it would end then belongs to somebody else.
 fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<String>) {
     let wants_one = |kind: GroupKind, member: &RequestMember| {
-        matches!(wants.get(&(kind, member.replacement.clone())), Some(Want::Instance { .. }))
+        // What is owed in the record comes with the answer to a probe, not by itself.
+        member.debt != Debt::InRecord
+            && matches!(wants.get(&(kind, member.replacement.clone())), Some(Want::Instance { .. }))
     };
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let claimed: BTreeSet<String> =
@@ -711,6 +713,7 @@ fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, insta
             .filter(|request| request.group == kind && request.target != request.baseline)
             .flat_map(|request| &mut request.members)
             .filter(|member| member.instance_id.is_none())
+            .filter(|member| member.surplus || member.debt == Debt::InGroup)
             .filter_map(|member| Some((wants.get(&(kind, member.replacement.clone()))?, member)))
             .partition(|(want, _)| matches!(want, Want::Instance { .. }));
         let missing = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
