@@ -116,8 +116,8 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
 async fn the_defaults_are_filled_in(client: &Client) {
     let pools: Api<SpotPool> = Api::all(client.clone());
     let spec = pools.get("workers").await.expect("the pool").spec;
-    assert_eq!(serde_json::to_value(&spec.mode).expect("JSON"), "Act");
-    assert_eq!(serde_json::to_value(&spec.rebalance).expect("JSON"), "Replace");
+    assert_eq!(serde_json::to_value(spec.mode).expect("JSON"), "Act");
+    assert_eq!(serde_json::to_value(spec.rebalance).expect("JSON"), "Replace");
     assert!(!spec.paused);
 }
 
