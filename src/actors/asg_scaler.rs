@@ -9,7 +9,7 @@ use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::health_monitor::{HealthMonitor, PoolRefused};
 use crate::actors::supervision::{Link, answers_ping};
-use crate::aws::{CallError, CallFailure};
+use crate::aws::{CallError, CallFailure, Launched};
 use crate::core::policy::seconds;
 use crate::core::record::GroupKind;
 use crate::core::scaling::{self, Call, End, InstanceFacts, Ledger, PoolView, Wants};
@@ -28,6 +28,8 @@ const COALESCE: Duration = Duration::from_millis(100);
 const FAST_POLL: Duration = Duration::from_secs(1);
 /// For how long the fast looks go on after a change.
 const FAST_POLL_FOR: Duration = Duration::from_secs(10);
+/// What this actor is called in the process's readiness.
+const PART: &str = "auto-scaling";
 /// One turn makes at most so many calls; the next turn goes on.
 const MAX_CALLS_PER_TURN: usize = 40;
 
@@ -83,6 +85,7 @@ struct TurnResult {
     ledger: Ledger,
     view: PoolView,
     changed: bool,
+    cannot_launch: BTreeSet<GroupKind>,
 }
 
 #[derive(Debug, Error)]
@@ -103,11 +106,16 @@ enum TurnError {
 struct PoolState {
     wanted: ScaleGroups,
     ledger: Option<Ledger>,
+    view: Option<Arc<PoolView>>,
+    /// Groups on which LaunchInstances was refused: they are served by SetDesiredCapacity.
+    cannot_launch: BTreeSet<GroupKind>,
     busy: bool,
     again: bool,
     timer: u64,
     fast_until: Option<tokio::time::Instant>,
     failures: u32,
+    /// Why the last look failed.
+    problem: Option<String>,
 }
 
 /// The actor.
@@ -132,6 +140,20 @@ impl AsgScaler {
         ctx.notify_later(turn, delay);
     }
 
+    /// Ready when every pool is: one that works does not hide one that does not.
+    fn tell_readiness(&self) {
+        let problems: Vec<String> = self
+            .pools
+            .iter()
+            .filter_map(|(name, state)| Some(format!("pool {name}: {}", state.problem.as_ref()?)))
+            .collect();
+        if problems.is_empty() {
+            self.deps.readiness.ready(PART);
+        } else {
+            self.deps.readiness.not_ready(PART, problems.join("; "));
+        }
+    }
+
     /// When to look again after a turn.
     fn next_look(&self, pool: &PoolConfig, state: &PoolState) -> Duration {
         if state.failures > 0 {
@@ -141,7 +163,12 @@ impl AsgScaler {
                 state.failures,
             );
         }
-        let waiting = state.ledger.as_ref().is_some_and(Ledger::is_waiting) || !state.wanted.ends.is_empty();
+        let waiting = !state.wanted.ends.is_empty()
+            || state
+                .ledger
+                .as_ref()
+                .zip(state.view.as_ref())
+                .is_some_and(|(ledger, view)| ledger.is_waiting(view));
         if !waiting {
             return seconds(pool.policy.monitor_seconds);
         }
@@ -156,6 +183,11 @@ impl Actor for AsgScaler {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.notify(LookForPools);
         ctx.run_interval(Duration::from_secs(5), |_, ctx| ctx.notify(LookForPools));
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        // Who does not lead does not look, and has nothing to complain about.
+        self.deps.readiness.ready(PART);
     }
 }
 
@@ -190,6 +222,7 @@ impl Handler<LookForPools> for AsgScaler {
                 self.schedule(&name, Duration::ZERO, ctx);
             }
         }
+        self.tell_readiness();
     }
 }
 
@@ -203,7 +236,13 @@ impl Handler<Turn> for AsgScaler {
             return;
         }
         state.busy = true;
-        let turn = take_turn(self.deps.clone(), config, state.ledger.clone(), state.wanted.clone());
+        let turn = take_turn(
+            self.deps.clone(),
+            config,
+            state.ledger.clone(),
+            state.wanted.clone(),
+            state.cannot_launch.clone(),
+        );
         let ended = async move { TurnEnded { pool, outcome: turn.await } };
         ctx.spawn(ended.into_actor(self).map(|ended, _, ctx| ctx.notify(ended)));
     }
@@ -219,7 +258,7 @@ impl Handler<TurnEnded> for AsgScaler {
         match outcome {
             Ok(result) => {
                 state.failures = 0;
-                self.deps.readiness.ready("auto-scaling");
+                state.problem = None;
                 if result.changed {
                     state.fast_until = Some(tokio::time::Instant::now() + FAST_POLL_FOR);
                 }
@@ -229,6 +268,8 @@ impl Handler<TurnEnded> for AsgScaler {
                     ledger: Arc::new(result.ledger.clone()),
                 };
                 state.ledger = Some(result.ledger);
+                state.view = Some(observed.view.clone());
+                state.cannot_launch = result.cannot_launch;
                 self.tracker.send(observed.clone());
                 self.monitor.send(observed);
             }
@@ -241,10 +282,12 @@ impl Handler<TurnEnded> for AsgScaler {
                     self.monitor.send(PoolRefused { pool: pool.clone(), reason: error.to_string() });
                 }
                 if !matches!(error, TurnError::NotLeading) {
-                    self.deps.readiness.not_ready("auto-scaling", format!("pool {pool}: {error}"));
+                    state.problem = Some(error.to_string());
                 }
             }
         }
+        self.tell_readiness();
+        let Some(state) = self.pools.get_mut(&pool) else { return };
         let again = std::mem::take(&mut state.again);
         let state = &self.pools[&pool];
         let delay = if again && state.failures == 0 { COALESCE } else { self.next_look(&config, state) };
@@ -260,73 +303,92 @@ async fn take_turn(
     pool: PoolConfig,
     ledger: Option<Ledger>,
     wanted: ScaleGroups,
+    mut cannot_launch: BTreeSet<GroupKind>,
 ) -> Result<TurnResult, TurnError> {
     let api: Api<SpotPool> = Api::all(deps.client.clone());
     let mut store = LedgerStore::open(api, &pool.name, ledger).await?;
-    let mut view = read_groups(&deps, &pool, &store.ledger).await?;
     let mut changed = false;
-    for _ in 0..MAX_CALLS_PER_TURN {
-        let plan = scaling::plan(
-            &store.ledger,
-            &view,
-            &wanted.wants,
-            &wanted.ends,
-            &wanted.instances,
-            deps.clock.now(),
-        );
+    for calls in 0.. {
+        let view = read_groups(&deps, &pool, &store.ledger, &cannot_launch).await?;
+        let now = deps.clock.now();
+        let plan = scaling::plan(&store.ledger, &view, &wanted.wants, &wanted.ends, &wanted.instances, now);
         changed |= store.write(plan.ledger).await?;
-        let Some(call) = plan.call else {
-            return Ok(TurnResult { ledger: store.ledger, view, changed });
+        let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
+            return Ok(TurnResult { ledger: store.ledger, view, changed, cannot_launch });
         };
         if !deps.fence.may_act(deps.call_timeout) {
             return Err(TurnError::NotLeading);
         }
         let mut next = store.ledger.clone();
+        let mut go_on = true;
         match make(&deps, &pool, &call).await {
-            Ok(()) => scaling::accepted(&mut next, &call),
+            Ok(None) => scaling::accepted(&mut next, &call),
+            Ok(Some(answer)) => {
+                let Call::Launch { group, .. } = &call else { continue };
+                scaling::launched(&mut next, *group, answer.instance_ids, &answer.errors, deps.clock.now());
+            }
             Err(error) => {
                 tracing::warn!(pool = pool.name, %error, ?call, "AWS did not do it");
                 match (error.outcome, &call) {
                     // Gone already: the next reading tells what became of desired.
                     (CallFailure::NotFound, _) => {}
+                    (CallFailure::Unclear, _) => return Err(error.into()),
+                    // The group or the endpoint cannot: the request goes on as SetDesiredCapacity.
+                    (CallFailure::Refused(_), Call::Launch { group, .. }) => {
+                        cannot_launch.insert(*group);
+                    }
                     (CallFailure::Refused(class), Call::SetDesired { group, .. }) => {
                         scaling::refused(&mut next, *group, class, &error.to_string(), deps.clock.now());
+                        go_on = false;
                     }
-                    (CallFailure::Refused(_), Call::Terminate { .. }) => next.reduction = None,
-                    (CallFailure::Unclear, _) => return Err(error.into()),
-                }
-                if error.outcome != CallFailure::NotFound {
-                    store.write(next).await?;
-                    view = read_groups(&deps, &pool, &store.ledger).await?;
-                    return Ok(TurnResult { ledger: store.ledger, view, changed: true });
+                    (CallFailure::Refused(_), Call::Terminate { .. }) => {
+                        next.reduction = None;
+                        go_on = false;
+                    }
                 }
             }
         }
         store.write(next).await?;
-        view = read_groups(&deps, &pool, &store.ledger).await?;
         changed = true;
+        if !go_on {
+            let view = read_groups(&deps, &pool, &store.ledger, &cannot_launch).await?;
+            return Ok(TurnResult { ledger: store.ledger, view, changed, cannot_launch });
+        }
     }
-    Ok(TurnResult { ledger: store.ledger, view, changed })
+    Err(TurnError::NotLeading)
 }
 
-async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<(), CallError> {
+/// Makes the call; LaunchInstances alone has an answer to read.
+async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<Option<Launched>, CallError> {
     match call {
+        Call::Launch { group, zone, count, token } => {
+            let name = pool.group(*group);
+            tracing::info!(pool = pool.name, group = name, zone, count, "LaunchInstances");
+            deps.aws.launch(name, zone, *count, token).await.map(Some)
+        }
         Call::SetDesired { group, desired } => {
             tracing::info!(pool = pool.name, group = pool.group(*group), desired, "SetDesiredCapacity");
-            deps.aws.set_desired(pool.group(*group), *desired).await
+            deps.aws.set_desired(pool.group(*group), *desired).await.map(|()| None)
         }
         Call::Terminate { instance_id, decrement, .. } => {
             tracing::info!(pool = pool.name, instance_id, decrement, "TerminateInstanceInAutoScalingGroup");
-            deps.aws.terminate(instance_id, *decrement).await
+            deps.aws.terminate(instance_id, *decrement).await.map(|()| None)
         }
     }
 }
 
-async fn read_groups(deps: &Deps, pool: &PoolConfig, ledger: &Ledger) -> Result<PoolView, TurnError> {
+async fn read_groups(
+    deps: &Deps,
+    pool: &PoolConfig,
+    ledger: &Ledger,
+    cannot_launch: &BTreeSet<GroupKind>,
+) -> Result<PoolView, TurnError> {
     let names = [pool.spot_group.clone(), pool.on_demand_group.clone()];
     let mut found = deps.aws.describe(&names).await?;
     let mut take = |name: &String| found.remove(name).ok_or_else(|| TurnError::NoSuchGroup(name.clone()));
     let mut view = PoolView { spot: take(&names[0])?, on_demand: take(&names[1])? };
+    view.spot.can_launch &= !cannot_launch.contains(&GroupKind::Spot);
+    view.on_demand.can_launch &= !cannot_launch.contains(&GroupKind::OnDemand);
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         if let Some(since) = ledger.failures_matter_since(kind) {
             let failures = deps.aws.failures(pool.group(kind), since - scaling::CLOCK_SKEW).await?;

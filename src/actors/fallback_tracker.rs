@@ -377,7 +377,10 @@ impl<'a> World<'a> {
 
     fn fact(&self, node: &Node) -> NodeFact {
         let busy = self.snapshot.pods_on(&node.name).any(drain::must_move);
-        NodeFact { name: node.name.to_string(), ready: node.ready, busy }
+        let volumes =
+            self.snapshot.pods_on(&node.name).any(|pod| drain::must_move(pod) && !pod.spec.claims.is_empty());
+        let volume_zone = volumes.then(|| node.zone.to_string()).filter(|zone| !zone.is_empty());
+        NodeFact { name: node.name.to_string(), ready: node.ready, busy, volume_zone }
     }
 
     fn busy_instances(&self) -> BTreeSet<String> {

@@ -73,6 +73,12 @@ fn problem_of(error: &ImdsError) -> ImdsProblem {
             Some(response) => ImdsProblem::of_status(response.status().as_u16()),
             None => ImdsProblem::NoAnswer(DisplayErrorContext(error).to_string()),
         },
+        // The SDK has no type of its own for it.
+        ImdsError::Unexpected(_)
+            if error.source().is_some_and(|source| source.to_string().contains("UTF-8")) =>
+        {
+            ImdsProblem::Malformed { reason: "not UTF-8".to_owned(), excerpt: String::new() }
+        }
         _ => ImdsProblem::NoAnswer(DisplayErrorContext(error).to_string()),
     }
 }

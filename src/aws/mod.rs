@@ -14,7 +14,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::types::{
-    Activity, AutoScalingGroup, Filter, LifecycleState, ScalingActivityStatusCode,
+    Activity, AutoScalingGroup, Filter, LifecycleState, RetryStrategy, ScalingActivityStatusCode,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -62,6 +62,15 @@ pub enum CallFailure {
     NotFound,
     /// Throttled, or no answer, or an internal error: it may have taken effect; the group is read again.
     Unclear,
+}
+
+/// What LaunchInstances answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Launched {
+    /// The new instances.
+    pub instance_ids: Vec<String>,
+    /// Why there are not more, by class and in AWS's words.
+    pub errors: Vec<(FailureClass, String)>,
 }
 
 /// A group as the API describes it, before activities are read.
@@ -186,6 +195,46 @@ impl AutoScaling {
         self.timed(AwsOperation::TerminateInstanceInAutoScalingGroup, call).await.map(drop)
     }
 
+    /// Launches instances in one zone, synchronously; what AWS does not launch it does not try again.
+    ///
+    /// # Errors
+    /// When the call fails. An answer without instances is none: it says why in its errors.
+    pub async fn launch(
+        &self,
+        group: &str,
+        zone: &str,
+        count: i32,
+        token: &str,
+    ) -> Result<Launched, CallError> {
+        let call = self
+            .client
+            .launch_instances()
+            .auto_scaling_group_name(group)
+            .requested_capacity(count)
+            .client_token(token)
+            .availability_zones(zone)
+            .retry_strategy(RetryStrategy::None)
+            .send();
+        let answer = self.timed(AwsOperation::LaunchInstances, call).await?;
+        Ok(Launched {
+            instance_ids: answer
+                .instances()
+                .iter()
+                .flat_map(|collection| collection.instance_ids().iter().cloned())
+                .collect(),
+            errors: answer
+                .errors()
+                .iter()
+                .map(|error| {
+                    let code = error.error_code().unwrap_or_default();
+                    let message = error.error_message().unwrap_or_default();
+                    let class = classify::by_code(code).unwrap_or_else(|| classify::launch_failure(message));
+                    (class, format!("{code} - {message}"))
+                })
+                .collect(),
+        })
+    }
+
     async fn timed<T, E>(
         &self,
         operation: AwsOperation,
@@ -241,6 +290,8 @@ fn group_view(group: &AutoScalingGroup, now: Timestamp) -> GroupView {
         desired: group.desired_capacity().unwrap_or_default(),
         min: group.min_size().unwrap_or_default(),
         max: group.max_size().unwrap_or_default(),
+        zones: group.availability_zones().to_vec(),
+        can_launch: can_launch(group),
         instances: group
             .instances()
             .iter()
@@ -255,6 +306,20 @@ fn group_view(group: &AutoScalingGroup, now: Timestamp) -> GroupView {
         failures: Vec::new(),
         observed_at: now,
     }
+}
+
+/// What LaunchInstances needs (EC2 Auto Scaling User Guide, "Launch instances synchronously"): a launch
+/// template, no warm pool, and all Spot or all On-Demand.
+fn can_launch(group: &AutoScalingGroup) -> bool {
+    let mixed = group.mixed_instances_policy();
+    let one_market = mixed.and_then(|policy| policy.instances_distribution()).is_none_or(|spread| {
+        let base = spread.on_demand_base_capacity().unwrap_or(0);
+        let share = spread.on_demand_percentage_above_base_capacity().unwrap_or(100);
+        (base == 0 && share == 0) || share == 100
+    });
+    (group.launch_template().is_some() || mixed.is_some())
+        && group.warm_pool_configuration().is_none()
+        && one_market
 }
 
 fn lifecycle(state: Option<&LifecycleState>) -> Lifecycle {

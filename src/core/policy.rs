@@ -91,6 +91,10 @@ policy! {
     stability_seconds = 120, 0..=86_400;
     /// Box 8: how many per cent of the Spot nodes that stay may be not Ready.
     not_ready_percent = 5, 0..=100;
+    /// Box 6: seconds between two probes for the instance that Spot owes a fallback.
+    probe_seconds = 300, 5..=86_400;
+    /// Box 6: the longest time between two probes, in seconds.
+    probe_max_seconds = 1800, 5..=86_400;
     /// Box 9: the utilisation after a return may not exceed this many per cent of what is allocatable.
     max_utilisation_percent = 75, 1..=100;
     /// Box 9: or what it was before the story plus this many points, whichever is larger.

@@ -316,6 +316,12 @@ pub struct ReplacementStatus {
     /// How often capacity was asked for after both groups failed.
     #[serde(default)]
     pub attempt: u32,
+    /// How often Spot was asked again for what it owes.
+    #[serde(default)]
+    pub probes: u32,
+    /// When Spot is asked again for what it owes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_probe_at: Option<Timestamp>,
     /// When capacity is asked for again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<Timestamp>,
@@ -454,6 +460,12 @@ impl ReplacementStatus {
                 BlockingReason { flow_box, message, since }
             })
             .collect();
+    }
+
+    /// How often the groups were asked anew: what tells a share's attempts apart.
+    #[must_use]
+    pub fn asked(&self) -> u32 {
+        self.attempt + self.probes
     }
 
     /// The box that the story is at.

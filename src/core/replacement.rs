@@ -9,7 +9,7 @@ use crate::core::record::{
     Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,
     UtilisationPercent, set_condition,
 };
-use crate::core::scaling::{End, FailureClass, Ledger, PoolView, RequestMember, Want, Wants};
+use crate::core::scaling::{Debt, End, FailureClass, Ledger, PoolView, RequestMember, Want, Wants};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,8 @@ pub struct NodeFact {
     pub ready: bool,
     /// Whether pods that would have to move run on it.
     pub busy: bool,
+    /// Its zone, if such pods have volumes, which cannot leave it.
+    pub volume_zone: Option<String>,
 }
 
 /// How a drain stands, as the Drainer last said.
@@ -286,7 +288,7 @@ fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<
     let mut misfits = Vec::new();
     for group in [GroupKind::Spot, GroupKind::OnDemand] {
         // A share of an earlier attempt may be on its way back: the AsgScaler has not heard of this one yet.
-        let share = member(group).filter(|member| member.attempt == next.attempt);
+        let share = member(group).filter(|member| member.attempt == next.asked());
         let Some(node) = serving_node(share, group, facts) else { continue };
         // Ready is not yet "can take these pods" (zone, size, start-up taints); a deadline cannot wait for it.
         let misfit = (facts.misfit_with)(&node.1.name);
@@ -331,7 +333,7 @@ fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<
         member(GroupKind::Spot),
         spot_waits,
         seconds(facts.policy.spot_timeout_seconds),
-        next.attempt,
+        next.asked(),
         now,
     );
     let Some((outcome, text)) = spot_failed else { return };
@@ -344,7 +346,7 @@ fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<
     };
     let timeout = seconds(facts.policy.on_demand_timeout_seconds);
     if let Some((outcome, text)) =
-        failure(member(GroupKind::OnDemand), on_demand_waits, timeout, next.attempt, now)
+        failure(member(GroupKind::OnDemand), on_demand_waits, timeout, next.asked(), now)
     {
         let delay = facts.policy.retry_delay(next.attempt + 1, &subject.name);
         next.next_attempt_at = Some(now + delay);
@@ -578,6 +580,7 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
     let spot = serving_node(facts.ledger.member(GroupKind::Spot, &subject.name), GroupKind::Spot, facts);
     let Some((instance_id, node)) = spot else {
         next.return_capacity = None;
+        probe(next, subject, facts);
         next.block(FlowBox::Health, vec!["the Spot group has no instance for it yet".to_owned()], now);
         return;
     };
@@ -608,6 +611,29 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
     next.blocking.clear();
     next.return_drain = DrainState::Started;
     next.return_started_at = Some(now);
+}
+
+/// What Spot owes in our record is asked for again, with backoff: LaunchInstances tries nothing by itself.
+fn probe(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
+    let now = facts.now;
+    let share = facts.ledger.member(GroupKind::Spot, &subject.name);
+    let owes = share.is_some_and(|share| share.debt == Debt::InRecord && share.instance_id.is_none());
+    if !owes {
+        next.next_probe_at = None;
+        return;
+    }
+    match next.next_probe_at {
+        Some(at) if now < at => return,
+        Some(_) => next.probes += 1,
+        None => {}
+    }
+    let pause = crate::core::policy::backoff(
+        seconds(facts.policy.probe_seconds),
+        seconds(facts.policy.probe_max_seconds),
+        // The first few probes keep the pace: a market that dries up for minutes is the usual case.
+        (next.probes + 1).saturating_sub(5),
+    );
+    next.next_probe_at = Some(now + pause);
 }
 
 /// Box 11: the story is over once nothing of it is left in the ledger.
@@ -724,7 +750,13 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
     if let Some(capacity) = &status.capacity {
         commands.taken.insert(capacity.instance_id.clone());
     }
-    let instance = |owed| Want::Instance { attempt: status.attempt, deadline: status.deadline, owed };
+    let zone = facts.old_node.and_then(|node| node.volume_zone.clone());
+    let instance = |owed| Want::Instance {
+        attempt: status.asked(),
+        deadline: status.deadline,
+        owed,
+        zone: zone.clone(),
+    };
     if status.spot_asked_at.is_some() {
         let ends = capacity_from == Some(GroupKind::Spot) && status.fallback_end != EndState::Kept;
         let want =

@@ -9,7 +9,6 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 /// An instance as its group lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +54,10 @@ pub struct GroupView {
     pub min: i32,
     /// Maximum size.
     pub max: i32,
+    /// Availability Zones, in the group's own order.
+    pub zones: Vec<String>,
+    /// Whether LaunchInstances can be used on it, as far as is known.
+    pub can_launch: bool,
     /// All instances, in any state.
     pub instances: Vec<Instance>,
     /// Failed launches since the earliest open request, newest first.
@@ -140,13 +143,47 @@ pub struct Failure {
     pub at: Timestamp,
 }
 
+/// By which call a group is asked. In the schema of a custom resource every case has to be an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Method {
+    /// SetDesiredCapacity: the group launches by itself, and goes on trying.
+    SetDesiredCapacity {},
+    /// LaunchInstances: instances or errors come with the answer, and nothing is tried again.
+    LaunchInstances {
+        /// The zones still to be tried, in order; the first one is being asked.
+        zones: Vec<String>,
+    },
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Self::SetDesiredCapacity {}
+    }
+}
+
 /// Whether the call of a request was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RequestState {
     /// Written, not known to have taken effect.
     Intended,
+    /// LaunchInstances gave its answer; whether it raised desired capacity is still to be read. AWS does not
+    /// document it.
+    Launched,
     /// Known to have taken effect.
     Applied,
+}
+
+/// What a group still owes a story whose part in its desired capacity is taken back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Debt {
+    /// Nothing.
+    #[default]
+    None,
+    /// An instance fewer is there than desired: the group goes on trying by itself.
+    InGroup,
+    /// Desired was lowered with the old instance: we ask again.
+    InRecord,
 }
 
 /// One story's share of a scaling request.
@@ -167,6 +204,9 @@ pub struct RequestMember {
     /// Set once another instance stands in for the story: it waits behind those that have none.
     #[serde(default)]
     pub owed: bool,
+    /// What the group owes the story after its old instance went.
+    #[serde(default)]
+    pub debt: Debt,
     /// The instance claimed for the story.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
@@ -191,6 +231,9 @@ pub struct ScalingRequest {
     pub instances_before: Vec<String>,
     /// When it was written.
     pub requested_at: Timestamp,
+    /// By which call.
+    #[serde(default)]
+    pub method: Method,
     /// Whether the call took effect.
     pub state: RequestState,
     /// The stories that it is for.
@@ -198,14 +241,39 @@ pub struct ScalingRequest {
 }
 
 impl ScalingRequest {
-    /// Whether a story's share of it may be asked for again: it changed nothing, and the story is in a new
-    /// attempt, or Spot has owed it for a while. An open +1 is reused instead.
-    fn may_be_asked_again(&self, member: &RequestMember, now: Timestamp) -> bool {
-        let due = member
-            .failure
-            .as_ref()
-            .is_none_or(|failure| member.owed && crate::clock::since(failure.at, now) >= ASK_FOR_DEBTS_EVERY);
-        self.target == self.baseline && member.instance_id.is_none() && due
+    /// How many instances it still waits for.
+    fn missing(&self) -> i32 {
+        let open = self.members.iter().filter(|member| member.instance_id.is_none()).count();
+        i32::try_from(open).unwrap_or(i32::MAX)
+    }
+
+    /// The token by which AWS knows a call again: one per request, zone and count. A changed request under
+    /// an old token is an error (API Reference, LaunchInstances).
+    fn token(&self, zones_left: usize) -> String {
+        let story = self.members.first().map_or("none", |member| member.replacement.as_str());
+        format!("{story}-{}-{zones_left}-{}", self.id, self.missing())
+    }
+
+    /// The call that this request is about, if it is still to be made.
+    fn call(&self) -> Option<Call> {
+        match &self.method {
+            Method::SetDesiredCapacity {} => {
+                Some(Call::SetDesired { group: self.group, desired: self.target })
+            }
+            Method::LaunchInstances { zones } => Some(Call::Launch {
+                group: self.group,
+                zone: zones.first()?.clone(),
+                count: self.missing(),
+                token: self.token(zones.len()),
+            }),
+        }
+    }
+}
+
+impl RequestMember {
+    /// Whether the group is to be asked (again): it was not, or refused and the story is in a new attempt.
+    fn asks(&self) -> bool {
+        !self.surplus && self.instance_id.is_none() && self.failure.is_none() && self.debt != Debt::InGroup
     }
 }
 
@@ -267,13 +335,18 @@ impl Ledger {
             .flat_map(|request| &request.members)
     }
 
-    /// Whether some request still waits for an instance, or a call is under way.
+    /// Whether something is under way that the next reading of the groups may show: a call, an instance that
+    /// is asked for or on its way in.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
+    pub fn is_waiting(&self, view: &PoolView) -> bool {
+        let arriving = |kind: GroupKind, member: &RequestMember| match &member.instance_id {
+            Some(id) => !view.group(kind).is_in_service(id),
+            None => member.debt != Debt::InRecord,
+        };
         self.reduction.is_some()
             || self.scaling_requests.iter().any(|request| {
-                request.state == RequestState::Intended
-                    || request.members.iter().any(|member| member.instance_id.is_none())
+                request.state != RequestState::Applied
+                    || request.members.iter().any(|member| arriving(request.group, member))
             })
     }
 
@@ -299,6 +372,8 @@ pub enum Want {
         deadline: Option<Timestamp>,
         /// Whether another instance stands in meanwhile.
         owed: bool,
+        /// The zone that the pods' volumes are in, to be tried first.
+        zone: Option<String>,
     },
     /// Nothing any more: take the +1 back and end the instance that was claimed for it, if any.
     Nothing,
@@ -339,6 +414,17 @@ pub enum Call {
         /// The capacity to ask for.
         desired: i32,
     },
+    /// LaunchInstances.
+    Launch {
+        /// Which group.
+        group: GroupKind,
+        /// The zone: one per call.
+        zone: String,
+        /// How many instances.
+        count: i32,
+        /// The client token.
+        token: String,
+    },
     /// TerminateInstanceInAutoScalingGroup.
     Terminate {
         /// Which group.
@@ -359,11 +445,11 @@ pub struct Plan {
     pub call: Option<Call>,
 }
 
-/// How often a group that refused is asked again for what it owes.
-const ASK_FOR_DEBTS_EVERY: Duration = Duration::from_secs(300);
-
 /// Clocks of AWS and of ours may differ by this much when activities are compared with requests.
 pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(2);
+
+/// AWS remembers a client token for 8 h; ours is not used again after 7.
+const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(7);
 
 /// The next step for a pool.
 ///
@@ -394,26 +480,15 @@ pub fn plan(
 /// Finishes what an earlier step, or an earlier life, left between the written intent and its outcome.
 fn resume(ledger: &mut Ledger, view: &PoolView, now: Timestamp) -> Option<Call> {
     for request in &mut ledger.scaling_requests {
-        if request.state == RequestState::Applied {
-            continue;
-        }
         let group = view.group(request.group);
-        let count = request.target - request.baseline;
-        if group.desired >= request.target {
-            request.state = RequestState::Applied;
-            for member in &mut request.members {
-                member.surplus = true;
-            }
-            continue;
+        let call = match request.state {
+            RequestState::Applied => None,
+            RequestState::Launched => match_desired(request, group),
+            RequestState::Intended => intended_call(request, group, now),
+        };
+        if call.is_some() {
+            return call;
         }
-        request.baseline = group.desired;
-        request.target = (group.desired + count).min(group.max);
-        if request.target <= group.desired {
-            let message = format!("the group is at its maximum of {}", group.max);
-            refuse(request, FailureClass::Capacity, &message, now);
-            continue;
-        }
-        return Some(Call::SetDesired { group: request.group, desired: request.target });
     }
     // A reduction without effect is forgotten, not repeated: whether it is still wanted is decided anew. So is
     // one whose instance went another way (AWS took it): the account stays open.
@@ -421,20 +496,72 @@ fn resume(ledger: &mut Ledger, view: &PoolView, now: Timestamp) -> Option<Call> 
     let group = view.group(reduction.group);
     let took_effect = group.desired < reduction.baseline
         && reduction.instance_id.as_ref().is_none_or(|id| !group.is_active(id));
-    if took_effect
-        && let Some(replacement) = &reduction.settles
-        && let Some(member) = ledger.member_mut(reduction.group, replacement)
-    {
-        member.surplus = false;
+    if took_effect {
+        reduced(ledger, &reduction);
     }
     None
+}
+
+/// The call of a request that is not known to have taken effect, or what its effect shows.
+fn intended_call(request: &mut ScalingRequest, group: &GroupView, now: Timestamp) -> Option<Call> {
+    if let Method::LaunchInstances { zones } = &request.method {
+        let too_old = now.duration_since(request.requested_at) > TOKEN_LIFE;
+        if group.can_launch && !zones.is_empty() && !too_old {
+            return request.call();
+        }
+        if too_old {
+            // AWS may have forgotten the token: what was launched since is claimed, the rest asks anew.
+            refuse(request, FailureClass::Unknown, "the answer to LaunchInstances was lost", now);
+            return None;
+        }
+        request.method = Method::SetDesiredCapacity {};
+    } else if group.desired >= request.target {
+        applied(request);
+        return None;
+    }
+    let count = request.missing();
+    request.baseline = group.desired;
+    request.target = (group.desired + count).min(group.max);
+    if request.target < group.desired + count {
+        // Room for fewer than asked: they all ask again, each in its next attempt.
+        let message = format!("the group is at its maximum of {}", group.max);
+        refuse(request, FailureClass::Capacity, &message, now);
+        return None;
+    }
+    request.call()
+}
+
+/// After LaunchInstances, desired capacity is made to count what was launched, if AWS did not see to it.
+fn match_desired(request: &mut ScalingRequest, group: &GroupView) -> Option<Call> {
+    let launched = request.members.iter().filter(|member| member.instance_id.is_some()).count();
+    let expected = request.baseline + i32::try_from(launched).unwrap_or(0);
+    request.target = expected;
+    if group.desired < expected {
+        return Some(Call::SetDesired { group: request.group, desired: expected });
+    }
+    applied(request);
+    None
+}
+
+/// The call took effect: a +1 for each member that it served.
+fn applied(request: &mut ScalingRequest) {
+    request.state = RequestState::Applied;
+    let by_launch = matches!(request.method, Method::LaunchInstances { .. });
+    for member in &mut request.members {
+        if by_launch && member.instance_id.is_none() {
+            continue;
+        }
+        // An instance that was owed makes up for the desired capacity that was lowered for it.
+        member.surplus = member.debt != Debt::InRecord;
+        member.debt = Debt::None;
+    }
 }
 
 /// Marks the unclaimed members of a request as failed.
 fn refuse(request: &mut ScalingRequest, class: FailureClass, message: &str, now: Timestamp) {
     request.state = RequestState::Applied;
     request.target = request.baseline;
-    for member in &mut request.members {
+    for member in request.members.iter_mut().filter(|member| member.instance_id.is_none()) {
         member.failure = Some(Failure { class, message: message.to_owned(), at: now });
     }
 }
@@ -450,12 +577,55 @@ pub fn refused(ledger: &mut Ledger, group: GroupKind, class: FailureClass, messa
     }
 }
 
+/// Takes in the answer of LaunchInstances: instances for the most urgent members; for the rest the next zone
+/// is asked, or they failed. An answer without instances is no fault but says "no capacity".
+pub fn launched(
+    ledger: &mut Ledger,
+    group: GroupKind,
+    instance_ids: Vec<String>,
+    errors: &[(FailureClass, String)],
+    now: Timestamp,
+) {
+    let Some(request) = ledger
+        .scaling_requests
+        .iter_mut()
+        .find(|request| request.group == group && request.state == RequestState::Intended)
+    else {
+        return;
+    };
+    request
+        .members
+        .sort_by_key(|member| (member.owed, member.deadline.is_none(), member.deadline, member.since));
+    let mut free = instance_ids.into_iter();
+    for member in request.members.iter_mut().filter(|member| member.instance_id.is_none()) {
+        let Some(id) = free.next() else { break };
+        member.instance_id = Some(id);
+        member.failure = None;
+    }
+    let Method::LaunchInstances { zones } = &mut request.method else { return };
+    if !zones.is_empty() {
+        zones.remove(0);
+    }
+    if request.members.iter().all(|member| member.instance_id.is_some()) {
+        request.state = RequestState::Launched;
+    } else if zones.is_empty() {
+        request.state = RequestState::Launched;
+        let worst = errors.iter().max_by_key(|(class, _)| *class == FailureClass::Configuration);
+        let (class, message) = worst.cloned().unwrap_or_else(|| {
+            (FailureClass::Capacity, "LaunchInstances gave no instance and no reason".to_owned())
+        });
+        for member in request.members.iter_mut().filter(|member| member.instance_id.is_none()) {
+            member.failure = Some(Failure { class, message: message.clone(), at: now });
+        }
+    }
+}
+
 /// Takes in what changed about the members: attempts, urgency, lost instances, failed launches.
 fn refresh_members(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Timestamp) {
     for request in &mut ledger.scaling_requests {
         let group = view.group(request.group);
         for member in &mut request.members {
-            if let Some(Want::Instance { attempt, deadline, owed }) =
+            if let Some(Want::Instance { attempt, deadline, owed, .. }) =
                 wants.get(&(request.group, member.replacement.clone()))
             {
                 member.deadline = *deadline;
@@ -567,14 +737,17 @@ fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Ti
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let group = view.group(kind);
         let mut members = Vec::new();
+        let mut first_zone = None;
         for ((_, replacement), want) in wants.iter().filter(|((group, _), _)| *group == kind) {
-            let Want::Instance { attempt, deadline, owed } = want else { continue };
-            let held =
-                ledger.scaling_requests.iter().filter(|request| request.group == kind).find_map(|request| {
-                    let mut members = request.members.iter();
-                    Some((request, members.find(|member| member.replacement == *replacement)?))
-                });
-            if held.is_some_and(|(request, member)| !request.may_be_asked_again(member, now)) {
+            let Want::Instance { attempt, deadline, owed, zone } = want else { continue };
+            let held = ledger.member(kind, replacement);
+            if held.is_some_and(|member| !member.asks()) {
+                continue;
+            }
+            // One zone goes first per call: stories that need another one come in the next.
+            if members.is_empty() {
+                first_zone.clone_from(zone);
+            } else if group.can_launch && first_zone != *zone {
                 continue;
             }
             members.push(RequestMember {
@@ -584,6 +757,7 @@ fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Ti
                 since: now,
                 deadline: *deadline,
                 owed: *owed,
+                debt: held.map_or(Debt::None, |member| member.debt),
                 instance_id: None,
                 failure: None,
             });
@@ -592,42 +766,48 @@ fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Ti
             continue;
         }
         members.sort_by_key(|member| (member.deadline.is_none(), member.deadline));
-        for request in &mut ledger.scaling_requests {
-            if request.group == kind {
-                request
-                    .members
-                    .retain(|held| members.iter().all(|member| member.replacement != held.replacement));
-            }
+        for request in ledger.scaling_requests.iter_mut().filter(|request| request.group == kind) {
+            request
+                .members
+                .retain(|held| members.iter().all(|member| member.replacement != held.replacement));
         }
         let room = usize::try_from(group.max - group.desired).unwrap_or(0);
-        let refused_members = members.split_off(room.min(members.len()));
-        let request = |members: Vec<RequestMember>, target: i32, suffix: &str| ScalingRequest {
+        let over = members.split_off(room.min(members.len()));
+        let request = |members: Vec<RequestMember>, suffix: &str| ScalingRequest {
             id: format!("{}-{}{suffix}", kind.slug(), now.as_millisecond()),
             group: kind,
             baseline: group.desired,
-            target,
+            target: group.desired + i32::try_from(members.len()).unwrap_or(0),
             instances_before: group.instances.iter().map(|instance| instance.id.clone()).collect(),
             requested_at: now,
+            method: method(group, first_zone.as_deref()),
             state: RequestState::Intended,
             members,
         };
-        if !refused_members.is_empty() {
-            let mut over = request(refused_members, group.desired, "-refused");
-            refuse(
-                &mut over,
-                FailureClass::Capacity,
-                &format!("the group is at its maximum of {}", group.max),
-                now,
-            );
+        if !over.is_empty() {
+            let mut over = request(over, "-refused");
+            let message = format!("the group is at its maximum of {}", group.max);
+            refuse(&mut over, FailureClass::Capacity, &message, now);
             ledger.scaling_requests.push(over);
         }
         if !members.is_empty() {
-            let target = group.desired + i32::try_from(members.len()).unwrap_or(0);
-            ledger.scaling_requests.push(request(members, target, ""));
-            return Some(Call::SetDesired { group: kind, desired: target });
+            let request = request(members, "");
+            let call = request.call();
+            ledger.scaling_requests.push(request);
+            return call;
         }
     }
     None
+}
+
+/// LaunchInstances where the group can, the volumes' zone first and then the group's own order.
+fn method(group: &GroupView, first_zone: Option<&str>) -> Method {
+    if !group.can_launch || group.zones.is_empty() {
+        return Method::SetDesiredCapacity {};
+    }
+    let mut zones = group.zones.clone();
+    zones.sort_by_key(|zone| Some(zone.as_str()) != first_zone);
+    Method::LaunchInstances { zones }
 }
 
 /// The next instance to end: with decrement if and only if the story's +1 is still in desired.
@@ -641,10 +821,12 @@ fn end_instances(
 ) -> Option<Call> {
     for end in ends {
         let group = view.group(end.group);
-        let surplus = ledger.member(end.group, &end.replacement).is_some_and(|member| member.surplus);
+        let share = ledger.member(end.group, &end.replacement);
+        let surplus = share.is_some_and(|member| member.surplus);
         if group.is_active(&end.instance_id) {
-            // At the minimum AWS refuses a decrement; the +1 then stays and is settled when there is room.
-            let settles = surplus.then_some(end.replacement.as_str());
+            // Without a +1 of the story, what the group owes it moves out of the group into the record.
+            let owes = share.is_some_and(|member| member.instance_id.is_none() && member.debt == Debt::None);
+            let settles = (surplus || owes).then_some(end.replacement.as_str());
             return Some(terminate(ledger, group, end.group, &end.instance_id, settles, now));
         }
         if surplus
@@ -685,13 +867,17 @@ fn withdraw(
             }
             continue;
         }
-        for request in &mut ledger.scaling_requests {
-            if request.group == *kind {
-                request.members.retain(|member| member.replacement != *replacement);
-            }
-        }
+        forget(ledger, *kind, &member);
     }
     None
+}
+
+/// The share leaves the ledger. Its instance belongs to the group from now on: no other story claims it.
+fn forget(ledger: &mut Ledger, kind: GroupKind, member: &RequestMember) {
+    for request in ledger.scaling_requests.iter_mut().filter(|request| request.group == kind) {
+        request.members.retain(|held| held.replacement != member.replacement);
+        request.instances_before.extend(member.instance_id.clone());
+    }
 }
 
 /// Writes the intent to end exactly this instance; desired goes down with it if a story's +1 is settled by it.
@@ -770,23 +956,29 @@ fn settle(
     Some(terminate(ledger, group, kind, &surplus, Some(replacement), now))
 }
 
+/// The desired capacity went down by a story's share: its +1, or what the group owed it.
+fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
+    ledger.reduction = None;
+    let Some(replacement) = &reduction.settles else { return };
+    let Some(member) = ledger.member_mut(reduction.group, replacement) else { return };
+    match (member.surplus, &member.instance_id) {
+        (true, Some(_)) => {}
+        (true, None) => member.debt = Debt::InGroup,
+        (false, _) => member.debt = Debt::InRecord,
+    }
+    member.surplus = false;
+}
+
 /// Takes in that AWS accepted the call: the answer is the proof, no reading of the group is needed.
 pub fn accepted(ledger: &mut Ledger, call: &Call) {
-    let (Call::SetDesired { group, .. } | Call::Terminate { group, .. }) = call;
-    if let Some(reduction) = ledger.reduction.take_if(|reduction| reduction.group == *group) {
-        if let Some(replacement) = reduction.settles
-            && let Some(member) = ledger.member_mut(reduction.group, &replacement)
-        {
-            member.surplus = false;
-        }
+    let (Call::SetDesired { group, .. } | Call::Terminate { group, .. } | Call::Launch { group, .. }) = call;
+    if let Some(reduction) = ledger.reduction.clone().filter(|reduction| reduction.group == *group) {
+        reduced(ledger, &reduction);
         return;
     }
     for request in &mut ledger.scaling_requests {
-        if request.group == *group && request.state == RequestState::Intended {
-            request.state = RequestState::Applied;
-            for member in &mut request.members {
-                member.surplus = true;
-            }
+        if request.group == *group && request.state != RequestState::Applied {
+            applied(request);
         }
     }
 }

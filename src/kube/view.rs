@@ -1,6 +1,7 @@
 //! What the controller knows of the cluster, kept by watches: one connection a kind, whatever its size.
 
 use crate::core::cluster::{Claim, DisruptionBudget, Labels, Node, Parts, Pod, Snapshot};
+use crate::core::policy::backoff;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool};
 use crate::kube::convert::Converter;
 use crate::telemetry::readiness::Readiness;
@@ -15,8 +16,10 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Namespace (empty for cluster-scoped kinds) and name.
 type Key = (String, String);
@@ -65,6 +68,9 @@ impl Debug for View {
     }
 }
 
+/// First and longest pause before a broken watch begins anew with a list.
+const RELIST_FIRST: Duration = Duration::from_secs(1);
+const RELIST_MAX: Duration = Duration::from_secs(30);
 /// The number of kinds that are watched.
 const KINDS: usize = 9;
 
@@ -239,30 +245,58 @@ impl Follow {
         readiness.not_ready(part, "not listed yet");
         tokio::spawn(async move {
             let mut first = true;
-            let mut stream =
-                std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
-            while let Some(event) = stream.next().await {
-                match event {
-                    Ok(event) => {
-                        apply(&event);
-                        if matches!(event, Event::InitDone) {
-                            readiness.ready(part);
-                            if std::mem::take(&mut first) {
-                                synced.send_modify(|left| *left = left.saturating_sub(1));
+            let mut failures = 0;
+            loop {
+                let began = Instant::now();
+                let mut stream = std::pin::pin!(
+                    watcher::watcher(api.clone(), watcher::Config::default()).default_backoff()
+                );
+                while let Some(event) = stream.next().await {
+                    match event {
+                        Ok(event) => {
+                            apply(&event);
+                            if matches!(event, Event::InitDone) {
+                                readiness.ready(part);
+                                if std::mem::take(&mut first) {
+                                    synced.send_modify(|left| *left = left.saturating_sub(1));
+                                }
+                            }
+                            if !matches!(event, Event::Init | Event::InitApply(_)) {
+                                changed.send_modify(|version| *version += 1);
                             }
                         }
-                        if !matches!(event, Event::Init | Event::InitApply(_)) {
-                            changed.send_modify(|version| *version += 1);
+                        Err(error) => {
+                            let reason = with_causes(&error);
+                            tracing::warn!(part, reason, "the watch broke; it is started again");
+                            readiness.not_ready(part, reason);
+                            // It would go on without a word where it stopped, and be taken for broken until
+                            // something changes. So it begins anew, with a list. One that fails is repeated.
+                            if !matches!(error, watcher::Error::InitialListFailed(_)) {
+                                break;
+                            }
                         }
                     }
-                    Err(error) => {
-                        tracing::warn!(part, %error, "the watch broke; it is started again");
-                        readiness.not_ready(part, error.to_string());
-                    }
                 }
+                failures = if began.elapsed() > RELIST_MAX { 1 } else { failures + 1 };
+                tokio::time::sleep(backoff(RELIST_FIRST, RELIST_MAX, failures)).await;
             }
         })
     }
+}
+
+/// The error with its causes: only the last one says that a connection was refused, or why.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let told = cause.to_string();
+        if !text.contains(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        next = cause.source();
+    }
+    text
 }
 
 fn put<T>(map: &mut BTreeMap<Key, T>, key: Key, object: Option<T>) {

@@ -241,8 +241,10 @@ impl Auditor {
             call.desired.map_or_else(String::new, |desired| format!(" {desired}")),
         ));
         let Some(group) = &call.group else { return };
+        // A call whose answer nobody waited for, because its controller died, counts now.
+        self.settle_change(group);
         let desired = self.desired(group);
-        self.state().before.insert(key(call), desired);
+        self.state().before.insert(group.clone(), desired);
         if !self.is_written(call, group) {
             let found = format!("{call:?} is not what the stored ledger announces: {:?}", self.ledgers());
             self.violated(Invariant::WrittenRequest, group, found);
@@ -255,11 +257,17 @@ impl Auditor {
     }
 
     fn after_change(&self, call: &GateCall) {
-        let Some(group) = &call.group else { return };
+        if let Some(group) = &call.group {
+            self.settle_change(group);
+        }
+    }
+
+    /// Takes in what the call that was under way changed in a group.
+    fn settle_change(&self, group: &str) {
         let after = self.desired(group);
         let mut state = self.state();
-        if let Some(before) = state.before.remove(&key(call)) {
-            *state.ours.entry(group.clone()).or_default() += after - before;
+        if let Some(before) = state.before.remove(group) {
+            *state.ours.entry(group.to_owned()).or_default() += after - before;
         }
     }
 
@@ -524,11 +532,6 @@ fn returns(record: &NodeReplacement, node: &str) -> bool {
             && status.capacity.as_ref().is_some_and(|capacity| capacity.node_name == node)
     })
 }
-
-fn key(call: &GateCall) -> String {
-    format!("{}/{:?}/{:?}", call.operation, call.group, call.instance)
-}
-
 struct AwsGate {
     auditor: Auditor,
     next: Option<Arc<dyn cloud::Gate>>,

@@ -15,6 +15,8 @@ pub enum Scenario {
     Rebalance,
     /// Spot is dry: fallback to on-demand, then the return to Spot.
     DrySpot,
+    /// The same with groups that do not know LaunchInstances: they are asked by SetDesiredCapacity.
+    DrySpotSetDesired,
     /// Both markets are dry: the node is kept until Spot is back.
     AllDry,
     /// A Spot interruption notice: two minutes.
@@ -156,6 +158,7 @@ impl Scenario {
             on_demand_nodes: 0,
             apps: vec![app("web", 6, 500, 1024, 1), app("api", 4, 750, 2048, 1)],
             policy: PolicySpec::default(),
+            launch_instances: true,
         };
         let plot = Plot {
             start: usual.clone(),
@@ -167,6 +170,16 @@ impl Scenario {
         match self {
             Self::Rebalance => Plot { script: vec![at(5, Rebalance(0))], ..plot },
             Self::DrySpot => Plot {
+                script: vec![
+                    at(5, SpotHas(Capacity::None)),
+                    at(10, Rebalance(0)),
+                    at(240, SpotHas(Capacity::Unlimited)),
+                ],
+                steps: story(&fell_back),
+                ..plot
+            },
+            Self::DrySpotSetDesired => Plot {
+                start: Start { launch_instances: false, ..usual },
                 script: vec![
                     at(5, SpotHas(Capacity::None)),
                     at(10, Rebalance(0)),

@@ -7,8 +7,8 @@ use crate::core::record::{FlowBox, GroupKind, Outcome, Phase, StepRecord};
 use crate::crd::NodeReplacement;
 use crate::kube::marks;
 use crate::sim::cloud::{GroupSnapshot, LifecycleState};
-use crate::sim::scenario::{Plot, Scenario};
-use crate::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, TAINT, World, pod_is_ready};
+use crate::sim::scenario::{Act, Plot, Scenario};
+use crate::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, Stage, TAINT, World, pod_is_ready};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
@@ -141,23 +141,24 @@ impl Story {
         seed: u64,
         client: Option<Client>,
     ) -> anyhow::Result<Self> {
-        Self::begin_plot(scenario.name(), scenario.plot(), clock, seed, client).await
+        let stage = Stage { client, ..Stage::default() };
+        Self::begin_on(scenario.name(), scenario.plot(), clock, seed, stage).await
     }
 
-    /// The same for a plot that is none of the demo's.
+    /// The same with a plot and on a stage of the caller's.
     ///
     /// # Errors
     /// When the cluster refuses what the story needs.
-    pub async fn begin_plot(
+    pub async fn begin_on(
         name: String,
         plot: Plot,
         clock: Clock,
         seed: u64,
-        client: Option<Client>,
+        stage: Stage,
     ) -> anyhow::Result<Self> {
         let began_wall = std::time::Instant::now();
         fastrand::seed(seed);
-        let world = World::begin(&plot.start, clock, seed, client).await?;
+        let world = World::begin_on(&plot.start, clock, seed, stage).await?;
         let spot = group(&world, SPOT)?;
         let spot_instances = spot.instances.iter().map(|instance| instance.id.clone()).collect();
         let baseline = (spot.desired, group(&world, ON_DEMAND)?.desired);
@@ -229,6 +230,14 @@ impl Story {
         Ok(())
     }
 
+    /// Lets the world do something that is not in the script.
+    ///
+    /// # Errors
+    /// When the world has no such thing.
+    pub async fn act(&self, act: &Act) -> anyhow::Result<()> {
+        act.perform(&self.world, &self.spot_instances).await
+    }
+
     /// Does what the script says is due.
     async fn perform(&mut self, tell: &mut dyn FnMut(Line)) -> anyhow::Result<()> {
         while let Some((at, act)) =
@@ -267,7 +276,8 @@ impl Story {
         found
     }
 
-    async fn is_over(&self, records: &[NodeReplacement]) -> bool {
+    /// Whether nothing more will happen: all stories ended, groups and pods at rest.
+    pub async fn is_over(&self, records: &[NodeReplacement]) -> bool {
         let finished = records.iter().filter(|record| is_finished(record)).count();
         if self.next_act < self.plot.script.len()
             || finished < self.plot.replacements

@@ -7,7 +7,7 @@ use crate::controller::{CALL_TIMEOUT, Controller, Settings};
 use crate::core::policy::{Policy, PolicySpec};
 use crate::crd::{self, InterruptionNotice, NodeReplacement, SpotPool, SpotPoolSpec};
 use crate::kube::lease::LeaseTimes;
-use crate::sim::cloud::{self, Cloud, GroupSpec, Market};
+use crate::sim::cloud::{self, BootTimes, Cloud, GroupSpec, Market};
 use crate::sim::cluster::{self, Cluster};
 use crate::sim::kubelet;
 use crate::sim::nodes::{DEMO_LABEL, KubeNodes, NodeChange};
@@ -61,6 +61,39 @@ pub struct Start {
     pub apps: Vec<App>,
     /// Settings of the pool.
     pub policy: PolicySpec,
+    /// Whether the groups know LaunchInstances; if not, they are served by SetDesiredCapacity.
+    pub launch_instances: bool,
+}
+
+impl Start {
+    fn nodes(&self) -> usize {
+        (self.spot_nodes + self.on_demand_nodes) as usize
+    }
+}
+
+/// Where a story plays, and how fast its cloud is.
+#[derive(Clone)]
+pub struct Stage {
+    /// The real cluster that it plays on; without it, a simulated one.
+    pub client: Option<Client>,
+    /// Whether this process plays what runs on the machines: the agents of the Spot nodes and, on a real
+    /// cluster, the kubelets. If not, they are the caller's.
+    pub plays_machines: bool,
+    /// How long a new instance takes.
+    pub boot: BootTimes,
+    /// The timings of the cloud.
+    pub cloud: cloud::Settings,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self {
+            client: None,
+            plays_machines: true,
+            boot: BootTimes::default(),
+            cloud: cloud::Settings::default(),
+        }
+    }
 }
 
 /// A world.
@@ -77,18 +110,13 @@ pub struct World {
 }
 
 impl World {
-    /// A world on the simulated cluster, or on the real one that `client` reaches. To be called inside an
-    /// actix system.
+    /// A world on a stage. To be called inside an actix system.
     ///
     /// # Errors
     /// When the cluster refuses what the story needs.
-    pub async fn begin(
-        start: &Start,
-        clock: Clock,
-        seed: u64,
-        client: Option<Client>,
-    ) -> anyhow::Result<Self> {
+    pub async fn begin_on(start: &Start, clock: Clock, seed: u64, stage: Stage) -> anyhow::Result<Self> {
         let cloud = Cloud::new(clock, seed);
+        cloud.configure(|settings| *settings = stage.cloud);
         for (name, market, desired) in
             [(SPOT, Market::Spot, start.spot_nodes), (ON_DEMAND, Market::OnDemand, start.on_demand_nodes)]
         {
@@ -98,12 +126,14 @@ impl World {
                 min: 0,
                 max: 50,
                 desired,
+                launch_instances: start.launch_instances,
                 cpu_millis: 4000,
                 memory_bytes: 16 << 30,
+                boot: stage.boot,
                 ..GroupSpec::new(name, market)
             });
         }
-        let (cluster, client) = match client {
+        let (cluster, client) = match stage.client {
             Some(client) => (None, client),
             None => {
                 let cluster = Cluster::new(clock, seed);
@@ -115,11 +145,26 @@ impl World {
         let world = Self { clock, cloud, cluster, client, agents_end: Shutdown::new() };
         if world.cluster.is_none() {
             world.define_kinds().await?;
+        }
+        if world.cluster.is_none() && stage.plays_machines {
             actix::spawn(kubelet::run(world.client.clone()));
         }
-        world.install(start).await?;
-        world.run_nodes();
-        world.settled(start).await;
+        if world.cluster.is_some() {
+            world.install(start).await?;
+            world.run_nodes(stage.plays_machines);
+        } else {
+            // Its scheduler would crowd the pods onto the nodes that come first.
+            world.run_nodes(stage.plays_machines);
+            world.until(async || world.open_nodes().await >= start.nodes()).await;
+            world.install(start).await?;
+        }
+        let pods = start.apps.iter().map(|app| app.replicas).sum::<u32>() as usize;
+        world
+            .until(async || {
+                let running = world.pods().await.iter().filter(|pod| pod_is_ready(pod)).count();
+                running >= pods && world.open_nodes().await >= start.nodes()
+            })
+            .await;
         Ok(world)
     }
 
@@ -198,8 +243,8 @@ impl World {
         Ok(())
     }
 
-    /// Lets instances become nodes, and runs an agent on each Spot node.
-    fn run_nodes(&self) {
+    /// Lets instances become nodes, and runs an agent on each Spot node if that is wanted.
+    fn run_nodes(&self, with_agents: bool) {
         let (sender, mut changes) = mpsc::channel::<NodeChange>(4096);
         let listener = Arc::new(move |change| {
             if sender.try_send(change).is_err() {
@@ -217,7 +262,7 @@ impl World {
                     NodeChange::Ready { node, instance_id } => {
                         let spot =
                             cloud.node_of(&instance_id).is_some_and(|found| found.market == Market::Spot);
-                        if !spot || agents.contains_key(&node) || end.is_triggered() {
+                        if !with_agents || !spot || agents.contains_key(&node) || end.is_triggered() {
                             continue;
                         }
                         let identity = cluster::Identity::service_account("spot-guard", "spot-guard-agent")
@@ -241,20 +286,25 @@ impl World {
         });
     }
 
-    /// Waits until all nodes are Ready and all pods run; the real cluster may take its time.
-    async fn settled(&self, start: &Start) {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let wanted_nodes = (start.spot_nodes + start.on_demand_nodes) as usize;
-        let wanted_pods: u32 = start.apps.iter().map(|app| app.replicas).sum();
+    /// Waits until this holds; a real cluster may take its time, but not for ever.
+    async fn until(&self, mut holds: impl AsyncFnMut() -> bool) {
         for _ in 0..600 {
-            let found = nodes.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-            let ready = found.iter().filter(|node| self.owns(node) && is_ready(node)).count();
-            let running = self.pods().await.iter().filter(|pod| pod_is_ready(pod)).count();
-            if ready >= wanted_nodes && running >= wanted_pods as usize {
+            if holds().await {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
+    }
+
+    /// How many of the world's nodes are Ready and take pods.
+    async fn open_nodes(&self) -> usize {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let found = nodes.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+        let is_open = |node: &&Node| {
+            let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+            self.owns(node) && is_ready(node) && taints.is_empty()
+        };
+        found.iter().filter(is_open).count()
     }
 
     fn owns(&self, node: &Node) -> bool {

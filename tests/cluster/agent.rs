@@ -2,68 +2,38 @@
 
 use crate::helpers::{NodeSpec, create_node, wait_for};
 use crate::imds::ImdsMock;
-use crate::process::binaries;
+use crate::product::{self, AGENT, NAMESPACE, PATIENCE};
 use crate::testbed::{Options, Testbed};
 use aws_config::imds::client::Builder;
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config, Error, ResourceExt};
+use kube::{Client, Config, Error};
 use spot_guard::agent;
 use spot_guard::clock::Clock;
 use spot_guard::core::record::NoticeKind;
-use spot_guard::crd::{self, InterruptionNotice, InterruptionNoticeSpec, notice_name};
+use spot_guard::crd::{InterruptionNotice, InterruptionNoticeSpec, notice_name};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-const ACCOUNT: &str = "spot-guard-agent";
-const NAMESPACE: &str = "spot-guard";
 const INSTANCE: &str = "i-0a1b2c3d4e5f60718";
 const OTHER_INSTANCE: &str = "i-0a1b2c3d4e5f60719";
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster with two Spot nodes on which the DaemonSet runs.
 async fn cluster(name: &str) -> Testbed {
-    let testbed = Testbed::start_with(name, Options { pod_ready_delay: Duration::ZERO }).await;
-    let definitions: Api<CustomResourceDefinition> = Api::all(testbed.client());
-    for definition in crd::definitions() {
-        definitions.create(&PostParams::default(), &definition).await.expect("a definition");
-    }
+    let testbed =
+        Testbed::start_with(name, Options { pod_ready_delay: Duration::ZERO, ..Options::default() }).await;
+    product::install(&testbed).await;
     for (name, id) in [("spot-a", INSTANCE), ("spot-b", OTHER_INSTANCE)] {
         let provider_id = format!("aws:///us-east-1a/{id}");
         create_node(&testbed.client(), &NodeSpec { name, provider_id: &provider_id, ..NodeSpec::default() })
             .await;
     }
-    for file in ["namespace.yaml", "agent-rbac.yaml", "admission-policy.yaml", "agent-daemonset.yaml"] {
-        apply(testbed.kubeconfig(), file);
-    }
     testbed
-}
-
-fn apply(kubeconfig: &Path, file: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/manifests").join(file);
-    let output = Command::new(binaries().join("kubectl"))
-        .args(["apply", "--server-side", "--validate=strict", "--kubeconfig"])
-        .arg(kubeconfig)
-        .arg("-f")
-        .arg(&path)
-        .output()
-        .expect("kubectl runs");
-    assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The API as the DaemonSet's pod on that node sees it.
 async fn client_of_agent(testbed: &Testbed, node: &str) -> Client {
-    let pods: Api<Pod> = Api::namespaced(testbed.client(), NAMESPACE);
-    let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
-    let pod = wait_for("the agent's pod", PATIENCE, async || {
-        let pods = pods.list(&on_node).await.ok()?;
-        pods.items.into_iter().next()
-    })
-    .await;
-    client(&testbed.kubeconfig_for_pod_bound_token(NAMESPACE, ACCOUNT, &pod.name_any()).await).await
+    client(&product::kubeconfig_of_agent(testbed, node).await).await
 }
 
 async fn client(kubeconfig: &Path) -> Client {
@@ -135,7 +105,7 @@ async fn an_agent_may_create_notices_of_its_own_node_and_nothing_else() {
     assert_forbidden(agent.delete(&name, &DeleteParams::default()).await, "delete");
 
     // A token that is bound to no pod names no node.
-    let plain = client(&testbed.kubeconfig_for_service_account(NAMESPACE, ACCOUNT).await).await;
+    let plain = client(&testbed.kubeconfig_for_service_account(NAMESPACE, AGENT).await).await;
     let plain: Api<InterruptionNotice> = Api::all(plain);
     let message = assert_forbidden(plain.create(&create, &notice("spot-b", OTHER_INSTANCE)).await, "no node");
     assert!(message.contains("the agent's token names no node"), "{message}");

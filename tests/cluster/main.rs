@@ -3,9 +3,16 @@
 //! `testbed/build` builds them; the first time that takes minutes.
 
 mod agent;
+mod bad_input;
+mod contract;
+mod crds;
 mod demo;
 mod helpers;
 mod imds;
+#[path = "../contract/kubernetes.rs"]
+mod kubernetes;
 mod process;
+mod product;
 mod real_parts;
+mod stories;
 mod testbed;

@@ -1,5 +1,6 @@
 //! Child processes that never outlive the test.
 
+use crate::helpers::wait_for;
 use anyhow::{Context, Result, bail};
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -8,6 +9,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::time::Duration;
 use std::{io, thread};
 use tempfile::TempDir;
 
@@ -24,8 +26,8 @@ pub struct Process {
 impl Process {
     /// Starts `command` as `name`; what it prints is added to `<dir>/<name>.log`.
     ///
-    /// It sees none of the caller's environment (proxies, a kubeconfig, Go or AWS settings), and `dir` is
-    /// its home, so that no configuration of the user is read.
+    /// Of the environment it sees what `command` sets and nothing of the caller's (proxies, a kubeconfig, Go
+    /// or AWS settings), and `dir` is its home, so that no configuration of the user is read.
     pub fn start(name: &str, mut command: Command, dir: &Path) -> Result<Self> {
         let log = dir.join(format!("{name}.log"));
         let file = File::options()
@@ -34,8 +36,13 @@ impl Process {
             .open(&log)
             .with_context(|| format!("cannot write {}", log.display()))?;
         let stderr = file.try_clone().context("cannot share the log file")?;
+        let own: Vec<(OsString, OsString)> = command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
         command
             .env_clear()
+            .envs(own)
             .env("HOME", dir)
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .current_dir(dir)
@@ -60,10 +67,32 @@ impl Process {
         Ok(())
     }
 
+    /// Kills it (SIGKILL), and returns when it is gone.
+    pub fn kill(&mut self) {
+        // An error says that it has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks the process to end (SIGTERM), and returns how it did.
+    pub async fn terminate(mut self) -> ExitStatus {
+        let id = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        // SAFETY: a plain system call; the child has not been waited for, so the id is still its own.
+        assert_eq!(unsafe { libc::kill(id, libc::SIGTERM) }, 0, "{} can be signalled", self.name);
+        wait_for(&format!("{} to end", self.name), Duration::from_secs(30), async || {
+            self.child.try_wait().expect("the process can be asked for")
+        })
+        .await
+    }
+
+    /// Everything that the process has printed so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines that the process printed.
     fn log_tail(&self) -> String {
-        let log = fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
@@ -72,9 +101,7 @@ impl Process {
 impl Drop for Process {
     /// Kills and waits: afterwards its port is free and nothing writes into its folder any more.
     fn drop(&mut self) {
-        // An error says that it has ended already, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -167,11 +194,12 @@ pub fn flag(name: &str, path: impl AsRef<Path>) -> OsString {
 /// It lies below the range from which the kernel takes the ports of outgoing connections: one of those
 /// could otherwise take it before its component listens.
 pub fn free_port() -> u16 {
-    static GIVEN_OUT: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    // A generator of its own: a test may seed that of its thread, and so would take the ports of another run.
+    static GIVEN_OUT: Mutex<Option<(fastrand::Rng, HashSet<u16>)>> = Mutex::new(None);
     let mut given_out = GIVEN_OUT.lock().unwrap_or_else(PoisonError::into_inner);
-    let given_out = given_out.get_or_insert_default();
+    let (random, given_out) = given_out.get_or_insert_with(|| (fastrand::Rng::new(), HashSet::new()));
     for _ in 0..1000 {
-        let port = fastrand::u16(10_000..32_000);
+        let port = random.u16(10_000..32_000);
         if TcpListener::bind((LOOPBACK, port)).is_ok() && given_out.insert(port) {
             return port;
         }

@@ -59,7 +59,9 @@ async fn evictions_stop_at_an_exhausted_budget() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_bound_to_a_pod_names_its_node() {
-    let testbed = Testbed::start_with("tokens", Options { pod_ready_delay: Duration::ZERO }).await;
+    let testbed =
+        Testbed::start_with("tokens", Options { pod_ready_delay: Duration::ZERO, ..Options::default() })
+            .await;
     let client = testbed.client();
     let node = NodeSpec { name: "spot-a", provider_id: "aws:///us-east-1a/i-0a", ..NodeSpec::default() };
     create_node(&client, &node).await;

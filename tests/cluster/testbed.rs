@@ -28,11 +28,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Options {
     /// How long a pod takes from being bound to a node until it is Ready.
     pub pod_ready_delay: Duration,
+    /// Whether KWOK stands in for the kubelets; without it, nodes and pods stay as the test makes them.
+    pub kubelets: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pod_ready_delay: Duration::from_secs(2) }
+        Self { pod_ready_delay: Duration::from_secs(2), kubelets: true }
     }
 }
 
@@ -42,7 +44,7 @@ impl Default for Options {
 /// A test holds at most one: as many run at a time as the machine has room for.
 pub struct Testbed {
     // Dropped in this order: what depends on something before it, the folder when all have ended.
-    kwok: Process,
+    kwok: Option<Process>,
     scheduler: Process,
     controller_manager: Process,
     apiserver: Option<Process>,
@@ -76,6 +78,11 @@ impl Testbed {
         }
     }
 
+    /// The same without kubelets.
+    pub async fn start_without_kubelets(name: &str) -> Self {
+        Self::start_with(name, Options { kubelets: false, ..Options::default() }).await
+    }
+
     async fn try_start(name: &str, options: Options, place: SemaphorePermit<'static>) -> Result<Self> {
         let folder = Folder::create(name)?;
         let dir = folder.path();
@@ -93,7 +100,7 @@ impl Testbed {
         let client = ready_client(&kubeconfig, &mut apiserver).await?;
 
         let mut testbed = Self {
-            kwok: start_kwok(dir, &kubeconfig)?,
+            kwok: options.kubelets.then(|| start_kwok(dir, &kubeconfig)).transpose()?,
             scheduler: start_scheduler(dir, &kubeconfig)?,
             controller_manager: start_controller_manager(dir, &kubeconfig)?,
             apiserver: Some(apiserver),
@@ -119,10 +126,8 @@ impl Testbed {
 
     /// An error, with the end of its log, if one of the components that only run along has ended.
     fn check_alive(&mut self) -> Result<()> {
-        for process in [&mut self.kwok, &mut self.scheduler, &mut self.controller_manager, &mut self.etcd] {
-            process.check_alive()?;
-        }
-        Ok(())
+        let always = [&mut self.scheduler, &mut self.controller_manager, &mut self.etcd];
+        always.into_iter().chain(&mut self.kwok).try_for_each(Process::check_alive)
     }
 
     /// A client with every right. It does not retry by itself: a test sees each answer as it came.

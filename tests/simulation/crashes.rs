@@ -13,7 +13,7 @@ const SEED: u64 = 1;
 fn every(scenario: Scenario) -> usize {
     match scenario {
         Scenario::Rebalance | Scenario::DrySpot | Scenario::TwoMinuteNotice => 1,
-        Scenario::AllDry | Scenario::PdbBlocked => 3,
+        Scenario::AllDry | Scenario::PdbBlocked | Scenario::DrySpotSetDesired => 3,
         Scenario::BusyCluster => 5,
         Scenario::ThreeFallbacks => 17,
     }
@@ -76,6 +76,7 @@ macro_rules! stories {
 stories! {
     rebalance_survives_a_crash: Rebalance,
     dry_spot_survives_a_crash: DrySpot,
+    dry_spot_by_desired_capacity_survives_a_crash: DrySpotSetDesired,
     all_dry_survives_a_crash: AllDry,
     two_minute_notice_survives_a_crash: TwoMinuteNotice,
     pdb_blocked_survives_a_crash: PdbBlocked,

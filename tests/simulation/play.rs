@@ -10,7 +10,7 @@ use spot_guard::sim::cluster::Cluster;
 use spot_guard::sim::crash::{CrashPoint, Crasher};
 use spot_guard::sim::scenario::{Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
-use spot_guard::sim::world::Gates;
+use spot_guard::sim::world::{self, Gates};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
@@ -20,9 +20,10 @@ use std::time::Duration;
 const EPOCH: &str = "2026-01-01T03:00:00Z";
 
 /// All stories of the demo.
-pub const SCENARIOS: [Scenario; 7] = [
+pub const SCENARIOS: [Scenario; 8] = [
     Scenario::Rebalance,
     Scenario::DrySpot,
+    Scenario::DrySpotSetDesired,
     Scenario::AllDry,
     Scenario::TwoMinuteNotice,
     Scenario::PdbBlocked,
@@ -171,7 +172,7 @@ impl Play {
     pub fn play(self) -> Played {
         on_paused_time(async move {
             let clock = Clock::simulated(EPOCH.parse().expect("a time"));
-            let story = Story::begin_plot(self.name, self.plot, clock, self.seed, None);
+            let story = Story::begin_on(self.name, self.plot, clock, self.seed, world::Stage::default());
             let mut story = story.await.expect("a world");
             let world = &story.world;
             let cluster = world.cluster.clone().expect("a simulated cluster");

@@ -31,7 +31,8 @@ impl Served {
 
     /// Stops it and closes its connections.
     pub async fn stop(self) {
-        self.handle.stop(false).await;
+        // A forced stop does not wait for the workers, which may answer once more.
+        self.handle.stop(true).await;
     }
 }
 

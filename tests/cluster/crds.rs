@@ -1,0 +1,191 @@
+//! The custom resource definitions that `spot-guard crds` prints, on a real API server: they are established,
+//! show their columns, and refuse bad objects with a message that names the field.
+
+use crate::product::{self, kubectl};
+use crate::testbed::Testbed;
+use kube::api::{Api, DynamicObject, PostParams};
+use kube::core::Status;
+use kube::{Client, Error};
+use serde_json::{Value, json};
+use spot_guard::core::record::{Phase, ReplacementStatus};
+use spot_guard::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec, SpotPool, SpotPoolStatus};
+
+fn pool(spec: Value) -> Value {
+    let mut object = json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": "SpotPool",
+        "metadata": { "name": "workers" }, "spec": { "spotGroup": "a", "onDemandGroup": "b" } });
+    merge(&mut object["spec"], spec);
+    object
+}
+
+fn notice(name: &str, spec: Value) -> Value {
+    let mut object = json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": "InterruptionNotice",
+        "metadata": { "name": name },
+        "spec": { "nodeName": "spot-a", "instanceId": "i-0a1b2c3d4e5f60718", "kind": "SpotInterruption",
+            "detectedAt": "2026-03-01T12:00:00Z" } });
+    merge(&mut object["spec"], spec);
+    object
+}
+
+fn replacement(spec: Value) -> Value {
+    let mut object = json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": "NodeReplacement",
+        "metadata": { "name": "i-0a1b2c3d4e5f60718" },
+        "spec": { "pool": "workers", "nodeName": "spot-a", "instanceId": "i-0a1b2c3d4e5f60718" } });
+    merge(&mut object["spec"], spec);
+    object
+}
+
+fn merge(object: &mut Value, changes: Value) {
+    let Value::Object(changes) = changes else { panic!("an object") };
+    for (key, value) in changes {
+        object[key] = value;
+    }
+}
+
+/// Sends an object as it is written, unknown fields and all, and asks for strict validation.
+async fn create(client: &Client, object: &Value) -> Result<DynamicObject, Error> {
+    let kind = object["kind"].as_str().expect("a kind").to_lowercase();
+    let path = format!("/apis/spotguard.dev/v1alpha1/{kind}s?fieldValidation=Strict");
+    let request = http::Request::post(path);
+    let request = request.header("content-type", "application/json");
+    client.request(request.body(object.to_string().into_bytes()).expect("a request")).await
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(answer: Result<T, Error>) -> Status {
+    match answer {
+        Err(Error::Api(status)) => *status,
+        other => panic!("this should have been refused: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
+    let testbed = Testbed::start_without_kubelets("crds").await;
+    product::install_crds(&testbed).await;
+    let client = testbed.client();
+    kubectl(
+        &testbed,
+        &[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=30s",
+            "crd/spotpools.spotguard.dev",
+            "crd/interruptionnotices.spotguard.dev",
+            "crd/nodereplacements.spotguard.dev",
+        ],
+    );
+
+    let instance = "i-0a1b2c3d4e5f60718";
+    let name = &format!("{instance}-spot-interruption");
+    let bad = [
+        (pool(json!({ "mode": "Dream" })), "spec.mode"),
+        (pool(json!({ "rebalance": "Maybe" })), "spec.rebalance"),
+        (pool(json!({ "spotGroup": "b" })), "spec.onDemandGroup must differ from spec.spotGroup"),
+        (pool(json!({ "spotGroup": "" })), "spec.spotGroup"),
+        (pool(json!({ "onDemandGroup": null })), "spec.onDemandGroup"),
+        (pool(json!({ "policy": { "maxUtilisationPercent": 101 } })), "spec.policy.maxUtilisationPercent"),
+        (pool(json!({ "policy": { "spotTimeoutSeconds": 0 } })), "spec.policy.spotTimeoutSeconds"),
+        (pool(json!({ "policy": { "stabilitySeconds": "long" } })), "spec.policy.stabilitySeconds"),
+        (pool(json!({ "policy": { "stabilityMinutes": 2 } })), "spec.policy.stabilityMinutes"),
+        (pool(json!({ "spotgroup": "a" })), "spec.spotgroup"),
+        (notice("x", json!({})), "metadata.name must be spec.instanceId"),
+        (notice(name, json!({ "instanceId": "my-server" })), "spec.instanceId"),
+        (notice(name, json!({ "kind": "Rumour" })), "spec.kind"),
+        (notice(name, json!({ "nodeName": "" })), "spec.nodeName"),
+        (notice(name, json!({ "deadline": "soon" })), "spec.deadline"),
+        (notice(name, json!({ "nodename": "spot-a" })), "spec.nodename"),
+        (replacement(json!({ "instanceId": "my-server" })), "spec.instanceId"),
+        (replacement(json!({ "nodeName": "" })), "spec.nodeName"),
+    ];
+    for (object, field) in &bad {
+        let status = refused(create(&client, object).await);
+        assert!(matches!(status.code, 400 | 422), "{object}: {status:?}");
+        assert!(status.message.contains(field), "{object}: {}", status.message);
+    }
+
+    // What is not known is refused with strict validation, as kubectl asks for; else it is dropped.
+    create(&client, &pool(json!({}))).await.expect("a pool with nothing but its groups");
+    create(&client, &notice(name, json!({}))).await.expect("a notice");
+    create(&client, &replacement(json!({}))).await.expect("a replacement");
+    the_defaults_are_filled_in(&client).await;
+    what_was_seen_never_changes(&client, name).await;
+    status_is_written_apart(&client).await;
+    columns_are_printed(&testbed);
+}
+
+async fn the_defaults_are_filled_in(client: &Client) {
+    let pools: Api<SpotPool> = Api::all(client.clone());
+    let spec = pools.get("workers").await.expect("the pool").spec;
+    assert_eq!(serde_json::to_value(spec.mode).expect("JSON"), "Act");
+    assert_eq!(serde_json::to_value(spec.rebalance).expect("JSON"), "Replace");
+    assert!(!spec.paused);
+}
+
+async fn what_was_seen_never_changes(client: &Client, name: &str) {
+    let notices: Api<InterruptionNotice> = Api::all(client.clone());
+    let mut changed = notices.get(name).await.expect("the notice");
+    changed.spec.node_name = "spot-b".to_owned();
+    let status = refused(notices.replace(name, &PostParams::default(), &changed).await);
+    assert!(status.message.contains("spec is immutable: a notice never changes"), "{}", status.message);
+
+    let records: Api<NodeReplacement> = Api::all(client.clone());
+    let mut changed = records.get("i-0a1b2c3d4e5f60718").await.expect("the replacement");
+    changed.spec.pool = None;
+    let status = refused(records.replace("i-0a1b2c3d4e5f60718", &PostParams::default(), &changed).await);
+    assert!(status.message.contains("spec is immutable"), "{}", status.message);
+}
+
+async fn status_is_written_apart(client: &Client) {
+    let records: Api<NodeReplacement> = Api::all(client.clone());
+    let spec = NodeReplacementSpec {
+        pool: Some("workers".to_owned()),
+        node_name: "spot-b".to_owned(),
+        instance_id: "i-0a1b2c3d4e5f60719".to_owned(),
+    };
+    let mut record = NodeReplacement::new("i-0a1b2c3d4e5f60719", spec);
+    record.status = Some(ReplacementStatus { phase: Phase::Draining, ..ReplacementStatus::default() });
+    let mut record = records.create(&PostParams::default(), &record).await.expect("a record");
+    assert_eq!(record.status, None, "creation takes no status");
+    record.status = Some(ReplacementStatus { phase: Phase::Draining, ..ReplacementStatus::default() });
+    let written = records.replace_status("i-0a1b2c3d4e5f60719", &PostParams::default(), &record).await;
+    let written = written.expect("its status");
+    assert_eq!(written.status.as_ref().map(|status| status.phase), Some(Phase::Draining));
+    assert_eq!(written.metadata.generation, record.metadata.generation, "no new generation");
+    let stale = refused(records.replace_status("i-0a1b2c3d4e5f60719", &PostParams::default(), &record).await);
+    assert_eq!((stale.code, stale.reason.as_str()), (409, "Conflict"), "a stale writer is refused");
+
+    let pools: Api<SpotPool> = Api::all(client.clone());
+    let mut pool = pools.get("workers").await.expect("the pool");
+    pool.status = Some(SpotPoolStatus { active_fallbacks: 2, ..SpotPoolStatus::default() });
+    pools.replace_status("workers", &PostParams::default(), &pool).await.expect("its status");
+}
+
+fn columns_are_printed(testbed: &Testbed) {
+    for (kind, columns, line) in [
+        (
+            "spotpools",
+            &["NAME", "MODE", "SPOT", "ON-DEMAND", "FALLBACKS", "ACCEPTED", "HEALTHY", "STABLE", "AGE"][..],
+            &["workers", "Act", "2"][..],
+        ),
+        (
+            "interruptionnotices",
+            &["NAME", "NODE", "INSTANCE", "KIND", "DEADLINE", "ACCEPTED", "AGE"],
+            &["spot-a", "i-0a1b2c3d4e5f60718", "SpotInterruption"],
+        ),
+        (
+            "nodereplacements",
+            &["NAME", "NODE", "POOL", "PHASE", "FALLBACK", "REPLACED-BY", "AGE"],
+            &["i-0a1b2c3d4e5f60719", "spot-b", "workers", "Draining", "false"],
+        ),
+    ] {
+        let output = kubectl(testbed, &["get", kind]).stdout;
+        let table = String::from_utf8(output).expect("a table");
+        let header: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
+        assert_eq!(header, columns, "{table}");
+        let cells: Vec<&str> = table.split_whitespace().collect();
+        assert!(line.iter().all(|cell| cells.contains(cell)), "{table}");
+    }
+    // All kinds at once, by their category.
+    let all = kubectl(testbed, &["get", "spotguard", "-o", "name"]).stdout;
+    assert_eq!(String::from_utf8_lossy(&all).lines().count(), 4);
+}

@@ -1,0 +1,362 @@
+//! Whole stories on the real control plane, each told by the simulation too: the same boxes with the same
+//! outcomes in the same order, and the same capacity at the end.
+//!
+//! Real here: the API server, its controllers, the scheduler, KWOK's nodes, AWS's metadata mock, and the agent
+//! and the controller as processes of their own under the accounts of the manifests. Simulated: Auto Scaling.
+
+use crate::helpers::wait_for;
+use crate::imds::ImdsMock;
+use crate::product::{self, PATIENCE, Service};
+use crate::testbed::{Options, Testbed};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::Api;
+use spot_guard::actors::supervision::Shutdown;
+use spot_guard::clock::Clock;
+use spot_guard::core::policy::PolicySpec;
+use spot_guard::core::record::{FlowBox, Outcome};
+use spot_guard::crd::NodeReplacement;
+use spot_guard::sim::cloud::{BootTimes, Capacity, CloudEvent, EventKind, LifecycleState, Served, Settings};
+use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard::sim::story::{Report, Story};
+use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, Stage};
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+const SEED: u64 = 1;
+/// After this time a story counts as stuck.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// When the world does something.
+#[derive(Clone, Copy)]
+enum Cue {
+    /// At once.
+    Now,
+    /// When this step was taken for the given time: no story depends on how fast the machine is.
+    After(FlowBox, Outcome, usize),
+}
+
+impl Cue {
+    fn has_come(self, records: &[NodeReplacement]) -> bool {
+        match self {
+            Self::Now => true,
+            Self::After(flow_box, outcome, times) => times_taken(records, flow_box, outcome) >= times,
+        }
+    }
+}
+
+fn times_taken(records: &[NodeReplacement], flow_box: FlowBox, outcome: Outcome) -> usize {
+    let steps = records.iter().filter_map(|record| record.status.as_ref()).flat_map(|status| &status.steps);
+    steps.filter(|step| (step.flow_box, step.outcome) == (flow_box, outcome)).count()
+}
+
+/// A scenario of the demo with its own pace.
+struct Tale {
+    name: String,
+    plot: Plot,
+    script: Vec<(Cue, Act)>,
+    /// Whether the groups know LaunchInstances; without it they are asked by SetDesiredCapacity.
+    launch_instances: bool,
+}
+
+impl Tale {
+    fn new(scenario: Scenario, script: Vec<(Cue, Act)>) -> Self {
+        let mut plot = scenario.plot();
+        plot.script.clear();
+        plot.start.policy = PolicySpec {
+            group_poll_seconds: Some(2),
+            // Nothing of what these bound happens in these stories: they end by what the groups say.
+            spot_timeout_seconds: Some(120),
+            on_demand_timeout_seconds: Some(120),
+            // Time enough for Spot to come back before the second attempt.
+            retry_seconds: Some(6),
+            probe_seconds: Some(5),
+            monitor_seconds: Some(1),
+            stability_seconds: Some(5),
+            ..PolicySpec::default()
+        };
+        // One that nobody may end: a group that is told to shrink would take the oldest.
+        plot.start.on_demand_nodes = 1;
+        Self { name: scenario.name(), plot, script, launch_instances: true }
+    }
+
+    async fn begin(&self, clock: Clock, client: Option<kube::Client>) -> Story {
+        let boot = BootTimes {
+            launch: Duration::from_secs(1),
+            node_join: Duration::from_secs(1),
+            node_ready: Duration::from_millis(500),
+        };
+        let cloud = Settings {
+            machine_stop: Duration::from_secs(1),
+            termination: Duration::from_secs(2),
+            node_removal: Duration::from_millis(500),
+            retry_first: Duration::from_secs(2),
+            retry_max: Duration::from_secs(2),
+            launch_instances: self.launch_instances,
+            ..Settings::default()
+        };
+        let stage = Stage { plays_machines: client.is_none(), client, boot, cloud };
+        Story::begin_on(self.name.clone(), self.plot.clone(), clock, SEED, stage)
+            .await
+            .expect("the story begins")
+    }
+
+    /// Lets the world play its part until the story is over, and judges it.
+    async fn play(&self, story: &Story) -> Report {
+        let mut acts = self.script.iter().peekable();
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
+            let records = story.records().await;
+            while let Some((_, act)) = acts.next_if(|(cue, _)| cue.has_come(&records)) {
+                story.act(act).await.expect("the world can do it");
+            }
+            if acts.peek().is_none() && story.is_over(&records).await {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        story.report().await
+    }
+
+    /// The story in the simulation, on paused time.
+    fn simulated(&self) -> Report {
+        std::thread::scope(|scope| scope.spawn(|| self.simulate()).join().expect("the simulation ends"))
+    }
+
+    fn simulate(&self) -> Report {
+        let system = actix::System::with_tokio_rt(|| {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.enable_all().start_paused(true).build().expect("a runtime")
+        });
+        system.block_on(async {
+            let clock = Clock::simulated("2026-01-01T03:00:00Z".parse::<Timestamp>().expect("a time"));
+            let story = self.begin(clock, None).await;
+            let end = Shutdown::new();
+            let _controller = story.controller("simulated", Gates::default(), &end);
+            let report = self.play(&story).await;
+            end.trigger();
+            report
+        })
+    }
+}
+
+/// A story on a real cluster, its processes running.
+struct Stagecraft {
+    // Dropped first: the processes, then the cluster.
+    agent: Service,
+    controller: Service,
+    imds: ImdsMock,
+    events: broadcast::Receiver<CloudEvent>,
+    autoscaling: Served,
+    story: Story,
+    testbed: Testbed,
+    bystanders: Vec<String>,
+    old_node: String,
+}
+
+impl Stagecraft {
+    async fn set_up(name: &str, tale: &Tale) -> Self {
+        let options = Options { pod_ready_delay: Duration::from_secs(1), ..Options::default() };
+        let testbed = Testbed::start_with(name, options).await;
+        product::install(&testbed).await;
+        let story = tale.begin(Clock::System, Some(testbed.client())).await;
+        let cloud = story.world.cloud.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let autoscaling = cloud.serve_autoscaling(listener).expect("the cloud answers");
+        let old = cloud.node_of(&story.spot_instances()[0]).expect("the oldest Spot instance has a node");
+        let imds = ImdsMock::quiet(&old.instance_id, &old.zone).await;
+        let mut controller = product::start_controller(&testbed, "controller", &autoscaling.url()).await;
+        let mut agent = product::start_agent(&testbed, &old.node_name, &imds.endpoint()).await;
+        controller.leads().await;
+        controller.becomes_ready().await;
+        agent.becomes_ready().await;
+        let bystanders = instances_in_service(&story, ON_DEMAND);
+        Self {
+            agent,
+            controller,
+            imds,
+            events: cloud.subscribe(),
+            autoscaling,
+            story,
+            testbed,
+            bystanders,
+            old_node: old.node_name,
+        }
+    }
+
+    /// Plays the tale; what EC2 recommends in the simulated cloud is said by AWS's metadata mock.
+    async fn play(&mut self, tale: &Tale) -> Report {
+        let events = self.story.world.cloud.subscribe();
+        tokio::select! {
+            report = tale.play(&self.story) => report,
+            never = announce(&mut self.imds, events) => match never {},
+        }
+    }
+
+    /// What must hold at the end of every story, and that the simulation tells the same one.
+    async fn ends_as_simulated(mut self, tale: &Tale, report: &Report) {
+        assert_eq!(report.problems, [""; 0], "the story on the real control plane: {:#?}", steps(report));
+        let simulated = tale.simulated();
+        assert_eq!(simulated.problems, [""; 0], "the story in the simulation: {:#?}", steps(&simulated));
+        assert_eq!(steps(report), steps(&simulated), "the same boxes with the same outcomes");
+        assert_eq!(report.groups, simulated.groups, "the same capacity");
+
+        let nodes: Api<Node> = Api::all(self.testbed.client());
+        assert!(nodes.get_opt(&self.old_node).await.expect("an answer").is_none(), "the old node is gone");
+        assert_eq!(instances_in_service(&self.story, ON_DEMAND), self.bystanders, "nobody else was ended");
+        assert_eq!(self.ended_instances(), self.instances_to_end().await, "exactly these were ended");
+
+        self.agent.ends_well().await;
+        self.controller.ends_well().await;
+        let leases: Api<Lease> = Api::namespaced(self.testbed.client(), product::NAMESPACE);
+        let lease = leases.get(product::CONTROLLER).await.expect("the lease");
+        let holder = lease.spec.and_then(|spec| spec.holder_identity);
+        assert_eq!(holder.as_deref(), Some(""), "the lease was given back");
+        self.autoscaling.stop().await;
+    }
+
+    /// What the groups ended since the story began, in order.
+    fn ended_instances(&mut self) -> Vec<String> {
+        let mut ended = Vec::new();
+        while let Ok(event) = self.events.try_recv() {
+            if event.kind == EventKind::Terminating {
+                ended.extend(event.instance);
+            }
+        }
+        ended
+    }
+
+    /// What the record says should have been ended: the old instance, and the one that stood in for it.
+    async fn instances_to_end(&self) -> Vec<String> {
+        let mut expected = Vec::new();
+        for record in self.story.records().await {
+            let status = record.status.unwrap_or_default();
+            expected.push(record.spec.instance_id);
+            let stood_in = status.return_capacity.is_some();
+            expected.extend(status.capacity.filter(|_| stood_in).map(|capacity| capacity.instance_id));
+        }
+        expected
+    }
+}
+
+/// Says by the metadata mock what EC2 recommends in the simulated cloud.
+async fn announce(imds: &mut ImdsMock, mut events: broadcast::Receiver<CloudEvent>) -> Infallible {
+    loop {
+        let event = events.recv().await.expect("the cloud outlives its story");
+        if event.kind == EventKind::RebalanceRecommended {
+            imds.announce_rebalance().await;
+        }
+    }
+}
+
+fn instances_in_service(story: &Story, group: &str) -> Vec<String> {
+    let group = story.world.cloud.group(group).expect("the group");
+    let serving = group.instances.into_iter().filter(|instance| instance.state == LifecycleState::InService);
+    serving.map(|instance| instance.id).collect()
+}
+
+/// Box, outcome, and which node it was about, counted in the order in which they appear.
+fn steps(report: &Report) -> Vec<String> {
+    let mut nodes: Vec<&str> = Vec::new();
+    let step = |step: &'_ spot_guard::sim::story::BoxReport, number: usize| {
+        format!("{} {:?}, node {}", step.flow_box.number(), step.outcome, number + 1)
+    };
+    report
+        .boxes
+        .iter()
+        .map(|found| {
+            let number = nodes.iter().position(|node| *node == found.node).unwrap_or_else(|| {
+                nodes.push(&found.node);
+                nodes.len() - 1
+            });
+            step(found, number)
+        })
+        .collect()
+}
+
+async fn tell(name: &str, tale: &Tale) {
+    let mut stagecraft = Stagecraft::set_up(name, tale).await;
+    let report = stagecraft.play(tale).await;
+    println!("{name}: the story took {:.1} s", report.wall_seconds);
+    stagecraft.ends_as_simulated(tale, &report).await;
+}
+
+fn dry_spot() -> Tale {
+    Tale::new(
+        Scenario::DrySpot,
+        vec![
+            (Cue::Now, Act::SpotHas(Capacity::None)),
+            (Cue::Now, Act::Rebalance(0)),
+            (Cue::After(FlowBox::Monitor, Outcome::Monitoring, 1), Act::SpotHas(Capacity::Unlimited)),
+        ],
+    )
+}
+
+#[actix::test]
+async fn a_rebalance_recommendation_is_followed_while_spot_has_capacity() {
+    let tale = Tale::new(Scenario::Rebalance, vec![(Cue::Now, Act::Rebalance(0))]);
+    tell("rebalance", &tale).await;
+}
+
+#[actix::test]
+async fn dry_spot_falls_back_to_on_demand_and_returns() {
+    tell("dry-spot", &dry_spot()).await;
+}
+
+#[actix::test]
+async fn with_both_markets_dry_the_node_is_kept_until_spot_is_back() {
+    let tale = Tale::new(
+        Scenario::AllDry,
+        vec![
+            (Cue::Now, Act::SpotHas(Capacity::None)),
+            (Cue::Now, Act::OnDemandHas(Capacity::None)),
+            (Cue::Now, Act::Rebalance(0)),
+            (Cue::After(FlowBox::Fallback, Outcome::NodeKept, 1), Act::SpotHas(Capacity::Unlimited)),
+        ],
+    );
+    tell("all-dry", &tale).await;
+}
+
+#[actix::test]
+async fn a_budget_without_room_holds_the_drain_up_until_it_has_some() {
+    let script = vec![
+        (Cue::Now, Act::Rebalance(0)),
+        (Cue::After(FlowBox::Drain, Outcome::Blocked, 1), Act::SetBudget("web", 1)),
+    ];
+    // The other way to ask for capacity gets its story too.
+    let tale = Tale { launch_instances: false, ..Tale::new(Scenario::PdbBlocked, script) };
+    tell("pdb-blocked", &tale).await;
+}
+
+#[actix::test]
+async fn a_controller_killed_in_the_middle_of_a_fallback_is_carried_on_by_the_next() {
+    let tale = dry_spot();
+    let mut stagecraft = Stagecraft::set_up("killed", &tale).await;
+    let events = stagecraft.story.world.cloud.subscribe();
+    let mut launches = stagecraft.story.world.cloud.subscribe();
+    let Stagecraft { controller, imds, story, testbed, autoscaling, .. } = &mut stagecraft;
+    let takeover = async {
+        wait_for("the fallback to be requested", PATIENCE, async || {
+            let records = story.records().await;
+            (times_taken(&records, FlowBox::Fallback, Outcome::Requested) == 1).then_some(())
+        })
+        .await;
+        controller.process.kill();
+        *controller = product::start_controller(testbed, "next-controller", &autoscaling.url()).await;
+        controller.leads().await;
+    };
+    let report = tokio::select! {
+        (report, ()) = async { tokio::join!(tale.play(story), takeover) } => report,
+        never = announce(imds, events) => match never {},
+    };
+    println!("killed: the story took {:.1} s", report.wall_seconds);
+    let launched = std::iter::from_fn(|| launches.try_recv().ok())
+        .filter(|event| event.kind == EventKind::Launching && event.group == ON_DEMAND);
+    assert_eq!(launched.count(), 1, "one instance stood in, though two controllers asked for it");
+    assert_eq!(instances_in_service(story, SPOT).len(), 3);
+    stagecraft.ends_as_simulated(&tale, &report).await;
+}
