@@ -6,6 +6,8 @@ pub mod cluster;
 pub mod drain;
 pub mod health;
 pub mod imds;
+#[cfg(test)]
+mod model;
 pub mod placement;
 pub mod policy;
 pub mod record;

@@ -477,7 +477,7 @@ fn holds_surplus(subject: &Subject, facts: &Facts<'_>) -> bool {
 
 /// Whether the +1 had its time to be settled by ending an instance that nothing runs on.
 fn waited_to_settle(status: &ReplacementStatus, now: Timestamp) -> bool {
-    status.phase == Phase::Ending
+    matches!(status.phase, Phase::Ending | Phase::ScalingDown)
         && status.phase_since.is_some_and(|since| crate::clock::since(since, now) >= SETTLE_PATIENCE)
 }
 
@@ -491,6 +491,17 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     let Some(view) = facts.view else { return };
     let group = capacity.group;
     let share = facts.ledger.member(group, &subject.name);
+    if group == GroupKind::Spot
+        && next.fallback_end == EndState::Kept
+        && !holds_surplus(subject, facts)
+        && facts.ledger.reduction.is_none()
+    {
+        // Something else could be ended for the +1 after all: the node stays.
+        next.fallback = false;
+        next.return_drain = DrainState::NotStarted;
+        next.blocking.clear();
+        return;
+    }
     if next.fallback_end == EndState::Kept && !view.group(group).is_active(&capacity.instance_id) {
         let spot = facts.ledger.member(GroupKind::Spot, &subject.name);
         if group == GroupKind::OnDemand && serving_node(spot, GroupKind::Spot, facts).is_some() {
@@ -538,16 +549,25 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
             }
         }
         DrainState::Finished => {
-            if next.fallback_end == EndState::Ending
-                && view.group(group).instance(&capacity.instance_id).is_none()
-                && (facts.node_of)(&capacity.instance_id).is_none()
-                && facts.ledger.reduction.is_none()
-                && share.is_none_or(|share| !share.surplus)
+            if next.fallback_end != EndState::Ending
+                || view.group(group).instance(&capacity.instance_id).is_some()
+                || (facts.node_of)(&capacity.instance_id).is_some()
+                || facts.ledger.reduction.is_some()
             {
+                return;
+            }
+            if share.is_none_or(|share| !share.surplus) {
                 next.fallback_end = EndState::Gone;
                 next.fallback = false;
                 let text = format!("{} is gone, the {group} group shrank", capacity.instance_id);
                 next.step(FlowBox::ScaleDown, Outcome::ScaledDown, &capacity.node_name, text, now);
+            } else if waited_to_settle(next, now)
+                && let Some((instance_id, node)) = serving_node(share, group, facts)
+            {
+                // AWS was faster, and the group's own replacement runs pods already: it goes back instead.
+                next.capacity = Some(Capacity { group, instance_id, node_name: node.name, ready_at: now });
+                next.fallback_end = EndState::Kept;
+                next.return_drain = DrainState::NotStarted;
             }
         }
     }
@@ -738,7 +758,9 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
         zone: zone.clone(),
     };
     if status.spot_asked_at.is_some() {
-        let want = if settled { Want::Done } else { instance(capacity_from == Some(GroupKind::OnDemand)) };
+        let ends = capacity_from == Some(GroupKind::Spot) && status.fallback_end != EndState::Kept;
+        let want =
+            if settled || ends { Want::Done } else { instance(capacity_from == Some(GroupKind::OnDemand)) };
         commands.wants.insert((GroupKind::Spot, subject.name.clone()), want);
     }
     if status.on_demand_asked_at.is_some()
