@@ -236,6 +236,8 @@ impl World {
                 desired: group.desired,
                 min: 0,
                 max: group.max,
+                zones: Vec::new(),
+                can_launch: false,
                 instances: group
                     .instances
                     .iter()
@@ -269,7 +271,7 @@ impl World {
     fn node(&self, id: &str) -> Option<NodeFact> {
         let instance = self.instance(id).filter(|instance| instance.lifecycle != Lifecycle::Pending)?;
         let ready = instance.lifecycle == Lifecycle::InService;
-        Some(NodeFact { name: id.to_owned(), ready, busy: instance.busy })
+        Some(NodeFact { name: id.to_owned(), ready, busy: instance.busy, volume_zone: None })
     }
 
     fn with_facts<T>(&self, name: &str, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
@@ -384,6 +386,7 @@ impl World {
                     scaling::refused(&mut self.ledger, *group, class, "refused", self.now);
                     return;
                 }
+                (Err(Some(_)), Call::Launch { .. }) => self.fail("these groups do not know LaunchInstances"),
                 (Err(Some(_)), Call::Terminate { .. }) => {
                     self.ledger.reduction = None;
                     return;
@@ -397,6 +400,7 @@ impl World {
     fn make(&mut self, call: &Call) -> Result<(), Option<FailureClass>> {
         let now = self.now;
         match call {
+            Call::Launch { .. } => self.fail("these groups do not know LaunchInstances"),
             Call::SetDesired { group, desired } => {
                 let group = self.groups.get_mut(group).expect("a group");
                 if *desired > group.max || *desired < 0 {
@@ -431,6 +435,7 @@ impl World {
     /// AWS choose a victim.
     fn check(&self, call: &Call) {
         match call {
+            Call::Launch { .. } => self.fail("these groups do not know LaunchInstances"),
             Call::SetDesired { group, desired } => {
                 let held = &self.groups[group];
                 if *desired < held.desired && *desired < held.active() {
