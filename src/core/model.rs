@@ -100,6 +100,17 @@ impl FakeGroup {
     }
 }
 
+/// A new instance of a group.
+fn launch(group: &mut FakeGroup, kind: GroupKind, next_id: &mut usize, now: Timestamp) -> String {
+    *next_id += 1;
+    let dies = group.boots_fail > 0;
+    group.boots_fail = group.boots_fail.saturating_sub(1);
+    let id = format!("{}-{next_id}", kind.slug());
+    let lifecycle = Lifecycle::Pending;
+    group.instances.push(FakeInstance { id: id.clone(), lifecycle, until: now + BOOT, busy: false, dies });
+    id
+}
+
 struct World {
     now: Timestamp,
     policy: Policy,
@@ -115,11 +126,17 @@ struct World {
     old: Vec<String>,
     next_id: usize,
     calls: usize,
+    /// Whether the groups can be asked with LaunchInstances; what AWS answered to each token.
+    can_launch: bool,
+    answers: BTreeMap<String, Answer>,
     trace: String,
 }
 
+/// What LaunchInstances gave: instances, and why there are not more.
+type Answer = (Vec<String>, Vec<(FailureClass, String)>);
+
 impl World {
-    fn new() -> Self {
+    fn new(can_launch: bool) -> Self {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         let group = |desired, max| FakeGroup {
             desired,
@@ -143,6 +160,8 @@ impl World {
             old: Vec::new(),
             next_id: 0,
             calls: 0,
+            can_launch,
+            answers: BTreeMap::new(),
             trace: String::new(),
         };
         world.reconcile();
@@ -210,18 +229,8 @@ impl World {
                     break;
                 }
                 group.left = group.left.map(|left| left - 1);
-                self.next_id += 1;
-                let dies = group.boots_fail > 0;
-                group.boots_fail = group.boots_fail.saturating_sub(1);
-                let id = format!("{}-{}", kind.slug(), self.next_id);
+                let id = launch(group, *kind, &mut self.next_id, now);
                 lines.push(format!("{id} is launched"));
-                group.instances.push(FakeInstance {
-                    id,
-                    lifecycle: Lifecycle::Pending,
-                    until: now + BOOT,
-                    busy: false,
-                    dies,
-                });
             }
         }
         lines.iter().for_each(|line| self.say(line));
@@ -236,8 +245,8 @@ impl World {
                 desired: group.desired,
                 min: 0,
                 max: group.max,
-                zones: Vec::new(),
-                can_launch: false,
+                zones: vec!["a".to_owned()],
+                can_launch: self.can_launch,
                 instances: group
                     .instances
                     .iter()
@@ -380,13 +389,20 @@ impl World {
                 return;
             }
             match (outcome, &call) {
+                (Ok(()), Call::Launch { group, token, .. }) => {
+                    let (ids, errors) = self.answers[token].clone();
+                    scaling::launched(&mut self.ledger, *group, ids, &errors, self.now);
+                }
                 (Ok(()), _) => scaling::accepted(&mut self.ledger, &call),
                 (Err(None), _) => {}
+                (Err(Some(_)), Call::Launch { .. }) => {
+                    // The group cannot: from now on it is asked with SetDesiredCapacity.
+                    self.can_launch = false;
+                }
                 (Err(Some(class)), Call::SetDesired { group, .. }) => {
                     scaling::refused(&mut self.ledger, *group, class, "refused", self.now);
                     return;
                 }
-                (Err(Some(_)), Call::Launch { .. }) => self.fail("these groups do not know LaunchInstances"),
                 (Err(Some(_)), Call::Terminate { .. }) => {
                     self.ledger.reduction = None;
                     return;
@@ -400,7 +416,6 @@ impl World {
     fn make(&mut self, call: &Call) -> Result<(), Option<FailureClass>> {
         let now = self.now;
         match call {
-            Call::Launch { .. } => self.fail("these groups do not know LaunchInstances"),
             Call::SetDesired { group, desired } => {
                 let group = self.groups.get_mut(group).expect("a group");
                 if *desired > group.max || *desired < 0 {
@@ -408,6 +423,28 @@ impl World {
                 }
                 group.desired = *desired;
                 group.retry_at = now;
+            }
+            Call::Launch { group: kind, count, token, .. } => {
+                if self.answers.contains_key(token) {
+                    return Ok(());
+                }
+                let group = self.groups.get_mut(kind).expect("a group");
+                if group.desired + count > group.max {
+                    return Err(Some(FailureClass::Configuration));
+                }
+                let mut answer: Answer = (Vec::new(), Vec::new());
+                for _ in 0..*count {
+                    if group.left == Some(0) {
+                        answer.1.push((FailureClass::Capacity, "dry".to_owned()));
+                        break;
+                    }
+                    group.left = group.left.map(|left| left - 1);
+                    group.desired += 1;
+                    answer.0.push(launch(group, *kind, &mut self.next_id, now));
+                }
+                let line = format!("LaunchInstances gives {answer:?}");
+                self.answers.insert(token.clone(), answer);
+                self.say(&line);
             }
             Call::Terminate { group, instance_id, decrement } => {
                 let group = self.groups.get_mut(group).expect("a group");
@@ -435,7 +472,7 @@ impl World {
     /// AWS choose a victim.
     fn check(&self, call: &Call) {
         match call {
-            Call::Launch { .. } => self.fail("these groups do not know LaunchInstances"),
+            Call::Launch { .. } => {}
             Call::SetDesired { group, desired } => {
                 let held = &self.groups[group];
                 if *desired < held.desired && *desired < held.active() {
@@ -633,8 +670,11 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_happens_the_groups_end_as_they_began(events in prop::collection::vec(event(), 0..120)) {
-        let mut world = World::new();
+    fn whatever_happens_the_groups_end_as_they_began(
+        can_launch: bool,
+        events in prop::collection::vec(event(), 0..120),
+    ) {
+        let mut world = World::new(can_launch);
         world.happen(Event::Notice(false));
         for event in events {
             world.happen(event);

@@ -271,6 +271,12 @@ impl ScalingRequest {
 }
 
 impl RequestMember {
+    /// Whether an instance that the group lists may be its own: one is missing, and desired capacity has a
+    /// place for it. What is owed in the record has none: it comes by a request of ours alone.
+    fn awaits(&self) -> bool {
+        self.instance_id.is_none() && self.debt != Debt::InRecord
+    }
+
     /// Whether the group is to be asked (again): it was not, or refused and the story is in a new attempt.
     fn asks(&self) -> bool {
         !self.surplus && self.instance_id.is_none() && self.failure.is_none() && self.debt != Debt::InGroup
@@ -683,7 +689,7 @@ fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<S
                     let refused = request.target == request.baseline;
                     request.members.iter_mut().map(move |member| (refused, member))
                 })
-                .filter(|(_, member)| member.instance_id.is_none() && wants_one(kind, member))
+                .filter(|(_, member)| member.awaits() && wants_one(kind, member))
                 .min_by_key(|(refused, member)| {
                     (*refused, member.owed, member.deadline.is_none(), member.deadline, member.since)
                 });
@@ -925,7 +931,7 @@ fn settle(
         .iter()
         .filter(|request| request.group == kind && request.target != request.baseline)
         .flat_map(|request| &request.members)
-        .filter(|member| member.replacement != replacement && member.instance_id.is_none())
+        .filter(|member| member.replacement != replacement && member.awaits())
         .count();
     if i32::try_from(group.active() + awaited).unwrap_or(i32::MAX) < group.desired {
         ledger.reduction = Some(Reduction {
