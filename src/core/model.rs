@@ -576,8 +576,11 @@ impl World {
                         .scaling_requests
                         .iter()
                         .all(|request| request.state == scaling::RequestState::Applied);
+                let others = self.others.get(&kind).copied().unwrap_or(0);
                 let group = self.groups.get_mut(&kind).expect("a group");
-                if settled && group.desired + 1 < group.max {
+                // They leave room for one of ours, or we could never bring back what we owe the group.
+                let room = self.baseline[&kind] + others + 1 < group.max;
+                if settled && room && group.desired < group.max {
                     group.desired += 1;
                     *self.others.entry(kind).or_default() += 1;
                     self.say(&format!("somebody raises {kind}"));

@@ -752,16 +752,21 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
         commands.taken.insert(capacity.instance_id.clone());
     }
     let zone = facts.old_node.and_then(|node| node.volume_zone.clone());
-    let instance = |owed| Want::Instance {
+    let gone = facts.view.is_some_and(|view| !view.spot.is_active(&subject.instance_id));
+    let instance = |owed, gone| Want::Instance {
         attempt: status.asked(),
         deadline: status.deadline,
         owed,
         zone: zone.clone(),
+        gone,
     };
     if status.spot_asked_at.is_some() {
         let ends = capacity_from == Some(GroupKind::Spot) && status.fallback_end != EndState::Kept;
-        let want =
-            if settled || ends { Want::Done } else { instance(capacity_from == Some(GroupKind::OnDemand)) };
+        let want = if settled || ends {
+            Want::Done
+        } else {
+            instance(capacity_from == Some(GroupKind::OnDemand), gone)
+        };
         commands.wants.insert((GroupKind::Spot, subject.name.clone()), want);
     }
     if status.on_demand_asked_at.is_some()
@@ -770,7 +775,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
         let want = match capacity_from {
             Some(GroupKind::Spot) => Want::Nothing,
             _ if settled || status.fallback_end != EndState::Kept => Want::Done,
-            _ => instance(false),
+            _ => instance(false, false),
         };
         commands.wants.insert((GroupKind::OnDemand, subject.name.clone()), want);
     }

@@ -241,6 +241,12 @@ pub struct ScalingRequest {
 }
 
 impl ScalingRequest {
+    /// Whether a share of it has, or had, a place in desired capacity: it changed the group, or the group owes
+    /// the story an instance anyway.
+    fn has_place(&self, member: &RequestMember) -> bool {
+        self.target != self.baseline || member.debt == Debt::InGroup
+    }
+
     /// How many instances it still waits for.
     fn missing(&self) -> i32 {
         let open = self.members.iter().filter(|member| member.instance_id.is_none()).count();
@@ -380,6 +386,8 @@ pub enum Want {
         owed: bool,
         /// The zone that the pods' volumes are in, to be tried first.
         zone: Option<String>,
+        /// Whether the old instance is out of its group: unless we ended it, the group replaces it by itself.
+        gone: bool,
     },
     /// Nothing any more: take the +1 back and end the instance that was claimed for it, if any.
     Nothing,
@@ -631,9 +639,13 @@ fn refresh_members(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Tim
     for request in &mut ledger.scaling_requests {
         let group = view.group(request.group);
         for member in &mut request.members {
-            if let Some(Want::Instance { attempt, deadline, owed, .. }) =
+            if let Some(Want::Instance { attempt, deadline, owed, gone, .. }) =
                 wants.get(&(request.group, member.replacement.clone()))
             {
+                let settled = request.state == RequestState::Applied && !member.surplus;
+                if *gone && settled && member.instance_id.is_none() && member.debt == Debt::None {
+                    (member.debt, member.failure) = (Debt::InGroup, None);
+                }
                 member.deadline = *deadline;
                 member.owed = *owed;
                 if member.attempt < *attempt {
@@ -686,8 +698,11 @@ fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<S
                 .iter_mut()
                 .filter(|request| request.group == kind && !request.instances_before.contains(&instance.id))
                 .flat_map(|request| {
-                    let refused = request.target == request.baseline;
-                    request.members.iter_mut().map(move |member| (refused, member))
+                    let unchanged = request.target == request.baseline;
+                    request
+                        .members
+                        .iter_mut()
+                        .map(move |member| (unchanged && member.debt != Debt::InGroup, member))
                 })
                 .filter(|(_, member)| member.awaits() && wants_one(kind, member))
                 .min_by_key(|(refused, member)| {
@@ -704,8 +719,9 @@ fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<S
 /// Binds shares to instances that their request did not bring, because AWS replaced an instance itself: only
 /// as many as the group is not missing.
 ///
-/// A story whose +1 was settled already is owed one of those that serve; a +1 that is to be settled, and whose
-/// instance was lost, goes with one of them.
+/// A story whose +1 was settled already is owed one of those that serve; so is one whose own instance a more
+/// urgent story has claimed, or whose +1 somebody else took out of desired. A +1 that is to be settled, and
+/// whose instance was lost, goes with one of them.
 fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, instances: &InstanceFacts) {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let group = view.group(kind);
@@ -713,10 +729,10 @@ fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, insta
             ledger.members(kind).filter_map(|member| member.instance_id.clone()).collect();
         let mut free: Vec<&str> = group.instances.iter().rev().map(|instance| instance.id.as_str()).collect();
         free.retain(|id| group.is_active(id) && !claimed.contains(*id) && !instances.taken.contains(*id));
-        let (waiting, leaving): (Vec<_>, Vec<_>) = ledger
+        let (mut waiting, leaving): (Vec<_>, Vec<_>) = ledger
             .scaling_requests
             .iter_mut()
-            .filter(|request| request.group == kind && request.target != request.baseline)
+            .filter(|request| request.group == kind)
             .flat_map(|request| &mut request.members)
             .filter(|member| member.instance_id.is_none())
             .filter(|member| member.surplus || member.debt == Debt::InGroup)
@@ -724,7 +740,8 @@ fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, insta
             .partition(|(want, _)| matches!(want, Want::Instance { .. }));
         let missing = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
         let excess = waiting.len().saturating_sub(missing);
-        for (_, member) in waiting.into_iter().filter(|(_, member)| !member.surplus).take(excess) {
+        waiting.sort_by_key(|(_, member)| member.surplus);
+        for (_, member) in waiting.into_iter().take(excess) {
             if !free.is_empty() {
                 member.instance_id = Some(free.remove(0).to_owned());
             }
@@ -745,21 +762,15 @@ fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, insta
 fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Timestamp) -> Option<Call> {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let group = view.group(kind);
-        let mut members = Vec::new();
+        let (mut members, mut replaced_by_group) = (Vec::new(), Vec::new());
         let mut first_zone = None;
         for ((_, replacement), want) in wants.iter().filter(|((group, _), _)| *group == kind) {
-            let Want::Instance { attempt, deadline, owed, zone } = want else { continue };
+            let Want::Instance { attempt, deadline, owed, zone, gone } = want else { continue };
             let held = ledger.member(kind, replacement);
             if held.is_some_and(|member| !member.asks()) {
                 continue;
             }
-            // One zone goes first per call: stories that need another one come in the next.
-            if members.is_empty() {
-                first_zone.clone_from(zone);
-            } else if group.can_launch && first_zone != *zone {
-                continue;
-            }
-            members.push(RequestMember {
+            let share = RequestMember {
                 replacement: replacement.clone(),
                 surplus: false,
                 attempt: *attempt,
@@ -769,7 +780,34 @@ fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Ti
                 debt: held.map_or(Debt::None, |member| member.debt),
                 instance_id: None,
                 failure: None,
-            });
+            };
+            if *gone && held.is_none() {
+                replaced_by_group.push(RequestMember { debt: Debt::InGroup, ..share });
+                continue;
+            }
+            // One zone goes first per call: stories that need another one come in the next.
+            if members.is_empty() {
+                first_zone.clone_from(zone);
+            } else if group.can_launch && first_zone != *zone {
+                continue;
+            }
+            members.push(share);
+        }
+        let request = |members: Vec<RequestMember>, suffix: &str| ScalingRequest {
+            id: format!("{}-{}{suffix}", kind.slug(), now.as_millisecond()),
+            group: kind,
+            baseline: group.desired,
+            target: group.desired + i32::try_from(members.len()).unwrap_or(0),
+            instances_before: group.instances.iter().map(|instance| instance.id.clone()).collect(),
+            requested_at: now,
+            method: method(group, first_zone.as_deref()),
+            state: RequestState::Intended,
+            members,
+        };
+        if !replaced_by_group.is_empty() {
+            let nothing = request(replaced_by_group, "-replaced");
+            let (target, state) = (nothing.baseline, RequestState::Applied);
+            ledger.scaling_requests.push(ScalingRequest { target, state, ..nothing });
         }
         if members.is_empty() {
             continue;
@@ -782,17 +820,6 @@ fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Ti
         }
         let room = usize::try_from(group.max - group.desired).unwrap_or(0);
         let over = members.split_off(room.min(members.len()));
-        let request = |members: Vec<RequestMember>, suffix: &str| ScalingRequest {
-            id: format!("{}-{}{suffix}", kind.slug(), now.as_millisecond()),
-            group: kind,
-            baseline: group.desired,
-            target: group.desired + i32::try_from(members.len()).unwrap_or(0),
-            instances_before: group.instances.iter().map(|instance| instance.id.clone()).collect(),
-            requested_at: now,
-            method: method(group, first_zone.as_deref()),
-            state: RequestState::Intended,
-            members,
-        };
         if !over.is_empty() {
             let mut over = request(over, "-refused");
             let message = format!("the group is at its maximum of {}", group.max);
@@ -876,9 +903,46 @@ fn withdraw(
             }
             continue;
         }
+        if member.debt == Debt::InRecord && member.instance_id.is_none() {
+            if let Some(call) = give_back(ledger, group, *kind, &member, now) {
+                return Some(call);
+            }
+            continue;
+        }
         forget(ledger, *kind, &member);
     }
     None
+}
+
+/// Raises desired capacity again by what it was lowered for a story that waits for nothing any more: the
+/// group launches by itself what it was owed.
+fn give_back(
+    ledger: &mut Ledger,
+    group: &GroupView,
+    kind: GroupKind,
+    member: &RequestMember,
+    now: Timestamp,
+) -> Option<Call> {
+    if group.desired >= group.max {
+        return None;
+    }
+    for request in ledger.scaling_requests.iter_mut().filter(|request| request.group == kind) {
+        request.members.retain(|held| held.replacement != member.replacement);
+    }
+    let request = ScalingRequest {
+        id: format!("{}-{}-given-back", kind.slug(), now.as_millisecond()),
+        group: kind,
+        baseline: group.desired,
+        target: group.desired + 1,
+        instances_before: group.instances.iter().map(|instance| instance.id.clone()).collect(),
+        requested_at: now,
+        method: Method::SetDesiredCapacity {},
+        state: RequestState::Intended,
+        members: vec![RequestMember { failure: None, ..member.clone() }],
+    };
+    let call = request.call();
+    ledger.scaling_requests.push(request);
+    call
 }
 
 /// The share leaves the ledger. Its instance belongs to the group from now on: no other story claims it.
@@ -929,8 +993,8 @@ fn settle(
     let awaited = ledger
         .scaling_requests
         .iter()
-        .filter(|request| request.group == kind && request.target != request.baseline)
-        .flat_map(|request| &request.members)
+        .filter(|request| request.group == kind)
+        .flat_map(|request| request.members.iter().filter(|member| request.has_place(member)))
         .filter(|member| member.replacement != replacement && member.awaits())
         .count();
     if i32::try_from(group.active() + awaited).unwrap_or(i32::MAX) < group.desired {
