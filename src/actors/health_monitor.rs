@@ -5,7 +5,7 @@
 
 use crate::actors::asg_scaler::PoolObserved;
 use crate::actors::deps::{Deps, PoolConfig};
-use crate::actors::fallback_tracker::{FallbackTracker, instance_of};
+use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::supervision::{Link, answers_ping};
 use crate::core::cluster::Snapshot;
 use crate::core::health::{self, PoolAssessment, Story};
@@ -73,7 +73,7 @@ impl HealthMonitor {
     ) -> PoolAssessment {
         let snapshot = self.deps.view.snapshot();
         let ready_instances: BTreeSet<&str> =
-            snapshot.nodes().iter().filter(|node| node.ready).filter_map(|node| instance_of(node)).collect();
+            snapshot.nodes().iter().filter(|node| node.ready).filter_map(|node| node.instance_id()).collect();
         let stories: Vec<Story<'_>> = records
             .iter()
             .filter_map(|record| {
@@ -164,7 +164,11 @@ fn safety_blockers(
 ) -> Vec<String> {
     let Some(capacity) = &story.status.capacity else { return Vec::new() };
     let node_of = |instance: &str| {
-        snapshot.nodes().iter().find(|node| instance_of(node) == Some(instance)).map(|node| node.name.clone())
+        snapshot
+            .nodes()
+            .iter()
+            .find(|node| node.instance_id() == Some(instance))
+            .map(|node| node.name.clone())
     };
     // Not to be counted on: the other fallback nodes, and the nodes whose story is under way.
     let mut excluded: Vec<Arc<str>> = Vec::new();

@@ -12,6 +12,7 @@ use actix::prelude::*;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Preconditions};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Time to clean up.
 #[derive(Message)]
@@ -31,10 +32,16 @@ impl Janitor {
         Self { deps, busy: false }
     }
 
+    /// Until the next clean-up: the shortest that a pool asks for.
+    fn pause(&self) -> Duration {
+        let pools = self.deps.pools().into_values().map(|pool| pool.policy.cleanup_seconds);
+        seconds(pools.min().unwrap_or(self.deps.defaults.cleanup_seconds))
+    }
+
     fn finished_long_ago(&self) -> Vec<Arc<NodeReplacement>> {
         let now = self.deps.clock.now();
-        let keep = seconds(self.deps.defaults.keep_finished_seconds);
         let old = |record: &NodeReplacement| {
+            let keep = seconds(self.deps.policy_of(&record.name_any()).keep_finished_seconds);
             let ended = record.status.as_ref().and_then(|status| status.finished_at);
             ended.is_some_and(|at| crate::clock::since(at, now) >= keep)
         };
@@ -47,7 +54,6 @@ impl Actor for Janitor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.notify(CleanUp);
-        ctx.run_interval(seconds(self.deps.defaults.cleanup_seconds), |_, ctx| ctx.notify(CleanUp));
     }
 }
 
@@ -55,6 +61,7 @@ impl Handler<CleanUp> for Janitor {
     type Result = ();
 
     fn handle(&mut self, _: CleanUp, ctx: &mut Self::Context) {
+        ctx.notify_later(CleanUp, self.pause());
         if self.busy || !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }

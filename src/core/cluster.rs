@@ -513,6 +513,15 @@ pub struct Node {
     pub created: Option<Timestamp>,
 }
 
+impl Node {
+    /// The EC2 instance behind it: the last part of its providerID, `aws:///<zone>/<id>`.
+    #[must_use]
+    pub fn instance_id(&self) -> Option<&str> {
+        let id = self.provider_id.strip_prefix("aws://")?.rsplit('/').next()?;
+        id.starts_with("i-").then_some(id)
+    }
+}
+
 /// What a budget says of pods that are not ready (`unhealthyPodEvictionPolicy`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum UnhealthyPods {

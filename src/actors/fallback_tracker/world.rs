@@ -1,0 +1,263 @@
+//! Everything that the FallbackTracker knows, as [`crate::core::replacement`] asks for it.
+
+use super::PoolFacts;
+use super::store::Write;
+use crate::actors::deps::{Deps, PoolConfig};
+use crate::core::cluster::{Node, Pod, Snapshot};
+use crate::core::drain;
+use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
+use crate::core::policy::Policy;
+use crate::core::record::UtilisationPercent;
+use crate::core::replacement::{
+    self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
+    Subject,
+};
+use crate::core::safety::{self, SafetyPolicy};
+use crate::core::scaling::Ledger;
+use crate::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec};
+use kube::ResourceExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Everything that this actor knows, as the core asks for it.
+pub(super) struct World<'a> {
+    deps: &'a Deps,
+    snapshot: Arc<Snapshot>,
+    by_instance: BTreeMap<String, usize>,
+    pub(super) configs: BTreeMap<String, PoolConfig>,
+    pools: &'a BTreeMap<String, PoolFacts>,
+    drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
+    assessments: &'a BTreeMap<String, ReturnAssessment>,
+    no_pool: Policy,
+    no_ledger: Ledger,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(
+        deps: &'a Deps,
+        pools: &'a BTreeMap<String, PoolFacts>,
+        drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
+        assessments: &'a BTreeMap<String, ReturnAssessment>,
+    ) -> Self {
+        let snapshot = deps.view.snapshot();
+        let by_instance = snapshot
+            .nodes()
+            .iter()
+            .enumerate()
+            .filter_map(|(index, node)| Some((node.instance_id()?.to_owned(), index)))
+            .collect();
+        Self {
+            deps,
+            snapshot,
+            by_instance,
+            configs: deps.pools(),
+            pools,
+            drains,
+            assessments,
+            no_pool: deps.defaults.clone(),
+            no_ledger: Ledger::default(),
+        }
+    }
+
+    fn node_of(&self, instance_id: &str) -> Option<NodeFact> {
+        let node = &self.snapshot.nodes()[*self.by_instance.get(instance_id)?];
+        Some(self.fact(node))
+    }
+
+    fn fact(&self, node: &Node) -> NodeFact {
+        let busy = self.snapshot.pods_on(&node.name).any(drain::must_move);
+        let volumes =
+            self.snapshot.pods_on(&node.name).any(|pod| drain::must_move(pod) && !pod.spec.claims.is_empty());
+        let volume_zone = volumes.then(|| node.zone.to_string()).filter(|zone| !zone.is_empty());
+        NodeFact { name: node.name.to_string(), ready: node.ready, busy, volume_zone }
+    }
+
+    pub(super) fn busy_instances(&self) -> BTreeSet<String> {
+        self.by_instance
+            .iter()
+            .filter(|(_, index)| self.fact(&self.snapshot.nodes()[**index]).busy)
+            .map(|(instance, _)| instance.clone())
+            .collect()
+    }
+
+    /// The records that notices ask for: new stories, refused notices. Escalations come with [`Self::advance`].
+    pub(super) fn open_stories(
+        &self,
+        records: &BTreeMap<String, NodeReplacement>,
+        notices: &[Arc<InterruptionNotice>],
+    ) -> Vec<Write> {
+        let mut writes = BTreeMap::new();
+        let mut sorted: Vec<_> = notices.to_vec();
+        sorted.sort_by_key(|notice| (notice.spec.deadline.is_none(), notice.spec.detected_at));
+        for notice in sorted {
+            let instance = &notice.spec.instance_id;
+            if records.contains_key(instance) || writes.contains_key(instance) {
+                continue;
+            }
+            if notice.status.as_ref().is_some_and(|status| !status.conditions.is_empty()) {
+                continue;
+            }
+            if let Some(write) = self.open_story(&notice) {
+                writes.insert(instance.clone(), write);
+            }
+        }
+        writes.into_values().collect()
+    }
+
+    fn open_story(&self, notice: &Arc<InterruptionNotice>) -> Option<Write> {
+        // Before every pool was read once, nobody knows whose instance it is.
+        if self.configs.keys().any(|name| !self.pools.contains_key(name)) {
+            return None;
+        }
+        let spec = &notice.spec;
+        let pool = self.pool_of(&spec.instance_id);
+        let refuse = |reason: String| Some(Write::Refuse(notice.clone(), reason));
+        match self.snapshot.node(&spec.node_name) {
+            Some(node) if node.instance_id() != Some(spec.instance_id.as_str()) => {
+                return refuse(format!(
+                    "spec.instanceId {} is not the instance of node {} (its spec.providerID is {:?})",
+                    spec.instance_id, spec.node_name, &*node.provider_id
+                ));
+            }
+            Some(_) => {}
+            None if pool.is_none() => {
+                return refuse(format!(
+                    "there is no node {} and no pool with {}",
+                    spec.node_name, spec.instance_id
+                ));
+            }
+            None => {}
+        }
+        let subject = Subject {
+            name: spec.instance_id.clone(),
+            node: spec.node_name.clone(),
+            instance_id: spec.instance_id.clone(),
+            in_pool: pool.is_some(),
+        };
+        let utilisation = pool.as_ref().map(|pool| self.utilisation(pool));
+        let status = replacement::open(
+            &subject,
+            spec.kind,
+            spec.deadline,
+            utilisation,
+            spec.traceparent.clone(),
+            self.deps.clock.now(),
+        );
+        let mut record = NodeReplacement::new(
+            &subject.name,
+            NodeReplacementSpec {
+                pool,
+                node_name: subject.node.clone(),
+                instance_id: subject.instance_id.clone(),
+            },
+        );
+        record.status = Some(status);
+        Some(Write::Create(record))
+    }
+
+    fn pool_of(&self, instance_id: &str) -> Option<String> {
+        self.pools
+            .iter()
+            .find(|(_, facts)| facts.view.spot.instance(instance_id).is_some())
+            .map(|(name, _)| name.clone())
+    }
+
+    /// The record's next state, if it differs.
+    pub(super) fn advance(&self, record: &NodeReplacement) -> Option<Write> {
+        let subject = subject(record);
+        let now = self.deps.clock.now();
+        let mut status = record.status.clone().unwrap_or_default();
+        let notices = self.deps.view.notices.state();
+        let own = notices.iter().filter(|notice| notice.spec.instance_id == subject.instance_id);
+        for notice in own {
+            if status.started_at.is_none() {
+                // The process died between the record and its first status.
+                let pool = record.spec.pool.as_deref();
+                if pool.is_some_and(|pool| !self.pools.contains_key(pool)) {
+                    return None;
+                }
+                let spec = &notice.spec;
+                status = replacement::open(
+                    &subject,
+                    spec.kind,
+                    spec.deadline,
+                    pool.map(|pool| self.utilisation(pool)),
+                    spec.traceparent.clone(),
+                    now,
+                );
+            }
+            replacement::escalate(&mut status, &subject, notice.spec.kind, notice.spec.deadline, now);
+        }
+        let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
+        if Some(&next) == record.status.as_ref() {
+            return None;
+        }
+        let mut changed = record.clone();
+        changed.status = Some(next);
+        Some(Write::Status(changed))
+    }
+
+    pub(super) fn commands(&self, record: &NodeReplacement) -> Commands {
+        let Some(status) = &record.status else { return Commands::default() };
+        self.with_facts(record, |facts| replacement::commands(&subject(record), status, facts.mode, facts))
+    }
+
+    fn with_facts<T>(&self, record: &NodeReplacement, decide: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let name = record.name_any();
+        let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
+        let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
+        let node_of = |id: &str| self.node_of(id);
+        let misfit_with = |new_node: &str| self.misfit(&record.spec.node_name, new_node);
+        let old_node = self.snapshot.node(&record.spec.node_name).map(|node| self.fact(node));
+        let drain = |purpose| self.drains.get(&(name.clone(), purpose));
+        decide(&Facts {
+            now: self.deps.clock.now(),
+            policy: config.map_or(&self.no_pool, |config| &config.policy),
+            mode: config.map_or(Mode::DrainOnly, |config| config.mode),
+            rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
+            paused: config.is_some_and(|config| config.paused),
+            view: pool.map(|pool| &*pool.view),
+            ledger: pool.map_or(&self.no_ledger, |pool| &pool.ledger),
+            old_node: old_node.as_ref(),
+            node_of: &node_of,
+            misfit_with: &misfit_with,
+            drain: drain(DrainPurpose::Replace),
+            return_drain: drain(DrainPurpose::Return),
+            assessment: self.assessments.get(&name),
+        })
+    }
+
+    /// How full the pool's nodes are.
+    fn utilisation(&self, pool: &str) -> UtilisationPercent {
+        let Some(facts) = self.pools.get(pool) else { return UtilisationPercent::default() };
+        let members = facts.view.spot.instances.iter().chain(&facts.view.on_demand.instances);
+        let nodes: BTreeSet<Arc<str>> = members
+            .filter_map(|instance| self.by_instance.get(&instance.id))
+            .map(|index| self.snapshot.nodes()[*index].name.clone())
+            .collect();
+        safety::pool_utilisation(&nodes, &self.snapshot, &SafetyPolicy::default()).into()
+    }
+
+    /// What keeps the pods of `old` from fitting on the cluster with `new` counted and `old` not.
+    fn misfit(&self, old: &str, new: &str) -> Vec<String> {
+        let Some(new_node) = self.snapshot.node(new) else { return vec![format!("node {new} is not there")] };
+        let pods: Vec<&Pod> = self.snapshot.pods_on(old).filter(|pod| drain::must_move(pod)).collect();
+        let excluded = ExcludedNodes::default().and(old);
+        let placement =
+            placement::can_take(&pods, new_node, &self.snapshot, &excluded, &PlacementOptions::default());
+        placement
+            .unplaced
+            .iter()
+            .map(|unplaced| format!("pod {} fits nowhere yet: {}", unplaced.pod, unplaced.reasons))
+            .collect()
+    }
+}
+
+fn subject(record: &NodeReplacement) -> Subject {
+    Subject {
+        name: record.name_any(),
+        node: record.spec.node_name.clone(),
+        instance_id: record.spec.instance_id.clone(),
+        in_pool: record.spec.pool.is_some(),
+    }
+}
