@@ -12,7 +12,7 @@ test: testbed ## Runs all tests, also those on a real Kubernetes control plane
 	cargo test
 
 test-fast: ## Runs the tests that need no cluster
-	cargo test --lib --bins --test simulation --test contract
+	cargo test --lib --bins --test cli --test simulation --test contract
 
 testbed: ## Builds the control plane for the cluster tests, if it is missing
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2

@@ -617,7 +617,8 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
 fn probe(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     let now = facts.now;
     let share = facts.ledger.member(GroupKind::Spot, &subject.name);
-    let owes = share.is_some_and(|share| share.debt == Debt::InRecord && share.instance_id.is_none());
+    let owes = share
+        .is_some_and(|share| share.instance_id.is_none() && !share.surplus && share.debt != Debt::InGroup);
     if !owes {
         next.next_probe_at = None;
         return;

@@ -1,6 +1,9 @@
 //! The command line: what it prints, and given what it cannot use, exit status 2 and a message that names
 //! what is wrong.
 
+mod demo;
+mod traces;
+
 use std::fs;
 use std::process::{Command, Output};
 

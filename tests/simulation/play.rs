@@ -90,7 +90,6 @@ pub struct Play {
     plot: Plot,
     seed: u64,
     point: Option<CrashPoint>,
-    faults: Gates,
     beside: Vec<Beside>,
 }
 
@@ -138,8 +137,7 @@ impl Play {
 
     /// A story of its own.
     pub fn plot(name: &str, plot: Plot) -> Self {
-        let faults = Gates::default();
-        Self { name: name.to_owned(), plot, seed: 1, point: None, faults, beside: Vec::new() }
+        Self { name: name.to_owned(), plot, seed: 1, point: None, beside: Vec::new() }
     }
 
     pub fn seed(mut self, seed: u64) -> Self {
@@ -150,12 +148,6 @@ impl Play {
     /// Two controllers, of which the first dies at `point`.
     pub fn crash(mut self, point: CrashPoint) -> Self {
         self.point = Some(point);
-        self
-    }
-
-    /// Faults on the way of the first controller.
-    pub fn faults(mut self, gates: Gates) -> Self {
-        self.faults = gates;
         self
     }
 
@@ -184,9 +176,7 @@ impl Play {
             }
             let end = Shutdown::new();
             let crasher = Crasher::new(self.point, end.clone());
-            let gates =
-                if self.point.is_some() { crasher.gates() } else { crasher.gates_before(self.faults) };
-            let _first = story.controller("first", auditor.gates(gates), &end);
+            let _first = story.controller("first", auditor.gates(crasher.gates()), &end);
             let _second = self
                 .point
                 .map(|_| story.controller("second", auditor.gates(Gates::default()), &Shutdown::new()));
