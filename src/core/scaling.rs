@@ -4,6 +4,9 @@
 //! the ledger, what the groups look like, and what the stories want; it gives back the next ledger and at
 //! most one call. The ledger is stored before the call is made, so a crash at any point is resumed here.
 
+#[cfg(test)]
+mod tests;
+
 use crate::core::record::GroupKind;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
