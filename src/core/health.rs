@@ -1,5 +1,8 @@
 //! Boxes 7 and 8: is the Spot group healthy, and has it been so for long enough?
 
+#[cfg(test)]
+mod tests;
+
 use crate::core::policy::{Policy, seconds};
 use crate::core::record::{DrainState, EndState, GroupKind, ReplacementStatus};
 use crate::core::replacement::ReturnAssessment;

@@ -4,6 +4,9 @@
 //! done. [`commands`] derives from a stored record what must hold in the world now; every command may be
 //! repeated. So a story is resumed from its record alone, after any crash.
 
+#[cfg(test)]
+mod tests;
+
 use crate::core::policy::{Policy, seconds};
 use crate::core::record::{
     Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,

@@ -4,6 +4,9 @@
 //! the ledger, what the groups look like, and what the stories want; it gives back the next ledger and at
 //! most one call. The ledger is stored before the call is made, so a crash at any point is resumed here.
 
+#[cfg(test)]
+mod tests;
+
 use crate::core::record::GroupKind;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -241,12 +244,6 @@ pub struct ScalingRequest {
 }
 
 impl ScalingRequest {
-    /// Whether a share of it has, or had, a place in desired capacity: it changed the group, or the group owes
-    /// the story an instance anyway.
-    fn has_place(&self, member: &RequestMember) -> bool {
-        self.target != self.baseline || member.debt == Debt::InGroup
-    }
-
     /// How many instances it still waits for.
     fn missing(&self) -> i32 {
         let open = self.members.iter().filter(|member| member.instance_id.is_none()).count();
@@ -281,6 +278,11 @@ impl RequestMember {
     /// place for it. What is owed in the record has none: it comes by a request of ours alone.
     fn awaits(&self) -> bool {
         self.instance_id.is_none() && self.debt != Debt::InRecord
+    }
+
+    /// Whether desired capacity has a place for it: its +1, or what the group owes the story.
+    fn has_place(&self) -> bool {
+        self.surplus || self.debt == Debt::InGroup
     }
 
     /// Whether the group is to be asked (again): it was not, or refused and the story is in a new attempt.
@@ -679,9 +681,7 @@ fn refresh_members(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Tim
 /// being withdrawn claims nothing more: what it would end then belongs to somebody else.
 fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<String>) {
     let wants_one = |kind: GroupKind, member: &RequestMember| {
-        // What is owed in the record comes with the answer to a probe, not by itself.
-        member.debt != Debt::InRecord
-            && matches!(wants.get(&(kind, member.replacement.clone())), Some(Want::Instance { .. }))
+        matches!(wants.get(&(kind, member.replacement.clone())), Some(Want::Instance { .. }))
     };
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let claimed: BTreeSet<String> =
@@ -734,8 +734,7 @@ fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, insta
             .iter_mut()
             .filter(|request| request.group == kind)
             .flat_map(|request| &mut request.members)
-            .filter(|member| member.instance_id.is_none())
-            .filter(|member| member.surplus || member.debt == Debt::InGroup)
+            .filter(|member| member.instance_id.is_none() && member.has_place())
             .filter_map(|member| Some((wants.get(&(kind, member.replacement.clone()))?, member)))
             .partition(|(want, _)| matches!(want, Want::Instance { .. }));
         let missing = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
@@ -994,8 +993,9 @@ fn settle(
         .scaling_requests
         .iter()
         .filter(|request| request.group == kind)
-        .flat_map(|request| request.members.iter().filter(|member| request.has_place(member)))
-        .filter(|member| member.replacement != replacement && member.awaits())
+        .flat_map(|request| &request.members)
+        .filter(|member| member.replacement != replacement && member.instance_id.is_none())
+        .filter(|member| member.has_place())
         .count();
     if i32::try_from(group.active() + awaited).unwrap_or(i32::MAX) < group.desired {
         ledger.reduction = Some(Reduction {

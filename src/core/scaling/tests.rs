@@ -1,0 +1,418 @@
+use super::*;
+
+const NOW: &str = "2026-01-01T00:00:00Z";
+
+fn now() -> Timestamp {
+    NOW.parse().expect("a time")
+}
+
+fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView {
+    GroupView {
+        name: name.to_owned(),
+        desired,
+        min: 0,
+        max: 5,
+        zones: vec!["a".to_owned(), "b".to_owned()],
+        can_launch: false,
+        instances: instances
+            .iter()
+            .map(|(id, lifecycle)| Instance {
+                id: (*id).to_owned(),
+                zone: "a".to_owned(),
+                lifecycle: *lifecycle,
+            })
+            .collect(),
+        failures: Vec::new(),
+        observed_at: now(),
+    }
+}
+
+/// Three Spot instances in service, `i-1` to `i-3`; nothing on demand.
+fn usual() -> PoolView {
+    use Lifecycle::InService;
+    let spot = [("i-1", InService), ("i-2", InService), ("i-3", InService)];
+    PoolView { spot: group("spot", 3, &spot), on_demand: group("on-demand", 0, &[]) }
+}
+
+fn add(view: &mut PoolView, kind: GroupKind, id: &str, lifecycle: Lifecycle) {
+    let group = match kind {
+        GroupKind::Spot => &mut view.spot,
+        GroupKind::OnDemand => &mut view.on_demand,
+    };
+    group.instances.push(Instance { id: id.to_owned(), zone: "a".to_owned(), lifecycle });
+}
+
+fn instance() -> Want {
+    Want::Instance { attempt: 0, deadline: None, owed: false, zone: None, gone: false }
+}
+
+fn wants<const N: usize>(all: [(GroupKind, &str, Want); N]) -> Wants {
+    all.into_iter().map(|(kind, name, want)| ((kind, name.to_owned()), want)).collect()
+}
+
+fn spot(name: &str) -> Wants {
+    wants([(GroupKind::Spot, name, instance())])
+}
+
+fn next(ledger: &Ledger, view: &PoolView, wants: &Wants) -> Plan {
+    plan(ledger, view, wants, &BTreeSet::new(), &InstanceFacts::default(), now())
+}
+
+fn set(group: GroupKind, desired: i32) -> Option<Call> {
+    Some(Call::SetDesired { group, desired })
+}
+
+fn end(id: &str, decrement: bool) -> Option<Call> {
+    Some(Call::Terminate { group: GroupKind::Spot, instance_id: id.to_owned(), decrement })
+}
+
+fn ends(id: &str, replacement: &str) -> BTreeSet<End> {
+    [End { group: GroupKind::Spot, instance_id: id.to_owned(), replacement: replacement.to_owned() }].into()
+}
+
+/// The ledger and the view after one more was asked for `i-1` and brought `i-4`.
+fn served() -> (Ledger, PoolView) {
+    let mut view = usual();
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    view.spot.desired = 4;
+    add(&mut view, GroupKind::Spot, "i-4", Lifecycle::InService);
+    (next(&ledger, &view, &spot("i-1")).ledger, view)
+}
+
+fn share(ledger: &Ledger, replacement: &str) -> RequestMember {
+    ledger.member(GroupKind::Spot, replacement).expect("a share").clone()
+}
+
+#[test]
+fn concurrent_stories_become_one_written_request() {
+    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", instance())]);
+    let plan = next(&Ledger::default(), &usual(), &both);
+    assert_eq!(plan.call, set(GroupKind::Spot, 5));
+    let [request] = &plan.ledger.scaling_requests[..] else { panic!("{:?}", plan.ledger) };
+    assert_eq!((request.baseline, request.target, request.state), (3, 5, RequestState::Intended));
+    assert!(request.members.iter().all(|member| !member.surplus), "nothing is ours before the call");
+}
+
+#[test]
+fn a_call_that_was_not_made_is_made_from_a_fresh_reading() {
+    let asked = next(&Ledger::default(), &usual(), &spot("i-1"));
+    let mut view = usual();
+    view.spot.desired = 4; // Somebody else raised it: theirs stays, and ours comes on top.
+    view.spot.instances.clear();
+    let before = next(&asked.ledger, &usual(), &spot("i-1"));
+    assert_eq!(before.call, asked.call);
+    // Not to be told from our own call with a lost answer.
+    assert_eq!(next(&asked.ledger, &view, &spot("i-1")).call, None);
+}
+
+#[test]
+fn a_call_whose_answer_was_lost_is_not_made_again() {
+    let asked = next(&Ledger::default(), &usual(), &spot("i-1"));
+    let mut view = usual();
+    view.spot.desired = 4;
+    let resumed = next(&asked.ledger, &view, &spot("i-1"));
+    assert_eq!(resumed.call, None);
+    assert!(share(&resumed.ledger, "i-1").surplus);
+}
+
+#[test]
+fn beyond_the_maximum_a_story_is_refused_at_once_and_the_most_urgent_goes_first() {
+    let mut view = usual();
+    view.spot.max = 4;
+    let urgent = Want::Instance { attempt: 0, deadline: Some(now()), owed: false, zone: None, gone: false };
+    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent)]);
+    let plan = next(&Ledger::default(), &view, &both);
+    assert_eq!(plan.call, set(GroupKind::Spot, 4));
+    assert_eq!(share(&plan.ledger, "i-2").failure, None);
+    assert_eq!(share(&plan.ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Capacity));
+}
+
+#[test]
+fn what_was_refused_is_asked_again_in_the_next_attempt_only() {
+    let asked = next(&Ledger::default(), &usual(), &spot("i-1"));
+    let mut ledger = asked.ledger;
+    refused(&mut ledger, GroupKind::Spot, FailureClass::Configuration, "no", now());
+    assert_eq!(share(&ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Configuration));
+    assert_eq!(next(&ledger, &usual(), &spot("i-1")).call, None);
+    let again = Want::Instance { attempt: 1, deadline: None, owed: false, zone: None, gone: false };
+    let plan = next(&ledger, &usual(), &wants([(GroupKind::Spot, "i-1", again)]));
+    assert_eq!(plan.call, set(GroupKind::Spot, 4));
+}
+
+#[test]
+fn an_open_plus_one_serves_the_next_attempt() {
+    let asked = next(&Ledger::default(), &usual(), &spot("i-1"));
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    let mut view = usual();
+    view.spot.desired = 4;
+    view.spot.failures = vec![failed(0, FailureClass::Capacity)];
+    let failed = next(&ledger, &view, &spot("i-1"));
+    assert!(share(&failed.ledger, "i-1").failure.is_some());
+    let again = Want::Instance { attempt: 1, deadline: None, owed: false, zone: None, gone: false };
+    view.spot.failures.clear();
+    let plan = next(&failed.ledger, &view, &wants([(GroupKind::Spot, "i-1", again)]));
+    assert_eq!(plan.call, None, "never another +1");
+    assert_eq!(share(&plan.ledger, "i-1").failure, None);
+}
+
+fn failed(seconds_ago: i64, class: FailureClass) -> FailedActivity {
+    let started_at = now() - SignedDuration::from_secs(seconds_ago);
+    FailedActivity { started_at, class, message: "text".to_owned() }
+}
+
+#[test]
+fn only_failures_since_the_request_count_and_throttling_never() {
+    let rows = [
+        (0, FailureClass::Capacity, true),
+        (2, FailureClass::Capacity, true),
+        (3, FailureClass::Capacity, false),
+        (0, FailureClass::Unknown, true),
+        (0, FailureClass::Throttle, false),
+    ];
+    for (ago, class, counts) in rows {
+        let asked = next(&Ledger::default(), &usual(), &spot("i-1"));
+        let mut ledger = asked.ledger;
+        accepted(&mut ledger, &asked.call.expect("a call"));
+        let mut view = usual();
+        view.spot.desired = 4;
+        view.spot.failures = vec![failed(ago, class)];
+        let plan = next(&ledger, &view, &spot("i-1"));
+        assert_eq!(share(&plan.ledger, "i-1").failure.is_some(), counts, "{ago} s ago, {class:?}");
+    }
+}
+
+#[test]
+fn a_new_instance_goes_to_the_most_urgent_story_and_never_to_a_second_one() {
+    let urgent = Want::Instance { attempt: 0, deadline: Some(now()), owed: false, zone: None, gone: false };
+    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent)]);
+    let asked = next(&Ledger::default(), &usual(), &both);
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    let mut view = usual();
+    view.spot.desired = 5;
+    add(&mut view, GroupKind::Spot, "i-4", Lifecycle::Pending);
+    let ledger = next(&ledger, &view, &both).ledger;
+    assert_eq!(share(&ledger, "i-2").instance_id.as_deref(), Some("i-4"));
+    assert_eq!(share(&ledger, "i-1").instance_id, None);
+}
+
+#[test]
+fn the_old_instance_is_ended_with_its_plus_one() {
+    let (ledger, view) = served();
+    assert_eq!(share(&ledger, "i-1").instance_id.as_deref(), Some("i-4"));
+    let facts = InstanceFacts::default();
+    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    assert_eq!(plan.call, end("i-1", true));
+    let mut ledger = plan.ledger;
+    accepted(&mut ledger, &plan.call.expect("a call"));
+    assert!(!share(&ledger, "i-1").surplus && ledger.reduction.is_none());
+}
+
+#[test]
+fn at_the_minimum_an_instance_is_ended_without_decrement() {
+    let (ledger, mut view) = served();
+    view.spot.min = 4;
+    let facts = InstanceFacts::default();
+    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    assert_eq!(plan.call, end("i-1", false));
+}
+
+#[test]
+fn an_end_without_effect_is_planned_anew_and_one_with_effect_is_not_repeated() {
+    let (ledger, mut view) = served();
+    let facts = InstanceFacts::default();
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let again = plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    assert_eq!(again.call, end("i-1", true));
+    assert_eq!(next(&ending.ledger, &view, &spot("i-1")).call, None, "nobody wants it any more");
+    view.spot.desired = 3;
+    view.spot.instances[0].lifecycle = Lifecycle::Leaving;
+    let resumed = plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    assert_eq!(resumed.call, None);
+    assert!(!share(&resumed.ledger, "i-1").surplus);
+}
+
+#[test]
+fn when_aws_was_faster_the_idle_newcomer_goes_and_a_busy_one_does_not() {
+    let (ledger, mut view) = served();
+    view.spot.instances.remove(0);
+    add(&mut view, GroupKind::Spot, "i-5", Lifecycle::InService);
+    let mut facts = InstanceFacts::default();
+    facts.taken.insert("i-4".to_owned());
+    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    assert_eq!(settled.call, end("i-5", true));
+    facts.busy.insert("i-5".to_owned());
+    assert_eq!(plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now()).call, None);
+}
+
+#[test]
+fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
+    let (ledger, mut view) = served();
+    view.spot.instances.remove(0);
+    let facts = InstanceFacts::default();
+    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    assert_eq!(settled.call, set(GroupKind::Spot, 3));
+    // The group has replaced the old one, and what is missing now is what another story waits for.
+    add(&mut view, GroupKind::Spot, "i-5", Lifecycle::InService);
+    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", instance())]);
+    let asked = next(&ledger, &view, &both);
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    view.spot.desired = 5;
+    let mut facts = InstanceFacts::default();
+    facts.busy.insert("i-5".to_owned());
+    let plan = plan(&ledger, &view, &both, &ends("i-1", "i-1"), &facts, now());
+    assert_eq!(plan.call, None, "{:?}", plan.ledger);
+}
+
+#[test]
+fn a_late_winner_sends_the_on_demand_share_back() {
+    let mut view = usual();
+    view.on_demand.desired = 1;
+    add(&mut view, GroupKind::OnDemand, "i-9", Lifecycle::Pending);
+    let on_demand = wants([(GroupKind::OnDemand, "i-1", instance())]);
+    let asked =
+        next(&Ledger::default(), &PoolView { on_demand: group("on-demand", 0, &[]), ..usual() }, &on_demand);
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    let ledger = next(&ledger, &view, &on_demand).ledger;
+    let nothing = wants([(GroupKind::OnDemand, "i-1", Want::Nothing)]);
+    let back = Call::Terminate { group: GroupKind::OnDemand, instance_id: "i-9".to_owned(), decrement: true };
+    assert_eq!(next(&ledger, &view, &nothing).call, Some(back));
+    let busy = InstanceFacts { busy: ["i-9".to_owned()].into(), ..InstanceFacts::default() };
+    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &busy, now());
+    assert_eq!(kept.call, None, "what runs pods is not ended");
+}
+
+#[test]
+fn a_share_that_goes_back_claims_nothing_more() {
+    let mut view = usual();
+    let on_demand = wants([(GroupKind::OnDemand, "i-1", instance())]);
+    let asked = next(&Ledger::default(), &view, &on_demand);
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    ledger.scaling_requests[0].members[0].surplus = false;
+    view.on_demand.desired = 1;
+    add(&mut view, GroupKind::OnDemand, "theirs", Lifecycle::InService);
+    let nothing = wants([(GroupKind::OnDemand, "i-1", Want::Nothing)]);
+    let plan = next(&ledger, &view, &nothing);
+    assert_eq!((plan.call, plan.ledger), (None, Ledger::default()));
+}
+
+#[test]
+fn a_story_that_is_over_leaves_nothing_in_the_ledger() {
+    let (mut ledger, mut view) = served();
+    ledger.scaling_requests[0].members[0].surplus = false;
+    view.spot.desired = 3;
+    let done = wants([(GroupKind::Spot, "i-1", Want::Done)]);
+    assert_eq!(next(&ledger, &view, &done), Plan { ledger: Ledger::default(), call: None });
+}
+
+#[test]
+fn an_instance_that_the_group_replaces_by_itself_is_not_asked_for() {
+    let mut view = usual();
+    view.spot.instances.remove(0);
+    let gone = Want::Instance { attempt: 0, deadline: None, owed: false, zone: None, gone: true };
+    let gone = wants([(GroupKind::Spot, "i-1", gone)]);
+    let plan = next(&Ledger::default(), &view, &gone);
+    assert_eq!(plan.call, None);
+    assert_eq!(share(&plan.ledger, "i-1").debt, Debt::InGroup);
+    add(&mut view, GroupKind::Spot, "i-4", Lifecycle::Pending);
+    let ledger = next(&plan.ledger, &view, &gone).ledger;
+    assert_eq!(share(&ledger, "i-1").instance_id.as_deref(), Some("i-4"));
+}
+
+#[test]
+fn a_debt_that_is_left_over_is_given_back_to_the_group() {
+    let (mut ledger, mut view) = served();
+    let member = &mut ledger.scaling_requests[0].members[0];
+    (member.surplus, member.debt, member.instance_id) = (false, Debt::InRecord, None);
+    view.spot.desired = 2;
+    view.spot.instances.truncate(2);
+    let done = wants([(GroupKind::Spot, "i-1", Want::Done)]);
+    let plan = next(&ledger, &view, &done);
+    assert_eq!(plan.call, set(GroupKind::Spot, 3));
+    let mut ledger = plan.ledger;
+    accepted(&mut ledger, &plan.call.expect("a call"));
+    view.spot.desired = 3;
+    assert_eq!(next(&ledger, &view, &done).ledger, Ledger::default());
+}
+
+/// The pool with groups that LaunchInstances can be used on.
+fn launching() -> PoolView {
+    let mut view = usual();
+    (view.spot.can_launch, view.on_demand.can_launch) = (true, true);
+    view
+}
+
+fn zone_of(call: Option<&Call>) -> Option<(&str, &str)> {
+    match call {
+        Some(Call::Launch { zone, token, .. }) => Some((zone, token)),
+        _ => None,
+    }
+}
+
+#[test]
+fn launch_instances_walks_the_zones_with_a_token_for_each() {
+    let wanted =
+        Want::Instance { attempt: 0, deadline: None, owed: false, zone: Some("b".to_owned()), gone: false };
+    let wanted = wants([(GroupKind::Spot, "i-1", wanted)]);
+    let first = next(&Ledger::default(), &launching(), &wanted);
+    let (zone, token) = zone_of(first.call.as_ref()).expect("a launch");
+    assert_eq!(zone, "b", "the volumes' zone first");
+    let repeated = next(&first.ledger, &launching(), &wanted);
+    assert_eq!(repeated.call, first.call, "the same token: AWS answers as before");
+    let mut ledger = first.ledger.clone();
+    launched(&mut ledger, GroupKind::Spot, Vec::new(), &[(FailureClass::Capacity, "dry".into())], now());
+    assert_eq!(share(&ledger, "i-1").failure, None, "there is another zone");
+    let second = next(&ledger, &launching(), &wanted);
+    let (other_zone, other_token) = zone_of(second.call.as_ref()).expect("a launch");
+    assert_eq!(other_zone, "a");
+    assert_ne!(token, other_token);
+    let mut ledger = second.ledger;
+    launched(&mut ledger, GroupKind::Spot, Vec::new(), &[(FailureClass::Capacity, "dry".into())], now());
+    assert_eq!(share(&ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Capacity));
+    assert!(!share(&next(&ledger, &launching(), &wanted).ledger, "i-1").surplus, "nothing was changed");
+}
+
+#[test]
+fn desired_is_made_to_count_what_was_launched_if_aws_did_not_see_to_it() {
+    for raised in [true, false] {
+        let asked = next(&Ledger::default(), &launching(), &spot("i-1"));
+        let mut ledger = asked.ledger;
+        launched(&mut ledger, GroupKind::Spot, vec!["i-4".to_owned()], &[], now());
+        let mut view = launching();
+        add(&mut view, GroupKind::Spot, "i-4", Lifecycle::Pending);
+        view.spot.desired = if raised { 4 } else { 3 };
+        let plan = next(&ledger, &view, &spot("i-1"));
+        assert_eq!(plan.call, if raised { None } else { set(GroupKind::Spot, 4) });
+        let mut ledger = plan.ledger;
+        if let Some(call) = &plan.call {
+            accepted(&mut ledger, call);
+        }
+        assert!(share(&ledger, "i-1").surplus);
+    }
+}
+
+#[test]
+fn a_debt_in_the_record_is_paid_by_a_request_of_ours_alone() {
+    let mut view = launching();
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    let mut ledger = asked.ledger;
+    for _ in 0..2 {
+        launched(&mut ledger, GroupKind::Spot, Vec::new(), &[(FailureClass::Capacity, "dry".into())], now());
+    }
+    let facts = InstanceFacts::default();
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    assert_eq!(ending.call, end("i-1", true), "what is owed moves out of the group");
+    let mut ledger = ending.ledger;
+    accepted(&mut ledger, &ending.call.expect("a call"));
+    assert_eq!(share(&ledger, "i-1").debt, Debt::InRecord);
+    view.spot.desired = 2;
+    view.spot.instances.remove(0);
+    add(&mut view, GroupKind::Spot, "theirs", Lifecycle::InService);
+    assert_eq!(share(&next(&ledger, &view, &spot("i-1")).ledger, "i-1").instance_id, None);
+}
