@@ -26,5 +26,5 @@ lint: ## Checks format, warnings, the build without the simulation, and known vu
 	elif cargo audit --version > /dev/null 2>&1; then cargo audit; \
 	else echo 'Neither cargo-deny nor cargo-audit is installed: vulnerabilities are not checked.' >&2; fi
 
-bench: ## Runs the benchmarks
-	cargo bench
+bench: ## Measures how soon capacity is asked for, and with how many calls
+	cargo bench --profile dev --bench flow

@@ -58,6 +58,7 @@ macro_rules! for_each_contract {
 pub(crate) use for_each_contract;
 
 /// Makes the custom resource of these tests known to a real API server.
+#[allow(dead_code, reason = "the simulated API is told of it directly")]
 pub async fn prepare(client: &Client) {
     let definition: CustomResourceDefinition = parse(json!({
         "metadata": { "name": "probes.contract.spotguard.dev" },

@@ -1,4 +1,5 @@
-//! The contract with a Kubernetes API, run against the simulated cluster and against a real one.
+//! The contract with a Kubernetes API, run against the simulated cluster; the cluster tests run it against a
+//! real one.
 
 use crate::kubernetes;
 use jiff::Timestamp;
@@ -15,37 +16,15 @@ fn simulated() -> kube::Client {
     cluster.client()
 }
 
-/// A client that hears every answer. By default the library keeps a refusal with 429 to itself, and asks again
-/// up to 15 times with growing pauses: an eviction would hang for minutes.
-async fn real() -> kube::Client {
-    let mut config = kube::Config::infer().await.expect("KUBECONFIG names a cluster");
-    config.default_retry = false;
-    kube::Client::try_from(config).expect("a client")
-}
-
+/// One test per function of the contract.
 macro_rules! tests {
     ($($name:ident)*) => {
-        mod simulated_kubernetes {
-            $(
-                #[tokio::test(start_paused = true)]
-                async fn $name() {
-                    crate::kubernetes::$name(super::simulated()).await;
-                }
-            )*
-        }
-
-        /// Needs the controllers of a real control plane; the kubeconfig is found as kubectl finds it.
-        mod real_kubernetes {
-            $(
-                #[tokio::test]
-                #[ignore = "needs a real control plane and KUBECONFIG"]
-                async fn $name() {
-                    let client = super::real().await;
-                    crate::kubernetes::prepare(&client).await;
-                    crate::kubernetes::$name(client).await;
-                }
-            )*
-        }
+        $(
+            #[tokio::test(start_paused = true)]
+            async fn $name() {
+                crate::kubernetes::$name(simulated()).await;
+            }
+        )*
     };
 }
 
