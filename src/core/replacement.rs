@@ -408,7 +408,7 @@ fn drain_old(next: &mut ReplacementStatus, subject: &Subject, mode: Mode, facts:
             }
         }
         DrainState::Started => {
-            if is_gone(subject, facts) {
+            if facts.old_node.is_none() {
                 next.drain = DrainState::Finished;
                 next.blocking.clear();
                 let text = format!("{} is gone before its drain ended", subject.instance_id);

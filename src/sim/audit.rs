@@ -219,6 +219,11 @@ impl Auditor {
         })
     }
 
+    fn runs(&self, instance: &str) -> bool {
+        let groups = self.inner.cloud.snapshot().groups;
+        groups.iter().flat_map(|group| &group.instances).any(|held| held.id == instance && held.machine_runs)
+    }
+
     fn desired(&self, group: &str) -> i64 {
         self.inner.cloud.group(group).map_or(0, |group| i64::from(group.desired))
     }
@@ -310,9 +315,10 @@ impl Auditor {
         })
     }
 
-    /// The instance may be ended: nothing on its node could still move, or its deadline is there.
+    /// The instance may be ended: nothing on its node could still move, or its deadline is there. What was on
+    /// a machine that AWS has taken moves no more.
     fn check_drained(&self, instance: &str) {
-        let Some(node) = self.node_of(instance) else { return };
+        let Some(node) = self.node_of(instance).filter(|_| self.runs(instance)) else { return };
         let movable = self.inner.cluster.movable_pods_on(&node);
         if movable.is_empty() {
             return;

@@ -3,6 +3,7 @@
 
 mod crashes;
 mod errors;
+mod mishaps;
 mod notices;
 mod play;
 mod stories;

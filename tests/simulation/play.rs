@@ -90,6 +90,7 @@ pub struct Play {
     plot: Plot,
     seed: u64,
     point: Option<CrashPoint>,
+    faults: Option<Gates>,
     beside: Vec<Beside>,
 }
 
@@ -137,7 +138,7 @@ impl Play {
 
     /// A story of its own.
     pub fn plot(name: &str, plot: Plot) -> Self {
-        Self { name: name.to_owned(), plot, seed: 1, point: None, beside: Vec::new() }
+        Self { name: name.to_owned(), plot, seed: 1, point: None, faults: None, beside: Vec::new() }
     }
 
     pub fn seed(mut self, seed: u64) -> Self {
@@ -148,6 +149,12 @@ impl Play {
     /// Two controllers, of which the first dies at `point`.
     pub fn crash(mut self, point: CrashPoint) -> Self {
         self.point = Some(point);
+        self
+    }
+
+    /// Faults on the way of the first controller; it dies at no point.
+    pub fn faults(mut self, gates: Gates) -> Self {
+        self.faults = Some(gates);
         self
     }
 
@@ -171,17 +178,21 @@ impl Play {
             let auditor = Auditor::new(&world.cloud, &cluster, clock, story.policy());
             let spot = story.spot_instances().to_vec();
             let stage = Stage { cloud: world.cloud.clone(), cluster, spot };
-            for act in self.beside {
-                actix::spawn(act(stage.clone()));
-            }
+            let beside: Vec<_> =
+                self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
             let end = Shutdown::new();
             let crasher = Crasher::new(self.point, end.clone());
-            let _first = story.controller("first", auditor.gates(crasher.gates()), &end);
+            let gates = self.faults.unwrap_or_else(|| crasher.gates());
+            let _first = story.controller("first", auditor.gates(gates), &end);
             let _second = self
                 .point
                 .map(|_| story.controller("second", auditor.gates(Gates::default()), &Shutdown::new()));
             story.run(&mut |_| {}).await.expect("the script can be played");
             let report = story.report().await;
+            for act in beside {
+                assert!(act.is_finished(), "the story ended before what was to happen beside it");
+                act.await.expect("what happens beside the story holds");
+            }
             Played {
                 report,
                 violations: auditor.close(),

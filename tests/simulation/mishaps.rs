@@ -1,0 +1,230 @@
+//! Answers that are lost, APIs that are out, instances that AWS takes at the wrong moment, other people who
+//! change the groups: every story ends, and nothing that must always hold is violated.
+
+use crate::play::{Play, Played};
+use spot_guard::core::record::{FlowBox, Outcome, Phase};
+use spot_guard::sim::cloud::{self, BootFault, ScriptedGate};
+use spot_guard::sim::cluster::{self, RequestInfo};
+use spot_guard::sim::scenario::{Plot, Scenario};
+use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A plot of which no more is expected than that it ends.
+fn ends(scenario: Scenario) -> Plot {
+    Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..scenario.plot() }
+}
+
+fn with_aws(gate: ScriptedGate) -> Gates {
+    Gates { aws: Some(Arc::new(gate)), ..Gates::default() }
+}
+
+const CHANGES: [&str; 3] = ["LaunchInstances", "SetDesiredCapacity", "TerminateInstanceInAutoScalingGroup"];
+
+#[test]
+fn a_lost_answer_changes_nothing_twice() {
+    for scenario in [Scenario::DrySpot, Scenario::DrySpotSetDesired, Scenario::Rebalance] {
+        let gate = ScriptedGate::default();
+        for operation in CHANGES {
+            for _ in 0..3 {
+                gate.next_answer(operation, cloud::Verdict::Drop);
+            }
+        }
+        Play::of(scenario).faults(with_aws(gate)).play().assert_ok();
+    }
+}
+
+#[test]
+fn a_call_that_does_not_arrive_or_hangs_is_made_again() {
+    for scenario in [Scenario::DrySpot, Scenario::DrySpotSetDesired] {
+        let gate = ScriptedGate::default();
+        for operation in CHANGES {
+            gate.next_request(operation, cloud::Verdict::Drop);
+            gate.next_request(operation, cloud::Verdict::Hang);
+            gate.next_answer(operation, cloud::Verdict::Hang);
+        }
+        Play::of(scenario).faults(with_aws(gate)).play().assert_ok();
+    }
+}
+
+#[test]
+fn throttling_delays_and_is_no_failure() {
+    let played = Play::of(Scenario::Rebalance)
+        .beside(|stage| async move {
+            stage.cloud.throttle_for(Duration::from_secs(600));
+        })
+        .play();
+    played.assert_ok();
+    assert!(played.report.simulated_seconds > 600.0, "{}", played.report.simulated_seconds);
+    assert!(!played.report.replacements[0].fallback, "throttled is not dry");
+}
+
+/// Breaks every connection to the Kubernetes API while it is on.
+#[derive(Clone, Default)]
+struct Outage(Arc<AtomicBool>);
+
+impl Outage {
+    fn verdict(&self) -> cluster::Verdict {
+        if self.0.load(Ordering::Relaxed) { cluster::Verdict::Drop } else { cluster::Verdict::Pass }
+    }
+}
+
+impl cluster::Gate for Outage {
+    fn before(&self, _: &RequestInfo) -> cluster::Verdict {
+        self.verdict()
+    }
+
+    fn after(&self, _: &RequestInfo, _: u16) -> cluster::Verdict {
+        self.verdict()
+    }
+}
+
+#[test]
+fn an_outage_of_the_kubernetes_api_in_any_phase_delays_and_loses_nothing() {
+    for phase in [
+        Phase::ScalingUp,
+        Phase::FallingBack,
+        Phase::Draining,
+        Phase::Ending,
+        Phase::OnFallback,
+        Phase::Returning,
+        Phase::ScalingDown,
+    ] {
+        let outage = Outage::default();
+        let switch = outage.clone();
+        let gates = Gates { kube: Some(Arc::new(outage)), ..Gates::default() };
+        let played = Play::plot(&format!("outage in {phase:?}"), Scenario::DrySpot.plot())
+            .faults(gates)
+            .beside(move |stage| async move {
+                let instance = stage.spot[0].clone();
+                stage.until_phase(&instance, phase).await;
+                switch.0.store(true, Ordering::Relaxed);
+                stage.pass(60).await;
+                switch.0.store(false, Ordering::Relaxed);
+            })
+            .play();
+        played.assert_ok();
+    }
+}
+
+/// AWS takes the old instance, without any notice, as soon as the story is in `phase`.
+fn taken_in(phase: Phase, scenario: Scenario) -> Played {
+    Play::plot(&format!("old instance taken in {phase:?}"), ends(scenario))
+        .beside(move |stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, phase).await;
+            stage.cloud.take_now(&instance).expect("an instance");
+        })
+        .play()
+}
+
+#[test]
+fn aws_may_take_the_old_instance_in_any_phase() {
+    for (phase, scenario) in [
+        (Phase::ScalingUp, Scenario::Rebalance),
+        (Phase::Draining, Scenario::PdbBlocked),
+        (Phase::Ending, Scenario::Rebalance),
+        (Phase::FallingBack, Scenario::DrySpot),
+        (Phase::FallingBack, Scenario::DrySpotSetDesired),
+        (Phase::BackingOff, Scenario::AllDry),
+    ] {
+        taken_in(phase, scenario).assert_ok();
+    }
+}
+
+/// AWS takes the instance that stands in as soon as the story is in `phase`.
+fn stand_in_taken(phase: Phase, scenario: Scenario) -> Played {
+    Play::plot(&format!("stand-in taken in {phase:?}"), ends(scenario))
+        .beside(move |stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, phase).await;
+            let capacity = stage.record(&instance).and_then(|record| record.status?.capacity);
+            stage.cloud.take_now(&capacity.expect("a stand-in").instance_id).expect("an instance");
+        })
+        .play()
+}
+
+#[test]
+fn aws_may_take_the_instance_that_stands_in() {
+    for (phase, scenario) in [
+        (Phase::Draining, Scenario::PdbBlocked),
+        (Phase::Ending, Scenario::Rebalance),
+        (Phase::OnFallback, Scenario::DrySpot),
+        (Phase::OnFallback, Scenario::DrySpotSetDesired),
+        (Phase::Returning, Scenario::DrySpot),
+        (Phase::ScalingDown, Scenario::DrySpot),
+    ] {
+        stand_in_taken(phase, scenario).assert_ok();
+    }
+}
+
+#[test]
+fn a_node_whose_replacement_was_lost_loses_its_marks() {
+    let played = Play::plot("marks undone", ends(Scenario::PdbBlocked))
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::Draining).await;
+            stage.pass(5).await;
+            let capacity = stage.record(&instance).and_then(|record| record.status?.capacity);
+            stage.cloud.take_now(&capacity.expect("a stand-in").instance_id).expect("an instance");
+            stage.until_phase(&instance, Phase::ScalingUp).await;
+            stage.pass(5).await;
+            let node = stage.record(&instance).expect("a record").spec.node_name;
+            let node = stage.cluster.get_json("nodes", "", &node).expect("the node");
+            assert!(node["spec"]["unschedulable"].as_bool() != Some(true), "{}", node["spec"]);
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn an_instance_that_dies_while_it_boots_is_no_replacement() {
+    let played = Play::plot("dies pending", ends(Scenario::Rebalance))
+        .beside(|stage| async move {
+            stage.cloud.fault_next_boots(SPOT, 1, BootFault::DiesPending).expect("a group");
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn what_somebody_else_adds_to_a_group_stays() {
+    for scenario in [Scenario::DrySpot, Scenario::DrySpotSetDesired] {
+        for phase in [Phase::ScalingUp, Phase::Draining, Phase::OnFallback, Phase::Returning] {
+            let played = Play::of(scenario)
+                .beside(move |stage| async move {
+                    let instance = stage.spot[0].clone();
+                    stage.until_phase(&instance, phase).await;
+                    stage.pass(3).await;
+                    for group in [SPOT, ON_DEMAND] {
+                        let desired = stage.cloud.group(group).expect("a group").desired;
+                        stage.cloud.set_desired(group, desired + 1).expect("within the sizes");
+                    }
+                })
+                .play();
+            assert!(played.violations.is_empty(), "{phase:?}: {:?}", played.complaints());
+            let groups = played.report.groups;
+            for group in [groups.spot, groups.on_demand] {
+                assert_eq!(group.desired, group.baseline + 1, "{phase:?}: {:?}", played.complaints());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_desired_capacity_that_the_autoscaler_lowered_ends_no_story_for_ever() {
+    let played = Play::plot("erased", ends(Scenario::DrySpotSetDesired))
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::OnFallback).await;
+            // As it deletes the placeholder of a node that does not come: desired becomes what is there.
+            let group = stage.cloud.group(SPOT).expect("a group");
+            let there = u32::try_from(group.instances.len()).expect("few");
+            assert!(there < group.desired, "something is missing");
+            stage.cloud.set_desired(SPOT, there).expect("within the sizes");
+        })
+        .play();
+    assert!(played.violations.is_empty(), "{:?}", played.complaints());
+    assert_eq!(played.report.replacements[0].phase, Phase::Completed);
+}
