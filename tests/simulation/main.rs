@@ -6,4 +6,6 @@ mod errors;
 mod mishaps;
 mod notices;
 mod play;
+mod pools;
+mod scaling;
 mod stories;
