@@ -9,12 +9,13 @@
 use crate::clock::{Clock, since};
 use crate::core::policy::{Policy, seconds};
 use crate::core::record::{DrainState, EndState, GroupKind};
+use crate::core::replacement::Mode;
 use crate::core::scaling::{Ledger, RequestState};
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::kube::marks;
 use crate::sim::cloud::{self, Cloud, GateCall, LifecycleState};
 use crate::sim::cluster::{self, Cluster, RequestInfo};
-use crate::sim::world::{Gates, TAINT};
+use crate::sim::world::{Gates, ON_DEMAND, SPOT, TAINT};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -91,6 +92,8 @@ struct Inner {
 struct State {
     /// What our calls have added to each group's desired capacity.
     ours: BTreeMap<String, i64>,
+    /// Desired capacity as it was last seen, and by how much others have lowered it in all.
+    others: BTreeMap<String, (i64, i64)>,
     /// Desired capacity when a call that is under way was made.
     before: BTreeMap<String, i64>,
     /// Nodes that carried marks before a write that is under way.
@@ -248,6 +251,7 @@ impl Auditor {
         let Some(group) = &call.group else { return };
         // A call whose answer nobody waited for, because its controller died, counts now.
         self.settle_change(group);
+        self.watch_others(group);
         let desired = self.desired(group);
         self.state().before.insert(group.clone(), desired);
         if !self.is_written(call, group) {
@@ -273,7 +277,20 @@ impl Auditor {
         let mut state = self.state();
         if let Some(before) = state.before.remove(group) {
             *state.ours.entry(group.to_owned()).or_default() += after - before;
+            let lowered = state.others.get(group).map_or(0, |(_, lowered)| *lowered);
+            state.others.insert(group.to_owned(), (after, lowered));
         }
+    }
+
+    /// Takes in what others changed in a group while no call of ours was under way.
+    fn watch_others(&self, group: &str) {
+        let desired = self.desired(group);
+        let mut state = self.state();
+        if state.before.contains_key(group) {
+            return;
+        }
+        let (seen, lowered) = state.others.get(group).copied().unwrap_or((desired, 0));
+        state.others.insert(group.to_owned(), (desired, lowered + (seen - desired).max(0)));
     }
 
     fn ledgers(&self) -> Vec<Ledger> {
@@ -295,7 +312,7 @@ impl Auditor {
                 ledger
                     .scaling_requests
                     .iter()
-                    .filter(|request| request.group == kind && request.state == RequestState::Intended)
+                    .filter(|request| request.group == kind && request.state != RequestState::Applied)
             };
             let reduction = ledger.reduction.as_ref().filter(|reduction| reduction.group == kind);
             match call.operation.as_str() {
@@ -361,7 +378,10 @@ impl Auditor {
 
     fn check_replacement_first(&self, node: &str, record: &NodeReplacement) {
         let Some(status) = &record.status else { return };
-        if status.deadline.is_some() || record.spec.pool.is_none() {
+        let pool = record.spec.pool.as_ref();
+        let acts =
+            self.pools().iter().any(|held| Some(&held.name_any()) == pool && held.spec.mode == Mode::Act);
+        if status.deadline.is_some() || !acts {
             return;
         }
         let found = match &status.capacity {
@@ -454,6 +474,9 @@ impl Auditor {
 
     /// A record was written.
     fn watch_records(&self) {
+        for group in [SPOT, ON_DEMAND] {
+            self.watch_others(group);
+        }
         for record in self.records() {
             let uid = record.uid().unwrap_or_default();
             let instance = record.spec.instance_id.clone();
@@ -475,7 +498,10 @@ impl Auditor {
             return;
         }
         let ours = self.state().ours.clone();
-        for (group, sum) in ours.into_iter().filter(|(_, sum)| *sum != 0) {
+        // What others took out of a desired capacity while we waited for it may have been asked for again.
+        let others = self.state().others.clone();
+        let erased = |group: &String| others.get(group).map_or(0, |(_, lowered)| *lowered);
+        for (group, sum) in ours.into_iter().filter(|(group, sum)| !(0..=erased(group)).contains(sum)) {
             let found = format!("no story is open, and our changes to desired capacity sum up to {sum:+}");
             self.violated(Invariant::BalancedDesired, &group, found);
         }

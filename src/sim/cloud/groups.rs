@@ -46,6 +46,11 @@ impl State {
         let Some(entry) = self.groups.get_mut(group) else { return };
         let before = entry.desired;
         entry.desired = desired;
+        // What was launched beyond the desired capacity is what a raise finds there already.
+        let raised = usize::try_from(desired.saturating_sub(before)).unwrap_or(0);
+        let beyond = self.instances.values_mut().filter(|i| i.group == group && i.beyond_desired);
+        beyond.take(raised).for_each(|instance| instance.beyond_desired = false);
+        let Some(entry) = self.groups.get_mut(group) else { return };
         if before != desired {
             entry.change_cause = Some(format!(
                 "At {} {who} changing the desired capacity from {before} to {desired}.",
