@@ -11,7 +11,8 @@ use crate::testbed::{Options, Testbed};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::Api;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, ListParams};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::core::policy::PolicySpec;
@@ -21,6 +22,7 @@ use spot_guard::sim::cloud::{BootTimes, Capacity, CloudEvent, EventKind, Lifecyc
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, Stage};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -209,6 +211,7 @@ impl Stagecraft {
         assert!(nodes.get_opt(&self.old_node).await.expect("an answer").is_none(), "the old node is gone");
         assert_eq!(instances_in_service(&self.story, ON_DEMAND), self.bystanders, "nobody else was ended");
         assert_eq!(self.ended_instances(), self.instances_to_end().await, "exactly these were ended");
+        self.every_step_is_an_event(report).await;
 
         self.agent.ends_well().await;
         self.controller.ends_well().await;
@@ -217,6 +220,19 @@ impl Stagecraft {
         let holder = lease.spec.and_then(|spec| spec.holder_identity);
         assert_eq!(holder.as_deref(), Some(""), "the lease was given back");
         self.autoscaling.stop().await;
+    }
+
+    /// What `kubectl describe node` shows.
+    async fn every_step_is_an_event(&self, report: &Report) {
+        let outcomes: BTreeSet<String> =
+            report.boxes.iter().map(|step| format!("{:?}", step.outcome)).collect();
+        let events: Api<Event> = Api::all(self.testbed.client());
+        wait_for("an event for every step", PATIENCE, async || {
+            let found = events.list(&ListParams::default()).await.ok()?.items;
+            let told: BTreeSet<String> = found.into_iter().filter_map(|event| event.reason).collect();
+            outcomes.is_subset(&told).then_some(())
+        })
+        .await;
     }
 
     /// What the groups ended since the story began, in order.
@@ -305,6 +321,12 @@ async fn a_rebalance_recommendation_is_followed_while_spot_has_capacity() {
 #[actix::test]
 async fn dry_spot_falls_back_to_on_demand_and_returns() {
     tell("dry-spot", &dry_spot()).await;
+}
+
+#[actix::test]
+async fn dry_spot_falls_back_and_returns_where_groups_do_not_know_launch_instances() {
+    let tale = Tale { launch_instances: false, name: Scenario::DrySpotSetDesired.name(), ..dry_spot() };
+    tell("dry-spot-set-desired", &tale).await;
 }
 
 #[actix::test]
