@@ -340,6 +340,24 @@ pub enum EvictionAnswer {
     },
 }
 
+impl fmt::Display for EvictionAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Evicted => f.write_str("it was evicted"),
+            Self::Gone => f.write_str("it is gone"),
+            Self::BudgetExhausted { .. } => f.write_str("its PodDisruptionBudget refused (429)"),
+            Self::RateLimited { .. } => f.write_str("the API server has too much to do (429)"),
+            Self::SeveralBudgets => {
+                f.write_str("several PodDisruptionBudgets cover it, which the eviction API refuses (500)")
+            }
+            Self::Forbidden { message } => write!(f, "its eviction is forbidden (403): {message}"),
+            Self::Conflict => f.write_str("others changed it at the same time (409)"),
+            Self::Failed { status: 0, message } => write!(f, "no answer: {message}"),
+            Self::Failed { status, message } => write!(f, "it was refused ({status}): {message}"),
+        }
+    }
+}
+
 /// What to do with a pod next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextStep {
@@ -349,41 +367,8 @@ pub enum NextStep {
     RetryOnBudget(Duration),
     /// Ask again after this time.
     Retry(Duration),
-    /// No eviction will succeed before somebody changes something. It is asked again now and then.
-    GiveUp(GiveUp),
-}
-
-/// Why no eviction will succeed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GiveUp {
-    /// More than one budget covers the pod.
-    SeveralBudgets,
-    /// The API server does not allow it.
-    Forbidden {
-        /// What it said.
-        message: String,
-    },
-    /// The API server does not accept the request.
-    Rejected {
-        /// The HTTP status.
-        status: u16,
-        /// What it said.
-        message: String,
-    },
-}
-
-impl fmt::Display for GiveUp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SeveralBudgets => {
-                f.write_str("several PodDisruptionBudgets cover it, which the eviction API refuses (500)")
-            }
-            Self::Forbidden { message } => write!(f, "its eviction is forbidden (403): {message}"),
-            Self::Rejected { status, message } => {
-                write!(f, "its eviction was rejected ({status}): {message}")
-            }
-        }
-    }
+    /// No eviction will succeed before somebody changes something. Ask again now and then.
+    GiveUp,
 }
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -398,13 +383,9 @@ pub fn next_step(answer: &EvictionAnswer, attempts: u32, pod: &Pod) -> NextStep 
         // The time that it asks to wait (0 s if exhausted, 10 s if not observed yet) is a guess; the watch knows.
         EvictionAnswer::BudgetExhausted { .. } => NextStep::RetryOnBudget(backoff(attempts, pod)),
         EvictionAnswer::RateLimited { retry_after } => NextStep::Retry(retry(retry_after)),
-        EvictionAnswer::SeveralBudgets => NextStep::GiveUp(GiveUp::SeveralBudgets),
-        EvictionAnswer::Forbidden { message } => {
-            NextStep::GiveUp(GiveUp::Forbidden { message: message.clone() })
-        }
-        EvictionAnswer::Failed { status: status @ 400..=499, message } => {
-            NextStep::GiveUp(GiveUp::Rejected { status: *status, message: message.clone() })
-        }
+        EvictionAnswer::SeveralBudgets
+        | EvictionAnswer::Forbidden { .. }
+        | EvictionAnswer::Failed { status: 400..=499, .. } => NextStep::GiveUp,
         EvictionAnswer::Conflict | EvictionAnswer::Failed { .. } => NextStep::Retry(retry(&None)),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::rescheduled::{Expected, OwnerKey, owner};
 use super::{
-    Deletion, DrainClock, DrainPolicy, EvictionAnswer, GiveUp, NextStep, Purpose, SkipReason, Turn, Verdict,
+    Deletion, DrainClock, DrainPolicy, EvictionAnswer, NextStep, Purpose, SkipReason, Turn, Verdict,
     classify, eviction_order, next_step, overdue, turns,
 };
 use crate::core::cluster::{DisruptionBudget, Pod, Snapshot};
@@ -69,7 +69,8 @@ struct Asked {
     granted_until: Option<Duration>,
     /// The budget as it was seen when the eviction was asked for: once it is another, waiting has no point.
     budget: Option<DisruptionBudget>,
-    given_up: Option<GiveUp>,
+    /// The last answer, if it was no.
+    refusal: Option<EvictionAnswer>,
 }
 
 impl Asked {
@@ -193,8 +194,9 @@ impl Drain {
         let asked = self.asked.entry(pod.uid.clone()).or_default();
         let step = next_step(answer, asked.attempts, pod);
         let budget = asked.budget.take();
-        *asked =
-            Asked { attempts: asked.attempts.saturating_add(1), deleted: asked.deleted, ..Asked::default() };
+        let (attempts, deleted) = (asked.attempts.saturating_add(1), asked.deleted);
+        let refusal = (step != NextStep::Wait).then(|| answer.clone());
+        *asked = Asked { attempts, deleted, refusal, ..Asked::default() };
         match step {
             NextStep::Wait => {
                 asked.granted_until = Some(now.up + SHOWN_WITHIN);
@@ -208,10 +210,7 @@ impl Drain {
                 asked.budget = budget;
             }
             NextStep::Retry(wait) => asked.not_before = Some(now.up + wait),
-            NextStep::GiveUp(reason) => {
-                asked.not_before = Some(now.up + GIVEN_UP_FOR);
-                asked.given_up = Some(reason);
-            }
+            NextStep::GiveUp => asked.not_before = Some(now.up + GIVEN_UP_FOR),
         }
     }
 
@@ -301,19 +300,25 @@ impl Drain {
                 continue;
             }
             match turn {
-                Turn::Now | Turn::AfterOthers => {}
-                Turn::AfterBudget(budget) => reasons.push(format!(
+                Turn::AfterBudget(budget) if !budget.observed => reasons.push(format!(
+                    "PodDisruptionBudget {}/{} was not looked at yet by its controller",
+                    budget.namespace, budget.name
+                )),
+                Turn::AfterBudget(budget) if budget.disruptions_allowed < 1 => reasons.push(format!(
                     "PodDisruptionBudget {}/{} allows no disruption ({} healthy, {} wanted)",
                     budget.namespace, budget.name, budget.current_healthy, budget.desired_healthy
                 )),
                 Turn::Never(budgets) => {
                     let names: Vec<&str> = budgets.iter().map(|budget| &*budget.name).collect();
-                    let names = names.join(", ");
-                    reasons.push(format!("pod {}: {}: {names}", pod.key(), GiveUp::SeveralBudgets));
+                    let (several, names) = (EvictionAnswer::SeveralBudgets, names.join(", "));
+                    reasons.push(format!("pod {}: {several}: {names}", pod.key()));
                 }
-            }
-            if let Some(reason) = &asked.given_up {
-                reasons.push(format!("pod {}: {reason}", pod.key()));
+                // Its turn comes when others have had theirs.
+                Turn::AfterBudget(_) | Turn::AfterOthers => {}
+                Turn::Now => {
+                    let refusal = asked.refusal.iter();
+                    reasons.extend(refusal.map(|refusal| format!("pod {}: {refusal}", pod.key())));
+                }
             }
             match overdue {
                 Some(deletion) if policy.delete_at_deadline => {

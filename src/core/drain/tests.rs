@@ -142,14 +142,12 @@ fn each_answer_has_its_next_step() {
     };
     let web = pod("web-1", "n", 1);
     let said = |status| Failed { status, message: "no".into() };
-    let no = || "no".to_owned();
-    let rejected = NextStep::GiveUp(GiveUp::Rejected { status: 422, message: no() });
     for (answer, expected) in [
         (Evicted, NextStep::Wait),
         (Gone, NextStep::Wait),
-        (SeveralBudgets, NextStep::GiveUp(GiveUp::SeveralBudgets)),
-        (Forbidden { message: no() }, NextStep::GiveUp(GiveUp::Forbidden { message: no() })),
-        (said(422), rejected),
+        (SeveralBudgets, NextStep::GiveUp),
+        (Forbidden { message: "no".into() }, NextStep::GiveUp),
+        (said(422), NextStep::GiveUp),
     ] {
         assert_eq!(next_step(&answer, 0, &web), expected, "{answer:?}");
     }
@@ -363,6 +361,7 @@ fn a_rate_limit_is_waited_for_whatever_the_budget_does() {
     stage.answer(&EvictionAnswer::RateLimited { retry_after: Some(Duration::from_secs(7)) });
     stage.budgets[0].disruptions_allowed = 2;
     assert_eq!(stage.asks(6), [""; 0]);
+    assert_eq!(stage.blocked(), "pod default/web-1: the API server has too much to do (429)");
     assert_eq!(stage.asks(1), ["-web-1"]);
 }
 
