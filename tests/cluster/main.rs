@@ -4,9 +4,11 @@
 
 mod agent;
 mod bad_input;
+mod bench;
 mod contract;
 mod crds;
 mod demo;
+mod drain;
 mod helpers;
 mod imds;
 #[path = "../contract/kubernetes.rs"]

@@ -239,9 +239,7 @@ fn before_a_deadline_a_budget_that_never_opens_is_passed_when_only_the_grace_per
             assert_eq!(stage.movable(&node), [""; 0], "with {} s left", left());
         })
         .play();
-    assert!(played.violations.is_empty(), "{:?}", played.complaints());
-    assert_eq!(played.report.pdb_violations, 3, "only what was overdue");
-    assert_eq!(played.report.replacements[0].phase, Phase::Completed);
+    played.assert_ok();
     assert!(played.has(FlowBox::Drain, Outcome::Drained), "they run elsewhere before the instance is ended");
 }
 
