@@ -23,6 +23,7 @@ fn app(name: &str, max_unavailable: u32) -> App {
 fn tale() -> Tale {
     let mut tale = Tale::new(Scenario::Rebalance, Vec::new());
     tale.plot.start.spot_nodes = 1;
+    tale.plot.start.on_demand_nodes = 0;
     tale.plot.start.apps = vec![app("web", 0), app("api", 1)];
     tale
 }
@@ -148,8 +149,8 @@ async fn budgets_hold_a_drain_an_undo_leaves_what_is_not_ours_and_a_finalizer_do
 #[actix::test]
 async fn before_a_deadline_the_pods_of_a_shut_budget_are_deleted_when_only_their_grace_period_is_left() {
     let mut stage = Stagecraft::set_up("deadline", &tale()).await;
-    // The instance is ended 10 s ahead, the pods have 30 s of grace: 12 s from now.
-    let deadline = Timestamp::now() + 52.seconds();
+    // The instance is ended 10 s ahead, the pods have 30 s of grace: 22 s from now.
+    let deadline = Timestamp::now() + 62.seconds();
     stage.imds.announce_interruption(&format!("{deadline:.0}")).await;
     let pods = stage.pods();
     let deletions = async {
