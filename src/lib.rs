@@ -4,6 +4,7 @@
 pub mod actors;
 pub mod agent;
 pub mod aws;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod controller;

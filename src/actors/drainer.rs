@@ -8,7 +8,15 @@
 use crate::actors::deps::Deps;
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::supervision::{Link, answers_ping};
+<<<<<<< HEAD
 use crate::core::drain::{Drain, EvictionAnswer, Moment, Order};
+=======
+use crate::core::cluster::{Pod, ScaleDown, Snapshot};
+use crate::core::drain::{
+    self, DrainClock, DrainPolicy, EvictionAnswer, GiveUp, NextStep, Purpose, SkipReason, Turn, Verdict,
+};
+use crate::core::policy::{Policy, seconds};
+>>>>>>> main
 use crate::core::replacement::{DrainCommand, DrainPurpose, DrainReport};
 use crate::kube::marks::{self, Marks};
 use crate::kube::pods;
@@ -27,6 +35,8 @@ const TURN: Duration = Duration::from_secs(1);
 pub struct DrainNodes {
     /// One per node.
     pub drains: Vec<DrainCommand>,
+    /// Nodes that cluster-autoscaler is not to scale down meanwhile.
+    pub protected: BTreeSet<String>,
 }
 
 /// How all drains stand.
@@ -63,7 +73,7 @@ pub struct Drainer {
     deps: Deps,
     tracker: Link<FallbackTracker>,
     /// `None` until the tracker spoke: before that nobody knows whose marks are left over.
-    wanted: Option<Vec<DrainCommand>>,
+    wanted: Option<DrainNodes>,
     drains: BTreeMap<String, Drain>,
     /// Nodes whose marks are being changed.
     marking: BTreeSet<String>,
@@ -117,8 +127,27 @@ impl Drainer {
         ctx.spawn(done.into_actor(self).map(|marked, _, ctx| ctx.notify(marked)));
     }
 
+<<<<<<< HEAD
     /// Sends a request about a pod.
     fn send(&mut self, node: &str, order: Order, ctx: &mut Context<Self>) {
+=======
+    /// Keeps cluster-autoscaler off a node, or lets it again, unless a change of its marks is under way.
+    fn protect(&mut self, node: &str, change: Marks, ctx: &mut Context<Self>) {
+        if !self.deps.fence.may_act(self.deps.call_timeout) || !self.marking.insert(node.to_owned()) {
+            return;
+        }
+        let (client, node) = (self.deps.client.clone(), node.to_owned());
+        let done = async move {
+            if let Err(error) = marks::protect(&client, &node, change).await {
+                tracing::warn!(node, %error, ?change, "cluster-autoscaler's annotation could not be changed; it is tried again");
+            }
+            Marked { node }
+        };
+        ctx.spawn(done.into_actor(self).map(|marked, _, ctx| ctx.notify(marked)));
+    }
+
+    fn evict(&mut self, node: &str, pod: Arc<Pod>, ctx: &mut Context<Self>) {
+>>>>>>> main
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
@@ -161,9 +190,9 @@ impl Actor for Drainer {
 impl Handler<DrainNodes> for Drainer {
     type Result = ();
 
-    fn handle(&mut self, DrainNodes { drains }: DrainNodes, ctx: &mut Self::Context) {
-        if self.wanted.as_ref() != Some(&drains) {
-            self.wanted = Some(drains);
+    fn handle(&mut self, message: DrainNodes, ctx: &mut Self::Context) {
+        if self.wanted.as_ref() != Some(&message) {
+            self.wanted = Some(message);
             ctx.notify(Drive);
         }
     }
@@ -173,13 +202,23 @@ impl Handler<Drive> for Drainer {
     type Result = ();
 
     fn handle(&mut self, _: Drive, ctx: &mut Self::Context) {
+<<<<<<< HEAD
         let Some(wanted) = self.wanted.clone() else { return };
         let (snapshot, now) = (self.deps.view.snapshot(), self.now());
+=======
+        let Some(DrainNodes { drains: wanted, protected }) = self.wanted.clone() else { return };
+        let snapshot = self.deps.view.snapshot();
+>>>>>>> main
         let nodes: BTreeSet<&str> = wanted.iter().map(|command| command.node.as_str()).collect();
         self.drains.retain(|node, _| nodes.contains(node.as_str()));
         for node in snapshot.nodes() {
             if !nodes.contains(&*node.name) && marks::any_set(node, &self.deps.taint_key) {
                 self.mark(&node.name, Marks::Off, ctx);
+            }
+            match (protected.contains(&*node.name), node.scale_down) {
+                (true, ScaleDown::Allowed) => self.protect(&node.name, Marks::On, ctx),
+                (false, ScaleDown::DisabledByUs) => self.protect(&node.name, Marks::Off, ctx),
+                _ => {}
             }
         }
         for command in &wanted {

@@ -5,6 +5,79 @@
 
 use crate::core::scaling::FailureClass;
 
+/// What a failed call means for what it was to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallFailure {
+    /// AWS refused: nothing changed.
+    Refused(FailureClass),
+    /// The group, the endpoint or the role cannot make this call at all: nothing changed, and asking again soon
+    /// is no use.
+    Unsupported,
+    /// There is no such instance in a group: it is gone already.
+    NotFound,
+    /// Another change of the group is under way: nothing changed, later it can be.
+    Busy,
+    /// Throttled, no valid credentials, no answer, or an internal error: it may have taken effect; the group is
+    /// read again.
+    Unclear,
+}
+
+/// Codes that say that the call cannot be made at all: not known to the endpoint (Common Errors), not possible
+/// with this group (API Reference, LaunchInstances), or not allowed to the role.
+const UNSUPPORTED_CODES: &[&str] = &[
+    "AccessDenied",
+    "AccessDeniedException",
+    "InvalidAction",
+    "NotAuthorized",
+    "OptInRequired",
+    "UnauthorizedOperation",
+    "UnsupportedOperation",
+];
+
+/// Codes that say that another change of the group is under way (API Reference, SetDesiredCapacity; Common
+/// Errors).
+const BUSY_CODES: &[&str] = &["PriorRequestNotComplete", "ResourceContention", "ScalingActivityInProgress"];
+
+/// Codes that say nothing about the call: credentials that are renewed, a clock that is set, an earlier call with
+/// the same token that is still under way.
+const PASSING_CODES: &[&str] = &[
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IdempotentCallInProgress",
+    "IncompleteSignature",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+];
+
+/// What follows from the error answer of a call with this HTTP status.
+#[must_use]
+pub fn call_failure(code: &str, message: &str, status: u16) -> CallFailure {
+    if code == "ValidationError" && message.starts_with("Instance Id not found") {
+        return CallFailure::NotFound;
+    }
+    let code = code.strip_suffix("Fault").unwrap_or(code);
+    if UNSUPPORTED_CODES.contains(&code) {
+        return CallFailure::Unsupported;
+    }
+    if BUSY_CODES.contains(&code) {
+        return CallFailure::Busy;
+    }
+    if PASSING_CODES.contains(&code) {
+        return CallFailure::Unclear;
+    }
+    match by_code(code) {
+        Some(FailureClass::Throttle) => CallFailure::Unclear,
+        Some(class) => CallFailure::Refused(class),
+        None if code == "ValidationError" => CallFailure::Refused(FailureClass::Configuration),
+        None if (400..500).contains(&status) => CallFailure::Refused(FailureClass::Unknown),
+        None => CallFailure::Unclear,
+    }
+}
+
 /// Codes that say that capacity cannot be had now: none left, or a quota.
 const CAPACITY_CODES: &[&str] = &[
     "InsufficientInstanceCapacity",

@@ -8,8 +8,8 @@ use crate::core::replacement::{
     self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, Subject,
 };
 use crate::core::scaling::{
-    self, Call, End, FailedActivity, FailureClass, GroupView, Instance, InstanceFacts, Ledger, Lifecycle,
-    PoolView, Want, Wants,
+    self, Busy, Call, End, FailedActivity, FailureClass, GroupView, Instance, InstanceFacts, Ledger,
+    Lifecycle, PoolView, Want, Wants,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -247,6 +247,7 @@ impl World {
                 max: group.max,
                 zones: vec!["a".to_owned()],
                 can_launch: self.can_launch,
+                setup: crate::core::preflight::GroupSetup::default(),
                 instances: group
                     .instances
                     .iter()
@@ -320,6 +321,8 @@ impl World {
                 mode: Mode::Act,
                 rebalance: RebalanceMode::Replace,
                 paused: false,
+                refused: &[],
+                neighbour: None,
                 view: Some(&view),
                 ledger: &self.ledger,
                 old_node: old_node.as_ref(),
@@ -349,8 +352,7 @@ impl World {
     fn commands(&self) -> Commands {
         let mut all = Commands::default();
         for (name, status) in &self.records {
-            let one = self
-                .with_facts(name, |subject, facts| replacement::commands(subject, status, Mode::Act, facts));
+            let one = self.with_facts(name, |subject, facts| replacement::commands(subject, status, facts));
             all.wants.extend(one.wants);
             all.ends.extend(one.ends);
             all.drains.extend(one.drains);
@@ -374,7 +376,8 @@ impl World {
     fn scale(&mut self, fault: Fault) {
         for _ in 0..40 {
             let (wants, ends, facts) = &self.told;
-            let plan = scaling::plan(&self.ledger, &self.view(), wants, ends, facts, self.now);
+            let plan =
+                scaling::plan(&self.ledger, &self.view(), wants, ends, facts, &Busy::default(), self.now);
             self.ledger = plan.ledger;
             let Some(call) = plan.call else { return };
             self.say(&format!("{call:?} ({fault:?})"));

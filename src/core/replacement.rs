@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::core::neighbours::Neighbour;
 use crate::core::policy::{Policy, seconds};
 use crate::core::record::{
     Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,
@@ -120,6 +121,10 @@ pub struct Facts<'a> {
     pub rebalance: RebalanceMode,
     /// Whether a person paused the pool.
     pub paused: bool,
+    /// Why the pool is not accepted; empty: it is.
+    pub refused: &'a [String],
+    /// Who else has the old node in its hands.
+    pub neighbour: Option<Neighbour>,
     /// The pool's groups, once they were read.
     pub view: Option<&'a PoolView>,
     /// The pool's ledger.
@@ -173,6 +178,8 @@ pub struct Commands {
     pub drains: Vec<DrainCommand>,
     /// Instances that this story stands on.
     pub taken: BTreeSet<String>,
+    /// Instances whose nodes nobody else is to scale down until the story is over.
+    pub protected: BTreeSet<String>,
 }
 
 /// A fresh record for a notice.
@@ -226,8 +233,11 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
     if next.phase.is_finished() {
         return next;
     }
-    let mode = if subject.in_pool { facts.mode } else { Mode::DrainOnly };
-    if let Some(reason) = held_back(&next, subject, mode, facts) {
+    let mode = mode_for(subject, &next, facts);
+    if let Some((outcome, reason)) = held_back(&next, subject, mode, facts) {
+        if let Some(outcome) = outcome {
+            next.step(FlowBox::Notice, outcome, &subject.node, reason.clone(), facts.now);
+        }
         next.block(FlowBox::Notice, vec![reason], facts.now);
         if is_gone(subject, facts) {
             finish(&mut next, subject, "the instance is gone", facts.now);
@@ -251,25 +261,53 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
     next
 }
 
-/// Why nothing may be done for this story, if so. A notice with a deadline passes every pause.
-fn held_back(status: &ReplacementStatus, subject: &Subject, mode: Mode, facts: &Facts<'_>) -> Option<String> {
+/// How a story is treated. A node in no accepted pool only gets its drain; but a story that has asked for
+/// capacity is brought to its end, whatever became of the pool meanwhile.
+fn mode_for(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) -> Mode {
+    let begun = status.spot_asked_at.is_some();
+    if subject.in_pool && (begun || facts.refused.is_empty()) { facts.mode } else { Mode::DrainOnly }
+}
+
+/// Why nothing may be done for this story, if so, and what is to be told of it. A notice with a deadline passes
+/// every pause.
+fn held_back(
+    status: &ReplacementStatus,
+    subject: &Subject,
+    mode: Mode,
+    facts: &Facts<'_>,
+) -> Option<(Option<Outcome>, String)> {
     if mode == Mode::Observe {
-        return Some("the pool only observes: the node would be replaced (mode: Observe)".to_owned());
+        let drain = if status.deadline.is_some() { "at once" } else { "then" };
+        let text = format!(
+            "the pool only observes (mode: Observe): one more instance would be asked of its Spot group, of its \
+             on-demand group if Spot has none, and the node tainted and drained {drain}"
+        );
+        return Some((Some(Outcome::Observed), text));
     }
-    if status.deadline.is_some() || status.phase != Phase::Received {
+    if status.phase != Phase::Received {
+        return None;
+    }
+    if let Some(neighbour) = facts.neighbour {
+        let text = format!("left to {neighbour}, which has the node in its hands");
+        return Some((Some(Outcome::SteppedAside), text));
+    }
+    if status.deadline.is_some() {
         return None;
     }
     if !subject.in_pool {
-        return Some(
-            "the node is in no accepted pool: it is drained on a notice with a deadline only".to_owned(),
-        );
+        let text = "the node is in no accepted pool: it is drained on a notice with a deadline only";
+        return Some((None, text.to_owned()));
+    }
+    if !facts.refused.is_empty() {
+        return Some((None, format!("the pool is not accepted: {}", facts.refused.join("; "))));
     }
     if facts.paused {
-        return Some("the pool is paused (spec.paused)".to_owned());
+        return Some((None, "the pool is paused (spec.paused)".to_owned()));
     }
     if facts.rebalance == RebalanceMode::Ignore && status.notice == Some(NoticeKind::RebalanceRecommendation)
     {
-        return Some("the pool ignores rebalance recommendations (spec.rebalance: Ignore)".to_owned());
+        let text = "the pool ignores rebalance recommendations (spec.rebalance: Ignore)";
+        return Some((None, text.to_owned()));
     }
     None
 }
@@ -781,8 +819,9 @@ fn settle_phase(next: &mut ReplacementStatus, now: Timestamp) {
 
 /// What must hold in the world for this record.
 #[must_use]
-pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts: &Facts<'_>) -> Commands {
+pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) -> Commands {
     let mut commands = Commands::default();
+    let mode = mode_for(subject, status, facts);
     if status.phase.is_finished() || mode == Mode::Observe {
         return commands;
     }
@@ -797,8 +836,18 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
             since: status.drain_started_at,
         });
     }
-    if mode != Mode::Act || !subject.in_pool {
+    if mode != Mode::Act {
         return commands;
+    }
+    if status.phase != Phase::Received {
+        let shares =
+            [GroupKind::Spot, GroupKind::OnDemand].map(|kind| facts.ledger.member(kind, &subject.name));
+        let brought = shares.into_iter().flatten().filter_map(|share| share.instance_id.clone());
+        commands.protected.extend(brought);
+        commands.protected.extend(status.capacity.as_ref().map(|capacity| capacity.instance_id.clone()));
+        if status.old != EndState::Gone {
+            commands.protected.insert(subject.instance_id.clone());
+        }
     }
     let settled = is_settled(status);
     let capacity_from = status.capacity.as_ref().map(|capacity| capacity.group);

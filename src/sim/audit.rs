@@ -144,7 +144,7 @@ impl Auditor {
         self.watch_marks(Duration::ZERO);
         for pool in self.pools() {
             let ledger = pool.status.clone().unwrap_or_default().ledger;
-            if ledger != Ledger::default() {
+            if !ledger.is_settled() {
                 let found = format!("the stories are over and the ledger holds {ledger:?}");
                 self.violated(Invariant::NothingOwed, &pool.name_any(), found);
             }

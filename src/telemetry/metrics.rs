@@ -72,6 +72,17 @@ pub enum EvictionAnswer {
     Failed,
 }
 
+/// What became of a Kubernetes event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum EventResult {
+    /// The API server has it.
+    Published,
+    /// It could not be published in time.
+    Failed,
+    /// Too many others waited.
+    Dropped,
+}
+
 /// An actor, as in the map of the architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum ActorName {
@@ -112,6 +123,11 @@ impl<T: Serialize> EncodeLabelValue for Word<T> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: Word<NoticeKind>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: EventResult,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -170,6 +186,7 @@ pub struct Metrics {
     aws_calls: Family<AwsLabels, Counter>,
     aws_call_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
     evictions: Family<AnswerLabels, Counter>,
+    events: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
     leader: Gauge,
 }
@@ -194,6 +211,7 @@ impl Metrics {
             aws_calls: Family::default(),
             aws_call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
             evictions: Family::default(),
+            events: Family::default(),
             actor_restarts: Family::default(),
             leader: Gauge::default(),
         };
@@ -247,6 +265,7 @@ impl Metrics {
             self.aws_call_seconds.clone(),
         );
         registry.register("evictions", "Evictions asked for, by the answer", self.evictions.clone());
+        registry.register("events", "Kubernetes events, by what became of them", self.events.clone());
         registry.register(
             "actor_restarts",
             "Actors started anew by their supervisor, by cause",
@@ -292,6 +311,11 @@ impl Metrics {
     /// Counts an eviction.
     pub fn eviction(&self, answer: EvictionAnswer) {
         self.evictions.get_or_create(&AnswerLabels { answer }).inc();
+    }
+
+    /// Counts a Kubernetes event.
+    pub fn event(&self, result: EventResult) {
+        self.events.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts a restart of an actor.

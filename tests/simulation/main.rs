@@ -7,4 +7,6 @@ mod errors;
 mod mishaps;
 mod notices;
 mod play;
+mod pools;
+mod scaling;
 mod stories;

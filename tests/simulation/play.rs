@@ -1,17 +1,17 @@
 //! Plays a story on paused time, under the eyes of an auditor.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::core::record::{BlockingReason, FlowBox, Outcome, Phase, ReplacementStatus};
-use spot_guard::crd::NodeReplacement;
+use spot_guard::crd::{NodeReplacement, SpotPool};
 use spot_guard::sim::audit::{Auditor, Violation};
-use spot_guard::sim::cloud::Cloud;
+use spot_guard::sim::cloud::{CallRecord, Cloud};
 use spot_guard::sim::cluster::Cluster;
 use spot_guard::sim::crash::{CrashPoint, Crasher};
 use spot_guard::sim::scenario::{Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
-use spot_guard::sim::world::{self, Gates};
+use spot_guard::sim::world::{self, Gates, POOL};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
@@ -40,6 +40,8 @@ pub struct Played {
     pub told: Vec<String>,
     /// The writes of the first controller.
     pub writes: Vec<String>,
+    /// The calls of the Auto Scaling API, oldest first.
+    pub calls: Vec<CallRecord>,
     /// Whether the first controller was killed.
     pub crashed: bool,
     /// The world as it is at the end.
@@ -47,6 +49,14 @@ pub struct Played {
 }
 
 impl Played {
+    /// How often an action was called, on any group or on one.
+    pub fn count(&self, operation: &str, group: Option<&str>) -> usize {
+        let same = |call: &&CallRecord| {
+            call.operation == operation && (group.is_none() || call.group.as_deref() == group)
+        };
+        self.calls.iter().filter(same).count()
+    }
+
     /// What is wrong with it, for a person; nothing if all is well.
     pub fn complaints(&self) -> Option<String> {
         if self.report.ok && self.violations.is_empty() {
@@ -125,6 +135,29 @@ impl Stage {
     /// Lets simulated time pass.
     pub async fn pass(&self, seconds: u64) {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// How many calls have changed a group so far.
+    pub fn changes(&self) -> usize {
+        self.cloud.calls().iter().filter(|call| !call.operation.starts_with("Describe")).count()
+    }
+
+    /// The node of an instance as the API has it.
+    pub fn node(&self, instance: &str) -> Value {
+        let name = self.cloud.node_of(instance).expect("a node").node_name;
+        self.cluster.get_json("nodes", "", &name).map_or(Value::Null, |node| (*node).clone())
+    }
+
+    /// Changes the pool's spec as a person would.
+    pub fn edit_pool(&self, change: impl FnOnce(&mut Value)) {
+        self.cluster.edit("spotpools.spotguard.dev", "", POOL, |pool| change(&mut pool["spec"]));
+    }
+
+    /// The message of a condition of the pool, and whether it is true.
+    pub fn condition(&self, type_: &str) -> Option<(bool, String, String)> {
+        let pool: SpotPool = self.cluster.get("", POOL)?;
+        let found = pool.status?.conditions.into_iter().find(|held| held.type_ == type_)?;
+        Some((found.status == "True", found.reason, found.message))
     }
 
     /// The record of an instance, once it is there.
@@ -229,6 +262,7 @@ impl Play {
                 violations: auditor.close(),
                 told: auditor.story(),
                 writes: crasher.writes(),
+                calls: story.world.cloud.calls(),
                 crashed: crasher.is_dead(),
                 stage,
             }

@@ -5,8 +5,10 @@ use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::core::cluster::{Node, Pod, Snapshot};
 use crate::core::drain;
+use crate::core::neighbours;
 use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
 use crate::core::policy::Policy;
+use crate::core::preflight;
 use crate::core::record::UtilisationPercent;
 use crate::core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
@@ -158,7 +160,7 @@ impl<'a> World<'a> {
     fn pool_of(&self, instance_id: &str) -> Option<String> {
         self.pools
             .iter()
-            .find(|(_, facts)| facts.view.spot.instance(instance_id).is_some())
+            .find(|(_, facts)| facts.view().is_some_and(|view| view.spot.instance(instance_id).is_some()))
             .map(|(name, _)| name.clone())
     }
 
@@ -199,7 +201,7 @@ impl<'a> World<'a> {
 
     pub(super) fn commands(&self, record: &NodeReplacement) -> Commands {
         let Some(status) = &record.status else { return Commands::default() };
-        self.with_facts(record, |facts| replacement::commands(&subject(record), status, facts.mode, facts))
+        self.with_facts(record, |facts| replacement::commands(&subject(record), status, facts))
     }
 
     fn with_facts<T>(&self, record: &NodeReplacement, decide: impl FnOnce(&Facts<'_>) -> T) -> T {
@@ -209,6 +211,8 @@ impl<'a> World<'a> {
         let node_of = |id: &str| self.node_of(id);
         let misfit_with = |new_node: &str| self.misfit(&record.spec.node_name, new_node);
         let old_node = self.snapshot.node(&record.spec.node_name).map(|node| self.fact(node));
+        let neighbour = self.snapshot.node(&record.spec.node_name).and_then(neighbours::owner);
+        let refused = record.spec.pool.as_ref().map_or_else(Vec::new, |pool| self.refusals(pool));
         let drain = |purpose| self.drains.get(&(name.clone(), purpose));
         decide(&Facts {
             now: self.deps.clock.now(),
@@ -216,8 +220,10 @@ impl<'a> World<'a> {
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
             paused: config.is_some_and(|config| config.paused),
-            view: pool.map(|pool| &*pool.view),
-            ledger: pool.map_or(&self.no_ledger, |pool| &pool.ledger),
+            refused: &refused,
+            neighbour,
+            view: pool.and_then(PoolFacts::view),
+            ledger: pool.and_then(PoolFacts::ledger).unwrap_or(&self.no_ledger),
             old_node: old_node.as_ref(),
             node_of: &node_of,
             misfit_with: &misfit_with,
@@ -227,10 +233,31 @@ impl<'a> World<'a> {
         })
     }
 
+    /// Why a pool is not acted on.
+    fn refusals(&self, pool: &str) -> Vec<String> {
+        match (self.configs.get(pool), self.pools.get(pool)) {
+            (Some(config), Some(PoolFacts::Observed { view, ledger })) => {
+                preflight::refusals(&config.findings(&self.configs, view, ledger))
+            }
+            (_, Some(PoolFacts::Refused(reason))) => vec![reason.clone()],
+            (None, _) => vec![format!("there is no SpotPool {pool} any more")],
+            (_, None) => Vec::new(),
+        }
+    }
+
+    /// The nodes of these instances.
+    pub(super) fn nodes_of(&self, instances: &BTreeSet<String>) -> BTreeSet<String> {
+        let node =
+            |id: &String| self.by_instance.get(id).map(|at| self.snapshot.nodes()[*at].name.to_string());
+        instances.iter().filter_map(node).collect()
+    }
+
     /// How full the pool's nodes are.
     fn utilisation(&self, pool: &str) -> UtilisationPercent {
-        let Some(facts) = self.pools.get(pool) else { return UtilisationPercent::default() };
-        let members = facts.view.spot.instances.iter().chain(&facts.view.on_demand.instances);
+        let Some(view) = self.pools.get(pool).and_then(PoolFacts::view) else {
+            return UtilisationPercent::default();
+        };
+        let members = view.spot.instances.iter().chain(&view.on_demand.instances);
         let nodes: BTreeSet<Arc<str>> = members
             .filter_map(|instance| self.by_instance.get(&instance.id))
             .map(|index| self.snapshot.nodes()[*index].name.clone())

@@ -25,6 +25,8 @@ struct Stage {
     mode: Mode,
     rebalance: RebalanceMode,
     paused: bool,
+    refused: Vec<String>,
+    neighbour: Option<Neighbour>,
     in_pool: bool,
     known: bool,
     view: PoolView,
@@ -50,6 +52,7 @@ impl Stage {
             max: 9,
             zones: vec!["a".to_owned()],
             can_launch: false,
+            setup: crate::core::preflight::GroupSetup::default(),
             instances: ids
                 .iter()
                 .map(|id| Instance {
@@ -67,6 +70,8 @@ impl Stage {
             mode: Mode::Act,
             rebalance: RebalanceMode::Replace,
             paused: false,
+            refused: Vec::new(),
+            neighbour: None,
             in_pool: true,
             known: true,
             view: PoolView {
@@ -108,6 +113,8 @@ impl Stage {
                 mode: self.mode,
                 rebalance: self.rebalance,
                 paused: self.paused,
+                refused: &self.refused,
+                neighbour: self.neighbour,
                 view: self.known.then_some(&self.view),
                 ledger: &self.ledger,
                 old_node: old_node.as_ref(),
@@ -144,7 +151,7 @@ impl Stage {
     }
 
     fn commands(&self) -> Commands {
-        self.with_facts(|subject, facts| commands(subject, &self.status, facts.mode, facts))
+        self.with_facts(|subject, facts| commands(subject, &self.status, facts))
     }
 
     fn share(
@@ -644,7 +651,7 @@ proptest! {
                 prop_assert_eq!(next.return_drain, DrainState::Finished);
             }
             if next.phase == Phase::Completed {
-                prop_assert!(stage.with_facts(|subject, facts| commands(subject, &next, Mode::Act, facts)) == Commands::default());
+                prop_assert!(stage.with_facts(|subject, facts| commands(subject, &next, facts)) == Commands::default());
             }
             status = next;
         }

@@ -14,6 +14,7 @@ fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView
         max: 5,
         zones: vec!["a".to_owned(), "b".to_owned()],
         can_launch: false,
+        setup: crate::core::preflight::GroupSetup::default(),
         instances: instances
             .iter()
             .map(|(id, lifecycle)| Instance {
@@ -55,7 +56,7 @@ fn spot(name: &str) -> Wants {
 }
 
 fn next(ledger: &Ledger, view: &PoolView, wants: &Wants) -> Plan {
-    plan(ledger, view, wants, &BTreeSet::new(), &InstanceFacts::default(), now())
+    plan(ledger, view, wants, &BTreeSet::new(), &InstanceFacts::default(), &Busy::default(), now())
 }
 
 fn set(group: GroupKind, desired: i32) -> Option<Call> {
@@ -204,7 +205,7 @@ fn the_old_instance_is_ended_with_its_plus_one() {
     let (ledger, view) = served();
     assert_eq!(share(&ledger, "i-1").instance_id.as_deref(), Some("i-4"));
     let facts = InstanceFacts::default();
-    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(plan.call, end("i-1", true));
     let mut ledger = plan.ledger;
     accepted(&mut ledger, &plan.call.expect("a call"));
@@ -216,7 +217,7 @@ fn at_the_minimum_an_instance_is_ended_without_decrement() {
     let (ledger, mut view) = served();
     view.spot.min = 4;
     let facts = InstanceFacts::default();
-    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(plan.call, end("i-1", false));
 }
 
@@ -224,13 +225,15 @@ fn at_the_minimum_an_instance_is_ended_without_decrement() {
 fn an_end_without_effect_is_planned_anew_and_one_with_effect_is_not_repeated() {
     let (ledger, mut view) = served();
     let facts = InstanceFacts::default();
-    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
-    let again = plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    let again =
+        plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(again.call, end("i-1", true));
     assert_eq!(next(&ending.ledger, &view, &spot("i-1")).call, None, "nobody wants it any more");
     view.spot.desired = 3;
     view.spot.instances[0].lifecycle = Lifecycle::Leaving;
-    let resumed = plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let resumed =
+        plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(resumed.call, None);
     assert!(!share(&resumed.ledger, "i-1").surplus);
 }
@@ -242,10 +245,13 @@ fn when_aws_was_faster_the_idle_newcomer_goes_and_a_busy_one_does_not() {
     add(&mut view, GroupKind::Spot, "i-5", Lifecycle::InService);
     let mut facts = InstanceFacts::default();
     facts.taken.insert("i-4".to_owned());
-    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(settled.call, end("i-5", true));
     facts.busy.insert("i-5".to_owned());
-    assert_eq!(plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now()).call, None);
+    assert_eq!(
+        plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now()).call,
+        None
+    );
 }
 
 #[test]
@@ -253,7 +259,7 @@ fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
     let (ledger, mut view) = served();
     view.spot.instances.remove(0);
     let facts = InstanceFacts::default();
-    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(settled.call, set(GroupKind::Spot, 3));
     // The group has replaced the old one, and what is missing now is what another story waits for.
     add(&mut view, GroupKind::Spot, "i-5", Lifecycle::InService);
@@ -264,7 +270,7 @@ fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
     view.spot.desired = 5;
     let mut facts = InstanceFacts::default();
     facts.busy.insert("i-5".to_owned());
-    let plan = plan(&ledger, &view, &both, &ends("i-1", "i-1"), &facts, now());
+    let plan = plan(&ledger, &view, &both, &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(plan.call, None, "{:?}", plan.ledger);
 }
 
@@ -283,7 +289,7 @@ fn a_late_winner_sends_the_on_demand_share_back() {
     let back = Call::Terminate { group: GroupKind::OnDemand, instance_id: "i-9".to_owned(), decrement: true };
     assert_eq!(next(&ledger, &view, &nothing).call, Some(back));
     let busy = InstanceFacts { busy: ["i-9".to_owned()].into(), ..InstanceFacts::default() };
-    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &busy, now());
+    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &busy, &Busy::default(), now());
     assert_eq!(kept.call, None, "what runs pods is not ended");
 }
 
@@ -406,7 +412,7 @@ fn a_debt_in_the_record_is_paid_by_a_request_of_ours_alone() {
         launched(&mut ledger, GroupKind::Spot, Vec::new(), &[(FailureClass::Capacity, "dry".into())], now());
     }
     let facts = InstanceFacts::default();
-    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(ending.call, end("i-1", true), "what is owed moves out of the group");
     let mut ledger = ending.ledger;
     accepted(&mut ledger, &ending.call.expect("a call"));
