@@ -8,15 +8,8 @@
 use crate::actors::deps::Deps;
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::supervision::{Link, answers_ping};
-<<<<<<< HEAD
+use crate::core::cluster::ScaleDown;
 use crate::core::drain::{Drain, EvictionAnswer, Moment, Order};
-=======
-use crate::core::cluster::{Pod, ScaleDown, Snapshot};
-use crate::core::drain::{
-    self, DrainClock, DrainPolicy, EvictionAnswer, GiveUp, NextStep, Purpose, SkipReason, Turn, Verdict,
-};
-use crate::core::policy::{Policy, seconds};
->>>>>>> main
 use crate::core::replacement::{DrainCommand, DrainPurpose, DrainReport};
 use crate::kube::marks::{self, Marks};
 use crate::kube::pods;
@@ -68,6 +61,15 @@ struct Answered {
     answer: EvictionAnswer,
 }
 
+/// What is changed on a node.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    /// Taint, cordon and label.
+    Drain(Marks),
+    /// The annotation that keeps cluster-autoscaler off it.
+    Protection(Marks),
+}
+
 /// The actor.
 pub struct Drainer {
     deps: Deps,
@@ -102,14 +104,20 @@ impl Drainer {
     }
 
     /// Starts a change of marks unless one of this node is under way.
-    fn mark(&mut self, node: &str, change: Marks, ctx: &mut Context<Self>) {
+    fn mark(&mut self, node: &str, change: Change, ctx: &mut Context<Self>) {
         if !self.deps.fence.may_act(self.deps.call_timeout) || !self.marking.insert(node.to_owned()) {
             return;
         }
         let (client, key, node) = (self.deps.client.clone(), self.deps.taint_key.clone(), node.to_owned());
         let limit = self.deps.call_timeout;
         let done = async move {
-            let error = match timeout(limit, marks::apply(&client, &node, &key, change)).await {
+            let call = async {
+                match change {
+                    Change::Drain(marks) => marks::apply(&client, &node, &key, marks).await,
+                    Change::Protection(marks) => marks::protect(&client, &node, marks).await,
+                }
+            };
+            let error = match timeout(limit, call).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some("no answer in time".to_owned()),
@@ -119,7 +127,7 @@ impl Drainer {
                     node,
                     error,
                     ?change,
-                    "the node's marks could not be changed; it is tried again"
+                    "a node's marks could not be changed; it is tried again"
                 );
             }
             Marked { node }
@@ -127,27 +135,8 @@ impl Drainer {
         ctx.spawn(done.into_actor(self).map(|marked, _, ctx| ctx.notify(marked)));
     }
 
-<<<<<<< HEAD
     /// Sends a request about a pod.
     fn send(&mut self, node: &str, order: Order, ctx: &mut Context<Self>) {
-=======
-    /// Keeps cluster-autoscaler off a node, or lets it again, unless a change of its marks is under way.
-    fn protect(&mut self, node: &str, change: Marks, ctx: &mut Context<Self>) {
-        if !self.deps.fence.may_act(self.deps.call_timeout) || !self.marking.insert(node.to_owned()) {
-            return;
-        }
-        let (client, node) = (self.deps.client.clone(), node.to_owned());
-        let done = async move {
-            if let Err(error) = marks::protect(&client, &node, change).await {
-                tracing::warn!(node, %error, ?change, "cluster-autoscaler's annotation could not be changed; it is tried again");
-            }
-            Marked { node }
-        };
-        ctx.spawn(done.into_actor(self).map(|marked, _, ctx| ctx.notify(marked)));
-    }
-
-    fn evict(&mut self, node: &str, pod: Arc<Pod>, ctx: &mut Context<Self>) {
->>>>>>> main
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
@@ -202,22 +191,19 @@ impl Handler<Drive> for Drainer {
     type Result = ();
 
     fn handle(&mut self, _: Drive, ctx: &mut Self::Context) {
-<<<<<<< HEAD
-        let Some(wanted) = self.wanted.clone() else { return };
-        let (snapshot, now) = (self.deps.view.snapshot(), self.now());
-=======
         let Some(DrainNodes { drains: wanted, protected }) = self.wanted.clone() else { return };
-        let snapshot = self.deps.view.snapshot();
->>>>>>> main
+        let (snapshot, now) = (self.deps.view.snapshot(), self.now());
         let nodes: BTreeSet<&str> = wanted.iter().map(|command| command.node.as_str()).collect();
         self.drains.retain(|node, _| nodes.contains(node.as_str()));
         for node in snapshot.nodes() {
             if !nodes.contains(&*node.name) && marks::any_set(node, &self.deps.taint_key) {
-                self.mark(&node.name, Marks::Off, ctx);
+                self.mark(&node.name, Change::Drain(Marks::Off), ctx);
             }
             match (protected.contains(&*node.name), node.scale_down) {
-                (true, ScaleDown::Allowed) => self.protect(&node.name, Marks::On, ctx),
-                (false, ScaleDown::DisabledByUs) => self.protect(&node.name, Marks::Off, ctx),
+                (true, ScaleDown::Allowed) => self.mark(&node.name, Change::Protection(Marks::On), ctx),
+                (false, ScaleDown::DisabledByUs) => {
+                    self.mark(&node.name, Change::Protection(Marks::Off), ctx)
+                }
                 _ => {}
             }
         }
@@ -229,7 +215,7 @@ impl Handler<Drive> for Drainer {
             }
             let marked = snapshot.node(node).map(|found| marks::are_set(found, &self.deps.taint_key));
             if marked == Some(false) {
-                self.mark(node, Marks::On, ctx);
+                self.mark(node, Change::Drain(Marks::On), ctx);
             }
             let drain = self.drains.get_mut(node);
             let orders =

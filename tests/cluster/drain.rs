@@ -81,7 +81,9 @@ impl Stagecraft {
 fn look_of(node: &Node) -> Value {
     let spec = node.spec.as_ref().expect("a spec");
     let taints: Vec<&str> = spec.taints.iter().flatten().map(|taint| taint.key.as_str()).collect();
-    let note = node.metadata.annotations.iter().flatten().filter(|(key, _)| !key.starts_with("kwok"));
+    // A node in a story is kept from cluster-autoscaler until the story is over, drained or not.
+    let own = |key: &str| key.starts_with("kwok") || key.ends_with("/scale-down-disabled");
+    let note = node.metadata.annotations.iter().flatten().filter(|(key, _)| !own(key));
     json!({
         "labels": node.metadata.labels,
         "annotations": note.collect::<std::collections::BTreeMap<_, _>>(),
