@@ -64,6 +64,7 @@ pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState) {
         .service(read_only("/api/v1/pools", api::pools))
         .service(read_only("/api/v1/replacements", api::replacements))
         .service(read_only("/api/v1/fallbacks", api::fallbacks))
+        .service(read_only("/api/v1/fallbacks/{name}", api::fallback_named))
         .default_service(web::to(problem::not_found));
 }
 

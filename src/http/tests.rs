@@ -228,6 +228,24 @@ async fn a_fallback_says_what_blocks_it_and_what_it_took_so_far() {
 }
 
 #[actix_web::test]
+async fn one_fallback_is_answered_by_its_name_and_nothing_else_is() {
+    let all = Fixture::with_a_fallback().get("/api/v1/fallbacks").await;
+    let one = Fixture::with_a_fallback().get("/api/v1/fallbacks/i-0000000000000000b").await;
+    assert_eq!(one, all["items"][0]);
+    // Neither a story without a fallback, nor one that is not there.
+    for name in ["i-0000000000000000a", "i-0000000000000000c"] {
+        let path = format!("/api/v1/fallbacks/{name}");
+        let (status, media_type, body) = Fixture::with_a_fallback().ask(Method::GET, &path).await;
+        assert_eq!((status, media_type.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));
+        let expected = json!({
+            "type": "about:blank", "title": "Not Found", "status": 404,
+            "detail": format!("no open fallback is named {name}"), "instance": path,
+        });
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+    }
+}
+
+#[actix_web::test]
 async fn what_is_not_there_is_a_problem() {
     let (status, media_type, body) = Fixture::empty().ask(Method::GET, "/api/v1/nodes").await;
     assert_eq!((status, media_type.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));

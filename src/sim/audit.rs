@@ -14,10 +14,10 @@ use crate::core::scaling::{Ledger, RequestState};
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::kube::marks;
 use crate::sim::cloud::{self, Cloud, GateCall, LifecycleState};
-use crate::sim::cluster::{self, Cluster, RequestInfo};
+use crate::sim::cluster::{self, Cluster, ObjectKey, RequestInfo};
 use crate::sim::world::{Gates, ON_DEMAND, SPOT, TAINT};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -333,15 +333,20 @@ impl Auditor {
     }
 
     /// The instance may be ended: nothing on its node could still move, or its deadline is there. What was on
-    /// a machine that AWS has taken moves no more.
+    /// a machine that AWS has taken moves no more, nor does a pod whose grace period is over.
     fn check_drained(&self, instance: &str) {
         let Some(node) = self.node_of(instance).filter(|_| self.runs(instance)) else { return };
-        let movable = self.inner.cluster.movable_pods_on(&node);
+        let mut movable = self.inner.cluster.movable_pods_on(&node);
+        let now = self.inner.clock.now();
+        movable.retain(|pod| {
+            let found: Option<Pod> = self.inner.cluster.get(&pod.namespace, &pod.name);
+            let due = found.and_then(|pod| pod.metadata.deletion_timestamp);
+            due.is_none_or(|due| due.0 > now)
+        });
         if movable.is_empty() {
             return;
         }
         let ahead = seconds(self.inner.policy.end_before_deadline_seconds);
-        let now = self.inner.clock.now();
         let pressed = self.records().iter().any(|record| {
             let deadline = record.status.as_ref().and_then(|status| status.deadline);
             record.spec.instance_id == instance && deadline.is_some_and(|deadline| now + ahead >= deadline)
@@ -461,8 +466,7 @@ impl Auditor {
                 let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
                 let labels = selector.and_then(|selector| selector.match_labels.clone()).unwrap_or_default();
                 pods.iter().any(|pod| {
-                    let found: Option<k8s_openapi::api::core::v1::Pod> =
-                        self.inner.cluster.get(&pod.namespace, &pod.name);
+                    let found: Option<Pod> = self.inner.cluster.get(&pod.namespace, &pod.name);
                     let held = found.and_then(|pod| pod.metadata.labels).unwrap_or_default();
                     budget.namespace().as_deref() == Some(&pod.namespace)
                         && labels.iter().all(|(name, value)| held.get(name) == Some(value))
@@ -511,12 +515,30 @@ impl Auditor {
         let all = self.inner.cluster.pdb_violations();
         let known = std::mem::replace(&mut self.state().budget_violations, all.len());
         for violation in all.iter().skip(known) {
+            if violation.by == "delete" && self.is_overdue(&violation.pod, violation.at) {
+                continue;
+            }
             let found = format!(
                 "{} took {}: {} healthy, {} wanted",
                 violation.by, violation.pod.name, violation.healthy, violation.desired
             );
             self.violated(Invariant::BudgetsKept, &violation.budget.name, found);
         }
+    }
+
+    /// Whether the deadline of the pod's node leaves no more than its grace period, and the pool allows to delete it.
+    fn is_overdue(&self, pod: &ObjectKey, now: Timestamp) -> bool {
+        let found: Option<Pod> = self.inner.cluster.get(&pod.namespace, &pod.name);
+        let Some(spec) = found.and_then(|pod| pod.spec) else { return false };
+        let node = spec.node_name.unwrap_or_default();
+        let grace = u64::try_from(spec.termination_grace_period_seconds.unwrap_or(30)).unwrap_or_default();
+        let policy = &self.inner.policy;
+        let ahead = seconds(policy.end_before_deadline_seconds) + Duration::from_secs(grace);
+        policy.delete_at_deadline
+            && self.records().iter().any(|record| {
+                let deadline = record.status.as_ref().and_then(|status| status.deadline);
+                record.spec.node_name == node && deadline.is_some_and(|deadline| now + ahead >= deadline)
+            })
     }
 
     /// Marks without a story must go within `patience`.

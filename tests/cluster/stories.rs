@@ -35,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 /// When the world does something.
 #[derive(Clone, Copy)]
-enum Cue {
+pub enum Cue {
     /// At once.
     Now,
     /// When this step was taken for the given time: no story depends on how fast the machine is.
@@ -57,16 +57,18 @@ fn times_taken(records: &[NodeReplacement], flow_box: FlowBox, outcome: Outcome)
 }
 
 /// A scenario of the demo with its own pace.
-struct Tale {
+pub struct Tale {
     name: String,
-    plot: Plot,
+    pub plot: Plot,
     script: Vec<(Cue, Act)>,
     /// Whether the groups know LaunchInstances; without it they are asked by SetDesiredCapacity.
     launch_instances: bool,
+    /// From being bound to a node until Ready.
+    pub pod_start: Duration,
 }
 
 impl Tale {
-    fn new(scenario: Scenario, script: Vec<(Cue, Act)>) -> Self {
+    pub fn new(scenario: Scenario, script: Vec<(Cue, Act)>) -> Self {
         let mut plot = scenario.plot();
         plot.script.clear();
         plot.start.policy = PolicySpec {
@@ -83,10 +85,17 @@ impl Tale {
         };
         // One that nobody may end: a group that is told to shrink would take the oldest.
         plot.start.on_demand_nodes = 1;
-        Self { name: scenario.name(), plot, script, launch_instances: true }
+        let (name, pod_start) = (scenario.name(), Duration::from_secs(1));
+        Self { name, plot, script, launch_instances: true, pod_start }
     }
 
-    async fn begin(&self, clock: Clock, client: Option<kube::Client>) -> Story {
+    /// A cluster that it can be played on.
+    pub async fn testbed(&self, name: &str) -> Testbed {
+        let options = Options { pod_ready_delay: self.pod_start, ..Options::default() };
+        Testbed::start_with(name, options).await
+    }
+
+    pub async fn begin(&self, clock: Clock, client: Option<kube::Client>) -> Story {
         let boot = BootTimes {
             launch: Duration::from_secs(1),
             node_join: Duration::from_secs(1),
@@ -147,23 +156,22 @@ impl Tale {
 }
 
 /// A story on a real cluster, its processes running.
-struct Stagecraft {
+pub struct Stagecraft {
     // Dropped first: the processes, then the cluster.
     agent: Service,
-    controller: Service,
-    imds: ImdsMock,
+    pub controller: Service,
+    pub imds: ImdsMock,
     events: broadcast::Receiver<CloudEvent>,
     autoscaling: Served,
-    story: Story,
-    testbed: Testbed,
+    pub story: Story,
+    pub testbed: Testbed,
     bystanders: Vec<String>,
-    old_node: String,
+    pub old_node: String,
 }
 
 impl Stagecraft {
-    async fn set_up(name: &str, tale: &Tale) -> Self {
-        let options = Options { pod_ready_delay: Duration::from_secs(1), ..Options::default() };
-        let testbed = Testbed::start_with(name, options).await;
+    pub async fn set_up(name: &str, tale: &Tale) -> Self {
+        let testbed = tale.testbed(name).await;
         product::install(&testbed).await;
         let story = tale.begin(Clock::System, Some(testbed.client())).await;
         let cloud = story.world.cloud.clone();

@@ -221,8 +221,8 @@ impl Stage {
         let report = |node: &str| DrainReport {
             node: node.to_owned(),
             tainted: true,
-            finished: true,
-            blocked: Vec::new(),
+            end: Some(DrainEnd::Moved),
+            ..DrainReport::default()
         };
         self.drain = Some(report("old"));
         self.return_drain = self.status.capacity.as_ref().map(|capacity| report(&capacity.node_name));
@@ -541,8 +541,9 @@ fn a_return_that_takes_too_long_is_given_up_and_tried_again_later() {
     stage.return_drain = Some(DrainReport {
         node: "od".to_owned(),
         tainted: true,
-        finished: false,
         blocked: vec!["budget".to_owned()],
+        stuck: true,
+        ..DrainReport::default()
     });
     stage.pass(599).go();
     assert!(stage.marks(DrainPurpose::Return));
