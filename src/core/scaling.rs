@@ -992,14 +992,15 @@ fn withdraw(
         }
         let Some(member) = ledger.member(*kind, replacement).cloned() else { continue };
         let group = view.group(*kind);
+        // Without a +1 the instance is the group's own by now: the share is forgotten.
         if *want == Want::Nothing
+            && member.surplus
             && let Some(id) = member.instance_id.as_ref().filter(|id| group.is_active(id))
         {
             if instances.busy.contains(id) || busy.ending(*kind, id) {
                 continue;
             }
-            let settles = member.surplus.then_some(replacement.as_str());
-            return Some(terminate(ledger, group, *kind, id, settles, now));
+            return Some(terminate(ledger, group, *kind, id, Some(replacement), now));
         }
         if member.surplus {
             if let Some(call) = settle(ledger, view, wants, (*kind, replacement), (instances, busy), now) {
