@@ -19,6 +19,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,16 +85,54 @@ struct Inner {
     cluster: Cluster,
     clock: Clock,
     policy: Policy,
+    /// So much may the clocks of the controllers differ from the world's.
+    skew: Duration,
     began: Timestamp,
     state: Mutex<State>,
+    read: Mutex<Read>,
+}
+
+/// Objects as they were read last: each is read from its JSON once per change.
+#[derive(Default)]
+struct Read {
+    records: Memo<NodeReplacement>,
+    nodes: Memo<Node>,
+    pools: Memo<SpotPool>,
+}
+
+/// What was read of the objects of one kind, by namespace and name.
+struct Memo<K>(BTreeMap<(String, String), (Arc<Value>, Arc<K>)>);
+
+impl<K> Default for Memo<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: DeserializeOwned + ResourceExt> Memo<K> {
+    fn all(&mut self, stored: Vec<Arc<Value>>) -> Vec<Arc<K>> {
+        let mut held = std::mem::take(&mut self.0);
+        for object in stored {
+            let text =
+                |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let key = (text("/metadata/namespace"), text("/metadata/name"));
+            let known = held.remove(&key).filter(|(seen, _)| Arc::ptr_eq(seen, &object));
+            let read = known.or_else(|| {
+                let read = serde_json::from_value(Value::clone(&object)).ok()?;
+                Some((object, Arc::new(read)))
+            });
+            self.0.extend(read.map(|read| (key, read)));
+        }
+        self.0.values().map(|(_, read)| read.clone()).collect()
+    }
 }
 
 #[derive(Default)]
 struct State {
-    /// What our calls have added to each group's desired capacity.
-    ours: BTreeMap<String, i64>,
-    /// Desired capacity when a call that is under way was made.
-    before: BTreeMap<String, i64>,
+    /// Desired capacity of each group at the beginning.
+    initial: BTreeMap<String, i64>,
+    /// Pods that the nearness of a deadline allows to be deleted, budget or not.
+    pressed: BTreeSet<String>,
     /// Nodes that carried marks before a write that is under way.
     marked_before: BTreeSet<String>,
     /// Since when a node carries marks that no story accounts for.
@@ -108,15 +148,29 @@ impl Auditor {
     /// An auditor of a world on the simulated cluster.
     #[must_use]
     pub fn new(cloud: &Cloud, cluster: &Cluster, clock: Clock, policy: Policy) -> Self {
+        Self::with_skew(cloud, cluster, clock, policy, Duration::ZERO)
+    }
+
+    /// The same for controllers whose clocks differ from the world's by `skew` at most.
+    #[must_use]
+    pub fn with_skew(cloud: &Cloud, cluster: &Cluster, clock: Clock, policy: Policy, skew: Duration) -> Self {
         let budget_violations = cluster.pdb_violations().len();
+        let groups = cloud.snapshot().groups;
+        let initial = groups.into_iter().map(|group| {
+            let theirs = i64::from(group.desired) - group.added_by_others;
+            (group.name, theirs)
+        });
+        let state = State { initial: initial.collect(), budget_violations, ..State::default() };
         Self {
             inner: Arc::new(Inner {
                 cloud: cloud.clone(),
                 cluster: cluster.clone(),
                 clock,
                 policy,
+                skew,
                 began: clock.now(),
-                state: Mutex::new(State { budget_violations, ..State::default() }),
+                state: Mutex::new(state),
+                read: Mutex::default(),
             }),
         }
     }
@@ -127,6 +181,7 @@ impl Auditor {
         Gates {
             kube: Some(Arc::new(KubeGate { auditor: self.clone(), next: next.kube })),
             aws: Some(Arc::new(AwsGate { auditor: self.clone(), next: next.aws })),
+            clock: next.clock,
         }
     }
 
@@ -155,6 +210,13 @@ impl Auditor {
     /// What the controllers did, and what became of the stories, in order.
     #[must_use]
     pub fn story(&self) -> Vec<String> {
+        let after = |at| since(self.inner.began, at).as_secs_f64();
+        self.lines().iter().map(|(at, text)| format!("{:>8.1} s  {text}", after(*at))).collect()
+    }
+
+    /// The same with the time of each line.
+    #[must_use]
+    pub fn lines(&self) -> Vec<(Timestamp, String)> {
         let mut lines = self.state().log.clone();
         for record in self.records() {
             let steps = record.status.as_ref().map_or(&[][..], |status| &status.steps);
@@ -170,8 +232,7 @@ impl Auditor {
             }));
         }
         lines.sort_by_key(|(at, _)| *at);
-        let after = |at| since(self.inner.began, at).as_secs_f64();
-        lines.iter().map(|(at, text)| format!("{:>8.1} s  {text}", after(*at))).collect()
+        lines
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -193,12 +254,23 @@ impl Auditor {
         }
     }
 
-    fn records(&self) -> Vec<NodeReplacement> {
-        self.inner.cluster.list()
+    fn read(&self) -> MutexGuard<'_, Read> {
+        self.inner.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pools(&self) -> Vec<SpotPool> {
-        self.inner.cluster.list()
+    fn records(&self) -> Vec<Arc<NodeReplacement>> {
+        let stored = self.inner.cluster.list_json("nodereplacements.spotguard.dev");
+        self.read().records.all(stored)
+    }
+
+    fn pools(&self) -> Vec<Arc<SpotPool>> {
+        let stored = self.inner.cluster.list_json("spotpools.spotguard.dev");
+        self.read().pools.all(stored)
+    }
+
+    fn nodes(&self) -> Vec<Arc<Node>> {
+        let stored = self.inner.cluster.list_json("nodes");
+        self.read().nodes.all(stored)
     }
 
     fn node_of(&self, instance: &str) -> Option<String> {
@@ -224,8 +296,11 @@ impl Auditor {
         groups.iter().flat_map(|group| &group.instances).any(|held| held.id == instance && held.machine_runs)
     }
 
-    fn desired(&self, group: &str) -> i64 {
-        self.inner.cloud.group(group).map_or(0, |group| i64::from(group.desired))
+    /// What our calls have added to a group's desired capacity so far.
+    fn ours(&self, group: &str) -> i64 {
+        let Some(found) = self.inner.cloud.group(group) else { return 0 };
+        let initial = self.state().initial.get(group).copied().unwrap_or(0);
+        i64::from(found.desired) - found.added_by_others - initial
     }
 
     fn is_marked(&self, node: &str) -> bool {
@@ -246,10 +321,6 @@ impl Auditor {
             call.desired.map_or_else(String::new, |desired| format!(" {desired}")),
         ));
         let Some(group) = &call.group else { return };
-        // A call whose answer nobody waited for, because its controller died, counts now.
-        self.settle_change(group);
-        let desired = self.desired(group);
-        self.state().before.insert(group.clone(), desired);
         if !self.is_written(call, group) {
             let found = format!("{call:?} is not what the stored ledger announces: {:?}", self.ledgers());
             self.violated(Invariant::WrittenRequest, group, found);
@@ -261,23 +332,8 @@ impl Auditor {
         }
     }
 
-    fn after_change(&self, call: &GateCall) {
-        if let Some(group) = &call.group {
-            self.settle_change(group);
-        }
-    }
-
-    /// Takes in what the call that was under way changed in a group.
-    fn settle_change(&self, group: &str) {
-        let after = self.desired(group);
-        let mut state = self.state();
-        if let Some(before) = state.before.remove(group) {
-            *state.ours.entry(group.to_owned()).or_default() += after - before;
-        }
-    }
-
     fn ledgers(&self) -> Vec<Ledger> {
-        self.pools().into_iter().map(|pool| pool.status.unwrap_or_default().ledger).collect()
+        self.pools().iter().map(|pool| pool.status.clone().unwrap_or_default().ledger).collect()
     }
 
     /// Whether a stored ledger announces exactly this change.
@@ -290,18 +346,21 @@ impl Auditor {
             } else {
                 return false;
             };
-            let ledger = pool.status.unwrap_or_default().ledger;
-            let intended = || {
+            let ledger = pool.status.clone().unwrap_or_default().ledger;
+            let in_state = |state| {
                 ledger
                     .scaling_requests
                     .iter()
-                    .filter(|request| request.group == kind && request.state == RequestState::Intended)
+                    .filter(move |request| request.group == kind && request.state == state)
             };
+            let intended = || in_state(RequestState::Intended);
             let reduction = ledger.reduction.as_ref().filter(|reduction| reduction.group == kind);
             match call.operation.as_str() {
                 "SetDesiredCapacity" => {
                     let desired = call.desired.and_then(|desired| i32::try_from(desired).ok());
-                    intended().any(|request| Some(request.target) == desired)
+                    // What was launched without raising desired capacity is made to count.
+                    let launched = || in_state(RequestState::Launched);
+                    intended().chain(launched()).any(|request| Some(request.target) == desired)
                         || reduction.is_some_and(|reduction| {
                             reduction.instance_id.is_none() && Some(reduction.baseline - 1) == desired
                         })
@@ -323,15 +382,35 @@ impl Auditor {
         if movable.is_empty() {
             return;
         }
-        let ahead = seconds(self.inner.policy.end_before_deadline_seconds);
-        let now = self.inner.clock.now();
-        let pressed = self.records().iter().any(|record| {
-            let deadline = record.status.as_ref().and_then(|status| status.deadline);
-            record.spec.instance_id == instance && deadline.is_some_and(|deadline| now + ahead >= deadline)
-        });
-        if !pressed {
+        let of_it = |record: &NodeReplacement| record.spec.instance_id == instance;
+        if !self.presses(&of_it, Duration::ZERO) {
             let found = format!("it is to be ended while {node} runs {movable:?}");
             self.violated(Invariant::DrainedFirst, instance, found);
+        }
+    }
+
+    /// Whether an open story of that kind has come within `before` of the moment at which it ends its
+    /// instance, so as to be faster than AWS.
+    fn presses(&self, which: &dyn Fn(&NodeReplacement) -> bool, before: Duration) -> bool {
+        let ahead = seconds(self.inner.policy.end_before_deadline_seconds) + self.inner.skew + before;
+        let now = self.inner.clock.now();
+        self.records().iter().any(|record| {
+            let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+            let deadline = status.and_then(|status| status.deadline);
+            which(record) && deadline.is_some_and(|deadline| now + ahead >= deadline)
+        })
+    }
+
+    /// A pod is about to be deleted: near a deadline it goes, whatever its budget says.
+    fn before_deletion(&self, namespace: &str, pod: &str) {
+        let found: Option<k8s_openapi::api::core::v1::Pod> = self.inner.cluster.get(namespace, pod);
+        let Some(spec) = found.and_then(|pod| pod.spec) else { return };
+        let grace = spec.termination_grace_period_seconds.unwrap_or(30);
+        let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        let on_its_node = |record: &NodeReplacement| Some(&record.spec.node_name) == spec.node_name.as_ref();
+        // The last second: deadlines are whole seconds.
+        if self.presses(&on_its_node, grace + Duration::from_secs(1)) {
+            self.state().pressed.insert(pod.to_owned());
         }
     }
 
@@ -382,18 +461,21 @@ impl Auditor {
         }
     }
 
-    fn check_safe_return(&self, node: &str, record: &NodeReplacement, all: &[NodeReplacement]) {
+    fn check_safe_return(&self, node: &str, record: &NodeReplacement, all: &[Arc<NodeReplacement>]) {
         let Some(status) = &record.status else { return };
         let now = self.inner.clock.now();
         let stability = seconds(self.inner.policy.stability_seconds);
         let mut found = Vec::new();
+        // A Spot node that is one more than the group is to have waits for no other.
+        let surplus = status.capacity.as_ref().is_some_and(|capacity| capacity.group == GroupKind::Spot);
         match &status.return_capacity {
+            None if surplus => {}
             None => found.push("Spot has nothing for it".to_owned()),
             Some(spot) => {
                 if !self.is_in_service(&spot.instance_id) || !self.node_is_ready(&spot.node_name) {
                     found.push(format!("its Spot node {} does not serve", spot.node_name));
                 }
-                if since(spot.ready_at, now) < stability {
+                if since(spot.ready_at, now) + self.inner.skew < stability {
                     found.push(format!(
                         "its Spot node {} is Ready only since {}",
                         spot.node_name, spot.ready_at
@@ -414,6 +496,7 @@ impl Auditor {
         found.extend(self.exhausted_budgets(node));
         let under_way = all.iter().filter(|other| {
             other.name_any() != record.name_any()
+                && other.spec.pool == record.spec.pool
                 && other.status.as_ref().is_some_and(|status| {
                     status.return_drain != DrainState::NotStarted && status.fallback_end != EndState::Gone
                 })
@@ -466,25 +549,34 @@ impl Auditor {
         self.watch_balance();
     }
 
-    /// No story is open: what we changed must have been changed back.
+    /// No story of a pool is open: what we changed must have been changed back.
     fn watch_balance(&self) {
-        let open = |record: &NodeReplacement| {
-            record.status.as_ref().is_none_or(|status| !status.phase.is_finished())
+        let records = self.records();
+        let open = |pool: &str| {
+            records.iter().any(|record| {
+                record.spec.pool.as_deref() == Some(pool)
+                    && record.status.as_ref().is_none_or(|status| !status.phase.is_finished())
+            })
         };
-        if self.records().iter().any(open) {
-            return;
-        }
-        let ours = self.state().ours.clone();
-        for (group, sum) in ours.into_iter().filter(|(_, sum)| *sum != 0) {
-            let found = format!("no story is open, and our changes to desired capacity sum up to {sum:+}");
-            self.violated(Invariant::BalancedDesired, &group, found);
+        for pool in self.pools().iter().filter(|pool| !open(&pool.name_any())) {
+            for group in [&pool.spec.spot_group, &pool.spec.on_demand_group] {
+                let sum = self.ours(group);
+                if sum != 0 {
+                    let found =
+                        format!("no story is open, and our changes to desired capacity sum up to {sum:+}");
+                    self.violated(Invariant::BalancedDesired, group, found);
+                }
+            }
         }
     }
 
     fn watch_budgets(&self) {
         let all = self.inner.cluster.pdb_violations();
         let known = std::mem::replace(&mut self.state().budget_violations, all.len());
-        for violation in all.iter().skip(known) {
+        let at_a_deadline = |violation: &&cluster::PdbViolation| {
+            violation.by == "delete" && self.state().pressed.contains(&violation.pod.name)
+        };
+        for violation in all.iter().skip(known).filter(|violation| !at_a_deadline(violation)) {
             let found = format!(
                 "{} took {}: {} healthy, {} wanted",
                 violation.by, violation.pod.name, violation.healthy, violation.desired
@@ -497,7 +589,7 @@ impl Auditor {
     fn watch_marks(&self, patience: Duration) {
         let now = self.inner.clock.now();
         let records = self.records();
-        let nodes: Vec<Node> = self.inner.cluster.list();
+        let nodes = self.nodes();
         let covered = |node: &str| {
             records.iter().any(|record| {
                 let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
@@ -538,6 +630,7 @@ fn returns(record: &NodeReplacement, node: &str) -> bool {
             && status.capacity.as_ref().is_some_and(|capacity| capacity.node_name == node)
     })
 }
+
 struct AwsGate {
     auditor: Auditor,
     next: Option<Arc<dyn cloud::Gate>>,
@@ -553,9 +646,6 @@ impl cloud::Gate for AwsGate {
     }
 
     fn after_call(&self, call: &GateCall) -> cloud::Verdict {
-        if call.changes() {
-            self.auditor.after_change(call);
-        }
         self.next.as_ref().map_or(cloud::Verdict::Pass, |next| next.after_call(call))
     }
 }
@@ -580,6 +670,12 @@ impl cluster::Gate for KubeGate {
             && self.auditor.is_marked(node)
         {
             self.auditor.state().marked_before.insert(node.clone());
+        }
+        if request.verb == "delete"
+            && request.resource == "pods"
+            && let (Some(namespace), Some(pod)) = (&request.namespace, &request.name)
+        {
+            self.auditor.before_deletion(namespace, pod);
         }
         verdict
     }

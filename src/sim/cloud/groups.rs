@@ -20,6 +20,7 @@ impl State {
                 spec,
                 created: at,
                 desired,
+                added_by_others: 0,
                 capacity: BTreeMap::new(),
                 failure: None,
                 boot_faults: VecDeque::new(),
@@ -41,11 +42,24 @@ impl State {
         }
     }
 
+    /// Changes desired capacity as somebody who is no client of the API.
+    pub(super) fn change_for_others(&mut self, group: &str, desired: u32, at: Timestamp) {
+        if let Some(entry) = self.groups.get_mut(group) {
+            entry.added_by_others += i64::from(desired) - i64::from(entry.desired);
+        }
+        self.change_desired(group, desired, "another user", at);
+    }
+
     /// Changes desired capacity in the name of `who` and lets the group react.
     pub(super) fn change_desired(&mut self, group: &str, desired: u32, who: &str, at: Timestamp) {
         let Some(entry) = self.groups.get_mut(group) else { return };
         let before = entry.desired;
         entry.desired = desired;
+        // What was launched beside desired capacity fills the places that it gains.
+        let beside = self.instances.values_mut().filter(|i| i.group == group && i.beyond_desired);
+        for instance in beside.take(desired.saturating_sub(before) as usize) {
+            instance.beyond_desired = false;
+        }
         if before != desired {
             entry.change_cause = Some(format!(
                 "At {} {who} changing the desired capacity from {before} to {desired}.",
