@@ -7,5 +7,6 @@ mod mishaps;
 mod notices;
 mod play;
 mod pools;
+mod random;
 mod scaling;
 mod stories;

@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 /// When every story begins.
-const EPOCH: &str = "2026-01-01T03:00:00Z";
+pub const EPOCH: &str = "2026-01-01T03:00:00Z";
 
 /// All stories of the demo.
 pub const SCENARIOS: [Scenario; 8] = [
@@ -84,7 +84,7 @@ impl Played {
 }
 
 /// Runs `work` in an actix system whose time stands still while anything is left to do.
-fn on_paused_time<F: Future>(work: F) -> F::Output {
+pub fn on_paused_time<F: Future>(work: F) -> F::Output {
     let system = actix::System::with_tokio_rt(|| {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
