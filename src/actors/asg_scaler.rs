@@ -400,7 +400,11 @@ async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<Option<Laun
 
 async fn read_groups(deps: &Deps, pool: &PoolConfig, ledger: &Ledger) -> Result<PoolView, TurnError> {
     let names = [pool.spot_group.clone(), pool.on_demand_group.clone()];
-    let found = deps.aws.groups(&names).await?;
+    let mut found = deps.aws.groups(&names).await?;
+    if names.iter().any(|name| !found.contains_key(name)) {
+        // Not found is believed when it was read twice: an answer may be cut short on its way.
+        found = deps.aws.groups(&names).await?;
+    }
     let take = |name: &String| found.get(name).cloned().ok_or_else(|| TurnError::NoSuchGroup(name.clone()));
     let mut view = PoolView { spot: take(&names[0])?, on_demand: take(&names[1])? };
     let now = deps.clock.now();
@@ -462,6 +466,7 @@ impl LedgerStore {
                     "scalingRequests": next.scaling_requests,
                     "reduction": next.reduction,
                     "cannotLaunch": next.cannot_launch,
+                    "desiredSeen": next.desired_seen,
                 },
             });
             match self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&body)).await {

@@ -3,6 +3,7 @@
 //! Region, endpoint, credentials and proxy come from the SDK's own settings alone.
 
 pub mod imds;
+mod intact;
 mod listing;
 
 use crate::clock::Clock;
@@ -97,6 +98,7 @@ impl AutoScaling {
         let settings = aws_sdk_autoscaling::config::Builder::from(config)
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().operation_timeout(timeout).build())
+            .interceptor(intact::IntactAnswers)
             .build();
         Self { client: Client::from_conf(settings), clock, metrics, listing: Listing::default() }
     }
@@ -276,9 +278,12 @@ fn call_error<E: ProvideErrorMetadata + std::error::Error + 'static>(
         return CallError { operation, code: code.to_owned(), message, outcome: CallFailure::Unclear };
     };
     let meta = answer.err().meta();
-    let code = meta.code().unwrap_or("Unknown").to_owned();
-    let message = meta.message().unwrap_or_default().to_owned();
     let status = answer.raw().status().as_u16();
+    let (code, message) = match meta.code() {
+        Some(code) => (code.to_owned(), meta.message().unwrap_or_default().to_owned()),
+        // No answer of the API: a page of something in between, or one that cannot be read.
+        None => (format!("Http{status}"), DisplayErrorContext(error).to_string()),
+    };
     let outcome = classify::call_failure(&code, &message, status);
     CallError { operation, code, message, outcome }
 }

@@ -249,4 +249,92 @@ mod tests {
             assert_eq!(launch_failure(text), class, "{text}");
         }
     }
+
+    #[test]
+    fn every_code_that_ends_a_launch_for_lack_of_capacity_or_a_quota_is_capacity() {
+        for code in [
+            "InsufficientInstanceCapacity",
+            "MaxSpotInstanceCountExceeded",
+            "VcpuLimitExceeded",
+            "UnfulfillableCapacity",
+            "InsufficientFreeAddressesInSubnet",
+            "MaxFleetCountExceeded",
+            "ReservationCapacityExceeded",
+            "SpotMaxPriceTooLow",
+            "InstanceLimitExceeded",
+            "LimitExceeded",
+        ] {
+            assert_eq!(by_code(code), Some(FailureClass::Capacity), "{code}");
+            let text = format!(
+                "Could not launch Spot Instances. {code} - In AWS's words. Launching EC2 instance failed."
+            );
+            assert_eq!(launch_failure(&text), FailureClass::Capacity, "{text}");
+            assert_eq!(by_code(&code.to_lowercase()), None, "codes are matched to the letter");
+        }
+    }
+
+    #[test]
+    fn every_code_by_which_aws_asks_to_slow_down_is_throttling() {
+        for code in [
+            "Throttling",
+            "ThrottlingException",
+            "ThrottledException",
+            "RequestThrottledException",
+            "TooManyRequestsException",
+            "RequestLimitExceeded",
+            "BandwidthLimitExceeded",
+            "LimitExceededException",
+            "RequestThrottled",
+            "SlowDown",
+            "PriorRequestNotComplete",
+            "EC2ThrottledException",
+        ] {
+            assert_eq!(by_code(code), Some(FailureClass::Throttle), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_follows_from_each_error_answer() {
+        use CallFailure::{Busy, NotFound, Refused, Unclear, Unsupported};
+        use FailureClass::{Capacity, Configuration, Unknown};
+        let not_found =
+            "Instance Id not found - No managed instance found for instance ID: i-0123456789abcdef0";
+        let at_minimum = "Currently, desiredSize equals minSize (1). Terminating instance without replacement will \
+                          violate group's min size constraint.";
+        for (code, message, status, expected) in [
+            ("ValidationError", not_found, 400, NotFound),
+            ("ValidationError", at_minimum, 400, Refused(Configuration)),
+            (
+                "ValidationError",
+                "New SetDesiredCapacity value 2 is above max value 1",
+                400,
+                Refused(Configuration),
+            ),
+            ("ScalingActivityInProgress", "", 400, Busy),
+            ("ScalingActivityInProgressFault", "", 400, Busy),
+            ("ResourceContention", "", 500, Busy),
+            ("ResourceContentionFault", "", 500, Busy),
+            ("Throttling", "", 400, Unclear),
+            ("RequestLimitExceeded", "", 503, Unclear),
+            ("IdempotentCallInProgressFault", "", 400, Unclear),
+            ("IdempotentParameterMismatchError", "", 400, Refused(Unknown)),
+            ("ExpiredToken", "", 403, Unclear),
+            ("RequestExpired", "", 400, Unclear),
+            ("InvalidClientTokenId", "", 403, Unclear),
+            ("SignatureDoesNotMatch", "", 403, Unclear),
+            ("AccessDenied", "", 403, Unsupported),
+            ("InvalidAction", "", 400, Unsupported),
+            ("UnsupportedOperation", "", 400, Unsupported),
+            ("LimitExceededFault", "", 400, Refused(Capacity)),
+            ("InsufficientInstanceCapacity", "", 400, Refused(Capacity)),
+            ("InvalidParameterCombination", "", 400, Refused(Configuration)),
+            ("SomethingNew", "", 400, Refused(Unknown)),
+            ("SomethingNew", "", 500, Unclear),
+            ("InternalFailure", "", 500, Unclear),
+            ("ServiceUnavailable", "", 503, Unclear),
+            ("Unknown", "", 502, Unclear),
+        ] {
+            assert_eq!(call_failure(code, message, status), expected, "{code} {status}: {message}");
+        }
+    }
 }

@@ -288,6 +288,11 @@ impl RequestMember {
         self.surplus || self.debt == Debt::InGroup
     }
 
+    /// Whether it waits for an instance that the group launches by itself.
+    fn awaits_in_group(&self) -> bool {
+        self.instance_id.is_none() && self.has_place()
+    }
+
     /// Whether the group is to be asked (again): it was not, or refused and the story is in a new attempt.
     fn asks(&self) -> bool {
         !self.surplus && self.instance_id.is_none() && self.failure.is_none() && self.debt != Debt::InGroup
@@ -326,6 +331,20 @@ pub struct Ledger {
     /// Groups that refused LaunchInstances as such.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cannot_launch: Vec<CannotLaunch>,
+    /// Desired capacity as it was last read, of groups that something is awaited from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub desired_seen: Vec<DesiredSeen>,
+}
+
+/// The desired capacity of a group while something is awaited from it and no call of ours is under way: if it
+/// falls, somebody else has lowered it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DesiredSeen {
+    /// Which group.
+    pub group: GroupKind,
+    /// Its desired capacity.
+    pub desired: i32,
 }
 
 /// A group that cannot be asked by LaunchInstances, or an endpoint or a role that cannot: it is served by
@@ -557,13 +576,55 @@ pub fn plan(
         return Plan { ledger, call: Some(call) };
     }
     refresh_members(&mut ledger, view, wants, now);
+    take_in_erased(&mut ledger, view, now);
     claim(&mut ledger, view, wants, &instances.taken);
     bind_to_successors(&mut ledger, view, wants, instances);
     let call = request_capacity(&mut ledger, view, wants, busy, now)
         .or_else(|| end_instances(&mut ledger, view, wants, ends, (instances, busy), now))
         .or_else(|| withdraw(&mut ledger, view, wants, (instances, busy), now));
     ledger.drop_empty();
+    watch_desired(&mut ledger, view, call.as_ref());
     Plan { ledger, call }
+}
+
+/// Remembers the desired capacity of groups that something is awaited from, unless we are about to change it.
+fn watch_desired(ledger: &mut Ledger, view: &PoolView, call: Option<&Call>) {
+    let quiet = |kind: GroupKind| {
+        let mut requests = ledger.scaling_requests.iter().filter(|request| request.group == kind);
+        call.is_none_or(|call| call.group() != kind)
+            && requests.clone().all(|request| request.state == RequestState::Applied)
+            && requests.any(|request| request.members.iter().any(RequestMember::awaits_in_group))
+    };
+    let kinds = [GroupKind::Spot, GroupKind::OnDemand].into_iter().filter(|kind| quiet(*kind));
+    ledger.desired_seen =
+        kinds.map(|group| DesiredSeen { group, desired: view.group(group).desired }).collect();
+}
+
+/// Takes in that somebody else lowered a desired capacity in which places of ours were open, as cluster-autoscaler
+/// does when it gives up a node that does not come: what waited there is asked for again, after its backoff.
+fn take_in_erased(ledger: &mut Ledger, view: &PoolView, now: Timestamp) {
+    for seen in std::mem::take(&mut ledger.desired_seen) {
+        let group = view.group(seen.group);
+        let mut waiting: Vec<&mut RequestMember> = ledger
+            .scaling_requests
+            .iter_mut()
+            .filter(|request| request.group == seen.group)
+            .flat_map(|request| &mut request.members)
+            .filter(|member| member.awaits_in_group())
+            .collect();
+        let open = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
+        let lowered = usize::try_from(seen.desired - group.desired).unwrap_or(0);
+        let erased = lowered.min(waiting.len().saturating_sub(open));
+        waiting.sort_by_key(|member| (member.owed, member.deadline.is_none(), member.deadline, member.since));
+        for member in waiting.into_iter().rev().take(erased) {
+            if member.debt == Debt::InGroup || member.owed {
+                member.debt = Debt::InRecord;
+            }
+            member.surplus = false;
+            let message = format!("somebody else lowered the desired capacity to {}", group.desired);
+            member.failure = Some(Failure { class: FailureClass::Capacity, message, at: now });
+        }
+    }
 }
 
 /// Finishes what an earlier step, or an earlier life, left between the written intent and its outcome.

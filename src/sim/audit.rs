@@ -9,12 +9,13 @@
 use crate::clock::{Clock, since};
 use crate::core::policy::{Policy, seconds};
 use crate::core::record::{DrainState, EndState, GroupKind};
+use crate::core::replacement::Mode;
 use crate::core::scaling::{Ledger, RequestState};
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::kube::marks;
 use crate::sim::cloud::{self, Cloud, GateCall, LifecycleState};
 use crate::sim::cluster::{self, Cluster, RequestInfo};
-use crate::sim::world::{Gates, TAINT};
+use crate::sim::world::{Gates, ON_DEMAND, SPOT, TAINT};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -296,11 +297,11 @@ impl Auditor {
         groups.iter().flat_map(|group| &group.instances).any(|held| held.id == instance && held.machine_runs)
     }
 
-    /// What our calls have added to a group's desired capacity so far.
-    fn ours(&self, group: &str) -> i64 {
-        let Some(found) = self.inner.cloud.group(group) else { return 0 };
+    /// What our calls have added to a group's desired capacity so far, and by how much others have lowered it.
+    fn ours(&self, group: &str) -> (i64, i64) {
+        let Some(found) = self.inner.cloud.group(group) else { return (0, 0) };
         let initial = self.state().initial.get(group).copied().unwrap_or(0);
-        i64::from(found.desired) - found.added_by_others - initial
+        (i64::from(found.desired) - found.added_by_others - initial, found.lowered_by_others)
     }
 
     fn is_marked(&self, node: &str) -> bool {
@@ -440,7 +441,10 @@ impl Auditor {
 
     fn check_replacement_first(&self, node: &str, record: &NodeReplacement) {
         let Some(status) = &record.status else { return };
-        if status.deadline.is_some() || record.spec.pool.is_none() {
+        let pool = record.spec.pool.as_ref();
+        let acts =
+            self.pools().iter().any(|held| Some(&held.name_any()) == pool && held.spec.mode == Mode::Act);
+        if status.deadline.is_some() || !acts {
             return;
         }
         let found = match &status.capacity {
@@ -537,6 +541,9 @@ impl Auditor {
 
     /// A record was written.
     fn watch_records(&self) {
+        for group in [SPOT, ON_DEMAND] {
+            self.watch_others(group);
+        }
         for record in self.records() {
             let uid = record.uid().unwrap_or_default();
             let instance = record.spec.instance_id.clone();
@@ -560,8 +567,9 @@ impl Auditor {
         };
         for pool in self.pools().iter().filter(|pool| !open(&pool.name_any())) {
             for group in [&pool.spec.spot_group, &pool.spec.on_demand_group] {
-                let sum = self.ours(group);
-                if sum != 0 {
+                let (sum, lowered) = self.ours(group);
+                // What others took out while we waited for it may have been asked for again.
+                if !(0..=lowered).contains(&sum) {
                     let found =
                         format!("no story is open, and our changes to desired capacity sum up to {sum:+}");
                     self.violated(Invariant::BalancedDesired, group, found);

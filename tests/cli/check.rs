@@ -122,21 +122,18 @@ fn a_group_that_does_not_exist_is_named() {
 
 #[test]
 fn an_answer_that_is_broken_or_an_error_is_told_and_nothing_panics() {
-    let half = page(&[group("spot", "")], "");
-    let half = half[..half.len() / 2].to_owned();
     let cases: Vec<(u16, String, &str)> = vec![
-        (200, half, "UnreadableAnswer"),
-        (200, "<html>a proxy's page</html>".to_owned(), "UnreadableAnswer"),
-        (200, String::new(), "UnreadableAnswer"),
-        (200, "{\"json\": true}".to_owned(), "UnreadableAnswer"),
-        (200, page(&[group("spot", "<DesiredCapacity>many</DesiredCapacity>")], ""), "UnreadableAnswer"),
+        (200, "<html>a proxy's page</html>".to_owned(), "cut short, or none of the API"),
+        (200, String::new(), "cut short, or none of the API"),
+        (200, "{\"json\": true}".to_owned(), "cut short, or none of the API"),
+        (200, page(&[group("spot", "<DesiredCapacity>many</DesiredCapacity>")], ""), "DesiredCapacity"),
         (400, error("ValidationError", "a name is too long"), "ValidationError: a name is too long"),
         (400, error("Throttling", "Rate exceeded"), "Throttling: Rate exceeded"),
         (403, error("AccessDenied", "not you"), "AccessDenied: not you"),
         (403, error("ExpiredToken", "too old"), "ExpiredToken: too old"),
         (500, error("InternalFailure", "sorry"), "InternalFailure: sorry"),
-        (503, "Service Unavailable".to_owned(), "DescribeAutoScalingGroups"),
-        (404, "<html>no such page</html>".to_owned(), "DescribeAutoScalingGroups"),
+        (503, "Service Unavailable".to_owned(), "Http503"),
+        (404, "<html>no such page</html>".to_owned(), "Http404"),
     ];
     for (status, body, words) in cases {
         let stub = Stub::answering(move |_| (status, body.clone()));
@@ -144,6 +141,19 @@ fn an_answer_that_is_broken_or_an_error_is_told_and_nothing_panics() {
         let text = told(&output);
         assert!(text.contains("failed    auto scaling") && text.contains(words), "{words}: {text}");
         assert_eq!(output.status.code(), Some(1), "{text}");
+    }
+}
+
+#[test]
+fn a_truncated_answer_is_never_taken_for_a_usable_pool() {
+    let whole = page(&[group("spot", ""), group("on-demand", "")], "");
+    for part in 1..8 {
+        let cut = whole[..whole.len() * part / 8].to_owned();
+        let stub = Stub::answering(move |_| (200, cut.clone()));
+        let output = check_at(&stub);
+        let text = told(&output);
+        assert!(text.contains("cut short"), "{part} of 8: {text}");
+        assert_eq!(output.status.code(), Some(1), "{part} of 8: {text}");
     }
 }
 

@@ -3,7 +3,10 @@
 //! `testbed/build` builds them; the first time that takes minutes.
 
 mod agent;
+#[path = "../contract/autoscaling.rs"]
+mod autoscaling;
 mod bad_input;
+mod check;
 mod contract;
 mod crds;
 mod demo;
@@ -11,6 +14,7 @@ mod helpers;
 mod imds;
 #[path = "../contract/kubernetes.rs"]
 mod kubernetes;
+mod moto;
 mod process;
 mod product;
 mod real_parts;

@@ -5,8 +5,8 @@ use crate::play::{Play, Stage};
 use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
 use spot_guard::core::record::{FlowBox, Outcome, Phase};
-use spot_guard::sim::cloud::{GroupSpec, Market};
-use spot_guard::sim::scenario::{Plot, Scenario};
+use spot_guard::sim::cloud::{Capacity, GroupSpec, Market};
+use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
 use std::time::Duration;
 
@@ -133,10 +133,8 @@ fn a_story_that_has_asked_for_capacity_ends_whatever_becomes_of_its_pool() {
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::OnFallback).await;
-            stage
-                .cloud
-                .edit_group(SPOT, |spec| spec.operator = Some("x.amazonaws.com".to_owned()))
-                .expect("a group");
+            let tag = ("eks:nodegroup-name".to_owned(), "workers".to_owned());
+            stage.cloud.edit_group(ON_DEMAND, |spec| spec.tags.push(tag)).expect("a group");
             stage.pass(60).await;
             assert_eq!(stage.condition("Accepted").map(|(accepted, ..)| accepted), Some(false));
         })
@@ -207,7 +205,7 @@ fn put(object: &mut serde_json::Value, pointer: &str, value: serde_json::Value) 
 fn observe_says_what_it_would_do_and_changes_nothing() {
     let mut plot = Scenario::Rebalance.plot();
     plot.steps.insert(1, (FlowBox::Notice, Outcome::Observed));
-    plot.script = vec![(Duration::from_secs(30), spot_guard::sim::scenario::Act::Rebalance(0))];
+    plot.script = vec![(Duration::from_secs(30), Act::Rebalance(0))];
     let played = Play::plot("observe", plot)
         .beside(|stage| async move {
             stage.edit_pool(|spec| spec["mode"] = json!("Observe"));
@@ -226,7 +224,7 @@ fn observe_says_what_it_would_do_and_changes_nothing() {
 fn drain_only_drains_and_changes_no_group() {
     let mut plot = ends(Scenario::Rebalance);
     plot.steps = vec![(FlowBox::Taint, Outcome::Tainted), (FlowBox::Drain, Outcome::Drained)];
-    plot.script = vec![(Duration::from_secs(30), spot_guard::sim::scenario::Act::Rebalance(0))];
+    plot.script = vec![(Duration::from_secs(30), Act::Rebalance(0))];
     let played = Play::plot("drain only", plot)
         .beside(|stage| async move {
             stage.edit_pool(|spec| spec["mode"] = json!("DrainOnly"));
@@ -244,7 +242,7 @@ fn drain_only_drains_and_changes_no_group() {
 fn a_pool_that_ignores_advice_waits_for_the_notice_with_a_deadline() {
     let mut plot = ends(Scenario::TwoMinuteNotice);
     plot.steps.insert(0, (FlowBox::Notice, Outcome::Escalated));
-    plot.script = vec![(Duration::from_secs(30), spot_guard::sim::scenario::Act::Rebalance(0))];
+    plot.script = vec![(Duration::from_secs(30), Act::Rebalance(0))];
     let played = Play::plot("ignore", plot)
         .beside(|stage| async move {
             stage.edit_pool(|spec| spec["rebalance"] = json!("Ignore"));
@@ -284,7 +282,10 @@ fn a_spot_node_outside_every_pool_is_drained_on_a_notice_with_a_deadline() {
 #[test]
 fn cluster_autoscaler_is_kept_off_the_nodes_of_a_story_until_it_is_over() {
     let annotation = |node: &serde_json::Value| node["metadata"]["annotations"][SCALE_DOWN_DISABLED].clone();
-    let played = Play::of(Scenario::DrySpot)
+    let mut plot = Scenario::DrySpot.plot();
+    // The story of the world goes on for a while after the replacement's.
+    plot.script.push((Duration::from_secs(1800), Act::SpotHas(Capacity::Unlimited)));
+    let played = Play::plot("protected", plot)
         .beside(move |stage| async move {
             let [instance, other, ..] = &stage.spot[..] else { panic!("few nodes") };
             // Somebody else's annotation on a node that no story is about.

@@ -9,7 +9,7 @@ use crate::core::neighbours;
 use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
 use crate::core::policy::Policy;
 use crate::core::preflight;
-use crate::core::record::UtilisationPercent;
+use crate::core::record::{DrainState, UtilisationPercent};
 use crate::core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
     Subject,
@@ -18,6 +18,7 @@ use crate::core::safety::{self, SafetyPolicy};
 use crate::core::scaling::Ledger;
 use crate::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec};
 use kube::ResourceExt;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub(super) struct World<'a> {
     assessments: &'a BTreeMap<String, ReturnAssessment>,
     no_pool: Policy,
     no_ledger: Ledger,
+    /// Nodes that are being drained, or are about to be: their pods take room, too.
+    moving: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> World<'a> {
@@ -58,6 +61,9 @@ impl<'a> World<'a> {
             assessments,
             no_pool: deps.defaults.clone(),
             no_ledger: Ledger::default(),
+            moving: RefCell::new(
+                drains.values().filter(|drain| !drain.finished).map(|drain| drain.node.clone()).collect(),
+            ),
         }
     }
 
@@ -157,11 +163,12 @@ impl<'a> World<'a> {
         Some(Write::Create(record))
     }
 
+    /// The pool whose Spot group has the instance; of several that name the group, the oldest.
     fn pool_of(&self, instance_id: &str) -> Option<String> {
-        self.pools
-            .iter()
-            .find(|(_, facts)| facts.view().is_some_and(|view| view.spot.instance(instance_id).is_some()))
-            .map(|(name, _)| name.clone())
+        let has =
+            |facts: &PoolFacts| facts.view().is_some_and(|view| view.spot.instance(instance_id).is_some());
+        let pools = self.configs.values().filter(|pool| self.pools.get(&pool.name).is_some_and(has));
+        pools.min_by_key(|pool| (pool.created, &pool.name)).map(|pool| pool.name.clone())
     }
 
     /// The record's next state, if it differs.
@@ -191,6 +198,9 @@ impl<'a> World<'a> {
             replacement::escalate(&mut status, &subject, notice.spec.kind, notice.spec.deadline, now);
         }
         let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
+        if next.drain == DrainState::Started {
+            self.moving.borrow_mut().insert(subject.node.clone());
+        }
         if Some(&next) == record.status.as_ref() {
             return None;
         }
@@ -265,11 +275,18 @@ impl<'a> World<'a> {
         safety::pool_utilisation(&nodes, &self.snapshot, &SafetyPolicy::default()).into()
     }
 
-    /// What keeps the pods of `old` from fitting on the cluster with `new` counted and `old` not.
+    /// What keeps the pods of `old` from fitting on the cluster with `new` counted and `old` not, together with
+    /// the pods of all other nodes that are being drained.
     fn misfit(&self, old: &str, new: &str) -> Vec<String> {
         let Some(new_node) = self.snapshot.node(new) else { return vec![format!("node {new} is not there")] };
-        let pods: Vec<&Pod> = self.snapshot.pods_on(old).filter(|pod| drain::must_move(pod)).collect();
-        let excluded = ExcludedNodes::default().and(old);
+        let moving = self.moving.borrow();
+        let others = moving.iter().map(String::as_str).filter(|node| *node != old);
+        let mut excluded = ExcludedNodes::default().and(old);
+        let mut pods: Vec<&Pod> = self.snapshot.pods_on(old).collect();
+        for node in others {
+            excluded = excluded.and(node);
+            pods.extend(self.snapshot.pods_on(node).filter(|pod| drain::must_move(pod)));
+        }
         let placement =
             placement::can_take(&pods, new_node, &self.snapshot, &excluded, &PlacementOptions::default());
         placement

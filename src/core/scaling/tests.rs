@@ -432,3 +432,100 @@ fn a_debt_in_the_record_is_paid_by_a_request_of_ours_alone() {
     add(&mut view, GroupKind::Spot, "theirs", Lifecycle::InService);
     assert_eq!(share(&next(&ledger, &view, &spot("i-1")).ledger, "i-1").instance_id, None);
 }
+
+/// A ledger in which `i-1` has asked Spot and `i-2` on-demand, neither answered yet.
+fn both_asked() -> (Ledger, PoolView, Wants) {
+    let wants = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::OnDemand, "i-2", instance())]);
+    (next(&Ledger::default(), &usual(), &wants).ledger, usual(), wants)
+}
+
+#[test]
+fn a_group_that_is_busy_does_not_hold_up_the_other() {
+    let (mut ledger, view, wants) = both_asked();
+    let mut busy = Busy::default();
+    busy.add(&mut ledger, &Call::SetDesired { group: GroupKind::Spot, desired: 4 });
+    let plan = plan(&ledger, &view, &wants, &BTreeSet::new(), &InstanceFacts::default(), &busy, now());
+    assert_eq!(plan.call, set(GroupKind::OnDemand, 1));
+    let spot = plan.ledger.scaling_requests.iter().filter(|request| request.group == GroupKind::Spot);
+    assert_eq!(
+        spot.map(|request| request.state).collect::<Vec<_>>(),
+        [RequestState::Intended],
+        "kept as it is"
+    );
+}
+
+#[test]
+fn an_ending_that_is_busy_does_not_hold_up_the_next() {
+    let both: BTreeSet<End> = ends("i-1", "i-1").into_iter().chain(ends("i-2", "i-2")).collect();
+    let facts = InstanceFacts::default();
+    let first = plan(&Ledger::default(), &usual(), &Wants::new(), &both, &facts, &Busy::default(), now());
+    assert_eq!(first.call, end("i-1", false));
+    let (mut ledger, mut busy) = (first.ledger, Busy::default());
+    busy.add(&mut ledger, &first.call.expect("a call"));
+    assert_eq!(ledger.reduction, None, "nothing changed");
+    let second = plan(&ledger, &usual(), &Wants::new(), &both, &facts, &busy, now());
+    assert_eq!(second.call, end("i-2", false));
+}
+
+#[test]
+fn who_cannot_launch_instances_is_asked_otherwise_and_that_is_forgotten_after_a_day() {
+    let mut view = usual();
+    view.spot.can_launch = true;
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    assert!(matches!(asked.call, Some(Call::Launch { .. })), "{:?}", asked.call);
+    for (at_all, remembered) in [(true, true), (false, false)] {
+        let mut ledger = asked.ledger.clone();
+        launch_refused(&mut ledger, GroupKind::Spot, "no", at_all, now());
+        assert_eq!(ledger.cannot_launch(GroupKind::Spot, now()), remembered);
+        assert!(!ledger.cannot_launch(GroupKind::OnDemand, now()));
+        assert!(!ledger.cannot_launch(GroupKind::Spot, now() + SignedDuration::from_hours(25)));
+        assert_eq!(next(&ledger, &view, &spot("i-1")).call, set(GroupKind::Spot, 4), "the request goes on");
+    }
+}
+
+#[test]
+fn a_place_that_somebody_else_took_out_of_desired_is_asked_for_again_after_a_backoff() {
+    let mut view = usual();
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    view.spot.desired = 4;
+    let ledger = next(&ledger, &view, &spot("i-1")).ledger;
+    assert_eq!(ledger.desired_seen, [DesiredSeen { group: GroupKind::Spot, desired: 4 }]);
+    view.spot.desired = 3;
+    let erased = next(&ledger, &view, &spot("i-1"));
+    let member = share(&erased.ledger, "i-1");
+    assert!(!member.surplus, "{member:?}");
+    assert_eq!(member.failure.expect("a failure").class, FailureClass::Capacity);
+    assert_eq!(erased.call, None, "not at once: whoever lowered it would do so again");
+    let later = wants([(
+        GroupKind::Spot,
+        "i-1",
+        Want::Instance { attempt: 1, deadline: None, owed: false, zone: None, gone: false },
+    )]);
+    assert_eq!(next(&erased.ledger, &view, &later).call, set(GroupKind::Spot, 4));
+}
+
+#[test]
+fn what_others_add_or_take_beside_our_places_erases_nothing() {
+    let mut view = usual();
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    view.spot.desired = 6;
+    let ledger = next(&ledger, &view, &spot("i-1")).ledger;
+    // Two of three places that are open went; one is left for ours.
+    view.spot.desired = 4;
+    assert!(share(&next(&ledger, &view, &spot("i-1")).ledger, "i-1").surplus);
+}
+
+#[test]
+fn a_group_whose_launches_are_suspended_fails_at_once_and_for_its_configuration() {
+    let mut view = usual();
+    view.spot.setup.suspended.insert("Launch".to_owned(), "Administrative suspension".to_owned());
+    let refused = next(&Ledger::default(), &view, &spot("i-1"));
+    assert_eq!(refused.call, None);
+    let failure = share(&refused.ledger, "i-1").failure.expect("a failure");
+    assert_eq!(failure.class, FailureClass::Configuration);
+    assert!(failure.message.contains("Administrative suspension"), "{}", failure.message);
+}

@@ -21,6 +21,7 @@ impl State {
                 created: at,
                 desired,
                 added_by_others: 0,
+                lowered_by_others: 0,
                 capacity: BTreeMap::new(),
                 failure: None,
                 boot_faults: VecDeque::new(),
@@ -45,7 +46,9 @@ impl State {
     /// Changes desired capacity as somebody who is no client of the API.
     pub(super) fn change_for_others(&mut self, group: &str, desired: u32, at: Timestamp) {
         if let Some(entry) = self.groups.get_mut(group) {
-            entry.added_by_others += i64::from(desired) - i64::from(entry.desired);
+            let change = i64::from(desired) - i64::from(entry.desired);
+            entry.added_by_others += change;
+            entry.lowered_by_others += (-change).max(0);
         }
         self.change_desired(group, desired, "another user", at);
     }
@@ -55,11 +58,11 @@ impl State {
         let Some(entry) = self.groups.get_mut(group) else { return };
         let before = entry.desired;
         entry.desired = desired;
-        // What was launched beside desired capacity fills the places that it gains.
-        let beside = self.instances.values_mut().filter(|i| i.group == group && i.beyond_desired);
-        for instance in beside.take(desired.saturating_sub(before) as usize) {
-            instance.beyond_desired = false;
-        }
+        // What was launched beyond the desired capacity is what a raise finds there already.
+        let raised = usize::try_from(desired.saturating_sub(before)).unwrap_or(0);
+        let beyond = self.instances.values_mut().filter(|i| i.group == group && i.beyond_desired);
+        beyond.take(raised).for_each(|instance| instance.beyond_desired = false);
+        let Some(entry) = self.groups.get_mut(group) else { return };
         if before != desired {
             entry.change_cause = Some(format!(
                 "At {} {who} changing the desired capacity from {before} to {desired}.",

@@ -163,6 +163,7 @@ impl Cloud {
             };
             entry.desired -= 1;
             entry.added_by_others -= 1;
+            entry.lowered_by_others += 1;
             state.terminate(id, "an instance was taken out of service by another user", now);
         })
     }
