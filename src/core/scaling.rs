@@ -300,6 +300,8 @@ impl RequestMember {
 }
 
 /// A reduction of a group that is under way; written before the call.
+///
+/// It is stored by a merge patch, which keeps what it does not name: so nothing is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reduction {
@@ -307,10 +309,10 @@ pub struct Reduction {
     pub group: GroupKind,
     /// The instance to end; without one the desired capacity alone is lowered, which ends nothing because
     /// fewer instances are there than desired.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub instance_id: Option<String>,
     /// The replacement whose +1 leaves the desired capacity with it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub settles: Option<String>,
     /// Desired capacity before.
     pub baseline: i32,

@@ -319,6 +319,21 @@ fn an_instance_whose_plus_one_is_settled_belongs_to_the_group_and_is_not_ended()
 }
 
 #[test]
+fn a_reduction_is_written_whole_so_that_nothing_of_the_last_one_stays_in_its_place() {
+    let reduction = Reduction {
+        group: GroupKind::OnDemand,
+        instance_id: None,
+        settles: None,
+        baseline: 1,
+        requested_at: now(),
+    };
+    let written = serde_json::to_value(reduction).expect("JSON");
+    for field in ["group", "instanceId", "settles", "baseline", "requestedAt"] {
+        assert!(written.get(field).is_some(), "{field} is left out of {written}");
+    }
+}
+
+#[test]
 fn a_story_that_is_over_leaves_nothing_in_the_ledger() {
     let (mut ledger, mut view) = served();
     ledger.scaling_requests[0].members[0].surplus = false;
