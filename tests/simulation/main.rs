@@ -5,6 +5,7 @@ mod crashes;
 mod errors;
 mod mishaps;
 mod notices;
+mod outages;
 mod play;
 mod pools;
 mod random;
