@@ -15,7 +15,7 @@ use crate::crd::{NodeReplacement, SpotPool};
 use crate::kube::marks;
 use crate::sim::cloud::{self, Cloud, GateCall, LifecycleState};
 use crate::sim::cluster::{self, Cluster, RequestInfo};
-use crate::sim::world::{Gates, ON_DEMAND, SPOT, TAINT};
+use crate::sim::world::{Gates, TAINT};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -541,9 +541,6 @@ impl Auditor {
 
     /// A record was written.
     fn watch_records(&self) {
-        for group in [SPOT, ON_DEMAND] {
-            self.watch_others(group);
-        }
         for record in self.records() {
             let uid = record.uid().unwrap_or_default();
             let instance = record.spec.instance_id.clone();

@@ -7,7 +7,7 @@ mod plot;
 mod stage;
 
 use plot::Plot;
-use stage::{Played, play};
+use stage::{Counts, Played, play};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -93,7 +93,7 @@ fn random_stories() {
     let first = setting("SIMULATE_SEED").unwrap_or(1);
     let count = setting("SIMULATE_SEEDS").unwrap_or(SEEDS);
     let (next, failures) = (AtomicU64::new(0), Mutex::new(Vec::<String>::new()));
-    let (simulated, played) = (Mutex::new(Duration::ZERO), AtomicU64::new(0));
+    let (simulated, played) = (Mutex::new((Duration::ZERO, Counts::default())), AtomicU64::new(0));
     let most = setting("SIMULATE_FAILURES").map_or(MOST_FAILURES, |most| usize::try_from(most).expect("few"));
     let began = Instant::now();
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -109,7 +109,10 @@ fn random_stories() {
                     let plot = story_of(first + number);
                     let events = plot.events.len();
                     let result = play(&plot);
-                    *simulated.lock().unwrap_or_else(PoisonError::into_inner) += result.simulated;
+                    let mut sum = simulated.lock().unwrap_or_else(PoisonError::into_inner);
+                    sum.0 += result.simulated;
+                    sum.1.add(result.counts);
+                    drop(sum);
                     played.fetch_add(1, Ordering::Relaxed);
                     if !result.is_ok() {
                         let (plot, result) = shorten(plot, result);
@@ -123,9 +126,10 @@ fn random_stories() {
     });
     let took = began.elapsed().as_secs_f64();
     let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let hours = simulated.into_inner().unwrap_or_else(PoisonError::into_inner).as_secs_f64() / 3600.0;
+    let (simulated, counts) = simulated.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let hours = simulated.as_secs_f64() / 3600.0;
     println!(
-        "{} seeds from {first}: {} failed; {hours:.1} simulated hours in {took:.1} s, {:.2} hours/s",
+        "{} seeds from {first}: {} failed; {counts:?}; {hours:.1} simulated hours in {took:.1} s, {:.2} hours/s",
         played.into_inner(),
         failures.len(),
         hours / took

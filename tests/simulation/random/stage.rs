@@ -8,7 +8,7 @@ use serde_json::json;
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::{Clock, since};
 use spot_guard::core::policy::Policy;
-use spot_guard::core::record::{GroupKind, NoticeKind};
+use spot_guard::core::record::{GroupKind, NoticeKind, Outcome};
 use spot_guard::core::scaling::RequestState;
 use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, notice_name};
 use spot_guard::sim::audit::{Auditor, Violation};
@@ -18,6 +18,7 @@ use spot_guard::sim::cloud::{
 use spot_guard::sim::cluster::Cluster;
 use spot_guard::sim::world::{self, ControllerHandle, Gates, Start, World};
 use spot_guard::telemetry::metrics::Metrics;
+use spot_guard::telemetry::readiness::Readiness;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -40,6 +41,29 @@ pub struct Played {
     pub problems: Vec<String>,
     pub told: Vec<String>,
     pub simulated: Duration,
+    /// How often each outcome was stored, and how many stories there were.
+    pub counts: Counts,
+}
+
+/// How much happened: a simulation in which nothing does proves nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub stories: usize,
+    pub fallbacks: usize,
+    pub returns: usize,
+    pub deadlines: usize,
+    /// Controllers that were killed or ended.
+    pub lives: usize,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: Self) {
+        self.stories += other.stories;
+        self.fallbacks += other.fallbacks;
+        self.returns += other.returns;
+        self.deadlines += other.deadlines;
+        self.lives += other.lives;
+    }
 }
 
 impl Played {
@@ -469,7 +493,7 @@ impl<'a> Stage<'a> {
         let mut problems: Vec<String> = unfinished;
         for metrics in &self.metrics {
             let (records, pools): ([NodeReplacement; 0], [SpotPool; 0]) = ([], []);
-            let text = metrics.encode(false, &records, &pools).unwrap_or_default();
+            let text = metrics.encode(false, &Readiness::default(), &records, &pools).unwrap_or_default();
             let restarts = text.lines().filter(|line| line.starts_with("spot_guard_actor_restarts_total"));
             problems.extend(restarts.map(|line| format!("an actor was restarted: {line}")));
         }
@@ -479,7 +503,22 @@ impl<'a> Stage<'a> {
         if !problems.is_empty() || !violations.is_empty() {
             told = self.told();
         }
-        Played { violations, problems, told, simulated: since(self.epoch, self.now()) }
+        let counts = self.counts();
+        Played { violations, problems, told, simulated: since(self.epoch, self.now()), counts }
+    }
+
+    /// What came of the stories that are on record.
+    fn counts(&self) -> Counts {
+        let mut counts = Counts { lives: self.lives, ..Counts::default() };
+        for record in self.cluster.list::<NodeReplacement>() {
+            let status = record.status.unwrap_or_default();
+            let has = |outcome| status.steps.iter().any(|step| step.outcome == outcome);
+            counts.stories += 1;
+            counts.fallbacks += usize::from(has(Outcome::Monitoring));
+            counts.returns += usize::from(has(Outcome::ScaledDown));
+            counts.deadlines += usize::from(status.deadline.is_some());
+        }
+        counts
     }
 
     /// What the controllers did and what happened to them, in order.
