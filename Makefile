@@ -30,5 +30,7 @@ lint: ## Checks format, warnings, the build without the simulation, and known vu
 	elif cargo audit --version > /dev/null 2>&1; then cargo audit; \
 	else echo 'Neither cargo-deny nor cargo-audit is installed: vulnerabilities are not checked.' >&2; fi
 
-bench: ## Measures how soon capacity is asked for, and with how many calls
+bench: ## Measures how soon capacity is asked for, and a drain beside its peers on a real control plane
 	cargo bench --profile dev --bench flow
+	@testbed/build --bench > /dev/null
+	cargo test --test cluster bench:: -- --ignored --nocapture

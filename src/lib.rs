@@ -14,4 +14,5 @@ pub mod http;
 pub mod kube;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod status;
 pub mod telemetry;

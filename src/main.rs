@@ -55,6 +55,8 @@ enum Command {
     Check(spot_guard::check::CheckOptions),
     /// Print the custom resource definitions
     Crds,
+    /// Show the open fallbacks, what each waits for and since when
+    Status(spot_guard::status::StatusOptions),
     /// Play a story on a simulated cloud
     #[cfg(feature = "sim")]
     Demo(spot_guard::sim::demo::DemoOptions),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(options) => check(options),
         Command::Crds => finish(print_crds()),
+        Command::Status(options) => finish(spot_guard::status::run(&options).map(|text| print!("{text}"))),
         #[cfg(feature = "sim")]
         Command::Demo(options) => demo(&options),
         Command::Agent { node_name, kubeconfig, listen, poll_seconds } => {
@@ -155,6 +158,8 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
             metrics: controller.metrics.clone(),
             clock,
             is_leader: controller.leading(),
+            changes: controller.view.subscribe(),
+            streams: http::streams(),
             version: env!("CARGO_PKG_VERSION"),
         },
     )?;

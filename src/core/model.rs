@@ -7,7 +7,7 @@ use crate::core::health::{self, Story};
 use crate::core::policy::Policy;
 use crate::core::record::{DrainState, EndState, GroupKind, NoticeKind, ReplacementStatus};
 use crate::core::replacement::{
-    self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, Subject,
+    self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, Subject,
 };
 use crate::core::scaling::{
     self, Busy, Call, End, FailedActivity, FailureClass, GroupView, Instance, InstanceFacts, Ledger,
@@ -308,8 +308,8 @@ impl World {
         let report = |purpose, node: &str| DrainReport {
             node: node.to_owned(),
             tainted: true,
-            finished: self.drained.contains(&(node.to_owned(), purpose)),
-            blocked: Vec::new(),
+            end: self.drained.contains(&(node.to_owned(), purpose)).then_some(DrainEnd::Moved),
+            ..DrainReport::default()
         };
         let old_drain = (status.drain == DrainState::Started).then(|| report(DrainPurpose::Replace, name));
         let capacity = status.capacity.as_ref().map(|capacity| capacity.node_name.clone());

@@ -72,16 +72,29 @@ pub struct NodeFact {
 }
 
 /// How a drain stands, as the Drainer last said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DrainReport {
     /// The node.
     pub node: String,
     /// Whether the taint is on it.
     pub tainted: bool,
-    /// Whether its pods have moved and run elsewhere.
-    pub finished: bool,
-    /// What holds it up, in plain words.
+    /// How it ended, once it has.
+    pub end: Option<DrainEnd>,
+    /// What it waits for, in plain words.
     pub blocked: Vec<String>,
+    /// Whether it has waited for that so long that the story should say so.
+    pub stuck: bool,
+}
+
+/// How a drain ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DrainEnd {
+    /// The pods run and are ready elsewhere, or the node is gone.
+    Moved,
+    /// Nothing on the node is waited for any longer, but this is not as it should be.
+    Without(Vec<String>),
+    /// A return that came to nothing, and why: its pods may need the node.
+    GivenUp(Vec<String>),
 }
 
 /// What the HealthMonitor last found about the return of a fallback: boxes 7, 8 and 9, each with what stands
@@ -150,6 +163,8 @@ pub struct DrainCommand {
     pub purpose: DrainPurpose,
     /// When the instance is taken, if a deadline presses.
     pub deadline: Option<Timestamp>,
+    /// When the drain began.
+    pub since: Option<Timestamp>,
 }
 
 /// What must hold in the world for a stored record.
@@ -458,23 +473,46 @@ fn drain_old(next: &mut ReplacementStatus, subject: &Subject, mode: Mode, facts:
                 let text = "tainted: no new pods".to_owned();
                 next.step(FlowBox::Taint, Outcome::Tainted, &subject.node, text, now);
             }
-            if report.finished {
+            if let Some(end) = &report.end {
                 next.drain = DrainState::Finished;
                 next.blocking.clear();
-                let text = "its pods run elsewhere".to_owned();
-                set_condition(&mut next.conditions, "Drained", true, "Drained", &text, now);
-                next.step(FlowBox::Drain, Outcome::Drained, &subject.node, text, now);
-            } else if report.blocked.is_empty() {
-                next.blocking.retain(|reason| reason.flow_box != FlowBox::Drain);
-            } else {
-                let text = report.blocked.join("; ");
-                if !next.steps.iter().any(|step| step.outcome == Outcome::Blocked) {
-                    next.step(FlowBox::Drain, Outcome::Blocked, &subject.node, text, now);
-                }
-                next.block(FlowBox::Drain, report.blocked.clone(), now);
+                let (outcome, text) = told(end);
+                set_condition(&mut next.conditions, "Drained", true, &format!("{outcome:?}"), &text, now);
+                next.step(FlowBox::Drain, outcome, &subject.node, text, now);
+                return;
             }
+            let reasons = if report.stuck { report.blocked.clone() } else { Vec::new() };
+            if reasons.is_empty() {
+                next.blocking.retain(|reason| reason.flow_box != FlowBox::Drain);
+                return;
+            }
+            let has = |outcome| {
+                next.steps.iter().any(|step| (step.flow_box, step.outcome) == (FlowBox::Drain, outcome))
+            };
+            let patience = seconds(facts.policy.drain_timeout_seconds);
+            let too_long = next.deadline.is_none()
+                && next.drain_started_at.is_some_and(|at| crate::clock::since(at, now) >= patience);
+            let text = reasons.join("; ");
+            if !has(Outcome::Blocked) {
+                next.step(FlowBox::Drain, Outcome::Blocked, &subject.node, text, now);
+            } else if too_long && !has(Outcome::TimedOut) {
+                // The node is doomed, so no pods are invited back.
+                let text = format!("not drained after {} s; its marks stay: {text}", patience.as_secs());
+                next.step(FlowBox::Drain, Outcome::TimedOut, &subject.node, text, now);
+            }
+            next.block(FlowBox::Drain, reasons, now);
         }
         DrainState::Finished => {}
+    }
+}
+
+/// The end of a drain as a step of the story.
+fn told(end: &DrainEnd) -> (Outcome, String) {
+    match end {
+        DrainEnd::Moved => (Outcome::Drained, "its pods run elsewhere".to_owned()),
+        DrainEnd::Without(what) | DrainEnd::GivenUp(what) => {
+            (Outcome::TimedOut, format!("nothing on it is waited for any longer: {}", what.join("; ")))
+        }
     }
 }
 
@@ -486,7 +524,10 @@ fn end_old(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
         let pressed = next.deadline.is_some_and(|deadline| now + ahead >= deadline);
         if pressed && next.drain == DrainState::Started {
             next.drain = DrainState::Finished;
-            let text = "the deadline is near: the instance is ended with what is still on it".to_owned();
+            next.blocking.clear();
+            let waits = facts.drain.filter(|report| report.node == subject.node);
+            let waits = waits.map_or_else(String::new, |report| report.blocked.join("; "));
+            let text = format!("the deadline is near, the instance is ended as it is: {waits}");
             next.step(FlowBox::Drain, Outcome::TimedOut, &subject.node, text, now);
         }
         if next.drain == DrainState::Finished {
@@ -573,20 +614,20 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
             let Some(report) = facts.return_drain.filter(|report| report.node == capacity.node_name) else {
                 return;
             };
-            let started = next.return_started_at.unwrap_or(now);
-            if report.finished {
-                next.return_drain = DrainState::Finished;
-                next.blocking.clear();
-                let text = "its pods run elsewhere".to_owned();
-                next.step(FlowBox::ScaleDown, Outcome::Drained, &capacity.node_name, text, now);
-                next.fallback_end = EndState::Ending;
-            } else if crate::clock::since(started, now) >= seconds(facts.policy.drain_timeout_seconds) {
-                next.return_drain = DrainState::NotStarted;
-                next.return_not_before = Some(now + seconds(facts.policy.return_retry_seconds));
-                let text = format!("given up, marks undone: {}", report.blocked.join("; "));
-                next.step(FlowBox::ScaleDown, Outcome::ReturnGivenUp, &capacity.node_name, text, now);
-            } else {
-                next.block(FlowBox::ScaleDown, report.blocked.clone(), now);
+            let patience = seconds(facts.policy.drain_timeout_seconds);
+            let too_long = crate::clock::since(next.return_started_at.unwrap_or(now), now) >= patience;
+            match &report.end {
+                Some(end @ (DrainEnd::Moved | DrainEnd::Without(_))) => {
+                    next.return_drain = DrainState::Finished;
+                    next.blocking.clear();
+                    let (outcome, text) = told(end);
+                    next.step(FlowBox::ScaleDown, outcome, &capacity.node_name, text, now);
+                    next.fallback_end = EndState::Ending;
+                }
+                Some(DrainEnd::GivenUp(reasons)) => give_up_return(next, &capacity, reasons, facts),
+                None if too_long => give_up_return(next, &capacity, &report.blocked, facts),
+                None if report.stuck => next.block(FlowBox::ScaleDown, report.blocked.clone(), now),
+                None => next.blocking.clear(),
             }
         }
         DrainState::Finished => {
@@ -612,6 +653,15 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
             }
         }
     }
+}
+
+/// The marks come off, and the return is tried again later.
+fn give_up_return(next: &mut ReplacementStatus, capacity: &Capacity, reasons: &[String], facts: &Facts<'_>) {
+    let now = facts.now;
+    next.return_drain = DrainState::NotStarted;
+    next.return_not_before = Some(now + seconds(facts.policy.return_retry_seconds));
+    let text = format!("given up, marks undone: {}", reasons.join("; "));
+    next.step(FlowBox::ScaleDown, Outcome::ReturnGivenUp, &capacity.node_name, text, now);
 }
 
 /// Boxes 7, 8 and 9, on the HealthMonitor's word and never without a Spot instance claimed for the return. A
@@ -796,6 +846,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
             node: subject.node.clone(),
             purpose: DrainPurpose::Replace,
             deadline: status.deadline,
+            since: status.drain_started_at,
         });
     }
     if mode != Mode::Act {
@@ -858,6 +909,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
                 node: capacity.node_name.clone(),
                 purpose: DrainPurpose::Return,
                 deadline: None,
+                since: status.return_started_at,
             });
         }
         if status.fallback_end == EndState::Ending {

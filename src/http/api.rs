@@ -1,14 +1,15 @@
 //! `/api/v1`: what Spot Guard knows, as JSON.
 
-use super::ApiState;
 use super::model::{
     Blocker, Counts, Fallback, Items, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
 };
+use super::{ApiState, problem};
 use crate::clock::since;
 use crate::core::record::{BlockingReason, EndState, GroupKind, ReplacementStatus};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
 use crate::telemetry::tracing::trace_id_of;
-use actix_web::web::{Data, Json};
+use actix_web::web::{Data, Json, Path};
+use actix_web::{HttpRequest, HttpResponse};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub(super) async fn status(state: Data<ApiState>) -> Json<Status> {
     let replacements = sorted(state.replacements.state());
     let pools = sorted(state.pools.state());
     Json(Status {
-        version: state.version,
+        version: state.version.to_owned(),
         now: state.clock.now(),
         leader: *state.is_leader.borrow(),
         ready: state.readiness.reasons().is_empty(),
@@ -42,6 +43,18 @@ pub(super) async fn fallbacks(state: Data<ApiState>) -> Json<Items<Fallback>> {
     let now = state.clock.now();
     let replacements = sorted(state.replacements.state());
     Json(Items { items: replacements.iter().filter_map(|held| fallback(held, now)).collect() })
+}
+
+pub(super) async fn fallback_named(
+    request: HttpRequest,
+    name: Path<String>,
+    state: Data<ApiState>,
+) -> HttpResponse {
+    let found = state.replacements.find(|held| held.metadata.name.as_ref() == Some(&*name));
+    match found.and_then(|held| fallback(&held, state.clock.now())) {
+        Some(fallback) => HttpResponse::Ok().json(fallback),
+        None => problem::no_such(&request, &format!("no open fallback is named {name}")),
+    }
 }
 
 fn sorted<K: ResourceExt>(mut objects: Vec<Arc<K>>) -> Vec<Arc<K>> {

@@ -14,10 +14,10 @@ use crate::core::scaling::{Ledger, RequestState};
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::kube::marks;
 use crate::sim::cloud::{self, Cloud, GateCall, LifecycleState};
-use crate::sim::cluster::{self, Cluster, RequestInfo};
+use crate::sim::cluster::{self, Cluster, ObjectKey, RequestInfo};
 use crate::sim::world::{Gates, TAINT};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
@@ -132,8 +132,6 @@ impl<K: DeserializeOwned + ResourceExt> Memo<K> {
 struct State {
     /// Desired capacity of each group at the beginning.
     initial: BTreeMap<String, i64>,
-    /// Pods that the nearness of a deadline allows to be deleted, budget or not.
-    pressed: BTreeSet<String>,
     /// Nodes that carried marks before a write that is under way.
     marked_before: BTreeSet<String>,
     /// Since when a node carries marks that no story accounts for.
@@ -376,42 +374,27 @@ impl Auditor {
     }
 
     /// The instance may be ended: nothing on its node could still move, or its deadline is there. What was on
-    /// a machine that AWS has taken moves no more.
+    /// a machine that AWS has taken moves no more, nor does a pod whose grace period is over.
     fn check_drained(&self, instance: &str) {
         let Some(node) = self.node_of(instance).filter(|_| self.runs(instance)) else { return };
-        let movable = self.inner.cluster.movable_pods_on(&node);
+        let mut movable = self.inner.cluster.movable_pods_on(&node);
+        let now = self.inner.clock.now();
+        movable.retain(|pod| {
+            let found: Option<Pod> = self.inner.cluster.get(&pod.namespace, &pod.name);
+            let due = found.and_then(|pod| pod.metadata.deletion_timestamp);
+            due.is_none_or(|due| due.0 > now)
+        });
         if movable.is_empty() {
             return;
         }
-        let of_it = |record: &NodeReplacement| record.spec.instance_id == instance;
-        if !self.presses(&of_it, Duration::ZERO) {
+        let ahead = seconds(self.inner.policy.end_before_deadline_seconds) + self.inner.skew;
+        let pressed = self.records().iter().any(|record| {
+            let deadline = record.status.as_ref().and_then(|status| status.deadline);
+            record.spec.instance_id == instance && deadline.is_some_and(|deadline| now + ahead >= deadline)
+        });
+        if !pressed {
             let found = format!("it is to be ended while {node} runs {movable:?}");
             self.violated(Invariant::DrainedFirst, instance, found);
-        }
-    }
-
-    /// Whether an open story of that kind has come within `before` of the moment at which it ends its
-    /// instance, so as to be faster than AWS.
-    fn presses(&self, which: &dyn Fn(&NodeReplacement) -> bool, before: Duration) -> bool {
-        let ahead = seconds(self.inner.policy.end_before_deadline_seconds) + self.inner.skew + before;
-        let now = self.inner.clock.now();
-        self.records().iter().any(|record| {
-            let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
-            let deadline = status.and_then(|status| status.deadline);
-            which(record) && deadline.is_some_and(|deadline| now + ahead >= deadline)
-        })
-    }
-
-    /// A pod is about to be deleted: near a deadline it goes, whatever its budget says.
-    fn before_deletion(&self, namespace: &str, pod: &str) {
-        let found: Option<k8s_openapi::api::core::v1::Pod> = self.inner.cluster.get(namespace, pod);
-        let Some(spec) = found.and_then(|pod| pod.spec) else { return };
-        let grace = spec.termination_grace_period_seconds.unwrap_or(30);
-        let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-        let on_its_node = |record: &NodeReplacement| Some(&record.spec.node_name) == spec.node_name.as_ref();
-        // The last second: deadlines are whole seconds.
-        if self.presses(&on_its_node, grace + Duration::from_secs(1)) {
-            self.state().pressed.insert(pod.to_owned());
         }
     }
 
@@ -528,8 +511,7 @@ impl Auditor {
                 let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
                 let labels = selector.and_then(|selector| selector.match_labels.clone()).unwrap_or_default();
                 pods.iter().any(|pod| {
-                    let found: Option<k8s_openapi::api::core::v1::Pod> =
-                        self.inner.cluster.get(&pod.namespace, &pod.name);
+                    let found: Option<Pod> = self.inner.cluster.get(&pod.namespace, &pod.name);
                     let held = found.and_then(|pod| pod.metadata.labels).unwrap_or_default();
                     budget.namespace().as_deref() == Some(&pod.namespace)
                         && labels.iter().all(|(name, value)| held.get(name) == Some(value))
@@ -578,16 +560,32 @@ impl Auditor {
     fn watch_budgets(&self) {
         let all = self.inner.cluster.pdb_violations();
         let known = std::mem::replace(&mut self.state().budget_violations, all.len());
-        let at_a_deadline = |violation: &&cluster::PdbViolation| {
-            violation.by == "delete" && self.state().pressed.contains(&violation.pod.name)
-        };
-        for violation in all.iter().skip(known).filter(|violation| !at_a_deadline(violation)) {
+        for violation in all.iter().skip(known) {
+            if violation.by == "delete" && self.is_overdue(&violation.pod, violation.at) {
+                continue;
+            }
             let found = format!(
                 "{} took {}: {} healthy, {} wanted",
                 violation.by, violation.pod.name, violation.healthy, violation.desired
             );
             self.violated(Invariant::BudgetsKept, &violation.budget.name, found);
         }
+    }
+
+    /// Whether the deadline of the pod's node leaves no more than its grace period, and the pool allows to delete it.
+    fn is_overdue(&self, pod: &ObjectKey, now: Timestamp) -> bool {
+        let found: Option<Pod> = self.inner.cluster.get(&pod.namespace, &pod.name);
+        let Some(spec) = found.and_then(|pod| pod.spec) else { return false };
+        let node = spec.node_name.unwrap_or_default();
+        let grace = u64::try_from(spec.termination_grace_period_seconds.unwrap_or(30)).unwrap_or_default();
+        let policy = &self.inner.policy;
+        let ahead =
+            seconds(policy.end_before_deadline_seconds) + self.inner.skew + Duration::from_secs(grace);
+        policy.delete_at_deadline
+            && self.records().iter().any(|record| {
+                let deadline = record.status.as_ref().and_then(|status| status.deadline);
+                record.spec.node_name == node && deadline.is_some_and(|deadline| now + ahead >= deadline)
+            })
     }
 
     /// Marks without a story must go within `patience`.
@@ -675,12 +673,6 @@ impl cluster::Gate for KubeGate {
             && self.auditor.is_marked(node)
         {
             self.auditor.state().marked_before.insert(node.clone());
-        }
-        if request.verb == "delete"
-            && request.resource == "pods"
-            && let (Some(namespace), Some(pod)) = (&request.namespace, &request.name)
-        {
-            self.auditor.before_deletion(namespace, pod);
         }
         verdict
     }

@@ -6,10 +6,12 @@ mod agent;
 #[path = "../contract/autoscaling.rs"]
 mod autoscaling;
 mod bad_input;
+mod bench;
 mod check;
 mod contract;
 mod crds;
 mod demo;
+mod drain;
 mod helpers;
 mod imds;
 #[path = "../contract/kubernetes.rs"]

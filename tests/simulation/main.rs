@@ -2,6 +2,7 @@
 //! of the demo, and what must always hold.
 
 mod crashes;
+mod drain;
 mod errors;
 mod mishaps;
 mod notices;

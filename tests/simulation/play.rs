@@ -1,9 +1,9 @@
 //! Plays a story on paused time, under the eyes of an auditor.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
-use spot_guard::core::record::{Phase, ReplacementStatus};
+use spot_guard::core::record::{BlockingReason, FlowBox, Outcome, Phase, ReplacementStatus};
 use spot_guard::crd::{NodeReplacement, SpotPool};
 use spot_guard::sim::audit::{Auditor, Violation};
 use spot_guard::sim::cloud::{CallRecord, Cloud};
@@ -45,6 +45,8 @@ pub struct Played {
     pub calls: Vec<CallRecord>,
     /// Whether the first controller was killed.
     pub crashed: bool,
+    /// The world as it is at the end.
+    pub stage: Stage,
 }
 
 impl Played {
@@ -74,6 +76,19 @@ impl Played {
             });
         }
         Some(text)
+    }
+
+    /// Whether a story took this step.
+    pub fn has(&self, flow_box: FlowBox, outcome: Outcome) -> bool {
+        self.report.boxes.iter().any(|step| (step.flow_box, step.outcome) == (flow_box, outcome))
+    }
+
+    /// What the story of an instance says of a step that it took.
+    #[track_caller]
+    pub fn told_of(&self, instance: &str, flow_box: FlowBox, outcome: Outcome) -> String {
+        let record = self.stage.record(instance).and_then(|record| record.status).expect("a record");
+        let step = record.steps.iter().find(|step| (step.flow_box, step.outcome) == (flow_box, outcome));
+        step.unwrap_or_else(|| panic!("no {flow_box:?} {outcome:?} in {:#?}", record.steps)).message.clone()
     }
 
     /// Panics if anything is wrong with it.
@@ -172,6 +187,21 @@ impl Stage {
     pub async fn until_phase(&self, instance: &str, phase: Phase) {
         self.until(instance, |status| status.phase == phase).await;
     }
+
+    /// Waits until the story of an instance waits at a box, for a reason that says `words`.
+    pub async fn until_waiting(&self, instance: &str, flow_box: FlowBox, words: &str) {
+        let says = |reason: &BlockingReason| reason.flow_box == flow_box && reason.message.contains(words);
+        self.until(instance, |status| status.blocking.iter().any(says)).await;
+    }
+
+    /// The budgets of these applications allow so many pods to be unavailable from now on.
+    pub fn set_budgets(&self, apps: &[&str], max_unavailable: u32) {
+        for app in apps {
+            self.cluster.edit("poddisruptionbudgets.policy", "default", app, |budget| {
+                budget["spec"]["maxUnavailable"] = json!(max_unavailable);
+            });
+        }
+    }
 }
 
 impl Play {
@@ -244,6 +274,7 @@ impl Play {
                 writes: crasher.writes(),
                 calls: story.world.cloud.calls(),
                 crashed: crasher.is_dead(),
+                stage,
             }
         })
     }

@@ -221,8 +221,8 @@ impl Stage {
         let report = |node: &str| DrainReport {
             node: node.to_owned(),
             tainted: true,
-            finished: true,
-            blocked: Vec::new(),
+            end: Some(DrainEnd::Moved),
+            ..DrainReport::default()
         };
         self.drain = Some(report("old"));
         self.return_drain = self.status.capacity.as_ref().map(|capacity| report(&capacity.node_name));
@@ -280,11 +280,13 @@ fn spot_is_asked_first_and_nothing_is_marked() {
 
 #[test]
 fn a_story_is_held_back_unless_a_deadline_presses() {
-    let changes: [(&str, Change, bool); 4] = [
+    let changes: [(&str, Change, bool); 6] = [
         ("observe", |stage| stage.mode = Mode::Observe, true),
         ("paused", |stage| stage.paused = true, false),
         ("ignored", |stage| stage.rebalance = RebalanceMode::Ignore, false),
         ("no pool", |stage| stage.in_pool = false, false),
+        ("not accepted", |stage| stage.refused = vec!["owned".to_owned()], false),
+        ("in other hands", |stage| stage.neighbour = Some(Neighbour::NodeTerminationHandler), true),
     ];
     for (name, change, always) in changes {
         let mut patient = Stage::new();
@@ -299,6 +301,26 @@ fn a_story_is_held_back_unless_a_deadline_presses() {
         assert_eq!(urgent.phase() == Phase::Received, always, "{name}, at a deadline");
         assert_eq!(urgent.commands().drains.is_empty(), always, "{name}, at a deadline");
     }
+}
+
+#[test]
+fn a_story_under_way_goes_on_when_its_pool_is_no_longer_accepted() {
+    let mut stage = Stage::new();
+    stage.go();
+    assert!(want(&stage.commands(), GroupKind::Spot).is_some());
+    stage.refused = vec!["owned".to_owned()];
+    stage.neighbour = Some(Neighbour::ClusterAutoscaler);
+    stage.go();
+    assert!(want(&stage.commands(), GroupKind::Spot).is_some(), "what it asked for is still its own");
+    assert_eq!(stage.commands().drains, [], "and nothing is marked before its replacement is there");
+    let mut fresh = Stage::urgent();
+    fresh.refused = vec!["owned".to_owned()];
+    fresh.go();
+    let commands = fresh.commands();
+    assert!(
+        commands.wants.is_empty() && commands.drains.len() == 1,
+        "a deadline drains, and asks for nothing"
+    );
 }
 
 #[test]
@@ -523,8 +545,9 @@ fn a_return_that_takes_too_long_is_given_up_and_tried_again_later() {
     stage.return_drain = Some(DrainReport {
         node: "od".to_owned(),
         tainted: true,
-        finished: false,
         blocked: vec!["budget".to_owned()],
+        stuck: true,
+        ..DrainReport::default()
     });
     stage.pass(599).go();
     assert!(stage.marks(DrainPurpose::Return));

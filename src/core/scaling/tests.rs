@@ -410,6 +410,25 @@ fn launch_instances_walks_the_zones_with_a_token_for_each() {
 }
 
 #[test]
+fn a_token_that_aws_may_have_forgotten_is_not_used_again_and_what_came_by_it_is_adopted() {
+    let asked = next(&Ledger::default(), &launching(), &spot("i-1"));
+    assert!(asked.call.is_some());
+    let facts = InstanceFacts::default();
+    let at = |view: &PoolView, hours| {
+        let then = now() + SignedDuration::from_hours(hours);
+        plan(&asked.ledger, view, &spot("i-1"), &BTreeSet::new(), &facts, &Busy::default(), then)
+    };
+    assert_eq!(at(&launching(), 6).call, asked.call, "AWS still answers as it did");
+    let late = at(&launching(), 8);
+    assert_eq!(late.call, None, "it would launch again");
+    assert_eq!(share(&late.ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Unknown));
+    let mut view = launching();
+    add(&mut view, GroupKind::Spot, "i-4", Lifecycle::InService);
+    view.spot.desired = 4;
+    assert_eq!(share(&at(&view, 8).ledger, "i-1").instance_id.as_deref(), Some("i-4"));
+}
+
+#[test]
 fn desired_is_made_to_count_what_was_launched_if_aws_did_not_see_to_it() {
     for raised in [true, false] {
         let asked = next(&Ledger::default(), &launching(), &spot("i-1"));
