@@ -321,15 +321,15 @@ impl Drain {
                 }
             }
             match overdue {
-                Some(deletion) if policy.delete_at_deadline => {
-                    if (may_ask || !asked.deleted) && under_way.len() + orders.len() < PARALLEL {
-                        orders.push(Order::Delete(Arc::clone(pod), deletion));
-                    }
-                }
-                Some(_) => {
+                Some(_) if !policy.delete_at_deadline => {
                     reasons.push(format!("pod {} is not deleted: deleteAtDeadline is false", pod.key()));
                 }
-                None => {}
+                Some(deletion)
+                    if (may_ask || !asked.deleted) && under_way.len() + orders.len() < PARALLEL =>
+                {
+                    orders.push(Order::Delete(Arc::clone(pod), deletion));
+                }
+                Some(_) | None => {}
             }
         }
         orders
