@@ -62,7 +62,7 @@ impl<'a> World<'a> {
             no_pool: deps.defaults.clone(),
             no_ledger: Ledger::default(),
             moving: RefCell::new(
-                drains.values().filter(|drain| !drain.finished).map(|drain| drain.node.clone()).collect(),
+                drains.values().filter(|drain| drain.end.is_none()).map(|drain| drain.node.clone()).collect(),
             ),
         }
     }
