@@ -158,6 +158,8 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
             metrics: controller.metrics.clone(),
             clock,
             is_leader: controller.leading(),
+            changes: controller.view.subscribe(),
+            streams: http::streams(),
             version: env!("CARGO_PKG_VERSION"),
         },
     )?;

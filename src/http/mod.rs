@@ -1,7 +1,9 @@
-//! The HTTP API: health, metrics, and what Spot Guard knows. It only reads, from the process's own copy of
+//! The HTTP API: health, metrics, what Spot Guard knows, and the dashboard. It only reads, from the process's own copy of
 //! the stored objects, so any replica can answer and no request reaches AWS or the Kubernetes API.
 
 mod api;
+mod dashboard;
+mod events;
 mod health;
 mod model;
 mod problem;
@@ -24,7 +26,7 @@ use kube::runtime::reflector::Store;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Connections that are served at the same time; further ones wait.
 const MAX_CONNECTIONS: usize = 128;
@@ -50,13 +52,27 @@ pub struct ApiState {
     pub clock: Clock,
     /// Whether this replica is the one that acts.
     pub is_leader: watch::Receiver<bool>,
+    /// Wakes when any of the stored objects changes.
+    pub changes: watch::Receiver<u64>,
+    /// Streams of events that may still be opened.
+    pub streams: Arc<Semaphore>,
     /// The version of Spot Guard.
     pub version: &'static str,
+}
+
+/// A fresh count of the streams of events that may be opened.
+#[must_use]
+pub fn streams() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(events::MAX_STREAMS))
 }
 
 /// Adds all routes.
 pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState) {
     cfg.app_data(web::Data::new(state))
+        .service(read_only("/", dashboard::page))
+        .service(read_only("/dashboard/style.css", dashboard::style))
+        .service(read_only("/dashboard/app.js", dashboard::script))
+        .service(read_only("/api/v1/events", events::events))
         .service(read_only("/healthz", health::healthz))
         .service(read_only("/readyz", health::readyz))
         .service(read_only("/metrics", health::metrics))

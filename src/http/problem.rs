@@ -55,6 +55,11 @@ pub(super) async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
     answer(StatusCode::METHOD_NOT_ALLOWED, &request, detail)
 }
 
+/// It is too much at this time.
+pub(super) fn unavailable(request: &HttpRequest, detail: &str) -> HttpResponse {
+    answer(StatusCode::SERVICE_UNAVAILABLE, request, detail.to_owned())
+}
+
 /// Something that should not fail did.
 pub(super) fn internal(request: &HttpRequest, detail: &str) -> HttpResponse {
     answer(StatusCode::INTERNAL_SERVER_ERROR, request, detail.to_owned())

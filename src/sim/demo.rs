@@ -97,7 +97,7 @@ async fn play(options: &DemoOptions) -> anyhow::Result<bool> {
     let controller = story.controller("demo-0", Gates::default(), &end);
     let address = serve(&controller, clock)?;
     out.line(&format!(
-        "Scenario {}: {} nodes on Spot, {} on demand. State at {address}/api/v1/status",
+        "Scenario {}: {} nodes on Spot, {} on demand. Dashboard at {address}/",
         options.scenario.name(),
         story.spot_nodes(),
         story.on_demand_nodes(),
@@ -137,6 +137,8 @@ fn serve(controller: &ControllerHandle, clock: Clock) -> anyhow::Result<String> 
         metrics: controller.metrics.clone(),
         clock,
         is_leader: controller.leading.clone(),
+        changes: controller.view.subscribe(),
+        streams: http::streams(),
         version: env!("CARGO_PKG_VERSION"),
     };
     actix::spawn(http::serve(listener, state)?);

@@ -78,6 +78,8 @@ fn state() -> ApiState {
         metrics: Arc::new(Metrics::new()),
         clock: Clock::System,
         is_leader: watch::channel(true).1,
+        changes: watch::channel(0).1,
+        streams: http::streams(),
         version: "1.2.3",
     }
 }
