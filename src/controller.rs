@@ -10,6 +10,7 @@ use crate::actors::supervision::{Link, Shutdown, supervise};
 use crate::aws::AutoScaling;
 use crate::clock::Clock;
 use crate::core::policy::Policy;
+use crate::kube::client::{REQUEST_TIMEOUT, bounded};
 use crate::kube::lease::{LeaseHolder, LeaseTimes};
 use crate::kube::view::View;
 use crate::telemetry::metrics::{ActorName, Metrics};
@@ -51,6 +52,22 @@ pub struct Controller {
     /// What works and what does not.
     pub readiness: Readiness,
     leading: watch::Sender<bool>,
+    actors: watch::Sender<Option<Actors>>,
+}
+
+/// Links to the actors of a term.
+#[derive(Clone)]
+pub struct Actors {
+    /// Boxes 2, 3 and 3.2.
+    pub scaler: Link<AsgScaler>,
+    /// Boxes 6 and 11.
+    pub tracker: Link<FallbackTracker>,
+    /// Boxes 6 to 9.
+    pub monitor: Link<HealthMonitor>,
+    /// Boxes 4, 5 and 10.
+    pub drainer: Link<Drainer>,
+    /// Box 11.
+    pub janitor: Link<Janitor>,
 }
 
 impl Controller {
@@ -59,15 +76,24 @@ impl Controller {
     pub fn new(settings: Settings, client: Client, aws: &SdkConfig, clock: Clock) -> Self {
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::default();
-        let view = View::start(&client, &readiness);
+        let view = View::start(&client, &settings.namespace, &readiness);
         let aws = AutoScaling::new(aws, settings.times.call_timeout, clock, metrics.clone());
-        Self { settings, client, clock, aws, view, metrics, readiness, leading: watch::Sender::new(false) }
+        // Watches wait for changes; nobody may wait for ever for anything else.
+        let client = bounded(&client, REQUEST_TIMEOUT);
+        let (leading, actors) = (watch::Sender::new(false), watch::Sender::new(None));
+        Self { settings, client, clock, aws, view, metrics, readiness, leading, actors }
     }
 
     /// Whether this replica leads.
     #[must_use]
     pub fn leading(&self) -> watch::Receiver<bool> {
         self.leading.subscribe()
+    }
+
+    /// The actors, while this replica leads.
+    #[must_use]
+    pub fn actors(&self) -> watch::Receiver<Option<Actors>> {
+        self.actors.subscribe()
     }
 
     /// Leads whenever it can, until `end` is triggered; gives the lease back then.
@@ -96,9 +122,10 @@ impl Controller {
             tokio::select! {
                 biased;
                 () = end.triggered() => break,
-                () = lead(&mut lease, &deps, &self.leading) => {}
+                () = lead(&mut lease, &deps, &self.leading, &self.actors) => {}
             }
             self.leading.send_replace(false);
+            self.actors.send_replace(None);
         }
         self.leading.send_replace(false);
         lease.release().await;
@@ -106,10 +133,15 @@ impl Controller {
 }
 
 /// One term: from taking the lease to losing it. Dropped, it ends the actors where they stand.
-async fn lead(lease: &mut LeaseHolder, deps: &Deps, leading: &watch::Sender<bool>) {
+async fn lead(
+    lease: &mut LeaseHolder,
+    deps: &Deps,
+    leading: &watch::Sender<bool>,
+    actors: &watch::Sender<Option<Actors>>,
+) {
     tokio::join!(lease.acquire(), deps.view.synced());
     let term = Term(Shutdown::new());
-    start_actors(deps, &term.0);
+    actors.send_replace(Some(start_actors(deps, &term.0)));
     leading.send_replace(true);
     tracing::info!("leading");
     lease.hold().await;
@@ -124,7 +156,7 @@ impl Drop for Term {
     }
 }
 
-fn start_actors(deps: &Deps, term: &Shutdown) {
+fn start_actors(deps: &Deps, term: &Shutdown) -> Actors {
     let scaler: Link<AsgScaler> = link(deps, "AsgScaler", ActorName::AsgScaler);
     let tracker: Link<FallbackTracker> = link(deps, "FallbackTracker", ActorName::FallbackTracker);
     let monitor: Link<HealthMonitor> = link(deps, "HealthMonitor", ActorName::HealthMonitor);
@@ -136,7 +168,7 @@ fn start_actors(deps: &Deps, term: &Shutdown) {
         move |_| AsgScaler::new(deps.clone(), tracker.clone(), monitor.clone())
     });
     supervise(&tracker, readiness(), term, {
-        let (deps, drainer) = (deps.clone(), drainer.clone());
+        let (deps, scaler, drainer) = (deps.clone(), scaler.clone(), drainer.clone());
         move |_| FallbackTracker::new(deps.clone(), scaler.clone(), drainer.clone())
     });
     supervise(&monitor, readiness(), term, {
@@ -144,13 +176,14 @@ fn start_actors(deps: &Deps, term: &Shutdown) {
         move |_| HealthMonitor::new(deps.clone(), tracker.clone())
     });
     supervise(&drainer, readiness(), term, {
-        let deps = deps.clone();
+        let (deps, tracker) = (deps.clone(), tracker.clone());
         move |_| Drainer::new(deps.clone(), tracker.clone())
     });
     supervise(&janitor, readiness(), term, {
         let deps = deps.clone();
         move |_| Janitor::new(deps.clone())
     });
+    Actors { scaler, tracker, monitor, drainer, janitor }
 }
 
 /// A link whose restarts are counted.

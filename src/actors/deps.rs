@@ -2,6 +2,7 @@
 
 use crate::aws::AutoScaling;
 use crate::clock::Clock;
+use crate::core::limits::Pause;
 use crate::core::policy::Policy;
 use crate::core::record::GroupKind;
 use crate::core::replacement::{Mode, RebalanceMode};
@@ -54,7 +55,7 @@ pub struct PoolConfig {
     /// What advice starts.
     pub rebalance: RebalanceMode,
     /// Whether a person paused it.
-    pub paused: bool,
+    pub pause: Option<Pause>,
     /// Its settings.
     pub policy: Policy,
 }
@@ -90,7 +91,11 @@ impl Deps {
             on_demand_group: pool.spec.on_demand_group.clone(),
             mode: pool.spec.mode,
             rebalance: pool.spec.rebalance,
-            paused: pool.spec.paused,
+            pause: match (*self.view.paused.borrow(), pool.spec.paused) {
+                (true, _) => Some(Pause::Everything),
+                (false, true) => Some(Pause::Pool),
+                (false, false) => None,
+            },
             policy: self.defaults.overridden(&pool.spec.policy),
         }
     }

@@ -2,6 +2,7 @@
 //! and other people who change the groups. At the end every story is over and the groups are as they were.
 
 use crate::core::health::{self, Story};
+use crate::core::limits::Starts;
 use crate::core::policy::Policy;
 use crate::core::record::{DrainState, EndState, GroupKind, NoticeKind, ReplacementStatus};
 use crate::core::replacement::{
@@ -280,7 +281,7 @@ impl World {
     fn node(&self, id: &str) -> Option<NodeFact> {
         let instance = self.instance(id).filter(|instance| instance.lifecycle != Lifecycle::Pending)?;
         let ready = instance.lifecycle == Lifecycle::InService;
-        Some(NodeFact { name: id.to_owned(), ready, busy: instance.busy, volume_zone: None })
+        Some(NodeFact { name: id.to_owned(), ready, busy: instance.busy, volume_zone: None, created: None })
     }
 
     fn with_facts<T>(&self, name: &str, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
@@ -319,7 +320,7 @@ impl World {
                 policy: &self.policy,
                 mode: Mode::Act,
                 rebalance: RebalanceMode::Replace,
-                paused: false,
+                starts: Starts::default(),
                 view: Some(&view),
                 ledger: &self.ledger,
                 old_node: old_node.as_ref(),

@@ -20,6 +20,7 @@ pub(super) async fn status(state: Data<ApiState>) -> Json<Status> {
         version: state.version,
         now: state.clock.now(),
         leader: *state.is_leader.borrow(),
+        paused: *state.paused.borrow(),
         ready: state.readiness.reasons().is_empty(),
         replacements: count(&replacements),
         pools: pools.iter().map(|pool| summary(pool, &replacements)).collect(),

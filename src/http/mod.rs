@@ -14,6 +14,7 @@ pub use problem::Problem;
 
 use crate::clock::Clock;
 use crate::crd::{NodeReplacement, SpotPool};
+use crate::telemetry::liveness::Liveness;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use actix_web::dev::Server;
@@ -42,6 +43,8 @@ pub struct ApiState {
     pub pools: Store<SpotPool>,
     /// The stories.
     pub replacements: Store<NodeReplacement>,
+    /// Whether the actors' thread runs.
+    pub liveness: Liveness,
     /// Which parts of the process work.
     pub readiness: Readiness,
     /// What is counted.
@@ -50,6 +53,8 @@ pub struct ApiState {
     pub clock: Clock,
     /// Whether this replica is the one that acts.
     pub is_leader: watch::Receiver<bool>,
+    /// Whether everything is paused.
+    pub paused: watch::Receiver<bool>,
     /// The version of Spot Guard.
     pub version: &'static str,
 }

@@ -1,5 +1,6 @@
-//! What the process tells about itself: readiness, metrics, traces.
+//! What the process tells about itself: liveness, readiness, metrics, traces.
 
+pub mod liveness;
 pub mod metrics;
 pub mod readiness;
 pub mod tracing;

@@ -16,6 +16,7 @@ fn every(scenario: Scenario) -> usize {
         Scenario::AllDry | Scenario::PdbBlocked | Scenario::DrySpotSetDesired => 3,
         Scenario::BusyCluster => 5,
         Scenario::ThreeFallbacks => 17,
+        Scenario::Storm => 401,
     }
 }
 
@@ -82,6 +83,7 @@ stories! {
     pdb_blocked_survives_a_crash: PdbBlocked,
     busy_cluster_survives_a_crash: BusyCluster,
     three_fallbacks_survive_a_crash: ThreeFallbacks,
+    storm_survives_a_crash: Storm,
 }
 
 #[test]

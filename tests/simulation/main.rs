@@ -3,7 +3,9 @@
 
 mod crashes;
 mod errors;
+mod limits;
 mod mishaps;
 mod notices;
 mod play;
 mod stories;
+mod supervision;

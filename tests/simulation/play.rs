@@ -10,7 +10,7 @@ use spot_guard::sim::cluster::Cluster;
 use spot_guard::sim::crash::{CrashPoint, Crasher};
 use spot_guard::sim::scenario::{Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
-use spot_guard::sim::world::{self, Gates};
+use spot_guard::sim::world::{self, ControllerHandle, Gates};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use std::time::Duration;
 const EPOCH: &str = "2026-01-01T03:00:00Z";
 
 /// All stories of the demo.
-pub const SCENARIOS: [Scenario; 8] = [
+pub const SCENARIOS: [Scenario; 9] = [
     Scenario::Rebalance,
     Scenario::DrySpot,
     Scenario::DrySpotSetDesired,
@@ -29,6 +29,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario::PdbBlocked,
     Scenario::BusyCluster,
     Scenario::ThreeFallbacks,
+    Scenario::Storm,
 ];
 
 /// What came of a story.
@@ -103,12 +104,22 @@ pub struct Stage {
     pub cluster: Cluster,
     /// The Spot instances of the beginning, oldest first.
     pub spot: Vec<String>,
+    /// The first controller.
+    pub controller: ControllerHandle,
 }
 
 impl Stage {
     /// Lets simulated time pass.
     pub async fn pass(&self, seconds: u64) {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// What the first controller counts, as text.
+    pub fn metrics(&self) -> String {
+        let view = &self.controller.view;
+        let (records, pools) = (view.replacements.state(), view.pools.state());
+        let leads = *self.controller.leading.borrow();
+        self.controller.metrics.encode(leads, &records, &pools).expect("text")
     }
 
     /// The record of an instance, once it is there.
@@ -177,13 +188,13 @@ impl Play {
             let cluster = world.cluster.clone().expect("a simulated cluster");
             let auditor = Auditor::new(&world.cloud, &cluster, clock, story.policy());
             let spot = story.spot_instances().to_vec();
-            let stage = Stage { cloud: world.cloud.clone(), cluster, spot };
-            let beside: Vec<_> =
-                self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
             let end = Shutdown::new();
             let crasher = Crasher::new(self.point, end.clone());
             let gates = self.faults.unwrap_or_else(|| crasher.gates());
-            let _first = story.controller("first", auditor.gates(gates), &end);
+            let controller = story.controller("first", auditor.gates(gates), &end);
+            let stage = Stage { cloud: world.cloud.clone(), cluster, spot, controller };
+            let beside: Vec<_> =
+                self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
             let _second = self
                 .point
                 .map(|_| story.controller("second", auditor.gates(Gates::default()), &Shutdown::new()));

@@ -5,6 +5,7 @@ use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::core::cluster::{Node, Pod, Snapshot};
 use crate::core::drain;
+use crate::core::limits::{self, Starts};
 use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
 use crate::core::policy::Policy;
 use crate::core::record::UtilisationPercent;
@@ -28,6 +29,8 @@ pub(super) struct World<'a> {
     pools: &'a BTreeMap<String, PoolFacts>,
     drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: &'a BTreeMap<String, ReturnAssessment>,
+    /// How many stories of each pool move their node now.
+    under_way: BTreeMap<String, usize>,
     no_pool: Policy,
     no_ledger: Ledger,
 }
@@ -35,6 +38,7 @@ pub(super) struct World<'a> {
 impl<'a> World<'a> {
     pub(super) fn new(
         deps: &'a Deps,
+        records: &BTreeMap<String, NodeReplacement>,
         pools: &'a BTreeMap<String, PoolFacts>,
         drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
         assessments: &'a BTreeMap<String, ReturnAssessment>,
@@ -46,14 +50,24 @@ impl<'a> World<'a> {
             .enumerate()
             .filter_map(|(index, node)| Some((node.instance_id()?.to_owned(), index)))
             .collect();
+        let configs = deps.pools();
+        let mut under_way = BTreeMap::new();
+        for record in records.values() {
+            let moves =
+                record.status.as_ref().is_some_and(|status| limits::is_under_way(status, deps.clock.now()));
+            if let Some(pool) = record.spec.pool.as_ref().filter(|_| moves) {
+                *under_way.entry(pool.clone()).or_insert(0) += 1;
+            }
+        }
         Self {
             deps,
             snapshot,
             by_instance,
-            configs: deps.pools(),
+            configs,
             pools,
             drains,
             assessments,
+            under_way,
             no_pool: deps.defaults.clone(),
             no_ledger: Ledger::default(),
         }
@@ -69,7 +83,7 @@ impl<'a> World<'a> {
         let volumes =
             self.snapshot.pods_on(&node.name).any(|pod| drain::must_move(pod) && !pod.spec.claims.is_empty());
         let volume_zone = volumes.then(|| node.zone.to_string()).filter(|zone| !zone.is_empty());
-        NodeFact { name: node.name.to_string(), ready: node.ready, busy, volume_zone }
+        NodeFact { name: node.name.to_string(), ready: node.ready, busy, volume_zone, created: node.created }
     }
 
     pub(super) fn busy_instances(&self) -> BTreeSet<String> {
@@ -162,8 +176,8 @@ impl<'a> World<'a> {
             .map(|(name, _)| name.clone())
     }
 
-    /// The record's next state, if it differs.
-    pub(super) fn advance(&self, record: &NodeReplacement) -> Option<Write> {
+    /// The record's next state, if it differs. A story that begins takes its place at once.
+    pub(super) fn advance(&mut self, record: &NodeReplacement) -> Option<Write> {
         let subject = subject(record);
         let now = self.deps.clock.now();
         let mut status = record.status.clone().unwrap_or_default();
@@ -189,6 +203,12 @@ impl<'a> World<'a> {
             replacement::escalate(&mut status, &subject, notice.spec.kind, notice.spec.deadline, now);
         }
         let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
+        if let Some(pool) = &record.spec.pool
+            && limits::is_under_way(&next, now)
+            && !limits::is_under_way(&status, now)
+        {
+            *self.under_way.entry(pool.clone()).or_default() += 1;
+        }
         if Some(&next) == record.status.as_ref() {
             return None;
         }
@@ -215,7 +235,7 @@ impl<'a> World<'a> {
             policy: config.map_or(&self.no_pool, |config| &config.policy),
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
-            paused: config.is_some_and(|config| config.paused),
+            starts: self.starts(record),
             view: pool.map(|pool| &*pool.view),
             ledger: pool.map_or(&self.no_ledger, |pool| &pool.ledger),
             old_node: old_node.as_ref(),
@@ -225,6 +245,19 @@ impl<'a> World<'a> {
             return_drain: drain(DrainPurpose::Return),
             assessment: self.assessments.get(&name),
         })
+    }
+
+    /// What stands against beginning this story now.
+    fn starts(&self, record: &NodeReplacement) -> Starts {
+        let Some((name, config)) =
+            record.spec.pool.as_ref().and_then(|name| self.configs.get_key_value(name))
+        else {
+            return Starts::default();
+        };
+        let view = self.pools.get(name).map(|facts| &*facts.view);
+        let limit = limits::at_most(&config.policy, view);
+        let under_way = self.under_way.get(name).copied().unwrap_or(0);
+        Starts { pause: config.pause, full: (under_way >= limit).then_some(limit) }
     }
 
     /// How full the pool's nodes are.
