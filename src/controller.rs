@@ -21,6 +21,7 @@ use kube::Client;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// What a controller is made of.
 #[derive(Clone, Debug)]
@@ -118,33 +119,38 @@ impl Controller {
             metrics: self.metrics.clone(),
             readiness: self.readiness.clone(),
         };
+        let mut term = None;
         loop {
             tokio::select! {
                 biased;
                 () = end.triggered() => break,
-                () = lead(&mut lease, &deps, &self.leading, &self.actors) => {}
+                () = self.lead(&mut lease, &deps, &mut term) => {}
             }
-            self.leading.send_replace(false);
-            self.actors.send_replace(None);
+            self.end_term(&mut term);
         }
-        self.leading.send_replace(false);
+        // What is on its way to AWS arrives before the next leader acts: its answer is waited for.
+        lease.close();
+        let _ = timeout(self.settings.times.call_timeout, deps.aws.quiet()).await;
+        self.end_term(&mut term);
         lease.release().await;
     }
-}
 
-/// One term: from taking the lease to losing it. Dropped, it ends the actors where they stand.
-async fn lead(
-    lease: &mut LeaseHolder,
-    deps: &Deps,
-    leading: &watch::Sender<bool>,
-    actors: &watch::Sender<Option<Actors>>,
-) {
-    tokio::join!(lease.acquire(), deps.view.synced());
-    let term = Term(Shutdown::new());
-    actors.send_replace(Some(start_actors(deps, &term.0)));
-    leading.send_replace(true);
-    tracing::info!("leading");
-    lease.hold().await;
+    /// One term: from taking the lease to losing it.
+    async fn lead(&self, lease: &mut LeaseHolder, deps: &Deps, term: &mut Option<Term>) {
+        tokio::join!(lease.acquire(), deps.view.synced());
+        let begun = term.insert(Term(Shutdown::new()));
+        self.actors.send_replace(Some(start_actors(deps, &begun.0)));
+        self.leading.send_replace(true);
+        tracing::info!("leading");
+        lease.hold().await;
+    }
+
+    /// Ends the actors of a term where they stand.
+    fn end_term(&self, term: &mut Option<Term>) {
+        *term = None;
+        self.leading.send_replace(false);
+        self.actors.send_replace(None);
+    }
 }
 
 /// The actors of a term end with it.

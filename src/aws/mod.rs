@@ -22,6 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// How many groups one Describe call may name (API Reference, DescribeAutoScalingGroups).
 const GROUPS_PER_CALL: usize = 50;
@@ -82,6 +83,23 @@ pub struct AutoScaling {
     client: Client,
     clock: Clock,
     metrics: Arc<Metrics>,
+    changes: Arc<watch::Sender<usize>>,
+}
+
+/// A call that changes something and is under way.
+struct Change<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Change<'a> {
+    fn begin(under_way: &'a watch::Sender<usize>) -> Self {
+        under_way.send_modify(|count| *count += 1);
+        Self(under_way)
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl fmt::Debug for AutoScaling {
@@ -101,7 +119,14 @@ impl AutoScaling {
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().operation_timeout(timeout).build())
             .build();
-        Self { client: Client::from_conf(settings), clock, metrics }
+        let changes = Arc::new(watch::Sender::new(0));
+        Self { client: Client::from_conf(settings), clock, metrics, changes }
+    }
+
+    /// Waits until no call is under way that changes something; each ends within its time limit.
+    pub async fn quiet(&self) {
+        // Fails only when the sender is gone, and `self` holds it.
+        let _ = self.changes.subscribe().wait_for(|under_way| *under_way == 0).await;
     }
 
     /// The groups of these names; one that does not exist is left out.
@@ -172,6 +197,7 @@ impl AutoScaling {
     /// # Errors
     /// When the call fails; see [`CallFailure`] for what that says about the group.
     pub async fn set_desired(&self, group: &str, desired: i32) -> Result<(), CallError> {
+        let _change = Change::begin(&self.changes);
         let call = self
             .client
             .set_desired_capacity()
@@ -186,6 +212,7 @@ impl AutoScaling {
     /// # Errors
     /// When the call fails; see [`CallFailure`] for what that says about the group.
     pub async fn terminate(&self, instance_id: &str, decrement: bool) -> Result<(), CallError> {
+        let _change = Change::begin(&self.changes);
         let call = self
             .client
             .terminate_instance_in_auto_scaling_group()
@@ -206,6 +233,7 @@ impl AutoScaling {
         count: i32,
         token: &str,
     ) -> Result<Launched, CallError> {
+        let _change = Change::begin(&self.changes);
         let call = self
             .client
             .launch_instances()

@@ -11,6 +11,7 @@ mod helpers;
 mod imds;
 #[path = "../contract/kubernetes.rs"]
 mod kubernetes;
+mod leadership;
 mod process;
 mod product;
 mod real_parts;

@@ -49,13 +49,13 @@ impl Cue {
     }
 }
 
-fn times_taken(records: &[NodeReplacement], flow_box: FlowBox, outcome: Outcome) -> usize {
+pub fn times_taken(records: &[NodeReplacement], flow_box: FlowBox, outcome: Outcome) -> usize {
     let steps = records.iter().filter_map(|record| record.status.as_ref()).flat_map(|status| &status.steps);
     steps.filter(|step| (step.flow_box, step.outcome) == (flow_box, outcome)).count()
 }
 
 /// A scenario of the demo with its own pace.
-struct Tale {
+pub struct Tale {
     name: String,
     plot: Plot,
     script: Vec<(Cue, Act)>,
@@ -77,6 +77,8 @@ impl Tale {
             probe_seconds: Some(5),
             monitor_seconds: Some(1),
             stability_seconds: Some(5),
+            // Every node is young when its story begins.
+            min_node_age_seconds: Some(0),
             ..PolicySpec::default()
         };
         // One that nobody may end: a group that is told to shrink would take the oldest.
@@ -106,7 +108,7 @@ impl Tale {
     }
 
     /// Lets the world play its part until the story is over, and judges it.
-    async fn play(&self, story: &Story) -> Report {
+    pub async fn play(&self, story: &Story) -> Report {
         let mut acts = self.script.iter().peekable();
         let end = Instant::now() + LIMIT;
         while Instant::now() < end {
@@ -145,21 +147,21 @@ impl Tale {
 }
 
 /// A story on a real cluster, its processes running.
-struct Stagecraft {
+pub struct Stagecraft {
     // Dropped first: the processes, then the cluster.
     agent: Service,
-    controller: Service,
-    imds: ImdsMock,
+    pub controller: Service,
+    pub imds: ImdsMock,
     events: broadcast::Receiver<CloudEvent>,
-    autoscaling: Served,
-    story: Story,
-    testbed: Testbed,
+    pub autoscaling: Served,
+    pub story: Story,
+    pub testbed: Testbed,
     bystanders: Vec<String>,
     old_node: String,
 }
 
 impl Stagecraft {
-    async fn set_up(name: &str, tale: &Tale) -> Self {
+    pub async fn set_up(name: &str, tale: &Tale) -> Self {
         let options = Options { pod_ready_delay: Duration::from_secs(1), ..Options::default() };
         let testbed = Testbed::start_with(name, options).await;
         product::install(&testbed).await;
@@ -198,7 +200,7 @@ impl Stagecraft {
     }
 
     /// What must hold at the end of every story, and that the simulation tells the same one.
-    async fn ends_as_simulated(mut self, tale: &Tale, report: &Report) {
+    pub async fn ends_as_simulated(mut self, tale: &Tale, report: &Report) {
         assert_eq!(report.problems, [""; 0], "the story on the real control plane: {:#?}", steps(report));
         let simulated = tale.simulated();
         assert_eq!(simulated.problems, [""; 0], "the story in the simulation: {:#?}", steps(&simulated));
@@ -244,7 +246,7 @@ impl Stagecraft {
 }
 
 /// Says by the metadata mock what EC2 recommends in the simulated cloud.
-async fn announce(imds: &mut ImdsMock, mut events: broadcast::Receiver<CloudEvent>) -> Infallible {
+pub async fn announce(imds: &mut ImdsMock, mut events: broadcast::Receiver<CloudEvent>) -> Infallible {
     loop {
         let event = events.recv().await.expect("the cloud outlives its story");
         if event.kind == EventKind::RebalanceRecommended {
@@ -285,7 +287,7 @@ async fn tell(name: &str, tale: &Tale) {
     stagecraft.ends_as_simulated(tale, &report).await;
 }
 
-fn dry_spot() -> Tale {
+pub fn dry_spot() -> Tale {
     Tale::new(
         Scenario::DrySpot,
         vec![

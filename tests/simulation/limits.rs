@@ -70,12 +70,11 @@ fn a_storm_moves_ten_nodes_at_a_time_with_few_calls() {
 fn the_brake_keeps_the_pool_on_demand_until_the_storm_is_over() {
     let policy = PolicySpec { brake_interruptions: Some(1), brake_percent: Some(0), ..PolicySpec::default() };
     let mut plot = with_policy(Scenario::DrySpot.plot(), policy);
-    plot.script.push((600 * SECOND, Act::Interrupt(1)));
+    plot.script.push((120 * SECOND, Act::Interrupt(1)));
     plot.replacements = 2;
     plot.steps = vec![(FlowBox::CleanUp, Outcome::CleanedUp)];
     let played = Play::plot("brake", plot)
         .beside(|stage| async move {
-            // The Spot instance that the first return waits for is there by the time of the second notice.
             stage.until(&stage.spot[1], |status| status.phase == Phase::Completed).await;
             stage.pass(60).await;
             let held = held_by(&stage, &stage.spot[0]);
@@ -84,7 +83,7 @@ fn the_brake_keeps_the_pool_on_demand_until_the_storm_is_over() {
         .play();
     played.assert_ok();
     let returned = times(&played, FlowBox::ScaleDown, Outcome::Drained);
-    assert!(returned.len() == 1 && returned[0] > 3610.0 && returned[0] < 3700.0, "{returned:?}");
+    assert!(returned.len() == 1 && returned[0] > 3610.0 && returned[0] < 4000.0, "{returned:?}");
 }
 
 #[test]

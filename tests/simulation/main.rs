@@ -3,6 +3,7 @@
 
 mod crashes;
 mod errors;
+mod leadership;
 mod limits;
 mod mishaps;
 mod notices;

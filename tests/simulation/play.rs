@@ -92,6 +92,7 @@ pub struct Play {
     seed: u64,
     point: Option<CrashPoint>,
     faults: Option<Gates>,
+    standby: bool,
     beside: Vec<Beside>,
 }
 
@@ -106,6 +107,10 @@ pub struct Stage {
     pub spot: Vec<String>,
     /// The first controller.
     pub controller: ControllerHandle,
+    /// Ends the first controller gracefully.
+    pub end: Shutdown,
+    /// The one that takes over, if there is one.
+    pub standby: Option<ControllerHandle>,
 }
 
 impl Stage {
@@ -120,6 +125,11 @@ impl Stage {
         let (records, pools) = (view.replacements.state(), view.pools.state());
         let leads = *self.controller.leading.borrow();
         self.controller.metrics.encode(leads, &records, &pools).expect("text")
+    }
+
+    /// Lets less than a second pass.
+    pub async fn pass_millis(&self, millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 
     /// The record of an instance, once it is there.
@@ -149,7 +159,15 @@ impl Play {
 
     /// A story of its own.
     pub fn plot(name: &str, plot: Plot) -> Self {
-        Self { name: name.to_owned(), plot, seed: 1, point: None, faults: None, beside: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            plot,
+            seed: 1,
+            point: None,
+            faults: None,
+            standby: false,
+            beside: Vec::new(),
+        }
     }
 
     pub fn seed(mut self, seed: u64) -> Self {
@@ -160,6 +178,12 @@ impl Play {
     /// Two controllers, of which the first dies at `point`.
     pub fn crash(mut self, point: CrashPoint) -> Self {
         self.point = Some(point);
+        self.standby()
+    }
+
+    /// Two controllers, of which the second takes over when it can.
+    pub fn standby(mut self) -> Self {
+        self.standby = true;
         self
     }
 
@@ -192,12 +216,11 @@ impl Play {
             let crasher = Crasher::new(self.point, end.clone());
             let gates = self.faults.unwrap_or_else(|| crasher.gates());
             let controller = story.controller("first", auditor.gates(gates), &end);
-            let stage = Stage { cloud: world.cloud.clone(), cluster, spot, controller };
+            let second = || story.controller("second", auditor.gates(Gates::default()), &Shutdown::new());
+            let standby = self.standby.then(second);
+            let stage = Stage { cloud: world.cloud.clone(), cluster, spot, controller, end, standby };
             let beside: Vec<_> =
                 self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
-            let _second = self
-                .point
-                .map(|_| story.controller("second", auditor.gates(Gates::default()), &Shutdown::new()));
             story.run(&mut |_| {}).await.expect("the script can be played");
             let report = story.report().await;
             for act in beside {
