@@ -242,6 +242,7 @@ impl Handler<Turn> for AsgScaler {
             state.ledger.clone(),
             state.wanted.clone(),
             state.cannot_launch.clone(),
+            state.view.is_none(),
         );
         let ended = async move { TurnEnded { pool, outcome: turn.await } };
         ctx.spawn(ended.into_actor(self).map(|ended, _, ctx| ctx.notify(ended)));
@@ -304,10 +305,16 @@ async fn take_turn(
     ledger: Option<Ledger>,
     wanted: ScaleGroups,
     mut cannot_launch: BTreeSet<GroupKind>,
+    takes_over: bool,
 ) -> Result<TurnResult, TurnError> {
     let api: Api<SpotPool> = Api::all(deps.client.clone());
     let mut store = LedgerStore::open(api, &pool.name, ledger).await?;
     let mut changed = false;
+    if takes_over {
+        let mut next = store.ledger.clone();
+        next.take_over(deps.clock.now());
+        store.write(next).await?;
+    }
     for calls in 0.. {
         let view = read_groups(&deps, &pool, &store.ledger, &cannot_launch).await?;
         let now = deps.clock.now();
@@ -444,6 +451,7 @@ impl LedgerStore {
                 "status": {
                     "scalingRequests": next.scaling_requests,
                     "reduction": next.reduction,
+                    "doubts": next.doubts,
                 },
             });
             match self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&body)).await {

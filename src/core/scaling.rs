@@ -4,8 +4,11 @@
 //! the ledger, what the groups look like, and what the stories want; it gives back the next ledger and at
 //! most one call. The ledger is stored before the call is made, so a crash at any point is resumed here.
 
+mod stale;
 #[cfg(test)]
 mod tests;
+
+pub use stale::Doubt;
 
 use crate::core::record::GroupKind;
 use jiff::{SignedDuration, Timestamp};
@@ -320,6 +323,9 @@ pub struct Ledger {
     /// The reduction under way, at most one per pool at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduction: Option<Reduction>,
+    /// Calls of an earlier life that may still arrive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<Doubt>,
 }
 
 impl Ledger {
@@ -480,7 +486,11 @@ pub fn plan(
     now: Timestamp,
 ) -> Plan {
     let mut ledger = ledger.clone();
+    let moved = ledger.in_motion();
     if let Some(call) = resume(&mut ledger, view, now) {
+        return Plan { ledger, call: Some(call) };
+    }
+    if let Some(call) = stale::find_late_calls(&mut ledger, view, &moved, now) {
         return Plan { ledger, call: Some(call) };
     }
     refresh_members(&mut ledger, view, wants, now);
@@ -1045,6 +1055,7 @@ fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
 /// Takes in that AWS accepted the call: the answer is the proof, no reading of the group is needed.
 pub fn accepted(ledger: &mut Ledger, call: &Call) {
     let (Call::SetDesired { group, .. } | Call::Terminate { group, .. } | Call::Launch { group, .. }) = call;
+    ledger.has_moved(*group);
     if let Some(reduction) = ledger.reduction.clone().filter(|reduction| reduction.group == *group) {
         reduced(ledger, &reduction);
         return;

@@ -107,6 +107,8 @@ pub struct Stage {
     pub spot: Vec<String>,
     /// The first controller.
     pub controller: ControllerHandle,
+    /// Sees what the controllers do.
+    pub auditor: Auditor,
     /// Ends the first controller gracefully.
     pub end: Shutdown,
     /// The one that takes over, if there is one.
@@ -218,7 +220,15 @@ impl Play {
             let controller = story.controller("first", auditor.gates(gates), &end);
             let second = || story.controller("second", auditor.gates(Gates::default()), &Shutdown::new());
             let standby = self.standby.then(second);
-            let stage = Stage { cloud: world.cloud.clone(), cluster, spot, controller, end, standby };
+            let stage = Stage {
+                cloud: world.cloud.clone(),
+                cluster,
+                spot,
+                controller,
+                auditor: auditor.clone(),
+                end,
+                standby,
+            };
             let beside: Vec<_> =
                 self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
             story.run(&mut |_| {}).await.expect("the script can be played");

@@ -56,7 +56,7 @@ fn ledger(members: Vec<RequestMember>) -> Ledger {
         state: RequestState::Applied,
         members,
     };
-    Ledger { scaling_requests: vec![request], reduction: None }
+    Ledger { scaling_requests: vec![request], ..Ledger::default() }
 }
 
 fn fallback(old: EndState, started_minute: i64) -> ReplacementStatus {
