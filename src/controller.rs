@@ -10,6 +10,7 @@ use crate::actors::supervision::{Link, Shutdown, supervise};
 use crate::aws::AutoScaling;
 use crate::clock::Clock;
 use crate::core::policy::Policy;
+use crate::kube::client::{REQUEST_TIMEOUT, bounded};
 use crate::kube::lease::{LeaseHolder, LeaseTimes};
 use crate::kube::view::View;
 use crate::telemetry::events::Events;
@@ -21,6 +22,7 @@ use kube::Client;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// What a controller is made of.
 #[derive(Clone, Debug)]
@@ -52,6 +54,22 @@ pub struct Controller {
     /// What works and what does not.
     pub readiness: Readiness,
     leading: watch::Sender<bool>,
+    actors: watch::Sender<Option<Actors>>,
+}
+
+/// Links to the actors of a term.
+#[derive(Clone)]
+pub struct Actors {
+    /// Boxes 2, 3 and 3.2.
+    pub scaler: Link<AsgScaler>,
+    /// Boxes 6 and 11.
+    pub tracker: Link<FallbackTracker>,
+    /// Boxes 6 to 9.
+    pub monitor: Link<HealthMonitor>,
+    /// Boxes 4, 5 and 10.
+    pub drainer: Link<Drainer>,
+    /// Box 11.
+    pub janitor: Link<Janitor>,
 }
 
 impl Controller {
@@ -60,15 +78,24 @@ impl Controller {
     pub fn new(settings: Settings, client: Client, aws: &SdkConfig, clock: Clock) -> Self {
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::default();
-        let view = View::start(&client, &readiness);
+        let view = View::start(&client, &settings.namespace, &readiness);
         let aws = AutoScaling::new(aws, settings.times.call_timeout, clock, metrics.clone());
-        Self { settings, client, clock, aws, view, metrics, readiness, leading: watch::Sender::new(false) }
+        // Watches wait for changes; nobody may wait for ever for anything else.
+        let client = bounded(&client, REQUEST_TIMEOUT);
+        let (leading, actors) = (watch::Sender::new(false), watch::Sender::new(None));
+        Self { settings, client, clock, aws, view, metrics, readiness, leading, actors }
     }
 
     /// Whether this replica leads.
     #[must_use]
     pub fn leading(&self) -> watch::Receiver<bool> {
         self.leading.subscribe()
+    }
+
+    /// The actors, while this replica leads.
+    #[must_use]
+    pub fn actors(&self) -> watch::Receiver<Option<Actors>> {
+        self.actors.subscribe()
     }
 
     /// Leads whenever it can, until `end` is triggered; gives the lease back then.
@@ -94,27 +121,38 @@ impl Controller {
             readiness: self.readiness.clone(),
             events: Events::start(self.client.clone(), &self.settings.identity, self.metrics.clone()),
         };
+        let mut term = None;
         loop {
             tokio::select! {
                 biased;
                 () = end.triggered() => break,
-                () = lead(&mut lease, &deps, &self.leading) => {}
+                () = self.lead(&mut lease, &deps, &mut term) => {}
             }
-            self.leading.send_replace(false);
+            self.end_term(&mut term);
         }
-        self.leading.send_replace(false);
+        // What is on its way to AWS arrives before the next leader acts: its answer is waited for.
+        lease.close();
+        let _ = timeout(self.settings.times.call_timeout, deps.aws.quiet()).await;
+        self.end_term(&mut term);
         lease.release().await;
     }
-}
 
-/// One term: from taking the lease to losing it. Dropped, it ends the actors where they stand.
-async fn lead(lease: &mut LeaseHolder, deps: &Deps, leading: &watch::Sender<bool>) {
-    tokio::join!(lease.acquire(), deps.view.synced());
-    let term = Term(Shutdown::new());
-    start_actors(deps, &term.0);
-    leading.send_replace(true);
-    tracing::info!("leading");
-    lease.hold().await;
+    /// One term: from taking the lease to losing it.
+    async fn lead(&self, lease: &mut LeaseHolder, deps: &Deps, term: &mut Option<Term>) {
+        tokio::join!(lease.acquire(), deps.view.synced());
+        let begun = term.insert(Term(Shutdown::new()));
+        self.actors.send_replace(Some(start_actors(deps, &begun.0)));
+        self.leading.send_replace(true);
+        tracing::info!("leading");
+        lease.hold().await;
+    }
+
+    /// Ends the actors of a term where they stand.
+    fn end_term(&self, term: &mut Option<Term>) {
+        *term = None;
+        self.leading.send_replace(false);
+        self.actors.send_replace(None);
+    }
 }
 
 /// The actors of a term end with it.
@@ -126,7 +164,7 @@ impl Drop for Term {
     }
 }
 
-fn start_actors(deps: &Deps, term: &Shutdown) {
+fn start_actors(deps: &Deps, term: &Shutdown) -> Actors {
     let scaler: Link<AsgScaler> = link(deps, "AsgScaler", ActorName::AsgScaler);
     let tracker: Link<FallbackTracker> = link(deps, "FallbackTracker", ActorName::FallbackTracker);
     let monitor: Link<HealthMonitor> = link(deps, "HealthMonitor", ActorName::HealthMonitor);
@@ -138,7 +176,7 @@ fn start_actors(deps: &Deps, term: &Shutdown) {
         move |_| AsgScaler::new(deps.clone(), tracker.clone(), monitor.clone())
     });
     supervise(&tracker, readiness(), term, {
-        let (deps, drainer) = (deps.clone(), drainer.clone());
+        let (deps, scaler, drainer) = (deps.clone(), scaler.clone(), drainer.clone());
         move |_| FallbackTracker::new(deps.clone(), scaler.clone(), drainer.clone())
     });
     supervise(&monitor, readiness(), term, {
@@ -146,13 +184,14 @@ fn start_actors(deps: &Deps, term: &Shutdown) {
         move |_| HealthMonitor::new(deps.clone(), tracker.clone())
     });
     supervise(&drainer, readiness(), term, {
-        let deps = deps.clone();
+        let (deps, tracker) = (deps.clone(), tracker.clone());
         move |_| Drainer::new(deps.clone(), tracker.clone())
     });
     supervise(&janitor, readiness(), term, {
         let deps = deps.clone();
         move |_| Janitor::new(deps.clone())
     });
+    Actors { scaler, tracker, monitor, drainer, janitor }
 }
 
 /// A link whose restarts are counted.

@@ -7,6 +7,7 @@ use spot_guard::clock::Clock;
 use spot_guard::config::Config;
 use spot_guard::controller::Controller;
 use spot_guard::http::{self, ApiState};
+use spot_guard::telemetry::liveness::Liveness;
 use spot_guard::{crd, telemetry};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -155,9 +156,11 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
         ApiState {
             pools: controller.view.pools.clone(),
             replacements: controller.view.replacements.clone(),
+            liveness: Liveness::of_this_thread(),
             readiness: controller.readiness.clone(),
             metrics: controller.metrics.clone(),
             now: Arc::new(move || clock.now()),
+            paused: controller.view.paused.clone(),
             is_leader: controller.leading(),
             changes: controller.view.subscribe(),
             streams: http::streams(),

@@ -250,7 +250,9 @@ impl Handler<Turn> for AsgScaler {
             return;
         }
         state.busy = true;
-        let turn = take_turn(self.deps.clone(), config, state.ledger.clone(), state.wanted.clone());
+        let takes_over = state.view.is_none();
+        let turn =
+            take_turn(self.deps.clone(), config, state.ledger.clone(), state.wanted.clone(), takes_over);
         let ended = async move { TurnEnded { pool, outcome: turn.await } };
         ctx.spawn(ended.into_actor(self).map(|ended, _, ctx| ctx.notify(ended)));
     }
@@ -312,12 +314,18 @@ async fn take_turn(
     pool: PoolConfig,
     ledger: Option<Ledger>,
     wanted: ScaleGroups,
+    takes_over: bool,
 ) -> Result<TurnResult, TurnError> {
     let api: Api<SpotPool> = Api::all(deps.client.clone());
     let mut store = LedgerStore::open(api, &pool.name, ledger).await?;
     let mut changed = false;
     let mut busy = Busy::default();
     let mut delayed = None;
+    if takes_over {
+        let mut next = store.ledger.clone();
+        next.take_over(deps.clock.now());
+        store.write(next).await?;
+    }
     for calls in 0.. {
         let view = read_groups(&deps, &pool, &store.ledger).await?;
         let now = deps.clock.now();
@@ -467,6 +475,7 @@ impl LedgerStore {
                     "reduction": next.reduction,
                     "cannotLaunch": next.cannot_launch,
                     "desiredSeen": next.desired_seen,
+                    "doubts": next.doubts,
                 },
             });
             match self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&body)).await {

@@ -2,6 +2,7 @@
 
 use crate::aws::AutoScaling;
 use crate::clock::Clock;
+use crate::core::limits::Pause;
 use crate::core::policy::Policy;
 use crate::core::preflight::{self, Finding, PoolNames};
 use crate::core::record::GroupKind;
@@ -60,7 +61,7 @@ pub struct PoolConfig {
     /// What advice starts.
     pub rebalance: RebalanceMode,
     /// Whether a person paused it.
-    pub paused: bool,
+    pub pause: Option<Pause>,
     /// Whether a person accepted that the groups even out their zones by themselves.
     pub accept_az_rebalance: bool,
     /// When it was made: of two pools that name a group, the older one has it.
@@ -72,14 +73,18 @@ pub struct PoolConfig {
 impl PoolConfig {
     /// The pool with what it leaves open filled in.
     #[must_use]
-    pub fn of(pool: &SpotPool, defaults: &Policy) -> Self {
+    pub fn of(pool: &SpotPool, defaults: &Policy, all_paused: bool) -> Self {
         Self {
             name: pool.name_any(),
             spot_group: pool.spec.spot_group.clone(),
             on_demand_group: pool.spec.on_demand_group.clone(),
             mode: pool.spec.mode,
             rebalance: pool.spec.rebalance,
-            paused: pool.spec.paused,
+            pause: match (all_paused, pool.spec.paused) {
+                (true, _) => Some(Pause::Everything),
+                (false, true) => Some(Pause::Pool),
+                (false, false) => None,
+            },
             accept_az_rebalance: pool.spec.accept_az_rebalance,
             created: pool.creation_timestamp().map(|time| time.0),
             policy: defaults.overridden(&pool.spec.policy),
@@ -117,11 +122,12 @@ impl Deps {
     /// The pools as they are defined now, by name.
     #[must_use]
     pub fn pools(&self) -> BTreeMap<String, PoolConfig> {
+        let all_paused = *self.view.paused.borrow();
         self.view
             .pools
             .state()
             .iter()
-            .map(|pool| PoolConfig::of(pool, &self.defaults))
+            .map(|pool| PoolConfig::of(pool, &self.defaults, all_paused))
             .map(|pool| (pool.name.clone(), pool))
             .collect()
     }

@@ -21,6 +21,7 @@ use crate::telemetry::events::{self, Told};
 use crate::telemetry::tracing::box_span;
 use actix::prelude::*;
 use futures::StreamExt;
+use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -149,6 +150,12 @@ fn is_open(record: &NodeReplacement) -> bool {
     record.status.as_ref().is_none_or(|status| !status.phase.is_finished())
 }
 
+/// Deadlines first, then the oldest: in this order stories take the places that a pool has.
+fn urgency(record: &NodeReplacement) -> (bool, Option<Timestamp>) {
+    let status = record.status.as_ref();
+    (status.is_none_or(|status| status.deadline.is_none()), status.and_then(|status| status.started_at))
+}
+
 impl Handler<PoolObserved> for FallbackTracker {
     type Result = ();
 
@@ -199,9 +206,12 @@ impl Handler<Turn> for FallbackTracker {
             return;
         }
         self.merge_watch();
-        let world = World::new(&self.deps, &self.pools, &self.drains, &self.assessments);
+        let mut world = World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments);
         let mut writes: Vec<Write> = world.open_stories(&self.records, &self.deps.view.notices.state());
-        for record in self.records.values().filter(|record| is_open(record)) {
+        let mut open: Vec<&NodeReplacement> =
+            self.records.values().filter(|record| is_open(record)).collect();
+        open.sort_by_key(|record| urgency(record));
+        for record in open {
             if let Some(write) = world.advance(record) {
                 writes.push(write);
             }
@@ -258,7 +268,7 @@ impl FallbackTracker {
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
-        let world = World::new(&self.deps, &self.pools, &self.drains, &self.assessments);
+        let world = World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments);
         let busy = world.busy_instances();
         let mut by_pool: BTreeMap<String, ScaleGroups> = BTreeMap::new();
         for name in world.configs.keys() {

@@ -9,6 +9,7 @@ use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::supervision::{Link, answers_ping};
 use crate::core::cluster::Snapshot;
 use crate::core::health::{self, PoolAssessment, Story};
+use crate::core::limits;
 use crate::core::preflight::{self, Finding, Problem};
 use crate::core::record::{Condition, EndState, set_condition};
 use crate::core::safety::{self, SafetyContext};
@@ -82,15 +83,13 @@ impl HealthMonitor {
         let ready = |instance: &str| ready_instances.contains(instance);
         let unsafe_ =
             |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, &snapshot);
-        health::assess(
-            &observed.view,
-            &observed.ledger,
-            &stories,
-            &ready,
-            &unsafe_,
-            &pool.policy,
-            self.deps.clock.now(),
-        )
+        let now = self.deps.clock.now();
+        let (view, policy) = (&observed.view, &pool.policy);
+        let mut found = health::assess(view, &observed.ledger, &stories, &ready, &unsafe_, policy, now);
+        let all = records.iter().filter(own).filter_map(|record| record.status.as_ref());
+        let held = limits::returns_held(policy, view, all, now);
+        found.returns.values_mut().for_each(|assessed| assessed.held.clone_from(&held));
+        found
     }
 
     /// The conditions that the pool has now.

@@ -6,6 +6,7 @@
 
 use crate::actors::deps::Deps;
 use crate::actors::supervision::answers_ping;
+use crate::core::limits;
 use crate::core::policy::seconds;
 use crate::crd::{InterruptionNotice, NodeReplacement};
 use actix::prelude::*;
@@ -41,7 +42,8 @@ impl Janitor {
     fn finished_long_ago(&self) -> Vec<Arc<NodeReplacement>> {
         let now = self.deps.clock.now();
         let old = |record: &NodeReplacement| {
-            let keep = seconds(self.deps.policy_of(&record.name_any()).keep_finished_seconds);
+            let policy = self.deps.policy_of(&record.name_any());
+            let keep = seconds(policy.keep_finished_seconds).max(limits::look_back(&policy));
             let ended = record.status.as_ref().and_then(|status| status.finished_at);
             ended.is_some_and(|at| crate::clock::since(at, now) >= keep)
         };

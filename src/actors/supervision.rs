@@ -10,9 +10,11 @@
 //!   `Actor::stopping` must not answer `Running::Continue`: a life that is over cannot go on.
 //! - A future that the context waits for (`ctx.wait`) keeps the mailbox shut. Longer than
 //!   [`ANSWER_WITHIN`], and the actor counts as stuck.
-//! - All actors of an arbiter share a thread. A handler that blocks it stops the supervisor too; only the
-//!   liveness probe of the process can help then.
+//! - All actors of an arbiter share a thread. A handler that blocks it stops the supervisor too; the liveness probe
+//!   of the process fails then ([`crate::telemetry::liveness`]).
 
+#[cfg(any(test, feature = "sim"))]
+pub mod crash;
 mod link;
 mod panics;
 #[cfg(test)]
@@ -36,7 +38,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// How often an actor is asked whether it still reads its mailbox.
 pub const PING_EVERY: Duration = Duration::from_secs(10);
 /// How soon it must answer; later, it is stuck and replaced.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A life as long as this is a good one: the backoff starts anew, readiness turns green. Longer than
 /// [`PING_EVERY`] and [`ANSWER_WITHIN`] together, or an actor that is born stuck would pass for healthy.
 pub const GOOD_LIFE: Duration = Duration::from_secs(60);
@@ -53,13 +55,23 @@ const RESTART_WINDOW: Duration = Duration::from_secs(300);
 #[rtype(result = "()")]
 pub struct Ping;
 
-/// Lets an actor answer its supervisor: `answers_ping!(Drainer);`
+/// Lets an actor answer its supervisor: `answers_ping!(Drainer);` In tests and in the simulation it can be made to
+/// fail, too.
 macro_rules! answers_ping {
     ($actor:ty) => {
         impl ::actix::Handler<$crate::actors::supervision::Ping> for $actor {
             type Result = ();
 
             fn handle(&mut self, _: $crate::actors::supervision::Ping, _: &mut Self::Context) {}
+        }
+
+        #[cfg(any(test, feature = "sim"))]
+        impl ::actix::Handler<$crate::actors::supervision::crash::Crash> for $actor {
+            type Result = ();
+
+            fn handle(&mut self, crash: $crate::actors::supervision::crash::Crash, ctx: &mut Self::Context) {
+                crash.happen(self, ctx);
+            }
         }
     };
 }

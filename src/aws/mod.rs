@@ -27,6 +27,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// How many groups one Describe call may name (API Reference, DescribeAutoScalingGroups).
 const GROUPS_PER_CALL: usize = 50;
@@ -80,6 +81,23 @@ pub struct AutoScaling {
     clock: Clock,
     metrics: Arc<Metrics>,
     listing: Listing,
+    changes: Arc<watch::Sender<usize>>,
+}
+
+/// A call that changes something and is under way.
+struct Change<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Change<'a> {
+    fn begin(under_way: &'a watch::Sender<usize>) -> Self {
+        under_way.send_modify(|count| *count += 1);
+        Self(under_way)
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl fmt::Debug for AutoScaling {
@@ -100,7 +118,14 @@ impl AutoScaling {
             .timeout_config(TimeoutConfig::builder().operation_timeout(timeout).build())
             .interceptor(intact::IntactAnswers)
             .build();
-        Self { client: Client::from_conf(settings), clock, metrics, listing: Listing::default() }
+        let changes = Arc::new(watch::Sender::new(0));
+        Self { client: Client::from_conf(settings), clock, metrics, listing: Listing::default(), changes }
+    }
+
+    /// Waits until no call is under way that changes something; each ends within its time limit.
+    pub async fn quiet(&self) {
+        // Fails only when the sender is gone, and `self` holds it.
+        let _ = self.changes.subscribe().wait_for(|under_way| *under_way == 0).await;
     }
 
     /// The groups of these names, and others; one that does not exist is left out. Read after this was called,
@@ -184,6 +209,7 @@ impl AutoScaling {
     /// # Errors
     /// When the call fails; see [`CallFailure`] for what that says about the group.
     pub async fn set_desired(&self, group: &str, desired: i32) -> Result<(), CallError> {
+        let _change = Change::begin(&self.changes);
         let call = self
             .client
             .set_desired_capacity()
@@ -198,6 +224,7 @@ impl AutoScaling {
     /// # Errors
     /// When the call fails; see [`CallFailure`] for what that says about the group.
     pub async fn terminate(&self, instance_id: &str, decrement: bool) -> Result<(), CallError> {
+        let _change = Change::begin(&self.changes);
         let call = self
             .client
             .terminate_instance_in_auto_scaling_group()
@@ -218,6 +245,7 @@ impl AutoScaling {
         count: i32,
         token: &str,
     ) -> Result<Launched, CallError> {
+        let _change = Change::begin(&self.changes);
         let call = self
             .client
             .launch_instances()

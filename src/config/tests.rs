@@ -143,6 +143,7 @@ fn settings() -> Vec<Setting> {
         let limit = |end: &str| property[end].as_u64();
         let range = match (limit("minimum"), limit("maximum")) {
             (Some(min), Some(max)) => format!("{min} to {max}"),
+            _ if !property["items"].is_null() => "a list".to_owned(),
             _ => "true or false".to_owned(),
         };
         Setting {

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod drain;
 pub mod health;
 pub mod imds;
+pub mod limits;
 #[cfg(test)]
 mod model;
 pub mod neighbours;

@@ -4,6 +4,7 @@
 mod exhaustive;
 
 use crate::core::health::{self, Story};
+use crate::core::limits::Starts;
 use crate::core::policy::Policy;
 use crate::core::record::{DrainState, EndState, GroupKind, NoticeKind, ReplacementStatus};
 use crate::core::replacement::{
@@ -284,7 +285,7 @@ impl World {
     fn node(&self, id: &str) -> Option<NodeFact> {
         let instance = self.instance(id).filter(|instance| instance.lifecycle != Lifecycle::Pending)?;
         let ready = instance.lifecycle == Lifecycle::InService;
-        Some(NodeFact { name: id.to_owned(), ready, busy: instance.busy, volume_zone: None })
+        Some(NodeFact { name: id.to_owned(), ready, busy: instance.busy, volume_zone: None, created: None })
     }
 
     fn with_facts<T>(&self, name: &str, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
@@ -323,7 +324,7 @@ impl World {
                 policy: &self.policy,
                 mode: Mode::Act,
                 rebalance: RebalanceMode::Replace,
-                paused: false,
+                starts: Starts::default(),
                 refused: &[],
                 neighbour: None,
                 view: Some(&view),

@@ -1,15 +1,17 @@
 //! Every timing and threshold, its default, and how a pool overrides it.
 
+use crate::core::limits::ReturnWindow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Declares each setting once, numbers first and flags after them: the optional form that configuration and SpotPool share, the resolved form
-/// that decisions read, and the default.
+/// Declares each setting once, numbers first, then flags, then lists: the optional form that configuration and
+/// SpotPool share, the resolved form that decisions read, and the default.
 macro_rules! policy {
     (
         numbers { $($(#[$doc:meta])* $name:ident = $default:literal, $min:literal..=$max:literal;)* }
         flags { $($(#[$flag_doc:meta])* $flag:ident = $flag_default:literal;)* }
+        lists { $($(#[$list_doc:meta])* $list:ident: $item:ty;)* }
     ) => {
         /// Settings of a pool as they are written: what is left out falls back to the configuration, then
         /// to the defaults.
@@ -23,6 +25,9 @@ macro_rules! policy {
             $($(#[$flag_doc])*
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub $flag: Option<bool>,)*
+            $($(#[$list_doc])*
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub $list: Option<Vec<$item>>,)*
         }
 
         /// The settings in force for a pool.
@@ -30,11 +35,12 @@ macro_rules! policy {
         pub struct Policy {
             $($(#[$doc])* pub $name: u32,)*
             $($(#[$flag_doc])* pub $flag: bool,)*
+            $($(#[$list_doc])* pub $list: Vec<$item>,)*
         }
 
         impl Default for Policy {
             fn default() -> Self {
-                Self { $($name: $default,)* $($flag: $flag_default,)* }
+                Self { $($name: $default,)* $($flag: $flag_default,)* $($list: Vec::new(),)* }
             }
         }
 
@@ -45,21 +51,25 @@ macro_rules! policy {
                 Self {
                     $($name: overrides.$name.unwrap_or(self.$name),)*
                     $($flag: overrides.$flag.unwrap_or(self.$flag),)*
+                    $($list: overrides.$list.clone().unwrap_or_else(|| self.$list.clone()),)*
                 }
             }
         }
 
         impl PolicySpec {
-            /// The first setting that lies outside its range, as `name: why`.
+            /// The first setting that cannot be used, as `name: why`.
             ///
             /// # Errors
-            /// Names the setting, its value and the range.
+            /// Names the setting, its value and what is wrong with it.
             pub fn validate(&self) -> Result<(), String> {
                 $(if let Some(value) = self.$name
                     && !($min..=$max).contains(&value) {
                     return Err(format!(
                         "{}: {} is not between {} and {}", camel(stringify!($name)), value, $min, $max
                     ));
+                })*
+                $(for item in self.$list.iter().flatten() {
+                    item.validate().map_err(|why| format!("{}: {why}", camel(stringify!($list))))?;
                 })*
                 Ok(())
             }
@@ -69,6 +79,12 @@ macro_rules! policy {
 
 policy! {
     numbers {
+    /// Box 1: seconds that a node must have lived before a recommendation moves it.
+    min_node_age_seconds = 600, 0..=86_400;
+    /// Box 1: how many nodes of the pool are moved at a time; a notice with a deadline does not wait for that.
+    max_concurrent_replacements = 10, 1..=10_000;
+    /// Box 1: and no more than this many per cent of its nodes, but always one.
+    max_concurrent_percent = 50, 1..=100;
     /// Box 3: seconds between two looks at a group with an open request.
     group_poll_seconds = 10, 1..=300;
     /// Box 3: seconds to wait for a Spot instance to be in service and its node Ready before falling back.
@@ -96,6 +112,14 @@ policy! {
     probe_seconds = 300, 5..=86_400;
     /// Box 6: the longest time between two probes, in seconds.
     probe_max_seconds = 1800, 5..=86_400;
+    /// Box 6: returns wait while there were more notices than this within the last hour.
+    brake_interruptions = 10, 1..=10_000;
+    /// Box 6: and more than this many per cent of the pool's nodes.
+    brake_percent = 25, 0..=100;
+    /// Box 6: how many returns may begin within `returnBudgetSeconds`; 0 is no limit.
+    return_budget = 0, 0..=10_000;
+    /// Box 6: the seconds that the budget of returns is for.
+    return_budget_seconds = 3600, 60..=86_400;
     /// Box 9: the utilisation after a return may not exceed this many per cent of what is allocatable.
     max_utilisation_percent = 75, 1..=100;
     /// Box 9: or what it was before the story plus this many points, whichever is larger.
@@ -118,6 +142,10 @@ policy! {
     return_unmanaged = false;
     /// Box 10: evict pods whose emptyDir is lost with them; if not, such a pod keeps its node from being returned.
     return_empty_dir = true;
+    }
+    lists {
+    /// Box 6: when returns may begin; none: at any time.
+    return_windows: ReturnWindow;
     }
 }
 

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::core::limits::{self, Starts};
 use crate::core::neighbours::Neighbour;
 use crate::core::policy::{Policy, seconds};
 use crate::core::record::{
@@ -69,6 +70,8 @@ pub struct NodeFact {
     pub busy: bool,
     /// Its zone, if such pods have volumes, which cannot leave it.
     pub volume_zone: Option<String>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
 }
 
 /// How a drain stands, as the Drainer last said.
@@ -97,10 +100,12 @@ pub enum DrainEnd {
     GivenUp(Vec<String>),
 }
 
-/// What the HealthMonitor last found about the return of a fallback: boxes 7, 8 and 9, each with what stands
-/// in its way; empty means passed.
+/// What the HealthMonitor last found about the return of a fallback: boxes 6 to 9, each with what stands in its
+/// way; empty means passed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReturnAssessment {
+    /// Box 6: the limits that let no return begin.
+    pub held: Vec<String>,
     /// Box 7.
     pub unhealthy: Vec<String>,
     /// Box 8.
@@ -119,8 +124,8 @@ pub struct Facts<'a> {
     pub mode: Mode,
     /// What advice starts in this pool.
     pub rebalance: RebalanceMode,
-    /// Whether a person paused the pool.
-    pub paused: bool,
+    /// What stands against beginning a story in the pool.
+    pub starts: Starts,
     /// Why the pool is not accepted; empty: it is.
     pub refused: &'a [String],
     /// Who else has the old node in its hands.
@@ -244,6 +249,7 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
         }
         return next;
     }
+    next.blocking.retain(|reason| reason.flow_box != FlowBox::Notice);
     // Before the groups and the ledger were read once, nothing can be said of capacity.
     let known = facts.view.is_some();
     if mode == Mode::Act && known {
@@ -269,7 +275,7 @@ fn mode_for(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) ->
 }
 
 /// Why nothing may be done for this story, if so, and what is to be told of it. A notice with a deadline passes
-/// every pause.
+/// every pause and every limit.
 fn held_back(
     status: &ReplacementStatus,
     subject: &Subject,
@@ -301,15 +307,13 @@ fn held_back(
     if !facts.refused.is_empty() {
         return Some((None, format!("the pool is not accepted: {}", facts.refused.join("; "))));
     }
-    if facts.paused {
-        return Some((None, "the pool is paused (spec.paused)".to_owned()));
-    }
     if facts.rebalance == RebalanceMode::Ignore && status.notice == Some(NoticeKind::RebalanceRecommendation)
     {
         let text = "the pool ignores rebalance recommendations (spec.rebalance: Ignore)";
         return Some((None, text.to_owned()));
     }
-    None
+    let created = facts.old_node.and_then(|node| node.created);
+    limits::start_held(&facts.starts, facts.policy, created, facts.now).map(|held| (None, held))
 }
 
 /// Boxes 2, 3, 3.1 and 3.2: ask Spot, then on-demand, and take the first instance that can take the pods.
@@ -668,9 +672,17 @@ fn give_up_return(next: &mut ReplacementStatus, capacity: &Capacity, reasons: &[
 /// Spot node that is one too many needs none.
 fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Capacity, facts: &Facts<'_>) {
     let now = facts.now;
+    let limits = facts.assessment.map_or(&[][..], |found| &found.held);
+    let pause = facts.starts.pause.map(|pause| pause.describe().to_owned());
+    let held: Vec<String> = pause.into_iter().chain(limits.iter().cloned()).collect();
     let spot = serving_node(facts.ledger.member(GroupKind::Spot, &subject.name), GroupKind::Spot, facts);
     let Some((instance_id, node)) = spot else {
         next.return_capacity = None;
+        if !held.is_empty() {
+            // An instance that Spot gave now would stand idle until the return may begin.
+            next.block(FlowBox::Monitor, held, now);
+            return;
+        }
         probe(next, subject, facts);
         next.block(FlowBox::Health, vec!["the Spot group has no instance for it yet".to_owned()], now);
         return;
@@ -688,6 +700,10 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
             Some(Capacity { group: GroupKind::Spot, instance_id, node_name: node.name, ready_at: now });
     }
     let Some(found) = facts.assessment else { return };
+    if !held.is_empty() {
+        next.block(FlowBox::Monitor, held, now);
+        return;
+    }
     let stages = [
         (FlowBox::Health, Outcome::Healthy, &found.unhealthy, "the Spot group is healthy"),
         (FlowBox::Stability, Outcome::Stable, &found.unstable, "healthy for long enough"),

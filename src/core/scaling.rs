@@ -4,8 +4,11 @@
 //! the ledger, what the groups look like, and what the stories want; it gives back the next ledger and at
 //! most one call. The ledger is stored before the call is made, so a crash at any point is resumed here.
 
+mod stale;
 #[cfg(test)]
 mod tests;
+
+pub use stale::Doubt;
 
 use crate::core::preflight::GroupSetup;
 use crate::core::record::GroupKind;
@@ -336,6 +339,9 @@ pub struct Ledger {
     /// Desired capacity as it was last read, of groups that something is awaited from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub desired_seen: Vec<DesiredSeen>,
+    /// Calls of an earlier life that may still arrive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<Doubt>,
 }
 
 /// The desired capacity of a group while something is awaited from it and no call of ours is under way: if it
@@ -574,7 +580,11 @@ pub fn plan(
     now: Timestamp,
 ) -> Plan {
     let mut ledger = ledger.clone();
+    let moved = ledger.in_motion();
     if let Some(call) = resume(&mut ledger, view, busy, now) {
+        return Plan { ledger, call: Some(call) };
+    }
+    if let Some(call) = stale::find_late_calls(&mut ledger, view, &moved, now) {
         return Plan { ledger, call: Some(call) };
     }
     refresh_members(&mut ledger, view, wants, now);
@@ -1218,6 +1228,7 @@ fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
 /// Takes in that AWS accepted the call: the answer is the proof, no reading of the group is needed.
 pub fn accepted(ledger: &mut Ledger, call: &Call) {
     let group = call.group();
+    ledger.has_moved(group);
     if let Some(reduction) = ledger.reduction.clone().filter(|reduction| reduction.group == group) {
         reduced(ledger, &reduction);
         return;

@@ -56,7 +56,7 @@ pub struct SpotPoolSpec {
     /// What a rebalance recommendation starts.
     #[serde(default)]
     pub rebalance: RebalanceMode,
-    /// Holds back new stories; a notice with a deadline passes it.
+    /// Lets no replacement and no return begin; a notice with a deadline passes it.
     #[serde(default)]
     pub paused: bool,
     /// Accepts that the groups end instances by themselves to even out their zones. Better: suspend their process

@@ -21,6 +21,7 @@ pub(super) async fn status(state: Data<ApiState>) -> Json<Status> {
         version: state.version.to_owned(),
         now: (state.now)(),
         leader: *state.is_leader.borrow(),
+        paused: *state.paused.borrow(),
         ready: state.readiness.reasons().is_empty(),
         replacements: count(&replacements),
         pools: pools.iter().map(|pool| summary(pool, &replacements)).collect(),

@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
 use super::{ApiState, problem};
+use crate::telemetry::liveness::DEAD_AFTER;
 use crate::telemetry::metrics;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -26,9 +27,16 @@ pub struct NotReady {
     pub reason: String,
 }
 
-/// The process lives: it can answer.
-pub(super) async fn healthz() -> HttpResponse {
-    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok\n")
+/// The process lives: it can answer, and so can its actors' thread.
+pub(super) async fn healthz(state: web::Data<ApiState>) -> HttpResponse {
+    let (mut response, text) = match state.liveness.silent_for(DEAD_AFTER) {
+        None => (HttpResponse::Ok(), "ok\n".to_owned()),
+        Some(silent) => (
+            HttpResponse::ServiceUnavailable(),
+            format!("the thread of the actors has not run for {} s\n", silent.as_secs()),
+        ),
+    };
+    response.content_type("text/plain; charset=utf-8").body(text)
 }
 
 /// 200 when every part works, else 503 with the parts that do not; laid out to be read by people, too.

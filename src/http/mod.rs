@@ -15,6 +15,7 @@ pub use model::{
 pub use problem::Problem;
 
 use crate::crd::{NodeReplacement, SpotPool};
+use crate::telemetry::liveness::Liveness;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use actix_web::dev::Server;
@@ -44,6 +45,8 @@ pub struct ApiState {
     pub pools: Store<SpotPool>,
     /// The stories.
     pub replacements: Store<NodeReplacement>,
+    /// Whether the actors' thread runs.
+    pub liveness: Liveness,
     /// Which parts of the process work.
     pub readiness: Readiness,
     /// What is counted.
@@ -56,6 +59,8 @@ pub struct ApiState {
     pub changes: watch::Receiver<u64>,
     /// Streams of events that may still be opened.
     pub streams: Arc<Semaphore>,
+    /// Whether everything is paused.
+    pub paused: watch::Receiver<bool>,
     /// The version of Spot Guard.
     pub version: &'static str,
 }

@@ -25,6 +25,8 @@ pub struct Status {
     pub now: Timestamp,
     /// Whether the replica that answers is the one that acts.
     pub leader: bool,
+    /// Whether everything is paused: nothing begins but what a deadline presses.
+    pub paused: bool,
     /// Whether every part of it works; `/readyz` says why not.
     pub ready: bool,
     /// How many stories there are.

@@ -18,11 +18,20 @@ struct Fixture {
     pools: Vec<SpotPool>,
     replacements: Vec<NodeReplacement>,
     leader: bool,
+    paused: bool,
+    silent: Duration,
 }
 
 impl Fixture {
     fn empty() -> Self {
-        Self { readiness: Readiness::default(), pools: vec![], replacements: vec![], leader: false }
+        Self {
+            readiness: Readiness::default(),
+            pools: vec![],
+            replacements: vec![],
+            leader: false,
+            paused: false,
+            silent: Duration::ZERO,
+        }
     }
 
     /// Two pools; one node replaced by Spot, one on a fallback that a pod holds up.
@@ -65,12 +74,14 @@ impl Fixture {
         ApiState {
             pools: store(self.pools),
             replacements: store(self.replacements),
+            liveness: Liveness::silent_since(self.silent),
             readiness: self.readiness,
             metrics: Arc::new(Metrics::new()),
             now: Arc::new(|| noon(0)),
             is_leader: watch::channel(self.leader).1,
             changes: watch::channel(0).1,
             streams: streams(),
+            paused: watch::channel(self.paused).1,
             version: "1.2.3",
         }
     }
@@ -136,6 +147,10 @@ where
 
 #[actix_web::test]
 async fn the_process_lives() {
+    let blocked = Fixture { silent: Duration::from_secs(42), ..Fixture::empty() };
+    let (status, _, body) = blocked.ask(Method::GET, "/healthz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(body, "the thread of the actors has not run for 42 s\n");
     let (status, _, body) = Fixture::empty().ask(Method::GET, "/healthz").await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, "ok\n"));
 }
@@ -166,8 +181,10 @@ async fn metrics_are_open_metrics_text() {
 
 #[actix_web::test]
 async fn status_shows_the_whole_at_a_glance() {
-    let status = Fixture { leader: true, ..Fixture::with_a_fallback() }.get("/api/v1/status").await;
+    let status =
+        Fixture { leader: true, paused: true, ..Fixture::with_a_fallback() }.get("/api/v1/status").await;
     assert_eq!(status["version"], "1.2.3");
+    assert_eq!(status["paused"], true);
     assert_eq!((&status["leader"], &status["ready"]), (&json!(true), &json!(true)));
     let counts = json!({
         "open": 1, "finished": 1, "fallbacks": 1, "blocked": 1, "byPhase": {"OnFallback": 1, "Completed": 1},

@@ -33,6 +33,9 @@ impl Fence {
     }
 }
 
+/// How often a process that waits looks at the lease: one that is given back is taken soon.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Times of the lease.
 #[derive(Clone, Debug)]
 pub struct LeaseTimes {
@@ -52,6 +55,8 @@ pub struct LeaseHolder {
     times: LeaseTimes,
     clock: Clock,
     until: watch::Sender<Option<Instant>>,
+    /// Whether it is ours still, though nothing may begin any more.
+    held: bool,
     /// What another holder's lease looked like, and since when it has not changed: clocks of two machines
     /// are not compared.
     seen: Option<(Option<LeaseSpec>, Instant)>,
@@ -76,6 +81,7 @@ impl LeaseHolder {
             times,
             clock,
             until: watch::Sender::new(None),
+            held: false,
             seen: None,
             version: None,
         }
@@ -100,10 +106,11 @@ impl LeaseHolder {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the lease could not be read or written; it is tried again")
+                    tracing::warn!(%error, "the lease could not be read or written; it is tried again");
+                    sleep(self.jittered()).await;
                 }
             }
-            sleep(self.jittered()).await;
+            sleep(jittered(LOOK.min(self.times.renew))).await;
         }
     }
 
@@ -120,9 +127,15 @@ impl LeaseHolder {
         }
     }
 
+    /// Lets nothing more begin that the lease has to outlive; the lease itself is kept, to be given back.
+    pub fn close(&mut self) {
+        self.held |= self.until.send_replace(None).is_some();
+    }
+
     /// Gives the lease back, so that another process need not wait for its end.
     pub async fn release(&mut self) {
-        if self.until.send_replace(None).is_some() {
+        self.close();
+        if std::mem::take(&mut self.held) {
             let spec = LeaseSpec { holder_identity: Some(String::new()), ..self.spec() };
             if let Err(error) = self.replace(spec).await {
                 tracing::warn!(%error, "the lease could not be given back; it runs out by itself");
@@ -198,6 +211,10 @@ impl LeaseHolder {
     }
 
     fn jittered(&self) -> Duration {
-        self.times.renew.mul_f64(0.9 + fastrand::f64() * 0.1)
+        jittered(self.times.renew)
     }
+}
+
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.9 + fastrand::f64() * 0.1)
 }

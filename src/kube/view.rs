@@ -43,6 +43,8 @@ pub struct View {
     changed: Arc<watch::Sender<u64>>,
     unsynced: watch::Receiver<usize>,
     _tasks: Arc<Tasks>,
+    /// Whether everything is paused: whether the namespace of Spot Guard carries [`PAUSED_LABEL`].
+    pub paused: watch::Receiver<bool>,
     /// The pools.
     pub pools: Store<SpotPool>,
     /// The notices.
@@ -68,6 +70,8 @@ impl Debug for View {
     }
 }
 
+/// On the namespace of Spot Guard it pauses every pool, with any value but `false`.
+pub const PAUSED_LABEL: &str = "spotguard.dev/paused";
 /// First and longest pause before a broken watch begins anew with a list.
 const RELIST_FIRST: Duration = Duration::from_secs(1);
 const RELIST_MAX: Duration = Duration::from_secs(30);
@@ -76,8 +80,9 @@ const KINDS: usize = 9;
 
 impl View {
     /// Starts the watches; they reconnect for ever, backing off. A watch that is broken shows in readiness.
+    /// `own_namespace` is that of Spot Guard.
     #[must_use]
-    pub fn start(client: &Client, readiness: &Readiness) -> Self {
+    pub fn start(client: &Client, own_namespace: &str, readiness: &Readiness) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let changed = Arc::new(watch::Sender::new(0));
         let (synced, unsynced) = watch::channel(KINDS);
@@ -87,6 +92,8 @@ impl View {
         let (pools, pool_writer) = reflector::store();
         let (notices, notice_writer) = reflector::store();
         let (replacements, replacement_writer) = reflector::store();
+        let (pause, paused) = watch::channel(false);
+        let own_key: Key = (String::new(), own_namespace.to_owned());
         let tasks = vec![
             follow.start(client, "watch-nodes", |state, key, node: Option<core_v1::Node>| {
                 let object = node.map(|node| Arc::new(state.converter.node(&node, None).object));
@@ -106,15 +113,28 @@ impl View {
             ),
             follow.start(client, "watch-claims", |state, key, claim| put(&mut state.claims, key, claim)),
             follow.start(client, "watch-volumes", |state, key, volume| put(&mut state.volumes, key, volume)),
-            follow.start(client, "watch-namespaces", |state, key, namespace: Option<core_v1::Namespace>| {
-                let object = namespace.map(|namespace| state.converter.namespace(&namespace).1);
-                put(&mut state.namespaces, key, object);
+            follow.start(client, "watch-namespaces", move |state, key, found: Option<core_v1::Namespace>| {
+                let labels = found.map(|namespace| state.converter.namespace(&namespace).1);
+                if key == own_key {
+                    let value = labels.as_ref().and_then(|labels| labels.get(PAUSED_LABEL));
+                    pause.send_replace(value.is_some_and(|value| value != "false"));
+                }
+                put(&mut state.namespaces, key, labels);
             }),
             follow.reflect(client, "watch-pools", pool_writer),
             follow.reflect(client, "watch-notices", notice_writer),
             follow.reflect(client, "watch-replacements", replacement_writer),
         ];
-        Self { state, changed, unsynced, _tasks: Arc::new(Tasks(tasks)), pools, notices, replacements }
+        Self {
+            state,
+            changed,
+            unsynced,
+            _tasks: Arc::new(Tasks(tasks)),
+            paused,
+            pools,
+            notices,
+            replacements,
+        }
     }
 
     /// Waits until every kind was listed once.

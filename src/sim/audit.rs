@@ -331,6 +331,15 @@ impl Auditor {
         }
     }
 
+    /// A SetDesiredCapacity of a controller arrives long after it was made.
+    ///
+    /// # Errors
+    /// When the group does not exist or cannot have so many.
+    pub fn late_call(&self, group: &str, desired: u32) -> anyhow::Result<()> {
+        self.note(format!("AWS SetDesiredCapacity {group} {desired}, late"));
+        self.inner.cloud.deliver_set_desired(group, desired)
+    }
+
     fn ledgers(&self) -> Vec<Ledger> {
         self.pools().iter().map(|pool| pool.status.clone().unwrap_or_default().ledger).collect()
     }

@@ -6,6 +6,7 @@ use crate::http::{self, ApiState};
 use crate::sim::scenario::Scenario;
 use crate::sim::story::{Line, Report, Story};
 use crate::sim::world::{ControllerHandle, Gates};
+use crate::telemetry::liveness::Liveness;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use std::fmt::Write as _;
@@ -135,9 +136,11 @@ fn serve(controller: &ControllerHandle, clock: Clock) -> anyhow::Result<String> 
     let state = ApiState {
         pools: controller.view.pools.clone(),
         replacements: controller.view.replacements.clone(),
+        liveness: Liveness::of_this_thread(),
         readiness: controller.readiness.clone(),
         metrics: controller.metrics.clone(),
         now: Arc::new(shown_time(clock)),
+        paused: controller.view.paused.clone(),
         is_leader: controller.leading.clone(),
         changes: controller.view.subscribe(),
         streams: http::streams(),

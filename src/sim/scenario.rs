@@ -27,6 +27,8 @@ pub enum Scenario {
     BusyCluster,
     /// Three nodes fall back; Spot gives one instance back at a time.
     ThreeFallbacks,
+    /// 20 nodes at once, two of them with two minutes: ten are moved at a time, by few calls.
+    Storm,
 }
 
 /// Something that the world does.
@@ -153,6 +155,7 @@ impl Scenario {
             steps.push((B::CleanUp, O::CleanedUp));
             steps
         };
+        let replaced_or_not = [(B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Ended)];
         let usual = Start {
             spot_nodes: 3,
             on_demand_nodes: 0,
@@ -252,6 +255,7 @@ impl Scenario {
                 start: Start {
                     spot_nodes: 4,
                     apps: vec![app("web", 8, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
+                    policy: PolicySpec { max_concurrent_percent: Some(100), ..PolicySpec::default() },
                     ..usual
                 },
                 script: vec![
@@ -265,6 +269,26 @@ impl Scenario {
                 ],
                 replacements: 3,
                 steps: story(&fell_back),
+                limit: Duration::from_secs(3 * 3600),
+            },
+            Self::Storm => Plot {
+                start: Start {
+                    spot_nodes: 20,
+                    apps: vec![app("web", 40, 500, 1024, 4), app("api", 26, 750, 2048, 3)],
+                    // One notice more, and the brake would hold the returns for an hour.
+                    policy: PolicySpec { brake_interruptions: Some(20), ..PolicySpec::default() },
+                    ..usual
+                },
+                script: std::iter::once(at(5, SpotHas(Capacity::Left(12))))
+                    .chain((0..20).map(|number| at(10, Rebalance(number))))
+                    .chain([
+                        at(20, Interrupt(18)),
+                        at(20, Interrupt(19)),
+                        at(300, SpotHas(Capacity::Unlimited)),
+                    ])
+                    .collect(),
+                replacements: 20,
+                steps: story(&replaced_or_not),
                 limit: Duration::from_secs(3 * 3600),
             },
         }

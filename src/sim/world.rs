@@ -3,7 +3,7 @@
 use crate::actors::supervision::Shutdown;
 use crate::agent;
 use crate::clock::Clock;
-use crate::controller::{CALL_TIMEOUT, Controller, Settings};
+use crate::controller::{Actors, CALL_TIMEOUT, Controller, Settings};
 use crate::core::policy::{Policy, PolicySpec};
 use crate::crd::{self, InterruptionNotice, NodeReplacement, SpotPool, SpotPoolSpec};
 use crate::kube::lease::LeaseTimes;
@@ -395,6 +395,7 @@ impl World {
             metrics: controller.metrics.clone(),
             readiness: controller.readiness.clone(),
             leading: controller.leading(),
+            actors: controller.actors(),
         };
         actix::spawn(controller.run(end.clone()));
         handle
@@ -419,6 +420,7 @@ pub struct Gates {
 }
 
 /// What a running controller shows.
+#[derive(Clone)]
 pub struct ControllerHandle {
     /// Its view of the cluster.
     pub view: crate::kube::view::View,
@@ -428,6 +430,8 @@ pub struct ControllerHandle {
     pub readiness: crate::telemetry::readiness::Readiness,
     /// Whether it leads.
     pub leading: tokio::sync::watch::Receiver<bool>,
+    /// Its actors, while it leads.
+    pub actors: tokio::sync::watch::Receiver<Option<Actors>>,
 }
 
 fn settings(identity: &str) -> Settings {
@@ -441,7 +445,8 @@ fn settings(identity: &str) -> Settings {
             call_timeout: CALL_TIMEOUT,
         },
         taint_key: TAINT.to_owned(),
-        defaults: Policy::default(),
+        // Every node of a world is young when its story begins.
+        defaults: Policy { min_node_age_seconds: 0, ..Policy::default() },
     }
 }
 

@@ -1,6 +1,7 @@
-//! What the process tells about itself: readiness, metrics, traces.
+//! What the process tells about itself: liveness, readiness, metrics, traces.
 
 pub mod events;
+pub mod liveness;
 pub mod metrics;
 pub mod readiness;
 pub mod tracing;

@@ -35,6 +35,18 @@ fn a_report_on_standard_output_is_alone_there() {
 }
 
 #[test]
+fn a_storm_of_twenty_nodes_ends_as_it_began() {
+    let output = demo(&["--scenario", "storm", "--speed", "max", "--once", "--report", "-"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(report["replacements"].as_array().map(Vec::len), Some(20));
+    assert_eq!(report["groups"]["spot"], serde_json::json!({"baseline": 20, "desired": 20, "inService": 20}));
+    assert_eq!(report["groups"]["onDemand"]["desired"], 0);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("EC2 takes Spot node number 20 in two minutes"), "{told}");
+}
+
+#[test]
 fn a_story_is_told_without_colours_where_nobody_sees_them() {
     let output = demo(&["--scenario", "rebalance", "--speed", "max", "--once"]);
     let told = String::from_utf8(output.stdout).expect("text");

@@ -16,6 +16,7 @@ mod helpers;
 mod imds;
 #[path = "../contract/kubernetes.rs"]
 mod kubernetes;
+mod leadership;
 mod moto;
 mod process;
 mod product;

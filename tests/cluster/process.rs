@@ -74,11 +74,25 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Asks the process to end (SIGTERM), and returns how it did.
-    pub async fn terminate(mut self) -> ExitStatus {
+    /// Stops the process where it stands (SIGSTOP).
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: libc::c_int) {
         let id = libc::pid_t::try_from(self.child.id()).expect("a process id");
         // SAFETY: a plain system call; the child has not been waited for, so the id is still its own.
-        assert_eq!(unsafe { libc::kill(id, libc::SIGTERM) }, 0, "{} can be signalled", self.name);
+        assert_eq!(unsafe { libc::kill(id, signal) }, 0, "{} can be signalled", self.name);
+    }
+
+    /// Asks the process to end (SIGTERM), and returns how it did.
+    pub async fn terminate(mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
         wait_for(&format!("{} to end", self.name), Duration::from_secs(30), async || {
             self.child.try_wait().expect("the process can be asked for")
         })

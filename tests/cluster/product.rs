@@ -173,7 +173,8 @@ pub fn start_controller_with(testbed: &Testbed, name: &str, aws: &str, kubeconfi
     command.envs([
         ("AWS_ENDPOINT_URL_AUTO_SCALING", aws),
         ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "test"),
+        // What it asks of AWS is told apart by this.
+        ("AWS_ACCESS_KEY_ID", name),
         ("AWS_SECRET_ACCESS_KEY", "test"),
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ]);

@@ -51,7 +51,7 @@ impl Cue {
     }
 }
 
-fn times_taken(records: &[NodeReplacement], flow_box: FlowBox, outcome: Outcome) -> usize {
+pub fn times_taken(records: &[NodeReplacement], flow_box: FlowBox, outcome: Outcome) -> usize {
     let steps = records.iter().filter_map(|record| record.status.as_ref()).flat_map(|status| &status.steps);
     steps.filter(|step| (step.flow_box, step.outcome) == (flow_box, outcome)).count()
 }
@@ -81,6 +81,8 @@ impl Tale {
             probe_seconds: Some(5),
             monitor_seconds: Some(1),
             stability_seconds: Some(5),
+            // Every node is young when its story begins.
+            min_node_age_seconds: Some(0),
             ..PolicySpec::default()
         };
         // One that nobody may end: a group that is told to shrink would take the oldest.
@@ -117,7 +119,7 @@ impl Tale {
     }
 
     /// Lets the world play its part until the story is over, and judges it.
-    async fn play(&self, story: &Story) -> Report {
+    pub async fn play(&self, story: &Story) -> Report {
         let mut acts = self.script.iter().peekable();
         let end = Instant::now() + LIMIT;
         while Instant::now() < end {
@@ -162,7 +164,7 @@ pub struct Stagecraft {
     pub controller: Service,
     pub imds: ImdsMock,
     events: broadcast::Receiver<CloudEvent>,
-    autoscaling: Served,
+    pub autoscaling: Served,
     pub story: Story,
     pub testbed: Testbed,
     bystanders: Vec<String>,
@@ -208,7 +210,7 @@ impl Stagecraft {
     }
 
     /// What must hold at the end of every story, and that the simulation tells the same one.
-    async fn ends_as_simulated(mut self, tale: &Tale, report: &Report) {
+    pub async fn ends_as_simulated(mut self, tale: &Tale, report: &Report) {
         assert_eq!(report.problems, [""; 0], "the story on the real control plane: {:#?}", steps(report));
         let simulated = tale.simulated();
         assert_eq!(simulated.problems, [""; 0], "the story in the simulation: {:#?}", steps(&simulated));
@@ -268,7 +270,7 @@ impl Stagecraft {
 }
 
 /// Says by the metadata mock what EC2 recommends in the simulated cloud.
-async fn announce(imds: &mut ImdsMock, mut events: broadcast::Receiver<CloudEvent>) -> Infallible {
+pub async fn announce(imds: &mut ImdsMock, mut events: broadcast::Receiver<CloudEvent>) -> Infallible {
     loop {
         let event = events.recv().await.expect("the cloud outlives its story");
         if event.kind == EventKind::RebalanceRecommended {
@@ -309,7 +311,7 @@ async fn tell(name: &str, tale: &Tale) {
     stagecraft.ends_as_simulated(tale, &report).await;
 }
 
-fn dry_spot() -> Tale {
+pub fn dry_spot() -> Tale {
     Tale::new(
         Scenario::DrySpot,
         vec![

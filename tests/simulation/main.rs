@@ -4,6 +4,8 @@
 mod crashes;
 mod drain;
 mod errors;
+mod leadership;
+mod limits;
 mod mishaps;
 mod notices;
 mod outages;
@@ -12,3 +14,4 @@ mod pools;
 mod random;
 mod scaling;
 mod stories;
+mod supervision;

@@ -22,7 +22,7 @@ use std::time::Duration;
 pub const EPOCH: &str = "2026-01-01T03:00:00Z";
 
 /// All stories of the demo.
-pub const SCENARIOS: [Scenario; 8] = [
+pub const SCENARIOS: [Scenario; 9] = [
     Scenario::Rebalance,
     Scenario::DrySpot,
     Scenario::DrySpotSetDesired,
@@ -31,6 +31,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario::PdbBlocked,
     Scenario::BusyCluster,
     Scenario::ThreeFallbacks,
+    Scenario::Storm,
 ];
 
 /// What came of a story.
@@ -118,6 +119,7 @@ pub struct Play {
     seed: u64,
     point: Option<CrashPoint>,
     faults: Option<Gates>,
+    standby: bool,
     beside: Vec<Beside>,
 }
 
@@ -132,6 +134,12 @@ pub struct Stage {
     pub spot: Vec<String>,
     /// The first controller.
     pub controller: Rc<ControllerHandle>,
+    /// Sees what the controllers do.
+    pub auditor: Auditor,
+    /// Ends the first controller gracefully.
+    pub end: Shutdown,
+    /// The one that takes over, if there is one.
+    pub standby: Option<Rc<ControllerHandle>>,
 }
 
 impl Stage {
@@ -142,9 +150,15 @@ impl Stage {
 
     /// What the first controller serves at `/metrics`.
     pub fn metrics(&self) -> String {
-        let (records, pools): ([NodeReplacement; 0], [SpotPool; 0]) = ([], []);
         let held = &self.controller;
-        held.metrics.encode(false, &held.readiness, &records, &pools).expect("text")
+        let (records, pools) = (held.view.replacements.state(), held.view.pools.state());
+        let leads = *held.leading.borrow();
+        held.metrics.encode(leads, &held.readiness, &records, &pools).expect("text")
+    }
+
+    /// Lets less than a second pass.
+    pub async fn pass_millis(&self, millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 
     /// How many calls have changed a group so far.
@@ -212,7 +226,15 @@ impl Play {
 
     /// A story of its own.
     pub fn plot(name: &str, plot: Plot) -> Self {
-        Self { name: name.to_owned(), plot, seed: 1, point: None, faults: None, beside: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            plot,
+            seed: 1,
+            point: None,
+            faults: None,
+            standby: false,
+            beside: Vec::new(),
+        }
     }
 
     pub fn seed(mut self, seed: u64) -> Self {
@@ -223,6 +245,12 @@ impl Play {
     /// Two controllers, of which the first dies at `point`.
     pub fn crash(mut self, point: CrashPoint) -> Self {
         self.point = Some(point);
+        self.standby()
+    }
+
+    /// Two controllers, of which the second takes over when it can.
+    pub fn standby(mut self) -> Self {
+        self.standby = true;
         self
     }
 
@@ -255,12 +283,20 @@ impl Play {
             let crasher = Crasher::new(self.point, end.clone());
             let gates = self.faults.unwrap_or_else(|| crasher.gates());
             let controller = Rc::new(story.controller("first", auditor.gates(gates), &end));
-            let stage = Stage { cloud: world.cloud.clone(), cluster, spot, controller };
+            let second =
+                || Rc::new(story.controller("second", auditor.gates(Gates::default()), &Shutdown::new()));
+            let standby = (self.standby || self.point.is_some()).then(second);
+            let stage = Stage {
+                cloud: world.cloud.clone(),
+                cluster,
+                spot,
+                controller,
+                auditor: auditor.clone(),
+                end,
+                standby,
+            };
             let beside: Vec<_> =
                 self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
-            let _second = self
-                .point
-                .map(|_| story.controller("second", auditor.gates(Gates::default()), &Shutdown::new()));
             story.run(&mut |_| {}).await.expect("the script can be played");
             let report = story.report().await;
             for act in beside {

@@ -19,6 +19,8 @@ fn bound(scenario: Scenario) -> f64 {
         Scenario::AllDry => 300.0 + 600.0,
         // The last instance is given at 1500 s.
         Scenario::ThreeFallbacks => 1500.0 + 600.0,
+        // Spot is back at 300 s; returns are made one by one.
+        Scenario::Storm => 300.0 + 600.0 + 8.0 * 60.0,
     }
 }
 

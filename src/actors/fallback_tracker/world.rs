@@ -5,6 +5,7 @@ use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::core::cluster::{Node, Pod, Snapshot};
 use crate::core::drain;
+use crate::core::limits::{self, Starts};
 use crate::core::neighbours;
 use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
 use crate::core::policy::Policy;
@@ -18,7 +19,6 @@ use crate::core::safety::{self, SafetyPolicy};
 use crate::core::scaling::Ledger;
 use crate::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec};
 use kube::ResourceExt;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,15 +35,18 @@ pub(super) struct World<'a> {
     pools: &'a BTreeMap<String, PoolFacts>,
     drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: &'a BTreeMap<String, ReturnAssessment>,
+    /// How many stories of each pool move their node now.
+    under_way: BTreeMap<String, usize>,
     no_pool: Policy,
     no_ledger: Ledger,
     /// Nodes that are being drained, or are about to be: their pods take room, too.
-    moving: RefCell<BTreeSet<String>>,
+    moving: BTreeSet<String>,
 }
 
 impl<'a> World<'a> {
     pub(super) fn new(
         deps: &'a Deps,
+        records: &BTreeMap<String, NodeReplacement>,
         pools: &'a BTreeMap<String, PoolFacts>,
         drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
         assessments: &'a BTreeMap<String, ReturnAssessment>,
@@ -55,19 +58,31 @@ impl<'a> World<'a> {
             .enumerate()
             .filter_map(|(index, node)| Some((node.instance_id()?.to_owned(), index)))
             .collect();
+        let configs = deps.pools();
+        let mut under_way = BTreeMap::new();
+        for record in records.values() {
+            let moves =
+                record.status.as_ref().is_some_and(|status| limits::is_under_way(status, deps.clock.now()));
+            if let Some(pool) = record.spec.pool.as_ref().filter(|_| moves) {
+                *under_way.entry(pool.clone()).or_insert(0) += 1;
+            }
+        }
         Self {
             deps,
             snapshot,
             by_instance,
-            configs: deps.pools(),
+            configs,
             pools,
             drains,
             assessments,
+            under_way,
             no_pool: deps.defaults.clone(),
             no_ledger: Ledger::default(),
-            moving: RefCell::new(
-                drains.values().filter(|drain| drain.end.is_none()).map(|drain| drain.node.clone()).collect(),
-            ),
+            moving: drains
+                .values()
+                .filter(|drain| drain.end.is_none())
+                .map(|drain| drain.node.clone())
+                .collect(),
         }
     }
 
@@ -81,7 +96,7 @@ impl<'a> World<'a> {
         let volumes =
             self.snapshot.pods_on(&node.name).any(|pod| drain::must_move(pod) && !pod.spec.claims.is_empty());
         let volume_zone = volumes.then(|| node.zone.to_string()).filter(|zone| !zone.is_empty());
-        NodeFact { name: node.name.to_string(), ready: node.ready, busy, volume_zone }
+        NodeFact { name: node.name.to_string(), ready: node.ready, busy, volume_zone, created: node.created }
     }
 
     pub(super) fn busy_instances(&self) -> BTreeSet<String> {
@@ -184,8 +199,8 @@ impl<'a> World<'a> {
         pools.min_by_key(|pool| (pool.created, &pool.name)).map(|pool| pool.name.clone())
     }
 
-    /// The record's next state, if it differs.
-    pub(super) fn advance(&self, record: &NodeReplacement) -> Option<Write> {
+    /// The record's next state, if it differs. A story that begins takes its place at once.
+    pub(super) fn advance(&mut self, record: &NodeReplacement) -> Option<Write> {
         let subject = subject(record);
         let now = self.deps.clock.now();
         let mut status = record.status.clone().unwrap_or_default();
@@ -212,7 +227,13 @@ impl<'a> World<'a> {
         }
         let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
         if next.drain == DrainState::Started {
-            self.moving.borrow_mut().insert(subject.node.clone());
+            self.moving.insert(subject.node.clone());
+        }
+        if let Some(pool) = &record.spec.pool
+            && limits::is_under_way(&next, now)
+            && !limits::is_under_way(&status, now)
+        {
+            *self.under_way.entry(pool.clone()).or_default() += 1;
         }
         if Some(&next) == record.status.as_ref() {
             return None;
@@ -242,7 +263,7 @@ impl<'a> World<'a> {
             policy: config.map_or(&self.no_pool, |config| &config.policy),
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
-            paused: config.is_some_and(|config| config.paused),
+            starts: self.starts(record),
             refused: &refused,
             neighbour,
             view: pool.and_then(PoolFacts::view),
@@ -275,6 +296,19 @@ impl<'a> World<'a> {
         instances.iter().filter_map(node).collect()
     }
 
+    /// What stands against beginning this story now.
+    fn starts(&self, record: &NodeReplacement) -> Starts {
+        let Some((name, config)) =
+            record.spec.pool.as_ref().and_then(|name| self.configs.get_key_value(name))
+        else {
+            return Starts::default();
+        };
+        let view = self.pools.get(name).and_then(PoolFacts::view);
+        let limit = limits::at_most(&config.policy, view);
+        let under_way = self.under_way.get(name).copied().unwrap_or(0);
+        Starts { pause: config.pause, full: (under_way >= limit).then_some(limit) }
+    }
+
     /// How full the pool's nodes are.
     fn utilisation(&self, pool: &str) -> UtilisationPercent {
         let Some(view) = self.pools.get(pool).and_then(PoolFacts::view) else {
@@ -292,8 +326,7 @@ impl<'a> World<'a> {
     /// the pods of all other nodes that are being drained.
     fn misfit(&self, old: &str, new: &str) -> Vec<String> {
         let Some(new_node) = self.snapshot.node(new) else { return vec![format!("node {new} is not there")] };
-        let moving = self.moving.borrow();
-        let others = moving.iter().map(String::as_str).filter(|node| *node != old);
+        let others = self.moving.iter().map(String::as_str).filter(|node| *node != old);
         let mut excluded = ExcludedNodes::default().and(old);
         let mut pods: Vec<&Pod> = self.snapshot.pods_on(old).collect();
         for node in others {

@@ -1,5 +1,6 @@
 use super::*;
-use crate::actors::supervision::{Ping, RestartCause};
+use crate::actors::supervision::crash::Crash;
+use crate::actors::supervision::{ANSWER_WITHIN, PING_EVERY, Ping, RestartCause};
 use crate::agent::{self, AgentHandle};
 use aws_config::imds::client::Builder;
 use aws_config::provider_config::ProviderConfig;
@@ -414,6 +415,67 @@ fn many_agents_live_in_one_system_and_one_can_end() {
         assert_eq!(worlds[0].get().reads.len(), reads, "the ended one reads no more");
         assert!(worlds[0].notices().is_empty());
         assert!(worlds[1..].iter().all(|world| world.notices().len() == 1));
+    });
+}
+
+#[test]
+fn a_poller_that_fails_in_any_way_is_back_at_once_and_reports_no_second_notice() {
+    let second = Duration::from_secs(1);
+    for (crash, cause, within) in [
+        (Crash::PanicNow, RestartCause::Panicked, second),
+        (Crash::PanicLater, RestartCause::Panicked, second),
+        (Crash::Stop, RestartCause::Stopped, second),
+        (Crash::Hang, RestartCause::Stuck, PING_EVERY + ANSWER_WITHIN + 6 * second),
+    ] {
+        paused(async {
+            let world = Shared::default();
+            world.get().rebalance = true;
+            let agent = world.agent();
+            after(30).await;
+            world.get().kubernetes = Mood::Exists;
+            let began = Instant::now();
+            agent.poller.send(crash);
+            while agent.poller.restarts().is_empty() || agent.poller.ask(Ping).await.is_err() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            assert!(began.elapsed() <= within, "{crash:?}: it answers after {:?}", began.elapsed());
+            after(30).await;
+            world.get().kubernetes = Mood::Normal;
+            world.get().action = Some(r#"{"action":"terminate","time":"2026-03-01T12:02:31Z"}"#);
+            after(30).await;
+            // A new life does not know what was reported, and does not have to: the name is the same.
+            let names: Vec<String> =
+                world.get().creates.iter().map(|(_, body)| body["metadata"]["name"].to_string()).collect();
+            let advice = format!("\"{INSTANCE}-rebalance-recommendation\"");
+            let deadline = format!("\"{INSTANCE}-spot-interruption\"");
+            assert_eq!(names, [advice.clone(), advice, deadline], "{crash:?}");
+            assert!(agent.readiness.reasons().is_empty(), "{:?}", agent.readiness.reasons());
+            let line = format!(
+                "spot_guard_actor_restarts_total{{actor=\"ImdsPoller\",cause=\"{}\"}} 1\n",
+                cause.slug()
+            );
+            let metrics = agent.encode_metrics().expect("text");
+            assert!(metrics.contains(&line), "no {line} in {metrics}");
+        });
+    }
+}
+
+#[test]
+fn a_poller_that_fails_for_good_turns_readiness_red_by_its_name() {
+    paused(async {
+        let agent = Shared::default().agent();
+        after(1).await;
+        let mut restarts = 0;
+        while !agent.readiness.reasons().contains_key("ImdsPoller") {
+            agent.poller.send(Crash::PanicNow);
+            restarts += 1;
+            assert!(restarts < 10, "it restarts in vain and nobody says so");
+            let panicked = || agent.poller.restarts().get(&RestartCause::Panicked).copied();
+            while panicked() != Some(restarts) || agent.poller.ask(Ping).await.is_err() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        assert!(agent.readiness.reasons()["ImdsPoller"].contains("restarted 6 times"));
     });
 }
 

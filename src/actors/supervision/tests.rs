@@ -1,5 +1,5 @@
+use super::crash::Crash;
 use super::*;
-use actix::{ActorContext, WrapFuture};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -9,15 +9,6 @@ const PART: &str = "Patient";
 #[derive(Message)]
 #[rtype(result = "u64")]
 struct WhichLife;
-
-#[derive(Message)]
-#[rtype(result = "()")]
-enum Harm {
-    PanicNow,
-    PanicLater,
-    Stop,
-    Hang,
-}
 
 struct Patient {
     lifeline: Lifeline,
@@ -49,27 +40,6 @@ impl Handler<WhichLife> for Patient {
     }
 }
 
-impl Handler<Harm> for Patient {
-    type Result = ();
-
-    fn handle(&mut self, harm: Harm, ctx: &mut Self::Context) {
-        match harm {
-            Harm::PanicNow => panic!("a handler gave up"),
-            Harm::PanicLater => {
-                ctx.spawn(
-                    async {
-                        sleep(Duration::from_millis(1)).await;
-                        panic!("a future gave up");
-                    }
-                    .into_actor(self),
-                );
-            }
-            Harm::Stop => ctx.stop(),
-            Harm::Hang => ctx.wait(std::future::pending().into_actor(self)),
-        }
-    }
-}
-
 /// A supervised patient and what can be seen of it.
 struct Ward {
     link: Link<Patient>,
@@ -98,7 +68,7 @@ impl Ward {
     }
 
     /// Harms the patient, and says how long the link did not answer.
-    async fn harm(&self, harm: Harm) -> Duration {
+    async fn harm(&self, harm: Crash) -> Duration {
         let life = self.link.ask(WhichLife).await.expect("is up before the harm");
         let from = Instant::now();
         self.link.send(harm);
@@ -128,7 +98,7 @@ fn paused(test: impl Future<Output = ()>) {
 }
 
 #[track_caller]
-fn check_restart(harm: Harm, cause: RestartCause, within: Duration) {
+fn check_restart(harm: Crash, cause: RestartCause, within: Duration) {
     paused(async {
         let ward = Ward::open();
         let gap = ward.harm(harm).await;
@@ -141,22 +111,22 @@ fn check_restart(harm: Harm, cause: RestartCause, within: Duration) {
 
 #[test]
 fn a_panic_in_a_handler_restarts_at_once() {
-    check_restart(Harm::PanicNow, RestartCause::Panicked, Duration::from_secs(1));
+    check_restart(Crash::PanicNow, RestartCause::Panicked, Duration::from_secs(1));
 }
 
 #[test]
 fn a_panic_in_a_spawned_future_restarts_at_once() {
-    check_restart(Harm::PanicLater, RestartCause::Panicked, Duration::from_secs(1));
+    check_restart(Crash::PanicLater, RestartCause::Panicked, Duration::from_secs(1));
 }
 
 #[test]
 fn a_stop_restarts_at_once() {
-    check_restart(Harm::Stop, RestartCause::Stopped, Duration::from_secs(1));
+    check_restart(Crash::Stop, RestartCause::Stopped, Duration::from_secs(1));
 }
 
 #[test]
 fn a_stuck_actor_is_replaced_after_ping_and_answer_time() {
-    check_restart(Harm::Hang, RestartCause::Stuck, PING_EVERY + ANSWER_WITHIN + Duration::from_secs(6));
+    check_restart(Crash::Hang, RestartCause::Stuck, PING_EVERY + ANSWER_WITHIN + Duration::from_secs(6));
 }
 
 #[test]
@@ -172,7 +142,7 @@ fn restarts_back_off_and_a_good_life_forgives() {
         let ward = Ward::open();
         let mut gaps = Vec::new();
         for _ in 0..12 {
-            gaps.push(ward.harm(Harm::PanicNow).await);
+            gaps.push(ward.harm(Crash::PanicNow).await);
         }
         assert!(gaps[0] < Duration::from_millis(10), "{gaps:?}");
         for (gap, full) in gaps[1..].iter().zip([0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0, 30.0])
@@ -181,7 +151,7 @@ fn restarts_back_off_and_a_good_life_forgives() {
             assert!((full / 2.0..full + 0.1).contains(&gap), "{gaps:?}");
         }
         sleep(GOOD_LIFE).await;
-        assert!(ward.harm(Harm::PanicNow).await < Duration::from_millis(10));
+        assert!(ward.harm(Crash::PanicNow).await < Duration::from_millis(10));
     });
 }
 
@@ -191,7 +161,7 @@ fn too_many_restarts_turn_readiness_red_and_a_good_life_turns_it_green() {
         let ward = Ward::open();
         for restart in 1..=MAX_RESTARTS + 1 {
             assert!(ward.readiness.reasons().is_empty(), "red before restart {restart}");
-            ward.harm(Harm::Stop).await;
+            ward.harm(Crash::Stop).await;
         }
         let reasons = ward.readiness.reasons();
         assert_eq!(reasons[PART], "restarted 6 times within 5 minutes, last because it stopped");
@@ -207,7 +177,7 @@ fn restarts_far_apart_leave_readiness_green() {
     paused(async {
         let ward = Ward::open();
         for _ in 0..20 {
-            ward.harm(Harm::Stop).await;
+            ward.harm(Crash::Stop).await;
             sleep(Duration::from_secs(61)).await;
             assert!(ward.readiness.reasons().is_empty());
         }
@@ -219,7 +189,7 @@ fn restarts_far_apart_leave_readiness_green() {
 fn shutdown_leaves_no_actor_and_another_set_lives_on() {
     paused(async {
         let (ending, staying) = (Ward::open(), Ward::open());
-        ending.link.send(Harm::Hang);
+        ending.link.send(Crash::Hang);
         sleep(Duration::from_secs(1)).await;
         ending.shutdown.trigger();
         ending.shutdown.finished().await;
@@ -237,9 +207,9 @@ fn shutdown_reaches_an_actor_that_waits_for_its_restart() {
     paused(async {
         let ward = Ward::open();
         for _ in 0..5 {
-            ward.harm(Harm::Stop).await;
+            ward.harm(Crash::Stop).await;
         }
-        ward.link.send(Harm::Stop);
+        ward.link.send(Crash::Stop);
         sleep(Duration::from_millis(10)).await;
         assert!(!ward.link.is_up(), "it backs off");
         let from = Instant::now();
@@ -271,14 +241,14 @@ fn a_factory_that_panics_is_tried_again() {
 fn messages_without_a_place_are_dropped_and_counted() {
     paused(async {
         let empty = Link::<Patient>::new(PART);
-        empty.send(Harm::Stop);
+        empty.send(Crash::Stop);
         assert_eq!(empty.dropped(), 1);
 
         let ward = Ward::open();
-        ward.link.send(Harm::Hang);
+        ward.link.send(Crash::Hang);
         sleep(Duration::from_millis(1)).await;
         for _ in 0..MAILBOX_CAPACITY + 10 {
-            ward.link.send(Harm::Hang);
+            ward.link.send(Crash::Hang);
         }
         assert_eq!(ward.link.dropped(), 10);
     });
@@ -288,7 +258,7 @@ fn messages_without_a_place_are_dropped_and_counted() {
 fn questions_are_bounded_in_time_and_number() {
     paused(async {
         let ward = Ward::open();
-        ward.link.send(Harm::Hang);
+        ward.link.send(Crash::Hang);
         let mut questions: Vec<_> = (0..MAX_QUESTIONS).map(|_| Box::pin(ward.link.ask(WhichLife))).collect();
         for question in &mut questions {
             assert!(futures::poll!(question).is_pending());

@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::limits::Pause;
 use crate::core::scaling::{
     Failure, GroupView, Instance, Lifecycle, Method, Reduction, RequestState, ScalingRequest,
 };
@@ -24,7 +25,8 @@ struct Stage {
     policy: Policy,
     mode: Mode,
     rebalance: RebalanceMode,
-    paused: bool,
+    starts: Starts,
+    created: Option<Timestamp>,
     refused: Vec<String>,
     neighbour: Option<Neighbour>,
     in_pool: bool,
@@ -69,7 +71,8 @@ impl Stage {
             policy: Policy::default(),
             mode: Mode::Act,
             rebalance: RebalanceMode::Replace,
-            paused: false,
+            starts: Starts::default(),
+            created: None,
             refused: Vec::new(),
             neighbour: None,
             in_pool: true,
@@ -102,8 +105,13 @@ impl Stage {
     }
 
     fn with_facts<T>(&self, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
-        let node =
-            |name: &str, ready, busy| NodeFact { name: name.to_owned(), ready, busy, volume_zone: None };
+        let node = |name: &str, ready, busy| NodeFact {
+            name: name.to_owned(),
+            ready,
+            busy,
+            volume_zone: None,
+            created: self.created,
+        };
         let old_node = self.old_node.then(|| node("old", true, true));
         decide(
             &self.subject(),
@@ -112,7 +120,7 @@ impl Stage {
                 policy: &self.policy,
                 mode: self.mode,
                 rebalance: self.rebalance,
-                paused: self.paused,
+                starts: self.starts,
                 refused: &self.refused,
                 neighbour: self.neighbour,
                 view: self.known.then_some(&self.view),
@@ -280,9 +288,12 @@ fn spot_is_asked_first_and_nothing_is_marked() {
 
 #[test]
 fn a_story_is_held_back_unless_a_deadline_presses() {
-    let changes: [(&str, Change, bool); 6] = [
+    let changes: [(&str, Change, bool); 9] = [
         ("observe", |stage| stage.mode = Mode::Observe, true),
-        ("paused", |stage| stage.paused = true, false),
+        ("paused", |stage| stage.starts.pause = Some(Pause::Pool), false),
+        ("everything paused", |stage| stage.starts.pause = Some(Pause::Everything), false),
+        ("full", |stage| stage.starts.full = Some(3), false),
+        ("young", |stage| stage.created = Some(stage.now - Duration::from_secs(599)), false),
         ("ignored", |stage| stage.rebalance = RebalanceMode::Ignore, false),
         ("no pool", |stage| stage.in_pool = false, false),
         ("not accepted", |stage| stage.refused = vec!["owned".to_owned()], false),
@@ -295,6 +306,11 @@ fn a_story_is_held_back_unless_a_deadline_presses() {
         assert_eq!(patient.phase(), Phase::Received, "{name}");
         assert!(!patient.status.blocking.is_empty(), "{name}: it says why");
         assert_eq!(patient.commands().drains, [], "{name}");
+        (patient.mode, patient.rebalance, patient.in_pool) = (Mode::Act, RebalanceMode::Replace, true);
+        (patient.starts, patient.created) = (Starts::default(), Some(patient.now - Duration::from_secs(600)));
+        patient.go();
+        assert_eq!(patient.phase(), Phase::ScalingUp, "{name} no more");
+        assert_eq!(patient.status.blocking, [], "{name} no more");
         let mut urgent = Stage::urgent();
         change(&mut urgent);
         urgent.go();
@@ -519,7 +535,8 @@ fn taken_by_aws_ends_the_drain_and_what_the_group_has_too_many_goes_back() {
 #[test]
 fn a_return_needs_every_box_and_a_spot_instance() {
     let reasons = |text: &str| vec![text.to_owned()];
-    let rows: [(&str, Option<ReturnAssessment>, bool, bool); 6] = [
+    let rows: [(&str, Option<ReturnAssessment>, bool, bool); 7] = [
+        ("held", Some(ReturnAssessment { held: reasons("h"), ..Default::default() }), true, false),
         ("not assessed yet", None, true, false),
         ("unhealthy", Some(ReturnAssessment { unhealthy: reasons("u"), ..Default::default() }), true, false),
         ("unstable", Some(ReturnAssessment { unstable: reasons("u"), ..Default::default() }), true, false),
@@ -537,6 +554,42 @@ fn a_return_needs_every_box_and_a_spot_instance() {
         assert_eq!(stage.marks(DrainPurpose::Return), returns, "{name}");
         assert_eq!(stage.phase() == Phase::Returning, returns, "{name}");
     }
+}
+
+#[test]
+fn a_pause_lets_no_return_begin_and_does_not_stop_one() {
+    for pause in [Pause::Pool, Pause::Everything] {
+        let mut stage = Stage::on_fallback();
+        stage.share(GroupKind::Spot, Some("i-4"), None);
+        stage.assessment = Some(ReturnAssessment::default());
+        stage.starts.pause = Some(pause);
+        stage.go();
+        assert!(!stage.marks(DrainPurpose::Return), "{pause:?}");
+        assert_eq!(stage.status.blocking[0].flow_box, FlowBox::Monitor);
+        assert_eq!(stage.status.blocking[0].message, pause.describe());
+        stage.starts.pause = None;
+        stage.go();
+        assert!(stage.marks(DrainPurpose::Return), "{pause:?} is over");
+        stage.starts.pause = Some(pause);
+        stage.go();
+        assert!(stage.marks(DrainPurpose::Return), "what has begun goes on");
+    }
+}
+
+#[test]
+fn a_return_that_is_held_asks_spot_for_nothing() {
+    let mut stage = Stage::on_fallback();
+    stage.share(GroupKind::Spot, None, Some(FailureClass::Capacity));
+    stage.ledger.scaling_requests.last_mut().expect("its share").members[0].surplus = false;
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.go().pass(300);
+    stage.assessment = Some(ReturnAssessment { held: vec!["not now".to_owned()], ..Default::default() });
+    stage.go();
+    assert_eq!(stage.status.probes, 0, "an instance would stand idle");
+    assert_eq!(stage.status.blocking[0].message, "not now");
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.go();
+    assert_eq!(stage.status.probes, 1, "at once when it may");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use super::query::{self, Query, Xml};
 use super::state::{LifecycleState, State, Timer, after};
 use super::{CallRecord, Cloud};
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, Request, Response};
 use jiff::Timestamp;
 
 /// Calls that are remembered.
@@ -21,6 +22,7 @@ impl Cloud {
             Query::parse(request.body())
         };
         let operation = query.get("Action").unwrap_or_default().to_owned();
+        let caller = access_key(request.headers());
         let response = self.with(|state, now| {
             let group = state.group_meant(&query);
             let outcome = match state.faults.refuse(&operation, now) {
@@ -33,6 +35,7 @@ impl Cloud {
             }
             state.calls.push_back(CallRecord {
                 at: now,
+                caller,
                 operation: operation.clone(),
                 group,
                 ok: outcome.is_ok(),
@@ -48,6 +51,13 @@ impl Cloud {
         }
         response
     }
+}
+
+/// The access key in a Signature Version 4 header: `AWS4-HMAC-SHA256 Credential=KEY/date/region/service/...`.
+fn access_key(headers: &HeaderMap) -> String {
+    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let key = header.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next());
+    key.unwrap_or_default().to_owned()
 }
 
 /// What an action gives: the content of its result element, if it has one.

@@ -144,11 +144,27 @@ impl Cloud {
 
     /// Sets desired capacity as a person or another controller would, within the group's sizes.
     pub fn set_desired(&self, group: &str, desired: u32) -> anyhow::Result<()> {
+        self.within_sizes(group, desired, |state, now| state.change_for_others(group, desired, now))
+    }
+
+    /// Lets a SetDesiredCapacity of a controller arrive that was under way for long.
+    pub fn deliver_set_desired(&self, group: &str, desired: u32) -> anyhow::Result<()> {
+        self.within_sizes(group, desired, |state, now| {
+            state.change_desired(group, desired, "a user request explicitly set group desired capacity", now);
+        })
+    }
+
+    fn within_sizes(
+        &self,
+        group: &str,
+        desired: u32,
+        change: impl FnOnce(&mut State, Timestamp),
+    ) -> anyhow::Result<()> {
         self.with(|state, now| {
             let entry = state.groups.get(group).with_context(|| no_group(group))?;
             let (min, max) = (entry.spec.min, entry.spec.max);
             ensure!((min..=max).contains(&desired), "{desired} lies outside {min}..={max}");
-            state.change_for_others(group, desired, now);
+            change(state, now);
             Ok(())
         })
     }

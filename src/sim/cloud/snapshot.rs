@@ -54,6 +54,8 @@ pub struct CloudEvent {
 pub struct CallRecord {
     /// When it arrived.
     pub at: Timestamp,
+    /// The access key that it was signed with.
+    pub caller: String,
     /// The API action.
     pub operation: String,
     /// `AutoScalingGroupName`, where the action takes one.

@@ -1,0 +1,204 @@
+//! What holds voluntary work back: how many nodes are moved at a time and how old they must be, the brake, the
+//! budget and the windows of returns, and pauses. A notice with a deadline passes all of them.
+
+#[cfg(test)]
+mod tests;
+
+use crate::clock::since;
+use crate::core::policy::{Policy, seconds};
+use crate::core::record::{DrainState, EndState, FlowBox, NoticeKind, Phase, ReplacementStatus};
+use crate::core::scaling::PoolView;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A drain that is blocked for so long no longer counts as under way, if its replacement is there.
+const BLOCKED_TOO_LONG: Duration = Duration::from_secs(600);
+/// What the brake looks back at.
+const BRAKE_PERIOD: Duration = Duration::from_secs(3600);
+
+/// Who wants nothing to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// This pool is paused.
+    Pool,
+    /// All pools are.
+    Everything,
+}
+
+impl Pause {
+    /// In plain words.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Pool => "the pool is paused (spec.paused)",
+            Self::Everything => {
+                "everything is paused (label spotguard.dev/paused on the namespace of Spot Guard)"
+            }
+        }
+    }
+}
+
+/// What stands against beginning a story in a pool now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Starts {
+    /// A pause.
+    pub pause: Option<Pause>,
+    /// As many stories as the pool allows at a time are under way: so many.
+    pub full: Option<usize>,
+}
+
+/// How many stories may be under way in the pool at a time; at least one.
+#[must_use]
+pub fn at_most(policy: &Policy, view: Option<&PoolView>) -> usize {
+    let share = view.map_or(usize::MAX, |view| {
+        pool_size(view) * usize::try_from(policy.max_concurrent_percent).unwrap_or(100) / 100
+    });
+    usize::try_from(policy.max_concurrent_replacements).unwrap_or(usize::MAX).min(share).max(1)
+}
+
+/// Whether a story moves its node now: from its first request until the node is drained.
+///
+/// A doomed node keeps its marks however long a budget holds its drain up; that must not keep the others waiting.
+#[must_use]
+pub fn is_under_way(status: &ReplacementStatus, now: Timestamp) -> bool {
+    if status.phase.is_finished() || status.phase == Phase::Received || status.drain == DrainState::Finished {
+        return false;
+    }
+    let blocked = status
+        .blocking
+        .iter()
+        .any(|reason| reason.flow_box == FlowBox::Drain && since(reason.since, now) >= BLOCKED_TOO_LONG);
+    status.old == EndState::Kept && !(blocked && status.capacity.is_some())
+}
+
+/// Why a story may not begin, if so; `created` is when its node was.
+#[must_use]
+pub fn start_held(
+    starts: &Starts,
+    policy: &Policy,
+    created: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<String> {
+    if let Some(pause) = starts.pause {
+        return Some(pause.describe().to_owned());
+    }
+    if created.is_some_and(|created| since(created, now) < seconds(policy.min_node_age_seconds)) {
+        let age = policy.min_node_age_seconds;
+        return Some(format!("the node is younger than {age} s (minNodeAgeSeconds)"));
+    }
+    let limit = starts.full?;
+    Some(format!(
+        "{limit} nodes of the pool are being moved, no more at a time (maxConcurrentReplacements, \
+         maxConcurrentPercent)"
+    ))
+}
+
+/// Which limits let no return begin in a pool now; `stories` are all that are known of it, finished ones too.
+#[must_use]
+pub fn returns_held<'a>(
+    policy: &Policy,
+    view: &PoolView,
+    stories: impl Iterator<Item = &'a ReplacementStatus> + Clone,
+    now: Timestamp,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let within = |at: Option<Timestamp>, period| at.is_some_and(|at| since(at, now) < period);
+    let notices = stories
+        .clone()
+        .filter(|story| story.notice != Some(NoticeKind::Manual) && within(story.started_at, BRAKE_PERIOD))
+        .count();
+    let brake = brake_at(policy, view);
+    if notices > brake {
+        reasons.push(format!(
+            "more than {brake} interruptions within an hour: the pool stays on on-demand (brakeInterruptions, \
+             brakePercent)"
+        ));
+    }
+    let period = seconds(policy.return_budget_seconds);
+    let begun = stories.filter(|story| within(story.return_started_at, period)).count();
+    let budget = usize::try_from(policy.return_budget).unwrap_or(usize::MAX);
+    if budget > 0 && begun >= budget {
+        reasons.push(format!(
+            "{budget} returns have begun within {} s, the budget is used up (returnBudget)",
+            period.as_secs()
+        ));
+    }
+    reasons.extend(outside_windows(&policy.return_windows, now));
+    reasons
+}
+
+/// How long finished records are needed for these decisions.
+#[must_use]
+pub fn look_back(policy: &Policy) -> Duration {
+    BRAKE_PERIOD.max(seconds(policy.return_budget_seconds))
+}
+
+/// How many interruptions within an hour the pool takes without the brake.
+fn brake_at(policy: &Policy, view: &PoolView) -> usize {
+    let share = pool_size(view) * usize::try_from(policy.brake_percent).unwrap_or(100) / 100;
+    usize::try_from(policy.brake_interruptions).unwrap_or(usize::MAX).max(share)
+}
+
+fn pool_size(view: &PoolView) -> usize {
+    view.spot.in_service() + view.on_demand.in_service()
+}
+
+/// A time in which returns may begin, again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReturnWindow {
+    /// When it opens, as in a crontab: minute, hour, day of month, month, day of week.
+    #[schemars(length(min = 9, max = 100))]
+    pub schedule: String,
+    /// The time zone of the schedule, by its name in the IANA database.
+    #[serde(default = "utc")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: String,
+    /// How long it stays open, in seconds.
+    #[schemars(range(min = 60, max = 604_800))]
+    pub duration_seconds: u32,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+impl ReturnWindow {
+    /// Whether it can be used.
+    ///
+    /// # Errors
+    /// Says what cannot be read, that it never opens, or that it is open for too long or not long enough.
+    pub fn validate(&self) -> Result<(), String> {
+        if !(60..=604_800).contains(&self.duration_seconds) {
+            return Err(format!("durationSeconds {} is not between 60 and 604800", self.duration_seconds));
+        }
+        self.is_open(Timestamp::UNIX_EPOCH).map(drop)
+    }
+
+    /// Whether it is open: whether it opened less than its duration ago.
+    fn is_open(&self, now: Timestamp) -> Result<bool, String> {
+        let unusable = |why: String| {
+            let why =
+                why.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+            format!("schedule {:?} in time zone {:?}: {why}", self.schedule, self.time_zone)
+        };
+        let crontab = cronexpr::parse_crontab(&format!("{} {}", self.schedule, self.time_zone))
+            .map_err(|error| unusable(error.to_string()))?;
+        let from = now - seconds(self.duration_seconds);
+        let opened = crontab.find_next(from).map_err(|error| unusable(error.to_string()))?;
+        Ok(opened.timestamp() <= now)
+    }
+}
+
+/// Why returns may not begin now, if none of the windows is open. One that cannot be used never is.
+fn outside_windows(windows: &[ReturnWindow], now: Timestamp) -> Vec<String> {
+    let found: Vec<_> = windows.iter().map(|window| window.is_open(now)).collect();
+    if windows.is_empty() || found.iter().any(|open| open == &Ok(true)) {
+        return Vec::new();
+    }
+    let mut reasons = vec!["no window for returns is open (returnWindows)".to_owned()];
+    reasons.extend(found.into_iter().filter_map(Result::err).map(|why| format!("returnWindows: {why}")));
+    reasons
+}

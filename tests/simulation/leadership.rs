@@ -1,0 +1,177 @@
+//! Two controllers, one lease: whatever becomes of the one that holds it, the other takes over in time, the
+//! loser changes nothing any more, and what slipped through all the same is put right.
+
+use crate::play::{Play, Stage};
+use spot_guard::core::record::Phase;
+use spot_guard::sim::cloud::{self, GateCall};
+use spot_guard::sim::cluster::{self, RequestInfo};
+use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard::sim::world::{Gates, SPOT};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The lease of a simulated controller: its duration, a look at it, and the time that a call may take.
+const TAKEOVER: Duration = Duration::from_millis(15_000 + 500 + 5_000 + 500);
+
+/// What becomes of the first controller: its calls, and whether it can reach anything any more.
+#[derive(Clone, Default)]
+struct First(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    /// No request reaches the Kubernetes API.
+    cut_off: bool,
+    /// Nothing goes out any more at all, as from a process that is stopped.
+    frozen: bool,
+    /// The next SetDesiredCapacity is kept back, and the process is stopped with it.
+    keeps_next: bool,
+    kept: Option<u32>,
+    changes: Vec<Instant>,
+    /// When it had lost the lease to the other one.
+    lost_at: Option<Instant>,
+}
+
+impl First {
+    fn with<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn gates(&self) -> Gates {
+        Gates { kube: Some(Arc::new(self.clone())), aws: Some(Arc::new(self.clone())), ..Gates::default() }
+    }
+}
+
+impl cluster::Gate for First {
+    fn before(&self, _: &RequestInfo) -> cluster::Verdict {
+        self.with(
+            |seen| if seen.cut_off || seen.frozen { cluster::Verdict::Drop } else { cluster::Verdict::Pass },
+        )
+    }
+
+    fn after(&self, request: &RequestInfo, _: u16) -> cluster::Verdict {
+        cluster::Gate::before(self, request)
+    }
+}
+
+impl cloud::Gate for First {
+    fn before_call(&self, call: &GateCall) -> cloud::Verdict {
+        self.with(|seen| {
+            if seen.frozen {
+                return cloud::Verdict::Drop;
+            }
+            if call.changes() {
+                seen.changes.push(Instant::now());
+            }
+            if call.operation == "SetDesiredCapacity" && std::mem::take(&mut seen.keeps_next) {
+                (seen.kept, seen.frozen) = (call.desired, true);
+                return cloud::Verdict::Drop;
+            }
+            cloud::Verdict::Pass
+        })
+    }
+}
+
+/// How long the second controller takes from now until it leads.
+async fn takes_over(stage: &Stage) -> Duration {
+    let began = Instant::now();
+    let mut leading = stage.standby.as_ref().expect("a second controller").leading.clone();
+    leading.wait_for(|leads| *leads).await.expect("it lives");
+    began.elapsed()
+}
+
+const PHASES: [Phase; 6] = [
+    Phase::ScalingUp,
+    Phase::FallingBack,
+    Phase::Draining,
+    Phase::Ending,
+    Phase::OnFallback,
+    Phase::Returning,
+];
+
+#[test]
+fn who_ends_gracefully_hands_over_within_two_seconds_in_every_phase() {
+    for phase in PHASES {
+        Play::plot(&format!("handed over in {phase:?}"), Scenario::DrySpot.plot())
+            .standby()
+            .beside(move |stage| async move {
+                stage.until_phase(&stage.spot[0], phase).await;
+                let calls = stage.cloud.calls().len();
+                let began = Instant::now();
+                stage.end.trigger();
+                takes_over(&stage).await;
+                while stage.cloud.calls().len() == calls {
+                    stage.pass_millis(10).await;
+                }
+                assert!(began.elapsed() <= Duration::from_secs(2), "{phase:?}: {:?}", began.elapsed());
+            })
+            .play()
+            .assert_ok();
+    }
+}
+
+#[test]
+fn who_loses_its_lease_changes_nothing_any_more_and_the_other_takes_over_in_time() {
+    for phase in PHASES {
+        let first = First::default();
+        let (gates, seen) = (first.gates(), first.clone());
+        Play::plot(&format!("cut off in {phase:?}"), Scenario::DrySpot.plot())
+            .faults(gates)
+            .standby()
+            .beside(move |stage| async move {
+                stage.until_phase(&stage.spot[0], phase).await;
+                first.with(|seen| seen.cut_off = true);
+                let took = takes_over(&stage).await;
+                assert!(took <= TAKEOVER, "{phase:?}: {took:?}");
+                assert!(!*stage.controller.leading.borrow(), "{phase:?}: the first one has noticed before");
+                first.with(|seen| {
+                    seen.lost_at = Some(Instant::now());
+                    seen.cut_off = false;
+                });
+            })
+            .play()
+            .assert_ok();
+        // Its last call had ended before the other began: the fence closes that much earlier.
+        let late = seen.with(|seen| seen.changes.iter().filter(|at| Some(**at) >= seen.lost_at).count());
+        assert_eq!(late, 0, "{phase:?}: it made calls that it had no right to");
+    }
+}
+
+/// A plot without LaunchInstances in which a second node is moved long after the first.
+fn two_moves() -> Plot {
+    let mut plot = Scenario::Rebalance.plot();
+    plot.start.launch_instances = false;
+    plot.script.push((Duration::from_secs(900), Act::Rebalance(1)));
+    plot.replacements = 2;
+    plot
+}
+
+/// The first controller is stopped with its SetDesiredCapacity on its lips; that call arrives when the story has
+/// come to `phase` under the second one, and for some time after.
+fn stale_call_in(phase: Phase, seconds: u64, plot: Plot) {
+    let first = First::default();
+    first.with(|seen| seen.keeps_next = true);
+    let gates = first.gates();
+    Play::plot(&format!("a stale call in {phase:?} and {seconds} s"), plot)
+        .faults(gates)
+        .standby()
+        .beside(move |stage| async move {
+            takes_over(&stage).await;
+            stage.until_phase(&stage.spot[0], phase).await;
+            stage.pass(seconds).await;
+            let stale = first.with(|seen| seen.kept).expect("a call was kept");
+            stage.auditor.late_call(SPOT, stale).expect("within the sizes");
+        })
+        .play()
+        .assert_ok();
+}
+
+#[test]
+fn a_stale_call_that_slipped_through_is_put_right() {
+    for phase in [Phase::ScalingUp, Phase::FallingBack, Phase::OnFallback, Phase::Returning] {
+        stale_call_in(phase, 3, Scenario::DrySpotSetDesired.plot());
+    }
+    for seconds in [0, 60, 240] {
+        stale_call_in(Phase::Completed, seconds, two_moves());
+    }
+}
