@@ -10,10 +10,11 @@ use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::supervision::{Link, answers_ping};
 use crate::core::cluster::ScaleDown;
 use crate::core::drain::{Drain, EvictionAnswer, Moment, Order};
+use crate::core::policy::{backoff, spread};
 use crate::core::replacement::{DrainCommand, DrainPurpose, DrainReport};
 use crate::kube::marks::{self, Marks};
 use crate::kube::pods;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, MarkResult};
 use actix::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,6 +22,9 @@ use tokio::time::{Instant, timeout};
 
 /// Time moves a drain too (retries, deadlines): how often drains are gone through.
 const TURN: Duration = Duration::from_secs(1);
+/// First and longest pause before a change of marks is tried again.
+const MARK_RETRY_FIRST: Duration = Duration::from_millis(500);
+const MARK_RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// All drains that must be under way, replacing the last list.
 #[derive(Message, Clone, Debug, PartialEq, Eq)]
@@ -45,11 +49,12 @@ pub struct DrainsReported {
 #[rtype(result = "()")]
 struct Drive;
 
-/// A node's marks were set or taken off, or not.
+/// A node's marks were changed, or not.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Marked {
     node: String,
+    result: MarkResult,
 }
 
 /// The API answered to a request about a pod.
@@ -70,6 +75,15 @@ enum Change {
     Protection(Marks),
 }
 
+/// A change of a node's marks on its way.
+#[derive(Default)]
+struct Marking {
+    in_flight: bool,
+    failures: u32,
+    /// As in [`Moment::up`].
+    not_before: Duration,
+}
+
 /// The actor.
 pub struct Drainer {
     deps: Deps,
@@ -77,8 +91,8 @@ pub struct Drainer {
     /// `None` until the tracker spoke: before that nobody knows whose marks are left over.
     wanted: Option<DrainNodes>,
     drains: BTreeMap<String, Drain>,
-    /// Nodes whose marks are being changed.
-    marking: BTreeSet<String>,
+    /// Nodes whose marks are being changed, or are to be after a failure.
+    marking: BTreeMap<String, Marking>,
     /// What [`Moment::up`] counts from.
     origin: Instant,
 }
@@ -87,7 +101,7 @@ impl Drainer {
     /// A Drainer that was told nothing yet.
     #[must_use]
     pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
-        let (drains, marking) = (BTreeMap::new(), BTreeSet::new());
+        let (drains, marking) = (BTreeMap::new(), BTreeMap::new());
         Self { deps, tracker, wanted: None, drains, marking, origin: Instant::now() }
     }
 
@@ -105,9 +119,15 @@ impl Drainer {
 
     /// Starts a change of marks unless one of this node is under way.
     fn mark(&mut self, node: &str, change: Change, ctx: &mut Context<Self>) {
-        if !self.deps.fence.may_act(self.deps.call_timeout) || !self.marking.insert(node.to_owned()) {
+        if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
+        let up = self.now().up;
+        let marking = self.marking.entry(node.to_owned()).or_default();
+        if marking.in_flight || up < marking.not_before {
+            return;
+        }
+        marking.in_flight = true;
         let (client, key, node) = (self.deps.client.clone(), self.deps.taint_key.clone(), node.to_owned());
         let limit = self.deps.call_timeout;
         let done = async move {
@@ -117,20 +137,22 @@ impl Drainer {
                     Change::Protection(marks) => marks::protect(&client, &node, marks).await,
                 }
             };
-            let error = match timeout(limit, call).await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("no answer in time".to_owned()),
+            let result = match timeout(limit, call).await {
+                Ok(Ok(())) => MarkResult::Done,
+                Ok(Err(error)) => {
+                    tracing::warn!(node, %error, ?change, "a node's marks could not be changed; it is tried again");
+                    MarkResult::Failed
+                }
+                Err(_) => {
+                    tracing::warn!(
+                        node,
+                        ?change,
+                        "no answer in time to a change of marks; it is tried again"
+                    );
+                    MarkResult::Failed
+                }
             };
-            if let Some(error) = error {
-                tracing::warn!(
-                    node,
-                    error,
-                    ?change,
-                    "a node's marks could not be changed; it is tried again"
-                );
-            }
-            Marked { node }
+            Marked { node, result }
         };
         ctx.spawn(done.into_actor(self).map(|marked, _, ctx| ctx.notify(marked)));
     }
@@ -164,7 +186,7 @@ impl Actor for Drainer {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(TURN, |actor, ctx| {
-            if !actor.drains.is_empty() {
+            if !actor.drains.is_empty() || !actor.marking.is_empty() {
                 ctx.notify(Drive);
             }
         });
@@ -195,6 +217,7 @@ impl Handler<Drive> for Drainer {
         let (snapshot, now) = (self.deps.view.snapshot(), self.now());
         let nodes: BTreeSet<&str> = wanted.iter().map(|command| command.node.as_str()).collect();
         self.drains.retain(|node, _| nodes.contains(node.as_str()));
+        self.marking.retain(|node, marking| marking.in_flight || snapshot.node(node).is_some());
         for node in snapshot.nodes() {
             if !nodes.contains(&*node.name) && marks::any_set(node, &self.deps.taint_key) {
                 self.mark(&node.name, Change::Drain(Marks::Off), ctx);
@@ -231,9 +254,20 @@ impl Handler<Drive> for Drainer {
 impl Handler<Marked> for Drainer {
     type Result = ();
 
-    fn handle(&mut self, Marked { node }: Marked, _: &mut Self::Context) {
-        // The watch shows whether it worked; a failure is tried again with the next turn.
-        self.marking.remove(&node);
+    fn handle(&mut self, Marked { node, result }: Marked, _: &mut Self::Context) {
+        self.deps.metrics.marks_changed(result);
+        let up = self.now().up;
+        match result {
+            // The watch shows it.
+            MarkResult::Done => drop(self.marking.remove(&node)),
+            MarkResult::Failed => {
+                let marking = self.marking.entry(node.clone()).or_default();
+                marking.in_flight = false;
+                marking.failures = marking.failures.saturating_add(1);
+                marking.not_before =
+                    up + spread(backoff(MARK_RETRY_FIRST, MARK_RETRY_MAX, marking.failures), &node);
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! [`Drain`] puts the rules together for one drain on its way.
 
 use crate::core::cluster::{DisruptionBudget, OwnerKind, Phase, Pod, UnhealthyPods};
-use crate::core::policy::Policy;
+use crate::core::policy::{self, Policy, spread};
 pub use crate::core::replacement::DrainPurpose as Purpose;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -390,13 +390,9 @@ pub fn next_step(answer: &EvictionAnswer, attempts: u32, pod: &Pod) -> NextStep 
     }
 }
 
-/// 0.5 s, 1 s, 2 s and so on, spread by up to a fifth so that pods which failed together do not come back
-/// together.
+/// 0.5 s, 1 s, 2 s and so on, spread by the pod's UID.
 fn backoff(attempts: u32, pod: &Pod) -> Duration {
-    let delay = FIRST_RETRY.saturating_mul(1 << attempts.min(10)).min(LONGEST_RETRY);
-    let spread =
-        pod.uid.bytes().fold(7_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
-    delay + delay.mul_f64(f64::from(spread % 200) / 1000.0)
+    spread(policy::backoff(FIRST_RETRY, LONGEST_RETRY, attempts.saturating_add(1)), &pod.uid)
 }
 
 #[cfg(test)]

@@ -127,11 +127,16 @@ impl Policy {
     #[must_use]
     pub fn retry_delay(&self, attempt: u32, name: &str) -> Duration {
         let delay = backoff(seconds(self.retry_seconds), seconds(self.retry_max_seconds), attempt);
-        let spread =
-            name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
-        let fifth = u64::try_from(delay.as_millis() / 5).unwrap_or(u64::MAX);
-        delay + Duration::from_millis(spread % fifth.max(1))
+        spread(delay, name)
     }
+}
+
+/// The delay, longer by up to a fifth, by a name: what failed together is not to come back together.
+#[must_use]
+pub fn spread(delay: Duration, name: &str) -> Duration {
+    let hash = name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let fifth = u64::try_from(delay.as_millis() / 5).unwrap_or(u64::MAX);
+    delay + Duration::from_millis(hash % fifth.max(1))
 }
 
 /// `first`, doubled with every further failure in a row, and never more than `cap`.

@@ -73,6 +73,15 @@ pub enum EvictionAnswer {
     Failed,
 }
 
+/// What became of a change of a node's marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum MarkResult {
+    /// They are as they should be.
+    Done,
+    /// The API server refused, or did not answer in time.
+    Failed,
+}
+
 /// What became of a Kubernetes event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum EventResult {
@@ -124,6 +133,11 @@ impl<T: Serialize> EncodeLabelValue for Word<T> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: Word<NoticeKind>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MarkLabels {
+    result: MarkResult,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -192,6 +206,7 @@ pub struct Metrics {
     aws_calls: Family<AwsLabels, Counter>,
     aws_call_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
     evictions: Family<AnswerLabels, Counter>,
+    mark_changes: Family<MarkLabels, Counter>,
     events: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
     leader: Gauge,
@@ -217,6 +232,7 @@ impl Metrics {
             aws_calls: Family::default(),
             aws_call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
             evictions: Family::default(),
+            mark_changes: Family::default(),
             events: Family::default(),
             actor_restarts: Family::default(),
             leader: Gauge::default(),
@@ -271,6 +287,7 @@ impl Metrics {
             self.aws_call_seconds.clone(),
         );
         registry.register("evictions", "Evictions asked for, by the answer", self.evictions.clone());
+        registry.register("mark_changes", "Changes of the marks on nodes", self.mark_changes.clone());
         registry.register("events", "Kubernetes events, by what became of them", self.events.clone());
         registry.register(
             "actor_restarts",
@@ -317,6 +334,11 @@ impl Metrics {
     /// Counts an eviction.
     pub fn eviction(&self, answer: EvictionAnswer) {
         self.evictions.get_or_create(&AnswerLabels { answer }).inc();
+    }
+
+    /// Counts a change of a node's marks.
+    pub fn marks_changed(&self, result: MarkResult) {
+        self.mark_changes.get_or_create(&MarkLabels { result }).inc();
     }
 
     /// Counts a Kubernetes event.

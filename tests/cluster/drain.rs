@@ -2,7 +2,7 @@
 //! that are shut, pods under two budgets, a finalizer that hangs, the deadline, and the undo.
 
 use crate::helpers::{object, wait_for};
-use crate::product::PATIENCE;
+use crate::product::{PATIENCE, spot_guard};
 use crate::stories::{Stagecraft, Tale};
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -128,6 +128,12 @@ async fn budgets_hold_a_drain_an_undo_leaves_what_is_not_ours_and_a_finalizer_do
     let marked = look_of(&stage.node().await);
     assert_eq!(marked["unschedulable"], true);
     assert_eq!(marked["labels"], before["labels"], "a label that is there already stays as it is");
+
+    // The terminal client agrees with the API of the running controller.
+    let api = format!("http://{}", stage.controller.address);
+    let told = spot_guard().args(["status", "--api", &api]).output().expect("spot-guard runs");
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert_eq!(text, "This replica leads. Replacements: 1 open, 1 blocked; fallbacks: 0.\n");
 
     // The replacement is lost: the drain is undone.
     let status = stage.status().await.expect("a record");

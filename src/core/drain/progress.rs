@@ -320,16 +320,15 @@ impl Drain {
                     reasons.extend(refusal.map(|refusal| format!("pod {}: {refusal}", pod.key())));
                 }
             }
+            let has_slot = under_way.len() + orders.len() < PARALLEL;
             match overdue {
-                Some(deletion) if policy.delete_at_deadline => {
-                    if (may_ask || !asked.deleted) && under_way.len() + orders.len() < PARALLEL {
-                        orders.push(Order::Delete(Arc::clone(pod), deletion));
-                    }
-                }
-                Some(_) => {
+                Some(_) if !policy.delete_at_deadline => {
                     reasons.push(format!("pod {} is not deleted: deleteAtDeadline is false", pod.key()));
                 }
-                None => {}
+                Some(deletion) if has_slot && (may_ask || !asked.deleted) => {
+                    orders.push(Order::Delete(Arc::clone(pod), deletion));
+                }
+                _ => {}
             }
         }
         orders

@@ -427,6 +427,8 @@ fn a_pool_that_allows_no_deletion_says_so_at_the_deadline() {
     assert_eq!(stage.asks(1), [""; 0]);
     let told = stage.blocked();
     assert!(told.contains("allows no disruption") && told.contains("deleteAtDeadline is false"), "{told}");
+    stage.policy.delete_at_deadline = true;
+    assert_eq!(stage.asks(0), ["!web-1 30"], "a person has changed it meanwhile");
 }
 
 #[test]

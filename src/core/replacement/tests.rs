@@ -561,6 +561,72 @@ fn a_return_that_takes_too_long_is_given_up_and_tried_again_later() {
 }
 
 #[test]
+fn a_drain_that_ends_without_everything_is_told_as_it_is() {
+    let reasons = || vec!["a finalizer holds it".to_owned()];
+    let report = |node: &str, end| {
+        Some(DrainReport { node: node.to_owned(), tainted: true, end: Some(end), ..DrainReport::default() })
+    };
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.drain = report("old", DrainEnd::Without(reasons()));
+    stage.go();
+    assert!(stage.has(FlowBox::Drain, Outcome::TimedOut) && !stage.has(FlowBox::Drain, Outcome::Drained));
+    assert!(stage.status.steps.last().is_some_and(|step| step.message.contains("a finalizer holds it")));
+    stage.go();
+    assert_eq!(stage.commands().ends.len(), 1, "and goes on");
+
+    let mut stage = Stage::returning();
+    stage.return_drain = report("od", DrainEnd::Without(reasons()));
+    stage.go();
+    assert!(stage.has(FlowBox::ScaleDown, Outcome::TimedOut));
+    assert_eq!(stage.commands().ends.len(), 1);
+
+    let mut stage = Stage::returning();
+    stage.return_drain = report("od", DrainEnd::GivenUp(reasons()));
+    stage.go();
+    assert!(stage.has(FlowBox::ScaleDown, Outcome::ReturnGivenUp) && !stage.marks(DrainPurpose::Return));
+    assert!(stage.commands().ends.is_empty());
+}
+
+#[test]
+fn a_node_under_notice_whose_drain_takes_too_long_keeps_its_marks_and_the_story_says_so_once() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.drain = Some(DrainReport {
+        node: "old".to_owned(),
+        tainted: true,
+        blocked: vec!["budget".to_owned()],
+        ..DrainReport::default()
+    });
+    stage.pass(9).go();
+    assert!(stage.status.blocking.is_empty(), "not stuck yet");
+    stage.drain.as_mut().unwrap().stuck = true;
+    stage.go();
+    assert!(stage.has(FlowBox::Drain, Outcome::Blocked) && !stage.has(FlowBox::Drain, Outcome::TimedOut));
+    for _ in 0..3 {
+        stage.pass(600).go();
+        assert!(stage.marks(DrainPurpose::Replace));
+        let told = stage.status.steps.iter().filter(|step| step.outcome == Outcome::TimedOut);
+        assert_eq!(told.count(), 1);
+    }
+}
+
+#[test]
+fn what_is_left_at_the_deadline_is_told() {
+    let mut stage = Stage::urgent();
+    stage.go();
+    stage.drain = Some(DrainReport {
+        node: "old".to_owned(),
+        tainted: true,
+        blocked: vec!["budget".to_owned()],
+        ..DrainReport::default()
+    });
+    stage.pass(110).go();
+    let told = stage.status.steps.iter().find(|step| step.outcome == Outcome::TimedOut).expect("a step");
+    assert!(told.message.contains("deadline is near") && told.message.ends_with("budget"), "{told:?}");
+}
+
+#[test]
 fn a_return_ends_the_on_demand_instance_and_then_the_story() {
     let mut stage = Stage::returning();
     stage.drained().go();
