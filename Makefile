@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast testbed lint bench
+.PHONY: help demo test test-fast simulate testbed lint bench
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,10 @@ test: testbed ## Runs all tests, also those on a real Kubernetes control plane
 
 test-fast: ## Runs the tests that need no cluster
 	cargo test --lib --bins --test cli --test simulation --test contract
+
+simulate: ## Plays random stories in the simulated cloud: SEEDS=1000 of them, from SEED=1
+	@SIMULATE_SEEDS=$(or $(SEEDS),1000) SIMULATE_SEED=$(or $(SEED),1) SIMULATE_EVENTS=$(EVENTS) \
+	cargo test --quiet --test simulation random::random_stories -- --exact --nocapture
 
 testbed: ## Builds the control plane for the cluster tests, if it is missing
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2

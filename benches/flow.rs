@@ -79,9 +79,10 @@ fn play_really(plot: Plot) -> (f64, Option<f64>) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
+        let mut untold = |_| {};
         tokio::select! {
             () = asked => {}
-            played = story.run(&mut |_| {}) => played.expect("the script can be played"),
+            played = story.run(&mut untold) => played.expect("the script can be played"),
         }
         let records = story.records().await;
         let noticed = records.iter().filter_map(|record| record.status.as_ref()?.started_at).min();

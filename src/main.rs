@@ -11,6 +11,7 @@ use spot_guard::{crd, telemetry};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -156,7 +157,7 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
             replacements: controller.view.replacements.clone(),
             readiness: controller.readiness.clone(),
             metrics: controller.metrics.clone(),
-            clock,
+            now: Arc::new(move || clock.now()),
             is_leader: controller.leading(),
             changes: controller.view.subscribe(),
             streams: http::streams(),

@@ -61,28 +61,27 @@ impl HealthMonitor {
         Self { deps, tracker, observed, due, written, told }
     }
 
-    fn assess(
+    fn assess<'a>(
         &self,
         pool: &PoolConfig,
         observed: &PoolObserved,
-        records: &[Arc<NodeReplacement>],
+        records: &'a [Arc<NodeReplacement>],
     ) -> PoolAssessment {
         let snapshot = self.deps.view.snapshot();
         let ready_instances: BTreeSet<&str> =
             snapshot.nodes().iter().filter(|node| node.ready).filter_map(|node| node.instance_id()).collect();
-        let stories: Vec<Story<'_>> = records
-            .iter()
-            .filter_map(|record| {
-                let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
-                Some(Story {
-                    name: record.metadata.name.as_deref()?,
-                    instance_id: &record.spec.instance_id,
-                    status,
-                })
-            })
-            .collect();
+        let open = |record: &'a Arc<NodeReplacement>| {
+            let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
+            let name = record.metadata.name.as_deref()?;
+            Some(Story { name, instance_id: &record.spec.instance_id, status })
+        };
+        let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
+        let stories: Vec<Story<'_>> = records.iter().filter(own).filter_map(open).collect();
+        // Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
+        let everywhere: Vec<Story<'_>> = records.iter().filter_map(open).collect();
         let ready = |instance: &str| ready_instances.contains(instance);
-        let unsafe_ = |story: &Story<'_>| safety_blockers(story, &stories, pool, &observed.view, &snapshot);
+        let unsafe_ =
+            |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, &snapshot);
         health::assess(
             &observed.view,
             &observed.ledger,
@@ -262,9 +261,7 @@ impl Handler<Turn> for HealthMonitor {
             }
             let Some(observed) = self.observed.get(name).cloned() else { continue };
             self.due.insert(name.clone(), now + crate::core::policy::seconds(pool.policy.monitor_seconds));
-            let all = self.deps.view.replacements.state();
-            let records: Vec<_> =
-                all.into_iter().filter(|record| record.spec.pool.as_deref() == Some(name.as_str())).collect();
+            let records = self.deps.view.replacements.state();
             let assessment = self.assess(pool, &observed, &records);
             let findings = pool.findings(&pools, &observed.view, &observed.ledger);
             self.publish(name, &observed, &assessment, &findings, ctx);

@@ -1,6 +1,8 @@
 //! The core against a small made-up cloud: random stories with crashes, lost answers, instances that AWS takes
 //! and other people who change the groups. At the end every story is over and the groups are as they were.
 
+mod exhaustive;
+
 use crate::core::health::{self, Story};
 use crate::core::policy::Policy;
 use crate::core::record::{DrainState, EndState, GroupKind, NoticeKind, ReplacementStatus};
@@ -111,6 +113,7 @@ fn launch(group: &mut FakeGroup, kind: GroupKind, next_id: &mut usize, now: Time
     id
 }
 
+#[derive(Clone)]
 struct World {
     now: Timestamp,
     policy: Policy,

@@ -675,6 +675,12 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
         next.block(FlowBox::Health, vec!["the Spot group has no instance for it yet".to_owned()], now);
         return;
     };
+    if capacity.group == GroupKind::Spot && facts.view.is_some_and(|view| view.spot.desired <= view.spot.min)
+    {
+        // Ended now it would be replaced, and the +1 would stay.
+        next.block(FlowBox::Health, vec!["the Spot group is at its minimum size".to_owned()], now);
+        return;
+    }
     if capacity.group == GroupKind::OnDemand
         && next.return_capacity.as_ref().is_none_or(|held| held.instance_id != instance_id)
     {
@@ -740,24 +746,16 @@ fn close(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
         if waited_to_settle(next, facts.now)
             && let Some((instance_id, node)) = serving_node(share, GroupKind::Spot, facts)
         {
-            let group = GroupKind::Spot;
-            next.capacity = Some(Capacity { group, instance_id, node_name: node.name, ready_at: facts.now });
-            next.fallback = true;
-            (next.return_capacity, next.return_started_at) = (None, None);
-            next.return_drain = DrainState::NotStarted;
-            next.fallback_end = EndState::Kept;
+            stand_in(next, GroupKind::Spot, instance_id, node.name, facts.now);
         }
         return;
     }
-    let late = facts.ledger.member(GroupKind::OnDemand, &subject.name);
+    let late = facts.ledger.member(GroupKind::OnDemand, &subject.name).filter(|share| share.surplus);
     if let Some((instance_id, node)) =
         serving_node(late, GroupKind::OnDemand, facts).filter(|(_, node)| node.busy)
-        && next.fallback_end == EndState::Kept
     {
-        // Pods moved to the on-demand node that came too late: it goes back like any other fallback.
-        let group = GroupKind::OnDemand;
-        next.capacity = Some(Capacity { group, instance_id, node_name: node.name, ready_at: facts.now });
-        next.fallback = true;
+        // Pods moved to an on-demand node that came too late: it goes back like any other fallback.
+        stand_in(next, GroupKind::OnDemand, instance_id, node.name, facts.now);
         return;
     }
     let open = [GroupKind::Spot, GroupKind::OnDemand]
@@ -766,6 +764,21 @@ fn close(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     if !open {
         finish(next, subject, "nothing of the story is left in either group", facts.now);
     }
+}
+
+/// A story that was settled goes on with an instance that has to go back.
+fn stand_in(
+    next: &mut ReplacementStatus,
+    group: GroupKind,
+    instance_id: String,
+    node: String,
+    now: Timestamp,
+) {
+    next.capacity = Some(Capacity { group, instance_id, node_name: node, ready_at: now });
+    next.fallback = true;
+    (next.return_capacity, next.return_started_at) = (None, None);
+    next.return_drain = DrainState::NotStarted;
+    next.fallback_end = EndState::Kept;
 }
 
 /// Whether only the ledger's shares are left to be forgotten.

@@ -300,6 +300,8 @@ impl RequestMember {
 }
 
 /// A reduction of a group that is under way; written before the call.
+///
+/// It is stored by a merge patch, which keeps what it does not name: so nothing is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reduction {
@@ -307,10 +309,10 @@ pub struct Reduction {
     pub group: GroupKind,
     /// The instance to end; without one the desired capacity alone is lowered, which ends nothing because
     /// fewer instances are there than desired.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub instance_id: Option<String>,
     /// The replacement whose +1 leaves the desired capacity with it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub settles: Option<String>,
     /// Desired capacity before.
     pub baseline: i32,
@@ -1053,14 +1055,15 @@ fn withdraw(
         }
         let Some(member) = ledger.member(*kind, replacement).cloned() else { continue };
         let group = view.group(*kind);
+        // Without a +1 the instance is the group's own by now: the share is forgotten.
         if *want == Want::Nothing
+            && member.surplus
             && let Some(id) = member.instance_id.as_ref().filter(|id| group.is_active(id))
         {
             if instances.busy.contains(id) || busy.ending(*kind, id) {
                 continue;
             }
-            let settles = member.surplus.then_some(replacement.as_str());
-            return Some(terminate(ledger, group, *kind, id, settles, now));
+            return Some(terminate(ledger, group, *kind, id, Some(replacement), now));
         }
         if member.surplus {
             if let Some(call) = settle(ledger, view, wants, (*kind, replacement), (instances, busy), now) {

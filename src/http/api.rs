@@ -19,7 +19,7 @@ pub(super) async fn status(state: Data<ApiState>) -> Json<Status> {
     let pools = sorted(state.pools.state());
     Json(Status {
         version: state.version.to_owned(),
-        now: state.clock.now(),
+        now: (state.now)(),
         leader: *state.is_leader.borrow(),
         ready: state.readiness.reasons().is_empty(),
         replacements: count(&replacements),
@@ -34,13 +34,13 @@ pub(super) async fn pools(state: Data<ApiState>) -> Json<Items<Pool>> {
 }
 
 pub(super) async fn replacements(state: Data<ApiState>) -> Json<Items<Replacement>> {
-    let now = state.clock.now();
+    let now = (state.now)();
     let replacements = sorted(state.replacements.state());
     Json(Items { items: replacements.iter().map(|held| story(held, now)).collect() })
 }
 
 pub(super) async fn fallbacks(state: Data<ApiState>) -> Json<Items<Fallback>> {
-    let now = state.clock.now();
+    let now = (state.now)();
     let replacements = sorted(state.replacements.state());
     Json(Items { items: replacements.iter().filter_map(|held| fallback(held, now)).collect() })
 }
@@ -51,7 +51,7 @@ pub(super) async fn fallback_named(
     state: Data<ApiState>,
 ) -> HttpResponse {
     let found = state.replacements.find(|held| held.metadata.name.as_ref() == Some(&*name));
-    match found.and_then(|held| fallback(&held, state.clock.now())) {
+    match found.and_then(|held| fallback(&held, (state.now)())) {
         Some(fallback) => HttpResponse::Ok().json(fallback),
         None => problem::no_such(&request, &format!("no open fallback is named {name}")),
     }

@@ -1,6 +1,6 @@
 //! The dashboard at `/`: the flow, and every story at the box that it is at.
 //!
-//! Three files in the binary, without a build step and without anything from elsewhere. The page only reads
+//! A few files in the binary, without a build step and without anything from elsewhere. The page only reads
 //! the API; its policy forbids scripts, styles and connections that are not this server's own.
 
 use actix_web::HttpResponse;
@@ -24,6 +24,10 @@ pub(super) async fn page() -> HttpResponse {
 
 pub(super) async fn style() -> HttpResponse {
     file("text/css; charset=utf-8", include_str!("dashboard/style.css"))
+}
+
+pub(super) async fn icon() -> HttpResponse {
+    file("image/svg+xml", include_str!("dashboard/icon.svg"))
 }
 
 pub(super) async fn script() -> HttpResponse {

@@ -14,7 +14,6 @@ pub use model::{
 };
 pub use problem::Problem;
 
-use crate::clock::Clock;
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
@@ -22,6 +21,7 @@ use actix_web::dev::Server;
 use actix_web::http::header;
 use actix_web::middleware::DefaultHeaders;
 use actix_web::{App, FromRequest, Handler, HttpServer, Resource, Responder, guard, web};
+use jiff::Timestamp;
 use kube::runtime::reflector::Store;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -48,8 +48,8 @@ pub struct ApiState {
     pub readiness: Readiness,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// The time.
-    pub clock: Clock,
+    /// The time. Handlers run on threads of their own, where a paused clock does not reach.
+    pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Whether this replica is the one that acts.
     pub is_leader: watch::Receiver<bool>,
     /// Wakes when any of the stored objects changes.
@@ -71,6 +71,7 @@ pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState) {
     cfg.app_data(web::Data::new(state))
         .service(read_only("/", dashboard::page))
         .service(read_only("/dashboard/style.css", dashboard::style))
+        .service(read_only("/dashboard/icon.svg", dashboard::icon))
         .service(read_only("/dashboard/app.js", dashboard::script))
         .service(read_only("/api/v1/events", events::events))
         .service(read_only("/healthz", health::healthz))

@@ -67,7 +67,7 @@ impl Fixture {
             replacements: store(self.replacements),
             readiness: self.readiness,
             metrics: Arc::new(Metrics::new()),
-            clock: Clock::Simulated { epoch: noon(0), origin: tokio::time::Instant::now() },
+            now: Arc::new(|| noon(0)),
             is_leader: watch::channel(self.leader).1,
             changes: watch::channel(0).1,
             streams: streams(),
@@ -399,6 +399,7 @@ async fn the_dashboard_is_small_and_needs_nothing_from_elsewhere() {
     for (path, media_type) in [
         ("/", "text/html; charset=utf-8"),
         ("/dashboard/style.css", "text/css; charset=utf-8"),
+        ("/dashboard/icon.svg", "image/svg+xml"),
         ("/dashboard/app.js", "text/javascript; charset=utf-8"),
     ] {
         let response = call_service(&app, TestRequest::get().uri(path).to_request()).await;

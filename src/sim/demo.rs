@@ -13,6 +13,8 @@ use std::io::{IsTerminal, Write as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// When simulated time begins: a fixed day, so that a seed gives the same story every time.
@@ -135,7 +137,7 @@ fn serve(controller: &ControllerHandle, clock: Clock) -> anyhow::Result<String> 
         replacements: controller.view.replacements.clone(),
         readiness: controller.readiness.clone(),
         metrics: controller.metrics.clone(),
-        clock,
+        now: Arc::new(shown_time(clock)),
         is_leader: controller.leading.clone(),
         changes: controller.view.subscribe(),
         streams: http::streams(),
@@ -143,6 +145,20 @@ fn serve(controller: &ControllerHandle, clock: Clock) -> anyhow::Result<String> 
     };
     actix::spawn(http::serve(listener, state)?);
     Ok(format!("http://{address}"))
+}
+
+/// The time of the story, for threads on which tokio's clock is another one.
+fn shown_time(clock: Clock) -> impl Fn() -> Timestamp + Send + Sync {
+    let nanoseconds = move || i64::try_from(clock.now().as_nanosecond()).unwrap_or(i64::MAX);
+    let shown = Arc::new(AtomicI64::new(nanoseconds()));
+    let hand = shown.clone();
+    actix::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            hand.store(nanoseconds(), Ordering::Relaxed);
+        }
+    });
+    move || Timestamp::from_nanosecond(shown.load(Ordering::Relaxed).into()).unwrap_or(Timestamp::MAX)
 }
 
 fn write_report(options: &DemoOptions, report: &Report) -> anyhow::Result<()> {

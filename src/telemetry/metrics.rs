@@ -7,6 +7,7 @@
 use crate::actors::supervision::RestartCause;
 use crate::core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
 use crate::crd::{NodeReplacement, SpotPool};
+use crate::telemetry::readiness::Readiness;
 use kube::ResourceExt;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{
@@ -170,6 +171,11 @@ struct AnswerLabels {
 struct RestartLabels {
     actor: ActorName,
     cause: CauseLabel,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartLabels {
+    part: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -352,16 +358,30 @@ impl Metrics {
     pub fn encode(
         &self,
         is_leader: bool,
+        readiness: &Readiness,
         replacements: &[impl Borrow<NodeReplacement>],
         pools: &[impl Borrow<SpotPool>],
     ) -> Result<String, std::fmt::Error> {
         self.leader.set(i64::from(is_leader));
         let mut text = String::with_capacity(8 * 1024);
         encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &part_gauges(readiness))?;
         encode_registry(&mut text, &stored_gauges(replacements, pools))?;
         encode_eof(&mut text)?;
         Ok(text)
     }
+}
+
+/// What works: the same that `/readyz` says.
+fn part_gauges(readiness: &Readiness) -> Registry {
+    let mut registry = Registry::with_prefix("spot_guard");
+    let parts = readiness.parts().into_iter().map(|(part, ready)| (PartLabels { part }, i64::from(ready)));
+    registry.register(
+        "part_ready",
+        "1 while a part of the process works, else 0; /readyz says why",
+        Gauges(parts.collect()),
+    );
+    registry
 }
 
 /// The gauges of the stored objects, built anew so that a deleted pool leaves no series behind.

@@ -76,10 +76,10 @@ fn state() -> ApiState {
         replacements,
         readiness: Readiness::default(),
         metrics: Arc::new(Metrics::new()),
-        clock: Clock::System,
+        now: Arc::new(|| Clock::System.now()),
         is_leader: watch::channel(true).1,
         changes: watch::channel(0).1,
-        streams: http::streams(),
+        streams: spot_guard::http::streams(),
         version: "1.2.3",
     }
 }

@@ -3,10 +3,10 @@
 
 use crate::play::{Play, Played};
 use spot_guard::core::record::{FlowBox, Outcome, Phase};
-use spot_guard::sim::cloud::{self, BootFault, LaunchFailure, ScriptedGate};
+use spot_guard::sim::cloud::{self, BootFault, Capacity, LaunchFailure, ScriptedGate};
 use spot_guard::sim::cluster::{self, RequestInfo};
-use spot_guard::sim::scenario::{Plot, Scenario};
-use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT};
+use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -250,6 +250,29 @@ fn what_the_autoscaler_gave_up_while_the_story_waits_is_asked_for_again() {
             );
             stage.until_phase(&instance, Phase::OnFallback).await;
             stage.cloud.set_launch_failure(SPOT, None, None).expect("a group");
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn an_instance_that_came_while_aws_could_not_be_read_has_its_story_in_its_pool() {
+    let mut plot = ends(Scenario::Rebalance);
+    plot.script = vec![(Duration::from_secs(1200), Act::SpotHas(Capacity::Unlimited))];
+    let played = Play::plot("unread", plot)
+        .beside(|stage| async move {
+            stage.pass(60).await;
+            stage.cloud.throttle_for(Duration::from_secs(400));
+            stage.cloud.take_now(&stage.spot[0]).expect("an instance");
+            // The agent runs on its successor once that is Ready.
+            stage.pass(120).await;
+            let group = stage.cloud.group(SPOT).expect("a group");
+            let successor = group.instances.last().expect("an instance").id.clone();
+            assert!(!stage.spot.contains(&successor));
+            stage.cloud.rebalance(&successor).expect("an instance");
+            stage.until(&successor, |_| true).await;
+            let record = stage.record(&successor).expect("a record");
+            assert_eq!(record.spec.pool.as_deref(), Some(POOL));
         })
         .play();
     played.assert_ok();

@@ -11,14 +11,15 @@ use spot_guard::sim::cluster::Cluster;
 use spot_guard::sim::crash::{CrashPoint, Crasher};
 use spot_guard::sim::scenario::{Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
-use spot_guard::sim::world::{self, Gates, POOL};
+use spot_guard::sim::world::{self, ControllerHandle, Gates, POOL};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// When every story begins.
-const EPOCH: &str = "2026-01-01T03:00:00Z";
+pub const EPOCH: &str = "2026-01-01T03:00:00Z";
 
 /// All stories of the demo.
 pub const SCENARIOS: [Scenario; 8] = [
@@ -99,7 +100,7 @@ impl Played {
 }
 
 /// Runs `work` in an actix system whose time stands still while anything is left to do.
-fn on_paused_time<F: Future>(work: F) -> F::Output {
+pub fn on_paused_time<F: Future>(work: F) -> F::Output {
     let system = actix::System::with_tokio_rt(|| {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -129,12 +130,21 @@ pub struct Stage {
     pub cluster: Cluster,
     /// The Spot instances of the beginning, oldest first.
     pub spot: Vec<String>,
+    /// The first controller.
+    pub controller: Rc<ControllerHandle>,
 }
 
 impl Stage {
     /// Lets simulated time pass.
     pub async fn pass(&self, seconds: u64) {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// What the first controller serves at `/metrics`.
+    pub fn metrics(&self) -> String {
+        let (records, pools): ([NodeReplacement; 0], [SpotPool; 0]) = ([], []);
+        let held = &self.controller;
+        held.metrics.encode(false, &held.readiness, &records, &pools).expect("text")
     }
 
     /// How many calls have changed a group so far.
@@ -241,13 +251,13 @@ impl Play {
             let cluster = world.cluster.clone().expect("a simulated cluster");
             let auditor = Auditor::new(&world.cloud, &cluster, clock, story.policy());
             let spot = story.spot_instances().to_vec();
-            let stage = Stage { cloud: world.cloud.clone(), cluster, spot };
-            let beside: Vec<_> =
-                self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
             let end = Shutdown::new();
             let crasher = Crasher::new(self.point, end.clone());
             let gates = self.faults.unwrap_or_else(|| crasher.gates());
-            let _first = story.controller("first", auditor.gates(gates), &end);
+            let controller = Rc::new(story.controller("first", auditor.gates(gates), &end));
+            let stage = Stage { cloud: world.cloud.clone(), cluster, spot, controller };
+            let beside: Vec<_> =
+                self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
             let _second = self
                 .point
                 .map(|_| story.controller("second", auditor.gates(Gates::default()), &Shutdown::new()));

@@ -21,6 +21,10 @@ use kube::ResourceExt;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The clocks of this machine and of the API server may differ by so much.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 
 /// Everything that this actor knows, as the core asks for it.
 pub(super) struct World<'a> {
@@ -127,6 +131,7 @@ impl<'a> World<'a> {
                     spec.instance_id, spec.node_name, &*node.provider_id
                 ));
             }
+            Some(node) if pool.is_none() && self.may_be_unread(node) => return None,
             Some(_) => {}
             None if pool.is_none() => {
                 return refuse(format!(
@@ -161,6 +166,14 @@ impl<'a> World<'a> {
         );
         record.status = Some(status);
         Some(Write::Create(record))
+    }
+
+    /// Whether the node may belong to a group that launched it after it was read last, as when AWS cannot be
+    /// read: the next reading tells.
+    fn may_be_unread(&self, node: &Node) -> bool {
+        let Some(created) = node.created else { return false };
+        let mut views = self.pools.values().filter_map(PoolFacts::view);
+        views.any(|view| view.spot.observed_at < created + CLOCKS_DIFFER)
     }
 
     /// The pool whose Spot group has the instance; of several that name the group, the oldest.

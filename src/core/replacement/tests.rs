@@ -508,6 +508,10 @@ fn taken_by_aws_ends_the_drain_and_what_the_group_has_too_many_goes_back() {
     stage.pass(60).go();
     assert_eq!(stage.phase(), Phase::OnFallback, "nothing could be ended at once: {:#?}", stage.status);
     stage.assessment = Some(ReturnAssessment::default());
+    stage.view.spot.min = stage.view.spot.desired;
+    stage.go();
+    assert_eq!(stage.phase(), Phase::OnFallback, "at its minimum the group would replace it");
+    stage.view.spot.min = 0;
     stage.go();
     assert_eq!(stage.commands().drains.iter().map(|drain| drain.node.as_str()).collect::<Vec<_>>(), ["i-4"]);
 }
@@ -647,6 +651,27 @@ fn a_lost_on_demand_instance_ends_the_fallback_or_binds_it_to_its_successor() {
     let mut paid = Stage::on_fallback();
     paid.share(GroupKind::Spot, Some("i-4"), None).lose("od").go();
     assert!(!paid.status.fallback, "Spot has taken over");
+}
+
+#[test]
+fn an_on_demand_node_that_came_too_late_goes_back_even_after_another_one_did() {
+    let mut stage = Stage::returning();
+    stage.drained().go().settle(GroupKind::OnDemand).lose("od").go();
+    assert!(!stage.status.fallback, "{:#?}", stage.status);
+    stage.return_drain = None;
+    // A late one holds the +1, and pods run on it by now.
+    stage.share(GroupKind::OnDemand, Some("od-2"), None).settle(GroupKind::Spot);
+    stage.nodes.retain(|(id, _)| id != "od-2");
+    stage.nodes.push(("od-2".to_owned(), true));
+    stage.assessment = None;
+    stage.go();
+    assert_eq!(stage.phase(), Phase::OnFallback, "{:#?}", stage.status);
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.go();
+    assert_eq!(stage.phase(), Phase::Returning);
+    stage.drained().go();
+    let ends: Vec<String> = stage.commands().ends.into_iter().map(|end| end.instance_id).collect();
+    assert_eq!(ends, ["od-2"]);
 }
 
 #[test]

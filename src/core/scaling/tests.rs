@@ -309,6 +309,31 @@ fn a_share_that_goes_back_claims_nothing_more() {
 }
 
 #[test]
+fn an_instance_whose_plus_one_is_settled_belongs_to_the_group_and_is_not_ended() {
+    let (mut ledger, mut view) = served();
+    ledger.scaling_requests[0].members[0].surplus = false;
+    view.spot.desired = 3;
+    view.spot.instances.remove(0);
+    let nothing = wants([(GroupKind::Spot, "i-1", Want::Nothing)]);
+    assert_eq!(next(&ledger, &view, &nothing), Plan { ledger: Ledger::default(), call: None });
+}
+
+#[test]
+fn a_reduction_is_written_whole_so_that_nothing_of_the_last_one_stays_in_its_place() {
+    let reduction = Reduction {
+        group: GroupKind::OnDemand,
+        instance_id: None,
+        settles: None,
+        baseline: 1,
+        requested_at: now(),
+    };
+    let written = serde_json::to_value(reduction).expect("JSON");
+    for field in ["group", "instanceId", "settles", "baseline", "requestedAt"] {
+        assert!(written.get(field).is_some(), "{field} is left out of {written}");
+    }
+}
+
+#[test]
 fn a_story_that_is_over_leaves_nothing_in_the_ledger() {
     let (mut ledger, mut view) = served();
     ledger.scaling_requests[0].members[0].surplus = false;

@@ -20,6 +20,8 @@ impl State {
                 spec,
                 created: at,
                 desired,
+                added_by_others: 0,
+                lowered_by_others: 0,
                 capacity: BTreeMap::new(),
                 failure: None,
                 boot_faults: VecDeque::new(),
@@ -39,6 +41,16 @@ impl State {
             self.register_node(&id, at);
             self.ready_node(&id, at);
         }
+    }
+
+    /// Changes desired capacity as somebody who is no client of the API.
+    pub(super) fn change_for_others(&mut self, group: &str, desired: u32, at: Timestamp) {
+        if let Some(entry) = self.groups.get_mut(group) {
+            let change = i64::from(desired) - i64::from(entry.desired);
+            entry.added_by_others += change;
+            entry.lowered_by_others += (-change).max(0);
+        }
+        self.change_desired(group, desired, "another user", at);
     }
 
     /// Changes desired capacity in the name of `who` and lets the group react.
