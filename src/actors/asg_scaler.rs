@@ -180,7 +180,7 @@ impl AsgScaler {
             return crate::core::policy::backoff(FAST_POLL, seconds(slow), state.failures) + spread;
         }
         let fast = state.fast_until.is_some_and(|until| tokio::time::Instant::now() < until);
-        self.on_the_beat(if waiting && fast { FAST_POLL } else { seconds(slow) })
+        if waiting && fast { FAST_POLL } else { self.on_the_beat(seconds(slow)) }
     }
 
     /// The next multiple of `pause` since this actor began: pools that look equally often look together, so that
