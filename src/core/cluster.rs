@@ -486,6 +486,9 @@ impl fmt::Display for PodKey<'_> {
     }
 }
 
+/// How many volumes each CSI driver can attach to a node, sorted by driver; one not listed has no limit.
+pub type VolumeLimits = Box<[(Arc<str>, i64)]>;
+
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -507,8 +510,8 @@ pub struct Node {
     pub ready_changed: Option<Timestamp>,
     /// What pods can have of it.
     pub allocatable: Resources,
-    /// How many volumes each CSI driver can attach, sorted by driver; a driver not listed has no limit.
-    pub volume_limits: Box<[(Arc<str>, i64)]>,
+    /// How many volumes each CSI driver can attach.
+    pub volume_limits: VolumeLimits,
     /// When it joined.
     pub created: Option<Timestamp>,
 }

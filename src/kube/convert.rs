@@ -6,7 +6,7 @@
 use crate::core::cluster::{
     AffinityTerm, Claim, ClaimRef, DisruptionBudget, Effect, HostPort, LabelSelector, Labels, Node,
     NodeSelectorTerm, Operator, Owner, OwnerKind, Phase, Pod, PodSpec, Requirement, Resources,
-    SpreadConstraint, Taint, Toleration, TolerationOperator, UnhealthyPods, VolumeReach,
+    SpreadConstraint, Taint, Toleration, TolerationOperator, UnhealthyPods, VolumeLimits, VolumeReach,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
@@ -180,8 +180,8 @@ impl Converter {
         (self.string(name), self.label_set(namespace.metadata.labels.as_ref()))
     }
 
-    /// A node; `csi` says how many volumes it can attach.
-    pub fn node(&mut self, node: &api::Node, csi: Option<&CSINode>) -> Converted<Node> {
+    /// A node that can attach as many volumes as its CSINode says.
+    pub fn node(&mut self, node: &api::Node, volume_limits: VolumeLimits) -> Converted<Node> {
         let mut problems = Problems::of("node", &node.metadata);
         let spec = node.spec.as_ref();
         let status = node.status.as_ref();
@@ -226,15 +226,18 @@ impl Converter {
                 Rounding::Down,
                 &mut problems,
             ),
-            volume_limits: self.volume_limits(csi),
+            volume_limits,
             created: time(node.metadata.creation_timestamp.as_ref()),
         };
         Converted { object, problems: problems.list }
     }
 
-    fn volume_limits(&mut self, csi: Option<&CSINode>) -> Box<[(Arc<str>, i64)]> {
-        let drivers = csi.map(|c| &c.spec.drivers).into_iter().flatten();
-        let limits: BTreeMap<Arc<str>, i64> = drivers
+    /// How many volumes a node can attach.
+    pub fn volume_limits(&mut self, csi: &CSINode) -> VolumeLimits {
+        let limits: BTreeMap<Arc<str>, i64> = csi
+            .spec
+            .drivers
+            .iter()
             .filter_map(|d| {
                 let count = d.allocatable.as_ref()?.count?;
                 Some((self.string(&d.name), count.into()))

@@ -1,6 +1,6 @@
 //! What the controller knows of the cluster, kept by watches: one connection a kind, whatever its size.
 
-use crate::core::cluster::{Claim, DisruptionBudget, Labels, Node, Parts, Pod, Snapshot};
+use crate::core::cluster::{Claim, DisruptionBudget, Labels, Node, Parts, Pod, Snapshot, VolumeLimits};
 use crate::core::policy::backoff;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool};
 use crate::kube::convert::Converter;
@@ -8,6 +8,7 @@ use crate::telemetry::readiness::Readiness;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::CSINode;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event};
@@ -28,6 +29,8 @@ type Key = (String, String);
 struct State {
     converter: Converter,
     nodes: BTreeMap<Key, Arc<Node>>,
+    /// How many volumes of each driver the nodes can attach.
+    volume_limits: BTreeMap<Key, VolumeLimits>,
     pods: BTreeMap<Key, Arc<Pod>>,
     budgets: BTreeMap<Key, DisruptionBudget>,
     claims: BTreeMap<Key, core_v1::PersistentVolumeClaim>,
@@ -72,7 +75,7 @@ impl Debug for View {
 const RELIST_FIRST: Duration = Duration::from_secs(1);
 const RELIST_MAX: Duration = Duration::from_secs(30);
 /// The number of kinds that are watched.
-const KINDS: usize = 9;
+const KINDS: usize = 10;
 
 impl View {
     /// Starts the watches; they reconnect for ever, backing off. A watch that is broken shows in readiness.
@@ -89,8 +92,16 @@ impl View {
         let (replacements, replacement_writer) = reflector::store();
         let tasks = vec![
             follow.start(client, "watch-nodes", |state, key, node: Option<core_v1::Node>| {
-                let object = node.map(|node| Arc::new(state.converter.node(&node, None).object));
+                let limits = state.volume_limits.get(&key).cloned().unwrap_or_default();
+                let object = node.map(|node| Arc::new(state.converter.node(&node, limits).object));
                 put(&mut state.nodes, key, object);
+            }),
+            follow.start(client, "watch-csi-nodes", |state, key, csi: Option<CSINode>| {
+                let limits = csi.map(|csi| state.converter.volume_limits(&csi));
+                if let Some(node) = state.nodes.get_mut(&key) {
+                    Arc::make_mut(node).volume_limits = limits.clone().unwrap_or_default();
+                }
+                put(&mut state.volume_limits, key, limits);
             }),
             follow.start(client, "watch-pods", |state, key, pod: Option<core_v1::Pod>| {
                 let object = pod.map(|pod| Arc::new(state.converter.pod(&pod).object));

@@ -157,7 +157,7 @@ fn a_request_that_cannot_be_read_is_reported_and_fits_nowhere() {
 fn an_allocatable_that_cannot_be_read_is_none() {
     let node =
         json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "many", "memory": "1Gi"}}});
-    let converted = Converter::default().node(&read(node), None);
+    let converted = Converter::default().node(&read(node), VolumeLimits::default());
     assert_eq!(converted.object.allocatable.cpu_millis, 0);
     assert_eq!(converted.object.allocatable.memory, 1 << 30);
     assert_eq!(converted.problems.len(), 1);
@@ -166,7 +166,7 @@ fn an_allocatable_that_cannot_be_read_is_none() {
 #[test]
 fn empty_objects_are_read_without_a_panic() {
     let mut converter = Converter::default();
-    let node = converter.node(&api::Node::default(), None).object;
+    let node = converter.node(&api::Node::default(), VolumeLimits::default()).object;
     assert!(!node.ready);
     let pod = converter.pod(&api::Pod::default()).object;
     assert_eq!((pod.phase, pod.node, pod.spec.grace_period_seconds), (Phase::Pending, None, 30));
@@ -190,7 +190,9 @@ fn a_whole_node_is_read() {
     let csi = read(json!({"metadata": {"name": "ip-10-0-0-1"}, "spec": {"drivers": [
         {"name": "ebs.csi.aws.com", "nodeID": "i-1", "allocatable": {"count": 25}},
         {"name": "efs.csi.aws.com", "nodeID": "i-1"}]}}));
-    insta::assert_debug_snapshot!(Converter::default().node(&node, Some(&csi)));
+    let mut converter = Converter::default();
+    let limits = converter.volume_limits(&csi);
+    insta::assert_debug_snapshot!(converter.node(&node, limits));
 }
 
 #[test]
