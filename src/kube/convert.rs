@@ -4,9 +4,10 @@
 //! cautious way (a request as more than any node has, a node's room as none) and reported.
 
 use crate::core::cluster::{
-    AffinityTerm, Claim, ClaimRef, DisruptionBudget, Effect, HostPort, LabelSelector, Labels, Node,
+    AffinityTerm, ClaimRef, DisruptionBudget, Effect, HostPort, LabelSelector, Labels, Node,
     NodeSelectorTerm, Operator, Owner, OwnerKind, Phase, Pod, PodSpec, Requirement, Resources,
-    SpreadConstraint, Taint, Toleration, TolerationOperator, UnhealthyPods, VolumeLimits, VolumeReach,
+    SpreadConstraint, Taint, Toleration, TolerationOperator, UnhealthyPods, Volume, VolumeLimits,
+    VolumeReach,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
@@ -590,16 +591,15 @@ impl Converter {
         }
     }
 
-    /// A claim with the volume that it is bound to.
-    pub fn claim(
-        &mut self,
-        claim: &api::PersistentVolumeClaim,
-        volume: Option<&api::PersistentVolume>,
-    ) -> Claim {
-        let name = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
-        let spec = volume.and_then(|v| v.spec.as_ref());
-        let (Some(volume), Some(spec), false) = (volume, spec, name.is_empty()) else {
-            return Claim { volume: self.string(name), driver: None, reach: VolumeReach::Unknown };
+    /// The name of the volume that a claim is bound to; empty while it is not.
+    pub fn bound_volume(&mut self, claim: &api::PersistentVolumeClaim) -> Arc<str> {
+        self.string(claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default())
+    }
+
+    /// A volume.
+    pub fn volume(&mut self, volume: &api::PersistentVolume) -> Volume {
+        let Some(spec) = volume.spec.as_ref() else {
+            return Volume { reach: VolumeReach::Unknown, ..Volume::default() };
         };
         let driver = match (&spec.csi, &spec.aws_elastic_block_store) {
             (Some(csi), _) => Some(self.string(&csi.driver)),
@@ -619,7 +619,10 @@ impl Converter {
             }
         }
         let reach = terms.map_or(VolumeReach::Anywhere, |terms| VolumeReach::Nodes(terms.into()));
-        Claim { volume: self.string(name), driver, reach }
+        let claim = spec.claim_ref.as_ref();
+        let claim = claim.and_then(|claim| Some((claim.namespace.as_deref()?, claim.name.as_deref()?)));
+        let claim = claim.map(|(namespace, name)| (self.string(namespace), self.string(name)));
+        Volume { driver, reach, claim }
     }
 
     /// Zone and region by the volume's labels, the older way to say where it is.

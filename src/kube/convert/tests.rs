@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::cluster::Claim;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -172,7 +173,8 @@ fn empty_objects_are_read_without_a_panic() {
     assert_eq!((pod.phase, pod.node, pod.spec.grace_period_seconds), (Phase::Pending, None, 30));
     let budget = converter.budget(&PodDisruptionBudget::default());
     assert_eq!((budget.disruptions_allowed, budget.selector), (0, None));
-    assert_eq!(converter.claim(&api::PersistentVolumeClaim::default(), None).reach, VolumeReach::Unknown);
+    assert!(converter.bound_volume(&api::PersistentVolumeClaim::default()).is_empty());
+    assert_eq!(converter.volume(&api::PersistentVolume::default()).reach, VolumeReach::Unknown);
 }
 
 #[test]
@@ -276,8 +278,11 @@ fn a_budget_is_observed_when_its_status_is_of_the_newest_spec() {
 #[test]
 fn a_volume_reaches_what_its_affinity_and_its_zone_labels_allow() {
     let mut converter = Converter::default();
-    let claim: api::PersistentVolumeClaim = read(json!({"spec": {"volumeName": "pv-1"}}));
-    let mut reach = |volume: Value| converter.claim(&claim, Some(&read(volume)));
+    let claim = read(json!({"spec": {"volumeName": "pv-1"}}));
+    let name = converter.bound_volume(&claim);
+    let unknown = Claim { volume: "pv-1".into(), driver: None, reach: VolumeReach::Unknown };
+    assert_eq!(Claim::bound_to(name.clone(), None), unknown);
+    let mut reach = |volume: Value| Claim::bound_to(name.clone(), Some(&converter.volume(&read(volume))));
     let plain = reach(json!({"spec": {"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "h"}}}));
     assert_eq!((plain.reach, plain.driver.as_deref()), (VolumeReach::Anywhere, Some("efs.csi.aws.com")));
     let zone = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
