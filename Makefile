@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast testbed lint bench
+.PHONY: help demo test test-fast differential testbed lint bench
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,12 @@ test: testbed ## Runs all tests, also those on a real Kubernetes control plane
 
 test-fast: ## Runs the tests that need no cluster
 	cargo test --lib --bins --test cli --test simulation --test contract
+
+CLUSTERS ?= 1000
+SEED ?= 1
+
+differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 SEED=1
+	CLUSTERS=$(CLUSTERS) SEED=$(SEED) cargo test --test cluster the_check_agrees -- --nocapture
 
 testbed: ## Builds the control plane for the cluster tests, if it is missing
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2

@@ -5,6 +5,7 @@
 //! records, and only then tells the AsgScaler [`ScaleGroups`] and the Drainer [`DrainNodes`]: always the
 //! complete picture, so that a lost message costs one turn and nothing else.
 
+mod fits;
 mod store;
 mod world;
 
@@ -19,6 +20,7 @@ use crate::core::scaling::{InstanceFacts, Ledger, PoolView, Want};
 use crate::crd::NodeReplacement;
 use crate::telemetry::tracing::box_span;
 use actix::prelude::*;
+use fits::Fits;
 use futures::StreamExt;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +62,7 @@ pub struct FallbackTracker {
     assessments: BTreeMap<String, ReturnAssessment>,
     /// The records as this actor stored them last: newer than the watch.
     records: BTreeMap<String, NodeReplacement>,
+    fits: Fits,
     busy: bool,
     again: bool,
 }
@@ -76,6 +79,7 @@ impl FallbackTracker {
             drains: BTreeMap::new(),
             assessments: BTreeMap::new(),
             records: BTreeMap::new(),
+            fits: Fits::default(),
             busy: false,
             again: false,
         }
@@ -167,12 +171,19 @@ impl Handler<Turn> for FallbackTracker {
             return;
         }
         self.merge_watch();
-        let world = World::new(&self.deps, &self.pools, &self.drains, &self.assessments);
+        let world = World::new(&self.deps, &self.pools, &self.drains, &self.assessments, &self.fits);
         let mut writes: Vec<Write> = world.open_stories(&self.records, &self.deps.view.notices.state());
         for record in self.records.values().filter(|record| is_open(record)) {
             if let Some(write) = world.advance(record) {
                 writes.push(write);
             }
+        }
+        let open_questions = self.fits.open(&self.deps.view.snapshot());
+        if let Some(work) = open_questions {
+            ctx.spawn(work.into_actor(self).map(|found, actor, ctx| {
+                actor.fits.learn(found);
+                ctx.notify(Turn);
+            }));
         }
         if writes.is_empty() {
             self.tell();
@@ -226,11 +237,10 @@ impl FallbackTracker {
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
-        let world = World::new(&self.deps, &self.pools, &self.drains, &self.assessments);
-        let busy = world.busy_instances();
+        let world = World::new(&self.deps, &self.pools, &self.drains, &self.assessments, &self.fits);
         let mut by_pool: BTreeMap<String, ScaleGroups> = BTreeMap::new();
         for name in world.configs.keys() {
-            let instances = InstanceFacts { busy: busy.clone(), ..InstanceFacts::default() };
+            let instances = InstanceFacts { busy: world.busy_instances(name), ..InstanceFacts::default() };
             by_pool.insert(
                 name.clone(),
                 ScaleGroups { pool: name.clone(), instances, ..ScaleGroups::default() },

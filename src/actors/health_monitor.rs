@@ -6,6 +6,7 @@
 use crate::actors::asg_scaler::PoolObserved;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
+use crate::actors::heavy::off_thread;
 use crate::actors::supervision::{Link, answers_ping};
 use crate::core::cluster::Snapshot;
 use crate::core::health::{self, PoolAssessment, Story};
@@ -14,6 +15,7 @@ use crate::core::safety::{self, SafetyContext};
 use crate::core::scaling::{GroupView, PoolView};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
 use actix::prelude::*;
+use jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -54,6 +56,8 @@ pub struct HealthMonitor {
     tracker: Link<FallbackTracker>,
     observed: BTreeMap<String, PoolObserved>,
     due: BTreeMap<String, Instant>,
+    /// Pools whose assessment is under way.
+    under_way: BTreeSet<String>,
     /// The statuses as they were written last.
     written: BTreeMap<String, serde_json::Value>,
 }
@@ -62,40 +66,14 @@ impl HealthMonitor {
     /// A monitor that has seen nothing yet.
     #[must_use]
     pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
-        Self { deps, tracker, observed: BTreeMap::new(), due: BTreeMap::new(), written: BTreeMap::new() }
-    }
-
-    fn assess(
-        &self,
-        pool: &PoolConfig,
-        observed: &PoolObserved,
-        records: &[Arc<NodeReplacement>],
-    ) -> PoolAssessment {
-        let snapshot = self.deps.view.snapshot();
-        let ready_instances: BTreeSet<&str> =
-            snapshot.nodes().iter().filter(|node| node.ready).filter_map(|node| node.instance_id()).collect();
-        let stories: Vec<Story<'_>> = records
-            .iter()
-            .filter_map(|record| {
-                let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
-                Some(Story {
-                    name: record.metadata.name.as_deref()?,
-                    instance_id: &record.spec.instance_id,
-                    status,
-                })
-            })
-            .collect();
-        let ready = |instance: &str| ready_instances.contains(instance);
-        let unsafe_ = |story: &Story<'_>| safety_blockers(story, &stories, pool, &observed.view, &snapshot);
-        health::assess(
-            &observed.view,
-            &observed.ledger,
-            &stories,
-            &ready,
-            &unsafe_,
-            &pool.policy,
-            self.deps.clock.now(),
-        )
+        Self {
+            deps,
+            tracker,
+            observed: BTreeMap::new(),
+            due: BTreeMap::new(),
+            under_way: BTreeSet::new(),
+            written: BTreeMap::new(),
+        }
     }
 
     /// The conditions that the pool has now.
@@ -154,6 +132,30 @@ impl HealthMonitor {
     }
 }
 
+/// Boxes 7 to 9 for one pool.
+fn assess(
+    pool: &PoolConfig,
+    observed: &PoolObserved,
+    records: &[Arc<NodeReplacement>],
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> PoolAssessment {
+    let stories: Vec<Story<'_>> = records
+        .iter()
+        .filter_map(|record| {
+            let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
+            Some(Story {
+                name: record.metadata.name.as_deref()?,
+                instance_id: &record.spec.instance_id,
+                status,
+            })
+        })
+        .collect();
+    let ready = |instance: &str| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
+    let unsafe_ = |story: &Story<'_>| safety_blockers(story, &stories, pool, &observed.view, snapshot);
+    health::assess(&observed.view, &observed.ledger, &stories, &ready, &unsafe_, &pool.policy, now)
+}
+
 /// Box 9: what stands against draining the fallback's node now.
 fn safety_blockers(
     story: &Story<'_>,
@@ -163,13 +165,7 @@ fn safety_blockers(
     snapshot: &Snapshot,
 ) -> Vec<String> {
     let Some(capacity) = &story.status.capacity else { return Vec::new() };
-    let node_of = |instance: &str| {
-        snapshot
-            .nodes()
-            .iter()
-            .find(|node| node.instance_id() == Some(instance))
-            .map(|node| node.name.clone())
-    };
+    let node_of = |instance: &str| snapshot.node_of_instance(instance).map(|node| node.name.clone());
     // Not to be counted on: the other fallback nodes, and the nodes whose story is under way.
     let mut excluded: Vec<Arc<str>> = Vec::new();
     for other in stories.iter().filter(|other| other.name != story.name) {
@@ -244,13 +240,25 @@ impl Handler<Turn> for HealthMonitor {
                 continue;
             }
             let Some(observed) = self.observed.get(&name).cloned() else { continue };
+            if !self.under_way.insert(name.clone()) {
+                continue;
+            }
             self.due.insert(name.clone(), now + crate::core::policy::seconds(pool.policy.monitor_seconds));
             let all = self.deps.view.replacements.state();
             let records: Vec<_> =
                 all.into_iter().filter(|record| record.spec.pool.as_deref() == Some(name.as_str())).collect();
-            let assessment = self.assess(&pool, &observed, &records);
-            self.publish(&name, &observed, &assessment, ctx);
-            self.tracker.send(PoolAssessed { pool: name, assessment });
+            let snapshot = self.deps.view.snapshot();
+            let time = self.deps.clock.now();
+            let size = snapshot.pods().len();
+            let work = off_thread(size, move || {
+                let assessment = assess(&pool, &observed, &records, &snapshot, time);
+                (observed, assessment)
+            });
+            ctx.spawn(work.into_actor(self).map(move |(observed, assessment), actor, ctx| {
+                actor.under_way.remove(&name);
+                actor.publish(&name, &observed, &assessment, ctx);
+                actor.tracker.send(PoolAssessed { pool: name, assessment });
+            }));
         }
     }
 }

@@ -7,6 +7,7 @@ mod bad_input;
 mod contract;
 mod crds;
 mod demo;
+mod differential;
 mod helpers;
 mod imds;
 #[path = "../contract/kubernetes.rs"]

@@ -1,11 +1,11 @@
 //! Everything that the FallbackTracker knows, as [`crate::core::replacement`] asks for it.
 
 use super::PoolFacts;
+use super::fits::Fits;
 use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
-use crate::core::cluster::{Node, Pod, Snapshot};
+use crate::core::cluster::{Node, Snapshot};
 use crate::core::drain;
-use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
 use crate::core::policy::Policy;
 use crate::core::record::UtilisationPercent;
 use crate::core::replacement::{
@@ -23,11 +23,11 @@ use std::sync::Arc;
 pub(super) struct World<'a> {
     deps: &'a Deps,
     snapshot: Arc<Snapshot>,
-    by_instance: BTreeMap<String, usize>,
     pub(super) configs: BTreeMap<String, PoolConfig>,
     pools: &'a BTreeMap<String, PoolFacts>,
     drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: &'a BTreeMap<String, ReturnAssessment>,
+    fits: &'a Fits,
     no_pool: Policy,
     no_ledger: Ledger,
 }
@@ -38,30 +38,24 @@ impl<'a> World<'a> {
         pools: &'a BTreeMap<String, PoolFacts>,
         drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
         assessments: &'a BTreeMap<String, ReturnAssessment>,
+        fits: &'a Fits,
     ) -> Self {
         let snapshot = deps.view.snapshot();
-        let by_instance = snapshot
-            .nodes()
-            .iter()
-            .enumerate()
-            .filter_map(|(index, node)| Some((node.instance_id()?.to_owned(), index)))
-            .collect();
         Self {
             deps,
             snapshot,
-            by_instance,
             configs: deps.pools(),
             pools,
             drains,
             assessments,
+            fits,
             no_pool: deps.defaults.clone(),
             no_ledger: Ledger::default(),
         }
     }
 
     fn node_of(&self, instance_id: &str) -> Option<NodeFact> {
-        let node = &self.snapshot.nodes()[*self.by_instance.get(instance_id)?];
-        Some(self.fact(node))
+        self.snapshot.node_of_instance(instance_id).map(|node| self.fact(node))
     }
 
     fn fact(&self, node: &Node) -> NodeFact {
@@ -72,12 +66,15 @@ impl<'a> World<'a> {
         NodeFact { name: node.name.to_string(), ready: node.ready, busy, volume_zone }
     }
 
-    pub(super) fn busy_instances(&self) -> BTreeSet<String> {
-        self.by_instance
-            .iter()
-            .filter(|(_, index)| self.fact(&self.snapshot.nodes()[**index]).busy)
-            .map(|(instance, _)| instance.clone())
-            .collect()
+    /// The instances of a pool that run pods which would have to move.
+    pub(super) fn busy_instances(&self, pool: &str) -> BTreeSet<String> {
+        let Some(facts) = self.pools.get(pool) else { return BTreeSet::new() };
+        let members = facts.view.spot.instances.iter().chain(&facts.view.on_demand.instances);
+        let busy = |id: &str| {
+            let node = self.snapshot.node_of_instance(id);
+            node.is_some_and(|node| self.snapshot.pods_on(&node.name).any(drain::must_move))
+        };
+        members.map(|instance| &instance.id).filter(|id| busy(id)).cloned().collect()
     }
 
     /// The records that notices ask for: new stories, refused notices. Escalations come with [`Self::advance`].
@@ -207,7 +204,7 @@ impl<'a> World<'a> {
         let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
         let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
         let node_of = |id: &str| self.node_of(id);
-        let misfit_with = |new_node: &str| self.misfit(&record.spec.node_name, new_node);
+        let misfit_with = |new_node: &str| self.fits.misfit(&record.spec.node_name, new_node, &self.snapshot);
         let old_node = self.snapshot.node(&record.spec.node_name).map(|node| self.fact(node));
         let drain = |purpose| self.drains.get(&(name.clone(), purpose));
         decide(&Facts {
@@ -232,24 +229,10 @@ impl<'a> World<'a> {
         let Some(facts) = self.pools.get(pool) else { return UtilisationPercent::default() };
         let members = facts.view.spot.instances.iter().chain(&facts.view.on_demand.instances);
         let nodes: BTreeSet<Arc<str>> = members
-            .filter_map(|instance| self.by_instance.get(&instance.id))
-            .map(|index| self.snapshot.nodes()[*index].name.clone())
+            .filter_map(|instance| self.snapshot.node_of_instance(&instance.id))
+            .map(|node| node.name.clone())
             .collect();
         safety::pool_utilisation(&nodes, &self.snapshot, &SafetyPolicy::default()).into()
-    }
-
-    /// What keeps the pods of `old` from fitting on the cluster with `new` counted and `old` not.
-    fn misfit(&self, old: &str, new: &str) -> Vec<String> {
-        let Some(new_node) = self.snapshot.node(new) else { return vec![format!("node {new} is not there")] };
-        let pods: Vec<&Pod> = self.snapshot.pods_on(old).filter(|pod| drain::must_move(pod)).collect();
-        let excluded = ExcludedNodes::default().and(old);
-        let placement =
-            placement::can_take(&pods, new_node, &self.snapshot, &excluded, &PlacementOptions::default());
-        placement
-            .unplaced
-            .iter()
-            .map(|unplaced| format!("pod {} fits nowhere yet: {}", unplaced.pod, unplaced.reasons))
-            .collect()
     }
 }
 
