@@ -99,6 +99,8 @@ policy! {
     max_utilisation_percent = 75, 1..=100;
     /// Box 9: or what it was before the story plus this many points, whichever is larger.
     utilisation_slack_percent = 5, 0..=100;
+    /// Box 9: with placeholdersAreFree, pods of a priority lower than minus this are placeholders.
+    placeholder_priority = 10, 0..=1_000_000_000;
     /// Box 10: seconds before a return that failed is tried again.
     return_retry_seconds = 300, 1..=86_400;
     /// Box 11: seconds between two clean-ups.
@@ -109,6 +111,8 @@ policy! {
     flags {
     /// Box 5: at a deadline, delete the pods that a budget still holds back.
     delete_at_deadline = true;
+    /// Box 9: what placeholder pods take counts as free, since other pods preempt them.
+    placeholders_are_free = false;
     }
 }
 

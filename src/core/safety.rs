@@ -45,6 +45,7 @@ impl SafetyPolicy {
         Self {
             max_utilisation: f64::from(policy.max_utilisation_percent) / 100.0,
             utilisation_slack: f64::from(policy.utilisation_slack_percent) / 100.0,
+            placement: PlacementOptions::of(policy),
             ..Self::default()
         }
     }
@@ -188,7 +189,7 @@ impl fmt::Display for Blocker {
             Self::NotEvictable { pod, reason } => write!(f, "pod {pod} must not be evicted: {reason}"),
             Self::BufferExceeded { resource, after, limit } => write!(
                 f,
-                "the pool would use {:.0} % of its {resource}, the limit is {:.0} %",
+                "the pool would use {:.1} % of its {resource}, the limit is {:.1} %",
                 after * 100.0,
                 limit * 100.0
             ),

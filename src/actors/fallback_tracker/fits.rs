@@ -6,7 +6,7 @@ use crate::core::cluster::{Pod, Snapshot};
 use crate::core::drain;
 use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ type Pair = (String, String);
 #[derive(Default)]
 pub(super) struct Fits {
     known: BTreeMap<Pair, (Instant, Vec<String>)>,
-    asked: RefCell<BTreeSet<Pair>>,
+    asked: RefCell<BTreeMap<Pair, PlacementOptions>>,
     under_way: bool,
 }
 
@@ -30,15 +30,21 @@ pub(super) struct Found(Vec<(Pair, Vec<String>)>);
 
 impl Fits {
     /// What keeps the pods of `old` from fitting on the cluster with `new` counted and `old` not.
-    pub(super) fn misfit(&self, old: &str, new: &str, snapshot: &Snapshot) -> Vec<String> {
+    pub(super) fn misfit(
+        &self,
+        old: &str,
+        new: &str,
+        snapshot: &Snapshot,
+        options: PlacementOptions,
+    ) -> Vec<String> {
         if snapshot.pods().len() <= INLINE_PODS {
-            return misfit(old, new, snapshot);
+            return misfit(old, new, snapshot, &options);
         }
         let pair = (old.to_owned(), new.to_owned());
         match self.known.get(&pair) {
             Some((at, answer)) if at.elapsed() < HOLDS => answer.clone(),
             _ => {
-                self.asked.borrow_mut().insert(pair);
+                self.asked.borrow_mut().insert(pair, options);
                 vec![format!("whether the pods of {old} fit is being checked")]
             }
         }
@@ -53,8 +59,8 @@ impl Fits {
         let pairs = self.asked.take();
         let snapshot = snapshot.clone();
         Some(off_thread(snapshot.pods().len(), move || {
-            let answer = |pair: Pair| {
-                let answer = misfit(&pair.0, &pair.1, &snapshot);
+            let answer = |(pair, options): (Pair, PlacementOptions)| {
+                let answer = misfit(&pair.0, &pair.1, &snapshot, &options);
                 (pair, answer)
             };
             Found(pairs.into_iter().map(answer).collect())
@@ -70,11 +76,11 @@ impl Fits {
     }
 }
 
-fn misfit(old: &str, new: &str, snapshot: &Snapshot) -> Vec<String> {
+fn misfit(old: &str, new: &str, snapshot: &Snapshot, options: &PlacementOptions) -> Vec<String> {
     let Some(new_node) = snapshot.node(new) else { return vec![format!("node {new} is not there")] };
     let pods: Vec<&Pod> = snapshot.pods_on(old).filter(|pod| drain::must_move(pod)).collect();
     let excluded = ExcludedNodes::default().and(old);
-    let placement = placement::can_take(&pods, new_node, snapshot, &excluded, &PlacementOptions::default());
+    let placement = placement::can_take(&pods, new_node, snapshot, &excluded, options);
     placement
         .unplaced
         .iter()
@@ -96,13 +102,13 @@ mod tests {
     }
 
     async fn answer(fits: &mut Fits, snapshot: &Arc<Snapshot>) -> Vec<String> {
-        let waiting = fits.misfit("old", "new", snapshot);
+        let waiting = fits.misfit("old", "new", snapshot, PlacementOptions::default());
         assert_eq!(waiting, ["whether the pods of old fit is being checked"]);
         let work = fits.open(snapshot).expect("a question is open");
         assert!(fits.open(snapshot).is_none(), "one piece of work at a time");
         let found = work.await;
         fits.learn(found);
-        fits.misfit("old", "new", snapshot)
+        fits.misfit("old", "new", snapshot, PlacementOptions::default())
     }
 
     #[tokio::test(start_paused = true)]
@@ -119,7 +125,8 @@ mod tests {
     #[test]
     fn in_a_small_cluster_it_comes_at_once() {
         let snapshot = cluster(vec![node("old"), node("new")], vec![pod("web-1", "old", 1)]);
-        assert!(Fits::default().misfit("old", "new", &snapshot).is_empty());
-        assert_eq!(Fits::default().misfit("old", "none", &snapshot), ["node none is not there"]);
+        let answer = |new| Fits::default().misfit("old", new, &snapshot, PlacementOptions::default());
+        assert!(answer("new").is_empty());
+        assert_eq!(answer("none"), ["node none is not there"]);
     }
 }

@@ -6,6 +6,7 @@ use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::core::cluster::{Node, Snapshot};
 use crate::core::drain;
+use crate::core::placement::PlacementOptions;
 use crate::core::policy::Policy;
 use crate::core::record::UtilisationPercent;
 use crate::core::replacement::{
@@ -204,12 +205,15 @@ impl<'a> World<'a> {
         let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
         let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
         let node_of = |id: &str| self.node_of(id);
-        let misfit_with = |new_node: &str| self.fits.misfit(&record.spec.node_name, new_node, &self.snapshot);
+        let policy = config.map_or(&self.no_pool, |config| &config.policy);
+        let misfit_with = |new: &str| {
+            self.fits.misfit(&record.spec.node_name, new, &self.snapshot, PlacementOptions::of(policy))
+        };
         let old_node = self.snapshot.node(&record.spec.node_name).map(|node| self.fact(node));
         let drain = |purpose| self.drains.get(&(name.clone(), purpose));
         decide(&Facts {
             now: self.deps.clock.now(),
-            policy: config.map_or(&self.no_pool, |config| &config.policy),
+            policy,
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
             paused: config.is_some_and(|config| config.paused),
@@ -232,7 +236,8 @@ impl<'a> World<'a> {
             .filter_map(|instance| self.snapshot.node_of_instance(&instance.id))
             .map(|node| node.name.clone())
             .collect();
-        safety::pool_utilisation(&nodes, &self.snapshot, &SafetyPolicy::default()).into()
+        let policy = self.configs.get(pool).map_or(&self.no_pool, |config| &config.policy);
+        safety::pool_utilisation(&nodes, &self.snapshot, &SafetyPolicy::of(policy)).into()
     }
 }
 

@@ -81,14 +81,24 @@ impl Cluster {
 
 /// The cluster of a seed.
 pub fn generate(seed: u64) -> Cluster {
-    Generator { rng: Rng::with_seed(seed), zones: Vec::new(), app_names: Vec::new() }.cluster()
+    let rng = Rng::with_seed(seed);
+    Generator { rng, zones: Vec::new(), app_names: Vec::new(), focus: Vec::new() }.cluster()
 }
 
 struct Generator {
     rng: Rng,
     zones: Vec<&'static str>,
     app_names: Vec<String>,
+    /// What this cluster is about: these things are frequent in it and others rare, so that it is they that
+    /// decide where pods can go.
+    focus: Vec<&'static str>,
 }
+
+/// What a cluster can be about.
+const SUBJECTS: [&str; 16] = [
+    "room", "room", "init", "gpu", "ports", "priority", "taints", "selector", "near", "apart", "apart",
+    "spread", "spread", "volumes", "waiting", "budget",
+];
 
 struct Node {
     name: String,
@@ -105,11 +115,19 @@ impl Generator {
         self.rng.u32(0..100) < percent
     }
 
+    /// With this chance, in per cent, in a cluster that is about `subject`; rarely in another.
+    fn likely(&mut self, subject: &str, percent: u32) -> bool {
+        let about = self.focus.contains(&subject);
+        self.chance(if about { percent } else { percent / 10 })
+    }
+
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.rng.usize(0..from.len())]
     }
 
     fn cluster(mut self) -> Cluster {
+        self.focus =
+            (0..self.rng.usize(1..=3)).map(|_| SUBJECTS[self.rng.usize(0..SUBJECTS.len())]).collect();
         self.zones = ["a", "b", "c"][..self.rng.usize(1..=3)].to_vec();
         self.app_names = (0..self.rng.usize(1..=4)).map(|i| format!("app{i}")).collect();
         let apps: Vec<App> = (0..self.app_names.len()).map(|i| self.app(i)).collect();
@@ -136,7 +154,7 @@ impl Generator {
             let plan = self.plan(Some((LEAVING, nodes[0].zone)), "m", &mut result);
             result.movers.push(plan);
         }
-        if self.chance(30) {
+        if self.likely("waiting", 90) {
             for _ in 0..self.rng.usize(1..=3) {
                 let plan = self.plan(None, "w", &mut result);
                 result.waiting.push(plan);
@@ -145,7 +163,7 @@ impl Generator {
         if self.chance(8) && nodes.len() > 2 {
             result.excluded.push(nodes[1].name.clone());
         }
-        if self.chance(15) {
+        if self.likely("budget", 90) {
             self.budget(&mut result);
         }
         result
@@ -167,11 +185,11 @@ impl Generator {
         }
         let mut taints = Vec::new();
         for (percent, key, value, effect) in [
-            (8, "dedicated", "batch", "NoSchedule"),
-            (5, "team", "x", "NoExecute"),
-            (15, "soft", "", "PreferNoSchedule"),
+            (40, "dedicated", "batch", "NoSchedule"),
+            (30, "team", "x", "NoExecute"),
+            (50, "soft", "", "PreferNoSchedule"),
         ] {
-            if self.chance(percent) {
+            if self.likely("taints", percent) {
                 taints.push(json!({ "key": key, "value": value, "effect": effect }));
             }
         }
@@ -188,7 +206,7 @@ impl Generator {
         let mut has = json!({
             "cpu": format!("{cpu}m"), "memory": format!("{memory}Mi"), "pods": pods.to_string(), "ephemeral-storage": "10Gi",
         });
-        if self.chance(60) {
+        if self.chance(70) {
             has["example.com/gpu"] = json!(self.rng.u32(1..4).to_string());
         }
         let condition = json!({ "type": "Ready", "status": if ready { "True" } else { "False" } });
@@ -207,7 +225,8 @@ impl Generator {
     /// Pods on the other nodes, up to a random share of each.
     fn fill(&mut self, nodes: &[Node], cluster: &mut Cluster) {
         for node in nodes.iter().skip(1) {
-            let share = self.pick(&[0, 20, 40, 60, 80]);
+            let full: &[i64] = if self.focus.contains(&"room") { &[40, 60, 80, 90] } else { &[0, 20, 40] };
+            let share = self.pick(full);
             let mut used = node.used;
             for _ in 0..8 {
                 let plan = self.rng.usize(0..cluster.apps.len());
@@ -323,7 +342,7 @@ impl Generator {
             "controller": true,
         }]);
         let template = json!({ "metadata": { "labels": labels, "ownerReferences": owner }, "spec": spec });
-        App { name, namespace, template, volumes: self.chance(14), cpu, memory }
+        App { name, namespace, template, volumes: self.likely("volumes", 80), cpu, memory }
     }
 
     /// What the pods ask for, as the generator reckons it, and the containers that do.
@@ -336,12 +355,12 @@ impl Generator {
         if self.chance(10) {
             main["resources"]["requests"]["ephemeral-storage"] = json!(self.pick(&["1Gi", "4Gi"]));
         }
-        if self.chance(6) {
+        if self.likely("gpu", 60) {
             let amount = json!(self.pick(&["1", "2"]));
             main["resources"]["requests"]["example.com/gpu"] = amount.clone();
             main["resources"]["limits"] = json!({ "example.com/gpu": amount });
         }
-        if self.chance(10) {
+        if self.likely("ports", 70) {
             let mut port = json!({ "containerPort": 80, "hostPort": self.pick(&[8080, 8081]) });
             if self.chance(30) {
                 port["hostIP"] = json!(self.pick(&["10.0.0.1", "0.0.0.0", "10.0.0.2"]));
@@ -357,14 +376,14 @@ impl Generator {
             (cpu, memory) = (cpu + 100, memory + 128);
         }
         let mut before = Vec::new();
-        if self.chance(15) {
+        if self.likely("init", 50) {
             before.push(json!({
                 "name": "sidecar", "image": "example.invalid/sidecar", "restartPolicy": "Always",
                 "resources": request(200, 128),
             }));
             (cpu, memory) = (cpu + 200, memory + 128);
         }
-        if self.chance(20) {
+        if self.likely("init", 60) {
             let (first_cpu, first_memory) = (self.pick(&[100, 400, 1500]), self.pick(&[64, 700]));
             before.push(json!({
                 "name": "init", "image": "example.invalid/init", "resources": request(first_cpu, first_memory),
@@ -373,12 +392,12 @@ impl Generator {
         }
         self.rng.shuffle(&mut before);
         let mut spec = json!({ "containers": containers, "initContainers": before });
-        if self.chance(6) {
+        if self.likely("init", 30) {
             // Its overhead is added by an admission plugin.
             spec["runtimeClassName"] = json!("heavy");
             (cpu, memory) = (cpu + 250, memory + 120);
         }
-        if self.chance(6) {
+        if self.likely("init", 20) {
             (cpu, memory) = (cpu + 300, memory + 300);
             spec["resources"] = request(cpu, memory);
         }
@@ -386,7 +405,7 @@ impl Generator {
     }
 
     fn rules(&mut self, app: &str, spec: &mut Value) {
-        if self.chance(25) {
+        if self.likely("priority", 75) {
             let class = self.pick(&["low", "high", "high-patient"]);
             spec["priorityClassName"] = json!(class);
         }
@@ -396,36 +415,36 @@ impl Generator {
                 25,
                 json!({ "key": "dedicated", "operator": "Equal", "value": "batch", "effect": "NoSchedule" }),
             ),
-            (10, json!({ "key": "team", "operator": "Exists" })),
-            (5, json!({ "key": "dedicated", "operator": "Equal", "value": "other" })),
-            (3, json!({ "key": "node.kubernetes.io/not-ready", "operator": "Exists" })),
+            (40, json!({ "key": "team", "operator": "Exists" })),
+            (20, json!({ "key": "dedicated", "operator": "Equal", "value": "other" })),
+            (20, json!({ "key": "node.kubernetes.io/not-ready", "operator": "Exists" })),
         ] {
-            if self.chance(percent) {
+            if self.likely("taints", percent) {
                 tolerations.push(toleration);
             }
         }
         spec["tolerations"] = json!(tolerations);
-        if self.chance(8) {
+        if self.likely("selector", 40) {
             spec["nodeSelector"] = match self.rng.u32(0..3) {
                 0 => json!({ "disk": "ssd" }),
                 1 => json!({ ZONE: self.pick(&self.zones.clone()) }),
                 _ => json!({ "rack": self.pick(&["r1", "r2"]) }),
             };
         }
-        if self.chance(10) {
+        if self.likely("selector", 60) {
             let terms: Vec<Value> = (0..self.rng.usize(1..=2)).map(|_| self.node_term()).collect();
             spec["affinity"]["nodeAffinity"] = json!({
                 "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": terms },
             });
         }
-        for (percent, kind, own) in [(9, "podAffinity", 60), (14, "podAntiAffinity", 70)] {
-            if self.chance(percent) {
+        for (subject, kind, own) in [("near", "podAffinity", 60), ("apart", "podAntiAffinity", 70)] {
+            if self.likely(subject, 70) {
                 let count = if self.chance(15) { 2 } else { 1 };
                 let terms: Vec<Value> = (0..count).map(|_| self.pod_term(app, own)).collect();
                 spec["affinity"][kind] = json!({ "requiredDuringSchedulingIgnoredDuringExecution": terms });
             }
         }
-        if self.chance(15) {
+        if self.likely("spread", 75) {
             let mut keys = vec![HOST, ZONE, "rack"];
             self.rng.shuffle(&mut keys);
             keys.truncate(if self.chance(20) { 2 } else { 1 });

@@ -84,6 +84,11 @@ impl Watched {
         Self { state, changed, task }
     }
 
+    fn names(&self) -> BTreeSet<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.keys().cloned().collect()
+    }
+
     fn fate(&self, name: &str) -> Fate {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.get(name).cloned().unwrap_or_default()
@@ -219,7 +224,7 @@ impl Trial<'_> {
         };
         let all = [
             ("the nodes", seen_nodes == names(&cluster.nodes)),
-            ("the pods", seen_pods == pods),
+            ("the pods", seen_pods == pods && self.watched.names() == pods),
             ("that the pods are ready", cluster.budgets.is_empty() || ready),
             ("the nodes' limits of volumes", snapshot.nodes().iter().all(|n| !n.volume_limits.is_empty())),
             ("the claims", cluster.claims.iter().all(bound)),
@@ -343,18 +348,13 @@ impl Trial<'_> {
         rng: &mut Rng,
         quiet: Duration,
     ) -> Result<(), String> {
-        let originals: Vec<_> = self
-            .cluster
-            .movers
-            .iter()
-            .map(|plan| {
+        if order > 0 {
+            let original = |plan: &PodPlan| {
                 (self.cluster.namespace(plan), self.cluster.pod(plan, &plan.name, Some(LEAVING), profile))
-            })
-            .filter(|(_, pod)| {
-                self.watched.fate(pod["metadata"]["name"].as_str().unwrap_or_default()).node.is_none()
-            })
-            .collect();
-        create_namespaced::<Pod>(self.client, &originals).await;
+            };
+            let originals: Vec<_> = self.cluster.movers.iter().map(original).collect();
+            create_namespaced::<Pod>(self.client, &originals).await;
+        }
         let mut movers: Vec<&PodPlan> = self.cluster.movers.iter().collect();
         rng.shuffle(&mut movers);
         self.create_waiting(order, profile).await;
@@ -376,11 +376,6 @@ impl Trial<'_> {
         rng: &mut Rng,
         quiet: Duration,
     ) -> Result<(), String> {
-        for plan in self.cluster.movers.iter().chain(&self.cluster.waiting) {
-            if self.watched.state.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&plan.name) {
-                self.delete(plan, &plan.name).await;
-            }
-        }
         let mut all: Vec<(&PodPlan, bool)> = self.cluster.movers.iter().map(|plan| (plan, true)).collect();
         all.extend(self.cluster.waiting.iter().map(|plan| (plan, false)));
         rng.shuffle(&mut all);
@@ -453,7 +448,7 @@ impl Trial<'_> {
             let empty = snapshot.nodes().is_empty()
                 && snapshot.pods().is_empty()
                 && snapshot.budgets().is_empty()
-                && self.watched.state.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+                && self.watched.names().is_empty();
             empty.then_some(())
         })
         .await;
@@ -461,9 +456,12 @@ impl Trial<'_> {
 }
 
 async fn delete_all<K: Resource + Clone + DeserializeOwned + Debug>(api: Api<K>) {
-    api.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default())
-        .await
-        .unwrap_or_else(|error| panic!("not everything is deleted: {error}"));
+    // Repeating it does no harm, and a machine that is busy may let a call time out.
+    wait_for("everything to be deleted", PATIENCE, async || {
+        let now = DeleteParams::default().grace_period(0);
+        api.delete_collection(&now, &ListParams::default()).await.ok().map(drop)
+    })
+    .await;
 }
 
 async fn create_global<K>(client: &Client, objects: &[Value])
