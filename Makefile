@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast differential testbed lint bench
+.PHONY: help demo test test-fast simulate differential testbed lint bench
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,11 +14,12 @@ test: testbed ## Runs all tests, also those on a real Kubernetes control plane
 test-fast: ## Runs the tests that need no cluster
 	cargo test --lib --bins --test cli --test simulation --test contract
 
-CLUSTERS ?= 1000
-SEED ?= 1
+simulate: ## Plays random stories in the simulated cloud: SEEDS=1000 of them, from SEED=1
+	@SIMULATE_SEEDS=$(or $(SEEDS),1000) SIMULATE_SEED=$(or $(SEED),1) SIMULATE_EVENTS=$(EVENTS) \
+	cargo test --quiet --test simulation random::random_stories -- --exact --nocapture
 
-differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 SEED=1
-	CLUSTERS=$(CLUSTERS) SEED=$(SEED) cargo test --test cluster the_check_agrees -- --nocapture
+differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 from SEED=1
+	CLUSTERS=$(or $(CLUSTERS),1000) SEED=$(or $(SEED),1) cargo test --test cluster the_check_agrees -- --nocapture
 
 testbed: ## Builds the control plane for the cluster tests, if it is missing
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2
@@ -32,5 +33,7 @@ lint: ## Checks format, warnings, the build without the simulation, and known vu
 	elif cargo audit --version > /dev/null 2>&1; then cargo audit; \
 	else echo 'Neither cargo-deny nor cargo-audit is installed: vulnerabilities are not checked.' >&2; fi
 
-bench: ## Measures how soon capacity is asked for, and with how many calls
+bench: ## Measures how soon capacity is asked for, and a drain beside its peers on a real control plane
 	cargo bench --profile dev --bench flow
+	@testbed/build --bench > /dev/null
+	cargo test --test cluster bench:: -- --ignored --nocapture

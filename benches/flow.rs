@@ -1,8 +1,10 @@
 //! How soon capacity is asked for, and how many AWS calls that takes, by both ways to ask. The stories run in the
-//! simulated cloud; its answers take no time of their own but for a successful LaunchInstances (1 s).
+//! simulated cloud; its answers take no time of their own but for a successful LaunchInstances (1 s). On simulated
+//! time the whole story is played; on real time its beginning, until capacity was asked for.
 
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
+use spot_guard::sim::cloud::{Capacity, Cloud};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::story::Story;
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, Stage};
@@ -42,34 +44,72 @@ fn play(plot: Plot) -> Measured {
         let _controller = story.controller("bench", Gates::default(), &end);
         story.run(&mut |_| {}).await.expect("the script can be played");
         let hours = story.elapsed().as_secs_f64() / 3600.0;
-        let calls = story.world.cloud.calls();
-        let asks = |group: &str| {
-            calls.iter().find(|call| {
-                call.group.as_deref() == Some(group)
-                    && ["SetDesiredCapacity", "LaunchInstances"].contains(&call.operation.as_str())
-            })
-        };
+        let cloud = &story.world.cloud;
+        let calls = cloud.calls();
         let records = story.records().await;
         let noticed = records.iter().filter_map(|record| record.status.as_ref()?.started_at).min();
-        let asked = asks(SPOT).map(|call| call.at);
-        let failed = story
-            .world
-            .cloud
-            .snapshot()
-            .activities
-            .iter()
-            .find(|found| found.status_code == "Failed")
-            .map(|found| found.start);
-        let millis =
-            |from: jiff::Timestamp, to: jiff::Timestamp| to.duration_since(from).as_secs_f64() * 1000.0;
         Measured {
-            notice_to_request: noticed.zip(asked).map_or(f64::NAN, |(from, to)| millis(from, to)),
-            dry_to_on_demand: failed.zip(asks(ON_DEMAND)).map(|(from, call)| millis(from, call.at)),
+            notice_to_request: noticed
+                .zip(asked_at(cloud, SPOT))
+                .map_or(f64::NAN, |(from, to)| millis(from, to)),
+            dry_to_on_demand: failed_at(cloud)
+                .zip(asked_at(cloud, ON_DEMAND))
+                .map(|(from, to)| millis(from, to)),
             changes: calls.iter().filter(|call| !call.operation.starts_with("Describe")).count(),
             calls: calls.len(),
             pace: hours / began.elapsed().as_secs_f64(),
         }
     })
+}
+
+/// The beginning of a story on real time: milliseconds from the notice to the first request, and from the failure
+/// of Spot to the first request of on-demand, if the story has one.
+fn play_really(plot: Plot) -> (f64, Option<f64>) {
+    let dry = plot.script.iter().any(|(_, act)| matches!(act, Act::SpotHas(Capacity::None)));
+    actix::System::new().block_on(async {
+        let mut story = Story::begin_on("bench".to_owned(), plot, Clock::System, 1, Stage::default())
+            .await
+            .expect("the story begins");
+        let end = Shutdown::new();
+        let _controller = story.controller("bench", Gates::default(), &end);
+        let cloud = story.world.cloud.clone();
+        let last = if dry { ON_DEMAND } else { SPOT };
+        let asked = async {
+            while asked_at(&cloud, last).is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let mut untold = |_| {};
+        tokio::select! {
+            () = asked => {}
+            played = story.run(&mut untold) => played.expect("the script can be played"),
+        }
+        let records = story.records().await;
+        let noticed = records.iter().filter_map(|record| record.status.as_ref()?.started_at).min();
+        let asked = noticed.zip(asked_at(&cloud, SPOT)).map_or(f64::NAN, |(from, to)| millis(from, to));
+        let failed = failed_at(&cloud).zip(asked_at(&cloud, ON_DEMAND)).map(|(from, to)| millis(from, to));
+        (asked, failed)
+    })
+}
+
+/// When a group was first asked for capacity.
+fn asked_at(cloud: &Cloud, group: &str) -> Option<jiff::Timestamp> {
+    let asks = ["SetDesiredCapacity", "LaunchInstances"];
+    let calls = cloud.calls();
+    let first = calls
+        .iter()
+        .find(|call| call.group.as_deref() == Some(group) && asks.contains(&call.operation.as_str()));
+    first.map(|call| call.at)
+}
+
+/// When the first launch that failed began.
+fn failed_at(cloud: &Cloud) -> Option<jiff::Timestamp> {
+    let activities = cloud.snapshot().activities;
+    activities.iter().find(|found| found.status_code == "Failed").map(|found| found.start)
+}
+
+fn millis(from: jiff::Timestamp, to: jiff::Timestamp) -> f64 {
+    to.duration_since(from).as_secs_f64() * 1000.0
 }
 
 /// Twenty nodes get a recommendation in the same second.
@@ -93,18 +133,24 @@ fn dry(launch_instances: bool) -> Plot {
 }
 
 fn main() {
+    let shown = |millis: Option<f64>| millis.map_or_else(|| "-".to_owned(), |millis| format!("{millis:.0}"));
     println!(
-        "| story | asked by | notice → asked, ms | dry → on-demand asked, ms | changing calls | all calls | simulated h/s |"
+        "| story | asked by | time | notice → asked, ms | dry → on-demand asked, ms | changing calls | all calls | simulated h/s |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     for (story, plot) in [("dry Spot", dry as fn(bool) -> Plot), ("20 notices at once", twenty)] {
         for (method, launch_instances) in [("LaunchInstances", true), ("SetDesiredCapacity", false)] {
             let found = play(plot(launch_instances));
-            let dry = found.dry_to_on_demand.map_or_else(|| "-".to_owned(), |millis| format!("{millis:.0}"));
             println!(
-                "| {story} | {method} | {:.0} | {dry} | {} | {} | {:.2} |",
-                found.notice_to_request, found.changes, found.calls, found.pace
+                "| {story} | {method} | simulated | {:.0} | {} | {} | {} | {:.2} |",
+                found.notice_to_request,
+                shown(found.dry_to_on_demand),
+                found.changes,
+                found.calls,
+                found.pace
             );
+            let (asked, failed) = play_really(plot(launch_instances));
+            println!("| {story} | {method} | real | {asked:.0} | {} | - | - | - |", shown(failed));
         }
     }
 }

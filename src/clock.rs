@@ -1,6 +1,7 @@
 //! Where the time comes from.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -19,6 +20,15 @@ pub enum Clock {
         /// The tokio instant at which the simulation began.
         origin: Instant,
     },
+    /// The same clock on a machine that shows another time.
+    Skewed {
+        /// What the clock would show at `origin`.
+        epoch: Timestamp,
+        /// The tokio instant at which the simulation began.
+        origin: Instant,
+        /// Milliseconds that it is ahead; whoever holds it may set the clock at any time.
+        ahead: &'static AtomicI64,
+    },
 }
 
 impl Clock {
@@ -30,14 +40,30 @@ impl Clock {
         Self::Simulated { epoch, origin: Instant::now() }
     }
 
+    /// A simulated clock with a setting of its own; the machine's clock stays as it is.
+    #[must_use]
+    pub fn skewed(self, ahead: &'static AtomicI64) -> Self {
+        match self {
+            Self::System => self,
+            Self::Simulated { epoch, origin } | Self::Skewed { epoch, origin, .. } => {
+                Self::Skewed { epoch, origin, ahead }
+            }
+        }
+    }
+
     /// The time now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
+        let simulated = |epoch: &Timestamp, origin: &Instant| {
+            let elapsed = Instant::now().saturating_duration_since(*origin);
+            epoch.checked_add(elapsed).unwrap_or(Timestamp::MAX)
+        };
         match self {
             Self::System => Timestamp::now(),
-            Self::Simulated { epoch, origin } => {
-                let elapsed = Instant::now().saturating_duration_since(*origin);
-                epoch.checked_add(elapsed).unwrap_or(Timestamp::MAX)
+            Self::Simulated { epoch, origin } => simulated(epoch, origin),
+            Self::Skewed { epoch, origin, ahead } => {
+                let ahead = SignedDuration::from_millis(ahead.load(Ordering::Relaxed));
+                simulated(epoch, origin).checked_add(ahead).unwrap_or(Timestamp::MAX)
             }
         }
     }

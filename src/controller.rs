@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::core::policy::Policy;
 use crate::kube::lease::{LeaseHolder, LeaseTimes};
 use crate::kube::view::View;
+use crate::telemetry::events::Events;
 use crate::telemetry::metrics::{ActorName, Metrics};
 use crate::telemetry::readiness::Readiness;
 use actix::{Actor, Context};
@@ -91,6 +92,7 @@ impl Controller {
             taint_key: self.settings.taint_key.as_str().into(),
             metrics: self.metrics.clone(),
             readiness: self.readiness.clone(),
+            events: Events::start(self.client.clone(), &self.settings.identity, self.metrics.clone()),
         };
         loop {
             tokio::select! {

@@ -4,6 +4,7 @@
 pub mod actors;
 pub mod agent;
 pub mod aws;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod controller;
@@ -13,4 +14,5 @@ pub mod http;
 pub mod kube;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod status;
 pub mod telemetry;

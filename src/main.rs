@@ -11,6 +11,7 @@ use spot_guard::{crd, telemetry};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -51,8 +52,12 @@ enum Command {
         #[arg(long, value_name = "ADDR")]
         listen: Option<SocketAddr>,
     },
+    /// Check the configuration, the permissions and the groups of every pool
+    Check(spot_guard::check::CheckOptions),
     /// Print the custom resource definitions
     Crds,
+    /// Show the open fallbacks, what each waits for and since when
+    Status(spot_guard::status::StatusOptions),
     /// Play a story on a simulated cloud
     #[cfg(feature = "sim")]
     Demo(spot_guard::sim::demo::DemoOptions),
@@ -63,7 +68,9 @@ const BAD_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::Check(options) => check(options),
         Command::Crds => finish(print_crds()),
+        Command::Status(options) => finish(spot_guard::status::run(&options).map(|text| print!("{text}"))),
         #[cfg(feature = "sim")]
         Command::Demo(options) => demo(&options),
         Command::Agent { node_name, kubeconfig, listen, poll_seconds } => {
@@ -75,19 +82,34 @@ fn main() -> ExitCode {
                 settings.listen = listen.unwrap_or(settings.listen);
                 finish(in_system(run_controller(settings, kubeconfig)))
             }
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::from(BAD_INPUT)
-            }
+            Err(error) => bad_input(&error),
         },
     }
 }
 
-fn in_system(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn in_system<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     actix::System::new().block_on(async {
         let _telemetry = telemetry::tracing::init(None)?;
         work.await
     })
+}
+
+/// Succeeds if nothing stands in the way.
+fn check(options: spot_guard::check::CheckOptions) -> ExitCode {
+    let config = match options.config.as_deref().map(Config::load).transpose() {
+        Ok(config) => config.unwrap_or_default(),
+        Err(error) => return bad_input(&error),
+    };
+    match in_system(async { Ok(spot_guard::check::run(options, &config).await) }) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => finish(Err(error)),
+    }
+}
+
+fn bad_input(error: &spot_guard::config::ConfigError) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(BAD_INPUT)
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {
@@ -135,8 +157,10 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
             replacements: controller.view.replacements.clone(),
             readiness: controller.readiness.clone(),
             metrics: controller.metrics.clone(),
-            clock,
+            now: Arc::new(move || clock.now()),
             is_leader: controller.leading(),
+            changes: controller.view.subscribe(),
+            streams: http::streams(),
             version: env!("CARGO_PKG_VERSION"),
         },
     )?;

@@ -2,19 +2,21 @@
 //!
 //! Hears [`ScaleGroups`] from the FallbackTracker: the complete picture of what a pool's stories want, repeated
 //! until it is so. Tells the FallbackTracker and the HealthMonitor [`PoolObserved`] after every look at the
-//! groups. What to do is planned by [`crate::core::scaling`]; here the ledger is stored, and only then the
+//! groups, or [`PoolRefused`] when one does not exist. What to do is planned by [`crate::core::scaling`]; here the ledger is stored, and only then the
 //! call is made.
 
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
-use crate::actors::health_monitor::{HealthMonitor, PoolRefused};
+use crate::actors::health_monitor::HealthMonitor;
 use crate::actors::supervision::{Link, answers_ping};
-use crate::aws::{CallError, CallFailure, Launched};
+use crate::aws::{CallError, Launched};
+use crate::core::classify::CallFailure;
 use crate::core::policy::seconds;
 use crate::core::record::GroupKind;
-use crate::core::scaling::{self, Call, End, InstanceFacts, Ledger, PoolView, Wants};
+use crate::core::scaling::{self, Busy, Call, End, FailureClass, InstanceFacts, Ledger, PoolView, Wants};
 use crate::crd::SpotPool;
 use actix::prelude::*;
+use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +61,16 @@ pub struct PoolObserved {
     pub ledger: Arc<Ledger>,
 }
 
+/// The groups of a pool cannot be used.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct PoolRefused {
+    /// The pool.
+    pub pool: String,
+    /// What is wrong, in plain words.
+    pub reason: String,
+}
+
 /// Time to look at a pool.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -85,7 +97,8 @@ struct TurnResult {
     ledger: Ledger,
     view: PoolView,
     changed: bool,
-    cannot_launch: BTreeSet<GroupKind>,
+    /// What AWS would not take in this turn.
+    delayed: Option<CallError>,
 }
 
 #[derive(Debug, Error)]
@@ -107,8 +120,6 @@ struct PoolState {
     wanted: ScaleGroups,
     ledger: Option<Ledger>,
     view: Option<Arc<PoolView>>,
-    /// Groups on which LaunchInstances was refused: they are served by SetDesiredCapacity.
-    cannot_launch: BTreeSet<GroupKind>,
     busy: bool,
     again: bool,
     timer: u64,
@@ -124,13 +135,14 @@ pub struct AsgScaler {
     tracker: Link<FallbackTracker>,
     monitor: Link<HealthMonitor>,
     pools: BTreeMap<String, PoolState>,
+    began: tokio::time::Instant,
 }
 
 impl AsgScaler {
     /// An AsgScaler that has looked at nothing yet.
     #[must_use]
     pub fn new(deps: Deps, tracker: Link<FallbackTracker>, monitor: Link<HealthMonitor>) -> Self {
-        Self { deps, tracker, monitor, pools: BTreeMap::new() }
+        Self { deps, tracker, monitor, pools: BTreeMap::new(), began: tokio::time::Instant::now() }
     }
 
     fn schedule(&mut self, pool: &str, delay: Duration, ctx: &mut Context<Self>) {
@@ -156,24 +168,26 @@ impl AsgScaler {
 
     /// When to look again after a turn.
     fn next_look(&self, pool: &PoolConfig, state: &PoolState) -> Duration {
-        if state.failures > 0 {
-            return crate::core::policy::backoff(
-                FAST_POLL,
-                seconds(pool.policy.monitor_seconds),
-                state.failures,
-            );
-        }
         let waiting = !state.wanted.ends.is_empty()
             || state
                 .ledger
                 .as_ref()
                 .zip(state.view.as_ref())
                 .is_some_and(|(ledger, view)| ledger.is_waiting(view));
-        if !waiting {
-            return seconds(pool.policy.monitor_seconds);
+        let slow = if waiting { pool.policy.group_poll_seconds } else { pool.policy.monitor_seconds };
+        if state.failures > 0 {
+            let spread = Duration::from_millis(fastrand::u64(..250));
+            return crate::core::policy::backoff(FAST_POLL, seconds(slow), state.failures) + spread;
         }
         let fast = state.fast_until.is_some_and(|until| tokio::time::Instant::now() < until);
-        if fast { FAST_POLL } else { seconds(pool.policy.group_poll_seconds) }
+        if waiting && fast { FAST_POLL } else { self.on_the_beat(seconds(slow)) }
+    }
+
+    /// The next multiple of `pause` since this actor began: pools that look equally often look together, so that
+    /// their groups are read in one call.
+    fn on_the_beat(&self, pause: Duration) -> Duration {
+        let since_last = self.began.elapsed().as_millis() % pause.as_millis().max(1);
+        pause - Duration::from_millis(u64::try_from(since_last).unwrap_or(0))
     }
 }
 
@@ -236,13 +250,7 @@ impl Handler<Turn> for AsgScaler {
             return;
         }
         state.busy = true;
-        let turn = take_turn(
-            self.deps.clone(),
-            config,
-            state.ledger.clone(),
-            state.wanted.clone(),
-            state.cannot_launch.clone(),
-        );
+        let turn = take_turn(self.deps.clone(), config, state.ledger.clone(), state.wanted.clone());
         let ended = async move { TurnEnded { pool, outcome: turn.await } };
         ctx.spawn(ended.into_actor(self).map(|ended, _, ctx| ctx.notify(ended)));
     }
@@ -257,8 +265,8 @@ impl Handler<TurnEnded> for AsgScaler {
         state.busy = false;
         match outcome {
             Ok(result) => {
-                state.failures = 0;
-                state.problem = None;
+                state.failures = if result.delayed.is_some() { state.failures.saturating_add(1) } else { 0 };
+                state.problem = result.delayed.map(|error| error.to_string());
                 if result.changed {
                     state.fast_until = Some(tokio::time::Instant::now() + FAST_POLL_FOR);
                 }
@@ -269,7 +277,6 @@ impl Handler<TurnEnded> for AsgScaler {
                 };
                 state.ledger = Some(result.ledger);
                 state.view = Some(observed.view.clone());
-                state.cannot_launch = result.cannot_launch;
                 self.tracker.send(observed.clone());
                 self.monitor.send(observed);
             }
@@ -279,7 +286,9 @@ impl Handler<TurnEnded> for AsgScaler {
                 state.ledger = None;
                 tracing::warn!(pool, %error, "looking at the groups failed; it is tried again");
                 if let TurnError::NoSuchGroup(_) = &error {
-                    self.monitor.send(PoolRefused { pool: pool.clone(), reason: error.to_string() });
+                    let refused = PoolRefused { pool: pool.clone(), reason: error.to_string() };
+                    self.tracker.send(refused.clone());
+                    self.monitor.send(refused);
                 }
                 if !matches!(error, TurnError::NotLeading) {
                     state.problem = Some(error.to_string());
@@ -303,59 +312,71 @@ async fn take_turn(
     pool: PoolConfig,
     ledger: Option<Ledger>,
     wanted: ScaleGroups,
-    mut cannot_launch: BTreeSet<GroupKind>,
 ) -> Result<TurnResult, TurnError> {
     let api: Api<SpotPool> = Api::all(deps.client.clone());
     let mut store = LedgerStore::open(api, &pool.name, ledger).await?;
     let mut changed = false;
+    let mut busy = Busy::default();
+    let mut delayed = None;
     for calls in 0.. {
-        let view = read_groups(&deps, &pool, &store.ledger, &cannot_launch).await?;
+        let view = read_groups(&deps, &pool, &store.ledger).await?;
         let now = deps.clock.now();
-        let plan = scaling::plan(&store.ledger, &view, &wanted.wants, &wanted.ends, &wanted.instances, now);
+        let ScaleGroups { wants, ends, instances, .. } = &wanted;
+        let plan = scaling::plan(&store.ledger, &view, wants, ends, instances, &busy, now);
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
-            return Ok(TurnResult { ledger: store.ledger, view, changed, cannot_launch });
+            return Ok(TurnResult { ledger: store.ledger, view, changed, delayed });
         };
         if !deps.fence.may_act(deps.call_timeout) {
             return Err(TurnError::NotLeading);
         }
         let mut next = store.ledger.clone();
-        let mut go_on = true;
         match make(&deps, &pool, &call).await {
             Ok(None) => scaling::accepted(&mut next, &call),
             Ok(Some(answer)) => {
-                let Call::Launch { group, .. } = &call else { continue };
-                scaling::launched(&mut next, *group, answer.instance_ids, &answer.errors, deps.clock.now());
+                let now = deps.clock.now();
+                scaling::launched(&mut next, call.group(), answer.instance_ids, &answer.errors, now);
             }
             Err(error) => {
                 tracing::warn!(pool = pool.name, %error, ?call, "AWS did not do it");
-                match (error.outcome, &call) {
-                    // Gone already: the next reading tells what became of desired.
-                    (CallFailure::NotFound, _) => {}
-                    (CallFailure::Unclear, _) => return Err(error.into()),
-                    // The group or the endpoint cannot: the request goes on as SetDesiredCapacity.
-                    (CallFailure::Refused(_), Call::Launch { group, .. }) => {
-                        cannot_launch.insert(*group);
-                    }
-                    (CallFailure::Refused(class), Call::SetDesired { group, .. }) => {
-                        scaling::refused(&mut next, *group, class, &error.to_string(), deps.clock.now());
-                        go_on = false;
-                    }
-                    (CallFailure::Refused(_), Call::Terminate { .. }) => {
-                        next.reduction = None;
-                        go_on = false;
-                    }
+                if error.outcome == CallFailure::Unclear {
+                    return Err(error.into());
+                }
+                if not_done(&mut next, &mut busy, &call, &error, deps.clock.now()) {
+                    delayed = Some(error);
                 }
             }
         }
-        store.write(next).await?;
-        changed = true;
-        if !go_on {
-            let view = read_groups(&deps, &pool, &store.ledger, &cannot_launch).await?;
-            return Ok(TurnResult { ledger: store.ledger, view, changed, cannot_launch });
-        }
+        changed |= store.write(next).await?;
     }
     Err(TurnError::NotLeading)
+}
+
+/// Takes in that AWS did not do it, and nothing changed; whether the call is to be made again in a later turn.
+fn not_done(ledger: &mut Ledger, busy: &mut Busy, call: &Call, error: &CallError, now: Timestamp) -> bool {
+    let reason = error.to_string();
+    match (error.outcome, call) {
+        // The next reading tells what became of desired.
+        (CallFailure::NotFound | CallFailure::Unclear, _) => return false,
+        (CallFailure::Refused(FailureClass::Capacity), Call::Launch { group, .. }) => {
+            scaling::refused(ledger, *group, FailureClass::Capacity, &reason, now);
+        }
+        (outcome @ (CallFailure::Unsupported | CallFailure::Refused(_)), Call::Launch { group, .. }) => {
+            let at_all = outcome == CallFailure::Unsupported;
+            scaling::launch_refused(ledger, *group, &reason, at_all, now);
+        }
+        (CallFailure::Refused(class), Call::SetDesired { group, .. }) if ledger.reduction.is_none() => {
+            scaling::refused(ledger, *group, class, &reason, now);
+        }
+        (CallFailure::Unsupported, Call::SetDesired { group, .. }) if ledger.reduction.is_none() => {
+            scaling::refused(ledger, *group, FailureClass::Configuration, &reason, now);
+        }
+        (CallFailure::Busy | CallFailure::Refused(_) | CallFailure::Unsupported, _) => {
+            busy.add(ledger, call);
+            return true;
+        }
+    }
+    false
 }
 
 /// Makes the call; LaunchInstances alone has an answer to read.
@@ -377,18 +398,18 @@ async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<Option<Laun
     }
 }
 
-async fn read_groups(
-    deps: &Deps,
-    pool: &PoolConfig,
-    ledger: &Ledger,
-    cannot_launch: &BTreeSet<GroupKind>,
-) -> Result<PoolView, TurnError> {
+async fn read_groups(deps: &Deps, pool: &PoolConfig, ledger: &Ledger) -> Result<PoolView, TurnError> {
     let names = [pool.spot_group.clone(), pool.on_demand_group.clone()];
-    let mut found = deps.aws.describe(&names).await?;
-    let mut take = |name: &String| found.remove(name).ok_or_else(|| TurnError::NoSuchGroup(name.clone()));
+    let mut found = deps.aws.groups(&names).await?;
+    if names.iter().any(|name| !found.contains_key(name)) {
+        // Not found is believed when it was read twice: an answer may be cut short on its way.
+        found = deps.aws.groups(&names).await?;
+    }
+    let take = |name: &String| found.get(name).cloned().ok_or_else(|| TurnError::NoSuchGroup(name.clone()));
     let mut view = PoolView { spot: take(&names[0])?, on_demand: take(&names[1])? };
-    view.spot.can_launch &= !cannot_launch.contains(&GroupKind::Spot);
-    view.on_demand.can_launch &= !cannot_launch.contains(&GroupKind::OnDemand);
+    let now = deps.clock.now();
+    view.spot.can_launch &= !ledger.cannot_launch(GroupKind::Spot, now);
+    view.on_demand.can_launch &= !ledger.cannot_launch(GroupKind::OnDemand, now);
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         if let Some(since) = ledger.failures_matter_since(kind) {
             let failures = deps.aws.failures(pool.group(kind), since - scaling::CLOCK_SKEW).await?;
@@ -444,6 +465,8 @@ impl LedgerStore {
                 "status": {
                     "scalingRequests": next.scaling_requests,
                     "reduction": next.reduction,
+                    "cannotLaunch": next.cannot_launch,
+                    "desiredSeen": next.desired_seen,
                 },
             });
             match self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&body)).await {

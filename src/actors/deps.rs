@@ -3,13 +3,17 @@
 use crate::aws::AutoScaling;
 use crate::clock::Clock;
 use crate::core::policy::Policy;
+use crate::core::preflight::{self, Finding, PoolNames};
 use crate::core::record::GroupKind;
 use crate::core::replacement::{Mode, RebalanceMode};
+use crate::core::scaling::{Ledger, PoolView};
 use crate::crd::SpotPool;
 use crate::kube::lease::Fence;
 use crate::kube::view::View;
+use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
+use jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +42,8 @@ pub struct Deps {
     pub metrics: Arc<Metrics>,
     /// What works and what does not.
     pub readiness: Readiness,
+    /// What `kubectl describe` shows.
+    pub events: Events,
 }
 
 /// A pool with its settings resolved.
@@ -55,11 +61,31 @@ pub struct PoolConfig {
     pub rebalance: RebalanceMode,
     /// Whether a person paused it.
     pub paused: bool,
+    /// Whether a person accepted that the groups even out their zones by themselves.
+    pub accept_az_rebalance: bool,
+    /// When it was made: of two pools that name a group, the older one has it.
+    pub created: Option<Timestamp>,
     /// Its settings.
     pub policy: Policy,
 }
 
 impl PoolConfig {
+    /// The pool with what it leaves open filled in.
+    #[must_use]
+    pub fn of(pool: &SpotPool, defaults: &Policy) -> Self {
+        Self {
+            name: pool.name_any(),
+            spot_group: pool.spec.spot_group.clone(),
+            on_demand_group: pool.spec.on_demand_group.clone(),
+            mode: pool.spec.mode,
+            rebalance: pool.spec.rebalance,
+            paused: pool.spec.paused,
+            accept_az_rebalance: pool.spec.accept_az_rebalance,
+            created: pool.creation_timestamp().map(|time| time.0),
+            policy: defaults.overridden(&pool.spec.policy),
+        }
+    }
+
     /// The name of the group of that kind.
     #[must_use]
     pub fn group(&self, kind: GroupKind) -> &str {
@@ -67,6 +93,23 @@ impl PoolConfig {
             GroupKind::Spot => &self.spot_group,
             GroupKind::OnDemand => &self.on_demand_group,
         }
+    }
+
+    /// What is to be said of its groups, among all pools.
+    #[must_use]
+    pub fn findings(&self, all: &BTreeMap<String, Self>, view: &PoolView, ledger: &Ledger) -> Vec<Finding> {
+        let names = PoolNames {
+            name: &self.name,
+            spot: &self.spot_group,
+            on_demand: &self.on_demand_group,
+            accepts_az_rebalance: self.accept_az_rebalance,
+        };
+        let owner = |group: &str| {
+            let claims =
+                all.values().filter(|pool| pool.spot_group == group || pool.on_demand_group == group);
+            claims.min_by_key(|pool| (pool.created, &pool.name)).map(|pool| pool.name.clone())
+        };
+        preflight::check(names, view, ledger, &owner)
     }
 }
 
@@ -78,21 +121,9 @@ impl Deps {
             .pools
             .state()
             .iter()
-            .map(|pool| self.pool_config(pool))
+            .map(|pool| PoolConfig::of(pool, &self.defaults))
             .map(|pool| (pool.name.clone(), pool))
             .collect()
-    }
-
-    fn pool_config(&self, pool: &SpotPool) -> PoolConfig {
-        PoolConfig {
-            name: pool.name_any(),
-            spot_group: pool.spec.spot_group.clone(),
-            on_demand_group: pool.spec.on_demand_group.clone(),
-            mode: pool.spec.mode,
-            rebalance: pool.spec.rebalance,
-            paused: pool.spec.paused,
-            policy: self.defaults.overridden(&pool.spec.policy),
-        }
     }
 
     /// The settings for a story: its pool's, or those that pools start from.

@@ -1,6 +1,6 @@
 //! Boxes 6 (tracking) and 11 (removal), and the thread of every story: owns the NodeReplacements.
 //!
-//! Hears [`PoolObserved`] from the AsgScaler, [`DrainsReported`] from the Drainer, [`PoolAssessed`] from the
+//! Hears [`PoolObserved`] and [`PoolRefused`] from the AsgScaler, [`DrainsReported`] from the Drainer, [`PoolAssessed`] from the
 //! HealthMonitor, and the notices from the watch. Feeds them into [`crate::core::replacement`], stores the
 //! records, and only then tells the AsgScaler [`ScaleGroups`] and the Drainer [`DrainNodes`]: always the
 //! complete picture, so that a lost message costs one turn and nothing else.
@@ -9,7 +9,7 @@ mod fits;
 mod store;
 mod world;
 
-use crate::actors::asg_scaler::{AsgScaler, PoolObserved, ScaleGroups};
+use crate::actors::asg_scaler::{AsgScaler, PoolObserved, PoolRefused, ScaleGroups};
 use crate::actors::deps::Deps;
 use crate::actors::drainer::{DrainNodes, Drainer, DrainsReported};
 use crate::actors::health_monitor::PoolAssessed;
@@ -18,11 +18,12 @@ use crate::core::record::GroupKind;
 use crate::core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use crate::core::scaling::{InstanceFacts, Ledger, PoolView, Want};
 use crate::crd::NodeReplacement;
+use crate::telemetry::events::{self, Told};
 use crate::telemetry::tracing::box_span;
 use actix::prelude::*;
 use fits::Fits;
 use futures::StreamExt;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,9 +48,30 @@ struct TurnEnded {
     failed: bool,
 }
 
-struct PoolFacts {
-    view: Arc<PoolView>,
-    ledger: Arc<Ledger>,
+/// What is known of a pool's groups.
+enum PoolFacts {
+    Observed {
+        view: Arc<PoolView>,
+        ledger: Arc<Ledger>,
+    },
+    /// They cannot be used, for this reason.
+    Refused(String),
+}
+
+impl PoolFacts {
+    fn view(&self) -> Option<&PoolView> {
+        match self {
+            Self::Observed { view, .. } => Some(view),
+            Self::Refused(_) => None,
+        }
+    }
+
+    fn ledger(&self) -> Option<&Ledger> {
+        match self {
+            Self::Observed { ledger, .. } => Some(ledger),
+            Self::Refused(_) => None,
+        }
+    }
 }
 
 /// The actor.
@@ -135,7 +157,17 @@ impl Handler<PoolObserved> for FallbackTracker {
     type Result = ();
 
     fn handle(&mut self, message: PoolObserved, ctx: &mut Self::Context) {
-        self.pools.insert(message.pool, PoolFacts { view: message.view, ledger: message.ledger });
+        let facts = PoolFacts::Observed { view: message.view, ledger: message.ledger };
+        self.pools.insert(message.pool, facts);
+        ctx.notify(Turn);
+    }
+}
+
+impl Handler<PoolRefused> for FallbackTracker {
+    type Result = ();
+
+    fn handle(&mut self, PoolRefused { pool, reason }: PoolRefused, ctx: &mut Self::Context) {
+        self.pools.insert(pool, PoolFacts::Refused(reason));
         ctx.notify(Turn);
     }
 }
@@ -247,9 +279,11 @@ impl FallbackTracker {
             );
         }
         let mut drains = Vec::new();
+        let mut protected = BTreeSet::new();
         for record in self.records.values().filter(|record| is_open(record)) {
             let commands = world.commands(record);
             drains.extend(commands.drains);
+            protected.extend(world.nodes_of(&commands.protected));
             let Some(wanted) = record.spec.pool.as_ref().and_then(|pool| by_pool.get_mut(pool)) else {
                 continue;
             };
@@ -259,9 +293,9 @@ impl FallbackTracker {
         }
         for (name, wanted) in by_pool {
             let mut wanted = wanted;
-            if let Some(facts) = self.pools.get(&name) {
+            if let Some(ledger) = self.pools.get(&name).and_then(PoolFacts::ledger) {
                 for kind in [GroupKind::Spot, GroupKind::OnDemand] {
-                    for member in facts.ledger.members(kind) {
+                    for member in ledger.members(kind) {
                         // Nobody's any more: its record was finished or deleted.
                         wanted.wants.entry((kind, member.replacement.clone())).or_insert(Want::Done);
                     }
@@ -269,10 +303,10 @@ impl FallbackTracker {
             }
             self.scaler.send(wanted);
         }
-        self.drainer.send(DrainNodes { drains });
+        self.drainer.send(DrainNodes { drains, protected });
     }
 
-    /// One log line and one span for each step that was stored.
+    /// One log line, one span and one event for each step that was stored.
     fn log_steps(&self, before: Option<&NodeReplacement>, after: &NodeReplacement) {
         let Some(status) = &after.status else { return };
         let known = before.and_then(|record| record.status.as_ref()).map_or(&[][..], |status| &status.steps);
@@ -285,6 +319,14 @@ impl FallbackTracker {
                 status.traceparent.as_deref(),
             );
             span.in_scope(|| tracing::info!(outcome = ?step.outcome, "{}", step.message));
+            let told = Told {
+                warning: step.outcome.is_warning(),
+                reason: &format!("{:?}", step.outcome),
+                action: format!("Box{}", step.flow_box.number()),
+                note: &step.message,
+                secondary: Some(after.object_ref(&())),
+            };
+            self.deps.events.tell(events::node(&step.node), told);
         }
         self.deps.metrics.record_stored(before.and_then(|record| record.status.as_ref()), status);
     }

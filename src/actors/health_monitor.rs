@@ -1,21 +1,24 @@
 //! Boxes 6, 7, 8, 9 and 12: one assessment per pool every 30 s, for ever: healthy, stable, safe.
 //!
-//! Hears [`PoolObserved`] from the AsgScaler. Tells the FallbackTracker [`PoolAssessed`], and the SpotPool's
+//! Hears [`PoolObserved`] and [`PoolRefused`] from the AsgScaler. Tells the FallbackTracker [`PoolAssessed`], and the SpotPool's
 //! status what it found. The judgement is [`crate::core::health`] and [`crate::core::safety`].
 
-use crate::actors::asg_scaler::PoolObserved;
+use crate::actors::asg_scaler::{PoolObserved, PoolRefused};
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::heavy::off_thread;
 use crate::actors::supervision::{Link, answers_ping};
 use crate::core::cluster::Snapshot;
 use crate::core::health::{self, PoolAssessment, Story};
+use crate::core::preflight::{self, Finding, Problem};
 use crate::core::record::{Condition, EndState, set_condition};
 use crate::core::safety::{self, SafetyContext};
 use crate::core::scaling::{GroupView, PoolView};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
+use crate::telemetry::events::Told;
 use actix::prelude::*;
 use jiff::Timestamp;
+use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,16 +38,6 @@ pub struct PoolAssessed {
     pub assessment: PoolAssessment,
 }
 
-/// The groups of a pool cannot be used.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct PoolRefused {
-    /// The pool.
-    pub pool: String,
-    /// What is wrong, in plain words.
-    pub reason: String,
-}
-
 /// Assess the pools that are due.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -60,20 +53,16 @@ pub struct HealthMonitor {
     under_way: BTreeSet<String>,
     /// The statuses as they were written last.
     written: BTreeMap<String, serde_json::Value>,
+    /// The findings that were told of each pool.
+    told: BTreeMap<String, BTreeSet<(&'static str, String)>>,
 }
 
 impl HealthMonitor {
     /// A monitor that has seen nothing yet.
     #[must_use]
     pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
-        Self {
-            deps,
-            tracker,
-            observed: BTreeMap::new(),
-            due: BTreeMap::new(),
-            under_way: BTreeSet::new(),
-            written: BTreeMap::new(),
-        }
+        let (observed, due, under_way, written, told) = Default::default();
+        Self { deps, tracker, observed, due, under_way, written, told }
     }
 
     /// The conditions that the pool has now.
@@ -88,11 +77,16 @@ impl HealthMonitor {
         pool: &str,
         observed: &PoolObserved,
         found: &PoolAssessment,
+        findings: &[Finding],
         ctx: &mut Context<Self>,
     ) {
         let mut conditions = self.conditions(pool);
         let now = self.deps.clock.now();
-        set_condition(&mut conditions, "Accepted", true, "Accepted", "both groups exist", now);
+        let accepted = preflight::refusals(findings).is_empty();
+        let reason = findings.first().map_or("Accepted", |finding| finding.problem.reason());
+        let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        set_condition(&mut conditions, "Accepted", accepted, reason, &told.join("; "), now);
+        self.tell(pool, findings.iter().map(|finding| (finding.problem.reason(), finding.to_string())));
         let mut say = |type_: &str, reasons: &[String], good: &str, bad: &str| {
             let (reason, message) =
                 if reasons.is_empty() { (good, String::new()) } else { (bad, reasons.join("; ")) };
@@ -108,6 +102,19 @@ impl HealthMonitor {
             "conditions": conditions,
         });
         self.write(pool, status, ctx);
+    }
+
+    /// An event for each finding that is new.
+    fn tell(&mut self, pool: &str, findings: impl Iterator<Item = (&'static str, String)>) {
+        let found: BTreeSet<(&'static str, String)> = findings.collect();
+        let known = self.told.insert(pool.to_owned(), found.clone()).unwrap_or_default();
+        let object = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(pool));
+        let Some(object) = object else { return };
+        for (reason, note) in found.difference(&known) {
+            let action = "Preflight".to_owned();
+            let told = Told { warning: true, reason, action, note, secondary: None };
+            self.deps.events.tell(object.object_ref(&()), told);
+        }
     }
 
     /// Writes the pool's status if it changed; what else is in it belongs to the AsgScaler.
@@ -133,26 +140,24 @@ impl HealthMonitor {
 }
 
 /// Boxes 7 to 9 for one pool.
-fn assess(
+fn assess<'a>(
     pool: &PoolConfig,
     observed: &PoolObserved,
-    records: &[Arc<NodeReplacement>],
+    records: &'a [Arc<NodeReplacement>],
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> PoolAssessment {
-    let stories: Vec<Story<'_>> = records
-        .iter()
-        .filter_map(|record| {
-            let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
-            Some(Story {
-                name: record.metadata.name.as_deref()?,
-                instance_id: &record.spec.instance_id,
-                status,
-            })
-        })
-        .collect();
+    let open = |record: &'a Arc<NodeReplacement>| {
+        let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
+        let name = record.metadata.name.as_deref()?;
+        Some(Story { name, instance_id: &record.spec.instance_id, status })
+    };
+    let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
+    let stories: Vec<Story<'_>> = records.iter().filter(own).filter_map(open).collect();
+    // Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
+    let everywhere: Vec<Story<'_>> = records.iter().filter_map(open).collect();
     let ready = |instance: &str| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
-    let unsafe_ = |story: &Story<'_>| safety_blockers(story, &stories, pool, &observed.view, snapshot);
+    let unsafe_ = |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, snapshot);
     health::assess(&observed.view, &observed.ledger, &stories, &ready, &unsafe_, &pool.policy, now)
 }
 
@@ -222,7 +227,9 @@ impl Handler<PoolRefused> for HealthMonitor {
     fn handle(&mut self, PoolRefused { pool, reason }: PoolRefused, ctx: &mut Self::Context) {
         self.observed.remove(&pool);
         let mut conditions = self.conditions(&pool);
-        set_condition(&mut conditions, "Accepted", false, "GroupUnusable", &reason, self.deps.clock.now());
+        let word = Problem::NoSuchGroup.reason();
+        set_condition(&mut conditions, "Accepted", false, word, &reason, self.deps.clock.now());
+        self.tell(&pool, [(word, reason)].into_iter());
         conditions.retain(|condition| condition.type_ == "Accepted");
         self.write(&pool, serde_json::json!({ "conditions": conditions }), ctx);
     }
@@ -235,18 +242,19 @@ impl Handler<Turn> for HealthMonitor {
         let now = Instant::now();
         let pools = self.deps.pools();
         self.due.retain(|name, _| pools.contains_key(name));
-        for (name, pool) in pools {
-            if self.due.get(&name).is_some_and(|due| now < *due) {
+        self.told.retain(|name, _| pools.contains_key(name));
+        for (name, pool) in &pools {
+            if self.due.get(name).is_some_and(|due| now < *due) {
                 continue;
             }
-            let Some(observed) = self.observed.get(&name).cloned() else { continue };
+            let Some(observed) = self.observed.get(name).cloned() else { continue };
             if !self.under_way.insert(name.clone()) {
                 continue;
             }
             self.due.insert(name.clone(), now + crate::core::policy::seconds(pool.policy.monitor_seconds));
-            let all = self.deps.view.replacements.state();
-            let records: Vec<_> =
-                all.into_iter().filter(|record| record.spec.pool.as_deref() == Some(name.as_str())).collect();
+            let records = self.deps.view.replacements.state();
+            let findings = pool.findings(&pools, &observed.view, &observed.ledger);
+            let (name, pool) = (name.clone(), pool.clone());
             let snapshot = self.deps.view.snapshot();
             let time = self.deps.clock.now();
             let size = snapshot.pods().len();
@@ -256,7 +264,7 @@ impl Handler<Turn> for HealthMonitor {
             });
             ctx.spawn(work.into_actor(self).map(move |(observed, assessment), actor, ctx| {
                 actor.under_way.remove(&name);
-                actor.publish(&name, &observed, &assessment, ctx);
+                actor.publish(&name, &observed, &assessment, &findings, ctx);
                 actor.tracker.send(PoolAssessed { pool: name, assessment });
             }));
         }

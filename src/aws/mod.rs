@@ -3,9 +3,12 @@
 //! Region, endpoint, credentials and proxy come from the SDK's own settings alone.
 
 pub mod imds;
+mod intact;
+mod listing;
 
 use crate::clock::Clock;
-use crate::core::classify;
+use crate::core::classify::{self, CallFailure};
+use crate::core::preflight::{GroupSetup, MixedMarkets};
 use crate::core::scaling::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle};
 use crate::telemetry::metrics::{AwsOperation, AwsResult, Metrics};
 use aws_config::SdkConfig;
@@ -14,9 +17,11 @@ use aws_config::timeout::TimeoutConfig;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::types::{
-    Activity, AutoScalingGroup, Filter, LifecycleState, RetryStrategy, ScalingActivityStatusCode,
+    Activity, AutoScalingGroup, Filter, LifecycleState, MixedInstancesPolicy, RetryStrategy,
+    ScalingActivityStatusCode,
 };
 use jiff::Timestamp;
+use listing::Listing;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +30,8 @@ use thiserror::Error;
 
 /// How many groups one Describe call may name (API Reference, DescribeAutoScalingGroups).
 const GROUPS_PER_CALL: usize = 50;
+/// Pages of groups that are read at most for one call's names.
+const MAX_GROUP_PAGES: usize = 10;
 /// Pages of activities that are read at most: 100 each.
 const MAX_ACTIVITY_PAGES: usize = 5;
 
@@ -46,22 +53,12 @@ impl CallError {
     fn result(&self) -> AwsResult {
         match (self.outcome, self.code.as_str()) {
             (_, "Timeout") => AwsResult::TimedOut,
+            (CallFailure::Busy, _) => AwsResult::Throttled,
             (CallFailure::Unclear, code) if classify::by_code(code).is_some() => AwsResult::Throttled,
             (CallFailure::Unclear, _) => AwsResult::Failed,
             _ => AwsResult::Refused,
         }
     }
-}
-
-/// What a failed call means for what it was to change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallFailure {
-    /// AWS refused: nothing changed.
-    Refused(FailureClass),
-    /// There is no such instance in a group: it is gone already.
-    NotFound,
-    /// Throttled, or no answer, or an internal error: it may have taken effect; the group is read again.
-    Unclear,
 }
 
 /// What LaunchInstances answered.
@@ -82,6 +79,7 @@ pub struct AutoScaling {
     client: Client,
     clock: Clock,
     metrics: Arc<Metrics>,
+    listing: Listing,
 }
 
 impl fmt::Debug for AutoScaling {
@@ -100,19 +98,25 @@ impl AutoScaling {
         let settings = aws_sdk_autoscaling::config::Builder::from(config)
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().operation_timeout(timeout).build())
+            .interceptor(intact::IntactAnswers)
             .build();
-        Self { client: Client::from_conf(settings), clock, metrics }
+        Self { client: Client::from_conf(settings), clock, metrics, listing: Listing::default() }
     }
 
-    /// The groups of these names; one that does not exist is left out.
+    /// The groups of these names, and others; one that does not exist is left out. Read after this was called,
+    /// in one call with what others ask for at the same moment.
     ///
     /// # Errors
     /// When a call fails.
-    pub async fn describe(&self, names: &[String]) -> Result<Described, CallError> {
+    pub async fn groups(&self, names: &[String]) -> Result<Arc<Described>, CallError> {
+        self.listing.read(self, names).await
+    }
+
+    async fn describe(&self, names: &[String]) -> Result<Described, CallError> {
         let mut found = Described::new();
         for chunk in names.chunks(GROUPS_PER_CALL) {
             let mut token = None;
-            loop {
+            for pages in 1.. {
                 let call = self
                     .client
                     .describe_auto_scaling_groups()
@@ -129,6 +133,14 @@ impl AutoScaling {
                 token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
                 if token.is_none() {
                     break;
+                }
+                if pages == MAX_GROUP_PAGES {
+                    return Err(CallError {
+                        operation: AwsOperation::DescribeAutoScalingGroups,
+                        code: "UnreadableAnswer".to_owned(),
+                        message: format!("{pages} pages for {} groups, and still a NextToken", chunk.len()),
+                        outcome: CallFailure::Unclear,
+                    });
                 }
             }
         }
@@ -266,32 +278,26 @@ fn call_error<E: ProvideErrorMetadata + std::error::Error + 'static>(
         return CallError { operation, code: code.to_owned(), message, outcome: CallFailure::Unclear };
     };
     let meta = answer.err().meta();
-    let code = meta.code().unwrap_or("Unknown").to_owned();
-    let message = meta.message().unwrap_or_default().to_owned();
     let status = answer.raw().status().as_u16();
-    let outcome = if code == "ValidationError" && message.starts_with("Instance Id not found") {
-        CallFailure::NotFound
-    } else {
-        let class = classify::by_code(code.trim_end_matches("Fault"));
-        match class {
-            Some(FailureClass::Throttle) => CallFailure::Unclear,
-            Some(class) => CallFailure::Refused(class),
-            None if code == "ValidationError" => CallFailure::Refused(FailureClass::Configuration),
-            None if (400..500).contains(&status) => CallFailure::Refused(FailureClass::Unknown),
-            None => CallFailure::Unclear,
-        }
+    let (code, message) = match meta.code() {
+        Some(code) => (code.to_owned(), meta.message().unwrap_or_default().to_owned()),
+        // No answer of the API: a page of something in between, or one that cannot be read.
+        None => (format!("Http{status}"), DisplayErrorContext(error).to_string()),
     };
+    let outcome = classify::call_failure(&code, &message, status);
     CallError { operation, code, message, outcome }
 }
 
 fn group_view(group: &AutoScalingGroup, now: Timestamp) -> GroupView {
+    let setup = group_setup(group);
     GroupView {
         name: group.auto_scaling_group_name().unwrap_or_default().to_owned(),
         desired: group.desired_capacity().unwrap_or_default(),
         min: group.min_size().unwrap_or_default(),
         max: group.max_size().unwrap_or_default(),
         zones: group.availability_zones().to_vec(),
-        can_launch: can_launch(group),
+        can_launch: setup.can_launch(),
+        setup,
         instances: group
             .instances()
             .iter()
@@ -308,18 +314,35 @@ fn group_view(group: &AutoScalingGroup, now: Timestamp) -> GroupView {
     }
 }
 
-/// What LaunchInstances needs (EC2 Auto Scaling User Guide, "Launch instances synchronously"): a launch
-/// template, no warm pool, and all Spot or all On-Demand.
-fn can_launch(group: &AutoScalingGroup) -> bool {
+fn group_setup(group: &AutoScalingGroup) -> GroupSetup {
     let mixed = group.mixed_instances_policy();
-    let one_market = mixed.and_then(|policy| policy.instances_distribution()).is_none_or(|spread| {
-        let base = spread.on_demand_base_capacity().unwrap_or(0);
-        let share = spread.on_demand_percentage_above_base_capacity().unwrap_or(100);
-        (base == 0 && share == 0) || share == 100
-    });
-    (group.launch_template().is_some() || mixed.is_some())
-        && group.warm_pool_configuration().is_none()
-        && one_market
+    // Without a distribution AWS buys on-demand only (API Reference, InstancesDistribution).
+    let markets = |policy: &MixedInstancesPolicy| {
+        let spread = policy.instances_distribution();
+        MixedMarkets {
+            on_demand_base: spread.and_then(|spread| spread.on_demand_base_capacity()).unwrap_or(0),
+            on_demand_percentage: spread
+                .and_then(|spread| spread.on_demand_percentage_above_base_capacity())
+                .unwrap_or(100),
+        }
+    };
+    let node_group = group.tags().iter().find(|tag| tag.key() == Some("eks:nodegroup-name"));
+    GroupSetup {
+        launch_configuration: group.launch_template().is_none() && mixed.is_none(),
+        mixed: mixed.map(markets),
+        warm_pool: group.warm_pool_configuration().is_some(),
+        capacity_rebalance: group.capacity_rebalance().unwrap_or(false),
+        operator: group.operator().and_then(|operator| operator.principal()).map(str::to_owned),
+        eks_node_group: node_group.map(|tag| tag.value().unwrap_or_default().to_owned()),
+        suspended: group
+            .suspended_processes()
+            .iter()
+            .filter_map(|process| {
+                let reason = process.suspension_reason().unwrap_or("no reason is given");
+                Some((process.process_name()?.to_owned(), reason.to_owned()))
+            })
+            .collect(),
+    }
 }
 
 fn lifecycle(state: Option<&LifecycleState>) -> Lifecycle {

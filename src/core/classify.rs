@@ -5,6 +5,79 @@
 
 use crate::core::scaling::FailureClass;
 
+/// What a failed call means for what it was to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallFailure {
+    /// AWS refused: nothing changed.
+    Refused(FailureClass),
+    /// The group, the endpoint or the role cannot make this call at all: nothing changed, and asking again soon
+    /// is no use.
+    Unsupported,
+    /// There is no such instance in a group: it is gone already.
+    NotFound,
+    /// Another change of the group is under way: nothing changed, later it can be.
+    Busy,
+    /// Throttled, no valid credentials, no answer, or an internal error: it may have taken effect; the group is
+    /// read again.
+    Unclear,
+}
+
+/// Codes that say that the call cannot be made at all: not known to the endpoint (Common Errors), not possible
+/// with this group (API Reference, LaunchInstances), or not allowed to the role.
+const UNSUPPORTED_CODES: &[&str] = &[
+    "AccessDenied",
+    "AccessDeniedException",
+    "InvalidAction",
+    "NotAuthorized",
+    "OptInRequired",
+    "UnauthorizedOperation",
+    "UnsupportedOperation",
+];
+
+/// Codes that say that another change of the group is under way (API Reference, SetDesiredCapacity; Common
+/// Errors).
+const BUSY_CODES: &[&str] = &["PriorRequestNotComplete", "ResourceContention", "ScalingActivityInProgress"];
+
+/// Codes that say nothing about the call: credentials that are renewed, a clock that is set, an earlier call with
+/// the same token that is still under way.
+const PASSING_CODES: &[&str] = &[
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IdempotentCallInProgress",
+    "IncompleteSignature",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+];
+
+/// What follows from the error answer of a call with this HTTP status.
+#[must_use]
+pub fn call_failure(code: &str, message: &str, status: u16) -> CallFailure {
+    if code == "ValidationError" && message.starts_with("Instance Id not found") {
+        return CallFailure::NotFound;
+    }
+    let code = code.strip_suffix("Fault").unwrap_or(code);
+    if UNSUPPORTED_CODES.contains(&code) {
+        return CallFailure::Unsupported;
+    }
+    if BUSY_CODES.contains(&code) {
+        return CallFailure::Busy;
+    }
+    if PASSING_CODES.contains(&code) {
+        return CallFailure::Unclear;
+    }
+    match by_code(code) {
+        Some(FailureClass::Throttle) => CallFailure::Unclear,
+        Some(class) => CallFailure::Refused(class),
+        None if code == "ValidationError" => CallFailure::Refused(FailureClass::Configuration),
+        None if (400..500).contains(&status) => CallFailure::Refused(FailureClass::Unknown),
+        None => CallFailure::Unclear,
+    }
+}
+
 /// Codes that say that capacity cannot be had now: none left, or a quota.
 const CAPACITY_CODES: &[&str] = &[
     "InsufficientInstanceCapacity",
@@ -174,6 +247,94 @@ mod tests {
             ("", Unknown),
         ] {
             assert_eq!(launch_failure(text), class, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_code_that_ends_a_launch_for_lack_of_capacity_or_a_quota_is_capacity() {
+        for code in [
+            "InsufficientInstanceCapacity",
+            "MaxSpotInstanceCountExceeded",
+            "VcpuLimitExceeded",
+            "UnfulfillableCapacity",
+            "InsufficientFreeAddressesInSubnet",
+            "MaxFleetCountExceeded",
+            "ReservationCapacityExceeded",
+            "SpotMaxPriceTooLow",
+            "InstanceLimitExceeded",
+            "LimitExceeded",
+        ] {
+            assert_eq!(by_code(code), Some(FailureClass::Capacity), "{code}");
+            let text = format!(
+                "Could not launch Spot Instances. {code} - In AWS's words. Launching EC2 instance failed."
+            );
+            assert_eq!(launch_failure(&text), FailureClass::Capacity, "{text}");
+            assert_eq!(by_code(&code.to_lowercase()), None, "codes are matched to the letter");
+        }
+    }
+
+    #[test]
+    fn every_code_by_which_aws_asks_to_slow_down_is_throttling() {
+        for code in [
+            "Throttling",
+            "ThrottlingException",
+            "ThrottledException",
+            "RequestThrottledException",
+            "TooManyRequestsException",
+            "RequestLimitExceeded",
+            "BandwidthLimitExceeded",
+            "LimitExceededException",
+            "RequestThrottled",
+            "SlowDown",
+            "PriorRequestNotComplete",
+            "EC2ThrottledException",
+        ] {
+            assert_eq!(by_code(code), Some(FailureClass::Throttle), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_follows_from_each_error_answer() {
+        use CallFailure::{Busy, NotFound, Refused, Unclear, Unsupported};
+        use FailureClass::{Capacity, Configuration, Unknown};
+        let not_found =
+            "Instance Id not found - No managed instance found for instance ID: i-0123456789abcdef0";
+        let at_minimum = "Currently, desiredSize equals minSize (1). Terminating instance without replacement will \
+                          violate group's min size constraint.";
+        for (code, message, status, expected) in [
+            ("ValidationError", not_found, 400, NotFound),
+            ("ValidationError", at_minimum, 400, Refused(Configuration)),
+            (
+                "ValidationError",
+                "New SetDesiredCapacity value 2 is above max value 1",
+                400,
+                Refused(Configuration),
+            ),
+            ("ScalingActivityInProgress", "", 400, Busy),
+            ("ScalingActivityInProgressFault", "", 400, Busy),
+            ("ResourceContention", "", 500, Busy),
+            ("ResourceContentionFault", "", 500, Busy),
+            ("Throttling", "", 400, Unclear),
+            ("RequestLimitExceeded", "", 503, Unclear),
+            ("IdempotentCallInProgressFault", "", 400, Unclear),
+            ("IdempotentParameterMismatchError", "", 400, Refused(Unknown)),
+            ("ExpiredToken", "", 403, Unclear),
+            ("RequestExpired", "", 400, Unclear),
+            ("InvalidClientTokenId", "", 403, Unclear),
+            ("SignatureDoesNotMatch", "", 403, Unclear),
+            ("AccessDenied", "", 403, Unsupported),
+            ("InvalidAction", "", 400, Unsupported),
+            ("UnsupportedOperation", "", 400, Unsupported),
+            ("LimitExceededFault", "", 400, Refused(Capacity)),
+            ("InsufficientInstanceCapacity", "", 400, Refused(Capacity)),
+            ("InvalidParameterCombination", "", 400, Refused(Configuration)),
+            ("SomethingNew", "", 400, Refused(Unknown)),
+            ("SomethingNew", "", 500, Unclear),
+            ("InternalFailure", "", 500, Unclear),
+            ("ServiceUnavailable", "", 503, Unclear),
+            ("Unknown", "", 502, Unclear),
+        ] {
+            assert_eq!(call_failure(code, message, status), expected, "{code} {status}: {message}");
         }
     }
 }

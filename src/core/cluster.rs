@@ -515,6 +515,20 @@ pub struct Node {
     pub volume_limits: VolumeLimits,
     /// When it joined.
     pub created: Option<Timestamp>,
+    /// Whether cluster-autoscaler may take it away.
+    pub scale_down: ScaleDown,
+}
+
+/// Whether cluster-autoscaler may take a node away for being little used (its FAQ, `scale-down-disabled`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScaleDown {
+    /// It may.
+    #[default]
+    Allowed,
+    /// It may not, because of us.
+    DisabledByUs,
+    /// It may not, because of somebody else: nothing of ours is to be added or taken off.
+    DisabledByOther,
 }
 
 impl Node {

@@ -1,20 +1,18 @@
 //! The drain of a node: which pods go, in what order, and what follows from each answer of the eviction API.
+//! [`Drain`] puts the rules together for one drain on its way.
 
 use crate::core::cluster::{DisruptionBudget, OwnerKind, Phase, Pod, UnhealthyPods};
+use crate::core::policy::{self, Policy, spread};
+pub use crate::core::replacement::DrainPurpose as Purpose;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-/// What a node is drained for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// It is under notice: it goes, with its pods or without.
-    Replace,
-    /// It is a fallback that is no longer needed: it can wait.
-    Return,
-}
+mod progress;
+mod rescheduled;
+pub use progress::{Drain, Moment, Order};
 
 /// What may be done to pods. One per [`Purpose`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +34,21 @@ impl DrainPolicy {
             evict_unmanaged: purpose == Purpose::Replace,
             evict_with_empty_dir: true,
             delete_at_deadline: false,
+        }
+    }
+
+    /// What a pool's settings allow. Before a deadline nothing is spared: what is not evicted is lost with the
+    /// instance, and its end is less gentle.
+    #[must_use]
+    pub fn of(policy: &Policy, purpose: Purpose, deadline: bool) -> Self {
+        let (unmanaged, empty_dir) = match purpose {
+            Purpose::Replace => (policy.evict_unmanaged, policy.evict_empty_dir),
+            Purpose::Return => (policy.return_unmanaged, policy.return_empty_dir),
+        };
+        Self {
+            evict_unmanaged: unmanaged || deadline,
+            evict_with_empty_dir: empty_dir || deadline,
+            delete_at_deadline: policy.delete_at_deadline,
         }
     }
 }
@@ -217,16 +230,22 @@ pub enum Turn<'b> {
 /// Which evictions to send now, for the pods that are still to be evicted, in their order.
 ///
 /// To be asked anew whenever a pod or a budget changes: the next eviction then goes out the moment its budget
-/// has room. `under_way` evictions of at most `parallel` have not been answered or not ended yet.
+/// has room. The evictions of `under_way`, of at most `parallel`, are not seen in the cluster yet: they have their
+/// part of what the budgets allow.
 #[must_use]
 pub fn turns<'b>(
     pods: &[&Pod],
     budgets: &'b [DisruptionBudget],
-    under_way: usize,
+    under_way: &[&Pod],
     parallel: usize,
 ) -> Vec<Turn<'b>> {
     let mut room: HashMap<(&str, &str), i64> = HashMap::new();
-    let mut slots = parallel.saturating_sub(under_way);
+    for pod in under_way {
+        if let BudgetView::Spends(budget) = budget_view(pod, budgets.iter()) {
+            *room.entry((&budget.namespace, &budget.name)).or_insert(budget.disruptions_allowed) -= 1;
+        }
+    }
+    let mut slots = parallel.saturating_sub(under_way.len());
     let mut take_slot = || {
         let free = slots > 0;
         slots = slots.saturating_sub(1);
@@ -272,11 +291,12 @@ pub struct Deletion {
 
 /// Whether the pod is to be deleted now: the deadline leaves no more than its grace period.
 ///
-/// For pods whose eviction was tried; [`next_step`] asks it after each answer.
+/// Whether the pool allows it is asked apart ([`DrainPolicy::delete_at_deadline`]): if it does not, that is why
+/// the pod stays.
 #[must_use]
-pub fn overdue(pod: &Pod, policy: &DrainPolicy, clock: DrainClock, now: Timestamp) -> Option<Deletion> {
+pub fn overdue(pod: &Pod, clock: DrainClock, now: Timestamp) -> Option<Deletion> {
     let DrainClock::Deadline(deadline) = clock else { return None };
-    if !policy.delete_at_deadline || pod.terminating() {
+    if pod.terminating() {
         return None;
     }
     let left = deadline.duration_since(now);
@@ -304,8 +324,11 @@ pub enum EvictionAnswer {
     },
     /// 500: more than one budget covers the pod.
     SeveralBudgets,
-    /// 403: not allowed, or not in this namespace.
-    Forbidden,
+    /// 403: not allowed, not in this namespace, or a budget whose count went wrong.
+    Forbidden {
+        /// What it said.
+        message: String,
+    },
     /// 409 or a timeout while the budget was written.
     Conflict,
     /// Anything else; status 0 without an answer.
@@ -317,88 +340,59 @@ pub enum EvictionAnswer {
     },
 }
 
+impl fmt::Display for EvictionAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Evicted => f.write_str("it was evicted"),
+            Self::Gone => f.write_str("it is gone"),
+            Self::BudgetExhausted { .. } => f.write_str("its PodDisruptionBudget refused (429)"),
+            Self::RateLimited { .. } => f.write_str("the API server has too much to do (429)"),
+            Self::SeveralBudgets => {
+                f.write_str("several PodDisruptionBudgets cover it, which the eviction API refuses (500)")
+            }
+            Self::Forbidden { message } => write!(f, "its eviction is forbidden (403): {message}"),
+            Self::Conflict => f.write_str("others changed it at the same time (409)"),
+            Self::Failed { status: 0, message } => write!(f, "no answer: {message}"),
+            Self::Failed { status, message } => write!(f, "it was refused ({status}): {message}"),
+        }
+    }
+}
+
 /// What to do with a pod next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextStep {
-    /// Wait until it is gone.
-    WaitUntilGone,
-    /// Nothing: it is gone.
-    Done,
-    /// Wait until the budget changes, and no longer than this.
-    WaitForBudget(Duration),
-    /// Evict it again after this time.
-    RetryAfter(Duration),
-    /// Delete it.
-    Delete(Deletion),
-    /// No eviction will succeed before somebody changes something.
-    GiveUp(GiveUp),
+    /// Nothing: it ends, or is gone.
+    Wait,
+    /// Ask again after this time; at once if its budget, as the watch shows it, changes.
+    RetryOnBudget(Duration),
+    /// Ask again after this time.
+    Retry(Duration),
+    /// No eviction will succeed before somebody changes something. Ask again now and then.
+    GiveUp,
 }
 
-/// Why a pod's eviction is given up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GiveUp {
-    /// More than one budget covers it.
-    SeveralBudgets,
-    /// The API server does not allow it.
-    Forbidden,
-    /// The API server does not accept the request.
-    Rejected {
-        /// The HTTP status.
-        status: u16,
-        /// What it said.
-        message: String,
-    },
-}
-
-/// A budget that opens is seen by the watch; this only bounds the wait for an event that got lost.
-const BUDGET_WAIT: Duration = Duration::from_secs(15);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
 
-/// What to do after an answer. `attempts` evictions of this pod were answered before this one.
+/// What to do after an answer. `attempts` requests for this pod were answered before this one.
 #[must_use]
-pub fn next_step(
-    answer: &EvictionAnswer,
-    attempts: u32,
-    pod: &Pod,
-    policy: &DrainPolicy,
-    clock: DrainClock,
-    now: Timestamp,
-) -> NextStep {
-    let step = match answer {
-        EvictionAnswer::Evicted => return NextStep::WaitUntilGone,
-        EvictionAnswer::Gone => return NextStep::Done,
-        EvictionAnswer::BudgetExhausted { retry_after } => {
-            NextStep::WaitForBudget(retry_after.unwrap_or_default().max(BUDGET_WAIT))
-        }
-        EvictionAnswer::RateLimited { retry_after } => {
-            NextStep::RetryAfter(retry_after.unwrap_or_default().max(backoff(attempts)))
-        }
-        EvictionAnswer::SeveralBudgets => NextStep::GiveUp(GiveUp::SeveralBudgets),
-        EvictionAnswer::Forbidden => NextStep::GiveUp(GiveUp::Forbidden),
-        EvictionAnswer::Conflict => NextStep::RetryAfter(backoff(attempts)),
-        EvictionAnswer::Failed { status: status @ 400..=499, message } => {
-            NextStep::GiveUp(GiveUp::Rejected { status: *status, message: message.clone() })
-        }
-        EvictionAnswer::Failed { .. } => NextStep::RetryAfter(backoff(attempts)),
-    };
-    if let Some(deletion) = overdue(pod, policy, clock, now) {
-        return NextStep::Delete(deletion);
-    }
-    // Nothing waits past the moment at which the pod is overdue.
-    let DrainClock::Deadline(deadline) = clock else { return step };
-    let grace = SignedDuration::from_secs(pod.spec.grace_period_seconds);
-    let until_overdue = Duration::try_from(deadline.duration_since(now) - grace).unwrap_or_default();
-    let until_overdue = until_overdue.max(Duration::from_secs(1));
-    match step {
-        NextStep::WaitForBudget(wait) => NextStep::WaitForBudget(wait.min(until_overdue)),
-        NextStep::RetryAfter(wait) => NextStep::RetryAfter(wait.min(until_overdue)),
-        other => other,
+pub fn next_step(answer: &EvictionAnswer, attempts: u32, pod: &Pod) -> NextStep {
+    let retry = |after: &Option<Duration>| after.unwrap_or_default().max(backoff(attempts, pod));
+    match answer {
+        EvictionAnswer::Evicted | EvictionAnswer::Gone => NextStep::Wait,
+        // The time that it asks to wait (0 s if exhausted, 10 s if not observed yet) is a guess; the watch knows.
+        EvictionAnswer::BudgetExhausted { .. } => NextStep::RetryOnBudget(backoff(attempts, pod)),
+        EvictionAnswer::RateLimited { retry_after } => NextStep::Retry(retry(retry_after)),
+        EvictionAnswer::SeveralBudgets
+        | EvictionAnswer::Forbidden { .. }
+        | EvictionAnswer::Failed { status: 400..=499, .. } => NextStep::GiveUp,
+        EvictionAnswer::Conflict | EvictionAnswer::Failed { .. } => NextStep::Retry(retry(&None)),
     }
 }
 
-/// 0.5 s, 1 s, 2 s and so on.
-fn backoff(attempts: u32) -> Duration {
-    Duration::from_millis(500).saturating_mul(1 << attempts.min(10)).min(LONGEST_RETRY)
+/// 0.5 s, 1 s, 2 s and so on, spread by the pod's UID.
+fn backoff(attempts: u32, pod: &Pod) -> Duration {
+    spread(policy::backoff(FIRST_RETRY, LONGEST_RETRY, attempts.saturating_add(1)), &pod.uid)
 }
 
 #[cfg(test)]

@@ -8,8 +8,10 @@ pub mod health;
 pub mod imds;
 #[cfg(test)]
 mod model;
+pub mod neighbours;
 pub mod placement;
 pub mod policy;
+pub mod preflight;
 pub mod record;
 pub mod replacement;
 pub mod safety;

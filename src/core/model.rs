@@ -1,15 +1,17 @@
 //! The core against a small made-up cloud: random stories with crashes, lost answers, instances that AWS takes
 //! and other people who change the groups. At the end every story is over and the groups are as they were.
 
+mod exhaustive;
+
 use crate::core::health::{self, Story};
 use crate::core::policy::Policy;
 use crate::core::record::{DrainState, EndState, GroupKind, NoticeKind, ReplacementStatus};
 use crate::core::replacement::{
-    self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, Subject,
+    self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, Subject,
 };
 use crate::core::scaling::{
-    self, Call, End, FailedActivity, FailureClass, GroupView, Instance, InstanceFacts, Ledger, Lifecycle,
-    PoolView, Want, Wants,
+    self, Busy, Call, End, FailedActivity, FailureClass, GroupView, Instance, InstanceFacts, Ledger,
+    Lifecycle, PoolView, Want, Wants,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -111,6 +113,7 @@ fn launch(group: &mut FakeGroup, kind: GroupKind, next_id: &mut usize, now: Time
     id
 }
 
+#[derive(Clone)]
 struct World {
     now: Timestamp,
     policy: Policy,
@@ -247,6 +250,7 @@ impl World {
                 max: group.max,
                 zones: vec!["a".to_owned()],
                 can_launch: self.can_launch,
+                setup: crate::core::preflight::GroupSetup::default(),
                 instances: group
                     .instances
                     .iter()
@@ -304,8 +308,8 @@ impl World {
         let report = |purpose, node: &str| DrainReport {
             node: node.to_owned(),
             tainted: true,
-            finished: self.drained.contains(&(node.to_owned(), purpose)),
-            blocked: Vec::new(),
+            end: self.drained.contains(&(node.to_owned(), purpose)).then_some(DrainEnd::Moved),
+            ..DrainReport::default()
         };
         let old_drain = (status.drain == DrainState::Started).then(|| report(DrainPurpose::Replace, name));
         let capacity = status.capacity.as_ref().map(|capacity| capacity.node_name.clone());
@@ -320,6 +324,8 @@ impl World {
                 mode: Mode::Act,
                 rebalance: RebalanceMode::Replace,
                 paused: false,
+                refused: &[],
+                neighbour: None,
                 view: Some(&view),
                 ledger: &self.ledger,
                 old_node: old_node.as_ref(),
@@ -349,8 +355,7 @@ impl World {
     fn commands(&self) -> Commands {
         let mut all = Commands::default();
         for (name, status) in &self.records {
-            let one = self
-                .with_facts(name, |subject, facts| replacement::commands(subject, status, Mode::Act, facts));
+            let one = self.with_facts(name, |subject, facts| replacement::commands(subject, status, facts));
             all.wants.extend(one.wants);
             all.ends.extend(one.ends);
             all.drains.extend(one.drains);
@@ -374,7 +379,8 @@ impl World {
     fn scale(&mut self, fault: Fault) {
         for _ in 0..40 {
             let (wants, ends, facts) = &self.told;
-            let plan = scaling::plan(&self.ledger, &self.view(), wants, ends, facts, self.now);
+            let plan =
+                scaling::plan(&self.ledger, &self.view(), wants, ends, facts, &Busy::default(), self.now);
             self.ledger = plan.ledger;
             let Some(call) = plan.call else { return };
             self.say(&format!("{call:?} ({fault:?})"));

@@ -79,9 +79,10 @@ policy! {
     retry_seconds = 30, 1..=3600;
     /// Box 3.2: the longest wait between two attempts, in seconds.
     retry_max_seconds = 300, 1..=86_400;
-    /// Box 5: seconds that a patient drain may take before it is reported as blocked and tried again.
+    /// Boxes 5 and 10: seconds that a drain without a deadline may take; then a return is given up, and a node under notice
+    /// keeps its marks and the story says what is left.
     drain_timeout_seconds = 600, 10..=86_400;
-    /// Boxes 5 and 10: seconds to wait for the evicted pods to run and be ready elsewhere.
+    /// Boxes 5 and 10: seconds to wait for the evicted pods to run and be ready elsewhere; a return is given up then.
     reschedule_timeout_seconds = 300, 1..=3600;
     /// Box 5: seconds before a deadline at which the old instance is ended by us.
     end_before_deadline_seconds = 10, 0..=60;
@@ -111,6 +112,14 @@ policy! {
     flags {
     /// Box 5: at a deadline, delete the pods that a budget still holds back.
     delete_at_deadline = true;
+    /// Box 5: evict pods that no controller makes anew; before a deadline they are in any case.
+    evict_unmanaged = true;
+    /// Box 5: evict pods whose emptyDir is lost with them; before a deadline they are in any case.
+    evict_empty_dir = true;
+    /// Box 10: evict pods that no controller makes anew; if not, such a pod keeps its node from being returned.
+    return_unmanaged = false;
+    /// Box 10: evict pods whose emptyDir is lost with them; if not, such a pod keeps its node from being returned.
+    return_empty_dir = true;
     /// Box 9: what placeholder pods take counts as free, since other pods preempt them.
     placeholders_are_free = false;
     }
@@ -122,11 +131,16 @@ impl Policy {
     #[must_use]
     pub fn retry_delay(&self, attempt: u32, name: &str) -> Duration {
         let delay = backoff(seconds(self.retry_seconds), seconds(self.retry_max_seconds), attempt);
-        let spread =
-            name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
-        let fifth = u64::try_from(delay.as_millis() / 5).unwrap_or(u64::MAX);
-        delay + Duration::from_millis(spread % fifth.max(1))
+        spread(delay, name)
     }
+}
+
+/// The delay, longer by up to a fifth, by a name: what failed together is not to come back together.
+#[must_use]
+pub fn spread(delay: Duration, name: &str) -> Duration {
+    let hash = name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let fifth = u64::try_from(delay.as_millis() / 5).unwrap_or(u64::MAX);
+    delay + Duration::from_millis(hash % fifth.max(1))
 }
 
 /// `first`, doubled with every further failure in a row, and never more than `cap`.

@@ -107,6 +107,10 @@ pub enum Outcome {
     NoticeReceived,
     /// Box 1: a notice with a deadline followed the advice.
     Escalated,
+    /// Box 1: the pool only observes; what would be done is told.
+    Observed,
+    /// Box 1: another tool has the node in its hands.
+    SteppedAside,
     /// Box 2 or 3.2: one more instance was asked for.
     Requested,
     /// Box 3 or 3.2: no capacity, a quota, or the group is at its maximum.
@@ -145,6 +149,23 @@ pub enum Outcome {
     CleanedUp,
     /// A person ended the story.
     Cancelled,
+}
+
+impl Outcome {
+    /// Whether somebody might want to look.
+    #[must_use]
+    pub fn is_warning(self) -> bool {
+        matches!(
+            self,
+            Self::NoCapacity
+                | Self::Misconfigured
+                | Self::TimedOut
+                | Self::NodeKept
+                | Self::Blocked
+                | Self::TakenByAws
+                | Self::ReturnGivenUp
+        )
+    }
 }
 
 /// A box of the flow, by its number.

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::core::neighbours::Neighbour;
 use crate::core::policy::{Policy, seconds};
 use crate::core::record::{
     Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,
@@ -71,16 +72,29 @@ pub struct NodeFact {
 }
 
 /// How a drain stands, as the Drainer last said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DrainReport {
     /// The node.
     pub node: String,
     /// Whether the taint is on it.
     pub tainted: bool,
-    /// Whether its pods have moved and run elsewhere.
-    pub finished: bool,
-    /// What holds it up, in plain words.
+    /// How it ended, once it has.
+    pub end: Option<DrainEnd>,
+    /// What it waits for, in plain words.
     pub blocked: Vec<String>,
+    /// Whether it has waited for that so long that the story should say so.
+    pub stuck: bool,
+}
+
+/// How a drain ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DrainEnd {
+    /// The pods run and are ready elsewhere, or the node is gone.
+    Moved,
+    /// Nothing on the node is waited for any longer, but this is not as it should be.
+    Without(Vec<String>),
+    /// A return that came to nothing, and why: its pods may need the node.
+    GivenUp(Vec<String>),
 }
 
 /// What the HealthMonitor last found about the return of a fallback: boxes 7, 8 and 9, each with what stands
@@ -107,6 +121,10 @@ pub struct Facts<'a> {
     pub rebalance: RebalanceMode,
     /// Whether a person paused the pool.
     pub paused: bool,
+    /// Why the pool is not accepted; empty: it is.
+    pub refused: &'a [String],
+    /// Who else has the old node in its hands.
+    pub neighbour: Option<Neighbour>,
     /// The pool's groups, once they were read.
     pub view: Option<&'a PoolView>,
     /// The pool's ledger.
@@ -145,6 +163,8 @@ pub struct DrainCommand {
     pub purpose: DrainPurpose,
     /// When the instance is taken, if a deadline presses.
     pub deadline: Option<Timestamp>,
+    /// When the drain began.
+    pub since: Option<Timestamp>,
 }
 
 /// What must hold in the world for a stored record.
@@ -158,6 +178,8 @@ pub struct Commands {
     pub drains: Vec<DrainCommand>,
     /// Instances that this story stands on.
     pub taken: BTreeSet<String>,
+    /// Instances whose nodes nobody else is to scale down until the story is over.
+    pub protected: BTreeSet<String>,
 }
 
 /// A fresh record for a notice.
@@ -211,8 +233,11 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
     if next.phase.is_finished() {
         return next;
     }
-    let mode = if subject.in_pool { facts.mode } else { Mode::DrainOnly };
-    if let Some(reason) = held_back(&next, subject, mode, facts) {
+    let mode = mode_for(subject, &next, facts);
+    if let Some((outcome, reason)) = held_back(&next, subject, mode, facts) {
+        if let Some(outcome) = outcome {
+            next.step(FlowBox::Notice, outcome, &subject.node, reason.clone(), facts.now);
+        }
         next.block(FlowBox::Notice, vec![reason], facts.now);
         if is_gone(subject, facts) {
             finish(&mut next, subject, "the instance is gone", facts.now);
@@ -236,25 +261,53 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
     next
 }
 
-/// Why nothing may be done for this story, if so. A notice with a deadline passes every pause.
-fn held_back(status: &ReplacementStatus, subject: &Subject, mode: Mode, facts: &Facts<'_>) -> Option<String> {
+/// How a story is treated. A node in no accepted pool only gets its drain; but a story that has asked for
+/// capacity is brought to its end, whatever became of the pool meanwhile.
+fn mode_for(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) -> Mode {
+    let begun = status.spot_asked_at.is_some();
+    if subject.in_pool && (begun || facts.refused.is_empty()) { facts.mode } else { Mode::DrainOnly }
+}
+
+/// Why nothing may be done for this story, if so, and what is to be told of it. A notice with a deadline passes
+/// every pause.
+fn held_back(
+    status: &ReplacementStatus,
+    subject: &Subject,
+    mode: Mode,
+    facts: &Facts<'_>,
+) -> Option<(Option<Outcome>, String)> {
     if mode == Mode::Observe {
-        return Some("the pool only observes: the node would be replaced (mode: Observe)".to_owned());
+        let drain = if status.deadline.is_some() { "at once" } else { "then" };
+        let text = format!(
+            "the pool only observes (mode: Observe): one more instance would be asked of its Spot group, of its \
+             on-demand group if Spot has none, and the node tainted and drained {drain}"
+        );
+        return Some((Some(Outcome::Observed), text));
     }
-    if status.deadline.is_some() || status.phase != Phase::Received {
+    if status.phase != Phase::Received {
+        return None;
+    }
+    if let Some(neighbour) = facts.neighbour {
+        let text = format!("left to {neighbour}, which has the node in its hands");
+        return Some((Some(Outcome::SteppedAside), text));
+    }
+    if status.deadline.is_some() {
         return None;
     }
     if !subject.in_pool {
-        return Some(
-            "the node is in no accepted pool: it is drained on a notice with a deadline only".to_owned(),
-        );
+        let text = "the node is in no accepted pool: it is drained on a notice with a deadline only";
+        return Some((None, text.to_owned()));
+    }
+    if !facts.refused.is_empty() {
+        return Some((None, format!("the pool is not accepted: {}", facts.refused.join("; "))));
     }
     if facts.paused {
-        return Some("the pool is paused (spec.paused)".to_owned());
+        return Some((None, "the pool is paused (spec.paused)".to_owned()));
     }
     if facts.rebalance == RebalanceMode::Ignore && status.notice == Some(NoticeKind::RebalanceRecommendation)
     {
-        return Some("the pool ignores rebalance recommendations (spec.rebalance: Ignore)".to_owned());
+        let text = "the pool ignores rebalance recommendations (spec.rebalance: Ignore)";
+        return Some((None, text.to_owned()));
     }
     None
 }
@@ -422,23 +475,46 @@ fn drain_old(next: &mut ReplacementStatus, subject: &Subject, mode: Mode, facts:
                 let text = "tainted: no new pods".to_owned();
                 next.step(FlowBox::Taint, Outcome::Tainted, &subject.node, text, now);
             }
-            if report.finished {
+            if let Some(end) = &report.end {
                 next.drain = DrainState::Finished;
                 next.blocking.clear();
-                let text = "its pods run elsewhere".to_owned();
-                set_condition(&mut next.conditions, "Drained", true, "Drained", &text, now);
-                next.step(FlowBox::Drain, Outcome::Drained, &subject.node, text, now);
-            } else if report.blocked.is_empty() {
-                next.blocking.retain(|reason| reason.flow_box != FlowBox::Drain);
-            } else {
-                let text = report.blocked.join("; ");
-                if !next.steps.iter().any(|step| step.outcome == Outcome::Blocked) {
-                    next.step(FlowBox::Drain, Outcome::Blocked, &subject.node, text, now);
-                }
-                next.block(FlowBox::Drain, report.blocked.clone(), now);
+                let (outcome, text) = told(end);
+                set_condition(&mut next.conditions, "Drained", true, &format!("{outcome:?}"), &text, now);
+                next.step(FlowBox::Drain, outcome, &subject.node, text, now);
+                return;
             }
+            let reasons = if report.stuck { report.blocked.clone() } else { Vec::new() };
+            if reasons.is_empty() {
+                next.blocking.retain(|reason| reason.flow_box != FlowBox::Drain);
+                return;
+            }
+            let has = |outcome| {
+                next.steps.iter().any(|step| (step.flow_box, step.outcome) == (FlowBox::Drain, outcome))
+            };
+            let patience = seconds(facts.policy.drain_timeout_seconds);
+            let too_long = next.deadline.is_none()
+                && next.drain_started_at.is_some_and(|at| crate::clock::since(at, now) >= patience);
+            let text = reasons.join("; ");
+            if !has(Outcome::Blocked) {
+                next.step(FlowBox::Drain, Outcome::Blocked, &subject.node, text, now);
+            } else if too_long && !has(Outcome::TimedOut) {
+                // The node is doomed, so no pods are invited back.
+                let text = format!("not drained after {} s; its marks stay: {text}", patience.as_secs());
+                next.step(FlowBox::Drain, Outcome::TimedOut, &subject.node, text, now);
+            }
+            next.block(FlowBox::Drain, reasons, now);
         }
         DrainState::Finished => {}
+    }
+}
+
+/// The end of a drain as a step of the story.
+fn told(end: &DrainEnd) -> (Outcome, String) {
+    match end {
+        DrainEnd::Moved => (Outcome::Drained, "its pods run elsewhere".to_owned()),
+        DrainEnd::Without(what) | DrainEnd::GivenUp(what) => {
+            (Outcome::TimedOut, format!("nothing on it is waited for any longer: {}", what.join("; ")))
+        }
     }
 }
 
@@ -450,7 +526,10 @@ fn end_old(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
         let pressed = next.deadline.is_some_and(|deadline| now + ahead >= deadline);
         if pressed && next.drain == DrainState::Started {
             next.drain = DrainState::Finished;
-            let text = "the deadline is near: the instance is ended with what is still on it".to_owned();
+            next.blocking.clear();
+            let waits = facts.drain.filter(|report| report.node == subject.node);
+            let waits = waits.map_or_else(String::new, |report| report.blocked.join("; "));
+            let text = format!("the deadline is near, the instance is ended as it is: {waits}");
             next.step(FlowBox::Drain, Outcome::TimedOut, &subject.node, text, now);
         }
         if next.drain == DrainState::Finished {
@@ -537,20 +616,20 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
             let Some(report) = facts.return_drain.filter(|report| report.node == capacity.node_name) else {
                 return;
             };
-            let started = next.return_started_at.unwrap_or(now);
-            if report.finished {
-                next.return_drain = DrainState::Finished;
-                next.blocking.clear();
-                let text = "its pods run elsewhere".to_owned();
-                next.step(FlowBox::ScaleDown, Outcome::Drained, &capacity.node_name, text, now);
-                next.fallback_end = EndState::Ending;
-            } else if crate::clock::since(started, now) >= seconds(facts.policy.drain_timeout_seconds) {
-                next.return_drain = DrainState::NotStarted;
-                next.return_not_before = Some(now + seconds(facts.policy.return_retry_seconds));
-                let text = format!("given up, marks undone: {}", report.blocked.join("; "));
-                next.step(FlowBox::ScaleDown, Outcome::ReturnGivenUp, &capacity.node_name, text, now);
-            } else {
-                next.block(FlowBox::ScaleDown, report.blocked.clone(), now);
+            let patience = seconds(facts.policy.drain_timeout_seconds);
+            let too_long = crate::clock::since(next.return_started_at.unwrap_or(now), now) >= patience;
+            match &report.end {
+                Some(end @ (DrainEnd::Moved | DrainEnd::Without(_))) => {
+                    next.return_drain = DrainState::Finished;
+                    next.blocking.clear();
+                    let (outcome, text) = told(end);
+                    next.step(FlowBox::ScaleDown, outcome, &capacity.node_name, text, now);
+                    next.fallback_end = EndState::Ending;
+                }
+                Some(DrainEnd::GivenUp(reasons)) => give_up_return(next, &capacity, reasons, facts),
+                None if too_long => give_up_return(next, &capacity, &report.blocked, facts),
+                None if report.stuck => next.block(FlowBox::ScaleDown, report.blocked.clone(), now),
+                None => next.blocking.clear(),
             }
         }
         DrainState::Finished => {
@@ -578,6 +657,15 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     }
 }
 
+/// The marks come off, and the return is tried again later.
+fn give_up_return(next: &mut ReplacementStatus, capacity: &Capacity, reasons: &[String], facts: &Facts<'_>) {
+    let now = facts.now;
+    next.return_drain = DrainState::NotStarted;
+    next.return_not_before = Some(now + seconds(facts.policy.return_retry_seconds));
+    let text = format!("given up, marks undone: {}", reasons.join("; "));
+    next.step(FlowBox::ScaleDown, Outcome::ReturnGivenUp, &capacity.node_name, text, now);
+}
+
 /// Boxes 7, 8 and 9, on the HealthMonitor's word and never without a Spot instance claimed for the return. A
 /// Spot node that is one too many needs none.
 fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Capacity, facts: &Facts<'_>) {
@@ -589,6 +677,12 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
         next.block(FlowBox::Health, vec!["the Spot group has no instance for it yet".to_owned()], now);
         return;
     };
+    if capacity.group == GroupKind::Spot && facts.view.is_some_and(|view| view.spot.desired <= view.spot.min)
+    {
+        // Ended now it would be replaced, and the +1 would stay.
+        next.block(FlowBox::Health, vec!["the Spot group is at its minimum size".to_owned()], now);
+        return;
+    }
     if capacity.group == GroupKind::OnDemand
         && next.return_capacity.as_ref().is_none_or(|held| held.instance_id != instance_id)
     {
@@ -654,24 +748,16 @@ fn close(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
         if waited_to_settle(next, facts.now)
             && let Some((instance_id, node)) = serving_node(share, GroupKind::Spot, facts)
         {
-            let group = GroupKind::Spot;
-            next.capacity = Some(Capacity { group, instance_id, node_name: node.name, ready_at: facts.now });
-            next.fallback = true;
-            (next.return_capacity, next.return_started_at) = (None, None);
-            next.return_drain = DrainState::NotStarted;
-            next.fallback_end = EndState::Kept;
+            stand_in(next, GroupKind::Spot, instance_id, node.name, facts.now);
         }
         return;
     }
-    let late = facts.ledger.member(GroupKind::OnDemand, &subject.name);
+    let late = facts.ledger.member(GroupKind::OnDemand, &subject.name).filter(|share| share.surplus);
     if let Some((instance_id, node)) =
         serving_node(late, GroupKind::OnDemand, facts).filter(|(_, node)| node.busy)
-        && next.fallback_end == EndState::Kept
     {
-        // Pods moved to the on-demand node that came too late: it goes back like any other fallback.
-        let group = GroupKind::OnDemand;
-        next.capacity = Some(Capacity { group, instance_id, node_name: node.name, ready_at: facts.now });
-        next.fallback = true;
+        // Pods moved to an on-demand node that came too late: it goes back like any other fallback.
+        stand_in(next, GroupKind::OnDemand, instance_id, node.name, facts.now);
         return;
     }
     let open = [GroupKind::Spot, GroupKind::OnDemand]
@@ -680,6 +766,21 @@ fn close(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     if !open {
         finish(next, subject, "nothing of the story is left in either group", facts.now);
     }
+}
+
+/// A story that was settled goes on with an instance that has to go back.
+fn stand_in(
+    next: &mut ReplacementStatus,
+    group: GroupKind,
+    instance_id: String,
+    node: String,
+    now: Timestamp,
+) {
+    next.capacity = Some(Capacity { group, instance_id, node_name: node, ready_at: now });
+    next.fallback = true;
+    (next.return_capacity, next.return_started_at) = (None, None);
+    next.return_drain = DrainState::NotStarted;
+    next.fallback_end = EndState::Kept;
 }
 
 /// Whether only the ledger's shares are left to be forgotten.
@@ -733,8 +834,9 @@ fn settle_phase(next: &mut ReplacementStatus, now: Timestamp) {
 
 /// What must hold in the world for this record.
 #[must_use]
-pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts: &Facts<'_>) -> Commands {
+pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) -> Commands {
     let mut commands = Commands::default();
+    let mode = mode_for(subject, status, facts);
     if status.phase.is_finished() || mode == Mode::Observe {
         return commands;
     }
@@ -746,10 +848,21 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
             node: subject.node.clone(),
             purpose: DrainPurpose::Replace,
             deadline: status.deadline,
+            since: status.drain_started_at,
         });
     }
-    if mode != Mode::Act || !subject.in_pool {
+    if mode != Mode::Act {
         return commands;
+    }
+    if status.phase != Phase::Received {
+        let shares =
+            [GroupKind::Spot, GroupKind::OnDemand].map(|kind| facts.ledger.member(kind, &subject.name));
+        let brought = shares.into_iter().flatten().filter_map(|share| share.instance_id.clone());
+        commands.protected.extend(brought);
+        commands.protected.extend(status.capacity.as_ref().map(|capacity| capacity.instance_id.clone()));
+        if status.old != EndState::Gone {
+            commands.protected.insert(subject.instance_id.clone());
+        }
     }
     let settled = is_settled(status);
     let capacity_from = status.capacity.as_ref().map(|capacity| capacity.group);
@@ -798,6 +911,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, mode: Mode, facts
                 node: capacity.node_name.clone(),
                 purpose: DrainPurpose::Return,
                 deadline: None,
+                since: status.return_started_at,
             });
         }
         if status.fallback_end == EndState::Ending {

@@ -45,6 +45,7 @@ impl SafetyPolicy {
         Self {
             max_utilisation: f64::from(policy.max_utilisation_percent) / 100.0,
             utilisation_slack: f64::from(policy.utilisation_slack_percent) / 100.0,
+            drain: DrainPolicy::of(policy, Purpose::Return, false),
             placement: PlacementOptions::of(policy),
             ..Self::default()
         }

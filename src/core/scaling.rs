@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::core::preflight::GroupSetup;
 use crate::core::record::GroupKind;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -61,6 +62,8 @@ pub struct GroupView {
     pub zones: Vec<String>,
     /// Whether LaunchInstances can be used on it, as far as is known.
     pub can_launch: bool,
+    /// How it is set up.
+    pub setup: GroupSetup,
     /// All instances, in any state.
     pub instances: Vec<Instance>,
     /// Failed launches since the earliest open request, newest first.
@@ -285,6 +288,11 @@ impl RequestMember {
         self.surplus || self.debt == Debt::InGroup
     }
 
+    /// Whether it waits for an instance that the group launches by itself.
+    fn awaits_in_group(&self) -> bool {
+        self.instance_id.is_none() && self.has_place()
+    }
+
     /// Whether the group is to be asked (again): it was not, or refused and the story is in a new attempt.
     fn asks(&self) -> bool {
         !self.surplus && self.instance_id.is_none() && self.failure.is_none() && self.debt != Debt::InGroup
@@ -292,6 +300,8 @@ impl RequestMember {
 }
 
 /// A reduction of a group that is under way; written before the call.
+///
+/// It is stored by a merge patch, which keeps what it does not name: so nothing is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reduction {
@@ -299,10 +309,10 @@ pub struct Reduction {
     pub group: GroupKind,
     /// The instance to end; without one the desired capacity alone is lowered, which ends nothing because
     /// fewer instances are there than desired.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub instance_id: Option<String>,
     /// The replacement whose +1 leaves the desired capacity with it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub settles: Option<String>,
     /// Desired capacity before.
     pub baseline: i32,
@@ -320,9 +330,55 @@ pub struct Ledger {
     /// The reduction under way, at most one per pool at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduction: Option<Reduction>,
+    /// Groups that refused LaunchInstances as such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cannot_launch: Vec<CannotLaunch>,
+    /// Desired capacity as it was last read, of groups that something is awaited from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub desired_seen: Vec<DesiredSeen>,
 }
 
+/// The desired capacity of a group while something is awaited from it and no call of ours is under way: if it
+/// falls, somebody else has lowered it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DesiredSeen {
+    /// Which group.
+    pub group: GroupKind,
+    /// Its desired capacity.
+    pub desired: i32,
+}
+
+/// A group that cannot be asked by LaunchInstances, or an endpoint or a role that cannot: it is served by
+/// SetDesiredCapacity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CannotLaunch {
+    /// Which group.
+    pub group: GroupKind,
+    /// When it refused last.
+    pub since: Timestamp,
+    /// AWS's words.
+    pub reason: String,
+}
+
+/// After this time LaunchInstances is tried again on a group that refused it: permissions and groups change.
+const LAUNCH_AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(24);
+
 impl Ledger {
+    /// Whether a group is known to refuse LaunchInstances.
+    #[must_use]
+    pub fn cannot_launch(&self, group: GroupKind, now: Timestamp) -> bool {
+        let refused = |held: &&CannotLaunch| now.duration_since(held.since) < LAUNCH_AGAIN_AFTER;
+        self.cannot_launch.iter().filter(refused).any(|held| held.group == group)
+    }
+
+    /// Whether nothing that we changed is open.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.scaling_requests.is_empty() && self.reduction.is_none()
+    }
+
     /// The share of a story in a group.
     #[must_use]
     pub fn member(&self, group: GroupKind, replacement: &str) -> Option<&RequestMember> {
@@ -452,6 +508,16 @@ pub enum Call {
     },
 }
 
+impl Call {
+    /// The group that it changes.
+    #[must_use]
+    pub fn group(&self) -> GroupKind {
+        let (Self::SetDesired { group, .. } | Self::Terminate { group, .. } | Self::Launch { group, .. }) =
+            self;
+        *group
+    }
+}
+
 /// The next ledger, and the call that it announces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -467,9 +533,36 @@ pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(2);
 /// AWS remembers a client token for 8 h; ours is not used again after 7.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(7);
 
+/// Changes that AWS would not take in this turn, because another one of the same group is under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    requests: BTreeSet<GroupKind>,
+    reductions: BTreeSet<(GroupKind, Option<String>)>,
+}
+
+impl Busy {
+    /// Takes in that AWS would not take this call now.
+    pub fn add(&mut self, ledger: &mut Ledger, call: &Call) {
+        let group = call.group();
+        match ledger.reduction.take() {
+            Some(reduction) => {
+                self.reductions.insert((group, reduction.instance_id));
+            }
+            None => {
+                self.requests.insert(group);
+            }
+        }
+    }
+
+    fn ending(&self, group: GroupKind, instance_id: &str) -> bool {
+        self.reductions.contains(&(group, Some(instance_id.to_owned())))
+    }
+}
+
 /// The next step for a pool.
 ///
 /// Repeating the call that a plan names is without harm: it is planned from a fresh reading of the groups.
+/// Changes that `busy` names are left alone: another change is under way, and what else can be done is done.
 #[must_use]
 pub fn plan(
     ledger: &Ledger,
@@ -477,25 +570,68 @@ pub fn plan(
     wants: &Wants,
     ends: &BTreeSet<End>,
     instances: &InstanceFacts,
+    busy: &Busy,
     now: Timestamp,
 ) -> Plan {
     let mut ledger = ledger.clone();
-    if let Some(call) = resume(&mut ledger, view, now) {
+    if let Some(call) = resume(&mut ledger, view, busy, now) {
         return Plan { ledger, call: Some(call) };
     }
     refresh_members(&mut ledger, view, wants, now);
+    take_in_erased(&mut ledger, view, now);
     claim(&mut ledger, view, wants, &instances.taken);
     bind_to_successors(&mut ledger, view, wants, instances);
-    let call = request_capacity(&mut ledger, view, wants, now)
-        .or_else(|| end_instances(&mut ledger, view, wants, ends, instances, now))
-        .or_else(|| withdraw(&mut ledger, view, wants, instances, now));
+    let call = request_capacity(&mut ledger, view, wants, busy, now)
+        .or_else(|| end_instances(&mut ledger, view, wants, ends, (instances, busy), now))
+        .or_else(|| withdraw(&mut ledger, view, wants, (instances, busy), now));
     ledger.drop_empty();
+    watch_desired(&mut ledger, view, call.as_ref());
     Plan { ledger, call }
 }
 
+/// Remembers the desired capacity of groups that something is awaited from, unless we are about to change it.
+fn watch_desired(ledger: &mut Ledger, view: &PoolView, call: Option<&Call>) {
+    let quiet = |kind: GroupKind| {
+        let mut requests = ledger.scaling_requests.iter().filter(|request| request.group == kind);
+        call.is_none_or(|call| call.group() != kind)
+            && requests.clone().all(|request| request.state == RequestState::Applied)
+            && requests.any(|request| request.members.iter().any(RequestMember::awaits_in_group))
+    };
+    let kinds = [GroupKind::Spot, GroupKind::OnDemand].into_iter().filter(|kind| quiet(*kind));
+    ledger.desired_seen =
+        kinds.map(|group| DesiredSeen { group, desired: view.group(group).desired }).collect();
+}
+
+/// Takes in that somebody else lowered a desired capacity in which places of ours were open, as cluster-autoscaler
+/// does when it gives up a node that does not come: what waited there is asked for again, after its backoff.
+fn take_in_erased(ledger: &mut Ledger, view: &PoolView, now: Timestamp) {
+    for seen in std::mem::take(&mut ledger.desired_seen) {
+        let group = view.group(seen.group);
+        let mut waiting: Vec<&mut RequestMember> = ledger
+            .scaling_requests
+            .iter_mut()
+            .filter(|request| request.group == seen.group)
+            .flat_map(|request| &mut request.members)
+            .filter(|member| member.awaits_in_group())
+            .collect();
+        let open = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
+        let lowered = usize::try_from(seen.desired - group.desired).unwrap_or(0);
+        let erased = lowered.min(waiting.len().saturating_sub(open));
+        waiting.sort_by_key(|member| (member.owed, member.deadline.is_none(), member.deadline, member.since));
+        for member in waiting.into_iter().rev().take(erased) {
+            if member.debt == Debt::InGroup || member.owed {
+                member.debt = Debt::InRecord;
+            }
+            member.surplus = false;
+            let message = format!("somebody else lowered the desired capacity to {}", group.desired);
+            member.failure = Some(Failure { class: FailureClass::Capacity, message, at: now });
+        }
+    }
+}
+
 /// Finishes what an earlier step, or an earlier life, left between the written intent and its outcome.
-fn resume(ledger: &mut Ledger, view: &PoolView, now: Timestamp) -> Option<Call> {
-    for request in &mut ledger.scaling_requests {
+fn resume(ledger: &mut Ledger, view: &PoolView, busy: &Busy, now: Timestamp) -> Option<Call> {
+    for request in ledger.scaling_requests.iter_mut().filter(|held| !busy.requests.contains(&held.group)) {
         let group = view.group(request.group);
         let call = match request.state {
             RequestState::Applied => None,
@@ -593,6 +729,20 @@ pub fn refused(ledger: &mut Ledger, group: GroupKind, class: FailureClass, messa
     }
 }
 
+/// Takes in that a group cannot be asked by LaunchInstances: what was to be asked so goes on as
+/// SetDesiredCapacity. If it cannot at all, that is remembered.
+pub fn launch_refused(ledger: &mut Ledger, group: GroupKind, reason: &str, at_all: bool, now: Timestamp) {
+    if at_all {
+        ledger.cannot_launch.retain(|held| held.group != group);
+        ledger.cannot_launch.push(CannotLaunch { group, since: now, reason: reason.to_owned() });
+    }
+    for request in &mut ledger.scaling_requests {
+        if request.group == group && request.state == RequestState::Intended {
+            request.method = Method::SetDesiredCapacity {};
+        }
+    }
+}
+
 /// Takes in the answer of LaunchInstances: instances for the most urgent members; for the rest the next zone
 /// is asked, or they failed. An answer without instances is no fault but says "no capacity".
 pub fn launched(
@@ -672,6 +822,9 @@ fn refresh_members(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Tim
             if let (None, Some(failed)) = (&member.failure, failed) {
                 member.failure =
                     Some(Failure { class: failed.class, message: failed.message.clone(), at: now });
+            }
+            if let (None, Some(message)) = (&member.failure, group.setup.launch_suspended()) {
+                member.failure = Some(Failure { class: FailureClass::Configuration, message, at: now });
             }
         }
     }
@@ -758,8 +911,17 @@ fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, insta
 }
 
 /// Writes one request for all stories that want an instance of a group and have no share in it yet.
-fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Timestamp) -> Option<Call> {
+fn request_capacity(
+    ledger: &mut Ledger,
+    view: &PoolView,
+    wants: &Wants,
+    busy: &Busy,
+    now: Timestamp,
+) -> Option<Call> {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
+        if busy.requests.contains(&kind) {
+            continue;
+        }
         let group = view.group(kind);
         let (mut members, mut replaced_by_group) = (Vec::new(), Vec::new());
         let mut first_zone = None;
@@ -817,12 +979,17 @@ fn request_capacity(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Ti
                 .members
                 .retain(|held| members.iter().all(|member| member.replacement != held.replacement));
         }
-        let room = usize::try_from(group.max - group.desired).unwrap_or(0);
+        let suspended = group.setup.launch_suspended();
+        let room =
+            if suspended.is_some() { 0 } else { usize::try_from(group.max - group.desired).unwrap_or(0) };
         let over = members.split_off(room.min(members.len()));
         if !over.is_empty() {
             let mut over = request(over, "-refused");
-            let message = format!("the group is at its maximum of {}", group.max);
-            refuse(&mut over, FailureClass::Capacity, &message, now);
+            let at_maximum =
+                || (FailureClass::Capacity, format!("the group is at its maximum of {}", group.max));
+            let (class, message) =
+                suspended.map_or_else(at_maximum, |reason| (FailureClass::Configuration, reason));
+            refuse(&mut over, class, &message, now);
             ledger.scaling_requests.push(over);
         }
         if !members.is_empty() {
@@ -851,10 +1018,10 @@ fn end_instances(
     view: &PoolView,
     wants: &Wants,
     ends: &BTreeSet<End>,
-    instances: &InstanceFacts,
+    (instances, busy): (&InstanceFacts, &Busy),
     now: Timestamp,
 ) -> Option<Call> {
-    for end in ends {
+    for end in ends.iter().filter(|end| !busy.ending(end.group, &end.instance_id)) {
         let group = view.group(end.group);
         let share = ledger.member(end.group, &end.replacement);
         let surplus = share.is_some_and(|member| member.surplus);
@@ -865,7 +1032,8 @@ fn end_instances(
             return Some(terminate(ledger, group, end.group, &end.instance_id, settles, now));
         }
         if surplus
-            && let Some(call) = settle(ledger, view, wants, (end.group, &end.replacement), instances, now)
+            && let Some(call) =
+                settle(ledger, view, wants, (end.group, &end.replacement), (instances, busy), now)
         {
             return Some(call);
         }
@@ -878,26 +1046,27 @@ fn withdraw(
     ledger: &mut Ledger,
     view: &PoolView,
     wants: &Wants,
-    instances: &InstanceFacts,
+    (instances, busy): (&InstanceFacts, &Busy),
     now: Timestamp,
 ) -> Option<Call> {
-    for ((kind, replacement), want) in wants {
+    for ((kind, replacement), want) in wants.iter().filter(|((kind, _), _)| !busy.requests.contains(kind)) {
         if matches!(want, Want::Instance { .. }) {
             continue;
         }
         let Some(member) = ledger.member(*kind, replacement).cloned() else { continue };
         let group = view.group(*kind);
+        // Without a +1 the instance is the group's own by now: the share is forgotten.
         if *want == Want::Nothing
+            && member.surplus
             && let Some(id) = member.instance_id.as_ref().filter(|id| group.is_active(id))
         {
-            if instances.busy.contains(id) {
+            if instances.busy.contains(id) || busy.ending(*kind, id) {
                 continue;
             }
-            let settles = member.surplus.then_some(replacement.as_str());
-            return Some(terminate(ledger, group, *kind, id, settles, now));
+            return Some(terminate(ledger, group, *kind, id, Some(replacement), now));
         }
         if member.surplus {
-            if let Some(call) = settle(ledger, view, wants, (*kind, replacement), instances, now) {
+            if let Some(call) = settle(ledger, view, wants, (*kind, replacement), (instances, busy), now) {
                 return Some(call);
             }
             continue;
@@ -981,11 +1150,11 @@ fn settle(
     view: &PoolView,
     wants: &Wants,
     (kind, replacement): (GroupKind, &str),
-    instances: &InstanceFacts,
+    (instances, busy): (&InstanceFacts, &Busy),
     now: Timestamp,
 ) -> Option<Call> {
     let group = view.group(kind);
-    if group.desired <= group.min {
+    if group.desired <= group.min || busy.reductions.contains(&(kind, None)) {
         return None;
     }
     // What is missing may be what other stories wait for: it is not theirs that goes.
@@ -1017,8 +1186,12 @@ fn settle(
         })
         .flat_map(|request| request.instances_before.iter().map(String::as_str))
         .collect();
-    let may_end =
-        |id: &str| group.is_active(id) && !instances.taken.contains(id) && !instances.busy.contains(id);
+    let may_end = |id: &str| {
+        group.is_active(id)
+            && !instances.taken.contains(id)
+            && !instances.busy.contains(id)
+            && !busy.ending(kind, id)
+    };
     let newest = group.instances.iter().rev().map(|instance| instance.id.as_str());
     let unclaimed = newest.filter(|id| !claimed.contains(id) && !before.contains(id)).find(|id| may_end(id));
     // Or what was claimed for the story itself, if it waits for it no longer and does not stand on it.
@@ -1044,13 +1217,13 @@ fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
 
 /// Takes in that AWS accepted the call: the answer is the proof, no reading of the group is needed.
 pub fn accepted(ledger: &mut Ledger, call: &Call) {
-    let (Call::SetDesired { group, .. } | Call::Terminate { group, .. } | Call::Launch { group, .. }) = call;
-    if let Some(reduction) = ledger.reduction.clone().filter(|reduction| reduction.group == *group) {
+    let group = call.group();
+    if let Some(reduction) = ledger.reduction.clone().filter(|reduction| reduction.group == group) {
         reduced(ledger, &reduction);
         return;
     }
     for request in &mut ledger.scaling_requests {
-        if request.group == *group && request.state != RequestState::Applied {
+        if request.group == group && request.state != RequestState::Applied {
             applied(request);
         }
     }

@@ -59,6 +59,10 @@ pub struct SpotPoolSpec {
     /// Holds back new stories; a notice with a deadline passes it.
     #[serde(default)]
     pub paused: bool,
+    /// Accepts that the groups end instances by themselves to even out their zones. Better: suspend their process
+    /// AZRebalance.
+    #[serde(default)]
+    pub accept_az_rebalance: bool,
     /// Timings and thresholds that differ from the configuration.
     #[serde(default)]
     pub policy: PolicySpec,

@@ -1,14 +1,15 @@
 //! `/api/v1`: what Spot Guard knows, as JSON.
 
-use super::ApiState;
 use super::model::{
     Blocker, Counts, Fallback, Items, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
 };
+use super::{ApiState, problem};
 use crate::clock::since;
 use crate::core::record::{BlockingReason, EndState, GroupKind, ReplacementStatus};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
 use crate::telemetry::tracing::trace_id_of;
-use actix_web::web::{Data, Json};
+use actix_web::web::{Data, Json, Path};
+use actix_web::{HttpRequest, HttpResponse};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ pub(super) async fn status(state: Data<ApiState>) -> Json<Status> {
     let replacements = sorted(state.replacements.state());
     let pools = sorted(state.pools.state());
     Json(Status {
-        version: state.version,
-        now: state.clock.now(),
+        version: state.version.to_owned(),
+        now: (state.now)(),
         leader: *state.is_leader.borrow(),
         ready: state.readiness.reasons().is_empty(),
         replacements: count(&replacements),
@@ -33,15 +34,27 @@ pub(super) async fn pools(state: Data<ApiState>) -> Json<Items<Pool>> {
 }
 
 pub(super) async fn replacements(state: Data<ApiState>) -> Json<Items<Replacement>> {
-    let now = state.clock.now();
+    let now = (state.now)();
     let replacements = sorted(state.replacements.state());
     Json(Items { items: replacements.iter().map(|held| story(held, now)).collect() })
 }
 
 pub(super) async fn fallbacks(state: Data<ApiState>) -> Json<Items<Fallback>> {
-    let now = state.clock.now();
+    let now = (state.now)();
     let replacements = sorted(state.replacements.state());
     Json(Items { items: replacements.iter().filter_map(|held| fallback(held, now)).collect() })
+}
+
+pub(super) async fn fallback_named(
+    request: HttpRequest,
+    name: Path<String>,
+    state: Data<ApiState>,
+) -> HttpResponse {
+    let found = state.replacements.find(|held| held.metadata.name.as_ref() == Some(&*name));
+    match found.and_then(|held| fallback(&held, (state.now)())) {
+        Some(fallback) => HttpResponse::Ok().json(fallback),
+        None => problem::no_such(&request, &format!("no open fallback is named {name}")),
+    }
 }
 
 fn sorted<K: ResourceExt>(mut objects: Vec<Arc<K>>) -> Vec<Arc<K>> {

@@ -46,7 +46,8 @@ pub(super) async fn readyz(state: web::Data<ApiState>, request: HttpRequest) -> 
 /// OpenMetrics text.
 pub(super) async fn metrics(state: web::Data<ApiState>, request: HttpRequest) -> HttpResponse {
     let is_leader = *state.is_leader.borrow();
-    match state.metrics.encode(is_leader, &state.replacements.state(), &state.pools.state()) {
+    match state.metrics.encode(is_leader, &state.readiness, &state.replacements.state(), &state.pools.state())
+    {
         Ok(text) => HttpResponse::Ok().content_type(metrics::CONTENT_TYPE).body(text),
         Err(_) => problem::internal(&request, "the metrics cannot be written as text"),
     }

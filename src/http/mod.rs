@@ -1,7 +1,9 @@
-//! The HTTP API: health, metrics, and what Spot Guard knows. It only reads, from the process's own copy of
+//! The HTTP API: health, metrics, what Spot Guard knows, and the dashboard. It only reads, from the process's own copy of
 //! the stored objects, so any replica can answer and no request reaches AWS or the Kubernetes API.
 
 mod api;
+mod dashboard;
+mod events;
 mod health;
 mod model;
 mod problem;
@@ -12,7 +14,6 @@ pub use model::{
 };
 pub use problem::Problem;
 
-use crate::clock::Clock;
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
@@ -20,11 +21,12 @@ use actix_web::dev::Server;
 use actix_web::http::header;
 use actix_web::middleware::DefaultHeaders;
 use actix_web::{App, FromRequest, Handler, HttpServer, Resource, Responder, guard, web};
+use jiff::Timestamp;
 use kube::runtime::reflector::Store;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Connections that are served at the same time; further ones wait.
 const MAX_CONNECTIONS: usize = 128;
@@ -46,17 +48,32 @@ pub struct ApiState {
     pub readiness: Readiness,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// The time.
-    pub clock: Clock,
+    /// The time. Handlers run on threads of their own, where a paused clock does not reach.
+    pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Whether this replica is the one that acts.
     pub is_leader: watch::Receiver<bool>,
+    /// Wakes when any of the stored objects changes.
+    pub changes: watch::Receiver<u64>,
+    /// Streams of events that may still be opened.
+    pub streams: Arc<Semaphore>,
     /// The version of Spot Guard.
     pub version: &'static str,
+}
+
+/// A fresh count of the streams of events that may be opened.
+#[must_use]
+pub fn streams() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(events::MAX_STREAMS))
 }
 
 /// Adds all routes.
 pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState) {
     cfg.app_data(web::Data::new(state))
+        .service(read_only("/", dashboard::page))
+        .service(read_only("/dashboard/style.css", dashboard::style))
+        .service(read_only("/dashboard/icon.svg", dashboard::icon))
+        .service(read_only("/dashboard/app.js", dashboard::script))
+        .service(read_only("/api/v1/events", events::events))
         .service(read_only("/healthz", health::healthz))
         .service(read_only("/readyz", health::readyz))
         .service(read_only("/metrics", health::metrics))
@@ -64,6 +81,7 @@ pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState) {
         .service(read_only("/api/v1/pools", api::pools))
         .service(read_only("/api/v1/replacements", api::replacements))
         .service(read_only("/api/v1/fallbacks", api::fallbacks))
+        .service(read_only("/api/v1/fallbacks/{name}", api::fallback_named))
         .default_service(web::to(problem::not_found));
 }
 

@@ -5,22 +5,22 @@ use crate::core::replacement::{Mode, RebalanceMode};
 use crate::core::scaling::{Reduction, ScalingRequest};
 use crate::crd::GroupStatus;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A list.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Items<T> {
     /// Sorted by name.
     pub items: Vec<T>,
 }
 
 /// `/api/v1/status`: the whole at a glance.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The version of Spot Guard.
-    pub version: &'static str,
+    pub version: String,
     /// When this was true.
     pub now: Timestamp,
     /// Whether the replica that answers is the one that acts.
@@ -34,7 +34,7 @@ pub struct Status {
 }
 
 /// How many stories there are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplacementCounts {
     /// Under way.
@@ -50,7 +50,7 @@ pub struct ReplacementCounts {
 }
 
 /// A pool in one line.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolSummary {
     /// Its name.
@@ -72,7 +72,7 @@ pub struct PoolSummary {
 }
 
 /// The instances of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
     /// Desired capacity, in instances.
@@ -170,7 +170,7 @@ pub struct Replacement {
 }
 
 /// Something that holds a story up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Blocker {
     /// The box of the flow that waits for it.
@@ -185,7 +185,7 @@ pub struct Blocker {
 }
 
 /// `/api/v1/fallbacks`: on-demand capacity that stands in for Spot.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fallback {
     /// The name of the replacement that it belongs to.

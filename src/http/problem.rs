@@ -44,10 +44,20 @@ pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
     answer(StatusCode::NOT_FOUND, &request, format!("there is nothing at {}", request.path()))
 }
 
+/// The path may name something, but nothing of that name is there.
+pub(super) fn no_such(request: &HttpRequest, detail: &str) -> HttpResponse {
+    answer(StatusCode::NOT_FOUND, request, detail.to_owned())
+}
+
 /// The path is there, but it can only be read.
 pub(super) async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
     let detail = format!("{} takes GET and HEAD, not {}", request.path(), request.method());
     answer(StatusCode::METHOD_NOT_ALLOWED, &request, detail)
+}
+
+/// It is too much at this time.
+pub(super) fn unavailable(request: &HttpRequest, detail: &str) -> HttpResponse {
+    answer(StatusCode::SERVICE_UNAVAILABLE, request, detail.to_owned())
 }
 
 /// Something that should not fail did.

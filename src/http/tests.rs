@@ -67,8 +67,10 @@ impl Fixture {
             replacements: store(self.replacements),
             readiness: self.readiness,
             metrics: Arc::new(Metrics::new()),
-            clock: Clock::Simulated { epoch: noon(0), origin: tokio::time::Instant::now() },
+            now: Arc::new(|| noon(0)),
             is_leader: watch::channel(self.leader).1,
+            changes: watch::channel(0).1,
+            streams: streams(),
             version: "1.2.3",
         }
     }
@@ -228,6 +230,24 @@ async fn a_fallback_says_what_blocks_it_and_what_it_took_so_far() {
 }
 
 #[actix_web::test]
+async fn one_fallback_is_answered_by_its_name_and_nothing_else_is() {
+    let all = Fixture::with_a_fallback().get("/api/v1/fallbacks").await;
+    let one = Fixture::with_a_fallback().get("/api/v1/fallbacks/i-0000000000000000b").await;
+    assert_eq!(one, all["items"][0]);
+    // Neither a story without a fallback, nor one that is not there.
+    for name in ["i-0000000000000000a", "i-0000000000000000c"] {
+        let path = format!("/api/v1/fallbacks/{name}");
+        let (status, media_type, body) = Fixture::with_a_fallback().ask(Method::GET, &path).await;
+        assert_eq!((status, media_type.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));
+        let expected = json!({
+            "type": "about:blank", "title": "Not Found", "status": 404,
+            "detail": format!("no open fallback is named {name}"), "instance": path,
+        });
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+    }
+}
+
+#[actix_web::test]
 async fn what_is_not_there_is_a_problem() {
     let (status, media_type, body) = Fixture::empty().ask(Method::GET, "/api/v1/nodes").await;
     assert_eq!((status, media_type.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));
@@ -271,4 +291,130 @@ async fn a_server_answers_on_its_listener_and_stops() {
     assert!(answer.contains("x-content-type-options: nosniff\r\n"), "{answer}");
     handle.stop(true).await;
     running.await.unwrap().unwrap();
+}
+
+/// A replica whose stories change while it is asked.
+struct Live {
+    writer: reflector::store::Writer<NodeReplacement>,
+    changed: watch::Sender<u64>,
+    state: ApiState,
+}
+
+impl Live {
+    async fn new() -> Self {
+        let (replacements, writer) = reflector::store();
+        let changed = watch::Sender::new(0);
+        let state = ApiState { replacements, changes: changed.subscribe(), ..Fixture::empty().state().await };
+        Self { writer, changed, state }
+    }
+
+    /// The story of a node has so many steps now.
+    fn steps(&mut self, name: &str, count: usize) {
+        let mut status = ReplacementStatus::default();
+        for number in 0..count {
+            let node = format!("node-{number}");
+            let at = noon(i64::try_from(number).unwrap());
+            status.step(
+                FlowBox::Wait,
+                crate::core::record::Outcome::Requested,
+                &node,
+                "a step".to_owned(),
+                at,
+            );
+        }
+        self.writer.apply_watcher_event(&Event::Apply(replacement(name, status)));
+        self.changed.send_modify(|version| *version += 1);
+    }
+}
+
+/// The next piece of a stream, or nothing at its end.
+async fn next_piece(body: &mut actix_web::body::BoxBody) -> Option<String> {
+    use actix_web::body::MessageBody;
+    let piece = std::future::poll_fn(|cx| std::pin::Pin::new(&mut *body).poll_next(cx)).await?;
+    Some(String::from_utf8(piece.expect("a piece").to_vec()).unwrap())
+}
+
+#[actix_web::test]
+async fn each_step_is_told_once_as_it_happens() {
+    tokio::time::pause();
+    let mut live = Live::new().await;
+    live.steps("i-1", 2);
+    let state = live.state.clone();
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let response = call_service(&app, TestRequest::get().uri("/api/v1/events").to_request()).await;
+    assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), "text/event-stream");
+    let mut body = response.into_body();
+    assert!(next_piece(&mut body).await.unwrap().starts_with(':'), "what was before is not told");
+    live.steps("i-1", 3);
+    let step = next_piece(&mut body).await.unwrap();
+    let data = step.strip_prefix("event: step\ndata: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
+    let told: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(
+        (&told["replacement"], &told["node"], &told["box"]),
+        (&json!("i-1"), &json!("node-2"), &json!("3"))
+    );
+    assert_eq!(next_piece(&mut body).await.unwrap(), "event: changed\ndata: {}\n\n");
+    assert_eq!(next_piece(&mut body).await.unwrap(), ":\n\n", "nothing more but a sign of life");
+}
+
+#[actix_web::test]
+async fn a_reader_that_does_not_keep_up_is_dropped() {
+    tokio::time::pause();
+    let mut live = Live::new().await;
+    let state = live.state.clone();
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let response = call_service(&app, TestRequest::get().uri("/api/v1/events").to_request()).await;
+    let mut body = response.into_body();
+    for story in 0..20 {
+        live.steps(&format!("i-{story}"), 30);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let mut pieces = 0;
+    while next_piece(&mut body).await.is_some() {
+        pieces += 1;
+    }
+    assert!(pieces < 300, "{pieces} of 600 steps were kept for it, then it was dropped");
+    assert_eq!(live.state.streams.available_permits(), streams().available_permits(), "its place is free");
+}
+
+#[actix_web::test]
+async fn streams_are_bounded() {
+    let live = Live::new().await;
+    let state = live.state.clone();
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let open = async || call_service(&app, TestRequest::get().uri("/api/v1/events").to_request()).await;
+    let mut held = Vec::new();
+    for _ in 0..streams().available_permits() {
+        held.push(open().await);
+    }
+    assert!(held.iter().all(|response| response.status() == StatusCode::OK));
+    assert_eq!(open().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[actix_web::test]
+async fn the_dashboard_is_small_and_needs_nothing_from_elsewhere() {
+    let state = Fixture::empty().state().await;
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let mut size = 0;
+    for (path, media_type) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/dashboard/style.css", "text/css; charset=utf-8"),
+        ("/dashboard/icon.svg", "image/svg+xml"),
+        ("/dashboard/app.js", "text/javascript; charset=utf-8"),
+    ] {
+        let response = call_service(&app, TestRequest::get().uri(path).to_request()).await;
+        assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), media_type);
+        let policy =
+            response.headers().get(header::CONTENT_SECURITY_POLICY).unwrap().to_str().unwrap().to_owned();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        let text = String::from_utf8(read_body(response).await.to_vec()).unwrap();
+        size += text.len();
+        let outside = text.matches("://").count() - text.matches("http://www.w3.org/2000/svg").count();
+        assert_eq!(outside, 0, "{path} names another server");
+        assert!(
+            !text.contains("innerHTML") && !text.contains(" style=") && !text.contains(" onclick"),
+            "{path}"
+        );
+    }
+    assert!(size < 150_000, "{size} bytes");
 }

@@ -5,10 +5,11 @@
 
 use crate::core::cluster::{
     AffinityTerm, ClaimRef, DisruptionBudget, Effect, HostPort, LabelSelector, Labels, Node,
-    NodeSelectorTerm, Operator, Owner, OwnerKind, Phase, Pod, PodSpec, Requirement, Resources,
+    NodeSelectorTerm, Operator, Owner, OwnerKind, Phase, Pod, PodSpec, Requirement, Resources, ScaleDown,
     SpreadConstraint, Taint, Toleration, TolerationOperator, UnhealthyPods, Volume, VolumeLimits,
     VolumeReach,
 };
+use crate::kube::marks;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -229,6 +230,7 @@ impl Converter {
             ),
             volume_limits,
             created: time(node.metadata.creation_timestamp.as_ref()),
+            scale_down: scale_down(node),
         };
         Converted { object, problems: problems.list }
     }
@@ -728,3 +730,12 @@ fn combine(a: &Resources, b: &Resources, with: fn(i64, i64) -> i64) -> Resources
 
 #[cfg(test)]
 mod tests;
+
+fn scale_down(node: &api::Node) -> ScaleDown {
+    let annotation = |key: &str| node.metadata.annotations.as_ref().and_then(|all| all.get(key));
+    match (annotation(marks::SCALE_DOWN_DISABLED), annotation(marks::PROTECTED_BY)) {
+        (_, Some(_)) => ScaleDown::DisabledByUs,
+        (Some(value), None) if value == "true" => ScaleDown::DisabledByOther,
+        _ => ScaleDown::Allowed,
+    }
+}

@@ -4,14 +4,18 @@
 
 use crate::core::cluster::Node;
 use k8s_openapi::api::core::v1 as core_v1;
-use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 /// Says that the cordon is ours.
 pub const CORDONED_BY: &str = "spotguard.dev/cordoned";
 /// Takes a node out of load balancers; unschedulable nodes stay in them since Kubernetes 1.19.
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Keeps cluster-autoscaler from scaling a node down (its FAQ).
+pub const SCALE_DOWN_DISABLED: &str = "cluster-autoscaler.kubernetes.io/scale-down-disabled";
+/// Says that [`SCALE_DOWN_DISABLED`] is ours.
+pub const PROTECTED_BY: &str = "spotguard.dev/scale-down-disabled";
 /// The value by which our label is known.
 const OWN: &str = "spot-guard";
 
@@ -55,6 +59,28 @@ pub async fn apply(client: &Client, name: &str, taint_key: &str, marks: Marks) -
     let api: Api<core_v1::Node> = Api::all(client.clone());
     let Some(node) = api.get_opt(name).await? else { return Ok(()) };
     let Some(patch) = patch(&node, taint_key, marks) else { return Ok(()) };
+    api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
+}
+
+/// Keeps cluster-autoscaler from scaling the node down, or lets it again. What somebody else set stays.
+///
+/// # Errors
+/// What the API answers; a node that is gone needs no protection and is no error.
+pub async fn protect(client: &Client, name: &str, marks: Marks) -> Result<(), kube::Error> {
+    let api: Api<core_v1::Node> = Api::all(client.clone());
+    let Some(node) = api.get_opt(name).await? else { return Ok(()) };
+    let has = |key: &str| node.annotations().contains_key(key);
+    let value = match marks {
+        Marks::On if !has(SCALE_DOWN_DISABLED) => json!("true"),
+        Marks::Off if has(PROTECTED_BY) => Value::Null,
+        Marks::On | Marks::Off => return Ok(()),
+    };
+    let patch = json!({
+        "metadata": {
+            "resourceVersion": node.metadata.resource_version,
+            "annotations": { SCALE_DOWN_DISABLED: value, PROTECTED_BY: value },
+        }
+    });
     api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
 }
 

@@ -66,7 +66,7 @@ fn refusal(status: &Status) -> EvictionAnswer {
         429 if by_budget => EvictionAnswer::BudgetExhausted { retry_after },
         429 => EvictionAnswer::RateLimited { retry_after },
         500 if status.message.contains("more than one PodDisruptionBudget") => EvictionAnswer::SeveralBudgets,
-        403 => EvictionAnswer::Forbidden,
+        403 => EvictionAnswer::Forbidden { message: status.message.clone() },
         // A precondition that failed: another pod has the name now.
         409 if status.message.contains("Precondition failed") || status.message.contains("UID") => {
             EvictionAnswer::Gone

@@ -50,7 +50,7 @@ impl Crasher {
     /// The gates that the controller has to pass.
     #[must_use]
     pub fn gates(&self) -> Gates {
-        Gates { kube: Some(Arc::new(self.clone())), aws: Some(Arc::new(self.clone())) }
+        Gates { kube: Some(Arc::new(self.clone())), aws: Some(Arc::new(self.clone())), clock: None }
     }
 
     /// The writes so far, in plain words.

@@ -13,6 +13,8 @@ use std::io::{IsTerminal, Write as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// When simulated time begins: a fixed day, so that a seed gives the same story every time.
@@ -97,7 +99,7 @@ async fn play(options: &DemoOptions) -> anyhow::Result<bool> {
     let controller = story.controller("demo-0", Gates::default(), &end);
     let address = serve(&controller, clock)?;
     out.line(&format!(
-        "Scenario {}: {} nodes on Spot, {} on demand. State at {address}/api/v1/status",
+        "Scenario {}: {} nodes on Spot, {} on demand. Dashboard at {address}/",
         options.scenario.name(),
         story.spot_nodes(),
         story.on_demand_nodes(),
@@ -135,12 +137,28 @@ fn serve(controller: &ControllerHandle, clock: Clock) -> anyhow::Result<String> 
         replacements: controller.view.replacements.clone(),
         readiness: controller.readiness.clone(),
         metrics: controller.metrics.clone(),
-        clock,
+        now: Arc::new(shown_time(clock)),
         is_leader: controller.leading.clone(),
+        changes: controller.view.subscribe(),
+        streams: http::streams(),
         version: env!("CARGO_PKG_VERSION"),
     };
     actix::spawn(http::serve(listener, state)?);
     Ok(format!("http://{address}"))
+}
+
+/// The time of the story, for threads on which tokio's clock is another one.
+fn shown_time(clock: Clock) -> impl Fn() -> Timestamp + Send + Sync {
+    let nanoseconds = move || i64::try_from(clock.now().as_nanosecond()).unwrap_or(i64::MAX);
+    let shown = Arc::new(AtomicI64::new(nanoseconds()));
+    let hand = shown.clone();
+    actix::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            hand.store(nanoseconds(), Ordering::Relaxed);
+        }
+    });
+    move || Timestamp::from_nanosecond(shown.load(Ordering::Relaxed).into()).unwrap_or(Timestamp::MAX)
 }
 
 fn write_report(options: &DemoOptions, report: &Report) -> anyhow::Result<()> {

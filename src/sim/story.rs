@@ -7,6 +7,7 @@ use crate::core::record::{FlowBox, GroupKind, Outcome, Phase, StepRecord};
 use crate::crd::NodeReplacement;
 use crate::kube::marks;
 use crate::sim::cloud::{GroupSnapshot, LifecycleState};
+use crate::sim::cluster::Cluster;
 use crate::sim::scenario::{Act, Plot, Scenario};
 use crate::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, Stage, TAINT, World, pod_is_ready};
 use jiff::Timestamp;
@@ -107,7 +108,7 @@ pub struct Report {
     pub leftover_marks: usize,
     /// Pods that wait for a node, or do not run.
     pub pending_pods: usize,
-    /// How often a PodDisruptionBudget was violated through an eviction or a deletion.
+    /// How often a PodDisruptionBudget was violated, deletions before a deadline not counted.
     pub pdb_violations: usize,
     /// How long the story took, simulated.
     pub simulated_seconds: f64,
@@ -312,6 +313,12 @@ impl Story {
         (wanted as usize).saturating_sub(running)
     }
 
+    fn pdb_violations(&self, records: &[NodeReplacement]) -> usize {
+        let pressed = records.iter().filter_map(|record| record.status.as_ref()?.deadline).next().is_some();
+        let all = self.world.cluster.as_ref().map(Cluster::pdb_violations).unwrap_or_default();
+        all.iter().filter(|violation| !pressed || violation.by != "delete").count()
+    }
+
     async fn leftover_marks(&self) -> usize {
         let api: Api<Node> = Api::all(self.world.client.clone());
         let nodes = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
@@ -346,7 +353,7 @@ impl Story {
             groups: self.groups(),
             leftover_marks: self.leftover_marks().await,
             pending_pods: self.pending_pods().await,
-            pdb_violations: self.world.cluster.as_ref().map_or(0, |cluster| cluster.pdb_violations().len()),
+            pdb_violations: self.pdb_violations(&records),
             simulated_seconds: round(self.elapsed()),
             wall_seconds: round(self.began_wall.elapsed()),
         };

@@ -69,6 +69,75 @@ impl Start {
     fn nodes(&self) -> usize {
         (self.spot_nodes + self.on_demand_nodes) as usize
     }
+
+    fn pool(&self) -> PoolStart {
+        PoolStart {
+            name: POOL.to_owned(),
+            spot_nodes: self.spot_nodes,
+            on_demand_nodes: self.on_demand_nodes,
+            policy: self.policy.clone(),
+            launch_instances: self.launch_instances,
+        }
+    }
+}
+
+/// A pool of a world: a pair of groups, and the SpotPool that names them.
+#[derive(Clone, Debug)]
+pub struct PoolStart {
+    /// Its name; its groups are called after it.
+    pub name: String,
+    /// Spot nodes.
+    pub spot_nodes: u32,
+    /// On-demand nodes.
+    pub on_demand_nodes: u32,
+    /// Settings of the pool.
+    pub policy: PolicySpec,
+    /// Whether its groups know LaunchInstances.
+    pub launch_instances: bool,
+}
+
+impl PoolStart {
+    /// The name of its Spot group.
+    #[must_use]
+    pub fn spot(&self) -> String {
+        format!("{}-spot", self.name)
+    }
+
+    /// The name of its on-demand group.
+    #[must_use]
+    pub fn on_demand(&self) -> String {
+        format!("{}-on-demand", self.name)
+    }
+
+    fn add_groups(&self, cloud: &Cloud, boot: BootTimes) {
+        for (name, market, desired) in [
+            (self.spot(), Market::Spot, self.spot_nodes),
+            (self.on_demand(), Market::OnDemand, self.on_demand_nodes),
+        ] {
+            cloud.add_group(GroupSpec {
+                zones: vec!["us-east-1a".to_owned()],
+                instance_type: "m5.xlarge".to_owned(),
+                min: 0,
+                max: 50,
+                desired,
+                launch_instances: self.launch_instances,
+                cpu_millis: 4000,
+                memory_bytes: 16 << 30,
+                boot,
+                ..GroupSpec::new(&name, market)
+            });
+        }
+    }
+
+    fn object(&self) -> SpotPool {
+        let spec = SpotPoolSpec {
+            spot_group: self.spot(),
+            on_demand_group: self.on_demand(),
+            policy: self.policy.clone(),
+            ..SpotPoolSpec::default()
+        };
+        SpotPool::new(&self.name, spec)
+    }
 }
 
 /// Where a story plays, and how fast its cloud is.
@@ -117,22 +186,7 @@ impl World {
     pub async fn begin_on(start: &Start, clock: Clock, seed: u64, stage: Stage) -> anyhow::Result<Self> {
         let cloud = Cloud::new(clock, seed);
         cloud.configure(|settings| *settings = stage.cloud);
-        for (name, market, desired) in
-            [(SPOT, Market::Spot, start.spot_nodes), (ON_DEMAND, Market::OnDemand, start.on_demand_nodes)]
-        {
-            cloud.add_group(GroupSpec {
-                zones: vec!["us-east-1a".to_owned()],
-                instance_type: "m5.xlarge".to_owned(),
-                min: 0,
-                max: 50,
-                desired,
-                launch_instances: start.launch_instances,
-                cpu_millis: 4000,
-                memory_bytes: 16 << 30,
-                boot: stage.boot,
-                ..GroupSpec::new(name, market)
-            });
-        }
+        start.pool().add_groups(&cloud, stage.boot);
         let (cluster, client) = match stage.client {
             Some(client) => (None, client),
             None => {
@@ -210,16 +264,23 @@ impl World {
         }
     }
 
+    /// Adds a pool, and waits until its nodes are Ready.
+    ///
+    /// # Errors
+    /// When the cluster refuses it.
+    pub async fn add_pool(&self, pool: &PoolStart, boot: BootTimes) -> anyhow::Result<()> {
+        let wanted = self.open_nodes().await + (pool.spot_nodes + pool.on_demand_nodes) as usize;
+        pool.add_groups(&self.cloud, boot);
+        let pools: Api<SpotPool> = Api::all(self.client.clone());
+        pools.create(&PostParams::default(), &pool.object()).await?;
+        self.until(async || self.open_nodes().await >= wanted).await;
+        Ok(())
+    }
+
     /// Makes the pool and the applications.
     async fn install(&self, start: &Start) -> anyhow::Result<()> {
-        let spec = SpotPoolSpec {
-            spot_group: SPOT.to_owned(),
-            on_demand_group: ON_DEMAND.to_owned(),
-            policy: start.policy.clone(),
-            ..SpotPoolSpec::default()
-        };
         let pools: Api<SpotPool> = Api::all(self.client.clone());
-        pools.create(&PostParams::default(), &SpotPool::new(POOL, spec)).await?;
+        pools.create(&PostParams::default(), &start.pool().object()).await?;
         for app in &start.apps {
             self.create("/apis/apps/v1/namespaces/default/deployments", &deployment(app)).await?;
             if let Some(max_unavailable) = app.max_unavailable {
@@ -326,8 +387,9 @@ impl World {
             (Some(cluster), None) => cluster.client(),
             (None, _) => self.client.clone(),
         };
+        let clock = gates.clock.unwrap_or(self.clock);
         let controller =
-            Controller::new(settings(identity), client, &self.cloud.sdk_config(gates.aws), self.clock);
+            Controller::new(settings(identity), client, &self.cloud.sdk_config(gates.aws), clock);
         let handle = ControllerHandle {
             view: controller.view.clone(),
             metrics: controller.metrics.clone(),
@@ -352,6 +414,8 @@ pub struct Gates {
     pub kube: Option<Arc<dyn cluster::Gate>>,
     /// On the way to the Auto Scaling API.
     pub aws: Option<Arc<dyn cloud::Gate>>,
+    /// The clock of the controller's machine, if it shows another time than the world's.
+    pub clock: Option<Clock>,
 }
 
 /// What a running controller shows.

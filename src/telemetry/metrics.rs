@@ -7,6 +7,7 @@
 use crate::actors::supervision::RestartCause;
 use crate::core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
 use crate::crd::{NodeReplacement, SpotPool};
+use crate::telemetry::readiness::Readiness;
 use kube::ResourceExt;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{
@@ -72,6 +73,26 @@ pub enum EvictionAnswer {
     Failed,
 }
 
+/// What became of a change of a node's marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum MarkResult {
+    /// They are as they should be.
+    Done,
+    /// The API server refused, or did not answer in time.
+    Failed,
+}
+
+/// What became of a Kubernetes event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum EventResult {
+    /// The API server has it.
+    Published,
+    /// It could not be published in time.
+    Failed,
+    /// Too many others waited.
+    Dropped,
+}
+
 /// An actor, as in the map of the architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum ActorName {
@@ -115,6 +136,16 @@ struct KindLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MarkLabels {
+    result: MarkResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: EventResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BoxLabels {
     r#box: Word<FlowBox>,
     outcome: Word<Outcome>,
@@ -140,6 +171,11 @@ struct AnswerLabels {
 struct RestartLabels {
     actor: ActorName,
     cause: CauseLabel,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartLabels {
+    part: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -170,6 +206,8 @@ pub struct Metrics {
     aws_calls: Family<AwsLabels, Counter>,
     aws_call_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
     evictions: Family<AnswerLabels, Counter>,
+    mark_changes: Family<MarkLabels, Counter>,
+    events: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
     leader: Gauge,
 }
@@ -194,6 +232,8 @@ impl Metrics {
             aws_calls: Family::default(),
             aws_call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
             evictions: Family::default(),
+            mark_changes: Family::default(),
+            events: Family::default(),
             actor_restarts: Family::default(),
             leader: Gauge::default(),
         };
@@ -247,6 +287,8 @@ impl Metrics {
             self.aws_call_seconds.clone(),
         );
         registry.register("evictions", "Evictions asked for, by the answer", self.evictions.clone());
+        registry.register("mark_changes", "Changes of the marks on nodes", self.mark_changes.clone());
+        registry.register("events", "Kubernetes events, by what became of them", self.events.clone());
         registry.register(
             "actor_restarts",
             "Actors started anew by their supervisor, by cause",
@@ -294,6 +336,16 @@ impl Metrics {
         self.evictions.get_or_create(&AnswerLabels { answer }).inc();
     }
 
+    /// Counts a change of a node's marks.
+    pub fn marks_changed(&self, result: MarkResult) {
+        self.mark_changes.get_or_create(&MarkLabels { result }).inc();
+    }
+
+    /// Counts a Kubernetes event.
+    pub fn event(&self, result: EventResult) {
+        self.events.get_or_create(&ResultLabels { result }).inc();
+    }
+
     /// Counts a restart of an actor.
     pub fn actor_restarted(&self, actor: ActorName, cause: RestartCause) {
         self.actor_restarts.get_or_create(&RestartLabels { actor, cause: CauseLabel(cause) }).inc();
@@ -306,16 +358,30 @@ impl Metrics {
     pub fn encode(
         &self,
         is_leader: bool,
+        readiness: &Readiness,
         replacements: &[impl Borrow<NodeReplacement>],
         pools: &[impl Borrow<SpotPool>],
     ) -> Result<String, std::fmt::Error> {
         self.leader.set(i64::from(is_leader));
         let mut text = String::with_capacity(8 * 1024);
         encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &part_gauges(readiness))?;
         encode_registry(&mut text, &stored_gauges(replacements, pools))?;
         encode_eof(&mut text)?;
         Ok(text)
     }
+}
+
+/// What works: the same that `/readyz` says.
+fn part_gauges(readiness: &Readiness) -> Registry {
+    let mut registry = Registry::with_prefix("spot_guard");
+    let parts = readiness.parts().into_iter().map(|(part, ready)| (PartLabels { part }, i64::from(ready)));
+    registry.register(
+        "part_ready",
+        "1 while a part of the process works, else 0; /readyz says why",
+        Gauges(parts.collect()),
+    );
+    registry
 }
 
 /// The gauges of the stored objects, built anew so that a deleted pool leaves no series behind.

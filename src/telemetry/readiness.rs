@@ -26,6 +26,12 @@ impl Readiness {
         self.lock().iter().filter_map(|(part, reason)| Some((*part, reason.clone()?))).collect()
     }
 
+    /// Every part that has spoken, and whether it works.
+    #[must_use]
+    pub fn parts(&self) -> BTreeMap<&'static str, bool> {
+        self.lock().iter().map(|(part, reason)| (*part, reason.is_none())).collect()
+    }
+
     fn set(&self, part: &'static str, reason: Option<String>) {
         self.lock().insert(part, reason);
     }

@@ -1,7 +1,10 @@
 //! The command line: what it prints, and given what it cannot use, exit status 2 and a message that names
 //! what is wrong.
 
+mod check;
 mod demo;
+mod status;
+mod stub;
 mod traces;
 
 use std::fs;

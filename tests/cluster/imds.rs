@@ -21,7 +21,7 @@ const FUTURE: &str = "2200-01-01T00:00:00Z";
 /// A running metadata service, which ends with this value.
 ///
 /// A time in a notice is that of the request, so it is another one at every read, unless
-/// [`ImdsMock::announce_interruption`] has set it.
+/// [`ImdsMock::announce_rebalance_at`] or [`ImdsMock::announce_interruption`] has set it.
 pub struct ImdsMock {
     process: Option<Process>,
     address: SocketAddr,
@@ -91,6 +91,12 @@ impl ImdsMock {
     pub async fn announce_rebalance(&mut self) {
         self.config["rebalance-trigger-time"] = json!(PAST);
         self.restart().await;
+    }
+
+    /// The same with a notice time that stays the same (RFC 3339).
+    pub async fn announce_rebalance_at(&mut self, time: &str) {
+        self.config["spot"]["rebalance-rec-time"] = json!(time);
+        self.announce_rebalance().await;
     }
 
     /// Gives the 2-minute notice from now on: the instance will be terminated at `time` (RFC 3339).

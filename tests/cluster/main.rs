@@ -3,15 +3,21 @@
 //! `testbed/build` builds them; the first time that takes minutes.
 
 mod agent;
+#[path = "../contract/autoscaling.rs"]
+mod autoscaling;
 mod bad_input;
+mod bench;
+mod check;
 mod contract;
 mod crds;
 mod demo;
 mod differential;
+mod drain;
 mod helpers;
 mod imds;
 #[path = "../contract/kubernetes.rs"]
 mod kubernetes;
+mod moto;
 mod process;
 mod product;
 mod real_parts;

@@ -11,7 +11,8 @@ use crate::testbed::{Options, Testbed};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::Api;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, ListParams};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::core::policy::PolicySpec;
@@ -21,6 +22,7 @@ use spot_guard::sim::cloud::{BootTimes, Capacity, CloudEvent, EventKind, Lifecyc
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, Stage};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -33,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 /// When the world does something.
 #[derive(Clone, Copy)]
-enum Cue {
+pub enum Cue {
     /// At once.
     Now,
     /// When this step was taken for the given time: no story depends on how fast the machine is.
@@ -55,16 +57,18 @@ fn times_taken(records: &[NodeReplacement], flow_box: FlowBox, outcome: Outcome)
 }
 
 /// A scenario of the demo with its own pace.
-struct Tale {
+pub struct Tale {
     name: String,
-    plot: Plot,
+    pub plot: Plot,
     script: Vec<(Cue, Act)>,
     /// Whether the groups know LaunchInstances; without it they are asked by SetDesiredCapacity.
     launch_instances: bool,
+    /// From being bound to a node until Ready.
+    pub pod_start: Duration,
 }
 
 impl Tale {
-    fn new(scenario: Scenario, script: Vec<(Cue, Act)>) -> Self {
+    pub fn new(scenario: Scenario, script: Vec<(Cue, Act)>) -> Self {
         let mut plot = scenario.plot();
         plot.script.clear();
         plot.start.policy = PolicySpec {
@@ -81,10 +85,17 @@ impl Tale {
         };
         // One that nobody may end: a group that is told to shrink would take the oldest.
         plot.start.on_demand_nodes = 1;
-        Self { name: scenario.name(), plot, script, launch_instances: true }
+        let (name, pod_start) = (scenario.name(), Duration::from_secs(1));
+        Self { name, plot, script, launch_instances: true, pod_start }
     }
 
-    async fn begin(&self, clock: Clock, client: Option<kube::Client>) -> Story {
+    /// A cluster that it can be played on.
+    pub async fn testbed(&self, name: &str) -> Testbed {
+        let options = Options { pod_ready_delay: self.pod_start, ..Options::default() };
+        Testbed::start_with(name, options).await
+    }
+
+    pub async fn begin(&self, clock: Clock, client: Option<kube::Client>) -> Story {
         let boot = BootTimes {
             launch: Duration::from_secs(1),
             node_join: Duration::from_secs(1),
@@ -145,23 +156,22 @@ impl Tale {
 }
 
 /// A story on a real cluster, its processes running.
-struct Stagecraft {
+pub struct Stagecraft {
     // Dropped first: the processes, then the cluster.
     agent: Service,
-    controller: Service,
-    imds: ImdsMock,
+    pub controller: Service,
+    pub imds: ImdsMock,
     events: broadcast::Receiver<CloudEvent>,
     autoscaling: Served,
-    story: Story,
-    testbed: Testbed,
+    pub story: Story,
+    pub testbed: Testbed,
     bystanders: Vec<String>,
-    old_node: String,
+    pub old_node: String,
 }
 
 impl Stagecraft {
-    async fn set_up(name: &str, tale: &Tale) -> Self {
-        let options = Options { pod_ready_delay: Duration::from_secs(1), ..Options::default() };
-        let testbed = Testbed::start_with(name, options).await;
+    pub async fn set_up(name: &str, tale: &Tale) -> Self {
+        let testbed = tale.testbed(name).await;
         product::install(&testbed).await;
         let story = tale.begin(Clock::System, Some(testbed.client())).await;
         let cloud = story.world.cloud.clone();
@@ -209,6 +219,7 @@ impl Stagecraft {
         assert!(nodes.get_opt(&self.old_node).await.expect("an answer").is_none(), "the old node is gone");
         assert_eq!(instances_in_service(&self.story, ON_DEMAND), self.bystanders, "nobody else was ended");
         assert_eq!(self.ended_instances(), self.instances_to_end().await, "exactly these were ended");
+        self.every_step_is_an_event(report).await;
 
         self.agent.ends_well().await;
         self.controller.ends_well().await;
@@ -217,6 +228,19 @@ impl Stagecraft {
         let holder = lease.spec.and_then(|spec| spec.holder_identity);
         assert_eq!(holder.as_deref(), Some(""), "the lease was given back");
         self.autoscaling.stop().await;
+    }
+
+    /// What `kubectl describe node` shows.
+    async fn every_step_is_an_event(&self, report: &Report) {
+        let outcomes: BTreeSet<String> =
+            report.boxes.iter().map(|step| format!("{:?}", step.outcome)).collect();
+        let events: Api<Event> = Api::all(self.testbed.client());
+        wait_for("an event for every step", PATIENCE, async || {
+            let found = events.list(&ListParams::default()).await.ok()?.items;
+            let told: BTreeSet<String> = found.into_iter().filter_map(|event| event.reason).collect();
+            outcomes.is_subset(&told).then_some(())
+        })
+        .await;
     }
 
     /// What the groups ended since the story began, in order.
@@ -305,6 +329,12 @@ async fn a_rebalance_recommendation_is_followed_while_spot_has_capacity() {
 #[actix::test]
 async fn dry_spot_falls_back_to_on_demand_and_returns() {
     tell("dry-spot", &dry_spot()).await;
+}
+
+#[actix::test]
+async fn dry_spot_falls_back_and_returns_where_groups_do_not_know_launch_instances() {
+    let tale = Tale { launch_instances: false, name: Scenario::DrySpotSetDesired.name(), ..dry_spot() };
+    tell("dry-spot-set-desired", &tale).await;
 }
 
 #[actix::test]

@@ -149,6 +149,20 @@ impl Testbed {
         &self.kubeconfig
     }
 
+    /// The address of the API server as processes inside a cluster get it, and the folder with what its service
+    /// account would have (`token`, `ca.crt`), with every right.
+    pub fn in_cluster(&self) -> ([(&'static str, String); 2], PathBuf) {
+        let folder = self.dir().join("service-account");
+        fs::create_dir_all(&folder).expect("a folder");
+        let tokens = fs::read_to_string(self.dir().join("tokens.csv")).expect("the tokens");
+        let token = tokens.split(',').next().unwrap_or_default();
+        write(&folder.join("token"), token).expect("a token is written");
+        fs::copy(certificate(self.dir()), folder.join("ca.crt")).expect("the certificate is copied");
+        let port = self.api_port.to_string();
+        let address = [("KUBERNETES_SERVICE_HOST", LOOPBACK.to_owned()), ("KUBERNETES_SERVICE_PORT", port)];
+        (address, folder)
+    }
+
     /// A kubeconfig of a service account, which must exist.
     pub async fn kubeconfig_for_service_account(&self, namespace: &str, name: &str) -> PathBuf {
         self.kubeconfig_for_token(namespace, name, None).await

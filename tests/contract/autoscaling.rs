@@ -2,9 +2,6 @@
 //!
 //! `common` holds for every implementation, moto's server included. `refusals_and_activities` holds for AWS
 //! and the simulated cloud only: moto enforces no sizes, keeps no activities and fails on unknown instances.
-//!
-//! With `MOTO_ENDPOINT` set (for example `http://127.0.0.1:5000`), `cargo test --test contract -- --ignored`
-//! runs `common` against moto as well.
 
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::error::ProvideErrorMetadata;
@@ -16,7 +13,7 @@ use std::time::Duration;
 
 /// Two groups that the contract expects: from 0 to 4 with 2 wanted, in us-east-1a and us-east-1b, the tag
 /// `pool` with the group's own name, and nobody else changing them.
-const GROUPS: [&str; 2] = ["contract-a", "contract-b"];
+pub const GROUPS: [&str; 2] = ["contract-a", "contract-b"];
 
 /// Everything that every implementation must do, in an order that leaves both groups as they were.
 pub async fn common(client: &Client) {
@@ -179,43 +176,12 @@ async fn the_simulated_cloud_keeps_it() {
     let cloud = Cloud::new(Clock::simulated(epoch), 1);
     for name in GROUPS {
         let tags = vec![("pool".to_owned(), name.to_owned())];
-        cloud.add_group(GroupSpec { max: 4, tags, ..GroupSpec::new(name, Market::Spot) });
+        let spec = GroupSpec { max: 4, tags, az_rebalance: true, ..GroupSpec::new(name, Market::Spot) };
+        cloud.add_group(spec);
     }
     let run = tokio::spawn(cloud.clone().run(Arc::new(NullHost)));
     let client = Client::new(&cloud.sdk_config(None));
     common(&client).await;
     refusals_and_activities(&client).await;
     run.abort();
-}
-
-#[tokio::test]
-#[ignore = "needs a moto_server, named by MOTO_ENDPOINT"]
-async fn moto_keeps_it() {
-    use aws_sdk_autoscaling::config::{BehaviorVersion, Credentials, Region};
-    use aws_sdk_autoscaling::types::Tag;
-    let endpoint = std::env::var("MOTO_ENDPOINT").expect("MOTO_ENDPOINT names a moto_server");
-    let config = aws_sdk_autoscaling::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new("a", "b", None, None, "contract"))
-        .endpoint_url(endpoint);
-    let client = Client::from_conf(config.build());
-    let template = client.create_launch_configuration().launch_configuration_name("contract");
-    let template = template.image_id("ami-12c6146b").instance_type("m5.xlarge");
-    template.send().await.expect("launch configuration");
-    for name in GROUPS {
-        let tag = Tag::builder().key("pool").value(name).resource_id(name);
-        let tag = tag.resource_type("auto-scaling-group").propagate_at_launch(true).build();
-        let create = client.create_auto_scaling_group().auto_scaling_group_name(name);
-        let create = create.launch_configuration_name("contract").min_size(0).max_size(4).desired_capacity(2);
-        let create = create.availability_zones("us-east-1a").availability_zones("us-east-1b").tags(tag);
-        create.send().await.expect("group");
-    }
-    common(&client).await;
-    for name in GROUPS {
-        let delete = client.delete_auto_scaling_group().auto_scaling_group_name(name).force_delete(true);
-        delete.send().await.expect("delete");
-    }
-    let delete = client.delete_launch_configuration().launch_configuration_name("contract");
-    delete.send().await.expect("delete");
 }

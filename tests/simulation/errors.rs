@@ -1,30 +1,11 @@
 //! The rows of the flow's table of errors that no story of the demo shows: a timeout, a Spot group that is not
 //! healthy, a safety check that says no, a drain that fails. (Both groups failing: `dry-spot`, `all-dry`.)
 
-use crate::play::{Play, Played, Stage};
-use serde_json::json;
-use spot_guard::core::record::{DrainState, FlowBox, Outcome, Phase, ReplacementStatus};
+use crate::play::Play;
+use spot_guard::core::record::{DrainState, FlowBox, Outcome, Phase};
 use spot_guard::sim::cloud::BootFault;
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::SPOT;
-
-/// Whether the story waits at a box, for a reason that says `words`.
-fn waits_at(status: &ReplacementStatus, flow_box: FlowBox, words: &str) -> bool {
-    status.blocking.iter().any(|reason| reason.flow_box == flow_box && reason.message.contains(words))
-}
-
-fn has(played: &Played, flow_box: FlowBox, outcome: Outcome) -> bool {
-    played.report.boxes.iter().any(|step| (step.flow_box, step.outcome) == (flow_box, outcome))
-}
-
-/// The budgets allow so many pods to be unavailable from now on.
-fn set_budgets(stage: &Stage, max_unavailable: u32) {
-    for app in ["web", "api"] {
-        stage.cluster.edit("poddisruptionbudgets.policy", "default", app, |budget| {
-            budget["spec"]["maxUnavailable"] = json!(max_unavailable);
-        });
-    }
-}
 
 #[test]
 fn a_spot_node_that_never_gets_ready_times_out_and_on_demand_takes_over() {
@@ -57,7 +38,7 @@ fn a_return_waits_while_a_spot_node_is_not_ready() {
             stage.until_phase(&instance, Phase::OnFallback).await;
             let other = stage.cloud.node_of(&stage.spot[1]).expect("a node").node_name;
             stage.cluster.set_node_ready(&other, false);
-            stage.until(&instance, |status| waits_at(status, FlowBox::Stability, "not Ready")).await;
+            stage.until_waiting(&instance, FlowBox::Stability, "not Ready").await;
             stage.pass(600).await;
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
             assert_eq!(status.phase, Phase::OnFallback, "it goes on monitoring");
@@ -73,12 +54,12 @@ fn a_return_waits_while_it_is_not_safe_and_is_tried_again() {
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::OnFallback).await;
-            set_budgets(&stage, 0);
-            stage.until(&instance, |status| waits_at(status, FlowBox::Safety, "allows no disruption")).await;
+            stage.set_budgets(&["web", "api"], 0);
+            stage.until_waiting(&instance, FlowBox::Safety, "allows no disruption").await;
             stage.pass(600).await;
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
             assert_eq!(status.phase, Phase::OnFallback, "it goes on monitoring");
-            set_budgets(&stage, 1);
+            stage.set_budgets(&["web", "api"], 1);
         })
         .play();
     played.assert_ok();
@@ -90,7 +71,7 @@ fn a_return_drain_that_fails_is_undone_and_tried_again() {
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
             stage.until(&instance, |status| status.return_drain == DrainState::Started).await;
-            set_budgets(&stage, 0);
+            stage.set_budgets(&["web", "api"], 0);
             stage.until_phase(&instance, Phase::OnFallback).await;
             stage.pass(5).await;
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
@@ -98,9 +79,9 @@ fn a_return_drain_that_fails_is_undone_and_tried_again() {
             let found = stage.cluster.get_json("nodes", "", &node).expect("the node");
             assert!(found["spec"]["unschedulable"].as_bool() != Some(true), "{}", found["spec"]);
             assert!(found["spec"]["taints"].as_array().is_none_or(Vec::is_empty), "{}", found["spec"]);
-            set_budgets(&stage, 1);
+            stage.set_budgets(&["web", "api"], 1);
         })
         .play();
-    assert!(has(&played, FlowBox::ScaleDown, Outcome::ReturnGivenUp));
+    assert!(played.has(FlowBox::ScaleDown, Outcome::ReturnGivenUp));
     played.assert_ok();
 }

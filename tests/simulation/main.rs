@@ -3,8 +3,13 @@
 
 mod busy;
 mod crashes;
+mod drain;
 mod errors;
 mod mishaps;
 mod notices;
+mod outages;
 mod play;
+mod pools;
+mod random;
+mod scaling;
 mod stories;

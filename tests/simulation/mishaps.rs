@@ -3,10 +3,10 @@
 
 use crate::play::{Play, Played};
 use spot_guard::core::record::{FlowBox, Outcome, Phase};
-use spot_guard::sim::cloud::{self, BootFault, ScriptedGate};
+use spot_guard::sim::cloud::{self, BootFault, Capacity, LaunchFailure, ScriptedGate};
 use spot_guard::sim::cluster::{self, RequestInfo};
-use spot_guard::sim::scenario::{Plot, Scenario};
-use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT};
+use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -225,6 +225,55 @@ fn a_desired_capacity_that_the_autoscaler_lowered_ends_no_story_for_ever() {
             stage.cloud.set_desired(SPOT, there).expect("within the sizes");
         })
         .play();
-    assert!(played.violations.is_empty(), "{:?}", played.complaints());
-    assert_eq!(played.report.replacements[0].phase, Phase::Completed);
+    played.assert_ok();
+}
+
+#[test]
+fn what_the_autoscaler_gave_up_while_the_story_waits_is_asked_for_again() {
+    let played = Play::plot("given up", ends(Scenario::DrySpotSetDesired))
+        .beside(|stage| async move {
+            // No failure is seen: the instance does not come, and the placeholder is deleted.
+            stage
+                .cloud
+                .set_launch_failure(SPOT, Some(LaunchFailure::text("Odd", "Not now.")), None)
+                .expect("a group");
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::ScalingUp).await;
+            stage.pass(20).await;
+            stage.cloud.set_desired(SPOT, 3).expect("within the sizes");
+            let lowered = stage.cloud.now();
+            stage.until_phase(&instance, Phase::FallingBack).await;
+            let waited = stage.cloud.now().duration_since(lowered).as_secs_f64();
+            assert!(
+                waited <= 11.0,
+                "nothing is coming: on-demand is asked, not after a timeout ({waited} s)"
+            );
+            stage.until_phase(&instance, Phase::OnFallback).await;
+            stage.cloud.set_launch_failure(SPOT, None, None).expect("a group");
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn an_instance_that_came_while_aws_could_not_be_read_has_its_story_in_its_pool() {
+    let mut plot = ends(Scenario::Rebalance);
+    plot.script = vec![(Duration::from_secs(1200), Act::SpotHas(Capacity::Unlimited))];
+    let played = Play::plot("unread", plot)
+        .beside(|stage| async move {
+            stage.pass(60).await;
+            stage.cloud.throttle_for(Duration::from_secs(400));
+            stage.cloud.take_now(&stage.spot[0]).expect("an instance");
+            // The agent runs on its successor once that is Ready.
+            stage.pass(120).await;
+            let group = stage.cloud.group(SPOT).expect("a group");
+            let successor = group.instances.last().expect("an instance").id.clone();
+            assert!(!stage.spot.contains(&successor));
+            stage.cloud.rebalance(&successor).expect("an instance");
+            stage.until(&successor, |_| true).await;
+            let record = stage.record(&successor).expect("a record");
+            assert_eq!(record.spec.pool.as_deref(), Some(POOL));
+        })
+        .play();
+    played.assert_ok();
 }

@@ -1,23 +1,25 @@
 //! Plays a story on paused time, under the eyes of an auditor.
 
+use serde_json::{Value, json};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
-use spot_guard::core::record::{Phase, ReplacementStatus};
-use spot_guard::crd::NodeReplacement;
+use spot_guard::core::record::{BlockingReason, FlowBox, Outcome, Phase, ReplacementStatus};
+use spot_guard::crd::{NodeReplacement, SpotPool};
 use spot_guard::sim::audit::{Auditor, Violation};
-use spot_guard::sim::cloud::Cloud;
+use spot_guard::sim::cloud::{CallRecord, Cloud};
 use spot_guard::sim::cluster::Cluster;
 use spot_guard::sim::crash::{CrashPoint, Crasher};
 use spot_guard::sim::scenario::{Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
-use spot_guard::sim::world::{self, Gates};
+use spot_guard::sim::world::{self, ControllerHandle, Gates, POOL};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// When every story begins.
-const EPOCH: &str = "2026-01-01T03:00:00Z";
+pub const EPOCH: &str = "2026-01-01T03:00:00Z";
 
 /// All stories of the demo.
 pub const SCENARIOS: [Scenario; 8] = [
@@ -39,11 +41,23 @@ pub struct Played {
     pub told: Vec<String>,
     /// The writes of the first controller.
     pub writes: Vec<String>,
+    /// The calls of the Auto Scaling API, oldest first.
+    pub calls: Vec<CallRecord>,
     /// Whether the first controller was killed.
     pub crashed: bool,
+    /// The world as it is at the end.
+    pub stage: Stage,
 }
 
 impl Played {
+    /// How often an action was called, on any group or on one.
+    pub fn count(&self, operation: &str, group: Option<&str>) -> usize {
+        let same = |call: &&CallRecord| {
+            call.operation == operation && (group.is_none() || call.group.as_deref() == group)
+        };
+        self.calls.iter().filter(same).count()
+    }
+
     /// What is wrong with it, for a person; nothing if all is well.
     pub fn complaints(&self) -> Option<String> {
         if self.report.ok && self.violations.is_empty() {
@@ -64,6 +78,19 @@ impl Played {
         Some(text)
     }
 
+    /// Whether a story took this step.
+    pub fn has(&self, flow_box: FlowBox, outcome: Outcome) -> bool {
+        self.report.boxes.iter().any(|step| (step.flow_box, step.outcome) == (flow_box, outcome))
+    }
+
+    /// What the story of an instance says of a step that it took.
+    #[track_caller]
+    pub fn told_of(&self, instance: &str, flow_box: FlowBox, outcome: Outcome) -> String {
+        let record = self.stage.record(instance).and_then(|record| record.status).expect("a record");
+        let step = record.steps.iter().find(|step| (step.flow_box, step.outcome) == (flow_box, outcome));
+        step.unwrap_or_else(|| panic!("no {flow_box:?} {outcome:?} in {:#?}", record.steps)).message.clone()
+    }
+
     /// Panics if anything is wrong with it.
     pub fn assert_ok(&self) {
         if let Some(text) = self.complaints() {
@@ -73,7 +100,7 @@ impl Played {
 }
 
 /// Runs `work` in an actix system whose time stands still while anything is left to do.
-fn on_paused_time<F: Future>(work: F) -> F::Output {
+pub fn on_paused_time<F: Future>(work: F) -> F::Output {
     let system = actix::System::with_tokio_rt(|| {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -103,12 +130,44 @@ pub struct Stage {
     pub cluster: Cluster,
     /// The Spot instances of the beginning, oldest first.
     pub spot: Vec<String>,
+    /// The first controller.
+    pub controller: Rc<ControllerHandle>,
 }
 
 impl Stage {
     /// Lets simulated time pass.
     pub async fn pass(&self, seconds: u64) {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// What the first controller serves at `/metrics`.
+    pub fn metrics(&self) -> String {
+        let (records, pools): ([NodeReplacement; 0], [SpotPool; 0]) = ([], []);
+        let held = &self.controller;
+        held.metrics.encode(false, &held.readiness, &records, &pools).expect("text")
+    }
+
+    /// How many calls have changed a group so far.
+    pub fn changes(&self) -> usize {
+        self.cloud.calls().iter().filter(|call| !call.operation.starts_with("Describe")).count()
+    }
+
+    /// The node of an instance as the API has it.
+    pub fn node(&self, instance: &str) -> Value {
+        let name = self.cloud.node_of(instance).expect("a node").node_name;
+        self.cluster.get_json("nodes", "", &name).map_or(Value::Null, |node| (*node).clone())
+    }
+
+    /// Changes the pool's spec as a person would.
+    pub fn edit_pool(&self, change: impl FnOnce(&mut Value)) {
+        self.cluster.edit("spotpools.spotguard.dev", "", POOL, |pool| change(&mut pool["spec"]));
+    }
+
+    /// The message of a condition of the pool, and whether it is true.
+    pub fn condition(&self, type_: &str) -> Option<(bool, String, String)> {
+        let pool: SpotPool = self.cluster.get("", POOL)?;
+        let found = pool.status?.conditions.into_iter().find(|held| held.type_ == type_)?;
+        Some((found.status == "True", found.reason, found.message))
     }
 
     /// The record of an instance, once it is there.
@@ -127,6 +186,21 @@ impl Stage {
     /// Waits until the record of an instance is in `phase`.
     pub async fn until_phase(&self, instance: &str, phase: Phase) {
         self.until(instance, |status| status.phase == phase).await;
+    }
+
+    /// Waits until the story of an instance waits at a box, for a reason that says `words`.
+    pub async fn until_waiting(&self, instance: &str, flow_box: FlowBox, words: &str) {
+        let says = |reason: &BlockingReason| reason.flow_box == flow_box && reason.message.contains(words);
+        self.until(instance, |status| status.blocking.iter().any(says)).await;
+    }
+
+    /// The budgets of these applications allow so many pods to be unavailable from now on.
+    pub fn set_budgets(&self, apps: &[&str], max_unavailable: u32) {
+        for app in apps {
+            self.cluster.edit("poddisruptionbudgets.policy", "default", app, |budget| {
+                budget["spec"]["maxUnavailable"] = json!(max_unavailable);
+            });
+        }
     }
 }
 
@@ -177,13 +251,13 @@ impl Play {
             let cluster = world.cluster.clone().expect("a simulated cluster");
             let auditor = Auditor::new(&world.cloud, &cluster, clock, story.policy());
             let spot = story.spot_instances().to_vec();
-            let stage = Stage { cloud: world.cloud.clone(), cluster, spot };
-            let beside: Vec<_> =
-                self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
             let end = Shutdown::new();
             let crasher = Crasher::new(self.point, end.clone());
             let gates = self.faults.unwrap_or_else(|| crasher.gates());
-            let _first = story.controller("first", auditor.gates(gates), &end);
+            let controller = Rc::new(story.controller("first", auditor.gates(gates), &end));
+            let stage = Stage { cloud: world.cloud.clone(), cluster, spot, controller };
+            let beside: Vec<_> =
+                self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
             let _second = self
                 .point
                 .map(|_| story.controller("second", auditor.gates(Gates::default()), &Shutdown::new()));
@@ -198,7 +272,9 @@ impl Play {
                 violations: auditor.close(),
                 told: auditor.story(),
                 writes: crasher.writes(),
+                calls: story.world.cloud.calls(),
                 crashed: crasher.is_dead(),
+                stage,
             }
         })
     }

@@ -6,7 +6,7 @@ use crate::core::cluster::{Pod, Snapshot};
 use crate::core::drain;
 use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,34 +17,36 @@ const HOLDS: Duration = Duration::from_secs(2);
 /// The old node and the new one.
 type Pair = (String, String);
 
+/// What else an answer depends on.
+#[derive(Clone, PartialEq)]
+pub(super) struct Around {
+    /// The other nodes that are being drained: their pods take room, too.
+    pub(super) others: BTreeSet<String>,
+    pub(super) options: PlacementOptions,
+}
+
 /// The answers so far, and the questions that are open.
 #[derive(Default)]
 pub(super) struct Fits {
-    known: BTreeMap<Pair, (Instant, Vec<String>)>,
-    asked: RefCell<BTreeMap<Pair, PlacementOptions>>,
+    known: BTreeMap<Pair, (Instant, Around, Vec<String>)>,
+    asked: RefCell<BTreeMap<Pair, Around>>,
     under_way: bool,
 }
 
 /// Answers found beside the mailbox.
-pub(super) struct Found(Vec<(Pair, Vec<String>)>);
+pub(super) struct Found(Vec<(Pair, Around, Vec<String>)>);
 
 impl Fits {
     /// What keeps the pods of `old` from fitting on the cluster with `new` counted and `old` not.
-    pub(super) fn misfit(
-        &self,
-        old: &str,
-        new: &str,
-        snapshot: &Snapshot,
-        options: PlacementOptions,
-    ) -> Vec<String> {
+    pub(super) fn misfit(&self, old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<String> {
         if snapshot.pods().len() <= INLINE_PODS {
-            return misfit(old, new, snapshot, &options);
+            return misfit(old, new, snapshot, around);
         }
         let pair = (old.to_owned(), new.to_owned());
         match self.known.get(&pair) {
-            Some((at, answer)) if at.elapsed() < HOLDS => answer.clone(),
+            Some((at, then, answer)) if at.elapsed() < HOLDS && then == around => answer.clone(),
             _ => {
-                self.asked.borrow_mut().insert(pair, options);
+                self.asked.borrow_mut().insert(pair, around.clone());
                 vec![format!("whether the pods of {old} fit is being checked")]
             }
         }
@@ -59,9 +61,9 @@ impl Fits {
         let pairs = self.asked.take();
         let snapshot = snapshot.clone();
         Some(off_thread(snapshot.pods().len(), move || {
-            let answer = |(pair, options): (Pair, PlacementOptions)| {
-                let answer = misfit(&pair.0, &pair.1, &snapshot, &options);
-                (pair, answer)
+            let answer = |(pair, around): (Pair, Around)| {
+                let answer = misfit(&pair.0, &pair.1, &snapshot, &around);
+                (pair, around, answer)
             };
             Found(pairs.into_iter().map(answer).collect())
         }))
@@ -70,17 +72,21 @@ impl Fits {
     /// Takes in what was found.
     pub(super) fn learn(&mut self, found: Found) {
         self.under_way = false;
-        self.known.retain(|_, (at, _)| at.elapsed() < HOLDS);
+        self.known.retain(|_, (at, ..)| at.elapsed() < HOLDS);
         let now = Instant::now();
-        self.known.extend(found.0.into_iter().map(|(pair, answer)| (pair, (now, answer))));
+        self.known.extend(found.0.into_iter().map(|(pair, around, answer)| (pair, (now, around, answer))));
     }
 }
 
-fn misfit(old: &str, new: &str, snapshot: &Snapshot, options: &PlacementOptions) -> Vec<String> {
+fn misfit(old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<String> {
     let Some(new_node) = snapshot.node(new) else { return vec![format!("node {new} is not there")] };
-    let pods: Vec<&Pod> = snapshot.pods_on(old).filter(|pod| drain::must_move(pod)).collect();
-    let excluded = ExcludedNodes::default().and(old);
-    let placement = placement::can_take(&pods, new_node, snapshot, &excluded, options);
+    let mut excluded = ExcludedNodes::default().and(old);
+    let mut pods: Vec<&Pod> = snapshot.pods_on(old).collect();
+    for node in &around.others {
+        excluded = excluded.and(node);
+        pods.extend(snapshot.pods_on(node).filter(|pod| drain::must_move(pod)));
+    }
+    let placement = placement::can_take(&pods, new_node, snapshot, &excluded, &around.options);
     placement
         .unplaced
         .iter()
@@ -101,14 +107,18 @@ mod tests {
         Arc::new(cluster(nodes, pods))
     }
 
+    fn alone() -> Around {
+        Around { others: BTreeSet::new(), options: PlacementOptions::default() }
+    }
+
     async fn answer(fits: &mut Fits, snapshot: &Arc<Snapshot>) -> Vec<String> {
-        let waiting = fits.misfit("old", "new", snapshot, PlacementOptions::default());
+        let waiting = fits.misfit("old", "new", snapshot, &alone());
         assert_eq!(waiting, ["whether the pods of old fit is being checked"]);
         let work = fits.open(snapshot).expect("a question is open");
         assert!(fits.open(snapshot).is_none(), "one piece of work at a time");
         let found = work.await;
         fits.learn(found);
-        fits.misfit("old", "new", snapshot, PlacementOptions::default())
+        fits.misfit("old", "new", snapshot, &alone())
     }
 
     #[tokio::test(start_paused = true)]
@@ -125,7 +135,7 @@ mod tests {
     #[test]
     fn in_a_small_cluster_it_comes_at_once() {
         let snapshot = cluster(vec![node("old"), node("new")], vec![pod("web-1", "old", 1)]);
-        let answer = |new| Fits::default().misfit("old", new, &snapshot, PlacementOptions::default());
+        let answer = |new| Fits::default().misfit("old", new, &snapshot, &alone());
         assert!(answer("new").is_empty());
         assert_eq!(answer("none"), ["node none is not there"]);
     }

@@ -1,14 +1,16 @@
 //! Everything that the FallbackTracker knows, as [`crate::core::replacement`] asks for it.
 
 use super::PoolFacts;
-use super::fits::Fits;
+use super::fits::{Around, Fits};
 use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::core::cluster::{Node, Snapshot};
 use crate::core::drain;
+use crate::core::neighbours;
 use crate::core::placement::PlacementOptions;
 use crate::core::policy::Policy;
-use crate::core::record::UtilisationPercent;
+use crate::core::preflight;
+use crate::core::record::{DrainState, UtilisationPercent};
 use crate::core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
     Subject,
@@ -17,8 +19,13 @@ use crate::core::safety::{self, SafetyPolicy};
 use crate::core::scaling::Ledger;
 use crate::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec};
 use kube::ResourceExt;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The clocks of this machine and of the API server may differ by so much.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 
 /// Everything that this actor knows, as the core asks for it.
 pub(super) struct World<'a> {
@@ -31,6 +38,8 @@ pub(super) struct World<'a> {
     fits: &'a Fits,
     no_pool: Policy,
     no_ledger: Ledger,
+    /// Nodes that are being drained, or are about to be: their pods take room, too.
+    moving: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> World<'a> {
@@ -52,6 +61,9 @@ impl<'a> World<'a> {
             fits,
             no_pool: deps.defaults.clone(),
             no_ledger: Ledger::default(),
+            moving: RefCell::new(
+                drains.values().filter(|drain| drain.end.is_none()).map(|drain| drain.node.clone()).collect(),
+            ),
         }
     }
 
@@ -69,8 +81,8 @@ impl<'a> World<'a> {
 
     /// The instances of a pool that run pods which would have to move.
     pub(super) fn busy_instances(&self, pool: &str) -> BTreeSet<String> {
-        let Some(facts) = self.pools.get(pool) else { return BTreeSet::new() };
-        let members = facts.view.spot.instances.iter().chain(&facts.view.on_demand.instances);
+        let Some(view) = self.pools.get(pool).and_then(PoolFacts::view) else { return BTreeSet::new() };
+        let members = view.spot.instances.iter().chain(&view.on_demand.instances);
         let busy = |id: &str| {
             let node = self.snapshot.node_of_instance(id);
             node.is_some_and(|node| self.snapshot.pods_on(&node.name).any(drain::must_move))
@@ -117,6 +129,7 @@ impl<'a> World<'a> {
                     spec.instance_id, spec.node_name, &*node.provider_id
                 ));
             }
+            Some(node) if pool.is_none() && self.may_be_unread(node) => return None,
             Some(_) => {}
             None if pool.is_none() => {
                 return refuse(format!(
@@ -153,11 +166,20 @@ impl<'a> World<'a> {
         Some(Write::Create(record))
     }
 
+    /// Whether the node may belong to a group that launched it after it was read last, as when AWS cannot be
+    /// read: the next reading tells.
+    fn may_be_unread(&self, node: &Node) -> bool {
+        let Some(created) = node.created else { return false };
+        let mut views = self.pools.values().filter_map(PoolFacts::view);
+        views.any(|view| view.spot.observed_at < created + CLOCKS_DIFFER)
+    }
+
+    /// The pool whose Spot group has the instance; of several that name the group, the oldest.
     fn pool_of(&self, instance_id: &str) -> Option<String> {
-        self.pools
-            .iter()
-            .find(|(_, facts)| facts.view.spot.instance(instance_id).is_some())
-            .map(|(name, _)| name.clone())
+        let has =
+            |facts: &PoolFacts| facts.view().is_some_and(|view| view.spot.instance(instance_id).is_some());
+        let pools = self.configs.values().filter(|pool| self.pools.get(&pool.name).is_some_and(has));
+        pools.min_by_key(|pool| (pool.created, &pool.name)).map(|pool| pool.name.clone())
     }
 
     /// The record's next state, if it differs.
@@ -187,6 +209,9 @@ impl<'a> World<'a> {
             replacement::escalate(&mut status, &subject, notice.spec.kind, notice.spec.deadline, now);
         }
         let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
+        if next.drain == DrainState::Started {
+            self.moving.borrow_mut().insert(subject.node.clone());
+        }
         if Some(&next) == record.status.as_ref() {
             return None;
         }
@@ -197,7 +222,7 @@ impl<'a> World<'a> {
 
     pub(super) fn commands(&self, record: &NodeReplacement) -> Commands {
         let Some(status) = &record.status else { return Commands::default() };
-        self.with_facts(record, |facts| replacement::commands(&subject(record), status, facts.mode, facts))
+        self.with_facts(record, |facts| replacement::commands(&subject(record), status, facts))
     }
 
     fn with_facts<T>(&self, record: &NodeReplacement, decide: impl FnOnce(&Facts<'_>) -> T) -> T {
@@ -207,9 +232,18 @@ impl<'a> World<'a> {
         let node_of = |id: &str| self.node_of(id);
         let policy = config.map_or(&self.no_pool, |config| &config.policy);
         let misfit_with = |new: &str| {
-            self.fits.misfit(&record.spec.node_name, new, &self.snapshot, PlacementOptions::of(policy))
+            let old = record.spec.node_name.as_str();
+            let others = self.moving.borrow().iter().filter(|node| *node != old).cloned().collect();
+            self.fits.misfit(
+                old,
+                new,
+                &self.snapshot,
+                &Around { others, options: PlacementOptions::of(policy) },
+            )
         };
         let old_node = self.snapshot.node(&record.spec.node_name).map(|node| self.fact(node));
+        let neighbour = self.snapshot.node(&record.spec.node_name).and_then(neighbours::owner);
+        let refused = record.spec.pool.as_ref().map_or_else(Vec::new, |pool| self.refusals(pool));
         let drain = |purpose| self.drains.get(&(name.clone(), purpose));
         decide(&Facts {
             now: self.deps.clock.now(),
@@ -217,8 +251,10 @@ impl<'a> World<'a> {
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
             paused: config.is_some_and(|config| config.paused),
-            view: pool.map(|pool| &*pool.view),
-            ledger: pool.map_or(&self.no_ledger, |pool| &pool.ledger),
+            refused: &refused,
+            neighbour,
+            view: pool.and_then(PoolFacts::view),
+            ledger: pool.and_then(PoolFacts::ledger).unwrap_or(&self.no_ledger),
             old_node: old_node.as_ref(),
             node_of: &node_of,
             misfit_with: &misfit_with,
@@ -228,10 +264,30 @@ impl<'a> World<'a> {
         })
     }
 
+    /// Why a pool is not acted on.
+    fn refusals(&self, pool: &str) -> Vec<String> {
+        match (self.configs.get(pool), self.pools.get(pool)) {
+            (Some(config), Some(PoolFacts::Observed { view, ledger })) => {
+                preflight::refusals(&config.findings(&self.configs, view, ledger))
+            }
+            (_, Some(PoolFacts::Refused(reason))) => vec![reason.clone()],
+            (None, _) => vec![format!("there is no SpotPool {pool} any more")],
+            (_, None) => Vec::new(),
+        }
+    }
+
+    /// The nodes of these instances.
+    pub(super) fn nodes_of(&self, instances: &BTreeSet<String>) -> BTreeSet<String> {
+        let node = |id: &String| self.snapshot.node_of_instance(id).map(|node| node.name.to_string());
+        instances.iter().filter_map(node).collect()
+    }
+
     /// How full the pool's nodes are.
     fn utilisation(&self, pool: &str) -> UtilisationPercent {
-        let Some(facts) = self.pools.get(pool) else { return UtilisationPercent::default() };
-        let members = facts.view.spot.instances.iter().chain(&facts.view.on_demand.instances);
+        let Some(view) = self.pools.get(pool).and_then(PoolFacts::view) else {
+            return UtilisationPercent::default();
+        };
+        let members = view.spot.instances.iter().chain(&view.on_demand.instances);
         let nodes: BTreeSet<Arc<str>> = members
             .filter_map(|instance| self.snapshot.node_of_instance(&instance.id))
             .map(|node| node.name.clone())

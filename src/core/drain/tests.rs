@@ -1,6 +1,9 @@
 use super::*;
 use crate::core::cluster::Owner;
-use crate::core::testing::{app, pod, spec};
+use crate::core::cluster::{Parts, Snapshot};
+use crate::core::replacement::{DrainCommand, DrainEnd};
+use crate::core::testing::{app, node, parts, pod, spec};
+use std::sync::Arc;
 
 fn budget(app_name: &str, allowed: i64) -> DisruptionBudget {
     DisruptionBudget {
@@ -116,22 +119,20 @@ fn evictions_go_out_as_far_as_budgets_and_parallelism_allow() {
     let refs: Vec<&Pod> = pods.iter().collect();
     let budgets = [budget("web", 1), budget("db", 0)];
     let (web, db) = (&budgets[0], &budgets[1]);
-    let all = turns(&refs, &budgets, 0, 10);
+    let all = turns(&refs, &budgets, &[], 10);
     assert_eq!(all, [Turn::Now, Turn::AfterBudget(web), Turn::AfterBudget(db), Turn::Now]);
-    let one = turns(&refs, &budgets, 9, 10);
+    let others: Vec<Pod> = (0..9).map(|number| pod(&format!("other-{number}"), "n", 1)).collect();
+    let others: Vec<&Pod> = others.iter().collect();
+    let one = turns(&refs, &budgets, &others, 10);
     assert_eq!(one, [Turn::Now, Turn::AfterBudget(web), Turn::AfterBudget(db), Turn::AfterOthers]);
+    let spent = turns(&refs[1..2], &budgets, &refs[..1], 10);
+    assert_eq!(spent, [Turn::AfterBudget(web)], "what is under way has its part of the budget");
     let twice = [budget("web", 1), DisruptionBudget { name: "also".into(), ..budget("web", 1) }];
-    assert!(matches!(turns(&refs[..1], &twice, 0, 10)[..], [Turn::Never(_)]));
+    assert!(matches!(turns(&refs[..1], &twice, &[], 10)[..], [Turn::Never(_)]));
 }
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
-}
-
-#[track_caller]
-fn after(answer: EvictionAnswer, attempts: u32, expected: NextStep) {
-    let step = next_step(&answer, attempts, &pod("web-1", "n", 1), &LAX, DrainClock::Patient, at(0));
-    assert_eq!(step, expected, "{answer:?}");
 }
 
 #[test]
@@ -139,41 +140,446 @@ fn each_answer_has_its_next_step() {
     use EvictionAnswer::{
         BudgetExhausted, Conflict, Evicted, Failed, Forbidden, Gone, RateLimited, SeveralBudgets,
     };
-    let secs = Duration::from_secs;
+    let web = pod("web-1", "n", 1);
     let said = |status| Failed { status, message: "no".into() };
-    after(Evicted, 0, NextStep::WaitUntilGone);
-    after(Gone, 0, NextStep::Done);
-    after(BudgetExhausted { retry_after: None }, 0, NextStep::WaitForBudget(secs(15)));
-    after(BudgetExhausted { retry_after: Some(secs(0)) }, 9, NextStep::WaitForBudget(secs(15)));
-    after(RateLimited { retry_after: Some(secs(7)) }, 0, NextStep::RetryAfter(secs(7)));
-    after(RateLimited { retry_after: None }, 2, NextStep::RetryAfter(secs(2)));
-    after(SeveralBudgets, 0, NextStep::GiveUp(GiveUp::SeveralBudgets));
-    after(Forbidden, 0, NextStep::GiveUp(GiveUp::Forbidden));
-    after(Conflict, 0, NextStep::RetryAfter(Duration::from_millis(500)));
-    after(said(503), 1, NextStep::RetryAfter(secs(1)));
-    after(said(0), 60, NextStep::RetryAfter(secs(15)));
-    after(said(422), 0, NextStep::GiveUp(GiveUp::Rejected { status: 422, message: "no".into() }));
+    for (answer, expected) in [
+        (Evicted, NextStep::Wait),
+        (Gone, NextStep::Wait),
+        (SeveralBudgets, NextStep::GiveUp),
+        (Forbidden { message: "no".into() }, NextStep::GiveUp),
+        (said(422), NextStep::GiveUp),
+    ] {
+        assert_eq!(next_step(&answer, 0, &web), expected, "{answer:?}");
+    }
+    // Seconds, of which a fifth may come on top.
+    let secs = |seconds| Some(Duration::from_secs(seconds));
+    for (answer, attempts, on_budget, at_least) in [
+        (BudgetExhausted { retry_after: None }, 0, true, 0.5),
+        (BudgetExhausted { retry_after: secs(10) }, 1, true, 1.0),
+        (RateLimited { retry_after: secs(7) }, 0, false, 7.0),
+        (RateLimited { retry_after: None }, 2, false, 2.0),
+        (Conflict, 0, false, 0.5),
+        (said(503), 1, false, 1.0),
+        (said(0), 60, false, 15.0),
+    ] {
+        let (wait, waits_for_budget) = match next_step(&answer, attempts, &web) {
+            NextStep::RetryOnBudget(wait) => (wait, true),
+            NextStep::Retry(wait) => (wait, false),
+            other => panic!("{answer:?}: {other:?}"),
+        };
+        assert_eq!(waits_for_budget, on_budget, "{answer:?}");
+        let range = at_least..=at_least * 1.2;
+        assert!(range.contains(&wait.as_secs_f64()), "{answer:?}: {wait:?} is not in {range:?}");
+    }
 }
 
 #[test]
-fn at_deadline_minus_grace_period_a_stuck_pod_is_deleted_if_the_policy_says_so() {
+fn at_deadline_minus_grace_period_a_pod_is_overdue() {
     let web = pod("web-1", "n", 1);
     let deadline = DrainClock::Deadline(at(120));
-    let shut = EvictionAnswer::BudgetExhausted { retry_after: None };
-    let step = |policy, now| next_step(&shut, 3, &web, &policy, deadline, now);
-    assert_eq!(step(LAX, at(0)), NextStep::WaitForBudget(Duration::from_secs(15)));
-    assert_eq!(step(LAX, at(85)), NextStep::WaitForBudget(Duration::from_secs(5)), "no longer than it may");
-    assert_eq!(step(LAX, at(90)), NextStep::Delete(Deletion { grace_period_seconds: 30 }));
-    assert_eq!(step(LAX, at(110)), NextStep::Delete(Deletion { grace_period_seconds: 10 }));
-    assert_eq!(step(LAX, at(130)), NextStep::Delete(Deletion { grace_period_seconds: 1 }));
-    assert!(matches!(step(STRICT, at(110)), NextStep::WaitForBudget(_)));
-    let several = next_step(&EvictionAnswer::SeveralBudgets, 0, &web, &LAX, deadline, at(100));
-    assert!(matches!(several, NextStep::Delete(_)));
+    let grace = |now| overdue(&web, deadline, at(now)).map(|deletion| deletion.grace_period_seconds);
+    for (now, expected) in [(0, None), (89, None), (90, Some(30)), (110, Some(10)), (130, Some(1))] {
+        assert_eq!(grace(now), expected, "after {now} s");
+    }
+    let ending = Pod { deletion: Some(at(100)), ..web.clone() };
+    assert_eq!(overdue(&ending, deadline, at(119)), None, "not twice");
+    assert_eq!(overdue(&web, DrainClock::Patient, at(119)), None, "never without a deadline");
 }
 
 #[test]
-fn a_pod_that_ends_already_is_not_deleted_again_and_a_patient_drain_never_deletes() {
-    let ending = Pod { deletion: Some(at(100)), ..pod("web-1", "n", 1) };
-    assert_eq!(overdue(&ending, &LAX, DrainClock::Deadline(at(120)), at(119)), None);
-    assert_eq!(overdue(&pod("web-1", "n", 1), &LAX, DrainClock::Patient, at(119)), None);
+fn a_deadline_spares_nothing_and_settings_say_what_else_is_spared() {
+    let strict = Policy {
+        evict_unmanaged: false,
+        evict_empty_dir: false,
+        return_unmanaged: false,
+        return_empty_dir: false,
+        ..Policy::default()
+    };
+    let lax = Policy { return_unmanaged: true, ..Policy::default() };
+    for (policy, purpose, deadline, unmanaged, empty_dir) in [
+        (&strict, Purpose::Replace, false, false, false),
+        (&strict, Purpose::Replace, true, true, true),
+        (&strict, Purpose::Return, false, false, false),
+        (&Policy::default(), Purpose::Replace, false, true, true),
+        (&Policy::default(), Purpose::Return, false, false, true),
+        (&lax, Purpose::Return, false, true, true),
+    ] {
+        let found = DrainPolicy::of(policy, purpose, deadline);
+        assert_eq!(
+            (found.evict_unmanaged, found.evict_with_empty_dir),
+            (unmanaged, empty_dir),
+            "{purpose:?}"
+        );
+    }
+}
+
+/// A drain of node `n` that began at 0 s, in a cluster with another node; the test plays the API.
+struct Stage {
+    now: i64,
+    pods: Vec<Pod>,
+    budgets: Vec<DisruptionBudget>,
+    command: DrainCommand,
+    policy: Policy,
+    drain: Option<Drain>,
+}
+
+impl Stage {
+    fn of(names: &[&str]) -> Self {
+        let command = DrainCommand {
+            replacement: "r".into(),
+            node: "n".into(),
+            purpose: Purpose::Replace,
+            deadline: None,
+            since: Some(at(0)),
+        };
+        let made = |name: &&str| Pod { created: Some(at(-3600)), ..pod(name, "n", 1) };
+        let pods = names.iter().map(made).collect();
+        Self { now: 0, pods, budgets: vec![], command, policy: Policy::default(), drain: None }
+    }
+
+    fn deadline(mut self, seconds: i64) -> Self {
+        self.command.deadline = Some(at(seconds));
+        self
+    }
+
+    fn returning(mut self) -> Self {
+        self.command.purpose = Purpose::Return;
+        self
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { at: at(self.now), up: Duration::from_secs(u64::try_from(self.now).unwrap()) }
+    }
+
+    fn step(&mut self) -> Vec<Order> {
+        let parts =
+            Parts { budgets: self.budgets.clone(), ..parts(vec![node("n"), node("m")], self.pods.clone()) };
+        let (snapshot, now) = (Snapshot::new(parts), self.moment());
+        let command = self.command.clone();
+        let drain =
+            self.drain.get_or_insert_with(|| Drain::new(command, self.policy.clone(), &snapshot, now));
+        assert!(drain.renew(&self.command, self.policy.clone()));
+        drain.step(&snapshot, true, now)
+    }
+
+    /// Lets time pass, and shows what is asked then, sorted: `-name` is an eviction, `!name 30` a deletion with its
+    /// grace period.
+    fn asks(&mut self, after: i64) -> Vec<String> {
+        self.now += after;
+        let mut asked: Vec<String> = self.step().iter().map(told).collect();
+        asked.sort_unstable();
+        asked
+    }
+
+    /// Lets the API give this answer to everything that is asked now.
+    fn answer(&mut self, answer: &EvictionAnswer) -> &mut Self {
+        let orders = self.step();
+        assert!(!orders.is_empty(), "nothing is asked");
+        let now = self.moment();
+        let drain = self.drain.as_mut().unwrap();
+        for order in &orders {
+            drain.sent(order);
+            drain.answered(order, answer, now);
+        }
+        self
+    }
+
+    fn change(&mut self, name: &str, change: impl FnOnce(&mut Pod)) -> &mut Self {
+        change(self.pods.iter_mut().find(|pod| &*pod.name == name).unwrap());
+        self
+    }
+
+    /// The pod goes, and its successor comes to the node.
+    fn succeed(&mut self, old: &str, new: &str, node: &str, ready: bool) -> &mut Self {
+        self.pods.retain(|pod| &*pod.name != old);
+        let phase = if ready { Phase::Running } else { Phase::Pending };
+        let uid: Arc<str> = format!("{new} at {}", self.now).into();
+        self.pods.push(Pod { ready, phase, uid, created: Some(at(self.now)), ..pod(new, node, 1) });
+        self
+    }
+
+    fn blocked(&mut self) -> String {
+        self.step();
+        self.drain.as_ref().unwrap().report().blocked.join("; ")
+    }
+
+    fn end(&mut self, after: i64) -> Option<DrainEnd> {
+        self.now += after;
+        self.step();
+        self.drain.as_ref().unwrap().report().end.clone()
+    }
+}
+
+fn told(order: &Order) -> String {
+    match order {
+        Order::Evict(pod) => format!("-{}", pod.name),
+        Order::Delete(pod, deletion) => format!("!{} {}", pod.name, deletion.grace_period_seconds),
+    }
+}
+
+const SHUT: EvictionAnswer = EvictionAnswer::BudgetExhausted { retry_after: None };
+
+#[test]
+fn a_shut_budget_does_not_hold_up_the_pods_of_others() {
+    let mut stage = Stage::of(&["web-1", "web-2", "db-1", "db-2", "free-1"]);
+    stage.budgets = vec![budget("web", 0), budget("db", 1)];
+    assert_eq!(stage.asks(0), ["-db-1", "-free-1"]);
+    stage.answer(&EvictionAnswer::Evicted);
+    assert_eq!(
+        stage.asks(0),
+        [""; 0],
+        "what was granted has spent the budget, though the watch does not show it yet"
+    );
+    assert!(
+        stage.blocked().contains("PodDisruptionBudget default/web allows no disruption"),
+        "{}",
+        stage.blocked()
+    );
+    stage.budgets[0].disruptions_allowed = 2;
+    assert_eq!(stage.asks(0), ["-web-1", "-web-2"], "the moment it opens");
+}
+
+#[test]
+fn after_a_refusal_the_budget_is_asked_again_as_soon_as_it_changes() {
+    let mut stage = Stage::of(&["web-1"]);
+    stage.budgets = vec![budget("web", 1)];
+    // Somebody else was faster, and the watch does not show it yet.
+    stage.answer(&SHUT);
+    assert_eq!(stage.asks(0), [""; 0]);
+    stage.budgets[0].disruptions_allowed = 0;
+    assert_eq!(stage.asks(0), [""; 0]);
+    stage.budgets[0].disruptions_allowed = 1;
+    assert_eq!(stage.asks(0), ["-web-1"], "without waiting for the time of its next try");
+    stage.answer(&SHUT);
+    assert_eq!(stage.asks(3), ["-web-1"], "or after a while, if the event got lost");
+}
+
+#[test]
+fn a_rate_limit_is_waited_for_whatever_the_budget_does() {
+    let mut stage = Stage::of(&["web-1"]);
+    stage.budgets = vec![budget("web", 1)];
+    stage.answer(&EvictionAnswer::RateLimited { retry_after: Some(Duration::from_secs(7)) });
+    stage.budgets[0].disruptions_allowed = 2;
+    assert_eq!(stage.asks(6), [""; 0]);
+    assert_eq!(stage.blocked(), "pod default/web-1: the API server has too much to do (429)");
+    assert_eq!(stage.asks(1), ["-web-1"]);
+}
+
+#[test]
+fn several_budgets_are_told_as_they_are_and_end_with_one_of_them() {
+    let mut stage = Stage::of(&["web-1", "free-1"]);
+    stage.budgets = vec![budget("web", 1), DisruptionBudget { name: "also".into(), ..budget("web", 1) }];
+    assert_eq!(stage.asks(0), ["-free-1"], "no request that would be answered with 500");
+    let told = stage.blocked();
+    assert!(told.contains("pod default/web-1") && told.contains("(500): web, also"), "{told}");
+    stage.budgets.pop();
+    assert_eq!(stage.asks(0), ["-free-1", "-web-1"]);
+    // It came between the look and the request.
+    stage.pods.pop();
+    stage.answer(&EvictionAnswer::SeveralBudgets);
+    assert!(stage.blocked().contains("several PodDisruptionBudgets"), "{}", stage.blocked());
+    assert_eq!(stage.asks(29), [""; 0]);
+    assert_eq!(stage.asks(1), ["-web-1"], "now and then");
+}
+
+#[test]
+fn before_a_deadline_what_a_budget_holds_is_deleted_with_the_grace_period_that_is_left() {
+    let mut stage = Stage::of(&["web-1", "db-1", "db-2"]).deadline(120);
+    stage.budgets =
+        vec![budget("web", 0), budget("db", 1), DisruptionBudget { name: "also".into(), ..budget("db", 1) }];
+    stage.change("db-2", |pod| Arc::make_mut(&mut pod.spec).grace_period_seconds = 50);
+    // The instance is ended 10 s ahead of the deadline.
+    assert_eq!(stage.asks(59), [""; 0]);
+    assert_eq!(stage.asks(1), ["!db-2 50"]);
+    assert_eq!(stage.asks(20), ["!db-1 30", "!db-2 30", "!web-1 30"]);
+    stage.answer(&EvictionAnswer::Failed { status: 0, message: "reset".into() });
+    assert_eq!(stage.asks(0), [""; 0], "a deletion that fails is repeated with backoff");
+    assert_eq!(stage.asks(1), ["!db-1 29", "!db-2 29", "!web-1 29"]);
+    stage.answer(&EvictionAnswer::Evicted);
+    assert_eq!(stage.asks(1), [""; 0]);
+}
+
+#[test]
+fn a_deletion_does_not_wait_for_the_time_of_the_next_eviction() {
+    let mut stage = Stage::of(&["web-1"]).deadline(120);
+    stage.budgets = vec![budget("web", 1)];
+    assert_eq!(stage.asks(79), ["-web-1"]);
+    stage.answer(&EvictionAnswer::RateLimited { retry_after: Some(Duration::from_secs(60)) });
+    assert_eq!(stage.asks(1), ["!web-1 30"]);
+}
+
+#[test]
+fn with_little_time_from_the_start_an_open_budget_is_spent_first() {
+    let mut stage = Stage::of(&["web-1", "web-2"]).deadline(30);
+    stage.budgets = vec![budget("web", 1)];
+    assert_eq!(stage.asks(0), ["!web-2 20", "-web-1"]);
+    stage.answer(&EvictionAnswer::Conflict);
+    assert_eq!(stage.asks(1), ["!web-1 19", "!web-2 19"]);
+}
+
+#[test]
+fn a_pool_that_allows_no_deletion_says_so_at_the_deadline() {
+    let mut stage = Stage::of(&["web-1"]).deadline(120);
+    stage.policy.delete_at_deadline = false;
+    stage.budgets = vec![budget("web", 0)];
+    assert_eq!(stage.asks(79), [""; 0]);
+    assert!(!stage.blocked().contains("deleteAtDeadline"));
+    assert_eq!(stage.asks(1), [""; 0]);
+    let told = stage.blocked();
+    assert!(told.contains("allows no disruption") && told.contains("deleteAtDeadline is false"), "{told}");
+    stage.policy.delete_at_deadline = true;
+    assert_eq!(stage.asks(0), ["!web-1 30"], "a person has changed it meanwhile");
+}
+
+#[test]
+fn no_more_than_twenty_requests_are_under_way() {
+    let names: Vec<String> = (0..30).map(|number| format!("web-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for deadline in [None, Some(20)] {
+        let mut stage = Stage::of(&names);
+        if let Some(seconds) = deadline {
+            stage = stage.deadline(seconds);
+            stage.budgets = vec![budget("web", 0)];
+        }
+        assert_eq!(stage.step().len(), 20, "{deadline:?}");
+        let orders = stage.step();
+        orders.iter().take(15).for_each(|order| stage.drain.as_mut().unwrap().sent(order));
+        assert_eq!(stage.step().len(), 5, "{deadline:?}");
+    }
+}
+
+#[test]
+fn a_drain_is_over_when_as_many_pods_are_ready_elsewhere() {
+    let mut stage = Stage::of(&["web-1", "web-2"]);
+    stage.pods.push(Pod { created: Some(at(-3600)), ..pod("web-3", "m", 1) });
+    stage.answer(&EvictionAnswer::Evicted);
+    stage.succeed("web-1", "web-4", "m", true).succeed("web-2", "web-5", "m", false);
+    assert_eq!(stage.end(1), None);
+    assert_eq!(stage.blocked(), "2 of 3 pods of default/web run and are ready elsewhere");
+    stage.change("web-5", |pod| pod.ready = true);
+    assert_eq!(stage.end(0), Some(DrainEnd::Moved));
+}
+
+#[test]
+fn another_process_expects_the_same_successors() {
+    let mut stage = Stage::of(&["web-1", "web-2"]);
+    stage.answer(&EvictionAnswer::Evicted);
+    stage.now = 5;
+    stage.succeed("web-1", "web-4", "m", true).succeed("web-2", "web-5", "m", false);
+    stage.drain = None;
+    assert_eq!(stage.end(5), None, "the node is empty, but a pod that was made meanwhile is not ready");
+    stage.change("web-5", |pod| pod.ready = true);
+    assert_eq!(stage.end(0), Some(DrainEnd::Moved));
+}
+
+#[test]
+fn pods_that_were_broken_or_end_by_themselves_are_not_waited_for() {
+    let mut stage = Stage::of(&["web-1", "job-1"]);
+    stage.change("job-1", |pod| pod.owner.kind = OwnerKind::Job);
+    stage.pods.push(Pod { created: Some(at(-3600)), ready: false, ..pod("web-2", "m", 1) });
+    stage.answer(&EvictionAnswer::Evicted);
+    stage.succeed("web-1", "web-3", "m", true).pods.retain(|pod| &*pod.name != "job-1");
+    assert_eq!(stage.end(1), Some(DrainEnd::Moved));
+}
+
+#[test]
+fn successors_that_do_not_get_ready_end_the_wait_for_a_return_it_is_given_up() {
+    for (stage, given_up) in [(Stage::of(&["web-1"]), false), (Stage::of(&["web-1"]).returning(), true)] {
+        let mut stage = stage;
+        stage.answer(&EvictionAnswer::Evicted);
+        stage.succeed("web-1", "web-2", "", false);
+        assert_eq!(stage.end(0), None);
+        assert_eq!(stage.end(299), None);
+        let reasons = vec!["0 of 1 pods of default/web run and are ready elsewhere".to_owned()];
+        let expected = if given_up { DrainEnd::GivenUp(reasons) } else { DrainEnd::Without(reasons) };
+        assert_eq!(stage.end(1), Some(expected));
+    }
+}
+
+#[test]
+fn successors_that_nobody_makes_are_not_waited_for_as_long() {
+    let mut stage = Stage::of(&["web-1"]).returning();
+    stage.answer(&EvictionAnswer::Evicted);
+    stage.pods.clear();
+    assert_eq!(stage.end(0), None);
+    assert_eq!(stage.end(29), None);
+    assert!(matches!(stage.end(1), Some(DrainEnd::Without(_))), "scaled down meanwhile");
+}
+
+#[test]
+fn a_pod_that_its_finalizers_hold_is_waited_for_until_its_grace_period_is_well_over() {
+    let mut stage = Stage::of(&["web-1"]);
+    stage.answer(&EvictionAnswer::Evicted);
+    stage.succeed("", "web-2", "m", true);
+    stage.change("web-1", |pod| (pod.deletion, pod.finalizers) = (Some(at(30)), true));
+    assert_eq!(stage.end(59), None);
+    assert_eq!(stage.blocked(), "pod default/web-1 is still ending");
+    let Some(DrainEnd::Without(left)) = stage.end(1) else { panic!("it goes on without it") };
+    assert!(left[0].contains("default/web-1") && left[0].contains("finalizers"), "{left:?}");
+}
+
+#[test]
+fn pods_that_come_meanwhile_go_too_but_not_for_ever() {
+    let mut stage = Stage::of(&["web-1"]);
+    assert_eq!(stage.asks(0), ["-web-1"]);
+    stage.answer(&EvictionAnswer::Evicted);
+    for number in 2..5 {
+        stage.now += 10;
+        stage.succeed(&format!("web-{}", number - 1), &format!("web-{number}"), "n", true);
+        assert_eq!(stage.asks(0), [format!("-web-{number}")]);
+        stage.answer(&EvictionAnswer::Evicted);
+    }
+    stage.now += 10;
+    stage.succeed("web-4", "web-5", "n", true);
+    assert_eq!(stage.asks(0), [""; 0]);
+    stage.now += 30;
+    let Some(DrainEnd::Without(left)) = stage.end(0) else { panic!("it goes on without it") };
+    assert!(left.iter().any(|text| text.contains("web-5 comes back")), "{left:?}");
+}
+
+#[test]
+fn a_pod_that_policy_spares_holds_a_patient_drain_until_there_is_a_deadline() {
+    let mut stage = Stage::of(&["web-1"]);
+    stage.change("web-1", |pod| pod.owner = Owner::default());
+    stage.policy.evict_unmanaged = false;
+    assert_eq!(stage.asks(0), [""; 0]);
+    assert!(stage.blocked().contains("no controller"), "{}", stage.blocked());
+    stage.now = 600;
+    assert!(stage.blocked().contains("no controller"), "{}", stage.blocked());
+    stage = stage.deadline(720);
+    assert_eq!(stage.asks(0), ["-web-1"]);
+}
+
+#[test]
+fn a_drain_is_stuck_when_nothing_left_for_ten_seconds() {
+    let mut stage = Stage::of(&["web-1", "free-1"]);
+    stage.budgets = vec![budget("web", 0)];
+    let stuck = |stage: &mut Stage, after: i64| {
+        stage.now += after;
+        stage.step();
+        stage.drain.as_ref().unwrap().report().stuck
+    };
+    assert!(!stuck(&mut stage, 9));
+    stage.answer(&EvictionAnswer::Evicted);
+    assert!(!stuck(&mut stage, 9));
+    assert!(stuck(&mut stage, 1));
+    stage.pods.retain(|pod| &*pod.name != "free-1");
+    assert!(!stuck(&mut stage, 0));
+}
+
+#[test]
+fn nothing_is_asked_before_the_node_is_marked_and_a_node_that_is_gone_is_drained() {
+    let mut stage = Stage::of(&["web-1"]);
+    stage.step();
+    let snapshot = |nodes| Snapshot::new(parts(nodes, vec![pod("web-1", "n", 1)]));
+    let now = stage.moment();
+    let mut drain = Drain::new(stage.command.clone(), Policy::default(), &snapshot(vec![node("n")]), now);
+    assert_eq!(drain.step(&snapshot(vec![node("n")]), false, now), []);
+    assert!(!drain.report().tainted);
+    assert_eq!(drain.step(&snapshot(vec![node("n")]), true, now).len(), 1);
+    assert!(drain.report().tainted);
+    drain.step(&snapshot(vec![node("m")]), false, now);
+    assert_eq!(drain.report().end, Some(DrainEnd::Moved));
+    let other = DrainCommand { purpose: Purpose::Return, ..stage.command.clone() };
+    assert!(!drain.renew(&other, Policy::default()), "another drain");
 }

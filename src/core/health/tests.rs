@@ -19,6 +19,7 @@ fn group(desired: i32, in_service: &[&str], pending: &[&str]) -> GroupView {
         max: 10,
         zones: vec!["a".to_owned()],
         can_launch: false,
+        setup: crate::core::preflight::GroupSetup::default(),
         instances: serving.chain(pending.iter().map(|id| instance(id, Lifecycle::Pending))).collect(),
         failures: Vec::new(),
         observed_at: now(),
@@ -56,7 +57,7 @@ fn ledger(members: Vec<RequestMember>) -> Ledger {
         state: RequestState::Applied,
         members,
     };
-    Ledger { scaling_requests: vec![request], reduction: None }
+    Ledger { scaling_requests: vec![request], ..Ledger::default() }
 }
 
 fn fallback(old: EndState, started_minute: i64) -> ReplacementStatus {

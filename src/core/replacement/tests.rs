@@ -25,6 +25,8 @@ struct Stage {
     mode: Mode,
     rebalance: RebalanceMode,
     paused: bool,
+    refused: Vec<String>,
+    neighbour: Option<Neighbour>,
     in_pool: bool,
     known: bool,
     view: PoolView,
@@ -50,6 +52,7 @@ impl Stage {
             max: 9,
             zones: vec!["a".to_owned()],
             can_launch: false,
+            setup: crate::core::preflight::GroupSetup::default(),
             instances: ids
                 .iter()
                 .map(|id| Instance {
@@ -67,6 +70,8 @@ impl Stage {
             mode: Mode::Act,
             rebalance: RebalanceMode::Replace,
             paused: false,
+            refused: Vec::new(),
+            neighbour: None,
             in_pool: true,
             known: true,
             view: PoolView {
@@ -108,6 +113,8 @@ impl Stage {
                 mode: self.mode,
                 rebalance: self.rebalance,
                 paused: self.paused,
+                refused: &self.refused,
+                neighbour: self.neighbour,
                 view: self.known.then_some(&self.view),
                 ledger: &self.ledger,
                 old_node: old_node.as_ref(),
@@ -144,7 +151,7 @@ impl Stage {
     }
 
     fn commands(&self) -> Commands {
-        self.with_facts(|subject, facts| commands(subject, &self.status, facts.mode, facts))
+        self.with_facts(|subject, facts| commands(subject, &self.status, facts))
     }
 
     fn share(
@@ -214,8 +221,8 @@ impl Stage {
         let report = |node: &str| DrainReport {
             node: node.to_owned(),
             tainted: true,
-            finished: true,
-            blocked: Vec::new(),
+            end: Some(DrainEnd::Moved),
+            ..DrainReport::default()
         };
         self.drain = Some(report("old"));
         self.return_drain = self.status.capacity.as_ref().map(|capacity| report(&capacity.node_name));
@@ -273,11 +280,13 @@ fn spot_is_asked_first_and_nothing_is_marked() {
 
 #[test]
 fn a_story_is_held_back_unless_a_deadline_presses() {
-    let changes: [(&str, Change, bool); 4] = [
+    let changes: [(&str, Change, bool); 6] = [
         ("observe", |stage| stage.mode = Mode::Observe, true),
         ("paused", |stage| stage.paused = true, false),
         ("ignored", |stage| stage.rebalance = RebalanceMode::Ignore, false),
         ("no pool", |stage| stage.in_pool = false, false),
+        ("not accepted", |stage| stage.refused = vec!["owned".to_owned()], false),
+        ("in other hands", |stage| stage.neighbour = Some(Neighbour::NodeTerminationHandler), true),
     ];
     for (name, change, always) in changes {
         let mut patient = Stage::new();
@@ -292,6 +301,26 @@ fn a_story_is_held_back_unless_a_deadline_presses() {
         assert_eq!(urgent.phase() == Phase::Received, always, "{name}, at a deadline");
         assert_eq!(urgent.commands().drains.is_empty(), always, "{name}, at a deadline");
     }
+}
+
+#[test]
+fn a_story_under_way_goes_on_when_its_pool_is_no_longer_accepted() {
+    let mut stage = Stage::new();
+    stage.go();
+    assert!(want(&stage.commands(), GroupKind::Spot).is_some());
+    stage.refused = vec!["owned".to_owned()];
+    stage.neighbour = Some(Neighbour::ClusterAutoscaler);
+    stage.go();
+    assert!(want(&stage.commands(), GroupKind::Spot).is_some(), "what it asked for is still its own");
+    assert_eq!(stage.commands().drains, [], "and nothing is marked before its replacement is there");
+    let mut fresh = Stage::urgent();
+    fresh.refused = vec!["owned".to_owned()];
+    fresh.go();
+    let commands = fresh.commands();
+    assert!(
+        commands.wants.is_empty() && commands.drains.len() == 1,
+        "a deadline drains, and asks for nothing"
+    );
 }
 
 #[test]
@@ -479,6 +508,10 @@ fn taken_by_aws_ends_the_drain_and_what_the_group_has_too_many_goes_back() {
     stage.pass(60).go();
     assert_eq!(stage.phase(), Phase::OnFallback, "nothing could be ended at once: {:#?}", stage.status);
     stage.assessment = Some(ReturnAssessment::default());
+    stage.view.spot.min = stage.view.spot.desired;
+    stage.go();
+    assert_eq!(stage.phase(), Phase::OnFallback, "at its minimum the group would replace it");
+    stage.view.spot.min = 0;
     stage.go();
     assert_eq!(stage.commands().drains.iter().map(|drain| drain.node.as_str()).collect::<Vec<_>>(), ["i-4"]);
 }
@@ -512,8 +545,9 @@ fn a_return_that_takes_too_long_is_given_up_and_tried_again_later() {
     stage.return_drain = Some(DrainReport {
         node: "od".to_owned(),
         tainted: true,
-        finished: false,
         blocked: vec!["budget".to_owned()],
+        stuck: true,
+        ..DrainReport::default()
     });
     stage.pass(599).go();
     assert!(stage.marks(DrainPurpose::Return));
@@ -524,6 +558,72 @@ fn a_return_that_takes_too_long_is_given_up_and_tried_again_later() {
     assert!(!stage.marks(DrainPurpose::Return));
     stage.pass(1).go();
     assert!(stage.marks(DrainPurpose::Return));
+}
+
+#[test]
+fn a_drain_that_ends_without_everything_is_told_as_it_is() {
+    let reasons = || vec!["a finalizer holds it".to_owned()];
+    let report = |node: &str, end| {
+        Some(DrainReport { node: node.to_owned(), tainted: true, end: Some(end), ..DrainReport::default() })
+    };
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.drain = report("old", DrainEnd::Without(reasons()));
+    stage.go();
+    assert!(stage.has(FlowBox::Drain, Outcome::TimedOut) && !stage.has(FlowBox::Drain, Outcome::Drained));
+    assert!(stage.status.steps.last().is_some_and(|step| step.message.contains("a finalizer holds it")));
+    stage.go();
+    assert_eq!(stage.commands().ends.len(), 1, "and goes on");
+
+    let mut stage = Stage::returning();
+    stage.return_drain = report("od", DrainEnd::Without(reasons()));
+    stage.go();
+    assert!(stage.has(FlowBox::ScaleDown, Outcome::TimedOut));
+    assert_eq!(stage.commands().ends.len(), 1);
+
+    let mut stage = Stage::returning();
+    stage.return_drain = report("od", DrainEnd::GivenUp(reasons()));
+    stage.go();
+    assert!(stage.has(FlowBox::ScaleDown, Outcome::ReturnGivenUp) && !stage.marks(DrainPurpose::Return));
+    assert!(stage.commands().ends.is_empty());
+}
+
+#[test]
+fn a_node_under_notice_whose_drain_takes_too_long_keeps_its_marks_and_the_story_says_so_once() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.drain = Some(DrainReport {
+        node: "old".to_owned(),
+        tainted: true,
+        blocked: vec!["budget".to_owned()],
+        ..DrainReport::default()
+    });
+    stage.pass(9).go();
+    assert!(stage.status.blocking.is_empty(), "not stuck yet");
+    stage.drain.as_mut().unwrap().stuck = true;
+    stage.go();
+    assert!(stage.has(FlowBox::Drain, Outcome::Blocked) && !stage.has(FlowBox::Drain, Outcome::TimedOut));
+    for _ in 0..3 {
+        stage.pass(600).go();
+        assert!(stage.marks(DrainPurpose::Replace));
+        let told = stage.status.steps.iter().filter(|step| step.outcome == Outcome::TimedOut);
+        assert_eq!(told.count(), 1);
+    }
+}
+
+#[test]
+fn what_is_left_at_the_deadline_is_told() {
+    let mut stage = Stage::urgent();
+    stage.go();
+    stage.drain = Some(DrainReport {
+        node: "old".to_owned(),
+        tainted: true,
+        blocked: vec!["budget".to_owned()],
+        ..DrainReport::default()
+    });
+    stage.pass(110).go();
+    let told = stage.status.steps.iter().find(|step| step.outcome == Outcome::TimedOut).expect("a step");
+    assert!(told.message.contains("deadline is near") && told.message.ends_with("budget"), "{told:?}");
 }
 
 #[test]
@@ -551,6 +651,27 @@ fn a_lost_on_demand_instance_ends_the_fallback_or_binds_it_to_its_successor() {
     let mut paid = Stage::on_fallback();
     paid.share(GroupKind::Spot, Some("i-4"), None).lose("od").go();
     assert!(!paid.status.fallback, "Spot has taken over");
+}
+
+#[test]
+fn an_on_demand_node_that_came_too_late_goes_back_even_after_another_one_did() {
+    let mut stage = Stage::returning();
+    stage.drained().go().settle(GroupKind::OnDemand).lose("od").go();
+    assert!(!stage.status.fallback, "{:#?}", stage.status);
+    stage.return_drain = None;
+    // A late one holds the +1, and pods run on it by now.
+    stage.share(GroupKind::OnDemand, Some("od-2"), None).settle(GroupKind::Spot);
+    stage.nodes.retain(|(id, _)| id != "od-2");
+    stage.nodes.push(("od-2".to_owned(), true));
+    stage.assessment = None;
+    stage.go();
+    assert_eq!(stage.phase(), Phase::OnFallback, "{:#?}", stage.status);
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.go();
+    assert_eq!(stage.phase(), Phase::Returning);
+    stage.drained().go();
+    let ends: Vec<String> = stage.commands().ends.into_iter().map(|end| end.instance_id).collect();
+    assert_eq!(ends, ["od-2"]);
 }
 
 #[test]
@@ -643,7 +764,7 @@ proptest! {
                 prop_assert_eq!(next.return_drain, DrainState::Finished);
             }
             if next.phase == Phase::Completed {
-                prop_assert!(stage.with_facts(|subject, facts| commands(subject, &next, Mode::Act, facts)) == Commands::default());
+                prop_assert!(stage.with_facts(|subject, facts| commands(subject, &next, facts)) == Commands::default());
             }
             status = next;
         }

@@ -14,6 +14,7 @@ fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView
         max: 5,
         zones: vec!["a".to_owned(), "b".to_owned()],
         can_launch: false,
+        setup: crate::core::preflight::GroupSetup::default(),
         instances: instances
             .iter()
             .map(|(id, lifecycle)| Instance {
@@ -55,7 +56,7 @@ fn spot(name: &str) -> Wants {
 }
 
 fn next(ledger: &Ledger, view: &PoolView, wants: &Wants) -> Plan {
-    plan(ledger, view, wants, &BTreeSet::new(), &InstanceFacts::default(), now())
+    plan(ledger, view, wants, &BTreeSet::new(), &InstanceFacts::default(), &Busy::default(), now())
 }
 
 fn set(group: GroupKind, desired: i32) -> Option<Call> {
@@ -204,7 +205,7 @@ fn the_old_instance_is_ended_with_its_plus_one() {
     let (ledger, view) = served();
     assert_eq!(share(&ledger, "i-1").instance_id.as_deref(), Some("i-4"));
     let facts = InstanceFacts::default();
-    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(plan.call, end("i-1", true));
     let mut ledger = plan.ledger;
     accepted(&mut ledger, &plan.call.expect("a call"));
@@ -216,7 +217,7 @@ fn at_the_minimum_an_instance_is_ended_without_decrement() {
     let (ledger, mut view) = served();
     view.spot.min = 4;
     let facts = InstanceFacts::default();
-    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(plan.call, end("i-1", false));
 }
 
@@ -224,13 +225,15 @@ fn at_the_minimum_an_instance_is_ended_without_decrement() {
 fn an_end_without_effect_is_planned_anew_and_one_with_effect_is_not_repeated() {
     let (ledger, mut view) = served();
     let facts = InstanceFacts::default();
-    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
-    let again = plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    let again =
+        plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(again.call, end("i-1", true));
     assert_eq!(next(&ending.ledger, &view, &spot("i-1")).call, None, "nobody wants it any more");
     view.spot.desired = 3;
     view.spot.instances[0].lifecycle = Lifecycle::Leaving;
-    let resumed = plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let resumed =
+        plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(resumed.call, None);
     assert!(!share(&resumed.ledger, "i-1").surplus);
 }
@@ -242,10 +245,13 @@ fn when_aws_was_faster_the_idle_newcomer_goes_and_a_busy_one_does_not() {
     add(&mut view, GroupKind::Spot, "i-5", Lifecycle::InService);
     let mut facts = InstanceFacts::default();
     facts.taken.insert("i-4".to_owned());
-    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(settled.call, end("i-5", true));
     facts.busy.insert("i-5".to_owned());
-    assert_eq!(plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now()).call, None);
+    assert_eq!(
+        plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now()).call,
+        None
+    );
 }
 
 #[test]
@@ -253,7 +259,7 @@ fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
     let (ledger, mut view) = served();
     view.spot.instances.remove(0);
     let facts = InstanceFacts::default();
-    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(settled.call, set(GroupKind::Spot, 3));
     // The group has replaced the old one, and what is missing now is what another story waits for.
     add(&mut view, GroupKind::Spot, "i-5", Lifecycle::InService);
@@ -264,7 +270,7 @@ fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
     view.spot.desired = 5;
     let mut facts = InstanceFacts::default();
     facts.busy.insert("i-5".to_owned());
-    let plan = plan(&ledger, &view, &both, &ends("i-1", "i-1"), &facts, now());
+    let plan = plan(&ledger, &view, &both, &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(plan.call, None, "{:?}", plan.ledger);
 }
 
@@ -283,7 +289,7 @@ fn a_late_winner_sends_the_on_demand_share_back() {
     let back = Call::Terminate { group: GroupKind::OnDemand, instance_id: "i-9".to_owned(), decrement: true };
     assert_eq!(next(&ledger, &view, &nothing).call, Some(back));
     let busy = InstanceFacts { busy: ["i-9".to_owned()].into(), ..InstanceFacts::default() };
-    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &busy, now());
+    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &busy, &Busy::default(), now());
     assert_eq!(kept.call, None, "what runs pods is not ended");
 }
 
@@ -300,6 +306,31 @@ fn a_share_that_goes_back_claims_nothing_more() {
     let nothing = wants([(GroupKind::OnDemand, "i-1", Want::Nothing)]);
     let plan = next(&ledger, &view, &nothing);
     assert_eq!((plan.call, plan.ledger), (None, Ledger::default()));
+}
+
+#[test]
+fn an_instance_whose_plus_one_is_settled_belongs_to_the_group_and_is_not_ended() {
+    let (mut ledger, mut view) = served();
+    ledger.scaling_requests[0].members[0].surplus = false;
+    view.spot.desired = 3;
+    view.spot.instances.remove(0);
+    let nothing = wants([(GroupKind::Spot, "i-1", Want::Nothing)]);
+    assert_eq!(next(&ledger, &view, &nothing), Plan { ledger: Ledger::default(), call: None });
+}
+
+#[test]
+fn a_reduction_is_written_whole_so_that_nothing_of_the_last_one_stays_in_its_place() {
+    let reduction = Reduction {
+        group: GroupKind::OnDemand,
+        instance_id: None,
+        settles: None,
+        baseline: 1,
+        requested_at: now(),
+    };
+    let written = serde_json::to_value(reduction).expect("JSON");
+    for field in ["group", "instanceId", "settles", "baseline", "requestedAt"] {
+        assert!(written.get(field).is_some(), "{field} is left out of {written}");
+    }
 }
 
 #[test]
@@ -379,6 +410,25 @@ fn launch_instances_walks_the_zones_with_a_token_for_each() {
 }
 
 #[test]
+fn a_token_that_aws_may_have_forgotten_is_not_used_again_and_what_came_by_it_is_adopted() {
+    let asked = next(&Ledger::default(), &launching(), &spot("i-1"));
+    assert!(asked.call.is_some());
+    let facts = InstanceFacts::default();
+    let at = |view: &PoolView, hours| {
+        let then = now() + SignedDuration::from_hours(hours);
+        plan(&asked.ledger, view, &spot("i-1"), &BTreeSet::new(), &facts, &Busy::default(), then)
+    };
+    assert_eq!(at(&launching(), 6).call, asked.call, "AWS still answers as it did");
+    let late = at(&launching(), 8);
+    assert_eq!(late.call, None, "it would launch again");
+    assert_eq!(share(&late.ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Unknown));
+    let mut view = launching();
+    add(&mut view, GroupKind::Spot, "i-4", Lifecycle::InService);
+    view.spot.desired = 4;
+    assert_eq!(share(&at(&view, 8).ledger, "i-1").instance_id.as_deref(), Some("i-4"));
+}
+
+#[test]
 fn desired_is_made_to_count_what_was_launched_if_aws_did_not_see_to_it() {
     for raised in [true, false] {
         let asked = next(&Ledger::default(), &launching(), &spot("i-1"));
@@ -406,7 +456,7 @@ fn a_debt_in_the_record_is_paid_by_a_request_of_ours_alone() {
         launched(&mut ledger, GroupKind::Spot, Vec::new(), &[(FailureClass::Capacity, "dry".into())], now());
     }
     let facts = InstanceFacts::default();
-    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, now());
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(ending.call, end("i-1", true), "what is owed moves out of the group");
     let mut ledger = ending.ledger;
     accepted(&mut ledger, &ending.call.expect("a call"));
@@ -415,4 +465,101 @@ fn a_debt_in_the_record_is_paid_by_a_request_of_ours_alone() {
     view.spot.instances.remove(0);
     add(&mut view, GroupKind::Spot, "theirs", Lifecycle::InService);
     assert_eq!(share(&next(&ledger, &view, &spot("i-1")).ledger, "i-1").instance_id, None);
+}
+
+/// A ledger in which `i-1` has asked Spot and `i-2` on-demand, neither answered yet.
+fn both_asked() -> (Ledger, PoolView, Wants) {
+    let wants = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::OnDemand, "i-2", instance())]);
+    (next(&Ledger::default(), &usual(), &wants).ledger, usual(), wants)
+}
+
+#[test]
+fn a_group_that_is_busy_does_not_hold_up_the_other() {
+    let (mut ledger, view, wants) = both_asked();
+    let mut busy = Busy::default();
+    busy.add(&mut ledger, &Call::SetDesired { group: GroupKind::Spot, desired: 4 });
+    let plan = plan(&ledger, &view, &wants, &BTreeSet::new(), &InstanceFacts::default(), &busy, now());
+    assert_eq!(plan.call, set(GroupKind::OnDemand, 1));
+    let spot = plan.ledger.scaling_requests.iter().filter(|request| request.group == GroupKind::Spot);
+    assert_eq!(
+        spot.map(|request| request.state).collect::<Vec<_>>(),
+        [RequestState::Intended],
+        "kept as it is"
+    );
+}
+
+#[test]
+fn an_ending_that_is_busy_does_not_hold_up_the_next() {
+    let both: BTreeSet<End> = ends("i-1", "i-1").into_iter().chain(ends("i-2", "i-2")).collect();
+    let facts = InstanceFacts::default();
+    let first = plan(&Ledger::default(), &usual(), &Wants::new(), &both, &facts, &Busy::default(), now());
+    assert_eq!(first.call, end("i-1", false));
+    let (mut ledger, mut busy) = (first.ledger, Busy::default());
+    busy.add(&mut ledger, &first.call.expect("a call"));
+    assert_eq!(ledger.reduction, None, "nothing changed");
+    let second = plan(&ledger, &usual(), &Wants::new(), &both, &facts, &busy, now());
+    assert_eq!(second.call, end("i-2", false));
+}
+
+#[test]
+fn who_cannot_launch_instances_is_asked_otherwise_and_that_is_forgotten_after_a_day() {
+    let mut view = usual();
+    view.spot.can_launch = true;
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    assert!(matches!(asked.call, Some(Call::Launch { .. })), "{:?}", asked.call);
+    for (at_all, remembered) in [(true, true), (false, false)] {
+        let mut ledger = asked.ledger.clone();
+        launch_refused(&mut ledger, GroupKind::Spot, "no", at_all, now());
+        assert_eq!(ledger.cannot_launch(GroupKind::Spot, now()), remembered);
+        assert!(!ledger.cannot_launch(GroupKind::OnDemand, now()));
+        assert!(!ledger.cannot_launch(GroupKind::Spot, now() + SignedDuration::from_hours(25)));
+        assert_eq!(next(&ledger, &view, &spot("i-1")).call, set(GroupKind::Spot, 4), "the request goes on");
+    }
+}
+
+#[test]
+fn a_place_that_somebody_else_took_out_of_desired_is_asked_for_again_after_a_backoff() {
+    let mut view = usual();
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    view.spot.desired = 4;
+    let ledger = next(&ledger, &view, &spot("i-1")).ledger;
+    assert_eq!(ledger.desired_seen, [DesiredSeen { group: GroupKind::Spot, desired: 4 }]);
+    view.spot.desired = 3;
+    let erased = next(&ledger, &view, &spot("i-1"));
+    let member = share(&erased.ledger, "i-1");
+    assert!(!member.surplus, "{member:?}");
+    assert_eq!(member.failure.expect("a failure").class, FailureClass::Capacity);
+    assert_eq!(erased.call, None, "not at once: whoever lowered it would do so again");
+    let later = wants([(
+        GroupKind::Spot,
+        "i-1",
+        Want::Instance { attempt: 1, deadline: None, owed: false, zone: None, gone: false },
+    )]);
+    assert_eq!(next(&erased.ledger, &view, &later).call, set(GroupKind::Spot, 4));
+}
+
+#[test]
+fn what_others_add_or_take_beside_our_places_erases_nothing() {
+    let mut view = usual();
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    view.spot.desired = 6;
+    let ledger = next(&ledger, &view, &spot("i-1")).ledger;
+    // Two of three places that are open went; one is left for ours.
+    view.spot.desired = 4;
+    assert!(share(&next(&ledger, &view, &spot("i-1")).ledger, "i-1").surplus);
+}
+
+#[test]
+fn a_group_whose_launches_are_suspended_fails_at_once_and_for_its_configuration() {
+    let mut view = usual();
+    view.spot.setup.suspended.insert("Launch".to_owned(), "Administrative suspension".to_owned());
+    let refused = next(&Ledger::default(), &view, &spot("i-1"));
+    assert_eq!(refused.call, None);
+    let failure = share(&refused.ledger, "i-1").failure.expect("a failure");
+    assert_eq!(failure.class, FailureClass::Configuration);
+    assert!(failure.message.contains("Administrative suspension"), "{}", failure.message);
 }

@@ -20,6 +20,8 @@ impl State {
                 spec,
                 created: at,
                 desired,
+                added_by_others: 0,
+                lowered_by_others: 0,
                 capacity: BTreeMap::new(),
                 failure: None,
                 boot_faults: VecDeque::new(),
@@ -41,11 +43,26 @@ impl State {
         }
     }
 
+    /// Changes desired capacity as somebody who is no client of the API.
+    pub(super) fn change_for_others(&mut self, group: &str, desired: u32, at: Timestamp) {
+        if let Some(entry) = self.groups.get_mut(group) {
+            let change = i64::from(desired) - i64::from(entry.desired);
+            entry.added_by_others += change;
+            entry.lowered_by_others += (-change).max(0);
+        }
+        self.change_desired(group, desired, "another user", at);
+    }
+
     /// Changes desired capacity in the name of `who` and lets the group react.
     pub(super) fn change_desired(&mut self, group: &str, desired: u32, who: &str, at: Timestamp) {
         let Some(entry) = self.groups.get_mut(group) else { return };
         let before = entry.desired;
         entry.desired = desired;
+        // What was launched beyond the desired capacity is what a raise finds there already.
+        let raised = usize::try_from(desired.saturating_sub(before)).unwrap_or(0);
+        let beyond = self.instances.values_mut().filter(|i| i.group == group && i.beyond_desired);
+        beyond.take(raised).for_each(|instance| instance.beyond_desired = false);
+        let Some(entry) = self.groups.get_mut(group) else { return };
         if before != desired {
             entry.change_cause = Some(format!(
                 "At {} {who} changing the desired capacity from {before} to {desired}.",

@@ -125,7 +125,7 @@ impl Cloud {
             change(&mut entry.spec);
             let desired = entry.desired.min(entry.spec.max).max(entry.spec.min);
             if desired != entry.desired {
-                state.change_desired(group, desired, "another user", now);
+                state.change_for_others(group, desired, now);
             }
             Ok(())
         })
@@ -148,8 +148,23 @@ impl Cloud {
             let entry = state.groups.get(group).with_context(|| no_group(group))?;
             let (min, max) = (entry.spec.min, entry.spec.max);
             ensure!((min..=max).contains(&desired), "{desired} lies outside {min}..={max}");
-            state.change_desired(group, desired, "another user", now);
+            state.change_for_others(group, desired, now);
             Ok(())
+        })
+    }
+
+    /// Ends exactly this instance and lowers desired capacity with it, as cluster-autoscaler scales down.
+    pub fn scale_down(&self, id: &str) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| {
+            let Some(group) = state.instances.get(id).map(|instance| instance.group.clone()) else { return };
+            let Some(entry) = state.groups.get_mut(&group).filter(|entry| entry.desired > entry.spec.min)
+            else {
+                return;
+            };
+            entry.desired -= 1;
+            entry.added_by_others -= 1;
+            entry.lowered_by_others += 1;
+            state.terminate(id, "an instance was taken out of service by another user", now);
         })
     }
 
@@ -275,6 +290,22 @@ impl Cloud {
     /// Throttles every Auto Scaling call for this long.
     pub fn throttle_for(&self, duration: Duration) {
         self.with(|state, now| state.faults.throttle_until(after(now, duration)));
+    }
+
+    /// Every market has capacity again, and nothing that a scenario has set fails any more.
+    pub fn heal(&self) {
+        self.with(|state, now| {
+            state.faults = faults::Faults::default();
+            let soon = after(now, state.settings.reaction);
+            let names: Vec<String> = state.groups.keys().cloned().collect();
+            for entry in state.groups.values_mut() {
+                entry.capacity.clear();
+                entry.boot_faults.clear();
+                entry.suspended.clear();
+                (entry.failure, entry.failing_since, entry.retry_at) = (None, None, None);
+            }
+            names.into_iter().for_each(|name| state.at(soon, Timer::Reconcile(name)));
+        });
     }
 
     /// The latest calls of the Auto Scaling API, oldest first.

@@ -82,6 +82,10 @@ pub struct GroupSnapshot {
     pub max: u32,
     /// `DesiredCapacity`.
     pub desired: u32,
+    /// How much of it people and other controllers have added since the beginning, not the API's clients.
+    pub added_by_others: i64,
+    /// By how much they have lowered it in all.
+    pub lowered_by_others: i64,
     /// Its instances, oldest first.
     pub instances: Vec<InstanceSnapshot>,
 }
@@ -125,6 +129,8 @@ impl GroupSnapshot {
             min: group.spec.min,
             max: group.spec.max,
             desired: group.desired,
+            added_by_others: group.added_by_others,
+            lowered_by_others: group.lowered_by_others,
             instances: state.members(name).iter().map(instance).collect(),
         })
     }

@@ -15,7 +15,7 @@ fn step(second: i64, flow_box: FlowBox, outcome: Outcome) -> StepRecord {
 }
 
 fn text(metrics: &Metrics) -> String {
-    metrics.encode(false, NONE, NO_POOLS).unwrap()
+    metrics.encode(false, &Readiness::default(), NONE, NO_POOLS).unwrap()
 }
 
 #[track_caller]
@@ -96,12 +96,17 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     let spot = GroupStatus { desired: 4, in_service: 3, ..GroupStatus::default() };
     pool.status = Some(SpotPoolStatus { spot: Some(spot), ..SpotPoolStatus::default() });
     let held = [replacement("i-1", Phase::OnFallback), replacement("i-2", Phase::OnFallback)];
-    let full = metrics.encode(true, &held, &[pool]).unwrap();
+    let readiness = Readiness::default();
+    readiness.ready("watch-pods");
+    readiness.not_ready("auto-scaling", "throttled");
+    let full = metrics.encode(true, &readiness, &held, &[pool]).unwrap();
     assert_line(&full, r#"spot_guard_replacements{phase="OnFallback"} 2"#);
     assert_line(&full, r#"spot_guard_replacements{phase="Draining"} 0"#);
     assert_line(&full, r#"spot_guard_pool_desired{pool="web",group="Spot"} 4"#);
     assert_line(&full, r#"spot_guard_pool_in_service{pool="web",group="Spot"} 3"#);
     assert_line(&full, "spot_guard_leader 1");
+    assert_line(&full, r#"spot_guard_part_ready{part="watch-pods"} 1"#);
+    assert_line(&full, r#"spot_guard_part_ready{part="auto-scaling"} 0"#);
     let empty = text(&metrics);
     assert!(!empty.contains("pool=") && empty.ends_with("# EOF\n"), "{empty}");
     assert_line(&empty, r#"spot_guard_replacements{phase="OnFallback"} 0"#);

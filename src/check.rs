@@ -1,0 +1,279 @@
+//! `spot-guard check`: whether it could do its work, asked before it has to.
+
+use crate::actors::deps::PoolConfig;
+use crate::aws::AutoScaling;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::core::policy::Policy;
+use crate::core::preflight::{Finding, Problem, Severity};
+use crate::core::scaling::{Ledger, PoolView};
+use crate::crd::{SpotPool, SpotPoolSpec};
+use crate::telemetry::metrics::Metrics;
+use aws_config::SdkConfig;
+use clap::Args;
+use futures::StreamExt;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::api::{Api, ListParams, PostParams};
+use kube::{Client, ResourceExt};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Questions to the API server that are under way at the same time.
+const PARALLEL: usize = 8;
+
+/// What the command line gives.
+#[derive(Args, Clone, Debug)]
+pub struct CheckOptions {
+    /// The controller's configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How to reach the Kubernetes API; without it, the pod's own service account
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Check this pair of groups only, and nothing of a cluster: the Spot group
+    #[arg(long, value_name = "NAME", requires = "on_demand_group")]
+    pub spot_group: Option<String>,
+    /// The on-demand group of the pair
+    #[arg(long, value_name = "NAME", requires = "spot_group")]
+    pub on_demand_group: Option<String>,
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Ok,
+    Note,
+    Degraded,
+    Refused,
+    Failed,
+}
+
+impl Verdict {
+    /// As the first word of its line.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Degraded => "degraded",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One line of the answer.
+#[derive(Debug)]
+struct Line {
+    verdict: Verdict,
+    about: String,
+    text: String,
+}
+
+impl Line {
+    fn new(verdict: Verdict, about: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { verdict, about: about.into(), text: text.into() }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<9} {:<22} {}", self.verdict.word(), self.about, self.text)
+    }
+}
+
+/// What the controller does in the cluster: API group, resource (with its subresource), verbs. The manifests'
+/// roles allow exactly this and the lease.
+const PERMISSIONS: &[(&str, &str, &[&str])] = &[
+    ("", "nodes", &["get", "list", "watch", "patch"]),
+    ("", "pods", &["get", "list", "watch", "delete"]),
+    ("", "pods/eviction", &["create"]),
+    ("", "namespaces", &["list", "watch"]),
+    ("", "persistentvolumes", &["list", "watch"]),
+    ("", "persistentvolumeclaims", &["list", "watch"]),
+    ("policy", "poddisruptionbudgets", &["list", "watch"]),
+    ("events.k8s.io", "events", &["create", "patch"]),
+    ("spotguard.dev", "spotpools", &["get", "list", "watch"]),
+    ("spotguard.dev", "spotpools/status", &["patch"]),
+    ("spotguard.dev", "interruptionnotices", &["get", "list", "watch", "delete"]),
+    ("spotguard.dev", "interruptionnotices/status", &["patch"]),
+    ("spotguard.dev", "nodereplacements", &["get", "list", "watch", "create", "delete"]),
+    ("spotguard.dev", "nodereplacements/status", &["update"]),
+];
+
+/// Checks and prints a line for each; whether nothing stands in the way.
+pub async fn run(options: CheckOptions, config: &Config) -> bool {
+    let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let mut lines = vec![Line::new(Verdict::Ok, "configuration", "can be used")];
+    let pools = match (options.spot_group, options.on_demand_group) {
+        (Some(spot_group), Some(on_demand_group)) => {
+            let spec = SpotPoolSpec { spot_group, on_demand_group, ..SpotPoolSpec::default() };
+            Some(vec![SpotPool::new("of the command line", spec)])
+        }
+        _ => match crate::kube::client::infer(options.kubeconfig.as_deref()).await {
+            Ok(client) => kubernetes(&client, config, &mut lines).await,
+            Err(error) => {
+                lines.push(Line::new(Verdict::Failed, "kubernetes", format!("{error:#}")));
+                None
+            }
+        },
+    };
+    if let Some(pools) = pools {
+        groups(&aws, &pools, &config.policy(), &mut lines).await;
+    }
+    for line in &lines {
+        println!("{line}");
+    }
+    lines.iter().all(|line| line.verdict <= Verdict::Note)
+}
+
+/// What may be done in the cluster, and the pools that there are.
+async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> Option<Vec<SpotPool>> {
+    let lease = Some(config.lease.namespace.as_str());
+    let name = Some(config.lease.name.as_str());
+    let mut questions: Vec<ResourceAttributes> = PERMISSIONS
+        .iter()
+        .flat_map(|(group, resource, verbs)| {
+            verbs.iter().map(|verb| question(group, resource, verb, None, None))
+        })
+        .collect();
+    questions.push(question("coordination.k8s.io", "leases", "create", lease, None));
+    questions
+        .extend(["get", "update"].map(|verb| question("coordination.k8s.io", "leases", verb, lease, name)));
+    let answers: Vec<_> =
+        futures::stream::iter(questions).map(|asked| may(client, asked)).buffered(PARALLEL).collect().await;
+    let mut missing = Vec::new();
+    for answer in answers {
+        match answer {
+            Ok((_, true)) => {}
+            Ok((asked, false)) => missing.push(asked),
+            Err(error) => {
+                lines.push(Line::new(Verdict::Failed, "kubernetes", error.to_string()));
+                return None;
+            }
+        }
+    }
+    if missing.is_empty() {
+        lines.push(Line::new(Verdict::Ok, "kubernetes", "everything that the controller does is allowed"));
+    }
+    lines.extend(
+        missing
+            .into_iter()
+            .map(|asked| Line::new(Verdict::Refused, "kubernetes", format!("may not {asked}"))),
+    );
+    let pools: Api<SpotPool> = Api::all(client.clone());
+    match pools.list(&ListParams::default()).await {
+        Ok(found) => {
+            if found.items.is_empty() {
+                lines.push(Line::new(Verdict::Note, "pools", "there is no SpotPool yet"));
+            }
+            Some(found.items)
+        }
+        Err(error) => {
+            lines.push(Line::new(Verdict::Failed, "pools", error.to_string()));
+            None
+        }
+    }
+}
+
+fn question(
+    group: &str,
+    resource: &str,
+    verb: &str,
+    namespace: Option<&str>,
+    name: Option<&str>,
+) -> ResourceAttributes {
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    ResourceAttributes {
+        group: given(group),
+        resource: given(resource),
+        subresource: given(subresource),
+        verb: given(verb),
+        namespace: namespace.and_then(given),
+        name: name.and_then(given),
+        ..ResourceAttributes::default()
+    }
+}
+
+/// Asks whether it is allowed; with what was asked, in words.
+async fn may(client: &Client, asked: ResourceAttributes) -> Result<(String, bool), kube::Error> {
+    let part = |text: &Option<String>, before: &str| {
+        text.as_ref().map_or_else(String::new, |t| format!("{before}{t}"))
+    };
+    let words = format!(
+        "{} {}{}{}{}",
+        part(&asked.verb, ""),
+        part(&asked.resource, ""),
+        part(&asked.subresource, "/"),
+        part(&asked.group, "."),
+        part(&asked.namespace, " in "),
+    );
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec { resource_attributes: Some(asked), ..Default::default() },
+        ..Default::default()
+    };
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let answer = reviews.create(&PostParams::default(), &review).await?;
+    Ok((words, answer.status.is_some_and(|status| status.allowed)))
+}
+
+/// What is to be said of the groups of each pool.
+async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &mut Vec<Line>) {
+    let configs: BTreeMap<String, PoolConfig> = pools
+        .iter()
+        .map(|pool| PoolConfig::of(pool, defaults))
+        .map(|config| (config.name.clone(), config))
+        .collect();
+    let names: Vec<String> =
+        configs.values().flat_map(|pool| [pool.spot_group.clone(), pool.on_demand_group.clone()]).collect();
+    if names.is_empty() {
+        return;
+    }
+    let api = AutoScaling::new(aws, CALL_TIMEOUT, Clock::System, Arc::new(Metrics::new()));
+    let found = match api.groups(&names).await {
+        Ok(found) => found,
+        Err(error) => {
+            lines.push(Line::new(Verdict::Failed, "auto scaling", error.to_string()));
+            return;
+        }
+    };
+    lines.push(Line::new(
+        Verdict::Note,
+        "auto scaling",
+        "groups can be read; calls that change them cannot be tried without changing something",
+    ));
+    for pool in pools {
+        let config = &configs[&pool.name_any()];
+        let ledger: Ledger = pool.status.clone().unwrap_or_default().ledger;
+        let findings = match (found.get(&config.spot_group), found.get(&config.on_demand_group)) {
+            (Some(spot), Some(on_demand)) => {
+                let view = PoolView { spot: spot.clone(), on_demand: on_demand.clone() };
+                config.findings(&configs, &view, &ledger)
+            }
+            _ => [&config.spot_group, &config.on_demand_group]
+                .into_iter()
+                .filter(|name| !found.contains_key(*name))
+                .map(|name| Finding { group: name.clone(), problem: Problem::NoSuchGroup })
+                .collect(),
+        };
+        let about = format!("pool {}", config.name);
+        if findings.is_empty() {
+            lines.push(Line::new(Verdict::Ok, about.clone(), "both groups can be used"));
+        }
+        lines.extend(findings.iter().map(|finding| {
+            let verdict = match finding.problem.severity() {
+                Severity::Note => Verdict::Note,
+                Severity::Degraded => Verdict::Degraded,
+                Severity::Refused => Verdict::Refused,
+            };
+            Line::new(verdict, about.clone(), format!("{}: {finding}", finding.problem.reason()))
+        }));
+    }
+}

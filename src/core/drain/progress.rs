@@ -1,0 +1,361 @@
+//! One drain on its way: what is asked of the API next, what it waits for, and when it is over.
+
+use super::rescheduled::{Expected, OwnerKey, owner};
+use super::{
+    Deletion, DrainClock, DrainPolicy, EvictionAnswer, NextStep, Purpose, SkipReason, Turn, Verdict,
+    classify, eviction_order, next_step, overdue, turns,
+};
+use crate::core::cluster::{DisruptionBudget, Pod, Snapshot};
+use crate::core::policy::{Policy, seconds};
+use crate::core::replacement::{DrainCommand, DrainEnd, DrainReport};
+use jiff::Timestamp;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Requests about one node's pods that are under way at the same time.
+const PARALLEL: usize = 20;
+/// A drain counts as stuck when no pod has left for so long.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// How long the watch may take to show that a pod ends whose eviction was granted.
+const SHOWN_WITHIN: Duration = Duration::from_secs(5);
+/// Between two tries of what will not succeed before somebody changes something.
+const GIVEN_UP_FOR: Duration = Duration::from_secs(30);
+/// A pod that is still there so long after the end of its grace period is not waited for: by then its containers have
+/// been killed, or its kubelet answers nobody.
+const OVERSTAYED_AFTER: Duration = Duration::from_secs(30);
+/// A controller that has not made a successor within this time wants fewer pods than it had.
+const SUCCESSOR_WITHIN: Duration = Duration::from_secs(30);
+/// How often the pods of one controller may come back to the node before they are left there.
+const MAX_RETURNS: u32 = 3;
+
+/// The time, told twice.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By the clock on the wall, as deadlines are given.
+    pub at: Timestamp,
+    /// Since some moment that stays the same, by a clock that nobody sets.
+    pub up: Duration,
+}
+
+/// A request to be sent now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Ask the eviction API.
+    Evict(Arc<Pod>),
+    /// Delete past the budgets.
+    Delete(Arc<Pod>, Deletion),
+}
+
+impl Order {
+    /// The pod that it is about.
+    #[must_use]
+    pub fn pod(&self) -> &Arc<Pod> {
+        match self {
+            Self::Evict(pod) | Self::Delete(pod, _) => pod,
+        }
+    }
+}
+
+/// What was asked for a pod, and what came of it.
+#[derive(Debug, Default)]
+struct Asked {
+    in_flight: bool,
+    attempts: u32,
+    /// Whether a deletion was tried, after evictions.
+    deleted: bool,
+    not_before: Option<Duration>,
+    /// Until when the watch has time to show that the pod ends.
+    granted_until: Option<Duration>,
+    /// The budget as it was seen when the eviction was asked for: once it is another, waiting has no point.
+    budget: Option<DisruptionBudget>,
+    /// The last answer, if it was no.
+    refusal: Option<EvictionAnswer>,
+}
+
+impl Asked {
+    fn is_busy(&self, now: Moment) -> bool {
+        self.in_flight || self.granted_until.is_some_and(|until| now.up < until)
+    }
+}
+
+/// The pods of the node, sorted by what becomes of them.
+#[derive(Default)]
+struct Sorted {
+    evictable: Vec<Arc<Pod>>,
+    /// How many pods the drain waits for, evictable ones included.
+    staying: usize,
+    /// Why some of those stay.
+    reasons: Vec<String>,
+    /// Pods that the drain does not wait for though they should have gone.
+    left_behind: Vec<String>,
+}
+
+/// One node's drain. It knows what was asked so far; if it is lost, a new one goes on from what the cluster shows.
+#[derive(Debug)]
+pub struct Drain {
+    command: DrainCommand,
+    policy: Policy,
+    expected: Expected,
+    asked: HashMap<Arc<str>, Asked>,
+    came_back: HashMap<OwnerKey, u32>,
+    staying: usize,
+    progress_at: Duration,
+    emptied_at: Option<Duration>,
+    report: DrainReport,
+}
+
+impl Drain {
+    /// A drain that begins, or goes on in another process.
+    #[must_use]
+    pub fn new(command: DrainCommand, policy: Policy, snapshot: &Snapshot, now: Moment) -> Self {
+        let young = seconds(policy.reschedule_timeout_seconds);
+        let expected = Expected::of(&command.node, command.since, young, snapshot, now.at);
+        let report = DrainReport { node: command.node.clone(), ..DrainReport::default() };
+        Self {
+            command,
+            policy,
+            expected,
+            asked: HashMap::new(),
+            came_back: HashMap::new(),
+            staying: 0,
+            progress_at: now.up,
+            emptied_at: None,
+            report,
+        }
+    }
+
+    /// Takes in a command for the same drain, or returns `false` if it is for another one: a second notice may have
+    /// brought a deadline, a person may have changed the settings.
+    pub fn renew(&mut self, command: &DrainCommand, policy: Policy) -> bool {
+        let same = self.command.replacement == command.replacement && self.command.purpose == command.purpose;
+        if same {
+            self.command.clone_from(command);
+            self.policy = policy;
+        }
+        same
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn command(&self) -> &DrainCommand {
+        &self.command
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn report(&self) -> &DrainReport {
+        &self.report
+    }
+
+    /// Goes through the node's pods and returns what is to be asked now. To be called whenever a pod or a budget
+    /// changes, and now and then. `marked`: whether the node takes no new pods.
+    pub fn step(&mut self, snapshot: &Snapshot, marked: bool, now: Moment) -> Vec<Order> {
+        let Some(node) = snapshot.node_index(&self.command.node) else {
+            self.end(DrainEnd::Moved);
+            return Vec::new();
+        };
+        self.report.tainted |= marked;
+        if !marked || self.report.end.is_some() {
+            return Vec::new();
+        }
+        let pods: Vec<&Arc<Pod>> =
+            snapshot.pod_indexes_on(node).iter().map(|index| &snapshot.pods()[*index as usize]).collect();
+        self.asked.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+        let mut sorted = self.sort(&pods, now);
+        if sorted.staying != self.staying {
+            self.staying = sorted.staying;
+            self.progress_at = now.up;
+        }
+        if sorted.staying == 0 {
+            self.await_successors(sorted.left_behind, snapshot, now);
+            return Vec::new();
+        }
+        self.emptied_at = None;
+        let orders = self.orders(&sorted.evictable, snapshot.budgets(), &mut sorted.reasons, now);
+        sorted.reasons.append(&mut sorted.left_behind);
+        sorted.reasons.sort_unstable();
+        sorted.reasons.dedup();
+        self.report.stuck = now.up.saturating_sub(self.progress_at) >= STUCK_AFTER;
+        self.report.blocked = sorted.reasons;
+        orders
+    }
+
+    /// Notes that a request is on its way; it will be [`Drain::answered`], if only that there was no answer.
+    pub fn sent(&mut self, order: &Order) {
+        let asked = self.asked.entry(order.pod().uid.clone()).or_default();
+        asked.in_flight = true;
+        asked.deleted |= matches!(order, Order::Delete(..));
+    }
+
+    /// Takes in what the API answered.
+    pub fn answered(&mut self, order: &Order, answer: &EvictionAnswer, now: Moment) {
+        let pod = order.pod();
+        let asked = self.asked.entry(pod.uid.clone()).or_default();
+        let step = next_step(answer, asked.attempts, pod);
+        let budget = asked.budget.take();
+        let (attempts, deleted) = (asked.attempts.saturating_add(1), asked.deleted);
+        let refusal = (step != NextStep::Wait).then(|| answer.clone());
+        *asked = Asked { attempts, deleted, refusal, ..Asked::default() };
+        match step {
+            NextStep::Wait => {
+                asked.granted_until = Some(now.up + SHOWN_WITHIN);
+                self.progress_at = now.up;
+                if self.is_late(pod) {
+                    *self.came_back.entry(owner(pod)).or_default() += 1;
+                }
+            }
+            NextStep::RetryOnBudget(wait) => {
+                asked.not_before = Some(now.up + wait);
+                asked.budget = budget;
+            }
+            NextStep::Retry(wait) => asked.not_before = Some(now.up + wait),
+            NextStep::GiveUp => asked.not_before = Some(now.up + GIVEN_UP_FOR),
+        }
+    }
+
+    fn end(&mut self, end: DrainEnd) {
+        self.report.end = Some(end);
+        self.report.blocked.clear();
+        self.report.stuck = false;
+    }
+
+    fn pod_policy(&self) -> DrainPolicy {
+        DrainPolicy::of(&self.policy, self.command.purpose, self.command.deadline.is_some())
+    }
+
+    fn clock(&self) -> DrainClock {
+        // The instance is ended a little ahead of the deadline, so the pods have that much less.
+        let ahead = seconds(self.policy.end_before_deadline_seconds);
+        self.command.deadline.map_or(DrainClock::Patient, |deadline| DrainClock::Deadline(deadline - ahead))
+    }
+
+    /// Whether the pod was made after the drain began, and came to the node all the same.
+    fn is_late(&self, pod: &Pod) -> bool {
+        self.command.since.zip(pod.created).is_some_and(|(since, created)| created > since)
+    }
+
+    fn sort(&self, pods: &[&Arc<Pod>], now: Moment) -> Sorted {
+        let policy = self.pod_policy();
+        let mut sorted = Sorted::default();
+        for pod in pods {
+            match classify(pod, &policy, self.command.purpose) {
+                Verdict::Skip(SkipReason::AlreadyTerminating) => match overstayed(pod, now.at) {
+                    Some(text) => sorted.left_behind.push(text),
+                    None => {
+                        sorted.staying += 1;
+                        sorted.reasons.push(format!("pod {} is still ending", pod.key()));
+                    }
+                },
+                Verdict::Skip(_) => {}
+                Verdict::Blocked(reason) => {
+                    sorted.staying += 1;
+                    sorted.reasons.push(format!("pod {}: {reason}", pod.key()));
+                }
+                Verdict::Evictable
+                    if self.is_late(pod) && self.came_back.get(&owner(pod)) >= Some(&MAX_RETURNS) =>
+                {
+                    let text = "comes back to the node each time it is evicted: it tolerates the taints";
+                    sorted.left_behind.push(format!("pod {} {text}", pod.key()));
+                }
+                Verdict::Evictable => {
+                    sorted.staying += 1;
+                    sorted.evictable.push(Arc::clone(pod));
+                }
+            }
+        }
+        sorted
+    }
+
+    /// What is to be asked now for the pods that may be evicted; adds why others have to wait.
+    fn orders(
+        &mut self,
+        evictable: &[Arc<Pod>],
+        budgets: &[DisruptionBudget],
+        reasons: &mut Vec<String>,
+        now: Moment,
+    ) -> Vec<Order> {
+        let (policy, clock) = (self.pod_policy(), self.clock());
+        let busy = |pod: &&Arc<Pod>| self.asked.get(&pod.uid).is_some_and(|asked| asked.is_busy(now));
+        let (busy, idle): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = evictable.iter().partition(busy);
+        let under_way: Vec<&Pod> = busy.iter().map(|pod| &***pod).collect();
+        let refs: Vec<&Pod> = idle.iter().map(|pod| &***pod).collect();
+        let order = eviction_order(&refs, budgets);
+        let ordered: Vec<&Pod> = order.iter().map(|index| refs[*index]).collect();
+        let mut orders = Vec::new();
+        for (index, turn) in order.iter().zip(turns(&ordered, budgets, &under_way, PARALLEL)) {
+            let pod = idle[*index];
+            let asked = self.asked.entry(pod.uid.clone()).or_default();
+            let budget = budgets.iter().find(|budget| budget.covers(pod));
+            if asked.budget.is_some() && asked.budget.as_ref() != budget {
+                (asked.budget, asked.not_before) = (None, None);
+            }
+            let may_ask = asked.not_before.is_none_or(|at| now.up >= at);
+            let overdue = overdue(pod, clock, now.at);
+            // An eviction that was not tried yet is as quick as a deletion, and spends its budget.
+            let evict = turn == Turn::Now && (asked.attempts == 0 || overdue.is_none());
+            if evict && may_ask {
+                asked.budget = budget.cloned();
+                orders.push(Order::Evict(Arc::clone(pod)));
+                continue;
+            }
+            match turn {
+                Turn::AfterBudget(budget) if !budget.observed => reasons.push(format!(
+                    "PodDisruptionBudget {}/{} was not looked at yet by its controller",
+                    budget.namespace, budget.name
+                )),
+                Turn::AfterBudget(budget) if budget.disruptions_allowed < 1 => reasons.push(format!(
+                    "PodDisruptionBudget {}/{} allows no disruption ({} healthy, {} wanted)",
+                    budget.namespace, budget.name, budget.current_healthy, budget.desired_healthy
+                )),
+                Turn::Never(budgets) => {
+                    let names: Vec<&str> = budgets.iter().map(|budget| &*budget.name).collect();
+                    let (several, names) = (EvictionAnswer::SeveralBudgets, names.join(", "));
+                    reasons.push(format!("pod {}: {several}: {names}", pod.key()));
+                }
+                // Its turn comes when others have had theirs.
+                Turn::AfterBudget(_) | Turn::AfterOthers => {}
+                Turn::Now => {
+                    let refusal = asked.refusal.iter();
+                    reasons.extend(refusal.map(|refusal| format!("pod {}: {refusal}", pod.key())));
+                }
+            }
+            let has_slot = under_way.len() + orders.len() < PARALLEL;
+            match overdue {
+                Some(_) if !policy.delete_at_deadline => {
+                    reasons.push(format!("pod {} is not deleted: deleteAtDeadline is false", pod.key()));
+                }
+                Some(deletion) if has_slot && (may_ask || !asked.deleted) => {
+                    orders.push(Order::Delete(Arc::clone(pod), deletion));
+                }
+                _ => {}
+            }
+        }
+        orders
+    }
+
+    /// The node is empty: the drain ends when as many pods run again elsewhere, or when waiting for it ends.
+    fn await_successors(&mut self, left_behind: Vec<String>, snapshot: &Snapshot, now: Moment) {
+        let waited = now.up.saturating_sub(*self.emptied_at.get_or_insert(now.up));
+        let unmet = self.expected.unmet(&self.command.node, snapshot);
+        let patience = seconds(self.policy.reschedule_timeout_seconds);
+        let patience = if unmet.coming { patience } else { patience.min(SUCCESSOR_WITHIN) };
+        if !unmet.reasons.is_empty() && waited < patience {
+            self.report.stuck = waited >= STUCK_AFTER;
+            self.report.blocked = unmet.reasons;
+        } else if unmet.coming && self.command.purpose == Purpose::Return {
+            // Without the marks they find their place on this node again.
+            self.end(DrainEnd::GivenUp(unmet.reasons));
+        } else {
+            let missing = [unmet.reasons, left_behind].concat();
+            self.end(if missing.is_empty() { DrainEnd::Moved } else { DrainEnd::Without(missing) });
+        }
+    }
+}
+
+/// Why a pod that is asked to end is not waited for any longer, if so.
+fn overstayed(pod: &Pod, now: Timestamp) -> Option<String> {
+    let due = pod.deletion?;
+    let cause = if pod.finalizers { "its finalizers hold it" } else { "its kubelet has not ended it" };
+    (now >= due + OVERSTAYED_AFTER).then(|| format!("pod {} was to be gone at {due:.0}: {cause}", pod.key()))
+}

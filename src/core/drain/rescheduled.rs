@@ -1,0 +1,100 @@
+//! Whether the pods that left a node run, and are ready, elsewhere.
+
+use crate::core::cluster::{Owner, OwnerKind, Pod, Snapshot};
+use crate::core::drain::must_move;
+use jiff::Timestamp;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A controller that makes pods anew, with its namespace.
+pub(super) type OwnerKey = (Arc<str>, Owner);
+
+/// The controller of a pod.
+pub(super) fn owner(pod: &Pod) -> OwnerKey {
+    (pod.namespace.clone(), pod.owner.clone())
+}
+
+/// How many pods each controller is to have again once those of the node have moved.
+#[derive(Debug, Default)]
+pub(super) struct Expected(HashMap<OwnerKey, usize>);
+
+/// What a look for the successors showed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Unmet {
+    /// What is missing, in plain words; empty: all run and are ready elsewhere.
+    pub reasons: Vec<String>,
+    /// Whether some are there and not ready yet. If not, nobody has made them so far.
+    pub coming: bool,
+}
+
+impl Expected {
+    /// What is to be met when the node is drained.
+    ///
+    /// Counted are pods that are ready, and those so young that they may still become so: one that has been broken for
+    /// long will not be ready elsewhere either. What was made since the drain began belongs to it too, so that
+    /// another process that goes on with the drain expects the same. The pods of a job come and end by themselves.
+    pub(super) fn of(
+        node: &str,
+        since: Option<Timestamp>,
+        young: Duration,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Self {
+        let younger_than = |pod: &Pod, than: Timestamp| pod.created.is_some_and(|created| created >= than);
+        let successor = |pod: &Pod| !pod.ready && since.is_some_and(|since| younger_than(pod, since));
+        let owners: HashSet<OwnerKey> = snapshot
+            .pods()
+            .iter()
+            .filter(|pod| {
+                let leaves = pod.node.as_deref() == Some(node) && (must_move(pod) || pod.terminating());
+                leaves || (must_move(pod) && successor(pod))
+            })
+            .filter(|pod| {
+                !matches!(
+                    pod.owner.kind,
+                    OwnerKind::None | OwnerKind::Job | OwnerKind::DaemonSet | OwnerKind::Mirror
+                )
+            })
+            .map(|pod| owner(pod))
+            .collect();
+        let mut expected = HashMap::new();
+        for pod in snapshot.pods().iter().filter(|pod| lives(pod)) {
+            if (pod.ready || younger_than(pod, now - young)) && owners.contains(&owner(pod)) {
+                *expected.entry(owner(pod)).or_default() += 1;
+            }
+        }
+        Self(expected)
+    }
+
+    /// What is still missing elsewhere than on the node.
+    pub(super) fn unmet(&self, node: &str, snapshot: &Snapshot) -> Unmet {
+        let mut found: HashMap<OwnerKey, (usize, usize)> = HashMap::new();
+        for pod in snapshot.pods().iter().filter(|pod| lives(pod) && pod.node.as_deref() != Some(node)) {
+            let key = owner(pod);
+            if self.0.contains_key(&key) {
+                let (all, ready) = found.entry(key).or_default();
+                *all += 1;
+                *ready += usize::from(pod.ready);
+            }
+        }
+        let mut unmet = Unmet::default();
+        for (key, expected) in &self.0 {
+            let (all, ready) = found.get(key).copied().unwrap_or_default();
+            if ready < *expected {
+                let (namespace, owner) = key;
+                let text =
+                    format!("{ready} of {expected} pods of {namespace}/{} run and are ready", owner.name);
+                unmet.reasons.push(format!("{text} elsewhere"));
+                unmet.coming |= all > ready;
+            }
+        }
+        unmet.reasons.sort_unstable();
+        unmet
+    }
+}
+
+/// Whether the pod is there to stay.
+fn lives(pod: &Pod) -> bool {
+    !pod.phase.finished() && !pod.terminating()
+}

@@ -1,0 +1,285 @@
+//! `spot-guard check` against stubs of the Auto Scaling API: what it says of groups, that a broken answer is told
+//! and nothing panics, and that region, partition, FIPS, proxy, endpoint and credentials are the SDK's own.
+
+use crate::stub::{Asked, Stub};
+use std::fmt::Write as _;
+use std::fs;
+use std::process::{Command, Output};
+
+/// The check of a pair of groups in an environment of its own.
+fn check(variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_spot-guard"))
+        .args(["check", "--spot-group", "spot", "--on-demand-group", "on-demand"])
+        .env_clear()
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(variables.iter().copied())
+        .output()
+        .expect("spot-guard runs")
+}
+
+fn told(output: &Output) -> String {
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+/// With keys and a region, asking `stub`.
+fn check_at(stub: &Stub) -> Output {
+    check(&[
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "AKIDSTATIC"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_ENDPOINT_URL_AUTO_SCALING", &stub.url()),
+    ])
+}
+
+/// A group in the words of the API; `more` are elements beside the usual ones.
+fn group(name: &str, more: &str) -> String {
+    format!(
+        "<member><AutoScalingGroupName>{name}</AutoScalingGroupName><MinSize>0</MinSize><MaxSize>9</MaxSize>\
+         <DesiredCapacity>1</DesiredCapacity><DefaultCooldown>300</DefaultCooldown><AvailabilityZones>\
+         <member>eu-central-1a</member></AvailabilityZones><HealthCheckType>EC2</HealthCheckType>\
+         <CreatedTime>2026-01-01T00:00:00Z</CreatedTime><LaunchTemplate><LaunchTemplateName>t\
+         </LaunchTemplateName></LaunchTemplate>{more}</member>"
+    )
+}
+
+fn page(groups: &[String], next: &str) -> String {
+    format!(
+        "<DescribeAutoScalingGroupsResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+         <DescribeAutoScalingGroupsResult><AutoScalingGroups>{}</AutoScalingGroups>{next}\
+         </DescribeAutoScalingGroupsResult></DescribeAutoScalingGroupsResponse>",
+        groups.concat()
+    )
+}
+
+fn error(code: &str, message: &str) -> String {
+    format!(
+        "<ErrorResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\"><Error><Type>Sender</Type>\
+         <Code>{code}</Code><Message>{message}</Message></Error><RequestId>1</RequestId></ErrorResponse>"
+    )
+}
+
+fn both(spot: &str, on_demand: &str) -> (u16, String) {
+    (200, page(&[group("spot", spot), group("on-demand", on_demand)], ""))
+}
+
+#[test]
+fn two_plain_groups_can_be_used() {
+    let stub = Stub::answering(|_| both("", ""));
+    let output = check_at(&stub);
+    let text = told(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("ok        pool of the command line"), "{text}");
+}
+
+#[test]
+fn each_finding_is_told_with_its_group_and_what_to_do() {
+    let suspended = |process: &str| {
+        format!(
+            "<SuspendedProcesses><member><ProcessName>{process}</ProcessName><SuspensionReason>by a person\
+             </SuspensionReason></member></SuspendedProcesses>"
+        )
+    };
+    let mixed = "<MixedInstancesPolicy><InstancesDistribution><OnDemandBaseCapacity>1</OnDemandBaseCapacity>\
+                 <OnDemandPercentageAboveBaseCapacity>0</OnDemandPercentageAboveBaseCapacity>\
+                 </InstancesDistribution></MixedInstancesPolicy>";
+    let zones =
+        "<AvailabilityZones><member>eu-central-1a</member><member>eu-central-1b</member></AvailabilityZones>";
+    let tag = "<Tags><member><Key>eks:nodegroup-name</Key><Value>workers</Value></member></Tags>";
+    for (spot, word, reason) in [
+        ("<CapacityRebalance>true</CapacityRebalance>".to_owned(), "refused", "CapacityRebalance"),
+        (
+            "<Operator><Principal>x.amazonaws.com</Principal></Operator>".to_owned(),
+            "refused",
+            "OperatorOwned",
+        ),
+        (mixed.to_owned(), "refused", "NotAllSpot"),
+        (zones.to_owned(), "refused", "AzRebalance"),
+        (tag.to_owned(), "refused", "EksManagedNodeGroup"),
+        (suspended("Terminate"), "refused", "TerminateSuspended"),
+        (suspended("Launch"), "degraded", "LaunchSuspended"),
+    ] {
+        let stub = Stub::answering(move |_| both(&spot, ""));
+        let output = check_at(&stub);
+        let text = told(&output);
+        let line =
+            text.lines().find(|line| line.contains(reason)).unwrap_or_else(|| panic!("{reason}: {text}"));
+        assert!(line.starts_with(word) && line.contains("spot"), "{line}");
+        assert_eq!(output.status.code(), Some(1), "{text}");
+    }
+}
+
+#[test]
+fn a_group_that_does_not_exist_is_named() {
+    let stub = Stub::answering(|_| (200, page(&[group("spot", "")], "")));
+    let output = check_at(&stub);
+    let text = told(&output);
+    assert!(text.contains("refused") && text.contains("NoSuchGroup: Auto Scaling group on-demand"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn an_answer_that_is_broken_or_an_error_is_told_and_nothing_panics() {
+    let cases: Vec<(u16, String, &str)> = vec![
+        (200, "<html>a proxy's page</html>".to_owned(), "cut short, or none of the API"),
+        (200, String::new(), "cut short, or none of the API"),
+        (200, "{\"json\": true}".to_owned(), "cut short, or none of the API"),
+        (200, page(&[group("spot", "<DesiredCapacity>many</DesiredCapacity>")], ""), "DesiredCapacity"),
+        (400, error("ValidationError", "a name is too long"), "ValidationError: a name is too long"),
+        (400, error("Throttling", "Rate exceeded"), "Throttling: Rate exceeded"),
+        (403, error("AccessDenied", "not you"), "AccessDenied: not you"),
+        (403, error("ExpiredToken", "too old"), "ExpiredToken: too old"),
+        (500, error("InternalFailure", "sorry"), "InternalFailure: sorry"),
+        (503, "Service Unavailable".to_owned(), "Http503"),
+        (404, "<html>no such page</html>".to_owned(), "Http404"),
+    ];
+    for (status, body, words) in cases {
+        let stub = Stub::answering(move |_| (status, body.clone()));
+        let output = check_at(&stub);
+        let text = told(&output);
+        assert!(text.contains("failed    auto scaling") && text.contains(words), "{words}: {text}");
+        assert_eq!(output.status.code(), Some(1), "{text}");
+    }
+}
+
+#[test]
+fn a_truncated_answer_is_never_taken_for_a_usable_pool() {
+    let whole = page(&[group("spot", ""), group("on-demand", "")], "");
+    for part in 1..8 {
+        let cut = whole[..whole.len() * part / 8].to_owned();
+        let stub = Stub::answering(move |_| (200, cut.clone()));
+        let output = check_at(&stub);
+        let text = told(&output);
+        assert!(text.contains("cut short"), "{part} of 8: {text}");
+        assert_eq!(output.status.code(), Some(1), "{part} of 8: {text}");
+    }
+}
+
+#[test]
+fn pages_are_read_to_the_end_and_an_endless_answer_ends() {
+    let stub = Stub::answering(|asked: &Asked| {
+        let second = asked.body.contains("NextToken=more");
+        let next = if second { "" } else { "<NextToken>more</NextToken>" };
+        (200, page(&[group(if second { "on-demand" } else { "spot" }, "")], next))
+    });
+    assert!(check_at(&stub).status.success());
+    let endless = Stub::answering(|_| (200, page(&[group("spot", "")], "<NextToken>again</NextToken>")));
+    let output = check_at(&endless);
+    let text = told(&output);
+    assert!(text.contains("failed") && text.contains("NextToken"), "{text}");
+}
+
+#[test]
+fn an_instance_without_a_zone_or_an_id_and_a_group_without_anything_are_no_obstacle() {
+    let instances = "<Instances><member><InstanceId>i-0123456789abcdef0</InstanceId><LifecycleState>InService\
+                     </LifecycleState></member><member><LifecycleState>Strange</LifecycleState></member></Instances>";
+    let stub = Stub::answering(move |_| both(instances, "<Instances/><Tags/><SuspendedProcesses/>"));
+    let output = check_at(&stub);
+    assert!(output.status.success(), "{}", told(&output));
+}
+
+/// The host that a proxy is asked to connect to.
+fn host_for(variables: &[(&str, &str)]) -> String {
+    let proxy = Stub::answering(|_| (502, String::new()));
+    let url = proxy.url();
+    let mut all = vec![
+        ("AWS_ACCESS_KEY_ID", "AKIDSTATIC"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("HTTPS_PROXY", url.as_str()),
+    ];
+    all.extend_from_slice(variables);
+    let output = check(&all);
+    let text = told(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let asked = proxy.asked();
+    let line = &asked.first().unwrap_or_else(|| panic!("the proxy is not used: {text}")).line;
+    line.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()).expect("a CONNECT").to_owned()
+}
+
+#[test]
+fn region_partition_and_fips_are_those_of_the_sdk_through_a_proxy() {
+    for (region, fips, host) in [
+        ("us-east-1", "false", "autoscaling.us-east-1.amazonaws.com:443"),
+        ("us-east-1", "true", "autoscaling-fips.us-east-1.amazonaws.com:443"),
+        ("cn-north-1", "false", "autoscaling.cn-north-1.amazonaws.com.cn:443"),
+        ("us-gov-west-1", "false", "autoscaling.us-gov-west-1.amazonaws.com:443"),
+        ("us-iso-east-1", "false", "autoscaling.us-iso-east-1.c2s.ic.gov:443"),
+    ] {
+        let found = host_for(&[("AWS_REGION", region), ("AWS_USE_FIPS_ENDPOINT", fips)]);
+        assert_eq!(found, host, "{region}, FIPS {fips}");
+    }
+}
+
+/// The key by which the groups were asked for, and the session token.
+fn signed_with(stub: &Stub) -> (String, Option<String>) {
+    let asked = stub.asked();
+    let request = asked.last().expect("a request");
+    let signature = request.header("authorization").expect("a signature");
+    let key = signature.split("Credential=").nth(1).and_then(|rest| rest.split('/').next()).expect("a key");
+    (key.to_owned(), request.header("x-amz-security-token").map(str::to_owned))
+}
+
+#[test]
+fn a_role_for_service_accounts_is_found_by_the_default_chain() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = folder.path().join("token");
+    fs::write(&token, "a.web.token").expect("a token");
+    let sts = Stub::answering(|asked| {
+        assert!(asked.body.contains("WebIdentityToken=a.web.token"), "{}", asked.body);
+        let mut text = String::from(
+            "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
+             <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>AKIDROLE</AccessKeyId>\
+             <SecretAccessKey>secret</SecretAccessKey><SessionToken>session</SessionToken>",
+        );
+        let _ = write!(
+            text,
+            "<Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleWithWebIdentityResult>\
+             </AssumeRoleWithWebIdentityResponse>"
+        );
+        (200, text)
+    });
+    let stub = Stub::answering(|_| both("", ""));
+    let output = check(&[
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/spot-guard"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().expect("a path")),
+        ("AWS_ENDPOINT_URL_STS", &sts.url()),
+        ("AWS_ENDPOINT_URL_AUTO_SCALING", &stub.url()),
+    ]);
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(signed_with(&stub), ("AKIDROLE".to_owned(), Some("session".to_owned())));
+}
+
+#[test]
+fn pod_identity_is_found_by_the_default_chain() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = folder.path().join("token");
+    fs::write(&token, "a-pod-token").expect("a token");
+    let agent = Stub::answering(|asked| {
+        assert_eq!(asked.header("authorization"), Some("a-pod-token"));
+        let text = "{\"AccessKeyId\":\"AKIDPOD\",\"SecretAccessKey\":\"secret\",\"Token\":\"session\",\
+                    \"Expiration\":\"2099-01-01T00:00:00Z\"}";
+        (200, text.to_owned())
+    });
+    let stub = Stub::answering(|_| both("", ""));
+    let output = check(&[
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{}/v1/credentials", agent.url())),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token.to_str().expect("a path")),
+        ("AWS_ENDPOINT_URL_AUTO_SCALING", &stub.url()),
+    ]);
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(signed_with(&stub), ("AKIDPOD".to_owned(), Some("session".to_owned())));
+}
+
+#[test]
+fn one_group_of_a_pair_is_bad_input() {
+    let output = Command::new(env!("CARGO_BIN_EXE_spot-guard"))
+        .args(["check", "--spot-group", "spot"])
+        .output()
+        .expect("spot-guard runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told(&output).contains("--on-demand-group"));
+}

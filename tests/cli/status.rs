@@ -1,0 +1,140 @@
+//! `spot-guard status` against the real HTTP API, and against what is none.
+
+use crate::spot_guard;
+use crate::stub::Stub;
+use jiff::Timestamp;
+use kube::runtime::{reflector, watcher::Event};
+use serde_json::{Value, json};
+use spot_guard::clock::Clock;
+use spot_guard::crd::NodeReplacement;
+use spot_guard::http::{ApiState, serve};
+use spot_guard::telemetry::metrics::Metrics;
+use spot_guard::telemetry::readiness::Readiness;
+use std::net::TcpListener;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio::sync::watch;
+
+/// A controller's API that knows one fallback, which waits at box 9.
+struct Api {
+    url: String,
+    handle: actix_web::dev::ServerHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Api {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (sender, handle) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let server = serve(listener, state()).expect("a server");
+                sender.send(server.handle()).expect("the test waits");
+                server.await.expect("the server ends well");
+            });
+        });
+        Self { url, handle: handle.recv().expect("a server"), thread: Some(thread) }
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        // The order is given at once; only its answer would have to be awaited.
+        drop(self.handle.stop(true));
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the server ends");
+        }
+    }
+}
+
+fn state() -> ApiState {
+    let now: Timestamp = Timestamp::now();
+    let ago = |seconds: i64| now - jiff::SignedDuration::from_secs(seconds);
+    let record: NodeReplacement = serde_json::from_value(json!({
+        "apiVersion": "spotguard.dev/v1alpha1",
+        "kind": "NodeReplacement",
+        "metadata": { "name": "i-old" },
+        "spec": { "pool": "web", "nodeName": "node-old", "instanceId": "i-old" },
+        "status": {
+            "phase": "OnFallback",
+            "fallback": true,
+            "capacity": {
+                "group": "OnDemand", "instanceId": "i-new", "nodeName": "node-new", "readyAt": ago(7300),
+            },
+            "blocking": [{ "box": "9", "message": "pod default/db-0 fits on no other node", "since": ago(150) }],
+        },
+    }))
+    .expect("a record");
+    let (pools, _) = reflector::store();
+    let (replacements, mut writer) = reflector::store();
+    writer.apply_watcher_event(&Event::Apply(record));
+    ApiState {
+        pools,
+        replacements,
+        readiness: Readiness::default(),
+        metrics: Arc::new(Metrics::new()),
+        now: Arc::new(|| Clock::System.now()),
+        is_leader: watch::channel(true).1,
+        changes: watch::channel(0).1,
+        streams: spot_guard::http::streams(),
+        version: "1.2.3",
+    }
+}
+
+fn text(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+#[test]
+fn people_get_a_table_of_what_each_fallback_waits_for_and_since_when() {
+    let api = Api::start();
+    let told = text(&spot_guard(&["status", "--api", &api.url]));
+    let lines: Vec<Vec<&str>> =
+        told.lines().map(|line| line.split("  ").filter(|cell| !cell.is_empty()).collect()).collect();
+    assert_eq!(lines[0], ["This replica leads. Replacements: 1 open, 1 blocked; fallbacks: 1."]);
+    let row: Vec<&str> = lines[3].iter().map(|cell| cell.trim()).collect();
+    let [name, pool, node, on_demand, place, since, waits_for] = row[..] else { panic!("{told}") };
+    assert_eq!([name, pool, node, on_demand, place], ["i-old", "web", "node-new", "2h1m", "9"]);
+    assert!(since.starts_with("2m3"), "{since}");
+    assert_eq!(waits_for, "pod default/db-0 fits on no other node");
+}
+
+#[test]
+fn scripts_get_what_the_api_answers_and_the_address_comes_from_the_environment_too() {
+    let api = Api::start();
+    let output = Command::new(env!("CARGO_BIN_EXE_spot-guard"))
+        .args(["status", "-o", "json"])
+        .env("SPOT_GUARD_API", format!("{}/", api.url))
+        .env("HTTP_PROXY", "http://127.0.0.1:9")
+        .output()
+        .expect("spot-guard runs");
+    let told: Value = serde_json::from_str(&text(&output)).expect("JSON");
+    assert_eq!(told["status"]["version"], "1.2.3");
+    assert_eq!(told["fallbacks"][0]["replacement"], "i-old");
+    assert_eq!(told["fallbacks"][0]["blockedBy"][0]["box"], "9");
+}
+
+#[test]
+fn what_is_no_api_is_named_with_its_address() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let web_server = Stub::answering(|_| (200, "<html>".to_owned()));
+    let broken = Stub::answering(|_| (503, "no leader".to_owned()));
+    let other = Stub::answering(|_| (200, "{}".to_owned()));
+    for (url, words) in [
+        (format!("http://{port}"), "does not answer"),
+        (web_server.url(), "does not answer with JSON"),
+        (broken.url(), "answers 503 Service Unavailable: no leader"),
+        (other.url(), "of another version"),
+        ("not a url".to_owned(), "not a url"),
+    ] {
+        let output = spot_guard(&["status", "--api", &url]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.starts_with("error: ") && told.contains(words), "{told}");
+        assert!(output.stdout.is_empty());
+    }
+}

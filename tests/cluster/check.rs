@@ -1,0 +1,61 @@
+//! `spot-guard check` on a real API server: what the manifests allow is what the controller does, no less.
+
+use crate::product::{self, AGENT, CONTROLLER, NAMESPACE};
+use crate::testbed::Testbed;
+use kube::api::{Api, PostParams};
+use spot_guard::clock::Clock;
+use spot_guard::crd::{SpotPool, SpotPoolSpec};
+use spot_guard::sim::cloud::{Cloud, GroupSpec, Market};
+use std::net::TcpListener;
+use std::path::Path;
+
+/// The exit status, and what was told.
+async fn check(kubeconfig: &Path, endpoint: &str) -> (Option<i32>, String) {
+    let mut command = product::spot_guard();
+    command
+        .args(["check", "--kubeconfig"])
+        .arg(kubeconfig)
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_ENDPOINT_URL_AUTO_SCALING", endpoint);
+    let output = tokio::task::spawn_blocking(move || command.output().expect("spot-guard runs"));
+    let output = output.await.expect("it ends");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[actix::test]
+async fn the_roles_of_the_manifests_allow_what_the_controller_does() {
+    let testbed = Testbed::start_without_kubelets("check").await;
+    product::install(&testbed).await;
+    let cloud = Cloud::new(Clock::System, 1);
+    cloud.add_group(GroupSpec { desired: 0, ..GroupSpec::new("spot", Market::Spot) });
+    cloud.add_group(GroupSpec { desired: 0, ..GroupSpec::new("on-demand", Market::OnDemand) });
+    let served =
+        cloud.serve_autoscaling(TcpListener::bind("127.0.0.1:0").expect("a port")).expect("it is served");
+    let controller = testbed.kubeconfig_for_service_account(NAMESPACE, CONTROLLER).await;
+
+    let (status, told) = check(&controller, &served.url()).await;
+    assert!(told.contains("everything that the controller does is allowed"), "{told}");
+    assert!(told.contains("there is no SpotPool yet"), "{told}");
+    assert_eq!(status, Some(0), "{told}");
+
+    let spec = SpotPoolSpec {
+        spot_group: "spot".to_owned(),
+        on_demand_group: "elsewhere".to_owned(),
+        ..SpotPoolSpec::default()
+    };
+    let pools: Api<SpotPool> = Api::all(testbed.client());
+    pools.create(&PostParams::default(), &SpotPool::new("workers", spec)).await.expect("a pool");
+    let (status, told) = check(&controller, &served.url()).await;
+    assert!(told.contains("refused   pool workers           NoSuchGroup"), "{told}");
+    assert_eq!(status, Some(1), "{told}");
+
+    let agent = testbed.kubeconfig_for_service_account(NAMESPACE, AGENT).await;
+    let (status, told) = check(&agent, &served.url()).await;
+    for missing in ["may not patch nodes", "may not create pods/eviction", "may not update leases"] {
+        assert!(told.contains(missing), "{missing}: {told}");
+    }
+    assert_eq!(status, Some(1), "{told}");
+    served.stop().await;
+}

@@ -1,0 +1,188 @@
+//! What a drain relies on in a real API server and a real disruption controller, through the whole product: budgets
+//! that are shut, pods under two budgets, a finalizer that hangs, the deadline, and the undo.
+
+use crate::helpers::{object, wait_for};
+use crate::product::{PATIENCE, spot_guard};
+use crate::stories::{Stagecraft, Tale};
+use jiff::{Timestamp, ToSpan};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use spot_guard::core::record::{EndState, FlowBox, Outcome, Phase, ReplacementStatus};
+use spot_guard::sim::scenario::Scenario;
+use spot_guard::sim::world::App;
+use std::time::Duration;
+
+fn app(name: &str, max_unavailable: u32) -> App {
+    let max_unavailable = Some(max_unavailable);
+    App { name: name.to_owned(), replicas: 2, cpu_millis: 100, memory_mib: 64, max_unavailable }
+}
+
+/// One Spot node that runs everything; the budget of `web` is shut.
+fn tale() -> Tale {
+    let mut tale = Tale::new(Scenario::Rebalance, Vec::new());
+    tale.plot.start.spot_nodes = 1;
+    tale.plot.start.on_demand_nodes = 0;
+    tale.plot.start.apps = vec![app("web", 0), app("api", 1)];
+    tale
+}
+
+impl Stagecraft {
+    async fn status(&self) -> Option<ReplacementStatus> {
+        self.story.records().await.into_iter().next()?.status
+    }
+
+    async fn until(&mut self, what: &str, holds: impl Fn(&ReplacementStatus) -> bool) -> ReplacementStatus {
+        wait_for(what, 2 * PATIENCE, async || {
+            self.controller.process.check_alive().expect("the controller runs");
+            self.status().await.filter(|status| holds(status))
+        })
+        .await
+    }
+
+    async fn until_blocked(&mut self, words: &str) {
+        self.until(words, |status| {
+            let told = |message: &str| message.contains(words);
+            status.blocking.iter().any(|reason| reason.flow_box == FlowBox::Drain && told(&reason.message))
+        })
+        .await;
+    }
+
+    async fn node(&self) -> Node {
+        let nodes: Api<Node> = Api::all(self.testbed.client());
+        nodes.get(&self.old_node).await.expect("the node")
+    }
+
+    fn budgets(&self) -> Api<PodDisruptionBudget> {
+        Api::default_namespaced(self.testbed.client())
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::default_namespaced(self.testbed.client())
+    }
+
+    async fn open_web(&self) {
+        let open = json!({ "spec": { "maxUnavailable": 2 } });
+        let patch = Patch::Merge(open);
+        self.budgets().patch("web", &PatchParams::default(), &patch).await.expect("the budget opens");
+    }
+
+    /// The pods of an application on the node that is drained.
+    async fn pods_of(&self, app: &str) -> Vec<Pod> {
+        let on_node = ListParams::default()
+            .labels(&format!("app={app}"))
+            .fields(&format!("spec.nodeName={}", self.old_node));
+        self.pods().list(&on_node).await.expect("the pods").items
+    }
+}
+
+/// What a drain changes on a node, and what others have there.
+fn look_of(node: &Node) -> Value {
+    let spec = node.spec.as_ref().expect("a spec");
+    let taints: Vec<&str> = spec.taints.iter().flatten().map(|taint| taint.key.as_str()).collect();
+    // A node in a story is kept from cluster-autoscaler until the story is over, drained or not.
+    let own = |key: &str| key.starts_with("kwok") || key.ends_with("/scale-down-disabled");
+    let note = node.metadata.annotations.iter().flatten().filter(|(key, _)| !own(key));
+    json!({
+        "labels": node.metadata.labels,
+        "annotations": note.collect::<std::collections::BTreeMap<_, _>>(),
+        "taints": taints,
+        "unschedulable": spec.unschedulable.unwrap_or(false),
+    })
+}
+
+#[actix::test]
+async fn budgets_hold_a_drain_an_undo_leaves_what_is_not_ours_and_a_finalizer_does_not_hang_it() {
+    let mut stage = Stagecraft::set_up("drain", &tale()).await;
+    let patch = Patch::Merge(json!({
+        "metadata": {
+            "labels": { "node.kubernetes.io/exclude-from-external-load-balancers": "mine", "team": "blue" },
+            "annotations": { "example.com/note": "keep" },
+        },
+        "spec": { "taints": [{ "key": "example.com/tired", "effect": "PreferNoSchedule" }] },
+    }));
+    let nodes: Api<Node> = Api::all(stage.testbed.client());
+    nodes.patch(&stage.old_node, &PatchParams::default(), &patch).await.expect("foreign marks");
+    let also = json!({
+        "metadata": { "name": "also" },
+        "spec": { "maxUnavailable": 2, "selector": { "matchLabels": { "app": "api" } } },
+    });
+    stage.budgets().create(&PostParams::default(), &object(also)).await.expect("a second budget");
+    let held = json!({
+        "metadata": { "name": "held", "finalizers": ["example.com/hangs"] },
+        "spec": {
+            "nodeName": stage.old_node,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{ "name": "main", "image": "example.invalid/main" }],
+        },
+    });
+    stage.pods().create(&PostParams::default(), &object(held)).await.expect("a pod that will not go");
+    let before = look_of(&stage.node().await);
+
+    stage.imds.announce_rebalance().await;
+    stage.until_blocked("PodDisruptionBudget default/web allows no disruption (2 healthy, 2 wanted)").await;
+    stage.until_blocked("several PodDisruptionBudgets").await;
+    stage.until_blocked("also, api").await;
+    assert_eq!((stage.pods_of("web").await.len(), stage.pods_of("api").await.len()), (2, 2));
+    let marked = look_of(&stage.node().await);
+    assert_eq!(marked["unschedulable"], true);
+    assert_eq!(marked["labels"], before["labels"], "a label that is there already stays as it is");
+
+    // The terminal client agrees with the API of the running controller.
+    let api = format!("http://{}", stage.controller.address);
+    let told = spot_guard().args(["status", "--api", &api]).output().expect("spot-guard runs");
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert_eq!(text, "This replica leads. Replacements: 1 open, 1 blocked; fallbacks: 0.\n");
+
+    // The replacement is lost: the drain is undone.
+    let status = stage.status().await.expect("a record");
+    let replacement = status.capacity.expect("a replacement").instance_id;
+    stage.story.world.cloud.take_now(&replacement).expect("an instance");
+    wait_for("the marks to go", PATIENCE, async || (look_of(&stage.node().await) == before).then_some(()))
+        .await;
+
+    // The next one comes, and the budgets open.
+    stage.until("the drain to go on", |status| status.phase == Phase::Draining).await;
+    stage.budgets().delete("also", &DeleteParams::default()).await.expect("one budget less");
+    stage.open_web().await;
+    let status = stage.until("the drain to end", |status| status.old != EndState::Kept).await;
+    let end = status.steps.iter().rfind(|step| step.flow_box == FlowBox::Drain).expect("a step");
+    assert_eq!(end.outcome, Outcome::TimedOut, "{end:?}");
+    assert!(end.message.contains("pod default/held was to be gone"), "{end:?}");
+    assert!(end.message.contains("its finalizers hold it"), "{end:?}");
+    assert!(!end.message.contains("ready elsewhere"), "all others run elsewhere: {end:?}");
+}
+
+#[actix::test]
+async fn before_a_deadline_the_pods_of_a_shut_budget_are_deleted_when_only_their_grace_period_is_left() {
+    let mut stage = Stagecraft::set_up("deadline", &tale()).await;
+    // The instance is ended 10 s ahead, the pods have 30 s of grace: 22 s from now.
+    let deadline = Timestamp::now() + 62.seconds();
+    stage.imds.announce_interruption(&format!("{deadline:.0}")).await;
+    let pods = stage.pods();
+    let deletions = async {
+        let web = ListParams::default().labels("app=web");
+        let names: Vec<Option<String>> = {
+            let found = pods.list(&web).await.expect("the pods");
+            found.items.into_iter().map(|pod| pod.metadata.name).collect()
+        };
+        assert_eq!(names.len(), 2);
+        wait_for("the old pods to go", PATIENCE, async || {
+            let found = pods.list(&web).await.ok()?;
+            let gone = found.items.iter().all(|pod| !names.contains(&pod.metadata.name));
+            gone.then(Timestamp::now)
+        })
+        .await
+    };
+    let gone_at = deletions.await;
+    let left = deadline.duration_since(gone_at);
+    assert!((30..=40).contains(&left.as_secs()), "deleted {left:#} before the deadline");
+    let status = stage.until("the drain to end", |status| status.old != EndState::Kept).await;
+    let drained = status.steps.iter().find(|step| step.outcome == Outcome::Drained);
+    let drained = drained.unwrap_or_else(|| panic!("they run elsewhere: {:#?}", status.steps));
+    assert!(drained.at < deadline - Duration::from_secs(10), "{drained:?}");
+    let told =
+        status.steps.iter().any(|step| step.outcome == Outcome::Blocked && step.message.contains("web"));
+    assert!(told, "the budget held it up before: {:#?}", status.steps);
+}

@@ -1,0 +1,203 @@
+//! Outages of what Spot Guard stands on: nothing is lost, nothing is done twice, readiness and metrics tell the
+//! truth meanwhile, and it goes on by itself.
+
+use crate::play::{Play, Stage};
+use spot_guard::core::record::{FlowBox, Outcome, Phase};
+use spot_guard::sim::cloud::{self, Capacity};
+use spot_guard::sim::cluster::{self, RequestInfo};
+use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard::sim::world::Gates;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A plot of which no more is expected than that it ends.
+fn ends(scenario: Scenario) -> Plot {
+    Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..scenario.plot() }
+}
+
+/// What every call of the Auto Scaling API meets while it is set.
+#[derive(Clone, Default)]
+struct Aws(Arc<Mutex<Option<cloud::Verdict>>>);
+
+impl Aws {
+    fn set(&self, verdict: Option<cloud::Verdict>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = verdict;
+    }
+}
+
+impl cloud::Gate for Aws {
+    fn before(&self, _: &str, _: Option<&str>) -> cloud::Verdict {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or(cloud::Verdict::Pass)
+    }
+}
+
+fn refuse(status: u16, code: &str) -> cloud::Verdict {
+    cloud::Verdict::Refuse { status, code: code.to_owned(), message: "the simulated words of AWS".to_owned() }
+}
+
+/// The phases of a fallback and its return in which AWS matters.
+const PHASES: [Phase; 6] = [
+    Phase::ScalingUp,
+    Phase::FallingBack,
+    Phase::Ending,
+    Phase::OnFallback,
+    Phase::Returning,
+    Phase::ScalingDown,
+];
+
+/// One before there is capacity, and one after.
+const SOME: [Phase; 2] = [Phase::FallingBack, Phase::ScalingDown];
+
+/// AWS is out for ten minutes from each of these phases on; `result` is what the calls are counted as.
+fn aws_is_out(name: &'static str, verdict: &cloud::Verdict, result: &'static str, phases: &[Phase]) {
+    for phase in phases.iter().copied() {
+        let (aws, verdict) = (Aws::default(), verdict.clone());
+        let gates = Gates { aws: Some(Arc::new(aws.clone())), ..Gates::default() };
+        let played = Play::plot(&format!("{name} in {phase:?}"), ends(Scenario::DrySpot))
+            .faults(gates)
+            .beside(move |stage| async move {
+                let instance = stage.spot[0].clone();
+                stage.until_phase(&instance, phase).await;
+                aws.set(Some(verdict));
+                stage.pass(90).await;
+                let reasons = stage.controller.readiness.reasons();
+                assert!(reasons.contains_key("auto-scaling"), "{name} in {phase:?}: {reasons:?}");
+                let metrics = stage.metrics();
+                assert!(metrics.contains("part_ready{part=\"auto-scaling\"} 0"), "{name}: {metrics}");
+                let counted = format!("operation=\"DescribeAutoScalingGroups\",result=\"{result}\"");
+                assert!(metrics.contains(&counted), "{name} in {phase:?}: no {counted} in {metrics}");
+                stage.pass(510).await;
+                aws.set(None);
+                stage.pass(60).await;
+                assert_works(&stage, name);
+            })
+            .play();
+        played.assert_ok();
+        assert_eq!(played.report.replacements.len(), 1, "{name} in {phase:?}");
+    }
+}
+
+/// Everything is ready, and no actor had to be started anew.
+fn assert_works(stage: &Stage, name: &str) {
+    let reasons = stage.controller.readiness.reasons();
+    assert!(reasons.is_empty(), "{name}: {reasons:?}");
+    let metrics = stage.metrics();
+    assert!(!metrics.contains("spot_guard_actor_restarts_total{"), "{name}: {metrics}");
+}
+
+#[test]
+fn aws_throttles_for_ten_minutes() {
+    aws_is_out("throttling", &cloud::Verdict::throttling(), "Throttled", &PHASES);
+}
+
+#[test]
+fn aws_answers_with_internal_errors() {
+    aws_is_out("internal error", &refuse(500, "InternalFailure"), "Failed", &SOME);
+}
+
+#[test]
+fn aws_is_unavailable() {
+    aws_is_out("unavailable", &refuse(503, "ServiceUnavailable"), "Throttled", &SOME);
+}
+
+#[test]
+fn the_credentials_are_expired() {
+    aws_is_out("expired", &refuse(403, "ExpiredToken"), "Failed", &SOME);
+}
+
+#[test]
+fn no_connection_to_aws_can_be_made() {
+    aws_is_out("no connection", &cloud::Verdict::Drop, "Failed", &SOME);
+}
+
+#[test]
+fn aws_does_not_answer() {
+    aws_is_out("silence", &cloud::Verdict::Hang, "TimedOut", &SOME);
+}
+
+/// Breaks every connection to the Kubernetes API while it is on.
+#[derive(Clone, Default)]
+struct Kube(Arc<AtomicBool>);
+
+impl Kube {
+    fn verdict(&self) -> cluster::Verdict {
+        if self.0.load(Ordering::Relaxed) { cluster::Verdict::Drop } else { cluster::Verdict::Pass }
+    }
+}
+
+impl cluster::Gate for Kube {
+    fn before(&self, _: &RequestInfo) -> cluster::Verdict {
+        self.verdict()
+    }
+
+    fn after(&self, _: &RequestInfo, _: u16) -> cluster::Verdict {
+        self.verdict()
+    }
+}
+
+/// The API server goes away for so many seconds; if its history is lost, every watch has to list anew.
+async fn kube_is_out(stage: &Stage, switch: &Kube, seconds: u64, history_lost: bool) {
+    switch.0.store(true, Ordering::Relaxed);
+    stage.cluster.close_watches();
+    stage.pass(seconds / 2).await;
+    let reasons = stage.controller.readiness.reasons();
+    for part in ["watch-nodes", "watch-pods", "watch-pools", "watch-notices", "watch-replacements"] {
+        assert!(reasons.contains_key(part), "{part}: {reasons:?}");
+    }
+    assert!(stage.metrics().contains("part_ready{part=\"watch-nodes\"} 0"), "{}", stage.metrics());
+    if history_lost {
+        stage.cluster.compact();
+    }
+    stage.pass(seconds - seconds / 2).await;
+    switch.0.store(false, Ordering::Relaxed);
+}
+
+#[test]
+fn the_kubernetes_api_is_gone_for_a_minute_in_any_phase() {
+    for phase in [Phase::Draining, PHASES[0], PHASES[1], PHASES[2], PHASES[3], PHASES[4], PHASES[5]] {
+        for history_lost in [false, true] {
+            let kube = Kube::default();
+            let gates = Gates { kube: Some(Arc::new(kube.clone())), ..Gates::default() };
+            let name = format!("API gone in {phase:?}, history lost: {history_lost}");
+            let played = Play::plot(&name, ends(Scenario::DrySpot))
+                .faults(gates)
+                .beside(move |stage| async move {
+                    let instance = stage.spot[0].clone();
+                    stage.until_phase(&instance, phase).await;
+                    kube_is_out(&stage, &kube, 60, history_lost).await;
+                    stage.pass(60).await;
+                    assert_works(&stage, &format!("{phase:?}"));
+                })
+                .play();
+            played.assert_ok();
+            assert_eq!(played.report.replacements.len(), 1, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_new_list_replays_no_notice_into_a_new_story() {
+    // Something for the world to do long after the story, which keeps it going.
+    let mut plot = ends(Scenario::Rebalance);
+    plot.script.push((Duration::from_secs(600), Act::SpotHas(Capacity::Unlimited)));
+    let kube = Kube::default();
+    let gates = Gates { kube: Some(Arc::new(kube.clone())), ..Gates::default() };
+    let played = Play::plot("etcd restarted", plot)
+        .faults(gates)
+        .beside(move |stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::Completed).await;
+            let (record, changes) = (stage.record(&instance).expect("a record"), stage.changes());
+            for _ in 0..3 {
+                kube_is_out(&stage, &kube, 10, true).await;
+                stage.pass(60).await;
+                assert_works(&stage, "after the restart");
+                assert_eq!(stage.record(&instance).as_ref(), Some(&record), "the record was touched");
+                assert_eq!(stage.changes(), changes, "a group was changed");
+            }
+        })
+        .play();
+    played.assert_ok();
+    assert_eq!(played.report.replacements.len(), 1);
+}

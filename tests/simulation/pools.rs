@@ -1,0 +1,316 @@
+//! When Spot Guard acts and when it does not: pools that are not accepted, nodes in other hands, modes, nodes
+//! outside every pool, and what it asks of cluster-autoscaler.
+
+use crate::play::{Play, Stage};
+use k8s_openapi::api::events::v1::Event;
+use serde_json::json;
+use spot_guard::core::record::{FlowBox, Outcome, Phase};
+use spot_guard::sim::cloud::{Capacity, GroupSpec, Market};
+use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard::sim::world::{ON_DEMAND, SPOT};
+use std::time::Duration;
+
+const SCALE_DOWN_DISABLED: &str = "cluster-autoscaler.kubernetes.io/scale-down-disabled";
+
+fn ends(scenario: Scenario) -> Plot {
+    Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..scenario.plot() }
+}
+
+/// Waits until the story of the first node is blocked with these words at box 1; then, for ten minutes, nothing
+/// may be changed.
+async fn nothing_happens_to(stage: &Stage, instance: &str, words: &str) {
+    stage.until(instance, |status| status.blocking.iter().any(|reason| reason.message.contains(words))).await;
+    let (changes, node) = (stage.changes(), stage.node(instance));
+    stage.pass(600).await;
+    assert_eq!(stage.changes(), changes, "{words}: a group was changed");
+    let now = stage.node(instance);
+    for part in ["/spec", "/metadata/labels", "/metadata/annotations"] {
+        assert_eq!(now.pointer(part), node.pointer(part), "{words}: the node was changed");
+    }
+    let marked = now["spec"]["taints"].as_array().is_some_and(|taints| !taints.is_empty());
+    assert!(!marked && now["spec"]["unschedulable"] != true, "{words}: {}", now["spec"]);
+}
+
+/// The reasons of the events about an object, and whether each is a warning.
+fn events(stage: &Stage, kind: &str, name: &str) -> Vec<(String, bool)> {
+    let all: Vec<Event> = stage.cluster.list();
+    let about = |event: &Event| {
+        let object = event.regarding.as_ref();
+        object.is_some_and(|o| o.kind.as_deref() == Some(kind) && o.name.as_deref() == Some(name))
+    };
+    let told = |event: Event| (event.reason.unwrap_or_default(), event.type_.as_deref() == Some("Warning"));
+    all.into_iter().filter(about).map(told).collect()
+}
+
+#[test]
+fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
+    type Set = fn(&mut GroupSpec, bool);
+    let cases: [(&str, &'static str, Set); 4] = [
+        ("CapacityRebalance", SPOT, |spec, on| spec.capacity_rebalance = on),
+        ("OperatorOwned", SPOT, |spec, on| spec.operator = on.then(|| "eks.amazonaws.com".to_owned())),
+        ("EksManagedNodeGroup", ON_DEMAND, |spec, on| {
+            spec.tags = if on { vec![("eks:nodegroup-name".to_owned(), "w".to_owned())] } else { Vec::new() };
+        }),
+        ("NotAllOnDemand", ON_DEMAND, |spec, on| {
+            spec.mixed = on.then(|| spot_guard::sim::cloud::MixedPolicy {
+                on_demand_base: 0,
+                on_demand_percentage_above_base: 50,
+                spot_allocation_strategy: "price-capacity-optimized".to_owned(),
+            });
+        }),
+    ];
+    for (reason, group, set) in cases {
+        let mut plot = Scenario::Rebalance.plot();
+        // CapacityRebalance would replace the node by itself: the advice comes before it is turned on.
+        plot.script.clear();
+        let played = Play::plot(reason, plot)
+            .beside(move |stage| async move {
+                let instance = stage.spot[0].clone();
+                stage.cloud.edit_group(group, |spec| set(spec, true)).expect("a group");
+                stage.pass(45).await;
+                let (accepted, found, message) = stage.condition("Accepted").expect("a condition");
+                assert_eq!((accepted, found.as_str()), (false, reason), "{message}");
+                assert!(events(&stage, "SpotPool", "workers").contains(&(reason.to_owned(), true)));
+                stage.cluster.create_json(notice(&stage, &instance, None)).expect("a notice");
+                nothing_happens_to(&stage, &instance, "not accepted").await;
+                stage.cloud.edit_group(group, |spec| set(spec, false)).expect("a group");
+            })
+            .play();
+        played.assert_ok();
+    }
+}
+
+/// A notice as an agent writes it.
+fn notice(stage: &Stage, instance: &str, deadline: Option<u64>) -> serde_json::Value {
+    let kind = if deadline.is_some() { "SpotInterruption" } else { "RebalanceRecommendation" };
+    let name = if deadline.is_some() { "spot-interruption" } else { "rebalance-recommendation" };
+    let now = stage.cloud.now();
+    let mut spec = json!({
+        "nodeName": stage.cloud.node_of(instance).expect("a node").node_name,
+        "instanceId": instance,
+        "kind": kind,
+        "detectedAt": now,
+    });
+    if let Some(seconds) = deadline {
+        spec["deadline"] = json!(now + Duration::from_secs(seconds));
+    }
+    json!({
+        "apiVersion": "spotguard.dev/v1alpha1",
+        "kind": "InterruptionNotice",
+        "metadata": { "name": format!("{instance}-{name}") },
+        "spec": spec,
+    })
+}
+
+#[test]
+fn a_node_of_a_pool_that_is_not_accepted_gets_its_drain_on_a_notice_with_a_deadline() {
+    let mut plot = ends(Scenario::TwoMinuteNotice);
+    plot.steps = vec![
+        (FlowBox::Notice, Outcome::NoticeReceived),
+        (FlowBox::Taint, Outcome::Tainted),
+        (FlowBox::Drain, Outcome::Drained),
+    ];
+    plot.script.clear();
+    let played = Play::plot("not accepted, two minutes", plot)
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            stage
+                .cloud
+                .edit_group(SPOT, |spec| spec.operator = Some("x.amazonaws.com".to_owned()))
+                .expect("a group");
+            stage.pass(45).await;
+            stage.cloud.interrupt(&instance).expect("an instance");
+            stage.until_phase(&instance, Phase::Completed).await;
+            assert_eq!(stage.changes(), 0, "the group is not ours to change");
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_story_that_has_asked_for_capacity_ends_whatever_becomes_of_its_pool() {
+    let played = Play::of(Scenario::DrySpot)
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::OnFallback).await;
+            let tag = ("eks:nodegroup-name".to_owned(), "workers".to_owned());
+            stage.cloud.edit_group(ON_DEMAND, |spec| spec.tags.push(tag)).expect("a group");
+            stage.pass(60).await;
+            assert_eq!(stage.condition("Accepted").map(|(accepted, ..)| accepted), Some(false));
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_node_in_other_hands_is_left_to_them() {
+    let taint = |key: &str| json!([{ "key": key, "effect": "NoSchedule" }]);
+    let cases = [
+        ("Karpenter", "/metadata/labels/karpenter.sh~1nodepool", json!("default")),
+        ("EKS managed node group", "/metadata/labels/eks.amazonaws.com~1nodegroup", json!("workers")),
+        (
+            "aws-node-termination-handler",
+            "/spec/taints",
+            taint("aws-node-termination-handler/rebalance-recommendation"),
+        ),
+        ("cluster-autoscaler", "/spec/taints", taint("ToBeDeletedByClusterAutoscaler")),
+    ];
+    for (words, pointer, value) in cases {
+        let mut plot = Scenario::Rebalance.plot();
+        plot.steps.insert(1, (FlowBox::Notice, Outcome::SteppedAside));
+        plot.script.clear();
+        let played = Play::plot(words, plot)
+            .beside(move |stage| async move {
+                let instance = stage.spot[0].clone();
+                let name = stage.cloud.node_of(&instance).expect("a node").node_name;
+                let set = |value: serde_json::Value| {
+                    stage.cluster.edit("nodes", "", &name, |node| put(node, pointer, value));
+                };
+                set(value);
+                stage.pass(2).await;
+                stage.cluster.create_json(notice(&stage, &instance, None)).expect("a notice");
+                stage
+                    .until(&instance, |status| {
+                        status.blocking.iter().any(|reason| reason.message.contains(words))
+                    })
+                    .await;
+                stage.pass(300).await;
+                assert_eq!(stage.changes(), 0, "{words}");
+                assert!(stage.node(&instance)["spec"]["unschedulable"] != true, "{words}");
+                let told = events(&stage, "Node", &name);
+                assert!(told.iter().any(|(reason, _)| reason == "SteppedAside"), "{told:?}");
+                // Given back: the story goes on.
+                set(serde_json::Value::Null);
+            })
+            .play();
+        played.assert_ok();
+    }
+}
+
+/// Sets a value in an object, whose last parts need not be there yet; null takes it away.
+fn put(object: &mut serde_json::Value, pointer: &str, value: serde_json::Value) {
+    let mut parts = pointer.trim_start_matches('/').split('/').map(|part| part.replace("~1", "/")).peekable();
+    let mut place = object;
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() && value.is_null() {
+            place.as_object_mut().map(|map| map.remove(&part));
+            return;
+        }
+        place = &mut place[part];
+    }
+    *place = value;
+}
+
+#[test]
+fn observe_says_what_it_would_do_and_changes_nothing() {
+    let mut plot = Scenario::Rebalance.plot();
+    plot.steps.insert(1, (FlowBox::Notice, Outcome::Observed));
+    plot.script = vec![(Duration::from_secs(30), Act::Rebalance(0))];
+    let played = Play::plot("observe", plot)
+        .beside(|stage| async move {
+            stage.edit_pool(|spec| spec["mode"] = json!("Observe"));
+            let instance = stage.spot[0].clone();
+            nothing_happens_to(&stage, &instance, "would be asked of its Spot group").await;
+            assert_eq!(stage.changes(), 0);
+            let node = stage.cloud.node_of(&instance).expect("a node").node_name;
+            assert!(events(&stage, "Node", &node).iter().any(|(reason, _)| reason == "Observed"));
+            stage.edit_pool(|spec| spec["mode"] = json!("Act"));
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn drain_only_drains_and_changes_no_group() {
+    let mut plot = ends(Scenario::Rebalance);
+    plot.steps = vec![(FlowBox::Taint, Outcome::Tainted), (FlowBox::Drain, Outcome::Drained)];
+    plot.script = vec![(Duration::from_secs(30), Act::Rebalance(0))];
+    let played = Play::plot("drain only", plot)
+        .beside(|stage| async move {
+            stage.edit_pool(|spec| spec["mode"] = json!("DrainOnly"));
+            let instance = stage.spot[0].clone();
+            stage.until(&instance, |status| status.steps.iter().any(|s| s.outcome == Outcome::Drained)).await;
+            stage.pass(60).await;
+            assert_eq!(stage.changes(), 0);
+            stage.cloud.take_now(&instance).expect("an instance");
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_pool_that_ignores_advice_waits_for_the_notice_with_a_deadline() {
+    let mut plot = ends(Scenario::TwoMinuteNotice);
+    plot.steps.insert(0, (FlowBox::Notice, Outcome::Escalated));
+    plot.script = vec![(Duration::from_secs(30), Act::Rebalance(0))];
+    let played = Play::plot("ignore", plot)
+        .beside(|stage| async move {
+            stage.edit_pool(|spec| spec["rebalance"] = json!("Ignore"));
+            let instance = stage.spot[0].clone();
+            nothing_happens_to(&stage, &instance, "ignores rebalance recommendations").await;
+            stage.cloud.interrupt(&instance).expect("an instance");
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_spot_node_outside_every_pool_is_drained_on_a_notice_with_a_deadline() {
+    let plot = Plot { replacements: 2, ..ends(Scenario::Rebalance) };
+    let played = Play::plot("elsewhere", plot)
+        .beside(|stage| async move {
+            let spec = GroupSpec { desired: 1, ..GroupSpec::new("elsewhere", Market::Spot) };
+            stage.cloud.add_group(spec);
+            let group = stage.cloud.group("elsewhere").expect("the group");
+            let instance = group.instances[0].id.clone();
+            stage.pass(60).await;
+            stage.cluster.create_json(notice(&stage, &instance, None)).expect("a notice");
+            stage
+                .until(&instance, |status| {
+                    status.blocking.iter().any(|reason| reason.message.contains("in no accepted pool"))
+                })
+                .await;
+            stage.cloud.interrupt(&instance).expect("an instance");
+            stage.until(&instance, |status| status.steps.iter().any(|s| s.outcome == Outcome::Drained)).await;
+            stage.until_phase(&instance, Phase::Completed).await;
+        })
+        .play();
+    played.assert_ok();
+    assert!(played.calls.iter().all(|call| call.group.as_deref() != Some("elsewhere")));
+}
+
+#[test]
+fn cluster_autoscaler_is_kept_off_the_nodes_of_a_story_until_it_is_over() {
+    let annotation = |node: &serde_json::Value| node["metadata"]["annotations"][SCALE_DOWN_DISABLED].clone();
+    let mut plot = Scenario::DrySpot.plot();
+    // The story of the world goes on for a while after the replacement's.
+    plot.script.push((Duration::from_secs(1800), Act::SpotHas(Capacity::Unlimited)));
+    let played = Play::plot("protected", plot)
+        .beside(move |stage| async move {
+            let [instance, other, ..] = &stage.spot[..] else { panic!("few nodes") };
+            // Somebody else's annotation on a node that no story is about.
+            let name = stage.cloud.node_of(other).expect("a node").node_name;
+            stage.cluster.edit("nodes", "", &name, |node| {
+                node["metadata"]["annotations"][SCALE_DOWN_DISABLED] = json!("true");
+            });
+            stage.until_phase(instance, Phase::FallingBack).await;
+            stage.pass(5).await;
+            assert_eq!(annotation(&stage.node(instance)), json!("true"), "the old node");
+            stage.until(instance, |status| status.return_capacity.is_some()).await;
+            stage.pass(5).await;
+            let status = stage.record(instance).and_then(|record| record.status).expect("a record");
+            let stands = [status.capacity, status.return_capacity];
+            for capacity in stands.into_iter().flatten() {
+                let node = stage.node(&capacity.instance_id);
+                assert_eq!(annotation(&node), json!("true"), "{}", capacity.node_name);
+            }
+            stage.until_phase(instance, Phase::Completed).await;
+            stage.pass(10).await;
+            for node in stage.cluster.list_json("nodes") {
+                let kept = node["metadata"]["name"] == json!(name);
+                assert_eq!(annotation(&node) == json!("true"), kept, "{}", node["metadata"]);
+            }
+        })
+        .play();
+    played.assert_ok();
+}

@@ -1,0 +1,304 @@
+//! What happens in a random story: everything follows from its seed, and any event may be left out.
+
+use spot_guard::core::policy::PolicySpec;
+use spot_guard::core::record::GroupKind;
+use spot_guard::sim::cloud::{BootFault, BootTimes, Capacity};
+use spot_guard::sim::world::{App, PoolStart};
+use std::time::Duration;
+
+/// A random story.
+#[derive(Clone, Debug)]
+pub struct Plot {
+    pub seed: u64,
+    pub pools: Vec<PoolPlan>,
+    pub apps: Vec<App>,
+    /// Whether LaunchInstances raises desired capacity, and whether it keeps to the maximum: undocumented.
+    pub raises_desired: bool,
+    pub enforces_max: bool,
+    /// Whether the agents run; if not, the notices are reported as they would, which is much faster.
+    pub agents: bool,
+    /// How many controllers there are, one of which leads.
+    pub controllers: usize,
+    /// What happens, in order, with the number that it is known by.
+    pub events: Vec<(usize, Duration, Event)>,
+}
+
+/// A pool, and what its groups are like.
+#[derive(Clone, Debug)]
+pub struct PoolPlan {
+    pub start: PoolStart,
+    pub zones: usize,
+    pub boot: BootTimes,
+    /// Whether the groups have no room below, and little above what they begin with.
+    pub tight: bool,
+}
+
+/// One of a pool's groups.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub pool: usize,
+    pub kind: GroupKind,
+}
+
+/// A class of requests to the Kubernetes API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KubeCall {
+    Ledger,
+    Record,
+    Node,
+    Eviction,
+    Lease,
+    AnyWrite,
+    AnyRead,
+}
+
+/// What befalls a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mishap {
+    /// The connection breaks before it arrives.
+    NotArrived,
+    /// It takes effect, and its answer is lost.
+    AnswerLost,
+    /// An internal error instead.
+    Failed,
+    /// The server asks to slow down.
+    Throttled,
+    /// It takes this long, in milliseconds.
+    Slow(u64),
+}
+
+/// Something that happens. Instances are named by a number, counted among those that are there.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Rebalance(Place, usize),
+    Interrupt(Place, usize),
+    /// A notice that is there already is reported once more under another name.
+    ReportedAgain(usize),
+    /// A notice that names the wrong instance.
+    Lie(usize),
+    Market(Place, Capacity),
+    LaunchesFail(Place, LaunchFault, u32),
+    BootsFail(Place, BootFault, usize),
+    /// AWS takes an instance at once.
+    Taken(Place, usize),
+    /// Somebody else raises desired capacity by one.
+    Raised(Place),
+    /// cluster-autoscaler deletes the placeholders of what is missing: desired becomes what is there.
+    Erased(Place),
+    /// cluster-autoscaler ends an empty node.
+    ScaledDown(Place, usize),
+    /// AWS throttles every call for so many seconds.
+    Throttled(u64),
+    /// What befalls the next calls of an operation.
+    Aws(&'static str, Mishap, usize),
+    Kube(KubeCall, Mishap, usize),
+    /// Nothing of AWS, or of the Kubernetes API, can be reached for so many seconds.
+    AwsOut(u64),
+    KubeOut(u64),
+    /// The leader alone cannot reach the Kubernetes API.
+    LeaderCutOff(u64),
+    /// All watches end; if `true` the history is forgotten, too.
+    WatchesEnd(bool),
+    /// The budget of an application allows so many unavailable pods.
+    Budget(usize, u32),
+    Replicas(usize, u32),
+    /// A node is not Ready for so many seconds.
+    NodeUnready(usize, u64),
+    /// The leader is killed and comes back after so many seconds.
+    Killed(u64),
+    /// The leader ends gracefully and comes back.
+    HandedOver,
+    /// The controllers' clocks are set to so many milliseconds ahead of the world's.
+    ClockSet(i64),
+    /// A person pauses a pool, and goes on after so many seconds.
+    Paused(usize, u64),
+}
+
+/// Why launches fail.
+#[derive(Clone, Copy, Debug)]
+pub enum LaunchFault {
+    Quota,
+    Configuration,
+    Unknown,
+}
+
+const OPERATIONS: [&str; 5] = [
+    "LaunchInstances",
+    "SetDesiredCapacity",
+    "TerminateInstanceInAutoScalingGroup",
+    "DescribeAutoScalingGroups",
+    "DescribeScalingActivities",
+];
+
+/// The clocks of the controllers differ from the world's by this much at most, in milliseconds.
+pub const MOST_SKEW: i64 = 30_000;
+
+fn pick<T: Clone>(random: &mut fastrand::Rng, all: &[T]) -> T {
+    all[random.usize(..all.len())].clone()
+}
+
+impl Plot {
+    pub fn of(seed: u64) -> Self {
+        let random = &mut fastrand::Rng::with_seed(seed);
+        let policy = policy(random);
+        let pools: Vec<PoolPlan> = (0..pick(random, &[1, 1, 2, 2, 3]))
+            .map(|number| PoolPlan {
+                start: PoolStart {
+                    name: if number == 0 { "workers".to_owned() } else { format!("pool-{number}") },
+                    spot_nodes: random.u32(2..=4),
+                    on_demand_nodes: pick(random, &[0, 0, 1]),
+                    policy: policy.clone(),
+                    launch_instances: random.bool(),
+                },
+                zones: random.usize(1..=2),
+                boot: BootTimes {
+                    launch: Duration::from_secs(pick(random, &[5, 25, 25, 70])),
+                    node_join: Duration::from_secs(pick(random, &[2, 20, 20, 60])),
+                    node_ready: Duration::from_secs(pick(random, &[1, 15, 15, 40])),
+                },
+                tight: random.u8(..4) == 0,
+            })
+            .collect();
+        let nodes: u32 = pools.iter().map(|pool| pool.start.spot_nodes).sum();
+        let apps: Vec<App> = ["web", "api", "batch"]
+            .iter()
+            .take(random.usize(1..=3))
+            .map(|name| App {
+                name: (*name).to_owned(),
+                replicas: random.u32(2..=nodes + 1),
+                cpu_millis: 100 * random.u32(2..=6),
+                memory_mib: 256 * random.u32(1..=6),
+                max_unavailable: pick(random, &[None, Some(1), Some(1), Some(2)]),
+            })
+            .collect();
+        let mut at = Duration::ZERO;
+        let count = random.usize(3..=30);
+        let events = (0..count)
+            .map(|number| {
+                let gap = pick(random, &[0, 1_u64, 3, 10, 10, 30, 60, 120]);
+                at += Duration::from_millis(1000 * gap + random.u64(..1000));
+                let event =
+                    if number == 0 { notice(random, &pools) } else { event(random, &pools, apps.len()) };
+                (number, at, event)
+            })
+            .collect();
+        Self {
+            seed,
+            raises_desired: random.u8(..3) > 0,
+            enforces_max: random.u8(..3) > 0,
+            agents: random.u8(..12) == 0,
+            controllers: random.usize(1..=2),
+            pools,
+            apps,
+            events,
+        }
+    }
+
+    /// The same with these events alone.
+    pub fn only(&self, numbers: &[usize]) -> Self {
+        let events = self.events.iter().filter(|(number, _, _)| numbers.contains(number)).cloned().collect();
+        Self { events, ..self.clone() }
+    }
+}
+
+fn policy(random: &mut fastrand::Rng) -> PolicySpec {
+    let mut among = |all: &[u32]| Some(pick(random, all));
+    PolicySpec {
+        spot_timeout_seconds: among(&[60, 120, 180]),
+        on_demand_timeout_seconds: among(&[120, 300]),
+        retry_seconds: among(&[10, 30]),
+        retry_max_seconds: among(&[60, 300]),
+        drain_timeout_seconds: among(&[60, 300]),
+        reschedule_timeout_seconds: among(&[60, 300]),
+        end_before_deadline_seconds: among(&[0, 10]),
+        monitor_seconds: among(&[10, 30]),
+        stability_seconds: among(&[20, 60, 120]),
+        probe_seconds: among(&[30, 120, 300]),
+        probe_max_seconds: among(&[300, 600]),
+        return_retry_seconds: among(&[30, 300]),
+        cleanup_seconds: among(&[60, 600]),
+        keep_finished_seconds: among(&[120, 86_400]),
+        delete_at_deadline: Some(among(&[0, 1]) == Some(1)),
+        ..PolicySpec::default()
+    }
+}
+
+fn place(random: &mut fastrand::Rng, pools: &[PoolPlan]) -> Place {
+    let kind = pick(random, &[GroupKind::Spot, GroupKind::Spot, GroupKind::OnDemand]);
+    Place { pool: random.usize(..pools.len()), kind }
+}
+
+fn notice(random: &mut fastrand::Rng, pools: &[PoolPlan]) -> Event {
+    let place = Place { kind: GroupKind::Spot, ..place(random, pools) };
+    if random.u8(..3) > 0 {
+        Event::Rebalance(place, random.usize(..6))
+    } else {
+        Event::Interrupt(place, random.usize(..6))
+    }
+}
+
+fn mishap(random: &mut fastrand::Rng) -> Mishap {
+    pick(
+        random,
+        &[
+            Mishap::NotArrived,
+            Mishap::AnswerLost,
+            Mishap::AnswerLost,
+            Mishap::Failed,
+            Mishap::Throttled,
+            Mishap::Slow(2_000),
+            Mishap::Slow(20_000),
+        ],
+    )
+}
+
+fn event(random: &mut fastrand::Rng, pools: &[PoolPlan], apps: usize) -> Event {
+    let place = place(random, pools);
+    let number = random.usize(..8);
+    match random.u8(..100) {
+        0..26 => notice(random, pools),
+        26..28 => Event::ReportedAgain(number),
+        28..29 => Event::Lie(number),
+        29..45 => {
+            let left = [Capacity::None, Capacity::None, Capacity::Left(1), Capacity::Unlimited];
+            Event::Market(place, pick(random, &left))
+        }
+        45..48 => {
+            let fault = pick(random, &[LaunchFault::Quota, LaunchFault::Configuration, LaunchFault::Unknown]);
+            Event::LaunchesFail(place, fault, random.u32(1..4))
+        }
+        48..52 => {
+            let fault = [BootFault::DiesPending, BootFault::NeverJoins, BootFault::NeverReady];
+            Event::BootsFail(place, pick(random, &fault), random.usize(1..3))
+        }
+        52..57 => Event::Taken(place, number),
+        57..60 => Event::Raised(place),
+        60..62 => Event::Erased(place),
+        62..64 => Event::ScaledDown(place, number),
+        64..66 => Event::Throttled(pick(random, &[20, 120, 600])),
+        66..75 => Event::Aws(pick(random, &OPERATIONS), mishap(random), random.usize(1..4)),
+        75..81 => {
+            let calls = [
+                KubeCall::Ledger,
+                KubeCall::Record,
+                KubeCall::Node,
+                KubeCall::Eviction,
+                KubeCall::Lease,
+                KubeCall::AnyWrite,
+                KubeCall::AnyRead,
+            ];
+            Event::Kube(pick(random, &calls), mishap(random), random.usize(1..4))
+        }
+        81..82 => Event::AwsOut(pick(random, &[10, 90])),
+        82..83 => Event::KubeOut(pick(random, &[10, 60])),
+        83..84 => Event::LeaderCutOff(pick(random, &[10, 60])),
+        84..86 => Event::WatchesEnd(random.bool()),
+        86..90 => Event::Budget(random.usize(..apps), pick(random, &[0, 0, 1, 2])),
+        90..92 => Event::Replicas(random.usize(..apps), random.u32(1..6)),
+        92..94 => Event::NodeUnready(random.usize(..12), pick(random, &[5, 60, 300])),
+        94..97 => Event::Killed(pick(random, &[0, 3, 30])),
+        97..98 => Event::HandedOver,
+        98..99 => Event::ClockSet(random.i64(-MOST_SKEW..=MOST_SKEW)),
+        _ => Event::Paused(random.usize(..pools.len()), pick(random, &[30, 300])),
+    }
+}

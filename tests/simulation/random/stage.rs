@@ -1,0 +1,674 @@
+//! Plays a random story: the world, the controllers in it, what befalls them, and the judgement at the end.
+
+use super::faults::{Faults, Line};
+use super::plot::{Event, LaunchFault, MOST_SKEW, Place, Plot};
+use crate::play::{EPOCH, on_paused_time};
+use jiff::Timestamp;
+use serde_json::json;
+use spot_guard::actors::supervision::Shutdown;
+use spot_guard::clock::{Clock, since};
+use spot_guard::core::policy::Policy;
+use spot_guard::core::record::{GroupKind, NoticeKind, Outcome};
+use spot_guard::core::scaling::RequestState;
+use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, notice_name};
+use spot_guard::sim::audit::{Auditor, Violation};
+use spot_guard::sim::cloud::{
+    BootTimes, Cloud, GroupSnapshot, InstanceSnapshot, LaunchFailure, LifecycleState, Market,
+};
+use spot_guard::sim::cluster::Cluster;
+use spot_guard::sim::world::{self, ControllerHandle, Gates, Start, World};
+use spot_guard::telemetry::metrics::Metrics;
+use spot_guard::telemetry::readiness::Readiness;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// A story that is not over so long after the last fault is stuck.
+const PATIENCE: Duration = Duration::from_secs(2 * 3600);
+/// So long nothing may be open, and nothing may change, before the story counts as over.
+const AT_REST: Duration = Duration::from_secs(90);
+/// How often it is looked at whether the story is over.
+const LOOK: Duration = Duration::from_secs(5);
+/// An instance whose node is not Ready for so long is replaced by a person, once the faults are over.
+const FAULTY_AFTER: Duration = Duration::from_secs(300);
+
+/// What came of a random story.
+pub struct Played {
+    pub violations: Vec<Violation>,
+    /// What is not over, or otherwise not as it should be, at the end.
+    pub problems: Vec<String>,
+    pub told: Vec<String>,
+    pub simulated: Duration,
+    /// How often each outcome was stored, and how many stories there were.
+    pub counts: Counts,
+}
+
+/// How much happened: a simulation in which nothing does proves nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub stories: usize,
+    pub fallbacks: usize,
+    pub returns: usize,
+    pub deadlines: usize,
+    /// Controllers that were killed or ended.
+    pub lives: usize,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: Self) {
+        self.stories += other.stories;
+        self.fallbacks += other.fallbacks;
+        self.returns += other.returns;
+        self.deadlines += other.deadlines;
+        self.lives += other.lives;
+    }
+}
+
+impl Played {
+    pub fn is_ok(&self) -> bool {
+        self.violations.is_empty() && self.problems.is_empty()
+    }
+
+    /// What kinds of things went wrong: a shorter story has to show one of them.
+    pub fn kinds(&self) -> Vec<String> {
+        let mut kinds: Vec<String> =
+            self.violations.iter().map(|violation| format!("{:?}", violation.invariant)).collect();
+        let words = self.problems.iter().map(|problem| problem.split(':').next().unwrap_or_default());
+        kinds.extend(words.map(str::to_owned));
+        kinds
+    }
+
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for problem in &self.problems {
+            let _ = writeln!(text, "  {problem}");
+        }
+        for violation in &self.violations {
+            let at = violation.at;
+            let _ = writeln!(
+                text,
+                "  {at:.3} {:?}: {}: {}",
+                violation.invariant, violation.object, violation.found
+            );
+        }
+        for line in &self.told {
+            let _ = writeln!(text, "    {line}");
+        }
+        text
+    }
+}
+
+/// Plays it to its end.
+pub fn play(plot: &Plot) -> Played {
+    on_paused_time(async {
+        let mut stage = Stage::begin(plot).await;
+        let mut beside = Vec::new();
+        for (_, at, event) in &plot.events {
+            stage.pass_until(stage.began + *at).await;
+            beside.extend(stage.perform(event));
+        }
+        for task in beside {
+            // Nothing that happens beside the story takes longer than its own waits.
+            let _ = task.await;
+        }
+        stage.end().await
+    })
+}
+
+/// A controller, in one of its lives.
+struct Member {
+    line: Line,
+    end: Shutdown,
+    handle: ControllerHandle,
+}
+
+struct Stage<'a> {
+    plot: &'a Plot,
+    world: Arc<World>,
+    cloud: Cloud,
+    cluster: Cluster,
+    auditor: Auditor,
+    faults: Faults,
+    ahead: &'static AtomicI64,
+    crew: Vec<Member>,
+    vacant: Vec<Instant>,
+    lives: usize,
+    metrics: Vec<Arc<Metrics>>,
+    began: Instant,
+    epoch: Timestamp,
+    happened: Vec<(Timestamp, String)>,
+}
+
+impl<'a> Stage<'a> {
+    async fn begin(plot: &'a Plot) -> Self {
+        fastrand::seed(plot.seed);
+        let clock = Clock::simulated(EPOCH.parse().expect("a time"));
+        let first = &plot.pools[0];
+        let start = Start {
+            spot_nodes: first.start.spot_nodes,
+            on_demand_nodes: first.start.on_demand_nodes,
+            apps: plot.apps.clone(),
+            policy: first.start.policy.clone(),
+            launch_instances: first.start.launch_instances,
+        };
+        let stage = world::Stage { plays_machines: plot.agents, ..world::Stage::default() };
+        let world = World::begin_on(&start, clock, plot.seed, stage).await.expect("a world");
+        for pool in &plot.pools[1..] {
+            world.add_pool(&pool.start, BootTimes::default()).await.expect("a pool");
+        }
+        let (cloud, cluster) = (world.cloud.clone(), world.cluster.clone().expect("a simulated cluster"));
+        cloud.configure(|settings| {
+            settings.launch_instances_raises_desired = plot.raises_desired;
+            settings.launch_instances_enforces_max = plot.enforces_max;
+        });
+        for pool in &plot.pools {
+            for (group, desired) in [
+                (pool.start.spot(), pool.start.spot_nodes),
+                (pool.start.on_demand(), pool.start.on_demand_nodes),
+            ] {
+                let edit = |spec: &mut spot_guard::sim::cloud::GroupSpec| {
+                    spec.boot = pool.boot;
+                    spec.zones =
+                        ["us-east-1a", "us-east-1b"][..pool.zones].iter().map(|z| (*z).into()).collect();
+                    if pool.tight {
+                        (spec.min, spec.max) = (desired, desired + 1);
+                    }
+                };
+                cloud.edit_group(&group, edit).expect("a group");
+            }
+        }
+        let policy = Policy::default().overridden(&start.policy);
+        let skew = Duration::from_millis(2 * MOST_SKEW.unsigned_abs());
+        let skewed = plot.events.iter().any(|(_, _, event)| matches!(event, Event::ClockSet(_)));
+        let skew = if skewed { skew } else { Duration::ZERO };
+        let auditor = Auditor::with_skew(&cloud, &cluster, clock, policy, skew);
+        // One number per story, never given back: the clocks of its controllers may outlive it.
+        let ahead: &'static AtomicI64 = Box::leak(Box::default());
+        let mut stage = Self {
+            plot,
+            world: Arc::new(world),
+            cloud,
+            cluster,
+            auditor,
+            faults: Faults::default(),
+            ahead,
+            crew: Vec::new(),
+            vacant: Vec::new(),
+            lives: 0,
+            metrics: Vec::new(),
+            began: Instant::now(),
+            epoch: clock.now(),
+            happened: Vec::new(),
+        };
+        for _ in 0..plot.controllers {
+            stage.start_controller();
+        }
+        stage
+    }
+
+    /// Lets time pass; controllers that ended are started again meanwhile.
+    async fn pass_until(&mut self, at: Instant) {
+        self.vacant.sort_unstable();
+        while let Some(due) = self.vacant.first().copied().filter(|due| *due <= at) {
+            tokio::time::sleep_until(due).await;
+            self.vacant.remove(0);
+            self.start_controller();
+        }
+        tokio::time::sleep_until(at).await;
+    }
+
+    fn start_controller(&mut self) {
+        self.lives += 1;
+        let line = Line { faults: self.faults.clone(), ..Line::default() };
+        let gates = Gates {
+            kube: Some(Arc::new(line.clone())),
+            aws: Some(Arc::new(line.clone())),
+            clock: Some(self.world.clock.skewed(self.ahead)),
+        };
+        let end = Shutdown::new();
+        let identity = format!("controller-{}", self.lives);
+        let handle = self.world.start_controller(&identity, self.auditor.gates(gates), &end);
+        self.metrics.push(handle.metrics.clone());
+        self.crew.push(Member { line, end, handle });
+    }
+
+    fn now(&self) -> Timestamp {
+        self.world.clock.now()
+    }
+
+    fn say(&mut self, text: String) {
+        self.happened.push((self.now(), text));
+    }
+
+    fn group_name(&self, place: Place) -> String {
+        let pool = &self.plot.pools[place.pool].start;
+        match place.kind {
+            GroupKind::Spot => pool.spot(),
+            GroupKind::OnDemand => pool.on_demand(),
+        }
+    }
+
+    fn group(&self, place: Place) -> GroupSnapshot {
+        self.cloud.group(&self.group_name(place)).expect("a group")
+    }
+
+    /// The instance of that number among those that run.
+    fn instance(&self, place: Place, number: usize) -> Option<InstanceSnapshot> {
+        let running = self.group(place).instances.into_iter().filter(|instance| instance.machine_runs);
+        let running: Vec<InstanceSnapshot> = running.collect();
+        let count = running.len();
+        running.into_iter().nth(number % count.max(1))
+    }
+
+    /// Lets it happen; what takes time happens beside the story.
+    fn perform(&mut self, event: &Event) -> Option<tokio::task::JoinHandle<()>> {
+        self.say(format!("-- {event:?}"));
+        match event.clone() {
+            Event::Rebalance(place, number) => {
+                self.notify(place, number, NoticeKind::RebalanceRecommendation)
+            }
+            Event::Interrupt(place, number) => self.notify(place, number, NoticeKind::SpotInterruption),
+            Event::ReportedAgain(number) => self.report_again(number),
+            Event::Lie(number) => self.lie(number),
+            Event::Market(place, capacity) => {
+                let name = self.group_name(place);
+                self.cloud.set_capacity(&name, None, capacity).expect("a group");
+            }
+            Event::LaunchesFail(place, fault, times) => {
+                let market = match place.kind {
+                    GroupKind::Spot => Market::Spot,
+                    GroupKind::OnDemand => Market::OnDemand,
+                };
+                let failure = match fault {
+                    LaunchFault::Quota => LaunchFailure::vcpu_limit(market, 64),
+                    LaunchFault::Configuration => {
+                        LaunchFailure::invalid_parameter_combination(market, "no such type in this zone")
+                    }
+                    LaunchFault::Unknown => LaunchFailure::text("InternalError", "We are unable to say."),
+                };
+                let name = self.group_name(place);
+                self.cloud.set_launch_failure(&name, Some(failure), Some(times)).expect("a group");
+            }
+            Event::BootsFail(place, fault, times) => {
+                let name = self.group_name(place);
+                self.cloud.fault_next_boots(&name, times, fault).expect("a group");
+            }
+            Event::Taken(place, number) => {
+                if let Some(instance) = self.instance(place, number) {
+                    self.say(format!("AWS takes {}", instance.id));
+                    let _ = self.cloud.take_now(&instance.id);
+                }
+            }
+            Event::Raised(place) => return Some(self.others(place, Change::Raise)),
+            Event::Erased(place) => return Some(self.others(place, Change::Erase)),
+            Event::ScaledDown(place, number) => return Some(self.others(place, Change::End(number))),
+            Event::Throttled(seconds) => self.cloud.throttle_for(Duration::from_secs(seconds)),
+            Event::Aws(operation, mishap, times) => self.faults.aws(operation, mishap, times),
+            Event::Kube(call, mishap, times) => self.faults.kube(call, mishap, times),
+            Event::AwsOut(seconds) => self.faults.aws_out(Duration::from_secs(seconds)),
+            Event::KubeOut(seconds) => self.faults.kube_out(Duration::from_secs(seconds)),
+            Event::LeaderCutOff(seconds) => {
+                let until = Instant::now() + Duration::from_secs(seconds);
+                if let Some(leader) = self.leader() {
+                    let mut cut_off =
+                        self.crew[leader].line.cut_off.lock().unwrap_or_else(PoisonError::into_inner);
+                    *cut_off = Some(until);
+                }
+            }
+            Event::WatchesEnd(forget) => {
+                if forget {
+                    self.cluster.compact();
+                }
+                self.cluster.close_watches();
+            }
+            Event::Budget(app, allowed) => self.set_budget(app, allowed),
+            Event::Replicas(app, replicas) => self.set_replicas(app, replicas),
+            Event::NodeUnready(number, seconds) => return self.unready(number, Duration::from_secs(seconds)),
+            Event::Killed(seconds) => self.end_leader(true, Duration::from_secs(seconds)),
+            Event::HandedOver => self.end_leader(false, Duration::ZERO),
+            Event::ClockSet(millis) => self.ahead.store(millis, Ordering::Relaxed),
+            Event::Paused(pool, seconds) => return Some(self.pause(pool, Duration::from_secs(seconds))),
+        }
+        None
+    }
+
+    fn notify(&mut self, place: Place, number: usize, kind: NoticeKind) {
+        let Some(instance) = self.instance(place, number) else { return };
+        self.say(format!("{kind} for {} ({})", instance.id, instance.node_name));
+        let deadline = match kind {
+            NoticeKind::SpotInterruption => {
+                self.cloud.interrupt(&instance.id).expect("an instance");
+                Some(self.now() + Duration::from_secs(120))
+            }
+            _ => {
+                self.cloud.rebalance(&instance.id).expect("an instance");
+                None
+            }
+        };
+        // An agent runs on a node that has joined.
+        if !self.plot.agents && self.cluster.get_json("nodes", "", &instance.node_name).is_some() {
+            self.report(&notice_name(&instance.id, kind), &instance.node_name, &instance.id, kind, deadline);
+        }
+    }
+
+    /// Reports a notice as an agent would.
+    fn report(&self, name: &str, node: &str, instance: &str, kind: NoticeKind, deadline: Option<Timestamp>) {
+        // A name that is taken refuses the report, as it does an agent's.
+        let _ = self.cluster.create_json(json!({
+            "apiVersion": "spotguard.dev/v1alpha1",
+            "kind": "InterruptionNotice",
+            "metadata": { "name": name },
+            "spec": {
+                "nodeName": node,
+                "instanceId": instance,
+                "kind": kind,
+                "noticeTime": self.now(),
+                "detectedAt": self.now(),
+                "deadline": deadline,
+            },
+        }));
+    }
+
+    fn report_again(&self, number: usize) {
+        let notices: Vec<InterruptionNotice> = self.cluster.list();
+        let Some(notice) = notices.get(number % notices.len().max(1)) else { return };
+        let spec = &notice.spec;
+        let name = format!("{}-again-{}", spec.instance_id, self.began.elapsed().as_millis());
+        self.report(&name, &spec.node_name, &spec.instance_id, spec.kind, spec.deadline);
+    }
+
+    fn lie(&self, number: usize) {
+        let nodes = self.cluster.list_json("nodes");
+        let Some(node) = nodes.get(number % nodes.len().max(1)) else { return };
+        let node = node["metadata"]["name"].as_str().unwrap_or_default();
+        let name = format!("lie-{}", self.began.elapsed().as_millis());
+        self.report(&name, node, "i-0123456789abcdef0", NoticeKind::RebalanceRecommendation, None);
+    }
+
+    /// What somebody else does to a group, once no controller is in the middle of a change: a change that
+    /// comes between our call and its lost answer cannot be told from the call's own effect.
+    fn others(&self, place: Place, change: Change) -> tokio::task::JoinHandle<()> {
+        let (name, pool) = (self.group_name(place), self.plot.pools[place.pool].start.name.clone());
+        let (cloud, cluster, faults) = (self.cloud.clone(), self.cluster.clone(), self.faults.clone());
+        actix::spawn(async move {
+            for _ in 0..120 {
+                if is_settled(&cluster, &pool) && faults.is_quiet() {
+                    change.perform(&name, &cloud, &cluster);
+                    return;
+                }
+                sleep(Duration::from_millis(997)).await;
+            }
+        })
+    }
+
+    fn set_budget(&self, app: usize, allowed: u32) {
+        let name = &self.plot.apps[app].name;
+        self.cluster.edit("poddisruptionbudgets.policy", "default", name, |budget| {
+            budget["spec"]["maxUnavailable"] = json!(allowed);
+        });
+    }
+
+    fn set_replicas(&self, app: usize, replicas: u32) {
+        self.cluster.edit("deployments.apps", "default", &self.plot.apps[app].name, |deployment| {
+            deployment["spec"]["replicas"] = json!(replicas);
+        });
+    }
+
+    fn unready(&self, number: usize, duration: Duration) -> Option<tokio::task::JoinHandle<()>> {
+        let ready: Vec<String> = self
+            .instances()
+            .into_iter()
+            .map(|instance| instance.node_name)
+            .filter(|node| self.is_ready(node))
+            .collect();
+        let node = ready.get(number % ready.len().max(1))?.clone();
+        self.cluster.set_node_ready(&node, false);
+        let (cloud, cluster) = (self.cloud.clone(), self.cluster.clone());
+        Some(actix::spawn(async move {
+            sleep(duration).await;
+            let groups = cloud.snapshot().groups;
+            let mut all = groups.iter().flat_map(|group| &group.instances);
+            if all.any(|instance| instance.node_name == node && instance.machine_runs) {
+                cluster.set_node_ready(&node, true);
+            }
+        }))
+    }
+
+    fn pause(&self, pool: usize, duration: Duration) -> tokio::task::JoinHandle<()> {
+        let (cluster, name) = (self.cluster.clone(), self.plot.pools[pool].start.name.clone());
+        actix::spawn(async move {
+            for paused in [true, false] {
+                cluster.edit("spotpools.spotguard.dev", "", &name, |pool| {
+                    pool["spec"]["paused"] = json!(paused);
+                });
+                if paused {
+                    sleep(duration).await;
+                }
+            }
+        })
+    }
+
+    /// The controller that leads, or any.
+    fn leader(&self) -> Option<usize> {
+        let leads = |member: &Member| *member.handle.leading.borrow();
+        self.crew.iter().position(leads).or((!self.crew.is_empty()).then_some(0))
+    }
+
+    /// Ends the leader, by force or not; another one comes in its place after `down`.
+    fn end_leader(&mut self, killed: bool, down: Duration) {
+        let Some(leader) = self.leader() else { return };
+        let member = self.crew.remove(leader);
+        member.line.dead.store(killed, Ordering::Relaxed);
+        member.end.trigger();
+        self.vacant.push(Instant::now() + down);
+    }
+
+    fn instances(&self) -> Vec<InstanceSnapshot> {
+        self.cloud.snapshot().groups.into_iter().flat_map(|group| group.instances).collect()
+    }
+
+    fn is_ready(&self, node: &str) -> bool {
+        let found: Option<k8s_openapi::api::core::v1::Node> = self.cluster.get("", node);
+        let conditions = found.and_then(|node| node.status?.conditions).unwrap_or_default();
+        conditions.iter().any(|held| held.type_ == "Ready" && held.status == "True")
+    }
+
+    /// The faults are over: within a bounded time everything comes to its end.
+    async fn end(mut self) -> Played {
+        self.say("-- from here on nothing fails".to_owned());
+        self.heal();
+        let from = Instant::now();
+        self.pass_until(from).await;
+        // Everything is over when nothing was open for a while: a notice may just have been given.
+        let (mut unfinished, mut at_rest) = (Vec::new(), Duration::ZERO);
+        while at_rest < AT_REST && from.elapsed() < PATIENCE {
+            self.pass_until(Instant::now() + LOOK).await;
+            self.replace_faulty();
+            self.make_up_for_others();
+            unfinished = self.unfinished();
+            at_rest = if unfinished.is_empty() { at_rest + LOOK } else { Duration::ZERO };
+        }
+        let mut problems: Vec<String> = unfinished;
+        for metrics in &self.metrics {
+            let (records, pools): ([NodeReplacement; 0], [SpotPool; 0]) = ([], []);
+            let text = metrics.encode(false, &Readiness::default(), &records, &pools).unwrap_or_default();
+            let restarts = text.lines().filter(|line| line.starts_with("spot_guard_actor_restarts_total"));
+            problems.extend(restarts.map(|line| format!("an actor was restarted: {line}")));
+        }
+        let mut violations = self.auditor.close();
+        violations.iter_mut().for_each(|violation| violation.story.clear());
+        let mut told = Vec::new();
+        if !problems.is_empty() || !violations.is_empty() {
+            told = self.told();
+        }
+        let counts = self.counts();
+        Played { violations, problems, told, simulated: since(self.epoch, self.now()), counts }
+    }
+
+    /// What came of the stories that are on record.
+    fn counts(&self) -> Counts {
+        let mut counts = Counts { lives: self.lives, ..Counts::default() };
+        for record in self.cluster.list::<NodeReplacement>() {
+            let status = record.status.unwrap_or_default();
+            let has = |outcome| status.steps.iter().any(|step| step.outcome == outcome);
+            counts.stories += 1;
+            counts.fallbacks += usize::from(has(Outcome::Monitoring));
+            counts.returns += usize::from(has(Outcome::ScaledDown));
+            counts.deadlines += usize::from(status.deadline.is_some());
+        }
+        counts
+    }
+
+    /// What the controllers did and what happened to them, in order.
+    fn told(&self) -> Vec<String> {
+        let mut lines = self.auditor.lines();
+        lines.extend(self.happened.iter().cloned());
+        lines.sort_by_key(|(at, _)| *at);
+        lines
+            .iter()
+            .map(|(at, text)| format!("{:>8.1} s  {text}", since(self.epoch, *at).as_secs_f64()))
+            .collect()
+    }
+
+    fn heal(&self) {
+        self.faults.end();
+        self.cloud.heal();
+        for pool in &self.plot.pools {
+            for group in [pool.start.spot(), pool.start.on_demand()] {
+                self.cloud.edit_group(&group, |spec| spec.max = 50).expect("a group");
+            }
+        }
+        for (number, app) in self.plot.apps.iter().enumerate() {
+            self.set_budget(number, 1);
+            self.set_replicas(number, app.replicas);
+        }
+        for member in &self.crew {
+            *member.line.cut_off.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// A person, or a health check, replaces instances whose nodes do not come.
+    fn replace_faulty(&self) {
+        let now = self.now();
+        for instance in self.instances() {
+            let old = since(instance.launched_at, now) > FAULTY_AFTER;
+            let serves = instance.state == LifecycleState::InService && instance.machine_runs;
+            if old && serves && !self.is_ready(&instance.node_name) {
+                let _ = self.cloud.take_now(&instance.id);
+            }
+        }
+    }
+
+    /// Whoever lowered a group below what it began with raises it again.
+    fn make_up_for_others(&self) {
+        for pool in &self.plot.pools {
+            for name in [pool.start.spot(), pool.start.on_demand()] {
+                let group = self.cloud.group(&name).expect("a group");
+                let missing = u32::try_from(-group.added_by_others).unwrap_or(0);
+                if missing > 0 && is_settled(&self.cluster, &pool.start.name) && self.faults.is_quiet() {
+                    self.cloud.set_desired(&name, group.desired + missing).expect("within the sizes");
+                }
+            }
+        }
+    }
+
+    /// What is not over yet; nothing when all stories ended and the groups are at rest.
+    fn unfinished(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let records: Vec<NodeReplacement> = self.cluster.list();
+        for record in &records {
+            let Some(status) = record.status.as_ref().filter(|status| !status.phase.is_finished()) else {
+                continue;
+            };
+            let waits: Vec<&str> = status.blocking.iter().map(|reason| reason.message.as_str()).collect();
+            left.push(format!(
+                "a story does not end: {} is at {:?}: {}",
+                record.spec.instance_id,
+                status.phase,
+                waits.join("; ")
+            ));
+        }
+        for pool in self.cluster.list::<SpotPool>() {
+            let ledger = pool.status.unwrap_or_default().ledger;
+            if !ledger.is_settled() {
+                left.push(format!("the ledger is not empty: {ledger:?}"));
+            }
+        }
+        for group in self.cloud.snapshot().groups {
+            let serving =
+                group.instances.iter().filter(|held| held.state == LifecycleState::InService).count();
+            if serving != group.desired as usize || group.instances.len() != serving {
+                left.push(format!(
+                    "a group is not at rest: {} has {serving} of {} in service",
+                    group.name, group.desired
+                ));
+            }
+            if group.added_by_others < 0 {
+                left.push(format!("somebody has to raise {} again", group.name));
+            }
+        }
+        let pending = self.cluster.pending_pods();
+        if !pending.is_empty() {
+            left.push(format!("pods do not run: {pending:?}"));
+        }
+        left
+    }
+}
+
+/// What somebody else does to a group.
+#[derive(Clone, Copy)]
+enum Change {
+    Raise,
+    Erase,
+    End(usize),
+}
+
+impl Change {
+    fn perform(self, name: &str, cloud: &Cloud, cluster: &Cluster) {
+        let group = cloud.group(name).expect("a group");
+        let ends = |instance: &&InstanceSnapshot| {
+            matches!(instance.state, LifecycleState::TerminatingWait | LifecycleState::Terminating)
+        };
+        match self {
+            Self::Raise if group.desired < group.max => {
+                cloud.set_desired(name, group.desired + 1).expect("within the sizes");
+            }
+            Self::Raise => {}
+            Self::Erase => {
+                let there = group.instances.iter().filter(|instance| !ends(instance)).count();
+                let there = u32::try_from(there).expect("few").max(group.min);
+                if there < group.desired {
+                    cloud.set_desired(name, there).expect("within the sizes");
+                }
+            }
+            Self::End(number) => {
+                // Only nodes that are empty, and that nobody protects from it.
+                let free: Vec<&InstanceSnapshot> = group
+                    .instances
+                    .iter()
+                    .filter(|instance| instance.state == LifecycleState::InService && instance.machine_runs)
+                    .filter(|instance| {
+                        cluster.get_json("nodes", "", &instance.node_name).is_some_and(|node| {
+                            let annotation = "cluster-autoscaler.kubernetes.io/scale-down-disabled";
+                            node["metadata"]["annotations"][annotation].as_str() != Some("true")
+                        })
+                    })
+                    .filter(|instance| cluster.movable_pods_on(&instance.node_name).is_empty())
+                    .collect();
+                if let Some(instance) = free.get(number % free.len().max(1)) {
+                    cloud.scale_down(&instance.id).expect("an instance");
+                }
+            }
+        }
+    }
+}
+
+/// Whether no change of ours is under way in the pool's groups.
+fn is_settled(cluster: &Cluster, pool: &str) -> bool {
+    let found: Option<SpotPool> = cluster.get("", pool);
+    let ledger = found.and_then(|pool| pool.status).unwrap_or_default().ledger;
+    ledger.reduction.is_none()
+        && ledger.scaling_requests.iter().all(|request| request.state == RequestState::Applied)
+}

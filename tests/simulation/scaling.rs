@@ -1,0 +1,447 @@
+//! Groups and an Auto Scaling API that behave as the real ones do: refusals of every kind, hooks, protection, a
+//! neighbour who changes desired capacity, many pools. Each story ends as it should.
+
+use crate::play::{Play, Played};
+use spot_guard::core::record::{FlowBox, GroupKind, Outcome, Phase};
+use spot_guard::core::scaling::Ledger;
+use spot_guard::crd::{SpotPool, SpotPoolSpec};
+use spot_guard::sim::cloud::{
+    Capacity, Gate, GroupSpec, LaunchFailure, Market, Refusal, ScriptedGate, Settings, Verdict,
+};
+use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const LAUNCH: &str = "LaunchInstances";
+const SET_DESIRED: &str = "SetDesiredCapacity";
+const TERMINATE: &str = "TerminateInstanceInAutoScalingGroup";
+
+/// A plot of which no more is expected than that it ends.
+fn ends(scenario: Scenario) -> Plot {
+    Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..scenario.plot() }
+}
+
+fn through(gate: impl Gate + 'static) -> Gates {
+    Gates { aws: Some(Arc::new(gate)), ..Gates::default() }
+}
+
+/// A play whose cloud is set up so.
+fn with_cloud(name: &str, plot: Plot, set: impl FnOnce(&spot_guard::sim::cloud::Cloud) + 'static) -> Play {
+    Play::plot(name, plot).beside(move |stage| async move { set(&stage.cloud) })
+}
+
+fn took(played: &Played, flow_box: FlowBox, outcome: Outcome) -> bool {
+    played.report.boxes.iter().any(|step| (step.flow_box, step.outcome) == (flow_box, outcome))
+}
+
+/// When a step was taken first, in simulated seconds.
+fn at(played: &Played, flow_box: FlowBox, outcome: Outcome) -> f64 {
+    let step = played.report.boxes.iter().find(|step| (step.flow_box, step.outcome) == (flow_box, outcome));
+    step.unwrap_or_else(|| panic!("no {outcome:?} at box {}", flow_box.number())).at
+}
+
+fn twenty_notices(launch_instances: bool) -> Plot {
+    let mut plot = Scenario::Rebalance.plot();
+    plot.start.spot_nodes = 20;
+    plot.start.launch_instances = launch_instances;
+    for app in &mut plot.start.apps {
+        app.replicas *= 4;
+        app.max_unavailable = Some(4);
+    }
+    plot.script = (0..20).map(|number| (Duration::from_secs(5), Act::Rebalance(number))).collect();
+    plot.replacements = 20;
+    plot
+}
+
+#[test]
+fn twenty_notices_in_a_second_become_one_or_two_calls() {
+    for launch_instances in [true, false] {
+        let played = Play::plot("twenty notices", twenty_notices(launch_instances)).play();
+        played.assert_ok();
+        let asked = played.count(LAUNCH, Some(SPOT)) + played.count(SET_DESIRED, Some(SPOT));
+        assert!((1..=2).contains(&asked), "{asked} calls asked the Spot group");
+        assert_eq!(played.count(TERMINATE, None), 20, "each old instance is ended exactly");
+    }
+}
+
+#[test]
+fn on_demand_is_asked_within_a_second_of_the_failure() {
+    for (scenario, limit) in [(Scenario::DrySpot, 1.5), (Scenario::DrySpotSetDesired, 2.0)] {
+        let played = Play::of(scenario).play();
+        played.assert_ok();
+        let asked = at(&played, FlowBox::Fallback, Outcome::Requested);
+        let begun = at(&played, FlowBox::ScaleUp, Outcome::Requested);
+        assert!(asked - begun <= limit, "{:.1} s", asked - begun);
+    }
+}
+
+/// Refuses every SetDesiredCapacity of the Spot group while it is on.
+#[derive(Clone)]
+struct SpotIsBusy(Arc<AtomicBool>);
+
+impl Gate for SpotIsBusy {
+    fn before(&self, operation: &str, group: Option<&str>) -> Verdict {
+        if operation != SET_DESIRED || group != Some(SPOT) || !self.0.load(Ordering::Relaxed) {
+            return Verdict::Pass;
+        }
+        let refusal = Refusal::scaling_activity_in_progress("00000000-0000-4000-8000-000000000001");
+        Verdict::Refuse { status: 400, code: refusal.code, message: refusal.message }
+    }
+}
+
+#[test]
+fn a_spot_group_that_is_busy_without_end_does_not_keep_on_demand_from_being_asked() {
+    let mut plot = ends(Scenario::DrySpotSetDesired);
+    plot.steps.insert(0, (FlowBox::Wait, Outcome::TimedOut));
+    plot.steps.insert(1, (FlowBox::Fallback, Outcome::InService));
+    let busy = SpotIsBusy(Arc::new(AtomicBool::new(true)));
+    let switch = busy.clone();
+    let played = Play::plot("busy without end", plot)
+        .faults(through(busy))
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::OnFallback).await;
+            switch.0.store(false, Ordering::Relaxed);
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_group_that_is_busy_for_a_while_is_asked_again() {
+    let busy = || Refusal::scaling_activity_in_progress("00000000-0000-4000-8000-000000000002");
+    let played = with_cloud("busy", Scenario::DrySpotSetDesired.plot(), move |cloud| {
+        cloud.fail_next(SET_DESIRED, 3, &busy());
+        cloud.fail_next(TERMINATE, 3, &busy());
+        cloud.fail_next(TERMINATE, 2, &Refusal::resource_contention());
+    });
+    played.play().assert_ok();
+}
+
+#[test]
+fn a_role_that_may_not_launch_instances_is_served_by_set_desired_capacity_and_that_is_remembered() {
+    for code in ["AccessDenied", "InvalidAction", "UnsupportedOperation"] {
+        let mut plot = Scenario::ThreeFallbacks.plot();
+        plot.limit = Duration::from_secs(3 * 3600);
+        let played = with_cloud(code, plot, move |cloud| {
+            cloud.fail_next(LAUNCH, 1000, &Refusal::bad_request(code, "not for you"));
+        })
+        .play();
+        played.assert_ok();
+        for group in [SPOT, ON_DEMAND] {
+            assert_eq!(played.count(LAUNCH, Some(group)), 1, "{code}: {group} is asked so once");
+        }
+    }
+}
+
+#[test]
+fn what_lets_one_launch_fail_is_no_reason_never_to_launch_so_again() {
+    let played = with_cloud("validation", Scenario::DrySpot.plot(), |cloud| {
+        cloud.fail_next(LAUNCH, 1, &Refusal::validation("a value is wrong this time"));
+    })
+    .play();
+    played.assert_ok();
+    assert!(played.count(LAUNCH, Some(ON_DEMAND)) >= 1);
+}
+
+#[test]
+fn errors_that_pass_are_waited_for_and_no_failure() {
+    for (code, status) in [
+        ("IdempotentCallInProgressFault", 400),
+        ("ExpiredToken", 403),
+        ("InvalidClientTokenId", 403),
+        ("Throttling", 400),
+        ("RequestLimitExceeded", 503),
+        ("InternalFailure", 500),
+        ("ServiceUnavailable", 503),
+    ] {
+        let gate = ScriptedGate::default();
+        for operation in [LAUNCH, TERMINATE, "DescribeAutoScalingGroups"] {
+            for _ in 0..4 {
+                let message = "later".to_owned();
+                gate.next_request(operation, Verdict::Refuse { status, code: code.to_owned(), message });
+            }
+        }
+        let played = Play::plot(code, Scenario::Rebalance.plot()).faults(through(gate)).play();
+        played.assert_ok();
+        assert!(!took(&played, FlowBox::Fallback, Outcome::Requested), "{code} is not dry");
+        assert_eq!(played.count(SET_DESIRED, None), 0, "{code} says nothing against LaunchInstances");
+    }
+}
+
+#[test]
+fn a_launch_that_desired_capacity_does_not_count_is_made_to_count() {
+    for scenario in [Scenario::Rebalance, Scenario::DrySpot, Scenario::ThreeFallbacks] {
+        let played = with_cloud("does not raise desired", scenario.plot(), |cloud| {
+            cloud.configure(|settings| settings.launch_instances_raises_desired = false);
+        });
+        played.play().assert_ok();
+    }
+}
+
+#[test]
+fn partial_capacity_serves_some_and_the_others_fall_back() {
+    for launch_instances in [true, false] {
+        let mut plot = ends(Scenario::ThreeFallbacks);
+        plot.start.launch_instances = launch_instances;
+        plot.script = vec![
+            (Duration::from_secs(5), Act::SpotHas(Capacity::Left(2))),
+            (Duration::from_secs(10), Act::Rebalance(0)),
+            (Duration::from_secs(10), Act::Rebalance(1)),
+            (Duration::from_secs(10), Act::Rebalance(2)),
+            (Duration::from_secs(900), Act::SpotHas(Capacity::Unlimited)),
+        ];
+        let played = Play::plot("partial", plot).play();
+        played.assert_ok();
+        let fallbacks = played.report.replacements.iter().filter(|story| story.fallback).count();
+        assert_eq!(fallbacks, 1, "two of three got a Spot instance");
+    }
+}
+
+#[test]
+fn zones_are_walked_until_one_has_capacity() {
+    let played = with_cloud("zones", Scenario::Rebalance.plot(), |cloud| {
+        let zones = ["us-east-1a", "us-east-1b", "us-east-1c"].map(str::to_owned);
+        cloud.edit_group(SPOT, |spec| spec.zones = zones.to_vec()).expect("a group");
+        for zone in ["us-east-1a", "us-east-1b"] {
+            cloud.set_capacity(SPOT, Some(zone), Capacity::None).expect("a group");
+        }
+    })
+    .play();
+    played.assert_ok();
+    assert!(!played.report.replacements[0].fallback);
+    assert_eq!(played.count(LAUNCH, Some(SPOT)), 3, "one call a zone");
+}
+
+#[test]
+fn each_kind_of_failed_launch_falls_back_at_once_or_waits_as_its_class_says() {
+    let spot = Market::Spot;
+    for (failure, outcome) in [
+        (LaunchFailure::vcpu_limit(spot, 32), Outcome::NoCapacity),
+        (LaunchFailure::already_running(12), Outcome::NoCapacity),
+        (LaunchFailure::fleet(spot, "MaxSpotInstanceCountExceeded", "No more."), Outcome::NoCapacity),
+        (LaunchFailure::dry(spot, "m5.xlarge", "us-east-1a").cancelled(), Outcome::NoCapacity),
+        (LaunchFailure::invalid_parameter_combination(spot, "Wrong."), Outcome::Misconfigured),
+        (LaunchFailure::text("Odd", "Something with capacity in it."), Outcome::TimedOut),
+    ] {
+        for scenario in [Scenario::DrySpot, Scenario::DrySpotSetDesired] {
+            let failure = failure.clone();
+            let name = format!("{outcome:?}");
+            let mut plot = ends(scenario);
+            plot.steps.insert(0, (FlowBox::Wait, outcome));
+            plot.script.retain(|(_, act)| !matches!(act, Act::SpotHas(_)));
+            let played = Play::plot(&name, plot)
+                .beside(move |stage| async move {
+                    stage.cloud.set_launch_failure(SPOT, Some(failure), None).expect("a group");
+                    let instance = stage.spot[0].clone();
+                    stage.until_phase(&instance, Phase::OnFallback).await;
+                    stage.cloud.set_launch_failure(SPOT, None, None).expect("a group");
+                })
+                .play();
+            played.assert_ok();
+        }
+    }
+}
+
+#[test]
+fn an_old_failure_is_no_fresh_one() {
+    let mut plot = Scenario::Rebalance.plot();
+    plot.start.launch_instances = false;
+    plot.script = vec![(Duration::from_secs(120), Act::Rebalance(0))];
+    let played = Play::plot("old failure", plot)
+        .beside(|stage| async move {
+            stage.cloud.set_capacity(SPOT, None, Capacity::None).expect("a group");
+            stage.cloud.set_desired(SPOT, 4).expect("within the sizes");
+            stage.pass(60).await;
+            stage.cloud.set_desired(SPOT, 3).expect("within the sizes");
+            stage.cloud.set_capacity(SPOT, None, Capacity::Unlimited).expect("a group");
+            let failed = stage.cloud.snapshot().activities.iter().any(|a| a.status_code == "Failed");
+            assert!(failed, "there is an old failure");
+        })
+        .play();
+    played.assert_ok();
+    assert!(!played.report.replacements[0].fallback);
+}
+
+#[test]
+fn a_termination_hook_is_waited_for() {
+    let played = with_cloud("hook", Scenario::DrySpot.plot(), |cloud| {
+        for group in [SPOT, ON_DEMAND] {
+            let hook = Some(Duration::from_secs(300));
+            cloud.edit_group(group, |spec| spec.termination_hook = hook).expect("a group");
+        }
+    })
+    .play();
+    played.assert_ok();
+    let waited = at(&played, FlowBox::Drain, Outcome::Ended) - at(&played, FlowBox::Drain, Outcome::Drained);
+    assert!(waited >= 300.0, "accepted is not gone: {waited} s");
+}
+
+#[test]
+fn scale_in_protection_does_not_keep_a_drained_instance() {
+    let played = Play::of(Scenario::DrySpot).beside(|stage| async move {
+        for id in &stage.spot {
+            stage.cloud.protect(id, true).expect("an instance");
+        }
+        for group in [SPOT, ON_DEMAND] {
+            stage.cloud.edit_group(group, |spec| spec.protect_new_instances = true).expect("a group");
+        }
+    });
+    played.play().assert_ok();
+}
+
+#[test]
+fn sizes_are_respected() {
+    for scenario in [Scenario::DrySpot, Scenario::DrySpotSetDesired] {
+        // No room for one more: the other group is asked at once, and the return waits for room.
+        let mut plot = ends(scenario);
+        plot.steps.insert(0, (FlowBox::Wait, Outcome::NoCapacity));
+        let played = Play::plot("at its maximum", plot)
+            .beside(|stage| async move {
+                stage.cloud.edit_group(SPOT, |spec| spec.max = 3).expect("a group");
+                let instance = stage.spot[0].clone();
+                stage.until_phase(&instance, Phase::OnFallback).await;
+            })
+            .play();
+        played.assert_ok();
+        assert!(took(&played, FlowBox::ScaleDown, Outcome::ScaledDown));
+        // No room to shrink: what Spot owes stays in the group.
+        let played = Play::plot("at its minimum", ends(scenario))
+            .beside(|stage| async move {
+                stage.cloud.edit_group(SPOT, |spec| spec.min = 3).expect("a group");
+            })
+            .play();
+        played.assert_ok();
+        let refused = played.calls.iter().filter(|call| call.operation == TERMINATE && !call.ok).count();
+        assert_eq!(refused, 0, "the minimum is looked at first");
+    }
+}
+
+#[test]
+fn a_suspended_launch_falls_back_at_once_and_is_told() {
+    for scenario in [Scenario::DrySpot, Scenario::DrySpotSetDesired] {
+        let mut plot = ends(scenario);
+        plot.steps.insert(0, (FlowBox::Wait, Outcome::Misconfigured));
+        plot.script.retain(|(_, act)| !matches!(act, Act::SpotHas(_)));
+        let played = Play::plot("suspended", plot)
+            .beside(|stage| async move {
+                stage.cloud.suspend(SPOT, "Launch", "Administrative suspension").expect("a group");
+                let instance = stage.spot[0].clone();
+                stage.until_phase(&instance, Phase::OnFallback).await;
+                stage.pass(60).await;
+                let (accepted, reason, message) = stage.condition("Accepted").expect("a condition");
+                assert!(accepted, "a group that launches nothing is what the other one is for: {message}");
+                assert_eq!(reason, "LaunchSuspended");
+                stage.cloud.resume(SPOT, "Launch").expect("a group");
+            })
+            .play();
+        played.assert_ok();
+        let waited = at(&played, FlowBox::Fallback, Outcome::Requested)
+            - at(&played, FlowBox::ScaleUp, Outcome::Requested);
+        assert!(waited <= 2.0, "{waited} s");
+    }
+}
+
+#[test]
+fn a_group_without_instances_and_an_empty_zone_are_no_obstacle() {
+    let mut plot = Scenario::Rebalance.plot();
+    plot.start.on_demand_nodes = 0;
+    Play::plot("empty group", plot).play().assert_ok();
+}
+
+#[test]
+fn many_pools_are_read_in_few_calls_and_each_instance_belongs_to_one() {
+    const POOLS: usize = 60;
+    let played = Play::plot("many pools", ends(Scenario::DrySpot))
+        .beside(|stage| async move {
+            let pools: kube::Api<SpotPool> = kube::Api::all(stage.cluster.client());
+            for number in 0..POOLS {
+                let names = [format!("spot-{number}"), format!("on-demand-{number}")];
+                for (name, market) in names.iter().zip([Market::Spot, Market::OnDemand]) {
+                    stage.cloud.add_group(GroupSpec { desired: 0, ..GroupSpec::new(name, market) });
+                }
+                let [spot_group, on_demand_group] = names;
+                let spec = SpotPoolSpec { spot_group, on_demand_group, ..SpotPoolSpec::default() };
+                let pool = SpotPool::new(&format!("pool-{number}"), spec);
+                pools.create(&kube::api::PostParams::default(), &pool).await.expect("a pool");
+            }
+        })
+        .play();
+    played.assert_ok();
+    let describes = played.count("DescribeAutoScalingGroups", None) as f64;
+    let minutes = played.report.simulated_seconds / 60.0;
+    // 122 groups are three calls every 30 s, and the story of one pool asks every 10 s at most.
+    assert!(describes / minutes < 16.0, "{:.1} a minute", describes / minutes);
+}
+
+#[test]
+fn of_two_pools_that_name_a_group_the_older_one_has_it() {
+    let played = Play::plot("shared group", Scenario::Rebalance.plot())
+        .beside(|stage| async move {
+            let pools: kube::Api<SpotPool> = kube::Api::all(stage.cluster.client());
+            stage.pass(1).await;
+            let spec = SpotPoolSpec {
+                spot_group: SPOT.to_owned(),
+                on_demand_group: "other".to_owned(),
+                ..SpotPoolSpec::default()
+            };
+            stage.cloud.add_group(GroupSpec { desired: 0, ..GroupSpec::new("other", Market::OnDemand) });
+            let newer = SpotPool::new("a-newer-pool", spec);
+            pools.create(&kube::api::PostParams::default(), &newer).await.expect("a pool");
+            stage.pass(60).await;
+            let newer = pools.get("a-newer-pool").await.expect("the pool");
+            let conditions = newer.status.expect("a status").conditions;
+            let accepted = conditions.iter().find(|held| held.type_ == "Accepted").expect("a condition");
+            assert_eq!((accepted.status.as_str(), accepted.reason.as_str()), ("False", "GroupOfOtherPool"));
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_pool_whose_group_does_not_exist_holds_up_no_other_pool() {
+    let played = Play::plot("missing group", Scenario::DrySpot.plot())
+        .beside(|stage| async move {
+            let pools: kube::Api<SpotPool> = kube::Api::all(stage.cluster.client());
+            let spec = SpotPoolSpec {
+                spot_group: "not-there".to_owned(),
+                on_demand_group: "neither".to_owned(),
+                ..SpotPoolSpec::default()
+            };
+            pools
+                .create(&kube::api::PostParams::default(), &SpotPool::new("broken", spec))
+                .await
+                .expect("a pool");
+            stage.pass(60).await;
+            let broken = pools.get("broken").await.expect("the pool");
+            let accepted = &broken.status.expect("a status").conditions[0];
+            assert_eq!((accepted.status.as_str(), accepted.reason.as_str()), ("False", "NoSuchGroup"));
+            assert!(accepted.message.contains("not-there"), "{}", accepted.message);
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_new_life_remembers_who_cannot_launch_instances() {
+    let played = Play::plot("remembered", Scenario::DrySpotSetDesired.plot())
+        .beside(|stage| async move {
+            stage.cloud.configure(|settings: &mut Settings| settings.launch_instances = false);
+            // The groups would know it, the endpoint does not.
+            for group in [SPOT, ON_DEMAND] {
+                stage.cloud.edit_group(group, |spec| spec.launch_instances = true).expect("a group");
+            }
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::OnFallback).await;
+            let pool: SpotPool = stage.cluster.list().remove(0);
+            let ledger: Ledger = pool.status.expect("a status").ledger;
+            let now = stage.cloud.now();
+            assert!(
+                ledger.cannot_launch(GroupKind::Spot, now) && ledger.cannot_launch(GroupKind::OnDemand, now)
+            );
+        })
+        .play();
+    played.assert_ok();
+}
