@@ -308,6 +308,7 @@ fn a_story_is_held_back_unless_a_deadline_presses() {
         assert_eq!(patient.commands().drains, [], "{name}");
         (patient.mode, patient.rebalance, patient.in_pool) = (Mode::Act, RebalanceMode::Replace, true);
         (patient.starts, patient.created) = (Starts::default(), Some(patient.now - Duration::from_secs(600)));
+        (patient.refused, patient.neighbour) = (Vec::new(), None);
         patient.go();
         assert_eq!(patient.phase(), Phase::ScalingUp, "{name} no more");
         assert_eq!(patient.status.blocking, [], "{name} no more");
