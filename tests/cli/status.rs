@@ -74,9 +74,11 @@ fn state() -> ApiState {
     ApiState {
         pools,
         replacements,
+        liveness: spot_guard::telemetry::liveness::Liveness::silent_since(std::time::Duration::ZERO),
         readiness: Readiness::default(),
         metrics: Arc::new(Metrics::new()),
         now: Arc::new(|| Clock::System.now()),
+        paused: watch::channel(false).1,
         is_leader: watch::channel(true).1,
         changes: watch::channel(0).1,
         streams: spot_guard::http::streams(),

@@ -4,11 +4,9 @@
 use crate::play::{Play, Played};
 use spot_guard::core::record::{FlowBox, Outcome, Phase};
 use spot_guard::sim::cloud::{self, BootFault, Capacity, LaunchFailure, ScriptedGate};
-use spot_guard::sim::cluster::{self, RequestInfo};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A plot of which no more is expected than that it ends.
@@ -58,54 +56,6 @@ fn throttling_delays_and_is_no_failure() {
     played.assert_ok();
     assert!(played.report.simulated_seconds > 600.0, "{}", played.report.simulated_seconds);
     assert!(!played.report.replacements[0].fallback, "throttled is not dry");
-}
-
-/// Breaks every connection to the Kubernetes API while it is on.
-#[derive(Clone, Default)]
-struct Outage(Arc<AtomicBool>);
-
-impl Outage {
-    fn verdict(&self) -> cluster::Verdict {
-        if self.0.load(Ordering::Relaxed) { cluster::Verdict::Drop } else { cluster::Verdict::Pass }
-    }
-}
-
-impl cluster::Gate for Outage {
-    fn before(&self, _: &RequestInfo) -> cluster::Verdict {
-        self.verdict()
-    }
-
-    fn after(&self, _: &RequestInfo, _: u16) -> cluster::Verdict {
-        self.verdict()
-    }
-}
-
-#[test]
-fn an_outage_of_the_kubernetes_api_in_any_phase_delays_and_loses_nothing() {
-    for phase in [
-        Phase::ScalingUp,
-        Phase::FallingBack,
-        Phase::Draining,
-        Phase::Ending,
-        Phase::OnFallback,
-        Phase::Returning,
-        Phase::ScalingDown,
-    ] {
-        let outage = Outage::default();
-        let switch = outage.clone();
-        let gates = Gates { kube: Some(Arc::new(outage)), ..Gates::default() };
-        let played = Play::plot(&format!("outage in {phase:?}"), Scenario::DrySpot.plot())
-            .faults(gates)
-            .beside(move |stage| async move {
-                let instance = stage.spot[0].clone();
-                stage.until_phase(&instance, phase).await;
-                switch.0.store(true, Ordering::Relaxed);
-                stage.pass(60).await;
-                switch.0.store(false, Ordering::Relaxed);
-            })
-            .play();
-        played.assert_ok();
-    }
 }
 
 /// AWS takes the old instance, without any notice, as soon as the story is in `phase`.
