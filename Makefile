@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast simulate testbed lint bench
+.PHONY: help demo test test-fast simulate differential testbed lint bench
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test-fast: ## Runs the tests that need no cluster
 simulate: ## Plays random stories in the simulated cloud: SEEDS=1000 of them, from SEED=1
 	@SIMULATE_SEEDS=$(or $(SEEDS),1000) SIMULATE_SEED=$(or $(SEED),1) SIMULATE_EVENTS=$(EVENTS) \
 	cargo test --quiet --test simulation random::random_stories -- --exact --nocapture
+
+differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 from SEED=1
+	CLUSTERS=$(or $(CLUSTERS),1000) SEED=$(or $(SEED),1) cargo test --test cluster the_check_agrees -- --nocapture
 
 testbed: ## Builds the control plane for the cluster tests, if it is missing
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2

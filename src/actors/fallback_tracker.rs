@@ -5,6 +5,7 @@
 //! records, and only then tells the AsgScaler [`ScaleGroups`] and the Drainer [`DrainNodes`]: always the
 //! complete picture, so that a lost message costs one turn and nothing else.
 
+mod fits;
 mod store;
 mod world;
 
@@ -20,6 +21,7 @@ use crate::crd::NodeReplacement;
 use crate::telemetry::events::{self, Told};
 use crate::telemetry::tracing::box_span;
 use actix::prelude::*;
+use fits::Fits;
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
@@ -83,6 +85,7 @@ pub struct FallbackTracker {
     assessments: BTreeMap<String, ReturnAssessment>,
     /// The records as this actor stored them last: newer than the watch.
     records: BTreeMap<String, NodeReplacement>,
+    fits: Fits,
     busy: bool,
     again: bool,
 }
@@ -99,6 +102,7 @@ impl FallbackTracker {
             drains: BTreeMap::new(),
             assessments: BTreeMap::new(),
             records: BTreeMap::new(),
+            fits: Fits::default(),
             busy: false,
             again: false,
         }
@@ -206,7 +210,8 @@ impl Handler<Turn> for FallbackTracker {
             return;
         }
         self.merge_watch();
-        let mut world = World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments);
+        let mut world =
+            World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments, &self.fits);
         let mut writes: Vec<Write> = world.open_stories(&self.records, &self.deps.view.notices.state());
         let mut open: Vec<&NodeReplacement> =
             self.records.values().filter(|record| is_open(record)).collect();
@@ -215,6 +220,13 @@ impl Handler<Turn> for FallbackTracker {
             if let Some(write) = world.advance(record) {
                 writes.push(write);
             }
+        }
+        let open_questions = self.fits.open(&self.deps.view.snapshot());
+        if let Some(work) = open_questions {
+            ctx.spawn(work.into_actor(self).map(|found, actor, ctx| {
+                actor.fits.learn(found);
+                ctx.notify(Turn);
+            }));
         }
         if writes.is_empty() {
             self.tell();
@@ -268,11 +280,11 @@ impl FallbackTracker {
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
-        let world = World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments);
-        let busy = world.busy_instances();
+        let world =
+            World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments, &self.fits);
         let mut by_pool: BTreeMap<String, ScaleGroups> = BTreeMap::new();
         for name in world.configs.keys() {
-            let instances = InstanceFacts { busy: busy.clone(), ..InstanceFacts::default() };
+            let instances = InstanceFacts { busy: world.busy_instances(name), ..InstanceFacts::default() };
             by_pool.insert(
                 name.clone(),
                 ScaleGroups { pool: name.clone(), instances, ..ScaleGroups::default() },

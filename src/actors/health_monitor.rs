@@ -6,6 +6,7 @@
 use crate::actors::asg_scaler::{PoolObserved, PoolRefused};
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
+use crate::actors::heavy::off_thread;
 use crate::actors::supervision::{Link, answers_ping};
 use crate::core::cluster::Snapshot;
 use crate::core::health::{self, PoolAssessment, Story};
@@ -17,6 +18,7 @@ use crate::core::scaling::{GroupView, PoolView};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
 use crate::telemetry::events::Told;
 use actix::prelude::*;
+use jiff::Timestamp;
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +50,8 @@ pub struct HealthMonitor {
     tracker: Link<FallbackTracker>,
     observed: BTreeMap<String, PoolObserved>,
     due: BTreeMap<String, Instant>,
+    /// Pools whose assessment is under way.
+    under_way: BTreeSet<String>,
     /// The statuses as they were written last.
     written: BTreeMap<String, serde_json::Value>,
     /// The findings that were told of each pool.
@@ -58,38 +62,8 @@ impl HealthMonitor {
     /// A monitor that has seen nothing yet.
     #[must_use]
     pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
-        let (observed, due, written, told) = Default::default();
-        Self { deps, tracker, observed, due, written, told }
-    }
-
-    fn assess<'a>(
-        &self,
-        pool: &PoolConfig,
-        observed: &PoolObserved,
-        records: &'a [Arc<NodeReplacement>],
-    ) -> PoolAssessment {
-        let snapshot = self.deps.view.snapshot();
-        let ready_instances: BTreeSet<&str> =
-            snapshot.nodes().iter().filter(|node| node.ready).filter_map(|node| node.instance_id()).collect();
-        let open = |record: &'a Arc<NodeReplacement>| {
-            let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
-            let name = record.metadata.name.as_deref()?;
-            Some(Story { name, instance_id: &record.spec.instance_id, status })
-        };
-        let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
-        let stories: Vec<Story<'_>> = records.iter().filter(own).filter_map(open).collect();
-        // Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
-        let everywhere: Vec<Story<'_>> = records.iter().filter_map(open).collect();
-        let ready = |instance: &str| ready_instances.contains(instance);
-        let unsafe_ =
-            |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, &snapshot);
-        let now = self.deps.clock.now();
-        let (view, policy) = (&observed.view, &pool.policy);
-        let mut found = health::assess(view, &observed.ledger, &stories, &ready, &unsafe_, policy, now);
-        let all = records.iter().filter(own).filter_map(|record| record.status.as_ref());
-        let held = limits::returns_held(policy, view, all, now);
-        found.returns.values_mut().for_each(|assessed| assessed.held.clone_from(&held));
-        found
+        let (observed, due, under_way, written, told) = Default::default();
+        Self { deps, tracker, observed, due, under_way, written, told }
     }
 
     /// The conditions that the pool has now.
@@ -166,6 +140,33 @@ impl HealthMonitor {
     }
 }
 
+/// Boxes 7 to 9 for one pool.
+fn assess<'a>(
+    pool: &PoolConfig,
+    observed: &PoolObserved,
+    records: &'a [Arc<NodeReplacement>],
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> PoolAssessment {
+    let open = |record: &'a Arc<NodeReplacement>| {
+        let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
+        let name = record.metadata.name.as_deref()?;
+        Some(Story { name, instance_id: &record.spec.instance_id, status })
+    };
+    let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
+    let stories: Vec<Story<'_>> = records.iter().filter(own).filter_map(open).collect();
+    // Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
+    let everywhere: Vec<Story<'_>> = records.iter().filter_map(open).collect();
+    let ready = |instance: &str| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
+    let unsafe_ = |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, snapshot);
+    let (view, policy) = (&observed.view, &pool.policy);
+    let mut found = health::assess(view, &observed.ledger, &stories, &ready, &unsafe_, policy, now);
+    let all = records.iter().filter(own).filter_map(|record| record.status.as_ref());
+    let held = limits::returns_held(policy, view, all, now);
+    found.returns.values_mut().for_each(|assessed| assessed.held.clone_from(&held));
+    found
+}
+
 /// Box 9: what stands against draining the fallback's node now.
 fn safety_blockers(
     story: &Story<'_>,
@@ -175,13 +176,7 @@ fn safety_blockers(
     snapshot: &Snapshot,
 ) -> Vec<String> {
     let Some(capacity) = &story.status.capacity else { return Vec::new() };
-    let node_of = |instance: &str| {
-        snapshot
-            .nodes()
-            .iter()
-            .find(|node| node.instance_id() == Some(instance))
-            .map(|node| node.name.clone())
-    };
+    let node_of = |instance: &str| snapshot.node_of_instance(instance).map(|node| node.name.clone());
     // Not to be counted on: the other fallback nodes, and the nodes whose story is under way.
     let mut excluded: Vec<Arc<str>> = Vec::new();
     for other in stories.iter().filter(|other| other.name != story.name) {
@@ -259,12 +254,25 @@ impl Handler<Turn> for HealthMonitor {
                 continue;
             }
             let Some(observed) = self.observed.get(name).cloned() else { continue };
+            if !self.under_way.insert(name.clone()) {
+                continue;
+            }
             self.due.insert(name.clone(), now + crate::core::policy::seconds(pool.policy.monitor_seconds));
             let records = self.deps.view.replacements.state();
-            let assessment = self.assess(pool, &observed, &records);
             let findings = pool.findings(&pools, &observed.view, &observed.ledger);
-            self.publish(name, &observed, &assessment, &findings, ctx);
-            self.tracker.send(PoolAssessed { pool: name.clone(), assessment });
+            let (name, pool) = (name.clone(), pool.clone());
+            let snapshot = self.deps.view.snapshot();
+            let time = self.deps.clock.now();
+            let size = snapshot.pods().len();
+            let work = off_thread(size, move || {
+                let assessment = assess(&pool, &observed, &records, &snapshot, time);
+                (observed, assessment)
+            });
+            ctx.spawn(work.into_actor(self).map(move |(observed, assessment), actor, ctx| {
+                actor.under_way.remove(&name);
+                actor.publish(&name, &observed, &assessment, &findings, ctx);
+                actor.tracker.send(PoolAssessed { pool: name, assessment });
+            }));
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Nodes and pods are shared (`Arc`), and so is what all pods of one template have in common ([`PodSpec`],
 //! [`Labels`]). [`Snapshot`] adds the indexes that the placement check looks things up in; it groups pods
-//! by those shared parts, so a selector is matched once per template and not once per pod.
+//! by those shared parts, so a selector is matched once per template and not once per pod. [`Live`] keeps a
+//! snapshot up to date, change by change.
 
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap};
@@ -486,6 +487,9 @@ impl fmt::Display for PodKey<'_> {
     }
 }
 
+/// How many volumes each CSI driver can attach to a node, sorted by driver; one not listed has no limit.
+pub type VolumeLimits = Box<[(Arc<str>, i64)]>;
+
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -507,8 +511,8 @@ pub struct Node {
     pub ready_changed: Option<Timestamp>,
     /// What pods can have of it.
     pub allocatable: Resources,
-    /// How many volumes each CSI driver can attach, sorted by driver; a driver not listed has no limit.
-    pub volume_limits: Box<[(Arc<str>, i64)]>,
+    /// How many volumes each CSI driver can attach.
+    pub volume_limits: VolumeLimits,
     /// When it joined.
     pub created: Option<Timestamp>,
     /// Whether cluster-autoscaler may take it away.
@@ -598,6 +602,30 @@ pub struct Claim {
     pub reach: VolumeReach,
 }
 
+impl Claim {
+    /// The claim that names `volume`, of which `found` is known.
+    #[must_use]
+    pub fn bound_to(volume: Arc<str>, found: Option<&Volume>) -> Self {
+        match found {
+            Some(found) if !volume.is_empty() => {
+                Self { volume, driver: found.driver.clone(), reach: found.reach.clone() }
+            }
+            _ => Self { volume, driver: None, reach: VolumeReach::Unknown },
+        }
+    }
+}
+
+/// A PersistentVolume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Its CSI driver, if it has one.
+    pub driver: Option<Arc<str>>,
+    /// Where it may be used.
+    pub reach: VolumeReach,
+    /// Namespace and name of the claim that it is for.
+    pub claim: Option<(Arc<str>, Arc<str>)>,
+}
+
 /// What a [`Snapshot`] is made from.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
@@ -614,151 +642,30 @@ pub struct Parts {
     pub namespaces: HashMap<Arc<str>, Labels>,
 }
 
-/// Pods of the same namespace with the same labels and spec: of one template, usually.
-#[derive(Clone, Debug)]
-pub struct PodGroup {
-    /// Indexes of its pods, never empty. Finished pods are not in it.
-    pub members: Vec<u32>,
-}
-
-/// The cluster at one moment, with its indexes. Does not change.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    parts: Parts,
-    by_name: HashMap<Arc<str>, u32>,
-    /// Indexes of pods by node, finished ones included.
-    on_node: Vec<Vec<u32>>,
-    waiting: Vec<u32>,
-    groups: Vec<PodGroup>,
-    used: Vec<Resources>,
-}
-
-impl Snapshot {
-    /// Builds the indexes. Takes some 20 ms for 150,000 pods.
-    #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let by_name: HashMap<_, _> = (0u32..).zip(&parts.nodes).map(|(i, n)| (n.name.clone(), i)).collect();
-        let mut on_node = vec![Vec::new(); parts.nodes.len()];
-        let mut used = vec![Resources::default(); parts.nodes.len()];
-        let mut waiting = Vec::new();
-        let mut groups: Vec<PodGroup> = Vec::new();
-        let mut group_of = HashMap::new();
-        for (index, pod) in (0u32..).zip(&parts.pods) {
-            let node = pod.node.as_ref().and_then(|name| by_name.get(name)).map(|i| *i as usize);
-            if let Some(node) = node {
-                on_node[node].push(index);
-            }
-            if pod.phase.finished() {
-                continue;
-            }
-            match node {
-                Some(node) => add(&mut used[node], &pod.spec.requests),
-                None if pod.node.is_none() && !pod.terminating() && !pod.gated => waiting.push(index),
-                None => {}
-            }
-            let template =
-                (pod.namespace.clone(), pod.labels.address(), Arc::as_ptr(&pod.spec).cast::<u8>() as usize);
-            let group = *group_of.entry(template).or_insert_with(|| {
-                groups.push(PodGroup { members: Vec::new() });
-                groups.len() - 1
-            });
-            groups[group].members.push(index);
-        }
-        Self { parts, by_name, on_node, waiting, groups, used }
-    }
-
-    /// All nodes; their indexes are used elsewhere.
-    #[must_use]
-    pub fn nodes(&self) -> &[Arc<Node>] {
-        &self.parts.nodes
-    }
-
-    /// The index of the node called `name`.
-    #[must_use]
-    pub fn node_index(&self, name: &str) -> Option<usize> {
-        self.by_name.get(name).map(|i| *i as usize)
-    }
-
-    /// The node called `name`.
-    #[must_use]
-    pub fn node(&self, name: &str) -> Option<&Node> {
-        Some(&self.parts.nodes[self.node_index(name)?])
-    }
-
-    /// All pods; their indexes are used elsewhere.
-    #[must_use]
-    pub fn pods(&self) -> &[Arc<Pod>] {
-        &self.parts.pods
-    }
-
-    /// The indexes of the pods bound to a node, finished ones included.
-    #[must_use]
-    pub fn pod_indexes_on(&self, node: usize) -> &[u32] {
-        &self.on_node[node]
-    }
-
-    /// The pods bound to the node called `name`, finished ones included; none if there is no such node.
-    pub fn pods_on(&self, name: &str) -> impl Iterator<Item = &Pod> {
-        let indexes = self.node_index(name).map_or(&[][..], |i| &self.on_node[i]);
-        indexes.iter().map(|i| &*self.parts.pods[*i as usize])
-    }
-
-    /// The pods that wait for a node: they take room before pods that move.
-    pub fn waiting(&self) -> impl Iterator<Item = &Pod> {
-        self.waiting.iter().map(|i| &*self.parts.pods[*i as usize])
-    }
-
-    /// The pods grouped by template, without finished ones.
-    #[must_use]
-    pub fn groups(&self) -> &[PodGroup] {
-        &self.groups
-    }
-
-    /// What the pods on a node have reserved, in total. `pods` is their number.
-    #[must_use]
-    pub fn used(&self, node: usize) -> &Resources {
-        &self.used[node]
-    }
-
-    /// All budgets.
-    #[must_use]
-    pub fn budgets(&self) -> &[DisruptionBudget] {
-        &self.parts.budgets
-    }
-
-    /// The budgets that hold for the pod.
-    pub fn budgets_of<'s>(&'s self, pod: &'s Pod) -> impl Iterator<Item = &'s DisruptionBudget> {
-        self.parts.budgets.iter().filter(|b| b.covers(pod))
-    }
-
-    /// A claim; `None` if it is not known.
-    #[must_use]
-    pub fn claim(&self, namespace: &Arc<str>, name: &Arc<str>) -> Option<&Claim> {
-        self.parts.claims.get(&(namespace.clone(), name.clone()))
-    }
-
-    /// The labels of a namespace; `None` if they are not known.
-    #[must_use]
-    pub fn namespace_labels(&self, namespace: &str) -> Option<&Labels> {
-        self.parts.namespaces.get(namespace)
-    }
-}
-
 /// Adds one pod's requests to what is used.
 pub(crate) fn add(used: &mut Resources, pod: &Resources) {
-    used.cpu_millis = used.cpu_millis.saturating_add(pod.cpu_millis);
-    used.memory = used.memory.saturating_add(pod.memory);
-    used.ephemeral_storage = used.ephemeral_storage.saturating_add(pod.ephemeral_storage);
-    used.pods += 1;
+    change(used, pod, 1);
+}
+
+/// Adds one pod's requests to what is used (`by` is 1), or takes them off (-1).
+fn change(used: &mut Resources, pod: &Resources, by: i64) {
+    used.cpu_millis = used.cpu_millis.saturating_add(by * pod.cpu_millis);
+    used.memory = used.memory.saturating_add(by * pod.memory);
+    used.ephemeral_storage = used.ephemeral_storage.saturating_add(by * pod.ephemeral_storage);
+    used.pods += by;
     if !pod.extended.is_empty() {
         let mut sum: BTreeMap<Arc<str>, i64> = used.extended.iter().cloned().collect();
         for (name, amount) in &pod.extended {
             let total = sum.entry(name.clone()).or_default();
-            *total = total.saturating_add(*amount);
+            *total = total.saturating_add(by * amount);
         }
-        used.extended = sum.into_iter().collect();
+        used.extended = sum.into_iter().filter(|(_, amount)| *amount != 0).collect();
     }
 }
+
+pub use snapshot::{Live, PodGroup, Snapshot};
+
+mod snapshot;
 
 #[cfg(test)]
 mod tests;

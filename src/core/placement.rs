@@ -12,6 +12,7 @@
 //! of the scheduler's filter plugins (pkg/scheduler/framework/plugins), named where they are applied.
 
 use crate::core::cluster::{Node, OwnerKind, Pod, Resources, Snapshot};
+use crate::core::policy::Policy;
 use packer::Packer;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -65,6 +66,15 @@ pub struct PlacementOptions {
 impl Default for PlacementOptions {
     fn default() -> Self {
         Self { placeholders_below: None, shuffles: 12, adversaries: 48, search_steps: 20_000, seed: 1 }
+    }
+}
+
+impl PlacementOptions {
+    /// With what a pool's settings say of placeholders.
+    #[must_use]
+    pub fn of(policy: &Policy) -> Self {
+        let limit = i32::try_from(policy.placeholder_priority).map_or(i32::MIN, |priority| -priority);
+        Self { placeholders_below: policy.placeholders_are_free.then_some(limit), ..Self::default() }
     }
 }
 

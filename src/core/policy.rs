@@ -124,6 +124,8 @@ policy! {
     max_utilisation_percent = 75, 1..=100;
     /// Box 9: or what it was before the story plus this many points, whichever is larger.
     utilisation_slack_percent = 5, 0..=100;
+    /// Box 9: with placeholdersAreFree, pods of a priority lower than minus this are placeholders.
+    placeholder_priority = 10, 0..=1_000_000_000;
     /// Box 10: seconds before a return that failed is tried again.
     return_retry_seconds = 300, 1..=86_400;
     /// Box 11: seconds between two clean-ups.
@@ -142,6 +144,8 @@ policy! {
     return_unmanaged = false;
     /// Box 10: evict pods whose emptyDir is lost with them; if not, such a pod keeps its node from being returned.
     return_empty_dir = true;
+    /// Box 9: what placeholder pods take counts as free, since other pods preempt them.
+    placeholders_are_free = false;
     }
     lists {
     /// Box 6: when returns may begin; none: at any time.

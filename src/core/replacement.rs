@@ -351,10 +351,12 @@ fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<
         let share = member(group).filter(|member| member.attempt == next.asked());
         let Some(node) = serving_node(share, group, facts) else { continue };
         // Ready is not yet "can take these pods" (zone, size, start-up taints); a deadline cannot wait for it.
-        let misfit = (facts.misfit_with)(&node.1.name);
-        if next.deadline.is_none() && !misfit.is_empty() {
-            misfits.extend(misfit);
-            continue;
+        if next.deadline.is_none() {
+            let misfit = (facts.misfit_with)(&node.1.name);
+            if !misfit.is_empty() {
+                misfits.extend(misfit);
+                continue;
+            }
         }
         let (instance_id, node) = node;
         let (flow_box, fallback) = match group {

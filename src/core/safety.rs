@@ -3,7 +3,7 @@
 //! Yes if all its pods find a place together on the rest of the cluster, every PodDisruptionBudget lets them
 //! go, and the pool keeps its buffer. If not, the report says what is in the way and what would clear it.
 
-use crate::core::cluster::{DisruptionBudget, Pod, Snapshot};
+use crate::core::cluster::{DisruptionBudget, Pod, Resources, Snapshot};
 use crate::core::drain::{self, BlockedReason, BudgetView, DrainPolicy, Purpose, Verdict};
 use crate::core::placement::{ExcludedNodes, PlacementOptions, PodName, Reasons, place};
 use crate::core::policy::Policy;
@@ -46,7 +46,7 @@ impl SafetyPolicy {
             max_utilisation: f64::from(policy.max_utilisation_percent) / 100.0,
             utilisation_slack: f64::from(policy.utilisation_slack_percent) / 100.0,
             drain: DrainPolicy::of(policy, Purpose::Return, false),
-            ..Self::default()
+            placement: PlacementOptions::of(policy),
         }
     }
 }
@@ -189,7 +189,7 @@ impl fmt::Display for Blocker {
             Self::NotEvictable { pod, reason } => write!(f, "pod {pod} must not be evicted: {reason}"),
             Self::BufferExceeded { resource, after, limit } => write!(
                 f,
-                "the pool would use {:.0} % of its {resource}, the limit is {:.0} %",
+                "the pool would use {:.1} % of its {resource}, the limit is {:.1} %",
                 after * 100.0,
                 limit * 100.0
             ),
@@ -345,9 +345,9 @@ struct Sum {
 }
 
 impl Sum {
-    fn add_pod(&mut self, pod: &Pod) {
-        self.cpu.0 = self.cpu.0.saturating_add(pod.spec.requests.cpu_millis);
-        self.memory.0 = self.memory.0.saturating_add(pod.spec.requests.memory);
+    fn add(&mut self, used: &Resources) {
+        self.cpu.0 = self.cpu.0.saturating_add(used.cpu_millis);
+        self.memory.0 = self.memory.0.saturating_add(used.memory);
     }
 
     fn shares(&self) -> Utilisation {
@@ -385,16 +385,19 @@ fn utilisation(
         }
         rest.cpu.1 = rest.cpu.1.saturating_add(node.allocatable.cpu_millis);
         rest.memory.1 = rest.memory.1.saturating_add(node.allocatable.memory);
-        snapshot.pods_on(name).filter(counts).for_each(|p| rest.add_pod(p));
+        match (policy.placement.placeholders_below, snapshot.node_index(name)) {
+            (None, Some(index)) => rest.add(snapshot.used(index)),
+            _ => snapshot.pods_on(name).filter(counts).for_each(|p| rest.add(&p.spec.requests)),
+        }
     }
     if let Some(node) = snapshot.node(leaving) {
         before = rest;
         before.cpu.1 = before.cpu.1.saturating_add(node.allocatable.cpu_millis);
         before.memory.1 = before.memory.1.saturating_add(node.allocatable.memory);
-        snapshot.pods_on(leaving).filter(counts).for_each(|p| before.add_pod(p));
+        snapshot.pods_on(leaving).filter(counts).for_each(|p| before.add(&p.spec.requests));
     }
     let mut after = rest;
-    moving.iter().filter(|p| counts(p)).for_each(|p| after.add_pod(p));
+    moving.iter().filter(|p| counts(p)).for_each(|p| after.add(&p.spec.requests));
     (before.shares(), after.shares())
 }
 

@@ -4,9 +4,10 @@
 //! cautious way (a request as more than any node has, a node's room as none) and reported.
 
 use crate::core::cluster::{
-    AffinityTerm, Claim, ClaimRef, DisruptionBudget, Effect, HostPort, LabelSelector, Labels, Node,
+    AffinityTerm, ClaimRef, DisruptionBudget, Effect, HostPort, LabelSelector, Labels, Node,
     NodeSelectorTerm, Operator, Owner, OwnerKind, Phase, Pod, PodSpec, Requirement, Resources, ScaleDown,
-    SpreadConstraint, Taint, Toleration, TolerationOperator, UnhealthyPods, VolumeReach,
+    SpreadConstraint, Taint, Toleration, TolerationOperator, UnhealthyPods, Volume, VolumeLimits,
+    VolumeReach,
 };
 use crate::kube::marks;
 use jiff::Timestamp;
@@ -181,8 +182,8 @@ impl Converter {
         (self.string(name), self.label_set(namespace.metadata.labels.as_ref()))
     }
 
-    /// A node; `csi` says how many volumes it can attach.
-    pub fn node(&mut self, node: &api::Node, csi: Option<&CSINode>) -> Converted<Node> {
+    /// A node that can attach as many volumes as its CSINode says.
+    pub fn node(&mut self, node: &api::Node, volume_limits: VolumeLimits) -> Converted<Node> {
         let mut problems = Problems::of("node", &node.metadata);
         let spec = node.spec.as_ref();
         let status = node.status.as_ref();
@@ -227,16 +228,19 @@ impl Converter {
                 Rounding::Down,
                 &mut problems,
             ),
-            volume_limits: self.volume_limits(csi),
+            volume_limits,
             created: time(node.metadata.creation_timestamp.as_ref()),
             scale_down: scale_down(node),
         };
         Converted { object, problems: problems.list }
     }
 
-    fn volume_limits(&mut self, csi: Option<&CSINode>) -> Box<[(Arc<str>, i64)]> {
-        let drivers = csi.map(|c| &c.spec.drivers).into_iter().flatten();
-        let limits: BTreeMap<Arc<str>, i64> = drivers
+    /// How many volumes a node can attach.
+    pub fn volume_limits(&mut self, csi: &CSINode) -> VolumeLimits {
+        let limits: BTreeMap<Arc<str>, i64> = csi
+            .spec
+            .drivers
+            .iter()
             .filter_map(|d| {
                 let count = d.allocatable.as_ref()?.count?;
                 Some((self.string(&d.name), count.into()))
@@ -589,16 +593,15 @@ impl Converter {
         }
     }
 
-    /// A claim with the volume that it is bound to.
-    pub fn claim(
-        &mut self,
-        claim: &api::PersistentVolumeClaim,
-        volume: Option<&api::PersistentVolume>,
-    ) -> Claim {
-        let name = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
-        let spec = volume.and_then(|v| v.spec.as_ref());
-        let (Some(volume), Some(spec), false) = (volume, spec, name.is_empty()) else {
-            return Claim { volume: self.string(name), driver: None, reach: VolumeReach::Unknown };
+    /// The name of the volume that a claim is bound to; empty while it is not.
+    pub fn bound_volume(&mut self, claim: &api::PersistentVolumeClaim) -> Arc<str> {
+        self.string(claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default())
+    }
+
+    /// A volume.
+    pub fn volume(&mut self, volume: &api::PersistentVolume) -> Volume {
+        let Some(spec) = volume.spec.as_ref() else {
+            return Volume { reach: VolumeReach::Unknown, ..Volume::default() };
         };
         let driver = match (&spec.csi, &spec.aws_elastic_block_store) {
             (Some(csi), _) => Some(self.string(&csi.driver)),
@@ -618,7 +621,10 @@ impl Converter {
             }
         }
         let reach = terms.map_or(VolumeReach::Anywhere, |terms| VolumeReach::Nodes(terms.into()));
-        Claim { volume: self.string(name), driver, reach }
+        let claim = spec.claim_ref.as_ref();
+        let claim = claim.and_then(|claim| Some((claim.namespace.as_deref()?, claim.name.as_deref()?)));
+        let claim = claim.map(|(namespace, name)| (self.string(namespace), self.string(name)));
+        Volume { driver, reach, claim }
     }
 
     /// Zone and region by the volume's labels, the older way to say where it is.

@@ -1,6 +1,6 @@
 //! What the controller knows of the cluster, kept by watches: one connection a kind, whatever its size.
 
-use crate::core::cluster::{Claim, DisruptionBudget, Labels, Node, Parts, Pod, Snapshot};
+use crate::core::cluster::{Claim, Live, Node, Snapshot, Volume, VolumeLimits};
 use crate::core::policy::backoff;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool};
 use crate::kube::convert::Converter;
@@ -8,12 +8,13 @@ use crate::telemetry::readiness::Readiness;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::CSINode;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,16 +25,131 @@ use tokio::time::Instant;
 /// Namespace (empty for cluster-scoped kinds) and name.
 type Key = (String, String);
 
+/// How many changes may pass until what nothing uses any more is forgotten.
+const FORGET_EVERY: usize = 10_000;
+
 #[derive(Default)]
 struct State {
     converter: Converter,
-    nodes: BTreeMap<Key, Arc<Node>>,
-    pods: BTreeMap<Key, Arc<Pod>>,
-    budgets: BTreeMap<Key, DisruptionBudget>,
-    claims: BTreeMap<Key, core_v1::PersistentVolumeClaim>,
-    volumes: BTreeMap<Key, core_v1::PersistentVolume>,
-    namespaces: BTreeMap<Key, Labels>,
-    snapshot: Option<Arc<Snapshot>>,
+    live: Live,
+    /// How many volumes of each driver the nodes can attach.
+    volume_limits: BTreeMap<Key, VolumeLimits>,
+    /// The volume that a claim is bound to.
+    claims: BTreeMap<Key, Arc<str>>,
+    volumes: BTreeMap<Arc<str>, Volume>,
+    changes: usize,
+}
+
+impl State {
+    fn pod(&mut self, change: Change<core_v1::Pod>) {
+        match change {
+            Change::Is(_, pod) => self.live.set_pod(Arc::new(self.converter.pod(&pod).object)),
+            Change::Gone((namespace, name)) => self.live.remove_pod(&namespace, &name),
+        }
+        self.changes += 1;
+        if self.changes.is_multiple_of(FORGET_EVERY) {
+            self.converter.forget_unused();
+        }
+    }
+
+    fn node(&mut self, change: Change<core_v1::Node>) {
+        match change {
+            Change::Is(key, node) => {
+                let limits = self.volume_limits.get(&key).cloned().unwrap_or_default();
+                self.live.set_node(Arc::new(self.converter.node(&node, limits).object));
+            }
+            Change::Gone((_, name)) => self.live.remove_node(&name),
+        }
+    }
+
+    fn csi_node(&mut self, change: Change<CSINode>) {
+        let (key, limits) = match change {
+            Change::Is(key, csi) => (key, self.converter.volume_limits(&csi)),
+            Change::Gone(key) => (key, VolumeLimits::default()),
+        };
+        if let Some(node) = self.live.snapshot().node(&key.1) {
+            self.live.set_node(Arc::new(Node { volume_limits: limits.clone(), ..node.clone() }));
+        }
+        if limits.is_empty() {
+            self.volume_limits.remove(&key);
+        } else {
+            self.volume_limits.insert(key, limits);
+        }
+    }
+
+    fn budget(&mut self, change: Change<PodDisruptionBudget>) {
+        match change {
+            Change::Is(_, budget) => self.live.set_budget(self.converter.budget(&budget)),
+            Change::Gone((namespace, name)) => self.live.remove_budget(&namespace, &name),
+        }
+    }
+
+    fn claim(&mut self, change: Change<core_v1::PersistentVolumeClaim>) {
+        match change {
+            Change::Is(key, claim) => {
+                let volume = self.converter.bound_volume(&claim);
+                self.claims.insert(key.clone(), volume);
+                self.bind(&key);
+            }
+            Change::Gone(key) => {
+                self.claims.remove(&key);
+                self.live.set_claim(key.0.into(), key.1.into(), None);
+            }
+        }
+    }
+
+    fn volume(&mut self, change: Change<core_v1::PersistentVolume>) {
+        let claim = match change {
+            Change::Is((_, name), volume) => {
+                let volume = self.converter.volume(&volume);
+                let claim = volume.claim.clone();
+                let before = self.volumes.insert(name.into(), volume);
+                claim.or(before.and_then(|volume| volume.claim))
+            }
+            Change::Gone((_, name)) => self.volumes.remove(name.as_str()).and_then(|volume| volume.claim),
+        };
+        if let Some((namespace, name)) = claim {
+            self.bind(&(namespace.to_string(), name.to_string()));
+        }
+    }
+
+    /// Brings claim and volume together. Either may come first.
+    fn bind(&mut self, key: &Key) {
+        let Some(volume) = self.claims.get(key) else { return };
+        let claim = Claim::bound_to(volume.clone(), self.volumes.get(volume));
+        self.live.set_claim(key.0.as_str().into(), key.1.as_str().into(), Some(claim));
+    }
+
+    fn namespace(&mut self, change: Change<core_v1::Namespace>) {
+        match change {
+            Change::Is(_, namespace) => {
+                let (name, labels) = self.converter.namespace(&namespace);
+                self.live.set_namespace(name, Some(labels));
+            }
+            Change::Gone((_, name)) => self.live.set_namespace(name.into(), None),
+        }
+    }
+}
+
+/// Whether everything is paused from now on, if the change is about our own namespace.
+fn pauses(change: &Change<core_v1::Namespace>, own: &Key) -> Option<bool> {
+    match change {
+        Change::Is(key, namespace) if key == own => {
+            let labels = namespace.metadata.labels.as_ref();
+            let value = labels.and_then(|labels| labels.get(PAUSED_LABEL));
+            Some(value.is_some_and(|value| value != "false"))
+        }
+        Change::Gone(key) if key == own => Some(false),
+        Change::Is(..) | Change::Gone(_) => None,
+    }
+}
+
+/// What a watch says of an object.
+enum Change<K> {
+    /// It is so now.
+    Is(Key, K),
+    /// It is gone.
+    Gone(Key),
 }
 
 /// A live view of the cluster; clones share it.
@@ -76,7 +192,7 @@ pub const PAUSED_LABEL: &str = "spotguard.dev/paused";
 const RELIST_FIRST: Duration = Duration::from_secs(1);
 const RELIST_MAX: Duration = Duration::from_secs(30);
 /// The number of kinds that are watched.
-const KINDS: usize = 9;
+const KINDS: usize = 10;
 
 impl View {
     /// Starts the watches; they reconnect for ever, backing off. A watch that is broken shows in readiness.
@@ -95,31 +211,17 @@ impl View {
         let (pause, paused) = watch::channel(false);
         let own_key: Key = (String::new(), own_namespace.to_owned());
         let tasks = vec![
-            follow.start(client, "watch-nodes", |state, key, node: Option<core_v1::Node>| {
-                let object = node.map(|node| Arc::new(state.converter.node(&node, None).object));
-                put(&mut state.nodes, key, object);
-            }),
-            follow.start(client, "watch-pods", |state, key, pod: Option<core_v1::Pod>| {
-                let object = pod.map(|pod| Arc::new(state.converter.pod(&pod).object));
-                put(&mut state.pods, key, object);
-            }),
-            follow.start(
-                client,
-                "watch-disruption-budgets",
-                |state, key, budget: Option<PodDisruptionBudget>| {
-                    let object = budget.map(|budget| state.converter.budget(&budget));
-                    put(&mut state.budgets, key, object);
-                },
-            ),
-            follow.start(client, "watch-claims", |state, key, claim| put(&mut state.claims, key, claim)),
-            follow.start(client, "watch-volumes", |state, key, volume| put(&mut state.volumes, key, volume)),
-            follow.start(client, "watch-namespaces", move |state, key, found: Option<core_v1::Namespace>| {
-                let labels = found.map(|namespace| state.converter.namespace(&namespace).1);
-                if key == own_key {
-                    let value = labels.as_ref().and_then(|labels| labels.get(PAUSED_LABEL));
-                    pause.send_replace(value.is_some_and(|value| value != "false"));
+            follow.start(client, "watch-nodes", State::node),
+            follow.start(client, "watch-csi-nodes", State::csi_node),
+            follow.start(client, "watch-pods", State::pod),
+            follow.start(client, "watch-disruption-budgets", State::budget),
+            follow.start(client, "watch-claims", State::claim),
+            follow.start(client, "watch-volumes", State::volume),
+            follow.start(client, "watch-namespaces", move |state: &mut State, change| {
+                if let Some(paused) = pauses(&change, &own_key) {
+                    pause.send_replace(paused);
                 }
-                put(&mut state.namespaces, key, labels);
+                state.namespace(change);
             }),
             follow.reflect(client, "watch-pools", pool_writer),
             follow.reflect(client, "watch-notices", notice_writer),
@@ -150,44 +252,10 @@ impl View {
         self.changed.subscribe()
     }
 
-    /// The cluster now, with its indexes; kept until something changes.
+    /// The cluster now, with its indexes.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        let mut state = lock(&self.state);
-        if let Some(snapshot) = &state.snapshot {
-            return snapshot.clone();
-        }
-        let snapshot = Arc::new(Snapshot::new(state.parts()));
-        state.snapshot = Some(snapshot.clone());
-        snapshot
-    }
-}
-
-impl State {
-    fn parts(&mut self) -> Parts {
-        self.converter.forget_unused();
-        let claims = self
-            .claims
-            .iter()
-            .map(|((namespace, name), claim)| {
-                let volume =
-                    claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
-                let found = self.volumes.get(&(String::new(), volume));
-                let converted: Claim = self.converter.claim(claim, found);
-                ((namespace.as_str().into(), name.as_str().into()), converted)
-            })
-            .collect();
-        Parts {
-            nodes: self.nodes.values().cloned().collect(),
-            pods: self.pods.values().cloned().collect(),
-            budgets: self.budgets.values().cloned().collect(),
-            claims,
-            namespaces: self
-                .namespaces
-                .iter()
-                .map(|((_, name), labels)| (name.as_str().into(), labels.clone()))
-                .collect(),
-        }
+        lock(&self.state).live.snapshot()
     }
 }
 
@@ -199,42 +267,46 @@ struct Follow {
 }
 
 impl Follow {
-    /// Keeps a slim copy of each object: `apply` gets the object, or nothing when it is gone.
+    /// Keeps a slim copy of each object.
     fn start<K>(
         &self,
         client: &Client,
         part: &'static str,
-        mut apply: impl FnMut(&mut State, Key, Option<K>) + Send + 'static,
+        apply: impl Fn(&mut State, Change<K>) + Send + 'static,
     ) -> JoinHandle<()>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let state = self.state.clone();
-        // What the last full list held: what a new list does not name is gone.
-        let mut known: BTreeMap<Key, u64> = BTreeMap::new();
-        let mut list = 0_u64;
-        self.watch(client, part, move |event: &Event<K>| {
+        let mut known: HashSet<Key> = HashSet::new();
+        // What was known before a list and is not named by it is gone.
+        let mut unnamed: Option<HashSet<Key>> = None;
+        self.watch(client, part, move |event: Event<K>| {
             let mut state = lock(&state);
             match event {
-                Event::Init => list += 1,
+                Event::Init => unnamed = Some(known.clone()),
                 Event::InitApply(object) | Event::Apply(object) => {
-                    known.insert(key(object), list);
-                    apply(&mut state, key(object), Some(object.clone()));
+                    let key = key(&object);
+                    if let Some(unnamed) = &mut unnamed {
+                        unnamed.remove(&key);
+                    }
+                    if !known.contains(&key) {
+                        known.insert(key.clone());
+                    }
+                    apply(&mut state, Change::Is(key, object));
                 }
                 Event::Delete(object) => {
-                    known.remove(&key(object));
-                    apply(&mut state, key(object), None);
+                    let key = key(&object);
+                    known.remove(&key);
+                    apply(&mut state, Change::Gone(key));
                 }
                 Event::InitDone => {
-                    let gone: Vec<Key> =
-                        known.iter().filter(|(_, seen)| **seen < list).map(|(key, _)| key.clone()).collect();
-                    for key in gone {
+                    for key in unnamed.take().into_iter().flatten() {
                         known.remove(&key);
-                        apply(&mut state, key, None);
+                        apply(&mut state, Change::Gone(key));
                     }
                 }
             }
-            state.snapshot = None;
         })
     }
 
@@ -247,14 +319,14 @@ impl Follow {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        self.watch(client, part, move |event| writer.apply_watcher_event(event))
+        self.watch(client, part, move |event| writer.apply_watcher_event(&event))
     }
 
     fn watch<K>(
         &self,
         client: &Client,
         part: &'static str,
-        mut apply: impl FnMut(&Event<K>) + Send + 'static,
+        mut apply: impl FnMut(Event<K>) + Send + 'static,
     ) -> JoinHandle<()>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
@@ -274,14 +346,16 @@ impl Follow {
                 while let Some(event) = stream.next().await {
                     match event {
                         Ok(event) => {
-                            apply(&event);
-                            if matches!(event, Event::InitDone) {
+                            let listed = matches!(event, Event::InitDone);
+                            let complete = !matches!(event, Event::Init | Event::InitApply(_));
+                            apply(event);
+                            if listed {
                                 readiness.ready(part);
                                 if std::mem::take(&mut first) {
                                     synced.send_modify(|left| *left = left.saturating_sub(1));
                                 }
                             }
-                            if !matches!(event, Event::Init | Event::InitApply(_)) {
+                            if complete {
                                 changed.send_modify(|version| *version += 1);
                             }
                         }
@@ -317,13 +391,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-fn put<T>(map: &mut BTreeMap<Key, T>, key: Key, object: Option<T>) {
-    match object {
-        Some(object) => map.insert(key, object),
-        None => map.remove(&key),
-    };
 }
 
 fn key<K: Resource>(object: &K) -> Key {

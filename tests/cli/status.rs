@@ -74,7 +74,7 @@ fn state() -> ApiState {
     ApiState {
         pools,
         replacements,
-        liveness: spot_guard::telemetry::liveness::Liveness::silent_since(std::time::Duration::ZERO),
+        liveness: spot_guard::telemetry::liveness::Liveness::of_this_thread(),
         readiness: Readiness::default(),
         metrics: Arc::new(Metrics::new()),
         now: Arc::new(|| Clock::System.now()),

@@ -11,6 +11,7 @@ mod check;
 mod contract;
 mod crds;
 mod demo;
+mod differential;
 mod drain;
 mod helpers;
 mod imds;

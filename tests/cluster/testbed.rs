@@ -30,11 +30,15 @@ pub struct Options {
     pub pod_ready_delay: Duration,
     /// Whether KWOK stands in for the kubelets; without it, nodes and pods stay as the test makes them.
     pub kubelets: bool,
+    /// The kube-scheduler, the eviction API and the disruption controller, and nobody else: no controller and
+    /// no admission plugin adds to what the test makes. The scheduler is not rate limited, and beside the
+    /// default profile it has `packing` (fills nodes up) and `unscored` (takes any node that is possible).
+    pub scheduling_only: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pod_ready_delay: Duration::from_secs(2), kubelets: true }
+        Self { pod_ready_delay: Duration::from_secs(2), kubelets: true, scheduling_only: false }
     }
 }
 
@@ -53,6 +57,7 @@ pub struct Testbed {
     kubeconfig: PathBuf,
     api_port: u16,
     etcd_port: u16,
+    scheduling_only: bool,
     folder: Folder,
     _place: SemaphorePermit<'static>,
 }
@@ -95,23 +100,27 @@ impl Testbed {
         write(&dir.join("stages.yaml"), &stages)?;
 
         let etcd = start_etcd(dir, etcd_port)?;
-        let mut apiserver = start_apiserver(dir, api_port, etcd_port)?;
+        let mut apiserver = start_apiserver(dir, api_port, etcd_port, options.scheduling_only)?;
         let kubeconfig = write_kubeconfig(dir, "admin", api_port, &admin_token)?;
         let client = ready_client(&kubeconfig, &mut apiserver).await?;
 
         let mut testbed = Self {
             kwok: options.kubelets.then(|| start_kwok(dir, &kubeconfig)).transpose()?,
-            scheduler: start_scheduler(dir, &kubeconfig)?,
-            controller_manager: start_controller_manager(dir, &kubeconfig)?,
+            scheduler: start_scheduler(dir, &kubeconfig, options.scheduling_only)?,
+            controller_manager: start_controller_manager(dir, &kubeconfig, options.scheduling_only)?,
             apiserver: Some(apiserver),
             etcd,
             client,
             kubeconfig,
             api_port,
             etcd_port,
+            scheduling_only: options.scheduling_only,
             folder,
             _place: place,
         };
+        if options.scheduling_only {
+            return Ok(testbed);
+        }
         // Without it no pod can be created; the controller manager makes it when it is up.
         let accounts: Api<ServiceAccount> = Api::default_namespaced(testbed.client());
         wait_for("the service account of the default namespace", START_TIMEOUT, async || {
@@ -212,8 +221,8 @@ impl Testbed {
     /// Starts the API server again, on the port and with the data that it had, and returns when it is ready.
     pub async fn start_apiserver(&mut self) {
         self.stop_apiserver();
-        let mut apiserver =
-            start_apiserver(self.dir(), self.api_port, self.etcd_port).expect("the API server starts again");
+        let mut apiserver = start_apiserver(self.dir(), self.api_port, self.etcd_port, self.scheduling_only)
+            .expect("the API server starts again");
         if let Err(error) = ready_client(&self.kubeconfig, &mut apiserver).await {
             panic!("the API server does not come back: {error:#}");
         }
@@ -253,7 +262,7 @@ fn start_etcd(dir: &Path, port: u16) -> Result<Process> {
     Process::start("etcd", command, dir)
 }
 
-fn start_apiserver(dir: &Path, port: u16, etcd_port: u16) -> Result<Process> {
+fn start_apiserver(dir: &Path, port: u16, etcd_port: u16, scheduling_only: bool) -> Result<Process> {
     let mut command = Command::new(binaries().join("kube-apiserver"));
     command
         .arg(format!("--etcd-servers=http://{LOOPBACK}:{etcd_port}"))
@@ -267,23 +276,59 @@ fn start_apiserver(dir: &Path, port: u16, etcd_port: u16) -> Result<Process> {
         .arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local")
         .arg(flag("--service-account-key-file", dir.join("service-accounts.key")))
         .arg(flag("--service-account-signing-key-file", dir.join("service-accounts.key")));
+    if scheduling_only {
+        // Each leaves something to a controller that does not run: accounts, taints of new nodes, finalizers.
+        command.arg(
+            "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition,StorageObjectInUseProtection",
+        );
+    }
     Process::start("kube-apiserver", command, dir)
 }
 
-fn start_controller_manager(dir: &Path, kubeconfig: &Path) -> Result<Process> {
+fn start_controller_manager(dir: &Path, kubeconfig: &Path, scheduling_only: bool) -> Result<Process> {
+    let controllers = if scheduling_only { "disruption-controller" } else { "*,-nodeipam" };
     let mut command = Command::new(binaries().join("kube-controller-manager"));
     command
         .arg(flag("--kubeconfig", kubeconfig))
         .arg(flag("--service-account-private-key-file", dir.join("service-accounts.key")))
         .arg(flag("--root-ca-file", certificate(dir)))
-        .args(["--controllers=*,-nodeipam", "--leader-elect=false", "--secure-port=0"]);
+        .arg(format!("--controllers={controllers}"))
+        .args(["--leader-elect=false", "--secure-port=0"]);
     Process::start("kube-controller-manager", command, dir)
 }
 
-fn start_scheduler(dir: &Path, kubeconfig: &Path) -> Result<Process> {
+fn start_scheduler(dir: &Path, kubeconfig: &Path, scheduling_only: bool) -> Result<Process> {
     let mut command = Command::new(binaries().join("kube-scheduler"));
-    command.arg(flag("--kubeconfig", kubeconfig)).args(["--leader-elect=false", "--secure-port=0"]);
+    command.arg("--secure-port=0");
+    if scheduling_only {
+        let configuration = dir.join("scheduler.yaml");
+        write(&configuration, &format!("{:#}\n", scheduler_configuration(kubeconfig)))?;
+        command.arg(flag("--config", configuration));
+    } else {
+        command.arg(flag("--kubeconfig", kubeconfig)).arg("--leader-elect=false");
+    }
     Process::start("kube-scheduler", command, dir)
+}
+
+fn scheduler_configuration(kubeconfig: &Path) -> serde_json::Value {
+    let fill_up = json!({
+        "name": "NodeResourcesFit",
+        "args": { "scoringStrategy": {
+            "type": "MostAllocated",
+            "resources": [{ "name": "cpu", "weight": 1 }, { "name": "memory", "weight": 1 }],
+        } },
+    });
+    json!({
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "leaderElection": { "leaderElect": false },
+        "clientConnection": { "kubeconfig": kubeconfig, "qps": 2000, "burst": 4000 },
+        "profiles": [
+            { "schedulerName": "default-scheduler" },
+            { "schedulerName": "packing", "pluginConfig": [fill_up] },
+            { "schedulerName": "unscored", "plugins": { "score": { "disabled": [{ "name": "*" }] } } },
+        ],
+    })
 }
 
 fn start_kwok(dir: &Path, kubeconfig: &Path) -> Result<Process> {

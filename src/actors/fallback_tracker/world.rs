@@ -1,13 +1,14 @@
 //! Everything that the FallbackTracker knows, as [`crate::core::replacement`] asks for it.
 
 use super::PoolFacts;
+use super::fits::{Around, Fits};
 use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
-use crate::core::cluster::{Node, Pod, Snapshot};
+use crate::core::cluster::{Node, Snapshot};
 use crate::core::drain;
 use crate::core::limits::{self, Starts};
 use crate::core::neighbours;
-use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
+use crate::core::placement::PlacementOptions;
 use crate::core::policy::Policy;
 use crate::core::preflight;
 use crate::core::record::{DrainState, UtilisationPercent};
@@ -30,13 +31,13 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 pub(super) struct World<'a> {
     deps: &'a Deps,
     snapshot: Arc<Snapshot>,
-    by_instance: BTreeMap<String, usize>,
     pub(super) configs: BTreeMap<String, PoolConfig>,
     pools: &'a BTreeMap<String, PoolFacts>,
     drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: &'a BTreeMap<String, ReturnAssessment>,
     /// How many stories of each pool move their node now.
     under_way: BTreeMap<String, usize>,
+    fits: &'a Fits,
     no_pool: Policy,
     no_ledger: Ledger,
     /// Nodes that are being drained, or are about to be: their pods take room, too.
@@ -50,14 +51,9 @@ impl<'a> World<'a> {
         pools: &'a BTreeMap<String, PoolFacts>,
         drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
         assessments: &'a BTreeMap<String, ReturnAssessment>,
+        fits: &'a Fits,
     ) -> Self {
         let snapshot = deps.view.snapshot();
-        let by_instance = snapshot
-            .nodes()
-            .iter()
-            .enumerate()
-            .filter_map(|(index, node)| Some((node.instance_id()?.to_owned(), index)))
-            .collect();
         let configs = deps.pools();
         let mut under_way = BTreeMap::new();
         for record in records.values() {
@@ -70,12 +66,12 @@ impl<'a> World<'a> {
         Self {
             deps,
             snapshot,
-            by_instance,
             configs,
             pools,
             drains,
             assessments,
             under_way,
+            fits,
             no_pool: deps.defaults.clone(),
             no_ledger: Ledger::default(),
             moving: drains
@@ -87,8 +83,7 @@ impl<'a> World<'a> {
     }
 
     fn node_of(&self, instance_id: &str) -> Option<NodeFact> {
-        let node = &self.snapshot.nodes()[*self.by_instance.get(instance_id)?];
-        Some(self.fact(node))
+        self.snapshot.node_of_instance(instance_id).map(|node| self.fact(node))
     }
 
     fn fact(&self, node: &Node) -> NodeFact {
@@ -99,12 +94,15 @@ impl<'a> World<'a> {
         NodeFact { name: node.name.to_string(), ready: node.ready, busy, volume_zone, created: node.created }
     }
 
-    pub(super) fn busy_instances(&self) -> BTreeSet<String> {
-        self.by_instance
-            .iter()
-            .filter(|(_, index)| self.fact(&self.snapshot.nodes()[**index]).busy)
-            .map(|(instance, _)| instance.clone())
-            .collect()
+    /// The instances of a pool that run pods which would have to move.
+    pub(super) fn busy_instances(&self, pool: &str) -> BTreeSet<String> {
+        let Some(view) = self.pools.get(pool).and_then(PoolFacts::view) else { return BTreeSet::new() };
+        let members = view.spot.instances.iter().chain(&view.on_demand.instances);
+        let busy = |id: &str| {
+            let node = self.snapshot.node_of_instance(id);
+            node.is_some_and(|node| self.snapshot.pods_on(&node.name).any(drain::must_move))
+        };
+        members.map(|instance| &instance.id).filter(|id| busy(id)).cloned().collect()
     }
 
     /// The records that notices ask for: new stories, refused notices. Escalations come with [`Self::advance`].
@@ -253,14 +251,24 @@ impl<'a> World<'a> {
         let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
         let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
         let node_of = |id: &str| self.node_of(id);
-        let misfit_with = |new_node: &str| self.misfit(&record.spec.node_name, new_node);
+        let policy = config.map_or(&self.no_pool, |config| &config.policy);
+        let misfit_with = |new: &str| {
+            let old = record.spec.node_name.as_str();
+            let others = self.moving.iter().filter(|node| *node != old).cloned().collect();
+            self.fits.misfit(
+                old,
+                new,
+                &self.snapshot,
+                &Around { others, options: PlacementOptions::of(policy) },
+            )
+        };
         let old_node = self.snapshot.node(&record.spec.node_name).map(|node| self.fact(node));
         let neighbour = self.snapshot.node(&record.spec.node_name).and_then(neighbours::owner);
         let refused = record.spec.pool.as_ref().map_or_else(Vec::new, |pool| self.refusals(pool));
         let drain = |purpose| self.drains.get(&(name.clone(), purpose));
         decide(&Facts {
             now: self.deps.clock.now(),
-            policy: config.map_or(&self.no_pool, |config| &config.policy),
+            policy,
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
             starts: self.starts(record),
@@ -291,8 +299,7 @@ impl<'a> World<'a> {
 
     /// The nodes of these instances.
     pub(super) fn nodes_of(&self, instances: &BTreeSet<String>) -> BTreeSet<String> {
-        let node =
-            |id: &String| self.by_instance.get(id).map(|at| self.snapshot.nodes()[*at].name.to_string());
+        let node = |id: &String| self.snapshot.node_of_instance(id).map(|node| node.name.to_string());
         instances.iter().filter_map(node).collect()
     }
 
@@ -316,30 +323,11 @@ impl<'a> World<'a> {
         };
         let members = view.spot.instances.iter().chain(&view.on_demand.instances);
         let nodes: BTreeSet<Arc<str>> = members
-            .filter_map(|instance| self.by_instance.get(&instance.id))
-            .map(|index| self.snapshot.nodes()[*index].name.clone())
+            .filter_map(|instance| self.snapshot.node_of_instance(&instance.id))
+            .map(|node| node.name.clone())
             .collect();
-        safety::pool_utilisation(&nodes, &self.snapshot, &SafetyPolicy::default()).into()
-    }
-
-    /// What keeps the pods of `old` from fitting on the cluster with `new` counted and `old` not, together with
-    /// the pods of all other nodes that are being drained.
-    fn misfit(&self, old: &str, new: &str) -> Vec<String> {
-        let Some(new_node) = self.snapshot.node(new) else { return vec![format!("node {new} is not there")] };
-        let others = self.moving.iter().map(String::as_str).filter(|node| *node != old);
-        let mut excluded = ExcludedNodes::default().and(old);
-        let mut pods: Vec<&Pod> = self.snapshot.pods_on(old).collect();
-        for node in others {
-            excluded = excluded.and(node);
-            pods.extend(self.snapshot.pods_on(node).filter(|pod| drain::must_move(pod)));
-        }
-        let placement =
-            placement::can_take(&pods, new_node, &self.snapshot, &excluded, &PlacementOptions::default());
-        placement
-            .unplaced
-            .iter()
-            .map(|unplaced| format!("pod {} fits nowhere yet: {}", unplaced.pod, unplaced.reasons))
-            .collect()
+        let policy = self.configs.get(pool).map_or(&self.no_pool, |config| &config.policy);
+        safety::pool_utilisation(&nodes, &self.snapshot, &SafetyPolicy::of(policy)).into()
     }
 }
 

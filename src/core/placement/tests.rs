@@ -1,8 +1,8 @@
 use super::packer::{Packer, Rules, index32};
 use super::*;
 use crate::core::cluster::{
-    Claim, ClaimRef, Effect, HostPort, LabelSelector, NodeSelectorTerm, Owner, OwnerKind, Parts, PodSpec,
-    Toleration, TolerationOperator, VolumeReach,
+    Claim, ClaimRef, Effect, HostPort, LabelSelector, NodeSelectorTerm, Operator, Owner, OwnerKind, Parts,
+    PodSpec, Requirement, Toleration, TolerationOperator, VolumeReach,
 };
 use crate::core::testing::{
     GIB, HOST, ZONE, cluster, labels, node, node_in, one_of, parts, pod, spec, spread, taint, term,
@@ -319,6 +319,64 @@ fn placeholder_pods_count_as_free_if_so_configured() {
     let options = PlacementOptions { placeholders_below: Some(-5), ..PlacementOptions::default() };
     let pods: Vec<&Pod> = snapshot.pods_on("old").collect();
     assert!(place(&pods, &snapshot, &ExcludedNodes::from_iter(["old"]), &options).fits());
+}
+
+#[test]
+fn the_settings_of_a_pool_say_which_pods_are_placeholders() {
+    let below = |free, priority| {
+        let policy =
+            Policy { placeholders_are_free: free, placeholder_priority: priority, ..Policy::default() };
+        PlacementOptions::of(&policy).placeholders_below
+    };
+    assert_eq!(below(false, 10), None);
+    assert_eq!(below(true, 10), Some(-10));
+    assert_eq!(below(true, 1_000_000_000), Some(-1_000_000_000));
+}
+
+#[test]
+fn room_that_preemption_would_make_is_not_counted_on() {
+    let web = spec(pod("web-1", "old", 1000), |s| s.priority = 1000);
+    let low = spec(pod("low-1", "n1", 3500), |s| s.priority = -1000);
+    does_not_fit(vec![node("n1")], vec![web, low], &[insufficient("cpu")]);
+}
+
+#[test]
+fn affinity_to_a_node_by_name_must_match() {
+    let not_on = |name: &str| {
+        let field =
+            Requirement { key: "metadata.name".into(), operator: Operator::NotIn([name.into()].into()) };
+        let term = NodeSelectorTerm { labels: Box::default(), fields: [field].into() };
+        vec![spec(pod("web-1", "old", 1), |s| s.node_affinity = Some([term].into()))]
+    };
+    fits(vec![node("n1")], not_on("n2"));
+    does_not_fit(vec![node("n1")], not_on("n1"), &[Reason::NodeAffinity]);
+}
+
+#[test]
+fn nodes_that_the_pod_may_not_use_are_no_domain_unless_it_says_so() {
+    // Zone d has room for the spread, but not for this pod.
+    let fits_with = |honour| {
+        let wants = |name: &str, node: &str| {
+            spec(spreading(name, node, ZONE), |s| {
+                s.topology_spread[0].honour_node_affinity = honour;
+                s.node_selector = labels(&[("disk", "ssd")]);
+            })
+        };
+        let with_disk = |node: Node| {
+            let labels = node.labels.iter().chain([("disk", "ssd")]).collect::<Vec<_>>();
+            Node { labels: labels.into_iter().collect(), ..node }
+        };
+        let nodes = vec![
+            with_disk(node_in("old", "b")),
+            with_disk(node_in("n1", "b")),
+            with_disk(node_in("n2", "c")),
+            node_in("n3", "d"),
+        ];
+        let pods = vec![wants("web-1", "old"), wants("web-2", "n1"), wants("web-3", "n2")];
+        place_old(&cluster(nodes, pods)).fits()
+    };
+    assert!(fits_with(true));
+    assert!(!fits_with(false));
 }
 
 #[test]

@@ -125,8 +125,8 @@ fn the_buffer_is_kept() {
     assert!(report.safe, "{:?}", report.blockers);
     assert!((report.utilisation_before.cpu - 0.5).abs() < 1e-9);
     assert!((report.utilisation_after.cpu - 0.75).abs() < 1e-9);
-    let report = with_buffer(2500, 1001, None);
-    assert_eq!(kinds(&report), ["the pool would use 75 % of its CPU, the limit is 75 %"]);
+    let report = with_buffer(2500, 1010, None);
+    assert_eq!(kinds(&report), ["the pool would use 75.1 % of its CPU, the limit is 75.0 %"]);
 }
 
 #[test]

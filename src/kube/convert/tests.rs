@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::cluster::Claim;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -157,7 +158,7 @@ fn a_request_that_cannot_be_read_is_reported_and_fits_nowhere() {
 fn an_allocatable_that_cannot_be_read_is_none() {
     let node =
         json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "many", "memory": "1Gi"}}});
-    let converted = Converter::default().node(&read(node), None);
+    let converted = Converter::default().node(&read(node), VolumeLimits::default());
     assert_eq!(converted.object.allocatable.cpu_millis, 0);
     assert_eq!(converted.object.allocatable.memory, 1 << 30);
     assert_eq!(converted.problems.len(), 1);
@@ -166,13 +167,14 @@ fn an_allocatable_that_cannot_be_read_is_none() {
 #[test]
 fn empty_objects_are_read_without_a_panic() {
     let mut converter = Converter::default();
-    let node = converter.node(&api::Node::default(), None).object;
+    let node = converter.node(&api::Node::default(), VolumeLimits::default()).object;
     assert!(!node.ready);
     let pod = converter.pod(&api::Pod::default()).object;
     assert_eq!((pod.phase, pod.node, pod.spec.grace_period_seconds), (Phase::Pending, None, 30));
     let budget = converter.budget(&PodDisruptionBudget::default());
     assert_eq!((budget.disruptions_allowed, budget.selector), (0, None));
-    assert_eq!(converter.claim(&api::PersistentVolumeClaim::default(), None).reach, VolumeReach::Unknown);
+    assert!(converter.bound_volume(&api::PersistentVolumeClaim::default()).is_empty());
+    assert_eq!(converter.volume(&api::PersistentVolume::default()).reach, VolumeReach::Unknown);
 }
 
 #[test]
@@ -190,7 +192,9 @@ fn a_whole_node_is_read() {
     let csi = read(json!({"metadata": {"name": "ip-10-0-0-1"}, "spec": {"drivers": [
         {"name": "ebs.csi.aws.com", "nodeID": "i-1", "allocatable": {"count": 25}},
         {"name": "efs.csi.aws.com", "nodeID": "i-1"}]}}));
-    insta::assert_debug_snapshot!(Converter::default().node(&node, Some(&csi)));
+    let mut converter = Converter::default();
+    let limits = converter.volume_limits(&csi);
+    insta::assert_debug_snapshot!(converter.node(&node, limits));
 }
 
 #[test]
@@ -274,8 +278,11 @@ fn a_budget_is_observed_when_its_status_is_of_the_newest_spec() {
 #[test]
 fn a_volume_reaches_what_its_affinity_and_its_zone_labels_allow() {
     let mut converter = Converter::default();
-    let claim: api::PersistentVolumeClaim = read(json!({"spec": {"volumeName": "pv-1"}}));
-    let mut reach = |volume: Value| converter.claim(&claim, Some(&read(volume)));
+    let claim = read(json!({"spec": {"volumeName": "pv-1"}}));
+    let name = converter.bound_volume(&claim);
+    let unknown = Claim { volume: "pv-1".into(), driver: None, reach: VolumeReach::Unknown };
+    assert_eq!(Claim::bound_to(name.clone(), None), unknown);
+    let mut reach = |volume: Value| Claim::bound_to(name.clone(), Some(&converter.volume(&read(volume))));
     let plain = reach(json!({"spec": {"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "h"}}}));
     assert_eq!((plain.reach, plain.driver.as_deref()), (VolumeReach::Anywhere, Some("efs.csi.aws.com")));
     let zone = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [

@@ -1,0 +1,134 @@
+use super::*;
+use crate::core::cluster::{Phase, PodSpec};
+use crate::core::testing::{app, labels, node, pod};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Clone, Debug)]
+enum Step {
+    SetPod { name: usize, node: Option<usize>, phase: Phase, template: usize, ending: bool },
+    RemovePod(usize),
+    SetNode { name: usize, instance: usize },
+    RemoveNode(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let phase = prop::sample::select(vec![Phase::Running, Phase::Running, Phase::Pending, Phase::Succeeded]);
+    prop_oneof![
+        6 => (0..9usize, prop::option::of(0..4usize), phase, 0..3usize, any::<bool>())
+            .prop_map(|(name, node, phase, template, ending)| Step::SetPod { name, node, phase, template, ending }),
+        2 => (0..9usize).prop_map(Step::RemovePod),
+        2 => (0..4usize, 0..6usize).prop_map(|(name, instance)| Step::SetNode { name, instance }),
+        1 => (0..4usize).prop_map(Step::RemoveNode),
+    ]
+}
+
+/// Everything that can be looked up, without the order of things.
+fn told(snapshot: &Snapshot) -> impl PartialEq + std::fmt::Debug + use<> {
+    let name = |index: &u32| snapshot.pods()[*index as usize].name.to_string();
+    let nodes: BTreeMap<_, _> = snapshot
+        .nodes()
+        .iter()
+        .map(|node| {
+            let index = snapshot.node_index(&node.name).unwrap();
+            let pods: BTreeSet<_> = snapshot.pods_on(&node.name).map(|pod| pod.name.to_string()).collect();
+            let of_instance = snapshot.node_of_instance(node.instance_id().unwrap()).unwrap();
+            assert_eq!(of_instance.instance_id(), node.instance_id());
+            (node.name.to_string(), (pods, snapshot.used(index).clone()))
+        })
+        .collect();
+    let groups: BTreeSet<BTreeSet<_>> =
+        snapshot.groups().iter().map(|group| group.members.iter().map(name).collect()).collect();
+    let waiting: BTreeSet<_> = snapshot.waiting().map(|pod| pod.name.to_string()).collect();
+    let pods: BTreeSet<_> = snapshot.pods().iter().map(|pod| pod.name.to_string()).collect();
+    let members = snapshot.groups().iter().map(|group| group.members.len()).sum::<usize>();
+    (nodes, groups, waiting, pods, members, snapshot.pods().len())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn after_any_changes_it_is_as_if_built_at_once(steps in prop::collection::vec(step(), 1..60)) {
+        let specs: Vec<Arc<PodSpec>> =
+            [100, 200, 300].map(|cpu| pod("x", "n", cpu).spec).into_iter().collect();
+        let shared: Vec<Labels> = ["a", "b", "c"].map(|value| labels(&[("app", value)])).into_iter().collect();
+        let mut live = Live::default();
+        let (mut nodes, mut pods) = (BTreeMap::new(), BTreeMap::new());
+        let mut kept = Vec::new();
+        for step in steps {
+            match step {
+                Step::SetPod { name, node, phase, template, ending } => {
+                    let name = format!("p{name}");
+                    let pod = Arc::new(Pod {
+                        node: node.map(|node| format!("n{node}").into()),
+                        phase,
+                        labels: shared[template].clone(),
+                        spec: specs[template].clone(),
+                        deletion: ending.then_some(jiff::Timestamp::UNIX_EPOCH),
+                        ..pod(&name, "", 1)
+                    });
+                    pods.insert(name, pod.clone());
+                    live.set_pod(pod);
+                }
+                Step::RemovePod(name) => {
+                    let name = format!("p{name}");
+                    pods.remove(&name);
+                    live.remove_pod("default", &name);
+                }
+                Step::SetNode { name, instance } => {
+                    let name = format!("n{name}");
+                    let provider_id = format!("aws:///a/i-{instance}-{name}").into();
+                    let node = Arc::new(Node { provider_id, ..node(&name) });
+                    nodes.insert(name, node.clone());
+                    live.set_node(node);
+                }
+                Step::RemoveNode(name) => {
+                    let name = format!("n{name}");
+                    nodes.remove(&name);
+                    live.remove_node(&name);
+                }
+            }
+            let parts = Parts {
+                nodes: nodes.values().cloned().collect(),
+                pods: pods.values().cloned().collect(),
+                ..Parts::default()
+            };
+            prop_assert_eq!(told(&live.snapshot()), told(&Snapshot::new(parts.clone())));
+            kept.push((live.snapshot(), parts));
+        }
+        for (snapshot, parts) in kept {
+            prop_assert_eq!(told(&snapshot), told(&Snapshot::new(parts)), "what was given out does not change");
+        }
+    }
+}
+
+#[test]
+fn budgets_claims_and_namespaces_come_and_go() {
+    let budget = |name: &str, allowed| DisruptionBudget {
+        namespace: "default".into(),
+        name: name.into(),
+        selector: app("web"),
+        disruptions_allowed: allowed,
+        ..DisruptionBudget::default()
+    };
+    let mut live = Live::default();
+    for (name, allowed) in [("b", 1), ("a", 2), ("b", 3)] {
+        live.set_budget(budget(name, allowed));
+    }
+    let before = live.snapshot();
+    live.remove_budget("default", "a");
+    live.remove_budget("default", "none");
+    assert_eq!(before.budgets(), [budget("a", 2), budget("b", 3)]);
+    assert_eq!(live.snapshot().budgets(), [budget("b", 3)]);
+
+    let key = || (Arc::from("default"), Arc::from("data"));
+    live.set_claim(key().0, key().1, Some(Claim { volume: "pv".into(), ..Claim::default() }));
+    live.set_namespace("default".into(), Some(labels(&[("team", "x")])));
+    let before = live.snapshot();
+    live.set_claim(key().0, key().1, None);
+    live.set_namespace("default".into(), None);
+    assert!(before.claim(&key().0, &key().1).is_some() && before.namespace_labels("default").is_some());
+    let after = live.snapshot();
+    assert!(after.claim(&key().0, &key().1).is_none() && after.namespace_labels("default").is_none());
+}
