@@ -131,7 +131,8 @@ mod tests {
 
     fn status() -> Status {
         serde_json::from_value(json!({
-            "version": "1.2.3", "now": "2030-01-01T00:00:00Z", "leader": true, "ready": true, "pools": [],
+            "version": "1.2.3", "now": "2030-01-01T00:00:00Z", "leader": true, "paused": false, "ready": true,
+            "pools": [],
             "replacements": { "open": 2, "finished": 1, "fallbacks": 2, "blocked": 1, "byPhase": {} },
         }))
         .expect("a status")
