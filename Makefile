@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast simulate differential testbed lint bench
+.PHONY: help demo test test-fast simulate differential testbed lint bench bench-scale
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Shows a node replaced, the fallback to on-demand and the return to Spot, in a simulated cloud
 	@echo 'Building first; the first time takes minutes.' >&2
@@ -37,3 +37,6 @@ bench: ## Measures how soon capacity is asked for, and a drain beside its peers 
 	cargo bench --profile dev --bench flow
 	@testbed/build --bench > /dev/null
 	cargo test --test cluster bench:: -- --ignored --nocapture
+
+bench-scale: ## Measures what a cluster of 5,000 nodes costs the controller
+	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo bench --profile dev --bench scale

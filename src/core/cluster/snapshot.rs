@@ -1,6 +1,6 @@
 //! The cluster at one moment with its indexes, and how it is kept up to date.
 
-use super::{Claim, DisruptionBudget, Labels, Node, Parts, Pod, Resources, change};
+use super::{Claim, DisruptionBudget, Labels, Node, Owner, OwnerKind, Parts, Pod, Resources, change};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub struct Snapshot {
     /// Indexes of pods by node, finished ones included.
     on_node: Vec<Vec<u32>>,
     waiting: Vec<u32>,
+    /// Indexes of pods by namespace and controller, finished ones included.
+    of_owner: HashMap<(Arc<str>, Owner), Vec<u32>>,
     groups: Vec<PodGroup>,
     used: Vec<Resources>,
     // Each is copied only if it changes while an older snapshot is in use.
@@ -91,6 +93,11 @@ impl Snapshot {
     /// The pods that wait for a node: they take room before pods that move.
     pub fn waiting(&self) -> impl Iterator<Item = &Pod> {
         self.waiting.iter().map(|i| &*self.pods[*i as usize])
+    }
+
+    /// The pods of a controller, given with its namespace; finished ones included.
+    pub fn pods_of(&self, owner: &(Arc<str>, Owner)) -> impl Iterator<Item = &Pod> {
+        self.of_owner.get(owner).into_iter().flatten().map(|i| &*self.pods[*i as usize])
     }
 
     /// The pods grouped by template, without finished ones.
@@ -246,6 +253,9 @@ impl Live {
             Some(node) => replace(&mut snapshot.on_node[node]),
             None => replace(&mut snapshot.waiting),
         }
+        if let Some(pods) = snapshot.of_owner.get_mut(&owner(&moved)) {
+            replace(pods);
+        }
         if let Some(group) = self.groups.get(&template(&moved)).filter(|_| !moved.phase.finished()) {
             replace(&mut snapshot.groups[*group as usize].members);
         }
@@ -268,6 +278,9 @@ impl Live {
             },
             None if waits(pod) => snapshot.waiting.push(at),
             None => {}
+        }
+        if pod.owner.kind != OwnerKind::None {
+            snapshot.of_owner.entry(owner(pod)).or_default().push(at);
         }
         if !pod.phase.finished() {
             let group = *self.groups.entry(template(pod)).or_insert_with(|| {
@@ -302,6 +315,13 @@ impl Live {
                 }
             }
             None => remove(&mut snapshot.waiting),
+        }
+        let owner = owner(&pod);
+        if let Some(pods) = snapshot.of_owner.get_mut(&owner) {
+            remove(pods);
+            if pods.is_empty() {
+                snapshot.of_owner.remove(&owner);
+            }
         }
         let template = template(&pod);
         let Some(group) = self.groups.get(&template).copied().filter(|_| !pod.phase.finished()) else {
@@ -354,6 +374,10 @@ impl Live {
             None => namespaces.remove(&name),
         };
     }
+}
+
+fn owner(pod: &Pod) -> (Arc<str>, Owner) {
+    (pod.namespace.clone(), pod.owner.clone())
 }
 
 /// Only pods that the scheduler looks at.

@@ -59,9 +59,11 @@ impl Expected {
             .map(|pod| owner(pod))
             .collect();
         let mut expected = HashMap::new();
-        for pod in snapshot.pods().iter().filter(|pod| lives(pod)) {
-            if (pod.ready || younger_than(pod, now - young)) && owners.contains(&owner(pod)) {
-                *expected.entry(owner(pod)).or_default() += 1;
+        for key in owners {
+            let counted = |pod: &&Pod| lives(pod) && (pod.ready || younger_than(pod, now - young));
+            let count = snapshot.pods_of(&key).filter(counted).count();
+            if count > 0 {
+                expected.insert(key, count);
             }
         }
         Self(expected)
@@ -69,18 +71,11 @@ impl Expected {
 
     /// What is still missing elsewhere than on the node.
     pub(super) fn unmet(&self, node: &str, snapshot: &Snapshot) -> Unmet {
-        let mut found: HashMap<OwnerKey, (usize, usize)> = HashMap::new();
-        for pod in snapshot.pods().iter().filter(|pod| lives(pod) && pod.node.as_deref() != Some(node)) {
-            let key = owner(pod);
-            if self.0.contains_key(&key) {
-                let (all, ready) = found.entry(key).or_default();
-                *all += 1;
-                *ready += usize::from(pod.ready);
-            }
-        }
         let mut unmet = Unmet::default();
         for (key, expected) in &self.0 {
-            let (all, ready) = found.get(key).copied().unwrap_or_default();
+            let elsewhere = |pod: &&Pod| lives(pod) && pod.node.as_deref() != Some(node);
+            let all = snapshot.pods_of(key).filter(elsewhere).count();
+            let ready = snapshot.pods_of(key).filter(elsewhere).filter(|pod| pod.ready).count();
             if ready < *expected {
                 let (namespace, owner) = key;
                 let text =

@@ -41,8 +41,14 @@ fn told(snapshot: &Snapshot) -> impl PartialEq + std::fmt::Debug + use<> {
         snapshot.groups().iter().map(|group| group.members.iter().map(name).collect()).collect();
     let waiting: BTreeSet<_> = snapshot.waiting().map(|pod| pod.name.to_string()).collect();
     let pods: BTreeSet<_> = snapshot.pods().iter().map(|pod| pod.name.to_string()).collect();
+    let owned = |pod: &Arc<Pod>| {
+        let owner = owner(pod);
+        let pods: BTreeSet<_> = snapshot.pods_of(&owner).map(|pod| pod.name.to_string()).collect();
+        (owner.1.name.to_string(), (pods, snapshot.pods_of(&owner).count()))
+    };
+    let owners: BTreeMap<_, _> = snapshot.pods().iter().map(owned).collect();
     let members = snapshot.groups().iter().map(|group| group.members.len()).sum::<usize>();
-    (nodes, groups, waiting, pods, members, snapshot.pods().len())
+    (nodes, groups, waiting, pods, owners, snapshot.of_owner.len(), members, snapshot.pods().len())
 }
 
 proptest! {
@@ -63,6 +69,7 @@ proptest! {
                     let pod = Arc::new(Pod {
                         node: node.map(|node| format!("n{node}").into()),
                         phase,
+                        owner: Owner { kind: OwnerKind::ReplicaSet, name: format!("o{template}").into() },
                         labels: shared[template].clone(),
                         spec: specs[template].clone(),
                         deletion: ending.then_some(jiff::Timestamp::UNIX_EPOCH),
