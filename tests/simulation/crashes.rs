@@ -128,6 +128,7 @@ fn every(tale: Tale) -> usize {
         Tale::Demo(Scenario::AllDry | Scenario::PdbBlocked | Scenario::DrySpotSetDesired) => 3,
         Tale::Demo(Scenario::BusyCluster) | Tale::Odd => 5,
         Tale::Demo(Scenario::ThreeFallbacks) => 17,
+        Tale::Demo(Scenario::Storm) => 401,
     }
 }
 
@@ -166,6 +167,7 @@ stories! {
     pdb_blocked_survives_a_crash: Tale::Demo(Scenario::PdbBlocked),
     busy_cluster_survives_a_crash: Tale::Demo(Scenario::BusyCluster),
     three_fallbacks_survive_a_crash: Tale::Demo(Scenario::ThreeFallbacks),
+    a_storm_survives_a_crash: Tale::Demo(Scenario::Storm),
     refusals_deletions_and_removals_survive_a_crash: Tale::Odd,
 }
 
