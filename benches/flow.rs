@@ -116,6 +116,8 @@ fn millis(from: jiff::Timestamp, to: jiff::Timestamp) -> f64 {
 fn twenty(launch_instances: bool) -> Plot {
     let mut plot = Scenario::Rebalance.plot();
     plot.start.spot_nodes = 20;
+    plot.start.policy.max_concurrent_replacements = Some(20);
+    plot.start.policy.max_concurrent_percent = Some(100);
     plot.start.launch_instances = launch_instances;
     for app in &mut plot.start.apps {
         app.replicas *= 4;

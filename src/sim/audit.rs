@@ -553,8 +553,18 @@ impl Auditor {
                     && record.status.as_ref().is_none_or(|status| !status.phase.is_finished())
             })
         };
-        for pool in self.pools().iter().filter(|pool| !open(&pool.name_any())) {
+        let pools = self.pools();
+        let busy: BTreeSet<&String> = pools
+            .iter()
+            .filter(|pool| open(&pool.name_any()))
+            .flat_map(|pool| [&pool.spec.spot_group, &pool.spec.on_demand_group])
+            .collect();
+        for pool in &*pools {
             for group in [&pool.spec.spot_group, &pool.spec.on_demand_group] {
+                // A pool that is not accepted may name the group of another one.
+                if busy.contains(group) {
+                    continue;
+                }
                 let (sum, lowered) = self.ours(group);
                 // What others took out while we waited for it may have been asked for again.
                 if !(0..=lowered).contains(&sum) {

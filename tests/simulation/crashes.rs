@@ -56,7 +56,7 @@ impl Tale {
                         "kind": "RebalanceRecommendation", "detectedAt": now },
                 });
                 stage.cluster.create_json(notice).expect("a notice");
-                // The first record is removed before the second story is over.
+                // Notices of the last hour count for the brake, so the record is kept for as long.
                 stage.until_phase(&stage.spot[0], Phase::Completed).await;
                 while stage.record(&stage.spot[0]).is_some() {
                     stage.pass(1).await;
@@ -76,7 +76,7 @@ fn odd() -> Plot {
         start,
         script: vec![
             (Duration::from_secs(5), Act::Interrupt(0)),
-            (Duration::from_secs(400), Act::SpotHas(Capacity::Unlimited)),
+            (Duration::from_secs(4000), Act::SpotHas(Capacity::Unlimited)),
         ],
         replacements: 0,
         steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)],

@@ -300,7 +300,12 @@ impl Play {
             story.run(&mut |_| {}).await.expect("the script can be played");
             let report = story.report().await;
             for act in beside {
-                assert!(act.is_finished(), "the story ended before what was to happen beside it");
+                let told = || auditor.story().join("\n");
+                assert!(
+                    act.is_finished(),
+                    "the story ended before what was to happen beside it:\n{}",
+                    told()
+                );
                 act.await.expect("what happens beside the story holds");
             }
             Played {

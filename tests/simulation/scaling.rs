@@ -46,6 +46,8 @@ fn twenty_notices(launch_instances: bool) -> Plot {
     let mut plot = Scenario::Rebalance.plot();
     plot.start.spot_nodes = 20;
     plot.start.launch_instances = launch_instances;
+    plot.start.policy.max_concurrent_replacements = Some(20);
+    plot.start.policy.max_concurrent_percent = Some(100);
     for app in &mut plot.start.apps {
         app.replicas *= 4;
         app.max_unavailable = Some(4);
