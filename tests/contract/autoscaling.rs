@@ -176,8 +176,7 @@ async fn the_simulated_cloud_keeps_it() {
     let cloud = Cloud::new(Clock::simulated(epoch), 1);
     for name in GROUPS {
         let tags = vec![("pool".to_owned(), name.to_owned())];
-        let spec = GroupSpec { max: 4, tags, az_rebalance: true, ..GroupSpec::new(name, Market::Spot) };
-        cloud.add_group(spec);
+        cloud.add_group(GroupSpec { max: 4, tags, ..GroupSpec::new(name, Market::Spot) });
     }
     let run = tokio::spawn(cloud.clone().run(Arc::new(NullHost)));
     let client = Client::new(&cloud.sdk_config(None));

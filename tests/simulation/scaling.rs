@@ -206,6 +206,7 @@ fn partial_capacity_serves_some_and_the_others_fall_back() {
 fn zones_are_walked_until_one_has_capacity() {
     let played = with_cloud("zones", Scenario::Rebalance.plot(), |cloud| {
         let zones = ["us-east-1a", "us-east-1b", "us-east-1c"].map(str::to_owned);
+        cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
         cloud.edit_group(SPOT, |spec| spec.zones = zones.to_vec()).expect("a group");
         for zone in ["us-east-1a", "us-east-1b"] {
             cloud.set_capacity(SPOT, Some(zone), Capacity::None).expect("a group");

@@ -70,12 +70,7 @@ impl State {
             });
         }
         xml.text("CreatedTime", millis(group.created));
-        // A group that does not rebalance its zones has that process suspended: AWS has no other way to say so.
-        let mut suspended = group.suspended.clone();
-        if !spec.az_rebalance {
-            suspended.entry("AZRebalance".to_owned()).or_insert_with(|| "User suspended".to_owned());
-        }
-        xml.list("SuspendedProcesses", &suspended, |xml, (process, reason)| {
+        xml.list("SuspendedProcesses", &group.suspended, |xml, (process, reason)| {
             xml.text("ProcessName", process);
             xml.text("SuspensionReason", reason);
         });

@@ -96,8 +96,7 @@ async fn a_day_of_failures_suspends_launch_until_someone_resumes_it() {
     seconds(25 * 3600).await;
     let groups = stage.client.describe_auto_scaling_groups().send().await.unwrap();
     let suspended = groups.auto_scaling_groups()[0].suspended_processes();
-    let names: Vec<_> = suspended.iter().filter_map(|process| process.process_name()).collect();
-    assert_eq!(names, ["AZRebalance", "Launch"]);
+    assert_eq!(suspended[0].process_name(), Some("Launch"));
     stage.cloud.set_capacity("spot", None, Capacity::Unlimited).unwrap();
     seconds(3600).await;
     assert_eq!(stage.ids("spot").len(), 2);
