@@ -314,7 +314,10 @@ impl Story {
     }
 
     fn pdb_violations(&self, records: &[NodeReplacement]) -> usize {
-        let pressed = records.iter().filter_map(|record| record.status.as_ref()?.deadline).next().is_some();
+        // The record may have been removed by now; the script still knows of its deadline.
+        let noticed =
+            records.iter().any(|record| record.status.as_ref().is_some_and(|s| s.deadline.is_some()));
+        let pressed = noticed || self.plot.script.iter().any(|(_, act)| matches!(act, Act::Interrupt(_)));
         let all = self.world.cluster.as_ref().map(Cluster::pdb_violations).unwrap_or_default();
         all.iter().filter(|violation| !pressed || violation.by != "delete").count()
     }

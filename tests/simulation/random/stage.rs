@@ -177,6 +177,7 @@ impl<'a> Stage<'a> {
                     }
                 };
                 cloud.edit_group(&group, edit).expect("a group");
+                cloud.suspend(&group, "AZRebalance", "User suspended").expect("a group");
             }
         }
         let policy = Policy::default().overridden(&start.policy);
