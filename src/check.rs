@@ -237,7 +237,7 @@ async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &
         return;
     }
     let api = AutoScaling::new(aws, CALL_TIMEOUT, Clock::System, Arc::new(Metrics::new()));
-    let found = match api.groups(&names).await {
+    let found = match api.groups(&names, true).await {
         Ok(found) => found,
         Err(error) => {
             lines.push(Line::new(Verdict::Failed, "auto scaling", error.to_string()));

@@ -321,13 +321,15 @@ async fn take_turn(
     let mut changed = false;
     let mut busy = Busy::default();
     let mut delayed = None;
+    // A new life, or a story that wants something, waits for nobody else's look.
+    let urgent = takes_over || !wanted.wants.is_empty() || !wanted.ends.is_empty();
     if takes_over {
         let mut next = store.ledger.clone();
         next.take_over(deps.clock.now());
         store.write(next).await?;
     }
     for calls in 0.. {
-        let view = read_groups(&deps, &pool, &store.ledger).await?;
+        let view = read_groups(&deps, &pool, &store.ledger, urgent).await?;
         let now = deps.clock.now();
         let ScaleGroups { wants, ends, instances, .. } = &wanted;
         let plan = scaling::plan(&store.ledger, &view, wants, ends, instances, &busy, now);
@@ -406,12 +408,17 @@ async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<Option<Laun
     }
 }
 
-async fn read_groups(deps: &Deps, pool: &PoolConfig, ledger: &Ledger) -> Result<PoolView, TurnError> {
+async fn read_groups(
+    deps: &Deps,
+    pool: &PoolConfig,
+    ledger: &Ledger,
+    urgent: bool,
+) -> Result<PoolView, TurnError> {
     let names = [pool.spot_group.clone(), pool.on_demand_group.clone()];
-    let mut found = deps.aws.groups(&names).await?;
+    let mut found = deps.aws.groups(&names, urgent).await?;
     if names.iter().any(|name| !found.contains_key(name)) {
         // Not found is believed when it was read twice: an answer may be cut short on its way.
-        found = deps.aws.groups(&names).await?;
+        found = deps.aws.groups(&names, urgent).await?;
     }
     let take = |name: &String| found.get(name).cloned().ok_or_else(|| TurnError::NoSuchGroup(name.clone()));
     let mut view = PoolView { spot: take(&names[0])?, on_demand: take(&names[1])? };

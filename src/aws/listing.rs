@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long the first look waits for others. A look comes before each call that changes something, so this is
-/// a part of every story.
+/// How long a look that nothing waits for lets others join it. One that a story waits for goes at once: it comes
+/// before each call that changes something.
 const WINDOW: Duration = Duration::from_millis(10);
 
 type Answer = Shared<BoxFuture<'static, Result<Arc<Described>, CallError>>>;
@@ -33,10 +33,12 @@ impl Listing {
         &self,
         aws: &AutoScaling,
         names: &[String],
+        urgent: bool,
     ) -> Result<Arc<Described>, CallError> {
         let answer = {
             let mut next = self.lock();
-            let batch = next.get_or_insert_with(|| Batch { names: BTreeSet::new(), answer: self.call(aws) });
+            let batch =
+                next.get_or_insert_with(|| Batch { names: BTreeSet::new(), answer: self.call(aws, urgent) });
             batch.names.extend(names.iter().cloned());
             batch.answer.clone()
         };
@@ -45,10 +47,12 @@ impl Listing {
 
     /// The call: who comes once it has begun waits for the next one, since its answer may be older than his
     /// question.
-    fn call(&self, aws: &AutoScaling) -> Answer {
+    fn call(&self, aws: &AutoScaling, urgent: bool) -> Answer {
         let (listing, aws) = (self.clone(), aws.clone());
         let call = async move {
-            tokio::time::sleep(WINDOW).await;
+            if !urgent {
+                tokio::time::sleep(WINDOW).await;
+            }
             let names = listing.lock().take().map(|batch| batch.names).unwrap_or_default();
             let names: Vec<String> = names.into_iter().collect();
             aws.describe(&names).await.map(Arc::new)

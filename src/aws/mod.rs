@@ -129,12 +129,12 @@ impl AutoScaling {
     }
 
     /// The groups of these names, and others; one that does not exist is left out. Read after this was called,
-    /// in one call with what others ask for at the same moment.
+    /// in one call with what others ask for at the same moment; one that is not urgent waits for them a little.
     ///
     /// # Errors
     /// When a call fails.
-    pub async fn groups(&self, names: &[String]) -> Result<Arc<Described>, CallError> {
-        self.listing.read(self, names).await
+    pub async fn groups(&self, names: &[String], urgent: bool) -> Result<Arc<Described>, CallError> {
+        self.listing.read(self, names, urgent).await
     }
 
     async fn describe(&self, names: &[String]) -> Result<Described, CallError> {
