@@ -14,6 +14,7 @@ fn demo(arguments: &[&str]) -> std::process::Output {
 }
 
 /// What the demo prints, and the processor time that it took: other tests share the machine.
+#[expect(clippy::zombie_processes, reason = "wait4 waits for it, and tells its time")]
 fn timed_demo(arguments: &[&str]) -> (Vec<u8>, Duration) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spot-guard"));
     command.arg("demo").args(arguments).env_remove("RUST_LOG");
