@@ -317,7 +317,8 @@ impl Cloud {
             for entry in state.groups.values_mut() {
                 entry.capacity.clear();
                 entry.boot_faults.clear();
-                entry.suspended.clear();
+                // AWS suspends Launch by itself; what else is suspended is somebody's will.
+                entry.suspended.remove("Launch");
                 (entry.failure, entry.failing_since, entry.retry_at) = (None, None, None);
             }
             names.into_iter().for_each(|name| state.at(soon, Timer::Reconcile(name)));
