@@ -1,18 +1,13 @@
 //! Answers that are lost, APIs that are out, instances that AWS takes at the wrong moment, other people who
 //! change the groups: every story ends, and nothing that must always hold is violated.
 
-use crate::play::{Play, Played};
-use spot_guard::core::record::{FlowBox, Outcome, Phase};
+use crate::play::{Play, Played, ends};
+use spot_guard::core::record::Phase;
 use spot_guard::sim::cloud::{self, BootFault, Capacity, LaunchFailure, ScriptedGate};
-use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A plot of which no more is expected than that it ends.
-fn ends(scenario: Scenario) -> Plot {
-    Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..scenario.plot() }
-}
 
 fn with_aws(gate: ScriptedGate) -> Gates {
     Gates { aws: Some(Arc::new(gate)), ..Gates::default() }

@@ -34,6 +34,11 @@ pub const SCENARIOS: [Scenario; 9] = [
     Scenario::Storm,
 ];
 
+/// A plot of which no more is expected than that it ends.
+pub fn ends(scenario: Scenario) -> Plot {
+    Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..scenario.plot() }
+}
+
 /// What came of a story.
 pub struct Played {
     pub report: Report,

@@ -1,7 +1,7 @@
 //! When Spot Guard acts and when it does not: pools that are not accepted, nodes in other hands, modes, nodes
 //! outside every pool, and what it asks of cluster-autoscaler.
 
-use crate::play::{Play, Stage};
+use crate::play::{Play, Stage, ends};
 use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
 use spot_guard::core::record::{FlowBox, Outcome, Phase};
@@ -11,10 +11,6 @@ use spot_guard::sim::world::{ON_DEMAND, SPOT};
 use std::time::Duration;
 
 const SCALE_DOWN_DISABLED: &str = "cluster-autoscaler.kubernetes.io/scale-down-disabled";
-
-fn ends(scenario: Scenario) -> Plot {
-    Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..scenario.plot() }
-}
 
 /// Waits until the story of the first node is blocked with these words at box 1; then, for ten minutes, nothing
 /// may be changed.
@@ -71,7 +67,7 @@ fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
                 let (accepted, found, message) = stage.condition("Accepted").expect("a condition");
                 assert_eq!((accepted, found.as_str()), (false, reason), "{message}");
                 assert!(events(&stage, "SpotPool", "workers").contains(&(reason.to_owned(), true)));
-                stage.cluster.create_json(notice(&stage, &instance, None)).expect("a notice");
+                stage.cluster.create_json(notice(&stage, &instance)).expect("a notice");
                 nothing_happens_to(&stage, &instance, "not accepted").await;
                 stage.cloud.edit_group(group, |spec| set(spec, false)).expect("a group");
             })
@@ -80,25 +76,18 @@ fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
     }
 }
 
-/// A notice as an agent writes it.
-fn notice(stage: &Stage, instance: &str, deadline: Option<u64>) -> serde_json::Value {
-    let kind = if deadline.is_some() { "SpotInterruption" } else { "RebalanceRecommendation" };
-    let name = if deadline.is_some() { "spot-interruption" } else { "rebalance-recommendation" };
-    let now = stage.cloud.now();
-    let mut spec = json!({
-        "nodeName": stage.cloud.node_of(instance).expect("a node").node_name,
-        "instanceId": instance,
-        "kind": kind,
-        "detectedAt": now,
-    });
-    if let Some(seconds) = deadline {
-        spec["deadline"] = json!(now + Duration::from_secs(seconds));
-    }
+/// A recommendation as an agent reports it.
+fn notice(stage: &Stage, instance: &str) -> serde_json::Value {
     json!({
         "apiVersion": "spotguard.dev/v1alpha1",
         "kind": "InterruptionNotice",
-        "metadata": { "name": format!("{instance}-{name}") },
-        "spec": spec,
+        "metadata": { "name": format!("{instance}-rebalance-recommendation") },
+        "spec": {
+            "nodeName": stage.cloud.node_of(instance).expect("a node").node_name,
+            "instanceId": instance,
+            "kind": "RebalanceRecommendation",
+            "detectedAt": stage.cloud.now(),
+        },
     })
 }
 
@@ -168,7 +157,7 @@ fn a_node_in_other_hands_is_left_to_them() {
                 };
                 set(value);
                 stage.pass(2).await;
-                stage.cluster.create_json(notice(&stage, &instance, None)).expect("a notice");
+                stage.cluster.create_json(notice(&stage, &instance)).expect("a notice");
                 stage
                     .until(&instance, |status| {
                         status.blocking.iter().any(|reason| reason.message.contains(words))
@@ -264,7 +253,7 @@ fn a_spot_node_outside_every_pool_is_drained_on_a_notice_with_a_deadline() {
             let group = stage.cloud.group("elsewhere").expect("the group");
             let instance = group.instances[0].id.clone();
             stage.pass(60).await;
-            stage.cluster.create_json(notice(&stage, &instance, None)).expect("a notice");
+            stage.cluster.create_json(notice(&stage, &instance)).expect("a notice");
             stage
                 .until(&instance, |status| {
                     status.blocking.iter().any(|reason| reason.message.contains("in no accepted pool"))

@@ -1,7 +1,7 @@
 //! Groups and an Auto Scaling API that behave as the real ones do: refusals of every kind, hooks, protection, a
 //! neighbour who changes desired capacity, many pools. Each story ends as it should.
 
-use crate::play::{Play, Played};
+use crate::play::{Play, Played, ends};
 use spot_guard::core::record::{FlowBox, GroupKind, Outcome, Phase};
 use spot_guard::core::scaling::Ledger;
 use spot_guard::crd::{SpotPool, SpotPoolSpec};
@@ -17,11 +17,6 @@ use std::time::Duration;
 const LAUNCH: &str = "LaunchInstances";
 const SET_DESIRED: &str = "SetDesiredCapacity";
 const TERMINATE: &str = "TerminateInstanceInAutoScalingGroup";
-
-/// A plot of which no more is expected than that it ends.
-fn ends(scenario: Scenario) -> Plot {
-    Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..scenario.plot() }
-}
 
 fn through(gate: impl Gate + 'static) -> Gates {
     Gates { aws: Some(Arc::new(gate)), ..Gates::default() }
@@ -348,7 +343,7 @@ fn a_suspended_launch_falls_back_at_once_and_is_told() {
 }
 
 #[test]
-fn a_group_without_instances_and_an_empty_zone_are_no_obstacle() {
+fn a_group_without_instances_is_no_obstacle() {
     let mut plot = Scenario::Rebalance.plot();
     plot.start.on_demand_nodes = 0;
     Play::plot("empty group", plot).play().assert_ok();

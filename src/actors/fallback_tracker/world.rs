@@ -35,6 +35,8 @@ pub(super) struct World<'a> {
     pools: &'a BTreeMap<String, PoolFacts>,
     drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: &'a BTreeMap<String, ReturnAssessment>,
+    /// Why each pool is not acted on; empty: it is.
+    refused: BTreeMap<String, Vec<String>>,
     /// How many stories of each pool move their node now.
     under_way: BTreeMap<String, usize>,
     fits: &'a Fits,
@@ -63,10 +65,13 @@ impl<'a> World<'a> {
                 *under_way.entry(pool.clone()).or_insert(0) += 1;
             }
         }
+        let refused =
+            configs.keys().map(|name| (name.clone(), refusals(name, &configs, pools.get(name)))).collect();
         Self {
             deps,
             snapshot,
             configs,
+            refused,
             pools,
             drains,
             assessments,
@@ -264,7 +269,10 @@ impl<'a> World<'a> {
         };
         let old_node = self.snapshot.node(&record.spec.node_name).map(|node| self.fact(node));
         let neighbour = self.snapshot.node(&record.spec.node_name).and_then(neighbours::owner);
-        let refused = record.spec.pool.as_ref().map_or_else(Vec::new, |pool| self.refusals(pool));
+        let refused = record.spec.pool.as_ref().map_or_else(Vec::new, |pool| {
+            let known = self.refused.get(pool).cloned();
+            known.unwrap_or_else(|| vec![format!("there is no SpotPool {pool} any more")])
+        });
         let drain = |purpose| self.drains.get(&(name.clone(), purpose));
         decide(&Facts {
             now: self.deps.clock.now(),
@@ -283,18 +291,6 @@ impl<'a> World<'a> {
             return_drain: drain(DrainPurpose::Return),
             assessment: self.assessments.get(&name),
         })
-    }
-
-    /// Why a pool is not acted on.
-    fn refusals(&self, pool: &str) -> Vec<String> {
-        match (self.configs.get(pool), self.pools.get(pool)) {
-            (Some(config), Some(PoolFacts::Observed { view, ledger })) => {
-                preflight::refusals(&config.findings(&self.configs, view, ledger))
-            }
-            (_, Some(PoolFacts::Refused(reason))) => vec![reason.clone()],
-            (None, _) => vec![format!("there is no SpotPool {pool} any more")],
-            (_, None) => Vec::new(),
-        }
     }
 
     /// The nodes of these instances.
@@ -328,6 +324,17 @@ impl<'a> World<'a> {
             .collect();
         let policy = self.configs.get(pool).map_or(&self.no_pool, |config| &config.policy);
         safety::pool_utilisation(&nodes, &self.snapshot, &SafetyPolicy::of(policy)).into()
+    }
+}
+
+/// Why a pool is not acted on.
+fn refusals(name: &str, all: &BTreeMap<String, PoolConfig>, facts: Option<&PoolFacts>) -> Vec<String> {
+    match (all.get(name), facts) {
+        (Some(config), Some(PoolFacts::Observed { view, ledger })) => {
+            preflight::refusals(&config.findings(all, view, ledger))
+        }
+        (_, Some(PoolFacts::Refused(reason))) => vec![reason.clone()],
+        _ => Vec::new(),
     }
 }
 
