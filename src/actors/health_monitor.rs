@@ -146,6 +146,7 @@ fn assess<'a>(
     observed: &PoolObserved,
     records: &'a [Arc<NodeReplacement>],
     snapshot: &Snapshot,
+    taint_key: &Arc<str>,
     now: Timestamp,
 ) -> PoolAssessment {
     let open = |record: &'a Arc<NodeReplacement>| {
@@ -158,7 +159,8 @@ fn assess<'a>(
     // Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
     let everywhere: Vec<Story<'_>> = records.iter().filter_map(open).collect();
     let ready = |instance: &str| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
-    let unsafe_ = |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, snapshot);
+    let unsafe_ =
+        |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, snapshot, taint_key);
     let (view, policy) = (&observed.view, &pool.policy);
     let mut found = health::assess(view, &observed.ledger, &stories, &ready, &unsafe_, policy, now);
     let all = records.iter().filter(own).filter_map(|record| record.status.as_ref());
@@ -174,6 +176,7 @@ fn safety_blockers(
     pool: &PoolConfig,
     view: &PoolView,
     snapshot: &Snapshot,
+    taint_key: &Arc<str>,
 ) -> Vec<String> {
     let Some(capacity) = &story.status.capacity else { return Vec::new() };
     let node_of = |instance: &str| snapshot.node_of_instance(instance).map(|node| node.name.clone());
@@ -193,7 +196,8 @@ fn safety_blockers(
     let context = SafetyContext {
         excluded: excluded.into_iter().collect(),
         pool_nodes: members.filter_map(|instance| node_of(&instance.id)).collect(),
-        utilisation_before_story: story.status.utilisation_before.map(safety::Utilisation::from),
+        taint_key: taint_key.clone(),
+        utilisation_before_story: story.status.utilisation_before.as_ref().map(safety::Utilisation::from),
     };
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
@@ -263,9 +267,10 @@ impl Handler<Turn> for HealthMonitor {
             let (name, pool) = (name.clone(), pool.clone());
             let snapshot = self.deps.view.snapshot();
             let time = self.deps.clock.now();
+            let taint_key = self.deps.taint_key.clone();
             let size = snapshot.pods().len();
             let work = off_thread(size, move || {
-                let assessment = assess(&pool, &observed, &records, &snapshot, time);
+                let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, time);
                 (observed, assessment)
             });
             ctx.spawn(work.into_actor(self).map(move |(observed, assessment), actor, ctx| {

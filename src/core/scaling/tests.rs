@@ -554,15 +554,8 @@ fn what_was_erased_while_another_instance_stands_in_is_owed_once_the_old_one_goe
     let erased = next(&ledger, &view, &owed).ledger;
     assert_eq!((share(&erased, "i-1").surplus, share(&erased, "i-1").debt), (false, Debt::None));
     // The old instance takes its place out of desired: the group replaces nothing, and we ask again.
-    let ending = plan(
-        &erased,
-        &view,
-        &owed,
-        &ends("i-1", "i-1"),
-        &InstanceFacts::default(),
-        &Busy::default(),
-        now(),
-    );
+    let ending =
+        plan(&erased, &view, &owed, &ends("i-1", "i-1"), &InstanceFacts::default(), &Busy::default(), now());
     assert_eq!(ending.call, end("i-1", true));
     let mut ledger = ending.ledger;
     accepted(&mut ledger, &ending.call.expect("a call"));
