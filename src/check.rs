@@ -105,6 +105,8 @@ const PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("spotguard.dev", "interruptionnotices/status", &["patch"]),
     ("spotguard.dev", "nodereplacements", &["get", "list", "watch", "create", "delete"]),
     ("spotguard.dev", "nodereplacements/status", &["update"]),
+    ("spotguard.dev", "triggers", &["get", "list", "watch", "create", "delete"]),
+    ("spotguard.dev", "triggers/status", &["patch"]),
 ];
 
 /// Checks and prints a line for each; whether nothing stands in the way.

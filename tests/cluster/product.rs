@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool};
+use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ pub fn manifest(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/manifests").join(file)
 }
 
-/// Applies the definitions that the binary prints, and waits until the three kinds are served.
+/// Applies the definitions that the binary prints, and waits until they are served.
 pub async fn install_crds(testbed: &Testbed) {
     let output = spot_guard().arg("crds").output().expect("spot-guard runs");
     assert!(output.status.success(), "spot-guard crds: {}", String::from_utf8_lossy(&output.stderr));
@@ -64,10 +64,10 @@ pub async fn install_crds(testbed: &Testbed) {
         let one = ListParams::default().limit(1);
         Api::<SpotPool>::all(client.clone()).list(&one).await.is_ok()
             && Api::<InterruptionNotice>::all(client.clone()).list(&one).await.is_ok()
-            && Api::<NodeReplacement>::all(client).list(&one).await.is_ok()
+            && Api::<NodeReplacement>::all(client.clone()).list(&one).await.is_ok()
+            && Api::<Trigger>::all(client).list(&one).await.is_ok()
     };
-    wait_for("the three kinds to be served", PATIENCE, async || served(testbed.client()).await.then_some(()))
-        .await;
+    wait_for("the kinds to be served", PATIENCE, async || served(testbed.client()).await.then_some(())).await;
 }
 
 /// Applies everything but the controllers' Deployment: the tests start the processes themselves.
