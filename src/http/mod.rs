@@ -1,18 +1,23 @@
 //! The HTTP API: health, metrics, what Spot Guard knows, and the dashboard. It only reads, from the process's own copy of
-//! the stored objects, so any replica can answer and no request reaches AWS or the Kubernetes API.
+//! the stored objects, so any replica can answer and no request reaches AWS. The Kubernetes API is asked who may.
 
+mod access;
 mod api;
 mod dashboard;
 mod events;
 mod health;
 mod model;
 mod problem;
+mod routes;
+mod tls;
 
+pub use access::{Caller, Door, Reviews};
 pub use health::{NotReady, Ready};
 pub use model::{
     Blocker, Counts, Fallback, Items, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
 };
 pub use problem::Problem;
+pub use tls::Certificate;
 
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::liveness::Liveness;
@@ -21,7 +26,7 @@ use crate::telemetry::readiness::Readiness;
 use actix_web::dev::Server;
 use actix_web::http::header;
 use actix_web::middleware::DefaultHeaders;
-use actix_web::{App, FromRequest, Handler, HttpServer, Resource, Responder, guard, web};
+use actix_web::{App, HttpServer, web};
 use jiff::Timestamp;
 use kube::runtime::reflector::Store;
 use std::net::TcpListener;
@@ -71,34 +76,10 @@ pub fn streams() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(events::MAX_STREAMS))
 }
 
-/// Adds all routes.
-pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState) {
-    cfg.app_data(web::Data::new(state))
-        .service(read_only("/", dashboard::page))
-        .service(read_only("/dashboard/style.css", dashboard::style))
-        .service(read_only("/dashboard/icon.svg", dashboard::icon))
-        .service(read_only("/dashboard/app.js", dashboard::script))
-        .service(read_only("/api/v1/events", events::events))
-        .service(read_only("/healthz", health::healthz))
-        .service(read_only("/readyz", health::readyz))
-        .service(read_only("/metrics", health::metrics))
-        .service(read_only("/api/v1/status", api::status))
-        .service(read_only("/api/v1/pools", api::pools))
-        .service(read_only("/api/v1/replacements", api::replacements))
-        .service(read_only("/api/v1/fallbacks", api::fallbacks))
-        .service(read_only("/api/v1/fallbacks/{name}", api::fallback_named))
-        .default_service(web::to(problem::not_found));
-}
-
-fn read_only<F, Args>(path: &str, handler: F) -> Resource
-where
-    F: Handler<Args>,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    web::resource(path)
-        .route(web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler))
-        .default_service(web::to(problem::method_not_allowed))
+/// Adds all routes behind a door.
+pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState, door: Door) {
+    cfg.app_data(web::Data::new(state)).app_data(web::Data::new(door));
+    routes::configure(cfg);
 }
 
 /// Serves the API on a listener that is bound already, until the server is stopped by its handle.
@@ -106,13 +87,17 @@ where
 /// Signals are left to the process. One worker is enough for probes, scrapers and people.
 ///
 /// # Errors
-/// If the listener cannot be used.
-pub fn serve(listener: TcpListener, state: ApiState) -> std::io::Result<Server> {
+/// If the listener cannot be used, or the certificate.
+pub fn serve(listener: TcpListener, door: Door, state: ApiState) -> anyhow::Result<Server> {
+    let tls = match &door {
+        Door::Main { tls: Some(certificate), .. } => Some(certificate.server_config()?),
+        Door::Main { tls: None, .. } | Door::Local => None,
+    };
     let app = move || {
         let headers = DefaultHeaders::new()
             .add((header::CACHE_CONTROL, "no-store"))
             .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-        App::new().wrap(headers).configure(|cfg| routes(cfg, state.clone()))
+        App::new().wrap(headers).configure(|cfg| routes(cfg, state.clone(), door.clone()))
     };
     let server = HttpServer::new(app)
         .workers(1)
@@ -120,9 +105,13 @@ pub fn serve(listener: TcpListener, state: ApiState) -> std::io::Result<Server> 
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(REQUEST_TIMEOUT)
         .client_disconnect_timeout(REQUEST_TIMEOUT)
+        .tls_handshake_timeout(REQUEST_TIMEOUT)
         .shutdown_timeout(SHUTDOWN_SECONDS)
-        .disable_signals()
-        .listen(listener)?;
+        .disable_signals();
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
     Ok(server.run())
 }
 

@@ -20,7 +20,8 @@ pub struct Problem {
     pub instance: String,
 }
 
-fn answer(status: StatusCode, request: &HttpRequest, detail: String) -> HttpResponse {
+/// An answer that says what is wrong.
+pub(super) fn answer(status: StatusCode, request: &HttpRequest, detail: String) -> HttpResponse {
     let problem = Problem {
         type_: "about:blank",
         title: status.canonical_reason().unwrap_or_default().to_owned(),
@@ -30,9 +31,6 @@ fn answer(status: StatusCode, request: &HttpRequest, detail: String) -> HttpResp
     };
     let mut response = HttpResponse::build(status);
     response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        response.insert_header((header::ALLOW, "GET, HEAD"));
-    }
     match serde_json::to_string(&problem) {
         Ok(body) => response.body(body),
         Err(_) => response.finish(),
@@ -49,10 +47,15 @@ pub(super) fn no_such(request: &HttpRequest, detail: &str) -> HttpResponse {
     answer(StatusCode::NOT_FOUND, request, detail.to_owned())
 }
 
-/// The path is there, but it can only be read.
-pub(super) async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
-    let detail = format!("{} takes GET and HEAD, not {}", request.path(), request.method());
-    answer(StatusCode::METHOD_NOT_ALLOWED, &request, detail)
+/// The path is there, but takes these methods only.
+pub(super) async fn method_not_allowed(request: HttpRequest, allowed: String) -> HttpResponse {
+    let methods = allowed.replace(", ", " and ");
+    let detail = format!("{} takes {methods}, not {}", request.path(), request.method());
+    let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, &request, detail);
+    if let Ok(allowed) = allowed.parse() {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
 }
 
 /// It is too much at this time.

@@ -1,3 +1,7 @@
+#[cfg(feature = "sim")]
+mod access;
+mod tls;
+
 use super::*;
 use crate::core::record::{
     BlockingReason, Capacity, FlowBox, GroupKind, NoticeKind, Phase, ReplacementStatus, set_condition,
@@ -89,7 +93,7 @@ impl Fixture {
     /// Asks one question: status, media type, body.
     async fn ask(self, method: Method, path: &str) -> (StatusCode, String, String) {
         let state = self.state().await;
-        let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+        let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
         let request = TestRequest::default().method(method).uri(path).to_request();
         let response = call_service(&app, request).await;
         let status = response.status();
@@ -284,7 +288,7 @@ async fn what_cannot_be_done_is_a_problem() {
         assert!(body.contains(&format!("takes GET and HEAD, not {method}")), "{body}");
     }
     let state = Fixture::empty().state().await;
-    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
     let response = call_service(&app, TestRequest::post().uri("/readyz").to_request()).await;
     assert_eq!(response.headers().get(header::ALLOW).unwrap(), "GET, HEAD");
 }
@@ -293,7 +297,7 @@ async fn what_cannot_be_done_is_a_problem() {
 async fn a_server_answers_on_its_listener_and_stops() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let server = serve(listener, Fixture::empty().state().await).unwrap();
+    let server = serve(listener, Door::Local, Fixture::empty().state().await).unwrap();
     let handle = server.handle();
     let running = actix_web::rt::spawn(server);
     let ask = move || {
@@ -357,7 +361,7 @@ async fn each_step_is_told_once_as_it_happens() {
     let mut live = Live::new().await;
     live.steps("i-1", 2);
     let state = live.state.clone();
-    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
     let response = call_service(&app, TestRequest::get().uri("/api/v1/events").to_request()).await;
     assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), "text/event-stream");
     let mut body = response.into_body();
@@ -379,7 +383,7 @@ async fn a_reader_that_does_not_keep_up_is_dropped() {
     tokio::time::pause();
     let mut live = Live::new().await;
     let state = live.state.clone();
-    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
     let response = call_service(&app, TestRequest::get().uri("/api/v1/events").to_request()).await;
     let mut body = response.into_body();
     for story in 0..20 {
@@ -398,7 +402,7 @@ async fn a_reader_that_does_not_keep_up_is_dropped() {
 async fn streams_are_bounded() {
     let live = Live::new().await;
     let state = live.state.clone();
-    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
     let open = async || call_service(&app, TestRequest::get().uri("/api/v1/events").to_request()).await;
     let mut held = Vec::new();
     for _ in 0..streams().available_permits() {
@@ -411,7 +415,7 @@ async fn streams_are_bounded() {
 #[actix_web::test]
 async fn the_dashboard_is_small_and_needs_nothing_from_elsewhere() {
     let state = Fixture::empty().state().await;
-    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
     let mut size = 0;
     for (path, media_type) in [
         ("/", "text/html; charset=utf-8"),

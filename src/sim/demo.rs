@@ -2,7 +2,7 @@
 
 use crate::actors::supervision::Shutdown;
 use crate::clock::Clock;
-use crate::http::{self, ApiState};
+use crate::http::{self, ApiState, Door};
 use crate::sim::scenario::Scenario;
 use crate::sim::story::{Line, Report, Story};
 use crate::sim::world::{ControllerHandle, Gates};
@@ -146,7 +146,7 @@ fn serve(controller: &ControllerHandle, clock: Clock) -> anyhow::Result<String> 
         streams: http::streams(),
         version: env!("CARGO_PKG_VERSION"),
     };
-    actix::spawn(http::serve(listener, state)?);
+    actix::spawn(http::serve(listener, Door::Local, state)?);
     Ok(format!("http://{address}"))
 }
 

@@ -7,7 +7,7 @@ use kube::runtime::{reflector, watcher::Event};
 use serde_json::{Value, json};
 use spot_guard::clock::Clock;
 use spot_guard::crd::NodeReplacement;
-use spot_guard::http::{ApiState, serve};
+use spot_guard::http::{ApiState, Door, serve};
 use spot_guard::telemetry::metrics::Metrics;
 use spot_guard::telemetry::readiness::Readiness;
 use std::net::TcpListener;
@@ -30,7 +30,7 @@ impl Api {
         let (sender, handle) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let server = serve(listener, state()).expect("a server");
+                let server = serve(listener, Door::Local, state()).expect("a server");
                 sender.send(server.handle()).expect("the test waits");
                 server.await.expect("the server ends well");
             });
