@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+mod context;
+
 /// What counts as safe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SafetyPolicy {

@@ -8,7 +8,7 @@ mod reviews;
 
 pub use reviews::{Caller, Reviews};
 
-use super::problem;
+use super::{problem, query, routes};
 use super::tls::Certificate;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -41,12 +41,14 @@ pub(super) enum Need {
     Nothing,
     /// Any token that is valid: there is nothing of the cluster in it.
     Token,
-    /// The right to do this with our own objects. The object's name is the `{name}` of the path, if there is one.
+    /// The right to do this with our own objects.
     Right {
         /// What is done.
         verb: Verb,
         /// To what.
         resource: Resource,
+        /// Whether to the one that the path names, or to all of them.
+        named: bool,
     },
 }
 
@@ -79,6 +81,8 @@ pub(super) enum Resource {
     Pools,
     /// NodeReplacements.
     Replacements,
+    /// InterruptionNotices.
+    Notices,
 }
 
 impl Resource {
@@ -86,6 +90,7 @@ impl Resource {
         match self {
             Self::Pools => "spotpools",
             Self::Replacements => "nodereplacements",
+            Self::Notices => "interruptionnotices",
         }
     }
 }
@@ -123,11 +128,15 @@ pub(super) enum Refusal {
 /// Those of the handler.
 pub(super) async fn admit(
     need: Need,
+    takes: Option<&'static [&'static str]>,
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse, actix_web::Error> {
     match check(need, request.request()).await {
         Ok(caller) => {
+            if let Some(refused) = takes.and_then(|takes| query::check(request.request(), takes).err()) {
+                return Ok(request.error_response(refused));
+            }
             if let Some(caller) = caller {
                 request.extensions_mut().insert(caller);
             }
@@ -160,8 +169,8 @@ async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>,
         return Err(Refusal::Unencrypted);
     }
     let caller = reviews.authenticate(bearer_token(request).ok_or(Refusal::NoToken)?).await?;
-    if let Need::Right { verb, resource } = need {
-        let name = request.match_info().get("name").map(str::to_owned);
+    if let Need::Right { verb, resource, named } = need {
+        let name = named.then(|| routes::name(request));
         reviews.authorize(&caller, Question { verb, resource, name }).await?;
     }
     Ok(Some(caller))
