@@ -158,17 +158,14 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
     let local = config.local_listen.map(|address| listener("localListen", address)).transpose()?;
     let controller = Controller::new(config.settings(&identity()), client.clone(), &aws, clock);
     let state = ApiState {
-        pools: controller.view.pools.clone(),
-        replacements: controller.view.replacements.clone(),
-        liveness: Liveness::of_this_thread(),
-        readiness: controller.readiness.clone(),
-        metrics: controller.metrics.clone(),
-        now: Arc::new(move || clock.now()),
-        paused: controller.view.paused.clone(),
         is_leader: controller.leading(),
-        changes: controller.view.subscribe(),
-        streams: http::streams(),
-        version: env!("CARGO_PKG_VERSION"),
+        ..ApiState::of(
+            &controller.view,
+            Liveness::of_this_thread(),
+            controller.readiness.clone(),
+            controller.metrics.clone(),
+            config.policy(),
+        )
     };
     match tls.clone() {
         Some(certificate) => drop(actix::spawn(async move { certificate.follow().await })),

@@ -65,14 +65,24 @@ pub fn run(options: &StatusOptions) -> anyhow::Result<String> {
         }
         serde_json::from_str(&body).with_context(|| format!("{url} does not answer with JSON"))
     };
-    let (status, fallbacks) = (ask("status")?, ask("fallbacks")?);
+    let status = ask("status")?;
+    let mut fallbacks: Vec<Value> = Vec::new();
+    let mut path = "fallbacks?limit=500".to_owned();
+    loop {
+        let page: Items<Value> =
+            serde_json::from_value(ask(&path)?).context("/api/v1/fallbacks is of another version")?;
+        fallbacks.extend(page.items);
+        // Cursors are made of letters that a query takes as they are.
+        let Some(next) = page.next else { break };
+        path = format!("fallbacks?limit=500&continue={next}");
+    }
     match options.output {
-        Output::Json => Ok(format!("{:#}\n", json!({ "status": status, "fallbacks": fallbacks["items"] }))),
+        Output::Json => Ok(format!("{:#}\n", json!({ "status": status, "fallbacks": fallbacks }))),
         Output::Table => {
             let status = serde_json::from_value(status).context("/api/v1/status is of another version")?;
-            let fallbacks: Items<Fallback> =
-                serde_json::from_value(fallbacks).context("/api/v1/fallbacks is of another version")?;
-            Ok(table(&status, &fallbacks.items))
+            let fallbacks: Vec<Fallback> = serde_json::from_value(Value::Array(fallbacks))
+                .context("/api/v1/fallbacks is of another version")?;
+            Ok(table(&status, &fallbacks))
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::core::cluster::Snapshot;
 use crate::core::health::{self, PoolAssessment, Story};
 use crate::core::limits;
 use crate::core::preflight::{self, Finding, Problem};
-use crate::core::record::{Condition, EndState, set_condition};
+use crate::core::record::{Condition, set_condition};
 use crate::core::safety::{self, SafetyContext};
 use crate::core::scaling::{GroupView, PoolView};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
@@ -180,7 +180,7 @@ fn safety_blockers(
         SafetyContext::of(Some(story), stories, members.map(|instance| instance.id.as_str()), snapshot);
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
-    report.blockers.iter().map(|blocker| format!("{blocker}; it would take {}", blocker.hint())).collect()
+    report.blockers.iter().map(safety::Blocker::describe).collect()
 }
 
 fn group_status(group: &GroupView) -> GroupStatus {
@@ -191,7 +191,13 @@ fn group_status(group: &GroupView) -> GroupStatus {
         min: group.min,
         max: group.max,
         summary: format!("{in_service}/{}", group.desired),
-        instances: group.instances.iter().map(|instance| instance.id.clone()).collect::<BTreeSet<_>>().into_iter().collect(),
+        instances: group
+            .instances
+            .iter()
+            .map(|instance| instance.id.clone())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
     }
 }
 

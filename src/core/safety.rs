@@ -200,6 +200,12 @@ impl fmt::Display for Blocker {
 }
 
 impl Blocker {
+    /// What it is and what would clear it, in one sentence.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("{self}; it would take {}", self.hint())
+    }
+
     /// What would clear it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
@@ -289,6 +295,14 @@ pub fn check_return(
         utilisation_after,
         pods_to_move: moving.into_iter().map(PodName::from).collect(),
     }
+}
+
+/// The budgets that let none of the node's pods go now: the one part of [`check_return`] that changes with every
+/// eviction, for a look just before a return begins.
+#[must_use]
+pub fn shut_budgets(node: &str, snapshot: &Snapshot) -> Vec<Blocker> {
+    let moving: Vec<&Pod> = snapshot.pods_on(node).filter(|pod| drain::must_move(pod)).collect();
+    budget_blockers(&moving, snapshot)
 }
 
 /// A budget with room for one disruption can be drained pod by pod, as each becomes ready elsewhere. So what

@@ -8,8 +8,8 @@ mod reviews;
 
 pub use reviews::{Caller, Reviews};
 
-use super::{problem, query, routes};
 use super::tls::Certificate;
+use super::{problem, query, routes};
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{StatusCode, header};

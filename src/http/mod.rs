@@ -7,19 +7,25 @@ mod dashboard;
 mod events;
 mod health;
 mod model;
+mod nodes;
 mod problem;
+mod query;
 mod routes;
 mod tls;
 
 pub use access::{Caller, Door, Reviews};
 pub use health::{NotReady, Ready};
 pub use model::{
-    Blocker, Counts, Fallback, Items, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
+    Blocker, Counts, Fallback, Items, Node, NodeRole, NodeSafety, Notice, Pool, PoolSummary, Replacement,
+    ReplacementCounts, SafetyBlocker, SafetyBlockerKind, Status, Timeline, TimelineEntry,
 };
 pub use problem::Problem;
 pub use tls::Certificate;
 
-use crate::crd::{NodeReplacement, SpotPool};
+use crate::core::cluster::Snapshot;
+use crate::core::policy::Policy;
+use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool};
+use crate::kube::view::View;
 use crate::telemetry::liveness::Liveness;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
@@ -50,6 +56,14 @@ pub struct ApiState {
     pub pools: Store<SpotPool>,
     /// The stories.
     pub replacements: Store<NodeReplacement>,
+    /// What the agents saw.
+    pub notices: Store<InterruptionNotice>,
+    /// The cluster now.
+    pub snapshot: Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
+    /// The settings that pools start from.
+    pub defaults: Policy,
+    /// Safety checks that may still be begun.
+    pub checks: Arc<Semaphore>,
     /// Whether the actors' thread runs.
     pub liveness: Liveness,
     /// Which parts of the process work.
@@ -68,6 +82,43 @@ pub struct ApiState {
     pub paused: watch::Receiver<bool>,
     /// The version of Spot Guard.
     pub version: &'static str,
+}
+
+impl ApiState {
+    /// What a controller with this view tells, as a replica that follows in a working process.
+    #[must_use]
+    pub fn of(
+        view: &View,
+        liveness: Liveness,
+        readiness: Readiness,
+        metrics: Arc<Metrics>,
+        defaults: Policy,
+    ) -> Self {
+        let snapshot = view.clone();
+        Self {
+            pools: view.pools.clone(),
+            replacements: view.replacements.clone(),
+            notices: view.notices.clone(),
+            snapshot: Arc::new(move || snapshot.snapshot()),
+            defaults,
+            checks: checks(),
+            liveness,
+            readiness,
+            metrics,
+            now: Arc::new(Timestamp::now),
+            is_leader: watch::channel(false).1,
+            changes: view.subscribe(),
+            streams: streams(),
+            paused: view.paused.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+/// A fresh count of the safety checks that may be begun.
+#[must_use]
+pub fn checks() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(nodes::MAX_CHECKS))
 }
 
 /// A fresh count of the streams of events that may be opened.

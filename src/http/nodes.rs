@@ -100,13 +100,12 @@ fn check(
 
 /// The instances of a pool, as the leader last read its groups.
 fn members(pool: &SpotPool) -> impl Iterator<Item = (GroupKind, &str)> {
-    let status = pool.status.as_ref();
-    let of = |kind, group: Option<&'_ crate::crd::GroupStatus>| {
-        group.map(|group| (kind, group.instances.as_slice())).into_iter()
-    };
-    of(GroupKind::Spot, status.and_then(|status| status.spot.as_ref()))
-        .chain(of(GroupKind::OnDemand, status.and_then(|status| status.on_demand.as_ref())))
-        .flat_map(|(kind, ids)| ids.iter().map(move |id| (kind, id.as_str())))
+    let groups = pool.status.as_ref().map(|status| {
+        [(GroupKind::Spot, status.spot.as_ref()), (GroupKind::OnDemand, status.on_demand.as_ref())]
+    });
+    groups.into_iter().flatten().flat_map(|(kind, group)| {
+        group.into_iter().flat_map(move |group| group.instances.iter().map(move |id| (kind, id.as_str())))
+    })
 }
 
 fn open(record: &NodeReplacement) -> Option<Story<'_>> {
@@ -153,7 +152,8 @@ fn known(state: &ApiState) -> BTreeMap<String, Node> {
             plays(&record.spec.node_name, None, NodeRole::Replaced);
         }
         if let Some(held) = status.capacity.as_ref().filter(|_| status.fallback_end != EndState::Gone) {
-            let role = if held.group == GroupKind::OnDemand { NodeRole::Fallback } else { NodeRole::Replacement };
+            let role =
+                if held.group == GroupKind::OnDemand { NodeRole::Fallback } else { NodeRole::Replacement };
             plays(&held.node_name, Some(held.group), role);
         }
         if let Some(held) = &status.return_capacity {

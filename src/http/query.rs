@@ -45,7 +45,8 @@ pub(super) fn check(request: &HttpRequest, takes: &[&str]) -> Result<(), Refused
         let detail = format!("the request target is longer than {MAX_TARGET} bytes");
         return Err(Refused::new(StatusCode::URI_TOO_LONG, request, detail));
     }
-    let size: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let size: usize =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if size > MAX_HEADERS {
         let detail = format!("the headers are longer than {MAX_HEADERS} bytes");
         return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, request, detail));
@@ -54,7 +55,11 @@ pub(super) fn check(request: &HttpRequest, takes: &[&str]) -> Result<(), Refused
     for (key, value) in pairs(request)? {
         if !takes.contains(&key.as_str()) {
             let known = if takes.is_empty() { "none".to_owned() } else { takes.join(", ") };
-            return Err(Refused::field(request, &key, format!("there is no such parameter; there are: {known}")));
+            return Err(Refused::field(
+                request,
+                &key,
+                format!("there is no such parameter; there are: {known}"),
+            ));
         }
         if value.is_empty() {
             return Err(Refused::field(request, &key, "it is empty".to_owned()));
@@ -67,9 +72,9 @@ pub(super) fn check(request: &HttpRequest, takes: &[&str]) -> Result<(), Refused
 }
 
 fn pairs(request: &HttpRequest) -> Result<Vec<(String, String)>, Refused> {
-    Query::<Vec<(String, String)>>::from_query(request.query_string())
-        .map(Query::into_inner)
-        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, request, format!("the query cannot be read: {error}")))
+    Query::<Vec<(String, String)>>::from_query(request.query_string()).map(Query::into_inner).map_err(
+        |error| Refused::new(StatusCode::BAD_REQUEST, request, format!("the query cannot be read: {error}")),
+    )
 }
 
 impl Filter {
@@ -88,7 +93,9 @@ impl Filter {
         });
         let since = given.remove("since").map(|text| {
             let parsed = text.parse::<Timestamp>();
-            parsed.map_err(|_| refuse("since", format!("{text:?} is no time as in RFC 3339 (2030-01-01T00:00:00Z)")))
+            parsed.map_err(|_| {
+                refuse("since", format!("{text:?} is no time as in RFC 3339 (2030-01-01T00:00:00Z)"))
+            })
         });
         let limit = match limit.map(|text| text.parse()) {
             None => DEFAULT_LIMIT,
@@ -188,7 +195,8 @@ mod tests {
             prop_assert!(next.is_none(), "the pages end");
             prop_assert!(told.windows(2).all(|pair| pair[0] < pair[1]), "in order, and no one twice: {told:?}");
             for number in stays {
-                prop_assert!(told.contains(&format!("i-{number:02}")));
+                let name = format!("i-{number:02}");
+                prop_assert!(told.contains(&name));
             }
         }
     }

@@ -96,7 +96,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         .taking(NARROWED_BY_PHASE),
     get("/api/v1/replacements/{name}", named(Resource::Replacements), || web::to(api::replacement_named)),
     get("/api/v1/replacements/{name}/timeline", named(Resource::Replacements), || web::to(api::timeline_of)),
-    get("/api/v1/fallbacks", list(Resource::Replacements), || web::to(api::fallbacks)).taking(NARROWED_BY_PHASE),
+    get("/api/v1/fallbacks", list(Resource::Replacements), || web::to(api::fallbacks))
+        .taking(NARROWED_BY_PHASE),
     get("/api/v1/fallbacks/{name}", named(Resource::Replacements), || web::to(api::fallback_named)),
 ];
 
@@ -112,8 +113,8 @@ pub(super) fn configure(cfg: &mut web::ServiceConfig) {
         let mut resource = web::resource(path);
         for endpoint in of_path {
             let (need, takes) = (endpoint.need, endpoint.takes);
-            let route =
-                (endpoint.handler)().wrap(from_fn(move |request, next| access::admit(need, takes, request, next)));
+            let route = (endpoint.handler)()
+                .wrap(from_fn(move |request, next| access::admit(need, takes, request, next)));
             resource = resource.route(match endpoint.method {
                 Ask::Get => route.guard(guard::Any(guard::Get()).or(guard::Head())),
             });

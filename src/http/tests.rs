@@ -1,8 +1,10 @@
 #[cfg(feature = "sim")]
 mod access;
+mod lists;
 mod tls;
 
 use super::*;
+use crate::core::cluster::Parts;
 use crate::core::record::{
     BlockingReason, Capacity, FlowBox, GroupKind, NoticeKind, Phase, ReplacementStatus, set_condition,
 };
@@ -21,6 +23,8 @@ struct Fixture {
     readiness: Readiness,
     pools: Vec<SpotPool>,
     replacements: Vec<NodeReplacement>,
+    notices: Vec<InterruptionNotice>,
+    cluster: Parts,
     leader: bool,
     paused: bool,
     silent: Duration,
@@ -32,6 +36,8 @@ impl Fixture {
             readiness: Readiness::default(),
             pools: vec![],
             replacements: vec![],
+            notices: vec![],
+            cluster: Parts::default(),
             leader: false,
             paused: false,
             silent: Duration::ZERO,
@@ -75,9 +81,14 @@ impl Fixture {
     }
 
     async fn state(self) -> ApiState {
+        let snapshot = Arc::new(Snapshot::new(self.cluster));
         ApiState {
             pools: store(self.pools),
             replacements: store(self.replacements),
+            notices: store(self.notices),
+            snapshot: Arc::new(move || snapshot.clone()),
+            defaults: Policy::default(),
+            checks: checks(),
             liveness: Liveness::silent_since(self.silent),
             readiness: self.readiness,
             metrics: Arc::new(Metrics::new()),
@@ -119,7 +130,7 @@ fn noon(seconds: i64) -> Timestamp {
 
 fn group(desired: i32, in_service: i32) -> GroupStatus {
     let summary = format!("{in_service}/{desired}");
-    GroupStatus { desired, in_service, min: 0, max: 9, summary }
+    GroupStatus { desired, in_service, min: 0, max: 9, summary, instances: vec![] }
 }
 
 fn pool(name: &str) -> SpotPool {
@@ -270,11 +281,11 @@ async fn one_fallback_is_answered_by_its_name_and_nothing_else_is() {
 
 #[actix_web::test]
 async fn what_is_not_there_is_a_problem() {
-    let (status, media_type, body) = Fixture::empty().ask(Method::GET, "/api/v1/nodes").await;
+    let (status, media_type, body) = Fixture::empty().ask(Method::GET, "/api/v1/nothing").await;
     assert_eq!((status, media_type.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));
     let expected = json!({
         "type": "about:blank", "title": "Not Found", "status": 404,
-        "detail": "there is nothing at /api/v1/nodes", "instance": "/api/v1/nodes",
+        "detail": "there is nothing at /api/v1/nothing", "instance": "/api/v1/nothing",
     });
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
 }

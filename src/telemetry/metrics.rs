@@ -82,12 +82,12 @@ pub enum MarkResult {
     Failed,
 }
 
-/// What became of a Kubernetes event.
+/// What became of a Kubernetes event, or of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum EventResult {
-    /// The API server has it.
+    /// Its receiver has it.
     Published,
-    /// It could not be published in time.
+    /// It could not be published in time, or was refused.
     Failed,
     /// Too many others waited.
     Dropped,
@@ -235,6 +235,7 @@ pub struct Metrics {
     mark_changes: Family<MarkLabels, Counter>,
     events: Family<ResultLabels, Counter>,
     reviews: Family<ReviewLabels, Counter>,
+    notifications: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
     leader: Gauge,
 }
@@ -262,6 +263,7 @@ impl Metrics {
             mark_changes: Family::default(),
             events: Family::default(),
             reviews: Family::default(),
+            notifications: Family::default(),
             actor_restarts: Family::default(),
             leader: Gauge::default(),
         };
@@ -323,6 +325,11 @@ impl Metrics {
             self.reviews.clone(),
         );
         registry.register(
+            "notifications",
+            "Notifications to webhooks, by what became of them",
+            self.notifications.clone(),
+        );
+        registry.register(
             "actor_restarts",
             "Actors started anew by their supervisor, by cause",
             self.actor_restarts.clone(),
@@ -382,6 +389,11 @@ impl Metrics {
     /// Counts a question about a caller of the HTTP API.
     pub fn review(&self, review: Review, result: ReviewResult) {
         self.reviews.get_or_create(&ReviewLabels { review, result }).inc();
+    }
+
+    /// Counts a notification.
+    pub fn notification(&self, result: EventResult) {
+        self.notifications.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts a restart of an actor.

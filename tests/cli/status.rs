@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use kube::runtime::{reflector, watcher::Event};
 use serde_json::{Value, json};
 use spot_guard::clock::Clock;
+use spot_guard::core::cluster::{Parts, Snapshot};
+use spot_guard::core::policy::Policy;
 use spot_guard::crd::NodeReplacement;
 use spot_guard::http::{ApiState, Door, serve};
 use spot_guard::telemetry::metrics::Metrics;
@@ -74,6 +76,10 @@ fn state() -> ApiState {
     ApiState {
         pools,
         replacements,
+        notices: reflector::store().0,
+        snapshot: Arc::new(|| Arc::new(Snapshot::new(Parts::default()))),
+        defaults: Policy::default(),
+        checks: spot_guard::http::checks(),
         liveness: spot_guard::telemetry::liveness::Liveness::of_this_thread(),
         readiness: Readiness::default(),
         metrics: Arc::new(Metrics::new()),

@@ -33,7 +33,9 @@ impl SafetyContext {
         Self {
             excluded: excluded.into_iter().collect(),
             pool_nodes: members.filter_map(node_of).collect(),
-            utilisation_before_story: own.and_then(|own| own.status.utilisation_before).map(Utilisation::from),
+            utilisation_before_story: own
+                .and_then(|own| own.status.utilisation_before)
+                .map(Utilisation::from),
         }
     }
 }
