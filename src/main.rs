@@ -61,8 +61,8 @@ enum Command {
     Check(spot_guard::check::CheckOptions),
     /// Print the custom resource definitions
     Crds,
-    /// Show the open fallbacks, what each waits for and since when
-    Status(spot_guard::status::StatusOptions),
+    #[command(flatten)]
+    Ask(spot_guard::client::Question),
     /// Play a story on a simulated cloud
     #[cfg(feature = "sim")]
     Demo(spot_guard::sim::demo::DemoOptions),
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(options) => check(options),
         Command::Crds => finish(print_crds()),
-        Command::Status(options) => finish(spot_guard::status::run(&options).map(|text| print!("{text}"))),
+        Command::Ask(question) => finish(spot_guard::client::run(&question).map(|text| print!("{text}"))),
         #[cfg(feature = "sim")]
         Command::Demo(options) => demo(&options),
         Command::Agent { node_name, kubeconfig, listen, poll_seconds } => {
