@@ -339,7 +339,7 @@ fn checks(snapshot: &Snapshot) {
     let context = SafetyContext {
         excluded: some.iter().cloned().collect(),
         pool_nodes: names.iter().cloned().collect(),
-        utilisation_before_story: None,
+        ..SafetyContext::default()
     };
     let (mut slowest, mut safe) = (Duration::ZERO, 0);
     let began = Instant::now();

@@ -146,6 +146,7 @@ fn assess<'a>(
     observed: &PoolObserved,
     records: &'a [Arc<NodeReplacement>],
     snapshot: &Snapshot,
+    taint_key: &Arc<str>,
     now: Timestamp,
 ) -> PoolAssessment {
     let open = |record: &'a Arc<NodeReplacement>| {
@@ -157,7 +158,8 @@ fn assess<'a>(
     let stories: Vec<Story<'_>> = records.iter().filter(own).filter_map(open).collect();
     let everywhere: Vec<Story<'_>> = records.iter().filter_map(open).collect();
     let ready = |instance: &str| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
-    let unsafe_ = |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, snapshot);
+    let unsafe_ =
+        |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, snapshot, taint_key);
     let (view, policy) = (&observed.view, &pool.policy);
     let mut found = health::assess(view, &observed.ledger, &stories, &ready, &unsafe_, policy, now);
     let all = records.iter().filter(own).filter_map(|record| record.status.as_ref());
@@ -173,11 +175,12 @@ fn safety_blockers(
     pool: &PoolConfig,
     view: &PoolView,
     snapshot: &Snapshot,
+    taint_key: &Arc<str>,
 ) -> Vec<String> {
     let Some(capacity) = &story.status.capacity else { return Vec::new() };
     let members = view.spot.instances.iter().chain(&view.on_demand.instances);
-    let context =
-        SafetyContext::of(Some(story), stories, members.map(|instance| instance.id.as_str()), snapshot);
+    let members = members.map(|instance| instance.id.as_str());
+    let context = SafetyContext::of(Some(story), stories, members, snapshot, taint_key);
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
     report.blockers.iter().map(safety::Blocker::describe).collect()
@@ -253,9 +256,10 @@ impl Handler<Turn> for HealthMonitor {
             let (name, pool) = (name.clone(), pool.clone());
             let snapshot = self.deps.view.snapshot();
             let time = self.deps.clock.now();
+            let taint_key = self.deps.taint_key.clone();
             let size = snapshot.pods().len();
             let work = off_thread(size, move || {
-                let assessment = assess(&pool, &observed, &records, &snapshot, time);
+                let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, time);
                 (observed, assessment)
             });
             ctx.spawn(work.into_actor(self).map(move |(observed, assessment), actor, ctx| {

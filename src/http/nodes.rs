@@ -51,11 +51,11 @@ pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> Ht
         return problem::unavailable(&request, &format!("{MAX_CHECKS} safety checks are under way"));
     };
     let (pools, records) = (state.pools.state(), state.replacements.state());
-    let (defaults, now) = (state.defaults.clone(), (state.now)());
+    let (defaults, taint_key, now) = (state.defaults.clone(), state.taint_key.clone(), (state.now)());
     // Of a large cluster it takes its time, and the thread that serves has others to answer.
     let work = web::block(move || {
         let _turn = turn;
-        let (pool, report) = check(&name, &snapshot, &pools, &records, &defaults);
+        let (pool, report) = check(&name, &snapshot, &pools, &records, &defaults, &taint_key);
         NodeSafety {
             node: name,
             pool,
@@ -79,6 +79,7 @@ fn check(
     pools: &[Arc<SpotPool>],
     records: &[Arc<NodeReplacement>],
     defaults: &Policy,
+    taint_key: &Arc<str>,
 ) -> (Option<String>, safety::SafetyReport) {
     let stories: Vec<Story<'_>> = records.iter().filter_map(|record| open(record)).collect();
     let instance = snapshot.node(name).and_then(cluster::Node::instance_id).unwrap_or_default();
@@ -92,7 +93,7 @@ fn check(
         None => members(pool).any(|(_, id)| id == instance),
     });
     let members: Vec<&str> = pool.into_iter().flat_map(|pool| members(pool)).map(|(_, id)| id).collect();
-    let context = SafetyContext::of(own, &stories, members.into_iter(), snapshot);
+    let context = SafetyContext::of(own, &stories, members.into_iter(), snapshot, taint_key);
     let policy = pool.map_or_else(|| defaults.clone(), |pool| PoolConfig::of(pool, defaults, false).policy);
     let report = safety::check_return(name, snapshot, &SafetyPolicy::of(&policy), &context);
     (pool.and_then(|pool| pool.metadata.name.clone()), report)

@@ -285,19 +285,19 @@ impl<'a> World<'a> {
             misfit_with: &misfit_with,
             drain: drain(DrainPurpose::Replace),
             return_drain: drain(DrainPurpose::Return),
-            assessment: self.assessment(record).as_deref(),
+            assessment: self.assessment(record, policy).as_deref(),
         })
     }
 
     /// The latest assessment of the story's return, with what the budgets say now: another drain may have used
     /// them up since.
-    fn assessment(&self, record: &NodeReplacement) -> Option<Cow<'a, ReturnAssessment>> {
+    fn assessment(&self, record: &NodeReplacement, policy: &Policy) -> Option<Cow<'a, ReturnAssessment>> {
         let found = self.assessments.get(&record.name_any())?;
         let status = record.status.as_ref().filter(|status| status.return_drain == DrainState::NotStarted);
         let Some(capacity) = status.and_then(|status| status.capacity.as_ref()) else {
             return Some(Cow::Borrowed(found));
         };
-        let shut = safety::shut_budgets(&capacity.node_name, &self.snapshot);
+        let shut = safety::shut_budgets(&capacity.node_name, &self.snapshot, policy);
         if shut.is_empty() || !found.unsafe_.is_empty() {
             return Some(Cow::Borrowed(found));
         }
