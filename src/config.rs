@@ -7,6 +7,7 @@
 use crate::controller::Settings;
 use crate::core::policy::{Policy, PolicySpec, seconds};
 use crate::kube::lease::LeaseTimes;
+use crate::telemetry::notifications::Target;
 use serde::Deserialize;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,6 +28,8 @@ pub struct Config {
     pub aws: AwsConfig,
     /// Boxes 4 and 10: the key of the taint, effect NoSchedule.
     pub taint_key: String,
+    /// Who is told of notices, fallbacks, returns and failures.
+    pub notifications: Vec<Target>,
     /// Timings and thresholds of every pool that does not set its own.
     pub defaults: PolicySpec,
 }
@@ -60,6 +63,7 @@ impl Default for Config {
             lease: LeaseConfig::default(),
             aws: AwsConfig::default(),
             taint_key: DEFAULT_TAINT_KEY.to_owned(),
+            notifications: Vec::new(),
             defaults: PolicySpec::default(),
         }
     }
@@ -194,6 +198,7 @@ impl Config {
                 call_timeout: seconds(self.aws.call_timeout_seconds),
             },
             taint_key: self.taint_key.clone(),
+            notifications: self.notifications.clone(),
             defaults: self.policy(),
         }
     }
@@ -229,6 +234,9 @@ impl Config {
         if !is_qualified_name(&self.taint_key) {
             let problem = format!("{:?} is not a taint key (prefix/Name)", self.taint_key);
             return fail("taintKey", problem);
+        }
+        for target in &self.notifications {
+            target.validate().map_err(|(key, problem)| (format!("notifications.{key}"), problem))?;
         }
         self.defaults.validate().map_err(|problem| {
             let (key, problem) = problem.split_once(": ").unwrap_or(("", &problem));

@@ -201,7 +201,7 @@ fn safety_blockers(
     };
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
-    report.blockers.iter().map(|blocker| format!("{blocker}; it would take {}", blocker.hint())).collect()
+    report.blockers.iter().map(safety::Blocker::describe).collect()
 }
 
 fn group_status(group: &GroupView) -> GroupStatus {

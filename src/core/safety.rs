@@ -202,6 +202,12 @@ impl fmt::Display for Blocker {
 }
 
 impl Blocker {
+    /// What it is and what would clear it, in one sentence.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("{self}; it would take {}", self.hint())
+    }
+
     /// What would clear it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
@@ -304,6 +310,14 @@ pub fn check_return(
         utilisation_after,
         pods_to_move: moving.into_iter().map(PodName::from).collect(),
     }
+}
+
+/// The budgets that have too little room for the node's pods now: the one part of [`check_return`] that changes with
+/// every eviction, for a look just before a return begins.
+#[must_use]
+pub fn shut_budgets(node: &str, snapshot: &Snapshot, policy: &Policy) -> Vec<Blocker> {
+    let moving: Vec<&Pod> = snapshot.pods_on(node).filter(|pod| drain::must_move(pod)).collect();
+    budgets::blockers(&moving, snapshot, policy.placeholders_below())
 }
 
 #[cfg(test)]

@@ -82,12 +82,12 @@ pub enum MarkResult {
     Failed,
 }
 
-/// What became of a Kubernetes event.
+/// What became of a Kubernetes event, or of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum EventResult {
-    /// The API server has it.
+    /// Its receiver has it.
     Published,
-    /// It could not be published in time.
+    /// It could not be published in time, or was refused.
     Failed,
     /// Too many others waited.
     Dropped,
@@ -208,6 +208,7 @@ pub struct Metrics {
     evictions: Family<AnswerLabels, Counter>,
     mark_changes: Family<MarkLabels, Counter>,
     events: Family<ResultLabels, Counter>,
+    notifications: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
     leader: Gauge,
 }
@@ -234,6 +235,7 @@ impl Metrics {
             evictions: Family::default(),
             mark_changes: Family::default(),
             events: Family::default(),
+            notifications: Family::default(),
             actor_restarts: Family::default(),
             leader: Gauge::default(),
         };
@@ -290,6 +292,11 @@ impl Metrics {
         registry.register("mark_changes", "Changes of the marks on nodes", self.mark_changes.clone());
         registry.register("events", "Kubernetes events, by what became of them", self.events.clone());
         registry.register(
+            "notifications",
+            "Notifications to webhooks, by what became of them",
+            self.notifications.clone(),
+        );
+        registry.register(
             "actor_restarts",
             "Actors started anew by their supervisor, by cause",
             self.actor_restarts.clone(),
@@ -344,6 +351,11 @@ impl Metrics {
     /// Counts a Kubernetes event.
     pub fn event(&self, result: EventResult) {
         self.events.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Counts a notification.
+    pub fn notification(&self, result: EventResult) {
+        self.notifications.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts a restart of an actor.

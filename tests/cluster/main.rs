@@ -24,3 +24,4 @@ mod product;
 mod real_parts;
 mod stories;
 mod testbed;
+mod webhook;

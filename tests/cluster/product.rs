@@ -158,6 +158,9 @@ lease: { name: spot-guard-controller, namespace: spot-guard, durationSeconds: 6,
 aws: { callTimeoutSeconds: 3 }
 ";
 
+/// The file that names the webhook to notify, if there is one.
+pub const WEBHOOK: &str = "webhook-url";
+
 /// Starts a controller whose AWS answers at `aws`; `name` names its log.
 pub async fn start_controller(testbed: &Testbed, name: &str, aws: &str) -> Service {
     let kubeconfig = testbed.kubeconfig_for_service_account(NAMESPACE, CONTROLLER).await;
@@ -167,7 +170,13 @@ pub async fn start_controller(testbed: &Testbed, name: &str, aws: &str) -> Servi
 /// The same with a kubeconfig that there is already.
 pub fn start_controller_with(testbed: &Testbed, name: &str, aws: &str, kubeconfig: &Path) -> Service {
     let config = testbed.dir().join("spot-guard.yaml");
-    fs::write(&config, CONFIG).expect("the configuration is written");
+    let webhook = testbed.dir().join(WEBHOOK);
+    let notifications = if webhook.exists() {
+        format!("notifications: [{{urlFile: {}}}]\n", webhook.display())
+    } else {
+        String::new()
+    };
+    fs::write(&config, format!("{CONFIG}{notifications}")).expect("the configuration is written");
     let mut command = spot_guard();
     command.arg("controller").arg("--config").arg(config).arg("--kubeconfig").arg(kubeconfig);
     command.envs([

@@ -189,6 +189,11 @@ impl Cluster {
         self.world().edit(resource, &ObjectKey::new(namespace, name), change);
     }
 
+    /// The built-in controllers take in what was changed, before anybody else does anything.
+    pub fn settle(&self) {
+        self.world().reconcile();
+    }
+
     /// A node joins.
     pub fn add_node(&self, spec: &NodeSpec) {
         let mut labels = spec.labels.clone();
