@@ -170,8 +170,8 @@ async fn budgets_hold_a_drain_an_undo_leaves_what_is_not_ours_and_a_finalizer_do
     })
     .await;
     stage.markets_have(Capacity::Unlimited).await;
-    stage.until_blocked("several PodDisruptionBudgets").await;
-    assert_ne!(look_of(&stage.node().await), cordoned, "it is marked");
+    let is_marked = async || (look_of(&stage.node().await) != cordoned).then_some(());
+    wait_for("the marks of the next drain", 2 * PATIENCE, is_marked).await;
     stage.loses_its_replacement(&cordoned).await;
 
     // The next one comes, and the budgets open.

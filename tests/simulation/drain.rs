@@ -335,7 +335,11 @@ fn a_return_whose_pods_find_no_place_is_given_up_and_they_get_their_node_back() 
 
 /// A fallback, and then on its on-demand node: what `change` makes of one of the pods of `web` blocks the return for
 /// this reason until `undo` takes it back.
-fn what_holds_a_return(words: &'static str, change: fn(&Stage, &Pod), undo: fn(&Stage, &Pod)) {
+fn what_holds_a_return(
+    words: &'static str,
+    change: impl Fn(&Stage, &Pod) + 'static,
+    undo: impl Fn(&Stage, &Pod) + 'static,
+) {
     let played = Play::of(Scenario::DrySpot)
         .beside(move |stage| async move {
             let instance = stage.spot[0].clone();
@@ -356,13 +360,29 @@ fn what_holds_a_return(words: &'static str, change: fn(&Stage, &Pod), undo: fn(&
 
 #[test]
 fn a_pod_that_ignores_cordon_and_taint_keeps_its_node_from_being_returned() {
-    fn tolerate(stage: &Stage, pod: &Pod, all: Value) {
+    let tolerate = |stage: &Stage, pod: &Pod, all: Value| {
         stage.edit_pod(pod, |pod| pod["spec"]["tolerations"] = all);
-    }
+    };
     what_holds_a_return(
         "tolerates cordon and taint of a drain",
-        |stage, pod| tolerate(stage, pod, json!([{ "operator": "Exists" }])),
-        |stage, pod| tolerate(stage, pod, json!([])),
+        move |stage, pod| tolerate(stage, pod, json!([{ "operator": "Exists" }])),
+        move |stage, pod| tolerate(stage, pod, json!([])),
+    );
+}
+
+#[test]
+fn a_pod_whose_empty_dir_the_pool_spares_keeps_its_node_from_being_returned() {
+    let spare = |stage: &Stage, spare: bool| {
+        stage.edit_pool(|pool| pool["policy"]["returnEmptyDir"] = json!(!spare));
+    };
+    what_holds_a_return(
+        "the content of its emptyDir would be lost",
+        move |stage, pod| {
+            stage
+                .edit_pod(pod, |pod| pod["spec"]["volumes"] = json!([{ "name": "scratch", "emptyDir": {} }]));
+            spare(stage, true);
+        },
+        move |stage, _| spare(stage, false),
     );
 }
 
