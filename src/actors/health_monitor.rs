@@ -212,6 +212,7 @@ fn group_status(group: &GroupView) -> GroupStatus {
         min: group.min,
         max: group.max,
         summary: format!("{in_service}/{}", group.desired),
+        instances: group.instances.iter().map(|instance| instance.id.clone()).collect(),
     }
 }
 

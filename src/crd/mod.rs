@@ -103,6 +103,9 @@ pub struct GroupStatus {
     pub max: i32,
     /// `in service/desired`.
     pub summary: String,
+    /// The instances as they were last read: whose a node is, is known without AWS.
+    #[serde(default)]
+    pub instances: Vec<String>,
 }
 
 /// What an agent saw on its own node. It never changes after it was created.

@@ -115,7 +115,7 @@ fn noon(seconds: i64) -> Timestamp {
 
 fn group(desired: i32, in_service: i32) -> GroupStatus {
     let summary = format!("{in_service}/{desired}");
-    GroupStatus { desired, in_service, min: 0, max: 9, summary }
+    GroupStatus { desired, in_service, min: 0, max: 9, summary, ..GroupStatus::default() }
 }
 
 fn pool(name: &str) -> SpotPool {
