@@ -99,12 +99,16 @@ const PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("", "persistentvolumeclaims", &["list", "watch"]),
     ("policy", "poddisruptionbudgets", &["list", "watch"]),
     ("events.k8s.io", "events", &["create", "patch"]),
+    ("authentication.k8s.io", "tokenreviews", &["create"]),
+    ("authorization.k8s.io", "subjectaccessreviews", &["create"]),
     ("spotguard.dev", "spotpools", &["get", "list", "watch"]),
     ("spotguard.dev", "spotpools/status", &["patch"]),
     ("spotguard.dev", "interruptionnotices", &["get", "list", "watch", "delete"]),
     ("spotguard.dev", "interruptionnotices/status", &["patch"]),
     ("spotguard.dev", "nodereplacements", &["get", "list", "watch", "create", "delete"]),
     ("spotguard.dev", "nodereplacements/status", &["update"]),
+    ("spotguard.dev", "triggers", &["get", "list", "watch", "create", "delete"]),
+    ("spotguard.dev", "triggers/status", &["patch"]),
 ];
 
 /// Checks and prints a line for each; whether nothing stands in the way.

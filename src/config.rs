@@ -11,7 +11,7 @@ use crate::telemetry::notifications::Target;
 use serde::Deserialize;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The taint of box 4. cluster-autoscaler leaves taints with this prefix out of its picture of a fresh node.
 pub const DEFAULT_TAINT_KEY: &str = "status-taint.cluster-autoscaler.kubernetes.io/RebalanceRecommendation";
@@ -20,8 +20,12 @@ pub const DEFAULT_TAINT_KEY: &str = "status-taint.cluster-autoscaler.kubernetes.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Config {
-    /// Where the HTTP API listens. Loopback unless configured: the API has no authentication.
+    /// Where the HTTP API listens. Whoever asks shows a token of the cluster.
     pub listen: SocketAddr,
+    /// Where it listens for reading without a token: on loopback, or nowhere.
+    pub local_listen: Option<SocketAddr>,
+    /// The certificate to serve `listen` with; without one, tokens are taken from loopback only.
+    pub tls: Option<TlsConfig>,
     /// How the replicas agree on the one that acts.
     pub lease: LeaseConfig,
     /// Calls to AWS.
@@ -32,6 +36,16 @@ pub struct Config {
     pub notifications: Vec<Target>,
     /// Timings and thresholds of every pool that does not set its own.
     pub defaults: PolicySpec,
+}
+
+/// A certificate. Both files are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsConfig {
+    /// A file with the certificate and its chain (PEM).
+    pub certificate: PathBuf,
+    /// A file with its private key (PEM).
+    pub key: PathBuf,
 }
 
 /// The Lease that the leader holds.
@@ -60,6 +74,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            local_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8081))),
+            tls: None,
             lease: LeaseConfig::default(),
             aws: AwsConfig::default(),
             taint_key: DEFAULT_TAINT_KEY.to_owned(),
@@ -225,6 +241,10 @@ impl Config {
                 self.aws.call_timeout_seconds
             );
             return fail("aws.callTimeoutSeconds", problem);
+        }
+        if let Some(address) = self.local_listen.filter(|address| !address.ip().is_loopback()) {
+            let problem = format!("{address} is not on loopback: whoever reaches it may read");
+            return fail("localListen", problem);
         }
         for (key, value) in [("lease.name", &self.lease.name), ("lease.namespace", &self.lease.namespace)] {
             if !is_dns_name(value) {

@@ -12,7 +12,7 @@ use crate::core::cluster::Snapshot;
 use crate::core::health::{self, PoolAssessment, Story};
 use crate::core::limits;
 use crate::core::preflight::{self, Finding, Problem};
-use crate::core::record::{Condition, EndState, set_condition};
+use crate::core::record::{Condition, set_condition};
 use crate::core::safety::{self, SafetyContext};
 use crate::core::scaling::{GroupView, PoolView};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
@@ -156,7 +156,6 @@ fn assess<'a>(
     };
     let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
     let stories: Vec<Story<'_>> = records.iter().filter(own).filter_map(open).collect();
-    // Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
     let everywhere: Vec<Story<'_>> = records.iter().filter_map(open).collect();
     let ready = |instance: &str| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
     let unsafe_ =
@@ -179,26 +178,14 @@ fn safety_blockers(
     taint_key: &Arc<str>,
 ) -> Vec<String> {
     let Some(capacity) = &story.status.capacity else { return Vec::new() };
-    let node_of = |instance: &str| snapshot.node_of_instance(instance).map(|node| node.name.clone());
-    // Not to be counted on: the other fallback nodes, and the nodes whose story is under way.
-    let mut excluded: Vec<Arc<str>> = Vec::new();
-    for other in stories.iter().filter(|other| other.name != story.name) {
-        if other.status.old != EndState::Gone {
-            excluded.extend(node_of(other.instance_id));
-        }
-        if other.status.fallback
-            && let Some(capacity) = &other.status.capacity
-        {
-            excluded.push(capacity.node_name.as_str().into());
-        }
-    }
     let members = view.spot.instances.iter().chain(&view.on_demand.instances);
-    let context = SafetyContext {
-        excluded: excluded.into_iter().collect(),
-        pool_nodes: members.filter_map(|instance| node_of(&instance.id)).collect(),
-        taint_key: taint_key.clone(),
-        utilisation_before_story: story.status.utilisation_before.as_ref().map(safety::Utilisation::from),
-    };
+    let context = SafetyContext::of(
+        Some(story),
+        stories,
+        members.map(|instance| instance.id.as_str()),
+        snapshot,
+        taint_key.clone(),
+    );
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
     report.blockers.iter().map(safety::Blocker::describe).collect()
@@ -212,7 +199,13 @@ fn group_status(group: &GroupView) -> GroupStatus {
         min: group.min,
         max: group.max,
         summary: format!("{in_service}/{}", group.desired),
-        instances: group.instances.iter().map(|instance| instance.id.clone()).collect(),
+        instances: group
+            .instances
+            .iter()
+            .map(|instance| instance.id.clone())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
     }
 }
 

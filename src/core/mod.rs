@@ -20,3 +20,4 @@ pub mod safety;
 pub mod scaling;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod trigger;

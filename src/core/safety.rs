@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 mod budgets;
 mod buffer;
+mod context;
 
 /// What counts as safe.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,12 +1,14 @@
-//! The three custom resources, group `spotguard.dev/v1alpha1`: all state of Spot Guard lives in them.
+//! The four custom resources, group `spotguard.dev/v1alpha1`: all state of Spot Guard lives in them.
 //!
 //! A [`SpotPool`] pairs a Spot group with its on-demand group. An [`InterruptionNotice`] is what an agent
-//! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's story.
+//! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's story. A [`Trigger`] is what a
+//! person asked for.
 
 use crate::core::policy::PolicySpec;
 use crate::core::record::{Condition, NoticeKind, ReplacementStatus};
 use crate::core::replacement::{Mode, RebalanceMode};
 use crate::core::scaling::Ledger;
+use crate::core::trigger::TriggerAction;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
@@ -19,7 +21,7 @@ pub const GROUP: &str = "spotguard.dev";
 /// The definitions to install, in the order in which they should be applied.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![SpotPool::crd(), InterruptionNotice::crd(), NodeReplacement::crd()]
+    vec![SpotPool::crd(), InterruptionNotice::crd(), NodeReplacement::crd(), Trigger::crd()]
 }
 
 /// A pair of Auto Scaling groups, and how their nodes are looked after.
@@ -103,7 +105,8 @@ pub struct GroupStatus {
     pub max: i32,
     /// `in service/desired`.
     pub summary: String,
-    /// The instances as they were last read: whose a node is, is known without AWS.
+    /// Its instances by id as they were last read, in any state: which nodes are the pool's, for every replica and
+    /// without AWS. Written also when empty: a merge patch keeps what it does not name.
     #[serde(default)]
     pub instances: Vec<String>,
 }
@@ -197,4 +200,73 @@ pub struct NodeReplacementSpec {
     /// Its instance.
     #[schemars(regex(pattern = "^i-[0-9a-f]{8,17}$"))]
     pub instance_id: String,
+}
+
+/// What a person asked for: of the HTTP API, by the webhook, or with kubectl. It never changes after it was created.
+#[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "spotguard.dev",
+    version = "v1alpha1",
+    kind = "Trigger",
+    plural = "triggers",
+    category = "spotguard",
+    status = "TriggerStatus",
+    derive = "PartialEq",
+    validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: create another trigger"),
+    printcolumn = r#"{"name":"Action","type":"string","jsonPath":".spec.action"}"#,
+    printcolumn = r#"{"name":"Pool","type":"string","jsonPath":".spec.pool"}"#,
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.node"}"#,
+    printcolumn = r#"{"name":"Replacement","type":"string","jsonPath":".spec.replacement"}"#,
+    printcolumn = r#"{"name":"Requested-By","type":"string","jsonPath":".spec.requestedBy"}"#,
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Complete","type":"string","jsonPath":".status.conditions[?(@.type==\"Complete\")].status"}"#,
+    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].message","priority":1}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[x_kube(validation = Rule::new("[has(self.pool), has(self.node), has(self.replacement)].filter(given, given).size() <= 1").message("at most one of spec.pool, spec.node and spec.replacement may be set"))]
+#[x_kube(validation = Rule::new("self.action != 'Replace' || has(self.node)").message("action Replace needs spec.node"))]
+#[x_kube(validation = Rule::new("self.action != 'Return' || has(self.pool) || has(self.node) || has(self.replacement)").message("action Return needs spec.replacement, spec.node or spec.pool"))]
+#[x_kube(validation = Rule::new("self.action != 'Cancel' || has(self.node) || has(self.replacement)").message("action Cancel needs spec.replacement or spec.node"))]
+#[x_kube(validation = Rule::new("!(self.action in ['Pause', 'Resume']) || !(has(self.node) || has(self.replacement))").message("actions Pause and Resume take spec.pool, or nothing for everything"))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TriggerSpec {
+    /// What is to be done.
+    pub action: TriggerAction,
+    /// The SpotPool that it is about. `Return`: all its open fallbacks. `Pause` and `Resume`: without it, everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub pool: Option<String>,
+    /// The node that it is about. `Return`: the on-demand node, or the one that it stands in for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub node: Option<String>,
+    /// The NodeReplacement that it is about; a fallback has the name of its replacement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub replacement: Option<String>,
+    /// The user who asked, as the API server named them to the HTTP API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub requested_by: Option<String>,
+    /// Why, in the words of who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+    /// W3C trace context of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 55))]
+    pub traceparent: Option<String>,
+}
+
+/// What came of a trigger.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TriggerStatus {
+    /// `Accepted`: whether it is followed, else why not. `Complete`: what was asked for is recorded, and for a
+    /// `Pause`: it is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The replacements that it led to, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replacements: Vec<String>,
 }

@@ -93,6 +93,26 @@ pub enum EventResult {
     Dropped,
 }
 
+/// A question to the API server about a caller of the HTTP API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Review {
+    /// Whose token it is.
+    Token,
+    /// Whether they may.
+    Access,
+}
+
+/// What the API server answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ReviewResult {
+    /// The token is valid, the right is there.
+    Allowed,
+    /// It is not.
+    Denied,
+    /// There was no answer in time, or an error.
+    Failed,
+}
+
 /// An actor, as in the map of the architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum ActorName {
@@ -168,6 +188,12 @@ struct AnswerLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReviewLabels {
+    review: Review,
+    result: ReviewResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RestartLabels {
     actor: ActorName,
     cause: CauseLabel,
@@ -208,6 +234,7 @@ pub struct Metrics {
     evictions: Family<AnswerLabels, Counter>,
     mark_changes: Family<MarkLabels, Counter>,
     events: Family<ResultLabels, Counter>,
+    reviews: Family<ReviewLabels, Counter>,
     notifications: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
     leader: Gauge,
@@ -235,6 +262,7 @@ impl Metrics {
             evictions: Family::default(),
             mark_changes: Family::default(),
             events: Family::default(),
+            reviews: Family::default(),
             notifications: Family::default(),
             actor_restarts: Family::default(),
             leader: Gauge::default(),
@@ -291,6 +319,11 @@ impl Metrics {
         registry.register("evictions", "Evictions asked for, by the answer", self.evictions.clone());
         registry.register("mark_changes", "Changes of the marks on nodes", self.mark_changes.clone());
         registry.register("events", "Kubernetes events, by what became of them", self.events.clone());
+        registry.register(
+            "http_reviews",
+            "Questions to the Kubernetes API about callers of the HTTP API, by the answer",
+            self.reviews.clone(),
+        );
         registry.register(
             "notifications",
             "Notifications to webhooks, by what became of them",
@@ -351,6 +384,11 @@ impl Metrics {
     /// Counts a Kubernetes event.
     pub fn event(&self, result: EventResult) {
         self.events.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Counts a question about a caller of the HTTP API.
+    pub fn review(&self, review: Review, result: ReviewResult) {
+        self.reviews.get_or_create(&ReviewLabels { review, result }).inc();
     }
 
     /// Counts a notification.

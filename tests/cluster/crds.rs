@@ -8,7 +8,10 @@ use kube::core::Status;
 use kube::{Client, Error};
 use serde_json::{Value, json};
 use spot_guard::core::record::{Phase, ReplacementStatus};
-use spot_guard::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec, SpotPool, SpotPoolStatus};
+use spot_guard::core::trigger::TriggerAction;
+use spot_guard::crd::{
+    InterruptionNotice, NodeReplacement, NodeReplacementSpec, SpotPool, SpotPoolStatus, Trigger,
+};
 
 fn pool(spec: Value) -> Value {
     let mut object = json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": "SpotPool",
@@ -32,6 +35,11 @@ fn replacement(spec: Value) -> Value {
         "spec": { "pool": "workers", "nodeName": "spot-a", "instanceId": "i-0a1b2c3d4e5f60718" } });
     merge(&mut object["spec"], spec);
     object
+}
+
+fn trigger(spec: Value) -> Value {
+    json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": "Trigger",
+        "metadata": { "name": "asked-by-me" }, "spec": spec })
 }
 
 fn merge(object: &mut Value, changes: Value) {
@@ -72,6 +80,7 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
             "crd/spotpools.spotguard.dev",
             "crd/interruptionnotices.spotguard.dev",
             "crd/nodereplacements.spotguard.dev",
+            "crd/triggers.spotguard.dev",
         ],
     );
 
@@ -96,6 +105,18 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
         (notice(name, json!({ "nodename": "spot-a" })), "spec.nodename"),
         (replacement(json!({ "instanceId": "my-server" })), "spec.instanceId"),
         (replacement(json!({ "nodeName": "" })), "spec.nodeName"),
+        (trigger(json!({})), "spec.action"),
+        (trigger(json!({ "action": "Explode" })), "spec.action"),
+        (trigger(json!({ "action": "Return", "pool": "a", "node": "b" })), "at most one of spec.pool"),
+        (trigger(json!({ "action": "Replace" })), "action Replace needs spec.node"),
+        (trigger(json!({ "action": "Replace", "pool": "a" })), "action Replace needs spec.node"),
+        (trigger(json!({ "action": "Return" })), "action Return needs"),
+        (trigger(json!({ "action": "Cancel", "pool": "a" })), "action Cancel needs"),
+        (trigger(json!({ "action": "Pause", "node": "a" })), "actions Pause and Resume take spec.pool"),
+        (trigger(json!({ "action": "Resume", "replacement": "a" })), "actions Pause and Resume take"),
+        (trigger(json!({ "action": "Replace", "node": "" })), "spec.node"),
+        (trigger(json!({ "action": "Pause", "reason": "x".repeat(1025) })), "spec.reason"),
+        (trigger(json!({ "action": "Pause", "until": "noon" })), "spec.until"),
     ];
     for (object, field) in &bad {
         let status = refused(create(&client, object).await);
@@ -109,8 +130,10 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
     create(&client, &pool(json!({}))).await.expect("a pool with nothing but its groups");
     create(&client, &notice(name, json!({}))).await.expect("a notice");
     create(&client, &replacement(json!({}))).await.expect("a replacement");
+    create(&client, &trigger(json!({ "action": "Pause", "requestedBy": "me" }))).await.expect("a trigger");
     the_defaults_are_filled_in(&client).await;
     what_was_seen_never_changes(&client, name).await;
+    what_was_asked_never_changes(&client).await;
     status_is_written_apart(&client).await;
     columns_are_printed(&testbed);
 }
@@ -186,6 +209,14 @@ async fn what_was_seen_never_changes(client: &Client, name: &str) {
     assert!(status.message.contains("spec is immutable"), "{}", status.message);
 }
 
+async fn what_was_asked_never_changes(client: &Client) {
+    let triggers: Api<Trigger> = Api::all(client.clone());
+    let mut changed = triggers.get("asked-by-me").await.expect("the trigger");
+    changed.spec.action = TriggerAction::Resume;
+    let status = refused(triggers.replace("asked-by-me", &PostParams::default(), &changed).await);
+    assert!(status.message.contains("spec is immutable: create another trigger"), "{}", status.message);
+}
+
 async fn status_is_written_apart(client: &Client) {
     let records: Api<NodeReplacement> = Api::all(client.clone());
     let spec = NodeReplacementSpec {
@@ -228,6 +259,11 @@ fn columns_are_printed(testbed: &Testbed) {
             &["NAME", "NODE", "POOL", "PHASE", "FALLBACK", "REPLACED-BY", "AGE"],
             &["i-0a1b2c3d4e5f60719", "spot-b", "workers", "Draining", "false"],
         ),
+        (
+            "triggers",
+            &["NAME", "ACTION", "POOL", "NODE", "REPLACEMENT", "REQUESTED-BY", "ACCEPTED", "COMPLETE", "AGE"],
+            &["asked-by-me", "Pause", "me"],
+        ),
     ] {
         let output = kubectl(testbed, &["get", kind]).stdout;
         let table = String::from_utf8(output).expect("a table");
@@ -238,5 +274,5 @@ fn columns_are_printed(testbed: &Testbed) {
     }
     // All kinds at once, by their category.
     let all = kubectl(testbed, &["get", "spotguard", "-o", "name"]).stdout;
-    assert_eq!(String::from_utf8_lossy(&all).lines().count(), 4);
+    assert_eq!(String::from_utf8_lossy(&all).lines().count(), 5);
 }

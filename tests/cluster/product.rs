@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool};
+use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ pub fn manifest(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/manifests").join(file)
 }
 
-/// Applies the definitions that the binary prints, and waits until the three kinds are served.
+/// Applies the definitions that the binary prints, and waits until they are served.
 pub async fn install_crds(testbed: &Testbed) {
     let output = spot_guard().arg("crds").output().expect("spot-guard runs");
     assert!(output.status.success(), "spot-guard crds: {}", String::from_utf8_lossy(&output.stderr));
@@ -64,10 +64,10 @@ pub async fn install_crds(testbed: &Testbed) {
         let one = ListParams::default().limit(1);
         Api::<SpotPool>::all(client.clone()).list(&one).await.is_ok()
             && Api::<InterruptionNotice>::all(client.clone()).list(&one).await.is_ok()
-            && Api::<NodeReplacement>::all(client).list(&one).await.is_ok()
+            && Api::<NodeReplacement>::all(client.clone()).list(&one).await.is_ok()
+            && Api::<Trigger>::all(client).list(&one).await.is_ok()
     };
-    wait_for("the three kinds to be served", PATIENCE, async || served(testbed.client()).await.then_some(()))
-        .await;
+    wait_for("the kinds to be served", PATIENCE, async || served(testbed.client()).await.then_some(())).await;
 }
 
 /// Applies everything but the controllers' Deployment: the tests start the processes themselves.
@@ -79,6 +79,7 @@ pub async fn install(testbed: &Testbed) {
         "admission-policy.yaml",
         "agent-daemonset.yaml",
         "controller-rbac.yaml",
+        "user-rbac.yaml",
     ];
     for file in files {
         apply(testbed, &manifest(file));
@@ -101,15 +102,22 @@ pub async fn kubeconfig_of_agent(testbed: &Testbed, node: &str) -> PathBuf {
 pub struct Service {
     /// The process.
     pub process: Process,
-    /// Where it answers.
+    /// Where it answers; a controller: for reading, without a token.
     pub address: SocketAddr,
+    /// Where a controller takes tokens.
+    pub main: SocketAddr,
 }
 
 impl Service {
-    fn start(name: &str, mut command: Command, dir: &Path) -> Self {
-        let address = SocketAddr::new(LOOPBACK.parse().expect("an address"), free_port());
-        command.arg("--listen").arg(address.to_string()).env("RUST_LOG", "info,spot_guard=debug");
-        Self { process: Process::start(name, command, dir).expect("spot-guard starts"), address }
+    fn start(name: &str, mut command: Command, dir: &Path, controller: bool) -> Self {
+        let free = || SocketAddr::new(LOOPBACK.parse().expect("an address"), free_port());
+        let main = free();
+        let address = if controller { free() } else { main };
+        command.arg("--listen").arg(main.to_string()).env("RUST_LOG", "info,spot_guard=debug");
+        if controller {
+            command.arg("--local-listen").arg(address.to_string());
+        }
+        Self { process: Process::start(name, command, dir).expect("spot-guard starts"), address, main }
     }
 
     /// An answer, once the process listens.
@@ -187,7 +195,7 @@ pub fn start_controller_with(testbed: &Testbed, name: &str, aws: &str, kubeconfi
         ("AWS_SECRET_ACCESS_KEY", "test"),
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ]);
-    Service::start(name, command, testbed.dir())
+    Service::start(name, command, testbed.dir(), true)
 }
 
 /// Starts the agent of a node whose metadata service answers at `imds`.
@@ -201,5 +209,5 @@ pub async fn start_agent_named(testbed: &Testbed, name: &str, node: &str, imds: 
     let mut command = spot_guard();
     command.arg("agent").args(["--node-name", node, "--poll-seconds", "1", "--kubeconfig"]).arg(kubeconfig);
     command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds);
-    Service::start(name, command, testbed.dir())
+    Service::start(name, command, testbed.dir(), false)
 }

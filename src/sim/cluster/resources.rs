@@ -130,6 +130,7 @@ pub(super) fn catalogue() -> Vec<ResourceKind> {
         ("SpotPool", "spotpools"),
         ("InterruptionNotice", "interruptionnotices"),
         ("NodeReplacement", "nodereplacements"),
+        ("Trigger", "triggers"),
     ] {
         kinds.push(ResourceKind::custom("spotguard.dev", "v1alpha1", kind, plural));
     }
