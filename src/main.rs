@@ -63,8 +63,8 @@ enum Command {
     Crds,
     /// Print the description of the HTTP API (OpenAPI 3.1)
     Openapi,
-    /// Show the open fallbacks, what each waits for and since when
-    Status(spot_guard::status::StatusOptions),
+    #[command(flatten)]
+    Ask(spot_guard::client::Question),
     /// Play a story on a simulated cloud
     #[cfg(feature = "sim")]
     Demo(spot_guard::sim::demo::DemoOptions),
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
             println!("{:#}", http::document());
             ExitCode::SUCCESS
         }
-        Command::Status(options) => finish(spot_guard::status::run(&options).map(|text| print!("{text}"))),
+        Command::Ask(question) => finish(spot_guard::client::run(&question).map(|text| print!("{text}"))),
         #[cfg(feature = "sim")]
         Command::Demo(options) => demo(&options),
         Command::Agent { node_name, kubeconfig, listen, poll_seconds } => {

@@ -95,7 +95,7 @@ pub struct Counts {
 }
 
 /// `/api/v1/pools`: a pool in full.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pool {
     /// Its name.
@@ -128,7 +128,7 @@ pub struct Pool {
 }
 
 /// `/api/v1/replacements`: the story of one node.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replacement {
     /// Its name: the old instance.
@@ -307,7 +307,7 @@ pub enum NodeRole {
 }
 
 /// `/api/v1/nodes/NAME/safety`: whether the node could be drained now, as box 9 judges a fallback.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSafety {
     /// The node.
@@ -330,7 +330,7 @@ pub struct NodeSafety {
 }
 
 /// Something that stands against a drain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SafetyBlocker {
     /// What kind of thing it is.
@@ -342,7 +342,7 @@ pub struct SafetyBlocker {
 }
 
 /// What kind of thing stands against a drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SafetyBlockerKind {
     /// The node left the cluster meanwhile.
     NodeUnknown,
