@@ -2,7 +2,7 @@
 
 use crate::core::cluster::{Claim, Live, Node, Snapshot, Volume, VolumeLimits};
 use crate::core::policy::backoff;
-use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool};
+use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use crate::kube::convert::Converter;
 use crate::telemetry::readiness::Readiness;
 use futures::StreamExt;
@@ -167,6 +167,8 @@ pub struct View {
     pub notices: Store<InterruptionNotice>,
     /// The records as they were last seen; the FallbackTracker knows the newest.
     pub replacements: Store<NodeReplacement>,
+    /// What people asked for.
+    pub triggers: Store<Trigger>,
 }
 
 /// The watches end with the last clone of the view.
@@ -196,7 +198,7 @@ const RELIST_MAX: Duration = Duration::from_secs(30);
 /// takes with the other kinds.
 const NOTICES_FOR: u32 = 30;
 /// The number of kinds that are watched.
-const KINDS: usize = 10;
+const KINDS: usize = 11;
 
 impl View {
     /// Starts the watches; they reconnect for ever, backing off. A watch that is broken shows in readiness.
@@ -212,6 +214,7 @@ impl View {
         let (pools, pool_writer) = reflector::store();
         let (notices, notice_writer) = reflector::store();
         let (replacements, replacement_writer) = reflector::store();
+        let (triggers, trigger_writer) = reflector::store();
         let (pause, paused) = watch::channel(false);
         let own_key: Key = (String::new(), own_namespace.to_owned());
         let tasks = vec![
@@ -235,6 +238,7 @@ impl View {
                 watcher::Config::default().timeout(NOTICES_FOR),
             ),
             follow.reflect(client, "watch-replacements", replacement_writer, watcher::Config::default()),
+            follow.reflect(client, "watch-triggers", trigger_writer, watcher::Config::default()),
         ];
         Self {
             state,
@@ -245,6 +249,7 @@ impl View {
             pools,
             notices,
             replacements,
+            triggers,
         }
     }
 
