@@ -304,7 +304,7 @@ fn traceparent(request: &HttpRequest) -> Option<String> {
 }
 
 /// The field of the body, if there is a body.
-async fn reason(request: &HttpRequest, mut body: Payload) -> Result<Option<String>, Refused> {
+pub(super) async fn reason(request: &HttpRequest, mut body: Payload) -> Result<Option<String>, Refused> {
     let mut read = Vec::new();
     let all = timeout(BODY_LIMIT, async {
         while let Some(piece) = body.next().await {
