@@ -29,7 +29,7 @@ impl Shared<'_> {
 
     fn blocker(self, name: PodName) -> Option<Blocker> {
         let (needed, budget) = (self.needed(), self.budget);
-        (budget.disruptions_allowed < needed).then(|| Blocker::BudgetExhausted {
+        (budget.disruptions_allowed < needed).then_some(Blocker::BudgetExhausted {
             budget: name,
             pods: self.pods,
             for_good: self.for_good,

@@ -166,10 +166,8 @@ async fn an_api_server_that_stores_nothing_is_told_of() {
 async fn a_body_that_does_not_arrive_is_not_waited_for_for_ever() {
     tokio::time::pause();
     let request = TestRequest::post().uri("/api/v1/pause").to_http_request();
-    let endless: std::pin::Pin<
-        Box<dyn futures::Stream<Item = Result<web::Bytes, actix_web::error::PayloadError>>>,
-    > = Box::pin(futures::stream::pending());
-    let mut never = actix_web::dev::Payload::Stream { payload: endless };
+    let mut never: actix_web::dev::Payload =
+        actix_web::dev::Payload::Stream { payload: Box::pin(futures::stream::pending()) };
     let body = web::Payload::from_request(&request, &mut never).await.unwrap();
     let began = tokio::time::Instant::now();
     let refused = super::super::triggers::reason(&request, body).await.unwrap_err();
