@@ -48,12 +48,10 @@ pub fn document() -> Value {
         "components": {
             "schemas": generator.take_definitions(true),
             "parameters": parameters(),
-            "responses": {
-                "Problem": {
-                    "description": "It was not done, and why.",
-                    "content": { "application/problem+json": { "schema": problem } },
-                },
-            },
+            "responses": PROBLEMS.iter().map(|(code, description)| {
+                let content = json!({ "application/problem+json": { "schema": problem } });
+                (format!("Problem{code}"), json!({ "description": description, "content": content }))
+            }).collect::<Map<String, Value>>(),
             "requestBodies": {
                 "ScaleDown": {
                     "description": "What is to return: a fallback, a node or a pool. Or what Alertmanager sends.",
@@ -84,6 +82,21 @@ pub fn document() -> Value {
     })
 }
 
+/// What each answer that is a problem means.
+const PROBLEMS: &[(&str, &str)] = &[
+    ("400", "Something in the request cannot be used; `errors` names it."),
+    ("401", "There is no token, or it is not valid."),
+    ("403", "The user of the token lacks the right, or this port only reads."),
+    ("404", "Nothing of that name is there."),
+    ("408", "The body did not arrive in time."),
+    ("413", "The body is too long."),
+    ("414", "The path and the query are too long."),
+    ("415", "The body is no JSON."),
+    ("422", "The Idempotency-Key was used for another request."),
+    ("431", "The headers are too long."),
+    ("503", "The Kubernetes API does not answer, or too much is going on; ask again."),
+];
+
 fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     let mut parameters: Vec<Value> = Vec::new();
     let mut refer =
@@ -98,7 +111,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     }
     let mut answers = Map::new();
     let mut problem = |code: &str| {
-        answers.insert(code.to_owned(), json!({ "$ref": "#/components/responses/Problem" }));
+        answers.insert(code.to_owned(), json!({ "$ref": format!("#/components/responses/Problem{code}") }));
     };
     if endpoint.takes.is_some() {
         ["400", "414", "431"].into_iter().for_each(&mut problem);

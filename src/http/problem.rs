@@ -36,19 +36,22 @@ pub struct FieldProblem {
 
 /// A request that is not done, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused(StatusCode, Problem);
+pub(super) struct Refused {
+    status: StatusCode,
+    problem: Box<Problem>,
+}
 
 impl Refused {
     pub(super) fn new(status: StatusCode, request: &HttpRequest, detail: String) -> Self {
-        let problem = Problem {
+        let problem = Box::new(Problem {
             type_: "about:blank",
             title: status.canonical_reason().unwrap_or_default().to_owned(),
             status: status.as_u16(),
             detail,
             instance: request.path().to_owned(),
             errors: Vec::new(),
-        };
-        Self(status, problem)
+        });
+        Self { status, problem }
     }
 
     /// 400 for one field.
@@ -59,26 +62,26 @@ impl Refused {
     /// For one field.
     pub(super) fn fields(status: StatusCode, request: &HttpRequest, field: &str, detail: String) -> Self {
         let mut refused = Self::new(status, request, format!("{field}: {detail}"));
-        refused.1.errors.push(FieldProblem { field: field.to_owned(), detail });
+        refused.problem.errors.push(FieldProblem { field: field.to_owned(), detail });
         refused
     }
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.1.detail)
+        f.write_str(&self.problem.detail)
     }
 }
 
 impl ResponseError for Refused {
     fn status_code(&self) -> StatusCode {
-        self.0
+        self.status
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut response = HttpResponse::build(self.0);
+        let mut response = HttpResponse::build(self.status);
         response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
-        match serde_json::to_string(&self.1) {
+        match serde_json::to_string(&self.problem) {
             Ok(body) => response.body(body),
             Err(_) => response.finish(),
         }

@@ -344,7 +344,7 @@ pub(super) async fn read_body(request: &HttpRequest, mut body: Payload) -> Resul
 }
 
 /// The field of the body, if there is a body.
-async fn reason(request: &HttpRequest, body: Payload) -> Result<Option<String>, Refused> {
+pub(super) async fn reason(request: &HttpRequest, body: Payload) -> Result<Option<String>, Refused> {
     let read = read_body(request, body).await?;
     if read.is_empty() {
         return Ok(None);

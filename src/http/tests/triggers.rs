@@ -4,6 +4,7 @@ use super::access::{Served, Users, app, request};
 use super::*;
 use crate::core::testing::node;
 use crate::sim::cluster::{OpenGate, Verdict};
+use actix_web::FromRequest;
 use actix_web::body::BoxBody;
 use actix_web::dev::ServiceResponse;
 
@@ -159,4 +160,17 @@ async fn an_api_server_that_stores_nothing_is_told_of() {
     assert_eq!(json(served.answer(ask(FALLBACK)).await).await.0, 503);
     let path = "/api/v1/triggers/key-1";
     assert_eq!(json(served.answer(request("GET", path, Some("token-of-reader"))).await).await.0, 503);
+}
+
+#[actix_web::test]
+async fn a_body_that_does_not_arrive_is_not_waited_for_for_ever() {
+    tokio::time::pause();
+    let request = TestRequest::post().uri("/api/v1/pause").to_http_request();
+    let mut never: actix_web::dev::Payload =
+        actix_web::dev::Payload::Stream { payload: Box::pin(futures::stream::pending()) };
+    let body = web::Payload::from_request(&request, &mut never).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let refused = super::super::triggers::reason(&request, body).await.unwrap_err();
+    assert_eq!(refused.to_string(), "the body did not arrive within 5 s");
+    assert!(began.elapsed() < Duration::from_secs(6));
 }
