@@ -89,6 +89,7 @@ const PROBLEMS: &[(&str, &str)] = &[
     ("403", "The user of the token lacks the right, or this port only reads."),
     ("404", "Nothing of that name is there."),
     ("408", "The body did not arrive in time."),
+    ("409", "A message with this webhook-id was taken before."),
     ("413", "The body is too long."),
     ("414", "The path and the query are too long."),
     ("415", "The body is no JSON."),
