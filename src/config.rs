@@ -34,6 +34,10 @@ pub struct Config {
     pub taint_key: String,
     /// Who is told of notices, fallbacks, returns and failures.
     pub notifications: Vec<Target>,
+    /// The files that hold the secrets of the scale-down webhook, one each.
+    pub webhook_secret_files: Vec<PathBuf>,
+    /// Where a trace is shown: a URL with `{traceId}` in it, for links of the dashboard.
+    pub trace_url: Option<String>,
     /// Timings and thresholds of every pool that does not set its own.
     pub defaults: PolicySpec,
 }
@@ -80,6 +84,8 @@ impl Default for Config {
             aws: AwsConfig::default(),
             taint_key: DEFAULT_TAINT_KEY.to_owned(),
             notifications: Vec::new(),
+            webhook_secret_files: Vec::new(),
+            trace_url: None,
             defaults: PolicySpec::default(),
         }
     }
@@ -254,6 +260,12 @@ impl Config {
         if !is_qualified_name(&self.taint_key) {
             let problem = format!("{:?} is not a taint key (prefix/Name)", self.taint_key);
             return fail("taintKey", problem);
+        }
+        if let Some(url) = &self.trace_url {
+            let is_web = url.starts_with("https://") || url.starts_with("http://");
+            if !is_web || !url.contains("{traceId}") {
+                return fail("traceUrl", format!("{url:?} is no http or https URL with {{traceId}} in it"));
+            }
         }
         for target in &self.notifications {
             target.validate().map_err(|(key, problem)| (format!("notifications.{key}"), problem))?;

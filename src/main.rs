@@ -7,7 +7,7 @@ use spot_guard::agent::{self, AgentOptions};
 use spot_guard::clock::Clock;
 use spot_guard::config::Config;
 use spot_guard::controller::Controller;
-use spot_guard::http::{self, ApiState, Certificate, Door, Reviews};
+use spot_guard::http::{self, ApiState, Certificate, Door, Reviews, Secrets};
 use spot_guard::telemetry::liveness::Liveness;
 use spot_guard::{crd, telemetry};
 use std::net::{SocketAddr, TcpListener};
@@ -165,6 +165,8 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
     let controller = Controller::new(config.settings(&identity()), client.clone(), &aws, clock);
     let state = ApiState {
         is_leader: controller.leading(),
+        webhook_secrets: Secrets::in_files(&config.webhook_secret_files),
+        trace_url: config.trace_url.clone(),
         ..ApiState::of(
             &controller.view,
             client.clone(),

@@ -14,6 +14,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The API group of all kinds.
 pub const GROUP: &str = "spotguard.dev";
@@ -65,9 +66,33 @@ pub struct SpotPoolSpec {
     /// AZRebalance.
     #[serde(default)]
     pub accept_az_rebalance: bool,
+    /// What an instance costs per hour, to estimate what fallbacks cost; without it nothing is estimated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hourly_prices: Option<HourlyPrices>,
     /// Timings and thresholds that differ from the configuration.
     #[serde(default)]
     pub policy: PolicySpec,
+}
+
+/// Prices of one instance, in any currency, as decimal numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HourlyPrices {
+    /// Of the Spot group.
+    #[schemars(regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
+    pub spot: String,
+    /// Of the on-demand group.
+    #[schemars(regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
+    pub on_demand: String,
+}
+
+impl HourlyPrices {
+    /// What an on-demand instance costs more than a Spot instance in that time.
+    #[must_use]
+    pub fn extra(&self, time: Duration) -> Option<f64> {
+        let (spot, on_demand): (f64, f64) = (self.spot.parse().ok()?, self.on_demand.parse().ok()?);
+        Some((on_demand - spot) * time.as_secs_f64() / 3600.0)
+    }
 }
 
 /// What is known of a pool.

@@ -8,10 +8,12 @@ mod reviews;
 
 pub use reviews::{Caller, Reviews};
 
+use super::model::Access;
 use super::problem::{self, Refused};
 use super::tls::Certificate;
-use super::{query, routes};
+use super::{query, routes, webhook};
 use crate::config::is_dns_name;
+use crate::core::trigger::TriggerAction;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{StatusCode, header};
@@ -43,6 +45,8 @@ pub(super) enum Need {
     Nothing,
     /// Any token that is valid: there is nothing of the cluster in it.
     Token,
+    /// A signed message, whose signature its handler verifies; or the right to update replacements.
+    Signed,
     /// The right to do this with our own objects.
     Right {
         /// What is done.
@@ -169,23 +173,57 @@ async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>,
     // A server without a door lets nobody in.
     let door = request.app_data::<Data<Door>>().map(|door| door.get_ref()).ok_or(Refusal::Unknown)?;
     let Door::Main { reviews, tls } = door else {
-        let reads = !matches!(need, Need::Right { verb: Verb::Update, .. });
+        let reads = !matches!(need, Need::Right { verb: Verb::Update, .. } | Need::Signed);
         return match (names_this_machine(request), reads) {
             (false, _) => Err(Refusal::ForeignHost),
             (true, false) => Err(Refusal::ReadOnly),
             (true, true) => Ok(None),
         };
     };
+    // A signature can be read by anybody on its way, and serves nobody else.
+    if need == Need::Signed && webhook::is_signed(request) {
+        return Ok(None);
+    }
     let from_loopback = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
     if tls.is_none() && !from_loopback {
         return Err(Refusal::Unencrypted);
     }
     let caller = reviews.authenticate(bearer_token(request).ok_or(Refusal::NoToken)?).await?;
-    if let Need::Right { verb, resource, named } = need {
-        let name = named.then(|| routes::name(request));
-        reviews.authorize(&caller, Question { verb, resource, name }).await?;
+    match need {
+        Need::Nothing | Need::Token => {}
+        Need::Signed => reviews.authorize(&caller, update(Resource::Replacements)).await?,
+        Need::Right { verb, resource, named } => {
+            let name = named.then(|| routes::name(request));
+            reviews.authorize(&caller, Question { verb, resource, name }).await?;
+        }
     }
     Ok(Some(caller))
+}
+
+/// Whether somebody may trigger what changes all objects of a kind.
+fn update(resource: Resource) -> Question {
+    Question { verb: Verb::Update, resource, name: None }
+}
+
+/// Answers what the caller may trigger, so that the dashboard offers nothing else.
+pub(super) async fn told(request: HttpRequest) -> HttpResponse {
+    let caller = request.extensions().get::<Arc<Caller>>().cloned();
+    let door = request.app_data::<Data<Door>>().map(|door| door.get_ref());
+    let (Some(caller), Some(Door::Main { reviews, .. })) = (caller, door) else {
+        return HttpResponse::Ok().json(Access { user: None, may: Vec::new() });
+    };
+    let mut may = Vec::new();
+    for (resource, actions) in [
+        (Resource::Replacements, &[TriggerAction::Replace, TriggerAction::Return, TriggerAction::Cancel][..]),
+        (Resource::Pools, &[TriggerAction::Pause, TriggerAction::Resume]),
+    ] {
+        match reviews.authorize(&caller, update(resource)).await {
+            Ok(()) => may.extend_from_slice(actions),
+            Err(Refusal::Forbidden { .. }) => {}
+            Err(refusal) => return refused(&request, &refusal),
+        }
+    }
+    HttpResponse::Ok().json(Access { user: Some(caller.user.clone()), may })
 }
 
 /// The token of the header `Authorization` (RFC 6750, section 2.1).

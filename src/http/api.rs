@@ -83,12 +83,12 @@ pub(super) async fn replacements(
     let began = |record: &NodeReplacement| record.status.as_ref().and_then(|status| status.started_at);
     let fits = |record: &Arc<NodeReplacement>| about(&filter, record) && filter.since(began(record));
     let (found, next) = filter.page(state.replacements.state().into_iter().filter(fits).collect(), name_of);
-    Ok(Json(Items { items: found.iter().map(|held| story(held, now)).collect(), next }))
+    Ok(Json(Items { items: found.iter().map(|held| story(held, now, &state)).collect(), next }))
 }
 
 pub(super) async fn replacement_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
     match find(&state.replacements, &routes::name(&request)) {
-        Some(record) => HttpResponse::Ok().json(story(&record, (state.now)())),
+        Some(record) => HttpResponse::Ok().json(story(&record, (state.now)(), &state)),
         None => no_such(&request, "replacement"),
     }
 }
@@ -106,7 +106,7 @@ pub(super) async fn fallbacks(
 ) -> Result<Json<Items<Fallback>>, Refused> {
     let (filter, now) = (Filter::of(&request)?, (state.now)());
     let open = state.replacements.state().into_iter().filter(|record| about(&filter, record));
-    let open = open.filter_map(|record| fallback(&record, now));
+    let open = open.filter_map(|record| fallback(&record, now, &state));
     let found = open.filter(|fallback| filter.since(Some(fallback.since))).collect();
     let (items, next) = filter.page(found, |fallback| &fallback.replacement);
     Ok(Json(Items { items, next }))
@@ -114,7 +114,7 @@ pub(super) async fn fallbacks(
 
 pub(super) async fn fallback_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
     let found = find(&state.replacements, &routes::name(&request));
-    match found.and_then(|held| fallback(&held, (state.now)())) {
+    match found.and_then(|held| fallback(&held, (state.now)(), &state)) {
         Some(fallback) => HttpResponse::Ok().json(fallback),
         None => no_such(&request, "open fallback"),
     }
@@ -222,8 +222,9 @@ fn in_full(pool: &SpotPool, replacements: &[Arc<NodeReplacement>]) -> Pool {
     }
 }
 
-fn story(replacement: &NodeReplacement, now: Timestamp) -> Replacement {
+fn story(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> Replacement {
     let status = record(replacement);
+    let trace_id = status.traceparent.as_deref().and_then(trace_id_of);
     Replacement {
         name: replacement.name_any(),
         node: replacement.spec.node_name.clone(),
@@ -239,7 +240,8 @@ fn story(replacement: &NodeReplacement, now: Timestamp) -> Replacement {
         next_attempt_at: status.next_attempt_at,
         fallback: status.fallback,
         blocked_by: blockers(&status.blocking, now),
-        trace_id: status.traceparent.as_deref().and_then(trace_id_of),
+        trace_url: trace_url(state, trace_id.as_deref()),
+        trace_id,
         capacity: status.capacity,
         return_capacity: status.return_capacity,
         steps: status.steps,
@@ -247,8 +249,13 @@ fn story(replacement: &NodeReplacement, now: Timestamp) -> Replacement {
     }
 }
 
+/// Where the trace is shown, if that is configured.
+fn trace_url(state: &ApiState, trace_id: Option<&str>) -> Option<String> {
+    Some(state.trace_url.as_ref()?.replace("{traceId}", trace_id?))
+}
+
 /// The fallback of a story, if it has one that is open and whose instance was claimed.
-fn fallback(replacement: &NodeReplacement, now: Timestamp) -> Option<Fallback> {
+fn fallback(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> Option<Fallback> {
     let status = record(replacement);
     if !is_open_fallback(&status) || status.fallback_end == EndState::Gone {
         return None;
@@ -256,6 +263,8 @@ fn fallback(replacement: &NodeReplacement, now: Timestamp) -> Option<Fallback> {
     let flow_box = status.current_box();
     let blocked_by = blockers(&status.blocking, now);
     let capacity = status.capacity.filter(|capacity| capacity.group == GroupKind::OnDemand)?;
+    let pool = replacement.spec.pool.as_deref().and_then(|name| find(&state.pools, name));
+    let prices = pool.as_ref().and_then(|pool| pool.spec.hourly_prices.as_ref());
     Some(Fallback {
         replacement: replacement.name_any(),
         pool: replacement.spec.pool.clone(),
@@ -264,6 +273,7 @@ fn fallback(replacement: &NodeReplacement, now: Timestamp) -> Option<Fallback> {
         instance_id: capacity.instance_id,
         since: capacity.ready_at,
         on_demand_seconds: since(capacity.ready_at, now).as_secs(),
+        estimated_extra_cost: prices.and_then(|prices| prices.extra(since(capacity.ready_at, now))),
         phase: status.phase,
         flow_box,
         blocked_by,

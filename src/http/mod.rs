@@ -16,18 +16,20 @@ mod query;
 mod routes;
 mod tls;
 mod triggers;
+mod webhook;
 
 pub use access::{Caller, Door, Reviews};
 pub use health::{NotReady, Ready};
 pub use model::{
-    Blocker, Counts, Fallback, Items, Node, NodeRole, NodeSafety, Notice, Pool, PoolSummary, Replacement,
-    ReplacementCounts, SafetyBlocker, SafetyBlockerKind, Status, Timeline, TimelineEntry, TriggerRequest,
-    TriggerState,
+    Access, Blocker, Counts, Fallback, Items, Node, NodeRole, NodeSafety, Notice, Pool, PoolSummary,
+    Replacement, ReplacementCounts, SafetyBlocker, SafetyBlockerKind, Status, Timeline, TimelineEntry,
+    TriggerRequest, TriggerState,
 };
 pub use openapi::document;
 pub use problem::Problem;
 pub use tls::Certificate;
 pub use triggers::{Triggers, WriteError, Written};
+pub use webhook::Secrets;
 
 use crate::core::cluster::Snapshot;
 use crate::core::policy::Policy;
@@ -72,6 +74,10 @@ pub struct ApiState {
     pub trigger_store: Store<Trigger>,
     /// Writes what is asked for.
     pub triggers: Triggers,
+    /// Who may sign a message to the webhook.
+    pub webhook_secrets: Secrets,
+    /// Where a trace is shown: a URL with `{traceId}` in it.
+    pub trace_url: Option<String>,
     /// The settings that pools start from.
     pub defaults: Policy,
     /// The key of our taint.
@@ -118,6 +124,8 @@ impl ApiState {
             snapshot: Arc::new(move || snapshot.snapshot()),
             trigger_store: view.triggers.clone(),
             triggers: Triggers::new(client),
+            webhook_secrets: Secrets::default(),
+            trace_url: None,
             defaults,
             taint_key: taint_key.into(),
             checks: checks(),

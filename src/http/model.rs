@@ -94,6 +94,32 @@ pub struct Counts {
     pub in_service: i32,
 }
 
+/// `/api/v1/access`: what the caller may trigger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Access {
+    /// Who they are, as the cluster knows them; absent on the local port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The actions that they may trigger on every object.
+    pub may: Vec<TriggerAction>,
+}
+
+/// `POST /webhooks/v1/scale-down`: which fallbacks are to return. One of `fallback`, `node` and `pool` is named.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "it only describes the body, which is read field by field")]
+pub struct ScaleDownRequest {
+    /// A fallback, by the name of its replacement.
+    pub fallback: Option<String>,
+    /// The on-demand node, or the one that it stands in for.
+    pub node: Option<String>,
+    /// A pool: all its open fallbacks.
+    pub pool: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
 /// `/api/v1/pools`: a pool in full.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -177,6 +203,9 @@ pub struct Replacement {
     /// The trace of the story.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+    /// Where the trace is shown, if that is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_url: Option<String>,
     /// When the story ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
@@ -216,6 +245,9 @@ pub struct Fallback {
     pub since: Timestamp,
     /// How long that is, in seconds.
     pub on_demand_seconds: u64,
+    /// What that costs more than Spot would, about, in the currency of the pool's hourly prices; absent without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_extra_cost: Option<f64>,
     /// Where the story stands.
     pub phase: Phase,
     /// The box of the flow that it is at.

@@ -1,7 +1,7 @@
 //! The API's description of itself: OpenAPI 3.1, made from the table of routes and the types of the answers.
 
 use super::access::{Need, Resource, Verb};
-use super::model::{Status, TriggerRequest};
+use super::model::{ScaleDownRequest, Status, TriggerRequest, TriggerState};
 use super::problem::Problem;
 use super::routes::{Answer, Ask, ENDPOINTS, Endpoint};
 use super::{health, query, triggers};
@@ -31,6 +31,7 @@ pub fn document() -> Value {
         path[endpoint.method.name().to_lowercase()] = operation(endpoint, &mut generator);
     }
     let request = generator.subschema_for::<TriggerRequest>();
+    let scale_down = generator.subschema_for::<ScaleDownRequest>();
     let problem = generator.subschema_for::<Problem>();
     let _ = (generator.subschema_for::<Phase>(), generator.subschema_for::<Status>());
     json!({
@@ -52,6 +53,11 @@ pub fn document() -> Value {
                 (format!("Problem{code}"), json!({ "description": description, "content": content }))
             }).collect::<Map<String, Value>>(),
             "requestBodies": {
+                "ScaleDown": {
+                    "description": "What is to return: a fallback, a node or a pool. Or what Alertmanager sends.",
+                    "required": true,
+                    "content": { "application/json": { "schema": scale_down } },
+                },
                 "Trigger": {
                     "description": "Why it is asked for; may be left out.",
                     "required": false,
@@ -59,6 +65,12 @@ pub fn document() -> Value {
                 },
             },
             "securitySchemes": {
+                "signature": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "webhook-signature",
+                    "description": "Standard Webhooks: with the headers webhook-id and webhook-timestamp.",
+                },
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
@@ -94,7 +106,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         refer("name");
     }
     endpoint.takes.unwrap_or_default().iter().for_each(|name| refer(name));
-    if endpoint.method == Ask::Post {
+    if matches!(endpoint.answer, Answer::Accepted) {
         refer("idempotencyKey");
     }
     let mut answers = Map::new();
@@ -113,6 +125,9 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     if endpoint.method == Ask::Post {
         ["408", "413", "415", "422"].into_iter().for_each(&mut problem);
     }
+    if matches!(endpoint.answer, Answer::Webhook) {
+        problem("409");
+    }
     let text = |media: &str, description: &str| json!({ "description": description, "content": { media: { "schema": { "type": "string" } } } });
     match endpoint.answer {
         Answer::Json(schema) => {
@@ -122,8 +137,8 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
                 json!({ "description": "Found.", "content": { "application/json": { "schema": schema } } }),
             );
         }
-        Answer::Accepted(schema) => {
-            let schema = schema(generator);
+        Answer::Accepted | Answer::Webhook => {
+            let schema = generator.subschema_for::<TriggerState>();
             answers.insert(
                 "202".to_owned(),
                 json!({
@@ -152,6 +167,9 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         }
         Answer::Page => {}
     }
+    if matches!(endpoint.answer, Answer::Webhook) {
+        answers.insert("204".to_owned(), json!({ "description": "There is nothing to do." }));
+    }
     answers.sort_keys();
     let mut operation = json!({
         "operationId": operation_id(endpoint),
@@ -163,13 +181,17 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         operation["parameters"] = json!(parameters);
     }
     if endpoint.method == Ask::Post {
-        operation["requestBody"] = json!({ "$ref": "#/components/requestBodies/Trigger" });
+        let body = if matches!(endpoint.answer, Answer::Webhook) { "ScaleDown" } else { "Trigger" };
+        operation["requestBody"] = json!({ "$ref": format!("#/components/requestBodies/{body}") });
     }
     if let Need::Right { verb, resource, named } = endpoint.need {
         operation["description"] = json!(right(verb, resource, named));
     }
     if endpoint.need != Need::Nothing {
-        operation["security"] = json!([{ "token": [] }]);
+        operation["security"] = match endpoint.need {
+            Need::Signed => json!([{ "token": [] }, { "signature": [] }]),
+            _ => json!([{ "token": [] }]),
+        };
     }
     operation
 }
@@ -191,8 +213,9 @@ fn operation_id(endpoint: &Endpoint) -> String {
 fn tag(path: &str) -> &str {
     let part = path.strip_prefix("/api/v1/").and_then(|rest| rest.split('/').next());
     match part {
+        None if path.starts_with("/webhooks") => "webhooks",
         None => "process",
-        Some("status" | "events" | "pause" | "resume" | "openapi.json") => "everything",
+        Some("access" | "status" | "events" | "pause" | "resume" | "openapi.json") => "everything",
         Some(part) => part,
     }
 }

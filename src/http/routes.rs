@@ -5,10 +5,10 @@
 
 use super::access::{self, Need, Resource, Verb};
 use super::model::{
-    Fallback, Items, Node, NodeSafety, Notice, Pool, Replacement, Status, Timeline, TriggerState,
+    Access, Fallback, Items, Node, NodeSafety, Notice, Pool, Replacement, Status, Timeline, TriggerState,
 };
 use super::openapi::{self, of};
-use super::{api, dashboard, events, health, nodes, problem, triggers};
+use super::{api, dashboard, events, health, nodes, problem, triggers, webhook};
 use crate::telemetry::metrics;
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
@@ -47,8 +47,10 @@ pub(super) enum Ask {
 pub(super) enum Answer {
     /// 200 with JSON of this schema.
     Json(fn(&mut SchemaGenerator) -> Schema),
-    /// 202 with JSON of this schema, and its place.
-    Accepted(fn(&mut SchemaGenerator) -> Schema),
+    /// 202 with the trigger, and its place.
+    Accepted,
+    /// As [`Answer::Accepted`]; 204 if there is nothing to do, 409 if the message came before.
+    Webhook,
     /// 200 with text of this media type.
     Text(&'static str),
     /// Text, 200 or 503.
@@ -94,8 +96,7 @@ const fn get(
 }
 
 const fn post(path: &'static str, need: Need, summary: &'static str, handler: fn() -> Route) -> Endpoint {
-    let answer = Answer::Accepted(of::<TriggerState>);
-    Endpoint { path, method: Ask::Post, need, takes: Some(&[]), summary, answer, handler }
+    Endpoint { path, method: Ask::Post, need, takes: Some(&[]), summary, answer: Answer::Accepted, handler }
 }
 
 impl Endpoint {
@@ -130,14 +131,21 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         .taking_anything(),
     get("/metrics", Need::Nothing, "What is counted", Answer::Text(metrics::CONTENT_TYPE), || web::to(health::metrics))
         .taking_anything(),
-    get("/", Need::Token, "The dashboard", Answer::Page, || web::to(dashboard::page)).taking_anything(),
-    get("/dashboard/style.css", Need::Token, "Its style", Answer::Page, || web::to(dashboard::style)).taking_anything(),
-    get("/dashboard/icon.svg", Need::Token, "Its icon", Answer::Page, || web::to(dashboard::icon)).taking_anything(),
-    get("/dashboard/app.js", Need::Token, "Its script", Answer::Page, || web::to(dashboard::script)).taking_anything(),
-    get("/docs", Need::Token, "The API to read", Answer::Page, || web::to(dashboard::docs)).taking_anything(),
-    get("/docs/docs.js", Need::Token, "Its script", Answer::Page, || web::to(dashboard::docs_script)).taking_anything(),
-    get("/api/v1/openapi.json", Need::Token, "This description", Answer::Json(of::<Map<String, Value>>),
+    get("/", Need::Nothing, "The dashboard", Answer::Page, || web::to(dashboard::page)).taking_anything(),
+    get("/dashboard/style.css", Need::Nothing, "Its style", Answer::Page, || web::to(dashboard::style)).taking_anything(),
+    get("/dashboard/icon.svg", Need::Nothing, "Its icon", Answer::Page, || web::to(dashboard::icon)).taking_anything(),
+    get("/dashboard/app.js", Need::Nothing, "Its script", Answer::Page, || web::to(dashboard::script)).taking_anything(),
+    get("/docs", Need::Nothing, "The API to read", Answer::Page, || web::to(dashboard::docs)).taking_anything(),
+    get("/docs/docs.js", Need::Nothing, "Its script", Answer::Page, || web::to(dashboard::docs_script)).taking_anything(),
+    get("/api/v1/openapi.json", Need::Nothing, "This description", Answer::Json(of::<Map<String, Value>>),
         || web::to(openapi::served)),
+    get("/api/v1/access", Need::Token, "What the caller may trigger", Answer::Json(of::<Access>),
+        || web::to(access::told)),
+    Endpoint {
+        path: "/webhooks/v1/scale-down", method: Ask::Post, need: Need::Signed, takes: Some(&[]),
+        summary: "Return fallbacks to Spot, asked for by another system", answer: Answer::Webhook,
+        handler: || web::to(webhook::scale_down),
+    },
     get("/api/v1/status", list(Resource::Pools), "The whole at a glance", Answer::Json(of::<Status>),
         || web::to(api::status)),
     get("/api/v1/events", list(Resource::Replacements), "Every step as it happens, as server-sent events",

@@ -4,6 +4,8 @@ mod lists;
 mod tls;
 #[cfg(feature = "sim")]
 mod triggers;
+#[cfg(feature = "sim")]
+mod webhook;
 
 use super::*;
 use crate::core::cluster::Parts;
@@ -28,6 +30,8 @@ struct Fixture {
     notices: Vec<InterruptionNotice>,
     cluster: Parts,
     client: Option<Client>,
+    webhook_secrets: Secrets,
+    trace_url: Option<String>,
     leader: bool,
     paused: bool,
     silent: Duration,
@@ -42,6 +46,8 @@ impl Fixture {
             notices: vec![],
             cluster: Parts::default(),
             client: None,
+            webhook_secrets: Secrets::default(),
+            trace_url: None,
             leader: false,
             paused: false,
             silent: Duration::ZERO,
@@ -93,6 +99,8 @@ impl Fixture {
             snapshot: Arc::new(move || snapshot.clone()),
             trigger_store: store(vec![]),
             triggers: Triggers::new(self.client.unwrap_or_else(nobody)),
+            webhook_secrets: self.webhook_secrets,
+            trace_url: self.trace_url,
             defaults: Policy::default(),
             taint_key: "example.org/taint".into(),
             checks: checks(),

@@ -31,7 +31,7 @@ pub(super) const MAX_REASON: usize = 1024;
 /// The longest idempotency key, in bytes.
 pub(super) const MAX_KEY: usize = 255;
 /// The longest name of a user that is written down, in characters (TriggerSpec).
-const MAX_USER: usize = 512;
+pub(super) const MAX_USER: usize = 512;
 /// How long a client may take to send its body.
 const BODY_LIMIT: Duration = Duration::from_secs(5);
 /// How long the API server may take to store a trigger.
@@ -253,7 +253,7 @@ async fn trigger(
     };
     let name = match key {
         Some(key) => name_of_key(&caller.user, &key),
-        None => format!("api-{:032x}", fastrand::u128(..)),
+        None => random_name(),
     };
     match state.triggers.write(&name, spec).await {
         Ok(written) => Ok(HttpResponse::Accepted()
@@ -289,22 +289,31 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, Refused> {
 
 /// The same for the same user and key, and for no others.
 fn name_of_key(user: &str, key: &str) -> String {
-    let text = format!("{}:{user}{key}", user.len());
-    let mut name = "key-".to_owned();
+    name_of("key", &format!("{}:{user}{key}", user.len()))
+}
+
+/// The name of the trigger of what identifies a request.
+pub(super) fn name_of(kind: &str, text: &str) -> String {
+    let mut name = format!("{kind}-");
     for byte in &digest(&SHA256, text.as_bytes()).as_ref()[..20] {
         let _ = write!(name, "{byte:02x}");
     }
     name
 }
 
+/// A name for a request that nothing identifies.
+pub(super) fn random_name() -> String {
+    format!("api-{:032x}", fastrand::u128(..))
+}
+
 /// The trace that the request belongs to (W3C Trace Context).
-fn traceparent(request: &HttpRequest) -> Option<String> {
+pub(super) fn traceparent(request: &HttpRequest) -> Option<String> {
     let given = request.headers().get("traceparent")?.to_str().ok()?;
     trace_id_of(given).filter(|_| given.len() == 55).map(|_| given.to_owned())
 }
 
-/// The field of the body, if there is a body.
-pub(super) async fn reason(request: &HttpRequest, mut body: Payload) -> Result<Option<String>, Refused> {
+/// The body, within its limits of size and time; JSON, if there is one.
+pub(super) async fn read_body(request: &HttpRequest, mut body: Payload) -> Result<Vec<u8>, Refused> {
     let mut read = Vec::new();
     let all = timeout(BODY_LIMIT, async {
         while let Some(piece) = body.next().await {
@@ -325,11 +334,20 @@ pub(super) async fn reason(request: &HttpRequest, mut body: Payload) -> Result<O
     };
     all.await.map_err(|_| late())??;
     if read.is_empty() {
-        return Ok(None);
+        return Ok(read);
     }
     if request.content_type() != "application/json" {
         let detail = format!("the body is to be application/json, not {:?}", request.content_type());
         return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, request, detail));
+    }
+    Ok(read)
+}
+
+/// The field of the body, if there is a body.
+pub(super) async fn reason(request: &HttpRequest, body: Payload) -> Result<Option<String>, Refused> {
+    let read = read_body(request, body).await?;
+    if read.is_empty() {
+        return Ok(None);
     }
     let refuse = |field: &str, detail: String| Refused::field(request, field, detail);
     let body: Value =

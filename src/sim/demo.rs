@@ -4,7 +4,8 @@ use crate::actors::supervision::Shutdown;
 use crate::clock::Clock;
 use crate::config::DEFAULT_TAINT_KEY;
 use crate::core::policy::Policy;
-use crate::http::{self, ApiState, Door};
+use crate::http::{self, ApiState, Door, Reviews};
+use crate::sim::cluster::Identity;
 use crate::sim::scenario::Scenario;
 use crate::sim::story::{Line, Report, Story};
 use crate::sim::world::{ControllerHandle, Gates};
@@ -22,6 +23,9 @@ use std::time::Duration;
 
 /// When simulated time begins: a fixed day, so that a seed gives the same story every time.
 const EPOCH: &str = "2026-01-01T03:00:00Z";
+
+/// The token of somebody who may trigger everything in the simulated cluster.
+const TOKEN: &str = "demo";
 
 /// How fast simulated time runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,13 +104,18 @@ async fn play(options: &DemoOptions) -> anyhow::Result<bool> {
     let mut story = Story::begin(options.scenario, clock, options.seed, client).await?;
     let end = Shutdown::new();
     let controller = story.controller("demo-0", Gates::default(), &end);
-    let address = serve(&controller, story.world.client.clone(), clock)?;
+    let addresses = serve(&controller, story.world.client.clone(), clock)?;
     out.line(&format!(
-        "Scenario {}: {} nodes on Spot, {} on demand. Dashboard at {address}/",
+        "Scenario {}: {} nodes on Spot, {} on demand. Dashboard at {}/",
         options.scenario.name(),
         story.spot_nodes(),
         story.on_demand_nodes(),
+        addresses.local,
     ));
+    if let Some(cluster) = &story.world.cluster {
+        cluster.add_token(TOKEN, Identity { user: "demo".to_owned(), ..Identity::default() });
+        out.line(&format!("It has buttons at {}/, for the token {TOKEN:?}.", addresses.main));
+    }
     story.run(&mut |line| out.tell(&line)).await?;
     let report = story.report().await;
     out.summary(&report);
@@ -132,15 +141,22 @@ async fn keep_pace(times: u32) {
     }
 }
 
-fn serve(controller: &ControllerHandle, client: kube::Client, clock: Clock) -> anyhow::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on loopback")?;
-    let address = listener.local_addr()?;
+/// Where the API of a demo answers.
+struct Addresses {
+    /// For reading.
+    local: String,
+    /// With a token.
+    main: String,
+}
+
+/// Serves both doors, as a controller does.
+fn serve(controller: &ControllerHandle, client: kube::Client, clock: Clock) -> anyhow::Result<Addresses> {
     let state = ApiState {
         now: Arc::new(shown_time(clock)),
         is_leader: controller.leading.clone(),
         ..ApiState::of(
             &controller.view,
-            client,
+            client.clone(),
             Liveness::of_this_thread(),
             controller.readiness.clone(),
             controller.metrics.clone(),
@@ -148,8 +164,14 @@ fn serve(controller: &ControllerHandle, client: kube::Client, clock: Clock) -> a
             DEFAULT_TAINT_KEY,
         )
     };
-    actix::spawn(http::serve(listener, Door::Local, state)?);
-    Ok(format!("http://{address}"))
+    let reviews = Arc::new(Reviews::new(client, controller.metrics.clone()));
+    let open = |door: Door| {
+        let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on loopback")?;
+        let address = listener.local_addr()?;
+        actix::spawn(http::serve(listener, door, state.clone())?);
+        anyhow::Ok(format!("http://{address}"))
+    };
+    Ok(Addresses { local: open(Door::Local)?, main: open(Door::Main { reviews, tls: None })? })
 }
 
 /// The time of the story, for threads on which tokio's clock is another one.

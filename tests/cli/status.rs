@@ -82,6 +82,8 @@ fn state() -> ApiState {
         snapshot: Arc::new(|| Arc::new(Snapshot::new(Parts::default()))),
         trigger_store: reflector::store().0,
         triggers: Triggers::new(nobody),
+        webhook_secrets: spot_guard::http::Secrets::default(),
+        trace_url: None,
         defaults: Policy::default(),
         taint_key: "example.org/taint".into(),
         checks: spot_guard::http::checks(),

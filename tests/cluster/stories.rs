@@ -33,7 +33,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 const SEED: u64 = 1;
-/// After this time a story counts as stuck.
+/// Time enough for a story, without takeovers.
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// When the world does something.
@@ -70,6 +70,8 @@ pub struct Tale {
     pub pod_start: Duration,
     /// Whether its controller is killed, whose last events may not have been sent: they are told once.
     loses_events: bool,
+    /// After this time the story counts as stuck.
+    limit: Duration,
 }
 
 impl Tale {
@@ -93,7 +95,7 @@ impl Tale {
         // One that nobody may end: a group that is told to shrink would take the oldest.
         plot.start.on_demand_nodes = 1;
         let (name, pod_start) = (scenario.name(), Duration::from_secs(1));
-        Self { name, plot, script, launch_instances: true, pod_start, loses_events: false }
+        Self { name, plot, script, launch_instances: true, pod_start, loses_events: false, limit: LIMIT }
     }
 
     /// A cluster that it can be played on.
@@ -126,7 +128,7 @@ impl Tale {
     /// Lets the world play its part until the story is over, and judges it.
     pub async fn play(&self, story: &Story) -> Report {
         let mut acts = self.script.iter().peekable();
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + self.limit;
         while Instant::now() < end {
             let records = story.records().await;
             while let Some((_, act)) = acts.next_if(|(cue, _)| cue.has_come(&records)) {
@@ -418,7 +420,9 @@ async fn a_controller_that_is_killed_in_each_phase_is_carried_on_by_the_next() {
     ];
     // By SetDesiredCapacity: what a dry market says takes a moment, so that no phase is over at once.
     let tale = Tale::new(Scenario::DrySpotSetDesired, script);
-    let mut tale = Tale { launch_instances: false, loses_events: true, ..tale };
+    // A takeover takes lease and call time limit, 9.5 s.
+    let limit = LIMIT + Duration::from_secs(10) * 8;
+    let mut tale = Tale { launch_instances: false, loses_events: true, limit, ..tale };
     // Both groups go on trying by themselves: on-demand comes before the second attempt, however long that takes.
     tale.plot.start.policy.retry_seconds = Some(60);
     tale.plot.steps = vec![(FlowBox::CleanUp, Outcome::CleanedUp)];

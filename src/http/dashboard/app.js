@@ -10,9 +10,17 @@ const BOXES = [
 const STEPS_SHOWN = 30;
 const SAMPLES = 120;
 
+// Pauses between two attempts to follow what happens, in milliseconds.
+const FIRST_PAUSE = 1000;
+const LONGEST_PAUSE = 30000;
+
 const samples = new Map();
 let asked = null;
 let again = false;
+// What the caller may trigger.
+let may = new Set();
+// The token of the cluster that the caller has entered, for as long as the tab lives.
+let token = sessionStorage.getItem("token") || "";
 
 const byId = (id) => document.getElementById(id);
 
@@ -56,6 +64,29 @@ function drawFlow(stories) {
   }));
 }
 
+// A button that triggers something, for those who may.
+function trigger(action, label, path, question) {
+  if (!may.has(action)) return null;
+  const button = element("button", { type: "button", "data-action": action }, label);
+  button.addEventListener("click", async () => {
+    if (!confirm(question)) return;
+    button.disabled = true;
+    try {
+      const answer = await ask(path, { method: "POST", headers: { "idempotency-key": crypto.randomUUID() } });
+      say(`${label}: asked for (trigger ${answer.name})`);
+    } catch (error) {
+      say(`${label}: ${error.message}`);
+    }
+    button.disabled = false;
+    look();
+  });
+  return button;
+}
+
+function say(text) {
+  byId("said").textContent = text;
+}
+
 // Spot and on-demand in service, since this page was opened.
 function chart(pool) {
   const held = samples.get(pool.name) || [];
@@ -91,7 +122,10 @@ function drawPool(pool) {
     element("dl", {}, ...entry("Spot", counts(pool.spot), "good"),
       ...entry("on demand", counts(pool.onDemand), "bad"), ...entry("fallbacks", String(pool.fallbacks)),
       ...conditions),
-    chart(pool));
+    chart(pool),
+    pool.paused
+      ? trigger("Resume", "Resume", `pools/${pool.name}/resume`, `Let stories of pool ${pool.name} begin again?`)
+      : trigger("Pause", "Pause", `pools/${pool.name}/pause`, `Let no story of pool ${pool.name} begin? A deadline passes it.`));
 }
 
 function reasons(blockers) {
@@ -104,8 +138,16 @@ function drawFallback(fallback) {
     element("h3", {}, fallback.node),
     element("dl", {}, element("dt", {}, "stands in for"), element("dd", {}, fallback.replacedNode),
       element("dt", {}, "on demand for"), element("dd", {}, span(fallback.onDemandSeconds)),
+      ...cost(fallback),
       element("dt", {}, "at box"), element("dd", {}, fallback.box)),
-    ...reasons(fallback.blockedBy));
+    ...reasons(fallback.blockedBy),
+    trigger("Return", "Return now", `fallbacks/${fallback.replacement}/return`,
+      `Return ${fallback.node} to Spot as soon as that is safe, without waiting until Spot is stable?`));
+}
+
+function cost(fallback) {
+  if (fallback.estimatedExtraCost === undefined) return [];
+  return [element("dt", {}, "costs more by"), element("dd", {}, `about ${fallback.estimatedExtraCost.toFixed(2)}`)];
 }
 
 function drawStep(step) {
@@ -119,9 +161,17 @@ function drawStory(story, open) {
     element("summary", {}, element("strong", {}, story.node), ` ${about}`, story.fallback ? ", on demand" : ""),
     ...reasons(story.blockedBy),
     element("ol", {}, ...story.steps.map(drawStep)),
-    story.traceId ? element("p", { class: "quiet" }, `trace ${story.traceId}`) : null);
+    trace(story),
+    isOver(story) ? null : trigger("Cancel", "Cancel", `replacements/${story.name}/cancel`,
+      `Cancel the replacement of ${story.node}? Its marks are undone.`));
   drawn.open = open;
   return drawn;
+}
+
+function trace(story) {
+  if (!story.traceId) return null;
+  const shown = story.traceUrl ? element("a", { href: story.traceUrl, rel: "noreferrer" }, story.traceId) : story.traceId;
+  return element("p", { class: "quiet" }, "trace ", shown);
 }
 
 function drawStories(stories) {
@@ -137,7 +187,11 @@ function draw([status, pools, stories, fallbacks]) {
   const { open, finished } = status.replacements;
   byId("summary").textContent =
     `${open} under way, ${status.replacements.fallbacks} on demand, ${finished} over; version ${status.version}, ` +
-    `${status.leader ? "this replica acts" : "this replica follows"}${status.ready ? "" : ", not ready: see /readyz"}`;
+    `${status.leader ? "this replica acts" : "this replica follows"}${status.ready ? "" : ", not ready: see /readyz"}` +
+    `${status.paused ? "; everything is paused" : ""}`;
+  byId("all").replaceChildren(...[status.paused
+    ? trigger("Resume", "Resume everything", "resume", "Let stories begin again?")
+    : trigger("Pause", "Pause everything", "pause", "Let no story begin? A deadline passes it.")].filter(Boolean));
   for (const pool of pools.items) {
     const held = samples.get(pool.name) || [];
     held.push({ spot: pool.spot?.inService || 0, onDemand: pool.onDemand?.inService || 0 });
@@ -149,11 +203,20 @@ function draw([status, pools, stories, fallbacks]) {
   drawStories(stories.items);
 }
 
-async function get(path) {
-  const answer = await fetch(`/api/v1/${path}`, { headers: { accept: "application/json" } });
-  if (!answer.ok) throw new Error(`/api/v1/${path}: ${answer.status}`);
-  return answer.json();
+// What a request answers with; who is not known yet is asked for a token.
+async function ask(path, options = {}) {
+  const headers = { accept: "application/json", ...options.headers };
+  if (token) headers.authorization = `Bearer ${token}`;
+  const answer = await fetch(`/api/v1/${path}`, { ...options, headers });
+  if (answer.status === 401) byId("login").hidden = false;
+  if (!answer.ok) {
+    const problem = await answer.json().catch(() => ({}));
+    throw new Error(problem.detail || `/api/v1/${path}: ${answer.status}`);
+  }
+  return options.stream ? answer.body : answer.json();
 }
+
+const get = (path) => ask(path);
 
 // All pages of a list.
 async function all(path) {
@@ -170,9 +233,12 @@ async function all(path) {
 // One look at a time; what changes meanwhile is looked at once more.
 async function look() {
   if (asked) { again = true; return; }
-  asked = Promise.all([get("status"), all("pools"), all("replacements"), all("fallbacks")]);
+  asked = Promise.all([get("status"), all("pools"), all("replacements"), all("fallbacks"), get("access")]);
   try {
-    draw(await asked);
+    const answers = await asked;
+    may = new Set(answers[4].may);
+    byId("login").hidden = true;
+    draw(answers);
   } catch (error) {
     byId("summary").textContent = `Spot Guard does not answer: ${error.message}`;
   }
@@ -180,17 +246,45 @@ async function look() {
   if (again) { again = false; setTimeout(look, 200); }
 }
 
-function listen() {
-  const events = new EventSource("/api/v1/events");
-  events.addEventListener("step", (event) => {
-    byId("steps").prepend(drawStep(JSON.parse(event.data)));
-    while (byId("steps").children.length > STEPS_SHOWN) byId("steps").lastElementChild.remove();
-  });
-  events.addEventListener("changed", look);
+// A message of the stream, as the HTML standard has it: lines "event: ..." and "data: ...".
+function take(message) {
+  const field = (name) => message.split("\n").find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
+  if (field("event") === "changed") look();
+  if (field("event") !== "step") return;
+  byId("steps").prepend(drawStep(JSON.parse(field("data"))));
+  while (byId("steps").children.length > STEPS_SHOWN) byId("steps").lastElementChild.remove();
 }
 
+// Follows what happens. Not by EventSource: that sends no token.
+async function follow() {
+  let pause = FIRST_PAUSE;
+  for (;;) {
+    try {
+      const stream = await ask("events", { stream: true, headers: { accept: "text/event-stream" } });
+      pause = FIRST_PAUSE;
+      let rest = "";
+      const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+      for (let read = await reader.read(); !read.done; read = await reader.read()) {
+        const messages = (rest + read.value).split("\n\n");
+        rest = messages.pop();
+        messages.forEach(take);
+      }
+    } catch {
+      // It is tried again below, and the summary tells who does not answer.
+    }
+    await new Promise((done) => setTimeout(done, pause * (0.5 + Math.random() / 2)));
+    pause = Math.min(2 * pause, LONGEST_PAUSE);
+  }
+}
+
+byId("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = byId("token").value.trim();
+  sessionStorage.setItem("token", token);
+  look();
+});
 byId("finished").addEventListener("change", look);
-listen();
+follow();
 look();
 // Durations grow also when nothing happens.
 setInterval(look, 5000);

@@ -31,13 +31,15 @@ const ROWS: &[(&str, &str, Needs, u16)] = &[
     ("GET", "/healthz", Nothing, 200),
     ("GET", "/readyz", Nothing, 200),
     ("GET", "/metrics", Nothing, 200),
-    ("GET", "/", AnyToken, 200),
-    ("GET", "/dashboard/style.css", AnyToken, 200),
-    ("GET", "/dashboard/icon.svg", AnyToken, 200),
-    ("GET", "/dashboard/app.js", AnyToken, 200),
-    ("GET", "/docs", AnyToken, 200),
-    ("GET", "/docs/docs.js", AnyToken, 200),
-    ("GET", "/api/v1/openapi.json", AnyToken, 200),
+    ("GET", "/", Nothing, 200),
+    ("GET", "/dashboard/style.css", Nothing, 200),
+    ("GET", "/dashboard/icon.svg", Nothing, 200),
+    ("GET", "/dashboard/app.js", Nothing, 200),
+    ("GET", "/docs", Nothing, 200),
+    ("GET", "/docs/docs.js", Nothing, 200),
+    ("GET", "/api/v1/openapi.json", Nothing, 200),
+    ("GET", "/api/v1/access", AnyToken, 200),
+    ("POST", "/webhooks/v1/scale-down", Right("update", "nodereplacements"), 400),
     ("GET", "/api/v1/status", Right("list", "spotpools"), 200),
     ("GET", "/api/v1/events", Right("list", "nodereplacements"), 200),
     ("POST", "/api/v1/pause", Right("update", "spotpools"), 202),
@@ -256,7 +258,7 @@ async fn a_refusal_says_what_is_missing() {
     }
     let long = "x".repeat(9000);
     let before = users.reviews();
-    assert_eq!(status(&app, request("GET", "/", Some(&long))).await, 401);
+    assert_eq!(status(&app, request("GET", "/api/v1/access", Some(&long))).await, 401);
     assert_eq!(users.reviews(), before, "nobody is asked about it");
 }
 
@@ -313,7 +315,7 @@ async fn a_flood_of_tokens_asks_no_more_than_a_few_at_a_time() {
     *users.gate.verdict.lock().unwrap() = Some(Verdict::Delay(Duration::from_secs(3600)));
     let app = users.app(users.door()).await;
     let tokens: Vec<String> = (0..100).map(|number| format!("token-{number}")).collect();
-    let asked = tokens.iter().map(|token| status(&app, request("GET", "/", Some(token))));
+    let asked = tokens.iter().map(|token| status(&app, request("GET", "/api/v1/access", Some(token))));
     let answers = futures::future::join_all(asked).await;
     assert!(answers.iter().all(|status| *status == 503), "{answers:?}");
     assert_eq!(users.reviews(), 16);

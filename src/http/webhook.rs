@@ -1,0 +1,189 @@
+//! `POST /webhooks/v1/scale-down`: returns fallbacks to Spot, asked for by another system.
+//!
+//! A message is signed as the Standard Webhooks specification says (standardwebhooks.com): an HMAC over id, time and
+//! body, valid for five minutes. The trigger that it leads to is named after its id, so a message that comes again is
+//! refused by whichever replica and whenever. Who cannot sign, as Alertmanager, shows a token of the cluster instead.
+
+use super::ApiState;
+use super::access::Caller;
+use super::model::TriggerState;
+use super::problem::{self, Refused};
+use super::triggers::{self, MAX_REASON, WriteError};
+use crate::core::trigger::TriggerAction;
+use crate::crd::TriggerSpec;
+use actix_web::http::{StatusCode, header};
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
+use serde_json::Value;
+use standardwebhooks::{
+    HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook, WebhookError,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The longest id of a message, in bytes.
+const MAX_ID: usize = 255;
+/// What a body may name, the most specific first.
+const TARGETS: [&str; 3] = ["fallback", "node", "pool"];
+
+/// The secrets that messages may be signed with: several while one follows another.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets {
+    files: Arc<[PathBuf]>,
+}
+
+impl Secrets {
+    /// Each file holds one secret, as `whsec_` and base64. They are read for every message, so that a new one needs no
+    /// restart.
+    #[must_use]
+    pub fn in_files(files: &[PathBuf]) -> Self {
+        Self { files: files.into() }
+    }
+
+    fn read(&self) -> Vec<Webhook> {
+        let secret = |file: &PathBuf| {
+            let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+            let secret = text.and_then(|text| Webhook::new(text.trim()).map_err(|error| error.to_string()));
+            secret.inspect_err(|error| tracing::warn!(file = %file.display(), "a webhook secret cannot be used: {error}")).ok()
+        };
+        self.files.iter().filter_map(secret).collect()
+    }
+}
+
+/// Whether the request is signed, or claims to be.
+pub(super) fn is_signed(request: &HttpRequest) -> bool {
+    request.headers().contains_key(HEADER_WEBHOOK_SIGNATURE)
+}
+
+pub(super) async fn scale_down(
+    state: Data<ApiState>,
+    request: HttpRequest,
+    body: Payload,
+) -> Result<HttpResponse, Refused> {
+    let body = triggers::read_body(&request, body).await?;
+    let (name, requested_by) = if is_signed(&request) {
+        let id = verify(&state.webhook_secrets, &request, &body)?;
+        (Some(triggers::name_of("webhook", &id)), format!("webhook {id}"))
+    } else {
+        // The door has let nobody else in.
+        let Some(caller) = request.extensions().get::<Arc<Caller>>().cloned() else {
+            return Err(Refused::new(StatusCode::FORBIDDEN, &request, "nobody has said who asks".to_owned()));
+        };
+        (None, caller.user.clone())
+    };
+    let Some(wanted) = wanted(&request, &body)? else {
+        return Ok(HttpResponse::NoContent().finish());
+    };
+    let spec = TriggerSpec {
+        action: TriggerAction::Return,
+        requested_by: Some(requested_by.chars().take(triggers::MAX_USER).collect()),
+        traceparent: triggers::traceparent(&request),
+        ..wanted
+    };
+    let is_signed = name.is_some();
+    let name = name.unwrap_or_else(triggers::random_name);
+    match state.triggers.write(&name, spec).await {
+        Ok(written) if written.fresh || !is_signed => Ok(HttpResponse::Accepted()
+            .insert_header((header::LOCATION, format!("/api/v1/triggers/{name}")))
+            .json(TriggerState::of(&written.trigger))),
+        Ok(_) | Err(WriteError::Other(_)) => {
+            let detail = "a message with this webhook-id was taken before".to_owned();
+            Err(Refused::new(StatusCode::CONFLICT, &request, detail))
+        }
+        Err(error @ WriteError::Invalid(_)) => {
+            Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, &request, error.to_string()))
+        }
+        Err(error @ WriteError::Unavailable) => Ok(problem::unavailable(&request, &error.to_string())),
+    }
+}
+
+/// The id of the message, if one of the secrets has signed it.
+fn verify(secrets: &Secrets, request: &HttpRequest, body: &[u8]) -> Result<String, Refused> {
+    let refuse = |detail: String| Refused::new(StatusCode::UNAUTHORIZED, request, detail);
+    let mut headers = http::HeaderMap::new();
+    for name in [HEADER_WEBHOOK_ID, HEADER_WEBHOOK_TIMESTAMP, HEADER_WEBHOOK_SIGNATURE] {
+        let mut given = request.headers().get_all(name);
+        let value = given.next().ok_or_else(|| refuse(format!("the header {name} is missing")))?;
+        if given.next().is_some() {
+            return Err(refuse(format!("the header {name} is there twice")));
+        }
+        let value = http::HeaderValue::from_bytes(value.as_bytes());
+        headers.insert(name, value.map_err(|_| refuse(format!("the header {name} cannot be read")))?);
+    }
+    let id = headers.get(HEADER_WEBHOOK_ID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    if id.is_empty() || id.len() > MAX_ID {
+        return Err(refuse(format!("the header {HEADER_WEBHOOK_ID} is not 1 to {MAX_ID} letters long")));
+    }
+    let secrets = secrets.read();
+    if secrets.is_empty() {
+        return Err(refuse("no secret is configured for webhooks (setting webhookSecretFiles)".to_owned()));
+    }
+    // One secret may be a former one. If none fits, what is said is what the last one has against it.
+    let mut problem = None;
+    for secret in &secrets {
+        match secret.verify(body, &headers) {
+            Ok(()) => return Ok(id),
+            Err(error) => problem = Some(error),
+        }
+    }
+    Err(refuse(match problem {
+        Some(WebhookError::TimestampTooOldError) => "the message is older than five minutes".to_owned(),
+        Some(WebhookError::FutureTimestampError) => "the message is more than five minutes ahead".to_owned(),
+        Some(WebhookError::InvalidTimestamp) => {
+            format!("the header {HEADER_WEBHOOK_TIMESTAMP} is no number of seconds")
+        }
+        _ => "no secret of ours has signed this message".to_owned(),
+    }))
+}
+
+/// What is to return, without action and who asked; nothing for an alert that is over.
+fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<TriggerSpec>, Refused> {
+    let refuse = |field: &str, detail: &str| Refused::field(request, field, detail.to_owned());
+    let body: Value =
+        serde_json::from_slice(body).map_err(|error| refuse("body", &format!("it is no JSON: {error}")))?;
+    let Value::Object(body) = body else { return Err(refuse("body", "it is no object")) };
+    let from_alertmanager = body.contains_key("alerts");
+    let mut fields = if from_alertmanager {
+        if body.get("status").and_then(Value::as_str) == Some("resolved") {
+            return Ok(None);
+        }
+        let Some(Value::Object(labels)) = body.get("commonLabels") else {
+            return Err(refuse("commonLabels", "there are no labels that all alerts have"));
+        };
+        let named = labels.iter().filter(|(name, _)| TARGETS.contains(&name.as_str()));
+        // An alert has many labels: only the most specific one counts.
+        let most = TARGETS.iter().find_map(|target| named.clone().find(|(name, _)| name == target));
+        most.map(|(name, value)| (name.clone(), value.clone())).into_iter().collect()
+    } else {
+        body
+    };
+    let reason = match fields.remove("reason") {
+        None => None,
+        Some(Value::String(text)) if text.chars().count() <= MAX_REASON => Some(text),
+        Some(Value::String(_)) => {
+            return Err(refuse("reason", &format!("it is longer than {MAX_REASON} characters")));
+        }
+        Some(_) => return Err(refuse("reason", "it is no text")),
+    };
+    if let Some(other) = fields.keys().find(|field| !TARGETS.contains(&field.as_str())) {
+        return Err(refuse(other, "there is no such field; there are: fallback, node, pool, reason"));
+    }
+    let mut fields = fields.into_iter();
+    let (Some((target, name)), None) = (fields.next(), fields.next()) else {
+        return Err(refuse("body", "it is to name one of: fallback, node, pool"));
+    };
+    let Value::String(name) = name else { return Err(refuse(&target, "it is no text")) };
+    if !crate::config::is_dns_name(&name) {
+        return Err(refuse(&target, "it is no name as Kubernetes has them"));
+    }
+    let of = |wanted: &str| (target == wanted).then(|| name.clone());
+    Ok(Some(TriggerSpec {
+        action: TriggerAction::Return,
+        pool: of("pool"),
+        node: of("node"),
+        replacement: of("fallback"),
+        requested_by: None,
+        reason,
+        traceparent: None,
+    }))
+}
