@@ -1081,7 +1081,8 @@ fn withdraw(
             }
             continue;
         }
-        if member.debt == Debt::InRecord && member.instance_id.is_none() {
+        // Who takes everything back is owed nothing: the old instance stays.
+        if *want == Want::Done && member.debt == Debt::InRecord && member.instance_id.is_none() {
             if let Some(call) = give_back(ledger, group, *kind, &member, now) {
                 return Some(call);
             }

@@ -2,7 +2,7 @@
 
 use crate::core::cluster::{Claim, Live, Node, Snapshot, Volume, VolumeLimits};
 use crate::core::policy::backoff;
-use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool};
+use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use crate::kube::convert::Converter;
 use crate::telemetry::readiness::Readiness;
 use futures::StreamExt;
@@ -167,6 +167,8 @@ pub struct View {
     pub notices: Store<InterruptionNotice>,
     /// The records as they were last seen; the FallbackTracker knows the newest.
     pub replacements: Store<NodeReplacement>,
+    /// What people asked for.
+    pub triggers: Store<Trigger>,
 }
 
 /// The watches end with the last clone of the view.
@@ -192,7 +194,7 @@ pub const PAUSED_LABEL: &str = "spotguard.dev/paused";
 const RELIST_FIRST: Duration = Duration::from_secs(1);
 const RELIST_MAX: Duration = Duration::from_secs(30);
 /// The number of kinds that are watched.
-const KINDS: usize = 10;
+const KINDS: usize = 11;
 
 impl View {
     /// Starts the watches; they reconnect for ever, backing off. A watch that is broken shows in readiness.
@@ -208,6 +210,7 @@ impl View {
         let (pools, pool_writer) = reflector::store();
         let (notices, notice_writer) = reflector::store();
         let (replacements, replacement_writer) = reflector::store();
+        let (triggers, trigger_writer) = reflector::store();
         let (pause, paused) = watch::channel(false);
         let own_key: Key = (String::new(), own_namespace.to_owned());
         let tasks = vec![
@@ -226,6 +229,7 @@ impl View {
             follow.reflect(client, "watch-pools", pool_writer),
             follow.reflect(client, "watch-notices", notice_writer),
             follow.reflect(client, "watch-replacements", replacement_writer),
+            follow.reflect(client, "watch-triggers", trigger_writer),
         ];
         Self {
             state,
@@ -236,6 +240,7 @@ impl View {
             pools,
             notices,
             replacements,
+            triggers,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::PoolFacts;
 use super::fits::{Around, Fits};
 use super::store::Write;
+use super::triggers::reopened;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::core::cluster::{Node, Snapshot};
 use crate::core::drain;
@@ -11,13 +12,14 @@ use crate::core::neighbours;
 use crate::core::placement::PlacementOptions;
 use crate::core::policy::Policy;
 use crate::core::preflight;
-use crate::core::record::{DrainState, UtilisationPercent};
+use crate::core::record::{DrainState, Phase, UtilisationPercent};
 use crate::core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
     Subject,
 };
 use crate::core::safety::{self, SafetyPolicy};
 use crate::core::scaling::Ledger;
+use crate::core::trigger::Ask;
 use crate::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec};
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,10 +31,10 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 
 /// Everything that this actor knows, as the core asks for it.
 pub(super) struct World<'a> {
-    deps: &'a Deps,
-    snapshot: Arc<Snapshot>,
+    pub(super) deps: &'a Deps,
+    pub(super) snapshot: Arc<Snapshot>,
     pub(super) configs: BTreeMap<String, PoolConfig>,
-    pools: &'a BTreeMap<String, PoolFacts>,
+    pub(super) pools: &'a BTreeMap<String, PoolFacts>,
     drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: &'a BTreeMap<String, ReturnAssessment>,
     /// Why each pool is not acted on; empty: it is.
@@ -44,6 +46,8 @@ pub(super) struct World<'a> {
     no_ledger: Ledger,
     /// Nodes that are being drained, or are about to be: their pods take room, too.
     moving: BTreeSet<String>,
+    /// The triggers that open records have to take in, by record.
+    pub(super) asked: BTreeMap<String, Vec<Ask>>,
 }
 
 impl<'a> World<'a> {
@@ -84,6 +88,7 @@ impl<'a> World<'a> {
                 .filter(|drain| drain.end.is_none())
                 .map(|drain| drain.node.clone())
                 .collect(),
+            asked: BTreeMap::new(),
         }
     }
 
@@ -121,22 +126,26 @@ impl<'a> World<'a> {
         sorted.sort_by_key(|notice| (notice.spec.deadline.is_none(), notice.spec.detected_at));
         for notice in sorted {
             let instance = &notice.spec.instance_id;
-            if records.contains_key(instance) || writes.contains_key(instance) {
+            let held = records.get(instance);
+            if writes.contains_key(instance) || held.is_some_and(|held| !begins_anew(held, &notice)) {
                 continue;
             }
             if notice.status.as_ref().is_some_and(|status| !status.conditions.is_empty()) {
                 continue;
             }
-            if let Some(write) = self.open_story(&notice) {
-                writes.insert(instance.clone(), write);
-            }
+            let write = match (self.open_story(&notice), held) {
+                (Some(Write::Create(fresh)), Some(held)) => {
+                    Some(reopened(held, fresh.status.unwrap_or_default()))
+                }
+                (write, _) => write,
+            };
+            writes.extend(write.map(|write| (instance.clone(), write)));
         }
         writes.into_values().collect()
     }
 
     fn open_story(&self, notice: &Arc<InterruptionNotice>) -> Option<Write> {
-        // Before every pool was read once, nobody knows whose instance it is.
-        if self.configs.keys().any(|name| !self.pools.contains_key(name)) {
+        if !self.all_read() {
             return None;
         }
         let spec = &notice.spec;
@@ -186,16 +195,21 @@ impl<'a> World<'a> {
         Some(Write::Create(record))
     }
 
+    /// Before every pool was read once, nobody knows whose an instance is.
+    pub(super) fn all_read(&self) -> bool {
+        self.configs.keys().all(|name| self.pools.contains_key(name))
+    }
+
     /// Whether the node may belong to a group that launched it after it was read last, as when AWS cannot be
     /// read: the next reading tells.
-    fn may_be_unread(&self, node: &Node) -> bool {
+    pub(super) fn may_be_unread(&self, node: &Node) -> bool {
         let Some(created) = node.created else { return false };
         let mut views = self.pools.values().filter_map(PoolFacts::view);
         views.any(|view| view.spot.observed_at < created + CLOCKS_DIFFER)
     }
 
     /// The pool whose Spot group has the instance; of several that name the group, the oldest.
-    fn pool_of(&self, instance_id: &str) -> Option<String> {
+    pub(super) fn pool_of(&self, instance_id: &str) -> Option<String> {
         let has =
             |facts: &PoolFacts| facts.view().is_some_and(|view| view.spot.instance(instance_id).is_some());
         let pools = self.configs.values().filter(|pool| self.pools.get(&pool.name).is_some_and(has));
@@ -208,14 +222,15 @@ impl<'a> World<'a> {
         let now = self.deps.clock.now();
         let mut status = record.status.clone().unwrap_or_default();
         let notices = self.deps.view.notices.state();
+        let unread = record.spec.pool.as_ref().is_some_and(|pool| !self.pools.contains_key(pool));
+        if status.started_at.is_none() && unread {
+            return None;
+        }
         let own = notices.iter().filter(|notice| notice.spec.instance_id == subject.instance_id);
         for notice in own {
             if status.started_at.is_none() {
                 // The process died between the record and its first status.
                 let pool = record.spec.pool.as_deref();
-                if pool.is_some_and(|pool| !self.pools.contains_key(pool)) {
-                    return None;
-                }
                 let spec = &notice.spec;
                 status = replacement::open(
                     &subject,
@@ -228,6 +243,7 @@ impl<'a> World<'a> {
             }
             replacement::escalate(&mut status, &subject, notice.spec.kind, notice.spec.deadline, now);
         }
+        self.take_in_triggers(record, &subject, &mut status);
         let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
         if next.drain == DrainState::Started {
             self.moving.insert(subject.node.clone());
@@ -309,11 +325,11 @@ impl<'a> World<'a> {
         let view = self.pools.get(name).and_then(PoolFacts::view);
         let limit = limits::at_most(&config.policy, view);
         let under_way = self.under_way.get(name).copied().unwrap_or(0);
-        Starts { pause: config.pause, full: (under_way >= limit).then_some(limit) }
+        Starts { pause: config.pause.clone(), full: (under_way >= limit).then_some(limit) }
     }
 
     /// How full the pool's nodes are.
-    fn utilisation(&self, pool: &str) -> UtilisationPercent {
+    pub(super) fn utilisation(&self, pool: &str) -> UtilisationPercent {
         let Some(view) = self.pools.get(pool).and_then(PoolFacts::view) else {
             return UtilisationPercent::default();
         };
@@ -338,7 +354,17 @@ fn refusals(name: &str, all: &BTreeMap<String, PoolConfig>, facts: Option<&PoolF
     }
 }
 
-fn subject(record: &NodeReplacement) -> Subject {
+/// Whether the notice begins a cancelled story anew: one with a deadline does, for a story that had one cannot be
+/// cancelled, and advice that came after its end.
+fn begins_anew(held: &NodeReplacement, notice: &InterruptionNotice) -> bool {
+    let Some(status) = held.status.as_ref().filter(|status| status.phase == Phase::Cancelled) else {
+        return false;
+    };
+    let came = notice.creation_timestamp().map(|time| time.0);
+    notice.spec.deadline.is_some() || came > status.finished_at
+}
+
+pub(super) fn subject(record: &NodeReplacement) -> Subject {
     Subject {
         name: record.name_any(),
         node: record.spec.node_name.clone(),

@@ -9,6 +9,7 @@ use super::{Event, Fault, KINDS, World};
 use crate::core::policy::Policy;
 use crate::core::record::{Capacity, GroupKind, ReplacementStatus};
 use crate::core::scaling::{Lifecycle, RequestMember, RequestState};
+use crate::core::trigger::TriggerAction;
 use jiff::Timestamp;
 use std::collections::HashSet;
 use std::fmt::{Debug, Write as _};
@@ -16,7 +17,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What may happen, each once.
-const EVENTS: [Event; 12] = [
+const EVENTS: [Event; 14] = [
     Event::Notice(false),
     Event::Notice(true),
     Event::Escalate(0),
@@ -29,6 +30,8 @@ const EVENTS: [Event; 12] = [
     Event::OthersRaise(GroupKind::Spot),
     Event::BootFails(GroupKind::Spot),
     Event::BootFails(GroupKind::OnDemand),
+    Event::Ask(TriggerAction::Cancel, 0),
+    Event::Ask(TriggerAction::Return, 0),
 ];
 
 /// One step on the way.
@@ -103,6 +106,7 @@ impl World {
         self.trace.clear();
         for status in self.records.values_mut() {
             (status.steps, status.conditions, status.blocking) = Default::default();
+            status.triggers.clear();
         }
         let now = self.now;
         for group in self.groups.values_mut() {
@@ -213,6 +217,7 @@ impl World {
             (self.age(status.on_demand_asked_at), held(&status.capacity), status.fallback),
             (status.drain, status.old, held(&status.return_capacity), status.return_drain),
             (self.age(status.return_started_at), status.fallback_end, self.age(status.return_not_before)),
+            status.return_requested_at.is_some(),
         )
     }
 }
