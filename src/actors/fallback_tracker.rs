@@ -55,6 +55,7 @@ enum PoolFacts {
     Observed {
         view: Arc<PoolView>,
         ledger: Arc<Ledger>,
+        withdrawn: Arc<BTreeSet<String>>,
     },
     /// They cannot be used, for this reason.
     Refused(String),
@@ -66,6 +67,11 @@ impl PoolFacts {
             Self::Observed { view, .. } => Some(view),
             Self::Refused(_) => None,
         }
+    }
+
+    /// Whether the ledger was written when it was known that the story wants nothing more of the Spot group.
+    fn has_withdrawn(&self, replacement: &str) -> bool {
+        matches!(self, Self::Observed { withdrawn, .. } if withdrawn.contains(replacement))
     }
 
     fn ledger(&self) -> Option<&Ledger> {
@@ -160,8 +166,9 @@ impl Handler<PoolObserved> for FallbackTracker {
     type Result = ();
 
     fn handle(&mut self, message: PoolObserved, ctx: &mut Self::Context) {
-        let facts = PoolFacts::Observed { view: message.view, ledger: message.ledger };
-        self.pools.insert(message.pool, facts);
+        let PoolObserved { pool, view, ledger, withdrawn } = message;
+        let facts = PoolFacts::Observed { view, ledger, withdrawn };
+        self.pools.insert(pool, facts);
         ctx.notify(Turn);
     }
 }

@@ -1,7 +1,7 @@
 //! Box 11: every 10 min, what a finished story leaves behind.
 //!
 //! Hears nobody and tells nobody: it reads the records and removes finished ones after 24 h, with their
-//! notices, and triggers that are over. Marks that no record accounts for are taken off by the Drainer, shares of a ledger without a
+//! notices, and triggers that are over for as long. Marks that no record accounts for are taken off by the Drainer, shares of a ledger without a
 //! record by the AsgScaler; both see the complete picture each time.
 
 use crate::actors::deps::Deps;
@@ -56,8 +56,10 @@ impl Janitor {
 
     fn triggers_over_long_ago(&self) -> Vec<Arc<Trigger>> {
         let now = self.deps.clock.now();
+        let pools = self.deps.pools().into_values().map(|pool| pool.policy.keep_finished_seconds);
+        let keep = seconds(pools.min().unwrap_or(self.deps.defaults.keep_finished_seconds));
         let over = |trigger: &Trigger| {
-            trigger.status.as_ref().is_some_and(|status| trigger::is_removable(&status.conditions, now))
+            trigger.status.as_ref().is_some_and(|status| trigger::is_removable(&status.conditions, keep, now))
         };
         self.deps.view.triggers.state().into_iter().filter(|trigger| over(trigger)).collect()
     }

@@ -134,6 +134,8 @@ struct World {
     records: BTreeMap<String, ReplacementStatus>,
     /// What the tracker last told the scaler.
     told: (Wants, BTreeSet<End>, InstanceFacts),
+    /// What the scaler knew when it wrote the ledger: who wants nothing any more.
+    withdrawn: BTreeSet<String>,
     drained: BTreeSet<(String, DrainPurpose)>,
     old: Vec<String>,
     next_id: usize,
@@ -169,6 +171,7 @@ impl World {
             ledger: Ledger::default(),
             records: BTreeMap::new(),
             told: (Wants::new(), BTreeSet::new(), InstanceFacts::default()),
+            withdrawn: BTreeSet::new(),
             drained: BTreeSet::new(),
             old: Vec::new(),
             next_id: 0,
@@ -334,6 +337,7 @@ impl World {
                 neighbour: None,
                 view: Some(&view),
                 ledger: &self.ledger,
+                withdrawn: self.withdrawn.contains(name),
                 old_node: old_node.as_ref(),
                 node_of: &|id| self.node(id),
                 misfit_with: &|_| Vec::new(),
@@ -383,6 +387,7 @@ impl World {
     }
 
     fn scale(&mut self, fault: Fault) {
+        self.withdrawn = scaling::withdrawn(&self.told.0);
         for _ in 0..40 {
             let (wants, ends, facts) = &self.told;
             let plan =

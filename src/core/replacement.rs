@@ -134,6 +134,8 @@ pub struct Facts<'a> {
     pub view: Option<&'a PoolView>,
     /// The pool's ledger.
     pub ledger: &'a Ledger,
+    /// Whether that ledger was written when it was known that the story wants nothing of the Spot group any more.
+    pub withdrawn: bool,
     /// The old node, while it exists.
     pub old_node: Option<&'a NodeFact>,
     /// The node of an instance.
@@ -876,7 +878,9 @@ fn close(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     let open = [GroupKind::Spot, GroupKind::OnDemand]
         .into_iter()
         .any(|group| facts.ledger.member(group, &subject.name).is_some());
-    if !open {
+    // A request of a story that was cancelled may not be in the ledger yet that we know.
+    let heard = facts.withdrawn || next.old != EndState::Released;
+    if !open && heard {
         finish(next, subject, "nothing of the story is left in either group", facts.now);
     }
 }
@@ -974,7 +978,8 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
             since: status.drain_started_at,
         });
     }
-    if mode != Mode::Act {
+    // What a cancelled story asked for is taken back in any mode.
+    if mode != Mode::Act && status.old != EndState::Released {
         return commands;
     }
     if status.phase != Phase::Received {

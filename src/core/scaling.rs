@@ -462,6 +462,14 @@ pub enum Want {
 /// A story's want of a group.
 pub type Wants = BTreeMap<(GroupKind, String), Want>;
 
+/// The stories that are known to want nothing of the Spot group any more.
+#[must_use]
+pub fn withdrawn(wants: &Wants) -> BTreeSet<String> {
+    let over = |want: &Want| !matches!(want, Want::Instance { .. });
+    let spot = wants.iter().filter(|((kind, _), want)| *kind == GroupKind::Spot && over(want));
+    spot.map(|((_, replacement), _)| replacement.clone()).collect()
+}
+
 /// An instance to end for a story.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct End {

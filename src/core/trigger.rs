@@ -19,9 +19,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// So long a trigger is kept after it was refused or is complete. It has to be longer than the id of a webhook's
-/// message may be used again: the API names a trigger after it.
-const KEPT_FOR: Duration = Duration::from_hours(24);
+/// A trigger is kept for so long at least after it was refused or is complete: for longer than the id of a webhook's
+/// message, after which the API names a trigger, may be used again (five minutes).
+const KEPT_AT_LEAST: Duration = Duration::from_secs(600);
 
 /// What a trigger asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -598,9 +598,10 @@ pub fn open(
     status
 }
 
-/// Whether a trigger was over for so long that it can be removed.
+/// Whether a trigger can be removed, if those that are over are kept for `keep`. A pause that holds never is.
 #[must_use]
-pub fn is_removable(conditions: &[Condition], now: Timestamp) -> bool {
+pub fn is_removable(conditions: &[Condition], keep: Duration, now: Timestamp) -> bool {
     let last = conditions.iter().map(|held| held.last_transition_time).max();
-    Stage::of(conditions) == Stage::Over && last.is_some_and(|at| since(at, now) >= KEPT_FOR)
+    let long_ago = last.is_some_and(|at| since(at, now) >= keep.max(KEPT_AT_LEAST));
+    Stage::of(conditions) == Stage::Over && long_ago
 }

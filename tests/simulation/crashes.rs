@@ -96,7 +96,7 @@ fn asked() -> Plot {
     let usual = Scenario::DrySpot.plot();
     let mut start = usual.start;
     let policy = PolicySpec { min_node_age_seconds: Some(86_400), ..PolicySpec::default() };
-    start.policy = PolicySpec { stability_seconds: Some(7200), cleanup_seconds: Some(3600), ..policy };
+    start.policy = PolicySpec { stability_seconds: Some(7200), keep_finished_seconds: Some(60), ..policy };
     Plot {
         start,
         script: vec![(Duration::ZERO, Act::SpotHas(Capacity::None))],

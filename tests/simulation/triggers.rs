@@ -1,6 +1,6 @@
 //! What people ask for by triggers: each action, what is refused, and who asks while the leader changes.
 
-use crate::play::{Play, Played, Stage, ends};
+use crate::play::{Play, Stage, ends};
 use serde_json::{Value, json};
 use spot_guard::core::limits::ReturnWindow;
 use spot_guard::core::policy::PolicySpec;
@@ -70,16 +70,16 @@ fn held_by(stage: &Stage, instance: &str) -> String {
     status.blocking.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; ")
 }
 
-/// When the story took this step first, in seconds since the beginning.
-fn time(played: &Played, flow_box: FlowBox, outcome: Outcome) -> f64 {
-    let mut steps = played.report.boxes.iter();
-    let found = steps.find(|step| (step.flow_box, step.outcome) == (flow_box, outcome));
-    found.unwrap_or_else(|| panic!("no {flow_box:?} {outcome:?}")).at
-}
-
 /// A story in which nothing happens but what people ask for.
 fn quiet(replacements: usize) -> Plot {
     Plot { script: Vec::new(), replacements, ..ends(Scenario::Rebalance) }
+}
+
+/// The same story, which goes on for so many seconds at least.
+fn lasting(plot: Plot, seconds: u32) -> Plot {
+    let mut plot = plot;
+    plot.script.push((seconds * SECOND, Act::OnDemandHas(Capacity::Unlimited)));
+    plot
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn limits_and_pauses_hold_what_people_ask_for_too() {
 
 #[test]
 fn what_cannot_be_followed_is_refused_and_changes_nothing() {
-    let plot = Plot { start: ends(Scenario::DrySpot).start, ..quiet(0) };
+    let plot = lasting(Plot { steps: Vec::new(), ..quiet(0) }, 300);
     let played = Play::plot("refused", plot)
         .beside(|stage| async move {
             let node = node_of(&stage, &stage.spot[0]);
@@ -282,6 +282,7 @@ fn a_story_that_is_cancelled_leaves_everything_as_it_was() {
     ];
     for (phase, scenario) in cases {
         let plot = Plot { steps: vec![(FlowBox::CleanUp, Outcome::Cancelled)], ..scenario.plot() };
+        let plot = lasting(plot, 1800);
         let played = Play::plot(&format!("cancelled in {phase:?} of {scenario:?}"), plot)
             .beside(move |stage| async move {
                 let instance = stage.spot[0].clone();
@@ -333,7 +334,7 @@ fn what_can_no_longer_be_cancelled_is_refused() {
 #[test]
 fn two_minutes_bring_back_what_was_cancelled() {
     for over in [false, true] {
-        let plot = ends(Scenario::Rebalance);
+        let plot = lasting(ends(Scenario::Rebalance), 900);
         let played = Play::plot(&format!("taken after all, over: {over}"), plot)
             .beside(move |stage| async move {
                 let instance = stage.spot[0].clone();
@@ -358,7 +359,7 @@ fn two_minutes_bring_back_what_was_cancelled() {
 
 #[test]
 fn a_cancelled_story_begins_anew_when_a_person_asks() {
-    let played = Play::plot("after all", ends(Scenario::Rebalance))
+    let played = Play::plot("after all", lasting(ends(Scenario::Rebalance), 300))
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::ScalingUp).await;
@@ -385,11 +386,12 @@ fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
             spec["action"] = json!(action);
             spec
         };
-        let plot = Plot {
+        let mut plot = Plot {
             script: vec![(10 * SECOND, Act::Rebalance(0)), (10 * SECOND, Act::Interrupt(1))],
             replacements: 2,
             ..ends(Scenario::Rebalance)
         };
+        plot.start.policy.keep_finished_seconds = Some(60);
         Play::plot(&format!("paused by trigger: {name}"), plot)
             .beside(move |stage| async move {
                 let instance = stage.spot[0].clone();
@@ -405,10 +407,10 @@ fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
                     json!({ "action": "Resume" })
                 };
                 asked(&stage, "other", other).await;
-                stage.pass(25 * 3600).await;
+                stage.pass(1300).await;
                 assert!(
                     stage.cluster.get_json("triggers.spotguard.dev", "", "other").is_none(),
-                    "removed after a day"
+                    "removed in time"
                 );
                 assert!(held_by(&stage, &instance).contains("trigger pause"));
 
@@ -468,11 +470,17 @@ fn a_deadline_that_comes_with_the_cancel_wins() {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::ScalingUp).await;
             stage.end.trigger();
+            stage.pass_millis(10).await;
             stage.cloud.interrupt(&instance).expect("an instance");
-            let name = notice_name(&instance, NoticeKind::SpotInterruption);
-            while stage.cluster.get_json("interruptionnotices.spotguard.dev", "", &name).is_none() {
-                stage.pass_millis(10).await;
-            }
+            let now = stage.cloud.now();
+            let notice = json!({
+                "apiVersion": "spotguard.dev/v1alpha1",
+                "kind": "InterruptionNotice",
+                "metadata": { "name": notice_name(&instance, NoticeKind::SpotInterruption) },
+                "spec": { "nodeName": node_of(&stage, &instance), "instanceId": instance,
+                    "kind": "SpotInterruption", "noticeTime": now, "detectedAt": now, "deadline": now + 120 * SECOND },
+            });
+            stage.cluster.create_json(notice).expect("a notice");
             let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
             assert_eq!(status.deadline, None, "nobody leads yet");
             let spec = json!({ "action": "Cancel", "replacement": instance });

@@ -300,6 +300,7 @@ impl<'a> World<'a> {
             neighbour,
             view: pool.and_then(PoolFacts::view),
             ledger: pool.and_then(PoolFacts::ledger).unwrap_or(&self.no_ledger),
+            withdrawn: pool.is_some_and(|facts| facts.has_withdrawn(&name)),
             old_node: old_node.as_ref(),
             node_of: &node_of,
             misfit_with: &misfit_with,
@@ -346,7 +347,7 @@ impl<'a> World<'a> {
 /// Why a pool is not acted on.
 fn refusals(name: &str, all: &BTreeMap<String, PoolConfig>, facts: Option<&PoolFacts>) -> Vec<String> {
     match (all.get(name), facts) {
-        (Some(config), Some(PoolFacts::Observed { view, ledger })) => {
+        (Some(config), Some(PoolFacts::Observed { view, ledger, .. })) => {
             preflight::refusals(&config.findings(all, view, ledger))
         }
         (_, Some(PoolFacts::Refused(reason))) => vec![reason.clone()],

@@ -156,7 +156,7 @@ impl World {
         }
         put(&(&self.ledger.desired_seen, self.ledger.cannot_launch.len()));
         for (name, status) in &self.records {
-            put(&(name, self.record(status)));
+            put(&(name, self.record(status), self.withdrawn.contains(name)));
         }
         put(&self.drained.iter().map(|(id, purpose)| (self.name(id), purpose)).collect::<Vec<_>>());
         let mut hasher = DefaultHasher::new();

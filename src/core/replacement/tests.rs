@@ -33,6 +33,7 @@ struct Stage {
     known: bool,
     view: PoolView,
     ledger: Ledger,
+    withdrawn: bool,
     old_node: bool,
     /// Ready nodes by instance, and whether they run pods.
     nodes: Vec<(String, bool)>,
@@ -82,6 +83,7 @@ impl Stage {
                 on_demand: group("on-demand", 0, &[]),
             },
             ledger: Ledger::default(),
+            withdrawn: true,
             old_node: true,
             nodes: Vec::new(),
             unready: Vec::new(),
@@ -125,6 +127,7 @@ impl Stage {
                 neighbour: self.neighbour,
                 view: self.known.then_some(&self.view),
                 ledger: &self.ledger,
+                withdrawn: self.withdrawn,
                 old_node: old_node.as_ref(),
                 node_of: &|id| {
                     if self.unready.iter().any(|held| held == id) {
@@ -866,6 +869,10 @@ fn what_a_cancelled_story_asked_for_is_taken_back() {
         stage.pass(59).go();
         assert_eq!(stage.phase(), Phase::Cancelling, "while its share is in the ledger");
         stage.ledger = Ledger::default();
+        stage.withdrawn = false;
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Cancelling, "the ledger may not know its request yet");
+        stage.withdrawn = true;
         stage.go();
         assert_eq!((stage.phase(), stage.commands()), (Phase::Cancelled, Commands::default()));
     }

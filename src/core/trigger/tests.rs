@@ -310,7 +310,8 @@ fn what_is_over_for_a_day_is_removed_and_a_pause_in_force_never() {
     let in_force = told(decided(&of_pool(TriggerAction::Pause, "p"), None, &[]));
     for (conditions, removable) in [(refused, true), (complete, true), (in_force, false), (Vec::new(), false)]
     {
-        assert!(!is_removable(&conditions, now() + day - Duration::from_secs(1)));
-        assert_eq!(is_removable(&conditions, now() + day), removable, "{conditions:?}");
+        assert!(!is_removable(&conditions, day, now() + day - Duration::from_secs(1)));
+        assert_eq!(is_removable(&conditions, day, now() + day), removable, "{conditions:?}");
+        assert!(!is_removable(&conditions, Duration::ZERO, now() + Duration::from_secs(599)), "a replay");
     }
 }
