@@ -288,6 +288,7 @@ async fn controller(url: &str) {
         identity: "bench".to_owned(),
         times: LeaseTimes { duration: s(15), renew: s(5), call_timeout: CALL_TIMEOUT },
         taint_key: spot_guard::config::DEFAULT_TAINT_KEY.to_owned(),
+        notifications: Vec::new(),
         defaults: Policy::default(),
     };
     let began = Instant::now();
@@ -338,7 +339,7 @@ fn checks(snapshot: &Snapshot) {
     let context = SafetyContext {
         excluded: some.iter().cloned().collect(),
         pool_nodes: names.iter().cloned().collect(),
-        utilisation_before_story: None,
+        ..SafetyContext::default()
     };
     let (mut slowest, mut safe) = (Duration::ZERO, 0);
     let began = Instant::now();

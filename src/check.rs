@@ -99,6 +99,8 @@ const PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("", "persistentvolumeclaims", &["list", "watch"]),
     ("policy", "poddisruptionbudgets", &["list", "watch"]),
     ("events.k8s.io", "events", &["create", "patch"]),
+    ("authentication.k8s.io", "tokenreviews", &["create"]),
+    ("authorization.k8s.io", "subjectaccessreviews", &["create"]),
     ("spotguard.dev", "spotpools", &["get", "list", "watch"]),
     ("spotguard.dev", "spotpools/status", &["patch"]),
     ("spotguard.dev", "interruptionnotices", &["get", "list", "watch", "delete"]),

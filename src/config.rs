@@ -7,10 +7,11 @@
 use crate::controller::Settings;
 use crate::core::policy::{Policy, PolicySpec, seconds};
 use crate::kube::lease::LeaseTimes;
+use crate::telemetry::notifications::Target;
 use serde::Deserialize;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The taint of box 4. cluster-autoscaler leaves taints with this prefix out of its picture of a fresh node.
 pub const DEFAULT_TAINT_KEY: &str = "status-taint.cluster-autoscaler.kubernetes.io/RebalanceRecommendation";
@@ -19,16 +20,32 @@ pub const DEFAULT_TAINT_KEY: &str = "status-taint.cluster-autoscaler.kubernetes.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Config {
-    /// Where the HTTP API listens. Loopback unless configured: the API has no authentication.
+    /// Where the HTTP API listens. Whoever asks shows a token of the cluster.
     pub listen: SocketAddr,
+    /// Where it listens for reading without a token: on loopback, or nowhere.
+    pub local_listen: Option<SocketAddr>,
+    /// The certificate to serve `listen` with; without one, tokens are taken from loopback only.
+    pub tls: Option<TlsConfig>,
     /// How the replicas agree on the one that acts.
     pub lease: LeaseConfig,
     /// Calls to AWS.
     pub aws: AwsConfig,
     /// Boxes 4 and 10: the key of the taint, effect NoSchedule.
     pub taint_key: String,
+    /// Who is told of notices, fallbacks, returns and failures.
+    pub notifications: Vec<Target>,
     /// Timings and thresholds of every pool that does not set its own.
     pub defaults: PolicySpec,
+}
+
+/// A certificate. Both files are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsConfig {
+    /// A file with the certificate and its chain (PEM).
+    pub certificate: PathBuf,
+    /// A file with its private key (PEM).
+    pub key: PathBuf,
 }
 
 /// The Lease that the leader holds.
@@ -57,9 +74,12 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            local_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8081))),
+            tls: None,
             lease: LeaseConfig::default(),
             aws: AwsConfig::default(),
             taint_key: DEFAULT_TAINT_KEY.to_owned(),
+            notifications: Vec::new(),
             defaults: PolicySpec::default(),
         }
     }
@@ -194,6 +214,7 @@ impl Config {
                 call_timeout: seconds(self.aws.call_timeout_seconds),
             },
             taint_key: self.taint_key.clone(),
+            notifications: self.notifications.clone(),
             defaults: self.policy(),
         }
     }
@@ -221,6 +242,10 @@ impl Config {
             );
             return fail("aws.callTimeoutSeconds", problem);
         }
+        if let Some(address) = self.local_listen.filter(|address| !address.ip().is_loopback()) {
+            let problem = format!("{address} is not on loopback: whoever reaches it may read");
+            return fail("localListen", problem);
+        }
         for (key, value) in [("lease.name", &self.lease.name), ("lease.namespace", &self.lease.namespace)] {
             if !is_dns_name(value) {
                 return fail(key, format!("{value:?} is not a Kubernetes name"));
@@ -229,6 +254,9 @@ impl Config {
         if !is_qualified_name(&self.taint_key) {
             let problem = format!("{:?} is not a taint key (prefix/Name)", self.taint_key);
             return fail("taintKey", problem);
+        }
+        for target in &self.notifications {
+            target.validate().map_err(|(key, problem)| (format!("notifications.{key}"), problem))?;
         }
         self.defaults.validate().map_err(|problem| {
             let (key, problem) = problem.split_once(": ").unwrap_or(("", &problem));

@@ -15,6 +15,7 @@ use crate::kube::lease::{LeaseHolder, LeaseTimes};
 use crate::kube::view::View;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::{ActorName, Metrics};
+use crate::telemetry::notifications::{Notifications, Target};
 use crate::telemetry::readiness::Readiness;
 use actix::{Actor, Context};
 use aws_config::SdkConfig;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub times: LeaseTimes,
     /// The key of our taint.
     pub taint_key: String,
+    /// Who is told of notices, fallbacks, returns and failures.
+    pub notifications: Vec<Target>,
     /// The settings that pools start from.
     pub defaults: Policy,
 }
@@ -120,6 +123,7 @@ impl Controller {
             metrics: self.metrics.clone(),
             readiness: self.readiness.clone(),
             events: Events::start(self.client.clone(), &self.settings.identity, self.metrics.clone()),
+            notifications: Notifications::start(&self.settings.notifications, &self.metrics),
         };
         let mut term = None;
         loop {

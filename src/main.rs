@@ -1,12 +1,13 @@
 //! The command line of Spot Guard.
 
+use actix_web::dev::Server;
 use clap::{Parser, Subcommand};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::agent::{self, AgentOptions};
 use spot_guard::clock::Clock;
 use spot_guard::config::Config;
 use spot_guard::controller::Controller;
-use spot_guard::http::{self, ApiState};
+use spot_guard::http::{self, ApiState, Certificate, Door, Reviews};
 use spot_guard::telemetry::liveness::Liveness;
 use spot_guard::{crd, telemetry};
 use std::net::{SocketAddr, TcpListener};
@@ -52,6 +53,9 @@ enum Command {
         /// Where to serve the API; overrides the configuration
         #[arg(long, value_name = "ADDR")]
         listen: Option<SocketAddr>,
+        /// Where to serve it for reading without a token; overrides the configuration
+        #[arg(long, value_name = "ADDR", value_parser = loopback)]
+        local_listen: Option<SocketAddr>,
     },
     /// Check the configuration, the permissions and the groups of every pool
     Check(spot_guard::check::CheckOptions),
@@ -78,9 +82,10 @@ fn main() -> ExitCode {
             let poll_every = Duration::from_secs(poll_seconds);
             finish(in_system(agent::run(AgentOptions { node_name, kubeconfig, listen, poll_every })))
         }
-        Command::Controller { config, kubeconfig, listen } => match Config::load(&config) {
+        Command::Controller { config, kubeconfig, listen, local_listen } => match Config::load(&config) {
             Ok(mut settings) => {
                 settings.listen = listen.unwrap_or(settings.listen);
+                settings.local_listen = local_listen.or(settings.local_listen);
                 finish(in_system(run_controller(settings, kubeconfig)))
             }
             Err(error) => bad_input(&error),
@@ -148,28 +153,35 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
     let client = spot_guard::kube::client::infer(kubeconfig.as_deref()).await?;
     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let clock = Clock::System;
-    let listener = TcpListener::bind(config.listen)
-        .map_err(|error| anyhow::anyhow!("cannot listen on {} (setting listen): {error}", config.listen))?;
-    let controller = Controller::new(config.settings(&identity()), client, &aws, clock);
-    let server = http::serve(
-        listener,
-        ApiState {
-            pools: controller.view.pools.clone(),
-            replacements: controller.view.replacements.clone(),
-            liveness: Liveness::of_this_thread(),
-            readiness: controller.readiness.clone(),
-            metrics: controller.metrics.clone(),
-            now: Arc::new(move || clock.now()),
-            paused: controller.view.paused.clone(),
-            is_leader: controller.leading(),
-            changes: controller.view.subscribe(),
-            streams: http::streams(),
-            version: env!("CARGO_PKG_VERSION"),
-        },
-    )?;
-    let api = server.handle();
-    actix::spawn(server);
-    tracing::info!(listen = %config.listen, "controller started");
+    let tls = config.tls.as_ref().map(Certificate::load).transpose()?;
+    let main = listener("listen", config.listen)?;
+    let local = config.local_listen.map(|address| listener("localListen", address)).transpose()?;
+    let controller = Controller::new(config.settings(&identity()), client.clone(), &aws, clock);
+    let state = ApiState {
+        is_leader: controller.leading(),
+        ..ApiState::of(
+            &controller.view,
+            Liveness::of_this_thread(),
+            controller.readiness.clone(),
+            controller.metrics.clone(),
+            config.policy(),
+            &config.taint_key,
+        )
+    };
+    match tls.clone() {
+        Some(certificate) => drop(actix::spawn(async move { certificate.follow().await })),
+        None => {
+            tracing::warn!("no TLS (setting tls): tokens are taken from loopback only, all else is refused")
+        }
+    }
+    let reviews = Arc::new(Reviews::new(client, controller.metrics.clone()));
+    let mut servers = vec![http::serve(main, Door::Main { reviews, tls }, state.clone())?];
+    if let Some(local) = local {
+        servers.push(http::serve(local, Door::Local, state)?);
+    }
+    let api: Vec<_> = servers.iter().map(Server::handle).collect();
+    servers.into_iter().for_each(|server| drop(actix::spawn(server)));
+    tracing::info!(listen = %config.listen, local = ?config.local_listen, "controller started");
     let end = Shutdown::new();
     let mut terminated = signal(SignalKind::terminate())?;
     let running = controller.run(end.clone());
@@ -182,8 +194,19 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
         end.trigger();
     };
     tokio::join!(running, stop);
-    api.stop(true).await;
+    futures::future::join_all(api.iter().map(|server| server.stop(true))).await;
     Ok(())
+}
+
+fn listener(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .map_err(|error| anyhow::anyhow!("cannot listen on {address} (setting {setting}): {error}"))
+}
+
+/// An address that only this machine reaches.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|error| format!("{error}"))?;
+    if address.ip().is_loopback() { Ok(address) } else { Err("it is not on loopback".to_owned()) }
 }
 
 /// This process among the replicas: the pod's name and something that a new life does not share.

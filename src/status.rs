@@ -5,6 +5,8 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long an answer may take.
@@ -14,8 +16,14 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Args, Clone, Debug)]
 pub struct StatusOptions {
     /// Where the HTTP API of a controller answers
-    #[arg(long, value_name = "URL", env = "SPOT_GUARD_API", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", env = "SPOT_GUARD_API", default_value = "http://127.0.0.1:8081")]
     pub api: String,
+    /// A file with a token of the cluster; the main port wants one, the local one does not
+    #[arg(long, value_name = "FILE", env = "SPOT_GUARD_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// A file with the certificates (PEM) that the API's own is checked against, instead of the machine's
+    #[arg(long, value_name = "FILE", env = "SPOT_GUARD_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
     /// How to show it
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Output,
@@ -36,10 +44,20 @@ pub enum Output {
 /// When the API cannot be reached, refuses, or answers something else.
 pub fn run(options: &StatusOptions) -> anyhow::Result<String> {
     // A proxy of the environment has no business between a terminal and a forwarded port.
-    let client = reqwest::blocking::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
+    let mut client = reqwest::blocking::Client::builder().timeout(TIMEOUT).no_proxy();
+    if let Some(file) = &options.ca_file {
+        let cannot_use = || format!("cannot use {}", file.display());
+        let authorities = std::fs::read(file).with_context(cannot_use)?;
+        let authorities = reqwest::Certificate::from_pem_bundle(&authorities).with_context(cannot_use)?;
+        client = client.tls_certs_only(authorities);
+    }
+    let client = client.build()?;
+    let token = options.token_file.as_ref().map(|file| token(file, &options.api)).transpose()?;
     let ask = |path: &str| -> anyhow::Result<Value> {
         let url = format!("{}/api/v1/{path}", options.api.trim_end_matches('/'));
-        let answer = client.get(&url).send().with_context(|| format!("{url} does not answer"))?;
+        let request = client.get(&url);
+        let request = token.iter().fold(request, |request, token| request.bearer_auth(token));
+        let answer = request.send().with_context(|| format!("{url} does not answer"))?;
         let status = answer.status();
         let body = answer.text().with_context(|| format!("{url} does not answer to the end"))?;
         if !status.is_success() {
@@ -47,16 +65,38 @@ pub fn run(options: &StatusOptions) -> anyhow::Result<String> {
         }
         serde_json::from_str(&body).with_context(|| format!("{url} does not answer with JSON"))
     };
-    let (status, fallbacks) = (ask("status")?, ask("fallbacks")?);
+    let status = ask("status")?;
+    let mut fallbacks: Vec<Value> = Vec::new();
+    let mut path = "fallbacks?limit=500".to_owned();
+    loop {
+        let page: Items<Value> =
+            serde_json::from_value(ask(&path)?).context("/api/v1/fallbacks is of another version")?;
+        fallbacks.extend(page.items);
+        // Cursors are made of letters that a query takes as they are.
+        let Some(next) = page.next else { break };
+        path = format!("fallbacks?limit=500&continue={next}");
+    }
     match options.output {
-        Output::Json => Ok(format!("{:#}\n", json!({ "status": status, "fallbacks": fallbacks["items"] }))),
+        Output::Json => Ok(format!("{:#}\n", json!({ "status": status, "fallbacks": fallbacks }))),
         Output::Table => {
             let status = serde_json::from_value(status).context("/api/v1/status is of another version")?;
-            let fallbacks: Items<Fallback> =
-                serde_json::from_value(fallbacks).context("/api/v1/fallbacks is of another version")?;
-            Ok(table(&status, &fallbacks.items))
+            let fallbacks: Vec<Fallback> = serde_json::from_value(Value::Array(fallbacks))
+                .context("/api/v1/fallbacks is of another version")?;
+            Ok(table(&status, &fallbacks))
         }
     }
+}
+
+/// The token in a file, to be shown to that API: not where others could read it on its way.
+fn token(file: &Path, api: &str) -> anyhow::Result<String> {
+    let url = reqwest::Url::parse(api).with_context(|| format!("{api} is not a url"))?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let on_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
+    if url.scheme() != "https" && !on_loopback {
+        bail!("the token is not sent to {api}: others could read it; use https");
+    }
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(text.trim().to_owned())
 }
 
 const HEAD: [&str; 7] = ["FALLBACK", "POOL", "NODE", "ON DEMAND", "BOX", "SINCE", "WAITS FOR"];

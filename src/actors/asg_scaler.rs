@@ -9,7 +9,7 @@ use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::health_monitor::HealthMonitor;
 use crate::actors::supervision::{Link, answers_ping};
-use crate::aws::{CallError, Launched};
+use crate::aws::{CallError, Launched, Terminated};
 use crate::core::classify::CallFailure;
 use crate::core::policy::seconds;
 use crate::core::record::GroupKind;
@@ -336,8 +336,11 @@ async fn take_turn(
     for calls in 0.. {
         let view = read_groups(&deps, &pool, &store.ledger, urgent).await?;
         let now = deps.clock.now();
-        let ScaleGroups { wants, ends, instances, .. } = &wanted;
-        let plan = scaling::plan(&store.ledger, &view, wants, ends, instances, &busy, now);
+        let ScaleGroups { wants, ends, .. } = &wanted;
+        // The tracker knows the instances that it was told of; this reading may be the first one for long.
+        let mut instances = wanted.instances.clone();
+        instances.busy.extend(view.busy_instances(&deps.view.snapshot()));
+        let plan = scaling::plan(&store.ledger, &view, wants, ends, &instances, &busy, now);
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
             let withdrawn = scaling::withdrawn(wants);
@@ -348,11 +351,13 @@ async fn take_turn(
         }
         let mut next = store.ledger.clone();
         match make(&deps, &pool, &call).await {
-            Ok(None) => scaling::accepted(&mut next, &call),
-            Ok(Some(answer)) => {
+            Ok(Answer::Done) => scaling::accepted(&mut next, &call),
+            Ok(Answer::Launched(answer)) => {
                 let now = deps.clock.now();
                 scaling::launched(&mut next, call.group(), answer.instance_ids, &answer.errors, now);
             }
+            // The next reading tells what became of desired.
+            Ok(Answer::Unproven) => {}
             Err(error) => {
                 tracing::warn!(pool = pool.name, %error, ?call, "AWS did not do it");
                 if error.outcome == CallFailure::Unclear {
@@ -395,21 +400,33 @@ fn not_done(ledger: &mut Ledger, busy: &mut Busy, call: &Call, error: &CallError
     false
 }
 
-/// Makes the call; LaunchInstances alone has an answer to read.
-async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<Option<Launched>, CallError> {
+/// What AWS said to a call that it took.
+enum Answer {
+    /// It is done.
+    Done,
+    /// It is done, but nothing says that desired capacity went down as it was to: the instance may have been on
+    /// its way out already when the call arrived.
+    Unproven,
+    /// What was launched.
+    Launched(Launched),
+}
+
+/// Makes the call.
+async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<Answer, CallError> {
     match call {
         Call::Launch { group, zone, count, token } => {
             let name = pool.group(*group);
             tracing::info!(pool = pool.name, group = name, zone, count, "LaunchInstances");
-            deps.aws.launch(name, zone, *count, token).await.map(Some)
+            deps.aws.launch(name, zone, *count, token).await.map(Answer::Launched)
         }
         Call::SetDesired { group, desired } => {
             tracing::info!(pool = pool.name, group = pool.group(*group), desired, "SetDesiredCapacity");
-            deps.aws.set_desired(pool.group(*group), *desired).await.map(|()| None)
+            deps.aws.set_desired(pool.group(*group), *desired).await.map(|()| Answer::Done)
         }
         Call::Terminate { instance_id, decrement, .. } => {
             tracing::info!(pool = pool.name, instance_id, decrement, "TerminateInstanceInAutoScalingGroup");
-            deps.aws.terminate(instance_id, *decrement).await.map(|()| None)
+            let Terminated { says_shrunk } = deps.aws.terminate(instance_id, *decrement).await?;
+            Ok(if *decrement && !says_shrunk { Answer::Unproven } else { Answer::Done })
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::kube::lease::Fence;
 use crate::kube::view::View;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notifications::Notifications;
 use crate::telemetry::readiness::Readiness;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
@@ -46,6 +47,8 @@ pub struct Deps {
     pub readiness: Readiness,
     /// What `kubectl describe` shows.
     pub events: Events,
+    /// What people are told unasked.
+    pub notifications: Notifications,
 }
 
 /// A pool with its settings resolved.

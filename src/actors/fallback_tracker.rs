@@ -20,6 +20,7 @@ use crate::core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use crate::core::scaling::{InstanceFacts, Ledger, PoolView, Want};
 use crate::crd::{NodeReplacement, version};
 use crate::telemetry::events::{self, Told};
+use crate::telemetry::notifications::Notification;
 use crate::telemetry::tracing::box_span;
 use actix::prelude::*;
 use fits::Fits;
@@ -322,7 +323,7 @@ impl FallbackTracker {
         self.drainer.send(DrainNodes { drains, protected });
     }
 
-    /// One log line, one span and one event for each step that was stored.
+    /// One log line, one span and one event for each step that was stored, and a notification for some.
     fn log_steps(&self, before: Option<&NodeReplacement>, after: &NodeReplacement) {
         let Some(status) = &after.status else { return };
         let known = before.and_then(|record| record.status.as_ref()).map_or(&[][..], |status| &status.steps);
@@ -343,6 +344,9 @@ impl FallbackTracker {
                 secondary: Some(after.object_ref(&())),
             };
             self.deps.events.tell(events::node(&step.node), told);
+            if let Some(told) = Notification::of(&after.name_any(), after.spec.pool.as_deref(), step) {
+                self.deps.notifications.tell(&told);
+            }
         }
         self.deps.metrics.record_stored(before.and_then(|record| record.status.as_ref()), status);
     }

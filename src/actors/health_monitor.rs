@@ -159,6 +159,7 @@ fn assess<'a>(
     observed: &PoolObserved,
     records: &'a [Arc<NodeReplacement>],
     snapshot: &Snapshot,
+    taint_key: &Arc<str>,
     now: Timestamp,
 ) -> PoolAssessment {
     let open = |record: &'a Arc<NodeReplacement>| {
@@ -168,10 +169,10 @@ fn assess<'a>(
     };
     let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
     let stories: Vec<Story<'_>> = records.iter().filter(own).filter_map(open).collect();
-    // Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
     let everywhere: Vec<Story<'_>> = records.iter().filter_map(open).collect();
     let ready = |instance: &str| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
-    let unsafe_ = |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, snapshot);
+    let unsafe_ =
+        |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, snapshot, taint_key);
     let (view, policy) = (&observed.view, &pool.policy);
     let mut found = health::assess(view, &observed.ledger, &stories, &ready, &unsafe_, policy, now);
     let all = records.iter().filter(own).filter_map(|record| record.status.as_ref());
@@ -197,30 +198,20 @@ fn safety_blockers(
     pool: &PoolConfig,
     view: &PoolView,
     snapshot: &Snapshot,
+    taint_key: &Arc<str>,
 ) -> Vec<String> {
     let Some(capacity) = &story.status.capacity else { return Vec::new() };
-    let node_of = |instance: &str| snapshot.node_of_instance(instance).map(|node| node.name.clone());
-    // Not to be counted on: the other fallback nodes, and the nodes whose story is under way.
-    let mut excluded: Vec<Arc<str>> = Vec::new();
-    for other in stories.iter().filter(|other| other.name != story.name) {
-        if !other.status.old.is_over() {
-            excluded.extend(node_of(other.instance_id));
-        }
-        if other.status.fallback
-            && let Some(capacity) = &other.status.capacity
-        {
-            excluded.push(capacity.node_name.as_str().into());
-        }
-    }
     let members = view.spot.instances.iter().chain(&view.on_demand.instances);
-    let context = SafetyContext {
-        excluded: excluded.into_iter().collect(),
-        pool_nodes: members.filter_map(|instance| node_of(&instance.id)).collect(),
-        utilisation_before_story: story.status.utilisation_before.map(safety::Utilisation::from),
-    };
+    let context = SafetyContext::of(
+        Some(story),
+        stories,
+        members.map(|instance| instance.id.as_str()),
+        snapshot,
+        taint_key.clone(),
+    );
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
-    report.blockers.iter().map(|blocker| format!("{blocker}; it would take {}", blocker.hint())).collect()
+    report.blockers.iter().map(safety::Blocker::describe).collect()
 }
 
 fn group_status(group: &GroupView) -> GroupStatus {
@@ -231,6 +222,13 @@ fn group_status(group: &GroupView) -> GroupStatus {
         min: group.min,
         max: group.max,
         summary: format!("{in_service}/{}", group.desired),
+        instances: group
+            .instances
+            .iter()
+            .map(|instance| instance.id.clone())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
     }
 }
 
@@ -292,9 +290,10 @@ impl Handler<Turn> for HealthMonitor {
             let (name, pool) = (name.clone(), pool.clone());
             let snapshot = self.deps.view.snapshot();
             let time = self.deps.clock.now();
+            let taint_key = self.deps.taint_key.clone();
             let size = snapshot.pods().len();
             let work = off_thread(size, move || {
-                let assessment = assess(&pool, &observed, &records, &snapshot, time);
+                let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, time);
                 (observed, assessment)
             });
             ctx.spawn(work.into_actor(self).map(move |(observed, assessment), actor, ctx| {

@@ -71,6 +71,14 @@ pub struct Launched {
     pub errors: Vec<(FailureClass, String)>,
 }
 
+/// What TerminateInstanceInAutoScalingGroup answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terminated {
+    /// Whether the activity's cause says that desired capacity went down: "shrinking the capacity from 2 to 1"
+    /// (User Guide, "Verify a scaling activity"). Of an instance that was on its way out already it does not.
+    pub says_shrunk: bool,
+}
+
 /// A group as the API describes it, before activities are read.
 pub type Described = BTreeMap<String, GroupView>;
 
@@ -223,7 +231,7 @@ impl AutoScaling {
     ///
     /// # Errors
     /// When the call fails; see [`CallFailure`] for what that says about the group.
-    pub async fn terminate(&self, instance_id: &str, decrement: bool) -> Result<(), CallError> {
+    pub async fn terminate(&self, instance_id: &str, decrement: bool) -> Result<Terminated, CallError> {
         let _change = Change::begin(&self.changes);
         let call = self
             .client
@@ -231,7 +239,9 @@ impl AutoScaling {
             .instance_id(instance_id)
             .should_decrement_desired_capacity(decrement)
             .send();
-        self.timed(AwsOperation::TerminateInstanceInAutoScalingGroup, call).await.map(drop)
+        let answer = self.timed(AwsOperation::TerminateInstanceInAutoScalingGroup, call).await?;
+        let cause = answer.activity().and_then(|activity| activity.cause()).unwrap_or_default();
+        Ok(Terminated { says_shrunk: cause.contains("shrinking the capacity") })
     }
 
     /// Launches instances in one zone, synchronously; what AWS does not launch it does not try again.

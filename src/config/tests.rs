@@ -36,6 +36,20 @@ fn an_unknown_key_is_named() {
 }
 
 #[test]
+fn reading_without_a_token_is_for_loopback() {
+    assert_refused(
+        "localListen: 0.0.0.0:8081\n",
+        "spot-guard.yaml:1: localListen: 0.0.0.0:8081 is not on loopback: whoever reaches it may read",
+    );
+    assert_eq!(parse("localListen: null\n").unwrap().local_listen, None);
+    assert!(parse("localListen: '[::1]:8081'\n").unwrap().local_listen.is_some());
+    let error = parse("tls:\n  certificate: a.pem\n").unwrap_err().to_string();
+    assert!(error.contains("key"), "{error}");
+    let tls = parse("tls: {certificate: a.pem, key: b.pem}\n").unwrap().tls.unwrap();
+    assert_eq!((tls.certificate, tls.key), ("a.pem".into(), "b.pem".into()));
+}
+
+#[test]
 fn a_value_of_the_wrong_type_is_named() {
     for (text, key, line) in [
         ("listen: localhost\n", "listen", 1),
@@ -165,8 +179,18 @@ fn the_shipped_file_shows_every_setting() {
     for Setting { name, default, .. } in settings() {
         assert!(!default.is_null(), "config/spot-guard.yaml lacks defaults.{name}");
     }
-    for key in ["listen", "lease", "name", "namespace", "durationSeconds", "renewSeconds", "aws", "taintKey"]
-    {
+    for key in [
+        "listen",
+        "localListen",
+        "tls",
+        "lease",
+        "name",
+        "namespace",
+        "durationSeconds",
+        "renewSeconds",
+        "aws",
+        "taintKey",
+    ] {
         assert!(line_of(SHIPPED, key).is_some(), "config/spot-guard.yaml lacks {key}");
     }
 }

@@ -321,6 +321,8 @@ pub struct PodSpec {
     pub topology_spread: Box<[SpreadConstraint]>,
     /// The resolved priority.
     pub priority: i32,
+    /// It takes nobody's place (`preemptionPolicy: Never`).
+    pub never_preempts: bool,
     /// PersistentVolumeClaims.
     pub claims: Box<[ClaimRef]>,
     /// Has an emptyDir volume, whose content is lost when the pod moves.
@@ -344,6 +346,7 @@ impl Default for PodSpec {
             pod_anti_affinity: Box::default(),
             topology_spread: Box::default(),
             priority: 0,
+            never_preempts: false,
             claims: Box::default(),
             uses_empty_dir: false,
             not_understood: None,
@@ -358,6 +361,12 @@ impl PodSpec {
         node.taints.iter().find(|taint| {
             taint.effect != Effect::PreferNoSchedule && !self.tolerations.iter().any(|t| t.tolerates(taint))
         })
+    }
+
+    /// Whether the pod only keeps a place: its priority is below that of placeholders, if there are any.
+    #[must_use]
+    pub fn is_placeholder(&self, placeholders_below: Option<i32>) -> bool {
+        placeholders_below.is_some_and(|limit| self.priority < limit)
     }
 
     /// Whether `nodeSelector` and required node affinity allow the node.
@@ -567,6 +576,8 @@ pub struct DisruptionBudget {
     pub current_healthy: i64,
     /// Healthy pods it wants.
     pub desired_healthy: i64,
+    /// The pods there are to be: what their controllers want, or, if `minAvailable` is a number, those there are.
+    pub expected_pods: i64,
     /// What it says of pods that are not ready.
     pub unhealthy_pods: UnhealthyPods,
 }

@@ -1,7 +1,7 @@
 //! The drain of a node: which pods go, in what order, and what follows from each answer of the eviction API.
 //! [`Drain`] puts the rules together for one drain on its way.
 
-use crate::core::cluster::{DisruptionBudget, OwnerKind, Phase, Pod, UnhealthyPods};
+use crate::core::cluster::{DisruptionBudget, Effect, OwnerKind, Phase, Pod, Taint, UnhealthyPods};
 use crate::core::policy::{self, Policy, spread};
 pub use crate::core::replacement::DrainPurpose as Purpose;
 use jiff::{SignedDuration, Timestamp};
@@ -144,6 +144,21 @@ pub fn classify(pod: &Pod, policy: &DrainPolicy, purpose: Purpose) -> Verdict {
 pub fn must_move(pod: &Pod) -> bool {
     let policy = DrainPolicy::default_for(Purpose::Replace);
     classify(pod, &policy, Purpose::Replace) == Verdict::Evictable
+}
+
+/// The taint of a cordoned node.
+const CORDON: &str = "node.kubernetes.io/unschedulable";
+
+/// Whether the scheduler may place the pod's successor on the node that is drained: neither its cordon nor its taint,
+/// of this key, keeps the pod away.
+///
+/// Rules: nodeunschedulable/node_unschedulable.go and tainttoleration/taint_toleration.go.
+#[must_use]
+pub fn ignores_marks(pod: &Pod, taint_key: &str) -> bool {
+    [CORDON, taint_key].into_iter().all(|key| {
+        let taint = Taint { key: key.into(), value: "".into(), effect: Effect::NoSchedule };
+        pod.spec.tolerations.iter().any(|toleration| toleration.tolerates(&taint))
+    })
 }
 
 /// What the eviction API would say of a pod's budgets.

@@ -10,6 +10,7 @@ pub mod limits;
 #[cfg(test)]
 mod model;
 pub mod neighbours;
+pub mod notification;
 pub mod placement;
 pub mod policy;
 pub mod preflight;

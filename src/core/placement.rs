@@ -8,7 +8,7 @@
 //!   pod in question in which all others take the nodes that it could use; and, as far as the steps allowed
 //!   for it reach, a search through all orders and choices finds none that fails.
 //!
-//! Preemption is never counted on, and nodes that are cordoned or not ready are not used. The rules are those
+//! Preemption is not counted on, but for placeholder pods if the pool has them, and nodes that are cordoned or not ready are not used. The rules are those
 //! of the scheduler's filter plugins (pkg/scheduler/framework/plugins), named where they are applied.
 
 use crate::core::cluster::{Node, OwnerKind, Pod, Resources, Snapshot};
@@ -50,7 +50,8 @@ impl<S: Into<Arc<str>>> FromIterator<S> for ExcludedNodes {
 /// How [`place`] goes about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacementOptions {
-    /// Pods with a lower priority than this are placeholders: what they take counts as free.
+    /// Pods with a lower priority than this are placeholders: they need no place, and what they take counts as
+    /// free, unless a pod that is placed preempts nobody.
     pub placeholders_below: Option<i32>,
     /// How many shuffled packings are tried next to the fixed ones.
     pub shuffles: usize,
@@ -73,8 +74,7 @@ impl PlacementOptions {
     /// With what a pool's settings say of placeholders.
     #[must_use]
     pub fn of(policy: &Policy) -> Self {
-        let limit = i32::try_from(policy.placeholder_priority).map_or(i32::MIN, |priority| -priority);
-        Self { placeholders_below: policy.placeholders_are_free.then_some(limit), ..Self::default() }
+        Self { placeholders_below: policy.placeholders_below(), ..Self::default() }
     }
 }
 
@@ -269,10 +269,15 @@ fn place_with(
     options: &PlacementOptions,
     extra: Option<(&Node, Resources)>,
 ) -> Placement {
-    if pods.is_empty() {
+    let below = options.placeholders_below;
+    let (idle, movers): (Vec<&Pod>, Vec<&Pod>) =
+        pods.iter().copied().partition(|pod| pod.spec.is_placeholder(below));
+    if movers.is_empty() {
         return Placement { fits_in_some_order: true, certain: true, ..Placement::default() };
     }
-    let mut packer = Packer::new(pods, onto, excluded, options, extra);
+    // Placeholders make room for those who preempt; before others they may get there first.
+    let free_below = below.filter(|_| movers.iter().all(|pod| !pod.spec.never_preempts));
+    let mut packer = Packer::new(&movers, &idle, onto, excluded, free_below, extra);
     packer.find_candidates();
     let certain = packer.incoming.iter().all(|i| !i.moves || packer.classes[i.class].certified);
     let mut rng = fastrand::Rng::with_seed(options.seed);

@@ -154,6 +154,13 @@ policy! {
 }
 
 impl Policy {
+    /// Pods of a lower priority than this are placeholders; `None`: there are none.
+    #[must_use]
+    pub fn placeholders_below(&self) -> Option<i32> {
+        let limit = i32::try_from(self.placeholder_priority).map_or(i32::MIN, |priority| -priority);
+        self.placeholders_are_free.then_some(limit)
+    }
+
     /// How long to wait before attempt number `attempt` (1 is the first retry): doubling, capped, and spread
     /// by up to a fifth so that stories which failed together do not come back together.
     #[must_use]

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What an interruption notice announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -282,15 +283,10 @@ pub struct Capacity {
     pub ready_at: Timestamp,
 }
 
-/// What pods have reserved, in per cent of what the nodes have, rounded up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct UtilisationPercent {
-    /// Of CPU.
-    pub cpu: u32,
-    /// Of memory.
-    pub memory: u32,
-}
+/// What pods have reserved of each resource, in per cent of what the nodes have, rounded up. What nobody has reserved
+/// is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UtilisationPercent(pub BTreeMap<String, u32>);
 
 /// How far the drain of the old node is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -258,7 +258,7 @@ fn carried_over(status: &ReplacementStatus) -> ReplacementStatus {
         deadline: status.deadline,
         attempt: status.attempt,
         probes: status.probes,
-        utilisation_before: status.utilisation_before,
+        utilisation_before: status.utilisation_before.clone(),
         steps: status.steps.clone(),
         triggers: status.triggers.clone(),
         traceparent: status.traceparent.clone(),

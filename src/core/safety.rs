@@ -3,15 +3,19 @@
 //! Yes if all its pods find a place together on the rest of the cluster, every PodDisruptionBudget lets them
 //! go, and the pool keeps its buffer. If not, the report says what is in the way and what would clear it.
 
-use crate::core::cluster::{DisruptionBudget, Pod, Resources, Snapshot};
-use crate::core::drain::{self, BlockedReason, BudgetView, DrainPolicy, Purpose, Verdict};
+use crate::core::cluster::{Pod, Snapshot};
+use crate::core::drain::{self, BlockedReason, DrainPolicy, Purpose, Verdict};
 use crate::core::placement::{ExcludedNodes, PlacementOptions, PodName, Reasons, place};
 use crate::core::policy::Policy;
-use crate::core::record::UtilisationPercent;
+pub use buffer::{Utilisation, pool_utilisation};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+
+mod budgets;
+mod buffer;
+mod context;
 
 /// What counts as safe.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,20 +55,6 @@ impl SafetyPolicy {
     }
 }
 
-impl From<UtilisationPercent> for Utilisation {
-    fn from(percent: UtilisationPercent) -> Self {
-        Self { cpu: f64::from(percent.cpu) / 100.0, memory: f64::from(percent.memory) / 100.0 }
-    }
-}
-
-impl From<Utilisation> for UtilisationPercent {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share, not negative")]
-    fn from(share: Utilisation) -> Self {
-        let percent = |share: f64| (share * 100.0).ceil() as u32;
-        Self { cpu: percent(share.cpu), memory: percent(share.memory) }
-    }
-}
-
 /// What the snapshot does not say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SafetyContext {
@@ -74,34 +64,8 @@ pub struct SafetyContext {
     pub pool_nodes: BTreeSet<Arc<str>>,
     /// How full the pool was before the story began, if that was recorded.
     pub utilisation_before_story: Option<Utilisation>,
-}
-
-/// What pods have reserved, as a share of what the nodes have (1 is all).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Utilisation {
-    /// Of CPU.
-    pub cpu: f64,
-    /// Of memory.
-    pub memory: f64,
-}
-
-/// A resource that the buffer is kept of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum BufferResource {
-    /// CPU.
-    Cpu,
-    /// Memory.
-    Memory,
-}
-
-impl fmt::Display for BufferResource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cpu => "CPU",
-            Self::Memory => "memory",
-        })
-    }
+    /// The key of the taint that a drain sets.
+    pub taint_key: Arc<str>,
 }
 
 /// Something that stands against the drain.
@@ -122,16 +86,24 @@ pub enum Blocker {
         /// It found one when the pods were placed in another order.
         fits_in_some_order: bool,
     },
-    /// A budget has no disruption left.
+    /// A budget has too little room for the node's pods that share it, one after another.
     BudgetExhausted {
         /// The budget.
         budget: PodName,
-        /// The node's pods that need it.
+        /// The node's pods that share it.
         pods: Vec<PodName>,
+        /// How many of them do not come back elsewhere.
+        for_good: usize,
+        /// The disruptions that it takes until all are gone.
+        needed: i64,
+        /// The disruptions that it allows now.
+        allowed: i64,
         /// Its healthy pods.
         current_healthy: i64,
         /// The healthy pods it wants.
         desired_healthy: i64,
+        /// The pods there are to be.
+        expected_pods: i64,
     },
     /// A budget's status is older than its spec.
     BudgetNotObserved {
@@ -152,10 +124,15 @@ pub enum Blocker {
         /// Why.
         reason: BlockedReason,
     },
+    /// A pod may come back to the node: neither cordon nor taint keeps it away.
+    IgnoresMarks {
+        /// The pod.
+        pod: PodName,
+    },
     /// The pool would be too full.
     BufferExceeded {
-        /// Of what.
-        resource: BufferResource,
+        /// Of what, as Kubernetes calls the resource.
+        resource: String,
         /// The share in use afterwards.
         after: f64,
         /// The share that may be in use.
@@ -173,12 +150,36 @@ impl fmt::Display for Blocker {
             Self::PodDoesNotFit { pod, reasons, fits_in_some_order: true } => {
                 write!(f, "pod {pod} may be left without a node, if other pods take its place ({reasons})")
             }
-            Self::BudgetExhausted { budget, pods, current_healthy, desired_healthy } => write!(
-                f,
-                "PodDisruptionBudget {budget} allows no disruption ({current_healthy} healthy, \
-                 {desired_healthy} wanted), and {} of the node's pods need it",
-                pods.len()
-            ),
+            Self::BudgetExhausted {
+                budget,
+                pods,
+                for_good,
+                needed,
+                allowed,
+                current_healthy,
+                desired_healthy,
+                expected_pods,
+            } => {
+                write!(f, "PodDisruptionBudget {budget} allows ")?;
+                match allowed {
+                    ..=0 => write!(f, "no disruption")?,
+                    1 => write!(f, "1 disruption")?,
+                    more => write!(f, "{more} disruptions")?,
+                }
+                write!(
+                    f,
+                    " ({current_healthy} healthy, {desired_healthy} wanted, {expected_pods} expected), and {} of \
+                     the node's pods share it",
+                    pods.len()
+                )?;
+                if *for_good > 0 {
+                    write!(f, ", {for_good} of which do not come back")?;
+                }
+                if expected_pods <= desired_healthy {
+                    write!(f, "; it wants all that are expected, so it never opens")?;
+                }
+                if *needed > 1 { write!(f, "; they take {needed}") } else { Ok(()) }
+            }
             Self::BudgetNotObserved { budget } => {
                 write!(f, "PodDisruptionBudget {budget} was changed and its status is not up to date yet")
             }
@@ -187,6 +188,10 @@ impl fmt::Display for Blocker {
                 write!(f, "pod {pod} is covered by several PodDisruptionBudgets ({})", names.join(", "))
             }
             Self::NotEvictable { pod, reason } => write!(f, "pod {pod} must not be evicted: {reason}"),
+            Self::IgnoresMarks { pod } => write!(
+                f,
+                "pod {pod} tolerates cordon and taint of a drain, so the scheduler may place it on this node again"
+            ),
             Self::BufferExceeded { resource, after, limit } => write!(
                 f,
                 "the pool would use {:.1} % of its {resource}, the limit is {:.1} %",
@@ -198,6 +203,12 @@ impl fmt::Display for Blocker {
 }
 
 impl Blocker {
+    /// What it is and what would clear it, in one sentence.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("{self}; it would take {}", self.hint())
+    }
+
     /// What would clear it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
@@ -209,8 +220,16 @@ impl Blocker {
             Self::PodDoesNotFit { .. } => {
                 "room on a node that the pod may use, or another request, selector or toleration of the pod"
             }
+            Self::BudgetExhausted { desired_healthy, expected_pods, .. }
+                if expected_pods <= desired_healthy =>
+            {
+                "more replicas of the application, or a budget that allows a disruption when all of them are healthy"
+            }
+            Self::BudgetExhausted { for_good: 1.., .. } => {
+                "a budget that allows more disruptions, or the end of the pods that no controller makes anew"
+            }
             Self::BudgetExhausted { .. } => {
-                "more healthy pods of the application, or a budget that allows at least one disruption"
+                "more healthy pods of the application, or a budget with more room"
             }
             Self::BudgetNotObserved { .. } => "nothing to do: the disruption controller will see to it",
             Self::SeveralBudgets { .. } => "selectors that leave the pod with one budget",
@@ -223,6 +242,9 @@ impl Blocker {
                 }
                 BlockedReason::EmptyDir => "a pool policy that evicts pods with an emptyDir",
             },
+            Self::IgnoresMarks { .. } => {
+                "tolerations of the pod that name what they are for, in place of one for every taint"
+            }
             Self::BufferExceeded { .. } => "more Spot capacity, fewer pods, or a higher limit for the pool",
         }
     }
@@ -267,7 +289,9 @@ pub fn check_return(
             }
         }
     }
-    blockers.extend(budget_blockers(&moving, snapshot));
+    blockers.extend(budgets::blockers(&moving, snapshot, policy.placement.placeholders_below));
+    let comes_back = moving.iter().filter(|pod| drain::ignores_marks(pod, &context.taint_key));
+    blockers.extend(comes_back.map(|pod| Blocker::IgnoresMarks { pod: (*pod).into() }));
 
     let excluded = context.excluded.and(node);
     let placement = place(&moving, snapshot, &excluded, &policy.placement);
@@ -277,9 +301,9 @@ pub fn check_return(
         fits_in_some_order: placement.fits_in_some_order,
     }));
 
-    let (utilisation_before, utilisation_after) =
-        utilisation(node, &moving, &excluded, snapshot, policy, context);
-    blockers.extend(buffer_blockers(utilisation_after, policy, context));
+    let (utilisation_before, utilisation_after, too_full) =
+        buffer::judge(node, &moving, &excluded, snapshot, policy, context);
+    blockers.extend(too_full);
     SafetyReport {
         safe: blockers.is_empty(),
         blockers,
@@ -289,127 +313,12 @@ pub fn check_return(
     }
 }
 
-/// A budget with room for one disruption can be drained pod by pod, as each becomes ready elsewhere. So what
-/// blocks is a budget without room, however many of the node's pods share it.
-fn budget_blockers(moving: &[&Pod], snapshot: &Snapshot) -> Vec<Blocker> {
-    let name =
-        |b: &DisruptionBudget| PodName { namespace: b.namespace.to_string(), name: b.name.to_string() };
-    let mut exhausted: BTreeMap<PodName, (&DisruptionBudget, Vec<PodName>)> = BTreeMap::new();
-    let mut stale: BTreeSet<PodName> = BTreeSet::new();
-    let mut several = Vec::new();
-    for pod in moving {
-        match drain::budget_view(pod, snapshot.budgets().iter()) {
-            BudgetView::Free | BudgetView::Spends(_) => {}
-            BudgetView::Exhausted(budget) => {
-                exhausted.entry(name(budget)).or_insert((budget, Vec::new())).1.push((*pod).into());
-            }
-            BudgetView::NotObserved(budget) => {
-                stale.insert(name(budget));
-            }
-            BudgetView::Several(budgets) => {
-                let budgets = budgets.into_iter().map(name).collect();
-                several.push(Blocker::SeveralBudgets { pod: (*pod).into(), budgets });
-            }
-        }
-    }
-    let exhausted = exhausted.into_iter().map(|(name, (budget, pods))| Blocker::BudgetExhausted {
-        budget: name,
-        pods,
-        current_healthy: budget.current_healthy,
-        desired_healthy: budget.desired_healthy,
-    });
-    let stale = stale.into_iter().map(|budget| Blocker::BudgetNotObserved { budget });
-    exhausted.chain(stale).chain(several).collect()
-}
-
-fn buffer_blockers(after: Utilisation, policy: &SafetyPolicy, context: &SafetyContext) -> Vec<Blocker> {
-    let story = context.utilisation_before_story;
-    let limit = |before: Option<f64>| {
-        before.map_or(policy.max_utilisation, |b| policy.max_utilisation.max(b + policy.utilisation_slack))
-    };
-    let all = [
-        (BufferResource::Cpu, after.cpu, limit(story.map(|s| s.cpu))),
-        (BufferResource::Memory, after.memory, limit(story.map(|s| s.memory))),
-    ];
-    all.into_iter()
-        // A share that only rounding puts over the limit is at the limit.
-        .filter(|(_, after, limit)| *after > *limit + 1e-9)
-        .map(|(resource, after, limit)| Blocker::BufferExceeded { resource, after, limit })
-        .collect()
-}
-
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    cpu: (i64, i64),
-    memory: (i64, i64),
-}
-
-impl Sum {
-    fn add(&mut self, used: &Resources) {
-        self.cpu.0 = self.cpu.0.saturating_add(used.cpu_millis);
-        self.memory.0 = self.memory.0.saturating_add(used.memory);
-    }
-
-    fn shares(&self) -> Utilisation {
-        #[allow(clippy::cast_precision_loss, reason = "a share")]
-        let share = |(used, has): (i64, i64)| match (used, has) {
-            (0, 0) => 0.0,
-            (_, ..=0) => 1.0,
-            (used, has) => used as f64 / has as f64,
-        };
-        Utilisation { cpu: share(self.cpu), memory: share(self.memory) }
-    }
-}
-
-/// How full the pool is with the node and would be without it. Only nodes that pods can be placed on count.
-///
-/// All pods that move are counted in the pool, even if some would go elsewhere.
-fn utilisation(
-    leaving: &str,
-    moving: &[&Pod],
-    excluded: &ExcludedNodes,
-    snapshot: &Snapshot,
-    policy: &SafetyPolicy,
-    context: &SafetyContext,
-) -> (Utilisation, Utilisation) {
-    let mut rest = Sum::default();
-    let mut before = Sum::default();
-    let counts = |pod: &&Pod| {
-        let placeholder = policy.placement.placeholders_below.is_some_and(|p| pod.spec.priority < p);
-        !pod.phase.finished() && !placeholder
-    };
-    for name in &context.pool_nodes {
-        let Some(node) = snapshot.node(name) else { continue };
-        if &**name == leaving || excluded.contains(name) || !node.ready || node.unschedulable {
-            continue;
-        }
-        rest.cpu.1 = rest.cpu.1.saturating_add(node.allocatable.cpu_millis);
-        rest.memory.1 = rest.memory.1.saturating_add(node.allocatable.memory);
-        match (policy.placement.placeholders_below, snapshot.node_index(name)) {
-            (None, Some(index)) => rest.add(snapshot.used(index)),
-            _ => snapshot.pods_on(name).filter(counts).for_each(|p| rest.add(&p.spec.requests)),
-        }
-    }
-    if let Some(node) = snapshot.node(leaving) {
-        before = rest;
-        before.cpu.1 = before.cpu.1.saturating_add(node.allocatable.cpu_millis);
-        before.memory.1 = before.memory.1.saturating_add(node.allocatable.memory);
-        snapshot.pods_on(leaving).filter(counts).for_each(|p| before.add(&p.spec.requests));
-    }
-    let mut after = rest;
-    moving.iter().filter(|p| counts(p)).for_each(|p| after.add(&p.spec.requests));
-    (before.shares(), after.shares())
-}
-
-/// How full the nodes are that pods can be placed on: what a story records when it begins.
+/// The budgets that have too little room for the node's pods now: the one part of [`check_return`] that changes with
+/// every eviction, for a look just before a return begins.
 #[must_use]
-pub fn pool_utilisation(
-    pool_nodes: &BTreeSet<Arc<str>>,
-    snapshot: &Snapshot,
-    policy: &SafetyPolicy,
-) -> Utilisation {
-    let context = SafetyContext { pool_nodes: pool_nodes.clone(), ..SafetyContext::default() };
-    utilisation("", &[], &ExcludedNodes::default(), snapshot, policy, &context).1
+pub fn shut_budgets(node: &str, snapshot: &Snapshot, policy: &Policy) -> Vec<Blocker> {
+    let moving: Vec<&Pod> = snapshot.pods_on(node).filter(|pod| drain::must_move(pod)).collect();
+    budgets::blockers(&moving, snapshot, policy.placeholders_below())
 }
 
 #[cfg(test)]

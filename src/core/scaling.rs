@@ -10,6 +10,8 @@ mod tests;
 
 pub use stale::Doubt;
 
+use crate::core::cluster::Snapshot;
+use crate::core::drain;
 use crate::core::preflight::GroupSetup;
 use crate::core::record::GroupKind;
 use jiff::{SignedDuration, Timestamp};
@@ -124,6 +126,17 @@ impl PoolView {
             GroupKind::Spot => &self.spot,
             GroupKind::OnDemand => &self.on_demand,
         }
+    }
+
+    /// The instances whose nodes run pods that would have to move.
+    #[must_use]
+    pub fn busy_instances(&self, cluster: &Snapshot) -> BTreeSet<String> {
+        let busy = |id: &str| {
+            let node = cluster.node_of_instance(id);
+            node.is_some_and(|node| cluster.pods_on(&node.name).any(drain::must_move))
+        };
+        let members = self.spot.instances.iter().chain(&self.on_demand.instances);
+        members.map(|instance| &instance.id).filter(|id| busy(id)).cloned().collect()
     }
 }
 
@@ -637,7 +650,9 @@ fn take_in_erased(ledger: &mut Ledger, view: &PoolView, now: Timestamp) {
         let erased = lowered.min(waiting.len().saturating_sub(open));
         waiting.sort_by_key(|member| (member.owed, member.deadline.is_none(), member.deadline, member.since));
         for member in waiting.into_iter().rev().take(erased) {
-            if member.debt == Debt::InGroup || member.owed {
+            // Its +1 is gone; only a place that the old instance left is owed. While the old instance is still
+            // there it holds that place, and takes it out of desired with it when it is ended.
+            if member.debt == Debt::InGroup {
                 member.debt = Debt::InRecord;
             }
             member.surplus = false;

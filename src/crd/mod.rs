@@ -105,6 +105,9 @@ pub struct GroupStatus {
     pub max: i32,
     /// `in service/desired`.
     pub summary: String,
+    /// Its instances by id, in any state: which nodes are the pool's, for every replica.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<String>,
 }
 
 /// What an agent saw on its own node. It never changes after it was created.

@@ -1,17 +1,22 @@
 //! `/api/v1`: what Spot Guard knows, as JSON.
 
 use super::model::{
-    Blocker, Counts, Fallback, Items, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
+    Blocker, Counts, Fallback, Items, Notice, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
+    Timeline, TimelineEntry,
 };
-use super::{ApiState, problem};
+use super::problem::{self, Refused};
+use super::query::Filter;
+use super::{ApiState, routes};
 use crate::clock::since;
-use crate::core::record::{BlockingReason, EndState, GroupKind, ReplacementStatus};
-use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
+use crate::core::record::{BlockingReason, EndState, GroupKind, ReplacementStatus, StepRecord};
+use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, SpotPool};
 use crate::telemetry::tracing::trace_id_of;
-use actix_web::web::{Data, Json, Path};
+use actix_web::web::{Data, Json};
 use actix_web::{HttpRequest, HttpResponse};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use kube::runtime::reflector::Store;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(super) async fn status(state: Data<ApiState>) -> Json<Status> {
@@ -28,34 +33,120 @@ pub(super) async fn status(state: Data<ApiState>) -> Json<Status> {
     })
 }
 
-pub(super) async fn pools(state: Data<ApiState>) -> Json<Items<Pool>> {
+pub(super) async fn pools(state: Data<ApiState>, request: HttpRequest) -> Result<Json<Items<Pool>>, Refused> {
     let replacements = state.replacements.state();
-    let pools = sorted(state.pools.state());
-    Json(Items { items: pools.iter().map(|pool| in_full(pool, &replacements)).collect() })
+    let (pools, next) = Filter::of(&request)?.page(state.pools.state(), name_of);
+    Ok(Json(Items { items: pools.iter().map(|pool| in_full(pool, &replacements)).collect(), next }))
 }
 
-pub(super) async fn replacements(state: Data<ApiState>) -> Json<Items<Replacement>> {
-    let now = (state.now)();
-    let replacements = sorted(state.replacements.state());
-    Json(Items { items: replacements.iter().map(|held| story(held, now)).collect() })
+pub(super) async fn pool_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    match find(&state.pools, &routes::name(&request)) {
+        Some(pool) => HttpResponse::Ok().json(in_full(&pool, &state.replacements.state())),
+        None => no_such(&request, "pool"),
+    }
 }
 
-pub(super) async fn fallbacks(state: Data<ApiState>) -> Json<Items<Fallback>> {
-    let now = (state.now)();
-    let replacements = sorted(state.replacements.state());
-    Json(Items { items: replacements.iter().filter_map(|held| fallback(held, now)).collect() })
-}
-
-pub(super) async fn fallback_named(
-    request: HttpRequest,
-    name: Path<String>,
+pub(super) async fn notices(
     state: Data<ApiState>,
-) -> HttpResponse {
-    let found = state.replacements.find(|held| held.metadata.name.as_ref() == Some(&*name));
+    request: HttpRequest,
+) -> Result<Json<Items<Notice>>, Refused> {
+    let filter = Filter::of(&request)?;
+    let pools: HashMap<String, String> = state
+        .replacements
+        .state()
+        .iter()
+        .filter_map(|record| Some((record.spec.instance_id.clone(), record.spec.pool.clone()?)))
+        .collect();
+    let fits = |notice: &Arc<InterruptionNotice>| {
+        filter.of_pool(pools.get(&notice.spec.instance_id).map(String::as_str))
+            && filter.node.as_ref().is_none_or(|node| notice.spec.node_name == *node)
+            && filter.since(Some(notice.spec.detected_at))
+    };
+    let (found, next) = filter.page(state.notices.state().into_iter().filter(fits).collect(), name_of);
+    let told = |held: &Arc<InterruptionNotice>| notice(held, pools.get(&held.spec.instance_id).cloned());
+    Ok(Json(Items { items: found.iter().map(told).collect(), next }))
+}
+
+pub(super) async fn notice_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    let Some(found) = find(&state.notices, &routes::name(&request)) else {
+        return no_such(&request, "notice");
+    };
+    let record = state.replacements.find(|record| record.spec.instance_id == found.spec.instance_id);
+    HttpResponse::Ok().json(notice(&found, record.and_then(|record| record.spec.pool.clone())))
+}
+
+pub(super) async fn replacements(
+    state: Data<ApiState>,
+    request: HttpRequest,
+) -> Result<Json<Items<Replacement>>, Refused> {
+    let (filter, now) = (Filter::of(&request)?, (state.now)());
+    let began = |record: &NodeReplacement| record.status.as_ref().and_then(|status| status.started_at);
+    let fits = |record: &Arc<NodeReplacement>| about(&filter, record) && filter.since(began(record));
+    let (found, next) = filter.page(state.replacements.state().into_iter().filter(fits).collect(), name_of);
+    Ok(Json(Items { items: found.iter().map(|held| story(held, now)).collect(), next }))
+}
+
+pub(super) async fn replacement_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    match find(&state.replacements, &routes::name(&request)) {
+        Some(record) => HttpResponse::Ok().json(story(&record, (state.now)())),
+        None => no_such(&request, "replacement"),
+    }
+}
+
+pub(super) async fn timeline_of(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    match find(&state.replacements, &routes::name(&request)) {
+        Some(record) => HttpResponse::Ok().json(timeline(&record, (state.now)())),
+        None => no_such(&request, "replacement"),
+    }
+}
+
+pub(super) async fn fallbacks(
+    state: Data<ApiState>,
+    request: HttpRequest,
+) -> Result<Json<Items<Fallback>>, Refused> {
+    let (filter, now) = (Filter::of(&request)?, (state.now)());
+    let open = state.replacements.state().into_iter().filter(|record| about(&filter, record));
+    let open = open.filter_map(|record| fallback(&record, now));
+    let found = open.filter(|fallback| filter.since(Some(fallback.since))).collect();
+    let (items, next) = filter.page(found, |fallback| &fallback.replacement);
+    Ok(Json(Items { items, next }))
+}
+
+pub(super) async fn fallback_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    let found = find(&state.replacements, &routes::name(&request));
     match found.and_then(|held| fallback(&held, (state.now)())) {
         Some(fallback) => HttpResponse::Ok().json(fallback),
-        None => problem::no_such(&request, &format!("no open fallback is named {name}")),
+        None => no_such(&request, "open fallback"),
     }
+}
+
+fn find<K>(store: &Store<K>, name: &str) -> Option<Arc<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.find(|held| held.meta().name.as_deref() == Some(name))
+}
+
+fn no_such(request: &HttpRequest, what: &str) -> HttpResponse {
+    problem::no_such(request, &format!("no {what} is named {}", routes::name(request)))
+}
+
+fn name_of<K: kube::Resource>(object: &Arc<K>) -> &str {
+    object.meta().name.as_deref().unwrap_or_default()
+}
+
+/// Whether the story is about what was asked for, but for its time.
+fn about(filter: &Filter, record: &NodeReplacement) -> bool {
+    let status = record.status.as_ref();
+    let phase = status.map_or_else(Default::default, |status| status.phase);
+    let has_node = |name: &String| {
+        let took_over = status.map(|status| [&status.capacity, &status.return_capacity]);
+        record.spec.node_name == *name
+            || took_over.into_iter().flatten().flatten().any(|capacity| capacity.node_name == *name)
+    };
+    filter.of_pool(record.spec.pool.as_deref())
+        && filter.phase.is_none_or(|wanted| phase == wanted)
+        && filter.node.as_ref().is_none_or(has_node)
 }
 
 fn sorted<K: ResourceExt>(mut objects: Vec<Arc<K>>) -> Vec<Arc<K>> {
@@ -117,8 +208,8 @@ fn in_full(pool: &SpotPool, replacements: &[Arc<NodeReplacement>]) -> Pool {
         mode: pool.spec.mode,
         rebalance: pool.spec.rebalance,
         paused: pool.spec.paused,
-        spot: status.spot,
-        on_demand: status.on_demand,
+        spot: status.spot.map(without_instances),
+        on_demand: status.on_demand.map(without_instances),
         fallbacks: open_fallbacks(pool, replacements),
         conditions: status.conditions,
         scaling_requests: status.ledger.scaling_requests,
@@ -175,6 +266,50 @@ fn fallback(replacement: &NodeReplacement, now: Timestamp) -> Option<Fallback> {
         return_capacity: status.return_capacity,
         trace_id: status.traceparent.as_deref().and_then(trace_id_of),
     })
+}
+
+fn timeline(record: &NodeReplacement, now: Timestamp) -> Timeline {
+    let status = self::record(record);
+    let end = status.finished_at.unwrap_or(now);
+    let first = status.steps.first().map_or(end, |step| step.at);
+    let ends = status.steps.iter().skip(1).map(|step| step.at).chain([end]);
+    let entry = |(step, until): (&StepRecord, Timestamp)| TimelineEntry {
+        flow_box: step.flow_box,
+        at: step.at,
+        after_seconds: since(first, step.at).as_secs(),
+        lasted_seconds: since(step.at, until).as_secs(),
+        outcome: step.outcome,
+        node: step.node.clone(),
+        message: step.message.clone(),
+    };
+    Timeline {
+        replacement: record.name_any(),
+        started_at: status.started_at,
+        finished_at: status.finished_at,
+        seconds: since(first, end).as_secs(),
+        items: status.steps.iter().zip(ends).map(entry).collect(),
+    }
+}
+
+fn notice(held: &InterruptionNotice, pool: Option<String>) -> Notice {
+    let spec = &held.spec;
+    Notice {
+        name: held.name_any(),
+        node: spec.node_name.clone(),
+        instance_id: spec.instance_id.clone(),
+        pool,
+        kind: spec.kind,
+        notice_time: spec.notice_time,
+        deadline: spec.deadline,
+        detected_at: spec.detected_at,
+        conditions: held.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default(),
+        trace_id: spec.traceparent.as_deref().and_then(trace_id_of),
+    }
+}
+
+/// Which they are is told by `/api/v1/nodes`.
+fn without_instances(group: GroupStatus) -> GroupStatus {
+    GroupStatus { instances: Vec::new(), ..group }
 }
 
 fn blockers(reasons: &[BlockingReason], now: Timestamp) -> Vec<Blocker> {

@@ -1,27 +1,38 @@
 //! The HTTP API: health, metrics, what Spot Guard knows, and the dashboard. It only reads, from the process's own copy of
-//! the stored objects, so any replica can answer and no request reaches AWS or the Kubernetes API.
+//! the stored objects, so any replica can answer and no request reaches AWS. The Kubernetes API is asked who may.
 
+mod access;
 mod api;
 mod dashboard;
 mod events;
 mod health;
 mod model;
+mod nodes;
 mod problem;
+mod query;
+mod routes;
+mod tls;
 
+pub use access::{Caller, Door, Reviews};
 pub use health::{NotReady, Ready};
 pub use model::{
-    Blocker, Counts, Fallback, Items, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
+    Blocker, Counts, Fallback, Items, Node, NodeRole, NodeSafety, Notice, Pool, PoolSummary, Replacement,
+    ReplacementCounts, SafetyBlocker, SafetyBlockerKind, Status, Timeline, TimelineEntry,
 };
 pub use problem::Problem;
+pub use tls::Certificate;
 
-use crate::crd::{NodeReplacement, SpotPool};
+use crate::core::cluster::Snapshot;
+use crate::core::policy::Policy;
+use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool};
+use crate::kube::view::View;
 use crate::telemetry::liveness::Liveness;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use actix_web::dev::Server;
 use actix_web::http::header;
 use actix_web::middleware::DefaultHeaders;
-use actix_web::{App, FromRequest, Handler, HttpServer, Resource, Responder, guard, web};
+use actix_web::{App, HttpServer, web};
 use jiff::Timestamp;
 use kube::runtime::reflector::Store;
 use std::net::TcpListener;
@@ -45,6 +56,16 @@ pub struct ApiState {
     pub pools: Store<SpotPool>,
     /// The stories.
     pub replacements: Store<NodeReplacement>,
+    /// What the agents saw.
+    pub notices: Store<InterruptionNotice>,
+    /// The cluster now.
+    pub snapshot: Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
+    /// The settings that pools start from.
+    pub defaults: Policy,
+    /// The key of our taint.
+    pub taint_key: Arc<str>,
+    /// Safety checks that may still be begun.
+    pub checks: Arc<Semaphore>,
     /// Whether the actors' thread runs.
     pub liveness: Liveness,
     /// Which parts of the process work.
@@ -65,40 +86,55 @@ pub struct ApiState {
     pub version: &'static str,
 }
 
+impl ApiState {
+    /// What a controller with this view tells, as a replica that follows in a working process.
+    #[must_use]
+    pub fn of(
+        view: &View,
+        liveness: Liveness,
+        readiness: Readiness,
+        metrics: Arc<Metrics>,
+        defaults: Policy,
+        taint_key: &str,
+    ) -> Self {
+        let snapshot = view.clone();
+        Self {
+            pools: view.pools.clone(),
+            replacements: view.replacements.clone(),
+            notices: view.notices.clone(),
+            snapshot: Arc::new(move || snapshot.snapshot()),
+            defaults,
+            taint_key: taint_key.into(),
+            checks: checks(),
+            liveness,
+            readiness,
+            metrics,
+            now: Arc::new(Timestamp::now),
+            is_leader: watch::channel(false).1,
+            changes: view.subscribe(),
+            streams: streams(),
+            paused: view.paused.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+/// A fresh count of the safety checks that may be begun.
+#[must_use]
+pub fn checks() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(nodes::MAX_CHECKS))
+}
+
 /// A fresh count of the streams of events that may be opened.
 #[must_use]
 pub fn streams() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(events::MAX_STREAMS))
 }
 
-/// Adds all routes.
-pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState) {
-    cfg.app_data(web::Data::new(state))
-        .service(read_only("/", dashboard::page))
-        .service(read_only("/dashboard/style.css", dashboard::style))
-        .service(read_only("/dashboard/icon.svg", dashboard::icon))
-        .service(read_only("/dashboard/app.js", dashboard::script))
-        .service(read_only("/api/v1/events", events::events))
-        .service(read_only("/healthz", health::healthz))
-        .service(read_only("/readyz", health::readyz))
-        .service(read_only("/metrics", health::metrics))
-        .service(read_only("/api/v1/status", api::status))
-        .service(read_only("/api/v1/pools", api::pools))
-        .service(read_only("/api/v1/replacements", api::replacements))
-        .service(read_only("/api/v1/fallbacks", api::fallbacks))
-        .service(read_only("/api/v1/fallbacks/{name}", api::fallback_named))
-        .default_service(web::to(problem::not_found));
-}
-
-fn read_only<F, Args>(path: &str, handler: F) -> Resource
-where
-    F: Handler<Args>,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    web::resource(path)
-        .route(web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler))
-        .default_service(web::to(problem::method_not_allowed))
+/// Adds all routes behind a door.
+pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState, door: Door) {
+    cfg.app_data(web::Data::new(state)).app_data(web::Data::new(door));
+    routes::configure(cfg);
 }
 
 /// Serves the API on a listener that is bound already, until the server is stopped by its handle.
@@ -106,13 +142,17 @@ where
 /// Signals are left to the process. One worker is enough for probes, scrapers and people.
 ///
 /// # Errors
-/// If the listener cannot be used.
-pub fn serve(listener: TcpListener, state: ApiState) -> std::io::Result<Server> {
+/// If the listener cannot be used, or the certificate.
+pub fn serve(listener: TcpListener, door: Door, state: ApiState) -> anyhow::Result<Server> {
+    let tls = match &door {
+        Door::Main { tls: Some(certificate), .. } => Some(certificate.server_config()?),
+        Door::Main { tls: None, .. } | Door::Local => None,
+    };
     let app = move || {
         let headers = DefaultHeaders::new()
             .add((header::CACHE_CONTROL, "no-store"))
             .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-        App::new().wrap(headers).configure(|cfg| routes(cfg, state.clone()))
+        App::new().wrap(headers).configure(|cfg| routes(cfg, state.clone(), door.clone()))
     };
     let server = HttpServer::new(app)
         .workers(1)
@@ -120,9 +160,13 @@ pub fn serve(listener: TcpListener, state: ApiState) -> std::io::Result<Server> 
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(REQUEST_TIMEOUT)
         .client_disconnect_timeout(REQUEST_TIMEOUT)
+        .tls_handshake_timeout(REQUEST_TIMEOUT)
         .shutdown_timeout(SHUTDOWN_SECONDS)
-        .disable_signals()
-        .listen(listener)?;
+        .disable_signals();
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
     Ok(server.run())
 }
 

@@ -1,18 +1,25 @@
 //! What `/api/v1` answers with. Times are RFC 3339 in UTC; lists are sorted by name.
 
-use crate::core::record::{Capacity, Condition, FlowBox, NoticeKind, Phase, StepRecord};
+use crate::core::cluster;
+use crate::core::record::{
+    Capacity, Condition, FlowBox, GroupKind, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
+};
 use crate::core::replacement::{Mode, RebalanceMode};
+use crate::core::safety;
 use crate::core::scaling::{Reduction, ScalingRequest};
 use crate::crd::GroupStatus;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A list.
+/// A list, or a page of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Items<T> {
     /// Sorted by name.
     pub items: Vec<T>,
+    /// What to ask for as `continue` to get the next page; absent on the last one.
+    #[serde(rename = "continue", default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// `/api/v1/status`: the whole at a glance.
@@ -221,4 +228,212 @@ pub struct Fallback {
     /// The trace of the story.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+}
+
+/// `/api/v1/nodes`: a node of a pool, or of a story.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its instance, once the cloud has named it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<String>,
+    /// Its pool; absent for a node in none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The group that it belongs to, as far as is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupKind>,
+    /// Its Availability Zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Whether it is cordoned.
+    pub unschedulable: bool,
+    /// When it joined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+    /// The open replacement that it plays a part in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<String>,
+    /// Which part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<NodeRole>,
+    /// Where that story stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// The box of the flow that it is at.
+    #[serde(rename = "box", skip_serializing_if = "Option::is_none")]
+    pub flow_box: Option<FlowBox>,
+}
+
+impl Node {
+    /// A node without a story.
+    pub(super) fn of(node: &cluster::Node, pool: Option<String>, group: Option<GroupKind>) -> Self {
+        Self {
+            name: node.name.to_string(),
+            instance_id: node.instance_id().map(str::to_owned),
+            pool,
+            group,
+            zone: (!node.zone.is_empty()).then(|| node.zone.to_string()),
+            ready: node.ready,
+            unschedulable: node.unschedulable,
+            created: node.created,
+            replacement: None,
+            role: None,
+            phase: None,
+            flow_box: None,
+        }
+    }
+}
+
+/// The part that a node plays in a replacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum NodeRole {
+    /// It is to be replaced.
+    Replaced,
+    /// It took over, and is a Spot node.
+    Replacement,
+    /// It took over, and is an on-demand node that waits for Spot.
+    Fallback,
+    /// It takes over from a fallback.
+    Successor,
+}
+
+/// `/api/v1/nodes/NAME/safety`: whether the node could be drained now, as box 9 judges a fallback.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSafety {
+    /// The node.
+    pub node: String,
+    /// The pool whose settings and nodes count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// When it was checked.
+    pub checked_at: Timestamp,
+    /// Nothing stands against it.
+    pub safe: bool,
+    /// What does.
+    pub blockers: Vec<SafetyBlocker>,
+    /// How full the pool is now, the node included.
+    pub utilisation_before: UtilisationPercent,
+    /// How full it would be without the node.
+    pub utilisation_after: UtilisationPercent,
+    /// The pods that would move, as `namespace/name`.
+    pub pods_to_move: Vec<String>,
+}
+
+/// Something that stands against a drain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SafetyBlocker {
+    /// What kind of thing it is.
+    pub kind: SafetyBlockerKind,
+    /// In plain words.
+    pub message: String,
+    /// What would clear it.
+    pub hint: String,
+}
+
+/// What kind of thing stands against a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum SafetyBlockerKind {
+    /// The node left the cluster meanwhile.
+    NodeUnknown,
+    /// A pod finds no other node.
+    PodDoesNotFit,
+    /// A PodDisruptionBudget has no room, or covers too much.
+    Budget,
+    /// A pod must not be evicted.
+    NotEvictable,
+    /// The pool would be too full.
+    BufferExceeded,
+}
+
+impl From<&safety::Blocker> for SafetyBlocker {
+    fn from(blocker: &safety::Blocker) -> Self {
+        let kind = match blocker {
+            safety::Blocker::NodeUnknown { .. } => SafetyBlockerKind::NodeUnknown,
+            safety::Blocker::PodDoesNotFit { .. } => SafetyBlockerKind::PodDoesNotFit,
+            safety::Blocker::BudgetExhausted { .. }
+            | safety::Blocker::BudgetNotObserved { .. }
+            | safety::Blocker::SeveralBudgets { .. } => SafetyBlockerKind::Budget,
+            safety::Blocker::NotEvictable { .. } | safety::Blocker::IgnoresMarks { .. } => {
+                SafetyBlockerKind::NotEvictable
+            }
+            safety::Blocker::BufferExceeded { .. } => SafetyBlockerKind::BufferExceeded,
+        };
+        Self { kind, message: blocker.to_string(), hint: blocker.hint().to_owned() }
+    }
+}
+
+/// `/api/v1/notices`: what was announced of a node.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notice {
+    /// Its name: the instance and the kind.
+    pub name: String,
+    /// The node that it is about.
+    pub node: String,
+    /// Its instance.
+    pub instance_id: String,
+    /// The pool of its replacement, if that is in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// What is announced.
+    pub kind: NoticeKind,
+    /// When EC2 says that it gave the notice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice_time: Option<Timestamp>,
+    /// When EC2 takes the instance; absent for advice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// When it was seen.
+    pub detected_at: Timestamp,
+    /// `Accepted`, once the controller has looked at it.
+    pub conditions: Vec<Condition>,
+    /// The trace of the story.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+}
+
+/// `/api/v1/replacements/NAME/timeline`: a story by its steps.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeline {
+    /// The replacement.
+    pub replacement: String,
+    /// When the first notice was stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When the story ended; absent while it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// From its first step until it ended, or until now, in seconds.
+    pub seconds: u64,
+    /// Its steps, the first one first.
+    pub items: Vec<TimelineEntry>,
+}
+
+/// A step of a story, and how long it was before the next one.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TimelineEntry {
+    /// The box of the flow.
+    #[serde(rename = "box")]
+    pub flow_box: FlowBox,
+    /// When.
+    pub at: Timestamp,
+    /// Seconds since the first step.
+    pub after_seconds: u64,
+    /// Seconds until the next step, or until the end or now.
+    pub lasted_seconds: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The node that the step was about.
+    pub node: String,
+    /// In plain words.
+    pub message: String,
 }

@@ -1,11 +1,13 @@
 //! Errors as problem details (RFC 9457).
 
 use actix_web::http::{StatusCode, header};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
+use std::fmt;
+use utoipa::ToSchema;
 
 /// The body of an error: `application/problem+json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Problem {
     /// `about:blank`: the status says what kind of problem it is.
     #[serde(rename = "type")]
@@ -18,25 +20,73 @@ pub struct Problem {
     pub detail: String,
     /// The path that was asked for.
     pub instance: String,
+    /// The fields that are wrong, if it is about fields.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub errors: Vec<FieldProblem>,
 }
 
-fn answer(status: StatusCode, request: &HttpRequest, detail: String) -> HttpResponse {
-    let problem = Problem {
-        type_: "about:blank",
-        title: status.canonical_reason().unwrap_or_default().to_owned(),
-        status: status.as_u16(),
-        detail,
-        instance: request.path().to_owned(),
-    };
-    let mut response = HttpResponse::build(status);
-    response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        response.insert_header((header::ALLOW, "GET, HEAD"));
+/// A field of a request that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldProblem {
+    /// The parameter, header or field of the body.
+    pub field: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// A request that is not done, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused(StatusCode, Problem);
+
+impl Refused {
+    pub(super) fn new(status: StatusCode, request: &HttpRequest, detail: String) -> Self {
+        let problem = Problem {
+            type_: "about:blank",
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            detail,
+            instance: request.path().to_owned(),
+            errors: Vec::new(),
+        };
+        Self(status, problem)
     }
-    match serde_json::to_string(&problem) {
-        Ok(body) => response.body(body),
-        Err(_) => response.finish(),
+
+    /// 400 for one field.
+    pub(super) fn field(request: &HttpRequest, field: &str, detail: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, request, format!("{field}: {detail}")).with(field, detail)
     }
+
+    fn with(mut self, field: &str, detail: String) -> Self {
+        self.1.errors.push(FieldProblem { field: field.to_owned(), detail });
+        self
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.1.detail)
+    }
+}
+
+impl ResponseError for Refused {
+    fn status_code(&self) -> StatusCode {
+        self.0
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.0);
+        response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
+        match serde_json::to_string(&self.1) {
+            Ok(body) => response.body(body),
+            Err(_) => response.finish(),
+        }
+    }
+}
+
+/// An answer that says what is wrong.
+pub(super) fn answer(status: StatusCode, request: &HttpRequest, detail: String) -> HttpResponse {
+    Refused::new(status, request, detail).error_response()
 }
 
 /// There is nothing at that path.
@@ -49,15 +99,22 @@ pub(super) fn no_such(request: &HttpRequest, detail: &str) -> HttpResponse {
     answer(StatusCode::NOT_FOUND, request, detail.to_owned())
 }
 
-/// The path is there, but it can only be read.
-pub(super) async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
-    let detail = format!("{} takes GET and HEAD, not {}", request.path(), request.method());
-    answer(StatusCode::METHOD_NOT_ALLOWED, &request, detail)
+/// The path is there, but takes these methods only.
+pub(super) async fn method_not_allowed(request: HttpRequest, allowed: String) -> HttpResponse {
+    let methods = allowed.replace(", ", " and ");
+    let detail = format!("{} takes {methods}, not {}", request.path(), request.method());
+    let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, &request, detail);
+    if let Ok(allowed) = allowed.parse() {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
 }
 
 /// It is too much at this time.
 pub(super) fn unavailable(request: &HttpRequest, detail: &str) -> HttpResponse {
-    answer(StatusCode::SERVICE_UNAVAILABLE, request, detail.to_owned())
+    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, request, detail.to_owned());
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    response
 }
 
 /// Something that should not fail did.

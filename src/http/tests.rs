@@ -1,4 +1,10 @@
+#[cfg(feature = "sim")]
+mod access;
+mod lists;
+mod tls;
+
 use super::*;
+use crate::core::cluster::Parts;
 use crate::core::record::{
     BlockingReason, Capacity, FlowBox, GroupKind, NoticeKind, Phase, ReplacementStatus, set_condition,
 };
@@ -17,6 +23,8 @@ struct Fixture {
     readiness: Readiness,
     pools: Vec<SpotPool>,
     replacements: Vec<NodeReplacement>,
+    notices: Vec<InterruptionNotice>,
+    cluster: Parts,
     leader: bool,
     paused: bool,
     silent: Duration,
@@ -28,6 +36,8 @@ impl Fixture {
             readiness: Readiness::default(),
             pools: vec![],
             replacements: vec![],
+            notices: vec![],
+            cluster: Parts::default(),
             leader: false,
             paused: false,
             silent: Duration::ZERO,
@@ -71,9 +81,15 @@ impl Fixture {
     }
 
     async fn state(self) -> ApiState {
+        let snapshot = Arc::new(Snapshot::new(self.cluster));
         ApiState {
             pools: store(self.pools),
             replacements: store(self.replacements),
+            notices: store(self.notices),
+            snapshot: Arc::new(move || snapshot.clone()),
+            defaults: Policy::default(),
+            taint_key: crate::config::DEFAULT_TAINT_KEY.into(),
+            checks: checks(),
             liveness: Liveness::silent_since(self.silent),
             readiness: self.readiness,
             metrics: Arc::new(Metrics::new()),
@@ -89,7 +105,7 @@ impl Fixture {
     /// Asks one question: status, media type, body.
     async fn ask(self, method: Method, path: &str) -> (StatusCode, String, String) {
         let state = self.state().await;
-        let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+        let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
         let request = TestRequest::default().method(method).uri(path).to_request();
         let response = call_service(&app, request).await;
         let status = response.status();
@@ -115,7 +131,7 @@ fn noon(seconds: i64) -> Timestamp {
 
 fn group(desired: i32, in_service: i32) -> GroupStatus {
     let summary = format!("{in_service}/{desired}");
-    GroupStatus { desired, in_service, min: 0, max: 9, summary }
+    GroupStatus { desired, in_service, min: 0, max: 9, summary, instances: vec![] }
 }
 
 fn pool(name: &str) -> SpotPool {
@@ -266,11 +282,11 @@ async fn one_fallback_is_answered_by_its_name_and_nothing_else_is() {
 
 #[actix_web::test]
 async fn what_is_not_there_is_a_problem() {
-    let (status, media_type, body) = Fixture::empty().ask(Method::GET, "/api/v1/nodes").await;
+    let (status, media_type, body) = Fixture::empty().ask(Method::GET, "/api/v1/nothing").await;
     assert_eq!((status, media_type.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));
     let expected = json!({
         "type": "about:blank", "title": "Not Found", "status": 404,
-        "detail": "there is nothing at /api/v1/nodes", "instance": "/api/v1/nodes",
+        "detail": "there is nothing at /api/v1/nothing", "instance": "/api/v1/nothing",
     });
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
 }
@@ -284,7 +300,7 @@ async fn what_cannot_be_done_is_a_problem() {
         assert!(body.contains(&format!("takes GET and HEAD, not {method}")), "{body}");
     }
     let state = Fixture::empty().state().await;
-    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
     let response = call_service(&app, TestRequest::post().uri("/readyz").to_request()).await;
     assert_eq!(response.headers().get(header::ALLOW).unwrap(), "GET, HEAD");
 }
@@ -293,7 +309,7 @@ async fn what_cannot_be_done_is_a_problem() {
 async fn a_server_answers_on_its_listener_and_stops() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let server = serve(listener, Fixture::empty().state().await).unwrap();
+    let server = serve(listener, Door::Local, Fixture::empty().state().await).unwrap();
     let handle = server.handle();
     let running = actix_web::rt::spawn(server);
     let ask = move || {
@@ -357,7 +373,7 @@ async fn each_step_is_told_once_as_it_happens() {
     let mut live = Live::new().await;
     live.steps("i-1", 2);
     let state = live.state.clone();
-    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
     let response = call_service(&app, TestRequest::get().uri("/api/v1/events").to_request()).await;
     assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), "text/event-stream");
     let mut body = response.into_body();
@@ -379,7 +395,7 @@ async fn a_reader_that_does_not_keep_up_is_dropped() {
     tokio::time::pause();
     let mut live = Live::new().await;
     let state = live.state.clone();
-    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
     let response = call_service(&app, TestRequest::get().uri("/api/v1/events").to_request()).await;
     let mut body = response.into_body();
     for story in 0..20 {
@@ -398,7 +414,7 @@ async fn a_reader_that_does_not_keep_up_is_dropped() {
 async fn streams_are_bounded() {
     let live = Live::new().await;
     let state = live.state.clone();
-    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
     let open = async || call_service(&app, TestRequest::get().uri("/api/v1/events").to_request()).await;
     let mut held = Vec::new();
     for _ in 0..streams().available_permits() {
@@ -411,7 +427,7 @@ async fn streams_are_bounded() {
 #[actix_web::test]
 async fn the_dashboard_is_small_and_needs_nothing_from_elsewhere() {
     let state = Fixture::empty().state().await;
-    let app = init_service(App::new().configure(|cfg| routes(cfg, state))).await;
+    let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
     let mut size = 0;
     for (path, media_type) in [
         ("/", "text/html; charset=utf-8"),

@@ -382,6 +382,7 @@ impl Converter {
                 .map(|c| self.spread(c, own))
                 .collect(),
             priority: spec.priority.unwrap_or(0),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             claims: volumes.iter().filter_map(|v| claim_ref(v, pod_name)).collect(),
             uses_empty_dir: volumes.iter().any(|v| v.empty_dir.is_some()),
             not_understood: not_understood.map(Into::into),
@@ -660,6 +661,7 @@ impl Converter {
             observed: observed >= budget.metadata.generation.unwrap_or(0),
             current_healthy: status.and_then(|s| s.current_healthy).unwrap_or(0).into(),
             desired_healthy: status.and_then(|s| s.desired_healthy).unwrap_or(0).into(),
+            expected_pods: status.and_then(|s| s.expected_pods).unwrap_or(0).into(),
             unhealthy_pods: match spec.and_then(|s| s.unhealthy_pod_eviction_policy.as_deref()) {
                 Some("AlwaysAllow") => UnhealthyPods::AlwaysAllow,
                 _ => UnhealthyPods::IfHealthyBudget,

@@ -508,24 +508,31 @@ impl Auditor {
         }
     }
 
-    /// The budgets that allow none of the node's pods to go.
+    /// The budgets that allow none of the node's pods to go. A pod that is pending asks its budget for nothing, nor
+    /// does one that is not ready while enough others are healthy (pkg/registry/core/pod/storage/eviction.go).
     fn exhausted_budgets(&self, node: &str) -> Vec<String> {
         let budgets: Vec<PodDisruptionBudget> = self.inner.cluster.list();
-        let pods = self.inner.cluster.movable_pods_on(node);
+        let pods: Vec<Pod> = self
+            .inner
+            .cluster
+            .movable_pods_on(node)
+            .iter()
+            .filter_map(|pod| self.inner.cluster.get::<Pod>(&pod.namespace, &pod.name))
+            .filter(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Pending"))
+            .collect();
         budgets
             .iter()
             .filter(|budget| {
-                budget.status.as_ref().is_some_and(|status| status.disruptions_allowed.unwrap_or(0) <= 0)
-            })
-            .filter(|budget| {
+                let Some(status) = &budget.status else { return false };
+                let desired = status.desired_healthy.unwrap_or(0);
+                let enough = desired > 0 && status.current_healthy.unwrap_or(0) >= desired;
                 let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
                 let labels = selector.and_then(|selector| selector.match_labels.clone()).unwrap_or_default();
-                pods.iter().any(|pod| {
-                    let found: Option<Pod> = self.inner.cluster.get(&pod.namespace, &pod.name);
-                    let held = found.and_then(|pod| pod.metadata.labels).unwrap_or_default();
-                    budget.namespace().as_deref() == Some(&pod.namespace)
-                        && labels.iter().all(|(name, value)| held.get(name) == Some(value))
-                })
+                status.disruptions_allowed.unwrap_or(0) <= 0
+                    && pods.iter().filter(|pod| is_ready(pod) || !enough).any(|pod| {
+                        budget.namespace() == pod.namespace()
+                            && labels.iter().all(|(name, value)| pod.labels().get(name) == Some(value))
+                    })
             })
             .map(|budget| format!("PodDisruptionBudget {} has no room", budget.name_any()))
             .collect()
@@ -581,7 +588,8 @@ impl Auditor {
         let all = self.inner.cluster.pdb_violations();
         let known = std::mem::replace(&mut self.state().budget_violations, all.len());
         for violation in all.iter().skip(known) {
-            if violation.by == "delete" && self.is_overdue(&violation.pod, violation.at) {
+            // Whether it is deleted, or evicted while others are deleted: the deadline leaves no choice.
+            if self.is_overdue(&violation.pod, violation.at) {
                 continue;
             }
             let found = format!(
@@ -652,6 +660,11 @@ fn was_just_cancelled(records: &[Arc<NodeReplacement>], node: &str, now: Timesta
         .filter_map(|record| record.status.as_ref())
         .filter(|status| status.old == EndState::Released);
     released.any(|status| status.phase_since.is_some_and(|at| since(at, now) < MARKS_GO_WITHIN))
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|held| held.type_ == "Ready" && held.status == "True"))
 }
 
 /// Whether the record's on-demand node is `node`, and on its way back.

@@ -2,10 +2,11 @@
 
 use crate::actors::supervision::Shutdown;
 use crate::clock::Clock;
-use crate::http::{self, ApiState};
+use crate::core::policy::Policy;
+use crate::http::{self, ApiState, Door};
 use crate::sim::scenario::Scenario;
 use crate::sim::story::{Line, Report, Story};
-use crate::sim::world::{ControllerHandle, Gates};
+use crate::sim::world::{ControllerHandle, Gates, TAINT};
 use crate::telemetry::liveness::Liveness;
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -134,19 +135,18 @@ fn serve(controller: &ControllerHandle, clock: Clock) -> anyhow::Result<String> 
     let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on loopback")?;
     let address = listener.local_addr()?;
     let state = ApiState {
-        pools: controller.view.pools.clone(),
-        replacements: controller.view.replacements.clone(),
-        liveness: Liveness::of_this_thread(),
-        readiness: controller.readiness.clone(),
-        metrics: controller.metrics.clone(),
         now: Arc::new(shown_time(clock)),
-        paused: controller.view.paused.clone(),
         is_leader: controller.leading.clone(),
-        changes: controller.view.subscribe(),
-        streams: http::streams(),
-        version: env!("CARGO_PKG_VERSION"),
+        ..ApiState::of(
+            &controller.view,
+            Liveness::of_this_thread(),
+            controller.readiness.clone(),
+            controller.metrics.clone(),
+            Policy::default(),
+            TAINT,
+        )
     };
-    actix::spawn(http::serve(listener, state)?);
+    actix::spawn(http::serve(listener, Door::Local, state)?);
     Ok(format!("http://{address}"))
 }
 

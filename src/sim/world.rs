@@ -445,6 +445,7 @@ fn settings(identity: &str) -> Settings {
             call_timeout: CALL_TIMEOUT,
         },
         taint_key: TAINT.to_owned(),
+        notifications: Vec::new(),
         // Every node of a world is young when its story begins.
         defaults: Policy { min_node_age_seconds: 0, ..Policy::default() },
     }

@@ -83,12 +83,12 @@ pub enum MarkResult {
     Failed,
 }
 
-/// What became of a Kubernetes event.
+/// What became of a Kubernetes event, or of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum EventResult {
-    /// The API server has it.
+    /// Its receiver has it.
     Published,
-    /// It could not be published in time.
+    /// It could not be published in time, or was refused.
     Failed,
     /// Too many others waited.
     Dropped,
@@ -99,6 +99,26 @@ pub enum EventResult {
 enum TriggerResult {
     Accepted,
     Refused,
+}
+
+/// A question to the API server about a caller of the HTTP API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Review {
+    /// Whose token it is.
+    Token,
+    /// Whether they may.
+    Access,
+}
+
+/// What the API server answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ReviewResult {
+    /// The token is valid, the right is there.
+    Allowed,
+    /// It is not.
+    Denied,
+    /// There was no answer in time, or an error.
+    Failed,
 }
 
 /// An actor, as in the map of the architecture.
@@ -182,6 +202,12 @@ struct AnswerLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReviewLabels {
+    review: Review,
+    result: ReviewResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RestartLabels {
     actor: ActorName,
     cause: CauseLabel,
@@ -223,6 +249,8 @@ pub struct Metrics {
     mark_changes: Family<MarkLabels, Counter>,
     events: Family<ResultLabels, Counter>,
     triggers: Family<TriggerLabels, Counter>,
+    reviews: Family<ReviewLabels, Counter>,
+    notifications: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
     leader: Gauge,
 }
@@ -250,6 +278,8 @@ impl Metrics {
             mark_changes: Family::default(),
             events: Family::default(),
             triggers: Family::default(),
+            reviews: Family::default(),
+            notifications: Family::default(),
             actor_restarts: Family::default(),
             leader: Gauge::default(),
         };
@@ -309,6 +339,16 @@ impl Metrics {
             "triggers",
             "What people asked for, by action and by what came of it",
             self.triggers.clone(),
+        );
+        registry.register(
+            "http_reviews",
+            "Questions to the Kubernetes API about callers of the HTTP API, by the answer",
+            self.reviews.clone(),
+        );
+        registry.register(
+            "notifications",
+            "Notifications to webhooks, by what became of them",
+            self.notifications.clone(),
         );
         registry.register(
             "actor_restarts",
@@ -372,6 +412,16 @@ impl Metrics {
     pub fn trigger_answered(&self, action: TriggerAction, accepted: bool) {
         let result = if accepted { TriggerResult::Accepted } else { TriggerResult::Refused };
         self.triggers.get_or_create(&TriggerLabels { action: Word(action), result }).inc();
+    }
+
+    /// Counts a question about a caller of the HTTP API.
+    pub fn review(&self, review: Review, result: ReviewResult) {
+        self.reviews.get_or_create(&ReviewLabels { review, result }).inc();
+    }
+
+    /// Counts a notification.
+    pub fn notification(&self, result: EventResult) {
+        self.notifications.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts a restart of an actor.

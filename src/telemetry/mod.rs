@@ -1,7 +1,8 @@
-//! What the process tells about itself: liveness, readiness, metrics, traces.
+//! What the process tells about itself: liveness, readiness, metrics, traces, events, notifications.
 
 pub mod events;
 pub mod liveness;
 pub mod metrics;
+pub mod notifications;
 pub mod readiness;
 pub mod tracing;

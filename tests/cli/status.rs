@@ -6,8 +6,10 @@ use jiff::Timestamp;
 use kube::runtime::{reflector, watcher::Event};
 use serde_json::{Value, json};
 use spot_guard::clock::Clock;
+use spot_guard::core::cluster::{Parts, Snapshot};
+use spot_guard::core::policy::Policy;
 use spot_guard::crd::NodeReplacement;
-use spot_guard::http::{ApiState, serve};
+use spot_guard::http::{ApiState, Door, serve};
 use spot_guard::telemetry::metrics::Metrics;
 use spot_guard::telemetry::readiness::Readiness;
 use std::net::TcpListener;
@@ -30,7 +32,7 @@ impl Api {
         let (sender, handle) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let server = serve(listener, state()).expect("a server");
+                let server = serve(listener, Door::Local, state()).expect("a server");
                 sender.send(server.handle()).expect("the test waits");
                 server.await.expect("the server ends well");
             });
@@ -74,6 +76,11 @@ fn state() -> ApiState {
     ApiState {
         pools,
         replacements,
+        notices: reflector::store().0,
+        snapshot: Arc::new(|| Arc::new(Snapshot::new(Parts::default()))),
+        defaults: Policy::default(),
+        taint_key: spot_guard::config::DEFAULT_TAINT_KEY.into(),
+        checks: spot_guard::http::checks(),
         liveness: spot_guard::telemetry::liveness::Liveness::of_this_thread(),
         readiness: Readiness::default(),
         metrics: Arc::new(Metrics::new()),

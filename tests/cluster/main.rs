@@ -2,6 +2,7 @@
 //!
 //! `testbed/build` builds them; the first time that takes minutes.
 
+mod access;
 mod agent;
 #[path = "../contract/autoscaling.rs"]
 mod autoscaling;
@@ -24,3 +25,5 @@ mod product;
 mod real_parts;
 mod stories;
 mod testbed;
+mod triggers;
+mod webhook;

@@ -79,6 +79,7 @@ pub async fn install(testbed: &Testbed) {
         "admission-policy.yaml",
         "agent-daemonset.yaml",
         "controller-rbac.yaml",
+        "user-rbac.yaml",
     ];
     for file in files {
         apply(testbed, &manifest(file));
@@ -101,15 +102,22 @@ pub async fn kubeconfig_of_agent(testbed: &Testbed, node: &str) -> PathBuf {
 pub struct Service {
     /// The process.
     pub process: Process,
-    /// Where it answers.
+    /// Where it answers; a controller: for reading, without a token.
     pub address: SocketAddr,
+    /// Where a controller takes tokens.
+    pub main: SocketAddr,
 }
 
 impl Service {
-    fn start(name: &str, mut command: Command, dir: &Path) -> Self {
-        let address = SocketAddr::new(LOOPBACK.parse().expect("an address"), free_port());
-        command.arg("--listen").arg(address.to_string()).env("RUST_LOG", "info,spot_guard=debug");
-        Self { process: Process::start(name, command, dir).expect("spot-guard starts"), address }
+    fn start(name: &str, mut command: Command, dir: &Path, controller: bool) -> Self {
+        let free = || SocketAddr::new(LOOPBACK.parse().expect("an address"), free_port());
+        let main = free();
+        let address = if controller { free() } else { main };
+        command.arg("--listen").arg(main.to_string()).env("RUST_LOG", "info,spot_guard=debug");
+        if controller {
+            command.arg("--local-listen").arg(address.to_string());
+        }
+        Self { process: Process::start(name, command, dir).expect("spot-guard starts"), address, main }
     }
 
     /// An answer, once the process listens.
@@ -158,6 +166,9 @@ lease: { name: spot-guard-controller, namespace: spot-guard, durationSeconds: 6,
 aws: { callTimeoutSeconds: 3 }
 ";
 
+/// The file that names the webhook to notify, if there is one.
+pub const WEBHOOK: &str = "webhook-url";
+
 /// Starts a controller whose AWS answers at `aws`; `name` names its log.
 pub async fn start_controller(testbed: &Testbed, name: &str, aws: &str) -> Service {
     let kubeconfig = testbed.kubeconfig_for_service_account(NAMESPACE, CONTROLLER).await;
@@ -167,7 +178,13 @@ pub async fn start_controller(testbed: &Testbed, name: &str, aws: &str) -> Servi
 /// The same with a kubeconfig that there is already.
 pub fn start_controller_with(testbed: &Testbed, name: &str, aws: &str, kubeconfig: &Path) -> Service {
     let config = testbed.dir().join("spot-guard.yaml");
-    fs::write(&config, CONFIG).expect("the configuration is written");
+    let webhook = testbed.dir().join(WEBHOOK);
+    let notifications = if webhook.exists() {
+        format!("notifications: [{{urlFile: {}}}]\n", webhook.display())
+    } else {
+        String::new()
+    };
+    fs::write(&config, format!("{CONFIG}{notifications}")).expect("the configuration is written");
     let mut command = spot_guard();
     command.arg("controller").arg("--config").arg(config).arg("--kubeconfig").arg(kubeconfig);
     command.envs([
@@ -178,7 +195,7 @@ pub fn start_controller_with(testbed: &Testbed, name: &str, aws: &str, kubeconfi
         ("AWS_SECRET_ACCESS_KEY", "test"),
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ]);
-    Service::start(name, command, testbed.dir())
+    Service::start(name, command, testbed.dir(), true)
 }
 
 /// Starts the agent of a node whose metadata service answers at `imds`.
@@ -192,5 +209,5 @@ pub async fn start_agent_named(testbed: &Testbed, name: &str, node: &str, imds: 
     let mut command = spot_guard();
     command.arg("agent").args(["--node-name", node, "--poll-seconds", "1", "--kubeconfig"]).arg(kubeconfig);
     command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds);
-    Service::start(name, command, testbed.dir())
+    Service::start(name, command, testbed.dir(), false)
 }

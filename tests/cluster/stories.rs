@@ -8,6 +8,7 @@ use crate::helpers::wait_for;
 use crate::imds::ImdsMock;
 use crate::product::{self, PATIENCE, Service};
 use crate::testbed::{Options, Testbed};
+use crate::webhook::Webhook;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
@@ -15,6 +16,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
+use spot_guard::core::notification::NotificationKind;
 use spot_guard::core::policy::PolicySpec;
 use spot_guard::core::record::{FlowBox, Outcome};
 use spot_guard::crd::NodeReplacement;
@@ -24,6 +26,7 @@ use spot_guard::sim::story::{Report, Story};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, Stage};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -169,6 +172,7 @@ pub struct Stagecraft {
     pub testbed: Testbed,
     bystanders: Vec<String>,
     pub old_node: String,
+    webhook: Webhook,
 }
 
 impl Stagecraft {
@@ -181,6 +185,8 @@ impl Stagecraft {
         let autoscaling = cloud.serve_autoscaling(listener).expect("the cloud answers");
         let old = cloud.node_of(&story.spot_instances()[0]).expect("the oldest Spot instance has a node");
         let imds = ImdsMock::quiet(&old.instance_id, &old.zone).await;
+        let webhook = Webhook::start();
+        fs::write(testbed.dir().join(product::WEBHOOK), webhook.url()).expect("the file is written");
         let mut controller = product::start_controller(&testbed, "controller", &autoscaling.url()).await;
         let mut agent = product::start_agent(&testbed, &old.node_name, &imds.endpoint()).await;
         controller.leads().await;
@@ -197,6 +203,7 @@ impl Stagecraft {
             testbed,
             bystanders,
             old_node: old.node_name,
+            webhook,
         }
     }
 
@@ -241,6 +248,24 @@ impl Stagecraft {
             let found = events.list(&ListParams::default()).await.ok()?.items;
             let told: BTreeSet<String> = found.into_iter().filter_map(|event| event.reason).collect();
             outcomes.is_subset(&told).then_some(())
+        })
+        .await;
+    }
+
+    /// What the webhook heard: nothing more often than it happened, and nothing was left out.
+    async fn people_were_told(&self, report: &Report) {
+        let mut expected: Vec<String> = report
+            .boxes
+            .iter()
+            .filter_map(|step| NotificationKind::of(step.flow_box, step.outcome))
+            .map(|kind| format!("Spot Guard, {kind:?}, node "))
+            .collect();
+        expected.sort();
+        wait_for("people to be told", PATIENCE, async || {
+            let mut heard = self.webhook.heard();
+            heard.iter_mut().for_each(|text| text.truncate(text.find("ip-").unwrap_or(text.len())));
+            heard.sort();
+            (heard == expected).then_some(())
         })
         .await;
     }
@@ -308,6 +333,8 @@ async fn tell(name: &str, tale: &Tale) {
     let mut stagecraft = Stagecraft::set_up(name, tale).await;
     let report = stagecraft.play(tale).await;
     println!("{name}: the story took {:.1} s", report.wall_seconds);
+    // Whoever is killed may take with it what it had not said yet, so this is not asked of every story.
+    stagecraft.people_were_told(&report).await;
     stagecraft.ends_as_simulated(tale, &report).await;
 }
 

@@ -183,6 +183,16 @@ impl Testbed {
     }
 
     async fn kubeconfig_for_token(&self, namespace: &str, account: &str, pod: Option<&Pod>) -> PathBuf {
+        let token = self.token(namespace, account, pod).await;
+        let name = match pod {
+            Some(pod) => format!("{namespace}-{account}-{}", pod.name_any()),
+            None => format!("{namespace}-{account}"),
+        };
+        write_kubeconfig(self.dir(), &name, self.api_port, &token).expect("a kubeconfig is written")
+    }
+
+    /// A token of a service account, which must exist; bound to a pod if there is one.
+    pub async fn token(&self, namespace: &str, account: &str, pod: Option<&Pod>) -> String {
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
                 bound_object_ref: pod.map(|pod| BoundObjectReference {
@@ -200,12 +210,7 @@ impl Testbed {
             .create_token_request(account, &PostParams::default(), &request)
             .await
             .unwrap_or_else(|error| panic!("no token for {namespace}/{account}: {error}"));
-        let token = answer.status.and_then(|status| status.token).expect("a token");
-        let name = match pod {
-            Some(pod) => format!("{namespace}-{account}-{}", pod.name_any()),
-            None => format!("{namespace}-{account}"),
-        };
-        write_kubeconfig(self.dir(), &name, self.api_port, &token).expect("a kubeconfig is written")
+        answer.status.and_then(|status| status.token).expect("a token")
     }
 
     /// Where the API server answers.

@@ -4,7 +4,8 @@
 //! it makes no difference.
 
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+use k8s_openapi::api::authentication::v1::TokenReview;
+use k8s_openapi::api::authorization::v1::{SelfSubjectAccessReview, SubjectAccessReview};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -52,6 +53,8 @@ macro_rules! for_each_contract {
             the_client_library_loses_the_options_of_an_eviction
             two_budgets_refuse_each_eviction
             access_reviews_are_answered
+            a_right_is_that_of_the_user_and_the_groups
+            a_token_that_nobody_gave_is_not_valid
         }
     };
 }
@@ -704,4 +707,25 @@ pub async fn access_reviews_are_answered(client: Client) {
     assert!(answer.status.is_some_and(|status| status.allowed));
     let version = client.apiserver_version().await.expect("a version");
     assert_eq!(version.major, "1");
+}
+
+pub async fn a_right_is_that_of_the_user_and_the_groups(client: Client) {
+    let attributes =
+        json!({ "verb": "update", "group": "spotguard.dev", "resource": "nodereplacements", "name": "i-1" });
+    for (groups, allowed) in [(json!(["system:authenticated"]), false), (json!(["system:masters"]), true)] {
+        let review: SubjectAccessReview = parse(json!({ "metadata": {}, "spec": {
+            "user": "somebody", "groups": groups, "extra": { "scopes": ["a"] }, "resourceAttributes": attributes } }));
+        let answer =
+            Api::all(client.clone()).create(&PostParams::default(), &review).await.expect("an answer");
+        assert_eq!(answer.status.expect("a status").allowed, allowed, "{groups}");
+    }
+}
+
+pub async fn a_token_that_nobody_gave_is_not_valid(client: Client) {
+    let review: TokenReview = parse(json!({ "metadata": {}, "spec": { "token": "nobody-gave-it" } }));
+    let status = Api::all(client).create(&PostParams::default(), &review).await.expect("an answer").status;
+    let status = status.expect("a status");
+    assert_ne!(status.authenticated, Some(true));
+    assert!(status.user.and_then(|user| user.username).unwrap_or_default().is_empty());
+    assert!(status.error.is_some_and(|error| error.contains("invalid bearer token")));
 }

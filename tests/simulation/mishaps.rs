@@ -2,7 +2,8 @@
 //! change the groups: every story ends, and nothing that must always hold is violated.
 
 use crate::play::{Play, Played, ends};
-use spot_guard::core::record::Phase;
+use serde_json::json;
+use spot_guard::core::record::{EndState, FlowBox, Outcome, Phase};
 use spot_guard::sim::cloud::{self, BootFault, Capacity, LaunchFailure, ScriptedGate};
 use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
@@ -220,5 +221,52 @@ fn an_instance_that_came_while_aws_could_not_be_read_has_its_story_in_its_pool()
             assert_eq!(record.spec.pool.as_deref(), Some(POOL));
         })
         .play();
+    played.assert_ok();
+}
+
+#[test]
+fn an_instance_that_is_on_its_way_out_already_takes_no_place_with_it() {
+    // The group's health check is faster than our call, which lowers nothing then: the +1 is still there.
+    let gate = ScriptedGate::default();
+    gate.next_request(CHANGES[2], cloud::Verdict::Delay(Duration::from_secs(8)));
+    let played = Play::plot("on its way out", ends(Scenario::Rebalance))
+        .faults(with_aws(gate))
+        .beside(|stage| async move {
+            stage.cloud.configure(|settings| settings.loss_detection = Duration::from_secs(1));
+            stage.until(&stage.spot[0], |status| status.old == EndState::Ending).await;
+            stage.cloud.take_now(&stage.spot[0]).expect("an instance");
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_late_winner_is_not_ended_under_the_pods_that_came_to_it_while_aws_could_not_be_read() {
+    let mut plot = ends(Scenario::Rebalance);
+    plot.start.policy.spot_timeout_seconds = Some(60);
+    let played = Play::plot("late and busy", plot)
+        .beside(|stage| async move {
+            for group in [SPOT, ON_DEMAND] {
+                let slow = |spec: &mut cloud::GroupSpec| spec.boot.launch = Duration::from_secs(70);
+                stage.cloud.edit_group(group, slow).expect("a group");
+            }
+            stage.until_phase(&stage.spot[0], Phase::FallingBack).await;
+            // What on-demand launched was never listed when AWS stops answering.
+            while stage.cloud.group(ON_DEMAND).is_none_or(|group| group.instances.is_empty()) {
+                stage.pass_millis(10).await;
+            }
+            stage.cloud.throttle_for(Duration::from_secs(600));
+            stage.pass(300).await;
+            let scale_to = |replicas: u32| {
+                stage.cluster.edit("deployments.apps", "default", "web", |web| {
+                    web["spec"]["replicas"] = json!(replicas);
+                });
+            };
+            scale_to(14);
+            stage.until_phase(&stage.spot[0], Phase::OnFallback).await;
+            scale_to(6);
+        })
+        .play();
+    assert!(played.has(FlowBox::Monitor, Outcome::Monitoring), "{}", played.told.join("\n"));
     played.assert_ok();
 }

@@ -22,6 +22,7 @@ use crate::core::scaling::Ledger;
 use crate::core::trigger::Ask;
 use crate::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec};
 use kube::ResourceExt;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,13 +107,8 @@ impl<'a> World<'a> {
 
     /// The instances of a pool that run pods which would have to move.
     pub(super) fn busy_instances(&self, pool: &str) -> BTreeSet<String> {
-        let Some(view) = self.pools.get(pool).and_then(PoolFacts::view) else { return BTreeSet::new() };
-        let members = view.spot.instances.iter().chain(&view.on_demand.instances);
-        let busy = |id: &str| {
-            let node = self.snapshot.node_of_instance(id);
-            node.is_some_and(|node| self.snapshot.pods_on(&node.name).any(drain::must_move))
-        };
-        members.map(|instance| &instance.id).filter(|id| busy(id)).cloned().collect()
+        let view = self.pools.get(pool).and_then(PoolFacts::view);
+        view.map(|view| view.busy_instances(&self.snapshot)).unwrap_or_default()
     }
 
     /// The records that notices ask for: new stories, refused notices. Escalations come with [`Self::advance`].
@@ -306,8 +302,24 @@ impl<'a> World<'a> {
             misfit_with: &misfit_with,
             drain: drain(DrainPurpose::Replace),
             return_drain: drain(DrainPurpose::Return),
-            assessment: self.assessments.get(&name),
+            assessment: self.assessment(record, policy).as_deref(),
         })
+    }
+
+    /// The latest assessment of the story's return, with what the budgets say now: another drain may have used
+    /// them up since.
+    fn assessment(&self, record: &NodeReplacement, policy: &Policy) -> Option<Cow<'a, ReturnAssessment>> {
+        let found = self.assessments.get(&record.name_any())?;
+        let status = record.status.as_ref().filter(|status| status.return_drain == DrainState::NotStarted);
+        let Some(capacity) = status.and_then(|status| status.capacity.as_ref()) else {
+            return Some(Cow::Borrowed(found));
+        };
+        let shut = safety::shut_budgets(&capacity.node_name, &self.snapshot, policy);
+        if shut.is_empty() || !found.unsafe_.is_empty() {
+            return Some(Cow::Borrowed(found));
+        }
+        let unsafe_ = shut.iter().map(safety::Blocker::describe).collect();
+        Some(Cow::Owned(ReturnAssessment { unsafe_, ..found.clone() }))
     }
 
     /// The nodes of these instances.

@@ -89,6 +89,8 @@ struct Sorted {
     reasons: Vec<String>,
     /// Pods that the drain does not wait for though they should have gone.
     left_behind: Vec<String>,
+    /// Of these, the ones that come back to the node.
+    came_back: usize,
 }
 
 /// One node's drain. It knows what was asked so far; if it is lost, a new one goes on from what the cluster shows.
@@ -110,7 +112,8 @@ impl Drain {
     #[must_use]
     pub fn new(command: DrainCommand, policy: Policy, snapshot: &Snapshot, now: Moment) -> Self {
         let young = seconds(policy.reschedule_timeout_seconds);
-        let expected = Expected::of(&command.node, command.since, young, snapshot, now.at);
+        let counted = |pod: &Pod| !pod.spec.is_placeholder(policy.placeholders_below());
+        let expected = Expected::of(&command.node, command.since, young, snapshot, now.at, &counted);
         let report = DrainReport { node: command.node.clone(), ..DrainReport::default() };
         Self {
             command,
@@ -168,7 +171,12 @@ impl Drain {
             self.progress_at = now.up;
         }
         if sorted.staying == 0 {
-            self.await_successors(sorted.left_behind, snapshot, now);
+            if sorted.came_back > 0 && self.command.purpose == Purpose::Return {
+                // They run here, so the node is not to end.
+                self.end(DrainEnd::GivenUp(sorted.left_behind));
+            } else {
+                self.await_successors(sorted.left_behind, snapshot, now);
+            }
             return Vec::new();
         }
         self.emptied_at = None;
@@ -255,6 +263,7 @@ impl Drain {
                 Verdict::Evictable
                     if self.is_late(pod) && self.came_back.get(&owner(pod)) >= Some(&MAX_RETURNS) =>
                 {
+                    sorted.came_back += 1;
                     let text = "comes back to the node each time it is evicted: it tolerates the taints";
                     sorted.left_behind.push(format!("pod {} {text}", pod.key()));
                 }

@@ -34,12 +34,14 @@ impl Expected {
     /// Counted are pods that are ready, and those so young that they may still become so: one that has been broken for
     /// long will not be ready elsewhere either. What was made since the drain began belongs to it too, so that
     /// another process that goes on with the drain expects the same. The pods of a job come and end by themselves.
+    /// `counted` says which pods are to be ready elsewhere at all: placeholders need not.
     pub(super) fn of(
         node: &str,
         since: Option<Timestamp>,
         young: Duration,
         snapshot: &Snapshot,
         now: Timestamp,
+        counted: &dyn Fn(&Pod) -> bool,
     ) -> Self {
         let younger_than = |pod: &Pod, than: Timestamp| pod.created.is_some_and(|created| created >= than);
         let successor = |pod: &Pod| !pod.ready && since.is_some_and(|since| younger_than(pod, since));
@@ -56,12 +58,13 @@ impl Expected {
                     OwnerKind::None | OwnerKind::Job | OwnerKind::DaemonSet | OwnerKind::Mirror
                 )
             })
+            .filter(|pod| counted(pod))
             .map(|pod| owner(pod))
             .collect();
         let mut expected = HashMap::new();
         for key in owners {
-            let counted = |pod: &&Pod| lives(pod) && (pod.ready || younger_than(pod, now - young));
-            let count = snapshot.pods_of(&key).filter(counted).count();
+            let meant = |pod: &&Pod| lives(pod) && (pod.ready || younger_than(pod, now - young));
+            let count = snapshot.pods_of(&key).filter(meant).count();
             if count > 0 {
                 expected.insert(key, count);
             }

@@ -1,6 +1,5 @@
 use super::*;
-use crate::core::cluster::Owner;
-use crate::core::cluster::{Parts, Snapshot};
+use crate::core::cluster::{Owner, Parts, Snapshot, Toleration, TolerationOperator};
 use crate::core::replacement::{DrainCommand, DrainEnd};
 use crate::core::testing::{app, node, parts, pod, spec};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ fn budget(app_name: &str, allowed: i64) -> DisruptionBudget {
         observed: true,
         current_healthy: 2 + allowed,
         desired_healthy: 2,
+        expected_pods: 3,
         unhealthy_pods: UnhealthyPods::IfHealthyBudget,
     }
 }
@@ -535,6 +535,52 @@ fn pods_that_come_meanwhile_go_too_but_not_for_ever() {
     stage.now += 30;
     let Some(DrainEnd::Without(left)) = stage.end(0) else { panic!("it goes on without it") };
     assert!(left.iter().any(|text| text.contains("web-5 comes back")), "{left:?}");
+}
+
+#[test]
+fn a_return_is_given_up_if_a_pod_comes_back_to_the_node_each_time() {
+    let mut stage = Stage::of(&["web-1"]).returning();
+    stage.answer(&EvictionAnswer::Evicted);
+    for number in 2..5 {
+        stage.now += 10;
+        stage.succeed(&format!("web-{}", number - 1), &format!("web-{number}"), "n", true);
+        stage.answer(&EvictionAnswer::Evicted);
+    }
+    stage.now += 10;
+    stage.succeed("web-4", "web-5", "n", true);
+    let Some(DrainEnd::GivenUp(why)) = stage.end(0) else { panic!("its node must not end: it runs there") };
+    assert!(why[0].contains("web-5 comes back"), "{why:?}");
+}
+
+#[test]
+fn a_placeholder_that_finds_no_place_is_not_waited_for() {
+    let mut stage = Stage::of(&["web-1", "filler-1"]).returning();
+    stage.policy.placeholders_are_free = true;
+    stage.change("filler-1", |pod| Arc::make_mut(&mut pod.spec).priority = -100);
+    stage.answer(&EvictionAnswer::Evicted);
+    stage.succeed("web-1", "web-2", "m", true).pods.retain(|pod| &*pod.name != "filler-1");
+    let made = Pod { created: Some(at(1)), phase: Phase::Pending, ready: false, ..pod("filler-2", "", 1) };
+    stage.pods.push(spec(made, |s| s.priority = -100));
+    assert_eq!(stage.end(1), Some(DrainEnd::Moved));
+}
+
+#[test]
+fn who_tolerates_cordon_and_taint_is_not_kept_away_by_them() {
+    let exists = |key: Option<&str>, effect| Toleration {
+        key: key.map(Into::into),
+        operator: TolerationOperator::Exists,
+        effect,
+    };
+    let ignores = |tolerations: Vec<Toleration>| {
+        let pod = spec(pod("web-1", "n", 1), |s| s.tolerations = tolerations.into());
+        ignores_marks(&pod, "leaving")
+    };
+    assert!(ignores(vec![exists(None, None)]));
+    assert!(ignores(vec![exists(None, Some(Effect::NoSchedule))]));
+    assert!(!ignores(vec![exists(None, Some(Effect::NoExecute))]), "as many controllers do");
+    assert!(ignores(vec![exists(Some("leaving"), None), exists(Some(CORDON), None)]));
+    assert!(!ignores(vec![exists(Some("leaving"), None)]));
+    assert!(!ignores(vec![exists(Some(CORDON), None)]));
 }
 
 #[test]

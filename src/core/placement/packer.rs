@@ -141,14 +141,18 @@ pub(super) struct Packer<'a> {
     pub(super) incoming: Vec<Incoming<'a>>,
     /// Pods placed in the packing under way: class and node.
     pub(super) placed: Vec<(usize, u32)>,
+    /// Pods there with a lower priority are as good as gone.
+    free_below: Option<i32>,
 }
 
 impl<'a> Packer<'a> {
+    /// `idle` leave with `pods` and need no place, but may take one.
     pub(super) fn new(
         pods: &[&'a Pod],
+        idle: &[&'a Pod],
         snapshot: &'a Snapshot,
         excluded: &ExcludedNodes,
-        options: &PlacementOptions,
+        free_below: Option<i32>,
         extra: Option<(&'a Node, Resources)>,
     ) -> Self {
         let mut nodes: Vec<&Node> = snapshot.nodes().iter().map(|n| &**n).collect();
@@ -171,9 +175,10 @@ impl<'a> Packer<'a> {
             }
         });
         let out = out.collect();
-        let uids: HashSet<&str> = pods.iter().map(|p| &*p.uid).collect();
+        let uids: HashSet<&str> = pods.iter().chain(idle).map(|p| &*p.uid).collect();
         let moving = pods.iter().map(|p| (*p, true));
-        let waiting = snapshot.waiting().filter(|p| !uids.contains(&*p.uid)).map(|p| (p, false));
+        let waiting = snapshot.waiting().filter(|p| !uids.contains(&*p.uid)).chain(idle.iter().copied());
+        let waiting = waiting.filter(|p| !p.spec.is_placeholder(free_below)).map(|p| (p, false));
         let mut packer = Self {
             snapshot,
             nodes,
@@ -187,6 +192,7 @@ impl<'a> Packer<'a> {
             classes: Vec::new(),
             incoming: Vec::new(),
             placed: Vec::new(),
+            free_below,
         };
         let mut known: HashMap<_, usize> = HashMap::new();
         for (pod, moves) in moving.chain(waiting) {
@@ -211,24 +217,20 @@ impl<'a> Packer<'a> {
         }
         let leaving: HashSet<u32> = pods
             .iter()
+            .chain(idle)
             .filter_map(|p| Some((*p, snapshot.node_index(p.node.as_deref()?)?)))
             .flat_map(|(p, node)| {
                 let there = snapshot.pod_indexes_on(node).iter();
                 there.copied().filter(move |i| snapshot.pods()[*i as usize].uid == p.uid)
             })
             .collect();
-        packer.count_room(&leaving, options, extra);
+        packer.count_room(&leaving, extra);
         packer.compile_rules(&leaving);
         packer
     }
 
     /// What each node has left, without the pods that leave.
-    fn count_room(
-        &mut self,
-        leaving: &HashSet<u32>,
-        options: &PlacementOptions,
-        extra: Option<(usize, Resources)>,
-    ) {
+    fn count_room(&mut self, leaving: &HashSet<u32>, extra: Option<(usize, Resources)>) {
         let resource = |name: &str| Dimension::Resource(name.into());
         let mut dimensions =
             vec![resource("cpu"), resource("memory"), resource("ephemeral-storage"), resource("pods")];
@@ -272,7 +274,7 @@ impl<'a> Packer<'a> {
                 };
             }
             let there = if known { self.snapshot.pod_indexes_on(n) } else { &[] };
-            let look = reaches || !drivers.is_empty() || options.placeholders_below.is_some();
+            let look = reaches || !drivers.is_empty() || self.free_below.is_some();
             let any_leaves = !leaving.is_empty() && there.iter().any(|i| leaving.contains(i));
             if look || any_leaves {
                 let mut attached: HashSet<&str> = HashSet::new();
@@ -281,11 +283,8 @@ impl<'a> Packer<'a> {
                     if pod.phase.finished() {
                         continue;
                     }
-                    let placeholder = options.placeholders_below.is_some_and(|p| pod.spec.priority < p);
-                    if leaving.contains(index) || placeholder {
+                    if leaving.contains(index) || pod.spec.is_placeholder(self.free_below) {
                         give_back(&self.dimensions, free, pod);
-                    }
-                    if leaving.contains(index) {
                         continue;
                     }
                     if reaches && !pod.spec.host_ports.is_empty() {
@@ -419,7 +418,7 @@ impl<'a> Packer<'a> {
 
     fn count_members(&mut self, counter: usize, rule: &Rule<'_>, members: &[u32], leaving: &HashSet<u32>) {
         let counter = &mut self.counters[counter];
-        let domain = &self.topologies[counter.topology].domain;
+        let Topology { domain, per_node, .. } = &self.topologies[counter.topology];
         for member in members.iter().filter(|m| !leaving.contains(m)) {
             let pod = &*self.snapshot.pods()[*member as usize];
             let Some(node) = pod.node.as_deref().and_then(|name| self.snapshot.node_index(name)) else {
@@ -435,6 +434,11 @@ impl<'a> Packer<'a> {
                 continue;
             }
             counter.total += 1;
+            // A placeholder gives way on its own node. What it forbids in a whole zone it may go on to forbid.
+            let gives_way = pod.spec.is_placeholder(self.free_below);
+            if gives_way && (*per_node || matches!(rule, Rule::Near { .. })) {
+                continue;
+            }
             if !(pod.terminating() && matches!(rule, Rule::Near { .. })) {
                 counter.counts[domain[node] as usize] += 1;
             }

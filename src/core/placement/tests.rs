@@ -321,6 +321,60 @@ fn placeholder_pods_count_as_free_if_so_configured() {
     assert!(place(&pods, &snapshot, &ExcludedNodes::from_iter(["old"]), &options).fits());
 }
 
+/// Whether the pod fits where placeholders are, which have `change` in common with it.
+fn beside_placeholders(mover: Pod, nodes: Vec<Node>, change: fn(&mut PodSpec)) -> bool {
+    let filler = |name: &str, node: &str| {
+        let filler = spec(pod(name, node, 100), |s| s.priority = -100);
+        spec(filler, change)
+    };
+    let fillers = nodes.iter().enumerate().map(|(i, node)| filler(&format!("filler-{i}"), &node.name));
+    let pods = fillers.chain([mover]).collect();
+    let snapshot = cluster(with_old(nodes), pods);
+    let options = PlacementOptions { placeholders_below: Some(-5), ..PlacementOptions::default() };
+    let pods: Vec<&Pod> = snapshot.pods_on("old").collect();
+    place(&pods, &snapshot, &ExcludedNodes::from_iter(["old"]), &options).fits()
+}
+
+#[test]
+fn nothing_that_a_placeholder_has_is_taken() {
+    let one = || vec![node("n1")];
+    let port: fn(&mut PodSpec) = |s| {
+        s.host_ports = [HostPort { ip: "0.0.0.0".into(), protocol: "TCP".into(), port: 80 }].into();
+    };
+    assert!(beside_placeholders(spec(pod("web-1", "old", 1), port), one(), port), "its host port");
+    let shy: fn(&mut PodSpec) = |s| s.pod_anti_affinity = [term("web", HOST)].into();
+    assert!(beside_placeholders(pod("web-1", "old", 1), one(), shy), "its anti-affinity");
+    let aloof = spec(pod("web-1", "old", 1), |s| s.pod_anti_affinity = [term("filler", HOST)].into());
+    assert!(beside_placeholders(aloof, one(), |_| {}), "the anti-affinity against it");
+    let even = spec(pod("web-1", "old", 1), |s| s.topology_spread = [spread("filler", HOST)].into());
+    assert!(beside_placeholders(even, one(), |_| {}), "its part in a spread over nodes");
+    // Being near one is nothing to rely on.
+    let near = spec(pod("web-1", "old", 1), |s| s.pod_affinity = [term("filler", HOST)].into());
+    assert!(!beside_placeholders(near, one(), |_| {}), "affinity to it");
+    // Preempting the one on its own node does not take away the other one's in the same zone.
+    let far: fn(&mut PodSpec) = |s| s.pod_anti_affinity = [term("web", ZONE)].into();
+    let zone = vec![node_in("n1", "b"), node_in("n2", "b")];
+    assert!(!beside_placeholders(pod("web-1", "old", 1), zone, far), "what it forbids in a zone");
+}
+
+#[test]
+fn placeholders_are_no_room_for_a_pod_that_preempts_nobody_and_need_none_themselves() {
+    let full: fn(&mut PodSpec) = |s| s.requests.cpu_millis = 4000;
+    let web = |never| spec(pod("web-1", "old", 1000), |s| s.never_preempts = never);
+    assert!(beside_placeholders(web(false), vec![node("n1")], full));
+    assert!(!beside_placeholders(web(true), vec![node("n1")], full));
+    let filler = spec(pod("filler-9", "old", 9000), |s| s.priority = -100);
+    assert!(beside_placeholders(filler, vec![node("n1")], full));
+    // One that moves along may be there first.
+    let old = spec(pod("filler-9", "old", 3500), |s| s.priority = -100);
+    let snapshot = cluster(with_old(vec![node("n1")]), vec![old, web(true)]);
+    let options = PlacementOptions { placeholders_below: Some(-5), ..PlacementOptions::default() };
+    let pods: Vec<&Pod> = snapshot.pods_on("old").collect();
+    let placement = place(&pods, &snapshot, &ExcludedNodes::from_iter(["old"]), &options);
+    assert!(!placement.fits(), "{placement:?}");
+    assert_eq!(placement.unplaced[0].pod.name, "web-1");
+}
+
 #[test]
 fn the_settings_of_a_pool_say_which_pods_are_placeholders() {
     let below = |free, priority| {
@@ -536,8 +590,7 @@ proptest! {
         let snapshot = cluster(nodes, pods);
         let moving: Vec<&Pod> = snapshot.pods_on("old").collect();
         let excluded = ExcludedNodes::from_iter(["old"]);
-        let options = PlacementOptions::default();
-        let mut packer = Packer::new(&moving, &snapshot, &excluded, &options, None);
+        let mut packer = Packer::new(&moving, &[], &snapshot, &excluded, None, None);
         let all: Vec<usize> = (0..packer.incoming.len()).collect();
         let truth = !can_go_wrong(&mut packer, &all);
         prop_assert_eq!(place_old(&snapshot).fits(), truth);
@@ -579,7 +632,7 @@ fn the_packings_alone_already_miss_less_than_one_failure_in_a_thousand() {
         let moving: Vec<&Pod> = snapshot.pods_on("old").collect();
         let excluded = ExcludedNodes::from_iter(["old"]);
         let options = PlacementOptions { search_steps: 0, ..PlacementOptions::default() };
-        let mut packer = Packer::new(&moving, &snapshot, &excluded, &options, None);
+        let mut packer = Packer::new(&moving, &[], &snapshot, &excluded, None, None);
         let all: Vec<usize> = (0..packer.incoming.len()).collect();
         let truth = !can_go_wrong(&mut packer, &all);
         let said = place(&moving, &snapshot, &excluded, &options).fits();

@@ -541,6 +541,28 @@ fn a_place_that_somebody_else_took_out_of_desired_is_asked_for_again_after_a_bac
 }
 
 #[test]
+fn what_was_erased_while_another_instance_stands_in_is_owed_once_the_old_one_goes() {
+    let owed = || Want::Instance { attempt: 0, deadline: None, owed: true, zone: None, gone: false };
+    let owed = wants([(GroupKind::Spot, "i-1", owed())]);
+    let mut view = usual();
+    let asked = next(&Ledger::default(), &view, &owed);
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    view.spot.desired = 4;
+    let ledger = next(&ledger, &view, &owed).ledger;
+    view.spot.desired = 3;
+    let erased = next(&ledger, &view, &owed).ledger;
+    assert_eq!((share(&erased, "i-1").surplus, share(&erased, "i-1").debt), (false, Debt::None));
+    // The old instance takes its place out of desired: the group replaces nothing, and we ask again.
+    let ending =
+        plan(&erased, &view, &owed, &ends("i-1", "i-1"), &InstanceFacts::default(), &Busy::default(), now());
+    assert_eq!(ending.call, end("i-1", true));
+    let mut ledger = ending.ledger;
+    accepted(&mut ledger, &ending.call.expect("a call"));
+    assert_eq!(share(&ledger, "i-1").debt, Debt::InRecord);
+}
+
+#[test]
 fn what_others_add_or_take_beside_our_places_erases_nothing() {
     let mut view = usual();
     let asked = next(&Ledger::default(), &view, &spot("i-1"));

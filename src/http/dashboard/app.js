@@ -155,10 +155,22 @@ async function get(path) {
   return answer.json();
 }
 
+// All pages of a list.
+async function all(path) {
+  const items = [];
+  let page = {};
+  do {
+    const next = page.continue ? `&continue=${encodeURIComponent(page.continue)}` : "";
+    page = await get(`${path}?limit=500${next}`);
+    items.push(...page.items);
+  } while (page.continue);
+  return { items };
+}
+
 // One look at a time; what changes meanwhile is looked at once more.
 async function look() {
   if (asked) { again = true; return; }
-  asked = Promise.all(["status", "pools", "replacements", "fallbacks"].map(get));
+  asked = Promise.all([get("status"), all("pools"), all("replacements"), all("fallbacks")]);
   try {
     draw(await asked);
   } catch (error) {

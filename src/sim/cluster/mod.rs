@@ -138,9 +138,9 @@ impl Cluster {
             .and_then(|value| value.strip_prefix("Bearer "));
         let by = match token {
             None => Identity::admin(),
-            Some(token) => match self.world().tokens.get(token).cloned() {
-                Some(identity) => identity,
-                None => return response(refusal(401, "Unauthorized", "Unauthorized").into()),
+            Some(token) => match self.world().identity_of(token) {
+                Ok(identity) => identity.clone(),
+                Err(_) => return response(refusal(401, "Unauthorized", "Unauthorized").into()),
             },
         };
         match self.serve(request, &by, Arc::new(OpenGate)).await {

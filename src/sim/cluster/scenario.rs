@@ -8,6 +8,7 @@ use super::resources::{ResourceKind, id_of, resource_id};
 use super::view::{NodeView, PodView};
 use super::world::{Change, PdbViolation, Timing, Validator};
 use super::{Cluster, disruption};
+use jiff::Timestamp;
 use kube::Resource;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -96,7 +97,12 @@ impl Cluster {
 
     /// Makes a bearer token known, to [`Cluster::handle`] and to token reviews.
     pub fn add_token(&self, token: &str, identity: Identity) {
-        self.world().tokens.insert(token.to_owned(), identity);
+        self.add_token_until(token, identity, Timestamp::MAX);
+    }
+
+    /// The same for a token that is valid until then.
+    pub fn add_token_until(&self, token: &str, identity: Identity, until: Timestamp) {
+        self.world().tokens.insert(token.to_owned(), (identity, until));
     }
 
     /// Creates an object of any registered kind, its namespace too. The status is kept as given.
@@ -187,6 +193,11 @@ impl Cluster {
     /// Changes the stored JSON of an object, as a controller would.
     pub fn edit(&self, resource: &str, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
         self.world().edit(resource, &ObjectKey::new(namespace, name), change);
+    }
+
+    /// The built-in controllers take in what was changed, before anybody else does anything.
+    pub fn settle(&self) {
+        self.world().reconcile();
     }
 
     /// A node joins.

@@ -131,7 +131,8 @@ pub(super) struct World {
     pub(super) random: fastrand::Rng,
     pub(super) validators: Vec<Validator>,
     pub(super) policy: Policy,
-    pub(super) tokens: BTreeMap<String, Identity>,
+    /// Bearer tokens, and until when they are valid.
+    pub(super) tokens: BTreeMap<String, (Identity, Timestamp)>,
     pub(super) violations: Vec<PdbViolation>,
     pub(super) changes: broadcast::Sender<Change>,
     /// Who depends on the owner with this uid.
@@ -142,6 +143,17 @@ pub(super) struct World {
 }
 
 impl World {
+    /// Who shows this token; else why it is not valid, in the words of the API server.
+    pub(super) fn identity_of(&self, token: &str) -> Result<&Identity, &'static str> {
+        match self.tokens.get(token) {
+            None => Err("invalid bearer token"),
+            Some((_, until)) if *until <= self.clock.now() => {
+                Err("[invalid bearer token, service account token has expired]")
+            }
+            Some((identity, _)) => Ok(identity),
+        }
+    }
+
     pub(super) fn new(clock: Clock, seed: u64, wake: Arc<Notify>) -> Self {
         let mut world = Self {
             store: Store::new(),

@@ -10,6 +10,9 @@ pub const DRIVER: &str = "ebs.csi.aws.com";
 /// The node that is to be given back.
 pub const LEAVING: &str = "leaving";
 
+/// The key of the taint that it gets.
+pub const TAINT: &str = "spotguard.dev/leaving";
+
 const ZONE: &str = "topology.kubernetes.io/zone";
 const HOST: &str = "kubernetes.io/hostname";
 
@@ -82,12 +85,14 @@ impl Cluster {
 /// The cluster of a seed.
 pub fn generate(seed: u64) -> Cluster {
     let rng = Rng::with_seed(seed);
-    Generator { rng, zones: Vec::new(), app_names: Vec::new(), focus: Vec::new() }.cluster()
+    Generator { rng, zones: Vec::new(), lonely: false, app_names: Vec::new(), focus: Vec::new() }.cluster()
 }
 
 struct Generator {
     rng: Rng,
     zones: Vec<&'static str>,
+    /// Few nodes are in the zone of the one that leaves.
+    lonely: bool,
     app_names: Vec<String>,
     /// What this cluster is about: these things are frequent in it and others rare, so that it is they that
     /// decide where pods can go.
@@ -95,10 +100,13 @@ struct Generator {
 }
 
 /// What a cluster can be about.
-const SUBJECTS: [&str; 16] = [
-    "room", "room", "init", "gpu", "ports", "priority", "taints", "selector", "near", "apart", "apart",
-    "spread", "spread", "volumes", "waiting", "budget",
+const SUBJECTS: [&str; 20] = [
+    "room", "room", "init", "gpu", "ports", "priority", "taints", "taints", "selector", "near", "apart",
+    "apart", "shunned", "shunned", "spread", "spread", "volumes", "volumes", "waiting", "budget",
 ];
+/// The pods that the pods of others keep away, in a cluster that is about them, and those that do so.
+const SHUNNED: usize = 0;
+const SHUNNING: usize = 1;
 
 struct Node {
     name: String,
@@ -128,8 +136,10 @@ impl Generator {
     fn cluster(mut self) -> Cluster {
         self.focus =
             (0..self.rng.usize(1..=3)).map(|_| SUBJECTS[self.rng.usize(0..SUBJECTS.len())]).collect();
-        self.zones = ["a", "b", "c"][..self.rng.usize(1..=3)].to_vec();
-        self.app_names = (0..self.rng.usize(1..=4)).map(|i| format!("app{i}")).collect();
+        let (about_zones, about_shunned) = (self.focus.contains(&"volumes"), self.focus.contains(&"shunned"));
+        self.zones = ["a", "b", "c"][..self.rng.usize(if about_zones { 2..=3 } else { 1..=3 })].to_vec();
+        let apps = self.rng.usize(if about_shunned { 2..=4 } else { 1..=4 });
+        self.app_names = (0..apps).map(|i| format!("app{i}")).collect();
         let apps: Vec<App> = (0..self.app_names.len()).map(|i| self.app(i)).collect();
         let mut result = Cluster {
             nodes: Vec::new(),
@@ -144,6 +154,8 @@ impl Generator {
             excluded: Vec::new(),
         };
         let mut nodes = Vec::new();
+        // The volumes of the node that leaves are where few others are.
+        self.lonely = about_zones && self.chance(70);
         for i in 0..=self.rng.usize(3..=8) {
             let name = if i == 0 { LEAVING.to_owned() } else { format!("n{i}") };
             let node = self.node(&name, &mut result);
@@ -151,7 +163,12 @@ impl Generator {
         }
         self.fill(&nodes, &mut result);
         for _ in 0..self.rng.usize(1..=6) {
-            let plan = self.plan(Some((LEAVING, nodes[0].zone)), "m", &mut result);
+            let place = Some((LEAVING, nodes[0].zone));
+            let plan = if about_shunned && self.chance(60) {
+                self.plan_of(SHUNNED, place, "m", &mut result)
+            } else {
+                self.plan(place, "m", &mut result)
+            };
             result.movers.push(plan);
         }
         if self.likely("waiting", 90) {
@@ -170,7 +187,12 @@ impl Generator {
     }
 
     fn node(&mut self, name: &str, cluster: &mut Cluster) -> Node {
-        let zone = self.pick(&self.zones.clone());
+        let zones = self.zones.clone();
+        let zone = match (self.lonely, name == LEAVING) {
+            (true, true) => zones[0],
+            (true, false) if !self.chance(12) => self.pick(&zones[1..]),
+            _ => self.pick(&zones),
+        };
         let (cpu, memory, pods) = (
             self.pick(&[1000, 2000, 2000, 4000]),
             self.pick(&[2048, 4096, 8192]),
@@ -228,8 +250,13 @@ impl Generator {
             let full: &[i64] = if self.focus.contains(&"room") { &[40, 60, 80, 90] } else { &[0, 20, 40] };
             let share = self.pick(full);
             let mut used = node.used;
+            let mut shunning = self.focus.contains(&"shunned") && self.chance(85);
             for _ in 0..8 {
-                let plan = self.rng.usize(0..cluster.apps.len());
+                let plan = if std::mem::take(&mut shunning) {
+                    SHUNNING
+                } else {
+                    self.rng.usize(0..cluster.apps.len())
+                };
                 let app = &cluster.apps[plan];
                 let next = (used.0 + app.cpu, used.1 + app.memory, used.2 + 1);
                 if !node.usable
@@ -337,6 +364,16 @@ impl Generator {
         });
         let (cpu, memory, mut spec) = self.containers();
         self.rules(&name, &mut spec);
+        if index == SHUNNING && self.focus.contains(&"shunned") {
+            let selector = json!({ "matchLabels": { "app": self.app_names[SHUNNED] } });
+            let key = if self.chance(70) { HOST } else { ZONE };
+            let mut term = json!({ "labelSelector": selector, "topologyKey": key });
+            if self.chance(50) {
+                term["namespaceSelector"] = json!({});
+            }
+            spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+                json!([term]);
+        }
         let owner = json!([{
             "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": format!("owner-{name}"),
             "controller": true,
@@ -418,6 +455,9 @@ impl Generator {
             (40, json!({ "key": "team", "operator": "Exists" })),
             (20, json!({ "key": "dedicated", "operator": "Equal", "value": "other" })),
             (20, json!({ "key": "node.kubernetes.io/not-ready", "operator": "Exists" })),
+            (15, json!({ "operator": "Exists" })),
+            (15, json!({ "key": "node.kubernetes.io/unschedulable", "operator": "Exists" })),
+            (15, json!({ "key": TAINT, "operator": "Exists", "effect": "NoSchedule" })),
         ] {
             if self.likely("taints", percent) {
                 tolerations.push(toleration);

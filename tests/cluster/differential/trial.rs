@@ -1,6 +1,6 @@
 //! One cluster on the real control plane: what the check says of it, and what the scheduler makes of the drain.
 
-use super::generator::{Cluster, LEAVING, NAMESPACES, PodPlan};
+use super::generator::{Cluster, LEAVING, NAMESPACES, PodPlan, TAINT};
 use crate::helpers::{object, wait_for};
 use fastrand::Rng;
 use futures::stream::{self, StreamExt};
@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PARALLEL: usize = 16;
 /// How many orders are tried.
 pub const ORDERS: u64 = 20;
+/// How often a call is made before it counts as failed: a machine that is busy lets some time out.
+const TRIES: u32 = 5;
 /// Of these, so many evict one pod after another, each made anew at once. In the others all pods are gone
 /// before the first is made anew.
 const ONE_BY_ONE: u64 = 5;
@@ -102,6 +104,9 @@ impl Watched {
         loop {
             changed.mark_unchanged();
             let fates: Vec<Fate> = names.iter().map(|name| self.fate(name)).collect();
+            if let Some(at) = fates.iter().position(|fate| fate.node.as_deref() == Some(LEAVING)) {
+                return Err(format!("pod {} came back to the node", names[at]));
+            }
             if fates.iter().all(|fate| fate.node.is_some()) {
                 return Ok(());
             }
@@ -238,7 +243,7 @@ impl Trial<'_> {
     pub fn check(&self) -> SafetyReport {
         let policy = SafetyPolicy { max_utilisation: f64::INFINITY, ..SafetyPolicy::default() };
         let excluded: ExcludedNodes = self.cluster.excluded.iter().map(String::as_str).collect();
-        let context = SafetyContext { excluded, ..SafetyContext::default() };
+        let context = SafetyContext { excluded, taint_key: TAINT.into(), ..SafetyContext::default() };
         safety::check_return(LEAVING, &self.view.snapshot(), &policy, &context)
     }
 
@@ -247,12 +252,12 @@ impl Trial<'_> {
     pub async fn drain(&self, quiet: Duration) -> Drained {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let taint = json!([
-            { "key": "spotguard.dev/leaving", "effect": "NoSchedule" },
+            { "key": TAINT, "effect": "NoSchedule" },
             { "key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule" },
         ]);
         let cordon = json!({ "spec": { "unschedulable": true, "taints": taint } });
-        nodes
-            .patch(LEAVING, &PatchParams::default(), &Patch::Merge(&cordon))
+        let patch = Patch::Merge(&cordon);
+        insist("the cordon", async || nodes.patch(LEAVING, &PatchParams::default(), &patch).await)
             .await
             .unwrap_or_else(|error| panic!("seed {}: the node is not cordoned: {error}", self.seed));
         for order in 0..ORDERS {
@@ -329,13 +334,18 @@ impl Trial<'_> {
             "metadata": { "name": plan.name, "namespace": namespace },
             "deleteOptions": { "gracePeriodSeconds": 0 },
         });
-        let request =
-            http::Request::post(format!("/api/v1/namespaces/{namespace}/pods/{}/eviction", plan.name))
+        let evict = async || {
+            let path = format!("/api/v1/namespaces/{namespace}/pods/{}/eviction", plan.name);
+            let request = http::Request::post(path)
                 .header("Content-Type", "application/json")
                 .body(eviction.to_string().into_bytes())
                 .expect("a valid request");
-        match self.client.request_text(request).await {
+            self.client.request_text(request).await
+        };
+        match insist("an eviction", evict).await {
             Ok(_) => Ok(true),
+            // An earlier try has done it, and its answer was lost.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(true),
             Err(kube::Error::Api(status)) if status.code == 429 => Ok(false),
             Err(error) => Err(format!("pod {} cannot be evicted: {error}", plan.name)),
         }
@@ -407,7 +417,8 @@ impl Trial<'_> {
 
     async fn delete(&self, plan: &PodPlan, name: &str) {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), self.cluster.namespace(plan));
-        match pods.delete(name, &DeleteParams::default().grace_period(0)).await {
+        let now = DeleteParams::default().grace_period(0);
+        match insist("a deletion", async || pods.delete(name, &now).await).await {
             Ok(_) => {}
             // Preempted.
             Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -427,7 +438,8 @@ impl Trial<'_> {
         let status = json!({ "status": {
             "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }],
         } });
-        pods.patch_status(name, &PatchParams::default(), &Patch::Strategic(&status))
+        let patch = Patch::Strategic(&status);
+        insist("a status", async || pods.patch_status(name, &PatchParams::default(), &patch).await)
             .await
             .unwrap_or_else(|error| panic!("seed {}: pod {name} is not made ready: {error}", self.seed));
     }
@@ -452,6 +464,29 @@ impl Trial<'_> {
             empty.then_some(())
         })
         .await;
+    }
+}
+
+/// Makes a call that may be repeated until it is answered, and says so each time it was not.
+async fn insist<T>(
+    what: &str,
+    mut call: impl AsyncFnMut() -> Result<T, kube::Error>,
+) -> Result<T, kube::Error> {
+    for attempt in 1..TRIES {
+        match call().await {
+            Err(error) if passes(&error) => println!("{what}, try {attempt}: {error}"),
+            answer => return answer,
+        }
+        tokio::time::sleep(Duration::from_millis(250) * attempt).await;
+    }
+    call().await
+}
+
+/// Whether the same call may be answered otherwise a little later.
+fn passes(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500 && !status.message.contains("PodDisruptionBudget"),
+        _ => true,
     }
 }
 
@@ -494,8 +529,11 @@ where
 {
     let create = objects.map(|(api, value)| async move {
         let object: K = object(value.clone());
-        if let Err(error) = api.create(&PostParams::default(), &object).await {
-            panic!("{value} is not created: {error}");
+        match insist("an object", async || api.create(&PostParams::default(), &object).await).await {
+            Ok(_) => {}
+            // An earlier try has done it, and its answer was lost: names are used once.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => panic!("{value} is not created: {error}"),
         }
     });
     stream::iter(create).buffer_unordered(PARALLEL).collect::<()>().await;

@@ -416,10 +416,13 @@ impl<'a> Stage<'a> {
         });
     }
 
+    /// The budgets know it at once: an eviction that comes before they do is granted by the API server, and nobody
+    /// who evicts can tell.
     fn set_replicas(&self, app: usize, replicas: u32) {
         self.cluster.edit("deployments.apps", "default", &self.plot.apps[app].name, |deployment| {
             deployment["spec"]["replicas"] = json!(replicas);
         });
+        self.cluster.settle();
     }
 
     fn unready(&self, number: usize, duration: Duration) -> Option<tokio::task::JoinHandle<()>> {

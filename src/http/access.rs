@@ -1,0 +1,242 @@
+//! Who may do what, the Kubernetes way: a bearer token of the cluster says who asks, its roles say what they may do.
+//!
+//! There are two doors. The main one asks the API server about every token ([`Reviews`]), and lets nobody in without its
+//! answer. The local one is for `kubectl port-forward` and the demo: on loopback, for reading only.
+
+mod cache;
+mod reviews;
+
+pub use reviews::{Caller, Reviews};
+
+use super::tls::Certificate;
+use super::{problem, query, routes};
+use actix_web::body::BoxBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::{StatusCode, header};
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// How a listener is guarded.
+#[derive(Clone)]
+pub enum Door {
+    /// Whoever reaches it may read, and nobody may change anything. For loopback.
+    Local,
+    /// Each caller shows a token of the cluster.
+    Main {
+        /// Asks the API server about it.
+        reviews: Arc<Reviews>,
+        /// The certificate to serve with. Without one, tokens are taken from loopback only: on any other way they could
+        /// be read.
+        tls: Option<Arc<Certificate>>,
+    },
+}
+
+/// What a route needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It is for probes and scrapers.
+    Nothing,
+    /// Any token that is valid: there is nothing of the cluster in it.
+    Token,
+    /// The right to do this with our own objects.
+    Right {
+        /// What is done.
+        verb: Verb,
+        /// To what.
+        resource: Resource,
+        /// Whether to the one that the path names, or to all of them.
+        named: bool,
+    },
+}
+
+/// What is done with an object, in the words of Kubernetes' authorization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Verb {
+    /// Read one by its name.
+    Get,
+    /// Read them all.
+    List,
+    /// Trigger something.
+    #[allow(dead_code, reason = "no route needs it yet")]
+    Update,
+}
+
+impl Verb {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Update => "update",
+        }
+    }
+}
+
+/// Our own kinds of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Resource {
+    /// SpotPools.
+    Pools,
+    /// NodeReplacements.
+    Replacements,
+    /// InterruptionNotices.
+    Notices,
+}
+
+impl Resource {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pools => "spotpools",
+            Self::Replacements => "nodereplacements",
+            Self::Notices => "interruptionnotices",
+        }
+    }
+}
+
+/// A right that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Question {
+    pub(super) verb: Verb,
+    pub(super) resource: Resource,
+    pub(super) name: Option<String>,
+}
+
+/// Why somebody is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// There is no bearer token.
+    NoToken,
+    /// The API server does not know the token (any more), and what it says.
+    BadToken(String),
+    /// The caller lacks the right.
+    Forbidden { user: String, question: Question },
+    /// The API server did not say.
+    Unknown,
+    /// The local door is for reading.
+    ReadOnly,
+    /// The local door was asked under a name that is not this machine's: by a web page from elsewhere.
+    ForeignHost,
+    /// Without TLS the main door takes tokens from loopback only.
+    Unencrypted,
+}
+
+/// Lets a request pass, or answers why not.
+///
+/// # Errors
+/// Those of the handler.
+pub(super) async fn admit(
+    need: Need,
+    takes: Option<&'static [&'static str]>,
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse, actix_web::Error> {
+    match check(need, request.request()).await {
+        Ok(caller) => {
+            if let Some(refused) = takes.and_then(|takes| query::check(request.request(), takes).err()) {
+                return Ok(request.error_response(refused));
+            }
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
+            next.call(request).await
+        }
+        Err(refusal) => {
+            let answer = refused(request.request(), &refusal);
+            Ok(request.into_response(answer))
+        }
+    }
+}
+
+/// Who asks, where that is known, if they may.
+async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>, Refusal> {
+    if need == Need::Nothing {
+        return Ok(None);
+    }
+    // A server without a door lets nobody in.
+    let door = request.app_data::<Data<Door>>().map(|door| door.get_ref()).ok_or(Refusal::Unknown)?;
+    let Door::Main { reviews, tls } = door else {
+        let reads = !matches!(need, Need::Right { verb: Verb::Update, .. });
+        return match (names_this_machine(request), reads) {
+            (false, _) => Err(Refusal::ForeignHost),
+            (true, false) => Err(Refusal::ReadOnly),
+            (true, true) => Ok(None),
+        };
+    };
+    let from_loopback = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    if tls.is_none() && !from_loopback {
+        return Err(Refusal::Unencrypted);
+    }
+    let caller = reviews.authenticate(bearer_token(request).ok_or(Refusal::NoToken)?).await?;
+    if let Need::Right { verb, resource, named } = need {
+        let name = named.then(|| routes::name(request));
+        reviews.authorize(&caller, Question { verb, resource, name }).await?;
+    }
+    Ok(Some(caller))
+}
+
+/// The token of the header `Authorization` (RFC 6750, section 2.1).
+fn bearer_token(request: &HttpRequest) -> Option<&str> {
+    let (scheme, token) = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// A page from elsewhere whose name was made to mean this machine still asks under its own name.
+fn names_this_machine(request: &HttpRequest) -> bool {
+    let Some(host) = request.headers().get(header::HOST) else { return true };
+    let Some(host) = host.to_str().ok().and_then(|host| host.parse::<actix_web::http::uri::Authority>().ok())
+    else {
+        return false;
+    };
+    let host = host.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn refused(request: &HttpRequest, refusal: &Refusal) -> HttpResponse {
+    let (status, detail) = match refusal {
+        Refusal::NoToken => (StatusCode::UNAUTHORIZED, "a bearer token of the cluster is needed".to_owned()),
+        Refusal::BadToken(why) => (StatusCode::UNAUTHORIZED, format!("the token is not valid: {why}")),
+        Refusal::Forbidden { user, question } => {
+            let Question { verb, resource, name } = question;
+            let name = name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
+            let detail = format!(
+                "user {user:?} cannot {} {}.{}{name}",
+                verb.as_str(),
+                resource.as_str(),
+                crate::crd::GROUP
+            );
+            (StatusCode::FORBIDDEN, detail)
+        }
+        Refusal::Unknown => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the Kubernetes API did not say who asks and what they may do".to_owned(),
+        ),
+        Refusal::ReadOnly => {
+            (StatusCode::FORBIDDEN, "this port only reads; ask at the main one, with a token".to_owned())
+        }
+        Refusal::ForeignHost => (
+            StatusCode::FORBIDDEN,
+            "this port answers to the names of this machine only, such as localhost".to_owned(),
+        ),
+        Refusal::Unencrypted => (
+            StatusCode::FORBIDDEN,
+            "without TLS (setting tls) this port takes tokens from loopback only".to_owned(),
+        ),
+    };
+    let mut answer = problem::answer(status, request, detail);
+    let challenge = match refusal {
+        Refusal::NoToken => Some("Bearer realm=\"spot-guard\""),
+        Refusal::BadToken(_) => Some("Bearer realm=\"spot-guard\", error=\"invalid_token\""),
+        _ => None,
+    };
+    if let Some(challenge) = challenge {
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(challenge));
+    }
+    if *refusal == Refusal::Unknown {
+        answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    }
+    answer
+}

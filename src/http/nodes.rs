@@ -1,0 +1,165 @@
+//! `/api/v1/nodes`: the nodes of the pools, and whether one could be drained now.
+
+use super::model::{Items, Node, NodeRole, NodeSafety, SafetyBlocker};
+use super::problem::{self, Refused};
+use super::query::Filter;
+use super::{ApiState, routes};
+use crate::actors::deps::PoolConfig;
+use crate::core::cluster::{self, Snapshot};
+use crate::core::health::Story;
+use crate::core::policy::Policy;
+use crate::core::record::{EndState, GroupKind, ReplacementStatus, UtilisationPercent};
+use crate::core::safety::{self, SafetyContext, SafetyPolicy};
+use crate::crd::{NodeReplacement, SpotPool};
+use actix_web::web::{self, Data, Json};
+use actix_web::{HttpRequest, HttpResponse};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Safety checks that run at the same time: each keeps a core busy for up to some ten milliseconds.
+pub(super) const MAX_CHECKS: usize = 2;
+
+pub(super) async fn nodes(state: Data<ApiState>, request: HttpRequest) -> Result<Json<Items<Node>>, Refused> {
+    let filter = Filter::of(&request)?;
+    let fits = |node: &Node| {
+        filter.of_pool(node.pool.as_deref())
+            && filter.phase.is_none_or(|phase| node.phase == Some(phase))
+            && filter.node.as_ref().is_none_or(|name| node.name == *name)
+            && filter.since(node.created)
+    };
+    let found = known(&state).into_values().filter(fits).collect();
+    let (items, next) = filter.page(found, |node| &node.name);
+    Ok(Json(Items { items, next }))
+}
+
+pub(super) async fn node_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    let name = routes::name(&request);
+    match known(&state).remove(&name) {
+        Some(node) => HttpResponse::Ok().json(node),
+        None => problem::no_such(&request, &format!("no node of a pool or a replacement is named {name}")),
+    }
+}
+
+/// The check of box 9, made for any node, as if it were to be drained now.
+pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    let name = routes::name(&request);
+    let snapshot = (state.snapshot)();
+    if snapshot.node(&name).is_none() {
+        return problem::no_such(&request, &format!("no node of the cluster is named {name}"));
+    }
+    let Ok(turn) = state.checks.clone().try_acquire_owned() else {
+        return problem::unavailable(&request, &format!("{MAX_CHECKS} safety checks are under way"));
+    };
+    let (pools, records) = (state.pools.state(), state.replacements.state());
+    let (defaults, taint_key, now) = (state.defaults.clone(), state.taint_key.clone(), (state.now)());
+    // Of a large cluster it takes its time, and the thread that serves has others to answer.
+    let work = web::block(move || {
+        let _turn = turn;
+        let (pool, report) = check(&name, &snapshot, &pools, &records, &defaults, taint_key);
+        NodeSafety {
+            node: name,
+            pool,
+            checked_at: now,
+            safe: report.safe,
+            blockers: report.blockers.iter().map(SafetyBlocker::from).collect(),
+            utilisation_before: UtilisationPercent::from(report.utilisation_before),
+            utilisation_after: UtilisationPercent::from(report.utilisation_after),
+            pods_to_move: report.pods_to_move.iter().map(ToString::to_string).collect(),
+        }
+    });
+    match work.await {
+        Ok(report) => HttpResponse::Ok().json(report),
+        Err(_) => problem::internal(&request, "the check was broken off"),
+    }
+}
+
+fn check(
+    name: &str,
+    snapshot: &Snapshot,
+    pools: &[Arc<SpotPool>],
+    records: &[Arc<NodeReplacement>],
+    defaults: &Policy,
+    taint_key: Arc<str>,
+) -> (Option<String>, safety::SafetyReport) {
+    let stories: Vec<Story<'_>> = records.iter().filter_map(|record| open(record)).collect();
+    let instance = snapshot.node(name).and_then(cluster::Node::instance_id).unwrap_or_default();
+    let own = stories.iter().find(|story| story.instance_id == instance || stands_in(story.status, name));
+    let of_story = own.and_then(|own| {
+        let record = records.iter().find(|record| record.metadata.name.as_deref() == Some(own.name))?;
+        record.spec.pool.clone()
+    });
+    let pool = pools.iter().find(|pool| match &of_story {
+        Some(name) => pool.metadata.name.as_ref() == Some(name),
+        None => members(pool).any(|(_, id)| id == instance),
+    });
+    let members: Vec<&str> = pool.into_iter().flat_map(|pool| members(pool)).map(|(_, id)| id).collect();
+    let context = SafetyContext::of(own, &stories, members.into_iter(), snapshot, taint_key);
+    let policy = pool.map_or_else(|| defaults.clone(), |pool| PoolConfig::of(pool, defaults, None).policy);
+    let report = safety::check_return(name, snapshot, &SafetyPolicy::of(&policy), &context);
+    (pool.and_then(|pool| pool.metadata.name.clone()), report)
+}
+
+/// The instances of a pool, as the leader last read its groups.
+fn members(pool: &SpotPool) -> impl Iterator<Item = (GroupKind, &str)> {
+    let groups = pool.status.as_ref().map(|status| {
+        [(GroupKind::Spot, status.spot.as_ref()), (GroupKind::OnDemand, status.on_demand.as_ref())]
+    });
+    groups.into_iter().flatten().flat_map(|(kind, group)| {
+        group.into_iter().flat_map(move |group| group.instances.iter().map(move |id| (kind, id.as_str())))
+    })
+}
+
+fn open(record: &NodeReplacement) -> Option<Story<'_>> {
+    let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
+    let name = record.metadata.name.as_deref()?;
+    Some(Story { name, instance_id: &record.spec.instance_id, status })
+}
+
+/// Whether the node is one that took over, or is to.
+fn stands_in(status: &ReplacementStatus, node: &str) -> bool {
+    [&status.capacity, &status.return_capacity].into_iter().flatten().any(|held| held.node_name == node)
+}
+
+/// The nodes of the pools and of the stories, by name.
+fn known(state: &ApiState) -> BTreeMap<String, Node> {
+    let snapshot = (state.snapshot)();
+    let mut known = BTreeMap::new();
+    for pool in state.pools.state() {
+        for (group, instance) in members(&pool) {
+            if let Some(node) = snapshot.node_of_instance(instance) {
+                known.insert(node.name.to_string(), Node::of(node, pool.metadata.name.clone(), Some(group)));
+            }
+        }
+    }
+    let records: HashMap<String, Arc<NodeReplacement>> = state
+        .replacements
+        .state()
+        .into_iter()
+        .filter_map(|record| Some((record.metadata.name.clone()?, record)))
+        .collect();
+    for record in records.values() {
+        let Some(story) = open(record) else { continue };
+        let status = story.status;
+        let mut plays = |name: &str, group: Option<GroupKind>, role: NodeRole| {
+            let Some(node) = snapshot.node(name) else { return };
+            let of_story = || Node::of(node, record.spec.pool.clone(), group);
+            let node = known.entry(name.to_owned()).or_insert_with(of_story);
+            node.replacement = Some(story.name.to_owned());
+            node.role = Some(role);
+            node.phase = Some(status.phase);
+            node.flow_box = Some(status.current_box());
+        };
+        if !status.old.is_over() {
+            plays(&record.spec.node_name, None, NodeRole::Replaced);
+        }
+        if let Some(held) = status.capacity.as_ref().filter(|_| status.fallback_end != EndState::Gone) {
+            let role =
+                if held.group == GroupKind::OnDemand { NodeRole::Fallback } else { NodeRole::Replacement };
+            plays(&held.node_name, Some(held.group), role);
+        }
+        if let Some(held) = &status.return_capacity {
+            plays(&held.node_name, Some(held.group), NodeRole::Successor);
+        }
+    }
+    known
+}

@@ -1,0 +1,341 @@
+//! Every route from the front door: who gets in, and who does not.
+
+use super::*;
+use crate::clock::Clock;
+use crate::sim::cluster::{Cluster, Gate, Identity, RequestInfo, Verdict};
+use actix_web::body::BoxBody;
+use actix_web::dev::ServiceResponse;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What a route needs, written down a second time.
+#[derive(Clone, Copy, Debug)]
+enum Needs {
+    Nothing,
+    AnyToken,
+    Right(&'static str, &'static str),
+}
+use Needs::{AnyToken, Nothing, Right};
+
+/// A fallback that is there.
+const NAME: &str = "i-0000000000000000b";
+
+/// Every route: method, path, what it needs, and what somebody who may gets.
+const ROWS: &[(&str, &str, Needs, u16)] = &[
+    ("GET", "/healthz", Nothing, 200),
+    ("GET", "/readyz", Nothing, 200),
+    ("GET", "/metrics", Nothing, 200),
+    ("GET", "/", AnyToken, 200),
+    ("GET", "/dashboard/style.css", AnyToken, 200),
+    ("GET", "/dashboard/icon.svg", AnyToken, 200),
+    ("GET", "/dashboard/app.js", AnyToken, 200),
+    ("GET", "/api/v1/status", Right("list", "spotpools"), 200),
+    ("GET", "/api/v1/events", Right("list", "nodereplacements"), 200),
+    ("GET", "/api/v1/pools", Right("list", "spotpools"), 200),
+    ("GET", "/api/v1/pools/{name}", Right("get", "spotpools"), 404),
+    ("GET", "/api/v1/nodes", Right("list", "nodereplacements"), 200),
+    ("GET", "/api/v1/nodes/{name}", Right("list", "nodereplacements"), 404),
+    ("GET", "/api/v1/nodes/{name}/safety", Right("list", "nodereplacements"), 404),
+    ("GET", "/api/v1/notices", Right("list", "interruptionnotices"), 200),
+    ("GET", "/api/v1/notices/{name}", Right("get", "interruptionnotices"), 404),
+    ("GET", "/api/v1/replacements", Right("list", "nodereplacements"), 200),
+    ("GET", "/api/v1/replacements/{name}", Right("get", "nodereplacements"), 200),
+    ("GET", "/api/v1/replacements/{name}/timeline", Right("get", "nodereplacements"), 200),
+    ("GET", "/api/v1/fallbacks", Right("list", "nodereplacements"), 200),
+    ("GET", "/api/v1/fallbacks/{name}", Right("get", "nodereplacements"), 200),
+];
+
+/// A cluster with the account of the controller and some users, whose rights each test sets.
+struct Users {
+    cluster: Cluster,
+    gate: Arc<Counting>,
+}
+
+/// Counts the reviews, and answers for the API server if told so.
+#[derive(Default)]
+struct Counting {
+    asked: AtomicUsize,
+    verdict: Mutex<Option<Verdict>>,
+}
+
+impl Gate for Counting {
+    fn before(&self, _: &RequestInfo) -> Verdict {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.verdict.lock().unwrap().clone().unwrap_or(Verdict::Pass)
+    }
+}
+
+impl Users {
+    fn new() -> Self {
+        let cluster = Cluster::new(Clock::System, 1);
+        let user = |name: &str| Identity {
+            user: name.to_owned(),
+            groups: vec!["team".to_owned()],
+            ..Identity::default()
+        };
+        for name in ["reader", "operator", "stranger", "other"] {
+            cluster.add_token(&format!("token-of-{name}"), user(name));
+        }
+        cluster.add_token_until("expired", user("operator"), Timestamp::now());
+        let users = Self { cluster, gate: Arc::default() };
+        users.may(|user, info| match user {
+            "operator" => true,
+            "reader" => ["get", "list"].contains(&info.verb.as_str()),
+            _ => false,
+        });
+        users
+    }
+
+    /// Sets the rights of the users; the controller's account may review, and nothing else.
+    fn may(&self, policy: impl Fn(&str, &RequestInfo) -> bool + Send + Sync + 'static) {
+        self.cluster.set_policy(move |by, info| {
+            if by.user == "system:serviceaccount:spot-guard:spot-guard-controller" {
+                return info.verb == "create"
+                    && ["tokenreviews", "subjectaccessreviews"].contains(&&*info.resource);
+            }
+            by.groups == ["team"] && info.group == "spotguard.dev" && policy(&by.user, info)
+        });
+    }
+
+    fn door(&self) -> Door {
+        let account = Identity::service_account("spot-guard", "spot-guard-controller");
+        let client = self.cluster.client_through(account, self.gate.clone());
+        Door::Main { reviews: Arc::new(Reviews::new(client, Arc::new(Metrics::new()))), tls: None }
+    }
+
+    fn reviews(&self) -> usize {
+        self.gate.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// A server behind a door.
+struct Served(Box<dyn Fn(TestRequest) -> LocalBoxFuture<'static, ServiceResponse<BoxBody>>>);
+
+impl Served {
+    async fn answer(&self, request: TestRequest) -> ServiceResponse<BoxBody> {
+        (self.0)(request).await
+    }
+}
+
+async fn app(door: Door) -> Served {
+    let state = Fixture::with_a_fallback().state().await;
+    let app = Rc::new(init_service(App::new().configure(|cfg| routes(cfg, state, door))).await);
+    Served(Box::new(move |request| {
+        let app = app.clone();
+        async move { call_service(&*app, request.to_request()).await }.boxed_local()
+    }))
+}
+
+fn request(method: &str, path: &str, token: Option<&str>) -> TestRequest {
+    let request = TestRequest::with_uri(&path.replace("{name}", NAME))
+        .method(method.parse().unwrap())
+        .peer_addr("127.0.0.1:4000".parse().unwrap());
+    match token {
+        Some(token) => request.insert_header((header::AUTHORIZATION, format!("Bearer {token}"))),
+        None => request,
+    }
+}
+
+async fn status(app: &Served, request: TestRequest) -> u16 {
+    app.answer(request).await.status().as_u16()
+}
+
+#[actix_web::test]
+async fn every_route_lets_in_who_may_and_nobody_else() {
+    let rows: Vec<(&str, &str)> = ROWS.iter().map(|(method, path, ..)| (*method, *path)).collect();
+    let endpoints: Vec<(&str, &str)> =
+        routes::ENDPOINTS.iter().map(|endpoint| (endpoint.method.name(), endpoint.path)).collect();
+    assert_eq!(rows.len(), endpoints.len(), "a row for each route: {endpoints:?}");
+    for endpoint in endpoints {
+        assert!(rows.contains(&endpoint), "no row for {endpoint:?}");
+    }
+    for (method, path, needs, found) in ROWS {
+        let users = Users::new();
+        let app = app(users.door()).await;
+        let reads = *method == "GET";
+        let expected = |without: u16, no_right: u16, reader: u16| match needs {
+            Nothing => [*found; 6],
+            AnyToken => [without, without, without, *found, *found, *found],
+            Right(..) => [without, without, without, no_right, reader, *found],
+        };
+        let mut seen = Vec::new();
+        let tokens = [
+            None,
+            Some("bad"),
+            Some("expired"),
+            Some("token-of-stranger"),
+            Some("token-of-reader"),
+            Some("token-of-operator"),
+        ];
+        for token in tokens {
+            seen.push(status(&app, request(method, path, token)).await);
+        }
+        assert_eq!(seen, expected(401, 403, if reads { *found } else { 403 }), "{method} {path}");
+        // Whoever has this very right gets in, and whoever has every other right does not.
+        if let Right(verb, resource) = *needs {
+            let name = (verb == "get").then(|| NAME.to_owned());
+            users.may(move |user, info| {
+                let this = (&*info.verb, &*info.resource, &info.name) == (verb, resource, &name);
+                this == (user == "stranger")
+            });
+            let app = self::app(users.door()).await;
+            for (token, expected) in [("token-of-stranger", *found), ("token-of-other", 403)] {
+                assert_eq!(
+                    status(&app, request(method, path, Some(token))).await,
+                    expected,
+                    "{token} {method} {path}"
+                );
+            }
+        }
+        // The local door reads without a token, and does nothing else.
+        let local = self::app(Door::Local).await;
+        assert_eq!(
+            status(&local, request(method, path, None)).await,
+            if reads { *found } else { 403 },
+            "{path}"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn a_refusal_says_what_is_missing() {
+    let users = Users::new();
+    let app = app(users.door()).await;
+    for (token, challenge, detail) in [
+        (None, Some("Bearer realm=\"spot-guard\""), "a bearer token of the cluster is needed"),
+        (
+            Some("bad"),
+            Some("Bearer realm=\"spot-guard\", error=\"invalid_token\""),
+            "the token is not valid: invalid bearer token",
+        ),
+        (
+            Some("token-of-stranger"),
+            None,
+            "user \"stranger\" cannot get nodereplacements.spotguard.dev \"i-0000000000000000b\"",
+        ),
+    ] {
+        let response = app.answer(request("GET", "/api/v1/fallbacks/{name}", token)).await;
+        let told =
+            response.headers().get(header::WWW_AUTHENTICATE).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(told.as_deref(), challenge);
+        let problem: Value = serde_json::from_slice(&read_body(response).await).unwrap();
+        assert_eq!(problem["detail"], detail);
+    }
+    for (scheme, expected) in [("bearer token-of-reader", 200), ("Basic cmVhZGVyOng=", 401), ("Bearer ", 401)]
+    {
+        let request = request("GET", "/api/v1/pools", None).insert_header((header::AUTHORIZATION, scheme));
+        assert_eq!(status(&app, request).await, expected, "{scheme}");
+    }
+    let long = "x".repeat(9000);
+    let before = users.reviews();
+    assert_eq!(status(&app, request("GET", "/", Some(&long))).await, 401);
+    assert_eq!(users.reviews(), before, "nobody is asked about it");
+}
+
+#[actix_web::test]
+async fn answers_are_remembered_for_their_time() {
+    tokio::time::pause();
+    let users = Users::new();
+    let app = app(users.door()).await;
+    let ask = async |token: &str| status(&app, request("GET", "/api/v1/pools", Some(token))).await;
+    assert_eq!((ask("token-of-reader").await, users.reviews()), (200, 2));
+    assert_eq!((ask("token-of-reader").await, users.reviews()), (200, 2));
+    assert_eq!((ask("token-of-stranger").await, users.reviews()), (403, 4));
+    assert_eq!((ask("bad").await, users.reviews()), (401, 5));
+    users.may(|user, _| user == "stranger");
+    tokio::time::advance(Duration::from_millis(1_900)).await;
+    assert_eq!((ask("token-of-stranger").await, ask("bad").await, users.reviews()), (403, 401, 5));
+    tokio::time::advance(Duration::from_millis(200)).await;
+    assert_eq!((ask("token-of-stranger").await, users.reviews()), (200, 6), "a no is forgotten first");
+    assert_eq!((ask("token-of-reader").await, users.reviews()), (200, 6));
+    tokio::time::advance(Duration::from_secs(8)).await;
+    assert_eq!((ask("token-of-reader").await, users.reviews()), (403, 8), "then a yes");
+}
+
+#[actix_web::test]
+async fn an_api_server_that_does_not_answer_lets_nobody_in() {
+    tokio::time::pause();
+    let verdicts = [
+        Verdict::Drop,
+        Verdict::Refuse(500, "InternalError".to_owned()),
+        Verdict::Refuse(403, "Forbidden".to_owned()),
+        Verdict::Delay(Duration::from_secs(3600)),
+    ];
+    for verdict in verdicts {
+        let users = Users::new();
+        *users.gate.verdict.lock().unwrap() = Some(verdict.clone());
+        let app = app(users.door()).await;
+        let began = tokio::time::Instant::now();
+        let asked = request("GET", "/api/v1/pools", Some("token-of-operator"));
+        let response = app.answer(asked).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{verdict:?}");
+        assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), "1");
+        assert!(began.elapsed() <= Duration::from_secs(6), "{:?}", began.elapsed());
+        assert_eq!(status(&app, request("GET", "/readyz", None)).await, 200, "probes do not depend on it");
+        // Nothing of it is remembered.
+        *users.gate.verdict.lock().unwrap() = None;
+        assert_eq!(status(&app, request("GET", "/api/v1/pools", Some("token-of-operator"))).await, 200);
+    }
+}
+
+#[actix_web::test]
+async fn a_flood_of_tokens_asks_no_more_than_a_few_at_a_time() {
+    tokio::time::pause();
+    let users = Users::new();
+    *users.gate.verdict.lock().unwrap() = Some(Verdict::Delay(Duration::from_secs(3600)));
+    let app = app(users.door()).await;
+    let tokens: Vec<String> = (0..100).map(|number| format!("token-{number}")).collect();
+    let asked = tokens.iter().map(|token| status(&app, request("GET", "/", Some(token))));
+    let answers = futures::future::join_all(asked).await;
+    assert!(answers.iter().all(|status| *status == 503), "{answers:?}");
+    assert_eq!(users.reviews(), 16);
+}
+
+#[actix_web::test]
+async fn without_tls_tokens_are_taken_from_loopback_only() {
+    let users = Users::new();
+    let app = app(users.door()).await;
+    for (peer, path, expected) in [
+        ("10.0.0.7:4000", "/api/v1/pools", 403),
+        ("10.0.0.7:4000", "/readyz", 200),
+        ("[::1]:4000", "/api/v1/pools", 200),
+        ("[::ffff:127.0.0.1]:4000", "/api/v1/pools", 200),
+        ("[2001:db8::1]:4000", "/api/v1/pools", 403),
+    ] {
+        let before = users.reviews();
+        let asked = request("GET", path, Some("token-of-operator")).peer_addr(peer.parse().unwrap());
+        let response = app.answer(asked).await;
+        assert_eq!(response.status().as_u16(), expected, "{peer} {path}");
+        if expected == 403 {
+            let problem: Value = serde_json::from_slice(&read_body(response).await).unwrap();
+            assert_eq!(
+                problem["detail"],
+                "without TLS (setting tls) this port takes tokens from loopback only"
+            );
+            assert_eq!(users.reviews(), before, "the token goes nowhere");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn the_local_door_does_not_answer_to_foreign_names() {
+    let app = app(Door::Local).await;
+    for (host, expected) in [
+        ("localhost:8081", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8081", 200),
+        ("LOCALHOST", 200),
+        ("spot-guard.example:8081", 403),
+        ("127.0.0.1.example", 403),
+        ("10.0.0.1:8081", 403),
+        ("", 403),
+    ] {
+        let asked = request("GET", "/api/v1/pools", None).insert_header((header::HOST, host));
+        assert_eq!(status(&app, asked).await, expected, "{host}");
+        let probe = request("GET", "/healthz", None).insert_header((header::HOST, host));
+        assert_eq!(status(&app, probe).await, 200, "{host}");
+    }
+}

@@ -1,0 +1,97 @@
+//! The main port with a certificate.
+
+use super::*;
+use crate::config::TlsConfig;
+use std::path::Path;
+
+/// Writes a fresh certificate for localhost, and returns it.
+fn renew(folder: &Path) -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.join("tls.crt"), made.cert.pem()).unwrap();
+    std::fs::write(folder.join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    made.cert.pem()
+}
+
+fn files(folder: &Path) -> TlsConfig {
+    TlsConfig { certificate: folder.join("tls.crt"), key: folder.join("tls.key") }
+}
+
+#[actix_web::test]
+async fn the_main_port_speaks_tls_and_takes_up_a_renewed_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = renew(folder.path());
+    let certificate = Certificate::load(&files(folder.path())).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let unreachable = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
+    let client = kube::Client::try_from(unreachable).unwrap();
+    let reviews = Arc::new(Reviews::new(client, Arc::new(Metrics::new())));
+    let door = Door::Main { reviews, tls: Some(certificate.clone()) };
+    let server = serve(listener, door, Fixture::empty().state().await).unwrap();
+    let handle = server.handle();
+    let running = actix_web::rt::spawn(server);
+
+    // A client that trusts this certificate and nothing else.
+    let ask = async |scheme: &'static str, path: &'static str, trusted: &str| {
+        let trusted = reqwest::Certificate::from_pem(trusted.as_bytes()).unwrap();
+        web::block(move || {
+            let client =
+                reqwest::blocking::Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap();
+            client
+                .get(format!("{scheme}://localhost:{port}{path}"))
+                .send()
+                .map(|answer| answer.status().as_u16())
+        })
+        .await
+        .unwrap()
+    };
+    assert_eq!(ask("https", "/healthz", &first).await.unwrap(), 200);
+    assert_eq!(ask("https", "/api/v1/pools", &first).await.unwrap(), 401);
+    assert!(ask("http", "/healthz", &first).await.is_err(), "and nothing but TLS");
+
+    // Half of a change is none.
+    std::fs::write(folder.path().join("tls.key"), "").unwrap();
+    certificate.look();
+    assert_eq!(ask("https", "/healthz", &first).await.unwrap(), 200);
+    let second = renew(folder.path());
+    assert!(ask("https", "/healthz", &second).await.is_err());
+    certificate.look();
+    assert_eq!(ask("https", "/healthz", &second).await.unwrap(), 200);
+    assert!(ask("https", "/healthz", &first).await.is_err());
+    handle.stop(true).await;
+    running.await.unwrap().unwrap();
+}
+
+#[actix_web::test]
+async fn files_are_read_again_by_themselves() {
+    tokio::time::pause();
+    let folder = tempfile::tempdir().unwrap();
+    renew(folder.path());
+    let certificate = Certificate::load(&files(folder.path())).unwrap();
+    let follows = certificate.clone();
+    let task = actix_web::rt::spawn(async move { follows.follow().await });
+    let before = certificate.digest();
+    renew(folder.path());
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_ne!(certificate.digest(), before);
+    task.abort();
+}
+
+#[test]
+fn what_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |what: &str| {
+        let error = format!("{:#}", Certificate::load(&files(folder.path())).unwrap_err());
+        assert!(error.contains(what), "{what:?} in {error}");
+    };
+    refused("tls.certificate: cannot read");
+    std::fs::write(folder.path().join("tls.crt"), "").unwrap();
+    refused("tls.key: cannot read");
+    std::fs::write(folder.path().join("tls.key"), "").unwrap();
+    refused("tls.certificate: there is no certificate");
+    renew(folder.path());
+    let key = std::fs::read(folder.path().join("tls.key")).unwrap();
+    renew(folder.path());
+    std::fs::write(folder.path().join("tls.key"), key).unwrap();
+    refused("tls.key");
+}

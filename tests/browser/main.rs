@@ -1,0 +1,193 @@
+//! The dashboard in a real browser: a fallback is watched through the page from its notice to its clean-up.
+//!
+//! Pictures are kept in `target/browser`.
+
+mod chromium;
+
+use chromium::{Chromium, Page};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// All files of the page together may not be larger, in bytes.
+const MOST_BYTES: u64 = 150 * 1024;
+
+/// Remembers from the beginning at which boxes stories were seen.
+const WATCH: &str = r##"
+  window.seen = [];
+  new MutationObserver(() => {
+    for (const link of document.querySelectorAll("#flow li[data-box] a")) {
+      const box = link.closest("[data-box]").dataset.box;
+      if (window.seen.at(-1) !== box) window.seen.push(box);
+    }
+  }).observe(document, { childList: true, subtree: true });
+"##;
+
+/// The demo, its dashboard on a free port of loopback.
+struct Demo {
+    process: Child,
+    url: String,
+}
+
+impl Demo {
+    fn start(scenario: &str) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_spot-guard"))
+            .args(["demo", "--speed", "20", "--scenario", scenario])
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the demo starts");
+        let mut lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
+        let first = lines.next().expect("a first line").expect("it can be read");
+        let url = first.rsplit_once("Dashboard at ").expect("an address").1.to_owned();
+        // What else it tells is read, so that it is never held up.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Self { process, url }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn pictures() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("browser");
+    std::fs::create_dir_all(&folder).expect("a folder for the pictures");
+    folder
+}
+
+fn texts(page: &mut Page<'_>, selector: &str) -> Vec<String> {
+    let script = format!("[...document.querySelectorAll({selector:?})].map((found) => found.textContent)");
+    serde_json::from_value(page.evaluate(&script)).expect("texts")
+}
+
+#[test]
+fn a_fallback_is_watched_from_its_notice_to_its_clean_up() {
+    let Some(browser) = chromium::find() else { return };
+    let pictures = pictures();
+    let mut chromium = Chromium::start(&browser);
+    let mut page = chromium.page();
+    page.size(1280, 900, false);
+    page.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": WATCH }));
+    let demo = Demo::start("dry-spot");
+    page.open(&demo.url);
+
+    page.wait("document.querySelector('#stories details')");
+    page.wait("document.querySelector('#fallbacks [data-fallback]')");
+    let fallback = texts(&mut page, "#fallbacks [data-fallback]").concat();
+    assert!(fallback.contains("stands in for") && fallback.contains("on demand for"), "{fallback}");
+    page.wait("document.querySelector('#fallbacks .why')");
+    page.screenshot(&pictures.join("fallback.png"));
+    it_works_by_keyboard(&mut page);
+    it_has_names_for_screen_readers(&mut page);
+    it_fits_a_phone(&mut page, &pictures);
+    it_is_dark_in_the_dark(&mut page, &pictures);
+
+    // The story is over: it leaves the flow, and is found among those that are.
+    page.wait("document.querySelectorAll('#flow .at').length === 0");
+    page.evaluate("document.getElementById('finished').click()");
+    page.wait("document.querySelector('#stories summary')?.textContent.includes('over')");
+    page.evaluate("document.querySelector('#stories summary').click()");
+    page.wait("document.querySelector('#stories details').open");
+    page.screenshot(&pictures.join("over.png"));
+    let seen: Vec<String> = serde_json::from_value(page.evaluate("window.seen")).expect("boxes");
+    assert!(
+        seen.iter().any(|seen| ["6", "7", "8", "9"].contains(&seen.as_str())),
+        "it waits for Spot: {seen:?}"
+    );
+    let told = texts(&mut page, "#stories details li .number");
+    for wanted in ["1", "2", "3", "3.2", "4", "5", "6", "7", "8", "9", "10", "11"] {
+        assert!(told.contains(&format!("box {wanted}")), "box {wanted} is not told of: {told:?}");
+    }
+    let live = texts(&mut page, "#steps li");
+    assert!(live.iter().any(|step| step.contains("box 11")), "the clean-up is told as it happens: {live:?}");
+    assert_eq!(texts(&mut page, "#fallbacks [data-fallback]"), [""; 0], "no fallback is left");
+    it_broke_no_rule(&mut page, &demo.url);
+}
+
+/// The first thing that the keyboard reaches leads to the flow; a story opens by it.
+fn it_works_by_keyboard(page: &mut Page<'_>) {
+    page.evaluate("document.activeElement.blur(), getSelection().empty(), scrollTo(0, 0)");
+    page.press("Tab", 9);
+    assert_eq!(page.evaluate("document.activeElement.className"), "skip");
+    page.press("Enter", 13);
+    page.wait("location.hash === '#flow-title'");
+    page.evaluate("document.querySelector('#stories summary').focus()");
+    page.press("Enter", 13);
+    page.wait("document.querySelector('#stories details').open");
+    // It stays open, and where the keyboard is, when the page is drawn anew.
+    page.evaluate("new Promise((done) => new MutationObserver(done).observe(document.getElementById('stories'), { childList: true }))");
+    assert_eq!(page.evaluate("document.querySelector('#stories details').open"), true);
+    assert_eq!(page.evaluate("document.activeElement.tagName"), "SUMMARY");
+}
+
+/// Whatever can be used or is a part of the page has a name in the accessibility tree.
+fn it_has_names_for_screen_readers(page: &mut Page<'_>) {
+    let tree = page.call("Accessibility.getFullAXTree", json!({}));
+    let nodes: Vec<&Value> = tree["nodes"].as_array().expect("nodes").iter().collect();
+    let is = |node: &Value, roles: &[&str]| roles.iter().any(|role| node["role"]["value"] == *role);
+    let interactive = ["link", "button", "checkbox", "DisclosureTriangle", "region", "image", "textbox"];
+    let named: Vec<&&Value> =
+        nodes.iter().filter(|node| node["ignored"] != true && is(node, &interactive)).collect();
+    assert!(named.len() > 8, "{tree}");
+    for node in named {
+        assert!(
+            node["name"]["value"].as_str().is_some_and(|name| !name.trim().is_empty()),
+            "no name: {node}"
+        );
+    }
+    assert!(nodes.iter().any(|node| is(node, &["main"])), "a main part");
+    assert!(nodes.iter().any(|node| is(node, &["status"])), "a status that is read aloud");
+}
+
+fn it_fits_a_phone(page: &mut Page<'_>, pictures: &Path) {
+    page.size(360, 740, true);
+    page.wait("innerWidth === 360");
+    assert_eq!(page.evaluate("document.documentElement.scrollWidth"), 360, "nothing is cut off at the side");
+    page.screenshot(&pictures.join("phone.png"));
+    page.size(1280, 900, false);
+}
+
+fn it_is_dark_in_the_dark(page: &mut Page<'_>, pictures: &Path) {
+    let ground = "getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)[0]";
+    page.dark(false);
+    assert!(page.evaluate(ground).as_u64().expect("a number") > 200);
+    page.dark(true);
+    assert!(page.evaluate(ground).as_u64().expect("a number") < 50);
+    page.screenshot(&pictures.join("dark.png"));
+    page.dark(false);
+}
+
+/// Nothing came from elsewhere, nothing failed, nothing was refused by the policy, and it is small.
+fn it_broke_no_rule(page: &mut Page<'_>, url: &str) {
+    for request in page.told("Network.requestWillBeSent") {
+        let asked = request["request"]["url"].as_str().expect("a URL");
+        assert!(asked.starts_with(url), "{asked} is not this server's");
+    }
+    assert_eq!(page.told("Runtime.exceptionThrown"), [Value::Null; 0]);
+    let complaints: Vec<Value> = page
+        .told("Log.entryAdded")
+        .into_iter()
+        .filter(|told| ["warning", "error"].contains(&told["entry"]["level"].as_str().unwrap_or("")))
+        .collect();
+    assert_eq!(complaints, [Value::Null; 0]);
+    let files: Vec<Value> = page
+        .told("Network.responseReceived")
+        .into_iter()
+        .filter(|told| {
+            ["Document", "Script", "Stylesheet", "Image"].contains(&told["type"].as_str().unwrap_or(""))
+        })
+        .map(|told| told["requestId"].clone())
+        .collect();
+    let sizes = page.told("Network.loadingFinished");
+    let of_page = sizes.iter().filter(|told| files.contains(&told["requestId"]));
+    let bytes: u64 =
+        of_page.filter_map(|told| told["encodedDataLength"].as_f64()).map(|size| size as u64).sum();
+    println!("the page has {bytes} bytes");
+    assert!(bytes > 1000 && bytes < MOST_BYTES, "{bytes}");
+}
