@@ -1,5 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast simulate differential testbed lint bench bench-scale
+.PHONY: help demo test test-fast simulate crashes explore differential nightly testbed lint bench bench-scale
+
+# What plays stories for minutes is built optimised: 3 times as fast for a build that takes twice as long.
+simulate crashes explore: export CARGO_PROFILE_DEV_OPT_LEVEL = 1
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +20,18 @@ test-fast: ## Runs the tests that need no cluster
 simulate: ## Plays random stories in the simulated cloud: SEEDS=1000 of them, from SEED=1
 	@SIMULATE_SEEDS=$(or $(SEEDS),1000) SIMULATE_SEED=$(or $(SEED),1) SIMULATE_EVENTS=$(EVENTS) \
 	cargo test --quiet --test simulation random::random_stories -- --exact --nocapture
+
+crashes: ## Kills the controller before and after each write of every story
+	cargo test --quiet --test simulation every_story_survives_a_crash_at_every_point -- --ignored --nocapture
+
+explore: ## Visits every state that the core reaches with at most EVENTS=3 events in a small world
+	@EXPLORE_EVENTS=$(or $(EVENTS),3) cargo test --quiet --lib every_way_through_a_small_world -- --nocapture
+
+nightly: ## Runs what takes too long for every change: 10,000 stories, all crash points, explore, differential
+	$(MAKE) simulate SEEDS=10000
+	$(MAKE) crashes
+	$(MAKE) explore
+	$(MAKE) differential
 
 differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 from SEED=1
 	CLUSTERS=$(or $(CLUSTERS),1000) SEED=$(or $(SEED),1) cargo test --test cluster the_check_agrees -- --nocapture

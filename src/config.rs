@@ -266,7 +266,7 @@ impl Config {
 }
 
 /// Whether the text is a DNS subdomain (RFC 1123), as Kubernetes names are.
-fn is_dns_name(text: &str) -> bool {
+pub(crate) fn is_dns_name(text: &str) -> bool {
     let label = |label: &str| {
         let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
         !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')

@@ -81,10 +81,10 @@ impl Controller {
     pub fn new(settings: Settings, client: Client, aws: &SdkConfig, clock: Clock) -> Self {
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::default();
+        // Nobody may wait for ever, not for a list with which a watch begins either.
+        let client = bounded(&client, REQUEST_TIMEOUT);
         let view = View::start(&client, &settings.namespace, &readiness);
         let aws = AutoScaling::new(aws, settings.times.call_timeout, clock, metrics.clone());
-        // Watches wait for changes; nobody may wait for ever for anything else.
-        let client = bounded(&client, REQUEST_TIMEOUT);
         let (leading, actors) = (watch::Sender::new(false), watch::Sender::new(None));
         Self { settings, client, clock, aws, view, metrics, readiness, leading, actors }
     }

@@ -5,6 +5,7 @@ pub mod actors;
 pub mod agent;
 pub mod aws;
 pub mod check;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod controller;
@@ -14,5 +15,4 @@ pub mod http;
 pub mod kube;
 #[cfg(feature = "sim")]
 pub mod sim;
-pub mod status;
 pub mod telemetry;

@@ -61,8 +61,10 @@ enum Command {
     Check(spot_guard::check::CheckOptions),
     /// Print the custom resource definitions
     Crds,
-    /// Show the open fallbacks, what each waits for and since when
-    Status(spot_guard::status::StatusOptions),
+    /// Print the description of the HTTP API (OpenAPI 3.1)
+    Openapi,
+    #[command(flatten)]
+    Ask(spot_guard::client::Question),
     /// Play a story on a simulated cloud
     #[cfg(feature = "sim")]
     Demo(spot_guard::sim::demo::DemoOptions),
@@ -75,7 +77,11 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(options) => check(options),
         Command::Crds => finish(print_crds()),
-        Command::Status(options) => finish(spot_guard::status::run(&options).map(|text| print!("{text}"))),
+        Command::Openapi => {
+            println!("{:#}", http::document());
+            ExitCode::SUCCESS
+        }
+        Command::Ask(question) => finish(spot_guard::client::run(&question).map(|text| print!("{text}"))),
         #[cfg(feature = "sim")]
         Command::Demo(options) => demo(&options),
         Command::Agent { node_name, kubeconfig, listen, poll_seconds } => {
@@ -161,6 +167,7 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
         is_leader: controller.leading(),
         ..ApiState::of(
             &controller.view,
+            client.clone(),
             Liveness::of_this_thread(),
             controller.readiness.clone(),
             controller.metrics.clone(),

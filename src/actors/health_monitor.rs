@@ -202,13 +202,8 @@ fn safety_blockers(
 ) -> Vec<String> {
     let Some(capacity) = &story.status.capacity else { return Vec::new() };
     let members = view.spot.instances.iter().chain(&view.on_demand.instances);
-    let context = SafetyContext::of(
-        Some(story),
-        stories,
-        members.map(|instance| instance.id.as_str()),
-        snapshot,
-        taint_key.clone(),
-    );
+    let members = members.map(|instance| instance.id.as_str());
+    let context = SafetyContext::of(Some(story), stories, members, snapshot, taint_key);
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
     report.blockers.iter().map(safety::Blocker::describe).collect()

@@ -676,6 +676,7 @@ fn change(used: &mut Resources, pod: &Resources, by: i64) {
 
 pub use snapshot::{Live, PodGroup, Snapshot};
 
+mod budgets;
 mod snapshot;
 
 #[cfg(test)]

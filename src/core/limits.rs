@@ -11,6 +11,7 @@ use crate::core::scaling::PoolView;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// A drain that is blocked for so long no longer counts as under way, if its replacement is there.
@@ -174,7 +175,7 @@ fn pool_size(view: &PoolView) -> usize {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReturnWindow {
     /// When it opens, as in a crontab: minute, hour, day of month, month, day of week.
-    #[schemars(length(min = 9, max = 100))]
+    #[schemars(length(min = 9, max = 100), extend("x-kubernetes-validations" = schedule_rules()))]
     pub schedule: String,
     /// The time zone of the schedule, by its name in the IANA database.
     #[serde(default = "utc")]
@@ -183,6 +184,34 @@ pub struct ReturnWindow {
     /// How long it stays open, in seconds.
     #[schemars(range(min = 60, max = 604_800))]
     pub duration_seconds: u32,
+}
+
+/// What the API server can tell of a schedule when it is written: five fields, and what is in each (the syntax of the
+/// crate `cronexpr`). What it cannot is said when the schedule is read: a day that never comes, an unknown time zone.
+fn schedule_rules() -> Value {
+    let days = "SUN|MON|TUE|WED|THU|FRI|SAT";
+    let months = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC";
+    let day = "0*([1-9]|[12][0-9]|3[01])";
+    let weekday = format!("(0*[0-7]|{days})");
+    let fields = [
+        ("minute (0-59)", "0*[0-5]?[0-9]".to_owned(), String::new()),
+        ("hour (0-23)", "0*(1?[0-9]|2[0-3])".to_owned(), String::new()),
+        ("day of month (1-31)", day.to_owned(), format!("|L|{day}W")),
+        ("month (1-12 or JAN-DEC)", format!("(0*([1-9]|1[0-2])|{months})"), String::new()),
+        ("day of week (0-7 or SUN-SAT)", weekday.clone(), format!("|{weekday}(L|#[1-5])")),
+    ];
+    let matches = |pattern: &str| format!("self.matches(r'(?i)^\\s*{pattern}\\s*$')");
+    let five = matches(r"\S+(\s+\S+){4}");
+    let rule = |rule: &str, message: &str| json!({ "rule": rule, "message": message });
+    let each = fields.iter().enumerate().map(|(number, (name, value, more))| {
+        let part = format!(r"((\*|{value}(-{value})?)(/0*[1-9][0-9]*)?{more})");
+        let (before, after) = (number, fields.len() - 1 - number);
+        let field = matches(&format!(r"(\S+\s+){{{before}}}{part}(,{part})*(\s+\S+){{{after}}}"));
+        // With another number of fields it breaks the first rule alone.
+        rule(&format!("!{five} || {field}"), &format!("the field for the {name} cannot be read"))
+    });
+    let all = "must be five fields: minute, hour, day of month, month, day of week";
+    std::iter::once(rule(&five, all)).chain(each).collect()
 }
 
 fn utc() -> String {

@@ -27,6 +27,7 @@ macro_rules! policy {
             pub $flag: Option<bool>,)*
             $($(#[$list_doc])*
             #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(length(max = 50))]
             pub $list: Option<Vec<$item>>,)*
         }
 

@@ -601,6 +601,7 @@ pub fn plan(
     now: Timestamp,
 ) -> Plan {
     let mut ledger = ledger.clone();
+    ledger.take_in_arrived(view);
     let moved = ledger.in_motion();
     if let Some(call) = resume(&mut ledger, view, busy, now) {
         return Plan { ledger, call: Some(call) };

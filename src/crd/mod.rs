@@ -105,8 +105,9 @@ pub struct GroupStatus {
     pub max: i32,
     /// `in service/desired`.
     pub summary: String,
-    /// Its instances by id, in any state: which nodes are the pool's, for every replica.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Its instances by id as they were last read, in any state: which nodes are the pool's, for every replica and
+    /// without AWS. Written also when empty: a merge patch keeps what it does not name.
+    #[serde(default)]
     pub instances: Vec<String>,
 }
 

@@ -8,8 +8,10 @@ mod reviews;
 
 pub use reviews::{Caller, Reviews};
 
+use super::problem::{self, Refused};
 use super::tls::Certificate;
-use super::{problem, query, routes};
+use super::{query, routes};
+use crate::config::is_dns_name;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{StatusCode, header};
@@ -60,7 +62,6 @@ pub(super) enum Verb {
     /// Read them all.
     List,
     /// Trigger something.
-    #[allow(dead_code, reason = "no route needs it yet")]
     Update,
 }
 
@@ -83,6 +84,8 @@ pub(super) enum Resource {
     Replacements,
     /// InterruptionNotices.
     Notices,
+    /// Triggers.
+    Triggers,
 }
 
 impl Resource {
@@ -91,6 +94,7 @@ impl Resource {
             Self::Pools => "spotpools",
             Self::Replacements => "nodereplacements",
             Self::Notices => "interruptionnotices",
+            Self::Triggers => "triggers",
         }
     }
 }
@@ -134,7 +138,15 @@ pub(super) async fn admit(
 ) -> Result<ServiceResponse, actix_web::Error> {
     match check(need, request.request()).await {
         Ok(caller) => {
-            if let Some(refused) = takes.and_then(|takes| query::check(request.request(), takes).err()) {
+            let refused = takes.and_then(|takes| {
+                let (request, name) = (request.request(), request.match_info().get("name"));
+                let not_a_name = name.filter(|name| !is_dns_name(name)).map(|_| {
+                    let detail = "it is no name as Kubernetes has them".to_owned();
+                    Refused::field(request, "name", detail)
+                });
+                query::check(request, takes).err().or(not_a_name)
+            });
+            if let Some(refused) = refused {
                 return Ok(request.error_response(refused));
             }
             if let Some(caller) = caller {

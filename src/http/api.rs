@@ -120,19 +120,24 @@ pub(super) async fn fallback_named(state: Data<ApiState>, request: HttpRequest) 
     }
 }
 
-fn find<K>(store: &Store<K>, name: &str) -> Option<Arc<K>>
+pub(super) fn find<K>(store: &Store<K>, name: &str) -> Option<Arc<K>>
 where
     K: kube::Resource<DynamicType = ()> + Clone + 'static,
 {
     store.find(|held| held.meta().name.as_deref() == Some(name))
 }
 
-fn no_such(request: &HttpRequest, what: &str) -> HttpResponse {
+pub(super) fn no_such(request: &HttpRequest, what: &str) -> HttpResponse {
     problem::no_such(request, &format!("no {what} is named {}", routes::name(request)))
 }
 
-fn name_of<K: kube::Resource>(object: &Arc<K>) -> &str {
+pub(super) fn name_of<K: kube::Resource>(object: &Arc<K>) -> &str {
     object.meta().name.as_deref().unwrap_or_default()
+}
+
+/// Whether on-demand capacity stands in now.
+pub(super) fn has_open_fallback(record: &NodeReplacement) -> bool {
+    record.status.as_ref().is_some_and(is_open_fallback)
 }
 
 /// Whether the story is about what was asked for, but for its time.

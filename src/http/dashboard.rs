@@ -1,4 +1,4 @@
-//! The dashboard at `/`: the flow, and every story at the box that it is at.
+//! The dashboard at `/`: the flow, and every story at the box that it is at. The page of the API at `/docs`.
 //!
 //! A few files in the binary, without a build step and without anything from elsewhere. The page only reads
 //! the API; its policy forbids scripts, styles and connections that are not this server's own.
@@ -32,4 +32,12 @@ pub(super) async fn icon() -> HttpResponse {
 
 pub(super) async fn script() -> HttpResponse {
     file("text/javascript; charset=utf-8", include_str!("dashboard/app.js"))
+}
+
+pub(super) async fn docs() -> HttpResponse {
+    file("text/html; charset=utf-8", include_str!("docs/index.html"))
+}
+
+pub(super) async fn docs_script() -> HttpResponse {
+    file("text/javascript; charset=utf-8", include_str!("docs/docs.js"))
 }

@@ -5,10 +5,11 @@ use crate::telemetry::liveness::DEAD_AFTER;
 use crate::telemetry::metrics;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The body of `/readyz`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ready {
     /// Whether every part works.
@@ -18,7 +19,7 @@ pub struct Ready {
 }
 
 /// A part that does not work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NotReady {
     /// Its name.

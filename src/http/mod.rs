@@ -1,5 +1,7 @@
-//! The HTTP API: health, metrics, what Spot Guard knows, and the dashboard. It only reads, from the process's own copy of
-//! the stored objects, so any replica can answer and no request reaches AWS. The Kubernetes API is asked who may.
+//! The HTTP API: health, metrics, what Spot Guard knows, what it can be asked to do, and the dashboard.
+//!
+//! It reads from the process's own copy of the stored objects, and writes nothing but triggers, so any replica can answer
+//! and no request reaches AWS. The Kubernetes API is asked who may.
 
 mod access;
 mod api;
@@ -8,23 +10,28 @@ mod events;
 mod health;
 mod model;
 mod nodes;
+mod openapi;
 mod problem;
 mod query;
 mod routes;
 mod tls;
+mod triggers;
 
 pub use access::{Caller, Door, Reviews};
 pub use health::{NotReady, Ready};
 pub use model::{
     Blocker, Counts, Fallback, Items, Node, NodeRole, NodeSafety, Notice, Pool, PoolSummary, Replacement,
-    ReplacementCounts, SafetyBlocker, SafetyBlockerKind, Status, Timeline, TimelineEntry,
+    ReplacementCounts, SafetyBlocker, SafetyBlockerKind, Status, Timeline, TimelineEntry, TriggerRequest,
+    TriggerState,
 };
+pub use openapi::document;
 pub use problem::Problem;
 pub use tls::Certificate;
+pub use triggers::{Triggers, WriteError, Written};
 
 use crate::core::cluster::Snapshot;
 use crate::core::policy::Policy;
-use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool};
+use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use crate::kube::view::View;
 use crate::telemetry::liveness::Liveness;
 use crate::telemetry::metrics::Metrics;
@@ -34,6 +41,7 @@ use actix_web::http::header;
 use actix_web::middleware::DefaultHeaders;
 use actix_web::{App, HttpServer, web};
 use jiff::Timestamp;
+use kube::Client;
 use kube::runtime::reflector::Store;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -60,6 +68,10 @@ pub struct ApiState {
     pub notices: Store<InterruptionNotice>,
     /// The cluster now.
     pub snapshot: Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
+    /// What was asked for.
+    pub trigger_store: Store<Trigger>,
+    /// Writes what is asked for.
+    pub triggers: Triggers,
     /// The settings that pools start from.
     pub defaults: Policy,
     /// The key of our taint.
@@ -87,10 +99,11 @@ pub struct ApiState {
 }
 
 impl ApiState {
-    /// What a controller with this view tells, as a replica that follows in a working process.
+    /// What a controller with this view tells, as a replica that follows.
     #[must_use]
     pub fn of(
         view: &View,
+        client: Client,
         liveness: Liveness,
         readiness: Readiness,
         metrics: Arc<Metrics>,
@@ -103,6 +116,8 @@ impl ApiState {
             replacements: view.replacements.clone(),
             notices: view.notices.clone(),
             snapshot: Arc::new(move || snapshot.snapshot()),
+            trigger_store: view.triggers.clone(),
+            triggers: Triggers::new(client),
             defaults,
             taint_key: taint_key.into(),
             checks: checks(),

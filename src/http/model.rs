@@ -7,13 +7,17 @@ use crate::core::record::{
 use crate::core::replacement::{Mode, RebalanceMode};
 use crate::core::safety;
 use crate::core::scaling::{Reduction, ScalingRequest};
-use crate::crd::GroupStatus;
+use crate::core::trigger::TriggerAction;
+use crate::crd::{GroupStatus, Trigger};
 use jiff::Timestamp;
+use kube::ResourceExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A list, or a page of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "{T}List")]
 pub struct Items<T> {
     /// Sorted by name.
     pub items: Vec<T>,
@@ -23,7 +27,7 @@ pub struct Items<T> {
 }
 
 /// `/api/v1/status`: the whole at a glance.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The version of Spot Guard.
@@ -43,7 +47,7 @@ pub struct Status {
 }
 
 /// How many stories there are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplacementCounts {
     /// Under way.
@@ -59,7 +63,7 @@ pub struct ReplacementCounts {
 }
 
 /// A pool in one line.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolSummary {
     /// Its name.
@@ -81,7 +85,7 @@ pub struct PoolSummary {
 }
 
 /// The instances of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
     /// Desired capacity, in instances.
@@ -91,7 +95,7 @@ pub struct Counts {
 }
 
 /// `/api/v1/pools`: a pool in full.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pool {
     /// Its name.
@@ -124,7 +128,7 @@ pub struct Pool {
 }
 
 /// `/api/v1/replacements`: the story of one node.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replacement {
     /// Its name: the old instance.
@@ -179,7 +183,7 @@ pub struct Replacement {
 }
 
 /// Something that holds a story up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Blocker {
     /// The box of the flow that waits for it.
@@ -194,7 +198,7 @@ pub struct Blocker {
 }
 
 /// `/api/v1/fallbacks`: on-demand capacity that stands in for Spot.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Fallback {
     /// The name of the replacement that it belongs to.
@@ -231,7 +235,7 @@ pub struct Fallback {
 }
 
 /// `/api/v1/nodes`: a node of a pool, or of a story.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Node {
     /// Its name.
@@ -290,7 +294,7 @@ impl Node {
 }
 
 /// The part that a node plays in a replacement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum NodeRole {
     /// It is to be replaced.
     Replaced,
@@ -303,7 +307,7 @@ pub enum NodeRole {
 }
 
 /// `/api/v1/nodes/NAME/safety`: whether the node could be drained now, as box 9 judges a fallback.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSafety {
     /// The node.
@@ -326,7 +330,7 @@ pub struct NodeSafety {
 }
 
 /// Something that stands against a drain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SafetyBlocker {
     /// What kind of thing it is.
@@ -338,7 +342,7 @@ pub struct SafetyBlocker {
 }
 
 /// What kind of thing stands against a drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SafetyBlockerKind {
     /// The node left the cluster meanwhile.
     NodeUnknown,
@@ -348,6 +352,8 @@ pub enum SafetyBlockerKind {
     Budget,
     /// A pod must not be evicted.
     NotEvictable,
+    /// A pod may come back: neither cordon nor taint keeps it away.
+    IgnoresMarks,
     /// The pool would be too full.
     BufferExceeded,
 }
@@ -360,9 +366,8 @@ impl From<&safety::Blocker> for SafetyBlocker {
             safety::Blocker::BudgetExhausted { .. }
             | safety::Blocker::BudgetNotObserved { .. }
             | safety::Blocker::SeveralBudgets { .. } => SafetyBlockerKind::Budget,
-            safety::Blocker::NotEvictable { .. } | safety::Blocker::IgnoresMarks { .. } => {
-                SafetyBlockerKind::NotEvictable
-            }
+            safety::Blocker::NotEvictable { .. } => SafetyBlockerKind::NotEvictable,
+            safety::Blocker::IgnoresMarks { .. } => SafetyBlockerKind::IgnoresMarks,
             safety::Blocker::BufferExceeded { .. } => SafetyBlockerKind::BufferExceeded,
         };
         Self { kind, message: blocker.to_string(), hint: blocker.hint().to_owned() }
@@ -370,7 +375,7 @@ impl From<&safety::Blocker> for SafetyBlocker {
 }
 
 /// `/api/v1/notices`: what was announced of a node.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Notice {
     /// Its name: the instance and the kind.
@@ -400,7 +405,7 @@ pub struct Notice {
 }
 
 /// `/api/v1/replacements/NAME/timeline`: a story by its steps.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeline {
     /// The replacement.
@@ -418,7 +423,7 @@ pub struct Timeline {
 }
 
 /// A step of a story, and how long it was before the next one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TimelineEntry {
     /// The box of the flow.
@@ -436,4 +441,66 @@ pub struct TimelineEntry {
     pub node: String,
     /// In plain words.
     pub message: String,
+}
+
+/// The body of a trigger.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TriggerRequest {
+    /// Why it is asked for.
+    #[serde(default)]
+    #[schemars(with = "String", length(max = 1024))]
+    pub reason: Option<String>,
+}
+
+/// `/api/v1/triggers`: what was asked for, and what comes of it.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Trigger")]
+pub struct TriggerState {
+    /// Its name.
+    pub name: String,
+    /// What is to be done.
+    pub action: TriggerAction,
+    /// The pool that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The node that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The replacement that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<String>,
+    /// Who asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it was stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+    /// `Accepted`: whether it is followed, else why not; `Complete`: whether it is over. None: nobody has looked at it yet.
+    pub conditions: Vec<Condition>,
+    /// The replacements that it led to.
+    pub replacements: Vec<String>,
+}
+
+impl TriggerState {
+    /// As the object has it.
+    pub(super) fn of(trigger: &Trigger) -> Self {
+        let (spec, status) = (&trigger.spec, trigger.status.clone().unwrap_or_default());
+        Self {
+            name: trigger.name_any(),
+            action: spec.action,
+            pool: spec.pool.clone(),
+            node: spec.node.clone(),
+            replacement: spec.replacement.clone(),
+            requested_by: spec.requested_by.clone(),
+            reason: spec.reason.clone(),
+            created: trigger.creation_timestamp().map(|time| time.0),
+            conditions: status.conditions,
+            replacements: status.replacements,
+        }
+    }
 }

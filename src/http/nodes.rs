@@ -55,7 +55,7 @@ pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> Ht
     // Of a large cluster it takes its time, and the thread that serves has others to answer.
     let work = web::block(move || {
         let _turn = turn;
-        let (pool, report) = check(&name, &snapshot, &pools, &records, &defaults, taint_key);
+        let (pool, report) = check(&name, &snapshot, &pools, &records, &defaults, &taint_key);
         NodeSafety {
             node: name,
             pool,
@@ -79,7 +79,7 @@ fn check(
     pools: &[Arc<SpotPool>],
     records: &[Arc<NodeReplacement>],
     defaults: &Policy,
-    taint_key: Arc<str>,
+    taint_key: &Arc<str>,
 ) -> (Option<String>, safety::SafetyReport) {
     let stories: Vec<Story<'_>> = records.iter().filter_map(|record| open(record)).collect();
     let instance = snapshot.node(name).and_then(cluster::Node::instance_id).unwrap_or_default();

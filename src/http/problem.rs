@@ -2,12 +2,12 @@
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::fmt;
-use utoipa::ToSchema;
 
 /// The body of an error: `application/problem+json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Problem {
     /// `about:blank`: the status says what kind of problem it is.
     #[serde(rename = "type")]
@@ -22,12 +22,11 @@ pub struct Problem {
     pub instance: String,
     /// The fields that are wrong, if it is about fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
     pub errors: Vec<FieldProblem>,
 }
 
 /// A field of a request that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldProblem {
     /// The parameter, header or field of the body.
     pub field: String,
@@ -54,12 +53,14 @@ impl Refused {
 
     /// 400 for one field.
     pub(super) fn field(request: &HttpRequest, field: &str, detail: String) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, request, format!("{field}: {detail}")).with(field, detail)
+        Self::fields(StatusCode::BAD_REQUEST, request, field, detail)
     }
 
-    fn with(mut self, field: &str, detail: String) -> Self {
-        self.1.errors.push(FieldProblem { field: field.to_owned(), detail });
-        self
+    /// For one field.
+    pub(super) fn fields(status: StatusCode, request: &HttpRequest, field: &str, detail: String) -> Self {
+        let mut refused = Self::new(status, request, format!("{field}: {detail}"));
+        refused.1.errors.push(FieldProblem { field: field.to_owned(), detail });
+        refused
     }
 }
 

@@ -4,9 +4,17 @@
 //! through it.
 
 use super::access::{self, Need, Resource, Verb};
-use super::{api, dashboard, events, health, nodes, problem};
+use super::model::{
+    Fallback, Items, Node, NodeSafety, Notice, Pool, Replacement, Status, Timeline, TriggerState,
+};
+use super::openapi::{self, of};
+use super::{api, dashboard, events, health, nodes, problem, triggers};
+use crate::telemetry::metrics;
+use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpRequest, Route, guard, web};
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Map, Value};
 
 /// One route.
 pub(super) struct Endpoint {
@@ -17,7 +25,11 @@ pub(super) struct Endpoint {
     /// What a caller needs.
     pub(super) need: Need,
     /// The parameters that it takes; others are refused.
-    takes: Option<&'static [&'static str]>,
+    pub(super) takes: Option<&'static [&'static str]>,
+    /// What it is for, in a few words.
+    pub(super) summary: &'static str,
+    /// What it answers with when all is well.
+    pub(super) answer: Answer,
     handler: fn() -> Route,
 }
 
@@ -26,14 +38,33 @@ pub(super) struct Endpoint {
 pub(super) enum Ask {
     /// `GET`, and `HEAD` with it.
     Get,
+    /// `POST`.
+    Post,
+}
+
+/// What a route answers with when all is well.
+#[derive(Clone, Copy)]
+pub(super) enum Answer {
+    /// 200 with JSON of this schema.
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    /// 202 with JSON of this schema, and its place.
+    Accepted(fn(&mut SchemaGenerator) -> Schema),
+    /// 200 with text of this media type.
+    Text(&'static str),
+    /// Text, 200 or 503.
+    Health,
+    /// JSON, 200 or 503.
+    Readiness,
+    /// A part of a page, which the API's description leaves out.
+    Page,
 }
 
 impl Ask {
     /// Its method.
-    #[cfg(test)]
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Get => "GET",
+            Self::Post => "POST",
         }
     }
 
@@ -41,6 +72,7 @@ impl Ask {
     fn methods(self) -> &'static str {
         match self {
             Self::Get => "GET, HEAD",
+            Self::Post => "POST",
         }
     }
 }
@@ -51,8 +83,19 @@ const PAGES: &[&str] = &["limit", "continue"];
 const NARROWED: &[&str] = &["pool", "node", "since", "limit", "continue"];
 const NARROWED_BY_PHASE: &[&str] = &["pool", "phase", "node", "since", "limit", "continue"];
 
-const fn get(path: &'static str, need: Need, handler: fn() -> Route) -> Endpoint {
-    Endpoint { path, method: Ask::Get, need, takes: Some(&[]), handler }
+const fn get(
+    path: &'static str,
+    need: Need,
+    summary: &'static str,
+    answer: Answer,
+    handler: fn() -> Route,
+) -> Endpoint {
+    Endpoint { path, method: Ask::Get, need, takes: Some(&[]), summary, answer, handler }
+}
+
+const fn post(path: &'static str, need: Need, summary: &'static str, handler: fn() -> Route) -> Endpoint {
+    let answer = Answer::Accepted(of::<TriggerState>);
+    Endpoint { path, method: Ask::Post, need, takes: Some(&[]), summary, answer, handler }
 }
 
 impl Endpoint {
@@ -74,31 +117,71 @@ const fn named(resource: Resource) -> Need {
     Need::Right { verb: Verb::Get, resource, named: true }
 }
 
+const fn update(resource: Resource, named: bool) -> Need {
+    Need::Right { verb: Verb::Update, resource, named }
+}
+
 /// All routes; those of one path stand together.
+#[rustfmt::skip]
 pub(super) const ENDPOINTS: &[Endpoint] = &[
-    get("/healthz", Need::Nothing, || web::to(health::healthz)).taking_anything(),
-    get("/readyz", Need::Nothing, || web::to(health::readyz)).taking_anything(),
-    get("/metrics", Need::Nothing, || web::to(health::metrics)).taking_anything(),
-    get("/", Need::Token, || web::to(dashboard::page)).taking_anything(),
-    get("/dashboard/style.css", Need::Token, || web::to(dashboard::style)).taking_anything(),
-    get("/dashboard/icon.svg", Need::Token, || web::to(dashboard::icon)).taking_anything(),
-    get("/dashboard/app.js", Need::Token, || web::to(dashboard::script)).taking_anything(),
-    get("/api/v1/status", list(Resource::Pools), || web::to(api::status)),
-    get("/api/v1/events", list(Resource::Replacements), || web::to(events::events)),
-    get("/api/v1/pools", list(Resource::Pools), || web::to(api::pools)).taking(PAGES),
-    get("/api/v1/pools/{name}", named(Resource::Pools), || web::to(api::pool_named)),
-    get("/api/v1/nodes", list(Resource::Replacements), || web::to(nodes::nodes)).taking(NARROWED_BY_PHASE),
-    get("/api/v1/nodes/{name}", list(Resource::Replacements), || web::to(nodes::node_named)),
-    get("/api/v1/nodes/{name}/safety", list(Resource::Replacements), || web::to(nodes::safety_of)),
-    get("/api/v1/notices", list(Resource::Notices), || web::to(api::notices)).taking(NARROWED),
-    get("/api/v1/notices/{name}", named(Resource::Notices), || web::to(api::notice_named)),
-    get("/api/v1/replacements", list(Resource::Replacements), || web::to(api::replacements))
-        .taking(NARROWED_BY_PHASE),
-    get("/api/v1/replacements/{name}", named(Resource::Replacements), || web::to(api::replacement_named)),
-    get("/api/v1/replacements/{name}/timeline", named(Resource::Replacements), || web::to(api::timeline_of)),
-    get("/api/v1/fallbacks", list(Resource::Replacements), || web::to(api::fallbacks))
-        .taking(NARROWED_BY_PHASE),
-    get("/api/v1/fallbacks/{name}", named(Resource::Replacements), || web::to(api::fallback_named)),
+    get("/healthz", Need::Nothing, "Whether the process lives", Answer::Health, || web::to(health::healthz))
+        .taking_anything(),
+    get("/readyz", Need::Nothing, "Whether every part works", Answer::Readiness, || web::to(health::readyz))
+        .taking_anything(),
+    get("/metrics", Need::Nothing, "What is counted", Answer::Text(metrics::CONTENT_TYPE), || web::to(health::metrics))
+        .taking_anything(),
+    get("/", Need::Token, "The dashboard", Answer::Page, || web::to(dashboard::page)).taking_anything(),
+    get("/dashboard/style.css", Need::Token, "Its style", Answer::Page, || web::to(dashboard::style)).taking_anything(),
+    get("/dashboard/icon.svg", Need::Token, "Its icon", Answer::Page, || web::to(dashboard::icon)).taking_anything(),
+    get("/dashboard/app.js", Need::Token, "Its script", Answer::Page, || web::to(dashboard::script)).taking_anything(),
+    get("/docs", Need::Token, "The API to read", Answer::Page, || web::to(dashboard::docs)).taking_anything(),
+    get("/docs/docs.js", Need::Token, "Its script", Answer::Page, || web::to(dashboard::docs_script)).taking_anything(),
+    get("/api/v1/openapi.json", Need::Token, "This description", Answer::Json(of::<Map<String, Value>>),
+        || web::to(openapi::served)),
+    get("/api/v1/status", list(Resource::Pools), "The whole at a glance", Answer::Json(of::<Status>),
+        || web::to(api::status)),
+    get("/api/v1/events", list(Resource::Replacements), "Every step as it happens, as server-sent events",
+        Answer::Text("text/event-stream"), || web::to(events::events)),
+    post("/api/v1/pause", update(Resource::Pools, false), "Pause everything", || web::to(triggers::pause_all)),
+    post("/api/v1/resume", update(Resource::Pools, false), "Resume everything", || web::to(triggers::resume_all)),
+    get("/api/v1/pools", list(Resource::Pools), "The pools", Answer::Json(of::<Items<Pool>>), || web::to(api::pools))
+        .taking(PAGES),
+    get("/api/v1/pools/{name}", named(Resource::Pools), "A pool", Answer::Json(of::<Pool>),
+        || web::to(api::pool_named)),
+    post("/api/v1/pools/{name}/pause", update(Resource::Pools, true), "Pause a pool",
+        || web::to(triggers::pause_pool)),
+    post("/api/v1/pools/{name}/resume", update(Resource::Pools, true), "Resume a pool",
+        || web::to(triggers::resume_pool)),
+    get("/api/v1/nodes", list(Resource::Replacements), "The nodes of pools and replacements",
+        Answer::Json(of::<Items<Node>>), || web::to(nodes::nodes)).taking(NARROWED_BY_PHASE),
+    get("/api/v1/nodes/{name}", list(Resource::Replacements), "A node", Answer::Json(of::<Node>),
+        || web::to(nodes::node_named)),
+    get("/api/v1/nodes/{name}/safety", list(Resource::Replacements), "Whether a node could be drained now",
+        Answer::Json(of::<NodeSafety>), || web::to(nodes::safety_of)),
+    post("/api/v1/nodes/{name}/replace", update(Resource::Replacements, false), "Replace a node",
+        || web::to(triggers::replace_node)),
+    get("/api/v1/notices", list(Resource::Notices), "What was announced", Answer::Json(of::<Items<Notice>>),
+        || web::to(api::notices)).taking(NARROWED),
+    get("/api/v1/notices/{name}", named(Resource::Notices), "A notice", Answer::Json(of::<Notice>),
+        || web::to(api::notice_named)),
+    get("/api/v1/replacements", list(Resource::Replacements), "The stories of nodes",
+        Answer::Json(of::<Items<Replacement>>), || web::to(api::replacements)).taking(NARROWED_BY_PHASE),
+    get("/api/v1/replacements/{name}", named(Resource::Replacements), "The story of a node",
+        Answer::Json(of::<Replacement>), || web::to(api::replacement_named)),
+    get("/api/v1/replacements/{name}/timeline", named(Resource::Replacements), "A story by its steps",
+        Answer::Json(of::<Timeline>), || web::to(api::timeline_of)),
+    post("/api/v1/replacements/{name}/cancel", update(Resource::Replacements, true), "Cancel a replacement",
+        || web::to(triggers::cancel_replacement)),
+    get("/api/v1/fallbacks", list(Resource::Replacements), "On-demand capacity that stands in for Spot",
+        Answer::Json(of::<Items<Fallback>>), || web::to(api::fallbacks)).taking(NARROWED_BY_PHASE),
+    get("/api/v1/fallbacks/{name}", named(Resource::Replacements), "A fallback, by the name of its replacement",
+        Answer::Json(of::<Fallback>), || web::to(api::fallback_named)),
+    post("/api/v1/fallbacks/{name}/return", update(Resource::Replacements, true),
+        "Return a fallback to Spot now: stability is not waited for, safety is", || web::to(triggers::return_fallback)),
+    get("/api/v1/triggers", list(Resource::Triggers), "What was asked for", Answer::Json(of::<Items<TriggerState>>),
+        || web::to(triggers::triggers)).taking(PAGES),
+    get("/api/v1/triggers/{name}", named(Resource::Triggers), "What comes of what was asked for",
+        Answer::Json(of::<TriggerState>), || web::to(triggers::trigger_named)),
 ];
 
 /// The name in the path; empty if there is none.
@@ -117,6 +200,7 @@ pub(super) fn configure(cfg: &mut web::ServiceConfig) {
                 .wrap(from_fn(move |request, next| access::admit(need, takes, request, next)));
             resource = resource.route(match endpoint.method {
                 Ask::Get => route.guard(guard::Any(guard::Get()).or(guard::Head())),
+                Ask::Post => route.method(Method::POST),
             });
         }
         cfg.service(

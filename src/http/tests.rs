@@ -2,6 +2,8 @@
 mod access;
 mod lists;
 mod tls;
+#[cfg(feature = "sim")]
+mod triggers;
 
 use super::*;
 use crate::core::cluster::Parts;
@@ -25,6 +27,7 @@ struct Fixture {
     replacements: Vec<NodeReplacement>,
     notices: Vec<InterruptionNotice>,
     cluster: Parts,
+    client: Option<Client>,
     leader: bool,
     paused: bool,
     silent: Duration,
@@ -38,6 +41,7 @@ impl Fixture {
             replacements: vec![],
             notices: vec![],
             cluster: Parts::default(),
+            client: None,
             leader: false,
             paused: false,
             silent: Duration::ZERO,
@@ -87,8 +91,10 @@ impl Fixture {
             replacements: store(self.replacements),
             notices: store(self.notices),
             snapshot: Arc::new(move || snapshot.clone()),
+            trigger_store: store(vec![]),
+            triggers: Triggers::new(self.client.unwrap_or_else(nobody)),
             defaults: Policy::default(),
-            taint_key: crate::config::DEFAULT_TAINT_KEY.into(),
+            taint_key: "example.org/taint".into(),
             checks: checks(),
             liveness: Liveness::silent_since(self.silent),
             readiness: self.readiness,
@@ -119,6 +125,11 @@ impl Fixture {
         assert_eq!((status, media_type.as_str()), (StatusCode::OK, "application/json"), "{body}");
         serde_json::from_str(&body).unwrap()
     }
+}
+
+/// A client of an API server that is not there.
+fn nobody() -> Client {
+    Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap()
 }
 
 fn empty() -> SpotPoolStatus {
@@ -434,6 +445,8 @@ async fn the_dashboard_is_small_and_needs_nothing_from_elsewhere() {
         ("/dashboard/style.css", "text/css; charset=utf-8"),
         ("/dashboard/icon.svg", "image/svg+xml"),
         ("/dashboard/app.js", "text/javascript; charset=utf-8"),
+        ("/docs", "text/html; charset=utf-8"),
+        ("/docs/docs.js", "text/javascript; charset=utf-8"),
     ] {
         let response = call_service(&app, TestRequest::get().uri(path).to_request()).await;
         assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), media_type);

@@ -193,6 +193,10 @@ pub const PAUSED_LABEL: &str = "spotguard.dev/paused";
 /// First and longest pause before a broken watch begins anew with a list.
 const RELIST_FIRST: Duration = Duration::from_secs(1);
 const RELIST_MAX: Duration = Duration::from_secs(30);
+/// After so many seconds the API server ends the watch of notices, which then goes on from where it was. One that has
+/// not ended 5 s later has lost its connection without a word; a notice of two minutes cannot wait the 5 min that it
+/// takes with the other kinds.
+const NOTICES_FOR: u32 = 30;
 /// The number of kinds that are watched.
 const KINDS: usize = 11;
 
@@ -226,10 +230,15 @@ impl View {
                 }
                 state.namespace(change);
             }),
-            follow.reflect(client, "watch-pools", pool_writer),
-            follow.reflect(client, "watch-notices", notice_writer),
-            follow.reflect(client, "watch-replacements", replacement_writer),
-            follow.reflect(client, "watch-triggers", trigger_writer),
+            follow.reflect(client, "watch-pools", pool_writer, watcher::Config::default()),
+            follow.reflect(
+                client,
+                "watch-notices",
+                notice_writer,
+                watcher::Config::default().timeout(NOTICES_FOR),
+            ),
+            follow.reflect(client, "watch-replacements", replacement_writer, watcher::Config::default()),
+            follow.reflect(client, "watch-triggers", trigger_writer, watcher::Config::default()),
         ];
         Self {
             state,
@@ -286,7 +295,7 @@ impl Follow {
         let mut known: HashSet<Key> = HashSet::new();
         // What was known before a list and is not named by it is gone.
         let mut unnamed: Option<HashSet<Key>> = None;
-        self.watch(client, part, move |event: Event<K>| {
+        self.watch(client, part, watcher::Config::default(), move |event: Event<K>| {
             let mut state = lock(&state);
             match event {
                 Event::Init => unnamed = Some(known.clone()),
@@ -320,17 +329,19 @@ impl Follow {
         client: &Client,
         part: &'static str,
         mut writer: reflector::store::Writer<K>,
+        config: watcher::Config,
     ) -> JoinHandle<()>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        self.watch(client, part, move |event| writer.apply_watcher_event(&event))
+        self.watch(client, part, config, move |event| writer.apply_watcher_event(&event))
     }
 
     fn watch<K>(
         &self,
         client: &Client,
         part: &'static str,
+        config: watcher::Config,
         mut apply: impl FnMut(Event<K>) + Send + 'static,
     ) -> JoinHandle<()>
     where
@@ -345,9 +356,8 @@ impl Follow {
             let mut failures = 0;
             loop {
                 let began = Instant::now();
-                let mut stream = std::pin::pin!(
-                    watcher::watcher(api.clone(), watcher::Config::default()).default_backoff()
-                );
+                let mut stream =
+                    std::pin::pin!(watcher::watcher(api.clone(), config.clone()).default_backoff());
                 while let Some(event) = stream.next().await {
                     match event {
                         Ok(event) => {
@@ -405,4 +415,59 @@ fn key<K: Resource>(object: &K) -> Key {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use futures::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use kube::client::Body;
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// An API server with nothing in it, whose first watch of notices loses its connection without a word; the next
+    /// one tells of a notice.
+    fn forgetful(watches: Arc<AtomicUsize>) -> Client {
+        let notice = r#"{"type":"ADDED","object":{"apiVersion":"spotguard.dev/v1alpha1","kind":"InterruptionNotice","metadata":{"name":"n","resourceVersion":"2"},"spec":{"nodeName":"a","instanceId":"i-0a1b2c3d","kind":"SpotInterruption","detectedAt":"2026-03-01T12:00:00Z"}}}"#;
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let watches = watches.clone();
+            async move {
+                let uri = request.uri();
+                let watch = uri.query().is_some_and(|query| query.contains("watch=true"));
+                let text = if !watch {
+                    r#"{"kind":"List","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}"#
+                        .to_owned()
+                } else if uri.path().ends_with("/interruptionnotices")
+                    && watches.fetch_add(1, Ordering::Relaxed) > 0
+                {
+                    format!("{notice}\n")
+                } else {
+                    String::new()
+                };
+                let first = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(text)))]);
+                let rest = stream::pending().take_until(async move {
+                    if watch {
+                        std::future::pending().await
+                    }
+                });
+                Ok::<_, Infallible>(http::Response::new(StreamBody::new(first.chain(rest))))
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_of_notices_that_has_lost_its_connection_without_a_word_is_found_within_a_minute() {
+        let watches = Arc::new(AtomicUsize::new(0));
+        let view = View::start(&forgetful(watches.clone()), "spot-guard", &Readiness::default());
+        view.synced().await;
+        let began = Instant::now();
+        while view.notices.state().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(60), "{watches:?} watches were begun");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
 }

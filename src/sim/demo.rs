@@ -2,11 +2,12 @@
 
 use crate::actors::supervision::Shutdown;
 use crate::clock::Clock;
+use crate::config::DEFAULT_TAINT_KEY;
 use crate::core::policy::Policy;
 use crate::http::{self, ApiState, Door};
 use crate::sim::scenario::Scenario;
 use crate::sim::story::{Line, Report, Story};
-use crate::sim::world::{ControllerHandle, Gates, TAINT};
+use crate::sim::world::{ControllerHandle, Gates};
 use crate::telemetry::liveness::Liveness;
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -99,7 +100,7 @@ async fn play(options: &DemoOptions) -> anyhow::Result<bool> {
     let mut story = Story::begin(options.scenario, clock, options.seed, client).await?;
     let end = Shutdown::new();
     let controller = story.controller("demo-0", Gates::default(), &end);
-    let address = serve(&controller, clock)?;
+    let address = serve(&controller, story.world.client.clone(), clock)?;
     out.line(&format!(
         "Scenario {}: {} nodes on Spot, {} on demand. Dashboard at {address}/",
         options.scenario.name(),
@@ -131,7 +132,7 @@ async fn keep_pace(times: u32) {
     }
 }
 
-fn serve(controller: &ControllerHandle, clock: Clock) -> anyhow::Result<String> {
+fn serve(controller: &ControllerHandle, client: kube::Client, clock: Clock) -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on loopback")?;
     let address = listener.local_addr()?;
     let state = ApiState {
@@ -139,11 +140,12 @@ fn serve(controller: &ControllerHandle, clock: Clock) -> anyhow::Result<String> 
         is_leader: controller.leading.clone(),
         ..ApiState::of(
             &controller.view,
+            client,
             Liveness::of_this_thread(),
             controller.readiness.clone(),
             controller.metrics.clone(),
             Policy::default(),
-            TAINT,
+            DEFAULT_TAINT_KEY,
         )
     };
     actix::spawn(http::serve(listener, Door::Local, state)?);

@@ -3,6 +3,7 @@
 
 mod check;
 mod demo;
+mod openapi;
 mod status;
 mod stub;
 mod traces;

@@ -9,7 +9,7 @@ use spot_guard::clock::Clock;
 use spot_guard::core::cluster::{Parts, Snapshot};
 use spot_guard::core::policy::Policy;
 use spot_guard::crd::NodeReplacement;
-use spot_guard::http::{ApiState, Door, serve};
+use spot_guard::http::{ApiState, Door, Triggers, serve};
 use spot_guard::telemetry::metrics::Metrics;
 use spot_guard::telemetry::readiness::Readiness;
 use std::net::TcpListener;
@@ -73,13 +73,17 @@ fn state() -> ApiState {
     let (pools, _) = reflector::store();
     let (replacements, mut writer) = reflector::store();
     writer.apply_watcher_event(&Event::Apply(record));
+    let nobody = kube::Config::new("http://127.0.0.1:9".parse().expect("an address"));
+    let nobody = kube::Client::try_from(nobody).expect("a client");
     ApiState {
         pools,
         replacements,
         notices: reflector::store().0,
         snapshot: Arc::new(|| Arc::new(Snapshot::new(Parts::default()))),
+        trigger_store: reflector::store().0,
+        triggers: Triggers::new(nobody),
         defaults: Policy::default(),
-        taint_key: spot_guard::config::DEFAULT_TAINT_KEY.into(),
+        taint_key: "example.org/taint".into(),
         checks: spot_guard::http::checks(),
         liveness: spot_guard::telemetry::liveness::Liveness::of_this_thread(),
         readiness: Readiness::default(),

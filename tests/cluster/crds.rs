@@ -124,6 +124,8 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
         assert!(status.message.contains(field), "{object}: {}", status.message);
     }
 
+    schedules_are_read_when_they_are_written(&client).await;
+
     // What is not known is refused with strict validation, as kubectl asks for; else it is dropped.
     create(&client, &pool(json!({}))).await.expect("a pool with nothing but its groups");
     create(&client, &notice(name, json!({}))).await.expect("a notice");
@@ -134,6 +136,55 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
     what_was_asked_never_changes(&client).await;
     status_is_written_apart(&client).await;
     columns_are_printed(&testbed);
+}
+
+/// As far as a pattern can: a day that never comes, and a time zone that nobody knows, are a condition of the pool.
+async fn schedules_are_read_when_they_are_written(client: &Client) {
+    let with = |schedule: &str| {
+        let window = json!({ "schedule": schedule, "durationSeconds": 3600 });
+        let mut object = pool(json!({ "policy": { "returnWindows": [window] } }));
+        object["metadata"]["name"] = json!("windows");
+        object
+    };
+    let fields = "must be five fields";
+    let bad = [
+        ("0 22 * * * *", fields),
+        ("0 22 * * MON-FRI UTC", fields),
+        ("every day at 10 pm", "the field for the minute"),
+        ("@weekly 1 2 3 4", "the field for the minute"),
+        ("60 22 * * *", "the field for the minute"),
+        ("*/0 22 * * *", "the field for the minute"),
+        ("0 24 * * *", "the field for the hour"),
+        ("0 22-25 * * *", "the field for the hour"),
+        ("0 22 0 * *", "the field for the day of month"),
+        ("0 22 32 * *", "the field for the day of month"),
+        ("0 22 * 13 *", "the field for the month"),
+        ("0 22 * JANUARY *", "the field for the month"),
+        ("0 22 * * 8", "the field for the day of week"),
+        ("0 22 * * MON,FUN", "the field for the day of week"),
+    ];
+    for (schedule, why) in bad {
+        let status = refused(create(client, &with(schedule)).await);
+        let field = "spec.policy.returnWindows[0].schedule";
+        assert!(
+            status.message.contains(field) && status.message.contains(why),
+            "{schedule}: {}",
+            status.message
+        );
+    }
+    let pools: Api<SpotPool> = Api::all(client.clone());
+    for schedule in [
+        "0 22 * * *",
+        "*/15 0-6 1,15 jan-Jun MON-FRI",
+        "05  4  L * 5#3",
+        "0 3 15W 2 5L",
+        "0 0-23/2 * */3 0,7",
+    ] {
+        create(client, &with(schedule)).await.unwrap_or_else(|error| panic!("{schedule}: {error}"));
+        let window = pools.get("windows").await.expect("the pool").spec.policy.return_windows;
+        window.expect("windows")[0].validate().unwrap_or_else(|why| panic!("{schedule}: {why}"));
+        pools.delete("windows", &Default::default()).await.expect("deleted");
+    }
 }
 
 async fn the_defaults_are_filled_in(client: &Client) {

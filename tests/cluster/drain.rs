@@ -10,7 +10,8 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use spot_guard::core::record::{EndState, FlowBox, Outcome, Phase, ReplacementStatus};
-use spot_guard::sim::scenario::Scenario;
+use spot_guard::sim::cloud::Capacity;
+use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::App;
 use std::time::Duration;
 
@@ -62,10 +63,36 @@ impl Stagecraft {
         Api::default_namespaced(self.testbed.client())
     }
 
-    async fn open_web(&self) {
-        let open = json!({ "spec": { "maxUnavailable": 2 } });
-        let patch = Patch::Merge(open);
-        self.budgets().patch("web", &PatchParams::default(), &patch).await.expect("the budget opens");
+    /// The budget of `web` allows so many of its two pods to be unavailable.
+    async fn set_web(&self, max_unavailable: u32) {
+        let patch = Patch::Merge(json!({ "spec": { "maxUnavailable": max_unavailable } }));
+        self.budgets().patch("web", &PatchParams::default(), &patch).await.expect("the budget changes");
+    }
+
+    /// What both markets have to give from now on.
+    async fn markets_have(&self, capacity: Capacity) {
+        for act in [Act::SpotHas(capacity), Act::OnDemandHas(capacity)] {
+            self.story.act(&act).await.expect("the world can do it");
+        }
+    }
+
+    /// The replacement is lost, and there is no other: the drain is undone, and the node looks as given.
+    async fn loses_its_replacement(&self, then: &Value) {
+        self.markets_have(Capacity::None).await;
+        let status = self.status().await.expect("a record");
+        let replacement = status.capacity.expect("a replacement").instance_id;
+        self.story.world.cloud.take_now(&replacement).expect("an instance");
+        wait_for("the undo", 2 * PATIENCE, async || (look_of(&self.node().await) == *then).then_some(()))
+            .await;
+    }
+
+    /// What `spot-guard status` prints of the running controller.
+    fn told(&self, arguments: &[&str]) -> String {
+        let api = format!("http://{}", self.controller.address);
+        let told = spot_guard().args(["status", "--api", &api]).args(arguments).output();
+        let told = told.expect("spot-guard runs");
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        String::from_utf8_lossy(&told.stdout).into_owned()
     }
 
     /// The pods of an application on the node that is drained.
@@ -130,22 +157,28 @@ async fn budgets_hold_a_drain_an_undo_leaves_what_is_not_ours_and_a_finalizer_do
     assert_eq!(marked["labels"], before["labels"], "a label that is there already stays as it is");
 
     // The terminal client agrees with the API of the running controller.
-    let api = format!("http://{}", stage.controller.address);
-    let told = spot_guard().args(["status", "--api", &api]).output().expect("spot-guard runs");
-    let text = String::from_utf8_lossy(&told.stdout);
-    assert_eq!(text, "This replica leads. Replacements: 1 open, 1 blocked; fallbacks: 0.\n");
+    assert_eq!(stage.told(&[]), "This replica leads. Replacements: 1 open, 1 blocked; fallbacks: 0.\n");
 
-    // The replacement is lost: the drain is undone.
-    let status = stage.status().await.expect("a record");
-    let replacement = status.capacity.expect("a replacement").instance_id;
-    stage.story.world.cloud.take_now(&replacement).expect("an instance");
-    wait_for("the marks to go", PATIENCE, async || (look_of(&stage.node().await) == before).then_some(()))
-        .await;
+    stage.loses_its_replacement(&before).await;
+    // A person cordons the node, and the next replacement is lost as well: that cordon stays.
+    let patch = Patch::Merge(json!({ "spec": { "unschedulable": true } }));
+    nodes.patch(&stage.old_node, &PatchParams::default(), &patch).await.expect("a foreign cordon");
+    let cordoned = wait_for("the taint of the cordon", PATIENCE, async || {
+        let look = look_of(&stage.node().await);
+        let taint = json!("node.kubernetes.io/unschedulable");
+        look["taints"].as_array()?.contains(&taint).then_some(look)
+    })
+    .await;
+    stage.markets_have(Capacity::Unlimited).await;
+    let is_marked = async || (look_of(&stage.node().await) != cordoned).then_some(());
+    wait_for("the marks of the next drain", 2 * PATIENCE, is_marked).await;
+    stage.loses_its_replacement(&cordoned).await;
 
     // The next one comes, and the budgets open.
+    stage.markets_have(Capacity::Unlimited).await;
     stage.until("the drain to go on", |status| status.phase == Phase::Draining).await;
     stage.budgets().delete("also", &DeleteParams::default()).await.expect("one budget less");
-    stage.open_web().await;
+    stage.set_web(2).await;
     let status = stage.until("the drain to end", |status| status.old != EndState::Kept).await;
     let end = status.steps.iter().rfind(|step| step.flow_box == FlowBox::Drain).expect("a step");
     assert_eq!(end.outcome, Outcome::TimedOut, "{end:?}");
@@ -185,4 +218,56 @@ async fn before_a_deadline_the_pods_of_a_shut_budget_are_deleted_when_only_their
     let told =
         status.steps.iter().any(|step| step.outcome == Outcome::Blocked && step.message.contains("web"));
     assert!(told, "the budget held it up before: {:#?}", status.steps);
+}
+
+#[actix::test]
+async fn an_open_fallback_is_shown_with_the_box_it_waits_at_what_blocks_it_and_since_when() {
+    let mut tale = tale();
+    tale.plot.start.apps = vec![app("web", 1), app("api", 1)];
+    let mut stage = Stagecraft::set_up("status", &tale).await;
+    stage.story.act(&Act::SpotHas(Capacity::None)).await.expect("the world can do it");
+    stage.imds.announce_rebalance().await;
+    let waits = |flow_box: FlowBox| {
+        move |status: &ReplacementStatus| {
+            status.phase == Phase::OnFallback
+                && status.blocking.iter().any(|reason| reason.flow_box == flow_box)
+        }
+    };
+    stage.until("the fallback to wait for Spot", waits(FlowBox::Health)).await;
+    let table = stage.told(&[]);
+    assert!(
+        table.starts_with("This replica leads. Replacements: 1 open, 1 blocked; fallbacks: 1.\n"),
+        "{table}"
+    );
+
+    stage.set_web(0).await;
+    stage.story.act(&Act::SpotHas(Capacity::Unlimited)).await.expect("the world can do it");
+    let status = stage.until("the return to be unsafe", waits(FlowBox::Safety)).await;
+    let (on_demand, since) = (status.capacity.expect("a node"), status.blocking[0].since);
+    wait_for("three seconds", PATIENCE, async || {
+        (Timestamp::now().duration_since(since).as_secs() >= 3).then_some(())
+    })
+    .await;
+    let table = stage.told(&[]);
+    let name = stage.story.records().await.remove(0).metadata.name.expect("a name");
+    let row = table.lines().find(|line| line.starts_with(&name)).unwrap_or_else(|| panic!("{table}"));
+    let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    let [_, pool, node, _, flow_box, waited, reason] = cells[..] else { panic!("{row}") };
+    assert_eq!((pool, node, flow_box), ("workers", on_demand.node_name.as_str(), "9"), "{table}");
+    assert!(waited.ends_with('s') && waited != "0s", "{table}");
+    let why = "PodDisruptionBudget default/web allows no disruption (2 healthy, 2 wanted, 2 expected), and 2 of the \
+               node's pods share it; it wants all that are expected, so it never opens";
+    assert!(reason.starts_with(why), "{table}");
+
+    // The same from the API, to the second.
+    let answer = stage.controller.get(&format!("/api/v1/fallbacks/{name}")).await.expect("an answer");
+    let shown: Value = serde_json::from_str(&answer.body).expect("JSON");
+    assert_eq!((&shown["box"], &shown["blockedBy"][0]["box"]), (&json!("9"), &json!("9")), "{shown:#}");
+    assert_eq!(shown["blockedBy"][0]["since"], json!(since), "{shown:#}");
+    assert_eq!(shown["blockedBy"][0]["message"], json!(reason), "{shown:#}");
+
+    stage.set_web(1).await;
+    stage.until("the return", |status| status.phase == Phase::Completed).await;
+    let table = stage.told(&[]);
+    assert!(table.ends_with("fallbacks: 0.\n"), "{table}");
 }

@@ -18,7 +18,7 @@ use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::core::notification::NotificationKind;
 use spot_guard::core::policy::PolicySpec;
-use spot_guard::core::record::{FlowBox, Outcome};
+use spot_guard::core::record::{FlowBox, Outcome, Phase};
 use spot_guard::crd::NodeReplacement;
 use spot_guard::sim::cloud::{BootTimes, Capacity, CloudEvent, EventKind, LifecycleState, Served, Settings};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
@@ -68,6 +68,8 @@ pub struct Tale {
     launch_instances: bool,
     /// From being bound to a node until Ready.
     pub pod_start: Duration,
+    /// Whether its controller is killed, whose last events may not have been sent: they are told once.
+    loses_events: bool,
 }
 
 impl Tale {
@@ -91,7 +93,7 @@ impl Tale {
         // One that nobody may end: a group that is told to shrink would take the oldest.
         plot.start.on_demand_nodes = 1;
         let (name, pod_start) = (scenario.name(), Duration::from_secs(1));
-        Self { name, plot, script, launch_instances: true, pod_start }
+        Self { name, plot, script, launch_instances: true, pod_start, loses_events: false }
     }
 
     /// A cluster that it can be played on.
@@ -228,7 +230,9 @@ impl Stagecraft {
         assert!(nodes.get_opt(&self.old_node).await.expect("an answer").is_none(), "the old node is gone");
         assert_eq!(instances_in_service(&self.story, ON_DEMAND), self.bystanders, "nobody else was ended");
         assert_eq!(self.ended_instances(), self.instances_to_end().await, "exactly these were ended");
-        self.every_step_is_an_event(report).await;
+        if !tale.loses_events {
+            self.every_step_is_an_event(report).await;
+        }
 
         self.agent.ends_well().await;
         self.controller.ends_well().await;
@@ -391,31 +395,59 @@ async fn a_budget_without_room_holds_the_drain_up_until_it_has_some() {
     tell("pdb-blocked", &tale).await;
 }
 
+/// Every phase that a story with two dry markets goes through before it is over.
+const PHASES: [Phase; 8] = [
+    Phase::ScalingUp,
+    Phase::FallingBack,
+    Phase::BackingOff,
+    Phase::Draining,
+    Phase::Ending,
+    Phase::OnFallback,
+    Phase::Returning,
+    Phase::ScalingDown,
+];
+
 #[actix::test]
-async fn a_controller_killed_in_the_middle_of_a_fallback_is_carried_on_by_the_next() {
-    let tale = dry_spot();
+async fn a_controller_that_is_killed_in_each_phase_is_carried_on_by_the_next() {
+    let script = vec![
+        (Cue::Now, Act::SpotHas(Capacity::None)),
+        (Cue::Now, Act::OnDemandHas(Capacity::None)),
+        (Cue::Now, Act::Rebalance(0)),
+        (Cue::After(FlowBox::Fallback, Outcome::NodeKept, 1), Act::OnDemandHas(Capacity::Unlimited)),
+        (Cue::After(FlowBox::Monitor, Outcome::Monitoring, 1), Act::SpotHas(Capacity::Unlimited)),
+    ];
+    // By SetDesiredCapacity: what a dry market says takes a moment, so that no phase is over at once.
+    let tale = Tale::new(Scenario::DrySpotSetDesired, script);
+    let mut tale = Tale { launch_instances: false, loses_events: true, ..tale };
+    // Both groups go on trying by themselves: on-demand comes before the second attempt, however long that takes.
+    tale.plot.start.policy.retry_seconds = Some(60);
+    tale.plot.steps = vec![(FlowBox::CleanUp, Outcome::CleanedUp)];
     let mut stagecraft = Stagecraft::set_up("killed", &tale).await;
     let events = stagecraft.story.world.cloud.subscribe();
     let mut launches = stagecraft.story.world.cloud.subscribe();
     let Stagecraft { controller, imds, story, testbed, autoscaling, .. } = &mut stagecraft;
-    let takeover = async {
-        wait_for("the fallback to be requested", PATIENCE, async || {
-            let records = story.records().await;
-            (times_taken(&records, FlowBox::Fallback, Outcome::Requested) == 1).then_some(())
-        })
-        .await;
-        controller.process.kill();
-        *controller = product::start_controller(testbed, "next-controller", &autoscaling.url()).await;
-        controller.leads().await;
+    let takeovers = async {
+        for (number, phase) in PHASES.into_iter().enumerate() {
+            wait_for(&format!("the story to be at {phase:?}"), PATIENCE, async || {
+                let status = story.records().await.pop()?.status?;
+                (status.phase == phase).then_some(())
+            })
+            .await;
+            controller.process.kill();
+            println!("killed at {phase:?}");
+            let name = format!("controller-{}", number + 2);
+            // The story comes to its next phase once this one leads; a phase lasts a few seconds.
+            *controller = product::start_controller(testbed, &name, &autoscaling.url()).await;
+        }
     };
     let report = tokio::select! {
-        (report, ()) = async { tokio::join!(tale.play(story), takeover) } => report,
+        (report, ()) = async { tokio::join!(tale.play(story), takeovers) } => report,
         never = announce(imds, events) => match never {},
     };
-    println!("killed: the story took {:.1} s", report.wall_seconds);
+    println!("killed {} times: the story took {:.1} s", PHASES.len(), report.wall_seconds);
     let launched = std::iter::from_fn(|| launches.try_recv().ok())
         .filter(|event| event.kind == EventKind::Launching && event.group == ON_DEMAND);
-    assert_eq!(launched.count(), 1, "one instance stood in, though two controllers asked for it");
+    assert_eq!(launched.count(), 1, "one instance stood in, though nine controllers saw to it");
     assert_eq!(instances_in_service(story, SPOT).len(), 3);
     stagecraft.ends_as_simulated(&tale, &report).await;
 }

@@ -333,6 +333,68 @@ fn a_return_whose_pods_find_no_place_is_given_up_and_they_get_their_node_back() 
     assert!(played.has(FlowBox::ScaleDown, Outcome::ReturnGivenUp));
 }
 
+/// A fallback, and then on its on-demand node: what `change` makes of one of the pods of `web` blocks the return for
+/// this reason until `undo` takes it back.
+fn what_holds_a_return(
+    words: &'static str,
+    change: impl Fn(&Stage, &Pod) + 'static,
+    undo: impl Fn(&Stage, &Pod) + 'static,
+) {
+    let played = Play::of(Scenario::DrySpot)
+        .beside(move |stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::OnFallback).await;
+            let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
+            let node = status.capacity.expect("an on-demand node").node_name;
+            let pod = stage.pods_of("web", &node).remove(0);
+            change(&stage, &pod);
+            stage.until_waiting(&instance, FlowBox::Safety, words).await;
+            let pods = stage.movable(&node);
+            stage.pass(300).await;
+            assert_eq!(stage.movable(&node), pods, "nothing is evicted meanwhile");
+            undo(&stage, &pod);
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_pod_that_ignores_cordon_and_taint_keeps_its_node_from_being_returned() {
+    let tolerate = |stage: &Stage, pod: &Pod, all: Value| {
+        stage.edit_pod(pod, |pod| pod["spec"]["tolerations"] = all);
+    };
+    what_holds_a_return(
+        "tolerates cordon and taint of a drain",
+        move |stage, pod| tolerate(stage, pod, json!([{ "operator": "Exists" }])),
+        move |stage, pod| tolerate(stage, pod, json!([])),
+    );
+}
+
+#[test]
+fn a_pod_whose_empty_dir_the_pool_spares_keeps_its_node_from_being_returned() {
+    let spare = |stage: &Stage, spare: bool| {
+        stage.edit_pool(|pool| pool["policy"]["returnEmptyDir"] = json!(!spare));
+    };
+    what_holds_a_return(
+        "the content of its emptyDir would be lost",
+        move |stage, pod| {
+            stage
+                .edit_pod(pod, |pod| pod["spec"]["volumes"] = json!([{ "name": "scratch", "emptyDir": {} }]));
+            spare(stage, true);
+        },
+        move |stage, _| spare(stage, false),
+    );
+}
+
+#[test]
+fn a_budget_that_never_opens_keeps_the_node_from_being_returned_and_is_told_with_its_numbers() {
+    what_holds_a_return(
+        "expected), and 1 of the node's pods share it; it wants all that are expected, so it never opens",
+        |stage, _| stage.set_budgets(&["web"], 0),
+        |stage, _| stage.set_budgets(&["web"], 1),
+    );
+}
+
 fn name_of(object: &Arc<Value>) -> String {
     object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
 }

@@ -2,12 +2,12 @@
 //! truth meanwhile, and it goes on by itself.
 
 use crate::play::{Play, Stage};
-use spot_guard::core::record::{FlowBox, Outcome, Phase};
+use spot_guard::core::record::{DrainState, FlowBox, Outcome, Phase};
 use spot_guard::sim::cloud::{self, Capacity};
 use spot_guard::sim::cluster::{self, RequestInfo};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::Gates;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,17 @@ fn ends(scenario: Scenario) -> Plot {
     let mut plot = scenario.plot();
     plot.script.push((Duration::from_secs(1500), Act::SpotHas(Capacity::Unlimited)));
     Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..plot }
+}
+
+/// Counts the lists that are asked for.
+#[derive(Clone, Default)]
+struct Lists(Arc<AtomicUsize>);
+
+impl cluster::Gate for Lists {
+    fn before(&self, request: &RequestInfo) -> cluster::Verdict {
+        self.0.fetch_add(usize::from(request.verb == "list"), Ordering::Relaxed);
+        cluster::Verdict::Pass
+    }
 }
 
 /// What every call of the Auto Scaling API meets while it is set.
@@ -206,4 +217,47 @@ fn a_new_list_replays_no_notice_into_a_new_story() {
         .play();
     played.assert_ok();
     assert_eq!(played.report.replacements.len(), 1);
+}
+
+#[test]
+fn a_deadline_is_met_by_a_new_leader_that_has_never_read_aws() {
+    let mut plot = ends(Scenario::Rebalance);
+    plot.script = vec![(Duration::from_secs(300), Act::SpotHas(Capacity::Unlimited))];
+    let played = Play::plot("unread deadline", plot)
+        .standby()
+        .beside(|stage| async move {
+            // The groups were read and told of before.
+            stage.pass(60).await;
+            stage.cloud.throttle_for(Duration::from_secs(240));
+            stage.end.trigger();
+            stage.pass(10).await;
+            stage.cloud.interrupt(&stage.spot[0]).expect("an instance");
+            stage.pass(20).await;
+            let status = stage.record(&stage.spot[0]).and_then(|record| record.status).expect("a record");
+            assert_eq!(status.drain, DrainState::Finished, "its pods run elsewhere: {status:#?}");
+        })
+        .play();
+    assert!(played.has(FlowBox::Success, Outcome::InService), "the story has a pool, which is asked later");
+    played.assert_ok();
+}
+
+#[test]
+fn watches_that_end_are_resumed_from_where_they_were() {
+    let lists = Lists::default();
+    let seen = lists.0.clone();
+    let mut plot = ends(Scenario::Rebalance);
+    plot.script[0].0 = Duration::from_secs(100);
+    let played = Play::plot("resumed", plot)
+        .faults(Gates { kube: Some(Arc::new(lists)), ..Gates::default() })
+        .beside(move |stage| async move {
+            stage.pass(60).await;
+            let before = seen.load(Ordering::Relaxed);
+            assert!(before >= 10, "every kind was listed once: {before}");
+            // The history is there: what happens meanwhile is told, and nothing is listed anew.
+            stage.cluster.close_watches();
+            stage.until_phase(&stage.spot[0], Phase::Completed).await;
+            assert_eq!(seen.load(Ordering::Relaxed), before);
+        })
+        .play();
+    played.assert_ok();
 }

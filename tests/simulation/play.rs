@@ -288,9 +288,16 @@ impl Play {
             let crasher = Crasher::new(self.point, end.clone());
             let gates = self.faults.unwrap_or_else(|| crasher.gates());
             let controller = Rc::new(story.controller("first", auditor.gates(gates), &end));
-            let second =
-                || Rc::new(story.controller("second", auditor.gates(Gates::default()), &Shutdown::new()));
-            let standby = (self.standby || self.point.is_some()).then(second);
+            let mut standby = None;
+            if self.standby || self.point.is_some() {
+                // Which of two that begin at once leads is nobody's promise.
+                let mut leads = controller.leading.clone();
+                let first =
+                    tokio::time::timeout(Duration::from_secs(30), leads.wait_for(|leads| *leads)).await;
+                first.expect("the first controller leads").expect("it lives");
+                let gates = auditor.gates(Gates::default());
+                standby = Some(Rc::new(story.controller("second", gates, &Shutdown::new())));
+            }
             let stage = Stage {
                 cloud: world.cloud.clone(),
                 cluster,

@@ -18,9 +18,9 @@ use crate::core::replacement::{
     Subject,
 };
 use crate::core::safety::{self, SafetyPolicy};
-use crate::core::scaling::Ledger;
+use crate::core::scaling::{GroupView, Ledger};
 use crate::core::trigger::Ask;
-use crate::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec};
+use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, NodeReplacementSpec};
 use kube::ResourceExt;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,11 +141,14 @@ impl<'a> World<'a> {
     }
 
     fn open_story(&self, notice: &Arc<InterruptionNotice>) -> Option<Write> {
-        if !self.all_read() {
-            return None;
-        }
         let spec = &notice.spec;
-        let pool = self.pool_of(&spec.instance_id);
+        let pool = if !self.all_read() {
+            // Before every pool was read once, nobody knows whose instance it is, but from what an earlier life has
+            // read. Advice waits; before a deadline the pods have to leave, whether AWS can be read or not.
+            Some(spec.deadline.and_then(|_| self.pool_last_seen_with(&spec.instance_id))?)
+        } else {
+            self.pool_of(&spec.instance_id)
+        };
         let refuse = |reason: String| Some(Write::Refuse(notice.clone(), reason));
         match self.snapshot.node(&spec.node_name) {
             Some(node) if node.instance_id() != Some(spec.instance_id.as_str()) => {
@@ -212,21 +215,43 @@ impl<'a> World<'a> {
         pools.min_by_key(|pool| (pool.created, &pool.name)).map(|pool| pool.name.clone())
     }
 
+    /// The same by the Spot groups as an earlier life has read them.
+    fn pool_last_seen_with(&self, instance_id: &str) -> Option<String> {
+        let has = |pool: &&PoolConfig| {
+            let (spot, _) = self.last_seen(&pool.name);
+            spot.iter().any(|id| id == instance_id)
+        };
+        let found = self.configs.values().filter(has).min_by_key(|pool| (pool.created, &pool.name))?;
+        Some(found.name.clone())
+    }
+
+    /// The instances of a pool's groups, Spot and on-demand, as they were read last.
+    fn last_seen(&self, pool: &str) -> (Vec<String>, Vec<String>) {
+        let ids = |group: &GroupView| group.instances.iter().map(|instance| instance.id.clone()).collect();
+        if let Some(view) = self.pools.get(pool).and_then(PoolFacts::view) {
+            return (ids(&view.spot), ids(&view.on_demand));
+        }
+        let stored = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(pool));
+        let status = stored.and_then(|pool| pool.status.clone()).unwrap_or_default();
+        let ids = |group: Option<GroupStatus>| group.map(|group| group.instances).unwrap_or_default();
+        (ids(status.spot), ids(status.on_demand))
+    }
+
     /// The record's next state, if it differs. A story that begins takes its place at once.
     pub(super) fn advance(&mut self, record: &NodeReplacement) -> Option<Write> {
         let subject = subject(record);
         let now = self.deps.clock.now();
         let mut status = record.status.clone().unwrap_or_default();
         let notices = self.deps.view.notices.state();
-        let unread = record.spec.pool.as_ref().is_some_and(|pool| !self.pools.contains_key(pool));
-        if status.started_at.is_none() && unread {
-            return None;
-        }
         let own = notices.iter().filter(|notice| notice.spec.instance_id == subject.instance_id);
         for notice in own {
             if status.started_at.is_none() {
                 // The process died between the record and its first status.
                 let pool = record.spec.pool.as_deref();
+                let unread = pool.is_some_and(|pool| !self.pools.contains_key(pool));
+                if unread && notice.spec.deadline.is_none() {
+                    return None;
+                }
                 let spec = &notice.spec;
                 status = replacement::open(
                     &subject,
@@ -343,12 +368,11 @@ impl<'a> World<'a> {
 
     /// How full the pool's nodes are.
     pub(super) fn utilisation(&self, pool: &str) -> UtilisationPercent {
-        let Some(view) = self.pools.get(pool).and_then(PoolFacts::view) else {
-            return UtilisationPercent::default();
-        };
-        let members = view.spot.instances.iter().chain(&view.on_demand.instances);
-        let nodes: BTreeSet<Arc<str>> = members
-            .filter_map(|instance| self.snapshot.node_of_instance(&instance.id))
+        let (spot, on_demand) = self.last_seen(pool);
+        let nodes: BTreeSet<Arc<str>> = spot
+            .iter()
+            .chain(&on_demand)
+            .filter_map(|id| self.snapshot.node_of_instance(id))
             .map(|node| node.name.clone())
             .collect();
         let policy = self.configs.get(pool).map_or(&self.no_pool, |config| &config.policy);

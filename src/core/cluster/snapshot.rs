@@ -1,7 +1,8 @@
 //! The cluster at one moment with its indexes, and how it is kept up to date.
 
+use super::budgets::Budgets;
 use super::{Claim, DisruptionBudget, Labels, Node, Owner, OwnerKind, Parts, Pod, Resources, change};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Pods of the same namespace with the same labels and spec: of one template, usually.
@@ -24,12 +25,14 @@ pub struct Snapshot {
     /// Indexes of pods by node, finished ones included.
     on_node: Vec<Vec<u32>>,
     waiting: Vec<u32>,
+    /// Indexes of pods that are there to stay and not ready.
+    unready: BTreeSet<u32>,
     /// Indexes of pods by namespace and controller, finished ones included.
     of_owner: HashMap<(Arc<str>, Owner), Vec<u32>>,
     groups: Vec<PodGroup>,
     used: Vec<Resources>,
     // Each is copied only if it changes while an older snapshot is in use.
-    budgets: Arc<Vec<DisruptionBudget>>,
+    budgets: Arc<Budgets>,
     claims: Arc<HashMap<ClaimKey, Claim>>,
     namespaces: Arc<HashMap<Arc<str>, Labels>>,
 }
@@ -41,8 +44,8 @@ impl Snapshot {
         let mut live = Live::default();
         parts.nodes.into_iter().for_each(|node| live.set_node(node));
         parts.pods.into_iter().for_each(|pod| live.set_pod(pod));
+        parts.budgets.into_iter().for_each(|budget| live.set_budget(budget));
         let mut snapshot = live.into_snapshot();
-        snapshot.budgets = Arc::new(parts.budgets);
         snapshot.claims = Arc::new(parts.claims);
         snapshot.namespaces = Arc::new(parts.namespaces);
         snapshot
@@ -95,6 +98,11 @@ impl Snapshot {
         self.waiting.iter().map(|i| &*self.pods[*i as usize])
     }
 
+    /// The pods that are neither ready, finished nor ending.
+    pub fn unready(&self) -> impl Iterator<Item = &Pod> {
+        self.unready.iter().map(|i| &*self.pods[*i as usize])
+    }
+
     /// The pods of a controller, given with its namespace; finished ones included.
     pub fn pods_of(&self, owner: &(Arc<str>, Owner)) -> impl Iterator<Item = &Pod> {
         self.of_owner.get(owner).into_iter().flatten().map(|i| &*self.pods[*i as usize])
@@ -112,15 +120,15 @@ impl Snapshot {
         &self.used[node]
     }
 
-    /// All budgets.
+    /// All budgets, by namespace and name.
     #[must_use]
     pub fn budgets(&self) -> &[DisruptionBudget] {
-        &self.budgets
+        self.budgets.all()
     }
 
-    /// The budgets that hold for the pod.
-    pub fn budgets_of<'s>(&'s self, pod: &'s Pod) -> impl Iterator<Item = &'s DisruptionBudget> {
-        self.budgets.iter().filter(|b| b.covers(pod))
+    /// The budgets that hold for the pod, by name.
+    pub fn budgets_of(&self, pod: &Pod) -> impl Iterator<Item = &DisruptionBudget> {
+        self.budgets.of(pod).into_iter()
     }
 
     /// A claim; `None` if it is not known.
@@ -249,6 +257,9 @@ impl Live {
                 *index = at;
             }
         };
+        if snapshot.unready.remove(&last) {
+            snapshot.unready.insert(at);
+        }
         match moved.node.as_ref().and_then(|node| snapshot.node_index(node)) {
             Some(node) => replace(&mut snapshot.on_node[node]),
             None => replace(&mut snapshot.waiting),
@@ -279,6 +290,9 @@ impl Live {
             None if waits(pod) => snapshot.waiting.push(at),
             None => {}
         }
+        if !pod.ready && !pod.phase.finished() && !pod.terminating() {
+            snapshot.unready.insert(at);
+        }
         if pod.owner.kind != OwnerKind::None {
             snapshot.of_owner.entry(owner(pod)).or_default().push(at);
         }
@@ -295,6 +309,7 @@ impl Live {
     fn unlink(&mut self, at: u32) {
         let snapshot = Arc::make_mut(&mut self.snapshot);
         let pod = snapshot.pods[at as usize].clone();
+        snapshot.unready.remove(&at);
         let remove = |list: &mut Vec<u32>| {
             if let Some(position) = list.iter().position(|index| *index == at) {
                 list.remove(position);
@@ -342,19 +357,12 @@ impl Live {
 
     /// Adds the budget, or puts it in the place of the one of that name.
     pub fn set_budget(&mut self, budget: DisruptionBudget) {
-        let budgets = Arc::make_mut(&mut Arc::make_mut(&mut self.snapshot).budgets);
-        match budgets.binary_search_by(|b| key(b).cmp(&key(&budget))) {
-            Ok(at) => budgets[at] = budget,
-            Err(at) => budgets.insert(at, budget),
-        }
+        Arc::make_mut(&mut Arc::make_mut(&mut self.snapshot).budgets).set(budget);
     }
 
     /// Removes the budget.
     pub fn remove_budget(&mut self, namespace: &str, name: &str) {
-        let budgets = Arc::make_mut(&mut Arc::make_mut(&mut self.snapshot).budgets);
-        if let Ok(at) = budgets.binary_search_by(|b| key(b).cmp(&(namespace, name))) {
-            budgets.remove(at);
-        }
+        Arc::make_mut(&mut Arc::make_mut(&mut self.snapshot).budgets).remove(namespace, name);
     }
 
     /// Says what a claim is bound to; `None`: there is no such claim.
@@ -408,10 +416,6 @@ fn forget_instance(snapshot: &mut Snapshot, index: usize) {
     {
         snapshot.by_instance.remove(id);
     }
-}
-
-fn key(budget: &DisruptionBudget) -> (&str, &str) {
-    (&budget.namespace, &budget.name)
 }
 
 fn index32(index: usize) -> u32 {

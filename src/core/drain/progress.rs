@@ -180,7 +180,8 @@ impl Drain {
             return Vec::new();
         }
         self.emptied_at = None;
-        let orders = self.orders(&sorted.evictable, snapshot.budgets(), &mut sorted.reasons, now);
+        let budgets = budgets_of(&sorted.evictable, snapshot);
+        let orders = self.orders(&sorted.evictable, &budgets, &mut sorted.reasons, now);
         sorted.reasons.append(&mut sorted.left_behind);
         sorted.reasons.sort_unstable();
         sorted.reasons.dedup();
@@ -360,6 +361,14 @@ impl Drain {
             self.end(if missing.is_empty() { DrainEnd::Moved } else { DrainEnd::Without(missing) });
         }
     }
+}
+
+/// The budgets of these pods: few of all that there are in a large cluster.
+fn budgets_of(pods: &[Arc<Pod>], snapshot: &Snapshot) -> Vec<DisruptionBudget> {
+    let mut budgets: Vec<&DisruptionBudget> = pods.iter().flat_map(|pod| snapshot.budgets_of(pod)).collect();
+    budgets.sort_unstable_by_key(|budget| (&budget.namespace, &budget.name));
+    budgets.dedup_by_key(|budget| (&budget.namespace, &budget.name));
+    budgets.into_iter().cloned().collect()
 }
 
 /// Why a pod that is asked to end is not waited for any longer, if so.

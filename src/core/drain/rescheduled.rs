@@ -44,14 +44,10 @@ impl Expected {
         counted: &dyn Fn(&Pod) -> bool,
     ) -> Self {
         let younger_than = |pod: &Pod, than: Timestamp| pod.created.is_some_and(|created| created >= than);
-        let successor = |pod: &Pod| !pod.ready && since.is_some_and(|since| younger_than(pod, since));
-        let owners: HashSet<OwnerKey> = snapshot
-            .pods()
-            .iter()
-            .filter(|pod| {
-                let leaves = pod.node.as_deref() == Some(node) && (must_move(pod) || pod.terminating());
-                leaves || (must_move(pod) && successor(pod))
-            })
+        let successor = |pod: &&Pod| must_move(pod) && since.is_some_and(|since| younger_than(pod, since));
+        let leaving = snapshot.pods_on(node).filter(|pod| must_move(pod) || pod.terminating());
+        let owners: HashSet<OwnerKey> = leaving
+            .chain(snapshot.unready().filter(successor))
             .filter(|pod| {
                 !matches!(
                     pod.owner.kind,
@@ -59,7 +55,7 @@ impl Expected {
                 )
             })
             .filter(|pod| counted(pod))
-            .map(|pod| owner(pod))
+            .map(owner)
             .collect();
         let mut expected = HashMap::new();
         for key in owners {

@@ -371,7 +371,7 @@ fn several_budgets_are_told_as_they_are_and_end_with_one_of_them() {
     stage.budgets = vec![budget("web", 1), DisruptionBudget { name: "also".into(), ..budget("web", 1) }];
     assert_eq!(stage.asks(0), ["-free-1"], "no request that would be answered with 500");
     let told = stage.blocked();
-    assert!(told.contains("pod default/web-1") && told.contains("(500): web, also"), "{told}");
+    assert!(told.contains("pod default/web-1") && told.contains("(500): also, web"), "{told}");
     stage.budgets.pop();
     assert_eq!(stage.asks(0), ["-free-1", "-web-1"]);
     // It came between the look and the request.

@@ -1,23 +1,26 @@
 //! The core explored completely for a small world: one pool, two Spot nodes, a dozen events of which each may
-//! happen once, in every order, with turns of the controller, crashes and time between any two, up to a number
-//! of steps. From every state that is reached, everything ends well once nothing fails any more.
+//! happen once, in every order, with turns of the controller, a crash at each of its calls, drains and time between
+//! any two. Time passes when the controller has nothing left to do; once in a story it may pass while there is none. Every state that can be reached is visited, however many steps away; from each, everything ends well
+//! once nothing fails any more. What is bounded is how many of the events happen in one story ([`EVENTS_AT_MOST`]).
 //!
-//! States are compared without names and times that make no difference: instances are known by their place in
-//! their group, times by their distance from now, as far as any limit of the policy reaches.
+//! Time moves in steps of half a minute, of which every limit of the policy is a multiple. So what is compared of a
+//! time is how many steps it is away, as far as anything reaches ([`World::key`]). Instances are compared by their
+//! place in their group, and what is told for people not at all.
 
 use super::{Event, Fault, KINDS, World};
 use crate::core::policy::Policy;
-use crate::core::record::{Capacity, GroupKind, ReplacementStatus};
+use crate::core::record::{Capacity, DrainState, EndState, GroupKind, Phase, ReplacementStatus};
 use crate::core::scaling::{Lifecycle, RequestMember, RequestState};
 use crate::core::trigger::TriggerAction;
 use jiff::Timestamp;
 use std::collections::HashSet;
-use std::fmt::{Debug, Write as _};
+use std::fmt::{self, Debug, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
 
 /// What may happen, each once.
-const EVENTS: [Event; 14] = [
+const EVENTS: [Event; 13] = [
     Event::Notice(false),
     Event::Notice(true),
     Event::Escalate(0),
@@ -28,40 +31,48 @@ const EVENTS: [Event; 14] = [
     Event::Take(0),
     Event::Take(1),
     Event::OthersRaise(GroupKind::Spot),
+    Event::OthersErase(GroupKind::Spot),
     Event::BootFails(GroupKind::Spot),
-    Event::BootFails(GroupKind::OnDemand),
     Event::Ask(TriggerAction::Cancel, 0),
-    Event::Ask(TriggerAction::Return, 0),
 ];
 
+/// How many of the events happen in one story; `EXPLORE_EVENTS` asks for another number.
+const EVENTS_AT_MOST: u32 = 2;
+
 /// One step on the way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 enum Step {
     /// An event, by its number.
     Event(usize),
     /// The controller takes a turn: the records are gone through, and the groups are asked for what they want.
-    /// With a fault, it dies at its first call.
-    Turn(Fault),
+    Turn,
+    /// It dies in its turn, once the records are stored.
+    DiesBeforeScaling,
+    /// It dies in its turn, at the call of that number: before it takes effect, or before the answer is stored.
+    DiesAt(usize, Fault),
     /// Every drain that is under way ends.
     Drain,
-    /// Half a minute passes.
+    /// Half a minute passes: nothing is left to do for the controller, or it is dead, and the next one leads then.
     Pass,
 }
 
-/// How many steps are gone.
-const STEPS: usize = 5;
-/// No limit of the policy below reaches further than this many seconds.
-const HORIZON: i64 = 150;
-/// Simulated steps until everything has to be over.
-const PATIENCE: usize = 720;
-
-fn steps() -> Vec<Step> {
-    let mut all: Vec<Step> = (0..EVENTS.len()).map(Step::Event).collect();
-    all.extend([Fault::None, Fault::BeforeCall, Fault::LostAnswer].map(Step::Turn));
-    all.extend([Step::Drain, Step::Pass]);
-    all
+impl Step {
+    fn tell(self) -> String {
+        match self {
+            Self::Event(number) => format!("{:?}", EVENTS[number]),
+            Self::Turn => "a turn".to_owned(),
+            Self::DiesBeforeScaling => "dies once the records are stored".to_owned(),
+            Self::DiesAt(call, fault) => format!("dies at call {call}: {fault:?}"),
+            Self::Drain => "drains end".to_owned(),
+            Self::Pass => "time passes".to_owned(),
+        }
+    }
 }
 
+/// The steps that time moves in, in seconds.
+const UNIT: i64 = 30;
+/// Simulated steps until everything has to be over.
+const PATIENCE: usize = 240;
 fn small_world(can_launch: bool) -> World {
     let mut world = World::new(can_launch);
     world.policy = Policy {
@@ -69,13 +80,18 @@ fn small_world(can_launch: bool) -> World {
         on_demand_timeout_seconds: 60,
         retry_seconds: 30,
         retry_max_seconds: 30,
-        probe_seconds: 60,
-        probe_max_seconds: 60,
-        stability_seconds: 60,
-        drain_timeout_seconds: 120,
-        return_retry_seconds: 60,
+        probe_seconds: 30,
+        probe_max_seconds: 30,
+        stability_seconds: 30,
+        drain_timeout_seconds: 60,
+        return_retry_seconds: 30,
+        end_before_deadline_seconds: 30,
         ..Policy::default()
     };
+    let unit = Duration::from_secs(UNIT.unsigned_abs());
+    for group in world.groups.values_mut() {
+        (group.boot, group.leave) = (unit, unit);
+    }
     let spot = world.groups.get_mut(&GroupKind::Spot).expect("a group");
     (spot.desired, spot.max) = (2, 5);
     spot.instances.truncate(2);
@@ -85,20 +101,25 @@ fn small_world(can_launch: bool) -> World {
 }
 
 impl World {
-    fn take_step(&mut self, step: Step) {
-        match step {
-            Step::Event(number) => self.happen(EVENTS[number]),
-            Step::Turn(fault) => {
-                self.track();
-                self.tell();
-                self.scale(fault);
-                // The next turn may be another controller's: nothing is kept but what is stored.
-                self.told = Default::default();
-            }
-            Step::Drain => self.drain(),
-            Step::Pass => self.happen(Event::Pass(30)),
-        }
-        self.forget_what_is_told();
+    /// A turn that meets nothing.
+    fn acts(&mut self) {
+        self.turn(0, Fault::None);
+    }
+
+    /// A turn that meets `fault` at the call of that number; whether it came so far.
+    fn turn(&mut self, call: usize, fault: Fault) -> bool {
+        self.track();
+        self.tell();
+        let met = self.scale_until(call, fault);
+        // The next turn may be another controller's: nothing is kept but what is stored.
+        self.told = Default::default();
+        met || fault == Fault::None
+    }
+
+    /// Nothing happens between two steps of time.
+    fn pass(&mut self) {
+        self.now += Duration::from_secs(UNIT.unsigned_abs());
+        self.reconcile();
     }
 
     /// What is told for people plays no part.
@@ -110,41 +131,42 @@ impl World {
         }
         let now = self.now;
         for group in self.groups.values_mut() {
-            group.failures.retain(|failure| now.duration_since(failure.started_at).as_secs() < 2 * HORIZON);
+            group.failures.retain(|failure| now.duration_since(failure.started_at).as_secs() < 4 * UNIT);
         }
     }
 
     /// Whether everything is over, with the groups as they are to be.
     fn ended_well(&self) -> bool {
         self.is_settled()
-            && KINDS.iter().all(|kind| {
-                let others = self.others.get(kind).copied().unwrap_or(0);
-                self.groups[kind].desired == self.baseline[kind] + others
-            })
+            && KINDS.iter().all(|kind| self.expected(*kind).contains(&self.groups[kind].desired))
     }
 
     /// The state as far as it makes a difference.
-    fn key(&self, happened: u16) -> u64 {
-        let mut text = String::with_capacity(2048);
+    fn key(&self) -> u64 {
+        let mut digest = Digest(DefaultHasher::new());
         let put = &mut |value: &dyn Debug| {
-            let _ = write!(text, "{value:?};");
+            let _ = write!(digest, "{value:?};");
         };
-        put(&(happened, self.can_launch, &self.others));
+        put(&(self.can_launch, &self.others, &self.erased, &self.lowered));
         for kind in KINDS {
             let group = &self.groups[&kind];
-            put(&(group.desired, group.left, group.boots_fail, self.age(Some(group.retry_at)).max(-HORIZON)));
+            put(&(group.desired, group.left, group.boots_fail, self.ahead(group.retry_at)));
             for held in &group.instances {
-                let left =
-                    if held.lifecycle == Lifecycle::InService { 0 } else { self.age(Some(held.until)) };
+                let left = if held.lifecycle == Lifecycle::InService { 0 } else { self.ahead(held.until) };
                 put(&(self.name(&held.id), held.lifecycle, left, held.busy, held.dies));
             }
-            put(&group.failures.iter().map(|f| (self.age(Some(f.started_at)), f.class)).collect::<Vec<_>>());
+            // A failure matters to shares that are older, and to health for one step.
+            let matters =
+                |at| self.past(at, 1) == 0 || self.ledger.members(kind).any(|member| member.since <= at);
+            let failures = group.failures.iter().filter(|failure| matters(failure.started_at));
+            put(&failures.map(|held| (self.past(held.started_at, 1), held.class)).collect::<Vec<_>>());
         }
         for request in &self.ledger.scaling_requests {
             let before: Vec<String> =
                 request.instances_before.iter().map(|id| self.name(id)).filter(|name| name != GONE).collect();
-            put(&(request.group, request.baseline, request.target, request.state, &request.method, before));
-            if request.state == RequestState::Intended {
+            put(&(request.group, request.target == request.baseline, before));
+            if request.state != RequestState::Applied {
+                put(&(request.baseline, request.target, request.state, &request.method));
                 let known = self.answers.iter().filter(|(token, _)| token.contains(&request.id));
                 put(&known.map(|(_, (ids, errors))| (self.names(ids), errors.len())).collect::<Vec<_>>());
             }
@@ -155,18 +177,28 @@ impl World {
             put(&(reduction.group, instance, &reduction.settles, reduction.baseline));
         }
         put(&(&self.ledger.desired_seen, self.ledger.cannot_launch.len()));
+        let first = self.records.values().map(|status| status.started_at).min();
         for (name, status) in &self.records {
-            put(&(name, self.record(status), self.withdrawn.contains(name)));
+            let open = (!status.phase.is_finished()).then(|| self.record(status));
+            let withdrawn = status.old == EndState::Released && self.withdrawn.contains(name);
+            put(&(name, Some(status.started_at) == first, status.phase == Phase::Cancelled, withdrawn, open));
         }
-        put(&self.drained.iter().map(|(id, purpose)| (self.name(id), purpose)).collect::<Vec<_>>());
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        hasher.finish()
+        let drained = self.drained.iter().map(|(id, purpose)| (self.name(id), purpose));
+        put(&drained.filter(|(name, _)| name != GONE).collect::<Vec<_>>());
+        digest.0.finish()
     }
 
-    /// Seconds since then, as far as they make a difference; negative ahead.
-    fn age(&self, at: Option<Timestamp>) -> i64 {
-        at.map_or(-2 * HORIZON, |at| self.now.duration_since(at).as_secs().clamp(-HORIZON, HORIZON))
+    /// In how many steps of time that is; 0 if it is past.
+    fn ahead(&self, at: Timestamp) -> i64 {
+        let seconds = at.duration_since(self.now).as_secs_f64();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a few steps")]
+        let steps = (seconds / UNIT as f64).ceil() as i64;
+        steps.max(0)
+    }
+
+    /// How many steps of time ago that was, as far as anything reaches.
+    fn past(&self, at: Timestamp, reach: i64) -> i64 {
+        (self.now.duration_since(at).as_secs() / UNIT).min(reach)
     }
 
     /// An instance by its place.
@@ -185,40 +217,53 @@ impl World {
         ids.iter().map(|id| self.name(id)).collect()
     }
 
+    /// A share: `since` matters by the failures that came after it, and by who comes first.
     fn share(&self, group: GroupKind, member: &RequestMember) -> impl Debug {
+        let all = || self.ledger.members(group);
+        let first = all().map(|held| held.since).min() == Some(member.since);
+        let urgent = all().filter_map(|held| held.deadline).min() == member.deadline;
         let asked = self.records.get(&member.replacement).map(ReplacementStatus::asked);
-        let failed = self.groups[&group].failures.iter().any(|failure| failure.started_at >= member.since);
+        let failures = &self.groups[&group].failures;
+        let failed = failures.iter().filter(|failure| failure.started_at >= member.since).count();
         (
-            (
-                member.replacement.clone(),
-                member.surplus,
-                asked == Some(member.attempt),
-                self.age(Some(member.since)),
-            ),
-            (self.age(member.deadline), member.owed, member.debt, failed),
+            (member.replacement.clone(), member.surplus, asked == Some(member.attempt), failed),
+            (first, urgent, member.deadline.is_some(), member.owed, member.debt),
             member.instance_id.as_ref().map(|id| self.name(id)),
             member.failure.as_ref().map(|failure| failure.class),
         )
     }
 
+    /// A record, each of its times only while something asks for it.
     fn record(&self, status: &ReplacementStatus) -> impl Debug {
-        let held = |capacity: &Option<Capacity>| {
-            capacity
-                .as_ref()
-                .map(|held| (held.group, self.name(&held.instance_id), self.age(Some(held.ready_at))))
+        let held = |capacity: &Option<Capacity>, reach: i64| {
+            let of =
+                |held: &Capacity| (held.group, self.name(&held.instance_id), self.past(held.ready_at, reach));
+            capacity.as_ref().map(of)
         };
+        let ahead = |at: Option<Timestamp>| at.map(|at| self.ahead(at));
+        let waits = if status.capacity.is_none() { 2 } else { 0 };
+        let asked = |at: Option<Timestamp>| at.map(|at| self.past(at, waits));
+        let settles = matches!(status.phase, Phase::Ending | Phase::ScalingDown);
+        let returns = status.return_drain == DrainState::Started;
+        let past_if = |asks: bool, at: Option<Timestamp>| at.filter(|_| asks).map(|at| self.past(at, 2));
         (
-            (status.phase, self.age(status.phase_since), self.age(status.deadline), status.attempt.min(1)),
-            (
-                self.age(status.next_attempt_at),
-                self.age(status.next_probe_at),
-                self.age(status.spot_asked_at),
-            ),
-            (self.age(status.on_demand_asked_at), held(&status.capacity), status.fallback),
-            (status.drain, status.old, held(&status.return_capacity), status.return_drain),
-            (self.age(status.return_started_at), status.fallback_end, self.age(status.return_not_before)),
-            status.return_requested_at.is_some(),
+            (status.phase, past_if(settles, status.phase_since), ahead(status.deadline)),
+            (ahead(status.next_attempt_at), ahead(status.next_probe_at), asked(status.spot_asked_at)),
+            (asked(status.on_demand_asked_at), held(&status.capacity, 0), status.fallback),
+            (status.drain, status.old, held(&status.return_capacity, 1), status.return_drain),
+            (past_if(returns, status.return_started_at), status.fallback_end),
+            ahead(status.return_not_before).filter(|steps| *steps > 0),
         )
+    }
+}
+
+/// What is written to it is hashed.
+struct Digest(DefaultHasher);
+
+impl fmt::Write for Digest {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
     }
 }
 
@@ -233,7 +278,7 @@ fn ends_well(world: &World, known: &mut HashSet<u64>) {
     }
     let mut way = Vec::new();
     for _ in 0..PATIENCE {
-        let key = world.key(0);
+        let key = world.key();
         if known.contains(&key) {
             break;
         }
@@ -241,11 +286,10 @@ fn ends_well(world: &World, known: &mut HashSet<u64>) {
         if world.ended_well() {
             break;
         }
-        world.track();
-        world.tell();
-        world.scale(Fault::None);
+        world.acts();
         world.drain();
-        world.happen(Event::Pass(10));
+        world.make_up();
+        world.pass();
         world.forget_what_is_told();
     }
     if way.len() == PATIENCE {
@@ -254,57 +298,137 @@ fn ends_well(world: &World, known: &mut HashSet<u64>) {
     known.extend(way);
 }
 
-/// All states that are reached, by the number of steps.
-fn explore(can_launch: bool) -> Vec<usize> {
-    let mut known = HashSet::new();
-    let first = small_world(can_launch);
-    let mut visited = HashSet::from([first.key(0)]);
-    let mut frontier = vec![(first, 0_u16, Vec::<Step>::new())];
-    let mut counts = vec![1];
-    for _ in 0..STEPS {
+/// A state on the way.
+#[derive(Clone)]
+struct State {
+    world: World,
+    /// The events that have happened.
+    happened: u16,
+    /// Whether the controller is dead, and no other one leads yet.
+    dead: bool,
+    /// Whether time has passed without a leader: once in a story, or every age of everything would come about.
+    late: bool,
+}
+
+impl State {
+    fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.world.key(), self.happened, self.dead, self.late).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Another state, after something was done to this one's world.
+    fn after(&self, dead: bool, change: impl FnOnce(&mut World)) -> Self {
+        let mut next = Self { dead, ..self.clone() };
+        change(&mut next.world);
+        next.world.forget_what_is_told();
+        next
+    }
+
+    /// Everything that may come next, if at most so many events happen in all.
+    fn steps(&self, events: u32) -> Vec<(Step, Self)> {
         let mut next = Vec::new();
-        for (world, happened, way) in &frontier {
-            for step in steps() {
-                let happened = match step {
-                    Step::Event(number) if happened & (1 << number) != 0 => continue,
-                    Step::Event(number) => happened | (1 << number),
-                    _ => *happened,
-                };
-                let reached = catch_unwind(AssertUnwindSafe(|| {
-                    let mut world = world.clone();
-                    world.take_step(step);
-                    let is_new = visited.insert(world.key(happened));
-                    if is_new {
-                        ends_well(&world, &mut known);
-                    }
-                    is_new.then_some(world)
-                }));
-                let mut way = way.clone();
-                way.push(step);
-                match reached {
-                    Ok(Some(world)) => next.push((world, happened, way)),
-                    Ok(None) => {}
-                    Err(panic) => {
-                        eprintln!("after {way:?}, where an event is {EVENTS:?}");
-                        resume_unwind(panic);
-                    }
-                }
+        let here = self.world.key();
+        for (number, event) in EVENTS.into_iter().enumerate() {
+            let happened = self.happened | (1 << number);
+            if happened == self.happened || happened.count_ones() > events {
+                continue;
+            }
+            let after = self.after(self.dead, |world| world.happen(event));
+            // An event that changes nothing has not happened; it still may.
+            if after.world.key() != here {
+                next.push((Step::Event(number), Self { happened, ..after }));
             }
         }
-        counts.push(next.len());
-        frontier = next;
+        next.push((Step::Drain, self.after(self.dead, World::drain)));
+        if self.dead {
+            if !self.late {
+                next.push((Step::Pass, Self { late: true, ..self.after(false, World::pass) }));
+            }
+            next.push((Step::Turn, self.after(false, World::acts)));
+            return next;
+        }
+        let turned = self.after(false, World::acts);
+        if turned.world.key() == here {
+            next.push((Step::Pass, self.after(false, World::pass)));
+            return next;
+        }
+        next.push((Step::Turn, turned));
+        next.push((Step::DiesBeforeScaling, self.after(true, World::track)));
+        for fault in [Fault::BeforeCall, Fault::LostAnswer] {
+            for call in 0.. {
+                let mut met = false;
+                let after = self.after(true, |world| met = world.turn(call, fault));
+                if !met {
+                    break;
+                }
+                next.push((Step::DiesAt(call, fault), after));
+            }
+        }
+        next
     }
-    counts
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Found {
+    states: usize,
+    steps: usize,
+    /// The longest way that was gone to a state; a shorter one may lead there, too.
+    longest_way: usize,
+}
+
+/// Visits every state that stories of at most `events` events can reach.
+fn explore(can_launch: bool, events: u32) -> Found {
+    let (mut known, mut visited) = (HashSet::new(), HashSet::new());
+    let mut found = Found::default();
+    // The states that are still to be gone on from, with the step that led to each and how far it is away.
+    let mut open =
+        vec![(0, None, State { world: small_world(can_launch), happened: 0, dead: false, late: false })];
+    let mut way = Vec::new();
+    while let Some((depth, step, state)) = open.pop() {
+        way.truncate(depth);
+        way.push(step);
+        let next = catch_unwind(AssertUnwindSafe(|| {
+            if !visited.insert(state.key()) {
+                return None;
+            }
+            ends_well(&state.world, &mut known);
+            Some(state.steps(events))
+        }));
+        match next {
+            Ok(Some(next)) => {
+                found.states += 1;
+                found.steps += next.len();
+                found.longest_way = found.longest_way.max(depth);
+                open.extend(next.into_iter().map(|(step, state)| (depth + 1, Some(step), state)));
+            }
+            Ok(None) => {}
+            Err(panic) => {
+                eprintln!(
+                    "after: {}",
+                    way.iter().flatten().map(|step| step.tell()).collect::<Vec<_>>().join("; ")
+                );
+                resume_unwind(panic);
+            }
+        }
+    }
+    found
 }
 
 #[test]
 fn every_way_through_a_small_world_ends_well() {
-    let began = std::time::Instant::now();
-    let counts: Vec<Vec<usize>> = std::thread::scope(|scope| {
-        let both = [true, false].map(|can_launch| scope.spawn(move || explore(can_launch)));
+    let began = Instant::now();
+    let events = std::env::var("EXPLORE_EVENTS").ok().filter(|text| !text.is_empty());
+    let events = events.map_or(EVENTS_AT_MOST, |text| text.parse().expect("EXPLORE_EVENTS is a number"));
+    let found: Vec<Found> = std::thread::scope(|scope| {
+        let both = [true, false].map(|can_launch| scope.spawn(move || explore(can_launch, events)));
         both.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).into()
     });
-    let states: usize = counts.iter().flatten().sum();
-    println!("{states} states within {STEPS} steps, {counts:?}, in {:.1} s", began.elapsed().as_secs_f64());
+    let states: usize = found.iter().map(|found| found.states).sum();
+    println!(
+        "stories of at most {events} events: {states} states, {found:?}, in {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
     assert!(states > 5_000, "the world is too small to say anything");
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 impl SafetyContext {
     /// For a node in `own` story, or in none, among the open `stories` of the cluster. `members` are the instances of
-    /// the pool's two groups; `taint_key` is that of our taint.
+    /// the pool's two groups, `taint_key` is that of the taint that a drain sets.
     ///
     /// Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
     #[must_use]
@@ -16,7 +16,7 @@ impl SafetyContext {
         stories: &[Story<'_>],
         members: impl Iterator<Item = &'a str>,
         snapshot: &Snapshot,
-        taint_key: Arc<str>,
+        taint_key: &Arc<str>,
     ) -> Self {
         let node_of = |instance: &str| snapshot.node_of_instance(instance).map(|node| node.name.clone());
         let mut excluded: Vec<Arc<str>> = Vec::new();
@@ -33,10 +33,10 @@ impl SafetyContext {
         Self {
             excluded: excluded.into_iter().collect(),
             pool_nodes: members.filter_map(node_of).collect(),
-            taint_key,
             utilisation_before_story: own
                 .and_then(|own| own.status.utilisation_before.as_ref())
                 .map(Utilisation::from),
+            taint_key: taint_key.clone(),
         }
     }
 }

@@ -27,6 +27,9 @@ pub struct Doubt {
     pub desired: i32,
     /// Since when it is in doubt.
     pub since: Timestamp,
+    /// Whether the group was read since, and the call had not arrived.
+    #[serde(default)]
+    pub missing: bool,
     /// Desired capacity as it was last read and accounted for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<i32>,
@@ -47,7 +50,7 @@ impl Ledger {
             requests.chain(reduction.map(|reduction| (reduction.group, reduction.baseline - 1))).collect();
         for (group, desired) in calls {
             self.doubts.retain(|doubt| (doubt.group, doubt.desired) != (group, desired));
-            self.doubts.push(Doubt { group, desired, since: now, last: None });
+            self.doubts.push(Doubt { group, desired, since: now, missing: false, last: None });
         }
     }
 
@@ -55,6 +58,14 @@ impl Ledger {
     pub(super) fn in_motion(&self) -> BTreeSet<GroupKind> {
         let requests = self.scaling_requests.iter().filter(|request| request.state != RequestState::Applied);
         requests.map(|request| request.group).chain(self.reduction.iter().map(|held| held.group)).collect()
+    }
+
+    /// What the first reading of a new life shows to have arrived arrives no more.
+    pub(super) fn take_in_arrived(&mut self, view: &PoolView) {
+        self.doubts.retain_mut(|doubt| {
+            doubt.missing |= view.group(doubt.group).desired != doubt.desired;
+            doubt.missing
+        });
     }
 
     /// A call of ours has changed the group: what is read next is accounted for.

@@ -698,6 +698,16 @@ fn what_others_or_we_change_is_not_taken_for_a_late_call() {
 }
 
 #[test]
+fn a_call_that_the_first_reading_of_a_new_life_shows_is_in_doubt_no_more() {
+    let mut ledger = next(&Ledger::default(), &usual(), &spot("i-1")).ledger;
+    ledger.take_over(now());
+    let mut view = usual();
+    view.spot.desired = 4;
+    let ledger = next(&ledger, &view, &spot("i-1")).ledger;
+    assert!(ledger.doubts.is_empty() && share(&ledger, "i-1").surplus, "{ledger:?}");
+}
+
+#[test]
 fn only_a_new_life_has_doubts_and_only_about_calls_without_a_token() {
     let asked = next(&Ledger::default(), &usual(), &spot("i-1")).ledger;
     assert!(next(&asked, &usual(), &spot("i-1")).ledger.doubts.is_empty());

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Clock;
-use crate::sim::cluster::{Cluster, Gate, Identity, RequestInfo, Verdict};
+use crate::sim::cluster::{Cluster, Gate, Identity, OpenGate, RequestInfo, Verdict};
 use actix_web::body::BoxBody;
 use actix_web::dev::ServiceResponse;
 use futures::FutureExt;
@@ -16,9 +16,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 enum Needs {
     Nothing,
     AnyToken,
+    /// To all of them.
     Right(&'static str, &'static str),
+    /// To the one of that name.
+    RightTo(&'static str, &'static str),
 }
-use Needs::{AnyToken, Nothing, Right};
+use Needs::{AnyToken, Nothing, Right, RightTo};
 
 /// A fallback that is there.
 const NAME: &str = "i-0000000000000000b";
@@ -32,33 +35,45 @@ const ROWS: &[(&str, &str, Needs, u16)] = &[
     ("GET", "/dashboard/style.css", AnyToken, 200),
     ("GET", "/dashboard/icon.svg", AnyToken, 200),
     ("GET", "/dashboard/app.js", AnyToken, 200),
+    ("GET", "/docs", AnyToken, 200),
+    ("GET", "/docs/docs.js", AnyToken, 200),
+    ("GET", "/api/v1/openapi.json", AnyToken, 200),
     ("GET", "/api/v1/status", Right("list", "spotpools"), 200),
     ("GET", "/api/v1/events", Right("list", "nodereplacements"), 200),
+    ("POST", "/api/v1/pause", Right("update", "spotpools"), 202),
+    ("POST", "/api/v1/resume", Right("update", "spotpools"), 202),
     ("GET", "/api/v1/pools", Right("list", "spotpools"), 200),
-    ("GET", "/api/v1/pools/{name}", Right("get", "spotpools"), 404),
+    ("GET", "/api/v1/pools/{name}", RightTo("get", "spotpools"), 404),
+    ("POST", "/api/v1/pools/{name}/pause", RightTo("update", "spotpools"), 404),
+    ("POST", "/api/v1/pools/{name}/resume", RightTo("update", "spotpools"), 404),
     ("GET", "/api/v1/nodes", Right("list", "nodereplacements"), 200),
     ("GET", "/api/v1/nodes/{name}", Right("list", "nodereplacements"), 404),
     ("GET", "/api/v1/nodes/{name}/safety", Right("list", "nodereplacements"), 404),
+    ("POST", "/api/v1/nodes/{name}/replace", Right("update", "nodereplacements"), 404),
     ("GET", "/api/v1/notices", Right("list", "interruptionnotices"), 200),
-    ("GET", "/api/v1/notices/{name}", Right("get", "interruptionnotices"), 404),
+    ("GET", "/api/v1/notices/{name}", RightTo("get", "interruptionnotices"), 404),
     ("GET", "/api/v1/replacements", Right("list", "nodereplacements"), 200),
-    ("GET", "/api/v1/replacements/{name}", Right("get", "nodereplacements"), 200),
-    ("GET", "/api/v1/replacements/{name}/timeline", Right("get", "nodereplacements"), 200),
+    ("GET", "/api/v1/replacements/{name}", RightTo("get", "nodereplacements"), 200),
+    ("GET", "/api/v1/replacements/{name}/timeline", RightTo("get", "nodereplacements"), 200),
+    ("POST", "/api/v1/replacements/{name}/cancel", RightTo("update", "nodereplacements"), 202),
     ("GET", "/api/v1/fallbacks", Right("list", "nodereplacements"), 200),
-    ("GET", "/api/v1/fallbacks/{name}", Right("get", "nodereplacements"), 200),
+    ("GET", "/api/v1/fallbacks/{name}", RightTo("get", "nodereplacements"), 200),
+    ("POST", "/api/v1/fallbacks/{name}/return", RightTo("update", "nodereplacements"), 202),
+    ("GET", "/api/v1/triggers", Right("list", "triggers"), 200),
+    ("GET", "/api/v1/triggers/{name}", RightTo("get", "triggers"), 404),
 ];
 
 /// A cluster with the account of the controller and some users, whose rights each test sets.
-struct Users {
-    cluster: Cluster,
-    gate: Arc<Counting>,
+pub(super) struct Users {
+    pub(super) cluster: Cluster,
+    pub(super) gate: Arc<Counting>,
 }
 
 /// Counts the reviews, and answers for the API server if told so.
 #[derive(Default)]
-struct Counting {
+pub(super) struct Counting {
     asked: AtomicUsize,
-    verdict: Mutex<Option<Verdict>>,
+    pub(super) verdict: Mutex<Option<Verdict>>,
 }
 
 impl Gate for Counting {
@@ -69,7 +84,7 @@ impl Gate for Counting {
 }
 
 impl Users {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let cluster = Cluster::new(Clock::System, 1);
         let user = |name: &str| Identity {
             user: name.to_owned(),
@@ -89,21 +104,30 @@ impl Users {
         users
     }
 
-    /// Sets the rights of the users; the controller's account may review, and nothing else.
-    fn may(&self, policy: impl Fn(&str, &RequestInfo) -> bool + Send + Sync + 'static) {
+    /// Sets the rights of the users; the controller's account may review and trigger, and nothing else.
+    pub(super) fn may(&self, policy: impl Fn(&str, &RequestInfo) -> bool + Send + Sync + 'static) {
         self.cluster.set_policy(move |by, info| {
             if by.user == "system:serviceaccount:spot-guard:spot-guard-controller" {
-                return info.verb == "create"
-                    && ["tokenreviews", "subjectaccessreviews"].contains(&&*info.resource);
+                let may =
+                    ["create tokenreviews", "create subjectaccessreviews", "create triggers", "get triggers"];
+                return may.contains(&&*format!("{} {}", info.verb, info.resource));
             }
             by.groups == ["team"] && info.group == "spotguard.dev" && policy(&by.user, info)
         });
     }
 
-    fn door(&self) -> Door {
-        let account = Identity::service_account("spot-guard", "spot-guard-controller");
-        let client = self.cluster.client_through(account, self.gate.clone());
+    /// The controller's client, behind a gate.
+    pub(super) fn client(&self, gate: Arc<dyn Gate>) -> Client {
+        self.cluster.client_through(Identity::service_account("spot-guard", "spot-guard-controller"), gate)
+    }
+
+    pub(super) fn door(&self) -> Door {
+        let client = self.client(self.gate.clone());
         Door::Main { reviews: Arc::new(Reviews::new(client, Arc::new(Metrics::new()))), tls: None }
+    }
+
+    async fn app(&self, door: Door) -> Served {
+        app(door, self.client(Arc::new(OpenGate)), Fixture::with_a_fallback()).await
     }
 
     fn reviews(&self) -> usize {
@@ -112,16 +136,17 @@ impl Users {
 }
 
 /// A server behind a door.
-struct Served(Box<dyn Fn(TestRequest) -> LocalBoxFuture<'static, ServiceResponse<BoxBody>>>);
+pub(super) struct Served(Box<dyn Fn(TestRequest) -> LocalBoxFuture<'static, ServiceResponse<BoxBody>>>);
 
 impl Served {
-    async fn answer(&self, request: TestRequest) -> ServiceResponse<BoxBody> {
+    pub(super) async fn answer(&self, request: TestRequest) -> ServiceResponse<BoxBody> {
         (self.0)(request).await
     }
 }
 
-async fn app(door: Door) -> Served {
-    let state = Fixture::with_a_fallback().state().await;
+/// A server behind a door, that writes by this client.
+pub(super) async fn app(door: Door, client: Client, fixture: Fixture) -> Served {
+    let state = Fixture { client: Some(client), ..fixture }.state().await;
     let app = Rc::new(init_service(App::new().configure(|cfg| routes(cfg, state, door))).await);
     Served(Box::new(move |request| {
         let app = app.clone();
@@ -129,7 +154,7 @@ async fn app(door: Door) -> Served {
     }))
 }
 
-fn request(method: &str, path: &str, token: Option<&str>) -> TestRequest {
+pub(super) fn request(method: &str, path: &str, token: Option<&str>) -> TestRequest {
     let request = TestRequest::with_uri(&path.replace("{name}", NAME))
         .method(method.parse().unwrap())
         .peer_addr("127.0.0.1:4000".parse().unwrap());
@@ -154,12 +179,12 @@ async fn every_route_lets_in_who_may_and_nobody_else() {
     }
     for (method, path, needs, found) in ROWS {
         let users = Users::new();
-        let app = app(users.door()).await;
+        let app = users.app(users.door()).await;
         let reads = *method == "GET";
         let expected = |without: u16, no_right: u16, reader: u16| match needs {
             Nothing => [*found; 6],
             AnyToken => [without, without, without, *found, *found, *found],
-            Right(..) => [without, without, without, no_right, reader, *found],
+            Right(..) | RightTo(..) => [without, without, without, no_right, reader, *found],
         };
         let mut seen = Vec::new();
         let tokens = [
@@ -175,13 +200,13 @@ async fn every_route_lets_in_who_may_and_nobody_else() {
         }
         assert_eq!(seen, expected(401, 403, if reads { *found } else { 403 }), "{method} {path}");
         // Whoever has this very right gets in, and whoever has every other right does not.
-        if let Right(verb, resource) = *needs {
-            let name = (verb == "get").then(|| NAME.to_owned());
+        if let Right(verb, resource) | RightTo(verb, resource) = *needs {
+            let name = matches!(needs, RightTo(..)).then(|| NAME.to_owned());
             users.may(move |user, info| {
                 let this = (&*info.verb, &*info.resource, &info.name) == (verb, resource, &name);
                 this == (user == "stranger")
             });
-            let app = self::app(users.door()).await;
+            let app = users.app(users.door()).await;
             for (token, expected) in [("token-of-stranger", *found), ("token-of-other", 403)] {
                 assert_eq!(
                     status(&app, request(method, path, Some(token))).await,
@@ -191,7 +216,7 @@ async fn every_route_lets_in_who_may_and_nobody_else() {
             }
         }
         // The local door reads without a token, and does nothing else.
-        let local = self::app(Door::Local).await;
+        let local = users.app(Door::Local).await;
         assert_eq!(
             status(&local, request(method, path, None)).await,
             if reads { *found } else { 403 },
@@ -203,7 +228,7 @@ async fn every_route_lets_in_who_may_and_nobody_else() {
 #[actix_web::test]
 async fn a_refusal_says_what_is_missing() {
     let users = Users::new();
-    let app = app(users.door()).await;
+    let app = users.app(users.door()).await;
     for (token, challenge, detail) in [
         (None, Some("Bearer realm=\"spot-guard\""), "a bearer token of the cluster is needed"),
         (
@@ -239,7 +264,7 @@ async fn a_refusal_says_what_is_missing() {
 async fn answers_are_remembered_for_their_time() {
     tokio::time::pause();
     let users = Users::new();
-    let app = app(users.door()).await;
+    let app = users.app(users.door()).await;
     let ask = async |token: &str| status(&app, request("GET", "/api/v1/pools", Some(token))).await;
     assert_eq!((ask("token-of-reader").await, users.reviews()), (200, 2));
     assert_eq!((ask("token-of-reader").await, users.reviews()), (200, 2));
@@ -267,7 +292,7 @@ async fn an_api_server_that_does_not_answer_lets_nobody_in() {
     for verdict in verdicts {
         let users = Users::new();
         *users.gate.verdict.lock().unwrap() = Some(verdict.clone());
-        let app = app(users.door()).await;
+        let app = users.app(users.door()).await;
         let began = tokio::time::Instant::now();
         let asked = request("GET", "/api/v1/pools", Some("token-of-operator"));
         let response = app.answer(asked).await;
@@ -286,7 +311,7 @@ async fn a_flood_of_tokens_asks_no_more_than_a_few_at_a_time() {
     tokio::time::pause();
     let users = Users::new();
     *users.gate.verdict.lock().unwrap() = Some(Verdict::Delay(Duration::from_secs(3600)));
-    let app = app(users.door()).await;
+    let app = users.app(users.door()).await;
     let tokens: Vec<String> = (0..100).map(|number| format!("token-{number}")).collect();
     let asked = tokens.iter().map(|token| status(&app, request("GET", "/", Some(token))));
     let answers = futures::future::join_all(asked).await;
@@ -297,7 +322,7 @@ async fn a_flood_of_tokens_asks_no_more_than_a_few_at_a_time() {
 #[actix_web::test]
 async fn without_tls_tokens_are_taken_from_loopback_only() {
     let users = Users::new();
-    let app = app(users.door()).await;
+    let app = users.app(users.door()).await;
     for (peer, path, expected) in [
         ("10.0.0.7:4000", "/api/v1/pools", 403),
         ("10.0.0.7:4000", "/readyz", 200),
@@ -322,7 +347,7 @@ async fn without_tls_tokens_are_taken_from_loopback_only() {
 
 #[actix_web::test]
 async fn the_local_door_does_not_answer_to_foreign_names() {
-    let app = app(Door::Local).await;
+    let app = Users::new().app(Door::Local).await;
     for (host, expected) in [
         ("localhost:8081", 200),
         ("127.0.0.1", 200),

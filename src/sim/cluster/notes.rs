@@ -1,6 +1,7 @@
 //! What a change means to the controllers: the work that it files.
 
 use super::json::{ObjectKey, annotation, condition_true, items, strings, text, uid};
+use super::selector::LabelSelector;
 use super::store::{ChangeKind, Event};
 use super::world::{Change, World, owner_key};
 use serde_json::Value;
@@ -70,12 +71,7 @@ impl World {
         if let Some(owner) = owner_key(pod, "DaemonSet") {
             self.work.daemon_sets.insert(owner);
         }
-        self.work.budgets.extend(
-            self.store
-                .all("poddisruptionbudgets.policy")
-                .filter(|(budget, _)| budget.namespace == key.namespace)
-                .map(|(budget, _)| budget.clone()),
-        );
+        self.note_budgets(key, event);
         if event.kind == ChangeKind::Deleted {
             self.work.schedule = true;
             let node = text(pod, "/spec/nodeName").unwrap_or_default();
@@ -93,6 +89,25 @@ impl World {
                 && before["status"]["phase"] == pod["status"]["phase"]
         });
         self.work.schedule |= !same;
+    }
+
+    /// The budgets that cover a pod, or did, unless nothing has changed that they count.
+    fn note_budgets(&mut self, key: &ObjectKey, event: &Event) {
+        let (pod, before) = (&*event.object, event.before.as_deref());
+        let same = |path: &str| before.is_some_and(|before| before.pointer(path) == pod.pointer(path));
+        let counted = ["/status", "/metadata/labels", "/metadata/deletionTimestamp"];
+        if event.kind != ChangeKind::Deleted && counted.into_iter().all(same) {
+            return;
+        }
+        let labels: Vec<_> =
+            before.into_iter().chain([pod]).map(|pod| strings(pod, "/metadata/labels")).collect();
+        let covers = |budget: &Value| {
+            let selector = LabelSelector::from_object(&budget["spec"]["selector"]);
+            selector.is_some_and(|selector| labels.iter().any(|labels| selector.matches(labels)))
+        };
+        let budgets = self.store.all("poddisruptionbudgets.policy");
+        let own = budgets.filter(|(budget, _)| budget.namespace == key.namespace);
+        self.work.budgets.extend(own.filter(|(_, budget)| covers(budget)).map(|(key, _)| key.clone()));
     }
 
     fn note_node(&mut self, name: &str, event: &Event) {

@@ -26,8 +26,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// How long something may take that takes milliseconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long something may take that takes milliseconds on an idle machine. Beside much other work the API server is
+/// so slow that it gives up a call by itself, after half a minute; then the call is made again.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How many objects are created at a time.
 const PARALLEL: usize = 16;
 /// How many orders are tried.
@@ -494,7 +495,8 @@ async fn delete_all<K: Resource + Clone + DeserializeOwned + Debug>(api: Api<K>)
     // Repeating it does no harm, and a machine that is busy may let a call time out.
     wait_for("everything to be deleted", PATIENCE, async || {
         let now = DeleteParams::default().grace_period(0);
-        api.delete_collection(&now, &ListParams::default()).await.ok().map(drop)
+        let deleted = api.delete_collection(&now, &ListParams::default()).await;
+        deleted.map_err(|error| println!("a deletion of everything: {error}")).ok().map(drop)
     })
     .await;
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::core::cluster::{Phase, PodSpec};
+use crate::core::cluster::{LabelSelector, Operator, Phase, PodSpec, Requirement};
 use crate::core::testing::{app, labels, node, pod};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,7 @@ fn told(snapshot: &Snapshot) -> impl PartialEq + std::fmt::Debug + use<> {
     let groups: BTreeSet<BTreeSet<_>> =
         snapshot.groups().iter().map(|group| group.members.iter().map(name).collect()).collect();
     let waiting: BTreeSet<_> = snapshot.waiting().map(|pod| pod.name.to_string()).collect();
+    let unready: BTreeSet<_> = snapshot.unready().map(|pod| pod.name.to_string()).collect();
     let pods: BTreeSet<_> = snapshot.pods().iter().map(|pod| pod.name.to_string()).collect();
     let owned = |pod: &Arc<Pod>| {
         let owner = owner(pod);
@@ -48,7 +49,7 @@ fn told(snapshot: &Snapshot) -> impl PartialEq + std::fmt::Debug + use<> {
     };
     let owners: BTreeMap<_, _> = snapshot.pods().iter().map(owned).collect();
     let members = snapshot.groups().iter().map(|group| group.members.len()).sum::<usize>();
-    (nodes, groups, waiting, pods, owners, snapshot.of_owner.len(), members, snapshot.pods().len())
+    (nodes, groups, (waiting, unready), pods, owners, snapshot.of_owner.len(), members, snapshot.pods().len())
 }
 
 proptest! {
@@ -110,6 +111,48 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_budgets_of_a_pod_are_those_whose_selector_matches(
+        changes in prop::collection::vec((0..5usize, 0..6usize, 0..2usize), 1..30),
+        pods in prop::collection::vec((0..3usize, 0..3usize, 0..2usize), 1..6),
+    ) {
+        let namespaces = ["default", "other"];
+        let any = |operator| Requirement { key: "tier".into(), operator };
+        let selectors = [
+            app("web"),
+            app("db"),
+            Some(LabelSelector::default()),
+            None,
+            Some(LabelSelector { requirements: [any(Operator::Exists)].into() }),
+        ];
+        let mut live = Live::default();
+        for (name, selector, namespace) in changes {
+            let (name, namespace) = (format!("b{name}"), namespaces[namespace]);
+            match selectors.get(selector) {
+                Some(selector) => live.set_budget(DisruptionBudget {
+                    namespace: namespace.into(),
+                    name: name.into(),
+                    selector: selector.clone(),
+                    ..DisruptionBudget::default()
+                }),
+                None => live.remove_budget(namespace, &name),
+            }
+        }
+        let snapshot = live.snapshot();
+        for (app, tier, namespace) in pods {
+            let all = [("app", ["web", "db", "x"][app]), ("tier", "front")];
+            let (labels, namespace) = (labels(&all[..=tier.min(1)]), namespaces[namespace].into());
+            let pod = Pod { namespace, labels, ..pod("p", "n", 1) };
+            let found: Vec<_> = snapshot.budgets_of(&pod).collect();
+            let expected: Vec<_> = snapshot.budgets().iter().filter(|b| b.covers(&pod)).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
+
 #[test]
 fn budgets_claims_and_namespaces_come_and_go() {
     let budget = |name: &str, allowed| DisruptionBudget {
@@ -128,6 +171,13 @@ fn budgets_claims_and_namespaces_come_and_go() {
     live.remove_budget("default", "none");
     assert_eq!(before.budgets(), [budget("a", 2), budget("b", 3)]);
     assert_eq!(live.snapshot().budgets(), [budget("b", 3)]);
+
+    let covering =
+        |pod: &Pod| live.snapshot().budgets_of(pod).map(|b| b.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(covering(&pod("web-1", "n", 1)), ["b"]);
+    assert_eq!(covering(&pod("db-1", "n", 1)), [""; 0]);
+    let elsewhere = Pod { namespace: "other".into(), ..pod("web-1", "n", 1) };
+    assert_eq!(covering(&elsewhere), [""; 0]);
 
     let key = || (Arc::from("default"), Arc::from("data"));
     live.set_claim(key().0, key().1, Some(Claim { volume: "pv".into(), ..Claim::default() }));

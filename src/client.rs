@@ -1,0 +1,203 @@
+//! `spot-guard status`, `pools`, `fallbacks` and `explain`: the HTTP API on a terminal.
+
+mod tables;
+
+use crate::config::is_dns_name;
+use crate::http::{Fallback, Items, NodeSafety, Pool, Replacement};
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use reqwest::StatusCode;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How the API is reached.
+#[derive(Args, Clone, Debug)]
+pub struct ApiOptions {
+    /// Where the HTTP API of a controller answers
+    #[arg(long, value_name = "URL", env = "SPOT_GUARD_API", default_value = "http://127.0.0.1:8081")]
+    pub api: String,
+    /// A file with a token of the cluster; the main port wants one, the local one does not
+    #[arg(long, value_name = "FILE", env = "SPOT_GUARD_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// A file with the certificates (PEM) that the API's own is checked against, instead of the machine's
+    #[arg(long, value_name = "FILE", env = "SPOT_GUARD_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// How to show it
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+/// How the answer is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For scripts: what the API answers
+    Json,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Question {
+    /// Show the whole at a glance, and what each fallback waits for
+    Status(#[command(flatten)] ApiOptions),
+    /// Show both groups of each pool
+    Pools(#[command(flatten)] ApiOptions),
+    /// Show the open fallbacks, what each waits for and since when
+    Fallbacks(#[command(flatten)] ApiOptions),
+    /// Tell the story of a replacement, a fallback or a node: where it stands, what blocks it, how it came there
+    Explain {
+        /// The name of a replacement, a fallback or a node
+        name: String,
+        #[command(flatten)]
+        options: ApiOptions,
+    },
+}
+
+/// Asks the API and returns what is to be printed.
+///
+/// # Errors
+/// When the API cannot be reached, refuses, or answers something else.
+pub fn run(question: &Question) -> anyhow::Result<String> {
+    match question {
+        Question::Status(options) => {
+            let api = ApiClient::new(options)?;
+            let (status, fallbacks) = (api.get("status")?, api.list("fallbacks")?);
+            show(options, json!({ "status": status, "fallbacks": fallbacks }), || {
+                Ok(tables::status(&read(status)?, &read::<Vec<Fallback>>(fallbacks.into())?))
+            })
+        }
+        Question::Pools(options) => {
+            let pools = ApiClient::new(options)?.list("pools")?;
+            show(options, json!({ "items": pools }), || Ok(tables::pools(&read::<Vec<Pool>>(pools.into())?)))
+        }
+        Question::Fallbacks(options) => {
+            let fallbacks = ApiClient::new(options)?.list("fallbacks")?;
+            show(options, json!({ "items": fallbacks }), || {
+                Ok(tables::fallbacks(&read::<Vec<Fallback>>(fallbacks.into())?))
+            })
+        }
+        Question::Explain { name, options } => explain(name, options),
+    }
+}
+
+/// The story of what has that name; of a fallback, and of a node, also whether it could be drained now.
+fn explain(name: &str, options: &ApiOptions) -> anyhow::Result<String> {
+    if !is_dns_name(name) {
+        bail!("{name:?} is no name as Kubernetes has them");
+    }
+    let api = ApiClient::new(options)?;
+    let (replacement, node) = match api.find(&format!("replacements/{name}"))? {
+        Some(replacement) => (Some(replacement), None),
+        None => {
+            let node = api.find(&format!("nodes/{name}"))?;
+            let node = node.with_context(|| format!("no replacement, fallback or node is named {name}"))?;
+            let of_node = node["replacement"].as_str().map(|story| api.get(&format!("replacements/{story}")));
+            (of_node.transpose()?, Some(name.to_owned()))
+        }
+    };
+    let story = replacement.clone().map(read::<Replacement>).transpose()?;
+    let stands_in = |story: &Replacement| {
+        let capacity = story.capacity.as_ref().filter(|_| story.fallback && story.finished_at.is_none());
+        capacity.map(|capacity| capacity.node_name.clone())
+    };
+    let drained = story.as_ref().and_then(stands_in).or(node);
+    let safety = drained.map(|node| api.find(&format!("nodes/{node}/safety"))).transpose()?.flatten();
+    show(options, json!({ "replacement": replacement, "safety": safety }), || {
+        Ok(tables::explain(name, story.as_ref(), safety.map(read::<NodeSafety>).transpose()?.as_ref()))
+    })
+}
+
+fn show(
+    options: &ApiOptions,
+    answers: Value,
+    table: impl FnOnce() -> anyhow::Result<String>,
+) -> anyhow::Result<String> {
+    match options.output {
+        Output::Json => Ok(format!("{answers:#}\n")),
+        Output::Table => table(),
+    }
+}
+
+fn read<T: DeserializeOwned>(answer: Value) -> anyhow::Result<T> {
+    serde_json::from_value(answer).context("the API is of another version")
+}
+
+/// The API of a controller.
+struct ApiClient {
+    client: reqwest::blocking::Client,
+    base: String,
+    token: Option<String>,
+}
+
+impl ApiClient {
+    fn new(options: &ApiOptions) -> anyhow::Result<Self> {
+        // A proxy of the environment has no business between a terminal and a forwarded port.
+        let mut client = reqwest::blocking::Client::builder().timeout(TIMEOUT).no_proxy();
+        if let Some(file) = &options.ca_file {
+            let cannot_use = || format!("cannot use {}", file.display());
+            let authorities = std::fs::read(file).with_context(cannot_use)?;
+            let authorities = reqwest::Certificate::from_pem_bundle(&authorities).with_context(cannot_use)?;
+            client = client.tls_certs_only(authorities);
+        }
+        let token = options.token_file.as_ref().map(|file| token(file, &options.api)).transpose()?;
+        let base = format!("{}/api/v1", options.api.trim_end_matches('/'));
+        Ok(Self { client: client.build()?, base, token })
+    }
+
+    fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let url = format!("{}/{path}", self.base);
+        self.find(path)?.with_context(|| format!("{url} answers 404 Not Found"))
+    }
+
+    /// What is there, if it is.
+    fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let url = format!("{}/{path}", self.base);
+        let request = self.client.get(&url);
+        let request = self.token.iter().fold(request, |request, token| request.bearer_auth(token));
+        let answer = request.send().with_context(|| format!("{url} does not answer"))?;
+        let status = answer.status();
+        let body = answer.text().with_context(|| format!("{url} does not answer to the end"))?;
+        let problem: Value = serde_json::from_str(&body).unwrap_or_default();
+        // Another path than these would be told otherwise.
+        let is_no_such = problem["detail"].as_str().is_some_and(|detail| detail.starts_with("no "));
+        if status == StatusCode::NOT_FOUND && is_no_such {
+            return Ok(None);
+        }
+        if !status.is_success() {
+            bail!("{url} answers {status}: {}", body.chars().take(200).collect::<String>());
+        }
+        serde_json::from_str(&body).map(Some).with_context(|| format!("{url} does not answer with JSON"))
+    }
+
+    /// All pages of a list.
+    fn list(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        let mut items: Vec<Value> = Vec::new();
+        let mut query = "?limit=500".to_owned();
+        loop {
+            let page: Items<Value> = read(self.get(&format!("{path}{query}"))?)?;
+            items.extend(page.items);
+            // Cursors are made of letters that a query takes as they are.
+            let Some(next) = page.next else { return Ok(items) };
+            query = format!("?limit=500&continue={next}");
+        }
+    }
+}
+
+/// The token in a file, to be shown to that API: not where others could read it on its way.
+fn token(file: &Path, api: &str) -> anyhow::Result<String> {
+    let url = reqwest::Url::parse(api).with_context(|| format!("{api} is not a url"))?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let on_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
+    if url.scheme() != "https" && !on_loopback {
+        bail!("the token is not sent to {api}: others could read it; use https");
+    }
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(text.trim().to_owned())
+}

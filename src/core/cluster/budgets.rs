@@ -1,0 +1,101 @@
+//! The budgets, and which of them may cover a pod: each is found by one label that its selector asks for, so that a
+//! pod is compared with few of them.
+
+use super::{DisruptionBudget, Operator, Pod};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Names of budgets.
+type Names = BTreeSet<Arc<str>>;
+
+/// All budgets, by namespace and name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Budgets {
+    list: Vec<DisruptionBudget>,
+    // Copied only if a selector changes while an older snapshot is in use.
+    index: Arc<HashMap<Arc<str>, InNamespace>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct InNamespace {
+    /// By the key and the value of a label that a pod must have.
+    by_label: HashMap<Arc<str>, HashMap<Arc<str>, Names>>,
+    /// Those whose selector asks for no such label.
+    others: Names,
+}
+
+impl InNamespace {
+    fn names(&mut self, budget: &DisruptionBudget) -> &mut Names {
+        match label(budget) {
+            Some((key, value)) => {
+                self.by_label.entry(key.clone()).or_default().entry(value.clone()).or_default()
+            }
+            None => &mut self.others,
+        }
+    }
+}
+
+impl Budgets {
+    pub(super) fn all(&self) -> &[DisruptionBudget] {
+        &self.list
+    }
+
+    /// Those that cover the pod, by name.
+    pub(super) fn of<'s>(&'s self, pod: &Pod) -> Vec<&'s DisruptionBudget> {
+        let Some(index) = self.index.get(&pod.namespace) else { return Vec::new() };
+        let labels = pod.labels.iter().filter_map(|(key, value)| index.by_label.get(key)?.get(value));
+        let names = labels.flatten().chain(&index.others);
+        let found = names.filter_map(|name| self.list.get(self.position(&pod.namespace, name).ok()?));
+        let mut covering: Vec<_> = found.filter(|budget| budget.covers(pod)).collect();
+        covering.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        covering
+    }
+
+    pub(super) fn set(&mut self, budget: DisruptionBudget) {
+        match self.position(&budget.namespace, &budget.name) {
+            Ok(at) if self.list[at].selector == budget.selector => self.list[at] = budget,
+            Ok(at) => {
+                let before = std::mem::replace(&mut self.list[at], budget.clone());
+                self.forget(&before);
+                self.know(&budget);
+            }
+            Err(at) => {
+                self.know(&budget);
+                self.list.insert(at, budget);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, namespace: &str, name: &str) {
+        if let Ok(at) = self.position(namespace, name) {
+            let budget = self.list.remove(at);
+            self.forget(&budget);
+        }
+    }
+
+    fn know(&mut self, budget: &DisruptionBudget) {
+        let index = Arc::make_mut(&mut self.index).entry(budget.namespace.clone()).or_default();
+        index.names(budget).insert(budget.name.clone());
+    }
+
+    fn forget(&mut self, budget: &DisruptionBudget) {
+        if let Some(index) = Arc::make_mut(&mut self.index).get_mut(&budget.namespace) {
+            index.names(budget).remove(&budget.name);
+        }
+    }
+
+    fn position(&self, namespace: &str, name: &str) -> Result<usize, usize> {
+        self.list.binary_search_by(|held| (&*held.namespace, &*held.name).cmp(&(namespace, name)))
+    }
+}
+
+/// A label that a pod must have to be covered.
+fn label(budget: &DisruptionBudget) -> Option<(&Arc<str>, &Arc<str>)> {
+    let requirements = budget.selector.iter().flat_map(|selector| selector.requirements.iter());
+    requirements
+        .filter_map(|requirement| match &requirement.operator {
+            Operator::In(values) if values.len() == 1 => Some((&requirement.key, &values[0])),
+            _ => None,
+        })
+        .next()
+}

@@ -1,0 +1,266 @@
+//! The API's description of itself: OpenAPI 3.1, made from the table of routes and the types of the answers.
+
+use super::access::{Need, Resource, Verb};
+use super::model::{Status, TriggerRequest};
+use super::problem::Problem;
+use super::routes::{Answer, Ask, ENDPOINTS, Endpoint};
+use super::{health, query, triggers};
+use crate::core::record::Phase;
+use actix_web::HttpResponse;
+use actix_web::http::header;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+/// Answers with the document.
+pub(super) async fn served() -> HttpResponse {
+    HttpResponse::Ok().insert_header(header::ContentType::json()).body(document().to_string())
+}
+
+/// The document, of OpenAPI 3.1.0.
+#[must_use]
+pub fn document() -> Value {
+    // JSON Schema of the draft that OpenAPI 3.1 is made on, as what is written has it.
+    let mut settings = SchemaSettings::draft2020_12().for_serialize();
+    settings.definitions_path = "/components/schemas".into();
+    settings.meta_schema = None;
+    let mut generator = settings.into_generator();
+    let mut paths = Map::new();
+    for endpoint in ENDPOINTS.iter().filter(|endpoint| !matches!(endpoint.answer, Answer::Page)) {
+        let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        path[endpoint.method.name().to_lowercase()] = operation(endpoint, &mut generator);
+    }
+    let request = generator.subschema_for::<TriggerRequest>();
+    let problem = generator.subschema_for::<Problem>();
+    let _ = (generator.subschema_for::<Phase>(), generator.subschema_for::<Status>());
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Spot Guard",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "What Spot Guard knows, and what it can be asked to do. Any replica answers. Errors are \
+                problem details (RFC 9457).",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "paths": paths,
+        "components": {
+            "schemas": generator.take_definitions(true),
+            "parameters": parameters(),
+            "responses": {
+                "Problem": {
+                    "description": "It was not done, and why.",
+                    "content": { "application/problem+json": { "schema": problem } },
+                },
+            },
+            "requestBodies": {
+                "Trigger": {
+                    "description": "Why it is asked for; may be left out.",
+                    "required": false,
+                    "content": { "application/json": { "schema": request } },
+                },
+            },
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token of the cluster, such as that of a service account. The local port reads \
+                        without one.",
+                },
+            },
+        },
+    })
+}
+
+fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
+    let mut parameters: Vec<Value> = Vec::new();
+    let mut refer =
+        |name: &str| parameters.push(json!({ "$ref": format!("#/components/parameters/{name}") }));
+    let named = endpoint.path.contains("{name}");
+    if named {
+        refer("name");
+    }
+    endpoint.takes.unwrap_or_default().iter().for_each(|name| refer(name));
+    if endpoint.method == Ask::Post {
+        refer("idempotencyKey");
+    }
+    let mut answers = Map::new();
+    let mut problem = |code: &str| {
+        answers.insert(code.to_owned(), json!({ "$ref": "#/components/responses/Problem" }));
+    };
+    if endpoint.takes.is_some() {
+        ["400", "414", "431"].into_iter().for_each(&mut problem);
+    }
+    if endpoint.need != Need::Nothing {
+        ["401", "403", "503"].into_iter().for_each(&mut problem);
+    }
+    if named {
+        problem("404");
+    }
+    if endpoint.method == Ask::Post {
+        ["408", "413", "415", "422"].into_iter().for_each(&mut problem);
+    }
+    let text = |media: &str, description: &str| json!({ "description": description, "content": { media: { "schema": { "type": "string" } } } });
+    match endpoint.answer {
+        Answer::Json(schema) => {
+            let schema = schema(generator);
+            answers.insert(
+                "200".to_owned(),
+                json!({ "description": "Found.", "content": { "application/json": { "schema": schema } } }),
+            );
+        }
+        Answer::Accepted(schema) => {
+            let schema = schema(generator);
+            answers.insert(
+                "202".to_owned(),
+                json!({
+                    "description": "It is stored, and will be done.",
+                    "headers": { "Location": {
+                        "description": "Where to see what comes of it.", "required": true,
+                        "schema": { "type": "string" },
+                    } },
+                    "content": { "application/json": { "schema": schema } },
+                }),
+            );
+        }
+        Answer::Text(media) => {
+            answers.insert("200".to_owned(), text(media, "So it is."));
+        }
+        Answer::Health => {
+            answers.insert("200".to_owned(), text("text/plain", "It lives."));
+            answers.insert("503".to_owned(), text("text/plain", "The thread of its actors is blocked."));
+        }
+        Answer::Readiness => {
+            let schema = generator.subschema_for::<health::Ready>();
+            for (code, description) in [("200", "Every part works."), ("503", "These parts do not.")] {
+                let told = json!({ "description": description, "content": { "application/json": { "schema": schema } } });
+                answers.insert(code.to_owned(), told);
+            }
+        }
+        Answer::Page => {}
+    }
+    answers.sort_keys();
+    let mut operation = json!({
+        "operationId": operation_id(endpoint),
+        "summary": endpoint.summary,
+        "tags": [tag(endpoint.path)],
+        "responses": answers,
+    });
+    if !parameters.is_empty() {
+        operation["parameters"] = json!(parameters);
+    }
+    if endpoint.method == Ask::Post {
+        operation["requestBody"] = json!({ "$ref": "#/components/requestBodies/Trigger" });
+    }
+    if let Need::Right { verb, resource, named } = endpoint.need {
+        operation["description"] = json!(right(verb, resource, named));
+    }
+    if endpoint.need != Need::Nothing {
+        operation["security"] = json!([{ "token": [] }]);
+    }
+    operation
+}
+
+fn right(verb: Verb, resource: Resource, named: bool) -> String {
+    let what = if named { ", at least of that name" } else { "" };
+    format!("Takes the right to {} {}.{}{what}.", verb.as_str(), resource.as_str(), crate::crd::GROUP)
+}
+
+/// `GET /api/v1/nodes/{name}/safety` is `getNodesNameSafety`.
+fn operation_id(endpoint: &Endpoint) -> String {
+    let words =
+        endpoint.path.trim_start_matches("/api/v1").split(|letter: char| !letter.is_ascii_alphanumeric());
+    let capital =
+        |word: &str| word.chars().take(1).flat_map(char::to_uppercase).chain(word.chars().skip(1)).collect();
+    endpoint.method.name().to_lowercase() + &words.map(capital).collect::<Vec<String>>().concat()
+}
+
+fn tag(path: &str) -> &str {
+    let part = path.strip_prefix("/api/v1/").and_then(|rest| rest.split('/').next());
+    match part {
+        None => "process",
+        Some("status" | "events" | "pause" | "resume" | "openapi.json") => "everything",
+        Some(part) => part,
+    }
+}
+
+fn parameters() -> Value {
+    let of_query = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "query", "description": description, "schema": schema });
+    let name = || json!({ "type": "string", "minLength": 1 });
+    json!({
+        "name": {
+            "name": "name", "in": "path", "required": true, "description": "A name, as Kubernetes has them.",
+            "schema": { "type": "string", "minLength": 1, "maxLength": 253,
+                "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$" },
+        },
+        "pool": of_query("pool", "Only what belongs to this pool.", name()),
+        "node": of_query("node", "Only what is about this node.", name()),
+        "phase": of_query("phase", "Only what is in this phase.", json!({ "$ref": "#/components/schemas/Phase" })),
+        "since": of_query(
+            "since",
+            "Only what began then or later: notices seen, nodes joined, replacements started, fallbacks in service.",
+            json!({ "type": "string", "format": "date-time" }),
+        ),
+        "limit": of_query("limit", "How many entries a page has at most.", json!({
+            "type": "integer", "minimum": 1, "maximum": query::MAX_LIMIT, "default": query::DEFAULT_LIMIT,
+        })),
+        "continue": of_query("continue", "The `continue` of the page before; filters stay as they were.", name()),
+        "idempotencyKey": {
+            "name": triggers::IDEMPOTENCY_KEY, "in": "header", "required": false,
+            "description": "Asking again with the same key does nothing new, and is answered as before.",
+            "schema": { "type": "string", "minLength": 1, "maxLength": triggers::MAX_KEY, "pattern": "^[!-~]+$" },
+        },
+    })
+}
+
+/// The schema of an answer.
+pub(super) fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<T>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Every reference in the document.
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_committed_document_is_that_of_the_code() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        let made = format!("{:#}\n", document());
+        assert!(committed == made, "docs/openapi.json is another one: write it with `spot-guard openapi`");
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 100);
+        for reference in found {
+            let place = reference.strip_prefix('#').and_then(|place| document.pointer(place));
+            assert!(place.is_some(), "nothing at {reference}");
+        }
+    }
+
+    #[test]
+    fn operations_have_names_of_their_own() {
+        let mut ids: Vec<String> = ENDPOINTS.iter().map(operation_id).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), ENDPOINTS.len());
+        assert!(ids.contains(&"getNodesNameSafety".to_owned()), "{ids:?}");
+    }
+}

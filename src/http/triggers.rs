@@ -1,0 +1,350 @@
+//! What people ask for: replace, return, cancel, pause and resume.
+//!
+//! Asking writes a Trigger and answers 202 with its place; the leader does the rest, so any replica can be asked. With a
+//! header `Idempotency-Key` the object's name follows from user and key, so that asking again writes nothing new.
+
+use super::access::Caller;
+use super::model::{Items, TriggerState};
+use super::problem::{self, Refused};
+use super::query::Filter;
+use super::{ApiState, api, routes};
+use crate::core::trigger::TriggerAction;
+use crate::crd::{Trigger, TriggerSpec};
+use crate::telemetry::tracing::trace_id_of;
+use actix_web::http::{StatusCode, header};
+use actix_web::web::{Data, Json, Payload};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
+use aws_lc_rs::digest::{SHA256, digest};
+use futures::StreamExt;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The longest body of a request, in bytes.
+pub(super) const MAX_BODY: usize = 16 * 1024;
+/// The longest reason, in characters (TriggerSpec).
+pub(super) const MAX_REASON: usize = 1024;
+/// The longest idempotency key, in bytes.
+pub(super) const MAX_KEY: usize = 255;
+/// The longest name of a user that is written down, in characters (TriggerSpec).
+const MAX_USER: usize = 512;
+/// How long a client may take to send its body.
+const BODY_LIMIT: Duration = Duration::from_secs(5);
+/// How long the API server may take to store a trigger.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Writes triggers; clones share the client.
+#[derive(Clone)]
+pub struct Triggers {
+    api: Api<Trigger>,
+}
+
+/// A trigger that is stored.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// As it is stored.
+    pub trigger: Trigger,
+    /// Whether it is new; else one with this name and the same content was there.
+    pub fresh: bool,
+}
+
+/// Why a trigger is not stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// A trigger of that name asks for something else.
+    #[error("a trigger named {0} asks for something else")]
+    Other(String),
+    /// The API server does not take its content.
+    #[error("{0}")]
+    Invalid(String),
+    /// The API server did not answer, or refused us.
+    #[error("the Kubernetes API did not store it")]
+    Unavailable,
+}
+
+impl Triggers {
+    /// Writes by this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { api: Api::all(client) }
+    }
+
+    /// Stores a trigger under a name. One that is there already with the same content counts as stored: who derives the
+    /// name from what identifies a request can repeat the request.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; nothing is stored then, or it is not known whether it was: the same call can be made again.
+    pub async fn write(&self, name: &str, spec: TriggerSpec) -> Result<Written, WriteError> {
+        let trigger = Trigger::new(name, spec);
+        let parameters = PostParams::default();
+        let stored = timeout(WRITE_LIMIT, async {
+            match self.api.create(&parameters, &trigger).await {
+                Ok(trigger) => Ok(Written { trigger, fresh: true }),
+                Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                    self.api.get(name).await.map(|trigger| Written { trigger, fresh: false })
+                }
+                Err(error) => Err(error),
+            }
+        });
+        match stored.await {
+            Ok(Ok(written)) if same(&written.trigger.spec, &trigger.spec) => Ok(written),
+            Ok(Ok(_)) => Err(WriteError::Other(name.to_owned())),
+            Ok(Err(kube::Error::Api(status))) if status.is_invalid() => {
+                Err(WriteError::Invalid(status.message))
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(trigger = name, %error, "a trigger could not be stored");
+                Err(WriteError::Unavailable)
+            }
+            Err(_) => {
+                tracing::warn!(
+                    trigger = name,
+                    "the Kubernetes API does not answer whether a trigger is stored"
+                );
+                Err(WriteError::Unavailable)
+            }
+        }
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<Trigger>, WriteError> {
+        match timeout(WRITE_LIMIT, self.api.get_opt(name)).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(_)) | Err(_) => Err(WriteError::Unavailable),
+        }
+    }
+}
+
+/// Whether both ask for the same; the trace is that of the request.
+fn same(one: &TriggerSpec, other: &TriggerSpec) -> bool {
+    let without_trace = |spec: &TriggerSpec| TriggerSpec { traceparent: None, ..spec.clone() };
+    without_trace(one) == without_trace(other)
+}
+
+pub(super) async fn replace_node(
+    state: Data<ApiState>,
+    request: HttpRequest,
+    body: Payload,
+) -> Result<HttpResponse, Refused> {
+    let name = routes::name(&request);
+    let known = (state.snapshot)().node(&name).is_some();
+    let subject =
+        Subject { known, what: "node of the cluster", pool: None, node: Some(name), replacement: None };
+    trigger(&state, &request, body, TriggerAction::Replace, subject).await
+}
+
+pub(super) async fn return_fallback(
+    state: Data<ApiState>,
+    request: HttpRequest,
+    body: Payload,
+) -> Result<HttpResponse, Refused> {
+    let name = routes::name(&request);
+    let known = api::find(&state.replacements, &name).is_some_and(|held| api::has_open_fallback(&held));
+    let subject = Subject { known, what: "open fallback", pool: None, node: None, replacement: Some(name) };
+    trigger(&state, &request, body, TriggerAction::Return, subject).await
+}
+
+pub(super) async fn cancel_replacement(
+    state: Data<ApiState>,
+    request: HttpRequest,
+    body: Payload,
+) -> Result<HttpResponse, Refused> {
+    let name = routes::name(&request);
+    let known = api::find(&state.replacements, &name).is_some();
+    let subject = Subject { known, what: "replacement", pool: None, node: None, replacement: Some(name) };
+    trigger(&state, &request, body, TriggerAction::Cancel, subject).await
+}
+
+pub(super) async fn pause_pool(
+    state: Data<ApiState>,
+    request: HttpRequest,
+    body: Payload,
+) -> Result<HttpResponse, Refused> {
+    trigger(&state, &request, body, TriggerAction::Pause, pool(&state, &request)).await
+}
+
+pub(super) async fn resume_pool(
+    state: Data<ApiState>,
+    request: HttpRequest,
+    body: Payload,
+) -> Result<HttpResponse, Refused> {
+    trigger(&state, &request, body, TriggerAction::Resume, pool(&state, &request)).await
+}
+
+pub(super) async fn pause_all(
+    state: Data<ApiState>,
+    request: HttpRequest,
+    body: Payload,
+) -> Result<HttpResponse, Refused> {
+    trigger(&state, &request, body, TriggerAction::Pause, EVERYTHING).await
+}
+
+pub(super) async fn resume_all(
+    state: Data<ApiState>,
+    request: HttpRequest,
+    body: Payload,
+) -> Result<HttpResponse, Refused> {
+    trigger(&state, &request, body, TriggerAction::Resume, EVERYTHING).await
+}
+
+pub(super) async fn triggers(
+    state: Data<ApiState>,
+    request: HttpRequest,
+) -> Result<Json<Items<TriggerState>>, Refused> {
+    let (found, next) = Filter::of(&request)?.page(state.trigger_store.state(), api::name_of);
+    Ok(Json(Items { items: found.iter().map(|held| TriggerState::of(held)).collect(), next }))
+}
+
+/// As it is stored now: it is found at once, whichever replica has written it.
+pub(super) async fn trigger_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    match state.triggers.get(&routes::name(&request)).await {
+        Ok(Some(found)) => HttpResponse::Ok().json(TriggerState::of(&found)),
+        Ok(None) => api::no_such(&request, "trigger"),
+        Err(_) => problem::unavailable(&request, "the Kubernetes API does not answer"),
+    }
+}
+
+/// What a trigger is about.
+struct Subject {
+    /// Whether it is there.
+    known: bool,
+    /// What kind of thing it is.
+    what: &'static str,
+    pool: Option<String>,
+    node: Option<String>,
+    replacement: Option<String>,
+}
+
+const EVERYTHING: Subject = Subject { known: true, what: "", pool: None, node: None, replacement: None };
+
+fn pool(state: &ApiState, request: &HttpRequest) -> Subject {
+    let name = routes::name(request);
+    let known = api::find(&state.pools, &name).is_some();
+    Subject { known, what: "pool", pool: Some(name), node: None, replacement: None }
+}
+
+async fn trigger(
+    state: &ApiState,
+    request: &HttpRequest,
+    body: Payload,
+    action: TriggerAction,
+    subject: Subject,
+) -> Result<HttpResponse, Refused> {
+    // The door has let nobody else in.
+    let Some(caller) = request.extensions().get::<Arc<Caller>>().cloned() else {
+        return Err(Refused::new(StatusCode::FORBIDDEN, request, "nobody has said who asks".to_owned()));
+    };
+    let key = idempotency_key(request)?;
+    let reason = reason(request, body).await?;
+    if !subject.known {
+        return Ok(api::no_such(request, subject.what));
+    }
+    let spec = TriggerSpec {
+        action,
+        pool: subject.pool,
+        node: subject.node,
+        replacement: subject.replacement,
+        requested_by: Some(caller.user.chars().take(MAX_USER).collect()),
+        reason,
+        traceparent: traceparent(request),
+    };
+    let name = match key {
+        Some(key) => name_of_key(&caller.user, &key),
+        None => format!("api-{:032x}", fastrand::u128(..)),
+    };
+    match state.triggers.write(&name, spec).await {
+        Ok(written) => Ok(HttpResponse::Accepted()
+            .insert_header((header::LOCATION, format!("/api/v1/triggers/{name}")))
+            .json(TriggerState::of(&written.trigger))),
+        Err(WriteError::Other(_)) => {
+            let detail = "it was used for another request".to_owned();
+            Err(Refused::fields(StatusCode::UNPROCESSABLE_ENTITY, request, IDEMPOTENCY_KEY, detail))
+        }
+        Err(error @ WriteError::Invalid(_)) => {
+            Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, request, error.to_string()))
+        }
+        Err(error @ WriteError::Unavailable) => Ok(problem::unavailable(request, &error.to_string())),
+    }
+}
+
+/// As the draft of the IETF calls it (draft-ietf-httpapi-idempotency-key-header).
+pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, Refused> {
+    let refuse = |detail: &str| Err(Refused::field(request, IDEMPOTENCY_KEY, detail.to_owned()));
+    let mut given = request.headers().get_all(IDEMPOTENCY_KEY);
+    let Some(key) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return refuse("it is given twice");
+    }
+    match key.to_str() {
+        Ok(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
+        Ok(_) => refuse(&format!("it is not 1 to {MAX_KEY} letters long")),
+        Err(_) => refuse("it has other letters than visible ones of ASCII"),
+    }
+}
+
+/// The same for the same user and key, and for no others.
+fn name_of_key(user: &str, key: &str) -> String {
+    let text = format!("{}:{user}{key}", user.len());
+    let mut name = "key-".to_owned();
+    for byte in &digest(&SHA256, text.as_bytes()).as_ref()[..20] {
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
+}
+
+/// The trace that the request belongs to (W3C Trace Context).
+fn traceparent(request: &HttpRequest) -> Option<String> {
+    let given = request.headers().get("traceparent")?.to_str().ok()?;
+    trace_id_of(given).filter(|_| given.len() == 55).map(|_| given.to_owned())
+}
+
+/// The field of the body, if there is a body.
+async fn reason(request: &HttpRequest, mut body: Payload) -> Result<Option<String>, Refused> {
+    let mut read = Vec::new();
+    let all = timeout(BODY_LIMIT, async {
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|error| {
+                Refused::new(StatusCode::BAD_REQUEST, request, format!("the body cannot be read: {error}"))
+            })?;
+            if read.len() + piece.len() > MAX_BODY {
+                let detail = format!("the body is longer than {MAX_BODY} bytes");
+                return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, request, detail));
+            }
+            read.extend_from_slice(&piece);
+        }
+        Ok(())
+    });
+    let late = || {
+        let detail = format!("the body did not arrive within {} s", BODY_LIMIT.as_secs());
+        Refused::new(StatusCode::REQUEST_TIMEOUT, request, detail)
+    };
+    all.await.map_err(|_| late())??;
+    if read.is_empty() {
+        return Ok(None);
+    }
+    if request.content_type() != "application/json" {
+        let detail = format!("the body is to be application/json, not {:?}", request.content_type());
+        return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, request, detail));
+    }
+    let refuse = |field: &str, detail: String| Refused::field(request, field, detail);
+    let body: Value =
+        serde_json::from_slice(&read).map_err(|error| refuse("body", format!("it is no JSON: {error}")))?;
+    let Value::Object(body) = body else { return Err(refuse("body", "it is no object".to_owned())) };
+    let mut reason = None;
+    for (field, value) in body {
+        match (field.as_str(), value) {
+            ("reason", Value::String(text)) if text.chars().count() <= MAX_REASON => reason = Some(text),
+            ("reason", Value::String(_)) => {
+                return Err(refuse("reason", format!("it is longer than {MAX_REASON} characters")));
+            }
+            ("reason", _) => return Err(refuse("reason", "it is no text".to_owned())),
+            (other, _) => return Err(refuse(other, "there is no such field; there are: reason".to_owned())),
+        }
+    }
+    Ok(reason)
+}
