@@ -232,7 +232,7 @@ async fn may(client: &Client, asked: ResourceAttributes) -> Result<(String, bool
 async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &mut Vec<Line>) {
     let configs: BTreeMap<String, PoolConfig> = pools
         .iter()
-        .map(|pool| PoolConfig::of(pool, defaults, false))
+        .map(|pool| PoolConfig::of(pool, defaults, None))
         .map(|config| (config.name.clone(), config))
         .collect();
     let names: Vec<String> =

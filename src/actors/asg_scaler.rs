@@ -59,6 +59,9 @@ pub struct PoolObserved {
     pub view: Arc<PoolView>,
     /// Its ledger.
     pub ledger: Arc<Ledger>,
+    /// The stories that were known to want nothing of the Spot group any more when the ledger was written: what it
+    /// does not hold of them will not come.
+    pub withdrawn: Arc<BTreeSet<String>>,
 }
 
 /// The groups of a pool cannot be used.
@@ -96,6 +99,7 @@ struct TurnEnded {
 struct TurnResult {
     ledger: Ledger,
     view: PoolView,
+    withdrawn: BTreeSet<String>,
     changed: bool,
     /// What AWS would not take in this turn.
     delayed: Option<CallError>,
@@ -276,6 +280,7 @@ impl Handler<TurnEnded> for AsgScaler {
                     pool: pool.clone(),
                     view: Arc::new(result.view),
                     ledger: Arc::new(result.ledger.clone()),
+                    withdrawn: Arc::new(result.withdrawn),
                 };
                 state.ledger = Some(result.ledger);
                 state.view = Some(observed.view.clone());
@@ -338,7 +343,8 @@ async fn take_turn(
         let plan = scaling::plan(&store.ledger, &view, wants, ends, &instances, &busy, now);
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
-            return Ok(TurnResult { ledger: store.ledger, view, changed, delayed });
+            let withdrawn = scaling::withdrawn(wants);
+            return Ok(TurnResult { ledger: store.ledger, view, withdrawn, changed, delayed });
         };
         if !deps.fence.may_act(deps.call_timeout) {
             return Err(TurnError::NotLeading);

@@ -8,6 +8,7 @@ use crate::core::preflight::{self, Finding, PoolNames};
 use crate::core::record::GroupKind;
 use crate::core::replacement::{Mode, RebalanceMode};
 use crate::core::scaling::{Ledger, PoolView};
+use crate::core::trigger::{Ask, TriggerAction};
 use crate::crd::SpotPool;
 use crate::kube::lease::Fence;
 use crate::kube::view::View;
@@ -76,18 +77,14 @@ pub struct PoolConfig {
 impl PoolConfig {
     /// The pool with what it leaves open filled in.
     #[must_use]
-    pub fn of(pool: &SpotPool, defaults: &Policy, all_paused: bool) -> Self {
+    pub fn of(pool: &SpotPool, defaults: &Policy, pause: Option<Pause>) -> Self {
         Self {
             name: pool.name_any(),
             spot_group: pool.spec.spot_group.clone(),
             on_demand_group: pool.spec.on_demand_group.clone(),
             mode: pool.spec.mode,
             rebalance: pool.spec.rebalance,
-            pause: match (all_paused, pool.spec.paused) {
-                (true, _) => Some(Pause::Everything),
-                (false, true) => Some(Pause::Pool),
-                (false, false) => None,
-            },
+            pause,
             accept_az_rebalance: pool.spec.accept_az_rebalance,
             created: pool.creation_timestamp().map(|time| time.0),
             policy: defaults.overridden(&pool.spec.policy),
@@ -121,16 +118,63 @@ impl PoolConfig {
     }
 }
 
+/// What is paused, and by whom.
+#[derive(Clone, Debug)]
+pub struct Pauses {
+    /// Whether the namespace of Spot Guard says so.
+    label: bool,
+    /// The triggers that pause something.
+    asked: Vec<Ask>,
+}
+
+impl Pauses {
+    /// The pauses that hold now.
+    #[must_use]
+    pub fn of(view: &View) -> Self {
+        let triggers = view.triggers.state();
+        let pauses = triggers.iter().filter(|held| held.spec.action == TriggerAction::Pause);
+        let asked = pauses.map(|held| held.ask()).filter(Ask::pauses).collect();
+        Self { label: *view.paused.borrow(), asked }
+    }
+
+    /// Why everything is paused, if it is.
+    #[must_use]
+    pub fn of_everything(&self) -> Option<Pause> {
+        self.label.then_some(Pause::Everything).or_else(|| self.asked_for(None))
+    }
+
+    /// Why the pool is paused, if it is.
+    #[must_use]
+    pub fn of_pool(&self, pool: &SpotPool) -> Option<Pause> {
+        let own = pool.spec.paused.then_some(Pause::Pool);
+        self.of_everything().or(own).or_else(|| self.asked_for(Some(&pool.name_any())))
+    }
+
+    /// The pauses that a `Resume` of the pool, or of everything, would leave.
+    #[must_use]
+    pub fn beside(&self, scope: Option<&str>) -> Self {
+        let other = |ask: &&Ask| ask.pool.as_deref() != scope;
+        Self { label: self.label, asked: self.asked.iter().filter(other).cloned().collect() }
+    }
+
+    fn asked_for(&self, scope: Option<&str>) -> Option<Pause> {
+        let held =
+            self.asked.iter().filter(|ask| ask.pool.as_deref() == scope).min_by_key(|ask| &ask.order)?;
+        let (trigger, by) = (held.name.clone(), held.by.clone());
+        Some(Pause::Asked { trigger, by, everything: scope.is_none() })
+    }
+}
+
 impl Deps {
     /// The pools as they are defined now, by name.
     #[must_use]
     pub fn pools(&self) -> BTreeMap<String, PoolConfig> {
-        let all_paused = *self.view.paused.borrow();
+        let pauses = Pauses::of(&self.view);
         self.view
             .pools
             .state()
             .iter()
-            .map(|pool| PoolConfig::of(pool, &self.defaults, all_paused))
+            .map(|pool| PoolConfig::of(pool, &self.defaults, pauses.of_pool(pool)))
             .map(|pool| (pool.name.clone(), pool))
             .collect()
     }

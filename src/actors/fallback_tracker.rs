@@ -7,6 +7,7 @@
 
 mod fits;
 mod store;
+mod triggers;
 mod world;
 
 use crate::actors::asg_scaler::{AsgScaler, PoolObserved, PoolRefused, ScaleGroups};
@@ -17,7 +18,7 @@ use crate::actors::supervision::{Link, answers_ping};
 use crate::core::record::GroupKind;
 use crate::core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use crate::core::scaling::{InstanceFacts, Ledger, PoolView, Want};
-use crate::crd::NodeReplacement;
+use crate::crd::{NodeReplacement, version};
 use crate::telemetry::events::{self, Told};
 use crate::telemetry::notifications::Notification;
 use crate::telemetry::tracing::box_span;
@@ -55,6 +56,7 @@ enum PoolFacts {
     Observed {
         view: Arc<PoolView>,
         ledger: Arc<Ledger>,
+        withdrawn: Arc<BTreeSet<String>>,
     },
     /// They cannot be used, for this reason.
     Refused(String),
@@ -66,6 +68,11 @@ impl PoolFacts {
             Self::Observed { view, .. } => Some(view),
             Self::Refused(_) => None,
         }
+    }
+
+    /// Whether the ledger was written when it was known that the story wants nothing more of the Spot group.
+    fn has_withdrawn(&self, replacement: &str) -> bool {
+        matches!(self, Self::Observed { withdrawn, .. } if withdrawn.contains(replacement))
     }
 
     fn ledger(&self) -> Option<&Ledger> {
@@ -118,17 +125,12 @@ impl FallbackTracker {
         });
         for record in seen {
             let newer =
-                self.records.get(&record.name_any()).is_none_or(|held| version(&record) > version(held));
+                self.records.get(&record.name_any()).is_none_or(|held| version(&*record) > version(held));
             if newer {
                 self.records.insert(record.name_any(), (*record).clone());
             }
         }
     }
-}
-
-/// Resource versions are decimal numbers that grow (KEP-5504, comparable resource versions).
-fn version(record: &NodeReplacement) -> u64 {
-    record.resource_version().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 impl Actor for FallbackTracker {
@@ -165,8 +167,9 @@ impl Handler<PoolObserved> for FallbackTracker {
     type Result = ();
 
     fn handle(&mut self, message: PoolObserved, ctx: &mut Self::Context) {
-        let facts = PoolFacts::Observed { view: message.view, ledger: message.ledger };
-        self.pools.insert(message.pool, facts);
+        let PoolObserved { pool, view, ledger, withdrawn } = message;
+        let facts = PoolFacts::Observed { view, ledger, withdrawn };
+        self.pools.insert(pool, facts);
         ctx.notify(Turn);
     }
 }
@@ -214,6 +217,7 @@ impl Handler<Turn> for FallbackTracker {
         let mut world =
             World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments, &self.fits);
         let mut writes: Vec<Write> = world.open_stories(&self.records, &self.deps.view.notices.state());
+        writes.extend(world.follow_triggers(&self.records, &writes));
         let mut open: Vec<&NodeReplacement> =
             self.records.values().filter(|record| is_open(record)).collect();
         open.sort_by_key(|record| urgency(record));

@@ -10,7 +10,7 @@ use crate::actors::heavy::off_thread;
 use crate::actors::supervision::{Link, answers_ping};
 use crate::core::cluster::Snapshot;
 use crate::core::health::{self, PoolAssessment, Story};
-use crate::core::limits;
+use crate::core::limits::{self, Pause};
 use crate::core::preflight::{self, Finding, Problem};
 use crate::core::record::{Condition, set_condition};
 use crate::core::safety::{self, SafetyContext};
@@ -39,6 +39,10 @@ pub struct PoolAssessed {
     pub assessment: PoolAssessment,
 }
 
+/// What a person may ask for that is not to wait for the next assessment: a pause of the pool, and returns, the
+/// latest of which was asked for then.
+type Asked = (Option<Pause>, Option<Timestamp>);
+
 /// Assess the pools that are due.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -52,6 +56,8 @@ pub struct HealthMonitor {
     due: BTreeMap<String, Instant>,
     /// Pools whose assessment is under way.
     under_way: BTreeSet<String>,
+    /// What people had asked for when each pool was assessed last.
+    asked: BTreeMap<String, Asked>,
     /// The statuses as they were written last.
     written: BTreeMap<String, serde_json::Value>,
     /// The findings that were told of each pool.
@@ -62,8 +68,8 @@ impl HealthMonitor {
     /// A monitor that has seen nothing yet.
     #[must_use]
     pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
-        let (observed, due, under_way, written, told) = Default::default();
-        Self { deps, tracker, observed, due, under_way, written, told }
+        let (observed, due, under_way, asked, written, told) = Default::default();
+        Self { deps, tracker, observed, due, under_way, asked, written, told }
     }
 
     /// The conditions that the pool has now.
@@ -79,6 +85,7 @@ impl HealthMonitor {
         observed: &PoolObserved,
         found: &PoolAssessment,
         findings: &[Finding],
+        pause: Option<&Pause>,
         ctx: &mut Context<Self>,
     ) {
         let mut conditions = self.conditions(pool);
@@ -96,6 +103,12 @@ impl HealthMonitor {
         say("Healthy", &found.unhealthy, "Healthy", "Unhealthy");
         let unstable: Vec<String> = found.unhealthy.iter().chain(&found.unstable).cloned().collect();
         say("Stable", &unstable, "Stable", "Unstable");
+        // A pool that nobody ever paused says nothing of it.
+        if pause.is_some() || conditions.iter().any(|held| held.type_ == "Paused") {
+            let (reason, message) =
+                pause.map_or(("NotPaused", String::new()), |pause| ("Paused", pause.describe()));
+            set_condition(&mut conditions, "Paused", pause.is_some(), reason, &message, now);
+        }
         let status = serde_json::json!({
             "spot": group_status(&observed.view.spot),
             "onDemand": group_status(&observed.view.on_demand),
@@ -163,9 +176,19 @@ fn assess<'a>(
     let (view, policy) = (&observed.view, &pool.policy);
     let mut found = health::assess(view, &observed.ledger, &stories, &ready, &unsafe_, policy, now);
     let all = records.iter().filter(own).filter_map(|record| record.status.as_ref());
-    let held = limits::returns_held(policy, view, all, now);
-    found.returns.values_mut().for_each(|assessed| assessed.held.clone_from(&held));
+    for story in &stories {
+        if let Some(assessed) = found.returns.get_mut(story.name) {
+            let asked = story.status.return_requested_at.is_some();
+            assessed.held = limits::returns_held(policy, view, all.clone(), asked, now);
+        }
+    }
     found
+}
+
+/// When a person last asked for the return of one of the pool's fallbacks.
+fn return_asked(pool: &str, records: &[Arc<NodeReplacement>]) -> Option<Timestamp> {
+    let own = records.iter().filter(|record| record.spec.pool.as_deref() == Some(pool));
+    own.filter_map(|record| record.status.as_ref()?.return_requested_at).max()
 }
 
 /// Box 9: what stands against draining the fallback's node now.
@@ -242,8 +265,12 @@ impl Handler<Turn> for HealthMonitor {
         let pools = self.deps.pools();
         self.due.retain(|name, _| pools.contains_key(name));
         self.told.retain(|name, _| pools.contains_key(name));
+        self.asked.retain(|name, _| pools.contains_key(name));
+        let records = self.deps.view.replacements.state();
         for (name, pool) in &pools {
-            if self.due.get(name).is_some_and(|due| now < *due) {
+            let asked = (pool.pause.clone(), return_asked(name, &records));
+            let waits = self.due.get(name).is_some_and(|due| now < *due);
+            if waits && self.asked.get(name) == Some(&asked) {
                 continue;
             }
             let Some(observed) = self.observed.get(name).cloned() else { continue };
@@ -251,7 +278,9 @@ impl Handler<Turn> for HealthMonitor {
                 continue;
             }
             self.due.insert(name.clone(), now + crate::core::policy::seconds(pool.policy.monitor_seconds));
-            let records = self.deps.view.replacements.state();
+            let records = records.clone();
+            let pause = asked.0.clone();
+            self.asked.insert(name.clone(), asked);
             let findings = pool.findings(&pools, &observed.view, &observed.ledger);
             let (name, pool) = (name.clone(), pool.clone());
             let snapshot = self.deps.view.snapshot();
@@ -264,7 +293,7 @@ impl Handler<Turn> for HealthMonitor {
             });
             ctx.spawn(work.into_actor(self).map(move |(observed, assessment), actor, ctx| {
                 actor.under_way.remove(&name);
-                actor.publish(&name, &observed, &assessment, &findings, ctx);
+                actor.publish(&name, &observed, &assessment, &findings, pause.as_ref(), ctx);
                 actor.tracker.send(PoolAssessed { pool: name, assessment });
             }));
         }

@@ -1,17 +1,21 @@
 //! Box 11: every 10 min, what a finished story leaves behind.
 //!
 //! Hears nobody and tells nobody: it reads the records and removes finished ones after 24 h, with their
-//! notices. Marks that no record accounts for are taken off by the Drainer, shares of a ledger without a
+//! notices, and triggers that are over for as long. Marks that no record accounts for are taken off by the Drainer, shares of a ledger without a
 //! record by the AsgScaler; both see the complete picture each time.
 
 use crate::actors::deps::Deps;
 use crate::actors::supervision::answers_ping;
 use crate::core::limits;
 use crate::core::policy::seconds;
-use crate::crd::{InterruptionNotice, NodeReplacement};
+use crate::core::trigger;
+use crate::crd::{InterruptionNotice, NodeReplacement, Trigger};
 use actix::prelude::*;
-use kube::ResourceExt;
+use k8s_openapi::ClusterResourceScope;
 use kube::api::{Api, DeleteParams, Preconditions};
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +53,16 @@ impl Janitor {
         };
         self.deps.view.replacements.state().into_iter().filter(|record| old(record)).collect()
     }
+
+    fn triggers_over_long_ago(&self) -> Vec<Arc<Trigger>> {
+        let now = self.deps.clock.now();
+        let pools = self.deps.pools().into_values().map(|pool| pool.policy.keep_finished_seconds);
+        let keep = seconds(pools.min().unwrap_or(self.deps.defaults.keep_finished_seconds));
+        let over = |trigger: &Trigger| {
+            trigger.status.as_ref().is_some_and(|status| trigger::is_removable(&status.conditions, keep, now))
+        };
+        self.deps.view.triggers.state().into_iter().filter(|trigger| over(trigger)).collect()
+    }
 }
 
 impl Actor for Janitor {
@@ -68,7 +82,8 @@ impl Handler<CleanUp> for Janitor {
             return;
         }
         let finished = self.finished_long_ago();
-        if finished.is_empty() {
+        let triggers = self.triggers_over_long_ago();
+        if finished.is_empty() && triggers.is_empty() {
             return;
         }
         self.busy = true;
@@ -77,6 +92,11 @@ impl Handler<CleanUp> for Janitor {
             for record in finished {
                 if let Err(error) = remove(&deps, &record).await {
                     tracing::warn!(replacement = record.name_any(), %error, "a finished record could not be removed");
+                }
+            }
+            for trigger in triggers {
+                if let Err(error) = remove_exactly(&deps, &*trigger).await {
+                    tracing::warn!(trigger = trigger.name_any(), %error, "a trigger that is over could not be removed");
                 }
             }
         };
@@ -92,11 +112,19 @@ async fn remove(deps: &Deps, record: &NodeReplacement) -> Result<(), kube::Error
             gone(notices.delete(&notice.name_any(), &DeleteParams::default()).await)?;
         }
     }
-    let records: Api<NodeReplacement> = Api::all(deps.client.clone());
-    let exactly = Preconditions { uid: record.uid(), ..Preconditions::default() };
-    gone(records.delete(&record.name_any(), &DeleteParams::default().preconditions(exactly)).await)?;
+    remove_exactly(deps, record).await?;
     tracing::info!(replacement = record.name_any(), "the finished record was removed");
     Ok(())
+}
+
+/// Removes the object if it is still as it was seen: a cancelled story may begin anew.
+async fn remove_exactly<K>(deps: &Deps, object: &K) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::all(deps.client.clone());
+    let exactly = Preconditions { uid: object.uid(), resource_version: object.resource_version() };
+    gone(api.delete(&object.name_any(), &DeleteParams::default().preconditions(exactly)).await)
 }
 
 fn gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {

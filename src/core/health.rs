@@ -53,14 +53,15 @@ pub fn unhealthy(
         .count();
     let leaving = stories
         .iter()
-        .filter(|story| story.status.old != EndState::Gone && group.is_in_service(story.instance_id))
+        .filter(|story| !story.status.old.is_over() && group.is_in_service(story.instance_id))
         .count();
-    // A story whose old instance left before its +1 was settled holds one place more than instances are there.
+    // A story whose old instance left before its +1 was settled holds one place more than instances are there; one
+    // that was cancelled has one instance more until then.
     let unsettled = stories
         .iter()
         .filter(|story| {
             ledger.member(GroupKind::Spot, story.name).is_some_and(|member| member.surplus)
-                && !group.is_active(story.instance_id)
+                && (story.status.old == EndState::Released || !group.is_active(story.instance_id))
         })
         .count();
     let desired = i64::from(group.desired);
@@ -90,11 +91,8 @@ pub fn unready_nodes(
     ready: &dyn Fn(&str) -> bool,
     policy: &Policy,
 ) -> Vec<String> {
-    let leaving: BTreeSet<&str> = stories
-        .iter()
-        .filter(|story| story.status.old != EndState::Gone)
-        .map(|story| story.instance_id)
-        .collect();
+    let leaving: BTreeSet<&str> =
+        stories.iter().filter(|story| !story.status.old.is_over()).map(|story| story.instance_id).collect();
     let staying: Vec<&str> = view
         .spot
         .instances
@@ -110,8 +108,8 @@ pub fn unready_nodes(
     vec![format!("{} of {} Spot nodes are not Ready: {}", unready.len(), staying.len(), unready.join(", "))]
 }
 
-/// Boxes 7 to 9 for every open fallback of a pool, oldest first; `unsafe_` is box 9, asked for the first
-/// fallback that got so far: returns are made one by one.
+/// Boxes 7 to 9 for every open fallback of a pool, those first whose return a person asked for, then oldest first;
+/// `unsafe_` is box 9, asked for the first fallback that got so far: returns are made one by one.
 #[must_use]
 pub fn assess(
     view: &PoolView,
@@ -128,8 +126,10 @@ pub fn assess(
         returns: BTreeMap::new(),
     };
     let mut open: Vec<&Story<'_>> =
-        stories.iter().filter(|story| story.status.fallback && story.status.old == EndState::Gone).collect();
-    open.sort_by_key(|story| (story.status.started_at, story.name));
+        stories.iter().filter(|story| story.status.fallback && story.status.old.is_over()).collect();
+    open.sort_by_key(|story| {
+        (story.status.return_requested_at.is_none(), story.status.started_at, story.name)
+    });
     let mut turn_taken =
         open.iter().find(|story| story.status.return_drain != DrainState::NotStarted).map(|story| story.name);
     for story in open {
@@ -138,8 +138,8 @@ pub fn assess(
         let stability = seconds(policy.stability_seconds);
         let own = story.status.capacity.as_ref().is_some_and(|held| held.group == GroupKind::Spot);
         match &story.status.return_capacity {
-            // A Spot node that is one too many waits for no other.
-            None if own => {}
+            // A Spot node that is one too many waits for no other, nor does what a cancelled story brought.
+            None if own || story.status.old == EndState::Released => {}
             None => result.unhealthy.push("the Spot group has no instance for it yet".to_owned()),
             Some(capacity) => {
                 let held = crate::clock::since(capacity.ready_at, now);
@@ -154,6 +154,10 @@ pub fn assess(
             }
         }
         result.unstable.extend(found.unstable.iter().cloned());
+        if story.status.return_requested_at.is_some() {
+            // Box 8 is not waited for: a person asked for it now.
+            result.unstable.clear();
+        }
         if result.unhealthy.is_empty() && result.unstable.is_empty() {
             match turn_taken {
                 Some(name) if name != story.name => {

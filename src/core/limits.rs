@@ -20,29 +20,43 @@ const BLOCKED_TOO_LONG: Duration = Duration::from_secs(600);
 const BRAKE_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Who wants nothing to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pause {
     /// This pool is paused.
     Pool,
     /// All pools are.
     Everything,
+    /// A trigger asked for it.
+    Asked {
+        /// Its name.
+        trigger: String,
+        /// Who asked.
+        by: Option<String>,
+        /// Whether all pools are paused, not only this one.
+        everything: bool,
+    },
 }
 
 impl Pause {
     /// In plain words.
     #[must_use]
-    pub fn describe(self) -> &'static str {
+    pub fn describe(&self) -> String {
         match self {
-            Self::Pool => "the pool is paused (spec.paused)",
+            Self::Pool => "the pool is paused (spec.paused)".to_owned(),
             Self::Everything => {
-                "everything is paused (label spotguard.dev/paused on the namespace of Spot Guard)"
+                "everything is paused (label spotguard.dev/paused on the namespace of Spot Guard)".to_owned()
+            }
+            Self::Asked { trigger, by, everything } => {
+                let what = if *everything { "everything" } else { "the pool" };
+                let by = by.as_ref().map_or_else(String::new, |by| format!(", asked for by {by}"));
+                format!("{what} is paused (trigger {trigger}{by})")
             }
         }
     }
 }
 
 /// What stands against beginning a story in a pool now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Starts {
     /// A pause.
     pub pause: Option<Pause>,
@@ -74,18 +88,23 @@ pub fn is_under_way(status: &ReplacementStatus, now: Timestamp) -> bool {
     status.old == EndState::Kept && !(blocked && status.capacity.is_some())
 }
 
-/// Why a story may not begin, if so; `created` is when its node was.
+/// Why a story may not begin, if so; `created` is when its node was. What a person asked for passes the minimum age.
 #[must_use]
 pub fn start_held(
     starts: &Starts,
     policy: &Policy,
+    notice: Option<NoticeKind>,
     created: Option<Timestamp>,
     now: Timestamp,
 ) -> Option<String> {
-    if let Some(pause) = starts.pause {
-        return Some(pause.describe().to_owned());
+    if let Some(pause) = &starts.pause {
+        return Some(pause.describe());
     }
-    if created.is_some_and(|created| since(created, now) < seconds(policy.min_node_age_seconds)) {
+    let counts = notice != Some(NoticeKind::Manual);
+    if created
+        .filter(|_| counts)
+        .is_some_and(|created| since(created, now) < seconds(policy.min_node_age_seconds))
+    {
         let age = policy.min_node_age_seconds;
         return Some(format!("the node is younger than {age} s (minNodeAgeSeconds)"));
     }
@@ -96,12 +115,14 @@ pub fn start_held(
     ))
 }
 
-/// Which limits let no return begin in a pool now; `stories` are all that are known of it, finished ones too.
+/// Which limits let no return begin in a pool now; `stories` are all that are known of it, finished ones too. For a
+/// return that a person asked for only the brake counts, not the budget and the windows.
 #[must_use]
 pub fn returns_held<'a>(
     policy: &Policy,
     view: &PoolView,
     stories: impl Iterator<Item = &'a ReplacementStatus> + Clone,
+    asked: bool,
     now: Timestamp,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -116,6 +137,9 @@ pub fn returns_held<'a>(
             "more than {brake} interruptions within an hour: the pool stays on on-demand (brakeInterruptions, \
              brakePercent)"
         ));
+    }
+    if asked {
+        return reasons;
     }
     let period = seconds(policy.return_budget_seconds);
     let begun = stories.filter(|story| within(story.return_started_at, period)).count();

@@ -6,7 +6,7 @@ mod exhaustive;
 use crate::core::health::{self, Story};
 use crate::core::limits::Starts;
 use crate::core::policy::Policy;
-use crate::core::record::{DrainState, EndState, GroupKind, NoticeKind, ReplacementStatus};
+use crate::core::record::{DrainState, EndState, GroupKind, NoticeKind, Phase, ReplacementStatus};
 use crate::core::replacement::{
     self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, Subject,
 };
@@ -14,6 +14,7 @@ use crate::core::scaling::{
     self, Busy, Call, End, FailedActivity, FailureClass, GroupView, Instance, InstanceFacts, Ledger,
     Lifecycle, PoolView, Want, Wants,
 };
+use crate::core::trigger::{self, Ask, Stage, TriggerAction};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,7 @@ enum Event {
     Notice(bool),
     Escalate(usize),
     BootFails(GroupKind),
+    Ask(TriggerAction, usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -72,7 +74,13 @@ fn event() -> impl Strategy<Value = Event> {
         2 => any::<bool>().prop_map(Event::Notice),
         1 => (0..3_usize).prop_map(Event::Escalate),
         1 => kind.prop_map(Event::BootFails),
+        1 => (0..3_usize).prop_map(|number| Event::Ask(TriggerAction::Cancel, number)),
+        1 => (0..3_usize).prop_map(|number| Event::Ask(TriggerAction::Return, number)),
     ]
+}
+
+fn subject(id: &str) -> Subject {
+    Subject { name: id.to_owned(), node: id.to_owned(), instance_id: id.to_owned(), in_pool: true }
 }
 
 #[derive(Clone, Debug)]
@@ -134,10 +142,13 @@ struct World {
     records: BTreeMap<String, ReplacementStatus>,
     /// What the tracker last told the scaler.
     told: (Wants, BTreeSet<End>, InstanceFacts),
+    /// What the scaler knew when it wrote the ledger: who wants nothing any more.
+    withdrawn: BTreeSet<String>,
     drained: BTreeSet<(String, DrainPurpose)>,
     old: Vec<String>,
     next_id: usize,
     calls: usize,
+    asks: usize,
     /// Whether the groups can be asked with LaunchInstances; what AWS answered to each token.
     can_launch: bool,
     answers: BTreeMap<String, Answer>,
@@ -172,10 +183,12 @@ impl World {
             ledger: Ledger::default(),
             records: BTreeMap::new(),
             told: (Wants::new(), BTreeSet::new(), InstanceFacts::default()),
+            withdrawn: BTreeSet::new(),
             drained: BTreeSet::new(),
             old: Vec::new(),
             next_id: 0,
             calls: 0,
+            asks: 0,
             can_launch,
             answers: BTreeMap::new(),
             trace: String::new(),
@@ -302,12 +315,7 @@ impl World {
 
     fn with_facts<T>(&self, name: &str, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
         let view = self.view();
-        let subject = Subject {
-            name: name.to_owned(),
-            node: name.to_owned(),
-            instance_id: name.to_owned(),
-            in_pool: true,
-        };
+        let subject = subject(name);
         let stories: Vec<Story<'_>> = self
             .records
             .iter()
@@ -341,6 +349,7 @@ impl World {
                 neighbour: None,
                 view: Some(&view),
                 ledger: &self.ledger,
+                withdrawn: self.withdrawn.contains(name),
                 old_node: old_node.as_ref(),
                 node_of: &|id| self.node(id),
                 misfit_with: &|_| Vec::new(),
@@ -395,6 +404,7 @@ impl World {
 
     /// A turn whose first calls meet nothing, and the next one `fault`; whether there was a next one.
     fn scale_until(&mut self, calls: usize, fault: Fault) -> bool {
+        self.withdrawn = scaling::withdrawn(&self.told.0);
         for number in 0..40 {
             let fault = if number < calls { Fault::None } else { fault };
             let (wants, ends, facts) = &self.told;
@@ -630,25 +640,41 @@ impl World {
                     Some(_) => NoticeKind::SpotInterruption,
                     None => NoticeKind::RebalanceRecommendation,
                 };
-                let subject =
-                    Subject { name: id.clone(), node: id.clone(), instance_id: id.clone(), in_pool: true };
-                let status = replacement::open(&subject, kind, deadline, None, None, self.now);
+                let status = replacement::open(&subject(&id), kind, deadline, None, None, self.now);
                 self.say(&format!("{kind} for {id}"));
                 self.records.insert(id, status);
             }
             Event::Escalate(number) => {
                 let deadline = self.now + Duration::from_secs(120);
+                let there: BTreeSet<String> =
+                    self.groups[&GroupKind::Spot].instances.iter().map(|held| held.id.clone()).collect();
                 let Some((id, status)) = self.records.iter_mut().nth(number) else { return };
-                let subject =
-                    Subject { name: id.clone(), node: id.clone(), instance_id: id.clone(), in_pool: true };
-                replacement::escalate(
-                    status,
-                    &subject,
-                    NoticeKind::SpotInterruption,
-                    Some(deadline),
-                    self.now,
-                );
+                let (subject, kind) = (subject(id), NoticeKind::SpotInterruption);
+                if status.phase != Phase::Cancelled {
+                    replacement::escalate(status, &subject, kind, Some(deadline), self.now);
+                } else if there.contains(id) {
+                    let fresh = replacement::open(&subject, kind, Some(deadline), None, None, self.now);
+                    *status = replacement::reopen(status, fresh);
+                }
                 let line = format!("{id} is escalated");
+                self.say(&line);
+            }
+            Event::Ask(action, number) => {
+                self.asks += 1;
+                let ask = Ask {
+                    name: format!("ask-{}", self.asks),
+                    action,
+                    pool: None,
+                    node: None,
+                    replacement: None,
+                    by: None,
+                    reason: None,
+                    order: (None, 0),
+                    stage: Stage::Pending,
+                };
+                let Some((id, status)) = self.records.iter_mut().nth(number) else { return };
+                trigger::take_in(&ask, &subject(id), status, self.now);
+                let line = format!("{action} of {id}, taken in: {}", status.triggers.contains(&ask.name));
                 self.say(&line);
             }
             Event::BootFails(kind) => self.groups.get_mut(&kind).expect("a group").boots_fail += 1,

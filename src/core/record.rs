@@ -89,6 +89,8 @@ pub enum Phase {
     ScalingDown,
     /// Box 11: done.
     Completed,
+    /// A person ended the story: its marks come off, and what it brought goes back.
+    Cancelling,
     /// A person ended the story.
     Cancelled,
 }
@@ -112,6 +114,8 @@ pub enum Outcome {
     Observed,
     /// Box 1: another tool has the node in its hands.
     SteppedAside,
+    /// A person asked for something by a trigger.
+    Asked,
     /// Box 2 or 3.2: one more instance was asked for.
     Requested,
     /// Box 3 or 3.2: no capacity, a quota, or the group is at its maximum.
@@ -306,7 +310,20 @@ pub enum EndState {
     Ending,
     /// No longer in its group, and what it owed to the desired capacity is settled.
     Gone,
+    /// The story was cancelled: the old instance stays, and is none of its business any more.
+    Released,
 }
+
+impl EndState {
+    /// Whether the story has nothing more to do with the old instance.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Gone | Self::Released)
+    }
+}
+
+/// How many names of triggers a record keeps; the oldest give way.
+const MAX_TRIGGERS: usize = 20;
 
 /// How many steps a record keeps; the oldest repetitions give way.
 pub const MAX_STEPS: usize = 60;
@@ -378,6 +395,12 @@ pub struct ReplacementStatus {
     /// When a return may be tried again after one failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_not_before: Option<Timestamp>,
+    /// When a person last asked to return the fallback now: stability, budget and windows are not waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_requested_at: Option<Timestamp>,
+    /// The triggers that this record has taken in, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<String>,
     /// How full the pool was when the story began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub utilisation_before: Option<UtilisationPercent>,
@@ -466,6 +489,14 @@ impl ReplacementStatus {
         self.steps.push(StepRecord { flow_box, at: now, outcome, node: node.to_owned(), message });
     }
 
+    /// Remembers that the trigger of that name was taken in.
+    pub fn take_in_trigger(&mut self, name: &str) {
+        if self.triggers.len() >= MAX_TRIGGERS {
+            self.triggers.remove(0);
+        }
+        self.triggers.push(name.to_owned());
+    }
+
     /// Replaces what blocks the story; a reason that was there already keeps its time.
     pub fn block(&mut self, flow_box: FlowBox, messages: Vec<String>, now: Timestamp) {
         let held = std::mem::take(&mut self.blocking);
@@ -498,7 +529,7 @@ impl ReplacementStatus {
             Phase::Draining | Phase::Ending => FlowBox::Drain,
             Phase::OnFallback => FlowBox::Monitor,
             Phase::Returning | Phase::ScalingDown => FlowBox::ScaleDown,
-            Phase::Completed | Phase::Cancelled => FlowBox::CleanUp,
+            Phase::Cancelling | Phase::Completed | Phase::Cancelled => FlowBox::CleanUp,
         }
     }
 }

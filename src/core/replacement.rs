@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::core::limits::{self, Starts};
+use crate::core::limits::{self, Pause, Starts};
 use crate::core::neighbours::Neighbour;
 use crate::core::policy::{Policy, seconds};
 use crate::core::record::{
@@ -134,6 +134,8 @@ pub struct Facts<'a> {
     pub view: Option<&'a PoolView>,
     /// The pool's ledger.
     pub ledger: &'a Ledger,
+    /// Whether that ledger was written when it was known that the story wants nothing of the Spot group any more.
+    pub withdrawn: bool,
     /// The old node, while it exists.
     pub old_node: Option<&'a NodeFact>,
     /// The node of an instance.
@@ -225,10 +227,69 @@ pub fn escalate(
     if status.phase.is_finished() || deadline.is_none() || status.deadline.is_some() {
         return;
     }
+    if status.old == EndState::Released {
+        // EC2 takes the node that was to stay. What the story brought may serve it after all.
+        *status = ReplacementStatus {
+            attempt: status.attempt + 1,
+            spot_asked_at: status.spot_asked_at.map(|_| now),
+            ..carried_over(status)
+        };
+    }
     status.deadline = deadline;
     status.notice = Some(kind);
     let text = format!("{kind}: EC2 takes {} at {:.0}", subject.instance_id, deadline.unwrap_or(now));
     status.step(FlowBox::Notice, Outcome::Escalated, &subject.node, text, now);
+}
+
+/// A cancelled story begins anew: something else happened to the same instance.
+#[must_use]
+pub fn reopen(cancelled: &ReplacementStatus, fresh: ReplacementStatus) -> ReplacementStatus {
+    let (mut steps, mut triggers) = (cancelled.steps.clone(), cancelled.triggers.clone());
+    steps.extend(fresh.steps);
+    triggers.extend(fresh.triggers);
+    ReplacementStatus { steps, triggers, ..fresh }
+}
+
+/// A record as it was before anything was asked for, with what is known of its notice.
+fn carried_over(status: &ReplacementStatus) -> ReplacementStatus {
+    ReplacementStatus {
+        notice: status.notice,
+        started_at: status.started_at,
+        deadline: status.deadline,
+        attempt: status.attempt,
+        probes: status.probes,
+        utilisation_before: status.utilisation_before.clone(),
+        steps: status.steps.clone(),
+        triggers: status.triggers.clone(),
+        traceparent: status.traceparent.clone(),
+        ..ReplacementStatus::default()
+    }
+}
+
+/// Ends a story whose old instance is still wanted: its marks come off, what it brought goes back as late winners
+/// do. It is over when nothing of it is left.
+pub fn cancel(status: &mut ReplacementStatus, now: Timestamp) {
+    let asked = status.spot_asked_at;
+    *status = ReplacementStatus {
+        old: EndState::Released,
+        spot_asked_at: asked,
+        on_demand_asked_at: status.on_demand_asked_at,
+        conditions: std::mem::take(&mut status.conditions),
+        phase: status.phase,
+        phase_since: status.phase_since,
+        ..carried_over(status)
+    };
+    if asked.is_some() {
+        set_condition(
+            &mut status.conditions,
+            "CapacityReady",
+            false,
+            "Cancelled",
+            "what was asked for goes back",
+            now,
+        );
+    }
+    status.enter(Phase::Cancelling, now);
 }
 
 /// The next record of a story.
@@ -236,6 +297,10 @@ pub fn escalate(
 pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) -> ReplacementStatus {
     let mut next = status.clone();
     if next.phase.is_finished() {
+        return next;
+    }
+    if next.old == EndState::Released && next.spot_asked_at.is_none() {
+        finish(&mut next, subject, "nothing had been asked for", facts.now);
         return next;
     }
     let mode = mode_for(subject, &next, facts);
@@ -260,8 +325,15 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
         end_old(&mut next, subject, facts);
         go_back(&mut next, subject, facts);
         close(&mut next, subject, facts);
+    } else if next.old == EndState::Released {
+        if known {
+            close(&mut next, subject, facts);
+        }
     } else if is_gone(subject, facts) {
         finish(&mut next, subject, "the node was drained and is gone", facts.now);
+    }
+    if !next.fallback {
+        next.return_requested_at = None;
     }
     settle_phase(&mut next, facts.now);
     next
@@ -313,11 +385,15 @@ fn held_back(
         return Some((None, text.to_owned()));
     }
     let created = facts.old_node.and_then(|node| node.created);
-    limits::start_held(&facts.starts, facts.policy, created, facts.now).map(|held| (None, held))
+    limits::start_held(&facts.starts, facts.policy, status.notice, created, facts.now)
+        .map(|held| (None, held))
 }
 
 /// Boxes 2, 3, 3.1 and 3.2: ask Spot, then on-demand, and take the first instance that can take the pods.
 fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
+    if next.old == EndState::Released {
+        return;
+    }
     let now = facts.now;
     let member = |group| facts.ledger.member(group, &subject.name);
     if let Some(capacity) = &next.capacity {
@@ -458,6 +534,9 @@ fn failure(
 
 /// Boxes 4 and 5. Nothing is marked before a replacement can take the pods, unless a deadline presses.
 fn drain_old(next: &mut ReplacementStatus, subject: &Subject, mode: Mode, facts: &Facts<'_>) {
+    if next.old == EndState::Released {
+        return;
+    }
     let now = facts.now;
     match next.drain {
         DrainState::NotStarted => {
@@ -571,7 +650,7 @@ fn waited_to_settle(status: &ReplacementStatus, now: Timestamp) -> bool {
 
 /// Boxes 6 to 10: the return to Spot.
 fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
-    if next.old != EndState::Gone || !next.fallback {
+    if !next.old.is_over() || !next.fallback {
         return;
     }
     let Some(mut capacity) = next.capacity.clone() else { return };
@@ -591,6 +670,11 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
         return;
     }
     if next.fallback_end == EndState::Kept && !view.group(group).is_active(&capacity.instance_id) {
+        if next.old == EndState::Released {
+            (next.capacity, next.fallback, next.return_drain) = (None, false, DrainState::NotStarted);
+            next.blocking.clear();
+            return;
+        }
         let spot = facts.ledger.member(GroupKind::Spot, &subject.name);
         if group == GroupKind::OnDemand && serving_node(spot, GroupKind::Spot, facts).is_some() {
             // Its pods have moved by themselves, and Spot has paid its debt: there is nothing to return.
@@ -608,6 +692,9 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
         next.return_drain = DrainState::NotStarted;
     }
     let text = match group {
+        _ if next.old == EndState::Released => {
+            format!("{group} node {} runs pods: they move before it goes back", capacity.node_name)
+        }
         GroupKind::OnDemand => format!("on-demand node {} stands in until Spot is back", capacity.node_name),
         GroupKind::Spot => format!("Spot node {} is one more than the group is to have", capacity.node_name),
     };
@@ -671,14 +758,15 @@ fn give_up_return(next: &mut ReplacementStatus, capacity: &Capacity, reasons: &[
 }
 
 /// Boxes 7, 8 and 9, on the HealthMonitor's word and never without a Spot instance claimed for the return. A
-/// Spot node that is one too many needs none.
+/// Spot node that is one too many needs none, nor does what a cancelled story brought: its old instance stays.
 fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Capacity, facts: &Facts<'_>) {
     let now = facts.now;
     let limits = facts.assessment.map_or(&[][..], |found| &found.held);
-    let pause = facts.starts.pause.map(|pause| pause.describe().to_owned());
+    let pause = facts.starts.pause.as_ref().map(Pause::describe);
     let held: Vec<String> = pause.into_iter().chain(limits.iter().cloned()).collect();
     let spot = serving_node(facts.ledger.member(GroupKind::Spot, &subject.name), GroupKind::Spot, facts);
-    let Some((instance_id, node)) = spot else {
+    let claimed = spot.filter(|_| next.old != EndState::Released);
+    if claimed.is_none() && next.old != EndState::Released {
         next.return_capacity = None;
         if !held.is_empty() {
             // An instance that Spot gave now would stand idle until the return may begin.
@@ -688,7 +776,7 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
         probe(next, subject, facts);
         next.block(FlowBox::Health, vec!["the Spot group has no instance for it yet".to_owned()], now);
         return;
-    };
+    }
     if capacity.group == GroupKind::Spot && facts.view.is_some_and(|view| view.spot.desired <= view.spot.min)
     {
         // Ended now it would be replaced, and the +1 would stay.
@@ -696,6 +784,7 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
         return;
     }
     if capacity.group == GroupKind::OnDemand
+        && let Some((instance_id, node)) = claimed
         && next.return_capacity.as_ref().is_none_or(|held| held.instance_id != instance_id)
     {
         next.return_capacity =
@@ -757,7 +846,17 @@ fn close(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     if !is_settled(next) {
         return;
     }
-    if holds_surplus(subject, facts) {
+    if next.old == EndState::Released {
+        // Pods may have moved to what the story brought: it goes back like a fallback then.
+        for group in [GroupKind::Spot, GroupKind::OnDemand] {
+            let share = facts.ledger.member(group, &subject.name).filter(|share| share.surplus);
+            if let Some((instance_id, node)) = serving_node(share, group, facts).filter(|(_, node)| node.busy)
+            {
+                stand_in(next, group, instance_id, node.name, facts.now);
+                return;
+            }
+        }
+    } else if holds_surplus(subject, facts) {
         // AWS took the old instance before we ended it, its group has replaced it, and by now everything that
         // could be ended at once runs pods: the story's own Spot node goes back like a fallback.
         let share = facts.ledger.member(GroupKind::Spot, &subject.name);
@@ -779,7 +878,9 @@ fn close(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     let open = [GroupKind::Spot, GroupKind::OnDemand]
         .into_iter()
         .any(|group| facts.ledger.member(group, &subject.name).is_some());
-    if !open {
+    // A request of a story that was cancelled may not be in the ledger yet that we know.
+    let heard = facts.withdrawn || next.old != EndState::Released;
+    if !open && heard {
         finish(next, subject, "nothing of the story is left in either group", facts.now);
     }
 }
@@ -801,15 +902,23 @@ fn stand_in(
 
 /// Whether only the ledger's shares are left to be forgotten.
 fn is_settled(status: &ReplacementStatus) -> bool {
-    status.old == EndState::Gone && status.capacity.is_some() && !status.fallback
+    match status.old {
+        EndState::Gone => status.capacity.is_some() && !status.fallback,
+        EndState::Released => !status.fallback,
+        EndState::Kept | EndState::Ending => false,
+    }
 }
 
 fn finish(next: &mut ReplacementStatus, subject: &Subject, text: &str, now: Timestamp) {
     next.blocking.clear();
     next.finished_at = Some(now);
-    next.enter(Phase::Completed, now);
-    set_condition(&mut next.conditions, "Completed", true, "CleanedUp", text, now);
-    next.step(FlowBox::CleanUp, Outcome::CleanedUp, &subject.node, text.to_owned(), now);
+    let (phase, outcome) = match next.old {
+        EndState::Released => (Phase::Cancelled, Outcome::Cancelled),
+        _ => (Phase::Completed, Outcome::CleanedUp),
+    };
+    next.enter(phase, now);
+    set_condition(&mut next.conditions, "Completed", true, &format!("{outcome:?}"), text, now);
+    next.step(FlowBox::CleanUp, outcome, &subject.node, text.to_owned(), now);
 }
 
 /// Whether the old instance is neither in its group nor in the cluster.
@@ -824,12 +933,14 @@ fn settle_phase(next: &mut ReplacementStatus, now: Timestamp) {
     if next.phase.is_finished() {
         return;
     }
-    let phase = if next.old == EndState::Gone && next.fallback {
+    let phase = if next.old.is_over() && next.fallback {
         match (next.fallback_end, next.return_drain) {
             (EndState::Ending | EndState::Gone, _) => Phase::ScalingDown,
             (_, DrainState::NotStarted) => Phase::OnFallback,
             _ => Phase::Returning,
         }
+    } else if next.old == EndState::Released {
+        Phase::Cancelling
     } else if next.capacity.is_some() && next.old != EndState::Kept {
         Phase::Ending
     } else if next.drain != DrainState::NotStarted && next.old == EndState::Kept {
@@ -858,7 +969,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
     }
     commands.taken.insert(subject.instance_id.clone());
     // An empty node keeps its marks until its instance is gone.
-    if status.drain != DrainState::NotStarted && status.old != EndState::Gone {
+    if status.drain != DrainState::NotStarted && !status.old.is_over() {
         commands.drains.push(DrainCommand {
             replacement: subject.name.clone(),
             node: subject.node.clone(),
@@ -867,7 +978,8 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
             since: status.drain_started_at,
         });
     }
-    if mode != Mode::Act {
+    // What a cancelled story asked for is taken back in any mode.
+    if mode != Mode::Act && status.old != EndState::Released {
         return commands;
     }
     if status.phase != Phase::Received {
@@ -876,7 +988,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
         let brought = shares.into_iter().flatten().filter_map(|share| share.instance_id.clone());
         commands.protected.extend(brought);
         commands.protected.extend(status.capacity.as_ref().map(|capacity| capacity.instance_id.clone()));
-        if status.old != EndState::Gone {
+        if !status.old.is_over() {
             commands.protected.insert(subject.instance_id.clone());
         }
     }
@@ -896,7 +1008,9 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
     };
     if status.spot_asked_at.is_some() {
         let ends = capacity_from == Some(GroupKind::Spot) && status.fallback_end != EndState::Kept;
-        let want = if settled || ends {
+        let want = if status.old == EndState::Released && capacity_from != Some(GroupKind::Spot) {
+            Want::Nothing
+        } else if settled || ends {
             Want::Done
         } else {
             instance(capacity_from == Some(GroupKind::OnDemand), gone)
@@ -908,6 +1022,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
     {
         let want = match capacity_from {
             Some(GroupKind::Spot) => Want::Nothing,
+            None if status.old == EndState::Released => Want::Nothing,
             _ if settled || status.fallback_end != EndState::Kept => Want::Done,
             _ => instance(false, false),
         };

@@ -475,6 +475,14 @@ pub enum Want {
 /// A story's want of a group.
 pub type Wants = BTreeMap<(GroupKind, String), Want>;
 
+/// The stories that are known to want nothing of the Spot group any more.
+#[must_use]
+pub fn withdrawn(wants: &Wants) -> BTreeSet<String> {
+    let over = |want: &Want| !matches!(want, Want::Instance { .. });
+    let spot = wants.iter().filter(|((kind, _), want)| *kind == GroupKind::Spot && over(want));
+    spot.map(|((_, replacement), _)| replacement.clone()).collect()
+}
+
 /// An instance to end for a story.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct End {
@@ -1097,7 +1105,8 @@ fn withdraw(
             }
             continue;
         }
-        if member.debt == Debt::InRecord && member.instance_id.is_none() {
+        // Who takes everything back is owed nothing: the old instance stays.
+        if *want == Want::Done && member.debt == Debt::InRecord && member.instance_id.is_none() {
             if let Some(call) = give_back(ledger, group, *kind, &member, now) {
                 return Some(call);
             }

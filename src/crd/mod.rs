@@ -8,10 +8,10 @@ use crate::core::policy::PolicySpec;
 use crate::core::record::{Condition, NoticeKind, ReplacementStatus};
 use crate::core::replacement::{Mode, RebalanceMode};
 use crate::core::scaling::Ledger;
-use crate::core::trigger::TriggerAction;
+use crate::core::trigger::{Ask, Stage, TriggerAction};
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::{CustomResource, CustomResourceExt, KubeSchema};
+use kube::{CustomResource, CustomResourceExt, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -294,4 +294,31 @@ pub struct TriggerStatus {
     /// The replacements that it led to, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replacements: Vec<String>,
+}
+
+impl Trigger {
+    /// What it asks for, as decisions need it.
+    #[must_use]
+    pub fn ask(&self) -> Ask {
+        let TriggerSpec { action, pool, node, replacement, requested_by, reason, traceparent: _ } =
+            self.spec.clone();
+        let conditions = self.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        let made_at = self.creation_timestamp().map(|time| time.0);
+        Ask {
+            name: self.name_any(),
+            action,
+            pool,
+            node,
+            replacement,
+            by: requested_by,
+            reason,
+            order: (made_at, version(self)),
+            stage: Stage::of(conditions),
+        }
+    }
+}
+
+/// Resource versions are decimal numbers that grow (KEP-5504, comparable resource versions).
+pub fn version(object: &impl ResourceExt) -> u64 {
+    object.resource_version().and_then(|text| text.parse().ok()).unwrap_or(0)
 }

@@ -94,7 +94,7 @@ fn check(
     });
     let members: Vec<&str> = pool.into_iter().flat_map(|pool| members(pool)).map(|(_, id)| id).collect();
     let context = SafetyContext::of(own, &stories, members.into_iter(), snapshot, taint_key);
-    let policy = pool.map_or_else(|| defaults.clone(), |pool| PoolConfig::of(pool, defaults, false).policy);
+    let policy = pool.map_or_else(|| defaults.clone(), |pool| PoolConfig::of(pool, defaults, None).policy);
     let report = safety::check_return(name, snapshot, &SafetyPolicy::of(&policy), &context);
     (pool.and_then(|pool| pool.metadata.name.clone()), report)
 }
@@ -149,7 +149,7 @@ fn known(state: &ApiState) -> BTreeMap<String, Node> {
             node.phase = Some(status.phase);
             node.flow_box = Some(status.current_box());
         };
-        if status.old != EndState::Gone {
+        if !status.old.is_over() {
             plays(&record.spec.node_name, None, NodeRole::Replaced);
         }
         if let Some(held) = status.capacity.as_ref().filter(|_| status.fallback_end != EndState::Gone) {

@@ -414,9 +414,8 @@ impl Auditor {
         let old = records.iter().find(|record| {
             let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
             record.spec.node_name == node
-                && status.is_some_and(|status| {
-                    status.drain != DrainState::NotStarted && status.old != EndState::Gone
-                })
+                && status
+                    .is_some_and(|status| status.drain != DrainState::NotStarted && !status.old.is_over())
         });
         if let Some(record) = old {
             self.check_replacement_first(node, record);
@@ -424,6 +423,7 @@ impl Auditor {
         }
         match records.iter().find(|record| returns(record, node)) {
             Some(record) => self.check_safe_return(node, record, &records),
+            None if was_just_cancelled(&records, node, self.inner.clock.now()) => {}
             None => {
                 let found = "it is marked, and no record says that it is drained".to_owned();
                 self.violated(Invariant::ReplacementFirst, node, found);
@@ -465,13 +465,14 @@ impl Auditor {
         // A Spot node that is one more than the group is to have waits for no other.
         let surplus = status.capacity.as_ref().is_some_and(|capacity| capacity.group == GroupKind::Spot);
         match &status.return_capacity {
-            None if surplus => {}
+            None if surplus || status.old == EndState::Released => {}
             None => found.push("Spot has nothing for it".to_owned()),
             Some(spot) => {
                 if !self.is_in_service(&spot.instance_id) || !self.node_is_ready(&spot.node_name) {
                     found.push(format!("its Spot node {} does not serve", spot.node_name));
                 }
-                if since(spot.ready_at, now) + self.inner.skew < stability {
+                let asked = status.return_requested_at.is_some();
+                if !asked && since(spot.ready_at, now) + self.inner.skew < stability {
                     found.push(format!(
                         "its Spot node {} is Ready only since {}",
                         spot.node_name, spot.ready_at
@@ -650,6 +651,15 @@ impl Auditor {
             self.violated(Invariant::NoMarkLeft, &node, found);
         }
     }
+}
+
+/// Whether the story of the node was cancelled so recently that its marks may still have been on their way.
+fn was_just_cancelled(records: &[Arc<NodeReplacement>], node: &str, now: Timestamp) -> bool {
+    let statuses = records.iter().filter(|record| record.spec.node_name == node);
+    let mut released = statuses
+        .filter_map(|record| record.status.as_ref())
+        .filter(|status| status.old == EndState::Released);
+    released.any(|status| status.phase_since.is_some_and(|at| since(at, now) < MARKS_GO_WITHIN))
 }
 
 fn is_ready(pod: &Pod) -> bool {

@@ -372,7 +372,7 @@ impl Story {
         }
         for record in records {
             let Some(status) = &record.status else { continue };
-            if status.phase != Phase::Completed {
+            if !status.phase.is_finished() {
                 let waits: Vec<&str> = status.blocking.iter().map(|reason| reason.message.as_str()).collect();
                 problems.push(format!(
                     "{} is at {:?}: {}",

@@ -6,6 +6,7 @@
 
 use crate::actors::supervision::RestartCause;
 use crate::core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
+use crate::core::trigger::TriggerAction;
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::readiness::Readiness;
 use kube::ResourceExt;
@@ -93,6 +94,13 @@ pub enum EventResult {
     Dropped,
 }
 
+/// What became of a trigger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum TriggerResult {
+    Accepted,
+    Refused,
+}
+
 /// A question to the API server about a caller of the HTTP API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Review {
@@ -166,6 +174,12 @@ struct ResultLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TriggerLabels {
+    action: Word<TriggerAction>,
+    result: TriggerResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BoxLabels {
     r#box: Word<FlowBox>,
     outcome: Word<Outcome>,
@@ -234,6 +248,7 @@ pub struct Metrics {
     evictions: Family<AnswerLabels, Counter>,
     mark_changes: Family<MarkLabels, Counter>,
     events: Family<ResultLabels, Counter>,
+    triggers: Family<TriggerLabels, Counter>,
     reviews: Family<ReviewLabels, Counter>,
     notifications: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
@@ -262,6 +277,7 @@ impl Metrics {
             evictions: Family::default(),
             mark_changes: Family::default(),
             events: Family::default(),
+            triggers: Family::default(),
             reviews: Family::default(),
             notifications: Family::default(),
             actor_restarts: Family::default(),
@@ -320,6 +336,11 @@ impl Metrics {
         registry.register("mark_changes", "Changes of the marks on nodes", self.mark_changes.clone());
         registry.register("events", "Kubernetes events, by what became of them", self.events.clone());
         registry.register(
+            "triggers",
+            "What people asked for, by action and by what came of it",
+            self.triggers.clone(),
+        );
+        registry.register(
             "http_reviews",
             "Questions to the Kubernetes API about callers of the HTTP API, by the answer",
             self.reviews.clone(),
@@ -350,7 +371,8 @@ impl Metrics {
                 self.returns.inc();
             }
         }
-        if before.is_none()
+        let begun = |before: &ReplacementStatus| before.phase.is_finished() && !after.phase.is_finished();
+        if before.is_none_or(begun)
             && let Some(kind) = after.notice
         {
             self.replacements_started.get_or_create(&KindLabels { kind: Word(kind) }).inc();
@@ -384,6 +406,12 @@ impl Metrics {
     /// Counts a Kubernetes event.
     pub fn event(&self, result: EventResult) {
         self.events.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Counts a trigger that was accepted or refused.
+    pub fn trigger_answered(&self, action: TriggerAction, accepted: bool) {
+        let result = if accepted { TriggerResult::Accepted } else { TriggerResult::Refused };
+        self.triggers.get_or_create(&TriggerLabels { action: Word(action), result }).inc();
     }
 
     /// Counts a question about a caller of the HTTP API.
@@ -448,6 +476,7 @@ fn stored_gauges(replacements: &[impl Borrow<NodeReplacement>], pools: &[impl Bo
         Phase::Returning,
         Phase::ScalingDown,
         Phase::Completed,
+        Phase::Cancelling,
         Phase::Cancelled,
     ];
     let phase_of = |replacement: &NodeReplacement| {

@@ -4,6 +4,7 @@
 //! an endpoint.
 
 use crate::core::record::FlowBox;
+use crate::core::trigger::TriggerAction;
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
@@ -174,6 +175,17 @@ pub fn box_span(
         FlowBox::ScaleDown => named!("box 10 scale down"),
         FlowBox::CleanUp => named!("box 11 clean up"),
     };
+    join(span, traceparent)
+}
+
+/// The span of a trigger that is answered, in the trace of the request that made it.
+#[must_use]
+pub fn trigger_span(trigger: &str, action: TriggerAction, traceparent: Option<&str>) -> Span {
+    join(info_span!("trigger", trigger, %action, trace_id = field::Empty), traceparent)
+}
+
+/// Lets the span join the trace of `traceparent`, if that can be read.
+fn join(span: Span, traceparent: Option<&str>) -> Span {
     let parent = traceparent.map(parent_of).unwrap_or_default();
     let parent_span = parent.span().span_context().clone();
     if parent_span.is_valid() {

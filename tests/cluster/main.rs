@@ -25,4 +25,5 @@ mod product;
 mod real_parts;
 mod stories;
 mod testbed;
+mod triggers;
 mod webhook;

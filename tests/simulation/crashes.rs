@@ -1,13 +1,15 @@
 //! The controller is killed before and after each of its writes; another takes over, and the story ends as it
 //! should all the same.
 
-use crate::play::{Play, Played};
+use crate::play::{Play, Played, Stage};
+use crate::triggers::{answered, ask};
 use serde_json::json;
 use spot_guard::core::policy::PolicySpec;
 use spot_guard::core::record::{FlowBox, Outcome, Phase};
 use spot_guard::sim::cloud::Capacity;
 use spot_guard::sim::crash::{CrashPoint, Moment};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard::sim::world::SPOT;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +18,7 @@ use std::time::Duration;
 const SEED: u64 = 1;
 
 /// Every kind of write that a controller makes: a new one has to come in a story here.
-const WRITES: [&str; 12] = [
+const WRITES: [&str; 14] = [
     "LaunchInstances",
     "SetDesiredCapacity",
     "TerminateInstanceInAutoScalingGroup",
@@ -25,9 +27,11 @@ const WRITES: [&str; 12] = [
     "delete interruptionnotices/",
     "delete nodereplacements/",
     "delete pods/",
+    "delete triggers/",
     "patch interruptionnotices/status",
     "patch nodes/",
     "patch spotpools/status",
+    "patch triggers/status",
     "update nodereplacements/status",
 ];
 
@@ -39,6 +43,8 @@ enum Tale {
     /// Everything that they do not show: a notice that is refused, pods that a budget holds back until the
     /// deadline, finished records that are removed.
     Odd,
+    /// What people ask for: everything that a trigger can lead to.
+    Asked,
 }
 
 impl Tale {
@@ -62,6 +68,7 @@ impl Tale {
                     stage.pass(1).await;
                 }
             }),
+            Self::Asked => Play::plot("asked", asked()).beside(people_ask),
         }
     }
 }
@@ -81,6 +88,49 @@ fn odd() -> Plot {
         replacements: 0,
         steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)],
         ..usual
+    }
+}
+
+/// Spot is dry for a while, nothing is moved unless somebody asks.
+fn asked() -> Plot {
+    let usual = Scenario::DrySpot.plot();
+    let mut start = usual.start;
+    let policy = PolicySpec { min_node_age_seconds: Some(86_400), ..PolicySpec::default() };
+    start.policy = PolicySpec { stability_seconds: Some(7200), keep_finished_seconds: Some(60), ..policy };
+    Plot {
+        start,
+        script: vec![(Duration::ZERO, Act::SpotHas(Capacity::None))],
+        replacements: 2,
+        steps: Vec::new(),
+        ..usual
+    }
+}
+
+/// One node falls back and returns before its time, a pause holds it meanwhile; the drain of another one is cancelled.
+async fn people_ask(stage: Stage) {
+    let node = |instance: &str| stage.cloud.node_of(instance).expect("a node").node_name;
+    let replace = |instance: &str| json!({ "action": "Replace", "node": node(instance) });
+    let (first, second) = (stage.spot[0].clone(), stage.spot[1].clone());
+    ask(&stage, "pause", json!({ "action": "Pause" }));
+    ask(&stage, "nobody", json!({ "action": "Replace", "node": "nobody" }));
+    ask(&stage, "first", replace(&first));
+    for name in ["pause", "nobody", "first"] {
+        answered(&stage, name).await;
+    }
+    ask(&stage, "resume", json!({ "action": "Resume" }));
+    stage.until_phase(&first, Phase::OnFallback).await;
+    ask(&stage, "second", replace(&second));
+    stage.until_phase(&second, Phase::Draining).await;
+    stage.pass(2).await;
+    ask(&stage, "stop", json!({ "action": "Cancel", "replacement": second }));
+    stage.cloud.set_capacity(SPOT, None, Capacity::Unlimited).expect("a group");
+    ask(&stage, "return", json!({ "action": "Return", "replacement": first }));
+    for name in ["resume", "second", "stop", "return"] {
+        let (accepted, reason, message) = answered(&stage, name).await;
+        assert!(accepted || reason.starts_with("OldInstance"), "{name}: {reason}: {message}");
+    }
+    while !stage.cluster.list_json("triggers.spotguard.dev").is_empty() {
+        stage.pass(60).await;
     }
 }
 
@@ -126,6 +176,7 @@ fn every(tale: Tale) -> usize {
     match tale {
         Tale::Demo(Scenario::Rebalance | Scenario::DrySpot | Scenario::TwoMinuteNotice) => 1,
         Tale::Demo(Scenario::AllDry | Scenario::PdbBlocked | Scenario::DrySpotSetDesired) => 3,
+        Tale::Asked => 3,
         Tale::Demo(Scenario::BusyCluster) | Tale::Odd => 5,
         Tale::Demo(Scenario::ThreeFallbacks) => 17,
         Tale::Demo(Scenario::Storm) => 401,
@@ -169,6 +220,7 @@ stories! {
     three_fallbacks_survive_a_crash: Tale::Demo(Scenario::ThreeFallbacks),
     a_storm_survives_a_crash: Tale::Demo(Scenario::Storm),
     refusals_deletions_and_removals_survive_a_crash: Tale::Odd,
+    what_people_ask_for_survives_a_crash: Tale::Asked,
 }
 
 #[test]

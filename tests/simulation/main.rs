@@ -16,3 +16,4 @@ mod random;
 mod scaling;
 mod stories;
 mod supervision;
+mod triggers;

@@ -2,9 +2,12 @@
 
 use crate::actors::deps::Deps;
 use crate::core::record::set_condition;
-use crate::crd::{InterruptionNotice, InterruptionNoticeStatus, NodeReplacement};
-use kube::ResourceExt;
+use crate::core::trigger::Verdict;
+use crate::crd::{InterruptionNotice, InterruptionNoticeStatus, NodeReplacement, Trigger, TriggerStatus};
+use crate::telemetry::events::Told;
+use crate::telemetry::tracing::trigger_span;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Resource, ResourceExt};
 use std::sync::Arc;
 
 /// A write that must precede what follows from it.
@@ -12,6 +15,17 @@ pub(super) enum Write {
     Create(NodeReplacement),
     Status(NodeReplacement),
     Refuse(Arc<InterruptionNotice>, String),
+    Tell(Arc<Trigger>, Verdict),
+}
+
+impl Write {
+    /// The name of the record that it changes.
+    pub(super) fn record(&self) -> Option<&str> {
+        match self {
+            Self::Create(record) | Self::Status(record) => record.metadata.name.as_deref(),
+            Self::Refuse(..) | Self::Tell(..) => None,
+        }
+    }
 }
 
 /// Stores; `None` if it must be tried again.
@@ -47,8 +61,46 @@ pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplac
                 .await
                 .map(|_| None)
         }
+        Write::Tell(trigger, verdict) => tell(deps, &trigger, &verdict).await.map(|()| None),
     };
     outcome
         .inspect_err(|error| tracing::warn!(%error, "a record could not be stored; it is tried again"))
         .ok()
+}
+
+/// Says in a trigger's status what comes of it, unless it has changed meanwhile: then it is decided anew.
+async fn tell(deps: &Deps, trigger: &Trigger, verdict: &Verdict) -> Result<(), kube::Error> {
+    let name = trigger.name_any();
+    let TriggerStatus { mut conditions, mut replacements } = trigger.status.clone().unwrap_or_default();
+    verdict.tell(&mut conditions, deps.clock.now());
+    if !verdict.replacements.is_empty() {
+        replacements.clone_from(&verdict.replacements);
+    }
+    let patch = serde_json::json!({
+        "metadata": { "resourceVersion": trigger.resource_version() },
+        "status": { "conditions": conditions, "replacements": replacements },
+    });
+    let api: Api<Trigger> = Api::all(deps.client.clone());
+    match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(()),
+        answer => drop(answer?),
+    }
+    let action = trigger.spec.action;
+    let (refused, by) = (verdict.is_refusal(), trigger.spec.requested_by.as_deref());
+    let span = trigger_span(&name, action, trigger.spec.traceparent.as_deref());
+    span.in_scope(|| tracing::info!(trigger = name, %action, refused, by, "{}", verdict.message));
+    if let Some((accepted, _)) = verdict.accepted {
+        deps.metrics.trigger_answered(action, accepted);
+    }
+    let reason = verdict.complete.or(verdict.accepted).map_or_else(String::new, |(_, word)| word.to_string());
+    let reason = if refused { "Refused" } else { &reason };
+    let told = Told {
+        warning: refused,
+        reason,
+        action: action.to_string(),
+        note: &verdict.message,
+        secondary: None,
+    };
+    deps.events.tell(trigger.object_ref(&()), told);
+    Ok(())
 }

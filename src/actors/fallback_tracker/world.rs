@@ -3,6 +3,7 @@
 use super::PoolFacts;
 use super::fits::{Around, Fits};
 use super::store::Write;
+use super::triggers::reopened;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::core::cluster::{Node, Snapshot};
 use crate::core::drain;
@@ -11,13 +12,14 @@ use crate::core::neighbours;
 use crate::core::placement::PlacementOptions;
 use crate::core::policy::Policy;
 use crate::core::preflight;
-use crate::core::record::{DrainState, UtilisationPercent};
+use crate::core::record::{DrainState, Phase, UtilisationPercent};
 use crate::core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
     Subject,
 };
 use crate::core::safety::{self, SafetyPolicy};
 use crate::core::scaling::{GroupView, Ledger};
+use crate::core::trigger::Ask;
 use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, NodeReplacementSpec};
 use kube::ResourceExt;
 use std::borrow::Cow;
@@ -30,10 +32,10 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 
 /// Everything that this actor knows, as the core asks for it.
 pub(super) struct World<'a> {
-    deps: &'a Deps,
-    snapshot: Arc<Snapshot>,
+    pub(super) deps: &'a Deps,
+    pub(super) snapshot: Arc<Snapshot>,
     pub(super) configs: BTreeMap<String, PoolConfig>,
-    pools: &'a BTreeMap<String, PoolFacts>,
+    pub(super) pools: &'a BTreeMap<String, PoolFacts>,
     drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: &'a BTreeMap<String, ReturnAssessment>,
     /// Why each pool is not acted on; empty: it is.
@@ -45,6 +47,8 @@ pub(super) struct World<'a> {
     no_ledger: Ledger,
     /// Nodes that are being drained, or are about to be: their pods take room, too.
     moving: BTreeSet<String>,
+    /// The triggers that open records have to take in, by record.
+    pub(super) asked: BTreeMap<String, Vec<Ask>>,
 }
 
 impl<'a> World<'a> {
@@ -85,6 +89,7 @@ impl<'a> World<'a> {
                 .filter(|drain| drain.end.is_none())
                 .map(|drain| drain.node.clone())
                 .collect(),
+            asked: BTreeMap::new(),
         }
     }
 
@@ -117,23 +122,27 @@ impl<'a> World<'a> {
         sorted.sort_by_key(|notice| (notice.spec.deadline.is_none(), notice.spec.detected_at));
         for notice in sorted {
             let instance = &notice.spec.instance_id;
-            if records.contains_key(instance) || writes.contains_key(instance) {
+            let held = records.get(instance);
+            if writes.contains_key(instance) || held.is_some_and(|held| !begins_anew(held, &notice)) {
                 continue;
             }
             if notice.status.as_ref().is_some_and(|status| !status.conditions.is_empty()) {
                 continue;
             }
-            if let Some(write) = self.open_story(&notice) {
-                writes.insert(instance.clone(), write);
-            }
+            let write = match (self.open_story(&notice), held) {
+                (Some(Write::Create(fresh)), Some(held)) => {
+                    Some(reopened(held, fresh.status.unwrap_or_default()))
+                }
+                (write, _) => write,
+            };
+            writes.extend(write.map(|write| (instance.clone(), write)));
         }
         writes.into_values().collect()
     }
 
     fn open_story(&self, notice: &Arc<InterruptionNotice>) -> Option<Write> {
         let spec = &notice.spec;
-        let unread = self.configs.keys().any(|name| !self.pools.contains_key(name));
-        let pool = if unread {
+        let pool = if !self.all_read() {
             // Before every pool was read once, nobody knows whose instance it is, but from what an earlier life has
             // read. Advice waits; before a deadline the pods have to leave, whether AWS can be read or not.
             Some(spec.deadline.and_then(|_| self.pool_last_seen_with(&spec.instance_id))?)
@@ -185,16 +194,21 @@ impl<'a> World<'a> {
         Some(Write::Create(record))
     }
 
+    /// Before every pool was read once, nobody knows whose an instance is.
+    pub(super) fn all_read(&self) -> bool {
+        self.configs.keys().all(|name| self.pools.contains_key(name))
+    }
+
     /// Whether the node may belong to a group that launched it after it was read last, as when AWS cannot be
     /// read: the next reading tells.
-    fn may_be_unread(&self, node: &Node) -> bool {
+    pub(super) fn may_be_unread(&self, node: &Node) -> bool {
         let Some(created) = node.created else { return false };
         let mut views = self.pools.values().filter_map(PoolFacts::view);
         views.any(|view| view.spot.observed_at < created + CLOCKS_DIFFER)
     }
 
     /// The pool whose Spot group has the instance; of several that name the group, the oldest.
-    fn pool_of(&self, instance_id: &str) -> Option<String> {
+    pub(super) fn pool_of(&self, instance_id: &str) -> Option<String> {
         let has =
             |facts: &PoolFacts| facts.view().is_some_and(|view| view.spot.instance(instance_id).is_some());
         let pools = self.configs.values().filter(|pool| self.pools.get(&pool.name).is_some_and(has));
@@ -250,6 +264,7 @@ impl<'a> World<'a> {
             }
             replacement::escalate(&mut status, &subject, notice.spec.kind, notice.spec.deadline, now);
         }
+        self.take_in_triggers(record, &subject, &mut status);
         let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
         if next.drain == DrainState::Started {
             self.moving.insert(subject.node.clone());
@@ -306,6 +321,7 @@ impl<'a> World<'a> {
             neighbour,
             view: pool.and_then(PoolFacts::view),
             ledger: pool.and_then(PoolFacts::ledger).unwrap_or(&self.no_ledger),
+            withdrawn: pool.is_some_and(|facts| facts.has_withdrawn(&name)),
             old_node: old_node.as_ref(),
             node_of: &node_of,
             misfit_with: &misfit_with,
@@ -347,11 +363,11 @@ impl<'a> World<'a> {
         let view = self.pools.get(name).and_then(PoolFacts::view);
         let limit = limits::at_most(&config.policy, view);
         let under_way = self.under_way.get(name).copied().unwrap_or(0);
-        Starts { pause: config.pause, full: (under_way >= limit).then_some(limit) }
+        Starts { pause: config.pause.clone(), full: (under_way >= limit).then_some(limit) }
     }
 
     /// How full the pool's nodes are.
-    fn utilisation(&self, pool: &str) -> UtilisationPercent {
+    pub(super) fn utilisation(&self, pool: &str) -> UtilisationPercent {
         let (spot, on_demand) = self.last_seen(pool);
         let nodes: BTreeSet<Arc<str>> = spot
             .iter()
@@ -367,7 +383,7 @@ impl<'a> World<'a> {
 /// Why a pool is not acted on.
 fn refusals(name: &str, all: &BTreeMap<String, PoolConfig>, facts: Option<&PoolFacts>) -> Vec<String> {
     match (all.get(name), facts) {
-        (Some(config), Some(PoolFacts::Observed { view, ledger })) => {
+        (Some(config), Some(PoolFacts::Observed { view, ledger, .. })) => {
             preflight::refusals(&config.findings(all, view, ledger))
         }
         (_, Some(PoolFacts::Refused(reason))) => vec![reason.clone()],
@@ -375,7 +391,17 @@ fn refusals(name: &str, all: &BTreeMap<String, PoolConfig>, facts: Option<&PoolF
     }
 }
 
-fn subject(record: &NodeReplacement) -> Subject {
+/// Whether the notice begins a cancelled story anew: one with a deadline does, for a story that had one cannot be
+/// cancelled, and advice that came after its end.
+fn begins_anew(held: &NodeReplacement, notice: &InterruptionNotice) -> bool {
+    let Some(status) = held.status.as_ref().filter(|status| status.phase == Phase::Cancelled) else {
+        return false;
+    };
+    let came = notice.creation_timestamp().map(|time| time.0);
+    notice.spec.deadline.is_some() || came > status.finished_at
+}
+
+pub(super) fn subject(record: &NodeReplacement) -> Subject {
     Subject {
         name: record.name_any(),
         node: record.spec.node_name.clone(),

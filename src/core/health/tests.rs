@@ -207,3 +207,42 @@ fn returns_are_made_one_by_one_the_oldest_first() {
     let returning = ReplacementStatus { return_drain: DrainState::Started, ..newer.clone() };
     assert_eq!(judge(&older, &returning), (true, false), "one that has begun ends first");
 }
+
+#[test]
+fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
+    let mut asked = fallback(EndState::Gone, 0);
+    asked.return_requested_at = Some(now());
+    if let Some(capacity) = &mut asked.return_capacity {
+        capacity.ready_at = now();
+    }
+    assert_eq!(assessed(&asked, None), ReturnAssessment::default());
+    assert_eq!(assessed(&asked, Some("full")).unsafe_, ["full"], "box 9");
+    let nothing = ReplacementStatus { return_capacity: None, ..asked.clone() };
+    assert!(!assessed(&nothing, None).unhealthy.is_empty(), "without a Spot instance nothing goes back");
+
+    let older = fallback(EndState::Gone, 0);
+    let newer = ReplacementStatus { return_requested_at: Some(now()), ..fallback(EndState::Gone, 1) };
+    let stories = [
+        Story { name: "i-1", instance_id: "i-1", status: &older },
+        Story { name: "i-2", instance_id: "i-2", status: &newer },
+    ];
+    let spot = view(group(4, &["i-3", "i-4", "i-5", "i-6"], &[]));
+    let found =
+        assess(&spot, &ledger(vec![]), &stories, &|_| true, &|_| Vec::new(), &Policy::default(), now());
+    assert!(found.returns["i-2"].unsafe_.is_empty() && !found.returns["i-1"].unsafe_.is_empty());
+}
+
+#[test]
+fn the_node_of_a_cancelled_story_is_one_of_those_that_stay() {
+    let status = ReplacementStatus { old: EndState::Released, ..ReplacementStatus::default() };
+    let stories = [Story { name: "i-1", instance_id: "i-1", status: &status }];
+    let policy = Policy::default();
+    let shares = ledger(vec![share("i-1", true, Debt::None, Some("i-4"))]);
+    let judge =
+        |serving: &[&str]| unhealthy(&view(group(4, serving, &[])), &shares, &stories, &policy, now());
+    assert_eq!(judge(&["i-1", "i-2", "i-3", "i-4"]), Vec::<String>::new());
+    assert_eq!(judge(&["i-1", "i-2", "i-4"]).len(), 1, "what is to go makes up for nothing");
+    let spot = view(group(3, &["i-1", "i-2", "i-3"], &[]));
+    let unready = unready_nodes(&spot, &stories, &|id| id != "i-1", &policy);
+    assert_eq!(unready.len(), 1);
+}

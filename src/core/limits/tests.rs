@@ -118,20 +118,28 @@ fn a_story_is_under_way_from_its_first_request_until_its_node_is_drained() {
 #[test]
 fn a_young_node_stays_until_it_is_old_enough() {
     let policy = Policy { min_node_age_seconds: 600, ..Policy::default() };
-    let held = |created| start_held(&Starts::default(), &policy, created, now());
+    let held = |created| start_held(&Starts::default(), &policy, None, created, now());
     assert_eq!(held(ago(599)).as_deref(), Some("the node is younger than 600 s (minNodeAgeSeconds)"));
     assert_eq!(held(ago(600)), None);
     assert_eq!(held(None), None, "a node that is gone is not young");
+    let asked = start_held(&Starts::default(), &policy, Some(NoticeKind::Manual), ago(1), now());
+    assert_eq!(asked, None, "a person may know better");
 }
 
 #[test]
 fn what_holds_a_story_back_is_told_in_words_that_do_not_change_with_time() {
     let policy = Policy::default();
-    let held = |starts: Starts| start_held(&starts, &policy, ago(6000), now()).unwrap_or_default();
+    let held = |starts: Starts| start_held(&starts, &policy, None, ago(6000), now()).unwrap_or_default();
     assert_eq!(held(Starts { pause: Some(Pause::Pool), full: None }), "the pool is paused (spec.paused)");
     assert!(
         held(Starts { pause: Some(Pause::Everything), full: Some(1) }).starts_with("everything is paused")
     );
+    let asked = |by: Option<&str>, everything| {
+        let (trigger, by) = ("t-1".to_owned(), by.map(str::to_owned));
+        held(Starts { pause: Some(Pause::Asked { trigger, by, everything }), full: None })
+    };
+    assert_eq!(asked(Some("ann"), false), "the pool is paused (trigger t-1, asked for by ann)");
+    assert_eq!(asked(None, true), "everything is paused (trigger t-1)");
     assert_eq!(
         held(Starts { pause: None, full: Some(5) }),
         "5 nodes of the pool are being moved, no more at a time (maxConcurrentReplacements, maxConcurrentPercent)"
@@ -150,7 +158,7 @@ fn story(kind: NoticeKind, notice: u64, returned: Option<u64>) -> ReplacementSta
 
 #[track_caller]
 fn assert_held(policy: &Policy, nodes: usize, stories: &[ReplacementStatus], by: Option<&str>) {
-    let found = returns_held(policy, &pool(nodes, 0), stories.iter(), now());
+    let found = returns_held(policy, &pool(nodes, 0), stories.iter(), false, now());
     match by {
         Some(by) => assert!(found.len() == 1 && found[0].contains(by), "{found:?}"),
         None => assert_eq!(found, [""; 0]),
@@ -239,8 +247,24 @@ fn a_window_that_cannot_be_used_is_never_open_and_says_why() {
         assert!(told.contains(why) && !told.contains('\n'), "{told:?} does not name {why:?}");
         if bad.duration_seconds > 0 {
             let policy = Policy { return_windows: vec![bad], ..Policy::default() };
-            let found = returns_held(&policy, &pool(3, 0), [].iter(), now());
+            let found = returns_held(&policy, &pool(3, 0), [].iter(), false, now());
             assert!(found.len() == 2 && found[1].contains(why), "{found:?}");
         }
     }
+}
+
+#[test]
+fn a_return_that_a_person_asked_for_passes_budget_and_windows_and_not_the_brake() {
+    let policy = Policy {
+        return_budget: 1,
+        return_windows: vec![window("0 20 * * *", "UTC", 2)],
+        ..Policy::default()
+    };
+    let mut stories = vec![story(NoticeKind::Manual, 7000, Some(10))];
+    let held = |stories: &[ReplacementStatus], asked| {
+        returns_held(&policy, &pool(3, 0), stories.iter(), asked, now()).len()
+    };
+    assert_eq!((held(&stories, false), held(&stories, true)), (2, 0));
+    stories.extend(vec![story(NoticeKind::RebalanceRecommendation, 60, None); 11]);
+    assert_eq!((held(&stories, false), held(&stories, true)), (3, 1));
 }

@@ -9,8 +9,9 @@
 
 use super::{Event, Fault, KINDS, World};
 use crate::core::policy::Policy;
-use crate::core::record::{Capacity, DrainState, GroupKind, Phase, ReplacementStatus};
+use crate::core::record::{Capacity, DrainState, EndState, GroupKind, Phase, ReplacementStatus};
 use crate::core::scaling::{Lifecycle, RequestMember, RequestState};
+use crate::core::trigger::TriggerAction;
 use jiff::Timestamp;
 use std::collections::HashSet;
 use std::fmt::{self, Debug, Write as _};
@@ -19,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 /// What may happen, each once.
-const EVENTS: [Event; 12] = [
+const EVENTS: [Event; 13] = [
     Event::Notice(false),
     Event::Notice(true),
     Event::Escalate(0),
@@ -32,6 +33,7 @@ const EVENTS: [Event; 12] = [
     Event::OthersRaise(GroupKind::Spot),
     Event::OthersErase(GroupKind::Spot),
     Event::BootFails(GroupKind::Spot),
+    Event::Ask(TriggerAction::Cancel, 0),
 ];
 
 /// How many of the events happen in one story; `EXPLORE_EVENTS` asks for another number.
@@ -125,6 +127,7 @@ impl World {
         self.trace.clear();
         for status in self.records.values_mut() {
             (status.steps, status.conditions, status.blocking) = Default::default();
+            status.triggers.clear();
         }
         let now = self.now;
         for group in self.groups.values_mut() {
@@ -177,7 +180,8 @@ impl World {
         let first = self.records.values().map(|status| status.started_at).min();
         for (name, status) in &self.records {
             let open = (!status.phase.is_finished()).then(|| self.record(status));
-            put(&(name, Some(status.started_at) == first, open));
+            let withdrawn = status.old == EndState::Released && self.withdrawn.contains(name);
+            put(&(name, Some(status.started_at) == first, status.phase == Phase::Cancelled, withdrawn, open));
         }
         let drained = self.drained.iter().map(|(id, purpose)| (self.name(id), purpose));
         put(&drained.filter(|(name, _)| name != GONE).collect::<Vec<_>>());

@@ -33,6 +33,7 @@ struct Stage {
     known: bool,
     view: PoolView,
     ledger: Ledger,
+    withdrawn: bool,
     old_node: bool,
     /// Ready nodes by instance, and whether they run pods.
     nodes: Vec<(String, bool)>,
@@ -82,6 +83,7 @@ impl Stage {
                 on_demand: group("on-demand", 0, &[]),
             },
             ledger: Ledger::default(),
+            withdrawn: true,
             old_node: true,
             nodes: Vec::new(),
             unready: Vec::new(),
@@ -120,11 +122,12 @@ impl Stage {
                 policy: &self.policy,
                 mode: self.mode,
                 rebalance: self.rebalance,
-                starts: self.starts,
+                starts: self.starts.clone(),
                 refused: &self.refused,
                 neighbour: self.neighbour,
                 view: self.known.then_some(&self.view),
                 ledger: &self.ledger,
+                withdrawn: self.withdrawn,
                 old_node: old_node.as_ref(),
                 node_of: &|id| {
                     if self.unready.iter().any(|held| held == id) {
@@ -563,7 +566,7 @@ fn a_pause_lets_no_return_begin_and_does_not_stop_one() {
         let mut stage = Stage::on_fallback();
         stage.share(GroupKind::Spot, Some("i-4"), None);
         stage.assessment = Some(ReturnAssessment::default());
-        stage.starts.pause = Some(pause);
+        stage.starts.pause = Some(pause.clone());
         stage.go();
         assert!(!stage.marks(DrainPurpose::Return), "{pause:?}");
         assert_eq!(stage.status.blocking[0].flow_box, FlowBox::Monitor);
@@ -823,4 +826,126 @@ proptest! {
             status = next;
         }
     }
+}
+
+fn cancelled(stage: &mut Stage) -> &mut Stage {
+    cancel(&mut stage.status, stage.now);
+    stage.go()
+}
+
+#[test]
+fn a_cancelled_story_that_asked_for_nothing_is_over_at_once() {
+    let held: [Change; 3] = [
+        |stage| stage.starts.pause = Some(Pause::Pool),
+        |stage| stage.mode = Mode::Observe,
+        |stage| stage.in_pool = false,
+    ];
+    for change in held {
+        let mut stage = Stage::new();
+        change(&mut stage);
+        cancelled(stage.go());
+        assert_eq!((stage.phase(), stage.status.old), (Phase::Cancelled, EndState::Released));
+        assert!(stage.status.finished_at.is_some() && stage.has(FlowBox::CleanUp, Outcome::Cancelled));
+        assert_eq!(stage.commands(), Commands::default());
+    }
+    let mut drained = Stage { mode: Mode::DrainOnly, ..Stage::new() };
+    drained.go();
+    assert!(drained.marks(DrainPurpose::Replace));
+    cancelled(&mut drained);
+    assert_eq!((drained.phase(), drained.commands()), (Phase::Cancelled, Commands::default()));
+}
+
+#[test]
+fn what_a_cancelled_story_asked_for_is_taken_back() {
+    for instance in [None, Some("i-4")] {
+        let mut stage = Stage::new();
+        stage.go().share(GroupKind::Spot, instance, None);
+        cancelled(&mut stage);
+        assert_eq!(stage.phase(), Phase::Cancelling, "{instance:?}");
+        let commands = stage.commands();
+        assert_eq!(want(&commands, GroupKind::Spot), Some(&Want::Nothing));
+        assert!(commands.drains.is_empty() && commands.ends.is_empty());
+        assert!(commands.taken.contains(OLD), "the old instance is not what goes");
+        stage.pass(59).go();
+        assert_eq!(stage.phase(), Phase::Cancelling, "while its share is in the ledger");
+        stage.ledger = Ledger::default();
+        stage.withdrawn = false;
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Cancelling, "the ledger may not know its request yet");
+        stage.withdrawn = true;
+        stage.go();
+        assert_eq!((stage.phase(), stage.commands()), (Phase::Cancelled, Commands::default()));
+    }
+}
+
+#[test]
+fn a_drain_that_is_cancelled_stops_and_pods_that_moved_move_again_before_anything_is_ended() {
+    for group in [GroupKind::Spot, GroupKind::OnDemand] {
+        let mut stage = Stage::new();
+        stage.go();
+        if group == GroupKind::OnDemand {
+            stage.share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
+        }
+        stage.share(group, Some("new"), None).go();
+        assert!(stage.marks(DrainPurpose::Replace), "{group}");
+        stage.nodes = vec![("new".to_owned(), true)];
+        cancelled(&mut stage);
+        assert!(!stage.marks(DrainPurpose::Replace), "{group}: its marks come off");
+        assert_eq!(stage.phase(), Phase::OnFallback, "{group}: what runs pods goes back like a fallback");
+        assert!(matches!(want(&stage.commands(), group), Some(Want::Instance { .. })), "{group}");
+        assert_eq!(stage.commands().ends, BTreeSet::new(), "{group}");
+        let other = if group == GroupKind::Spot { GroupKind::OnDemand } else { GroupKind::Spot };
+        assert!(matches!(want(&stage.commands(), other), None | Some(Want::Nothing)), "{group}");
+
+        stage.starts.pause = Some(Pause::Pool);
+        stage.assessment = Some(ReturnAssessment::default());
+        stage.go();
+        assert_eq!(stage.phase(), Phase::OnFallback, "{group}: a pause holds it");
+        stage.starts.pause = None;
+        stage.view.spot.desired = 4;
+        stage.go();
+        assert!(stage.marks(DrainPurpose::Return), "{group}: drained with no other instance claimed for it");
+        stage.drained().go();
+        let end = End { group, instance_id: "new".to_owned(), replacement: OLD.to_owned() };
+        assert_eq!(stage.commands().ends, BTreeSet::from([end]), "{group}");
+        stage.settle(group).lose("new").go();
+        stage.ledger = Ledger::default();
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Cancelled, "{group}: {:#?}", stage.status);
+    }
+}
+
+#[test]
+fn two_minutes_bring_a_cancelled_story_back() {
+    let deadline = Some(now() + Duration::from_secs(120));
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    assert!(stage.marks(DrainPurpose::Replace));
+    stage.nodes = vec![("i-4".to_owned(), true)];
+    cancelled(&mut stage);
+    escalate(&mut stage.status, &subject(), NoticeKind::SpotInterruption, deadline, now());
+    assert_eq!((stage.status.old, stage.status.deadline), (EndState::Kept, deadline));
+    stage.go();
+    assert!(stage.marks(DrainPurpose::Replace), "it is drained at once");
+    assert!(matches!(want(&stage.commands(), GroupKind::Spot), Some(Want::Instance { attempt: 1, .. })));
+    stage.share(GroupKind::Spot, Some("i-4"), None).go();
+    assert_eq!(stage.status.capacity.as_ref().map(|held| held.instance_id.as_str()), Some("i-4"));
+
+    let mut over = Stage::new();
+    cancelled(&mut over);
+    let fresh = open(&subject(), NoticeKind::SpotInterruption, deadline, None, None, now());
+    let again = reopen(&over.status, fresh);
+    assert_eq!((again.phase, again.finished_at, again.old), (Phase::Received, None, EndState::Kept));
+    assert!(again.steps.iter().any(|step| step.outcome == Outcome::Cancelled), "it tells what was before");
+}
+
+#[test]
+fn a_request_for_the_return_ends_with_the_fallback() {
+    let mut stage = Stage::returning();
+    stage.status.return_requested_at = Some(now());
+    stage.go();
+    assert_eq!(stage.status.return_requested_at, Some(now()), "it holds while the return is under way");
+    stage.drained().go();
+    stage.lose("od").settle(GroupKind::OnDemand).go();
+    assert_eq!((stage.status.fallback, stage.status.return_requested_at), (false, None));
 }

@@ -3,7 +3,6 @@
 use super::{SafetyContext, Utilisation};
 use crate::core::cluster::Snapshot;
 use crate::core::health::Story;
-use crate::core::record::EndState;
 use std::sync::Arc;
 
 impl SafetyContext {
@@ -22,7 +21,7 @@ impl SafetyContext {
         let node_of = |instance: &str| snapshot.node_of_instance(instance).map(|node| node.name.clone());
         let mut excluded: Vec<Arc<str>> = Vec::new();
         for other in stories.iter().filter(|other| own.is_none_or(|own| own.name != other.name)) {
-            if other.status.old != EndState::Gone {
+            if !other.status.old.is_over() {
                 excluded.extend(node_of(other.instance_id));
             }
             if other.status.fallback

@@ -2,6 +2,7 @@
 
 use spot_guard::core::policy::PolicySpec;
 use spot_guard::core::record::GroupKind;
+use spot_guard::core::trigger::TriggerAction;
 use spot_guard::sim::cloud::{BootFault, BootTimes, Capacity};
 use spot_guard::sim::world::{App, PoolStart};
 use std::time::Duration;
@@ -112,6 +113,10 @@ pub enum Event {
     ClockSet(i64),
     /// A person pauses a pool, and goes on after so many seconds.
     Paused(usize, u64),
+    /// A person asks for something by a trigger, about the node or the story of that number.
+    Asked(TriggerAction, usize),
+    /// A person pauses a pool, or everything, by a trigger, and lets it go on after so many seconds.
+    PauseAsked(Option<usize>, u64),
 }
 
 /// Why launches fail.
@@ -182,6 +187,7 @@ impl Plot {
                 (number, at, event)
             })
             .collect();
+        let events = with_triggers(events, &mut fastrand::Rng::with_seed(seed ^ ASKING), pools.len());
         Self {
             seed,
             raises_desired: random.u8(..3) > 0,
@@ -199,6 +205,38 @@ impl Plot {
         let events = self.events.iter().filter(|(number, _, _)| numbers.contains(number)).cloned().collect();
         Self { events, ..self.clone() }
     }
+}
+
+/// What people ask for is drawn apart from the rest.
+const ASKING: u64 = 0x0a5c_1266;
+
+/// In a third of the stories people ask for something, too.
+fn with_triggers(
+    events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+    pools: usize,
+) -> Vec<(usize, Duration, Event)> {
+    let mut events = events;
+    if random.u8(..3) > 0 {
+        return events;
+    }
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at) + Duration::from_secs(120);
+    for _ in 0..random.usize(1..=5) {
+        let at = Duration::from_millis(random.u64(..=u64::try_from(last.as_millis()).unwrap_or(0)));
+        let number = random.usize(..8);
+        let event = match random.u8(..10) {
+            0..3 => Event::Asked(TriggerAction::Replace, number),
+            3..6 => Event::Asked(TriggerAction::Cancel, number),
+            6..8 => Event::Asked(TriggerAction::Return, number),
+            _ => {
+                let pool = random.bool().then(|| random.usize(..pools));
+                Event::PauseAsked(pool, pick(random, &[30, 300]))
+            }
+        };
+        events.push((events.len(), at, event));
+    }
+    events.sort_by_key(|(_, at, _)| *at);
+    events
 }
 
 fn policy(random: &mut fastrand::Rng) -> PolicySpec {

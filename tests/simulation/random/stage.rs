@@ -10,7 +10,8 @@ use spot_guard::clock::{Clock, since};
 use spot_guard::core::policy::Policy;
 use spot_guard::core::record::{GroupKind, NoticeKind, Outcome};
 use spot_guard::core::scaling::RequestState;
-use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, notice_name};
+use spot_guard::core::trigger::{self, TriggerAction};
+use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger, notice_name};
 use spot_guard::sim::audit::{Auditor, Violation};
 use spot_guard::sim::cloud::{
     BootTimes, Cloud, GroupSnapshot, InstanceSnapshot, LaunchFailure, LifecycleState, Market,
@@ -331,6 +332,10 @@ impl<'a> Stage<'a> {
             Event::HandedOver => self.end_leader(false, Duration::ZERO),
             Event::ClockSet(millis) => self.ahead.store(millis, Ordering::Relaxed),
             Event::Paused(pool, seconds) => return Some(self.pause(pool, Duration::from_secs(seconds))),
+            Event::Asked(action, number) => self.ask(action, number),
+            Event::PauseAsked(pool, seconds) => {
+                return Some(self.ask_for_a_pause(pool, Duration::from_secs(seconds)));
+            }
         }
         None
     }
@@ -451,6 +456,32 @@ impl<'a> Stage<'a> {
                     sleep(duration).await;
                 }
             }
+        })
+    }
+
+    /// Asks for a node's replacement, or for something of a story.
+    fn ask(&self, action: TriggerAction, number: usize) {
+        let (kind, target) = match action {
+            TriggerAction::Replace => ("nodes", "node"),
+            _ => ("nodereplacements.spotguard.dev", "replacement"),
+        };
+        let all = self.cluster.list_json(kind);
+        let Some(found) = all.get(number % all.len().max(1)) else { return };
+        let spec = json!({ "action": action, target: found["metadata"]["name"] });
+        create_trigger(&self.cluster, &format!("asked-{}", self.happened.len()), &spec);
+    }
+
+    fn ask_for_a_pause(&self, pool: Option<usize>, duration: Duration) -> tokio::task::JoinHandle<()> {
+        let name = pool.map(|pool| self.plot.pools[pool].start.name.clone());
+        let (cluster, number) = (self.cluster.clone(), self.happened.len());
+        actix::spawn(async move {
+            let of = |action: TriggerAction| match &name {
+                Some(name) => json!({ "action": action, "pool": name }),
+                None => json!({ "action": action }),
+            };
+            create_trigger(&cluster, &format!("pause-{number}"), &of(TriggerAction::Pause));
+            sleep(duration).await;
+            create_trigger(&cluster, &format!("resume-{number}"), &of(TriggerAction::Resume));
         })
     }
 
@@ -613,12 +644,28 @@ impl<'a> Stage<'a> {
                 left.push(format!("somebody has to raise {} again", group.name));
             }
         }
+        for trigger in self.cluster.list::<Trigger>() {
+            let conditions = trigger.status.unwrap_or_default().conditions;
+            if trigger::Stage::of(&conditions) != trigger::Stage::Over {
+                left.push(format!("a trigger is not over: {:?}: {conditions:?}", trigger.spec));
+            }
+        }
         let pending = self.cluster.pending_pods();
         if !pending.is_empty() {
             left.push(format!("pods do not run: {pending:?}"));
         }
         left
     }
+}
+
+/// Asks for something; it is a person's own affair if the API server does not take it now.
+fn create_trigger(cluster: &Cluster, name: &str, spec: &serde_json::Value) {
+    let _ = cluster.create_json(json!({
+        "apiVersion": "spotguard.dev/v1alpha1",
+        "kind": "Trigger",
+        "metadata": { "name": name },
+        "spec": spec,
+    }));
 }
 
 /// What somebody else does to a group.

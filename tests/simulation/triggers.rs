@@ -1,0 +1,491 @@
+//! What people ask for by triggers: each action, what is refused, and who asks while the leader changes.
+
+use crate::play::{Play, Stage, ends};
+use serde_json::{Value, json};
+use spot_guard::core::limits::ReturnWindow;
+use spot_guard::core::policy::PolicySpec;
+use spot_guard::core::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus};
+use spot_guard::core::trigger::Stage as Progress;
+use spot_guard::crd::{Trigger, notice_name};
+use spot_guard::sim::cloud::Capacity;
+use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard::sim::world::{ON_DEMAND, POOL, SPOT};
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Asks for something as a person would.
+pub fn ask(stage: &Stage, name: &str, spec: Value) {
+    let mut object = json!({
+        "apiVersion": "spotguard.dev/v1alpha1",
+        "kind": "Trigger",
+        "metadata": { "name": name },
+        "spec": spec,
+    });
+    object["spec"]["requestedBy"] = json!("ann");
+    stage.cluster.create_json(object).expect("a trigger");
+}
+
+fn node_of(stage: &Stage, instance: &str) -> String {
+    stage.cloud.node_of(instance).expect("a node").node_name
+}
+
+fn trigger(stage: &Stage, name: &str) -> Trigger {
+    stage.cluster.get("", name).expect("a trigger")
+}
+
+/// What a condition of a trigger says: whether it is true, its reason and its message.
+fn condition(stage: &Stage, name: &str, type_: &str) -> Option<(bool, String, String)> {
+    let found = trigger(stage, name).status?.conditions.into_iter().find(|held| held.type_ == type_)?;
+    Some((found.status == "True", found.reason, found.message))
+}
+
+/// Waits until something was said of the trigger, and gives the condition `Accepted`.
+pub async fn answered(stage: &Stage, name: &str) -> (bool, String, String) {
+    loop {
+        if let Some(found) = condition(stage, name, "Accepted") {
+            return found;
+        }
+        stage.pass_millis(100).await;
+    }
+}
+
+/// Asks, and waits until it is accepted.
+async fn asked(stage: &Stage, name: &str, spec: Value) {
+    ask(stage, name, spec);
+    let (accepted, reason, message) = answered(stage, name).await;
+    assert!(accepted, "{name}: {reason}: {message}");
+}
+
+/// Asks, and waits until it is refused for this reason, with these words.
+async fn refused(stage: &Stage, name: &str, spec: Value, reason: &str, words: &str) {
+    ask(stage, name, spec);
+    let (accepted, found, message) = answered(stage, name).await;
+    assert!(!accepted && found == reason && message.contains(words), "{name}: {found}: {message}");
+    assert_eq!(condition(stage, name, "Complete"), None, "{name}");
+}
+
+fn held_by(stage: &Stage, instance: &str) -> String {
+    let status = stage.record(instance).and_then(|record| record.status).unwrap_or_default();
+    status.blocking.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+/// A story in which nothing happens but what people ask for.
+fn quiet(replacements: usize) -> Plot {
+    Plot { script: Vec::new(), replacements, ..ends(Scenario::Rebalance) }
+}
+
+/// The same story, which goes on for so many seconds at least.
+fn lasting(plot: Plot, seconds: u32) -> Plot {
+    let mut plot = plot;
+    plot.script.push((seconds * SECOND, Act::OnDemandHas(Capacity::Unlimited)));
+    plot
+}
+
+#[test]
+fn a_node_is_replaced_because_a_person_asks() {
+    let mut plot = quiet(1);
+    plot.start.policy.min_node_age_seconds = Some(86_400);
+    plot.steps = Scenario::Rebalance.plot().steps;
+    let played = Play::plot("replace", plot)
+        .beside(|stage| async move {
+            stage.edit_pool(|pool| pool["rebalance"] = json!("Ignore"));
+            let node = node_of(&stage, &stage.spot[0]);
+            let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+            let spec =
+                json!({ "action": "Replace", "node": node, "reason": "kernel", "traceparent": traceparent });
+            asked(&stage, "one", spec).await;
+            let status = stage.record(&stage.spot[0]).and_then(|record| record.status).expect("a record");
+            assert_eq!((status.notice, status.deadline), (Some(NoticeKind::Manual), None));
+            assert_eq!(status.traceparent.as_deref(), Some(traceparent));
+            let told = &status.steps[0];
+            assert!(told.message.contains("asked for by ann (trigger one): kernel"), "{}", told.message);
+            let answer = trigger(&stage, "one").status.expect("a status");
+            assert_eq!(answer.replacements, [stage.spot[0].clone()]);
+            assert_eq!(Progress::of(&answer.conditions), Progress::Over);
+
+            asked(&stage, "again", json!({ "action": "Replace", "node": node })).await;
+            assert_eq!(trigger(&stage, "again").status.expect("a status").replacements, answer.replacements);
+            let text = stage.metrics();
+            let counted = r#"spot_guard_triggers_total{action="Replace",result="Accepted"} 2"#;
+            assert!(text.contains(counted), "{text}");
+        })
+        .play();
+    played.assert_ok();
+    assert_eq!(played.report.replacements.len(), 1);
+}
+
+#[test]
+fn what_is_asked_for_a_story_that_waits_for_its_age_lets_it_go_on() {
+    let mut plot = ends(Scenario::Rebalance);
+    plot.start.policy.min_node_age_seconds = Some(86_400);
+    let played = Play::plot("no longer too young", plot)
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_waiting(&instance, FlowBox::Notice, "minNodeAgeSeconds").await;
+            asked(&stage, "one", json!({ "action": "Replace", "node": node_of(&stage, &instance) })).await;
+            stage.until(&instance, |status| status.phase != Phase::Received).await;
+        })
+        .play();
+    played.assert_ok();
+    assert_eq!(played.report.replacements.len(), 1);
+}
+
+#[test]
+fn limits_and_pauses_hold_what_people_ask_for_too() {
+    let mut plot = quiet(2);
+    plot.start.policy.max_concurrent_replacements = Some(1);
+    Play::plot("held", plot)
+        .beside(|stage| async move {
+            let (first, second) = (stage.spot[0].clone(), stage.spot[1].clone());
+            asked(&stage, "pause", json!({ "action": "Pause", "pool": POOL })).await;
+            asked(&stage, "one", json!({ "action": "Replace", "node": node_of(&stage, &first) })).await;
+            stage.until_waiting(&first, FlowBox::Notice, "trigger pause, asked for by ann").await;
+            asked(&stage, "resume", json!({ "action": "Resume", "pool": POOL })).await;
+            stage.until(&first, |status| status.phase != Phase::Received).await;
+            asked(&stage, "two", json!({ "action": "Replace", "node": node_of(&stage, &second) })).await;
+            stage.until_waiting(&second, FlowBox::Notice, "maxConcurrentReplacements").await;
+        })
+        .play()
+        .assert_ok();
+}
+
+#[test]
+fn what_cannot_be_followed_is_refused_and_changes_nothing() {
+    let plot = lasting(Plot { steps: Vec::new(), ..quiet(0) }, 300);
+    let played = Play::plot("refused", plot)
+        .beside(|stage| async move {
+            let node = node_of(&stage, &stage.spot[0]);
+            let replace = |node: &str| json!({ "action": "Replace", "node": node });
+            refused(&stage, "no-node", replace("nobody"), "UnknownTarget", "no node nobody").await;
+            let karpenter = json!({ "karpenter.sh/nodepool": "x" });
+            stage.cluster.edit("nodes", "", &node, |node| {
+                let labels = node["metadata"]["labels"].as_object_mut().expect("labels");
+                labels.extend(karpenter.as_object().cloned().expect("labels"));
+            });
+            stage.pass(1).await;
+            refused(&stage, "neighbour", replace(&node), "LeftToNeighbour", "Karpenter").await;
+            let groupless = json!({ "apiVersion": "v1", "kind": "Node",
+                "metadata": { "name": "elsewhere" }, "spec": { "providerID": "aws:///us-east-1a/i-0123456789abcdef0" } });
+            stage.cluster.create_json(groupless).expect("a node");
+            refused(&stage, "nowhere", replace("elsewhere"), "NotInPool", "elsewhere").await;
+            let no_story = json!({ "action": "Return", "replacement": stage.spot[0] });
+            refused(&stage, "no-fallback", no_story, "UnknownTarget", &stage.spot[0]).await;
+            let no_pool = json!({ "action": "Return", "pool": "nothing" });
+            refused(&stage, "no-pool", no_pool, "UnknownTarget", "no SpotPool nothing").await;
+            let no_story = json!({ "action": "Cancel", "node": node });
+            refused(&stage, "no-story", no_story, "UnknownTarget", &node).await;
+            let no_pool = json!({ "action": "Pause", "pool": "nothing" });
+            refused(&stage, "no-pause", no_pool, "UnknownTarget", "no SpotPool nothing").await;
+            asked(&stage, "no-fallbacks", json!({ "action": "Return", "pool": POOL })).await;
+            assert_eq!(stage.changes(), 0);
+            stage.cluster.edit("nodes", "", "elsewhere", |node| node["metadata"]["finalizers"] = json!(null));
+            let counted = r#"spot_guard_triggers_total{action="Replace",result="Refused"} 3"#;
+            assert!(stage.metrics().contains(counted), "{}", stage.metrics());
+        })
+        .play();
+    assert_eq!(played.violations.len(), 0, "{:?}", played.complaints());
+}
+
+/// Spot is dry for a while, and nothing but a person brings the fallback back before its time.
+fn slow_to_return() -> Plot {
+    let mut plot = ends(Scenario::DrySpot);
+    let window =
+        ReturnWindow { schedule: "0 23 * * *".to_owned(), time_zone: "UTC".to_owned(), duration_seconds: 60 };
+    plot.start.policy = PolicySpec {
+        stability_seconds: Some(7200),
+        return_windows: Some(vec![window]),
+        ..plot.start.policy.clone()
+    };
+    plot
+}
+
+#[test]
+fn a_fallback_returns_now_because_a_person_asks() {
+    let specs: [fn(&Stage, &ReplacementStatus) -> Value; 4] = [
+        |stage, _| json!({ "action": "Return", "replacement": stage.spot[0] }),
+        |stage, _| json!({ "action": "Return", "node": stage.record(&stage.spot[0]).expect("a record").spec.node_name }),
+        |_, status| json!({ "action": "Return", "node": status.capacity.as_ref().expect("a node").node_name }),
+        |_, _| json!({ "action": "Return", "pool": POOL }),
+    ];
+    for spec in specs {
+        let played = Play::plot("return now", slow_to_return())
+            .beside(move |stage| async move {
+                let instance = stage.spot[0].clone();
+                stage.until_phase(&instance, Phase::OnFallback).await;
+                stage.pass(600).await;
+                let held = held_by(&stage, &instance);
+                assert!(held.starts_with("no window for returns is open"), "{held}");
+                let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
+                stage.cloud.set_capacity(SPOT, None, Capacity::None).expect("a group");
+                asked(&stage, "now", spec(&stage, &status)).await;
+                assert_eq!(trigger(&stage, "now").status.expect("a status").replacements, [instance.clone()]);
+                stage.pass(120).await;
+                let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
+                assert!(status.return_requested_at.is_some());
+                let held = held_by(&stage, &instance);
+                assert!(held.contains("the Spot group has no instance for it yet"), "never without: {held}");
+                stage.cloud.set_capacity(SPOT, None, Capacity::Unlimited).expect("a group");
+                asked(&stage, "again", json!({ "action": "Return", "replacement": instance })).await;
+                stage.until(&instance, |status| status.return_capacity.is_some()).await;
+                let began = stage.cloud.now();
+                stage.until_phase(&instance, Phase::Returning).await;
+                let took = stage.cloud.now().duration_since(began).as_secs();
+                assert!(took <= 35, "it is assessed at once, not after the stability time: {took} s");
+            })
+            .play();
+        played.assert_ok();
+    }
+}
+
+#[test]
+fn a_return_that_is_asked_for_waits_for_a_pause_and_for_safety() {
+    let played = Play::plot("return when safe", slow_to_return())
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::OnFallback).await;
+            stage.pass(600).await;
+            asked(&stage, "pause", json!({ "action": "Pause" })).await;
+            asked(&stage, "now", json!({ "action": "Return", "replacement": instance })).await;
+            stage.pass(600).await;
+            let held = held_by(&stage, &instance);
+            assert!(held.starts_with("everything is paused (trigger pause, asked for by ann)"), "{held}");
+            let (paused, reason, message) = stage.condition("Paused").expect("a condition");
+            assert_eq!((paused, reason.as_str()), (true, "Paused"));
+            assert!(message.contains("trigger pause, asked for by ann"), "{message}");
+            stage.set_budgets(&["web", "api"], 0);
+            asked(&stage, "resume", json!({ "action": "Resume" })).await;
+            stage.until_waiting(&instance, FlowBox::Safety, "PodDisruptionBudget").await;
+            assert_eq!(stage.condition("Paused").map(|found| found.0), Some(false));
+            stage.pass(300).await;
+            assert_eq!(
+                stage.record(&instance).and_then(|r| r.status).map(|s| s.phase),
+                Some(Phase::OnFallback)
+            );
+            stage.set_budgets(&["web", "api"], 1);
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_story_that_is_cancelled_leaves_everything_as_it_was() {
+    // The phase in which it is cancelled, and what the markets have.
+    let cases = [
+        (Phase::ScalingUp, Scenario::Rebalance),
+        (Phase::Draining, Scenario::Rebalance),
+        (Phase::FallingBack, Scenario::DrySpot),
+        (Phase::Draining, Scenario::DrySpot),
+        (Phase::FallingBack, Scenario::DrySpotSetDesired),
+        (Phase::Draining, Scenario::DrySpotSetDesired),
+        (Phase::BackingOff, Scenario::AllDry),
+    ];
+    for (phase, scenario) in cases {
+        let plot = Plot { steps: vec![(FlowBox::CleanUp, Outcome::Cancelled)], ..scenario.plot() };
+        let plot = lasting(plot, 1800);
+        let played = Play::plot(&format!("cancelled in {phase:?} of {scenario:?}"), plot)
+            .beside(move |stage| async move {
+                let instance = stage.spot[0].clone();
+                stage.until_phase(&instance, phase).await;
+                if phase == Phase::Draining {
+                    // Some pods have moved by then.
+                    stage.pass(2).await;
+                }
+                asked(&stage, "stop", json!({ "action": "Cancel", "replacement": instance })).await;
+                asked(&stage, "stop-again", json!({ "action": "Cancel", "replacement": instance })).await;
+                stage.until_phase(&instance, Phase::Cancelled).await;
+                stage.pass(60).await;
+                let node = stage.node(&instance);
+                assert_eq!(node["spec"]["unschedulable"].as_bool().unwrap_or(false), false, "{node}");
+                assert_eq!(node["spec"]["taints"].as_array().map_or(0, Vec::len), 0, "{node}");
+            })
+            .play();
+        played.assert_ok();
+        let group = |name| played.stage.cloud.group(name).expect("a group");
+        assert!(group(SPOT).instances.iter().any(|held| held.id == played.stage.spot[0]));
+        assert_eq!(group(ON_DEMAND).desired, scenario.plot().start.on_demand_nodes, "{phase:?} {scenario:?}");
+    }
+}
+
+#[test]
+fn what_can_no_longer_be_cancelled_is_refused() {
+    let played = Play::plot("deadline", ends(Scenario::TwoMinuteNotice))
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until(&instance, |status| status.deadline.is_some()).await;
+            let spec = json!({ "action": "Cancel", "replacement": instance });
+            refused(&stage, "stop", spec, "DeadlinePresses", &instance).await;
+        })
+        .play();
+    played.assert_ok();
+    let played = Play::plot("fallback", ends(Scenario::DrySpot))
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::Ending).await;
+            let spec = json!({ "action": "Cancel", "replacement": instance });
+            refused(&stage, "stop", spec.clone(), "OldInstanceEnding", &instance).await;
+            stage.until_phase(&instance, Phase::OnFallback).await;
+            refused(&stage, "stop-fallback", spec, "OldInstanceGone", "action Return").await;
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn two_minutes_bring_back_what_was_cancelled() {
+    for over in [false, true] {
+        let plot = lasting(ends(Scenario::Rebalance), 900);
+        let played = Play::plot(&format!("taken after all, over: {over}"), plot)
+            .beside(move |stage| async move {
+                let instance = stage.spot[0].clone();
+                stage.until_phase(&instance, Phase::Draining).await;
+                stage.pass(2).await;
+                asked(&stage, "stop", json!({ "action": "Cancel", "replacement": instance })).await;
+                if over {
+                    stage.until_phase(&instance, Phase::Cancelled).await;
+                    // The same advice does not begin it anew.
+                    stage.pass(120).await;
+                    stage.until_phase(&instance, Phase::Cancelled).await;
+                }
+                stage.cloud.interrupt(&instance).expect("an instance");
+                stage.until(&instance, |status| status.deadline.is_some()).await;
+            })
+            .play();
+        played.assert_ok();
+        assert_eq!(played.report.replacements.len(), 1);
+        assert!(played.told_of(&played.stage.spot[0], FlowBox::Drain, Outcome::Ended).contains("is gone"));
+    }
+}
+
+#[test]
+fn a_cancelled_story_begins_anew_when_a_person_asks() {
+    let played = Play::plot("after all", lasting(ends(Scenario::Rebalance), 300))
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::ScalingUp).await;
+            asked(&stage, "stop", json!({ "action": "Cancel", "replacement": instance })).await;
+            let replace = json!({ "action": "Replace", "node": node_of(&stage, &instance) });
+            let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
+            if status.phase == Phase::Cancelling {
+                refused(&stage, "too-early", replace.clone(), "BeingCancelled", "being cancelled").await;
+            }
+            stage.until_phase(&instance, Phase::Cancelled).await;
+            asked(&stage, "after-all", replace).await;
+            stage.until_phase(&instance, Phase::Draining).await;
+        })
+        .play();
+    played.assert_ok();
+    assert_eq!(played.report.replacements.len(), 1);
+}
+
+#[test]
+fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
+    for (name, scope) in [("pool", json!({ "pool": POOL })), ("everything", json!({}))] {
+        let of = move |action: &str| {
+            let mut spec = scope.clone();
+            spec["action"] = json!(action);
+            spec
+        };
+        let mut plot = Plot {
+            script: vec![(10 * SECOND, Act::Rebalance(0)), (10 * SECOND, Act::Interrupt(1))],
+            replacements: 2,
+            ..ends(Scenario::Rebalance)
+        };
+        plot.start.policy.keep_finished_seconds = Some(60);
+        Play::plot(&format!("paused by trigger: {name}"), plot)
+            .beside(move |stage| async move {
+                let instance = stage.spot[0].clone();
+                asked(&stage, "pause", of("Pause")).await;
+                let (complete, reason, _) = condition(&stage, "pause", "Complete").expect("a condition");
+                assert_eq!((complete, reason.as_str()), (false, "InForce"));
+                stage.until_phase(&stage.spot[1], Phase::Completed).await;
+                stage.until_waiting(&instance, FlowBox::Notice, "trigger pause, asked for by ann").await;
+                // Neither the other scope nor time ends it; the Janitor leaves it where it is.
+                let other = if of("Pause")["pool"].is_null() {
+                    json!({ "action": "Resume", "pool": POOL })
+                } else {
+                    json!({ "action": "Resume" })
+                };
+                asked(&stage, "other", other).await;
+                stage.pass(1300).await;
+                assert!(
+                    stage.cluster.get_json("triggers.spotguard.dev", "", "other").is_none(),
+                    "removed in time"
+                );
+                assert!(held_by(&stage, &instance).contains("trigger pause"));
+
+                stage.edit_pool(|pool| pool["paused"] = json!(true));
+                stage.pass(1).await;
+                asked(&stage, "resume", of("Resume")).await;
+                loop {
+                    if condition(&stage, "resume", "Complete").is_some_and(|found| found.0) {
+                        break;
+                    }
+                    stage.pass_millis(100).await;
+                }
+                let (_, reason, message) = condition(&stage, "pause", "Complete").expect("a condition");
+                assert_eq!(
+                    (reason.as_str(), message.as_str()),
+                    ("Resumed", "ended by trigger resume, asked for by ann")
+                );
+                if of("Pause")["pool"].is_string() {
+                    let (_, _, message) = condition(&stage, "resume", "Complete").expect("a condition");
+                    assert!(message.contains("spec.paused"), "{message}");
+                }
+                stage.until_waiting(&instance, FlowBox::Notice, "spec.paused").await;
+                stage.edit_pool(|pool| pool["paused"] = json!(false));
+                stage.until(&instance, |status| status.phase != Phase::Received).await;
+            })
+            .play()
+            .assert_ok();
+    }
+}
+
+#[test]
+fn a_trigger_is_followed_by_the_next_leader() {
+    let played = Play::plot("handed over", quiet(1))
+        .standby()
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            asked(&stage, "pause", json!({ "action": "Pause" })).await;
+            ask(&stage, "one", json!({ "action": "Replace", "node": node_of(&stage, &instance) }));
+            stage.end.trigger();
+            answered(&stage, "one").await;
+            stage.until_waiting(&instance, FlowBox::Notice, "trigger pause").await;
+            let standby = stage.standby.clone().expect("a standby");
+            assert!(*standby.leading.borrow());
+            asked(&stage, "resume", json!({ "action": "Resume" })).await;
+        })
+        .play();
+    played.assert_ok();
+    assert_eq!(played.report.replacements.len(), 1);
+}
+
+/// A notice with a deadline that the controller has not seen wins over the cancel that it sees with it.
+#[test]
+fn a_deadline_that_comes_with_the_cancel_wins() {
+    let played = Play::plot("both at once", ends(Scenario::Rebalance))
+        .standby()
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::ScalingUp).await;
+            stage.end.trigger();
+            stage.pass_millis(10).await;
+            stage.cloud.interrupt(&instance).expect("an instance");
+            let now = stage.cloud.now();
+            let notice = json!({
+                "apiVersion": "spotguard.dev/v1alpha1",
+                "kind": "InterruptionNotice",
+                "metadata": { "name": notice_name(&instance, NoticeKind::SpotInterruption) },
+                "spec": { "nodeName": node_of(&stage, &instance), "instanceId": instance,
+                    "kind": "SpotInterruption", "noticeTime": now, "detectedAt": now, "deadline": now + 120 * SECOND },
+            });
+            stage.cluster.create_json(notice).expect("a notice");
+            let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
+            assert_eq!(status.deadline, None, "nobody leads yet");
+            let spec = json!({ "action": "Cancel", "replacement": instance });
+            refused(&stage, "stop", spec, "DeadlinePresses", &instance).await;
+        })
+        .play();
+    played.assert_ok();
+}
