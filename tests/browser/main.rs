@@ -28,6 +28,8 @@ const WATCH: &str = r##"
 struct Demo {
     process: Child,
     url: String,
+    /// Where a token is wanted.
+    main_url: String,
 }
 
 impl Demo {
@@ -42,9 +44,12 @@ impl Demo {
         let mut lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
         let first = lines.next().expect("a first line").expect("it can be read");
         let url = first.rsplit_once("Dashboard at ").expect("an address").1.to_owned();
+        let second = lines.next().expect("a second line").expect("it can be read");
+        let (_, rest) = second.split_once("buttons at ").expect("another address");
+        let main_url = rest.split_once(',').expect("a comma").0.to_owned();
         // What else it tells is read, so that it is never held up.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Self { process, url }
+        Self { process, url, main_url }
     }
 }
 
@@ -107,7 +112,51 @@ fn a_fallback_is_watched_from_its_notice_to_its_clean_up() {
     let live = texts(&mut page, "#steps li");
     assert!(live.iter().any(|step| step.contains("box 11")), "the clean-up is told as it happens: {live:?}");
     assert_eq!(texts(&mut page, "#fallbacks [data-fallback]"), [""; 0], "no fallback is left");
+    assert_eq!(texts(&mut page, "button[data-action]"), [""; 0], "who only reads is offered nothing else");
     it_broke_no_rule(&mut page, &demo.url);
+}
+
+#[test]
+fn who_may_trigger_something_is_offered_it_and_it_happens() {
+    let Some(browser) = chromium::find() else { return };
+    let pictures = pictures();
+    let mut chromium = Chromium::start(&browser);
+    let mut page = chromium.page();
+    page.size(1280, 900, false);
+    let confirmed = "window.asked = []; window.confirm = (text) => window.asked.push(text) > 0;";
+    page.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": confirmed }));
+    let demo = Demo::start("dry-spot");
+    page.open(&demo.main_url);
+
+    // Without a token nothing is told; with a wrong one neither.
+    page.wait("!document.getElementById('login').hidden");
+    assert_eq!(texts(&mut page, "#pools .card"), [""; 0]);
+    enter_token(&mut page, "wrong");
+    page.wait("document.getElementById('summary').textContent.includes('the token is not valid')");
+    enter_token(&mut page, "demo");
+    page.wait("document.getElementById('login').hidden && document.querySelector('#pools .card')");
+    page.screenshot(&pictures.join("buttons.png"));
+
+    // The pause stands until it is taken back, and is asked for once.
+    page.wait("document.querySelector('#all button[data-action=Pause]')");
+    page.evaluate("document.querySelector('#all button[data-action=Pause]').click()");
+    page.wait("document.getElementById('said').textContent.includes('asked for (trigger ')");
+    page.wait("document.getElementById('summary').textContent.includes('everything is paused')");
+    page.wait("document.querySelector('#all button[data-action=Resume]')");
+    page.evaluate("document.querySelector('#all button[data-action=Resume]').click()");
+    page.wait("!document.getElementById('summary').textContent.includes('everything is paused')");
+    assert_eq!(page.evaluate("window.asked.length"), 2, "each is confirmed first");
+
+    // A fallback is offered its return.
+    page.wait("document.querySelector('#fallbacks button[data-action=Return]')");
+    page.evaluate("document.querySelector('#fallbacks button[data-action=Return]').click()");
+    page.wait("document.getElementById('said').textContent.startsWith('Return now: asked for')");
+}
+
+fn enter_token(page: &mut Page<'_>, token: &str) {
+    page.evaluate(&format!(
+        "document.getElementById('token').value = {token:?}, document.querySelector('#login button').click()"
+    ));
 }
 
 /// The first thing that the keyboard reaches leads to the flow; a story opens by it.
