@@ -282,7 +282,7 @@ fn a_story_that_is_cancelled_leaves_everything_as_it_was() {
     ];
     for (phase, scenario) in cases {
         let plot = Plot { steps: vec![(FlowBox::CleanUp, Outcome::Cancelled)], ..scenario.plot() };
-        let plot = lasting(plot, 1800);
+        let plot = lasting(plot, 600);
         let played = Play::plot(&format!("cancelled in {phase:?} of {scenario:?}"), plot)
             .beside(move |stage| async move {
                 let instance = stage.spot[0].clone();
