@@ -96,10 +96,19 @@ fn asked() -> Plot {
     let usual = Scenario::DrySpot.plot();
     let mut start = usual.start;
     let policy = PolicySpec { min_node_age_seconds: Some(86_400), ..PolicySpec::default() };
-    start.policy = PolicySpec { stability_seconds: Some(7200), keep_finished_seconds: Some(60), ..policy };
+    start.policy = PolicySpec {
+        stability_seconds: Some(7200),
+        keep_finished_seconds: Some(60),
+        cleanup_seconds: Some(10),
+        ..policy
+    };
     Plot {
         start,
-        script: vec![(Duration::ZERO, Act::SpotHas(Capacity::None))],
+        // The story goes on until its triggers are removed.
+        script: vec![
+            (Duration::ZERO, Act::SpotHas(Capacity::None)),
+            (Duration::from_secs(1500), Act::SpotHas(Capacity::Unlimited)),
+        ],
         replacements: 2,
         steps: Vec::new(),
         ..usual

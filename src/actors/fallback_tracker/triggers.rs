@@ -26,7 +26,7 @@ impl World<'_> {
         }
         let mut all: Vec<(Ask, Arc<Trigger>)> =
             triggers.into_iter().map(|trigger| (trigger.ask(), trigger)).collect();
-        all.sort_by(|(one, _), (other, _)| one.order.cmp(&other.order));
+        all.sort_by_key(|(ask, _)| ask.order);
         let asks: Vec<Ask> = all.iter().map(|(ask, _)| ask.clone()).collect();
         let none = ReplacementStatus::default();
         let stories: Vec<Story<'_>> = records.iter().map(|(name, held)| story(name, held, &none)).collect();
