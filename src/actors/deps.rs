@@ -9,7 +9,7 @@ use crate::core::record::GroupKind;
 use crate::core::replacement::{Mode, RebalanceMode};
 use crate::core::scaling::{Ledger, PoolView};
 use crate::core::trigger::{Ask, TriggerAction};
-use crate::crd::SpotPool;
+use crate::crd::{SpotPool, Trigger};
 use crate::kube::lease::Fence;
 use crate::kube::view::View;
 use crate::telemetry::events::Events;
@@ -17,6 +17,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notifications::Notifications;
 use crate::telemetry::readiness::Readiness;
 use jiff::Timestamp;
+use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -128,13 +129,13 @@ pub struct Pauses {
 }
 
 impl Pauses {
-    /// The pauses that hold now.
+    /// The pauses that hold now; `label` is whether the namespace of Spot Guard says that everything is paused.
     #[must_use]
-    pub fn of(view: &View) -> Self {
-        let triggers = view.triggers.state();
+    pub fn of(label: bool, triggers: &Store<Trigger>) -> Self {
+        let triggers = triggers.state();
         let pauses = triggers.iter().filter(|held| held.spec.action == TriggerAction::Pause);
         let asked = pauses.map(|held| held.ask()).filter(Ask::pauses).collect();
-        Self { label: *view.paused.borrow(), asked }
+        Self { label, asked }
     }
 
     /// Why everything is paused, if it is.
@@ -169,7 +170,7 @@ impl Deps {
     /// The pools as they are defined now, by name.
     #[must_use]
     pub fn pools(&self) -> BTreeMap<String, PoolConfig> {
-        let pauses = Pauses::of(&self.view);
+        let pauses = Pauses::of(*self.view.paused.borrow(), &self.view.triggers);
         self.view
             .pools
             .state()

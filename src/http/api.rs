@@ -7,6 +7,7 @@ use super::model::{
 use super::problem::{self, Refused};
 use super::query::Filter;
 use super::{ApiState, routes};
+use crate::actors::deps::Pauses;
 use crate::clock::since;
 use crate::core::record::{BlockingReason, EndState, GroupKind, ReplacementStatus, StepRecord};
 use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, SpotPool};
@@ -22,26 +23,27 @@ use std::sync::Arc;
 pub(super) async fn status(state: Data<ApiState>) -> Json<Status> {
     let replacements = sorted(state.replacements.state());
     let pools = sorted(state.pools.state());
+    let pauses = pauses(&state);
     Json(Status {
         version: state.version.to_owned(),
         now: (state.now)(),
         leader: *state.is_leader.borrow(),
-        paused: *state.paused.borrow(),
+        paused: pauses.of_everything().is_some(),
         ready: state.readiness.reasons().is_empty(),
         replacements: count(&replacements),
-        pools: pools.iter().map(|pool| summary(pool, &replacements)).collect(),
+        pools: pools.iter().map(|pool| summary(pool, &replacements, &pauses)).collect(),
     })
 }
 
 pub(super) async fn pools(state: Data<ApiState>, request: HttpRequest) -> Result<Json<Items<Pool>>, Refused> {
-    let replacements = state.replacements.state();
+    let (replacements, pauses) = (state.replacements.state(), pauses(&state));
     let (pools, next) = Filter::of(&request)?.page(state.pools.state(), name_of);
-    Ok(Json(Items { items: pools.iter().map(|pool| in_full(pool, &replacements)).collect(), next }))
+    Ok(Json(Items { items: pools.iter().map(|pool| in_full(pool, &replacements, &pauses)).collect(), next }))
 }
 
 pub(super) async fn pool_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
     match find(&state.pools, &routes::name(&request)) {
-        Some(pool) => HttpResponse::Ok().json(in_full(&pool, &state.replacements.state())),
+        Some(pool) => HttpResponse::Ok().json(in_full(&pool, &state.replacements.state(), &pauses(&state))),
         None => no_such(&request, "pool"),
     }
 }
@@ -120,6 +122,11 @@ pub(super) async fn fallback_named(state: Data<ApiState>, request: HttpRequest) 
     }
 }
 
+/// What is paused: by label, in the pools, or by triggers.
+fn pauses(state: &ApiState) -> Pauses {
+    Pauses::of(*state.paused.borrow(), &state.trigger_store)
+}
+
 pub(super) fn find<K>(store: &Store<K>, name: &str) -> Option<Arc<K>>
 where
     K: kube::Resource<DynamicType = ()> + Clone + 'static,
@@ -189,14 +196,14 @@ fn open_fallbacks(pool: &SpotPool, replacements: &[Arc<NodeReplacement>]) -> usi
     of_pool.filter(|held| held.status.as_ref().is_some_and(is_open_fallback)).count()
 }
 
-fn summary(pool: &SpotPool, replacements: &[Arc<NodeReplacement>]) -> PoolSummary {
+fn summary(pool: &SpotPool, replacements: &[Arc<NodeReplacement>], pauses: &Pauses) -> PoolSummary {
     let status = pool.status.clone().unwrap_or_default();
     let counts =
         |group: Option<GroupStatus>| group.map(|g| Counts { desired: g.desired, in_service: g.in_service });
     PoolSummary {
         name: pool.name_any(),
         mode: pool.spec.mode,
-        paused: pool.spec.paused,
+        paused: pauses.of_pool(pool).is_some(),
         spot: counts(status.spot),
         on_demand: counts(status.on_demand),
         fallbacks: open_fallbacks(pool, replacements),
@@ -204,7 +211,7 @@ fn summary(pool: &SpotPool, replacements: &[Arc<NodeReplacement>]) -> PoolSummar
     }
 }
 
-fn in_full(pool: &SpotPool, replacements: &[Arc<NodeReplacement>]) -> Pool {
+fn in_full(pool: &SpotPool, replacements: &[Arc<NodeReplacement>], pauses: &Pauses) -> Pool {
     let status = pool.status.clone().unwrap_or_default();
     Pool {
         name: pool.name_any(),
@@ -212,7 +219,7 @@ fn in_full(pool: &SpotPool, replacements: &[Arc<NodeReplacement>]) -> Pool {
         on_demand_group: pool.spec.on_demand_group.clone(),
         mode: pool.spec.mode,
         rebalance: pool.spec.rebalance,
-        paused: pool.spec.paused,
+        paused: pauses.of_pool(pool).is_some(),
         spot: status.spot.map(without_instances),
         on_demand: status.on_demand.map(without_instances),
         fallbacks: open_fallbacks(pool, replacements),

@@ -226,9 +226,9 @@ async fn status_shows_the_whole_at_a_glance() {
     });
     assert_eq!(status["replacements"], counts);
     let pools = json!([
-        {"name": "batch", "mode": "Act", "paused": false, "fallbacks": 0, "conditions": {}},
+        {"name": "batch", "mode": "Act", "paused": true, "fallbacks": 0, "conditions": {}},
         {
-            "name": "web", "mode": "Act", "paused": false, "fallbacks": 1, "conditions": {"Healthy": "True"},
+            "name": "web", "mode": "Act", "paused": true, "fallbacks": 1, "conditions": {"Healthy": "True"},
             "spot": {"desired": 3, "inService": 3}, "onDemand": {"desired": 1, "inService": 1},
         },
     ]);

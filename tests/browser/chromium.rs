@@ -63,7 +63,7 @@ impl Chromium {
     /// Sends a command to the browser, or to a page by its session, and gives what it returns.
     fn call(&mut self, session: Option<&str>, method: &str, params: Value) -> Value {
         self.last += 1;
-        let mut command = json!({ "id": self.last, "method": method, "params": params });
+        let mut command = json!({ "id": self.last, "method": method, "params": &params });
         if let Some(session) = session {
             command["sessionId"] = json!(session);
         }
@@ -71,7 +71,8 @@ impl Chromium {
         let end = Instant::now() + PATIENCE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let message = self.answers.recv_timeout(left).unwrap_or_else(|error| panic!("{method}: {error}"));
+            let message =
+                self.answers.recv_timeout(left).unwrap_or_else(|error| panic!("{method} {params}: {error}"));
             if message["id"] == self.last {
                 assert!(message.get("error").is_none(), "{method}: {}", message["error"]);
                 return message["result"].clone();

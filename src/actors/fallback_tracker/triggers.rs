@@ -30,7 +30,7 @@ impl World<'_> {
         let asks: Vec<Ask> = all.iter().map(|(ask, _)| ask.clone()).collect();
         let none = ReplacementStatus::default();
         let stories: Vec<Story<'_>> = records.iter().map(|(name, held)| story(name, held, &none)).collect();
-        let pauses = Pauses::of(&self.deps.view);
+        let pauses = Pauses::of(*self.deps.view.paused.borrow(), &self.deps.view.triggers);
         let mut writes = Vec::new();
         let mut taken_in: BTreeMap<String, Vec<Ask>> = BTreeMap::new();
         let begins = |name: &str| begun.iter().any(|write| write.record() == Some(name));

@@ -113,7 +113,7 @@ function counts(group) {
   return group ? `${group.inService} of ${group.desired} in service` : "not read yet";
 }
 
-function drawPool(pool) {
+function drawPool(pool, allPaused) {
   const entry = (name, value, kind) => [element("dt", {}, name), element("dd", kind ? { class: kind } : {}, value)];
   const conditions = pool.conditions.flatMap((held) => entry(held.type,
     held.status === "True" ? "yes" : `no: ${held.message || held.reason}`, held.status === "True" ? "good" : "bad"));
@@ -123,7 +123,7 @@ function drawPool(pool) {
       ...entry("on demand", counts(pool.onDemand), "bad"), ...entry("fallbacks", String(pool.fallbacks)),
       ...conditions),
     chart(pool),
-    pool.paused
+    allPaused ? null : pool.paused
       ? trigger("Resume", "Resume", `pools/${pool.name}/resume`, `Let stories of pool ${pool.name} begin again?`)
       : trigger("Pause", "Pause", `pools/${pool.name}/pause`, `Let no story of pool ${pool.name} begin? A deadline passes it.`));
 }
@@ -198,7 +198,7 @@ function draw([status, pools, stories, fallbacks]) {
     samples.set(pool.name, held.slice(-SAMPLES));
   }
   drawFlow(stories.items);
-  replace("pools", pools.items.map(drawPool), "There is no SpotPool yet.");
+  replace("pools", pools.items.map((pool) => drawPool(pool, status.paused)), "There is no SpotPool yet.");
   replace("fallbacks", fallbacks.items.map(drawFallback), "None: everything runs on Spot.");
   drawStories(stories.items);
 }
