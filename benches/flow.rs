@@ -1,16 +1,29 @@
 //! How soon capacity is asked for, and how many AWS calls that takes, by both ways to ask. The stories run in the
 //! simulated cloud; its answers take no time of their own but for a successful LaunchInstances (1 s). On simulated
-//! time the whole story is played; on real time its beginning, until capacity was asked for.
+//! time the whole story is played; on real time its beginning, until capacity was asked for. And whether many readers
+//! of the HTTP API slow that down.
 
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
+use spot_guard::core::policy::Policy;
+use spot_guard::http::{self, ApiState, Door};
 use spot_guard::sim::cloud::{Capacity, Cloud};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::story::Story;
-use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, Stage};
+use spot_guard::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, Stage, TAINT};
+use spot_guard::telemetry::liveness::Liveness;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const EPOCH: &str = "2026-01-01T03:00:00Z";
+/// Reads of the API per second, by so many readers.
+const READS: u32 = 1000;
+const READERS: u32 = 16;
+/// What they read, in turn.
+const PATHS: [&str; 5] = ["status", "pools", "replacements", "fallbacks", "nodes"];
 
 /// What one story showed.
 struct Measured {
@@ -64,14 +77,15 @@ fn play(plot: Plot) -> Measured {
 
 /// The beginning of a story on real time: milliseconds from the notice to the first request, and from the failure
 /// of Spot to the first request of on-demand, if the story has one.
-fn play_really(plot: Plot) -> (f64, Option<f64>) {
+fn play_really(plot: Plot, readers: bool) -> (f64, Option<f64>, Option<Read>) {
     let dry = plot.script.iter().any(|(_, act)| matches!(act, Act::SpotHas(Capacity::None)));
     actix::System::new().block_on(async {
         let mut story = Story::begin_on("bench".to_owned(), plot, Clock::System, 1, Stage::default())
             .await
             .expect("the story begins");
         let end = Shutdown::new();
-        let _controller = story.controller("bench", Gates::default(), &end);
+        let controller = story.controller("bench", Gates::default(), &end);
+        let readers = readers.then(|| Readers::start(&serve(&controller, story.world.client.clone())));
         let cloud = story.world.cloud.clone();
         let last = if dry { ON_DEMAND } else { SPOT };
         let asked = async {
@@ -88,8 +102,97 @@ fn play_really(plot: Plot) -> (f64, Option<f64>) {
         let noticed = records.iter().filter_map(|record| record.status.as_ref()?.started_at).min();
         let asked = noticed.zip(asked_at(&cloud, SPOT)).map_or(f64::NAN, |(from, to)| millis(from, to));
         let failed = failed_at(&cloud).zip(asked_at(&cloud, ON_DEMAND)).map(|(from, to)| millis(from, to));
-        (asked, failed)
+        (asked, failed, readers.map(Readers::stop))
     })
+}
+
+fn serve(controller: &ControllerHandle, client: kube::Client) -> String {
+    let state = ApiState::of(
+        &controller.view,
+        client,
+        Liveness::of_this_thread(),
+        controller.readiness.clone(),
+        controller.metrics.clone(),
+        Policy::default(),
+        TAINT,
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/api/v1", listener.local_addr().expect("an address"));
+    actix::spawn(http::serve(listener, Door::Local, state).expect("a server"));
+    url
+}
+
+/// What the readers saw.
+struct Read {
+    per_second: f64,
+    /// From the moment when a read was due, so that one that had to wait for another counts in full.
+    latencies: Vec<Duration>,
+    failed: usize,
+}
+
+impl Read {
+    fn millis(&self, share: f64) -> f64 {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let place = (self.latencies.len() as f64 * share) as usize;
+        self.latencies
+            .get(place.min(self.latencies.len() - 1))
+            .map_or(f64::NAN, |held| held.as_secs_f64() * 1000.0)
+    }
+}
+
+struct Readers {
+    stop: Arc<AtomicBool>,
+    began: Instant,
+    threads: Vec<JoinHandle<(Vec<Duration>, usize)>>,
+}
+
+impl Readers {
+    fn start(url: &str) -> Self {
+        let (stop, began) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        let reader = |number: u32| {
+            let (stop, url) = (stop.clone(), url.to_owned());
+            std::thread::spawn(move || {
+                let client = reqwest::blocking::Client::builder().no_proxy().build().expect("a client");
+                let (mut latencies, mut failed) = (Vec::new(), 0);
+                let mut paths = PATHS.iter().cycle().skip(number as usize);
+                let every = Duration::from_secs(1) * READERS / READS;
+                let mut due = began + every * number / READERS;
+                while !stop.load(Ordering::Relaxed) {
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    let path = paths.next().expect("it goes on for ever");
+                    let answer = client.get(format!("{url}/{path}")).send().and_then(|answer| answer.bytes());
+                    failed += usize::from(answer.is_err());
+                    latencies.push(due.elapsed());
+                    due += every;
+                }
+                (latencies, failed)
+            })
+        };
+        let threads = (0..READERS).map(reader).collect();
+        Self { stop, began, threads }
+    }
+
+    fn stop(self) -> Read {
+        self.stop.store(true, Ordering::Relaxed);
+        let seconds = self.began.elapsed().as_secs_f64();
+        let (mut latencies, mut failed) = (Vec::new(), 0);
+        for thread in self.threads {
+            let (found, wrong) = thread.join().expect("a reader ends");
+            latencies.extend(found);
+            failed += wrong;
+        }
+        latencies.sort_unstable();
+        #[allow(clippy::cast_precision_loss)]
+        let per_second = latencies.len() as f64 / seconds;
+        Read { per_second, latencies, failed }
+    }
+}
+
+/// Megabytes of this process: controller, cloud and cluster together.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
 /// When a group was first asked for capacity.
@@ -151,8 +254,29 @@ fn main() {
                 found.calls,
                 found.pace
             );
-            let (asked, failed) = play_really(plot(launch_instances));
+            let (asked, failed, _) = play_really(plot(launch_instances), false);
             println!("| {story} | {method} | real | {asked:.0} | {} | - | - | - |", shown(failed));
         }
+    }
+    println!(
+        "\n| readers | notice → asked, ms | dry → on-demand asked, ms | reads/s | median, ms | p99, ms | failed | memory, MB |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for readers in [false, true] {
+        let (asked, failed, read) = play_really(dry(true), readers);
+        let told = read.map_or_else(
+            || "- | - | - | -".to_owned(),
+            |read| {
+                format!(
+                    "{:.0} | {:.1} | {:.1} | {}",
+                    read.per_second,
+                    read.millis(0.5),
+                    read.millis(0.99),
+                    read.failed
+                )
+            },
+        );
+        let who = if readers { READERS } else { 0 };
+        println!("| {who} | {asked:.0} | {} | {told} | {} |", shown(failed), memory());
     }
 }
