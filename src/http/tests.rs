@@ -282,6 +282,29 @@ async fn a_fallback_says_what_blocks_it_and_what_it_took_so_far() {
 }
 
 #[actix_web::test]
+async fn with_prices_a_fallback_tells_its_cost_and_with_a_trace_backend_its_trace() {
+    let mut fixture = Fixture::with_a_fallback();
+    for (prices, expected) in [
+        (json!({ "spot": "0.05", "onDemand": "0.2" }), Some(25.0)),
+        (json!({ "spot": "a lot", "onDemand": "0.2" }), None),
+    ] {
+        fixture.pools[0].spec.hourly_prices = Some(serde_json::from_value(prices).unwrap());
+        let told = Fixture { pools: fixture.pools.clone(), ..Fixture::with_a_fallback() };
+        let fallbacks = told.get("/api/v1/fallbacks").await;
+        let thousandths =
+            fallbacks["items"][0]["estimatedExtraCost"].as_f64().map(|cost| (cost * 1000.0).round());
+        assert_eq!(thousandths, expected);
+    }
+    let trace_url = Some("https://traces.example.org/trace/{traceId}?full".to_owned());
+    let replacements = Fixture { trace_url, ..Fixture::with_a_fallback() }.get("/api/v1/replacements").await;
+    assert_eq!(
+        replacements["items"][1]["traceUrl"],
+        "https://traces.example.org/trace/0af7651916cd43dd8448eb211c80319c?full"
+    );
+    assert_eq!(replacements["items"][0]["traceUrl"], Value::Null, "a story without a trace has no link");
+}
+
+#[actix_web::test]
 async fn one_fallback_is_answered_by_its_name_and_nothing_else_is() {
     let all = Fixture::with_a_fallback().get("/api/v1/fallbacks").await;
     let one = Fixture::with_a_fallback().get("/api/v1/fallbacks/i-0000000000000000b").await;

@@ -134,6 +134,31 @@ fn scripts_get_what_the_api_answers_and_the_address_comes_from_the_environment_t
 }
 
 #[test]
+fn pools_fallbacks_and_stories_are_told_one_by_one() {
+    let api = Api::start();
+    let ask = |arguments: &[&str]| text(&spot_guard(&[arguments, &["--api", &api.url]].concat()));
+    assert_eq!(ask(&["pools"]), "POOL  MODE  SPOT  ON DEMAND  FALLBACKS  NOT AS IT SHOULD BE\n");
+    let fallbacks = ask(&["fallbacks"]);
+    assert!(fallbacks.starts_with("FALLBACK ") && fallbacks.contains("i-old"), "{fallbacks}");
+    let story = ask(&["explain", "i-old"]);
+    for part in
+        ["Replacement i-old of node node-old of pool web", "At box 9 (OnFallback)", "fits on no other node"]
+    {
+        assert!(story.contains(part), "{part}: {story}");
+    }
+    let told: Value = serde_json::from_str(&ask(&["explain", "i-old", "-o", "json"])).expect("JSON");
+    assert_eq!((&told["replacement"]["name"], &told["safety"]), (&json!("i-old"), &Value::Null));
+    for (name, words) in [
+        ("i-nobody", "no replacement, fallback or node is named i-nobody"),
+        ("../status", "is no name as Kubernetes has them"),
+    ] {
+        let output = spot_guard(&["explain", name, "--api", &api.url]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && told.contains(words), "{told}");
+    }
+}
+
+#[test]
 fn what_is_no_api_is_named_with_its_address() {
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let web_server = Stub::answering(|_| (200, "<html>".to_owned()));
