@@ -30,7 +30,7 @@ use kube::{Resource, ResourceExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Write, store};
+use store::{Stored, Write, store};
 use world::World;
 
 /// Time alone moves a story too (timeouts, retries): how often the records are gone through.
@@ -47,7 +47,7 @@ struct Turn;
 #[derive(Message)]
 #[rtype(result = "()")]
 struct TurnEnded {
-    stored: Vec<NodeReplacement>,
+    stored: Vec<Stored>,
     failed: bool,
 }
 
@@ -93,6 +93,8 @@ pub struct FallbackTracker {
     assessments: BTreeMap<String, ReturnAssessment>,
     /// The records as this actor stored them last: newer than the watch.
     records: BTreeMap<String, NodeReplacement>,
+    /// The versions of triggers that were answered: the watch may show them for a moment yet.
+    answered: BTreeMap<String, u64>,
     fits: Fits,
     busy: bool,
     again: bool,
@@ -110,6 +112,7 @@ impl FallbackTracker {
             drains: BTreeMap::new(),
             assessments: BTreeMap::new(),
             records: BTreeMap::new(),
+            answered: BTreeMap::new(),
             fits: Fits::default(),
             busy: false,
             again: false,
@@ -118,6 +121,10 @@ impl FallbackTracker {
 
     /// Takes in what the watch knows: records that are gone, and records that this life has not seen.
     fn merge_watch(&mut self) {
+        let triggers = self.deps.view.triggers.state();
+        self.answered.retain(|name, seen| {
+            triggers.iter().any(|held| held.name_any() == *name && version(&**held) == *seen)
+        });
         let seen = self.deps.view.replacements.state();
         let names: BTreeSet<String> = seen.iter().map(|record| record.name_any()).collect();
         self.records.retain(|name, record| {
@@ -217,7 +224,7 @@ impl Handler<Turn> for FallbackTracker {
         let mut world =
             World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments, &self.fits);
         let mut writes: Vec<Write> = world.open_stories(&self.records, &self.deps.view.notices.state());
-        writes.extend(world.follow_triggers(&self.records, &writes));
+        writes.extend(world.follow_triggers(&self.records, &self.answered, &writes));
         let mut open: Vec<&NodeReplacement> =
             self.records.values().filter(|record| is_open(record)).collect();
         open.sort_by_key(|record| urgency(record));
@@ -260,7 +267,14 @@ impl Handler<TurnEnded> for FallbackTracker {
 
     fn handle(&mut self, TurnEnded { stored, failed }: TurnEnded, ctx: &mut Self::Context) {
         self.busy = false;
-        for record in stored {
+        for stored in stored {
+            let record = match stored {
+                Stored::Record(record) => *record,
+                Stored::Answer(name, version) => {
+                    self.answered.insert(name, version);
+                    continue;
+                }
+            };
             let name = record.name_any();
             self.log_steps(self.records.get(&name), &record);
             if !is_open(&record) {

@@ -81,14 +81,14 @@ impl Crasher {
         self.dies(&mut state, number, Moment::Before)
     }
 
-    /// Whether the answer must not be seen. Nothing comes between a write and its answer.
-    fn stops_after(&self, is_point: bool) -> bool {
+    /// Whether the answer to `write` must not be seen. Writes may be under way side by side.
+    fn stops_after(&self, write: Option<String>) -> bool {
         let mut state = self.state();
         if state.dead {
             return true;
         }
-        let last = state.writes.len().checked_sub(1).filter(|_| is_point);
-        last.is_some_and(|number| self.dies(&mut state, number, Moment::After))
+        let number = write.and_then(|write| state.writes.iter().rposition(|made| *made == write));
+        number.is_some_and(|number| self.dies(&mut state, number, Moment::After))
     }
 
     fn dies(&self, state: &mut State, number: usize, moment: Moment) -> bool {
@@ -105,20 +105,24 @@ fn is_point(request: &RequestInfo) -> bool {
     is_write(request) && request.resource != "leases" && request.resource != "events"
 }
 
+/// The request in plain words, if it is a crash point.
+fn write_of(request: &RequestInfo) -> Option<String> {
+    is_point(request).then(|| {
+        let name = request.name.as_deref().unwrap_or_default();
+        format!("{} {}/{} {name}", request.verb, request.resource, request.subresource)
+    })
+}
+
 impl cluster::Gate for Crasher {
     fn before(&self, request: &RequestInfo) -> cluster::Verdict {
-        let write = is_point(request).then(|| {
-            let name = request.name.as_deref().unwrap_or_default();
-            format!("{} {}/{} {name}", request.verb, request.resource, request.subresource)
-        });
-        if self.stops_before(write) {
+        if self.stops_before(write_of(request)) {
             return cluster::Verdict::Drop;
         }
         cluster::Verdict::Pass
     }
 
     fn after(&self, request: &RequestInfo, _status: u16) -> cluster::Verdict {
-        if self.stops_after(is_point(request)) {
+        if self.stops_after(write_of(request)) {
             return cluster::Verdict::Drop;
         }
         cluster::Verdict::Pass
@@ -135,7 +139,7 @@ impl cloud::Gate for Crasher {
     }
 
     fn after_call(&self, call: &GateCall) -> cloud::Verdict {
-        if self.stops_after(call.changes()) {
+        if self.stops_after(call.changes().then(|| call.operation.clone())) {
             return cloud::Verdict::Drop;
         }
         cloud::Verdict::Pass

@@ -3,7 +3,9 @@
 use crate::actors::deps::Deps;
 use crate::core::record::set_condition;
 use crate::core::trigger::Verdict;
-use crate::crd::{InterruptionNotice, InterruptionNoticeStatus, NodeReplacement, Trigger, TriggerStatus};
+use crate::crd::{
+    InterruptionNotice, InterruptionNoticeStatus, NodeReplacement, Trigger, TriggerStatus, version,
+};
 use crate::telemetry::events::Told;
 use crate::telemetry::tracing::trigger_span;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -28,8 +30,28 @@ impl Write {
     }
 }
 
+/// What is stored now.
+pub(super) enum Stored {
+    /// A record.
+    Record(Box<NodeReplacement>),
+    /// The answer to a trigger that had this name and this version before.
+    Answer(String, u64),
+}
+
 /// Stores; `None` if it must be tried again.
-pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplacement>> {
+pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<Stored>> {
+    if let Write::Tell(trigger, verdict) = write {
+        let answer = Stored::Answer(trigger.name_any(), version(&*trigger));
+        let told = tell(deps, &trigger, &verdict).await;
+        return told
+            .inspect_err(|error| tracing::warn!(%error, "a trigger could not be answered; it is tried again"))
+            .ok()
+            .map(|()| Some(answer));
+    }
+    store_record(deps, write).await.map(|record| record.map(|record| Stored::Record(Box::new(record))))
+}
+
+async fn store_record(deps: &Deps, write: Write) -> Option<Option<NodeReplacement>> {
     let api: Api<NodeReplacement> = Api::all(deps.client.clone());
     let outcome = match write {
         Write::Create(record) => match api.create(&PostParams::default(), &record).await {
@@ -61,7 +83,7 @@ pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplac
                 .await
                 .map(|_| None)
         }
-        Write::Tell(trigger, verdict) => tell(deps, &trigger, &verdict).await.map(|()| None),
+        Write::Tell(..) => Ok(None),
     };
     outcome
         .inspect_err(|error| tracing::warn!(%error, "a record could not be stored; it is tried again"))

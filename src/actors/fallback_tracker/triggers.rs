@@ -18,6 +18,7 @@ impl World<'_> {
     pub(super) fn follow_triggers(
         &mut self,
         records: &BTreeMap<String, NodeReplacement>,
+        answered: &BTreeMap<String, u64>,
         begun: &[Write],
     ) -> Vec<Write> {
         let triggers = self.deps.view.triggers.state();
@@ -34,7 +35,8 @@ impl World<'_> {
         let mut writes = Vec::new();
         let mut taken_in: BTreeMap<String, Vec<Ask>> = BTreeMap::new();
         let begins = |name: &str| begun.iter().any(|write| write.record() == Some(name));
-        for (ask, trigger) in all.iter().filter(|(ask, _)| ask.stage != Stage::Over) {
+        let waits = |ask: &Ask| ask.stage != Stage::Over && answered.get(&ask.name) != Some(&ask.order.1);
+        for (ask, trigger) in all.iter().filter(|(ask, _)| waits(ask)) {
             let facts = Facts {
                 stories: &stories,
                 triggers: &asks,
@@ -46,7 +48,7 @@ impl World<'_> {
                 Decision::Wait => {}
                 Decision::Tell(verdict) => writes.push(Write::Tell(trigger.clone(), verdict)),
                 Decision::EndPauses(names) => {
-                    let ended = all.iter().filter(|(pause, _)| names.contains(&pause.name));
+                    let ended = all.iter().filter(|(pause, _)| names.contains(&pause.name) && waits(pause));
                     writes.extend(ended.map(|(_, pause)| Write::Tell(pause.clone(), Verdict::ended_by(ask))));
                 }
                 // One that this turn begins by other means takes the trigger in at the next.
