@@ -42,7 +42,8 @@ async fn tokens_and_roles_of_the_cluster_decide_who_gets_in() {
 
     let main = controller.main;
     assert_eq!(get(main, "/metrics", None).await.status, 200);
-    for path in ["/api/v1/pools", "/api/v1/fallbacks", "/"] {
+    assert_eq!(get(main, "/", None).await.status, 200, "the page asks for a token by itself");
+    for path in ["/api/v1/pools", "/api/v1/fallbacks", "/api/v1/access"] {
         assert_eq!(get(main, path, None).await.status, 401, "{path}");
         assert_eq!(get(main, path, Some("nobody-gave-it")).await.status, 401, "{path}");
         wait_for("the role to count", PATIENCE, async || {
