@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -11,8 +12,13 @@ use tempfile::TempDir;
 /// No answer takes longer, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The browser of this machine, if it has one or may install it.
+/// The browser of this machine, if it has one or may install it; one test looks for all.
 pub fn find() -> Option<PathBuf> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(ask_for_browser).clone()
+}
+
+fn ask_for_browser() -> Option<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("testbed/browser");
     let output = Command::new(&script).stderr(Stdio::inherit()).output().expect("testbed/browser runs");
     assert!(output.status.success(), "testbed/browser ended with {}", output.status);
