@@ -24,6 +24,7 @@ use spot_guard::sim::cloud::{BootTimes, Capacity, CloudEvent, EventKind, Lifecyc
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, Stage};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fs;
@@ -69,7 +70,7 @@ pub struct Tale {
     /// From being bound to a node until Ready.
     pub pod_start: Duration,
     /// Whether its controller is killed, whose last events may not have been sent: they are told once.
-    loses_events: bool,
+    is_killed: bool,
     /// After this time the story counts as stuck.
     limit: Duration,
 }
@@ -95,7 +96,7 @@ impl Tale {
         // One that nobody may end: a group that is told to shrink would take the oldest.
         plot.start.on_demand_nodes = 1;
         let (name, pod_start) = (scenario.name(), Duration::from_secs(1));
-        Self { name, plot, script, launch_instances: true, pod_start, loses_events: false, limit: LIMIT }
+        Self { name, plot, script, launch_instances: true, pod_start, is_killed: false, limit: LIMIT }
     }
 
     /// A cluster that it can be played on.
@@ -225,14 +226,20 @@ impl Stagecraft {
         assert_eq!(report.problems, [""; 0], "the story on the real control plane: {:#?}", steps(report));
         let simulated = tale.simulated();
         assert_eq!(simulated.problems, [""; 0], "the story in the simulation: {:#?}", steps(&simulated));
-        assert_eq!(steps(report), steps(&simulated), "the same boxes with the same outcomes");
+        // An eviction that dies with its controller holds its budget for a while, see STRANDED.
+        let told = |report: &Report| {
+            let counts =
+                |step: &String| !tale.is_killed || !step.contains(&format!("{:?}", Outcome::Blocked));
+            steps(report).into_iter().filter(counts).collect::<Vec<_>>()
+        };
+        assert_eq!(told(report), told(&simulated), "the same boxes with the same outcomes");
         assert_eq!(report.groups, simulated.groups, "the same capacity");
 
         let nodes: Api<Node> = Api::all(self.testbed.client());
         assert!(nodes.get_opt(&self.old_node).await.expect("an answer").is_none(), "the old node is gone");
         assert_eq!(instances_in_service(&self.story, ON_DEMAND), self.bystanders, "nobody else was ended");
         assert_eq!(self.ended_instances(), self.instances_to_end().await, "exactly these were ended");
-        if !tale.loses_events {
+        if !tale.is_killed {
             self.every_step_is_an_event(report).await;
         }
 
@@ -397,6 +404,29 @@ async fn a_budget_without_room_holds_the_drain_up_until_it_has_some() {
     tell("pdb-blocked", &tale).await;
 }
 
+/// An eviction takes its place in the budget first and deletes the pod then. If the caller dies between the two, the
+/// place is held for two minutes (kube-controller-manager, `DeletionTimeout` of its disruption controller), and the
+/// drain of the next leader waits for that. Two phases have evictions under way.
+const STRANDED: Duration = Duration::from_secs(130);
+
+/// What was seen last, printed if the test fails.
+#[derive(Default)]
+struct LastSeen(RefCell<String>);
+
+impl LastSeen {
+    fn told(&self, text: String) {
+        self.0.replace(text);
+    }
+}
+
+impl Drop for LastSeen {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.0.borrow());
+        }
+    }
+}
+
 /// Every phase that a story with two dry markets goes through before it is over.
 const PHASES: [Phase; 8] = [
     Phase::ScalingUp,
@@ -421,8 +451,8 @@ async fn a_controller_that_is_killed_in_each_phase_is_carried_on_by_the_next() {
     // By SetDesiredCapacity: what a dry market says takes a moment, so that no phase is over at once.
     let tale = Tale::new(Scenario::DrySpotSetDesired, script);
     // A takeover takes lease and call time limit, 9.5 s.
-    let limit = LIMIT + Duration::from_secs(10) * 8;
-    let mut tale = Tale { launch_instances: false, loses_events: true, limit, ..tale };
+    let limit = LIMIT + Duration::from_secs(10) * 8 + STRANDED * 2;
+    let mut tale = Tale { launch_instances: false, is_killed: true, limit, ..tale };
     // Both groups go on trying by themselves: on-demand comes before the second attempt, however long that takes.
     tale.plot.start.policy.retry_seconds = Some(60);
     tale.plot.steps = vec![(FlowBox::CleanUp, Outcome::CleanedUp)];
@@ -430,11 +460,14 @@ async fn a_controller_that_is_killed_in_each_phase_is_carried_on_by_the_next() {
     let events = stagecraft.story.world.cloud.subscribe();
     let mut launches = stagecraft.story.world.cloud.subscribe();
     let Stagecraft { controller, imds, story, testbed, autoscaling, .. } = &mut stagecraft;
+    let last = LastSeen::default();
     let takeovers = async {
         for (number, phase) in PHASES.into_iter().enumerate() {
-            wait_for(&format!("the story to be at {phase:?}"), PATIENCE, async || {
+            wait_for(&format!("the story to be at {phase:?}"), PATIENCE + STRANDED, async || {
                 let status = story.records().await.pop()?.status?;
-                (status.phase == phase).then_some(())
+                let is_there = status.phase == phase;
+                last.told(format!("waiting for {phase:?}: {status:#?}"));
+                is_there.then_some(())
             })
             .await;
             controller.process.kill();
