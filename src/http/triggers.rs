@@ -31,7 +31,7 @@ pub(super) const MAX_REASON: usize = 1024;
 /// The longest idempotency key, in bytes.
 pub(super) const MAX_KEY: usize = 255;
 /// The longest name of a user that is written down, in characters (TriggerSpec).
-pub(super) const MAX_USER: usize = 512;
+const MAX_USER: usize = 512;
 /// How long a client may take to send its body.
 const BODY_LIMIT: Duration = Duration::from_secs(5);
 /// How long the API server may take to store a trigger.
@@ -233,10 +233,7 @@ async fn trigger(
     action: TriggerAction,
     subject: Subject,
 ) -> Result<HttpResponse, Refused> {
-    // The door has let nobody else in.
-    let Some(caller) = request.extensions().get::<Arc<Caller>>().cloned() else {
-        return Err(Refused::new(StatusCode::FORBIDDEN, request, "nobody has said who asks".to_owned()));
-    };
+    let caller = caller(request)?;
     let key = idempotency_key(request)?;
     let reason = reason(request, body).await?;
     if !subject.known {
@@ -247,7 +244,7 @@ async fn trigger(
         pool: subject.pool,
         node: subject.node,
         replacement: subject.replacement,
-        requested_by: Some(caller.user.chars().take(MAX_USER).collect()),
+        requested_by: requested_by(&caller.user),
         reason,
         traceparent: traceparent(request),
     };
@@ -256,17 +253,43 @@ async fn trigger(
         None => random_name(),
     };
     match state.triggers.write(&name, spec).await {
-        Ok(written) => Ok(HttpResponse::Accepted()
-            .insert_header((header::LOCATION, format!("/api/v1/triggers/{name}")))
-            .json(TriggerState::of(&written.trigger))),
+        Ok(written) => Ok(accepted(&name, &written)),
         Err(WriteError::Other(_)) => {
             let detail = "it was used for another request".to_owned();
             Err(Refused::fields(StatusCode::UNPROCESSABLE_ENTITY, request, IDEMPOTENCY_KEY, detail))
         }
-        Err(error @ WriteError::Invalid(_)) => {
+        Err(error) => not_stored(request, &error),
+    }
+}
+
+/// Who asks.
+///
+/// # Errors
+/// 403 if that is not known: the door has let nobody else in.
+pub(super) fn caller(request: &HttpRequest) -> Result<Arc<Caller>, Refused> {
+    let nobody = || Refused::new(StatusCode::FORBIDDEN, request, "nobody has said who asks".to_owned());
+    request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(nobody)
+}
+
+/// The name of who asks, as far as it is written down.
+pub(super) fn requested_by(name: &str) -> Option<String> {
+    Some(name.chars().take(MAX_USER).collect())
+}
+
+/// 202 with the place of the trigger.
+pub(super) fn accepted(name: &str, written: &Written) -> HttpResponse {
+    HttpResponse::Accepted()
+        .insert_header((header::LOCATION, format!("/api/v1/triggers/{name}")))
+        .json(TriggerState::of(&written.trigger))
+}
+
+/// Says why a trigger is not stored.
+pub(super) fn not_stored(request: &HttpRequest, error: &WriteError) -> Result<HttpResponse, Refused> {
+    match error {
+        WriteError::Unavailable => Ok(problem::unavailable(request, &error.to_string())),
+        WriteError::Other(_) | WriteError::Invalid(_) => {
             Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, request, error.to_string()))
         }
-        Err(error @ WriteError::Unavailable) => Ok(problem::unavailable(request, &error.to_string())),
     }
 }
 
@@ -356,13 +379,19 @@ pub(super) async fn reason(request: &HttpRequest, body: Payload) -> Result<Optio
     let mut reason = None;
     for (field, value) in body {
         match (field.as_str(), value) {
-            ("reason", Value::String(text)) if text.chars().count() <= MAX_REASON => reason = Some(text),
-            ("reason", Value::String(_)) => {
-                return Err(refuse("reason", format!("it is longer than {MAX_REASON} characters")));
-            }
-            ("reason", _) => return Err(refuse("reason", "it is no text".to_owned())),
+            ("reason", value) => reason = Some(reason_of(request, value)?),
             (other, _) => return Err(refuse(other, "there is no such field; there are: reason".to_owned())),
         }
     }
     Ok(reason)
+}
+
+/// The text of a field `reason`.
+pub(super) fn reason_of(request: &HttpRequest, value: Value) -> Result<String, Refused> {
+    let refuse = |detail: String| Err(Refused::field(request, "reason", detail));
+    match value {
+        Value::String(text) if text.chars().count() <= MAX_REASON => Ok(text),
+        Value::String(_) => refuse(format!("it is longer than {MAX_REASON} characters")),
+        _ => refuse("it is no text".to_owned()),
+    }
 }

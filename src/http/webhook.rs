@@ -5,15 +5,13 @@
 //! refused by whichever replica and whenever. Who cannot sign, as Alertmanager, shows a token of the cluster instead.
 
 use super::ApiState;
-use super::access::Caller;
-use super::model::TriggerState;
-use super::problem::{self, Refused};
-use super::triggers::{self, MAX_REASON, WriteError};
+use super::problem::Refused;
+use super::triggers::{self, WriteError};
 use crate::core::trigger::TriggerAction;
 use crate::crd::TriggerSpec;
-use actix_web::http::{StatusCode, header};
+use actix_web::http::StatusCode;
 use actix_web::web::{Data, Payload};
-use actix_web::{HttpMessage, HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
 use standardwebhooks::{
     HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook, WebhookError,
@@ -65,35 +63,26 @@ pub(super) async fn scale_down(
         let id = verify(&state.webhook_secrets, &request, &body)?;
         (Some(triggers::name_of("webhook", &id)), format!("webhook {id}"))
     } else {
-        // The door has let nobody else in.
-        let Some(caller) = request.extensions().get::<Arc<Caller>>().cloned() else {
-            return Err(Refused::new(StatusCode::FORBIDDEN, &request, "nobody has said who asks".to_owned()));
-        };
-        (None, caller.user.clone())
+        (None, triggers::caller(&request)?.user.clone())
     };
     let Some(wanted) = wanted(&request, &body)? else {
         return Ok(HttpResponse::NoContent().finish());
     };
     let spec = TriggerSpec {
         action: TriggerAction::Return,
-        requested_by: Some(requested_by.chars().take(triggers::MAX_USER).collect()),
+        requested_by: triggers::requested_by(&requested_by),
         traceparent: triggers::traceparent(&request),
         ..wanted
     };
     let is_signed = name.is_some();
     let name = name.unwrap_or_else(triggers::random_name);
     match state.triggers.write(&name, spec).await {
-        Ok(written) if written.fresh || !is_signed => Ok(HttpResponse::Accepted()
-            .insert_header((header::LOCATION, format!("/api/v1/triggers/{name}")))
-            .json(TriggerState::of(&written.trigger))),
+        Ok(written) if written.fresh || !is_signed => Ok(triggers::accepted(&name, &written)),
         Ok(_) | Err(WriteError::Other(_)) => {
             let detail = "a message with this webhook-id was taken before".to_owned();
             Err(Refused::new(StatusCode::CONFLICT, &request, detail))
         }
-        Err(error @ WriteError::Invalid(_)) => {
-            Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, &request, error.to_string()))
-        }
-        Err(error @ WriteError::Unavailable) => Ok(problem::unavailable(&request, &error.to_string())),
+        Err(error) => triggers::not_stored(&request, &error),
     }
 }
 
@@ -157,14 +146,7 @@ fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<TriggerSpec>, Ref
     } else {
         body
     };
-    let reason = match fields.remove("reason") {
-        None => None,
-        Some(Value::String(text)) if text.chars().count() <= MAX_REASON => Some(text),
-        Some(Value::String(_)) => {
-            return Err(refuse("reason", &format!("it is longer than {MAX_REASON} characters")));
-        }
-        Some(_) => return Err(refuse("reason", "it is no text")),
-    };
+    let reason = fields.remove("reason").map(|value| triggers::reason_of(request, value)).transpose()?;
     if let Some(other) = fields.keys().find(|field| !TARGETS.contains(&field.as_str())) {
         return Err(refuse(other, "there is no such field; there are: fallback, node, pool, reason"));
     }

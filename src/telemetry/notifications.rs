@@ -71,9 +71,9 @@ impl Target {
             node: "\"node\"".to_owned(),
             message: "\"message\"".to_owned(),
         };
-        let example = Notification::of("i-0", Some("pool"), &step);
-        let body = example.map_or(Ok(String::new()), |example| self.body(&example));
-        let body = body.map_err(|error| ("template", error.to_string()))?;
+        let (replacement, pool) = ("i-0".to_owned(), Some("pool".to_owned()));
+        let example = Notification { kind: NotificationKind::Notice, replacement, pool, step };
+        let body = self.body(&example).map_err(|error| ("template", error.to_string()))?;
         match serde_json::from_str::<serde::de::IgnoredAny>(&body) {
             Ok(_) => Ok(()),
             Err(error) => Err(("template", format!("does not make a JSON document: {error}: {body}"))),

@@ -40,38 +40,32 @@ pub(super) enum Stored {
 
 /// Stores; `None` if it must be tried again.
 pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<Stored>> {
-    if let Write::Tell(trigger, verdict) = write {
-        let answer = Stored::Answer(trigger.name_any(), version(&*trigger));
-        let told = tell(deps, &trigger, &verdict).await;
-        return told
-            .inspect_err(|error| tracing::warn!(%error, "a trigger could not be answered; it is tried again"))
-            .ok()
-            .map(|()| Some(answer));
-    }
-    store_record(deps, write).await.map(|record| record.map(|record| Stored::Record(Box::new(record))))
-}
-
-async fn store_record(deps: &Deps, write: Write) -> Option<Option<NodeReplacement>> {
+    let what = match write {
+        Write::Tell(..) => "a trigger could not be answered",
+        Write::Create(_) | Write::Status(_) | Write::Refuse(..) => "a record could not be stored",
+    };
     let api: Api<NodeReplacement> = Api::all(deps.client.clone());
+    let held = |record: NodeReplacement| Stored::Record(Box::new(record));
     let outcome = match write {
         Write::Create(record) => match api.create(&PostParams::default(), &record).await {
             Ok(created) => {
                 let mut full = record;
                 full.metadata = created.metadata;
-                api.replace_status(&full.name_any(), &PostParams::default(), &full).await.map(Some)
+                api.replace_status(&full.name_any(), &PostParams::default(), &full).await.map(held).map(Some)
             }
             // Created in an earlier life, or by a former leader: it is read and carried on.
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                api.get(&record.name_any()).await.map(Some)
+                api.get(&record.name_any()).await.map(held).map(Some)
             }
             Err(error) => Err(error),
         },
         Write::Status(record) => {
-            match api.replace_status(&record.name_any(), &PostParams::default(), &record).await {
+            let stored = match api.replace_status(&record.name_any(), &PostParams::default(), &record).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => api.get_opt(&record.name_any()).await,
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
                 other => other.map(Some),
-            }
+            };
+            stored.map(|record| record.map(held))
         }
         Write::Refuse(notice, reason) => {
             let api: Api<InterruptionNotice> = Api::all(deps.client.clone());
@@ -83,11 +77,12 @@ async fn store_record(deps: &Deps, write: Write) -> Option<Option<NodeReplacemen
                 .await
                 .map(|_| None)
         }
-        Write::Tell(..) => Ok(None),
+        Write::Tell(trigger, verdict) => {
+            let answer = Stored::Answer(trigger.name_any(), version(&*trigger));
+            tell(deps, &trigger, &verdict).await.map(|()| Some(answer))
+        }
     };
-    outcome
-        .inspect_err(|error| tracing::warn!(%error, "a record could not be stored; it is tried again"))
-        .ok()
+    outcome.inspect_err(|error| tracing::warn!(%error, "{what}; it is tried again")).ok()
 }
 
 /// Says in a trigger's status what comes of it, unless it has changed meanwhile: then it is decided anew.
