@@ -9,7 +9,7 @@ use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::{Clock, since};
 use spot_guard::core::policy::Policy;
 use spot_guard::core::record::{GroupKind, NoticeKind, Outcome};
-use spot_guard::core::scaling::RequestState;
+use spot_guard::core::scaling::{Ledger, RequestState};
 use spot_guard::core::trigger::{self, TriggerAction};
 use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger, notice_name};
 use spot_guard::sim::audit::{Auditor, Violation};
@@ -394,14 +394,17 @@ impl<'a> Stage<'a> {
     }
 
     /// What somebody else does to a group, once no controller is in the middle of a change: a change that
-    /// comes between our call and its lost answer cannot be told from the call's own effect.
+    /// comes between our call and its lost answer cannot be told from the call's own effect, and one to the
+    /// number of a call in doubt not from its arrival.
     fn others(&self, place: Place, change: Change) -> tokio::task::JoinHandle<()> {
         let (name, pool) = (self.group_name(place), self.plot.pools[place.pool].start.name.clone());
         let (cloud, cluster, faults) = (self.cloud.clone(), self.cluster.clone(), self.faults.clone());
         actix::spawn(async move {
             for _ in 0..120 {
-                if is_settled(&cluster, &pool) && faults.is_quiet() {
-                    change.perform(&name, &cloud, &cluster);
+                let ledger = ledger(&cluster, &pool);
+                if no_change_is_under_way(&ledger) && faults.is_quiet() {
+                    let in_doubt = numbers_in_doubt(&ledger, place.kind);
+                    change.perform(&name, &cloud, &cluster, &in_doubt);
                     return;
                 }
                 sleep(Duration::from_millis(997)).await;
@@ -599,11 +602,18 @@ impl<'a> Stage<'a> {
     /// Whoever lowered a group below what it began with raises it again.
     fn make_up_for_others(&self) {
         for pool in &self.plot.pools {
-            for name in [pool.start.spot(), pool.start.on_demand()] {
+            let groups =
+                [(GroupKind::Spot, pool.start.spot()), (GroupKind::OnDemand, pool.start.on_demand())];
+            for (kind, name) in groups {
                 let group = self.cloud.group(&name).expect("a group");
                 let missing = u32::try_from(-group.added_by_others).unwrap_or(0);
-                if missing > 0 && is_settled(&self.cluster, &pool.start.name) && self.faults.is_quiet() {
-                    self.cloud.set_desired(&name, group.desired + missing).expect("within the sizes");
+                let desired = group.desired + missing;
+                let ledger = ledger(&self.cluster, &pool.start.name);
+                let may_be_told = no_change_is_under_way(&ledger)
+                    && self.faults.is_quiet()
+                    && !numbers_in_doubt(&ledger, kind).contains(&desired);
+                if missing > 0 && may_be_told {
+                    self.cloud.set_desired(&name, desired).expect("within the sizes");
                 }
             }
         }
@@ -677,20 +687,21 @@ enum Change {
 }
 
 impl Change {
-    fn perform(self, name: &str, cloud: &Cloud, cluster: &Cluster) {
+    fn perform(self, name: &str, cloud: &Cloud, cluster: &Cluster, in_doubt: &[u32]) {
         let group = cloud.group(name).expect("a group");
         let ends = |instance: &&InstanceSnapshot| {
             matches!(instance.state, LifecycleState::TerminatingWait | LifecycleState::Terminating)
         };
+        let may_become = |desired: u32| !in_doubt.contains(&desired);
         match self {
-            Self::Raise if group.desired < group.max => {
+            Self::Raise if group.desired < group.max && may_become(group.desired + 1) => {
                 cloud.set_desired(name, group.desired + 1).expect("within the sizes");
             }
             Self::Raise => {}
             Self::Erase => {
                 let there = group.instances.iter().filter(|instance| !ends(instance)).count();
                 let there = u32::try_from(there).expect("few").max(group.min);
-                if there < group.desired {
+                if there < group.desired && may_become(there) {
                     cloud.set_desired(name, there).expect("within the sizes");
                 }
             }
@@ -708,7 +719,9 @@ impl Change {
                     })
                     .filter(|instance| cluster.movable_pods_on(&instance.node_name).is_empty())
                     .collect();
-                if let Some(instance) = free.get(number % free.len().max(1)) {
+                if let Some(instance) = free.get(number % free.len().max(1))
+                    && may_become(group.desired.saturating_sub(1))
+                {
                     cloud.scale_down(&instance.id).expect("an instance");
                 }
             }
@@ -716,10 +729,19 @@ impl Change {
     }
 }
 
-/// Whether no change of ours is under way in the pool's groups.
-fn is_settled(cluster: &Cluster, pool: &str) -> bool {
+fn ledger(cluster: &Cluster, pool: &str) -> Ledger {
     let found: Option<SpotPool> = cluster.get("", pool);
-    let ledger = found.and_then(|pool| pool.status).unwrap_or_default().ledger;
+    found.and_then(|pool| pool.status).unwrap_or_default().ledger
+}
+
+/// Whether no change of ours is under way in the pool's groups.
+fn no_change_is_under_way(ledger: &Ledger) -> bool {
     ledger.reduction.is_none()
         && ledger.scaling_requests.iter().all(|request| request.state == RequestState::Applied)
+}
+
+/// What a call that may still arrive would set a group's desired capacity to.
+fn numbers_in_doubt(ledger: &Ledger, group: GroupKind) -> Vec<u32> {
+    let about = ledger.doubts.iter().filter(|doubt| doubt.group == group);
+    about.filter_map(|doubt| u32::try_from(doubt.desired).ok()).collect()
 }
