@@ -183,6 +183,7 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
             tracing::warn!("no TLS (setting tls): tokens are taken from loopback only, all else is refused")
         }
     }
+    actix::spawn(http::keep_history(state.clone()));
     let reviews = Arc::new(Reviews::new(client, controller.metrics.clone()));
     let mut servers = vec![http::serve(main, Door::Main { reviews, tls }, state.clone())?];
     if let Some(local) = local {

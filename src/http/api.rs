@@ -198,14 +198,12 @@ fn open_fallbacks(pool: &SpotPool, replacements: &[Arc<NodeReplacement>]) -> usi
 
 fn summary(pool: &SpotPool, replacements: &[Arc<NodeReplacement>], pauses: &Pauses) -> PoolSummary {
     let status = pool.status.clone().unwrap_or_default();
-    let counts =
-        |group: Option<GroupStatus>| group.map(|g| Counts { desired: g.desired, in_service: g.in_service });
     PoolSummary {
         name: pool.name_any(),
         mode: pool.spec.mode,
         paused: pauses.of_pool(pool).is_some(),
-        spot: counts(status.spot),
-        on_demand: counts(status.on_demand),
+        spot: status.spot.as_ref().map(Counts::of),
+        on_demand: status.on_demand.as_ref().map(Counts::of),
         fallbacks: open_fallbacks(pool, replacements),
         conditions: status.conditions.into_iter().map(|held| (held.type_, held.status)).collect(),
     }

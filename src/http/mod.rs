@@ -8,6 +8,7 @@ mod api;
 mod dashboard;
 mod events;
 mod health;
+mod history;
 mod model;
 mod nodes;
 mod openapi;
@@ -20,6 +21,7 @@ mod webhook;
 
 pub use access::{Caller, Door, Reviews};
 pub use health::{NotReady, Ready};
+pub use history::{History, PoolHistory, Sample, keep as keep_history};
 pub use model::{
     Access, Blocker, Counts, Fallback, Items, Node, NodeRole, NodeSafety, Notice, Pool, PoolSummary,
     Replacement, ReplacementCounts, SafetyBlocker, SafetyBlockerKind, Status, Timeline, TimelineEntry,
@@ -96,6 +98,8 @@ pub struct ApiState {
     pub is_leader: watch::Receiver<bool>,
     /// Wakes when any of the stored objects changes.
     pub changes: watch::Receiver<u64>,
+    /// What the pools were like.
+    pub history: Arc<History>,
     /// Streams of events that may still be opened.
     pub streams: Arc<Semaphore>,
     /// Whether everything is paused.
@@ -135,6 +139,7 @@ impl ApiState {
             now: Arc::new(Timestamp::now),
             is_leader: watch::channel(false).1,
             changes: view.subscribe(),
+            history: Arc::default(),
             streams: streams(),
             paused: view.paused.clone(),
             version: env!("CARGO_PKG_VERSION"),

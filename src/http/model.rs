@@ -94,6 +94,14 @@ pub struct Counts {
     pub in_service: i32,
 }
 
+impl Counts {
+    /// Those of a group as it was last read.
+    #[must_use]
+    pub fn of(group: &GroupStatus) -> Self {
+        Self { desired: group.desired, in_service: group.in_service }
+    }
+}
+
 /// `/api/v1/access`: what the caller may trigger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -111,12 +119,20 @@ pub struct Access {
 #[allow(dead_code, reason = "it only describes the body, which is read field by field")]
 pub struct ScaleDownRequest {
     /// A fallback, by the name of its replacement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub fallback: Option<String>,
     /// The on-demand node, or the one that it stands in for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub node: Option<String>,
     /// A pool: all its open fallbacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub pool: Option<String>,
     /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 1024))]
     pub reason: Option<String>,
 }
 
@@ -480,7 +496,7 @@ pub struct TimelineEntry {
 #[serde(deny_unknown_fields)]
 pub struct TriggerRequest {
     /// Why it is asked for.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 1024))]
     pub reason: Option<String>,
 }

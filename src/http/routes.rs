@@ -4,6 +4,7 @@
 //! through it.
 
 use super::access::{self, Need, Resource, Verb};
+use super::history::{self, PoolHistory};
 use super::model::{
     Access, Fallback, Items, Node, NodeSafety, Notice, Pool, Replacement, Status, Timeline, TriggerState,
 };
@@ -156,6 +157,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         .taking(PAGES),
     get("/api/v1/pools/{name}", named(Resource::Pools), "A pool", Answer::Json(of::<Pool>),
         || web::to(api::pool_named)),
+    get("/api/v1/pools/{name}/history", named(Resource::Pools), "How many instances a pool had, since the replica that answers began",
+        Answer::Json(of::<PoolHistory>), || web::to(history::history_of)),
     post("/api/v1/pools/{name}/pause", update(Resource::Pools, true), "Pause a pool",
         || web::to(triggers::pause_pool)),
     post("/api/v1/pools/{name}/resume", update(Resource::Pools, true), "Resume a pool",

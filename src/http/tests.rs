@@ -1,5 +1,6 @@
 #[cfg(feature = "sim")]
 mod access;
+mod history;
 mod lists;
 mod tls;
 #[cfg(feature = "sim")]
@@ -110,6 +111,7 @@ impl Fixture {
             now: Arc::new(|| noon(0)),
             is_leader: watch::channel(self.leader).1,
             changes: watch::channel(0).1,
+            history: Arc::default(),
             streams: streams(),
             paused: watch::channel(self.paused).1,
             version: "1.2.3",

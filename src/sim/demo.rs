@@ -164,6 +164,7 @@ fn serve(controller: &ControllerHandle, client: kube::Client, clock: Clock) -> a
             DEFAULT_TAINT_KEY,
         )
     };
+    actix::spawn(http::keep_history(state.clone()));
     let reviews = Arc::new(Reviews::new(client, controller.metrics.clone()));
     let open = |door: Door| {
         let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on loopback")?;

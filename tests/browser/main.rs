@@ -90,7 +90,7 @@ fn a_fallback_is_watched_from_its_notice_to_its_clean_up() {
     page.screenshot(&pictures.join("fallback.png"));
     it_works_by_keyboard(&mut page);
     it_has_names_for_screen_readers(&mut page);
-    it_fits_a_phone(&mut page, &pictures);
+    it_fits_a_phone(&mut page, &pictures.join("phone.png"));
     it_is_dark_in_the_dark(&mut page, &pictures);
 
     // The story is over: it leaves the flow, and is found among those that are.
@@ -114,6 +114,39 @@ fn a_fallback_is_watched_from_its_notice_to_its_clean_up() {
     assert_eq!(texts(&mut page, "#fallbacks [data-fallback]"), [""; 0], "no fallback is left");
     assert_eq!(texts(&mut page, "button[data-action]"), [""; 0], "who only reads is offered nothing else");
     it_broke_no_rule(&mut page, &demo.url);
+
+    // Who opens the page only now sees how it was before.
+    page.open(&demo.url);
+    page.wait("document.querySelector('#pools svg polyline.on-demand')?.points.numberOfItems > 2");
+    let heights =
+        "new Set([...document.querySelector('#pools svg polyline.on-demand').points].map((at) => at.y)).size";
+    assert_eq!(page.evaluate(heights), 2, "none stood in, then one, then none");
+    page.screenshot(&pictures.join("history.png"));
+}
+
+#[test]
+fn the_api_can_be_read_in_a_browser() {
+    let Some(browser) = chromium::find() else { return };
+    let pictures = pictures();
+    let mut chromium = Chromium::start(&browser);
+    let mut page = chromium.page();
+    page.size(1280, 900, false);
+    let demo = Demo::start("dry-spot");
+    page.open(&format!("{}docs", demo.main_url));
+    page.wait("document.querySelector('#requests details')");
+    let description: Value = serde_json::from_str(include_str!("../../docs/openapi.json")).expect("JSON");
+    let paths = description["paths"].as_object().expect("paths").values();
+    let requests: usize = paths.map(|methods| methods.as_object().expect("methods").len()).sum();
+    let told = texts(&mut page, "#requests summary strong");
+    assert_eq!(told.len(), requests, "{told:?}");
+    assert!(told.contains(&"POST /api/v1/fallbacks/{name}/return".to_owned()), "{told:?}");
+    // A type is a link away, and unfolds.
+    page.evaluate("document.querySelector('#requests a[href=\"#type-Fallback\"]').click()");
+    page.wait("document.getElementById('type-Fallback').open");
+    it_has_names_for_screen_readers(&mut page);
+    it_fits_a_phone(&mut page, &pictures.join("docs-phone.png"));
+    page.screenshot(&pictures.join("docs.png"));
+    it_broke_no_rule(&mut page, &demo.main_url);
 }
 
 #[test]
@@ -194,11 +227,11 @@ fn it_has_names_for_screen_readers(page: &mut Page<'_>) {
     assert!(nodes.iter().any(|node| is(node, &["status"])), "a status that is read aloud");
 }
 
-fn it_fits_a_phone(page: &mut Page<'_>, pictures: &Path) {
+fn it_fits_a_phone(page: &mut Page<'_>, picture: &Path) {
     page.size(360, 740, true);
     page.wait("innerWidth === 360");
     assert_eq!(page.evaluate("document.documentElement.scrollWidth"), 360, "nothing is cut off at the side");
-    page.screenshot(&pictures.join("phone.png"));
+    page.screenshot(picture);
     page.size(1280, 900, false);
 }
 

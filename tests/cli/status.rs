@@ -94,6 +94,7 @@ fn state() -> ApiState {
         paused: watch::channel(false).1,
         is_leader: watch::channel(true).1,
         changes: watch::channel(0).1,
+        history: Arc::default(),
         streams: spot_guard::http::streams(),
         version: "1.2.3",
     }

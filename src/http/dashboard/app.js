@@ -8,7 +8,7 @@ const BOXES = [
   ["11", "Clean up"], ["12", "Background loop"],
 ];
 const STEPS_SHOWN = 30;
-const SAMPLES = 120;
+const SAMPLES = 500;
 
 // Pauses between two attempts to follow what happens, in milliseconds.
 const FIRST_PAUSE = 1000;
@@ -87,19 +87,25 @@ function say(text) {
   byId("said").textContent = text;
 }
 
-// Spot and on-demand in service, since this page was opened.
-function chart(pool) {
+// Spot and on-demand in service over time, as the replica that answers has seen it.
+function chart(pool, now) {
   const held = samples.get(pool.name) || [];
-  if (held.length < 2) return null;
+  if (!held.length) return null;
+  const [first, last] = [Date.parse(held[0].at), Date.parse(now)];
+  const x = (at) => last > first ? ((Date.parse(at) - first) * 100) / (last - first) : 0;
   const most = Math.max(1, ...held.flatMap((sample) => [sample.spot, sample.onDemand]));
-  const line = (key) => held
-    .map((sample, index) => `${(index * 100) / (held.length - 1)},${38 - (sample[key] * 36) / most}`).join(" ");
+  const y = (count) => 38 - (count * 36) / most;
+  // What was so stays so until the next sample.
+  const line = (key) => held.map((sample, index) =>
+    `${x(sample.at)},${y(sample[key])} ${x(held[index + 1]?.at || now)},${y(sample[key])}`).join(" ");
   const namespace = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(namespace, "svg");
   svg.setAttribute("viewBox", "0 0 100 40");
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", `Instances in service of pool ${pool.name} since this page was opened`);
+  svg.setAttribute("aria-label", `Instances in service of pool ${pool.name} in the last ${span((last - first) / 1000)}: ` +
+    ["spot", "onDemand"].map((key) => `${key === "spot" ? "Spot" : "on demand"} from ${held[0][key]} to ` +
+      `${held.at(-1)[key]}, at the most ${Math.max(...held.map((sample) => sample[key]))}`).join("; "));
   for (const [key, name] of [["spot", "spot"], ["onDemand", "on-demand"]]) {
     const drawn = document.createElementNS(namespace, "polyline");
     drawn.setAttribute("class", name);
@@ -113,7 +119,7 @@ function counts(group) {
   return group ? `${group.inService} of ${group.desired} in service` : "not read yet";
 }
 
-function drawPool(pool, allPaused) {
+function drawPool(pool, allPaused, now) {
   const entry = (name, value, kind) => [element("dt", {}, name), element("dd", kind ? { class: kind } : {}, value)];
   const conditions = pool.conditions.flatMap((held) => entry(held.type,
     held.status === "True" ? "yes" : `no: ${held.message || held.reason}`, held.status === "True" ? "good" : "bad"));
@@ -122,7 +128,7 @@ function drawPool(pool, allPaused) {
     element("dl", {}, ...entry("Spot", counts(pool.spot), "good"),
       ...entry("on demand", counts(pool.onDemand), "bad"), ...entry("fallbacks", String(pool.fallbacks)),
       ...conditions),
-    chart(pool),
+    chart(pool, now),
     allPaused ? null : pool.paused
       ? trigger("Resume", "Resume", `pools/${pool.name}/resume`, `Let stories of pool ${pool.name} begin again?`)
       : trigger("Pause", "Pause", `pools/${pool.name}/pause`, `Let no story of pool ${pool.name} begin? A deadline passes it.`));
@@ -194,11 +200,12 @@ function draw([status, pools, stories, fallbacks]) {
     : trigger("Pause", "Pause everything", "pause", "Let no story begin? A deadline passes it.")].filter(Boolean));
   for (const pool of pools.items) {
     const held = samples.get(pool.name) || [];
-    held.push({ spot: pool.spot?.inService || 0, onDemand: pool.onDemand?.inService || 0 });
-    samples.set(pool.name, held.slice(-SAMPLES));
+    const seen = sample({ ...pool, at: status.now });
+    const same = held.at(-1)?.spot === seen.spot && held.at(-1)?.onDemand === seen.onDemand;
+    samples.set(pool.name, same ? held : [...held, seen].slice(-SAMPLES));
   }
   drawFlow(stories.items);
-  replace("pools", pools.items.map((pool) => drawPool(pool, status.paused)), "There is no SpotPool yet.");
+  replace("pools", pools.items.map((pool) => drawPool(pool, status.paused, status.now)), "There is no SpotPool yet.");
   replace("fallbacks", fallbacks.items.map(drawFallback), "None: everything runs on Spot.");
   drawStories(stories.items);
 }
@@ -230,6 +237,17 @@ async function all(path) {
   return { items };
 }
 
+const sample = (held) =>
+  ({ at: held.at, spot: held.spot?.inService || 0, onDemand: held.onDemand?.inService || 0 });
+
+// What was before this page was opened, once for each pool.
+async function recall(pools) {
+  for (const pool of pools.filter((pool) => !samples.has(pool.name))) {
+    const history = await get(`pools/${encodeURIComponent(pool.name)}/history`);
+    samples.set(pool.name, history.items.filter((held) => held.spot || held.onDemand).map(sample));
+  }
+}
+
 // One look at a time; what changes meanwhile is looked at once more.
 async function look() {
   if (asked) { again = true; return; }
@@ -238,6 +256,7 @@ async function look() {
     const answers = await asked;
     may = new Set(answers[4].may);
     byId("login").hidden = true;
+    await recall(answers[1].items);
     draw(answers);
   } catch (error) {
     byId("summary").textContent = `Spot Guard does not answer: ${error.message}`;

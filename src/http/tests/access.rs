@@ -46,6 +46,7 @@ const ROWS: &[(&str, &str, Needs, u16)] = &[
     ("POST", "/api/v1/resume", Right("update", "spotpools"), 202),
     ("GET", "/api/v1/pools", Right("list", "spotpools"), 200),
     ("GET", "/api/v1/pools/{name}", RightTo("get", "spotpools"), 404),
+    ("GET", "/api/v1/pools/{name}/history", RightTo("get", "spotpools"), 404),
     ("POST", "/api/v1/pools/{name}/pause", RightTo("update", "spotpools"), 404),
     ("POST", "/api/v1/pools/{name}/resume", RightTo("update", "spotpools"), 404),
     ("GET", "/api/v1/nodes", Right("list", "nodereplacements"), 200),
