@@ -1094,7 +1094,8 @@ fn withdraw(
             && member.surplus
             && let Some(id) = member.instance_id.as_ref().filter(|id| group.is_active(id))
         {
-            if instances.busy.contains(id) || busy.ending(*kind, id) {
+            // At the minimum it would come back each time it is ended: it stays until there is room.
+            if group.desired <= group.min || instances.busy.contains(id) || busy.ending(*kind, id) {
                 continue;
             }
             return Some(terminate(ledger, group, *kind, id, Some(replacement), now));

@@ -22,13 +22,16 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// So long may a mark outlive its story, or the decision to take it back: a change of leaders included.
 const MARKS_GO_WITHIN: Duration = Duration::from_secs(60);
+
+/// So often at the most is a group changed in a minute: one call is made at a time, and the largest storm has twenty nodes.
+const CHANGES_A_MINUTE: usize = 30;
 
 /// What must always hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +54,8 @@ pub enum Invariant {
     DrainedFirst,
     /// No mark of ours stays on a node whose story is over.
     NoMarkLeft,
+    /// No group is changed over and over, as when an instance is ended that comes back each time.
+    NoChurn,
 }
 
 /// Something that should have held.
@@ -136,6 +141,8 @@ struct State {
     marked_before: BTreeSet<String>,
     /// Since when a node carries marks that no story accounts for.
     stray: BTreeMap<String, Timestamp>,
+    /// When each group was changed by us within the last minute.
+    changed: BTreeMap<String, VecDeque<Timestamp>>,
     /// The record of each instance, by its uid.
     records: BTreeMap<String, String>,
     budget_violations: usize,
@@ -320,6 +327,7 @@ impl Auditor {
             call.desired.map_or_else(String::new, |desired| format!(" {desired}")),
         ));
         let Some(group) = &call.group else { return };
+        self.watch_churn(group);
         if !self.is_written(call, group) {
             let found = format!("{call:?} is not what the stored ledger announces: {:?}", self.ledgers());
             self.violated(Invariant::WrittenRequest, group, found);
@@ -338,6 +346,20 @@ impl Auditor {
     pub fn late_call(&self, group: &str, desired: u32) -> anyhow::Result<()> {
         self.note(format!("AWS SetDesiredCapacity {group} {desired}, late"));
         self.inner.cloud.deliver_set_desired(group, desired)
+    }
+
+    fn watch_churn(&self, group: &str) {
+        let now = self.inner.clock.now();
+        let changes = {
+            let mut state = self.state();
+            let changed = state.changed.entry(group.to_owned()).or_default();
+            changed.push_back(now);
+            changed.retain(|at| since(*at, now) < Duration::from_secs(60));
+            changed.len()
+        };
+        if changes > CHANGES_A_MINUTE {
+            self.violated(Invariant::NoChurn, group, format!("changed {changes} times in a minute"));
+        }
     }
 
     fn ledgers(&self) -> Vec<Ledger> {

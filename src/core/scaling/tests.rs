@@ -291,6 +291,16 @@ fn a_late_winner_sends_the_on_demand_share_back() {
     let busy = InstanceFacts { busy: ["i-9".to_owned()].into(), ..InstanceFacts::default() };
     let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &busy, &Busy::default(), now());
     assert_eq!(kept.call, None, "what runs pods is not ended");
+    view.on_demand.min = 1;
+    let kept = next(&ledger, &view, &nothing);
+    assert_eq!(kept.call, None, "at the minimum the group would launch it again, each time");
+    assert!(kept.ledger.member(GroupKind::OnDemand, "i-1").is_some_and(|member| member.surplus));
+    view.on_demand.min = 0;
+    assert_eq!(
+        next(&kept.ledger, &view, &nothing).call,
+        next(&ledger, &view, &nothing).call,
+        "once there is room"
+    );
 }
 
 #[test]

@@ -519,16 +519,17 @@ impl<'a> Stage<'a> {
         self.heal();
         let from = Instant::now();
         self.pass_until(from).await;
-        // Everything is over when nothing was open for a while: a notice may just have been given.
+        // Everything is over when nothing was open for a while: a notice may just have been given. What is found
+        // to be wrong need not come to its end.
         let (mut unfinished, mut at_rest) = (Vec::new(), Duration::ZERO);
-        while at_rest < AT_REST && from.elapsed() < PATIENCE {
+        while at_rest < AT_REST && from.elapsed() < PATIENCE && self.auditor.violations().is_empty() {
             self.pass_until(Instant::now() + LOOK).await;
             self.replace_faulty();
             self.make_up_for_others();
             unfinished = self.unfinished();
             at_rest = if unfinished.is_empty() { at_rest + LOOK } else { Duration::ZERO };
         }
-        let mut problems: Vec<String> = unfinished;
+        let mut problems = if self.auditor.violations().is_empty() { unfinished } else { Vec::new() };
         for metrics in &self.metrics {
             let (records, pools): ([NodeReplacement; 0], [SpotPool; 0]) = ([], []);
             let text = metrics.encode(false, &Readiness::default(), &records, &pools).unwrap_or_default();
