@@ -24,8 +24,9 @@ simulate: ## Plays random stories in the simulated cloud: SEEDS=1000 of them, fr
 crashes: ## Kills the controller before and after each write of every story
 	cargo test --quiet --test simulation every_story_survives_a_crash_at_every_point -- --ignored --nocapture
 
-explore: ## Visits every state that the core reaches with at most EVENTS=3 events in a small world
-	@EXPLORE_EVENTS=$(or $(EVENTS),3) cargo test --quiet --lib every_way_through_a_small_world -- --nocapture
+explore: ## Visits every state of a small world: all orders of all events, EVENTS=3 of them in the finest steps
+	@EXPLORE_EVENTS=$(or $(EVENTS),3) EXPLORE_ORDERS=$(or $(ORDERS),5) \
+	cargo test --quiet --lib core::model::exhaustive -- --include-ignored --nocapture --test-threads 1
 
 nightly: ## Runs what takes too long for every change: 10,000 stories, all crash points, explore, differential
 	$(MAKE) simulate SEEDS=10000

@@ -1,11 +1,15 @@
 //! The core explored completely for a small world: one pool, two Spot nodes, a dozen events of which each may
 //! happen once, in every order, with turns of the controller, a crash at each of its calls, drains and time between
-//! any two. Time passes when the controller has nothing left to do; once in a story it may pass while there is none. Every state that can be reached is visited, however many steps away; from each, everything ends well
-//! once nothing fails any more. What is bounded is how many of the events happen in one story ([`EVENTS_AT_MOST`]).
+//! any two. Time passes when the controller has nothing left to do; once in a story it may pass while there is none.
+//! Every state that can be reached is visited, however many steps away; from each, everything ends well once nothing
+//! fails any more. What is bounded is how many of the events happen in one story ([`EVENTS_AT_MOST`]); in coarser
+//! steps all of them do ([`orders`]).
 //!
 //! Time moves in steps of half a minute, of which every limit of the policy is a multiple. So what is compared of a
 //! time is how many steps it is away, as far as anything reaches ([`World::key`]). Instances are compared by their
 //! place in their group, and what is told for people not at all.
+
+mod orders;
 
 use super::{Event, Fault, KINDS, World};
 use crate::core::policy::Policy;
@@ -54,6 +58,8 @@ enum Step {
     Drain,
     /// Half a minute passes: nothing is left to do for the controller, or it is dead, and the next one leads then.
     Pass,
+    /// Everything comes to rest.
+    Rests,
 }
 
 impl Step {
@@ -65,6 +71,7 @@ impl Step {
             Self::DiesAt(call, fault) => format!("dies at call {call}: {fault:?}"),
             Self::Drain => "drains end".to_owned(),
             Self::Pass => "time passes".to_owned(),
+            Self::Rests => "everything comes to rest".to_owned(),
         }
     }
 }
@@ -124,7 +131,9 @@ impl World {
 
     /// What is told for people plays no part.
     fn forget_what_is_told(&mut self) {
-        self.trace.clear();
+        self.trace = String::new();
+        let requests = &self.ledger.scaling_requests;
+        self.answers.retain(|token, _| requests.iter().any(|request| token.contains(&request.id)));
         for status in self.records.values_mut() {
             (status.steps, status.conditions, status.blocking) = Default::default();
             status.triggers.clear();
