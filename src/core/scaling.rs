@@ -1245,6 +1245,9 @@ fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
     let Some(member) = ledger.member_mut(reduction.group, replacement) else { return };
     match (member.surplus, &member.instance_id) {
         (true, Some(_)) => {}
+        // The old instance was never in the on-demand group: nothing there is owed for it, and a story that was
+        // cancelled and begins anew asks again.
+        (true, None) if reduction.group == GroupKind::OnDemand => {}
         (true, None) => member.debt = Debt::InGroup,
         (false, _) => member.debt = Debt::InRecord,
     }

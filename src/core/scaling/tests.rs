@@ -304,6 +304,22 @@ fn a_late_winner_sends_the_on_demand_share_back() {
 }
 
 #[test]
+fn an_on_demand_share_that_went_back_is_asked_for_again() {
+    let on_demand = wants([(GroupKind::OnDemand, "i-1", instance())]);
+    let asked = next(&Ledger::default(), &usual(), &on_demand);
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    let mut view = usual();
+    view.on_demand.desired += 1;
+    let back = next(&ledger, &view, &wants([(GroupKind::OnDemand, "i-1", Want::Nothing)]));
+    let lower = set(GroupKind::OnDemand, usual().on_demand.desired);
+    assert_eq!(back.call, lower);
+    // The process dies before it hears the answer, and the story that was cancelled begins anew.
+    let again = next(&back.ledger, &usual(), &on_demand);
+    assert_eq!(again.call, set(GroupKind::OnDemand, usual().on_demand.desired + 1), "{:?}", again.ledger);
+}
+
+#[test]
 fn a_share_that_goes_back_claims_nothing_more() {
     let mut view = usual();
     let on_demand = wants([(GroupKind::OnDemand, "i-1", instance())]);
