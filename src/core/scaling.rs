@@ -1062,7 +1062,9 @@ fn end_instances(
         if group.is_active(&end.instance_id) {
             // Without a +1 of the story, what the group owes it moves out of the group into the record.
             let owes = share.is_some_and(|member| member.instance_id.is_none() && member.debt == Debt::None);
-            let settles = (surplus || owes).then_some(end.replacement.as_str());
+            // At the minimum AWS refuses a decrement; a +1 then stays and is settled when there is room.
+            let settles =
+                (group.desired > group.min && (surplus || owes)).then_some(end.replacement.as_str());
             return Some(terminate(ledger, group, end.group, &end.instance_id, settles, now));
         }
         if surplus
@@ -1166,8 +1168,6 @@ fn terminate(
     settles: Option<&str>,
     now: Timestamp,
 ) -> Call {
-    // At the minimum AWS refuses a decrement; the +1 then stays and is settled when there is room.
-    let settles = settles.filter(|_| group.desired > group.min);
     ledger.reduction = Some(Reduction {
         group: kind,
         instance_id: Some(instance_id.to_owned()),

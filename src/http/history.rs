@@ -61,9 +61,9 @@ impl History {
         for pool in pools {
             let name = pool.name_any();
             let mut samples = held.remove(&name).unwrap_or_default();
-            let status = pool.status.clone().unwrap_or_default();
-            let (spot, on_demand) =
-                (status.spot.as_ref().map(Counts::of), status.on_demand.as_ref().map(Counts::of));
+            let status = pool.status.as_ref();
+            let spot = status.and_then(|status| status.spot.as_ref()).map(Counts::of);
+            let on_demand = status.and_then(|status| status.on_demand.as_ref()).map(Counts::of);
             if samples.back().is_none_or(|last| (last.spot, last.on_demand) != (spot, on_demand)) {
                 samples.push_back(Sample { at: now, spot, on_demand });
             }

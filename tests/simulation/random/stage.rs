@@ -529,14 +529,17 @@ impl<'a> Stage<'a> {
             unfinished = self.unfinished();
             at_rest = if unfinished.is_empty() { at_rest + LOOK } else { Duration::ZERO };
         }
-        let mut problems = if self.auditor.violations().is_empty() { unfinished } else { Vec::new() };
+        // What was broken off is not over, and owes something: that says nothing more.
+        let (mut violations, mut problems) = (self.auditor.violations(), Vec::new());
+        if violations.is_empty() {
+            (violations, problems) = (self.auditor.close(), unfinished);
+        }
         for metrics in &self.metrics {
             let (records, pools): ([NodeReplacement; 0], [SpotPool; 0]) = ([], []);
             let text = metrics.encode(false, &Readiness::default(), &records, &pools).unwrap_or_default();
             let restarts = text.lines().filter(|line| line.starts_with("spot_guard_actor_restarts_total"));
             problems.extend(restarts.map(|line| format!("an actor was restarted: {line}")));
         }
-        let mut violations = self.auditor.close();
         violations.iter_mut().for_each(|violation| violation.story.clear());
         let mut told = Vec::new();
         if !problems.is_empty() || !violations.is_empty() {
