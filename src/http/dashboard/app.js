@@ -243,7 +243,8 @@ const sample = (held) =>
 // What was before this page was opened, once for each pool.
 async function recall(pools) {
   for (const pool of pools.filter((pool) => !samples.has(pool.name))) {
-    const history = await get(`pools/${encodeURIComponent(pool.name)}/history`);
+    // Who may list the pools need not be allowed to get one: their chart begins now.
+    const history = await get(`pools/${encodeURIComponent(pool.name)}/history`).catch(() => ({ items: [] }));
     samples.set(pool.name, history.items.filter((held) => held.spot || held.onDemand).map(sample));
   }
 }
