@@ -62,6 +62,8 @@ pub struct PoolObserved {
     /// The stories that were known to want nothing of the Spot group any more when the ledger was written: what it
     /// does not hold of them will not come.
     pub withdrawn: Arc<BTreeSet<String>>,
+    /// Idle instances that are ended once their nodes are cordoned.
+    pub cordon: Arc<BTreeSet<String>>,
 }
 
 /// The groups of a pool cannot be used.
@@ -100,6 +102,7 @@ struct TurnResult {
     ledger: Ledger,
     view: PoolView,
     withdrawn: BTreeSet<String>,
+    cordon: BTreeSet<String>,
     changed: bool,
     /// What AWS would not take in this turn.
     delayed: Option<CallError>,
@@ -281,6 +284,7 @@ impl Handler<TurnEnded> for AsgScaler {
                     view: Arc::new(result.view),
                     ledger: Arc::new(result.ledger.clone()),
                     withdrawn: Arc::new(result.withdrawn),
+                    cordon: Arc::new(result.cordon),
                 };
                 state.ledger = Some(result.ledger);
                 state.view = Some(observed.view.clone());
@@ -339,12 +343,12 @@ async fn take_turn(
         let ScaleGroups { wants, ends, .. } = &wanted;
         // The tracker knows the instances that it was told of; this reading may be the first one for long.
         let mut instances = wanted.instances.clone();
-        instances.busy.extend(view.busy_instances(&deps.view.snapshot()));
+        instances.look_at(&view, &deps.view.snapshot());
         let plan = scaling::plan(&store.ledger, &view, wants, ends, &instances, &busy, now);
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
-            let withdrawn = scaling::withdrawn(wants);
-            return Ok(TurnResult { ledger: store.ledger, view, withdrawn, changed, delayed });
+            let (withdrawn, cordon) = (scaling::withdrawn(wants), plan.cordon);
+            return Ok(TurnResult { ledger: store.ledger, view, withdrawn, cordon, changed, delayed });
         };
         if !deps.fence.may_act(deps.call_timeout) {
             return Err(TurnError::NotLeading);

@@ -1,9 +1,10 @@
 //! Boxes 4 and 5, and the taint, cordon and drain of box 10.
 //!
-//! Hears [`DrainNodes`] from the FallbackTracker: all drains that must be under way; a mark of ours on any
-//! other node is taken off. Tells the FallbackTracker [`DrainsReported`] whenever something changed. What to
-//! ask of the API next is decided by [`crate::core::drain`] each time a pod or a budget changes, so the next
-//! eviction goes out the moment its budget has room.
+//! Hears [`DrainNodes`] from the FallbackTracker: all drains that must be under way, and the idle nodes that are
+//! to take no pods until their instances are ended; a mark of ours on any other node is taken off. Tells the
+//! FallbackTracker [`DrainsReported`] whenever something changed. What to ask of the API next is decided by
+//! [`crate::core::drain`] each time a pod or a budget changes, so the next eviction goes out the moment its
+//! budget has room.
 
 use crate::actors::deps::Deps;
 use crate::actors::fallback_tracker::FallbackTracker;
@@ -32,6 +33,8 @@ const MARK_RETRY_MAX: Duration = Duration::from_secs(5);
 pub struct DrainNodes {
     /// One per node.
     pub drains: Vec<DrainCommand>,
+    /// Idle nodes that are to take no pods: their instances are about to be ended.
+    pub cordoned: BTreeSet<String>,
     /// Nodes that cluster-autoscaler is not to scale down meanwhile.
     pub protected: BTreeSet<String>,
 }
@@ -213,13 +216,17 @@ impl Handler<Drive> for Drainer {
     type Result = ();
 
     fn handle(&mut self, _: Drive, ctx: &mut Self::Context) {
-        let Some(DrainNodes { drains: wanted, protected }) = self.wanted.clone() else { return };
+        let Some(DrainNodes { drains: wanted, cordoned, protected }) = self.wanted.clone() else { return };
         let (snapshot, now) = (self.deps.view.snapshot(), self.now());
         let nodes: BTreeSet<&str> = wanted.iter().map(|command| command.node.as_str()).collect();
         self.drains.retain(|node, _| nodes.contains(node.as_str()));
         self.marking.retain(|node, marking| marking.in_flight || snapshot.node(node).is_some());
         for node in snapshot.nodes() {
-            if !nodes.contains(&*node.name) && marks::any_set(node, &self.deps.taint_key) {
+            if cordoned.contains(&*node.name) {
+                if !marks::are_set(node, &self.deps.taint_key) {
+                    self.mark(&node.name, Change::Drain(Marks::On), ctx);
+                }
+            } else if !nodes.contains(&*node.name) && marks::any_set(node, &self.deps.taint_key) {
                 self.mark(&node.name, Change::Drain(Marks::Off), ctx);
             }
             match (protected.contains(&*node.name), node.scale_down) {

@@ -17,7 +17,7 @@ use crate::actors::health_monitor::PoolAssessed;
 use crate::actors::supervision::{Link, answers_ping};
 use crate::core::record::GroupKind;
 use crate::core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
-use crate::core::scaling::{InstanceFacts, Ledger, PoolView, Want};
+use crate::core::scaling::{Ledger, PoolView, Want};
 use crate::crd::{NodeReplacement, version};
 use crate::telemetry::events::{self, Told};
 use crate::telemetry::notifications::Notification;
@@ -57,6 +57,8 @@ enum PoolFacts {
         view: Arc<PoolView>,
         ledger: Arc<Ledger>,
         withdrawn: Arc<BTreeSet<String>>,
+        /// Idle instances to be cordoned, and those that were and are on their way out or gone.
+        cordon: BTreeSet<String>,
     },
     /// They cannot be used, for this reason.
     Refused(String),
@@ -174,8 +176,16 @@ impl Handler<PoolObserved> for FallbackTracker {
     type Result = ();
 
     fn handle(&mut self, message: PoolObserved, ctx: &mut Self::Context) {
-        let PoolObserved { pool, view, ledger, withdrawn } = message;
-        let facts = PoolFacts::Observed { view, ledger, withdrawn };
+        let PoolObserved { pool, view, ledger, withdrawn, cordon } = message;
+        let mut cordon = BTreeSet::clone(&cordon);
+        if let Some(PoolFacts::Observed { cordon: before, .. }) = self.pools.remove(&pool) {
+            // A node is Ready for a while after its instance was ended: nothing is to be bound to it.
+            let snapshot = self.deps.view.snapshot();
+            let active = |id: &str| view.spot.is_active(id) || view.on_demand.is_active(id);
+            let ended = |id: &String| !active(id) && snapshot.node_of_instance(id).is_some();
+            cordon.extend(before.into_iter().filter(ended));
+        }
+        let facts = PoolFacts::Observed { view, ledger, withdrawn, cordon };
         self.pools.insert(pool, facts);
         ctx.notify(Turn);
     }
@@ -302,12 +312,14 @@ impl FallbackTracker {
         let world =
             World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments, &self.fits);
         let mut by_pool: BTreeMap<String, ScaleGroups> = BTreeMap::new();
+        let mut cordoned = BTreeSet::new();
         for name in world.configs.keys() {
-            let instances = InstanceFacts { busy: world.busy_instances(name), ..InstanceFacts::default() };
-            by_pool.insert(
-                name.clone(),
-                ScaleGroups { pool: name.clone(), instances, ..ScaleGroups::default() },
-            );
+            let mut wanted = ScaleGroups { pool: name.clone(), ..ScaleGroups::default() };
+            if let Some(PoolFacts::Observed { view, cordon, .. }) = self.pools.get(name) {
+                wanted.instances.look_at(view, &world.snapshot);
+                cordoned.extend(world.nodes_of(cordon));
+            }
+            by_pool.insert(name.clone(), wanted);
         }
         let mut drains = Vec::new();
         let mut protected = BTreeSet::new();
@@ -334,7 +346,7 @@ impl FallbackTracker {
             }
             self.scaler.send(wanted);
         }
-        self.drainer.send(DrainNodes { drains, protected });
+        self.drainer.send(DrainNodes { drains, cordoned, protected });
     }
 
     /// One log line, one span and one event for each step that was stored, and a notification for some.

@@ -145,6 +145,8 @@ struct World {
     /// What the scaler knew when it wrote the ledger: who wants nothing any more.
     withdrawn: BTreeSet<String>,
     drained: BTreeSet<(String, DrainPurpose)>,
+    /// The idle instances that are cordoned, to be ended.
+    cordoned: BTreeSet<String>,
     old: Vec<String>,
     next_id: usize,
     calls: usize,
@@ -185,6 +187,7 @@ impl World {
             told: (Wants::new(), BTreeSet::new(), InstanceFacts::default()),
             withdrawn: BTreeSet::new(),
             drained: BTreeSet::new(),
+            cordoned: BTreeSet::new(),
             old: Vec::new(),
             next_id: 0,
             calls: 0,
@@ -310,7 +313,14 @@ impl World {
     fn node(&self, id: &str) -> Option<NodeFact> {
         let instance = self.instance(id).filter(|instance| instance.lifecycle != Lifecycle::Pending)?;
         let ready = instance.lifecycle == Lifecycle::InService;
-        Some(NodeFact { name: id.to_owned(), ready, busy: instance.busy, volume_zone: None, created: None })
+        Some(NodeFact {
+            name: id.to_owned(),
+            ready,
+            cordoned: self.cordoned.contains(id),
+            busy: instance.busy,
+            volume_zone: None,
+            created: None,
+        })
     }
 
     fn with_facts<T>(&self, name: &str, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
@@ -394,8 +404,14 @@ impl World {
     fn tell(&mut self) {
         let commands = self.commands();
         let all = self.groups.values().flat_map(|group| &group.instances);
-        let busy = all.filter(|instance| instance.busy).map(|instance| instance.id.clone()).collect();
-        self.told = (commands.wants, commands.ends, InstanceFacts { taken: commands.taken, busy });
+        let ids = |held: &dyn Fn(&FakeInstance) -> bool| {
+            all.clone().filter(|instance| held(instance)).map(|instance| instance.id.clone()).collect()
+        };
+        let busy = ids(&|instance| instance.busy);
+        let schedulable =
+            ids(&|held| held.lifecycle != Lifecycle::Pending && !self.cordoned.contains(&held.id));
+        self.told =
+            (commands.wants, commands.ends, InstanceFacts { taken: commands.taken, busy, schedulable });
     }
 
     fn scale(&mut self, fault: Fault) {
@@ -411,7 +427,10 @@ impl World {
             let plan =
                 scaling::plan(&self.ledger, &self.view(), wants, ends, facts, &Busy::default(), self.now);
             self.ledger = plan.ledger;
-            let Some(call) = plan.call else { return false };
+            let Some(call) = plan.call else {
+                self.cordoned = plan.cordon;
+                return false;
+            };
             self.say(&format!("{call:?} ({fault:?})"));
             self.check(&call);
             match fault {

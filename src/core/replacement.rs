@@ -66,6 +66,8 @@ pub struct NodeFact {
     pub name: String,
     /// Whether it is Ready.
     pub ready: bool,
+    /// Whether it takes no new pods, whoever has cordoned it.
+    pub cordoned: bool,
     /// Whether pods that would have to move run on it.
     pub busy: bool,
     /// Its zone, if such pods have volumes, which cannot leave it.
@@ -777,10 +779,16 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
         next.block(FlowBox::Health, vec!["the Spot group has no instance for it yet".to_owned()], now);
         return;
     }
-    if capacity.group == GroupKind::Spot && facts.view.is_some_and(|view| view.spot.desired <= view.spot.min)
-    {
+    if let Some((_, node)) = claimed.as_ref().filter(|(_, node)| node.cordoned) {
+        // It is on its way out itself, or somebody keeps pods from it.
+        next.return_capacity = None;
+        next.block(FlowBox::Health, vec![format!("its Spot node {} is cordoned", node.name)], now);
+        return;
+    }
+    let group = facts.view.map(|view| view.group(capacity.group));
+    if let Some(group) = group.filter(|group| group.desired <= group.min) {
         // Ended now it would be replaced, and the +1 would stay.
-        next.block(FlowBox::Health, vec!["the Spot group is at its minimum size".to_owned()], now);
+        next.block(FlowBox::Health, vec![format!("group {} is at its minimum size", group.name)], now);
         return;
     }
     if capacity.group == GroupKind::OnDemand

@@ -127,17 +127,6 @@ impl PoolView {
             GroupKind::OnDemand => &self.on_demand,
         }
     }
-
-    /// The instances whose nodes run pods that would have to move.
-    #[must_use]
-    pub fn busy_instances(&self, cluster: &Snapshot) -> BTreeSet<String> {
-        let busy = |id: &str| {
-            let node = cluster.node_of_instance(id);
-            node.is_some_and(|node| cluster.pods_on(&node.name).any(drain::must_move))
-        };
-        let members = self.spot.instances.iter().chain(&self.on_demand.instances);
-        members.map(|instance| &instance.id).filter(|id| busy(id)).cloned().collect()
-    }
 }
 
 /// Why capacity could not be had.
@@ -501,6 +490,24 @@ pub struct InstanceFacts {
     pub taken: BTreeSet<String>,
     /// Their nodes run pods that would have to move: they are never ended as surplus.
     pub busy: BTreeSet<String>,
+    /// Their nodes take new pods: they are cordoned before they are ended as surplus, or a pod could be bound to
+    /// them at the last moment.
+    pub schedulable: BTreeSet<String>,
+}
+
+impl InstanceFacts {
+    /// Takes in what the cluster knows about the instances of a pool.
+    pub fn look_at(&mut self, view: &PoolView, cluster: &Snapshot) {
+        for Instance { id, .. } in view.spot.instances.iter().chain(&view.on_demand.instances) {
+            let Some(node) = cluster.node_of_instance(id) else { continue };
+            if cluster.pods_on(&node.name).any(drain::must_move) {
+                self.busy.insert(id.clone());
+            }
+            if !node.unschedulable {
+                self.schedulable.insert(id.clone());
+            }
+        }
+    }
 }
 
 /// The next call to make on a group.
@@ -546,12 +553,14 @@ impl Call {
 }
 
 /// The next ledger, and the call that it announces.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// To be stored before the call.
     pub ledger: Ledger,
     /// To be made after the ledger is stored.
     pub call: Option<Call>,
+    /// Idle instances that are ended once they are cordoned; complete only in a plan without a call.
+    pub cordon: BTreeSet<String>,
 }
 
 /// Clocks of AWS and of ours may differ by this much when activities are compared with requests.
@@ -586,6 +595,38 @@ impl Busy {
     }
 }
 
+/// The choice of idle instances that are ended as surplus.
+struct Idle<'a> {
+    instances: &'a InstanceFacts,
+    busy: &'a Busy,
+    cordon: BTreeSet<String>,
+}
+
+impl Idle<'_> {
+    fn may_end(&self, group: &GroupView, kind: GroupKind, id: &str) -> bool {
+        group.is_active(id)
+            && !self.instances.busy.contains(id)
+            && !self.busy.ending(kind, id)
+            && !self.cordon.contains(id)
+    }
+
+    /// Ends the instance, or has its node cordoned first.
+    fn end(
+        &mut self,
+        ledger: &mut Ledger,
+        (group, kind): (&GroupView, GroupKind),
+        id: &str,
+        replacement: &str,
+        now: Timestamp,
+    ) -> Option<Call> {
+        if self.instances.schedulable.contains(id) {
+            self.cordon.insert(id.to_owned());
+            return None;
+        }
+        Some(terminate(ledger, group, kind, id, Some(replacement), now))
+    }
+}
+
 /// The next step for a pool.
 ///
 /// Repeating the call that a plan names is without harm: it is planned from a fresh reading of the groups.
@@ -604,21 +645,23 @@ pub fn plan(
     ledger.take_in_arrived(view);
     let moved = ledger.in_motion();
     if let Some(call) = resume(&mut ledger, view, busy, now) {
-        return Plan { ledger, call: Some(call) };
+        return Plan { ledger, call: Some(call), cordon: BTreeSet::new() };
     }
     if let Some(call) = stale::find_late_calls(&mut ledger, view, &moved, now) {
-        return Plan { ledger, call: Some(call) };
+        return Plan { ledger, call: Some(call), cordon: BTreeSet::new() };
     }
     refresh_members(&mut ledger, view, wants, now);
     take_in_erased(&mut ledger, view, now);
     claim(&mut ledger, view, wants, &instances.taken);
     bind_to_successors(&mut ledger, view, wants, instances);
+    let mut idle = Idle { instances, busy, cordon: BTreeSet::new() };
     let call = request_capacity(&mut ledger, view, wants, busy, now)
-        .or_else(|| end_instances(&mut ledger, view, wants, ends, (instances, busy), now))
-        .or_else(|| withdraw(&mut ledger, view, wants, (instances, busy), now));
+        .or_else(|| end_instances(&mut ledger, view, wants, ends, &mut idle, now))
+        .or_else(|| withdraw(&mut ledger, view, wants, &mut idle, now));
+    let cordon = idle.cordon;
     ledger.drop_empty();
     watch_desired(&mut ledger, view, call.as_ref());
-    Plan { ledger, call }
+    Plan { ledger, call, cordon }
 }
 
 /// Remembers the desired capacity of groups that something is awaited from, unless we are about to change it.
@@ -1052,10 +1095,10 @@ fn end_instances(
     view: &PoolView,
     wants: &Wants,
     ends: &BTreeSet<End>,
-    (instances, busy): (&InstanceFacts, &Busy),
+    idle: &mut Idle<'_>,
     now: Timestamp,
 ) -> Option<Call> {
-    for end in ends.iter().filter(|end| !busy.ending(end.group, &end.instance_id)) {
+    for end in ends.iter().filter(|end| !idle.busy.ending(end.group, &end.instance_id)) {
         let group = view.group(end.group);
         let share = ledger.member(end.group, &end.replacement);
         let surplus = share.is_some_and(|member| member.surplus);
@@ -1067,10 +1110,7 @@ fn end_instances(
                 (group.desired > group.min && (surplus || owes)).then_some(end.replacement.as_str());
             return Some(terminate(ledger, group, end.group, &end.instance_id, settles, now));
         }
-        if surplus
-            && let Some(call) =
-                settle(ledger, view, wants, (end.group, &end.replacement), (instances, busy), now)
-        {
+        if surplus && let Some(call) = settle(ledger, view, wants, (end.group, &end.replacement), idle, now) {
             return Some(call);
         }
     }
@@ -1082,11 +1122,11 @@ fn withdraw(
     ledger: &mut Ledger,
     view: &PoolView,
     wants: &Wants,
-    (instances, busy): (&InstanceFacts, &Busy),
+    idle: &mut Idle<'_>,
     now: Timestamp,
 ) -> Option<Call> {
-    for ((kind, replacement), want) in wants.iter().filter(|((kind, _), _)| !busy.requests.contains(kind)) {
-        if matches!(want, Want::Instance { .. }) {
+    for ((kind, replacement), want) in wants {
+        if matches!(want, Want::Instance { .. }) || idle.busy.requests.contains(kind) {
             continue;
         }
         let Some(member) = ledger.member(*kind, replacement).cloned() else { continue };
@@ -1097,13 +1137,16 @@ fn withdraw(
             && let Some(id) = member.instance_id.as_ref().filter(|id| group.is_active(id))
         {
             // At the minimum it would come back each time it is ended: it stays until there is room.
-            if group.desired <= group.min || instances.busy.contains(id) || busy.ending(*kind, id) {
-                continue;
+            if group.desired > group.min
+                && idle.may_end(group, *kind, id)
+                && let Some(call) = idle.end(ledger, (group, *kind), id, replacement, now)
+            {
+                return Some(call);
             }
-            return Some(terminate(ledger, group, *kind, id, Some(replacement), now));
+            continue;
         }
         if member.surplus {
-            if let Some(call) = settle(ledger, view, wants, (*kind, replacement), (instances, busy), now) {
+            if let Some(call) = settle(ledger, view, wants, (*kind, replacement), idle, now) {
                 return Some(call);
             }
             continue;
@@ -1186,11 +1229,11 @@ fn settle(
     view: &PoolView,
     wants: &Wants,
     (kind, replacement): (GroupKind, &str),
-    (instances, busy): (&InstanceFacts, &Busy),
+    idle: &mut Idle<'_>,
     now: Timestamp,
 ) -> Option<Call> {
     let group = view.group(kind);
-    if group.desired <= group.min || busy.reductions.contains(&(kind, None)) {
+    if group.desired <= group.min || idle.busy.reductions.contains(&(kind, None)) {
         return None;
     }
     // What is missing may be what other stories wait for: it is not theirs that goes.
@@ -1222,12 +1265,7 @@ fn settle(
         })
         .flat_map(|request| request.instances_before.iter().map(String::as_str))
         .collect();
-    let may_end = |id: &str| {
-        group.is_active(id)
-            && !instances.taken.contains(id)
-            && !instances.busy.contains(id)
-            && !busy.ending(kind, id)
-    };
+    let may_end = |id: &str| !idle.instances.taken.contains(id) && idle.may_end(group, kind, id);
     let newest = group.instances.iter().rev().map(|instance| instance.id.as_str());
     let unclaimed = newest.filter(|id| !claimed.contains(id) && !before.contains(id)).find(|id| may_end(id));
     // Or what was claimed for the story itself, if it waits for it no longer and does not stand on it.
@@ -1235,7 +1273,7 @@ fn settle(
     let own = ledger.member(kind, replacement).and_then(|member| member.instance_id.as_deref());
     let own = own.filter(|_| !waits);
     let surplus = unclaimed.or(own.filter(|id| may_end(id)))?.to_owned();
-    Some(terminate(ledger, group, kind, &surplus, Some(replacement), now))
+    idle.end(ledger, (group, kind), &surplus, replacement, now)
 }
 
 /// The desired capacity went down by a story's share: its +1, or what the group owed it.

@@ -446,6 +446,7 @@ impl Auditor {
         match records.iter().find(|record| returns(record, node)) {
             Some(record) => self.check_safe_return(node, record, &records),
             None if was_just_cancelled(&records, node, self.inner.clock.now()) => {}
+            None if self.is_surplus(node) => {}
             None => {
                 let found = "it is marked, and no record says that it is drained".to_owned();
                 self.violated(Invariant::ReplacementFirst, node, found);
@@ -638,6 +639,26 @@ impl Auditor {
             })
     }
 
+    /// Whether the node's instance is being ended, or its group holds an instance more than is wanted: it is to
+    /// take no pods then, if none run on it.
+    fn is_surplus(&self, node: &str) -> bool {
+        let groups = self.inner.cloud.snapshot().groups;
+        let held = groups.iter().find_map(|group| {
+            let instance = group.instances.iter().find(|instance| instance.node_name == node)?;
+            Some((group, instance.state))
+        });
+        held.is_some_and(|(group, state)| {
+            let surplus = |pool: &Arc<SpotPool>| {
+                let kind =
+                    if pool.spec.spot_group == group.name { GroupKind::Spot } else { GroupKind::OnDemand };
+                let ledger = pool.status.clone().unwrap_or_default().ledger;
+                [&pool.spec.spot_group, &pool.spec.on_demand_group].contains(&&group.name)
+                    && ledger.members(kind).any(|member| member.surplus)
+            };
+            state.is_ending() || self.pools().iter().any(surplus)
+        })
+    }
+
     /// Marks without a story must go within `patience`.
     fn watch_marks(&self, patience: Duration) {
         let now = self.inner.clock.now();
@@ -649,7 +670,7 @@ impl Auditor {
                 status.is_some_and(|status| {
                     record.spec.node_name == node && status.drain != DrainState::NotStarted
                 }) || returns(record, node)
-            })
+            }) || self.is_surplus(node) && self.inner.cluster.movable_pods_on(node).is_empty()
         };
         let stray: BTreeSet<String> = nodes
             .iter()

@@ -104,7 +104,7 @@ pub struct Report {
     pub replacements: Vec<ReplacementReport>,
     /// The groups.
     pub groups: GroupsReport,
-    /// Nodes that still carry a mark of ours.
+    /// Nodes that still carry a mark of ours, but for those whose instances are on their way out.
     pub leftover_marks: usize,
     /// Pods that wait for a node, or do not run.
     pub pending_pods: usize,
@@ -325,7 +325,12 @@ impl Story {
     async fn leftover_marks(&self) -> usize {
         let api: Api<Node> = Api::all(self.world.client.clone());
         let nodes = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-        nodes.iter().filter(|node| marks::are_left_on(node, TAINT)).count()
+        let groups = self.world.cloud.snapshot().groups;
+        let goes = |node: &Node| {
+            let mut instances = groups.iter().flat_map(|group| &group.instances);
+            instances.any(|held| held.state.is_ending() && node.name_any() == held.node_name)
+        };
+        nodes.iter().filter(|node| marks::are_left_on(node, TAINT) && !goes(node)).count()
     }
 
     /// Judges the story.

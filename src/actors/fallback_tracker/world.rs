@@ -102,13 +102,14 @@ impl<'a> World<'a> {
         let volumes =
             self.snapshot.pods_on(&node.name).any(|pod| drain::must_move(pod) && !pod.spec.claims.is_empty());
         let volume_zone = volumes.then(|| node.zone.to_string()).filter(|zone| !zone.is_empty());
-        NodeFact { name: node.name.to_string(), ready: node.ready, busy, volume_zone, created: node.created }
-    }
-
-    /// The instances of a pool that run pods which would have to move.
-    pub(super) fn busy_instances(&self, pool: &str) -> BTreeSet<String> {
-        let view = self.pools.get(pool).and_then(PoolFacts::view);
-        view.map(|view| view.busy_instances(&self.snapshot)).unwrap_or_default()
+        NodeFact {
+            name: node.name.to_string(),
+            ready: node.ready,
+            cordoned: node.unschedulable,
+            busy,
+            volume_zone,
+            created: node.created,
+        }
     }
 
     /// The records that notices ask for: new stories, refused notices. Escalations come with [`Self::advance`].

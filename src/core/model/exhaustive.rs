@@ -194,6 +194,7 @@ impl World {
         }
         let drained = self.drained.iter().map(|(id, purpose)| (self.name(id), purpose));
         put(&drained.filter(|(name, _)| name != GONE).collect::<Vec<_>>());
+        put(&self.names(&self.cordoned.iter().cloned().collect::<Vec<_>>()));
         digest.0.finish()
     }
 

@@ -35,6 +35,8 @@ struct Stage {
     ledger: Ledger,
     withdrawn: bool,
     old_node: bool,
+    /// Whether all nodes but the old one are cordoned.
+    cordoned: bool,
     /// Ready nodes by instance, and whether they run pods.
     nodes: Vec<(String, bool)>,
     unready: Vec<String>,
@@ -85,6 +87,7 @@ impl Stage {
             ledger: Ledger::default(),
             withdrawn: true,
             old_node: true,
+            cordoned: false,
             nodes: Vec::new(),
             unready: Vec::new(),
             misfit: false,
@@ -110,6 +113,7 @@ impl Stage {
         let node = |name: &str, ready, busy| NodeFact {
             name: name.to_owned(),
             ready,
+            cordoned: self.cordoned && name != "old",
             busy,
             volume_zone: None,
             created: self.created,
@@ -218,6 +222,8 @@ impl Stage {
             let lifecycle = Lifecycle::InService;
             group.instances.push(Instance { id: id.to_owned(), zone: "a".to_owned(), lifecycle });
         }
+        let instances = i32::try_from(group.instances.len()).expect("few");
+        group.desired = group.desired.max(instances);
     }
 
     fn lose(&mut self, id: &str) -> &mut Self {
@@ -558,6 +564,33 @@ fn a_return_needs_every_box_and_a_spot_instance() {
         assert_eq!(stage.marks(DrainPurpose::Return), returns, "{name}");
         assert_eq!(stage.phase() == Phase::Returning, returns, "{name}");
     }
+}
+
+#[test]
+fn a_return_waits_while_its_spot_node_is_cordoned_or_its_group_at_the_minimum() {
+    let ready = || {
+        let mut stage = Stage::on_fallback();
+        stage.share(GroupKind::Spot, Some("i-4"), None);
+        stage.assessment = Some(ReturnAssessment::default());
+        stage
+    };
+    let mut stage = ready();
+    stage.cordoned = true;
+    stage.go();
+    assert_eq!(stage.status.blocking[0].message, "its Spot node i-4 is cordoned");
+    assert!(!stage.marks(DrainPurpose::Return));
+    stage.cordoned = false;
+    stage.go();
+    assert!(stage.marks(DrainPurpose::Return));
+
+    let mut stage = ready();
+    stage.view.on_demand.min = stage.view.on_demand.desired;
+    stage.go();
+    assert_eq!(stage.status.blocking[0].message, "group on-demand is at its minimum size");
+    assert!(!stage.marks(DrainPurpose::Return));
+    stage.view.on_demand.min = 0;
+    stage.go();
+    assert!(stage.marks(DrainPurpose::Return));
 }
 
 #[test]

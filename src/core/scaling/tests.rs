@@ -247,11 +247,18 @@ fn when_aws_was_faster_the_idle_newcomer_goes_and_a_busy_one_does_not() {
     facts.taken.insert("i-4".to_owned());
     let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(settled.call, end("i-5", true));
-    facts.busy.insert("i-5".to_owned());
+    let mut taking_pods = facts.clone();
+    taking_pods.schedulable.insert("i-5".to_owned());
+    let cordoned =
+        plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &taking_pods, &Busy::default(), now());
     assert_eq!(
-        plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now()).call,
-        None
+        (cordoned.call, cordoned.cordon),
+        (None, taking_pods.schedulable),
+        "its node is cordoned first"
     );
+    facts.busy.insert("i-5".to_owned());
+    let kept = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    assert_eq!((kept.call, kept.cordon), (None, BTreeSet::new()));
 }
 
 #[test]
@@ -291,6 +298,10 @@ fn a_late_winner_sends_the_on_demand_share_back() {
     let busy = InstanceFacts { busy: ["i-9".to_owned()].into(), ..InstanceFacts::default() };
     let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &busy, &Busy::default(), now());
     assert_eq!(kept.call, None, "what runs pods is not ended");
+    let schedulable: BTreeSet<String> = ["i-9".to_owned()].into();
+    let taking_pods = InstanceFacts { schedulable: schedulable.clone(), ..InstanceFacts::default() };
+    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &taking_pods, &Busy::default(), now());
+    assert_eq!((kept.call, kept.cordon), (None, schedulable), "its node is cordoned first");
     view.on_demand.min = 1;
     let kept = next(&ledger, &view, &nothing);
     assert_eq!(kept.call, None, "at the minimum the group would launch it again, each time");
@@ -341,7 +352,7 @@ fn an_instance_whose_plus_one_is_settled_belongs_to_the_group_and_is_not_ended()
     view.spot.desired = 3;
     view.spot.instances.remove(0);
     let nothing = wants([(GroupKind::Spot, "i-1", Want::Nothing)]);
-    assert_eq!(next(&ledger, &view, &nothing), Plan { ledger: Ledger::default(), call: None });
+    assert_eq!(next(&ledger, &view, &nothing), Plan::default());
 }
 
 #[test]
@@ -365,7 +376,7 @@ fn a_story_that_is_over_leaves_nothing_in_the_ledger() {
     ledger.scaling_requests[0].members[0].surplus = false;
     view.spot.desired = 3;
     let done = wants([(GroupKind::Spot, "i-1", Want::Done)]);
-    assert_eq!(next(&ledger, &view, &done), Plan { ledger: Ledger::default(), call: None });
+    assert_eq!(next(&ledger, &view, &done), Plan::default());
 }
 
 #[test]

@@ -38,7 +38,9 @@ impl LifecycleState {
         }
     }
 
-    pub(super) fn is_ending(self) -> bool {
+    /// Whether it is on its way out.
+    #[must_use]
+    pub fn is_ending(self) -> bool {
         matches!(self, Self::TerminatingWait | Self::Terminating)
     }
 }

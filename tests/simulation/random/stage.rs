@@ -269,9 +269,11 @@ impl<'a> Stage<'a> {
         self.say(format!("-- {event:?}"));
         match event.clone() {
             Event::Rebalance(place, number) => {
-                self.notify(place, number, NoticeKind::RebalanceRecommendation)
+                return self.notify(place, number, NoticeKind::RebalanceRecommendation);
             }
-            Event::Interrupt(place, number) => self.notify(place, number, NoticeKind::SpotInterruption),
+            Event::Interrupt(place, number) => {
+                return self.notify(place, number, NoticeKind::SpotInterruption);
+            }
             Event::ReportedAgain(number) => self.report_again(number),
             Event::Lie(number) => self.lie(number),
             Event::Market(place, capacity) => {
@@ -340,8 +342,13 @@ impl<'a> Stage<'a> {
         None
     }
 
-    fn notify(&mut self, place: Place, number: usize, kind: NoticeKind) {
-        let Some(instance) = self.instance(place, number) else { return };
+    fn notify(
+        &mut self,
+        place: Place,
+        number: usize,
+        kind: NoticeKind,
+    ) -> Option<tokio::task::JoinHandle<()>> {
+        let instance = self.instance(place, number)?;
         self.say(format!("{kind} for {} ({})", instance.id, instance.node_name));
         let deadline = match kind {
             NoticeKind::SpotInterruption => {
@@ -353,16 +360,39 @@ impl<'a> Stage<'a> {
                 None
             }
         };
-        // An agent runs on a node that has joined.
-        if !self.plot.agents && self.cluster.get_json("nodes", "", &instance.node_name).is_some() {
-            self.report(&notice_name(&instance.id, kind), &instance.node_name, &instance.id, kind, deadline);
+        if self.plot.agents {
+            return None;
         }
+        let name = notice_name(&instance.id, kind);
+        let notice = self.notice(&name, &instance.node_name, &instance.id, kind, deadline);
+        let cluster = self.cluster.clone();
+        // An agent runs on a node that has joined; on one that joins later it finds what was announced before.
+        Some(actix::spawn(async move {
+            for _ in 0..120 {
+                if cluster.get_json("nodes", "", &instance.node_name).is_some() {
+                    let _ = cluster.create_json(notice);
+                    return;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+        }))
     }
 
     /// Reports a notice as an agent would.
     fn report(&self, name: &str, node: &str, instance: &str, kind: NoticeKind, deadline: Option<Timestamp>) {
         // A name that is taken refuses the report, as it does an agent's.
-        let _ = self.cluster.create_json(json!({
+        let _ = self.cluster.create_json(self.notice(name, node, instance, kind, deadline));
+    }
+
+    fn notice(
+        &self,
+        name: &str,
+        node: &str,
+        instance: &str,
+        kind: NoticeKind,
+        deadline: Option<Timestamp>,
+    ) -> serde_json::Value {
+        json!({
             "apiVersion": "spotguard.dev/v1alpha1",
             "kind": "InterruptionNotice",
             "metadata": { "name": name },
@@ -374,7 +404,7 @@ impl<'a> Stage<'a> {
                 "detectedAt": self.now(),
                 "deadline": deadline,
             },
-        }));
+        })
     }
 
     fn report_again(&self, number: usize) {
