@@ -316,7 +316,7 @@ impl FallbackTracker {
         for name in world.configs.keys() {
             let mut wanted = ScaleGroups { pool: name.clone(), ..ScaleGroups::default() };
             if let Some(PoolFacts::Observed { view, cordon, .. }) = self.pools.get(name) {
-                wanted.instances.look_at(view, &world.snapshot);
+                wanted.instances.look_at(view, &world.snapshot, self.deps.clock.now());
                 cordoned.extend(world.nodes_of(cordon));
             }
             by_pool.insert(name.clone(), wanted);

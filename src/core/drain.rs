@@ -146,6 +146,16 @@ pub fn must_move(pod: &Pod) -> bool {
     classify(pod, &policy, Purpose::Replace) == Verdict::Evictable
 }
 
+/// Whether an instance is not to be ended under the pod: it has to run elsewhere, or has time left to end.
+#[must_use]
+pub fn holds_its_node(pod: &Pod, now: Timestamp) -> bool {
+    let policy = DrainPolicy::default_for(Purpose::Replace);
+    match classify(pod, &policy, Purpose::Replace) {
+        Verdict::Skip(SkipReason::AlreadyTerminating) => progress::overstayed(pod, now).is_none(),
+        verdict => verdict == Verdict::Evictable,
+    }
+}
+
 /// The taint of a cordoned node.
 const CORDON: &str = "node.kubernetes.io/unschedulable";
 

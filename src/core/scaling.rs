@@ -488,7 +488,7 @@ pub struct End {
 pub struct InstanceFacts {
     /// Stories stand on these (old nodes, capacity in use): they are never claimed again.
     pub taken: BTreeSet<String>,
-    /// Their nodes run pods that would have to move: they are never ended as surplus.
+    /// Their nodes run pods that would have to move, or that are still ending: they are never ended as surplus.
     pub busy: BTreeSet<String>,
     /// Their nodes take new pods: they are cordoned before they are ended as surplus, or a pod could be bound to
     /// them at the last moment.
@@ -497,10 +497,10 @@ pub struct InstanceFacts {
 
 impl InstanceFacts {
     /// Takes in what the cluster knows about the instances of a pool.
-    pub fn look_at(&mut self, view: &PoolView, cluster: &Snapshot) {
+    pub fn look_at(&mut self, view: &PoolView, cluster: &Snapshot, now: Timestamp) {
         for Instance { id, .. } in view.spot.instances.iter().chain(&view.on_demand.instances) {
             let Some(node) = cluster.node_of_instance(id) else { continue };
-            if cluster.pods_on(&node.name).any(drain::must_move) {
+            if cluster.pods_on(&node.name).any(|pod| drain::holds_its_node(pod, now)) {
                 self.busy.insert(id.clone());
             }
             if !node.unschedulable {

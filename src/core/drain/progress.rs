@@ -372,7 +372,7 @@ fn budgets_of(pods: &[Arc<Pod>], snapshot: &Snapshot) -> Vec<DisruptionBudget> {
 }
 
 /// Why a pod that is asked to end is not waited for any longer, if so.
-fn overstayed(pod: &Pod, now: Timestamp) -> Option<String> {
+pub(super) fn overstayed(pod: &Pod, now: Timestamp) -> Option<String> {
     let due = pod.deletion?;
     let cause = if pod.finalizers { "its finalizers hold it" } else { "its kubelet has not ended it" };
     (now >= due + OVERSTAYED_AFTER).then(|| format!("pod {} was to be gone at {due:.0}: {cause}", pod.key()))

@@ -58,6 +58,17 @@ fn pods_are_skipped_blocked_or_evicted() {
 }
 
 #[test]
+fn a_pod_holds_its_node_until_it_has_ended_or_was_to_have_ended() {
+    let now = at(1_000);
+    assert!(holds_its_node(&pod("web-1", "n", 1), now));
+    assert!(!holds_its_node(&owned(OwnerKind::DaemonSet), now));
+    let ending = |due: i64| Pod { deletion: Some(at(due)), ..pod("web-1", "n", 1) };
+    assert!(holds_its_node(&ending(1_020), now), "it has its grace period");
+    assert!(holds_its_node(&ending(990), now), "its kubelet may be late");
+    assert!(!holds_its_node(&ending(970), now), "nobody ends it any more");
+}
+
+#[test]
 fn by_default_only_a_return_spares_pods_that_nobody_makes_anew() {
     assert!(!DrainPolicy::default_for(Purpose::Return).evict_unmanaged);
     assert!(DrainPolicy::default_for(Purpose::Replace).evict_unmanaged);
