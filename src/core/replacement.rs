@@ -786,7 +786,9 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
         return;
     }
     let group = facts.view.map(|view| view.group(capacity.group));
-    if let Some(group) = group.filter(|group| group.desired <= group.min) {
+    let share = facts.ledger.member(capacity.group, &subject.name);
+    let surplus = capacity.group == GroupKind::Spot || share.is_some_and(|share| share.surplus);
+    if let Some(group) = group.filter(|group| surplus && group.desired <= group.min) {
         // Ended now it would be replaced, and the +1 would stay.
         next.block(FlowBox::Health, vec![format!("group {} is at its minimum size", group.name)], now);
         return;

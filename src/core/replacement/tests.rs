@@ -591,6 +591,11 @@ fn a_return_waits_while_its_spot_node_is_cordoned_or_its_group_at_the_minimum() 
     stage.view.on_demand.min = 0;
     stage.go();
     assert!(stage.marks(DrainPurpose::Return));
+
+    let mut stage = ready();
+    stage.view.on_demand.min = stage.view.on_demand.desired;
+    stage.settle(GroupKind::OnDemand).go();
+    assert!(stage.marks(DrainPurpose::Return), "what comes in its place is the group's own");
 }
 
 #[test]
