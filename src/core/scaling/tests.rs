@@ -239,6 +239,19 @@ fn an_end_without_effect_is_planned_anew_and_one_with_effect_is_not_repeated() {
 }
 
 #[test]
+fn an_instance_is_busy_while_pods_run_or_end_on_its_node_and_schedulable_until_that_is_cordoned() {
+    use crate::core::cluster::{Node, Pod};
+    use crate::core::testing::{cluster, node, pod};
+    let cordoned = Node { unschedulable: true, ..node("1") };
+    let ending = Pod { deletion: Some(now() + std::time::Duration::from_secs(20)), ..pod("web-2", "2", 1) };
+    let cluster = cluster(vec![cordoned, node("2")], vec![pod("web-1", "1", 1), ending]);
+    let mut facts = InstanceFacts::default();
+    facts.look_at(&usual(), &cluster, now());
+    assert_eq!(facts.busy, ["i-1", "i-2"].map(str::to_owned).into());
+    assert_eq!(facts.schedulable, ["i-2".to_owned()].into(), "and i-3 has no node yet");
+}
+
+#[test]
 fn when_aws_was_faster_the_idle_newcomer_goes_and_a_busy_one_does_not() {
     let (ledger, mut view) = served();
     view.spot.instances.remove(0);
