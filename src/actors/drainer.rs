@@ -141,7 +141,10 @@ impl Drainer {
                 }
             };
             let result = match timeout(limit, call).await {
-                Ok(Ok(())) => MarkResult::Done,
+                Ok(Ok(())) => {
+                    tracing::info!(node, ?change, "a node's marks were changed");
+                    MarkResult::Done
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(node, %error, ?change, "a node's marks could not be changed; it is tried again");
                     MarkResult::Failed

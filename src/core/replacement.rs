@@ -427,16 +427,17 @@ fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<
     for group in [GroupKind::Spot, GroupKind::OnDemand] {
         // A share of an earlier attempt may be on its way back: the AsgScaler has not heard of this one yet.
         let share = member(group).filter(|member| member.attempt == next.asked());
-        let Some(node) = serving_node(share, group, facts) else { continue };
+        let Some((instance_id, node)) = serving_node(share, group, facts) else { continue };
         // Ready is not yet "can take these pods" (zone, size, start-up taints); a deadline cannot wait for it.
-        if next.deadline.is_none() {
-            let misfit = (facts.misfit_with)(&node.1.name);
-            if !misfit.is_empty() {
-                misfits.extend(misfit);
-                continue;
-            }
+        let misfit = match next.deadline {
+            _ if node.cordoned => vec![format!("node {} is cordoned", node.name)],
+            None => (facts.misfit_with)(&node.name),
+            Some(_) => Vec::new(),
+        };
+        if !misfit.is_empty() {
+            misfits.extend(misfit);
+            continue;
         }
-        let (instance_id, node) = node;
         let (flow_box, fallback) = match group {
             GroupKind::Spot => (FlowBox::Success, false),
             GroupKind::OnDemand => (FlowBox::Fallback, true),

@@ -435,7 +435,11 @@ fn in_service_is_not_enough_the_node_must_be_ready_and_take_the_pods() {
     stage.go();
     assert!(!stage.marks(DrainPurpose::Replace), "too small");
     assert!(stage.status.blocking.iter().any(|reason| reason.message == "too small"));
-    stage.misfit = false;
+    (stage.misfit, stage.cordoned) = (false, true);
+    stage.go();
+    assert!(!stage.marks(DrainPurpose::Replace), "cordoned");
+    assert!(stage.status.blocking.iter().any(|reason| reason.message == "node i-4 is cordoned"));
+    stage.cordoned = false;
     stage.go();
     assert!(stage.has(FlowBox::Success, Outcome::InService) && stage.marks(DrainPurpose::Replace));
 }
