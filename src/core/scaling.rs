@@ -645,10 +645,10 @@ pub fn plan(
     ledger.take_in_arrived(view);
     let moved = ledger.in_motion();
     if let Some(call) = resume(&mut ledger, view, busy, now) {
-        return Plan { ledger, call: Some(call), cordon: BTreeSet::new() };
+        return Plan { ledger, call: Some(call), ..Plan::default() };
     }
     if let Some(call) = stale::find_late_calls(&mut ledger, view, &moved, now) {
-        return Plan { ledger, call: Some(call), cordon: BTreeSet::new() };
+        return Plan { ledger, call: Some(call), ..Plan::default() };
     }
     refresh_members(&mut ledger, view, wants, now);
     take_in_erased(&mut ledger, view, now);

@@ -369,13 +369,7 @@ impl Auditor {
     /// Whether a stored ledger announces exactly this change.
     fn is_written(&self, call: &GateCall, group: &str) -> bool {
         self.pools().into_iter().any(|pool| {
-            let kind = if pool.spec.spot_group == group {
-                GroupKind::Spot
-            } else if pool.spec.on_demand_group == group {
-                GroupKind::OnDemand
-            } else {
-                return false;
-            };
+            let Some(kind) = kind_in(&pool, group) else { return false };
             let ledger = pool.status.clone().unwrap_or_default().ledger;
             let in_state = |state| {
                 ledger
@@ -649,11 +643,9 @@ impl Auditor {
         });
         held.is_some_and(|(group, state)| {
             let surplus = |pool: &Arc<SpotPool>| {
-                let kind =
-                    if pool.spec.spot_group == group.name { GroupKind::Spot } else { GroupKind::OnDemand };
                 let ledger = pool.status.clone().unwrap_or_default().ledger;
-                [&pool.spec.spot_group, &pool.spec.on_demand_group].contains(&&group.name)
-                    && ledger.members(kind).any(|member| member.surplus)
+                kind_in(pool, &group.name)
+                    .is_some_and(|kind| ledger.members(kind).any(|member| member.surplus))
             };
             state.is_ending() || self.pools().iter().any(surplus)
         })
@@ -694,6 +686,13 @@ impl Auditor {
             self.violated(Invariant::NoMarkLeft, &node, found);
         }
     }
+}
+
+/// Which of the pool's groups it is.
+fn kind_in(pool: &SpotPool, group: &str) -> Option<GroupKind> {
+    let spec = &pool.spec;
+    let kinds = [(&spec.spot_group, GroupKind::Spot), (&spec.on_demand_group, GroupKind::OnDemand)];
+    kinds.into_iter().find(|(name, _)| *name == group).map(|(_, kind)| kind)
 }
 
 /// Whether the story of the node was cancelled so recently that its marks may still have been on their way.
