@@ -1,6 +1,7 @@
 //! What the controller knows of the cluster, kept by watches: one connection a kind, whatever its size.
 
 use crate::core::cluster::{Claim, Live, Node, Snapshot, Volume, VolumeLimits};
+use crate::core::freshness::Freshness;
 use crate::core::policy::backoff;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use crate::kube::convert::Converter;
@@ -264,6 +265,12 @@ impl View {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Which watches show an old picture.
+    #[must_use]
+    pub fn freshness(&self) -> Freshness {
+        Freshness::default()
     }
 
     /// The cluster now, with its indexes.

@@ -4,6 +4,7 @@
 
 mod access;
 mod agent;
+mod attacks;
 #[path = "../contract/autoscaling.rs"]
 mod autoscaling;
 mod bad_input;

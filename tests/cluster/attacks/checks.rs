@@ -1,0 +1,1 @@
+//! Objects that would make a safety check take for ever.

@@ -1,0 +1,1 @@
+//! Connections of anyone in the network.

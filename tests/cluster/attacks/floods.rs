@@ -1,0 +1,1 @@
+//! Floods of objects by one agent token.

@@ -1,0 +1,1 @@
+//! Notices of an agent about what is not its own.
