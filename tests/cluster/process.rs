@@ -21,6 +21,7 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    memory: Option<MemoryLimit>,
 }
 
 impl Process {
@@ -50,7 +51,7 @@ impl Process {
             .stdout(file)
             .stderr(stderr);
         let child = spawn(command).with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { name: name.to_owned(), child, log })
+        Ok(Self { name: name.to_owned(), child, log, memory: None })
     }
 
     /// An error with the end of its log if the process is no longer there.
@@ -65,6 +66,24 @@ impl Process {
             );
         }
         Ok(())
+    }
+
+    /// Lets the kernel kill it when it takes more memory than this many bytes, as a container's limit does.
+    ///
+    /// Where the machine allows no control group, that is told, and [`Self::peak_memory`] is all there is.
+    pub fn limit_memory(&mut self, bytes: u64) {
+        match MemoryLimit::new(self.child.id(), bytes) {
+            Ok(limit) => self.memory = Some(limit),
+            Err(error) => println!("{}: the memory is not limited, no control group: {error}", self.name),
+        }
+    }
+
+    /// The most memory, in bytes, that was resident at any moment of its life.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("{} has no peak of memory: it is gone", self.name)) * 1024
     }
 
     /// Kills it (SIGKILL), and returns when it is gone.
@@ -116,6 +135,31 @@ impl Drop for Process {
     /// Kills and waits: afterwards its port is free and nothing writes into its folder any more.
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A control group for one process, which goes when the process has gone.
+struct MemoryLimit(PathBuf);
+
+impl MemoryLimit {
+    fn new(process: u32, bytes: u64) -> io::Result<Self> {
+        // Version 1 has a folder of its own for memory, version 2 one for everything.
+        let (root, limit) = if Path::new("/sys/fs/cgroup/memory/cgroup.procs").exists() {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        } else {
+            ("/sys/fs/cgroup", "memory.max")
+        };
+        let group = Self(Path::new(root).join(format!("spot-guard-test-{process}")));
+        fs::create_dir(&group.0)?;
+        fs::write(group.0.join(limit), bytes.to_string())?;
+        fs::write(group.0.join("cgroup.procs"), process.to_string())?;
+        Ok(group)
+    }
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
     }
 }
 
