@@ -5,6 +5,7 @@ use crate::actors::deps::Deps;
 use crate::actors::drainer::Drainer;
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::health_monitor::HealthMonitor;
+use crate::actors::heavy::Heavy;
 use crate::actors::janitor::Janitor;
 use crate::actors::supervision::{Link, Shutdown, supervise};
 use crate::aws::AutoScaling;
@@ -58,6 +59,7 @@ pub struct Controller {
     pub readiness: Readiness,
     leading: watch::Sender<bool>,
     actors: watch::Sender<Option<Actors>>,
+    heavy: Heavy,
 }
 
 /// Links to the actors of a term.
@@ -86,7 +88,15 @@ impl Controller {
         let view = View::start(&client, &settings.namespace, &readiness);
         let aws = AutoScaling::new(aws, settings.times.call_timeout, clock, metrics.clone());
         let (leading, actors) = (watch::Sender::new(false), watch::Sender::new(None));
-        Self { settings, client, clock, aws, view, metrics, readiness, leading, actors }
+        let heavy = Heavy::threads();
+        Self { settings, client, clock, aws, view, metrics, readiness, leading, actors, heavy }
+    }
+
+    /// Makes its checks on the thread of its actors, for a simulation that is to be the same from run to run.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn with_checks_inline(self) -> Self {
+        Self { heavy: Heavy::Inline, ..self }
     }
 
     /// Whether this replica leads.
@@ -124,6 +134,7 @@ impl Controller {
             readiness: self.readiness.clone(),
             events: Events::start(self.client.clone(), &self.settings.identity, self.metrics.clone()),
             notifications: Notifications::start(&self.settings.notifications, &self.metrics),
+            heavy: self.heavy.clone(),
         };
         let mut term = None;
         loop {

@@ -1,5 +1,6 @@
 //! What the actors of the controller share.
 
+use crate::actors::heavy::Heavy;
 use crate::aws::AutoScaling;
 use crate::clock::Clock;
 use crate::core::limits::Pause;
@@ -50,6 +51,8 @@ pub struct Deps {
     pub events: Events,
     /// What people are told unasked.
     pub notifications: Notifications,
+    /// Where checks are made.
+    pub heavy: Heavy,
 }
 
 /// A pool with its settings resolved.

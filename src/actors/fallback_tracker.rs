@@ -106,6 +106,7 @@ impl FallbackTracker {
     /// A tracker that has read nothing yet.
     #[must_use]
     pub fn new(deps: Deps, scaler: Link<AsgScaler>, drainer: Link<Drainer>) -> Self {
+        let fits = Fits::new(deps.heavy.clone());
         Self {
             deps,
             scaler,
@@ -115,7 +116,7 @@ impl FallbackTracker {
             assessments: BTreeMap::new(),
             records: BTreeMap::new(),
             answered: BTreeMap::new(),
-            fits: Fits::default(),
+            fits,
             busy: false,
             again: false,
         }

@@ -6,7 +6,6 @@
 use crate::actors::asg_scaler::{PoolObserved, PoolRefused};
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
-use crate::actors::heavy::off_thread;
 use crate::actors::supervision::{Link, answers_ping};
 use crate::core::cluster::Snapshot;
 use crate::core::health::{self, PoolAssessment, Story};
@@ -286,13 +285,21 @@ impl Handler<Turn> for HealthMonitor {
             let snapshot = self.deps.view.snapshot();
             let time = self.deps.clock.now();
             let taint_key = self.deps.taint_key.clone();
-            let size = snapshot.pods().len();
-            let work = off_thread(size, move || {
-                let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, time);
-                (observed, assessment)
-            });
-            ctx.spawn(work.into_actor(self).map(move |(observed, assessment), actor, ctx| {
+            let heavy = self.deps.heavy.clone();
+            let work = async move {
+                let work = move || {
+                    let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, time);
+                    (observed, assessment)
+                };
+                heavy.run(work).await
+            };
+            ctx.spawn(work.into_actor(self).map(move |done, actor, ctx| {
                 actor.under_way.remove(&name);
+                let Ok((observed, assessment)) = done else {
+                    tracing::warn!(pool = name, "other checks took all places; the pool is assessed later");
+                    actor.due.remove(&name);
+                    return;
+                };
                 actor.publish(&name, &observed, &assessment, &findings, pause.as_ref(), ctx);
                 actor.tracker.send(PoolAssessed { pool: name, assessment });
             }));

@@ -6,7 +6,7 @@ pub mod deps;
 pub mod drainer;
 pub mod fallback_tracker;
 pub mod health_monitor;
-mod heavy;
+pub mod heavy;
 pub mod imds_poller;
 pub mod janitor;
 pub mod supervision;

@@ -27,6 +27,18 @@ impl Labels {
         self.0.iter().map(|(k, v)| (&**k, &**v))
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a clone of this set is in use elsewhere.
     #[must_use]
     pub fn is_shared(&self) -> bool {
@@ -66,7 +78,8 @@ impl Resources {
     /// How much there is of the extended resource `name`.
     #[must_use]
     pub fn extended(&self, name: &str) -> i64 {
-        self.extended.iter().find(|(n, _)| &**n == name).map_or(0, |(_, amount)| *amount)
+        let at = self.extended.binary_search_by(|(known, _)| (**known).cmp(name));
+        at.map_or(0, |at| self.extended[at].1)
     }
 }
 
@@ -130,6 +143,15 @@ impl LabelSelector {
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
         self.requirements.iter().all(|r| r.matches(labels.get(&r.key)))
+    }
+
+    /// A label that every match must have, key and value, if there is one: by it the matches are looked up.
+    #[must_use]
+    pub fn required_label(&self) -> Option<(&str, &str)> {
+        self.requirements.iter().find_map(|requirement| match &requirement.operator {
+            Operator::In(values) if values.len() == 1 => Some((&*requirement.key, &*values[0])),
+            _ => None,
+        })
     }
 
     /// The selector for exactly these labels.
@@ -474,6 +496,13 @@ impl Pod {
         self.deletion.is_some()
     }
 
+    /// What pods of one template share: their namespace, and where their labels and spec lie in memory. Told apart
+    /// for sure only while such a pod is held.
+    #[must_use]
+    pub fn template(&self) -> (&str, usize, usize) {
+        (&self.namespace, self.labels.address(), Arc::as_ptr(&self.spec).cast::<u8>() as usize)
+    }
+
     /// `namespace/name`.
     #[must_use]
     pub fn key(&self) -> PodKey<'_> {
@@ -664,20 +693,33 @@ fn change(used: &mut Resources, pod: &Resources, by: i64) {
     used.memory = used.memory.saturating_add(by * pod.memory);
     used.ephemeral_storage = used.ephemeral_storage.saturating_add(by * pod.ephemeral_storage);
     used.pods += by;
-    if !pod.extended.is_empty() {
-        let mut sum: BTreeMap<Arc<str>, i64> = used.extended.iter().cloned().collect();
-        for (name, amount) in &pod.extended {
-            let total = sum.entry(name.clone()).or_default();
-            *total = total.saturating_add(by * amount);
-        }
-        used.extended = sum.into_iter().filter(|(_, amount)| *amount != 0).collect();
+    add_extended(&mut used.extended, &pod.extended, by);
+}
+
+/// Adds amounts to others, `by` times each; both are sorted by name, and nothing is left of what comes to 0.
+pub(super) fn add_extended(sum: &mut Box<[(Arc<str>, i64)]>, more: &[(Arc<str>, i64)], by: i64) {
+    if more.is_empty() {
+        return;
     }
+    let mut merged = Vec::with_capacity(sum.len() + more.len());
+    let mut held = std::mem::take(sum).into_vec().into_iter().peekable();
+    for (name, amount) in more {
+        while let Some(before) = held.next_if(|(known, _)| known < name) {
+            merged.push(before);
+        }
+        let before = held.next_if(|(known, _)| known == name).map_or(0, |(_, amount)| amount);
+        merged.push((name.clone(), before.saturating_add(amount.saturating_mul(by))));
+    }
+    merged.extend(held);
+    merged.retain(|(_, amount)| *amount != 0);
+    *sum = merged.into();
 }
 
 pub use snapshot::{Live, PodGroup, Snapshot};
 
 mod budgets;
 mod snapshot;
+mod weight;
 
 #[cfg(test)]
 mod tests;

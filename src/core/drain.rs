@@ -190,11 +190,12 @@ pub enum BudgetView<'b> {
 ///
 /// Rules: pkg/registry/core/pod/storage/eviction.go. Pending, finished and ending pods ask no budget; a pod
 /// that is not ready may go without spending one if the budget says so.
-pub fn budget_view<'b>(pod: &Pod, budgets: impl Iterator<Item = &'b DisruptionBudget>) -> BudgetView<'b> {
+/// `covering` are the budgets that cover the pod.
+#[must_use]
+pub fn budget_view<'b>(pod: &Pod, covering: Vec<&'b DisruptionBudget>) -> BudgetView<'b> {
     if pod.phase == Phase::Pending || pod.phase.finished() || pod.terminating() {
         return BudgetView::Free;
     }
-    let covering: Vec<&DisruptionBudget> = budgets.filter(|b| b.covers(pod)).collect();
     let budget = match covering[..] {
         [] => return BudgetView::Free,
         [one] => one,
@@ -216,19 +217,19 @@ pub fn budget_view<'b>(pod: &Pod, budgets: impl Iterator<Item = &'b DisruptionBu
 /// The order in which pods are evicted, as indexes into `pods`.
 ///
 /// Lower priority first. Within a priority the budgets take turns, so that many pods of one budget do not
-/// hold up the first pod of another.
+/// hold up the first pod of another. `covering` tells the budgets that cover a pod.
 #[must_use]
-pub fn eviction_order(pods: &[&Pod], budgets: &[DisruptionBudget]) -> Vec<usize> {
+pub fn eviction_order<'b>(pods: &[&Pod], covering: &dyn Fn(&Pod) -> Vec<&'b DisruptionBudget>) -> Vec<usize> {
     let mut by_name: Vec<usize> = (0..pods.len()).collect();
     by_name.sort_by_key(|i| (pods[*i].spec.priority, pods[*i].key()));
-    let mut turns: HashMap<(i32, usize), usize> = HashMap::new();
+    let mut turns: HashMap<(i32, &str, &str), usize> = HashMap::new();
     let mut keyed: Vec<(i32, usize, usize)> = Vec::with_capacity(pods.len());
     for index in by_name {
         let priority = pods[index].spec.priority;
-        let turn = match budgets.iter().position(|b| b.covers(pods[index])) {
+        let turn = match covering(pods[index]).first() {
             None => 0,
             Some(budget) => {
-                let turn = turns.entry((priority, budget)).or_default();
+                let turn = turns.entry((priority, &budget.namespace, &budget.name)).or_default();
                 *turn += 1;
                 *turn - 1
             }
@@ -256,17 +257,17 @@ pub enum Turn<'b> {
 ///
 /// To be asked anew whenever a pod or a budget changes: the next eviction then goes out the moment its budget
 /// has room. The evictions of `under_way`, of at most `parallel`, are not seen in the cluster yet: they have their
-/// part of what the budgets allow.
+/// part of what the budgets allow. `covering` tells the budgets that cover a pod.
 #[must_use]
 pub fn turns<'b>(
     pods: &[&Pod],
-    budgets: &'b [DisruptionBudget],
+    covering: &dyn Fn(&Pod) -> Vec<&'b DisruptionBudget>,
     under_way: &[&Pod],
     parallel: usize,
 ) -> Vec<Turn<'b>> {
     let mut room: HashMap<(&str, &str), i64> = HashMap::new();
     for pod in under_way {
-        if let BudgetView::Spends(budget) = budget_view(pod, budgets.iter()) {
+        if let BudgetView::Spends(budget) = budget_view(pod, covering(pod)) {
             *room.entry((&budget.namespace, &budget.name)).or_insert(budget.disruptions_allowed) -= 1;
         }
     }
@@ -277,7 +278,7 @@ pub fn turns<'b>(
         free
     };
     pods.iter()
-        .map(|pod| match budget_view(pod, budgets.iter()) {
+        .map(|pod| match budget_view(pod, covering(pod)) {
             BudgetView::Several(budgets) => Turn::Never(budgets),
             BudgetView::Exhausted(budget) | BudgetView::NotObserved(budget) => Turn::AfterBudget(budget),
             BudgetView::Free if take_slot() => Turn::Now,

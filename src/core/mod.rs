@@ -4,6 +4,7 @@
 pub mod classify;
 pub mod cluster;
 pub mod drain;
+pub mod effort;
 pub mod freshness;
 pub mod health;
 pub mod imds;

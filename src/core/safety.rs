@@ -5,7 +5,8 @@
 
 use crate::core::cluster::{Pod, Snapshot};
 use crate::core::drain::{self, BlockedReason, DrainPolicy, Purpose, Verdict};
-use crate::core::placement::{ExcludedNodes, PlacementOptions, PodName, Reasons, place};
+use crate::core::effort::{Effort, TooMuch};
+use crate::core::placement::{CHECK_EFFORT, ExcludedNodes, PlacementOptions, PodName, Reasons, place_within};
 use crate::core::policy::Policy;
 pub use buffer::{Utilisation, pool_utilisation};
 use serde::{Deserialize, Serialize};
@@ -138,6 +139,11 @@ pub enum Blocker {
         /// The share that may be in use.
         limit: f64,
     },
+    /// It cannot be said whether it is safe: finding out is more work than a check may be.
+    CheckTooLarge {
+        /// The pod of the cluster whose rules are most to compare.
+        heaviest: Option<PodName>,
+    },
 }
 
 impl fmt::Display for Blocker {
@@ -198,11 +204,24 @@ impl fmt::Display for Blocker {
                 after * 100.0,
                 limit * 100.0
             ),
+            Self::CheckTooLarge { heaviest } => {
+                write!(f, "it cannot be said whether it is safe: {TooMuch}")?;
+                match heaviest {
+                    Some(pod) => write!(f, " (the pod with most rules is {pod})"),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }
 
 impl Blocker {
+    /// What a check says that was given up.
+    #[must_use]
+    pub fn too_large(snapshot: &Snapshot) -> Self {
+        Self::CheckTooLarge { heaviest: snapshot.heaviest().map(PodName::from) }
+    }
+
     /// What it is and what would clear it, in one sentence.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -244,6 +263,9 @@ impl Blocker {
             },
             Self::IgnoresMarks { .. } => {
                 "tolerations of the pod that name what they are for, in place of one for every taint"
+            }
+            Self::CheckTooLarge { .. } => {
+                "fewer pods with many affinity terms, topology spread constraints, ports or volumes"
             }
             Self::BufferExceeded { .. } => "more Spot capacity, fewer pods, or a higher limit for the pool",
         }
@@ -289,21 +311,31 @@ pub fn check_return(
             }
         }
     }
-    blockers.extend(budgets::blockers(&moving, snapshot, policy.placement.placeholders_below));
+    let effort = Effort::of(policy.placement.effort);
+    let mut too_large = false;
+    match budgets::blockers(&moving, snapshot, policy.placement.placeholders_below, &effort) {
+        Ok(shut) => blockers.extend(shut),
+        Err(TooMuch) => too_large = true,
+    }
     let comes_back = moving.iter().filter(|pod| drain::ignores_marks(pod, &context.taint_key));
     blockers.extend(comes_back.map(|pod| Blocker::IgnoresMarks { pod: (*pod).into() }));
 
     let excluded = context.excluded.and(node);
-    let placement = place(&moving, snapshot, &excluded, &policy.placement);
+    let placement = place_within(&moving, snapshot, &excluded, &policy.placement, &effort);
+    too_large |= placement.gave_up.is_some();
     blockers.extend(placement.unplaced.into_iter().map(|u| Blocker::PodDoesNotFit {
         pod: u.pod,
         reasons: u.reasons,
         fits_in_some_order: placement.fits_in_some_order,
     }));
 
-    let (utilisation_before, utilisation_after, too_full) =
-        buffer::judge(node, &moving, &excluded, snapshot, policy, context);
+    // Next to the rest this is little, so it is known also where the rest is not.
+    let effort = Effort::of(policy.placement.effort);
+    let judged = buffer::judge(node, &moving, &excluded, snapshot, policy, context, &effort);
+    too_large |= judged.is_err();
+    let (utilisation_before, utilisation_after, too_full) = judged.unwrap_or_default();
     blockers.extend(too_full);
+    blockers.extend(too_large.then(|| Blocker::too_large(snapshot)));
     SafetyReport {
         safe: blockers.is_empty(),
         blockers,
@@ -314,12 +346,17 @@ pub fn check_return(
 }
 
 /// The budgets that have too little room for the node's pods now: the one part of [`check_return`] that changes with
-/// every eviction, for a look just before a return begins.
+/// every eviction, for a look just before a return begins. It is looked at by those who have other things to do, so it
+/// may be little work.
 #[must_use]
 pub fn shut_budgets(node: &str, snapshot: &Snapshot, policy: &Policy) -> Vec<Blocker> {
     let moving: Vec<&Pod> = snapshot.pods_on(node).filter(|pod| drain::must_move(pod)).collect();
-    budgets::blockers(&moving, snapshot, policy.placeholders_below())
+    budgets::blockers(&moving, snapshot, policy.placeholders_below(), &Effort::of(GLANCE_EFFORT))
+        .unwrap_or_else(|TooMuch| vec![Blocker::too_large(snapshot)])
 }
+
+/// How much work a look may be that others wait for.
+pub(super) const GLANCE_EFFORT: u64 = CHECK_EFFORT / 50;
 
 #[cfg(test)]
 mod tests;

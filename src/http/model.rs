@@ -404,6 +404,8 @@ pub enum SafetyBlockerKind {
     IgnoresMarks,
     /// The pool would be too full.
     BufferExceeded,
+    /// It cannot be said: finding out is more work than a check may be.
+    CheckTooLarge,
 }
 
 impl From<&safety::Blocker> for SafetyBlocker {
@@ -417,6 +419,7 @@ impl From<&safety::Blocker> for SafetyBlocker {
             safety::Blocker::NotEvictable { .. } => SafetyBlockerKind::NotEvictable,
             safety::Blocker::IgnoresMarks { .. } => SafetyBlockerKind::IgnoresMarks,
             safety::Blocker::BufferExceeded { .. } => SafetyBlockerKind::BufferExceeded,
+            safety::Blocker::CheckTooLarge { .. } => SafetyBlockerKind::CheckTooLarge,
         };
         Self { kind, message: blocker.to_string(), hint: blocker.hint().to_owned() }
     }

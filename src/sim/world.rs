@@ -389,7 +389,8 @@ impl World {
         };
         let clock = gates.clock.unwrap_or(self.clock);
         let controller =
-            Controller::new(settings(identity), client, &self.cloud.sdk_config(gates.aws), clock);
+            Controller::new(settings(identity), client, &self.cloud.sdk_config(gates.aws), clock)
+                .with_checks_inline();
         let handle = ControllerHandle {
             view: controller.view.clone(),
             metrics: controller.metrics.clone(),

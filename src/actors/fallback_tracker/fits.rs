@@ -1,7 +1,6 @@
-//! Whether the pods of a node fit on the cluster with its replacement counted; in a large cluster that is found
-//! out beside the mailbox.
+//! Whether the pods of a node fit on the cluster with its replacement counted: found out beside the mailbox.
 
-use crate::actors::heavy::{INLINE_PODS, off_thread};
+use crate::actors::heavy::{Busy, Heavy};
 use crate::core::cluster::{Pod, Snapshot};
 use crate::core::drain;
 use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
@@ -11,8 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an answer holds in a large cluster.
+/// How long an answer holds.
 const HOLDS: Duration = Duration::from_secs(2);
+/// How long it is told that pods did not fit while nothing newer is known.
+const TOLD: Duration = Duration::from_secs(60);
+/// So many questions are one piece of work: an answer is to be of a cluster a few seconds old at the most.
+const BATCH: usize = 4;
 
 /// The old node and the new one.
 type Pair = (String, String);
@@ -26,8 +29,8 @@ pub(super) struct Around {
 }
 
 /// The answers so far, and the questions that are open.
-#[derive(Default)]
 pub(super) struct Fits {
+    heavy: Heavy,
     known: BTreeMap<Pair, (Instant, Around, Vec<String>)>,
     asked: RefCell<BTreeMap<Pair, Around>>,
     under_way: bool,
@@ -37,44 +40,59 @@ pub(super) struct Fits {
 pub(super) struct Found(Vec<(Pair, Around, Vec<String>)>);
 
 impl Fits {
+    /// Nothing is known yet.
+    pub(super) fn new(heavy: Heavy) -> Self {
+        Self { heavy, known: BTreeMap::new(), asked: RefCell::default(), under_way: false }
+    }
+
     /// What keeps the pods of `old` from fitting on the cluster with `new` counted and `old` not.
     pub(super) fn misfit(&self, old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<String> {
-        if snapshot.pods().len() <= INLINE_PODS {
+        if matches!(self.heavy, Heavy::Inline) {
             return misfit(old, new, snapshot, around);
         }
         let pair = (old.to_owned(), new.to_owned());
-        match self.known.get(&pair) {
-            Some((at, then, answer)) if at.elapsed() < HOLDS && then == around => answer.clone(),
-            _ => {
-                self.asked.borrow_mut().insert(pair, around.clone());
-                vec![format!("whether the pods of {old} fit is being checked")]
-            }
+        let known = self.known.get(&pair);
+        match known {
+            Some((at, then, answer)) if at.elapsed() < HOLDS && then == around => return answer.clone(),
+            _ => self.asked.borrow_mut().insert(pair, around.clone()),
+        };
+        match known {
+            // What is told is not to change with every look.
+            Some((.., answer)) if !answer.is_empty() => answer.clone(),
+            _ => vec![format!("whether the pods of {old} fit is being checked")],
         }
     }
 
     /// The work on the open questions; none if there are none, or while it is under way.
-    pub(super) fn open(&mut self, snapshot: &Arc<Snapshot>) -> Option<impl Future<Output = Found> + use<>> {
+    pub(super) fn open(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+    ) -> Option<impl Future<Output = Result<Found, Busy>> + use<>> {
         if self.under_way || self.asked.borrow().is_empty() {
             return None;
         }
         self.under_way = true;
-        let pairs = self.asked.take();
-        let snapshot = snapshot.clone();
-        Some(off_thread(snapshot.pods().len(), move || {
-            let answer = |(pair, around): (Pair, Around)| {
+        let mut pairs: Vec<(Pair, Around)> = self.asked.take().into_iter().collect();
+        // Each has its turn; what is left is asked again.
+        pairs.sort_by_key(|(pair, _)| self.known.get(pair).map(|(at, ..)| *at));
+        pairs.truncate(BATCH);
+        let (heavy, snapshot) = (self.heavy.clone(), snapshot.clone());
+        Some(async move {
+            let answer = move |(pair, around): (Pair, Around)| {
                 let answer = misfit(&pair.0, &pair.1, &snapshot, &around);
                 (pair, around, answer)
             };
-            Found(pairs.into_iter().map(answer).collect())
-        }))
+            heavy.run(move || Found(pairs.into_iter().map(answer).collect())).await
+        })
     }
 
-    /// Takes in what was found.
-    pub(super) fn learn(&mut self, found: Found) {
+    /// Takes in what was found; nothing if there was no place to look.
+    pub(super) fn learn(&mut self, found: Result<Found, Busy>) {
         self.under_way = false;
-        self.known.retain(|_, (at, ..)| at.elapsed() < HOLDS);
+        self.known.retain(|_, (at, ..)| at.elapsed() < TOLD);
         let now = Instant::now();
-        self.known.extend(found.0.into_iter().map(|(pair, around, answer)| (pair, (now, around, answer))));
+        let found = found.map_or_else(|Busy| Vec::new(), |Found(found)| found);
+        self.known.extend(found.into_iter().map(|(pair, around, answer)| (pair, (now, around, answer))));
     }
 }
 
@@ -87,6 +105,9 @@ fn misfit(old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<Str
         pods.extend(snapshot.pods_on(node).filter(|pod| drain::must_move(pod)));
     }
     let placement = placement::can_take(&pods, new_node, snapshot, &excluded, &around.options);
+    if let Some(why) = placement.gave_up {
+        return vec![format!("whether the pods of {old} fit cannot be said: {why}")];
+    }
     placement
         .unplaced
         .iter()
@@ -99,44 +120,80 @@ mod tests {
     use super::*;
     use crate::core::testing::{cluster, node, pod};
 
-    fn large(cpu: i64) -> Arc<Snapshot> {
-        let nodes = (0..300).map(|i| node(&format!("n{i}"))).chain([node("old"), node("new")]).collect();
-        let mut pods: Vec<Pod> =
-            (0..3000).map(|i| pod(&format!("p-{i}"), &format!("n{}", i % 300), 390)).collect();
-        pods.push(pod("web-1", "old", cpu));
-        Arc::new(cluster(nodes, pods))
+    fn with_a_pod(cpu: i64) -> Arc<Snapshot> {
+        let nodes = vec![node("n"), node("old"), node("new")];
+        Arc::new(cluster(nodes, vec![pod("there-1", "n", 4000), pod("web-1", "old", cpu)]))
     }
 
     fn alone() -> Around {
         Around { others: BTreeSet::new(), options: PlacementOptions::default() }
     }
 
-    async fn answer(fits: &mut Fits, snapshot: &Arc<Snapshot>) -> Vec<String> {
-        let waiting = fits.misfit("old", "new", snapshot, &alone());
-        assert_eq!(waiting, ["whether the pods of old fit is being checked"]);
+    fn ask(fits: &Fits, snapshot: &Snapshot) -> Vec<String> {
+        fits.misfit("old", "new", snapshot, &alone())
+    }
+
+    async fn find_out(fits: &mut Fits, snapshot: &Arc<Snapshot>) {
         let work = fits.open(snapshot).expect("a question is open");
         assert!(fits.open(snapshot).is_none(), "one piece of work at a time");
         let found = work.await;
         fits.learn(found);
-        fits.misfit("old", "new", snapshot, &alone())
+    }
+
+    const OPEN: &str = "whether the pods of old fit is being checked";
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_comes_later_and_holds_for_a_while() {
+        let mut fits = Fits::new(Heavy::threads());
+        let roomy = with_a_pod(3900);
+        assert_eq!(ask(&fits, &roomy), [OPEN]);
+        find_out(&mut fits, &roomy).await;
+        assert!(ask(&fits, &roomy).is_empty());
+        assert!(fits.open(&roomy).is_none());
+        tokio::time::advance(HOLDS).await;
+        let small = with_a_pod(4100);
+        assert_eq!(ask(&fits, &small), [OPEN], "that they fitted once says nothing of now");
+        find_out(&mut fits, &small).await;
+        let no = ask(&fits, &small);
+        assert!(no[0].contains("pod default/web-1 fits nowhere yet"), "{no:?}");
+        tokio::time::advance(HOLDS).await;
+        assert_eq!(ask(&fits, &roomy), no, "what is told does not change with every look");
+        find_out(&mut fits, &roomy).await;
+        assert!(ask(&fits, &roomy).is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn in_a_large_cluster_the_answer_comes_later_and_holds_for_a_while() {
-        let mut fits = Fits::default();
-        let roomy = large(3900);
-        assert!(answer(&mut fits, &roomy).await.is_empty());
-        assert!(fits.open(&roomy).is_none());
-        tokio::time::advance(HOLDS).await;
-        let small = large(4100);
-        assert!(answer(&mut fits, &small).await[0].contains("pod default/web-1 fits nowhere yet"));
+    async fn many_questions_have_their_turn_one_after_another() {
+        let mut fits = Fits::new(Heavy::threads());
+        let snapshot = with_a_pod(1);
+        let nodes: Vec<String> = (0..10).map(|number| format!("old-{number}")).collect();
+        let mut turns = 0;
+        let mut left: BTreeSet<&String> = nodes.iter().collect();
+        while !left.is_empty() {
+            left.retain(|old| !fits.misfit(old, "new", &snapshot, &alone()).is_empty());
+            if let Some(work) = fits.open(&snapshot) {
+                let found = work.await;
+                fits.learn(found);
+            }
+            turns += 1;
+            assert!(turns < 10, "{left:?}");
+        }
     }
 
     #[test]
-    fn in_a_small_cluster_it_comes_at_once() {
+    fn in_a_simulation_it_comes_at_once() {
         let snapshot = cluster(vec![node("old"), node("new")], vec![pod("web-1", "old", 1)]);
-        let answer = |new| Fits::default().misfit("old", new, &snapshot, &alone());
+        let answer = |new| Fits::new(Heavy::Inline).misfit("old", new, &snapshot, &alone());
         assert!(answer("new").is_empty());
         assert_eq!(answer("none"), ["node none is not there"]);
+    }
+
+    #[test]
+    fn what_is_too_much_to_compare_is_no_fit() {
+        let snapshot = with_a_pod(1);
+        let options = PlacementOptions { effort: 10, ..PlacementOptions::default() };
+        let around = Around { options, ..alone() };
+        let answer = Fits::new(Heavy::Inline).misfit("old", "new", &snapshot, &around);
+        assert_eq!(answer, ["whether the pods of old fit cannot be said: there is too much to compare"]);
     }
 }

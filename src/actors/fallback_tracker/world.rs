@@ -340,8 +340,11 @@ impl<'a> World<'a> {
         let Some(capacity) = status.and_then(|status| status.capacity.as_ref()) else {
             return Some(Cow::Borrowed(found));
         };
+        if !found.unsafe_.is_empty() {
+            return Some(Cow::Borrowed(found));
+        }
         let shut = safety::shut_budgets(&capacity.node_name, &self.snapshot, policy);
-        if shut.is_empty() || !found.unsafe_.is_empty() {
+        if shut.is_empty() {
             return Some(Cow::Borrowed(found));
         }
         let unsafe_ = shut.iter().map(safety::Blocker::describe).collect();

@@ -1,7 +1,8 @@
 //! The budgets, and which of them may cover a pod: each is found by one label that its selector asks for, so that a
 //! pod is compared with few of them.
 
-use super::{DisruptionBudget, Operator, Pod};
+use super::{DisruptionBudget, LabelSelector, Pod};
+use crate::core::effort::{Effort, TooMuch};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -26,9 +27,9 @@ struct InNamespace {
 
 impl InNamespace {
     fn names(&mut self, budget: &DisruptionBudget) -> &mut Names {
-        match label(budget) {
+        match budget.selector.as_ref().and_then(LabelSelector::required_label) {
             Some((key, value)) => {
-                self.by_label.entry(key.clone()).or_default().entry(value.clone()).or_default()
+                self.by_label.entry(key.into()).or_default().entry(value.into()).or_default()
             }
             None => &mut self.others,
         }
@@ -41,14 +42,24 @@ impl Budgets {
     }
 
     /// Those that cover the pod, by name.
-    pub(super) fn of<'s>(&'s self, pod: &Pod) -> Vec<&'s DisruptionBudget> {
-        let Some(index) = self.index.get(&pod.namespace) else { return Vec::new() };
+    pub(super) fn of<'s>(&'s self, pod: &Pod, effort: &Effort) -> Result<Vec<&'s DisruptionBudget>, TooMuch> {
+        let Some(index) = self.index.get(&pod.namespace) else { return Ok(Vec::new()) };
+        effort.spend(1 + pod.labels.len())?;
         let labels = pod.labels.iter().filter_map(|(key, value)| index.by_label.get(key)?.get(value));
-        let names = labels.flatten().chain(&index.others);
-        let found = names.filter_map(|name| self.list.get(self.position(&pod.namespace, name).ok()?));
-        let mut covering: Vec<_> = found.filter(|budget| budget.covers(pod)).collect();
+        let mut covering = Vec::new();
+        for name in labels.flatten().chain(&index.others) {
+            // Finding it costs about as much as a few labels.
+            effort.spend(4)?;
+            let found = self.position(&pod.namespace, name).ok().and_then(|at| self.list.get(at));
+            if let Some(budget) = found {
+                effort.spend(budget.selector.as_ref().map_or(0, LabelSelector::weight))?;
+                if budget.covers(pod) {
+                    covering.push(budget);
+                }
+            }
+        }
         covering.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        covering
+        Ok(covering)
     }
 
     pub(super) fn set(&mut self, budget: DisruptionBudget) {
@@ -87,15 +98,4 @@ impl Budgets {
     fn position(&self, namespace: &str, name: &str) -> Result<usize, usize> {
         self.list.binary_search_by(|held| (&*held.namespace, &*held.name).cmp(&(namespace, name)))
     }
-}
-
-/// A label that a pod must have to be covered.
-fn label(budget: &DisruptionBudget) -> Option<(&Arc<str>, &Arc<str>)> {
-    let requirements = budget.selector.iter().flat_map(|selector| selector.requirements.iter());
-    requirements
-        .filter_map(|requirement| match &requirement.operator {
-            Operator::In(values) if values.len() == 1 => Some((&requirement.key, &values[0])),
-            _ => None,
-        })
-        .next()
 }

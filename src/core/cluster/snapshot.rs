@@ -2,6 +2,7 @@
 
 use super::budgets::Budgets;
 use super::{Claim, DisruptionBudget, Labels, Node, Owner, OwnerKind, Parts, Pod, Resources, change};
+use crate::core::effort::{Effort, TooMuch};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -127,8 +128,18 @@ impl Snapshot {
     }
 
     /// The budgets that hold for the pod, by name.
-    pub fn budgets_of(&self, pod: &Pod) -> impl Iterator<Item = &DisruptionBudget> {
-        self.budgets.of(pod).into_iter()
+    ///
+    /// # Errors
+    /// If finding them is more work than `effort` has left.
+    pub fn budgets_of(&self, pod: &Pod, effort: &Effort) -> Result<Vec<&DisruptionBudget>, TooMuch> {
+        self.budgets.of(pod, effort)
+    }
+
+    /// The pod whose rules are most to compare: whoever has to do with it may be why a check was given up.
+    #[must_use]
+    pub fn heaviest(&self) -> Option<&Pod> {
+        let groups = self.groups.iter().map(|group| &*self.pods[group.members[0] as usize]);
+        groups.max_by_key(|pod| (pod.spec.weight(), std::cmp::Reverse(pod.key())))
     }
 
     /// A claim; `None` if it is not known.

@@ -6,10 +6,11 @@ use super::{
     classify, eviction_order, next_step, overdue, turns,
 };
 use crate::core::cluster::{DisruptionBudget, Pod, Snapshot};
+use crate::core::effort::Effort;
 use crate::core::policy::{Policy, seconds};
 use crate::core::replacement::{DrainCommand, DrainEnd, DrainReport};
 use jiff::Timestamp;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ const GIVEN_UP_FOR: Duration = Duration::from_secs(30);
 const OVERSTAYED_AFTER: Duration = Duration::from_secs(30);
 /// A controller that has not made a successor within this time wants fewer pods than it had.
 const SUCCESSOR_WITHIN: Duration = Duration::from_secs(30);
+/// How much work it may be to find the budgets of a node's pods, which is done with every change of a pod.
+const BUDGETS_EFFORT: u64 = 100_000;
 /// How often the pods of one controller may come back to the node before they are left there.
 const MAX_RETURNS: u32 = 3;
 
@@ -164,7 +167,8 @@ impl Drain {
         }
         let pods: Vec<&Arc<Pod>> =
             snapshot.pod_indexes_on(node).iter().map(|index| &snapshot.pods()[*index as usize]).collect();
-        self.asked.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+        let there: HashSet<&str> = pods.iter().map(|pod| &*pod.uid).collect();
+        self.asked.retain(|uid, _| there.contains(&**uid));
         let mut sorted = self.sort(&pods, now);
         if sorted.staying != self.staying {
             self.staying = sorted.staying;
@@ -180,8 +184,8 @@ impl Drain {
             return Vec::new();
         }
         self.emptied_at = None;
-        let budgets = budgets_of(&sorted.evictable, snapshot);
-        let orders = self.orders(&sorted.evictable, &budgets, &mut sorted.reasons, now);
+        let covering = Covering::of(&sorted.evictable, snapshot);
+        let orders = self.orders(&sorted.evictable, &covering, &mut sorted.reasons, now);
         sorted.reasons.append(&mut sorted.left_behind);
         sorted.reasons.sort_unstable();
         sorted.reasons.dedup();
@@ -281,7 +285,7 @@ impl Drain {
     fn orders(
         &mut self,
         evictable: &[Arc<Pod>],
-        budgets: &[DisruptionBudget],
+        covering: &Covering<'_>,
         reasons: &mut Vec<String>,
         now: Moment,
     ) -> Vec<Order> {
@@ -290,13 +294,14 @@ impl Drain {
         let (busy, idle): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = evictable.iter().partition(busy);
         let under_way: Vec<&Pod> = busy.iter().map(|pod| &***pod).collect();
         let refs: Vec<&Pod> = idle.iter().map(|pod| &***pod).collect();
-        let order = eviction_order(&refs, budgets);
+        let budgets = |pod: &Pod| covering.budgets(pod).to_vec();
+        let order = eviction_order(&refs, &budgets);
         let ordered: Vec<&Pod> = order.iter().map(|index| refs[*index]).collect();
         let mut orders = Vec::new();
-        for (index, turn) in order.iter().zip(turns(&ordered, budgets, &under_way, PARALLEL)) {
+        for (index, turn) in order.iter().zip(turns(&ordered, &budgets, &under_way, PARALLEL)) {
             let pod = idle[*index];
             let asked = self.asked.entry(pod.uid.clone()).or_default();
-            let budget = budgets.iter().find(|budget| budget.covers(pod));
+            let budget = covering.budgets(pod).first().copied();
             if asked.budget.is_some() && asked.budget.as_ref() != budget {
                 (asked.budget, asked.not_before) = (None, None);
             }
@@ -363,12 +368,21 @@ impl Drain {
     }
 }
 
-/// The budgets of these pods: few of all that there are in a large cluster.
-fn budgets_of(pods: &[Arc<Pod>], snapshot: &Snapshot) -> Vec<DisruptionBudget> {
-    let mut budgets: Vec<&DisruptionBudget> = pods.iter().flat_map(|pod| snapshot.budgets_of(pod)).collect();
-    budgets.sort_unstable_by_key(|budget| (&budget.namespace, &budget.name));
-    budgets.dedup_by_key(|budget| (&budget.namespace, &budget.name));
-    budgets.into_iter().cloned().collect()
+/// The budgets of each of these pods, by its UID, each by name.
+struct Covering<'s>(HashMap<Arc<str>, Vec<&'s DisruptionBudget>>);
+
+impl<'s> Covering<'s> {
+    /// Of pods whose budgets are too many to compare it is as if they had none: the eviction API has the last word
+    /// anyway, and a drain must not wait for this one.
+    fn of(pods: &[Arc<Pod>], snapshot: &'s Snapshot) -> Self {
+        let effort = Effort::of(BUDGETS_EFFORT);
+        let known = |pod: &Arc<Pod>| Some((pod.uid.clone(), snapshot.budgets_of(pod, &effort).ok()?));
+        Self(pods.iter().filter_map(known).collect())
+    }
+
+    fn budgets(&self, pod: &Pod) -> &[&'s DisruptionBudget] {
+        self.0.get(&pod.uid).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// Why a pod that is asked to end is not waited for any longer, if so.

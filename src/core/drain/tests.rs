@@ -18,6 +18,14 @@ fn budget(app_name: &str, allowed: i64) -> DisruptionBudget {
     }
 }
 
+/// Those of the budgets that cover the pod.
+fn covering<'b, B: std::borrow::Borrow<DisruptionBudget>>(
+    budgets: &'b [B],
+    pod: &Pod,
+) -> Vec<&'b DisruptionBudget> {
+    budgets.iter().map(std::borrow::Borrow::borrow).filter(|budget| budget.covers(pod)).collect()
+}
+
 fn owned(kind: OwnerKind) -> Pod {
     Pod { owner: Owner { kind, name: "x".into() }, ..pod("web-1", "n", 1) }
 }
@@ -81,7 +89,7 @@ fn the_answer_of_the_eviction_api_is_foretold() {
     let stale = DisruptionBudget { observed: false, ..open.clone() };
     let second = DisruptionBudget { name: "also".into(), ..open.clone() };
     let web = || pod("web-1", "n", 1);
-    let view = |pod: &Pod, budgets: &[&DisruptionBudget]| match budget_view(pod, budgets.iter().copied()) {
+    let view = |pod: &Pod, budgets: &[&DisruptionBudget]| match budget_view(pod, covering(budgets, pod)) {
         BudgetView::Free => "free",
         BudgetView::Spends(_) => "spends",
         BudgetView::Exhausted(_) => "exhausted",
@@ -106,7 +114,7 @@ fn a_pod_that_is_not_ready_goes_if_its_budget_says_so() {
     let with = |current, policy| {
         let budget =
             DisruptionBudget { current_healthy: current, unhealthy_pods: policy, ..budget("web", 0) };
-        matches!(budget_view(&sick, [&budget].into_iter()), BudgetView::Free)
+        matches!(budget_view(&sick, vec![&budget]), BudgetView::Free)
     };
     assert!(with(2, UnhealthyPods::IfHealthyBudget));
     assert!(!with(1, UnhealthyPods::IfHealthyBudget), "a broken application holds its pods");
@@ -119,7 +127,8 @@ fn budgets_take_turns_and_high_priority_goes_last() {
     let mut pods: Vec<Pod> = names.iter().map(|n| pod(n, "n", 1)).collect();
     pods.push(spec(pod("vip-1", "n", 1), |s| s.priority = 1000));
     let refs: Vec<&Pod> = pods.iter().collect();
-    let order = eviction_order(&refs, &[budget("web", 1), budget("db", 1)]);
+    let budgets = [budget("web", 1), budget("db", 1)];
+    let order = eviction_order(&refs, &|pod| covering(&budgets, pod));
     let order: Vec<&str> = order.into_iter().map(|i| &*refs[i].name).collect();
     assert_eq!(order, ["db-1", "free-1", "web-1", "db-2", "web-2", "web-3", "vip-1"]);
 }
@@ -130,16 +139,16 @@ fn evictions_go_out_as_far_as_budgets_and_parallelism_allow() {
     let refs: Vec<&Pod> = pods.iter().collect();
     let budgets = [budget("web", 1), budget("db", 0)];
     let (web, db) = (&budgets[0], &budgets[1]);
-    let all = turns(&refs, &budgets, &[], 10);
+    let all = turns(&refs, &|pod| covering(&budgets, pod), &[], 10);
     assert_eq!(all, [Turn::Now, Turn::AfterBudget(web), Turn::AfterBudget(db), Turn::Now]);
     let others: Vec<Pod> = (0..9).map(|number| pod(&format!("other-{number}"), "n", 1)).collect();
     let others: Vec<&Pod> = others.iter().collect();
-    let one = turns(&refs, &budgets, &others, 10);
+    let one = turns(&refs, &|pod| covering(&budgets, pod), &others, 10);
     assert_eq!(one, [Turn::Now, Turn::AfterBudget(web), Turn::AfterBudget(db), Turn::AfterOthers]);
-    let spent = turns(&refs[1..2], &budgets, &refs[..1], 10);
+    let spent = turns(&refs[1..2], &|pod| covering(&budgets, pod), &refs[..1], 10);
     assert_eq!(spent, [Turn::AfterBudget(web)], "what is under way has its part of the budget");
     let twice = [budget("web", 1), DisruptionBudget { name: "also".into(), ..budget("web", 1) }];
-    assert!(matches!(turns(&refs[..1], &twice, &[], 10)[..], [Turn::Never(_)]));
+    assert!(matches!(turns(&refs[..1], &|pod| covering(&twice, pod), &[], 10)[..], [Turn::Never(_)]));
 }
 
 fn at(seconds: i64) -> Timestamp {

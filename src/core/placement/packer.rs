@@ -1,11 +1,14 @@
 //! Packs pods onto nodes, one packing after another, by the rules of the scheduler's filters.
 
 use super::{ExcludedNodes, PlacementOptions, PodName, Reason, ReasonCount, Reasons, Unplaced};
-use crate::core::cluster::{
-    AffinityTerm, Claim, HostPort, LabelSelector, Labels, Node, Pod, Resources, Snapshot, VolumeReach,
-};
+use crate::core::cluster::{Claim, HostPort, Node, NodeSelectorTerm, Pod, Resources, Snapshot, VolumeReach};
+use crate::core::effort::{Effort, TooMuch};
+use rules::Counted;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+
+mod rules;
 
 const NO_DOMAIN: u32 = u32::MAX;
 const CPU: usize = 0;
@@ -43,8 +46,8 @@ struct Counter {
 }
 
 impl Counter {
-    /// One pod more (`by` is 1) or less (-1).
-    fn change(&mut self, domain: u32, by: i64) {
+    /// One pod more (`by` is 1) or less (-1). Returns whether all domains had to be looked at.
+    fn change(&mut self, domain: u32, by: i64) -> bool {
         self.total += by;
         let count = &mut self.counts[domain as usize];
         self.at_least -= usize::from(*count == self.least && !self.domains.is_empty());
@@ -55,7 +58,9 @@ impl Counter {
             self.at_least += 1;
         } else if self.at_least == 0 {
             self.find_least();
+            return true;
         }
+        false
     }
 
     fn find_least(&mut self) {
@@ -66,6 +71,7 @@ impl Counter {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Spread {
     counter: usize,
     max_skew: i64,
@@ -90,6 +96,16 @@ pub(super) struct Class<'a> {
     /// Where one could go at the start; enough of them, not all.
     candidates: Vec<u32>,
     pub(super) certified: bool,
+    /// What it costs to compare what no placing of pods changes with one node, but for taints.
+    weight: usize,
+}
+
+/// Whether anything that no placing of pods changes keeps a class off a node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    NotAsked,
+    Open,
+    Closed,
 }
 
 pub(super) struct Incoming<'a> {
@@ -143,10 +159,18 @@ pub(super) struct Packer<'a> {
     pub(super) placed: Vec<(usize, u32)>,
     /// Pods there with a lower priority are as good as gone.
     free_below: Option<i32>,
+    /// By counter: whether some class wants to be near the pods that it counts.
+    attracts: Vec<bool>,
+    /// By class and node; a class that was not asked about has none.
+    lasting: RefCell<Vec<Vec<Lasting>>>,
+    effort: &'a Effort,
 }
 
 impl<'a> Packer<'a> {
     /// `idle` leave with `pods` and need no place, but may take one.
+    ///
+    /// # Errors
+    /// If it would be more work than `effort` has left.
     pub(super) fn new(
         pods: &[&'a Pod],
         idle: &[&'a Pod],
@@ -154,7 +178,9 @@ impl<'a> Packer<'a> {
         excluded: &ExcludedNodes,
         free_below: Option<i32>,
         extra: Option<(&'a Node, Resources)>,
-    ) -> Self {
+        effort: &'a Effort,
+    ) -> Result<Self, TooMuch> {
+        effort.spend(snapshot.nodes().len() + pods.len() + idle.len())?;
         let mut nodes: Vec<&Node> = snapshot.nodes().iter().map(|n| &**n).collect();
         let extra = extra.map(|(node, reserved)| match snapshot.node_index(&node.name) {
             Some(index) => (index, reserved),
@@ -193,12 +219,26 @@ impl<'a> Packer<'a> {
             incoming: Vec::new(),
             placed: Vec::new(),
             free_below,
+            attracts: Vec::new(),
+            lasting: RefCell::default(),
+            effort,
         };
         let mut known: HashMap<_, usize> = HashMap::new();
+        // Most pods that are alike share what they have in common.
+        let mut shared: HashMap<_, usize> = HashMap::new();
         for (pod, moves) in moving.chain(waiting) {
-            let alike = (&pod.namespace, &pod.labels, &pod.spec, moves);
+            effort.spend(2)?;
             let next = packer.classes.len();
-            let class = *known.entry(alike).or_insert(next);
+            let template = (pod.template(), moves);
+            let class = match shared.get(&template) {
+                Some(class) => *class,
+                None => {
+                    effort.spend(pod.spec.weight() + pod.labels.len())?;
+                    let alike = (&pod.namespace, &pod.labels, &pod.spec, moves);
+                    *known.entry(alike).or_insert(next)
+                }
+            };
+            shared.insert(template, class);
             if class == next {
                 packer.classes.push(Class {
                     pod,
@@ -211,32 +251,31 @@ impl<'a> Packer<'a> {
                     raises: Vec::new(),
                     candidates: Vec::new(),
                     certified: false,
+                    weight: lasting_weight(pod, snapshot),
                 });
             }
             packer.incoming.push(Incoming { pod, class, moves });
         }
-        let leaving: HashSet<u32> = pods
-            .iter()
-            .chain(idle)
-            .filter_map(|p| Some((*p, snapshot.node_index(p.node.as_deref()?)?)))
-            .flat_map(|(p, node)| {
-                let there = snapshot.pod_indexes_on(node).iter();
-                there.copied().filter(move |i| snapshot.pods()[*i as usize].uid == p.uid)
-            })
-            .collect();
-        packer.count_room(&leaving, extra);
-        packer.compile_rules(&leaving);
-        packer
+        let leaving = leaving(pods, idle, snapshot, effort)?;
+        packer.count_room(&leaving, extra)?;
+        packer.compile_rules(&leaving)?;
+        Ok(packer)
     }
 
     /// What each node has left, without the pods that leave.
-    fn count_room(&mut self, leaving: &HashSet<u32>, extra: Option<(usize, Resources)>) {
+    fn count_room(
+        &mut self,
+        leaving: &HashSet<u32>,
+        extra: Option<(usize, Resources)>,
+    ) -> Result<(), TooMuch> {
+        let effort = self.effort;
         let resource = |name: &str| Dimension::Resource(name.into());
         let mut dimensions =
             vec![resource("cpu"), resource("memory"), resource("ephemeral-storage"), resource("pods")];
         let mut extended = BTreeSet::new();
         let mut drivers = BTreeSet::new();
         for class in &self.classes {
+            effort.spend(1 + class.pod.spec.claims.len() + class.pod.spec.requests.extended.len())?;
             extended.extend(class.pod.spec.requests.extended.iter().map(|(name, _)| name.clone()));
             drivers.extend(claims(self.snapshot, class.pod).filter_map(|c| c.driver.clone()));
         }
@@ -244,10 +283,13 @@ impl<'a> Packer<'a> {
         dimensions.extend(drivers.iter().cloned().map(Dimension::Volumes));
         self.dimensions = dimensions;
         for class in 0..self.classes.len() {
+            effort
+                .spend(self.dimensions.len() + drivers.len() * self.classes[class].pod.spec.claims.len())?;
             self.classes[class].need = self.needs(self.classes[class].pod);
         }
 
         let width = self.dimensions.len();
+        effort.spend(self.nodes.len().saturating_mul(width))?;
         self.free = vec![0; self.nodes.len() * width];
         let reaches = self.classes.iter().any(|c| !c.pod.spec.host_ports.is_empty());
         let nothing = Resources::default();
@@ -279,11 +321,17 @@ impl<'a> Packer<'a> {
             if look || any_leaves {
                 let mut attached: HashSet<&str> = HashSet::new();
                 for index in there {
+                    effort.spend(1)?;
                     let pod = &*self.snapshot.pods()[*index as usize];
                     if pod.phase.finished() {
                         continue;
                     }
+                    let claims_looked_at = if drivers.is_empty() { 0 } else { pod.spec.claims.len() };
+                    effort.spend(
+                        pod.spec.host_ports.len() + claims_looked_at.saturating_mul(2 + drivers.len()),
+                    )?;
                     if leaving.contains(index) || pod.spec.is_placeholder(self.free_below) {
+                        effort.spend(width)?;
                         give_back(&self.dimensions, free, pod);
                         continue;
                     }
@@ -312,6 +360,7 @@ impl<'a> Packer<'a> {
             free[2] = free[2].saturating_sub(reserved.ephemeral_storage);
             free[PODS] = free[PODS].saturating_sub(reserved.pods);
         }
+        Ok(())
     }
 
     fn needs(&self, pod: &Pod) -> Vec<i64> {
@@ -328,95 +377,14 @@ impl<'a> Packer<'a> {
         need
     }
 
-    /// Inter-pod affinity, anti-affinity and topology spread become counters by domain.
-    ///
-    /// Rules: interpodaffinity/filtering.go and podtopologyspread/{common,filtering}.go.
-    fn compile_rules(&mut self, leaving: &HashSet<u32>) {
-        let snapshot = self.snapshot;
-        // Which group or class raises which counter: by class, the rule that decides it.
-        let mut rules: Vec<(usize, Rule<'a>)> = Vec::new();
-        for c in 0..self.classes.len() {
-            let pod = self.classes[c].pod;
-            let spec = &*pod.spec;
-            for constraint in &spec.topology_spread {
-                let topology = self.topology(&constraint.topology_key);
-                let eligible: Vec<bool> = self
-                    .nodes
-                    .iter()
-                    .map(|n| {
-                        spec.topology_spread.iter().all(|s| n.labels.get(&s.topology_key).is_some())
-                            && (!constraint.honour_node_affinity || spec.selects(n))
-                            && (!constraint.honour_taints || spec.untolerated(n).is_none())
-                    })
-                    .collect();
-                let matches_own = constraint.selector.as_ref().is_some_and(|s| s.matches(&pod.labels));
-                let counter = self.counter(topology, Some(eligible));
-                self.classes[c].spread.push(Spread {
-                    counter,
-                    max_skew: constraint.max_skew,
-                    min_domains: constraint.min_domains,
-                    own: i64::from(matches_own),
-                });
-                if let Some(selector) = &constraint.selector {
-                    rules.push((counter, Rule::Spread { namespace: &pod.namespace, selector }));
-                }
-            }
-            if !spec.pod_affinity.is_empty() {
-                let all: Rule<'a> = Rule::Near { of: pod };
-                self.classes[c].near_itself = all.counts(pod, snapshot);
-                for term in &spec.pod_affinity {
-                    let topology = self.topology(&term.topology_key);
-                    let counter = self.counter(topology, None);
-                    self.classes[c].near.push(counter);
-                    rules.push((counter, Rule::Near { of: pod }));
-                }
-            }
-            for term in &spec.pod_anti_affinity {
-                let topology = self.topology(&term.topology_key);
-                let counter = self.counter(topology, None);
-                self.classes[c].apart.push(counter);
-                rules.push((counter, Rule::Apart { of: pod, term }));
-            }
-        }
-        // The anti-affinity of others against these pods, by label key.
-        let others: Vec<&'a Pod> = {
-            let groups = snapshot.groups().iter().map(|g| &*snapshot.pods()[g.members[0] as usize]);
-            let classes = self.classes.iter().map(|c| c.pod);
-            groups.chain(classes).filter(|p| !p.spec.pod_anti_affinity.is_empty()).collect()
-        };
-        for c in 0..self.classes.len() {
-            let pod = self.classes[c].pod;
-            let mut keys: BTreeSet<&Arc<str>> = BTreeSet::new();
-            for other in &others {
-                for term in &other.spec.pod_anti_affinity {
-                    if !keys.contains(&term.topology_key) && means(term, other, pod, snapshot, true) {
-                        keys.insert(&term.topology_key);
-                    }
-                }
-            }
-            for key in keys {
-                let topology = self.topology(key);
-                let counter = self.counter(topology, None);
-                self.classes[c].apart.push(counter);
-                rules.push((counter, Rule::Against { pod, key }));
-            }
-        }
-        for (counter, rule) in &rules {
-            for group in snapshot.groups() {
-                if rule.counts(&snapshot.pods()[group.members[0] as usize], snapshot) {
-                    self.count_members(*counter, rule, &group.members, leaving);
-                }
-            }
-            for class in &mut self.classes {
-                if rule.counts(class.pod, snapshot) {
-                    class.raises.push(*counter);
-                }
-            }
-        }
-        self.counters.iter_mut().for_each(Counter::find_least);
-    }
-
-    fn count_members(&mut self, counter: usize, rule: &Rule<'_>, members: &[u32], leaving: &HashSet<u32>) {
+    fn count_members(
+        &mut self,
+        counter: usize,
+        counted: Counted,
+        members: &[u32],
+        leaving: &HashSet<u32>,
+    ) -> Result<(), TooMuch> {
+        self.effort.spend(members.len())?;
         let counter = &mut self.counters[counter];
         let Topology { domain, per_node, .. } = &self.topologies[counter.topology];
         for member in members.iter().filter(|m| !leaving.contains(m)) {
@@ -430,25 +398,29 @@ impl<'a> Packer<'a> {
             }
             // A pod that ends is not counted for spread. For affinity it still is, but it may be gone by
             // the time it is needed; it only forbids others to be the first of their kind.
-            if pod.terminating() && matches!(rule, Rule::Spread { .. }) {
+            if pod.terminating() && counted == Counted::Spread {
                 continue;
             }
             counter.total += 1;
             // A placeholder gives way on its own node. What it forbids in a whole zone it may go on to forbid.
             let gives_way = pod.spec.is_placeholder(self.free_below);
-            if gives_way && (*per_node || matches!(rule, Rule::Near { .. })) {
+            if gives_way && (*per_node || counted == Counted::Near) {
                 continue;
             }
-            if !(pod.terminating() && matches!(rule, Rule::Near { .. })) {
+            if !(pod.terminating() && counted == Counted::Near) {
                 counter.counts[domain[node] as usize] += 1;
             }
         }
+        Ok(())
     }
 
-    fn topology(&mut self, key: &Arc<str>) -> usize {
+    fn topology(&mut self, key: &Arc<str>) -> Result<usize, TooMuch> {
+        // With many keys, it is the nodes that cost more.
+        self.effort.spend(1 + self.topologies.len() / 8)?;
         if let Some(known) = self.topologies.iter().position(|t| t.key == *key) {
-            return known;
+            return Ok(known);
         }
+        self.effort.spend(2 * self.nodes.len())?;
         let mut ids: HashMap<&str, u32> = HashMap::new();
         let mut labelled = 0;
         let domain = self
@@ -464,92 +436,110 @@ impl<'a> Packer<'a> {
             .collect();
         let per_node = ids.len() == labelled;
         self.topologies.push(Topology { key: key.clone(), domain, domains: ids.len(), per_node });
-        self.topologies.len() - 1
+        Ok(self.topologies.len() - 1)
     }
 
-    fn counter(&mut self, topology: usize, eligible: Option<Vec<bool>>) -> usize {
+    /// What it takes of memory is in its price, too.
+    fn counter(&mut self, topology: usize, eligible: Option<Vec<bool>>) -> Result<usize, TooMuch> {
+        let looked_at = eligible.as_ref().map_or(0, Vec::len);
+        self.effort.spend(2 + 2 * self.topologies[topology].domains + 2 * looked_at)?;
         let counts = vec![0; self.topologies[topology].domains];
         let domain = self.topologies[topology].domain.iter();
         let domains: BTreeSet<u32> =
             domain.zip(eligible.iter().flatten()).filter(|(_, e)| **e).map(|(d, _)| *d).collect();
         let domains = domains.into_iter().collect();
         self.counters.push(Counter { topology, counts, total: 0, eligible, domains, least: 0, at_least: 0 });
-        self.counters.len() - 1
+        Ok(self.counters.len() - 1)
     }
 
     /// Where the pods of each class can go at the start, and whether that settles the matter.
-    pub(super) fn find_candidates(&mut self) {
+    pub(super) fn find_candidates(&mut self) -> Result<(), TooMuch> {
         // Waiting pods that fit nowhere take no room.
-        let useless: HashSet<usize> = (0..self.classes.len())
-            .filter(|c| !self.classes[*c].moves)
-            .filter(|c| {
-                !(0..index32(self.nodes.len())).any(|n| self.obstacle(*c, n, Rules::Lasting).is_none())
-            })
-            .collect();
+        let mut useless: HashSet<usize> = HashSet::new();
+        for c in (0..self.classes.len()).filter(|c| !self.classes[*c].moves) {
+            if !self.fits_somewhere(c)? {
+                useless.insert(c);
+            }
+        }
         self.incoming.retain(|i| !useless.contains(&i.class));
-        let enough = self.incoming.len();
-        for c in 0..self.classes.len() {
-            if useless.contains(&c) {
-                continue;
-            }
-            let class = &self.classes[c];
-            let per_node = |counter: &usize| self.topologies[self.counters[*counter].topology].per_node;
-            let certifiable =
-                class.spread.is_empty() && class.near.is_empty() && class.apart.iter().all(per_node);
-            // Per combination of shared domains as many nodes as there are pods: the others can spoil all
-            // but one of them. With spread over single nodes, the emptiest first.
-            let spread_over_nodes = class.spread.iter().find(|s| per_node(&s.counter)).map(|s| s.counter);
-            // Where its pods go matters to the pods that they attract or repel, too.
-            let near_on_node = class
-                .near
-                .iter()
-                .chain(&class.raises)
-                .any(|c| per_node(c) && self.classes.iter().any(|other| other.near.contains(c)));
-            let rules = class.spread.iter().map(|s| s.counter);
-            let rules = rules.chain(class.near.iter().chain(&class.apart).chain(&class.raises).copied());
-            let shared: BTreeSet<usize> = rules
-                .filter(|counter| !per_node(counter))
-                .map(|counter| self.counters[counter].topology)
-                .collect();
-            let mut order: Vec<u32> = (0..index32(self.nodes.len())).collect();
-            if let Some(counter) = spread_over_nodes {
-                let counter = &self.counters[counter];
-                let domain = &self.topologies[counter.topology].domain;
-                order.sort_by_key(|n| counter.counts.get(domain[*n as usize] as usize).copied());
-            }
-            let mut seen: BTreeMap<Vec<u32>, usize> = BTreeMap::new();
-            let mut candidates = Vec::new();
-            for n in order {
-                let places = shared.iter().map(|t| self.topologies[*t].domain[n as usize]).collect();
-                let count = seen.entry(places).or_default();
-                if (*count >= enough && !near_on_node) || self.obstacle(c, n, Rules::Lasting).is_some() {
-                    continue;
-                }
-                *count += 1;
-                candidates.push(n);
-                if shared.is_empty()
-                    && spread_over_nodes.is_none()
-                    && !near_on_node
-                    && candidates.len() >= enough
-                {
-                    break;
-                }
-            }
-            let class = &mut self.classes[c];
-            class.certified = certifiable && candidates.len() >= enough;
-            class.candidates = candidates;
+        for c in (0..self.classes.len()).filter(|c| !useless.contains(c)) {
+            self.find_candidates_of(c)?;
         }
         // Whoever could take a node that is in question must be able to do so in a packing.
-        let in_question: BTreeSet<u32> = {
-            let uncertain = self.classes.iter().filter(|c| c.moves && !c.certified);
-            uncertain.flat_map(|c| c.candidates.iter().copied()).collect()
-        };
+        let mut in_question: BTreeSet<u32> = BTreeSet::new();
+        for class in self.classes.iter().filter(|c| c.moves && !c.certified) {
+            self.effort.spend(class.candidates.len())?;
+            in_question.extend(&class.candidates);
+        }
         for c in (0..self.classes.len()).filter(|c| !useless.contains(c)) {
+            self.effort.spend(self.classes[c].candidates.len() + in_question.len())?;
             let known: HashSet<u32> = self.classes[c].candidates.iter().copied().collect();
-            let more = in_question.iter().copied().filter(|n| !known.contains(n));
-            let more: Vec<u32> = more.filter(|n| self.obstacle(c, *n, Rules::Lasting).is_none()).collect();
+            let mut more = Vec::new();
+            for n in in_question.iter().copied().filter(|n| !known.contains(n)) {
+                if self.can_use(c, n, Rules::Lasting)? {
+                    more.push(n);
+                }
+            }
             self.classes[c].candidates.extend(more);
         }
+        Ok(())
+    }
+
+    fn fits_somewhere(&self, class: usize) -> Result<bool, TooMuch> {
+        for n in 0..index32(self.nodes.len()) {
+            if self.can_use(class, n, Rules::Lasting)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn find_candidates_of(&mut self, c: usize) -> Result<(), TooMuch> {
+        let enough = self.incoming.len();
+        let class = &self.classes[c];
+        self.effort.spend(class.near.len() + class.apart.len() + class.raises.len())?;
+        let per_node = |counter: &usize| self.topologies[self.counters[*counter].topology].per_node;
+        let certifiable =
+            class.spread.is_empty() && class.near.is_empty() && class.apart.iter().all(per_node);
+        // Per combination of shared domains as many nodes as there are pods: the others can spoil all
+        // but one of them. With spread over single nodes, the emptiest first.
+        let spread_over_nodes = class.spread.iter().find(|s| per_node(&s.counter)).map(|s| s.counter);
+        // Where its pods go matters to the pods that they attract or repel, too.
+        let near_on_node = class.near.iter().chain(&class.raises).any(|c| per_node(c) && self.attracts[*c]);
+        let rules = class.spread.iter().map(|s| s.counter);
+        let rules = rules.chain(class.near.iter().chain(&class.apart).chain(&class.raises).copied());
+        let shared: BTreeSet<usize> = rules
+            .filter(|counter| !per_node(counter))
+            .map(|counter| self.counters[counter].topology)
+            .collect();
+        let mut order: Vec<u32> = (0..index32(self.nodes.len())).collect();
+        self.effort.spend(order.len() / 4)?;
+        if let Some(counter) = spread_over_nodes {
+            let counter = &self.counters[counter];
+            let domain = &self.topologies[counter.topology].domain;
+            self.effort.spend(2 * order.len())?;
+            order.sort_by_key(|n| counter.counts.get(domain[*n as usize] as usize).copied());
+        }
+        let mut seen: BTreeMap<Vec<u32>, usize> = BTreeMap::new();
+        let mut candidates = Vec::new();
+        for n in order {
+            self.effort.spend(1 + shared.len())?;
+            let places = shared.iter().map(|t| self.topologies[*t].domain[n as usize]).collect();
+            let count = seen.entry(places).or_default();
+            if (*count >= enough && !near_on_node) || !self.can_use(c, n, Rules::Lasting)? {
+                continue;
+            }
+            *count += 1;
+            candidates.push(n);
+            let all_alike = shared.is_empty() && spread_over_nodes.is_none() && !near_on_node;
+            if all_alike && candidates.len() >= enough {
+                break;
+            }
+        }
+        let class = &mut self.classes[c];
+        class.certified = certifiable && candidates.len() >= enough;
+        class.candidates = candidates;
+        Ok(())
     }
 
     pub(super) fn packings(
@@ -557,7 +547,8 @@ impl<'a> Packer<'a> {
         certain: bool,
         options: &PlacementOptions,
         rng: &mut fastrand::Rng,
-    ) -> Vec<Packing> {
+    ) -> Result<Vec<Packing>, TooMuch> {
+        self.effort.spend(8 * self.incoming.len())?;
         let size = |i: &usize| self.size(self.incoming[*i].class);
         let waiting: Vec<usize> = (0..self.incoming.len()).filter(|i| !self.incoming[*i].moves).collect();
         let mut movers: Vec<usize> = (0..self.incoming.len()).filter(|i| self.incoming[*i].moves).collect();
@@ -566,9 +557,11 @@ impl<'a> Packer<'a> {
         let largest = order(&movers);
         let mut packings = vec![Packing::new(largest.clone(), Pick::Emptiest)];
         if certain {
-            return packings;
+            return Ok(packings);
         }
         packings.push(Packing::new(largest, Pick::Tightest));
+        let more = 4 + options.adversaries.saturating_mul(2) + options.shuffles;
+        self.effort.spend(more.saturating_mul(self.incoming.len()))?;
         let mut uncertain: Vec<usize> =
             movers.iter().map(|i| self.incoming[*i].class).filter(|c| !self.classes[*c].certified).collect();
         uncertain.dedup();
@@ -591,7 +584,7 @@ impl<'a> Packer<'a> {
             let pick = [Pick::Random, Pick::Emptiest, Pick::Random, Pick::Tightest][shuffle % 4];
             packings.push(Packing::new(order(&movers), pick));
         }
-        packings
+        Ok(packings)
     }
 
     #[allow(clippy::cast_precision_loss, reason = "a score")]
@@ -603,15 +596,22 @@ impl<'a> Packer<'a> {
 
     /// Places the pods one by one, and those that found nothing again as long as that helps. Leaves the
     /// result in `self` for [`Self::explain`], until the next packing.
-    pub(super) fn pack(&mut self, packing: &Packing, rng: &mut fastrand::Rng) -> Vec<Option<u32>> {
+    ///
+    /// # Errors
+    /// If it would be more work than is left for the check.
+    pub(super) fn pack(
+        &mut self,
+        packing: &Packing,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Vec<Option<u32>>, TooMuch> {
         self.clear();
         let mut found = vec![None; self.incoming.len()];
         let mut left = Vec::new();
         for some in [&packing.order, &packing.last] {
             left.extend_from_slice(some);
-            while self.pack_once(&mut left, &mut found, packing.pick, rng) {}
+            while self.pack_once(&mut left, &mut found, packing.pick, rng)? {}
         }
-        found
+        Ok(found)
     }
 
     pub(super) fn clear(&mut self) {
@@ -622,17 +622,27 @@ impl<'a> Packer<'a> {
 
     /// Searches for an order and a choice of nodes that leaves pods without one. `None`: gave up before
     /// everything was tried. Otherwise the pods left over, in `self` as it is then; none if there is no way.
-    pub(super) fn search(&mut self, left: &mut Vec<usize>, steps: &mut usize) -> Option<Vec<usize>> {
+    ///
+    /// # Errors
+    /// If it would be more work than is left for the check.
+    pub(super) fn search(
+        &mut self,
+        left: &mut Vec<usize>,
+        steps: &mut usize,
+    ) -> Result<Option<Vec<usize>>, TooMuch> {
         let mut stuck = true;
         let mut tried: HashSet<usize> = HashSet::new();
         for at in 0..left.len() {
+            self.effort.spend(1)?;
             let class = self.incoming[left[at]].class;
             if !tried.insert(class) {
                 continue;
             }
             for c in 0..self.classes[class].candidates.len() {
                 let node = self.classes[class].candidates[c];
-                *steps = steps.checked_sub(1)?;
+                let Some(fewer) = steps.checked_sub(1) else { return Ok(None) };
+                *steps = fewer;
+                self.effort.spend(self.price(class, node))?;
                 if self.blocked_now(class, node).is_some() {
                     continue;
                 }
@@ -640,19 +650,19 @@ impl<'a> Packer<'a> {
                 self.change(class, node, 1);
                 self.placed.push((class, node));
                 let pod = left.swap_remove(at);
-                let found = self.search(left, steps);
+                let found = self.search(left, steps)?;
                 left.push(pod);
                 let last = left.len() - 1;
                 left.swap(at, last);
                 if found.as_ref().is_none_or(|f| !f.is_empty()) {
-                    return found;
+                    return Ok(found);
                 }
                 self.placed.pop();
                 self.change(class, node, -1);
             }
         }
         let movers = left.iter().copied().filter(|i| self.incoming[*i].moves);
-        Some(if stuck { movers.collect() } else { Vec::new() })
+        Ok(Some(if stuck { movers.collect() } else { Vec::new() }))
     }
 
     /// Gives each pod that is left one chance. Returns whether another could do something.
@@ -662,43 +672,58 @@ impl<'a> Packer<'a> {
         found: &mut [Option<u32>],
         pick: Pick,
         rng: &mut fastrand::Rng,
-    ) -> bool {
+    ) -> Result<bool, TooMuch> {
         let before = left.len();
-        left.retain(|i| {
-            let class = self.incoming[*i].class;
-            let Some(node) = self.choose(class, pick, rng) else { return true };
+        for i in std::mem::take(left) {
+            let class = self.incoming[i].class;
+            let Some(node) = self.choose(class, pick, rng)? else {
+                left.push(i);
+                continue;
+            };
             self.change(class, node, 1);
             self.placed.push((class, node));
-            found[*i] = Some(node);
-            false
-        });
+            found[i] = Some(node);
+        }
         // Only affinity and spread can open a node when a pod is placed.
         let hopeful = |i: &usize| {
             let class = &self.classes[self.incoming[*i].class];
             !class.near.is_empty() || !class.spread.is_empty()
         };
-        left.len() < before && left.iter().any(hopeful)
+        Ok(left.len() < before && left.iter().any(hopeful))
     }
 
-    fn choose(&self, class: usize, pick: Pick, rng: &mut fastrand::Rng) -> Option<u32> {
+    fn choose(&self, class: usize, pick: Pick, rng: &mut fastrand::Rng) -> Result<Option<u32>, TooMuch> {
         let mut best: Option<(f64, u32)> = None;
+        self.effort.spend(1 + self.classes[class].candidates.len())?;
         for &n in &self.classes[class].candidates {
             let score = match pick {
                 Pick::Tightest => -self.left(class, n),
                 Pick::Emptiest => self.left(class, n),
                 Pick::Random => rng.f64(),
-                Pick::Against(victim) if victim != class => self.harm(class, victim, n) - self.left(class, n),
-                Pick::LooselyAgainst(victim) if victim != class => self.harm(class, victim, n) + rng.f64(),
+                Pick::Against(victim) if victim != class => {
+                    self.harm(class, victim, n)? - self.left(class, n)
+                }
+                Pick::LooselyAgainst(victim) if victim != class => self.harm(class, victim, n)? + rng.f64(),
                 Pick::Against(_) | Pick::LooselyAgainst(_) => self.left(class, n),
             };
             let better = best.is_none_or(|(top, _)| score > top);
-            if better && self.blocked_now(class, n).is_none() {
-                best = Some((score, n));
+            if better {
+                self.effort.spend(self.price(class, n))?;
+                if self.blocked_now(class, n).is_none() {
+                    best = Some((score, n));
+                }
             }
         }
+        if let Some((_, n)) = best {
+            return Ok(Some(n));
+        }
         // The candidates are enough by construction; if they were not, the rest of the cluster is looked at.
-        let rest = || (0..index32(self.nodes.len())).find(|n| self.obstacle(class, *n, Rules::All).is_none());
-        best.map(|(_, n)| n).or_else(rest)
+        for n in 0..index32(self.nodes.len()) {
+            if self.can_use(class, n, Rules::All)? {
+                return Ok(Some(n));
+            }
+        }
+        Ok(None)
     }
 
     /// How much of a node is left with one more pod, as shares of CPU and memory.
@@ -713,31 +738,36 @@ impl<'a> Packer<'a> {
 
     /// How bad it is for `victim` if a pod of `class` takes this node: worst if that closes it, bad if it
     /// could use it now. The steps are larger than what a whole node leaves.
-    fn harm(&self, class: usize, victim: usize, node: u32) -> f64 {
-        let usable = self.obstacle(victim, node, Rules::All).is_none();
+    fn harm(&self, class: usize, victim: usize, node: u32) -> Result<f64, TooMuch> {
+        let usable = self.can_use(victim, node, Rules::All)?;
         let width = self.dimensions.len();
+        let rules = self.classes[victim].apart.len() + self.classes[victim].spread.len();
+        self.effort.spend(1 + width / 8 + rules)?;
         let free = &self.free[node as usize * width..][..width];
         let (takes, wants) = (&self.classes[class].need, &self.classes[victim].need);
         let fills = || (0..width).any(|d| wants[d] > 0 && free[d].saturating_sub(takes[d]) < wants[d]);
         let closes = usable && (fills() || self.repels(class, victim, node));
-        f64::from(u8::from(usable)) * 10.0 + f64::from(u8::from(closes)) * 10.0
+        Ok(f64::from(u8::from(usable)) * 10.0 + f64::from(u8::from(closes)) * 10.0)
     }
 
     /// Whether a pod of `class` on this node would keep `victim` off it by anti-affinity or spread.
     fn repels(&self, class: usize, victim: usize, node: u32) -> bool {
         let (class, victim) = (&self.classes[class], &self.classes[victim]);
+        let raises = |counter: &usize| class.raises.binary_search(counter).is_ok();
         let uneven = |spread: &Spread| {
             let counter = &self.counters[spread.counter];
             let domain = self.topologies[counter.topology].domain[node as usize];
             let here = counter.counts.get(domain as usize).copied().unwrap_or(0);
-            class.raises.contains(&spread.counter) && here + 1 + spread.own - counter.least > spread.max_skew
+            raises(&spread.counter) && here + 1 + spread.own - counter.least > spread.max_skew
         };
-        victim.apart.iter().any(|counter| class.raises.contains(counter)) || victim.spread.iter().any(uneven)
+        victim.apart.iter().any(raises) || victim.spread.iter().any(uneven)
     }
 
     pub(super) fn change(&mut self, class: usize, node: u32, by: i64) {
         let width = self.dimensions.len();
         let class = &self.classes[class];
+        // If that was too much, whatever comes next says so.
+        let _ = self.effort.spend(width / 8 + class.raises.len());
         let free = &mut self.free[node as usize * width..][..width];
         for (free, need) in free.iter_mut().zip(&class.need) {
             *free = free.saturating_sub(by * need);
@@ -746,10 +776,60 @@ impl<'a> Packer<'a> {
             let counter = &mut self.counters[*counter];
             let domain = self.topologies[counter.topology].domain[node as usize];
             let counted = counter.eligible.as_ref().is_none_or(|e| e[node as usize]);
-            if domain != NO_DOMAIN && counted {
-                counter.change(domain, by);
+            if domain != NO_DOMAIN && counted && counter.change(domain, by) {
+                let _ = self.effort.spend(counter.domains.len() / 4);
             }
         }
+    }
+
+    /// Whether nothing keeps a pod off a node.
+    fn can_use(&self, class: usize, node: u32, rules: Rules) -> Result<bool, TooMuch> {
+        self.effort.spend(self.price(class, node))?;
+        if !self.stays_open(class, node)? {
+            return Ok(false);
+        }
+        let obstacle = match rules {
+            Rules::All => self.blocked_now(class, node),
+            Rules::Lasting => self.full(class, node).or_else(|| self.too_near(class, node)),
+        };
+        Ok(obstacle.is_none())
+    }
+
+    /// What it costs to see whether what is there now keeps a pod off a node.
+    fn price(&self, class: usize, node: u32) -> usize {
+        let class = &self.classes[class];
+        let rules = class.spread.len() + class.near.len() + class.apart.len();
+        let ports = match class.pod.spec.host_ports.len() {
+            0 => 0,
+            own => {
+                let placed = self.placed.iter().filter(|(_, n)| *n == node);
+                let placed = placed.map(|(c, _)| self.classes[*c].pod.spec.host_ports.len());
+                let there = self.ports.get(&node).map_or(0, Vec::len) + placed.sum::<usize>();
+                self.placed.len() / 4 + own.saturating_mul(there)
+            }
+        };
+        1 + self.dimensions.len() / 4 + rules + ports
+    }
+
+    /// Whether nothing keeps a pod off a node that no placing of pods changes; found out once.
+    fn stays_open(&self, class: usize, node: u32) -> Result<bool, TooMuch> {
+        let mut lasting = self.lasting.borrow_mut();
+        if lasting.len() <= class {
+            lasting.resize(self.classes.len(), Vec::new());
+        }
+        let known = &mut lasting[class];
+        if known.is_empty() {
+            self.effort.spend(self.nodes.len() / 4)?;
+            known.resize(self.nodes.len(), Lasting::NotAsked);
+        }
+        let known = &mut known[node as usize];
+        if *known == Lasting::NotAsked {
+            let tolerations = self.classes[class].pod.spec.tolerations.len();
+            let taints = self.nodes[node as usize].taints.len();
+            self.effort.spend(self.classes[class].weight + tolerations.saturating_mul(taints))?;
+            *known = if self.never(class, node).is_none() { Lasting::Open } else { Lasting::Closed };
+        }
+        Ok(*known == Lasting::Open)
     }
 
     /// The first thing that keeps a pod off a node.
@@ -864,10 +944,32 @@ impl<'a> Packer<'a> {
         taken.then_some(Reason::PodAntiAffinity)
     }
 
-    pub(super) fn explain(&self, incoming: usize) -> Unplaced {
-        let Incoming { pod, class, .. } = self.incoming[incoming];
+    /// Why each of these pods finds no node now.
+    ///
+    /// # Errors
+    /// If it would be more work than is left for the check.
+    pub(super) fn explain(&self, missing: &[usize]) -> Result<Vec<Unplaced>, TooMuch> {
+        let mut known: HashMap<usize, Reasons> = HashMap::new();
+        let mut unplaced = Vec::new();
+        for incoming in missing {
+            let Incoming { pod, class, .. } = self.incoming[*incoming];
+            if !known.contains_key(&class) {
+                known.insert(class, self.reasons(class)?);
+            }
+            let reasons = known.get(&class).cloned().unwrap_or_default();
+            self.effort.spend(reasons.0.len())?;
+            unplaced.push(Unplaced { pod: pod.into(), reasons });
+        }
+        Ok(unplaced)
+    }
+
+    fn reasons(&self, class: usize) -> Result<Reasons, TooMuch> {
         let mut counts: BTreeMap<Reason, usize> = BTreeMap::new();
+        let tolerations = self.classes[class].pod.spec.tolerations.len();
         for n in 0..index32(self.nodes.len()) {
+            let taints = self.nodes[n as usize].taints.len();
+            let lasting = self.classes[class].weight + tolerations.saturating_mul(taints);
+            self.effort.spend(4 + self.price(class, n) + lasting)?;
             if let Some(reason) = self.obstacle(class, n, Rules::All) {
                 *counts.entry(reason).or_default() += 1;
             }
@@ -875,7 +977,7 @@ impl<'a> Packer<'a> {
         let counts = counts.into_iter().map(|(reason, nodes)| ReasonCount { reason, nodes });
         let mut reasons: Vec<ReasonCount> = counts.collect();
         reasons.sort_by_key(|count| std::cmp::Reverse(count.nodes));
-        Unplaced { pod: pod.into(), reasons: Reasons(reasons) }
+        Ok(Reasons(reasons))
     }
 
     pub(super) fn named(&self, placed: &[Option<u32>]) -> Vec<(PodName, Arc<str>)> {
@@ -891,59 +993,33 @@ pub(super) enum Rules {
     Lasting,
 }
 
-/// Which pods a counter counts.
-enum Rule<'a> {
-    Spread {
-        namespace: &'a Arc<str>,
-        selector: &'a LabelSelector,
-    },
-    /// Pods that meet all affinity terms of this pod.
-    Near {
-        of: &'a Pod,
-    },
-    /// Pods that meet this anti-affinity term.
-    Apart {
-        of: &'a Pod,
-        term: &'a AffinityTerm,
-    },
-    /// Pods with an anti-affinity term over `key` that this pod meets.
-    Against {
-        pod: &'a Pod,
-        key: &'a Arc<str>,
-    },
-}
-
-impl Rule<'_> {
-    fn counts(&self, other: &Pod, snapshot: &Snapshot) -> bool {
-        match self {
-            Self::Spread { namespace, selector } => {
-                other.namespace == **namespace && selector.matches(&other.labels)
-            }
-            Self::Near { of } => of.spec.pod_affinity.iter().all(|t| means(t, of, other, snapshot, false)),
-            Self::Apart { of, term } => means(term, of, other, snapshot, true),
-            Self::Against { pod, key } => {
-                let terms = other.spec.pod_anti_affinity.iter().filter(|t| t.topology_key == **key);
-                terms.into_iter().any(|t| means(t, other, pod, snapshot, true))
-            }
-        }
+/// The pods that leave, as indexes into those of the snapshot.
+fn leaving(
+    pods: &[&Pod],
+    idle: &[&Pod],
+    snapshot: &Snapshot,
+    effort: &Effort,
+) -> Result<HashSet<u32>, TooMuch> {
+    let uids: HashSet<&str> = pods.iter().chain(idle).map(|pod| &*pod.uid).collect();
+    let names: BTreeSet<&str> = pods.iter().chain(idle).filter_map(|pod| pod.node.as_deref()).collect();
+    let mut leaving = HashSet::new();
+    for node in names.into_iter().filter_map(|name| snapshot.node_index(name)) {
+        let there = snapshot.pod_indexes_on(node);
+        effort.spend(there.len())?;
+        let leave = |index: &&u32| uids.contains(&*snapshot.pods()[**index as usize].uid);
+        leaving.extend(there.iter().filter(leave));
     }
+    Ok(leaving)
 }
 
-/// Whether an affinity term of `owner` means `pod`; `unknown` is the answer where it depends on labels of a
-/// namespace that are not known.
-fn means(term: &AffinityTerm, owner: &Pod, pod: &Pod, snapshot: &Snapshot, unknown: bool) -> bool {
-    let by_label = |selector: &LabelSelector| {
-        selector.requirements.is_empty()
-            || snapshot
-                .namespace_labels(&pod.namespace)
-                .map_or(unknown, |labels: &Labels| selector.matches(labels))
+/// What it costs to compare what no placing of pods changes with one node, but for taints.
+fn lasting_weight(pod: &Pod, snapshot: &Snapshot) -> usize {
+    let reach = |claim: &Claim| match &claim.reach {
+        VolumeReach::Nodes(terms) => terms.iter().map(NodeSelectorTerm::weight).sum(),
+        VolumeReach::Anywhere | VolumeReach::Unknown => 0,
     };
-    let namespace = if term.namespaces.is_empty() && term.namespace_selector.is_none() {
-        owner.namespace == pod.namespace
-    } else {
-        term.namespaces.contains(&pod.namespace) || term.namespace_selector.as_ref().is_some_and(by_label)
-    };
-    namespace && term.selector.as_ref().is_some_and(|s| s.matches(&pod.labels))
+    let volumes = claims(snapshot, pod).map(reach).sum::<usize>();
+    1 + pod.spec.node_weight() + 4 * pod.spec.claims.len() + volumes
 }
 
 fn claims<'s>(snapshot: &'s Snapshot, pod: &'s Pod) -> impl Iterator<Item = &'s Claim> {

@@ -590,7 +590,8 @@ proptest! {
         let snapshot = cluster(nodes, pods);
         let moving: Vec<&Pod> = snapshot.pods_on("old").collect();
         let excluded = ExcludedNodes::from_iter(["old"]);
-        let mut packer = Packer::new(&moving, &[], &snapshot, &excluded, None, None);
+        let effort = Effort::of(u64::MAX);
+        let mut packer = Packer::new(&moving, &[], &snapshot, &excluded, None, None, &effort).unwrap();
         let all: Vec<usize> = (0..packer.incoming.len()).collect();
         let truth = !can_go_wrong(&mut packer, &all);
         prop_assert_eq!(place_old(&snapshot).fits(), truth);
@@ -632,7 +633,8 @@ fn the_packings_alone_already_miss_less_than_one_failure_in_a_thousand() {
         let moving: Vec<&Pod> = snapshot.pods_on("old").collect();
         let excluded = ExcludedNodes::from_iter(["old"]);
         let options = PlacementOptions { search_steps: 0, ..PlacementOptions::default() };
-        let mut packer = Packer::new(&moving, &[], &snapshot, &excluded, None, None);
+        let effort = Effort::of(u64::MAX);
+        let mut packer = Packer::new(&moving, &[], &snapshot, &excluded, None, None, &effort).unwrap();
         let all: Vec<usize> = (0..packer.incoming.len()).collect();
         let truth = !can_go_wrong(&mut packer, &all);
         let said = place(&moving, &snapshot, &excluded, &options).fits();

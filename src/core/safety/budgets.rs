@@ -7,6 +7,7 @@
 use super::Blocker;
 use crate::core::cluster::{DisruptionBudget, OwnerKind, Pod, Snapshot};
 use crate::core::drain::{self, BudgetView};
+use crate::core::effort::{Effort, TooMuch};
 use crate::core::placement::PodName;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,18 +44,22 @@ impl Shared<'_> {
 }
 
 /// What the budgets of the pods that move have against it.
+///
+/// # Errors
+/// If finding out is more work than `effort` has left.
 pub(super) fn blockers(
     moving: &[&Pod],
     snapshot: &Snapshot,
     placeholders_below: Option<i32>,
-) -> Vec<Blocker> {
+    effort: &Effort,
+) -> Result<Vec<Blocker>, TooMuch> {
     let name =
         |b: &DisruptionBudget| PodName { namespace: b.namespace.to_string(), name: b.name.to_string() };
     let mut shared: BTreeMap<PodName, Shared<'_>> = BTreeMap::new();
     let mut stale: BTreeSet<PodName> = BTreeSet::new();
     let mut several = Vec::new();
     for pod in moving {
-        match drain::budget_view(pod, snapshot.budgets_of(pod)) {
+        match drain::budget_view(pod, snapshot.budgets_of(pod, effort)?) {
             BudgetView::Free => {}
             BudgetView::Spends(budget) | BudgetView::Exhausted(budget) => {
                 let none = Shared { budget, pods: Vec::new(), for_good: 0 };
@@ -75,5 +80,5 @@ pub(super) fn blockers(
     }
     let exhausted = shared.into_iter().filter_map(|(name, shared)| shared.blocker(name));
     let stale = stale.into_iter().map(|budget| Blocker::BudgetNotObserved { budget });
-    exhausted.chain(stale).chain(several).collect()
+    Ok(exhausted.chain(stale).chain(several).collect())
 }

@@ -1,7 +1,8 @@
 //! How full a pool is, and would be without a node: of each resource, over the nodes that take pods.
 
-use super::{Blocker, SafetyContext, SafetyPolicy};
-use crate::core::cluster::{Pod, Resources, Snapshot};
+use super::{Blocker, GLANCE_EFFORT, SafetyContext, SafetyPolicy};
+use crate::core::cluster::{Pod, Resources, Snapshot, add_extended};
+use crate::core::effort::{Effort, TooMuch};
 use crate::core::placement::ExcludedNodes;
 use crate::core::record::UtilisationPercent;
 use serde::{Deserialize, Serialize};
@@ -49,13 +50,17 @@ struct Sum {
 }
 
 impl Sum {
-    fn pod(&mut self, pod: &Pod) {
-        grow(&mut self.asked, &pod.spec.requests, 1);
+    fn pods<'p>(&mut self, pods: impl Iterator<Item = &'p Pod>, effort: &Effort) -> Result<(), TooMuch> {
+        for pod in pods {
+            effort.spend(1 + self.asked.extended.len() + pod.spec.requests.extended.len())?;
+            grow(&mut self.asked, &pod.spec.requests, 1);
+        }
+        Ok(())
     }
 
     fn shares(&self) -> impl Iterator<Item = (&str, f64)> {
         all(&self.asked).filter(|(_, asked)| *asked > 0).map(|(resource, asked)| {
-            let has = all(&self.has).find(|(name, _)| *name == resource).map_or(0, |(_, has)| has);
+            let has = amount(&self.has, resource);
             #[allow(clippy::cast_precision_loss, reason = "a share")]
             let share = if has > 0 { asked as f64 / has as f64 } else { 1.0 };
             (resource, share)
@@ -73,27 +78,32 @@ fn all(resources: &Resources) -> impl Iterator<Item = (&str, i64)> {
     fixed.into_iter().chain(resources.extended.iter().map(|(name, amount)| (&**name, *amount)))
 }
 
+/// How much there is of a resource, as Kubernetes calls it.
+fn amount(resources: &Resources, name: &str) -> i64 {
+    match name {
+        "cpu" => resources.cpu_millis,
+        "memory" => resources.memory,
+        "ephemeral-storage" => resources.ephemeral_storage,
+        "pods" => resources.pods,
+        name => resources.extended(name),
+    }
+}
+
 fn grow(sum: &mut Resources, by: &Resources, pods: i64) {
     sum.cpu_millis = sum.cpu_millis.saturating_add(by.cpu_millis);
     sum.memory = sum.memory.saturating_add(by.memory);
     sum.ephemeral_storage = sum.ephemeral_storage.saturating_add(by.ephemeral_storage);
     sum.pods = sum.pods.saturating_add(pods);
-    for (name, amount) in &by.extended {
-        match sum.extended.iter_mut().find(|(known, _)| known == name) {
-            Some((_, total)) => *total = total.saturating_add(*amount),
-            None => {
-                let mut more = std::mem::take(&mut sum.extended).into_vec();
-                more.push((name.clone(), *amount));
-                sum.extended = more.into();
-            }
-        }
-    }
+    add_extended(&mut sum.extended, &by.extended, 1);
 }
 
 /// How full the pool is with the node and would be without it, and what is too full of what the pods ask for.
 ///
 /// Only nodes that pods can be placed on count. All pods that move are counted in the pool, even if some would
 /// go elsewhere.
+///
+/// # Errors
+/// If finding out is more work than `effort` has left.
 pub(super) fn judge(
     leaving: &str,
     moving: &[&Pod],
@@ -101,7 +111,8 @@ pub(super) fn judge(
     snapshot: &Snapshot,
     policy: &SafetyPolicy,
     context: &SafetyContext,
-) -> (Utilisation, Utilisation, Vec<Blocker>) {
+    effort: &Effort,
+) -> Result<(Utilisation, Utilisation, Vec<Blocker>), TooMuch> {
     let below = policy.placement.placeholders_below;
     let counts = |pod: &&Pod| !pod.phase.finished() && !pod.spec.is_placeholder(below);
     let mut rest = Sum::default();
@@ -111,23 +122,25 @@ pub(super) fn judge(
         if &**name == leaving || excluded.contains(name) || !node.ready || node.unschedulable {
             continue;
         }
+        effort.spend(1)?;
         grow(&mut rest.has, &node.allocatable, node.allocatable.pods);
         match below {
-            None => grow(&mut rest.asked, snapshot.used(index), snapshot.used(index).pods),
-            Some(_) => snapshot.pods_on(name).filter(counts).for_each(|pod| rest.pod(pod)),
+            None => {
+                effort.spend(rest.asked.extended.len() + snapshot.used(index).extended.len())?;
+                grow(&mut rest.asked, snapshot.used(index), snapshot.used(index).pods);
+            }
+            Some(_) => rest.pods(snapshot.pods_on(name).filter(counts), effort)?,
         }
     }
     let mut before = Sum::default();
     if let Some(node) = snapshot.node(leaving) {
         before = rest.clone();
         grow(&mut before.has, &node.allocatable, node.allocatable.pods);
-        snapshot.pods_on(leaving).filter(counts).for_each(|pod| before.pod(pod));
+        before.pods(snapshot.pods_on(leaving).filter(counts), effort)?;
     }
     let (mut after, mut moved) = (rest, Sum::default());
-    for pod in moving.iter().filter(|pod| counts(pod)) {
-        after.pod(pod);
-        moved.pod(pod);
-    }
+    after.pods(moving.iter().copied().filter(counts), effort)?;
+    moved.pods(moving.iter().copied().filter(counts), effort)?;
 
     let story = context.utilisation_before_story.as_ref();
     let limit = |resource: &str| {
@@ -136,10 +149,8 @@ pub(super) fn judge(
     };
     // A resource that no other node of the pool has is not the pool's to keep: whether the pods that need it fit
     // elsewhere is for their placement to say. Every node has CPU and memory.
-    let kept = |resource: &str| {
-        matches!(resource, "cpu" | "memory") || all(&after.has).any(|(name, has)| name == resource && has > 0)
-    };
-    let asked = |resource: &str| all(&moved.asked).any(|(name, asked)| name == resource && asked > 0);
+    let kept = |resource: &str| matches!(resource, "cpu" | "memory") || amount(&after.has, resource) > 0;
+    let asked = |resource: &str| amount(&moved.asked, resource) > 0;
     let too_full = after
         .shares()
         .filter(|(resource, _)| asked(resource) && kept(resource))
@@ -152,10 +163,11 @@ pub(super) fn judge(
             limit,
         })
         .collect();
-    (before.shares().collect(), after.shares().collect(), too_full)
+    Ok((before.shares().collect(), after.shares().collect(), too_full))
 }
 
-/// How full the nodes are that pods can be placed on: what a story records when it begins.
+/// How full the nodes are that pods can be placed on: what a story records when it begins. Nothing is recorded if
+/// finding out is more work than those who wait for it can wait; then the pool's limit alone holds.
 #[must_use]
 pub fn pool_utilisation(
     pool_nodes: &BTreeSet<Arc<str>>,
@@ -163,5 +175,6 @@ pub fn pool_utilisation(
     policy: &SafetyPolicy,
 ) -> Utilisation {
     let context = SafetyContext { pool_nodes: pool_nodes.clone(), ..SafetyContext::default() };
-    judge("", &[], &ExcludedNodes::default(), snapshot, policy, &context).1
+    let (nobody, effort) = (ExcludedNodes::default(), Effort::of(GLANCE_EFFORT));
+    judge("", &[], &nobody, snapshot, policy, &context, &effort).unwrap_or_default().1
 }

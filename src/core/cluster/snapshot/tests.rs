@@ -146,7 +146,7 @@ proptest! {
             let all = [("app", ["web", "db", "x"][app]), ("tier", "front")];
             let (labels, namespace) = (labels(&all[..=tier.min(1)]), namespaces[namespace].into());
             let pod = Pod { namespace, labels, ..pod("p", "n", 1) };
-            let found: Vec<_> = snapshot.budgets_of(&pod).collect();
+            let found: Vec<_> = snapshot.budgets_of(&pod, &Effort::of(u64::MAX)).unwrap();
             let expected: Vec<_> = snapshot.budgets().iter().filter(|b| b.covers(&pod)).collect();
             prop_assert_eq!(found, expected);
         }
@@ -172,8 +172,11 @@ fn budgets_claims_and_namespaces_come_and_go() {
     assert_eq!(before.budgets(), [budget("a", 2), budget("b", 3)]);
     assert_eq!(live.snapshot().budgets(), [budget("b", 3)]);
 
-    let covering =
-        |pod: &Pod| live.snapshot().budgets_of(pod).map(|b| b.name.to_string()).collect::<Vec<_>>();
+    let covering = |pod: &Pod| {
+        let snapshot = live.snapshot();
+        let found = snapshot.budgets_of(pod, &Effort::of(u64::MAX)).unwrap();
+        found.iter().map(|b| b.name.to_string()).collect::<Vec<_>>()
+    };
     assert_eq!(covering(&pod("web-1", "n", 1)), ["b"]);
     assert_eq!(covering(&pod("db-1", "n", 1)), [""; 0]);
     let elsewhere = Pod { namespace: "other".into(), ..pod("web-1", "n", 1) };
