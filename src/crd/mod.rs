@@ -4,6 +4,7 @@
 //! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's story. A [`Trigger`] is what a
 //! person asked for.
 
+pub use crate::core::notices::notice_name;
 use crate::core::policy::PolicySpec;
 use crate::core::record::{Condition, NoticeKind, ReplacementStatus};
 use crate::core::replacement::{Mode, RebalanceMode};
@@ -147,7 +148,7 @@ pub struct GroupStatus {
     status = "InterruptionNoticeStatus",
     derive = "PartialEq",
     validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: a notice never changes"),
-    validation = Rule::new("self.metadata.name.startsWith(self.spec.instanceId + '-')").message("metadata.name must be spec.instanceId, a hyphen and the kind"),
+    validation = Rule::new("self.metadata.name == self.spec.nodeName + '.' + self.spec.instanceId + (self.spec.kind == 'SpotInterruption' ? '-spot-interruption' : '-rebalance-recommendation')").message("metadata.name must be <spec.nodeName>.<spec.instanceId>-<spec.kind in lower case with hyphens>"),
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.nodeName"}"#,
     printcolumn = r#"{"name":"Instance","type":"string","jsonPath":".spec.instanceId"}"#,
     printcolumn = r#"{"name":"Kind","type":"string","jsonPath":".spec.kind"}"#,
@@ -155,10 +156,11 @@ pub struct GroupStatus {
     printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
+#[x_kube(validation = Rule::new("self.kind != 'Manual'").message("spec.kind must be RebalanceRecommendation or SpotInterruption"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InterruptionNoticeSpec {
-    /// The Kubernetes node that the notice is about.
-    #[schemars(length(min = 1, max = 253))]
+    /// The Kubernetes node that reports, and that the notice is about.
+    #[schemars(length(min = 1, max = 208))]
     pub node_name: String,
     /// The EC2 instance that the notice is about.
     #[schemars(regex(pattern = "^i-[0-9a-f]{8,17}$"))]
@@ -175,6 +177,7 @@ pub struct InterruptionNoticeSpec {
     pub detected_at: Timestamp,
     /// W3C trace context of the detection: the whole story is one trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 55))]
     pub traceparent: Option<String>,
 }
 
@@ -185,14 +188,6 @@ pub struct InterruptionNoticeStatus {
     /// `Accepted`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-}
-
-/// The name of the notice of `kind` for `instance_id`: reporting the same notice twice is one object.
-///
-/// The notice time is not a part of it: a mock of IMDS may answer another one on every read.
-#[must_use]
-pub fn notice_name(instance_id: &str, kind: NoticeKind) -> String {
-    format!("{instance_id}-{}", kind.slug())
 }
 
 /// The durable record of one node's story. Named after the old instance, so that a node has one at most.
