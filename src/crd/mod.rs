@@ -4,6 +4,8 @@
 //! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's story. A [`Trigger`] is what a
 //! person asked for.
 
+mod bounds;
+
 pub use crate::core::notices::notice_name;
 use crate::core::policy::PolicySpec;
 use crate::core::record::{Condition, NoticeKind, ReplacementStatus};
@@ -23,7 +25,9 @@ pub const GROUP: &str = "spotguard.dev";
 /// The definitions to install, in the order in which they should be applied.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![SpotPool::crd(), InterruptionNotice::crd(), NodeReplacement::crd(), Trigger::crd()]
+    [SpotPool::crd(), InterruptionNotice::crd(), NodeReplacement::crd(), Trigger::crd()]
+        .map(bounds::bounded)
+        .into()
 }
 
 /// A pair of Auto Scaling groups, and how their nodes are looked after.
@@ -80,10 +84,10 @@ pub struct SpotPoolSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HourlyPrices {
     /// Of the Spot group.
-    #[schemars(regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
+    #[schemars(length(max = 13), regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
     pub spot: String,
     /// Of the on-demand group.
-    #[schemars(regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
+    #[schemars(length(max = 13), regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
     pub on_demand: String,
 }
 
@@ -111,6 +115,7 @@ pub struct SpotPoolStatus {
     pub active_fallbacks: u32,
     /// `Accepted`, `Healthy` and `Stable`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
     /// The open scaling requests: what we changed and have not settled.
     #[serde(flatten)]
@@ -130,10 +135,12 @@ pub struct GroupStatus {
     /// Maximum size.
     pub max: i32,
     /// `in service/desired`.
+    #[schemars(length(max = 32))]
     pub summary: String,
     /// Its instances by id as they were last read, in any state: which nodes are the pool's, for every replica and
     /// without AWS. Written also when empty: a merge patch keeps what it does not name.
     #[serde(default)]
+    #[schemars(length(max = 20_000), inner(length(max = 32)))]
     pub instances: Vec<String>,
 }
 
@@ -163,7 +170,7 @@ pub struct InterruptionNoticeSpec {
     #[schemars(length(min = 1, max = 208))]
     pub node_name: String,
     /// The EC2 instance that the notice is about.
-    #[schemars(regex(pattern = "^i-[0-9a-f]{8,17}$"))]
+    #[schemars(length(max = 19), regex(pattern = "^i-[0-9a-f]{8,17}$"))]
     pub instance_id: String,
     /// What is announced.
     pub kind: NoticeKind,
@@ -187,6 +194,7 @@ pub struct InterruptionNoticeSpec {
 pub struct InterruptionNoticeStatus {
     /// `Accepted`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
 }
 
@@ -213,12 +221,13 @@ pub struct InterruptionNoticeStatus {
 pub struct NodeReplacementSpec {
     /// The pool that the node belongs to; absent for a node in no accepted pool, which only gets its drain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub pool: Option<String>,
     /// The node to replace.
     #[schemars(length(min = 1, max = 253))]
     pub node_name: String,
     /// Its instance.
-    #[schemars(regex(pattern = "^i-[0-9a-f]{8,17}$"))]
+    #[schemars(length(max = 19), regex(pattern = "^i-[0-9a-f]{8,17}$"))]
     pub instance_id: String,
 }
 
@@ -285,9 +294,11 @@ pub struct TriggerStatus {
     /// `Accepted`: whether it is followed, else why not. `Complete`: what was asked for is recorded, and for a
     /// `Pause`: it is over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
     /// The replacements that it led to, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10_000), inner(length(max = 253)))]
     pub replacements: Vec<String>,
 }
 
