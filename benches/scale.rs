@@ -17,7 +17,7 @@ use spot_guard::core::cluster::Snapshot;
 use spot_guard::core::policy::Policy;
 use spot_guard::core::record::NoticeKind;
 use spot_guard::core::safety::{SafetyContext, SafetyPolicy, check_return};
-use spot_guard::crd::{InterruptionNotice, InterruptionNoticeSpec, SpotPool, SpotPoolSpec};
+use spot_guard::crd::{InterruptionNotice, InterruptionNoticeSpec, SpotPool, SpotPoolSpec, notice_name};
 use spot_guard::kube::lease::LeaseTimes;
 use spot_guard::sim::cloud::{BootTimes, Cloud, GroupSpec, Market};
 use spot_guard::sim::cluster::{Cluster, NodeSpec};
@@ -139,6 +139,7 @@ async fn give_notices(cluster: &Cluster) {
         Some((spot.to_owned(), provider.rsplit('/').next()?.to_owned()))
     });
     for (node_name, instance_id) in of_pool.take(20) {
+        let name = notice_name(&node_name, &instance_id, NoticeKind::RebalanceRecommendation);
         let spec = InterruptionNoticeSpec {
             node_name,
             instance_id: instance_id.clone(),
@@ -148,7 +149,7 @@ async fn give_notices(cluster: &Cluster) {
             detected_at: Clock::System.now(),
             traceparent: None,
         };
-        let notice = InterruptionNotice::new(&format!("{instance_id}-rebalance"), spec);
+        let notice = InterruptionNotice::new(&name, spec);
         api.create(&PostParams::default(), &notice).await.expect("a notice is taken");
     }
 }
@@ -297,6 +298,7 @@ async fn controller(url: &str) {
         taint_key: spot_guard::config::DEFAULT_TAINT_KEY.to_owned(),
         notifications: Vec::new(),
         defaults: Policy::default(),
+        drain_outside_pools: false,
     };
     let began = Instant::now();
     let controller = Controller::new(settings, client, &aws, Clock::System);

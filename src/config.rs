@@ -38,6 +38,8 @@ pub struct Config {
     pub webhook_secret_files: Vec<PathBuf>,
     /// Where a trace is shown: a URL with `{traceId}` in it, for links of the dashboard.
     pub trace_url: Option<String>,
+    /// Whether nodes outside every pool are drained when EC2 takes them: by evictions alone.
+    pub drain_nodes_outside_pools: bool,
     /// Timings and thresholds of every pool that does not set its own.
     pub defaults: PolicySpec,
 }
@@ -86,6 +88,7 @@ impl Default for Config {
             notifications: Vec::new(),
             webhook_secret_files: Vec::new(),
             trace_url: None,
+            drain_nodes_outside_pools: false,
             defaults: PolicySpec::default(),
         }
     }
@@ -222,6 +225,7 @@ impl Config {
             taint_key: self.taint_key.clone(),
             notifications: self.notifications.clone(),
             defaults: self.policy(),
+            drain_outside_pools: self.drain_nodes_outside_pools,
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Settings {
     pub notifications: Vec<Target>,
     /// The settings that pools start from.
     pub defaults: Policy,
+    /// Whether nodes outside every pool are drained when EC2 takes them.
+    pub drain_outside_pools: bool,
 }
 
 /// The parts that every replica has, leading or not.
@@ -129,6 +131,7 @@ impl Controller {
             fence: lease.fence(),
             call_timeout: self.settings.times.call_timeout,
             defaults: self.settings.defaults.clone(),
+            drain_outside_pools: self.settings.drain_outside_pools,
             taint_key: self.settings.taint_key.as_str().into(),
             metrics: self.metrics.clone(),
             readiness: self.readiness.clone(),

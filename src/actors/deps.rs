@@ -41,6 +41,8 @@ pub struct Deps {
     pub call_timeout: Duration,
     /// The settings that pools start from.
     pub defaults: Policy,
+    /// Whether nodes outside every pool are drained when EC2 takes them.
+    pub drain_outside_pools: bool,
     /// The key of our taint.
     pub taint_key: Arc<str>,
     /// What is counted.
@@ -183,13 +185,21 @@ impl Deps {
             .collect()
     }
 
+    /// The settings for nodes outside every pool: nobody has allowed more there than evictions.
+    #[must_use]
+    pub fn outside_pools(&self) -> Policy {
+        Policy { delete_at_deadline: false, ..self.defaults.clone() }
+    }
+
     /// The settings for a story: its pool's, or those that pools start from.
     #[must_use]
     pub fn policy_of(&self, replacement: &str) -> Policy {
         let record =
             self.view.replacements.find(|record| record.metadata.name.as_deref() == Some(replacement));
-        let pool = record.and_then(|record| record.spec.pool.clone());
-        let config = pool.and_then(|pool| self.pools().remove(&pool));
+        let Some(pool) = record.and_then(|record| record.spec.pool.clone()) else {
+            return self.outside_pools();
+        };
+        let config = self.pools().remove(&pool);
         config.map_or_else(|| self.defaults.clone(), |config| config.policy)
     }
 }

@@ -6,6 +6,8 @@
 //! complete picture, so that a lost message costs one turn and nothing else.
 
 mod fits;
+mod notices;
+mod refusals;
 mod store;
 mod triggers;
 mod world;
@@ -14,11 +16,11 @@ use crate::actors::asg_scaler::{AsgScaler, PoolObserved, PoolRefused, ScaleGroup
 use crate::actors::deps::Deps;
 use crate::actors::drainer::{DrainNodes, Drainer, DrainsReported};
 use crate::actors::health_monitor::PoolAssessed;
-use crate::actors::supervision::{Link, answers_ping};
+use crate::actors::supervision::{Link, answers_ping, jittered};
 use crate::core::record::GroupKind;
 use crate::core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use crate::core::scaling::{Ledger, PoolView, Want};
-use crate::crd::{NodeReplacement, version};
+use crate::crd::{InterruptionNotice, NodeReplacement, version};
 use crate::telemetry::events::{self, Told};
 use crate::telemetry::notifications::Notification;
 use crate::telemetry::tracing::box_span;
@@ -27,10 +29,12 @@ use fits::Fits;
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
+use notices::Refused;
+use refusals::Removals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Stored, Write, store};
+use store::{Stored, store};
 use world::World;
 
 /// Time alone moves a story too (timeouts, retries): how often the records are gone through.
@@ -97,6 +101,9 @@ pub struct FallbackTracker {
     records: BTreeMap<String, NodeReplacement>,
     /// The versions of triggers that were answered: the watch may show them for a moment yet.
     answered: BTreeMap<String, u64>,
+    removals: Removals,
+    /// Whether time alone may decide about a notice.
+    notices_wait: bool,
     fits: Fits,
     busy: bool,
     again: bool,
@@ -116,6 +123,8 @@ impl FallbackTracker {
             assessments: BTreeMap::new(),
             records: BTreeMap::new(),
             answered: BTreeMap::new(),
+            removals: Removals::default(),
+            notices_wait: false,
             fits,
             busy: false,
             again: false,
@@ -149,8 +158,7 @@ impl Actor for FallbackTracker {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.notify(Turn);
         ctx.run_interval(TURN, |actor, ctx| {
-            let open = actor.records.values().any(is_open);
-            if open {
+            if actor.notices_wait || actor.records.values().any(is_open) {
                 ctx.notify(Turn);
             }
         });
@@ -234,7 +242,9 @@ impl Handler<Turn> for FallbackTracker {
         self.merge_watch();
         let mut world =
             World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments, &self.fits);
-        let mut writes: Vec<Write> = world.open_stories(&self.records, &self.deps.view.notices.state());
+        let notices = self.deps.view.notices.state();
+        let told = world.hear(&self.records, &notices);
+        let mut writes = told.writes;
         writes.extend(world.follow_triggers(&self.records, &self.answered, &writes));
         let mut open: Vec<&NodeReplacement> =
             self.records.values().filter(|record| is_open(record)).collect();
@@ -243,6 +253,10 @@ impl Handler<Turn> for FallbackTracker {
             if let Some(write) = world.advance(record) {
                 writes.push(write);
             }
+        }
+        self.notices_wait = told.waits;
+        if let Some(batch) = self.removable(told.refused, &notices) {
+            self.remove(batch, ctx);
         }
         let open_questions = self.fits.open(&self.deps.view.snapshot());
         if let Some(work) = open_questions {
@@ -305,6 +319,26 @@ impl Handler<TurnEnded> for FallbackTracker {
 answers_ping!(FallbackTracker);
 
 impl FallbackTracker {
+    /// The refused notices to remove now.
+    fn removable(&mut self, refused: Vec<Refused>, seen: &[Arc<InterruptionNotice>]) -> Option<Vec<Refused>> {
+        if refused.is_empty() || !self.deps.fence.may_act(self.deps.call_timeout) {
+            return None;
+        }
+        self.removals.next(refused, seen)
+    }
+
+    /// Removes refused notices beside the mailbox. What is left comes with a later turn.
+    fn remove(&self, batch: Vec<Refused>, ctx: &mut Context<Self>) {
+        let work = refusals::remove(self.deps.clone(), batch).into_actor(self);
+        ctx.spawn(work.map(|gone, actor, ctx| {
+            actor.removals.ended(gone);
+            ctx.run_later(jittered(refusals::PAUSE), |actor, ctx| {
+                actor.removals.rested();
+                ctx.notify(Turn);
+            });
+        }));
+    }
+
     /// Tells the AsgScaler and the Drainer what must hold for the stored records.
     fn tell(&self) {
         if !self.deps.fence.may_act(self.deps.call_timeout) {

@@ -4,8 +4,10 @@
 //! notice becomes an InterruptionNotice, which FallbackTracker watches. As long as there is no notice, no
 //! request goes to the Kubernetes API.
 //!
-//! Each kind of notice is reported once per life. A life that follows reports again what IMDS still says;
-//! the notice's name makes both one object.
+//! Each kind of notice is reported until it is stored by this life. A life that follows reports again what IMDS
+//! still says; the notice's name makes both one object. Whether the object of that name is this notice, the agent
+//! cannot read: so it goes on trying at a slow pace, as long as IMDS says so. One that the controller refuses is
+//! removed.
 
 use crate::actors::supervision::{answers_ping, jittered};
 use crate::aws::imds::Imds;
@@ -13,6 +15,7 @@ use crate::clock::Clock;
 use crate::core::imds::{
     Announcement, ImdsProblem, Question, parse_instance_action, parse_instance_id, parse_rebalance,
 };
+use crate::core::notices::MAX_NODE_NAME;
 use crate::core::policy::backoff;
 use crate::core::record::{FlowBox, NoticeKind};
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, notice_name};
@@ -40,6 +43,8 @@ pub use metrics::AgentMetrics;
 pub const IMDS_PART: &str = "imds";
 /// The part of readiness that says whether notices can be stored.
 pub const NOTICES_PART: &str = "notices";
+/// The part of readiness that says whether a notice can name the node.
+pub const NODE_NAME_PART: &str = "node-name";
 /// IMDS in trouble is asked at least this often.
 const MAX_POLL_BACKOFF: Duration = Duration::from_secs(60);
 /// Command to itself: read IMDS now.
@@ -142,6 +147,18 @@ impl ImdsPoller {
         self.sightings.insert(kind, sighting);
     }
 
+    /// IMDS takes a notice back. Whether it was stored, nobody has to know any more.
+    fn no_longer(&mut self, question: Question) {
+        let kind = match question {
+            Question::InstanceId => return,
+            Question::InstanceAction => NoticeKind::SpotInterruption,
+            Question::Rebalance => NoticeKind::RebalanceRecommendation,
+        };
+        if self.sightings.get(&kind).is_some_and(Sighting::is_taken) {
+            self.sightings.remove(&kind);
+        }
+    }
+
     /// Logs a problem with IMDS when it is new, and again from time to time.
     fn complain(&mut self, question: Question, problem: &ImdsProblem) {
         if self.complaints.raise(question.path(), problem.slug()) {
@@ -176,6 +193,13 @@ impl Actor for ImdsPoller {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        let length = self.node.node_name.len();
+        if length > MAX_NODE_NAME {
+            let problem =
+                format!("the node's name has {length} characters; a notice can name {MAX_NODE_NAME}");
+            tracing::error!(node = self.node.node_name, "no notice can be stored: {problem}");
+            self.node.readiness.not_ready(NODE_NAME_PART, problem);
+        }
         ctx.notify(Poll);
     }
 }
@@ -221,10 +245,14 @@ impl Handler<Polled> for ImdsPoller {
                 Ok(None) => Ok(()),
                 Err(problem) => Err(problem.clone()),
             };
-            self.node.metrics.imds_request(&understood, answer.is_ok_and(|answer| answer.is_none()));
+            let absent = answer.is_ok_and(|answer| answer.is_none());
+            self.node.metrics.imds_request(&understood, absent);
             match understood {
                 Ok(()) => {
                     answered = true;
+                    if absent {
+                        self.no_longer(question);
+                    }
                     self.settle(question);
                 }
                 Err(problem) => {
@@ -259,7 +287,7 @@ impl Handler<Store> for ImdsPoller {
             return;
         }
         let notice = InterruptionNotice::new(
-            &notice_name(instance_id, kind),
+            &notice_name(&self.node.node_name, instance_id, kind),
             InterruptionNoticeSpec {
                 node_name: self.node.node_name.clone(),
                 instance_id: instance_id.clone(),
@@ -290,12 +318,22 @@ impl Handler<Stored> for ImdsPoller {
                     self.node.metrics.notice_reported(kind);
                     tracing::info!(node, %kind, "notice stored");
                 }
-                if self.sightings.values().all(Sighting::is_done) {
+                if self.sightings.values().all(|held| held.is_done() || held.is_taken()) {
                     self.node.readiness.ready(NOTICES_PART);
                 }
             }
             // An attempt that was overtaken by a later one.
             Err(_) if sighting.is_done() => {}
+            Err(problem @ StoreProblem::Taken) => {
+                sighting.name_taken(self.node.clock.now(), ctx);
+                self.node.metrics.name_taken(kind);
+                if self.complaints.raise(kind.slug(), &problem.to_string()) {
+                    tracing::info!(node, %kind, "a notice of that name is stored: perhaps this one, trying on");
+                }
+                if self.sightings.values().all(|held| held.is_done() || held.is_taken()) {
+                    self.node.readiness.ready(NOTICES_PART);
+                }
+            }
             Err(problem) => {
                 sighting.attempt_failed(ctx);
                 self.node.readiness.not_ready(NOTICES_PART, format!("{kind}: {problem}"));

@@ -175,8 +175,10 @@ pub fn parse_instance_id(text: &str) -> Result<String, ImdsProblem> {
     }
 }
 
+/// A time that a notice can hold: of the years 2020 to 2199.
 fn time(value: &serde_json::Value) -> Option<Timestamp> {
-    value.as_str()?.parse().ok()
+    let at: Timestamp = value.as_str()?.parse().ok()?;
+    (1_577_836_800..7_258_118_400).contains(&at.as_second()).then_some(at)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod limits;
 #[cfg(test)]
 mod model;
 pub mod neighbours;
+pub mod notices;
 pub mod notification;
 pub mod placement;
 pub mod policy;

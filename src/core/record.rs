@@ -251,8 +251,10 @@ pub struct StepRecord {
     /// What came of it.
     pub outcome: Outcome,
     /// The node that the step was about.
+    #[schemars(length(max = 253))]
     pub node: String,
     /// In plain words.
+    #[schemars(length(max = MAX_MESSAGE))]
     pub message: String,
 }
 
@@ -264,6 +266,7 @@ pub struct BlockingReason {
     #[serde(rename = "box")]
     pub flow_box: FlowBox,
     /// In plain words, with what would unblock it.
+    #[schemars(length(max = MAX_MESSAGE))]
     pub message: String,
     /// Since when.
     pub since: Timestamp,
@@ -276,8 +279,10 @@ pub struct Capacity {
     /// The group that it came from.
     pub group: GroupKind,
     /// The instance.
+    #[schemars(length(max = 32))]
     pub instance_id: String,
     /// Its node, once it has joined.
+    #[schemars(length(max = 253))]
     pub node_name: String,
     /// When it was in service and its node Ready.
     pub ready_at: Timestamp,
@@ -327,6 +332,26 @@ const MAX_TRIGGERS: usize = 20;
 
 /// How many steps a record keeps; the oldest repetitions give way.
 pub const MAX_STEPS: usize = 60;
+
+/// How many reasons a record keeps of what holds its story up.
+const MAX_BLOCKING: usize = 50;
+
+/// How many characters a stored message has at most. Some tell AWS's words, or a list of names.
+pub const MAX_MESSAGE: usize = 2048;
+
+/// The message as it can be stored.
+#[must_use]
+pub fn clipped(mut message: String) -> String {
+    // Most are far shorter: their bytes tell.
+    if message.len() > MAX_MESSAGE
+        && let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE - 1)
+        && message[end..].chars().nth(1).is_some()
+    {
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
 
 /// The durable record of a story.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -400,24 +425,29 @@ pub struct ReplacementStatus {
     pub return_requested_at: Option<Timestamp>,
     /// The triggers that this record has taken in, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_TRIGGERS), inner(length(max = 253)))]
     pub triggers: Vec<String>,
     /// How full the pool was when the story began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub utilisation_before: Option<UtilisationPercent>,
     /// What holds the story up now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_BLOCKING))]
     pub blocking: Vec<BlockingReason>,
     /// The story so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_STEPS))]
     pub steps: Vec<StepRecord>,
     /// W3C trace context of the notice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 55))]
     pub traceparent: Option<String>,
     /// When the story ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
     /// Standard conditions: `CapacityReady`, `Drained`, `Completed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
 }
 
@@ -427,12 +457,16 @@ pub struct ReplacementStatus {
 pub struct Condition {
     /// What it is about.
     #[serde(rename = "type")]
+    #[schemars(length(max = 64))]
     pub type_: String,
     /// `True`, `False` or `Unknown`.
+    #[schemars(length(max = 7))]
     pub status: String,
     /// One word, for machines.
+    #[schemars(length(max = 64))]
     pub reason: String,
     /// In plain words.
+    #[schemars(length(max = MAX_MESSAGE))]
     pub message: String,
     /// When the status changed last.
     pub last_transition_time: Timestamp,
@@ -456,7 +490,7 @@ pub fn set_condition(
         type_: type_.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
-        message: message.to_owned(),
+        message: clipped(message.to_owned()),
         last_transition_time: held.map_or(now, |held| held.last_transition_time),
         observed_generation: None,
     };
@@ -486,7 +520,13 @@ impl ReplacementStatus {
             // The beginning of a story says most: what repeats in its middle gives way.
             self.steps.remove(MAX_STEPS / 2);
         }
-        self.steps.push(StepRecord { flow_box, at: now, outcome, node: node.to_owned(), message });
+        self.steps.push(StepRecord {
+            flow_box,
+            at: now,
+            outcome,
+            node: node.to_owned(),
+            message: clipped(message),
+        });
     }
 
     /// Remembers that the trigger of that name was taken in.
@@ -500,12 +540,18 @@ impl ReplacementStatus {
     /// Replaces what blocks the story; a reason that was there already keeps its time.
     pub fn block(&mut self, flow_box: FlowBox, messages: Vec<String>, now: Timestamp) {
         let held = std::mem::take(&mut self.blocking);
+        let mut messages = messages;
+        if messages.len() > MAX_BLOCKING {
+            let more = messages.len() - (MAX_BLOCKING - 1);
+            messages.truncate(MAX_BLOCKING - 1);
+            messages.push(format!("and {more} more"));
+        }
         self.blocking = messages
             .into_iter()
             .map(|message| {
                 let since =
                     held.iter().find(|reason| reason.flow_box == flow_box).map_or(now, |reason| reason.since);
-                BlockingReason { flow_box, message, since }
+                BlockingReason { flow_box, message: clipped(message), since }
             })
             .collect();
     }
@@ -531,5 +577,33 @@ impl ReplacementStatus {
             Phase::Returning | Phase::ScalingDown => FlowBox::ScaleDown,
             Phase::Cancelling | Phase::Completed | Phase::Cancelled => FlowBox::CleanUp,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_fits_its_limits() {
+        let now: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
+        for letter in ["x", "\u{e4}", "\u{1f980}"] {
+            let whole = letter.repeat(MAX_MESSAGE);
+            assert_eq!(clipped(whole.clone()), whole);
+            let long = clipped(letter.repeat(MAX_MESSAGE + 1));
+            assert_eq!(long.chars().count(), MAX_MESSAGE);
+            assert!(long.ends_with('\u{2026}'), "it says that there was more");
+            assert_eq!(clipped(long.clone()), long, "nothing changes the second time");
+        }
+        let long = "x".repeat(3 * MAX_MESSAGE);
+        let mut status = ReplacementStatus::default();
+        status.step(FlowBox::Wait, Outcome::NoCapacity, "a", long.clone(), now);
+        status.block(FlowBox::Drain, vec![long.clone(); 3 * MAX_BLOCKING], now);
+        set_condition(&mut status.conditions, "Drained", false, "No", &long, now);
+        let blocking = status.blocking.iter().map(|reason| &reason.message);
+        let messages = [&status.steps[0].message, &status.conditions[0].message].into_iter().chain(blocking);
+        assert!(messages.clone().all(|message| message.chars().count() <= MAX_MESSAGE));
+        assert_eq!((status.blocking.len(), messages.count()), (MAX_BLOCKING, MAX_BLOCKING + 2));
+        assert_eq!(status.blocking.last().map(|reason| reason.message.as_str()), Some("and 101 more"));
     }
 }

@@ -9,6 +9,7 @@ mod tests;
 
 use crate::core::limits::{self, Pause, Starts};
 use crate::core::neighbours::Neighbour;
+use crate::core::notices;
 use crate::core::policy::{Policy, seconds};
 use crate::core::record::{
     Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,
@@ -218,7 +219,9 @@ pub fn open(
     status
 }
 
-/// Takes in a further notice for the same instance: a deadline escalates the story from every phase.
+/// Takes in a further notice for the same node and instance: a deadline escalates the story from every phase. The
+/// earliest counts: a later notice may bring it forward, never make it later. `deadline` is one that EC2 may have
+/// given ([`crate::core::notices::deadline`]).
 pub fn escalate(
     status: &mut ReplacementStatus,
     subject: &Subject,
@@ -226,7 +229,8 @@ pub fn escalate(
     deadline: Option<Timestamp>,
     now: Timestamp,
 ) {
-    if status.phase.is_finished() || deadline.is_none() || status.deadline.is_some() {
+    let Some(deadline) = deadline.filter(|_| !status.phase.is_finished()) else { return };
+    if status.deadline.is_some_and(|held| held <= deadline) {
         return;
     }
     if status.old == EndState::Released {
@@ -237,9 +241,9 @@ pub fn escalate(
             ..carried_over(status)
         };
     }
-    status.deadline = deadline;
+    status.deadline = Some(deadline);
     status.notice = Some(kind);
-    let text = format!("{kind}: EC2 takes {} at {:.0}", subject.instance_id, deadline.unwrap_or(now));
+    let text = format!("{kind}: EC2 takes {} at {deadline:.0}", subject.instance_id);
     status.step(FlowBox::Notice, Outcome::Escalated, &subject.node, text, now);
 }
 
@@ -301,6 +305,8 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
     if next.phase.is_finished() {
         return next;
     }
+    // As an earlier version may have recorded it.
+    next.deadline = next.deadline.filter(|at| !notices::is_too_far(*at, facts.now));
     if next.old == EndState::Released && next.spot_asked_at.is_none() {
         finish(&mut next, subject, "nothing had been asked for", facts.now);
         return next;

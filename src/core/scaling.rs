@@ -13,7 +13,7 @@ pub use stale::Doubt;
 use crate::core::cluster::Snapshot;
 use crate::core::drain;
 use crate::core::preflight::GroupSetup;
-use crate::core::record::GroupKind;
+use crate::core::record::{GroupKind, MAX_MESSAGE, clipped};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -149,6 +149,7 @@ pub struct Failure {
     /// What kind it was.
     pub class: FailureClass,
     /// AWS's words.
+    #[schemars(length(max = MAX_MESSAGE))]
     pub message: String,
     /// When it was seen.
     pub at: Timestamp,
@@ -163,6 +164,7 @@ pub enum Method {
     /// LaunchInstances: instances or errors come with the answer, and nothing is tried again.
     LaunchInstances {
         /// The zones still to be tried, in order; the first one is being asked.
+        #[schemars(length(max = 64), inner(length(max = 64)))]
         zones: Vec<String>,
     },
 }
@@ -202,6 +204,7 @@ pub enum Debt {
 #[serde(rename_all = "camelCase")]
 pub struct RequestMember {
     /// The replacement that it is for.
+    #[schemars(length(max = 253))]
     pub replacement: String,
     /// Whether the +1 is still in the group's desired capacity.
     pub surplus: bool,
@@ -220,6 +223,7 @@ pub struct RequestMember {
     pub debt: Debt,
     /// The instance claimed for the story.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub instance_id: Option<String>,
     /// Why there is none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -231,6 +235,7 @@ pub struct RequestMember {
 #[serde(rename_all = "camelCase")]
 pub struct ScalingRequest {
     /// Unique in the pool.
+    #[schemars(length(max = 128))]
     pub id: String,
     /// Which group.
     pub group: GroupKind,
@@ -239,6 +244,7 @@ pub struct ScalingRequest {
     /// Desired capacity asked for; equal to the baseline if the request changed nothing.
     pub target: i32,
     /// The instances that were there before: none of them is claimed for this request.
+    #[schemars(length(max = 20_000), inner(length(max = 32)))]
     pub instances_before: Vec<String>,
     /// When it was written.
     pub requested_at: Timestamp,
@@ -248,6 +254,7 @@ pub struct ScalingRequest {
     /// Whether the call took effect.
     pub state: RequestState,
     /// The stories that it is for.
+    #[schemars(length(max = 5_000))]
     pub members: Vec<RequestMember>,
 }
 
@@ -315,9 +322,11 @@ pub struct Reduction {
     /// The instance to end; without one the desired capacity alone is lowered, which ends nothing because
     /// fewer instances are there than desired.
     #[serde(default)]
+    #[schemars(length(max = 32))]
     pub instance_id: Option<String>,
     /// The replacement whose +1 leaves the desired capacity with it.
     #[serde(default)]
+    #[schemars(length(max = 253))]
     pub settles: Option<String>,
     /// Desired capacity before.
     pub baseline: i32,
@@ -331,18 +340,22 @@ pub struct Reduction {
 pub struct Ledger {
     /// The open requests for capacity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5_000))]
     pub scaling_requests: Vec<ScalingRequest>,
     /// The reduction under way, at most one per pool at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduction: Option<Reduction>,
     /// Groups that refused LaunchInstances as such.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub cannot_launch: Vec<CannotLaunch>,
     /// Desired capacity as it was last read, of groups that something is awaited from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub desired_seen: Vec<DesiredSeen>,
     /// Calls of an earlier life that may still arrive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5_000))]
     pub doubts: Vec<Doubt>,
 }
 
@@ -367,6 +380,7 @@ pub struct CannotLaunch {
     /// When it refused last.
     pub since: Timestamp,
     /// AWS's words.
+    #[schemars(length(max = MAX_MESSAGE))]
     pub reason: String,
 }
 
@@ -791,7 +805,7 @@ fn refuse(request: &mut ScalingRequest, class: FailureClass, message: &str, now:
     request.state = RequestState::Applied;
     request.target = request.baseline;
     for member in request.members.iter_mut().filter(|member| member.instance_id.is_none()) {
-        member.failure = Some(Failure { class, message: message.to_owned(), at: now });
+        member.failure = Some(Failure { class, message: clipped(message.to_owned()), at: now });
     }
 }
 
@@ -811,7 +825,7 @@ pub fn refused(ledger: &mut Ledger, group: GroupKind, class: FailureClass, messa
 pub fn launch_refused(ledger: &mut Ledger, group: GroupKind, reason: &str, at_all: bool, now: Timestamp) {
     if at_all {
         ledger.cannot_launch.retain(|held| held.group != group);
-        ledger.cannot_launch.push(CannotLaunch { group, since: now, reason: reason.to_owned() });
+        ledger.cannot_launch.push(CannotLaunch { group, since: now, reason: clipped(reason.to_owned()) });
     }
     for request in &mut ledger.scaling_requests {
         if request.group == group && request.state == RequestState::Intended {
@@ -858,7 +872,7 @@ pub fn launched(
             (FailureClass::Capacity, "LaunchInstances gave no instance and no reason".to_owned())
         });
         for member in request.members.iter_mut().filter(|member| member.instance_id.is_none()) {
-            member.failure = Some(Failure { class, message: message.clone(), at: now });
+            member.failure = Some(Failure { class, message: clipped(message.clone()), at: now });
         }
     }
 }
@@ -898,7 +912,7 @@ fn refresh_members(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Tim
                 .find(|failure| failure.started_at >= since && failure.class != FailureClass::Throttle);
             if let (None, Some(failed)) = (&member.failure, failed) {
                 member.failure =
-                    Some(Failure { class: failed.class, message: failed.message.clone(), at: now });
+                    Some(Failure { class: failed.class, message: clipped(failed.message.clone()), at: now });
             }
             if let (None, Some(message)) = (&member.failure, group.setup.launch_suspended()) {
                 member.failure = Some(Failure { class: FailureClass::Configuration, message, at: now });

@@ -4,6 +4,9 @@
 //! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's story. A [`Trigger`] is what a
 //! person asked for.
 
+mod bounds;
+
+pub use crate::core::notices::notice_name;
 use crate::core::policy::PolicySpec;
 use crate::core::record::{Condition, NoticeKind, ReplacementStatus};
 use crate::core::replacement::{Mode, RebalanceMode};
@@ -22,7 +25,9 @@ pub const GROUP: &str = "spotguard.dev";
 /// The definitions to install, in the order in which they should be applied.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![SpotPool::crd(), InterruptionNotice::crd(), NodeReplacement::crd(), Trigger::crd()]
+    [SpotPool::crd(), InterruptionNotice::crd(), NodeReplacement::crd(), Trigger::crd()]
+        .map(bounds::bounded)
+        .into()
 }
 
 /// A pair of Auto Scaling groups, and how their nodes are looked after.
@@ -79,10 +84,10 @@ pub struct SpotPoolSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HourlyPrices {
     /// Of the Spot group.
-    #[schemars(regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
+    #[schemars(length(max = 13), regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
     pub spot: String,
     /// Of the on-demand group.
-    #[schemars(regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
+    #[schemars(length(max = 13), regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
     pub on_demand: String,
 }
 
@@ -110,6 +115,7 @@ pub struct SpotPoolStatus {
     pub active_fallbacks: u32,
     /// `Accepted`, `Healthy` and `Stable`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
     /// The open scaling requests: what we changed and have not settled.
     #[serde(flatten)]
@@ -129,10 +135,12 @@ pub struct GroupStatus {
     /// Maximum size.
     pub max: i32,
     /// `in service/desired`.
+    #[schemars(length(max = 32))]
     pub summary: String,
     /// Its instances by id as they were last read, in any state: which nodes are the pool's, for every replica and
     /// without AWS. Written also when empty: a merge patch keeps what it does not name.
     #[serde(default)]
+    #[schemars(length(max = 20_000), inner(length(max = 32)))]
     pub instances: Vec<String>,
 }
 
@@ -147,7 +155,7 @@ pub struct GroupStatus {
     status = "InterruptionNoticeStatus",
     derive = "PartialEq",
     validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: a notice never changes"),
-    validation = Rule::new("self.metadata.name.startsWith(self.spec.instanceId + '-')").message("metadata.name must be spec.instanceId, a hyphen and the kind"),
+    validation = Rule::new("self.metadata.name == self.spec.nodeName + '.' + self.spec.instanceId + (self.spec.kind == 'SpotInterruption' ? '-spot-interruption' : '-rebalance-recommendation')").message("metadata.name must be <spec.nodeName>.<spec.instanceId>-<spec.kind in lower case with hyphens>"),
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.nodeName"}"#,
     printcolumn = r#"{"name":"Instance","type":"string","jsonPath":".spec.instanceId"}"#,
     printcolumn = r#"{"name":"Kind","type":"string","jsonPath":".spec.kind"}"#,
@@ -155,13 +163,14 @@ pub struct GroupStatus {
     printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
+#[x_kube(validation = Rule::new("self.kind != 'Manual'").message("spec.kind must be RebalanceRecommendation or SpotInterruption"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InterruptionNoticeSpec {
-    /// The Kubernetes node that the notice is about.
-    #[schemars(length(min = 1, max = 253))]
+    /// The Kubernetes node that reports, and that the notice is about.
+    #[schemars(length(min = 1, max = 208))]
     pub node_name: String,
     /// The EC2 instance that the notice is about.
-    #[schemars(regex(pattern = "^i-[0-9a-f]{8,17}$"))]
+    #[schemars(length(max = 19), regex(pattern = "^i-[0-9a-f]{8,17}$"))]
     pub instance_id: String,
     /// What is announced.
     pub kind: NoticeKind,
@@ -175,6 +184,7 @@ pub struct InterruptionNoticeSpec {
     pub detected_at: Timestamp,
     /// W3C trace context of the detection: the whole story is one trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 55))]
     pub traceparent: Option<String>,
 }
 
@@ -184,15 +194,8 @@ pub struct InterruptionNoticeSpec {
 pub struct InterruptionNoticeStatus {
     /// `Accepted`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
-}
-
-/// The name of the notice of `kind` for `instance_id`: reporting the same notice twice is one object.
-///
-/// The notice time is not a part of it: a mock of IMDS may answer another one on every read.
-#[must_use]
-pub fn notice_name(instance_id: &str, kind: NoticeKind) -> String {
-    format!("{instance_id}-{}", kind.slug())
 }
 
 /// The durable record of one node's story. Named after the old instance, so that a node has one at most.
@@ -218,12 +221,13 @@ pub fn notice_name(instance_id: &str, kind: NoticeKind) -> String {
 pub struct NodeReplacementSpec {
     /// The pool that the node belongs to; absent for a node in no accepted pool, which only gets its drain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub pool: Option<String>,
     /// The node to replace.
     #[schemars(length(min = 1, max = 253))]
     pub node_name: String,
     /// Its instance.
-    #[schemars(regex(pattern = "^i-[0-9a-f]{8,17}$"))]
+    #[schemars(length(max = 19), regex(pattern = "^i-[0-9a-f]{8,17}$"))]
     pub instance_id: String,
 }
 
@@ -290,9 +294,11 @@ pub struct TriggerStatus {
     /// `Accepted`: whether it is followed, else why not. `Complete`: what was asked for is recorded, and for a
     /// `Pause`: it is over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
     /// The replacements that it led to, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10_000), inner(length(max = 253)))]
     pub replacements: Vec<String>,
 }
 

@@ -449,6 +449,7 @@ fn settings(identity: &str) -> Settings {
         notifications: Vec::new(),
         // Every node of a world is young when its story begins.
         defaults: Policy { min_node_age_seconds: 0, ..Policy::default() },
+        drain_outside_pools: true,
     }
 }
 

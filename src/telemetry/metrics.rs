@@ -5,6 +5,7 @@
 //! those gauges are computed at each scrape.
 
 use crate::actors::supervision::RestartCause;
+use crate::core::notices::Refusal;
 use crate::core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
 use crate::core::trigger::TriggerAction;
 use crate::crd::{NodeReplacement, SpotPool};
@@ -164,6 +165,11 @@ struct KindLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    reason: Word<Refusal>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MarkLabels {
     result: MarkResult,
 }
@@ -239,6 +245,7 @@ const REQUEST_BUCKETS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 12
 pub struct Metrics {
     registry: Registry,
     replacements_started: Family<KindLabels, Counter>,
+    notices_refused: Family<RefusalLabels, Counter>,
     fallbacks: Counter,
     returns: Counter,
     box_transitions: Family<BoxLabels, Counter>,
@@ -268,6 +275,7 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::with_prefix("spot_guard"),
             replacements_started: Family::default(),
+            notices_refused: Family::default(),
             fallbacks: Counter::default(),
             returns: Counter::default(),
             box_transitions: Family::default(),
@@ -287,6 +295,9 @@ impl Metrics {
         for kind in [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption, NoticeKind::Manual] {
             drop(metrics.replacements_started.get_or_create(&KindLabels { kind: Word(kind) }));
         }
+        for reason in Refusal::ALL {
+            drop(metrics.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }));
+        }
         metrics.registered()
     }
 
@@ -303,6 +314,11 @@ impl Metrics {
             "replacements_started",
             "Replacements begun, by the kind of their first notice",
             self.replacements_started.clone(),
+        );
+        registry.register(
+            "notices_refused",
+            "Notices that were not believed and are removed, by reason",
+            self.notices_refused.clone(),
         );
         registry.register(
             "fallbacks",
@@ -385,6 +401,11 @@ impl Metrics {
         {
             self.notice_to_request.observe(crate::clock::since(started, asked).as_secs_f64());
         }
+    }
+
+    /// Counts a notice that was refused and removed.
+    pub fn notice_refused(&self, reason: Refusal) {
+        self.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }).inc();
     }
 
     /// Counts a call to the Auto Scaling API that took `took`.

@@ -157,7 +157,7 @@ async fn agents_outlive_a_misbehaving_metadata_service_and_report_once_it_is_rig
     }
     let expected: BTreeSet<String> = instances
         .iter()
-        .map(|instance| notice_name(&instance.id, NoticeKind::RebalanceRecommendation))
+        .map(|instance| notice_name(&instance.node_name, &instance.id, NoticeKind::RebalanceRecommendation))
         .collect();
     wait_for("all notices", PATIENCE, async || (reported().await == expected).then_some(())).await;
     for (mut agent, imds, _, _) in agents {

@@ -85,7 +85,7 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
     );
 
     let instance = "i-0a1b2c3d4e5f60718";
-    let name = &format!("{instance}-spot-interruption");
+    let name = &format!("spot-a.{instance}-spot-interruption");
     let bad = [
         (pool(json!({ "mode": "Dream" })), "spec.mode"),
         (pool(json!({ "rebalance": "Maybe" })), "spec.rebalance"),
@@ -97,7 +97,14 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
         (pool(json!({ "policy": { "stabilitySeconds": "long" } })), "spec.policy.stabilitySeconds"),
         (pool(json!({ "policy": { "stabilityMinutes": 2 } })), "spec.policy.stabilityMinutes"),
         (pool(json!({ "spotgroup": "a" })), "spec.spotgroup"),
-        (notice("x", json!({})), "metadata.name must be spec.instanceId"),
+        (notice("x", json!({})), "metadata.name must be <spec.nodeName>"),
+        // Not a prefix: node `spot-a` has no name of node `spot-a.b`, and the kind is the notice's own.
+        (notice(name, json!({ "nodeName": "spot-a.b" })), "metadata.name must be <spec.nodeName>"),
+        (notice(&format!("{name}-2"), json!({})), "metadata.name must be <spec.nodeName>"),
+        (notice(name, json!({ "kind": "RebalanceRecommendation" })), "metadata.name must be"),
+        (notice(name, json!({ "kind": "Manual" })), "spec.kind must be"),
+        (notice(name, json!({ "nodeName": "n".repeat(209) })), "spec.nodeName"),
+        (notice(name, json!({ "traceparent": "0".repeat(56) })), "spec.traceparent"),
         (notice(name, json!({ "instanceId": "my-server" })), "spec.instanceId"),
         (notice(name, json!({ "kind": "Rumour" })), "spec.kind"),
         (notice(name, json!({ "nodeName": "" })), "spec.nodeName"),

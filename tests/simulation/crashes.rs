@@ -5,7 +5,8 @@ use crate::play::{Play, Played, Stage};
 use crate::triggers::{answered, ask};
 use serde_json::json;
 use spot_guard::core::policy::PolicySpec;
-use spot_guard::core::record::{FlowBox, Outcome, Phase};
+use spot_guard::core::record::{FlowBox, NoticeKind, Outcome, Phase};
+use spot_guard::crd::notice_name;
 use spot_guard::sim::cloud::Capacity;
 use spot_guard::sim::crash::{CrashPoint, Moment};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
@@ -18,7 +19,7 @@ use std::time::Duration;
 const SEED: u64 = 1;
 
 /// Every kind of write that a controller makes: a new one has to come in a story here.
-const WRITES: [&str; 14] = [
+const WRITES: [&str; 13] = [
     "LaunchInstances",
     "SetDesiredCapacity",
     "TerminateInstanceInAutoScalingGroup",
@@ -28,7 +29,6 @@ const WRITES: [&str; 14] = [
     "delete nodereplacements/",
     "delete pods/",
     "delete triggers/",
-    "patch interruptionnotices/status",
     "patch nodes/",
     "patch spotpools/status",
     "patch triggers/status",
@@ -53,12 +53,12 @@ impl Tale {
             Self::Demo(scenario) => Play::of(scenario),
             Self::Odd => Play::plot("odd", odd()).beside(|stage| async move {
                 let node = stage.cloud.node_of(&stage.spot[1]).expect("a node").node_name;
-                let now = stage.cloud.now();
+                let (now, wrong) = (stage.cloud.now(), "i-0123456789abcdef0");
                 let notice = json!({
                     "apiVersion": "spotguard.dev/v1alpha1",
                     "kind": "InterruptionNotice",
-                    "metadata": { "name": "wrong" },
-                    "spec": { "nodeName": node, "instanceId": "i-0123456789abcdef0", "noticeTime": now,
+                    "metadata": { "name": notice_name(&node, wrong, NoticeKind::RebalanceRecommendation) },
+                    "spec": { "nodeName": node, "instanceId": wrong, "noticeTime": now,
                         "kind": "RebalanceRecommendation", "detectedAt": now },
                 });
                 stage.cluster.create_json(notice).expect("a notice");

@@ -1,24 +1,32 @@
 //! Notices that come again, that change, and that become more urgent.
 
-use crate::play::{Play, Played, Stage};
+use crate::play::{Play, Played, Stage, ends};
 use jiff::Timestamp;
 use serde_json::json;
-use spot_guard::core::record::{FlowBox, NoticeKind, Outcome, Phase};
-use spot_guard::crd::notice_name;
+use spot_guard::core::record::{EndState, FlowBox, NoticeKind, Outcome, Phase};
+use spot_guard::crd::{InterruptionNotice, notice_name};
 use spot_guard::sim::cloud::{Capacity, ImdsMode};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use std::time::Duration;
 
-/// Reports a notice as an agent would, under any name.
-fn report(stage: &Stage, name: &str, instance: &str, deadline: Option<Timestamp>) {
-    let kind = if deadline.is_some() { "SpotInterruption" } else { "RebalanceRecommendation" };
+/// Reports a notice as the agent of the instance's node would.
+fn report(stage: &Stage, instance: &str, deadline: Option<Timestamp>) {
     let node = stage.cloud.node_of(instance).map(|node| node.node_name);
     let node = node.or_else(|| Some(stage.record(instance)?.spec.node_name)).expect("a node");
+    report_of(stage, &node, instance, deadline);
+}
+
+/// Reports a notice of any node about any instance.
+fn report_of(stage: &Stage, node: &str, instance: &str, deadline: Option<Timestamp>) {
+    let kind = match deadline {
+        Some(_) => NoticeKind::SpotInterruption,
+        None => NoticeKind::RebalanceRecommendation,
+    };
     // A name that is taken refuses the report, as it does an agent's.
     let _ = stage.cluster.create_json(json!({
         "apiVersion": "spotguard.dev/v1alpha1",
         "kind": "InterruptionNotice",
-        "metadata": { "name": name },
+        "metadata": { "name": notice_name(node, instance, kind) },
         "spec": {
             "nodeName": node,
             "instanceId": instance,
@@ -54,8 +62,8 @@ fn reports_of_the_same_notice_by_anybody_make_one_replacement() {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::ScalingUp).await;
             for number in 0..40 {
-                report(&stage, &notice_name(&instance, NoticeKind::RebalanceRecommendation), &instance, None);
-                report(&stage, &format!("{instance}-again-{number}"), &instance, None);
+                report(&stage, &instance, None);
+                report_of(&stage, &format!("nobody-{number}"), &instance, None);
                 stage.pass(15).await;
             }
         })
@@ -75,9 +83,8 @@ fn escalated_in(phase: Phase, plot: Plot) -> Played {
             stage.until_phase(&instance, phase).await;
             if stage.cloud.interrupt(&instance).is_err() {
                 // The instance is gone: a report that comes too late.
-                let name = notice_name(&instance, NoticeKind::SpotInterruption);
                 let deadline = stage.cloud.now() + Duration::from_secs(120);
-                report(&stage, &name, &instance, Some(deadline));
+                report(&stage, &instance, Some(deadline));
             }
         })
         .play()
@@ -130,4 +137,124 @@ fn both_notices_at_once_make_one_replacement() {
     let played = Play::plot("both at once", plot).play();
     played.assert_ok();
     assert_eq!(played.report.replacements.len(), 1);
+}
+
+/// How many notices there are of a node.
+fn held(stage: &Stage, node: &str) -> usize {
+    let notices: Vec<InterruptionNotice> = stage.cluster.list();
+    notices.iter().filter(|notice| notice.spec.node_name == node).count()
+}
+
+async fn removed(stage: &Stage, node: &str) {
+    for _ in 0..100 {
+        if held(stage, node) == 0 {
+            return;
+        }
+        stage.pass(1).await;
+    }
+    panic!("the notices of {node} are still there");
+}
+
+fn node_of(stage: &Stage, instance: &str) -> String {
+    stage.cloud.node_of(instance).expect("a node").node_name
+}
+
+fn soon(stage: &Stage) -> Option<Timestamp> {
+    Some(stage.cloud.now() + Duration::from_secs(60))
+}
+
+#[track_caller]
+fn refused(stage: &Stage, reason: &str, count: usize) {
+    let line = format!("spot_guard_notices_refused_total{{reason=\"{reason}\"}} {count}\n");
+    let metrics = stage.metrics();
+    assert!(metrics.contains(&line), "no {line} in {metrics}");
+}
+
+#[test]
+fn a_notice_of_another_node_escalates_nothing_and_is_removed() {
+    let played = Play::of(Scenario::DrySpot)
+        .beside(|stage| async move {
+            let (instance, liar) = (stage.spot[0].clone(), node_of(&stage, &stage.spot[1]));
+            stage.until_phase(&instance, Phase::ScalingUp).await;
+            report_of(&stage, &liar, &instance, soon(&stage));
+            removed(&stage, &liar).await;
+            refused(&stage, "InstanceOfAnotherNode", 1);
+        })
+        .play();
+    played.assert_ok();
+    assert_eq!(count(&played, FlowBox::Notice, Outcome::Escalated), 0);
+}
+
+#[test]
+fn a_node_that_is_gone_has_no_word_about_instances_of_others() {
+    let mut plot = Scenario::TwoMinuteNotice.plot();
+    plot.script.push((Duration::from_secs(900), Act::SpotHas(Capacity::Unlimited)));
+    let played = Play::plot("gone", plot)
+        .beside(|stage| async move {
+            let (own, foreign) = (stage.spot[0].clone(), stage.spot[1].clone());
+            let node = node_of(&stage, &own);
+            stage.until(&own, |status| status.old == EndState::Gone).await;
+            while stage.cluster.get_json("nodes", "", &node).is_some() {
+                stage.pass(1).await;
+            }
+            // As an instance that has no Node yet, and as one that has.
+            report_of(&stage, &node, "i-0123456789abcdef0", soon(&stage));
+            report_of(&stage, &node, &foreign, Some(stage.cloud.now() - Duration::from_secs(10)));
+            stage.pass(45).await;
+            refused(&stage, "InstanceOfAnotherNode", 1);
+            refused(&stage, "NoSuchNode", 1);
+        })
+        .play();
+    played.assert_ok();
+    assert_eq!(played.report.replacements.len(), 1);
+    assert!(played.stage.record("i-0123456789abcdef0").is_none());
+}
+
+/// What was laid days ago does not go off when a person asks for a harmless replacement.
+#[test]
+fn a_notice_that_was_refused_is_no_mine() {
+    let mut plot = ends(Scenario::Rebalance);
+    plot.script = vec![(Duration::from_secs(1200), Act::SpotHas(Capacity::Unlimited))];
+    let played = Play::plot("mine", plot)
+        .beside(|stage| async move {
+            let (instance, liar) = (stage.spot[0].clone(), node_of(&stage, &stage.spot[1]));
+            report_of(&stage, &liar, &instance, soon(&stage));
+            stage.pass(300).await;
+            report_of(&stage, &liar, &instance, soon(&stage));
+            let replace = json!({ "action": "Replace", "node": node_of(&stage, &instance) });
+            crate::triggers::ask(&stage, "please", replace);
+            stage.until_phase(&instance, Phase::Completed).await;
+            let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
+            assert_eq!((status.deadline, status.notice), (None, Some(NoticeKind::Manual)));
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_deadline_that_ec2_cannot_have_given_is_none_and_the_real_one_counts() {
+    let mut plot = ends(Scenario::TwoMinuteNotice);
+    plot.script = vec![
+        (Duration::from_secs(300), Act::Interrupt(0)),
+        (Duration::from_secs(900), Act::SpotHas(Capacity::Unlimited)),
+    ];
+    plot.steps = vec![(FlowBox::CleanUp, Outcome::Cancelled), (FlowBox::CleanUp, Outcome::CleanedUp)];
+    let played = Play::plot("far", plot)
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            let node = node_of(&stage, &instance);
+            let far = "2150-01-01T00:00:00Z".parse().expect("a time");
+            report(&stage, &instance, Some(far));
+            stage.until(&instance, |status| status.started_at.is_some()).await;
+            // Its name is free for the notice that EC2 gives.
+            removed(&stage, &node).await;
+            refused(&stage, "ImplausibleDeadline", 1);
+            let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
+            assert_eq!(status.deadline, None);
+            crate::triggers::ask(&stage, "stop", json!({ "action": "Cancel", "node": node }));
+            stage.until(&instance, |status| status.old == EndState::Released).await;
+            stage.until(&instance, |status| status.deadline.is_some()).await;
+        })
+        .play();
+    played.assert_ok();
 }

@@ -4,7 +4,8 @@
 use crate::play::{Play, Stage, ends};
 use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
-use spot_guard::core::record::{FlowBox, Outcome, Phase};
+use spot_guard::core::record::{FlowBox, NoticeKind, Outcome, Phase};
+use spot_guard::crd::notice_name;
 use spot_guard::sim::cloud::{Capacity, GroupSpec, Market};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
@@ -78,12 +79,13 @@ fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
 
 /// A recommendation as an agent reports it.
 fn notice(stage: &Stage, instance: &str) -> serde_json::Value {
+    let node = stage.cloud.node_of(instance).expect("a node").node_name;
     json!({
         "apiVersion": "spotguard.dev/v1alpha1",
         "kind": "InterruptionNotice",
-        "metadata": { "name": format!("{instance}-rebalance-recommendation") },
+        "metadata": { "name": notice_name(&node, instance, NoticeKind::RebalanceRecommendation) },
         "spec": {
-            "nodeName": stage.cloud.node_of(instance).expect("a node").node_name,
+            "nodeName": node,
             "instanceId": instance,
             "kind": "RebalanceRecommendation",
             "detectedAt": stage.cloud.now(),

@@ -473,12 +473,12 @@ fn a_deadline_that_comes_with_the_cancel_wins() {
             stage.end.trigger();
             stage.pass_millis(10).await;
             stage.cloud.interrupt(&instance).expect("an instance");
-            let now = stage.cloud.now();
+            let (now, node) = (stage.cloud.now(), node_of(&stage, &instance));
             let notice = json!({
                 "apiVersion": "spotguard.dev/v1alpha1",
                 "kind": "InterruptionNotice",
-                "metadata": { "name": notice_name(&instance, NoticeKind::SpotInterruption) },
-                "spec": { "nodeName": node_of(&stage, &instance), "instanceId": instance,
+                "metadata": { "name": notice_name(&node, &instance, NoticeKind::SpotInterruption) },
+                "spec": { "nodeName": node, "instanceId": instance,
                     "kind": "SpotInterruption", "noticeTime": now, "detectedAt": now, "deadline": now + 120 * SECOND },
             });
             stage.cluster.create_json(notice).expect("a notice");

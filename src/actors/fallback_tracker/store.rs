@@ -1,11 +1,8 @@
 //! How the FallbackTracker stores a record.
 
 use crate::actors::deps::Deps;
-use crate::core::record::set_condition;
 use crate::core::trigger::Verdict;
-use crate::crd::{
-    InterruptionNotice, InterruptionNoticeStatus, NodeReplacement, Trigger, TriggerStatus, version,
-};
+use crate::crd::{NodeReplacement, Trigger, TriggerStatus, version};
 use crate::telemetry::events::Told;
 use crate::telemetry::tracing::trigger_span;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -16,7 +13,6 @@ use std::sync::Arc;
 pub(super) enum Write {
     Create(NodeReplacement),
     Status(NodeReplacement),
-    Refuse(Arc<InterruptionNotice>, String),
     Tell(Arc<Trigger>, Verdict),
 }
 
@@ -25,7 +21,7 @@ impl Write {
     pub(super) fn record(&self) -> Option<&str> {
         match self {
             Self::Create(record) | Self::Status(record) => record.metadata.name.as_deref(),
-            Self::Refuse(..) | Self::Tell(..) => None,
+            Self::Tell(..) => None,
         }
     }
 }
@@ -42,7 +38,7 @@ pub(super) enum Stored {
 pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<Stored>> {
     let what = match write {
         Write::Tell(..) => "a trigger could not be answered",
-        Write::Create(_) | Write::Status(_) | Write::Refuse(..) => "a record could not be stored",
+        Write::Create(_) | Write::Status(_) => "a record could not be stored",
     };
     let api: Api<NodeReplacement> = Api::all(deps.client.clone());
     let held = |record: NodeReplacement| Stored::Record(Box::new(record));
@@ -66,16 +62,6 @@ pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<Stored>> {
                 other => other.map(Some),
             };
             stored.map(|record| record.map(held))
-        }
-        Write::Refuse(notice, reason) => {
-            let api: Api<InterruptionNotice> = Api::all(deps.client.clone());
-            let mut status = InterruptionNoticeStatus::default();
-            set_condition(&mut status.conditions, "Accepted", false, "Refused", &reason, deps.clock.now());
-            tracing::warn!(notice = notice.name_any(), reason, "the notice is refused");
-            let patch = serde_json::json!({ "status": status });
-            api.patch_status(&notice.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
-                .await
-                .map(|_| None)
         }
         Write::Tell(trigger, verdict) => {
             let answer = Stored::Answer(trigger.name_any(), version(&*trigger));

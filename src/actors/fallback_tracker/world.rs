@@ -2,8 +2,8 @@
 
 use super::PoolFacts;
 use super::fits::{Around, Fits};
+use super::notices::Accepted;
 use super::store::Write;
-use super::triggers::reopened;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::core::cluster::{Node, Snapshot};
 use crate::core::drain;
@@ -12,7 +12,7 @@ use crate::core::neighbours;
 use crate::core::placement::PlacementOptions;
 use crate::core::policy::Policy;
 use crate::core::preflight;
-use crate::core::record::{DrainState, Phase, UtilisationPercent};
+use crate::core::record::{DrainState, UtilisationPercent};
 use crate::core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
     Subject,
@@ -20,7 +20,7 @@ use crate::core::replacement::{
 use crate::core::safety::{self, SafetyPolicy};
 use crate::core::scaling::{GroupView, Ledger};
 use crate::core::trigger::Ask;
-use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, NodeReplacementSpec};
+use crate::crd::{GroupStatus, NodeReplacement};
 use kube::ResourceExt;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +47,8 @@ pub(super) struct World<'a> {
     no_ledger: Ledger,
     /// Nodes that are being drained, or are about to be: their pods take room, too.
     moving: BTreeSet<String>,
+    /// The notices that are believed, by instance.
+    pub(super) accepted: BTreeMap<String, Vec<Accepted>>,
     /// The triggers that open records have to take in, by record.
     pub(super) asked: BTreeMap<String, Vec<Ask>>,
 }
@@ -82,13 +84,14 @@ impl<'a> World<'a> {
             assessments,
             under_way,
             fits,
-            no_pool: deps.defaults.clone(),
+            no_pool: deps.outside_pools(),
             no_ledger: Ledger::default(),
             moving: drains
                 .values()
                 .filter(|drain| drain.end.is_none())
                 .map(|drain| drain.node.clone())
                 .collect(),
+            accepted: BTreeMap::new(),
             asked: BTreeMap::new(),
         }
     }
@@ -110,89 +113,6 @@ impl<'a> World<'a> {
             volume_zone,
             created: node.created,
         }
-    }
-
-    /// The records that notices ask for: new stories, refused notices. Escalations come with [`Self::advance`].
-    pub(super) fn open_stories(
-        &self,
-        records: &BTreeMap<String, NodeReplacement>,
-        notices: &[Arc<InterruptionNotice>],
-    ) -> Vec<Write> {
-        let mut writes = BTreeMap::new();
-        let mut sorted: Vec<_> = notices.to_vec();
-        sorted.sort_by_key(|notice| (notice.spec.deadline.is_none(), notice.spec.detected_at));
-        for notice in sorted {
-            let instance = &notice.spec.instance_id;
-            let held = records.get(instance);
-            if writes.contains_key(instance) || held.is_some_and(|held| !begins_anew(held, &notice)) {
-                continue;
-            }
-            if notice.status.as_ref().is_some_and(|status| !status.conditions.is_empty()) {
-                continue;
-            }
-            let write = match (self.open_story(&notice), held) {
-                (Some(Write::Create(fresh)), Some(held)) => {
-                    Some(reopened(held, fresh.status.unwrap_or_default()))
-                }
-                (write, _) => write,
-            };
-            writes.extend(write.map(|write| (instance.clone(), write)));
-        }
-        writes.into_values().collect()
-    }
-
-    fn open_story(&self, notice: &Arc<InterruptionNotice>) -> Option<Write> {
-        let spec = &notice.spec;
-        let pool = if !self.all_read() {
-            // Before every pool was read once, nobody knows whose instance it is, but from what an earlier life has
-            // read. Advice waits; before a deadline the pods have to leave, whether AWS can be read or not.
-            Some(spec.deadline.and_then(|_| self.pool_last_seen_with(&spec.instance_id))?)
-        } else {
-            self.pool_of(&spec.instance_id)
-        };
-        let refuse = |reason: String| Some(Write::Refuse(notice.clone(), reason));
-        match self.snapshot.node(&spec.node_name) {
-            Some(node) if node.instance_id() != Some(spec.instance_id.as_str()) => {
-                return refuse(format!(
-                    "spec.instanceId {} is not the instance of node {} (its spec.providerID is {:?})",
-                    spec.instance_id, spec.node_name, &*node.provider_id
-                ));
-            }
-            Some(node) if pool.is_none() && self.may_be_unread(node) => return None,
-            Some(_) => {}
-            None if pool.is_none() => {
-                return refuse(format!(
-                    "there is no node {} and no pool with {}",
-                    spec.node_name, spec.instance_id
-                ));
-            }
-            None => {}
-        }
-        let subject = Subject {
-            name: spec.instance_id.clone(),
-            node: spec.node_name.clone(),
-            instance_id: spec.instance_id.clone(),
-            in_pool: pool.is_some(),
-        };
-        let utilisation = pool.as_ref().map(|pool| self.utilisation(pool));
-        let status = replacement::open(
-            &subject,
-            spec.kind,
-            spec.deadline,
-            utilisation,
-            spec.traceparent.clone(),
-            self.deps.clock.now(),
-        );
-        let mut record = NodeReplacement::new(
-            &subject.name,
-            NodeReplacementSpec {
-                pool,
-                node_name: subject.node.clone(),
-                instance_id: subject.instance_id.clone(),
-            },
-        );
-        record.status = Some(status);
-        Some(Write::Create(record))
     }
 
     /// Before every pool was read once, nobody knows whose an instance is.
@@ -217,7 +137,7 @@ impl<'a> World<'a> {
     }
 
     /// The same by the Spot groups as an earlier life has read them.
-    fn pool_last_seen_with(&self, instance_id: &str) -> Option<String> {
+    pub(super) fn pool_last_seen_with(&self, instance_id: &str) -> Option<String> {
         let has = |pool: &&PoolConfig| {
             let (spot, _) = self.last_seen(&pool.name);
             spot.iter().any(|id| id == instance_id)
@@ -243,27 +163,25 @@ impl<'a> World<'a> {
         let subject = subject(record);
         let now = self.deps.clock.now();
         let mut status = record.status.clone().unwrap_or_default();
-        let notices = self.deps.view.notices.state();
-        let own = notices.iter().filter(|notice| notice.spec.instance_id == subject.instance_id);
-        for notice in own {
+        for held in self.notices_of(record) {
+            let spec = &held.notice.spec;
             if status.started_at.is_none() {
                 // The process died between the record and its first status.
                 let pool = record.spec.pool.as_deref();
                 let unread = pool.is_some_and(|pool| !self.pools.contains_key(pool));
-                if unread && notice.spec.deadline.is_none() {
+                if unread && held.deadline.is_none() {
                     return None;
                 }
-                let spec = &notice.spec;
                 status = replacement::open(
                     &subject,
                     spec.kind,
-                    spec.deadline,
+                    held.deadline,
                     pool.map(|pool| self.utilisation(pool)),
                     spec.traceparent.clone(),
                     now,
                 );
             }
-            replacement::escalate(&mut status, &subject, notice.spec.kind, notice.spec.deadline, now);
+            replacement::escalate(&mut status, &subject, spec.kind, held.deadline, now);
         }
         self.take_in_triggers(record, &subject, &mut status);
         let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
@@ -393,16 +311,6 @@ fn refusals(name: &str, all: &BTreeMap<String, PoolConfig>, facts: Option<&PoolF
         (_, Some(PoolFacts::Refused(reason))) => vec![reason.clone()],
         _ => Vec::new(),
     }
-}
-
-/// Whether the notice begins a cancelled story anew: one with a deadline does, for a story that had one cannot be
-/// cancelled, and advice that came after its end.
-fn begins_anew(held: &NodeReplacement, notice: &InterruptionNotice) -> bool {
-    let Some(status) = held.status.as_ref().filter(|status| status.phase == Phase::Cancelled) else {
-        return false;
-    };
-    let came = notice.creation_timestamp().map(|time| time.0);
-    notice.spec.deadline.is_some() || came > status.finished_at
 }
 
 pub(super) fn subject(record: &NodeReplacement) -> Subject {

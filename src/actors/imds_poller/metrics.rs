@@ -22,22 +22,28 @@ struct KindLabels {
 pub struct AgentMetrics {
     imds_requests: Family<ResultLabels, Counter>,
     notices_reported: Family<KindLabels, Counter>,
+    names_taken: Family<KindLabels, Counter>,
 }
 
 impl Default for AgentMetrics {
     fn default() -> Self {
-        let metrics = Self { imds_requests: Family::default(), notices_reported: Family::default() };
+        let metrics = Self {
+            imds_requests: Family::default(),
+            notices_reported: Family::default(),
+            names_taken: Family::default(),
+        };
         // A counter that appears with its first event hides that event from rate().
         for kind in [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption] {
             drop(metrics.of_kind(kind));
+            drop(metrics.names_taken.get_or_create(&KindLabels { kind: kind.to_string() }));
         }
         metrics
     }
 }
 
 impl AgentMetrics {
-    /// Registers `spot_guard_imds_requests_total` and `spot_guard_notices_reported_total`; the registry
-    /// brings the prefix.
+    /// Registers `spot_guard_imds_requests_total`, `spot_guard_notices_reported_total` and
+    /// `spot_guard_notice_conflicts_total`; the registry brings the prefix.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "imds_requests",
@@ -48,6 +54,11 @@ impl AgentMetrics {
             "notices_reported",
             "Notices that are stored, by kind (box 1)",
             self.notices_reported.clone(),
+        );
+        registry.register(
+            "notice_conflicts",
+            "Attempts to store a notice that found its name taken, by kind (box 1)",
+            self.names_taken.clone(),
         );
     }
 
@@ -64,6 +75,17 @@ impl AgentMetrics {
     /// Counts a notice that is stored.
     pub(super) fn notice_reported(&self, kind: NoticeKind) {
         self.of_kind(kind).inc();
+    }
+
+    /// Counts an attempt that found the notice's name taken.
+    pub(super) fn name_taken(&self, kind: NoticeKind) {
+        self.names_taken.get_or_create(&KindLabels { kind: kind.to_string() }).inc();
+    }
+
+    /// How many attempts found the notice's name taken.
+    #[cfg(test)]
+    pub(super) fn names_taken(&self, kind: NoticeKind) -> u64 {
+        self.names_taken.get_or_create(&KindLabels { kind: kind.to_string() }).get()
     }
 
     /// How many reads of IMDS ended like that.

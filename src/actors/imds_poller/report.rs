@@ -6,7 +6,7 @@ use crate::core::imds::Announcement;
 use crate::core::policy::backoff;
 use crate::crd::InterruptionNotice;
 use actix::{AsyncContext, Context, SpawnHandle};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, PostParams};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -17,6 +17,10 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// A notice with a deadline is tried at least this often, whether or not the last attempt was answered.
 const MAX_BACKOFF_AT_DEADLINE: Duration = Duration::from_secs(2);
+/// A name that is taken is tried again this often before a deadline; else as advice.
+const TAKEN_AT_DEADLINE: Duration = Duration::from_secs(5);
+/// So long after its deadline a notice is not urgent any more.
+const OVER_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// One attempt takes no longer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -25,6 +29,10 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum StoreProblem {
     #[error("no answer within {} s", STORE_TIMEOUT.as_secs())]
     Timeout,
+    /// An object has its name: this notice as it was stored before, or something else. A refused one is removed by the
+    /// controller, so the name becomes free.
+    #[error("its name is taken")]
+    Taken,
     #[error("refused ({code}): {message}")]
     Refused { code: u16, message: String },
     #[error("no answer: {0}")]
@@ -37,6 +45,7 @@ pub(super) struct Sighting {
     pub(super) detected_at: Timestamp,
     pub(super) traceparent: String,
     failures: u32,
+    taken: bool,
     report: Report,
 }
 
@@ -53,7 +62,7 @@ enum Report {
 
 impl Sighting {
     pub(super) fn new(announcement: Announcement, detected_at: Timestamp, traceparent: String) -> Self {
-        Self { announcement, detected_at, traceparent, failures: 0, report: Report::Held }
+        Self { announcement, detected_at, traceparent, failures: 0, taken: false, report: Report::Held }
     }
 
     /// Whether no attempt was made yet.
@@ -66,6 +75,25 @@ impl Sighting {
         matches!(self.report, Report::Done)
     }
 
+    /// Whether an object has its name, which may be this notice.
+    pub(super) fn is_taken(&self) -> bool {
+        self.taken && !self.is_done()
+    }
+
+    /// The name is taken: the next attempt comes at a slow pace.
+    pub(super) fn name_taken(&mut self, now: Timestamp, ctx: &mut Context<ImdsPoller>) {
+        if self.is_done() {
+            return;
+        }
+        (self.failures, self.taken) = (0, true);
+        let over = |deadline: Timestamp| now.duration_since(deadline) > OVER_AFTER;
+        let pause = match self.announcement.deadline {
+            Some(deadline) if !over(deadline) => TAKEN_AT_DEADLINE,
+            _ => MAX_BACKOFF,
+        };
+        self.arm(Instant::now() + jittered(pause), ctx);
+    }
+
     /// An attempt begins. Should it hang, the next one does not wait for it.
     pub(super) fn attempt_began(&mut self, ctx: &mut Context<ImdsPoller>) {
         self.arm(Instant::now() + self.max_backoff(), ctx);
@@ -74,6 +102,7 @@ impl Sighting {
     /// An attempt failed: the next one comes after the backoff, or earlier if it is due.
     pub(super) fn attempt_failed(&mut self, ctx: &mut Context<ImdsPoller>) {
         self.failures = self.failures.saturating_add(1);
+        self.taken = false;
         let pause = jittered(backoff(FIRST_BACKOFF, self.max_backoff(), self.failures));
         let soon = Instant::now() + pause;
         match self.report {
@@ -112,15 +141,14 @@ impl Sighting {
     }
 }
 
-/// Creates the notice. One that exists was reported before, by an earlier life or by an attempt whose answer
-/// was lost.
+/// Creates the notice.
 pub(super) async fn store(
     notices: &Api<InterruptionNotice>,
     notice: &InterruptionNotice,
 ) -> Result<(), StoreProblem> {
     match timeout(STORE_TIMEOUT, notices.create(&PostParams::default(), notice)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => Err(StoreProblem::Taken),
         Ok(Err(kube::Error::Api(status))) => {
             Err(StoreProblem::Refused { code: status.code, message: status.message })
         }

@@ -63,6 +63,10 @@ impl Shared {
     }
 
     fn agent(&self) -> AgentHandle {
+        self.agent_of(NODE)
+    }
+
+    fn agent_of(&self, node: &str) -> AgentHandle {
         let config = ProviderConfig::empty()
             .with_http_client(self.clone())
             .with_sleep_impl(aws_smithy_async::rt::sleep::TokioSleep::new());
@@ -73,7 +77,7 @@ impl Shared {
             async move { world.create(request).await }
         });
         let clock = Clock::simulated("2026-03-01T12:00:00Z".parse().expect("a time"));
-        agent::start(NODE, kube::Client::new(api, "default"), imds, clock, Duration::from_secs(2))
+        agent::start(node, kube::Client::new(api, "default"), imds, clock, Duration::from_secs(2))
     }
 
     async fn create(
@@ -224,7 +228,7 @@ fn a_notice_is_reported_once_although_its_time_changes_with_every_read() {
         assert!(crate::telemetry::tracing::trace_id_of(trace).is_some(), "{trace}");
         assert_eq!(
             world.get().creates[0].1["metadata"]["name"],
-            format!("{INSTANCE}-rebalance-recommendation")
+            format!("{NODE}.{INSTANCE}-rebalance-recommendation")
         );
         assert_eq!(agent.metrics.notices_reported(REBALANCE), 1);
     });
@@ -250,15 +254,78 @@ fn advice_and_then_an_interruption_are_two_notices() {
 }
 
 #[test]
-fn a_notice_that_exists_already_is_a_success() {
+fn a_name_that_is_taken_is_tried_on_at_a_slow_pace_until_it_is_free() {
     paused(async {
         let world = Shared::default();
         world.get().kubernetes = Mood::Exists;
         world.get().rebalance = true;
         let agent = world.agent();
-        after(300).await;
-        assert_eq!(world.notices().len(), 1);
+        after(600).await;
+        let gaps = gaps(&world);
+        assert!(gaps.iter().all(|gap| (15.0..=30.1).contains(gap)), "{gaps:?}");
+        let tried = u64::try_from(gaps.len() + 1).expect("a number");
+        assert_eq!(agent.metrics.names_taken(REBALANCE), tried);
+        assert_eq!(agent.metrics.notices_reported(REBALANCE), 0, "somebody has stored something");
+        assert!(agent.readiness.reasons().is_empty(), "the usual case is that it was this node");
+        // The controller removes what it refuses.
+        world.get().kubernetes = Mood::Normal;
+        after(31).await;
         assert_eq!(agent.metrics.notices_reported(REBALANCE), 1);
+        let stored = world.notices().len();
+        after(300).await;
+        assert_eq!(world.notices().len(), stored, "stored is stored");
+    });
+}
+
+#[test]
+fn before_a_deadline_a_name_that_is_taken_is_tried_on_every_few_seconds() {
+    paused(async {
+        let world = Shared::default();
+        world.get().kubernetes = Mood::Exists;
+        world.get().action = Some(r#"{"action":"terminate","time":"2026-03-01T12:02:00Z"}"#);
+        let agent = world.agent();
+        after(120).await;
+        let all = gaps(&world);
+        assert!(all.len() >= 22 && all.iter().all(|gap| *gap <= 5.1), "{all:?}");
+        after(600).await;
+        let late = gaps(&world);
+        assert!(late[late.len() - 5..].iter().all(|gap| *gap >= 15.0), "it is over: {late:?}");
+        assert_eq!(agent.metrics.notices_reported(INTERRUPTION), 0);
+    });
+}
+
+#[test]
+fn a_notice_that_imds_takes_back_is_not_tried_any_more_and_is_one_again_when_it_comes_again() {
+    paused(async {
+        let world = Shared::default();
+        world.get().kubernetes = Mood::Exists;
+        world.get().rebalance = true;
+        let agent = world.agent();
+        after(60).await;
+        world.get().rebalance = false;
+        after(3).await;
+        let tried = world.notices().len();
+        after(300).await;
+        assert_eq!(world.notices().len(), tried);
+        world.get().kubernetes = Mood::Normal;
+        world.get().rebalance = true;
+        after(3).await;
+        assert_eq!((world.notices().len(), agent.metrics.notices_reported(REBALANCE)), (tried + 1, 1));
+    });
+}
+
+#[test]
+fn a_node_whose_name_is_too_long_for_a_notice_says_so() {
+    paused(async {
+        let world = Shared::default();
+        let name = "n".repeat(MAX_NODE_NAME + 1);
+        let agent = world.agent_of(&name);
+        after(1).await;
+        let reasons = agent.readiness.reasons();
+        let told = reasons.get(NODE_NAME_PART).expect("a reason");
+        assert!(told.contains("209") && told.contains("208"), "{told}");
+        let agent = world.agent_of(&name[1..]);
+        after(1).await;
         assert!(agent.readiness.reasons().is_empty());
     });
 }
@@ -446,9 +513,19 @@ fn a_poller_that_fails_in_any_way_is_back_at_once_and_reports_no_second_notice()
             // A new life does not know what was reported, and does not have to: the name is the same.
             let names: Vec<String> =
                 world.get().creates.iter().map(|(_, body)| body["metadata"]["name"].to_string()).collect();
-            let advice = format!("\"{INSTANCE}-rebalance-recommendation\"");
-            let deadline = format!("\"{INSTANCE}-spot-interruption\"");
-            assert_eq!(names, [advice.clone(), advice, deadline], "{crash:?}");
+            let advice = format!("\"{NODE}.{INSTANCE}-rebalance-recommendation\"");
+            let deadline = format!("\"{NODE}.{INSTANCE}-spot-interruption\"");
+            let mut different = names.clone();
+            different.dedup();
+            // The second life may try the advice once more before it meets the interruption, and after.
+            different.retain(|name| *name != advice);
+            assert_eq!(
+                (names[0].as_str(), names[1].as_str()),
+                (advice.as_str(), advice.as_str()),
+                "{crash:?}"
+            );
+            assert_eq!(different, [deadline], "{crash:?}");
+            assert!(names.len() <= 6, "{crash:?}: {names:?}");
             assert!(agent.readiness.reasons().is_empty(), "{:?}", agent.readiness.reasons());
             let line = format!(
                 "spot_guard_actor_restarts_total{{actor=\"ImdsPoller\",cause=\"{}\"}} 1\n",

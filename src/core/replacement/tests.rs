@@ -798,6 +798,13 @@ fn a_deadline_escalates_from_every_phase_and_only_once() {
             "{phase:?}"
         );
     }
+    // It may come earlier than it was said first, never later.
+    let earlier = Some(now() + Duration::from_secs(60));
+    let mut status = Stage::urgent().status;
+    escalate(&mut status, &subject(), NoticeKind::SpotInterruption, earlier, now());
+    assert_eq!(status.deadline, earlier);
+    escalate(&mut status, &subject(), NoticeKind::SpotInterruption, deadline, now());
+    assert_eq!(status.deadline, earlier);
     for phase in [Phase::Completed, Phase::Cancelled] {
         let mut status = ReplacementStatus { phase, ..Stage::new().status };
         escalate(&mut status, &subject(), NoticeKind::SpotInterruption, deadline, now());

@@ -6,6 +6,8 @@ use super::refusal::{Refusal, already_exists, bad_request, conflict, invalid, mo
 use super::request::Identity;
 use super::resources::ResourceKind;
 use super::world::World;
+use crate::core::notices::notice_name;
+use crate::core::record::NoticeKind;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -51,6 +53,7 @@ impl World {
         }
         let key = ObjectKey::of(&object);
         check_name(kind, &key.name)?;
+        check_notice(kind, &key.name, &object)?;
         if kind.namespaced && self.store.get("namespaces", &ObjectKey::new("", &key.namespace)).is_none() {
             return Err(not_found("namespaces", "", &key.namespace));
         }
@@ -176,6 +179,22 @@ fn check_name(kind: &ResourceKind, name: &str) -> Result<(), Refusal> {
         alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
     );
     Err(invalid(&kind.kind, &kind.group, name, "metadata.name", &why))
+}
+
+/// As the definition of InterruptionNotices demands it: the name tells node, instance and kind.
+fn check_notice(kind: &ResourceKind, name: &str, object: &Value) -> Result<(), Refusal> {
+    if kind.plural != "interruptionnotices" {
+        return Ok(());
+    }
+    let field = |path| text(object, path).unwrap_or_default();
+    let what = match field("/spec/kind") {
+        "SpotInterruption" => NoticeKind::SpotInterruption,
+        _ => NoticeKind::RebalanceRecommendation,
+    };
+    if name == notice_name(field("/spec/nodeName"), field("/spec/instanceId"), what) {
+        return Ok(());
+    }
+    Err(invalid(&kind.kind, &kind.group, name, "metadata.name", "must be made of node, instance and kind"))
 }
 
 /// What a client cannot change by an ordinary update.

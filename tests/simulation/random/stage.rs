@@ -3,7 +3,7 @@
 use super::faults::{Faults, Line};
 use super::plot::{Event, LaunchFault, MOST_SKEW, Place, Plot};
 use crate::play::{EPOCH, on_paused_time};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::{Clock, since};
@@ -363,8 +363,7 @@ impl<'a> Stage<'a> {
         if self.plot.agents {
             return None;
         }
-        let name = notice_name(&instance.id, kind);
-        let notice = self.notice(&name, &instance.node_name, &instance.id, kind, deadline);
+        let notice = self.notice(&instance.node_name, &instance.id, kind, deadline);
         let cluster = self.cluster.clone();
         // An agent runs on a node that has joined; on one that joins later it finds what was announced before.
         Some(actix::spawn(async move {
@@ -379,14 +378,13 @@ impl<'a> Stage<'a> {
     }
 
     /// Reports a notice as an agent would.
-    fn report(&self, name: &str, node: &str, instance: &str, kind: NoticeKind, deadline: Option<Timestamp>) {
+    fn report(&self, node: &str, instance: &str, kind: NoticeKind, deadline: Option<Timestamp>) {
         // A name that is taken refuses the report, as it does an agent's.
-        let _ = self.cluster.create_json(self.notice(name, node, instance, kind, deadline));
+        let _ = self.cluster.create_json(self.notice(node, instance, kind, deadline));
     }
 
     fn notice(
         &self,
-        name: &str,
         node: &str,
         instance: &str,
         kind: NoticeKind,
@@ -395,7 +393,7 @@ impl<'a> Stage<'a> {
         json!({
             "apiVersion": "spotguard.dev/v1alpha1",
             "kind": "InterruptionNotice",
-            "metadata": { "name": name },
+            "metadata": { "name": notice_name(node, instance, kind) },
             "spec": {
                 "nodeName": node,
                 "instanceId": instance,
@@ -411,16 +409,27 @@ impl<'a> Stage<'a> {
         let notices: Vec<InterruptionNotice> = self.cluster.list();
         let Some(notice) = notices.get(number % notices.len().max(1)) else { return };
         let spec = &notice.spec;
-        let name = format!("{}-again-{}", spec.instance_id, self.began.elapsed().as_millis());
-        self.report(&name, &spec.node_name, &spec.instance_id, spec.kind, spec.deadline);
+        self.report(&spec.node_name, &spec.instance_id, spec.kind, spec.deadline);
     }
 
-    fn lie(&self, number: usize) {
+    /// A node says that it has an instance which it has not: one that nobody has, or another node's. Its deadline
+    /// may be any.
+    fn lie(&mut self, number: usize) {
         let nodes = self.cluster.list_json("nodes");
         let Some(node) = nodes.get(number % nodes.len().max(1)) else { return };
-        let node = node["metadata"]["name"].as_str().unwrap_or_default();
-        let name = format!("lie-{}", self.began.elapsed().as_millis());
-        self.report(&name, node, "i-0123456789abcdef0", NoticeKind::RebalanceRecommendation, None);
+        let node = node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let mut others: Vec<String> =
+            self.instances().into_iter().filter(|held| held.node_name != node).map(|held| held.id).collect();
+        others.push("i-0123456789abcdef0".to_owned());
+        let instance = others[number / 7 % others.len()].clone();
+        let ahead = [None, Some(-3600), Some(-5), Some(100), Some(550), Some(86_400)][number / 3 % 6];
+        let deadline = ahead.map(|seconds| self.now() + SignedDuration::from_secs(seconds));
+        let kind = match deadline {
+            Some(_) => NoticeKind::SpotInterruption,
+            None => NoticeKind::RebalanceRecommendation,
+        };
+        self.say(format!("{node} says that {instance} is its own"));
+        self.report(&node, &instance, kind, deadline);
     }
 
     /// What somebody else does to a group, once no controller is in the middle of a change: a change that
