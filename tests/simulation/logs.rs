@@ -78,7 +78,8 @@ fn plant(object: &mut Value) {
         }
         object["metadata"][map]["example.com/token"] = json!(SECRET);
     }
-    for container in object["spec"]["containers"].as_array_mut().into_iter().flatten() {
+    let containers = object.pointer_mut("/spec/containers").and_then(Value::as_array_mut);
+    for container in containers.into_iter().flatten() {
         container["env"] = json!([{ "name": "TOKEN", "value": SECRET }]);
     }
 }
