@@ -325,6 +325,20 @@ impl EndState {
 /// How many names of triggers a record keeps; the oldest give way.
 const MAX_TRIGGERS: usize = 20;
 
+/// So many reasons are told of what blocks a story.
+const MAX_REASONS: usize = 50;
+/// So many bytes of a message are told.
+const MAX_MESSAGE: usize = 2048;
+
+/// The message, or its beginning.
+fn shortened(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        message.push_str(" ...");
+    }
+    message
+}
+
 /// How many steps a record keeps; the oldest repetitions give way.
 pub const MAX_STEPS: usize = 60;
 
@@ -486,6 +500,7 @@ impl ReplacementStatus {
             // The beginning of a story says most: what repeats in its middle gives way.
             self.steps.remove(MAX_STEPS / 2);
         }
+        let message = shortened(message);
         self.steps.push(StepRecord { flow_box, at: now, outcome, node: node.to_owned(), message });
     }
 
@@ -497,11 +512,17 @@ impl ReplacementStatus {
         self.triggers.push(name.to_owned());
     }
 
-    /// Replaces what blocks the story; a reason that was there already keeps its time.
-    pub fn block(&mut self, flow_box: FlowBox, messages: Vec<String>, now: Timestamp) {
+    /// Replaces what blocks the story; a reason that was there already keeps its time. Of very many, such as one for
+    /// each of 10,000 pods that somebody bound to the node, the first are told: a record that is too large for the API
+    /// server could never be stored.
+    pub fn block(&mut self, flow_box: FlowBox, mut messages: Vec<String>, now: Timestamp) {
+        let more = messages.len().saturating_sub(MAX_REASONS);
+        messages.truncate(MAX_REASONS);
+        messages.extend((more > 0).then(|| format!("and {more} more")));
         let held = std::mem::take(&mut self.blocking);
         self.blocking = messages
             .into_iter()
+            .map(shortened)
             .map(|message| {
                 let since =
                     held.iter().find(|reason| reason.flow_box == flow_box).map_or(now, |reason| reason.since);

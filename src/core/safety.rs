@@ -317,8 +317,15 @@ pub fn check_return(
         Ok(shut) => blockers.extend(shut),
         Err(TooMuch) => too_large = true,
     }
-    let comes_back = moving.iter().filter(|pod| drain::ignores_marks(pod, &context.taint_key));
-    blockers.extend(comes_back.map(|pod| Blocker::IgnoresMarks { pod: (*pod).into() }));
+    for pod in &moving {
+        match effort.spend(2 * pod.spec.tolerations.len()) {
+            Err(TooMuch) => too_large = true,
+            Ok(()) if drain::ignores_marks(pod, &context.taint_key) => {
+                blockers.push(Blocker::IgnoresMarks { pod: (*pod).into() });
+            }
+            Ok(()) => {}
+        }
+    }
 
     let excluded = context.excluded.and(node);
     let placement = place_within(&moving, snapshot, &excluded, &policy.placement, &effort);
@@ -358,5 +365,7 @@ pub fn shut_budgets(node: &str, snapshot: &Snapshot, policy: &Policy) -> Vec<Blo
 /// How much work a look may be that others wait for.
 pub(super) const GLANCE_EFFORT: u64 = CHECK_EFFORT / 50;
 
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod tests;

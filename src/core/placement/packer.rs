@@ -233,7 +233,8 @@ impl<'a> Packer<'a> {
             let class = match shared.get(&template) {
                 Some(class) => *class,
                 None => {
-                    effort.spend(pod.spec.weight() + pod.labels.len())?;
+                    // To compare all of a pod costs more than to go through it.
+                    effort.spend(4 * (pod.spec.weight() + pod.labels.len()))?;
                     let alike = (&pod.namespace, &pod.labels, &pod.spec, moves);
                     *known.entry(alike).or_insert(next)
                 }
@@ -957,7 +958,8 @@ impl<'a> Packer<'a> {
                 known.insert(class, self.reasons(class)?);
             }
             let reasons = known.get(&class).cloned().unwrap_or_default();
-            self.effort.spend(reasons.0.len())?;
+            // What it takes of memory is in the price, too.
+            self.effort.spend(8 * reasons.0.len())?;
             unplaced.push(Unplaced { pod: pod.into(), reasons });
         }
         Ok(unplaced)

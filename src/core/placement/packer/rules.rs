@@ -150,7 +150,7 @@ impl<'a> Meaning<'a> {
 
     /// Indexes of the pods that are meant, in order.
     fn of(&mut self, question: Question<'a>) -> Result<Rc<Vec<u32>>, TooMuch> {
-        self.effort.spend(question.weight())?;
+        self.effort.spend(4 * question.weight())?;
         if let Some(known) = self.known.get(&question) {
             return Ok(known.clone());
         }
@@ -260,6 +260,7 @@ impl<'a> Compiler<'_, 'a> {
         for term in &pod.spec.pod_anti_affinity {
             let topology = self.packer.topology(&term.topology_key)?;
             let question = Question::of(term, pod, true);
+            self.packer.effort.spend(4 * term.weight())?;
             let known = question.and_then(|question| self.apart.get(&(question, topology)).copied());
             if let Some(counter) = known {
                 said.apart.push(counter);
