@@ -290,7 +290,8 @@ impl<'a> Packer<'a> {
         }
 
         let width = self.dimensions.len();
-        effort.spend(self.nodes.len().saturating_mul(width))?;
+        // What is kept is priced twice, so that the budget bounds the memory, too.
+        effort.spend(self.nodes.len().saturating_mul(2 * width))?;
         self.free = vec![0; self.nodes.len() * width];
         let reaches = self.classes.iter().any(|c| !c.pod.spec.host_ports.is_empty());
         let nothing = Resources::default();
@@ -443,7 +444,7 @@ impl<'a> Packer<'a> {
     /// What it takes of memory is in its price, too.
     fn counter(&mut self, topology: usize, eligible: Option<Vec<bool>>) -> Result<usize, TooMuch> {
         let looked_at = eligible.as_ref().map_or(0, Vec::len);
-        self.effort.spend(2 + 2 * self.topologies[topology].domains + 2 * looked_at)?;
+        self.effort.spend(2 + 4 * self.topologies[topology].domains + 2 * looked_at)?;
         let counts = vec![0; self.topologies[topology].domains];
         let domain = self.topologies[topology].domain.iter();
         let domains: BTreeSet<u32> =
@@ -562,7 +563,7 @@ impl<'a> Packer<'a> {
         }
         packings.push(Packing::new(largest, Pick::Tightest));
         let more = 4 + options.adversaries.saturating_mul(2) + options.shuffles;
-        self.effort.spend(more.saturating_mul(self.incoming.len()))?;
+        self.effort.spend(2 * more.saturating_mul(self.incoming.len()))?;
         let mut uncertain: Vec<usize> =
             movers.iter().map(|i| self.incoming[*i].class).filter(|c| !self.classes[*c].certified).collect();
         uncertain.dedup();

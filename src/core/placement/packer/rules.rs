@@ -328,7 +328,7 @@ impl<'a> Compiler<'_, 'a> {
 
     /// Gives a class what its pods say.
     fn enter(&mut self, class: usize, said: &Said) -> Result<(), TooMuch> {
-        self.packer.effort.spend(said.spread.len() + said.near.len() + said.apart.len())?;
+        self.packer.effort.spend(4 * said.spread.len() + 2 * (said.near.len() + said.apart.len()))?;
         let own = |meant: &[u32]| self.meaning.has_class(meant, class);
         let spread = said.spread.iter().map(|(spread, meant)| Spread {
             // The pod is counted by its own constraint.
@@ -426,7 +426,7 @@ impl<'a> Compiler<'_, 'a> {
     fn count(&mut self, counter: usize, counted: Counted, meant: &[u32]) -> Result<(), TooMuch> {
         let snapshot = self.packer.snapshot;
         for index in meant {
-            self.packer.effort.spend(1)?;
+            self.packer.effort.spend(2)?;
             let index = *index as usize;
             match index.checked_sub(self.meaning.groups) {
                 Some(class) => self.packer.classes[class].raises.push(counter),
