@@ -6,7 +6,7 @@
 use crate::core::cluster::{Pod, Snapshot};
 use crate::core::drain::{self, BlockedReason, DrainPolicy, Purpose, Verdict};
 use crate::core::effort::{Effort, TooMuch};
-use crate::core::placement::{CHECK_EFFORT, ExcludedNodes, PlacementOptions, PodName, Reasons, place_within};
+use crate::core::placement::{ExcludedNodes, PlacementOptions, PodName, Reasons, place_within};
 use crate::core::policy::Policy;
 pub use buffer::{Utilisation, pool_utilisation};
 use serde::{Deserialize, Serialize};
@@ -363,7 +363,7 @@ pub fn shut_budgets(node: &str, snapshot: &Snapshot, policy: &Policy) -> Vec<Blo
 }
 
 /// How much work a look may be that others wait for.
-pub(super) const GLANCE_EFFORT: u64 = CHECK_EFFORT / 50;
+pub(super) const GLANCE_EFFORT: u64 = 100_000;
 
 #[cfg(test)]
 mod attacks;

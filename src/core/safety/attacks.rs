@@ -6,10 +6,13 @@ use crate::core::cluster::{
     NodeSelectorTerm, Operator, Parts, PodSpec, Requirement, SpreadConstraint, Toleration,
     TolerationOperator, VolumeReach,
 };
+use crate::core::placement::CHECK_EFFORT;
 use crate::core::testing::{HOST, ZONE, app, labels, node_in, one_of, parts, pod, spec, taint, term};
 use std::time::Duration;
 
-/// Of CPU time: what else the machine does meanwhile does not count. A check takes about a second at the most.
+/// A part of what a check may be, so that builds without optimisation try it in time, and what it may take of CPU time:
+/// other work of the machine does not count.
+const EFFORT: u64 = CHECK_EFFORT / 8;
 const LIMIT: Duration = Duration::from_secs(4);
 
 /// The CPU time of this thread.
@@ -81,7 +84,8 @@ fn over(key: &str, requirements: Vec<Requirement>) -> AffinityTerm {
 #[track_caller]
 fn checked(name: &str, parts: Parts) -> SafetyReport {
     let snapshot = Snapshot::new(parts);
-    let policy = SafetyPolicy::default();
+    let placement = PlacementOptions { effort: EFFORT, ..PlacementOptions::default() };
+    let policy = SafetyPolicy { placement, ..SafetyPolicy::default() };
     let pool_nodes = snapshot.nodes().iter().map(|node| node.name.clone()).collect();
     let context = SafetyContext { pool_nodes, taint_key: "spot-guard".into(), ..SafetyContext::default() };
     let began = cpu_time();

@@ -3,7 +3,7 @@
 //! Rules: interpodaffinity/filtering.go and podtopologyspread/{common,filtering}.go. What pods of one template say is
 //! read once, and whom a selector means is found once, by a label that it asks for where it asks for one.
 
-use super::{Packer, Spread};
+use super::{KEPT, Packer, Spread};
 use crate::core::cluster::{AffinityTerm, LabelSelector, Pod, PodSpec, Snapshot, SpreadConstraint};
 use crate::core::effort::{Effort, TooMuch};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -159,6 +159,7 @@ impl<'a> Meaning<'a> {
             None => &self.everybody,
         };
         let left = self.among(&question, asked)?;
+        self.effort.spend(KEPT / 2 * left.len())?;
         let found = Rc::new(left);
         self.known.insert(question, found.clone());
         Ok(found)
@@ -328,7 +329,8 @@ impl<'a> Compiler<'_, 'a> {
 
     /// Gives a class what its pods say.
     fn enter(&mut self, class: usize, said: &Said) -> Result<(), TooMuch> {
-        self.packer.effort.spend(4 * said.spread.len() + 2 * (said.near.len() + said.apart.len()))?;
+        let kept = 4 * said.spread.len() + said.near.len() + said.apart.len();
+        self.packer.effort.spend(KEPT * kept)?;
         let own = |meant: &[u32]| self.meaning.has_class(meant, class);
         let spread = said.spread.iter().map(|(spread, meant)| Spread {
             // The pod is counted by its own constraint.
@@ -411,6 +413,7 @@ impl<'a> Compiler<'_, 'a> {
                 effort.spend(asked.len().saturating_mul(question.weight()))?;
                 for class in asked {
                     if question.means(classes[*class], self.packer.snapshot) {
+                        effort.spend(KEPT)?;
                         let against = found.entry((*class, &term.topology_key)).or_default();
                         if against.last() != Some(&other) {
                             against.push(other);
@@ -426,10 +429,13 @@ impl<'a> Compiler<'_, 'a> {
     fn count(&mut self, counter: usize, counted: Counted, meant: &[u32]) -> Result<(), TooMuch> {
         let snapshot = self.packer.snapshot;
         for index in meant {
-            self.packer.effort.spend(2)?;
+            self.packer.effort.spend(1)?;
             let index = *index as usize;
             match index.checked_sub(self.meaning.groups) {
-                Some(class) => self.packer.classes[class].raises.push(counter),
+                Some(class) => {
+                    self.packer.effort.spend(KEPT)?;
+                    self.packer.classes[class].raises.push(counter);
+                }
                 None => {
                     let members = &snapshot.groups()[index].members;
                     self.packer.count_members(counter, counted, members, self.leaving)?;
