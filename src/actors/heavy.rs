@@ -69,7 +69,8 @@ mod tests {
             Instant::now()
         });
         let main = std::thread::current().id();
-        let elsewhere = Heavy::threads().run(move || {
+        let heavy = Heavy::threads();
+        let elsewhere = heavy.run(move || {
             // Real time passes, as it does with real work: a paused clock must not be moved on meanwhile.
             let busy = std::time::Instant::now();
             while busy.elapsed() < Duration::from_millis(50) {}

@@ -537,10 +537,11 @@ impl ReplacementStatus {
         self.triggers.push(name.to_owned());
     }
 
-    /// Replaces what blocks the story; a reason that was there already keeps its time.
-    pub fn block(&mut self, flow_box: FlowBox, messages: Vec<String>, now: Timestamp) {
+    /// Replaces what blocks the story; a reason that was there already keeps its time. Of very many, such as one for
+    /// each of 10,000 pods that somebody bound to the node, the first are told: a record that is too large for the API
+    /// server could never be stored.
+    pub fn block(&mut self, flow_box: FlowBox, mut messages: Vec<String>, now: Timestamp) {
         let held = std::mem::take(&mut self.blocking);
-        let mut messages = messages;
         if messages.len() > MAX_BLOCKING {
             let more = messages.len() - (MAX_BLOCKING - 1);
             messages.truncate(MAX_BLOCKING - 1);

@@ -6,7 +6,7 @@
 use crate::core::cluster::{Pod, Snapshot};
 use crate::core::drain::{self, BlockedReason, DrainPolicy, Purpose, Verdict};
 use crate::core::effort::{Effort, TooMuch};
-use crate::core::placement::{CHECK_EFFORT, ExcludedNodes, PlacementOptions, PodName, Reasons, place_within};
+use crate::core::placement::{ExcludedNodes, PlacementOptions, PodName, Reasons, place_within};
 use crate::core::policy::Policy;
 pub use buffer::{Utilisation, pool_utilisation};
 use serde::{Deserialize, Serialize};
@@ -317,8 +317,15 @@ pub fn check_return(
         Ok(shut) => blockers.extend(shut),
         Err(TooMuch) => too_large = true,
     }
-    let comes_back = moving.iter().filter(|pod| drain::ignores_marks(pod, &context.taint_key));
-    blockers.extend(comes_back.map(|pod| Blocker::IgnoresMarks { pod: (*pod).into() }));
+    for pod in &moving {
+        match effort.spend(2 * pod.spec.tolerations.len()) {
+            Err(TooMuch) => too_large = true,
+            Ok(()) if drain::ignores_marks(pod, &context.taint_key) => {
+                blockers.push(Blocker::IgnoresMarks { pod: (*pod).into() });
+            }
+            Ok(()) => {}
+        }
+    }
 
     let excluded = context.excluded.and(node);
     let placement = place_within(&moving, snapshot, &excluded, &policy.placement, &effort);
@@ -356,7 +363,9 @@ pub fn shut_budgets(node: &str, snapshot: &Snapshot, policy: &Policy) -> Vec<Blo
 }
 
 /// How much work a look may be that others wait for.
-pub(super) const GLANCE_EFFORT: u64 = CHECK_EFFORT / 50;
+pub(super) const GLANCE_EFFORT: u64 = 100_000;
 
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 use super::*;
-use crate::core::cluster::{Owner, Parts, Snapshot, Toleration, TolerationOperator};
+use crate::core::cluster::{
+    LabelSelector, Operator, Owner, Parts, Requirement, Snapshot, Toleration, TolerationOperator,
+};
 use crate::core::replacement::{DrainCommand, DrainEnd};
 use crate::core::testing::{app, node, parts, pod, spec};
 use std::sync::Arc;
@@ -648,4 +650,20 @@ fn nothing_is_asked_before_the_node_is_marked_and_a_node_that_is_gone_is_drained
     assert_eq!(drain.report().end, Some(DrainEnd::Moved));
     let other = DrainCommand { purpose: Purpose::Return, ..stage.command.clone() };
     assert!(!drain.renew(&other, Policy::default()), "another drain");
+}
+
+#[test]
+fn a_drain_does_not_wait_until_very_many_budgets_are_compared() {
+    let names: Vec<String> = (0..100).map(|i| format!("web-{i}")).collect();
+    let mut stage = Stage::of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let odd = Requirement { key: "app".into(), operator: Operator::NotIn([Arc::from("odd")].into()) };
+    stage.budgets = (0..2_000)
+        .map(|i| DisruptionBudget {
+            name: format!("b{i}").into(),
+            selector: Some(LabelSelector { requirements: [odd.clone()].into() }),
+            ..budget("web", 0)
+        })
+        .collect();
+    let orders = stage.step();
+    assert!(!orders.is_empty(), "the eviction API has the last word on the rest");
 }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 mod rules;
 
+/// The price of a number that is kept: the budget of a check bounds its memory, too, to some 40 MB.
+const KEPT: usize = 8;
 const NO_DOMAIN: u32 = u32::MAX;
 const CPU: usize = 0;
 const MEMORY: usize = 1;
@@ -233,7 +235,8 @@ impl<'a> Packer<'a> {
             let class = match shared.get(&template) {
                 Some(class) => *class,
                 None => {
-                    effort.spend(pod.spec.weight() + pod.labels.len())?;
+                    // To compare all of a pod costs more than to go through it.
+                    effort.spend(4 * (pod.spec.weight() + pod.labels.len()))?;
                     let alike = (&pod.namespace, &pod.labels, &pod.spec, moves);
                     *known.entry(alike).or_insert(next)
                 }
@@ -275,21 +278,20 @@ impl<'a> Packer<'a> {
         let mut extended = BTreeSet::new();
         let mut drivers = BTreeSet::new();
         for class in &self.classes {
-            effort.spend(1 + class.pod.spec.claims.len() + class.pod.spec.requests.extended.len())?;
+            effort.spend(1 + 4 * class.pod.spec.claims.len() + class.pod.spec.requests.extended.len())?;
             extended.extend(class.pod.spec.requests.extended.iter().map(|(name, _)| name.clone()));
             drivers.extend(claims(self.snapshot, class.pod).filter_map(|c| c.driver.clone()));
         }
         dimensions.extend(extended.into_iter().map(Dimension::Resource));
         dimensions.extend(drivers.iter().cloned().map(Dimension::Volumes));
         self.dimensions = dimensions;
+        let width = self.dimensions.len();
+        effort.spend(self.nodes.len().saturating_mul(KEPT * width))?;
         for class in 0..self.classes.len() {
-            effort
-                .spend(self.dimensions.len() + drivers.len() * self.classes[class].pod.spec.claims.len())?;
+            effort.spend(4 * (self.dimensions.len() + self.classes[class].pod.spec.claims.len()))?;
             self.classes[class].need = self.needs(self.classes[class].pod);
         }
 
-        let width = self.dimensions.len();
-        effort.spend(self.nodes.len().saturating_mul(width))?;
         self.free = vec![0; self.nodes.len() * width];
         let reaches = self.classes.iter().any(|c| !c.pod.spec.host_ports.is_empty());
         let nothing = Resources::default();
@@ -365,12 +367,13 @@ impl<'a> Packer<'a> {
 
     fn needs(&self, pod: &Pod) -> Vec<i64> {
         let asks = &pod.spec.requests;
+        let mut volumes: HashMap<&Arc<str>, i64> = HashMap::new();
+        for driver in claims(self.snapshot, pod).filter_map(|claim| claim.driver.as_ref()) {
+            *volumes.entry(driver).or_default() += 1;
+        }
         let of = |dimension: &Dimension| match dimension {
             Dimension::Resource(name) => asks.extended(name),
-            Dimension::Volumes(driver) => {
-                let same = claims(self.snapshot, pod).filter(|c| c.driver.as_ref() == Some(driver));
-                i64::try_from(same.count()).unwrap_or(i64::MAX)
-            }
+            Dimension::Volumes(driver) => volumes.get(driver).copied().unwrap_or(0),
         };
         let mut need = vec![asks.cpu_millis, asks.memory, asks.ephemeral_storage, 1];
         need.extend(self.dimensions.iter().skip(4).map(of));
@@ -439,10 +442,9 @@ impl<'a> Packer<'a> {
         Ok(self.topologies.len() - 1)
     }
 
-    /// What it takes of memory is in its price, too.
     fn counter(&mut self, topology: usize, eligible: Option<Vec<bool>>) -> Result<usize, TooMuch> {
         let looked_at = eligible.as_ref().map_or(0, Vec::len);
-        self.effort.spend(2 + 2 * self.topologies[topology].domains + 2 * looked_at)?;
+        self.effort.spend(KEPT * (1 + self.topologies[topology].domains) + 2 * looked_at)?;
         let counts = vec![0; self.topologies[topology].domains];
         let domain = self.topologies[topology].domain.iter();
         let domains: BTreeSet<u32> =
@@ -561,7 +563,7 @@ impl<'a> Packer<'a> {
         }
         packings.push(Packing::new(largest, Pick::Tightest));
         let more = 4 + options.adversaries.saturating_mul(2) + options.shuffles;
-        self.effort.spend(more.saturating_mul(self.incoming.len()))?;
+        self.effort.spend(KEPT * more.saturating_mul(self.incoming.len()))?;
         let mut uncertain: Vec<usize> =
             movers.iter().map(|i| self.incoming[*i].class).filter(|c| !self.classes[*c].certified).collect();
         uncertain.dedup();
@@ -957,7 +959,7 @@ impl<'a> Packer<'a> {
                 known.insert(class, self.reasons(class)?);
             }
             let reasons = known.get(&class).cloned().unwrap_or_default();
-            self.effort.spend(reasons.0.len())?;
+            self.effort.spend(4 * KEPT * reasons.0.len())?;
             unplaced.push(Unplaced { pod: pod.into(), reasons });
         }
         Ok(unplaced)

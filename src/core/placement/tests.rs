@@ -676,6 +676,24 @@ fn large_cluster() -> Snapshot {
     cluster(nodes, pods)
 }
 
+#[test]
+fn the_largest_clusters_stay_far_inside_the_budget_of_a_check() {
+    let snapshot = large_cluster();
+    let spent = |nodes: usize| {
+        let names: Vec<String> = (0..nodes).map(|i| format!("n{i}")).collect();
+        let pods: Vec<&Pod> = names.iter().flat_map(|name| snapshot.pods_on(name)).collect();
+        let excluded = names.iter().map(String::as_str).collect();
+        let effort = Effort::of(u64::MAX);
+        let placement = place_within(&pods, &snapshot, &excluded, &PlacementOptions::default(), &effort);
+        assert!(placement.fits(), "{:?}", placement.unplaced);
+        let spent = u64::MAX - effort.left();
+        println!("{} pods: {spent} of {CHECK_EFFORT}", pods.len());
+        spent
+    };
+    assert!(spent(1) < CHECK_EFFORT / 10, "a node with 30 pods");
+    assert!(spent(4) < CHECK_EFFORT, "a node with 120 pods");
+}
+
 /// `cargo test --release placement -- --ignored --nocapture` prints the times.
 #[test]
 #[ignore = "takes seconds, and says something in a release build only"]

@@ -998,3 +998,15 @@ fn a_request_for_the_return_ends_with_the_fallback() {
     stage.lose("od").settle(GroupKind::OnDemand).go();
     assert_eq!((stage.status.fallback, stage.status.return_requested_at), (false, None));
 }
+
+#[test]
+fn what_is_told_of_very_many_pods_fits_in_a_record() {
+    let mut status = ReplacementStatus::default();
+    let now = Timestamp::UNIX_EPOCH;
+    let reasons: Vec<String> =
+        (0..10_000).map(|i| format!("pod default/evil-{i} fits nowhere yet")).collect();
+    status.step(FlowBox::Drain, Outcome::Blocked, "node", reasons.join("; "), now);
+    status.block(FlowBox::Drain, reasons, now);
+    assert_eq!(status.blocking.last().map(|reason| &*reason.message), Some("and 9950 more"));
+    assert!(serde_json::to_string(&status).unwrap().len() < 16_000);
+}

@@ -11,6 +11,9 @@ use crate::core::effort::{Effort, TooMuch};
 use crate::core::placement::PodName;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// So many of the budgets that cover one pod are named.
+const NAMED: usize = 10;
+
 /// The node's pods under one budget.
 struct Shared<'a> {
     budget: &'a DisruptionBudget,
@@ -73,7 +76,7 @@ pub(super) fn blockers(
                 stale.insert(name(budget));
             }
             BudgetView::Several(budgets) => {
-                let budgets = budgets.into_iter().map(name).collect();
+                let budgets = budgets.into_iter().take(NAMED).map(name).collect();
                 several.push(Blocker::SeveralBudgets { pod: (*pod).into(), budgets });
             }
         }

@@ -3,7 +3,7 @@
 //! Rules: interpodaffinity/filtering.go and podtopologyspread/{common,filtering}.go. What pods of one template say is
 //! read once, and whom a selector means is found once, by a label that it asks for where it asks for one.
 
-use super::{Packer, Spread};
+use super::{KEPT, Packer, Spread};
 use crate::core::cluster::{AffinityTerm, LabelSelector, Pod, PodSpec, Snapshot, SpreadConstraint};
 use crate::core::effort::{Effort, TooMuch};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -150,7 +150,7 @@ impl<'a> Meaning<'a> {
 
     /// Indexes of the pods that are meant, in order.
     fn of(&mut self, question: Question<'a>) -> Result<Rc<Vec<u32>>, TooMuch> {
-        self.effort.spend(question.weight())?;
+        self.effort.spend(4 * question.weight())?;
         if let Some(known) = self.known.get(&question) {
             return Ok(known.clone());
         }
@@ -159,6 +159,7 @@ impl<'a> Meaning<'a> {
             None => &self.everybody,
         };
         let left = self.among(&question, asked)?;
+        self.effort.spend(KEPT / 2 * left.len())?;
         let found = Rc::new(left);
         self.known.insert(question, found.clone());
         Ok(found)
@@ -260,6 +261,7 @@ impl<'a> Compiler<'_, 'a> {
         for term in &pod.spec.pod_anti_affinity {
             let topology = self.packer.topology(&term.topology_key)?;
             let question = Question::of(term, pod, true);
+            self.packer.effort.spend(4 * term.weight())?;
             let known = question.and_then(|question| self.apart.get(&(question, topology)).copied());
             if let Some(counter) = known {
                 said.apart.push(counter);
@@ -327,7 +329,8 @@ impl<'a> Compiler<'_, 'a> {
 
     /// Gives a class what its pods say.
     fn enter(&mut self, class: usize, said: &Said) -> Result<(), TooMuch> {
-        self.packer.effort.spend(said.spread.len() + said.near.len() + said.apart.len())?;
+        let kept = 4 * said.spread.len() + said.near.len() + said.apart.len();
+        self.packer.effort.spend(KEPT * kept)?;
         let own = |meant: &[u32]| self.meaning.has_class(meant, class);
         let spread = said.spread.iter().map(|(spread, meant)| Spread {
             // The pod is counted by its own constraint.
@@ -410,6 +413,7 @@ impl<'a> Compiler<'_, 'a> {
                 effort.spend(asked.len().saturating_mul(question.weight()))?;
                 for class in asked {
                     if question.means(classes[*class], self.packer.snapshot) {
+                        effort.spend(KEPT)?;
                         let against = found.entry((*class, &term.topology_key)).or_default();
                         if against.last() != Some(&other) {
                             against.push(other);
@@ -428,7 +432,10 @@ impl<'a> Compiler<'_, 'a> {
             self.packer.effort.spend(1)?;
             let index = *index as usize;
             match index.checked_sub(self.meaning.groups) {
-                Some(class) => self.packer.classes[class].raises.push(counter),
+                Some(class) => {
+                    self.packer.effort.spend(KEPT)?;
+                    self.packer.classes[class].raises.push(counter);
+                }
                 None => {
                     let members = &snapshot.groups()[index].members;
                     self.packer.count_members(counter, counted, members, self.leaving)?;
