@@ -6,8 +6,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::policy::Policy;
 use crate::core::preflight::{Finding, Problem, Severity};
+use crate::core::record::NoticeKind;
 use crate::core::scaling::{Ledger, PoolView};
-use crate::crd::{SpotPool, SpotPoolSpec};
+use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, SpotPool, SpotPoolSpec, notice_name};
 use crate::telemetry::metrics::Metrics;
 use aws_config::SdkConfig;
 use clap::Args;
@@ -88,11 +89,14 @@ impl fmt::Display for Line {
     }
 }
 
+/// The policy that holds whoever reports a notice to their own node.
+const NOTICES_POLICY: &str = "spot-guard-notices";
+
 /// What the controller does in the cluster: API group, resource (with its subresource), verbs. The manifests'
 /// roles allow exactly this and the lease.
 const PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("", "nodes", &["get", "list", "watch", "patch"]),
-    ("", "pods", &["get", "list", "watch", "delete"]),
+    ("", "pods", &["list", "watch", "delete"]),
     ("", "pods/eviction", &["create"]),
     ("", "namespaces", &["list", "watch"]),
     ("", "persistentvolumes", &["list", "watch"]),
@@ -103,11 +107,10 @@ const PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("authorization.k8s.io", "subjectaccessreviews", &["create"]),
     ("spotguard.dev", "spotpools", &["get", "list", "watch"]),
     ("spotguard.dev", "spotpools/status", &["patch"]),
-    ("spotguard.dev", "interruptionnotices", &["get", "list", "watch", "delete"]),
-    ("spotguard.dev", "interruptionnotices/status", &["patch"]),
+    ("spotguard.dev", "interruptionnotices", &["list", "watch", "create", "delete"]),
     ("spotguard.dev", "nodereplacements", &["get", "list", "watch", "create", "delete"]),
     ("spotguard.dev", "nodereplacements/status", &["update"]),
-    ("spotguard.dev", "triggers", &["get", "list", "watch", "create", "delete"]),
+    ("spotguard.dev", "triggers", &["get", "list", "watch", "create", "delete", "ask-for-others"]),
     ("spotguard.dev", "triggers/status", &["patch"]),
 ];
 
@@ -171,6 +174,7 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
             .into_iter()
             .map(|asked| Line::new(Verdict::Refused, "kubernetes", format!("may not {asked}"))),
     );
+    lines.push(notices_are_bound(client).await);
     let pools: Api<SpotPool> = Api::all(client.clone());
     match pools.list(&ListParams::default()).await {
         Ok(found) => {
@@ -184,6 +188,40 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
             None
         }
     }
+}
+
+/// Whether whoever reports a notice is held to their own node: tried by a dry run, about a node that nobody is on.
+async fn notices_are_bound(client: &Client) -> Line {
+    let (node, instance, kind) =
+        ("spot-guard-check.invalid", "i-00000000", NoticeKind::RebalanceRecommendation);
+    let spec = InterruptionNoticeSpec {
+        node_name: node.to_owned(),
+        instance_id: instance.to_owned(),
+        kind,
+        notice_time: None,
+        deadline: None,
+        detected_at: Clock::System.now(),
+        traceparent: None,
+    };
+    let notice = InterruptionNotice::new(&notice_name(node, instance, kind), spec);
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    let notices: Api<InterruptionNotice> = Api::all(client.clone());
+    let (verdict, text) = match notices.create(&dry_run, &notice).await {
+        Ok(_) => (
+            Verdict::Refused,
+            "any agent can report any node: apply deploy/manifests/admission-policy.yaml".to_owned(),
+        ),
+        Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains(NOTICES_POLICY) => {
+            (Verdict::Ok, "whoever reports a notice is held to their own node".to_owned())
+        }
+        Err(kube::Error::Api(status)) if status.code == 403 => (
+            Verdict::Note,
+            "whether notices are held to their node cannot be tried: this account may not create any"
+                .to_owned(),
+        ),
+        Err(error) => (Verdict::Failed, error.to_string()),
+    };
+    Line::new(verdict, "admission policy", text)
 }
 
 fn question(

@@ -102,7 +102,7 @@ pub struct FallbackTracker {
     /// The versions of triggers that were answered: the watch may show them for a moment yet.
     answered: BTreeMap<String, u64>,
     removals: Removals,
-    /// Whether time alone may decide about a notice.
+    /// Whether time alone may decide about a notice, or one is still to be removed.
     notices_wait: bool,
     fits: Fits,
     busy: bool,
@@ -254,7 +254,7 @@ impl Handler<Turn> for FallbackTracker {
                 writes.push(write);
             }
         }
-        self.notices_wait = told.waits;
+        self.notices_wait = told.waits || !told.refused.is_empty();
         if let Some(batch) = self.removable(told.refused, &notices) {
             self.remove(batch, ctx);
         }

@@ -429,7 +429,7 @@ impl From<&safety::Blocker> for SafetyBlocker {
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Notice {
-    /// Its name: the instance and the kind.
+    /// Its name: the node, the instance and the kind.
     pub name: String,
     /// The node that it is about.
     pub node: String,

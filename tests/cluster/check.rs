@@ -1,6 +1,7 @@
 //! `spot-guard check` on a real API server: what the manifests allow is what the controller does, no less.
 
-use crate::product::{self, AGENT, CONTROLLER, NAMESPACE};
+use crate::helpers::wait_for;
+use crate::product::{self, AGENT, CONTROLLER, NAMESPACE, PATIENCE};
 use crate::testbed::Testbed;
 use kube::api::{Api, PostParams};
 use spot_guard::clock::Clock;
@@ -38,7 +39,18 @@ async fn the_roles_of_the_manifests_allow_what_the_controller_does() {
     let (status, told) = check(&controller, &served.url()).await;
     assert!(told.contains("everything that the controller does is allowed"), "{told}");
     assert!(told.contains("there is no SpotPool yet"), "{told}");
+    assert!(told.contains("ok        admission policy       whoever reports a notice is held"), "{told}");
     assert_eq!(status, Some(0), "{told}");
+
+    // The policy is off: nobody would notice by themselves.
+    product::kubectl(&testbed, &["delete", "validatingadmissionpolicybinding", "spot-guard-notices"]);
+    wait_for("the check to see it", PATIENCE, async || {
+        let (status, told) = check(&controller, &served.url()).await;
+        (status == Some(1) && told.contains("refused   admission policy       any agent can report any node"))
+            .then_some(())
+    })
+    .await;
+    product::apply(&testbed, &product::manifest("admission-policy.yaml"));
 
     let spec = SpotPoolSpec {
         spot_group: "spot".to_owned(),

@@ -118,6 +118,14 @@ impl Process {
         .await
     }
 
+    /// The memory that it has now, in bytes (`VmRSS`).
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        1024 * kilobytes.expect("a process that runs")
+    }
+
     /// Everything that the process has printed so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()

@@ -4,7 +4,7 @@
 use crate::play::{Play, Stage, ends};
 use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
-use spot_guard::core::record::{FlowBox, NoticeKind, Outcome, Phase};
+use spot_guard::core::record::{DrainState, FlowBox, NoticeKind, Outcome, Phase};
 use spot_guard::crd::notice_name;
 use spot_guard::sim::cloud::{Capacity, GroupSpec, Market};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
@@ -268,6 +268,41 @@ fn a_spot_node_outside_every_pool_is_drained_on_a_notice_with_a_deadline() {
         .play();
     played.assert_ok();
     assert!(played.calls.iter().all(|call| call.group.as_deref() != Some("elsewhere")));
+}
+
+/// Nobody has allowed more for it than evictions, and budgets hold those back.
+#[test]
+fn a_node_outside_every_pool_keeps_the_pods_that_its_budgets_hold() {
+    let plot = Plot { replacements: 2, ..ends(Scenario::Rebalance) };
+    let played = Play::plot("elsewhere-held", plot)
+        .beside(|stage| async move {
+            let spec = GroupSpec { desired: 1, ..GroupSpec::new("elsewhere", Market::Spot) };
+            stage.cloud.add_group(spec);
+            let instance = stage.cloud.group("elsewhere").expect("the group").instances[0].id.clone();
+            stage.pass(60).await;
+            stage
+                .cluster
+                .edit("deployments.apps", "default", "web", |web| web["spec"]["replicas"] = json!(16));
+            stage.pass(120).await;
+            let node = stage.cloud.node_of(&instance).expect("a node").node_name;
+            let pods = |stage: &Stage| {
+                let all = stage.cluster.list_json("pods");
+                all.iter().filter(|pod| pod["spec"]["nodeName"] == json!(node)).count()
+            };
+            let before = pods(&stage);
+            assert!(before > 0, "no pod runs there");
+            stage.set_budgets(&["web", "api"], 0);
+            stage.pass(5).await;
+            stage.cloud.interrupt(&instance).expect("an instance");
+            stage.until(&instance, |status| status.drain == DrainState::Started).await;
+            stage.pass(100).await;
+            assert_eq!(pods(&stage), before, "AWS takes it in 20 s, and nothing was taken from it");
+            stage.set_budgets(&["web", "api"], 1);
+            stage.until_phase(&instance, Phase::Completed).await;
+        })
+        .play();
+    played.assert_ok();
+    assert!(!played.writes.iter().any(|write| write.starts_with("delete pods/")), "{:?}", played.writes);
 }
 
 #[test]

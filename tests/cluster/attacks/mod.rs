@@ -2,6 +2,7 @@
 //!
 //! SECURITY.md tells what whoever holds a token can do and cannot, with the name of its test.
 
+mod agents;
 mod blinding;
 mod checks;
 mod connections;
