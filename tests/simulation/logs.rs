@@ -3,6 +3,7 @@
 
 use crate::play::{Play, Stage, ends, on_paused_time};
 use serde_json::{Value, json};
+use spot_guard::kube::problem::RequestProblem;
 use spot_guard::sim::cluster::{self, RequestInfo};
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::Gates;
@@ -140,23 +141,40 @@ fn nothing_that_is_logged_shows_what_objects_and_answers_hold() {
     }
 }
 
+/// An answer that is no review reaches the client, which is asked for one.
+async fn read_what_is_no_review() -> kube::Error {
+    let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        let body = format!("{{\"kind\":\"TokenReview\",\"spec\":\"{SECRET}\"}}");
+        Ok::<_, io::Error>(http::Response::new(kube::client::Body::from(body.into_bytes())))
+    });
+    let client = kube::Client::new(service, "default");
+    let request = http::Request::get("/x").body(Vec::new()).expect("a request");
+    let answer = client.request::<k8s_openapi::api::authentication::v1::TokenReview>(request).await;
+    answer.expect_err("it cannot be read")
+}
+
 #[test]
 fn an_answer_that_cannot_be_read_is_not_logged_by_the_client_either() {
     let log = Log::default();
     let listening = log.listen();
-    on_paused_time(async {
-        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
-            let body = format!("{{\"kind\":\"TokenReview\",\"spec\":\"{SECRET}\"}}");
-            Ok::<_, io::Error>(http::Response::new(kube::client::Body::from(body.into_bytes())))
-        });
-        let client = kube::Client::new(service, "default");
-        let request = http::Request::get("/x").body(Vec::new()).expect("a request");
-        let answer = client.request::<k8s_openapi::api::authentication::v1::TokenReview>(request).await;
-        let error = answer.expect_err("it cannot be read");
-        tracing::warn!(error = %spot_guard::kube::problem::RequestProblem(&error), "a review failed");
-    });
+    let error = on_paused_time(read_what_is_no_review());
+    tracing::warn!(error = %RequestProblem(&error), "a review failed");
     drop(listening);
     let text = log.text();
     assert!(text.contains("a review failed"), "{text}");
     assert!(!text.contains(SECRET), "{text}");
+}
+
+/// Without the filter, and with the client's own words, both would show it: the tests above can fail.
+#[test]
+fn the_clients_own_words_hold_what_it_was_answered() {
+    let log = Log::default();
+    let writer = log.clone();
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+    let registry = tracing_subscriber::registry().with(layer.with_filter(EnvFilter::new("info")));
+    let listening = tracing::subscriber::set_default(registry);
+    let error = on_paused_time(read_what_is_no_review());
+    drop(listening);
+    assert!(log.text().contains(SECRET), "the client logs the answer: {}", log.text());
+    assert!(error.to_string().contains(SECRET), "{error}");
 }

@@ -146,7 +146,7 @@ pub fn with_attacks(events: Vec<(usize, Duration, Event)>, seed: u64) -> Vec<(us
     }
     let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at) + Duration::from_secs(60);
     let first = events.len();
-    for number in 0..random.usize(1..=5) {
+    for number in 0..random.usize(1..=6) {
         let at = Duration::from_millis(random.u64(..=u64::try_from(last.as_millis()).unwrap_or(0)));
         let act = act(random);
         if kinds.contains(&act.kind()) {

@@ -6,9 +6,10 @@ use crate::random::faults::Blindness;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use spot_guard::core::record::NoticeKind;
+use spot_guard::crd::NodeReplacement;
 use spot_guard::sim::admission::notice_name;
 use spot_guard::sim::cloud::{InstanceSnapshot, LifecycleState};
-use spot_guard::sim::cluster::Identity;
+use spot_guard::sim::cluster::{Cluster, Identity};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -41,6 +42,17 @@ fn managed_fields() -> Value {
 
 fn agent_of(node: &str) -> Identity {
     Identity::service_account("spot-guard", "spot-guard-agent").on_node(node)
+}
+
+/// The nodes of open stories, old and new.
+fn nodes_in_stories(cluster: &Cluster) -> Vec<String> {
+    let records = cluster.list::<NodeReplacement>();
+    let open = records.into_iter().filter_map(|record| {
+        let status = record.status.filter(|status| !status.phase.is_finished())?;
+        let new = status.capacity.map(|capacity| capacity.node_name);
+        Some([Some(record.spec.node_name), new])
+    });
+    open.flatten().flatten().filter(|node| cluster.get_json("nodes", "", node).is_some()).collect()
 }
 
 impl Stage<'_> {
@@ -252,14 +264,16 @@ impl Stage<'_> {
                 });
                 cluster.settle();
             };
-            sleep(duration / 5).await;
-            for pod in node.iter().flat_map(|node| cluster.movable_pods_on(node)) {
-                cluster.delete_pod(&pod.namespace, &pod.name);
+            for round in 0..4_usize {
+                sleep(duration / 5).await;
+                let moving = nodes_in_stories(&cluster);
+                let target = moving.get((number + round) % moving.len().max(1)).or(node.as_ref());
+                for pod in target.into_iter().flat_map(|node| cluster.movable_pods_on(node)) {
+                    cluster.delete_pod(&pod.namespace, &pod.name);
+                }
+                scale(app.replicas + 1 + u32::from(round == 2));
             }
-            cluster.settle();
             sleep(duration / 5).await;
-            scale(app.replicas + 2);
-            sleep(duration * 3 / 5).await;
             scale(app.replicas);
         })
     }
@@ -267,13 +281,11 @@ impl Stage<'_> {
     /// What attackers have achieved and must not, as far as it can be told before the end.
     pub(super) fn harm(&self) -> Vec<String> {
         let mut found = self.admitted.clone();
-        let instances = self.instances();
+        let (instances, mut refused) = (self.instances(), 0);
         for notice in self.cluster.list_json(NOTICES) {
             let text = |field: &str| notice["spec"][field].as_str().unwrap_or_default().to_owned();
             let (node, id) = (text("nodeName"), text("instanceId"));
-            if id.starts_with(NO_INSTANCE) {
-                found.push(format!("a refused notice is left: {}", notice["metadata"]["name"]));
-            }
+            refused += usize::from(id.starts_with(NO_INSTANCE));
             let serves = instances.iter().any(|held| {
                 held.id == id
                     && held.node_name == node
@@ -285,6 +297,9 @@ impl Stage<'_> {
             if serves && has_node && !has_record {
                 found.push(format!("a story is lost: {node} was reported, and nothing came of it"));
             }
+        }
+        if refused > 0 {
+            found.push(format!("refused notices are left: {refused}"));
         }
         found
     }
