@@ -8,6 +8,7 @@ use crate::core::policy::Policy;
 use crate::core::preflight::{Finding, Problem, Severity};
 use crate::core::scaling::{Ledger, PoolView};
 use crate::crd::{SpotPool, SpotPoolSpec};
+use crate::telemetry::escape::escaped;
 use crate::telemetry::metrics::Metrics;
 use aws_config::SdkConfig;
 use clap::Args;
@@ -132,7 +133,7 @@ pub async fn run(options: CheckOptions, config: &Config) -> bool {
         groups(&aws, &pools, &config.policy(), &mut lines).await;
     }
     for line in &lines {
-        println!("{line}");
+        println!("{}", escaped(&line.to_string()));
     }
     lines.iter().all(|line| line.verdict <= Verdict::Note)
 }
