@@ -4,8 +4,10 @@ use crate::actors::imds_poller::{AgentMetrics, ImdsPoller, NodeContext};
 use crate::actors::supervision::{Link, LinkError, Ping, RestartCause, Shutdown, supervise};
 use crate::aws::imds::Imds;
 use crate::clock::Clock;
+use crate::http::{PROBE_LIMITS, bind, listen};
+use crate::telemetry::connections::{Connections, Listener};
 use crate::telemetry::readiness::Readiness;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{HttpResponse, web};
 use anyhow::Context;
 use aws_config::imds::client::Builder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -20,8 +22,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the Kubernetes API may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Open requests may take this long when the agent ends.
-const GRACE_SECONDS: u64 = 2;
 
 /// What the command line gives.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub struct AgentHandle {
     pub readiness: Readiness,
     /// What it counted.
     pub metrics: AgentMetrics,
+    /// Connections to its port that it ended.
+    pub connections: Connections,
 }
 
 impl AgentHandle {
@@ -74,6 +76,7 @@ impl AgentHandle {
         }
         let mut registry = Registry::with_prefix("spot_guard");
         self.metrics.register(&mut registry);
+        self.connections.register(&mut registry);
         registry.register("actor_restarts", "Actors started anew by their supervisor, by cause", restarts);
         let mut text = String::new();
         text::encode(&mut text, &registry)?;
@@ -97,6 +100,7 @@ pub fn start(
         shutdown: Shutdown::new(),
         readiness: Readiness::default(),
         metrics: AgentMetrics::default(),
+        connections: Connections::default(),
     };
     let node = NodeContext {
         node_name: node_name.into(),
@@ -158,15 +162,15 @@ async fn kube_client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client
 }
 
 fn serve(address: SocketAddr, agent: &AgentHandle) -> anyhow::Result<actix_web::dev::ServerHandle> {
-    let agent = agent.clone();
-    let server =
-        HttpServer::new(move || App::new().app_data(web::Data::new(agent.clone())).configure(routes))
-            .workers(1)
-            .disable_signals()
-            .shutdown_timeout(GRACE_SECONDS)
-            .bind(address)
-            .with_context(|| format!("cannot listen on {address}"))?
-            .run();
+    let cannot_listen = || format!("cannot listen on {address}");
+    let listener = bind(address).with_context(cannot_listen)?;
+    let (agent, counted) = (agent.clone(), agent.connections.clone());
+    let configure = move |config: &mut web::ServiceConfig| {
+        config.app_data(web::Data::new(agent.clone()));
+        routes(config);
+    };
+    let server = listen(listener, Listener::Probes, PROBE_LIMITS, None, counted, configure)
+        .with_context(cannot_listen)?;
     let handle = server.handle();
     actix::spawn(async move {
         if let Err(error) = server.await {
@@ -213,6 +217,7 @@ async fn metrics(agent: web::Data<AgentHandle>) -> HttpResponse {
 mod tests {
     use super::*;
     use crate::actors::imds_poller::IMDS_PART;
+    use actix_web::App;
     use actix_web::http::StatusCode;
     use actix_web::test::{TestRequest, call_and_read_body, call_service, init_service};
 

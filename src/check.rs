@@ -9,6 +9,7 @@ use crate::core::preflight::{Finding, Problem, Severity};
 use crate::core::record::NoticeKind;
 use crate::core::scaling::{Ledger, PoolView};
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, SpotPool, SpotPoolSpec, notice_name};
+use crate::telemetry::escape::escaped;
 use crate::telemetry::metrics::Metrics;
 use aws_config::SdkConfig;
 use clap::Args;
@@ -135,7 +136,7 @@ pub async fn run(options: CheckOptions, config: &Config) -> bool {
         groups(&aws, &pools, &config.policy(), &mut lines).await;
     }
     for line in &lines {
-        println!("{line}");
+        println!("{}", escaped(&line.to_string()));
     }
     lines.iter().all(|line| line.verdict <= Verdict::Note)
 }

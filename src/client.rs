@@ -4,11 +4,13 @@ mod tables;
 
 use crate::config::is_dns_name;
 use crate::http::{Fallback, Items, NodeSafety, Pool, Replacement};
+use crate::telemetry::escape::escaped;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -125,8 +127,24 @@ fn show(
     }
 }
 
-fn read<T: DeserializeOwned>(answer: Value) -> anyhow::Result<T> {
+/// What is answered, to be shown to a person: reasons and messages in it are whatever somebody wrote.
+fn read<T: DeserializeOwned>(mut answer: Value) -> anyhow::Result<T> {
+    escape(&mut answer);
     serde_json::from_value(answer).context("the API is of another version")
+}
+
+/// Escapes every text in it.
+fn escape(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(safe) = escaped(text) {
+                *text = safe;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(escape),
+        Value::Object(fields) => fields.values_mut().for_each(escape),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// The API of a controller.
@@ -171,7 +189,8 @@ impl ApiClient {
             return Ok(None);
         }
         if !status.is_success() {
-            bail!("{url} answers {status}: {}", body.chars().take(200).collect::<String>());
+            let begins: String = body.chars().take(200).collect();
+            bail!("{url} answers {status}: {}", escaped(&begins));
         }
         serde_json::from_str(&body).map(Some).with_context(|| format!("{url} does not answer with JSON"))
     }

@@ -24,6 +24,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where it listens for reading without a token: on loopback, or nowhere.
     pub local_listen: Option<SocketAddr>,
+    /// Where probes and scrapers are answered, and nobody else.
+    pub probe_listen: SocketAddr,
     /// The certificate to serve `listen` with; without one, tokens are taken from loopback only.
     pub tls: Option<TlsConfig>,
     /// How the replicas agree on the one that acts.
@@ -81,6 +83,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             local_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8081))),
+            probe_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8082)),
             tls: None,
             lease: LeaseConfig::default(),
             aws: AwsConfig::default(),

@@ -56,6 +56,9 @@ enum Command {
         /// Where to serve it for reading without a token; overrides the configuration
         #[arg(long, value_name = "ADDR", value_parser = loopback)]
         local_listen: Option<SocketAddr>,
+        /// Where to answer probes and scrapers; overrides the configuration
+        #[arg(long, value_name = "ADDR")]
+        probe_listen: Option<SocketAddr>,
     },
     /// Check the configuration, the permissions and the groups of every pool
     Check(spot_guard::check::CheckOptions),
@@ -88,14 +91,17 @@ fn main() -> ExitCode {
             let poll_every = Duration::from_secs(poll_seconds);
             finish(in_system(agent::run(AgentOptions { node_name, kubeconfig, listen, poll_every })))
         }
-        Command::Controller { config, kubeconfig, listen, local_listen } => match Config::load(&config) {
-            Ok(mut settings) => {
-                settings.listen = listen.unwrap_or(settings.listen);
-                settings.local_listen = local_listen.or(settings.local_listen);
-                finish(in_system(run_controller(settings, kubeconfig)))
+        Command::Controller { config, kubeconfig, listen, local_listen, probe_listen } => {
+            match Config::load(&config) {
+                Ok(mut settings) => {
+                    settings.listen = listen.unwrap_or(settings.listen);
+                    settings.local_listen = local_listen.or(settings.local_listen);
+                    settings.probe_listen = probe_listen.unwrap_or(settings.probe_listen);
+                    finish(in_system(run_controller(settings, kubeconfig)))
+                }
+                Err(error) => bad_input(&error),
             }
-            Err(error) => bad_input(&error),
-        },
+        }
     }
 }
 
@@ -156,16 +162,19 @@ fn print_crds() -> anyhow::Result<()> {
 }
 
 async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::Result<()> {
+    let webhook_secrets = Secrets::in_files(&config.webhook_secret_files);
+    webhook_secrets.check()?;
     let client = spot_guard::kube::client::infer(kubeconfig.as_deref()).await?;
     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let clock = Clock::System;
     let tls = config.tls.as_ref().map(Certificate::load).transpose()?;
     let main = listener("listen", config.listen)?;
+    let probes = listener("probeListen", config.probe_listen)?;
     let local = config.local_listen.map(|address| listener("localListen", address)).transpose()?;
     let controller = Controller::new(config.settings(&identity()), client.clone(), &aws, clock);
     let state = ApiState {
         is_leader: controller.leading(),
-        webhook_secrets: Secrets::in_files(&config.webhook_secret_files),
+        webhook_secrets,
         trace_url: config.trace_url.clone(),
         ..ApiState::of(
             &controller.view,
@@ -185,13 +194,17 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
     }
     actix::spawn(http::keep_history(state.clone()));
     let reviews = Arc::new(Reviews::new(client, controller.metrics.clone()));
-    let mut servers = vec![http::serve(main, Door::Main { reviews, tls }, state.clone())?];
+    let mut servers = vec![
+        http::serve(main, Door::Main { reviews, tls }, state.clone())?,
+        http::serve(probes, Door::Probes, state.clone())?,
+    ];
     if let Some(local) = local {
         servers.push(http::serve(local, Door::Local, state)?);
     }
     let api: Vec<_> = servers.iter().map(Server::handle).collect();
     servers.into_iter().for_each(|server| drop(actix::spawn(server)));
-    tracing::info!(listen = %config.listen, local = ?config.local_listen, "controller started");
+    let (listen, local, probes) = (config.listen, config.local_listen, config.probe_listen);
+    tracing::info!(%listen, ?local, %probes, "controller started");
     let end = Shutdown::new();
     let mut terminated = signal(SignalKind::terminate())?;
     let running = controller.run(end.clone());
@@ -209,7 +222,7 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
 }
 
 fn listener(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
+    http::bind(address)
         .map_err(|error| anyhow::anyhow!("cannot listen on {address} (setting {setting}): {error}"))
 }
 

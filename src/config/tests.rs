@@ -210,7 +210,8 @@ fn the_manifests_hold_a_configuration_and_a_pool_that_can_be_used() {
     let map = include_str!("../../deploy/manifests/controller-config.yaml");
     let map: k8s_openapi::api::core::v1::ConfigMap = serde_saphyr::from_str(map).unwrap();
     let config = parse(&map.data.unwrap()["spot-guard.yaml"]).unwrap();
-    assert_eq!(Config { listen: Config::default().listen, ..config }, Config::default());
+    let Config { listen, probe_listen, .. } = Config::default();
+    assert_eq!(Config { listen, probe_listen, ..config }, Config::default());
 
     let pool = include_str!("../../deploy/manifests/example-pool.yaml");
     let pool: crate::crd::SpotPool = serde_saphyr::from_str(pool).unwrap();

@@ -1,12 +1,13 @@
 //! Who may do what, the Kubernetes way: a bearer token of the cluster says who asks, its roles say what they may do.
 //!
-//! There are two doors. The main one asks the API server about every token ([`Reviews`]), and lets nobody in without its
-//! answer. The local one is for `kubectl port-forward` and the demo: on loopback, for reading only.
+//! There are three doors. The main one asks the API server about every token ([`Reviews`]), and lets nobody in without its
+//! answer. The local one is for `kubectl port-forward` and the demo: on loopback, for reading only. The third one is for
+//! probes and scrapers, so that nobody who crowds the main one keeps them out.
 
 mod cache;
 mod reviews;
 
-pub use reviews::{Caller, Reviews};
+pub use reviews::{AUDIENCE, Caller, Reviews};
 
 use super::model::Access;
 use super::problem::{self, Refused};
@@ -36,16 +37,31 @@ pub enum Door {
         /// be read.
         tls: Option<Arc<Certificate>>,
     },
+    /// Probes and scrapers come here, without a token, and get nothing else.
+    Probes,
+}
+
+impl Door {
+    /// Whether what needs this is to be had here.
+    pub(super) fn serves(&self, need: Need) -> bool {
+        match self {
+            Self::Local => true,
+            Self::Main { .. } => need != Need::Probe,
+            Self::Probes => need == Need::Probe,
+        }
+    }
 }
 
 /// What a route needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// It is for probes and scrapers.
+    /// Nothing; it is for probes and scrapers, which have a port of their own.
+    Probe,
+    /// Nothing: there is nothing of the cluster in it.
     Nothing,
     /// Any token that is valid: there is nothing of the cluster in it.
     Token,
-    /// A signed message, whose signature its handler verifies; or the right to update replacements.
+    /// A signed message, whose signature its handler verifies; or the right to return any fallback.
     Signed,
     /// The right to do this with our own objects.
     Right {
@@ -59,14 +75,23 @@ pub(super) enum Need {
 }
 
 /// What is done with an object, in the words of Kubernetes' authorization.
+///
+/// What is triggered has verbs of its own, as `bind` and `escalate` are verbs of Kubernetes' own roles: who has them may
+/// ask Spot Guard for something, and may change no object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Verb {
     /// Read one by its name.
     Get,
     /// Read them all.
     List,
-    /// Trigger something.
-    Update,
+    /// Have a node replaced.
+    Replace,
+    /// Have a fallback returned to Spot.
+    Return,
+    /// Have a replacement cancelled.
+    Cancel,
+    /// Pause, and resume.
+    Pause,
 }
 
 impl Verb {
@@ -74,7 +99,25 @@ impl Verb {
         match self {
             Self::Get => "get",
             Self::List => "list",
-            Self::Update => "update",
+            Self::Replace => "replace",
+            Self::Return => "return",
+            Self::Cancel => "cancel",
+            Self::Pause => "pause",
+        }
+    }
+
+    /// Whether nothing changes by it.
+    fn reads(self) -> bool {
+        matches!(self, Self::Get | Self::List)
+    }
+
+    /// The right that an action takes.
+    fn of(action: TriggerAction) -> (Self, Resource) {
+        match action {
+            TriggerAction::Replace => (Self::Replace, Resource::Replacements),
+            TriggerAction::Return => (Self::Return, Resource::Replacements),
+            TriggerAction::Cancel => (Self::Cancel, Resource::Replacements),
+            TriggerAction::Pause | TriggerAction::Resume => (Self::Pause, Resource::Pools),
         }
     }
 }
@@ -167,18 +210,22 @@ pub(super) async fn admit(
 
 /// Who asks, where that is known, if they may.
 async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>, Refusal> {
-    if need == Need::Nothing {
-        return Ok(None);
-    }
     // A server without a door lets nobody in.
     let door = request.app_data::<Data<Door>>().map(|door| door.get_ref()).ok_or(Refusal::Unknown)?;
-    let Door::Main { reviews, tls } = door else {
-        let reads = !matches!(need, Need::Right { verb: Verb::Update, .. } | Need::Signed);
-        return match (names_this_machine(request), reads) {
-            (false, _) => Err(Refusal::ForeignHost),
-            (true, false) => Err(Refusal::ReadOnly),
-            (true, true) => Ok(None),
-        };
+    let (reviews, tls) = match door {
+        // Not even what is open is for a page from elsewhere.
+        Door::Local if !names_this_machine(request) => return Err(Refusal::ForeignHost),
+        Door::Local => {
+            let reads = match need {
+                Need::Right { verb, .. } => verb.reads(),
+                Need::Signed => false,
+                Need::Probe | Need::Nothing | Need::Token => true,
+            };
+            return if reads { Ok(None) } else { Err(Refusal::ReadOnly) };
+        }
+        Door::Probes | Door::Main { .. } if matches!(need, Need::Probe | Need::Nothing) => return Ok(None),
+        Door::Probes => return Err(Refusal::Unknown),
+        Door::Main { reviews, tls } => (reviews, tls),
     };
     // A signature can be read by anybody on its way, and serves nobody else.
     if need == Need::Signed && webhook::is_signed(request) {
@@ -190,8 +237,8 @@ async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>,
     }
     let caller = reviews.authenticate(bearer_token(request).ok_or(Refusal::NoToken)?).await?;
     match need {
-        Need::Nothing | Need::Token => {}
-        Need::Signed => reviews.authorize(&caller, update(Resource::Replacements)).await?,
+        Need::Probe | Need::Nothing | Need::Token => {}
+        Need::Signed => reviews.authorize(&caller, all(TriggerAction::Return)).await?,
         Need::Right { verb, resource, named } => {
             let name = named.then(|| routes::name(request));
             reviews.authorize(&caller, Question { verb, resource, name }).await?;
@@ -200,9 +247,10 @@ async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>,
     Ok(Some(caller))
 }
 
-/// Whether somebody may trigger what changes all objects of a kind.
-fn update(resource: Resource) -> Question {
-    Question { verb: Verb::Update, resource, name: None }
+/// Whether somebody may trigger this for whatever they name.
+fn all(action: TriggerAction) -> Question {
+    let (verb, resource) = Verb::of(action);
+    Question { verb, resource, name: None }
 }
 
 /// Answers what the caller may trigger, so that the dashboard offers nothing else.
@@ -213,17 +261,46 @@ pub(super) async fn told(request: HttpRequest) -> HttpResponse {
         return HttpResponse::Ok().json(Access { user: None, may: Vec::new() });
     };
     let mut may = Vec::new();
-    for (resource, actions) in [
-        (Resource::Replacements, &[TriggerAction::Replace, TriggerAction::Return, TriggerAction::Cancel][..]),
-        (Resource::Pools, &[TriggerAction::Pause, TriggerAction::Resume]),
+    for action in [
+        TriggerAction::Replace,
+        TriggerAction::Return,
+        TriggerAction::Cancel,
+        TriggerAction::Pause,
+        TriggerAction::Resume,
     ] {
-        match reviews.authorize(&caller, update(resource)).await {
-            Ok(()) => may.extend_from_slice(actions),
+        match reviews.authorize(&caller, all(action)).await {
+            Ok(()) => may.push(action),
             Err(Refusal::Forbidden { .. }) => {}
             Err(refusal) => return refused(&request, &refusal),
         }
     }
     HttpResponse::Ok().json(Access { user: Some(caller.user.clone()), may })
+}
+
+/// A token that was let in, to be looked at again while it is used.
+pub(super) struct Pass {
+    reviews: Arc<Reviews>,
+    token: String,
+    question: Question,
+}
+
+impl Pass {
+    /// The token and the right of a request that was let in; `None` where nobody asks for one.
+    pub(super) fn of(request: &HttpRequest, verb: Verb, resource: Resource) -> Option<Self> {
+        let door = request.app_data::<Data<Door>>()?;
+        let Door::Main { reviews, .. } = door.get_ref() else { return None };
+        let token = bearer_token(request)?.to_owned();
+        Some(Self { reviews: reviews.clone(), token, question: Question { verb, resource, name: None } })
+    }
+
+    /// Whether the token is still good for it.
+    ///
+    /// # Errors
+    /// Why it is not, or [`Refusal::Unknown`] if the API server does not say.
+    pub(super) async fn check(&self) -> Result<(), Refusal> {
+        let caller = self.reviews.authenticate(&self.token).await?;
+        self.reviews.authorize(&caller, self.question.clone()).await
+    }
 }
 
 /// The token of the header `Authorization` (RFC 6750, section 2.1).

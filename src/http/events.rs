@@ -1,25 +1,30 @@
 //! `/api/v1/events`: every step as it happens, as server-sent events.
 //!
 //! Each stream has a queue of its own that is bounded: a reader that does not keep up is dropped, and never slows
-//! what it reads about. A stream begins with now; what was before is in `/api/v1/replacements`.
+//! what it reads about. A stream begins with now; what was before is in `/api/v1/replacements`. Its token is looked at
+//! again every minute, and the stream ends when that is not good for it any more.
 
 use super::ApiState;
+use super::access::{Caller, Pass, Refusal, Resource, Verb};
 use super::problem;
 use crate::core::record::StepRecord;
 use crate::crd::NodeReplacement;
 use actix_web::http::header;
 use actix_web::web::{Bytes, Data};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use kube::ResourceExt;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 /// Streams that are served at the same time by one replica.
-pub(super) const MAX_STREAMS: usize = 32;
+const MAX_STREAMS: usize = 32;
+/// Streams of one user, so that nobody takes the places of all others.
+const MAX_OF_CALLER: usize = 4;
 /// Messages that a reader may be behind.
 const BACKLOG: usize = 256;
 /// Changes within this time are told as one.
@@ -27,6 +32,66 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// A comment goes out this often when nothing happens, so that proxies keep the connection and a reader that is
 /// gone is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The token of a stream is looked at again this often.
+const LOOK: Duration = Duration::from_secs(60);
+/// A stream whose token could not be looked at for this many times ends.
+const MAX_UNKNOWN: u32 = 3;
+
+/// The streams of one replica that are open.
+#[derive(Debug)]
+pub struct Streams {
+    all: Arc<Semaphore>,
+    of_callers: Mutex<HashMap<String, usize>>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { all: Arc::new(Semaphore::new(MAX_STREAMS)), of_callers: Mutex::default() }
+    }
+}
+
+impl Streams {
+    /// How many more may be opened.
+    #[must_use]
+    pub fn available_permits(&self) -> usize {
+        self.all.available_permits()
+    }
+
+    /// A place for one more stream; why not, if there is none. Nobody is counted where nobody says who they are.
+    fn open(self: &Arc<Self>, caller: Option<&str>) -> Result<Place, String> {
+        let full = |_| format!("{MAX_STREAMS} streams are open already");
+        let permit = self.all.clone().try_acquire_owned().map_err(full)?;
+        if let Some(caller) = caller {
+            let mut of_callers = self.of_callers.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = of_callers.entry(caller.to_owned()).or_default();
+            if *count >= MAX_OF_CALLER {
+                return Err(format!("{MAX_OF_CALLER} streams of this user are open already"));
+            }
+            *count += 1;
+        }
+        Ok(Place { streams: self.clone(), caller: caller.map(str::to_owned), _permit: permit })
+    }
+}
+
+/// The place of a stream, free again when it is dropped.
+struct Place {
+    streams: Arc<Streams>,
+    caller: Option<String>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(caller) = self.caller.take() else { return };
+        let mut of_callers = self.streams.of_callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = of_callers.get_mut(&caller) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                of_callers.remove(&caller);
+            }
+        }
+    }
+}
 
 /// A step with the story that it belongs to.
 #[derive(Serialize)]
@@ -40,14 +105,17 @@ struct Step<'a> {
 }
 
 pub(super) async fn events(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    // The permit goes with the stream.
-    let Ok(permit) = state.streams.clone().try_acquire_owned() else {
-        return problem::unavailable(&request, &format!("{MAX_STREAMS} streams are open already"));
+    let caller = request.extensions().get::<Arc<Caller>>().cloned();
+    // The place goes with the stream.
+    let place = match state.streams.open(caller.as_ref().map(|caller| caller.user.as_str())) {
+        Ok(place) => place,
+        Err(why) => return problem::unavailable(&request, &why),
     };
+    let pass = Pass::of(&request, Verb::List, Resource::Replacements);
     let (sender, receiver) = mpsc::channel(BACKLOG);
     actix_web::rt::spawn(async move {
-        follow(&state, &sender).await;
-        drop(permit);
+        follow(&state, &sender, pass.as_ref()).await;
+        drop(place);
     });
     let stream = futures::stream::unfold(receiver, |mut receiver| async move {
         let message: Bytes = receiver.recv().await?;
@@ -59,15 +127,28 @@ pub(super) async fn events(state: Data<ApiState>, request: HttpRequest) -> HttpR
         .streaming(stream)
 }
 
-/// Tells what is new until the reader is gone or too far behind.
-async fn follow(state: &ApiState, reader: &mpsc::Sender<Bytes>) {
+/// Tells what is new until the reader is gone, too far behind, or not to be told any more.
+async fn follow(state: &ApiState, reader: &mpsc::Sender<Bytes>, pass: Option<&Pass>) {
     let mut changes = state.changes.clone();
     let mut known = by_name(state);
     if reader.try_send(Bytes::from_static(b": what happens from now on\n\n")).is_err() {
         return;
     }
+    let (mut next_look, mut unknown) = (Instant::now() + LOOK, 0);
     loop {
-        let woken = tokio::time::timeout(KEEP_ALIVE, changes.changed()).await;
+        let woken = tokio::select! {
+            // Its place is free at once: a page that is loaded again needs it.
+            () = reader.closed() => return,
+            woken = tokio::time::timeout(KEEP_ALIVE, changes.changed()) => woken,
+        };
+        if let Some(pass) = pass.filter(|_| next_look <= Instant::now()) {
+            unknown = match pass.check().await {
+                Ok(()) => 0,
+                Err(Refusal::Unknown) if unknown + 1 < MAX_UNKNOWN => unknown + 1,
+                Err(_) => return,
+            };
+            next_look = Instant::now() + LOOK;
+        }
         let told = match woken {
             Err(_) => vec![Bytes::from_static(b":\n\n")],
             Ok(Err(_)) => return,

@@ -5,10 +5,12 @@
 
 mod access;
 mod api;
+mod connections;
 mod dashboard;
 mod events;
 mod health;
 mod history;
+mod listener;
 mod model;
 mod nodes;
 mod openapi;
@@ -19,9 +21,13 @@ mod tls;
 mod triggers;
 mod webhook;
 
-pub use access::{Caller, Door, Reviews};
+pub use access::{AUDIENCE, Caller, Door, Reviews};
+pub(crate) use connections::Limits;
+pub use events::Streams;
 pub use health::{NotReady, Ready};
 pub use history::{History, PoolHistory, Sample, keep as keep_history};
+pub use listener::bind;
+pub(crate) use listener::listen;
 pub use model::{
     Access, Blocker, Counts, Fallback, Items, Node, NodeRole, NodeSafety, Notice, Pool, PoolSummary,
     Replacement, ReplacementCounts, SafetyBlocker, SafetyBlockerKind, Status, Timeline, TimelineEntry,
@@ -31,35 +37,32 @@ pub use openapi::document;
 pub use problem::Problem;
 pub use tls::Certificate;
 pub use triggers::{Triggers, WriteError, Written};
-pub use webhook::Secrets;
+pub use webhook::{SecretError, Secrets};
 
 use crate::core::cluster::Snapshot;
 use crate::core::policy::Policy;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use crate::kube::view::View;
+use crate::telemetry::connections::Listener;
 use crate::telemetry::liveness::Liveness;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use actix_web::dev::Server;
-use actix_web::http::header;
-use actix_web::middleware::DefaultHeaders;
-use actix_web::{App, HttpServer, web};
+use actix_web::web;
 use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::reflector::Store;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
-/// Connections that are served at the same time; further ones wait.
-const MAX_CONNECTIONS: usize = 128;
-/// How long a client may take to send the head of a request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an idle connection is kept; probes and scrapers come back sooner.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// How many seconds open requests get at shutdown.
-const SHUTDOWN_SECONDS: u64 = 2;
+/// The connections of the main port. A proxy in front of it, or a port that is forwarded, is one peer. Fewer in all than
+/// the 256 handshakes at which actix-tls would stop accepting.
+const API_LIMITS: Limits = Limits { per_peer: 64, all: 128, most: 224 };
+/// Those of the port for probes and scrapers: few come, and each for a moment.
+pub(crate) const PROBE_LIMITS: Limits = Limits { per_peer: 8, all: 32, most: 128 };
+/// Those of the local port, where every peer is this machine.
+const LOCAL_LIMITS: Limits = Limits { per_peer: 64, all: 64, most: 128 };
 
 /// What the API tells about.
 #[derive(Clone)]
@@ -100,8 +103,8 @@ pub struct ApiState {
     pub changes: watch::Receiver<u64>,
     /// What the pools were like.
     pub history: Arc<History>,
-    /// Streams of events that may still be opened.
-    pub streams: Arc<Semaphore>,
+    /// Streams of events that are open.
+    pub streams: Arc<Streams>,
     /// Whether everything is paused.
     pub paused: watch::Receiver<bool>,
     /// The version of Spot Guard.
@@ -153,49 +156,34 @@ pub fn checks() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(nodes::MAX_CHECKS))
 }
 
-/// A fresh count of the streams of events that may be opened.
+/// A fresh count of the streams of events.
 #[must_use]
-pub fn streams() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(events::MAX_STREAMS))
+pub fn streams() -> Arc<Streams> {
+    Arc::default()
 }
 
 /// Adds all routes behind a door.
 pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState, door: Door) {
+    routes::configure(cfg, |endpoint| door.serves(endpoint.need));
     cfg.app_data(web::Data::new(state)).app_data(web::Data::new(door));
-    routes::configure(cfg);
 }
 
-/// Serves the API on a listener that is bound already, until the server is stopped by its handle.
-///
-/// Signals are left to the process. One worker is enough for probes, scrapers and people.
+/// Serves the routes of a door on a listener that is bound already, until the server is stopped by its handle.
 ///
 /// # Errors
 /// If the listener cannot be used, or the certificate.
 pub fn serve(listener: TcpListener, door: Door, state: ApiState) -> anyhow::Result<Server> {
-    let tls = match &door {
-        Door::Main { tls: Some(certificate), .. } => Some(certificate.server_config()?),
-        Door::Main { tls: None, .. } | Door::Local => None,
+    let (name, limits, tls) = match &door {
+        Door::Main { tls, .. } => {
+            let tls = tls.as_ref().map(|certificate| certificate.server_config()).transpose()?;
+            (Listener::Api, API_LIMITS, tls)
+        }
+        Door::Local => (Listener::Local, LOCAL_LIMITS, None),
+        Door::Probes => (Listener::Probes, PROBE_LIMITS, None),
     };
-    let app = move || {
-        let headers = DefaultHeaders::new()
-            .add((header::CACHE_CONTROL, "no-store"))
-            .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-        App::new().wrap(headers).configure(|cfg| routes(cfg, state.clone(), door.clone()))
-    };
-    let server = HttpServer::new(app)
-        .workers(1)
-        .max_connections(MAX_CONNECTIONS)
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(REQUEST_TIMEOUT)
-        .client_disconnect_timeout(REQUEST_TIMEOUT)
-        .tls_handshake_timeout(REQUEST_TIMEOUT)
-        .shutdown_timeout(SHUTDOWN_SECONDS)
-        .disable_signals();
-    let server = match tls {
-        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
-        None => server.listen(listener)?,
-    };
-    Ok(server.run())
+    let counted = state.metrics.connections();
+    let configure = move |cfg: &mut web::ServiceConfig| routes(cfg, state.clone(), door.clone());
+    Ok(listen(listener, name, limits, tls, counted, configure)?)
 }
 
 #[cfg(test)]

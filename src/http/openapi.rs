@@ -4,7 +4,7 @@ use super::access::{Need, Resource, Verb};
 use super::model::{ScaleDownRequest, Status, TriggerRequest, TriggerState};
 use super::problem::Problem;
 use super::routes::{Answer, Ask, ENDPOINTS, Endpoint};
-use super::{health, query, triggers};
+use super::{query, triggers};
 use crate::core::record::Phase;
 use actix_web::HttpResponse;
 use actix_web::http::header;
@@ -26,7 +26,7 @@ pub fn document() -> Value {
     settings.meta_schema = None;
     let mut generator = settings.into_generator();
     let mut paths = Map::new();
-    for endpoint in ENDPOINTS.iter().filter(|endpoint| !matches!(endpoint.answer, Answer::Page)) {
+    for endpoint in ENDPOINTS.iter().filter(|endpoint| !matches!(endpoint.answer, Answer::Unlisted)) {
         let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
         path[endpoint.method.name().to_lowercase()] = operation(endpoint, &mut generator);
     }
@@ -90,6 +90,7 @@ const PROBLEMS: &[(&str, &str)] = &[
     ("404", "Nothing of that name is there."),
     ("408", "The body did not arrive in time."),
     ("409", "A message with this webhook-id was taken before."),
+    ("411", "The body comes in chunks, without its length."),
     ("413", "The body is too long."),
     ("414", "The path and the query are too long."),
     ("415", "The body is no JSON."),
@@ -124,7 +125,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         problem("404");
     }
     if endpoint.method == Ask::Post {
-        ["408", "413", "415", "422"].into_iter().for_each(&mut problem);
+        ["408", "411", "413", "415", "422"].into_iter().for_each(&mut problem);
     }
     if matches!(endpoint.answer, Answer::Webhook) {
         problem("409");
@@ -155,18 +156,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         Answer::Text(media) => {
             answers.insert("200".to_owned(), text(media, "So it is."));
         }
-        Answer::Health => {
-            answers.insert("200".to_owned(), text("text/plain", "It lives."));
-            answers.insert("503".to_owned(), text("text/plain", "The thread of its actors is blocked."));
-        }
-        Answer::Readiness => {
-            let schema = generator.subschema_for::<health::Ready>();
-            for (code, description) in [("200", "Every part works."), ("503", "These parts do not.")] {
-                let told = json!({ "description": description, "content": { "application/json": { "schema": schema } } });
-                answers.insert(code.to_owned(), told);
-            }
-        }
-        Answer::Page => {}
+        Answer::Unlisted => {}
     }
     if matches!(endpoint.answer, Answer::Webhook) {
         answers.insert("204".to_owned(), json!({ "description": "There is nothing to do." }));

@@ -10,7 +10,6 @@ use super::model::{
 };
 use super::openapi::{self, of};
 use super::{api, dashboard, events, health, nodes, problem, triggers, webhook};
-use crate::telemetry::metrics;
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpRequest, Route, guard, web};
@@ -54,12 +53,8 @@ pub(super) enum Answer {
     Webhook,
     /// 200 with text of this media type.
     Text(&'static str),
-    /// Text, 200 or 503.
-    Health,
-    /// JSON, 200 or 503.
-    Readiness,
-    /// A part of a page, which the API's description leaves out.
-    Page,
+    /// Something that the API's description leaves out: a part of a page, an answer to a probe.
+    Unlisted,
 }
 
 impl Ask {
@@ -119,25 +114,30 @@ const fn named(resource: Resource) -> Need {
     Need::Right { verb: Verb::Get, resource, named: true }
 }
 
-const fn update(resource: Resource, named: bool) -> Need {
-    Need::Right { verb: Verb::Update, resource, named }
+/// To one replacement, or to all.
+const fn replacement(verb: Verb, named: bool) -> Need {
+    Need::Right { verb, resource: Resource::Replacements, named }
+}
+
+/// To pause and to resume one pool, or everything.
+const fn pause(named: bool) -> Need {
+    Need::Right { verb: Verb::Pause, resource: Resource::Pools, named }
 }
 
 /// All routes; those of one path stand together.
 #[rustfmt::skip]
 pub(super) const ENDPOINTS: &[Endpoint] = &[
-    get("/healthz", Need::Nothing, "Whether the process lives", Answer::Health, || web::to(health::healthz))
+    get("/healthz", Need::Probe, "Whether the process lives", Answer::Unlisted, || web::to(health::healthz))
         .taking_anything(),
-    get("/readyz", Need::Nothing, "Whether every part works", Answer::Readiness, || web::to(health::readyz))
+    get("/readyz", Need::Probe, "Whether every part works", Answer::Unlisted, || web::to(health::readyz))
         .taking_anything(),
-    get("/metrics", Need::Nothing, "What is counted", Answer::Text(metrics::CONTENT_TYPE), || web::to(health::metrics))
-        .taking_anything(),
-    get("/", Need::Nothing, "The dashboard", Answer::Page, || web::to(dashboard::page)).taking_anything(),
-    get("/dashboard/style.css", Need::Nothing, "Its style", Answer::Page, || web::to(dashboard::style)).taking_anything(),
-    get("/dashboard/icon.svg", Need::Nothing, "Its icon", Answer::Page, || web::to(dashboard::icon)).taking_anything(),
-    get("/dashboard/app.js", Need::Nothing, "Its script", Answer::Page, || web::to(dashboard::script)).taking_anything(),
-    get("/docs", Need::Nothing, "The API to read", Answer::Page, || web::to(dashboard::docs)).taking_anything(),
-    get("/docs/docs.js", Need::Nothing, "Its script", Answer::Page, || web::to(dashboard::docs_script)).taking_anything(),
+    get("/metrics", Need::Probe, "What is counted", Answer::Unlisted, || web::to(health::metrics)).taking_anything(),
+    get("/", Need::Nothing, "The dashboard", Answer::Unlisted, || web::to(dashboard::page)).taking_anything(),
+    get("/dashboard/style.css", Need::Nothing, "Its style", Answer::Unlisted, || web::to(dashboard::style)).taking_anything(),
+    get("/dashboard/icon.svg", Need::Nothing, "Its icon", Answer::Unlisted, || web::to(dashboard::icon)).taking_anything(),
+    get("/dashboard/app.js", Need::Nothing, "Its script", Answer::Unlisted, || web::to(dashboard::script)).taking_anything(),
+    get("/docs", Need::Nothing, "The API to read", Answer::Unlisted, || web::to(dashboard::docs)).taking_anything(),
+    get("/docs/docs.js", Need::Nothing, "Its script", Answer::Unlisted, || web::to(dashboard::docs_script)).taking_anything(),
     get("/api/v1/openapi.json", Need::Nothing, "This description", Answer::Json(of::<Map<String, Value>>),
         || web::to(openapi::served)),
     get("/api/v1/access", Need::Token, "What the caller may trigger", Answer::Json(of::<Access>),
@@ -151,17 +151,17 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         || web::to(api::status)),
     get("/api/v1/events", list(Resource::Replacements), "Every step as it happens, as server-sent events",
         Answer::Text("text/event-stream"), || web::to(events::events)),
-    post("/api/v1/pause", update(Resource::Pools, false), "Pause everything", || web::to(triggers::pause_all)),
-    post("/api/v1/resume", update(Resource::Pools, false), "Resume everything", || web::to(triggers::resume_all)),
+    post("/api/v1/pause", pause(false), "Pause everything", || web::to(triggers::pause_all)),
+    post("/api/v1/resume", pause(false), "Resume everything", || web::to(triggers::resume_all)),
     get("/api/v1/pools", list(Resource::Pools), "The pools", Answer::Json(of::<Items<Pool>>), || web::to(api::pools))
         .taking(PAGES),
     get("/api/v1/pools/{name}", named(Resource::Pools), "A pool", Answer::Json(of::<Pool>),
         || web::to(api::pool_named)),
     get("/api/v1/pools/{name}/history", named(Resource::Pools), "How many instances a pool had, since the replica that answers began",
         Answer::Json(of::<PoolHistory>), || web::to(history::history_of)),
-    post("/api/v1/pools/{name}/pause", update(Resource::Pools, true), "Pause a pool",
+    post("/api/v1/pools/{name}/pause", pause(true), "Pause a pool",
         || web::to(triggers::pause_pool)),
-    post("/api/v1/pools/{name}/resume", update(Resource::Pools, true), "Resume a pool",
+    post("/api/v1/pools/{name}/resume", pause(true), "Resume a pool",
         || web::to(triggers::resume_pool)),
     get("/api/v1/nodes", list(Resource::Replacements), "The nodes of pools and replacements",
         Answer::Json(of::<Items<Node>>), || web::to(nodes::nodes)).taking(NARROWED_BY_PHASE),
@@ -169,7 +169,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         || web::to(nodes::node_named)),
     get("/api/v1/nodes/{name}/safety", list(Resource::Replacements), "Whether a node could be drained now",
         Answer::Json(of::<NodeSafety>), || web::to(nodes::safety_of)),
-    post("/api/v1/nodes/{name}/replace", update(Resource::Replacements, false), "Replace a node",
+    post("/api/v1/nodes/{name}/replace", replacement(Verb::Replace, false), "Replace a node",
         || web::to(triggers::replace_node)),
     get("/api/v1/notices", list(Resource::Notices), "What was announced", Answer::Json(of::<Items<Notice>>),
         || web::to(api::notices)).taking(NARROWED),
@@ -181,13 +181,13 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         Answer::Json(of::<Replacement>), || web::to(api::replacement_named)),
     get("/api/v1/replacements/{name}/timeline", named(Resource::Replacements), "A story by its steps",
         Answer::Json(of::<Timeline>), || web::to(api::timeline_of)),
-    post("/api/v1/replacements/{name}/cancel", update(Resource::Replacements, true), "Cancel a replacement",
+    post("/api/v1/replacements/{name}/cancel", replacement(Verb::Cancel, true), "Cancel a replacement",
         || web::to(triggers::cancel_replacement)),
     get("/api/v1/fallbacks", list(Resource::Replacements), "On-demand capacity that stands in for Spot",
         Answer::Json(of::<Items<Fallback>>), || web::to(api::fallbacks)).taking(NARROWED_BY_PHASE),
     get("/api/v1/fallbacks/{name}", named(Resource::Replacements), "A fallback, by the name of its replacement",
         Answer::Json(of::<Fallback>), || web::to(api::fallback_named)),
-    post("/api/v1/fallbacks/{name}/return", update(Resource::Replacements, true),
+    post("/api/v1/fallbacks/{name}/return", replacement(Verb::Return, true),
         "Return a fallback to Spot now: stability is not waited for, safety is", || web::to(triggers::return_fallback)),
     get("/api/v1/triggers", list(Resource::Triggers), "What was asked for", Answer::Json(of::<Items<TriggerState>>),
         || web::to(triggers::triggers)).taking(PAGES),
@@ -200,10 +200,12 @@ pub(super) fn name(request: &HttpRequest) -> String {
     request.match_info().get("name").unwrap_or_default().to_owned()
 }
 
-/// Adds all routes.
-pub(super) fn configure(cfg: &mut web::ServiceConfig) {
+/// Adds the routes that are served.
+pub(super) fn configure(cfg: &mut web::ServiceConfig, served: impl Fn(&Endpoint) -> bool) {
     for of_path in ENDPOINTS.chunk_by(|one, other| one.path == other.path) {
-        let Some(path) = of_path.first().map(|endpoint| endpoint.path) else { continue };
+        let Some(path) = of_path.first().filter(|first| served(first)).map(|first| first.path) else {
+            continue;
+        };
         let mut resource = web::resource(path);
         for endpoint in of_path {
             let (need, takes) = (endpoint.need, endpoint.takes);

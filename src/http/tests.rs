@@ -2,6 +2,9 @@
 mod access;
 mod history;
 mod lists;
+mod smuggling;
+#[cfg(feature = "sim")]
+mod streams;
 mod tls;
 #[cfg(feature = "sim")]
 mod triggers;
@@ -14,12 +17,14 @@ use crate::core::record::{
     BlockingReason, Capacity, FlowBox, GroupKind, NoticeKind, Phase, ReplacementStatus, set_condition,
 };
 use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
-use actix_web::http::{Method, StatusCode};
+use actix_web::App;
+use actix_web::http::{Method, StatusCode, header};
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use jiff::Timestamp;
 use kube::runtime::{reflector, watcher::Event};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
+use std::time::Duration;
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -93,11 +98,17 @@ impl Fixture {
 
     async fn state(self) -> ApiState {
         let snapshot = Arc::new(Snapshot::new(self.cluster));
+        let changes = watch::Sender::new(0);
         ApiState {
+            changes: changes.subscribe(),
             pools: store(self.pools),
             replacements: store(self.replacements),
             notices: store(self.notices),
-            snapshot: Arc::new(move || snapshot.clone()),
+            snapshot: Arc::new(move || {
+                // The sender lives as long as the state does: without it streams would end.
+                let _ = &changes;
+                snapshot.clone()
+            }),
             trigger_store: store(vec![]),
             triggers: Triggers::new(self.client.unwrap_or_else(nobody)),
             webhook_secrets: self.webhook_secrets,
@@ -110,7 +121,6 @@ impl Fixture {
             metrics: Arc::new(Metrics::new()),
             now: Arc::new(|| noon(0)),
             is_leader: watch::channel(self.leader).1,
-            changes: watch::channel(0).1,
             history: Arc::default(),
             streams: streams(),
             paused: watch::channel(self.paused).1,
@@ -358,7 +368,7 @@ async fn a_server_answers_on_its_listener_and_stops() {
     let running = actix_web::rt::spawn(server);
     let ask = move || {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer

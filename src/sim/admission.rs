@@ -14,6 +14,18 @@ pub fn notice_name(node: &str, instance: &str, slug: &str) -> String {
     format!("{node}.{instance}-{slug}")
 }
 
+/// The name that the content of a notice demands.
+#[must_use]
+pub fn name_demanded(notice: &Value) -> String {
+    let text = |field: &str| notice["spec"][field].as_str().unwrap_or_default();
+    let slug = match text("kind") {
+        "RebalanceRecommendation" => "rebalance-recommendation",
+        "SpotInterruption" => "spot-interruption",
+        _ => "manual",
+    };
+    notice_name(text("nodeName"), text("instanceId"), slug)
+}
+
 /// Refuses a notice that is not about the node of its creator's token, or has another name than its content demands.
 ///
 /// # Errors
@@ -29,12 +41,7 @@ pub fn notices(info: &RequestInfo, object: &Value, by: &Identity) -> Result<(), 
         let why = format!("spec.nodeName must be the node of the token, not {node}");
         return Err(refusal(403, "Forbidden", why));
     }
-    let slug = match object["spec"]["kind"].as_str() {
-        Some("RebalanceRecommendation") => "rebalance-recommendation",
-        Some("SpotInterruption") => "spot-interruption",
-        _ => "manual",
-    };
-    let wanted = notice_name(&node, &instance, slug);
+    let wanted = name_demanded(object);
     if text(&object["metadata"]["name"]) != wanted {
         return Err(refusal(403, "Forbidden", format!("metadata.name must be {wanted}")));
     }

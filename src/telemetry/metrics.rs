@@ -9,6 +9,7 @@ use crate::core::notices::Refusal;
 use crate::core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
 use crate::core::trigger::TriggerAction;
 use crate::crd::{NodeReplacement, SpotPool};
+use crate::telemetry::connections::Connections;
 use crate::telemetry::readiness::Readiness;
 use kube::ResourceExt;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -259,6 +260,7 @@ pub struct Metrics {
     reviews: Family<ReviewLabels, Counter>,
     notifications: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
+    connections: Connections,
     leader: Gauge,
 }
 
@@ -289,6 +291,7 @@ impl Metrics {
             reviews: Family::default(),
             notifications: Family::default(),
             actor_restarts: Family::default(),
+            connections: Connections::default(),
             leader: Gauge::default(),
         };
         // A counter that appears with its first event hides that event from rate().
@@ -371,6 +374,7 @@ impl Metrics {
             "Actors started anew by their supervisor, by cause",
             self.actor_restarts.clone(),
         );
+        self.connections.register(registry);
         self
     }
 
@@ -448,6 +452,12 @@ impl Metrics {
     /// Counts a restart of an actor.
     pub fn actor_restarted(&self, actor: ActorName, cause: RestartCause) {
         self.actor_restarts.get_or_create(&RestartLabels { actor, cause: CauseLabel(cause) }).inc();
+    }
+
+    /// The counter of connections that were ended, for a listener.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
     }
 
     /// Everything as OpenMetrics text, with the gauges that follow from the stored objects.

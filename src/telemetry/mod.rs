@@ -1,5 +1,7 @@
 //! What the process tells about itself: liveness, readiness, metrics, traces, events, notifications.
 
+pub mod connections;
+pub mod escape;
 pub mod events;
 pub mod liveness;
 pub mod metrics;

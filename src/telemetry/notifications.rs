@@ -10,7 +10,7 @@ use crate::core::policy::backoff;
 use crate::core::record::StepRecord;
 use crate::telemetry::metrics::{EventResult, Metrics};
 use minijinja::{Environment, UndefinedBehavior, context};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, StatusCode, Url, redirect};
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -143,7 +143,14 @@ impl Notifications {
             let (target, counted) = (target.clone(), metrics.clone());
             let on = target.on.clone();
             tokio::spawn(async move {
-                let client = Client::new();
+                // Where the URL leads is for who wrote it to say: an answer must not lead on to somewhere else.
+                let client = match Client::builder().redirect(redirect::Policy::none()).build() {
+                    Ok(client) => client,
+                    Err(error) => {
+                        tracing::error!(%error, "notifications cannot be sent: no HTTP client");
+                        return;
+                    }
+                };
                 while let Some(told) = waiting.recv().await {
                     counted.notification(deliver(&client, &target, &told, first_pause).await);
                 }

@@ -5,6 +5,7 @@
 
 use crate::core::record::FlowBox;
 use crate::core::trigger::TriggerAction;
+use crate::telemetry::escape::Escaping;
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
@@ -13,11 +14,15 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::collections::HashMap;
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing::{Span, Subscriber, field, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{FilterExt, Targets};
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -96,7 +101,10 @@ pub fn init(format: Option<LogFormat>) -> Result<TelemetryGuard, TelemetryError>
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let log = match format {
         LogFormat::Json => log.json().with_span_list(false).flatten_event(true).boxed(),
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Text => {
+            let ansi = std::io::stderr().is_terminal();
+            log.with_ansi(ansi).fmt_fields(debug_fn(for_people).delimited(" ")).boxed()
+        }
     };
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let (provider, failure) = match export_wanted(lookup).then(|| exporter(lookup)) {
@@ -132,6 +140,14 @@ const TALKATIVE: [(&str, LevelFilter); 4] = [
 #[must_use]
 pub fn log_filter<S: Subscriber>(filter: EnvFilter) -> impl Filter<S> {
     filter.and(Targets::new().with_default(LevelFilter::TRACE).with_targets(TALKATIVE))
+}
+
+/// A field of a line of the text logs. Its value may come from elsewhere, and must not look like another line.
+fn for_people(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        write!(writer, "{}=", field.name())?;
+    }
+    write!(Escaping(writer), "{value:?}")
 }
 
 /// Whether the standard variables ask for traces.
@@ -285,6 +301,39 @@ mod tests {
     fn an_unknown_log_format_is_named() {
         let error = "yaml".parse::<LogFormat>().unwrap_err();
         assert_eq!(error.to_string(), r#"SPOT_GUARD_LOG_FORMAT: "yaml" is neither "text" nor "json""#);
+    }
+
+    #[test]
+    fn text_logs_write_out_what_could_forge_a_line_or_move_the_cursor() {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        const HOSTILE: &str = "a drill\n2026-01-01T00:00:00Z ERROR all is lost \u{1b}[2J\u{9b}1m\u{202e}";
+        let reader = Lines::default();
+        let writer = reader.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .fmt_fields(debug_fn(for_people).delimited(" "));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let error = std::io::Error::other(HOSTILE);
+            let _span = info_span!("trigger", reason = %HOSTILE, number = 7).entered();
+            tracing::info!(user = %HOSTILE, %error, quoted = HOSTILE, count = 3, "asked: {HOSTILE}");
+        });
+        let text = String::from_utf8(reader.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.trim_end().contains(|letter: char| letter.is_control()), "{text:?}");
+        assert!(!text.contains('\u{202e}'), "{text:?}");
+        assert_eq!(text.matches("a drill\\n2026-01-01T00:00:00Z ERROR").count(), 5, "{text}");
+        assert!(text.contains(" number=7}") && text.contains(" count=3"), "{text}");
     }
 
     #[test]

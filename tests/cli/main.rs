@@ -2,7 +2,10 @@
 //! what is wrong.
 
 mod check;
+mod connections;
+mod crowd;
 mod demo;
+mod holes;
 mod openapi;
 mod status;
 mod stub;
@@ -64,6 +67,25 @@ fn a_configuration_with_a_bad_value_is_refused() {
 fn a_configuration_that_is_not_there_is_named() {
     let output = spot_guard(&["controller", "--config", "/no/such/file.yaml"]);
     assert_refused(&output, &["/no/such/file.yaml", "cannot be read"]);
+}
+
+#[test]
+fn a_webhook_secret_that_could_be_guessed_stops_the_controller_with_its_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("secret");
+    for (secret, problem) in [
+        ("", "the secret has 0 bytes"),
+        ("whsec_YQ==", "the secret has 1 bytes"),
+        ("whsec_c2hvcnQ=", "the secret has 5 bytes"),
+        ("a word", "it is not whsec_ and base64"),
+    ] {
+        fs::write(&file, secret).expect("a secret");
+        let output = controller_with(&format!("webhookSecretFiles: ['{}']\n", file.display()));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(problem) && told.contains(file.to_str().expect("a path in UTF-8")), "{told}");
+        assert!(!told.contains("c2hvcnQ"), "{told}");
+    }
 }
 
 #[test]

@@ -27,6 +27,10 @@ struct Api {
 
 impl Api {
     fn start() -> Self {
+        Self::telling(state)
+    }
+
+    fn telling(state: impl FnOnce() -> ApiState + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let (sender, handle) = std::sync::mpsc::channel();
@@ -53,6 +57,11 @@ impl Drop for Api {
 }
 
 fn state() -> ApiState {
+    state_with("pod default/db-0 fits on no other node")
+}
+
+/// The same; its fallback waits for what this says.
+fn state_with(message: &str) -> ApiState {
     let now: Timestamp = Timestamp::now();
     let ago = |seconds: i64| now - jiff::SignedDuration::from_secs(seconds);
     let record: NodeReplacement = serde_json::from_value(json!({
@@ -66,7 +75,8 @@ fn state() -> ApiState {
             "capacity": {
                 "group": "OnDemand", "instanceId": "i-new", "nodeName": "node-new", "readyAt": ago(7300),
             },
-            "blocking": [{ "box": "9", "message": "pod default/db-0 fits on no other node", "since": ago(150) }],
+            "blocking": [{ "box": "9", "message": message, "since": ago(150) }],
+            "steps": [{ "box": "1", "at": ago(7400), "outcome": "NoticeReceived", "node": "node-old", "message": message }],
         },
     }))
     .expect("a record");
@@ -157,6 +167,29 @@ fn pools_fallbacks_and_stories_are_told_one_by_one() {
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(1) && told.contains(words), "{told}");
     }
+}
+
+#[test]
+fn what_somebody_wrote_cannot_do_anything_to_a_terminal() {
+    const HOSTILE: &str = "no room\n\u{1b}[2J\u{1b}]0;title\u{7}\rsafe\u{9b}31m\u{202e}txt";
+    let safe = r"no room\n\u{1b}[2J\u{1b}]0;title\u{7}\rsafe\u{9b}31m\u{202e}txt";
+    let api = Api::telling(|| state_with(HOSTILE));
+    for arguments in [&["status"][..], &["fallbacks"], &["explain", "i-old"]] {
+        let told = text(&spot_guard(&[arguments, &["--api", &api.url]].concat()));
+        let bad = |letter: char| (letter.is_control() && letter != '\n') || letter == '\u{202e}';
+        assert!(!told.contains(bad), "{told:?}");
+        assert!(told.contains(safe), "{arguments:?}: {told}");
+        assert!(!told.lines().any(|line| line.starts_with("safe")), "{told}");
+    }
+    // Scripts get it as it is.
+    let told = text(&spot_guard(&["fallbacks", "-o", "json", "--api", &api.url]));
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told["items"][0]["blockedBy"][0]["message"], HOSTILE);
+    // Nor can an API that is none.
+    let broken = Stub::answering(|_| (503, HOSTILE.to_owned()));
+    let output = spot_guard(&["status", "--api", &broken.url()]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains(safe), "{told:?}");
 }
 
 #[test]

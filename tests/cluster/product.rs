@@ -111,24 +111,29 @@ pub struct Service {
     pub address: SocketAddr,
     /// Where a controller takes tokens.
     pub main: SocketAddr,
+    /// Where it answers probes and scrapers.
+    pub probes: SocketAddr,
 }
 
 impl Service {
     fn start(name: &str, mut command: Command, dir: &Path, controller: bool) -> Self {
         let free = || SocketAddr::new(LOOPBACK.parse().expect("an address"), free_port());
         let main = free();
-        let address = if controller { free() } else { main };
+        let (address, probes) = if controller { (free(), free()) } else { (main, main) };
         command.arg("--listen").arg(main.to_string()).env("RUST_LOG", "info,spot_guard=debug");
         if controller {
             command.arg("--local-listen").arg(address.to_string());
+            command.arg("--probe-listen").arg(probes.to_string());
         }
-        Self { process: Process::start(name, command, dir).expect("spot-guard starts"), address, main }
+        let process = Process::start(name, command, dir).expect("spot-guard starts");
+        Self { process, address, main, probes }
     }
 
     /// An answer, once the process listens.
     pub async fn get(&mut self, path: &str) -> Option<HttpAnswer> {
         self.process.check_alive().expect("spot-guard runs");
-        http(self.address, "GET", path, &[]).await.ok()
+        let is_probe = ["/healthz", "/livez", "/readyz", "/metrics"].contains(&path);
+        http(if is_probe { self.probes } else { self.address }, "GET", path, &[]).await.ok()
     }
 
     /// Waits until `/readyz` is green.

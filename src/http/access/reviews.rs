@@ -8,10 +8,13 @@ use super::{Question, Refusal};
 use crate::crd::GROUP;
 use crate::telemetry::metrics::{Metrics, Review, ReviewResult};
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::PostParams;
 use kube::{Api, Client};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +32,10 @@ const AT_A_TIME: usize = 16;
 const LIMIT: Duration = Duration::from_secs(5);
 /// The longest token that is asked about, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
+
+/// The audience of tokens that are made for Spot Guard: the API server itself takes none of them, so who gets hold of one
+/// can do nothing else with it. Tokens of the API server's own audience are taken, too; those of any other are not.
+pub const AUDIENCE: &str = "spot-guard.spotguard.dev";
 
 type Digest = [u8; 32];
 
@@ -75,13 +82,21 @@ impl Reviews {
         if let Some(known) = self.callers.get(&key) {
             return known.map_err(Refusal::BadToken);
         }
+        // Without audiences the API server checks for its own, whose names nobody else knows.
+        let audiences = is_for_us(token).then(|| vec![AUDIENCE.to_owned()]);
+        let for_us = audiences.is_some();
         let review = TokenReview {
-            spec: TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() },
+            spec: TokenReviewSpec { token: token.to_owned(), audiences },
             ..TokenReview::default()
         };
         let status = self.ask(Review::Token, &review).await?.status.unwrap_or_default();
         let user = status.user.unwrap_or_default();
+        let confirmed = status.audiences.unwrap_or_default().iter().any(|audience| audience == AUDIENCE);
         let found = match (status.authenticated, user.username) {
+            // An authenticator that knows of no audiences says so by leaving them out (TokenReviewStatus.audiences).
+            (Some(true), _) if for_us && !confirmed => {
+                Err(format!("the cluster does not say that it is meant for {AUDIENCE}"))
+            }
             (Some(true), Some(name)) if !name.is_empty() => Ok(Arc::new(Caller {
                 user: name,
                 uid: user.uid,
@@ -137,6 +152,18 @@ impl Reviews {
 
     fn answered(&self, kind: Review, yes: bool) {
         self.metrics.review(kind, if yes { ReviewResult::Allowed } else { ReviewResult::Denied });
+    }
+}
+
+/// Whether the token itself says that it is for us (RFC 7519, section 4.1.3). That decides what the API server is asked,
+/// and nothing else: it verifies what it is asked.
+fn is_for_us(token: &str) -> bool {
+    let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    let claims: Option<Value> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());
+    match claims.as_ref().and_then(|claims| claims.get("aud")) {
+        Some(Value::String(audience)) => audience == AUDIENCE,
+        Some(Value::Array(audiences)) => audiences.iter().any(|audience| audience == AUDIENCE),
+        _ => false,
     }
 }
 

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// What a route needs, written down a second time.
 #[derive(Clone, Copy, Debug)]
 enum Needs {
+    /// Nothing, and not to be had at the main port.
+    Probe,
     Nothing,
     AnyToken,
     /// To all of them.
@@ -21,16 +23,16 @@ enum Needs {
     /// To the one of that name.
     RightTo(&'static str, &'static str),
 }
-use Needs::{AnyToken, Nothing, Right, RightTo};
+use Needs::{AnyToken, Nothing, Probe, Right, RightTo};
 
 /// A fallback that is there.
 const NAME: &str = "i-0000000000000000b";
 
 /// Every route: method, path, what it needs, and what somebody who may gets.
 const ROWS: &[(&str, &str, Needs, u16)] = &[
-    ("GET", "/healthz", Nothing, 200),
-    ("GET", "/readyz", Nothing, 200),
-    ("GET", "/metrics", Nothing, 200),
+    ("GET", "/healthz", Probe, 200),
+    ("GET", "/readyz", Probe, 200),
+    ("GET", "/metrics", Probe, 200),
     ("GET", "/", Nothing, 200),
     ("GET", "/dashboard/style.css", Nothing, 200),
     ("GET", "/dashboard/icon.svg", Nothing, 200),
@@ -39,29 +41,29 @@ const ROWS: &[(&str, &str, Needs, u16)] = &[
     ("GET", "/docs/docs.js", Nothing, 200),
     ("GET", "/api/v1/openapi.json", Nothing, 200),
     ("GET", "/api/v1/access", AnyToken, 200),
-    ("POST", "/webhooks/v1/scale-down", Right("update", "nodereplacements"), 400),
+    ("POST", "/webhooks/v1/scale-down", Right("return", "nodereplacements"), 400),
     ("GET", "/api/v1/status", Right("list", "spotpools"), 200),
     ("GET", "/api/v1/events", Right("list", "nodereplacements"), 200),
-    ("POST", "/api/v1/pause", Right("update", "spotpools"), 202),
-    ("POST", "/api/v1/resume", Right("update", "spotpools"), 202),
+    ("POST", "/api/v1/pause", Right("pause", "spotpools"), 202),
+    ("POST", "/api/v1/resume", Right("pause", "spotpools"), 202),
     ("GET", "/api/v1/pools", Right("list", "spotpools"), 200),
     ("GET", "/api/v1/pools/{name}", RightTo("get", "spotpools"), 404),
     ("GET", "/api/v1/pools/{name}/history", RightTo("get", "spotpools"), 404),
-    ("POST", "/api/v1/pools/{name}/pause", RightTo("update", "spotpools"), 404),
-    ("POST", "/api/v1/pools/{name}/resume", RightTo("update", "spotpools"), 404),
+    ("POST", "/api/v1/pools/{name}/pause", RightTo("pause", "spotpools"), 404),
+    ("POST", "/api/v1/pools/{name}/resume", RightTo("pause", "spotpools"), 404),
     ("GET", "/api/v1/nodes", Right("list", "nodereplacements"), 200),
     ("GET", "/api/v1/nodes/{name}", Right("list", "nodereplacements"), 404),
     ("GET", "/api/v1/nodes/{name}/safety", Right("list", "nodereplacements"), 404),
-    ("POST", "/api/v1/nodes/{name}/replace", Right("update", "nodereplacements"), 404),
+    ("POST", "/api/v1/nodes/{name}/replace", Right("replace", "nodereplacements"), 404),
     ("GET", "/api/v1/notices", Right("list", "interruptionnotices"), 200),
     ("GET", "/api/v1/notices/{name}", RightTo("get", "interruptionnotices"), 404),
     ("GET", "/api/v1/replacements", Right("list", "nodereplacements"), 200),
     ("GET", "/api/v1/replacements/{name}", RightTo("get", "nodereplacements"), 200),
     ("GET", "/api/v1/replacements/{name}/timeline", RightTo("get", "nodereplacements"), 200),
-    ("POST", "/api/v1/replacements/{name}/cancel", RightTo("update", "nodereplacements"), 202),
+    ("POST", "/api/v1/replacements/{name}/cancel", RightTo("cancel", "nodereplacements"), 202),
     ("GET", "/api/v1/fallbacks", Right("list", "nodereplacements"), 200),
     ("GET", "/api/v1/fallbacks/{name}", RightTo("get", "nodereplacements"), 200),
-    ("POST", "/api/v1/fallbacks/{name}/return", RightTo("update", "nodereplacements"), 202),
+    ("POST", "/api/v1/fallbacks/{name}/return", RightTo("return", "nodereplacements"), 202),
     ("GET", "/api/v1/triggers", Right("list", "triggers"), 200),
     ("GET", "/api/v1/triggers/{name}", RightTo("get", "triggers"), 404),
 ];
@@ -185,6 +187,7 @@ async fn every_route_lets_in_who_may_and_nobody_else() {
         let app = users.app(users.door()).await;
         let reads = *method == "GET";
         let expected = |without: u16, no_right: u16, reader: u16| match needs {
+            Probe => [404; 6],
             Nothing => [*found; 6],
             AnyToken => [without, without, without, *found, *found, *found],
             Right(..) | RightTo(..) => [without, without, without, no_right, reader, *found],
@@ -217,6 +220,12 @@ async fn every_route_lets_in_who_may_and_nobody_else() {
                     "{token} {method} {path}"
                 );
             }
+        }
+        // The port for probes answers them, and nothing else to anybody.
+        let probes = users.app(Door::Probes).await;
+        for token in [None, Some("token-of-operator")] {
+            let expected = if matches!(needs, Probe) { *found } else { 404 };
+            assert_eq!(status(&probes, request(method, path, token)).await, expected, "{path}");
         }
         // The local door reads without a token, and does nothing else.
         let local = users.app(Door::Local).await;
@@ -302,7 +311,8 @@ async fn an_api_server_that_does_not_answer_lets_nobody_in() {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{verdict:?}");
         assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), "1");
         assert!(began.elapsed() <= Duration::from_secs(6), "{:?}", began.elapsed());
-        assert_eq!(status(&app, request("GET", "/readyz", None)).await, 200, "probes do not depend on it");
+        let probes = users.app(Door::Probes).await;
+        assert_eq!(status(&probes, request("GET", "/readyz", None)).await, 200, "probes do not depend on it");
         // Nothing of it is remembered.
         *users.gate.verdict.lock().unwrap() = None;
         assert_eq!(status(&app, request("GET", "/api/v1/pools", Some("token-of-operator"))).await, 200);
@@ -328,7 +338,7 @@ async fn without_tls_tokens_are_taken_from_loopback_only() {
     let app = users.app(users.door()).await;
     for (peer, path, expected) in [
         ("10.0.0.7:4000", "/api/v1/pools", 403),
-        ("10.0.0.7:4000", "/readyz", 200),
+        ("10.0.0.7:4000", "/docs", 200),
         ("[::1]:4000", "/api/v1/pools", 200),
         ("[::ffff:127.0.0.1]:4000", "/api/v1/pools", 200),
         ("[2001:db8::1]:4000", "/api/v1/pools", 403),
@@ -361,9 +371,92 @@ async fn the_local_door_does_not_answer_to_foreign_names() {
         ("10.0.0.1:8081", 403),
         ("", 403),
     ] {
-        let asked = request("GET", "/api/v1/pools", None).insert_header((header::HOST, host));
-        assert_eq!(status(&app, asked).await, expected, "{host}");
-        let probe = request("GET", "/healthz", None).insert_header((header::HOST, host));
-        assert_eq!(status(&app, probe).await, 200, "{host}");
+        for (method, path, _, found) in ROWS {
+            // It only reads, so what asks for something is refused in any case.
+            let expected = if *method == "POST" || expected == 403 { 403 } else { *found };
+            let asked = request(method, path, None).insert_header((header::HOST, host));
+            assert_eq!(status(&app, asked).await, expected, "{host} {method} {path}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn what_a_caller_may_trigger_is_told_verb_by_verb() {
+    let users = Users::new();
+    for (verb, resource, may) in [
+        ("replace", "nodereplacements", json!(["Replace"])),
+        ("return", "nodereplacements", json!(["Return"])),
+        ("cancel", "nodereplacements", json!(["Cancel"])),
+        ("pause", "spotpools", json!(["Pause", "Resume"])),
+        ("update", "nodereplacements", json!([])),
+        ("update", "spotpools", json!([])),
+        ("patch", "spotpools", json!([])),
+        ("replace", "spotpools", json!([])),
+    ] {
+        users.may(move |_, info| (&*info.verb, &*info.resource) == (verb, resource));
+        let app = users.app(users.door()).await;
+        let answer = app.answer(request("GET", "/api/v1/access", Some("token-of-other"))).await;
+        let told: Value = serde_json::from_slice(&read_body(answer).await).unwrap();
+        assert_eq!(told, json!({ "user": "other", "may": may }), "{verb} {resource}");
+    }
+}
+
+/// A token of a user of the cluster that says whom it is for.
+fn token_for(audiences: &Value) -> String {
+    use base64::Engine;
+    let part = |value: Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.c2lnbmVk", part(json!({ "alg": "none" })), part(json!({ "aud": audiences, "sub": "x" })))
+}
+
+#[actix_web::test]
+async fn tokens_of_our_own_audience_are_asked_about_as_such() {
+    use crate::http::AUDIENCE;
+    use k8s_openapi::api::authentication::v1::TokenReview;
+    // An API server that confirms what it is told to, whatever the token.
+    for (audiences, confirms, asked, expected) in [
+        (json!(AUDIENCE), json!([AUDIENCE]), Some(vec![AUDIENCE.to_owned()]), 200),
+        (
+            json!(["https://kubernetes.default.svc", AUDIENCE]),
+            json!([AUDIENCE]),
+            Some(vec![AUDIENCE.to_owned()]),
+            200,
+        ),
+        // One that does not look at audiences, or at others.
+        (json!(AUDIENCE), json!(null), Some(vec![AUDIENCE.to_owned()]), 401),
+        (json!([AUDIENCE]), json!(["https://kubernetes.default.svc"]), Some(vec![AUDIENCE.to_owned()]), 401),
+        // Of any other audience, which is the API server's own or is refused by it.
+        (json!("https://kubernetes.default.svc"), json!(null), None, 200),
+        (json!(["vault"]), json!([]), None, 200),
+        (json!(7), json!(null), None, 200),
+    ] {
+        let seen = Arc::new(Mutex::new(None));
+        let questions = seen.clone();
+        let server = tower::service_fn(move |request: ::http::Request<kube::client::Body>| {
+            let (questions, confirms) = (questions.clone(), confirms.clone());
+            async move {
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let Ok(mut review) = serde_json::from_slice::<TokenReview>(&body) else {
+                    return Err("no more is known");
+                };
+                *questions.lock().unwrap() = Some(review.spec.audiences.clone());
+                let status =
+                    json!({ "authenticated": true, "user": { "username": "script" }, "audiences": confirms });
+                review.status = Some(serde_json::from_value(status).unwrap());
+                let body = serde_json::to_vec(&review).unwrap();
+                Ok(::http::Response::new(kube::client::Body::from(body)))
+            }
+        });
+        let client = Client::new(server, "default");
+        let reviews = Arc::new(Reviews::new(client, Arc::new(Metrics::new())));
+        let app = app(Door::Main { reviews, tls: None }, nobody(), Fixture::empty()).await;
+        let token = token_for(&audiences);
+        // What the user may do is asked next, which this server does not answer.
+        let expected = if expected == 200 { 503 } else { expected };
+        assert_eq!(
+            status(&app, request("GET", "/api/v1/access", Some(&token))).await,
+            expected,
+            "{audiences}"
+        );
+        assert_eq!(*seen.lock().unwrap(), Some(asked), "{audiences}");
     }
 }

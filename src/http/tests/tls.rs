@@ -43,19 +43,58 @@ async fn the_main_port_speaks_tls_and_takes_up_a_renewed_certificate() {
         .await
         .unwrap()
     };
-    assert_eq!(ask("https", "/healthz", &first).await.unwrap(), 200);
+    assert_eq!(ask("https", "/docs", &first).await.unwrap(), 200);
     assert_eq!(ask("https", "/api/v1/pools", &first).await.unwrap(), 401);
-    assert!(ask("http", "/healthz", &first).await.is_err(), "and nothing but TLS");
+    assert!(ask("http", "/docs", &first).await.is_err(), "and nothing but TLS");
 
     // Half of a change is none.
     std::fs::write(folder.path().join("tls.key"), "").unwrap();
     certificate.look();
-    assert_eq!(ask("https", "/healthz", &first).await.unwrap(), 200);
+    assert_eq!(ask("https", "/docs", &first).await.unwrap(), 200);
     let second = renew(folder.path());
-    assert!(ask("https", "/healthz", &second).await.is_err());
+    assert!(ask("https", "/docs", &second).await.is_err());
     certificate.look();
-    assert_eq!(ask("https", "/healthz", &second).await.unwrap(), 200);
-    assert!(ask("https", "/healthz", &first).await.is_err());
+    assert_eq!(ask("https", "/docs", &second).await.unwrap(), 200);
+    assert!(ask("https", "/docs", &first).await.is_err());
+    handle.stop(true).await;
+    running.await.unwrap().unwrap();
+}
+
+#[actix_web::test]
+async fn a_crowd_of_handshakes_keeps_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = renew(folder.path());
+    let certificate = Certificate::load(&files(folder.path())).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let reviews = Arc::new(Reviews::new(nobody(), Arc::new(Metrics::new())));
+    let state = Fixture::empty().state().await;
+    let metrics = state.metrics.clone();
+    let server = serve(listener, Door::Main { reviews, tls: Some(certificate) }, state).unwrap();
+    let handle = server.handle();
+    let running = actix_web::rt::spawn(server);
+    let crowd = web::block(move || {
+        let connect = |_| std::net::TcpStream::connect(address).unwrap();
+        (0..400).map(connect).collect::<Vec<_>>()
+    });
+    let crowd = crowd.await.unwrap();
+    let asked = web::block(move || {
+        let trusted = reqwest::Certificate::from_pem(trusted.as_bytes()).unwrap();
+        let client =
+            reqwest::blocking::Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap();
+        let began = std::time::Instant::now();
+        let url = format!("https://localhost:{}/docs", address.port());
+        (client.get(url).send().unwrap().status().as_u16(), began.elapsed())
+    });
+    let (status, took) = asked.await.unwrap();
+    assert_eq!(status, 200);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let nothing: (&[NodeReplacement], &[SpotPool]) = (&[], &[]);
+    let text = metrics.encode(false, &Readiness::default(), nothing.0, nothing.1).unwrap();
+    let counted = "spot_guard_http_connections_ended_total{listener=\"Api\",reason=\"MadeRoom\"} ";
+    let ended = text.split(counted).nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+    assert!(ended.is_some_and(|ended: usize| ended >= 150), "{text}");
+    drop(crowd);
     handle.stop(true).await;
     running.await.unwrap().unwrap();
 }

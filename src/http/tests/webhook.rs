@@ -10,8 +10,8 @@ use tempfile::TempDir;
 const PATH: &str = "/webhooks/v1/scale-down";
 const FALLBACK: &str = r#"{"fallback": "i-0000000000000000b"}"#;
 const SECRETS: [&str; 3] = [
-    "whsec_bm90IGEgc2VjcmV0IGF0IGFsbCBvbmU=",
-    "whsec_bm90IGEgc2VjcmV0IGF0IGFsbCB0d28=",
+    "whsec_bm90IGEgc2VjcmV0IGF0IGFsbCwgb25l",
+    "whsec_bm90IGEgc2VjcmV0IGF0IGFsbCwgdHdv",
     "whsec_c29tZWJvZHkgZWxzZSBpcyBpdCByZWFsbHk=",
 ];
 
@@ -219,4 +219,46 @@ async fn the_commands_of_the_page_do_what_it_says() {
     assert_eq!(names.len(), 2);
     assert!(names.contains(&(Some("i-0123456789abcdef0"), None)) && names.contains(&(None, Some("workers"))));
     handle.stop(true).await;
+}
+
+#[test]
+fn a_secret_that_could_be_guessed_is_refused_with_its_file() {
+    use base64::Engine;
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("secret");
+    let of = |bytes: usize| {
+        format!("whsec_{}\n", base64::engine::general_purpose::STANDARD.encode(vec![7; bytes]))
+    };
+    for (text, problem) in [
+        (of(0), Some("the secret has 0 bytes, and needs at least 24")),
+        (String::new(), Some("the secret has 0 bytes, and needs at least 24")),
+        (of(1), Some("the secret has 1 bytes, and needs at least 24")),
+        (of(5), Some("the secret has 5 bytes, and needs at least 24")),
+        (of(23), Some("the secret has 23 bytes, and needs at least 24")),
+        ("whsec_no base64".to_owned(), Some("it is not whsec_ and base64")),
+        (of(24), None),
+        (of(64), None),
+    ] {
+        std::fs::write(&path, &text).unwrap();
+        let found = Secrets::in_files(std::slice::from_ref(&path)).check().map_err(|error| error.to_string());
+        let expected = problem.map(|why| format!("webhookSecretFiles: {}: {why}", path.display()));
+        assert_eq!(found.err(), expected, "{text}");
+    }
+    let missing = Secrets::in_files(&[folder.path().join("not-there")]).check().unwrap_err().to_string();
+    assert!(
+        missing.contains("webhookSecretFiles: cannot read") && missing.contains("not-there"),
+        "{missing}"
+    );
+}
+
+#[actix_web::test]
+async fn a_short_secret_that_comes_later_signs_nothing() {
+    let folder = TempDir::new().unwrap();
+    let (users, path) = (users(), folder.path().join("secret"));
+    let served = served(&users, std::slice::from_ref(&path)).await;
+    const SHORT: &str = "whsec_c2hvcnQ=";
+    std::fs::write(&path, SHORT).unwrap();
+    assert_eq!(told(&served, signed(SHORT, "msg", 0, FALLBACK)).await.0, 401);
+    std::fs::write(&path, SECRETS[0]).unwrap();
+    assert_eq!(told(&served, signed(SECRETS[0], "msg", 0, FALLBACK)).await.0, 202);
 }

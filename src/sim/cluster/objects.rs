@@ -6,8 +6,7 @@ use super::refusal::{Refusal, already_exists, bad_request, conflict, invalid, mo
 use super::request::Identity;
 use super::resources::ResourceKind;
 use super::world::World;
-use crate::core::notices::notice_name;
-use crate::core::record::NoticeKind;
+use crate::sim::admission::name_demanded;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -186,15 +185,7 @@ fn check_name(kind: &ResourceKind, name: &str) -> Result<(), Refusal> {
 
 /// As the definition of InterruptionNotices demands it: the name tells node, instance and kind.
 fn check_notice(kind: &ResourceKind, name: &str, object: &Value) -> Result<(), Refusal> {
-    if kind.plural != "interruptionnotices" {
-        return Ok(());
-    }
-    let field = |path| text(object, path).unwrap_or_default();
-    let what = match field("/spec/kind") {
-        "SpotInterruption" => NoticeKind::SpotInterruption,
-        _ => NoticeKind::RebalanceRecommendation,
-    };
-    if name == notice_name(field("/spec/nodeName"), field("/spec/instanceId"), what) {
+    if kind.plural != "interruptionnotices" || name == name_demanded(object) {
         return Ok(());
     }
     Err(invalid(&kind.kind, &kind.group, name, "metadata.name", "must be made of node, instance and kind"))

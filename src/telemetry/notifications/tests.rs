@@ -22,7 +22,11 @@ struct Webhook {
 async fn hear(hook: web::Data<Webhook>, body: String) -> HttpResponse {
     let status = hook.answers.lock().expect("answers").pop_front().unwrap_or(200);
     hook.bodies.send(body).expect("somebody listens");
-    HttpResponse::build(actix_web::http::StatusCode::from_u16(status).expect("a status")).finish()
+    let mut answer = HttpResponse::build(actix_web::http::StatusCode::from_u16(status).expect("a status"));
+    if status / 100 == 3 {
+        answer.insert_header(("location", "/hook"));
+    }
+    answer.finish()
 }
 
 /// Starts a webhook; gives its address and what it hears.
@@ -119,6 +123,24 @@ async fn a_target_that_is_ill_for_a_while_is_told_again_and_one_that_refuses_is_
     assert_eq!((of("first"), of("refused"), of("third")), (3, 1, 1), "{all:?}");
     counted(&metrics, "spot_guard_notifications_total{result=\"Published\"} 2").await;
     counted(&metrics, "spot_guard_notifications_total{result=\"Failed\"} 1").await;
+}
+
+#[actix_web::test]
+async fn a_target_that_leads_elsewhere_is_not_followed_and_the_notification_counts_as_failed() {
+    let dir = TempDir::new().expect("a folder");
+    let (url, mut heard) = webhook(&[302, 307, 308]);
+    let metrics = Arc::new(Metrics::new());
+    let notifications = Notifications::with_pauses(&[target(dir.path(), &url)], &metrics, QUICK);
+    for message in ["first", "second", "third", "fourth"] {
+        notifications.tell(&told(NotificationKind::Notice, message));
+    }
+    // Each is heard once: the first three are answered with the way to the same place.
+    for message in ["first", "second", "third", "fourth"] {
+        let body = next(&mut heard).await;
+        assert!(body.contains(message), "{message}: {body}");
+    }
+    counted(&metrics, "spot_guard_notifications_total{result=\"Failed\"} 3").await;
+    counted(&metrics, "spot_guard_notifications_total{result=\"Published\"} 1").await;
 }
 
 #[actix_web::test]

@@ -377,7 +377,8 @@ impl<'a> Stage<'a> {
         if self.plot.agents {
             return None;
         }
-        let notice = self.notice(&instance.node_name, &instance.id, kind, deadline);
+        let name = notice_name(&instance.node_name, &instance.id, kind);
+        let notice = self.notice(&name, &instance.node_name, &instance.id, kind, deadline);
         let cluster = self.cluster.clone();
         // An agent runs on a node that has joined; on one that joins later it finds what was announced before.
         Some(actix::spawn(async move {
@@ -394,11 +395,13 @@ impl<'a> Stage<'a> {
     /// Reports a notice as an agent would.
     fn report(&self, node: &str, instance: &str, kind: NoticeKind, deadline: Option<Timestamp>) {
         // A name that is taken refuses the report, as it does an agent's.
-        let _ = self.cluster.create_json(self.notice(node, instance, kind, deadline));
+        let name = notice_name(node, instance, kind);
+        let _ = self.cluster.create_json(self.notice(&name, node, instance, kind, deadline));
     }
 
     fn notice(
         &self,
+        name: &str,
         node: &str,
         instance: &str,
         kind: NoticeKind,
@@ -407,7 +410,7 @@ impl<'a> Stage<'a> {
         json!({
             "apiVersion": "spotguard.dev/v1alpha1",
             "kind": "InterruptionNotice",
-            "metadata": { "name": notice_name(node, instance, kind) },
+            "metadata": { "name": name },
             "spec": {
                 "nodeName": node,
                 "instanceId": instance,

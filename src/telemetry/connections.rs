@@ -1,0 +1,54 @@
+//! Connections that this process ended, counted.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+/// A listener of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Listener {
+    /// The HTTP API, for tokens.
+    Api,
+    /// The same on loopback, for reading.
+    Local,
+    /// Probes and scrapers, of the controller and of the agent.
+    Probes,
+}
+
+/// Why we ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ConnectionEnd {
+    /// There were too many, of its peer or in all, and it had waited longest.
+    MadeRoom,
+    /// No request came in time, or an answer was not read.
+    TooSlow,
+    /// It sent a body in chunks.
+    Refused,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConnectionLabels {
+    listener: Listener,
+    reason: ConnectionEnd,
+}
+
+/// The connections that we ended; clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Connections(Family<ConnectionLabels, Counter>);
+
+impl Connections {
+    /// Adds them to what is served at `/metrics`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "http_connections_ended",
+            "Connections that this process ended before their peers did, by listener and reason",
+            self.0.clone(),
+        );
+    }
+
+    /// Counts one.
+    pub fn ended(&self, listener: Listener, reason: ConnectionEnd) {
+        self.0.get_or_create(&ConnectionLabels { listener, reason }).inc();
+    }
+}
