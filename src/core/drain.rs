@@ -10,9 +10,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+mod look;
 mod progress;
 mod rescheduled;
-pub use progress::{Drain, Moment, Order};
+pub use look::{Listed, ListedPod, Look};
+pub use progress::{Drain, Moment, Order, Sight};
 
 /// What may be done to pods. One per [`Purpose`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

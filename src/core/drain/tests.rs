@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::freshness::{Freshness, StaleWatch, WatchedKind};
 use crate::core::cluster::{Owner, Parts, Snapshot, Toleration, TolerationOperator};
 use crate::core::replacement::{DrainCommand, DrainEnd};
 use crate::core::testing::{app, node, parts, pod, spec};
@@ -232,6 +233,9 @@ struct Stage {
     command: DrainCommand,
     policy: Policy,
     drain: Option<Drain>,
+    freshness: Freshness,
+    /// What the API server lists on the node each time; `None`: it is not asked.
+    listed: Option<Result<Vec<Listed>, String>>,
 }
 
 impl Stage {
@@ -245,7 +249,16 @@ impl Stage {
         };
         let made = |name: &&str| Pod { created: Some(at(-3600)), ..pod(name, "n", 1) };
         let pods = names.iter().map(made).collect();
-        Self { now: 0, pods, budgets: vec![], command, policy: Policy::default(), drain: None }
+        Self {
+            now: 0,
+            pods,
+            budgets: vec![],
+            command,
+            policy: Policy::default(),
+            drain: None,
+            freshness: Freshness::default(),
+            listed: Some(Ok(vec![])),
+        }
     }
 
     fn deadline(mut self, seconds: i64) -> Self {
@@ -270,7 +283,9 @@ impl Stage {
         let drain =
             self.drain.get_or_insert_with(|| Drain::new(command, self.policy.clone(), &snapshot, now));
         assert!(drain.renew(&self.command, self.policy.clone()));
-        drain.step(&snapshot, true, now)
+        let look = self.listed.clone().map(|found| Look { asked: now, found });
+        let (freshness, look) = (&self.freshness, look.as_ref());
+        drain.step(&Sight { snapshot: &snapshot, freshness, marked: true, look }, now)
     }
 
     /// Lets time pass, and shows what is asked then, sorted: `-name` is an eviction, `!name 30` a deletion with its
@@ -631,11 +646,15 @@ fn nothing_is_asked_before_the_node_is_marked_and_a_node_that_is_gone_is_drained
     let snapshot = |nodes| Snapshot::new(parts(nodes, vec![pod("web-1", "n", 1)]));
     let now = stage.moment();
     let mut drain = Drain::new(stage.command.clone(), Policy::default(), &snapshot(vec![node("n")]), now);
-    assert_eq!(drain.step(&snapshot(vec![node("n")]), false, now), []);
-    assert!(!drain.report().tainted);
-    assert_eq!(drain.step(&snapshot(vec![node("n")]), true, now).len(), 1);
-    assert!(drain.report().tainted);
-    drain.step(&snapshot(vec![node("m")]), false, now);
+    let freshness = Freshness::default();
+    let mut step = |nodes, marked| {
+        let (snapshot, freshness) = (&snapshot(nodes), &freshness);
+        let orders = drain.step(&Sight { snapshot, freshness, marked, look: None }, now);
+        (orders.len(), drain.report().tainted)
+    };
+    assert_eq!(step(vec![node("n")], false), (0, false));
+    assert_eq!(step(vec![node("n")], true), (1, true));
+    step(vec![node("m")], false);
     assert_eq!(drain.report().end, Some(DrainEnd::Moved));
     let other = DrainCommand { purpose: Purpose::Return, ..stage.command.clone() };
     assert!(!drain.renew(&other, Policy::default()), "another drain");

@@ -44,6 +44,7 @@ struct Stage {
     drain: Option<DrainReport>,
     return_drain: Option<DrainReport>,
     assessment: Option<ReturnAssessment>,
+    freshness: Freshness,
     status: ReplacementStatus,
 }
 
@@ -94,6 +95,7 @@ impl Stage {
             drain: None,
             return_drain: None,
             assessment: None,
+            freshness: Freshness::default(),
             status: open(&subject(), NoticeKind::RebalanceRecommendation, None, None, None, now()),
         }
     }
@@ -127,6 +129,7 @@ impl Stage {
                 mode: self.mode,
                 rebalance: self.rebalance,
                 starts: self.starts.clone(),
+                freshness: &self.freshness,
                 refused: &self.refused,
                 neighbour: self.neighbour,
                 view: self.known.then_some(&self.view),
@@ -948,7 +951,8 @@ fn a_drain_that_is_cancelled_stops_and_pods_that_moved_move_again_before_anythin
         stage.go();
         assert!(stage.marks(DrainPurpose::Return), "{group}: drained with no other instance claimed for it");
         stage.drained().go();
-        let end = End { group, instance_id: "new".to_owned(), replacement: OLD.to_owned() };
+        let (instance_id, replacement) = ("new".to_owned(), OLD.to_owned());
+        let end = End { group, instance_id, replacement, pressed: false };
         assert_eq!(stage.commands().ends, BTreeSet::from([end]), "{group}");
         stage.settle(group).lose("new").go();
         stage.ledger = Ledger::default();

@@ -68,7 +68,8 @@ fn end(id: &str, decrement: bool) -> Option<Call> {
 }
 
 fn ends(id: &str, replacement: &str) -> BTreeSet<End> {
-    [End { group: GroupKind::Spot, instance_id: id.to_owned(), replacement: replacement.to_owned() }].into()
+    let (instance_id, replacement) = (id.to_owned(), replacement.to_owned());
+    [End { group: GroupKind::Spot, instance_id, replacement, pressed: false }].into()
 }
 
 /// The ledger and the view after one more was asked for `i-1` and brought `i-4`.
@@ -246,7 +247,8 @@ fn an_instance_is_busy_while_pods_run_or_end_on_its_node_and_schedulable_until_t
     let ending = Pod { deletion: Some(now() + std::time::Duration::from_secs(20)), ..pod("web-2", "2", 1) };
     let cluster = cluster(vec![cordoned, node("2")], vec![pod("web-1", "1", 1), ending]);
     let mut facts = InstanceFacts::default();
-    facts.look_at(&usual(), &cluster, now());
+    facts.found_empty.insert("i-1".to_owned(), now());
+    facts.look_at(&usual(), &cluster, &Freshness::default(), now());
     assert_eq!(facts.busy, ["i-1", "i-2"].map(str::to_owned).into());
     assert_eq!(facts.schedulable, ["i-2".to_owned()].into(), "and i-3 has no node yet");
 }
