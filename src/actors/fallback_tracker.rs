@@ -138,7 +138,8 @@ impl FallbackTracker {
             return;
         }
         self.deps.metrics.stale_watches(&freshness);
-        let kinds = |held: &Freshness| held.stale.iter().map(|held| held.kind).collect::<BTreeSet<WatchedKind>>();
+        let kinds =
+            |held: &Freshness| held.stale.iter().map(|held| held.kind).collect::<BTreeSet<WatchedKind>>();
         let (before, now) = (kinds(&self.freshness), kinds(&freshness));
         for held in freshness.stale.iter().filter(|held| !before.contains(&held.kind)) {
             tracing::warn!("{held}: nothing that cannot be taken back is done by it");

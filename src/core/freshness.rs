@@ -105,18 +105,9 @@ impl Step {
         use WatchedKind::*;
         match self {
             Self::End => &[Node, Pod, DisruptionBudget, Pool, Notice, Replacement],
-            Self::Return => &[
-                Node,
-                CsiNode,
-                Pod,
-                DisruptionBudget,
-                Claim,
-                Volume,
-                Namespace,
-                Pool,
-                Notice,
-                Replacement,
-            ],
+            Self::Return => {
+                &[Node, CsiNode, Pod, DisruptionBudget, Claim, Volume, Namespace, Pool, Notice, Replacement]
+            }
             Self::Undo => &[Node, Pool, Replacement],
         }
     }

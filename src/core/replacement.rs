@@ -552,7 +552,9 @@ fn drain_old(next: &mut ReplacementStatus, subject: &Subject, mode: Mode, facts:
             }
         }
         DrainState::Started => {
-            if facts.old_node.is_none() && facts.freshness.is_current(WatchedKind::Node) {
+            // A node of an instance that serves may only not have been shown yet: its drain knows.
+            let serves = facts.view.is_some_and(|view| view.spot.is_active(&subject.instance_id));
+            if facts.old_node.is_none() && !serves && facts.freshness.is_current(WatchedKind::Node) {
                 next.drain = DrainState::Finished;
                 next.blocking.clear();
                 let text = format!("{} is gone before its drain ended", subject.instance_id);
@@ -633,8 +635,17 @@ fn end_old(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
             return;
         }
     }
-    if next.old == EndState::Ending && !is_pressed(next, facts) {
-        say_ending_waits(next, FlowBox::Drain, facts);
+    let stale = facts.freshness.against(Step::End);
+    if next.old == EndState::Ending
+        && !stale.is_empty()
+        && !is_pressed(next, facts)
+        && may_still_be_kept(&subject.instance_id, GroupKind::Spot, facts)
+    {
+        // Whether its drain is over is found anew when the picture is current again.
+        (next.old, next.drain) = (EndState::Kept, DrainState::Started);
+        set_condition(&mut next.conditions, "Drained", false, "StaleWatch", &stale.join("; "), now);
+        next.block(FlowBox::Drain, stale, now);
+        return;
     }
     if next.old == EndState::Ending
         && let Some(view) = facts.view
@@ -659,14 +670,10 @@ fn is_pressed(status: &ReplacementStatus, facts: &Facts<'_>) -> bool {
     status.deadline.is_some_and(|deadline| facts.now + ahead >= deadline)
 }
 
-/// Says of an instance that is to be ended whether that waits for a current picture.
-fn say_ending_waits(next: &mut ReplacementStatus, flow_box: FlowBox, facts: &Facts<'_>) {
-    let stale = facts.freshness.against(Step::End);
-    if stale.is_empty() {
-        next.blocking.retain(|reason| reason.flow_box != flow_box);
-    } else {
-        next.block(flow_box, stale, facts.now);
-    }
+/// Whether nothing has begun yet to end the instance, as far as is known.
+fn may_still_be_kept(instance_id: &str, group: GroupKind, facts: &Facts<'_>) -> bool {
+    facts.view.is_some_and(|view| view.group(group).is_active(instance_id))
+        && facts.ledger.reduction.is_none()
 }
 
 /// Whether the story's +1 is still in the Spot group's desired capacity.
@@ -761,8 +768,14 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
             }
         }
         DrainState::Finished => {
-            if next.fallback_end == EndState::Ending {
-                say_ending_waits(next, FlowBox::ScaleDown, facts);
+            let stale = facts.freshness.against(Step::End);
+            if next.fallback_end == EndState::Ending
+                && !stale.is_empty()
+                && may_still_be_kept(&capacity.instance_id, group, facts)
+            {
+                (next.fallback_end, next.return_drain) = (EndState::Kept, DrainState::Started);
+                next.block(FlowBox::ScaleDown, stale, now);
+                return;
             }
             if next.fallback_end != EndState::Ending
                 || view.group(group).instance(&capacity.instance_id).is_some()

@@ -298,7 +298,9 @@ impl View {
     #[must_use]
     pub fn freshness(&self) -> Freshness {
         let held = lock(&self.stale);
-        Freshness { stale: held.iter().map(|(kind, since)| StaleWatch { kind: *kind, since: *since }).collect() }
+        Freshness {
+            stale: held.iter().map(|(kind, since)| StaleWatch { kind: *kind, since: *since }).collect(),
+        }
     }
 
     /// The cluster now, with its indexes.

@@ -14,6 +14,7 @@ mod play;
 mod pools;
 mod random;
 mod scaling;
+mod stale;
 mod stories;
 mod supervision;
 mod triggers;

@@ -77,9 +77,8 @@ impl Looks {
     /// When each node was found empty, of those that were.
     pub(super) fn found_empty(&self, now: Timestamp) -> BTreeMap<String, Timestamp> {
         let empty = |look: &Look| look.empty_at(now);
-        let found = |(node, held): (&String, &Looking)| {
-            Some((node.clone(), held.last.as_ref().and_then(empty)?))
-        };
+        let found =
+            |(node, held): (&String, &Looking)| Some((node.clone(), held.last.as_ref().and_then(empty)?));
         self.0.iter().filter_map(found).collect()
     }
 }

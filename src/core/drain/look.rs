@@ -4,11 +4,16 @@
 //! for empty on a watch's word alone: its pods are listed once more, when its cordon keeps new ones away.
 
 use super::Moment;
-use super::progress::OVERSTAYED_AFTER;
-use crate::core::cluster::Pod;
+use crate::core::cluster::{Pod, Snapshot};
+use crate::core::freshness::Freshness;
 use jiff::Timestamp;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A pod that is still there so long after the end of its grace period is not waited for: by then its containers have
+/// been killed, or its kubelet answers nobody.
+const OVERSTAYED_AFTER: Duration = Duration::from_secs(30);
 
 /// A pod as it was listed: only what decides whether its node may go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +48,7 @@ impl Listed {
         match self {
             Self::Unreadable => true,
             Self::Pod(pod) if pod.of_node || pod.finished => false,
-            Self::Pod(pod) => pod.deletion.is_none_or(|due| now < due + OVERSTAYED_AFTER),
+            Self::Pod(pod) => pod.deletion.is_none_or(|due| !is_overstayed(due, now)),
         }
     }
 }
@@ -103,4 +108,29 @@ impl Look {
         };
         listed.filter_map(asked).collect()
     }
+}
+
+/// What a drain goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// The cluster as the watches show it.
+    pub snapshot: &'a Snapshot,
+    /// Which of them show an old picture; to be read before the snapshot is taken.
+    pub freshness: &'a Freshness,
+    /// Whether the node takes no new pods.
+    pub marked: bool,
+    /// What the API server said last of the node's pods, since the node is marked.
+    pub look: Option<&'a Look>,
+}
+
+/// Whether a pod that was to be gone at `due` is not waited for any longer.
+fn is_overstayed(due: Timestamp, now: Timestamp) -> bool {
+    crate::clock::since(due, now) >= OVERSTAYED_AFTER
+}
+
+/// Why a pod that is asked to end is not waited for any longer, if so.
+pub(super) fn overstayed(pod: &Pod, now: Timestamp) -> Option<String> {
+    let due = pod.deletion?;
+    let cause = if pod.finalizers { "its finalizers hold it" } else { "its kubelet has not ended it" };
+    is_overstayed(due, now).then(|| format!("pod {} was to be gone at {due:.0}: {cause}", pod.key()))
 }

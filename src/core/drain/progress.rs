@@ -1,12 +1,13 @@
 //! One drain on its way: what is asked of the API next, what it waits for, and when it is over.
 
+use super::look::overstayed;
 use super::rescheduled::{Expected, OwnerKey, owner};
 use super::{
-    Deletion, DrainClock, DrainPolicy, EvictionAnswer, Look, NextStep, Purpose, SkipReason, Turn, Verdict,
-    classify, eviction_order, next_step, overdue, turns,
+    Deletion, DrainClock, DrainPolicy, EvictionAnswer, Look, NextStep, Purpose, Sight, SkipReason, Turn,
+    Verdict, classify, eviction_order, next_step, overdue, turns,
 };
 use crate::core::cluster::{DisruptionBudget, Pod, Snapshot};
-use crate::core::freshness::{Freshness, Step, WatchedKind};
+use crate::core::freshness::{Step, WatchedKind};
 use crate::core::policy::{Policy, seconds};
 use crate::core::replacement::{DrainCommand, DrainEnd, DrainReport};
 use jiff::Timestamp;
@@ -22,9 +23,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 const SHOWN_WITHIN: Duration = Duration::from_secs(5);
 /// Between two tries of what will not succeed before somebody changes something.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(30);
-/// A pod that is still there so long after the end of its grace period is not waited for: by then its containers have
-/// been killed, or its kubelet answers nobody.
-pub(super) const OVERSTAYED_AFTER: Duration = Duration::from_secs(30);
 /// A controller that has not made a successor within this time wants fewer pods than it had.
 const SUCCESSOR_WITHIN: Duration = Duration::from_secs(30);
 /// How often the pods of one controller may come back to the node before they are left there.
@@ -37,19 +35,6 @@ pub struct Moment {
     pub at: Timestamp,
     /// Since some moment that stays the same, by a clock that nobody sets.
     pub up: Duration,
-}
-
-/// What a drain goes by.
-#[derive(Clone, Copy, Debug)]
-pub struct Sight<'a> {
-    /// The cluster as the watches show it.
-    pub snapshot: &'a Snapshot,
-    /// Which of them show an old picture; to be read before the snapshot is taken.
-    pub freshness: &'a Freshness,
-    /// Whether the node takes no new pods.
-    pub marked: bool,
-    /// What the API server said last of the node's pods, since the node is marked.
-    pub look: Option<&'a Look>,
 }
 
 /// A request to be sent now.
@@ -188,7 +173,13 @@ impl Drain {
             return Vec::new();
         }
         let Some(node) = sight.snapshot.node_index(&self.command.node) else {
-            if self.blind { self.wait_for(stale) } else { self.end(DrainEnd::Moved) }
+            let gone_at = *self.emptied_at.get_or_insert(now.up);
+            if self.blind {
+                self.wait_for(stale);
+            } else {
+                // Or it was never shown.
+                self.confirm(DrainEnd::Moved, sight.look, &|_| false, gone_at, now);
+            }
             return Vec::new();
         };
         self.report.tainted |= sight.marked;
@@ -199,15 +190,7 @@ impl Drain {
         if !sight.marked || self.report.end.is_some() {
             return Vec::new();
         }
-        let mut pods: Vec<Arc<Pod>> = sight.snapshot.pod_indexes_on(node).iter().map(|index| {
-            sight.snapshot.pods()[*index as usize].clone()
-        }).collect();
-        let known: HashSet<Arc<str>> = pods.iter().map(|pod| pod.uid.clone()).collect();
-        if self.command.deadline.is_some() {
-            let unseen = sight.look.map(|look| look.unseen(&|uid| known.contains(uid), now.at));
-            pods.extend(unseen.into_iter().flatten());
-            self.wants_look = pods.len() > known.len() || !sight.freshness.is_current(WatchedKind::Pod);
-        }
+        let (pods, known) = self.pods(sight, node, now);
         self.asked.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
         let mut sorted = self.sort(&pods, now);
         if sorted.staying != self.staying {
@@ -215,14 +198,11 @@ impl Drain {
             self.progress_at = now.up;
         }
         if sorted.staying == 0 {
-            let emptied_at = *self.emptied_at.get_or_insert(now.up);
             if self.blind {
+                self.emptied_at.get_or_insert(now.up);
                 self.wait_for(stale);
-            } else if sorted.came_back > 0 && self.command.purpose == Purpose::Return {
-                // They run here, so the node is not to end.
-                self.end(DrainEnd::GivenUp(sorted.left_behind));
-            } else if let Some(end) = self.await_successors(sorted.left_behind, sight.snapshot, emptied_at, now) {
-                self.confirm(end, sight.look, &|uid| known.contains(uid), emptied_at, now);
+            } else {
+                self.finish(sorted, sight, &known, now);
             }
             return Vec::new();
         }
@@ -240,6 +220,32 @@ impl Drain {
         self.report.stuck = now.up.saturating_sub(self.progress_at) >= STUCK_AFTER;
         self.report.blocked = sorted.reasons;
         orders
+    }
+
+    /// The pods of the node, and of which of them, by their UID, the watch has told. Before a deadline the API server's
+    /// word on others counts too.
+    fn pods(&mut self, sight: &Sight<'_>, node: usize, now: Moment) -> (Vec<Arc<Pod>>, HashSet<Arc<str>>) {
+        let snapshot = sight.snapshot;
+        let shown = snapshot.pod_indexes_on(node).iter().map(|index| &snapshot.pods()[*index as usize]);
+        let mut pods: Vec<Arc<Pod>> = shown.cloned().collect();
+        let known: HashSet<Arc<str>> = pods.iter().map(|pod| pod.uid.clone()).collect();
+        if self.command.deadline.is_some() {
+            let unseen = sight.look.map(|look| look.unseen(&|uid| known.contains(uid), now.at));
+            pods.extend(unseen.into_iter().flatten());
+            self.wants_look = pods.len() > known.len() || !sight.freshness.is_current(WatchedKind::Pod);
+        }
+        (pods, known)
+    }
+
+    /// Nothing on the node is waited for: the drain ends when its pods run elsewhere and the API server lists no more.
+    fn finish(&mut self, sorted: Sorted, sight: &Sight<'_>, known: &HashSet<Arc<str>>, now: Moment) {
+        let emptied_at = *self.emptied_at.get_or_insert(now.up);
+        if sorted.came_back > 0 && self.command.purpose == Purpose::Return {
+            // They run here, so the node is not to end.
+            self.end(DrainEnd::GivenUp(sorted.left_behind));
+        } else if let Some(end) = self.await_successors(sorted.left_behind, sight.snapshot, emptied_at, now) {
+            self.confirm(end, sight.look, &|uid| known.contains(uid), emptied_at, now);
+        }
     }
 
     /// Takes in whether the picture is old. What was found on an old one does not count when it is current again: it
@@ -271,6 +277,9 @@ impl Drain {
         emptied_at: Duration,
         now: Moment,
     ) {
+        if self.report.end.is_some() {
+            return;
+        }
         if matches!(end, DrainEnd::GivenUp(_)) {
             // The node stays: nothing on it is lost.
             self.end(end);
@@ -479,11 +488,4 @@ fn budgets_of(pods: &[Arc<Pod>], snapshot: &Snapshot) -> Vec<DisruptionBudget> {
     budgets.sort_unstable_by_key(|budget| (&budget.namespace, &budget.name));
     budgets.dedup_by_key(|budget| (&budget.namespace, &budget.name));
     budgets.into_iter().cloned().collect()
-}
-
-/// Why a pod that is asked to end is not waited for any longer, if so.
-pub(super) fn overstayed(pod: &Pod, now: Timestamp) -> Option<String> {
-    let due = pod.deletion?;
-    let cause = if pod.finalizers { "its finalizers hold it" } else { "its kubelet has not ended it" };
-    (now >= due + OVERSTAYED_AFTER).then(|| format!("pod {} was to be gone at {due:.0}: {cause}", pod.key()))
 }
