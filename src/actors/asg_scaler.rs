@@ -344,7 +344,8 @@ async fn take_turn(
         let ScaleGroups { wants, ends, .. } = &wanted;
         // The tracker knows the instances that it was told of; this reading may be the first one for long.
         let mut instances = wanted.instances.clone();
-        instances.look_at(&view, &deps.view.snapshot(), now);
+        let freshness = deps.view.freshness();
+        instances.look_at(&view, &deps.view.snapshot(), &freshness, now);
         let plan = scaling::plan(&store.ledger, &view, wants, ends, &instances, &busy, now);
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {

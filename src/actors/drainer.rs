@@ -4,20 +4,25 @@
 //! to take no pods until their instances are ended; a mark of ours on any other node is taken off. Tells the
 //! FallbackTracker [`DrainsReported`] whenever something changed. What to ask of the API next is decided by
 //! [`crate::core::drain`] each time a pod or a budget changes, so the next eviction goes out the moment its
-//! budget has room.
+//! budget has room. Before a node counts as empty, its pods are listed anew.
+
+mod looks;
 
 use crate::actors::deps::Deps;
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::supervision::{Link, answers_ping};
-use crate::core::cluster::ScaleDown;
-use crate::core::drain::{Drain, EvictionAnswer, Moment, Order};
+use crate::core::cluster::{Node, ScaleDown, Snapshot};
+use crate::core::drain::{Drain, EvictionAnswer, Look, Moment, Order, Sight};
+use crate::core::freshness::{Freshness, Step};
 use crate::core::policy::{backoff, spread};
 use crate::core::replacement::{DrainCommand, DrainPurpose, DrainReport};
 use crate::kube::marks::{self, Marks};
 use crate::kube::pods;
 use crate::kube::problem::RequestProblem;
-use crate::telemetry::metrics::{self, MarkResult};
+use crate::telemetry::metrics::{self, MarkResult, PodsListed};
 use actix::prelude::*;
+use jiff::Timestamp;
+use looks::Looks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -27,6 +32,8 @@ const TURN: Duration = Duration::from_secs(1);
 /// First and longest pause before a change of marks is tried again.
 const MARK_RETRY_FIRST: Duration = Duration::from_millis(500);
 const MARK_RETRY_MAX: Duration = Duration::from_secs(5);
+/// So long a watch has to show marks that were set; after that it is asked whether they are.
+const MARKS_SHOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// All drains that must be under way, replacing the last list.
 #[derive(Message, Clone, Debug, PartialEq, Eq)]
@@ -46,6 +53,8 @@ pub struct DrainNodes {
 pub struct DrainsReported {
     /// By replacement and purpose.
     pub reports: BTreeMap<(String, DrainPurpose), DrainReport>,
+    /// When the API server listed each marked node as empty, of those that it did.
+    pub found_empty: BTreeMap<String, Timestamp>,
 }
 
 /// Go through the drains.
@@ -58,7 +67,16 @@ struct Drive;
 #[rtype(result = "()")]
 struct Marked {
     node: String,
+    change: Change,
     result: MarkResult,
+}
+
+/// The API answered what pods a node has, or not.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Looked {
+    node: String,
+    look: Look,
 }
 
 /// The API answered to a request about a pod.
@@ -97,6 +115,9 @@ pub struct Drainer {
     drains: BTreeMap<String, Drain>,
     /// Nodes whose marks are being changed, or are to be after a failure.
     marking: BTreeMap<String, Marking>,
+    /// Since when the API server has said of a node that it carries the marks of a drain.
+    set: BTreeMap<String, Duration>,
+    looks: Looks,
     /// What [`Moment::up`] counts from.
     origin: Instant,
 }
@@ -105,8 +126,8 @@ impl Drainer {
     /// A Drainer that was told nothing yet.
     #[must_use]
     pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
-        let (drains, marking) = (BTreeMap::new(), BTreeMap::new());
-        Self { deps, tracker, wanted: None, drains, marking, origin: Instant::now() }
+        let (drains, marking, set, looks) = Default::default();
+        Self { deps, tracker, wanted: None, drains, marking, set, looks, origin: Instant::now() }
     }
 
     fn now(&self) -> Moment {
@@ -118,7 +139,9 @@ impl Drainer {
             let command = drain.command();
             ((command.replacement.clone(), command.purpose), drain.report().clone())
         };
-        self.tracker.send(DrainsReported { reports: self.drains.values().map(report).collect() });
+        let reports = self.drains.values().map(report).collect();
+        let found_empty = self.looks.found_empty(self.now().at);
+        self.tracker.send(DrainsReported { reports, found_empty });
     }
 
     /// Starts a change of marks unless one of this node is under way.
@@ -159,7 +182,7 @@ impl Drainer {
                     MarkResult::Failed
                 }
             };
-            Marked { node, result }
+            Marked { node, change, result }
         };
         ctx.spawn(done.into_actor(self).map(|marked, _, ctx| ctx.notify(marked)));
     }
@@ -186,6 +209,65 @@ impl Drainer {
         };
         ctx.spawn(done.into_actor(self).map(|answered, _, ctx| ctx.notify(answered)));
     }
+
+    /// Lists the node's pods, unless that is under way or to be waited for.
+    fn look(&mut self, node: &str, ctx: &mut Context<Self>) {
+        let asked = self.now();
+        if !self.looks.begin(node, asked.up) {
+            return;
+        }
+        let (client, node, limit) = (self.deps.client.clone(), node.to_owned(), self.deps.call_timeout);
+        let done = async move {
+            let found = pods::listed_on(&client, &node, limit).await;
+            Looked { node, look: Look { asked, found } }
+        };
+        ctx.spawn(done.into_actor(self).map(|looked, _, ctx| ctx.notify(looked)));
+    }
+
+    /// Sets and takes off marks; no drain needs those of `node`.
+    fn mark_idle(&mut self, node: &Node, wanted: &DrainNodes, may_undo: bool, ctx: &mut Context<Self>) {
+        if wanted.cordoned.contains(&*node.name) {
+            if !marks::are_set(node, &self.deps.taint_key) {
+                self.mark(&node.name, Change::Drain(Marks::On), ctx);
+            } else if self.looks.is_outdated(&node.name, self.now().at, self.now().up) {
+                self.look(&node.name, ctx);
+            }
+        } else if may_undo && marks::any_set(node, &self.deps.taint_key) {
+            self.mark(&node.name, Change::Drain(Marks::Off), ctx);
+        }
+    }
+
+    /// Goes on with one drain.
+    fn drive(
+        &mut self,
+        command: &DrainCommand,
+        snapshot: &Snapshot,
+        freshness: &Freshness,
+        now: Moment,
+        ctx: &mut Context<Self>,
+    ) {
+        let node = &command.node;
+        let policy = self.deps.policy_of(&command.replacement);
+        if !self.drains.get_mut(node).is_some_and(|drain| drain.renew(command, policy.clone())) {
+            self.drains.insert(node.clone(), Drain::new(command.clone(), policy, snapshot, now));
+        }
+        let shown = snapshot.node(node).map(|found| marks::are_set(found, &self.deps.taint_key));
+        let set = self.set.get(node).map(|at| now.up.saturating_sub(*at));
+        if shown == Some(false) && set.is_none_or(|since| since >= MARKS_SHOWN_WITHIN) {
+            self.mark(node, Change::Drain(Marks::On), ctx);
+        }
+        // A deadline does not wait until a watch shows what the API server has said.
+        let marked = shown == Some(true) || shown.is_some() && set.is_some() && command.deadline.is_some();
+        let Some(drain) = self.drains.get_mut(node) else { return };
+        let sight = Sight { snapshot, freshness, marked, look: self.looks.last(node) };
+        let orders = drain.step(&sight, now);
+        if drain.wants_look() {
+            self.look(node, ctx);
+        }
+        for order in orders {
+            self.send(node, order, ctx);
+        }
+    }
 }
 
 impl Actor for Drainer {
@@ -193,7 +275,7 @@ impl Actor for Drainer {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(TURN, |actor, ctx| {
-            if !actor.drains.is_empty() || !actor.marking.is_empty() {
+            if !actor.drains.is_empty() || !actor.marking.is_empty() || !actor.looks.is_empty() {
                 ctx.notify(Drive);
             }
         });
@@ -220,43 +302,32 @@ impl Handler<Drive> for Drainer {
     type Result = ();
 
     fn handle(&mut self, _: Drive, ctx: &mut Self::Context) {
-        let Some(DrainNodes { drains: wanted, cordoned, protected }) = self.wanted.clone() else { return };
+        let Some(wanted) = self.wanted.clone() else { return };
+        // In this order: what is current now is so in the snapshot, too.
+        let freshness = self.deps.view.freshness();
         let (snapshot, now) = (self.deps.view.snapshot(), self.now());
-        let nodes: BTreeSet<&str> = wanted.iter().map(|command| command.node.as_str()).collect();
+        let nodes: BTreeSet<&str> = wanted.drains.iter().map(|command| command.node.as_str()).collect();
         self.drains.retain(|node, _| nodes.contains(node.as_str()));
         self.marking.retain(|node, marking| marking.in_flight || snapshot.node(node).is_some());
+        self.set.retain(|node, _| nodes.contains(node.as_str()));
+        let taint_key = self.deps.taint_key.clone();
+        let shown = |node: &str| snapshot.node(node).is_some_and(|node| marks::are_set(node, &taint_key));
+        self.looks.retain(|node| nodes.contains(node) || wanted.cordoned.contains(node) && shown(node));
+        let may_undo = freshness.allows(Step::Undo);
         for node in snapshot.nodes() {
-            if cordoned.contains(&*node.name) {
-                if !marks::are_set(node, &self.deps.taint_key) {
-                    self.mark(&node.name, Change::Drain(Marks::On), ctx);
-                }
-            } else if !nodes.contains(&*node.name) && marks::any_set(node, &self.deps.taint_key) {
-                self.mark(&node.name, Change::Drain(Marks::Off), ctx);
+            if !nodes.contains(&*node.name) {
+                self.mark_idle(node, &wanted, may_undo, ctx);
             }
-            match (protected.contains(&*node.name), node.scale_down) {
+            match (wanted.protected.contains(&*node.name), node.scale_down) {
                 (true, ScaleDown::Allowed) => self.mark(&node.name, Change::Protection(Marks::On), ctx),
-                (false, ScaleDown::DisabledByUs) => {
+                (false, ScaleDown::DisabledByUs) if may_undo => {
                     self.mark(&node.name, Change::Protection(Marks::Off), ctx)
                 }
                 _ => {}
             }
         }
-        for command in &wanted {
-            let node = &command.node;
-            let policy = self.deps.policy_of(&command.replacement);
-            if !self.drains.get_mut(node).is_some_and(|drain| drain.renew(command, policy.clone())) {
-                self.drains.insert(node.clone(), Drain::new(command.clone(), policy, &snapshot, now));
-            }
-            let marked = snapshot.node(node).map(|found| marks::are_set(found, &self.deps.taint_key));
-            if marked == Some(false) {
-                self.mark(node, Change::Drain(Marks::On), ctx);
-            }
-            let drain = self.drains.get_mut(node);
-            let orders =
-                drain.map(|drain| drain.step(&snapshot, marked == Some(true), now)).unwrap_or_default();
-            for order in orders {
-                self.send(node, order, ctx);
-            }
+        for command in &wanted.drains {
+            self.drive(command, &snapshot, &freshness, now, ctx);
         }
         self.report();
     }
@@ -265,9 +336,13 @@ impl Handler<Drive> for Drainer {
 impl Handler<Marked> for Drainer {
     type Result = ();
 
-    fn handle(&mut self, Marked { node, result }: Marked, _: &mut Self::Context) {
+    fn handle(&mut self, Marked { node, change, result }: Marked, ctx: &mut Self::Context) {
         self.deps.metrics.marks_changed(result);
         let up = self.now().up;
+        if let (Change::Drain(Marks::On), MarkResult::Done) = (change, result) {
+            self.set.insert(node.clone(), up);
+            ctx.notify(Drive);
+        }
         match result {
             // The watch shows it.
             MarkResult::Done => drop(self.marking.remove(&node)),
@@ -292,6 +367,25 @@ impl Handler<Answered> for Drainer {
             drain.answered(&order, &answer, now);
             ctx.notify(Drive);
         }
+    }
+}
+
+impl Handler<Looked> for Drainer {
+    type Result = ();
+
+    fn handle(&mut self, Looked { node, look }: Looked, ctx: &mut Self::Context) {
+        let now = self.now();
+        let result = match (&look.found, look.empty_at(now.at)) {
+            (Err(error), _) => {
+                tracing::warn!(node, error, "the node's pods could not be listed; it is tried again");
+                PodsListed::Failed
+            }
+            (Ok(_), None) => PodsListed::Held,
+            (Ok(_), Some(_)) => PodsListed::Empty,
+        };
+        self.deps.metrics.pods_listed(result);
+        self.looks.answered(&node, look, now.at, now.up);
+        ctx.notify(Drive);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::actors::deps::Deps;
 use crate::actors::drainer::{DrainNodes, Drainer, DrainsReported};
 use crate::actors::health_monitor::PoolAssessed;
 use crate::actors::supervision::{Link, answers_ping, jittered};
+use crate::core::freshness::{Freshness, Step, WatchedKind};
 use crate::core::record::GroupKind;
 use crate::core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use crate::core::scaling::{Ledger, PoolView, Want};
@@ -97,6 +98,10 @@ pub struct FallbackTracker {
     pools: BTreeMap<String, PoolFacts>,
     drains: BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: BTreeMap<String, ReturnAssessment>,
+    /// When the API server listed each node as empty that is cordoned to be ended.
+    found_empty: BTreeMap<String, Timestamp>,
+    /// Which watches showed an old picture when it was looked last.
+    freshness: Freshness,
     /// The records as this actor stored them last: newer than the watch.
     records: BTreeMap<String, NodeReplacement>,
     /// The versions of triggers that were answered: the watch may show them for a moment yet.
@@ -121,6 +126,8 @@ impl FallbackTracker {
             pools: BTreeMap::new(),
             drains: BTreeMap::new(),
             assessments: BTreeMap::new(),
+            found_empty: BTreeMap::new(),
+            freshness: Freshness::default(),
             records: BTreeMap::new(),
             answered: BTreeMap::new(),
             removals: Removals::default(),
@@ -129,6 +136,28 @@ impl FallbackTracker {
             busy: false,
             again: false,
         }
+    }
+
+    /// Says which watches show an old picture, once per change. What was judged by one is judged anew.
+    fn look_at_watches(&mut self) {
+        let freshness = self.deps.view.freshness();
+        if !freshness.allows(Step::Return) {
+            self.assessments.clear();
+        }
+        if freshness == self.freshness {
+            return;
+        }
+        self.deps.metrics.stale_watches(&freshness);
+        let kinds =
+            |held: &Freshness| held.stale.iter().map(|held| held.kind).collect::<BTreeSet<WatchedKind>>();
+        let (before, now) = (kinds(&self.freshness), kinds(&freshness));
+        for held in freshness.stale.iter().filter(|held| !before.contains(&held.kind)) {
+            tracing::warn!("{held}: nothing that cannot be taken back is done by it");
+        }
+        for kind in before.difference(&now) {
+            tracing::info!(kind = kind.plural(), "the watch is current again");
+        }
+        self.freshness = freshness;
     }
 
     /// Takes in what the watch knows: records that are gone, and records that this life has not seen.
@@ -158,6 +187,7 @@ impl Actor for FallbackTracker {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.notify(Turn);
         ctx.run_interval(TURN, |actor, ctx| {
+            actor.look_at_watches();
             if actor.notices_wait || actor.records.values().any(is_open) {
                 ctx.notify(Turn);
             }
@@ -168,6 +198,11 @@ impl Actor for FallbackTracker {
             Some((Turn, changes))
         });
         ctx.add_message_stream(stream);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        // Who does not lead takes no steps that could wait.
+        self.deps.metrics.stale_watches(&Freshness::default());
     }
 }
 
@@ -213,8 +248,9 @@ impl Handler<DrainsReported> for FallbackTracker {
     type Result = ();
 
     fn handle(&mut self, message: DrainsReported, ctx: &mut Self::Context) {
-        if self.drains != message.reports {
-            self.drains = message.reports;
+        let DrainsReported { reports, found_empty } = message;
+        if self.drains != reports || self.found_empty != found_empty {
+            (self.drains, self.found_empty) = (reports, found_empty);
             ctx.notify(Turn);
         }
     }
@@ -239,6 +275,7 @@ impl Handler<Turn> for FallbackTracker {
             self.again = true;
             return;
         }
+        self.look_at_watches();
         self.merge_watch();
         let mut world =
             World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments, &self.fits);
@@ -351,7 +388,8 @@ impl FallbackTracker {
         for name in world.configs.keys() {
             let mut wanted = ScaleGroups { pool: name.clone(), ..ScaleGroups::default() };
             if let Some(PoolFacts::Observed { view, cordon, .. }) = self.pools.get(name) {
-                wanted.instances.look_at(view, &world.snapshot, self.deps.clock.now());
+                wanted.instances.found_empty = self.instances_found_empty(view, &world);
+                wanted.instances.look_at(view, &world.snapshot, &world.freshness, self.deps.clock.now());
                 cordoned.extend(world.nodes_of(cordon));
             }
             by_pool.insert(name.clone(), wanted);
@@ -382,6 +420,16 @@ impl FallbackTracker {
             self.scaler.send(wanted);
         }
         self.drainer.send(DrainNodes { drains, cordoned, protected });
+    }
+
+    /// When the node of each instance of a pool was found empty, if it was.
+    fn instances_found_empty(&self, view: &PoolView, world: &World<'_>) -> BTreeMap<String, Timestamp> {
+        let found = |id: &String| {
+            let node = world.snapshot.node_of_instance(id)?;
+            Some((id.clone(), *self.found_empty.get(&*node.name)?))
+        };
+        let all = view.spot.instances.iter().chain(&view.on_demand.instances);
+        all.filter_map(|instance| found(&instance.id)).collect()
     }
 
     /// One log line, one span and one event for each step that was stored, and a notification for some.

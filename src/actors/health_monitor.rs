@@ -8,6 +8,7 @@ use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::supervision::{Link, answers_ping};
 use crate::core::cluster::Snapshot;
+use crate::core::freshness::{Freshness, Step};
 use crate::core::health::{self, PoolAssessment, Story};
 use crate::core::limits::{self, Pause};
 use crate::core::preflight::{self, Finding, Problem};
@@ -39,9 +40,16 @@ pub struct PoolAssessed {
     pub assessment: PoolAssessment,
 }
 
-/// What a person may ask for that is not to wait for the next assessment: a pause of the pool, and returns, the
-/// latest of which was asked for then.
-type Asked = (Option<Pause>, Option<Timestamp>);
+/// What is not to wait for the next assessment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Urgent {
+    /// A person has paused the pool.
+    pause: Option<Pause>,
+    /// When a person last asked for a return.
+    return_asked: Option<Timestamp>,
+    /// Which watches show an old picture.
+    freshness: Freshness,
+}
 
 /// Assess the pools that are due.
 #[derive(Message)]
@@ -56,8 +64,8 @@ pub struct HealthMonitor {
     due: BTreeMap<String, Instant>,
     /// Pools whose assessment is under way.
     under_way: BTreeSet<String>,
-    /// What people had asked for when each pool was assessed last.
-    asked: BTreeMap<String, Asked>,
+    /// What each pool was assessed by last.
+    urgent: BTreeMap<String, Urgent>,
     /// The statuses as they were written last.
     written: BTreeMap<String, serde_json::Value>,
     /// The findings that were told of each pool.
@@ -68,8 +76,8 @@ impl HealthMonitor {
     /// A monitor that has seen nothing yet.
     #[must_use]
     pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
-        let (observed, due, under_way, asked, written, told) = Default::default();
-        Self { deps, tracker, observed, due, under_way, asked, written, told }
+        let (observed, due, under_way, urgent, written, told) = Default::default();
+        Self { deps, tracker, observed, due, under_way, urgent, written, told }
     }
 
     /// The conditions that the pool has now.
@@ -85,7 +93,7 @@ impl HealthMonitor {
         observed: &PoolObserved,
         found: &PoolAssessment,
         findings: &[Finding],
-        pause: Option<&Pause>,
+        Urgent { pause, freshness, .. }: &Urgent,
         ctx: &mut Context<Self>,
     ) {
         let mut conditions = self.conditions(pool);
@@ -106,8 +114,14 @@ impl HealthMonitor {
         // A pool that nobody ever paused says nothing of it.
         if pause.is_some() || conditions.iter().any(|held| held.type_ == "Paused") {
             let (reason, message) =
-                pause.map_or(("NotPaused", String::new()), |pause| ("Paused", pause.describe()));
+                pause.as_ref().map_or(("NotPaused", String::new()), |pause| ("Paused", pause.describe()));
             set_condition(&mut conditions, "Paused", pause.is_some(), reason, &message, now);
+        }
+        // Nor does one whose watches were always current.
+        let stale = freshness.against(Step::Return);
+        if !stale.is_empty() || conditions.iter().any(|held| held.type_ == "Observed") {
+            let reason = if stale.is_empty() { "Current" } else { "StaleWatch" };
+            set_condition(&mut conditions, "Observed", stale.is_empty(), reason, &stale.join("; "), now);
         }
         let status = serde_json::json!({
             "spot": group_status(&observed.view.spot),
@@ -160,6 +174,7 @@ fn assess<'a>(
     records: &'a [Arc<NodeReplacement>],
     snapshot: &Snapshot,
     taint_key: &Arc<str>,
+    stale: &[String],
     now: Timestamp,
 ) -> PoolAssessment {
     let open = |record: &'a Arc<NodeReplacement>| {
@@ -171,8 +186,11 @@ fn assess<'a>(
     let stories: Vec<Story<'_>> = records.iter().filter(own).filter_map(open).collect();
     let everywhere: Vec<Story<'_>> = records.iter().filter_map(open).collect();
     let ready = |instance: &str| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
-    let unsafe_ =
-        |story: &Story<'_>| safety_blockers(story, &everywhere, pool, &observed.view, snapshot, taint_key);
+    // By an old picture nothing is safe.
+    let unsafe_ = |story: &Story<'_>| match stale {
+        [] => safety_blockers(story, &everywhere, pool, &observed.view, snapshot, taint_key),
+        stale => stale.to_vec(),
+    };
     let (view, policy) = (&observed.view, &pool.policy);
     let mut found = health::assess(view, &observed.ledger, &stories, &ready, &unsafe_, policy, now);
     let all = records.iter().filter(own).filter_map(|record| record.status.as_ref());
@@ -265,12 +283,17 @@ impl Handler<Turn> for HealthMonitor {
         let pools = self.deps.pools();
         self.due.retain(|name, _| pools.contains_key(name));
         self.told.retain(|name, _| pools.contains_key(name));
-        self.asked.retain(|name, _| pools.contains_key(name));
+        self.urgent.retain(|name, _| pools.contains_key(name));
+        let freshness = self.deps.view.freshness();
         let records = self.deps.view.replacements.state();
         for (name, pool) in &pools {
-            let asked = (pool.pause.clone(), return_asked(name, &records));
+            let urgent = Urgent {
+                pause: pool.pause.clone(),
+                return_asked: return_asked(name, &records),
+                freshness: freshness.clone(),
+            };
             let waits = self.due.get(name).is_some_and(|due| now < *due);
-            if waits && self.asked.get(name) == Some(&asked) {
+            if waits && self.urgent.get(name) == Some(&urgent) {
                 continue;
             }
             let Some(observed) = self.observed.get(name).cloned() else { continue };
@@ -279,17 +302,17 @@ impl Handler<Turn> for HealthMonitor {
             }
             self.due.insert(name.clone(), now + crate::core::policy::seconds(pool.policy.monitor_seconds));
             let records = records.clone();
-            let pause = asked.0.clone();
-            self.asked.insert(name.clone(), asked);
+            self.urgent.insert(name.clone(), urgent.clone());
             let findings = pool.findings(&pools, &observed.view, &observed.ledger);
             let (name, pool) = (name.clone(), pool.clone());
             let snapshot = self.deps.view.snapshot();
             let time = self.deps.clock.now();
             let taint_key = self.deps.taint_key.clone();
+            let stale = freshness.against(Step::Return);
             let heavy = self.deps.heavy.clone();
             let work = async move {
                 let work = move || {
-                    let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, time);
+                    let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, &stale, time);
                     (observed, assessment)
                 };
                 heavy.run(work).await
@@ -301,7 +324,7 @@ impl Handler<Turn> for HealthMonitor {
                     actor.due.remove(&name);
                     return;
                 };
-                actor.publish(&name, &observed, &assessment, &findings, pause.as_ref(), ctx);
+                actor.publish(&name, &observed, &assessment, &findings, &urgent, ctx);
                 actor.tracker.send(PoolAssessed { pool: name, assessment });
             }));
         }

@@ -10,8 +10,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+mod look;
 mod progress;
 mod rescheduled;
+pub use look::{Listed, ListedPod, Look, Sight};
 pub use progress::{Drain, Moment, Order};
 
 /// What may be done to pods. One per [`Purpose`].
@@ -151,7 +153,7 @@ pub fn must_move(pod: &Pod) -> bool {
 pub fn holds_its_node(pod: &Pod, now: Timestamp) -> bool {
     let policy = DrainPolicy::default_for(Purpose::Replace);
     match classify(pod, &policy, Purpose::Replace) {
-        Verdict::Skip(SkipReason::AlreadyTerminating) => progress::overstayed(pod, now).is_none(),
+        Verdict::Skip(SkipReason::AlreadyTerminating) => look::overstayed(pod, now).is_none(),
         verdict => verdict == Verdict::Evictable,
     }
 }

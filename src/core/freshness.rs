@@ -31,6 +31,21 @@ pub enum WatchedKind {
 }
 
 impl WatchedKind {
+    /// All kinds.
+    pub const ALL: [Self; 11] = [
+        Self::Node,
+        Self::CsiNode,
+        Self::Pod,
+        Self::DisruptionBudget,
+        Self::Claim,
+        Self::Volume,
+        Self::Namespace,
+        Self::Pool,
+        Self::Notice,
+        Self::Replacement,
+        Self::Trigger,
+    ];
+
     /// The plural by which the Kubernetes API knows the kind.
     #[must_use]
     pub fn plural(self) -> &'static str {
@@ -70,4 +85,84 @@ impl fmt::Display for StaleWatch {
 pub struct Freshness {
     /// In the order of their kinds.
     pub stale: Vec<StaleWatch>,
+}
+
+/// A step that is not to be taken on an old picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A drain counts as finished, an instance is ended before its deadline, a return is given up.
+    End,
+    /// A return begins: its pods have to find their place elsewhere, with their volumes.
+    Return,
+    /// A mark that no record accounts for is taken off.
+    Undo,
+}
+
+impl Step {
+    /// What it is judged by. Triggers are none of it: they only ask, and what they ask for is judged like the rest.
+    #[must_use]
+    pub fn looks_at(self) -> &'static [WatchedKind] {
+        use WatchedKind::*;
+        match self {
+            Self::End => &[Node, Pod, DisruptionBudget, Pool, Notice, Replacement],
+            Self::Return => {
+                &[Node, CsiNode, Pod, DisruptionBudget, Claim, Volume, Namespace, Pool, Notice, Replacement]
+            }
+            Self::Undo => &[Node, Pool, Replacement],
+        }
+    }
+}
+
+impl Freshness {
+    /// Why a step has to wait, a line for each watch that it looks at and that shows an old picture; none: it may be
+    /// taken.
+    #[must_use]
+    pub fn against(&self, step: Step) -> Vec<String> {
+        let looked_at = |held: &&StaleWatch| step.looks_at().contains(&held.kind);
+        self.stale.iter().filter(looked_at).map(ToString::to_string).collect()
+    }
+
+    /// Whether everything that a step looks at is current.
+    #[must_use]
+    pub fn allows(&self, step: Step) -> bool {
+        !self.stale.iter().any(|held| step.looks_at().contains(&held.kind))
+    }
+
+    /// Whether the picture of this kind is current.
+    #[must_use]
+    pub fn is_current(&self, kind: WatchedKind) -> bool {
+        !self.stale.iter().any(|held| held.kind == kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_waits_for_what_it_is_judged_by_and_for_nothing_else() {
+        let since: Timestamp = "2026-01-01T03:00:00Z".parse().expect("a time");
+        let of = |kind| Freshness { stale: vec![StaleWatch { kind, since }] };
+        for (kind, end, begin, undo) in [
+            (WatchedKind::Pod, false, false, true),
+            (WatchedKind::Node, false, false, false),
+            (WatchedKind::DisruptionBudget, false, false, true),
+            (WatchedKind::Claim, true, false, true),
+            (WatchedKind::Volume, true, false, true),
+            (WatchedKind::CsiNode, true, false, true),
+            (WatchedKind::Namespace, true, false, true),
+            (WatchedKind::Notice, false, false, true),
+            (WatchedKind::Pool, false, false, false),
+            (WatchedKind::Replacement, false, false, false),
+            (WatchedKind::Trigger, true, true, true),
+        ] {
+            let held = of(kind);
+            let allowed = [Step::End, Step::Return, Step::Undo].map(|step| held.allows(step));
+            assert_eq!(allowed, [end, begin, undo], "{kind:?}");
+            assert!(!held.is_current(kind));
+        }
+        let text = "the watch of pods is broken or silent since 2026-01-01T03:00:00Z";
+        assert_eq!(of(WatchedKind::Pod).against(Step::End), [text]);
+        assert!(Freshness::default().against(Step::Return).is_empty());
+    }
 }

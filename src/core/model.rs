@@ -3,6 +3,7 @@
 
 mod exhaustive;
 
+use crate::core::freshness::Freshness;
 use crate::core::health::{self, Story};
 use crate::core::limits::Starts;
 use crate::core::policy::Policy;
@@ -355,6 +356,7 @@ impl World {
                 mode: Mode::Act,
                 rebalance: RebalanceMode::Replace,
                 starts: Starts::default(),
+                freshness: &Freshness::default(),
                 refused: &[],
                 neighbour: None,
                 view: Some(&view),
@@ -410,8 +412,9 @@ impl World {
         let busy = ids(&|instance| instance.busy);
         let schedulable =
             ids(&|held| held.lifecycle != Lifecycle::Pending && !self.cordoned.contains(&held.id));
-        self.told =
-            (commands.wants, commands.ends, InstanceFacts { taken: commands.taken, busy, schedulable });
+        let instances =
+            InstanceFacts { taken: commands.taken, busy, schedulable, ..InstanceFacts::default() };
+        self.told = (commands.wants, commands.ends, instances);
     }
 
     fn scale(&mut self, fault: Fault) {

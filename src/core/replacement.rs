@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::core::freshness::{Freshness, Step, WatchedKind};
 use crate::core::limits::{self, Pause, Starts};
 use crate::core::neighbours::Neighbour;
 use crate::core::notices;
@@ -129,6 +130,8 @@ pub struct Facts<'a> {
     pub rebalance: RebalanceMode,
     /// What stands against beginning a story in the pool.
     pub starts: Starts,
+    /// Which watches show an old picture.
+    pub freshness: &'a Freshness,
     /// Why the pool is not accepted; empty: it is.
     pub refused: &'a [String],
     /// Who else has the old node in its hands.
@@ -555,18 +558,29 @@ fn drain_old(next: &mut ReplacementStatus, subject: &Subject, mode: Mode, facts:
             }
         }
         DrainState::Started => {
-            if facts.old_node.is_none() {
+            // A node of an instance that serves may only not have been shown yet: its drain knows.
+            let serves = facts.view.is_some_and(|view| view.spot.is_active(&subject.instance_id));
+            if facts.old_node.is_none() && !serves && facts.freshness.is_current(WatchedKind::Node) {
                 next.drain = DrainState::Finished;
                 next.blocking.clear();
                 let text = format!("{} is gone before its drain ended", subject.instance_id);
                 next.step(FlowBox::Drain, Outcome::TakenByAws, &subject.node, text, now);
                 return;
             }
-            let Some(report) = facts.drain.filter(|report| report.node == subject.node) else { return };
-            if report.tainted && !next.steps.iter().any(|step| step.flow_box == FlowBox::Taint) {
+            let report = facts.drain.filter(|report| report.node == subject.node);
+            if report.is_some_and(|report| report.tainted)
+                && !next.steps.iter().any(|step| step.flow_box == FlowBox::Taint)
+            {
                 let text = "tainted: no new pods".to_owned();
                 next.step(FlowBox::Taint, Outcome::Tainted, &subject.node, text, now);
             }
+            let stale = facts.freshness.against(Step::End);
+            if !stale.is_empty() {
+                // It goes on as far as it may; whether it is over is found when the picture is current again.
+                next.block(FlowBox::Drain, stale, now);
+                return;
+            }
+            let Some(report) = report else { return };
             if let Some(end) = &report.end {
                 next.drain = DrainState::Finished;
                 next.blocking.clear();
@@ -614,9 +628,7 @@ fn told(end: &DrainEnd) -> (Outcome, String) {
 fn end_old(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     let now = facts.now;
     if next.old == EndState::Kept {
-        let ahead = seconds(facts.policy.end_before_deadline_seconds);
-        let pressed = next.deadline.is_some_and(|deadline| now + ahead >= deadline);
-        if pressed && next.drain == DrainState::Started {
+        if is_pressed(next, facts) && next.drain == DrainState::Started {
             next.drain = DrainState::Finished;
             next.blocking.clear();
             let waits = facts.drain.filter(|report| report.node == subject.node);
@@ -628,6 +640,18 @@ fn end_old(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
             next.old = EndState::Ending;
             return;
         }
+    }
+    let stale = facts.freshness.against(Step::End);
+    if next.old == EndState::Ending
+        && !stale.is_empty()
+        && !is_pressed(next, facts)
+        && may_still_be_kept(&subject.instance_id, GroupKind::Spot, facts)
+    {
+        // Whether its drain is over is found anew when the picture is current again.
+        (next.old, next.drain) = (EndState::Kept, DrainState::Started);
+        set_condition(&mut next.conditions, "Drained", false, "StaleWatch", &stale.join("; "), now);
+        next.block(FlowBox::Drain, stale, now);
+        return;
     }
     if next.old == EndState::Ending
         && let Some(view) = facts.view
@@ -644,6 +668,18 @@ fn end_old(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
         };
         next.step(FlowBox::Drain, Outcome::Ended, &subject.node, text, now);
     }
+}
+
+/// Whether the instance is ended as it is, for EC2 would take it otherwise.
+fn is_pressed(status: &ReplacementStatus, facts: &Facts<'_>) -> bool {
+    let ahead = seconds(facts.policy.end_before_deadline_seconds);
+    status.deadline.is_some_and(|deadline| facts.now + ahead >= deadline)
+}
+
+/// Whether nothing has begun yet to end the instance, as far as is known.
+fn may_still_be_kept(instance_id: &str, group: GroupKind, facts: &Facts<'_>) -> bool {
+    facts.view.is_some_and(|view| view.group(group).is_active(instance_id))
+        && facts.ledger.reduction.is_none()
 }
 
 /// Whether the story's +1 is still in the Spot group's desired capacity.
@@ -713,6 +749,11 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     match next.return_drain {
         DrainState::NotStarted => assess_return(next, subject, &capacity, facts),
         DrainState::Started => {
+            let stale = facts.freshness.against(Step::End);
+            if !stale.is_empty() {
+                next.block(FlowBox::ScaleDown, stale, now);
+                return;
+            }
             let Some(report) = facts.return_drain.filter(|report| report.node == capacity.node_name) else {
                 return;
             };
@@ -733,6 +774,15 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
             }
         }
         DrainState::Finished => {
+            let stale = facts.freshness.against(Step::End);
+            if next.fallback_end == EndState::Ending
+                && !stale.is_empty()
+                && may_still_be_kept(&capacity.instance_id, group, facts)
+            {
+                (next.fallback_end, next.return_drain) = (EndState::Kept, DrainState::Started);
+                next.block(FlowBox::ScaleDown, stale, now);
+                return;
+            }
             if next.fallback_end != EndState::Ending
                 || view.group(group).instance(&capacity.instance_id).is_some()
                 || (facts.node_of)(&capacity.instance_id).is_some()
@@ -806,6 +856,11 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
     {
         next.return_capacity =
             Some(Capacity { group: GroupKind::Spot, instance_id, node_name: node.name, ready_at: now });
+    }
+    let stale = facts.freshness.against(Step::Return);
+    if !stale.is_empty() {
+        next.block(FlowBox::Safety, stale, now);
+        return;
     }
     let Some(found) = facts.assessment else { return };
     if !held.is_empty() {
@@ -941,6 +996,7 @@ fn finish(next: &mut ReplacementStatus, subject: &Subject, text: &str, now: Time
 /// Whether the old instance is neither in its group nor in the cluster.
 fn is_gone(subject: &Subject, facts: &Facts<'_>) -> bool {
     facts.old_node.is_none()
+        && facts.freshness.is_current(WatchedKind::Node)
         && (!subject.in_pool
             || facts.view.is_some_and(|view| view.spot.instance(&subject.instance_id).is_none()))
 }
@@ -1050,6 +1106,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
             group: GroupKind::Spot,
             instance_id: subject.instance_id.clone(),
             replacement: subject.name.clone(),
+            pressed: is_pressed(status, facts),
         });
     }
     if let Some(capacity) = &status.capacity {
@@ -1067,6 +1124,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
                 group: capacity.group,
                 instance_id: capacity.instance_id.clone(),
                 replacement: subject.name.clone(),
+                pressed: false,
             });
         }
     }

@@ -12,12 +12,14 @@ pub use stale::Doubt;
 
 use crate::core::cluster::Snapshot;
 use crate::core::drain;
+use crate::core::freshness::{Freshness, Step};
 use crate::core::preflight::GroupSetup;
 use crate::core::record::{GroupKind, MAX_MESSAGE, clipped};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// An instance as its group lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -495,6 +497,8 @@ pub struct End {
     pub instance_id: String,
     /// The story.
     pub replacement: String,
+    /// Whether its deadline leaves no choice: it is ended even if the picture of its pods is old.
+    pub pressed: bool,
 }
 
 /// What the stories and the cluster know about instances that a group's listing does not tell.
@@ -504,20 +508,31 @@ pub struct InstanceFacts {
     pub taken: BTreeSet<String>,
     /// Their nodes run pods that would have to move, or that are still ending: they are never ended as surplus.
     pub busy: BTreeSet<String>,
-    /// Their nodes take new pods: they are cordoned before they are ended as surplus, or a pod could be bound to
-    /// them at the last moment.
+    /// Their nodes take new pods, or were not listed as empty since they do not: they are cordoned and looked at before
+    /// they are ended as surplus, or a pod could be bound to them at the last moment, or have been unseen.
     pub schedulable: BTreeSet<String>,
+    /// When the API server listed the instance's node as empty, since it is cordoned.
+    pub found_empty: BTreeMap<String, Timestamp>,
+    /// Whether all of this comes from an old picture: nothing is ended by it but at its deadline.
+    pub stale: bool,
 }
 
+/// For so long a node that is cordoned and was listed as empty counts as empty, if no watch says otherwise.
+const EMPTY_FOR: Duration = Duration::from_secs(60);
+
 impl InstanceFacts {
-    /// Takes in what the cluster knows about the instances of a pool.
-    pub fn look_at(&mut self, view: &PoolView, cluster: &Snapshot, now: Timestamp) {
+    /// Takes in what the cluster knows about the instances of a pool. `freshness` is to be read before the snapshot is
+    /// taken.
+    pub fn look_at(&mut self, view: &PoolView, cluster: &Snapshot, freshness: &Freshness, now: Timestamp) {
+        self.stale |= !freshness.allows(Step::End);
         for Instance { id, .. } in view.spot.instances.iter().chain(&view.on_demand.instances) {
             let Some(node) = cluster.node_of_instance(id) else { continue };
             if cluster.pods_on(&node.name).any(|pod| drain::holds_its_node(pod, now)) {
                 self.busy.insert(id.clone());
             }
-            if !node.unschedulable {
+            let found_empty =
+                self.found_empty.get(id).is_some_and(|at| crate::clock::since(*at, now) < EMPTY_FOR);
+            if !node.unschedulable || !found_empty {
                 self.schedulable.insert(id.clone());
             }
         }
@@ -619,6 +634,7 @@ struct Idle<'a> {
 impl Idle<'_> {
     fn may_end(&self, group: &GroupView, kind: GroupKind, id: &str) -> bool {
         group.is_active(id)
+            && !self.instances.stale
             && !self.instances.busy.contains(id)
             && !self.busy.ending(kind, id)
             && !self.cordon.contains(id)
@@ -1117,6 +1133,9 @@ fn end_instances(
         let share = ledger.member(end.group, &end.replacement);
         let surplus = share.is_some_and(|member| member.surplus);
         if group.is_active(&end.instance_id) {
+            if idle.instances.stale && !end.pressed {
+                continue;
+            }
             // Without a +1 of the story, what the group owes it moves out of the group into the record.
             let owes = share.is_some_and(|member| member.instance_id.is_none() && member.debt == Debt::None);
             // At the minimum AWS refuses a decrement; a +1 then stays and is settled when there is room.

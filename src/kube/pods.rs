@@ -1,12 +1,16 @@
-//! Evictions and deletions of exactly the pod that was meant: its UID is a precondition.
+//! Evictions and deletions of exactly the pod that was meant: its UID is a precondition. And the pods of one node, as
+//! the API server lists them.
 
 use crate::core::cluster::Pod;
-use crate::core::drain::EvictionAnswer;
+use crate::core::drain::{EvictionAnswer, Listed, ListedPod};
 use k8s_openapi::api::core::v1 as core_v1;
-use kube::api::{Api, DeleteParams, Preconditions};
-use kube::core::Status;
+use kube::api::{Api, DeleteParams, ListParams, Preconditions};
+use kube::core::{Request, Status};
 use kube::{Client, Error};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -73,5 +77,143 @@ fn refusal(status: &Status) -> EvictionAnswer {
         }
         409 => EvictionAnswer::Conflict,
         code => EvictionAnswer::Failed { status: code, message: status.message.clone() },
+    }
+}
+
+/// How many pods of a node are listed at a time: one pod may be of more than a megabyte.
+const PAGE: u32 = 25;
+/// No node has so many pages of pods: a list that does not end is given up.
+const MAX_PAGES: usize = 100;
+
+/// A pod, only with what tells whether its node may go. All times are texts, so that none makes the list unreadable.
+#[derive(Deserialize)]
+struct SlimPod {
+    #[serde(default)]
+    metadata: SlimMeta,
+    #[serde(default)]
+    status: SlimStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimMeta {
+    name: String,
+    namespace: String,
+    uid: String,
+    deletion_timestamp: Option<String>,
+    annotations: Option<HashMap<String, IgnoredAny>>,
+    owner_references: Option<Vec<SlimOwner>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SlimStatus {
+    phase: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct SlimOwner {
+    #[serde(default)]
+    kind: String,
+    controller: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct SlimList {
+    #[serde(default)]
+    metadata: SlimListMeta,
+    items: Option<Vec<SlimPod>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SlimListMeta {
+    #[serde(rename = "continue")]
+    continued: Option<String>,
+}
+
+impl From<SlimPod> for Listed {
+    fn from(pod: SlimPod) -> Self {
+        let SlimPod { metadata: meta, status } = pod;
+        let deletion = match meta.deletion_timestamp.map(|time| time.parse()) {
+            None => None,
+            Some(Ok(due)) => Some(due),
+            Some(Err(_)) => return Self::Unreadable,
+        };
+        if meta.uid.is_empty() {
+            return Self::Unreadable;
+        }
+        let mirror = meta.annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"));
+        let mut owners = meta.owner_references.iter().flatten();
+        let controller = owners.find(|owner| owner.controller == Some(true));
+        let of_node =
+            mirror || controller.is_some_and(|owner| matches!(owner.kind.as_str(), "DaemonSet" | "Node"));
+        let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let SlimMeta { namespace, name, uid, .. } = meta;
+        Self::Pod(ListedPod { namespace, name, uid, of_node, finished, deletion })
+    }
+}
+
+/// The pods that are bound to a node, from the API server itself and not from a watch, in pages.
+///
+/// # Errors
+/// Why there was no complete answer within `limit`, in plain words.
+pub async fn listed_on(client: &Client, node: &str, limit: Duration) -> Result<Vec<Listed>, String> {
+    let mut params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(PAGE);
+    let list = async {
+        let mut pods = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let request = Request::new("/api/v1/pods").list(&params).map_err(|error| error.to_string())?;
+            let page: SlimList = client.request(request).await.map_err(|error| told(&error))?;
+            pods.extend(page.items.into_iter().flatten().map(Listed::from));
+            params.continue_token = page.metadata.continued.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                return Ok(pods);
+            }
+        }
+        Err("the list does not end".to_owned())
+    };
+    timeout(limit, list).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+}
+
+/// What went wrong, without anything of what was listed.
+fn told(error: &Error) -> String {
+    match error {
+        Error::Api(status) => format!("{} ({})", status.reason, status.code),
+        Error::SerdeError(_) => "the list cannot be read".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(pod: Value) -> Listed {
+        serde_json::from_value::<SlimPod>(pod).expect("a pod").into()
+    }
+
+    #[test]
+    fn a_pod_is_read_by_what_decides_and_one_that_cannot_be_read_is_there() {
+        let now = "2026-01-01T03:00:00Z".parse().expect("a time");
+        let owned = |kind: &str, controller: bool| json!([{ "kind": kind, "controller": controller }]);
+        let meta = |field: &str, value: Value| json!({ "metadata": { "uid": "u", field: value } });
+        for (pod, holds) in [
+            (json!({ "metadata": { "uid": "u" }, "status": { "phase": "Running" } }), true),
+            (json!({ "metadata": { "uid": "u" }, "status": { "phase": "Succeeded" } }), false),
+            (json!({ "metadata": { "uid": "u" }, "status": { "phase": "Failed" } }), false),
+            (meta("ownerReferences", owned("DaemonSet", true)), false),
+            (meta("ownerReferences", owned("DaemonSet", false)), true),
+            (meta("ownerReferences", owned("ReplicaSet", true)), true),
+            (meta("annotations", json!({ "kubernetes.io/config.mirror": "x" })), false),
+            (meta("annotations", Value::Null), true),
+            (meta("deletionTimestamp", json!("2026-01-01T02:59:40Z")), true),
+            (meta("deletionTimestamp", json!("2026-01-01T02:59:20Z")), false),
+            (meta("deletionTimestamp", json!("9999-12-31T23:59:59Z")), true),
+            (meta("managedFields", json!([{ "time": "99999-01-01T00:00:00Z" }])), true),
+            (json!({ "metadata": {}, "status": {} }), true),
+        ] {
+            assert_eq!(listed(pod.clone()).holds_its_node(now), holds, "{pod}");
+        }
     }
 }

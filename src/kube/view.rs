@@ -1,7 +1,7 @@
 //! What the controller knows of the cluster, kept by watches: one connection a kind, whatever its size.
 
 use crate::core::cluster::{Claim, Live, Node, Snapshot, Volume, VolumeLimits};
-use crate::core::freshness::Freshness;
+use crate::core::freshness::{Freshness, StaleWatch, WatchedKind};
 use crate::core::policy::backoff;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use crate::kube::convert::Converter;
@@ -23,6 +23,25 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+/// Since when a watch is broken, of those that are.
+type Broken = Arc<Mutex<BTreeMap<WatchedKind, jiff::Timestamp>>>;
+
+fn kind_of(part: &str) -> WatchedKind {
+    match part {
+        "watch-nodes" => WatchedKind::Node,
+        "watch-csi-nodes" => WatchedKind::CsiNode,
+        "watch-pods" => WatchedKind::Pod,
+        "watch-disruption-budgets" => WatchedKind::DisruptionBudget,
+        "watch-claims" => WatchedKind::Claim,
+        "watch-volumes" => WatchedKind::Volume,
+        "watch-namespaces" => WatchedKind::Namespace,
+        "watch-pools" => WatchedKind::Pool,
+        "watch-notices" => WatchedKind::Notice,
+        "watch-replacements" => WatchedKind::Replacement,
+        _ => WatchedKind::Trigger,
+    }
+}
 
 /// Namespace (empty for cluster-scoped kinds) and name.
 type Key = (String, String);
@@ -160,6 +179,7 @@ pub struct View {
     state: Arc<Mutex<State>>,
     changed: Arc<watch::Sender<u64>>,
     unsynced: watch::Receiver<usize>,
+    stale: Broken,
     _tasks: Arc<Tasks>,
     /// Whether everything is paused: whether the namespace of Spot Guard carries [`PAUSED_LABEL`].
     pub paused: watch::Receiver<bool>,
@@ -211,8 +231,14 @@ impl View {
         let changed = Arc::new(watch::Sender::new(0));
         let (synced, unsynced) = watch::channel(KINDS);
         let synced = Arc::new(synced);
-        let follow =
-            Follow { state: state.clone(), changed: changed.clone(), synced, readiness: readiness.clone() };
+        let stale = Broken::default();
+        let follow = Follow {
+            state: state.clone(),
+            changed: changed.clone(),
+            synced,
+            readiness: readiness.clone(),
+            stale: stale.clone(),
+        };
         let (pools, pool_writer) = reflector::store();
         let (notices, notice_writer) = reflector::store();
         let (replacements, replacement_writer) = reflector::store();
@@ -246,6 +272,7 @@ impl View {
             state,
             changed,
             unsynced,
+            stale,
             _tasks: Arc::new(Tasks(tasks)),
             paused,
             pools,
@@ -271,7 +298,10 @@ impl View {
     /// Which watches show an old picture.
     #[must_use]
     pub fn freshness(&self) -> Freshness {
-        Freshness::default()
+        let held = lock(&self.stale);
+        Freshness {
+            stale: held.iter().map(|(kind, since)| StaleWatch { kind: *kind, since: *since }).collect(),
+        }
     }
 
     /// The cluster now, with its indexes.
@@ -286,6 +316,7 @@ struct Follow {
     changed: Arc<watch::Sender<u64>>,
     synced: Arc<watch::Sender<usize>>,
     readiness: Readiness,
+    stale: Broken,
 }
 
 impl Follow {
@@ -358,6 +389,7 @@ impl Follow {
         let api: Api<K> = Api::all(client.clone());
         let (changed, synced, readiness) =
             (self.changed.clone(), self.synced.clone(), self.readiness.clone());
+        let stale = self.stale.clone();
         readiness.not_ready(part, "not listed yet");
         tokio::spawn(async move {
             let mut first = true;
@@ -374,6 +406,7 @@ impl Follow {
                             apply(event);
                             if listed {
                                 readiness.ready(part);
+                                lock(&stale).remove(&kind_of(part));
                                 if std::mem::take(&mut first) {
                                     synced.send_modify(|left| *left = left.saturating_sub(1));
                                 }
@@ -386,6 +419,8 @@ impl Follow {
                             let reason = problem(&error);
                             tracing::warn!(part, reason, "the watch broke; it is started again");
                             readiness.not_ready(part, reason);
+                            lock(&stale).entry(kind_of(part)).or_insert_with(jiff::Timestamp::now);
+                            changed.send_modify(|version| *version += 1);
                             // It would go on without a word where it stopped, and be taken for broken until
                             // something changes. So it begins anew, with a list. One that fails is repeated.
                             if !matches!(error, watcher::Error::InitialListFailed(_)) {

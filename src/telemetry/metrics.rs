@@ -5,6 +5,7 @@
 //! those gauges are computed at each scrape.
 
 use crate::actors::supervision::RestartCause;
+use crate::core::freshness::{Freshness, WatchedKind};
 use crate::core::notices::Refusal;
 use crate::core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
 use crate::core::trigger::TriggerAction;
@@ -82,6 +83,17 @@ pub enum MarkResult {
     /// They are as they should be.
     Done,
     /// The API server refused, or did not answer in time.
+    Failed,
+}
+
+/// What came of a list of one node's pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum PodsListed {
+    /// Nothing on the node has to move.
+    Empty,
+    /// Something has.
+    Held,
+    /// There was no answer in time, or an error.
     Failed,
 }
 
@@ -176,6 +188,16 @@ struct MarkLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListLabels {
+    result: PodsListed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
     result: EventResult,
 }
@@ -255,6 +277,8 @@ pub struct Metrics {
     aws_call_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
     evictions: Family<AnswerLabels, Counter>,
     mark_changes: Family<MarkLabels, Counter>,
+    pod_lists: Family<ListLabels, Counter>,
+    stale_watches: Family<WatchLabels, Gauge>,
     events: Family<ResultLabels, Counter>,
     triggers: Family<TriggerLabels, Counter>,
     reviews: Family<ReviewLabels, Counter>,
@@ -286,6 +310,8 @@ impl Metrics {
             aws_call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
             evictions: Family::default(),
             mark_changes: Family::default(),
+            pod_lists: Family::default(),
+            stale_watches: Family::default(),
             events: Family::default(),
             triggers: Family::default(),
             reviews: Family::default(),
@@ -301,6 +327,7 @@ impl Metrics {
         for reason in Refusal::ALL {
             drop(metrics.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }));
         }
+        metrics.stale_watches(&Freshness::default());
         metrics.registered()
     }
 
@@ -353,6 +380,16 @@ impl Metrics {
         );
         registry.register("evictions", "Evictions asked for, by the answer", self.evictions.clone());
         registry.register("mark_changes", "Changes of the marks on nodes", self.mark_changes.clone());
+        registry.register(
+            "pod_lists",
+            "Lists of one node's pods, before it counts as empty",
+            self.pod_lists.clone(),
+        );
+        registry.register(
+            "stale_watches",
+            "1 while the leader's picture of a kind is known to be old, else 0",
+            self.stale_watches.clone(),
+        );
         registry.register("events", "Kubernetes events, by what became of them", self.events.clone());
         registry.register(
             "triggers",
@@ -426,6 +463,19 @@ impl Metrics {
     /// Counts a change of a node's marks.
     pub fn marks_changed(&self, result: MarkResult) {
         self.mark_changes.get_or_create(&MarkLabels { result }).inc();
+    }
+
+    /// Counts a list of one node's pods.
+    pub fn pods_listed(&self, result: PodsListed) {
+        self.pod_lists.get_or_create(&ListLabels { result }).inc();
+    }
+
+    /// Shows which watches' pictures are old.
+    pub fn stale_watches(&self, freshness: &Freshness) {
+        for kind in WatchedKind::ALL {
+            let stale = i64::from(!freshness.is_current(kind));
+            self.stale_watches.get_or_create(&WatchLabels { kind: kind.plural() }).set(stale);
+        }
     }
 
     /// Counts a Kubernetes event.

@@ -15,6 +15,7 @@ mod play;
 mod pools;
 mod random;
 mod scaling;
+mod stale;
 mod stories;
 mod supervision;
 mod triggers;

@@ -7,6 +7,7 @@ use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::core::cluster::{Node, Snapshot};
 use crate::core::drain;
+use crate::core::freshness::Freshness;
 use crate::core::limits::{self, Starts};
 use crate::core::neighbours;
 use crate::core::placement::PlacementOptions;
@@ -33,6 +34,8 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 /// Everything that this actor knows, as the core asks for it.
 pub(super) struct World<'a> {
     pub(super) deps: &'a Deps,
+    /// Which watches showed an old picture before the snapshot was taken.
+    pub(super) freshness: Freshness,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) configs: BTreeMap<String, PoolConfig>,
     pub(super) pools: &'a BTreeMap<String, PoolFacts>,
@@ -62,6 +65,7 @@ impl<'a> World<'a> {
         assessments: &'a BTreeMap<String, ReturnAssessment>,
         fits: &'a Fits,
     ) -> Self {
+        let freshness = deps.view.freshness();
         let snapshot = deps.view.snapshot();
         let configs = deps.pools();
         let mut under_way = BTreeMap::new();
@@ -76,6 +80,7 @@ impl<'a> World<'a> {
             configs.keys().map(|name| (name.clone(), refusals(name, &configs, pools.get(name)))).collect();
         Self {
             deps,
+            freshness,
             snapshot,
             configs,
             refused,
@@ -236,6 +241,7 @@ impl<'a> World<'a> {
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
             starts: self.starts(record),
+            freshness: &self.freshness,
             refused: &refused,
             neighbour,
             view: pool.and_then(PoolFacts::view),

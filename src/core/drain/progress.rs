@@ -1,12 +1,14 @@
 //! One drain on its way: what is asked of the API next, what it waits for, and when it is over.
 
+use super::look::overstayed;
 use super::rescheduled::{Expected, OwnerKey, owner};
 use super::{
-    Deletion, DrainClock, DrainPolicy, EvictionAnswer, NextStep, Purpose, SkipReason, Turn, Verdict,
-    classify, eviction_order, next_step, overdue, turns,
+    Deletion, DrainClock, DrainPolicy, EvictionAnswer, Look, NextStep, Purpose, Sight, SkipReason, Turn,
+    Verdict, classify, eviction_order, next_step, overdue, turns,
 };
 use crate::core::cluster::{DisruptionBudget, Pod, Snapshot};
 use crate::core::effort::Effort;
+use crate::core::freshness::{Step, WatchedKind};
 use crate::core::policy::{Policy, seconds};
 use crate::core::replacement::{DrainCommand, DrainEnd, DrainReport};
 use jiff::Timestamp;
@@ -22,9 +24,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 const SHOWN_WITHIN: Duration = Duration::from_secs(5);
 /// Between two tries of what will not succeed before somebody changes something.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(30);
-/// A pod that is still there so long after the end of its grace period is not waited for: by then its containers have
-/// been killed, or its kubelet answers nobody.
-const OVERSTAYED_AFTER: Duration = Duration::from_secs(30);
 /// A controller that has not made a successor within this time wants fewer pods than it had.
 const SUCCESSOR_WITHIN: Duration = Duration::from_secs(30);
 /// How much work it may be to find the budgets of a node's pods, which is done with every change of a pod.
@@ -107,6 +106,9 @@ pub struct Drain {
     staying: usize,
     progress_at: Duration,
     emptied_at: Option<Duration>,
+    /// Whether it has gone by an old picture.
+    blind: bool,
+    wants_look: bool,
     report: DrainReport,
 }
 
@@ -114,9 +116,7 @@ impl Drain {
     /// A drain that begins, or goes on in another process.
     #[must_use]
     pub fn new(command: DrainCommand, policy: Policy, snapshot: &Snapshot, now: Moment) -> Self {
-        let young = seconds(policy.reschedule_timeout_seconds);
-        let counted = |pod: &Pod| !pod.spec.is_placeholder(policy.placeholders_below());
-        let expected = Expected::of(&command.node, command.since, young, snapshot, now.at, &counted);
+        let expected = expected(&command, &policy, snapshot, now);
         let report = DrainReport { node: command.node.clone(), ..DrainReport::default() };
         Self {
             command,
@@ -127,6 +127,8 @@ impl Drain {
             staying: 0,
             progress_at: now.up,
             emptied_at: None,
+            blind: false,
+            wants_look: false,
             report,
         }
     }
@@ -154,19 +156,44 @@ impl Drain {
         &self.report
     }
 
+    /// Whether the node's pods are to be listed anew: it goes on, or ends, by what the API server says of them.
+    #[must_use]
+    pub fn wants_look(&self) -> bool {
+        self.wants_look
+    }
+
     /// Goes through the node's pods and returns what is to be asked now. To be called whenever a pod or a budget
-    /// changes, and now and then. `marked`: whether the node takes no new pods.
-    pub fn step(&mut self, snapshot: &Snapshot, marked: bool, now: Moment) -> Vec<Order> {
-        let Some(node) = snapshot.node_index(&self.command.node) else {
-            self.end(DrainEnd::Moved);
-            return Vec::new();
-        };
-        self.report.tainted |= marked;
-        if !marked || self.report.end.is_some() {
+    /// changes, and now and then.
+    ///
+    /// On an old picture nothing ends, and what was found on one is found anew when it is current again. Before a
+    /// deadline the drain goes on by what is known: the API server judges each eviction.
+    pub fn step(&mut self, sight: &Sight<'_>, now: Moment) -> Vec<Order> {
+        self.wants_look = false;
+        let stale = sight.freshness.against(Step::End);
+        self.turn_blind(!stale.is_empty(), sight.snapshot, now);
+        if self.blind && self.command.deadline.is_none() {
+            self.wait_for(stale);
             return Vec::new();
         }
-        let pods: Vec<&Arc<Pod>> =
-            snapshot.pod_indexes_on(node).iter().map(|index| &snapshot.pods()[*index as usize]).collect();
+        let Some(node) = sight.snapshot.node_index(&self.command.node) else {
+            let gone_at = *self.emptied_at.get_or_insert(now.up);
+            if self.blind {
+                self.wait_for(stale);
+            } else {
+                // Or it was never shown.
+                self.confirm(DrainEnd::Moved, sight.look, &|_| false, gone_at, now);
+            }
+            return Vec::new();
+        };
+        self.report.tainted |= sight.marked;
+        if !sight.marked {
+            // Pods may come again: the node counts as empty from a later moment on, if it is.
+            self.emptied_at = None;
+        }
+        if !sight.marked || self.report.end.is_some() {
+            return Vec::new();
+        }
+        let (pods, known) = self.pods(sight, node, now);
         let there: HashSet<&str> = pods.iter().map(|pod| &*pod.uid).collect();
         self.asked.retain(|uid, _| there.contains(&**uid));
         let mut sorted = self.sort(&pods, now);
@@ -175,23 +202,101 @@ impl Drain {
             self.progress_at = now.up;
         }
         if sorted.staying == 0 {
-            if sorted.came_back > 0 && self.command.purpose == Purpose::Return {
-                // They run here, so the node is not to end.
-                self.end(DrainEnd::GivenUp(sorted.left_behind));
+            if self.blind {
+                self.emptied_at.get_or_insert(now.up);
+                self.wait_for(stale);
             } else {
-                self.await_successors(sorted.left_behind, snapshot, now);
+                self.finish(sorted, sight, &known, now);
             }
             return Vec::new();
         }
         self.emptied_at = None;
-        let covering = Covering::of(&sorted.evictable, snapshot);
+        // A budget that may have changed since is not gone by: the API server knows.
+        let covering = match sight.freshness.is_current(WatchedKind::DisruptionBudget) {
+            true => Covering::of(&sorted.evictable, sight.snapshot),
+            false => Covering::default(),
+        };
         let orders = self.orders(&sorted.evictable, &covering, &mut sorted.reasons, now);
         sorted.reasons.append(&mut sorted.left_behind);
+        sorted.reasons.extend(stale);
         sorted.reasons.sort_unstable();
         sorted.reasons.dedup();
         self.report.stuck = now.up.saturating_sub(self.progress_at) >= STUCK_AFTER;
         self.report.blocked = sorted.reasons;
         orders
+    }
+
+    /// The pods of the node, and of which of them, by their UID, the watch has told. Before a deadline the API server's
+    /// word on others counts too.
+    fn pods(&mut self, sight: &Sight<'_>, node: usize, now: Moment) -> (Vec<Arc<Pod>>, HashSet<Arc<str>>) {
+        let snapshot = sight.snapshot;
+        let shown = snapshot.pod_indexes_on(node).iter().map(|index| &snapshot.pods()[*index as usize]);
+        let mut pods: Vec<Arc<Pod>> = shown.cloned().collect();
+        let known: HashSet<Arc<str>> = pods.iter().map(|pod| pod.uid.clone()).collect();
+        if self.command.deadline.is_some() {
+            let unseen = sight.look.map(|look| look.unseen(&|uid| known.contains(uid), now.at));
+            pods.extend(unseen.into_iter().flatten());
+            self.wants_look = pods.len() > known.len() || !sight.freshness.is_current(WatchedKind::Pod);
+        }
+        (pods, known)
+    }
+
+    /// Nothing on the node is waited for: the drain ends when its pods run elsewhere and the API server lists no more.
+    fn finish(&mut self, sorted: Sorted, sight: &Sight<'_>, known: &HashSet<Arc<str>>, now: Moment) {
+        let emptied_at = *self.emptied_at.get_or_insert(now.up);
+        if sorted.came_back > 0 && self.command.purpose == Purpose::Return {
+            // They run here, so the node is not to end.
+            self.end(DrainEnd::GivenUp(sorted.left_behind));
+        } else if let Some(end) = self.await_successors(sorted.left_behind, sight.snapshot, emptied_at, now) {
+            self.confirm(end, sight.look, &|uid| known.contains(uid), emptied_at, now);
+        }
+    }
+
+    /// Takes in whether the picture is old. What was found on an old one does not count when it is current again: it
+    /// goes on then as another process would, from what the cluster shows.
+    fn turn_blind(&mut self, blind: bool, snapshot: &Snapshot, now: Moment) {
+        if blind {
+            self.report.end = None;
+        } else if self.blind {
+            self.expected = expected(&self.command, &self.policy, snapshot, now);
+            self.emptied_at = None;
+            self.progress_at = now.up;
+            self.wait_for(Vec::new());
+        }
+        self.blind = blind;
+    }
+
+    /// Nothing is asked until these reasons are gone.
+    fn wait_for(&mut self, reasons: Vec<String>) {
+        self.report.stuck = !reasons.is_empty();
+        self.report.blocked = reasons;
+    }
+
+    /// Ends the drain if the API server has listed the node's pods since it looks empty, and says the same.
+    fn confirm(
+        &mut self,
+        end: DrainEnd,
+        look: Option<&Look>,
+        known: &dyn Fn(&str) -> bool,
+        emptied_at: Duration,
+        now: Moment,
+    ) {
+        if self.report.end.is_some() {
+            return;
+        }
+        if matches!(end, DrainEnd::GivenUp(_)) {
+            // The node stays: nothing on it is lost.
+            self.end(end);
+            return;
+        }
+        let look = look.filter(|look| look.asked.up >= emptied_at);
+        let against = look.map_or_else(Vec::new, |look| look.against(known, now.at));
+        if look.is_some() && against.is_empty() {
+            self.end(end);
+        } else {
+            self.wants_look = true;
+            self.wait_for(against);
+        }
     }
 
     /// Notes that a request is on its way; it will be [`Drain::answered`], if only that there was no answer.
@@ -248,7 +353,7 @@ impl Drain {
         self.command.since.zip(pod.created).is_some_and(|(since, created)| created > since)
     }
 
-    fn sort(&self, pods: &[&Arc<Pod>], now: Moment) -> Sorted {
+    fn sort(&self, pods: &[Arc<Pod>], now: Moment) -> Sorted {
         let policy = self.pod_policy();
         let mut sorted = Sorted::default();
         for pod in pods {
@@ -349,26 +454,41 @@ impl Drain {
         orders
     }
 
-    /// The node is empty: the drain ends when as many pods run again elsewhere, or when waiting for it ends.
-    fn await_successors(&mut self, left_behind: Vec<String>, snapshot: &Snapshot, now: Moment) {
-        let waited = now.up.saturating_sub(*self.emptied_at.get_or_insert(now.up));
+    /// The node is empty: how the drain ends, when as many pods run again elsewhere or when waiting for it ends.
+    fn await_successors(
+        &mut self,
+        left_behind: Vec<String>,
+        snapshot: &Snapshot,
+        emptied_at: Duration,
+        now: Moment,
+    ) -> Option<DrainEnd> {
+        let waited = now.up.saturating_sub(emptied_at);
         let unmet = self.expected.unmet(&self.command.node, snapshot);
         let patience = seconds(self.policy.reschedule_timeout_seconds);
         let patience = if unmet.coming { patience } else { patience.min(SUCCESSOR_WITHIN) };
         if !unmet.reasons.is_empty() && waited < patience {
             self.report.stuck = waited >= STUCK_AFTER;
             self.report.blocked = unmet.reasons;
-        } else if unmet.coming && self.command.purpose == Purpose::Return {
-            // Without the marks they find their place on this node again.
-            self.end(DrainEnd::GivenUp(unmet.reasons));
-        } else {
-            let missing = [unmet.reasons, left_behind].concat();
-            self.end(if missing.is_empty() { DrainEnd::Moved } else { DrainEnd::Without(missing) });
+            return None;
         }
+        if unmet.coming && self.command.purpose == Purpose::Return {
+            // Without the marks they find their place on this node again.
+            return Some(DrainEnd::GivenUp(unmet.reasons));
+        }
+        let missing = [unmet.reasons, left_behind].concat();
+        Some(if missing.is_empty() { DrainEnd::Moved } else { DrainEnd::Without(missing) })
     }
 }
 
+/// What is to be met when the node is drained.
+fn expected(command: &DrainCommand, policy: &Policy, snapshot: &Snapshot, now: Moment) -> Expected {
+    let young = seconds(policy.reschedule_timeout_seconds);
+    let counted = |pod: &Pod| !pod.spec.is_placeholder(policy.placeholders_below());
+    Expected::of(&command.node, command.since, young, snapshot, now.at, &counted)
+}
+
 /// The budgets of each of these pods, by its UID, each by name.
+#[derive(Default)]
 struct Covering<'s>(HashMap<Arc<str>, Vec<&'s DisruptionBudget>>);
 
 impl<'s> Covering<'s> {
@@ -383,11 +503,4 @@ impl<'s> Covering<'s> {
     fn budgets(&self, pod: &Pod) -> &[&'s DisruptionBudget] {
         self.0.get(&pod.uid).map_or(&[], Vec::as_slice)
     }
-}
-
-/// Why a pod that is asked to end is not waited for any longer, if so.
-pub(super) fn overstayed(pod: &Pod, now: Timestamp) -> Option<String> {
-    let due = pod.deletion?;
-    let cause = if pod.finalizers { "its finalizers hold it" } else { "its kubelet has not ended it" };
-    (now >= due + OVERSTAYED_AFTER).then(|| format!("pod {} was to be gone at {due:.0}: {cause}", pod.key()))
 }

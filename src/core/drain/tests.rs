@@ -2,6 +2,7 @@ use super::*;
 use crate::core::cluster::{
     LabelSelector, Operator, Owner, Parts, Requirement, Snapshot, Toleration, TolerationOperator,
 };
+use crate::core::freshness::{Freshness, StaleWatch, Step, WatchedKind};
 use crate::core::replacement::{DrainCommand, DrainEnd};
 use crate::core::testing::{app, node, parts, pod, spec};
 use std::sync::Arc;
@@ -243,6 +244,11 @@ struct Stage {
     command: DrainCommand,
     policy: Policy,
     drain: Option<Drain>,
+    freshness: Freshness,
+    /// What the API server lists on the node each time; `None`: it is not asked.
+    listed: Option<Result<Vec<Listed>, String>>,
+    /// How long ago it did, in seconds.
+    listed_ago: u64,
 }
 
 impl Stage {
@@ -256,7 +262,17 @@ impl Stage {
         };
         let made = |name: &&str| Pod { created: Some(at(-3600)), ..pod(name, "n", 1) };
         let pods = names.iter().map(made).collect();
-        Self { now: 0, pods, budgets: vec![], command, policy: Policy::default(), drain: None }
+        Self {
+            now: 0,
+            pods,
+            budgets: vec![],
+            command,
+            policy: Policy::default(),
+            drain: None,
+            freshness: Freshness::default(),
+            listed: Some(Ok(vec![])),
+            listed_ago: 0,
+        }
     }
 
     fn deadline(mut self, seconds: i64) -> Self {
@@ -281,7 +297,10 @@ impl Stage {
         let drain =
             self.drain.get_or_insert_with(|| Drain::new(command, self.policy.clone(), &snapshot, now));
         assert!(drain.renew(&self.command, self.policy.clone()));
-        drain.step(&snapshot, true, now)
+        let up = now.up.saturating_sub(Duration::from_secs(self.listed_ago));
+        let look = self.listed.clone().map(|found| Look { asked: Moment { up, ..now }, found });
+        let (freshness, look) = (&self.freshness, look.as_ref());
+        drain.step(&Sight { snapshot: &snapshot, freshness, marked: true, look }, now)
     }
 
     /// Lets time pass, and shows what is asked then, sorted: `-name` is an eviction, `!name 30` a deletion with its
@@ -642,12 +661,17 @@ fn nothing_is_asked_before_the_node_is_marked_and_a_node_that_is_gone_is_drained
     let snapshot = |nodes| Snapshot::new(parts(nodes, vec![pod("web-1", "n", 1)]));
     let now = stage.moment();
     let mut drain = Drain::new(stage.command.clone(), Policy::default(), &snapshot(vec![node("n")]), now);
-    assert_eq!(drain.step(&snapshot(vec![node("n")]), false, now), []);
-    assert!(!drain.report().tainted);
-    assert_eq!(drain.step(&snapshot(vec![node("n")]), true, now).len(), 1);
-    assert!(drain.report().tainted);
-    drain.step(&snapshot(vec![node("m")]), false, now);
-    assert_eq!(drain.report().end, Some(DrainEnd::Moved));
+    let freshness = Freshness::default();
+    let mut step = |nodes, marked, look| {
+        let (snapshot, freshness) = (&snapshot(nodes), &freshness);
+        let orders = drain.step(&Sight { snapshot, freshness, marked, look }, now);
+        (orders.len(), drain.report().tainted, drain.report().end.clone())
+    };
+    assert_eq!(step(vec![node("n")], false, None), (0, false, None));
+    assert_eq!(step(vec![node("n")], true, None), (1, true, None));
+    assert_eq!(step(vec![node("m")], false, None), (0, true, None), "it may not have been shown yet");
+    let look = Look { asked: now, found: Ok(vec![]) };
+    assert_eq!(step(vec![node("m")], false, Some(&look)), (0, true, Some(DrainEnd::Moved)));
     let other = DrainCommand { purpose: Purpose::Return, ..stage.command.clone() };
     assert!(!drain.renew(&other, Policy::default()), "another drain");
 }
@@ -666,4 +690,123 @@ fn a_drain_does_not_wait_until_very_many_budgets_are_compared() {
         .collect();
     let orders = stage.step();
     assert!(!orders.is_empty(), "the eviction API has the last word on the rest");
+}
+
+fn old(kind: WatchedKind) -> Freshness {
+    Freshness { stale: vec![StaleWatch { kind, since: at(0) }] }
+}
+
+fn listed(name: &str) -> ListedPod {
+    ListedPod {
+        namespace: "default".into(),
+        name: name.into(),
+        uid: format!("{name}-uid"),
+        ..ListedPod::default()
+    }
+}
+
+#[test]
+fn on_an_old_picture_no_drain_ends_and_without_a_deadline_nothing_is_asked() {
+    for kind in Step::End.looks_at() {
+        for mut stage in [Stage::of(&["web-1"]), Stage::of(&["web-1"]).returning()] {
+            stage.freshness = old(*kind);
+            assert_eq!(stage.asks(0), [""; 0], "{kind:?}");
+            assert!(stage.blocked().contains("broken or silent"), "{kind:?}: {}", stage.blocked());
+            stage.pods.clear();
+            assert_eq!(stage.end(3600), None, "{kind:?}");
+            stage.freshness = Freshness::default();
+            assert_eq!(stage.end(0), Some(DrainEnd::Moved), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn what_was_found_on_an_old_picture_is_found_anew_on_a_current_one() {
+    let mut stage = Stage::of(&[]);
+    assert_eq!(stage.end(0), Some(DrainEnd::Moved));
+    stage.freshness = old(WatchedKind::Pod);
+    assert_eq!(stage.end(1), None);
+    stage.freshness = Freshness::default();
+    stage.pods = Stage::of(&["web-1"]).pods;
+    assert_eq!(stage.asks(0), ["-web-1"], "it was bound meanwhile");
+    assert_eq!(stage.end(0), None);
+    // Its successor is waited for, though the drain knew of none when it began.
+    stage.succeed("web-1", "web-2", "m", false);
+    stage.now += 1;
+    assert!(stage.blocked().contains("0 of 1 pods"), "{}", stage.blocked());
+}
+
+#[test]
+fn before_a_deadline_it_goes_on_by_evictions_and_ends_on_no_old_picture() {
+    for kind in Step::End.looks_at() {
+        let mut stage = Stage::of(&["web-1"]).deadline(120);
+        stage.freshness = old(*kind);
+        assert_eq!(stage.asks(0), ["-web-1"], "{kind:?}");
+        stage.pods.clear();
+        assert_eq!(stage.end(60), None, "{kind:?}");
+        assert!(stage.blocked().contains("broken or silent"), "{kind:?}: {}", stage.blocked());
+    }
+    let mut stage = Stage::of(&["web-1"]).deadline(120);
+    stage.budgets = vec![budget("web", 0)];
+    stage.freshness = old(WatchedKind::Pod);
+    assert_eq!(stage.asks(0), [""; 0], "the budget is known to be shut");
+    stage.freshness = old(WatchedKind::DisruptionBudget);
+    assert_eq!(stage.asks(0), ["-web-1"], "it may have opened: the API server knows");
+}
+
+#[test]
+fn a_node_is_not_taken_for_empty_before_the_api_server_lists_it_so() {
+    let pods = |pod: ListedPod| Ok(vec![Listed::Pod(pod)]);
+    for (found, words) in [
+        (Err("no answer in time".to_owned()), "could not be listed: no answer in time"),
+        (pods(listed("unseen")), "pod default/unseen is on the node, and the watch of pods does not show it"),
+        (Ok(vec![Listed::Unreadable]), "a pod that cannot be read is on the node"),
+        (pods(ListedPod { deletion: Some(at(3600)), ..listed("ends") }), "pod default/ends is on the node"),
+    ] {
+        let mut stage = Stage::of(&[]);
+        stage.listed = None;
+        assert_eq!(stage.end(0), None);
+        assert!(stage.drain.as_ref().unwrap().wants_look());
+        stage.listed = Some(found);
+        assert_eq!(stage.end(1), None, "{words}");
+        assert!(stage.blocked().contains(words), "{}", stage.blocked());
+        assert!(stage.drain.as_ref().unwrap().wants_look());
+        stage.listed = Some(Ok(vec![
+            Listed::Pod(ListedPod { of_node: true, ..listed("daemon") }),
+            Listed::Pod(ListedPod { finished: true, ..listed("job") }),
+            Listed::Pod(ListedPod { deletion: Some(at(-60)), ..listed("overstayed") }),
+        ]));
+        assert_eq!(stage.end(1), Some(DrainEnd::Moved), "{words}");
+        assert!(!stage.drain.as_ref().unwrap().wants_look());
+    }
+}
+
+#[test]
+fn a_list_from_before_the_node_was_empty_says_nothing() {
+    let mut stage = Stage::of(&["free-1"]);
+    stage.listed_ago = 1;
+    assert_eq!(stage.end(10), None);
+    stage.pods[0].owner.kind = OwnerKind::None;
+    stage.pods.clear();
+    for _ in 0..3 {
+        stage.listed_ago += 30;
+        assert_eq!(stage.end(30), None);
+    }
+    stage.listed_ago = 0;
+    assert!(stage.end(1).is_some());
+}
+
+#[test]
+fn before_a_deadline_pods_go_that_only_the_api_server_knows_of() {
+    let mut stage = Stage::of(&[]).deadline(120);
+    stage.listed = Some(Ok(vec![Listed::Pod(listed("unseen"))]));
+    assert_eq!(stage.asks(0), ["-unseen"]);
+    assert!(stage.drain.as_ref().unwrap().wants_look());
+    stage.answer(&EvictionAnswer::Evicted);
+    assert_eq!(stage.asks(0), [""; 0]);
+    stage.listed = Some(Ok(vec![]));
+    assert_eq!(stage.end(1), Some(DrainEnd::Moved));
+    let mut patient = Stage::of(&[]);
+    patient.listed = Some(Ok(vec![Listed::Pod(listed("unseen"))]));
+    assert_eq!(patient.asks(0), [""; 0], "without one, the watch has time to tell of it");
 }

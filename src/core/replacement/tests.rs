@@ -1,5 +1,7 @@
 use super::*;
+use crate::core::freshness::StaleWatch;
 use crate::core::limits::Pause;
+use crate::core::record::BlockingReason;
 use crate::core::scaling::{
     Failure, GroupView, Instance, Lifecycle, Method, Reduction, RequestState, ScalingRequest,
 };
@@ -44,6 +46,7 @@ struct Stage {
     drain: Option<DrainReport>,
     return_drain: Option<DrainReport>,
     assessment: Option<ReturnAssessment>,
+    freshness: Freshness,
     status: ReplacementStatus,
 }
 
@@ -94,6 +97,7 @@ impl Stage {
             drain: None,
             return_drain: None,
             assessment: None,
+            freshness: Freshness::default(),
             status: open(&subject(), NoticeKind::RebalanceRecommendation, None, None, None, now()),
         }
     }
@@ -127,6 +131,7 @@ impl Stage {
                 mode: self.mode,
                 rebalance: self.rebalance,
                 starts: self.starts.clone(),
+                freshness: &self.freshness,
                 refused: &self.refused,
                 neighbour: self.neighbour,
                 view: self.known.then_some(&self.view),
@@ -710,6 +715,115 @@ fn a_node_under_notice_whose_drain_takes_too_long_keeps_its_marks_and_the_story_
     }
 }
 
+fn old(kind: WatchedKind) -> Freshness {
+    Freshness { stale: vec![StaleWatch { kind, since: now() }] }
+}
+
+impl Stage {
+    /// Whether it waits for a current picture at this box, and says so.
+    fn waits_for_watch(&self, flow_box: FlowBox) -> bool {
+        let says = |reason: &BlockingReason| {
+            reason.flow_box == flow_box && reason.message.contains("is broken or silent since")
+        };
+        self.status.blocking.iter().any(says)
+    }
+}
+
+#[test]
+fn no_drain_counts_as_finished_on_an_old_picture() {
+    for kind in Step::End.looks_at() {
+        let mut stage = Stage::new();
+        stage.go().share(GroupKind::Spot, Some("i-4"), None).go().drained();
+        stage.freshness = old(*kind);
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Draining, "{kind:?}");
+        assert!(stage.waits_for_watch(FlowBox::Drain), "{kind:?}: {:#?}", stage.status.blocking);
+        assert!(stage.commands().ends.is_empty());
+        stage.freshness = Freshness::default();
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
+        assert_eq!(stage.commands().ends.first().map(|end| end.pressed), Some(false));
+        assert!(stage.status.blocking.is_empty());
+        // The instance is still there when a watch breaks again.
+        stage.freshness = old(*kind);
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Draining, "{kind:?}: it is found anew");
+        assert!(stage.waits_for_watch(FlowBox::Drain), "{kind:?}: {:#?}", stage.status.blocking);
+        assert!(stage.commands().ends.is_empty());
+        stage.freshness = Freshness::default();
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
+        assert!(stage.status.blocking.is_empty());
+        // Once it is on its way out, nothing holds it any more.
+        stage.freshness = old(*kind);
+        let leaving = stage.view.spot.instances.iter_mut().find(|held| held.id == OLD).expect("it is there");
+        leaving.lifecycle = Lifecycle::Leaving;
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
+    }
+}
+
+#[test]
+fn on_an_old_picture_a_deadline_ends_the_instance_when_it_is_near_and_not_before() {
+    let mut stage = Stage::urgent();
+    stage.freshness = old(WatchedKind::Pod);
+    stage.go().drained().go();
+    assert!(stage.marks(DrainPurpose::Replace), "it is drained meanwhile");
+    assert!(stage.has(FlowBox::Taint, Outcome::Tainted));
+    stage.pass(60).go();
+    assert_eq!((stage.status.drain, stage.status.old), (DrainState::Started, EndState::Kept));
+    stage.pass(50).go();
+    assert_eq!(stage.status.old, EndState::Ending);
+    assert_eq!(stage.commands().ends.first().map(|end| end.pressed), Some(true));
+}
+
+#[test]
+fn a_node_that_an_old_picture_does_not_show_is_not_gone() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.old_node = false;
+    stage.go();
+    assert_eq!(stage.status.drain, DrainState::Started, "its instance serves");
+    stage.freshness = old(WatchedKind::Node);
+    stage.lose(OLD).go();
+    assert_eq!(stage.status.drain, DrainState::Started);
+    stage.freshness = Freshness::default();
+    stage.go();
+    assert!(stage.has(FlowBox::Drain, Outcome::TakenByAws));
+}
+
+#[test]
+fn no_return_begins_ends_or_is_given_up_on_an_old_picture() {
+    for kind in Step::Return.looks_at() {
+        let mut stage = Stage::on_fallback();
+        stage.share(GroupKind::Spot, Some("i-4"), None).settle(GroupKind::Spot);
+        stage.assessment = Some(ReturnAssessment::default());
+        stage.freshness = old(*kind);
+        stage.go();
+        assert_eq!(stage.phase(), Phase::OnFallback, "{kind:?}");
+        assert!(stage.waits_for_watch(FlowBox::Safety), "{kind:?}: {:#?}", stage.status.blocking);
+        stage.freshness = Freshness::default();
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Returning, "{kind:?}");
+    }
+    for kind in Step::End.looks_at() {
+        let mut stage = Stage::returning();
+        stage.drained();
+        stage.freshness = old(*kind);
+        stage.pass(24 * 3600).go();
+        assert_eq!(stage.phase(), Phase::Returning, "{kind:?}");
+        assert!(stage.waits_for_watch(FlowBox::ScaleDown), "{kind:?}: {:#?}", stage.status.blocking);
+        stage.freshness = Freshness::default();
+        stage.go();
+        assert_eq!(stage.phase(), Phase::ScalingDown, "{kind:?}");
+        stage.freshness = old(*kind);
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Returning, "{kind:?}: it is found anew");
+        assert!(stage.waits_for_watch(FlowBox::ScaleDown), "{kind:?}: {:#?}", stage.status.blocking);
+        assert!(stage.commands().ends.is_empty());
+    }
+}
+
 #[test]
 fn what_is_left_at_the_deadline_is_told() {
     let mut stage = Stage::urgent();
@@ -955,7 +1069,8 @@ fn a_drain_that_is_cancelled_stops_and_pods_that_moved_move_again_before_anythin
         stage.go();
         assert!(stage.marks(DrainPurpose::Return), "{group}: drained with no other instance claimed for it");
         stage.drained().go();
-        let end = End { group, instance_id: "new".to_owned(), replacement: OLD.to_owned() };
+        let (instance_id, replacement) = ("new".to_owned(), OLD.to_owned());
+        let end = End { group, instance_id, replacement, pressed: false };
         assert_eq!(stage.commands().ends, BTreeSet::from([end]), "{group}");
         stage.settle(group).lose("new").go();
         stage.ledger = Ledger::default();

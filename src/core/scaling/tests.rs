@@ -68,7 +68,8 @@ fn end(id: &str, decrement: bool) -> Option<Call> {
 }
 
 fn ends(id: &str, replacement: &str) -> BTreeSet<End> {
-    [End { group: GroupKind::Spot, instance_id: id.to_owned(), replacement: replacement.to_owned() }].into()
+    let (instance_id, replacement) = (id.to_owned(), replacement.to_owned());
+    [End { group: GroupKind::Spot, instance_id, replacement, pressed: false }].into()
 }
 
 /// The ledger and the view after one more was asked for `i-1` and brought `i-4`.
@@ -246,7 +247,8 @@ fn an_instance_is_busy_while_pods_run_or_end_on_its_node_and_schedulable_until_t
     let ending = Pod { deletion: Some(now() + std::time::Duration::from_secs(20)), ..pod("web-2", "2", 1) };
     let cluster = cluster(vec![cordoned, node("2")], vec![pod("web-1", "1", 1), ending]);
     let mut facts = InstanceFacts::default();
-    facts.look_at(&usual(), &cluster, now());
+    facts.found_empty.insert("i-1".to_owned(), now());
+    facts.look_at(&usual(), &cluster, &Freshness::default(), now());
     assert_eq!(facts.busy, ["i-1", "i-2"].map(str::to_owned).into());
     assert_eq!(facts.schedulable, ["i-2".to_owned()].into(), "and i-3 has no node yet");
 }
@@ -292,6 +294,45 @@ fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
     facts.busy.insert("i-5".to_owned());
     let plan = plan(&ledger, &view, &both, &ends("i-1", "i-1"), &facts, &Busy::default(), now());
     assert_eq!(plan.call, None, "{:?}", plan.ledger);
+}
+
+#[test]
+fn on_an_old_picture_nothing_is_ended_but_at_its_deadline() {
+    let (ledger, view) = served();
+    let stale = InstanceFacts { stale: true, ..InstanceFacts::default() };
+    let waits = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &stale, &Busy::default(), now());
+    assert_eq!(waits.call, None);
+    let pressed = ends("i-1", "i-1").into_iter().map(|end| End { pressed: true, ..end }).collect();
+    let ended = plan(&ledger, &view, &spot("i-1"), &pressed, &stale, &Busy::default(), now());
+    assert_eq!(ended.call, end("i-1", true));
+    // What nobody wants any more is idle by this picture only.
+    let nothing = wants([(GroupKind::Spot, "i-1", Want::Nothing)]);
+    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &stale, &Busy::default(), now());
+    assert_eq!((kept.call, kept.cordon), (None, BTreeSet::new()));
+    let current = InstanceFacts::default();
+    let back = plan(&ledger, &view, &nothing, &BTreeSet::new(), &current, &Busy::default(), now());
+    assert_eq!(back.call, end("i-4", true));
+}
+
+#[test]
+fn a_cordoned_node_is_idle_only_for_a_while_after_it_was_listed_as_empty() {
+    use crate::core::cluster::Node;
+    use crate::core::testing::{cluster, node};
+    let cluster = cluster(vec![Node { unschedulable: true, ..node("1") }], vec![]);
+    let schedulable = |found_empty: &[Timestamp], freshness: &Freshness| {
+        let found_empty = found_empty.iter().map(|at| ("i-1".to_owned(), *at)).collect();
+        let mut facts = InstanceFacts { found_empty, ..InstanceFacts::default() };
+        facts.look_at(&usual(), &cluster, freshness, now());
+        (!facts.schedulable.is_empty(), facts.stale)
+    };
+    let current = Freshness::default();
+    let ago = |seconds| now() - Duration::from_secs(seconds);
+    assert_eq!(schedulable(&[], &current), (true, false));
+    assert_eq!(schedulable(&[ago(60)], &current), (true, false));
+    assert_eq!(schedulable(&[ago(59)], &current), (false, false));
+    let kind = crate::core::freshness::WatchedKind::Pod;
+    let old = Freshness { stale: vec![crate::core::freshness::StaleWatch { kind, since: ago(5) }] };
+    assert_eq!(schedulable(&[ago(59)], &old), (false, true));
 }
 
 #[test]
