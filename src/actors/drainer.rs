@@ -13,6 +13,7 @@ use crate::core::cluster::ScaleDown;
 use crate::core::drain::{Drain, EvictionAnswer, Moment, Order};
 use crate::core::policy::{backoff, spread};
 use crate::core::replacement::{DrainCommand, DrainPurpose, DrainReport};
+use crate::kube::client::told;
 use crate::kube::marks::{self, Marks};
 use crate::kube::pods;
 use crate::telemetry::metrics::{self, MarkResult};
@@ -146,7 +147,13 @@ impl Drainer {
                     MarkResult::Done
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(node, %error, ?change, "a node's marks could not be changed; it is tried again");
+                    let error = told(&error);
+                    tracing::warn!(
+                        node,
+                        error,
+                        ?change,
+                        "a node's marks could not be changed; it is tried again"
+                    );
                     MarkResult::Failed
                 }
                 Err(_) => {

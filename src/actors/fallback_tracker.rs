@@ -15,6 +15,7 @@ use crate::actors::deps::Deps;
 use crate::actors::drainer::{DrainNodes, Drainer, DrainsReported};
 use crate::actors::health_monitor::PoolAssessed;
 use crate::actors::supervision::{Link, answers_ping};
+use crate::core::freshness::WatchedKind;
 use crate::core::record::GroupKind;
 use crate::core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use crate::core::scaling::{Ledger, PoolView, Want};
@@ -334,11 +335,16 @@ impl FallbackTracker {
             wanted.ends.extend(commands.ends);
             wanted.instances.taken.extend(commands.taken);
         }
+        let not_understood = self.deps.view.not_understood();
         for (name, wanted) in by_pool {
             let mut wanted = wanted;
             if let Some(ledger) = self.pools.get(&name).and_then(PoolFacts::ledger) {
                 for kind in [GroupKind::Spot, GroupKind::OnDemand] {
                     for member in ledger.members(kind) {
+                        // Its record is there and cannot be read: what it holds stays as it is.
+                        if not_understood.may_hold(WatchedKind::Replacement, &member.replacement) {
+                            continue;
+                        }
                         // Nobody's any more: its record was finished or deleted.
                         wanted.wants.entry((kind, member.replacement.clone())).or_insert(Want::Done);
                     }

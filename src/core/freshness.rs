@@ -31,6 +31,21 @@ pub enum WatchedKind {
 }
 
 impl WatchedKind {
+    /// All of them, in their order.
+    pub const ALL: [Self; 11] = [
+        Self::Node,
+        Self::CsiNode,
+        Self::Pod,
+        Self::DisruptionBudget,
+        Self::Claim,
+        Self::Volume,
+        Self::Namespace,
+        Self::Pool,
+        Self::Notice,
+        Self::Replacement,
+        Self::Trigger,
+    ];
+
     /// The plural by which the Kubernetes API knows the kind.
     #[must_use]
     pub fn plural(self) -> &'static str {

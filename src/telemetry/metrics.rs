@@ -5,6 +5,7 @@
 //! those gauges are computed at each scrape.
 
 use crate::actors::supervision::RestartCause;
+use crate::core::freshness::WatchedKind;
 use crate::core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
 use crate::core::trigger::TriggerAction;
 use crate::crd::{NodeReplacement, SpotPool};
@@ -213,6 +214,20 @@ struct RestartLabels {
     cause: CauseLabel,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Plural(WatchedKind);
+
+impl EncodeLabelValue for Plural {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        encoder.write_str(self.0.plural())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    kind: Plural,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartLabels {
     part: &'static str,
@@ -253,6 +268,8 @@ pub struct Metrics {
     notifications: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
     leader: Gauge,
+    objects_not_understood: Family<WatchLabels, Gauge>,
+    watch_failures: Family<WatchLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -282,10 +299,16 @@ impl Metrics {
             notifications: Family::default(),
             actor_restarts: Family::default(),
             leader: Gauge::default(),
+            objects_not_understood: Family::default(),
+            watch_failures: Family::default(),
         };
         // A counter that appears with its first event hides that event from rate().
         for kind in [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption, NoticeKind::Manual] {
             drop(metrics.replacements_started.get_or_create(&KindLabels { kind: Word(kind) }));
+        }
+        for kind in WatchedKind::ALL {
+            drop(metrics.watch_failures.get_or_create(&WatchLabels { kind: Plural(kind) }));
+            metrics.not_understood(kind, 0);
         }
         metrics.registered()
     }
@@ -354,6 +377,16 @@ impl Metrics {
             "actor_restarts",
             "Actors started anew by their supervisor, by cause",
             self.actor_restarts.clone(),
+        );
+        registry.register(
+            "objects_not_understood",
+            "Objects whose fields cannot be read: what depends on them waits, everything else goes on",
+            self.objects_not_understood.clone(),
+        );
+        registry.register(
+            "watch_failures",
+            "Lists and watches of the Kubernetes API that broke, by kind",
+            self.watch_failures.clone(),
         );
         self
     }
@@ -427,6 +460,17 @@ impl Metrics {
     /// Counts a restart of an actor.
     pub fn actor_restarted(&self, actor: ActorName, cause: RestartCause) {
         self.actor_restarts.get_or_create(&RestartLabels { actor, cause: CauseLabel(cause) }).inc();
+    }
+
+    /// Says how many objects of a kind cannot be read.
+    pub fn not_understood(&self, kind: WatchedKind, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.objects_not_understood.get_or_create(&WatchLabels { kind: Plural(kind) }).set(count);
+    }
+
+    /// Counts a list or a watch that broke.
+    pub fn watch_failed(&self, kind: WatchedKind) {
+        self.watch_failures.get_or_create(&WatchLabels { kind: Plural(kind) }).inc();
     }
 
     /// Everything as OpenMetrics text, with the gauges that follow from the stored objects.

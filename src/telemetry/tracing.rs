@@ -78,6 +78,13 @@ impl Drop for TelemetryGuard {
     }
 }
 
+/// What is logged. The Kubernetes client writes whole answers into its warnings, secrets included: they are logged only
+/// if somebody asks for it by its name.
+fn log_filter(wanted: Option<String>) -> String {
+    let wanted = wanted.unwrap_or_else(|| "info".to_owned());
+    if wanted.contains("kube_client") { wanted } else { format!("{wanted},kube_client=error") }
+}
+
 /// Sets up logs and traces of the process. `format` wins over the variable [`LOG_FORMAT_VARIABLE`];
 /// `RUST_LOG` filters the logs, `info` unless it is set.
 ///
@@ -92,7 +99,7 @@ pub fn init(format: Option<LogFormat>) -> Result<TelemetryGuard, TelemetryError>
         (None, Some(text)) => text.parse()?,
         (None, None) => LogFormat::Text,
     };
-    let filter = EnvFilter::try_new(lookup("RUST_LOG").unwrap_or_else(|| "info".to_owned()))?;
+    let filter = EnvFilter::try_new(log_filter(lookup("RUST_LOG")))?;
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let log = match format {
         LogFormat::Json => log.json().with_span_list(false).flatten_event(true).boxed(),
@@ -236,6 +243,13 @@ mod tests {
     use opentelemetry_sdk::error::OTelSdkResult;
     use opentelemetry_sdk::trace::{SpanData, SpanExporter};
     use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn the_kubernetes_client_logs_answers_only_if_it_is_asked_by_name() {
+        assert_eq!(log_filter(None), "info,kube_client=error");
+        assert_eq!(log_filter(Some("debug".to_owned())), "debug,kube_client=error");
+        assert_eq!(log_filter(Some("info,kube_client=debug".to_owned())), "info,kube_client=debug");
+    }
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

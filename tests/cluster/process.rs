@@ -99,6 +99,14 @@ impl Process {
         .await
     }
 
+    /// The most memory that it ever had in use, in kB (`VmHWM`, proc_pid_status(5)).
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let amount = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        amount.expect("the process runs")
+    }
+
     /// Everything that the process has printed so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()

@@ -17,3 +17,4 @@ mod scaling;
 mod stories;
 mod supervision;
 mod triggers;
+mod unread;

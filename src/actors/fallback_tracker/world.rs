@@ -7,6 +7,7 @@ use super::triggers::reopened;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::core::cluster::{Node, Snapshot};
 use crate::core::drain;
+use crate::core::freshness::WatchedKind;
 use crate::core::limits::{self, Starts};
 use crate::core::neighbours;
 use crate::core::placement::PlacementOptions;
@@ -119,12 +120,17 @@ impl<'a> World<'a> {
         notices: &[Arc<InterruptionNotice>],
     ) -> Vec<Write> {
         let mut writes = BTreeMap::new();
+        let not_understood = self.deps.view.not_understood();
         let mut sorted: Vec<_> = notices.to_vec();
         sorted.sort_by_key(|notice| (notice.spec.deadline.is_none(), notice.spec.detected_at));
         for notice in sorted {
             let instance = &notice.spec.instance_id;
             let held = records.get(instance);
             if writes.contains_key(instance) || held.is_some_and(|held| !begins_anew(held, &notice)) {
+                continue;
+            }
+            // Its story is there and cannot be read: nobody knows how far it is.
+            if held.is_none() && not_understood.may_hold(WatchedKind::Replacement, instance) {
                 continue;
             }
             if notice.status.as_ref().is_some_and(|status| !status.conditions.is_empty()) {
