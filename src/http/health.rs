@@ -17,7 +17,7 @@ pub struct Ready {
     /// The parts that do not, by name.
     pub not_ready: Vec<NotReady>,
     /// What people should know of parts that work, for instance that an object cannot be read.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<Remark>,
 }
 

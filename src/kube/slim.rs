@@ -328,7 +328,15 @@ slim! {
     /// A namespace.
     Namespace { metadata: ObjectMeta, }
     /// What is read first of an object whose fields cannot be read: what it is called, and where it is.
-    Head { metadata: ObjectMeta, spec: Option<HeadSpec>, }
+    Head { metadata: HeadMeta, spec: Option<HeadSpec>, }
+    /// What it is called.
+    HeadMeta {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        #[serde(deserialize_with = "labels")] labels: Option<BTreeMap<String, String>>,
+    }
     /// Where a pod runs, what a node runs on.
     HeadSpec { node_name: Option<String>, #[serde(rename = "providerID")] provider_id: Option<String>, }
     /// What is left if not even that can be read.
@@ -362,8 +370,8 @@ macro_rules! watched {
     ($($kind:ty)*) => {$(
         impl Watched for $kind {
             fn identity(&self) -> (&str, &str, &str) {
-                let ObjectMeta { namespace, name, resource_version, .. } = &self.metadata;
-                (text(namespace), text(name), text(resource_version))
+                let metadata = &self.metadata;
+                (text(&metadata.namespace), text(&metadata.name), text(&metadata.resource_version))
             }
         }
     )*};
@@ -373,7 +381,7 @@ watched!(Node Pod CSINode PersistentVolumeClaim PersistentVolume PodDisruptionBu
 impl From<Bare> for Head {
     fn from(bare: Bare) -> Self {
         let BareMeta { name, namespace, uid, resource_version } = bare.metadata;
-        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        let metadata = HeadMeta { name, namespace, uid, resource_version, labels: None };
         Self { metadata, spec: None }
     }
 }
@@ -417,8 +425,8 @@ macro_rules! own {
 
         impl Watched for Own<$kind> {
             fn identity(&self) -> (&str, &str, &str) {
-                let meta::ObjectMeta { namespace, name, resource_version, .. } = &self.0.metadata;
-                (text(namespace), text(name), text(resource_version))
+                let metadata = &self.0.metadata;
+                (text(&metadata.namespace), text(&metadata.name), text(&metadata.resource_version))
             }
         }
     )*};

@@ -1,9 +1,10 @@
 use super::*;
 use crate::core::cluster::{Claim, VolumeReach};
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::stream;
 use http_body::Frame;
-use http_body_util::{Either, Full, StreamBody};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use jiff::Timestamp;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -12,7 +13,10 @@ use std::io::Write;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
+use tower::BoxError;
 use tracing_subscriber::fmt::MakeWriter;
+
+type Answer = http::Response<UnsyncBoxBody<Bytes, BoxError>>;
 
 const NODES: &str = "/api/v1/nodes";
 const CSI_NODES: &str = "/apis/storage.k8s.io/v1/csinodes";
@@ -93,18 +97,12 @@ impl Fake {
         let fake = self.clone();
         let service = tower::service_fn(move |request: http::Request<Body>| {
             let fake = fake.clone();
-            async move { fake.answer(request.uri()).await }
+            async move { fake.answer(request.uri().clone()).await }
         });
         Client::new(service, "default")
     }
 
-    async fn answer(
-        &self,
-        uri: &http::Uri,
-    ) -> Result<
-        http::Response<impl http_body::Body<Data = Bytes, Error = tower::BoxError> + use<>>,
-        tower::BoxError,
-    > {
+    async fn answer(&self, uri: http::Uri) -> Result<Answer, BoxError> {
         if self.state().silent {
             std::future::pending::<()>().await;
         }
@@ -112,14 +110,14 @@ impl Fake {
             uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
         let number = |key: &str| query.get(key).and_then(|text| text.parse::<u64>().ok());
         let full = |status: u16, value: Value| {
-            let body = Full::new(Bytes::from(value.to_string()));
-            http::Response::builder().status(status).body(Either::Left(body)).map_err(Into::into)
+            let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {});
+            http::Response::builder().status(status).body(body.boxed_unsync()).map_err(BoxError::from)
         };
         if query.contains_key("watch") {
             let version = number("resourceVersion").unwrap_or_default();
             let ends = Instant::now() + Duration::from_secs(number("timeoutSeconds").unwrap_or(1800));
             let frames = self.watch(uri.path().to_owned(), version, ends);
-            return Ok(http::Response::new(Either::Right(StreamBody::new(frames))));
+            return Ok(http::Response::new(StreamBody::new(frames).boxed_unsync()));
         }
         let mut state = self.state();
         let from = usize::try_from(number("continue").unwrap_or(0)).unwrap_or(0);
@@ -150,7 +148,7 @@ impl Fake {
         path: String,
         from: u64,
         ends: Instant,
-    ) -> impl futures::Stream<Item = Result<Frame<Bytes>, tower::BoxError>> + Send + use<> {
+    ) -> impl futures::Stream<Item = Result<Frame<Bytes>, BoxError>> + Send + use<> {
         let news = self.1.subscribe();
         let epoch = *news.borrow() / 1_000_000;
         let fake = self.clone();
@@ -187,6 +185,9 @@ impl Fake {
                     tokio::select! {
                         _ = news.changed() => {}
                         () = sleep_until(ends) => {
+                            if fake.state().silent {
+                                std::future::pending::<()>().await;
+                            }
                             let metadata = json!({ "resourceVersion": seen.to_string(), "creationTimestamp": null });
                             let bookmark = json!({ "type": "BOOKMARK", "object": { "metadata": metadata } });
                             let line = Frame::data(format!("{bookmark}\n").into());
@@ -289,9 +290,11 @@ fn bad() -> Vec<(&'static str, Value)> {
             POOLS | NOTICES | RECORDS | TRIGGERS => object["spec"]["paused"] = json!({ SECRET: SECRET }),
             PODS => object["spec"]["priority"] = json!(SECRET),
             _ => {
-                let text = json!({ "x": SECRET });
-                for field in ["providerID", "drivers", "selector", "volumeName", "csi"] {
-                    object["spec"][field] = if field == "csi" { json!(SECRET) } else { text.clone() };
+                for field in ["providerID", "volumeName"] {
+                    object["spec"][field] = json!({ "x": SECRET });
+                }
+                for field in ["drivers", "selector", "csi"] {
+                    object["spec"][field] = json!(SECRET);
                 }
             }
         }
