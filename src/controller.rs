@@ -87,7 +87,7 @@ impl Controller {
         let readiness = Readiness::default();
         // Nobody may wait for ever, not for a list with which a watch begins either.
         let client = bounded(&client, REQUEST_TIMEOUT);
-        let view = View::start(&client, &settings.namespace, &readiness);
+        let view = View::start(&client, &settings.namespace, &readiness, &metrics, clock);
         let aws = AutoScaling::new(aws, settings.times.call_timeout, clock, metrics.clone());
         let (leading, actors) = (watch::Sender::new(false), watch::Sender::new(None));
         let heavy = Heavy::threads();

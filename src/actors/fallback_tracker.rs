@@ -31,7 +31,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use notices::Refused;
-use refusals::Removals;
+use refusals::{Batch, Removals};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -357,15 +357,17 @@ answers_ping!(FallbackTracker);
 
 impl FallbackTracker {
     /// The refused notices to remove now.
-    fn removable(&mut self, refused: Vec<Refused>, seen: &[Arc<InterruptionNotice>]) -> Option<Vec<Refused>> {
-        if refused.is_empty() || !self.deps.fence.may_act(self.deps.call_timeout) {
+    fn removable(&mut self, refused: Vec<Refused>, seen: &[Arc<InterruptionNotice>]) -> Option<Batch> {
+        let not_understood = self.deps.view.not_understood();
+        let unread = not_understood.names(WatchedKind::Notice).map(str::to_owned).collect();
+        if !self.deps.fence.may_act(self.deps.call_timeout) {
             return None;
         }
-        self.removals.next(refused, seen)
+        self.removals.next(refused, seen, &unread)
     }
 
     /// Removes refused notices beside the mailbox. What is left comes with a later turn.
-    fn remove(&self, batch: Vec<Refused>, ctx: &mut Context<Self>) {
+    fn remove(&self, batch: Batch, ctx: &mut Context<Self>) {
         let work = refusals::remove(self.deps.clone(), batch).into_actor(self);
         ctx.spawn(work.map(|gone, actor, ctx| {
             actor.removals.ended(gone);
@@ -407,11 +409,16 @@ impl FallbackTracker {
             wanted.ends.extend(commands.ends);
             wanted.instances.taken.extend(commands.taken);
         }
+        let not_understood = self.deps.view.not_understood();
         for (name, wanted) in by_pool {
             let mut wanted = wanted;
             if let Some(ledger) = self.pools.get(&name).and_then(PoolFacts::ledger) {
                 for kind in [GroupKind::Spot, GroupKind::OnDemand] {
                     for member in ledger.members(kind) {
+                        // Its record is there and cannot be read: what it holds stays as it is.
+                        if not_understood.may_hold(WatchedKind::Replacement, &member.replacement) {
+                            continue;
+                        }
                         // Nobody's any more: its record was finished or deleted.
                         wanted.wants.entry((kind, member.replacement.clone())).or_insert(Want::Done);
                     }

@@ -31,7 +31,7 @@ pub enum WatchedKind {
 }
 
 impl WatchedKind {
-    /// All kinds.
+    /// All of them, in their order.
     pub const ALL: [Self; 11] = [
         Self::Node,
         Self::CsiNode,

@@ -16,6 +16,19 @@ pub struct Ready {
     pub ready: bool,
     /// The parts that do not, by name.
     pub not_ready: Vec<NotReady>,
+    /// What people should know of parts that work, for instance that an object cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<Remark>,
+}
+
+/// What people should know of a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Remark {
+    /// Its name.
+    pub part: &'static str,
+    /// In plain words.
+    pub remark: String,
 }
 
 /// A part that does not work.
@@ -44,7 +57,9 @@ pub(super) async fn healthz(state: web::Data<ApiState>) -> HttpResponse {
 pub(super) async fn readyz(state: web::Data<ApiState>, request: HttpRequest) -> HttpResponse {
     let not_ready: Vec<NotReady> =
         state.readiness.reasons().into_iter().map(|(part, reason)| NotReady { part, reason }).collect();
-    let body = Ready { ready: not_ready.is_empty(), not_ready };
+    let remarks =
+        state.readiness.remarks().into_iter().map(|(part, remark)| Remark { part, remark }).collect();
+    let body = Ready { ready: not_ready.is_empty(), not_ready, remarks };
     let Ok(text) = serde_json::to_string_pretty(&body) else {
         return problem::internal(&request, "readiness cannot be written as JSON");
     };

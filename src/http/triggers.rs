@@ -10,6 +10,7 @@ use super::query::Filter;
 use super::{ApiState, api, routes};
 use crate::core::trigger::TriggerAction;
 use crate::crd::{Trigger, TriggerSpec};
+use crate::kube::problem::RequestProblem;
 use crate::telemetry::tracing::trace_id_of;
 use actix_web::http::{StatusCode, header};
 use actix_web::web::{Data, Json, Payload};
@@ -97,7 +98,7 @@ impl Triggers {
                 Err(WriteError::Invalid(status.message))
             }
             Ok(Err(error)) => {
-                tracing::warn!(trigger = name, %error, "a trigger could not be stored");
+                tracing::warn!(trigger = name, error = %RequestProblem(&error), "a trigger could not be stored");
                 Err(WriteError::Unavailable)
             }
             Err(_) => {

@@ -1,12 +1,16 @@
 //! Clients of the Kubernetes API.
 
 use anyhow::Context as _;
-use http_body_util::BodyExt as _;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::BoxError;
 
 /// How long the Kubernetes API may take to accept a connection.
@@ -41,8 +45,8 @@ pub async fn infer(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
 }
 
 /// The same client with every request bounded: an answer that ends, its body included, is there within `limit` or the
-/// request failed, or whoever waits for it would wait for ever. A watch has to begin within that time; how long it may
-/// be silent is its reader's business.
+/// request failed, or whoever waits for it would wait for ever. A body is not held: it can be read as it comes. A watch
+/// has to begin within that time; how long it may be silent is its reader's business.
 #[must_use]
 pub fn bounded(client: &Client, limit: Duration) -> Client {
     let (namespace, client) = (client.default_namespace().to_owned(), client.clone());
@@ -50,18 +54,51 @@ pub fn bounded(client: &Client, limit: Duration) -> Client {
         let client = client.clone();
         async move {
             let watches = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-            let answer = async {
-                let (head, body) = client.send(request).await?.into_parts();
-                let body = if watches { body } else { body.collect().await?.to_bytes().into() };
-                Ok::<_, BoxError>(http::Response::from_parts(head, body))
+            let end = Instant::now() + limit;
+            let answer = match timeout_at(end, client.send(request)).await {
+                Ok(answer) => answer?,
+                Err(_) => return Err(BoxError::from(no_answer(limit))),
             };
-            match tokio::time::timeout(limit, answer).await {
-                Ok(answer) => answer,
-                Err(_) => Err(format!("no answer within {} s", limit.as_secs()).into()),
-            }
+            let end = (!watches).then(|| Box::pin(sleep_until(end)));
+            Ok(answer.map(|inner| BoundedBody { inner, end, limit }))
         }
     });
     Client::new(service, namespace)
+}
+
+fn no_answer(limit: Duration) -> String {
+    format!("no answer within {} s", limit.as_secs())
+}
+
+/// A body that has to be there by its end.
+struct BoundedBody {
+    inner: Body,
+    end: Option<Pin<Box<Sleep>>>,
+    limit: Duration,
+}
+
+impl http_body::Body for BoundedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let limit = self.limit;
+        if self.end.as_mut().is_some_and(|end| end.as_mut().poll(context).is_ready()) {
+            return Poll::Ready(Some(Err(no_answer(limit).into())));
+        }
+        Pin::new(&mut self.inner).poll_frame(context).map_err(BoxError::from)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
 }
 
 fn client(mut config: Config) -> anyhow::Result<Client> {
@@ -74,9 +111,7 @@ fn client(mut config: Config) -> anyhow::Result<Client> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use futures::{StreamExt, stream};
-    use http_body::Frame;
     use http_body_util::StreamBody;
     use k8s_openapi::api::core::v1::Node;
     use kube::api::{Api, ListParams, WatchParams};
@@ -107,5 +142,22 @@ mod tests {
         assert!(watch.next().await.is_some_and(|event| event.is_ok()));
         let silent = tokio::time::timeout(Duration::from_secs(60), watch.next()).await;
         assert!(silent.is_err(), "nobody ends it: {silent:?}");
+    }
+
+    #[test]
+    fn what_is_told_of_an_error_holds_nothing_of_an_object() {
+        let secret = "hunter2-do-not-tell";
+        let status = |code: u16, reason: &str, message: &str| {
+            let value = serde_json::json!({ "code": code, "reason": reason, "message": message });
+            kube::Error::Api(Box::new(serde_json::from_value(value).expect("a status")))
+        };
+        let invalid = told(&status(422, "Invalid", &format!("Invalid value: {secret:?}")));
+        assert_eq!(invalid, "the API server answers 422 Invalid");
+        let forbidden = told(&status(403, "Forbidden", "nodes is forbidden\n"));
+        assert_eq!(forbidden, "the API server answers 403 Forbidden nodes is forbidden");
+        let unread = serde_json::from_str::<u8>(&format!("{secret:?}")).expect_err("no number");
+        assert!(unread.to_string().contains(secret));
+        let unread = told(&kube::Error::SerdeError(unread));
+        assert!(!unread.contains(secret), "{unread}");
     }
 }

@@ -1,4 +1,4 @@
-//! From the Kubernetes API's objects to the slim types of [`crate::core::cluster`].
+//! From what is read of the Kubernetes API's objects to the types of [`crate::core::cluster`].
 //!
 //! Pure and tolerant: a missing field is what the API's default says, and what cannot be read is taken the
 //! cautious way (a request as more than any node has, a node's room as none) and reported.
@@ -9,20 +9,15 @@ use crate::core::cluster::{
     SpreadConstraint, Taint, Toleration, TolerationOperator, UnhealthyPods, Volume, VolumeLimits,
     VolumeReach,
 };
-use crate::kube::marks;
+use crate::kube::slim::{self as api, CSINode, PodDisruptionBudget, Quantity};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::CSINode;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
 /// Stands for a request that could not be read: more than any node has, and small enough to add up.
-const UNREADABLE: i64 = 1 << 52;
+pub(super) const UNREADABLE: i64 = 1 << 52;
 
 /// Something in an object that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +155,7 @@ impl Converter {
         self.strings.retain(|s| Arc::strong_count(s) > 1);
     }
 
-    fn string(&mut self, text: &str) -> Arc<str> {
+    pub(super) fn string(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.strings.get(text) {
             return known.clone();
         }
@@ -169,7 +164,7 @@ impl Converter {
         new
     }
 
-    fn label_set(&mut self, labels: Option<&BTreeMap<String, String>>) -> Labels {
+    pub(super) fn label_set(&mut self, labels: Option<&BTreeMap<String, String>>) -> Labels {
         let pairs: Vec<_> =
             labels.into_iter().flatten().map(|(k, v)| (self.string(k), self.string(v))).collect();
         let new: Labels = pairs.into_iter().collect();
@@ -284,13 +279,12 @@ impl Converter {
     pub fn pod(&mut self, pod: &api::Pod) -> Converted<Pod> {
         let mut problems = Problems::of("pod", &pod.metadata);
         let status = pod.status.as_ref();
-        let annotation =
-            |key: &str| pod.metadata.annotations.as_ref().and_then(|a| a.get(key)).map(String::as_str);
+        let annotations = pod.metadata.annotations.as_ref();
         let ready = status
             .and_then(|s| s.conditions.as_ref())
             .and_then(|conditions| conditions.iter().find(|c| c.type_ == "Ready"));
         let spec = pod.spec.as_ref();
-        let mirror = annotation("kubernetes.io/config.mirror").is_some();
+        let mirror = annotations.is_some_and(|a| a.mirror.is_some());
         let object = Pod {
             namespace: self.string(pod.metadata.namespace.as_deref().unwrap_or("default")),
             name: pod.metadata.name.as_deref().unwrap_or_default().into(),
@@ -314,20 +308,20 @@ impl Converter {
             gated: spec.and_then(|s| s.scheduling_gates.as_ref()).is_some_and(|g| !g.is_empty()),
             owner: self.owner(pod.metadata.owner_references.as_deref().unwrap_or_default(), mirror),
             labels: self.label_set(pod.metadata.labels.as_ref()),
-            safe_to_evict: annotation("cluster-autoscaler.kubernetes.io/safe-to-evict").and_then(
-                |v| match v {
-                    "true" => Some(true),
-                    "false" => Some(false),
-                    _ => None,
-                },
-            ),
-            do_not_disrupt: annotation("karpenter.sh/do-not-disrupt").is_some_and(|v| v != "false"),
+            safe_to_evict: match annotations.and_then(|a| a.safe_to_evict.as_deref()) {
+                Some("true") => Some(true),
+                Some("false") => Some(false),
+                _ => None,
+            },
+            do_not_disrupt: annotations
+                .and_then(|a| a.do_not_disrupt.as_deref())
+                .is_some_and(|v| v != "false"),
             spec: spec.map_or_else(Arc::default, |s| self.pod_spec(pod, s, &mut problems)),
         };
         Converted { object, problems: problems.list }
     }
 
-    fn owner(&mut self, references: &[meta::OwnerReference], mirror: bool) -> Owner {
+    fn owner(&mut self, references: &[api::OwnerReference], mirror: bool) -> Owner {
         let controller = references.iter().find(|r| r.controller == Some(true));
         let kind = match controller.map(|c| c.kind.as_str()) {
             _ if mirror => OwnerKind::Mirror,
@@ -388,6 +382,10 @@ impl Converter {
             not_understood: not_understood.map(Into::into),
             grace_period_seconds: spec.termination_grace_period_seconds.unwrap_or(30),
         };
+        self.spec(new)
+    }
+
+    pub(super) fn spec(&mut self, new: PodSpec) -> Arc<PodSpec> {
         shared(&mut self.specs, Arc::new(new))
     }
 
@@ -399,11 +397,8 @@ impl Converter {
     /// larger of what it has and what it asks for counts.
     fn requests(&mut self, pod: &api::Pod, spec: &api::PodSpec, problems: &mut Problems) -> Resources {
         let status = pod.status.as_ref();
-        let statuses = |list: Option<&Vec<api::ContainerStatus>>| -> Vec<api::ContainerStatus> {
-            list.cloned().unwrap_or_default()
-        };
-        let running = statuses(status.and_then(|s| s.container_statuses.as_ref()));
-        let started = statuses(status.and_then(|s| s.init_container_statuses.as_ref()));
+        let running = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
+        let started = status.and_then(|s| s.init_container_statuses.as_deref()).unwrap_or_default();
         let mut of = |container: &api::Container, statuses: &[api::ContainerStatus]| {
             let asked = container.resources.as_ref().and_then(|r| r.requests.as_ref());
             let mut sum = self.resources(asked, Rounding::Up, problems);
@@ -418,12 +413,12 @@ impl Converter {
         let plus = i64::saturating_add;
         let mut total = Resources::default();
         for container in &spec.containers {
-            total = combine(&total, &of(container, &running), plus);
+            total = combine(&total, &of(container, running), plus);
         }
         let mut sidecars = Resources::default();
         let mut init = Resources::default();
         for container in spec.init_containers.iter().flatten() {
-            let one = of(container, &started);
+            let one = of(container, started);
             let peak = combine(&sidecars, &one, plus);
             if container.restart_policy.as_deref() == Some("Always") {
                 total = combine(&total, &one, plus);
@@ -498,7 +493,7 @@ impl Converter {
             .collect()
     }
 
-    fn node_requirements(&mut self, list: Option<&[api::NodeSelectorRequirement]>) -> Box<[Requirement]> {
+    fn node_requirements(&mut self, list: Option<&[api::SelectorRequirement]>) -> Box<[Requirement]> {
         let list = list.unwrap_or_default();
         list.iter().map(|r| self.requirement(&r.key, &r.operator, r.values.as_deref())).collect()
     }
@@ -519,7 +514,7 @@ impl Converter {
         Requirement { key: self.string(key), operator }
     }
 
-    fn selector(&mut self, selector: &meta::LabelSelector) -> LabelSelector {
+    fn selector(&mut self, selector: &api::LabelSelector) -> LabelSelector {
         let mut requirements = Vec::new();
         for (key, value) in selector.match_labels.iter().flatten() {
             requirements.push(self.requirement(key, "In", Some(std::slice::from_ref(value))));
@@ -534,7 +529,7 @@ impl Converter {
     /// servers have done so already; once more changes nothing.
     fn selector_with(
         &mut self,
-        selector: Option<&meta::LabelSelector>,
+        selector: Option<&api::LabelSelector>,
         keys: Option<&[String]>,
         operator: &str,
         own: Option<&BTreeMap<String, String>>,
@@ -676,7 +671,7 @@ struct Problems {
 }
 
 impl Problems {
-    fn of(kind: &str, metadata: &meta::ObjectMeta) -> Self {
+    fn of<A>(kind: &str, metadata: &api::ObjectMeta<A>) -> Self {
         let name = metadata.name.as_deref().unwrap_or_default();
         let object = match metadata.namespace.as_deref() {
             Some(namespace) => format!("{kind} {namespace}/{name}"),
@@ -698,7 +693,7 @@ fn shared<T: Hash + Eq + Clone>(known: &mut HashSet<T>, new: T) -> T {
     new
 }
 
-fn time(time: Option<&meta::Time>) -> Option<Timestamp> {
+fn time(time: Option<&api::Time>) -> Option<Timestamp> {
     time.map(|t| t.0)
 }
 
@@ -734,10 +729,11 @@ fn combine(a: &Resources, b: &Resources, with: fn(i64, i64) -> i64) -> Resources
 mod tests;
 
 fn scale_down(node: &api::Node) -> ScaleDown {
-    let annotation = |key: &str| node.metadata.annotations.as_ref().and_then(|all| all.get(key));
-    match (annotation(marks::SCALE_DOWN_DISABLED), annotation(marks::PROTECTED_BY)) {
-        (_, Some(_)) => ScaleDown::DisabledByUs,
-        (Some(value), None) if value == "true" => ScaleDown::DisabledByOther,
-        _ => ScaleDown::Allowed,
+    let annotations = node.metadata.annotations.as_ref();
+    let disabled = annotations.and_then(|all| all.scale_down_disabled.as_deref());
+    match annotations.and_then(|all| all.protected_by) {
+        Some(_) => ScaleDown::DisabledByUs,
+        None if disabled == Some("true") => ScaleDown::DisabledByOther,
+        None => ScaleDown::Allowed,
     }
 }

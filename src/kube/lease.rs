@@ -5,6 +5,7 @@
 //! call timeout of the old one before it acts.
 
 use crate::clock::Clock;
+use crate::kube::problem::RequestProblem;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::Client;
@@ -106,7 +107,10 @@ impl LeaseHolder {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the lease could not be read or written; it is tried again");
+                    tracing::warn!(
+                        error = %RequestProblem(&error),
+                        "the lease could not be read or written; it is tried again"
+                    );
                     sleep(self.jittered()).await;
                 }
             }
@@ -138,7 +142,10 @@ impl LeaseHolder {
         if std::mem::take(&mut self.held) {
             let spec = LeaseSpec { holder_identity: Some(String::new()), ..self.spec() };
             if let Err(error) = self.replace(spec).await {
-                tracing::warn!(%error, "the lease could not be given back; it runs out by itself");
+                tracing::warn!(
+                    error = %RequestProblem(&error),
+                    "the lease could not be given back; it runs out by itself"
+                );
             }
         }
     }
@@ -178,7 +185,7 @@ impl LeaseHolder {
                 true
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the lease could not be renewed");
+                tracing::warn!(error = %RequestProblem(&error), "the lease could not be renewed");
                 false
             }
             Err(_) => false,

@@ -4,9 +4,11 @@
 
 use crate::core::cluster::Node;
 use k8s_openapi::api::core::v1 as core_v1;
-use kube::api::{Api, Patch, PatchParams};
-use kube::{Client, ResourceExt};
+use kube::Client;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Says that the cordon is ours.
 pub const CORDONED_BY: &str = "spotguard.dev/cordoned";
@@ -56,10 +58,11 @@ pub fn are_left_on(node: &core_v1::Node, taint_key: &str) -> bool {
 /// # Errors
 /// What the API answers; a node that is gone needs no marks and is no error.
 pub async fn apply(client: &Client, name: &str, taint_key: &str, marks: Marks) -> Result<(), kube::Error> {
-    let api: Api<core_v1::Node> = Api::all(client.clone());
-    let Some(node) = api.get_opt(name).await? else { return Ok(()) };
-    let Some(patch) = patch(&node, taint_key, marks) else { return Ok(()) };
-    api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
+    let Some(node) = read(client, name).await? else { return Ok(()) };
+    match patch(&node, taint_key, marks) {
+        Some(patch) => write(client, name, &patch).await,
+        None => Ok(()),
+    }
 }
 
 /// Keeps cluster-autoscaler from scaling the node down, or lets it again. What somebody else set stays.
@@ -67,9 +70,8 @@ pub async fn apply(client: &Client, name: &str, taint_key: &str, marks: Marks) -
 /// # Errors
 /// What the API answers; a node that is gone needs no protection and is no error.
 pub async fn protect(client: &Client, name: &str, marks: Marks) -> Result<(), kube::Error> {
-    let api: Api<core_v1::Node> = Api::all(client.clone());
-    let Some(node) = api.get_opt(name).await? else { return Ok(()) };
-    let has = |key: &str| node.annotations().contains_key(key);
+    let Some(node) = read(client, name).await? else { return Ok(()) };
+    let has = |key: &str| node.metadata.annotations.contains_key(key);
     let value = match marks {
         Marks::On if !has(SCALE_DOWN_DISABLED) => json!("true"),
         Marks::Off if has(PROTECTED_BY) => Value::Null,
@@ -81,19 +83,63 @@ pub async fn protect(client: &Client, name: &str, marks: Marks) -> Result<(), ku
             "annotations": { SCALE_DOWN_DISABLED: value, PROTECTED_BY: value },
         }
     });
-    api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
+    write(client, name, &patch).await
+}
+
+/// What is read of a node to be marked: whatever else it carries must not keep it from being drained.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Marked {
+    metadata: MarkedMeta,
+    spec: MarkedSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct MarkedMeta {
+    resource_version: Option<String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct MarkedSpec {
+    unschedulable: bool,
+    /// Written back as they were read.
+    taints: Vec<Value>,
+}
+
+fn path(name: &str) -> String {
+    format!("/api/v1/nodes/{name}")
+}
+
+async fn read(client: &Client, name: &str) -> Result<Option<Marked>, kube::Error> {
+    let request = http::Request::get(path(name)).body(Vec::new());
+    let request = request.map_err(|error| kube::Error::Service(error.into()))?;
+    match client.request(request).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
+/// What is answered is the node as it is now; it is not read.
+async fn write(client: &Client, name: &str, patch: &Value) -> Result<(), kube::Error> {
+    let request = http::Request::patch(path(name))
+        .header(http::header::ACCEPT, "application/json")
+        .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
+        .body(patch.to_string().into_bytes());
+    let request = request.map_err(|error| kube::Error::Service(error.into()))?;
+    client.request_text(request).await.map(drop)
 }
 
 /// The patch that leads there; `None` if it is so already.
-fn patch(node: &core_v1::Node, taint_key: &str, marks: Marks) -> Option<Value> {
-    let spec = node.spec.as_ref();
-    let taints = spec.and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    let label = node.metadata.labels.as_ref().and_then(|labels| labels.get(EXCLUDE_LABEL));
-    let cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
-    let own_cordon =
-        node.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(CORDONED_BY));
-    let mut kept: Vec<core_v1::Taint> =
-        taints.iter().filter(|taint| taint.key != taint_key).cloned().collect();
+fn patch(node: &Marked, taint_key: &str, marks: Marks) -> Option<Value> {
+    let label = node.metadata.labels.get(EXCLUDE_LABEL);
+    let cordoned = node.spec.unschedulable;
+    let own_cordon = node.metadata.annotations.contains_key(CORDONED_BY);
+    let taints = &node.spec.taints;
+    let mut kept: Vec<Value> = taints.iter().filter(|taint| taint["key"] != taint_key).cloned().collect();
     let had_taint = kept.len() < taints.len();
     let mut metadata = json!({ "resourceVersion": node.metadata.resource_version });
     let mut changes = json!({});
@@ -102,11 +148,7 @@ fn patch(node: &core_v1::Node, taint_key: &str, marks: Marks) -> Option<Value> {
             if had_taint && cordoned {
                 return None;
             }
-            kept.push(core_v1::Taint {
-                key: taint_key.to_owned(),
-                effect: "NoSchedule".to_owned(),
-                ..core_v1::Taint::default()
-            });
+            kept.push(json!({ "key": taint_key, "effect": "NoSchedule" }));
             if label.is_none() {
                 metadata["labels"] = json!({ EXCLUDE_LABEL: OWN });
             }
@@ -125,7 +167,7 @@ fn patch(node: &core_v1::Node, taint_key: &str, marks: Marks) -> Option<Value> {
                 metadata["annotations"] = json!({ CORDONED_BY: Value::Null });
                 changes["unschedulable"] = Value::Null;
                 // The node controller's taint goes with the cordon.
-                kept.retain(|taint| taint.key != "node.kubernetes.io/unschedulable");
+                kept.retain(|taint| taint["key"] != "node.kubernetes.io/unschedulable");
             }
         }
     }
@@ -139,7 +181,7 @@ mod tests {
 
     const KEY: &str = "status-taint.cluster-autoscaler.kubernetes.io/RebalanceRecommendation";
 
-    fn node(value: Value) -> core_v1::Node {
+    fn node(value: Value) -> Marked {
         serde_json::from_value(value).expect("a node")
     }
 
@@ -179,5 +221,15 @@ mod tests {
                 {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]}}));
         let patch = patch(&ours, KEY, Marks::Off).expect("a change");
         assert_eq!(patch["spec"], json!({"taints": [], "unschedulable": null}));
+    }
+
+    #[test]
+    fn what_a_node_carries_besides_does_not_keep_it_from_being_marked() {
+        let poisoned = node(json!({"metadata": {"name": "n", "resourceVersion": "7",
+            "managedFields": [{"time": "9999-12-31T23:59:59Z"}], "creationTimestamp": 7,
+            "annotations": {"x": ["y"]}},
+            "spec": {"taints": [{"key": "a", "effect": "NoExecute", "timeAdded": "9999-12-31T23:59:59Z"}]}}));
+        let patch = patch(&poisoned, KEY, Marks::On).expect("a change");
+        assert_eq!(patch["spec"]["taints"][0]["timeAdded"], "9999-12-31T23:59:59Z");
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::core::cluster::Pod;
 use crate::core::drain::{EvictionAnswer, Listed, ListedPod};
+use crate::kube::problem::RequestProblem;
 use k8s_openapi::api::core::v1 as core_v1;
 use kube::api::{Api, DeleteParams, ListParams, Preconditions};
 use kube::core::{Request, Status};
@@ -163,8 +164,11 @@ pub async fn listed_on(client: &Client, node: &str, limit: Duration) -> Result<V
     let list = async {
         let mut pods = Vec::new();
         for _ in 0..MAX_PAGES {
-            let request = Request::new("/api/v1/pods").list(&params).map_err(|error| error.to_string())?;
-            let page: SlimList = client.request(request).await.map_err(|error| told(&error))?;
+            let request = Request::new("/api/v1/pods")
+                .list(&params)
+                .map_err(|_| "the request cannot be made".to_owned())?;
+            let page: SlimList =
+                client.request(request).await.map_err(|error| RequestProblem(&error).to_string())?;
             pods.extend(page.items.into_iter().flatten().map(Listed::from));
             params.continue_token = page.metadata.continued.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
@@ -174,15 +178,6 @@ pub async fn listed_on(client: &Client, node: &str, limit: Duration) -> Result<V
         Err("the list does not end".to_owned())
     };
     timeout(limit, list).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
-}
-
-/// What went wrong, without anything of what was listed.
-fn told(error: &Error) -> String {
-    match error {
-        Error::Api(status) => format!("{} ({})", status.reason, status.code),
-        Error::SerdeError(_) => "the list cannot be read".to_owned(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@ pub struct RequestProblem<'a>(pub &'a Error);
 impl fmt::Display for RequestProblem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Error::Api(status) => write!(f, "refused with {} ({})", status.code, word(&status.reason)),
+            Error::Api(status) => {
+                write!(f, "refused with {} ({})", status.code, word(&status.reason))?;
+                right(&status.message).map_or(Ok(()), |right| write!(f, ": {right}"))
+            }
             // The parser's own words hold a piece of what it has read.
             Error::SerdeError(error) => write!(
                 f,
@@ -35,6 +38,14 @@ impl fmt::Display for RequestProblem<'_> {
 fn word(reason: &str) -> &str {
     let is_word = |text: &str| text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphabetic());
     if is_word(reason) { reason } else { "?" }
+}
+
+/// Which right is missing, in the API server's own words (k8s.io/apiserver, `responsewriters.Forbidden`). Other refusals
+/// may repeat what was sent.
+fn right(message: &str) -> Option<String> {
+    let (_, right) = message.split_once(" is forbidden: User \"")?;
+    let right = right.split_once(" cannot ")?.1;
+    Some(right.chars().filter(|letter| !letter.is_control()).take(200).collect())
 }
 
 /// The error with its causes: only the last one says that a connection was refused, or why.

@@ -242,6 +242,20 @@ struct RestartLabels {
     cause: CauseLabel,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Plural(WatchedKind);
+
+impl EncodeLabelValue for Plural {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        encoder.write_str(self.0.plural())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    kind: Plural,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartLabels {
     part: &'static str,
@@ -286,6 +300,8 @@ pub struct Metrics {
     actor_restarts: Family<RestartLabels, Counter>,
     connections: Connections,
     leader: Gauge,
+    objects_not_understood: Family<WatchLabels, Gauge>,
+    watch_failures: Family<WatchLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -319,6 +335,8 @@ impl Metrics {
             actor_restarts: Family::default(),
             connections: Connections::default(),
             leader: Gauge::default(),
+            objects_not_understood: Family::default(),
+            watch_failures: Family::default(),
         };
         // A counter that appears with its first event hides that event from rate().
         for kind in [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption, NoticeKind::Manual] {
@@ -328,6 +346,10 @@ impl Metrics {
             drop(metrics.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }));
         }
         metrics.stale_watches(&Freshness::default());
+        for kind in WatchedKind::ALL {
+            drop(metrics.watch_failures.get_or_create(&WatchLabels { kind: Plural(kind) }));
+            metrics.not_understood(kind, 0);
+        }
         metrics.registered()
     }
 
@@ -412,6 +434,16 @@ impl Metrics {
             self.actor_restarts.clone(),
         );
         self.connections.register(registry);
+        registry.register(
+            "objects_not_understood",
+            "Objects whose fields cannot be read: what depends on them waits, everything else goes on",
+            self.objects_not_understood.clone(),
+        );
+        registry.register(
+            "watch_failures",
+            "Lists and watches of the Kubernetes API that broke, by kind",
+            self.watch_failures.clone(),
+        );
         self
     }
 
@@ -508,6 +540,17 @@ impl Metrics {
     #[must_use]
     pub fn connections(&self) -> Connections {
         self.connections.clone()
+    }
+
+    /// Says how many objects of a kind cannot be read.
+    pub fn not_understood(&self, kind: WatchedKind, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.objects_not_understood.get_or_create(&WatchLabels { kind: Plural(kind) }).set(count);
+    }
+
+    /// Counts a list or a watch that broke.
+    pub fn watch_failed(&self, kind: WatchedKind) {
+        self.watch_failures.get_or_create(&WatchLabels { kind: Plural(kind) }).inc();
     }
 
     /// Everything as OpenMetrics text, with the gauges that follow from the stored objects.

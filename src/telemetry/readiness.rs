@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     parts: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
+    remarks: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 impl Readiness {
@@ -30,6 +31,21 @@ impl Readiness {
     #[must_use]
     pub fn parts(&self) -> BTreeMap<&'static str, bool> {
         self.lock().iter().map(|(part, reason)| (*part, reason.is_none())).collect()
+    }
+
+    /// Something that people should know of a part and that is no reason against it; `None`: nothing any more.
+    pub fn remark(&self, part: &'static str, remark: Option<String>) {
+        let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        match remark {
+            Some(remark) => remarks.insert(part, remark),
+            None => remarks.remove(part),
+        };
+    }
+
+    /// What people should know, by part.
+    #[must_use]
+    pub fn remarks(&self) -> BTreeMap<&'static str, String> {
+        self.remarks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, part: &'static str, reason: Option<String>) {

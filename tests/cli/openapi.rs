@@ -113,7 +113,7 @@ async fn world() -> (Cluster, View, ApiState) {
     let patch = kube::api::Patch::Merge(&status);
     records.patch_status(NAME, &kube::api::PatchParams::default(), &patch).await.expect("a status");
     let readiness = Readiness::default();
-    let view = View::start(&client, "spot-guard", &readiness);
+    let view = View::start(&client, "spot-guard", &readiness, &Arc::default(), Clock::System);
     view.synced().await;
     let metrics = Arc::new(Metrics::new());
     let liveness = Liveness::of_this_thread();

@@ -13,9 +13,11 @@ mod trial;
 
 use crate::product::install_crds;
 use crate::testbed::{Options, Testbed};
+use spot_guard::clock::Clock;
 use spot_guard::kube::view::View;
 use spot_guard::telemetry::readiness::Readiness;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trial::{Drained, Trial, Watched};
 
@@ -66,7 +68,7 @@ async fn the_check_agrees_with_the_real_scheduler() {
     install_crds(&testbed).await;
     let client = testbed.client();
     trial::prepare(&client).await;
-    let view = View::start(&client, "spot-guard", &Readiness::default());
+    let view = View::start(&client, "spot-guard", &Readiness::default(), &Arc::default(), Clock::System);
     view.synced().await;
     let watched = Watched::start(&client);
 

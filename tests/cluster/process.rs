@@ -78,14 +78,6 @@ impl Process {
         }
     }
 
-    /// The most memory, in bytes, that was resident at any moment of its life.
-    pub fn peak_memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        kib.unwrap_or_else(|| panic!("{} has no peak of memory: it is gone", self.name)) * 1024
-    }
-
     /// Kills it (SIGKILL), and returns when it is gone.
     pub fn kill(&mut self) {
         // An error says that it has ended already, which is what is wanted.
@@ -118,12 +110,21 @@ impl Process {
         .await
     }
 
-    /// The memory that it has now, in bytes (`VmRSS`).
+    /// The memory that it has now, in bytes (`VmRSS`, proc_pid_status(5)).
     pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most memory that it ever had, in bytes (`VmHWM`, proc_pid_status(5)).
+    pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        1024 * kilobytes.expect("a process that runs")
+        1024 * kilobytes.unwrap_or_else(|| panic!("{} is gone", self.name))
     }
 
     /// Everything that the process has printed so far.

@@ -213,7 +213,7 @@ impl Stagecraft {
     }
 
     /// Plays the tale; what EC2 recommends in the simulated cloud is said by AWS's metadata mock.
-    async fn play(&mut self, tale: &Tale) -> Report {
+    pub async fn play(&mut self, tale: &Tale) -> Report {
         let events = self.story.world.cloud.subscribe();
         tokio::select! {
             report = tale.play(&self.story) => report,

@@ -19,3 +19,4 @@ mod stale;
 mod stories;
 mod supervision;
 mod triggers;
+mod unread;

@@ -3,6 +3,7 @@
 use super::store::Write;
 use super::triggers::reopened;
 use super::world::World;
+use crate::core::freshness::WatchedKind;
 use crate::core::notices::{self, Judgement, Known, NodeState, Proof, Recorded, Refusal, Seen};
 use crate::core::record::Phase;
 use crate::core::replacement::{self, Subject};
@@ -107,12 +108,17 @@ impl World<'_> {
 
     fn open_stories(&self, records: &BTreeMap<String, NodeReplacement>, told: &mut Told) {
         let mut writes = BTreeMap::new();
+        let not_understood = self.deps.view.not_understood();
         let mut accepted: Vec<&Accepted> = self.accepted.values().flatten().collect();
         accepted.sort_by_key(|held| (held.deadline.is_none(), held.notice.spec.detected_at));
         for held in accepted {
             let instance = &held.notice.spec.instance_id;
             let record = records.get(instance);
             if writes.contains_key(instance) || record.is_some_and(|record| !begins_anew(record, held)) {
+                continue;
+            }
+            // Its record is there and cannot be read: nobody knows how far it is.
+            if record.is_none() && not_understood.may_hold(WatchedKind::Replacement, instance) {
                 continue;
             }
             match (self.open_story(held), record) {

@@ -5,6 +5,7 @@ use super::notices::Refused;
 use crate::actors::deps::Deps;
 use crate::core::notices::Refusal;
 use crate::crd::InterruptionNotice;
+use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::{self, Told};
 use futures::StreamExt;
 use kube::ResourceExt;
@@ -29,6 +30,15 @@ pub(super) struct Removals {
     busy: bool,
     /// By UID: removed, and perhaps shown by the watch for a moment yet.
     removed: BTreeSet<String>,
+    /// The same for notices that cannot be read, by name: the next one of that name may be a good one.
+    unread: BTreeSet<String>,
+}
+
+/// What is removed at a time.
+pub(super) struct Batch {
+    refused: Vec<Refused>,
+    /// The names of notices that cannot be read.
+    unread: Vec<String>,
 }
 
 impl Removals {
@@ -37,24 +47,28 @@ impl Removals {
         &mut self,
         refused: Vec<Refused>,
         seen: &[Arc<InterruptionNotice>],
-    ) -> Option<Vec<Refused>> {
+        unread: &BTreeSet<String>,
+    ) -> Option<Batch> {
+        self.unread.retain(|name| unread.contains(name));
         if !self.removed.is_empty() {
             let there: BTreeSet<String> = seen.iter().filter_map(|notice| notice.uid()).collect();
             self.removed.retain(|uid| there.contains(uid));
         }
         let known = |notice: &InterruptionNotice| notice.uid().is_some_and(|uid| self.removed.contains(&uid));
-        let batch: Vec<Refused> =
+        let refused: Vec<Refused> =
             refused.into_iter().filter(|(notice, _)| !known(notice)).take(BATCH).collect();
-        if self.busy || batch.is_empty() {
+        let unread: Vec<String> = unread.difference(&self.unread).take(BATCH).cloned().collect();
+        if self.busy || refused.is_empty() && unread.is_empty() {
             return None;
         }
         self.busy = true;
-        Some(batch)
+        Some(Batch { refused, unread })
     }
 
     /// A batch ended; these are gone.
-    pub(super) fn ended(&mut self, gone: Vec<String>) {
-        self.removed.extend(gone);
+    pub(super) fn ended(&mut self, gone: Gone) {
+        self.removed.extend(gone.refused);
+        self.unread.extend(gone.unread);
     }
 
     /// The pause after a batch is over.
@@ -63,37 +77,53 @@ impl Removals {
     }
 }
 
-/// Removes the notices and tells of them; the UIDs of those that are gone.
-pub(super) async fn remove(deps: Deps, batch: Vec<Refused>) -> Vec<String> {
-    tell(&deps, &batch);
-    let removed = futures::stream::iter(batch).map(|(notice, refusal)| {
-        let deps = &deps;
-        async move {
-            let name = notice.name_any();
-            match remove_one(deps, &name, notice.uid()).await {
-                Ok(()) => {
-                    deps.metrics.notice_refused(refusal);
-                    notice.uid()
-                }
-                Err(error) => {
-                    tracing::warn!(notice = name, error, "a refused notice could not be removed");
-                    None
-                }
-            }
-        }
-    });
-    removed.buffer_unordered(PARALLEL).filter_map(std::future::ready).collect().await
+/// What of a batch is gone.
+pub(super) struct Gone {
+    /// By UID.
+    refused: Vec<String>,
+    /// By name.
+    unread: Vec<String>,
 }
 
-/// Removes the notice of that name; with a UID, that one only.
-async fn remove_one(deps: &Deps, name: &str, uid: Option<String>) -> Result<(), String> {
+/// Removes the notices and tells of them.
+pub(super) async fn remove(deps: Deps, batch: Batch) -> Gone {
+    tell(&deps, &batch.refused);
+    let refused = futures::stream::iter(batch.refused).map(|(notice, refusal)| {
+        let deps = &deps;
+        async move { remove_one(deps, &notice.name_any(), notice.uid(), refusal).await.then(|| notice.uid()) }
+    });
+    let refused = refused.buffer_unordered(PARALLEL).filter_map(async |uid| uid.flatten()).collect().await;
+    let unread = futures::stream::iter(batch.unread).map(|name| {
+        let deps = &deps;
+        async move { remove_one(deps, &name, None, Refusal::NotUnderstood).await.then_some(name) }
+    });
+    let unread = unread.buffer_unordered(PARALLEL).filter_map(std::future::ready).collect().await;
+    Gone { refused, unread }
+}
+
+/// Removes the notice and counts it; whether it is gone.
+async fn remove_one(deps: &Deps, name: &str, uid: Option<String>, refusal: Refusal) -> bool {
+    match delete(deps, name, uid).await {
+        Ok(()) => {
+            deps.metrics.notice_refused(refusal);
+            true
+        }
+        Err(error) => {
+            tracing::warn!(notice = name, error, "a refused notice could not be removed");
+            false
+        }
+    }
+}
+
+/// Deletes the notice of that name; with a UID, that one only.
+async fn delete(deps: &Deps, name: &str, uid: Option<String>) -> Result<(), String> {
     let notices: Api<InterruptionNotice> = Api::all(deps.client.clone());
     let exactly = Preconditions { uid, resource_version: None };
     let parameters = DeleteParams::default().preconditions(exactly);
     match tokio::time::timeout(deps.call_timeout, notices.delete(name, &parameters)).await {
         // Gone, or another one has the name by now.
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
-        Ok(answer) => answer.map(drop).map_err(|error| error.to_string()),
+        Ok(answer) => answer.map(drop).map_err(|error| RequestProblem(&error).to_string()),
         Err(_) => Err("no answer in time".to_owned()),
     }
 }

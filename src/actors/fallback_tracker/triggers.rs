@@ -4,6 +4,7 @@ use super::PoolFacts;
 use super::store::Write;
 use super::world::{World, subject};
 use crate::actors::deps::Pauses;
+use crate::core::freshness::WatchedKind;
 use crate::core::neighbours;
 use crate::core::record::ReplacementStatus;
 use crate::core::replacement::{self, Subject};
@@ -35,6 +36,11 @@ impl World<'_> {
         let mut writes = Vec::new();
         let mut taken_in: BTreeMap<String, Vec<Ask>> = BTreeMap::new();
         let begins = |name: &str| begun.iter().any(|write| write.record() == Some(name));
+        let not_understood = self.deps.view.not_understood();
+        // Its record is there and cannot be read: nobody knows how far it is.
+        let unread = |name: &str| {
+            !records.contains_key(name) && not_understood.may_hold(WatchedKind::Replacement, name)
+        };
         let waits = |ask: &Ask| ask.stage != Stage::Over && answered.get(&ask.name) != Some(&ask.order.1);
         for (ask, trigger) in all.iter().filter(|(ask, _)| waits(ask)) {
             let facts = Facts {
@@ -52,7 +58,7 @@ impl World<'_> {
                     writes.extend(ended.map(|(_, pause)| Write::Tell(pause.clone(), Verdict::ended_by(ask))));
                 }
                 // One that this turn begins by other means takes the trigger in at the next.
-                Decision::Begin { instance_id, .. } if begins(&instance_id) => {}
+                Decision::Begin { instance_id, .. } if begins(&instance_id) || unread(&instance_id) => {}
                 Decision::Begin { pool, instance_id } => {
                     let node = ask.node.clone().unwrap_or_default();
                     let spec = NodeReplacementSpec { pool: Some(pool), node_name: node, instance_id };

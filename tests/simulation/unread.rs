@@ -1,0 +1,66 @@
+//! A record that is there and cannot be read: what it holds stays as it is, also for a controller that has never read it.
+
+use crate::play::on_paused_time;
+use serde_json::json;
+use spot_guard::actors::supervision::Shutdown;
+use spot_guard::clock::Clock;
+use spot_guard::core::freshness::WatchedKind;
+use spot_guard::core::record::Phase;
+use spot_guard::sim::cloud::Capacity;
+use spot_guard::sim::scenario::{Act, Scenario};
+use spot_guard::sim::story::Story;
+use spot_guard::sim::world::{Gates, ON_DEMAND, Stage};
+use std::time::Duration;
+
+const KIND: &str = "nodereplacements.spotguard.dev";
+
+async fn until_phase(story: &Story, phase: Phase) {
+    for _ in 0..7200 {
+        let records = story.records().await;
+        let found = records.first().and_then(|record| record.status.as_ref()).map(|status| status.phase);
+        if found == Some(phase) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    panic!("the story does not come to {phase:?}");
+}
+
+#[test]
+fn a_fresh_controller_gives_back_nothing_of_a_record_that_it_cannot_read() {
+    on_paused_time(async {
+        let clock = Clock::simulated("2026-01-01T03:00:00Z".parse().expect("a time"));
+        let mut plot = Scenario::DrySpot.plot();
+        plot.script.clear();
+        let story = Story::begin_on("unread".to_owned(), plot, clock, 1, Stage::default()).await;
+        let story = story.expect("a world");
+        let cluster = story.world.cluster.clone().expect("a simulated cluster");
+        let end = Shutdown::new();
+        let _first = story.controller("first", Gates::default(), &end);
+        for act in [Act::SpotHas(Capacity::None), Act::Rebalance(0)] {
+            story.act(&act).await.expect("the world can do it");
+        }
+        until_phase(&story, Phase::OnFallback).await;
+
+        let name = story.spot_instances()[0].clone();
+        // More than is read.
+        let label = |text: &str| {
+            cluster.edit(KIND, "", &name, |record| record["metadata"]["labels"] = json!({ "x": text }));
+        };
+        label(&"y".repeat(70_000));
+        let desired = || story.world.cloud.group(ON_DEMAND).expect("the group").desired;
+        let held = desired();
+        end.trigger();
+        let second = story.controller("second", Gates::default(), &Shutdown::new());
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert!(*second.leading.borrow());
+        assert!(second.view.not_understood().may_hold(WatchedKind::Replacement, &name));
+        assert!(second.view.replacements.is_empty() && second.readiness.reasons().is_empty());
+        assert_eq!(desired(), held, "what the fallback holds was given back");
+
+        label("y");
+        story.act(&Act::SpotHas(Capacity::Unlimited)).await.expect("the world can do it");
+        until_phase(&story, Phase::Completed).await;
+        assert_eq!(story.report().await.problems, [""; 0]);
+    });
+}
