@@ -21,6 +21,11 @@ pub const AGENT: &str = "spot-guard-agent";
 /// The service account of the controllers.
 pub const CONTROLLER: &str = "spot-guard-controller";
 
+/// What the manifests allow a controller, in bytes.
+pub const CONTROLLER_MEMORY: u64 = 256 << 20;
+/// What the manifests allow an agent, in bytes.
+const AGENT_MEMORY: u64 = 48 << 20;
+
 /// How long something may take that takes a second or two on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -125,7 +130,8 @@ impl Service {
             command.arg("--local-listen").arg(address.to_string());
             command.arg("--probe-listen").arg(probes.to_string());
         }
-        let process = Process::start(name, command, dir).expect("spot-guard starts");
+        let mut process = Process::start(name, command, dir).expect("spot-guard starts");
+        process.limit_memory(if controller { CONTROLLER_MEMORY } else { AGENT_MEMORY });
         Self { process, address, main, probes }
     }
 

@@ -2,7 +2,7 @@
 
 use super::agents::{Site, says};
 use crate::helpers::wait_for;
-use crate::product::PATIENCE;
+use crate::product::{CONTROLLER_MEMORY, PATIENCE};
 use futures::StreamExt;
 use kube::api::{Api, ListParams};
 use spot_guard::core::notices::MAX_NODE_NAME;
@@ -15,8 +15,6 @@ use tokio::time::Instant;
 const KIND: NoticeKind = NoticeKind::RebalanceRecommendation;
 /// So many notices are stored by one token, as fast as the API server takes them.
 const FLOOD: usize = 2_000;
-/// The memory limit of the manifests.
-const LIMIT: u64 = 256 << 20;
 
 /// From the notice of a node until its record is stored.
 async fn latency(site: &Site, of: &InstanceSnapshot) -> Duration {
@@ -75,6 +73,6 @@ async fn a_flood_of_notices_by_one_token_delays_no_other_node() {
     );
     assert!(stored > FLOOD / 2, "{stored} notices are no flood");
     assert!(loud < quiet + Duration::from_secs(1), "{quiet:?} without, {loud:?} with the flood");
-    assert!(peak < LIMIT, "{peak} bytes");
+    assert!(peak < CONTROLLER_MEMORY, "{peak} bytes");
     site.ends_well().await;
 }
