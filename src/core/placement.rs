@@ -71,6 +71,9 @@ pub struct PlacementOptions {
 /// it is about half a second of CPU time in an optimised build.
 pub const CHECK_EFFORT: u64 = 40_000_000;
 
+/// Of more pods than this no search would come to an end, and it goes as deep as there are pods.
+const SEARCHED: usize = 500;
+
 impl Default for PlacementOptions {
     fn default() -> Self {
         Self {
@@ -347,7 +350,7 @@ fn place_with(
             break;
         }
     }
-    if result.fits() && !certain {
+    if result.fits() && !certain && packer.incoming.len() <= SEARCHED {
         let mut steps = options.search_steps;
         packer.clear();
         let mut left: Vec<usize> = (0..packer.incoming.len()).collect();

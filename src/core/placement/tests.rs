@@ -694,6 +694,21 @@ fn the_largest_clusters_stay_far_inside_the_budget_of_a_check() {
     assert!(spent(4) < CHECK_EFFORT, "a node with 120 pods");
 }
 
+#[test]
+fn very_many_pods_that_fit_take_no_more_than_the_stack_has() {
+    let nodes: Vec<Node> = (0..20).map(|i| node(&format!("n{i}"))).collect();
+    let pods = (0..2_000)
+        .map(|i| {
+            spec(pod(&format!("tiny{}-{i}", i % 2), "old", 1), |s| {
+                s.requests.memory = 1;
+                s.topology_spread = [spread("nobody", ZONE)].into();
+            })
+        })
+        .collect();
+    let placement = place_old(&cluster(with_old(nodes), pods));
+    assert!(placement.fits() && !placement.certain, "{:?}", placement.unplaced.first());
+}
+
 /// `cargo test --release placement -- --ignored --nocapture` prints the times.
 #[test]
 #[ignore = "takes seconds, and says something in a release build only"]
