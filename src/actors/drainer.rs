@@ -339,7 +339,9 @@ impl Handler<Marked> for Drainer {
     fn handle(&mut self, Marked { node, change, result }: Marked, ctx: &mut Self::Context) {
         self.deps.metrics.marks_changed(result);
         let up = self.now().up;
-        if let (Change::Drain(Marks::On), MarkResult::Done) = (change, result) {
+        if let (Change::Drain(Marks::On), MarkResult::Done) = (change, result)
+            && self.drains.contains_key(&node)
+        {
             self.set.insert(node.clone(), up);
             ctx.notify(Drive);
         }

@@ -133,19 +133,24 @@ fn fails_in(phase: Phase, plural: &'static str, way: Way, scenario: Scenario) {
         .beside(move |stage| async move {
             let old = stage.spot[0].clone();
             let node = stage.cloud.node_of(&old).expect("a node").node_name;
+            let late = scenario == Scenario::PdbBlocked;
             if phase == Phase::Ending {
                 // Between the decision and the call.
                 stage.until_phase(&old, Phase::Draining).await;
                 stage.cloud.throttle_for(Duration::from_secs(60));
             }
             stage.until_phase(&old, phase).await;
+            while phase == Phase::Draining && !late && !stage.cluster.movable_pods_on(&node).is_empty() {
+                // The last that it shows is an empty node.
+                stage.pass_millis(50).await;
+            }
             watches.fail(&stage, way);
-            stage.pass(3).await;
+            stage.pass_millis(if late { 3000 } else { 0 }).await;
             stage.bind_four(&node);
             stage.pass(200).await;
             assert!(stage.runs(&old), "{name}: it was ended");
             if way == Way::Refused {
-                assert!(stage.stale(plural), "{name}: {}", stage.metrics());
+                assert!(stage.stale(plural), "{name}: nothing says so");
                 let (observed, reason, text) = stage.condition("Observed").expect("a condition");
                 assert_eq!((observed, reason.as_str()), (false, "StaleWatch"), "{name}");
                 assert!(text.contains(plural), "{name}: {text}");

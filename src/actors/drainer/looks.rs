@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// How many lists are under way at the same time: each may be of some megabytes.
 const PARALLEL: usize = 2;
-/// First and longest pause before a list is repeated that failed, or that found pods.
+/// First and longest pause before a list is repeated; the longer ones if it failed, or found pods.
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(15);
 /// A node that waits to be ended is listed again after this time.
@@ -66,11 +66,8 @@ impl Looks {
         let Some(held) = self.0.get_mut(node) else { return };
         held.in_flight = false;
         held.failures = if look.empty_at(now).is_some() { 0 } else { held.failures.saturating_add(1) };
-        let pause = match held.failures {
-            0 => Duration::ZERO,
-            failures => spread(backoff(AGAIN_FIRST, AGAIN_MAX, failures), node),
-        };
-        held.not_before = up + pause;
+        let pause = backoff(AGAIN_FIRST, AGAIN_MAX, held.failures.max(1));
+        held.not_before = up + spread(pause, node);
         held.last = Some(look);
     }
 
@@ -108,6 +105,7 @@ mod tests {
             assert!(looks.begin(NODE, up(3)));
             looks.answered(NODE, look(3, Ok(vec![])), now, up(3));
             assert_eq!(looks.found_empty(now).keys().collect::<Vec<_>>(), [NODE]);
+            assert!(!looks.begin(NODE, up(3)), "nor is one that was empty repeated at once");
             assert!(!looks.is_outdated(NODE, now, up(32)) && looks.is_outdated(NODE, now, up(33)));
         }
     }
