@@ -106,7 +106,7 @@ impl Fixture {
             notices: store(self.notices),
             snapshot: Arc::new(move || {
                 // The sender lives as long as the state does: without it streams would end.
-                let _ = &changes;
+                let _ = changes.receiver_count();
                 snapshot.clone()
             }),
             trigger_store: store(vec![]),
