@@ -33,6 +33,11 @@ const MARKS_GO_WITHIN: Duration = Duration::from_secs(60);
 /// So often at the most is a group changed in a minute: one call is made at a time, and the largest storm has twenty nodes.
 const CHANGES_A_MINUTE: usize = 30;
 
+/// A deadline that lies further back, or further ahead, when its notice is stored is none. The API server stores
+/// whole seconds.
+const PAST_AT_MOST: Duration = Duration::from_secs(31);
+const AHEAD_AT_MOST: Duration = Duration::from_secs(601);
+
 /// What must always hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
@@ -56,6 +61,9 @@ pub enum Invariant {
     NoMarkLeft,
     /// No group is changed over and over, as when an instance is ended that comes back each time.
     NoChurn,
+    /// A story is about a node that its own agent reported or a person asked about, and its deadline is one that
+    /// this agent told and that can be true.
+    OnlyReported,
 }
 
 /// Something that should have held.
@@ -124,7 +132,7 @@ impl<K: DeserializeOwned + ResourceExt> Memo<K> {
             let key = (text("/metadata/namespace"), text("/metadata/name"));
             let known = held.remove(&key).filter(|(seen, _)| Arc::ptr_eq(seen, &object));
             let read = known.or_else(|| {
-                let read = serde_json::from_value(Value::clone(&object)).ok()?;
+                let read = cluster::readable(&object)?;
                 Some((object, Arc::new(read)))
             });
             self.0.extend(read.map(|read| (key, read)));
@@ -145,9 +153,40 @@ struct State {
     changed: BTreeMap<String, VecDeque<Timestamp>>,
     /// The record of each instance, by its uid.
     records: BTreeMap<String, String>,
+    /// The instances whose records were open when they were last looked at.
+    open: BTreeSet<String>,
+    /// Every notice that was ever stored, by its uid.
+    reports: BTreeMap<String, Report>,
     budget_violations: usize,
     log: Vec<(Timestamp, String)>,
     violations: Vec<Violation>,
+}
+
+/// What a notice said.
+struct Report {
+    node: String,
+    instance: String,
+    deadline: Option<Timestamp>,
+    /// When the API server stored it.
+    stored: Timestamp,
+}
+
+impl Report {
+    fn of(notice: &Value) -> Option<Self> {
+        let text = |path: &str| notice.pointer(path).and_then(Value::as_str);
+        Some(Self {
+            node: text("/spec/nodeName")?.to_owned(),
+            instance: text("/spec/instanceId")?.to_owned(),
+            deadline: text("/spec/deadline").and_then(|at| at.parse().ok()),
+            stored: text("/metadata/creationTimestamp")?.parse().ok()?,
+        })
+    }
+
+    /// Whether its deadline can be true, seen with a clock that differs by `skew`: AWS gives two minutes.
+    fn is_plausible(&self, skew: Duration) -> bool {
+        let (before, after) = (PAST_AT_MOST + skew, AHEAD_AT_MOST + skew);
+        self.deadline.is_some_and(|at| self.stored - before <= at && at <= self.stored + after)
+    }
 }
 
 impl Auditor {
@@ -565,8 +604,78 @@ impl Auditor {
                 let found = format!("it has a second record {}", record.name_any());
                 self.violated(Invariant::OneReplacement, &instance, found);
             }
+            self.watch_reported(&record);
         }
         self.watch_balance();
+    }
+
+    /// Remembers the notices that are there now: who refuses one may remove it.
+    fn read_notices(&self) {
+        for notice in self.inner.cluster.list_json("interruptionnotices.spotguard.dev") {
+            let uid = notice.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+            let mut state = self.state();
+            if !state.reports.contains_key(uid) {
+                state.reports.extend(Report::of(&notice).map(|report| (uid.to_owned(), report)));
+            }
+        }
+    }
+
+    /// A story begins, or has a deadline, only because of who may say so.
+    fn watch_reported(&self, record: &NodeReplacement) {
+        let (node, instance) = (&record.spec.node_name, &record.spec.instance_id);
+        let status = record.status.as_ref();
+        if status.is_some_and(|status| status.phase.is_finished()) {
+            self.state().open.remove(instance);
+            return;
+        }
+        let begins = self.state().open.insert(instance.clone());
+        let deadline = status.and_then(|status| status.deadline);
+        let skew = self.inner.skew;
+        let (reported, told) = {
+            let state = self.state();
+            let mut own =
+                state.reports.values().filter(|told| told.node == *node && told.instance == *instance);
+            let told = own.clone().any(|told| told.deadline == deadline && told.is_plausible(skew));
+            (own.next().is_some(), told)
+        };
+        let mut found = Vec::new();
+        if begins && !reported && !self.is_asked_for(node) {
+            found.push("neither its agent nor a person has asked for it".to_owned());
+        }
+        if begins && self.true_node_of(instance).is_some_and(|real| real != *node) {
+            found.push(format!("{instance} is not the instance of {node}"));
+        }
+        if let Some(deadline) = deadline.filter(|_| !told) {
+            found.push(format!("its agent has told no such deadline that can be true: {deadline}"));
+        }
+        if !found.is_empty() {
+            self.violated(
+                Invariant::OnlyReported,
+                instance,
+                format!("its story is open, and {}", found.join(", ")),
+            );
+        }
+    }
+
+    /// Whether a person has asked for the node's replacement.
+    fn is_asked_for(&self, node: &str) -> bool {
+        let triggers = self.inner.cluster.list_json("triggers.spotguard.dev");
+        triggers.iter().any(|trigger| {
+            let spec = &trigger["spec"];
+            spec["action"].as_str() == Some("Replace") && spec["node"].as_str() == Some(node)
+        })
+    }
+
+    /// The node of an instance as the cloud has it, or by its Node.
+    fn true_node_of(&self, instance: &str) -> Option<String> {
+        self.node_of(instance).or_else(|| {
+            let nodes = self.nodes();
+            let is_its = |node: &&Arc<Node>| {
+                let id = node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref());
+                id.and_then(|id| id.rsplit('/').next()) == Some(instance)
+            };
+            nodes.iter().find(is_its).map(|node| node.name_any())
+        })
     }
 
     /// No story of a pool is open: what we changed must have been changed back.
@@ -751,6 +860,11 @@ pub fn is_write(request: &RequestInfo) -> bool {
 impl cluster::Gate for KubeGate {
     fn before(&self, request: &RequestInfo) -> cluster::Verdict {
         let verdict = self.next.as_ref().map_or(cluster::Verdict::Pass, |next| next.before(request));
+        if is_write(request)
+            && matches!(request.resource.as_str(), "nodereplacements" | "interruptionnotices")
+        {
+            self.auditor.read_notices();
+        }
         if is_write(request)
             && request.resource == "nodes"
             && let Some(node) = &request.name

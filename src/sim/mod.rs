@@ -1,6 +1,7 @@
 //! The simulated cloud: a world in memory that speaks the real protocols. Demos and tests run the product
 //! against it unchanged.
 
+pub mod admission;
 pub mod audit;
 pub mod cloud;
 pub mod cluster;

@@ -37,7 +37,7 @@ pub use json::ObjectKey;
 pub use refusal::{Refusal, refusal};
 pub use request::{Gate, Identity, OpenGate, RequestInfo, Verdict};
 pub use resources::ResourceKind;
-pub use scenario::{Deployment, NodeSpec};
+pub use scenario::{Deployment, NodeSpec, readable};
 pub use store::ChangeKind;
 pub use world::{Change, PdbViolation, Policy, Timing, Validator};
 

@@ -59,7 +59,6 @@ impl World {
         }
         let (uid, now) = (self.new_uid(), self.now());
         let metadata = section(&mut object, "metadata");
-        metadata.remove("managedFields");
         metadata.remove("deletionTimestamp");
         metadata.remove("deletionGracePeriodSeconds");
         metadata.insert("uid".to_owned(), json!(uid));
@@ -144,19 +143,23 @@ impl World {
     }
 }
 
-/// Reads the object as its type, so that the same is stored as by the real API.
-fn normalised(kind: &ResourceKind, object: Value) -> Result<Value, Refusal> {
-    match kind.normalise {
-        None => Ok(object),
-        Some(normalise) => normalise(object).map_err(|error| {
-            bad_request(format!(
-                "{} in version {:?} cannot be handled as a {}: {error}",
-                kind.kind,
-                kind.api_version(),
-                kind.kind
-            ))
-        }),
+/// Reads the object as its type, so that the same is stored as by the real API. Who manages which field is stored
+/// as it is: the real API takes times there that our types cannot hold.
+fn normalised(kind: &ResourceKind, mut object: Value) -> Result<Value, Refusal> {
+    let Some(normalise) = kind.normalise else { return Ok(object) };
+    let managed = section(&mut object, "metadata").remove("managedFields");
+    let mut object = normalise(object).map_err(|error| {
+        bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {error}",
+            kind.kind,
+            kind.api_version(),
+            kind.kind
+        ))
+    })?;
+    if managed.is_some() {
+        set(&mut object, "metadata", "managedFields", managed);
     }
+    Ok(object)
 }
 
 /// RFC 1123: what object names may look like.
@@ -190,7 +193,10 @@ fn keep_system_fields(kind: &ResourceKind, old: &Value, object: &mut Value) {
     ] {
         set(object, "metadata", field, old["metadata"].get(field).cloned());
     }
-    section(object, "metadata").remove("managedFields");
+    // Whoever does not speak of it leaves it as it is.
+    if object["metadata"]["managedFields"].is_null() {
+        set(object, "metadata", "managedFields", old["metadata"].get("managedFields").cloned());
+    }
     if kind.status
         && let Value::Object(map) = object
     {

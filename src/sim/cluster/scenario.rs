@@ -1,5 +1,6 @@
 //! The side door: what scenarios build, break and look at without a client.
 
+use super::deletion::DeleteOptions;
 use super::json::{Labels, ObjectKey, set_condition, text};
 use super::objects::Half;
 use super::refusal::{Refusal, not_found};
@@ -110,6 +111,18 @@ impl Cluster {
     /// # Errors
     /// As the API refuses it.
     pub fn create_json(&self, object: Value) -> Result<Value, Refusal> {
+        self.create_checked(object, None)
+    }
+
+    /// The same by somebody else, whom the admission checks may refuse.
+    ///
+    /// # Errors
+    /// As the API or an admission check refuses it.
+    pub fn create_json_as(&self, object: Value, by: &Identity) -> Result<Value, Refusal> {
+        self.create_checked(object, Some(by))
+    }
+
+    fn create_checked(&self, object: Value, by: Option<&Identity>) -> Result<Value, Refusal> {
         let mut world = self.world();
         let (api_version, name) = (
             text(&object, "/apiVersion").unwrap_or_default().to_owned(),
@@ -122,6 +135,18 @@ impl Cluster {
             let namespace = text(&object, "/metadata/namespace").unwrap_or("default").to_owned();
             object["metadata"]["namespace"] = json!(namespace);
             world.ensure_namespace(&namespace);
+        }
+        if let Some(by) = by {
+            let info = RequestInfo {
+                verb: "create".to_owned(),
+                group: kind.group.clone(),
+                version: kind.version.clone(),
+                resource: kind.plural.clone(),
+                namespace: text(&object, "/metadata/namespace").map(str::to_owned),
+                ..RequestInfo::default()
+            };
+            world.authorize(&info, by)?;
+            world.validators.iter().try_for_each(|validator| validator(&info, &object, by))?;
         }
         let status = object.get("status").cloned();
         let created = world.create(&kind, object, false)?;
@@ -139,7 +164,7 @@ impl Cluster {
         K: Resource<DynamicType = ()> + DeserializeOwned,
     {
         let object = self.get_json(&id_of::<K>(), namespace, name)?;
-        serde_json::from_value(Value::clone(&object)).ok()
+        readable(&object)
     }
 
     /// One object as JSON, by `plural.group`.
@@ -154,10 +179,7 @@ impl Cluster {
     where
         K: Resource<DynamicType = ()> + DeserializeOwned,
     {
-        self.list_json(&id_of::<K>())
-            .into_iter()
-            .filter_map(|object| serde_json::from_value(Value::clone(&object)).ok())
-            .collect()
+        self.list_json(&id_of::<K>()).into_iter().filter_map(|object| readable(&object)).collect()
     }
 
     /// All objects of a resource as JSON, by `plural.group`.
@@ -193,6 +215,18 @@ impl Cluster {
     /// Changes the stored JSON of an object, as a controller would.
     pub fn edit(&self, resource: &str, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
         self.world().edit(resource, &ObjectKey::new(namespace, name), change);
+    }
+
+    /// Takes an object away, whatever it is like. `false` if there was none.
+    pub fn remove(&self, resource: &str, namespace: &str, name: &str) -> bool {
+        self.world().remove(resource, &ObjectKey::new(namespace, name)).is_some()
+    }
+
+    /// Somebody who minds no budget deletes a pod, with its grace period. `false` if there was none.
+    pub fn delete_pod(&self, namespace: &str, name: &str) -> bool {
+        let mut world = self.world();
+        let Some(kind) = world.store.table("pods").map(|table| table.kind.clone()) else { return false };
+        world.delete(&kind, &ObjectKey::new(namespace, name), &DeleteOptions::default(), None).is_ok()
     }
 
     /// The built-in controllers take in what was changed, before anybody else does anything.
@@ -398,6 +432,18 @@ impl Cluster {
     pub fn close_watches(&self) {
         self.world().store.close_watches();
     }
+}
+
+/// Reads an object without the fields that nobody here needs and in which others may put what our types cannot
+/// hold: the truth must not depend on them.
+pub fn readable<K: DeserializeOwned>(object: &Value) -> Option<K> {
+    let mut object = object.clone();
+    for (outer, field) in [("metadata", "managedFields"), ("status", "startTime")] {
+        if let Some(Value::Object(map)) = object.get_mut(outer) {
+            map.remove(field);
+        }
+    }
+    serde_json::from_value(object).ok()
 }
 
 fn ready_condition(node: &mut Value, ready: bool, now: jiff::Timestamp) {
