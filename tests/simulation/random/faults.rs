@@ -21,9 +21,20 @@ struct State {
     kube: Vec<(KubeCall, Mishap, usize)>,
     aws_out: Option<Instant>,
     kube_out: Option<Instant>,
+    /// The kinds that nobody can watch or list, and until when.
+    blind: Vec<(&'static str, Blindness, Instant)>,
     /// When each call that is under way began, and when the last one ended.
     under_way: Vec<Instant>,
     last: Option<Instant>,
+}
+
+/// How watches and lists of one kind fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blindness {
+    /// With an error.
+    Refused,
+    /// Without a word: what is open says nothing any more, and nothing that is asked is answered.
+    Silent,
 }
 
 impl Faults {
@@ -47,9 +58,14 @@ impl Faults {
         self.state().kube_out = Some(Instant::now() + duration);
     }
 
+    pub fn blind(&self, resource: &'static str, how: Blindness, duration: Duration) {
+        self.state().blind.push((resource, how, Instant::now() + duration));
+    }
+
     /// From here on nothing fails.
     pub fn end(&self) {
         let mut state = self.state();
+        state.blind.clear();
         state.aws.clear();
         state.kube.clear();
         (state.aws_out, state.kube_out) = (None, None);
@@ -76,6 +92,16 @@ impl Faults {
 }
 
 impl State {
+    /// How a watch or list fails now, and for how long still.
+    fn blindness(&self, request: &RequestInfo) -> Option<(Blindness, Duration)> {
+        let now = Instant::now();
+        let reads = matches!(request.verb.as_str(), "list" | "watch");
+        let mut held =
+            self.blind.iter().filter(|(resource, _, until)| *resource == request.resource && now < *until);
+        let (_, how, until) = held.next().filter(|_| reads)?;
+        Some((*how, until.duration_since(now)))
+    }
+
     fn take_aws(&mut self, operation: &str, after: bool) -> Option<Mishap> {
         if self.aws_out.is_some_and(|until| Instant::now() < until) {
             return Some(Mishap::NotArrived);
@@ -176,6 +202,13 @@ impl cluster::Gate for Line {
         if self.is_dead() || self.is_cut_off() {
             return cluster::Verdict::Drop;
         }
+        match self.faults.state().blindness(request) {
+            Some((Blindness::Refused, _)) => {
+                return cluster::Verdict::Refuse(500, "InternalError".to_owned());
+            }
+            Some((Blindness::Silent, rest)) => return cluster::Verdict::Delay(rest),
+            None => {}
+        }
         match self.faults.state().take_kube(request, false) {
             None => cluster::Verdict::Pass,
             Some(Mishap::NotArrived | Mishap::AnswerLost) => cluster::Verdict::Drop,
@@ -186,6 +219,11 @@ impl cluster::Gate for Line {
     }
 
     fn after(&self, request: &RequestInfo, _: u16) -> cluster::Verdict {
+        match self.faults.state().blindness(request) {
+            Some((Blindness::Refused, _)) => return cluster::Verdict::Drop,
+            Some((Blindness::Silent, rest)) if !self.is_dead() => return cluster::Verdict::Delay(rest),
+            _ => {}
+        }
         if self.is_dead() || self.is_cut_off() || self.faults.state().take_kube(request, true).is_some() {
             return cluster::Verdict::Drop;
         }

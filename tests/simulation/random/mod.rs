@@ -2,6 +2,7 @@
 //! story; `make simulate SEEDS=N SEED=n` plays more of them, and one that fails is shortened until no event
 //! can be left out.
 
+mod attacks;
 mod faults;
 mod plot;
 mod stage;

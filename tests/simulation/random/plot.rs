@@ -1,5 +1,6 @@
 //! What happens in a random story: everything follows from its seed, and any event may be left out.
 
+use super::attacks::{Act, with_attacks};
 use spot_guard::core::policy::PolicySpec;
 use spot_guard::core::record::GroupKind;
 use spot_guard::core::trigger::TriggerAction;
@@ -117,6 +118,8 @@ pub enum Event {
     Asked(TriggerAction, usize),
     /// A person pauses a pool, or everything, by a trigger, and lets it go on after so many seconds.
     PauseAsked(Option<usize>, u64),
+    /// Somebody attacks.
+    Attacked(Act),
 }
 
 /// Why launches fail.
@@ -138,7 +141,7 @@ const OPERATIONS: [&str; 5] = [
 /// The clocks of the controllers differ from the world's by this much at most, in milliseconds.
 pub const MOST_SKEW: i64 = 30_000;
 
-fn pick<T: Clone>(random: &mut fastrand::Rng, all: &[T]) -> T {
+pub fn pick<T: Clone>(random: &mut fastrand::Rng, all: &[T]) -> T {
     all[random.usize(..all.len())].clone()
 }
 
@@ -188,6 +191,7 @@ impl Plot {
             })
             .collect();
         let events = with_triggers(events, &mut fastrand::Rng::with_seed(seed ^ ASKING), pools.len());
+        let events = with_attacks(events, seed);
         Self {
             seed,
             raises_desired: random.u8(..3) > 0,

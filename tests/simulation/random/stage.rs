@@ -1,5 +1,8 @@
 //! Plays a random story: the world, the controllers in it, what befalls them, and the judgement at the end.
 
+mod attacks;
+
+use super::attacks::Counts as AttackCounts;
 use super::faults::{Faults, Line};
 use super::plot::{Event, LaunchFault, MOST_SKEW, Place, Plot};
 use crate::play::{EPOCH, on_paused_time};
@@ -12,6 +15,7 @@ use spot_guard::core::record::{GroupKind, NoticeKind, Outcome};
 use spot_guard::core::scaling::{Ledger, RequestState};
 use spot_guard::core::trigger::{self, TriggerAction};
 use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger, notice_name};
+use spot_guard::sim::admission;
 use spot_guard::sim::audit::{Auditor, Violation};
 use spot_guard::sim::cloud::{
     BootTimes, Cloud, GroupSnapshot, InstanceSnapshot, LaunchFailure, LifecycleState, Market,
@@ -55,6 +59,8 @@ pub struct Counts {
     pub deadlines: usize,
     /// Controllers that were killed or ended.
     pub lives: usize,
+    /// What attackers did.
+    pub attacks: AttackCounts,
 }
 
 impl Counts {
@@ -64,6 +70,7 @@ impl Counts {
         self.returns += other.returns;
         self.deadlines += other.deadlines;
         self.lives += other.lives;
+        self.attacks.add(other.attacks);
     }
 }
 
@@ -140,6 +147,8 @@ struct Stage<'a> {
     began: Instant,
     epoch: Timestamp,
     happened: Vec<(Timestamp, String)>,
+    /// What attackers were let do and must not be.
+    admitted: Vec<String>,
 }
 
 impl<'a> Stage<'a> {
@@ -181,6 +190,9 @@ impl<'a> Stage<'a> {
                 cloud.suspend(&group, "AZRebalance", "User suspended").expect("a group");
             }
         }
+        if plot.events.iter().any(|(_, _, event)| matches!(event, Event::Attacked(_))) {
+            cluster.add_validator(admission::notices);
+        }
         let policy = Policy::default().overridden(&start.policy);
         let skew = Duration::from_millis(2 * MOST_SKEW.unsigned_abs());
         let skewed = plot.events.iter().any(|(_, _, event)| matches!(event, Event::ClockSet(_)));
@@ -203,6 +215,7 @@ impl<'a> Stage<'a> {
             began: Instant::now(),
             epoch: clock.now(),
             happened: Vec::new(),
+            admitted: Vec::new(),
         };
         for _ in 0..plot.controllers {
             stage.start_controller();
@@ -338,6 +351,7 @@ impl<'a> Stage<'a> {
             Event::PauseAsked(pool, seconds) => {
                 return Some(self.ask_for_a_pause(pool, Duration::from_secs(seconds)));
             }
+            Event::Attacked(act) => return self.attack(&act),
         }
         None
     }
@@ -581,7 +595,8 @@ impl<'a> Stage<'a> {
 
     /// What came of the stories that are on record.
     fn counts(&self) -> Counts {
-        let mut counts = Counts { lives: self.lives, ..Counts::default() };
+        let attacks = AttackCounts::of(&self.plot.events);
+        let mut counts = Counts { lives: self.lives, attacks, ..Counts::default() };
         for record in self.cluster.list::<NodeReplacement>() {
             let status = record.status.unwrap_or_default();
             let has = |outcome| status.steps.iter().any(|step| step.outcome == outcome);
@@ -698,6 +713,7 @@ impl<'a> Stage<'a> {
         if !pending.is_empty() {
             left.push(format!("pods do not run: {pending:?}"));
         }
+        left.extend(self.harm());
         left
     }
 }
