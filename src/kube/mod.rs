@@ -5,4 +5,5 @@ pub mod convert;
 pub mod lease;
 pub mod marks;
 pub mod pods;
+pub mod problem;
 pub mod view;

@@ -5,6 +5,7 @@ use crate::core::freshness::Freshness;
 use crate::core::policy::backoff;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use crate::kube::convert::Converter;
+use crate::kube::problem::RequestProblem;
 use crate::telemetry::readiness::Readiness;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1 as core_v1;
@@ -382,7 +383,7 @@ impl Follow {
                             }
                         }
                         Err(error) => {
-                            let reason = with_causes(&error);
+                            let reason = problem(&error);
                             tracing::warn!(part, reason, "the watch broke; it is started again");
                             readiness.not_ready(part, reason);
                             // It would go on without a word where it stopped, and be taken for broken until
@@ -400,19 +401,18 @@ impl Follow {
     }
 }
 
-/// The error with its causes: only the last one says that a connection was refused, or why.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let told = cause.to_string();
-        if !text.contains(&told) {
-            text.push_str(": ");
-            text.push_str(&told);
+/// What is told of a watch that broke: nothing of the objects in it.
+fn problem(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error) => {
+            format!("failed to perform initial object list: {}", RequestProblem(error))
         }
-        next = cause.source();
+        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
+            format!("the watch failed: {}", RequestProblem(error))
+        }
+        watcher::Error::WatchError(status) => format!("the watch ended with {}", status.code),
+        watcher::Error::NoResourceVersion => "the list has no version".to_owned(),
     }
-    text
 }
 
 fn key<K: Resource>(object: &K) -> Key {

@@ -1,0 +1,87 @@
+//! What is told of a request that the Kubernetes API did not answer as it should: its kind, its status and its
+//! reason, and nothing of what was sent or answered. An object may hold secrets of others.
+
+use kube::Error;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// A failed request, for logs and for people.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestProblem<'a>(pub &'a Error);
+
+impl fmt::Display for RequestProblem<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Error::Api(status) => write!(f, "refused with {} ({})", status.code, word(&status.reason)),
+            // The parser's own words hold a piece of what it has read.
+            Error::SerdeError(error) => write!(
+                f,
+                "the answer cannot be read: {:?} error at line {}, column {}",
+                error.classify(),
+                error.line(),
+                error.column()
+            ),
+            Error::FromUtf8(_) => f.write_str("the answer is not UTF-8"),
+            Error::HyperError(error) => f.write_str(&with_causes(error)),
+            Error::Service(error) => f.write_str(&with_causes(&**error)),
+            Error::ReadEvents(error) => write!(f, "the connection broke: {}", error.kind()),
+            Error::Auth(_) => f.write_str("there are no credentials for the Kubernetes API"),
+            _ => f.write_str("the request could not be made"),
+        }
+    }
+}
+
+/// A reason of the API is one word (`metav1.StatusReason`); what is none is not repeated.
+fn word(reason: &str) -> &str {
+    let is_word = |text: &str| text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphabetic());
+    if is_word(reason) { reason } else { "?" }
+}
+
+/// The error with its causes: only the last one says that a connection was refused, or why.
+pub fn with_causes(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let told = cause.to_string();
+        if !text.contains(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    const SECRET: &str = "hunter2";
+
+    #[test]
+    fn nothing_of_an_answer_is_told() {
+        let typed = serde_json::from_str::<u32>(&format!("\n  \"{SECRET}\"")).expect_err("no number");
+        assert!(typed.to_string().contains(SECRET), "the parser tells what it has read: {typed}");
+        let told = RequestProblem(&Error::SerdeError(typed)).to_string();
+        assert!(told.contains("line 2") && !told.contains(SECRET), "{told}");
+
+        let status = Status {
+            code: 422,
+            message: format!("spec.env: Invalid value: {SECRET}"),
+            reason: "Invalid".to_owned(),
+            ..Status::default()
+        };
+        let told = RequestProblem(&Error::Api(Box::new(status.clone()))).to_string();
+        assert_eq!(told, "refused with 422 (Invalid)");
+        let odd = Status { reason: format!("because of {SECRET}"), ..status };
+        assert_eq!(RequestProblem(&Error::Api(Box::new(odd))).to_string(), "refused with 422 (?)");
+    }
+
+    #[test]
+    fn what_kept_a_request_from_being_made_is_told() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let told = RequestProblem(&Error::Service(Box::new(refused))).to_string();
+        assert_eq!(told, "connection refused");
+    }
+}
