@@ -15,6 +15,7 @@ use crate::core::policy::seconds;
 use crate::core::record::GroupKind;
 use crate::core::scaling::{self, Busy, Call, End, FailureClass, InstanceFacts, Ledger, PoolView, Wants};
 use crate::crd::SpotPool;
+use crate::kube::problem::RequestProblem;
 use actix::prelude::*;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -112,7 +113,7 @@ struct TurnResult {
 enum TurnError {
     #[error(transparent)]
     Aws(#[from] CallError),
-    #[error("{0}")]
+    #[error("{}", RequestProblem(.0))]
     Kube(#[from] kube::Error),
     #[error("Auto Scaling group {0} does not exist")]
     NoSuchGroup(String),

@@ -15,6 +15,7 @@ use crate::core::policy::{backoff, spread};
 use crate::core::replacement::{DrainCommand, DrainPurpose, DrainReport};
 use crate::kube::marks::{self, Marks};
 use crate::kube::pods;
+use crate::kube::problem::RequestProblem;
 use crate::telemetry::metrics::{self, MarkResult};
 use actix::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,7 +147,7 @@ impl Drainer {
                     MarkResult::Done
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(node, %error, ?change, "a node's marks could not be changed; it is tried again");
+                    tracing::warn!(node, error = %RequestProblem(&error), ?change, "a node's marks could not be changed; it is tried again");
                     MarkResult::Failed
                 }
                 Err(_) => {

@@ -16,6 +16,7 @@ use crate::core::record::{Condition, set_condition};
 use crate::core::safety::{self, SafetyContext};
 use crate::core::scaling::{GroupView, PoolView};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
+use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
 use actix::prelude::*;
 use jiff::Timestamp;
@@ -146,7 +147,7 @@ impl HealthMonitor {
         };
         ctx.spawn(write.into_actor(self).map(|(name, error), actor, _| {
             if let Some(error) = error {
-                tracing::warn!(pool = name, %error, "the pool's status could not be written; it is tried again");
+                tracing::warn!(pool = name, error = %RequestProblem(&error), "the pool's status could not be written; it is tried again");
                 actor.written.remove(&name);
             }
         }));

@@ -10,6 +10,7 @@ use crate::core::limits;
 use crate::core::policy::seconds;
 use crate::core::trigger;
 use crate::crd::{InterruptionNotice, NodeReplacement, Trigger};
+use crate::kube::problem::RequestProblem;
 use actix::prelude::*;
 use k8s_openapi::ClusterResourceScope;
 use kube::api::{Api, DeleteParams, Preconditions};
@@ -91,12 +92,12 @@ impl Handler<CleanUp> for Janitor {
         let work = async move {
             for record in finished {
                 if let Err(error) = remove(&deps, &record).await {
-                    tracing::warn!(replacement = record.name_any(), %error, "a finished record could not be removed");
+                    tracing::warn!(replacement = record.name_any(), error = %RequestProblem(&error), "a finished record could not be removed");
                 }
             }
             for trigger in triggers {
                 if let Err(error) = remove_exactly(&deps, &*trigger).await {
-                    tracing::warn!(trigger = trigger.name_any(), %error, "a trigger that is over could not be removed");
+                    tracing::warn!(trigger = trigger.name_any(), error = %RequestProblem(&error), "a trigger that is over could not be removed");
                 }
             }
         };

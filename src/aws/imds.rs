@@ -4,9 +4,9 @@
 //! (`AWS_EC2_METADATA_SERVICE_ENDPOINT`, else 169.254.169.254).
 
 use crate::core::imds::{ImdsProblem, Question};
+use crate::kube::problem::with_causes;
 use aws_config::imds::client::error::{ImdsError, TokenError};
 use aws_config::imds::client::{Builder, Client};
-use aws_sdk_autoscaling::error::DisplayErrorContext;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use std::error::Error;
@@ -71,15 +71,15 @@ fn problem_of(error: &ImdsError) -> ImdsProblem {
                 ImdsProblem::NoAnswer("the answer to the token request is not a token".to_owned())
             }
             Some(response) => ImdsProblem::of_status(response.status().as_u16()),
-            None => ImdsProblem::NoAnswer(DisplayErrorContext(error).to_string()),
+            None => ImdsProblem::NoAnswer(with_causes(error)),
         },
         // The SDK has no type of its own for it.
         ImdsError::Unexpected(_)
             if error.source().is_some_and(|source| source.to_string().contains("UTF-8")) =>
         {
-            ImdsProblem::Malformed { reason: "not UTF-8".to_owned(), excerpt: String::new() }
+            ImdsProblem::Malformed { reason: "not UTF-8".to_owned() }
         }
-        _ => ImdsProblem::NoAnswer(DisplayErrorContext(error).to_string()),
+        _ => ImdsProblem::NoAnswer(with_causes(error)),
     }
 }
 

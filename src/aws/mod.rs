@@ -10,12 +10,13 @@ use crate::clock::Clock;
 use crate::core::classify::{self, CallFailure};
 use crate::core::preflight::{GroupSetup, MixedMarkets};
 use crate::core::scaling::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle};
+use crate::kube::problem::with_causes;
 use crate::telemetry::metrics::{AwsOperation, AwsResult, Metrics};
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_autoscaling::Client;
-use aws_sdk_autoscaling::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::types::{
     Activity, AutoScalingGroup, Filter, LifecycleState, MixedInstancesPolicy, RetryStrategy,
     ScalingActivityStatusCode,
@@ -312,7 +313,7 @@ fn call_error<E: ProvideErrorMetadata + std::error::Error + 'static>(
             SdkError::ResponseError(_) => "UnreadableAnswer",
             _ => "NotSent",
         };
-        let message = DisplayErrorContext(error).to_string();
+        let message = with_causes(error);
         return CallError { operation, code: code.to_owned(), message, outcome: CallFailure::Unclear };
     };
     let meta = answer.err().meta();
@@ -320,7 +321,7 @@ fn call_error<E: ProvideErrorMetadata + std::error::Error + 'static>(
     let (code, message) = match meta.code() {
         Some(code) => (code.to_owned(), meta.message().unwrap_or_default().to_owned()),
         // No answer of the API: a page of something in between, or one that cannot be read.
-        None => (format!("Http{status}"), DisplayErrorContext(error).to_string()),
+        None => (format!("Http{status}"), with_causes(error)),
     };
     let outcome = classify::call_failure(&code, &message, status);
     CallError { operation, code, message, outcome }

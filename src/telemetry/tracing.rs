@@ -15,10 +15,10 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::collections::HashMap;
 use std::io::IsTerminal;
 use tracing::level_filters::LevelFilter;
-use tracing::{Span, field, info_span};
+use tracing::{Span, Subscriber, field, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::filter::{FilterExt, Targets};
+use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -110,11 +110,28 @@ pub fn init(format: Option<LogFormat>) -> Result<TelemetryGuard, TelemetryError>
             .with_tracer(provider.tracer(env!("CARGO_PKG_NAME")))
             .with_filter(Targets::new().with_target("spot_guard", LevelFilter::INFO))
     });
-    tracing_subscriber::registry().with(log.with_filter(filter)).with(export).try_init()?;
+    tracing_subscriber::registry().with(log.with_filter(log_filter(filter))).with(export).try_init()?;
     if let Some(error) = failure {
         tracing::warn!(%error, "traces are not exported");
     }
     Ok(TelemetryGuard { provider })
+}
+
+/// Libraries whose lines carry what was answered to them, up to this level. kube's client logs an answer that it cannot
+/// read as a whole, and its errors hold the words of the API; AWS's sources of credentials log raw answers. What went
+/// wrong reaches us as an error, too, and we tell it without them.
+const TALKATIVE: [(&str, LevelFilter); 4] = [
+    ("kube_client", LevelFilter::ERROR),
+    ("kube_runtime", LevelFilter::ERROR),
+    ("aws_config", LevelFilter::ERROR),
+    ("aws_smithy_runtime_api", LevelFilter::OFF),
+];
+
+/// What of the logs is written: what `filter` lets pass, and never an object, a body, a token or a secret that a
+/// library was answered.
+#[must_use]
+pub fn log_filter<S: Subscriber>(filter: EnvFilter) -> impl Filter<S> {
+    filter.and(Targets::new().with_default(LevelFilter::TRACE).with_targets(TALKATIVE))
 }
 
 /// Whether the standard variables ask for traces.

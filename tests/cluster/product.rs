@@ -192,7 +192,8 @@ pub fn start_controller_with(testbed: &Testbed, name: &str, aws: &str, kubeconfi
         ("AWS_REGION", "us-east-1"),
         // What it asks of AWS is told apart by this.
         ("AWS_ACCESS_KEY_ID", name),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
+        // No log may show it (attacks::logs).
+        ("AWS_SECRET_ACCESS_KEY", "hunter2"),
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ]);
     Service::start(name, command, testbed.dir(), true)

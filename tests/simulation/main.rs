@@ -7,6 +7,7 @@ mod drain;
 mod errors;
 mod leadership;
 mod limits;
+mod logs;
 mod mishaps;
 mod notices;
 mod outages;

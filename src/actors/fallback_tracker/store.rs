@@ -6,6 +6,7 @@ use crate::core::trigger::Verdict;
 use crate::crd::{
     InterruptionNotice, InterruptionNoticeStatus, NodeReplacement, Trigger, TriggerStatus, version,
 };
+use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
 use crate::telemetry::tracing::trigger_span;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -82,7 +83,9 @@ pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<Stored>> {
             tell(deps, &trigger, &verdict).await.map(|()| Some(answer))
         }
     };
-    outcome.inspect_err(|error| tracing::warn!(%error, "{what}; it is tried again")).ok()
+    outcome
+        .inspect_err(|error| tracing::warn!(error = %RequestProblem(error), "{what}; it is tried again"))
+        .ok()
 }
 
 /// Says in a trigger's status what comes of it, unless it has changed meanwhile: then it is decided anew.

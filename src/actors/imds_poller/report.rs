@@ -5,6 +5,7 @@ use crate::actors::supervision::jittered;
 use crate::core::imds::Announcement;
 use crate::core::policy::backoff;
 use crate::crd::InterruptionNotice;
+use crate::kube::problem::RequestProblem;
 use actix::{AsyncContext, Context, SpawnHandle};
 use jiff::Timestamp;
 use kube::api::{Api, PostParams};
@@ -25,10 +26,8 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum StoreProblem {
     #[error("no answer within {} s", STORE_TIMEOUT.as_secs())]
     Timeout,
-    #[error("refused ({code}): {message}")]
-    Refused { code: u16, message: String },
-    #[error("no answer: {0}")]
-    Unreachable(kube::Error),
+    #[error("{}", RequestProblem(.0))]
+    Failed(kube::Error),
 }
 
 /// A notice that was seen, and how far its report is.
@@ -121,10 +120,7 @@ pub(super) async fn store(
     match timeout(STORE_TIMEOUT, notices.create(&PostParams::default(), notice)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => Ok(()),
-        Ok(Err(kube::Error::Api(status))) => {
-            Err(StoreProblem::Refused { code: status.code, message: status.message })
-        }
-        Ok(Err(error)) => Err(StoreProblem::Unreachable(error)),
+        Ok(Err(error)) => Err(StoreProblem::Failed(error)),
         Err(_) => Err(StoreProblem::Timeout),
     }
 }

@@ -1,0 +1,180 @@
+//! Logs hold no objects, bodies, tokens or secrets: a marker is planted in every kind of object, some cannot be read
+//! for a while, the API answers errors that hold it, and nothing that is logged may show it.
+
+use crate::play::{Play, Stage, ends, on_paused_time};
+use serde_json::{Value, json};
+use spot_guard::kube::problem::RequestProblem;
+use spot_guard::sim::cluster::{self, RequestInfo};
+use spot_guard::sim::scenario::Scenario;
+use spot_guard::sim::world::Gates;
+use spot_guard::telemetry::tracing::log_filter;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// What no line may hold.
+const SECRET: &str = "hunter2";
+/// Every kind that is watched and has objects in a story.
+const KINDS: [&str; 6] = [
+    "pods",
+    "nodes",
+    "namespaces",
+    "poddisruptionbudgets.policy",
+    "persistentvolumeclaims",
+    "spotpools.spotguard.dev",
+];
+
+/// Everything that was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// Takes in what this thread logs at the default level.
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(move || log.clone())
+            .with_filter(log_filter(EnvFilter::new("info")));
+        tracing::subscriber::set_default(tracing_subscriber::registry().with(layer))
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Every fifth write is answered with an error that holds the marker.
+#[derive(Default)]
+struct Errors(AtomicUsize);
+
+impl cluster::Gate for Errors {
+    fn before(&self, request: &RequestInfo) -> cluster::Verdict {
+        let writes = matches!(request.verb.as_str(), "create" | "update" | "patch");
+        if writes && request.resource != "leases" && self.0.fetch_add(1, Ordering::Relaxed) % 5 == 4 {
+            return cluster::Verdict::Refuse(500, format!("because of {SECRET}"));
+        }
+        cluster::Verdict::Pass
+    }
+}
+
+/// Puts the marker into an annotation and a label, and into the environment of a pod's containers.
+fn plant(object: &mut Value) {
+    for map in ["annotations", "labels"] {
+        if object["metadata"][map].is_null() {
+            object["metadata"][map] = json!({});
+        }
+        object["metadata"][map]["example.com/token"] = json!(SECRET);
+    }
+    let containers = object.pointer_mut("/spec/containers").and_then(Value::as_array_mut);
+    for container in containers.into_iter().flatten() {
+        container["env"] = json!([{ "name": "TOKEN", "value": SECRET }]);
+    }
+}
+
+fn each(stage: &Stage, kind: &str, change: impl Fn(&mut Value)) {
+    for object in stage.cluster.list_json(kind) {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        stage.cluster.edit(kind, &text("namespace"), &text("name"), &change);
+    }
+}
+
+/// For a while every object of each kind is unreadable: a field that holds the marker in the place of something else.
+async fn befall(stage: Stage) {
+    stage
+        .cluster
+        .create_json(json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": { "name": "data", "namespace": "default" },
+            "spec": { "accessModes": ["ReadWriteOnce"] },
+        }))
+        .expect("a claim");
+    for kind in KINDS {
+        each(&stage, kind, plant);
+    }
+    let notice = json!({
+        "apiVersion": "spotguard.dev/v1alpha1", "kind": "InterruptionNotice",
+        "metadata": { "name": "a-lie", "annotations": { "example.com/token": SECRET } },
+        "spec": { "nodeName": "no-node", "instanceId": "i-0123456789abcdef0", "kind": "RebalanceRecommendation",
+            "detectedAt": stage.cloud.now(), "traceparent": SECRET },
+    });
+    stage.cluster.create_json(notice).expect("a notice");
+    for kind in KINDS {
+        each(&stage, kind, |object| object["metadata"]["deletionGracePeriodSeconds"] = json!(SECRET));
+        stage.pass(20).await;
+        each(&stage, kind, |object| {
+            if let Value::Object(map) = &mut object["metadata"] {
+                map.remove("deletionGracePeriodSeconds");
+            }
+        });
+        stage.pass(5).await;
+    }
+}
+
+#[test]
+fn nothing_that_is_logged_shows_what_objects_and_answers_hold() {
+    for scenario in [Scenario::DrySpot, Scenario::PdbBlocked] {
+        let log = Log::default();
+        let listening = log.listen();
+        let gates = Gates { kube: Some(Arc::new(Errors::default())), ..Gates::default() };
+        Play::plot("secrets", ends(scenario)).faults(gates).beside(befall).play();
+        drop(listening);
+        let text = log.text();
+        for told in ["spot_guard", "tried again", "box 2 scale up"] {
+            assert!(text.contains(told), "something is logged, {told:?} too:\n{text}");
+        }
+        let shown: Vec<&str> = text.lines().filter(|line| line.contains(SECRET)).collect();
+        assert!(shown.is_empty(), "{} lines show it, the first: {:.600}", shown.len(), shown[0]);
+    }
+}
+
+/// An answer that is no review reaches the client, which is asked for one.
+async fn read_what_is_no_review() -> kube::Error {
+    let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        let body = format!("{{\"kind\":\"TokenReview\",\"spec\":\"{SECRET}\"}}");
+        Ok::<_, io::Error>(http::Response::new(kube::client::Body::from(body.into_bytes())))
+    });
+    let client = kube::Client::new(service, "default");
+    let request = http::Request::get("/x").body(Vec::new()).expect("a request");
+    let answer = client.request::<k8s_openapi::api::authentication::v1::TokenReview>(request).await;
+    answer.expect_err("it cannot be read")
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_not_logged_by_the_client_either() {
+    let log = Log::default();
+    let listening = log.listen();
+    let error = on_paused_time(read_what_is_no_review());
+    tracing::warn!(error = %RequestProblem(&error), "a review failed");
+    drop(listening);
+    let text = log.text();
+    assert!(text.contains("a review failed"), "{text}");
+    assert!(!text.contains(SECRET), "{text}");
+}
+
+/// Without the filter, and with the client's own words, both would show it: the tests above can fail.
+#[test]
+fn the_clients_own_words_hold_what_it_was_answered() {
+    let log = Log::default();
+    let writer = log.clone();
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+    let registry = tracing_subscriber::registry().with(layer.with_filter(EnvFilter::new("info")));
+    let listening = tracing::subscriber::set_default(registry);
+    let error = on_paused_time(read_what_is_no_review());
+    drop(listening);
+    assert!(log.text().contains(SECRET), "the client logs the answer: {}", log.text());
+    assert!(error.to_string().contains(SECRET), "{error}");
+}
