@@ -67,11 +67,12 @@ pub fn bounded(client: &Client, limit: Duration) -> Client {
             let end = (!watches).then(|| Box::pin(sleep_until(end)));
             let answer = answer.map(|inner| BoundedBody { inner, end, limit });
             if watches || lists {
-                return Ok(answer.map(Body::wrap_body));
+                return Ok(answer);
             }
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, MAX_OBJECT).collect().await?.to_bytes();
-            Ok(http::Response::from_parts(head, without_managed_fields(body).into()))
+            let inner = without_managed_fields(body).into();
+            Ok(http::Response::from_parts(head, BoundedBody { inner, end: None, limit }))
         }
     });
     Client::new(service, namespace)

@@ -85,6 +85,10 @@ mod tests {
         };
         let told = RequestProblem(&Error::Api(Box::new(status.clone()))).to_string();
         assert_eq!(told, "refused with 422 (Invalid)");
+        let message = "nodes \"a\" is forbidden: User \"u\" cannot patch resource \"nodes\"".to_owned();
+        let right = Status { code: 403, reason: "Forbidden".to_owned(), message, ..status.clone() };
+        let told = RequestProblem(&Error::Api(Box::new(right))).to_string();
+        assert_eq!(told, "refused with 403 (Forbidden): patch resource \"nodes\"");
         let odd = Status { reason: format!("because of {SECRET}"), ..status };
         assert_eq!(RequestProblem(&Error::Api(Box::new(odd))).to_string(), "refused with 422 (?)");
     }
