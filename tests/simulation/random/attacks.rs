@@ -23,7 +23,7 @@ pub enum Attack {
 const ALL: [Attack; 5] = [Attack::Poison, Attack::Lie, Attack::Squat, Attack::Blind, Attack::Flood];
 
 /// The kinds that are played unless SIMULATE_ATTACKS says otherwise.
-const PLAYED: &[Attack] = &[];
+const PLAYED: &[Attack] = &ALL;
 
 /// Something that an attacker does. Nodes and objects are named by a number, counted among those that are there.
 #[derive(Clone, Debug)]
