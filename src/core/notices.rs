@@ -83,6 +83,8 @@ pub struct Known<'a> {
     pub holder: Option<&'a str>,
     /// The record of the instance.
     pub record: Option<Recorded<'a>>,
+    /// Whether the picture of the Nodes is current. An old one refuses nothing: what is removed does not come again.
+    pub nodes_are_current: bool,
     /// The time.
     pub now: Timestamp,
 }
@@ -175,6 +177,13 @@ pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
     if seen.name != notice_name(seen.node, seen.instance_id, seen.kind) {
         return Judgement::Refused(Refusal::Misnamed);
     }
+    match bind(seen, known) {
+        Judgement::Refused(_) if !known.nodes_are_current => Judgement::Wait,
+        judgement => judgement,
+    }
+}
+
+fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
     if known.holder.is_some_and(|holder| holder != seen.node) {
         return Judgement::Refused(Refusal::InstanceOfAnotherNode);
     }

@@ -38,7 +38,7 @@ pub(super) type Refused = (Arc<InterruptionNotice>, Refusal);
 
 /// What comes of a notice that is believed and has no record yet.
 enum Opening {
-    Begin(NodeReplacement),
+    Begin(Box<NodeReplacement>),
     Wait,
     Refuse(Refusal),
 }
@@ -65,6 +65,8 @@ impl World<'_> {
         let all: Vec<Seen<'_>> = notices.iter().map(|notice| seen(notice, now)).collect();
         let instance_of = |node: &str| snapshot.node(node).and_then(|node| node.instance_id());
         let (picked, surplus) = notices::pick(&all, instance_of);
+        let stale = self.deps.view.freshness().stale;
+        let nodes_are_current = !stale.iter().any(|watch| watch.kind == WatchedKind::Node);
         let mut told = Told::default();
         told.refused.extend(surplus.into_iter().map(|index| (notices[index].clone(), Refusal::TooMany)));
         for index in picked {
@@ -79,6 +81,7 @@ impl World<'_> {
                 holder: snapshot.node_of_instance(one.instance_id).map(|node| &*node.name),
                 record: record
                     .map(|held| Recorded { node: &held.spec.node_name, open: super::is_open(held) }),
+                nodes_are_current,
                 now,
             };
             match notices::judge(one, &known) {
@@ -125,7 +128,7 @@ impl World<'_> {
                 (Opening::Wait, _) => told.waits = true,
                 (Opening::Refuse(refusal), _) => told.refused.push((held.notice.clone(), refusal)),
                 (Opening::Begin(fresh), None) => {
-                    writes.insert(instance.clone(), Write::Create(fresh));
+                    writes.insert(instance.clone(), Write::Create(*fresh));
                 }
                 (Opening::Begin(fresh), Some(record)) => {
                     writes.insert(instance.clone(), reopened(record, fresh.status.unwrap_or_default()));
@@ -138,7 +141,8 @@ impl World<'_> {
     fn open_story(&self, held: &Accepted) -> Opening {
         let spec = &held.notice.spec;
         let pool = if self.all_read() {
-            self.pool_of(&spec.instance_id)
+            // A pool whose groups cannot be used has its nodes, too.
+            self.pool_of(&spec.instance_id).or_else(|| self.pool_last_seen_with(&spec.instance_id))
         } else {
             // Before every pool was read once, nobody knows whose instance it is, but from what an earlier life has
             // read. Advice waits; before a deadline the pods have to leave, whether AWS can be read or not.
@@ -175,7 +179,7 @@ impl World<'_> {
         let mut record =
             NodeReplacement::new(&subject.name, NodeReplacementSpec { pool, node_name, instance_id });
         record.status = Some(status);
-        Opening::Begin(record)
+        Opening::Begin(Box::new(record))
     }
 }
 

@@ -99,8 +99,15 @@ fn a_node_and_its_instance_are_bound_both_ways() {
         (seen("lie", OWN, soon, 0), Has(Some(OWN)), Some("a"), None, Refused(Refusal::Misnamed)),
     ];
     for (number, (notice, node, holder, record, expected)) in cases.into_iter().enumerate() {
-        let known = Known { node, holder, record, now: now() };
+        let known = Known { node, holder, record, nodes_are_current: true, now: now() };
         assert_eq!(judge(&notice.seen(), &known), expected, "case {number}: {known:?}");
+        // On an old picture of the Nodes nothing is refused but a name.
+        let expected = match expected {
+            Refused(refusal) if refusal != Refusal::Misnamed => Wait,
+            other => other,
+        };
+        let old = Known { nodes_are_current: false, ..known };
+        assert_eq!(judge(&notice.seen(), &old), expected, "case {number}: {old:?}");
     }
 }
 
