@@ -230,7 +230,7 @@ impl Source {
         }
         let mut body = self.get(&query).await?;
         let mut splitter = Splitter::new(Shape::Items);
-        let (mut count, mut size) = (0, 0);
+        let (mut count, mut size) = (0_usize, 0_usize);
         while let Some(frame) = body.frame().await {
             let Ok(bytes) = frame.map_err(|error| Failure::of(&error))?.into_data() else { continue };
             size += bytes.len();
@@ -242,8 +242,8 @@ impl Source {
         }
         let rest = splitter.finish().map_err(Failure::Malformed)?;
         let rest = serde_json::from_slice(&rest).map_err(|error| Failure::Unreadable(error.into()))?;
-        if count > 0 {
-            self.page = (PAGE_BYTES / (size / count).max(1)).clamp(SMALLEST_PAGE, PAGE);
+        if let Some(average) = size.checked_div(count) {
+            self.page = (PAGE_BYTES / average.max(1)).clamp(SMALLEST_PAGE, PAGE);
         }
         Ok(rest)
     }

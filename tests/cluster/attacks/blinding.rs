@@ -155,8 +155,11 @@ async fn large_objects_of_a_tenant_do_not_fill_the_memory() {
     let pods = (0..550).map(|i| (of_tenant("/api/v1", "pods"), pod(&format!("large-{i}"), &annotation)));
     let claims = (0..150)
         .map(|i| (of_tenant("/api/v1", "persistentvolumeclaims"), claim(&format!("large-{i}"), &annotation)));
-    let sent = stream::iter(pods.chain(claims)).map(async |(path, object)| {
-        send(&by_tenant, "POST", &path, &object).await.expect("it is taken");
+    let sent = stream::iter(pods.chain(claims)).map(|(path, object)| {
+        let client = by_tenant.clone();
+        async move {
+            send(&client, "POST", &path, &object).await.expect("it is taken");
+        }
     });
     sent.buffer_unordered(8).collect::<Vec<()>>().await;
 
