@@ -57,8 +57,8 @@ pub fn bounded(client: &Client, limit: Duration) -> Client {
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let client = client.clone();
         async move {
-            let asks = |what| request.uri().query().is_some_and(|query| query.contains(what));
-            let (watches, lists) = (asks("watch=true"), asks("limit="));
+            let query = request.uri().query().unwrap_or_default();
+            let (watches, lists) = (query.contains("watch=true"), query.contains("limit="));
             let end = Instant::now() + limit;
             let answer = match timeout_at(end, client.send(request)).await {
                 Ok(answer) => answer?,

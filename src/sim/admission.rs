@@ -35,7 +35,7 @@ pub fn notices(info: &RequestInfo, object: &Value, by: &Identity) -> Result<(), 
         return Ok(());
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (node, instance) = (text(&object["spec"]["nodeName"]), text(&object["spec"]["instanceId"]));
+    let node = text(&object["spec"]["nodeName"]);
     let own = by.extra.get(NODE_OF_TOKEN).and_then(|nodes| nodes.first());
     if own != Some(&node) {
         let why = format!("spec.nodeName must be the node of the token, not {node}");

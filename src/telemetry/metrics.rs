@@ -242,20 +242,6 @@ struct RestartLabels {
     cause: CauseLabel,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Plural(WatchedKind);
-
-impl EncodeLabelValue for Plural {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        encoder.write_str(self.0.plural())
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WatchLabels {
-    kind: Plural,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartLabels {
     part: &'static str,
@@ -347,7 +333,7 @@ impl Metrics {
         }
         metrics.stale_watches(&Freshness::default());
         for kind in WatchedKind::ALL {
-            drop(metrics.watch_failures.get_or_create(&WatchLabels { kind: Plural(kind) }));
+            drop(metrics.watch_failures.get_or_create(&WatchLabels { kind: kind.plural() }));
             metrics.not_understood(kind, 0);
         }
         metrics.registered()
@@ -545,12 +531,12 @@ impl Metrics {
     /// Says how many objects of a kind cannot be read.
     pub fn not_understood(&self, kind: WatchedKind, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.objects_not_understood.get_or_create(&WatchLabels { kind: Plural(kind) }).set(count);
+        self.objects_not_understood.get_or_create(&WatchLabels { kind: kind.plural() }).set(count);
     }
 
     /// Counts a list or a watch that broke.
     pub fn watch_failed(&self, kind: WatchedKind) {
-        self.watch_failures.get_or_create(&WatchLabels { kind: Plural(kind) }).inc();
+        self.watch_failures.get_or_create(&WatchLabels { kind: kind.plural() }).inc();
     }
 
     /// Everything as OpenMetrics text, with the gauges that follow from the stored objects.
