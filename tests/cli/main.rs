@@ -7,6 +7,7 @@ mod crowd;
 mod demo;
 mod holes;
 mod openapi;
+mod security;
 mod status;
 mod stub;
 mod traces;
