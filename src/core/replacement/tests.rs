@@ -1122,6 +1122,6 @@ fn what_is_told_of_very_many_pods_fits_in_a_record() {
         (0..10_000).map(|i| format!("pod default/evil-{i} fits nowhere yet")).collect();
     status.step(FlowBox::Drain, Outcome::Blocked, "node", reasons.join("; "), now);
     status.block(FlowBox::Drain, reasons, now);
-    assert_eq!(status.blocking.last().map(|reason| &*reason.message), Some("and 9950 more"));
+    assert_eq!(status.blocking.last().map(|reason| &*reason.message), Some("and 9951 more"));
     assert!(serde_json::to_string(&status).unwrap().len() < 16_000);
 }
