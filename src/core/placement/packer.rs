@@ -5,6 +5,7 @@ use crate::core::cluster::{Claim, HostPort, Node, NodeSelectorTerm, Pod, Resourc
 use crate::core::effort::{Effort, TooMuch};
 use rules::Counted;
 use std::cell::RefCell;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -955,10 +956,11 @@ impl<'a> Packer<'a> {
         let mut unplaced = Vec::new();
         for incoming in missing {
             let Incoming { pod, class, .. } = self.incoming[*incoming];
-            if !known.contains_key(&class) {
-                known.insert(class, self.reasons(class)?);
-            }
-            let reasons = known.get(&class).cloned().unwrap_or_default();
+            let reasons = match known.entry(class) {
+                Entry::Occupied(held) => held.into_mut(),
+                Entry::Vacant(free) => free.insert(self.reasons(class)?),
+            };
+            let reasons = reasons.clone();
             self.effort.spend(4 * KEPT * reasons.0.len())?;
             unplaced.push(Unplaced { pod: pod.into(), reasons });
         }

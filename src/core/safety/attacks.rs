@@ -258,7 +258,8 @@ fn very_many_volumes_ports_and_resources_are_checked_in_time() {
     });
     let bound = |i: usize| {
         let term = NodeSelectorTerm { labels: [any_of(ZONE, 3), not("x", 1)].into(), fields: Box::default() };
-        let reach = if i % 2 == 0 { VolumeReach::Nodes([term].into()) } else { VolumeReach::Anywhere };
+        let reach =
+            if i.is_multiple_of(2) { VolumeReach::Nodes([term].into()) } else { VolumeReach::Anywhere };
         Claim { volume: value(i), driver: Some(format!("csi-{}", i % 100).into()), reach }
     };
     let claims = (0..5_000).map(|i| ((Arc::<str>::from("default"), claim(i).name), bound(i))).collect();

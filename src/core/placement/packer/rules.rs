@@ -6,6 +6,7 @@
 use super::{KEPT, Packer, Spread};
 use crate::core::cluster::{AffinityTerm, LabelSelector, Pod, PodSpec, Snapshot, SpreadConstraint};
 use crate::core::effort::{Effort, TooMuch};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +24,11 @@ pub(super) enum Counted {
 
 /// A key and a value of a label.
 type Label<'a> = (&'a str, &'a str);
+
+/// A spread constraint, and the pods that it counts.
+type Spreading = (Spread, Rc<Vec<u32>>);
+/// By class and topology key, which of other pods an anti-affinity term keeps apart.
+type Against<'a> = BTreeMap<(usize, &'a Arc<str>), Vec<usize>>;
 
 /// Pods of one namespace with one spec say the same.
 type Saying<'a> = (&'a str, *const PodSpec);
@@ -219,12 +225,11 @@ impl<'a> Packer<'a> {
         let mut compiler = Compiler { packer: self, meaning, leaving, apart: HashMap::new() };
         let mut known: HashMap<Saying<'a>, Said> = HashMap::new();
         for (class, pod) in pods.iter().enumerate() {
-            if !known.contains_key(&saying(pod)) {
-                known.insert(saying(pod), compiler.read(pod)?);
-            }
-            if let Some(said) = known.get(&saying(pod)) {
-                compiler.enter(class, said)?;
-            }
+            let said = match known.entry(saying(pod)) {
+                Entry::Occupied(held) => held.into_mut(),
+                Entry::Vacant(free) => free.insert(compiler.read(pod)?),
+            };
+            compiler.enter(class, said)?;
         }
         compiler.against(&pods)?;
         for class in &mut self.classes {
@@ -280,7 +285,7 @@ impl<'a> Compiler<'_, 'a> {
         Ok(said)
     }
 
-    fn read_spread(&mut self, pod: &'a Pod) -> Result<Vec<(Spread, Rc<Vec<u32>>)>, TooMuch> {
+    fn read_spread(&mut self, pod: &'a Pod) -> Result<Vec<Spreading>, TooMuch> {
         let (spec, effort) = (&*pod.spec, self.packer.effort);
         let constraints = &spec.topology_spread;
         if constraints.is_empty() {
@@ -388,9 +393,9 @@ impl<'a> Compiler<'_, 'a> {
         &self,
         classes: &[&'a Pod],
         others: &[(&'a Pod, Vec<u32>)],
-    ) -> Result<BTreeMap<(usize, &'a Arc<str>), Vec<usize>>, TooMuch> {
+    ) -> Result<Against<'a>, TooMuch> {
         let effort = self.packer.effort;
-        let mut found: BTreeMap<(usize, &Arc<str>), Vec<usize>> = BTreeMap::new();
+        let mut found = Against::new();
         let mut by_label: HashMap<Label<'_>, Vec<usize>> = HashMap::new();
         if others.is_empty() {
             return Ok(found);
