@@ -3,6 +3,8 @@
 
 use crate::play::{Play, Stage, ends, on_paused_time};
 use serde_json::{Value, json};
+use spot_guard::core::record::NoticeKind;
+use spot_guard::crd::notice_name;
 use spot_guard::kube::problem::RequestProblem;
 use spot_guard::sim::cluster::{self, RequestInfo};
 use spot_guard::sim::scenario::Scenario;
@@ -107,7 +109,7 @@ async fn befall(stage: Stage) {
     }
     let notice = json!({
         "apiVersion": "spotguard.dev/v1alpha1", "kind": "InterruptionNotice",
-        "metadata": { "name": "a-lie", "annotations": { "example.com/token": SECRET } },
+        "metadata": { "name": notice_name("no-node", "i-0123456789abcdef0", NoticeKind::RebalanceRecommendation), "annotations": { "example.com/token": SECRET } },
         "spec": { "nodeName": "no-node", "instanceId": "i-0123456789abcdef0", "kind": "RebalanceRecommendation",
             "detectedAt": stage.cloud.now(), "traceparent": SECRET },
     });

@@ -22,6 +22,8 @@ pub struct RequestInfo {
     pub namespace: Option<String>,
     /// The object's name in the path.
     pub name: Option<String>,
+    /// The field selector of a list or a watch.
+    pub fields: Option<String>,
 }
 
 /// Who asks.
@@ -183,6 +185,7 @@ pub(super) fn parse(method: &Method, path: &str, query: &Query) -> Result<Reques
     }
     let mut rest = rest.into_iter();
     info.resource = rest.next().ok_or_else(unknown)?;
+    info.fields = query.get("fieldSelector").map(str::to_owned);
     info.name = rest.next();
     info.subresource = rest.next().unwrap_or_default();
     if rest.next().is_some() {

@@ -65,6 +65,7 @@ fn access_status(world: &World, spec: &Value, who: &Identity) -> Value {
         subresource: field("subresource"),
         namespace: given("namespace"),
         name: given("name"),
+        fields: None,
     };
     json!({ "allowed": (world.policy)(who, &question) })
 }
