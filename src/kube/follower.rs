@@ -5,9 +5,10 @@ use crate::core::freshness::{Freshness, StaleWatch, WatchedKind};
 use crate::kube::picture::{Change, Key};
 use crate::kube::slim::Watched;
 use crate::kube::unread::{NotUnderstood, Problem, UnreadOfKind};
-use crate::kube::watch::{BEARABLE, Failure, SILENT, Source, Told};
+use crate::kube::watch::{Failure, SILENT, Source, Told};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
+use jiff::Timestamp;
 use kube::Client;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -29,15 +30,15 @@ struct Track {
     /// When nothing was missing last; without a list yet: when the watch was begun.
     current: Instant,
     listed: bool,
-    /// Since when there is no watch.
-    broken: Option<Instant>,
+    /// The same on the clock that people read.
+    shown: Timestamp,
+    /// Whether there is no watch, since an error.
+    broken: bool,
 }
 
 impl Track {
     fn is_stale(&self, now: Instant) -> bool {
-        !self.listed
-            || self.broken.is_some_and(|broken| now - broken > BEARABLE)
-            || now - self.current > SILENT
+        !self.listed || self.broken || now - self.current > SILENT
     }
 }
 
@@ -71,13 +72,10 @@ impl Shared {
     }
 
     pub(super) fn freshness(&self) -> Freshness {
-        let (now, shown) = (Instant::now(), self.clock.now());
+        let now = Instant::now();
         let tracks = lock(&self.tracks);
         let stale = tracks.iter().filter(|(_, track)| track.is_stale(now));
-        let told = |(kind, track): (&WatchedKind, &Track)| StaleWatch {
-            kind: *kind,
-            since: shown.checked_sub(now - track.current).unwrap_or(shown),
-        };
+        let told = |(kind, track): (&WatchedKind, &Track)| StaleWatch { kind: *kind, since: track.shown };
         Freshness { stale: stale.map(told).collect() }
     }
 
@@ -91,7 +89,8 @@ impl Shared {
         kind: WatchedKind,
         apply: impl FnMut(Change<K>) + Send + 'static,
     ) -> JoinHandle<()> {
-        let track = Track { current: Instant::now(), listed: false, broken: None };
+        let shown = self.clock.now();
+        let track = Track { current: Instant::now(), shown, listed: false, broken: false };
         lock(&self.tracks).insert(kind, track);
         self.readiness.not_ready(part(kind), "not listed yet");
         let mut follower = Follower {
@@ -169,12 +168,12 @@ impl<A> Follower<A> {
             }
             Told::Listed => self.listed(),
             Told::Resumed => {
-                self.track(|track| track.broken = None);
+                self.track(|track| track.broken = false);
                 self.shared.readiness.ready(part(self.kind));
                 return;
             }
             Told::Current => {
-                self.track(|track| track.current = Instant::now());
+                self.current();
                 return;
             }
             Told::Broken(failure) => {
@@ -184,7 +183,7 @@ impl<A> Follower<A> {
         }
         // Before a list is complete, its objects are half a picture.
         if !self.listing {
-            self.track(|track| track.current = Instant::now());
+            self.current();
             self.shared.changed.send_modify(|version| *version += 1);
         }
     }
@@ -218,9 +217,10 @@ impl<A> Follower<A> {
         self.publish();
         self.shared.readiness.ready(part(self.kind));
         let mut first = false;
+        let shown = self.shared.clock.now();
         self.track(|track| {
             first = !track.listed;
-            *track = Track { current: Instant::now(), listed: true, broken: None };
+            *track = Track { current: Instant::now(), shown, listed: true, broken: false };
         });
         if first {
             self.shared.unsynced.send_modify(|left| *left = left.saturating_sub(1));
@@ -232,9 +232,14 @@ impl<A> Follower<A> {
         tracing::warn!(part, reason, "the watch broke; it is started again");
         self.shared.readiness.not_ready(part, reason);
         self.shared.metrics.watch_failed(self.kind);
-        self.track(|track| {
-            track.broken.get_or_insert_with(Instant::now);
-        });
+        self.track(|track| track.broken = true);
+        self.shared.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Nothing is missing in the picture now.
+    fn current(&self) {
+        let shown = self.shared.clock.now();
+        self.track(|track| (track.current, track.shown) = (Instant::now(), shown));
     }
 
     fn track(&self, change: impl FnOnce(&mut Track)) {

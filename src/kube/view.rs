@@ -110,7 +110,7 @@ impl View {
         self.shared.changed.subscribe()
     }
 
-    /// Which watches show an old picture: broken for more than 5 s, silent for more than 45 s, or not listed yet.
+    /// Which watches show an old picture: broken, silent for more than 45 s, or not listed yet.
     #[must_use]
     pub fn freshness(&self) -> Freshness {
         self.shared.freshness()

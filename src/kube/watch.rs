@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const TOO_SHORT: Duration = Duration::from_secs(1);
 /// A picture that may be older than this after a failure is made anew by a list: a watch that goes on does not say
 /// when it has caught up.
-pub(super) const BEARABLE: Duration = Duration::from_secs(5);
+const BEARABLE: Duration = Duration::from_secs(5);
 /// The same without a failure: an end and a bookmark come at least every 30 s.
 pub(super) const SILENT: Duration = Duration::from_secs(45);
 /// How many objects a page has. The API server knows no limit in bytes, so their number follows their size.
