@@ -10,7 +10,6 @@ use crate::telemetry::readiness::Readiness;
 use actix_web::{HttpResponse, web};
 use anyhow::Context;
 use aws_config::imds::client::Builder;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,9 +18,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// How long the Kubernetes API may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the command line gives.
 #[derive(Clone, Debug)]
@@ -76,7 +72,7 @@ impl AgentHandle {
         }
         let mut registry = Registry::with_prefix("spot_guard");
         self.metrics.register(&mut registry);
-        self.connections.register(&mut registry);
+        self.connections.register(&[Listener::Probes], &mut registry);
         registry.register("actor_restarts", "Actors started anew by their supervisor, by cause", restarts);
         let mut text = String::new();
         text::encode(&mut text, &registry)?;
@@ -123,7 +119,8 @@ pub fn start(
 /// If the Kubernetes configuration cannot be read or the address cannot be bound. Neither IMDS nor the
 /// Kubernetes API has to be there.
 pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
-    let client = kube_client(options.kubeconfig).await?;
+    // No request is made before there is something to report, and none is repeated: the poller has its own schedule.
+    let client = crate::kube::client::infer(options.kubeconfig.as_deref()).await?;
     let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let agent = start(&options.node_name, client, Builder::default(), Clock::System, options.poll_every);
     let server = match options.listen {
@@ -141,24 +138,6 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     }
     tracing::info!(node = options.node_name, "agent ended");
     Ok(())
-}
-
-/// Reads the configuration only: no request is made before there is something to report.
-async fn kube_client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
-    let mut config = match kubeconfig {
-        Some(path) => {
-            let file =
-                Kubeconfig::read_from(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("cannot use {}", path.display()))?
-        }
-        None => kube::Config::infer().await.context("no configuration of the Kubernetes API")?,
-    };
-    // The poller has its own schedule of attempts, which knows how much time is left.
-    config.default_retry = false;
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    kube::Client::try_from(config).context("cannot use the configuration of the Kubernetes API")
 }
 
 fn serve(address: SocketAddr, agent: &AgentHandle) -> anyhow::Result<actix_web::dev::ServerHandle> {

@@ -9,6 +9,7 @@ use crate::core::preflight::{Finding, Problem, Severity};
 use crate::core::record::NoticeKind;
 use crate::core::scaling::{Ledger, PoolView};
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, SpotPool, SpotPoolSpec, notice_name};
+use crate::kube::problem::RequestProblem;
 use crate::telemetry::escape::escaped;
 use crate::telemetry::metrics::Metrics;
 use aws_config::SdkConfig;
@@ -185,7 +186,7 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
             Some(found.items)
         }
         Err(error) => {
-            lines.push(Line::new(Verdict::Failed, "pools", error.to_string()));
+            lines.push(Line::new(Verdict::Failed, "pools", RequestProblem(&error).to_string()));
             None
         }
     }
@@ -215,12 +216,12 @@ async fn notices_are_bound(client: &Client) -> Line {
         Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains(NOTICES_POLICY) => {
             (Verdict::Ok, "whoever reports a notice is held to their own node".to_owned())
         }
-        Err(kube::Error::Api(status)) if status.code == 403 => (
+        Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("cannot create") => (
             Verdict::Note,
             "whether notices are held to their node cannot be tried: this account may not create any"
                 .to_owned(),
         ),
-        Err(error) => (Verdict::Failed, error.to_string()),
+        Err(error) => (Verdict::Failed, RequestProblem(&error).to_string()),
     };
     Line::new(verdict, "admission policy", text)
 }

@@ -76,7 +76,7 @@ pub struct StaleWatch {
 
 impl fmt::Display for StaleWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the watch of {} is broken or silent since {:.0}", self.kind.plural(), self.since)
+        write!(f, "the watch of {} has been broken or silent since {:.0}", self.kind.plural(), self.since)
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
             assert_eq!(allowed, [end, begin, undo], "{kind:?}");
             assert!(!held.is_current(kind));
         }
-        let text = "the watch of pods is broken or silent since 2026-01-01T03:00:00Z";
+        let text = "the watch of pods has been broken or silent since 2026-01-01T03:00:00Z";
         assert_eq!(of(WatchedKind::Pod).against(Step::End), [text]);
         assert!(Freshness::default().against(Step::Return).is_empty());
     }

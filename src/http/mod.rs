@@ -40,6 +40,7 @@ pub use triggers::{Triggers, WriteError, Written};
 pub use webhook::{SecretError, Secrets};
 
 use crate::core::cluster::Snapshot;
+use crate::core::freshness::Step;
 use crate::core::policy::Policy;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use crate::kube::view::View;
@@ -73,6 +74,8 @@ pub struct ApiState {
     pub replacements: Store<NodeReplacement>,
     /// What the agents saw.
     pub notices: Store<InterruptionNotice>,
+    /// What stands against a safety check now: watches that show an old picture.
+    pub stale: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The cluster now.
     pub snapshot: Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
     /// What was asked for.
@@ -123,11 +126,12 @@ impl ApiState {
         defaults: Policy,
         taint_key: &str,
     ) -> Self {
-        let snapshot = view.clone();
+        let (snapshot, watches) = (view.clone(), view.clone());
         Self {
             pools: view.pools.clone(),
             replacements: view.replacements.clone(),
             notices: view.notices.clone(),
+            stale: Arc::new(move || watches.freshness().against(Step::Return)),
             snapshot: Arc::new(move || snapshot.snapshot()),
             trigger_store: view.triggers.clone(),
             triggers: Triggers::new(client),

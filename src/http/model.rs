@@ -38,7 +38,7 @@ pub struct Status {
     pub leader: bool,
     /// Whether everything is paused: nothing begins but what a deadline presses.
     pub paused: bool,
-    /// Whether every part of it works; `/readyz` says why not.
+    /// Whether every part of it works; `/readyz` at the port for probes says why not.
     pub ready: bool,
     /// How many stories there are.
     pub replacements: ReplacementCounts,

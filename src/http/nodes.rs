@@ -16,7 +16,8 @@ use actix_web::{HttpRequest, HttpResponse};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// Safety checks that run at the same time: each keeps a core busy for up to some ten milliseconds.
+/// Safety checks that run at the same time: each keeps a core busy for up to its budget
+/// (`CHECK_EFFORT`). They are made beside those of the actors.
 pub(super) const MAX_CHECKS: usize = 2;
 
 pub(super) async fn nodes(state: Data<ApiState>, request: HttpRequest) -> Result<Json<Items<Node>>, Refused> {
@@ -43,6 +44,11 @@ pub(super) async fn node_named(state: Data<ApiState>, request: HttpRequest) -> H
 /// The check of box 9, made for any node, as if it were to be drained now.
 pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
     let name = routes::name(&request);
+    // In this order: what is current now is so in the snapshot, too.
+    let stale = (state.stale)();
+    if !stale.is_empty() {
+        return problem::unavailable(&request, &stale.join("; "));
+    }
     let snapshot = (state.snapshot)();
     if snapshot.node(&name).is_none() {
         return problem::no_such(&request, &format!("no node of the cluster is named {name}"));

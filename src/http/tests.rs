@@ -104,6 +104,7 @@ impl Fixture {
             pools: store(self.pools),
             replacements: store(self.replacements),
             notices: store(self.notices),
+            stale: Arc::new(Vec::new),
             snapshot: Arc::new(move || {
                 // The sender lives as long as the state does: without it streams would end.
                 let _ = changes.receiver_count();

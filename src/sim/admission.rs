@@ -7,14 +7,8 @@ use serde_json::Value;
 /// By which a token tells the node of its pod (KEP-4193).
 const NODE_OF_TOKEN: &str = "authentication.kubernetes.io/node-name";
 
-/// The name under which a notice is stored: it is made of the node that reports, its instance and the kind, so that
-/// nobody can take the name of another node's notice.
-#[must_use]
-pub fn notice_name(node: &str, instance: &str, slug: &str) -> String {
-    format!("{node}.{instance}-{slug}")
-}
-
-/// The name that the content of a notice demands.
+/// The name that the content of a notice demands: of the node that reports, its instance and the kind, so that nobody can
+/// take the name of another node's notice.
 #[must_use]
 pub fn name_demanded(notice: &Value) -> String {
     let text = |field: &str| notice["spec"][field].as_str().unwrap_or_default();
@@ -23,7 +17,7 @@ pub fn name_demanded(notice: &Value) -> String {
         "SpotInterruption" => "spot-interruption",
         _ => "manual",
     };
-    notice_name(text("nodeName"), text("instanceId"), slug)
+    format!("{}.{}-{slug}", text("nodeName"), text("instanceId"))
 }
 
 /// Refuses a notice that is not about the node of its creator's token, or has another name than its content demands.

@@ -38,8 +38,14 @@ struct ConnectionLabels {
 pub struct Connections(Family<ConnectionLabels, Counter>);
 
 impl Connections {
-    /// Adds them to what is served at `/metrics`.
-    pub fn register(&self, registry: &mut Registry) {
+    /// Adds those of these listeners to what is served at `/metrics`.
+    pub fn register(&self, listeners: &[Listener], registry: &mut Registry) {
+        // A counter that appears with its first event hides that event from rate().
+        for listener in listeners {
+            for reason in [ConnectionEnd::MadeRoom, ConnectionEnd::TooSlow, ConnectionEnd::Refused] {
+                drop(self.0.get_or_create(&ConnectionLabels { listener: *listener, reason }));
+            }
+        }
         registry.register(
             "http_connections_ended",
             "Connections that this process ended before their peers did, by listener and reason",

@@ -10,7 +10,7 @@ use crate::core::notices::Refusal;
 use crate::core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
 use crate::core::trigger::TriggerAction;
 use crate::crd::{NodeReplacement, SpotPool};
-use crate::telemetry::connections::Connections;
+use crate::telemetry::connections::{Connections, Listener};
 use crate::telemetry::readiness::Readiness;
 use kube::ResourceExt;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -331,6 +331,9 @@ impl Metrics {
         for reason in Refusal::ALL {
             drop(metrics.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }));
         }
+        for result in [PodsListed::Empty, PodsListed::Held, PodsListed::Failed] {
+            drop(metrics.pod_lists.get_or_create(&ListLabels { result }));
+        }
         metrics.stale_watches(&Freshness::default());
         for kind in WatchedKind::ALL {
             drop(metrics.watch_failures.get_or_create(&WatchLabels { kind: kind.plural() }));
@@ -419,7 +422,7 @@ impl Metrics {
             "Actors started anew by their supervisor, by cause",
             self.actor_restarts.clone(),
         );
-        self.connections.register(registry);
+        self.connections.register(&[Listener::Api, Listener::Local, Listener::Probes], registry);
         registry.register(
             "objects_not_understood",
             "Objects whose fields cannot be read: what depends on them waits, everything else goes on",

@@ -89,6 +89,7 @@ fn state_with(message: &str) -> ApiState {
         pools,
         replacements,
         notices: reflector::store().0,
+        stale: Arc::new(Vec::new),
         snapshot: Arc::new(|| Arc::new(Snapshot::new(Parts::default()))),
         trigger_store: reflector::store().0,
         triggers: Triggers::new(nobody),

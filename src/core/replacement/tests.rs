@@ -723,7 +723,7 @@ impl Stage {
     /// Whether it waits for a current picture at this box, and says so.
     fn waits_for_watch(&self, flow_box: FlowBox) -> bool {
         let says = |reason: &BlockingReason| {
-            reason.flow_box == flow_box && reason.message.contains("is broken or silent since")
+            reason.flow_box == flow_box && reason.message.contains("has been broken or silent since")
         };
         self.status.blocking.iter().any(says)
     }

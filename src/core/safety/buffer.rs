@@ -37,10 +37,19 @@ impl From<&UtilisationPercent> for Utilisation {
 impl From<Utilisation> for UtilisationPercent {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share, not negative")]
     fn from(shares: Utilisation) -> Self {
-        let percent = |share: f64| (share * 100.0).ceil() as u32;
-        Self(shares.0.into_iter().map(|(resource, share)| (resource, percent(share))).collect())
+        // What a record can hold. What every node has is kept first.
+        let percent = |share: f64| (share * 100.0).ceil().min(f64::from(MOST_PERCENT)) as u32;
+        let common = ["cpu", "memory", "ephemeral-storage", "pods"];
+        let (first, rest): (Vec<_>, Vec<_>) =
+            shares.0.into_iter().partition(|(resource, _)| common.contains(&resource.as_str()));
+        let kept = first.into_iter().chain(rest).take(MOST_RESOURCES);
+        Self(kept.map(|(resource, share)| (resource, percent(share))).collect())
     }
 }
+
+/// More is not told of how full a pool is: the record's schema has limits.
+const MOST_PERCENT: u32 = 1_000_000;
+const MOST_RESOURCES: usize = 64;
 
 /// What pods ask for, and what nodes have.
 #[derive(Clone, Default)]

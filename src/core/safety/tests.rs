@@ -2,6 +2,7 @@ use super::*;
 use crate::core::cluster::{
     DisruptionBudget, Node, Owner, OwnerKind, Parts, Phase, Resources, Toleration, TolerationOperator,
 };
+use crate::core::record::UtilisationPercent;
 use crate::core::testing::{app, cluster, node, parts, pod, spec};
 
 fn budget(name: &str, app_name: &str, allowed: i64) -> DisruptionBudget {
@@ -346,4 +347,14 @@ fn a_report_survives_being_written_and_read() {
     assert_eq!(serde_json::from_str::<SafetyReport>(&text).unwrap(), report);
     insta::assert_snapshot!(text);
     assert!(report.blockers.iter().all(|b| !b.hint().is_empty()));
+}
+
+#[test]
+fn how_full_a_pool_is_fits_in_a_record_whatever_pods_ask_for() {
+    let extended = (0..100).map(|number| (format!("example.com/r{number}"), 0.5));
+    let shares = extended.chain([("cpu".to_owned(), 1e12), ("pods".to_owned(), 0.25)]);
+    let percent = UtilisationPercent::from(shares.collect::<Utilisation>());
+    assert_eq!(percent.0.len(), 64);
+    assert!(percent.0.values().all(|share| *share <= 1_000_000), "{:?}", percent.0);
+    assert_eq!((percent.0.get("cpu"), percent.0.get("pods")), (Some(&1_000_000), Some(&25)));
 }

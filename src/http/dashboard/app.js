@@ -193,7 +193,7 @@ function draw([status, pools, stories, fallbacks]) {
   const { open, finished } = status.replacements;
   byId("summary").textContent =
     `${open} under way, ${status.replacements.fallbacks} on demand, ${finished} over; version ${status.version}, ` +
-    `${status.leader ? "this replica acts" : "this replica follows"}${status.ready ? "" : ", not ready: see /readyz"}` +
+    `${status.leader ? "this replica acts" : "this replica follows"}${status.ready ? "" : ", not ready: see /readyz at the port for probes"}` +
     `${status.paused ? "; everything is paused" : ""}`;
   byId("all").replaceChildren(...[status.paused
     ? trigger("Resume", "Resume everything", "resume", "Let stories begin again?")

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use spot_guard::core::record::NoticeKind;
 use spot_guard::crd::NodeReplacement;
-use spot_guard::sim::admission::notice_name;
+use spot_guard::crd::notice_name;
 use spot_guard::sim::cloud::{InstanceSnapshot, LifecycleState};
 use spot_guard::sim::cluster::{Cluster, Identity};
 use std::time::Duration;
@@ -118,7 +118,7 @@ impl Stage<'_> {
                 let own = self.reporter(number)?;
                 let instance = format!("i-{:017x}", self.happened.len());
                 let kind = NoticeKind::RebalanceRecommendation;
-                let name = notice_name(&own.node_name, &instance, kind.slug());
+                let name = notice_name(&own.node_name, &instance, kind);
                 let mut notice = self.notice(&name, &own.node_name, &instance, kind, None);
                 notice["spec"]["detectedAt"] = json!(UNREADABLE_TIME);
                 let _ = self.cluster.create_json_as(notice, &agent_of(&own.node_name));
@@ -214,7 +214,7 @@ impl Stage<'_> {
 
     /// Creates a notice with the token of the agent of `node`.
     fn tell(&self, node: &str, instance: &str, kind: NoticeKind, deadline: Option<Timestamp>) {
-        let name = notice_name(node, instance, kind.slug());
+        let name = notice_name(node, instance, kind);
         let notice = self.notice(&name, node, instance, kind, deadline);
         // A name that is taken refuses it.
         let _ = self.cluster.create_json_as(notice, &agent_of(node));
@@ -226,7 +226,7 @@ impl Stage<'_> {
             return;
         }
         let kind = NoticeKind::RebalanceRecommendation;
-        let name = notice_name(&other.node_name, &other.id, kind.slug());
+        let name = notice_name(&other.node_name, &other.id, kind);
         // Under its own node, and with the other one's.
         for node in [&own.node_name, &other.node_name] {
             let notice = self.notice(&name, node, &own.id, kind, None);
