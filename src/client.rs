@@ -62,6 +62,8 @@ pub enum Question {
     },
 }
 
+const ANOTHER_VERSION: &str = "the API is of another version";
+
 /// Asks the API and returns what is to be printed.
 ///
 /// # Errors
@@ -130,7 +132,7 @@ fn show(
 /// What is answered, to be shown to a person: reasons and messages in it are whatever somebody wrote.
 fn read<T: DeserializeOwned>(mut answer: Value) -> anyhow::Result<T> {
     escape(&mut answer);
-    serde_json::from_value(answer).context("the API is of another version")
+    serde_json::from_value(answer).context(ANOTHER_VERSION)
 }
 
 /// Escapes every text in it.
@@ -200,7 +202,8 @@ impl ApiClient {
         let mut items: Vec<Value> = Vec::new();
         let mut query = "?limit=500".to_owned();
         loop {
-            let page: Items<Value> = read(self.get(&format!("{path}{query}"))?)?;
+            let page = self.get(&format!("{path}{query}"))?;
+            let page: Items<Value> = serde_json::from_value(page).context(ANOTHER_VERSION)?;
             items.extend(page.items);
             // Cursors are made of letters that a query takes as they are.
             let Some(next) = page.next else { return Ok(items) };

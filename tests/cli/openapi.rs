@@ -21,6 +21,8 @@ use tokio::sync::oneshot;
 
 /// Of an object of each kind.
 const NAME: &str = "i-0000000000000000b";
+/// The name of its notice.
+const NOTICE: &str = "i-0000000000000000b.i-0000000000000000b-spot-interruption";
 
 fn committed() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
@@ -92,7 +94,7 @@ async fn world() -> (Cluster, View, ApiState) {
     .expect("a pool");
     kube::Api::all(client.clone()).create(&create, &pool).await.expect("a pool");
     let notice: InterruptionNotice = serde_json::from_value(json!({
-        "apiVersion": "spotguard.dev/v1alpha1", "kind": "InterruptionNotice", "metadata": { "name": NAME },
+        "apiVersion": "spotguard.dev/v1alpha1", "kind": "InterruptionNotice", "metadata": { "name": NOTICE },
         "spec": { "nodeName": NAME, "instanceId": NAME, "kind": "SpotInterruption", "detectedAt": now },
     }))
     .expect("a notice");
@@ -138,7 +140,7 @@ fn schemathesis_finds_no_answer_that_is_not_described() {
     // Names that nobody has would only ever be answered with 404.
     let mut document: Value = serde_json::from_str(&committed()).expect("JSON");
     document["components"]["parameters"]["name"]["schema"] =
-        json!({ "type": "string", "enum": [NAME, "nobody"] });
+        json!({ "type": "string", "enum": [NAME, NOTICE, "nobody"] });
     let file = folder.path().join("openapi.json");
     std::fs::write(&file, document.to_string()).expect("a file");
     let server = Server::start();

@@ -344,7 +344,8 @@ fn two_minutes_are_used_whatever_watch_fails() {
                     let gone = |pod: &&cluster::ObjectKey| {
                         stage.cluster.get_json("pods", &pod.namespace, &pod.name).is_none()
                     };
-                    assert_eq!(pods.iter().filter(gone).count(), pods.len(), "{name}: not drained in time");
+                    let blocking = stage.status(&old).blocking;
+                    assert_eq!(pods.iter().filter(gone).count(), pods.len(), "{name}: {blocking:?}");
                     assert!(stage.cloud.now() < deadline);
                     stage.pass(60).await;
                     assert!(!stage.runs(&old), "{name}: it is gone by its deadline");

@@ -81,6 +81,25 @@ impl Asked {
     }
 }
 
+/// How often the pods of a controller came back to the node.
+#[derive(Debug, Default)]
+struct Returns {
+    times: u32,
+    /// When one was evicted last, in seconds of the Unix epoch.
+    evicted_at: i64,
+}
+
+impl Returns {
+    /// Counts the eviction of a pod that came after the drain began. Those that came together came back once; a pod's
+    /// creation is told in whole seconds.
+    fn count(&mut self, created: Option<Timestamp>, now: Timestamp) {
+        if self.times == 0 || created.is_some_and(|created| created.as_second() >= self.evicted_at) {
+            self.times += 1;
+            self.evicted_at = now.as_second();
+        }
+    }
+}
+
 /// The pods of the node, sorted by what becomes of them.
 #[derive(Default)]
 struct Sorted {
@@ -102,7 +121,7 @@ pub struct Drain {
     policy: Policy,
     expected: Expected,
     asked: HashMap<Arc<str>, Asked>,
-    came_back: HashMap<OwnerKey, u32>,
+    came_back: HashMap<OwnerKey, Returns>,
     staying: usize,
     progress_at: Duration,
     emptied_at: Option<Duration>,
@@ -320,7 +339,7 @@ impl Drain {
                 asked.granted_until = Some(now.up + SHOWN_WITHIN);
                 self.progress_at = now.up;
                 if self.is_late(pod) {
-                    *self.came_back.entry(owner(pod)).or_default() += 1;
+                    self.came_back.entry(owner(pod)).or_default().count(pod.created, now.at);
                 }
             }
             NextStep::RetryOnBudget(wait) => {
@@ -348,6 +367,13 @@ impl Drain {
         self.command.deadline.map_or(DrainClock::Patient, |deadline| DrainClock::Deadline(deadline - ahead))
     }
 
+    /// Whether it is left on the node: its controller's pods come back each time. One that is just leaving is not.
+    fn comes_back(&self, pod: &Pod, now: Moment) -> bool {
+        let leaving = self.asked.get(&pod.uid).is_some_and(|asked| asked.is_busy(now));
+        let times = self.came_back.get(&owner(pod)).map_or(0, |returns| returns.times);
+        self.is_late(pod) && !leaving && times >= MAX_RETURNS
+    }
+
     /// Whether the pod was made after the drain began, and came to the node all the same.
     fn is_late(&self, pod: &Pod) -> bool {
         self.command.since.zip(pod.created).is_some_and(|(since, created)| created > since)
@@ -370,9 +396,7 @@ impl Drain {
                     sorted.staying += 1;
                     sorted.reasons.push(format!("pod {}: {reason}", pod.key()));
                 }
-                Verdict::Evictable
-                    if self.is_late(pod) && self.came_back.get(&owner(pod)) >= Some(&MAX_RETURNS) =>
-                {
+                Verdict::Evictable if self.comes_back(pod, now) => {
                     sorted.came_back += 1;
                     let text = "comes back to the node each time it is evicted: it tolerates the taints";
                     sorted.left_behind.push(format!("pod {} {text}", pod.key()));

@@ -579,6 +579,23 @@ fn pods_that_come_meanwhile_go_too_but_not_for_ever() {
 }
 
 #[test]
+fn pods_that_come_together_have_come_back_once_and_are_waited_for_until_they_are_gone() {
+    let mut stage = Stage::of(&["web-1"]);
+    stage.answer(&EvictionAnswer::Evicted);
+    stage.now += 10;
+    stage.succeed("web-1", "web-2", "n", true);
+    let came = stage.pods.last().cloned().expect("a pod");
+    for name in ["web-3", "web-4", "web-5"] {
+        stage.pods.push(Pod { name: name.into(), uid: format!("{name}-uid").into(), ..came.clone() });
+    }
+    stage.now += 1;
+    assert_eq!(stage.asks(0).len(), 4);
+    stage.answer(&EvictionAnswer::Evicted);
+    assert_eq!(stage.end(1), None, "they are on their way");
+    assert!(!stage.blocked().contains("comes back"), "{}", stage.blocked());
+}
+
+#[test]
 fn a_return_is_given_up_if_a_pod_comes_back_to_the_node_each_time() {
     let mut stage = Stage::of(&["web-1"]).returning();
     stage.answer(&EvictionAnswer::Evicted);
