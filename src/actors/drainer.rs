@@ -117,6 +117,8 @@ pub struct Drainer {
     marking: BTreeMap<String, Marking>,
     /// Since when the API server has said of a node that it carries the marks of a drain.
     set: BTreeMap<String, Duration>,
+    /// The same of the annotation that keeps cluster-autoscaler off it.
+    shielded: BTreeMap<String, Duration>,
     looks: Looks,
     /// What [`Moment::up`] counts from.
     origin: Instant,
@@ -126,8 +128,8 @@ impl Drainer {
     /// A Drainer that was told nothing yet.
     #[must_use]
     pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
-        let (drains, marking, set, looks) = Default::default();
-        Self { deps, tracker, wanted: None, drains, marking, set, looks, origin: Instant::now() }
+        let (drains, marking, set, shielded, looks) = Default::default();
+        Self { deps, tracker, wanted: None, drains, marking, set, shielded, looks, origin: Instant::now() }
     }
 
     fn now(&self) -> Moment {
@@ -224,6 +226,11 @@ impl Drainer {
         ctx.spawn(done.into_actor(self).map(|looked, _, ctx| ctx.notify(looked)));
     }
 
+    /// Whether the annotation was set a moment ago, and a watch has time to show it.
+    fn is_shielded(&self, node: &str, now: Moment) -> bool {
+        self.shielded.get(node).is_some_and(|at| now.up.saturating_sub(*at) < MARKS_SHOWN_WITHIN)
+    }
+
     /// Sets and takes off marks; no drain needs those of `node`.
     fn mark_idle(&mut self, node: &Node, wanted: &DrainNodes, may_undo: bool, ctx: &mut Context<Self>) {
         if wanted.cordoned.contains(&*node.name) {
@@ -313,21 +320,25 @@ impl Handler<Drive> for Drainer {
         let taint_key = self.deps.taint_key.clone();
         let shown = |node: &str| snapshot.node(node).is_some_and(|node| marks::are_set(node, &taint_key));
         self.looks.retain(|node| nodes.contains(node) || wanted.cordoned.contains(node) && shown(node));
+        self.shielded.retain(|node, _| wanted.protected.contains(node));
+        // First of all: one change of a node's marks is made at a time.
+        for command in &wanted.drains {
+            self.drive(command, &snapshot, &freshness, now, ctx);
+        }
         let may_undo = freshness.allows(Step::Undo);
         for node in snapshot.nodes() {
             if !nodes.contains(&*node.name) {
                 self.mark_idle(node, &wanted, may_undo, ctx);
             }
             match (wanted.protected.contains(&*node.name), node.scale_down) {
-                (true, ScaleDown::Allowed) => self.mark(&node.name, Change::Protection(Marks::On), ctx),
+                (true, ScaleDown::Allowed) if !self.is_shielded(&node.name, now) => {
+                    self.mark(&node.name, Change::Protection(Marks::On), ctx);
+                }
                 (false, ScaleDown::DisabledByUs) if may_undo => {
                     self.mark(&node.name, Change::Protection(Marks::Off), ctx)
                 }
                 _ => {}
             }
-        }
-        for command in &wanted.drains {
-            self.drive(command, &snapshot, &freshness, now, ctx);
         }
         self.report();
     }
@@ -344,6 +355,9 @@ impl Handler<Marked> for Drainer {
         {
             self.set.insert(node.clone(), up);
             ctx.notify(Drive);
+        }
+        if let (Change::Protection(Marks::On), MarkResult::Done) = (change, result) {
+            self.shielded.insert(node.clone(), up);
         }
         match result {
             // The watch shows it.

@@ -36,7 +36,12 @@ async fn the_roles_of_the_manifests_allow_what_the_controller_does() {
         cloud.serve_autoscaling(TcpListener::bind("127.0.0.1:0").expect("a port")).expect("it is served");
     let controller = testbed.kubeconfig_for_service_account(NAMESPACE, CONTROLLER).await;
 
-    let (status, told) = check(&controller, &served.url()).await;
+    // A policy takes a moment until it binds.
+    let (status, told) = wait_for("the policy", PATIENCE, async || {
+        let (status, told) = check(&controller, &served.url()).await;
+        (!told.contains("any agent can report any node")).then_some((status, told))
+    })
+    .await;
     assert!(told.contains("everything that the controller does is allowed"), "{told}");
     assert!(told.contains("there is no SpotPool yet"), "{told}");
     assert!(told.contains("ok        admission policy       whoever reports a notice is held"), "{told}");
