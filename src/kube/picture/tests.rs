@@ -11,6 +11,6 @@ fn what_the_versions_of_one_pod_asked_for_is_not_kept_for_long() {
         let pod = serde_json::from_value(pod).expect("a pod");
         picture.pod(Change::Is(Key::new("default", "p"), pod));
         let kept = picture.converter.kept();
-        assert!(kept < 500_000, "{kept} texts are kept after {version} versions of one pod");
+        assert!(kept < 250_000, "{kept} texts are kept after {version} versions of one pod");
     }
 }
