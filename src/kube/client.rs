@@ -142,6 +142,8 @@ mod tests {
     use k8s_openapi::api::core::v1::Node;
     use kube::api::{Api, ListParams, WatchParams};
     use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// An API server that answers at once, sends `text`, and then nothing for ever.
     fn stalling(text: &'static str) -> Client {
@@ -180,5 +182,23 @@ mod tests {
         assert!(Api::<Node>::all(plain.clone()).get("a").await.is_err(), "it needs the mend");
         let nodes: Api<Node> = Api::all(bounded(&plain, REQUEST_TIMEOUT));
         assert_eq!(nodes.get("a").await.expect("a node").metadata.name.as_deref(), Some("a"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_collected_has_its_bound() {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let counted = sent.clone();
+        let service = tower::service_fn(move |_: http::Request<Body>| {
+            let sent = counted.clone();
+            let endless = stream::repeat_with(move || {
+                sent.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b' '; 1 << 20])))
+            });
+            std::future::ready(Ok::<_, Infallible>(http::Response::new(StreamBody::new(endless))))
+        });
+        let nodes: Api<Node> = Api::all(bounded(&Client::new(service, "default"), REQUEST_TIMEOUT));
+        assert!(nodes.list(&ListParams::default()).await.is_err());
+        assert!(nodes.get("a").await.is_err());
+        assert!(sent.load(Ordering::Relaxed) <= 2 * (MAX_OBJECT / (1 << 20) + 2));
     }
 }

@@ -19,6 +19,11 @@ use std::sync::Arc;
 /// Stands for a request that could not be read: more than any node has, and small enough to add up.
 pub(super) const UNREADABLE: i64 = 1 << 52;
 
+/// After so many bytes that came in, what nothing uses is forgotten: with pods of the usual size, some ten thousand.
+const FORGET_AFTER: usize = 32 << 20;
+/// What is kept for each text besides its bytes, about.
+const ENTRY: usize = 64;
+
 /// Something in an object that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -136,6 +141,8 @@ pub struct Converter {
     strings: HashSet<Arc<str>>,
     labels: HashSet<Labels>,
     specs: HashSet<Arc<PodSpec>>,
+    /// How many bytes came in since what nothing uses was forgotten, about.
+    taken_in: usize,
 }
 
 /// An object, and what could not be read in it.
@@ -148,14 +155,29 @@ pub struct Converted<T> {
 }
 
 impl Converter {
-    /// Forgets what nothing uses any more. To be called now and then.
+    /// Forgets what nothing uses any more, once so much came in that it may weigh. To be called after each change.
+    pub fn tidy(&mut self) {
+        if self.taken_in > FORGET_AFTER {
+            self.forget_unused();
+        }
+    }
+
+    /// How many texts, label sets and specs are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.strings.len() + self.labels.len() + self.specs.len()
+    }
+
+    /// Forgets what nothing uses any more.
     pub fn forget_unused(&mut self) {
+        self.taken_in = 0;
         self.specs.retain(|s| Arc::strong_count(s) > 1);
         self.labels.retain(Labels::is_shared);
         self.strings.retain(|s| Arc::strong_count(s) > 1);
     }
 
     pub(super) fn string(&mut self, text: &str) -> Arc<str> {
+        self.taken_in += text.len() + ENTRY;
         if let Some(known) = self.strings.get(text) {
             return known.clone();
         }
@@ -397,12 +419,12 @@ impl Converter {
     /// larger of what it has and what it asks for counts.
     fn requests(&mut self, pod: &api::Pod, spec: &api::PodSpec, problems: &mut Problems) -> Resources {
         let status = pod.status.as_ref();
-        let running = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
-        let started = status.and_then(|s| s.init_container_statuses.as_deref()).unwrap_or_default();
-        let mut of = |container: &api::Container, statuses: &[api::ContainerStatus]| {
+        let running = by_name(status.and_then(|s| s.container_statuses.as_deref()));
+        let started = by_name(status.and_then(|s| s.init_container_statuses.as_deref()));
+        let mut of = |container: &api::Container, statuses: &BTreeMap<&str, &api::ContainerStatus>| {
             let asked = container.resources.as_ref().and_then(|r| r.requests.as_ref());
             let mut sum = self.resources(asked, Rounding::Up, problems);
-            if let Some(now) = statuses.iter().find(|s| s.name == container.name) {
+            if let Some(now) = statuses.get(&*container.name) {
                 let actual = now.resources.as_ref().and_then(|r| r.requests.as_ref());
                 for list in [now.allocated_resources.as_ref(), actual] {
                     sum = combine(&sum, &self.resources(list, Rounding::Up, problems), i64::max);
@@ -411,22 +433,24 @@ impl Converter {
             sum
         };
         let plus = i64::saturating_add;
-        let mut total = Resources::default();
+        let mut total = Sums::default();
         for container in &spec.containers {
-            total = combine(&total, &of(container, running), plus);
+            total.take(&of(container, &running), plus);
         }
-        let mut sidecars = Resources::default();
-        let mut init = Resources::default();
+        let mut sidecars = Sums::default();
+        let mut init = Sums::default();
         for container in spec.init_containers.iter().flatten() {
-            let one = of(container, started);
-            let peak = combine(&sidecars, &one, plus);
+            let one = of(container, &started);
+            // Only of what it asks for: of the rest the peak is that of the sidecars, which counts already.
+            let peak = sidecars.next_to(&one);
             if container.restart_policy.as_deref() == Some("Always") {
-                total = combine(&total, &one, plus);
-                sidecars = peak.clone();
+                total.take(&one, plus);
+                sidecars.take(&one, plus);
             }
-            init = combine(&init, &peak, i64::max);
+            init.take(&peak, i64::max);
         }
-        total = combine(&total, &init, i64::max);
+        total.take(&init.into(), i64::max);
+        let mut total = Resources::from(total);
         let whole = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
         if let Some(whole) = whole {
             let asked = self.resources(Some(whole), Rounding::Up, problems);
@@ -525,23 +549,29 @@ impl Converter {
         LabelSelector { requirements: requirements.into() }
     }
 
-    /// The selector with the pod's own values of `keys` added, as `matchLabelKeys` wants it. Newer API
-    /// servers have done so already; once more changes nothing.
+    /// The selector with the pod's own values of `same` added, and those of `different` excluded, as `matchLabelKeys`
+    /// and `mismatchLabelKeys` want it. Newer API servers have done so already; once more changes nothing.
     fn selector_with(
         &mut self,
         selector: Option<&api::LabelSelector>,
-        keys: Option<&[String]>,
-        operator: &str,
+        same: Option<&[String]>,
+        different: Option<&[String]>,
         own: Option<&BTreeMap<String, String>>,
     ) -> Option<LabelSelector> {
-        let mut result = self.selector(selector?);
-        let extra = keys.unwrap_or_default().iter().filter_map(|key| Some((key, own?.get(key)?)));
+        let result = self.selector(selector?);
+        let same = same.unwrap_or_default().iter().map(|key| (key, "In"));
+        let different = different.unwrap_or_default().iter().map(|key| (key, "NotIn"));
+        let extra = same.chain(different).filter_map(|(key, operator)| Some((key, operator, own?.get(key)?)));
         let extra: Vec<Requirement> = extra
-            .map(|(key, value)| self.requirement(key, operator, Some(std::slice::from_ref(value))))
-            .filter(|r| !result.requirements.contains(r))
+            .map(|(key, operator, value)| self.requirement(key, operator, Some(std::slice::from_ref(value))))
             .collect();
-        result.requirements = result.requirements.iter().cloned().chain(extra).collect();
-        Some(result)
+        if extra.is_empty() {
+            return Some(result);
+        }
+        let mut known: HashSet<&Requirement> = result.requirements.iter().collect();
+        let new: Vec<&Requirement> = extra.iter().filter(|requirement| known.insert(*requirement)).collect();
+        let all = result.requirements.iter().chain(new).cloned();
+        Some(LabelSelector { requirements: all.collect() })
     }
 
     fn affinity_terms(
@@ -551,25 +581,16 @@ impl Converter {
     ) -> Box<[AffinityTerm]> {
         let terms = terms.unwrap_or_default().iter();
         terms
-            .map(|t| {
-                let with =
-                    self.selector_with(t.label_selector.as_ref(), t.match_label_keys.as_deref(), "In", own);
-                let without = self.selector_with(
+            .map(|t| AffinityTerm {
+                selector: self.selector_with(
                     t.label_selector.as_ref(),
+                    t.match_label_keys.as_deref(),
                     t.mismatch_label_keys.as_deref(),
-                    "NotIn",
                     own,
-                );
-                let selector = with.zip(without).map(|(with, without)| {
-                    let new = without.requirements.iter().filter(|r| !with.requirements.contains(r));
-                    LabelSelector { requirements: with.requirements.iter().chain(new).cloned().collect() }
-                });
-                AffinityTerm {
-                    selector,
-                    namespaces: t.namespaces.iter().flatten().map(|n| self.string(n)).collect(),
-                    namespace_selector: t.namespace_selector.as_ref().map(|s| self.selector(s)),
-                    topology_key: self.string(&t.topology_key),
-                }
+                ),
+                namespaces: t.namespaces.iter().flatten().map(|n| self.string(n)).collect(),
+                namespace_selector: t.namespace_selector.as_ref().map(|s| self.selector(s)),
+                topology_key: self.string(&t.topology_key),
             })
             .collect()
     }
@@ -582,7 +603,7 @@ impl Converter {
         SpreadConstraint {
             max_skew: c.max_skew.into(),
             topology_key: self.string(&c.topology_key),
-            selector: self.selector_with(c.label_selector.as_ref(), c.match_label_keys.as_deref(), "In", own),
+            selector: self.selector_with(c.label_selector.as_ref(), c.match_label_keys.as_deref(), None, own),
             min_domains: c.min_domains.unwrap_or(1).into(),
             honour_node_affinity: c.node_affinity_policy.as_deref() != Some("Ignore"),
             honour_taints: c.node_taints_policy.as_deref() == Some("Honor"),
@@ -712,6 +733,54 @@ fn claim_ref(volume: &api::Volume, pod: &str) -> Option<ClaimRef> {
     }
     volume.ephemeral.as_ref()?;
     Some(ClaimRef { name: format!("{pod}-{}", volume.name).into(), ephemeral: true })
+}
+
+/// The first of each name.
+fn by_name(statuses: Option<&[api::ContainerStatus]>) -> BTreeMap<&str, &api::ContainerStatus> {
+    statuses.unwrap_or_default().iter().rev().map(|status| (&*status.name, status)).collect()
+}
+
+/// What comes together of many containers.
+#[derive(Default)]
+struct Sums {
+    cpu_millis: i64,
+    memory: i64,
+    ephemeral_storage: i64,
+    extended: BTreeMap<Arc<str>, i64>,
+}
+
+impl Sums {
+    /// No amount is below zero, so what `one` does not name stays.
+    fn take(&mut self, one: &Resources, with: fn(i64, i64) -> i64) {
+        self.cpu_millis = with(self.cpu_millis, one.cpu_millis);
+        self.memory = with(self.memory, one.memory);
+        self.ephemeral_storage = with(self.ephemeral_storage, one.ephemeral_storage);
+        for (name, amount) in &one.extended {
+            let sum = self.extended.entry(name.clone()).or_default();
+            *sum = with(*sum, *amount);
+        }
+    }
+
+    /// What is in use while `one` runs, of what it asks for.
+    fn next_to(&self, one: &Resources) -> Resources {
+        let beside = |name: &Arc<str>| self.extended.get(name).copied().unwrap_or_default();
+        let extended =
+            one.extended.iter().map(|(name, amount)| (name.clone(), amount.saturating_add(beside(name))));
+        Resources {
+            cpu_millis: self.cpu_millis.saturating_add(one.cpu_millis),
+            memory: self.memory.saturating_add(one.memory),
+            ephemeral_storage: self.ephemeral_storage.saturating_add(one.ephemeral_storage),
+            pods: 0,
+            extended: extended.collect(),
+        }
+    }
+}
+
+impl From<Sums> for Resources {
+    fn from(sums: Sums) -> Self {
+        let Sums { cpu_millis, memory, ephemeral_storage, extended } = sums;
+        Self { cpu_millis, memory, ephemeral_storage, pods: 0, extended: extended.into_iter().collect() }
+    }
 }
 
 fn combine(a: &Resources, b: &Resources, with: fn(i64, i64) -> i64) -> Resources {

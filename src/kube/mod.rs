@@ -1,5 +1,6 @@
 //! The edge to the Kubernetes API.
 
+mod caps;
 pub mod client;
 pub mod convert;
 mod follower;

@@ -9,8 +9,6 @@ use crate::kube::slim::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// How many changes may pass until what nothing uses any more is forgotten.
-const FORGET_EVERY: usize = 10_000;
 /// On the namespace of Spot Guard it pauses every pool, with any value but `false`.
 pub const PAUSED_LABEL: &str = "spotguard.dev/paused";
 
@@ -56,7 +54,6 @@ pub(super) struct Picture {
     /// The volume that a claim is bound to.
     claims: BTreeMap<Key, Arc<str>>,
     volumes: BTreeMap<Arc<str>, Volume>,
-    changes: usize,
 }
 
 impl Picture {
@@ -71,10 +68,7 @@ impl Picture {
             Change::Unread(_, head) => self.live.set_pod(Arc::new(self.converter.unread_pod(&head))),
             Change::Gone(key) => self.live.remove_pod(key.namespace(), key.name()),
         }
-        self.changes += 1;
-        if self.changes.is_multiple_of(FORGET_EVERY) {
-            self.converter.forget_unused();
-        }
+        self.converter.tidy();
     }
 
     pub(super) fn node(&mut self, change: Change<ApiNode>) {
@@ -91,6 +85,7 @@ impl Picture {
             }
             Change::Gone(key) => self.live.remove_node(key.name()),
         }
+        self.converter.tidy();
     }
 
     pub(super) fn csi_node(&mut self, change: Change<CSINode>) {
@@ -111,6 +106,7 @@ impl Picture {
         } else {
             self.volume_limits.insert(key, limits);
         }
+        self.converter.tidy();
     }
 
     pub(super) fn budget(&mut self, change: Change<PodDisruptionBudget>) {
@@ -119,6 +115,7 @@ impl Picture {
             Change::Unread(_, head) => self.live.set_budget(self.converter.unread_budget(&head)),
             Change::Gone(key) => self.live.remove_budget(key.namespace(), key.name()),
         }
+        self.converter.tidy();
     }
 
     pub(super) fn claim(&mut self, change: Change<PersistentVolumeClaim>) {
@@ -138,6 +135,7 @@ impl Picture {
                 self.live.set_claim(key.namespace().into(), key.name().into(), None);
             }
         }
+        self.converter.tidy();
     }
 
     pub(super) fn volume(&mut self, change: Change<PersistentVolume>) {
@@ -159,6 +157,7 @@ impl Picture {
         if let Some((namespace, name)) = claim {
             self.bind(&Key::new(&namespace, &name));
         }
+        self.converter.tidy();
     }
 
     /// Brings claim and volume together. Either may come first.
@@ -181,6 +180,7 @@ impl Picture {
             }
             Change::Gone(key) => self.live.set_namespace(key.name().into(), None),
         }
+        self.converter.tidy();
     }
 }
 
@@ -196,3 +196,6 @@ pub(super) fn pauses(change: &Change<Namespace>, own: &Key) -> Option<bool> {
     let value = labels.and_then(|labels| labels.get(PAUSED_LABEL));
     Some(value.is_some_and(|value| value != "false"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,14 +3,18 @@
 
 use crate::core::cluster::Pod;
 use crate::core::drain::{EvictionAnswer, Listed, ListedPod};
+use crate::kube::caps::{parts, read};
 use crate::kube::problem::RequestProblem;
-use kube::api::{DeleteParams, ListParams, Preconditions};
-use kube::core::{Request, Status};
+use crate::kube::slim::ListRest;
+use crate::kube::splitter::{Piece, Shape, Splitter};
+use crate::kube::watch::{Failure, escaped, get};
+use http_body_util::BodyExt as _;
+use kube::api::{DeleteParams, Preconditions};
+use kube::core::Request;
 use kube::{Client, Error};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -52,15 +56,17 @@ fn exactly(pod: &Pod) -> DeleteParams {
 fn answer(result: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> EvictionAnswer {
     match result {
         Ok(Ok(())) => EvictionAnswer::Evicted,
-        Ok(Err(Error::Api(status))) => refusal(&status),
-        Ok(Err(error)) => EvictionAnswer::Failed { status: 0, message: error.to_string() },
+        Ok(Err(error)) => refusal(&error),
         Err(_) => EvictionAnswer::Failed { status: 0, message: "no answer in time".to_owned() },
     }
 }
 
 /// Rules: pkg/registry/core/pod/storage/eviction.go. A 429 comes from a budget or from a rate limit; its
 /// cause tells.
-fn refusal(status: &Status) -> EvictionAnswer {
+fn refusal(error: &Error) -> EvictionAnswer {
+    // A message of the API server may repeat what the pod holds, and it would land in a status.
+    let message = RequestProblem(error).to_string();
+    let Error::Api(status) = error else { return EvictionAnswer::Failed { status: 0, message } };
     let details = status.details.as_ref();
     let retry_after = details
         .map(|details| details.retry_after_seconds)
@@ -73,18 +79,18 @@ fn refusal(status: &Status) -> EvictionAnswer {
         429 if by_budget => EvictionAnswer::BudgetExhausted { retry_after },
         429 => EvictionAnswer::RateLimited { retry_after },
         500 if status.message.contains("more than one PodDisruptionBudget") => EvictionAnswer::SeveralBudgets,
-        403 => EvictionAnswer::Forbidden { message: status.message.clone() },
+        403 => EvictionAnswer::Forbidden { message },
         // A precondition that failed: another pod has the name now.
         409 if status.message.contains("Precondition failed") || status.message.contains("UID") => {
             EvictionAnswer::Gone
         }
         409 => EvictionAnswer::Conflict,
-        code => EvictionAnswer::Failed { status: code, message: status.message.clone() },
+        code => EvictionAnswer::Failed { status: code, message },
     }
 }
 
 /// How many pods of a node are listed at a time: one pod may be of more than a megabyte.
-const PAGE: u32 = 25;
+const PAGE: usize = 25;
 /// No node has so many pages of pods: a list that does not end is given up.
 const MAX_PAGES: usize = 100;
 
@@ -104,8 +110,16 @@ struct SlimMeta {
     namespace: String,
     uid: String,
     deletion_timestamp: Option<String>,
-    annotations: Option<HashMap<String, IgnoredAny>>,
+    annotations: Option<SlimAnnotations>,
+    #[serde(deserialize_with = "parts")]
     owner_references: Option<Vec<SlimOwner>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SlimAnnotations {
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    mirror: Option<IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
@@ -121,20 +135,6 @@ struct SlimOwner {
     controller: Option<bool>,
 }
 
-#[derive(Deserialize)]
-struct SlimList {
-    #[serde(default)]
-    metadata: SlimListMeta,
-    items: Option<Vec<SlimPod>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct SlimListMeta {
-    #[serde(rename = "continue")]
-    continued: Option<String>,
-}
-
 impl From<SlimPod> for Listed {
     fn from(pod: SlimPod) -> Self {
         let SlimPod { metadata: meta, status } = pod;
@@ -146,7 +146,7 @@ impl From<SlimPod> for Listed {
         if meta.uid.is_empty() {
             return Self::Unreadable;
         }
-        let mirror = meta.annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"));
+        let mirror = meta.annotations.is_some_and(|all| all.mirror.is_some());
         let mut owners = meta.owner_references.iter().flatten();
         let controller = owners.find(|owner| owner.controller == Some(true));
         let of_node =
@@ -157,24 +157,27 @@ impl From<SlimPod> for Listed {
     }
 }
 
+impl From<Piece<'_>> for Listed {
+    fn from(piece: Piece<'_>) -> Self {
+        match piece {
+            Piece::Object(bytes) => read::<SlimPod>(bytes).map_or(Self::Unreadable, Self::from),
+            Piece::TooLarge => Self::Unreadable,
+        }
+    }
+}
+
 /// The pods that are bound to a node, from the API server itself and not from a watch, in pages.
 ///
 /// # Errors
 /// Why there was no complete answer within `limit`, in plain words.
 pub async fn listed_on(client: &Client, node: &str, limit: Duration) -> Result<Vec<Listed>, String> {
-    let mut params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(PAGE);
+    let of_node = format!("fieldSelector={}&limit={PAGE}", escaped(&format!("spec.nodeName={node}")));
     let list = async {
-        let mut pods = Vec::new();
+        let (mut pods, mut query) = (Vec::new(), of_node.clone());
         for _ in 0..MAX_PAGES {
-            let request = Request::new("/api/v1/pods")
-                .list(&params)
-                .map_err(|_| "the request cannot be made".to_owned())?;
-            let page: SlimList =
-                client.request(request).await.map_err(|error| RequestProblem(&error).to_string())?;
-            pods.extend(page.items.into_iter().flatten().map(Listed::from));
-            params.continue_token = page.metadata.continued.filter(|token| !token.is_empty());
-            if params.continue_token.is_none() {
-                return Ok(pods);
+            match list_page(client, &query, &mut pods).await.map_err(|failure| failure.to_string())? {
+                Some(next) => query = format!("{of_node}&continue={}", escaped(&next)),
+                None => return Ok(pods),
             }
         }
         Err("the list does not end".to_owned())
@@ -182,9 +185,32 @@ pub async fn listed_on(client: &Client, node: &str, limit: Duration) -> Result<V
     timeout(limit, list).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
 }
 
+/// Adds the pods of a page as they come, so that one is held at most. Returns where the next page begins.
+async fn list_page(client: &Client, query: &str, pods: &mut Vec<Listed>) -> Result<Option<String>, Failure> {
+    let mut body = get(client, "/api/v1/pods", query).await?;
+    let mut splitter = Splitter::new(Shape::Items);
+    while let Some(frame) = body.frame().await {
+        let Ok(bytes) = frame.map_err(|error| Failure::of(&error))?.into_data() else { continue };
+        let fed = splitter.feed(&bytes, |piece| pods.push(piece.into()));
+        fed.map_err(Failure::Malformed)?;
+    }
+    let rest = splitter.finish().map_err(Failure::Malformed)?;
+    let rest = read::<ListRest>(&rest).map_err(Failure::Unreadable)?;
+    Ok(rest.metadata.next.filter(|token| !token.is_empty()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use futures::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use kube::client::Body;
+    use kube::core::Status;
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn listed(pod: Value) -> Listed {
         serde_json::from_value::<SlimPod>(pod).expect("a pod").into()
@@ -212,5 +238,65 @@ mod tests {
         ] {
             assert_eq!(listed(pod.clone()).holds_its_node(now), holds, "{pod}");
         }
+    }
+
+    /// Bytes that tell how many of their kind are held.
+    struct Held(Vec<u8>, Arc<AtomicUsize>);
+
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.1.fetch_sub(self.0.len(), Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_of_huge_pods_is_never_held_whole_and_one_that_cannot_be_read_hides_no_other() {
+        let (held, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counts = (held.clone(), most.clone());
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let query = request.uri().query().unwrap_or_default();
+            assert!(query.contains("fieldSelector=spec.nodeName%3Dnode-1&limit=25"), "{query}");
+            let (is_first, (held, most)) = (!query.contains("continue=a%2Fb"), counts.clone());
+            let pods = stream::unfold(0, move |at| {
+                let (held, most) = (held.clone(), most.clone());
+                let uid = if at == 3 { json!({ "x": 1 }) } else { json!(at.to_string()) };
+                let pod = json!({ "metadata": { "uid": uid }, "spec": { "env": "x".repeat(1 << 20) } });
+                let text = match at {
+                    0 => format!("{{\"items\":[{pod}"),
+                    1..25 => format!(",{pod}"),
+                    25 if is_first => r#"],"metadata":{"continue":"a/b"}}"#.to_owned(),
+                    25 => r#"],"metadata":{}}"#.to_owned(),
+                    _ => String::new(),
+                };
+                most.fetch_max(held.fetch_add(text.len(), Ordering::Relaxed), Ordering::Relaxed);
+                let bytes = Bytes::from_owner(Held(text.into_bytes(), held));
+                async move { (at <= 25).then(|| (Ok::<_, Infallible>(Frame::data(bytes)), at + 1)) }
+            });
+            std::future::ready(Ok::<_, Infallible>(http::Response::new(StreamBody::new(pods))))
+        });
+        let client = crate::kube::client::bounded(&Client::new(service, "default"), Duration::from_secs(60));
+        let found = listed_on(&client, "node-1", Duration::from_secs(60)).await.expect("a list");
+        assert_eq!(found.len(), 50);
+        assert_eq!(found.iter().filter(|pod| **pod == Listed::Unreadable).count(), 2);
+        let most = most.load(Ordering::Relaxed);
+        assert!(most < 4 << 20, "{most} bytes were held at a time");
+    }
+
+    #[test]
+    fn nothing_that_the_api_server_repeats_of_a_pod_is_told() {
+        for code in [403, 422, 500] {
+            let status = Status { code, message: "Invalid value: hunter2".to_owned(), ..Status::default() };
+            let told = answer(Ok(Err(Error::Api(Box::new(status)))));
+            assert!(!format!("{told:?}").contains("hunter2"), "{told:?}");
+        }
+        let error = serde_json::from_str::<u32>("\"hunter2\"").expect_err("no number");
+        let told = answer(Ok(Err(Error::SerdeError(error))));
+        assert!(!format!("{told:?}").contains("hunter2"), "{told:?}");
     }
 }

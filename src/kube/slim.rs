@@ -4,15 +4,14 @@
 //! has no use for, or fill its memory with one. The names are those of the API.
 
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
+use crate::kube::caps::{labels, labels_if_few, part_list, part_map, parts, rule_list, rule_map, rules};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
-use serde::de::{DeserializeOwned, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Error, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// More labels than this, in bytes, are not read: they would be kept.
-const MAX_LABELS: usize = 64 << 10;
 /// Times are kept within these years, so that some hours more or less are a time, too.
 const EARLIEST: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 const LATEST: Timestamp = Timestamp::constant(221_845_392_000, 0);
@@ -48,43 +47,6 @@ impl<'de> Deserialize<'de> for Time {
         }
         deserializer.deserialize_str(Text)
     }
-}
-
-/// Labels, of a bounded size.
-fn labels<'de, D>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    struct Pairs;
-    impl<'de> Visitor<'de> for Pairs {
-        type Value = Option<BTreeMap<String, String>>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("labels")
-        }
-
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let (mut found, mut size) = (BTreeMap::new(), 0);
-            while let Some((key, value)) = map.next_entry::<String, String>()? {
-                size += key.len() + value.len();
-                if size > MAX_LABELS {
-                    return Err(A::Error::custom("too many labels"));
-                }
-                found.insert(key, value);
-            }
-            Ok(Some(found))
-        }
-    }
-    deserializer.deserialize_any(Pairs)
-}
-
-/// Go writes an empty list as `null`.
-fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// One struct a kind: every field may be missing. `null` is what Go writes for what is not set.
@@ -137,6 +99,7 @@ pub struct ObjectMeta<A = IgnoredAny> {
     /// Those of its annotations that are read.
     pub annotations: Option<A>,
     /// Its owners.
+    #[serde(deserialize_with = "parts")]
     pub owner_references: Option<Vec<OwnerReference>>,
 }
 
@@ -161,12 +124,15 @@ slim! {
     NodeSpec {
         #[serde(rename = "providerID")] provider_id: Option<String>,
         unschedulable: Option<bool>,
-        taints: Option<Vec<Taint>>,
+        #[serde(deserialize_with = "rules")] taints: Option<Vec<Taint>>,
     }
     /// A taint.
     Taint { key: String, value: Option<String>, effect: String, }
     /// What a node says of itself.
-    NodeStatus { conditions: Option<Vec<Condition>>, allocatable: Option<Amounts>, }
+    NodeStatus {
+        #[serde(deserialize_with = "parts")] conditions: Option<Vec<Condition>>,
+        #[serde(deserialize_with = "part_map")] allocatable: Option<Amounts>,
+    }
     /// The annotations of a pod that are read.
     PodAnnotations {
         #[serde(rename = "kubernetes.io/config.mirror")] mirror: Option<IgnoredAny>,
@@ -179,17 +145,18 @@ slim! {
     PodSpec {
         node_name: Option<String>,
         scheduling_gates: Option<Vec<IgnoredAny>>,
-        #[serde(deserialize_with = "list")] containers: Vec<Container>,
-        init_containers: Option<Vec<Container>>,
-        overhead: Option<Amounts>,
+        #[serde(deserialize_with = "part_list")] containers: Vec<Container>,
+        #[serde(deserialize_with = "parts")] init_containers: Option<Vec<Container>>,
+        #[serde(deserialize_with = "part_map")] overhead: Option<Amounts>,
         resources: Option<ResourceRequirements>,
-        tolerations: Option<Vec<Toleration>>,
-        node_selector: Option<BTreeMap<String, String>>,
+        #[serde(deserialize_with = "rules")] tolerations: Option<Vec<Toleration>>,
+        #[serde(deserialize_with = "rule_map")] node_selector: Option<BTreeMap<String, String>>,
         affinity: Option<Affinity>,
+        #[serde(deserialize_with = "rules")]
         topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
         priority: Option<i32>,
         preemption_policy: Option<String>,
-        volumes: Option<Vec<Volume>>,
+        #[serde(deserialize_with = "rules")] volumes: Option<Vec<Volume>>,
         termination_grace_period_seconds: Option<i64>,
         resource_claims: Option<Vec<IgnoredAny>>,
         scheduling_group: Option<IgnoredAny>,
@@ -199,10 +166,12 @@ slim! {
         name: String,
         resources: Option<ResourceRequirements>,
         restart_policy: Option<String>,
-        ports: Option<Vec<ContainerPort>>,
+        #[serde(deserialize_with = "parts")] ports: Option<Vec<ContainerPort>>,
     }
     /// What a container asks for.
-    ResourceRequirements { requests: Option<Amounts>, }
+    ResourceRequirements {
+        #[serde(deserialize_with = "part_map")] requests: Option<Amounts>,
+    }
     /// A port of a container.
     ContainerPort {
         host_port: Option<i32>,
@@ -225,29 +194,38 @@ slim! {
     /// Rules about nodes.
     NodeAffinity { required_during_scheduling_ignored_during_execution: Option<NodeSelector>, }
     /// Rules about other pods, for or against.
-    PodAffinity { required_during_scheduling_ignored_during_execution: Option<Vec<PodAffinityTerm>>, }
+    PodAffinity {
+        #[serde(deserialize_with = "rules")]
+        required_during_scheduling_ignored_during_execution: Option<Vec<PodAffinityTerm>>,
+    }
     /// Alternatives.
-    NodeSelector { #[serde(deserialize_with = "list")] node_selector_terms: Vec<NodeSelectorTerm>, }
+    NodeSelector {
+        #[serde(deserialize_with = "rule_list")] node_selector_terms: Vec<NodeSelectorTerm>,
+    }
     /// One of them.
     NodeSelectorTerm {
-        match_expressions: Option<Vec<SelectorRequirement>>,
-        match_fields: Option<Vec<SelectorRequirement>>,
+        #[serde(deserialize_with = "rules")] match_expressions: Option<Vec<SelectorRequirement>>,
+        #[serde(deserialize_with = "rules")] match_fields: Option<Vec<SelectorRequirement>>,
     }
     /// A line of a selector.
-    SelectorRequirement { key: String, operator: String, values: Option<Vec<String>>, }
+    SelectorRequirement {
+        key: String,
+        operator: String,
+        #[serde(deserialize_with = "rules")] values: Option<Vec<String>>,
+    }
     /// A rule about other pods.
     PodAffinityTerm {
         label_selector: Option<LabelSelector>,
-        match_label_keys: Option<Vec<String>>,
-        mismatch_label_keys: Option<Vec<String>>,
-        namespaces: Option<Vec<String>>,
+        #[serde(deserialize_with = "rules")] match_label_keys: Option<Vec<String>>,
+        #[serde(deserialize_with = "rules")] mismatch_label_keys: Option<Vec<String>>,
+        #[serde(deserialize_with = "rules")] namespaces: Option<Vec<String>>,
         namespace_selector: Option<LabelSelector>,
         topology_key: String,
     }
     /// A selector of labels.
     LabelSelector {
-        match_labels: Option<BTreeMap<String, String>>,
-        match_expressions: Option<Vec<SelectorRequirement>>,
+        #[serde(deserialize_with = "rule_map")] match_labels: Option<BTreeMap<String, String>>,
+        #[serde(deserialize_with = "rules")] match_expressions: Option<Vec<SelectorRequirement>>,
     }
     /// A rule about even spread.
     TopologySpreadConstraint {
@@ -255,7 +233,7 @@ slim! {
         topology_key: String,
         when_unsatisfiable: String,
         label_selector: Option<LabelSelector>,
-        match_label_keys: Option<Vec<String>>,
+        #[serde(deserialize_with = "rules")] match_label_keys: Option<Vec<String>>,
         min_domains: Option<i32>,
         node_affinity_policy: Option<String>,
         node_taints_policy: Option<String>,
@@ -272,20 +250,22 @@ slim! {
     /// What is so of a pod.
     PodStatus {
         phase: Option<String>,
-        conditions: Option<Vec<Condition>>,
-        container_statuses: Option<Vec<ContainerStatus>>,
-        init_container_statuses: Option<Vec<ContainerStatus>>,
+        #[serde(deserialize_with = "parts")] conditions: Option<Vec<Condition>>,
+        #[serde(deserialize_with = "parts")] container_statuses: Option<Vec<ContainerStatus>>,
+        #[serde(deserialize_with = "parts")] init_container_statuses: Option<Vec<ContainerStatus>>,
     }
     /// What is so of a container.
     ContainerStatus {
         name: String,
-        allocated_resources: Option<Amounts>,
+        #[serde(deserialize_with = "part_map")] allocated_resources: Option<Amounts>,
         resources: Option<ResourceRequirements>,
     }
     /// What the drivers of a node can attach.
     CSINode { metadata: ObjectMeta, spec: CSINodeSpec, }
     /// The drivers of a node.
-    CSINodeSpec { #[serde(deserialize_with = "list")] drivers: Vec<CSINodeDriver>, }
+    CSINodeSpec {
+        #[serde(deserialize_with = "part_list")] drivers: Vec<CSINodeDriver>,
+    }
     /// A driver.
     CSINodeDriver { name: String, allocatable: Option<VolumeCount>, }
     /// How many volumes it can attach.
@@ -335,7 +315,7 @@ slim! {
         namespace: Option<String>,
         uid: Option<String>,
         resource_version: Option<String>,
-        #[serde(deserialize_with = "labels")] labels: Option<BTreeMap<String, String>>,
+        #[serde(deserialize_with = "labels_if_few")] labels: Option<BTreeMap<String, String>>,
     }
     /// Where a pod runs, what a node runs on.
     HeadSpec { node_name: Option<String>, #[serde(rename = "providerID")] provider_id: Option<String>, }

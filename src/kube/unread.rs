@@ -24,6 +24,8 @@ pub enum Problem {
     Syntax(usize),
     /// It is larger than objects can be.
     TooLarge,
+    /// It has more rules, other parts or labels than are read.
+    TooMany,
 }
 
 impl From<serde_json::Error> for Problem {
@@ -41,6 +43,7 @@ impl fmt::Display for Problem {
             Self::Field(at) => write!(f, "a field that ends at byte {at} is not of its type"),
             Self::Syntax(at) => write!(f, "it is no JSON from byte {at} on"),
             Self::TooLarge => f.write_str("it is too large"),
+            Self::TooMany => f.write_str("it has more rules, parts or labels than are read"),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! such and changes nothing for the others.
 
 use crate::core::policy::{backoff, spread};
+use crate::kube::caps::read;
+use crate::kube::client::REQUEST_TIMEOUT;
 use crate::kube::problem::with_causes;
 use crate::kube::slim::{Bare, Head, ListRest, Status, Watched};
 use crate::kube::splitter::{Piece, Shape, Splitter, Uncut};
@@ -36,6 +38,8 @@ pub(super) const SILENT: Duration = Duration::from_secs(45);
 const PAGE: usize = 500;
 const SMALLEST_PAGE: usize = 10;
 const PAGE_BYTES: usize = 8 << 20;
+/// A page that failed after so long was too large: half of what an answer may take.
+const SLOW: Duration = Duration::from_secs(REQUEST_TIMEOUT.as_secs() / 2);
 /// Of an answer that is a refusal, no more is read.
 const MAX_STATUS: usize = 64 << 10;
 
@@ -108,7 +112,7 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    fn of(error: &kube::Error) -> Self {
+    pub(super) fn of(error: &kube::Error) -> Self {
         match error {
             kube::Error::Service(_) | kube::Error::HyperError(_) => Self::Unreachable(with_causes(error)),
             _ => Self::NoRequest,
@@ -146,6 +150,8 @@ pub(super) struct Source {
     client: Client,
     path: &'static str,
     page: usize,
+    /// No page is larger: larger ones have taken too long. A whole list that succeeds doubles it.
+    ceiling: usize,
     /// When nothing was missing last.
     current: Option<Instant>,
 }
@@ -153,7 +159,7 @@ pub(super) struct Source {
 impl Source {
     /// The objects at this path of the API.
     pub(super) fn new(client: Client, path: &'static str) -> Self {
-        Self { client, path, page: PAGE, current: None }
+        Self { client, path, page: PAGE, ceiling: PAGE, current: None }
     }
 
     /// Tells what there is and what changes, until it is dropped.
@@ -198,17 +204,21 @@ impl Source {
         tell(Told::Listing);
         let mut token = String::new();
         loop {
+            let began = Instant::now();
             let rest = match self.list_page(&token, tell).await {
                 Ok(rest) => rest,
                 Err(failure) => {
-                    // Perhaps it was too much for the time that an answer has.
-                    self.page = (self.page / 2).max(SMALLEST_PAGE);
+                    if began.elapsed() >= SLOW {
+                        self.ceiling = (self.page / 2).max(1);
+                    }
+                    self.page = (self.page / 2).max(SMALLEST_PAGE).min(self.ceiling);
                     return Err(failure);
                 }
             };
             match (rest.metadata.next, rest.metadata.resource_version) {
                 (Some(next), _) if !next.is_empty() => token = next,
                 (_, Some(version)) if !version.is_empty() => {
+                    self.ceiling = (self.ceiling * 2).min(PAGE);
                     self.current = Some(Instant::now());
                     tell(Told::Listed);
                     return Ok(version);
@@ -228,7 +238,7 @@ impl Source {
             query.push_str("&continue=");
             query.push_str(&escaped(token));
         }
-        let mut body = self.get(&query).await?;
+        let mut body = get(&self.client, self.path, &query).await?;
         let mut splitter = Splitter::new(Shape::Items);
         let (mut count, mut size) = (0_usize, 0_usize);
         while let Some(frame) = body.frame().await {
@@ -243,7 +253,8 @@ impl Source {
         let rest = splitter.finish().map_err(Failure::Malformed)?;
         let rest = serde_json::from_slice(&rest).map_err(|error| Failure::Unreadable(error.into()))?;
         if let Some(average) = size.checked_div(count) {
-            self.page = (PAGE_BYTES / average.max(1)).clamp(SMALLEST_PAGE, PAGE);
+            let wanted = (PAGE_BYTES / average.max(1)).max(SMALLEST_PAGE);
+            self.page = wanted.min(self.ceiling);
         }
         Ok(rest)
     }
@@ -261,7 +272,8 @@ impl Source {
             WATCH_FOR.as_secs(),
             escaped(version)
         );
-        let mut body = timeout_at(ends, self.get(&query)).await.map_err(|_| Failure::Silent)??;
+        let mut body =
+            timeout_at(ends, get(&self.client, self.path, &query)).await.map_err(|_| Failure::Silent)??;
         tell(Told::Resumed);
         let mut splitter = Splitter::new(Shape::Events);
         let mut failure = None;
@@ -291,23 +303,24 @@ impl Source {
         }
         Ok(())
     }
+}
 
-    async fn get(&self, query: &str) -> Result<Body, Failure> {
-        let request = http::Request::get(format!("{}?{query}", self.path))
-            .header(ACCEPT, "application/json")
-            .header(ACCEPT_ENCODING, "identity")
-            .body(Body::empty())
-            .map_err(|_| Failure::NoRequest)?;
-        let answer = self.client.send(request).await.map_err(|error| Failure::of(&error))?;
-        let code = answer.status();
-        if code.is_success() {
-            return Ok(answer.into_body());
-        }
-        let body = Limited::new(answer.into_body(), MAX_STATUS).collect().await;
-        let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let status: Status = serde_json::from_slice(&body).unwrap_or_default();
-        Err(Failure::refused(code.as_u16(), status.reason.as_deref()))
+/// The body of an answer that is no refusal.
+pub(super) async fn get(client: &Client, path: &str, query: &str) -> Result<Body, Failure> {
+    let request = http::Request::get(format!("{path}?{query}"))
+        .header(ACCEPT, "application/json")
+        .header(ACCEPT_ENCODING, "identity")
+        .body(Body::empty())
+        .map_err(|_| Failure::NoRequest)?;
+    let answer = client.send(request).await.map_err(|error| Failure::of(&error))?;
+    let code = answer.status();
+    if code.is_success() {
+        return Ok(answer.into_body());
     }
+    let body = Limited::new(answer.into_body(), MAX_STATUS).collect().await;
+    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let status: Status = serde_json::from_slice(&body).unwrap_or_default();
+    Err(Failure::refused(code.as_u16(), status.reason.as_deref()))
 }
 
 /// An object of a list.
@@ -316,13 +329,13 @@ fn item<K: Watched>(piece: Piece<'_>) -> Told<K> {
         Piece::Object(bytes) => bytes,
         Piece::TooLarge => return Told::Nameless(Problem::TooLarge),
     };
-    let problem = match serde_json::from_slice::<K>(bytes) {
+    let problem = match read::<K>(bytes) {
         Ok(object) if !object.identity().1.is_empty() => return Told::Is(object),
         Ok(_) => Problem::Field(0),
-        Err(error) => error.into(),
+        Err(problem) => problem,
     };
-    let head = serde_json::from_slice::<Head>(bytes);
-    let head = head.or_else(|_| serde_json::from_slice::<Bare>(bytes).map(Head::from));
+    let head = read::<Head>(bytes);
+    let head = head.or_else(|_| read::<Bare>(bytes).map(Head::from));
     match head {
         Ok(head) if !head.identity().1.is_empty() => Told::Unread(Box::new(head), problem),
         _ => Told::Nameless(problem),
@@ -353,7 +366,7 @@ fn event<K: Watched>(piece: Piece<'_>, version: &mut String) -> Result<Told<K>, 
         Piece::TooLarge => return Ok(Told::Nameless(Problem::TooLarge)),
     };
     let mut problem = Problem::Field(0);
-    match serde_json::from_slice::<Event<K>>(bytes) {
+    match read::<Event<K>>(bytes) {
         Ok(Event { kind: EventKind::Added | EventKind::Modified, object }) if has_name(&object) => {
             moves_on(version, &object);
             return Ok(Told::Is(object));
@@ -363,13 +376,13 @@ fn event<K: Watched>(piece: Piece<'_>, version: &mut String) -> Result<Told<K>, 
             return Ok(gone(&object));
         }
         Ok(_) => {}
-        Err(error) => problem = error.into(),
+        Err(why) => problem = why,
     }
-    let read = serde_json::from_slice::<Event<Head>>(bytes).or_else(|_| {
-        let Event { kind, object } = serde_json::from_slice::<Event<Bare>>(bytes)?;
-        Ok::<_, serde_json::Error>(Event { kind, object: Head::from(object) })
+    let named = read::<Event<Head>>(bytes).or_else(|_| {
+        let Event { kind, object } = read::<Event<Bare>>(bytes)?;
+        Ok::<_, Problem>(Event { kind, object: Head::from(object) })
     });
-    let Event { kind, object: head } = read.map_err(|_| Failure::Unreadable(problem))?;
+    let Event { kind, object: head } = named.map_err(|_| Failure::Unreadable(problem))?;
     if kind == EventKind::Error {
         let status = serde_json::from_slice::<Event<Status>>(bytes).map(|event| event.object);
         let status = status.unwrap_or_default();
@@ -407,7 +420,7 @@ fn gone<K>(object: &impl Watched) -> Told<K> {
 }
 
 /// As a value in a query.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut escaped, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             escaped.push(char::from(byte));
@@ -417,3 +430,6 @@ fn escaped(text: &str) -> String {
         escaped
     })
 }
+
+#[cfg(test)]
+mod tests;

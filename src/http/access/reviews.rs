@@ -6,6 +6,7 @@
 use super::cache::Cache;
 use super::{Question, Refusal};
 use crate::crd::GROUP;
+use crate::kube::problem::RequestProblem;
 use crate::telemetry::metrics::{Metrics, Review, ReviewResult};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -142,7 +143,7 @@ impl Reviews {
         });
         let why = match answer.await {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => RequestProblem(&error).to_string(),
             Err(_) => format!("no answer within {} s", LIMIT.as_secs()),
         };
         tracing::warn!(review = ?kind, error = why, "a caller could not be reviewed");

@@ -129,6 +129,22 @@ fn extended_resources_are_added_up_and_zero_is_none() {
 }
 
 #[test]
+fn extended_resources_of_sidecars_stay_in_use_beside_what_runs_next_to_them() {
+    let asks = |amounts: Value| json!({"requests": amounts});
+    let side = |amounts: Value| json!({"name": "s", "restartPolicy": "Always", "resources": asks(amounts)});
+    let plain = |amounts: Value| json!({"name": "c", "resources": asks(amounts)});
+    for (init, gpus) in [
+        (json!([side(json!({"gpu": "2"})), plain(json!({"gpu": "3"}))]), 5),
+        (json!([side(json!({"gpu": "2"})), plain(json!({"cpu": "1"}))]), 3),
+        (json!([plain(json!({"gpu": "4"})), side(json!({"gpu": "2"}))]), 4),
+        (json!([side(json!({"gpu": "2"})), side(json!({"gpu": "2"})), plain(json!({"gpu": "1"}))]), 5),
+    ] {
+        let spec = json!({"initContainers": init, "containers": [plain(json!({"gpu": "1"}))]});
+        assert_eq!(requests(spec).extended("gpu"), gpus, "{init}");
+    }
+}
+
+#[test]
 fn while_a_pod_is_resized_the_larger_size_counts() {
     let converted = Converter::default().pod(&read(json!({
         "metadata": {"name": "p"},

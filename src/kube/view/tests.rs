@@ -388,6 +388,34 @@ async fn one_object_of_each_kind_that_cannot_be_read_changes_nothing_for_the_oth
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_with_more_rules_than_any_of_real_use_is_there_and_not_understood() {
+    let fake = Fake::new();
+    let lines = vec![json!({ "key": "k", "operator": "Exists" }); 85_000];
+    let term = json!({ "topologyKey": "z", "labelSelector": { "matchExpressions": lines } });
+    let affinity = json!({ "podAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [term] } });
+    let labels: BTreeMap<String, &str> = (0..2_000).map(|at| (format!("{SECRET}-{at}"), "")).collect();
+    let wide = json!({ "metadata": { "labels": labels }, "spec": { "nodeName": "a", "affinity": affinity.clone() } });
+    fake.set(PODS, object("ns", "wide", wide));
+    fake.set(PODS, object("ns", "p", json!({ "spec": { "nodeName": "a" } })));
+    let seen = Seen::synced(&fake).await;
+    fake.set(PODS, object("ns", "late", json!({ "spec": { "nodeName": "a", "affinity": affinity } })));
+    until("it is seen", || seen.unread().len() == 2).await;
+    assert_eq!(seen.unread(), ["pods ns/late", "pods ns/wide"]);
+    let unread = seen.view.not_understood();
+    let told: Vec<String> =
+        unread.kinds().flat_map(|(_, unread)| unread.named.iter().map(ToString::to_string)).collect();
+    assert_eq!(told[0], "ns/late (it has more rules, parts or labels than are read)");
+    assert!(!told.concat().contains(SECRET));
+    let snapshot = seen.view.snapshot();
+    for name in ["late", "p", "wide"] {
+        let pod = snapshot.pods().iter().find(|pod| &*pod.name == name).expect("it is there");
+        assert_eq!(pod.node.as_deref(), Some("a"), "{name}");
+        assert_eq!(pod.spec.not_understood.is_some(), name != "p", "{name}");
+        assert!(pod.spec.pod_affinity.is_empty(), "nothing of it is kept");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn fields_that_are_not_read_may_hold_anything() {
     let fake = Fake::new();
     for (path, mut object) in good() {
