@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use spot_guard::core::record::{DrainState, EndState, FlowBox, NoticeKind, Outcome, Phase};
 use spot_guard::crd::{InterruptionNotice, notice_name};
+use spot_guard::sim::audit::Invariant;
 use spot_guard::sim::cloud::{Capacity, ImdsMode};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use std::time::Duration;
@@ -267,6 +268,15 @@ fn register(stage: &Stage, name: &str, instance: Option<&str>) {
     stage.cluster.create_json(node).expect("a node");
 }
 
+/// The rules of the simulation know of no node that lies: its own story, and that there are two of the instance, is all
+/// that they have to say.
+#[track_caller]
+fn only_the_planted_story(played: &Played) {
+    let planted = |rule| matches!(rule, Invariant::OnlyReported | Invariant::OneReplacement);
+    let others = played.violations.iter().filter(|violation| !planted(violation.invariant));
+    assert_eq!(others.count(), 0, "{:?}", played.complaints());
+}
+
 fn unregister(stage: &Stage, name: &str) {
     stage.cluster.remove("nodes", "", name);
 }
@@ -297,7 +307,7 @@ fn a_node_that_says_it_runs_on_another_ones_instance_ends_nothing_and_silences_n
             stage.pass(5).await;
         })
         .play();
-    assert_eq!(played.violations.len(), 0, "{:?}", played.complaints());
+    only_the_planted_story(&played);
 }
 
 #[test]
@@ -328,7 +338,7 @@ fn a_node_without_an_instance_does_not_take_the_place_of_the_one_that_has_it() {
             unregister(&stage, "e");
         })
         .play();
-    assert_eq!(played.violations.len(), 0, "{:?}", played.complaints());
+    only_the_planted_story(&played);
 }
 
 #[test]
@@ -345,7 +355,7 @@ fn another_node_that_has_the_name_of_an_old_one_is_left_alone() {
             stage.pass(60).await;
             let namesake = stage.cluster.get_json("nodes", "", &node).expect("a node");
             assert_eq!(namesake["spec"]["unschedulable"], json!(null), "{namesake}");
-            assert_eq!(namesake["spec"]["taints"], json!(null), "{namesake}");
+            assert!(!namesake.to_string().contains("spotguard.dev"), "{namesake}");
             unregister(&stage, &node);
         })
         .play();

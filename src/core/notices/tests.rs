@@ -124,8 +124,8 @@ fn an_instance_that_several_nodes_say_they_have_is_the_proof_of_none() {
     let other = Refused(Refusal::InstanceOfAnotherNode);
     for (notice, node, record, expected) in [
         (named(OWN, soon, 0), Has(Some(OWN)), None, Accepted(Proof::Reporter)),
-        (named(OWN, soon, 900), Has(Some(OWN)), open("b"), Accepted(Proof::Reporter)),
-        (named(OWN, soon, 900), Has(Some(OWN)), open("a"), Accepted(Proof::Reporter)),
+        (named(OWN, soon, 100), Has(Some(OWN)), open("b"), Accepted(Proof::Reporter)),
+        (named(OWN, soon, 100), Has(Some(OWN)), open("a"), Accepted(Proof::Reporter)),
         (named(OWN, None, 900), Has(Some(OWN)), None, Wait),
         (named(OWN, None, 900), Has(Some(OWN)), open("b"), Wait),
         (named(FOREIGN, soon, 60), Has(Some(OWN)), None, other),
