@@ -147,22 +147,23 @@ impl Drainer {
     }
 
     /// Starts a change of marks unless one of this node is under way.
-    fn mark(&mut self, node: &str, change: Change, ctx: &mut Context<Self>) {
+    fn mark(&mut self, node: &Node, change: Change, ctx: &mut Context<Self>) {
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
         let up = self.now().up;
-        let marking = self.marking.entry(node.to_owned()).or_default();
+        let (node, provider_id) = (node.name.to_string(), node.provider_id.clone());
+        let marking = self.marking.entry(node.clone()).or_default();
         if marking.in_flight || up < marking.not_before {
             return;
         }
         marking.in_flight = true;
-        let (client, key, node) = (self.deps.client.clone(), self.deps.taint_key.clone(), node.to_owned());
+        let (client, key) = (self.deps.client.clone(), self.deps.taint_key.clone());
         let limit = self.deps.call_timeout;
         let done = async move {
             let call = async {
                 match change {
-                    Change::Drain(marks) => marks::apply(&client, &node, &key, marks).await,
+                    Change::Drain(marks) => marks::apply(&client, &node, &provider_id, &key, marks).await,
                     Change::Protection(marks) => marks::protect(&client, &node, marks).await,
                 }
             };
@@ -235,12 +236,12 @@ impl Drainer {
     fn mark_idle(&mut self, node: &Node, wanted: &DrainNodes, may_undo: bool, ctx: &mut Context<Self>) {
         if wanted.cordoned.contains(&*node.name) {
             if !marks::are_set(node, &self.deps.taint_key) {
-                self.mark(&node.name, Change::Drain(Marks::On), ctx);
+                self.mark(node, Change::Drain(Marks::On), ctx);
             } else if self.looks.is_outdated(&node.name, self.now().at, self.now().up) {
                 self.look(&node.name, ctx);
             }
         } else if may_undo && marks::any_set(node, &self.deps.taint_key) {
-            self.mark(&node.name, Change::Drain(Marks::Off), ctx);
+            self.mark(node, Change::Drain(Marks::Off), ctx);
         }
     }
 
@@ -258,10 +259,13 @@ impl Drainer {
         if !self.drains.get_mut(node).is_some_and(|drain| drain.renew(command, policy.clone())) {
             self.drains.insert(node.clone(), Drain::new(command.clone(), policy, snapshot, now));
         }
-        let shown = snapshot.node(node).map(|found| marks::are_set(found, &self.deps.taint_key));
+        let found = snapshot.node(node).filter(|found| command.is_about(found));
+        let shown = found.map(|found| marks::are_set(found, &self.deps.taint_key));
         let set = self.set.get(node).map(|at| now.up.saturating_sub(*at));
-        if shown == Some(false) && set.is_none_or(|since| since >= MARKS_SHOWN_WITHIN) {
-            self.mark(node, Change::Drain(Marks::On), ctx);
+        if let Some(found) = found.filter(|_| shown == Some(false))
+            && set.is_none_or(|since| since >= MARKS_SHOWN_WITHIN)
+        {
+            self.mark(found, Change::Drain(Marks::On), ctx);
         }
         // A deadline does not wait until a watch shows what the API server has said.
         let marked = shown == Some(true) || shown.is_some() && set.is_some() && command.deadline.is_some();
@@ -332,10 +336,10 @@ impl Handler<Drive> for Drainer {
             }
             match (wanted.protected.contains(&*node.name), node.scale_down) {
                 (true, ScaleDown::Allowed) if !self.is_shielded(&node.name, now) => {
-                    self.mark(&node.name, Change::Protection(Marks::On), ctx);
+                    self.mark(node, Change::Protection(Marks::On), ctx);
                 }
                 (false, ScaleDown::DisabledByUs) if may_undo => {
-                    self.mark(&node.name, Change::Protection(Marks::Off), ctx)
+                    self.mark(node, Change::Protection(Marks::Off), ctx)
                 }
                 _ => {}
             }

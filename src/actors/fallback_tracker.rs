@@ -226,7 +226,7 @@ impl Handler<PoolObserved> for FallbackTracker {
             // A node is Ready for a while after its instance was ended: nothing is to be bound to it.
             let snapshot = self.deps.view.snapshot();
             let active = |id: &str| view.spot.is_active(id) || view.on_demand.is_active(id);
-            let ended = |id: &String| !active(id) && snapshot.node_of_instance(id).is_some();
+            let ended = |id: &String| !active(id) && snapshot.nodes_of_instance(id).next().is_some();
             cordon.extend(before.into_iter().filter(ended));
         }
         let facts = PoolFacts::Observed { view, ledger, withdrawn, cordon };
@@ -370,8 +370,9 @@ impl FallbackTracker {
     fn remove(&self, batch: Batch, ctx: &mut Context<Self>) {
         let work = refusals::remove(self.deps.clone(), batch).into_actor(self);
         ctx.spawn(work.map(|gone, actor, ctx| {
-            actor.removals.ended(gone);
-            ctx.run_later(jittered(refusals::PAUSE), |actor, ctx| {
+            let goes_on = actor.removals.ended(gone);
+            let pause = if goes_on { Duration::ZERO } else { jittered(refusals::PAUSE) };
+            ctx.run_later(pause, |actor, ctx| {
                 actor.removals.rested();
                 ctx.notify(Turn);
             });

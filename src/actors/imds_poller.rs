@@ -4,7 +4,8 @@
 //! notice becomes an InterruptionNotice, which FallbackTracker watches. As long as there is no notice, no
 //! request goes to the Kubernetes API.
 //!
-//! Each kind of notice is reported until it is stored by this life. A life that follows reports again what IMDS
+//! Each kind of notice is reported until it is stored by this life; one with a deadline is created again until then,
+//! for a notice that the controller removed by an old picture has to come again. A life that follows reports again what IMDS
 //! still says; the notice's name makes both one object. Whether the object of that name is this notice, the agent
 //! cannot read: so it goes on trying at a slow pace, as long as IMDS says so. One that the controller refuses is
 //! removed.
@@ -148,14 +149,16 @@ impl ImdsPoller {
     }
 
     /// IMDS takes a notice back. Whether it was stored, nobody has to know any more.
-    fn no_longer(&mut self, question: Question) {
+    fn no_longer(&mut self, question: Question, ctx: &mut Context<Self>) {
         let kind = match question {
             Question::InstanceId => return,
             Question::InstanceAction => NoticeKind::SpotInterruption,
             Question::Rebalance => NoticeKind::RebalanceRecommendation,
         };
-        if self.sightings.get(&kind).is_some_and(Sighting::is_taken) {
-            self.sightings.remove(&kind);
+        match self.sightings.get_mut(&kind) {
+            Some(sighting) if sighting.is_taken() => drop(self.sightings.remove(&kind)),
+            Some(sighting) if sighting.is_done() => sighting.end(ctx),
+            _ => {}
         }
     }
 
@@ -251,7 +254,7 @@ impl Handler<Polled> for ImdsPoller {
                 Ok(()) => {
                     answered = true;
                     if absent {
-                        self.no_longer(question);
+                        self.no_longer(question, ctx);
                     }
                     self.settle(question);
                 }
@@ -283,7 +286,7 @@ impl Handler<Store> for ImdsPoller {
         let (Some(instance_id), Some(sighting)) = (&self.instance_id, self.sightings.get_mut(&kind)) else {
             return;
         };
-        if sighting.is_done() {
+        if sighting.is_over() {
             return;
         }
         let notice = InterruptionNotice::new(
@@ -313,7 +316,7 @@ impl Handler<Stored> for ImdsPoller {
         let node = self.node.node_name.as_str();
         match result {
             Ok(()) => {
-                if sighting.stored(ctx) {
+                if sighting.stored(self.node.clock.now(), ctx) {
                     self.complaints.settle(kind.slug());
                     self.node.metrics.notice_reported(kind);
                     tracing::info!(node, %kind, "notice stored");
@@ -322,8 +325,8 @@ impl Handler<Stored> for ImdsPoller {
                     self.node.readiness.ready(NOTICES_PART);
                 }
             }
-            // An attempt that was overtaken by a later one.
-            Err(_) if sighting.is_done() => {}
+            // It is still there, or an attempt was overtaken by a later one.
+            Err(_) if sighting.is_done() => sighting.renew(self.node.clock.now(), ctx),
             Err(problem @ StoreProblem::Taken) => {
                 sighting.name_taken(self.node.clock.now(), ctx);
                 self.node.metrics.name_taken(kind);

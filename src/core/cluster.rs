@@ -576,6 +576,12 @@ impl Node {
         let id = self.provider_id.strip_prefix("aws://")?.rsplit('/').next()?;
         id.starts_with("i-").then_some(id)
     }
+
+    /// Whether it runs on the instance, as far as it says: it may not have said anything yet.
+    #[must_use]
+    pub fn may_run_on(&self, instance_id: &str) -> bool {
+        self.provider_id.is_empty() || self.instance_id() == Some(instance_id)
+    }
 }
 
 /// What a budget says of pods that are not ready (`unhealthyPodEvictionPolicy`).

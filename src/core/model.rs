@@ -363,6 +363,7 @@ impl World {
                 ledger: &self.ledger,
                 withdrawn: self.withdrawn.contains(name),
                 old_node: old_node.as_ref(),
+                other_holders: &|_, _| Vec::new(),
                 node_of: &|id| self.node(id),
                 misfit_with: &|_| Vec::new(),
                 drain: old_drain.as_ref(),

@@ -21,8 +21,9 @@ pub const MAX_NODE_NAME: usize = 208;
 const PAST: SignedDuration = SignedDuration::from_secs(30);
 /// EC2 gives two minutes (EC2 User Guide, "Spot Instance interruption notices"). No deadline is further away.
 const AHEAD: SignedDuration = SignedDuration::from_secs(600);
-/// The Node of a notice may be seen later than the notice: they come by two watches.
-const NODE_PATIENCE: Duration = Duration::from_secs(30);
+/// The Node of a notice may be seen later than the notice: they come by two watches. A watch may be silent for 45 s
+/// before its picture counts as old, so nothing is refused by a picture for longer than that.
+const NODE_PATIENCE: Duration = Duration::from_secs(60);
 /// A cloud controller that is away for longer than this does not tell the node's instance in time.
 const INSTANCE_PATIENCE: Duration = Duration::from_secs(600);
 /// So many notices of one node are looked at in a turn. An honest node has two at most: one of each kind.
@@ -65,6 +66,17 @@ pub enum NodeState<'a> {
     Has(Option<&'a str>),
 }
 
+/// Whose an instance is, as the Nodes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder<'a> {
+    /// No Node has it.
+    Nobody,
+    /// This Node has it.
+    One(&'a str),
+    /// Several Nodes say that they have it, which each says of itself: one of them may lie.
+    Several,
+}
+
 /// The record of the instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recorded<'a> {
@@ -79,8 +91,8 @@ pub struct Recorded<'a> {
 pub struct Known<'a> {
     /// The node that reports.
     pub node: NodeState<'a>,
-    /// The Node that has the instance by its `spec.providerID`.
-    pub holder: Option<&'a str>,
+    /// Who has the instance by `spec.providerID`.
+    pub holder: Holder<'a>,
     /// The record of the instance.
     pub record: Option<Recorded<'a>>,
     /// Whether the picture of the Nodes is current. An old one refuses nothing: what is removed does not come again.
@@ -96,7 +108,8 @@ pub enum Proof {
     Node,
     /// Its Node is gone, and an open record says so.
     Record,
-    /// Nothing but the notice yet, and a deadline presses. The node is the reporter's own, the instance may be not.
+    /// Nothing but the notice yet, or nothing that another Node does not say too, and a deadline presses. The node is
+    /// the reporter's own, the instance may be not.
     Reporter,
 }
 
@@ -179,18 +192,32 @@ pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
     }
     match bind(seen, known) {
         Judgement::Refused(_) if !known.nodes_are_current => Judgement::Wait,
+        Judgement::Refused(Refusal::InstanceOfAnotherNode | Refusal::NodeHasAnotherInstance)
+            if since(seen.created, known.now) < NODE_PATIENCE =>
+        {
+            Judgement::Wait
+        }
         judgement => judgement,
     }
 }
 
 fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
-    if known.holder.is_some_and(|holder| holder != seen.node) {
-        return Judgement::Refused(Refusal::InstanceOfAnotherNode);
+    let says_so = known.node == NodeState::Has(Some(seen.instance_id));
+    match known.holder {
+        Holder::Several if says_so => {
+            return match deadline(seen, known.now) {
+                Some(_) => Judgement::Accepted(Proof::Reporter),
+                None => Judgement::Wait,
+            };
+        }
+        Holder::Several => return Judgement::Refused(Refusal::InstanceOfAnotherNode),
+        Holder::One(holder) if holder != seen.node => {
+            return Judgement::Refused(Refusal::InstanceOfAnotherNode);
+        }
+        Holder::One(_) | Holder::Nobody => {}
     }
     match known.node {
-        NodeState::Has(Some(instance)) if instance == seen.instance_id => {
-            return Judgement::Accepted(Proof::Node);
-        }
+        NodeState::Has(_) if says_so => return Judgement::Accepted(Proof::Node),
         NodeState::Has(_) => return Judgement::Refused(Refusal::NodeHasAnotherInstance),
         NodeState::Missing | NodeState::WithoutInstance => {}
     }

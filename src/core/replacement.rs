@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::core::cluster::Node;
 use crate::core::freshness::{Freshness, Step, WatchedKind};
 use crate::core::limits::{self, Pause, Starts};
 use crate::core::neighbours::Neighbour;
@@ -142,9 +143,11 @@ pub struct Facts<'a> {
     pub ledger: &'a Ledger,
     /// Whether that ledger was written when it was known that the story wants nothing of the Spot group any more.
     pub withdrawn: bool,
-    /// The old node, while it exists.
+    /// The old node, while it exists: a node of its name that runs on another instance is not it.
     pub old_node: Option<&'a NodeFact>,
-    /// The node of an instance.
+    /// The nodes that say that they run on an instance, but the given node.
+    pub other_holders: &'a dyn Fn(&str, &str) -> Vec<String>,
+    /// The node of an instance, if one only says so.
     pub node_of: &'a dyn Fn(&str) -> Option<NodeFact>,
     /// What keeps the old node's pods from fitting on the cluster with the given node counted; empty: they fit.
     pub misfit_with: &'a dyn Fn(&str) -> Vec<String>,
@@ -172,12 +175,22 @@ pub struct DrainCommand {
     pub replacement: String,
     /// The node.
     pub node: String,
+    /// Its instance.
+    pub instance_id: String,
     /// Why.
     pub purpose: DrainPurpose,
     /// When the instance is taken, if a deadline presses.
     pub deadline: Option<Timestamp>,
     /// When the drain began.
     pub since: Option<Timestamp>,
+}
+
+impl DrainCommand {
+    /// Whether this is the node to drain, and not another one of its name.
+    #[must_use]
+    pub fn is_about(&self, node: &Node) -> bool {
+        *node.name == *self.node && node.may_run_on(&self.instance_id)
+    }
 }
 
 /// What must hold in the world for a stored record.
@@ -627,6 +640,12 @@ fn told(end: &DrainEnd) -> (Outcome, String) {
 /// The old instance is ended exactly, after its drain or just before its deadline.
 fn end_old(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     let now = facts.now;
+    let disputed = disputed(&subject.instance_id, &subject.node, GroupKind::Spot, facts);
+    if matches!(next.old, EndState::Kept | EndState::Ending) && !disputed.is_empty() {
+        next.old = EndState::Kept;
+        next.block(FlowBox::Drain, disputed, now);
+        return;
+    }
     if next.old == EndState::Kept {
         if is_pressed(next, facts) && next.drain == DrainState::Started {
             next.drain = DrainState::Finished;
@@ -680,6 +699,18 @@ fn is_pressed(status: &ReplacementStatus, facts: &Facts<'_>) -> bool {
 fn may_still_be_kept(instance_id: &str, group: GroupKind, facts: &Facts<'_>) -> bool {
     facts.view.is_some_and(|view| view.group(group).is_active(instance_id))
         && facts.ledger.reduction.is_none()
+}
+
+/// Why the instance is not to be ended, whatever presses: another node says that it runs on it, and nobody knows whose
+/// pods do. Once it is being ended there is nothing left to decide.
+fn disputed(instance_id: &str, node: &str, group: GroupKind, facts: &Facts<'_>) -> Vec<String> {
+    let active = facts.view.is_some_and(|view| view.group(group).is_active(instance_id));
+    let reduction = facts.ledger.reduction.as_ref();
+    if !active || reduction.is_some_and(|held| held.instance_id.as_deref() == Some(instance_id)) {
+        return Vec::new();
+    }
+    let others = (facts.other_holders)(instance_id, node).into_iter();
+    others.map(|other| format!("node {other} says, too, that it runs on {instance_id}")).collect()
 }
 
 /// Whether the story's +1 is still in the Spot group's desired capacity.
@@ -754,6 +785,11 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
                 next.block(FlowBox::ScaleDown, stale, now);
                 return;
             }
+            let disputed = disputed(&capacity.instance_id, &capacity.node_name, group, facts);
+            if !disputed.is_empty() {
+                give_up_return(next, &capacity, &disputed, facts);
+                return;
+            }
             let Some(report) = facts.return_drain.filter(|report| report.node == capacity.node_name) else {
                 return;
             };
@@ -781,6 +817,12 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
             {
                 (next.fallback_end, next.return_drain) = (EndState::Kept, DrainState::Started);
                 next.block(FlowBox::ScaleDown, stale, now);
+                return;
+            }
+            let disputed = disputed(&capacity.instance_id, &capacity.node_name, group, facts);
+            if next.fallback_end == EndState::Ending && !disputed.is_empty() {
+                next.fallback_end = EndState::Kept;
+                give_up_return(next, &capacity, &disputed, facts);
                 return;
             }
             if next.fallback_end != EndState::Ending
@@ -860,6 +902,11 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
     let stale = facts.freshness.against(Step::Return);
     if !stale.is_empty() {
         next.block(FlowBox::Safety, stale, now);
+        return;
+    }
+    let disputed = disputed(&capacity.instance_id, &capacity.node_name, capacity.group, facts);
+    if !disputed.is_empty() {
+        next.block(FlowBox::Safety, disputed, now);
         return;
     }
     let Some(found) = facts.assessment else { return };
@@ -1046,6 +1093,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
         commands.drains.push(DrainCommand {
             replacement: subject.name.clone(),
             node: subject.node.clone(),
+            instance_id: subject.instance_id.clone(),
             purpose: DrainPurpose::Replace,
             deadline: status.deadline,
             since: status.drain_started_at,
@@ -1101,7 +1149,8 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
         };
         commands.wants.insert((GroupKind::OnDemand, subject.name.clone()), want);
     }
-    if status.old == EndState::Ending {
+    let disputed = |id: &str, node: &str, group| !disputed(id, node, group, facts).is_empty();
+    if status.old == EndState::Ending && !disputed(&subject.instance_id, &subject.node, GroupKind::Spot) {
         commands.ends.insert(End {
             group: GroupKind::Spot,
             instance_id: subject.instance_id.clone(),
@@ -1114,12 +1163,14 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
             commands.drains.push(DrainCommand {
                 replacement: subject.name.clone(),
                 node: capacity.node_name.clone(),
+                instance_id: capacity.instance_id.clone(),
                 purpose: DrainPurpose::Return,
                 deadline: None,
                 since: status.return_started_at,
             });
         }
-        if status.fallback_end == EndState::Ending {
+        let disputed = disputed(&capacity.instance_id, &capacity.node_name, capacity.group);
+        if status.fallback_end == EndState::Ending && !disputed {
             commands.ends.insert(End {
                 group: capacity.group,
                 instance_id: capacity.instance_id.clone(),

@@ -526,6 +526,10 @@ impl InstanceFacts {
     pub fn look_at(&mut self, view: &PoolView, cluster: &Snapshot, freshness: &Freshness, now: Timestamp) {
         self.stale |= !freshness.allows(Step::End);
         for Instance { id, .. } in view.spot.instances.iter().chain(&view.on_demand.instances) {
+            if cluster.nodes_of_instance(id).nth(1).is_some() {
+                // Nobody knows whose pods run on it.
+                self.busy.insert(id.clone());
+            }
             let Some(node) = cluster.node_of_instance(id) else { continue };
             if cluster.pods_on(&node.name).any(|pod| drain::holds_its_node(pod, now)) {
                 self.busy.insert(id.clone());

@@ -132,7 +132,7 @@ fn known(state: &ApiState) -> BTreeMap<String, Node> {
     let mut known = BTreeMap::new();
     for pool in state.pools.state() {
         for (group, instance) in members(&pool) {
-            if let Some(node) = snapshot.node_of_instance(instance) {
+            for node in snapshot.nodes_of_instance(instance) {
                 known.insert(node.name.to_string(), Node::of(node, pool.metadata.name.clone(), Some(group)));
             }
         }

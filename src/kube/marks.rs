@@ -54,11 +54,21 @@ pub fn are_left_on(node: &core_v1::Node, taint_key: &str) -> bool {
 }
 
 /// Sets the marks or takes them off. Reads the node first and writes only if it has not changed since.
+/// `provider_id` is that of the node that is meant; empty: it has none yet.
 ///
 /// # Errors
-/// What the API answers; a node that is gone needs no marks and is no error.
-pub async fn apply(client: &Client, name: &str, taint_key: &str, marks: Marks) -> Result<(), kube::Error> {
+/// What the API answers, and that another node has the name by now; a node that is gone needs no marks and is no error.
+pub async fn apply(
+    client: &Client,
+    name: &str,
+    provider_id: &str,
+    taint_key: &str,
+    marks: Marks,
+) -> Result<(), kube::Error> {
     let Some(node) = read(client, name).await? else { return Ok(()) };
+    if !provider_id.is_empty() && node.spec.provider_id != provider_id {
+        return Err(kube::Error::Service("another node has its name by now".into()));
+    }
     match patch(&node, taint_key, marks) {
         Some(patch) => write(client, name, &patch).await,
         None => Ok(()),
@@ -103,8 +113,10 @@ struct MarkedMeta {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct MarkedSpec {
+    #[serde(rename = "providerID")]
+    provider_id: String,
     unschedulable: bool,
     /// Written back as they were read.
     taints: Vec<Value>,
@@ -231,5 +243,18 @@ mod tests {
             "spec": {"taints": [{"key": "a", "effect": "NoExecute", "timeAdded": "9999-12-31T23:59:59Z"}]}}));
         let patch = patch(&poisoned, KEY, Marks::On).expect("a change");
         assert_eq!(patch["spec"]["taints"][0]["timeAdded"], "9999-12-31T23:59:59Z");
+    }
+
+    #[tokio::test]
+    async fn another_node_that_has_the_name_by_now_is_not_marked() {
+        let api = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
+            assert_eq!(request.method(), http::Method::GET, "nothing is written");
+            let node = json!({ "metadata": { "name": "n" }, "spec": { "providerID": "aws:///a/i-2" } });
+            Ok::<_, tower::BoxError>(http::Response::new(kube::client::Body::from(serde_json::to_vec(
+                &node,
+            )?)))
+        });
+        let client = Client::new(api, "default");
+        assert!(apply(&client, "n", "aws:///a/i-1", KEY, Marks::On).await.is_err());
     }
 }

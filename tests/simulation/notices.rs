@@ -3,8 +3,9 @@
 use crate::play::{Play, Played, Stage, ends};
 use jiff::Timestamp;
 use serde_json::json;
-use spot_guard::core::record::{EndState, FlowBox, NoticeKind, Outcome, Phase};
+use spot_guard::core::record::{DrainState, EndState, FlowBox, NoticeKind, Outcome, Phase};
 use spot_guard::crd::{InterruptionNotice, notice_name};
+use spot_guard::sim::audit::Invariant;
 use spot_guard::sim::cloud::{Capacity, ImdsMode};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use std::time::Duration;
@@ -200,7 +201,7 @@ fn a_node_that_is_gone_has_no_word_about_instances_of_others() {
             // As an instance that has no Node yet, and as one that has.
             report_of(&stage, &node, "i-0123456789abcdef0", soon(&stage));
             report_of(&stage, &node, &foreign, Some(stage.cloud.now() - Duration::from_secs(10)));
-            stage.pass(45).await;
+            stage.pass(90).await;
             refused(&stage, "InstanceOfAnotherNode", 1);
             refused(&stage, "NoSuchNode", 1);
         })
@@ -257,4 +258,106 @@ fn a_deadline_that_ec2_cannot_have_given_is_none_and_the_real_one_counts() {
         })
         .play();
     played.assert_ok();
+}
+
+/// Registers a node as somebody with a kubelet's credentials can.
+fn register(stage: &Stage, name: &str, instance: Option<&str>) {
+    let provider_id = instance.map(|id| format!("aws:///us-east-1a/{id}"));
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
+        "spec": { "providerID": provider_id } });
+    stage.cluster.create_json(node).expect("a node");
+}
+
+/// The rules of the simulation know of no node that lies: its own story, and that there are two of the instance, is all
+/// that they have to say.
+#[track_caller]
+fn only_the_planted_story(played: &Played) {
+    let planted = |rule| matches!(rule, Invariant::OnlyReported | Invariant::OneReplacement);
+    let others = played.violations.iter().filter(|violation| !planted(violation.invariant));
+    assert_eq!(others.count(), 0, "{:?}", played.complaints());
+}
+
+fn unregister(stage: &Stage, name: &str) {
+    stage.cluster.remove("nodes", "", name);
+}
+
+#[test]
+fn a_node_that_says_it_runs_on_another_ones_instance_ends_nothing_and_silences_nobody() {
+    let mut plot = ends(Scenario::TwoMinuteNotice);
+    plot.script.clear();
+    plot.script.push((Duration::from_secs(900), Act::SpotHas(Capacity::Unlimited)));
+    plot.steps.clear();
+    let played = Play::plot("two nodes of an instance", plot)
+        .beside(|stage| async move {
+            let victim = stage.spot[0].clone();
+            let node = node_of(&stage, &victim);
+            register(&stage, "e", Some(&victim));
+            stage.pass(2).await;
+            report_of(&stage, "e", &victim, soon(&stage));
+            stage.pass(200).await;
+            assert!(stage.record(&victim).is_none(), "it has no story of the instance");
+            let own = stage.record(&format!("e.{victim}")).expect("a story of the node");
+            assert_eq!((own.spec.node_name.as_str(), own.spec.pool), ("e", None));
+            assert_eq!(stage.changes(), 0, "nothing is terminated");
+            report(&stage, &victim, soon(&stage));
+            let drained = format!("{node}.{victim}");
+            stage.until(&drained, |status| status.drain == DrainState::Finished).await;
+            assert_eq!(stage.changes(), 0, "nothing is terminated");
+            unregister(&stage, "e");
+            stage.pass(5).await;
+        })
+        .play();
+    only_the_planted_story(&played);
+}
+
+#[test]
+fn a_node_without_an_instance_does_not_take_the_place_of_the_one_that_has_it() {
+    let mut plot = ends(Scenario::TwoMinuteNotice);
+    plot.script.clear();
+    plot.script.push((Duration::from_secs(900), Act::SpotHas(Capacity::Unlimited)));
+    let played = Play::plot("squatter", plot)
+        .beside(|stage| async move {
+            let victim = stage.spot[0].clone();
+            let node = node_of(&stage, &victim);
+            // The instance has no Node yet.
+            let held = stage.cluster.get_json("nodes", "", &node).expect("a node");
+            stage.cluster.edit("nodes", "", &node, |node| node["spec"]["providerID"] = json!(null));
+            register(&stage, "e", None);
+            stage.pass(2).await;
+            report_of(&stage, "e", &victim, soon(&stage));
+            stage.until(&format!("e.{victim}"), |status| status.started_at.is_some()).await;
+            assert!(stage.record(&victim).is_none());
+            let id = held["spec"]["providerID"].clone();
+            stage.cluster.edit("nodes", "", &node, |node| node["spec"]["providerID"] = id);
+            stage.pass(2).await;
+            report(&stage, &victim, soon(&stage));
+            stage.until(&victim, |status| status.started_at.is_some()).await;
+            let record = stage.record(&victim).expect("a record");
+            assert_eq!(record.spec.node_name, node);
+            assert!(record.spec.pool.is_some());
+            unregister(&stage, "e");
+        })
+        .play();
+    only_the_planted_story(&played);
+}
+
+#[test]
+fn another_node_that_has_the_name_of_an_old_one_is_left_alone() {
+    let mut plot = Scenario::TwoMinuteNotice.plot();
+    plot.steps.clear();
+    let played = Play::plot("namesake", plot)
+        .beside(|stage| async move {
+            let own = stage.spot[0].clone();
+            let node = node_of(&stage, &own);
+            stage.until(&own, |status| status.drain != DrainState::NotStarted).await;
+            unregister(&stage, &node);
+            register(&stage, &node, Some("i-0123456789abcdef0"));
+            stage.pass(60).await;
+            let namesake = stage.cluster.get_json("nodes", "", &node).expect("a node");
+            assert_eq!(namesake["spec"]["unschedulable"], json!(null), "{namesake}");
+            assert!(!namesake.to_string().contains("spotguard.dev"), "{namesake}");
+            unregister(&stage, &node);
+        })
+        .play();
+    assert_eq!(played.violations.len(), 0, "{:?}", played.complaints());
 }

@@ -4,7 +4,7 @@ use super::store::Write;
 use super::triggers::reopened;
 use super::world::World;
 use crate::core::freshness::WatchedKind;
-use crate::core::notices::{self, Judgement, Known, NodeState, Proof, Recorded, Refusal, Seen};
+use crate::core::notices::{self, Holder, Judgement, Known, NodeState, Proof, Recorded, Refusal, Seen};
 use crate::core::record::Phase;
 use crate::core::replacement::{self, Subject};
 use crate::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec};
@@ -71,14 +71,19 @@ impl World<'_> {
         told.refused.extend(surplus.into_iter().map(|index| (notices[index].clone(), Refusal::TooMany)));
         for index in picked {
             let (one, notice) = (&all[index], notices[index].clone());
-            let record = records.get(one.instance_id);
+            let record = record_of(records, one.node, one.instance_id);
+            let mut holders = snapshot.nodes_of_instance(one.instance_id);
             let known = Known {
                 node: match snapshot.node(one.node) {
                     None => NodeState::Missing,
                     Some(node) if node.provider_id.is_empty() => NodeState::WithoutInstance,
                     Some(node) => NodeState::Has(node.instance_id()),
                 },
-                holder: snapshot.node_of_instance(one.instance_id).map(|node| &*node.name),
+                holder: match (holders.next(), holders.next()) {
+                    (None, _) => Holder::Nobody,
+                    (Some(node), None) => Holder::One(&node.name),
+                    (Some(_), Some(_)) => Holder::Several,
+                },
                 record: record
                     .map(|held| Recorded { node: &held.spec.node_name, open: super::is_open(held) }),
                 nodes_are_current,
@@ -115,30 +120,32 @@ impl World<'_> {
         let mut accepted: Vec<&Accepted> = self.accepted.values().flatten().collect();
         accepted.sort_by_key(|held| (held.deadline.is_none(), held.notice.spec.detected_at));
         for held in accepted {
-            let instance = &held.notice.spec.instance_id;
-            let record = records.get(instance);
-            if writes.contains_key(instance) || record.is_some_and(|record| !begins_anew(record, held)) {
+            let spec = &held.notice.spec;
+            let record = record_of(records, &spec.node_name, &spec.instance_id)
+                .filter(|record| record.spec.node_name == spec.node_name);
+            let name = record.map_or_else(|| held.record_name(records), ResourceExt::name_any);
+            if writes.contains_key(&name) || record.is_some_and(|record| !begins_anew(record, held)) {
                 continue;
             }
             // Its record is there and cannot be read: nobody knows how far it is.
-            if record.is_none() && not_understood.may_hold(WatchedKind::Replacement, instance) {
+            if record.is_none() && not_understood.may_hold(WatchedKind::Replacement, &name) {
                 continue;
             }
-            match (self.open_story(held), record) {
+            match (self.open_story(held, &name), record) {
                 (Opening::Wait, _) => told.waits = true,
                 (Opening::Refuse(refusal), _) => told.refused.push((held.notice.clone(), refusal)),
                 (Opening::Begin(fresh), None) => {
-                    writes.insert(instance.clone(), Write::Create(*fresh));
+                    writes.insert(name, Write::Create(*fresh));
                 }
                 (Opening::Begin(fresh), Some(record)) => {
-                    writes.insert(instance.clone(), reopened(record, fresh.status.unwrap_or_default()));
+                    writes.insert(name, reopened(record, fresh.status.unwrap_or_default()));
                 }
             }
         }
         told.writes = writes.into_values().collect();
     }
 
-    fn open_story(&self, held: &Accepted) -> Opening {
+    fn open_story(&self, held: &Accepted, name: &str) -> Opening {
         let spec = &held.notice.spec;
         let pool = if self.all_read() {
             // A pool whose groups cannot be used has its nodes, too.
@@ -151,8 +158,13 @@ impl World<'_> {
             Some(pool)
         };
         let node = self.snapshot.node(&spec.node_name);
+        // What nothing but the notice says puts no node into a pool. Of several nodes that say they run on its instance
+        // each may be its member.
+        let says_so = node.is_some_and(|node| node.instance_id() == Some(&spec.instance_id));
+        let bound = held.proof != Proof::Reporter || says_so;
+        let pool = pool.filter(|_| bound);
         if pool.is_none() {
-            if node.is_some_and(|node| self.may_be_unread(node)) {
+            if bound && node.is_some_and(|node| self.may_be_unread(node)) {
                 return Opening::Wait;
             }
             if !self.deps.drain_outside_pools {
@@ -160,9 +172,9 @@ impl World<'_> {
             }
         }
         // Without a proof that the instance is the node's, its pods are moved, and nothing is ended.
-        let pool = pool.filter(|_| held.proof != Proof::Reporter);
+        let pool = pool.filter(|_| name == spec.instance_id);
         let subject = Subject {
-            name: spec.instance_id.clone(),
+            name: name.to_owned(),
             node: spec.node_name.clone(),
             instance_id: spec.instance_id.clone(),
             in_pool: pool.is_some(),
@@ -181,6 +193,35 @@ impl World<'_> {
         record.status = Some(status);
         Opening::Begin(Box::new(record))
     }
+}
+
+impl Accepted {
+    /// The name of the record that it begins: that of the instance, which only such a node gets that has shown that the
+    /// instance is its own, before another one has.
+    fn record_name(&self, records: &BTreeMap<String, NodeReplacement>) -> String {
+        let spec = &self.notice.spec;
+        let taken = records.contains_key(&spec.instance_id);
+        match self.proof {
+            Proof::Node | Proof::Record if !taken => spec.instance_id.clone(),
+            _ => unproven(&spec.node_name, &spec.instance_id),
+        }
+    }
+}
+
+/// The name of a record that was begun without a proof that the instance is the node's alone.
+fn unproven(node: &str, instance: &str) -> String {
+    format!("{node}.{instance}")
+}
+
+/// The record that a notice is about: its own, or that of another node which has the instance.
+fn record_of<'a>(
+    records: &'a BTreeMap<String, NodeReplacement>,
+    node: &str,
+    instance: &str,
+) -> Option<&'a NodeReplacement> {
+    let proven = records.get(instance);
+    let own = proven.is_none_or(|held| held.spec.node_name != node);
+    own.then(|| records.get(&unproven(node, instance))).flatten().or(proven)
 }
 
 /// Whether the notice begins a cancelled story anew: one with a deadline does, for a story that had one cannot be

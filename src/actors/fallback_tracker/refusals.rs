@@ -14,12 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// So many are removed at a time, and no more within [`PAUSE`].
+/// So many are removed at a time.
 const BATCH: usize = 400;
-/// Between the beginnings of two batches.
+/// After a batch that was the last, or of which some could not be removed.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// How many deletions are under way at the same time.
-const PARALLEL: usize = 6;
+const PARALLEL: usize = 32;
 /// So many events are told of a batch: one for each node and reason, and no flood of them.
 const EVENTS: usize = 4;
 
@@ -28,6 +28,8 @@ const EVENTS: usize = 4;
 pub(super) struct Removals {
     /// Whether a batch is under way, or was until a moment ago.
     busy: bool,
+    /// Whether more were to be removed than the batch has.
+    surplus: bool,
     /// By UID: removed, and perhaps shown by the watch for a moment yet.
     removed: BTreeSet<String>,
     /// The same for notices that cannot be read, by name: the next one of that name may be a good one.
@@ -55,20 +57,24 @@ impl Removals {
             self.removed.retain(|uid| there.contains(uid));
         }
         let known = |notice: &InterruptionNotice| notice.uid().is_some_and(|uid| self.removed.contains(&uid));
-        let refused: Vec<Refused> =
-            refused.into_iter().filter(|(notice, _)| !known(notice)).take(BATCH).collect();
-        let unread: Vec<String> = unread.difference(&self.unread).take(BATCH).cloned().collect();
+        let mut refused: Vec<Refused> =
+            refused.into_iter().filter(|(notice, _)| !known(notice)).take(BATCH + 1).collect();
+        let mut unread: Vec<String> = unread.difference(&self.unread).take(BATCH + 1).cloned().collect();
         if self.busy || refused.is_empty() && unread.is_empty() {
             return None;
         }
         self.busy = true;
+        self.surplus = refused.len() > BATCH || unread.len() > BATCH;
+        refused.truncate(BATCH);
+        unread.truncate(BATCH);
         Some(Batch { refused, unread })
     }
 
-    /// A batch ended; these are gone.
-    pub(super) fn ended(&mut self, gone: Gone) {
+    /// A batch ended; these are gone. Whether the next one is to begin at once: who creates notices does not rest.
+    pub(super) fn ended(&mut self, gone: Gone) -> bool {
         self.removed.extend(gone.refused);
         self.unread.extend(gone.unread);
+        self.surplus && gone.all
     }
 
     /// The pause after a batch is over.
@@ -83,22 +89,28 @@ pub(super) struct Gone {
     refused: Vec<String>,
     /// By name.
     unread: Vec<String>,
+    /// Whether that is the whole batch.
+    all: bool,
 }
 
 /// Removes the notices and tells of them.
 pub(super) async fn remove(deps: Deps, batch: Batch) -> Gone {
     tell(&deps, &batch.refused);
+    let count = batch.refused.len() + batch.unread.len();
     let refused = futures::stream::iter(batch.refused).map(|(notice, refusal)| {
         let deps = &deps;
         async move { remove_one(deps, &notice.name_any(), notice.uid(), refusal).await.then(|| notice.uid()) }
     });
-    let refused = refused.buffer_unordered(PARALLEL).filter_map(async |uid| uid.flatten()).collect().await;
+    let refused: Vec<String> =
+        refused.buffer_unordered(PARALLEL).filter_map(async |uid| uid.flatten()).collect().await;
     let unread = futures::stream::iter(batch.unread).map(|name| {
         let deps = &deps;
         async move { remove_one(deps, &name, None, Refusal::NotUnderstood).await.then_some(name) }
     });
-    let unread = unread.buffer_unordered(PARALLEL).filter_map(std::future::ready).collect().await;
-    Gone { refused, unread }
+    let unread: Vec<String> =
+        unread.buffer_unordered(PARALLEL).filter_map(std::future::ready).collect().await;
+    let all = refused.len() + unread.len() == count;
+    Gone { refused, unread, all }
 }
 
 /// Removes the notice and counts it; whether it is gone.
@@ -150,5 +162,54 @@ fn tell(deps: &Deps, batch: &[Refused]) {
             };
             deps.events.tell(events::node(node), told);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::record::NoticeKind;
+    use crate::crd::InterruptionNoticeSpec;
+    use jiff::Timestamp;
+
+    fn refused(number: usize) -> Refused {
+        let spec = InterruptionNoticeSpec {
+            node_name: "n".to_owned(),
+            instance_id: format!("i-{number:017x}"),
+            kind: NoticeKind::SpotInterruption,
+            notice_time: None,
+            deadline: None,
+            detected_at: Timestamp::UNIX_EPOCH,
+            traceparent: None,
+        };
+        let mut notice = InterruptionNotice::new(&format!("n{number}"), spec);
+        notice.metadata.uid = Some(format!("u{number}"));
+        (Arc::new(notice), Refusal::TooMany)
+    }
+
+    #[test]
+    fn who_creates_notices_faster_than_a_batch_a_second_is_not_waited_for() {
+        let flood: Vec<Refused> = (0..BATCH + 1).map(refused).collect();
+        let seen: Vec<_> = flood.iter().map(|(notice, _)| notice.clone()).collect();
+        let none = BTreeSet::new();
+        let gone = |batch: &Batch, all| Gone {
+            refused: batch.refused.iter().filter_map(|(notice, _)| notice.uid()).collect(),
+            unread: Vec::new(),
+            all,
+        };
+        let mut removals = Removals::default();
+        let batch = removals.next(flood.clone(), &seen, &none).expect("a batch");
+        assert_eq!(batch.refused.len(), BATCH);
+        assert!(removals.next(flood.clone(), &seen, &none).is_none(), "one at a time");
+        assert!(removals.ended(gone(&batch, true)), "more wait");
+        removals.rested();
+        let rest = removals.next(flood, &seen, &none).expect("the rest");
+        assert_eq!(rest.refused.len(), 1);
+        assert!(!removals.ended(gone(&rest, true)), "nothing waits");
+
+        let flood: Vec<Refused> = (0..BATCH + 1).map(refused).collect();
+        let mut removals = Removals::default();
+        let batch = removals.next(flood, &seen, &none).expect("a batch");
+        assert!(!removals.ended(gone(&batch, false)), "the API server has enough to do");
     }
 }

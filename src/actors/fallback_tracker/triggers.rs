@@ -95,6 +95,10 @@ impl World<'_> {
             return Place::Neighbour(neighbour);
         }
         let Some(instance) = node.instance_id() else { return Place::Nowhere };
+        if self.snapshot.node_of_instance(instance).is_none() {
+            // Another node says that it runs on it, too.
+            return Place::Nowhere;
+        }
         if !self.all_read() {
             return Place::Unread;
         }

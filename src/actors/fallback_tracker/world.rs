@@ -228,8 +228,14 @@ impl<'a> World<'a> {
                 &Around { others, options: PlacementOptions::of(policy) },
             )
         };
-        let old_node = self.snapshot.node(&record.spec.node_name).map(|node| self.fact(node));
-        let neighbour = self.snapshot.node(&record.spec.node_name).and_then(neighbours::owner);
+        let old_node = self.snapshot.node(&record.spec.node_name);
+        let old_node = old_node.filter(|node| node.may_run_on(&record.spec.instance_id));
+        let neighbour = old_node.and_then(neighbours::owner);
+        let old_node = old_node.map(|node| self.fact(node));
+        let other_holders = |id: &str, node: &str| {
+            let others = self.snapshot.nodes_of_instance(id).filter(|held| *held.name != *node);
+            others.map(|held| held.name.to_string()).collect()
+        };
         let refused = record.spec.pool.as_ref().map_or_else(Vec::new, |pool| {
             let known = self.refused.get(pool).cloned();
             known.unwrap_or_else(|| vec![format!("there is no SpotPool {pool} any more")])
@@ -248,6 +254,7 @@ impl<'a> World<'a> {
             ledger: pool.and_then(PoolFacts::ledger).unwrap_or(&self.no_ledger),
             withdrawn: pool.is_some_and(|facts| facts.has_withdrawn(&name)),
             old_node: old_node.as_ref(),
+            other_holders: &other_holders,
             node_of: &node_of,
             misfit_with: &misfit_with,
             drain: drain(DrainPurpose::Replace),
@@ -275,10 +282,10 @@ impl<'a> World<'a> {
         Some(Cow::Owned(ReturnAssessment { unsafe_, ..found.clone() }))
     }
 
-    /// The nodes of these instances.
+    /// The nodes of these instances; of one that several say they run on, all.
     pub(super) fn nodes_of(&self, instances: &BTreeSet<String>) -> BTreeSet<String> {
-        let node = |id: &String| self.snapshot.node_of_instance(id).map(|node| node.name.to_string());
-        instances.iter().filter_map(node).collect()
+        let nodes = instances.iter().flat_map(|id| self.snapshot.nodes_of_instance(id));
+        nodes.map(|node| node.name.to_string()).collect()
     }
 
     /// What stands against beginning this story now.

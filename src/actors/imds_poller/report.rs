@@ -18,10 +18,13 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// A notice with a deadline is tried at least this often, whether or not the last attempt was answered.
 const MAX_BACKOFF_AT_DEADLINE: Duration = Duration::from_secs(2);
-/// A name that is taken is tried again this often before a deadline; else as advice.
+/// A name that is taken is tried again this often before a deadline, and so is a notice that is stored: it may have
+/// been removed by mistake. Advice is tried again as slowly as it may be, and not at all once it is stored.
 const TAKEN_AT_DEADLINE: Duration = Duration::from_secs(5);
 /// So long after its deadline a notice is not urgent any more.
 const OVER_AFTER: SignedDuration = SignedDuration::from_secs(30);
+/// No deadline that EC2 gives is further away: a stored notice is not renewed for longer.
+const RENEWED_FOR: SignedDuration = SignedDuration::from_secs(600);
 /// One attempt takes no longer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,6 +48,8 @@ pub(super) struct Sighting {
     pub(super) traceparent: String,
     failures: u32,
     taken: bool,
+    /// Whether this life has stored it.
+    stored: bool,
     report: Report,
 }
 
@@ -61,7 +66,15 @@ enum Report {
 
 impl Sighting {
     pub(super) fn new(announcement: Announcement, detected_at: Timestamp, traceparent: String) -> Self {
-        Self { announcement, detected_at, traceparent, failures: 0, taken: false, report: Report::Held }
+        Self {
+            announcement,
+            detected_at,
+            traceparent,
+            failures: 0,
+            taken: false,
+            stored: false,
+            report: Report::Held,
+        }
     }
 
     /// Whether no attempt was made yet.
@@ -71,31 +84,30 @@ impl Sighting {
 
     /// Whether the notice is stored.
     pub(super) fn is_done(&self) -> bool {
+        self.stored
+    }
+
+    /// Whether it is tried no more.
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.report, Report::Done)
     }
 
     /// Whether an object has its name, which may be this notice.
     pub(super) fn is_taken(&self) -> bool {
-        self.taken && !self.is_done()
+        self.taken && !self.stored
     }
 
     /// The name is taken: the next attempt comes at a slow pace.
     pub(super) fn name_taken(&mut self, now: Timestamp, ctx: &mut Context<ImdsPoller>) {
-        if self.is_done() {
-            return;
-        }
         (self.failures, self.taken) = (0, true);
-        let over = |deadline: Timestamp| now.duration_since(deadline) > OVER_AFTER;
-        let pause = match self.announcement.deadline {
-            Some(deadline) if !over(deadline) => TAKEN_AT_DEADLINE,
-            _ => MAX_BACKOFF,
-        };
+        let pause = if self.is_urgent(now) { TAKEN_AT_DEADLINE } else { MAX_BACKOFF };
         self.arm(Instant::now() + jittered(pause), ctx);
     }
 
     /// An attempt begins. Should it hang, the next one does not wait for it.
     pub(super) fn attempt_began(&mut self, ctx: &mut Context<ImdsPoller>) {
-        self.arm(Instant::now() + self.max_backoff(), ctx);
+        let pause = if self.stored { TAKEN_AT_DEADLINE } else { self.max_backoff() };
+        self.arm(Instant::now() + pause, ctx);
     }
 
     /// An attempt failed: the next one comes after the backoff, or earlier if it is due.
@@ -112,13 +124,35 @@ impl Sighting {
     }
 
     /// The notice is stored; whether that is new.
-    pub(super) fn stored(&mut self, ctx: &mut Context<ImdsPoller>) -> bool {
-        match std::mem::replace(&mut self.report, Report::Done) {
-            Report::Done => return false,
-            Report::Trying { timer, .. } => drop(ctx.cancel_future(timer)),
-            Report::Held => {}
+    pub(super) fn stored(&mut self, now: Timestamp, ctx: &mut Context<ImdsPoller>) -> bool {
+        let new = !std::mem::replace(&mut self.stored, true);
+        self.renew(now, ctx);
+        new
+    }
+
+    /// A notice that is stored is created again before its deadline: should it have been removed, it is there again.
+    pub(super) fn renew(&mut self, now: Timestamp, ctx: &mut Context<ImdsPoller>) {
+        if self.is_over() {
+            return;
         }
-        true
+        let known_for = now.duration_since(self.detected_at);
+        if self.is_urgent(now) && known_for < RENEWED_FOR {
+            self.arm(Instant::now() + jittered(TAKEN_AT_DEADLINE), ctx);
+        } else {
+            self.end(ctx);
+        }
+    }
+
+    /// It is tried no more.
+    pub(super) fn end(&mut self, ctx: &mut Context<ImdsPoller>) {
+        if let Report::Trying { timer, .. } = std::mem::replace(&mut self.report, Report::Done) {
+            ctx.cancel_future(timer);
+        }
+    }
+
+    /// Whether its deadline presses, or has passed a moment ago.
+    fn is_urgent(&self, now: Timestamp) -> bool {
+        self.announcement.deadline.is_some_and(|deadline| now.duration_since(deadline) <= OVER_AFTER)
     }
 
     fn max_backoff(&self) -> Duration {

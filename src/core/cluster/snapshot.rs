@@ -21,7 +21,8 @@ type ClaimKey = (Arc<str>, Arc<str>);
 pub struct Snapshot {
     nodes: Vec<Arc<Node>>,
     by_name: HashMap<Arc<str>, u32>,
-    by_instance: HashMap<Arc<str>, u32>,
+    /// All nodes that say that they run on the instance: each says it of itself, so one of two does not.
+    by_instance: HashMap<Arc<str>, Vec<u32>>,
     pods: Vec<Arc<Pod>>,
     /// Indexes of pods by node, finished ones included.
     on_node: Vec<Vec<u32>>,
@@ -70,10 +71,16 @@ impl Snapshot {
         Some(&self.nodes[self.node_index(name)?])
     }
 
-    /// The node that runs on this EC2 instance.
+    /// The node that runs on this EC2 instance; `None` if several say so, for nobody knows which of them does.
     #[must_use]
     pub fn node_of_instance(&self, id: &str) -> Option<&Node> {
-        Some(&self.nodes[*self.by_instance.get(id)? as usize])
+        let mut nodes = self.nodes_of_instance(id);
+        nodes.next().filter(|_| nodes.next().is_none())
+    }
+
+    /// All nodes that say that they run on this EC2 instance.
+    pub fn nodes_of_instance<'a>(&'a self, id: &str) -> impl Iterator<Item = &'a Node> + use<'a> {
+        self.by_instance.get(id).into_iter().flatten().map(|i| &*self.nodes[*i as usize])
     }
 
     /// All pods; their indexes are used elsewhere.
@@ -217,6 +224,10 @@ impl Live {
         let snapshot = Arc::make_mut(&mut self.snapshot);
         let Some(index) = snapshot.node_index(name) else { return };
         forget_instance(snapshot, index);
+        let last = snapshot.nodes.len() - 1;
+        if last != index {
+            forget_instance(snapshot, last);
+        }
         let node = snapshot.nodes.swap_remove(index);
         snapshot.by_name.remove(name);
         snapshot.used.swap_remove(index);
@@ -415,16 +426,16 @@ fn settle(snapshot: &mut Snapshot, at: u32, node: usize) {
 
 fn know_instance(snapshot: &mut Snapshot, node: &Node, index: usize) {
     if let Some(id) = node.instance_id() {
-        snapshot.by_instance.insert(id.into(), index32(index));
+        snapshot.by_instance.entry(id.into()).or_default().push(index32(index));
     }
 }
 
-/// Unless another node says that it runs on the instance by now.
 fn forget_instance(snapshot: &mut Snapshot, index: usize) {
     let node = snapshot.nodes[index].clone();
-    if let Some(id) = node.instance_id()
-        && snapshot.by_instance.get(id) == Some(&index32(index))
-    {
+    let Some(id) = node.instance_id() else { return };
+    let Some(nodes) = snapshot.by_instance.get_mut(id) else { return };
+    nodes.retain(|held| *held != index32(index));
+    if nodes.is_empty() {
         snapshot.by_instance.remove(id);
     }
 }

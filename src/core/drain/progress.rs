@@ -194,7 +194,9 @@ impl Drain {
             self.wait_for(stale);
             return Vec::new();
         }
-        let Some(node) = sight.snapshot.node_index(&self.command.node) else {
+        let index = sight.snapshot.node_index(&self.command.node);
+        let is_it = |index: &usize| self.command.is_about(&sight.snapshot.nodes()[*index]);
+        let Some(node) = index.filter(is_it) else {
             let gone_at = *self.emptied_at.get_or_insert(now.up);
             if self.blind {
                 self.wait_for(stale);

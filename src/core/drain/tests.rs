@@ -256,6 +256,7 @@ impl Stage {
         let command = DrainCommand {
             replacement: "r".into(),
             node: "n".into(),
+            instance_id: "i-n".into(),
             purpose: Purpose::Replace,
             deadline: None,
             since: Some(at(0)),
@@ -691,6 +692,14 @@ fn nothing_is_asked_before_the_node_is_marked_and_a_node_that_is_gone_is_drained
     assert_eq!(step(vec![node("m")], false, Some(&look)), (0, true, Some(DrainEnd::Moved)));
     let other = DrainCommand { purpose: Purpose::Return, ..stage.command.clone() };
     assert!(!drain.renew(&other, Policy::default()), "another drain");
+}
+
+#[test]
+fn another_node_of_that_name_is_not_drained() {
+    let mut stage = Stage::of(&["web-1"]).deadline(120);
+    stage.command.instance_id = "i-before".into();
+    assert_eq!(stage.step(), [], "its pods are another node's");
+    assert_eq!(Stage::of(&["web-1"]).deadline(120).step().len(), 1);
 }
 
 #[test]

@@ -51,19 +51,22 @@ fn a_node_and_its_instance_are_bound_both_ways() {
         (named(OWN, None, 0), Has(Some(OWN)), Some("a"), None, Accepted(Proof::Node)),
         (named(OWN, soon, 900), Has(Some(OWN)), Some("a"), over("a"), Accepted(Proof::Node)),
         // It says something else.
-        (named(FOREIGN, soon, 0), Has(Some(OWN)), None, None, Refused(Refusal::NodeHasAnotherInstance)),
-        (named(FOREIGN, soon, 0), Has(Some(OWN)), None, open("a"), Refused(Refusal::NodeHasAnotherInstance)),
-        (named(OWN, soon, 0), Has(None), None, None, Refused(Refusal::NodeHasAnotherInstance)),
+        (named(FOREIGN, soon, 60), Has(Some(OWN)), None, None, Refused(Refusal::NodeHasAnotherInstance)),
+        (named(FOREIGN, soon, 60), Has(Some(OWN)), None, open("a"), Refused(Refusal::NodeHasAnotherInstance)),
+        (named(OWN, soon, 60), Has(None), None, None, Refused(Refusal::NodeHasAnotherInstance)),
         // Another node has the instance, or had it.
-        (named(FOREIGN, soon, 0), Has(Some(OWN)), Some("b"), None, Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 0), Missing, Some("b"), open("b"), Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 0), WithoutInstance, Some("b"), None, Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 0), Missing, None, open("b"), Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 0), WithoutInstance, None, open("b"), Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 0), Missing, None, over("b"), Refused(Refusal::InstanceOfAnotherNode)),
+        (named(FOREIGN, soon, 60), Has(Some(OWN)), Some("b"), None, Refused(Refusal::InstanceOfAnotherNode)),
+        (named(FOREIGN, soon, 60), Missing, Some("b"), open("b"), Refused(Refusal::InstanceOfAnotherNode)),
+        (named(FOREIGN, soon, 60), WithoutInstance, Some("b"), None, Refused(Refusal::InstanceOfAnotherNode)),
+        (named(FOREIGN, soon, 60), Missing, None, open("b"), Refused(Refusal::InstanceOfAnotherNode)),
+        (named(FOREIGN, soon, 60), WithoutInstance, None, open("b"), Refused(Refusal::InstanceOfAnotherNode)),
+        (named(FOREIGN, soon, 60), Missing, None, over("b"), Refused(Refusal::InstanceOfAnotherNode)),
+        // The picture may be a little older than the notice without being known as old.
+        (named(FOREIGN, soon, 59), Has(Some(OWN)), None, None, Wait),
+        (named(FOREIGN, soon, 59), Missing, Some("b"), None, Wait),
         // Nobody has it: its Node may be on its way, but not for long, whatever presses.
-        (named(FOREIGN, soon, 29), Missing, None, None, Wait),
-        (named(FOREIGN, soon, 30), Missing, None, None, Refused(Refusal::NoSuchNode)),
+        (named(FOREIGN, soon, 59), Missing, None, None, Wait),
+        (named(FOREIGN, soon, 60), Missing, None, None, Refused(Refusal::NoSuchNode)),
         (named(FOREIGN, Some(after(-9)), 0), Missing, None, None, Wait),
         // Its Node is gone, and the story goes on or is over.
         (named(OWN, soon, 900), Missing, None, open("a"), Accepted(Proof::Record)),
@@ -99,6 +102,7 @@ fn a_node_and_its_instance_are_bound_both_ways() {
         (seen("lie", OWN, soon, 0), Has(Some(OWN)), Some("a"), None, Refused(Refusal::Misnamed)),
     ];
     for (number, (notice, node, holder, record, expected)) in cases.into_iter().enumerate() {
+        let holder = holder.map_or(Holder::Nobody, Holder::One);
         let known = Known { node, holder, record, nodes_are_current: true, now: now() };
         assert_eq!(judge(&notice.seen(), &known), expected, "case {number}: {known:?}");
         // On an old picture of the Nodes nothing is refused but a name.
@@ -108,6 +112,28 @@ fn a_node_and_its_instance_are_bound_both_ways() {
         };
         let old = Known { nodes_are_current: false, ..known };
         assert_eq!(judge(&notice.seen(), &old), expected, "case {number}: {old:?}");
+    }
+}
+
+#[test]
+fn an_instance_that_several_nodes_say_they_have_is_the_proof_of_none() {
+    use Judgement::{Accepted, Refused, Wait};
+    use NodeState::{Has, Missing, WithoutInstance};
+    let soon = Some(after(120));
+    let open = |node| Some(Recorded { node, open: true });
+    let other = Refused(Refusal::InstanceOfAnotherNode);
+    for (notice, node, record, expected) in [
+        (named(OWN, soon, 0), Has(Some(OWN)), None, Accepted(Proof::Reporter)),
+        (named(OWN, soon, 100), Has(Some(OWN)), open("b"), Accepted(Proof::Reporter)),
+        (named(OWN, soon, 100), Has(Some(OWN)), open("a"), Accepted(Proof::Reporter)),
+        (named(OWN, None, 900), Has(Some(OWN)), None, Wait),
+        (named(OWN, None, 900), Has(Some(OWN)), open("b"), Wait),
+        (named(FOREIGN, soon, 60), Has(Some(OWN)), None, other),
+        (named(OWN, soon, 60), WithoutInstance, None, other),
+        (named(OWN, soon, 60), Missing, None, other),
+    ] {
+        let known = Known { node, holder: Holder::Several, record, nodes_are_current: true, now: now() };
+        assert_eq!(judge(&notice.seen(), &known), expected, "{known:?}");
     }
 }
 

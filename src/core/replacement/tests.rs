@@ -37,6 +37,8 @@ struct Stage {
     ledger: Ledger,
     withdrawn: bool,
     old_node: bool,
+    /// Instances that another node says it runs on, and which.
+    disputed: Vec<(String, String)>,
     /// Whether all nodes but the old one are cordoned.
     cordoned: bool,
     /// Ready nodes by instance, and whether they run pods.
@@ -90,6 +92,7 @@ impl Stage {
             ledger: Ledger::default(),
             withdrawn: true,
             old_node: true,
+            disputed: Vec::new(),
             cordoned: false,
             nodes: Vec::new(),
             unready: Vec::new(),
@@ -138,6 +141,9 @@ impl Stage {
                 ledger: &self.ledger,
                 withdrawn: self.withdrawn,
                 old_node: old_node.as_ref(),
+                other_holders: &|id, _| {
+                    self.disputed.iter().filter(|(held, _)| held == id).map(|(_, by)| by.clone()).collect()
+                },
                 node_of: &|id| {
                     if self.unready.iter().any(|held| held == id) {
                         return Some(node(id, false, false));
@@ -532,6 +538,41 @@ fn the_old_instance_is_gone_only_when_nothing_of_it_is_left() {
     stage.go();
     assert_eq!(stage.phase(), Phase::Completed);
     assert_eq!(stage.commands(), Commands::default());
+}
+
+#[test]
+fn an_instance_that_another_node_says_it_runs_on_is_not_ended_whatever_presses() {
+    let liar = |id: &str| vec![(id.to_owned(), "e".to_owned())];
+    let mut stage = Stage::urgent();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.disputed = liar(OLD);
+    stage.drained().pass(118).go();
+    assert_eq!(stage.status.old, EndState::Kept, "{:#?}", stage.status);
+    assert!(stage.marks(DrainPurpose::Replace), "its pods leave all the same");
+    let told = stage.status.blocking.iter().any(|held| held.message.contains("node e"));
+    assert!(told, "{:#?}", stage.status.blocking);
+    stage.disputed.clear();
+    stage.go();
+    assert_eq!(stage.commands().ends.len(), 1);
+    // It is seen after the end was decided, and before it was announced.
+    stage.disputed = liar(OLD);
+    assert_eq!(stage.commands().ends.len(), 0);
+    stage.go();
+    assert_eq!(stage.status.old, EndState::Kept);
+    stage.settle(GroupKind::Spot).lose(OLD).go();
+    assert_eq!(stage.status.old, EndState::Gone, "EC2 has taken it");
+
+    let mut stage = Stage::returning();
+    stage.disputed = liar("od");
+    stage.drained().go();
+    assert_eq!((stage.status.fallback_end, stage.commands().ends.len()), (EndState::Kept, 0));
+    let mut stage = Stage::returning();
+    stage.drained().go();
+    assert_eq!(stage.commands().ends.len(), 1);
+    stage.disputed = liar("od");
+    assert_eq!(stage.commands().ends.len(), 0);
+    stage.go();
+    assert_eq!(stage.status.fallback_end, EndState::Kept);
 }
 
 #[test]

@@ -19,10 +19,11 @@ impl SafetyContext {
         taint_key: &Arc<str>,
     ) -> Self {
         let node_of = |instance: &str| snapshot.node_of_instance(instance).map(|node| node.name.clone());
+        let nodes_of = |instance: &str| snapshot.nodes_of_instance(instance).map(|node| node.name.clone());
         let mut excluded: Vec<Arc<str>> = Vec::new();
         for other in stories.iter().filter(|other| own.is_none_or(|own| own.name != other.name)) {
             if !other.status.old.is_over() {
-                excluded.extend(node_of(other.instance_id));
+                excluded.extend(nodes_of(other.instance_id));
             }
             if other.status.fallback
                 && let Some(capacity) = &other.status.capacity

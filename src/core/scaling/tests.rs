@@ -254,6 +254,18 @@ fn an_instance_is_busy_while_pods_run_or_end_on_its_node_and_schedulable_until_t
 }
 
 #[test]
+fn an_instance_that_two_nodes_say_they_run_on_counts_as_busy() {
+    use crate::core::cluster::Node;
+    use crate::core::testing::{cluster, node};
+    let idle = |name: &str| Node { unschedulable: true, provider_id: "aws:///a/i-1".into(), ..node(name) };
+    for (nodes, busy) in [(vec![idle("1")], 0), (vec![idle("1"), idle("e")], 1)] {
+        let mut facts = InstanceFacts::default();
+        facts.look_at(&usual(), &cluster(nodes, vec![]), &Freshness::default(), now());
+        assert_eq!(facts.busy.len(), busy);
+    }
+}
+
+#[test]
 fn when_aws_was_faster_the_idle_newcomer_goes_and_a_busy_one_does_not() {
     let (ledger, mut view) = served();
     view.spot.instances.remove(0);

@@ -32,9 +32,10 @@ fn told(snapshot: &Snapshot) -> impl PartialEq + std::fmt::Debug + use<> {
         .map(|node| {
             let index = snapshot.node_index(&node.name).unwrap();
             let pods: BTreeSet<_> = snapshot.pods_on(&node.name).map(|pod| pod.name.to_string()).collect();
-            let of_instance = snapshot.node_of_instance(node.instance_id().unwrap()).unwrap();
-            assert_eq!(of_instance.instance_id(), node.instance_id());
-            (node.name.to_string(), (pods, snapshot.used(index).clone()))
+            let holders = snapshot.nodes_of_instance(node.instance_id().unwrap());
+            let holders: BTreeSet<_> = holders.map(|node| node.name.to_string()).collect();
+            assert!(holders.contains(&*node.name));
+            (node.name.to_string(), (pods, snapshot.used(index).clone(), holders))
         })
         .collect();
     let groups: BTreeSet<BTreeSet<_>> =
@@ -86,7 +87,7 @@ proptest! {
                 }
                 Step::SetNode { name, instance } => {
                     let name = format!("n{name}");
-                    let provider_id = format!("aws:///a/i-{instance}-{name}").into();
+                    let provider_id = format!("aws:///a/i-{instance}").into();
                     let node = Arc::new(Node { provider_id, ..node(&name) });
                     nodes.insert(name, node.clone());
                     live.set_node(node);
@@ -151,6 +152,26 @@ proptest! {
             prop_assert_eq!(found, expected);
         }
     }
+}
+
+#[test]
+fn an_instance_that_two_nodes_say_they_run_on_is_nobodys_until_one_is_gone() {
+    let on = |name: &str, instance: &str| {
+        Arc::new(Node { provider_id: format!("aws:///a/{instance}").into(), ..node(name) })
+    };
+    let mut live = Live::default();
+    for (name, instance) in [("victim", "i-1"), ("e", "i-1"), ("other", "i-2")] {
+        live.set_node(on(name, instance));
+    }
+    let snapshot = live.snapshot();
+    assert!(snapshot.node_of_instance("i-1").is_none());
+    let names: Vec<_> = snapshot.nodes_of_instance("i-1").map(|node| node.name.to_string()).collect();
+    assert_eq!(names, ["victim", "e"]);
+    live.remove_node("e");
+    let name = |id: &str| live.snapshot().node_of_instance(id).map(|node| node.name.to_string());
+    assert_eq!((name("i-1").as_deref(), name("i-2").as_deref()), (Some("victim"), Some("other")));
+    live.set_node(on("victim", "i-3"));
+    assert!(live.snapshot().nodes_of_instance("i-1").next().is_none());
 }
 
 #[test]
