@@ -168,10 +168,11 @@ impl Site {
         Self { controller, agents, cloud, instances, autoscaling, running, testbed }
     }
 
-    /// Waits until no notice of that node about that instance is left.
+    /// Waits until no notice of that node about that instance is left. Nothing is refused by a picture before it would be
+    /// known as old, which takes a minute.
     pub async fn removed(&self, node: &str, instance: &str) {
         let notices: Api<InterruptionNotice> = Api::all(self.testbed.client());
-        wait_for(&format!("{node}'s notice of {instance} to be removed"), PATIENCE, async || {
+        wait_for(&format!("{node}'s notice of {instance} to be removed"), PATIENCE * 2, async || {
             let held = notices.list(&Default::default()).await.ok()?.items;
             let about = |notice: &InterruptionNotice| {
                 notice.spec.node_name == node && notice.spec.instance_id == instance
