@@ -65,10 +65,13 @@ impl World<'_> {
         let all: Vec<Seen<'_>> = notices.iter().map(|notice| seen(notice, now)).collect();
         let instance_of = |node: &str| snapshot.node(node).and_then(|node| node.instance_id());
         let (picked, surplus) = notices::pick(&all, instance_of);
-        let stale = self.deps.view.freshness().stale;
-        let nodes_are_current = !stale.iter().any(|watch| watch.kind == WatchedKind::Node);
+        let nodes_are_current = self.freshness.is_current(WatchedKind::Node);
         let mut told = Told::default();
-        told.refused.extend(surplus.into_iter().map(|index| (notices[index].clone(), Refusal::TooMany)));
+        if nodes_are_current {
+            told.refused.extend(surplus.into_iter().map(|index| (notices[index].clone(), Refusal::TooMany)));
+        } else {
+            told.waits |= !surplus.is_empty();
+        }
         for index in picked {
             let (one, notice) = (&all[index], notices[index].clone());
             let record = record_of(records, one.node, one.instance_id);
@@ -168,7 +171,12 @@ impl World<'_> {
                 return Opening::Wait;
             }
             if !self.deps.drain_outside_pools {
-                return Opening::Refuse(Refusal::OutsidePools);
+                let pools_are_known = self.freshness.is_current(WatchedKind::Pool)
+                    && self.deps.view.not_understood().names(WatchedKind::Pool).next().is_none();
+                return match pools_are_known {
+                    true => Opening::Refuse(Refusal::OutsidePools),
+                    false => Opening::Wait,
+                };
             }
         }
         // Without a proof that the instance is the node's, its pods are moved, and nothing is ended.
