@@ -531,6 +531,10 @@ async fn a_lost_connection_is_taken_up_where_it_was_if_nothing_can_have_been_mis
     let before = fake.lists();
     fake.cut();
     fake.set(PODS, object("ns", "other", json!({})));
+    let cut = Instant::now();
+    until("the cut is seen", || !seen.view.freshness().stale.is_empty()).await;
+    until("all are taken up", || seen.view.freshness() == Freshness::default()).await;
+    assert!(cut.elapsed() < Duration::from_secs(3), "{:?}", cut.elapsed());
     for _ in 0..100 {
         assert_eq!(seen.view.freshness(), Freshness::default());
         sleep(Duration::from_millis(100)).await;
