@@ -68,7 +68,7 @@ pub struct PlacementOptions {
 }
 
 /// How much work a check may be. A node with 30 pods in a cluster of 5,000 nodes takes less than a tenth of it. All of
-/// it is about half a second of CPU time in an optimised build.
+/// it takes seconds without optimisation: a check has a thread of its own.
 pub const CHECK_EFFORT: u64 = 40_000_000;
 
 /// Of more pods than this no search would come to an end, and it goes as deep as there are pods.
