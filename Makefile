@@ -1,9 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast simulate crashes explore differential nightly testbed lint advisories bench bench-scale
 
-# What plays stories for minutes is built optimised: 3 times as fast for a build that takes twice as long.
-simulate crashes explore: export CARGO_PROFILE_DEV_OPT_LEVEL = 1
-
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
