@@ -1,5 +1,6 @@
 //! Clients of the Kubernetes API.
 
+use crate::kube::splitter::MAX_OBJECT;
 use anyhow::Context as _;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -17,8 +18,6 @@ use tower::BoxError;
 
 /// How long the Kubernetes API may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How many bytes an answer about one object may have: more than etcd keeps of one, written as JSON.
-const MAX_OBJECT: usize = 16 << 20;
 /// How long it may take to answer a request that is no watch.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
