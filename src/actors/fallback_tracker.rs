@@ -104,6 +104,8 @@ pub struct FallbackTracker {
     freshness: Freshness,
     /// The records as this actor stored them last: newer than the watch.
     records: BTreeMap<String, NodeReplacement>,
+    /// The uid of each record that the watch shows. One that it showed and shows no more was deleted.
+    shown: BTreeMap<String, Option<String>>,
     /// The versions of triggers that were answered: the watch may show them for a moment yet.
     answered: BTreeMap<String, u64>,
     removals: Removals,
@@ -129,6 +131,7 @@ impl FallbackTracker {
             found_empty: BTreeMap::new(),
             freshness: Freshness::default(),
             records: BTreeMap::new(),
+            shown: BTreeMap::new(),
             answered: BTreeMap::new(),
             removals: Removals::default(),
             notices_wait: false,
@@ -167,10 +170,16 @@ impl FallbackTracker {
             triggers.iter().any(|held| held.name_any() == *name && version(&**held) == *seen)
         });
         let seen = self.deps.view.replacements.state();
-        let names: BTreeSet<String> = seen.iter().map(|record| record.name_any()).collect();
+        let shown: BTreeMap<String, Option<String>> =
+            seen.iter().map(|record| (record.name_any(), record.uid())).collect();
+        let not_understood = self.deps.view.not_understood();
         self.records.retain(|name, record| {
-            names.contains(name) || record.status.as_ref().is_none_or(|s| !s.phase.is_finished())
+            // The watch has not come to a record that was only just created, and cannot show one that it cannot read.
+            let may_be_there = self.shown.get(name) != Some(&record.uid())
+                || not_understood.may_hold(WatchedKind::Replacement, name);
+            shown.contains_key(name) || is_open(record) && may_be_there
         });
+        self.shown = shown;
         for record in seen {
             let newer =
                 self.records.get(&record.name_any()).is_none_or(|held| version(&*record) > version(held));

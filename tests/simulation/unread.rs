@@ -1,4 +1,5 @@
-//! A record that is there and cannot be read: what it holds stays as it is, also for a controller that has never read it.
+//! A record that is there and cannot be read: what it holds stays as it is, also for a controller that has never read
+//! it. A record that is gone holds nothing.
 
 use crate::play::on_paused_time;
 use serde_json::json;
@@ -13,6 +14,7 @@ use spot_guard::sim::world::{Gates, ON_DEMAND, Stage};
 use std::time::Duration;
 
 const KIND: &str = "nodereplacements.spotguard.dev";
+const NOTICES: &str = "interruptionnotices.spotguard.dev";
 
 async fn until_phase(story: &Story, phase: Phase) {
     for _ in 0..7200 {
@@ -62,5 +64,32 @@ fn a_fresh_controller_gives_back_nothing_of_a_record_that_it_cannot_read() {
         story.act(&Act::SpotHas(Capacity::Unlimited)).await.expect("the world can do it");
         until_phase(&story, Phase::Completed).await;
         assert_eq!(story.report().await.problems, [""; 0]);
+    });
+}
+
+/// `kubectl delete nodereplacement`, or somebody removes a record that could not be read.
+#[test]
+fn a_record_that_is_deleted_while_it_is_open_keeps_no_other_waiting() {
+    on_paused_time(async {
+        let clock = Clock::simulated("2026-01-01T03:00:00Z".parse().expect("a time"));
+        let mut plot = Scenario::AllDry.plot();
+        plot.script.clear();
+        let story = Story::begin_on("deleted".to_owned(), plot, clock, 1, Stage::default()).await;
+        let story = story.expect("a world");
+        let cluster = story.world.cluster.clone().expect("a simulated cluster");
+        let _controller = story.controller("only", Gates::default(), &Shutdown::new());
+        for act in [Act::SpotHas(Capacity::None), Act::OnDemandHas(Capacity::None), Act::Rebalance(0)] {
+            story.act(&act).await.expect("the world can do it");
+        }
+        until_phase(&story, Phase::ScalingUp).await;
+        for notice in cluster.list_json(NOTICES) {
+            let name = notice["metadata"]["name"].as_str().expect("a name").to_owned();
+            assert!(cluster.remove(NOTICES, "", &name));
+        }
+        assert!(cluster.remove(KIND, "", &story.spot_instances()[0]));
+        for act in [Act::SpotHas(Capacity::Unlimited), Act::Rebalance(1)] {
+            story.act(&act).await.expect("the world can do it");
+        }
+        until_phase(&story, Phase::Completed).await;
     });
 }
