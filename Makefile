@@ -12,7 +12,7 @@ test: testbed ## Runs all tests, also those on a real Kubernetes control plane
 	cargo test
 
 test-fast: ## Runs the tests that need no cluster
-	cargo test --lib --bins --test cli --test simulation --test contract
+	cargo test --workspace --lib --bins --test cli --test simulation --test contract
 
 simulate: ## Plays random stories in the simulated cloud: SEEDS=1000 of them, from SEED=1
 	@SIMULATE_SEEDS=$(or $(SEEDS),1000) SIMULATE_SEED=$(or $(SEED),1) SIMULATE_EVENTS=$(EVENTS) \
@@ -23,7 +23,7 @@ crashes: ## Kills the controller before and after each write of every story
 
 explore: ## Visits every state of a small world: all orders of all events, EVENTS=3 of them in the finest steps
 	@EXPLORE_EVENTS=$(or $(EVENTS),3) EXPLORE_ORDERS=$(or $(ORDERS),5) \
-	cargo test --quiet --lib core::model::exhaustive -- --include-ignored --nocapture --test-threads 1
+	cargo test --quiet -p spot-guard-core --lib model::exhaustive -- --include-ignored --nocapture --test-threads 1
 
 nightly: ## Runs what takes too long for every change: 10,000 stories, all crash points, explore, differential
 	$(MAKE) simulate SEEDS=10000
@@ -39,9 +39,9 @@ testbed: ## Builds the control plane for the cluster tests, if it is missing
 	@testbed/build > /dev/null
 
 lint: ## Checks format, warnings, the build without the simulation, and known vulnerabilities
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --no-default-features -- -D warnings
+	cargo clippy --no-default-features -p spot-guard -- -D warnings
 	@$(MAKE) --no-print-directory advisories
 
 # A database that cannot be asked is told in the last lines, and is a failure where ADVISORIES=required says so. What is

@@ -5,13 +5,13 @@
 
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
-use spot_guard::core::policy::Policy;
 use spot_guard::http::{self, ApiState, Door};
-use spot_guard::sim::cloud::{Capacity, Cloud};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::story::Story;
 use spot_guard::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, Stage, TAINT};
 use spot_guard::telemetry::liveness::Liveness;
+use spot_guard_cloud::cloud::{Capacity, Cloud};
+use spot_guard_core::policy::Policy;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

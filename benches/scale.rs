@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::controller::{CALL_TIMEOUT, Controller, Settings};
-use spot_guard::core::cluster::Snapshot;
-use spot_guard::core::policy::Policy;
-use spot_guard::core::record::NoticeKind;
-use spot_guard::core::safety::{SafetyContext, SafetyPolicy, check_return};
 use spot_guard::crd::{InterruptionNotice, InterruptionNoticeSpec, SpotPool, SpotPoolSpec, notice_name};
 use spot_guard::kube::lease::LeaseTimes;
-use spot_guard::sim::cloud::{BootTimes, Cloud, GroupSpec, Market};
-use spot_guard::sim::cluster::{Cluster, NodeSpec};
 use spot_guard::sim::nodes::KubeNodes;
+use spot_guard_cloud::cloud::{BootTimes, Cloud, GroupSpec, Market};
+use spot_guard_cloud::cluster::{Cluster, NodeSpec};
+use spot_guard_core::cluster::Snapshot;
+use spot_guard_core::policy::Policy;
+use spot_guard_core::record::NoticeKind;
+use spot_guard_core::safety::{SafetyContext, SafetyPolicy, check_return};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -58,8 +58,8 @@ fn main() {
 /// Builds the cluster, serves it, and watches what the controller does with it.
 async fn cluster(nodes: usize) {
     let began = Instant::now();
-    let cluster = Cluster::new(Clock::System, 1);
-    let cloud = Cloud::new(Clock::System, 1);
+    let cluster = Cluster::new(Clock::System.into(), 1);
+    let cloud = Cloud::new(Clock::System.into(), 1);
     let boot = BootTimes { launch: s(2), node_join: s(1), node_ready: s(1) };
     for (name, market, desired) in [("spot", Market::Spot, SPOT), ("on-demand", Market::OnDemand, ON_DEMAND)]
     {

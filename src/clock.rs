@@ -2,7 +2,6 @@
 
 use jiff::{SignedDuration, Timestamp};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// The one source of wall-clock time of the whole process.
@@ -67,10 +66,4 @@ impl Clock {
             }
         }
     }
-}
-
-/// How long ago `then` was at `now`; zero if it lies ahead.
-#[must_use]
-pub fn since(then: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
 }

@@ -5,10 +5,10 @@
 //! not in here: they come from the SDK's own variables.
 
 use crate::controller::Settings;
-use crate::core::policy::{Policy, PolicySpec, seconds};
 use crate::kube::lease::LeaseTimes;
 use crate::telemetry::notifications::Target;
 use serde::Deserialize;
+use spot_guard_core::policy::{Policy, PolicySpec, seconds};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

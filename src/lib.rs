@@ -9,7 +9,6 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod controller;
-pub mod core;
 pub mod crd;
 pub mod http;
 pub mod kube;

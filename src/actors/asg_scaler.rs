@@ -2,7 +2,7 @@
 //!
 //! Hears [`ScaleGroups`] from the FallbackTracker: the complete picture of what a pool's stories want, repeated
 //! until it is so. Tells the FallbackTracker and the HealthMonitor [`PoolObserved`] after every look at the
-//! groups, or [`PoolRefused`] when one does not exist. What to do is planned by [`crate::core::scaling`]; here the ledger is stored, and only then the
+//! groups, or [`PoolRefused`] when one does not exist. What to do is planned by [`spot_guard_core::scaling`]; here the ledger is stored, and only then the
 //! call is made.
 
 use crate::actors::deps::{Deps, PoolConfig};
@@ -10,16 +10,16 @@ use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::health_monitor::HealthMonitor;
 use crate::actors::supervision::{Link, answers_ping};
 use crate::aws::{CallError, Launched, Terminated};
-use crate::core::classify::CallFailure;
-use crate::core::policy::seconds;
-use crate::core::record::GroupKind;
-use crate::core::scaling::{self, Busy, Call, End, FailureClass, InstanceFacts, Ledger, PoolView, Wants};
 use crate::crd::SpotPool;
 use crate::kube::problem::RequestProblem;
 use actix::prelude::*;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
+use spot_guard_core::classify::CallFailure;
+use spot_guard_core::policy::seconds;
+use spot_guard_core::record::GroupKind;
+use spot_guard_core::scaling::{self, Busy, Call, End, FailureClass, InstanceFacts, Ledger, PoolView, Wants};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,7 +185,7 @@ impl AsgScaler {
         let slow = if waiting { pool.policy.group_poll_seconds } else { pool.policy.monitor_seconds };
         if state.failures > 0 {
             let spread = Duration::from_millis(fastrand::u64(..250));
-            return crate::core::policy::backoff(FAST_POLL, seconds(slow), state.failures) + spread;
+            return spot_guard_core::policy::backoff(FAST_POLL, seconds(slow), state.failures) + spread;
         }
         let fast = state.fast_until.is_some_and(|until| tokio::time::Instant::now() < until);
         if waiting && fast { FAST_POLL } else { self.on_the_beat(seconds(slow)) }

@@ -3,7 +3,7 @@
 //! Hears [`DrainNodes`] from the FallbackTracker: all drains that must be under way, and the idle nodes that are
 //! to take no pods until their instances are ended; a mark of ours on any other node is taken off. Tells the
 //! FallbackTracker [`DrainsReported`] whenever something changed. What to ask of the API next is decided by
-//! [`crate::core::drain`] each time a pod or a budget changes, so the next eviction goes out the moment its
+//! [`spot_guard_core::drain`] each time a pod or a budget changes, so the next eviction goes out the moment its
 //! budget has room. Before a node counts as empty, its pods are listed anew.
 
 mod looks;
@@ -11,11 +11,6 @@ mod looks;
 use crate::actors::deps::Deps;
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::supervision::{Link, answers_ping};
-use crate::core::cluster::{Node, ScaleDown, Snapshot};
-use crate::core::drain::{Drain, EvictionAnswer, Look, Moment, Order, Sight};
-use crate::core::freshness::{Freshness, Step};
-use crate::core::policy::{backoff, spread};
-use crate::core::replacement::{DrainCommand, DrainPurpose, DrainReport};
 use crate::kube::marks::{self, Marks};
 use crate::kube::pods;
 use crate::kube::problem::RequestProblem;
@@ -23,6 +18,11 @@ use crate::telemetry::metrics::{self, MarkResult, PodsListed};
 use actix::prelude::*;
 use jiff::Timestamp;
 use looks::Looks;
+use spot_guard_core::cluster::{Node, ScaleDown, Snapshot};
+use spot_guard_core::drain::{Drain, EvictionAnswer, Look, Moment, Order, Sight};
+use spot_guard_core::freshness::{Freshness, Step};
+use spot_guard_core::policy::{backoff, spread};
+use spot_guard_core::replacement::{DrainCommand, DrainPurpose, DrainReport};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};

@@ -1,7 +1,7 @@
 //! Boxes 6 (tracking) and 11 (removal), and the thread of every story: owns the NodeReplacements.
 //!
 //! Hears [`PoolObserved`] and [`PoolRefused`] from the AsgScaler, [`DrainsReported`] from the Drainer, [`PoolAssessed`] from the
-//! HealthMonitor, and the notices from the watch. Feeds them into [`crate::core::replacement`], stores the
+//! HealthMonitor, and the notices from the watch. Feeds them into [`spot_guard_core::replacement`], stores the
 //! records, and only then tells the AsgScaler [`ScaleGroups`] and the Drainer [`DrainNodes`]: always the
 //! complete picture, so that a lost message costs one turn and nothing else.
 
@@ -10,17 +10,13 @@ mod notices;
 mod refusals;
 mod store;
 mod triggers;
-mod world;
+mod turn_view;
 
 use crate::actors::asg_scaler::{AsgScaler, PoolObserved, PoolRefused, ScaleGroups};
 use crate::actors::deps::Deps;
 use crate::actors::drainer::{DrainNodes, Drainer, DrainsReported};
 use crate::actors::health_monitor::PoolAssessed;
 use crate::actors::supervision::{Link, answers_ping, jittered};
-use crate::core::freshness::{Freshness, Step, WatchedKind};
-use crate::core::record::GroupKind;
-use crate::core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
-use crate::core::scaling::{Ledger, PoolView, Want};
 use crate::crd::{InterruptionNotice, NodeReplacement, version};
 use crate::telemetry::events::{self, Told};
 use crate::telemetry::notifications::Notification;
@@ -32,11 +28,15 @@ use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use notices::Refused;
 use refusals::{Batch, Removals};
+use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
+use spot_guard_core::record::GroupKind;
+use spot_guard_core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
+use spot_guard_core::scaling::{Ledger, PoolView, Want};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Stored, store};
-use world::World;
+use turn_view::TurnView;
 
 /// Time alone moves a story too (timeouts, retries): how often the records are gone through.
 const TURN: Duration = Duration::from_secs(1);
@@ -286,17 +286,23 @@ impl Handler<Turn> for FallbackTracker {
         }
         self.look_at_watches();
         self.merge_watch();
-        let mut world =
-            World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments, &self.fits);
+        let mut turn = TurnView::new(
+            &self.deps,
+            &self.records,
+            &self.pools,
+            &self.drains,
+            &self.assessments,
+            &self.fits,
+        );
         let notices = self.deps.view.notices.state();
-        let told = world.hear(&self.records, &notices);
+        let told = turn.hear(&self.records, &notices);
         let mut writes = told.writes;
-        writes.extend(world.follow_triggers(&self.records, &self.answered, &writes));
+        writes.extend(turn.follow_triggers(&self.records, &self.answered, &writes));
         let mut open: Vec<&NodeReplacement> =
             self.records.values().filter(|record| is_open(record)).collect();
         open.sort_by_key(|record| urgency(record));
         for record in open {
-            if let Some(write) = world.advance(record) {
+            if let Some(write) = turn.advance(record) {
                 writes.push(write);
             }
         }
@@ -393,25 +399,31 @@ impl FallbackTracker {
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
-        let world =
-            World::new(&self.deps, &self.records, &self.pools, &self.drains, &self.assessments, &self.fits);
+        let turn = TurnView::new(
+            &self.deps,
+            &self.records,
+            &self.pools,
+            &self.drains,
+            &self.assessments,
+            &self.fits,
+        );
         let mut by_pool: BTreeMap<String, ScaleGroups> = BTreeMap::new();
         let mut cordoned = BTreeSet::new();
-        for name in world.configs.keys() {
+        for name in turn.configs.keys() {
             let mut wanted = ScaleGroups { pool: name.clone(), ..ScaleGroups::default() };
             if let Some(PoolFacts::Observed { view, cordon, .. }) = self.pools.get(name) {
-                wanted.instances.found_empty = self.instances_found_empty(view, &world);
-                wanted.instances.look_at(view, &world.snapshot, &world.freshness, self.deps.clock.now());
-                cordoned.extend(world.nodes_of(cordon));
+                wanted.instances.found_empty = self.instances_found_empty(view, &turn);
+                wanted.instances.look_at(view, &turn.snapshot, &turn.freshness, self.deps.clock.now());
+                cordoned.extend(turn.nodes_of(cordon));
             }
             by_pool.insert(name.clone(), wanted);
         }
         let mut drains = Vec::new();
         let mut protected = BTreeSet::new();
         for record in self.records.values().filter(|record| is_open(record)) {
-            let commands = world.commands(record);
+            let commands = turn.commands(record);
             drains.extend(commands.drains);
-            protected.extend(world.nodes_of(&commands.protected));
+            protected.extend(turn.nodes_of(&commands.protected));
             let Some(wanted) = record.spec.pool.as_ref().and_then(|pool| by_pool.get_mut(pool)) else {
                 continue;
             };
@@ -424,13 +436,13 @@ impl FallbackTracker {
             let mut wanted = wanted;
             if let Some(ledger) = self.pools.get(&name).and_then(PoolFacts::ledger) {
                 for kind in [GroupKind::Spot, GroupKind::OnDemand] {
-                    for member in ledger.members(kind) {
+                    for share in ledger.shares(kind) {
                         // Its record is there and cannot be read: what it holds stays as it is.
-                        if not_understood.may_hold(WatchedKind::Replacement, &member.replacement) {
+                        if not_understood.may_hold(WatchedKind::Replacement, &share.replacement) {
                             continue;
                         }
                         // Nobody's any more: its record was finished or deleted.
-                        wanted.wants.entry((kind, member.replacement.clone())).or_insert(Want::Done);
+                        wanted.wants.entry((kind, share.replacement.clone())).or_insert(Want::Done);
                     }
                 }
             }
@@ -440,9 +452,9 @@ impl FallbackTracker {
     }
 
     /// When the node of each instance of a pool was found empty, if it was.
-    fn instances_found_empty(&self, view: &PoolView, world: &World<'_>) -> BTreeMap<String, Timestamp> {
+    fn instances_found_empty(&self, view: &PoolView, turn: &TurnView<'_>) -> BTreeMap<String, Timestamp> {
         let found = |id: &String| {
-            let node = world.snapshot.node_of_instance(id)?;
+            let node = turn.snapshot.node_of_instance(id)?;
             Some((id.clone(), *self.found_empty.get(&*node.name)?))
         };
         let all = view.spot.instances.iter().chain(&view.on_demand.instances);

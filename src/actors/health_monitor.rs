@@ -1,20 +1,12 @@
 //! Boxes 6, 7, 8, 9 and 12: one assessment per pool every 30 s, for ever: healthy, stable, safe.
 //!
 //! Hears [`PoolObserved`] and [`PoolRefused`] from the AsgScaler. Tells the FallbackTracker [`PoolAssessed`], and the SpotPool's
-//! status what it found. The judgement is [`crate::core::health`] and [`crate::core::safety`].
+//! status what it found. The judgement is [`spot_guard_core::health`] and [`spot_guard_core::safety`].
 
 use crate::actors::asg_scaler::{PoolObserved, PoolRefused};
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::supervision::{Link, answers_ping};
-use crate::core::cluster::Snapshot;
-use crate::core::freshness::{Freshness, Step};
-use crate::core::health::{self, PoolAssessment, Story};
-use crate::core::limits::{self, Pause};
-use crate::core::preflight::{self, Finding, Problem};
-use crate::core::record::{Condition, set_condition};
-use crate::core::safety::{self, SafetyContext};
-use crate::core::scaling::{GroupView, PoolView};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
@@ -22,6 +14,14 @@ use actix::prelude::*;
 use jiff::Timestamp;
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
+use spot_guard_core::cluster::Snapshot;
+use spot_guard_core::freshness::{Freshness, Step};
+use spot_guard_core::health::{self, PoolAssessment, Story};
+use spot_guard_core::limits::{self, Pause};
+use spot_guard_core::preflight::{self, Finding, Problem};
+use spot_guard_core::record::{Condition, set_condition};
+use spot_guard_core::safety::{self, SafetyContext};
+use spot_guard_core::scaling::{GroupView, PoolView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -300,7 +300,8 @@ impl Handler<Turn> for HealthMonitor {
             if !self.under_way.insert(name.clone()) {
                 continue;
             }
-            self.due.insert(name.clone(), now + crate::core::policy::seconds(pool.policy.monitor_seconds));
+            self.due
+                .insert(name.clone(), now + spot_guard_core::policy::seconds(pool.policy.monitor_seconds));
             let records = records.clone();
             self.urgent.insert(name.clone(), urgent.clone());
             let findings = pool.findings(&pools, &observed.view, &observed.ledger);

@@ -13,12 +13,6 @@
 use crate::actors::supervision::{answers_ping, jittered};
 use crate::aws::imds::Imds;
 use crate::clock::Clock;
-use crate::core::imds::{
-    Announcement, ImdsProblem, Question, parse_instance_action, parse_instance_id, parse_rebalance,
-};
-use crate::core::notices::MAX_NODE_NAME;
-use crate::core::policy::backoff;
-use crate::core::record::{FlowBox, NoticeKind};
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, notice_name};
 use crate::telemetry::readiness::Readiness;
 use crate::telemetry::tracing::{box_span, traceparent_of};
@@ -28,6 +22,12 @@ use complaints::Complaints;
 use jiff::Timestamp;
 use kube::api::Api;
 use report::{Sighting, StoreProblem, store};
+use spot_guard_core::imds::{
+    Announcement, ImdsProblem, Question, parse_instance_action, parse_instance_id, parse_rebalance,
+};
+use spot_guard_core::notices::MAX_NODE_NAME;
+use spot_guard_core::policy::backoff;
+use spot_guard_core::record::{FlowBox, NoticeKind};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;

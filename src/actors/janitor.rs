@@ -6,9 +6,6 @@
 
 use crate::actors::deps::Deps;
 use crate::actors::supervision::answers_ping;
-use crate::core::limits;
-use crate::core::policy::seconds;
-use crate::core::trigger;
 use crate::crd::{InterruptionNotice, NodeReplacement, Trigger};
 use crate::kube::problem::RequestProblem;
 use actix::prelude::*;
@@ -16,6 +13,9 @@ use k8s_openapi::ClusterResourceScope;
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use spot_guard_core::limits;
+use spot_guard_core::policy::seconds;
+use spot_guard_core::trigger;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Janitor {
             let policy = self.deps.policy_of(&record.name_any());
             let keep = seconds(policy.keep_finished_seconds).max(limits::look_back(&policy));
             let ended = record.status.as_ref().and_then(|status| status.finished_at);
-            ended.is_some_and(|at| crate::clock::since(at, now) >= keep)
+            ended.is_some_and(|at| spot_guard_core::time::since(at, now) >= keep)
         };
         self.deps.view.replacements.state().into_iter().filter(|record| old(record)).collect()
     }

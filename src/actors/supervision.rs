@@ -22,11 +22,11 @@ mod tests;
 
 pub use link::{ASK_TIMEOUT, Link, LinkError, MAILBOX_CAPACITY, MAX_QUESTIONS};
 
-use crate::core::policy::backoff;
 use crate::telemetry::readiness::Readiness;
 use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use panics::{guarded, keep_actor_panics_quiet};
+use spot_guard_core::policy::backoff;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

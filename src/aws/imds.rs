@@ -3,12 +3,12 @@
 //! The SDK's client speaks IMDSv2 only, caches its token, and finds the endpoint by itself
 //! (`AWS_EC2_METADATA_SERVICE_ENDPOINT`, else 169.254.169.254).
 
-use crate::core::imds::{ImdsProblem, Question};
 use crate::kube::problem::with_causes;
 use aws_config::imds::client::error::{ImdsError, TokenError};
 use aws_config::imds::client::{Builder, Client};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
+use spot_guard_core::imds::{ImdsProblem, Question};
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

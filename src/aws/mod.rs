@@ -7,9 +7,6 @@ mod intact;
 mod listing;
 
 use crate::clock::Clock;
-use crate::core::classify::{self, CallFailure};
-use crate::core::preflight::{GroupSetup, MixedMarkets};
-use crate::core::scaling::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle};
 use crate::kube::problem::with_causes;
 use crate::telemetry::metrics::{AwsOperation, AwsResult, Metrics};
 use aws_config::SdkConfig;
@@ -23,6 +20,9 @@ use aws_sdk_autoscaling::types::{
 };
 use jiff::Timestamp;
 use listing::Listing;
+use spot_guard_core::classify::{self, CallFailure};
+use spot_guard_core::preflight::{GroupSetup, MixedMarkets};
+use spot_guard_core::scaling::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;

@@ -6,17 +6,17 @@
 
 mod bounds;
 
-pub use crate::core::notices::notice_name;
-use crate::core::policy::PolicySpec;
-use crate::core::record::{Condition, NoticeKind, ReplacementStatus};
-use crate::core::replacement::{Mode, RebalanceMode};
-use crate::core::scaling::Ledger;
-use crate::core::trigger::{Ask, Stage, TriggerAction};
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResource, CustomResourceExt, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use spot_guard_core::notices::notice_name;
+use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::record::{Condition, NoticeKind, ReplacementStatus};
+use spot_guard_core::replacement::{Mode, RebalanceMode};
+use spot_guard_core::scaling::Ledger;
+use spot_guard_core::trigger::{Ask, Stage, TriggerAction};
 use std::time::Duration;
 
 /// The API group of all kinds.

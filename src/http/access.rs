@@ -14,13 +14,13 @@ use super::problem::{self, Refused};
 use super::tls::Certificate;
 use super::{query, routes, webhook};
 use crate::config::is_dns_name;
-use crate::core::trigger::TriggerAction;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{StatusCode, header};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
+use spot_guard_core::trigger::TriggerAction;
 use std::net::IpAddr;
 use std::sync::Arc;
 

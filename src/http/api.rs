@@ -8,8 +8,6 @@ use super::problem::{self, Refused};
 use super::query::Filter;
 use super::{ApiState, routes};
 use crate::actors::deps::Pauses;
-use crate::clock::since;
-use crate::core::record::{BlockingReason, EndState, GroupKind, ReplacementStatus, StepRecord};
 use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, SpotPool};
 use crate::telemetry::tracing::trace_id_of;
 use actix_web::web::{Data, Json};
@@ -17,6 +15,8 @@ use actix_web::{HttpRequest, HttpResponse};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
+use spot_guard_core::record::{BlockingReason, EndState, GroupKind, ReplacementStatus, StepRecord};
+use spot_guard_core::time::since;
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -7,13 +7,13 @@
 use super::ApiState;
 use super::access::{Caller, Pass, Refusal, Resource, Verb};
 use super::problem;
-use crate::core::record::StepRecord;
 use crate::crd::NodeReplacement;
 use actix_web::http::header;
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use kube::ResourceExt;
 use serde::Serialize;
+use spot_guard_core::record::StepRecord;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};

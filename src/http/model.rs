@@ -1,18 +1,18 @@
 //! What `/api/v1` answers with. Times are RFC 3339 in UTC; lists are sorted by name.
 
-use crate::core::cluster;
-use crate::core::record::{
-    Capacity, Condition, FlowBox, GroupKind, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
-};
-use crate::core::replacement::{Mode, RebalanceMode};
-use crate::core::safety;
-use crate::core::scaling::{Reduction, ScalingRequest};
-use crate::core::trigger::TriggerAction;
 use crate::crd::{GroupStatus, Trigger};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spot_guard_core::cluster;
+use spot_guard_core::record::{
+    Capacity, Condition, FlowBox, GroupKind, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
+};
+use spot_guard_core::replacement::{Mode, RebalanceMode};
+use spot_guard_core::safety;
+use spot_guard_core::scaling::{Reduction, ScalingRequest};
+use spot_guard_core::trigger::TriggerAction;
 use std::collections::BTreeMap;
 
 /// A list, or a page of it.

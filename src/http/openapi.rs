@@ -5,12 +5,12 @@ use super::model::{ScaleDownRequest, Status, TriggerRequest, TriggerState};
 use super::problem::Problem;
 use super::routes::{Answer, Ask, ENDPOINTS, Endpoint};
 use super::{query, triggers};
-use crate::core::record::Phase;
 use actix_web::HttpResponse;
 use actix_web::http::header;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
+use spot_guard_core::record::Phase;
 
 /// Answers with the document.
 pub(super) async fn served() -> HttpResponse {

@@ -4,7 +4,6 @@
 //! meanwhile: what was there all the time is told exactly once.
 
 use super::problem::Refused;
-use crate::core::record::Phase;
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use actix_web::web::Query;
@@ -12,6 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use spot_guard_core::record::Phase;
 use std::collections::BTreeMap;
 
 /// How many entries a page has, unless asked for otherwise.

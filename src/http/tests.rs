@@ -12,10 +12,6 @@ mod triggers;
 mod webhook;
 
 use super::*;
-use crate::core::cluster::Parts;
-use crate::core::record::{
-    BlockingReason, Capacity, FlowBox, GroupKind, NoticeKind, Phase, ReplacementStatus, set_condition,
-};
 use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
 use actix_web::App;
 use actix_web::http::{Method, StatusCode, header};
@@ -23,6 +19,10 @@ use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use jiff::Timestamp;
 use kube::runtime::{reflector, watcher::Event};
 use serde_json::{Value, json};
+use spot_guard_core::cluster::Parts;
+use spot_guard_core::record::{
+    BlockingReason, Capacity, FlowBox, GroupKind, NoticeKind, Phase, ReplacementStatus, set_condition,
+};
 use std::io::{Read, Write};
 use std::time::Duration;
 
@@ -404,7 +404,7 @@ impl Live {
             let at = noon(i64::try_from(number).unwrap());
             status.step(
                 FlowBox::Wait,
-                crate::core::record::Outcome::Requested,
+                spot_guard_core::record::Outcome::Requested,
                 &node,
                 "a step".to_owned(),
                 at,

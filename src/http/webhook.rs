@@ -7,7 +7,6 @@
 use super::ApiState;
 use super::problem::Refused;
 use super::triggers::{self, WriteError};
-use crate::core::trigger::TriggerAction;
 use crate::crd::TriggerSpec;
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Payload};
@@ -15,6 +14,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use spot_guard_core::trigger::TriggerAction;
 use standardwebhooks::{
     HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook, WebhookError,
 };

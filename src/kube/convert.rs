@@ -1,16 +1,16 @@
-//! From what is read of the Kubernetes API's objects to the types of [`crate::core::cluster`].
+//! From what is read of the Kubernetes API's objects to the types of [`spot_guard_core::cluster`].
 //!
 //! Pure and tolerant: a missing field is what the API's default says, and what cannot be read is taken the
 //! cautious way (a request as more than any node has, a node's room as none) and reported.
 
-use crate::core::cluster::{
+use crate::kube::slim::{self as api, CSINode, PodDisruptionBudget, Quantity};
+use jiff::Timestamp;
+use spot_guard_core::cluster::{
     AffinityTerm, ClaimRef, DisruptionBudget, Effect, HostPort, LabelSelector, Labels, Node,
     NodeSelectorTerm, Operator, Owner, OwnerKind, Phase, Pod, PodSpec, Requirement, Resources, ScaleDown,
     SpreadConstraint, Taint, Toleration, TolerationOperator, UnhealthyPods, Volume, VolumeLimits,
     VolumeReach,
 };
-use crate::kube::slim::{self as api, CSINode, PodDisruptionBudget, Quantity};
-use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::hash::Hash;

@@ -1,7 +1,6 @@
 //! Takes in what is told of one kind: keeps the picture, and says how far it can be relied on.
 
 use crate::clock::Clock;
-use crate::core::freshness::{Freshness, StaleWatch, WatchedKind};
 use crate::kube::picture::{Change, Key};
 use crate::kube::slim::Watched;
 use crate::kube::unread::{NotUnderstood, Problem, UnreadOfKind};
@@ -10,6 +9,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use jiff::Timestamp;
 use kube::Client;
+use spot_guard_core::freshness::{Freshness, StaleWatch, WatchedKind};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

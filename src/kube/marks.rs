@@ -2,12 +2,12 @@
 //!
 //! Only what Spot Guard set is ever taken off: a node that somebody else had cordoned stays cordoned.
 
-use crate::core::cluster::Node;
 use k8s_openapi::api::core::v1 as core_v1;
 use kube::Client;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use spot_guard_core::cluster::Node;
 use std::collections::BTreeMap;
 
 /// Says that the cordon is ours.

@@ -1,11 +1,11 @@
 //! The picture of the cluster that the watches paint: what becomes of it with each change.
 
-use crate::core::cluster::{Claim, Live, Node, Snapshot, Volume, VolumeLimits, VolumeReach};
 use crate::kube::convert::Converter;
 use crate::kube::slim::{
     CSINode, Head, Namespace, Node as ApiNode, PersistentVolume, PersistentVolumeClaim, Pod,
     PodDisruptionBudget,
 };
+use spot_guard_core::cluster::{Claim, Live, Node, Snapshot, Volume, VolumeLimits, VolumeReach};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,8 +1,6 @@
 //! Evictions and deletions of exactly the pod that was meant: its UID is a precondition. And the pods of one node, as
 //! the API server lists them.
 
-use crate::core::cluster::Pod;
-use crate::core::drain::{EvictionAnswer, Listed, ListedPod};
 use crate::kube::caps::{parts, read};
 use crate::kube::problem::RequestProblem;
 use crate::kube::slim::ListRest;
@@ -15,6 +13,8 @@ use kube::{Client, Error};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use spot_guard_core::cluster::Pod;
+use spot_guard_core::drain::{EvictionAnswer, Listed, ListedPod};
 use std::time::Duration;
 use tokio::time::timeout;
 

@@ -1,12 +1,12 @@
 //! What an object counts as whose fields cannot be read: it is there, and what depends on it waits.
 
-use crate::core::cluster::{
-    DisruptionBudget, LabelSelector, Node, Phase, Pod, PodSpec, Resources, VolumeLimits,
-};
-use crate::core::freshness::WatchedKind;
 use crate::kube::convert::{Converter, UNREADABLE};
 use crate::kube::slim::Head;
 use serde_json::error::Category;
+use spot_guard_core::cluster::{
+    DisruptionBudget, LabelSelector, Node, Phase, Pod, PodSpec, Resources, VolumeLimits,
+};
+use spot_guard_core::freshness::WatchedKind;
 use std::collections::BTreeMap;
 use std::fmt;
 

@@ -1,8 +1,6 @@
 //! What the controller knows of the cluster, kept by watches: one connection a kind, whatever its size.
 
 use crate::clock::Clock;
-use crate::core::cluster::Snapshot;
-use crate::core::freshness::{Freshness, WatchedKind};
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use crate::kube::follower::{Shared, lock};
 use crate::kube::picture::{Change, Key, Picture, pauses};
@@ -13,6 +11,8 @@ use crate::telemetry::readiness::Readiness;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use kube::{Client, Resource};
+use spot_guard_core::cluster::Snapshot;
+use spot_guard_core::freshness::{Freshness, WatchedKind};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;

@@ -3,7 +3,6 @@
 //! Bodies are cut into objects as they arrive, and each object is read by itself. One that cannot be read is told as
 //! such and changes nothing for the others.
 
-use crate::core::policy::{backoff, spread};
 use crate::kube::caps::read;
 use crate::kube::client::REQUEST_TIMEOUT;
 use crate::kube::problem::with_causes;
@@ -16,6 +15,7 @@ use http_body_util::{BodyExt as _, Limited};
 use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
+use spot_guard_core::policy::{backoff, spread};
 use std::fmt;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};

@@ -6,15 +6,9 @@
 //! call is judged at the moment when it is made, and once more when it has taken effect. [`Auditor::close`]
 //! judges what is left when the stories are over.
 
-use crate::clock::{Clock, since};
-use crate::core::policy::{Policy, seconds};
-use crate::core::record::{DrainState, EndState, GroupKind};
-use crate::core::replacement::Mode;
-use crate::core::scaling::{Ledger, RequestState};
+use crate::clock::Clock;
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::kube::marks;
-use crate::sim::cloud::{self, Cloud, GateCall, LifecycleState};
-use crate::sim::cluster::{self, Cluster, ObjectKey, RequestInfo};
 use crate::sim::world::{Gates, TAINT};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -22,6 +16,13 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use spot_guard_cloud::cloud::{self, Cloud, GateCall, LifecycleState};
+use spot_guard_cloud::cluster::{self, Cluster, ObjectKey, RequestInfo};
+use spot_guard_core::policy::{Policy, seconds};
+use spot_guard_core::record::{DrainState, EndState, GroupKind};
+use spot_guard_core::replacement::Mode;
+use spot_guard_core::scaling::{Ledger, RequestState};
+use spot_guard_core::time::since;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -330,9 +331,9 @@ impl Auditor {
 
     fn is_in_service(&self, instance: &str) -> bool {
         let groups = self.inner.cloud.snapshot().groups;
-        let mut members = groups.iter().flat_map(|group| &group.instances);
-        members.any(|member| {
-            member.id == instance && member.state == LifecycleState::InService && member.machine_runs
+        let mut shares = groups.iter().flat_map(|group| &group.instances);
+        shares.any(|share| {
+            share.id == instance && share.state == LifecycleState::InService && share.machine_runs
         })
     }
 
@@ -753,8 +754,7 @@ impl Auditor {
         held.is_some_and(|(group, state)| {
             let surplus = |pool: &Arc<SpotPool>| {
                 let ledger = pool.status.clone().unwrap_or_default().ledger;
-                kind_in(pool, &group.name)
-                    .is_some_and(|kind| ledger.members(kind).any(|member| member.surplus))
+                kind_in(pool, &group.name).is_some_and(|kind| ledger.shares(kind).any(|share| share.surplus))
             };
             state.is_ending() || self.pools().iter().any(surplus)
         })

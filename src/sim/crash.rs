@@ -3,9 +3,9 @@
 
 use crate::actors::supervision::Shutdown;
 use crate::sim::audit::is_write;
-use crate::sim::cloud::{self, GateCall};
-use crate::sim::cluster::{self, RequestInfo};
 use crate::sim::world::Gates;
+use spot_guard_cloud::cloud::{self, GateCall};
+use spot_guard_cloud::cluster::{self, RequestInfo};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where the controller dies.

@@ -3,15 +3,15 @@
 use crate::actors::supervision::Shutdown;
 use crate::clock::Clock;
 use crate::config::DEFAULT_TAINT_KEY;
-use crate::core::policy::Policy;
 use crate::http::{self, ApiState, Door, Reviews};
-use crate::sim::cluster::Identity;
 use crate::sim::scenario::Scenario;
 use crate::sim::story::{Line, Report, Story};
 use crate::sim::world::{ControllerHandle, Gates};
 use crate::telemetry::liveness::Liveness;
 use anyhow::Context as _;
 use jiff::Timestamp;
+use spot_guard_cloud::cluster::Identity;
+use spot_guard_core::policy::Policy;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::net::TcpListener;

@@ -63,7 +63,7 @@ async fn play(client: &Client, pod: &Pod) -> Result<(), kube::Error> {
         return api.delete(&pod.name_any(), &now).await.map(drop);
     }
     let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0);
-    if pod_is_ready(pod) || crate::clock::since(created, Timestamp::now()) < POD_START {
+    if pod_is_ready(pod) || spot_guard_core::time::since(created, Timestamp::now()) < POD_START {
         return Ok(());
     }
     let now = Timestamp::now();

@@ -1,10 +1,7 @@
 //! The simulated cloud: a world in memory that speaks the real protocols. Demos and tests run the product
 //! against it unchanged.
 
-pub mod admission;
 pub mod audit;
-pub mod cloud;
-pub mod cluster;
 pub mod crash;
 pub mod demo;
 pub mod kubelet;
@@ -12,3 +9,17 @@ pub mod nodes;
 pub mod scenario;
 pub mod story;
 pub mod world;
+
+use crate::clock::Clock;
+
+/// The simulated cloud has the true time, also when the product's clock is set wrong.
+impl From<Clock> for spot_guard_cloud::clock::Clock {
+    fn from(clock: Clock) -> Self {
+        match clock {
+            Clock::System => Self::System,
+            Clock::Simulated { epoch, origin } | Clock::Skewed { epoch, origin, .. } => {
+                Self::Simulated { epoch, origin }
+            }
+        }
+    }
+}

@@ -1,13 +1,13 @@
 //! The nodes of simulated instances, made and removed through the Kubernetes API: the simulated one or a
 //! real one (kind, KWOK).
 
-use crate::sim::cloud::{NodeHost, NodeJoin};
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use spot_guard_cloud::cloud::{NodeHost, NodeJoin};
 use std::sync::Arc;
 
 /// The label of the nodes that a world made; its applications run nowhere else.

@@ -1,11 +1,11 @@
 //! The stories that the demo tells and the simulation tests assert.
 
-use crate::core::policy::PolicySpec;
-use crate::core::record::{FlowBox, Outcome};
-use crate::sim::cloud::Capacity;
 use crate::sim::world::{App, ON_DEMAND, SPOT, Start, World};
 use clap::ValueEnum;
 use serde_json::json;
+use spot_guard_cloud::cloud::Capacity;
+use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::record::{FlowBox, Outcome};
 use std::time::Duration;
 
 /// A story.

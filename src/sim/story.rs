@@ -2,12 +2,8 @@
 
 use crate::actors::supervision::Shutdown;
 use crate::clock::Clock;
-use crate::core::policy::Policy;
-use crate::core::record::{FlowBox, GroupKind, Outcome, Phase, StepRecord};
 use crate::crd::NodeReplacement;
 use crate::kube::marks;
-use crate::sim::cloud::{GroupSnapshot, LifecycleState};
-use crate::sim::cluster::Cluster;
 use crate::sim::scenario::{Act, Plot, Scenario};
 use crate::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, Stage, TAINT, World, pod_is_ready};
 use jiff::Timestamp;
@@ -15,6 +11,10 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use serde::Serialize;
+use spot_guard_cloud::cloud::{GroupSnapshot, LifecycleState};
+use spot_guard_cloud::cluster::Cluster;
+use spot_guard_core::policy::Policy;
+use spot_guard_core::record::{FlowBox, GroupKind, Outcome, Phase, StepRecord};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -210,7 +210,7 @@ impl Story {
     /// Simulated time since the beginning.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        crate::clock::since(self.began, self.world.clock.now())
+        spot_guard_core::time::since(self.began, self.world.clock.now())
     }
 
     /// Lets the story go on to its end, telling each step; ends early, as stuck, at its time limit.
@@ -257,7 +257,7 @@ impl Story {
             let told = self.told.entry(record.name_any()).or_default();
             for step in steps.iter().skip(*told) {
                 tell(Line {
-                    at: crate::clock::since(self.began, step.at),
+                    at: spot_guard_core::time::since(self.began, step.at),
                     flow_box: Some(step.flow_box),
                     node: step.node.clone(),
                     text: step.message.clone(),
@@ -342,7 +342,7 @@ impl Story {
             .flat_map(|status| &status.steps)
             .collect();
         steps.sort_by_key(|step| step.at);
-        let seconds = |at: Timestamp| round(crate::clock::since(self.began, at));
+        let seconds = |at: Timestamp| round(spot_guard_core::time::since(self.began, at));
         let mut report = Report {
             scenario: self.name.clone(),
             seed: self.seed,

@@ -4,11 +4,8 @@ use crate::actors::supervision::Shutdown;
 use crate::agent;
 use crate::clock::Clock;
 use crate::controller::{Actors, CALL_TIMEOUT, Controller, Settings};
-use crate::core::policy::{Policy, PolicySpec};
 use crate::crd::{self, InterruptionNotice, NodeReplacement, SpotPool, SpotPoolSpec};
 use crate::kube::lease::LeaseTimes;
-use crate::sim::cloud::{self, BootTimes, Cloud, GroupSpec, Market};
-use crate::sim::cluster::{self, Cluster};
 use crate::sim::kubelet;
 use crate::sim::nodes::{DEMO_LABEL, KubeNodes, NodeChange};
 use anyhow::Context as _;
@@ -21,6 +18,9 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use spot_guard_cloud::cloud::{self, BootTimes, Cloud, GroupSpec, Market};
+use spot_guard_cloud::cluster::{self, Cluster};
+use spot_guard_core::policy::{Policy, PolicySpec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,13 +184,13 @@ impl World {
     /// # Errors
     /// When the cluster refuses what the story needs.
     pub async fn begin_on(start: &Start, clock: Clock, seed: u64, stage: Stage) -> anyhow::Result<Self> {
-        let cloud = Cloud::new(clock, seed);
+        let cloud = Cloud::new(clock.into(), seed);
         cloud.configure(|settings| *settings = stage.cloud);
         start.pool().add_groups(&cloud, stage.boot);
         let (cluster, client) = match stage.client {
             Some(client) => (None, client),
             None => {
-                let cluster = Cluster::new(clock, seed);
+                let cluster = Cluster::new(clock.into(), seed);
                 let client = cluster.client();
                 actix::spawn(cluster.clone().run());
                 (Some(cluster), client)

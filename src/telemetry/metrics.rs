@@ -5,10 +5,6 @@
 //! those gauges are computed at each scrape.
 
 use crate::actors::supervision::RestartCause;
-use crate::core::freshness::{Freshness, WatchedKind};
-use crate::core::notices::Refusal;
-use crate::core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
-use crate::core::trigger::TriggerAction;
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::connections::{Connections, Listener};
 use crate::telemetry::readiness::Readiness;
@@ -25,6 +21,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
+use spot_guard_core::freshness::{Freshness, WatchedKind};
+use spot_guard_core::notices::Refusal;
+use spot_guard_core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
+use spot_guard_core::trigger::TriggerAction;
 use std::borrow::Borrow;
 use std::fmt::Write;
 use std::time::Duration;
@@ -461,7 +461,7 @@ impl Metrics {
         if before.is_none_or(|before| before.spot_asked_at.is_none())
             && let (Some(asked), Some(started)) = (after.spot_asked_at, after.started_at)
         {
-            self.notice_to_request.observe(crate::clock::since(started, asked).as_secs_f64());
+            self.notice_to_request.observe(spot_guard_core::time::since(started, asked).as_secs_f64());
         }
     }
 

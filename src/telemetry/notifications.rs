@@ -5,13 +5,13 @@
 //! in the records.
 
 use crate::actors::supervision::jittered;
-use crate::core::notification::NotificationKind;
-use crate::core::policy::backoff;
-use crate::core::record::StepRecord;
 use crate::telemetry::metrics::{EventResult, Metrics};
 use minijinja::{Environment, UndefinedBehavior, context};
 use reqwest::{Client, StatusCode, Url, redirect};
 use serde::Deserialize;
+use spot_guard_core::notification::NotificationKind;
+use spot_guard_core::policy::backoff;
+use spot_guard_core::record::StepRecord;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,9 +65,9 @@ impl Target {
             return Err(("on", "names nothing that is to be told".to_owned()));
         }
         let step = StepRecord {
-            flow_box: crate::core::record::FlowBox::Notice,
+            flow_box: spot_guard_core::record::FlowBox::Notice,
             at: jiff::Timestamp::UNIX_EPOCH,
-            outcome: crate::core::record::Outcome::NoticeReceived,
+            outcome: spot_guard_core::record::Outcome::NoticeReceived,
             node: "\"node\"".to_owned(),
             message: "\"message\"".to_owned(),
         };

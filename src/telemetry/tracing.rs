@@ -3,8 +3,6 @@
 //! Logs go to standard error. Spans are exported by OTLP if, and only if, the standard OTEL_ variables name
 //! an endpoint.
 
-use crate::core::record::FlowBox;
-use crate::core::trigger::TriggerAction;
 use crate::telemetry::escape::Escaping;
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
@@ -13,6 +11,8 @@ use opentelemetry_otlp::{Protocol, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use spot_guard_core::record::FlowBox;
+use spot_guard_core::trigger::TriggerAction;
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;

@@ -3,14 +3,14 @@
 use crate::spot_guard;
 use serde_json::{Value, json};
 use spot_guard::clock::Clock;
-use spot_guard::core::policy::Policy;
 use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool};
 use spot_guard::http::{ApiState, Door, Reviews, serve};
 use spot_guard::kube::view::View;
-use spot_guard::sim::cluster::{Cluster, Identity, NodeSpec};
 use spot_guard::telemetry::liveness::Liveness;
 use spot_guard::telemetry::metrics::Metrics;
 use spot_guard::telemetry::readiness::Readiness;
+use spot_guard_cloud::cluster::{Cluster, Identity, NodeSpec};
+use spot_guard_core::policy::Policy;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -80,7 +80,7 @@ impl Drop for Server {
 
 /// One object of each kind, all of one name.
 async fn world() -> (Cluster, View, ApiState) {
-    let cluster = Cluster::new(Clock::System, 1);
+    let cluster = Cluster::new(Clock::System.into(), 1);
     actix_web::rt::spawn(cluster.clone().run());
     cluster.add_token("operator", Identity { user: "operator".to_owned(), ..Identity::default() });
     cluster.add_node(&NodeSpec::new(NAME, &format!("aws:///eu-west-1a/{NAME}"), "eu-west-1a"));

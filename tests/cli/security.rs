@@ -18,7 +18,7 @@ fn add_code(folder: &Path, code: &mut String) {
 fn each_test_that_the_threat_model_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut code = String::new();
-    for folder in ["src", "tests"] {
+    for folder in ["crates", "src", "tests"] {
         add_code(&root.join(folder), &mut code);
     }
     let page = fs::read_to_string(root.join("SECURITY.md")).expect("the page");

@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
-use spot_guard::clock::Clock;
 use spot_guard::crd::SpotPool;
 use spot_guard::http::AUDIENCE;
-use spot_guard::sim::cloud::Cloud;
+use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::cloud::Cloud;
 use std::net::{SocketAddr, TcpListener};
 
 async fn get(address: SocketAddr, path: &str, token: Option<&str>) -> HttpAnswer {

@@ -10,8 +10,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, Error};
 use spot_guard::agent;
 use spot_guard::clock::Clock;
-use spot_guard::core::record::NoticeKind;
 use spot_guard::crd::{InterruptionNotice, InterruptionNoticeSpec, notice_name};
+use spot_guard_core::record::NoticeKind;
 use std::path::Path;
 use std::time::Duration;
 

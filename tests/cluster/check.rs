@@ -4,9 +4,9 @@ use crate::helpers::wait_for;
 use crate::product::{self, AGENT, CONTROLLER, NAMESPACE, PATIENCE};
 use crate::testbed::Testbed;
 use kube::api::{Api, PostParams};
-use spot_guard::clock::Clock;
 use spot_guard::crd::{SpotPool, SpotPoolSpec};
-use spot_guard::sim::cloud::{Cloud, GroupSpec, Market};
+use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::cloud::{Cloud, GroupSpec, Market};
 use std::net::TcpListener;
 use std::path::Path;
 

@@ -7,11 +7,11 @@ use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::Status;
 use kube::{Client, Error};
 use serde_json::{Value, json};
-use spot_guard::core::record::{Phase, ReplacementStatus};
-use spot_guard::core::trigger::TriggerAction;
 use spot_guard::crd::{
     InterruptionNotice, NodeReplacement, NodeReplacementSpec, SpotPool, SpotPoolStatus, Trigger,
 };
+use spot_guard_core::record::{Phase, ReplacementStatus};
+use spot_guard_core::trigger::TriggerAction;
 
 fn pool(spec: Value) -> Value {
     let mut object = json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": "SpotPool",

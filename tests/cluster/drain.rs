@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use spot_guard::core::record::{EndState, FlowBox, Outcome, Phase, ReplacementStatus};
-use spot_guard::sim::cloud::Capacity;
 use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::App;
+use spot_guard_cloud::cloud::Capacity;
+use spot_guard_core::record::{EndState, FlowBox, Outcome, Phase, ReplacementStatus};
 use std::time::Duration;
 
 fn app(name: &str, max_unavailable: u32) -> App {

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use spot_guard::core::record::{FlowBox, Outcome};
 use spot_guard::crd::{NodeReplacement, SpotPool};
-use spot_guard::sim::cloud::{Cloud, CloudEvent, EventKind};
 use spot_guard::sim::story::Story;
 use spot_guard::sim::world::{ON_DEMAND, POOL};
+use spot_guard_cloud::cloud::{Cloud, CloudEvent, EventKind};
+use spot_guard_core::record::{FlowBox, Outcome};
 use std::time::Duration;
 use tokio::sync::broadcast;
 

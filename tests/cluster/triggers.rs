@@ -6,10 +6,10 @@ use crate::product::{PATIENCE, kubectl};
 use crate::stories::{Stagecraft, Tale};
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
-use spot_guard::core::trigger::Stage;
 use spot_guard::crd::Trigger;
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::POOL;
+use spot_guard_core::trigger::Stage;
 
 /// Asks with kubectl, as a person would.
 fn ask(stage: &Stagecraft, name: &str, spec: &Value) {

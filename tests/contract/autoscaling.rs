@@ -6,8 +6,8 @@
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::error::ProvideErrorMetadata;
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter, LifecycleState};
-use spot_guard::clock::Clock;
-use spot_guard::sim::cloud::{Cloud, GroupSpec, Market, NullHost};
+use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::cloud::{Cloud, GroupSpec, Market, NullHost};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 
 use crate::kubernetes;
 use jiff::Timestamp;
-use spot_guard::clock::Clock;
-use spot_guard::sim::cluster::{Cluster, ResourceKind};
+use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::cluster::{Cluster, ResourceKind};
 
 /// The simulated cluster, its controllers running.
 fn simulated() -> kube::Client {

@@ -4,13 +4,13 @@
 use crate::play::{Play, Played, Stage};
 use crate::triggers::{answered, ask};
 use serde_json::json;
-use spot_guard::core::policy::PolicySpec;
-use spot_guard::core::record::{FlowBox, NoticeKind, Outcome, Phase};
 use spot_guard::crd::notice_name;
-use spot_guard::sim::cloud::Capacity;
 use spot_guard::sim::crash::{CrashPoint, Moment};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::SPOT;
+use spot_guard_cloud::cloud::Capacity;
+use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};

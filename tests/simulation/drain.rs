@@ -3,11 +3,11 @@
 use crate::play::{Play, Stage};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use spot_guard::core::policy::PolicySpec;
-use spot_guard::core::record::{DrainState, FlowBox, Outcome, Phase};
-use spot_guard::sim::cluster::{self, RequestInfo};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, POOL};
+use spot_guard_cloud::cluster::{self, RequestInfo};
+use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::record::{DrainState, FlowBox, Outcome, Phase};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -2,10 +2,10 @@
 //! healthy, a safety check that says no, a drain that fails. (Both groups failing: `dry-spot`, `all-dry`.)
 
 use crate::play::Play;
-use spot_guard::core::record::{DrainState, FlowBox, Outcome, Phase};
-use spot_guard::sim::cloud::BootFault;
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::SPOT;
+use spot_guard_cloud::cloud::BootFault;
+use spot_guard_core::record::{DrainState, FlowBox, Outcome, Phase};
 
 #[test]
 fn a_spot_node_that_never_gets_ready_times_out_and_on_demand_takes_over() {

@@ -2,11 +2,11 @@
 //! loser changes nothing any more, and what slipped through all the same is put right.
 
 use crate::play::{Play, Stage};
-use spot_guard::core::record::Phase;
-use spot_guard::sim::cloud::{self, GateCall};
-use spot_guard::sim::cluster::{self, RequestInfo};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, SPOT};
+use spot_guard_cloud::cloud::{self, GateCall};
+use spot_guard_cloud::cluster::{self, RequestInfo};
+use spot_guard_core::record::Phase;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;

@@ -2,13 +2,13 @@
 
 use crate::play::{Play, Played, Stage};
 use serde_json::json;
-use spot_guard::core::limits::{self, ReturnWindow};
-use spot_guard::core::policy::PolicySpec;
-use spot_guard::core::record::{FlowBox, Outcome, Phase};
 use spot_guard::crd::NodeReplacement;
-use spot_guard::sim::cloud::Capacity;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::POOL;
+use spot_guard_cloud::cloud::Capacity;
+use spot_guard_core::limits::{self, ReturnWindow};
+use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::record::{FlowBox, Outcome, Phase};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

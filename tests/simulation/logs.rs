@@ -3,13 +3,13 @@
 
 use crate::play::{Play, Stage, ends, on_paused_time};
 use serde_json::{Value, json};
-use spot_guard::core::record::NoticeKind;
 use spot_guard::crd::notice_name;
 use spot_guard::kube::problem::RequestProblem;
-use spot_guard::sim::cluster::{self, RequestInfo};
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::Gates;
 use spot_guard::telemetry::tracing::log_filter;
+use spot_guard_cloud::cluster::{self, RequestInfo};
+use spot_guard_core::record::NoticeKind;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -3,10 +3,10 @@
 
 use crate::play::{Play, Played, ends};
 use serde_json::json;
-use spot_guard::core::record::{EndState, FlowBox, Outcome, Phase};
-use spot_guard::sim::cloud::{self, BootFault, Capacity, LaunchFailure, ScriptedGate};
 use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
+use spot_guard_cloud::cloud::{self, BootFault, Capacity, LaunchFailure, ScriptedGate};
+use spot_guard_core::record::{EndState, FlowBox, Outcome, Phase};
 use std::sync::Arc;
 use std::time::Duration;
 

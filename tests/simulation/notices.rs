@@ -3,11 +3,11 @@
 use crate::play::{Play, Played, Stage, ends};
 use jiff::Timestamp;
 use serde_json::json;
-use spot_guard::core::record::{DrainState, EndState, FlowBox, NoticeKind, Outcome, Phase};
 use spot_guard::crd::{InterruptionNotice, notice_name};
 use spot_guard::sim::audit::Invariant;
-use spot_guard::sim::cloud::{Capacity, ImdsMode};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard_cloud::cloud::{Capacity, ImdsMode};
+use spot_guard_core::record::{DrainState, EndState, FlowBox, NoticeKind, Outcome, Phase};
 use std::time::Duration;
 
 /// Reports a notice as the agent of the instance's node would.

@@ -2,11 +2,11 @@
 //! truth meanwhile, and it goes on by itself.
 
 use crate::play::{Play, Stage};
-use spot_guard::core::record::{DrainState, FlowBox, Outcome, Phase};
-use spot_guard::sim::cloud::{self, Capacity};
-use spot_guard::sim::cluster::{self, RequestInfo};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::Gates;
+use spot_guard_cloud::cloud::{self, Capacity};
+use spot_guard_cloud::cluster::{self, RequestInfo};
+use spot_guard_core::record::{DrainState, FlowBox, Outcome, Phase};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -3,15 +3,15 @@
 use serde_json::{Value, json};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
-use spot_guard::core::record::{BlockingReason, FlowBox, Outcome, Phase, ReplacementStatus};
 use spot_guard::crd::{NodeReplacement, SpotPool};
 use spot_guard::sim::audit::{Auditor, Violation};
-use spot_guard::sim::cloud::{CallRecord, Cloud};
-use spot_guard::sim::cluster::Cluster;
 use spot_guard::sim::crash::{CrashPoint, Crasher};
 use spot_guard::sim::scenario::{Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
 use spot_guard::sim::world::{self, ControllerHandle, Gates, POOL};
+use spot_guard_cloud::cloud::{CallRecord, Cloud};
+use spot_guard_cloud::cluster::Cluster;
+use spot_guard_core::record::{BlockingReason, FlowBox, Outcome, Phase, ReplacementStatus};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;

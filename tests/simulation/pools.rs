@@ -4,11 +4,11 @@
 use crate::play::{Play, Stage, ends};
 use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
-use spot_guard::core::record::{DrainState, FlowBox, NoticeKind, Outcome, Phase};
 use spot_guard::crd::notice_name;
-use spot_guard::sim::cloud::{Capacity, GroupSpec, Market};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
+use spot_guard_cloud::cloud::{Capacity, GroupSpec, Market};
+use spot_guard_core::record::{DrainState, FlowBox, NoticeKind, Outcome, Phase};
 use std::time::Duration;
 
 const SCALE_DOWN_DISABLED: &str = "cluster-autoscaler.kubernetes.io/scale-down-disabled";
@@ -49,7 +49,7 @@ fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
             spec.tags = if on { vec![("eks:nodegroup-name".to_owned(), "w".to_owned())] } else { Vec::new() };
         }),
         ("NotAllOnDemand", ON_DEMAND, |spec, on| {
-            spec.mixed = on.then(|| spot_guard::sim::cloud::MixedPolicy {
+            spec.mixed = on.then(|| spot_guard_cloud::cloud::MixedPolicy {
                 on_demand_base: 0,
                 on_demand_percentage_above_base: 50,
                 spot_allocation_strategy: "price-capacity-optimized".to_owned(),

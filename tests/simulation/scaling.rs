@@ -2,14 +2,14 @@
 //! neighbour who changes desired capacity, many pools. Each story ends as it should.
 
 use crate::play::{Play, Played, ends};
-use spot_guard::core::record::{FlowBox, GroupKind, Outcome, Phase};
-use spot_guard::core::scaling::Ledger;
 use spot_guard::crd::{SpotPool, SpotPoolSpec};
-use spot_guard::sim::cloud::{
-    Capacity, Gate, GroupSpec, LaunchFailure, Market, Refusal, ScriptedGate, Settings, Verdict,
-};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT};
+use spot_guard_cloud::cloud::{
+    Capacity, Gate, GroupSpec, LaunchFailure, Market, Refusal, ScriptedGate, Settings, Verdict,
+};
+use spot_guard_core::record::{FlowBox, GroupKind, Outcome, Phase};
+use spot_guard_core::scaling::Ledger;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn through(gate: impl Gate + 'static) -> Gates {
 }
 
 /// A play whose cloud is set up so.
-fn with_cloud(name: &str, plot: Plot, set: impl FnOnce(&spot_guard::sim::cloud::Cloud) + 'static) -> Play {
+fn with_cloud(name: &str, plot: Plot, set: impl FnOnce(&spot_guard_cloud::cloud::Cloud) + 'static) -> Play {
     Play::plot(name, plot).beside(move |stage| async move { set(&stage.cloud) })
 }
 

@@ -4,11 +4,11 @@
 use crate::play::{Play, Stage};
 use crate::triggers::ask;
 use serde_json::{Value, json};
-use spot_guard::core::record::{DrainState, EndState, FlowBox, Outcome, Phase, ReplacementStatus};
-use spot_guard::sim::cloud::Capacity;
-use spot_guard::sim::cluster::{self, RequestInfo};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::Gates;
+use spot_guard_cloud::cloud::Capacity;
+use spot_guard_cloud::cluster::{self, RequestInfo};
+use spot_guard_core::record::{DrainState, EndState, FlowBox, Outcome, Phase, ReplacementStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 

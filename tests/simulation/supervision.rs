@@ -6,8 +6,8 @@ use actix::{Actor, Context, Handler};
 use spot_guard::actors::supervision::crash::Crash;
 use spot_guard::actors::supervision::{ANSWER_WITHIN, GOOD_LIFE, Link, PING_EVERY, Ping, RestartCause};
 use spot_guard::controller::Actors;
-use spot_guard::core::record::Phase;
 use spot_guard::sim::scenario::Scenario;
+use spot_guard_core::record::Phase;
 use std::time::Duration;
 use tokio::time::Instant;
 

@@ -2,14 +2,14 @@
 
 use crate::play::{Play, Stage, ends};
 use serde_json::{Value, json};
-use spot_guard::core::limits::ReturnWindow;
-use spot_guard::core::policy::PolicySpec;
-use spot_guard::core::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus};
-use spot_guard::core::trigger::Stage as Progress;
 use spot_guard::crd::{Trigger, notice_name};
-use spot_guard::sim::cloud::Capacity;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, POOL, SPOT};
+use spot_guard_cloud::cloud::Capacity;
+use spot_guard_core::limits::ReturnWindow;
+use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus};
+use spot_guard_core::trigger::Stage as Progress;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);

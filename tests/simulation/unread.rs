@@ -5,12 +5,12 @@ use crate::play::on_paused_time;
 use serde_json::json;
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
-use spot_guard::core::freshness::WatchedKind;
-use spot_guard::core::record::Phase;
-use spot_guard::sim::cloud::Capacity;
 use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::story::Story;
 use spot_guard::sim::world::{Gates, ON_DEMAND, Stage};
+use spot_guard_cloud::cloud::Capacity;
+use spot_guard_core::freshness::WatchedKind;
+use spot_guard_core::record::Phase;
 use std::time::Duration;
 
 const KIND: &str = "nodereplacements.spotguard.dev";

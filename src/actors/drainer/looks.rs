@@ -1,9 +1,9 @@
 //! When the pods of which node are listed anew: once the node is marked, one node at a time or two, and with a pause
 //! after a list that failed or that found pods.
 
-use crate::core::drain::Look;
-use crate::core::policy::{backoff, spread};
 use jiff::Timestamp;
+use spot_guard_core::drain::Look;
+use spot_guard_core::policy::{backoff, spread};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const AGAIN_IF_EMPTY: Duration = Duration::from_secs(30);
 struct Looking {
     in_flight: bool,
     failures: u32,
-    /// As in [`crate::core::drain::Moment::up`].
+    /// As in [`spot_guard_core::drain::Moment::up`].
     not_before: Duration,
     last: Option<Look>,
 }
@@ -83,7 +83,7 @@ impl Looks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::drain::{Listed, Moment};
+    use spot_guard_core::drain::{Listed, Moment};
 
     const NODE: &str = "n";
 

@@ -1,9 +1,9 @@
 //! Whether the pods of a node fit on the cluster with its replacement counted: found out beside the mailbox.
 
 use crate::actors::heavy::{Busy, Heavy};
-use crate::core::cluster::{Pod, Snapshot};
-use crate::core::drain;
-use crate::core::placement::{self, ExcludedNodes, PlacementOptions};
+use spot_guard_core::cluster::{Pod, Snapshot};
+use spot_guard_core::drain;
+use spot_guard_core::placement::{self, ExcludedNodes, PlacementOptions};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -118,7 +118,7 @@ fn misfit(old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::testing::{cluster, node, pod};
+    use spot_guard_core::testing::{cluster, node, pod};
 
     fn with_a_pod(cpu: i64) -> Arc<Snapshot> {
         let nodes = vec![node("n"), node("old"), node("new")];

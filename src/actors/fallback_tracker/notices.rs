@@ -1,15 +1,15 @@
-//! Notices: which are believed, as [`crate::core::notices`] judges it, and which records they ask for.
+//! Notices: which are believed, as [`spot_guard_core::notices`] judges it, and which records they ask for.
 
 use super::store::Write;
 use super::triggers::reopened;
-use super::world::World;
-use crate::core::freshness::WatchedKind;
-use crate::core::notices::{self, Holder, Judgement, Known, NodeState, Proof, Recorded, Refusal, Seen};
-use crate::core::record::Phase;
-use crate::core::replacement::{self, Subject};
+use super::turn_view::TurnView;
 use crate::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use spot_guard_core::freshness::WatchedKind;
+use spot_guard_core::notices::{self, Holder, Judgement, Known, NodeState, Proof, Recorded, Refusal, Seen};
+use spot_guard_core::record::Phase;
+use spot_guard_core::replacement::{self, Subject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) struct Accepted {
 /// What a turn makes of the notices.
 #[derive(Default)]
 pub(super) struct Told {
-    /// New stories, and cancelled ones that begin anew. Escalations come with [`World::advance`].
+    /// New stories, and cancelled ones that begin anew. Escalations come with [`TurnView::advance`].
     pub(super) writes: Vec<Write>,
     /// To be removed.
     pub(super) refused: Vec<Refused>,
@@ -54,7 +54,7 @@ fn seen<'a>(notice: &'a InterruptionNotice, now: Timestamp) -> Seen<'a> {
     }
 }
 
-impl World<'_> {
+impl TurnView<'_> {
     /// Judges the notices, and says what they lead to.
     pub(super) fn hear(
         &mut self,

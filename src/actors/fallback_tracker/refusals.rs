@@ -3,13 +3,13 @@
 
 use super::notices::Refused;
 use crate::actors::deps::Deps;
-use crate::core::notices::Refusal;
 use crate::crd::InterruptionNotice;
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::{self, Told};
 use futures::StreamExt;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Preconditions};
+use spot_guard_core::notices::Refusal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,9 +168,9 @@ fn tell(deps: &Deps, batch: &[Refused]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::record::NoticeKind;
     use crate::crd::InterruptionNoticeSpec;
     use jiff::Timestamp;
+    use spot_guard_core::record::NoticeKind;
 
     fn refused(number: usize) -> Refused {
         let spec = InterruptionNoticeSpec {

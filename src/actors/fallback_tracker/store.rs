@@ -1,13 +1,13 @@
 //! How the FallbackTracker stores a record.
 
 use crate::actors::deps::Deps;
-use crate::core::trigger::Verdict;
 use crate::crd::{NodeReplacement, Trigger, TriggerStatus, version};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
 use crate::telemetry::tracing::trigger_span;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Resource, ResourceExt};
+use spot_guard_core::trigger::Verdict;
 use std::sync::Arc;
 
 /// A write that must precede what follows from it.

@@ -1,20 +1,20 @@
-//! Triggers: what people ask for, as [`crate::core::trigger`] decides it.
+//! Triggers: what people ask for, as [`spot_guard_core::trigger`] decides it.
 
 use super::PoolFacts;
 use super::store::Write;
-use super::world::{World, subject};
+use super::turn_view::{TurnView, subject};
 use crate::actors::deps::Pauses;
-use crate::core::freshness::WatchedKind;
-use crate::core::neighbours;
-use crate::core::record::ReplacementStatus;
-use crate::core::replacement::{self, Subject};
-use crate::core::trigger::{self, Ask, Decision, Facts, Place, Stage, Story, Verdict};
 use crate::crd::{NodeReplacement, NodeReplacementSpec, Trigger};
 use kube::ResourceExt;
+use spot_guard_core::freshness::WatchedKind;
+use spot_guard_core::neighbours;
+use spot_guard_core::record::ReplacementStatus;
+use spot_guard_core::replacement::{self, Subject};
+use spot_guard_core::trigger::{self, Ask, Decision, Facts, Place, Stage, Story, Verdict};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-impl World<'_> {
+impl TurnView<'_> {
     /// What the triggers that are not over lead to. Records that are open take theirs in as they go on.
     pub(super) fn follow_triggers(
         &mut self,

@@ -1,11 +1,11 @@
 //! What the agent counts.
 
-use crate::core::imds::ImdsProblem;
-use crate::core::record::NoticeKind;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use spot_guard_core::imds::ImdsProblem;
+use spot_guard_core::record::NoticeKind;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {

@@ -2,13 +2,13 @@
 
 use super::{ImdsPoller, Store};
 use crate::actors::supervision::jittered;
-use crate::core::imds::Announcement;
-use crate::core::policy::backoff;
 use crate::crd::InterruptionNotice;
 use crate::kube::problem::RequestProblem;
 use actix::{AsyncContext, Context, SpawnHandle};
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, PostParams};
+use spot_guard_core::imds::Announcement;
+use spot_guard_core::policy::backoff;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::clock::Clock;
-use crate::sim::cluster::{Cluster, Gate, Identity, OpenGate, RequestInfo, Verdict};
 use actix_web::body::BoxBody;
 use actix_web::dev::ServiceResponse;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+use spot_guard_cloud::cluster::{Cluster, Gate, Identity, OpenGate, RequestInfo, Verdict};
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -90,7 +90,7 @@ impl Gate for Counting {
 
 impl Users {
     pub(super) fn new() -> Self {
-        let cluster = Cluster::new(Clock::System, 1);
+        let cluster = Cluster::new(Clock::System.into(), 1);
         let user = |name: &str| Identity {
             user: name.to_owned(),
             groups: vec!["team".to_owned()],

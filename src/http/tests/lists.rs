@@ -1,10 +1,10 @@
 //! Nodes, notices, timelines and safety; filters, pages and what is refused.
 
 use super::*;
-use crate::core::cluster::Node;
-use crate::core::record::{EndState, Outcome};
-use crate::core::testing::{node, pod};
 use crate::crd::InterruptionNoticeSpec;
+use spot_guard_core::cluster::Node;
+use spot_guard_core::record::{EndState, Outcome};
+use spot_guard_core::testing::{node, pod};
 use std::collections::BTreeSet;
 use std::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use super::access::{Served, Users, app, request};
 use super::*;
-use crate::sim::cluster::{OpenGate, Verdict};
+use spot_guard_cloud::cluster::{OpenGate, Verdict};
 
 const PATH: &str = "/api/v1/events";
 

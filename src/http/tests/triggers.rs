@@ -2,11 +2,11 @@
 
 use super::access::{Served, Users, app, request};
 use super::*;
-use crate::core::testing::node;
-use crate::sim::cluster::{OpenGate, Verdict};
 use actix_web::FromRequest;
 use actix_web::body::BoxBody;
 use actix_web::dev::ServiceResponse;
+use spot_guard_cloud::cluster::{OpenGate, Verdict};
+use spot_guard_core::testing::node;
 
 const FALLBACK: &str = "/api/v1/fallbacks/i-0000000000000000b/return";
 

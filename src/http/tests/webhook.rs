@@ -2,7 +2,7 @@
 
 use super::access::{Served, Users, app, request};
 use super::*;
-use crate::sim::cluster::OpenGate;
+use spot_guard_cloud::cluster::OpenGate;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -84,7 +84,7 @@ async fn a_signed_message_is_taken_once_by_whichever_replica() {
     assert_eq!(stored.len(), 2);
     for trigger in stored {
         assert_eq!(trigger.spec.replacement.as_deref(), Some("i-0000000000000000b"));
-        assert_eq!(trigger.spec.action, crate::core::trigger::TriggerAction::Return);
+        assert_eq!(trigger.spec.action, spot_guard_core::trigger::TriggerAction::Return);
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
-use crate::core::cluster::Claim;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use spot_guard_core::cluster::Claim;
 
 #[track_caller]
 fn reads(text: &str, milli_up: i64, one_up: i64, one_down: i64) {
@@ -329,11 +329,11 @@ fn pods_of_one_template_share_their_spec_and_labels_until_nothing_uses_them() {
     };
     let (first, second) = (read_pod("a"), read_pod("b"));
     assert!(Arc::ptr_eq(&first.spec, &second.spec));
-    let parts = crate::core::cluster::Parts {
+    let parts = spot_guard_core::cluster::Parts {
         pods: vec![first.into(), second.into()],
-        ..crate::core::cluster::Parts::default()
+        ..spot_guard_core::cluster::Parts::default()
     };
-    let snapshot = crate::core::cluster::Snapshot::new(parts);
+    let snapshot = spot_guard_core::cluster::Snapshot::new(parts);
     assert_eq!(snapshot.groups().len(), 1);
     drop(snapshot);
     converter.forget_unused();

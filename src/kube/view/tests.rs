@@ -1,6 +1,4 @@
 use super::*;
-use crate::core::cluster::{Claim, VolumeReach};
-use crate::core::effort::Effort;
 use bytes::Bytes;
 use futures::stream;
 use http_body::Frame;
@@ -9,6 +7,8 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use jiff::Timestamp;
 use kube::client::Body;
 use serde_json::{Value, json};
+use spot_guard_core::cluster::{Claim, VolumeReach};
+use spot_guard_core::effort::Effort;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{MutexGuard, PoisonError};
@@ -569,7 +569,7 @@ async fn a_silent_connection_is_told_as_old_within_45_s_and_since_when() {
     let (after, told) = (silent.elapsed(), seen.view.freshness().stale);
     assert!(after <= Duration::from_secs(46), "{after:?}");
     let began: Timestamp = START.parse().expect("a time");
-    let since = crate::clock::since(began, told[0].since);
+    let since = spot_guard_core::time::since(began, told[0].since);
     assert!(since >= Duration::from_secs(85) && since <= Duration::from_secs(121), "{since:?}");
     assert!(!seen.readiness.reasons().is_empty());
     fake.state().silent = false;

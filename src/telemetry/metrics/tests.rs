@@ -1,7 +1,7 @@
 use super::*;
-use crate::core::record::StepRecord;
 use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
 use jiff::Timestamp;
+use spot_guard_core::record::StepRecord;
 
 const NONE: &[NodeReplacement] = &[];
 const NO_POOLS: &[SpotPool] = &[];

@@ -1,8 +1,8 @@
 use super::*;
-use crate::core::record::{FlowBox, Outcome};
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::readiness::Readiness;
 use actix_web::{App, HttpResponse, HttpServer, web};
+use spot_guard_core::record::{FlowBox, Outcome};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Mutex;

@@ -8,8 +8,8 @@ use crate::product;
 use crate::testbed::Testbed;
 use crowd::{Crowd, PACE};
 use serde_json::{Value, json};
-use spot_guard::clock::Clock;
-use spot_guard::sim::cloud::Cloud;
+use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::cloud::Cloud;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 

@@ -5,10 +5,10 @@ use crate::helpers::wait_for;
 use crate::product::{CONTROLLER_MEMORY, PATIENCE};
 use futures::StreamExt;
 use kube::api::{Api, ListParams};
-use spot_guard::core::notices::MAX_NODE_NAME;
-use spot_guard::core::record::NoticeKind;
 use spot_guard::crd::{InterruptionNotice, NodeReplacement, notice_name};
-use spot_guard::sim::cloud::InstanceSnapshot;
+use spot_guard_cloud::cloud::InstanceSnapshot;
+use spot_guard_core::notices::MAX_NODE_NAME;
+use spot_guard_core::record::NoticeKind;
 use std::time::Duration;
 use tokio::time::Instant;
 

@@ -8,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, PostParams};
 use serde_json::json;
 use spot_guard::clock::Clock;
-use spot_guard::core::record::{EndState, NoticeKind};
 use spot_guard::crd::{NodeReplacement, Trigger, TriggerSpec, notice_name};
-use spot_guard::sim::cloud::InstanceSnapshot;
+use spot_guard_cloud::cloud::InstanceSnapshot;
+use spot_guard_core::record::{EndState, NoticeKind};
 use std::fs;
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! What stands between the controllers of a random story and their world.
 
 use super::plot::{KubeCall, Mishap};
-use spot_guard::sim::cloud::{self, GateCall};
-use spot_guard::sim::cluster::{self, RequestInfo};
+use spot_guard_cloud::cloud::{self, GateCall};
+use spot_guard_cloud::cluster::{self, RequestInfo};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

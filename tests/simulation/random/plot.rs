@@ -1,11 +1,11 @@
 //! What happens in a random story: everything follows from its seed, and any event may be left out.
 
 use super::attacks::{Act, with_attacks};
-use spot_guard::core::policy::PolicySpec;
-use spot_guard::core::record::GroupKind;
-use spot_guard::core::trigger::TriggerAction;
-use spot_guard::sim::cloud::{BootFault, BootTimes, Capacity};
 use spot_guard::sim::world::{App, PoolStart};
+use spot_guard_cloud::cloud::{BootFault, BootTimes, Capacity};
+use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::record::GroupKind;
+use spot_guard_core::trigger::TriggerAction;
 use std::time::Duration;
 
 /// A random story.

@@ -9,21 +9,22 @@ use crate::play::{EPOCH, on_paused_time};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use spot_guard::actors::supervision::Shutdown;
-use spot_guard::clock::{Clock, since};
-use spot_guard::core::policy::Policy;
-use spot_guard::core::record::{GroupKind, NoticeKind, Outcome};
-use spot_guard::core::scaling::{Ledger, RequestState};
-use spot_guard::core::trigger::{self, TriggerAction};
+use spot_guard::clock::Clock;
 use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger, notice_name};
-use spot_guard::sim::admission;
 use spot_guard::sim::audit::{Auditor, Violation};
-use spot_guard::sim::cloud::{
-    BootTimes, Cloud, GroupSnapshot, InstanceSnapshot, LaunchFailure, LifecycleState, Market,
-};
-use spot_guard::sim::cluster::Cluster;
 use spot_guard::sim::world::{self, ControllerHandle, Gates, Start, World};
 use spot_guard::telemetry::metrics::Metrics;
 use spot_guard::telemetry::readiness::Readiness;
+use spot_guard_cloud::admission;
+use spot_guard_cloud::cloud::{
+    BootTimes, Cloud, GroupSnapshot, InstanceSnapshot, LaunchFailure, LifecycleState, Market,
+};
+use spot_guard_cloud::cluster::Cluster;
+use spot_guard_core::policy::Policy;
+use spot_guard_core::record::{GroupKind, NoticeKind, Outcome};
+use spot_guard_core::scaling::{Ledger, RequestState};
+use spot_guard_core::time::since;
+use spot_guard_core::trigger::{self, TriggerAction};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -178,7 +179,7 @@ impl<'a> Stage<'a> {
                 (pool.start.spot(), pool.start.spot_nodes),
                 (pool.start.on_demand(), pool.start.on_demand_nodes),
             ] {
-                let edit = |spec: &mut spot_guard::sim::cloud::GroupSpec| {
+                let edit = |spec: &mut spot_guard_cloud::cloud::GroupSpec| {
                     spec.boot = pool.boot;
                     spec.zones =
                         ["us-east-1a", "us-east-1b"][..pool.zones].iter().map(|z| (*z).into()).collect();

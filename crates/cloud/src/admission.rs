@@ -1,0 +1,43 @@
+//! What the API server demands of notices by the definition of their kind and by the admission policy
+//! (deploy/manifests/admission-policy.yaml), for stories in which somebody tries to get past it.
+
+use crate::cluster::{Identity, Refusal, RequestInfo, refusal};
+use serde_json::Value;
+
+/// By which a token tells the node of its pod (KEP-4193).
+const NODE_OF_TOKEN: &str = "authentication.kubernetes.io/node-name";
+
+/// The name that the content of a notice demands: of the node that reports, its instance and the kind, so that nobody can
+/// take the name of another node's notice.
+#[must_use]
+pub fn name_demanded(notice: &Value) -> String {
+    let text = |field: &str| notice["spec"][field].as_str().unwrap_or_default();
+    let slug = match text("kind") {
+        "RebalanceRecommendation" => "rebalance-recommendation",
+        "SpotInterruption" => "spot-interruption",
+        _ => "manual",
+    };
+    format!("{}.{}-{slug}", text("nodeName"), text("instanceId"))
+}
+
+/// Refuses a notice that is not about the node of its creator's token, or has another name than its content demands.
+///
+/// # Errors
+/// 403, as the policy answers.
+pub fn notices(info: &RequestInfo, object: &Value, by: &Identity) -> Result<(), Refusal> {
+    if info.verb != "create" || info.resource != "interruptionnotices" {
+        return Ok(());
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let node = text(&object["spec"]["nodeName"]);
+    let own = by.extra.get(NODE_OF_TOKEN).and_then(|nodes| nodes.first());
+    if own != Some(&node) {
+        let why = format!("spec.nodeName must be the node of the token, not {node}");
+        return Err(refusal(403, "Forbidden", why));
+    }
+    let wanted = name_demanded(object);
+    if text(&object["metadata"]["name"]) != wanted {
+        return Err(refusal(403, "Forbidden", format!("metadata.name must be {wanted}")));
+    }
+    Ok(())
+}

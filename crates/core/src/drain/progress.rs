@@ -1,0 +1,532 @@
+//! One drain on its way: what is asked of the API next, what it waits for, and when it is over.
+
+use super::look::overstayed;
+use super::rescheduled::{Expected, OwnerKey, owner};
+use super::{
+    Deletion, DrainClock, DrainPolicy, EvictionAnswer, Look, NextStep, Purpose, Sight, SkipReason, Turn,
+    Verdict, classify, eviction_order, next_step, overdue, turns,
+};
+use crate::cluster::{DisruptionBudget, Pod, Snapshot};
+use crate::effort::Effort;
+use crate::freshness::{Step, WatchedKind};
+use crate::policy::{Policy, seconds};
+use crate::replacement::{DrainCommand, DrainEnd, DrainReport};
+use jiff::Timestamp;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Requests about one node's pods that are under way at the same time.
+const PARALLEL: usize = 20;
+/// A drain counts as stuck when no pod has left for so long.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// How long the watch may take to show that a pod ends whose eviction was granted.
+const SHOWN_WITHIN: Duration = Duration::from_secs(5);
+/// Between two tries of what will not succeed before somebody changes something.
+const GIVEN_UP_FOR: Duration = Duration::from_secs(30);
+/// A controller that has not made a successor within this time wants fewer pods than it had.
+const SUCCESSOR_WITHIN: Duration = Duration::from_secs(30);
+/// How much work it may be to find the budgets of a node's pods, which is done with every change of a pod.
+const BUDGETS_EFFORT: u64 = 100_000;
+/// How often the pods of one controller may come back to the node before they are left there.
+const MAX_RETURNS: u32 = 3;
+
+/// The time, told twice.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By the clock on the wall, as deadlines are given.
+    pub at: Timestamp,
+    /// Since some moment that stays the same, by a clock that nobody sets.
+    pub up: Duration,
+}
+
+/// A request to be sent now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Ask the eviction API.
+    Evict(Arc<Pod>),
+    /// Delete past the budgets.
+    Delete(Arc<Pod>, Deletion),
+}
+
+impl Order {
+    /// The pod that it is about.
+    #[must_use]
+    pub fn pod(&self) -> &Arc<Pod> {
+        match self {
+            Self::Evict(pod) | Self::Delete(pod, _) => pod,
+        }
+    }
+}
+
+/// What was asked for a pod, and what came of it.
+#[derive(Debug, Default)]
+struct Asked {
+    in_flight: bool,
+    attempts: u32,
+    /// Whether a deletion was tried, after evictions.
+    deleted: bool,
+    not_before: Option<Duration>,
+    /// Until when the watch has time to show that the pod ends.
+    granted_until: Option<Duration>,
+    /// The budget as it was seen when the eviction was asked for: once it is another, waiting has no point.
+    budget: Option<DisruptionBudget>,
+    /// The last answer, if it was no.
+    refusal: Option<EvictionAnswer>,
+}
+
+impl Asked {
+    fn is_busy(&self, now: Moment) -> bool {
+        self.in_flight || self.granted_until.is_some_and(|until| now.up < until)
+    }
+}
+
+/// How often the pods of a controller came back to the node.
+#[derive(Debug, Default)]
+struct Returns {
+    times: u32,
+    /// When one was evicted last, in seconds of the Unix epoch.
+    evicted_at: i64,
+}
+
+impl Returns {
+    /// Counts the eviction of a pod that came after the drain began. Those that came together came back once; a pod's
+    /// creation is told in whole seconds.
+    fn count(&mut self, created: Option<Timestamp>, now: Timestamp) {
+        if self.times == 0 || created.is_some_and(|created| created.as_second() >= self.evicted_at) {
+            self.times += 1;
+            self.evicted_at = now.as_second();
+        }
+    }
+}
+
+/// The pods of the node, sorted by what becomes of them.
+#[derive(Default)]
+struct Sorted {
+    evictable: Vec<Arc<Pod>>,
+    /// How many pods the drain waits for, evictable ones included.
+    staying: usize,
+    /// Why some of those stay.
+    reasons: Vec<String>,
+    /// Pods that the drain does not wait for though they should have gone.
+    left_behind: Vec<String>,
+    /// Of these, the ones that come back to the node.
+    came_back: usize,
+}
+
+/// One node's drain. It knows what was asked so far; if it is lost, a new one goes on from what the cluster shows.
+#[derive(Debug)]
+pub struct Drain {
+    command: DrainCommand,
+    policy: Policy,
+    expected: Expected,
+    asked: HashMap<Arc<str>, Asked>,
+    came_back: HashMap<OwnerKey, Returns>,
+    staying: usize,
+    progress_at: Duration,
+    emptied_at: Option<Duration>,
+    /// Whether it has gone by an old picture.
+    blind: bool,
+    wants_look: bool,
+    report: DrainReport,
+}
+
+impl Drain {
+    /// A drain that begins, or goes on in another process.
+    #[must_use]
+    pub fn new(command: DrainCommand, policy: Policy, snapshot: &Snapshot, now: Moment) -> Self {
+        let expected = expected(&command, &policy, snapshot, now);
+        let report = DrainReport { node: command.node.clone(), ..DrainReport::default() };
+        Self {
+            command,
+            policy,
+            expected,
+            asked: HashMap::new(),
+            came_back: HashMap::new(),
+            staying: 0,
+            progress_at: now.up,
+            emptied_at: None,
+            blind: false,
+            wants_look: false,
+            report,
+        }
+    }
+
+    /// Takes in a command for the same drain, or returns `false` if it is for another one: a second notice may have
+    /// brought a deadline, a person may have changed the settings.
+    pub fn renew(&mut self, command: &DrainCommand, policy: Policy) -> bool {
+        let same = self.command.replacement == command.replacement && self.command.purpose == command.purpose;
+        if same {
+            self.command.clone_from(command);
+            self.policy = policy;
+        }
+        same
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn command(&self) -> &DrainCommand {
+        &self.command
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn report(&self) -> &DrainReport {
+        &self.report
+    }
+
+    /// Whether the node's pods are to be listed anew: it goes on, or ends, by what the API server says of them.
+    #[must_use]
+    pub fn wants_look(&self) -> bool {
+        self.wants_look
+    }
+
+    /// Goes through the node's pods and returns what is to be asked now. To be called whenever a pod or a budget
+    /// changes, and now and then.
+    ///
+    /// On an old picture nothing ends, and what was found on one is found anew when it is current again. Before a
+    /// deadline the drain goes on by what is known: the API server judges each eviction.
+    pub fn step(&mut self, sight: &Sight<'_>, now: Moment) -> Vec<Order> {
+        self.wants_look = false;
+        let stale = sight.freshness.against(Step::End);
+        self.turn_blind(!stale.is_empty(), sight.snapshot, now);
+        if self.blind && self.command.deadline.is_none() {
+            self.wait_for(stale);
+            return Vec::new();
+        }
+        let index = sight.snapshot.node_index(&self.command.node);
+        let is_it = |index: &usize| self.command.is_about(&sight.snapshot.nodes()[*index]);
+        let Some(node) = index.filter(is_it) else {
+            let gone_at = *self.emptied_at.get_or_insert(now.up);
+            if self.blind {
+                self.wait_for(stale);
+            } else {
+                // Or it was never shown.
+                self.confirm(DrainEnd::Moved, sight.look, &|_| false, gone_at, now);
+            }
+            return Vec::new();
+        };
+        self.report.tainted |= sight.marked;
+        if !sight.marked {
+            // Pods may come again: the node counts as empty from a later moment on, if it is.
+            self.emptied_at = None;
+        }
+        if !sight.marked || self.report.end.is_some() {
+            return Vec::new();
+        }
+        let (pods, known) = self.pods(sight, node, now);
+        let there: HashSet<&str> = pods.iter().map(|pod| &*pod.uid).collect();
+        self.asked.retain(|uid, _| there.contains(&**uid));
+        let mut sorted = self.sort(&pods, now);
+        if sorted.staying != self.staying {
+            self.staying = sorted.staying;
+            self.progress_at = now.up;
+        }
+        if sorted.staying == 0 {
+            if self.blind {
+                self.emptied_at.get_or_insert(now.up);
+                self.wait_for(stale);
+            } else {
+                self.finish(sorted, sight, &known, now);
+            }
+            return Vec::new();
+        }
+        self.emptied_at = None;
+        // A budget that may have changed since is not gone by: the API server knows.
+        let covering = match sight.freshness.is_current(WatchedKind::DisruptionBudget) {
+            true => Covering::of(&sorted.evictable, sight.snapshot),
+            false => Covering::default(),
+        };
+        let orders = self.orders(&sorted.evictable, &covering, &mut sorted.reasons, now);
+        sorted.reasons.append(&mut sorted.left_behind);
+        sorted.reasons.extend(stale);
+        sorted.reasons.sort_unstable();
+        sorted.reasons.dedup();
+        self.report.stuck = now.up.saturating_sub(self.progress_at) >= STUCK_AFTER;
+        self.report.blocked = sorted.reasons;
+        orders
+    }
+
+    /// The pods of the node, and of which of them, by their UID, the watch has told. Before a deadline the API server's
+    /// word on others counts too.
+    fn pods(&mut self, sight: &Sight<'_>, node: usize, now: Moment) -> (Vec<Arc<Pod>>, HashSet<Arc<str>>) {
+        let snapshot = sight.snapshot;
+        let shown = snapshot.pod_indexes_on(node).iter().map(|index| &snapshot.pods()[*index as usize]);
+        let mut pods: Vec<Arc<Pod>> = shown.cloned().collect();
+        let known: HashSet<Arc<str>> = pods.iter().map(|pod| pod.uid.clone()).collect();
+        if self.command.deadline.is_some() {
+            let unseen = sight.look.map(|look| look.unseen(&|uid| known.contains(uid), now.at));
+            pods.extend(unseen.into_iter().flatten());
+            self.wants_look = pods.len() > known.len() || !sight.freshness.is_current(WatchedKind::Pod);
+        }
+        (pods, known)
+    }
+
+    /// Nothing on the node is waited for: the drain ends when its pods run elsewhere and the API server lists no more.
+    fn finish(&mut self, sorted: Sorted, sight: &Sight<'_>, known: &HashSet<Arc<str>>, now: Moment) {
+        let emptied_at = *self.emptied_at.get_or_insert(now.up);
+        if sorted.came_back > 0 && self.command.purpose == Purpose::Return {
+            // They run here, so the node is not to end.
+            self.end(DrainEnd::GivenUp(sorted.left_behind));
+        } else if let Some(end) = self.await_successors(sorted.left_behind, sight.snapshot, emptied_at, now) {
+            self.confirm(end, sight.look, &|uid| known.contains(uid), emptied_at, now);
+        }
+    }
+
+    /// Takes in whether the picture is old. What was found on an old one does not count when it is current again: it
+    /// goes on then as another process would, from what the cluster shows.
+    fn turn_blind(&mut self, blind: bool, snapshot: &Snapshot, now: Moment) {
+        if blind {
+            self.report.end = None;
+        } else if self.blind {
+            self.expected = expected(&self.command, &self.policy, snapshot, now);
+            self.emptied_at = None;
+            self.progress_at = now.up;
+            self.wait_for(Vec::new());
+        }
+        self.blind = blind;
+    }
+
+    /// Nothing is asked until these reasons are gone.
+    fn wait_for(&mut self, reasons: Vec<String>) {
+        self.report.stuck = !reasons.is_empty();
+        self.report.blocked = reasons;
+    }
+
+    /// Ends the drain if the API server has listed the node's pods since it looks empty, and says the same.
+    fn confirm(
+        &mut self,
+        end: DrainEnd,
+        look: Option<&Look>,
+        known: &dyn Fn(&str) -> bool,
+        emptied_at: Duration,
+        now: Moment,
+    ) {
+        if self.report.end.is_some() {
+            return;
+        }
+        if matches!(end, DrainEnd::GivenUp(_)) {
+            // The node stays: nothing on it is lost.
+            self.end(end);
+            return;
+        }
+        let look = look.filter(|look| look.asked.up >= emptied_at);
+        let against = look.map_or_else(Vec::new, |look| look.against(known, now.at));
+        if look.is_some() && against.is_empty() {
+            self.end(end);
+        } else {
+            self.wants_look = true;
+            self.wait_for(against);
+        }
+    }
+
+    /// Notes that a request is on its way; it will be [`Drain::answered`], if only that there was no answer.
+    pub fn sent(&mut self, order: &Order) {
+        let asked = self.asked.entry(order.pod().uid.clone()).or_default();
+        asked.in_flight = true;
+        asked.deleted |= matches!(order, Order::Delete(..));
+    }
+
+    /// Takes in what the API answered.
+    pub fn answered(&mut self, order: &Order, answer: &EvictionAnswer, now: Moment) {
+        let pod = order.pod();
+        let asked = self.asked.entry(pod.uid.clone()).or_default();
+        let step = next_step(answer, asked.attempts, pod);
+        let budget = asked.budget.take();
+        let (attempts, deleted) = (asked.attempts.saturating_add(1), asked.deleted);
+        let refusal = (step != NextStep::Wait).then(|| answer.clone());
+        *asked = Asked { attempts, deleted, refusal, ..Asked::default() };
+        match step {
+            NextStep::Wait => {
+                asked.granted_until = Some(now.up + SHOWN_WITHIN);
+                self.progress_at = now.up;
+                if self.is_late(pod) {
+                    self.came_back.entry(owner(pod)).or_default().count(pod.created, now.at);
+                }
+            }
+            NextStep::RetryOnBudget(wait) => {
+                asked.not_before = Some(now.up + wait);
+                asked.budget = budget;
+            }
+            NextStep::Retry(wait) => asked.not_before = Some(now.up + wait),
+            NextStep::GiveUp => asked.not_before = Some(now.up + GIVEN_UP_FOR),
+        }
+    }
+
+    fn end(&mut self, end: DrainEnd) {
+        self.report.end = Some(end);
+        self.report.blocked.clear();
+        self.report.stuck = false;
+    }
+
+    fn pod_policy(&self) -> DrainPolicy {
+        DrainPolicy::of(&self.policy, self.command.purpose, self.command.deadline.is_some())
+    }
+
+    fn clock(&self) -> DrainClock {
+        // The instance is ended a little ahead of the deadline, so the pods have that much less.
+        let ahead = seconds(self.policy.end_before_deadline_seconds);
+        self.command.deadline.map_or(DrainClock::Patient, |deadline| DrainClock::Deadline(deadline - ahead))
+    }
+
+    /// Whether it is left on the node: its controller's pods come back each time. One that is just leaving is not.
+    fn comes_back(&self, pod: &Pod, now: Moment) -> bool {
+        let leaving = self.asked.get(&pod.uid).is_some_and(|asked| asked.is_busy(now));
+        let times = self.came_back.get(&owner(pod)).map_or(0, |returns| returns.times);
+        self.is_late(pod) && !leaving && times >= MAX_RETURNS
+    }
+
+    /// Whether the pod was made after the drain began, and came to the node all the same.
+    fn is_late(&self, pod: &Pod) -> bool {
+        self.command.since.zip(pod.created).is_some_and(|(since, created)| created > since)
+    }
+
+    fn sort(&self, pods: &[Arc<Pod>], now: Moment) -> Sorted {
+        let policy = self.pod_policy();
+        let mut sorted = Sorted::default();
+        for pod in pods {
+            match classify(pod, &policy, self.command.purpose) {
+                Verdict::Skip(SkipReason::AlreadyTerminating) => match overstayed(pod, now.at) {
+                    Some(text) => sorted.left_behind.push(text),
+                    None => {
+                        sorted.staying += 1;
+                        sorted.reasons.push(format!("pod {} is still ending", pod.key()));
+                    }
+                },
+                Verdict::Skip(_) => {}
+                Verdict::Blocked(reason) => {
+                    sorted.staying += 1;
+                    sorted.reasons.push(format!("pod {}: {reason}", pod.key()));
+                }
+                Verdict::Evictable if self.comes_back(pod, now) => {
+                    sorted.came_back += 1;
+                    let text = "comes back to the node each time it is evicted: it tolerates the taints";
+                    sorted.left_behind.push(format!("pod {} {text}", pod.key()));
+                }
+                Verdict::Evictable => {
+                    sorted.staying += 1;
+                    sorted.evictable.push(Arc::clone(pod));
+                }
+            }
+        }
+        sorted
+    }
+
+    /// What is to be asked now for the pods that may be evicted; adds why others have to wait.
+    fn orders(
+        &mut self,
+        evictable: &[Arc<Pod>],
+        covering: &Covering<'_>,
+        reasons: &mut Vec<String>,
+        now: Moment,
+    ) -> Vec<Order> {
+        let (policy, clock) = (self.pod_policy(), self.clock());
+        let busy = |pod: &&Arc<Pod>| self.asked.get(&pod.uid).is_some_and(|asked| asked.is_busy(now));
+        let (busy, idle): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = evictable.iter().partition(busy);
+        let under_way: Vec<&Pod> = busy.iter().map(|pod| &***pod).collect();
+        let refs: Vec<&Pod> = idle.iter().map(|pod| &***pod).collect();
+        let budgets = |pod: &Pod| covering.budgets(pod).to_vec();
+        let order = eviction_order(&refs, &budgets);
+        let ordered: Vec<&Pod> = order.iter().map(|index| refs[*index]).collect();
+        let mut orders = Vec::new();
+        for (index, turn) in order.iter().zip(turns(&ordered, &budgets, &under_way, PARALLEL)) {
+            let pod = idle[*index];
+            let asked = self.asked.entry(pod.uid.clone()).or_default();
+            let budget = covering.budgets(pod).first().copied();
+            if asked.budget.is_some() && asked.budget.as_ref() != budget {
+                (asked.budget, asked.not_before) = (None, None);
+            }
+            let may_ask = asked.not_before.is_none_or(|at| now.up >= at);
+            let overdue = overdue(pod, clock, now.at);
+            // An eviction that was not tried yet is as quick as a deletion, and spends its budget.
+            let evict = turn == Turn::Now && (asked.attempts == 0 || overdue.is_none());
+            if evict && may_ask {
+                asked.budget = budget.cloned();
+                orders.push(Order::Evict(Arc::clone(pod)));
+                continue;
+            }
+            match turn {
+                Turn::AfterBudget(budget) if !budget.observed => reasons.push(format!(
+                    "PodDisruptionBudget {}/{} was not looked at yet by its controller",
+                    budget.namespace, budget.name
+                )),
+                Turn::AfterBudget(budget) if budget.disruptions_allowed < 1 => reasons.push(format!(
+                    "PodDisruptionBudget {}/{} allows no disruption ({} healthy, {} wanted)",
+                    budget.namespace, budget.name, budget.current_healthy, budget.desired_healthy
+                )),
+                Turn::Never(budgets) => {
+                    let names: Vec<&str> = budgets.iter().map(|budget| &*budget.name).collect();
+                    let (several, names) = (EvictionAnswer::SeveralBudgets, names.join(", "));
+                    reasons.push(format!("pod {}: {several}: {names}", pod.key()));
+                }
+                // Its turn comes when others have had theirs.
+                Turn::AfterBudget(_) | Turn::AfterOthers => {}
+                Turn::Now => {
+                    let refusal = asked.refusal.iter();
+                    reasons.extend(refusal.map(|refusal| format!("pod {}: {refusal}", pod.key())));
+                }
+            }
+            let has_slot = under_way.len() + orders.len() < PARALLEL;
+            match overdue {
+                Some(_) if !policy.delete_at_deadline => {
+                    reasons.push(format!("pod {} is not deleted: deleteAtDeadline is false", pod.key()));
+                }
+                Some(deletion) if has_slot && (may_ask || !asked.deleted) => {
+                    orders.push(Order::Delete(Arc::clone(pod), deletion));
+                }
+                _ => {}
+            }
+        }
+        orders
+    }
+
+    /// The node is empty: how the drain ends, when as many pods run again elsewhere or when waiting for it ends.
+    fn await_successors(
+        &mut self,
+        left_behind: Vec<String>,
+        snapshot: &Snapshot,
+        emptied_at: Duration,
+        now: Moment,
+    ) -> Option<DrainEnd> {
+        let waited = now.up.saturating_sub(emptied_at);
+        let unmet = self.expected.unmet(&self.command.node, snapshot);
+        let patience = seconds(self.policy.reschedule_timeout_seconds);
+        let patience = if unmet.coming { patience } else { patience.min(SUCCESSOR_WITHIN) };
+        if !unmet.reasons.is_empty() && waited < patience {
+            self.report.stuck = waited >= STUCK_AFTER;
+            self.report.blocked = unmet.reasons;
+            return None;
+        }
+        if unmet.coming && self.command.purpose == Purpose::Return {
+            // Without the marks they find their place on this node again.
+            return Some(DrainEnd::GivenUp(unmet.reasons));
+        }
+        let missing = [unmet.reasons, left_behind].concat();
+        Some(if missing.is_empty() { DrainEnd::Moved } else { DrainEnd::Without(missing) })
+    }
+}
+
+/// What is to be met when the node is drained.
+fn expected(command: &DrainCommand, policy: &Policy, snapshot: &Snapshot, now: Moment) -> Expected {
+    let young = seconds(policy.reschedule_timeout_seconds);
+    let counted = |pod: &Pod| !pod.spec.is_placeholder(policy.placeholders_below());
+    Expected::of(&command.node, command.since, young, snapshot, now.at, &counted)
+}
+
+/// The budgets of each of these pods, by its UID, each by name.
+#[derive(Default)]
+struct Covering<'s>(HashMap<Arc<str>, Vec<&'s DisruptionBudget>>);
+
+impl<'s> Covering<'s> {
+    /// Of pods whose budgets are too many to compare it is as if they had none: the eviction API has the last word
+    /// anyway, and a drain must not wait for this one.
+    fn of(pods: &[Arc<Pod>], snapshot: &'s Snapshot) -> Self {
+        let effort = Effort::of(BUDGETS_EFFORT);
+        let known = |pod: &Arc<Pod>| Some((pod.uid.clone(), snapshot.budgets_of(pod, &effort).ok()?));
+        Self(pods.iter().filter_map(known).collect())
+    }
+
+    fn budgets(&self, pod: &Pod) -> &[&'s DisruptionBudget] {
+        self.0.get(&pod.uid).map_or(&[], Vec::as_slice)
+    }
+}

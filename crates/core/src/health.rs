@@ -1,0 +1,183 @@
+//! Boxes 7 and 8: is the Spot group healthy, and has it been so for long enough?
+
+#[cfg(test)]
+mod tests;
+
+use crate::policy::{Policy, seconds};
+use crate::record::{DrainState, EndState, GroupKind, ReplacementStatus};
+use crate::replacement::ReturnAssessment;
+use crate::scaling::{FailureClass, Ledger, PoolView};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A story of the pool, as the assessment needs it.
+#[derive(Clone, Debug)]
+pub struct Story<'a> {
+    /// The replacement's name.
+    pub name: &'a str,
+    /// The old instance.
+    pub instance_id: &'a str,
+    /// The record.
+    pub status: &'a ReplacementStatus,
+}
+
+/// What was found about a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolAssessment {
+    /// Why the Spot group is not healthy; empty: it is.
+    pub unhealthy: Vec<String>,
+    /// Why it is not stable, apart from the claimed nodes; empty: it is.
+    pub unstable: Vec<String>,
+    /// What was found about each open fallback.
+    pub returns: BTreeMap<String, ReturnAssessment>,
+}
+
+/// Box 7: what makes the Spot group unhealthy.
+///
+/// Nodes whose story is under way do not count, nor do the instances that Spot still owes a story: their
+/// failing launches are our own probes.
+#[must_use]
+pub fn unhealthy(
+    view: &PoolView,
+    ledger: &Ledger,
+    stories: &[Story<'_>],
+    policy: &Policy,
+    now: Timestamp,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let group = &view.spot;
+    let surplus = ledger.shares(GroupKind::Spot).filter(|share| share.surplus).count();
+    let awaited = ledger
+        .shares(GroupKind::Spot)
+        .filter(|share| share.instance_id.as_ref().is_none_or(|id| !group.is_in_service(id)))
+        .count();
+    let leaving = stories
+        .iter()
+        .filter(|story| !story.status.old.is_over() && group.is_in_service(story.instance_id))
+        .count();
+    // A story whose old instance left before its +1 was settled holds one place more than instances are there; one
+    // that was cancelled has one instance more until then.
+    let unsettled = stories
+        .iter()
+        .filter(|story| {
+            ledger.share(GroupKind::Spot, story.name).is_some_and(|share| share.surplus)
+                && (story.status.old == EndState::Released || !group.is_active(story.instance_id))
+        })
+        .count();
+    let desired = i64::from(group.desired);
+    let expected = desired - to_i64(surplus) - to_i64(awaited);
+    let serving = to_i64(group.in_service()) - to_i64(leaving) - to_i64(unsettled);
+    if serving < expected {
+        reasons.push(format!(
+            "{serving} of {expected} instances are in service in {} (desired {desired}, without what is owed or under way)",
+            group.name
+        ));
+    }
+    let recent = group.failures.iter().find(|failure| {
+        failure.class != FailureClass::Throttle
+            && crate::time::since(failure.started_at, now) < seconds(policy.stability_seconds)
+    });
+    if let Some(failure) = recent.filter(|_| awaited == 0) {
+        reasons.push(format!("a launch failed in {}: {}", group.name, failure.message));
+    }
+    reasons
+}
+
+/// Box 8: what makes the Spot nodes that stay unstable; `ready` says whether an instance's node is Ready.
+#[must_use]
+pub fn unready_nodes(
+    view: &PoolView,
+    stories: &[Story<'_>],
+    ready: &dyn Fn(&str) -> bool,
+    policy: &Policy,
+) -> Vec<String> {
+    let leaving: BTreeSet<&str> =
+        stories.iter().filter(|story| !story.status.old.is_over()).map(|story| story.instance_id).collect();
+    let staying: Vec<&str> = view
+        .spot
+        .instances
+        .iter()
+        .map(|instance| instance.id.as_str())
+        .filter(|id| view.spot.is_in_service(id) && !leaving.contains(id))
+        .collect();
+    let unready: Vec<&str> = staying.iter().copied().filter(|id| !ready(id)).collect();
+    let allowed = staying.len() * usize::try_from(policy.not_ready_percent).unwrap_or(0) / 100;
+    if unready.len() <= allowed {
+        return Vec::new();
+    }
+    vec![format!("{} of {} Spot nodes are not Ready: {}", unready.len(), staying.len(), unready.join(", "))]
+}
+
+/// Boxes 7 to 9 for every open fallback of a pool, those first whose return a person asked for, then oldest first;
+/// `unsafe_` is box 9, asked for the first fallback that got so far: returns are made one by one.
+#[must_use]
+pub fn assess(
+    view: &PoolView,
+    ledger: &Ledger,
+    stories: &[Story<'_>],
+    ready: &dyn Fn(&str) -> bool,
+    unsafe_: &dyn Fn(&Story<'_>) -> Vec<String>,
+    policy: &Policy,
+    now: Timestamp,
+) -> PoolAssessment {
+    let mut found = PoolAssessment {
+        unhealthy: unhealthy(view, ledger, stories, policy, now),
+        unstable: unready_nodes(view, stories, ready, policy),
+        returns: BTreeMap::new(),
+    };
+    let mut open: Vec<&Story<'_>> =
+        stories.iter().filter(|story| story.status.fallback && story.status.old.is_over()).collect();
+    open.sort_by_key(|story| {
+        (story.status.return_requested_at.is_none(), story.status.started_at, story.name)
+    });
+    let mut turn_taken =
+        open.iter().find(|story| story.status.return_drain != DrainState::NotStarted).map(|story| story.name);
+    for story in open {
+        let mut result =
+            ReturnAssessment { unhealthy: found.unhealthy.clone(), ..ReturnAssessment::default() };
+        let stability = seconds(policy.stability_seconds);
+        let own = story.status.capacity.as_ref().is_some_and(|held| held.group == GroupKind::Spot);
+        match &story.status.return_capacity {
+            // A Spot node that is one too many waits for no other, nor does what a cancelled story brought.
+            None if own || story.status.old == EndState::Released => {}
+            None => result.unhealthy.push("the Spot group has no instance for it yet".to_owned()),
+            Some(capacity) => {
+                let held = crate::time::since(capacity.ready_at, now);
+                if held < stability {
+                    result.unstable.push(format!(
+                        "Spot node {} has been Ready for {} of {} s",
+                        capacity.node_name,
+                        held.as_secs(),
+                        stability.as_secs()
+                    ));
+                }
+            }
+        }
+        result.unstable.extend(found.unstable.iter().cloned());
+        if story.status.return_requested_at.is_some() {
+            // Box 8 is not waited for: a person asked for it now.
+            result.unstable.clear();
+        }
+        if result.unhealthy.is_empty() && result.unstable.is_empty() {
+            match turn_taken {
+                Some(name) if name != story.name => {
+                    result
+                        .unsafe_
+                        .push(format!("the return of {name} is under way; returns are made one by one"));
+                }
+                _ => {
+                    result.unsafe_ = unsafe_(story);
+                    if result.unsafe_.is_empty() {
+                        turn_taken = Some(story.name);
+                    }
+                }
+            }
+        }
+        found.returns.insert(story.name.to_owned(), result);
+    }
+    found
+}
+
+fn to_i64(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

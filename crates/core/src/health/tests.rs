@@ -1,0 +1,248 @@
+use super::*;
+use crate::record::{Capacity, Phase};
+use crate::scaling::{
+    Debt, FailedActivity, GroupView, Instance, Lifecycle, Method, RequestState, ScalingRequest, Share,
+};
+use std::time::Duration;
+
+fn now() -> Timestamp {
+    "2026-01-01T01:00:00Z".parse().expect("a time")
+}
+
+fn group(desired: i32, in_service: &[&str], pending: &[&str]) -> GroupView {
+    let instance = |id: &&str, lifecycle| Instance { id: (*id).to_owned(), zone: "a".to_owned(), lifecycle };
+    let serving = in_service.iter().map(|id| instance(id, Lifecycle::InService));
+    GroupView {
+        name: "spot".to_owned(),
+        desired,
+        min: 0,
+        max: 10,
+        zones: vec!["a".to_owned()],
+        can_launch: false,
+        setup: crate::preflight::GroupSetup::default(),
+        instances: serving.chain(pending.iter().map(|id| instance(id, Lifecycle::Pending))).collect(),
+        failures: Vec::new(),
+        observed_at: now(),
+    }
+}
+
+fn view(spot: GroupView) -> PoolView {
+    PoolView { spot, on_demand: group(0, &[], &[]) }
+}
+
+/// A share of the story of `old` in the Spot group.
+fn share(old: &str, surplus: bool, debt: Debt, instance_id: Option<&str>) -> Share {
+    Share {
+        replacement: old.to_owned(),
+        surplus,
+        attempt: 0,
+        since: now(),
+        deadline: None,
+        owed: true,
+        debt,
+        instance_id: instance_id.map(str::to_owned),
+        failure: None,
+    }
+}
+
+fn ledger(shares: Vec<Share>) -> Ledger {
+    let request = ScalingRequest {
+        id: "r".to_owned(),
+        group: GroupKind::Spot,
+        baseline: 3,
+        target: 4,
+        instances_before: Vec::new(),
+        requested_at: now(),
+        method: Method::SetDesiredCapacity {},
+        state: RequestState::Applied,
+        shares,
+    };
+    Ledger { scaling_requests: vec![request], ..Ledger::default() }
+}
+
+fn fallback(old: EndState, started_minute: i64) -> ReplacementStatus {
+    let capacity = |group, id: &str, ready_at| Capacity {
+        group,
+        instance_id: id.to_owned(),
+        node_name: id.to_owned(),
+        ready_at,
+    };
+    ReplacementStatus {
+        phase: Phase::OnFallback,
+        started_at: Some(Timestamp::from_second(started_minute * 60).expect("a time")),
+        fallback: true,
+        old,
+        capacity: Some(capacity(GroupKind::OnDemand, "od", now())),
+        return_capacity: Some(capacity(GroupKind::Spot, "i-4", now() - Duration::from_secs(120))),
+        ..ReplacementStatus::default()
+    }
+}
+
+#[test]
+fn health_counts_what_is_to_serve_and_not_what_is_owed_or_on_its_way_out() {
+    let old_there = fallback(EndState::Kept, 0);
+    let old_gone = fallback(EndState::Gone, 0);
+    let none = Ledger::default();
+    let surplus = ledger(vec![share("i-1", true, Debt::None, Some("i-4"))]);
+    let awaited = ledger(vec![share("i-1", true, Debt::None, None)]);
+    let in_group = ledger(vec![share("i-1", false, Debt::InGroup, None)]);
+    let rows: [(&str, GroupView, &Ledger, Option<&ReplacementStatus>, bool); 8] = [
+        ("all there", group(3, &["i-1", "i-2", "i-3"], &[]), &none, None, true),
+        ("one missing", group(3, &["i-1", "i-2"], &[]), &none, None, false),
+        ("one still pending", group(3, &["i-1", "i-2"], &["i-3"]), &none, None, false),
+        (
+            "the drained node does not count",
+            group(4, &["i-1", "i-2", "i-3", "i-4"], &[]),
+            &surplus,
+            Some(&old_there),
+            true,
+        ),
+        (
+            "without it one is missing",
+            group(4, &["i-1", "i-2", "i-4"], &[]),
+            &surplus,
+            Some(&old_there),
+            false,
+        ),
+        (
+            "what was asked for is awaited",
+            group(4, &["i-1", "i-2", "i-3"], &[]),
+            &awaited,
+            Some(&old_there),
+            true,
+        ),
+        ("what the group owes is awaited", group(3, &["i-2", "i-3"], &[]), &in_group, Some(&old_gone), true),
+        ("another is missing as well", group(3, &["i-2"], &[]), &in_group, Some(&old_gone), false),
+    ];
+    for (name, spot, ledger, status, healthy) in rows {
+        let stories: Vec<Story<'_>> =
+            status.iter().map(|status| Story { name: "i-1", instance_id: "i-1", status }).collect();
+        let found = unhealthy(&view(spot), ledger, &stories, &Policy::default(), now());
+        assert_eq!(found.is_empty(), healthy, "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn recent_failures_are_ill_health_unless_they_are_our_own_probes_or_throttling() {
+    let rows = [
+        (60, FailureClass::Capacity, false, false),
+        (119, FailureClass::Unknown, false, false),
+        (121, FailureClass::Capacity, false, true),
+        (60, FailureClass::Throttle, false, true),
+        (60, FailureClass::Capacity, true, true),
+    ];
+    for (seconds_ago, class, probing, healthy) in rows {
+        let started_at = now() - Duration::from_secs(seconds_ago);
+        let mut spot = group(3, &["i-1", "i-2", "i-3"], &[]);
+        spot.failures = vec![FailedActivity { started_at, class, message: "text".to_owned() }];
+        let ledger = match probing {
+            true => {
+                spot.desired = 4;
+                ledger(vec![share("i-9", true, Debt::None, None)])
+            }
+            false => Ledger::default(),
+        };
+        let found = unhealthy(&view(spot), &ledger, &[], &Policy::default(), now());
+        assert_eq!(found.is_empty(), healthy, "{class:?} {seconds_ago} s ago, probing {probing}: {found:?}");
+    }
+}
+
+#[test]
+fn few_unready_nodes_are_allowed_and_the_drained_one_does_not_count() {
+    let names: Vec<String> = (1..=40).map(|number| format!("i-{number}")).collect();
+    let rows = [(3, 0, true), (3, 1, false), (19, 1, false), (20, 1, true), (20, 2, false), (40, 2, true)];
+    for (nodes, unready, stable) in rows {
+        let all: Vec<&str> = names.iter().take(nodes).map(String::as_str).collect();
+        let ready = |id: &str| all.iter().position(|name| *name == id).is_some_and(|at| at >= unready);
+        let desired = i32::try_from(nodes).expect("a small number");
+        let found = unready_nodes(&view(group(desired, &all, &[])), &[], &ready, &Policy::default());
+        assert_eq!(found.is_empty(), stable, "{unready} of {nodes}: {found:?}");
+    }
+    let status = fallback(EndState::Ending, 0);
+    let stories = [Story { name: "i-1", instance_id: "i-1", status: &status }];
+    let spot = view(group(4, &["i-1", "i-2", "i-3", "i-4"], &[]));
+    assert!(unready_nodes(&spot, &stories, &|id| id != "i-1", &Policy::default()).is_empty());
+}
+
+fn assessed(status: &ReplacementStatus, blocker: Option<&str>) -> ReturnAssessment {
+    let stories = [Story { name: "i-1", instance_id: "i-1", status }];
+    let spot = view(group(3, &["i-2", "i-3", "i-4"], &[]));
+    let share = ledger(vec![share("i-1", false, Debt::None, Some("i-4"))]);
+    let unsafe_ = |_: &Story<'_>| blocker.map(str::to_owned).into_iter().collect();
+    let mut found = assess(&spot, &share, &stories, &|_| true, &unsafe_, &Policy::default(), now());
+    found.returns.remove("i-1").unwrap_or_default()
+}
+
+#[test]
+fn a_return_waits_for_its_spot_node_for_stability_and_for_safety() {
+    let ready = fallback(EndState::Gone, 0);
+    assert_eq!(assessed(&ready, None), ReturnAssessment::default());
+    let nothing = ReplacementStatus { return_capacity: None, ..ready.clone() };
+    assert!(!assessed(&nothing, None).unhealthy.is_empty(), "box 7");
+    let mut fresh = ready.clone();
+    if let Some(capacity) = &mut fresh.return_capacity {
+        capacity.ready_at = now() - Duration::from_secs(119);
+    }
+    assert!(!assessed(&fresh, None).unstable.is_empty(), "box 8");
+    assert_eq!(assessed(&ready, Some("full")).unsafe_, ["full"], "box 9");
+}
+
+#[test]
+fn returns_are_made_one_by_one_the_oldest_first() {
+    let (older, newer) = (fallback(EndState::Gone, 1), fallback(EndState::Gone, 2));
+    let spot = view(group(4, &["i-3", "i-4", "i-5", "i-6"], &[]));
+    let share = ledger(vec![
+        share("i-1", false, Debt::None, Some("i-4")),
+        share("i-2", false, Debt::None, Some("i-5")),
+    ]);
+    let judge = |older: &ReplacementStatus, newer: &ReplacementStatus| {
+        let stories = [
+            Story { name: "i-1", instance_id: "i-1", status: newer },
+            Story { name: "i-2", instance_id: "i-2", status: older },
+        ];
+        let found = assess(&spot, &share, &stories, &|_| true, &|_| Vec::new(), &Policy::default(), now());
+        (found.returns["i-1"].unsafe_.is_empty(), found.returns["i-2"].unsafe_.is_empty())
+    };
+    assert_eq!(judge(&older, &newer), (false, true), "the oldest has its turn");
+    let returning = ReplacementStatus { return_drain: DrainState::Started, ..newer.clone() };
+    assert_eq!(judge(&older, &returning), (true, false), "one that has begun ends first");
+}
+
+#[test]
+fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
+    let mut asked = fallback(EndState::Gone, 0);
+    asked.return_requested_at = Some(now());
+    if let Some(capacity) = &mut asked.return_capacity {
+        capacity.ready_at = now();
+    }
+    assert_eq!(assessed(&asked, None), ReturnAssessment::default());
+    assert_eq!(assessed(&asked, Some("full")).unsafe_, ["full"], "box 9");
+    let nothing = ReplacementStatus { return_capacity: None, ..asked.clone() };
+    assert!(!assessed(&nothing, None).unhealthy.is_empty(), "without a Spot instance nothing goes back");
+
+    let older = fallback(EndState::Gone, 0);
+    let newer = ReplacementStatus { return_requested_at: Some(now()), ..fallback(EndState::Gone, 1) };
+    let stories = [
+        Story { name: "i-1", instance_id: "i-1", status: &older },
+        Story { name: "i-2", instance_id: "i-2", status: &newer },
+    ];
+    let spot = view(group(4, &["i-3", "i-4", "i-5", "i-6"], &[]));
+    let found =
+        assess(&spot, &ledger(vec![]), &stories, &|_| true, &|_| Vec::new(), &Policy::default(), now());
+    assert!(found.returns["i-2"].unsafe_.is_empty() && !found.returns["i-1"].unsafe_.is_empty());
+}
+
+#[test]
+fn the_node_of_a_cancelled_story_is_one_of_those_that_stay() {
+    let status = ReplacementStatus { old: EndState::Released, ..ReplacementStatus::default() };
+    let stories = [Story { name: "i-1", instance_id: "i-1", status: &status }];
+    let policy = Policy::default();
+    let shares = ledger(vec![share("i-1", true, Debt::None, Some("i-4"))]);
+    let judge =
+        |serving: &[&str]| unhealthy(&view(group(4, serving, &[])), &shares, &stories, &policy, now());
+    assert_eq!(judge(&["i-1", "i-2", "i-3", "i-4"]), Vec::<String>::new());
+    assert_eq!(judge(&["i-1", "i-2", "i-4"]).len(), 1, "what is to go makes up for nothing");
+    let spot = view(group(3, &["i-1", "i-2", "i-3"], &[]));
+    let unready = unready_nodes(&spot, &stories, &|id| id != "i-1", &policy);
+    assert_eq!(unready.len(), 1);
+}

@@ -1,0 +1,27 @@
+//! The decisions, pure: no runtime, no network, no clock of its own, no log. Actors bring facts in and carry
+//! commands out.
+
+pub mod classify;
+pub mod cluster;
+pub mod drain;
+pub mod effort;
+pub mod freshness;
+pub mod health;
+pub mod imds;
+pub mod limits;
+#[cfg(test)]
+mod model;
+pub mod neighbours;
+pub mod notices;
+pub mod notification;
+pub mod placement;
+pub mod policy;
+pub mod preflight;
+pub mod record;
+pub mod replacement;
+pub mod safety;
+pub mod scaling;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod time;
+pub mod trigger;

@@ -1,0 +1,270 @@
+use super::*;
+use crate::record::{BlockingReason, Capacity, GroupKind};
+use crate::scaling::{GroupView, Instance, Lifecycle};
+
+fn at(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
+
+fn now() -> Timestamp {
+    at("2026-01-01T12:00:00Z")
+}
+
+fn ago(seconds: u64) -> Option<Timestamp> {
+    Some(now() - Duration::from_secs(seconds))
+}
+
+fn pool(spot: usize, on_demand: usize) -> PoolView {
+    let group = |name: &str, count: usize| GroupView {
+        name: name.to_owned(),
+        desired: 0,
+        min: 0,
+        max: 1000,
+        zones: Vec::new(),
+        can_launch: true,
+        setup: crate::preflight::GroupSetup::default(),
+        instances: (0..count)
+            .map(|number| Instance {
+                id: format!("i-{number}"),
+                zone: "a".to_owned(),
+                lifecycle: Lifecycle::InService,
+            })
+            .collect(),
+        failures: Vec::new(),
+        observed_at: now(),
+    };
+    PoolView { spot: group("spot", spot), on_demand: group("on-demand", on_demand) }
+}
+
+#[test]
+fn as_many_at_a_time_as_the_number_and_the_share_allow_and_always_one() {
+    for (number, percent, nodes, expected) in
+        [(10, 50, 3, 1), (10, 50, 8, 4), (10, 50, 1000, 10), (10, 1, 5, 1), (1, 100, 50, 1), (10, 50, 0, 1)]
+    {
+        let policy = Policy {
+            max_concurrent_replacements: number,
+            max_concurrent_percent: percent,
+            ..Policy::default()
+        };
+        let found = at_most(&policy, Some(&pool(nodes, 0)));
+        assert_eq!(found, expected, "{number}, {percent} % of {nodes}");
+    }
+    let policy = Policy::default();
+    assert_eq!(at_most(&policy, Some(&pool(2, 6))), 4, "on-demand nodes are nodes of the pool");
+    assert_eq!(at_most(&policy, None), 10, "of a pool that was not read yet the number counts");
+}
+
+fn moving() -> ReplacementStatus {
+    ReplacementStatus { phase: Phase::Draining, drain: DrainState::Started, ..Default::default() }
+}
+
+fn blocked_at(flow_box: FlowBox, seconds: u64) -> Vec<BlockingReason> {
+    vec![BlockingReason { flow_box, message: "budget".to_owned(), since: ago(seconds).expect("a time") }]
+}
+
+fn replaced() -> Option<Capacity> {
+    Some(Capacity {
+        group: GroupKind::Spot,
+        instance_id: "i-9".to_owned(),
+        node_name: "n-9".to_owned(),
+        ready_at: now(),
+    })
+}
+
+#[test]
+fn a_story_is_under_way_from_its_first_request_until_its_node_is_drained() {
+    let rows = [
+        (
+            "waits",
+            ReplacementStatus { phase: Phase::Received, drain: DrainState::NotStarted, ..moving() },
+            false,
+        ),
+        (
+            "asks",
+            ReplacementStatus { phase: Phase::ScalingUp, drain: DrainState::NotStarted, ..moving() },
+            true,
+        ),
+        ("keeps its node", ReplacementStatus { phase: Phase::BackingOff, ..moving() }, true),
+        ("drains", moving(), true),
+        ("is drained", ReplacementStatus { drain: DrainState::Finished, ..moving() }, false),
+        ("is on fallback", ReplacementStatus { old: EndState::Gone, ..moving() }, false),
+        ("is over", ReplacementStatus { phase: Phase::Completed, ..moving() }, false),
+        (
+            "is blocked for 10 min, its replacement there",
+            ReplacementStatus { blocking: blocked_at(FlowBox::Drain, 600), capacity: replaced(), ..moving() },
+            false,
+        ),
+        (
+            "is blocked for less",
+            ReplacementStatus { blocking: blocked_at(FlowBox::Drain, 599), capacity: replaced(), ..moving() },
+            true,
+        ),
+        (
+            "is blocked without a replacement",
+            ReplacementStatus { blocking: blocked_at(FlowBox::Drain, 600), ..moving() },
+            true,
+        ),
+        (
+            "waits for capacity for long",
+            ReplacementStatus { blocking: blocked_at(FlowBox::Wait, 6000), capacity: replaced(), ..moving() },
+            true,
+        ),
+    ];
+    for (name, status, expected) in rows {
+        assert_eq!(is_under_way(&status, now()), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_young_node_stays_until_it_is_old_enough() {
+    let policy = Policy { min_node_age_seconds: 600, ..Policy::default() };
+    let held = |created| start_held(&Starts::default(), &policy, None, created, now());
+    assert_eq!(held(ago(599)).as_deref(), Some("the node is younger than 600 s (minNodeAgeSeconds)"));
+    assert_eq!(held(ago(600)), None);
+    assert_eq!(held(None), None, "a node that is gone is not young");
+    let asked = start_held(&Starts::default(), &policy, Some(NoticeKind::Manual), ago(1), now());
+    assert_eq!(asked, None, "a person may know better");
+}
+
+#[test]
+fn what_holds_a_story_back_is_told_in_words_that_do_not_change_with_time() {
+    let policy = Policy::default();
+    let held = |starts: Starts| start_held(&starts, &policy, None, ago(6000), now()).unwrap_or_default();
+    assert_eq!(held(Starts { pause: Some(Pause::Pool), full: None }), "the pool is paused (spec.paused)");
+    assert!(
+        held(Starts { pause: Some(Pause::Everything), full: Some(1) }).starts_with("everything is paused")
+    );
+    let asked = |by: Option<&str>, everything| {
+        let (trigger, by) = ("t-1".to_owned(), by.map(str::to_owned));
+        held(Starts { pause: Some(Pause::Asked { trigger, by, everything }), full: None })
+    };
+    assert_eq!(asked(Some("ann"), false), "the pool is paused (trigger t-1, asked for by ann)");
+    assert_eq!(asked(None, true), "everything is paused (trigger t-1)");
+    assert_eq!(
+        held(Starts { pause: None, full: Some(5) }),
+        "5 nodes of the pool are being moved, no more at a time (maxConcurrentReplacements, maxConcurrentPercent)"
+    );
+}
+
+/// A story whose notice, and whose return if it began, were so many seconds ago.
+fn story(kind: NoticeKind, notice: u64, returned: Option<u64>) -> ReplacementStatus {
+    ReplacementStatus {
+        notice: Some(kind),
+        started_at: ago(notice),
+        return_started_at: returned.and_then(ago),
+        ..Default::default()
+    }
+}
+
+#[track_caller]
+fn assert_held(policy: &Policy, nodes: usize, stories: &[ReplacementStatus], by: Option<&str>) {
+    let found = returns_held(policy, &pool(nodes, 0), stories.iter(), false, now());
+    match by {
+        Some(by) => assert!(found.len() == 1 && found[0].contains(by), "{found:?}"),
+        None => assert_eq!(found, [""; 0]),
+    }
+}
+
+#[test]
+fn the_brake_counts_the_notices_of_an_hour_against_the_larger_of_number_and_share() {
+    let notices = |count, kind, seconds| vec![story(kind, seconds, None); count];
+    let (advice, deadline) = (NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption);
+    let policy = Policy::default();
+    assert_held(&policy, 3, &notices(10, advice, 60), None);
+    assert_held(&policy, 3, &notices(11, advice, 60), Some("brakeInterruptions"));
+    assert_held(&policy, 3, &notices(11, deadline, 3599), Some("brakeInterruptions"));
+    assert_held(&policy, 3, &notices(11, deadline, 3600), None);
+    assert_held(&policy, 3, &notices(11, NoticeKind::Manual, 60), None);
+    assert_held(&policy, 100, &notices(25, advice, 60), None);
+    assert_held(&policy, 100, &notices(26, advice, 60), Some("more than 25 interruptions"));
+}
+
+#[test]
+fn a_budget_bounds_the_returns_of_a_period() {
+    let returned = |seconds| story(NoticeKind::Manual, 7000, Some(seconds));
+    let stories = [returned(10), returned(599), returned(600), story(NoticeKind::Manual, 10, None)];
+    let policy = |budget| Policy { return_budget: budget, return_budget_seconds: 600, ..Policy::default() };
+    assert_held(&policy(0), 3, &stories, None);
+    assert_held(&policy(3), 3, &stories, None);
+    assert_held(&policy(2), 3, &stories, Some("2 returns have begun within 600 s"));
+    assert_held(&policy(1), 3, &stories, Some("1 returns have begun within 600 s"));
+}
+
+fn window(schedule: &str, time_zone: &str, hours: u32) -> ReturnWindow {
+    ReturnWindow {
+        schedule: schedule.to_owned(),
+        time_zone: time_zone.to_owned(),
+        duration_seconds: hours * 3600,
+    }
+}
+
+#[test]
+fn a_window_is_open_from_its_minute_for_its_duration_in_its_time_zone() {
+    let rows = [
+        ("0 22 * * *", "UTC", 4, "2026-01-01T21:59:59Z", false),
+        ("0 22 * * *", "UTC", 4, "2026-01-01T22:00:00Z", true),
+        ("0 22 * * *", "UTC", 4, "2026-01-02T01:59:59Z", true),
+        ("0 22 * * *", "UTC", 4, "2026-01-02T02:00:00Z", false),
+        // Berlin is an hour ahead of UTC in winter, two in summer.
+        ("0 22 * * *", "Europe/Berlin", 1, "2026-01-15T21:30:00Z", true),
+        ("0 22 * * *", "Europe/Berlin", 1, "2026-07-15T21:30:00Z", false),
+        ("0 22 * * *", "Europe/Berlin", 1, "2026-07-15T20:30:00Z", true),
+        // 2026-01-03 is a Saturday.
+        ("0 0 * * SAT,SUN", "UTC", 24, "2026-01-02T23:59:00Z", false),
+        ("0 0 * * SAT,SUN", "UTC", 24, "2026-01-04T12:00:00Z", true),
+        ("*/30 * * * *", "Asia/Kolkata", 1, "2026-01-04T12:10:00Z", true),
+    ];
+    for (schedule, time_zone, hours, time, open) in rows {
+        let found = window(schedule, time_zone, hours).is_open(at(time));
+        assert_eq!(found, Ok(open), "{schedule} {time_zone} for {hours} h at {time}");
+    }
+}
+
+#[test]
+fn one_open_window_is_enough_and_without_any_it_is_always_time() {
+    let (day, night) = (window("0 8 * * *", "UTC", 10), window("0 20 * * *", "UTC", 2));
+    let policy = |windows: &[&ReturnWindow]| Policy {
+        return_windows: windows.iter().map(|window| (*window).clone()).collect(),
+        ..Policy::default()
+    };
+    assert_held(&policy(&[]), 3, &[], None);
+    assert_held(&policy(&[&night, &day]), 3, &[], None);
+    assert_held(&policy(&[&night]), 3, &[], Some("no window for returns is open"));
+}
+
+#[test]
+fn a_window_that_cannot_be_used_is_never_open_and_says_why() {
+    for (bad, why) in [
+        (window("0 25 * * *", "UTC", 1), "0 25 * * *"),
+        (window("0 22 * *", "UTC", 1), "0 22 * *"),
+        (window("0 22 * * * UTC", "Europe/Berlin", 1), "Europe/Berlin"),
+        (window("0 22 * * *", "Europe/Bärlin", 1), "Europe/Bärlin"),
+        (window("", "UTC", 1), "UTC"),
+        (window("0 0 30 2 *", "UTC", 1), "four years"),
+        (window("0 22 * * *", "UTC", 0), "durationSeconds 0"),
+    ] {
+        let told = bad.validate().expect_err(why);
+        assert!(told.contains(why) && !told.contains('\n'), "{told:?} does not name {why:?}");
+        if bad.duration_seconds > 0 {
+            let policy = Policy { return_windows: vec![bad], ..Policy::default() };
+            let found = returns_held(&policy, &pool(3, 0), [].iter(), false, now());
+            assert!(found.len() == 2 && found[1].contains(why), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_return_that_a_person_asked_for_passes_budget_and_windows_and_not_the_brake() {
+    let policy = Policy {
+        return_budget: 1,
+        return_windows: vec![window("0 20 * * *", "UTC", 2)],
+        ..Policy::default()
+    };
+    let mut stories = vec![story(NoticeKind::Manual, 7000, Some(10))];
+    let held = |stories: &[ReplacementStatus], asked| {
+        returns_held(&policy, &pool(3, 0), stories.iter(), asked, now()).len()
+    };
+    assert_eq!((held(&stories, false), held(&stories, true)), (2, 0));
+    stories.extend(vec![story(NoticeKind::RebalanceRecommendation, 60, None); 11]);
+    assert_eq!((held(&stories, false), held(&stories, true)), (3, 1));
+}

@@ -1,0 +1,106 @@
+use super::*;
+use crate::scaling::Instance;
+
+fn group(name: &str) -> GroupView {
+    GroupView {
+        name: name.to_owned(),
+        desired: 2,
+        min: 0,
+        max: 5,
+        zones: vec!["a".to_owned()],
+        can_launch: true,
+        setup: GroupSetup::default(),
+        instances: Vec::<Instance>::new(),
+        failures: Vec::new(),
+        observed_at: "2026-01-01T00:00:00Z".parse().expect("a time"),
+    }
+}
+
+fn found(change: impl Fn(&mut PoolView)) -> Vec<(String, &'static str, Severity)> {
+    let mut view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
+    change(&mut view);
+    let names = PoolNames { name: "pool", spot: "spot", on_demand: "on-demand", accepts_az_rebalance: false };
+    let owner = |_: &str| Some("pool".to_owned());
+    let findings = check(names, &view, &Ledger::default(), &owner);
+    for finding in &findings {
+        let text = finding.to_string();
+        assert!(text.contains(&finding.group), "{text}");
+    }
+    findings
+        .into_iter()
+        .map(|finding| (finding.group, finding.problem.reason(), finding.problem.severity()))
+        .collect()
+}
+
+fn suspend(group: &mut GroupView, process: &str) {
+    group.setup.suspended.insert(process.to_owned(), "User suspended at 2026-01-01T00:00:00Z".to_owned());
+}
+
+#[test]
+fn a_pool_of_two_plain_groups_has_no_findings() {
+    assert_eq!(found(|_| {}), []);
+}
+
+#[test]
+fn each_set_up_that_another_owns_or_that_cannot_work_is_refused() {
+    type Change = fn(&mut PoolView);
+    let mixed = |on_demand_base, on_demand_percentage| MixedMarkets { on_demand_base, on_demand_percentage };
+    let rows: [(&str, &str, Change); 8] = [
+        ("spot", "CapacityRebalance", |view| view.spot.setup.capacity_rebalance = true),
+        ("on-demand", "CapacityRebalance", |view| view.on_demand.setup.capacity_rebalance = true),
+        ("spot", "OperatorOwned", |view| view.spot.setup.operator = Some("eks.amazonaws.com".to_owned())),
+        ("spot", "EksManagedNodeGroup", |view| view.spot.setup.eks_node_group = Some("workers".to_owned())),
+        ("spot", "AzRebalance", |view| view.spot.zones.push("b".to_owned())),
+        ("on-demand", "AzRebalance", |view| view.on_demand.zones.push("b".to_owned())),
+        ("spot", "TerminateSuspended", |view| suspend(&mut view.spot, "Terminate")),
+        ("on-demand", "TerminateSuspended", |view| suspend(&mut view.on_demand, "Terminate")),
+    ];
+    for (group, reason, change) in rows {
+        assert_eq!(found(change), [(group.to_owned(), reason, Severity::Refused)]);
+    }
+    for (base, percentage, spot_ok, on_demand_ok) in
+        [(0, 0, true, false), (1, 0, false, false), (0, 50, false, false), (0, 100, false, true)]
+    {
+        let set = |view: &mut PoolView| {
+            view.spot.setup.mixed = Some(mixed(base, percentage));
+            view.on_demand.setup.mixed = Some(mixed(base, percentage));
+        };
+        let all = found(set);
+        let reasons: Vec<_> = all.iter().map(|(_, reason, _)| *reason).collect();
+        assert_eq!(!reasons.contains(&"NotAllSpot"), spot_ok, "{base} {percentage}");
+        assert_eq!(!reasons.contains(&"NotAllOnDemand"), on_demand_ok, "{base} {percentage}");
+    }
+}
+
+#[test]
+fn az_rebalance_may_be_suspended_or_accepted() {
+    let suspended = found(|view| {
+        view.spot.zones.push("b".to_owned());
+        suspend(&mut view.spot, "AZRebalance");
+    });
+    assert_eq!(suspended, []);
+    let mut view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
+    view.spot.zones.push("b".to_owned());
+    let names = PoolNames { name: "pool", spot: "spot", on_demand: "on-demand", accepts_az_rebalance: true };
+    assert_eq!(check(names, &view, &Ledger::default(), &|_| None), []);
+}
+
+#[test]
+fn what_only_degrades_a_pool_does_not_refuse_it() {
+    use Severity::{Degraded, Note};
+    let spot = |reason, severity| vec![("spot".to_owned(), reason, severity)];
+    assert_eq!(found(|view| suspend(&mut view.spot, "Launch")), spot("LaunchSuspended", Degraded));
+    assert_eq!(found(|view| view.spot.max = 2), spot("NoRoom", Degraded));
+    assert_eq!(found(|view| view.spot.setup.launch_configuration = true), spot("NoLaunchInstances", Note));
+    assert_eq!(found(|view| view.spot.setup.warm_pool = true), spot("NoLaunchInstances", Note));
+    assert_eq!(found(|view| view.spot.min = 2), spot("AtMinimum", Note));
+}
+
+#[test]
+fn a_group_belongs_to_one_pool() {
+    let view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
+    let names = PoolNames { name: "new", spot: "spot", on_demand: "on-demand", accepts_az_rebalance: false };
+    let owner = |group: &str| Some(if group == "spot" { "old" } else { "new" }.to_owned());
+    let findings = check(names, &view, &Ledger::default(), &owner);
+    assert_eq!(refusals(&findings), ["spot belongs to SpotPool old already"]);
+}

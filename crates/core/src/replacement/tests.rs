@@ -1,0 +1,1168 @@
+use super::*;
+use crate::freshness::StaleWatch;
+use crate::limits::Pause;
+use crate::record::BlockingReason;
+use crate::scaling::{
+    Failure, GroupView, Instance, Lifecycle, Method, Reduction, RequestState, ScalingRequest,
+};
+use proptest::prelude::*;
+
+const OLD: &str = "i-old";
+
+fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().expect("a time")
+}
+
+fn subject() -> Subject {
+    Subject { name: OLD.to_owned(), node: "old".to_owned(), instance_id: OLD.to_owned(), in_pool: true }
+}
+
+/// Something that changes the facts.
+type Change = fn(&mut Stage);
+
+/// Everything that a step depends on, to be changed at will.
+#[derive(Debug)]
+struct Stage {
+    now: Timestamp,
+    policy: Policy,
+    mode: Mode,
+    rebalance: RebalanceMode,
+    starts: Starts,
+    created: Option<Timestamp>,
+    refused: Vec<String>,
+    neighbour: Option<Neighbour>,
+    in_pool: bool,
+    known: bool,
+    view: PoolView,
+    ledger: Ledger,
+    withdrawn: bool,
+    old_node: bool,
+    /// Instances that another node says it runs on, and which.
+    disputed: Vec<(String, String)>,
+    /// Whether all nodes but the old one are cordoned.
+    cordoned: bool,
+    /// Ready nodes by instance, and whether they run pods.
+    nodes: Vec<(String, bool)>,
+    unready: Vec<String>,
+    misfit: bool,
+    drain: Option<DrainReport>,
+    return_drain: Option<DrainReport>,
+    assessment: Option<ReturnAssessment>,
+    freshness: Freshness,
+    status: ReplacementStatus,
+}
+
+impl Stage {
+    /// A rebalance recommendation was stored, and nothing was asked for yet.
+    fn new() -> Self {
+        let group = |name: &str, desired, ids: &[&str]| GroupView {
+            name: name.to_owned(),
+            desired,
+            min: 0,
+            max: 9,
+            zones: vec!["a".to_owned()],
+            can_launch: false,
+            setup: crate::preflight::GroupSetup::default(),
+            instances: ids
+                .iter()
+                .map(|id| Instance {
+                    id: (*id).to_owned(),
+                    zone: "a".to_owned(),
+                    lifecycle: Lifecycle::InService,
+                })
+                .collect(),
+            failures: Vec::new(),
+            observed_at: now(),
+        };
+        Self {
+            now: now(),
+            policy: Policy::default(),
+            mode: Mode::Act,
+            rebalance: RebalanceMode::Replace,
+            starts: Starts::default(),
+            created: None,
+            refused: Vec::new(),
+            neighbour: None,
+            in_pool: true,
+            known: true,
+            view: PoolView {
+                spot: group("spot", 3, &[OLD, "i-2", "i-3"]),
+                on_demand: group("on-demand", 0, &[]),
+            },
+            ledger: Ledger::default(),
+            withdrawn: true,
+            old_node: true,
+            disputed: Vec::new(),
+            cordoned: false,
+            nodes: Vec::new(),
+            unready: Vec::new(),
+            misfit: false,
+            drain: None,
+            return_drain: None,
+            assessment: None,
+            freshness: Freshness::default(),
+            status: open(&subject(), NoticeKind::RebalanceRecommendation, None, None, None, now()),
+        }
+    }
+
+    /// The same with two minutes.
+    fn urgent() -> Self {
+        let deadline = Some(now() + Duration::from_secs(120));
+        let status = open(&subject(), NoticeKind::SpotInterruption, deadline, None, None, now());
+        Self { status, ..Self::new() }
+    }
+
+    fn subject(&self) -> Subject {
+        Subject { in_pool: self.in_pool, ..subject() }
+    }
+
+    fn with_facts<T>(&self, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
+        let node = |name: &str, ready, busy| NodeFact {
+            name: name.to_owned(),
+            ready,
+            cordoned: self.cordoned && name != "old",
+            busy,
+            volume_zone: None,
+            created: self.created,
+        };
+        let old_node = self.old_node.then(|| node("old", true, true));
+        decide(
+            &self.subject(),
+            &Facts {
+                now: self.now,
+                policy: &self.policy,
+                mode: self.mode,
+                rebalance: self.rebalance,
+                starts: self.starts.clone(),
+                freshness: &self.freshness,
+                refused: &self.refused,
+                neighbour: self.neighbour,
+                view: self.known.then_some(&self.view),
+                ledger: &self.ledger,
+                withdrawn: self.withdrawn,
+                old_node: old_node.as_ref(),
+                other_holders: &|id, _| {
+                    self.disputed.iter().filter(|(held, _)| held == id).map(|(_, by)| by.clone()).collect()
+                },
+                node_of: &|id| {
+                    if self.unready.iter().any(|held| held == id) {
+                        return Some(node(id, false, false));
+                    }
+                    let (name, busy) = self.nodes.iter().find(|(held, _)| held == id)?;
+                    Some(node(name, true, *busy))
+                },
+                misfit_with: &|_| if self.misfit { vec!["too small".to_owned()] } else { Vec::new() },
+                drain: self.drain.as_ref(),
+                return_drain: self.return_drain.as_ref(),
+                assessment: self.assessment.as_ref(),
+            },
+        )
+    }
+
+    /// Goes on until nothing changes any more.
+    fn go(&mut self) -> &mut Self {
+        for _ in 0..10 {
+            let next = self.with_facts(|subject, facts| advance(subject, &self.status, facts));
+            if next == self.status {
+                return self;
+            }
+            self.status = next;
+        }
+        panic!("it does not come to rest: {:#?}", self.status);
+    }
+
+    fn pass(&mut self, seconds: u64) -> &mut Self {
+        self.now += Duration::from_secs(seconds);
+        self
+    }
+
+    fn commands(&self) -> Commands {
+        self.with_facts(|subject, facts| commands(subject, &self.status, facts))
+    }
+
+    fn share(
+        &mut self,
+        group: GroupKind,
+        instance: Option<&str>,
+        failure: Option<FailureClass>,
+    ) -> &mut Self {
+        let share = Share {
+            replacement: OLD.to_owned(),
+            surplus: true,
+            attempt: self.status.asked(),
+            since: self.now,
+            deadline: None,
+            owed: false,
+            debt: Debt::None,
+            instance_id: instance.map(str::to_owned),
+            failure: failure.map(|class| Failure { class, message: "text".to_owned(), at: self.now }),
+        };
+        self.ledger.scaling_requests.retain(|request| request.group != group);
+        self.ledger.scaling_requests.push(ScalingRequest {
+            id: "r".to_owned(),
+            group,
+            baseline: 0,
+            target: 1,
+            instances_before: Vec::new(),
+            requested_at: self.now,
+            method: Method::SetDesiredCapacity {},
+            state: RequestState::Applied,
+            shares: vec![share],
+        });
+        if let Some(id) = instance {
+            self.serve(group, id);
+        }
+        self
+    }
+
+    fn settle(&mut self, group: GroupKind) -> &mut Self {
+        for request in self.ledger.scaling_requests.iter_mut().filter(|request| request.group == group) {
+            request.shares.iter_mut().for_each(|share| share.surplus = false);
+        }
+        self
+    }
+
+    /// The instance is in service and its node Ready.
+    fn serve(&mut self, group: GroupKind, id: &str) {
+        self.nodes.push((id.to_owned(), false));
+        let group = match group {
+            GroupKind::Spot => &mut self.view.spot,
+            GroupKind::OnDemand => &mut self.view.on_demand,
+        };
+        if group.instance(id).is_none() {
+            let lifecycle = Lifecycle::InService;
+            group.instances.push(Instance { id: id.to_owned(), zone: "a".to_owned(), lifecycle });
+        }
+        let instances = i32::try_from(group.instances.len()).expect("few");
+        group.desired = group.desired.max(instances);
+    }
+
+    fn lose(&mut self, id: &str) -> &mut Self {
+        self.view.spot.instances.retain(|instance| instance.id != id);
+        self.view.on_demand.instances.retain(|instance| instance.id != id);
+        self.nodes.retain(|(held, _)| held != id);
+        self.old_node &= id != OLD;
+        self
+    }
+
+    fn drained(&mut self) -> &mut Self {
+        let report = |node: &str| DrainReport {
+            node: node.to_owned(),
+            tainted: true,
+            end: Some(DrainEnd::Moved),
+            ..DrainReport::default()
+        };
+        self.drain = Some(report("old"));
+        self.return_drain = self.status.capacity.as_ref().map(|capacity| report(&capacity.node_name));
+        self
+    }
+
+    fn phase(&self) -> Phase {
+        self.status.phase
+    }
+
+    fn has(&self, flow_box: FlowBox, outcome: Outcome) -> bool {
+        self.status.steps.iter().any(|step| (step.flow_box, step.outcome) == (flow_box, outcome))
+    }
+
+    fn marks(&self, purpose: DrainPurpose) -> bool {
+        self.commands().drains.iter().any(|drain| drain.purpose == purpose)
+    }
+
+    /// On-demand stands in, and the old instance is gone.
+    fn on_fallback() -> Self {
+        let mut stage = Self::new();
+        stage.go().share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
+        stage.share(GroupKind::OnDemand, Some("od"), None).go().drained().go();
+        stage.settle(GroupKind::Spot).lose(OLD).go();
+        assert_eq!(stage.phase(), Phase::OnFallback, "{:#?}", stage.status);
+        (stage.drain, stage.return_drain) = (None, None);
+        stage
+    }
+
+    /// Spot has served again, and every box lets the return begin.
+    fn returning() -> Self {
+        let mut stage = Self::on_fallback();
+        stage.share(GroupKind::Spot, Some("i-4"), None).settle(GroupKind::Spot);
+        stage.assessment = Some(ReturnAssessment::default());
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Returning, "{:#?}", stage.status);
+        stage
+    }
+}
+
+fn want(commands: &Commands, group: GroupKind) -> Option<&Want> {
+    commands.wants.get(&(group, OLD.to_owned()))
+}
+
+#[test]
+fn spot_is_asked_first_and_nothing_is_marked() {
+    let mut stage = Stage::new();
+    stage.go();
+    assert_eq!(stage.phase(), Phase::ScalingUp);
+    let commands = stage.commands();
+    assert!(matches!(want(&commands, GroupKind::Spot), Some(Want::Instance { owed: false, .. })));
+    assert_eq!(want(&commands, GroupKind::OnDemand), None);
+    assert!(commands.drains.is_empty() && commands.ends.is_empty());
+}
+
+#[test]
+fn a_story_is_held_back_unless_a_deadline_presses() {
+    let changes: [(&str, Change, bool); 9] = [
+        ("observe", |stage| stage.mode = Mode::Observe, true),
+        ("paused", |stage| stage.starts.pause = Some(Pause::Pool), false),
+        ("everything paused", |stage| stage.starts.pause = Some(Pause::Everything), false),
+        ("full", |stage| stage.starts.full = Some(3), false),
+        ("young", |stage| stage.created = Some(stage.now - Duration::from_secs(599)), false),
+        ("ignored", |stage| stage.rebalance = RebalanceMode::Ignore, false),
+        ("no pool", |stage| stage.in_pool = false, false),
+        ("not accepted", |stage| stage.refused = vec!["owned".to_owned()], false),
+        ("in other hands", |stage| stage.neighbour = Some(Neighbour::NodeTerminationHandler), true),
+    ];
+    for (name, change, always) in changes {
+        let mut patient = Stage::new();
+        change(&mut patient);
+        patient.go();
+        assert_eq!(patient.phase(), Phase::Received, "{name}");
+        assert!(!patient.status.blocking.is_empty(), "{name}: it says why");
+        assert_eq!(patient.commands().drains, [], "{name}");
+        (patient.mode, patient.rebalance, patient.in_pool) = (Mode::Act, RebalanceMode::Replace, true);
+        (patient.starts, patient.created) = (Starts::default(), Some(patient.now - Duration::from_secs(600)));
+        (patient.refused, patient.neighbour) = (Vec::new(), None);
+        patient.go();
+        assert_eq!(patient.phase(), Phase::ScalingUp, "{name} no more");
+        assert_eq!(patient.status.blocking, [], "{name} no more");
+        let mut urgent = Stage::urgent();
+        change(&mut urgent);
+        urgent.go();
+        assert_eq!(urgent.phase() == Phase::Received, always, "{name}, at a deadline");
+        assert_eq!(urgent.commands().drains.is_empty(), always, "{name}, at a deadline");
+    }
+}
+
+#[test]
+fn a_story_under_way_goes_on_when_its_pool_is_no_longer_accepted() {
+    let mut stage = Stage::new();
+    stage.go();
+    assert!(want(&stage.commands(), GroupKind::Spot).is_some());
+    stage.refused = vec!["owned".to_owned()];
+    stage.neighbour = Some(Neighbour::ClusterAutoscaler);
+    stage.go();
+    assert!(want(&stage.commands(), GroupKind::Spot).is_some(), "what it asked for is still its own");
+    assert_eq!(stage.commands().drains, [], "and nothing is marked before its replacement is there");
+    let mut fresh = Stage::urgent();
+    fresh.refused = vec!["owned".to_owned()];
+    fresh.go();
+    let commands = fresh.commands();
+    assert!(
+        commands.wants.is_empty() && commands.drains.len() == 1,
+        "a deadline drains, and asks for nothing"
+    );
+}
+
+#[test]
+fn drain_only_marks_and_asks_for_nothing() {
+    let mut stage = Stage::new();
+    stage.mode = Mode::DrainOnly;
+    stage.go();
+    let commands = stage.commands();
+    assert!(stage.marks(DrainPurpose::Replace) && commands.wants.is_empty() && commands.ends.is_empty());
+    stage.drained().go();
+    assert!(stage.commands().ends.is_empty());
+    stage.lose(OLD).go();
+    assert_eq!(stage.phase(), Phase::Completed);
+}
+
+#[test]
+fn nothing_is_decided_about_capacity_before_the_groups_were_read() {
+    let mut stage = Stage::new();
+    stage.go().pass(1000);
+    stage.known = false;
+    stage.go();
+    assert_eq!(stage.phase(), Phase::ScalingUp, "no timeout without a reading");
+    let mut settled = Stage::new();
+    settled.status.old = EndState::Gone;
+    settled.status.capacity = Some(Capacity {
+        group: GroupKind::Spot,
+        instance_id: "i-4".into(),
+        node_name: "i-4".into(),
+        ready_at: now(),
+    });
+    settled.known = false;
+    settled.go();
+    assert_ne!(settled.phase(), Phase::Completed, "no end without a reading of the ledger");
+}
+
+#[test]
+fn what_fails_falls_back_now_later_or_never() {
+    let rows = [
+        (Some(FailureClass::Capacity), 0, Some(Outcome::NoCapacity)),
+        (Some(FailureClass::Configuration), 0, Some(Outcome::Misconfigured)),
+        (Some(FailureClass::Unknown), 0, None),
+        (Some(FailureClass::Unknown), 180, Some(Outcome::TimedOut)),
+        (Some(FailureClass::Throttle), 179, None),
+        (None, 179, None),
+        (None, 180, Some(Outcome::TimedOut)),
+    ];
+    for (failure, waited, expected) in rows {
+        let mut stage = Stage::new();
+        stage.go().share(GroupKind::Spot, None, failure).pass(waited).go();
+        let asked = want(&stage.commands(), GroupKind::OnDemand).is_some();
+        assert_eq!(asked, expected.is_some(), "{failure:?} after {waited} s");
+        if let Some(outcome) = expected {
+            assert!(stage.has(FlowBox::Wait, outcome), "{failure:?} after {waited} s");
+        }
+        assert!(!stage.marks(DrainPurpose::Replace), "{failure:?}");
+    }
+}
+
+#[test]
+fn when_both_groups_fail_the_node_is_kept_and_both_are_asked_again() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
+    stage.share(GroupKind::OnDemand, None, Some(FailureClass::Capacity)).go();
+    assert_eq!(stage.phase(), Phase::BackingOff);
+    assert!(stage.has(FlowBox::Fallback, Outcome::NodeKept) && !stage.marks(DrainPurpose::Replace));
+    let attempt = stage.status.asked();
+    stage.pass(29).go();
+    assert_eq!(stage.status.asked(), attempt, "not before its time");
+    stage.pass(10).go();
+    assert_eq!(stage.status.asked(), attempt + 1);
+    for group in [GroupKind::Spot, GroupKind::OnDemand] {
+        let wanted = stage.commands();
+        assert!(matches!(want(&wanted, group), Some(Want::Instance { attempt: 1, .. })), "{group}");
+    }
+}
+
+#[test]
+fn in_service_is_not_enough_the_node_must_be_ready_and_take_the_pods() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None);
+    stage.unready = vec!["i-4".to_owned()];
+    stage.go();
+    assert!(!stage.marks(DrainPurpose::Replace), "not Ready");
+    stage.unready.clear();
+    stage.misfit = true;
+    stage.go();
+    assert!(!stage.marks(DrainPurpose::Replace), "too small");
+    assert!(stage.status.blocking.iter().any(|reason| reason.message == "too small"));
+    (stage.misfit, stage.cordoned) = (false, true);
+    stage.go();
+    assert!(!stage.marks(DrainPurpose::Replace), "cordoned");
+    assert!(stage.status.blocking.iter().any(|reason| reason.message == "node i-4 is cordoned"));
+    stage.cordoned = false;
+    stage.go();
+    assert!(stage.has(FlowBox::Success, Outcome::InService) && stage.marks(DrainPurpose::Replace));
+}
+
+#[test]
+fn an_instance_of_an_earlier_attempt_is_not_taken_before_the_scaler_heard_of_this_one() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None);
+    stage.status.attempt += 1;
+    stage.go();
+    assert_eq!(stage.status.capacity, None);
+}
+
+#[test]
+fn at_a_deadline_the_drain_does_not_wait_for_capacity() {
+    let mut stage = Stage::urgent();
+    stage.go();
+    assert!(stage.marks(DrainPurpose::Replace) && want(&stage.commands(), GroupKind::Spot).is_some());
+    assert!(stage.commands().drains[0].deadline.is_some());
+    stage.pass(109).go();
+    assert!(stage.commands().ends.is_empty(), "pods can still move");
+    stage.pass(1).go();
+    assert_eq!(stage.commands().ends.len(), 1, "ended by us 10 s ahead");
+}
+
+#[test]
+fn a_late_spot_instance_wins_and_the_on_demand_one_goes() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
+    stage.share(GroupKind::OnDemand, None, None);
+    stage.share(GroupKind::Spot, Some("i-4"), None).go();
+    assert!(stage.has(FlowBox::Success, Outcome::InService) && !stage.status.fallback);
+    assert_eq!(want(&stage.commands(), GroupKind::OnDemand), Some(&Want::Nothing));
+}
+
+#[test]
+fn a_replacement_lost_before_the_drain_ends_goes_back_to_box_2() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    assert!(stage.marks(DrainPurpose::Replace));
+    stage.lose("i-4").go();
+    assert_eq!(stage.phase(), Phase::ScalingUp);
+    assert!(!stage.marks(DrainPurpose::Replace), "the marks are undone");
+    let mut drained = Stage::new();
+    drained.go().share(GroupKind::Spot, Some("i-4"), None).go().drained().go().lose("i-4").go();
+    assert_eq!(drained.phase(), Phase::Ending, "after the drain its pods have moved");
+}
+
+#[test]
+fn the_old_instance_is_gone_only_when_nothing_of_it_is_left() {
+    let leftovers: [(&str, Change); 4] = [
+        ("its group lists it", |stage| stage.serve(GroupKind::Spot, OLD)),
+        ("its node is there", |stage| stage.old_node = true),
+        ("its +1 is in desired", |stage| {
+            stage.share(GroupKind::Spot, Some("i-4"), None);
+        }),
+        ("a reduction is under way", |stage| {
+            stage.ledger.reduction = Some(Reduction {
+                group: GroupKind::Spot,
+                instance_id: None,
+                settles: None,
+                baseline: 4,
+                requested_at: now(),
+            });
+        }),
+    ];
+    let ending = || {
+        let mut stage = Stage::new();
+        stage.go().share(GroupKind::Spot, Some("i-4"), None).go().drained().go();
+        assert_eq!(stage.commands().ends.len(), 1);
+        stage.settle(GroupKind::Spot).lose(OLD);
+        stage
+    };
+    for (name, leave) in leftovers {
+        let mut stage = ending();
+        leave(&mut stage);
+        stage.go();
+        assert_eq!(stage.status.old, EndState::Ending, "{name}");
+    }
+    let mut stage = ending();
+    stage.go();
+    assert_eq!((stage.status.old, stage.phase()), (EndState::Gone, Phase::Ending));
+    assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Done));
+    stage.ledger = Ledger::default();
+    stage.go();
+    assert_eq!(stage.phase(), Phase::Completed);
+    assert_eq!(stage.commands(), Commands::default());
+}
+
+#[test]
+fn an_instance_that_another_node_says_it_runs_on_is_not_ended_whatever_presses() {
+    let liar = |id: &str| vec![(id.to_owned(), "e".to_owned())];
+    let mut stage = Stage::urgent();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.disputed = liar(OLD);
+    stage.drained().pass(118).go();
+    assert_eq!(stage.status.old, EndState::Kept, "{:#?}", stage.status);
+    assert!(stage.marks(DrainPurpose::Replace), "its pods leave all the same");
+    let told = stage.status.blocking.iter().any(|held| held.message.contains("node e"));
+    assert!(told, "{:#?}", stage.status.blocking);
+    stage.disputed.clear();
+    stage.go();
+    assert_eq!(stage.commands().ends.len(), 1);
+    // It is seen after the end was decided, and before it was announced.
+    stage.disputed = liar(OLD);
+    assert_eq!(stage.commands().ends.len(), 0);
+    stage.go();
+    assert_eq!(stage.status.old, EndState::Kept);
+    stage.settle(GroupKind::Spot).lose(OLD).go();
+    assert_eq!(stage.status.old, EndState::Gone, "EC2 has taken it");
+
+    let mut stage = Stage::returning();
+    stage.disputed = liar("od");
+    stage.drained().go();
+    assert_eq!((stage.status.fallback_end, stage.commands().ends.len()), (EndState::Kept, 0));
+    let mut stage = Stage::returning();
+    stage.drained().go();
+    assert_eq!(stage.commands().ends.len(), 1);
+    stage.disputed = liar("od");
+    assert_eq!(stage.commands().ends.len(), 0);
+    stage.go();
+    assert_eq!(stage.status.fallback_end, EndState::Kept);
+}
+
+#[test]
+fn taken_by_aws_ends_the_drain_and_what_the_group_has_too_many_goes_back() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go().lose(OLD).go();
+    assert!(stage.has(FlowBox::Drain, Outcome::TakenByAws));
+    assert_eq!(stage.commands().ends.len(), 1, "the AsgScaler settles the +1");
+    stage.pass(60).go();
+    assert_eq!(stage.phase(), Phase::OnFallback, "nothing could be ended at once: {:#?}", stage.status);
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.view.spot.min = stage.view.spot.desired;
+    stage.go();
+    assert_eq!(stage.phase(), Phase::OnFallback, "at its minimum the group would replace it");
+    stage.view.spot.min = 0;
+    stage.go();
+    assert_eq!(stage.commands().drains.iter().map(|drain| drain.node.as_str()).collect::<Vec<_>>(), ["i-4"]);
+}
+
+#[test]
+fn a_return_needs_every_box_and_a_spot_instance() {
+    let reasons = |text: &str| vec![text.to_owned()];
+    let rows: [(&str, Option<ReturnAssessment>, bool, bool); 7] = [
+        ("held", Some(ReturnAssessment { held: reasons("h"), ..Default::default() }), true, false),
+        ("not assessed yet", None, true, false),
+        ("unhealthy", Some(ReturnAssessment { unhealthy: reasons("u"), ..Default::default() }), true, false),
+        ("unstable", Some(ReturnAssessment { unstable: reasons("u"), ..Default::default() }), true, false),
+        ("unsafe", Some(ReturnAssessment { unsafe_: reasons("u"), ..Default::default() }), true, false),
+        ("nothing on Spot", Some(ReturnAssessment::default()), false, false),
+        ("all well", Some(ReturnAssessment::default()), true, true),
+    ];
+    for (name, assessment, spot, returns) in rows {
+        let mut stage = Stage::on_fallback();
+        if spot {
+            stage.share(GroupKind::Spot, Some("i-4"), None);
+        }
+        stage.assessment = assessment;
+        stage.go();
+        assert_eq!(stage.marks(DrainPurpose::Return), returns, "{name}");
+        assert_eq!(stage.phase() == Phase::Returning, returns, "{name}");
+    }
+}
+
+#[test]
+fn a_return_waits_while_its_spot_node_is_cordoned_or_its_group_at_the_minimum() {
+    let ready = || {
+        let mut stage = Stage::on_fallback();
+        stage.share(GroupKind::Spot, Some("i-4"), None);
+        stage.assessment = Some(ReturnAssessment::default());
+        stage
+    };
+    let mut stage = ready();
+    stage.cordoned = true;
+    stage.go();
+    assert_eq!(stage.status.blocking[0].message, "its Spot node i-4 is cordoned");
+    assert!(!stage.marks(DrainPurpose::Return));
+    stage.cordoned = false;
+    stage.go();
+    assert!(stage.marks(DrainPurpose::Return));
+
+    let mut stage = ready();
+    stage.view.on_demand.min = stage.view.on_demand.desired;
+    stage.go();
+    assert_eq!(stage.status.blocking[0].message, "group on-demand is at its minimum size");
+    assert!(!stage.marks(DrainPurpose::Return));
+    stage.view.on_demand.min = 0;
+    stage.go();
+    assert!(stage.marks(DrainPurpose::Return));
+
+    let mut stage = ready();
+    stage.view.on_demand.min = stage.view.on_demand.desired;
+    stage.settle(GroupKind::OnDemand).go();
+    assert!(stage.marks(DrainPurpose::Return), "what comes in its place is the group's own");
+}
+
+#[test]
+fn a_pause_lets_no_return_begin_and_does_not_stop_one() {
+    for pause in [Pause::Pool, Pause::Everything] {
+        let mut stage = Stage::on_fallback();
+        stage.share(GroupKind::Spot, Some("i-4"), None);
+        stage.assessment = Some(ReturnAssessment::default());
+        stage.starts.pause = Some(pause.clone());
+        stage.go();
+        assert!(!stage.marks(DrainPurpose::Return), "{pause:?}");
+        assert_eq!(stage.status.blocking[0].flow_box, FlowBox::Monitor);
+        assert_eq!(stage.status.blocking[0].message, pause.describe());
+        stage.starts.pause = None;
+        stage.go();
+        assert!(stage.marks(DrainPurpose::Return), "{pause:?} is over");
+        stage.starts.pause = Some(pause);
+        stage.go();
+        assert!(stage.marks(DrainPurpose::Return), "what has begun goes on");
+    }
+}
+
+#[test]
+fn a_return_that_is_held_asks_spot_for_nothing() {
+    let mut stage = Stage::on_fallback();
+    stage.share(GroupKind::Spot, None, Some(FailureClass::Capacity));
+    stage.ledger.scaling_requests.last_mut().expect("its share").shares[0].surplus = false;
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.go().pass(300);
+    stage.assessment = Some(ReturnAssessment { held: vec!["not now".to_owned()], ..Default::default() });
+    stage.go();
+    assert_eq!(stage.status.probes, 0, "an instance would stand idle");
+    assert_eq!(stage.status.blocking[0].message, "not now");
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.go();
+    assert_eq!(stage.status.probes, 1, "at once when it may");
+}
+
+#[test]
+fn a_return_that_takes_too_long_is_given_up_and_tried_again_later() {
+    let mut stage = Stage::returning();
+    stage.return_drain = Some(DrainReport {
+        node: "od".to_owned(),
+        tainted: true,
+        blocked: vec!["budget".to_owned()],
+        stuck: true,
+        ..DrainReport::default()
+    });
+    stage.pass(599).go();
+    assert!(stage.marks(DrainPurpose::Return));
+    stage.pass(1).go();
+    assert!(!stage.marks(DrainPurpose::Return), "the marks are undone");
+    assert!(stage.has(FlowBox::ScaleDown, Outcome::ReturnGivenUp));
+    stage.pass(299).go();
+    assert!(!stage.marks(DrainPurpose::Return));
+    stage.pass(1).go();
+    assert!(stage.marks(DrainPurpose::Return));
+}
+
+#[test]
+fn a_drain_that_ends_without_everything_is_told_as_it_is() {
+    let reasons = || vec!["a finalizer holds it".to_owned()];
+    let report = |node: &str, end| {
+        Some(DrainReport { node: node.to_owned(), tainted: true, end: Some(end), ..DrainReport::default() })
+    };
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.drain = report("old", DrainEnd::Without(reasons()));
+    stage.go();
+    assert!(stage.has(FlowBox::Drain, Outcome::TimedOut) && !stage.has(FlowBox::Drain, Outcome::Drained));
+    assert!(stage.status.steps.last().is_some_and(|step| step.message.contains("a finalizer holds it")));
+    stage.go();
+    assert_eq!(stage.commands().ends.len(), 1, "and goes on");
+
+    let mut stage = Stage::returning();
+    stage.return_drain = report("od", DrainEnd::Without(reasons()));
+    stage.go();
+    assert!(stage.has(FlowBox::ScaleDown, Outcome::TimedOut));
+    assert_eq!(stage.commands().ends.len(), 1);
+
+    let mut stage = Stage::returning();
+    stage.return_drain = report("od", DrainEnd::GivenUp(reasons()));
+    stage.go();
+    assert!(stage.has(FlowBox::ScaleDown, Outcome::ReturnGivenUp) && !stage.marks(DrainPurpose::Return));
+    assert!(stage.commands().ends.is_empty());
+}
+
+#[test]
+fn a_node_under_notice_whose_drain_takes_too_long_keeps_its_marks_and_the_story_says_so_once() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.drain = Some(DrainReport {
+        node: "old".to_owned(),
+        tainted: true,
+        blocked: vec!["budget".to_owned()],
+        ..DrainReport::default()
+    });
+    stage.pass(9).go();
+    assert!(stage.status.blocking.is_empty(), "not stuck yet");
+    stage.drain.as_mut().unwrap().stuck = true;
+    stage.go();
+    assert!(stage.has(FlowBox::Drain, Outcome::Blocked) && !stage.has(FlowBox::Drain, Outcome::TimedOut));
+    for _ in 0..3 {
+        stage.pass(600).go();
+        assert!(stage.marks(DrainPurpose::Replace));
+        let told = stage.status.steps.iter().filter(|step| step.outcome == Outcome::TimedOut);
+        assert_eq!(told.count(), 1);
+    }
+}
+
+fn old(kind: WatchedKind) -> Freshness {
+    Freshness { stale: vec![StaleWatch { kind, since: now() }] }
+}
+
+impl Stage {
+    /// Whether it waits for a current picture at this box, and says so.
+    fn waits_for_watch(&self, flow_box: FlowBox) -> bool {
+        let says = |reason: &BlockingReason| {
+            reason.flow_box == flow_box && reason.message.contains("has been broken or silent since")
+        };
+        self.status.blocking.iter().any(says)
+    }
+}
+
+#[test]
+fn no_drain_counts_as_finished_on_an_old_picture() {
+    for kind in Step::End.looks_at() {
+        let mut stage = Stage::new();
+        stage.go().share(GroupKind::Spot, Some("i-4"), None).go().drained();
+        stage.freshness = old(*kind);
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Draining, "{kind:?}");
+        assert!(stage.waits_for_watch(FlowBox::Drain), "{kind:?}: {:#?}", stage.status.blocking);
+        assert!(stage.commands().ends.is_empty());
+        stage.freshness = Freshness::default();
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
+        assert_eq!(stage.commands().ends.first().map(|end| end.pressed), Some(false));
+        assert!(stage.status.blocking.is_empty());
+        // The instance is still there when a watch breaks again.
+        stage.freshness = old(*kind);
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Draining, "{kind:?}: it is found anew");
+        assert!(stage.waits_for_watch(FlowBox::Drain), "{kind:?}: {:#?}", stage.status.blocking);
+        assert!(stage.commands().ends.is_empty());
+        stage.freshness = Freshness::default();
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
+        assert!(stage.status.blocking.is_empty());
+        // Once it is on its way out, nothing holds it any more.
+        stage.freshness = old(*kind);
+        let leaving = stage.view.spot.instances.iter_mut().find(|held| held.id == OLD).expect("it is there");
+        leaving.lifecycle = Lifecycle::Leaving;
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
+    }
+}
+
+#[test]
+fn on_an_old_picture_a_deadline_ends_the_instance_when_it_is_near_and_not_before() {
+    let mut stage = Stage::urgent();
+    stage.freshness = old(WatchedKind::Pod);
+    stage.go().drained().go();
+    assert!(stage.marks(DrainPurpose::Replace), "it is drained meanwhile");
+    assert!(stage.has(FlowBox::Taint, Outcome::Tainted));
+    stage.pass(60).go();
+    assert_eq!((stage.status.drain, stage.status.old), (DrainState::Started, EndState::Kept));
+    stage.pass(50).go();
+    assert_eq!(stage.status.old, EndState::Ending);
+    assert_eq!(stage.commands().ends.first().map(|end| end.pressed), Some(true));
+}
+
+#[test]
+fn a_node_that_an_old_picture_does_not_show_is_not_gone() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.old_node = false;
+    stage.go();
+    assert_eq!(stage.status.drain, DrainState::Started, "its instance serves");
+    stage.freshness = old(WatchedKind::Node);
+    stage.lose(OLD).go();
+    assert_eq!(stage.status.drain, DrainState::Started);
+    stage.freshness = Freshness::default();
+    stage.go();
+    assert!(stage.has(FlowBox::Drain, Outcome::TakenByAws));
+}
+
+#[test]
+fn no_return_begins_ends_or_is_given_up_on_an_old_picture() {
+    for kind in Step::Return.looks_at() {
+        let mut stage = Stage::on_fallback();
+        stage.share(GroupKind::Spot, Some("i-4"), None).settle(GroupKind::Spot);
+        stage.assessment = Some(ReturnAssessment::default());
+        stage.freshness = old(*kind);
+        stage.go();
+        assert_eq!(stage.phase(), Phase::OnFallback, "{kind:?}");
+        assert!(stage.waits_for_watch(FlowBox::Safety), "{kind:?}: {:#?}", stage.status.blocking);
+        stage.freshness = Freshness::default();
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Returning, "{kind:?}");
+    }
+    for kind in Step::End.looks_at() {
+        let mut stage = Stage::returning();
+        stage.drained();
+        stage.freshness = old(*kind);
+        stage.pass(24 * 3600).go();
+        assert_eq!(stage.phase(), Phase::Returning, "{kind:?}");
+        assert!(stage.waits_for_watch(FlowBox::ScaleDown), "{kind:?}: {:#?}", stage.status.blocking);
+        stage.freshness = Freshness::default();
+        stage.go();
+        assert_eq!(stage.phase(), Phase::ScalingDown, "{kind:?}");
+        stage.freshness = old(*kind);
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Returning, "{kind:?}: it is found anew");
+        assert!(stage.waits_for_watch(FlowBox::ScaleDown), "{kind:?}: {:#?}", stage.status.blocking);
+        assert!(stage.commands().ends.is_empty());
+    }
+}
+
+#[test]
+fn what_is_left_at_the_deadline_is_told() {
+    let mut stage = Stage::urgent();
+    stage.go();
+    stage.drain = Some(DrainReport {
+        node: "old".to_owned(),
+        tainted: true,
+        blocked: vec!["budget".to_owned()],
+        ..DrainReport::default()
+    });
+    stage.pass(110).go();
+    let told = stage.status.steps.iter().find(|step| step.outcome == Outcome::TimedOut).expect("a step");
+    assert!(told.message.contains("deadline is near") && told.message.ends_with("budget"), "{told:?}");
+}
+
+#[test]
+fn a_return_ends_the_on_demand_instance_and_then_the_story() {
+    let mut stage = Stage::returning();
+    stage.drained().go();
+    assert_eq!(stage.phase(), Phase::ScalingDown);
+    let ends: Vec<(GroupKind, String)> =
+        stage.commands().ends.into_iter().map(|end| (end.group, end.instance_id)).collect();
+    assert_eq!(ends, [(GroupKind::OnDemand, "od".to_owned())]);
+    stage.settle(GroupKind::OnDemand).lose("od").go();
+    assert!(stage.has(FlowBox::ScaleDown, Outcome::ScaledDown) && !stage.status.fallback);
+    stage.ledger = Ledger::default();
+    stage.go();
+    assert_eq!(stage.phase(), Phase::Completed);
+}
+
+#[test]
+fn a_lost_on_demand_instance_ends_the_fallback_or_binds_it_to_its_successor() {
+    let mut alone = Stage::on_fallback();
+    alone.lose("od").go();
+    assert_eq!(alone.phase(), Phase::OnFallback);
+    alone.share(GroupKind::OnDemand, Some("od-2"), None).go();
+    assert_eq!(alone.status.capacity.as_ref().map(|held| held.instance_id.as_str()), Some("od-2"));
+    let mut paid = Stage::on_fallback();
+    paid.share(GroupKind::Spot, Some("i-4"), None).lose("od").go();
+    assert!(!paid.status.fallback, "Spot has taken over");
+}
+
+#[test]
+fn an_on_demand_node_that_came_too_late_goes_back_even_after_another_one_did() {
+    let mut stage = Stage::returning();
+    stage.drained().go().settle(GroupKind::OnDemand).lose("od").go();
+    assert!(!stage.status.fallback, "{:#?}", stage.status);
+    stage.return_drain = None;
+    // A late one holds the +1, and pods run on it by now.
+    stage.share(GroupKind::OnDemand, Some("od-2"), None).settle(GroupKind::Spot);
+    stage.nodes.retain(|(id, _)| id != "od-2");
+    stage.nodes.push(("od-2".to_owned(), true));
+    stage.assessment = None;
+    stage.go();
+    assert_eq!(stage.phase(), Phase::OnFallback, "{:#?}", stage.status);
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.go();
+    assert_eq!(stage.phase(), Phase::Returning);
+    stage.drained().go();
+    let ends: Vec<String> = stage.commands().ends.into_iter().map(|end| end.instance_id).collect();
+    assert_eq!(ends, ["od-2"]);
+}
+
+#[test]
+fn a_deadline_escalates_from_every_phase_and_only_once() {
+    let deadline = Some(now() + Duration::from_secs(120));
+    let later = Some(now() + Duration::from_secs(500));
+    for phase in [
+        Phase::Received,
+        Phase::ScalingUp,
+        Phase::FallingBack,
+        Phase::BackingOff,
+        Phase::Draining,
+        Phase::Ending,
+        Phase::OnFallback,
+        Phase::Returning,
+        Phase::ScalingDown,
+    ] {
+        let mut status = ReplacementStatus { phase, ..Stage::new().status };
+        escalate(&mut status, &subject(), NoticeKind::SpotInterruption, deadline, now());
+        escalate(&mut status, &subject(), NoticeKind::SpotInterruption, later, now());
+        escalate(&mut status, &subject(), NoticeKind::RebalanceRecommendation, None, now());
+        assert_eq!(
+            (status.deadline, status.notice),
+            (deadline, Some(NoticeKind::SpotInterruption)),
+            "{phase:?}"
+        );
+    }
+    // It may come earlier than it was said first, never later.
+    let earlier = Some(now() + Duration::from_secs(60));
+    let mut status = Stage::urgent().status;
+    escalate(&mut status, &subject(), NoticeKind::SpotInterruption, earlier, now());
+    assert_eq!(status.deadline, earlier);
+    escalate(&mut status, &subject(), NoticeKind::SpotInterruption, deadline, now());
+    assert_eq!(status.deadline, earlier);
+    for phase in [Phase::Completed, Phase::Cancelled] {
+        let mut status = ReplacementStatus { phase, ..Stage::new().status };
+        escalate(&mut status, &subject(), NoticeKind::SpotInterruption, deadline, now());
+        assert_eq!(status.deadline, None, "{phase:?}");
+    }
+}
+
+/// Facts at random, in no order that makes sense.
+fn stage() -> impl Strategy<Value = Stage> {
+    let instance = prop::option::of(prop_oneof![Just("i-4"), Just("i-5")]);
+    let failure = prop::option::of(prop_oneof![Just(FailureClass::Capacity), Just(FailureClass::Unknown)]);
+    (any::<[bool; 12]>(), instance, prop::option::of(Just("od")), failure.clone(), failure, 0..400_u64)
+        .prop_map(|(bits, spot, on_demand, spot_failure, on_demand_failure, passed)| {
+            let mut stage = if bits[0] { Stage::urgent() } else { Stage::new() };
+            stage.now += Duration::from_secs(passed);
+            if bits[1] {
+                stage.share(GroupKind::Spot, spot, spot_failure);
+            }
+            if bits[2] {
+                stage.share(GroupKind::OnDemand, on_demand, on_demand_failure);
+            }
+            (stage.misfit, stage.known) = (bits[3], bits[4]);
+            stage.assessment = bits[5].then(|| ReturnAssessment {
+                unhealthy: if bits[6] { vec!["u".to_owned()] } else { Vec::new() },
+                unsafe_: if bits[7] { vec!["u".to_owned()] } else { Vec::new() },
+                ..ReturnAssessment::default()
+            });
+            if bits[8] {
+                stage.drained();
+            }
+            if bits[9] {
+                stage.lose(OLD);
+            }
+            if bits[10] {
+                stage.settle(GroupKind::Spot).settle(GroupKind::OnDemand);
+            }
+            stage.old_node &= bits[11];
+            stage
+        })
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_marked_or_ended_before_its_time(stages in prop::collection::vec(stage(), 1..20)) {
+        let mut status = stages[0].status.clone();
+        for mut stage in stages {
+            stage.status = status.clone();
+            let next = stage.with_facts(|subject, facts| advance(subject, &status, facts));
+            let began = |before: DrainState, after| {
+                before == DrainState::NotStarted && after != DrainState::NotStarted
+            };
+            if began(status.drain, next.drain) {
+                prop_assert!(next.capacity.is_some() || next.deadline.is_some());
+            }
+            if began(status.return_drain, next.return_drain) {
+                prop_assert_eq!(stage.assessment.as_ref(), Some(&ReturnAssessment::default()));
+                prop_assert!(next.old == EndState::Gone);
+            }
+            if next.old != EndState::Kept {
+                prop_assert_eq!(next.drain, DrainState::Finished);
+            }
+            if next.fallback_end != EndState::Kept {
+                prop_assert_eq!(next.return_drain, DrainState::Finished);
+            }
+            if next.phase == Phase::Completed {
+                prop_assert!(stage.with_facts(|subject, facts| commands(subject, &next, facts)) == Commands::default());
+            }
+            status = next;
+        }
+    }
+}
+
+fn cancelled(stage: &mut Stage) -> &mut Stage {
+    cancel(&mut stage.status, stage.now);
+    stage.go()
+}
+
+#[test]
+fn a_cancelled_story_that_asked_for_nothing_is_over_at_once() {
+    let held: [Change; 3] = [
+        |stage| stage.starts.pause = Some(Pause::Pool),
+        |stage| stage.mode = Mode::Observe,
+        |stage| stage.in_pool = false,
+    ];
+    for change in held {
+        let mut stage = Stage::new();
+        change(&mut stage);
+        cancelled(stage.go());
+        assert_eq!((stage.phase(), stage.status.old), (Phase::Cancelled, EndState::Released));
+        assert!(stage.status.finished_at.is_some() && stage.has(FlowBox::CleanUp, Outcome::Cancelled));
+        assert_eq!(stage.commands(), Commands::default());
+    }
+    let mut drained = Stage { mode: Mode::DrainOnly, ..Stage::new() };
+    drained.go();
+    assert!(drained.marks(DrainPurpose::Replace));
+    cancelled(&mut drained);
+    assert_eq!((drained.phase(), drained.commands()), (Phase::Cancelled, Commands::default()));
+}
+
+#[test]
+fn what_a_cancelled_story_asked_for_is_taken_back() {
+    for instance in [None, Some("i-4")] {
+        let mut stage = Stage::new();
+        stage.go().share(GroupKind::Spot, instance, None);
+        cancelled(&mut stage);
+        assert_eq!(stage.phase(), Phase::Cancelling, "{instance:?}");
+        let commands = stage.commands();
+        assert_eq!(want(&commands, GroupKind::Spot), Some(&Want::Nothing));
+        assert!(commands.drains.is_empty() && commands.ends.is_empty());
+        assert!(commands.taken.contains(OLD), "the old instance is not what goes");
+        stage.pass(59).go();
+        assert_eq!(stage.phase(), Phase::Cancelling, "while its share is in the ledger");
+        stage.ledger = Ledger::default();
+        stage.withdrawn = false;
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Cancelling, "the ledger may not know its request yet");
+        stage.withdrawn = true;
+        stage.go();
+        assert_eq!((stage.phase(), stage.commands()), (Phase::Cancelled, Commands::default()));
+    }
+}
+
+#[test]
+fn a_drain_that_is_cancelled_stops_and_pods_that_moved_move_again_before_anything_is_ended() {
+    for group in [GroupKind::Spot, GroupKind::OnDemand] {
+        let mut stage = Stage::new();
+        stage.go();
+        if group == GroupKind::OnDemand {
+            stage.share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
+        }
+        stage.share(group, Some("new"), None).go();
+        assert!(stage.marks(DrainPurpose::Replace), "{group}");
+        stage.nodes = vec![("new".to_owned(), true)];
+        cancelled(&mut stage);
+        assert!(!stage.marks(DrainPurpose::Replace), "{group}: its marks come off");
+        assert_eq!(stage.phase(), Phase::OnFallback, "{group}: what runs pods goes back like a fallback");
+        assert!(matches!(want(&stage.commands(), group), Some(Want::Instance { .. })), "{group}");
+        assert_eq!(stage.commands().ends, BTreeSet::new(), "{group}");
+        let other = if group == GroupKind::Spot { GroupKind::OnDemand } else { GroupKind::Spot };
+        assert!(matches!(want(&stage.commands(), other), None | Some(Want::Nothing)), "{group}");
+
+        stage.starts.pause = Some(Pause::Pool);
+        stage.assessment = Some(ReturnAssessment::default());
+        stage.go();
+        assert_eq!(stage.phase(), Phase::OnFallback, "{group}: a pause holds it");
+        stage.starts.pause = None;
+        stage.view.spot.desired = 4;
+        stage.go();
+        assert!(stage.marks(DrainPurpose::Return), "{group}: drained with no other instance claimed for it");
+        stage.drained().go();
+        let (instance_id, replacement) = ("new".to_owned(), OLD.to_owned());
+        let end = End { group, instance_id, replacement, pressed: false };
+        assert_eq!(stage.commands().ends, BTreeSet::from([end]), "{group}");
+        stage.settle(group).lose("new").go();
+        stage.ledger = Ledger::default();
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Cancelled, "{group}: {:#?}", stage.status);
+    }
+}
+
+#[test]
+fn two_minutes_bring_a_cancelled_story_back() {
+    let deadline = Some(now() + Duration::from_secs(120));
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    assert!(stage.marks(DrainPurpose::Replace));
+    stage.nodes = vec![("i-4".to_owned(), true)];
+    cancelled(&mut stage);
+    escalate(&mut stage.status, &subject(), NoticeKind::SpotInterruption, deadline, now());
+    assert_eq!((stage.status.old, stage.status.deadline), (EndState::Kept, deadline));
+    stage.go();
+    assert!(stage.marks(DrainPurpose::Replace), "it is drained at once");
+    assert!(matches!(want(&stage.commands(), GroupKind::Spot), Some(Want::Instance { attempt: 1, .. })));
+    stage.share(GroupKind::Spot, Some("i-4"), None).go();
+    assert_eq!(stage.status.capacity.as_ref().map(|held| held.instance_id.as_str()), Some("i-4"));
+
+    let mut over = Stage::new();
+    cancelled(&mut over);
+    let fresh = open(&subject(), NoticeKind::SpotInterruption, deadline, None, None, now());
+    let again = reopen(&over.status, fresh);
+    assert_eq!((again.phase, again.finished_at, again.old), (Phase::Received, None, EndState::Kept));
+    assert!(again.steps.iter().any(|step| step.outcome == Outcome::Cancelled), "it tells what was before");
+}
+
+#[test]
+fn a_request_for_the_return_ends_with_the_fallback() {
+    let mut stage = Stage::returning();
+    stage.status.return_requested_at = Some(now());
+    stage.go();
+    assert_eq!(stage.status.return_requested_at, Some(now()), "it holds while the return is under way");
+    stage.drained().go();
+    stage.lose("od").settle(GroupKind::OnDemand).go();
+    assert_eq!((stage.status.fallback, stage.status.return_requested_at), (false, None));
+}
+
+#[test]
+fn what_is_told_of_very_many_pods_fits_in_a_record() {
+    let mut status = ReplacementStatus::default();
+    let now = Timestamp::UNIX_EPOCH;
+    let reasons: Vec<String> =
+        (0..10_000).map(|i| format!("pod default/evil-{i} fits nowhere yet")).collect();
+    status.step(FlowBox::Drain, Outcome::Blocked, "node", reasons.join("; "), now);
+    status.block(FlowBox::Drain, reasons, now);
+    assert_eq!(status.blocking.last().map(|reason| &*reason.message), Some("and 9951 more"));
+    assert!(serde_json::to_string(&status).unwrap().len() < 16_000);
+}

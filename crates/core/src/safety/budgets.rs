@@ -1,0 +1,87 @@
+//! Whether the PodDisruptionBudgets that the pods of a node share let all of them go.
+//!
+//! Evictions go one after another, and each pod that comes back elsewhere gives its disruption back. So a
+//! budget with room for one is enough for many, as long as it has room when all pods are there. What does not
+//! come back (no controller makes it anew, or it is one more than there are to be) takes its part for good.
+
+use super::Blocker;
+use crate::cluster::{DisruptionBudget, OwnerKind, Pod, Snapshot};
+use crate::drain::{self, BudgetView};
+use crate::effort::{Effort, TooMuch};
+use crate::placement::PodName;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// So many of the budgets that cover one pod are named.
+const NAMED: usize = 10;
+
+/// The node's pods under one budget.
+struct Shared<'a> {
+    budget: &'a DisruptionBudget,
+    pods: Vec<PodName>,
+    /// Those that do not come back.
+    for_good: usize,
+}
+
+impl Shared<'_> {
+    /// How many disruptions it takes until all are gone.
+    fn needed(&self) -> i64 {
+        let coming_back = self.pods.len() - self.for_good;
+        let opens_again = self.budget.expected_pods > self.budget.desired_healthy;
+        let at_a_time = if opens_again { coming_back.min(1) } else { coming_back };
+        i64::try_from(self.for_good + at_a_time).unwrap_or(i64::MAX)
+    }
+
+    fn blocker(self, name: PodName) -> Option<Blocker> {
+        let (needed, budget) = (self.needed(), self.budget);
+        (budget.disruptions_allowed < needed).then_some(Blocker::BudgetExhausted {
+            budget: name,
+            pods: self.pods,
+            for_good: self.for_good,
+            needed,
+            allowed: budget.disruptions_allowed,
+            current_healthy: budget.current_healthy,
+            desired_healthy: budget.desired_healthy,
+            expected_pods: budget.expected_pods,
+        })
+    }
+}
+
+/// What the budgets of the pods that move have against it.
+///
+/// # Errors
+/// If finding out is more work than `effort` has left.
+pub(super) fn blockers(
+    moving: &[&Pod],
+    snapshot: &Snapshot,
+    placeholders_below: Option<i32>,
+    effort: &Effort,
+) -> Result<Vec<Blocker>, TooMuch> {
+    let name =
+        |b: &DisruptionBudget| PodName { namespace: b.namespace.to_string(), name: b.name.to_string() };
+    let mut shared: BTreeMap<PodName, Shared<'_>> = BTreeMap::new();
+    let mut stale: BTreeSet<PodName> = BTreeSet::new();
+    let mut several = Vec::new();
+    for pod in moving {
+        match drain::budget_view(pod, snapshot.budgets_of(pod, effort)?) {
+            BudgetView::Free => {}
+            BudgetView::Spends(budget) | BudgetView::Exhausted(budget) => {
+                let none = Shared { budget, pods: Vec::new(), for_good: 0 };
+                let shared = shared.entry(name(budget)).or_insert(none);
+                shared.pods.push((*pod).into());
+                let for_good =
+                    pod.owner.kind == OwnerKind::None || pod.spec.is_placeholder(placeholders_below);
+                shared.for_good += usize::from(for_good);
+            }
+            BudgetView::NotObserved(budget) => {
+                stale.insert(name(budget));
+            }
+            BudgetView::Several(budgets) => {
+                let budgets = budgets.into_iter().take(NAMED).map(name).collect();
+                several.push(Blocker::SeveralBudgets { pod: (*pod).into(), budgets });
+            }
+        }
+    }
+    let exhausted = shared.into_iter().filter_map(|(name, shared)| shared.blocker(name));
+    let stale = stale.into_iter().map(|budget| Blocker::BudgetNotObserved { budget });
+    Ok(exhausted.chain(stale).chain(several).collect())
+}

@@ -1,0 +1,43 @@
+//! What the check is told beside the cluster itself.
+
+use super::{SafetyContext, Utilisation};
+use crate::cluster::Snapshot;
+use crate::health::Story;
+use std::sync::Arc;
+
+impl SafetyContext {
+    /// For a node in `own` story, or in none, among the open `stories` of the cluster. `members` are the instances of
+    /// the pool's two groups, `taint_key` is that of the taint that a drain sets.
+    ///
+    /// Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
+    #[must_use]
+    pub fn of<'a>(
+        own: Option<&Story<'_>>,
+        stories: &[Story<'_>],
+        members: impl Iterator<Item = &'a str>,
+        snapshot: &Snapshot,
+        taint_key: &Arc<str>,
+    ) -> Self {
+        let node_of = |instance: &str| snapshot.node_of_instance(instance).map(|node| node.name.clone());
+        let nodes_of = |instance: &str| snapshot.nodes_of_instance(instance).map(|node| node.name.clone());
+        let mut excluded: Vec<Arc<str>> = Vec::new();
+        for other in stories.iter().filter(|other| own.is_none_or(|own| own.name != other.name)) {
+            if !other.status.old.is_over() {
+                excluded.extend(nodes_of(other.instance_id));
+            }
+            if other.status.fallback
+                && let Some(capacity) = &other.status.capacity
+            {
+                excluded.push(capacity.node_name.as_str().into());
+            }
+        }
+        Self {
+            excluded: excluded.into_iter().collect(),
+            pool_nodes: members.filter_map(node_of).collect(),
+            utilisation_before_story: own
+                .and_then(|own| own.status.utilisation_before.as_ref())
+                .map(Utilisation::from),
+            taint_key: taint_key.clone(),
+        }
+    }
+}

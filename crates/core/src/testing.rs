@@ -1,0 +1,102 @@
+//! Small clusters for tests.
+
+use crate::cluster::{
+    AffinityTerm, Effect, LabelSelector, Labels, Node, Operator, Owner, OwnerKind, Parts, Phase, Pod,
+    PodSpec, Requirement, Resources, Snapshot, SpreadConstraint, Taint,
+};
+use std::sync::Arc;
+
+pub const GIB: i64 = 1 << 30;
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+pub const HOST: &str = "kubernetes.io/hostname";
+
+/// A ready node in zone `a` with 4 cores, 16 GiB and room for 110 pods.
+pub fn node(name: &str) -> Node {
+    node_in(name, "a")
+}
+
+pub fn node_in(name: &str, zone: &str) -> Node {
+    Node {
+        name: name.into(),
+        provider_id: format!("aws:///{zone}/i-{name}").into(),
+        zone: zone.into(),
+        labels: [(ZONE, zone), (HOST, name)].into_iter().collect(),
+        ready: true,
+        allocatable: Resources { cpu_millis: 4000, memory: 16 * GIB, pods: 110, ..Resources::default() },
+        ..Node::default()
+    }
+}
+
+/// A running, ready pod of a ReplicaSet with label `app` set to its name up to the first dash; 1 GiB.
+pub fn pod(name: &str, node: &str, cpu_millis: i64) -> Pod {
+    let app = name.split('-').next().unwrap_or(name);
+    Pod {
+        namespace: "default".into(),
+        name: name.into(),
+        uid: format!("uid-{name}").into(),
+        node: (!node.is_empty()).then(|| node.into()),
+        phase: if node.is_empty() { Phase::Pending } else { Phase::Running },
+        ready: !node.is_empty(),
+        owner: Owner { kind: OwnerKind::ReplicaSet, name: app.into() },
+        labels: labels(&[("app", app)]),
+        spec: Arc::new(PodSpec {
+            requests: Resources { cpu_millis, memory: GIB, ..Resources::default() },
+            ..PodSpec::default()
+        }),
+        ..Pod::default()
+    }
+}
+
+pub fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().copied().collect()
+}
+
+/// The pod with a changed spec.
+pub fn spec(mut pod: Pod, change: impl FnOnce(&mut PodSpec)) -> Pod {
+    change(Arc::make_mut(&mut pod.spec));
+    pod
+}
+
+pub fn taint(key: &str, effect: Effect) -> Taint {
+    Taint { key: key.into(), value: "".into(), effect }
+}
+
+pub fn app(name: &str) -> Option<LabelSelector> {
+    Some(LabelSelector::of_labels([("app", name)]))
+}
+
+pub fn term(app_name: &str, key: &str) -> AffinityTerm {
+    AffinityTerm {
+        selector: app(app_name),
+        namespaces: Box::default(),
+        namespace_selector: None,
+        topology_key: key.into(),
+    }
+}
+
+pub fn spread(app_name: &str, key: &str) -> SpreadConstraint {
+    SpreadConstraint {
+        max_skew: 1,
+        topology_key: key.into(),
+        selector: app(app_name),
+        min_domains: 1,
+        honour_node_affinity: true,
+        honour_taints: false,
+    }
+}
+
+pub fn one_of(key: &str, values: &[&str]) -> Requirement {
+    Requirement { key: key.into(), operator: Operator::In(values.iter().map(|v| (*v).into()).collect()) }
+}
+
+pub fn parts(nodes: Vec<Node>, pods: Vec<Pod>) -> Parts {
+    Parts {
+        nodes: nodes.into_iter().map(Arc::new).collect(),
+        pods: pods.into_iter().map(Arc::new).collect(),
+        ..Parts::default()
+    }
+}
+
+pub fn cluster(nodes: Vec<Node>, pods: Vec<Pod>) -> Snapshot {
+    Snapshot::new(parts(nodes, pods))
+}

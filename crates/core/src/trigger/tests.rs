@@ -1,0 +1,317 @@
+use super::*;
+use crate::record::{Capacity, DrainState, GroupKind};
+
+fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().expect("a time")
+}
+
+fn ask(action: TriggerAction) -> Ask {
+    Ask {
+        name: "t-1".to_owned(),
+        action,
+        pool: None,
+        node: None,
+        replacement: None,
+        by: Some("ann".to_owned()),
+        reason: Some("maintenance".to_owned()),
+        order: (Some(now()), 7),
+        stage: Stage::Pending,
+    }
+}
+
+fn of_node(action: TriggerAction, node: &str) -> Ask {
+    Ask { node: Some(node.to_owned()), ..ask(action) }
+}
+
+fn of_replacement(action: TriggerAction, name: &str) -> Ask {
+    Ask { replacement: Some(name.to_owned()), ..ask(action) }
+}
+
+fn of_pool(action: TriggerAction, pool: &str) -> Ask {
+    Ask { pool: Some(pool.to_owned()), ..ask(action) }
+}
+
+fn subject() -> Subject {
+    Subject { name: "i-1".to_owned(), node: "n-1".to_owned(), instance_id: "i-1".to_owned(), in_pool: true }
+}
+
+/// A story that advice began, in this phase.
+fn status(phase: Phase) -> ReplacementStatus {
+    let advice = NoticeKind::RebalanceRecommendation;
+    ReplacementStatus { phase, ..replacement::open(&subject(), advice, None, None, None, now()) }
+}
+
+/// An on-demand node stands in for the old one, which is gone.
+fn fallback() -> ReplacementStatus {
+    let capacity = Capacity {
+        group: GroupKind::OnDemand,
+        instance_id: "i-9".to_owned(),
+        node_name: "n-9".to_owned(),
+        ready_at: now(),
+    };
+    let (old, drain) = (EndState::Gone, DrainState::Finished);
+    ReplacementStatus { fallback: true, old, drain, capacity: Some(capacity), ..status(Phase::OnFallback) }
+}
+
+/// What comes of it in a pool `p` with the Spot nodes n-1 and n-2, where `i-1` is the story of n-1.
+fn decided(ask: &Ask, story: Option<&ReplacementStatus>, triggers: &[Ask]) -> Decision {
+    let story =
+        story.map(|status| Story { name: "i-1", node: "n-1", instance_id: "i-1", pool: Some("p"), status });
+    let stories: Vec<Story<'_>> = story.into_iter().collect();
+    let spot = |id: &str| Place::Spot { pool: "p".to_owned(), instance_id: id.to_owned() };
+    let place = |node: &str| match node {
+        "n-1" => spot("i-1"),
+        "n-2" => spot("i-2"),
+        "n-9" => Place::OnDemand { pool: "p".to_owned() },
+        "new" => Place::Unread,
+        "other" => Place::Nowhere,
+        "karpenter" => Place::Neighbour(Neighbour::Karpenter),
+        _ => Place::Missing,
+    };
+    decide(
+        ask,
+        &Facts {
+            stories: &stories,
+            triggers,
+            is_pool: &|name| name == "p",
+            place: &place,
+            otherwise_paused: &|scope| scope.map(|_| "the pool is paused (spec.paused)".to_owned()),
+        },
+    )
+}
+
+/// The reason and the message of a refusal.
+#[track_caller]
+fn refusal(decision: Decision) -> (TriggerReason, String) {
+    match decision {
+        Decision::Tell(Verdict { accepted: Some((false, reason)), complete: None, message, .. }) => {
+            (reason, message)
+        }
+        other => panic!("this should be refused: {other:?}"),
+    }
+}
+
+/// The reason, the message and the replacements of what is accepted and complete.
+#[track_caller]
+fn acceptance(decision: Decision) -> (TriggerReason, String, Vec<String>) {
+    match decision {
+        Decision::Tell(Verdict {
+            accepted: Some((true, reason)),
+            complete: Some((true, _)),
+            message,
+            replacements,
+        }) => (reason, message, replacements),
+        other => panic!("this should be accepted: {other:?}"),
+    }
+}
+
+#[test]
+fn what_cannot_be_followed_is_refused_with_a_message_that_names_it() {
+    use TriggerAction::{Cancel, Pause, Replace, Resume, Return};
+    let deadline = ReplacementStatus { deadline: Some(now()), ..status(Phase::Draining) };
+    let ending = ReplacementStatus { old: EndState::Ending, ..status(Phase::Ending) };
+    let gone = ReplacementStatus { old: EndState::Gone, ..status(Phase::Ending) };
+    let released = ReplacementStatus { old: EndState::Released, ..status(Phase::Cancelling) };
+    let over = status(Phase::Completed);
+    let rows = [
+        (of_node(Replace, "nobody"), None, TriggerReason::UnknownTarget, "there is no node nobody"),
+        (of_node(Replace, "other"), None, TriggerReason::NotInPool, "node other"),
+        (of_node(Replace, "karpenter"), None, TriggerReason::LeftToNeighbour, "Karpenter"),
+        (of_node(Replace, "n-9"), None, TriggerReason::OnDemandInstance, "n-9 is an on-demand instance"),
+        (of_node(Replace, "n-1"), Some(&released), TriggerReason::BeingCancelled, "i-1"),
+        (of_node(Replace, "n-1"), Some(&over), TriggerReason::StoryOver, "i-1"),
+        (ask(Replace), None, TriggerReason::BadTarget, "action Replace needs spec.node"),
+        (of_replacement(Return, "i-7"), None, TriggerReason::UnknownTarget, "no NodeReplacement i-7"),
+        (of_replacement(Return, "i-1"), Some(&ending), TriggerReason::NoOpenFallback, "it is Ending"),
+        (of_node(Return, "n-1"), Some(&ending), TriggerReason::NoOpenFallback, "node n-1"),
+        (of_pool(Return, "q"), None, TriggerReason::UnknownTarget, "there is no SpotPool q"),
+        (ask(Return), None, TriggerReason::BadTarget, "action Return needs"),
+        (of_replacement(Cancel, "i-7"), None, TriggerReason::UnknownTarget, "no NodeReplacement i-7"),
+        (of_node(Cancel, "n-2"), Some(&ending), TriggerReason::UnknownTarget, "a node n-2"),
+        (of_node(Cancel, "n-1"), Some(&deadline), TriggerReason::DeadlinePresses, "EC2 takes i-1"),
+        (of_node(Cancel, "n-1"), Some(&ending), TriggerReason::OldInstanceEnding, "i-1 is being ended"),
+        (of_node(Cancel, "n-1"), Some(&gone), TriggerReason::OldInstanceGone, "i-1 is gone"),
+        (of_node(Cancel, "n-1"), Some(&fallback()), TriggerReason::OldInstanceGone, "action Return"),
+        (of_node(Cancel, "n-1"), Some(&over), TriggerReason::StoryOver, "i-1 is over"),
+        (ask(Cancel), None, TriggerReason::BadTarget, "action Cancel needs"),
+        (of_pool(Pause, "q"), None, TriggerReason::UnknownTarget, "there is no SpotPool q"),
+        (of_pool(Resume, "q"), None, TriggerReason::UnknownTarget, "there is no SpotPool q"),
+    ];
+    for (ask, story, reason, words) in rows {
+        let (found, message) = refusal(decided(&ask, story, &[]));
+        assert_eq!(found, reason, "{ask:?}");
+        assert!(message.contains(words), "{ask:?}: {message}");
+    }
+}
+
+#[test]
+fn the_record_takes_it_in_before_it_is_told() {
+    use TriggerAction::{Cancel, Replace, Return};
+    let rows = [
+        (of_node(Replace, "n-1"), status(Phase::Received)),
+        (of_node(Replace, "n-1"), status(Phase::Draining)),
+        (of_node(Replace, "n-1"), status(Phase::Cancelled)),
+        (of_replacement(Return, "i-1"), fallback()),
+        (of_node(Return, "n-1"), fallback()),
+        (of_node(Return, "n-9"), fallback()),
+        (of_pool(Return, "p"), fallback()),
+        (of_node(Cancel, "n-1"), status(Phase::Received)),
+        (of_replacement(Cancel, "i-1"), status(Phase::Draining)),
+    ];
+    for (ask, before) in rows {
+        assert_eq!(decided(&ask, Some(&before), &[]), Decision::Record(vec!["i-1".to_owned()]), "{ask:?}");
+        let mut after = before.clone();
+        if before.phase == Phase::Cancelled {
+            after = replacement::reopen(&before, open(&ask, &subject(), None, None, now()));
+        } else {
+            take_in(&ask, &subject(), &mut after, now());
+        }
+        let told = after.steps.last().map(|step| step.message.clone()).unwrap_or_default();
+        assert!(told.ends_with("asked for by ann (trigger t-1): maintenance"), "{ask:?}: {told}");
+        let (reason, _, replacements) = acceptance(decided(&ask, Some(&after), &[]));
+        assert_eq!((reason, replacements), (TriggerReason::Accepted, vec!["i-1".to_owned()]), "{ask:?}");
+        let once = after.clone();
+        take_in(&ask, &subject(), &mut after, now());
+        assert_eq!(after, once, "{ask:?}: once is enough");
+        // However quickly the story ends, the trigger has led to it.
+        after.phase = Phase::Completed;
+        acceptance(decided(&ask, Some(&after), &[]));
+    }
+}
+
+#[test]
+fn a_node_without_a_story_gets_one_when_its_group_is_known() {
+    let begin = Decision::Begin { pool: "p".to_owned(), instance_id: "i-2".to_owned() };
+    assert_eq!(decided(&of_node(TriggerAction::Replace, "n-2"), None, &[]), begin);
+    assert_eq!(decided(&of_node(TriggerAction::Replace, "new"), None, &[]), Decision::Wait);
+    let status = open(&of_node(TriggerAction::Replace, "n-1"), &subject(), None, None, now());
+    assert_eq!((status.notice, status.deadline), (Some(NoticeKind::Manual), None));
+}
+
+#[test]
+fn what_is_so_already_is_accepted() {
+    let rows = [
+        (of_pool(TriggerAction::Return, "p"), status(Phase::Draining), "pool p has no open fallback"),
+        (
+            of_node(TriggerAction::Cancel, "n-1"),
+            ReplacementStatus { old: EndState::Released, ..status(Phase::Cancelled) },
+            "was cancelled already",
+        ),
+    ];
+    for (ask, story, words) in rows {
+        let (reason, message, _) = acceptance(decided(&ask, Some(&story), &[]));
+        assert_eq!(reason, TriggerReason::NothingToDo);
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[test]
+fn what_a_record_can_no_longer_follow_is_not_taken_in() {
+    let late = [
+        (TriggerAction::Cancel, ReplacementStatus { deadline: Some(now()), ..status(Phase::Draining) }),
+        (TriggerAction::Cancel, ReplacementStatus { old: EndState::Ending, ..status(Phase::Ending) }),
+        (TriggerAction::Return, status(Phase::Draining)),
+        (TriggerAction::Replace, status(Phase::Completed)),
+    ];
+    for (action, before) in late {
+        let mut after = before.clone();
+        take_in(&ask(action), &subject(), &mut after, now());
+        assert_eq!(after, before, "{action}");
+    }
+}
+
+#[test]
+fn what_waits_for_a_limit_of_advice_goes_on_as_what_a_person_asked_for() {
+    for (phase, kind) in
+        [(Phase::Received, NoticeKind::Manual), (Phase::ScalingUp, NoticeKind::RebalanceRecommendation)]
+    {
+        let mut story = status(phase);
+        take_in(&ask(TriggerAction::Replace), &subject(), &mut story, now());
+        assert_eq!(story.notice, Some(kind), "{phase:?}");
+    }
+}
+
+#[test]
+fn a_return_is_tried_at_once_and_fails_with_backoff() {
+    let later = now() + Duration::from_secs(300);
+    let mut story = fallback();
+    (story.return_not_before, story.next_probe_at) = (Some(later), Some(later));
+    take_in(&ask(TriggerAction::Return), &subject(), &mut story, now());
+    assert_eq!(story.return_requested_at, Some(now()));
+    assert_eq!((story.return_not_before, story.next_probe_at), (None, Some(now())));
+}
+
+#[test]
+fn pauses_hold_until_a_resume_for_the_same_that_came_later() {
+    let pause = |name: &str, pool: Option<&str>, second: i64, version, stage| Ask {
+        name: name.to_owned(),
+        pool: pool.map(str::to_owned),
+        order: (Some(now() + jiff::SignedDuration::from_secs(second)), version),
+        stage,
+        ..ask(TriggerAction::Pause)
+    };
+    let triggers = [
+        pause("earlier", Some("p"), -5, 90, Stage::Accepted),
+        pause("not-seen", Some("p"), -5, 2, Stage::Pending),
+        pause("same-second", Some("p"), 0, 90, Stage::Accepted),
+        pause("same-second-before", Some("p"), 0, 6, Stage::Pending),
+        pause("same-second-after", Some("p"), 0, 8, Stage::Pending),
+        pause("later", Some("p"), 5, 9, Stage::Accepted),
+        pause("over", Some("p"), -5, 90, Stage::Over),
+        pause("everything", None, -5, 90, Stage::Accepted),
+    ];
+    let resume = of_pool(TriggerAction::Resume, "p");
+    let ended = ["earlier", "not-seen", "same-second", "same-second-before"];
+    let Decision::Tell(first) = decided(&resume, None, &triggers) else { panic!("it is told first") };
+    assert_eq!((first.accepted, first.complete), (Some((true, TriggerReason::Accepted)), None));
+    let still = "; a Resume of pool p does not change that the pool is paused (spec.paused)";
+    assert_eq!(first.message, format!("it ends {}{still}", ended.join(", ")));
+    let accepted = Ask { stage: Stage::Accepted, ..resume };
+    let names = ended.map(str::to_owned).into();
+    assert_eq!(decided(&accepted, None, &triggers), Decision::EndPauses(names));
+    let Decision::Tell(last) = decided(&accepted, None, &triggers[4..]) else { panic!("it is complete") };
+    assert_eq!(last.complete, Some((true, TriggerReason::Resumed)));
+
+    let all = Ask { stage: Stage::Accepted, ..ask(TriggerAction::Resume) };
+    assert_eq!(decided(&all, None, &triggers), Decision::EndPauses(vec!["everything".to_owned()]));
+    let (reason, message, _) = acceptance(decided(&of_pool(TriggerAction::Resume, "p"), None, &[]));
+    assert_eq!(reason, TriggerReason::NothingToDo);
+    assert_eq!(message, format!("no trigger has paused pool p{still}"));
+}
+
+#[test]
+fn a_pause_is_accepted_and_complete_only_when_it_is_over() {
+    let pause = of_pool(TriggerAction::Pause, "p");
+    let Decision::Tell(told) = decided(&pause, None, &[]) else { panic!("it is told") };
+    assert_eq!(told.message, "in force until a Resume of pool p");
+    let mut conditions = Vec::new();
+    told.tell(&mut conditions, now());
+    assert_eq!(Stage::of(&conditions), Stage::Accepted);
+    assert_eq!(decided(&Ask { stage: Stage::Accepted, ..pause.clone() }, None, &[]), Decision::Wait);
+    Verdict::ended_by(&ask(TriggerAction::Resume)).tell(&mut conditions, now());
+    assert_eq!(Stage::of(&conditions), Stage::Over);
+    let told: Vec<&str> = conditions.iter().map(|held| held.message.as_str()).collect();
+    assert_eq!(told, ["in force until a Resume of pool p", "ended by trigger t-1, asked for by ann"]);
+    assert!([Stage::Pending, Stage::Accepted].map(|stage| Ask { stage, ..pause.clone() }.pauses())[1]);
+    assert!(!Ask { stage: Stage::Over, ..pause }.pauses());
+}
+
+#[test]
+fn what_is_over_for_a_day_is_removed_and_a_pause_in_force_never() {
+    let day = Duration::from_secs(24 * 3600);
+    let told = |decision: Decision| {
+        let Decision::Tell(verdict) = decision else { panic!("a verdict") };
+        let mut conditions = Vec::new();
+        verdict.tell(&mut conditions, now());
+        conditions
+    };
+    let refused = told(decided(&of_node(TriggerAction::Replace, "nobody"), None, &[]));
+    let complete = told(decided(&of_pool(TriggerAction::Return, "p"), None, &[]));
+    let in_force = told(decided(&of_pool(TriggerAction::Pause, "p"), None, &[]));
+    for (conditions, removable) in [(refused, true), (complete, true), (in_force, false), (Vec::new(), false)]
+    {
+        assert!(!is_removable(&conditions, day, now() + day - Duration::from_secs(1)));
+        assert_eq!(is_removable(&conditions, day, now() + day), removable, "{conditions:?}");
+        assert!(!is_removable(&conditions, Duration::ZERO, now() + Duration::from_secs(599)), "a replay");
+    }
+}

@@ -1,0 +1,336 @@
+//! Everything that the FallbackTracker knows, as [`spot_guard_core::replacement`] asks for it.
+
+use super::PoolFacts;
+use super::fits::{Around, Fits};
+use super::notices::Accepted;
+use super::store::Write;
+use crate::actors::deps::{Deps, PoolConfig};
+use crate::crd::{GroupStatus, NodeReplacement};
+use kube::ResourceExt;
+use spot_guard_core::cluster::{Node, Snapshot};
+use spot_guard_core::drain;
+use spot_guard_core::freshness::Freshness;
+use spot_guard_core::limits::{self, Starts};
+use spot_guard_core::neighbours;
+use spot_guard_core::placement::PlacementOptions;
+use spot_guard_core::policy::Policy;
+use spot_guard_core::preflight;
+use spot_guard_core::record::{DrainState, UtilisationPercent};
+use spot_guard_core::replacement::{
+    self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
+    Subject,
+};
+use spot_guard_core::safety::{self, SafetyPolicy};
+use spot_guard_core::scaling::{GroupView, Ledger};
+use spot_guard_core::trigger::Ask;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The clocks of this machine and of the API server may differ by so much.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
+
+/// Everything that this actor knows, as the core asks for it.
+pub(super) struct TurnView<'a> {
+    pub(super) deps: &'a Deps,
+    /// Which watches showed an old picture before the snapshot was taken.
+    pub(super) freshness: Freshness,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) configs: BTreeMap<String, PoolConfig>,
+    pub(super) pools: &'a BTreeMap<String, PoolFacts>,
+    drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
+    assessments: &'a BTreeMap<String, ReturnAssessment>,
+    /// Why each pool is not acted on; empty: it is.
+    refused: BTreeMap<String, Vec<String>>,
+    /// How many stories of each pool move their node now.
+    under_way: BTreeMap<String, usize>,
+    fits: &'a Fits,
+    no_pool: Policy,
+    no_ledger: Ledger,
+    /// Nodes that are being drained, or are about to be: their pods take room, too.
+    moving: BTreeSet<String>,
+    /// The notices that are believed, by instance.
+    pub(super) accepted: BTreeMap<String, Vec<Accepted>>,
+    /// The triggers that open records have to take in, by record.
+    pub(super) asked: BTreeMap<String, Vec<Ask>>,
+}
+
+impl<'a> TurnView<'a> {
+    pub(super) fn new(
+        deps: &'a Deps,
+        records: &BTreeMap<String, NodeReplacement>,
+        pools: &'a BTreeMap<String, PoolFacts>,
+        drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
+        assessments: &'a BTreeMap<String, ReturnAssessment>,
+        fits: &'a Fits,
+    ) -> Self {
+        let freshness = deps.view.freshness();
+        let snapshot = deps.view.snapshot();
+        let configs = deps.pools();
+        let mut under_way = BTreeMap::new();
+        for record in records.values() {
+            let moves =
+                record.status.as_ref().is_some_and(|status| limits::is_under_way(status, deps.clock.now()));
+            if let Some(pool) = record.spec.pool.as_ref().filter(|_| moves) {
+                *under_way.entry(pool.clone()).or_insert(0) += 1;
+            }
+        }
+        let refused =
+            configs.keys().map(|name| (name.clone(), refusals(name, &configs, pools.get(name)))).collect();
+        Self {
+            deps,
+            freshness,
+            snapshot,
+            configs,
+            refused,
+            pools,
+            drains,
+            assessments,
+            under_way,
+            fits,
+            no_pool: deps.outside_pools(),
+            no_ledger: Ledger::default(),
+            moving: drains
+                .values()
+                .filter(|drain| drain.end.is_none())
+                .map(|drain| drain.node.clone())
+                .collect(),
+            accepted: BTreeMap::new(),
+            asked: BTreeMap::new(),
+        }
+    }
+
+    fn node_of(&self, instance_id: &str) -> Option<NodeFact> {
+        self.snapshot.node_of_instance(instance_id).map(|node| self.fact(node))
+    }
+
+    fn fact(&self, node: &Node) -> NodeFact {
+        let busy = self.snapshot.pods_on(&node.name).any(drain::must_move);
+        let volumes =
+            self.snapshot.pods_on(&node.name).any(|pod| drain::must_move(pod) && !pod.spec.claims.is_empty());
+        let volume_zone = volumes.then(|| node.zone.to_string()).filter(|zone| !zone.is_empty());
+        NodeFact {
+            name: node.name.to_string(),
+            ready: node.ready,
+            cordoned: node.unschedulable,
+            busy,
+            volume_zone,
+            created: node.created,
+        }
+    }
+
+    /// Before every pool was read once, nobody knows whose an instance is.
+    pub(super) fn all_read(&self) -> bool {
+        self.configs.keys().all(|name| self.pools.contains_key(name))
+    }
+
+    /// Whether the node may belong to a group that launched it after it was read last, as when AWS cannot be
+    /// read: the next reading tells.
+    pub(super) fn may_be_unread(&self, node: &Node) -> bool {
+        let Some(created) = node.created else { return false };
+        let mut views = self.pools.values().filter_map(PoolFacts::view);
+        views.any(|view| view.spot.observed_at < created + CLOCKS_DIFFER)
+    }
+
+    /// The pool whose Spot group has the instance; of several that name the group, the oldest.
+    pub(super) fn pool_of(&self, instance_id: &str) -> Option<String> {
+        let has =
+            |facts: &PoolFacts| facts.view().is_some_and(|view| view.spot.instance(instance_id).is_some());
+        let pools = self.configs.values().filter(|pool| self.pools.get(&pool.name).is_some_and(has));
+        pools.min_by_key(|pool| (pool.created, &pool.name)).map(|pool| pool.name.clone())
+    }
+
+    /// The same by the Spot groups as an earlier life has read them.
+    pub(super) fn pool_last_seen_with(&self, instance_id: &str) -> Option<String> {
+        let has = |pool: &&PoolConfig| {
+            let (spot, _) = self.last_seen(&pool.name);
+            spot.iter().any(|id| id == instance_id)
+        };
+        let found = self.configs.values().filter(has).min_by_key(|pool| (pool.created, &pool.name))?;
+        Some(found.name.clone())
+    }
+
+    /// The instances of a pool's groups, Spot and on-demand, as they were read last.
+    fn last_seen(&self, pool: &str) -> (Vec<String>, Vec<String>) {
+        let ids = |group: &GroupView| group.instances.iter().map(|instance| instance.id.clone()).collect();
+        if let Some(view) = self.pools.get(pool).and_then(PoolFacts::view) {
+            return (ids(&view.spot), ids(&view.on_demand));
+        }
+        let stored = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(pool));
+        let status = stored.and_then(|pool| pool.status.clone()).unwrap_or_default();
+        let ids = |group: Option<GroupStatus>| group.map(|group| group.instances).unwrap_or_default();
+        (ids(status.spot), ids(status.on_demand))
+    }
+
+    /// The record's next state, if it differs. A story that begins takes its place at once.
+    pub(super) fn advance(&mut self, record: &NodeReplacement) -> Option<Write> {
+        let subject = subject(record);
+        let now = self.deps.clock.now();
+        let mut status = record.status.clone().unwrap_or_default();
+        for held in self.notices_of(record) {
+            let spec = &held.notice.spec;
+            if status.started_at.is_none() {
+                // The process died between the record and its first status.
+                let pool = record.spec.pool.as_deref();
+                let unread = pool.is_some_and(|pool| !self.pools.contains_key(pool));
+                if unread && held.deadline.is_none() {
+                    return None;
+                }
+                status = replacement::open(
+                    &subject,
+                    spec.kind,
+                    held.deadline,
+                    pool.map(|pool| self.utilisation(pool)),
+                    spec.traceparent.clone(),
+                    now,
+                );
+            }
+            replacement::escalate(&mut status, &subject, spec.kind, held.deadline, now);
+        }
+        self.take_in_triggers(record, &subject, &mut status);
+        let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
+        if next.drain == DrainState::Started {
+            self.moving.insert(subject.node.clone());
+        }
+        if let Some(pool) = &record.spec.pool
+            && limits::is_under_way(&next, now)
+            && !limits::is_under_way(&status, now)
+        {
+            *self.under_way.entry(pool.clone()).or_default() += 1;
+        }
+        if Some(&next) == record.status.as_ref() {
+            return None;
+        }
+        let mut changed = record.clone();
+        changed.status = Some(next);
+        Some(Write::Status(changed))
+    }
+
+    pub(super) fn commands(&self, record: &NodeReplacement) -> Commands {
+        let Some(status) = &record.status else { return Commands::default() };
+        self.with_facts(record, |facts| replacement::commands(&subject(record), status, facts))
+    }
+
+    fn with_facts<T>(&self, record: &NodeReplacement, decide: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let name = record.name_any();
+        let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
+        let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
+        let node_of = |id: &str| self.node_of(id);
+        let policy = config.map_or(&self.no_pool, |config| &config.policy);
+        let misfit_with = |new: &str| {
+            let old = record.spec.node_name.as_str();
+            let others = self.moving.iter().filter(|node| *node != old).cloned().collect();
+            self.fits.misfit(
+                old,
+                new,
+                &self.snapshot,
+                &Around { others, options: PlacementOptions::of(policy) },
+            )
+        };
+        let old_node = self.snapshot.node(&record.spec.node_name);
+        let old_node = old_node.filter(|node| node.may_run_on(&record.spec.instance_id));
+        let neighbour = old_node.and_then(neighbours::owner);
+        let old_node = old_node.map(|node| self.fact(node));
+        let other_holders = |id: &str, node: &str| {
+            let others = self.snapshot.nodes_of_instance(id).filter(|held| *held.name != *node);
+            others.map(|held| held.name.to_string()).collect()
+        };
+        let refused = record.spec.pool.as_ref().map_or_else(Vec::new, |pool| {
+            let known = self.refused.get(pool).cloned();
+            known.unwrap_or_else(|| vec![format!("there is no SpotPool {pool} any more")])
+        });
+        let drain = |purpose| self.drains.get(&(name.clone(), purpose));
+        decide(&Facts {
+            now: self.deps.clock.now(),
+            policy,
+            mode: config.map_or(Mode::DrainOnly, |config| config.mode),
+            rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
+            starts: self.starts(record),
+            freshness: &self.freshness,
+            refused: &refused,
+            neighbour,
+            view: pool.and_then(PoolFacts::view),
+            ledger: pool.and_then(PoolFacts::ledger).unwrap_or(&self.no_ledger),
+            withdrawn: pool.is_some_and(|facts| facts.has_withdrawn(&name)),
+            old_node: old_node.as_ref(),
+            other_holders: &other_holders,
+            node_of: &node_of,
+            misfit_with: &misfit_with,
+            drain: drain(DrainPurpose::Replace),
+            return_drain: drain(DrainPurpose::Return),
+            assessment: self.assessment(record, policy).as_deref(),
+        })
+    }
+
+    /// The latest assessment of the story's return, with what the budgets say now: another drain may have used
+    /// them up since.
+    fn assessment(&self, record: &NodeReplacement, policy: &Policy) -> Option<Cow<'a, ReturnAssessment>> {
+        let found = self.assessments.get(&record.name_any())?;
+        let status = record.status.as_ref().filter(|status| status.return_drain == DrainState::NotStarted);
+        let Some(capacity) = status.and_then(|status| status.capacity.as_ref()) else {
+            return Some(Cow::Borrowed(found));
+        };
+        if !found.unsafe_.is_empty() {
+            return Some(Cow::Borrowed(found));
+        }
+        let shut = safety::shut_budgets(&capacity.node_name, &self.snapshot, policy);
+        if shut.is_empty() {
+            return Some(Cow::Borrowed(found));
+        }
+        let unsafe_ = shut.iter().map(safety::Blocker::describe).collect();
+        Some(Cow::Owned(ReturnAssessment { unsafe_, ..found.clone() }))
+    }
+
+    /// The nodes of these instances; of one that several say they run on, all.
+    pub(super) fn nodes_of(&self, instances: &BTreeSet<String>) -> BTreeSet<String> {
+        let nodes = instances.iter().flat_map(|id| self.snapshot.nodes_of_instance(id));
+        nodes.map(|node| node.name.to_string()).collect()
+    }
+
+    /// What stands against beginning this story now.
+    fn starts(&self, record: &NodeReplacement) -> Starts {
+        let Some((name, config)) =
+            record.spec.pool.as_ref().and_then(|name| self.configs.get_key_value(name))
+        else {
+            return Starts::default();
+        };
+        let view = self.pools.get(name).and_then(PoolFacts::view);
+        let limit = limits::at_most(&config.policy, view);
+        let under_way = self.under_way.get(name).copied().unwrap_or(0);
+        Starts { pause: config.pause.clone(), full: (under_way >= limit).then_some(limit) }
+    }
+
+    /// How full the pool's nodes are.
+    pub(super) fn utilisation(&self, pool: &str) -> UtilisationPercent {
+        let (spot, on_demand) = self.last_seen(pool);
+        let nodes: BTreeSet<Arc<str>> = spot
+            .iter()
+            .chain(&on_demand)
+            .filter_map(|id| self.snapshot.node_of_instance(id))
+            .map(|node| node.name.clone())
+            .collect();
+        let policy = self.configs.get(pool).map_or(&self.no_pool, |config| &config.policy);
+        safety::pool_utilisation(&nodes, &self.snapshot, &SafetyPolicy::of(policy)).into()
+    }
+}
+
+/// Why a pool is not acted on.
+fn refusals(name: &str, all: &BTreeMap<String, PoolConfig>, facts: Option<&PoolFacts>) -> Vec<String> {
+    match (all.get(name), facts) {
+        (Some(config), Some(PoolFacts::Observed { view, ledger, .. })) => {
+            preflight::refusals(&config.findings(all, view, ledger))
+        }
+        (_, Some(PoolFacts::Refused(reason))) => vec![reason.clone()],
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn subject(record: &NodeReplacement) -> Subject {
+    Subject {
+        name: record.name_any(),
+        node: record.spec.node_name.clone(),
+        instance_id: record.spec.instance_id.clone(),
+        in_pool: record.spec.pool.is_some(),
+    }
+}
