@@ -1,10 +1,11 @@
 //! The Auto Scaling Query API: dispatch, and the actions that change a group.
 
 use super::activity::{Activity, millis, seconds};
+use super::event::CallRecord;
 use super::faults::Refusal;
+use super::handle::Cloud;
 use super::query::{self, Query, Xml};
 use super::state::{LifecycleState, State, Timer, after};
-use super::{CallRecord, Cloud};
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Response};

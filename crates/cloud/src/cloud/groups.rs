@@ -1,7 +1,7 @@
 //! What an Auto Scaling group does by itself: it brings its instances to its desired capacity.
 
-use super::EventKind;
 use super::activity::seconds;
+use super::event::EventKind;
 use super::spec::{GroupSpec, LaunchFailure, Settings};
 use super::state::{Group, LifecycleState, State, Timer, after};
 use jiff::Timestamp;

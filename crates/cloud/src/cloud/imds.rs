@@ -1,8 +1,8 @@
 //! The instance metadata service, version 2 (EC2 User Guide, "Use the Instance Metadata Service").
 
-use super::Cloud;
 use super::activity::seconds;
 use super::describe::ACCOUNT;
+use super::handle::Cloud;
 use super::spec::ImdsMode;
 use super::state::{Instance, State, after, hex, region_of, zone_id};
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! The life of an instance: launch, boot, interruption, termination.
 
-use super::EventKind;
 use super::activity::seconds;
+use super::event::EventKind;
 use super::host::{HostCall, NodeJoin};
 use super::spec::{BootFault, Capacity, ImdsMode, LaunchFailure, Market};
 use super::state::{Instance, LifecycleState, State, Timer, after, region_of};

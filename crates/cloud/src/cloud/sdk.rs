@@ -1,7 +1,7 @@
 //! The AWS SDK against the simulated cloud, in process: its HTTP client, sleep and time.
 
-use super::Cloud;
 use super::faults::{Gate, GateCall, Refusal, Verdict};
+use super::handle::Cloud;
 use super::query::{self, Query};
 use super::state::region_of;
 use crate::clock::Clock;

@@ -1,6 +1,6 @@
 //! The simulated cloud on loopback, for processes of their own and for a real Kubernetes control plane.
 
-use super::Cloud;
+use super::handle::Cloud;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use bytes::Bytes;

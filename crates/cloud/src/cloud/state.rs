@@ -1,10 +1,10 @@
 //! Everything that the simulated cloud knows, and the timers that move it.
 
 use super::activity::Activity;
+use super::event::{CallRecord, CloudEvent, EventKind};
 use super::faults::Faults;
 use super::host::HostCall;
 use super::spec::{BootFault, Capacity, GroupSpec, ImdsMode, LaunchFailure, Market, Settings};
-use super::{CallRecord, CloudEvent, EventKind};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! From HTTP request to HTTP response.
 
+use super::answer::Answer;
 use super::deletion::{DeleteOptions, Deleted};
 use super::eviction;
 use super::json::{ObjectKey, text, uid};
@@ -15,39 +16,6 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// A finished answer; watches are answered elsewhere.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) code: u16,
-    pub(super) body: Bytes,
-    pub(super) retry_after: Option<u32>,
-}
-
-impl Answer {
-    pub(super) fn new(code: u16, body: &Value) -> Self {
-        Self { code, body: Bytes::from(body.to_string()), retry_after: None }
-    }
-}
-
-impl From<Refusal> for Answer {
-    fn from(status: Refusal) -> Self {
-        let retry_after = status.details.as_ref().map(|details| details.retry_after_seconds);
-        Self {
-            retry_after: retry_after.filter(|seconds| *seconds > 0),
-            ..Self::new(status.code, &status_object(&status))
-        }
-    }
-}
-
-/// The `Status` as an API object.
-pub(super) fn status_object(status: &kube::core::Status) -> Value {
-    let mut object = serde_json::to_value(status).unwrap_or_default();
-    object["kind"] = json!("Status");
-    object["apiVersion"] = json!("v1");
-    object["metadata"] = json!({});
-    object
-}
 
 /// One request, taken apart.
 pub(super) struct Call<'a> {

@@ -1,6 +1,6 @@
 //! What the API says about itself.
 
-use super::apiserver::Answer;
+use super::answer::Answer;
 use super::refusal::{Refusal, refusal};
 use super::world::World;
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! `POST pods/<name>/eviction`, in the order of checks of the real API server (pkg/registry/core/pod/storage).
 
-use super::apiserver::Answer;
+use super::answer::Answer;
 use super::deletion::DeleteOptions;
 use super::disruption::{Loss, set_disruption_allowed};
 use super::json::{ObjectKey, items, number, seconds, section, set_condition, strings, text};

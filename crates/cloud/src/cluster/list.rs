@@ -1,6 +1,7 @@
 //! Lists: selection, paging, and the deletion of all that is selected.
 
-use super::apiserver::{Answer, Call, delete_options};
+use super::answer::Answer;
+use super::apiserver::{Call, delete_options};
 use super::deletion::Deleted;
 use super::discovery;
 use super::json::ObjectKey;

@@ -1,17 +1,20 @@
 //! The Kubernetes half of the simulated cloud: an API server in memory, with the controllers that keep a
 //! cluster alive.
 //!
-//! A request goes `mod` (identity, gate) → `apiserver` (verbs) → `objects` (rules of writing) → `store`
+//! A request goes `client` (identity, gate) → `apiserver` (verbs) → `objects` (rules of writing) → `store`
 //! (versions and history) → `world` (files the work that the change makes). [`Cluster::run`] wakes up for that
 //! work and for nothing else: `controllers`, `scheduler`, `kubelet` and `disruption` do it. `watch` reads the
 //! history, `eviction` guards pods by their budgets, `scenario` is the side door for tests and stories.
 
+mod answer;
 mod apiserver;
+mod client;
 mod controllers;
 mod deletion;
 mod discovery;
 mod disruption;
 mod eviction;
+mod handle;
 mod json;
 mod kubelet;
 mod list;
@@ -33,6 +36,8 @@ mod view;
 mod watch;
 mod world;
 
+pub use answer::{Body, BoxError};
+pub use handle::Cluster;
 pub use json::ObjectKey;
 pub use refusal::{Refusal, refusal};
 pub use request::{Gate, Identity, OpenGate, RequestInfo, Verdict};
@@ -40,198 +45,3 @@ pub use resources::ResourceKind;
 pub use scenario::{Deployment, NodeSpec, readable};
 pub use store::ChangeKind;
 pub use world::{Change, PdbViolation, Policy, Timing, Validator};
-
-use crate::clock::Clock;
-use apiserver::{Answer, Call};
-use bytes::Bytes;
-use http::{Request, Response, header};
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use request::Query;
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
-use watch::Watch;
-use world::World;
-
-/// Any error at all.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// The body of a response: complete, or the stream of a watch.
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
-
-/// A cluster in memory. Clones are the same cluster.
-#[derive(Clone)]
-pub struct Cluster {
-    world: Arc<Mutex<World>>,
-    wake: Arc<Notify>,
-}
-
-impl Cluster {
-    /// An empty cluster. What it makes up (uids, names) follows from `seed`.
-    #[must_use]
-    pub fn new(clock: Clock, seed: u64) -> Self {
-        let wake = Arc::new(Notify::new());
-        Self { world: Arc::new(Mutex::new(World::new(clock, seed, Arc::clone(&wake)))), wake }
-    }
-
-    /// The built-in controllers: runs until dropped, and only when something changed or is due.
-    pub async fn run(self) {
-        loop {
-            let (next, lag) = {
-                let mut world = self.world();
-                world.reconcile();
-                (world.until_next_job(), world.timing.control_lag)
-            };
-            let due = async {
-                match next {
-                    Some(wait) => tokio::time::sleep(wait).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = self.wake.notified() => tokio::time::sleep(lag).await,
-                () = due => {}
-            }
-        }
-    }
-
-    /// A client of the administrator. Needs a tokio runtime around it.
-    #[must_use]
-    pub fn client(&self) -> kube::Client {
-        self.client_as(Identity::admin())
-    }
-
-    /// A client of somebody else.
-    #[must_use]
-    pub fn client_as(&self, by: Identity) -> kube::Client {
-        self.client_through(by, Arc::new(OpenGate))
-    }
-
-    /// A client of the administrator behind a gate.
-    #[must_use]
-    pub fn client_with(&self, gate: Arc<dyn Gate>) -> kube::Client {
-        self.client_through(Identity::admin(), gate)
-    }
-
-    /// A client with an identity, behind a gate.
-    #[must_use]
-    pub fn client_through(&self, by: Identity, gate: Arc<dyn Gate>) -> kube::Client {
-        let cluster = self.clone();
-        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-            let (cluster, by, gate) = (cluster.clone(), by.clone(), Arc::clone(&gate));
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = body.collect().await?.to_bytes();
-                cluster.serve(Request::from_parts(parts, body), &by, gate).await
-            }
-        });
-        kube::Client::new(service, "default")
-    }
-
-    /// Answers one request from outside the process. A bearer token says who asks; without one it is the
-    /// administrator, since whoever serves this on a port serves it to a demo.
-    pub async fn handle(&self, request: Request<Bytes>) -> Response<Body> {
-        let token = request
-            .headers()
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "));
-        let by = match token {
-            None => Identity::admin(),
-            Some(token) => match self.world().identity_of(token) {
-                Ok(identity) => identity.clone(),
-                Err(_) => return response(refusal(401, "Unauthorized", "Unauthorized").into()),
-            },
-        };
-        match self.serve(request, &by, Arc::new(OpenGate)).await {
-            Ok(answer) => answer,
-            Err(error) => response(refusal(500, "InternalError", error.to_string()).into()),
-        }
-    }
-
-    async fn serve(
-        &self,
-        request: Request<Bytes>,
-        by: &Identity,
-        gate: Arc<dyn Gate>,
-    ) -> Result<Response<Body>, BoxError> {
-        let (parts, body) = request.into_parts();
-        let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
-        let parsed = Query::parse(query).map(|query| (request::parse(&parts.method, path, &query), query));
-        let (info, query) = match parsed {
-            Ok((info, query)) => (info, query),
-            Err(refusal) => return Ok(response(refusal.into())),
-        };
-        if let Some(answer) = discovery::respond(&self.world(), path) {
-            return Ok(response(answer.unwrap_or_else(Answer::from)));
-        }
-        let info = match info {
-            Ok(info) => info,
-            Err(refusal) => return Ok(response(refusal.into())),
-        };
-        if let Some(answer) = pass(gate.before(&info)).await? {
-            return Ok(answer);
-        }
-        let call = Call { info: &info, query: &query, headers: &parts.headers, body: &body, by };
-        let (status, answer) = {
-            let mut world = self.world();
-            let allowed = world.authorize(&info, by);
-            if info.verb == "watch" {
-                match allowed.and_then(|()| Watch::open(self, &world, &call, Arc::clone(&gate))) {
-                    Ok(watch) => (200, stream(watch)),
-                    Err(refusal) => (refusal.code, response(refusal.into())),
-                }
-            } else {
-                let answer = allowed.and_then(|()| world.respond(&call)).unwrap_or_else(Answer::from);
-                (answer.code, response(answer))
-            }
-        };
-        Ok(pass(gate.after(&info, status)).await?.unwrap_or(answer))
-    }
-
-    fn world(&self) -> MutexGuard<'_, World> {
-        // A panic elsewhere while it was locked is that test's failure; the state is whole after each step.
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Carries out a verdict: an answer in its place, a broken connection, or nothing.
-async fn pass(verdict: Verdict) -> Result<Option<Response<Body>>, BoxError> {
-    match verdict {
-        Verdict::Pass => Ok(None),
-        Verdict::Refuse(code, reason) => {
-            let message = format!("refused with {reason}");
-            Ok(Some(response(refusal(code, &reason, message).into())))
-        }
-        Verdict::Drop => Err(connection_reset()),
-        Verdict::Delay(delay) => {
-            tokio::time::sleep(delay).await;
-            Ok(None)
-        }
-    }
-}
-
-fn connection_reset() -> BoxError {
-    Box::new(std::io::Error::new(std::io::ErrorKind::ConnectionReset, "connection reset by peer"))
-}
-
-fn response(answer: Answer) -> Response<Body> {
-    let body = Full::new(answer.body).map_err(|never: Infallible| match never {}).boxed_unsync();
-    let mut response = json_response(body);
-    *response.status_mut() =
-        http::StatusCode::from_u16(answer.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    if let Some(seconds) = answer.retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
-    response
-}
-
-fn stream(watch: Watch) -> Response<Body> {
-    json_response(StreamBody::new(watch.into_frames()).boxed_unsync())
-}
-
-fn json_response(body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    response
-}

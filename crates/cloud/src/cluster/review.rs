@@ -1,6 +1,6 @@
 //! Token and access reviews: questions in the form of objects that are never stored.
 
-use super::apiserver::Answer;
+use super::answer::Answer;
 use super::refusal::{Refusal, bad_request};
 use super::request::{Identity, RequestInfo};
 use super::world::World;

@@ -1,6 +1,8 @@
 //! The side door: what scenarios build, break and look at without a client.
 
 use super::deletion::DeleteOptions;
+use super::disruption;
+use super::handle::Cluster;
 use super::json::{Labels, ObjectKey, set_condition, text};
 use super::objects::Half;
 use super::refusal::{Refusal, not_found};
@@ -8,7 +10,6 @@ use super::request::{Identity, RequestInfo};
 use super::resources::{ResourceKind, id_of, resource_id};
 use super::view::{NodeView, PodView};
 use super::world::{Change, PdbViolation, Timing, Validator};
-use super::{Cluster, disruption};
 use jiff::Timestamp;
 use kube::Resource;
 use serde::Serialize;

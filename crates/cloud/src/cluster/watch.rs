@@ -2,14 +2,15 @@
 //!
 //! There is no queue per watcher. Whoever falls further behind than the history reaches is told 410 Gone.
 
-use super::apiserver::{Call, status_object};
+use super::answer::{BoxError, connection_reset, status_object};
+use super::apiserver::Call;
 use super::discovery::partial;
+use super::handle::Cluster;
 use super::refusal::{Refusal, expired, invalid, refusal};
 use super::request::{Gate, RequestInfo, Verdict};
 use super::selector::Filter;
 use super::store::{ChangeKind, Event};
 use super::world::World;
-use super::{BoxError, Cluster, connection_reset};
 use bytes::Bytes;
 use futures::stream::{self, Stream};
 use http_body::Frame;

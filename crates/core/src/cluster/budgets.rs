@@ -1,7 +1,9 @@
 //! The budgets, and which of them may cover a pod: each is found by one label that its selector asks for, so that a
 //! pod is compared with few of them.
 
-use super::{DisruptionBudget, LabelSelector, Pod};
+use super::budget::DisruptionBudget;
+use super::labels::LabelSelector;
+use super::pod::Pod;
 use crate::effort::{Effort, TooMuch};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,7 +1,13 @@
 //! The cluster at one moment with its indexes, and how it is kept up to date.
 
+use super::budget::DisruptionBudget;
 use super::budgets::Budgets;
-use super::{Claim, DisruptionBudget, Labels, Node, Owner, OwnerKind, Parts, Pod, Resources, change};
+use super::labels::Labels;
+use super::node::Node;
+use super::parts::Parts;
+use super::pod::{Owner, OwnerKind, Pod};
+use super::resources::{Resources, change};
+use super::volume::Claim;
 use crate::effort::{Effort, TooMuch};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing::{cluster, labels, node, pod};
+use jiff::Timestamp;
 
 #[track_caller]
 fn meets(operator: Operator, value: Option<&str>, expected: bool) {

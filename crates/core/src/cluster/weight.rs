@@ -1,7 +1,9 @@
 //! How much there is to compare in a selector or in what pods ask for, in units of
 //! [`Effort`](crate::effort::Effort).
 
-use super::{AffinityTerm, LabelSelector, NodeSelectorTerm, Operator, PodSpec, Requirement};
+use super::labels::{LabelSelector, Operator, Requirement};
+use super::node_selector::NodeSelectorTerm;
+use super::pod::{AffinityTerm, PodSpec};
 
 /// So many values of a requirement are compared in the time of one label.
 const VALUES: usize = 8;

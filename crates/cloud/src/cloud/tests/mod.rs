@@ -12,7 +12,9 @@ use crate::clock::Clock;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::types::Activity as SdkActivity;
 use futures::future::BoxFuture;
+use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// Keeps what the cloud told it, with the second at which it did.

@@ -1,0 +1,333 @@
+//! What a scenario does to the cloud, and what it sees of it.
+
+use super::activity;
+use super::event::{CallRecord, CloudEvent, EventKind};
+use super::faults::{self, Refusal};
+use super::host::{HostCall, NodeJoin};
+use super::snapshot::{CloudSnapshot, GroupSnapshot};
+use super::spec::{BootFault, Capacity, GroupSpec, ImdsMode, LaunchFailure, Settings};
+use super::state::{Instance, State, Timer, after};
+use crate::clock::Clock;
+use anyhow::{Context, ensure};
+use jiff::Timestamp;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, broadcast};
+
+/// Events that a slow subscriber may fall behind.
+const EVENT_BACKLOG: usize = 4_096;
+
+/// The simulated cloud; clones are the same cloud.
+#[derive(Clone)]
+pub struct Cloud {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) clock: Clock,
+    pub(super) state: Mutex<State>,
+    pub(super) wake: Notify,
+}
+
+impl Cloud {
+    /// An empty cloud.
+    #[must_use]
+    pub fn new(clock: Clock, seed: u64) -> Self {
+        let (events, _) = broadcast::channel(EVENT_BACKLOG);
+        let state = Mutex::new(State::new(seed, events));
+        Self { inner: Arc::new(Inner { clock, state, wake: Notify::new() }) }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something to the cloud as it is now, and wakes the loop.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut State, Timestamp) -> T) -> T {
+        let now = self.inner.clock.now();
+        let mut state = self.lock();
+        state.advance(now);
+        let outcome = act(&mut state, now);
+        drop(state);
+        self.inner.wake.notify_one();
+        outcome
+    }
+
+    /// Brings the cloud up to now; gives the time until the next thing is due, and the calls for the host.
+    pub(super) fn tick(&self) -> (Option<Duration>, Vec<HostCall>) {
+        let now = self.inner.clock.now();
+        let mut state = self.lock();
+        state.advance(now);
+        let next = state.timers.first_key_value().map(|((at, _), _)| crate::clock::since(now, *at));
+        (next, std::mem::take(&mut state.outbox))
+    }
+
+    pub(super) async fn changed(&self) {
+        self.inner.wake.notified().await;
+    }
+
+    pub(super) fn machine_runs(&self, node_name: &str) -> bool {
+        self.lock().instances.values().any(|i| i.node_name == node_name && i.machine_runs)
+    }
+
+    /// The time of the simulation.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// Changes timings and undocumented behaviours.
+    pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
+        self.with(|state, _| change(&mut state.settings));
+    }
+
+    /// Adds a group with its first instances already in service and their nodes Ready.
+    pub fn add_group(&self, spec: GroupSpec) {
+        self.with(|state, now| state.add_group(spec, now));
+    }
+
+    /// Changes a group's specification: sizes, boot times, tags and so on. Desired capacity follows the new
+    /// sizes; otherwise it, the name and the suspended processes have their own ways.
+    pub fn edit_group(&self, group: &str, change: impl FnOnce(&mut GroupSpec)) -> anyhow::Result<()> {
+        self.with(|state, now| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            change(&mut entry.spec);
+            let desired = entry.desired.min(entry.spec.max).max(entry.spec.min);
+            if desired != entry.desired {
+                state.change_for_others(group, desired, now);
+            }
+            Ok(())
+        })
+    }
+
+    /// Deletes a group with all its instances at once, as `DeleteAutoScalingGroup` with `ForceDelete`.
+    pub fn remove_group(&self, group: &str) -> anyhow::Result<()> {
+        self.with(|state, now| {
+            ensure!(state.groups.contains_key(group), no_group(group));
+            let ids: Vec<_> = state.members(group).iter().map(|instance| instance.id.clone()).collect();
+            ids.iter().for_each(|id| state.remove(id, now));
+            state.groups.remove(group);
+            Ok(())
+        })
+    }
+
+    /// Sets desired capacity as a person or another controller would, within the group's sizes.
+    pub fn set_desired(&self, group: &str, desired: u32) -> anyhow::Result<()> {
+        self.within_sizes(group, desired, |state, now| state.change_for_others(group, desired, now))
+    }
+
+    /// Lets a SetDesiredCapacity of a controller arrive that was under way for long.
+    pub fn deliver_set_desired(&self, group: &str, desired: u32) -> anyhow::Result<()> {
+        self.within_sizes(group, desired, |state, now| {
+            state.change_desired(group, desired, "a user request explicitly set group desired capacity", now);
+        })
+    }
+
+    fn within_sizes(
+        &self,
+        group: &str,
+        desired: u32,
+        change: impl FnOnce(&mut State, Timestamp),
+    ) -> anyhow::Result<()> {
+        self.with(|state, now| {
+            let entry = state.groups.get(group).with_context(|| no_group(group))?;
+            let (min, max) = (entry.spec.min, entry.spec.max);
+            ensure!((min..=max).contains(&desired), "{desired} lies outside {min}..={max}");
+            change(state, now);
+            Ok(())
+        })
+    }
+
+    /// Ends exactly this instance and lowers desired capacity with it, as cluster-autoscaler scales down.
+    pub fn scale_down(&self, id: &str) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| {
+            let Some(group) = state.instances.get(id).map(|instance| instance.group.clone()) else { return };
+            let Some(entry) = state.groups.get_mut(&group).filter(|entry| entry.desired > entry.spec.min)
+            else {
+                return;
+            };
+            entry.desired -= 1;
+            entry.added_by_others -= 1;
+            entry.lowered_by_others += 1;
+            state.terminate(id, "an instance was taken out of service by another user", now);
+        })
+    }
+
+    /// Sets what a zone's market still gives; `None` is every zone that has no setting of its own.
+    pub fn set_capacity(&self, group: &str, zone: Option<&str>, capacity: Capacity) -> anyhow::Result<()> {
+        self.with(|state, _| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.capacity.insert(zone.map(str::to_owned), capacity);
+            Ok(())
+        })
+    }
+
+    /// Makes launches of a group fail: the next `times`, or all until `None` is set again.
+    pub fn set_launch_failure(
+        &self,
+        group: &str,
+        failure: Option<LaunchFailure>,
+        times: Option<u32>,
+    ) -> anyhow::Result<()> {
+        self.with(|state, _| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.failure = failure.map(|failure| (failure, times)).filter(|(_, times)| *times != Some(0));
+            Ok(())
+        })
+    }
+
+    /// Makes the next `times` launched instances of a group boot wrongly.
+    pub fn fault_next_boots(&self, group: &str, times: usize, fault: BootFault) -> anyhow::Result<()> {
+        self.with(|state, _| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.boot_faults.extend(std::iter::repeat_n(fault, times));
+            Ok(())
+        })
+    }
+
+    /// Suspends a process of a group: `Launch`, `Terminate`, `AZRebalance`.
+    pub fn suspend(&self, group: &str, process: &str, reason: &str) -> anyhow::Result<()> {
+        self.with(|state, _| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.suspended.insert(process.to_owned(), reason.to_owned());
+            Ok(())
+        })
+    }
+
+    /// Resumes a suspended process, and forgets how long launches have failed.
+    pub fn resume(&self, group: &str, process: &str) -> anyhow::Result<()> {
+        self.with(|state, now| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.suspended.remove(process);
+            entry.failing_since = None;
+            entry.retry_at = None;
+            let soon = after(now, state.settings.reaction);
+            state.at(soon, Timer::Reconcile(group.to_owned()));
+            Ok(())
+        })
+    }
+
+    fn on_instance<T>(&self, id: &str, act: impl FnOnce(&mut State, Timestamp) -> T) -> anyhow::Result<T> {
+        self.with(|state, now| {
+            ensure!(state.instances.contains_key(id), "no instance {id}");
+            Ok(act(state, now))
+        })
+    }
+
+    fn set_instance(&self, id: &str, change: impl FnOnce(&mut Instance)) -> anyhow::Result<()> {
+        self.on_instance(id, |state, _| {
+            if let Some(instance) = state.instances.get_mut(id) {
+                change(instance);
+            }
+        })
+    }
+
+    /// EC2 recommends to rebalance this instance. The notice time of a first recommendation stays.
+    pub fn rebalance(&self, id: &str) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| {
+            let Some(instance) = state.instances.get_mut(id) else { return };
+            if instance.rebalance_at.is_some() {
+                return;
+            }
+            instance.rebalance_at = Some(now);
+            let group = instance.group.clone();
+            state.tell(now, EventKind::RebalanceRecommended, &group, Some(id), "rebalance recommendation");
+            state.replace_at_risk(&group, id, now);
+        })
+    }
+
+    /// Gives the instance its interruption notice; it is taken when the notice has run out.
+    pub fn interrupt(&self, id: &str) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| {
+            let until = after(now, state.settings.interruption_notice);
+            let Some(instance) = state.instances.get_mut(id) else { return };
+            if instance.interrupt_at.is_some() {
+                return;
+            }
+            instance.interrupt_at = Some(until);
+            let group = instance.group.clone();
+            state.at(until, Timer::Interrupt(id.to_owned()));
+            let text = format!("to be interrupted at {}", activity::seconds(until));
+            state.tell(now, EventKind::InterruptionNoticed, &group, Some(id), text);
+        })
+    }
+
+    /// Takes the instance at once, without a notice or before its time.
+    pub fn take_now(&self, id: &str) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| state.take(id, now))
+    }
+
+    /// Sets how an instance's metadata service behaves.
+    pub fn set_imds_mode(&self, id: &str, mode: ImdsMode) -> anyhow::Result<()> {
+        self.set_instance(id, |instance| instance.imds_mode = mode)
+    }
+
+    /// Protects an instance from scale-in, or no longer.
+    pub fn protect(&self, id: &str, protected: bool) -> anyhow::Result<()> {
+        self.set_instance(id, |instance| instance.protected = protected)
+    }
+
+    /// Refuses the next `times` calls of an API action.
+    pub fn fail_next(&self, operation: &str, times: u32, refusal: &Refusal) {
+        self.with(|state, _| state.faults.fail_next(operation, times, refusal));
+    }
+
+    /// Throttles every Auto Scaling call for this long.
+    pub fn throttle_for(&self, duration: Duration) {
+        self.with(|state, now| state.faults.throttle_until(after(now, duration)));
+    }
+
+    /// Every market has capacity again, and nothing that a scenario has set fails any more.
+    pub fn heal(&self) {
+        self.with(|state, now| {
+            state.faults = faults::Faults::default();
+            let soon = after(now, state.settings.reaction);
+            let names: Vec<String> = state.groups.keys().cloned().collect();
+            for entry in state.groups.values_mut() {
+                entry.capacity.clear();
+                entry.boot_faults.clear();
+                // AWS suspends Launch by itself; what else is suspended is somebody's will.
+                entry.suspended.remove("Launch");
+                (entry.failure, entry.failing_since, entry.retry_at) = (None, None, None);
+            }
+            names.into_iter().for_each(|name| state.at(soon, Timer::Reconcile(name)));
+        });
+    }
+
+    /// The latest calls of the Auto Scaling API, oldest first.
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallRecord> {
+        self.lock().calls.iter().cloned().collect()
+    }
+
+    /// What happens from now on. A subscriber that falls far behind misses the oldest events.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<CloudEvent> {
+        self.lock().events.subscribe()
+    }
+
+    /// The cloud as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> CloudSnapshot {
+        self.with(|state, _| CloudSnapshot {
+            groups: state.groups.keys().filter_map(|name| GroupSnapshot::of(state, name)).collect(),
+            activities: state.activities.iter().cloned().collect(),
+        })
+    }
+
+    /// One group as it is now.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<GroupSnapshot> {
+        self.with(|state, _| GroupSnapshot::of(state, name))
+    }
+
+    /// The node that an instance has registered or will register.
+    #[must_use]
+    pub fn node_of(&self, id: &str) -> Option<NodeJoin> {
+        self.with(|state, _| state.node_of(id))
+    }
+}
+
+fn no_group(name: &str) -> String {
+    format!("no group {name}")
+}

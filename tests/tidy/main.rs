@@ -1,0 +1,126 @@
+//! What keeps the house in order: lengths, names, imports and dependencies. The lists of exceptions may only shrink: an
+//! entry that is not needed any more fails as well.
+
+mod imports;
+mod source;
+
+use source::{Source, production, workspace};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Lines of a production file, without its inline tests.
+const FILE_LINES: usize = 500;
+/// Lines of a production function, from its name to its closing brace.
+const FUNCTION_LINES: usize = 70;
+/// Characters of a line, as in rustfmt.toml; rustfmt breaks neither comments nor strings.
+const LINE_WIDTH: usize = 110;
+/// Storeys of one crate: a file stands above all that it imports.
+const FLOORS: usize = 8;
+
+/// Files that are still too long.
+const LONG_FILES: &[&str] = &[];
+/// Functions that are still too long.
+const LONG_FUNCTIONS: &[&str] = &[];
+/// Public types that still share a name.
+const SHARED_NAMES: &[&str] = &[];
+/// Files that still import each other.
+const CIRCLES: &[&str] = &[];
+
+/// Compares what was found with what is excepted: nothing new, and nothing that is mended already.
+#[track_caller]
+fn compare(what: &str, found: &BTreeMap<String, String>, excepted: &[&str]) {
+    let excepted: BTreeSet<&str> = excepted.iter().copied().collect();
+    let new: Vec<&String> =
+        found.iter().filter(|(key, _)| !excepted.contains(key.as_str())).map(|(_, told)| told).collect();
+    assert!(new.is_empty(), "{what}:\n{new:#?}");
+    let mended: Vec<&&str> = excepted.iter().filter(|key| !found.contains_key(**key)).collect();
+    assert!(mended.is_empty(), "{what}: no exception any more, strike it from the list: {mended:?}");
+}
+
+#[test]
+fn no_line_is_too_wide() {
+    let wide = |source: &Source| {
+        let wide = source.text.lines().enumerate().filter(|(_, line)| line.chars().count() > LINE_WIDTH);
+        wide.map(|(at, _)| format!("{}:{}", source.path, at + 1)).collect::<Vec<_>>()
+    };
+    let found: Vec<String> = workspace().iter().flat_map(wide).collect();
+    assert!(found.is_empty(), "lines of more than {LINE_WIDTH} characters: {found:#?}");
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let long = production().into_iter().filter_map(|source| {
+        let lines = source.code.lines().count();
+        let told = format!("{} has {lines} lines", source.path);
+        (lines > FILE_LINES).then_some((source.path, told))
+    });
+    compare("production files of more than 500 lines", &long.collect(), LONG_FILES);
+}
+
+#[test]
+fn no_function_is_too_long() {
+    let mut found = BTreeMap::new();
+    for source in production() {
+        for (name, at, lines) in source.functions().into_iter().filter(|(_, _, lines)| *lines > FUNCTION_LINES) {
+            let key = format!("{}:{name}", source.path);
+            found.insert(key, format!("{}:{at}: {name} has {lines} lines", source.path));
+        }
+    }
+    compare("production functions of more than 70 lines", &found, LONG_FUNCTIONS);
+}
+
+#[test]
+fn no_public_type_name_stands_twice() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in production() {
+        for name in source.public_types() {
+            places.entry(name).or_default().push(source.path.clone());
+        }
+    }
+    let shared = places.into_iter().filter(|(_, places)| places.len() > 1);
+    let found = shared.map(|(name, places)| (name.clone(), format!("{name}: {}", places.join(", "))));
+    compare("public types of one name", &found.collect(), SHARED_NAMES);
+}
+
+#[test]
+fn no_files_import_each_other() {
+    let found = imports::circles(&production());
+    let found = found.into_iter().map(|files| (files[0].clone(), files.join(" <-> ")));
+    compare("circles of imports", &found.collect(), CIRCLES);
+}
+
+#[test]
+fn the_house_has_few_floors() {
+    for (name, floors) in imports::floors(&production()) {
+        assert!(floors.len() <= FLOORS, "{name} has {} floors: {}", floors.len(), floors.join(" > "));
+    }
+}
+
+/// The dependencies of a package, by the tables of its manifest.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(source::root().join(manifest)).expect("a manifest");
+    let mut names = BTreeSet::new();
+    let mut inside = false;
+    for line in text.lines() {
+        if line.starts_with('[') {
+            inside = line == "[dependencies]";
+        } else if let Some(name) = line.split(['.', ' ', '=']).next().filter(|name| inside && !name.is_empty()) {
+            names.insert(name.to_owned());
+        }
+    }
+    names
+}
+
+#[test]
+fn the_core_depends_on_no_runtime_network_or_cluster() {
+    let allowed = ["cronexpr", "fastrand", "jiff", "schemars", "serde", "serde_json", "thiserror"];
+    let found = dependencies("crates/core/Cargo.toml");
+    assert!(!found.is_empty());
+    let other: Vec<&String> = found.iter().filter(|name| !allowed.contains(&name.as_str())).collect();
+    assert!(other.is_empty(), "the core depends on {other:?}");
+}
+
+#[test]
+fn the_judge_shares_no_code_with_the_judged() {
+    let found = dependencies("crates/cloud/Cargo.toml");
+    assert!(!found.is_empty() && !found.iter().any(|name| name.starts_with("spot-guard")), "{found:?}");
+}
