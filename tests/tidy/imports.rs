@@ -17,8 +17,11 @@ struct Module {
 }
 
 /// The folders of the crates, and the names by which others know them.
-const CRATES: [(&str, &str); 3] =
-    [("crates/cloud/src/", "spot_guard_cloud"), ("crates/core/src/", "spot_guard_core"), ("src/", "spot_guard")];
+const CRATES: [(&str, &str); 3] = [
+    ("crates/cloud/src/", "spot_guard_cloud"),
+    ("crates/core/src/", "spot_guard_core"),
+    ("src/", "spot_guard"),
+];
 
 /// The code without comments and strings; good enough to look for paths.
 fn bare(code: &str) -> String {
@@ -33,7 +36,8 @@ fn bare(code: &str) -> String {
 fn leaves(prefix: &str, tree: &str, found: &mut Vec<(String, String)>) {
     let tree = tree.trim();
     let Some((head, inside)) = tree.split_once('{') else {
-        let (path, name) = tree.split_once(" as ").unwrap_or((tree, tree.rsplit("::").next().unwrap_or(tree)));
+        let (path, name) =
+            tree.split_once(" as ").unwrap_or((tree, tree.rsplit("::").next().unwrap_or(tree)));
         let path = format!("{prefix}{}", path.trim());
         let path = path.strip_suffix("::self").unwrap_or(&path).to_owned();
         let name = if name == "self" { path.rsplit("::").next().unwrap_or_default() } else { name.trim() };

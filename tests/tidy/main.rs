@@ -60,7 +60,9 @@ fn no_file_is_too_long() {
 fn no_function_is_too_long() {
     let mut found = BTreeMap::new();
     for source in production() {
-        for (name, at, lines) in source.functions().into_iter().filter(|(_, _, lines)| *lines > FUNCTION_LINES) {
+        for (name, at, lines) in
+            source.functions().into_iter().filter(|(_, _, lines)| *lines > FUNCTION_LINES)
+        {
             let key = format!("{}:{name}", source.path);
             found.insert(key, format!("{}:{at}: {name} has {lines} lines", source.path));
         }
@@ -103,7 +105,9 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
     for line in text.lines() {
         if line.starts_with('[') {
             inside = line == "[dependencies]";
-        } else if let Some(name) = line.split(['.', ' ', '=']).next().filter(|name| inside && !name.is_empty()) {
+        } else if let Some(name) =
+            line.split(['.', ' ', '=']).next().filter(|name| inside && !name.is_empty())
+        {
             names.insert(name.to_owned());
         }
     }

@@ -1,7 +1,8 @@
+use super::quantity::BadQuantity;
 use super::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use spot_guard_core::cluster::Claim;
+use spot_guard_core::cluster::*;
 
 #[track_caller]
 fn reads(text: &str, milli_up: i64, one_up: i64, one_down: i64) {
