@@ -3,7 +3,7 @@
 //! So the calls that describe groups grow with groups / 50, not with pools, stories or nodes. All calls of an
 //! account and a Region share one bucket, so they are worth saving.
 
-use super::{AutoScaling, CallError, Described};
+use super::answer::{CallError, Described};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use std::collections::BTreeSet;
@@ -28,17 +28,20 @@ struct Batch {
 }
 
 impl Listing {
-    /// The groups of these names, and of whoever asked in the same moment.
-    pub(super) async fn read(
+    /// The groups of these names, and of whoever asked in the same moment, by one call of `describe`.
+    pub(super) async fn read<F>(
         &self,
-        aws: &AutoScaling,
         names: &[String],
         urgent: bool,
-    ) -> Result<Arc<Described>, CallError> {
+        describe: impl FnOnce(Vec<String>) -> F + Send + 'static,
+    ) -> Result<Arc<Described>, CallError>
+    where
+        F: Future<Output = Result<Described, CallError>> + Send + 'static,
+    {
         let answer = {
             let mut next = self.lock();
-            let batch =
-                next.get_or_insert_with(|| Batch { names: BTreeSet::new(), answer: self.call(aws, urgent) });
+            let batch = next
+                .get_or_insert_with(|| Batch { names: BTreeSet::new(), answer: self.call(urgent, describe) });
             batch.names.extend(names.iter().cloned());
             batch.answer.clone()
         };
@@ -47,15 +50,17 @@ impl Listing {
 
     /// The call: who comes once it has begun waits for the next one, since its answer may be older than his
     /// question.
-    fn call(&self, aws: &AutoScaling, urgent: bool) -> Answer {
-        let (listing, aws) = (self.clone(), aws.clone());
+    fn call<F>(&self, urgent: bool, describe: impl FnOnce(Vec<String>) -> F + Send + 'static) -> Answer
+    where
+        F: Future<Output = Result<Described, CallError>> + Send + 'static,
+    {
+        let listing = self.clone();
         let call = async move {
             if !urgent {
                 tokio::time::sleep(WINDOW).await;
             }
             let names = listing.lock().take().map(|batch| batch.names).unwrap_or_default();
-            let names: Vec<String> = names.into_iter().collect();
-            aws.describe(&names).await.map(Arc::new)
+            describe(names.into_iter().collect()).await.map(Arc::new)
         };
         call.boxed().shared()
     }

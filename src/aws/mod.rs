@@ -2,9 +2,12 @@
 //!
 //! Region, endpoint, credentials and proxy come from the SDK's own settings alone.
 
+mod answer;
 pub mod imds;
 mod intact;
 mod listing;
+
+pub use answer::{CallError, Described, Launched, Terminated};
 
 use crate::clock::Clock;
 use crate::kube::problem::with_causes;
@@ -22,12 +25,10 @@ use jiff::Timestamp;
 use listing::Listing;
 use spot_guard_core::classify::{self, CallFailure};
 use spot_guard_core::preflight::{GroupSetup, MixedMarkets};
-use spot_guard_core::scaling::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle};
-use std::collections::BTreeMap;
+use spot_guard_core::scaling::{FailedActivity, GroupView, Instance, Lifecycle};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use thiserror::Error;
 use tokio::sync::watch;
 
 /// How many groups one Describe call may name (API Reference, DescribeAutoScalingGroups).
@@ -36,52 +37,6 @@ const GROUPS_PER_CALL: usize = 50;
 const MAX_GROUP_PAGES: usize = 10;
 /// Pages of activities that are read at most: 100 each.
 const MAX_ACTIVITY_PAGES: usize = 5;
-
-/// A call that did not succeed.
-#[derive(Clone, Debug, Error)]
-#[error("{operation:?}: {code}: {message}")]
-pub struct CallError {
-    /// The API's name of the call.
-    pub operation: AwsOperation,
-    /// AWS's code, or what kind of transport failure it was.
-    pub code: String,
-    /// AWS's words.
-    pub message: String,
-    /// What follows from it.
-    pub outcome: CallFailure,
-}
-
-impl CallError {
-    fn result(&self) -> AwsResult {
-        match (self.outcome, self.code.as_str()) {
-            (_, "Timeout") => AwsResult::TimedOut,
-            (CallFailure::Busy, _) => AwsResult::Throttled,
-            (CallFailure::Unclear, code) if classify::by_code(code).is_some() => AwsResult::Throttled,
-            (CallFailure::Unclear, _) => AwsResult::Failed,
-            _ => AwsResult::Refused,
-        }
-    }
-}
-
-/// What LaunchInstances answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Launched {
-    /// The new instances.
-    pub instance_ids: Vec<String>,
-    /// Why there are not more, by class and in AWS's words.
-    pub errors: Vec<(FailureClass, String)>,
-}
-
-/// What TerminateInstanceInAutoScalingGroup answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terminated {
-    /// Whether the activity's cause says that desired capacity went down: "shrinking the capacity from 2 to 1"
-    /// (User Guide, "Verify a scaling activity"). Of an instance that was on its way out already it does not.
-    pub says_shrunk: bool,
-}
-
-/// A group as the API describes it, before activities are read.
-pub type Described = BTreeMap<String, GroupView>;
 
 /// The Auto Scaling API.
 #[derive(Clone)]
@@ -143,7 +98,8 @@ impl AutoScaling {
     /// # Errors
     /// When a call fails.
     pub async fn groups(&self, names: &[String], urgent: bool) -> Result<Arc<Described>, CallError> {
-        self.listing.read(self, names, urgent).await
+        let aws = self.clone();
+        self.listing.read(names, urgent, |names| async move { aws.describe(&names).await }).await
     }
 
     async fn describe(&self, names: &[String]) -> Result<Described, CallError> {

@@ -2,7 +2,6 @@
 //! that run and end. Only nodes that carry the demo's label are touched.
 
 use crate::sim::nodes::{DEMO_LABEL, conditions};
-use crate::sim::world::pod_is_ready;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -35,7 +34,7 @@ async fn look(client: &Client, heartbeat: bool) -> Result<(), kube::Error> {
     let nodes: Api<Node> = Api::all(client.clone());
     let own = nodes.list(&ListParams::default().labels(DEMO_LABEL)).await?.items;
     if heartbeat {
-        for node in own.iter().filter(|node| crate::sim::world::is_ready(node)) {
+        for node in own.iter().filter(|node| is_ready(node)) {
             let status = json!({ "status": { "conditions": conditions(true) } });
             nodes.patch_status(&node.name_any(), &PatchParams::default(), &Patch::Strategic(&status)).await?;
         }
@@ -85,4 +84,16 @@ async fn play(client: &Client, pod: &Pod) -> Result<(), kube::Error> {
         "containerStatuses": statuses,
     } });
     api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(&status)).await.map(drop)
+}
+
+pub(super) fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|found| found.type_ == "Ready" && found.status == "True"))
+}
+
+/// Whether a pod runs and is ready.
+#[must_use]
+pub fn pod_is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|found| found.type_ == "Ready" && found.status == "True"))
 }

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::controller::{Actors, CALL_TIMEOUT, Controller, Settings};
 use crate::crd::{self, InterruptionNotice, NodeReplacement, SpotPool, SpotPoolSpec};
 use crate::kube::lease::LeaseTimes;
-use crate::sim::kubelet;
+use crate::sim::kubelet::{self, is_ready, pod_is_ready};
 use crate::sim::nodes::{DEMO_LABEL, KubeNodes, NodeChange};
 use anyhow::Context as _;
 use aws_config::imds;
@@ -473,16 +473,4 @@ fn deployment(app: &App) -> Value {
             },
         },
     })
-}
-
-pub(super) fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|all| all.iter().any(|found| found.type_ == "Ready" && found.status == "True"))
-}
-
-/// Whether a pod runs and is ready.
-#[must_use]
-pub fn pod_is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|all| all.iter().any(|found| found.type_ == "Ready" && found.status == "True"))
 }

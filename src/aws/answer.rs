@@ -1,0 +1,53 @@
+//! What comes of a call.
+
+use crate::telemetry::metrics::{AwsOperation, AwsResult};
+use spot_guard_core::classify::{self, CallFailure};
+use spot_guard_core::scaling::{FailureClass, GroupView};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// A call that did not succeed.
+#[derive(Clone, Debug, Error)]
+#[error("{operation:?}: {code}: {message}")]
+pub struct CallError {
+    /// The API's name of the call.
+    pub operation: AwsOperation,
+    /// AWS's code, or what kind of transport failure it was.
+    pub code: String,
+    /// AWS's words.
+    pub message: String,
+    /// What follows from it.
+    pub outcome: CallFailure,
+}
+
+impl CallError {
+    pub(super) fn result(&self) -> AwsResult {
+        match (self.outcome, self.code.as_str()) {
+            (_, "Timeout") => AwsResult::TimedOut,
+            (CallFailure::Busy, _) => AwsResult::Throttled,
+            (CallFailure::Unclear, code) if classify::by_code(code).is_some() => AwsResult::Throttled,
+            (CallFailure::Unclear, _) => AwsResult::Failed,
+            _ => AwsResult::Refused,
+        }
+    }
+}
+
+/// What LaunchInstances answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Launched {
+    /// The new instances.
+    pub instance_ids: Vec<String>,
+    /// Why there are not more, by class and in AWS's words.
+    pub errors: Vec<(FailureClass, String)>,
+}
+
+/// What TerminateInstanceInAutoScalingGroup answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terminated {
+    /// Whether the activity's cause says that desired capacity went down: "shrinking the capacity from 2 to 1"
+    /// (User Guide, "Verify a scaling activity"). Of an instance that was on its way out already it does not.
+    pub says_shrunk: bool,
+}
+
+/// A group as the API describes it, before activities are read.
+pub type Described = BTreeMap<String, GroupView>;
