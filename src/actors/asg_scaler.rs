@@ -19,7 +19,7 @@ use kube::api::{Api, Patch, PatchParams};
 use spot_guard_core::classify::CallFailure;
 use spot_guard_core::policy::seconds;
 use spot_guard_core::record::GroupKind;
-use spot_guard_core::scaling::{self, Busy, Call, End, FailureClass, InstanceFacts, Ledger, PoolView, Wants};
+use spot_guard_core::scaling::{self, Call, Deferred, End, FailureClass, InstanceFacts, Ledger, PoolView, Wants};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -329,7 +329,7 @@ async fn take_turn(
     let api: Api<SpotPool> = Api::all(deps.client.clone());
     let mut store = LedgerStore::open(api, &pool.name, ledger).await?;
     let mut changed = false;
-    let mut busy = Busy::default();
+    let mut deferred = Deferred::default();
     let mut delayed = None;
     // A new life, or a story that wants something, waits for nobody else's look.
     let urgent = takes_over || !wanted.wants.is_empty() || !wanted.ends.is_empty();
@@ -346,7 +346,7 @@ async fn take_turn(
         let mut instances = wanted.instances.clone();
         let freshness = deps.view.freshness();
         instances.look_at(&view, &deps.view.snapshot(), &freshness, now);
-        let plan = scaling::plan(&store.ledger, &view, wants, ends, &instances, &busy, now);
+        let plan = scaling::plan(&store.ledger, &view, wants, ends, &instances, &deferred, now);
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
             let (withdrawn, cordon) = (scaling::withdrawn(wants), plan.cordon);
@@ -369,7 +369,7 @@ async fn take_turn(
                 if error.outcome == CallFailure::Unclear {
                     return Err(error.into());
                 }
-                if not_done(&mut next, &mut busy, &call, &error, deps.clock.now()) {
+                if not_done(&mut next, &mut deferred, &call, &error, deps.clock.now()) {
                     delayed = Some(error);
                 }
             }
@@ -380,7 +380,7 @@ async fn take_turn(
 }
 
 /// Takes in that AWS did not do it, and nothing changed; whether the call is to be made again in a later turn.
-fn not_done(ledger: &mut Ledger, busy: &mut Busy, call: &Call, error: &CallError, now: Timestamp) -> bool {
+fn not_done(ledger: &mut Ledger, deferred: &mut Deferred, call: &Call, error: &CallError, now: Timestamp) -> bool {
     let reason = error.to_string();
     match (error.outcome, call) {
         // The next reading tells what became of desired.
@@ -399,7 +399,7 @@ fn not_done(ledger: &mut Ledger, busy: &mut Busy, call: &Call, error: &CallError
             scaling::refused(ledger, *group, FailureClass::Configuration, &reason, now);
         }
         (CallFailure::Busy | CallFailure::Refused(_) | CallFailure::Unsupported, _) => {
-            busy.add(ledger, call);
+            deferred.add(ledger, call);
             return true;
         }
     }

@@ -21,7 +21,7 @@ use spot_guard_cloud::cluster::{self, Cluster, ObjectKey, RequestInfo};
 use spot_guard_core::policy::{Policy, seconds};
 use spot_guard_core::record::{DrainState, EndState, GroupKind};
 use spot_guard_core::replacement::Mode;
-use spot_guard_core::scaling::{Ledger, RequestState};
+use spot_guard_core::scaling::{Ledger, RequestState, Share};
 use spot_guard_core::time::since;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -754,7 +754,7 @@ impl Auditor {
         held.is_some_and(|(group, state)| {
             let surplus = |pool: &Arc<SpotPool>| {
                 let ledger = pool.status.clone().unwrap_or_default().ledger;
-                kind_in(pool, &group.name).is_some_and(|kind| ledger.shares(kind).any(|share| share.surplus))
+                kind_in(pool, &group.name).is_some_and(|kind| ledger.shares(kind).any(Share::is_raised))
             };
             state.is_ending() || self.pools().iter().any(surplus)
         })

@@ -12,7 +12,7 @@ use crate::replacement::{
     self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, Subject,
 };
 use crate::scaling::{
-    self, Busy, Call, End, FailedActivity, FailureClass, GroupView, Instance, InstanceFacts, Ledger,
+    self, Call, Deferred, End, FailedActivity, FailureClass, GroupView, Instance, InstanceFacts, Ledger,
     Lifecycle, PoolView, Want, Wants,
 };
 use crate::trigger::{self, Ask, Stage, TriggerAction};
@@ -410,11 +410,11 @@ impl World {
         let ids = |held: &dyn Fn(&FakeInstance) -> bool| {
             all.clone().filter(|instance| held(instance)).map(|instance| instance.id.clone()).collect()
         };
-        let busy = ids(&|instance| instance.busy);
+        let with_pods = ids(&|instance| instance.busy);
         let schedulable =
             ids(&|held| held.lifecycle != Lifecycle::Pending && !self.cordoned.contains(&held.id));
         let instances =
-            InstanceFacts { taken: commands.taken, busy, schedulable, ..InstanceFacts::default() };
+            InstanceFacts { taken: commands.taken, with_pods, schedulable, ..InstanceFacts::default() };
         self.told = (commands.wants, commands.ends, instances);
     }
 
@@ -429,7 +429,7 @@ impl World {
             let fault = if number < calls { Fault::None } else { fault };
             let (wants, ends, facts) = &self.told;
             let plan =
-                scaling::plan(&self.ledger, &self.view(), wants, ends, facts, &Busy::default(), self.now);
+                scaling::plan(&self.ledger, &self.view(), wants, ends, facts, &Deferred::default(), self.now);
             self.ledger = plan.ledger;
             let Some(call) = plan.call else {
                 self.cordoned = plan.cordon;
@@ -558,7 +558,7 @@ impl World {
                 if taken.contains(instance_id) && !one_too_many {
                     self.fail(&format!("{instance_id} is ended while a story stands on it"));
                 }
-                if self.told.2.busy.contains(instance_id) {
+                if self.told.2.with_pods.contains(instance_id) {
                     self.fail(&format!("{instance_id} is ended while it runs pods"));
                 }
                 let claimant = self

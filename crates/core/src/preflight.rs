@@ -235,7 +235,7 @@ pub fn check(
             add(Problem::OtherPool(other));
         }
         check_group(kind, group, pool.accepts_az_rebalance, &mut add);
-        let ours = ledger.shares(kind).filter(|share| share.surplus).count();
+        let ours = ledger.shares(kind).filter(|share| share.is_raised()).count();
         let desired = group.desired - i32::try_from(ours).unwrap_or(0);
         if desired >= group.max {
             add(Problem::NoRoom(group.max));

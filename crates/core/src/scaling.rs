@@ -189,16 +189,18 @@ pub enum RequestState {
     Applied,
 }
 
-/// What a group still owes a story whose part in its desired capacity is taken back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Debt {
-    /// Nothing.
+/// How a share stands with the desired capacity of its group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Balance {
+    /// Desired capacity holds nothing for the share, and nothing is owed to it.
     #[default]
-    None,
-    /// An instance fewer is there than desired: the group goes on trying by itself.
-    InGroup,
-    /// Desired was lowered with the old instance: we ask again.
-    InRecord,
+    Even,
+    /// Desired capacity is raised by 1 for the share.
+    Raised,
+    /// The old instance left its place in desired capacity: the group goes on trying by itself.
+    OwedByGroup,
+    /// Desired capacity was lowered with the old instance: the group is to be asked again.
+    OwedByUs,
 }
 
 /// One story's share of a scaling request.
@@ -208,8 +210,9 @@ pub struct Share {
     /// The replacement that it is for.
     #[schemars(length(max = 253))]
     pub replacement: String,
-    /// Whether the +1 is still in the group's desired capacity.
-    pub surplus: bool,
+    /// How it stands with the group's desired capacity.
+    #[serde(default)]
+    pub balance: Balance,
     /// Which attempt of the story it serves.
     pub attempt: u32,
     /// Since when this attempt waits: older activities say nothing about it.
@@ -219,10 +222,7 @@ pub struct Share {
     pub deadline: Option<Timestamp>,
     /// Set once another instance stands in for the story: it waits behind those that have none.
     #[serde(default)]
-    pub owed: bool,
-    /// What the group owes the story after its old instance went.
-    #[serde(default)]
-    pub debt: Debt,
+    pub stood_in_for: bool,
     /// The instance claimed for the story.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
@@ -294,12 +294,19 @@ impl Share {
     /// Whether an instance that the group lists may be its own: one is missing, and desired capacity has a
     /// place for it. What is owed in the record has none: it comes by a request of ours alone.
     fn awaits(&self) -> bool {
-        self.instance_id.is_none() && self.debt != Debt::InRecord
+        self.instance_id.is_none() && self.balance != Balance::OwedByUs
     }
 
-    /// Whether desired capacity has a place for it: its +1, or what the group owes the story.
-    fn has_place(&self) -> bool {
-        self.surplus || self.debt == Debt::InGroup
+    /// Whether desired capacity is still raised by 1 for it.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.balance == Balance::Raised
+    }
+
+    /// Whether desired capacity has a place for it: raised for it, or left by its old instance.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        matches!(self.balance, Balance::Raised | Balance::OwedByGroup)
     }
 
     /// Whether it waits for an instance that the group launches by itself.
@@ -309,7 +316,7 @@ impl Share {
 
     /// Whether the group is to be asked (again): it was not, or refused and the story is in a new attempt.
     fn asks(&self) -> bool {
-        !self.surplus && self.instance_id.is_none() && self.failure.is_none() && self.debt != Debt::InGroup
+        !self.has_place() && self.instance_id.is_none() && self.failure.is_none()
     }
 }
 
@@ -435,7 +442,7 @@ impl Ledger {
     pub fn is_waiting(&self, view: &PoolView) -> bool {
         let arriving = |kind: GroupKind, share: &Share| match &share.instance_id {
             Some(id) => !view.group(kind).is_in_service(id),
-            None => share.debt != Debt::InRecord,
+            None => share.balance != Balance::OwedByUs,
         };
         self.reduction.is_some()
             || self.scaling_requests.iter().any(|request| {
@@ -465,7 +472,7 @@ pub enum Want {
         /// The story's deadline.
         deadline: Option<Timestamp>,
         /// Whether another instance stands in meanwhile.
-        owed: bool,
+        stood_in_for: bool,
         /// The zone that the pods' volumes are in, to be tried first.
         zone: Option<String>,
         /// Whether the old instance is out of its group: unless we ended it, the group replaces it by itself.
@@ -507,7 +514,7 @@ pub struct InstanceFacts {
     /// Stories stand on these (old nodes, capacity in use): they are never claimed again.
     pub taken: BTreeSet<String>,
     /// Their nodes run pods that would have to move, or that are still ending: they are never ended as surplus.
-    pub busy: BTreeSet<String>,
+    pub with_pods: BTreeSet<String>,
     /// Their nodes take new pods, or were not listed as empty since they do not: they are cordoned and looked at before
     /// they are ended as surplus, or a pod could be bound to them at the last moment, or have been unseen.
     pub schedulable: BTreeSet<String>,
@@ -528,11 +535,11 @@ impl InstanceFacts {
         for Instance { id, .. } in view.spot.instances.iter().chain(&view.on_demand.instances) {
             if cluster.nodes_of_instance(id).nth(1).is_some() {
                 // Nobody knows whose pods run on it.
-                self.busy.insert(id.clone());
+                self.with_pods.insert(id.clone());
             }
             let Some(node) = cluster.node_of_instance(id) else { continue };
             if cluster.pods_on(&node.name).any(|pod| drain::holds_its_node(pod, now)) {
-                self.busy.insert(id.clone());
+                self.with_pods.insert(id.clone());
             }
             let found_empty =
                 self.found_empty.get(id).is_some_and(|at| crate::time::since(*at, now) < EMPTY_FOR);
@@ -604,12 +611,12 @@ const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(7);
 
 /// Changes that AWS would not take in this turn, because another one of the same group is under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Busy {
+pub struct Deferred {
     requests: BTreeSet<GroupKind>,
     reductions: BTreeSet<(GroupKind, Option<String>)>,
 }
 
-impl Busy {
+impl Deferred {
     /// Takes in that AWS would not take this call now.
     pub fn add(&mut self, ledger: &mut Ledger, call: &Call) {
         let group = call.group();
@@ -629,18 +636,18 @@ impl Busy {
 }
 
 /// The choice of idle instances that are ended as surplus.
-struct Idle<'a> {
+struct SpareInstances<'a> {
     instances: &'a InstanceFacts,
-    busy: &'a Busy,
+    deferred: &'a Deferred,
     cordon: BTreeSet<String>,
 }
 
-impl Idle<'_> {
+impl SpareInstances<'_> {
     fn may_end(&self, group: &GroupView, kind: GroupKind, id: &str) -> bool {
         group.is_active(id)
             && !self.instances.stale
-            && !self.instances.busy.contains(id)
-            && !self.busy.ending(kind, id)
+            && !self.instances.with_pods.contains(id)
+            && !self.deferred.ending(kind, id)
             && !self.cordon.contains(id)
     }
 
@@ -664,7 +671,7 @@ impl Idle<'_> {
 /// The next step for a pool.
 ///
 /// Repeating the call that a plan names is without harm: it is planned from a fresh reading of the groups.
-/// Changes that `busy` names are left alone: another change is under way, and what else can be done is done.
+/// Changes that `deferred` names are left alone: another change is under way, and what else can be done is done.
 #[must_use]
 pub fn plan(
     ledger: &Ledger,
@@ -672,13 +679,13 @@ pub fn plan(
     wants: &Wants,
     ends: &BTreeSet<End>,
     instances: &InstanceFacts,
-    busy: &Busy,
+    deferred: &Deferred,
     now: Timestamp,
 ) -> Plan {
     let mut ledger = ledger.clone();
     ledger.take_in_arrived(view);
     let moved = ledger.in_motion();
-    if let Some(call) = resume(&mut ledger, view, busy, now) {
+    if let Some(call) = resume(&mut ledger, view, deferred, now) {
         return Plan { ledger, call: Some(call), ..Plan::default() };
     }
     if let Some(call) = stale::find_late_calls(&mut ledger, view, &moved, now) {
@@ -688,11 +695,11 @@ pub fn plan(
     take_in_erased(&mut ledger, view, now);
     claim(&mut ledger, view, wants, &instances.taken);
     bind_to_successors(&mut ledger, view, wants, instances);
-    let mut idle = Idle { instances, busy, cordon: BTreeSet::new() };
-    let call = request_capacity(&mut ledger, view, wants, busy, now)
-        .or_else(|| end_instances(&mut ledger, view, wants, ends, &mut idle, now))
-        .or_else(|| withdraw(&mut ledger, view, wants, &mut idle, now));
-    let cordon = idle.cordon;
+    let mut spare = SpareInstances { instances, deferred, cordon: BTreeSet::new() };
+    let call = request_capacity(&mut ledger, view, wants, deferred, now)
+        .or_else(|| end_instances(&mut ledger, view, wants, ends, &mut spare, now))
+        .or_else(|| withdraw(&mut ledger, view, wants, &mut spare, now));
+    let cordon = spare.cordon;
     ledger.drop_empty();
     watch_desired(&mut ledger, view, call.as_ref());
     Plan { ledger, call, cordon }
@@ -726,14 +733,12 @@ fn take_in_erased(ledger: &mut Ledger, view: &PoolView, now: Timestamp) {
         let open = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
         let lowered = usize::try_from(seen.desired - group.desired).unwrap_or(0);
         let erased = lowered.min(waiting.len().saturating_sub(open));
-        waiting.sort_by_key(|share| (share.owed, share.deadline.is_none(), share.deadline, share.since));
+        waiting
+            .sort_by_key(|share| (share.stood_in_for, share.deadline.is_none(), share.deadline, share.since));
         for share in waiting.into_iter().rev().take(erased) {
             // Its +1 is gone; only a place that the old instance left is owed. While the old instance is still
             // there it holds that place, and takes it out of desired with it when it is ended.
-            if share.debt == Debt::InGroup {
-                share.debt = Debt::InRecord;
-            }
-            share.surplus = false;
+            share.balance = if share.is_raised() { Balance::Even } else { Balance::OwedByUs };
             let message = format!("somebody else lowered the desired capacity to {}", group.desired);
             share.failure = Some(Failure { class: FailureClass::Capacity, message, at: now });
         }
@@ -741,8 +746,9 @@ fn take_in_erased(ledger: &mut Ledger, view: &PoolView, now: Timestamp) {
 }
 
 /// Finishes what an earlier step, or an earlier life, left between the written intent and its outcome.
-fn resume(ledger: &mut Ledger, view: &PoolView, busy: &Busy, now: Timestamp) -> Option<Call> {
-    for request in ledger.scaling_requests.iter_mut().filter(|held| !busy.requests.contains(&held.group)) {
+fn resume(ledger: &mut Ledger, view: &PoolView, deferred: &Deferred, now: Timestamp) -> Option<Call> {
+    for request in ledger.scaling_requests.iter_mut().filter(|held| !deferred.requests.contains(&held.group))
+    {
         let group = view.group(request.group);
         let call = match request.state {
             RequestState::Applied => None,
@@ -815,8 +821,7 @@ fn applied(request: &mut ScalingRequest) {
             continue;
         }
         // An instance that was owed makes up for the desired capacity that was lowered for it.
-        share.surplus = share.debt != Debt::InRecord;
-        share.debt = Debt::None;
+        share.balance = if share.balance == Balance::OwedByUs { Balance::Even } else { Balance::Raised };
     }
 }
 
@@ -870,7 +875,9 @@ pub fn launched(
     else {
         return;
     };
-    request.shares.sort_by_key(|share| (share.owed, share.deadline.is_none(), share.deadline, share.since));
+    request
+        .shares
+        .sort_by_key(|share| (share.stood_in_for, share.deadline.is_none(), share.deadline, share.since));
     let mut free = instance_ids.into_iter();
     for share in request.shares.iter_mut().filter(|share| share.instance_id.is_none()) {
         let Some(id) = free.next() else { break };
@@ -900,15 +907,15 @@ fn refresh_members(ledger: &mut Ledger, view: &PoolView, wants: &Wants, now: Tim
     for request in &mut ledger.scaling_requests {
         let group = view.group(request.group);
         for share in &mut request.shares {
-            if let Some(Want::Instance { attempt, deadline, owed, gone, .. }) =
+            if let Some(Want::Instance { attempt, deadline, stood_in_for, gone, .. }) =
                 wants.get(&(request.group, share.replacement.clone()))
             {
-                let settled = request.state == RequestState::Applied && !share.surplus;
-                if *gone && settled && share.instance_id.is_none() && share.debt == Debt::None {
-                    (share.debt, share.failure) = (Debt::InGroup, None);
+                let settled = request.state == RequestState::Applied && share.balance == Balance::Even;
+                if *gone && settled && share.instance_id.is_none() {
+                    (share.balance, share.failure) = (Balance::OwedByGroup, None);
                 }
                 share.deadline = *deadline;
-                share.owed = *owed;
+                share.stood_in_for = *stood_in_for;
                 if share.attempt < *attempt {
                     share.attempt = *attempt;
                     share.since = now;
@@ -964,11 +971,11 @@ fn claim(ledger: &mut Ledger, view: &PoolView, wants: &Wants, taken: &BTreeSet<S
                     request
                         .shares
                         .iter_mut()
-                        .map(move |share| (unchanged && share.debt != Debt::InGroup, share))
+                        .map(move |share| (unchanged && share.balance != Balance::OwedByGroup, share))
                 })
                 .filter(|(_, share)| share.awaits() && wants_one(kind, share))
                 .min_by_key(|(refused, share)| {
-                    (*refused, share.owed, share.deadline.is_none(), share.deadline, share.since)
+                    (*refused, share.stood_in_for, share.deadline.is_none(), share.deadline, share.since)
                 });
             if let Some((_, share)) = most_urgent {
                 share.instance_id = Some(instance.id.clone());
@@ -1001,7 +1008,7 @@ fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, insta
             .partition(|(want, _)| matches!(want, Want::Instance { .. }));
         let missing = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
         let excess = waiting.len().saturating_sub(missing);
-        waiting.sort_by_key(|(_, share)| share.surplus);
+        waiting.sort_by_key(|(_, share)| share.is_raised());
         for (_, share) in waiting.into_iter().take(excess) {
             if !free.is_empty() {
                 share.instance_id = Some(free.remove(0).to_owned());
@@ -1010,8 +1017,8 @@ fn bind_to_successors(ledger: &mut Ledger, view: &PoolView, wants: &Wants, insta
         if missing > 0 {
             continue;
         }
-        free.sort_by_key(|id| instances.busy.contains(*id));
-        for (_, share) in leaving.into_iter().filter(|(_, share)| share.surplus) {
+        free.sort_by_key(|id| instances.with_pods.contains(*id));
+        for (_, share) in leaving.into_iter().filter(|(_, share)| share.is_raised()) {
             if !free.is_empty() {
                 share.instance_id = Some(free.remove(0).to_owned());
             }
@@ -1024,35 +1031,34 @@ fn request_capacity(
     ledger: &mut Ledger,
     view: &PoolView,
     wants: &Wants,
-    busy: &Busy,
+    deferred: &Deferred,
     now: Timestamp,
 ) -> Option<Call> {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
-        if busy.requests.contains(&kind) {
+        if deferred.requests.contains(&kind) {
             continue;
         }
         let group = view.group(kind);
         let (mut shares, mut replaced_by_group) = (Vec::new(), Vec::new());
         let mut first_zone = None;
         for ((_, replacement), want) in wants.iter().filter(|((group, _), _)| *group == kind) {
-            let Want::Instance { attempt, deadline, owed, zone, gone } = want else { continue };
+            let Want::Instance { attempt, deadline, stood_in_for, zone, gone } = want else { continue };
             let held = ledger.share(kind, replacement);
             if held.is_some_and(|share| !share.asks()) {
                 continue;
             }
             let share = Share {
                 replacement: replacement.clone(),
-                surplus: false,
+                balance: held.map_or(Balance::Even, |share| share.balance),
                 attempt: *attempt,
                 since: now,
                 deadline: *deadline,
-                owed: *owed,
-                debt: held.map_or(Debt::None, |share| share.debt),
+                stood_in_for: *stood_in_for,
                 instance_id: None,
                 failure: None,
             };
             if *gone && held.is_none() {
-                replaced_by_group.push(Share { debt: Debt::InGroup, ..share });
+                replaced_by_group.push(Share { balance: Balance::OwedByGroup, ..share });
                 continue;
             }
             // One zone goes first per call: stories that need another one come in the next.
@@ -1125,25 +1131,25 @@ fn end_instances(
     view: &PoolView,
     wants: &Wants,
     ends: &BTreeSet<End>,
-    idle: &mut Idle<'_>,
+    spare: &mut SpareInstances<'_>,
     now: Timestamp,
 ) -> Option<Call> {
-    for end in ends.iter().filter(|end| !idle.busy.ending(end.group, &end.instance_id)) {
+    for end in ends.iter().filter(|end| !spare.deferred.ending(end.group, &end.instance_id)) {
         let group = view.group(end.group);
         let share = ledger.share(end.group, &end.replacement);
-        let surplus = share.is_some_and(|share| share.surplus);
+        let raised = share.is_some_and(Share::is_raised);
         if group.is_active(&end.instance_id) {
-            if idle.instances.stale && !end.pressed {
+            if spare.instances.stale && !end.pressed {
                 continue;
             }
             // Without a +1 of the story, what the group owes it moves out of the group into the record.
-            let owes = share.is_some_and(|share| share.instance_id.is_none() && share.debt == Debt::None);
+            let owes =
+                share.is_some_and(|share| share.instance_id.is_none() && share.balance == Balance::Even);
             // At the minimum AWS refuses a decrement; a +1 then stays and is settled when there is room.
-            let settles =
-                (group.desired > group.min && (surplus || owes)).then_some(end.replacement.as_str());
+            let settles = (group.desired > group.min && (raised || owes)).then_some(end.replacement.as_str());
             return Some(terminate(ledger, group, end.group, &end.instance_id, settles, now));
         }
-        if surplus && let Some(call) = settle(ledger, view, wants, (end.group, &end.replacement), idle, now) {
+        if raised && let Some(call) = settle(ledger, view, wants, (end.group, &end.replacement), spare, now) {
             return Some(call);
         }
     }
@@ -1155,37 +1161,37 @@ fn withdraw(
     ledger: &mut Ledger,
     view: &PoolView,
     wants: &Wants,
-    idle: &mut Idle<'_>,
+    spare: &mut SpareInstances<'_>,
     now: Timestamp,
 ) -> Option<Call> {
     for ((kind, replacement), want) in wants {
-        if matches!(want, Want::Instance { .. }) || idle.busy.requests.contains(kind) {
+        if matches!(want, Want::Instance { .. }) || spare.deferred.requests.contains(kind) {
             continue;
         }
         let Some(share) = ledger.share(*kind, replacement).cloned() else { continue };
         let group = view.group(*kind);
         // Without a +1 the instance is the group's own by now: the share is forgotten.
         if *want == Want::Nothing
-            && share.surplus
+            && share.is_raised()
             && let Some(id) = share.instance_id.as_ref().filter(|id| group.is_active(id))
         {
             // At the minimum it would come back each time it is ended: it stays until there is room.
             if group.desired > group.min
-                && idle.may_end(group, *kind, id)
-                && let Some(call) = idle.end(ledger, (group, *kind), id, replacement, now)
+                && spare.may_end(group, *kind, id)
+                && let Some(call) = spare.end(ledger, (group, *kind), id, replacement, now)
             {
                 return Some(call);
             }
             continue;
         }
-        if share.surplus {
-            if let Some(call) = settle(ledger, view, wants, (*kind, replacement), idle, now) {
+        if share.is_raised() {
+            if let Some(call) = settle(ledger, view, wants, (*kind, replacement), spare, now) {
                 return Some(call);
             }
             continue;
         }
         // Who takes everything back is owed nothing: the old instance stays.
-        if *want == Want::Done && share.debt == Debt::InRecord && share.instance_id.is_none() {
+        if *want == Want::Done && share.balance == Balance::OwedByUs && share.instance_id.is_none() {
             if let Some(call) = give_back(ledger, group, *kind, &share, now) {
                 return Some(call);
             }
@@ -1262,11 +1268,11 @@ fn settle(
     view: &PoolView,
     wants: &Wants,
     (kind, replacement): (GroupKind, &str),
-    idle: &mut Idle<'_>,
+    spare: &mut SpareInstances<'_>,
     now: Timestamp,
 ) -> Option<Call> {
     let group = view.group(kind);
-    if group.desired <= group.min || idle.busy.reductions.contains(&(kind, None)) {
+    if group.desired <= group.min || spare.deferred.reductions.contains(&(kind, None)) {
         return None;
     }
     // What is missing may be what other stories wait for: it is not theirs that goes.
@@ -1298,7 +1304,7 @@ fn settle(
         })
         .flat_map(|request| request.instances_before.iter().map(String::as_str))
         .collect();
-    let may_end = |id: &str| !idle.instances.taken.contains(id) && idle.may_end(group, kind, id);
+    let may_end = |id: &str| !spare.instances.taken.contains(id) && spare.may_end(group, kind, id);
     let newest = group.instances.iter().rev().map(|instance| instance.id.as_str());
     let unclaimed = newest.filter(|id| !claimed.contains(id) && !before.contains(id)).find(|id| may_end(id));
     // Or what was claimed for the story itself, if it waits for it no longer and does not stand on it.
@@ -1306,7 +1312,7 @@ fn settle(
     let own = ledger.share(kind, replacement).and_then(|share| share.instance_id.as_deref());
     let own = own.filter(|_| !waits);
     let surplus = unclaimed.or(own.filter(|id| may_end(id)))?.to_owned();
-    idle.end(ledger, (group, kind), &surplus, replacement, now)
+    spare.end(ledger, (group, kind), &surplus, replacement, now)
 }
 
 /// The desired capacity went down by a story's share: its +1, or what the group owed it.
@@ -1314,15 +1320,14 @@ fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
     ledger.reduction = None;
     let Some(replacement) = &reduction.settles else { return };
     let Some(share) = ledger.member_mut(reduction.group, replacement) else { return };
-    match (share.surplus, &share.instance_id) {
-        (true, Some(_)) => {}
+    share.balance = match (share.is_raised(), &share.instance_id) {
+        (true, Some(_)) => Balance::Even,
         // The old instance was never in the on-demand group: nothing there is owed for it, and a story that was
         // cancelled and begins anew asks again.
-        (true, None) if reduction.group == GroupKind::OnDemand => {}
-        (true, None) => share.debt = Debt::InGroup,
-        (false, _) => share.debt = Debt::InRecord,
-    }
-    share.surplus = false;
+        (true, None) if reduction.group == GroupKind::OnDemand => Balance::Even,
+        (true, None) => Balance::OwedByGroup,
+        (false, _) => Balance::OwedByUs,
+    };
 }
 
 /// Takes in that AWS accepted the call: the answer is the proof, no reading of the group is needed.

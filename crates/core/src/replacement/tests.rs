@@ -3,7 +3,7 @@ use crate::freshness::StaleWatch;
 use crate::limits::Pause;
 use crate::record::BlockingReason;
 use crate::scaling::{
-    Failure, GroupView, Instance, Lifecycle, Method, Reduction, RequestState, ScalingRequest,
+    Balance, Failure, GroupView, Instance, Lifecycle, Method, Reduction, RequestState, ScalingRequest,
 };
 use proptest::prelude::*;
 
@@ -188,12 +188,11 @@ impl Stage {
     ) -> &mut Self {
         let share = Share {
             replacement: OLD.to_owned(),
-            surplus: true,
+            balance: Balance::Raised,
             attempt: self.status.asked(),
             since: self.now,
             deadline: None,
-            owed: false,
-            debt: Debt::None,
+            stood_in_for: false,
             instance_id: instance.map(str::to_owned),
             failure: failure.map(|class| Failure { class, message: "text".to_owned(), at: self.now }),
         };
@@ -217,7 +216,7 @@ impl Stage {
 
     fn settle(&mut self, group: GroupKind) -> &mut Self {
         for request in self.ledger.scaling_requests.iter_mut().filter(|request| request.group == group) {
-            request.shares.iter_mut().for_each(|share| share.surplus = false);
+            request.shares.iter_mut().for_each(|share| share.balance = Balance::Even);
         }
         self
     }
@@ -301,7 +300,7 @@ fn spot_is_asked_first_and_nothing_is_marked() {
     stage.go();
     assert_eq!(stage.phase(), Phase::ScalingUp);
     let commands = stage.commands();
-    assert!(matches!(want(&commands, GroupKind::Spot), Some(Want::Instance { owed: false, .. })));
+    assert!(matches!(want(&commands, GroupKind::Spot), Some(Want::Instance { stood_in_for: false, .. })));
     assert_eq!(want(&commands, GroupKind::OnDemand), None);
     assert!(commands.drains.is_empty() && commands.ends.is_empty());
 }
@@ -672,7 +671,7 @@ fn a_pause_lets_no_return_begin_and_does_not_stop_one() {
 fn a_return_that_is_held_asks_spot_for_nothing() {
     let mut stage = Stage::on_fallback();
     stage.share(GroupKind::Spot, None, Some(FailureClass::Capacity));
-    stage.ledger.scaling_requests.last_mut().expect("its share").shares[0].surplus = false;
+    stage.ledger.scaling_requests.last_mut().expect("its share").shares[0].balance = Balance::Even;
     stage.assessment = Some(ReturnAssessment::default());
     stage.go().pass(300);
     stage.assessment = Some(ReturnAssessment { held: vec!["not now".to_owned()], ..Default::default() });

@@ -6,7 +6,7 @@
 //! group's desired capacity goes to exactly that, and nothing that we know of did it, the call has arrived: it is
 //! booked as a request of ours that nobody wants, and taken back like any other.
 
-use super::{Call, Debt, GroupView, Ledger, Method, PoolView, RequestState, ScalingRequest, Share};
+use super::{Balance, Call, GroupView, Ledger, Method, PoolView, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -111,12 +111,11 @@ fn book(
     let raised = group.desired > before;
     let share = |number: i32| Share {
         replacement: format!("late-call-{}-{number}", now.as_millisecond()),
-        surplus: raised,
+        balance: if raised { Balance::Raised } else { Balance::OwedByUs },
         attempt: 0,
         since: now,
         deadline: None,
-        owed: false,
-        debt: if raised { Debt::None } else { Debt::InRecord },
+        stood_in_for: false,
         instance_id: None,
         failure: None,
     };

@@ -44,7 +44,7 @@ fn add(view: &mut PoolView, kind: GroupKind, id: &str, lifecycle: Lifecycle) {
 }
 
 fn instance() -> Want {
-    Want::Instance { attempt: 0, deadline: None, owed: false, zone: None, gone: false }
+    Want::Instance { attempt: 0, deadline: None, stood_in_for: false, zone: None, gone: false }
 }
 
 fn wants<const N: usize>(all: [(GroupKind, &str, Want); N]) -> Wants {
@@ -56,7 +56,7 @@ fn spot(name: &str) -> Wants {
 }
 
 fn next(ledger: &Ledger, view: &PoolView, wants: &Wants) -> Plan {
-    plan(ledger, view, wants, &BTreeSet::new(), &InstanceFacts::default(), &Busy::default(), now())
+    plan(ledger, view, wants, &BTreeSet::new(), &InstanceFacts::default(), &Deferred::default(), now())
 }
 
 fn set(group: GroupKind, desired: i32) -> Option<Call> {
@@ -94,7 +94,7 @@ fn concurrent_stories_become_one_written_request() {
     assert_eq!(plan.call, set(GroupKind::Spot, 5));
     let [request] = &plan.ledger.scaling_requests[..] else { panic!("{:?}", plan.ledger) };
     assert_eq!((request.baseline, request.target, request.state), (3, 5, RequestState::Intended));
-    assert!(request.shares.iter().all(|share| !share.surplus), "nothing is ours before the call");
+    assert!(request.shares.iter().all(|share| !share.is_raised()), "nothing is ours before the call");
 }
 
 #[test]
@@ -116,14 +116,15 @@ fn a_call_whose_answer_was_lost_is_not_made_again() {
     view.spot.desired = 4;
     let resumed = next(&asked.ledger, &view, &spot("i-1"));
     assert_eq!(resumed.call, None);
-    assert!(share(&resumed.ledger, "i-1").surplus);
+    assert!(share(&resumed.ledger, "i-1").is_raised());
 }
 
 #[test]
 fn beyond_the_maximum_a_story_is_refused_at_once_and_the_most_urgent_goes_first() {
     let mut view = usual();
     view.spot.max = 4;
-    let urgent = Want::Instance { attempt: 0, deadline: Some(now()), owed: false, zone: None, gone: false };
+    let urgent =
+        Want::Instance { attempt: 0, deadline: Some(now()), stood_in_for: false, zone: None, gone: false };
     let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent)]);
     let plan = next(&Ledger::default(), &view, &both);
     assert_eq!(plan.call, set(GroupKind::Spot, 4));
@@ -138,7 +139,7 @@ fn what_was_refused_is_asked_again_in_the_next_attempt_only() {
     refused(&mut ledger, GroupKind::Spot, FailureClass::Configuration, "no", now());
     assert_eq!(share(&ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Configuration));
     assert_eq!(next(&ledger, &usual(), &spot("i-1")).call, None);
-    let again = Want::Instance { attempt: 1, deadline: None, owed: false, zone: None, gone: false };
+    let again = Want::Instance { attempt: 1, deadline: None, stood_in_for: false, zone: None, gone: false };
     let plan = next(&ledger, &usual(), &wants([(GroupKind::Spot, "i-1", again)]));
     assert_eq!(plan.call, set(GroupKind::Spot, 4));
 }
@@ -153,7 +154,7 @@ fn an_open_plus_one_serves_the_next_attempt() {
     view.spot.failures = vec![failed(0, FailureClass::Capacity)];
     let failed = next(&ledger, &view, &spot("i-1"));
     assert!(share(&failed.ledger, "i-1").failure.is_some());
-    let again = Want::Instance { attempt: 1, deadline: None, owed: false, zone: None, gone: false };
+    let again = Want::Instance { attempt: 1, deadline: None, stood_in_for: false, zone: None, gone: false };
     view.spot.failures.clear();
     let plan = next(&failed.ledger, &view, &wants([(GroupKind::Spot, "i-1", again)]));
     assert_eq!(plan.call, None, "never another +1");
@@ -188,7 +189,8 @@ fn only_failures_since_the_request_count_and_throttling_never() {
 
 #[test]
 fn a_new_instance_goes_to_the_most_urgent_story_and_never_to_a_second_one() {
-    let urgent = Want::Instance { attempt: 0, deadline: Some(now()), owed: false, zone: None, gone: false };
+    let urgent =
+        Want::Instance { attempt: 0, deadline: Some(now()), stood_in_for: false, zone: None, gone: false };
     let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent)]);
     let asked = next(&Ledger::default(), &usual(), &both);
     let mut ledger = asked.ledger;
@@ -206,11 +208,11 @@ fn the_old_instance_is_ended_with_its_plus_one() {
     let (ledger, view) = served();
     assert_eq!(share(&ledger, "i-1").instance_id.as_deref(), Some("i-4"));
     let facts = InstanceFacts::default();
-    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(plan.call, end("i-1", true));
     let mut ledger = plan.ledger;
     accepted(&mut ledger, &plan.call.expect("a call"));
-    assert!(!share(&ledger, "i-1").surplus && ledger.reduction.is_none());
+    assert!(!share(&ledger, "i-1").is_raised() && ledger.reduction.is_none());
 }
 
 #[test]
@@ -218,7 +220,7 @@ fn at_the_minimum_an_instance_is_ended_without_decrement() {
     let (ledger, mut view) = served();
     view.spot.min = 4;
     let facts = InstanceFacts::default();
-    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    let plan = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(plan.call, end("i-1", false));
 }
 
@@ -226,17 +228,17 @@ fn at_the_minimum_an_instance_is_ended_without_decrement() {
 fn an_end_without_effect_is_planned_anew_and_one_with_effect_is_not_repeated() {
     let (ledger, mut view) = served();
     let facts = InstanceFacts::default();
-    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     let again =
-        plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+        plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(again.call, end("i-1", true));
     assert_eq!(next(&ending.ledger, &view, &spot("i-1")).call, None, "nobody wants it any more");
     view.spot.desired = 3;
     view.spot.instances[0].lifecycle = Lifecycle::Leaving;
     let resumed =
-        plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+        plan(&ending.ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(resumed.call, None);
-    assert!(!share(&resumed.ledger, "i-1").surplus);
+    assert!(!share(&resumed.ledger, "i-1").is_raised());
 }
 
 #[test]
@@ -249,7 +251,7 @@ fn an_instance_is_busy_while_pods_run_or_end_on_its_node_and_schedulable_until_t
     let mut facts = InstanceFacts::default();
     facts.found_empty.insert("i-1".to_owned(), now());
     facts.look_at(&usual(), &cluster, &Freshness::default(), now());
-    assert_eq!(facts.busy, ["i-1", "i-2"].map(str::to_owned).into());
+    assert_eq!(facts.with_pods, ["i-1", "i-2"].map(str::to_owned).into());
     assert_eq!(facts.schedulable, ["i-2".to_owned()].into(), "and i-3 has no node yet");
 }
 
@@ -261,7 +263,7 @@ fn an_instance_that_two_nodes_say_they_run_on_counts_as_busy() {
     for (nodes, busy) in [(vec![idle("1")], 0), (vec![idle("1"), idle("e")], 1)] {
         let mut facts = InstanceFacts::default();
         facts.look_at(&usual(), &cluster(nodes, vec![]), &Freshness::default(), now());
-        assert_eq!(facts.busy.len(), busy);
+        assert_eq!(facts.with_pods.len(), busy);
     }
 }
 
@@ -272,19 +274,20 @@ fn when_aws_was_faster_the_idle_newcomer_goes_and_a_busy_one_does_not() {
     add(&mut view, GroupKind::Spot, "i-5", Lifecycle::InService);
     let mut facts = InstanceFacts::default();
     facts.taken.insert("i-4".to_owned());
-    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    let settled =
+        plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(settled.call, end("i-5", true));
     let mut taking_pods = facts.clone();
     taking_pods.schedulable.insert("i-5".to_owned());
     let cordoned =
-        plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &taking_pods, &Busy::default(), now());
+        plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &taking_pods, &Deferred::default(), now());
     assert_eq!(
         (cordoned.call, cordoned.cordon),
         (None, taking_pods.schedulable),
         "its node is cordoned first"
     );
-    facts.busy.insert("i-5".to_owned());
-    let kept = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    facts.with_pods.insert("i-5".to_owned());
+    let kept = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!((kept.call, kept.cordon), (None, BTreeSet::new()));
 }
 
@@ -293,7 +296,8 @@ fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
     let (ledger, mut view) = served();
     view.spot.instances.remove(0);
     let facts = InstanceFacts::default();
-    let settled = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    let settled =
+        plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(settled.call, set(GroupKind::Spot, 3));
     // The group has replaced the old one, and what is missing now is what another story waits for.
     add(&mut view, GroupKind::Spot, "i-5", Lifecycle::InService);
@@ -303,8 +307,8 @@ fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
     accepted(&mut ledger, &asked.call.expect("a call"));
     view.spot.desired = 5;
     let mut facts = InstanceFacts::default();
-    facts.busy.insert("i-5".to_owned());
-    let plan = plan(&ledger, &view, &both, &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    facts.with_pods.insert("i-5".to_owned());
+    let plan = plan(&ledger, &view, &both, &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(plan.call, None, "{:?}", plan.ledger);
 }
 
@@ -312,17 +316,17 @@ fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
 fn on_an_old_picture_nothing_is_ended_but_at_its_deadline() {
     let (ledger, view) = served();
     let stale = InstanceFacts { stale: true, ..InstanceFacts::default() };
-    let waits = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &stale, &Busy::default(), now());
+    let waits = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &stale, &Deferred::default(), now());
     assert_eq!(waits.call, None);
     let pressed = ends("i-1", "i-1").into_iter().map(|end| End { pressed: true, ..end }).collect();
-    let ended = plan(&ledger, &view, &spot("i-1"), &pressed, &stale, &Busy::default(), now());
+    let ended = plan(&ledger, &view, &spot("i-1"), &pressed, &stale, &Deferred::default(), now());
     assert_eq!(ended.call, end("i-1", true));
     // What nobody wants any more is idle by this picture only.
     let nothing = wants([(GroupKind::Spot, "i-1", Want::Nothing)]);
-    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &stale, &Busy::default(), now());
+    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &stale, &Deferred::default(), now());
     assert_eq!((kept.call, kept.cordon), (None, BTreeSet::new()));
     let current = InstanceFacts::default();
-    let back = plan(&ledger, &view, &nothing, &BTreeSet::new(), &current, &Busy::default(), now());
+    let back = plan(&ledger, &view, &nothing, &BTreeSet::new(), &current, &Deferred::default(), now());
     assert_eq!(back.call, end("i-4", true));
 }
 
@@ -361,17 +365,17 @@ fn a_late_winner_sends_the_on_demand_share_back() {
     let nothing = wants([(GroupKind::OnDemand, "i-1", Want::Nothing)]);
     let back = Call::Terminate { group: GroupKind::OnDemand, instance_id: "i-9".to_owned(), decrement: true };
     assert_eq!(next(&ledger, &view, &nothing).call, Some(back));
-    let busy = InstanceFacts { busy: ["i-9".to_owned()].into(), ..InstanceFacts::default() };
-    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &busy, &Busy::default(), now());
+    let busy = InstanceFacts { with_pods: ["i-9".to_owned()].into(), ..InstanceFacts::default() };
+    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &busy, &Deferred::default(), now());
     assert_eq!(kept.call, None, "what runs pods is not ended");
     let schedulable: BTreeSet<String> = ["i-9".to_owned()].into();
     let taking_pods = InstanceFacts { schedulable: schedulable.clone(), ..InstanceFacts::default() };
-    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &taking_pods, &Busy::default(), now());
+    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &taking_pods, &Deferred::default(), now());
     assert_eq!((kept.call, kept.cordon), (None, schedulable), "its node is cordoned first");
     view.on_demand.min = 1;
     let kept = next(&ledger, &view, &nothing);
     assert_eq!(kept.call, None, "at the minimum the group would launch it again, each time");
-    assert!(kept.ledger.share(GroupKind::OnDemand, "i-1").is_some_and(|share| share.surplus));
+    assert!(kept.ledger.share(GroupKind::OnDemand, "i-1").is_some_and(|share| share.is_raised()));
     view.on_demand.min = 0;
     assert_eq!(
         next(&kept.ledger, &view, &nothing).call,
@@ -403,7 +407,7 @@ fn a_share_that_goes_back_claims_nothing_more() {
     let asked = next(&Ledger::default(), &view, &on_demand);
     let mut ledger = asked.ledger;
     accepted(&mut ledger, &asked.call.expect("a call"));
-    ledger.scaling_requests[0].shares[0].surplus = false;
+    ledger.scaling_requests[0].shares[0].balance = Balance::Even;
     view.on_demand.desired = 1;
     add(&mut view, GroupKind::OnDemand, "theirs", Lifecycle::InService);
     let nothing = wants([(GroupKind::OnDemand, "i-1", Want::Nothing)]);
@@ -414,7 +418,7 @@ fn a_share_that_goes_back_claims_nothing_more() {
 #[test]
 fn an_instance_whose_plus_one_is_settled_belongs_to_the_group_and_is_not_ended() {
     let (mut ledger, mut view) = served();
-    ledger.scaling_requests[0].shares[0].surplus = false;
+    ledger.scaling_requests[0].shares[0].balance = Balance::Even;
     view.spot.desired = 3;
     view.spot.instances.remove(0);
     let nothing = wants([(GroupKind::Spot, "i-1", Want::Nothing)]);
@@ -439,7 +443,7 @@ fn a_reduction_is_written_whole_so_that_nothing_of_the_last_one_stays_in_its_pla
 #[test]
 fn a_story_that_is_over_leaves_nothing_in_the_ledger() {
     let (mut ledger, mut view) = served();
-    ledger.scaling_requests[0].shares[0].surplus = false;
+    ledger.scaling_requests[0].shares[0].balance = Balance::Even;
     view.spot.desired = 3;
     let done = wants([(GroupKind::Spot, "i-1", Want::Done)]);
     assert_eq!(next(&ledger, &view, &done), Plan::default());
@@ -449,11 +453,11 @@ fn a_story_that_is_over_leaves_nothing_in_the_ledger() {
 fn an_instance_that_the_group_replaces_by_itself_is_not_asked_for() {
     let mut view = usual();
     view.spot.instances.remove(0);
-    let gone = Want::Instance { attempt: 0, deadline: None, owed: false, zone: None, gone: true };
+    let gone = Want::Instance { attempt: 0, deadline: None, stood_in_for: false, zone: None, gone: true };
     let gone = wants([(GroupKind::Spot, "i-1", gone)]);
     let plan = next(&Ledger::default(), &view, &gone);
     assert_eq!(plan.call, None);
-    assert_eq!(share(&plan.ledger, "i-1").debt, Debt::InGroup);
+    assert_eq!(share(&plan.ledger, "i-1").balance, Balance::OwedByGroup);
     add(&mut view, GroupKind::Spot, "i-4", Lifecycle::Pending);
     let ledger = next(&plan.ledger, &view, &gone).ledger;
     assert_eq!(share(&ledger, "i-1").instance_id.as_deref(), Some("i-4"));
@@ -463,7 +467,7 @@ fn an_instance_that_the_group_replaces_by_itself_is_not_asked_for() {
 fn a_debt_that_is_left_over_is_given_back_to_the_group() {
     let (mut ledger, mut view) = served();
     let share = &mut ledger.scaling_requests[0].shares[0];
-    (share.surplus, share.debt, share.instance_id) = (false, Debt::InRecord, None);
+    (share.balance, share.instance_id) = (Balance::OwedByUs, None);
     view.spot.desired = 2;
     view.spot.instances.truncate(2);
     let done = wants([(GroupKind::Spot, "i-1", Want::Done)]);
@@ -491,8 +495,13 @@ fn zone_of(call: Option<&Call>) -> Option<(&str, &str)> {
 
 #[test]
 fn launch_instances_walks_the_zones_with_a_token_for_each() {
-    let wanted =
-        Want::Instance { attempt: 0, deadline: None, owed: false, zone: Some("b".to_owned()), gone: false };
+    let wanted = Want::Instance {
+        attempt: 0,
+        deadline: None,
+        stood_in_for: false,
+        zone: Some("b".to_owned()),
+        gone: false,
+    };
     let wanted = wants([(GroupKind::Spot, "i-1", wanted)]);
     let first = next(&Ledger::default(), &launching(), &wanted);
     let (zone, token) = zone_of(first.call.as_ref()).expect("a launch");
@@ -509,7 +518,7 @@ fn launch_instances_walks_the_zones_with_a_token_for_each() {
     let mut ledger = second.ledger;
     launched(&mut ledger, GroupKind::Spot, Vec::new(), &[(FailureClass::Capacity, "dry".into())], now());
     assert_eq!(share(&ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Capacity));
-    assert!(!share(&next(&ledger, &launching(), &wanted).ledger, "i-1").surplus, "nothing was changed");
+    assert!(!share(&next(&ledger, &launching(), &wanted).ledger, "i-1").is_raised(), "nothing was changed");
 }
 
 #[test]
@@ -519,7 +528,7 @@ fn a_token_that_aws_may_have_forgotten_is_not_used_again_and_what_came_by_it_is_
     let facts = InstanceFacts::default();
     let at = |view: &PoolView, hours| {
         let then = now() + SignedDuration::from_hours(hours);
-        plan(&asked.ledger, view, &spot("i-1"), &BTreeSet::new(), &facts, &Busy::default(), then)
+        plan(&asked.ledger, view, &spot("i-1"), &BTreeSet::new(), &facts, &Deferred::default(), then)
     };
     assert_eq!(at(&launching(), 6).call, asked.call, "AWS still answers as it did");
     let late = at(&launching(), 8);
@@ -546,7 +555,7 @@ fn desired_is_made_to_count_what_was_launched_if_aws_did_not_see_to_it() {
         if let Some(call) = &plan.call {
             accepted(&mut ledger, call);
         }
-        assert!(share(&ledger, "i-1").surplus);
+        assert!(share(&ledger, "i-1").is_raised());
     }
 }
 
@@ -559,11 +568,11 @@ fn a_debt_in_the_record_is_paid_by_a_request_of_ours_alone() {
         launched(&mut ledger, GroupKind::Spot, Vec::new(), &[(FailureClass::Capacity, "dry".into())], now());
     }
     let facts = InstanceFacts::default();
-    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(ending.call, end("i-1", true), "what is owed moves out of the group");
     let mut ledger = ending.ledger;
     accepted(&mut ledger, &ending.call.expect("a call"));
-    assert_eq!(share(&ledger, "i-1").debt, Debt::InRecord);
+    assert_eq!(share(&ledger, "i-1").balance, Balance::OwedByUs);
     view.spot.desired = 2;
     view.spot.instances.remove(0);
     add(&mut view, GroupKind::Spot, "theirs", Lifecycle::InService);
@@ -579,9 +588,9 @@ fn both_asked() -> (Ledger, PoolView, Wants) {
 #[test]
 fn a_group_that_is_busy_does_not_hold_up_the_other() {
     let (mut ledger, view, wants) = both_asked();
-    let mut busy = Busy::default();
-    busy.add(&mut ledger, &Call::SetDesired { group: GroupKind::Spot, desired: 4 });
-    let plan = plan(&ledger, &view, &wants, &BTreeSet::new(), &InstanceFacts::default(), &busy, now());
+    let mut deferred = Deferred::default();
+    deferred.add(&mut ledger, &Call::SetDesired { group: GroupKind::Spot, desired: 4 });
+    let plan = plan(&ledger, &view, &wants, &BTreeSet::new(), &InstanceFacts::default(), &deferred, now());
     assert_eq!(plan.call, set(GroupKind::OnDemand, 1));
     let spot = plan.ledger.scaling_requests.iter().filter(|request| request.group == GroupKind::Spot);
     assert_eq!(
@@ -595,12 +604,12 @@ fn a_group_that_is_busy_does_not_hold_up_the_other() {
 fn an_ending_that_is_busy_does_not_hold_up_the_next() {
     let both: BTreeSet<End> = ends("i-1", "i-1").into_iter().chain(ends("i-2", "i-2")).collect();
     let facts = InstanceFacts::default();
-    let first = plan(&Ledger::default(), &usual(), &Wants::new(), &both, &facts, &Busy::default(), now());
+    let first = plan(&Ledger::default(), &usual(), &Wants::new(), &both, &facts, &Deferred::default(), now());
     assert_eq!(first.call, end("i-1", false));
-    let (mut ledger, mut busy) = (first.ledger, Busy::default());
-    busy.add(&mut ledger, &first.call.expect("a call"));
+    let (mut ledger, mut deferred) = (first.ledger, Deferred::default());
+    deferred.add(&mut ledger, &first.call.expect("a call"));
     assert_eq!(ledger.reduction, None, "nothing changed");
-    let second = plan(&ledger, &usual(), &Wants::new(), &both, &facts, &busy, now());
+    let second = plan(&ledger, &usual(), &Wants::new(), &both, &facts, &deferred, now());
     assert_eq!(second.call, end("i-2", false));
 }
 
@@ -632,20 +641,20 @@ fn a_place_that_somebody_else_took_out_of_desired_is_asked_for_again_after_a_bac
     view.spot.desired = 3;
     let erased = next(&ledger, &view, &spot("i-1"));
     let share = share(&erased.ledger, "i-1");
-    assert!(!share.surplus, "{share:?}");
+    assert!(!share.is_raised(), "{share:?}");
     assert_eq!(share.failure.expect("a failure").class, FailureClass::Capacity);
     assert_eq!(erased.call, None, "not at once: whoever lowered it would do so again");
     let later = wants([(
         GroupKind::Spot,
         "i-1",
-        Want::Instance { attempt: 1, deadline: None, owed: false, zone: None, gone: false },
+        Want::Instance { attempt: 1, deadline: None, stood_in_for: false, zone: None, gone: false },
     )]);
     assert_eq!(next(&erased.ledger, &view, &later).call, set(GroupKind::Spot, 4));
 }
 
 #[test]
 fn what_was_erased_while_another_instance_stands_in_is_owed_once_the_old_one_goes() {
-    let owed = || Want::Instance { attempt: 0, deadline: None, owed: true, zone: None, gone: false };
+    let owed = || Want::Instance { attempt: 0, deadline: None, stood_in_for: true, zone: None, gone: false };
     let owed = wants([(GroupKind::Spot, "i-1", owed())]);
     let mut view = usual();
     let asked = next(&Ledger::default(), &view, &owed);
@@ -655,14 +664,21 @@ fn what_was_erased_while_another_instance_stands_in_is_owed_once_the_old_one_goe
     let ledger = next(&ledger, &view, &owed).ledger;
     view.spot.desired = 3;
     let erased = next(&ledger, &view, &owed).ledger;
-    assert_eq!((share(&erased, "i-1").surplus, share(&erased, "i-1").debt), (false, Debt::None));
+    assert_eq!(share(&erased, "i-1").balance, Balance::Even);
     // The old instance takes its place out of desired: the group replaces nothing, and we ask again.
-    let ending =
-        plan(&erased, &view, &owed, &ends("i-1", "i-1"), &InstanceFacts::default(), &Busy::default(), now());
+    let ending = plan(
+        &erased,
+        &view,
+        &owed,
+        &ends("i-1", "i-1"),
+        &InstanceFacts::default(),
+        &Deferred::default(),
+        now(),
+    );
     assert_eq!(ending.call, end("i-1", true));
     let mut ledger = ending.ledger;
     accepted(&mut ledger, &ending.call.expect("a call"));
-    assert_eq!(share(&ledger, "i-1").debt, Debt::InRecord);
+    assert_eq!(share(&ledger, "i-1").balance, Balance::OwedByUs);
 }
 
 #[test]
@@ -675,7 +691,7 @@ fn what_others_add_or_take_beside_our_places_erases_nothing() {
     let ledger = next(&ledger, &view, &spot("i-1")).ledger;
     // Two of three places that are open went; one is left for ours.
     view.spot.desired = 4;
-    assert!(share(&next(&ledger, &view, &spot("i-1")).ledger, "i-1").surplus);
+    assert!(share(&next(&ledger, &view, &spot("i-1")).ledger, "i-1").is_raised());
 }
 
 #[test]
@@ -706,7 +722,7 @@ fn taken_over() -> (Ledger, PoolView) {
 fn settled() -> (Ledger, PoolView) {
     let (mut ledger, mut view) = taken_over();
     let facts = InstanceFacts::default();
-    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     ledger = ending.ledger;
     accepted(&mut ledger, &ending.call.expect("it is ended"));
     view.spot.desired = 3;
@@ -728,14 +744,14 @@ fn a_call_that_arrives_when_all_is_settled_is_taken_back() {
     let (ledger, mut view) = settled();
     view.spot.desired = 4;
     let found = next(&ledger, &view, &Wants::new()).ledger;
-    assert_eq!(found.shares(GroupKind::Spot).filter(|share| share.surplus).count(), 1);
+    assert_eq!(found.shares(GroupKind::Spot).filter(|share| share.is_raised()).count(), 1);
     assert!(found.doubts.is_empty(), "it arrives once");
     let back = next(&found, &view, &nobody(&found));
     assert_eq!(back.call, set(GroupKind::Spot, 3), "nothing was launched yet");
     add(&mut view, GroupKind::Spot, "i-5", Lifecycle::Pending);
-    let busy = ["i-2", "i-3", "i-4"].map(str::to_owned).into();
-    let facts = InstanceFacts { busy, ..InstanceFacts::default() };
-    let back = plan(&found, &view, &nobody(&found), &BTreeSet::new(), &facts, &Busy::default(), now());
+    let with_pods = ["i-2", "i-3", "i-4"].map(str::to_owned).into();
+    let facts = InstanceFacts { with_pods, ..InstanceFacts::default() };
+    let back = plan(&found, &view, &nobody(&found), &BTreeSet::new(), &facts, &Deferred::default(), now());
     assert_eq!(back.call, end("i-5", true), "or exactly what was launched");
     let mut ledger = back.ledger;
     accepted(&mut ledger, &back.call.expect("a call"));
@@ -786,7 +802,7 @@ fn what_others_or_we_change_is_not_taken_for_a_late_call() {
     view.spot.desired = 5;
     let ledger = next(&ledger, &view, &spot("i-1")).ledger;
     let facts = InstanceFacts::default();
-    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Busy::default(), now());
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     view.spot.desired = 4;
     view.spot.instances.remove(0);
     let ledger = next(&ending.ledger, &view, &spot("i-1")).ledger;
@@ -796,7 +812,7 @@ fn what_others_or_we_change_is_not_taken_for_a_late_call() {
     view.spot.desired = 4;
     let later = now() + SignedDuration::from_mins(16);
     let none = (Wants::new(), BTreeSet::new(), InstanceFacts::default());
-    let found = plan(&ledger, &view, &none.0, &none.1, &none.2, &Busy::default(), later);
+    let found = plan(&ledger, &view, &none.0, &none.1, &none.2, &Deferred::default(), later);
     assert_eq!(found.ledger, Ledger::default(), "no call lives so long");
 }
 
@@ -807,7 +823,7 @@ fn a_call_that_the_first_reading_of_a_new_life_shows_is_in_doubt_no_more() {
     let mut view = usual();
     view.spot.desired = 4;
     let ledger = next(&ledger, &view, &spot("i-1")).ledger;
-    assert!(ledger.doubts.is_empty() && share(&ledger, "i-1").surplus, "{ledger:?}");
+    assert!(ledger.doubts.is_empty() && share(&ledger, "i-1").is_raised(), "{ledger:?}");
 }
 
 #[test]
