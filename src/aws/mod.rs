@@ -21,8 +21,9 @@ use aws_sdk_autoscaling::types::{
 use jiff::Timestamp;
 use listing::Listing;
 use spot_guard_core::classify::{self, CallFailure};
-use spot_guard_core::preflight::{GroupSetup, MixedMarkets};
-use spot_guard_core::scaling::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle};
+use spot_guard_core::group::{
+    FailedActivity, FailureClass, GroupSetup, GroupView, Instance, Lifecycle, MixedMarkets,
+};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;

@@ -6,12 +6,12 @@ use kube::ResourceExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spot_guard_core::cluster;
+use spot_guard_core::ledger::{Reduction, ScalingRequest};
 use spot_guard_core::record::{
     Capacity, Condition, FlowBox, GroupKind, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
 };
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::safety;
-use spot_guard_core::scaling::{Reduction, ScalingRequest};
 use spot_guard_core::trigger::TriggerAction;
 use std::collections::BTreeMap;
 

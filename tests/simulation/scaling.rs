@@ -8,8 +8,8 @@ use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::{
     Capacity, Gate, GroupSpec, LaunchFailure, Market, Refusal, ScriptedGate, Settings, Verdict,
 };
+use spot_guard_core::ledger::Ledger;
 use spot_guard_core::record::{FlowBox, GroupKind, Outcome, Phase};
-use spot_guard_core::scaling::Ledger;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -3,10 +3,11 @@
 #[cfg(test)]
 mod tests;
 
+use crate::group::{FailureClass, PoolView};
+use crate::ledger::{Ledger, Share};
 use crate::policy::{Policy, seconds};
 use crate::record::{DrainState, EndState, GroupKind, ReplacementStatus};
 use crate::replacement::ReturnAssessment;
-use crate::scaling::{FailureClass, Ledger, PoolView, Share};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 

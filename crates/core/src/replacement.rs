@@ -9,6 +9,8 @@ mod tests;
 
 use crate::cluster::Node;
 use crate::freshness::{Freshness, Step, WatchedKind};
+use crate::group::{FailureClass, PoolView};
+use crate::ledger::{Ledger, Share};
 use crate::limits::{self, Pause, Starts};
 use crate::neighbours::Neighbour;
 use crate::notices;
@@ -17,7 +19,7 @@ use crate::record::{
     Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,
     UtilisationPercent, set_condition,
 };
-use crate::scaling::{End, FailureClass, Ledger, PoolView, Share, Want, Wants};
+use crate::scaling::wants::{End, Want, Wants};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,7 @@
 use super::*;
+use crate::group::{FailedActivity, GroupView, Instance, Lifecycle};
+use crate::ledger::{Balance, Method, RequestState, ScalingRequest, Share};
 use crate::record::{Capacity, Phase};
-use crate::scaling::{
-    Balance, FailedActivity, GroupView, Instance, Lifecycle, Method, RequestState, ScalingRequest, Share,
-};
 use std::time::Duration;
 
 fn now() -> Timestamp {
@@ -19,7 +18,7 @@ fn group(desired: i32, in_service: &[&str], pending: &[&str]) -> GroupView {
         max: 10,
         zones: vec!["a".to_owned()],
         can_launch: false,
-        setup: crate::preflight::GroupSetup::default(),
+        setup: crate::group::GroupSetup::default(),
         instances: serving.chain(pending.iter().map(|id| instance(id, Lifecycle::Pending))).collect(),
         failures: Vec::new(),
         observed_at: now(),

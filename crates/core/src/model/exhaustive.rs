@@ -12,9 +12,10 @@
 mod orders;
 
 use super::{Event, Fault, KINDS, World};
+use crate::group::Lifecycle;
+use crate::ledger::{RequestState, Share};
 use crate::policy::Policy;
 use crate::record::{Capacity, DrainState, EndState, GroupKind, Phase, ReplacementStatus};
-use crate::scaling::{Lifecycle, RequestState, Share};
 use crate::trigger::TriggerAction;
 use jiff::Timestamp;
 use std::collections::HashSet;

@@ -1,10 +1,9 @@
 use super::*;
 use crate::freshness::StaleWatch;
+use crate::group::{GroupView, Instance, Lifecycle};
+use crate::ledger::{Balance, Failure, Method, Reduction, RequestState, ScalingRequest};
 use crate::limits::Pause;
 use crate::record::BlockingReason;
-use crate::scaling::{
-    Balance, Failure, GroupView, Instance, Lifecycle, Method, Reduction, RequestState, ScalingRequest,
-};
 use proptest::prelude::*;
 
 const OLD: &str = "i-old";
@@ -62,7 +61,7 @@ impl Stage {
             max: 9,
             zones: vec!["a".to_owned()],
             can_launch: false,
-            setup: crate::preflight::GroupSetup::default(),
+            setup: crate::group::GroupSetup::default(),
             instances: ids
                 .iter()
                 .map(|id| Instance {

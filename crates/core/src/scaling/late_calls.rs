@@ -6,34 +6,17 @@
 //! group's desired capacity goes to exactly that, and nothing that we know of did it, the call has arrived: it is
 //! booked as a request of ours that nobody wants, and taken back like any other.
 
-use super::{Balance, Call, GroupView, Ledger, Method, PoolView, RequestState, ScalingRequest, Share};
+use super::calls::Call;
+use super::inputs::Inputs;
+use crate::group::{GroupView, PoolView};
+use crate::ledger::{Balance, Doubt, Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
 use jiff::{SignedDuration, Timestamp};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// AWS refuses a request that arrives more than 15 min after it was signed (API Reference, Common Errors,
 /// `RequestExpired`).
 const SIGNATURE_LIFE: SignedDuration = SignedDuration::from_mins(15);
-
-/// A SetDesiredCapacity of which nobody knows whether it is still to arrive.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Doubt {
-    /// Which group.
-    pub group: GroupKind,
-    /// The capacity that it asks for.
-    pub desired: i32,
-    /// Since when it is in doubt.
-    pub since: Timestamp,
-    /// Whether the group was read since, and the call had not arrived.
-    #[serde(default)]
-    pub missing: bool,
-    /// Desired capacity as it was last read and accounted for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<i32>,
-}
 
 impl Ledger {
     /// What another process, or an earlier life of this one, may have under way: to be called once, with the
@@ -77,24 +60,24 @@ impl Ledger {
 /// Looks for calls that have arrived late; `moved` are the groups that our own calls have changed.
 pub(super) fn find_late_calls(
     ledger: &mut Ledger,
-    view: &PoolView,
+    inputs: &Inputs<'_>,
     moved: &BTreeSet<GroupKind>,
-    now: Timestamp,
 ) -> Option<Call> {
+    let now = inputs.now;
     moved.iter().for_each(|group| ledger.has_moved(*group));
     ledger.doubts.retain(|doubt| now.duration_since(doubt.since) <= SIGNATURE_LIFE);
     let arrived = |doubt: &Doubt| {
-        let desired = view.group(doubt.group).desired;
+        let desired = inputs.group(doubt.group).desired;
         desired == doubt.desired && doubt.last.is_some_and(|last| last != desired)
     };
     if let Some(index) = ledger.doubts.iter().position(arrived) {
         let Doubt { group, last, .. } = ledger.doubts.remove(index);
         // Every other call in doubt about this group sees the change as accounted for.
         ledger.has_moved(group);
-        return book(ledger, view.group(group), group, last?, now);
+        return book(ledger, inputs.group(group), group, last?, now);
     }
     for doubt in &mut ledger.doubts {
-        doubt.last = Some(view.group(doubt.group).desired);
+        doubt.last = Some(inputs.group(doubt.group).desired);
     }
     None
 }
@@ -135,7 +118,7 @@ fn book(
         state,
         shares: (0..target - baseline).map(share).collect(),
     };
-    let call = if raised { None } else { request.call() };
+    let call = if raised { None } else { Call::of(&request) };
     ledger.scaling_requests.push(request);
     call
 }
