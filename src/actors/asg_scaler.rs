@@ -360,6 +360,15 @@ async fn take_turn(
             deferred: &deferred,
             now,
         });
+        for left in plan.ledger.left_behind.iter().filter(|left| !store.ledger.left_behind.contains(left)) {
+            let (request, group) = (&left.request.id, &left.request.group_name);
+            tracing::warn!(
+                pool = pool.name,
+                request,
+                group,
+                "the pool no longer names the group of a request"
+            );
+        }
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
             let (withdrawn, cordon) = (withdrawn(wants), plan.cordon);
@@ -478,6 +487,7 @@ impl LedgerStore {
                 "status": {
                     "scalingRequests": next.scaling_requests,
                     "reduction": next.reduction,
+                    "leftBehind": next.left_behind,
                     "cannotLaunch": next.cannot_launch,
                     "desiredSeen": next.desired_seen,
                     "doubts": next.doubts,

@@ -409,16 +409,15 @@ impl Auditor {
     /// Whether a stored ledger announces exactly this change.
     fn is_written(&self, call: &GateCall, group: &str) -> bool {
         self.pools().into_iter().any(|pool| {
-            let Some(kind) = kind_in(&pool, group) else { return false };
             let ledger = pool.status.clone().unwrap_or_default().ledger;
             let in_state = |state| {
                 ledger
                     .scaling_requests
                     .iter()
-                    .filter(move |request| request.group == kind && request.state == state)
+                    .filter(move |request| request.group_name == group && request.state == state)
             };
             let intended = || in_state(RequestState::Intended);
-            let reduction = ledger.reduction.as_ref().filter(|reduction| reduction.group == kind);
+            let reduction = ledger.reduction.as_ref().filter(|reduction| reduction.group_name == group);
             match call.operation.as_str() {
                 "SetDesiredCapacity" => {
                     let desired = call.desired.and_then(|desired| i32::try_from(desired).ok());

@@ -127,6 +127,12 @@ impl PoolView {
             GroupKind::OnDemand => &self.on_demand,
         }
     }
+
+    /// Whether the group of that kind has that name.
+    #[must_use]
+    pub fn names(&self, kind: GroupKind, name: &str) -> bool {
+        self.group(kind).name == name
+    }
 }
 
 /// How a group is set up, as far as it decides what may be done with it.

@@ -156,6 +156,9 @@ pub struct ScalingRequest {
     pub id: String,
     /// Which group.
     pub group: GroupKind,
+    /// The name of that group.
+    #[schemars(length(max = 255))]
+    pub group_name: String,
     /// Desired capacity before.
     pub baseline: i32,
     /// Desired capacity asked for; equal to the baseline if the request changed nothing.
@@ -198,6 +201,9 @@ impl ScalingRequest {
 pub struct Reduction {
     /// Which group.
     pub group: GroupKind,
+    /// The name of that group.
+    #[schemars(length(max = 255))]
+    pub group_name: String,
     /// The instance to end; without one the desired capacity alone is lowered, which ends nothing because
     /// fewer instances are there than desired.
     #[serde(default)]
@@ -220,6 +226,9 @@ pub struct Reduction {
 pub struct DesiredSeen {
     /// Which group.
     pub group: GroupKind,
+    /// The name of that group.
+    #[schemars(length(max = 255))]
+    pub group_name: String,
     /// Its desired capacity.
     pub desired: i32,
 }
@@ -229,8 +238,9 @@ pub struct DesiredSeen {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CannotLaunch {
-    /// Which group.
-    pub group: GroupKind,
+    /// The name of the group.
+    #[schemars(length(max = 255))]
+    pub group_name: String,
     /// When it refused last.
     pub since: Timestamp,
     /// AWS's words.
@@ -244,6 +254,9 @@ pub struct CannotLaunch {
 pub struct Doubt {
     /// Which group.
     pub group: GroupKind,
+    /// The name of that group.
+    #[schemars(length(max = 255))]
+    pub group_name: String,
     /// The capacity that it asks for.
     pub desired: i32,
     /// Since when it is in doubt.
@@ -255,6 +268,19 @@ pub struct Doubt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<i32>,
 }
+/// A request to a group that the pool no longer names.
+///
+/// No call is made for it, and its stories are not asked for again in the group that the pool names instead. If the
+/// pool names its group again, it goes on. What the request raised stays in the group until then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftBehind {
+    /// Since when the pool does not name the group.
+    pub since: Timestamp,
+    /// The request as it was.
+    pub request: ScalingRequest,
+}
+
 /// What we changed in a pool's groups and have not settled yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -266,6 +292,10 @@ pub struct Ledger {
     /// The reduction under way, at most one per pool at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduction: Option<Reduction>,
+    /// Requests to groups that the pool no longer names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5_000))]
+    pub left_behind: Vec<LeftBehind>,
     /// Groups that refused LaunchInstances as such.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -289,21 +319,22 @@ const LAUNCH_AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(24);
 impl Ledger {
     /// Whether a group is known to refuse LaunchInstances.
     #[must_use]
-    pub fn cannot_launch(&self, group: GroupKind, now: Timestamp) -> bool {
+    pub fn cannot_launch(&self, group_name: &str, now: Timestamp) -> bool {
         let refused = |held: &&CannotLaunch| now.duration_since(held.since) < LAUNCH_AGAIN_AFTER;
-        self.cannot_launch.iter().filter(refused).any(|held| held.group == group)
+        self.cannot_launch.iter().filter(refused).any(|held| held.group_name == group_name)
     }
 
     /// Takes LaunchInstances from the groups that are known to refuse it.
     pub fn limit_launches(&self, view: &mut PoolView, now: Timestamp) {
-        view.spot.can_launch &= !self.cannot_launch(GroupKind::Spot, now);
-        view.on_demand.can_launch &= !self.cannot_launch(GroupKind::OnDemand, now);
+        for group in [&mut view.spot, &mut view.on_demand] {
+            group.can_launch &= !self.cannot_launch(&group.name, now);
+        }
     }
 
     /// Whether nothing that we changed is open.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.scaling_requests.is_empty() && self.reduction.is_none()
+        self.scaling_requests.is_empty() && self.reduction.is_none() && self.left_behind.is_empty()
     }
 
     /// The share of a story in a group.

@@ -188,7 +188,7 @@ pub fn check(
         if kind == GroupKind::Spot && desired <= group.min && group.min > 0 {
             add(Problem::AtMinimum(group.min));
         }
-        if let Some(refused) = ledger.cannot_launch.iter().find(|held| held.group == kind) {
+        if let Some(refused) = ledger.cannot_launch.iter().find(|held| held.group_name == group.name) {
             add(Problem::NoLaunchInstances(refused.reason.clone()));
         }
     }

@@ -9,6 +9,7 @@ mod claims;
 pub mod inputs;
 pub mod instances;
 mod late_calls;
+mod left_behind;
 mod observe;
 mod releases;
 mod requests;
@@ -40,6 +41,7 @@ pub struct Plan {
 #[must_use]
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let mut ledger = inputs.ledger.clone();
+    left_behind::sort(&mut ledger, inputs);
     ledger.take_in_arrived(inputs.view);
     let moved = ledger.in_motion();
     if let Some(call) = resume::resume(&mut ledger, inputs) {

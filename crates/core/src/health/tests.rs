@@ -47,6 +47,7 @@ fn ledger(shares: Vec<Share>) -> Ledger {
     let request = ScalingRequest {
         id: "r".to_owned(),
         group: GroupKind::Spot,
+        group_name: "spot".to_owned(),
         baseline: 3,
         target: 4,
         instances_before: Vec::new(),

@@ -199,6 +199,7 @@ impl Stage {
         self.ledger.scaling_requests.push(ScalingRequest {
             id: "r".to_owned(),
             group,
+            group_name: group.slug().to_owned(),
             baseline: 0,
             target: 1,
             instances_before: Vec::new(),
@@ -508,6 +509,7 @@ fn the_old_instance_is_gone_only_when_nothing_of_it_is_left() {
         ("a reduction is under way", |stage| {
             stage.ledger.reduction = Some(Reduction {
                 group: GroupKind::Spot,
+                group_name: "spot".to_owned(),
                 instance_id: None,
                 settles: None,
                 baseline: 4,

@@ -150,14 +150,17 @@ pub fn refused(ledger: &mut Ledger, group: GroupKind, class: FailureClass, messa
 /// Takes in that a group cannot be asked by LaunchInstances: what was to be asked so goes on as
 /// SetDesiredCapacity. If it cannot at all, that is remembered.
 pub fn launch_refused(ledger: &mut Ledger, group: GroupKind, reason: &str, at_all: bool, now: Timestamp) {
-    if at_all {
-        ledger.cannot_launch.retain(|held| held.group != group);
-        ledger.cannot_launch.push(CannotLaunch { group, since: now, reason: clipped(reason.to_owned()) });
-    }
+    let mut refusing = None;
     for request in ledger.requests_mut(group) {
         if request.state == RequestState::Intended {
             request.method = Method::SetDesiredCapacity {};
+            refusing = Some(request.group_name.clone());
         }
+    }
+    if let Some(group_name) = refusing.filter(|_| at_all) {
+        ledger.cannot_launch.retain(|held| held.group_name != group_name);
+        let reason = clipped(reason.to_owned());
+        ledger.cannot_launch.push(CannotLaunch { group_name, since: now, reason });
     }
 }
 

@@ -27,13 +27,13 @@ impl Ledger {
             .iter()
             .filter(|request| request.state == RequestState::Intended)
             .filter(|request| request.method == Method::SetDesiredCapacity {})
-            .map(|request| (request.group, request.target));
+            .map(|request| (request.group, request.group_name.clone(), request.target));
         let reduction = self.reduction.iter().filter(|reduction| reduction.instance_id.is_none());
-        let calls: Vec<_> =
-            requests.chain(reduction.map(|reduction| (reduction.group, reduction.baseline - 1))).collect();
-        for (group, desired) in calls {
-            self.doubts.retain(|doubt| (doubt.group, doubt.desired) != (group, desired));
-            self.doubts.push(Doubt { group, desired, since: now, missing: false, last: None });
+        let reduction = reduction.map(|held| (held.group, held.group_name.clone(), held.baseline - 1));
+        let calls: Vec<_> = requests.chain(reduction).collect();
+        for (group, group_name, desired) in calls {
+            self.doubts.retain(|doubt| (&doubt.group_name, doubt.desired) != (&group_name, desired));
+            self.doubts.push(Doubt { group, group_name, desired, since: now, missing: false, last: None });
         }
     }
 
@@ -46,6 +46,9 @@ impl Ledger {
     /// What the first reading of a new life shows to have arrived arrives no more.
     pub(super) fn take_in_arrived(&mut self, view: &PoolView) {
         self.doubts.retain_mut(|doubt| {
+            if !view.names(doubt.group, &doubt.group_name) {
+                return true;
+            }
             doubt.missing |= view.group(doubt.group).desired != doubt.desired;
             doubt.missing
         });
@@ -68,7 +71,9 @@ pub(super) fn find_late_calls(
     ledger.doubts.retain(|doubt| now.duration_since(doubt.since) <= SIGNATURE_LIFE);
     let arrived = |doubt: &Doubt| {
         let desired = inputs.group(doubt.group).desired;
-        desired == doubt.desired && doubt.last.is_some_and(|last| last != desired)
+        inputs.view.names(doubt.group, &doubt.group_name)
+            && desired == doubt.desired
+            && doubt.last.is_some_and(|last| last != desired)
     };
     if let Some(index) = ledger.doubts.iter().position(arrived) {
         let Doubt { group, last, .. } = ledger.doubts.remove(index);
@@ -77,7 +82,8 @@ pub(super) fn find_late_calls(
         return book(ledger, inputs.group(group), group, last?, now);
     }
     for doubt in &mut ledger.doubts {
-        doubt.last = Some(inputs.group(doubt.group).desired);
+        let group = inputs.group(doubt.group);
+        doubt.last = (group.name == doubt.group_name).then_some(group.desired);
     }
     None
 }
@@ -110,6 +116,7 @@ fn book(
     let request = ScalingRequest {
         id: format!("{}-{}-late-call", kind.slug(), now.as_millisecond()),
         group: kind,
+        group_name: group.name.clone(),
         baseline,
         target,
         instances_before: Vec::new(),

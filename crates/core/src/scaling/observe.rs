@@ -57,6 +57,9 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 pub(super) fn take_in_erased(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     for seen in std::mem::take(&mut ledger.desired_seen) {
         let group = inputs.group(seen.group);
+        if seen.group_name != group.name {
+            continue;
+        }
         let mut waiting: Vec<&mut Share> =
             ledger.shares_mut(seen.group).filter(|share| share.awaits_in_group()).collect();
         let open = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
@@ -82,6 +85,9 @@ pub(super) fn watch_desired(ledger: &mut Ledger, inputs: &Inputs<'_>, call: Opti
             && requests.any(|request| request.shares.iter().any(Share::awaits_in_group))
     };
     let kinds = [GroupKind::Spot, GroupKind::OnDemand].into_iter().filter(|kind| quiet(*kind));
-    ledger.desired_seen =
-        kinds.map(|group| DesiredSeen { group, desired: inputs.group(group).desired }).collect();
+    let seen = kinds.map(|kind| {
+        let group = inputs.group(kind);
+        DesiredSeen { group: kind, group_name: group.name.clone(), desired: group.desired }
+    });
+    ledger.desired_seen = seen.collect();
 }

@@ -154,11 +154,13 @@ fn reduction(
     instance_id: Option<&str>,
     settles: Option<&str>,
 ) -> Reduction {
+    let group = inputs.group(kind);
     Reduction {
         group: kind,
+        group_name: group.name.clone(),
         instance_id: instance_id.map(str::to_owned),
         settles: settles.map(str::to_owned),
-        baseline: inputs.group(kind).desired,
+        baseline: group.desired,
         requested_at: inputs.now,
     }
 }

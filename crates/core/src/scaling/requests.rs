@@ -66,6 +66,7 @@ pub(super) fn draft(
     ScalingRequest {
         id,
         group: kind,
+        group_name: group.name.clone(),
         baseline: group.desired,
         target: group.desired,
         instances_before: group.instances.iter().map(|instance| instance.id.clone()).collect(),
@@ -91,7 +92,7 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
     for ((_, replacement), want) in inputs.wants.iter().filter(|((group, _), _)| *group == kind) {
         let Want::Instance { attempt, deadline, stood_in_for, zone, gone } = want else { continue };
         let held = ledger.share(kind, replacement);
-        if held.is_some_and(|share| !share.asks()) {
+        if held.is_some_and(|share| !share.asks()) || ledger.is_left_behind(kind, replacement) {
             continue;
         }
         let share = Share {

@@ -2,6 +2,7 @@ mod answers;
 mod claims;
 mod instances;
 mod late_calls;
+mod left_behind;
 mod observe;
 mod releases;
 mod requests;

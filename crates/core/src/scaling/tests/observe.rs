@@ -29,7 +29,10 @@ fn a_place_that_somebody_else_took_out_of_desired_is_asked_for_again_after_a_bac
     accepted(&mut ledger, &asked.call.expect("a call"));
     view.spot.desired = 4;
     let ledger = next(&ledger, &view, &spot("i-1")).ledger;
-    assert_eq!(ledger.desired_seen, [DesiredSeen { group: GroupKind::Spot, desired: 4 }]);
+    assert_eq!(
+        ledger.desired_seen,
+        [DesiredSeen { group: GroupKind::Spot, group_name: "spot".to_owned(), desired: 4 }]
+    );
     view.spot.desired = 3;
     let erased = next(&ledger, &view, &spot("i-1"));
     let share = share(&erased.ledger, "i-1");

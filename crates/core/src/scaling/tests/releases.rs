@@ -136,13 +136,14 @@ fn an_on_demand_share_that_went_back_is_asked_for_again() {
 fn a_reduction_is_written_whole_so_that_nothing_of_the_last_one_stays_in_its_place() {
     let reduction = Reduction {
         group: GroupKind::OnDemand,
+        group_name: "on-demand".to_owned(),
         instance_id: None,
         settles: None,
         baseline: 1,
         requested_at: now(),
     };
     let written = serde_json::to_value(reduction).expect("JSON");
-    for field in ["group", "instanceId", "settles", "baseline", "requestedAt"] {
+    for field in ["group", "groupName", "instanceId", "settles", "baseline", "requestedAt"] {
         assert!(written.get(field).is_some(), "{field} is left out of {written}");
     }
 }
