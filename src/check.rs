@@ -16,10 +16,11 @@ use k8s_openapi::api::authorization::v1::{
 };
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
+use spot_guard_core::group::PoolView;
+use spot_guard_core::ledger::Ledger;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{Finding, Problem, Severity};
 use spot_guard_core::record::NoticeKind;
-use spot_guard_core::scaling::{Ledger, PoolView};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;

@@ -13,13 +13,18 @@ use crate::aws::{CallError, Launched, Terminated};
 use crate::crd::SpotPool;
 use crate::kube::problem::RequestProblem;
 use actix::prelude::*;
-use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
-use spot_guard_core::classify::CallFailure;
+use spot_guard_core::group::PoolView;
+use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
 use spot_guard_core::policy::seconds;
 use spot_guard_core::record::GroupKind;
-use spot_guard_core::scaling::{self, Busy, Call, End, FailureClass, InstanceFacts, Ledger, PoolView, Wants};
+use spot_guard_core::scaling;
+use spot_guard_core::scaling::answers::{self, AfterFailure, Answer};
+use spot_guard_core::scaling::calls::{Call, Deferred};
+use spot_guard_core::scaling::inputs::Inputs;
+use spot_guard_core::scaling::instances::InstanceFacts;
+use spot_guard_core::scaling::wants::{End, Wants, withdrawn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -329,7 +334,7 @@ async fn take_turn(
     let api: Api<SpotPool> = Api::all(deps.client.clone());
     let mut store = LedgerStore::open(api, &pool.name, ledger).await?;
     let mut changed = false;
-    let mut busy = Busy::default();
+    let mut deferred = Deferred::default();
     let mut delayed = None;
     // A new life, or a story that wants something, waits for nobody else's look.
     let urgent = takes_over || !wanted.wants.is_empty() || !wanted.ends.is_empty();
@@ -346,10 +351,27 @@ async fn take_turn(
         let mut instances = wanted.instances.clone();
         let freshness = deps.view.freshness();
         instances.look_at(&view, &deps.view.snapshot(), &freshness, now);
-        let plan = scaling::plan(&store.ledger, &view, wants, ends, &instances, &busy, now);
+        let plan = scaling::plan(&Inputs {
+            ledger: &store.ledger,
+            view: &view,
+            wants,
+            ends,
+            instances: &instances,
+            deferred: &deferred,
+            now,
+        });
+        for left in plan.ledger.left_behind.iter().filter(|left| !store.ledger.left_behind.contains(left)) {
+            let (request, group) = (&left.request.id, &left.request.group_name);
+            tracing::warn!(
+                pool = pool.name,
+                request,
+                group,
+                "the pool no longer names the group of a request"
+            );
+        }
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
-            let (withdrawn, cordon) = (scaling::withdrawn(wants), plan.cordon);
+            let (withdrawn, cordon) = (withdrawn(wants), plan.cordon);
             return Ok(TurnResult { ledger: store.ledger, view, withdrawn, cordon, changed, delayed });
         };
         if !deps.fence.may_act(deps.call_timeout) {
@@ -357,20 +379,14 @@ async fn take_turn(
         }
         let mut next = store.ledger.clone();
         match make(&deps, &pool, &call).await {
-            Ok(Answer::Done) => scaling::accepted(&mut next, &call),
-            Ok(Answer::Launched(answer)) => {
-                let now = deps.clock.now();
-                scaling::launched(&mut next, call.group(), answer.instance_ids, &answer.errors, now);
-            }
-            // The next reading tells what became of desired.
-            Ok(Answer::Unproven) => {}
+            Ok(answer) => answers::taken(&mut next, &call, answer, deps.clock.now()),
             Err(error) => {
                 tracing::warn!(pool = pool.name, %error, ?call, "AWS did not do it");
-                if error.outcome == CallFailure::Unclear {
-                    return Err(error.into());
-                }
-                if not_done(&mut next, &mut busy, &call, &error, deps.clock.now()) {
-                    delayed = Some(error);
+                let told = (error.outcome, &*error.to_string());
+                match answers::failed(&mut next, &mut deferred, &call, told, deps.clock.now()) {
+                    AfterFailure::GoOn => {}
+                    AfterFailure::Later => delayed = Some(error),
+                    AfterFailure::ReadAgain => return Err(error.into()),
                 }
             }
         }
@@ -379,51 +395,14 @@ async fn take_turn(
     Err(TurnError::NotLeading)
 }
 
-/// Takes in that AWS did not do it, and nothing changed; whether the call is to be made again in a later turn.
-fn not_done(ledger: &mut Ledger, busy: &mut Busy, call: &Call, error: &CallError, now: Timestamp) -> bool {
-    let reason = error.to_string();
-    match (error.outcome, call) {
-        // The next reading tells what became of desired.
-        (CallFailure::NotFound | CallFailure::Unclear, _) => return false,
-        (CallFailure::Refused(FailureClass::Capacity), Call::Launch { group, .. }) => {
-            scaling::refused(ledger, *group, FailureClass::Capacity, &reason, now);
-        }
-        (outcome @ (CallFailure::Unsupported | CallFailure::Refused(_)), Call::Launch { group, .. }) => {
-            let at_all = outcome == CallFailure::Unsupported;
-            scaling::launch_refused(ledger, *group, &reason, at_all, now);
-        }
-        (CallFailure::Refused(class), Call::SetDesired { group, .. }) if ledger.reduction.is_none() => {
-            scaling::refused(ledger, *group, class, &reason, now);
-        }
-        (CallFailure::Unsupported, Call::SetDesired { group, .. }) if ledger.reduction.is_none() => {
-            scaling::refused(ledger, *group, FailureClass::Configuration, &reason, now);
-        }
-        (CallFailure::Busy | CallFailure::Refused(_) | CallFailure::Unsupported, _) => {
-            busy.add(ledger, call);
-            return true;
-        }
-    }
-    false
-}
-
-/// What AWS said to a call that it took.
-enum Answer {
-    /// It is done.
-    Done,
-    /// It is done, but nothing says that desired capacity went down as it was to: the instance may have been on
-    /// its way out already when the call arrived.
-    Unproven,
-    /// What was launched.
-    Launched(Launched),
-}
-
 /// Makes the call.
 async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<Answer, CallError> {
     match call {
         Call::Launch { group, zone, count, token } => {
             let name = pool.group(*group);
             tracing::info!(pool = pool.name, group = name, zone, count, "LaunchInstances");
-            deps.aws.launch(name, zone, *count, token).await.map(Answer::Launched)
+            let Launched { instance_ids, errors } = deps.aws.launch(name, zone, *count, token).await?;
+            Ok(Answer::Launched { instance_ids, errors })
         }
         Call::SetDesired { group, desired } => {
             tracing::info!(pool = pool.name, group = pool.group(*group), desired, "SetDesiredCapacity");
@@ -432,7 +411,7 @@ async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<Answer, Cal
         Call::Terminate { instance_id, decrement, .. } => {
             tracing::info!(pool = pool.name, instance_id, decrement, "TerminateInstanceInAutoScalingGroup");
             let Terminated { says_shrunk } = deps.aws.terminate(instance_id, *decrement).await?;
-            Ok(if *decrement && !says_shrunk { Answer::Unproven } else { Answer::Done })
+            Ok(Answer::Terminated { says_shrunk })
         }
     }
 }
@@ -452,11 +431,10 @@ async fn read_groups(
     let take = |name: &String| found.get(name).cloned().ok_or_else(|| TurnError::NoSuchGroup(name.clone()));
     let mut view = PoolView { spot: take(&names[0])?, on_demand: take(&names[1])? };
     let now = deps.clock.now();
-    view.spot.can_launch &= !ledger.cannot_launch(GroupKind::Spot, now);
-    view.on_demand.can_launch &= !ledger.cannot_launch(GroupKind::OnDemand, now);
+    ledger.limit_launches(&mut view, now);
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         if let Some(since) = ledger.failures_matter_since(kind) {
-            let failures = deps.aws.failures(pool.group(kind), since - scaling::CLOCK_SKEW).await?;
+            let failures = deps.aws.failures(pool.group(kind), since - CLOCK_SKEW).await?;
             match kind {
                 GroupKind::Spot => view.spot.failures = failures,
                 GroupKind::OnDemand => view.on_demand.failures = failures,
@@ -509,6 +487,7 @@ impl LedgerStore {
                 "status": {
                     "scalingRequests": next.scaling_requests,
                     "reduction": next.reduction,
+                    "leftBehind": next.left_behind,
                     "cannotLaunch": next.cannot_launch,
                     "desiredSeen": next.desired_seen,
                     "doubts": next.doubts,

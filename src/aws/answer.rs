@@ -2,7 +2,7 @@
 
 use crate::telemetry::metrics::{AwsOperation, AwsResult};
 use spot_guard_core::classify::{self, CallFailure};
-use spot_guard_core::scaling::{FailureClass, GroupView};
+use spot_guard_core::group::{FailureClass, GroupView};
 use std::collections::BTreeMap;
 use thiserror::Error;
 

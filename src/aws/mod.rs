@@ -24,8 +24,7 @@ use aws_sdk_autoscaling::types::{
 use jiff::Timestamp;
 use listing::Listing;
 use spot_guard_core::classify::{self, CallFailure};
-use spot_guard_core::preflight::{GroupSetup, MixedMarkets};
-use spot_guard_core::scaling::{FailedActivity, GroupView, Instance, Lifecycle};
+use spot_guard_core::group::{FailedActivity, GroupSetup, GroupView, Instance, Lifecycle, MixedMarkets};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

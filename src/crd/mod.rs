@@ -11,11 +11,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{CustomResource, CustomResourceExt, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spot_guard_core::ledger::Ledger;
 pub use spot_guard_core::notices::notice_name;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{Condition, NoticeKind, ReplacementStatus};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
-use spot_guard_core::scaling::Ledger;
 use spot_guard_core::trigger::{Ask, Stage, TriggerAction};
 use std::time::Duration;
 

@@ -223,6 +223,7 @@ fn in_full(pool: &SpotPool, replacements: &[Arc<NodeReplacement>], pauses: &Paus
         fallbacks: open_fallbacks(pool, replacements),
         conditions: status.conditions,
         scaling_requests: status.ledger.scaling_requests,
+        left_behind: status.ledger.left_behind,
         reduction: status.ledger.reduction,
     }
 }

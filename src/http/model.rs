@@ -6,12 +6,12 @@ use kube::ResourceExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spot_guard_core::cluster;
+use spot_guard_core::ledger::{LeftBehind, Reduction, ScalingRequest};
 use spot_guard_core::record::{
     Capacity, Condition, FlowBox, GroupKind, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
 };
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::safety;
-use spot_guard_core::scaling::{Reduction, ScalingRequest};
 use spot_guard_core::trigger::TriggerAction;
 use std::collections::BTreeMap;
 
@@ -164,6 +164,9 @@ pub struct Pool {
     pub conditions: Vec<Condition>,
     /// What Spot Guard asked of the groups and has not settled.
     pub scaling_requests: Vec<ScalingRequest>,
+    /// Requests to groups that the pool no longer names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<LeftBehind>,
     /// The reduction under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reduction: Option<Reduction>,

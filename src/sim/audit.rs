@@ -18,10 +18,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use spot_guard_cloud::cloud::{self, Cloud, GateCall, LifecycleState};
 use spot_guard_cloud::cluster::{self, Cluster, ObjectKey, RequestInfo};
+use spot_guard_core::ledger::{Ledger, RequestState, Share};
 use spot_guard_core::policy::{Policy, seconds};
 use spot_guard_core::record::{DrainState, EndState, GroupKind};
 use spot_guard_core::replacement::Mode;
-use spot_guard_core::scaling::{Ledger, RequestState};
 use spot_guard_core::time::since;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -409,16 +409,15 @@ impl Auditor {
     /// Whether a stored ledger announces exactly this change.
     fn is_written(&self, call: &GateCall, group: &str) -> bool {
         self.pools().into_iter().any(|pool| {
-            let Some(kind) = kind_in(&pool, group) else { return false };
             let ledger = pool.status.clone().unwrap_or_default().ledger;
             let in_state = |state| {
                 ledger
                     .scaling_requests
                     .iter()
-                    .filter(move |request| request.group == kind && request.state == state)
+                    .filter(move |request| request.group_name == group && request.state == state)
             };
             let intended = || in_state(RequestState::Intended);
-            let reduction = ledger.reduction.as_ref().filter(|reduction| reduction.group == kind);
+            let reduction = ledger.reduction.as_ref().filter(|reduction| reduction.group_name == group);
             match call.operation.as_str() {
                 "SetDesiredCapacity" => {
                     let desired = call.desired.and_then(|desired| i32::try_from(desired).ok());
@@ -754,7 +753,7 @@ impl Auditor {
         held.is_some_and(|(group, state)| {
             let surplus = |pool: &Arc<SpotPool>| {
                 let ledger = pool.status.clone().unwrap_or_default().ledger;
-                kind_in(pool, &group.name).is_some_and(|kind| ledger.shares(kind).any(|share| share.surplus))
+                kind_in(pool, &group.name).is_some_and(|kind| ledger.shares(kind).any(Share::is_raised))
             };
             state.is_ending() || self.pools().iter().any(surplus)
         })

@@ -4,11 +4,11 @@
 use crate::play::{Play, Stage, ends};
 use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
-use spot_guard::crd::notice_name;
+use spot_guard::crd::{SpotPool, notice_name};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::{Capacity, GroupSpec, Market};
-use spot_guard_core::record::{DrainState, FlowBox, NoticeKind, Outcome, Phase};
+use spot_guard_core::record::{DrainState, FlowBox, GroupKind, NoticeKind, Outcome, Phase};
 use std::time::Duration;
 
 const SCALE_DOWN_DISABLED: &str = "cluster-autoscaler.kubernetes.io/scale-down-disabled";
@@ -131,6 +131,45 @@ fn a_story_that_has_asked_for_capacity_ends_whatever_becomes_of_its_pool() {
         })
         .play();
     played.assert_ok();
+}
+
+#[test]
+fn a_group_that_a_pool_names_under_an_open_request_is_not_touched_for_it() {
+    const OTHER: &str = "other";
+    for launch_instances in [false, true] {
+        let mut plot = Scenario::Rebalance.plot();
+        plot.start.launch_instances = launch_instances;
+        plot.script = vec![(Duration::from_secs(120), Act::Rebalance(0))];
+        let played = Play::plot("another group", plot)
+            .beside(|stage| async move {
+                stage.cloud.add_group(GroupSpec { desired: 3, ..GroupSpec::new(OTHER, Market::Spot) });
+                let instance = stage.spot[0].clone();
+                stage.until_phase(&instance, Phase::ScalingUp).await;
+                stage.pass(1).await;
+                let before = instances_of(&stage, OTHER);
+                assert_eq!(before.len(), 3);
+                stage.edit_pool(|spec| spec["spotGroup"] = json!(OTHER));
+                stage.pass(150).await;
+                assert_eq!(instances_of(&stage, OTHER), before, "an instance is ended or launched");
+                let pool: SpotPool = stage.cluster.list().remove(0);
+                let ledger = pool.status.expect("a status").ledger;
+                let [left] = &ledger.left_behind[..] else { panic!("it is not told: {ledger:?}") };
+                assert_eq!(left.request.group_name, SPOT);
+                assert_eq!(ledger.shares(GroupKind::Spot).count(), 0, "{ledger:?}");
+                stage.edit_pool(|spec| spec["spotGroup"] = json!(SPOT));
+            })
+            .play();
+        played.assert_ok();
+        let changes = played.calls.iter().filter(|call| call.group.as_deref() == Some(OTHER));
+        let changes: Vec<_> = changes.filter(|call| !call.operation.starts_with("Describe")).collect();
+        assert!(changes.is_empty(), "{changes:?}");
+    }
+}
+
+/// The ids of a group's instances.
+fn instances_of(stage: &Stage, group: &str) -> Vec<String> {
+    let group = stage.cloud.group(group).expect("a group");
+    group.instances.into_iter().map(|instance| instance.id).collect()
 }
 
 #[test]

@@ -8,8 +8,8 @@ use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::{
     Capacity, Gate, GroupSpec, LaunchFailure, Market, Refusal, ScriptedGate, Settings, Verdict,
 };
+use spot_guard_core::ledger::Ledger;
 use spot_guard_core::record::{FlowBox, GroupKind, Outcome, Phase};
-use spot_guard_core::scaling::Ledger;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -436,9 +436,7 @@ fn a_new_life_remembers_who_cannot_launch_instances() {
             let pool: SpotPool = stage.cluster.list().remove(0);
             let ledger: Ledger = pool.status.expect("a status").ledger;
             let now = stage.cloud.now();
-            assert!(
-                ledger.cannot_launch(GroupKind::Spot, now) && ledger.cannot_launch(GroupKind::OnDemand, now)
-            );
+            assert!(ledger.cannot_launch(SPOT, now) && ledger.cannot_launch(ON_DEMAND, now));
         })
         .play();
     played.assert_ok();

@@ -3,7 +3,7 @@
 //! Codes and texts: EC2 Auto Scaling User Guide, "Troubleshoot issues in Amazon EC2 Auto Scaling" (instance
 //! launch failures); EC2 API Reference, "Error codes".
 
-use crate::scaling::FailureClass;
+use crate::group::FailureClass;
 
 /// What a failed call means for what it was to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,11 @@
 #[cfg(test)]
 mod tests;
 
+use crate::group::{FailureClass, PoolView};
+use crate::ledger::{Ledger, Share};
 use crate::policy::{Policy, seconds};
 use crate::record::{DrainState, EndState, GroupKind, ReplacementStatus};
 use crate::replacement::ReturnAssessment;
-use crate::scaling::{FailureClass, Ledger, PoolView};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,7 +47,7 @@ pub fn unhealthy(
 ) -> Vec<String> {
     let mut reasons = Vec::new();
     let group = &view.spot;
-    let surplus = ledger.shares(GroupKind::Spot).filter(|share| share.surplus).count();
+    let surplus = ledger.shares(GroupKind::Spot).filter(|share| share.is_raised()).count();
     let awaited = ledger
         .shares(GroupKind::Spot)
         .filter(|share| share.instance_id.as_ref().is_none_or(|id| !group.is_in_service(id)))
@@ -60,7 +61,7 @@ pub fn unhealthy(
     let unsettled = stories
         .iter()
         .filter(|story| {
-            ledger.share(GroupKind::Spot, story.name).is_some_and(|share| share.surplus)
+            ledger.share(GroupKind::Spot, story.name).is_some_and(Share::is_raised)
                 && (story.status.old == EndState::Released || !group.is_active(story.instance_id))
         })
         .count();

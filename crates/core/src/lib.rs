@@ -6,8 +6,10 @@ pub mod cluster;
 pub mod drain;
 pub mod effort;
 pub mod freshness;
+pub mod group;
 pub mod health;
 pub mod imds;
+pub mod ledger;
 pub mod limits;
 #[cfg(test)]
 mod model;

@@ -4,9 +4,9 @@
 #[cfg(test)]
 mod tests;
 
+use crate::group::PoolView;
 use crate::policy::{Policy, seconds};
 use crate::record::{DrainState, EndState, FlowBox, NoticeKind, Phase, ReplacementStatus};
-use crate::scaling::PoolView;
 use crate::time::since;
 use jiff::Timestamp;
 use schemars::JsonSchema;

@@ -4,17 +4,20 @@
 mod exhaustive;
 
 use crate::freshness::Freshness;
+use crate::group::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle, PoolView};
 use crate::health::{self, Story};
+use crate::ledger::{Ledger, RequestState};
 use crate::limits::Starts;
 use crate::policy::Policy;
 use crate::record::{DrainState, EndState, GroupKind, NoticeKind, Phase, ReplacementStatus};
 use crate::replacement::{
     self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, Subject,
 };
-use crate::scaling::{
-    self, Busy, Call, End, FailedActivity, FailureClass, GroupView, Instance, InstanceFacts, Ledger,
-    Lifecycle, PoolView, Want, Wants,
-};
+use crate::scaling::calls::{Call, Deferred};
+use crate::scaling::inputs::Inputs;
+use crate::scaling::instances::InstanceFacts;
+use crate::scaling::wants::{End, Want, Wants, withdrawn};
+use crate::scaling::{self, answers};
 use crate::trigger::{self, Ask, Stage, TriggerAction};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -280,7 +283,7 @@ impl World {
                 max: group.max,
                 zones: vec!["a".to_owned()],
                 can_launch: self.can_launch,
-                setup: crate::preflight::GroupSetup::default(),
+                setup: crate::group::GroupSetup::default(),
                 instances: group
                     .instances
                     .iter()
@@ -410,11 +413,11 @@ impl World {
         let ids = |held: &dyn Fn(&FakeInstance) -> bool| {
             all.clone().filter(|instance| held(instance)).map(|instance| instance.id.clone()).collect()
         };
-        let busy = ids(&|instance| instance.busy);
+        let with_pods = ids(&|instance| instance.busy);
         let schedulable =
             ids(&|held| held.lifecycle != Lifecycle::Pending && !self.cordoned.contains(&held.id));
         let instances =
-            InstanceFacts { taken: commands.taken, busy, schedulable, ..InstanceFacts::default() };
+            InstanceFacts { taken: commands.taken, with_pods, schedulable, ..InstanceFacts::default() };
         self.told = (commands.wants, commands.ends, instances);
     }
 
@@ -424,12 +427,19 @@ impl World {
 
     /// A turn whose first calls meet nothing, and the next one `fault`; whether there was a next one.
     fn scale_until(&mut self, calls: usize, fault: Fault) -> bool {
-        self.withdrawn = scaling::withdrawn(&self.told.0);
+        self.withdrawn = withdrawn(&self.told.0);
         for number in 0..40 {
             let fault = if number < calls { Fault::None } else { fault };
             let (wants, ends, facts) = &self.told;
-            let plan =
-                scaling::plan(&self.ledger, &self.view(), wants, ends, facts, &Busy::default(), self.now);
+            let plan = scaling::plan(&Inputs {
+                ledger: &self.ledger,
+                view: &self.view(),
+                wants,
+                ends,
+                instances: facts,
+                deferred: &Deferred::default(),
+                now: self.now,
+            });
             self.ledger = plan.ledger;
             let Some(call) = plan.call else {
                 self.cordoned = plan.cordon;
@@ -449,16 +459,16 @@ impl World {
             match (outcome, &call) {
                 (Ok(()), Call::Launch { group, token, .. }) => {
                     let (ids, errors) = self.answers[token].clone();
-                    scaling::launched(&mut self.ledger, *group, ids, &errors, self.now);
+                    answers::launched(&mut self.ledger, *group, ids, &errors, self.now);
                 }
-                (Ok(()), _) => scaling::accepted(&mut self.ledger, &call),
+                (Ok(()), _) => answers::accepted(&mut self.ledger, &call),
                 (Err(None), _) => {}
                 (Err(Some(_)), Call::Launch { .. }) => {
                     // The group cannot: from now on it is asked with SetDesiredCapacity.
                     self.can_launch = false;
                 }
                 (Err(Some(class)), Call::SetDesired { group, .. }) => {
-                    scaling::refused(&mut self.ledger, *group, class, "refused", self.now);
+                    answers::refused(&mut self.ledger, *group, class, "refused", self.now);
                     return false;
                 }
                 (Err(Some(_)), Call::Terminate { .. }) => {
@@ -558,7 +568,7 @@ impl World {
                 if taken.contains(instance_id) && !one_too_many {
                     self.fail(&format!("{instance_id} is ended while a story stands on it"));
                 }
-                if self.told.2.busy.contains(instance_id) {
+                if self.told.2.with_pods.contains(instance_id) {
                     self.fail(&format!("{instance_id} is ended while it runs pods"));
                 }
                 let claimant = self
@@ -705,8 +715,7 @@ impl World {
 
     fn nothing_under_way(&self) -> bool {
         let mut requests = self.ledger.scaling_requests.iter();
-        self.ledger.reduction.is_none()
-            && requests.all(|request| request.state == scaling::RequestState::Applied)
+        self.ledger.reduction.is_none() && requests.all(|request| request.state == RequestState::Applied)
     }
 
     /// Whoever erased what was missing raises the group again, as there is need for it.

@@ -7,65 +7,10 @@
 #[cfg(test)]
 mod tests;
 
+use crate::group::{GroupView, PoolView};
+use crate::ledger::Ledger;
 use crate::record::GroupKind;
-use crate::scaling::{GroupView, Ledger, PoolView};
-use std::collections::BTreeMap;
 use std::fmt;
-
-/// How a group is set up, as far as it decides what may be done with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupSetup {
-    /// It launches from a launch configuration, which LaunchInstances does not know.
-    pub launch_configuration: bool,
-    /// What its mixed instances policy says of the markets, if it has one.
-    pub mixed: Option<MixedMarkets>,
-    /// It has a warm pool.
-    pub warm_pool: bool,
-    /// It replaces Spot instances at risk by itself.
-    pub capacity_rebalance: bool,
-    /// The AWS service that alone may change it.
-    pub operator: Option<String>,
-    /// The EKS managed node group that it belongs to.
-    pub eks_node_group: Option<String>,
-    /// Suspended processes, and why.
-    pub suspended: BTreeMap<String, String>,
-}
-
-/// The share of on-demand instances of a mixed instances policy (API Reference, InstancesDistribution).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MixedMarkets {
-    /// So many instances are on-demand in any case.
-    pub on_demand_base: i32,
-    /// Of those above the base, so many per cent.
-    pub on_demand_percentage: i32,
-}
-
-impl GroupSetup {
-    /// Whether LaunchInstances can be used on it (User Guide, "Launch instances synchronously").
-    #[must_use]
-    pub fn can_launch(&self) -> bool {
-        let one_market = self.mixed.is_none_or(|mixed| mixed.all_spot() || mixed.all_on_demand());
-        !self.launch_configuration && !self.warm_pool && one_market
-    }
-
-    /// Why it launches nothing now, if so. AWS suspends Launch by itself after about a day of failures (User
-    /// Guide, "Suspend and resume").
-    #[must_use]
-    pub fn launch_suspended(&self) -> Option<String> {
-        let reason = self.suspended.get("Launch")?;
-        Some(format!("its process Launch is suspended: {reason}"))
-    }
-}
-
-impl MixedMarkets {
-    fn all_spot(self) -> bool {
-        self.on_demand_base == 0 && self.on_demand_percentage == 0
-    }
-
-    fn all_on_demand(self) -> bool {
-        self.on_demand_percentage == 100
-    }
-}
 
 /// What follows from a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -235,7 +180,7 @@ pub fn check(
             add(Problem::OtherPool(other));
         }
         check_group(kind, group, pool.accepts_az_rebalance, &mut add);
-        let ours = ledger.shares(kind).filter(|share| share.surplus).count();
+        let ours = ledger.shares(kind).filter(|share| share.is_raised()).count();
         let desired = group.desired - i32::try_from(ours).unwrap_or(0);
         if desired >= group.max {
             add(Problem::NoRoom(group.max));
@@ -243,7 +188,7 @@ pub fn check(
         if kind == GroupKind::Spot && desired <= group.min && group.min > 0 {
             add(Problem::AtMinimum(group.min));
         }
-        if let Some(refused) = ledger.cannot_launch.iter().find(|held| held.group == kind) {
+        if let Some(refused) = ledger.cannot_launch.iter().find(|held| held.group_name == group.name) {
             add(Problem::NoLaunchInstances(refused.reason.clone()));
         }
     }

@@ -9,6 +9,8 @@ mod tests;
 
 use crate::cluster::Node;
 use crate::freshness::{Freshness, Step, WatchedKind};
+use crate::group::{FailureClass, PoolView};
+use crate::ledger::{Ledger, Share};
 use crate::limits::{self, Pause, Starts};
 use crate::neighbours::Neighbour;
 use crate::notices;
@@ -17,7 +19,7 @@ use crate::record::{
     Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,
     UtilisationPercent, set_condition,
 };
-use crate::scaling::{Debt, End, FailureClass, Ledger, PoolView, Share, Want, Wants};
+use crate::scaling::wants::{End, Want, Wants};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -711,7 +713,7 @@ fn disputed(instance_id: &str, node: &str, group: GroupKind, facts: &Facts<'_>) 
 
 /// Whether the story's +1 is still in the Spot group's desired capacity.
 fn holds_surplus(subject: &Subject, facts: &Facts<'_>) -> bool {
-    facts.ledger.share(GroupKind::Spot, &subject.name).is_some_and(|share| share.surplus)
+    facts.ledger.share(GroupKind::Spot, &subject.name).is_some_and(Share::is_raised)
 }
 
 /// Whether the +1 had its time to be settled by ending an instance that nothing runs on.
@@ -828,7 +830,7 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
             {
                 return;
             }
-            if share.is_none_or(|share| !share.surplus) {
+            if share.is_none_or(|share| !share.is_raised()) {
                 next.fallback_end = EndState::Gone;
                 next.fallback = false;
                 let text = format!("{} is gone, the {group} group shrank", capacity.instance_id);
@@ -882,7 +884,7 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
     }
     let group = facts.view.map(|view| view.group(capacity.group));
     let share = facts.ledger.share(capacity.group, &subject.name);
-    let surplus = capacity.group == GroupKind::Spot || share.is_some_and(|share| share.surplus);
+    let surplus = capacity.group == GroupKind::Spot || share.is_some_and(Share::is_raised);
     if let Some(group) = group.filter(|group| surplus && group.desired <= group.min) {
         // Ended now it would be replaced, and the +1 would stay.
         next.block(FlowBox::Health, vec![format!("group {} is at its minimum size", group.name)], now);
@@ -936,8 +938,7 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
 fn probe(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     let now = facts.now;
     let share = facts.ledger.share(GroupKind::Spot, &subject.name);
-    let owes = share
-        .is_some_and(|share| share.instance_id.is_none() && !share.surplus && share.debt != Debt::InGroup);
+    let owes = share.is_some_and(|share| share.instance_id.is_none() && !share.has_place());
     if !owes {
         next.next_probe_at = None;
         return;
@@ -964,7 +965,7 @@ fn close(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     if next.old == EndState::Released {
         // Pods may have moved to what the story brought: it goes back like a fallback then.
         for group in [GroupKind::Spot, GroupKind::OnDemand] {
-            let share = facts.ledger.share(group, &subject.name).filter(|share| share.surplus);
+            let share = facts.ledger.share(group, &subject.name).filter(|share| share.is_raised());
             if let Some((instance_id, node)) = serving_node(share, group, facts).filter(|(_, node)| node.busy)
             {
                 stand_in(next, group, instance_id, node.name, facts.now);
@@ -982,7 +983,7 @@ fn close(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
         }
         return;
     }
-    let late = facts.ledger.share(GroupKind::OnDemand, &subject.name).filter(|share| share.surplus);
+    let late = facts.ledger.share(GroupKind::OnDemand, &subject.name).filter(|share| share.is_raised());
     if let Some((instance_id, node)) =
         serving_node(late, GroupKind::OnDemand, facts).filter(|(_, node)| node.busy)
     {
@@ -1116,10 +1117,10 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
     }
     let zone = facts.old_node.and_then(|node| node.volume_zone.clone());
     let gone = facts.view.is_some_and(|view| !view.spot.is_active(&subject.instance_id));
-    let instance = |owed, gone| Want::Instance {
+    let instance = |stood_in_for, gone| Want::Instance {
         attempt: status.asked(),
         deadline: status.deadline,
-        owed,
+        stood_in_for,
         zone: zone.clone(),
         gone,
     };

@@ -10,6 +10,8 @@ use kube::ResourceExt;
 use spot_guard_core::cluster::{Node, Snapshot};
 use spot_guard_core::drain;
 use spot_guard_core::freshness::Freshness;
+use spot_guard_core::group::GroupView;
+use spot_guard_core::ledger::Ledger;
 use spot_guard_core::limits::{self, Starts};
 use spot_guard_core::neighbours;
 use spot_guard_core::placement::PlacementOptions;
@@ -21,7 +23,6 @@ use spot_guard_core::replacement::{
     Subject,
 };
 use spot_guard_core::safety::{self, SafetyPolicy};
-use spot_guard_core::scaling::{GroupView, Ledger};
 use spot_guard_core::trigger::Ask;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

@@ -20,9 +20,9 @@ use spot_guard_cloud::cloud::{
     BootTimes, Cloud, GroupSnapshot, InstanceSnapshot, LaunchFailure, LifecycleState, Market,
 };
 use spot_guard_cloud::cluster::Cluster;
+use spot_guard_core::ledger::{Ledger, RequestState};
 use spot_guard_core::policy::Policy;
 use spot_guard_core::record::{GroupKind, NoticeKind, Outcome};
-use spot_guard_core::scaling::{Ledger, RequestState};
 use spot_guard_core::time::since;
 use spot_guard_core::trigger::{self, TriggerAction};
 use std::fmt::Write as _;

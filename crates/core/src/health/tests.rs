@@ -1,8 +1,7 @@
 use super::*;
+use crate::group::{FailedActivity, GroupView, Instance, Lifecycle};
+use crate::ledger::{Balance, Method, RequestState, ScalingRequest, Share};
 use crate::record::{Capacity, Phase};
-use crate::scaling::{
-    Debt, FailedActivity, GroupView, Instance, Lifecycle, Method, RequestState, ScalingRequest, Share,
-};
 use std::time::Duration;
 
 fn now() -> Timestamp {
@@ -19,7 +18,7 @@ fn group(desired: i32, in_service: &[&str], pending: &[&str]) -> GroupView {
         max: 10,
         zones: vec!["a".to_owned()],
         can_launch: false,
-        setup: crate::preflight::GroupSetup::default(),
+        setup: crate::group::GroupSetup::default(),
         instances: serving.chain(pending.iter().map(|id| instance(id, Lifecycle::Pending))).collect(),
         failures: Vec::new(),
         observed_at: now(),
@@ -31,15 +30,14 @@ fn view(spot: GroupView) -> PoolView {
 }
 
 /// A share of the story of `old` in the Spot group.
-fn share(old: &str, surplus: bool, debt: Debt, instance_id: Option<&str>) -> Share {
+fn share(old: &str, balance: Balance, instance_id: Option<&str>) -> Share {
     Share {
         replacement: old.to_owned(),
-        surplus,
+        balance,
         attempt: 0,
         since: now(),
         deadline: None,
-        owed: true,
-        debt,
+        stood_in_for: true,
         instance_id: instance_id.map(str::to_owned),
         failure: None,
     }
@@ -49,6 +47,7 @@ fn ledger(shares: Vec<Share>) -> Ledger {
     let request = ScalingRequest {
         id: "r".to_owned(),
         group: GroupKind::Spot,
+        group_name: "spot".to_owned(),
         baseline: 3,
         target: 4,
         instances_before: Vec::new(),
@@ -83,9 +82,9 @@ fn health_counts_what_is_to_serve_and_not_what_is_owed_or_on_its_way_out() {
     let old_there = fallback(EndState::Kept, 0);
     let old_gone = fallback(EndState::Gone, 0);
     let none = Ledger::default();
-    let surplus = ledger(vec![share("i-1", true, Debt::None, Some("i-4"))]);
-    let awaited = ledger(vec![share("i-1", true, Debt::None, None)]);
-    let in_group = ledger(vec![share("i-1", false, Debt::InGroup, None)]);
+    let surplus = ledger(vec![share("i-1", Balance::Raised, Some("i-4"))]);
+    let awaited = ledger(vec![share("i-1", Balance::Raised, None)]);
+    let in_group = ledger(vec![share("i-1", Balance::OwedByGroup, None)]);
     let rows: [(&str, GroupView, &Ledger, Option<&ReplacementStatus>, bool); 8] = [
         ("all there", group(3, &["i-1", "i-2", "i-3"], &[]), &none, None, true),
         ("one missing", group(3, &["i-1", "i-2"], &[]), &none, None, false),
@@ -138,7 +137,7 @@ fn recent_failures_are_ill_health_unless_they_are_our_own_probes_or_throttling()
         let ledger = match probing {
             true => {
                 spot.desired = 4;
-                ledger(vec![share("i-9", true, Debt::None, None)])
+                ledger(vec![share("i-9", Balance::Raised, None)])
             }
             false => Ledger::default(),
         };
@@ -167,7 +166,7 @@ fn few_unready_nodes_are_allowed_and_the_drained_one_does_not_count() {
 fn assessed(status: &ReplacementStatus, blocker: Option<&str>) -> ReturnAssessment {
     let stories = [Story { name: "i-1", instance_id: "i-1", status }];
     let spot = view(group(3, &["i-2", "i-3", "i-4"], &[]));
-    let share = ledger(vec![share("i-1", false, Debt::None, Some("i-4"))]);
+    let share = ledger(vec![share("i-1", Balance::Even, Some("i-4"))]);
     let unsafe_ = |_: &Story<'_>| blocker.map(str::to_owned).into_iter().collect();
     let mut found = assess(&spot, &share, &stories, &|_| true, &unsafe_, &Policy::default(), now());
     found.returns.remove("i-1").unwrap_or_default()
@@ -191,10 +190,8 @@ fn a_return_waits_for_its_spot_node_for_stability_and_for_safety() {
 fn returns_are_made_one_by_one_the_oldest_first() {
     let (older, newer) = (fallback(EndState::Gone, 1), fallback(EndState::Gone, 2));
     let spot = view(group(4, &["i-3", "i-4", "i-5", "i-6"], &[]));
-    let share = ledger(vec![
-        share("i-1", false, Debt::None, Some("i-4")),
-        share("i-2", false, Debt::None, Some("i-5")),
-    ]);
+    let share =
+        ledger(vec![share("i-1", Balance::Even, Some("i-4")), share("i-2", Balance::Even, Some("i-5"))]);
     let judge = |older: &ReplacementStatus, newer: &ReplacementStatus| {
         let stories = [
             Story { name: "i-1", instance_id: "i-1", status: newer },
@@ -237,7 +234,7 @@ fn the_node_of_a_cancelled_story_is_one_of_those_that_stay() {
     let status = ReplacementStatus { old: EndState::Released, ..ReplacementStatus::default() };
     let stories = [Story { name: "i-1", instance_id: "i-1", status: &status }];
     let policy = Policy::default();
-    let shares = ledger(vec![share("i-1", true, Debt::None, Some("i-4"))]);
+    let shares = ledger(vec![share("i-1", Balance::Raised, Some("i-4"))]);
     let judge =
         |serving: &[&str]| unhealthy(&view(group(4, serving, &[])), &shares, &stories, &policy, now());
     assert_eq!(judge(&["i-1", "i-2", "i-3", "i-4"]), Vec::<String>::new());

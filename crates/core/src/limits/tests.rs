@@ -1,6 +1,6 @@
 use super::*;
+use crate::group::{GroupView, Instance, Lifecycle};
 use crate::record::{BlockingReason, Capacity, GroupKind};
-use crate::scaling::{GroupView, Instance, Lifecycle};
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
@@ -22,7 +22,7 @@ fn pool(spot: usize, on_demand: usize) -> PoolView {
         max: 1000,
         zones: Vec::new(),
         can_launch: true,
-        setup: crate::preflight::GroupSetup::default(),
+        setup: crate::group::GroupSetup::default(),
         instances: (0..count)
             .map(|number| Instance {
                 id: format!("i-{number}"),

@@ -12,9 +12,10 @@
 mod orders;
 
 use super::{Event, Fault, KINDS, World};
+use crate::group::Lifecycle;
+use crate::ledger::{RequestState, Share};
 use crate::policy::Policy;
 use crate::record::{Capacity, DrainState, EndState, GroupKind, Phase, ReplacementStatus};
-use crate::scaling::{Lifecycle, RequestState, Share};
 use crate::trigger::TriggerAction;
 use jiff::Timestamp;
 use std::collections::HashSet;
@@ -236,8 +237,8 @@ impl World {
         let failures = &self.groups[&group].failures;
         let failed = failures.iter().filter(|failure| failure.started_at >= share.since).count();
         (
-            (share.replacement.clone(), share.surplus, asked == Some(share.attempt), failed),
-            (first, urgent, share.deadline.is_some(), share.owed, share.debt),
+            (share.replacement.clone(), share.balance, asked == Some(share.attempt), failed),
+            (first, urgent, share.deadline.is_some(), share.stood_in_for),
             share.instance_id.as_ref().map(|id| self.name(id)),
             share.failure.as_ref().map(|failure| failure.class),
         )

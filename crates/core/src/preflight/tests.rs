@@ -1,5 +1,5 @@
 use super::*;
-use crate::scaling::Instance;
+use crate::group::{GroupSetup, Instance, MixedMarkets};
 
 fn group(name: &str) -> GroupView {
     GroupView {

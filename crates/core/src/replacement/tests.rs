@@ -1,10 +1,9 @@
 use super::*;
 use crate::freshness::StaleWatch;
+use crate::group::{GroupView, Instance, Lifecycle};
+use crate::ledger::{Balance, Failure, Method, Reduction, RequestState, ScalingRequest};
 use crate::limits::Pause;
 use crate::record::BlockingReason;
-use crate::scaling::{
-    Failure, GroupView, Instance, Lifecycle, Method, Reduction, RequestState, ScalingRequest,
-};
 use proptest::prelude::*;
 
 const OLD: &str = "i-old";
@@ -62,7 +61,7 @@ impl Stage {
             max: 9,
             zones: vec!["a".to_owned()],
             can_launch: false,
-            setup: crate::preflight::GroupSetup::default(),
+            setup: crate::group::GroupSetup::default(),
             instances: ids
                 .iter()
                 .map(|id| Instance {
@@ -188,12 +187,11 @@ impl Stage {
     ) -> &mut Self {
         let share = Share {
             replacement: OLD.to_owned(),
-            surplus: true,
+            balance: Balance::Raised,
             attempt: self.status.asked(),
             since: self.now,
             deadline: None,
-            owed: false,
-            debt: Debt::None,
+            stood_in_for: false,
             instance_id: instance.map(str::to_owned),
             failure: failure.map(|class| Failure { class, message: "text".to_owned(), at: self.now }),
         };
@@ -201,6 +199,7 @@ impl Stage {
         self.ledger.scaling_requests.push(ScalingRequest {
             id: "r".to_owned(),
             group,
+            group_name: group.slug().to_owned(),
             baseline: 0,
             target: 1,
             instances_before: Vec::new(),
@@ -217,7 +216,7 @@ impl Stage {
 
     fn settle(&mut self, group: GroupKind) -> &mut Self {
         for request in self.ledger.scaling_requests.iter_mut().filter(|request| request.group == group) {
-            request.shares.iter_mut().for_each(|share| share.surplus = false);
+            request.shares.iter_mut().for_each(|share| share.balance = Balance::Even);
         }
         self
     }
@@ -301,7 +300,7 @@ fn spot_is_asked_first_and_nothing_is_marked() {
     stage.go();
     assert_eq!(stage.phase(), Phase::ScalingUp);
     let commands = stage.commands();
-    assert!(matches!(want(&commands, GroupKind::Spot), Some(Want::Instance { owed: false, .. })));
+    assert!(matches!(want(&commands, GroupKind::Spot), Some(Want::Instance { stood_in_for: false, .. })));
     assert_eq!(want(&commands, GroupKind::OnDemand), None);
     assert!(commands.drains.is_empty() && commands.ends.is_empty());
 }
@@ -510,6 +509,7 @@ fn the_old_instance_is_gone_only_when_nothing_of_it_is_left() {
         ("a reduction is under way", |stage| {
             stage.ledger.reduction = Some(Reduction {
                 group: GroupKind::Spot,
+                group_name: "spot".to_owned(),
                 instance_id: None,
                 settles: None,
                 baseline: 4,
@@ -672,7 +672,7 @@ fn a_pause_lets_no_return_begin_and_does_not_stop_one() {
 fn a_return_that_is_held_asks_spot_for_nothing() {
     let mut stage = Stage::on_fallback();
     stage.share(GroupKind::Spot, None, Some(FailureClass::Capacity));
-    stage.ledger.scaling_requests.last_mut().expect("its share").shares[0].surplus = false;
+    stage.ledger.scaling_requests.last_mut().expect("its share").shares[0].balance = Balance::Even;
     stage.assessment = Some(ReturnAssessment::default());
     stage.go().pass(300);
     stage.assessment = Some(ReturnAssessment { held: vec!["not now".to_owned()], ..Default::default() });

@@ -6,34 +6,17 @@
 //! group's desired capacity goes to exactly that, and nothing that we know of did it, the call has arrived: it is
 //! booked as a request of ours that nobody wants, and taken back like any other.
 
-use super::{Call, Debt, GroupView, Ledger, Method, PoolView, RequestState, ScalingRequest, Share};
+use super::calls::Call;
+use super::inputs::Inputs;
+use crate::group::{GroupView, PoolView};
+use crate::ledger::{Balance, Doubt, Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
 use jiff::{SignedDuration, Timestamp};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// AWS refuses a request that arrives more than 15 min after it was signed (API Reference, Common Errors,
 /// `RequestExpired`).
 const SIGNATURE_LIFE: SignedDuration = SignedDuration::from_mins(15);
-
-/// A SetDesiredCapacity of which nobody knows whether it is still to arrive.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Doubt {
-    /// Which group.
-    pub group: GroupKind,
-    /// The capacity that it asks for.
-    pub desired: i32,
-    /// Since when it is in doubt.
-    pub since: Timestamp,
-    /// Whether the group was read since, and the call had not arrived.
-    #[serde(default)]
-    pub missing: bool,
-    /// Desired capacity as it was last read and accounted for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<i32>,
-}
 
 impl Ledger {
     /// What another process, or an earlier life of this one, may have under way: to be called once, with the
@@ -44,13 +27,13 @@ impl Ledger {
             .iter()
             .filter(|request| request.state == RequestState::Intended)
             .filter(|request| request.method == Method::SetDesiredCapacity {})
-            .map(|request| (request.group, request.target));
+            .map(|request| (request.group, request.group_name.clone(), request.target));
         let reduction = self.reduction.iter().filter(|reduction| reduction.instance_id.is_none());
-        let calls: Vec<_> =
-            requests.chain(reduction.map(|reduction| (reduction.group, reduction.baseline - 1))).collect();
-        for (group, desired) in calls {
-            self.doubts.retain(|doubt| (doubt.group, doubt.desired) != (group, desired));
-            self.doubts.push(Doubt { group, desired, since: now, missing: false, last: None });
+        let reduction = reduction.map(|held| (held.group, held.group_name.clone(), held.baseline - 1));
+        let calls: Vec<_> = requests.chain(reduction).collect();
+        for (group, group_name, desired) in calls {
+            self.doubts.retain(|doubt| (&doubt.group_name, doubt.desired) != (&group_name, desired));
+            self.doubts.push(Doubt { group, group_name, desired, since: now, missing: false, last: None });
         }
     }
 
@@ -63,6 +46,9 @@ impl Ledger {
     /// What the first reading of a new life shows to have arrived arrives no more.
     pub(super) fn take_in_arrived(&mut self, view: &PoolView) {
         self.doubts.retain_mut(|doubt| {
+            if !view.names(doubt.group, &doubt.group_name) {
+                return true;
+            }
             doubt.missing |= view.group(doubt.group).desired != doubt.desired;
             doubt.missing
         });
@@ -77,24 +63,27 @@ impl Ledger {
 /// Looks for calls that have arrived late; `moved` are the groups that our own calls have changed.
 pub(super) fn find_late_calls(
     ledger: &mut Ledger,
-    view: &PoolView,
+    inputs: &Inputs<'_>,
     moved: &BTreeSet<GroupKind>,
-    now: Timestamp,
 ) -> Option<Call> {
+    let now = inputs.now;
     moved.iter().for_each(|group| ledger.has_moved(*group));
     ledger.doubts.retain(|doubt| now.duration_since(doubt.since) <= SIGNATURE_LIFE);
     let arrived = |doubt: &Doubt| {
-        let desired = view.group(doubt.group).desired;
-        desired == doubt.desired && doubt.last.is_some_and(|last| last != desired)
+        let desired = inputs.group(doubt.group).desired;
+        inputs.view.names(doubt.group, &doubt.group_name)
+            && desired == doubt.desired
+            && doubt.last.is_some_and(|last| last != desired)
     };
     if let Some(index) = ledger.doubts.iter().position(arrived) {
         let Doubt { group, last, .. } = ledger.doubts.remove(index);
         // Every other call in doubt about this group sees the change as accounted for.
         ledger.has_moved(group);
-        return book(ledger, view.group(group), group, last?, now);
+        return book(ledger, inputs.group(group), group, last?, now);
     }
     for doubt in &mut ledger.doubts {
-        doubt.last = Some(view.group(doubt.group).desired);
+        let group = inputs.group(doubt.group);
+        doubt.last = (group.name == doubt.group_name).then_some(group.desired);
     }
     None
 }
@@ -111,12 +100,11 @@ fn book(
     let raised = group.desired > before;
     let share = |number: i32| Share {
         replacement: format!("late-call-{}-{number}", now.as_millisecond()),
-        surplus: raised,
+        balance: if raised { Balance::Raised } else { Balance::OwedByUs },
         attempt: 0,
         since: now,
         deadline: None,
-        owed: false,
-        debt: if raised { Debt::None } else { Debt::InRecord },
+        stood_in_for: false,
         instance_id: None,
         failure: None,
     };
@@ -128,6 +116,7 @@ fn book(
     let request = ScalingRequest {
         id: format!("{}-{}-late-call", kind.slug(), now.as_millisecond()),
         group: kind,
+        group_name: group.name.clone(),
         baseline,
         target,
         instances_before: Vec::new(),
@@ -136,7 +125,7 @@ fn book(
         state,
         shares: (0..target - baseline).map(share).collect(),
     };
-    let call = if raised { None } else { request.call() };
+    let call = if raised { None } else { Call::of(&request) };
     ledger.scaling_requests.push(request);
     call
 }

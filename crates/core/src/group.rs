@@ -1,0 +1,195 @@
+//! Auto Scaling groups as they were last read. Nothing here is stored.
+
+use crate::record::GroupKind;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// An instance as its group lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// EC2's id.
+    pub id: String,
+    /// Availability Zone.
+    pub zone: String,
+    /// Where it is in its life.
+    pub lifecycle: Lifecycle,
+}
+
+/// The lifecycle states that matter here (EC2 Auto Scaling User Guide, "instance lifecycle").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// On its way in.
+    Pending,
+    /// Serving.
+    InService,
+    /// On its way out, in any way; also detached, standby and retained ones, which do not count as capacity.
+    Leaving,
+}
+
+/// Why capacity could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum FailureClass {
+    /// No capacity, a quota, or the group at its maximum: fall back now.
+    Capacity,
+    /// The group cannot launch as it is configured: fall back now, and alert.
+    Configuration,
+    /// AWS asked us to slow down: wait, never a failure.
+    Throttle,
+    /// Not known: wait until the timeout.
+    Unknown,
+}
+
+/// A failed launch as the scaling activities tell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedActivity {
+    /// When the launch began.
+    pub started_at: Timestamp,
+    /// What kind of failure it was.
+    pub class: FailureClass,
+    /// The activity's status message.
+    pub message: String,
+}
+
+/// A group as it was last read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    /// The group's name.
+    pub name: String,
+    /// Desired capacity.
+    pub desired: i32,
+    /// Minimum size.
+    pub min: i32,
+    /// Maximum size.
+    pub max: i32,
+    /// Availability Zones, in the group's own order.
+    pub zones: Vec<String>,
+    /// Whether LaunchInstances can be used on it, as far as is known.
+    pub can_launch: bool,
+    /// How it is set up.
+    pub setup: GroupSetup,
+    /// All instances, in any state.
+    pub instances: Vec<Instance>,
+    /// Failed launches since the earliest open request, newest first.
+    pub failures: Vec<FailedActivity>,
+    /// When it was read.
+    pub observed_at: Timestamp,
+}
+
+impl GroupView {
+    /// The instance of that id.
+    #[must_use]
+    pub fn instance(&self, id: &str) -> Option<&Instance> {
+        self.instances.iter().find(|instance| instance.id == id)
+    }
+
+    /// How many instances are in service.
+    #[must_use]
+    pub fn in_service(&self) -> usize {
+        self.instances.iter().filter(|instance| instance.lifecycle == Lifecycle::InService).count()
+    }
+
+    /// How many instances count towards the desired capacity: pending or in service.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.instances.iter().filter(|instance| instance.lifecycle != Lifecycle::Leaving).count()
+    }
+
+    /// Whether the instance is there and not on its way out.
+    #[must_use]
+    pub fn is_active(&self, id: &str) -> bool {
+        self.instance(id).is_some_and(|instance| instance.lifecycle != Lifecycle::Leaving)
+    }
+
+    /// Whether the instance is there and in service.
+    #[must_use]
+    pub fn is_in_service(&self, id: &str) -> bool {
+        self.instance(id).is_some_and(|instance| instance.lifecycle == Lifecycle::InService)
+    }
+}
+
+/// Both groups of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    /// The Spot group.
+    pub spot: GroupView,
+    /// The on-demand group.
+    pub on_demand: GroupView,
+}
+
+impl PoolView {
+    /// The group of that kind.
+    #[must_use]
+    pub fn group(&self, kind: GroupKind) -> &GroupView {
+        match kind {
+            GroupKind::Spot => &self.spot,
+            GroupKind::OnDemand => &self.on_demand,
+        }
+    }
+
+    /// Whether the group of that kind has that name.
+    #[must_use]
+    pub fn names(&self, kind: GroupKind, name: &str) -> bool {
+        self.group(kind).name == name
+    }
+}
+
+/// How a group is set up, as far as it decides what may be done with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupSetup {
+    /// It launches from a launch configuration, which LaunchInstances does not know.
+    pub launch_configuration: bool,
+    /// What its mixed instances policy says of the markets, if it has one.
+    pub mixed: Option<MixedMarkets>,
+    /// It has a warm pool.
+    pub warm_pool: bool,
+    /// It replaces Spot instances at risk by itself.
+    pub capacity_rebalance: bool,
+    /// The AWS service that alone may change it.
+    pub operator: Option<String>,
+    /// The EKS managed node group that it belongs to.
+    pub eks_node_group: Option<String>,
+    /// Suspended processes, and why.
+    pub suspended: BTreeMap<String, String>,
+}
+
+/// The share of on-demand instances of a mixed instances policy (API Reference, InstancesDistribution).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MixedMarkets {
+    /// So many instances are on-demand in any case.
+    pub on_demand_base: i32,
+    /// Of those above the base, so many per cent.
+    pub on_demand_percentage: i32,
+}
+
+impl GroupSetup {
+    /// Whether LaunchInstances can be used on it (User Guide, "Launch instances synchronously").
+    #[must_use]
+    pub fn can_launch(&self) -> bool {
+        let one_market = self.mixed.is_none_or(|mixed| mixed.all_spot() || mixed.all_on_demand());
+        !self.launch_configuration && !self.warm_pool && one_market
+    }
+
+    /// Why it launches nothing now, if so. AWS suspends Launch by itself after about a day of failures (User
+    /// Guide, "Suspend and resume").
+    #[must_use]
+    pub fn launch_suspended(&self) -> Option<String> {
+        let reason = self.suspended.get("Launch")?;
+        Some(format!("its process Launch is suspended: {reason}"))
+    }
+}
+
+impl MixedMarkets {
+    /// Whether every instance is a Spot instance.
+    #[must_use]
+    pub fn all_spot(self) -> bool {
+        self.on_demand_base == 0 && self.on_demand_percentage == 0
+    }
+
+    /// Whether every instance is an on-demand instance.
+    #[must_use]
+    pub fn all_on_demand(self) -> bool {
+        self.on_demand_percentage == 100
+    }
+}

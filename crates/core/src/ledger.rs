@@ -1,0 +1,400 @@
+//! The ledger: every change that Spot Guard made to the groups of a pool and has not settled. It is stored in the
+//! status of the SpotPool, before the call that it announces.
+
+use crate::group::{FailureClass, PoolView};
+use crate::record::{GroupKind, MAX_MESSAGE};
+use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// A failure that a story's request met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// What kind it was.
+    pub class: FailureClass,
+    /// AWS's words.
+    #[schemars(length(max = MAX_MESSAGE))]
+    pub message: String,
+    /// When it was seen.
+    pub at: Timestamp,
+}
+
+/// By which call a group is asked. In the schema of a custom resource every case has to be an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Method {
+    /// SetDesiredCapacity: the group launches by itself, and goes on trying.
+    SetDesiredCapacity {},
+    /// LaunchInstances: instances or errors come with the answer, and nothing is tried again.
+    LaunchInstances {
+        /// The zones still to be tried, in order; the first one is being asked.
+        #[schemars(length(max = 64), inner(length(max = 64)))]
+        zones: Vec<String>,
+    },
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Self::SetDesiredCapacity {}
+    }
+}
+
+/// Whether the call of a request was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RequestState {
+    /// Written, not known to have taken effect.
+    Intended,
+    /// LaunchInstances gave its answer; whether it raised desired capacity is still to be read. AWS does not
+    /// document it.
+    Launched,
+    /// Known to have taken effect.
+    Applied,
+}
+
+/// How a share stands with the desired capacity of its group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Balance {
+    /// Desired capacity holds nothing for the share, and nothing is owed to it.
+    #[default]
+    Even,
+    /// Desired capacity is raised by 1 for the share.
+    Raised,
+    /// The old instance left its place in desired capacity: the group goes on trying by itself.
+    OwedByGroup,
+    /// Desired capacity was lowered with the old instance: the group is to be asked again.
+    OwedByUs,
+}
+
+/// One story's share of a scaling request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Share {
+    /// The replacement that it is for.
+    #[schemars(length(max = 253))]
+    pub replacement: String,
+    /// How it stands with the group's desired capacity.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Which attempt of the story it serves.
+    pub attempt: u32,
+    /// Since when this attempt waits: older activities say nothing about it.
+    pub since: Timestamp,
+    /// The story's deadline: the most urgent share is served first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Set once another instance stands in for the story: it waits behind those that have none.
+    #[serde(default)]
+    pub stood_in_for: bool,
+    /// The instance claimed for the story.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub instance_id: Option<String>,
+    /// Why there is none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+impl Share {
+    /// Whether an instance that the group lists may be its own: one is missing, and desired capacity has a
+    /// place for it. What is owed in the record has none: it comes by a request of ours alone.
+    pub(crate) fn awaits(&self) -> bool {
+        self.instance_id.is_none() && self.balance != Balance::OwedByUs
+    }
+
+    /// Whether desired capacity is still raised by 1 for it.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.balance == Balance::Raised
+    }
+
+    /// Whether desired capacity has a place for it: raised for it, or left by its old instance.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        matches!(self.balance, Balance::Raised | Balance::OwedByGroup)
+    }
+
+    /// Its turn among the shares of its group: the least one is served first.
+    #[must_use]
+    pub fn urgency(&self) -> Urgency {
+        Urgency {
+            stood_in_for: self.stood_in_for,
+            without_deadline: self.deadline.is_none(),
+            deadline: self.deadline,
+            since: self.since,
+        }
+    }
+
+    /// Whether it waits for an instance that the group launches by itself.
+    pub(crate) fn awaits_in_group(&self) -> bool {
+        self.instance_id.is_none() && self.has_place()
+    }
+
+    /// Whether the group is to be asked (again): it was not, or refused and the story is in a new attempt.
+    pub(crate) fn asks(&self) -> bool {
+        !self.has_place() && self.instance_id.is_none() && self.failure.is_none()
+    }
+}
+
+/// The order in which shares are served, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Urgency {
+    /// Who has an instance that stands in waits behind those that have none.
+    stood_in_for: bool,
+    without_deadline: bool,
+    deadline: Option<Timestamp>,
+    since: Timestamp,
+}
+
+/// One change that we asked of a group; written before the call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingRequest {
+    /// Unique in the pool.
+    #[schemars(length(max = 128))]
+    pub id: String,
+    /// Which group.
+    pub group: GroupKind,
+    /// The name of that group.
+    #[schemars(length(max = 255))]
+    pub group_name: String,
+    /// Desired capacity before.
+    pub baseline: i32,
+    /// Desired capacity asked for; equal to the baseline if the request changed nothing.
+    pub target: i32,
+    /// The instances that were there before: none of them is claimed for this request.
+    #[schemars(length(max = 20_000), inner(length(max = 32)))]
+    pub instances_before: Vec<String>,
+    /// When it was written.
+    pub requested_at: Timestamp,
+    /// By which call.
+    #[serde(default)]
+    pub method: Method,
+    /// Whether the call took effect.
+    pub state: RequestState,
+    /// The stories that it is for.
+    #[schemars(length(max = 5_000))]
+    pub shares: Vec<Share>,
+}
+
+impl ScalingRequest {
+    /// How many instances it still waits for.
+    pub(crate) fn missing(&self) -> i32 {
+        let open = self.shares.iter().filter(|share| share.instance_id.is_none()).count();
+        i32::try_from(open).unwrap_or(i32::MAX)
+    }
+
+    /// The token by which AWS knows a call again: one per request, zone and count. A changed request under
+    /// an old token is an error (API Reference, LaunchInstances).
+    pub(crate) fn token(&self, zones_left: usize) -> String {
+        let story = self.shares.first().map_or("none", |share| share.replacement.as_str());
+        format!("{story}-{}-{zones_left}-{}", self.id, self.missing())
+    }
+}
+
+/// A reduction of a group that is under way; written before the call.
+///
+/// It is stored by a merge patch, which keeps what it does not name: so nothing is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reduction {
+    /// Which group.
+    pub group: GroupKind,
+    /// The name of that group.
+    #[schemars(length(max = 255))]
+    pub group_name: String,
+    /// The instance to end; without one the desired capacity alone is lowered, which ends nothing because
+    /// fewer instances are there than desired.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub instance_id: Option<String>,
+    /// The replacement whose +1 leaves the desired capacity with it.
+    #[serde(default)]
+    #[schemars(length(max = 253))]
+    pub settles: Option<String>,
+    /// Desired capacity before.
+    pub baseline: i32,
+    /// When it was written.
+    pub requested_at: Timestamp,
+}
+
+/// The desired capacity of a group while something is awaited from it and no call of ours is under way: if it
+/// falls, somebody else has lowered it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DesiredSeen {
+    /// Which group.
+    pub group: GroupKind,
+    /// The name of that group.
+    #[schemars(length(max = 255))]
+    pub group_name: String,
+    /// Its desired capacity.
+    pub desired: i32,
+}
+
+/// A group that cannot be asked by LaunchInstances, or an endpoint or a role that cannot: it is served by
+/// SetDesiredCapacity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CannotLaunch {
+    /// The name of the group.
+    #[schemars(length(max = 255))]
+    pub group_name: String,
+    /// When it refused last.
+    pub since: Timestamp,
+    /// AWS's words.
+    #[schemars(length(max = MAX_MESSAGE))]
+    pub reason: String,
+}
+
+/// A SetDesiredCapacity of which nobody knows whether it is still to arrive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Doubt {
+    /// Which group.
+    pub group: GroupKind,
+    /// The name of that group.
+    #[schemars(length(max = 255))]
+    pub group_name: String,
+    /// The capacity that it asks for.
+    pub desired: i32,
+    /// Since when it is in doubt.
+    pub since: Timestamp,
+    /// Whether the group was read since, and the call had not arrived.
+    #[serde(default)]
+    pub missing: bool,
+    /// Desired capacity as it was last read and accounted for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<i32>,
+}
+/// A request to a group that the pool no longer names.
+///
+/// No call is made for it, and its stories are not asked for again in the group that the pool names instead. If the
+/// pool names its group again, it goes on. What the request raised stays in the group until then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftBehind {
+    /// Since when the pool does not name the group.
+    pub since: Timestamp,
+    /// The request as it was.
+    pub request: ScalingRequest,
+}
+
+/// What we changed in a pool's groups and have not settled yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    /// The open requests for capacity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5_000))]
+    pub scaling_requests: Vec<ScalingRequest>,
+    /// The reduction under way, at most one per pool at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduction: Option<Reduction>,
+    /// Requests to groups that the pool no longer names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5_000))]
+    pub left_behind: Vec<LeftBehind>,
+    /// Groups that refused LaunchInstances as such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub cannot_launch: Vec<CannotLaunch>,
+    /// Desired capacity as it was last read, of groups that something is awaited from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub desired_seen: Vec<DesiredSeen>,
+    /// Calls of an earlier life that may still arrive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5_000))]
+    pub doubts: Vec<Doubt>,
+}
+
+/// Clocks of AWS and of ours may differ by this much when activities are compared with requests.
+pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(2);
+
+/// After this time LaunchInstances is tried again on a group that refused it: permissions and groups change.
+const LAUNCH_AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(24);
+
+impl Ledger {
+    /// Whether a group is known to refuse LaunchInstances.
+    #[must_use]
+    pub fn cannot_launch(&self, group_name: &str, now: Timestamp) -> bool {
+        let refused = |held: &&CannotLaunch| now.duration_since(held.since) < LAUNCH_AGAIN_AFTER;
+        self.cannot_launch.iter().filter(refused).any(|held| held.group_name == group_name)
+    }
+
+    /// Takes LaunchInstances from the groups that are known to refuse it.
+    pub fn limit_launches(&self, view: &mut PoolView, now: Timestamp) {
+        for group in [&mut view.spot, &mut view.on_demand] {
+            group.can_launch &= !self.cannot_launch(&group.name, now);
+        }
+    }
+
+    /// Whether nothing that we changed is open.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.scaling_requests.is_empty() && self.reduction.is_none() && self.left_behind.is_empty()
+    }
+
+    /// The share of a story in a group.
+    #[must_use]
+    pub fn share(&self, group: GroupKind, replacement: &str) -> Option<&Share> {
+        self.shares(group).find(|share| share.replacement == replacement)
+    }
+
+    /// All shares in a group.
+    pub fn shares(&self, group: GroupKind) -> impl Iterator<Item = &Share> {
+        self.requests(group).flat_map(|request| &request.shares)
+    }
+
+    /// The open requests of a group.
+    pub(crate) fn requests(&self, group: GroupKind) -> impl Iterator<Item = &ScalingRequest> {
+        self.scaling_requests.iter().filter(move |request| request.group == group)
+    }
+
+    pub(crate) fn requests_mut(&mut self, group: GroupKind) -> impl Iterator<Item = &mut ScalingRequest> {
+        self.scaling_requests.iter_mut().filter(move |request| request.group == group)
+    }
+
+    pub(crate) fn shares_mut(&mut self, group: GroupKind) -> impl Iterator<Item = &mut Share> {
+        self.requests_mut(group).flat_map(|request| &mut request.shares)
+    }
+
+    /// Takes the share of a story out of its requests.
+    pub(crate) fn remove_share(&mut self, group: GroupKind, replacement: &str) {
+        for request in self.requests_mut(group) {
+            request.shares.retain(|share| share.replacement != replacement);
+        }
+    }
+
+    /// The instances that shares in a group have claimed.
+    pub(crate) fn claimed(&self, group: GroupKind) -> BTreeSet<String> {
+        self.shares(group).filter_map(|share| share.instance_id.clone()).collect()
+    }
+
+    /// Whether something is under way that the next reading of the groups may show: a call, an instance that
+    /// is asked for or on its way in.
+    #[must_use]
+    pub fn is_waiting(&self, view: &PoolView) -> bool {
+        let arriving = |kind: GroupKind, share: &Share| match &share.instance_id {
+            Some(id) => !view.group(kind).is_in_service(id),
+            None => share.balance != Balance::OwedByUs,
+        };
+        self.reduction.is_some()
+            || self.scaling_requests.iter().any(|request| {
+                request.state != RequestState::Applied
+                    || request.shares.iter().any(|share| arriving(request.group, share))
+            })
+    }
+
+    /// The earliest moment from which failures matter to a request that is still open in `group`.
+    #[must_use]
+    pub fn failures_matter_since(&self, group: GroupKind) -> Option<Timestamp> {
+        self.shares(group).filter(|share| share.instance_id.is_none()).map(|share| share.since).min()
+    }
+
+    pub(crate) fn drop_empty(&mut self) {
+        self.scaling_requests.retain(|request| !request.shares.is_empty());
+    }
+}

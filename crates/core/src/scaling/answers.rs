@@ -1,0 +1,203 @@
+//! What the answers of AWS mean for the ledger.
+
+use super::calls::{Call, Deferred};
+use crate::classify::CallFailure;
+use crate::group::FailureClass;
+use crate::ledger::{
+    Balance, CannotLaunch, Failure, Ledger, Method, Reduction, RequestState, ScalingRequest, Share,
+};
+use crate::record::{GroupKind, clipped};
+use jiff::Timestamp;
+
+/// What AWS said to a call that it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// The instance is on its way out.
+    Terminated {
+        /// Whether the answer says that desired capacity goes down with it.
+        says_shrunk: bool,
+    },
+    /// What was launched, and what was not.
+    Launched {
+        /// The new instances.
+        instance_ids: Vec<String>,
+        /// Why there are not more.
+        errors: Vec<(FailureClass, String)>,
+    },
+}
+
+/// What follows from a call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// It is in the ledger: the turn goes on.
+    GoOn,
+    /// The call is made again in a later turn; the turn goes on with what else there is to do.
+    Later,
+    /// It may have taken effect: the turn ends, and the group is read again.
+    ReadAgain,
+}
+
+/// Takes in that AWS took the call.
+pub fn taken(ledger: &mut Ledger, call: &Call, answer: Answer, now: Timestamp) {
+    match (answer, call) {
+        // Nothing says that desired capacity went down: the instance may have been on its way out already. The
+        // next reading tells.
+        (Answer::Terminated { says_shrunk: false }, Call::Terminate { decrement: true, .. }) => {}
+        (Answer::Done | Answer::Terminated { .. }, _) => accepted(ledger, call),
+        (Answer::Launched { instance_ids, errors }, _) => {
+            launched(ledger, call.group(), instance_ids, &errors, now);
+        }
+    }
+}
+
+/// Takes in that a call failed.
+pub fn failed(
+    ledger: &mut Ledger,
+    deferred: &mut Deferred,
+    call: &Call,
+    (failure, reason): (CallFailure, &str),
+    now: Timestamp,
+) -> AfterFailure {
+    let group = call.group();
+    let lowers = ledger.reduction.is_some();
+    match (failure, call) {
+        (CallFailure::Unclear, _) => return AfterFailure::ReadAgain,
+        // The next reading tells what became of desired.
+        (CallFailure::NotFound, _) => {}
+        (CallFailure::Refused(FailureClass::Capacity), Call::Launch { .. }) => {
+            refused(ledger, group, FailureClass::Capacity, reason, now);
+        }
+        (CallFailure::Refused(_), Call::Launch { .. }) => launch_refused(ledger, group, reason, false, now),
+        (CallFailure::Unsupported, Call::Launch { .. }) => launch_refused(ledger, group, reason, true, now),
+        (CallFailure::Refused(class), Call::SetDesired { .. }) if !lowers => {
+            refused(ledger, group, class, reason, now);
+        }
+        (CallFailure::Unsupported, Call::SetDesired { .. }) if !lowers => {
+            refused(ledger, group, FailureClass::Configuration, reason, now);
+        }
+        (CallFailure::Busy | CallFailure::Refused(_) | CallFailure::Unsupported, _) => {
+            deferred.add(ledger, call);
+            return AfterFailure::Later;
+        }
+    }
+    AfterFailure::GoOn
+}
+
+/// Takes in that AWS accepted the call: the answer is the proof, no reading of the group is needed.
+pub fn accepted(ledger: &mut Ledger, call: &Call) {
+    let group = call.group();
+    ledger.has_moved(group);
+    if let Some(reduction) = ledger.reduction.clone().filter(|reduction| reduction.group == group) {
+        reduced(ledger, &reduction);
+        return;
+    }
+    for request in ledger.requests_mut(group) {
+        if request.state != RequestState::Applied {
+            applied(request);
+        }
+    }
+}
+
+/// Takes in the answer of LaunchInstances: instances for the most urgent shares; for the rest the next zone
+/// is asked, or they failed. An answer without instances is no fault but says "no capacity".
+pub fn launched(
+    ledger: &mut Ledger,
+    group: GroupKind,
+    instance_ids: Vec<String>,
+    errors: &[(FailureClass, String)],
+    now: Timestamp,
+) {
+    let open = ledger.requests_mut(group).find(|request| request.state == RequestState::Intended);
+    let Some(request) = open else { return };
+    request.shares.sort_by_key(Share::urgency);
+    let mut free = instance_ids.into_iter();
+    for share in request.shares.iter_mut().filter(|share| share.instance_id.is_none()) {
+        let Some(id) = free.next() else { break };
+        share.instance_id = Some(id);
+        share.failure = None;
+    }
+    let Method::LaunchInstances { zones } = &mut request.method else { return };
+    if !zones.is_empty() {
+        zones.remove(0);
+    }
+    if request.shares.iter().all(|share| share.instance_id.is_some()) {
+        request.state = RequestState::Launched;
+    } else if zones.is_empty() {
+        request.state = RequestState::Launched;
+        let worst = errors.iter().max_by_key(|(class, _)| *class == FailureClass::Configuration);
+        let (class, message) = worst.cloned().unwrap_or_else(|| {
+            (FailureClass::Capacity, "LaunchInstances gave no instance and no reason".to_owned())
+        });
+        for share in request.shares.iter_mut().filter(|share| share.instance_id.is_none()) {
+            share.failure = Some(Failure { class, message: clipped(message.clone()), at: now });
+        }
+    }
+}
+
+/// The outcome of a request's call that AWS refused: nothing changed in the group.
+///
+/// A throttled or unknown answer is not a refusal: the request stays as intended and is tried again.
+pub fn refused(ledger: &mut Ledger, group: GroupKind, class: FailureClass, message: &str, now: Timestamp) {
+    for request in ledger.requests_mut(group) {
+        if request.state == RequestState::Intended {
+            refuse(request, class, message, now);
+        }
+    }
+}
+
+/// Takes in that a group cannot be asked by LaunchInstances: what was to be asked so goes on as
+/// SetDesiredCapacity. If it cannot at all, that is remembered.
+pub fn launch_refused(ledger: &mut Ledger, group: GroupKind, reason: &str, at_all: bool, now: Timestamp) {
+    let mut refusing = None;
+    for request in ledger.requests_mut(group) {
+        if request.state == RequestState::Intended {
+            request.method = Method::SetDesiredCapacity {};
+            refusing = Some(request.group_name.clone());
+        }
+    }
+    if let Some(group_name) = refusing.filter(|_| at_all) {
+        ledger.cannot_launch.retain(|held| held.group_name != group_name);
+        let reason = clipped(reason.to_owned());
+        ledger.cannot_launch.push(CannotLaunch { group_name, since: now, reason });
+    }
+}
+
+/// The call took effect: a +1 for each share that it served.
+pub(super) fn applied(request: &mut ScalingRequest) {
+    request.state = RequestState::Applied;
+    let by_launch = matches!(request.method, Method::LaunchInstances { .. });
+    for share in &mut request.shares {
+        if by_launch && share.instance_id.is_none() {
+            continue;
+        }
+        // An instance that was owed makes up for the desired capacity that was lowered for it.
+        share.balance = if share.balance == Balance::OwedByUs { Balance::Even } else { Balance::Raised };
+    }
+}
+
+/// Marks the unclaimed shares of a request as failed.
+pub(super) fn refuse(request: &mut ScalingRequest, class: FailureClass, message: &str, now: Timestamp) {
+    request.state = RequestState::Applied;
+    request.target = request.baseline;
+    for share in request.shares.iter_mut().filter(|share| share.instance_id.is_none()) {
+        share.failure = Some(Failure { class, message: clipped(message.to_owned()), at: now });
+    }
+}
+
+/// The desired capacity went down by a story's share: its +1, or what the group owed it.
+pub(super) fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
+    ledger.reduction = None;
+    let Some(replacement) = &reduction.settles else { return };
+    let held = ledger.shares_mut(reduction.group).find(|share| share.replacement == *replacement);
+    let Some(share) = held else { return };
+    share.balance = match (share.is_raised(), &share.instance_id) {
+        (true, Some(_)) => Balance::Even,
+        // The old instance was never in the on-demand group: nothing there is owed for it, and a story that was
+        // cancelled and begins anew asks again.
+        (true, None) if reduction.group == GroupKind::OnDemand => Balance::Even,
+        (true, None) => Balance::OwedByGroup,
+        (false, _) => Balance::OwedByUs,
+    };
+}

@@ -1,0 +1,103 @@
+//! The calls that change a group.
+
+use crate::ledger::{Ledger, Method, ScalingRequest};
+use crate::record::GroupKind;
+use std::collections::BTreeSet;
+
+/// The next call to make on a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// SetDesiredCapacity.
+    SetDesired {
+        /// Which group.
+        group: GroupKind,
+        /// The capacity to ask for.
+        desired: i32,
+    },
+    /// LaunchInstances.
+    Launch {
+        /// Which group.
+        group: GroupKind,
+        /// The zone: one per call.
+        zone: String,
+        /// How many instances.
+        count: i32,
+        /// The client token.
+        token: String,
+    },
+    /// TerminateInstanceInAutoScalingGroup.
+    Terminate {
+        /// Which group.
+        group: GroupKind,
+        /// Exactly this instance.
+        instance_id: String,
+        /// Whether desired capacity goes down with it.
+        decrement: bool,
+    },
+}
+
+impl Call {
+    /// The call that a request is about, if it is still to be made.
+    #[must_use]
+    pub fn of(request: &ScalingRequest) -> Option<Self> {
+        match &request.method {
+            Method::SetDesiredCapacity {} => {
+                Some(Self::SetDesired { group: request.group, desired: request.target })
+            }
+            Method::LaunchInstances { zones } => Some(Self::Launch {
+                group: request.group,
+                zone: zones.first()?.clone(),
+                count: request.missing(),
+                token: request.token(zones.len()),
+            }),
+        }
+    }
+
+    /// The group that it changes.
+    #[must_use]
+    pub fn group(&self) -> GroupKind {
+        let (Self::SetDesired { group, .. } | Self::Terminate { group, .. } | Self::Launch { group, .. }) =
+            self;
+        *group
+    }
+}
+
+/// Changes that AWS would not take in this turn, because another one of the same group is under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deferred {
+    requests: BTreeSet<GroupKind>,
+    reductions: BTreeSet<(GroupKind, Option<String>)>,
+}
+
+impl Deferred {
+    /// Takes in that AWS would not take this call now.
+    pub fn add(&mut self, ledger: &mut Ledger, call: &Call) {
+        let group = call.group();
+        match ledger.reduction.take() {
+            Some(reduction) => {
+                self.reductions.insert((group, reduction.instance_id));
+            }
+            None => {
+                self.requests.insert(group);
+            }
+        }
+    }
+
+    /// Whether no request is to be made of the group in this turn.
+    #[must_use]
+    pub fn requests_of(&self, group: GroupKind) -> bool {
+        self.requests.contains(&group)
+    }
+
+    /// Whether the desired capacity of the group is not to be lowered in this turn.
+    #[must_use]
+    pub fn lowering(&self, group: GroupKind) -> bool {
+        self.reductions.contains(&(group, None))
+    }
+
+    /// Whether the instance is not to be terminated in this turn.
+    #[must_use]
+    pub fn ending(&self, group: GroupKind, instance_id: &str) -> bool {
+        self.reductions.contains(&(group, Some(instance_id.to_owned())))
+    }
+}

@@ -1,0 +1,77 @@
+//! Which instance belongs to which share.
+
+use super::inputs::Inputs;
+use super::wants::Want;
+use crate::group::Lifecycle;
+use crate::ledger::{Balance, Ledger};
+use crate::record::GroupKind;
+
+/// Gives new instances to the shares that want one and have none, the most urgent first. A share that is
+/// being withdrawn claims nothing more: what it would end then belongs to somebody else.
+pub(super) fn claim(ledger: &mut Ledger, inputs: &Inputs<'_>) {
+    for kind in [GroupKind::Spot, GroupKind::OnDemand] {
+        let claimed = ledger.claimed(kind);
+        let free = inputs.group(kind).instances.iter().filter(|instance| {
+            instance.lifecycle != Lifecycle::Leaving
+                && !claimed.contains(&instance.id)
+                && !inputs.instances.taken.contains(&instance.id)
+        });
+        for instance in free {
+            // A share that the group refused brought nothing: it comes after all that did.
+            let most_urgent = ledger
+                .requests_mut(kind)
+                .filter(|request| !request.instances_before.contains(&instance.id))
+                .flat_map(|request| {
+                    let unchanged = request.target == request.baseline;
+                    request
+                        .shares
+                        .iter_mut()
+                        .map(move |share| (unchanged && share.balance != Balance::OwedByGroup, share))
+                })
+                .filter(|(_, share)| share.awaits() && inputs.waits(kind, &share.replacement))
+                .min_by_key(|(refused, share)| (*refused, share.urgency()));
+            if let Some((_, share)) = most_urgent {
+                share.instance_id = Some(instance.id.clone());
+                share.failure = None;
+            }
+        }
+    }
+}
+
+/// Binds shares to instances that their request did not bring, because AWS replaced an instance itself: only
+/// as many as the group is not missing.
+///
+/// A story whose +1 was settled already is owed one of those that serve; so is one whose own instance a more
+/// urgent story has claimed, or whose +1 somebody else took out of desired. A +1 that is to be settled, and
+/// whose instance was lost, goes with one of them.
+pub(super) fn bind_to_successors(ledger: &mut Ledger, inputs: &Inputs<'_>) {
+    let instances = inputs.instances;
+    for kind in [GroupKind::Spot, GroupKind::OnDemand] {
+        let group = inputs.group(kind);
+        let claimed = ledger.claimed(kind);
+        let mut free: Vec<&str> = group.instances.iter().rev().map(|instance| instance.id.as_str()).collect();
+        free.retain(|id| group.is_active(id) && !claimed.contains(*id) && !instances.taken.contains(*id));
+        let (mut waiting, leaving): (Vec<_>, Vec<_>) = ledger
+            .shares_mut(kind)
+            .filter(|share| share.awaits_in_group())
+            .filter_map(|share| Some((inputs.want(kind, &share.replacement)?, share)))
+            .partition(|(want, _)| matches!(want, Want::Instance { .. }));
+        let missing = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
+        let excess = waiting.len().saturating_sub(missing);
+        waiting.sort_by_key(|(_, share)| share.is_raised());
+        for (_, share) in waiting.into_iter().take(excess) {
+            if !free.is_empty() {
+                share.instance_id = Some(free.remove(0).to_owned());
+            }
+        }
+        if missing > 0 {
+            continue;
+        }
+        free.sort_by_key(|id| instances.with_pods.contains(*id));
+        for (_, share) in leaving.into_iter().filter(|(_, share)| share.is_raised()) {
+            if !free.is_empty() {
+                share.instance_id = Some(free.remove(0).to_owned());
+            }
+        }
+    }
+}

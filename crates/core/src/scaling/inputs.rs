@@ -1,0 +1,44 @@
+//! All that a plan is made from.
+
+use super::calls::Deferred;
+use super::instances::InstanceFacts;
+use super::wants::{End, Want, Wants};
+use crate::group::{GroupView, PoolView};
+use crate::ledger::Ledger;
+use crate::record::GroupKind;
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+
+/// All that a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// The ledger as it is stored.
+    pub ledger: &'a Ledger,
+    /// The groups as they were just read.
+    pub view: &'a PoolView,
+    /// What the stories want of the groups.
+    pub wants: &'a Wants,
+    /// The instances to terminate for stories.
+    pub ends: &'a BTreeSet<End>,
+    /// What is known about instances.
+    pub instances: &'a InstanceFacts,
+    /// Changes that are left alone in this turn: another one of the same group is under way.
+    pub deferred: &'a Deferred,
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl Inputs<'_> {
+    pub(super) fn group(&self, kind: GroupKind) -> &GroupView {
+        self.view.group(kind)
+    }
+
+    pub(super) fn want(&self, kind: GroupKind, replacement: &str) -> Option<&Want> {
+        self.wants.get(&(kind, replacement.to_owned()))
+    }
+
+    /// Whether the story waits for an instance of the group.
+    pub(super) fn waits(&self, kind: GroupKind, replacement: &str) -> bool {
+        matches!(self.want(kind, replacement), Some(Want::Instance { .. }))
+    }
+}

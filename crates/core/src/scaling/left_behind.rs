@@ -1,0 +1,36 @@
+//! Requests to groups that the pool no longer names.
+//!
+//! A SpotPool whose spec names another group has two accounts: what Spot Guard changed in the old group, and nothing
+//! in the new one. So a request keeps the name of its group, and is set aside while the pool names another one. The
+//! new group owes nothing for it: nothing is claimed, lowered or terminated there on its account.
+
+use super::answers::reduced;
+use super::inputs::Inputs;
+use crate::ledger::{Ledger, LeftBehind};
+use crate::record::GroupKind;
+
+/// Sets aside what is about other groups than those of the pool, and takes up again what is about them.
+pub(super) fn sort(ledger: &mut Ledger, inputs: &Inputs<'_>) {
+    let view = inputs.view;
+    if let Some(reduction) = ledger.reduction.take_if(|held| !view.names(held.group, &held.group_name)) {
+        // Whether it took effect is not read any more. Booked as done, it lowers desired capacity once at most.
+        reduced(ledger, &reduction);
+    }
+    let left = ledger.scaling_requests.extract_if(.., |held| !view.names(held.group, &held.group_name));
+    let left: Vec<_> = left.map(|request| LeftBehind { since: inputs.now, request }).collect();
+    let back = ledger
+        .left_behind
+        .extract_if(.., |left| view.names(left.request.group, &left.request.group_name))
+        .map(|left| left.request);
+    ledger.scaling_requests.extend(back);
+    ledger.left_behind.extend(left);
+}
+
+impl Ledger {
+    /// Whether a request for the story was left behind in another group of that kind.
+    pub(super) fn is_left_behind(&self, kind: GroupKind, replacement: &str) -> bool {
+        let requests =
+            self.left_behind.iter().map(|left| &left.request).filter(|request| request.group == kind);
+        requests.flat_map(|request| &request.shares).any(|share| share.replacement == replacement)
+    }
+}

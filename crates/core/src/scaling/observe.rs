@@ -1,0 +1,93 @@
+//! What a reading of the groups shows about the shares.
+
+use super::calls::Call;
+use super::inputs::Inputs;
+use super::wants::Want;
+use crate::group::FailureClass;
+use crate::ledger::{Balance, CLOCK_SKEW, DesiredSeen, Failure, Ledger, RequestState, Share};
+use crate::record::{GroupKind, clipped};
+
+/// Takes in what changed about the shares: attempts, urgency, lost instances, failed launches.
+pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
+    let now = inputs.now;
+    for request in &mut ledger.scaling_requests {
+        let group = inputs.group(request.group);
+        for share in &mut request.shares {
+            if let Some(Want::Instance { attempt, deadline, stood_in_for, gone, .. }) =
+                inputs.want(request.group, &share.replacement)
+            {
+                let settled = request.state == RequestState::Applied && share.balance == Balance::Even;
+                if *gone && settled && share.instance_id.is_none() {
+                    (share.balance, share.failure) = (Balance::OwedByGroup, None);
+                }
+                share.deadline = *deadline;
+                share.stood_in_for = *stood_in_for;
+                if share.attempt < *attempt {
+                    share.attempt = *attempt;
+                    share.since = now;
+                    share.failure = None;
+                }
+            }
+            if share.instance_id.as_ref().is_some_and(|id| !group.is_active(id)) {
+                share.instance_id = None;
+                share.since = now;
+            }
+            if share.instance_id.is_some() {
+                share.failure = None;
+                continue;
+            }
+            let since = share.since - CLOCK_SKEW;
+            let failed = group
+                .failures
+                .iter()
+                .find(|failure| failure.started_at >= since && failure.class != FailureClass::Throttle);
+            if let (None, Some(failed)) = (&share.failure, failed) {
+                share.failure =
+                    Some(Failure { class: failed.class, message: clipped(failed.message.clone()), at: now });
+            }
+            if let (None, Some(message)) = (&share.failure, group.setup.launch_suspended()) {
+                share.failure = Some(Failure { class: FailureClass::Configuration, message, at: now });
+            }
+        }
+    }
+}
+
+/// Takes in that somebody else lowered a desired capacity in which places of ours were open, as cluster-autoscaler
+/// does when it gives up a node that does not come: what waited there is asked for again, after its backoff.
+pub(super) fn take_in_erased(ledger: &mut Ledger, inputs: &Inputs<'_>) {
+    for seen in std::mem::take(&mut ledger.desired_seen) {
+        let group = inputs.group(seen.group);
+        if seen.group_name != group.name {
+            continue;
+        }
+        let mut waiting: Vec<&mut Share> =
+            ledger.shares_mut(seen.group).filter(|share| share.awaits_in_group()).collect();
+        let open = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());
+        let lowered = usize::try_from(seen.desired - group.desired).unwrap_or(0);
+        let erased = lowered.min(waiting.len().saturating_sub(open));
+        waiting.sort_by_key(|share| share.urgency());
+        for share in waiting.into_iter().rev().take(erased) {
+            // Its +1 is gone; only a place that the old instance left is owed. While the old instance is still
+            // there it holds that place, and takes it out of desired with it when it is ended.
+            share.balance = if share.is_raised() { Balance::Even } else { Balance::OwedByUs };
+            let message = format!("somebody else lowered the desired capacity to {}", group.desired);
+            share.failure = Some(Failure { class: FailureClass::Capacity, message, at: inputs.now });
+        }
+    }
+}
+
+/// Remembers the desired capacity of groups that something is awaited from, unless we are about to change it.
+pub(super) fn watch_desired(ledger: &mut Ledger, inputs: &Inputs<'_>, call: Option<&Call>) {
+    let quiet = |kind: GroupKind| {
+        let mut requests = ledger.requests(kind);
+        call.is_none_or(|call| call.group() != kind)
+            && ledger.requests(kind).all(|request| request.state == RequestState::Applied)
+            && requests.any(|request| request.shares.iter().any(Share::awaits_in_group))
+    };
+    let kinds = [GroupKind::Spot, GroupKind::OnDemand].into_iter().filter(|kind| quiet(*kind));
+    let seen = kinds.map(|kind| {
+        let group = inputs.group(kind);
+        DesiredSeen { group: kind, group_name: group.name.clone(), desired: group.desired }
+    });
+    ledger.desired_seen = seen.collect();
+}

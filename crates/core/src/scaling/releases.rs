@@ -1,0 +1,209 @@
+//! Instances that are terminated, and desired capacity that is lowered again: boxes 5 and 10.
+
+use super::calls::Call;
+use super::inputs::Inputs;
+use super::requests::draft;
+use super::wants::Want;
+use crate::group::GroupView;
+use crate::ledger::{Balance, Ledger, Method, Reduction, ScalingRequest, Share};
+use crate::record::GroupKind;
+use std::collections::BTreeSet;
+
+/// The choice of instances that are terminated because nothing runs on them.
+pub(super) struct SpareInstances<'a> {
+    inputs: &'a Inputs<'a>,
+    /// Their nodes are cordoned before they are terminated.
+    pub(super) cordon: BTreeSet<String>,
+}
+
+impl<'a> SpareInstances<'a> {
+    pub(super) fn new(inputs: &'a Inputs<'a>) -> Self {
+        Self { inputs, cordon: BTreeSet::new() }
+    }
+
+    fn may_end(&self, kind: GroupKind, id: &str) -> bool {
+        let Inputs { instances, deferred, .. } = self.inputs;
+        self.inputs.group(kind).is_active(id)
+            && !instances.stale
+            && !instances.with_pods.contains(id)
+            && !deferred.ending(kind, id)
+            && !self.cordon.contains(id)
+    }
+
+    /// Terminates the instance, or has its node cordoned first.
+    fn end(&mut self, ledger: &mut Ledger, kind: GroupKind, id: &str, replacement: &str) -> Option<Call> {
+        if self.inputs.instances.schedulable.contains(id) {
+            self.cordon.insert(id.to_owned());
+            return None;
+        }
+        Some(terminate(ledger, self.inputs, kind, id, Some(replacement)))
+    }
+}
+
+/// The next instance to terminate for a story: with decrement if and only if desired capacity is still raised for it.
+pub(super) fn end_instances(
+    ledger: &mut Ledger,
+    inputs: &Inputs<'_>,
+    spare: &mut SpareInstances<'_>,
+) -> Option<Call> {
+    for end in inputs.ends.iter().filter(|end| !inputs.deferred.ending(end.group, &end.instance_id)) {
+        let group = inputs.group(end.group);
+        let share = ledger.share(end.group, &end.replacement);
+        let raised = share.is_some_and(Share::is_raised);
+        if group.is_active(&end.instance_id) {
+            if inputs.instances.stale && !end.pressed {
+                continue;
+            }
+            // Where nothing was raised, what the group owes the story is owed by us from now on.
+            let owes =
+                share.is_some_and(|share| share.instance_id.is_none() && share.balance == Balance::Even);
+            // At the minimum AWS refuses a decrement; desired capacity is then lowered when there is room.
+            let settles = (group.desired > group.min && (raised || owes)).then_some(end.replacement.as_str());
+            return Some(terminate(ledger, inputs, end.group, &end.instance_id, settles));
+        }
+        if raised && let Some(call) = settle(ledger, inputs, (end.group, &end.replacement), spare) {
+            return Some(call);
+        }
+    }
+    None
+}
+
+/// Takes back what stories no longer want.
+pub(super) fn withdraw(
+    ledger: &mut Ledger,
+    inputs: &Inputs<'_>,
+    spare: &mut SpareInstances<'_>,
+) -> Option<Call> {
+    for ((kind, replacement), want) in inputs.wants {
+        if matches!(want, Want::Instance { .. }) || inputs.deferred.requests_of(*kind) {
+            continue;
+        }
+        let Some(share) = ledger.share(*kind, replacement).cloned() else { continue };
+        let group = inputs.group(*kind);
+        if *want == Want::Nothing
+            && share.is_raised()
+            && let Some(id) = share.instance_id.as_ref().filter(|id| group.is_active(id))
+        {
+            // At the minimum it would come back each time it is ended: it stays until there is room.
+            if group.desired > group.min
+                && spare.may_end(*kind, id)
+                && let Some(call) = spare.end(ledger, *kind, id, replacement)
+            {
+                return Some(call);
+            }
+            continue;
+        }
+        if share.is_raised() {
+            if let Some(call) = settle(ledger, inputs, (*kind, replacement), spare) {
+                return Some(call);
+            }
+            continue;
+        }
+        // Who takes everything back is owed nothing: the old instance stays.
+        if *want == Want::Done && share.balance == Balance::OwedByUs && share.instance_id.is_none() {
+            if let Some(call) = give_back(ledger, inputs, *kind, &share) {
+                return Some(call);
+            }
+            continue;
+        }
+        forget(ledger, *kind, &share);
+    }
+    None
+}
+
+/// Raises desired capacity again by what it was lowered for a story that waits for nothing any more: the
+/// group launches by itself what it was owed.
+fn give_back(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind, share: &Share) -> Option<Call> {
+    let group = inputs.group(kind);
+    if group.desired >= group.max {
+        return None;
+    }
+    ledger.remove_share(kind, &share.replacement);
+    let id = format!("{}-{}-given-back", kind.slug(), inputs.now.as_millisecond());
+    let shares = vec![Share { failure: None, ..share.clone() }];
+    let nothing = draft(inputs, kind, id, Method::SetDesiredCapacity {}, shares);
+    let request = ScalingRequest { target: group.desired + 1, ..nothing };
+    let call = Call::of(&request);
+    ledger.scaling_requests.push(request);
+    call
+}
+
+/// The share leaves the ledger. Its instance belongs to the group from now on: no other story claims it.
+fn forget(ledger: &mut Ledger, kind: GroupKind, share: &Share) {
+    ledger.remove_share(kind, &share.replacement);
+    for request in ledger.requests_mut(kind) {
+        request.instances_before.extend(share.instance_id.clone());
+    }
+}
+
+/// Writes the intent to terminate exactly this instance; with the story that it settles, desired capacity goes down.
+fn terminate(
+    ledger: &mut Ledger,
+    inputs: &Inputs<'_>,
+    kind: GroupKind,
+    instance_id: &str,
+    settles: Option<&str>,
+) -> Call {
+    ledger.reduction = Some(reduction(inputs, kind, Some(instance_id), settles));
+    Call::Terminate { group: kind, instance_id: instance_id.to_owned(), decrement: settles.is_some() }
+}
+
+fn reduction(
+    inputs: &Inputs<'_>,
+    kind: GroupKind,
+    instance_id: Option<&str>,
+    settles: Option<&str>,
+) -> Reduction {
+    let group = inputs.group(kind);
+    Reduction {
+        group: kind,
+        group_name: group.name.clone(),
+        instance_id: instance_id.map(str::to_owned),
+        settles: settles.map(str::to_owned),
+        baseline: group.desired,
+        requested_at: inputs.now,
+    }
+}
+
+/// Lowers desired capacity by what it was raised for a story, without ending a working instance.
+///
+/// If fewer instances are there than desired, it is lowered alone: AWS has no victim to choose. Else the newest
+/// instance that nobody claimed and nothing runs on is terminated.
+fn settle(
+    ledger: &mut Ledger,
+    inputs: &Inputs<'_>,
+    (kind, replacement): (GroupKind, &str),
+    spare: &mut SpareInstances<'_>,
+) -> Option<Call> {
+    let group = inputs.group(kind);
+    if group.desired <= group.min || inputs.deferred.lowering(kind) {
+        return None;
+    }
+    if is_one_missing(ledger, group, kind, replacement) {
+        ledger.reduction = Some(reduction(inputs, kind, None, Some(replacement)));
+        return Some(Call::SetDesired { group: kind, desired: group.desired - 1 });
+    }
+    let claimed = ledger.claimed(kind);
+    let before: BTreeSet<&str> = ledger
+        .requests(kind)
+        .filter(|request| request.shares.iter().any(|share| share.replacement == replacement))
+        .flat_map(|request| request.instances_before.iter().map(String::as_str))
+        .collect();
+    let may_end = |id: &str| !inputs.instances.taken.contains(id) && spare.may_end(kind, id);
+    let newest = group.instances.iter().rev().map(|instance| instance.id.as_str());
+    let unclaimed = newest.filter(|id| !claimed.contains(*id) && !before.contains(id)).find(|id| may_end(id));
+    // Or what was claimed for the story itself, if it waits for it no longer and does not stand on it.
+    let own = ledger.share(kind, replacement).and_then(|share| share.instance_id.as_deref());
+    let own = own.filter(|_| !inputs.waits(kind, replacement));
+    let id = unclaimed.or(own.filter(|id| may_end(id)))?.to_owned();
+    spare.end(ledger, kind, &id, replacement)
+}
+
+/// Whether an instance fewer is there than desired that no other story waits for.
+fn is_one_missing(ledger: &Ledger, group: &GroupView, kind: GroupKind, replacement: &str) -> bool {
+    let awaited = ledger
+        .shares(kind)
+        .filter(|share| share.replacement != replacement && share.awaits_in_group())
+        .count();
+    i32::try_from(group.active() + awaited).unwrap_or(i32::MAX) < group.desired
+}

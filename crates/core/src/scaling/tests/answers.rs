@@ -1,0 +1,113 @@
+use super::*;
+use crate::classify::CallFailure;
+use crate::scaling::answers::{AfterFailure, Answer, failed, taken};
+
+#[test]
+fn a_group_that_is_busy_does_not_hold_up_the_other() {
+    let (mut ledger, view, wants) = both_asked();
+    let mut deferred = Deferred::default();
+    deferred.add(&mut ledger, &Call::SetDesired { group: GroupKind::Spot, desired: 4 });
+    let plan = plan(&ledger, &view, &wants, &BTreeSet::new(), &InstanceFacts::default(), &deferred, now());
+    assert_eq!(plan.call, set(GroupKind::OnDemand, 1));
+    let spot = plan.ledger.scaling_requests.iter().filter(|request| request.group == GroupKind::Spot);
+    assert_eq!(
+        spot.map(|request| request.state).collect::<Vec<_>>(),
+        [RequestState::Intended],
+        "kept as it is"
+    );
+}
+
+#[test]
+fn an_ending_that_is_busy_does_not_hold_up_the_next() {
+    let both: BTreeSet<End> = ends("i-1", "i-1").into_iter().chain(ends("i-2", "i-2")).collect();
+    let facts = InstanceFacts::default();
+    let first = plan(&Ledger::default(), &usual(), &Wants::new(), &both, &facts, &Deferred::default(), now());
+    assert_eq!(first.call, end("i-1", false));
+    let (mut ledger, mut deferred) = (first.ledger, Deferred::default());
+    deferred.add(&mut ledger, &first.call.expect("a call"));
+    assert_eq!(ledger.reduction, None, "nothing changed");
+    let second = plan(&ledger, &usual(), &Wants::new(), &both, &facts, &deferred, now());
+    assert_eq!(second.call, end("i-2", false));
+}
+
+#[test]
+fn who_cannot_launch_instances_is_asked_otherwise_and_that_is_forgotten_after_a_day() {
+    let mut view = usual();
+    view.spot.can_launch = true;
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    assert!(matches!(asked.call, Some(Call::Launch { .. })), "{:?}", asked.call);
+    for (at_all, remembered) in [(true, true), (false, false)] {
+        let mut ledger = asked.ledger.clone();
+        launch_refused(&mut ledger, GroupKind::Spot, "no", at_all, now());
+        assert_eq!(ledger.cannot_launch("spot", now()), remembered);
+        assert!(!ledger.cannot_launch("on-demand", now()));
+        assert!(!ledger.cannot_launch("spot", now() + SignedDuration::from_hours(25)));
+        assert_eq!(next(&ledger, &view, &spot("i-1")).call, set(GroupKind::Spot, 4), "the request goes on");
+    }
+}
+
+#[test]
+fn each_failure_of_a_call_has_its_consequence() {
+    use AfterFailure::{GoOn, Later, ReadAgain};
+    use CallFailure::{Busy, NotFound, Refused, Unclear, Unsupported};
+    use FailureClass::{Capacity, Configuration};
+    let asked = next(&Ledger::default(), &usual(), &spot("i-1"));
+    let asked_by_launch = next(&Ledger::default(), &launching(), &spot("i-1"));
+    let (served, view) = served();
+    let facts = InstanceFacts::default();
+    let ending = plan(&served, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
+    for (plan, failure, after, expected) in [
+        (&asked, Unclear, ReadAgain, None),
+        (&asked, NotFound, GoOn, None),
+        (&asked, Busy, Later, None),
+        (&asked, Refused(Capacity), GoOn, Some(Capacity)),
+        (&asked, Unsupported, GoOn, Some(Configuration)),
+        (&asked_by_launch, Refused(Capacity), GoOn, Some(Capacity)),
+        (&asked_by_launch, Refused(Configuration), GoOn, None),
+        (&asked_by_launch, Unsupported, GoOn, None),
+        (&asked_by_launch, Busy, Later, None),
+        (&ending, Refused(Configuration), Later, None),
+        (&ending, Unsupported, Later, None),
+        (&ending, NotFound, GoOn, None),
+        (&ending, Unclear, ReadAgain, None),
+    ] {
+        let (mut ledger, mut deferred) = (plan.ledger.clone(), Deferred::default());
+        let call = plan.call.as_ref().expect("a call");
+        let found = failed(&mut ledger, &mut deferred, call, (failure, "AWS's words"), now());
+        assert_eq!(found, after, "{call:?}: {failure:?}");
+        assert_eq!(share(&ledger, "i-1").failure.map(|f| f.class), expected, "{call:?}: {failure:?}");
+        assert_eq!(deferred != Deferred::default(), after == Later, "{call:?}: {failure:?}");
+        let by_launch = matches!(call, Call::Launch { .. });
+        assert_eq!(ledger.cannot_launch("spot", now()), by_launch && failure == Unsupported);
+    }
+}
+
+#[test]
+fn a_launch_that_is_refused_for_another_reason_than_capacity_goes_on_as_set_desired_capacity() {
+    let asked = next(&Ledger::default(), &launching(), &spot("i-1"));
+    let (mut ledger, mut deferred) = (asked.ledger, Deferred::default());
+    let failure = (CallFailure::Refused(FailureClass::Configuration), "a value is wrong");
+    assert_eq!(
+        failed(&mut ledger, &mut deferred, &asked.call.expect("a call"), failure, now()),
+        AfterFailure::GoOn
+    );
+    assert_eq!(next(&ledger, &launching(), &spot("i-1")).call, set(GroupKind::Spot, 4));
+}
+
+#[test]
+fn a_termination_whose_answer_says_nothing_of_desired_capacity_is_told_from_the_next_reading() {
+    let (ledger, mut view) = served();
+    let facts = InstanceFacts::default();
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
+    let call = ending.call.clone().expect("a call");
+    for (says_shrunk, raised) in [(true, false), (false, true)] {
+        let mut ledger = ending.ledger.clone();
+        taken(&mut ledger, &call, Answer::Terminated { says_shrunk }, now());
+        assert_eq!(share(&ledger, "i-1").is_raised(), raised);
+        assert_eq!(ledger.reduction.is_some(), raised);
+    }
+    view.spot.desired = 3;
+    view.spot.instances.remove(0);
+    let ledger = next(&ending.ledger, &view, &spot("i-1")).ledger;
+    assert!(!share(&ledger, "i-1").is_raised() && ledger.reduction.is_none());
+}

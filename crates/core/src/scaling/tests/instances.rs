@@ -1,0 +1,66 @@
+use super::*;
+
+#[test]
+fn an_instance_is_busy_while_pods_run_or_end_on_its_node_and_schedulable_until_that_is_cordoned() {
+    use crate::cluster::{Node, Pod};
+    use crate::testing::{cluster, node, pod};
+    let cordoned = Node { unschedulable: true, ..node("1") };
+    let ending = Pod { deletion: Some(now() + std::time::Duration::from_secs(20)), ..pod("web-2", "2", 1) };
+    let cluster = cluster(vec![cordoned, node("2")], vec![pod("web-1", "1", 1), ending]);
+    let mut facts = InstanceFacts::default();
+    facts.found_empty.insert("i-1".to_owned(), now());
+    facts.look_at(&usual(), &cluster, &Freshness::default(), now());
+    assert_eq!(facts.with_pods, ["i-1", "i-2"].map(str::to_owned).into());
+    assert_eq!(facts.schedulable, ["i-2".to_owned()].into(), "and i-3 has no node yet");
+}
+
+#[test]
+fn an_instance_that_two_nodes_say_they_run_on_counts_as_busy() {
+    use crate::cluster::Node;
+    use crate::testing::{cluster, node};
+    let idle = |name: &str| Node { unschedulable: true, provider_id: "aws:///a/i-1".into(), ..node(name) };
+    for (nodes, busy) in [(vec![idle("1")], 0), (vec![idle("1"), idle("e")], 1)] {
+        let mut facts = InstanceFacts::default();
+        facts.look_at(&usual(), &cluster(nodes, vec![]), &Freshness::default(), now());
+        assert_eq!(facts.with_pods.len(), busy);
+    }
+}
+
+#[test]
+fn on_an_old_picture_nothing_is_ended_but_at_its_deadline() {
+    let (ledger, view) = served();
+    let stale = InstanceFacts { stale: true, ..InstanceFacts::default() };
+    let waits = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &stale, &Deferred::default(), now());
+    assert_eq!(waits.call, None);
+    let pressed = ends("i-1", "i-1").into_iter().map(|end| End { pressed: true, ..end }).collect();
+    let ended = plan(&ledger, &view, &spot("i-1"), &pressed, &stale, &Deferred::default(), now());
+    assert_eq!(ended.call, end("i-1", true));
+    // What nobody wants any more is idle by this picture only.
+    let nothing = wants([(GroupKind::Spot, "i-1", Want::Nothing)]);
+    let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &stale, &Deferred::default(), now());
+    assert_eq!((kept.call, kept.cordon), (None, BTreeSet::new()));
+    let current = InstanceFacts::default();
+    let back = plan(&ledger, &view, &nothing, &BTreeSet::new(), &current, &Deferred::default(), now());
+    assert_eq!(back.call, end("i-4", true));
+}
+
+#[test]
+fn a_cordoned_node_is_idle_only_for_a_while_after_it_was_listed_as_empty() {
+    use crate::cluster::Node;
+    use crate::testing::{cluster, node};
+    let cluster = cluster(vec![Node { unschedulable: true, ..node("1") }], vec![]);
+    let schedulable = |found_empty: &[Timestamp], freshness: &Freshness| {
+        let found_empty = found_empty.iter().map(|at| ("i-1".to_owned(), *at)).collect();
+        let mut facts = InstanceFacts { found_empty, ..InstanceFacts::default() };
+        facts.look_at(&usual(), &cluster, freshness, now());
+        (!facts.schedulable.is_empty(), facts.stale)
+    };
+    let current = Freshness::default();
+    let ago = |seconds| now() - Duration::from_secs(seconds);
+    assert_eq!(schedulable(&[], &current), (true, false));
+    assert_eq!(schedulable(&[ago(60)], &current), (true, false));
+    assert_eq!(schedulable(&[ago(59)], &current), (false, false));
+    let kind = crate::freshness::WatchedKind::Pod;
+    let old = Freshness { stale: vec![crate::freshness::StaleWatch { kind, since: ago(5) }] };
+    assert_eq!(schedulable(&[ago(59)], &old), (false, true));
+}

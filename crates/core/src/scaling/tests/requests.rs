@@ -1,0 +1,115 @@
+use super::*;
+
+#[test]
+fn concurrent_stories_become_one_written_request() {
+    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", instance())]);
+    let plan = next(&Ledger::default(), &usual(), &both);
+    assert_eq!(plan.call, set(GroupKind::Spot, 5));
+    let [request] = &plan.ledger.scaling_requests[..] else { panic!("{:?}", plan.ledger) };
+    assert_eq!((request.baseline, request.target, request.state), (3, 5, RequestState::Intended));
+    assert!(request.shares.iter().all(|share| !share.is_raised()), "nothing is ours before the call");
+}
+
+#[test]
+fn beyond_the_maximum_a_story_is_refused_at_once_and_the_most_urgent_goes_first() {
+    let mut view = usual();
+    view.spot.max = 4;
+    let urgent =
+        Want::Instance { attempt: 0, deadline: Some(now()), stood_in_for: false, zone: None, gone: false };
+    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent)]);
+    let plan = next(&Ledger::default(), &view, &both);
+    assert_eq!(plan.call, set(GroupKind::Spot, 4));
+    assert_eq!(share(&plan.ledger, "i-2").failure, None);
+    assert_eq!(share(&plan.ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Capacity));
+}
+
+#[test]
+fn what_was_refused_is_asked_again_in_the_next_attempt_only() {
+    let asked = next(&Ledger::default(), &usual(), &spot("i-1"));
+    let mut ledger = asked.ledger;
+    refused(&mut ledger, GroupKind::Spot, FailureClass::Configuration, "no", now());
+    assert_eq!(share(&ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Configuration));
+    assert_eq!(next(&ledger, &usual(), &spot("i-1")).call, None);
+    let again = Want::Instance { attempt: 1, deadline: None, stood_in_for: false, zone: None, gone: false };
+    let plan = next(&ledger, &usual(), &wants([(GroupKind::Spot, "i-1", again)]));
+    assert_eq!(plan.call, set(GroupKind::Spot, 4));
+}
+
+#[test]
+fn an_open_plus_one_serves_the_next_attempt() {
+    let asked = next(&Ledger::default(), &usual(), &spot("i-1"));
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    let mut view = usual();
+    view.spot.desired = 4;
+    view.spot.failures = vec![failure(0, FailureClass::Capacity)];
+    let failed = next(&ledger, &view, &spot("i-1"));
+    assert!(share(&failed.ledger, "i-1").failure.is_some());
+    let again = Want::Instance { attempt: 1, deadline: None, stood_in_for: false, zone: None, gone: false };
+    view.spot.failures.clear();
+    let plan = next(&failed.ledger, &view, &wants([(GroupKind::Spot, "i-1", again)]));
+    assert_eq!(plan.call, None, "never another +1");
+    assert_eq!(share(&plan.ledger, "i-1").failure, None);
+}
+
+#[test]
+fn an_instance_that_the_group_replaces_by_itself_is_not_asked_for() {
+    let mut view = usual();
+    view.spot.instances.remove(0);
+    let gone = Want::Instance { attempt: 0, deadline: None, stood_in_for: false, zone: None, gone: true };
+    let gone = wants([(GroupKind::Spot, "i-1", gone)]);
+    let plan = next(&Ledger::default(), &view, &gone);
+    assert_eq!(plan.call, None);
+    assert_eq!(share(&plan.ledger, "i-1").balance, Balance::OwedByGroup);
+    add(&mut view, GroupKind::Spot, "i-4", Lifecycle::Pending);
+    let ledger = next(&plan.ledger, &view, &gone).ledger;
+    assert_eq!(share(&ledger, "i-1").instance_id.as_deref(), Some("i-4"));
+}
+
+#[test]
+fn launch_instances_walks_the_zones_with_a_token_for_each() {
+    let wanted = Want::Instance {
+        attempt: 0,
+        deadline: None,
+        stood_in_for: false,
+        zone: Some("b".to_owned()),
+        gone: false,
+    };
+    let wanted = wants([(GroupKind::Spot, "i-1", wanted)]);
+    let first = next(&Ledger::default(), &launching(), &wanted);
+    let (zone, token) = zone_of(first.call.as_ref()).expect("a launch");
+    assert_eq!(zone, "b", "the volumes' zone first");
+    let repeated = next(&first.ledger, &launching(), &wanted);
+    assert_eq!(repeated.call, first.call, "the same token: AWS answers as before");
+    let mut ledger = first.ledger.clone();
+    launched(&mut ledger, GroupKind::Spot, Vec::new(), &[(FailureClass::Capacity, "dry".into())], now());
+    assert_eq!(share(&ledger, "i-1").failure, None, "there is another zone");
+    let second = next(&ledger, &launching(), &wanted);
+    let (other_zone, other_token) = zone_of(second.call.as_ref()).expect("a launch");
+    assert_eq!(other_zone, "a");
+    assert_ne!(token, other_token);
+    let mut ledger = second.ledger;
+    launched(&mut ledger, GroupKind::Spot, Vec::new(), &[(FailureClass::Capacity, "dry".into())], now());
+    assert_eq!(share(&ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Capacity));
+    assert!(!share(&next(&ledger, &launching(), &wanted).ledger, "i-1").is_raised(), "nothing was changed");
+}
+
+#[test]
+fn a_debt_in_the_record_is_paid_by_a_request_of_ours_alone() {
+    let mut view = launching();
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    let mut ledger = asked.ledger;
+    for _ in 0..2 {
+        launched(&mut ledger, GroupKind::Spot, Vec::new(), &[(FailureClass::Capacity, "dry".into())], now());
+    }
+    let facts = InstanceFacts::default();
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
+    assert_eq!(ending.call, end("i-1", true), "what is owed moves out of the group");
+    let mut ledger = ending.ledger;
+    accepted(&mut ledger, &ending.call.expect("a call"));
+    assert_eq!(share(&ledger, "i-1").balance, Balance::OwedByUs);
+    view.spot.desired = 2;
+    view.spot.instances.remove(0);
+    add(&mut view, GroupKind::Spot, "theirs", Lifecycle::InService);
+    assert_eq!(share(&next(&ledger, &view, &spot("i-1")).ledger, "i-1").instance_id, None);
+}

@@ -1,0 +1,51 @@
+//! What the replacements of a pool want of its groups.
+
+use crate::record::GroupKind;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a story wants of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// One instance, in this attempt.
+    Instance {
+        /// Counts the story's attempts; a new one forgets the failure of the last.
+        attempt: u32,
+        /// The story's deadline.
+        deadline: Option<Timestamp>,
+        /// Whether another instance stands in meanwhile.
+        stood_in_for: bool,
+        /// The zone that the pods' volumes are in, to be tried first.
+        zone: Option<String>,
+        /// Whether the old instance is out of its group: unless we ended it, the group replaces it by itself.
+        gone: bool,
+    },
+    /// Nothing any more: take the +1 back and end the instance that was claimed for it, if any.
+    Nothing,
+    /// The story is over: the instance stays, the share is forgotten once nothing of it is in desired.
+    Done,
+}
+
+/// A story's want of a group.
+pub type Wants = BTreeMap<(GroupKind, String), Want>;
+
+/// The stories that are known to want nothing of the Spot group any more.
+#[must_use]
+pub fn withdrawn(wants: &Wants) -> BTreeSet<String> {
+    let over = |want: &Want| !matches!(want, Want::Instance { .. });
+    let spot = wants.iter().filter(|((kind, _), want)| *kind == GroupKind::Spot && over(want));
+    spot.map(|((_, replacement), _)| replacement.clone()).collect()
+}
+
+/// An instance to end for a story.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct End {
+    /// Its group.
+    pub group: GroupKind,
+    /// The instance.
+    pub instance_id: String,
+    /// The story.
+    pub replacement: String,
+    /// Whether its deadline leaves no choice: it is ended even if the picture of its pods is old.
+    pub pressed: bool,
+}
