@@ -9,9 +9,9 @@ mod finding;
 #[cfg(test)]
 mod tests;
 
+pub use crate::reason_text::in_one_line;
 pub use blocker::{BlockedReason, Blocker, EvictionAnswer, ShutBudget};
 pub use code::ReasonCode;
-pub use crate::reason_text::in_one_line;
 pub use finding::{Finding, NoLaunch, Problem, Severity};
 
 use crate::freshness::StaleWatch;

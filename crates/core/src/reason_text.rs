@@ -7,7 +7,9 @@ use crate::effort::TooMuch;
 use crate::freshness::StaleWatch;
 use crate::neighbours::Neighbour;
 use crate::placement::PodName;
-use crate::reason::{BlockedReason, Blocker, EvictionAnswer, Finding, NoLaunch, Pause, Problem, Reason, ShutBudget};
+use crate::reason::{
+    BlockedReason, Blocker, EvictionAnswer, Finding, NoLaunch, Pause, Problem, Reason, ShutBudget,
+};
 use jiff::Timestamp;
 use std::fmt::{Display, Formatter, Result};
 
@@ -21,14 +23,18 @@ impl Display for Reason {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Paused(pause) => pause.fmt(f),
-            Self::NodeTooYoung { seconds: s } => write!(f, "the node is younger than {s} s (minNodeAgeSeconds)"),
+            Self::NodeTooYoung { seconds: s } => {
+                write!(f, "the node is younger than {s} s (minNodeAgeSeconds)")
+            }
             Self::ConcurrencyLimit { limit } => concurrency_limit(*limit, f),
             Self::ObserveOnly { at_once } => observe_only(*at_once, f),
             Self::LeftToNeighbour(neighbour) => write!(f, "the node is left to {neighbour}"),
             Self::NotInPool => f.write_str("the node is in no accepted pool: only a deadline drains it"),
             Self::NoSuchPool { pool } => write!(f, "SpotPool {pool} no longer exists"),
             Self::PoolRefused(finding) => write!(f, "the pool is not accepted: {finding}"),
-            Self::RebalanceIgnored => f.write_str("the pool ignores recommendations (spec.rebalance: Ignore)"),
+            Self::RebalanceIgnored => {
+                f.write_str("the pool ignores recommendations (spec.rebalance: Ignore)")
+            }
             Self::NodeCordoned { node } => write!(f, "node {node} is cordoned"),
             Self::NodeMissing { node } => write!(f, "node {node} is not in the cluster"),
             Self::CheckPending { node } => write!(f, "whether the pods of {node} fit is being checked"),
@@ -44,7 +50,9 @@ impl Display for Reason {
             Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
             Self::BudgetShut { budget, healthy, required } => budget_shut(budget, *healthy, *required, f),
             Self::EvictionRefused { pod, answer } => write!(f, "pod {pod}: {answer}"),
-            Self::DeletionNotAllowed { pod } => write!(f, "pod {pod} is not deleted: deleteAtDeadline is false"),
+            Self::DeletionNotAllowed { pod } => {
+                write!(f, "pod {pod} is not deleted: deleteAtDeadline is false")
+            }
             Self::PodTerminating { pod } => write!(f, "pod {pod} is still terminating"),
             Self::PodOverstayed { pod, due, finalizers } => overstayed(pod, *due, *finalizers, f),
             Self::PodComesBack { pod } => {
@@ -104,7 +112,9 @@ fn overstayed(pod: &PodName, due: Timestamp, finalizers: bool, f: &mut Formatter
 fn not_watched(pod: Option<&PodName>, f: &mut Formatter<'_>) -> Result {
     match pod {
         Some(pod) => write!(f, "pod {pod} is on the node, and the watch of pods does not show it"),
-        None => f.write_str("a pod that cannot be read is on the node, and the watch of pods does not show it"),
+        None => {
+            f.write_str("a pod that cannot be read is on the node, and the watch of pods does not show it")
+        }
     }
 }
 
@@ -121,9 +131,9 @@ impl Display for Pause {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Pool => f.write_str("the pool is paused (spec.paused)"),
-            Self::Everything => {
-                f.write_str("everything is paused (label spotguard.dev/paused on the namespace of Spot Guard)")
-            }
+            Self::Everything => f.write_str(
+                "everything is paused (label spotguard.dev/paused on the namespace of Spot Guard)",
+            ),
             Self::Trigger { trigger, by, everything } => {
                 let what = if *everything { "everything" } else { "the pool" };
                 write!(f, "{what} is paused (trigger {trigger}")?;
@@ -244,7 +254,7 @@ impl Blocker {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NodeUnknown { .. } => "nothing if the node is gone: its record is cleaned up",
+            Self::NodeUnknown { .. } => "nothing if the node is gone, for its record is cleaned up",
             Self::PodDoesNotFit { fits_in_some_order: true, .. } => {
                 "one more Spot node, or a little more room on the nodes that this pod can use"
             }
@@ -258,7 +268,7 @@ impl Blocker {
                 "a budget that allows more disruptions, or the end of the pods that have no controller"
             }
             Self::BudgetExhausted(_) => "more healthy pods of the application, or a budget with more room",
-            Self::BudgetNotObserved { .. } => "nothing: the disruption controller sees to it",
+            Self::BudgetNotObserved { .. } => "nothing, the disruption controller sees to it",
             Self::SeveralBudgets { .. } => "selectors that leave the pod with one budget",
             Self::NotEvictable { reason, .. } => match reason {
                 BlockedReason::NotSafeToEvict | BlockedReason::DoNotDisrupt => {

@@ -83,4 +83,3 @@ impl ReturnWindow {
         Ok(opened.timestamp() <= now)
     }
 }
-

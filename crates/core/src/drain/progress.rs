@@ -190,7 +190,8 @@ impl Drain {
     /// deadline the drain goes on by what is known: the API server judges each eviction.
     pub fn step(&mut self, sight: &Sight<'_>, now: Moment) -> Vec<Order> {
         self.wants_look = false;
-        let stale = sight.freshness.against(Step::End).into_iter().map(Reason::StaleWatch).collect::<Vec<_>>();
+        let stale =
+            sight.freshness.against(Step::End).into_iter().map(Reason::StaleWatch).collect::<Vec<_>>();
         self.turn_blind(!stale.is_empty(), sight.snapshot, now);
         if self.blind && self.command.deadline.is_none() {
             self.wait_for(stale);
@@ -504,7 +505,9 @@ fn waits_for(pod: &Pod, turn: &Turn<'_>, refusal: Option<&EvictionAnswer>) -> Op
         }
         // Its turn comes when others have had theirs.
         Turn::AfterBudget(_) | Turn::AfterOthers => None,
-        Turn::Now => refusal.map(|answer| Reason::EvictionRefused { pod: pod.into(), answer: answer.clone() }),
+        Turn::Now => {
+            refusal.map(|answer| Reason::EvictionRefused { pod: pod.into(), answer: answer.clone() })
+        }
     }
 }
 
