@@ -318,7 +318,7 @@ async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &
                 Severity::Degraded => Verdict::Degraded,
                 Severity::Refused => Verdict::Refused,
             };
-            Line::new(verdict, about.clone(), format!("{}: {finding}", finding.problem.reason()))
+            Line::new(verdict, about.clone(), format!("{}: {finding}", finding.problem.code()))
         }));
     }
 }

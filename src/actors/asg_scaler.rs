@@ -18,6 +18,7 @@ use kube::api::{Api, Patch, PatchParams};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
 use spot_guard_core::policy::seconds;
+use spot_guard_core::reason::{Finding, Problem};
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::scaling;
 use spot_guard_core::scaling::answers::{self, AfterFailure, Answer};
@@ -78,8 +79,8 @@ pub struct PoolObserved {
 pub struct PoolRefused {
     /// The pool.
     pub pool: String,
-    /// What is wrong, in plain words.
-    pub reason: String,
+    /// What is wrong.
+    pub finding: Finding,
 }
 
 /// Time to look at a pool.
@@ -302,8 +303,9 @@ impl Handler<TurnEnded> for AsgScaler {
                 // What was written and what was not is read again.
                 state.ledger = None;
                 tracing::warn!(pool, %error, "looking at the groups failed; it is tried again");
-                if let TurnError::NoSuchGroup(_) = &error {
-                    let refused = PoolRefused { pool: pool.clone(), reason: error.to_string() };
+                if let TurnError::NoSuchGroup(group) = &error {
+                    let finding = Finding { group: group.clone(), problem: Problem::NoSuchGroup };
+                    let refused = PoolRefused { pool: pool.clone(), finding };
                     self.tracker.send(refused.clone());
                     self.monitor.send(refused);
                 }

@@ -168,7 +168,7 @@ impl Pauses {
         let held =
             self.asked.iter().filter(|ask| ask.pool.as_deref() == scope).min_by_key(|ask| &ask.order)?;
         let (trigger, by) = (held.name.clone(), held.by.clone());
-        Some(Pause::Asked { trigger, by, everything: scope.is_none() })
+        Some(Pause::Trigger { trigger, by, everything: scope.is_none() })
     }
 }
 

@@ -31,6 +31,7 @@ use refusals::{Batch, Removals};
 use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ledger::Ledger;
+use spot_guard_core::reason::Finding;
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use spot_guard_core::scaling::wants::Want;
@@ -68,7 +69,7 @@ enum PoolFacts {
         cordon: BTreeSet<String>,
     },
     /// They cannot be used, for this reason.
-    Refused(String),
+    Refused(Finding),
 }
 
 impl PoolFacts {
@@ -249,8 +250,8 @@ impl Handler<PoolObserved> for FallbackTracker {
 impl Handler<PoolRefused> for FallbackTracker {
     type Result = ();
 
-    fn handle(&mut self, PoolRefused { pool, reason }: PoolRefused, ctx: &mut Self::Context) {
-        self.pools.insert(pool, PoolFacts::Refused(reason));
+    fn handle(&mut self, PoolRefused { pool, finding }: PoolRefused, ctx: &mut Self::Context) {
+        self.pools.insert(pool, PoolFacts::Refused(finding));
         ctx.notify(Turn);
     }
 }

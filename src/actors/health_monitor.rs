@@ -15,11 +15,12 @@ use jiff::Timestamp;
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use spot_guard_core::cluster::Snapshot;
-use spot_guard_core::freshness::{Freshness, Step};
+use spot_guard_core::freshness::{Freshness, StaleWatch, Step};
 use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::health::{self, PoolAssessment, Story};
-use spot_guard_core::limits::{self, Pause};
-use spot_guard_core::preflight::{self, Finding, Problem};
+use spot_guard_core::limits;
+use spot_guard_core::preflight;
+use spot_guard_core::reason::{Finding, Pause, Reason, ReasonCode, in_one_line};
 use spot_guard_core::record::{Condition, set_condition};
 use spot_guard_core::safety::{self, SafetyContext};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +70,7 @@ pub struct HealthMonitor {
     /// The statuses as they were written last.
     written: BTreeMap<String, serde_json::Value>,
     /// The findings that were told of each pool.
-    told: BTreeMap<String, BTreeSet<(&'static str, String)>>,
+    told: BTreeMap<String, BTreeSet<Finding>>,
 }
 
 impl HealthMonitor {
@@ -99,29 +100,32 @@ impl HealthMonitor {
         let mut conditions = self.conditions(pool);
         let now = self.deps.clock.now();
         let accepted = preflight::refusals(findings).is_empty();
-        let reason = findings.first().map_or("Accepted", |finding| finding.problem.reason());
-        let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        set_condition(&mut conditions, "Accepted", accepted, reason, &told.join("; "), now);
-        self.tell(pool, findings.iter().map(|finding| (finding.problem.reason(), finding.to_string())));
-        let mut say = |type_: &str, reasons: &[String], good: &str, bad: &str| {
-            let (reason, message) =
-                if reasons.is_empty() { (good, String::new()) } else { (bad, reasons.join("; ")) };
-            set_condition(&mut conditions, type_, reasons.is_empty(), reason, &message, now);
+        let reason = findings.first().map_or("Accepted", |finding| finding.problem.code().as_str());
+        set_condition(&mut conditions, "Accepted", accepted, reason, &in_one_line(findings), now);
+        self.tell(pool, findings);
+        let mut say = |type_: &str, reasons: &[Reason]| {
+            let reason = reasons.first().map_or(type_, |reason| reason.code().as_str());
+            set_condition(&mut conditions, type_, reasons.is_empty(), reason, &in_one_line(reasons), now);
         };
-        say("Healthy", &found.unhealthy, "Healthy", "Unhealthy");
-        let unstable: Vec<String> = found.unhealthy.iter().chain(&found.unstable).cloned().collect();
-        say("Stable", &unstable, "Stable", "Unstable");
+        say("Healthy", &found.unhealthy);
+        say("Stable", &[&found.unhealthy[..], &found.unstable].concat());
         // A pool that nobody ever paused says nothing of it.
         if pause.is_some() || conditions.iter().any(|held| held.type_ == "Paused") {
-            let (reason, message) =
-                pause.as_ref().map_or(("NotPaused", String::new()), |pause| ("Paused", pause.describe()));
-            set_condition(&mut conditions, "Paused", pause.is_some(), reason, &message, now);
+            let reason = if pause.is_some() { ReasonCode::Paused.as_str() } else { "NotPaused" };
+            set_condition(
+                &mut conditions,
+                "Paused",
+                pause.is_some(),
+                reason,
+                &in_one_line(pause.as_slice()),
+                now,
+            );
         }
         // Nor does one whose watches were always current.
         let stale = freshness.against(Step::Return);
         if !stale.is_empty() || conditions.iter().any(|held| held.type_ == "Observed") {
-            let reason = if stale.is_empty() { "Current" } else { "StaleWatch" };
-            set_condition(&mut conditions, "Observed", stale.is_empty(), reason, &stale.join("; "), now);
+            let reason = if stale.is_empty() { "Current" } else { ReasonCode::StaleWatch.as_str() };
+            set_condition(&mut conditions, "Observed", stale.is_empty(), reason, &in_one_line(&stale), now);
         }
         let status = serde_json::json!({
             "spot": group_status(&observed.view.spot),
@@ -133,12 +137,13 @@ impl HealthMonitor {
     }
 
     /// An event for each finding that is new.
-    fn tell(&mut self, pool: &str, findings: impl Iterator<Item = (&'static str, String)>) {
-        let found: BTreeSet<(&'static str, String)> = findings.collect();
+    fn tell(&mut self, pool: &str, findings: &[Finding]) {
+        let found = BTreeSet::from_iter(findings.iter().cloned());
         let known = self.told.insert(pool.to_owned(), found.clone()).unwrap_or_default();
         let object = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(pool));
         let Some(object) = object else { return };
-        for (reason, note) in found.difference(&known) {
+        for finding in found.difference(&known) {
+            let (reason, note) = (finding.problem.code().as_str(), &finding.to_string());
             let action = "Preflight".to_owned();
             let told = Told { warning: true, reason, action, note, secondary: None };
             self.deps.events.tell(object.object_ref(&()), told);
@@ -174,7 +179,7 @@ fn assess<'a>(
     records: &'a [Arc<NodeReplacement>],
     snapshot: &Snapshot,
     taint_key: &Arc<str>,
-    stale: &[String],
+    stale: &[StaleWatch],
     now: Timestamp,
 ) -> PoolAssessment {
     let open = |record: &'a Arc<NodeReplacement>| {
@@ -189,7 +194,7 @@ fn assess<'a>(
     // By an old picture nothing is safe.
     let unsafe_ = |story: &Story<'_>| match stale {
         [] => safety_blockers(story, &everywhere, pool, &observed.view, snapshot, taint_key),
-        stale => stale.to_vec(),
+        stale => stale.iter().cloned().map(Reason::StaleWatch).collect(),
     };
     let (view, policy) = (&observed.view, &pool.policy);
     let mut found = health::assess(view, &observed.ledger, &stories, &ready, &unsafe_, policy, now);
@@ -217,14 +222,14 @@ fn safety_blockers(
     view: &PoolView,
     snapshot: &Snapshot,
     taint_key: &Arc<str>,
-) -> Vec<String> {
+) -> Vec<Reason> {
     let Some(capacity) = &story.status.capacity else { return Vec::new() };
     let members = view.spot.instances.iter().chain(&view.on_demand.instances);
     let members = members.map(|instance| instance.id.as_str());
     let context = SafetyContext::of(Some(story), stories, members, snapshot, taint_key);
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
-    report.blockers.iter().map(safety::Blocker::describe).collect()
+    report.blockers.into_iter().map(Reason::from).collect()
 }
 
 fn group_status(group: &GroupView) -> GroupStatus {
@@ -264,12 +269,12 @@ impl Handler<PoolObserved> for HealthMonitor {
 impl Handler<PoolRefused> for HealthMonitor {
     type Result = ();
 
-    fn handle(&mut self, PoolRefused { pool, reason }: PoolRefused, ctx: &mut Self::Context) {
+    fn handle(&mut self, PoolRefused { pool, finding }: PoolRefused, ctx: &mut Self::Context) {
         self.observed.remove(&pool);
         let mut conditions = self.conditions(&pool);
-        let word = Problem::NoSuchGroup.reason();
-        set_condition(&mut conditions, "Accepted", false, word, &reason, self.deps.clock.now());
-        self.tell(&pool, [(word, reason)].into_iter());
+        let (reason, now) = (finding.problem.code().as_str(), self.deps.clock.now());
+        set_condition(&mut conditions, "Accepted", false, reason, &finding.to_string(), now);
+        self.tell(&pool, &[finding]);
         conditions.retain(|condition| condition.type_ == "Accepted");
         self.write(&pool, serde_json::json!({ "conditions": conditions }), ctx);
     }

@@ -1,6 +1,6 @@
 //! What the answers look like to people. Pure: answers in, text out.
 
-use crate::http::{Blocker, Fallback, NodeSafety, Pool, Replacement, Status};
+use crate::http::{BlockedBy, Fallback, NodeSafety, Pool, Replacement, Status};
 use std::fmt::Write as _;
 
 /// A line on the whole, and one for each thing that a fallback waits for.
@@ -81,7 +81,7 @@ pub(super) fn explain(name: &str, story: Option<&Replacement>, safety: Option<&N
         let verdict = if safety.safe { "Yes." } else { "No:" };
         let _ = writeln!(text, "\nCould {} be drained now, as box 9 judges it? {verdict}", safety.node);
         for blocker in &safety.blockers {
-            let _ = writeln!(text, "  {}; it would take {}", blocker.message, blocker.hint);
+            let _ = writeln!(text, "  {}: {} (needed: {})", blocker.reason, blocker.message, blocker.hint);
         }
     }
     text
@@ -108,8 +108,14 @@ fn tell(text: &mut String, story: &Replacement) {
         text.push_str("\nIt waits for:\n");
     }
     for by in &story.blocked_by {
-        let _ =
-            writeln!(text, "  box {}, for {}: {}", by.flow_box.number(), duration(by.seconds), by.message);
+        let _ = writeln!(
+            text,
+            "  box {}, for {}, {}: {}",
+            by.flow_box.number(),
+            duration(by.seconds),
+            by.reason,
+            by.message
+        );
     }
     text.push_str("\nSo far:\n");
     let steps: Vec<[String; 4]> = story
@@ -148,7 +154,8 @@ fn lines<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
 
 /// Box, since when, and what it is, of everything that the fallback waits for.
 fn waits(fallback: &Fallback) -> Vec<[String; 3]> {
-    let blocked = |by: &Blocker| [by.flow_box.number().to_owned(), duration(by.seconds), by.message.clone()];
+    let blocked =
+        |by: &BlockedBy| [by.flow_box.number().to_owned(), duration(by.seconds), by.message.clone()];
     let mut waits: Vec<[String; 3]> = fallback.blocked_by.iter().map(blocked).collect();
     if let Some(at) = fallback.return_not_before {
         let text = format!("the return was given up, and is tried again after {at:.0}");
@@ -197,7 +204,12 @@ mod tests {
 
     #[test]
     fn each_fallback_shows_everything_that_it_waits_for_and_since_when() {
-        let by = |message: &str, seconds: u64| json!({ "box": "9", "message": message, "since": "2030-01-01T00:00:00Z", "seconds": seconds });
+        let by = |message: &str, seconds: u64| {
+            json!({
+                "box": "9", "reason": "PodDoesNotFit", "message": message, "since": "2030-01-01T00:00:00Z",
+                "seconds": seconds,
+            })
+        };
         let blocked =
             json!({ "blockedBy": [by("pod default/db-0 fits on no other node", 90), by("no room", 5)] });
         let given_up = json!({ "returnNotBefore": "2030-01-01T00:05:00Z" });
@@ -261,7 +273,10 @@ db    Act, paused  2/3   -          1          -
             "name": "i-1", "node": "old", "instanceId": "i-1", "pool": "web", "phase": "OnFallback", "box": "9",
             "retries": 0, "fallback": true,
             "capacity": { "group": "OnDemand", "instanceId": "i-2", "nodeName": "new", "readyAt": "2030-01-01T00:00:09Z" },
-            "blockedBy": [{ "box": "9", "message": "no room", "since": "2030-01-01T00:00:00Z", "seconds": 61 }],
+            "blockedBy": [{
+                "box": "9", "reason": "PodDoesNotFit", "message": "no room", "since": "2030-01-01T00:00:00Z",
+                "seconds": 61,
+            }],
             "steps": [
                 { "box": "1", "at": "2030-01-01T00:00:00Z", "outcome": "NoticeReceived", "node": "old", "message": "a notice" },
                 { "box": "3.2", "at": "2030-01-01T00:00:09Z", "outcome": "InService", "node": "new", "message": "here" },
@@ -271,7 +286,7 @@ db    Act, paused  2/3   -          1          -
         let safety: NodeSafety = serde_json::from_value(json!({
             "node": "new", "checkedAt": "2030-01-01T00:00:00Z", "safe": false, "utilisationBefore": {},
             "utilisationAfter": {}, "podsToMove": [],
-            "blockers": [{ "kind": "Budget", "message": "no room", "hint": "more replicas" }],
+            "blockers": [{ "reason": "BudgetExhausted", "message": "no room", "hint": "more replicas" }],
         }))
         .expect("a report");
         let expected = "\
@@ -280,14 +295,14 @@ At box 9 (OnFallback)
 Its place was taken by new (on-demand, i-2)
 
 It waits for:
-  box 9, for 1m1s: no room
+  box 9, for 1m1s, PodDoesNotFit: no room
 
 So far:
   2030-01-01T00:00:00Z  box 1    old  a notice
   2030-01-01T00:00:09Z  box 3.2  new  here
 
 Could new be drained now, as box 9 judges it? No:
-  no room; it would take more replicas
+  BudgetExhausted: no room (needed: more replicas)
 ";
         assert_eq!(explain("i-1", Some(&story), Some(&safety)), expected);
         assert_eq!(explain("idle", None, None), "Node idle plays no part in a replacement.\n");

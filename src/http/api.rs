@@ -1,7 +1,7 @@
 //! `/api/v1`: what Spot Guard knows, as JSON.
 
 use super::model::{
-    Blocker, Counts, Fallback, Items, Notice, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
+    BlockedBy, Counts, Fallback, Items, Notice, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
     Timeline, TimelineEntry,
 };
 use super::problem::{self, Refused};
@@ -245,7 +245,7 @@ fn story(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> Rep
         retries: status.attempt,
         next_attempt_at: status.next_attempt_at,
         fallback: status.fallback,
-        blocked_by: blockers(&status.blocking, now),
+        blocked_by: blocked_by(&status.blocking, now),
         trace_url: trace_url(state, trace_id.as_deref()),
         trace_id,
         capacity: status.capacity,
@@ -267,7 +267,7 @@ fn fallback(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> 
         return None;
     }
     let flow_box = status.current_box();
-    let blocked_by = blockers(&status.blocking, now);
+    let blocked_by = blocked_by(&status.blocking, now);
     let capacity = status.capacity.filter(|capacity| capacity.group == GroupKind::OnDemand)?;
     let pool = replacement.spec.pool.as_deref().and_then(|name| find(&state.pools, name));
     let prices = pool.as_ref().and_then(|pool| pool.spec.hourly_prices.as_ref());
@@ -333,12 +333,13 @@ fn without_instances(group: GroupStatus) -> GroupStatus {
     GroupStatus { instances: Vec::new(), ..group }
 }
 
-fn blockers(reasons: &[BlockingReason], now: Timestamp) -> Vec<Blocker> {
-    let blocker = |reason: &BlockingReason| Blocker {
-        flow_box: reason.flow_box,
-        message: reason.message.clone(),
-        since: reason.since,
-        seconds: since(reason.since, now).as_secs(),
+fn blocked_by(reasons: &[BlockingReason], now: Timestamp) -> Vec<BlockedBy> {
+    let blocked_by = |held: &BlockingReason| BlockedBy {
+        flow_box: held.flow_box,
+        reason: held.reason,
+        message: held.message.clone(),
+        since: held.since,
+        seconds: since(held.since, now).as_secs(),
     };
-    reasons.iter().map(blocker).collect()
+    reasons.iter().map(blocked_by).collect()
 }

@@ -29,9 +29,9 @@ pub use history::{History, PoolHistory, Sample, keep as keep_history};
 pub use listener::bind;
 pub(crate) use listener::listen;
 pub use model::{
-    Access, Blocker, Counts, Fallback, Items, Node, NodeRole, NodeSafety, Notice, Pool, PoolSummary,
-    Replacement, ReplacementCounts, SafetyBlocker, SafetyBlockerKind, Status, Timeline, TimelineEntry,
-    TriggerRequest, TriggerState,
+    Access, BlockedBy, Counts, Fallback, Items, Node, NodeRole, NodeSafety, Notice, Pool, PoolSummary,
+    Replacement, ReplacementCounts, SafetyBlocker, Status, Timeline, TimelineEntry, TriggerRequest,
+    TriggerState,
 };
 pub use openapi::document;
 pub use problem::Problem;
@@ -51,7 +51,7 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::reflector::Store;
 use spot_guard_core::cluster::Snapshot;
-use spot_guard_core::freshness::Step;
+use spot_guard_core::freshness::{StaleWatch, Step};
 use spot_guard_core::policy::Policy;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ pub struct ApiState {
     /// What the agents saw.
     pub notices: Store<InterruptionNotice>,
     /// What stands against a safety check now: watches that show an old picture.
-    pub stale: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    pub stale: Arc<dyn Fn() -> Vec<StaleWatch> + Send + Sync>,
     /// The cluster now.
     pub snapshot: Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
     /// What was asked for.

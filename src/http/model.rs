@@ -7,11 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spot_guard_core::cluster;
 use spot_guard_core::ledger::{LeftBehind, Reduction, ScalingRequest};
+use spot_guard_core::reason::{Blocker, ReasonCode};
 use spot_guard_core::record::{
     Capacity, Condition, FlowBox, GroupKind, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
 };
 use spot_guard_core::replacement::{Mode, RebalanceMode};
-use spot_guard_core::safety;
 use spot_guard_core::trigger::TriggerAction;
 use std::collections::BTreeMap;
 
@@ -216,7 +216,7 @@ pub struct Replacement {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub return_capacity: Option<Capacity>,
     /// What holds the story up.
-    pub blocked_by: Vec<Blocker>,
+    pub blocked_by: Vec<BlockedBy>,
     /// The story so far.
     pub steps: Vec<StepRecord>,
     /// The trace of the story.
@@ -230,13 +230,15 @@ pub struct Replacement {
     pub finished_at: Option<Timestamp>,
 }
 
-/// Something that holds a story up.
+/// Something that holds a replacement up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Blocker {
+pub struct BlockedBy {
     /// The box of the flow that waits for it.
     #[serde(rename = "box")]
     pub flow_box: FlowBox,
+    /// Its code. docs/reasons.md says what to do about each.
+    pub reason: ReasonCode,
     /// In plain words.
     pub message: String,
     /// Since when the box waits.
@@ -273,7 +275,7 @@ pub struct Fallback {
     #[serde(rename = "box")]
     pub flow_box: FlowBox,
     /// What keeps it from the next box; empty: nothing does.
-    pub blocked_by: Vec<Blocker>,
+    pub blocked_by: Vec<BlockedBy>,
     /// The earliest time of the next try, after a return was given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub return_not_before: Option<Timestamp>,
@@ -384,47 +386,17 @@ pub struct NodeSafety {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SafetyBlocker {
-    /// What kind of thing it is.
-    pub kind: SafetyBlockerKind,
+    /// Its code. docs/reasons.md says what to do about each.
+    pub reason: ReasonCode,
     /// In plain words.
     pub message: String,
     /// What would clear it.
     pub hint: String,
 }
 
-/// What kind of thing stands against a drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum SafetyBlockerKind {
-    /// The node left the cluster meanwhile.
-    NodeUnknown,
-    /// A pod finds no other node.
-    PodDoesNotFit,
-    /// A PodDisruptionBudget has no room, or covers too much.
-    Budget,
-    /// A pod must not be evicted.
-    NotEvictable,
-    /// A pod may come back: neither cordon nor taint keeps it away.
-    IgnoresMarks,
-    /// The pool would be too full.
-    BufferExceeded,
-    /// It cannot be said: finding out is more work than a check may be.
-    CheckTooLarge,
-}
-
-impl From<&safety::Blocker> for SafetyBlocker {
-    fn from(blocker: &safety::Blocker) -> Self {
-        let kind = match blocker {
-            safety::Blocker::NodeUnknown { .. } => SafetyBlockerKind::NodeUnknown,
-            safety::Blocker::PodDoesNotFit { .. } => SafetyBlockerKind::PodDoesNotFit,
-            safety::Blocker::BudgetExhausted { .. }
-            | safety::Blocker::BudgetNotObserved { .. }
-            | safety::Blocker::SeveralBudgets { .. } => SafetyBlockerKind::Budget,
-            safety::Blocker::NotEvictable { .. } => SafetyBlockerKind::NotEvictable,
-            safety::Blocker::IgnoresMarks { .. } => SafetyBlockerKind::IgnoresMarks,
-            safety::Blocker::BufferExceeded { .. } => SafetyBlockerKind::BufferExceeded,
-            safety::Blocker::CheckTooLarge { .. } => SafetyBlockerKind::CheckTooLarge,
-        };
-        Self { kind, message: blocker.to_string(), hint: blocker.hint().to_owned() }
+impl From<&Blocker> for SafetyBlocker {
+    fn from(blocker: &Blocker) -> Self {
+        Self { reason: blocker.code(), message: blocker.to_string(), hint: blocker.hint().to_owned() }
     }
 }
 

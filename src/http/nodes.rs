@@ -11,6 +11,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use spot_guard_core::cluster::{self, Snapshot};
 use spot_guard_core::health::Story;
 use spot_guard_core::policy::Policy;
+use spot_guard_core::reason::in_one_line;
 use spot_guard_core::record::{EndState, GroupKind, ReplacementStatus, UtilisationPercent};
 use spot_guard_core::safety::{self, SafetyContext, SafetyPolicy};
 use std::collections::{BTreeMap, HashMap};
@@ -47,7 +48,7 @@ pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> Ht
     // In this order: what is current now is so in the snapshot, too.
     let stale = (state.stale)();
     if !stale.is_empty() {
-        return problem::unavailable(&request, &stale.join("; "));
+        return problem::unavailable(&request, &in_one_line(&stale));
     }
     let snapshot = (state.snapshot)();
     if snapshot.node(&name).is_none() {

@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use kube::runtime::{reflector, watcher::Event};
 use serde_json::{Value, json};
 use spot_guard_core::cluster::Parts;
+use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{
     BlockingReason, Capacity, FlowBox, GroupKind, NoticeKind, Phase, ReplacementStatus, set_condition,
 };
@@ -80,6 +81,7 @@ impl Fixture {
             }),
             blocking: vec![BlockingReason {
                 flow_box: FlowBox::Safety,
+                reason: ReasonCode::PodDoesNotFit,
                 message: "pod default/db-0 fits on no other node".to_owned(),
                 since: noon(-90),
             }],
@@ -285,6 +287,7 @@ async fn a_fallback_says_what_blocks_it_and_what_it_took_so_far() {
         "box": "9",
         "blockedBy": [{
             "box": "9",
+            "reason": "PodDoesNotFit",
             "message": "pod default/db-0 fits on no other node",
             "since": noon(-90).to_string(),
             "seconds": 90,

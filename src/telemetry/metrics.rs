@@ -8,22 +8,18 @@ use crate::actors::supervision::RestartCause;
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::connections::{Connections, Listener};
 use crate::telemetry::readiness::Readiness;
-use kube::ResourceExt;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::encoding::{
-    EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder,
-};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 use spot_guard_core::freshness::{Freshness, WatchedKind};
 use spot_guard_core::notices::Refusal;
-use spot_guard_core::record::{FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus};
+use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, ReplacementStatus};
 use spot_guard_core::trigger::TriggerAction;
 use std::borrow::Borrow;
 use std::fmt::Write;
@@ -240,22 +236,6 @@ struct ReviewLabels {
 struct RestartLabels {
     actor: ActorName,
     cause: CauseLabel,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PartLabels {
-    part: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PhaseLabels {
-    phase: Word<Phase>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct GroupLabels {
-    pool: String,
-    group: Word<GroupKind>,
 }
 
 /// Seconds; from a fast answer to a call that ran into its time limit.
@@ -556,87 +536,13 @@ impl Metrics {
         self.leader.set(i64::from(is_leader));
         let mut text = String::with_capacity(8 * 1024);
         encode_registry(&mut text, &self.registry)?;
-        encode_registry(&mut text, &part_gauges(readiness))?;
-        encode_registry(&mut text, &stored_gauges(replacements, pools))?;
+        encode_registry(&mut text, &gauges::of_parts(readiness))?;
+        encode_registry(&mut text, &gauges::of_stored(replacements, pools))?;
         encode_eof(&mut text)?;
         Ok(text)
     }
 }
 
-/// What works: the same that `/readyz` says.
-fn part_gauges(readiness: &Readiness) -> Registry {
-    let mut registry = Registry::with_prefix("spot_guard");
-    let parts = readiness.parts().into_iter().map(|(part, ready)| (PartLabels { part }, i64::from(ready)));
-    registry.register(
-        "part_ready",
-        "1 while a part of the process works, else 0; /readyz says why",
-        Gauges(parts.collect()),
-    );
-    registry
-}
-
-/// The gauges of the stored objects, built anew so that a deleted pool leaves no series behind.
-fn stored_gauges(replacements: &[impl Borrow<NodeReplacement>], pools: &[impl Borrow<SpotPool>]) -> Registry {
-    let mut registry = Registry::with_prefix("spot_guard");
-    let phases = [
-        Phase::Received,
-        Phase::ScalingUp,
-        Phase::FallingBack,
-        Phase::BackingOff,
-        Phase::Draining,
-        Phase::Ending,
-        Phase::OnFallback,
-        Phase::Returning,
-        Phase::ScalingDown,
-        Phase::Completed,
-        Phase::Cancelling,
-        Phase::Cancelled,
-    ];
-    let phase_of = |replacement: &NodeReplacement| {
-        replacement.status.as_ref().map_or_else(Phase::default, |status| status.phase)
-    };
-    let by_phase = phases.map(|phase| {
-        let count = replacements.iter().filter(|held| phase_of((*held).borrow()) == phase).count();
-        (PhaseLabels { phase: Word(phase) }, i64::try_from(count).unwrap_or(i64::MAX))
-    });
-    registry.register("replacements", "Stored replacements, by phase", Gauges(by_phase.to_vec()));
-    let mut desired = Vec::new();
-    let mut in_service = Vec::new();
-    for pool in pools {
-        let pool: &SpotPool = pool.borrow();
-        let Some(status) = &pool.status else { continue };
-        for (group, counts) in [(GroupKind::Spot, &status.spot), (GroupKind::OnDemand, &status.on_demand)] {
-            let Some(counts) = counts else { continue };
-            let labels = GroupLabels { pool: pool.name_any(), group: Word(group) };
-            desired.push((labels.clone(), i64::from(counts.desired)));
-            in_service.push((labels, i64::from(counts.in_service)));
-        }
-    }
-    registry.register("pool_desired", "Desired capacity of a group, in instances", Gauges(desired));
-    registry.register("pool_in_service", "Instances in service of a group", Gauges(in_service));
-    registry
-}
-
-/// Gauges whose values are known when they are made.
-#[derive(Debug)]
-struct Gauges<L>(Vec<(L, i64)>);
-
-impl<L: EncodeLabelSet> EncodeMetric for Gauges<L> {
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|(labels, value)| {
-            let gauge = ConstGauge::new(*value);
-            gauge.encode(encoder.encode_family(labels)?)
-        })
-    }
-
-    fn metric_type(&self) -> MetricType {
-        MetricType::Gauge
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
+mod gauges;
 #[cfg(test)]
 mod tests;

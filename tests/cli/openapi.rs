@@ -109,7 +109,7 @@ async fn world() -> (Cluster, View, ApiState) {
     let status = json!({ "status": {
         "phase": "OnFallback", "fallback": true, "old": "Gone", "startedAt": now,
         "capacity": { "group": "OnDemand", "instanceId": NAME, "nodeName": NAME, "readyAt": now },
-        "blocking": [{ "box": "9", "message": "no room", "since": now }],
+        "blocking": [{ "box": "9", "reason": "PodDoesNotFit", "message": "no room", "since": now }],
         "steps": [{ "box": "1", "at": now, "outcome": "NoticeReceived", "node": "node-old", "message": "a notice" }],
     } });
     let patch = kube::api::Patch::Merge(&status);

@@ -75,7 +75,7 @@ fn state_with(message: &str) -> ApiState {
             "capacity": {
                 "group": "OnDemand", "instanceId": "i-new", "nodeName": "node-new", "readyAt": ago(7300),
             },
-            "blocking": [{ "box": "9", "message": message, "since": ago(150) }],
+            "blocking": [{ "box": "9", "reason": "PodDoesNotFit", "message": message, "since": ago(150) }],
             "steps": [{ "box": "1", "at": ago(7400), "outcome": "NoticeReceived", "node": "node-old", "message": message }],
         },
     }))

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::App;
 use spot_guard_cloud::cloud::Capacity;
-use spot_guard_core::record::{EndState, FlowBox, Outcome, Phase, ReplacementStatus};
+use spot_guard_core::placement::PodName;
+use spot_guard_core::reason::{Reason, ReasonCode};
+use spot_guard_core::record::{BlockingReason, EndState, FlowBox, Outcome, Phase, ReplacementStatus};
 use std::time::Duration;
 
 fn app(name: &str, max_unavailable: u32) -> App {
@@ -42,12 +44,12 @@ impl Stagecraft {
         .await
     }
 
-    async fn until_blocked(&mut self, words: &str) {
-        self.until(words, |status| {
-            let told = |message: &str| message.contains(words);
-            status.blocking.iter().any(|reason| reason.flow_box == FlowBox::Drain && told(&reason.message))
-        })
-        .await;
+    /// Waits until the drain is blocked for this reason, and returns what is told of it.
+    async fn until_blocked(&mut self, reason: ReasonCode) -> String {
+        let waits = |held: &&BlockingReason| (held.flow_box, held.reason) == (FlowBox::Drain, reason);
+        let status =
+            self.until(reason.as_str(), |status| status.blocking.iter().any(|held| waits(&held))).await;
+        status.blocking.iter().find(waits).expect("a reason").message.clone()
     }
 
     async fn node(&self) -> Node {
@@ -148,9 +150,11 @@ async fn budgets_hold_a_drain_an_undo_leaves_what_is_not_ours_and_a_finalizer_do
     let before = look_of(&stage.node().await);
 
     stage.imds.announce_rebalance().await;
-    stage.until_blocked("PodDisruptionBudget default/web allows no disruption (2 healthy, 2 wanted)").await;
-    stage.until_blocked("several PodDisruptionBudgets").await;
-    stage.until_blocked("also, api").await;
+    let named = |name: &str| PodName { namespace: "default".to_owned(), name: name.to_owned() };
+    let shut = Reason::BudgetShut { budget: named("web"), healthy: 2, required: 2 };
+    assert_eq!(stage.until_blocked(shut.code()).await, shut.to_string());
+    let told = stage.until_blocked(ReasonCode::SeveralBudgets).await;
+    assert!(told.contains("also, api"), "{told}");
     assert_eq!((stage.pods_of("web").await.len(), stage.pods_of("api").await.len()), (2, 2));
     let marked = look_of(&stage.node().await);
     assert_eq!(marked["unschedulable"], true);
@@ -255,9 +259,8 @@ async fn an_open_fallback_is_shown_with_the_box_it_waits_at_what_blocks_it_and_s
     let [_, pool, node, _, flow_box, waited, reason] = cells[..] else { panic!("{row}") };
     assert_eq!((pool, node, flow_box), ("workers", on_demand.node_name.as_str(), "9"), "{table}");
     assert!(waited.ends_with('s') && waited != "0s", "{table}");
-    let why = "PodDisruptionBudget default/web allows no disruption (2 healthy, 2 wanted, 2 expected), and 2 of the \
-               node's pods share it; it wants all that are expected, so it never opens";
-    assert!(reason.starts_with(why), "{table}");
+    assert!(reason.starts_with("PodDisruptionBudget default/web allows no disruption"), "{table}");
+    assert!(reason.contains("(2 healthy, 2 required, 2 expected)"), "{table}");
 
     // The same from the API, to the second.
     let answer = stage.controller.get(&format!("/api/v1/fallbacks/{name}")).await.expect("an answer");
@@ -265,6 +268,7 @@ async fn an_open_fallback_is_shown_with_the_box_it_waits_at_what_blocks_it_and_s
     assert_eq!((&shown["box"], &shown["blockedBy"][0]["box"]), (&json!("9"), &json!("9")), "{shown:#}");
     assert_eq!(shown["blockedBy"][0]["since"], json!(since), "{shown:#}");
     assert_eq!(shown["blockedBy"][0]["message"], json!(reason), "{shown:#}");
+    assert_eq!(shown["blockedBy"][0]["reason"], "BudgetExhausted", "{shown:#}");
 
     stage.set_web(1).await;
     stage.until("the return", |status| status.phase == Phase::Completed).await;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use spot_guard::crd::Trigger;
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::POOL;
+use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::trigger::Stage;
 
 /// Asks with kubectl, as a person would.
@@ -52,8 +53,8 @@ async fn a_node_is_replaced_because_a_person_asks_with_kubectl() {
     assert_eq!(accepted.replacements, [old]);
     wait_for("the story to wait for the pause", PATIENCE, async || {
         let records = stage.story.records().await;
-        let blocking = records.first()?.status.as_ref()?.blocking.first()?.message.clone();
-        blocking.contains("trigger pause").then_some(())
+        let blocking = records.first()?.status.as_ref()?.blocking.first()?.clone();
+        (blocking.reason == ReasonCode::Paused && blocking.message.contains("trigger pause")).then_some(())
     })
     .await;
     ask(&stage, "resume", &json!({ "action": "Resume", "pool": POOL }));

@@ -7,7 +7,8 @@ use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, POOL};
 use spot_guard_cloud::cluster::{self, RequestInfo};
 use spot_guard_core::policy::PolicySpec;
-use spot_guard_core::record::{DrainState, FlowBox, Outcome, Phase};
+use spot_guard_core::reason::ReasonCode;
+use spot_guard_core::record::{BlockingReason, DrainState, FlowBox, Outcome, Phase};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -73,7 +74,7 @@ fn a_shut_budget_holds_up_its_own_pods_only() {
             let node = stage.node_of_instance(&instance);
             assert!(!stage.pods_of("web", &node).is_empty() && !stage.pods_of("api", &node).is_empty());
             let web = stage.pods_of("web", &node).len();
-            stage.until_waiting(&instance, FlowBox::Drain, "default/web allows no disruption").await;
+            stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::BudgetExhausted).await;
             assert_eq!(stage.pods_of("api", &node).len(), 0);
             assert_eq!(stage.pods_of("web", &node).len(), web);
         })
@@ -87,8 +88,9 @@ fn a_pod_under_two_budgets_is_reported_as_such_and_goes_when_one_is_taken_away()
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
             stage.cluster.add_pdb("also", &[("app", "web")], None, Some(json!(1))).expect("a budget");
-            stage.until_waiting(&instance, FlowBox::Drain, "several PodDisruptionBudgets").await;
-            stage.until_waiting(&instance, FlowBox::Drain, "also, web").await;
+            stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::SeveralBudgets).await;
+            let names = |held: &BlockingReason| held.message.contains("also, web");
+            assert!(stage.status(&instance).blocking.iter().any(names));
             stage.cluster.edit("poddisruptionbudgets.policy", "default", "also", |budget| {
                 budget["spec"]["selector"] = json!({ "matchLabels": { "app": "nobody" } });
             });
@@ -119,7 +121,7 @@ fn a_rate_limit_is_waited_for_and_is_no_budget() {
         .faults(faults)
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
-            stage.until_waiting(&instance, FlowBox::Drain, "the API server has too much to do (429)").await;
+            stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::EvictionFailed).await;
         })
         .play();
     played.assert_ok();
@@ -133,7 +135,7 @@ fn a_pod_that_comes_meanwhile_goes_too() {
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
             let node = stage.node_of_instance(&instance);
-            stage.until_waiting(&instance, FlowBox::Drain, "web").await;
+            stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::BudgetExhausted).await;
             stage.add_bare_pod("late", &node);
             stage.pass(5).await;
             assert!(!stage.has_pod("late"));
@@ -152,7 +154,7 @@ fn finalizers_that_nobody_removes_do_not_hold_the_drain_for_ever() {
             let node = stage.node_of_instance(&instance);
             let pod = stage.pods_of("web", &node).remove(0);
             stage.edit_pod(&pod, |pod| pod["metadata"]["finalizers"] = json!(["example.com/hangs"]));
-            stage.until_waiting(&instance, FlowBox::Drain, "is still ending").await;
+            stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::PodTerminating).await;
             stage.until(&instance, |status| status.drain == DrainState::Finished).await;
             // The pod outlives its node; now somebody cleans up.
             stage.until_phase(&instance, Phase::Ending).await;
@@ -173,7 +175,7 @@ fn a_pod_that_nobody_makes_anew_is_spared_as_long_as_the_policy_says_and_there_i
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
             stage.add_bare_pod("bare", &stage.node_of_instance(&instance));
-            stage.until_waiting(&instance, FlowBox::Drain, "no controller").await;
+            stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::PodUnmanaged).await;
             stage.pass(60).await;
             assert!(stage.has_pod("bare"));
             stage.until(&instance, |status| status.deadline.is_some()).await;
@@ -192,7 +194,7 @@ fn the_policy_of_a_pool_says_what_a_return_spares_and_may_be_changed_meanwhile()
             stage.until_phase(&instance, Phase::OnFallback).await;
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
             stage.add_bare_pod("bare", &status.capacity.expect("an on-demand node").node_name);
-            stage.until_waiting(&instance, FlowBox::Safety, "no controller").await;
+            stage.until_waiting(&instance, FlowBox::Safety, ReasonCode::PodUnmanaged).await;
             stage.pass(120).await;
             assert!(stage.has_pod("bare"));
             stage.cluster.edit("spotpools.spotguard.dev", "", POOL, |pool| {
@@ -265,8 +267,8 @@ fn a_pool_that_allows_no_deletion_ends_the_instance_as_it_is_and_says_why() {
             let node = stage.node_of_instance(&instance);
             stage.set_budgets(&["web"], 0);
             let web = stage.pods_of("web", &node).len();
-            stage.until_waiting(&instance, FlowBox::Drain, "allows no disruption").await;
-            stage.until_waiting(&instance, FlowBox::Drain, "deleteAtDeadline is false").await;
+            stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::BudgetExhausted).await;
+            stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::DeletionNotAllowed).await;
             assert_eq!(stage.pods_of("web", &node).len(), web);
         })
         .play();
@@ -321,7 +323,7 @@ fn a_return_whose_pods_find_no_place_is_given_up_and_they_get_their_node_back() 
                 });
             };
             cordon(true);
-            stage.until_waiting(&instance, FlowBox::ScaleDown, "run and are ready elsewhere").await;
+            stage.until_waiting(&instance, FlowBox::ScaleDown, ReasonCode::SuccessorsNotReady).await;
             stage.until_phase(&instance, Phase::OnFallback).await;
             stage.pass(5).await;
             assert!(stage.cluster.pending_pods().is_empty(), "{:?}", stage.cluster.pending_pods());
@@ -336,7 +338,7 @@ fn a_return_whose_pods_find_no_place_is_given_up_and_they_get_their_node_back() 
 /// A fallback, and then on its on-demand node: what `change` makes of one of the pods of `web` blocks the return for
 /// this reason until `undo` takes it back.
 fn what_holds_a_return(
-    words: &'static str,
+    reason: ReasonCode,
     change: impl Fn(&Stage, &Pod) + 'static,
     undo: impl Fn(&Stage, &Pod) + 'static,
 ) {
@@ -348,7 +350,7 @@ fn what_holds_a_return(
             let node = status.capacity.expect("an on-demand node").node_name;
             let pod = stage.pods_of("web", &node).remove(0);
             change(&stage, &pod);
-            stage.until_waiting(&instance, FlowBox::Safety, words).await;
+            stage.until_waiting(&instance, FlowBox::Safety, reason).await;
             let pods = stage.movable(&node);
             stage.pass(300).await;
             assert_eq!(stage.movable(&node), pods, "nothing is evicted meanwhile");
@@ -364,7 +366,7 @@ fn a_pod_that_ignores_cordon_and_taint_keeps_its_node_from_being_returned() {
         stage.edit_pod(pod, |pod| pod["spec"]["tolerations"] = all);
     };
     what_holds_a_return(
-        "tolerates cordon and taint of a drain",
+        ReasonCode::ToleratesDrain,
         move |stage, pod| tolerate(stage, pod, json!([{ "operator": "Exists" }])),
         move |stage, pod| tolerate(stage, pod, json!([])),
     );
@@ -376,7 +378,7 @@ fn a_pod_whose_empty_dir_the_pool_spares_keeps_its_node_from_being_returned() {
         stage.edit_pool(|pool| pool["policy"]["returnEmptyDir"] = json!(!spare));
     };
     what_holds_a_return(
-        "the content of its emptyDir would be lost",
+        ReasonCode::PodWithEmptyDir,
         move |stage, pod| {
             stage
                 .edit_pod(pod, |pod| pod["spec"]["volumes"] = json!([{ "name": "scratch", "emptyDir": {} }]));
@@ -387,9 +389,9 @@ fn a_pod_whose_empty_dir_the_pool_spares_keeps_its_node_from_being_returned() {
 }
 
 #[test]
-fn a_budget_that_never_opens_keeps_the_node_from_being_returned_and_is_told_with_its_numbers() {
+fn a_budget_that_never_opens_keeps_the_node_from_being_returned() {
     what_holds_a_return(
-        "expected), and 1 of the node's pods share it; it wants all that are expected, so it never opens",
+        ReasonCode::BudgetExhausted,
         |stage, _| stage.set_budgets(&["web"], 0),
         |stage, _| stage.set_budgets(&["web"], 1),
     );
@@ -426,7 +428,7 @@ fn the_undo_of_a_drain_leaves_what_others_did_to_the_node() {
                 let before = what_undo_may_not_change(&stage, &node);
                 stage.until(&instance, |status| status.return_drain == DrainState::Started).await;
                 stage.set_budgets(&APPS, 0);
-                stage.until_waiting(&instance, FlowBox::ScaleDown, "allows no disruption").await;
+                stage.until_waiting(&instance, FlowBox::ScaleDown, ReasonCode::BudgetExhausted).await;
                 assert_ne!(what_undo_may_not_change(&stage, &node), before, "{name}: it is marked");
                 stage.until_phase(&instance, Phase::OnFallback).await;
                 stage.pass(5).await;

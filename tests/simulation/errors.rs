@@ -5,6 +5,7 @@ use crate::play::Play;
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::SPOT;
 use spot_guard_cloud::cloud::BootFault;
+use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{DrainState, FlowBox, Outcome, Phase};
 
 #[test]
@@ -38,7 +39,7 @@ fn a_return_waits_while_a_spot_node_is_not_ready() {
             stage.until_phase(&instance, Phase::OnFallback).await;
             let other = stage.cloud.node_of(&stage.spot[1]).expect("a node").node_name;
             stage.cluster.set_node_ready(&other, false);
-            stage.until_waiting(&instance, FlowBox::Stability, "not Ready").await;
+            stage.until_waiting(&instance, FlowBox::Stability, ReasonCode::NodesNotReady).await;
             stage.pass(600).await;
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
             assert_eq!(status.phase, Phase::OnFallback, "it goes on monitoring");
@@ -55,7 +56,7 @@ fn a_return_waits_while_it_is_not_safe_and_is_tried_again() {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::OnFallback).await;
             stage.set_budgets(&["web", "api"], 0);
-            stage.until_waiting(&instance, FlowBox::Safety, "allows no disruption").await;
+            stage.until_waiting(&instance, FlowBox::Safety, ReasonCode::BudgetExhausted).await;
             stage.pass(600).await;
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
             assert_eq!(status.phase, Phase::OnFallback, "it goes on monitoring");

@@ -6,9 +6,11 @@ use spot_guard::crd::NodeReplacement;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::POOL;
 use spot_guard_cloud::cloud::Capacity;
-use spot_guard_core::limits::{self, ReturnWindow};
+use spot_guard_core::limits;
 use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::reason::{Pause, ReasonCode};
 use spot_guard_core::record::{FlowBox, Outcome, Phase};
+use spot_guard_core::windows::ReturnWindow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,12 +21,6 @@ fn with_policy(plot: Plot, policy: PolicySpec) -> Plot {
     let mut plot = plot;
     plot.start.policy = policy;
     plot
-}
-
-/// What holds the story of an instance up.
-fn held_by(stage: &Stage, instance: &str) -> String {
-    let status = stage.record(instance).and_then(|record| record.status).unwrap_or_default();
-    status.blocking.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 /// When each replacement took this step, in seconds since the beginning.
@@ -77,8 +73,7 @@ fn the_brake_keeps_the_pool_on_demand_until_the_storm_is_over() {
         .beside(|stage| async move {
             stage.until(&stage.spot[1], |status| status.phase == Phase::Completed).await;
             stage.pass(60).await;
-            let held = held_by(&stage, &stage.spot[0]);
-            assert!(held.starts_with("more than 1 interruptions within an hour"), "{held}");
+            assert_eq!(stage.held_by(&stage.spot[0]), [ReasonCode::InterruptionBrake]);
         })
         .play();
     played.assert_ok();
@@ -94,7 +89,7 @@ fn a_young_node_is_moved_when_it_is_old_enough_or_at_once_at_a_deadline() {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::Received).await;
             stage.pass(300).await;
-            assert_eq!(held_by(&stage, &instance), "the node is younger than 600 s (minNodeAgeSeconds)");
+            assert_eq!(stage.held_by(&instance), [ReasonCode::NodeTooYoung]);
         })
         .play();
     played.assert_ok();
@@ -115,8 +110,8 @@ fn a_young_node_is_moved_when_it_is_old_enough_or_at_once_at_a_deadline() {
     assert!(asked[0] - escalated[0] <= 1.0, "{escalated:?}, {asked:?}");
 }
 
-/// How somebody pauses, and how a story says so.
-type Switch = (&'static str, fn(&Stage, bool), &'static str);
+/// How somebody pauses, and what a replacement says of it.
+type Switch = (&'static str, fn(&Stage, bool), Pause);
 
 const SWITCHES: [Switch; 2] = [
     (
@@ -124,7 +119,7 @@ const SWITCHES: [Switch; 2] = [
         |stage, on| {
             stage.cluster.edit("spotpools.spotguard.dev", "", POOL, |pool| pool["spec"]["paused"] = json!(on))
         },
-        "the pool is paused",
+        Pause::Pool,
     ),
     (
         "everything",
@@ -133,13 +128,14 @@ const SWITCHES: [Switch; 2] = [
                 namespace["metadata"]["labels"]["spotguard.dev/paused"] = json!(on.to_string());
             });
         },
-        "everything is paused",
+        Pause::Everything,
     ),
 ];
 
 #[test]
 fn a_pause_holds_advice_and_returns_and_a_deadline_passes_it() {
-    for (name, switch, told) in SWITCHES {
+    for (name, switch, pause) in SWITCHES {
+        let (told, still) = (pause.to_string(), pause.to_string());
         let plot = Plot {
             script: vec![(10 * SECOND, Act::Rebalance(0)), (10 * SECOND, Act::Interrupt(1))],
             replacements: 2,
@@ -151,11 +147,8 @@ fn a_pause_holds_advice_and_returns_and_a_deadline_passes_it() {
                 switch(&stage, true);
                 stage.until_phase(&stage.spot[1], Phase::Completed).await;
                 stage.until(&stage.spot[0], |status| !status.blocking.is_empty()).await;
-                assert!(
-                    held_by(&stage, &stage.spot[0]).starts_with(told),
-                    "{}",
-                    held_by(&stage, &stage.spot[0])
-                );
+                let blocking = &stage.status(&stage.spot[0]).blocking[0];
+                assert_eq!((blocking.reason, &blocking.message), (ReasonCode::Paused, &told));
                 switch(&stage, false);
                 stage.until(&stage.spot[0], |status| status.phase != Phase::Received).await;
             })
@@ -167,11 +160,8 @@ fn a_pause_holds_advice_and_returns_and_a_deadline_passes_it() {
                 stage.until_phase(&stage.spot[0], Phase::OnFallback).await;
                 switch(&stage, true);
                 stage.pass(1800).await;
-                assert!(
-                    held_by(&stage, &stage.spot[0]).starts_with(told),
-                    "{}",
-                    held_by(&stage, &stage.spot[0])
-                );
+                let blocking = &stage.status(&stage.spot[0]).blocking[0];
+                assert_eq!((blocking.reason, &blocking.message), (ReasonCode::Paused, &still));
                 switch(&stage, false);
             })
             .play();
@@ -194,7 +184,7 @@ fn a_return_waits_for_its_window() {
         .beside(|stage| async move {
             stage.until_phase(&stage.spot[0], Phase::OnFallback).await;
             stage.pass(3600).await;
-            assert_eq!(held_by(&stage, &stage.spot[0]), "no window for returns is open (returnWindows)");
+            assert_eq!(stage.held_by(&stage.spot[0]), [ReasonCode::ReturnWindow]);
             let spot = stage.cloud.group(spot_guard::sim::world::SPOT).expect("a group");
             assert_eq!(spot.instances.len(), 2, "nothing stands idle until the window opens");
         })
@@ -251,8 +241,7 @@ fn a_doomed_node_that_a_budget_blocks_for_ten_minutes_gives_its_place_away() {
         .beside(|stage| async move {
             stage.until_phase(&stage.spot[1], Phase::Received).await;
             stage.pass(300).await;
-            let held = held_by(&stage, &stage.spot[1]);
-            assert!(held.starts_with("1 nodes of the pool are being moved"), "{held}");
+            assert_eq!(stage.held_by(&stage.spot[1]), [ReasonCode::ConcurrencyLimit]);
         })
         .play();
     played.assert_ok();

@@ -11,6 +11,7 @@ use spot_guard::sim::story::{Report, Story};
 use spot_guard::sim::world::{self, ControllerHandle, Gates, POOL};
 use spot_guard_cloud::cloud::{CallRecord, Cloud};
 use spot_guard_cloud::cluster::Cluster;
+use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{BlockingReason, FlowBox, Outcome, Phase, ReplacementStatus};
 use std::fmt::Write as _;
 use std::future::Future;
@@ -207,10 +208,20 @@ impl Stage {
         self.until(instance, |status| status.phase == phase).await;
     }
 
-    /// Waits until the story of an instance waits at a box, for a reason that says `words`.
-    pub async fn until_waiting(&self, instance: &str, flow_box: FlowBox, words: &str) {
-        let says = |reason: &BlockingReason| reason.flow_box == flow_box && reason.message.contains(words);
-        self.until(instance, |status| status.blocking.iter().any(says)).await;
+    /// The record of an instance, as it is stored.
+    pub fn status(&self, instance: &str) -> ReplacementStatus {
+        self.record(instance).and_then(|record| record.status).expect("a record")
+    }
+
+    /// Waits until the replacement of an instance waits at a box, for this reason.
+    pub async fn until_waiting(&self, instance: &str, flow_box: FlowBox, reason: ReasonCode) {
+        let waits = |held: &BlockingReason| (held.flow_box, held.reason) == (flow_box, reason);
+        self.until(instance, |status| status.blocking.iter().any(waits)).await;
+    }
+
+    /// The reasons that the replacement of an instance waits for.
+    pub fn held_by(&self, instance: &str) -> Vec<ReasonCode> {
+        self.status(instance).blocking.iter().map(|held| held.reason).collect()
     }
 
     /// The budgets of these applications allow so many pods to be unavailable from now on.

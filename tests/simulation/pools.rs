@@ -8,24 +8,26 @@ use spot_guard::crd::{SpotPool, notice_name};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::{Capacity, GroupSpec, Market};
+use spot_guard_core::neighbours::Neighbour;
+use spot_guard_core::reason::{Reason, ReasonCode};
 use spot_guard_core::record::{DrainState, FlowBox, GroupKind, NoticeKind, Outcome, Phase};
 use std::time::Duration;
 
 const SCALE_DOWN_DISABLED: &str = "cluster-autoscaler.kubernetes.io/scale-down-disabled";
 
-/// Waits until the story of the first node is blocked with these words at box 1; then, for ten minutes, nothing
+/// Waits until the story of the first node is blocked for this reason at box 1; then, for ten minutes, nothing
 /// may be changed.
-async fn nothing_happens_to(stage: &Stage, instance: &str, words: &str) {
-    stage.until(instance, |status| status.blocking.iter().any(|reason| reason.message.contains(words))).await;
+async fn nothing_happens_to(stage: &Stage, instance: &str, reason: ReasonCode) {
+    stage.until_waiting(instance, FlowBox::Notice, reason).await;
     let (changes, node) = (stage.changes(), stage.node(instance));
     stage.pass(600).await;
-    assert_eq!(stage.changes(), changes, "{words}: a group was changed");
+    assert_eq!(stage.changes(), changes, "{reason}: a group was changed");
     let now = stage.node(instance);
     for part in ["/spec", "/metadata/labels", "/metadata/annotations"] {
-        assert_eq!(now.pointer(part), node.pointer(part), "{words}: the node was changed");
+        assert_eq!(now.pointer(part), node.pointer(part), "{reason}: the node was changed");
     }
     let marked = now["spec"]["taints"].as_array().is_some_and(|taints| !taints.is_empty());
-    assert!(!marked && now["spec"]["unschedulable"] != true, "{words}: {}", now["spec"]);
+    assert!(!marked && now["spec"]["unschedulable"] != true, "{reason}: {}", now["spec"]);
 }
 
 /// The reasons of the events about an object, and whether each is a warning.
@@ -42,13 +44,15 @@ fn events(stage: &Stage, kind: &str, name: &str) -> Vec<(String, bool)> {
 #[test]
 fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
     type Set = fn(&mut GroupSpec, bool);
-    let cases: [(&str, &'static str, Set); 4] = [
-        ("CapacityRebalance", SPOT, |spec, on| spec.capacity_rebalance = on),
-        ("OperatorOwned", SPOT, |spec, on| spec.operator = on.then(|| "eks.amazonaws.com".to_owned())),
-        ("EksManagedNodeGroup", ON_DEMAND, |spec, on| {
+    let cases: [(ReasonCode, &'static str, Set); 4] = [
+        (ReasonCode::CapacityRebalance, SPOT, |spec, on| spec.capacity_rebalance = on),
+        (ReasonCode::OperatorOwned, SPOT, |spec, on| {
+            spec.operator = on.then(|| "eks.amazonaws.com".to_owned())
+        }),
+        (ReasonCode::EksManagedNodeGroup, ON_DEMAND, |spec, on| {
             spec.tags = if on { vec![("eks:nodegroup-name".to_owned(), "w".to_owned())] } else { Vec::new() };
         }),
-        ("NotAllOnDemand", ON_DEMAND, |spec, on| {
+        (ReasonCode::NotAllOnDemand, ON_DEMAND, |spec, on| {
             spec.mixed = on.then(|| spot_guard_cloud::cloud::MixedPolicy {
                 on_demand_base: 0,
                 on_demand_percentage_above_base: 50,
@@ -60,16 +64,16 @@ fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
         let mut plot = Scenario::Rebalance.plot();
         // CapacityRebalance would replace the node by itself: the advice comes before it is turned on.
         plot.script.clear();
-        let played = Play::plot(reason, plot)
+        let played = Play::plot(reason.as_str(), plot)
             .beside(move |stage| async move {
                 let instance = stage.spot[0].clone();
                 stage.cloud.edit_group(group, |spec| set(spec, true)).expect("a group");
                 stage.pass(45).await;
                 let (accepted, found, message) = stage.condition("Accepted").expect("a condition");
-                assert_eq!((accepted, found.as_str()), (false, reason), "{message}");
-                assert!(events(&stage, "SpotPool", "workers").contains(&(reason.to_owned(), true)));
+                assert_eq!((accepted, found.as_str()), (false, reason.as_str()), "{message}");
+                assert!(events(&stage, "SpotPool", "workers").contains(&(reason.to_string(), true)));
                 stage.cluster.create_json(notice(&stage, &instance)).expect("a notice");
-                nothing_happens_to(&stage, &instance, "not accepted").await;
+                nothing_happens_to(&stage, &instance, reason).await;
                 stage.cloud.edit_group(group, |spec| set(spec, false)).expect("a group");
             })
             .play();
@@ -176,20 +180,20 @@ fn instances_of(stage: &Stage, group: &str) -> Vec<String> {
 fn a_node_in_other_hands_is_left_to_them() {
     let taint = |key: &str| json!([{ "key": key, "effect": "NoSchedule" }]);
     let cases = [
-        ("Karpenter", "/metadata/labels/karpenter.sh~1nodepool", json!("default")),
-        ("EKS managed node group", "/metadata/labels/eks.amazonaws.com~1nodegroup", json!("workers")),
+        (Neighbour::Karpenter, "/metadata/labels/karpenter.sh~1nodepool", json!("default")),
+        (Neighbour::EksManagedNodeGroup, "/metadata/labels/eks.amazonaws.com~1nodegroup", json!("workers")),
         (
-            "aws-node-termination-handler",
+            Neighbour::NodeTerminationHandler,
             "/spec/taints",
             taint("aws-node-termination-handler/rebalance-recommendation"),
         ),
-        ("cluster-autoscaler", "/spec/taints", taint("ToBeDeletedByClusterAutoscaler")),
+        (Neighbour::ClusterAutoscaler, "/spec/taints", taint("ToBeDeletedByClusterAutoscaler")),
     ];
-    for (words, pointer, value) in cases {
+    for (neighbour, pointer, value) in cases {
         let mut plot = Scenario::Rebalance.plot();
         plot.steps.insert(1, (FlowBox::Notice, Outcome::SteppedAside));
         plot.script.clear();
-        let played = Play::plot(words, plot)
+        let played = Play::plot(&neighbour.to_string(), plot)
             .beside(move |stage| async move {
                 let instance = stage.spot[0].clone();
                 let name = stage.cloud.node_of(&instance).expect("a node").node_name;
@@ -199,14 +203,14 @@ fn a_node_in_other_hands_is_left_to_them() {
                 set(value);
                 stage.pass(2).await;
                 stage.cluster.create_json(notice(&stage, &instance)).expect("a notice");
+                let left = Reason::LeftToNeighbour(neighbour).to_string();
                 stage
-                    .until(&instance, |status| {
-                        status.blocking.iter().any(|reason| reason.message.contains(words))
-                    })
+                    .until(&instance, |status| status.blocking.iter().any(|held| held.message == left))
                     .await;
+                assert_eq!(stage.held_by(&instance), [ReasonCode::LeftToNeighbour]);
                 stage.pass(300).await;
-                assert_eq!(stage.changes(), 0, "{words}");
-                assert!(stage.node(&instance)["spec"]["unschedulable"] != true, "{words}");
+                assert_eq!(stage.changes(), 0, "{neighbour}");
+                assert!(stage.node(&instance)["spec"]["unschedulable"] != true, "{neighbour}");
                 let told = events(&stage, "Node", &name);
                 assert!(told.iter().any(|(reason, _)| reason == "SteppedAside"), "{told:?}");
                 // Given back: the story goes on.
@@ -240,7 +244,7 @@ fn observe_says_what_it_would_do_and_changes_nothing() {
         .beside(|stage| async move {
             stage.edit_pool(|spec| spec["mode"] = json!("Observe"));
             let instance = stage.spot[0].clone();
-            nothing_happens_to(&stage, &instance, "would be asked of its Spot group").await;
+            nothing_happens_to(&stage, &instance, ReasonCode::ObserveOnly).await;
             assert_eq!(stage.changes(), 0);
             let node = stage.cloud.node_of(&instance).expect("a node").node_name;
             assert!(events(&stage, "Node", &node).iter().any(|(reason, _)| reason == "Observed"));
@@ -277,7 +281,7 @@ fn a_pool_that_ignores_advice_waits_for_the_notice_with_a_deadline() {
         .beside(|stage| async move {
             stage.edit_pool(|spec| spec["rebalance"] = json!("Ignore"));
             let instance = stage.spot[0].clone();
-            nothing_happens_to(&stage, &instance, "ignores rebalance recommendations").await;
+            nothing_happens_to(&stage, &instance, ReasonCode::RebalanceIgnored).await;
             stage.cloud.interrupt(&instance).expect("an instance");
         })
         .play();
@@ -295,11 +299,7 @@ fn a_spot_node_outside_every_pool_is_drained_on_a_notice_with_a_deadline() {
             let instance = group.instances[0].id.clone();
             stage.pass(60).await;
             stage.cluster.create_json(notice(&stage, &instance)).expect("a notice");
-            stage
-                .until(&instance, |status| {
-                    status.blocking.iter().any(|reason| reason.message.contains("in no accepted pool"))
-                })
-                .await;
+            stage.until_waiting(&instance, FlowBox::Notice, ReasonCode::NotInPool).await;
             stage.cloud.interrupt(&instance).expect("an instance");
             stage.until(&instance, |status| status.steps.iter().any(|s| s.outcome == Outcome::Drained)).await;
             stage.until_phase(&instance, Phase::Completed).await;

@@ -8,7 +8,8 @@ use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::Gates;
 use spot_guard_cloud::cloud::Capacity;
 use spot_guard_cloud::cluster::{self, RequestInfo};
-use spot_guard_core::record::{DrainState, EndState, FlowBox, Outcome, Phase, ReplacementStatus};
+use spot_guard_core::reason::ReasonCode;
+use spot_guard_core::record::{BlockingReason, DrainState, EndState, FlowBox, Outcome, Phase};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -84,10 +85,6 @@ fn ends(scenario: Scenario) -> Plot {
 }
 
 impl Stage {
-    fn status(&self, instance: &str) -> ReplacementStatus {
-        self.record(instance).and_then(|record| record.status).expect("a record")
-    }
-
     /// Binds four pods to a node, as a scheduler does that has not heard of its cordon yet.
     fn bind_four(&self, node: &str) {
         for number in 0..4 {
@@ -286,7 +283,10 @@ fn no_return_begins_while_a_watch_is_refused_that_it_is_judged_by() {
                 stage.pass(700).await;
                 let status = stage.status(&old);
                 assert_eq!(status.return_drain, DrainState::NotStarted, "{plural}");
-                let says = status.blocking.iter().any(|reason| reason.message.contains(plural));
+                let stale = |held: &BlockingReason| {
+                    held.reason == ReasonCode::StaleWatch && held.message.contains(plural)
+                };
+                let says = status.blocking.iter().any(stale);
                 // Without its node no Spot instance counts as Ready, and that is what it waits for first.
                 assert!(says || plural == "nodes", "{plural}: {:?}", status.blocking);
                 watches.heal();

@@ -6,10 +6,11 @@ use spot_guard::crd::{Trigger, notice_name};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, POOL, SPOT};
 use spot_guard_cloud::cloud::Capacity;
-use spot_guard_core::limits::ReturnWindow;
 use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::reason::{Pause, ReasonCode};
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus};
 use spot_guard_core::trigger::Stage as Progress;
+use spot_guard_core::windows::ReturnWindow;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,9 +66,9 @@ async fn refused(stage: &Stage, name: &str, spec: Value, reason: &str, words: &s
     assert_eq!(condition(stage, name, "Complete"), None, "{name}");
 }
 
-fn held_by(stage: &Stage, instance: &str) -> String {
-    let status = stage.record(instance).and_then(|record| record.status).unwrap_or_default();
-    status.blocking.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; ")
+/// What is told of a pause that ann has requested.
+fn paused_by_ann(everything: bool) -> String {
+    Pause::Trigger { trigger: "pause".to_owned(), by: Some("ann".to_owned()), everything }.to_string()
 }
 
 /// A story in which nothing happens but what people ask for.
@@ -122,7 +123,7 @@ fn what_is_asked_for_a_story_that_waits_for_its_age_lets_it_go_on() {
     let played = Play::plot("no longer too young", plot)
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
-            stage.until_waiting(&instance, FlowBox::Notice, "minNodeAgeSeconds").await;
+            stage.until_waiting(&instance, FlowBox::Notice, ReasonCode::NodeTooYoung).await;
             asked(&stage, "one", json!({ "action": "Replace", "node": node_of(&stage, &instance) })).await;
             stage.until(&instance, |status| status.phase != Phase::Received).await;
         })
@@ -140,11 +141,12 @@ fn limits_and_pauses_hold_what_people_ask_for_too() {
             let (first, second) = (stage.spot[0].clone(), stage.spot[1].clone());
             asked(&stage, "pause", json!({ "action": "Pause", "pool": POOL })).await;
             asked(&stage, "one", json!({ "action": "Replace", "node": node_of(&stage, &first) })).await;
-            stage.until_waiting(&first, FlowBox::Notice, "trigger pause, asked for by ann").await;
+            stage.until_waiting(&first, FlowBox::Notice, ReasonCode::Paused).await;
+            assert_eq!(stage.status(&first).blocking[0].message, paused_by_ann(false));
             asked(&stage, "resume", json!({ "action": "Resume", "pool": POOL })).await;
             stage.until(&first, |status| status.phase != Phase::Received).await;
             asked(&stage, "two", json!({ "action": "Replace", "node": node_of(&stage, &second) })).await;
-            stage.until_waiting(&second, FlowBox::Notice, "maxConcurrentReplacements").await;
+            stage.until_waiting(&second, FlowBox::Notice, ReasonCode::ConcurrencyLimit).await;
         })
         .play()
         .assert_ok();
@@ -214,8 +216,7 @@ fn a_fallback_returns_now_because_a_person_asks() {
                 let instance = stage.spot[0].clone();
                 stage.until_phase(&instance, Phase::OnFallback).await;
                 stage.pass(600).await;
-                let held = held_by(&stage, &instance);
-                assert!(held.starts_with("no window for returns is open"), "{held}");
+                assert_eq!(stage.held_by(&instance)[0], ReasonCode::ReturnWindow);
                 let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
                 stage.cloud.set_capacity(SPOT, None, Capacity::None).expect("a group");
                 asked(&stage, "now", spec(&stage, &status)).await;
@@ -224,8 +225,7 @@ fn a_fallback_returns_now_because_a_person_asks() {
                 stage.pass(120).await;
                 let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
                 assert!(status.return_requested_at.is_some());
-                let held = held_by(&stage, &instance);
-                assert!(held.contains("the Spot group has no instance for it yet"), "never without: {held}");
+                assert_eq!(stage.held_by(&instance), [ReasonCode::NoSpotInstance], "never without");
                 stage.cloud.set_capacity(SPOT, None, Capacity::Unlimited).expect("a group");
                 asked(&stage, "again", json!({ "action": "Return", "replacement": instance })).await;
                 stage.until(&instance, |status| status.return_capacity.is_some()).await;
@@ -249,14 +249,13 @@ fn a_return_that_is_asked_for_waits_for_a_pause_and_for_safety() {
             asked(&stage, "pause", json!({ "action": "Pause" })).await;
             asked(&stage, "now", json!({ "action": "Return", "replacement": instance })).await;
             stage.pass(600).await;
-            let held = held_by(&stage, &instance);
-            assert!(held.starts_with("everything is paused (trigger pause, asked for by ann)"), "{held}");
+            assert_eq!(stage.status(&instance).blocking[0].message, paused_by_ann(true));
             let (paused, reason, message) = stage.condition("Paused").expect("a condition");
             assert_eq!((paused, reason.as_str()), (true, "Paused"));
-            assert!(message.contains("trigger pause, asked for by ann"), "{message}");
+            assert_eq!(message, paused_by_ann(true));
             stage.set_budgets(&["web", "api"], 0);
             asked(&stage, "resume", json!({ "action": "Resume" })).await;
-            stage.until_waiting(&instance, FlowBox::Safety, "PodDisruptionBudget").await;
+            stage.until_waiting(&instance, FlowBox::Safety, ReasonCode::BudgetExhausted).await;
             assert_eq!(stage.condition("Paused").map(|found| found.0), Some(false));
             stage.pass(300).await;
             assert_eq!(
@@ -400,7 +399,9 @@ fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
                 let (complete, reason, _) = condition(&stage, "pause", "Complete").expect("a condition");
                 assert_eq!((complete, reason.as_str()), (false, "InForce"));
                 stage.until_phase(&stage.spot[1], Phase::Completed).await;
-                stage.until_waiting(&instance, FlowBox::Notice, "trigger pause, asked for by ann").await;
+                stage.until_waiting(&instance, FlowBox::Notice, ReasonCode::Paused).await;
+                let told = paused_by_ann(of("Pause")["pool"].is_null());
+                assert_eq!(stage.status(&instance).blocking[0].message, told);
                 // Neither the other scope nor time ends it; the Janitor leaves it where it is.
                 let other = if of("Pause")["pool"].is_null() {
                     json!({ "action": "Resume", "pool": POOL })
@@ -413,7 +414,7 @@ fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
                     stage.cluster.get_json("triggers.spotguard.dev", "", "other").is_none(),
                     "removed in time"
                 );
-                assert!(held_by(&stage, &instance).contains("trigger pause"));
+                assert_eq!(stage.status(&instance).blocking[0].message, told);
 
                 stage.edit_pool(|pool| pool["paused"] = json!(true));
                 stage.pass(1).await;
@@ -431,9 +432,12 @@ fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
                 );
                 if of("Pause")["pool"].is_string() {
                     let (_, _, message) = condition(&stage, "resume", "Complete").expect("a condition");
-                    assert!(message.contains("spec.paused"), "{message}");
+                    assert!(message.contains(&Pause::Pool.to_string()), "{message}");
                 }
-                stage.until_waiting(&instance, FlowBox::Notice, "spec.paused").await;
+                let told = Pause::Pool.to_string();
+                stage
+                    .until(&instance, |status| status.blocking.iter().any(|held| held.message == told))
+                    .await;
                 stage.edit_pool(|pool| pool["paused"] = json!(false));
                 stage.until(&instance, |status| status.phase != Phase::Received).await;
             })
@@ -452,7 +456,7 @@ fn a_trigger_is_followed_by_the_next_leader() {
             ask(&stage, "one", json!({ "action": "Replace", "node": node_of(&stage, &instance) }));
             stage.end.trigger();
             answered(&stage, "one").await;
-            stage.until_waiting(&instance, FlowBox::Notice, "trigger pause").await;
+            stage.until_waiting(&instance, FlowBox::Notice, ReasonCode::Paused).await;
             let standby = stage.standby.clone().expect("a standby");
             assert!(*standby.leading.borrow());
             asked(&stage, "resume", json!({ "action": "Resume" })).await;

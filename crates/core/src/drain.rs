@@ -3,11 +3,10 @@
 
 use crate::cluster::{DisruptionBudget, Effect, OwnerKind, Phase, Pod, Taint, UnhealthyPods};
 use crate::policy::{self, Policy, spread};
+pub use crate::reason::{BlockedReason, EvictionAnswer};
 pub use crate::replacement::DrainPurpose as Purpose;
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::fmt;
 use std::time::Duration;
 
 mod look;
@@ -77,33 +76,6 @@ pub enum SkipReason {
     Finished,
     /// It is on its way out.
     AlreadyTerminating,
-}
-
-/// Why a pod must not be evicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum BlockedReason {
-    /// Annotation `cluster-autoscaler.kubernetes.io/safe-to-evict: "false"`.
-    NotSafeToEvict,
-    /// Annotation `karpenter.sh/do-not-disrupt`.
-    DoNotDisrupt,
-    /// No controller would make it anew.
-    Unmanaged,
-    /// The content of its emptyDir would be lost.
-    EmptyDir,
-}
-
-impl fmt::Display for BlockedReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotSafeToEvict => {
-                "it is annotated cluster-autoscaler.kubernetes.io/safe-to-evict: \"false\""
-            }
-            Self::DoNotDisrupt => "it is annotated karpenter.sh/do-not-disrupt",
-            Self::Unmanaged => "it has no controller that would make it anew",
-            Self::EmptyDir => "the content of its emptyDir would be lost",
-        })
-    }
 }
 
 /// What becomes of a pod in a drain, before any budget is looked at.
@@ -331,59 +303,6 @@ pub fn overdue(pod: &Pod, clock: DrainClock, now: Timestamp) -> Option<Deletion>
     let grace = SignedDuration::from_secs(pod.spec.grace_period_seconds);
     let grace_period_seconds = pod.spec.grace_period_seconds.min(left.as_secs()).max(1);
     (left <= grace).then_some(Deletion { grace_period_seconds })
-}
-
-/// What the eviction API answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EvictionAnswer {
-    /// 201: the pod ends.
-    Evicted,
-    /// 404, or another pod has the name now: there is nothing left to evict.
-    Gone,
-    /// 429 with the cause `DisruptionBudget`.
-    BudgetExhausted {
-        /// How long to wait, if the answer says so (it says 0 for an exhausted budget).
-        retry_after: Option<Duration>,
-    },
-    /// 429 without that cause: the API server has too much to do.
-    RateLimited {
-        /// How long to wait, if the answer says so.
-        retry_after: Option<Duration>,
-    },
-    /// 500: more than one budget covers the pod.
-    SeveralBudgets,
-    /// 403: not allowed, not in this namespace, or a budget whose count went wrong.
-    Forbidden {
-        /// What it said.
-        message: String,
-    },
-    /// 409 or a timeout while the budget was written.
-    Conflict,
-    /// Anything else; status 0 without an answer.
-    Failed {
-        /// The HTTP status.
-        status: u16,
-        /// What it said.
-        message: String,
-    },
-}
-
-impl fmt::Display for EvictionAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Evicted => f.write_str("it was evicted"),
-            Self::Gone => f.write_str("it is gone"),
-            Self::BudgetExhausted { .. } => f.write_str("its PodDisruptionBudget refused (429)"),
-            Self::RateLimited { .. } => f.write_str("the API server has too much to do (429)"),
-            Self::SeveralBudgets => {
-                f.write_str("several PodDisruptionBudgets cover it, which the eviction API refuses (500)")
-            }
-            Self::Forbidden { message } => write!(f, "its eviction is forbidden (403): {message}"),
-            Self::Conflict => f.write_str("others changed it at the same time (409)"),
-            Self::Failed { status: 0, message } => write!(f, "no answer: {message}"),
-            Self::Failed { status, message } => write!(f, "it was refused ({status}): {message}"),
-        }
-    }
 }
 
 /// What to do with a pod next.

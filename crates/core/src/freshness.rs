@@ -1,7 +1,6 @@
 //! How far the watches can be relied on: no irreversible step is taken on a picture that is known to be old.
 
 use jiff::Timestamp;
-use std::fmt;
 
 /// A kind of object that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,12 +73,6 @@ pub struct StaleWatch {
     pub since: Timestamp,
 }
 
-impl fmt::Display for StaleWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the watch of {} has been broken or silent since {:.0}", self.kind.plural(), self.since)
-    }
-}
-
 /// The watches whose picture is old; none: everything is current.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Freshness {
@@ -114,12 +107,11 @@ impl Step {
 }
 
 impl Freshness {
-    /// Why a step has to wait, a line for each watch that it looks at and that shows an old picture; none: it may be
-    /// taken.
+    /// The watches that a step looks at and that show an old picture; none: the step may be taken.
     #[must_use]
-    pub fn against(&self, step: Step) -> Vec<String> {
+    pub fn against(&self, step: Step) -> Vec<StaleWatch> {
         let looked_at = |held: &&StaleWatch| step.looks_at().contains(&held.kind);
-        self.stale.iter().filter(looked_at).map(ToString::to_string).collect()
+        self.stale.iter().filter(looked_at).cloned().collect()
     }
 
     /// Whether everything that a step looks at is current.
@@ -161,8 +153,7 @@ mod tests {
             assert_eq!(allowed, [end, begin, undo], "{kind:?}");
             assert!(!held.is_current(kind));
         }
-        let text = "the watch of pods has been broken or silent since 2026-01-01T03:00:00Z";
-        assert_eq!(of(WatchedKind::Pod).against(Step::End), [text]);
+        assert_eq!(of(WatchedKind::Pod).against(Step::End), [StaleWatch { kind: WatchedKind::Pod, since }]);
         assert!(Freshness::default().against(Step::Return).is_empty());
     }
 }

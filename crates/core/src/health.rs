@@ -6,6 +6,7 @@ mod tests;
 use crate::group::{FailureClass, PoolView};
 use crate::ledger::{Ledger, Share};
 use crate::policy::{Policy, seconds};
+use crate::reason::Reason;
 use crate::record::{DrainState, EndState, GroupKind, ReplacementStatus};
 use crate::replacement::ReturnAssessment;
 use jiff::Timestamp;
@@ -23,12 +24,12 @@ pub struct Story<'a> {
 }
 
 /// What was found about a pool.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolAssessment {
     /// Why the Spot group is not healthy; empty: it is.
-    pub unhealthy: Vec<String>,
+    pub unhealthy: Vec<Reason>,
     /// Why it is not stable, apart from the claimed nodes; empty: it is.
-    pub unstable: Vec<String>,
+    pub unstable: Vec<Reason>,
     /// What was found about each open fallback.
     pub returns: BTreeMap<String, ReturnAssessment>,
 }
@@ -44,7 +45,7 @@ pub fn unhealthy(
     stories: &[Story<'_>],
     policy: &Policy,
     now: Timestamp,
-) -> Vec<String> {
+) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let group = &view.spot;
     let surplus = ledger.shares(GroupKind::Spot).filter(|share| share.is_raised()).count();
@@ -69,17 +70,16 @@ pub fn unhealthy(
     let expected = desired - to_i64(surplus) - to_i64(awaited);
     let serving = to_i64(group.in_service()) - to_i64(leaving) - to_i64(unsettled);
     if serving < expected {
-        reasons.push(format!(
-            "{serving} of {expected} instances are in service in {} (desired {desired}, without what is owed or under way)",
-            group.name
-        ));
+        let group = group.name.clone();
+        reasons.push(Reason::InstancesMissing { group, in_service: serving, expected, desired });
     }
     let recent = group.failures.iter().find(|failure| {
         failure.class != FailureClass::Throttle
             && crate::time::since(failure.started_at, now) < seconds(policy.stability_seconds)
     });
     if let Some(failure) = recent.filter(|_| awaited == 0) {
-        reasons.push(format!("a launch failed in {}: {}", group.name, failure.message));
+        let message = failure.message.clone();
+        reasons.push(Reason::LaunchFailed { group: group.name.clone(), message });
     }
     reasons
 }
@@ -91,7 +91,7 @@ pub fn unready_nodes(
     stories: &[Story<'_>],
     ready: &dyn Fn(&str) -> bool,
     policy: &Policy,
-) -> Vec<String> {
+) -> Vec<Reason> {
     let leaving: BTreeSet<&str> =
         stories.iter().filter(|story| !story.status.old.is_over()).map(|story| story.instance_id).collect();
     let staying: Vec<&str> = view
@@ -106,7 +106,8 @@ pub fn unready_nodes(
     if unready.len() <= allowed {
         return Vec::new();
     }
-    vec![format!("{} of {} Spot nodes are not Ready: {}", unready.len(), staying.len(), unready.join(", "))]
+    let instances = unready.into_iter().map(str::to_owned).collect();
+    vec![Reason::NodesNotReady { instances, of: staying.len() }]
 }
 
 /// Boxes 7 to 9 for every open fallback of a pool, those first whose return a person asked for, then oldest first;
@@ -117,7 +118,7 @@ pub fn assess(
     ledger: &Ledger,
     stories: &[Story<'_>],
     ready: &dyn Fn(&str) -> bool,
-    unsafe_: &dyn Fn(&Story<'_>) -> Vec<String>,
+    unsafe_: &dyn Fn(&Story<'_>) -> Vec<Reason>,
     policy: &Policy,
     now: Timestamp,
 ) -> PoolAssessment {
@@ -141,16 +142,15 @@ pub fn assess(
         match &story.status.return_capacity {
             // A Spot node that is one too many waits for no other, nor does what a cancelled story brought.
             None if own || story.status.old == EndState::Released => {}
-            None => result.unhealthy.push("the Spot group has no instance for it yet".to_owned()),
+            None => result.unhealthy.push(Reason::NoSpotInstance),
             Some(capacity) => {
                 let held = crate::time::since(capacity.ready_at, now);
                 if held < stability {
-                    result.unstable.push(format!(
-                        "Spot node {} has been Ready for {} of {} s",
-                        capacity.node_name,
-                        held.as_secs(),
-                        stability.as_secs()
-                    ));
+                    result.unstable.push(Reason::NotStable {
+                        node: capacity.node_name.clone(),
+                        ready_for: held,
+                        required: stability,
+                    });
                 }
             }
         }
@@ -162,9 +162,7 @@ pub fn assess(
         if result.unhealthy.is_empty() && result.unstable.is_empty() {
             match turn_taken {
                 Some(name) if name != story.name => {
-                    result
-                        .unsafe_
-                        .push(format!("the return of {name} is under way; returns are made one by one"));
+                    result.unsafe_.push(Reason::ReturnUnderWay { replacement: name.to_owned() });
                 }
                 _ => {
                     result.unsafe_ = unsafe_(story);

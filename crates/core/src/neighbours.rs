@@ -4,7 +4,6 @@
 //! aws-node-termination-handler (pkg/node/node.go) and cluster-autoscaler (FAQ).
 
 use crate::cluster::Node;
-use std::fmt;
 
 /// Another tool that has a node in its hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,19 +16,6 @@ pub enum Neighbour {
     NodeTerminationHandler,
     /// cluster-autoscaler is about to delete it.
     ClusterAutoscaler,
-}
-
-impl fmt::Display for Neighbour {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Karpenter => "Karpenter (label karpenter.sh/nodepool)",
-            Self::EksManagedNodeGroup => "an EKS managed node group (label eks.amazonaws.com/nodegroup)",
-            Self::NodeTerminationHandler => {
-                "aws-node-termination-handler (taint aws-node-termination-handler/..)"
-            }
-            Self::ClusterAutoscaler => "cluster-autoscaler (taint ToBeDeletedByClusterAutoscaler)",
-        })
-    }
 }
 
 /// Who has the node in its hands, if anybody but us.

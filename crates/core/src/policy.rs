@@ -1,6 +1,6 @@
 //! Every timing and threshold, its default, and how a pool overrides it.
 
-use crate::limits::ReturnWindow;
+use crate::windows::ReturnWindow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! What is remembered of a story: the status of a NodeReplacement.
 
+use crate::reason::{Reason, ReasonCode};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -265,6 +266,8 @@ pub struct BlockingReason {
     /// The box that it waits at.
     #[serde(rename = "box")]
     pub flow_box: FlowBox,
+    /// What it is, for machines.
+    pub reason: ReasonCode,
     /// In plain words, with what would unblock it.
     #[schemars(length(max = MAX_MESSAGE))]
     pub message: String,
@@ -540,21 +543,27 @@ impl ReplacementStatus {
     /// Replaces what blocks the story; a reason that was there already keeps its time. Of very many, such as one for
     /// each of 10,000 pods that somebody bound to the node, the first are told: a record that is too large for the API
     /// server could never be stored.
-    pub fn block(&mut self, flow_box: FlowBox, mut messages: Vec<String>, now: Timestamp) {
-        let held = std::mem::take(&mut self.blocking);
-        if messages.len() > MAX_BLOCKING {
-            let more = messages.len() - (MAX_BLOCKING - 1);
-            messages.truncate(MAX_BLOCKING - 1);
-            messages.push(format!("and {more} more"));
+    pub fn block<R: Into<Reason>>(
+        &mut self,
+        flow_box: FlowBox,
+        reasons: impl IntoIterator<Item = R>,
+        now: Timestamp,
+    ) {
+        let since =
+            self.blocking.iter().find(|held| held.flow_box == flow_box).map_or(now, |held| held.since);
+        let mut reasons: Vec<Reason> = reasons.into_iter().map(Into::into).collect();
+        if reasons.len() > MAX_BLOCKING {
+            let more = reasons.len() - (MAX_BLOCKING - 1);
+            reasons.truncate(MAX_BLOCKING - 1);
+            reasons.push(Reason::More(more));
         }
-        self.blocking = messages
-            .into_iter()
-            .map(|message| {
-                let since =
-                    held.iter().find(|reason| reason.flow_box == flow_box).map_or(now, |reason| reason.since);
-                BlockingReason { flow_box, message: clipped(message), since }
-            })
-            .collect();
+        let blocking = |reason: Reason| BlockingReason {
+            flow_box,
+            reason: reason.code(),
+            message: clipped(reason.to_string()),
+            since,
+        };
+        self.blocking = reasons.into_iter().map(blocking).collect();
     }
 
     /// How often the groups were asked anew: what tells a share's attempts apart.
@@ -599,12 +608,19 @@ mod tests {
         let long = "x".repeat(3 * MAX_MESSAGE);
         let mut status = ReplacementStatus::default();
         status.step(FlowBox::Wait, Outcome::NoCapacity, "a", long.clone(), now);
-        status.block(FlowBox::Drain, vec![long.clone(); 3 * MAX_BLOCKING], now);
+        let unlisted = Reason::PodsNotListed { error: long.clone() };
+        status.block(FlowBox::Drain, vec![unlisted; 3 * MAX_BLOCKING], now);
         set_condition(&mut status.conditions, "Drained", false, "No", &long, now);
         let blocking = status.blocking.iter().map(|reason| &reason.message);
         let messages = [&status.steps[0].message, &status.conditions[0].message].into_iter().chain(blocking);
         assert!(messages.clone().all(|message| message.chars().count() <= MAX_MESSAGE));
         assert_eq!((status.blocking.len(), messages.count()), (MAX_BLOCKING, MAX_BLOCKING + 2));
-        assert_eq!(status.blocking.last().map(|reason| reason.message.as_str()), Some("and 101 more"));
+        let more = BlockingReason {
+            flow_box: FlowBox::Drain,
+            reason: ReasonCode::MoreReasons,
+            message: Reason::More(101).to_string(),
+            since: now,
+        };
+        assert_eq!(status.blocking.last(), Some(&more));
     }
 }

@@ -11,10 +11,11 @@ use crate::cluster::Node;
 use crate::freshness::{Freshness, Step, WatchedKind};
 use crate::group::{FailureClass, PoolView};
 use crate::ledger::{Ledger, Share};
-use crate::limits::{self, Pause, Starts};
+use crate::limits::{self, Starts};
 use crate::neighbours::Neighbour;
 use crate::notices;
 use crate::policy::{Policy, seconds};
+use crate::reason::{Reason, in_one_line};
 use crate::record::{
     Capacity, DrainState, EndState, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacementStatus,
     UtilisationPercent, set_condition,
@@ -82,7 +83,7 @@ pub struct NodeFact {
 }
 
 /// How a drain stands, as the Drainer last said.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DrainReport {
     /// The node.
     pub node: String,
@@ -90,35 +91,35 @@ pub struct DrainReport {
     pub tainted: bool,
     /// How it ended, once it has.
     pub end: Option<DrainEnd>,
-    /// What it waits for, in plain words.
-    pub blocked: Vec<String>,
+    /// What it waits for.
+    pub blocked: Vec<Reason>,
     /// Whether it has waited for that so long that the story should say so.
     pub stuck: bool,
 }
 
 /// How a drain ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum DrainEnd {
     /// The pods run and are ready elsewhere, or the node is gone.
     Moved,
     /// Nothing on the node is waited for any longer, but this is not as it should be.
-    Without(Vec<String>),
+    Without(Vec<Reason>),
     /// A return that came to nothing, and why: its pods may need the node.
-    GivenUp(Vec<String>),
+    GivenUp(Vec<Reason>),
 }
 
 /// What the HealthMonitor last found about the return of a fallback: boxes 6 to 9, each with what stands in its
 /// way; empty means passed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReturnAssessment {
     /// Box 6: the limits that let no return begin.
-    pub held: Vec<String>,
+    pub held: Vec<Reason>,
     /// Box 7.
-    pub unhealthy: Vec<String>,
+    pub unhealthy: Vec<Reason>,
     /// Box 8.
-    pub unstable: Vec<String>,
+    pub unstable: Vec<Reason>,
     /// Box 9.
-    pub unsafe_: Vec<String>,
+    pub unsafe_: Vec<Reason>,
 }
 
 /// Everything that the next step of a story depends on.
@@ -136,7 +137,7 @@ pub struct Facts<'a> {
     /// Which watches show an old picture.
     pub freshness: &'a Freshness,
     /// Why the pool is not accepted; empty: it is.
-    pub refused: &'a [String],
+    pub refused: &'a [Reason],
     /// Who else has the old node in its hands.
     pub neighbour: Option<Neighbour>,
     /// The pool's groups, once they were read.
@@ -152,7 +153,7 @@ pub struct Facts<'a> {
     /// The node of an instance, if one only says so.
     pub node_of: &'a dyn Fn(&str) -> Option<NodeFact>,
     /// What keeps the old node's pods from fitting on the cluster with the given node counted; empty: they fit.
-    pub misfit_with: &'a dyn Fn(&str) -> Vec<String>,
+    pub misfit_with: &'a dyn Fn(&str) -> Vec<Reason>,
     /// The drain of the old node.
     pub drain: Option<&'a DrainReport>,
     /// The drain of the on-demand node.
@@ -330,11 +331,12 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
         return next;
     }
     let mode = mode_for(subject, &next, facts);
-    if let Some((outcome, reason)) = held_back(&next, subject, mode, facts) {
-        if let Some(outcome) = outcome {
-            next.step(FlowBox::Notice, outcome, &subject.node, reason.clone(), facts.now);
+    let held = held_back(&next, subject, mode, facts);
+    if !held.is_empty() {
+        if let Some((outcome, reason)) = held.iter().find_map(|reason| Some((told_once(reason)?, reason))) {
+            next.step(FlowBox::Notice, outcome, &subject.node, reason.to_string(), facts.now);
         }
-        next.block(FlowBox::Notice, vec![reason], facts.now);
+        next.block(FlowBox::Notice, held, facts.now);
         if is_gone(subject, facts) {
             finish(&mut next, subject, "the instance is gone", facts.now);
         }
@@ -372,47 +374,42 @@ fn mode_for(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) ->
     if subject.in_pool && (begun || facts.refused.is_empty()) { facts.mode } else { Mode::DrainOnly }
 }
 
-/// Why nothing may be done for this story, if so, and what is to be told of it. A notice with a deadline passes
-/// every pause and every limit.
-fn held_back(
-    status: &ReplacementStatus,
-    subject: &Subject,
-    mode: Mode,
-    facts: &Facts<'_>,
-) -> Option<(Option<Outcome>, String)> {
+/// Why nothing may be done for this story, if so. A notice with a deadline passes every pause and every limit.
+fn held_back(status: &ReplacementStatus, subject: &Subject, mode: Mode, facts: &Facts<'_>) -> Vec<Reason> {
     if mode == Mode::Observe {
-        let drain = if status.deadline.is_some() { "at once" } else { "then" };
-        let text = format!(
-            "the pool only observes (mode: Observe): one more instance would be asked of its Spot group, of its \
-             on-demand group if Spot has none, and the node tainted and drained {drain}"
-        );
-        return Some((Some(Outcome::Observed), text));
+        return vec![Reason::ObserveOnly { at_once: status.deadline.is_some() }];
     }
     if status.phase != Phase::Received {
-        return None;
+        return Vec::new();
     }
     if let Some(neighbour) = facts.neighbour {
-        let text = format!("left to {neighbour}, which has the node in its hands");
-        return Some((Some(Outcome::SteppedAside), text));
+        return vec![Reason::LeftToNeighbour(neighbour)];
     }
     if status.deadline.is_some() {
-        return None;
+        return Vec::new();
     }
     if !subject.in_pool {
-        let text = "the node is in no accepted pool: it is drained on a notice with a deadline only";
-        return Some((None, text.to_owned()));
+        return vec![Reason::NotInPool];
     }
     if !facts.refused.is_empty() {
-        return Some((None, format!("the pool is not accepted: {}", facts.refused.join("; "))));
+        return facts.refused.to_vec();
     }
     if facts.rebalance == RebalanceMode::Ignore && status.notice == Some(NoticeKind::RebalanceRecommendation)
     {
-        let text = "the pool ignores rebalance recommendations (spec.rebalance: Ignore)";
-        return Some((None, text.to_owned()));
+        return vec![Reason::RebalanceIgnored];
     }
     let created = facts.old_node.and_then(|node| node.created);
-    limits::start_held(&facts.starts, facts.policy, status.notice, created, facts.now)
-        .map(|held| (None, held))
+    let held = limits::start_held(&facts.starts, facts.policy, status.notice, created, facts.now);
+    held.into_iter().collect()
+}
+
+/// The step that tells of what holds a story back, if it is to be told beside the blocking reason.
+fn told_once(reason: &Reason) -> Option<Outcome> {
+    match reason {
+        Reason::ObserveOnly { .. } => Some(Outcome::Observed),
+        Reason::LeftToNeighbour(_) => Some(Outcome::SteppedAside),
+        _ => None,
+    }
 }
 
 /// Boxes 2, 3, 3.1 and 3.2: ask Spot, then on-demand, and take the first instance that can take the pods.
@@ -454,7 +451,7 @@ fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<
         let Some((instance_id, node)) = serving_node(share, group, facts) else { continue };
         // Ready is not yet "can take these pods" (zone, size, start-up taints); a deadline cannot wait for it.
         let misfit = match next.deadline {
-            _ if node.cordoned => vec![format!("node {} is cordoned", node.name)],
+            _ if node.cordoned => vec![Reason::NodeCordoned { node: node.name.clone() }],
             None => (facts.misfit_with)(&node.name),
             Some(_) => Vec::new(),
         };
@@ -515,13 +512,12 @@ fn find_capacity(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<
     {
         let delay = facts.policy.retry_delay(next.attempt + 1, &subject.name);
         next.next_attempt_at = Some(now + delay);
-        let text = format!("on-demand: {text}");
         if next.attempt == 0 {
-            next.step(FlowBox::Fallback, outcome, &subject.node, text.clone(), now);
+            next.step(FlowBox::Fallback, outcome, &subject.node, format!("on-demand: {text}"), now);
             let kept = format!("the node is kept, untouched; next attempt in {} s", delay.as_secs());
             next.step(FlowBox::Fallback, Outcome::NodeKept, &subject.node, kept, now);
         }
-        next.block(FlowBox::Fallback, vec![format!("both groups failed; {text}")], now);
+        next.block(FlowBox::Fallback, [Reason::BothGroupsFailed { on_demand: text }], now);
     }
 }
 
@@ -611,7 +607,7 @@ fn drain_old(next: &mut ReplacementStatus, subject: &Subject, mode: Mode, facts:
             let patience = seconds(facts.policy.drain_timeout_seconds);
             let too_long = next.deadline.is_none()
                 && next.drain_started_at.is_some_and(|at| crate::time::since(at, now) >= patience);
-            let text = reasons.join("; ");
+            let text = in_one_line(&reasons);
             if !has(Outcome::Blocked) {
                 next.step(FlowBox::Drain, Outcome::Blocked, &subject.node, text, now);
             } else if too_long && !has(Outcome::TimedOut) {
@@ -630,7 +626,7 @@ fn told(end: &DrainEnd) -> (Outcome, String) {
     match end {
         DrainEnd::Moved => (Outcome::Drained, "its pods run elsewhere".to_owned()),
         DrainEnd::Without(what) | DrainEnd::GivenUp(what) => {
-            (Outcome::TimedOut, format!("nothing on it is waited for any longer: {}", what.join("; ")))
+            (Outcome::TimedOut, format!("nothing on it is waited for any longer: {}", in_one_line(what)))
         }
     }
 }
@@ -649,7 +645,7 @@ fn end_old(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
             next.drain = DrainState::Finished;
             next.blocking.clear();
             let waits = facts.drain.filter(|report| report.node == subject.node);
-            let waits = waits.map_or_else(String::new, |report| report.blocked.join("; "));
+            let waits = waits.map_or_else(String::new, |report| in_one_line(&report.blocked));
             let text = format!("the deadline is near, the instance is ended as it is: {waits}");
             next.step(FlowBox::Drain, Outcome::TimedOut, &subject.node, text, now);
         }
@@ -666,7 +662,7 @@ fn end_old(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
     {
         // Whether its drain is over is found anew when the picture is current again.
         (next.old, next.drain) = (EndState::Kept, DrainState::Started);
-        set_condition(&mut next.conditions, "Drained", false, "StaleWatch", &stale.join("; "), now);
+        set_condition(&mut next.conditions, "Drained", false, "StaleWatch", &in_one_line(&stale), now);
         next.block(FlowBox::Drain, stale, now);
         return;
     }
@@ -701,14 +697,15 @@ fn may_still_be_kept(instance_id: &str, group: GroupKind, facts: &Facts<'_>) -> 
 
 /// Why the instance is not to be ended, whatever presses: another node says that it runs on it, and nobody knows whose
 /// pods do. Once it is being ended there is nothing left to decide.
-fn disputed(instance_id: &str, node: &str, group: GroupKind, facts: &Facts<'_>) -> Vec<String> {
+fn disputed(instance_id: &str, node: &str, group: GroupKind, facts: &Facts<'_>) -> Vec<Reason> {
     let active = facts.view.is_some_and(|view| view.group(group).is_active(instance_id));
     let reduction = facts.ledger.reduction.as_ref();
     if !active || reduction.is_some_and(|held| held.instance_id.as_deref() == Some(instance_id)) {
         return Vec::new();
     }
     let others = (facts.other_holders)(instance_id, node).into_iter();
-    others.map(|other| format!("node {other} says, too, that it runs on {instance_id}")).collect()
+    let disputed = |node| Reason::InstanceDisputed { instance_id: instance_id.to_owned(), node };
+    others.map(disputed).collect()
 }
 
 /// Whether the story's +1 is still in the Spot group's desired capacity.
@@ -848,11 +845,11 @@ fn go_back(next: &mut ReplacementStatus, subject: &Subject, facts: &Facts<'_>) {
 }
 
 /// The marks come off, and the return is tried again later.
-fn give_up_return(next: &mut ReplacementStatus, capacity: &Capacity, reasons: &[String], facts: &Facts<'_>) {
+fn give_up_return(next: &mut ReplacementStatus, capacity: &Capacity, reasons: &[Reason], facts: &Facts<'_>) {
     let now = facts.now;
     next.return_drain = DrainState::NotStarted;
     next.return_not_before = Some(now + seconds(facts.policy.return_retry_seconds));
-    let text = format!("given up, marks undone: {}", reasons.join("; "));
+    let text = format!("given up, marks undone: {}", in_one_line(reasons));
     next.step(FlowBox::ScaleDown, Outcome::ReturnGivenUp, &capacity.node_name, text, now);
 }
 
@@ -861,8 +858,8 @@ fn give_up_return(next: &mut ReplacementStatus, capacity: &Capacity, reasons: &[
 fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Capacity, facts: &Facts<'_>) {
     let now = facts.now;
     let limits = facts.assessment.map_or(&[][..], |found| &found.held);
-    let pause = facts.starts.pause.as_ref().map(Pause::describe);
-    let held: Vec<String> = pause.into_iter().chain(limits.iter().cloned()).collect();
+    let pause = facts.starts.pause.clone().map(Reason::Paused);
+    let held: Vec<Reason> = pause.into_iter().chain(limits.iter().cloned()).collect();
     let spot = serving_node(facts.ledger.share(GroupKind::Spot, &subject.name), GroupKind::Spot, facts);
     let claimed = spot.filter(|_| next.old != EndState::Released);
     if claimed.is_none() && next.old != EndState::Released {
@@ -873,13 +870,13 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
             return;
         }
         probe(next, subject, facts);
-        next.block(FlowBox::Health, vec!["the Spot group has no instance for it yet".to_owned()], now);
+        next.block(FlowBox::Health, [Reason::NoSpotInstance], now);
         return;
     }
     if let Some((_, node)) = claimed.as_ref().filter(|(_, node)| node.cordoned) {
         // It is on its way out itself, or somebody keeps pods from it.
         next.return_capacity = None;
-        next.block(FlowBox::Health, vec![format!("its Spot node {} is cordoned", node.name)], now);
+        next.block(FlowBox::Health, [Reason::NodeCordoned { node: node.name.clone() }], now);
         return;
     }
     let group = facts.view.map(|view| view.group(capacity.group));
@@ -887,7 +884,7 @@ fn assess_return(next: &mut ReplacementStatus, subject: &Subject, capacity: &Cap
     let surplus = capacity.group == GroupKind::Spot || share.is_some_and(Share::is_raised);
     if let Some(group) = group.filter(|group| surplus && group.desired <= group.min) {
         // Ended now it would be replaced, and the +1 would stay.
-        next.block(FlowBox::Health, vec![format!("group {} is at its minimum size", group.name)], now);
+        next.block(FlowBox::Health, [Reason::AtMinimum { group: group.name.clone() }], now);
         return;
     }
     if capacity.group == GroupKind::OnDemand

@@ -8,6 +8,7 @@
 mod tests;
 
 use crate::neighbours::Neighbour;
+use crate::reason::Pause;
 use crate::record::{
     Condition, EndState, FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus, UtilisationPercent,
     set_condition,
@@ -234,7 +235,7 @@ pub struct Facts<'a> {
     /// Where a node belongs.
     pub place: &'a dyn Fn(&str) -> Place,
     /// Why a pool, or everything, is paused beside the pauses for just that which triggers asked for.
-    pub otherwise_paused: &'a dyn Fn(Option<&str>) -> Option<String>,
+    pub otherwise_paused: &'a dyn Fn(Option<&str>) -> Option<Pause>,
 }
 
 /// What comes of a trigger now.

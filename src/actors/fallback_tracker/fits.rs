@@ -3,7 +3,8 @@
 use crate::actors::heavy::{Busy, Heavy};
 use spot_guard_core::cluster::{Pod, Snapshot};
 use spot_guard_core::drain;
-use spot_guard_core::placement::{self, ExcludedNodes, PlacementOptions};
+use spot_guard_core::placement::{self, ExcludedNodes, PlacementOptions, Unplaced};
+use spot_guard_core::reason::Reason;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,13 +32,13 @@ pub(super) struct Around {
 /// The answers so far, and the questions that are open.
 pub(super) struct Fits {
     heavy: Heavy,
-    known: BTreeMap<Pair, (Instant, Around, Vec<String>)>,
+    known: BTreeMap<Pair, (Instant, Around, Vec<Reason>)>,
     asked: RefCell<BTreeMap<Pair, Around>>,
     under_way: bool,
 }
 
 /// Answers found beside the mailbox.
-pub(super) struct Found(Vec<(Pair, Around, Vec<String>)>);
+pub(super) struct Found(Vec<(Pair, Around, Vec<Reason>)>);
 
 impl Fits {
     /// Nothing is known yet.
@@ -46,7 +47,7 @@ impl Fits {
     }
 
     /// What keeps the pods of `old` from fitting on the cluster with `new` counted and `old` not.
-    pub(super) fn misfit(&self, old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<String> {
+    pub(super) fn misfit(&self, old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<Reason> {
         if matches!(self.heavy, Heavy::Inline) {
             return misfit(old, new, snapshot, around);
         }
@@ -59,7 +60,7 @@ impl Fits {
         match known {
             // What is told is not to change with every look.
             Some((.., answer)) if !answer.is_empty() => answer.clone(),
-            _ => vec![format!("whether the pods of {old} fit is being checked")],
+            _ => vec![Reason::CheckPending { node: old.to_owned() }],
         }
     }
 
@@ -96,8 +97,10 @@ impl Fits {
     }
 }
 
-fn misfit(old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<String> {
-    let Some(new_node) = snapshot.node(new) else { return vec![format!("node {new} is not there")] };
+fn misfit(old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<Reason> {
+    let Some(new_node) = snapshot.node(new) else {
+        return vec![Reason::NodeMissing { node: new.to_owned() }];
+    };
     let mut excluded = ExcludedNodes::default().and(old);
     let mut pods: Vec<&Pod> = snapshot.pods_on(old).collect();
     for node in &around.others {
@@ -105,14 +108,11 @@ fn misfit(old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<Str
         pods.extend(snapshot.pods_on(node).filter(|pod| drain::must_move(pod)));
     }
     let placement = placement::can_take(&pods, new_node, snapshot, &excluded, &around.options);
-    if let Some(why) = placement.gave_up {
-        return vec![format!("whether the pods of {old} fit cannot be said: {why}")];
+    if placement.gave_up.is_some() {
+        return vec![Reason::CheckTooLarge { node: old.to_owned() }];
     }
-    placement
-        .unplaced
-        .iter()
-        .map(|unplaced| format!("pod {} fits nowhere yet: {}", unplaced.pod, unplaced.reasons))
-        .collect()
+    let no_room = |Unplaced { pod, reasons }| Reason::NoRoomYet { pod, reasons };
+    placement.unplaced.into_iter().map(no_room).collect()
 }
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
         Around { others: BTreeSet::new(), options: PlacementOptions::default() }
     }
 
-    fn ask(fits: &Fits, snapshot: &Snapshot) -> Vec<String> {
+    fn ask(fits: &Fits, snapshot: &Snapshot) -> Vec<Reason> {
         fits.misfit("old", "new", snapshot, &alone())
     }
 
@@ -140,22 +140,24 @@ mod tests {
         fits.learn(found);
     }
 
-    const OPEN: &str = "whether the pods of old fit is being checked";
+    fn open() -> Reason {
+        Reason::CheckPending { node: "old".to_owned() }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_answer_comes_later_and_holds_for_a_while() {
         let mut fits = Fits::new(Heavy::threads());
         let roomy = with_a_pod(3900);
-        assert_eq!(ask(&fits, &roomy), [OPEN]);
+        assert_eq!(ask(&fits, &roomy), [open()]);
         find_out(&mut fits, &roomy).await;
         assert!(ask(&fits, &roomy).is_empty());
         assert!(fits.open(&roomy).is_none());
         tokio::time::advance(HOLDS).await;
         let small = with_a_pod(4100);
-        assert_eq!(ask(&fits, &small), [OPEN], "that they fitted once says nothing of now");
+        assert_eq!(ask(&fits, &small), [open()], "that they fitted once says nothing of now");
         find_out(&mut fits, &small).await;
         let no = ask(&fits, &small);
-        assert!(no[0].contains("pod default/web-1 fits nowhere yet"), "{no:?}");
+        assert!(matches!(&no[..], [Reason::NoRoomYet { pod, .. }] if pod.name == "web-1"), "{no:?}");
         tokio::time::advance(HOLDS).await;
         assert_eq!(ask(&fits, &roomy), no, "what is told does not change with every look");
         find_out(&mut fits, &roomy).await;
@@ -185,7 +187,7 @@ mod tests {
         let snapshot = cluster(vec![node("old"), node("new")], vec![pod("web-1", "old", 1)]);
         let answer = |new| Fits::new(Heavy::Inline).misfit("old", new, &snapshot, &alone());
         assert!(answer("new").is_empty());
-        assert_eq!(answer("none"), ["node none is not there"]);
+        assert_eq!(answer("none"), [Reason::NodeMissing { node: "none".to_owned() }]);
     }
 
     #[test]
@@ -194,6 +196,6 @@ mod tests {
         let options = PlacementOptions { effort: 10, ..PlacementOptions::default() };
         let around = Around { options, ..alone() };
         let answer = Fits::new(Heavy::Inline).misfit("old", "new", &snapshot, &around);
-        assert_eq!(answer, ["whether the pods of old fit cannot be said: there is too much to compare"]);
+        assert_eq!(answer, [Reason::CheckTooLarge { node: "old".to_owned() }]);
     }
 }

@@ -8,6 +8,7 @@ use crate::crd::{NodeReplacement, NodeReplacementSpec, Trigger};
 use kube::ResourceExt;
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::neighbours;
+use spot_guard_core::reason::Pause;
 use spot_guard_core::record::ReplacementStatus;
 use spot_guard_core::replacement::{self, Subject};
 use spot_guard_core::trigger::{self, Ask, Decision, Facts, Place, Stage, Story, Verdict};
@@ -115,17 +116,16 @@ impl TurnView<'_> {
     }
 
     /// What pauses the pool, or everything, beside the pauses for just that which triggers asked for.
-    fn paused_beside(&self, pauses: &Pauses, scope: Option<&str>) -> Option<String> {
+    fn paused_beside(&self, pauses: &Pauses, scope: Option<&str>) -> Option<Pause> {
         let others = pauses.beside(scope);
-        let pause = match scope {
+        match scope {
             None => others.of_everything(),
             Some(name) => {
                 let pools = self.deps.view.pools.state();
                 let pool = pools.iter().find(|pool| pool.name_any() == name)?;
                 others.of_pool(pool)
             }
-        };
-        pause.map(|pause| pause.describe())
+        }
     }
 
     /// The first state of a record that a trigger asks for.

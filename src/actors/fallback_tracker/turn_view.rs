@@ -17,6 +17,7 @@ use spot_guard_core::neighbours;
 use spot_guard_core::placement::PlacementOptions;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight;
+use spot_guard_core::reason::Reason;
 use spot_guard_core::record::{DrainState, UtilisationPercent};
 use spot_guard_core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
@@ -43,7 +44,7 @@ pub(super) struct TurnView<'a> {
     drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: &'a BTreeMap<String, ReturnAssessment>,
     /// Why each pool is not acted on; empty: it is.
-    refused: BTreeMap<String, Vec<String>>,
+    refused: BTreeMap<String, Vec<Reason>>,
     /// How many stories of each pool move their node now.
     under_way: BTreeMap<String, usize>,
     fits: &'a Fits,
@@ -239,7 +240,7 @@ impl<'a> TurnView<'a> {
         };
         let refused = record.spec.pool.as_ref().map_or_else(Vec::new, |pool| {
             let known = self.refused.get(pool).cloned();
-            known.unwrap_or_else(|| vec![format!("there is no SpotPool {pool} any more")])
+            known.unwrap_or_else(|| vec![Reason::NoSuchPool { pool: pool.clone() }])
         });
         let drain = |purpose| self.drains.get(&(name.clone(), purpose));
         decide(&Facts {
@@ -279,7 +280,7 @@ impl<'a> TurnView<'a> {
         if shut.is_empty() {
             return Some(Cow::Borrowed(found));
         }
-        let unsafe_ = shut.iter().map(safety::Blocker::describe).collect();
+        let unsafe_ = shut.into_iter().map(Reason::from).collect();
         Some(Cow::Owned(ReturnAssessment { unsafe_, ..found.clone() }))
     }
 
@@ -317,12 +318,12 @@ impl<'a> TurnView<'a> {
 }
 
 /// Why a pool is not acted on.
-fn refusals(name: &str, all: &BTreeMap<String, PoolConfig>, facts: Option<&PoolFacts>) -> Vec<String> {
+fn refusals(name: &str, all: &BTreeMap<String, PoolConfig>, facts: Option<&PoolFacts>) -> Vec<Reason> {
     match (all.get(name), facts) {
         (Some(config), Some(PoolFacts::Observed { view, ledger, .. })) => {
             preflight::refusals(&config.findings(all, view, ledger))
         }
-        (_, Some(PoolFacts::Refused(reason))) => vec![reason.clone()],
+        (_, Some(PoolFacts::Refused(finding))) => vec![Reason::PoolRefused(finding.clone())],
         _ => Vec::new(),
     }
 }

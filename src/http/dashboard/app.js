@@ -135,7 +135,7 @@ function drawPool(pool, allPaused, now) {
 }
 
 function reasons(blockers) {
-  return blockers.map((held) => element("p", { class: "why" },
+  return blockers.map((held) => element("p", { class: "why", title: held.reason },
     `Box ${held.box}: ${held.message} (for ${span(held.seconds)})`));
 }
 

@@ -108,7 +108,7 @@ async fn safety_is_told_of_any_node_of_the_cluster() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|blocker| blocker["kind"].as_str().unwrap())
+        .map(|blocker| blocker["reason"].as_str().unwrap())
         .collect();
     assert_eq!(kinds, BTreeSet::from(["BufferExceeded", "PodDoesNotFit"]), "{report}");
     assert!(report["blockers"][0]["message"].as_str().unwrap().contains("default/web-1"));

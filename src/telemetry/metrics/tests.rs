@@ -1,7 +1,9 @@
 use super::*;
 use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
 use jiff::Timestamp;
-use spot_guard_core::record::StepRecord;
+use spot_guard_core::placement::PodName;
+use spot_guard_core::reason::Reason;
+use spot_guard_core::record::{Phase, StepRecord};
 
 const NONE: &[NodeReplacement] = &[];
 const NO_POOLS: &[SpotPool] = &[];
@@ -95,13 +97,18 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     let mut pool = SpotPool::new("web", serde_json::from_str(POOL_SPEC).unwrap());
     let spot = GroupStatus { desired: 4, in_service: 3, ..GroupStatus::default() };
     pool.status = Some(SpotPoolStatus { spot: Some(spot), ..SpotPoolStatus::default() });
-    let held = [replacement("i-1", Phase::OnFallback), replacement("i-2", Phase::OnFallback)];
+    let mut held = [replacement("i-1", Phase::OnFallback), replacement("i-2", Phase::OnFallback)];
+    let pods =
+        ["web-1", "web-2"].map(|name| PodName { namespace: "default".to_owned(), name: name.to_owned() });
+    let terminating = pods.map(|pod| Reason::PodTerminating { pod });
+    held[0].status.as_mut().unwrap().block(FlowBox::ScaleDown, terminating, at(0));
     let readiness = Readiness::default();
     readiness.ready("watch-pods");
     readiness.not_ready("auto-scaling", "throttled");
     let full = metrics.encode(true, &readiness, &held, &[pool]).unwrap();
     assert_line(&full, r#"spot_guard_replacements{phase="OnFallback"} 2"#);
     assert_line(&full, r#"spot_guard_replacements{phase="Draining"} 0"#);
+    assert_line(&full, r#"spot_guard_blocked_replacements{reason="PodTerminating"} 1"#);
     assert_line(&full, r#"spot_guard_pool_desired{pool="web",group="Spot"} 4"#);
     assert_line(&full, r#"spot_guard_pool_in_service{pool="web",group="Spot"} 3"#);
     assert_line(&full, "spot_guard_leader 1");

@@ -6,8 +6,9 @@
 use super::Moment;
 use crate::cluster::{Pod, Snapshot};
 use crate::freshness::Freshness;
+use crate::placement::PodName;
+use crate::reason::Reason;
 use jiff::Timestamp;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,15 +54,6 @@ impl Listed {
     }
 }
 
-impl fmt::Display for Listed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pod(pod) => write!(f, "pod {}/{}", pod.namespace, pod.name),
-            Self::Unreadable => f.write_str("a pod that cannot be read"),
-        }
-    }
-}
-
 /// What came of asking for the pods of a node.
 #[derive(Clone, Debug)]
 pub struct Look {
@@ -81,17 +73,19 @@ impl Look {
 
     /// Why the node is not empty though the watch shows it so; `known` says of which pods, by their UID, the watch has
     /// told.
-    pub(super) fn against(&self, known: &dyn Fn(&str) -> bool, now: Timestamp) -> Vec<String> {
+    pub(super) fn against(&self, known: &dyn Fn(&str) -> bool, now: Timestamp) -> Vec<Reason> {
         let pods = match &self.found {
             Ok(pods) => pods,
-            Err(error) => return vec![format!("its pods could not be listed: {error}")],
+            Err(error) => return vec![Reason::PodsNotListed { error: error.clone() }],
         };
-        let unseen = |pod: &&Listed| match pod {
-            Listed::Pod(found) => pod.holds_its_node(now) && !known(&found.uid),
-            Listed::Unreadable => true,
+        let unseen = |pod: &Listed| match pod {
+            Listed::Pod(found) => {
+                let name = PodName { namespace: found.namespace.clone(), name: found.name.clone() };
+                (pod.holds_its_node(now) && !known(&found.uid)).then_some(Some(name))
+            }
+            Listed::Unreadable => Some(None),
         };
-        let text = |pod: &Listed| format!("{pod} is on the node, and the watch of pods does not show it");
-        pods.iter().filter(unseen).map(text).collect()
+        pods.iter().filter_map(unseen).map(|pod| Reason::PodNotWatched { pod }).collect()
     }
 
     /// The pods that the watch has not told of and that may be asked to leave: as much of them as an eviction needs.
@@ -128,9 +122,9 @@ fn is_overstayed(due: Timestamp, now: Timestamp) -> bool {
     crate::time::since(due, now) >= OVERSTAYED_AFTER
 }
 
-/// Why a pod that is asked to end is not waited for any longer, if so.
-pub(super) fn overstayed(pod: &Pod, now: Timestamp) -> Option<String> {
+/// Why a pod that is to terminate is not waited for any longer, if so.
+pub(super) fn overstayed(pod: &Pod, now: Timestamp) -> Option<Reason> {
     let due = pod.deletion?;
-    let cause = if pod.finalizers { "its finalizers hold it" } else { "its kubelet has not ended it" };
-    is_overstayed(due, now).then(|| format!("pod {} was to be gone at {due:.0}: {cause}", pod.key()))
+    let finalizers = pod.finalizers;
+    is_overstayed(due, now).then(|| Reason::PodOverstayed { pod: pod.into(), due, finalizers })
 }

@@ -9,7 +9,9 @@ use super::{
 use crate::cluster::{DisruptionBudget, Pod, Snapshot};
 use crate::effort::Effort;
 use crate::freshness::{Step, WatchedKind};
+use crate::placement::PodName;
 use crate::policy::{Policy, seconds};
+use crate::reason::{Blocker, Reason};
 use crate::replacement::{DrainCommand, DrainEnd, DrainReport};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
@@ -107,9 +109,9 @@ struct Sorted {
     /// How many pods the drain waits for, evictable ones included.
     staying: usize,
     /// Why some of those stay.
-    reasons: Vec<String>,
+    reasons: Vec<Reason>,
     /// Pods that the drain does not wait for though they should have gone.
-    left_behind: Vec<String>,
+    left_behind: Vec<Reason>,
     /// Of these, the ones that come back to the node.
     came_back: usize,
 }
@@ -188,7 +190,8 @@ impl Drain {
     /// deadline the drain goes on by what is known: the API server judges each eviction.
     pub fn step(&mut self, sight: &Sight<'_>, now: Moment) -> Vec<Order> {
         self.wants_look = false;
-        let stale = sight.freshness.against(Step::End);
+        let stale =
+            sight.freshness.against(Step::End).into_iter().map(Reason::StaleWatch).collect::<Vec<_>>();
         self.turn_blind(!stale.is_empty(), sight.snapshot, now);
         if self.blind && self.command.deadline.is_none() {
             self.wait_for(stale);
@@ -240,7 +243,7 @@ impl Drain {
         let orders = self.orders(&sorted.evictable, &covering, &mut sorted.reasons, now);
         sorted.reasons.append(&mut sorted.left_behind);
         sorted.reasons.extend(stale);
-        sorted.reasons.sort_unstable();
+        sorted.reasons.sort_by_cached_key(ToString::to_string);
         sorted.reasons.dedup();
         self.report.stuck = now.up.saturating_sub(self.progress_at) >= STUCK_AFTER;
         self.report.blocked = sorted.reasons;
@@ -288,7 +291,7 @@ impl Drain {
     }
 
     /// Nothing is asked until these reasons are gone.
-    fn wait_for(&mut self, reasons: Vec<String>) {
+    fn wait_for(&mut self, reasons: Vec<Reason>) {
         self.report.stuck = !reasons.is_empty();
         self.report.blocked = reasons;
     }
@@ -387,21 +390,20 @@ impl Drain {
         for pod in pods {
             match classify(pod, &policy, self.command.purpose) {
                 Verdict::Skip(SkipReason::AlreadyTerminating) => match overstayed(pod, now.at) {
-                    Some(text) => sorted.left_behind.push(text),
+                    Some(overstayed) => sorted.left_behind.push(overstayed),
                     None => {
                         sorted.staying += 1;
-                        sorted.reasons.push(format!("pod {} is still ending", pod.key()));
+                        sorted.reasons.push(Reason::PodTerminating { pod: PodName::from(&**pod) });
                     }
                 },
                 Verdict::Skip(_) => {}
                 Verdict::Blocked(reason) => {
                     sorted.staying += 1;
-                    sorted.reasons.push(format!("pod {}: {reason}", pod.key()));
+                    sorted.reasons.push(Blocker::NotEvictable { pod: PodName::from(&**pod), reason }.into());
                 }
                 Verdict::Evictable if self.comes_back(pod, now) => {
                     sorted.came_back += 1;
-                    let text = "comes back to the node each time it is evicted: it tolerates the taints";
-                    sorted.left_behind.push(format!("pod {} {text}", pod.key()));
+                    sorted.left_behind.push(Reason::PodComesBack { pod: PodName::from(&**pod) });
                 }
                 Verdict::Evictable => {
                     sorted.staying += 1;
@@ -417,7 +419,7 @@ impl Drain {
         &mut self,
         evictable: &[Arc<Pod>],
         covering: &Covering<'_>,
-        reasons: &mut Vec<String>,
+        reasons: &mut Vec<Reason>,
         now: Moment,
     ) -> Vec<Order> {
         let (policy, clock) = (self.pod_policy(), self.clock());
@@ -445,31 +447,11 @@ impl Drain {
                 orders.push(Order::Evict(Arc::clone(pod)));
                 continue;
             }
-            match turn {
-                Turn::AfterBudget(budget) if !budget.observed => reasons.push(format!(
-                    "PodDisruptionBudget {}/{} was not looked at yet by its controller",
-                    budget.namespace, budget.name
-                )),
-                Turn::AfterBudget(budget) if budget.disruptions_allowed < 1 => reasons.push(format!(
-                    "PodDisruptionBudget {}/{} allows no disruption ({} healthy, {} wanted)",
-                    budget.namespace, budget.name, budget.current_healthy, budget.desired_healthy
-                )),
-                Turn::Never(budgets) => {
-                    let names: Vec<&str> = budgets.iter().map(|budget| &*budget.name).collect();
-                    let (several, names) = (EvictionAnswer::SeveralBudgets, names.join(", "));
-                    reasons.push(format!("pod {}: {several}: {names}", pod.key()));
-                }
-                // Its turn comes when others have had theirs.
-                Turn::AfterBudget(_) | Turn::AfterOthers => {}
-                Turn::Now => {
-                    let refusal = asked.refusal.iter();
-                    reasons.extend(refusal.map(|refusal| format!("pod {}: {refusal}", pod.key())));
-                }
-            }
+            reasons.extend(waits_for(pod, &turn, asked.refusal.as_ref()));
             let has_slot = under_way.len() + orders.len() < PARALLEL;
             match overdue {
                 Some(_) if !policy.delete_at_deadline => {
-                    reasons.push(format!("pod {} is not deleted: deleteAtDeadline is false", pod.key()));
+                    reasons.push(Reason::DeletionNotAllowed { pod: PodName::from(&**pod) });
                 }
                 Some(deletion) if has_slot && (may_ask || !asked.deleted) => {
                     orders.push(Order::Delete(Arc::clone(pod), deletion));
@@ -483,7 +465,7 @@ impl Drain {
     /// The node is empty: how the drain ends, when as many pods run again elsewhere or when waiting for it ends.
     fn await_successors(
         &mut self,
-        left_behind: Vec<String>,
+        left_behind: Vec<Reason>,
         snapshot: &Snapshot,
         emptied_at: Duration,
         now: Moment,
@@ -504,6 +486,33 @@ impl Drain {
         let missing = [unmet.reasons, left_behind].concat();
         Some(if missing.is_empty() { DrainEnd::Moved } else { DrainEnd::Without(missing) })
     }
+}
+
+/// Why the pod is not evicted now, if that is not for want of a free slot; `refusal` is the last answer that was no.
+fn waits_for(pod: &Pod, turn: &Turn<'_>, refusal: Option<&EvictionAnswer>) -> Option<Reason> {
+    match turn {
+        Turn::AfterBudget(budget) if !budget.observed => {
+            Some(Blocker::BudgetNotObserved { budget: name_of(budget) }.into())
+        }
+        Turn::AfterBudget(budget) if budget.disruptions_allowed < 1 => Some(Reason::BudgetShut {
+            budget: name_of(budget),
+            healthy: budget.current_healthy,
+            required: budget.desired_healthy,
+        }),
+        Turn::Never(budgets) => {
+            let budgets = budgets.iter().map(|budget| name_of(budget)).collect();
+            Some(Blocker::SeveralBudgets { pod: pod.into(), budgets }.into())
+        }
+        // Its turn comes when others have had theirs.
+        Turn::AfterBudget(_) | Turn::AfterOthers => None,
+        Turn::Now => {
+            refusal.map(|answer| Reason::EvictionRefused { pod: pod.into(), answer: answer.clone() })
+        }
+    }
+}
+
+fn name_of(budget: &DisruptionBudget) -> PodName {
+    PodName { namespace: budget.namespace.to_string(), name: budget.name.to_string() }
 }
 
 /// What is to be met when the node is drained.

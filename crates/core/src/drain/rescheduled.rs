@@ -2,6 +2,8 @@
 
 use crate::cluster::{Owner, OwnerKind, Pod, Snapshot};
 use crate::drain::must_move;
+use crate::placement::PodName;
+use crate::reason::Reason;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,10 +22,10 @@ pub(super) fn owner(pod: &Pod) -> OwnerKey {
 pub(super) struct Expected(HashMap<OwnerKey, usize>);
 
 /// What a look for the successors showed.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Unmet {
-    /// What is missing, in plain words; empty: all run and are ready elsewhere.
-    pub reasons: Vec<String>,
+    /// What is missing; empty: all run and are ready elsewhere.
+    pub reasons: Vec<Reason>,
     /// Whether some are there and not ready yet. If not, nobody has made them so far.
     pub coming: bool,
 }
@@ -77,13 +79,12 @@ impl Expected {
             let ready = snapshot.pods_of(key).filter(elsewhere).filter(|pod| pod.ready).count();
             if ready < *expected {
                 let (namespace, owner) = key;
-                let text =
-                    format!("{ready} of {expected} pods of {namespace}/{} run and are ready", owner.name);
-                unmet.reasons.push(format!("{text} elsewhere"));
+                let controller = PodName { namespace: namespace.to_string(), name: owner.name.to_string() };
+                unmet.reasons.push(Reason::SuccessorsNotReady { controller, ready, expected: *expected });
                 unmet.coming |= all > ready;
             }
         }
-        unmet.reasons.sort_unstable();
+        unmet.reasons.sort_by_cached_key(ToString::to_string);
         unmet
     }
 }

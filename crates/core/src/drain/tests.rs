@@ -3,6 +3,8 @@ use crate::cluster::{
     LabelSelector, Operator, Owner, Parts, Requirement, Snapshot, Toleration, TolerationOperator,
 };
 use crate::freshness::{Freshness, StaleWatch, Step, WatchedKind};
+use crate::placement::PodName;
+use crate::reason::{Blocker, Reason, ReasonCode};
 use crate::replacement::{DrainCommand, DrainEnd};
 use crate::testing::{app, node, parts, pod, spec};
 use std::sync::Arc;
@@ -340,9 +342,13 @@ impl Stage {
         self
     }
 
-    fn blocked(&mut self) -> String {
+    fn blocked(&mut self) -> Vec<Reason> {
         self.step();
-        self.drain.as_ref().unwrap().report().blocked.join("; ")
+        self.drain.as_ref().unwrap().report().blocked.clone()
+    }
+
+    fn codes(&mut self) -> Vec<ReasonCode> {
+        self.blocked().iter().map(Reason::code).collect()
     }
 
     fn end(&mut self, after: i64) -> Option<DrainEnd> {
@@ -350,6 +356,10 @@ impl Stage {
         self.step();
         self.drain.as_ref().unwrap().report().end.clone()
     }
+}
+
+fn named(name: &str) -> PodName {
+    PodName { namespace: "default".to_owned(), name: name.to_owned() }
 }
 
 fn told(order: &Order) -> String {
@@ -372,11 +382,8 @@ fn a_shut_budget_does_not_hold_up_the_pods_of_others() {
         [""; 0],
         "what was granted has spent the budget, though the watch does not show it yet"
     );
-    assert!(
-        stage.blocked().contains("PodDisruptionBudget default/web allows no disruption"),
-        "{}",
-        stage.blocked()
-    );
+    let shut = Reason::BudgetShut { budget: named("web"), healthy: 2, required: 2 };
+    assert!(stage.blocked().contains(&shut), "{:?}", stage.blocked());
     stage.budgets[0].disruptions_allowed = 2;
     assert_eq!(stage.asks(0), ["-web-1", "-web-2"], "the moment it opens");
 }
@@ -403,7 +410,8 @@ fn a_rate_limit_is_waited_for_whatever_the_budget_does() {
     stage.answer(&EvictionAnswer::RateLimited { retry_after: Some(Duration::from_secs(7)) });
     stage.budgets[0].disruptions_allowed = 2;
     assert_eq!(stage.asks(6), [""; 0]);
-    assert_eq!(stage.blocked(), "pod default/web-1: the API server has too much to do (429)");
+    assert!(matches!(&stage.blocked()[..], [Reason::EvictionRefused { pod, answer }]
+        if *pod == named("web-1") && matches!(answer, EvictionAnswer::RateLimited { .. })));
     assert_eq!(stage.asks(1), ["-web-1"]);
 }
 
@@ -412,14 +420,14 @@ fn several_budgets_are_told_as_they_are_and_end_with_one_of_them() {
     let mut stage = Stage::of(&["web-1", "free-1"]);
     stage.budgets = vec![budget("web", 1), DisruptionBudget { name: "also".into(), ..budget("web", 1) }];
     assert_eq!(stage.asks(0), ["-free-1"], "no request that would be answered with 500");
-    let told = stage.blocked();
-    assert!(told.contains("pod default/web-1") && told.contains("(500): also, web"), "{told}");
+    let several = Blocker::SeveralBudgets { pod: named("web-1"), budgets: vec![named("also"), named("web")] };
+    assert_eq!(stage.blocked(), [Reason::Undrainable(several)]);
     stage.budgets.pop();
     assert_eq!(stage.asks(0), ["-free-1", "-web-1"]);
     // It came between the look and the request.
     stage.pods.pop();
     stage.answer(&EvictionAnswer::SeveralBudgets);
-    assert!(stage.blocked().contains("several PodDisruptionBudgets"), "{}", stage.blocked());
+    assert_eq!(stage.codes(), [ReasonCode::SeveralBudgets]);
     assert_eq!(stage.asks(29), [""; 0]);
     assert_eq!(stage.asks(1), ["-web-1"], "now and then");
 }
@@ -465,10 +473,9 @@ fn a_pool_that_allows_no_deletion_says_so_at_the_deadline() {
     stage.policy.delete_at_deadline = false;
     stage.budgets = vec![budget("web", 0)];
     assert_eq!(stage.asks(79), [""; 0]);
-    assert!(!stage.blocked().contains("deleteAtDeadline"));
+    assert_eq!(stage.codes(), [ReasonCode::BudgetExhausted]);
     assert_eq!(stage.asks(1), [""; 0]);
-    let told = stage.blocked();
-    assert!(told.contains("allows no disruption") && told.contains("deleteAtDeadline is false"), "{told}");
+    assert_eq!(stage.codes(), [ReasonCode::BudgetExhausted, ReasonCode::DeletionNotAllowed]);
     stage.policy.delete_at_deadline = true;
     assert_eq!(stage.asks(0), ["!web-1 30"], "a person has changed it meanwhile");
 }
@@ -497,7 +504,8 @@ fn a_drain_is_over_when_as_many_pods_are_ready_elsewhere() {
     stage.answer(&EvictionAnswer::Evicted);
     stage.succeed("web-1", "web-4", "m", true).succeed("web-2", "web-5", "m", false);
     assert_eq!(stage.end(1), None);
-    assert_eq!(stage.blocked(), "2 of 3 pods of default/web run and are ready elsewhere");
+    let missing = Reason::SuccessorsNotReady { controller: named("web"), ready: 2, expected: 3 };
+    assert_eq!(stage.blocked(), [missing]);
     stage.change("web-5", |pod| pod.ready = true);
     assert_eq!(stage.end(0), Some(DrainEnd::Moved));
 }
@@ -532,7 +540,7 @@ fn successors_that_do_not_get_ready_end_the_wait_for_a_return_it_is_given_up() {
         stage.succeed("web-1", "web-2", "", false);
         assert_eq!(stage.end(0), None);
         assert_eq!(stage.end(299), None);
-        let reasons = vec!["0 of 1 pods of default/web run and are ready elsewhere".to_owned()];
+        let reasons = vec![Reason::SuccessorsNotReady { controller: named("web"), ready: 0, expected: 1 }];
         let expected = if given_up { DrainEnd::GivenUp(reasons) } else { DrainEnd::Without(reasons) };
         assert_eq!(stage.end(1), Some(expected));
     }
@@ -555,9 +563,9 @@ fn a_pod_that_its_finalizers_hold_is_waited_for_until_its_grace_period_is_well_o
     stage.succeed("", "web-2", "m", true);
     stage.change("web-1", |pod| (pod.deletion, pod.finalizers) = (Some(at(30)), true));
     assert_eq!(stage.end(59), None);
-    assert_eq!(stage.blocked(), "pod default/web-1 is still ending");
+    assert_eq!(stage.blocked(), [Reason::PodTerminating { pod: named("web-1") }]);
     let Some(DrainEnd::Without(left)) = stage.end(1) else { panic!("it goes on without it") };
-    assert!(left[0].contains("default/web-1") && left[0].contains("finalizers"), "{left:?}");
+    assert_eq!(left, [Reason::PodOverstayed { pod: named("web-1"), due: at(30), finalizers: true }]);
 }
 
 #[test]
@@ -576,7 +584,7 @@ fn pods_that_come_meanwhile_go_too_but_not_for_ever() {
     assert_eq!(stage.asks(0), [""; 0]);
     stage.now += 30;
     let Some(DrainEnd::Without(left)) = stage.end(0) else { panic!("it goes on without it") };
-    assert!(left.iter().any(|text| text.contains("web-5 comes back")), "{left:?}");
+    assert!(left.contains(&Reason::PodComesBack { pod: named("web-5") }), "{left:?}");
 }
 
 #[test]
@@ -593,7 +601,7 @@ fn pods_that_come_together_have_come_back_once_and_are_waited_for_until_they_are
     assert_eq!(stage.asks(0).len(), 4);
     stage.answer(&EvictionAnswer::Evicted);
     assert_eq!(stage.end(1), None, "they are on their way");
-    assert!(!stage.blocked().contains("comes back"), "{}", stage.blocked());
+    assert!(!stage.codes().contains(&ReasonCode::PodComesBack), "{:?}", stage.blocked());
 }
 
 #[test]
@@ -608,7 +616,7 @@ fn a_return_is_given_up_if_a_pod_comes_back_to_the_node_each_time() {
     stage.now += 10;
     stage.succeed("web-4", "web-5", "n", true);
     let Some(DrainEnd::GivenUp(why)) = stage.end(0) else { panic!("its node must not end: it runs there") };
-    assert!(why[0].contains("web-5 comes back"), "{why:?}");
+    assert_eq!(why[0], Reason::PodComesBack { pod: named("web-5") });
 }
 
 #[test]
@@ -648,9 +656,9 @@ fn a_pod_that_policy_spares_holds_a_patient_drain_until_there_is_a_deadline() {
     stage.change("web-1", |pod| pod.owner = Owner::default());
     stage.policy.evict_unmanaged = false;
     assert_eq!(stage.asks(0), [""; 0]);
-    assert!(stage.blocked().contains("no controller"), "{}", stage.blocked());
+    assert_eq!(stage.codes(), [ReasonCode::PodUnmanaged]);
     stage.now = 600;
-    assert!(stage.blocked().contains("no controller"), "{}", stage.blocked());
+    assert_eq!(stage.codes(), [ReasonCode::PodUnmanaged]);
     stage = stage.deadline(720);
     assert_eq!(stage.asks(0), ["-web-1"]);
 }
@@ -737,7 +745,7 @@ fn on_an_old_picture_no_drain_ends_and_without_a_deadline_nothing_is_asked() {
         for mut stage in [Stage::of(&["web-1"]), Stage::of(&["web-1"]).returning()] {
             stage.freshness = old(*kind);
             assert_eq!(stage.asks(0), [""; 0], "{kind:?}");
-            assert!(stage.blocked().contains("broken or silent"), "{kind:?}: {}", stage.blocked());
+            assert_eq!(stage.codes(), [ReasonCode::StaleWatch], "{kind:?}");
             stage.pods.clear();
             assert_eq!(stage.end(3600), None, "{kind:?}");
             stage.freshness = Freshness::default();
@@ -759,7 +767,8 @@ fn what_was_found_on_an_old_picture_is_found_anew_on_a_current_one() {
     // Its successor is waited for, though the drain knew of none when it began.
     stage.succeed("web-1", "web-2", "m", false);
     stage.now += 1;
-    assert!(stage.blocked().contains("0 of 1 pods"), "{}", stage.blocked());
+    let missing = Reason::SuccessorsNotReady { controller: named("web"), ready: 0, expected: 1 };
+    assert_eq!(stage.blocked(), [missing]);
 }
 
 #[test]
@@ -770,7 +779,7 @@ fn before_a_deadline_it_goes_on_by_evictions_and_ends_on_no_old_picture() {
         assert_eq!(stage.asks(0), ["-web-1"], "{kind:?}");
         stage.pods.clear();
         assert_eq!(stage.end(60), None, "{kind:?}");
-        assert!(stage.blocked().contains("broken or silent"), "{kind:?}: {}", stage.blocked());
+        assert!(stage.codes().contains(&ReasonCode::StaleWatch), "{kind:?}: {:?}", stage.blocked());
     }
     let mut stage = Stage::of(&["web-1"]).deadline(120);
     stage.budgets = vec![budget("web", 0)];
@@ -783,26 +792,28 @@ fn before_a_deadline_it_goes_on_by_evictions_and_ends_on_no_old_picture() {
 #[test]
 fn a_node_is_not_taken_for_empty_before_the_api_server_lists_it_so() {
     let pods = |pod: ListedPod| Ok(vec![Listed::Pod(pod)]);
-    for (found, words) in [
-        (Err("no answer in time".to_owned()), "could not be listed: no answer in time"),
-        (pods(listed("unseen")), "pod default/unseen is on the node, and the watch of pods does not show it"),
-        (Ok(vec![Listed::Unreadable]), "a pod that cannot be read is on the node"),
-        (pods(ListedPod { deletion: Some(at(3600)), ..listed("ends") }), "pod default/ends is on the node"),
+    let unwatched = |name: &str| Reason::PodNotWatched { pod: Some(named(name)) };
+    let error = "no answer in time".to_owned();
+    for (found, reason) in [
+        (Err(error.clone()), Reason::PodsNotListed { error }),
+        (pods(listed("unseen")), unwatched("unseen")),
+        (Ok(vec![Listed::Unreadable]), Reason::PodNotWatched { pod: None }),
+        (pods(ListedPod { deletion: Some(at(3600)), ..listed("ends") }), unwatched("ends")),
     ] {
         let mut stage = Stage::of(&[]);
         stage.listed = None;
         assert_eq!(stage.end(0), None);
         assert!(stage.drain.as_ref().unwrap().wants_look());
         stage.listed = Some(found);
-        assert_eq!(stage.end(1), None, "{words}");
-        assert!(stage.blocked().contains(words), "{}", stage.blocked());
+        assert_eq!(stage.end(1), None, "{reason}");
+        assert_eq!(stage.blocked(), [reason.clone()]);
         assert!(stage.drain.as_ref().unwrap().wants_look());
         stage.listed = Some(Ok(vec![
             Listed::Pod(ListedPod { of_node: true, ..listed("daemon") }),
             Listed::Pod(ListedPod { finished: true, ..listed("job") }),
             Listed::Pod(ListedPod { deletion: Some(at(-60)), ..listed("overstayed") }),
         ]));
-        assert_eq!(stage.end(1), Some(DrainEnd::Moved), "{words}");
+        assert_eq!(stage.end(1), Some(DrainEnd::Moved), "{reason}");
         assert!(!stage.drain.as_ref().unwrap().wants_look());
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::group::{FailedActivity, GroupView, Instance, Lifecycle};
 use crate::ledger::{Balance, Method, RequestState, ScalingRequest, Share};
+use crate::reason::Blocker;
 use crate::record::{Capacity, Phase};
 use std::time::Duration;
 
@@ -163,11 +164,15 @@ fn few_unready_nodes_are_allowed_and_the_drained_one_does_not_count() {
     assert!(unready_nodes(&spot, &stories, &|id| id != "i-1", &Policy::default()).is_empty());
 }
 
-fn assessed(status: &ReplacementStatus, blocker: Option<&str>) -> ReturnAssessment {
+fn too_full() -> Reason {
+    Blocker::BufferExceeded { resource: "cpu".to_owned(), after: 0.8, limit: 0.75 }.into()
+}
+
+fn assessed(status: &ReplacementStatus, blocker: Option<Reason>) -> ReturnAssessment {
     let stories = [Story { name: "i-1", instance_id: "i-1", status }];
     let spot = view(group(3, &["i-2", "i-3", "i-4"], &[]));
     let share = ledger(vec![share("i-1", Balance::Even, Some("i-4"))]);
-    let unsafe_ = |_: &Story<'_>| blocker.map(str::to_owned).into_iter().collect();
+    let unsafe_ = |_: &Story<'_>| blocker.clone().into_iter().collect();
     let mut found = assess(&spot, &share, &stories, &|_| true, &unsafe_, &Policy::default(), now());
     found.returns.remove("i-1").unwrap_or_default()
 }
@@ -177,13 +182,13 @@ fn a_return_waits_for_its_spot_node_for_stability_and_for_safety() {
     let ready = fallback(EndState::Gone, 0);
     assert_eq!(assessed(&ready, None), ReturnAssessment::default());
     let nothing = ReplacementStatus { return_capacity: None, ..ready.clone() };
-    assert!(!assessed(&nothing, None).unhealthy.is_empty(), "box 7");
+    assert_eq!(assessed(&nothing, None).unhealthy, [Reason::NoSpotInstance], "box 7");
     let mut fresh = ready.clone();
     if let Some(capacity) = &mut fresh.return_capacity {
         capacity.ready_at = now() - Duration::from_secs(119);
     }
     assert!(!assessed(&fresh, None).unstable.is_empty(), "box 8");
-    assert_eq!(assessed(&ready, Some("full")).unsafe_, ["full"], "box 9");
+    assert_eq!(assessed(&ready, Some(too_full())).unsafe_, [too_full()], "box 9");
 }
 
 #[test]
@@ -213,7 +218,7 @@ fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
         capacity.ready_at = now();
     }
     assert_eq!(assessed(&asked, None), ReturnAssessment::default());
-    assert_eq!(assessed(&asked, Some("full")).unsafe_, ["full"], "box 9");
+    assert_eq!(assessed(&asked, Some(too_full())).unsafe_, [too_full()], "box 9");
     let nothing = ReplacementStatus { return_capacity: None, ..asked.clone() };
     assert!(!assessed(&nothing, None).unhealthy.is_empty(), "without a Spot instance nothing goes back");
 
@@ -237,7 +242,7 @@ fn the_node_of_a_cancelled_story_is_one_of_those_that_stay() {
     let shares = ledger(vec![share("i-1", Balance::Raised, Some("i-4"))]);
     let judge =
         |serving: &[&str]| unhealthy(&view(group(4, serving, &[])), &shares, &stories, &policy, now());
-    assert_eq!(judge(&["i-1", "i-2", "i-3", "i-4"]), Vec::<String>::new());
+    assert_eq!(judge(&["i-1", "i-2", "i-3", "i-4"]), Vec::<Reason>::new());
     assert_eq!(judge(&["i-1", "i-2", "i-4"]).len(), 1, "what is to go makes up for nothing");
     let spot = view(group(3, &["i-1", "i-2", "i-3"], &[]));
     let unready = unready_nodes(&spot, &stories, &|id| id != "i-1", &policy);

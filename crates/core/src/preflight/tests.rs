@@ -1,5 +1,6 @@
 use super::*;
 use crate::group::{GroupSetup, Instance, MixedMarkets};
+use crate::reason::ReasonCode;
 
 fn group(name: &str) -> GroupView {
     GroupView {
@@ -16,7 +17,7 @@ fn group(name: &str) -> GroupView {
     }
 }
 
-fn found(change: impl Fn(&mut PoolView)) -> Vec<(String, &'static str, Severity)> {
+fn found(change: impl Fn(&mut PoolView)) -> Vec<(String, ReasonCode, Severity)> {
     let mut view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
     change(&mut view);
     let names = PoolNames { name: "pool", spot: "spot", on_demand: "on-demand", accepts_az_rebalance: false };
@@ -28,7 +29,7 @@ fn found(change: impl Fn(&mut PoolView)) -> Vec<(String, &'static str, Severity)
     }
     findings
         .into_iter()
-        .map(|finding| (finding.group, finding.problem.reason(), finding.problem.severity()))
+        .map(|finding| (finding.group, finding.problem.code(), finding.problem.severity()))
         .collect()
 }
 
@@ -45,15 +46,19 @@ fn a_pool_of_two_plain_groups_has_no_findings() {
 fn each_set_up_that_another_owns_or_that_cannot_work_is_refused() {
     type Change = fn(&mut PoolView);
     let mixed = |on_demand_base, on_demand_percentage| MixedMarkets { on_demand_base, on_demand_percentage };
-    let rows: [(&str, &str, Change); 8] = [
-        ("spot", "CapacityRebalance", |view| view.spot.setup.capacity_rebalance = true),
-        ("on-demand", "CapacityRebalance", |view| view.on_demand.setup.capacity_rebalance = true),
-        ("spot", "OperatorOwned", |view| view.spot.setup.operator = Some("eks.amazonaws.com".to_owned())),
-        ("spot", "EksManagedNodeGroup", |view| view.spot.setup.eks_node_group = Some("workers".to_owned())),
-        ("spot", "AzRebalance", |view| view.spot.zones.push("b".to_owned())),
-        ("on-demand", "AzRebalance", |view| view.on_demand.zones.push("b".to_owned())),
-        ("spot", "TerminateSuspended", |view| suspend(&mut view.spot, "Terminate")),
-        ("on-demand", "TerminateSuspended", |view| suspend(&mut view.on_demand, "Terminate")),
+    let rows: [(&str, ReasonCode, Change); 8] = [
+        ("spot", ReasonCode::CapacityRebalance, |view| view.spot.setup.capacity_rebalance = true),
+        ("on-demand", ReasonCode::CapacityRebalance, |view| view.on_demand.setup.capacity_rebalance = true),
+        ("spot", ReasonCode::OperatorOwned, |view| {
+            view.spot.setup.operator = Some("eks.amazonaws.com".to_owned())
+        }),
+        ("spot", ReasonCode::EksManagedNodeGroup, |view| {
+            view.spot.setup.eks_node_group = Some("workers".to_owned())
+        }),
+        ("spot", ReasonCode::AzRebalance, |view| view.spot.zones.push("b".to_owned())),
+        ("on-demand", ReasonCode::AzRebalance, |view| view.on_demand.zones.push("b".to_owned())),
+        ("spot", ReasonCode::TerminateSuspended, |view| suspend(&mut view.spot, "Terminate")),
+        ("on-demand", ReasonCode::TerminateSuspended, |view| suspend(&mut view.on_demand, "Terminate")),
     ];
     for (group, reason, change) in rows {
         assert_eq!(found(change), [(group.to_owned(), reason, Severity::Refused)]);
@@ -67,8 +72,8 @@ fn each_set_up_that_another_owns_or_that_cannot_work_is_refused() {
         };
         let all = found(set);
         let reasons: Vec<_> = all.iter().map(|(_, reason, _)| *reason).collect();
-        assert_eq!(!reasons.contains(&"NotAllSpot"), spot_ok, "{base} {percentage}");
-        assert_eq!(!reasons.contains(&"NotAllOnDemand"), on_demand_ok, "{base} {percentage}");
+        assert_eq!(!reasons.contains(&ReasonCode::NotAllSpot), spot_ok, "{base} {percentage}");
+        assert_eq!(!reasons.contains(&ReasonCode::NotAllOnDemand), on_demand_ok, "{base} {percentage}");
     }
 }
 
@@ -89,11 +94,14 @@ fn az_rebalance_may_be_suspended_or_accepted() {
 fn what_only_degrades_a_pool_does_not_refuse_it() {
     use Severity::{Degraded, Note};
     let spot = |reason, severity| vec![("spot".to_owned(), reason, severity)];
-    assert_eq!(found(|view| suspend(&mut view.spot, "Launch")), spot("LaunchSuspended", Degraded));
-    assert_eq!(found(|view| view.spot.max = 2), spot("NoRoom", Degraded));
-    assert_eq!(found(|view| view.spot.setup.launch_configuration = true), spot("NoLaunchInstances", Note));
-    assert_eq!(found(|view| view.spot.setup.warm_pool = true), spot("NoLaunchInstances", Note));
-    assert_eq!(found(|view| view.spot.min = 2), spot("AtMinimum", Note));
+    assert_eq!(found(|view| suspend(&mut view.spot, "Launch")), spot(ReasonCode::LaunchSuspended, Degraded));
+    assert_eq!(found(|view| view.spot.max = 2), spot(ReasonCode::NoRoom, Degraded));
+    assert_eq!(
+        found(|view| view.spot.setup.launch_configuration = true),
+        spot(ReasonCode::NoLaunchInstances, Note)
+    );
+    assert_eq!(found(|view| view.spot.setup.warm_pool = true), spot(ReasonCode::NoLaunchInstances, Note));
+    assert_eq!(found(|view| view.spot.min = 2), spot(ReasonCode::AtMinimum, Note));
 }
 
 #[test]
@@ -102,5 +110,6 @@ fn a_group_belongs_to_one_pool() {
     let names = PoolNames { name: "new", spot: "spot", on_demand: "on-demand", accepts_az_rebalance: false };
     let owner = |group: &str| Some(if group == "spot" { "old" } else { "new" }.to_owned());
     let findings = check(names, &view, &Ledger::default(), &owner);
-    assert_eq!(refusals(&findings), ["spot belongs to SpotPool old already"]);
+    let refused = Finding { group: "spot".to_owned(), problem: Problem::OtherPool("old".to_owned()) };
+    assert_eq!(refusals(&findings), [Reason::PoolRefused(refused)]);
 }

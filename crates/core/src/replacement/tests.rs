@@ -2,7 +2,8 @@ use super::*;
 use crate::freshness::StaleWatch;
 use crate::group::{GroupView, Instance, Lifecycle};
 use crate::ledger::{Balance, Failure, Method, Reduction, RequestState, ScalingRequest};
-use crate::limits::Pause;
+use crate::placement::{PodName, Reasons};
+use crate::reason::{Finding, Pause, Problem, ReasonCode};
 use crate::record::BlockingReason;
 use proptest::prelude::*;
 
@@ -28,7 +29,7 @@ struct Stage {
     rebalance: RebalanceMode,
     starts: Starts,
     created: Option<Timestamp>,
-    refused: Vec<String>,
+    refused: Vec<Reason>,
     neighbour: Option<Neighbour>,
     in_pool: bool,
     known: bool,
@@ -150,7 +151,7 @@ impl Stage {
                     let (name, busy) = self.nodes.iter().find(|(held, _)| held == id)?;
                     Some(node(name, true, *busy))
                 },
-                misfit_with: &|_| if self.misfit { vec!["too small".to_owned()] } else { Vec::new() },
+                misfit_with: &|_| if self.misfit { vec![too_small()] } else { Vec::new() },
                 drain: self.drain.as_ref(),
                 return_drain: self.return_drain.as_ref(),
                 assessment: self.assessment.as_ref(),
@@ -315,7 +316,7 @@ fn a_story_is_held_back_unless_a_deadline_presses() {
         ("young", |stage| stage.created = Some(stage.now - Duration::from_secs(599)), false),
         ("ignored", |stage| stage.rebalance = RebalanceMode::Ignore, false),
         ("no pool", |stage| stage.in_pool = false, false),
-        ("not accepted", |stage| stage.refused = vec!["owned".to_owned()], false),
+        ("not accepted", |stage| stage.refused = vec![owned()], false),
         ("in other hands", |stage| stage.neighbour = Some(Neighbour::NodeTerminationHandler), true),
     ];
     for (name, change, always) in changes {
@@ -344,13 +345,13 @@ fn a_story_under_way_goes_on_when_its_pool_is_no_longer_accepted() {
     let mut stage = Stage::new();
     stage.go();
     assert!(want(&stage.commands(), GroupKind::Spot).is_some());
-    stage.refused = vec!["owned".to_owned()];
+    stage.refused = vec![owned()];
     stage.neighbour = Some(Neighbour::ClusterAutoscaler);
     stage.go();
     assert!(want(&stage.commands(), GroupKind::Spot).is_some(), "what it asked for is still its own");
     assert_eq!(stage.commands().drains, [], "and nothing is marked before its replacement is there");
     let mut fresh = Stage::urgent();
-    fresh.refused = vec!["owned".to_owned()];
+    fresh.refused = vec![owned()];
     fresh.go();
     let commands = fresh.commands();
     assert!(
@@ -444,11 +445,11 @@ fn in_service_is_not_enough_the_node_must_be_ready_and_take_the_pods() {
     stage.misfit = true;
     stage.go();
     assert!(!stage.marks(DrainPurpose::Replace), "too small");
-    assert!(stage.status.blocking.iter().any(|reason| reason.message == "too small"));
+    assert_eq!(stage.blocked_by(), [ReasonCode::PodDoesNotFit]);
     (stage.misfit, stage.cordoned) = (false, true);
     stage.go();
     assert!(!stage.marks(DrainPurpose::Replace), "cordoned");
-    assert!(stage.status.blocking.iter().any(|reason| reason.message == "node i-4 is cordoned"));
+    assert_eq!(stage.blocked_by(), [ReasonCode::NodeCordoned]);
     stage.cordoned = false;
     stage.go();
     assert!(stage.has(FlowBox::Success, Outcome::InService) && stage.marks(DrainPurpose::Replace));
@@ -549,8 +550,7 @@ fn an_instance_that_another_node_says_it_runs_on_is_not_ended_whatever_presses()
     stage.drained().pass(118).go();
     assert_eq!(stage.status.old, EndState::Kept, "{:#?}", stage.status);
     assert!(stage.marks(DrainPurpose::Replace), "its pods leave all the same");
-    let told = stage.status.blocking.iter().any(|held| held.message.contains("node e"));
-    assert!(told, "{:#?}", stage.status.blocking);
+    assert_eq!(stage.blocked_by(), [ReasonCode::InstanceDisputed]);
     stage.disputed.clear();
     stage.go();
     assert_eq!(stage.commands().ends.len(), 1);
@@ -594,13 +594,13 @@ fn taken_by_aws_ends_the_drain_and_what_the_group_has_too_many_goes_back() {
 
 #[test]
 fn a_return_needs_every_box_and_a_spot_instance() {
-    let reasons = |text: &str| vec![text.to_owned()];
+    let reasons = || vec![Reason::NoSpotInstance];
     let rows: [(&str, Option<ReturnAssessment>, bool, bool); 7] = [
-        ("held", Some(ReturnAssessment { held: reasons("h"), ..Default::default() }), true, false),
+        ("held", Some(ReturnAssessment { held: reasons(), ..Default::default() }), true, false),
         ("not assessed yet", None, true, false),
-        ("unhealthy", Some(ReturnAssessment { unhealthy: reasons("u"), ..Default::default() }), true, false),
-        ("unstable", Some(ReturnAssessment { unstable: reasons("u"), ..Default::default() }), true, false),
-        ("unsafe", Some(ReturnAssessment { unsafe_: reasons("u"), ..Default::default() }), true, false),
+        ("unhealthy", Some(ReturnAssessment { unhealthy: reasons(), ..Default::default() }), true, false),
+        ("unstable", Some(ReturnAssessment { unstable: reasons(), ..Default::default() }), true, false),
+        ("unsafe", Some(ReturnAssessment { unsafe_: reasons(), ..Default::default() }), true, false),
         ("nothing on Spot", Some(ReturnAssessment::default()), false, false),
         ("all well", Some(ReturnAssessment::default()), true, true),
     ];
@@ -627,7 +627,7 @@ fn a_return_waits_while_its_spot_node_is_cordoned_or_its_group_at_the_minimum() 
     let mut stage = ready();
     stage.cordoned = true;
     stage.go();
-    assert_eq!(stage.status.blocking[0].message, "its Spot node i-4 is cordoned");
+    assert_eq!(stage.blocked_by(), [ReasonCode::NodeCordoned]);
     assert!(!stage.marks(DrainPurpose::Return));
     stage.cordoned = false;
     stage.go();
@@ -636,7 +636,7 @@ fn a_return_waits_while_its_spot_node_is_cordoned_or_its_group_at_the_minimum() 
     let mut stage = ready();
     stage.view.on_demand.min = stage.view.on_demand.desired;
     stage.go();
-    assert_eq!(stage.status.blocking[0].message, "group on-demand is at its minimum size");
+    assert_eq!(stage.blocked_by(), [ReasonCode::AtMinimum]);
     assert!(!stage.marks(DrainPurpose::Return));
     stage.view.on_demand.min = 0;
     stage.go();
@@ -658,7 +658,8 @@ fn a_pause_lets_no_return_begin_and_does_not_stop_one() {
         stage.go();
         assert!(!stage.marks(DrainPurpose::Return), "{pause:?}");
         assert_eq!(stage.status.blocking[0].flow_box, FlowBox::Monitor);
-        assert_eq!(stage.status.blocking[0].message, pause.describe());
+        assert_eq!(stage.blocked_by(), [ReasonCode::Paused]);
+        assert_eq!(stage.status.blocking[0].message, pause.to_string());
         stage.starts.pause = None;
         stage.go();
         assert!(stage.marks(DrainPurpose::Return), "{pause:?} is over");
@@ -675,10 +676,10 @@ fn a_return_that_is_held_asks_spot_for_nothing() {
     stage.ledger.scaling_requests.last_mut().expect("its share").shares[0].balance = Balance::Even;
     stage.assessment = Some(ReturnAssessment::default());
     stage.go().pass(300);
-    stage.assessment = Some(ReturnAssessment { held: vec!["not now".to_owned()], ..Default::default() });
+    stage.assessment = Some(ReturnAssessment { held: vec![Reason::ReturnWindow], ..Default::default() });
     stage.go();
     assert_eq!(stage.status.probes, 0, "an instance would stand idle");
-    assert_eq!(stage.status.blocking[0].message, "not now");
+    assert_eq!(stage.blocked_by(), [ReasonCode::ReturnWindow]);
     stage.assessment = Some(ReturnAssessment::default());
     stage.go();
     assert_eq!(stage.status.probes, 1, "at once when it may");
@@ -690,7 +691,7 @@ fn a_return_that_takes_too_long_is_given_up_and_tried_again_later() {
     stage.return_drain = Some(DrainReport {
         node: "od".to_owned(),
         tainted: true,
-        blocked: vec!["budget".to_owned()],
+        blocked: vec![shut_budget()],
         stuck: true,
         ..DrainReport::default()
     });
@@ -707,7 +708,8 @@ fn a_return_that_takes_too_long_is_given_up_and_tried_again_later() {
 
 #[test]
 fn a_drain_that_ends_without_everything_is_told_as_it_is() {
-    let reasons = || vec!["a finalizer holds it".to_owned()];
+    let overstayed = Reason::PodOverstayed { pod: named("web-1"), due: now(), finalizers: true };
+    let reasons = || vec![overstayed.clone()];
     let report = |node: &str, end| {
         Some(DrainReport { node: node.to_owned(), tainted: true, end: Some(end), ..DrainReport::default() })
     };
@@ -716,7 +718,7 @@ fn a_drain_that_ends_without_everything_is_told_as_it_is() {
     stage.drain = report("old", DrainEnd::Without(reasons()));
     stage.go();
     assert!(stage.has(FlowBox::Drain, Outcome::TimedOut) && !stage.has(FlowBox::Drain, Outcome::Drained));
-    assert!(stage.status.steps.last().is_some_and(|step| step.message.contains("a finalizer holds it")));
+    assert!(stage.status.steps.last().is_some_and(|step| step.message.contains(&overstayed.to_string())));
     stage.go();
     assert_eq!(stage.commands().ends.len(), 1, "and goes on");
 
@@ -740,7 +742,7 @@ fn a_node_under_notice_whose_drain_takes_too_long_keeps_its_marks_and_the_story_
     stage.drain = Some(DrainReport {
         node: "old".to_owned(),
         tainted: true,
-        blocked: vec!["budget".to_owned()],
+        blocked: vec![shut_budget()],
         ..DrainReport::default()
     });
     stage.pass(9).go();
@@ -756,16 +758,34 @@ fn a_node_under_notice_whose_drain_takes_too_long_keeps_its_marks_and_the_story_
     }
 }
 
+fn named(name: &str) -> PodName {
+    PodName { namespace: "default".to_owned(), name: name.to_owned() }
+}
+
+fn too_small() -> Reason {
+    Reason::NoRoomYet { pod: named("web-1"), reasons: Reasons::default() }
+}
+
+fn owned() -> Reason {
+    Reason::PoolRefused(Finding { group: "spot".to_owned(), problem: Problem::CapacityRebalance })
+}
+
+fn shut_budget() -> Reason {
+    Reason::BudgetShut { budget: named("web"), healthy: 2, required: 2 }
+}
+
 fn old(kind: WatchedKind) -> Freshness {
     Freshness { stale: vec![StaleWatch { kind, since: now() }] }
 }
 
 impl Stage {
+    fn blocked_by(&self) -> Vec<ReasonCode> {
+        self.status.blocking.iter().map(|held| held.reason).collect()
+    }
+
     /// Whether it waits for a current picture at this box, and says so.
     fn waits_for_watch(&self, flow_box: FlowBox) -> bool {
-        let says = |reason: &BlockingReason| {
-            reason.flow_box == flow_box && reason.message.contains("has been broken or silent since")
-        };
+        let says = |held: &BlockingReason| (held.flow_box, held.reason) == (flow_box, ReasonCode::StaleWatch);
         self.status.blocking.iter().any(says)
     }
 }
@@ -872,12 +892,15 @@ fn what_is_left_at_the_deadline_is_told() {
     stage.drain = Some(DrainReport {
         node: "old".to_owned(),
         tainted: true,
-        blocked: vec!["budget".to_owned()],
+        blocked: vec![shut_budget()],
         ..DrainReport::default()
     });
     stage.pass(110).go();
     let told = stage.status.steps.iter().find(|step| step.outcome == Outcome::TimedOut).expect("a step");
-    assert!(told.message.contains("deadline is near") && told.message.ends_with("budget"), "{told:?}");
+    assert!(
+        told.message.contains("deadline is near") && told.message.ends_with(&shut_budget().to_string()),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -983,8 +1006,8 @@ fn stage() -> impl Strategy<Value = Stage> {
             }
             (stage.misfit, stage.known) = (bits[3], bits[4]);
             stage.assessment = bits[5].then(|| ReturnAssessment {
-                unhealthy: if bits[6] { vec!["u".to_owned()] } else { Vec::new() },
-                unsafe_: if bits[7] { vec!["u".to_owned()] } else { Vec::new() },
+                unhealthy: if bits[6] { vec![Reason::NoSpotInstance] } else { Vec::new() },
+                unsafe_: if bits[7] { vec![shut_budget()] } else { Vec::new() },
                 ..ReturnAssessment::default()
             });
             if bits[8] {
@@ -1159,10 +1182,11 @@ fn a_request_for_the_return_ends_with_the_fallback() {
 fn what_is_told_of_very_many_pods_fits_in_a_record() {
     let mut status = ReplacementStatus::default();
     let now = Timestamp::UNIX_EPOCH;
-    let reasons: Vec<String> =
-        (0..10_000).map(|i| format!("pod default/evil-{i} fits nowhere yet")).collect();
-    status.step(FlowBox::Drain, Outcome::Blocked, "node", reasons.join("; "), now);
+    let no_room = |i| Reason::NoRoomYet { pod: named(&format!("evil-{i}")), reasons: Reasons::default() };
+    let reasons: Vec<Reason> = (0..10_000).map(no_room).collect();
+    status.step(FlowBox::Drain, Outcome::Blocked, "node", in_one_line(&reasons), now);
     status.block(FlowBox::Drain, reasons, now);
-    assert_eq!(status.blocking.last().map(|reason| &*reason.message), Some("and 9951 more"));
+    let last = status.blocking.last().map(|held| (held.reason, held.message.clone()));
+    assert_eq!(last, Some((ReasonCode::MoreReasons, Reason::More(9951).to_string())));
     assert!(serde_json::to_string(&status).unwrap().len() < 16_000);
 }

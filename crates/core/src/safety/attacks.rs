@@ -346,10 +346,8 @@ fn a_check_that_is_given_up_is_not_safe_and_names_whose_rules_are_most() {
     });
     let report = checked("given up", with(nodes(10), evil, plain(400, 10)));
     assert!(!report.safe && is_given_up(&report));
-    let told: Vec<String> = report.blockers.iter().map(ToString::to_string).collect();
-    let text =
-        "it cannot be said whether it is safe: there is too much to compare (the pod with most rules is ";
-    assert_eq!(told, [format!("{text}default/evil7-1)")]);
+    let heaviest = PodName { namespace: "default".to_owned(), name: "evil7-1".to_owned() };
+    assert_eq!(report.blockers, [Blocker::CheckTooLarge { heaviest: Some(heaviest) }]);
 }
 
 /// Tenants that combine what is above at random.

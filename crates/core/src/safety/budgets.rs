@@ -9,6 +9,7 @@ use crate::cluster::{DisruptionBudget, OwnerKind, Pod, Snapshot};
 use crate::drain::{self, BudgetView};
 use crate::effort::{Effort, TooMuch};
 use crate::placement::PodName;
+use crate::reason::ShutBudget;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many of the budgets that cover one pod are named.
@@ -33,7 +34,7 @@ impl Shared<'_> {
 
     fn blocker(self, name: PodName) -> Option<Blocker> {
         let (needed, budget) = (self.needed(), self.budget);
-        (budget.disruptions_allowed < needed).then_some(Blocker::BudgetExhausted {
+        let shut = ShutBudget {
             budget: name,
             pods: self.pods,
             for_good: self.for_good,
@@ -42,7 +43,8 @@ impl Shared<'_> {
             current_healthy: budget.current_healthy,
             desired_healthy: budget.desired_healthy,
             expected_pods: budget.expected_pods,
-        })
+        };
+        (budget.disruptions_allowed < needed).then_some(Blocker::BudgetExhausted(shut))
     }
 }
 

@@ -2,6 +2,8 @@ use super::*;
 use crate::cluster::{
     DisruptionBudget, Node, Owner, OwnerKind, Parts, Phase, Resources, Toleration, TolerationOperator,
 };
+use crate::placement::{Reason as NodeReason, ReasonCount, Reasons};
+use crate::reason::{ReasonCode, ShutBudget};
 use crate::record::UtilisationPercent;
 use crate::testing::{app, cluster, node, parts, pod, spec};
 
@@ -31,9 +33,25 @@ fn pool(nodes: &[&str]) -> SafetyContext {
     SafetyContext { pool_nodes, ..SafetyContext::default() }
 }
 
-fn kinds(report: &SafetyReport) -> Vec<String> {
+fn kinds(report: &SafetyReport) -> Vec<ReasonCode> {
     assert_eq!(report.safe, report.blockers.is_empty());
-    report.blockers.iter().map(ToString::to_string).collect()
+    report.blockers.iter().map(Blocker::code).collect()
+}
+
+/// What is too full, in thousandths, and what it may be.
+fn too_full(report: &SafetyReport) -> Vec<(&str, f64, f64)> {
+    let thousandths = |share: f64| (share * 1000.0).round();
+    let over = |blocker| match blocker {
+        &Blocker::BufferExceeded { ref resource, after, limit } => {
+            (resource.as_str(), thousandths(after), thousandths(limit))
+        }
+        other => panic!("{other}"),
+    };
+    report.blockers.iter().map(over).collect()
+}
+
+fn named(name: &str) -> PodName {
+    PodName { namespace: "default".into(), name: name.into() }
 }
 
 #[test]
@@ -60,11 +78,14 @@ fn daemonset_mirror_finished_and_ending_pods_do_not_move() {
 #[test]
 fn a_pod_that_fits_nowhere_blocks_and_the_report_says_why() {
     let report = check(vec![pod("web-1", "od", 5000)], vec![]);
-    assert_eq!(
-        kinds(&report)[0],
-        "pod default/web-1 fits on no other node (2 nodes: insufficient cpu; 1 node: leaving or fallback, \
-         not counted on)"
-    );
+    let reasons = [(NodeReason::Insufficient("cpu".into()), 2), (NodeReason::Excluded, 1)];
+    let reasons = reasons.map(|(reason, nodes)| ReasonCount { reason, nodes });
+    let expected = Blocker::PodDoesNotFit {
+        pod: named("web-1"),
+        reasons: Reasons(reasons.into()),
+        fits_in_some_order: false,
+    };
+    assert_eq!(report.blockers[0], expected);
 }
 
 #[test]
@@ -86,27 +107,34 @@ fn one_disruption_is_room_enough_for_many_pods() {
     let pods = || vec![pod("web-1", "od", 1), pod("web-2", "od", 1), pod("web-3", "od", 1)];
     assert!(check(pods(), vec![budget("pdb", "web", 1)]).safe);
     let report = check(pods(), vec![budget("pdb", "web", 0)]);
-    assert_eq!(
-        kinds(&report),
-        [
-            "PodDisruptionBudget default/pdb allows no disruption (2 healthy, 2 wanted, 3 expected), and 3 of the \
-          node's pods share it"
-        ]
-    );
+    let shut = ShutBudget {
+        budget: named("pdb"),
+        pods: vec![named("web-1"), named("web-2"), named("web-3")],
+        for_good: 0,
+        needed: 1,
+        allowed: 0,
+        current_healthy: 2,
+        desired_healthy: 2,
+        expected_pods: 3,
+    };
+    assert_eq!(report.blockers, [Blocker::BudgetExhausted(shut)]);
 }
 
 /// The node runs `back` pods of a controller and `for_good` that nobody makes anew, all under `budget`. Returns what
 /// it has against the return.
-fn sharing(back: usize, for_good: usize, budget: DisruptionBudget) -> Option<String> {
+fn sharing(back: usize, for_good: usize, budget: DisruptionBudget) -> Option<ShutBudget> {
     let nodes = vec![node("od"), node("s1"), node("s2")];
     let mut pods: Vec<Pod> = (0..back + for_good).map(|i| pod(&format!("web-{i}"), "od", 1)).collect();
     pods.iter_mut().skip(back).for_each(|pod| pod.owner = Owner::default());
     let snapshot = Snapshot::new(Parts { budgets: vec![budget], ..parts(nodes, pods) });
     let mut policy = SafetyPolicy::default();
     policy.drain.evict_unmanaged = true;
-    let mut told = kinds(&check_return("od", &snapshot, &policy, &pool(&["od", "s1", "s2"])));
-    assert!(told.len() < 2, "{told:?}");
-    told.pop()
+    let report = check_return("od", &snapshot, &policy, &pool(&["od", "s1", "s2"]));
+    match &report.blockers[..] {
+        [] => None,
+        [Blocker::BudgetExhausted(shut)] => Some(shut.clone()),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -144,16 +172,13 @@ fn a_budget_is_summed_over_the_pods_that_share_it() {
         let row = format!("{back} + {for_good} of {healthy}/{wanted}/{expected}: {told:?}");
         assert_eq!(told.is_none(), safe, "{row}");
         if let Some(told) = told {
-            assert!(told.contains(&format!("{} of the node's pods share it", back + for_good)), "{row}");
-            assert_eq!(told.contains("so it never opens"), expected <= wanted, "{row}");
+            assert_eq!(told.pods.len(), back + for_good, "{row}");
+            assert_eq!(told.never_opens(), expected <= wanted, "{row}");
         }
     }
     let two_of_three = DisruptionBudget { current_healthy: 3, ..budget("pdb", "web", 1) };
-    assert_eq!(
-        sharing(2, 1, two_of_three).unwrap(),
-        "PodDisruptionBudget default/pdb allows 1 disruption (3 healthy, 2 wanted, 3 expected), and 3 of the \
-         node's pods share it, 1 of which do not come back; they take 2"
-    );
+    let shut = sharing(2, 1, two_of_three).expect("it is shut");
+    assert_eq!((shut.allowed, shut.for_good, shut.needed), (1, 1, 2));
 }
 
 #[test]
@@ -178,33 +203,34 @@ fn a_pod_that_ignores_cordon_and_taint_blocks_as_it_may_come_back() {
         let context = SafetyContext { taint_key: "leaving".into(), ..pool(&["od", "s1", "s2"]) };
         kinds(&check_return("od", &cluster(nodes, vec![pod]), &SafetyPolicy::default(), &context))
     };
-    let told = tolerates(&[None]);
-    assert!(told[0].contains("pod default/web-1 tolerates cordon and taint"), "{told:?}");
+    assert_eq!(tolerates(&[None]), [ReasonCode::ToleratesDrain]);
     let cordon = Some("node.kubernetes.io/unschedulable");
     assert_eq!(tolerates(&[cordon, Some("leaving")]).len(), 1);
-    assert_eq!(tolerates(&[cordon]), [""; 0], "the taint keeps it away");
-    assert_eq!(tolerates(&[Some("leaving")]), [""; 0], "the cordon keeps it away");
-    assert_eq!(tolerates(&[]), [""; 0]);
+    assert_eq!(tolerates(&[cordon]), [], "the taint keeps it away");
+    assert_eq!(tolerates(&[Some("leaving")]), [], "the cordon keeps it away");
+    assert_eq!(tolerates(&[]), []);
 }
 
 #[test]
 fn budgets_that_overlap_or_are_not_observed_block() {
     let one = || vec![pod("web-1", "od", 1)];
     let report = check(one(), vec![budget("a", "web", 5), budget("b", "web", 5)]);
-    assert_eq!(kinds(&report), ["pod default/web-1 is covered by several PodDisruptionBudgets (a, b)"]);
+    let several = Blocker::SeveralBudgets { pod: named("web-1"), budgets: vec![named("a"), named("b")] };
+    assert_eq!(report.blockers, [several]);
     let stale = DisruptionBudget { observed: false, ..budget("a", "web", 5) };
-    assert!(kinds(&check(one(), vec![stale]))[0].contains("not up to date"));
+    assert_eq!(kinds(&check(one(), vec![stale])), [ReasonCode::BudgetNotObserved]);
     assert!(check(one(), vec![budget("a", "other", 0)]).safe, "a budget of other pods does not matter");
 }
 
 #[test]
 fn pods_that_must_not_be_evicted_block() {
-    let reason = |pod: Pod| kinds(&check(vec![pod], vec![])).pop().unwrap_or_default();
+    let reason = |pod: Pod| kinds(&check(vec![pod], vec![])).pop();
     let web = || pod("web-1", "od", 1);
-    assert!(reason(Pod { safe_to_evict: Some(false), ..web() }).contains("safe-to-evict"));
-    assert!(reason(Pod { do_not_disrupt: true, ..web() }).contains("do-not-disrupt"));
-    assert!(reason(Pod { owner: Owner::default(), ..web() }).contains("no controller"));
-    assert_eq!(reason(spec(web(), |s| s.uses_empty_dir = true)), "", "emptyDir is no obstacle by default");
+    let unsafe_ = reason(Pod { safe_to_evict: Some(false), ..web() });
+    assert_eq!(unsafe_, Some(ReasonCode::NotSafeToEvict));
+    assert_eq!(reason(Pod { do_not_disrupt: true, ..web() }), Some(ReasonCode::DoNotDisrupt));
+    assert_eq!(reason(Pod { owner: Owner::default(), ..web() }), Some(ReasonCode::PodUnmanaged));
+    assert_eq!(reason(spec(web(), |s| s.uses_empty_dir = true)), None, "no obstacle by default");
 }
 
 /// A pool of `od` and two Spot nodes of 4 cores, of which `used` thousandths are in use on each Spot node
@@ -224,7 +250,7 @@ fn the_buffer_is_kept() {
     assert!((report.utilisation_before.of("cpu") - 0.5).abs() < 1e-9);
     assert!((report.utilisation_after.of("cpu") - 0.75).abs() < 1e-9);
     let report = with_buffer(2500, 1010, None);
-    assert_eq!(kinds(&report), ["the pool would use 75.1 % of its cpu, the limit is 75.0 %"]);
+    assert_eq!(too_full(&report), [("cpu", 751.0, 750.0)]);
 }
 
 #[test]
@@ -255,8 +281,7 @@ fn with_gpus(gpus: i64, moving: i64, used: i64, before_story: Option<f64>) -> Sa
 
 #[test]
 fn the_buffer_is_kept_of_every_resource_that_the_pods_ask_for() {
-    let told = kinds(&with_gpus(8, 4, 5, None));
-    assert_eq!(told, ["the pool would use 87.5 % of its nvidia.com/gpu, the limit is 75.0 %"]);
+    assert_eq!(too_full(&with_gpus(8, 4, 5, None)), [("nvidia.com/gpu", 875.0, 750.0)]);
     assert!(with_gpus(8, 2, 5, None).safe, "12 of 16");
     assert!(with_gpus(8, 4, 5, Some(0.85)).safe, "as full before");
     assert!(!with_gpus(8, 4, 5, Some(0.5)).safe);
@@ -265,8 +290,8 @@ fn the_buffer_is_kept_of_every_resource_that_the_pods_ask_for() {
     let pods: Vec<Pod> =
         ["od", "s1", "s1", "s1"].iter().enumerate().map(|(i, n)| pod(&format!("w-{i}"), n, 1)).collect();
     let snapshot = cluster(vec![crowded("od", 110), crowded("s1", 5), crowded("elsewhere", 110)], pods);
-    let told = kinds(&check_return("od", &snapshot, &SafetyPolicy::default(), &pool(&["od", "s1"])));
-    assert_eq!(told, ["the pool would use 80.0 % of its pods, the limit is 75.0 %"]);
+    let report = check_return("od", &snapshot, &SafetyPolicy::default(), &pool(&["od", "s1"]));
+    assert_eq!(too_full(&report), [("pods", 800.0, 750.0)]);
 }
 
 #[test]
@@ -329,7 +354,7 @@ fn a_pool_without_any_other_node_is_full() {
 fn an_unknown_node_is_not_safe() {
     let snapshot = cluster(vec![node("s1")], vec![]);
     let report = check_return("od", &snapshot, &SafetyPolicy::default(), &pool(&["s1"]));
-    assert_eq!(kinds(&report), ["node od is not in the cluster"]);
+    assert_eq!(report.blockers, [Blocker::NodeUnknown { node: "od".to_owned() }]);
 }
 
 #[test]

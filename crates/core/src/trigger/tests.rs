@@ -75,7 +75,7 @@ fn decided(ask: &Ask, story: Option<&ReplacementStatus>, triggers: &[Ask]) -> De
             triggers,
             is_pool: &|name| name == "p",
             place: &place,
-            otherwise_paused: &|scope| scope.map(|_| "the pool is paused (spec.paused)".to_owned()),
+            otherwise_paused: &|scope| scope.map(|_| Pause::Pool),
         },
     )
 }

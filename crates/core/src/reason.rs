@@ -1,0 +1,303 @@
+//! What holds a replacement, a drain, a return or a pool up.
+//!
+//! A reason stays a type until it leaves the process. There its code ([`Reason::code`]) is for machines, and its text
+//! (`Display`, in `reason_text.rs`) for people.
+
+mod blocker;
+mod code;
+mod finding;
+#[cfg(test)]
+mod tests;
+
+pub use crate::reason_text::in_one_line;
+pub use blocker::{BlockedReason, Blocker, EvictionAnswer, ShutBudget};
+pub use code::ReasonCode;
+pub use finding::{Finding, NoLaunch, Problem, Severity};
+
+use crate::freshness::StaleWatch;
+use crate::neighbours::Neighbour;
+use crate::placement::{PodName, Reasons};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// Why nothing is to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// The pool is paused by its spec.
+    Pool,
+    /// All pools are paused by a label.
+    Everything,
+    /// A trigger has paused the pool, or everything.
+    Trigger {
+        /// Its name.
+        trigger: String,
+        /// Who requested it.
+        by: Option<String>,
+        /// Whether all pools are paused, not only this one.
+        everything: bool,
+    },
+}
+
+/// Something that holds a replacement, a drain, a return or a pool up.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reason {
+    /// A pause.
+    Paused(Pause),
+    /// The node is younger than the minimum age.
+    NodeTooYoung {
+        /// The minimum age, in seconds.
+        seconds: u32,
+    },
+    /// As many nodes of the pool are being replaced as the limits allow.
+    ConcurrencyLimit {
+        /// How many.
+        limit: usize,
+    },
+    /// The pool only observes.
+    ObserveOnly {
+        /// Whether the node would be drained at once, for EC2 takes it at a deadline.
+        at_once: bool,
+    },
+    /// Another tool has the node in its hands.
+    LeftToNeighbour(Neighbour),
+    /// The node is in no accepted pool.
+    NotInPool,
+    /// The pool no longer exists.
+    NoSuchPool {
+        /// Its name.
+        pool: String,
+    },
+    /// The pool is not accepted.
+    PoolRefused(Finding),
+    /// The pool ignores rebalance recommendations.
+    RebalanceIgnored,
+    /// A node that is to take the pods is cordoned.
+    NodeCordoned {
+        /// The node.
+        node: String,
+    },
+    /// A node that is to take the pods is not in the cluster.
+    NodeMissing {
+        /// The node.
+        node: String,
+    },
+    /// Whether the pods of a node fit elsewhere is being checked.
+    CheckPending {
+        /// The node.
+        node: String,
+    },
+    /// Whether the pods of a node fit elsewhere cannot be said.
+    CheckTooLarge {
+        /// The node.
+        node: String,
+    },
+    /// A pod fits on no node yet.
+    NoRoomYet {
+        /// The pod.
+        pod: PodName,
+        /// Why the nodes are out.
+        reasons: Reasons,
+    },
+    /// Neither group has given an instance.
+    BothGroupsFailed {
+        /// How the on-demand group failed, in AWS's words if it gave any.
+        on_demand: String,
+    },
+    /// A watch shows an old picture.
+    StaleWatch(StaleWatch),
+    /// Another node reports that it runs on the same instance.
+    InstanceDisputed {
+        /// The instance.
+        instance_id: String,
+        /// The other node.
+        node: String,
+    },
+    /// Something stands against the drain.
+    Undrainable(Blocker),
+    /// A disruption budget allows no disruption now.
+    BudgetShut {
+        /// The budget.
+        budget: PodName,
+        /// Its healthy pods.
+        healthy: i64,
+        /// The healthy pods that it requires.
+        required: i64,
+    },
+    /// An eviction was refused.
+    EvictionRefused {
+        /// The pod.
+        pod: PodName,
+        /// What the API server answered.
+        answer: EvictionAnswer,
+    },
+    /// The pool does not allow to delete a pod at the deadline.
+    DeletionNotAllowed {
+        /// The pod.
+        pod: PodName,
+    },
+    /// A pod is still terminating.
+    PodTerminating {
+        /// The pod.
+        pod: PodName,
+    },
+    /// A pod has not terminated in its time, so it is not waited for any longer.
+    PodOverstayed {
+        /// The pod.
+        pod: PodName,
+        /// When it was to be gone.
+        due: Timestamp,
+        /// Whether finalizers hold it.
+        finalizers: bool,
+    },
+    /// A pod comes back to the node after each eviction.
+    PodComesBack {
+        /// The pod.
+        pod: PodName,
+    },
+    /// Pods that left the node are not ready elsewhere.
+    SuccessorsNotReady {
+        /// Their controller.
+        controller: PodName,
+        /// How many are ready elsewhere.
+        ready: usize,
+        /// How many are to be.
+        expected: usize,
+    },
+    /// The node's pods could not be listed.
+    PodsNotListed {
+        /// Why.
+        error: String,
+    },
+    /// A pod is on the node that the watch does not show.
+    PodNotWatched {
+        /// The pod, if it can be read.
+        pod: Option<PodName>,
+    },
+    /// There were too many interruptions within an hour.
+    InterruptionBrake {
+        /// How many the pool takes.
+        limit: usize,
+    },
+    /// The budget of returns is used up.
+    ReturnBudget {
+        /// How many returns may begin within the period.
+        budget: usize,
+        /// The period.
+        period: Duration,
+    },
+    /// No window for returns is open.
+    ReturnWindow,
+    /// A window for returns cannot be used.
+    BadReturnWindow {
+        /// Why.
+        error: String,
+    },
+    /// The Spot group has no instance for the return.
+    NoSpotInstance,
+    /// A group is at its minimum size, so a terminated instance would be replaced.
+    AtMinimum {
+        /// The group.
+        group: String,
+    },
+    /// Instances of the Spot group are not in service.
+    InstancesMissing {
+        /// The group.
+        group: String,
+        /// How many are in service.
+        in_service: i64,
+        /// How many are to be.
+        expected: i64,
+        /// The group's desired capacity.
+        desired: i64,
+    },
+    /// A launch of the Spot group failed.
+    LaunchFailed {
+        /// The group.
+        group: String,
+        /// What AWS said.
+        message: String,
+    },
+    /// Spot nodes are not Ready.
+    NodesNotReady {
+        /// Their instances.
+        instances: Vec<String>,
+        /// How many nodes there are.
+        of: usize,
+    },
+    /// The Spot node has not been Ready for long enough.
+    NotStable {
+        /// The node.
+        node: String,
+        /// For how long it has been Ready.
+        ready_for: Duration,
+        /// For how long it has to be.
+        required: Duration,
+    },
+    /// The return of another fallback is under way.
+    ReturnUnderWay {
+        /// The name of its replacement.
+        replacement: String,
+    },
+    /// There are more reasons than a record holds.
+    More(usize),
+}
+
+impl Reason {
+    /// The code, for machines.
+    #[must_use]
+    pub fn code(&self) -> ReasonCode {
+        match self {
+            Self::Paused(_) => ReasonCode::Paused,
+            Self::NodeTooYoung { .. } => ReasonCode::NodeTooYoung,
+            Self::ConcurrencyLimit { .. } => ReasonCode::ConcurrencyLimit,
+            Self::ObserveOnly { .. } => ReasonCode::ObserveOnly,
+            Self::LeftToNeighbour(_) => ReasonCode::LeftToNeighbour,
+            Self::NotInPool => ReasonCode::NotInPool,
+            Self::NoSuchPool { .. } => ReasonCode::NoSuchPool,
+            Self::PoolRefused(finding) => finding.problem.code(),
+            Self::RebalanceIgnored => ReasonCode::RebalanceIgnored,
+            Self::NodeCordoned { .. } => ReasonCode::NodeCordoned,
+            Self::NodeMissing { .. } => ReasonCode::NodeUnknown,
+            Self::CheckPending { .. } => ReasonCode::CheckPending,
+            Self::CheckTooLarge { .. } => ReasonCode::CheckTooLarge,
+            Self::NoRoomYet { .. } => ReasonCode::PodDoesNotFit,
+            Self::BothGroupsFailed { .. } => ReasonCode::BothGroupsFailed,
+            Self::StaleWatch(_) => ReasonCode::StaleWatch,
+            Self::InstanceDisputed { .. } => ReasonCode::InstanceDisputed,
+            Self::Undrainable(blocker) => blocker.code(),
+            Self::BudgetShut { .. } => ReasonCode::BudgetExhausted,
+            Self::EvictionRefused { answer, .. } => answer.code(),
+            Self::DeletionNotAllowed { .. } => ReasonCode::DeletionNotAllowed,
+            Self::PodTerminating { .. } => ReasonCode::PodTerminating,
+            Self::PodOverstayed { .. } => ReasonCode::PodOverstayed,
+            Self::PodComesBack { .. } => ReasonCode::PodComesBack,
+            Self::SuccessorsNotReady { .. } => ReasonCode::SuccessorsNotReady,
+            Self::PodsNotListed { .. } => ReasonCode::PodsNotListed,
+            Self::PodNotWatched { .. } => ReasonCode::PodNotWatched,
+            Self::InterruptionBrake { .. } => ReasonCode::InterruptionBrake,
+            Self::ReturnBudget { .. } => ReasonCode::ReturnBudget,
+            Self::ReturnWindow => ReasonCode::ReturnWindow,
+            Self::BadReturnWindow { .. } => ReasonCode::BadReturnWindow,
+            Self::NoSpotInstance => ReasonCode::NoSpotInstance,
+            Self::AtMinimum { .. } => ReasonCode::AtMinimum,
+            Self::InstancesMissing { .. } => ReasonCode::InstancesMissing,
+            Self::LaunchFailed { .. } => ReasonCode::LaunchFailed,
+            Self::NodesNotReady { .. } => ReasonCode::NodesNotReady,
+            Self::NotStable { .. } => ReasonCode::NotStable,
+            Self::ReturnUnderWay { .. } => ReasonCode::ReturnUnderWay,
+            Self::More(_) => ReasonCode::MoreReasons,
+        }
+    }
+}
+
+impl From<StaleWatch> for Reason {
+    fn from(watch: StaleWatch) -> Self {
+        Self::StaleWatch(watch)
+    }
+}
+
+impl From<Blocker> for Reason {
+    fn from(blocker: Blocker) -> Self {
+        Self::Undrainable(blocker)
+    }
+}

@@ -1,0 +1,106 @@
+//! What preflight finds about the groups of a pool.
+
+use super::ReasonCode;
+
+/// What follows from a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Nothing, but it is worth to know.
+    Note,
+    /// The pool works less well than it could, or not at all for now.
+    Degraded,
+    /// Spot Guard does not act on the pool.
+    Refused,
+}
+
+/// What was found about a pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The group that it is about.
+    pub group: String,
+    /// What it is.
+    pub problem: Problem,
+}
+
+/// What may be wrong with a group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Problem {
+    /// There is no such group in this account and Region.
+    NoSuchGroup,
+    /// Another, older pool has it.
+    OtherPool(String),
+    /// The group replaces instances at risk by itself.
+    CapacityRebalance,
+    /// Another AWS service owns it.
+    Operator(String),
+    /// EKS replaces and drains its nodes by itself.
+    EksManaged(String),
+    /// The Spot group buys on-demand instances, too.
+    NotAllSpot,
+    /// The on-demand group buys Spot instances, too.
+    NotAllOnDemand,
+    /// The group may terminate instances by itself, to even out its zones.
+    AzRebalance,
+    /// The group terminates nothing.
+    TerminateSuspended,
+    /// The group launches nothing.
+    LaunchSuspended(String),
+    /// The group has no room for one more instance: its maximum.
+    NoRoom(i32),
+    /// LaunchInstances cannot be used: failures are seen later.
+    NoLaunchInstances(NoLaunch),
+    /// The group cannot shrink below it, so what is owed to a fallback stays in it.
+    AtMinimum(i32),
+}
+
+/// Why LaunchInstances cannot be used on a group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoLaunch {
+    /// The group has a launch configuration in place of a launch template.
+    LaunchConfiguration,
+    /// The group has a warm pool.
+    WarmPool,
+    /// AWS refused the call, in these words.
+    Refused(String),
+}
+
+impl Problem {
+    /// Its code: the reason of conditions and events.
+    #[must_use]
+    pub fn code(&self) -> ReasonCode {
+        match self {
+            Self::NoSuchGroup => ReasonCode::NoSuchGroup,
+            Self::OtherPool(_) => ReasonCode::GroupOfOtherPool,
+            Self::CapacityRebalance => ReasonCode::CapacityRebalance,
+            Self::Operator(_) => ReasonCode::OperatorOwned,
+            Self::EksManaged(_) => ReasonCode::EksManagedNodeGroup,
+            Self::NotAllSpot => ReasonCode::NotAllSpot,
+            Self::NotAllOnDemand => ReasonCode::NotAllOnDemand,
+            Self::AzRebalance => ReasonCode::AzRebalance,
+            Self::TerminateSuspended => ReasonCode::TerminateSuspended,
+            Self::LaunchSuspended(_) => ReasonCode::LaunchSuspended,
+            Self::NoRoom(_) => ReasonCode::NoRoom,
+            Self::NoLaunchInstances(_) => ReasonCode::NoLaunchInstances,
+            Self::AtMinimum(_) => ReasonCode::AtMinimum,
+        }
+    }
+
+    /// What follows from it.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        match self {
+            Self::NoSuchGroup
+            | Self::OtherPool(_)
+            | Self::CapacityRebalance
+            | Self::Operator(_)
+            | Self::EksManaged(_)
+            | Self::NotAllSpot
+            | Self::NotAllOnDemand
+            | Self::AzRebalance
+            | Self::TerminateSuspended => Severity::Refused,
+            // A group that launches nothing is what the other one is there for.
+            Self::LaunchSuspended(_) | Self::NoRoom(_) => Severity::Degraded,
+            Self::NoLaunchInstances(_) | Self::AtMinimum(_) => Severity::Note,
+        }
+    }
+}

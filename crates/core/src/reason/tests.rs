@@ -1,0 +1,201 @@
+//! The codes, their list in the docs, and the whole catalogue of English.
+
+use super::*;
+use crate::freshness::WatchedKind;
+use crate::placement::{Reason as NodeReason, ReasonCount};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+fn pod() -> PodName {
+    PodName { namespace: "default".to_owned(), name: "web-1".to_owned() }
+}
+
+fn budget() -> PodName {
+    PodName { namespace: "default".to_owned(), name: "web".to_owned() }
+}
+
+fn at() -> Timestamp {
+    "2026-01-01T03:00:00Z".parse().expect("a time")
+}
+
+fn nodes() -> Reasons {
+    Reasons(vec![ReasonCount { reason: NodeReason::Insufficient("cpu".to_owned()), nodes: 2 }])
+}
+
+fn shut(
+    for_good: usize,
+    needed: i64,
+    allowed: i64,
+    (healthy, required, expected): (i64, i64, i64),
+) -> Blocker {
+    Blocker::BudgetExhausted(ShutBudget {
+        budget: budget(),
+        pods: vec![pod()],
+        for_good,
+        needed,
+        allowed,
+        current_healthy: healthy,
+        desired_healthy: required,
+        expected_pods: expected,
+    })
+}
+
+fn pauses_and_limits() -> Vec<Reason> {
+    let trigger = |by: Option<&str>, everything| Pause::Trigger {
+        trigger: "t-1".to_owned(),
+        by: by.map(str::to_owned),
+        everything,
+    };
+    let pauses = [Pause::Pool, Pause::Everything, trigger(Some("ann"), false), trigger(None, true)];
+    let limits = [
+        Reason::NodeTooYoung { seconds: 600 },
+        Reason::ConcurrencyLimit { limit: 5 },
+        Reason::ObserveOnly { at_once: false },
+        Reason::ObserveOnly { at_once: true },
+        Reason::NotInPool,
+        Reason::NoSuchPool { pool: "web".to_owned() },
+        Reason::RebalanceIgnored,
+        Reason::InterruptionBrake { limit: 10 },
+        Reason::ReturnBudget { budget: 2, period: Duration::from_secs(3600) },
+        Reason::ReturnWindow,
+        Reason::BadReturnWindow { error: "durationSeconds 0 is not between 60 and 604800".to_owned() },
+    ];
+    let neighbours = [
+        Neighbour::Karpenter,
+        Neighbour::EksManagedNodeGroup,
+        Neighbour::NodeTerminationHandler,
+        Neighbour::ClusterAutoscaler,
+    ];
+    let neighbours = neighbours.map(Reason::LeftToNeighbour);
+    pauses.map(Reason::Paused).into_iter().chain(limits).chain(neighbours).collect()
+}
+
+fn findings() -> Vec<Reason> {
+    [
+        Problem::NoSuchGroup,
+        Problem::OtherPool("other".to_owned()),
+        Problem::CapacityRebalance,
+        Problem::Operator("eks.amazonaws.com".to_owned()),
+        Problem::EksManaged("workers".to_owned()),
+        Problem::NotAllSpot,
+        Problem::NotAllOnDemand,
+        Problem::AzRebalance,
+        Problem::TerminateSuspended,
+        Problem::LaunchSuspended("its process Launch is suspended: User suspended".to_owned()),
+        Problem::NoRoom(9),
+        Problem::NoLaunchInstances(NoLaunch::LaunchConfiguration),
+        Problem::NoLaunchInstances(NoLaunch::WarmPool),
+        Problem::NoLaunchInstances(NoLaunch::Refused("UnsupportedOperation".to_owned())),
+        Problem::AtMinimum(3),
+    ]
+    .map(|problem| Reason::PoolRefused(Finding { group: "spot".to_owned(), problem }))
+    .into()
+}
+
+fn capacity_and_health() -> Vec<Reason> {
+    let node = || "ip-10-0-0-1".to_owned();
+    vec![
+        Reason::NodeCordoned { node: node() },
+        Reason::NodeMissing { node: node() },
+        Reason::CheckPending { node: node() },
+        Reason::CheckTooLarge { node: node() },
+        Reason::NoRoomYet { pod: pod(), reasons: nodes() },
+        Reason::BothGroupsFailed { on_demand: "no instance in service after 300 s".to_owned() },
+        Reason::StaleWatch(StaleWatch { kind: WatchedKind::Pod, since: at() }),
+        Reason::InstanceDisputed { instance_id: "i-1".to_owned(), node: node() },
+        Reason::NoSpotInstance,
+        Reason::AtMinimum { group: "spot".to_owned() },
+        Reason::InstancesMissing { group: "spot".to_owned(), in_service: 2, expected: 3, desired: 4 },
+        Reason::LaunchFailed { group: "spot".to_owned(), message: "no Spot capacity".to_owned() },
+        Reason::NodesNotReady { instances: vec!["i-1".to_owned(), "i-2".to_owned()], of: 4 },
+        Reason::NotStable {
+            node: node(),
+            ready_for: Duration::from_secs(30),
+            required: Duration::from_secs(120),
+        },
+        Reason::ReturnUnderWay { replacement: "i-2".to_owned() },
+        Reason::More(101),
+    ]
+}
+
+fn blockers() -> Vec<Reason> {
+    let not_evictable = [
+        BlockedReason::NotSafeToEvict,
+        BlockedReason::DoNotDisrupt,
+        BlockedReason::Unmanaged,
+        BlockedReason::EmptyDir,
+    ]
+    .map(|reason| Blocker::NotEvictable { pod: pod(), reason });
+    let rest = [
+        Blocker::NodeUnknown { node: "ip-10-0-0-1".to_owned() },
+        Blocker::PodDoesNotFit { pod: pod(), reasons: nodes(), fits_in_some_order: false },
+        Blocker::PodDoesNotFit { pod: pod(), reasons: nodes(), fits_in_some_order: true },
+        shut(0, 1, 0, (2, 2, 3)),
+        shut(0, 1, 0, (2, 2, 2)),
+        shut(1, 3, 2, (5, 3, 5)),
+        shut(1, 2, 1, (3, 2, 3)),
+        Blocker::BudgetNotObserved { budget: budget() },
+        Blocker::SeveralBudgets { pod: pod(), budgets: vec![budget(), budget()] },
+        Blocker::ToleratesDrain { pod: pod() },
+        Blocker::BufferExceeded { resource: "cpu".to_owned(), after: 0.8, limit: 0.75 },
+        Blocker::CheckTooLarge { heaviest: Some(pod()) },
+        Blocker::CheckTooLarge { heaviest: None },
+    ];
+    not_evictable.into_iter().chain(rest).map(Reason::from).collect()
+}
+
+fn drains() -> Vec<Reason> {
+    let refused = |answer| Reason::EvictionRefused { pod: pod(), answer };
+    let failed = |status| EvictionAnswer::Failed { status, message: "no".to_owned() };
+    vec![
+        Reason::BudgetShut { budget: budget(), healthy: 2, required: 2 },
+        refused(EvictionAnswer::BudgetExhausted { retry_after: None }),
+        refused(EvictionAnswer::RateLimited { retry_after: None }),
+        refused(EvictionAnswer::SeveralBudgets),
+        refused(EvictionAnswer::Forbidden { message: "no".to_owned() }),
+        refused(EvictionAnswer::Conflict),
+        refused(failed(0)),
+        refused(failed(422)),
+        Reason::DeletionNotAllowed { pod: pod() },
+        Reason::PodTerminating { pod: pod() },
+        Reason::PodOverstayed { pod: pod(), due: at(), finalizers: true },
+        Reason::PodOverstayed { pod: pod(), due: at(), finalizers: false },
+        Reason::PodComesBack { pod: pod() },
+        Reason::SuccessorsNotReady { controller: budget(), ready: 1, expected: 3 },
+        Reason::PodsNotListed { error: "no answer in time".to_owned() },
+        Reason::PodNotWatched { pod: Some(pod()) },
+        Reason::PodNotWatched { pod: None },
+    ]
+}
+
+/// At least one of each reason.
+fn catalogue() -> Vec<Reason> {
+    [pauses_and_limits(), findings(), capacity_and_health(), blockers(), drains()].concat()
+}
+
+#[test]
+fn the_english_of_all_reasons() {
+    let mut text = String::new();
+    for reason in catalogue() {
+        writeln!(text, "{}: {reason}", reason.code()).expect("a string takes all");
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn every_code_is_that_of_a_reason_and_fits_a_condition() {
+    let found: BTreeSet<ReasonCode> = catalogue().iter().map(Reason::code).collect();
+    assert_eq!(found, ReasonCode::ALL.iter().copied().collect());
+    for code in ReasonCode::ALL {
+        let text = code.as_str();
+        assert!(text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{text}");
+        assert_eq!(serde_json::to_value(code).expect("JSON"), text);
+    }
+}
+
+#[test]
+fn the_docs_list_every_code_in_this_order() {
+    let docs = include_str!("../../../../docs/reasons.md");
+    let listed = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert!(listed.eq(ReasonCode::ALL.iter().map(|code| code.as_str())), "docs/reasons.md is not up to date");
+}
