@@ -9,7 +9,7 @@ use spot_guard_cloud::cloud::{
     Capacity, Gate, GroupSpec, LaunchFailure, Market, Refusal, ScriptedGate, Settings, Verdict,
 };
 use spot_guard_core::ledger::Ledger;
-use spot_guard_core::record::{FlowBox, GroupKind, Outcome, Phase};
+use spot_guard_core::record::{FlowBox, Outcome, Phase};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
