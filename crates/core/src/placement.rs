@@ -8,8 +8,9 @@
 //!   pod in question in which all others take the nodes that it could use; and, as far as the steps allowed
 //!   for it reach, a search through all orders and choices finds none that fails.
 //!
-//! Preemption is not counted on, but for placeholder pods if the pool has them, and nodes that are cordoned or not ready are not used. The rules are those
-//! of the scheduler's filter plugins (pkg/scheduler/framework/plugins), named where they are applied.
+//! Preemption is not counted on, but for placeholder pods if the pool has them, and nodes that are cordoned
+//! or not ready are not used. The rules are those of the scheduler's filter plugins
+//! (pkg/scheduler/framework/plugins), named where they are applied.
 
 mod answer;
 mod candidates;

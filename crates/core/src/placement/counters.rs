@@ -42,7 +42,8 @@ impl Packer<'_> {
                 continue;
             }
             counter.total += 1;
-            // A placeholder gives way on its own node. What it forbids in a whole zone it may go on to forbid.
+            // A placeholder gives way on its own node. What it forbids in a whole zone it may go on to
+            // forbid.
             let gives_way = pod.spec.is_placeholder(self.free_below);
             if gives_way && (*per_node || counted == Counted::Near) {
                 continue;

@@ -33,8 +33,8 @@ impl<S: Into<Arc<str>>> FromIterator<S> for ExcludedNodes {
 /// How [`place`] goes about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacementOptions {
-    /// Pods with a lower priority than this are placeholders: they need no place, and what they take counts as
-    /// free, unless a pod that is placed preempts nobody.
+    /// Pods with a lower priority than this are placeholders: they need no place, and what they take counts
+    /// as free, unless a pod that is placed preempts nobody.
     pub placeholders_below: Option<i32>,
     /// How many shuffled packings are tried next to the fixed ones.
     pub shuffles: usize,
@@ -49,8 +49,8 @@ pub struct PlacementOptions {
     pub effort: u64,
 }
 
-/// How much work a check may be. A node with 30 pods in a cluster of 5,000 nodes takes less than a tenth of it. All of
-/// it takes seconds without optimisation: a check has a thread of its own.
+/// How much work a check may be. A node with 30 pods in a cluster of 5,000 nodes takes less than a tenth of
+/// it. All of it takes seconds without optimisation: a check has a thread of its own.
 pub const CHECK_EFFORT: u64 = 40_000_000;
 
 impl Default for PlacementOptions {

@@ -1,4 +1,5 @@
-//! One packing after another: large and small pods first, spread and packed, shuffled, and against the pods in question.
+//! One packing after another: large and small pods first, spread and packed, shuffled, and against the pods
+//! in question.
 
 use super::obstacles::Rules;
 use super::options::PlacementOptions;

@@ -1,7 +1,8 @@
 //! Inter-pod affinity, anti-affinity and topology spread become counters by domain.
 //!
-//! Rules: interpodaffinity/filtering.go and podtopologyspread/{common,filtering}.go. What pods of one template say is
-//! read once, and whom a selector means is found once, by a label that it asks for where it asks for one.
+//! Rules: interpodaffinity/filtering.go and podtopologyspread/{common,filtering}.go. What pods of one
+//! template say is read once, and whom a selector means is found once, by a label that it asks for where it
+//! asks for one.
 
 use super::counters::Counted;
 use super::packer::{KEPT, Packer, Spread, index32};
