@@ -1,9 +1,9 @@
 //! Boxes 2, 3, 3.1 and 3.2, and the decrement of box 10: every call that changes a group, one writer each.
 //!
-//! Hears [`ScaleGroups`] from the FallbackTracker: the complete picture of what a pool's stories want, repeated
-//! until it is so. Tells the FallbackTracker and the HealthMonitor [`PoolObserved`] after every look at the
-//! groups, or [`PoolRefused`] when one does not exist. What to do is planned by [`spot_guard_core::scaling`]; here the ledger is stored, and only then the
-//! call is made.
+//! Hears [`ScaleGroups`] from the FallbackTracker: the complete picture of what a pool's stories want,
+//! repeated until it is so. Tells the FallbackTracker and the HealthMonitor [`PoolObserved`] after every look
+//! at the groups, or [`PoolRefused`] when one does not exist. What to do is planned by
+//! [`spot_guard_core::scaling`]; here the ledger is stored, and only then the call is made.
 
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::fallback_tracker::FallbackTracker;
@@ -66,8 +66,8 @@ pub struct PoolObserved {
     pub view: Arc<PoolView>,
     /// Its ledger.
     pub ledger: Arc<Ledger>,
-    /// The stories that were known to want nothing of the Spot group any more when the ledger was written: what it
-    /// does not hold of them will not come.
+    /// The stories that were known to want nothing of the Spot group any more when the ledger was written:
+    /// what it does not hold of them will not come.
     pub withdrawn: Arc<BTreeSet<String>>,
     /// Idle instances that are ended once their nodes are cordoned.
     pub cordon: Arc<BTreeSet<String>>,
@@ -197,8 +197,8 @@ impl AsgScaler {
         if waiting && fast { FAST_POLL } else { self.on_the_beat(seconds(slow)) }
     }
 
-    /// The next multiple of `pause` since this actor began: pools that look equally often look together, so that
-    /// their groups are read in one call.
+    /// The next multiple of `pause` since this actor began: pools that look equally often look together, so
+    /// that their groups are read in one call.
     fn on_the_beat(&self, pause: Duration) -> Duration {
         let since_last = self.began.elapsed().as_millis() % pause.as_millis().max(1);
         pause - Duration::from_millis(u64::try_from(since_last).unwrap_or(0))

@@ -1,5 +1,5 @@
-//! The ledger: every change that Spot Guard made to the groups of a pool and has not settled. It is stored in the
-//! status of the SpotPool, before the call that it announces.
+//! The ledger: every change that Spot Guard made to the groups of a pool and has not settled. It is stored in
+//! the status of the SpotPool, before the call that it announces.
 
 use crate::group::{FailureClass, PoolView};
 use crate::record::{GroupKind, MAX_MESSAGE};
@@ -209,7 +209,7 @@ pub struct Reduction {
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub instance_id: Option<String>,
-    /// The replacement whose +1 leaves the desired capacity with it.
+    /// The replacement whose share of desired capacity goes with it.
     #[serde(default)]
     #[schemars(length(max = 253))]
     pub settles: Option<String>,
@@ -270,8 +270,8 @@ pub struct Doubt {
 }
 /// A request to a group that the pool no longer names.
 ///
-/// No call is made for it, and its stories are not asked for again in the group that the pool names instead. If the
-/// pool names its group again, it goes on. What the request raised stays in the group until then.
+/// No call is made for it, and its stories are not asked for again in the group that the pool names instead.
+/// If the pool names its group again, it goes on. What the request raised stays in the group until then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LeftBehind {

@@ -8,235 +8,34 @@
 //!   pod in question in which all others take the nodes that it could use; and, as far as the steps allowed
 //!   for it reach, a search through all orders and choices finds none that fails.
 //!
-//! Preemption is not counted on, but for placeholder pods if the pool has them, and nodes that are cordoned or not ready are not used. The rules are those
-//! of the scheduler's filter plugins (pkg/scheduler/framework/plugins), named where they are applied.
+//! Preemption is not counted on, but for placeholder pods if the pool has them, and nodes that are cordoned
+//! or not ready are not used. The rules are those of the scheduler's filter plugins
+//! (pkg/scheduler/framework/plugins), named where they are applied.
+
+mod answer;
+mod candidates;
+mod counters;
+mod explain;
+mod obstacles;
+mod options;
+mod packer;
+mod packings;
+mod room;
+mod rules;
+mod search;
+#[cfg(test)]
+mod tests;
+
+pub use answer::{Placement, PodName, Reason, ReasonCount, Reasons, Unplaced};
+pub use options::{CHECK_EFFORT, ExcludedNodes, PlacementOptions};
 
 use crate::cluster::{Node, OwnerKind, Pod, Resources, Snapshot};
 use crate::effort::{Effort, TooMuch};
-use crate::policy::Policy;
 use packer::Packer;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashSet};
-use std::fmt;
-use std::sync::Arc;
-
-mod packer;
-
-/// Nodes that are not counted on: the one that is drained, other fallback nodes, nodes in a story.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExcludedNodes(BTreeSet<Arc<str>>);
-
-impl ExcludedNodes {
-    /// Whether the node is not counted on.
-    #[must_use]
-    pub fn contains(&self, node: &str) -> bool {
-        self.0.contains(node)
-    }
-
-    /// These and one more.
-    #[must_use]
-    pub fn and(&self, node: &str) -> Self {
-        let mut all = self.0.clone();
-        all.insert(node.into());
-        Self(all)
-    }
-}
-
-impl<S: Into<Arc<str>>> FromIterator<S> for ExcludedNodes {
-    fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
-        Self(names.into_iter().map(Into::into).collect())
-    }
-}
-
-/// How [`place`] goes about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlacementOptions {
-    /// Pods with a lower priority than this are placeholders: they need no place, and what they take counts as
-    /// free, unless a pod that is placed preempts nobody.
-    pub placeholders_below: Option<i32>,
-    /// How many shuffled packings are tried next to the fixed ones.
-    pub shuffles: usize,
-    /// How many packings, at most, in which all other pods take the nodes of one.
-    pub adversaries: usize,
-    /// How far all orders and choices are searched if no packing failed. Enough for small clusters, where
-    /// this is proof.
-    pub search_steps: usize,
-    /// Where the shuffles begin.
-    pub seed: u64,
-    /// How much work a whole check may be, in units of [`Effort`]. What would be more cannot be said.
-    pub effort: u64,
-}
-
-/// How much work a check may be. A node with 30 pods in a cluster of 5,000 nodes takes less than a tenth of it. All of
-/// it takes seconds without optimisation: a check has a thread of its own.
-pub const CHECK_EFFORT: u64 = 40_000_000;
+use std::collections::HashSet;
 
 /// Of more pods than this no search would come to an end, and it goes as deep as there are pods.
 const SEARCHED: usize = 500;
-
-impl Default for PlacementOptions {
-    fn default() -> Self {
-        Self {
-            placeholders_below: None,
-            shuffles: 12,
-            adversaries: 48,
-            search_steps: 20_000,
-            seed: 1,
-            effort: CHECK_EFFORT,
-        }
-    }
-}
-
-impl PlacementOptions {
-    /// With what a pool's settings say of placeholders.
-    #[must_use]
-    pub fn of(policy: &Policy) -> Self {
-        Self { placeholders_below: policy.placeholders_below(), ..Self::default() }
-    }
-}
-
-/// A pod, by name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PodName {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-impl From<&Pod> for PodName {
-    fn from(pod: &Pod) -> Self {
-        Self { namespace: pod.namespace.to_string(), name: pod.name.to_string() }
-    }
-}
-
-impl fmt::Display for PodName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// Why a node cannot take a pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Reason {
-    /// It is leaving or a fallback itself, so it is not counted on.
-    Excluded,
-    /// It is not Ready.
-    NotReady,
-    /// It is cordoned.
-    Cordoned,
-    /// It has a taint that the pod does not tolerate.
-    Taint(String),
-    /// The pod's node selector or node affinity does not allow it.
-    NodeAffinity,
-    /// A volume of the pod cannot be used there: the claim's name.
-    Volume(String),
-    /// It cannot be said where a volume of the pod may be used: the claim's name.
-    VolumeUnknown(String),
-    /// It cannot attach more volumes of this driver.
-    VolumeLimit(String),
-    /// It has not enough of this resource left.
-    Insufficient(String),
-    /// It runs as many pods as it may.
-    TooManyPods,
-    /// The port is taken.
-    HostPort(u16),
-    /// The pods that this pod wants to be near are not there.
-    PodAffinity,
-    /// A pod is there that this pod, or which this pod, must not be near.
-    PodAntiAffinity,
-    /// The pods would be spread unevenly over this label.
-    TopologySpread(String),
-    /// The pod asks for something that is not checked.
-    NotUnderstood(String),
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Excluded => write!(f, "leaving or fallback, not counted on"),
-            Self::NotReady => write!(f, "not ready"),
-            Self::Cordoned => write!(f, "cordoned"),
-            Self::Taint(taint) => write!(f, "taint {taint} not tolerated"),
-            Self::NodeAffinity => write!(f, "node selector or node affinity does not match"),
-            Self::Volume(claim) => write!(f, "volume of claim {claim} is elsewhere"),
-            Self::VolumeUnknown(claim) => write!(f, "where the volume of claim {claim} can go is not known"),
-            Self::VolumeLimit(driver) => write!(f, "no more volumes of {driver}"),
-            Self::Insufficient(resource) => write!(f, "insufficient {resource}"),
-            Self::TooManyPods => write!(f, "too many pods"),
-            Self::HostPort(port) => write!(f, "host port {port} is taken"),
-            Self::PodAffinity => write!(f, "pods of its pod affinity are not there"),
-            Self::PodAntiAffinity => write!(f, "pod anti-affinity"),
-            Self::TopologySpread(key) => write!(f, "topology spread over {key}"),
-            Self::NotUnderstood(what) => write!(f, "not checked: {what}"),
-        }
-    }
-}
-
-/// How many nodes are out for a reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReasonCount {
-    /// The first reason of each of these nodes.
-    pub reason: Reason,
-    /// How many they are.
-    pub nodes: usize,
-}
-
-/// Why no node can take a pod, the reason of most nodes first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reasons(pub Vec<ReasonCount>);
-
-impl fmt::Display for Reasons {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return write!(f, "there is no node");
-        }
-        for (i, ReasonCount { reason, nodes }) in self.0.iter().enumerate() {
-            let (gap, plural) = (if i == 0 { "" } else { "; " }, if *nodes == 1 { "" } else { "s" });
-            write!(f, "{gap}{nodes} node{plural}: {reason}")?;
-        }
-        Ok(())
-    }
-}
-
-/// A pod that found no node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unplaced {
-    /// The pod.
-    pub pod: PodName,
-    /// Why each node is out, after the other pods were placed.
-    pub reasons: Reasons,
-}
-
-/// What [`place`] found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Placement {
-    /// Pods without a node in the first packing that failed. Empty: the pods fit.
-    pub unplaced: Vec<Unplaced>,
-    /// Another packing placed them all: the scheduler may succeed, or may not.
-    pub fits_in_some_order: bool,
-    /// No choice of the scheduler can leave a pod without a node.
-    pub certain: bool,
-    /// The first packing: each pod that found a node and that node's name.
-    pub example: Vec<(PodName, Arc<str>)>,
-    /// How many packings were tried.
-    pub packings: usize,
-    /// It cannot be said whether they fit: finding out is more work than a check may be.
-    pub gave_up: Option<TooMuch>,
-}
-
-impl Placement {
-    fn given_up(why: TooMuch) -> Self {
-        Self { gave_up: Some(why), ..Self::default() }
-    }
-
-    /// Whether all pods find a place, in whatever order.
-    #[must_use]
-    pub fn fits(&self) -> bool {
-        self.unplaced.is_empty() && self.gave_up.is_none()
-    }
-}
 
 /// Places all the pods together on the nodes of `onto` that are not excluded.
 ///
@@ -361,6 +160,3 @@ fn place_with(
     }
     Ok(result)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,8 @@
 //! How a group is asked for capacity, and what became of it: boxes 2, 3, 3.2 and the ending of instances.
 //!
-//! [`plan`] takes the ledger, what the groups look like, and what the stories want. It gives the next ledger and at
-//! most one call. The ledger is stored before the call is made, so a crash at any point is resumed here.
+//! [`plan`] takes the ledger, what the groups look like, and what the stories want. It gives the next ledger
+//! and at most one call. The ledger is stored before the call is made, so a crash at any point is resumed
+//! here.
 
 pub mod answers;
 pub mod calls;

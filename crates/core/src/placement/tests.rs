@@ -1,14 +1,18 @@
-use super::packer::{Packer, Rules, index32};
+use super::obstacles::Rules;
+use super::packer::{Packer, index32};
 use super::*;
 use crate::cluster::{
     Claim, ClaimRef, Effect, HostPort, LabelSelector, NodeSelectorTerm, Operator, Owner, OwnerKind, Parts,
     PodSpec, Requirement, Toleration, TolerationOperator, VolumeReach,
 };
+use crate::policy::Policy;
 use crate::testing::{
     GIB, HOST, ZONE, cluster, labels, node, node_in, one_of, parts, pod, spec, spread, taint, term,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Places all pods of node `old`.
 fn place_old(snapshot: &Snapshot) -> Placement {
@@ -52,6 +56,16 @@ fn pods_are_placed_together_and_not_each_on_the_same_free_node() {
     let pods = |n| (0..n).map(|i| pod(&format!("web-{i}"), "old", 1500)).collect::<Vec<_>>();
     fits(vec![node("n1")], pods(2));
     does_not_fit(vec![node("n1")], pods(3), &[insufficient("cpu")]);
+}
+
+#[test]
+fn the_example_of_the_documentation() {
+    let pods = || vec![pod("api", "old", 4000), pod("web-1", "old", 1000), pod("web-2", "old", 1000)];
+    let two = place_old(&cluster(with_old(vec![node("n1"), node("n2")]), pods()));
+    assert!(!two.fits() && two.fits_in_some_order && !two.certain);
+    let three = place_old(&cluster(with_old(vec![node("n1"), node("n2"), node("n3")]), pods()));
+    assert!(three.fits() && three.certain);
+    assert_eq!(three.packings, 1);
 }
 
 #[test]

@@ -42,8 +42,8 @@ pub enum AfterFailure {
 /// Takes in that AWS took the call.
 pub fn taken(ledger: &mut Ledger, call: &Call, answer: Answer, now: Timestamp) {
     match (answer, call) {
-        // Nothing says that desired capacity went down: the instance may have been on its way out already. The
-        // next reading tells.
+        // Nothing says that desired capacity went down: the instance may have been on its way out already.
+        // The next reading tells.
         (Answer::Terminated { says_shrunk: false }, Call::Terminate { decrement: true, .. }) => {}
         (Answer::Done | Answer::Terminated { .. }, _) => accepted(ledger, call),
         (Answer::Launched { instance_ids, errors }, _) => {
@@ -164,7 +164,7 @@ pub fn launch_refused(ledger: &mut Ledger, group: GroupKind, reason: &str, at_al
     }
 }
 
-/// The call took effect: a +1 for each share that it served.
+/// The call took effect: desired capacity is raised by 1 for each share that it served.
 pub(super) fn applied(request: &mut ScalingRequest) {
     request.state = RequestState::Applied;
     let by_launch = matches!(request.method, Method::LaunchInstances { .. });
@@ -186,7 +186,7 @@ pub(super) fn refuse(request: &mut ScalingRequest, class: FailureClass, message:
     }
 }
 
-/// The desired capacity went down by a story's share: its +1, or what the group owed it.
+/// The desired capacity went down by what was raised for a story, or by what the group owed it.
 pub(super) fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
     ledger.reduction = None;
     let Some(replacement) = &reduction.settles else { return };
@@ -194,8 +194,8 @@ pub(super) fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
     let Some(share) = held else { return };
     share.balance = match (share.is_raised(), &share.instance_id) {
         (true, Some(_)) => Balance::Even,
-        // The old instance was never in the on-demand group: nothing there is owed for it, and a story that was
-        // cancelled and begins anew asks again.
+        // The old instance was never in the on-demand group: nothing there is owed for it, and a story that
+        // was cancelled and begins anew asks again.
         (true, None) if reduction.group == GroupKind::OnDemand => Balance::Even,
         (true, None) => Balance::OwedByGroup,
         (false, _) => Balance::OwedByUs,

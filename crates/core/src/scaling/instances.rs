@@ -13,10 +13,12 @@ use std::time::Duration;
 pub struct InstanceFacts {
     /// Stories stand on these (old nodes, capacity in use): they are never claimed again.
     pub taken: BTreeSet<String>,
-    /// Their nodes run pods that would have to move, or that are still ending: they are never ended as surplus.
+    /// Their nodes run pods that would have to move, or that are still ending: they are never ended as
+    /// surplus.
     pub with_pods: BTreeSet<String>,
-    /// Their nodes take new pods, or were not listed as empty since they do not: they are cordoned and looked at before
-    /// they are ended as surplus, or a pod could be bound to them at the last moment, or have been unseen.
+    /// Their nodes take new pods, or were not listed as empty since they do not: they are cordoned and looked
+    /// at before they are ended as surplus, or a pod could be bound to them at the last moment, or have been
+    /// unseen.
     pub schedulable: BTreeSet<String>,
     /// When the API server listed the instance's node as empty, since it is cordoned.
     pub found_empty: BTreeMap<String, Timestamp>,
@@ -28,8 +30,8 @@ pub struct InstanceFacts {
 const EMPTY_FOR: Duration = Duration::from_secs(60);
 
 impl InstanceFacts {
-    /// Takes in what the cluster knows about the instances of a pool. `freshness` is to be read before the snapshot is
-    /// taken.
+    /// Takes in what the cluster knows about the instances of a pool. `freshness` is to be read before the
+    /// snapshot is taken.
     pub fn look_at(&mut self, view: &PoolView, cluster: &Snapshot, freshness: &Freshness, now: Timestamp) {
         self.stale |= !freshness.allows(Step::End);
         for Instance { id, .. } in view.spot.instances.iter().chain(&view.on_demand.instances) {

@@ -1,10 +1,10 @@
 //! Calls of an earlier life that arrive late.
 //!
-//! SetDesiredCapacity is absolute and has no token, and a compare-and-swap does not fence AWS. A leader that was
-//! stopped between its last look at the lease and the sending of such a call may send it long after another one
-//! has repeated the request, settled and forgotten it. So a new life remembers what may still be under way. If a
-//! group's desired capacity goes to exactly that, and nothing that we know of did it, the call has arrived: it is
-//! booked as a request of ours that nobody wants, and taken back like any other.
+//! SetDesiredCapacity is absolute and has no token, and a compare-and-swap does not fence AWS. A leader that
+//! was stopped between its last look at the lease and the sending of such a call may send it long after
+//! another one has repeated the request, settled and forgotten it. So a new life remembers what may still be
+//! under way. If a group's desired capacity goes to exactly that, and nothing that we know of did it, the
+//! call has arrived: it is booked as a request of ours that nobody wants, and taken back like any other.
 
 use super::calls::Call;
 use super::inputs::Inputs;
@@ -88,8 +88,8 @@ pub(super) fn find_late_calls(
     None
 }
 
-/// Books a change from `before` to what the group has now: raised, it is an open +1 that nobody wants; lowered, it
-/// is raised again.
+/// Books a change from `before` to what the group has now: raised, it is a share that nobody wants; lowered,
+/// it is raised again.
 fn book(
     ledger: &mut Ledger,
     group: &GroupView,

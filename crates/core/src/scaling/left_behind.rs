@@ -1,8 +1,9 @@
 //! Requests to groups that the pool no longer names.
 //!
-//! A SpotPool whose spec names another group has two accounts: what Spot Guard changed in the old group, and nothing
-//! in the new one. So a request keeps the name of its group, and is set aside while the pool names another one. The
-//! new group owes nothing for it: nothing is claimed, lowered or terminated there on its account.
+//! A SpotPool whose spec names another group has two accounts: what Spot Guard changed in the old group, and
+//! nothing in the new one. So a request keeps the name of its group, and is set aside while the pool names
+//! another one. The new group owes nothing for it: nothing is claimed, lowered or terminated there on its
+//! account.
 
 use super::answers::reduced;
 use super::inputs::Inputs;
@@ -13,7 +14,8 @@ use crate::record::GroupKind;
 pub(super) fn sort(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     let view = inputs.view;
     if let Some(reduction) = ledger.reduction.take_if(|held| !view.names(held.group, &held.group_name)) {
-        // Whether it took effect is not read any more. Booked as done, it lowers desired capacity once at most.
+        // Whether it took effect is not read any more. Booked as done, it lowers desired capacity once at
+        // most.
         reduced(ledger, &reduction);
     }
     let left = ledger.scaling_requests.extract_if(.., |held| !view.names(held.group, &held.group_name));

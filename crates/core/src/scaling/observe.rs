@@ -52,8 +52,9 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     }
 }
 
-/// Takes in that somebody else lowered a desired capacity in which places of ours were open, as cluster-autoscaler
-/// does when it gives up a node that does not come: what waited there is asked for again, after its backoff.
+/// Takes in that somebody else lowered a desired capacity in which places of ours were open, as
+/// cluster-autoscaler does when it gives up a node that does not come: what waited there is asked for again,
+/// after its backoff.
 pub(super) fn take_in_erased(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     for seen in std::mem::take(&mut ledger.desired_seen) {
         let group = inputs.group(seen.group);
@@ -67,8 +68,9 @@ pub(super) fn take_in_erased(ledger: &mut Ledger, inputs: &Inputs<'_>) {
         let erased = lowered.min(waiting.len().saturating_sub(open));
         waiting.sort_by_key(|share| share.urgency());
         for share in waiting.into_iter().rev().take(erased) {
-            // Its +1 is gone; only a place that the old instance left is owed. While the old instance is still
-            // there it holds that place, and takes it out of desired with it when it is ended.
+            // Nothing is raised for it any more; only a place that the old instance left is owed. While the
+            // old instance is still there it holds that place, and takes it out of desired with it when it is
+            // ended.
             share.balance = if share.is_raised() { Balance::Even } else { Balance::OwedByUs };
             let message = format!("somebody else lowered the desired capacity to {}", group.desired);
             share.failure = Some(Failure { class: FailureClass::Capacity, message, at: inputs.now });

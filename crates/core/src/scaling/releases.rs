@@ -40,7 +40,8 @@ impl<'a> SpareInstances<'a> {
     }
 }
 
-/// The next instance to terminate for a story: with decrement if and only if desired capacity is still raised for it.
+/// The next instance to terminate for a story: with decrement if and only if desired capacity is still raised
+/// for it.
 pub(super) fn end_instances(
     ledger: &mut Ledger,
     inputs: &Inputs<'_>,
@@ -136,7 +137,8 @@ fn forget(ledger: &mut Ledger, kind: GroupKind, share: &Share) {
     }
 }
 
-/// Writes the intent to terminate exactly this instance; with the story that it settles, desired capacity goes down.
+/// Writes the intent to terminate exactly this instance; with the story that it settles, desired capacity
+/// goes down.
 fn terminate(
     ledger: &mut Ledger,
     inputs: &Inputs<'_>,
@@ -167,8 +169,8 @@ fn reduction(
 
 /// Lowers desired capacity by what it was raised for a story, without ending a working instance.
 ///
-/// If fewer instances are there than desired, it is lowered alone: AWS has no victim to choose. Else the newest
-/// instance that nobody claimed and nothing runs on is terminated.
+/// If fewer instances are there than desired, it is lowered alone: AWS has no victim to choose. Else the
+/// newest instance that nobody claimed and nothing runs on is terminated.
 fn settle(
     ledger: &mut Ledger,
     inputs: &Inputs<'_>,

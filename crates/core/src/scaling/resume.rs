@@ -26,8 +26,8 @@ pub(super) fn resume(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
             return call;
         }
     }
-    // A reduction without effect is forgotten, not repeated: whether it is still wanted is decided anew. So is
-    // one whose instance went another way (AWS took it): the account stays open.
+    // A reduction without effect is forgotten, not repeated: whether it is still wanted is decided anew. So
+    // is one whose instance went another way (AWS took it): the account stays open.
     let reduction = ledger.reduction.take()?;
     let group = inputs.group(reduction.group);
     let took_effect = group.desired < reduction.baseline

@@ -20,7 +20,8 @@ pub enum Want {
         /// Whether the old instance is out of its group: unless we ended it, the group replaces it by itself.
         gone: bool,
     },
-    /// Nothing any more: take the +1 back and end the instance that was claimed for it, if any.
+    /// Nothing any more: desired capacity is lowered again, and the instance that was claimed for it is
+    /// terminated.
     Nothing,
     /// The story is over: the instance stays, the share is forgotten once nothing of it is in desired.
     Done,

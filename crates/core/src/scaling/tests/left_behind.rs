@@ -1,6 +1,7 @@
 use super::*;
 
-/// The pool after its spec was changed: its Spot group is another one, with three instances and one that is new.
+/// The pool after its spec was changed: its Spot group is another one, with three instances and one that is
+/// new.
 fn renamed() -> PoolView {
     use Lifecycle::InService;
     let spot = [("j-1", InService), ("j-2", InService), ("j-3", InService), ("j-4", InService)];

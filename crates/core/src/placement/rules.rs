@@ -1,26 +1,17 @@
 //! Inter-pod affinity, anti-affinity and topology spread become counters by domain.
 //!
-//! Rules: interpodaffinity/filtering.go and podtopologyspread/{common,filtering}.go. What pods of one template say is
-//! read once, and whom a selector means is found once, by a label that it asks for where it asks for one.
+//! Rules: interpodaffinity/filtering.go and podtopologyspread/{common,filtering}.go. What pods of one
+//! template say is read once, and whom a selector means is found once, by a label that it asks for where it
+//! asks for one.
 
-use super::{KEPT, Packer, Spread};
+use super::counters::Counted;
+use super::packer::{KEPT, Packer, Spread, index32};
 use crate::cluster::{AffinityTerm, LabelSelector, Pod, PodSpec, Snapshot, SpreadConstraint};
 use crate::effort::{Effort, TooMuch};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// What pods a counter counts decides which of them count in special cases.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counted {
-    /// For topology spread.
-    Spread,
-    /// For affinity.
-    Near,
-    /// For anti-affinity, of either side.
-    Apart,
-}
 
 /// A key and a value of a label.
 type Label<'a> = (&'a str, &'a str);
@@ -116,7 +107,7 @@ impl<'a> Meaning<'a> {
             snapshot,
             effort,
             groups: snapshot.groups().len(),
-            everybody: (0..super::index32(pods.len())).collect(),
+            everybody: (0..index32(pods.len())).collect(),
             pods,
             by_label: HashMap::new(),
             known: HashMap::new(),
@@ -148,7 +139,7 @@ impl<'a> Meaning<'a> {
         for (index, pod) in self.pods.iter().enumerate() {
             self.effort.spend(2 * pod.labels.len())?;
             for label in pod.labels.iter().filter(|label| wanted.contains(label)) {
-                self.by_label.entry(label).or_default().push(super::index32(index));
+                self.by_label.entry(label).or_default().push(index32(index));
             }
         }
         Ok(())
@@ -194,7 +185,7 @@ impl<'a> Meaning<'a> {
 
     /// Whether the class is among the pods meant.
     fn has_class(&self, meant: &[u32], class: usize) -> bool {
-        meant.binary_search(&super::index32(self.groups + class)).is_ok()
+        meant.binary_search(&index32(self.groups + class)).is_ok()
     }
 }
 
@@ -364,7 +355,7 @@ impl<'a> Compiler<'_, 'a> {
                 if at == others.len() {
                     others.push((pod, Vec::new()));
                 }
-                others[at].1.push(super::index32(index));
+                others[at].1.push(index32(index));
             }
         }
         let found = self.who_is_against(classes, &others)?;
