@@ -10,7 +10,7 @@ use spot_guard::crd::Trigger;
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::POOL;
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::trigger::Stage;
+use spot_guard_core::trigger::{Stage, TriggerAnswer};
 
 /// Asks with kubectl, as a person would.
 fn ask(stage: &Stagecraft, name: &str, spec: &Value) {
@@ -40,7 +40,9 @@ async fn a_node_is_replaced_because_a_person_asks_with_kubectl() {
 
     ask(&stage, "nobody", &json!({ "action": "Replace", "node": "nobody" }));
     let refused = told(&stage, "nobody", Stage::Over).await.status.expect("a status");
-    assert_eq!(refused.conditions[0].message, "there is no node nobody");
+    let answer = TriggerAnswer::NoSuchNode { node: "nobody".to_owned() };
+    assert_eq!(refused.conditions[0].message, answer.to_string());
+    assert_eq!(refused.conditions[0].reason, answer.reason().to_string());
     ask(&stage, "pause", &json!({ "action": "Pause", "pool": POOL, "reason": "a release" }));
     told(&stage, "pause", Stage::Accepted).await;
     let table = kubectl(&stage.testbed, &["get", "triggers"]).stdout;

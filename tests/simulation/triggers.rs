@@ -9,7 +9,7 @@ use spot_guard_cloud::cloud::Capacity;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::reason::{Pause, ReasonCode};
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus};
-use spot_guard_core::trigger::Stage as Progress;
+use spot_guard_core::trigger::{Stage as Progress, TriggerAnswer};
 use spot_guard_core::windows::ReturnWindow;
 use std::time::Duration;
 
@@ -159,7 +159,7 @@ fn what_cannot_be_followed_is_refused_and_changes_nothing() {
         .beside(|stage| async move {
             let node = node_of(&stage, &stage.spot[0]);
             let replace = |node: &str| json!({ "action": "Replace", "node": node });
-            refused(&stage, "no-node", replace("nobody"), "UnknownTarget", "no node nobody").await;
+            refused(&stage, "no-node", replace("nobody"), "UnknownTarget", "node nobody").await;
             let karpenter = json!({ "karpenter.sh/nodepool": "x" });
             stage.cluster.edit("nodes", "", &node, |node| {
                 let labels = node["metadata"]["labels"].as_object_mut().expect("labels");
@@ -174,11 +174,11 @@ fn what_cannot_be_followed_is_refused_and_changes_nothing() {
             let no_story = json!({ "action": "Return", "replacement": stage.spot[0] });
             refused(&stage, "no-fallback", no_story, "UnknownTarget", &stage.spot[0]).await;
             let no_pool = json!({ "action": "Return", "pool": "nothing" });
-            refused(&stage, "no-pool", no_pool, "UnknownTarget", "no SpotPool nothing").await;
+            refused(&stage, "no-pool", no_pool, "UnknownTarget", "SpotPool nothing").await;
             let no_story = json!({ "action": "Cancel", "node": node });
             refused(&stage, "no-story", no_story, "UnknownTarget", &node).await;
             let no_pool = json!({ "action": "Pause", "pool": "nothing" });
-            refused(&stage, "no-pause", no_pool, "UnknownTarget", "no SpotPool nothing").await;
+            refused(&stage, "no-pause", no_pool, "UnknownTarget", "SpotPool nothing").await;
             asked(&stage, "no-fallbacks", json!({ "action": "Return", "pool": POOL })).await;
             assert_eq!(stage.changes(), 0);
             stage.cluster.edit("nodes", "", "elsewhere", |node| node["metadata"]["finalizers"] = json!(null));
@@ -426,10 +426,9 @@ fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
                     stage.pass_millis(100).await;
                 }
                 let (_, reason, message) = condition(&stage, "pause", "Complete").expect("a condition");
-                assert_eq!(
-                    (reason.as_str(), message.as_str()),
-                    ("Resumed", "ended by trigger resume, asked for by ann")
-                );
+                let ended =
+                    TriggerAnswer::EndedBy { trigger: "resume".to_owned(), by: Some("ann".to_owned()) };
+                assert_eq!((reason, message), (ended.reason().to_string(), ended.to_string()));
                 if of("Pause")["pool"].is_string() {
                     let (_, _, message) = condition(&stage, "resume", "Complete").expect("a condition");
                     assert!(message.contains(&Pause::Pool.to_string()), "{message}");

@@ -9,7 +9,6 @@ mod finding;
 #[cfg(test)]
 mod tests;
 
-pub use crate::reason_text::in_one_line;
 pub use blocker::{BlockedReason, Blocker, EvictionAnswer, ShutBudget};
 pub use code::ReasonCode;
 pub use finding::{Finding, NoLaunch, Problem, Severity};
@@ -18,6 +17,7 @@ use crate::freshness::StaleWatch;
 use crate::neighbours::Neighbour;
 use crate::placement::{PodName, Reasons};
 use jiff::Timestamp;
+use std::fmt::Display;
 use std::time::Duration;
 
 /// Why nothing is to begin.
@@ -288,6 +288,12 @@ impl Reason {
             Self::More(_) => ReasonCode::MoreReasons,
         }
     }
+}
+
+/// Several reasons in one line.
+#[must_use]
+pub fn in_one_line<R: Display>(reasons: &[R]) -> String {
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl From<StaleWatch> for Reason {

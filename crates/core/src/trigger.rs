@@ -4,89 +4,25 @@
 //! trigger's name); only then it is told in the trigger's own status. So a trigger is followed once, whenever the
 //! process dies between the two.
 
+mod answer;
 #[cfg(test)]
 mod tests;
+
+pub use answer::{TriggerAction, TriggerAnswer, TriggerReason, Verdict};
 
 use crate::neighbours::Neighbour;
 use crate::reason::Pause;
 use crate::record::{
     Condition, EndState, FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus, UtilisationPercent,
-    set_condition,
 };
 use crate::replacement::{self, Subject};
 use crate::time::since;
 use jiff::Timestamp;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A trigger is kept for so long at least after it was refused or is complete: for longer than the id of a webhook's
 /// message, after which the API names a trigger, may be used again (five minutes).
 const KEPT_AT_LEAST: Duration = Duration::from_secs(600);
-
-/// What a trigger asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum TriggerAction {
-    /// Replace a node, as on a rebalance recommendation.
-    Replace,
-    /// Return a fallback to Spot now: stability is not waited for, safety is.
-    Return,
-    /// End the story of a node whose old instance is still wanted.
-    Cancel,
-    /// Let no replacement and no return begin, in a pool or everywhere, until a `Resume` for the same.
-    Pause,
-    /// End the pauses that were asked for the same pool, or for everything.
-    Resume,
-}
-
-impl std::fmt::Display for TriggerAction {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
-    }
-}
-
-/// Why a trigger is refused or followed: the reason of its conditions, for machines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TriggerReason {
-    /// It is followed.
-    Accepted,
-    /// It asks for what is so already.
-    NothingToDo,
-    /// What it asked for is written in the records.
-    Recorded,
-    /// A pause is in force.
-    InForce,
-    /// A pause was ended by a `Resume`.
-    Resumed,
-    /// Its target does not fit its action.
-    BadTarget,
-    /// There is no such pool, node or replacement.
-    UnknownTarget,
-    /// The node belongs to no pool.
-    NotInPool,
-    /// Another tool has the node in its hands.
-    LeftToNeighbour,
-    /// The node is an on-demand instance of a pool.
-    OnDemandInstance,
-    /// The story is being cancelled.
-    BeingCancelled,
-    /// The replacement is no open fallback.
-    NoOpenFallback,
-    /// The story is over.
-    StoryOver,
-    /// EC2 takes the instance at a deadline.
-    DeadlinePresses,
-    /// The old instance is being ended.
-    OldInstanceEnding,
-    /// The old instance is gone.
-    OldInstanceGone,
-}
-
-impl std::fmt::Display for TriggerReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
-    }
-}
 
 /// A trigger, as decisions need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,11 +97,6 @@ impl Ask {
         let by = self.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
         let why = self.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
         format!("asked for{by} (trigger {}){why}", self.name)
-    }
-
-    /// What a pause or its end is about.
-    fn scope(&self) -> String {
-        self.pool.as_ref().map_or_else(|| "everything".to_owned(), |pool| format!("pool {pool}"))
     }
 }
 
@@ -258,64 +189,19 @@ pub enum Decision {
     Tell(Verdict),
 }
 
-/// What is told in a trigger's status.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The condition `Accepted`, if it changes: whether the trigger is followed, and why.
-    pub accepted: Option<(bool, TriggerReason)>,
-    /// The condition `Complete`, if it changes: whether nothing is left to do for it.
-    pub complete: Option<(bool, TriggerReason)>,
-    /// In plain words.
-    pub message: String,
-    /// The replacements that it led to.
-    pub replacements: Vec<String>,
+fn refuse(answer: TriggerAnswer) -> Decision {
+    let accepted = Some((false, answer.reason()));
+    Decision::Tell(Verdict::new(accepted, None, answer))
 }
 
-impl Verdict {
-    fn new(
-        accepted: Option<(bool, TriggerReason)>,
-        complete: Option<(bool, TriggerReason)>,
-        message: String,
-    ) -> Self {
-        Self { accepted, complete, message, replacements: Vec::new() }
-    }
-
-    /// What a `Resume` tells of a pause that it ends.
-    #[must_use]
-    pub fn ended_by(resume: &Ask) -> Self {
-        let by = resume.by.as_ref().map_or_else(String::new, |by| format!(", asked for by {by}"));
-        let text = format!("ended by trigger {}{by}", resume.name);
-        Self::new(None, Some((true, TriggerReason::Resumed)), text)
-    }
-
-    /// Whether the trigger is refused.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        self.accepted.is_some_and(|(accepted, _)| !accepted)
-    }
-
-    /// Sets the conditions.
-    pub fn tell(&self, conditions: &mut Vec<Condition>, now: Timestamp) {
-        for (type_, told) in [("Accepted", self.accepted), ("Complete", self.complete)] {
-            if let Some((status, reason)) = told {
-                set_condition(conditions, type_, status, &reason.to_string(), &self.message, now);
-            }
-        }
-    }
+fn accept(answer: TriggerAnswer, replacements: Vec<String>) -> Decision {
+    let (accepted, complete) = (Some((true, answer.reason())), Some((true, TriggerReason::Recorded)));
+    Decision::Tell(Verdict { replacements, ..Verdict::new(accepted, complete, answer) })
 }
 
-fn refuse(reason: TriggerReason, message: String) -> Decision {
-    Decision::Tell(Verdict::new(Some((false, reason)), None, message))
-}
-
-fn accept(message: String, replacements: Vec<String>) -> Decision {
-    let (accepted, complete) = (Some((true, TriggerReason::Accepted)), Some((true, TriggerReason::Recorded)));
-    Decision::Tell(Verdict { replacements, ..Verdict::new(accepted, complete, message) })
-}
-
-fn nothing_to_do(message: String, replacements: Vec<String>) -> Decision {
-    let told = Some((true, TriggerReason::NothingToDo));
-    Decision::Tell(Verdict { replacements, ..Verdict::new(told, told, message) })
+fn nothing_to_do(answer: TriggerAnswer, replacements: Vec<String>) -> Decision {
+    let told = Some((true, answer.reason()));
+    Decision::Tell(Verdict { replacements, ..Verdict::new(told, told, answer) })
 }
 
 /// What comes of a trigger that is not over.
@@ -330,50 +216,38 @@ pub fn decide(ask: &Ask, facts: &Facts<'_>) -> Decision {
     }
 }
 
-fn bad_target(ask: &Ask, wants: &str) -> Decision {
-    refuse(TriggerReason::BadTarget, format!("action {} needs {wants}", ask.action))
+fn bad_target(ask: &Ask, needs: &'static str) -> Decision {
+    refuse(TriggerAnswer::BadTarget { action: ask.action, needs })
 }
 
 fn replace(ask: &Ask, facts: &Facts<'_>) -> Decision {
-    let Some(node) = &ask.node else { return bad_target(ask, "spec.node") };
+    let Some(node) = ask.node.clone() else { return bad_target(ask, "spec.node") };
     if let Some(story) = facts.stories.iter().find(|story| story.knows(ask)) {
+        let replacement = story.name.to_owned();
         return accept(
-            format!("replacement {} is about node {node}", story.name),
-            vec![story.name.to_owned()],
+            TriggerAnswer::Replacing { node, replacement: replacement.clone() },
+            vec![replacement],
         );
     }
     if let Some(story) = facts.stories.iter().find(|story| story.is_open() && story.node == node) {
         if story.status.old == EndState::Released {
-            let text = format!("the story {} of node {node} is being cancelled; ask again then", story.name);
-            return refuse(TriggerReason::BeingCancelled, text);
+            return refuse(TriggerAnswer::BeingCancelled { node, replacement: story.name.to_owned() });
         }
         return Decision::Record(vec![story.name.to_owned()]);
     }
-    match (facts.place)(node) {
-        Place::Missing => refuse(TriggerReason::UnknownTarget, format!("there is no node {node}")),
+    match (facts.place)(&node) {
+        Place::Missing => refuse(TriggerAnswer::NoSuchNode { node }),
         Place::Unread => Decision::Wait,
-        Place::Nowhere => {
-            let text = format!("node {node} is in the Spot group of no pool");
-            refuse(TriggerReason::NotInPool, text)
-        }
-        Place::Neighbour(neighbour) => {
-            let text = format!("node {node} is left to {neighbour}, which has it in its hands");
-            refuse(TriggerReason::LeftToNeighbour, text)
-        }
-        Place::OnDemand { pool } => {
-            let text = format!(
-                "node {node} is an on-demand instance of pool {pool}: fallbacks are returned, not replaced"
-            );
-            refuse(TriggerReason::OnDemandInstance, text)
-        }
+        Place::Nowhere => refuse(TriggerAnswer::NotInPool { node }),
+        Place::Neighbour(neighbour) => refuse(TriggerAnswer::LeftToNeighbour { node, neighbour }),
+        Place::OnDemand { pool } => refuse(TriggerAnswer::OnDemandInstance { node, pool }),
         Place::Spot { pool, instance_id } => {
             match facts.stories.iter().find(|story| story.instance_id == instance_id) {
                 Some(story) if story.status.phase == Phase::Cancelled => {
                     Decision::Record(vec![story.name.to_owned()])
                 }
                 Some(story) => {
-                    let text = format!("node {node} was replaced already, by replacement {}", story.name);
-                    refuse(TriggerReason::StoryOver, text)
+                    refuse(TriggerAnswer::ReplacedAlready { node, replacement: story.name.to_owned() })
                 }
                 None => Decision::Begin { pool, instance_id },
             }
@@ -403,26 +277,22 @@ fn go_back(ask: &Ask, facts: &Facts<'_>) -> Decision {
         return Decision::Record(lacking);
     }
     if !taken_in.is_empty() {
-        let text =
-            "it goes back to Spot as soon as that is safe; stability, budget and windows are not waited for";
-        return accept(text.to_owned(), taken_in);
+        return accept(TriggerAnswer::Returning, taken_in);
     }
     match (&ask.replacement, &ask.node, &ask.pool) {
         (Some(name), _, _) => match facts.stories.iter().find(|story| story.name == name) {
-            None => refuse(TriggerReason::UnknownTarget, format!("there is no NodeReplacement {name}")),
+            None => refuse(TriggerAnswer::NoSuchReplacement { replacement: name.clone() }),
             Some(story) => {
-                let text = format!("replacement {name} is no open fallback: it is {:?}", story.status.phase);
-                refuse(TriggerReason::NoOpenFallback, text)
+                refuse(TriggerAnswer::NoFallback { replacement: name.clone(), phase: story.status.phase })
             }
         },
-        (_, Some(node), _) => {
-            let text = format!("node {node} neither stands in for another one, nor does one for it");
-            refuse(TriggerReason::NoOpenFallback, text)
-        }
+        (_, Some(node), _) => refuse(TriggerAnswer::NoFallbackOfNode { node: node.clone() }),
         (_, _, Some(pool)) if !(facts.is_pool)(pool) => {
-            refuse(TriggerReason::UnknownTarget, format!("there is no SpotPool {pool}"))
+            refuse(TriggerAnswer::NoSuchPool { pool: pool.clone() })
         }
-        (_, _, Some(pool)) => nothing_to_do(format!("pool {pool} has no open fallback"), Vec::new()),
+        (_, _, Some(pool)) => {
+            nothing_to_do(TriggerAnswer::NoFallbackInPool { pool: pool.clone() }, Vec::new())
+        }
         (None, None, None) => bad_target(ask, "spec.replacement, spec.node or spec.pool"),
     }
 }
@@ -436,54 +306,40 @@ fn cancel(ask: &Ask, facts: &Facts<'_>) -> Decision {
     found.sort_by_key(|story| (!story.knows(ask), !story.is_open(), story.status.phase != Phase::Cancelled));
     let Some(story) = found.first() else {
         return match (&ask.replacement, &ask.node) {
-            (Some(name), _) => {
-                refuse(TriggerReason::UnknownTarget, format!("there is no NodeReplacement {name}"))
-            }
-            (_, Some(node)) => {
-                refuse(TriggerReason::UnknownTarget, format!("there is no replacement of a node {node}"))
-            }
+            (Some(name), _) => refuse(TriggerAnswer::NoSuchReplacement { replacement: name.clone() }),
+            (_, Some(node)) => refuse(TriggerAnswer::NoReplacementOfNode { node: node.clone() }),
             (None, None) => bad_target(ask, "spec.replacement or spec.node"),
         };
     };
     let name = story.name.to_owned();
     if story.knows(ask) {
-        return accept(format!("the story {name} is ended; what it brought goes back"), vec![name]);
+        return accept(TriggerAnswer::Cancelling { replacement: name.clone() }, vec![name]);
     }
     if story.status.old == EndState::Released {
-        return nothing_to_do(format!("the story {name} was cancelled already"), vec![name]);
+        return nothing_to_do(TriggerAnswer::CancelledAlready { replacement: name.clone() }, vec![name]);
     }
     match cancel_refused(story) {
-        Some((reason, message)) => refuse(reason, message),
+        Some(answer) => refuse(answer),
         None => Decision::Record(vec![name]),
     }
 }
 
 /// Why a story cannot be cancelled, if so.
-fn cancel_refused(story: &Story<'_>) -> Option<(TriggerReason, String)> {
-    let Story { name, instance_id, status, .. } = story;
-    if status.phase.is_finished() {
-        return Some((TriggerReason::StoryOver, format!("the story {name} is over")));
+fn cancel_refused(story: &Story<'_>) -> Option<TriggerAnswer> {
+    let (replacement, instance_id) = (story.name.to_owned(), story.instance_id.to_owned());
+    if story.status.phase.is_finished() {
+        return Some(TriggerAnswer::ReplacementOver { replacement });
     }
-    if let Some(deadline) = status.deadline {
-        let text = format!("EC2 takes {instance_id} at {deadline:.0}: the story {name} cannot be cancelled");
-        return Some((TriggerReason::DeadlinePresses, text));
+    if let Some(deadline) = story.status.deadline {
+        return Some(TriggerAnswer::DeadlinePresses { replacement, instance_id, deadline });
     }
-    match status.old {
+    match story.status.old {
         EndState::Kept | EndState::Released => None,
-        EndState::Ending => {
-            let text = format!("the old instance {instance_id} is being ended already");
-            Some((TriggerReason::OldInstanceEnding, text))
+        EndState::Ending => Some(TriggerAnswer::OldInstanceEnding { instance_id }),
+        EndState::Gone if story.status.fallback => {
+            Some(TriggerAnswer::FallbackStandsIn { replacement, instance_id })
         }
-        EndState::Gone if status.fallback => {
-            let text = format!(
-                "the old instance {instance_id} is gone and fallback {name} stands in for it: return it (action \
-                 Return), or wait until it goes back by itself"
-            );
-            Some((TriggerReason::OldInstanceGone, text))
-        }
-        EndState::Gone => {
-            Some((TriggerReason::OldInstanceGone, format!("the old instance {instance_id} is gone")))
-        }
+        EndState::Gone => Some(TriggerAnswer::OldInstanceGone { instance_id }),
     }
 }
 
@@ -492,39 +348,32 @@ fn pause(ask: &Ask, facts: &Facts<'_>) -> Decision {
         return Decision::Wait;
     }
     if let Some(pool) = ask.pool.as_ref().filter(|pool| !(facts.is_pool)(pool)) {
-        return refuse(TriggerReason::UnknownTarget, format!("there is no SpotPool {pool}"));
+        return refuse(TriggerAnswer::NoSuchPool { pool: pool.clone() });
     }
-    let (accepted, complete) = (Some((true, TriggerReason::Accepted)), Some((false, TriggerReason::InForce)));
-    Decision::Tell(Verdict::new(accepted, complete, format!("in force until a Resume of {}", ask.scope())))
+    let answer = TriggerAnswer::Paused { pool: ask.pool.clone() };
+    let (accepted, complete) = (Some((true, answer.reason())), Some((false, TriggerReason::InForce)));
+    Decision::Tell(Verdict::new(accepted, complete, answer))
 }
 
 fn resume(ask: &Ask, facts: &Facts<'_>) -> Decision {
     let ended: Vec<&Ask> = facts.triggers.iter().filter(|pause| ask.ends(pause)).collect();
+    let still = (facts.otherwise_paused)(ask.pool.as_deref());
     if ask.stage == Stage::Accepted {
         if !ended.is_empty() {
             return Decision::EndPauses(ended.into_iter().map(|pause| pause.name.clone()).collect());
         }
-        let complete = Some((true, TriggerReason::Resumed));
-        return Decision::Tell(Verdict::new(None, complete, resumed(ask, "its pauses are over", facts)));
+        let answer = TriggerAnswer::PausesOver { still };
+        return Decision::Tell(Verdict::new(None, Some((true, answer.reason())), answer));
     }
     if ended.is_empty() {
         if let Some(pool) = ask.pool.as_ref().filter(|pool| !(facts.is_pool)(pool)) {
-            return refuse(TriggerReason::UnknownTarget, format!("there is no SpotPool {pool}"));
+            return refuse(TriggerAnswer::NoSuchPool { pool: pool.clone() });
         }
-        let text = format!("no trigger has paused {}", ask.scope());
-        return nothing_to_do(resumed(ask, &text, facts), Vec::new());
+        return nothing_to_do(TriggerAnswer::NotPaused { pool: ask.pool.clone(), still }, Vec::new());
     }
-    let names: Vec<&str> = ended.iter().map(|pause| pause.name.as_str()).collect();
-    let text = resumed(ask, &format!("it ends {}", names.join(", ")), facts);
-    Decision::Tell(Verdict::new(Some((true, TriggerReason::Accepted)), None, text))
-}
-
-/// What a `Resume` did, and what it could not.
-fn resumed(ask: &Ask, text: &str, facts: &Facts<'_>) -> String {
-    match (facts.otherwise_paused)(ask.pool.as_deref()) {
-        Some(still) => format!("{text}; a Resume of {} does not change that {still}", ask.scope()),
-        None => text.to_owned(),
-    }
+    let pauses = ended.iter().map(|pause| pause.name.clone()).collect();
+    let answer = TriggerAnswer::Ends { pauses, still };
+    Decision::Tell(Verdict::new(Some((true, answer.reason())), None, answer))
 }
 
 /// Takes a trigger into a record that is not over, if that still can follow it; what came meanwhile decides. To be

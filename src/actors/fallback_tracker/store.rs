@@ -94,17 +94,16 @@ async fn tell(deps: &Deps, trigger: &Trigger, verdict: &Verdict) -> Result<(), k
     let action = trigger.spec.action;
     let (refused, by) = (verdict.is_refusal(), trigger.spec.requested_by.as_deref());
     let span = trigger_span(&name, action, trigger.spec.traceparent.as_deref());
-    span.in_scope(|| tracing::info!(trigger = name, %action, refused, by, "{}", verdict.message));
+    span.in_scope(|| tracing::info!(trigger = name, %action, refused, by, "{}", verdict.answer));
     if let Some((accepted, _)) = verdict.accepted {
         deps.metrics.trigger_answered(action, accepted);
     }
     let reason = verdict.complete.or(verdict.accepted).map_or_else(String::new, |(_, word)| word.to_string());
-    let reason = if refused { "Refused" } else { &reason };
     let told = Told {
         warning: refused,
-        reason,
+        reason: &reason,
         action: action.to_string(),
-        note: &verdict.message,
+        note: &verdict.answer.to_string(),
         secondary: None,
     };
     deps.events.tell(trigger.object_ref(&()), told);

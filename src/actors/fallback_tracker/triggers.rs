@@ -56,7 +56,9 @@ impl TurnView<'_> {
                 Decision::Tell(verdict) => writes.push(Write::Tell(trigger.clone(), verdict)),
                 Decision::EndPauses(names) => {
                     let ended = all.iter().filter(|(pause, _)| names.contains(&pause.name) && waits(pause));
-                    writes.extend(ended.map(|(_, pause)| Write::Tell(pause.clone(), Verdict::ended_by(ask))));
+                    writes.extend(ended.map(|(_, pause)| {
+                        Write::Tell(pause.clone(), Verdict::ended_by(ask.name.clone(), ask.by.clone()))
+                    }));
                 }
                 // One that this turn begins by other means takes the trigger in at the next.
                 Decision::Begin { instance_id, .. } if begins(&instance_id) || unread(&instance_id) => {}

@@ -1,6 +1,6 @@
 //! What preflight finds about the groups of a pool.
 
-use super::ReasonCode;
+use super::code::ReasonCode;
 
 /// What follows from a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,6 +3,8 @@
 use super::*;
 use crate::freshness::WatchedKind;
 use crate::placement::{Reason as NodeReason, ReasonCount};
+use crate::record::Phase;
+use crate::trigger::{TriggerAction, TriggerAnswer, TriggerReason};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -168,6 +170,46 @@ fn drains() -> Vec<Reason> {
     ]
 }
 
+/// At least one of each answer to a trigger.
+fn answers() -> Vec<TriggerAnswer> {
+    let (node, pool, replacement) = (|| "node-1".to_owned(), || "web".to_owned(), || "i-1".to_owned());
+    let instance_id = replacement;
+    let still = || Some(Pause::Everything);
+    vec![
+        TriggerAnswer::BadTarget { action: TriggerAction::Replace, needs: "spec.node" },
+        TriggerAnswer::NoSuchNode { node: node() },
+        TriggerAnswer::NoSuchPool { pool: pool() },
+        TriggerAnswer::NoSuchReplacement { replacement: replacement() },
+        TriggerAnswer::NoReplacementOfNode { node: node() },
+        TriggerAnswer::NotInPool { node: node() },
+        TriggerAnswer::LeftToNeighbour { node: node(), neighbour: Neighbour::Karpenter },
+        TriggerAnswer::OnDemandInstance { node: node(), pool: pool() },
+        TriggerAnswer::BeingCancelled { node: node(), replacement: replacement() },
+        TriggerAnswer::ReplacedAlready { node: node(), replacement: replacement() },
+        TriggerAnswer::ReplacementOver { replacement: replacement() },
+        TriggerAnswer::NoFallback { replacement: replacement(), phase: Phase::Draining },
+        TriggerAnswer::NoFallbackOfNode { node: node() },
+        TriggerAnswer::NoFallbackInPool { pool: pool() },
+        TriggerAnswer::DeadlinePresses {
+            replacement: replacement(),
+            instance_id: instance_id(),
+            deadline: at(),
+        },
+        TriggerAnswer::OldInstanceEnding { instance_id: instance_id() },
+        TriggerAnswer::OldInstanceGone { instance_id: instance_id() },
+        TriggerAnswer::FallbackStandsIn { replacement: replacement(), instance_id: instance_id() },
+        TriggerAnswer::Replacing { node: node(), replacement: replacement() },
+        TriggerAnswer::Returning,
+        TriggerAnswer::Cancelling { replacement: replacement() },
+        TriggerAnswer::CancelledAlready { replacement: replacement() },
+        TriggerAnswer::Paused { pool: None },
+        TriggerAnswer::NotPaused { pool: Some(pool()), still: still() },
+        TriggerAnswer::Ends { pauses: vec!["t-1".to_owned(), "t-2".to_owned()], still: still() },
+        TriggerAnswer::PausesOver { still: None },
+        TriggerAnswer::EndedBy { trigger: "t-3".to_owned(), by: Some("ann".to_owned()) },
+    ]
+}
+
 /// At least one of each reason.
 fn catalogue() -> Vec<Reason> {
     [pauses_and_limits(), findings(), capacity_and_health(), blockers(), drains()].concat()
@@ -178,6 +220,9 @@ fn the_english_of_all_reasons() {
     let mut text = String::new();
     for reason in catalogue() {
         writeln!(text, "{}: {reason}", reason.code()).expect("a string takes all");
+    }
+    for answer in answers() {
+        writeln!(text, "{}: {answer}", answer.reason()).expect("a string takes all");
     }
     insta::assert_snapshot!(text);
 }
@@ -197,5 +242,7 @@ fn every_code_is_that_of_a_reason_and_fits_a_condition() {
 fn the_docs_list_every_code_in_this_order() {
     let docs = include_str!("../../../../docs/reasons.md");
     let listed = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-    assert!(listed.eq(ReasonCode::ALL.iter().map(|code| code.as_str())), "docs/reasons.md is not up to date");
+    let codes = ReasonCode::ALL.iter().map(ToString::to_string);
+    let codes = codes.chain(TriggerReason::ALL.iter().map(ToString::to_string));
+    assert!(listed.eq(codes), "docs/reasons.md is not up to date");
 }

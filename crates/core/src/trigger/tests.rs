@@ -80,67 +80,103 @@ fn decided(ask: &Ask, story: Option<&ReplacementStatus>, triggers: &[Ask]) -> De
     )
 }
 
-/// The reason and the message of a refusal.
+/// What a refused trigger is told.
 #[track_caller]
-fn refusal(decision: Decision) -> (TriggerReason, String) {
+fn refusal(decision: Decision) -> TriggerAnswer {
     match decision {
-        Decision::Tell(Verdict { accepted: Some((false, reason)), complete: None, message, .. }) => {
-            (reason, message)
+        Decision::Tell(Verdict { accepted: Some((false, reason)), complete: None, answer, .. }) => {
+            assert_eq!(reason, answer.reason());
+            answer
         }
         other => panic!("this should be refused: {other:?}"),
     }
 }
 
-/// The reason, the message and the replacements of what is accepted and complete.
+/// What a trigger is told that is accepted and complete, and its replacements.
 #[track_caller]
-fn acceptance(decision: Decision) -> (TriggerReason, String, Vec<String>) {
+fn acceptance(decision: Decision) -> (TriggerAnswer, Vec<String>) {
     match decision {
         Decision::Tell(Verdict {
             accepted: Some((true, reason)),
             complete: Some((true, _)),
-            message,
+            answer,
             replacements,
-        }) => (reason, message, replacements),
+        }) => {
+            assert_eq!(reason, answer.reason());
+            (answer, replacements)
+        }
         other => panic!("this should be accepted: {other:?}"),
     }
 }
 
 #[test]
-fn what_cannot_be_followed_is_refused_with_a_message_that_names_it() {
+fn what_cannot_be_followed_is_refused_with_what_is_wrong() {
     use TriggerAction::{Cancel, Pause, Replace, Resume, Return};
     let deadline = ReplacementStatus { deadline: Some(now()), ..status(Phase::Draining) };
     let ending = ReplacementStatus { old: EndState::Ending, ..status(Phase::Ending) };
     let gone = ReplacementStatus { old: EndState::Gone, ..status(Phase::Ending) };
     let released = ReplacementStatus { old: EndState::Released, ..status(Phase::Cancelling) };
     let over = status(Phase::Completed);
+    let node = |node: &str| node.to_owned();
+    let id = |id: &str| id.to_owned();
+    let bad = |action, needs| TriggerAnswer::BadTarget { action, needs };
+    let no_pool = || TriggerAnswer::NoSuchPool { pool: "q".to_owned() };
+    let no_replacement = || TriggerAnswer::NoSuchReplacement { replacement: id("i-7") };
+    let (n1, i1) = (|| node("n-1"), || id("i-1"));
     let rows = [
-        (of_node(Replace, "nobody"), None, TriggerReason::UnknownTarget, "there is no node nobody"),
-        (of_node(Replace, "other"), None, TriggerReason::NotInPool, "node other"),
-        (of_node(Replace, "karpenter"), None, TriggerReason::LeftToNeighbour, "Karpenter"),
-        (of_node(Replace, "n-9"), None, TriggerReason::OnDemandInstance, "n-9 is an on-demand instance"),
-        (of_node(Replace, "n-1"), Some(&released), TriggerReason::BeingCancelled, "i-1"),
-        (of_node(Replace, "n-1"), Some(&over), TriggerReason::StoryOver, "i-1"),
-        (ask(Replace), None, TriggerReason::BadTarget, "action Replace needs spec.node"),
-        (of_replacement(Return, "i-7"), None, TriggerReason::UnknownTarget, "no NodeReplacement i-7"),
-        (of_replacement(Return, "i-1"), Some(&ending), TriggerReason::NoOpenFallback, "it is Ending"),
-        (of_node(Return, "n-1"), Some(&ending), TriggerReason::NoOpenFallback, "node n-1"),
-        (of_pool(Return, "q"), None, TriggerReason::UnknownTarget, "there is no SpotPool q"),
-        (ask(Return), None, TriggerReason::BadTarget, "action Return needs"),
-        (of_replacement(Cancel, "i-7"), None, TriggerReason::UnknownTarget, "no NodeReplacement i-7"),
-        (of_node(Cancel, "n-2"), Some(&ending), TriggerReason::UnknownTarget, "a node n-2"),
-        (of_node(Cancel, "n-1"), Some(&deadline), TriggerReason::DeadlinePresses, "EC2 takes i-1"),
-        (of_node(Cancel, "n-1"), Some(&ending), TriggerReason::OldInstanceEnding, "i-1 is being ended"),
-        (of_node(Cancel, "n-1"), Some(&gone), TriggerReason::OldInstanceGone, "i-1 is gone"),
-        (of_node(Cancel, "n-1"), Some(&fallback()), TriggerReason::OldInstanceGone, "action Return"),
-        (of_node(Cancel, "n-1"), Some(&over), TriggerReason::StoryOver, "i-1 is over"),
-        (ask(Cancel), None, TriggerReason::BadTarget, "action Cancel needs"),
-        (of_pool(Pause, "q"), None, TriggerReason::UnknownTarget, "there is no SpotPool q"),
-        (of_pool(Resume, "q"), None, TriggerReason::UnknownTarget, "there is no SpotPool q"),
+        (of_node(Replace, "nobody"), None, TriggerAnswer::NoSuchNode { node: node("nobody") }),
+        (of_node(Replace, "other"), None, TriggerAnswer::NotInPool { node: node("other") }),
+        (
+            of_node(Replace, "karpenter"),
+            None,
+            TriggerAnswer::LeftToNeighbour { node: node("karpenter"), neighbour: Neighbour::Karpenter },
+        ),
+        (
+            of_node(Replace, "n-9"),
+            None,
+            TriggerAnswer::OnDemandInstance { node: node("n-9"), pool: "p".to_owned() },
+        ),
+        (
+            of_node(Replace, "n-1"),
+            Some(&released),
+            TriggerAnswer::BeingCancelled { node: n1(), replacement: i1() },
+        ),
+        (
+            of_node(Replace, "n-1"),
+            Some(&over),
+            TriggerAnswer::ReplacedAlready { node: n1(), replacement: i1() },
+        ),
+        (ask(Replace), None, bad(Replace, "spec.node")),
+        (of_replacement(Return, "i-7"), None, no_replacement()),
+        (
+            of_replacement(Return, "i-1"),
+            Some(&ending),
+            TriggerAnswer::NoFallback { replacement: i1(), phase: Phase::Ending },
+        ),
+        (of_node(Return, "n-1"), Some(&ending), TriggerAnswer::NoFallbackOfNode { node: n1() }),
+        (of_pool(Return, "q"), None, no_pool()),
+        (ask(Return), None, bad(Return, "spec.replacement, spec.node or spec.pool")),
+        (of_replacement(Cancel, "i-7"), None, no_replacement()),
+        (of_node(Cancel, "n-2"), Some(&ending), TriggerAnswer::NoReplacementOfNode { node: node("n-2") }),
+        (
+            of_node(Cancel, "n-1"),
+            Some(&deadline),
+            TriggerAnswer::DeadlinePresses { replacement: i1(), instance_id: i1(), deadline: now() },
+        ),
+        (of_node(Cancel, "n-1"), Some(&ending), TriggerAnswer::OldInstanceEnding { instance_id: i1() }),
+        (of_node(Cancel, "n-1"), Some(&gone), TriggerAnswer::OldInstanceGone { instance_id: i1() }),
+        (
+            of_node(Cancel, "n-1"),
+            Some(&fallback()),
+            TriggerAnswer::FallbackStandsIn { replacement: i1(), instance_id: i1() },
+        ),
+        (of_node(Cancel, "n-1"), Some(&over), TriggerAnswer::ReplacementOver { replacement: i1() }),
+        (ask(Cancel), None, bad(Cancel, "spec.replacement or spec.node")),
+        (of_pool(Pause, "q"), None, no_pool()),
+        (of_pool(Resume, "q"), None, no_pool()),
     ];
-    for (ask, story, reason, words) in rows {
-        let (found, message) = refusal(decided(&ask, story, &[]));
-        assert_eq!(found, reason, "{ask:?}");
-        assert!(message.contains(words), "{ask:?}: {message}");
+    for (ask, story, answer) in rows {
+        assert_eq!(refusal(decided(&ask, story, &[])), answer, "{ask:?}");
     }
 }
 
@@ -168,8 +204,12 @@ fn the_record_takes_it_in_before_it_is_told() {
         }
         let told = after.steps.last().map(|step| step.message.clone()).unwrap_or_default();
         assert!(told.ends_with("asked for by ann (trigger t-1): maintenance"), "{ask:?}: {told}");
-        let (reason, _, replacements) = acceptance(decided(&ask, Some(&after), &[]));
-        assert_eq!((reason, replacements), (TriggerReason::Accepted, vec!["i-1".to_owned()]), "{ask:?}");
+        let (answer, replacements) = acceptance(decided(&ask, Some(&after), &[]));
+        assert_eq!(
+            (answer.reason(), replacements),
+            (TriggerReason::Accepted, vec!["i-1".to_owned()]),
+            "{ask:?}"
+        );
         let once = after.clone();
         take_in(&ask, &subject(), &mut after, now());
         assert_eq!(after, once, "{ask:?}: once is enough");
@@ -191,17 +231,20 @@ fn a_node_without_a_story_gets_one_when_its_group_is_known() {
 #[test]
 fn what_is_so_already_is_accepted() {
     let rows = [
-        (of_pool(TriggerAction::Return, "p"), status(Phase::Draining), "pool p has no open fallback"),
+        (
+            of_pool(TriggerAction::Return, "p"),
+            status(Phase::Draining),
+            TriggerAnswer::NoFallbackInPool { pool: "p".to_owned() },
+        ),
         (
             of_node(TriggerAction::Cancel, "n-1"),
             ReplacementStatus { old: EndState::Released, ..status(Phase::Cancelled) },
-            "was cancelled already",
+            TriggerAnswer::CancelledAlready { replacement: "i-1".to_owned() },
         ),
     ];
-    for (ask, story, words) in rows {
-        let (reason, message, _) = acceptance(decided(&ask, Some(&story), &[]));
-        assert_eq!(reason, TriggerReason::NothingToDo);
-        assert!(message.contains(words), "{message}");
+    for (ask, story, expected) in rows {
+        let (answer, _) = acceptance(decided(&ask, Some(&story), &[]));
+        assert_eq!((answer.reason(), answer), (TriggerReason::NothingToDo, expected));
     }
 }
 
@@ -264,8 +307,11 @@ fn pauses_hold_until_a_resume_for_the_same_that_came_later() {
     let ended = ["earlier", "not-seen", "same-second", "same-second-before"];
     let Decision::Tell(first) = decided(&resume, None, &triggers) else { panic!("it is told first") };
     assert_eq!((first.accepted, first.complete), (Some((true, TriggerReason::Accepted)), None));
-    let still = "; a Resume of pool p does not change that the pool is paused (spec.paused)";
-    assert_eq!(first.message, format!("it ends {}{still}", ended.join(", ")));
+    let still = Some(crate::reason::Pause::Pool);
+    assert_eq!(
+        first.answer,
+        TriggerAnswer::Ends { pauses: ended.map(str::to_owned).into(), still: still.clone() }
+    );
     let accepted = Ask { stage: Stage::Accepted, ..resume };
     let names = ended.map(str::to_owned).into();
     assert_eq!(decided(&accepted, None, &triggers), Decision::EndPauses(names));
@@ -274,24 +320,28 @@ fn pauses_hold_until_a_resume_for_the_same_that_came_later() {
 
     let all = Ask { stage: Stage::Accepted, ..ask(TriggerAction::Resume) };
     assert_eq!(decided(&all, None, &triggers), Decision::EndPauses(vec!["everything".to_owned()]));
-    let (reason, message, _) = acceptance(decided(&of_pool(TriggerAction::Resume, "p"), None, &[]));
-    assert_eq!(reason, TriggerReason::NothingToDo);
-    assert_eq!(message, format!("no trigger has paused pool p{still}"));
+    let (answer, _) = acceptance(decided(&of_pool(TriggerAction::Resume, "p"), None, &[]));
+    assert_eq!(answer, TriggerAnswer::NotPaused { pool: Some("p".to_owned()), still });
 }
 
 #[test]
 fn a_pause_is_accepted_and_complete_only_when_it_is_over() {
     let pause = of_pool(TriggerAction::Pause, "p");
     let Decision::Tell(told) = decided(&pause, None, &[]) else { panic!("it is told") };
-    assert_eq!(told.message, "in force until a Resume of pool p");
+    assert_eq!(told.answer, TriggerAnswer::Paused { pool: Some("p".to_owned()) });
     let mut conditions = Vec::new();
     told.tell(&mut conditions, now());
     assert_eq!(Stage::of(&conditions), Stage::Accepted);
     assert_eq!(decided(&Ask { stage: Stage::Accepted, ..pause.clone() }, None, &[]), Decision::Wait);
-    Verdict::ended_by(&ask(TriggerAction::Resume)).tell(&mut conditions, now());
+    let ended = Verdict::ended_by("t-1".to_owned(), Some("ann".to_owned()));
+    assert_eq!(
+        ended.answer,
+        TriggerAnswer::EndedBy { trigger: "t-1".to_owned(), by: Some("ann".to_owned()) }
+    );
+    ended.tell(&mut conditions, now());
     assert_eq!(Stage::of(&conditions), Stage::Over);
-    let told: Vec<&str> = conditions.iter().map(|held| held.message.as_str()).collect();
-    assert_eq!(told, ["in force until a Resume of pool p", "ended by trigger t-1, asked for by ann"]);
+    let messages: Vec<&String> = conditions.iter().map(|held| &held.message).collect();
+    assert_eq!(messages, [&told.answer.to_string(), &ended.answer.to_string()]);
     assert!([Stage::Pending, Stage::Accepted].map(|stage| Ask { stage, ..pause.clone() }.pauses())[1]);
     assert!(!Ask { stage: Stage::Over, ..pause }.pauses());
 }

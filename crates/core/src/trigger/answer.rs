@@ -1,0 +1,335 @@
+//! What a trigger is answered, in its own status.
+
+use crate::neighbours::Neighbour;
+use crate::reason::Pause;
+use crate::record::{Condition, Phase, set_condition};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a trigger asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum TriggerAction {
+    /// Replace a node, as on a rebalance recommendation.
+    Replace,
+    /// Return a fallback to Spot now: stability is not waited for, safety is.
+    Return,
+    /// End the story of a node whose old instance is still wanted.
+    Cancel,
+    /// Let no replacement and no return begin, in a pool or everywhere, until a `Resume` for the same.
+    Pause,
+    /// End the pauses that were asked for the same pool, or for everything.
+    Resume,
+}
+
+impl std::fmt::Display for TriggerAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// Why a trigger is refused or followed: the reason of its conditions, for machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TriggerReason {
+    /// It is followed.
+    Accepted,
+    /// It asks for what is so already.
+    NothingToDo,
+    /// What it asked for is written in the records.
+    Recorded,
+    /// A pause is in force.
+    InForce,
+    /// A pause was ended by a `Resume`.
+    Resumed,
+    /// Its target does not fit its action.
+    BadTarget,
+    /// There is no such pool, node or replacement.
+    UnknownTarget,
+    /// The node belongs to no pool.
+    NotInPool,
+    /// Another tool has the node in its hands.
+    LeftToNeighbour,
+    /// The node is an on-demand instance of a pool.
+    OnDemandInstance,
+    /// The replacement is being cancelled.
+    BeingCancelled,
+    /// The replacement is no open fallback.
+    NoOpenFallback,
+    /// The replacement is over.
+    ReplacementOver,
+    /// EC2 takes the instance at a deadline.
+    DeadlinePresses,
+    /// The old instance is being terminated.
+    OldInstanceEnding,
+    /// The old instance is gone.
+    OldInstanceGone,
+}
+
+impl TriggerReason {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::Accepted,
+        Self::NothingToDo,
+        Self::Recorded,
+        Self::InForce,
+        Self::Resumed,
+        Self::BadTarget,
+        Self::UnknownTarget,
+        Self::NotInPool,
+        Self::LeftToNeighbour,
+        Self::OnDemandInstance,
+        Self::BeingCancelled,
+        Self::NoOpenFallback,
+        Self::ReplacementOver,
+        Self::DeadlinePresses,
+        Self::OldInstanceEnding,
+        Self::OldInstanceGone,
+    ];
+}
+
+impl std::fmt::Display for TriggerReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// What a trigger is told, with what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TriggerAnswer {
+    /// The target does not fit the action.
+    BadTarget {
+        /// The action.
+        action: TriggerAction,
+        /// The fields of which it needs one.
+        needs: &'static str,
+    },
+    /// The node does not exist.
+    NoSuchNode {
+        /// The node.
+        node: String,
+    },
+    /// The pool does not exist.
+    NoSuchPool {
+        /// The pool.
+        pool: String,
+    },
+    /// The replacement does not exist.
+    NoSuchReplacement {
+        /// The replacement.
+        replacement: String,
+    },
+    /// The node has no replacement.
+    NoReplacementOfNode {
+        /// The node.
+        node: String,
+    },
+    /// The node is in the Spot group of no pool.
+    NotInPool {
+        /// The node.
+        node: String,
+    },
+    /// Another tool has the node in its hands.
+    LeftToNeighbour {
+        /// The node.
+        node: String,
+        /// The tool.
+        neighbour: Neighbour,
+    },
+    /// The node is an on-demand instance of a pool.
+    OnDemandInstance {
+        /// The node.
+        node: String,
+        /// The pool.
+        pool: String,
+    },
+    /// The node's replacement is being cancelled.
+    BeingCancelled {
+        /// The node.
+        node: String,
+        /// The replacement.
+        replacement: String,
+    },
+    /// The node was replaced already.
+    ReplacedAlready {
+        /// The node.
+        node: String,
+        /// The replacement.
+        replacement: String,
+    },
+    /// The replacement is over.
+    ReplacementOver {
+        /// The replacement.
+        replacement: String,
+    },
+    /// The replacement is no open fallback.
+    NoFallback {
+        /// The replacement.
+        replacement: String,
+        /// Where it stands.
+        phase: Phase,
+    },
+    /// The node is no part of an open fallback.
+    NoFallbackOfNode {
+        /// The node.
+        node: String,
+    },
+    /// The pool has no open fallback.
+    NoFallbackInPool {
+        /// The pool.
+        pool: String,
+    },
+    /// EC2 takes the instance at a deadline.
+    DeadlinePresses {
+        /// The replacement.
+        replacement: String,
+        /// The instance.
+        instance_id: String,
+        /// The deadline.
+        deadline: Timestamp,
+    },
+    /// The old instance is being terminated.
+    OldInstanceEnding {
+        /// The instance.
+        instance_id: String,
+    },
+    /// The old instance is gone.
+    OldInstanceGone {
+        /// The instance.
+        instance_id: String,
+    },
+    /// The old instance is gone, and a fallback stands in for it.
+    FallbackStandsIn {
+        /// The replacement.
+        replacement: String,
+        /// The instance.
+        instance_id: String,
+    },
+    /// The node is being replaced.
+    Replacing {
+        /// The node.
+        node: String,
+        /// The replacement.
+        replacement: String,
+    },
+    /// The fallback returns as soon as that is safe.
+    Returning,
+    /// The replacement is being cancelled.
+    Cancelling {
+        /// The replacement.
+        replacement: String,
+    },
+    /// The replacement was cancelled before.
+    CancelledAlready {
+        /// The replacement.
+        replacement: String,
+    },
+    /// The pause is in force.
+    Paused {
+        /// The pool, or everything.
+        pool: Option<String>,
+    },
+    /// No trigger has paused it.
+    NotPaused {
+        /// The pool, or everything.
+        pool: Option<String>,
+        /// The pause that goes on.
+        still: Option<Pause>,
+    },
+    /// The `Resume` ends these pauses.
+    Ends {
+        /// Their triggers.
+        pauses: Vec<String>,
+        /// The pause that goes on.
+        still: Option<Pause>,
+    },
+    /// The pauses that the `Resume` was to end are over.
+    PausesOver {
+        /// The pause that goes on.
+        still: Option<Pause>,
+    },
+    /// A `Resume` has ended the pause.
+    EndedBy {
+        /// Its trigger.
+        trigger: String,
+        /// Who requested it.
+        by: Option<String>,
+    },
+}
+
+impl TriggerAnswer {
+    /// The code, for machines.
+    #[must_use]
+    pub fn reason(&self) -> TriggerReason {
+        match self {
+            Self::BadTarget { .. } => TriggerReason::BadTarget,
+            Self::NoSuchNode { .. }
+            | Self::NoSuchPool { .. }
+            | Self::NoSuchReplacement { .. }
+            | Self::NoReplacementOfNode { .. } => TriggerReason::UnknownTarget,
+            Self::NotInPool { .. } => TriggerReason::NotInPool,
+            Self::LeftToNeighbour { .. } => TriggerReason::LeftToNeighbour,
+            Self::OnDemandInstance { .. } => TriggerReason::OnDemandInstance,
+            Self::BeingCancelled { .. } => TriggerReason::BeingCancelled,
+            Self::ReplacedAlready { .. } | Self::ReplacementOver { .. } => TriggerReason::ReplacementOver,
+            Self::NoFallback { .. } | Self::NoFallbackOfNode { .. } => TriggerReason::NoOpenFallback,
+            Self::DeadlinePresses { .. } => TriggerReason::DeadlinePresses,
+            Self::OldInstanceEnding { .. } => TriggerReason::OldInstanceEnding,
+            Self::OldInstanceGone { .. } | Self::FallbackStandsIn { .. } => TriggerReason::OldInstanceGone,
+            Self::Replacing { .. }
+            | Self::Returning
+            | Self::Cancelling { .. }
+            | Self::Paused { .. }
+            | Self::Ends { .. } => TriggerReason::Accepted,
+            Self::NoFallbackInPool { .. } | Self::CancelledAlready { .. } | Self::NotPaused { .. } => {
+                TriggerReason::NothingToDo
+            }
+            Self::PausesOver { .. } | Self::EndedBy { .. } => TriggerReason::Resumed,
+        }
+    }
+}
+
+/// What is written into a trigger's status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The condition `Accepted`, if it changes: whether the trigger is followed, and why.
+    pub accepted: Option<(bool, TriggerReason)>,
+    /// The condition `Complete`, if it changes: whether nothing is left to do for it.
+    pub complete: Option<(bool, TriggerReason)>,
+    /// What both say.
+    pub answer: TriggerAnswer,
+    /// The replacements that it led to.
+    pub replacements: Vec<String>,
+}
+
+impl Verdict {
+    pub(super) fn new(
+        accepted: Option<(bool, TriggerReason)>,
+        complete: Option<(bool, TriggerReason)>,
+        answer: TriggerAnswer,
+    ) -> Self {
+        Self { accepted, complete, answer, replacements: Vec::new() }
+    }
+
+    /// What is told of a pause that a `Resume` of this name has ended.
+    #[must_use]
+    pub fn ended_by(trigger: String, by: Option<String>) -> Self {
+        let answer = TriggerAnswer::EndedBy { trigger, by };
+        Self::new(None, Some((true, answer.reason())), answer)
+    }
+
+    /// Whether the trigger is refused.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.accepted.is_some_and(|(accepted, _)| !accepted)
+    }
+
+    /// Sets the conditions.
+    pub fn tell(&self, conditions: &mut Vec<Condition>, now: Timestamp) {
+        let message = self.answer.to_string();
+        for (type_, told) in [("Accepted", self.accepted), ("Complete", self.complete)] {
+            if let Some((status, reason)) = told {
+                set_condition(conditions, type_, status, &reason.to_string(), &message, now);
+            }
+        }
+    }
+}
