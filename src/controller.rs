@@ -190,20 +190,21 @@ fn start_actors(deps: &Deps, term: &Shutdown) -> Actors {
     let janitor: Link<Janitor> = link(deps, "Janitor", ActorName::Janitor);
     let readiness = || deps.readiness.clone();
     supervise(&scaler, readiness(), term, {
-        let (deps, tracker, monitor) = (deps.clone(), tracker.clone(), monitor.clone());
-        move |_| AsgScaler::new(deps.clone(), tracker.clone(), monitor.clone())
+        let (deps, observed) = (deps.clone(), vec![tracker.carrying(), monitor.carrying()]);
+        let refused = vec![tracker.carrying(), monitor.carrying()];
+        move |_| AsgScaler::new(deps.clone(), observed.clone(), refused.clone())
     });
     supervise(&tracker, readiness(), term, {
-        let (deps, scaler, drainer) = (deps.clone(), scaler.clone(), drainer.clone());
-        move |_| FallbackTracker::new(deps.clone(), scaler.clone(), drainer.clone())
+        let (deps, scale, drain) = (deps.clone(), scaler.carrying(), drainer.carrying());
+        move |_| FallbackTracker::new(deps.clone(), scale.clone(), drain.clone())
     });
     supervise(&monitor, readiness(), term, {
-        let (deps, tracker) = (deps.clone(), tracker.clone());
-        move |_| HealthMonitor::new(deps.clone(), tracker.clone())
+        let (deps, assessed) = (deps.clone(), tracker.carrying());
+        move |_| HealthMonitor::new(deps.clone(), assessed.clone())
     });
     supervise(&drainer, readiness(), term, {
-        let (deps, tracker) = (deps.clone(), tracker.clone());
-        move |_| Drainer::new(deps.clone(), tracker.clone())
+        let (deps, reported) = (deps.clone(), tracker.carrying());
+        move |_| Drainer::new(deps.clone(), reported.clone())
     });
     supervise(&janitor, readiness(), term, {
         let deps = deps.clone();

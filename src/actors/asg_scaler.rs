@@ -6,9 +6,8 @@
 //! call is made.
 
 use crate::actors::deps::{Deps, PoolConfig};
-use crate::actors::fallback_tracker::FallbackTracker;
-use crate::actors::health_monitor::HealthMonitor;
-use crate::actors::supervision::{Link, answers_ping};
+use crate::actors::messages::{PoolObserved, PoolRefused, ScaleGroups};
+use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::aws::{CallError, Launched, Terminated};
 use crate::crd::SpotPool;
 use crate::kube::problem::RequestProblem;
@@ -19,7 +18,7 @@ use kube::api::{Api, Patch, PatchParams};
 use spot_guard_core::classify::CallFailure;
 use spot_guard_core::policy::seconds;
 use spot_guard_core::record::GroupKind;
-use spot_guard_core::scaling::{self, Busy, Call, End, FailureClass, InstanceFacts, Ledger, PoolView, Wants};
+use spot_guard_core::scaling::{self, Busy, Call, FailureClass, Ledger, PoolView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,47 +34,6 @@ const FAST_POLL_FOR: Duration = Duration::from_secs(10);
 const PART: &str = "auto-scaling";
 /// One turn makes at most so many calls; the next turn goes on.
 const MAX_CALLS_PER_TURN: usize = 40;
-
-/// What the stories of a pool want of its groups: the complete picture, replacing the last one.
-#[derive(Message, Clone, Debug, Default, PartialEq, Eq)]
-#[rtype(result = "()")]
-pub struct ScaleGroups {
-    /// The pool.
-    pub pool: String,
-    /// Wants by group and replacement.
-    pub wants: Wants,
-    /// Instances to end.
-    pub ends: BTreeSet<End>,
-    /// What the stories and the cluster know about instances.
-    pub instances: InstanceFacts,
-}
-
-/// The groups and the ledger of a pool, as they were just read and written.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct PoolObserved {
-    /// The pool.
-    pub pool: String,
-    /// Its groups.
-    pub view: Arc<PoolView>,
-    /// Its ledger.
-    pub ledger: Arc<Ledger>,
-    /// The stories that were known to want nothing of the Spot group any more when the ledger was written: what it
-    /// does not hold of them will not come.
-    pub withdrawn: Arc<BTreeSet<String>>,
-    /// Idle instances that are ended once their nodes are cordoned.
-    pub cordon: Arc<BTreeSet<String>>,
-}
-
-/// The groups of a pool cannot be used.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct PoolRefused {
-    /// The pool.
-    pub pool: String,
-    /// What is wrong, in plain words.
-    pub reason: String,
-}
 
 /// Time to look at a pool.
 #[derive(Message)]
@@ -140,17 +98,21 @@ struct PoolState {
 /// The actor.
 pub struct AsgScaler {
     deps: Deps,
-    tracker: Link<FallbackTracker>,
-    monitor: Link<HealthMonitor>,
+    observed: Vec<MessageLink<PoolObserved>>,
+    refused: Vec<MessageLink<PoolRefused>>,
     pools: BTreeMap<String, PoolState>,
     began: tokio::time::Instant,
 }
 
 impl AsgScaler {
-    /// An AsgScaler that has looked at nothing yet.
+    /// An AsgScaler that has read nothing yet. `observed` and `refused` are who hears what it reads.
     #[must_use]
-    pub fn new(deps: Deps, tracker: Link<FallbackTracker>, monitor: Link<HealthMonitor>) -> Self {
-        Self { deps, tracker, monitor, pools: BTreeMap::new(), began: tokio::time::Instant::now() }
+    pub fn new(
+        deps: Deps,
+        observed: Vec<MessageLink<PoolObserved>>,
+        refused: Vec<MessageLink<PoolRefused>>,
+    ) -> Self {
+        Self { deps, observed, refused, pools: BTreeMap::new(), began: tokio::time::Instant::now() }
     }
 
     fn schedule(&mut self, pool: &str, delay: Duration, ctx: &mut Context<Self>) {
@@ -289,8 +251,7 @@ impl Handler<TurnEnded> for AsgScaler {
                 };
                 state.ledger = Some(result.ledger);
                 state.view = Some(observed.view.clone());
-                self.tracker.send(observed.clone());
-                self.monitor.send(observed);
+                self.observed.iter().for_each(|link| link.send(observed.clone()));
             }
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
@@ -299,8 +260,7 @@ impl Handler<TurnEnded> for AsgScaler {
                 tracing::warn!(pool, %error, "looking at the groups failed; it is tried again");
                 if let TurnError::NoSuchGroup(_) = &error {
                     let refused = PoolRefused { pool: pool.clone(), reason: error.to_string() };
-                    self.tracker.send(refused.clone());
-                    self.monitor.send(refused);
+                    self.refused.iter().for_each(|link| link.send(refused.clone()));
                 }
                 if !matches!(error, TurnError::NotLeading) {
                     state.problem = Some(error.to_string());

@@ -9,20 +9,19 @@
 mod looks;
 
 use crate::actors::deps::Deps;
-use crate::actors::fallback_tracker::FallbackTracker;
-use crate::actors::supervision::{Link, answers_ping};
+use crate::actors::messages::{DrainNodes, DrainsReported};
+use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::kube::marks::{self, Marks};
 use crate::kube::pods;
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::metrics::{self, MarkResult, PodsListed};
 use actix::prelude::*;
-use jiff::Timestamp;
 use looks::Looks;
 use spot_guard_core::cluster::{Node, ScaleDown, Snapshot};
 use spot_guard_core::drain::{Drain, EvictionAnswer, Look, Moment, Order, Sight};
 use spot_guard_core::freshness::{Freshness, Step};
 use spot_guard_core::policy::{backoff, spread};
-use spot_guard_core::replacement::{DrainCommand, DrainPurpose, DrainReport};
+use spot_guard_core::replacement::DrainCommand;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -34,28 +33,6 @@ const MARK_RETRY_FIRST: Duration = Duration::from_millis(500);
 const MARK_RETRY_MAX: Duration = Duration::from_secs(5);
 /// So long a watch has to show marks that were set; after that it is asked whether they are.
 const MARKS_SHOWN_WITHIN: Duration = Duration::from_secs(5);
-
-/// All drains that must be under way, replacing the last list.
-#[derive(Message, Clone, Debug, PartialEq, Eq)]
-#[rtype(result = "()")]
-pub struct DrainNodes {
-    /// One per node.
-    pub drains: Vec<DrainCommand>,
-    /// Idle nodes that are to take no pods: their instances are about to be ended.
-    pub cordoned: BTreeSet<String>,
-    /// Nodes that cluster-autoscaler is not to scale down meanwhile.
-    pub protected: BTreeSet<String>,
-}
-
-/// How all drains stand.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct DrainsReported {
-    /// By replacement and purpose.
-    pub reports: BTreeMap<(String, DrainPurpose), DrainReport>,
-    /// When the API server listed each marked node as empty, of those that it did.
-    pub found_empty: BTreeMap<String, Timestamp>,
-}
 
 /// Go through the drains.
 #[derive(Message)]
@@ -109,7 +86,7 @@ struct Marking {
 /// The actor.
 pub struct Drainer {
     deps: Deps,
-    tracker: Link<FallbackTracker>,
+    reported: MessageLink<DrainsReported>,
     /// `None` until the tracker spoke: before that nobody knows whose marks are left over.
     wanted: Option<DrainNodes>,
     drains: BTreeMap<String, Drain>,
@@ -127,9 +104,9 @@ pub struct Drainer {
 impl Drainer {
     /// A Drainer that was told nothing yet.
     #[must_use]
-    pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
+    pub fn new(deps: Deps, reported: MessageLink<DrainsReported>) -> Self {
         let (drains, marking, set, shielded, looks) = Default::default();
-        Self { deps, tracker, wanted: None, drains, marking, set, shielded, looks, origin: Instant::now() }
+        Self { deps, reported, wanted: None, drains, marking, set, shielded, looks, origin: Instant::now() }
     }
 
     fn now(&self) -> Moment {
@@ -143,7 +120,7 @@ impl Drainer {
         };
         let reports = self.drains.values().map(report).collect();
         let found_empty = self.looks.found_empty(self.now().at);
-        self.tracker.send(DrainsReported { reports, found_empty });
+        self.reported.send(DrainsReported { reports, found_empty });
     }
 
     /// Starts a change of marks unless one of this node is under way.

@@ -12,11 +12,11 @@ mod store;
 mod triggers;
 mod turn_view;
 
-use crate::actors::asg_scaler::{AsgScaler, PoolObserved, PoolRefused, ScaleGroups};
 use crate::actors::deps::Deps;
-use crate::actors::drainer::{DrainNodes, Drainer, DrainsReported};
-use crate::actors::health_monitor::PoolAssessed;
-use crate::actors::supervision::{Link, answers_ping, jittered};
+use crate::actors::messages::{
+    DrainNodes, DrainsReported, PoolAssessed, PoolObserved, PoolRefused, ScaleGroups,
+};
+use crate::actors::supervision::{MessageLink, answers_ping, jittered};
 use crate::crd::{InterruptionNotice, NodeReplacement, version};
 use crate::telemetry::events::{self, Told};
 use crate::telemetry::notifications::Notification;
@@ -93,8 +93,8 @@ impl PoolFacts {
 /// The actor.
 pub struct FallbackTracker {
     deps: Deps,
-    scaler: Link<AsgScaler>,
-    drainer: Link<Drainer>,
+    scale: MessageLink<ScaleGroups>,
+    drain: MessageLink<DrainNodes>,
     pools: BTreeMap<String, PoolFacts>,
     drains: BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: BTreeMap<String, ReturnAssessment>,
@@ -119,12 +119,12 @@ pub struct FallbackTracker {
 impl FallbackTracker {
     /// A tracker that has read nothing yet.
     #[must_use]
-    pub fn new(deps: Deps, scaler: Link<AsgScaler>, drainer: Link<Drainer>) -> Self {
+    pub fn new(deps: Deps, scale: MessageLink<ScaleGroups>, drain: MessageLink<DrainNodes>) -> Self {
         let fits = Fits::new(deps.heavy.clone());
         Self {
             deps,
-            scaler,
-            drainer,
+            scale,
+            drain,
             pools: BTreeMap::new(),
             drains: BTreeMap::new(),
             assessments: BTreeMap::new(),
@@ -446,9 +446,9 @@ impl FallbackTracker {
                     }
                 }
             }
-            self.scaler.send(wanted);
+            self.scale.send(wanted);
         }
-        self.drainer.send(DrainNodes { drains, cordoned, protected });
+        self.drain.send(DrainNodes { drains, cordoned, protected });
     }
 
     /// When the node of each instance of a pool was found empty, if it was.

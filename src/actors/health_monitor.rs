@@ -3,10 +3,9 @@
 //! Hears [`PoolObserved`] and [`PoolRefused`] from the AsgScaler. Tells the FallbackTracker [`PoolAssessed`], and the SpotPool's
 //! status what it found. The judgement is [`spot_guard_core::health`] and [`spot_guard_core::safety`].
 
-use crate::actors::asg_scaler::{PoolObserved, PoolRefused};
 use crate::actors::deps::{Deps, PoolConfig};
-use crate::actors::fallback_tracker::FallbackTracker;
-use crate::actors::supervision::{Link, answers_ping};
+use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused};
+use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
@@ -30,16 +29,6 @@ use tokio::time::Instant;
 /// How often the pools are looked at for one whose assessment is due.
 const TURN: Duration = Duration::from_secs(1);
 
-/// What was found about a pool.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct PoolAssessed {
-    /// The pool.
-    pub pool: String,
-    /// Healthy, stable, and each fallback's return.
-    pub assessment: PoolAssessment,
-}
-
 /// What is not to wait for the next assessment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Urgent {
@@ -59,7 +48,7 @@ struct Turn;
 /// The actor.
 pub struct HealthMonitor {
     deps: Deps,
-    tracker: Link<FallbackTracker>,
+    assessed: MessageLink<PoolAssessed>,
     observed: BTreeMap<String, PoolObserved>,
     due: BTreeMap<String, Instant>,
     /// Pools whose assessment is under way.
@@ -75,9 +64,9 @@ pub struct HealthMonitor {
 impl HealthMonitor {
     /// A monitor that has seen nothing yet.
     #[must_use]
-    pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
+    pub fn new(deps: Deps, assessed: MessageLink<PoolAssessed>) -> Self {
         let (observed, due, under_way, urgent, written, told) = Default::default();
-        Self { deps, tracker, observed, due, under_way, urgent, written, told }
+        Self { deps, assessed, observed, due, under_way, urgent, written, told }
     }
 
     /// The conditions that the pool has now.
@@ -326,7 +315,7 @@ impl Handler<Turn> for HealthMonitor {
                     return;
                 };
                 actor.publish(&name, &observed, &assessment, &findings, &urgent, ctx);
-                actor.tracker.send(PoolAssessed { pool: name, assessment });
+                actor.assessed.send(PoolAssessed { pool: name, assessment });
             }));
         }
     }

@@ -9,4 +9,5 @@ pub mod health_monitor;
 pub mod heavy;
 pub mod imds_poller;
 pub mod janitor;
+pub mod messages;
 pub mod supervision;

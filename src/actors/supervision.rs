@@ -20,7 +20,7 @@ mod panics;
 #[cfg(test)]
 mod tests;
 
-pub use link::{ASK_TIMEOUT, Link, LinkError, MAILBOX_CAPACITY, MAX_QUESTIONS};
+pub use link::{ASK_TIMEOUT, Link, LinkError, MAILBOX_CAPACITY, MAX_QUESTIONS, MessageLink};
 
 use crate::telemetry::readiness::Readiness;
 use actix::dev::ContextFut;

@@ -44,6 +44,22 @@ struct Shared<A: Actor> {
     questions: AtomicUsize,
 }
 
+/// Carries one kind of message to a supervised actor, as [`Link::send`] does.
+pub struct MessageLink<M>(Arc<dyn Fn(M) + Send + Sync>);
+
+impl<M> Clone for MessageLink<M> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<M> MessageLink<M> {
+    /// Sends the message, and never blocks.
+    pub fn send(&self, message: M) {
+        (self.0)(message);
+    }
+}
+
 impl<A: Actor> Clone for Link<A> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
@@ -93,6 +109,19 @@ impl<A: Actor<Context = Context<A>>> Link<A> {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(actor = self.name(), message = std::any::type_name::<M>(), "message dropped");
         }
+    }
+
+    /// The same link for one kind of message, for a sender that need not know the actor.
+    #[must_use]
+    pub fn carrying<M>(&self) -> MessageLink<M>
+    where
+        A: Handler<M>,
+        A::Context: ToEnvelope<A, M>,
+        M: Message + Send + 'static,
+        M::Result: Send,
+    {
+        let link = self.clone();
+        MessageLink(Arc::new(move |message| link.send(message)))
     }
 
     /// Asks, and waits for the answer, [`ASK_TIMEOUT`] at most.
