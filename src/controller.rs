@@ -7,7 +7,7 @@ use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::health_monitor::HealthMonitor;
 use crate::actors::heavy::Heavy;
 use crate::actors::janitor::Janitor;
-use crate::actors::supervision::{Link, Shutdown, supervise};
+use crate::actors::supervision::{Link, LinkEvent, Shutdown, supervise};
 use crate::aws::AutoScaling;
 use crate::clock::Clock;
 use crate::kube::client::{REQUEST_TIMEOUT, bounded};
@@ -196,7 +196,9 @@ fn start_actors(deps: &Deps, term: &Shutdown) -> Actors {
     });
     supervise(&tracker, readiness(), term, {
         let (deps, scale, drain) = (deps.clone(), scaler.carrying(), drainer.carrying());
-        move |_| FallbackTracker::new(deps.clone(), scale.clone(), drain.clone())
+        move |lifeline| {
+            FallbackTracker::new(deps.clone(), lifeline.incarnation(), scale.clone(), drain.clone())
+        }
     });
     supervise(&monitor, readiness(), term, {
         let (deps, assessed) = (deps.clone(), tracker.carrying());
@@ -213,10 +215,13 @@ fn start_actors(deps: &Deps, term: &Shutdown) -> Actors {
     Actors { scaler, tracker, monitor, drainer, janitor }
 }
 
-/// A link whose restarts are counted.
+/// A link whose restarts and dropped messages are counted.
 fn link<A: Actor<Context = Context<A>>>(deps: &Deps, name: &'static str, label: ActorName) -> Link<A> {
     let metrics = deps.metrics.clone();
-    Link::reporting(name, move |cause| metrics.actor_restarted(label, cause))
+    Link::reporting(name, move |event| match event {
+        LinkEvent::Restarted(cause) => metrics.actor_restarted(label, cause),
+        LinkEvent::Dropped => metrics.message_dropped(label),
+    })
 }
 
 /// How long a call that changes something may take, unless configured otherwise.

@@ -1,12 +1,16 @@
-//! Boxes 2, 3, 3.1 and 3.2, and the decrement of box 10: every call that changes a group, one writer each.
+//! Makes every call that changes an Auto Scaling group, as the only writer of each.
 //!
-//! Hears [`ScaleGroups`] from the FallbackTracker: the complete picture of what a pool's stories want, repeated
-//! until it is so. Tells the FallbackTracker and the HealthMonitor [`PoolObserved`] after every look at the
-//! groups, or [`PoolRefused`] when one does not exist. What to do is planned by [`spot_guard_core::scaling`]; here the ledger is stored, and only then the
-//! call is made.
+//! - Boxes: 2, 3, 3.1, 3.2
+//! - Part of: 10 (desired capacity lowered by 1)
+//! - Hears: [`ScaleGroups`]
+//! - Sends: [`PoolObserved`], [`PoolRefused`]
+//! - Decided in: [`spot_guard_core::scaling`], [`spot_guard_core::classify`]
+//!
+//! The ledger is stored in the pool's status, and only then the call is made. The groups are read again after
+//! each call.
 
 use crate::actors::deps::{Deps, PoolConfig};
-use crate::actors::messages::{PoolObserved, PoolRefused, ScaleGroups};
+use crate::actors::messages::{PoolObserved, PoolRefused, Revision, ScaleGroups};
 use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::aws::{CallError, Launched, Terminated};
 use crate::crd::SpotPool;
@@ -60,7 +64,7 @@ struct TurnEnded {
 struct TurnResult {
     ledger: Ledger,
     view: PoolView,
-    withdrawn: BTreeSet<String>,
+    revision: Revision,
     cordon: BTreeSet<String>,
     changed: bool,
     /// What AWS would not take in this turn.
@@ -153,8 +157,8 @@ impl AsgScaler {
         if waiting && fast { FAST_POLL } else { self.on_the_beat(seconds(slow)) }
     }
 
-    /// The next multiple of `pause` since this actor began: pools that look equally often look together, so that
-    /// their groups are read in one call.
+    /// The next multiple of `pause` since this actor began: pools that look equally often look together, so
+    /// that their groups are read in one call.
     fn on_the_beat(&self, pause: Duration) -> Duration {
         let since_last = self.began.elapsed().as_millis() % pause.as_millis().max(1);
         pause - Duration::from_millis(u64::try_from(since_last).unwrap_or(0))
@@ -246,7 +250,7 @@ impl Handler<TurnEnded> for AsgScaler {
                     pool: pool.clone(),
                     view: Arc::new(result.view),
                     ledger: Arc::new(result.ledger.clone()),
-                    withdrawn: Arc::new(result.withdrawn),
+                    revision: result.revision,
                     cordon: Arc::new(result.cordon),
                 };
                 state.ledger = Some(result.ledger);
@@ -309,8 +313,8 @@ async fn take_turn(
         let plan = scaling::plan(&store.ledger, &view, wants, ends, &instances, &busy, now);
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
-            let (withdrawn, cordon) = (scaling::withdrawn(wants), plan.cordon);
-            return Ok(TurnResult { ledger: store.ledger, view, withdrawn, cordon, changed, delayed });
+            let (revision, cordon) = (wanted.revision, plan.cordon);
+            return Ok(TurnResult { ledger: store.ledger, view, revision, cordon, changed, delayed });
         };
         if !deps.fence.may_act(deps.call_timeout) {
             return Err(TurnError::NotLeading);

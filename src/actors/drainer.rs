@@ -1,14 +1,14 @@
-//! Boxes 4 and 5, and the taint, cordon and drain of box 10.
+//! Sets taint and cordon, evicts pods, and takes off what no replacement needs.
 //!
-//! Hears [`DrainNodes`] from the FallbackTracker: all drains that must be under way, and the idle nodes that are
-//! to take no pods until their instances are ended; a mark of ours on any other node is taken off. Tells the
-//! FallbackTracker [`DrainsReported`] whenever something changed. What to ask of the API next is decided by
-//! [`spot_guard_core::drain`] each time a pod or a budget changes, so the next eviction goes out the moment its
-//! budget has room. Before a node counts as empty, its pods are listed anew.
+//! - Boxes: 4, 5, 10
+//! - Hears: [`DrainNodes`]
+//! - Sends: [`DrainsReported`]
+//! - Decided in: [`spot_guard_core::drain`]
+//!
+//! The decision is made anew each time a pod or a budget changes, so the next eviction goes out the moment
+//! its budget has room. Before a node counts as empty, its pods are listed anew.
 
-mod looks;
-
-use crate::actors::deps::Deps;
+use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{DrainNodes, DrainsReported};
 use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::kube::marks::{self, Marks};
@@ -16,9 +16,8 @@ use crate::kube::pods;
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::metrics::{self, MarkResult, PodsListed};
 use actix::prelude::*;
-use looks::Looks;
 use spot_guard_core::cluster::{Node, ScaleDown, Snapshot};
-use spot_guard_core::drain::{Drain, EvictionAnswer, Look, Moment, Order, Sight};
+use spot_guard_core::drain::{Drain, EvictionAnswer, Look, Looks, Moment, Order, Sight};
 use spot_guard_core::freshness::{Freshness, Step};
 use spot_guard_core::policy::{backoff, spread};
 use spot_guard_core::replacement::DrainCommand;
@@ -150,7 +149,12 @@ impl Drainer {
                     MarkResult::Done
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(node, error = %RequestProblem(&error), ?change, "a node's marks could not be changed; it is tried again");
+                    tracing::warn!(
+                        node,
+                        error = %RequestProblem(&error),
+                        ?change,
+                        "a node's marks could not be changed; it is tried again"
+                    );
                     MarkResult::Failed
                 }
                 Err(_) => {
@@ -181,7 +185,12 @@ impl Drainer {
                 Order::Evict(pod) => pods::evict(&client, pod, limit).await,
                 Order::Delete(pod, deletion) => {
                     let grace = deletion.grace_period_seconds;
-                    tracing::warn!(node, pod = %pod.key(), grace, "deleted: no more than its grace period is left");
+                    tracing::warn!(
+                        node,
+                        pod = %pod.key(),
+                        grace,
+                        "deleted: no more than its grace period is left"
+                    );
                     pods::delete(&client, pod, grace, limit).await
                 }
             };
@@ -226,13 +235,14 @@ impl Drainer {
     fn drive(
         &mut self,
         command: &DrainCommand,
+        pools: &BTreeMap<String, PoolConfig>,
         snapshot: &Snapshot,
         freshness: &Freshness,
         now: Moment,
         ctx: &mut Context<Self>,
     ) {
         let node = &command.node;
-        let policy = self.deps.policy_of(&command.replacement);
+        let policy = self.deps.policy_of(&command.replacement, pools);
         if !self.drains.get_mut(node).is_some_and(|drain| drain.renew(command, policy.clone())) {
             self.drains.insert(node.clone(), Drain::new(command.clone(), policy, snapshot, now));
         }
@@ -303,8 +313,9 @@ impl Handler<Drive> for Drainer {
         self.looks.retain(|node| nodes.contains(node) || wanted.cordoned.contains(node) && shown(node));
         self.shielded.retain(|node, _| wanted.protected.contains(node));
         // First of all: one change of a node's marks is made at a time.
+        let pools = self.deps.pools();
         for command in &wanted.drains {
-            self.drive(command, &snapshot, &freshness, now, ctx);
+            self.drive(command, &pools, &snapshot, &freshness, now, ctx);
         }
         let may_undo = freshness.allows(Step::Undo);
         for node in snapshot.nodes() {

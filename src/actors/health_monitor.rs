@@ -1,7 +1,12 @@
-//! Boxes 6, 7, 8, 9 and 12: one assessment per pool every 30 s, for ever: healthy, stable, safe.
+//! Assesses each pool every 30 s, for ever: healthy, stable, and which fallbacks are safe to drain.
 //!
-//! Hears [`PoolObserved`] and [`PoolRefused`] from the AsgScaler. Tells the FallbackTracker [`PoolAssessed`], and the SpotPool's
-//! status what it found. The judgement is [`spot_guard_core::health`] and [`spot_guard_core::safety`].
+//! - Boxes: 7, 8, 9, 12
+//! - Part of: 6 (the Spot group)
+//! - Hears: [`PoolObserved`], [`PoolRefused`]
+//! - Sends: [`PoolAssessed`]
+//! - Decided in: [`spot_guard_core::health`], [`spot_guard_core::safety`], [`spot_guard_core::limits`]
+//!
+//! What was found is written into the SpotPool's status, too.
 
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused};
@@ -149,7 +154,11 @@ impl HealthMonitor {
         };
         ctx.spawn(write.into_actor(self).map(|(name, error), actor, _| {
             if let Some(error) = error {
-                tracing::warn!(pool = name, error = %RequestProblem(&error), "the pool's status could not be written; it is tried again");
+                tracing::warn!(
+                    pool = name,
+                    error = %RequestProblem(&error),
+                    "the pool's status could not be written; it is tried again"
+                );
                 actor.written.remove(&name);
             }
         }));

@@ -1,8 +1,8 @@
 //! The messages between the actors of the controller, in the order of the flow.
 //!
-//! Each is a complete picture or a fact that is repeated, so one that is lost costs a turn and nothing else. What an
-//! actor sends itself stands in its own file. A notice (box 1) comes through the Kubernetes API, as an
-//! InterruptionNotice.
+//! Each is a complete picture or a fact that is repeated, so one that is lost costs a turn and nothing else.
+//! What an actor sends itself stands in its own file. A notice (box 1) comes through the Kubernetes API, as
+//! an InterruptionNotice.
 
 use actix::Message;
 use jiff::Timestamp;
@@ -12,14 +12,33 @@ use spot_guard_core::scaling::{End, InstanceFacts, Ledger, PoolView, Wants};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Which picture of a pool's wants was known. A later picture has a higher one, and so has a later life of
+/// who sends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision {
+    life: u64,
+    number: u64,
+}
+
+impl Revision {
+    /// The revision that follows, sent by this life of the FallbackTracker.
+    #[must_use]
+    pub fn next_of(self, life: u64) -> Self {
+        Self { life, number: self.number + 1 }
+    }
+}
+
 /// Boxes 2, 3.2, 5, 10: FallbackTracker → AsgScaler.
 ///
-/// Everything that the replacements of a pool want of its groups. It replaces the picture that was sent before.
+/// Everything that the replacements of a pool want of its groups. It replaces the picture that was sent
+/// before.
 #[derive(Message, Clone, Debug, Default, PartialEq, Eq)]
 #[rtype(result = "()")]
 pub struct ScaleGroups {
     /// The pool.
     pub pool: String,
+    /// Which picture this is.
+    pub revision: Revision,
     /// Wants by group and replacement.
     pub wants: Wants,
     /// Instances to terminate.
@@ -40,9 +59,8 @@ pub struct PoolObserved {
     pub view: Arc<PoolView>,
     /// Its ledger.
     pub ledger: Arc<Ledger>,
-    /// The replacements that were known to want nothing more of the Spot group when the ledger was written: what it
-    /// does not hold of them will not come.
-    pub withdrawn: Arc<BTreeSet<String>>,
+    /// Which [`ScaleGroups`] was known when the ledger was written.
+    pub revision: Revision,
     /// Spare instances that are terminated once their nodes are cordoned.
     pub cordon: Arc<BTreeSet<String>>,
 }
@@ -61,8 +79,8 @@ pub struct PoolRefused {
 
 /// Boxes 4, 5, 10: FallbackTracker → Drainer.
 ///
-/// All drains that must be under way. The list replaces the one that was sent before; the taint and cordon of any other
-/// node come off.
+/// All drains that must be under way. The list replaces the one that was sent before; the taint and cordon of
+/// any other node come off.
 #[derive(Message, Clone, Debug, PartialEq, Eq)]
 #[rtype(result = "()")]
 pub struct DrainNodes {

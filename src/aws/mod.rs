@@ -6,8 +6,8 @@ pub mod imds;
 mod intact;
 mod listing;
 
+use crate::causes::with_causes;
 use crate::clock::Clock;
-use crate::kube::problem::with_causes;
 use crate::telemetry::metrics::{AwsOperation, AwsResult, Metrics};
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;

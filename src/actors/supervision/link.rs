@@ -30,6 +30,15 @@ pub enum LinkError {
     Timeout(&'static str),
 }
 
+/// What happens to a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The actor was built anew.
+    Restarted(RestartCause),
+    /// A message found no mailbox or a full one.
+    Dropped,
+}
+
 /// Finds the present incarnation of a supervised actor, from any thread.
 pub struct Link<A: Actor> {
     shared: Arc<Shared<A>>,
@@ -39,7 +48,7 @@ struct Shared<A: Actor> {
     name: &'static str,
     present: Mutex<Option<Addr<A>>>,
     restarts: Mutex<BTreeMap<RestartCause, u64>>,
-    on_restart: Box<dyn Fn(RestartCause) + Send + Sync>,
+    report: Box<dyn Fn(LinkEvent) + Send + Sync>,
     dropped: AtomicU64,
     questions: AtomicUsize,
 }
@@ -73,15 +82,15 @@ impl<A: Actor<Context = Context<A>>> Link<A> {
         Self::reporting(name, |_| {})
     }
 
-    /// The same, and `on_restart` is told of each restart.
+    /// The same, and `report` hears what happens to it.
     #[must_use]
-    pub fn reporting(name: &'static str, on_restart: impl Fn(RestartCause) + Send + Sync + 'static) -> Self {
+    pub fn reporting(name: &'static str, report: impl Fn(LinkEvent) + Send + Sync + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {
                 name,
                 present: Mutex::default(),
                 restarts: Mutex::default(),
-                on_restart: Box::new(on_restart),
+                report: Box::new(report),
                 dropped: AtomicU64::new(0),
                 questions: AtomicUsize::new(0),
             }),
@@ -107,6 +116,7 @@ impl<A: Actor<Context = Context<A>>> Link<A> {
         let sent = lock(&self.shared.present).as_ref().is_some_and(|addr| addr.try_send(message).is_ok());
         if !sent {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            (self.shared.report)(LinkEvent::Dropped);
             tracing::debug!(actor = self.name(), message = std::any::type_name::<M>(), "message dropped");
         }
     }
@@ -169,7 +179,7 @@ impl<A: Actor<Context = Context<A>>> Link<A> {
 
     pub(super) fn count(&self, cause: RestartCause) {
         *lock(&self.shared.restarts).entry(cause).or_default() += 1;
-        (self.shared.on_restart)(cause);
+        (self.shared.report)(LinkEvent::Restarted(cause));
     }
 
     pub(super) fn point_to(&self, present: Option<Addr<A>>) {
