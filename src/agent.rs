@@ -70,10 +70,17 @@ impl AgentHandle {
             let labels = RestartLabels { actor: self.poller.name(), cause: cause.slug() };
             restarts.get_or_create(&labels).inc_by(counted.get(&cause).copied().unwrap_or_default());
         }
+        let dropped = Family::<[(&str, &str); 1], Counter>::default();
+        dropped.get_or_create(&[("actor", self.poller.name())]).inc_by(self.poller.dropped());
         let mut registry = Registry::with_prefix("spot_guard");
         self.metrics.register(&mut registry);
         self.connections.register(&[Listener::Probes], &mut registry);
         registry.register("actor_restarts", "Actors started anew by their supervisor, by cause", restarts);
+        registry.register(
+            "actor_messages_dropped",
+            "Messages that found the mailbox of an actor full or gone",
+            dropped,
+        );
         let mut text = String::new();
         text::encode(&mut text, &registry)?;
         Ok(text)
@@ -119,7 +126,8 @@ pub fn start(
 /// If the Kubernetes configuration cannot be read or the address cannot be bound. Neither IMDS nor the
 /// Kubernetes API has to be there.
 pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
-    // No request is made before there is something to report, and none is repeated: the poller has its own schedule.
+    // No request is made before there is something to report, and none is repeated: the poller has its own
+    // schedule.
     let client = crate::kube::client::infer(options.kubeconfig.as_deref()).await?;
     let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let agent = start(&options.node_name, client, Builder::default(), Clock::System, options.poll_every);

@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The one source of wall-clock time of the whole process.
@@ -66,4 +67,10 @@ impl Clock {
             }
         }
     }
+}
+
+/// Between half of `pause` and all of it, so that what failed together does not come back together.
+#[must_use]
+pub fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

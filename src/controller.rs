@@ -7,7 +7,7 @@ use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::health_monitor::HealthMonitor;
 use crate::actors::heavy::Heavy;
 use crate::actors::janitor::Janitor;
-use crate::actors::supervision::{Link, Shutdown, supervise};
+use crate::actors::supervision::{Link, LinkEvent, Shutdown, supervise};
 use crate::aws::AutoScaling;
 use crate::clock::Clock;
 use crate::kube::client::{REQUEST_TIMEOUT, bounded};
@@ -190,20 +190,23 @@ fn start_actors(deps: &Deps, term: &Shutdown) -> Actors {
     let janitor: Link<Janitor> = link(deps, "Janitor", ActorName::Janitor);
     let readiness = || deps.readiness.clone();
     supervise(&scaler, readiness(), term, {
-        let (deps, tracker, monitor) = (deps.clone(), tracker.clone(), monitor.clone());
-        move |_| AsgScaler::new(deps.clone(), tracker.clone(), monitor.clone())
+        let (deps, observed) = (deps.clone(), vec![tracker.carrying(), monitor.carrying()]);
+        let refused = vec![tracker.carrying(), monitor.carrying()];
+        move |_| AsgScaler::new(deps.clone(), observed.clone(), refused.clone())
     });
     supervise(&tracker, readiness(), term, {
-        let (deps, scaler, drainer) = (deps.clone(), scaler.clone(), drainer.clone());
-        move |_| FallbackTracker::new(deps.clone(), scaler.clone(), drainer.clone())
+        let (deps, scale, drain) = (deps.clone(), scaler.carrying(), drainer.carrying());
+        move |lifeline| {
+            FallbackTracker::new(deps.clone(), lifeline.incarnation(), scale.clone(), drain.clone())
+        }
     });
     supervise(&monitor, readiness(), term, {
-        let (deps, tracker) = (deps.clone(), tracker.clone());
-        move |_| HealthMonitor::new(deps.clone(), tracker.clone())
+        let (deps, assessed) = (deps.clone(), tracker.carrying());
+        move |_| HealthMonitor::new(deps.clone(), assessed.clone())
     });
     supervise(&drainer, readiness(), term, {
-        let (deps, tracker) = (deps.clone(), tracker.clone());
-        move |_| Drainer::new(deps.clone(), tracker.clone())
+        let (deps, reported) = (deps.clone(), tracker.carrying());
+        move |_| Drainer::new(deps.clone(), reported.clone())
     });
     supervise(&janitor, readiness(), term, {
         let deps = deps.clone();
@@ -212,10 +215,13 @@ fn start_actors(deps: &Deps, term: &Shutdown) -> Actors {
     Actors { scaler, tracker, monitor, drainer, janitor }
 }
 
-/// A link whose restarts are counted.
+/// A link whose restarts and dropped messages are counted.
 fn link<A: Actor<Context = Context<A>>>(deps: &Deps, name: &'static str, label: ActorName) -> Link<A> {
     let metrics = deps.metrics.clone();
-    Link::reporting(name, move |cause| metrics.actor_restarted(label, cause))
+    Link::reporting(name, move |event| match event {
+        LinkEvent::Restarted(cause) => metrics.actor_restarted(label, cause),
+        LinkEvent::Dropped => metrics.message_dropped(label),
+    })
 }
 
 /// How long a call that changes something may take, unless configured otherwise.

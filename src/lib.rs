@@ -4,6 +4,7 @@
 pub mod actors;
 pub mod agent;
 pub mod aws;
+pub mod causes;
 pub mod check;
 pub mod client;
 pub mod clock;

@@ -1,14 +1,17 @@
-//! Boxes 2, 3, 3.1 and 3.2, and the decrement of box 10: every call that changes a group, one writer each.
+//! Makes every call that changes an Auto Scaling group, as the only writer of each.
 //!
-//! Hears [`ScaleGroups`] from the FallbackTracker: the complete picture of what a pool's stories want,
-//! repeated until it is so. Tells the FallbackTracker and the HealthMonitor [`PoolObserved`] after every look
-//! at the groups, or [`PoolRefused`] when one does not exist. What to do is planned by
-//! [`spot_guard_core::scaling`]; here the ledger is stored, and only then the call is made.
+//! - Boxes: 2, 3, 3.1, 3.2
+//! - Part of: 10 (desired capacity lowered by 1)
+//! - Hears: [`ScaleGroups`]
+//! - Sends: [`PoolObserved`], [`PoolRefused`]
+//! - Decided in: [`spot_guard_core::scaling`], [`spot_guard_core::classify`]
+//!
+//! The ledger is stored in the pool's status, and only then the call is made. The groups are read again after
+//! each call.
 
 use crate::actors::deps::{Deps, PoolConfig};
-use crate::actors::fallback_tracker::FallbackTracker;
-use crate::actors::health_monitor::HealthMonitor;
-use crate::actors::supervision::{Link, answers_ping};
+use crate::actors::messages::{PoolObserved, PoolRefused, Revision, ScaleGroups};
+use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::aws::{CallError, Launched, Terminated};
 use crate::crd::SpotPool;
 use crate::kube::problem::RequestProblem;
@@ -24,8 +27,6 @@ use spot_guard_core::scaling;
 use spot_guard_core::scaling::answers::{self, AfterFailure, Answer};
 use spot_guard_core::scaling::calls::{Call, Deferred};
 use spot_guard_core::scaling::inputs::Inputs;
-use spot_guard_core::scaling::instances::InstanceFacts;
-use spot_guard_core::scaling::wants::{End, Wants, withdrawn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,47 +42,6 @@ const FAST_POLL_FOR: Duration = Duration::from_secs(10);
 const PART: &str = "auto-scaling";
 /// One turn makes at most so many calls; the next turn goes on.
 const MAX_CALLS_PER_TURN: usize = 40;
-
-/// What the stories of a pool want of its groups: the complete picture, replacing the last one.
-#[derive(Message, Clone, Debug, Default, PartialEq, Eq)]
-#[rtype(result = "()")]
-pub struct ScaleGroups {
-    /// The pool.
-    pub pool: String,
-    /// Wants by group and replacement.
-    pub wants: Wants,
-    /// Instances to end.
-    pub ends: BTreeSet<End>,
-    /// What the stories and the cluster know about instances.
-    pub instances: InstanceFacts,
-}
-
-/// The groups and the ledger of a pool, as they were just read and written.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct PoolObserved {
-    /// The pool.
-    pub pool: String,
-    /// Its groups.
-    pub view: Arc<PoolView>,
-    /// Its ledger.
-    pub ledger: Arc<Ledger>,
-    /// The stories that were known to want nothing of the Spot group any more when the ledger was written:
-    /// what it does not hold of them will not come.
-    pub withdrawn: Arc<BTreeSet<String>>,
-    /// Idle instances that are ended once their nodes are cordoned.
-    pub cordon: Arc<BTreeSet<String>>,
-}
-
-/// The groups of a pool cannot be used.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct PoolRefused {
-    /// The pool.
-    pub pool: String,
-    /// What is wrong.
-    pub finding: Finding,
-}
 
 /// Time to look at a pool.
 #[derive(Message)]
@@ -108,7 +68,7 @@ struct TurnEnded {
 struct TurnResult {
     ledger: Ledger,
     view: PoolView,
-    withdrawn: BTreeSet<String>,
+    revision: Revision,
     cordon: BTreeSet<String>,
     changed: bool,
     /// What AWS would not take in this turn.
@@ -146,17 +106,21 @@ struct PoolState {
 /// The actor.
 pub struct AsgScaler {
     deps: Deps,
-    tracker: Link<FallbackTracker>,
-    monitor: Link<HealthMonitor>,
+    observed: Vec<MessageLink<PoolObserved>>,
+    refused: Vec<MessageLink<PoolRefused>>,
     pools: BTreeMap<String, PoolState>,
     began: tokio::time::Instant,
 }
 
 impl AsgScaler {
-    /// An AsgScaler that has looked at nothing yet.
+    /// An AsgScaler that has read nothing yet. `observed` and `refused` are who hears what it reads.
     #[must_use]
-    pub fn new(deps: Deps, tracker: Link<FallbackTracker>, monitor: Link<HealthMonitor>) -> Self {
-        Self { deps, tracker, monitor, pools: BTreeMap::new(), began: tokio::time::Instant::now() }
+    pub fn new(
+        deps: Deps,
+        observed: Vec<MessageLink<PoolObserved>>,
+        refused: Vec<MessageLink<PoolRefused>>,
+    ) -> Self {
+        Self { deps, observed, refused, pools: BTreeMap::new(), began: tokio::time::Instant::now() }
     }
 
     fn schedule(&mut self, pool: &str, delay: Duration, ctx: &mut Context<Self>) {
@@ -290,13 +254,12 @@ impl Handler<TurnEnded> for AsgScaler {
                     pool: pool.clone(),
                     view: Arc::new(result.view),
                     ledger: Arc::new(result.ledger.clone()),
-                    withdrawn: Arc::new(result.withdrawn),
+                    revision: result.revision,
                     cordon: Arc::new(result.cordon),
                 };
                 state.ledger = Some(result.ledger);
                 state.view = Some(observed.view.clone());
-                self.tracker.send(observed.clone());
-                self.monitor.send(observed);
+                self.observed.iter().for_each(|link| link.send(observed.clone()));
             }
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
@@ -306,8 +269,7 @@ impl Handler<TurnEnded> for AsgScaler {
                 if let TurnError::NoSuchGroup(group) = &error {
                     let finding = Finding { group: group.clone(), problem: Problem::NoSuchGroup };
                     let refused = PoolRefused { pool: pool.clone(), finding };
-                    self.tracker.send(refused.clone());
-                    self.monitor.send(refused);
+                    self.refused.iter().for_each(|link| link.send(refused.clone()));
                 }
                 if !matches!(error, TurnError::NotLeading) {
                     state.problem = Some(error.to_string());
@@ -373,8 +335,8 @@ async fn take_turn(
         }
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
-            let (withdrawn, cordon) = (withdrawn(wants), plan.cordon);
-            return Ok(TurnResult { ledger: store.ledger, view, withdrawn, cordon, changed, delayed });
+            let (revision, cordon) = (wanted.revision, plan.cordon);
+            return Ok(TurnResult { ledger: store.ledger, view, revision, cordon, changed, delayed });
         };
         if !deps.fence.may_act(deps.call_timeout) {
             return Err(TurnError::NotLeading);

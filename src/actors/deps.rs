@@ -3,7 +3,7 @@
 use crate::actors::heavy::Heavy;
 use crate::aws::AutoScaling;
 use crate::clock::Clock;
-use crate::crd::{SpotPool, Trigger};
+use crate::crd::SpotPool;
 use crate::kube::lease::Fence;
 use crate::kube::view::View;
 use crate::telemetry::events::Events;
@@ -11,16 +11,17 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notifications::Notifications;
 use crate::telemetry::readiness::Readiness;
 use jiff::Timestamp;
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::limits::Pause;
+use spot_guard_core::notices::{self, GroupClaim};
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{self, Finding, PoolNames};
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::replacement::{Mode, RebalanceMode};
-use spot_guard_core::trigger::{Ask, TriggerAction};
+use spot_guard_core::trigger::Ask;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,12 @@ impl PoolConfig {
         }
     }
 
+    /// Its claim to what it names.
+    #[must_use]
+    pub fn claim(&self) -> GroupClaim<'_> {
+        GroupClaim { created: self.created, pool: &self.name }
+    }
+
     /// What is to be said of its groups, among all pools.
     #[must_use]
     pub fn findings(&self, all: &BTreeMap<String, Self>, view: &PoolView, ledger: &Ledger) -> Vec<Finding> {
@@ -117,9 +124,8 @@ impl PoolConfig {
             accepts_az_rebalance: self.accept_az_rebalance,
         };
         let owner = |group: &str| {
-            let claims =
-                all.values().filter(|pool| pool.spot_group == group || pool.on_demand_group == group);
-            claims.min_by_key(|pool| (pool.created, &pool.name)).map(|pool| pool.name.clone())
+            let named = all.values().filter(|pool| pool.spot_group == group || pool.on_demand_group == group);
+            notices::owner_of(named.map(Self::claim)).map(str::to_owned)
         };
         preflight::check(names, view, ledger, &owner)
     }
@@ -135,13 +141,17 @@ pub struct Pauses {
 }
 
 impl Pauses {
-    /// The pauses that hold now; `label` is whether the namespace of Spot Guard says that everything is paused.
+    /// The pauses that hold now; `label` is whether the namespace of Spot Guard says that everything is
+    /// paused.
     #[must_use]
-    pub fn of(label: bool, triggers: &Store<Trigger>) -> Self {
-        let triggers = triggers.state();
-        let pauses = triggers.iter().filter(|held| held.spec.action == TriggerAction::Pause);
-        let asked = pauses.map(|held| held.ask()).filter(Ask::pauses).collect();
-        Self { label, asked }
+    pub fn of(label: bool, triggers: impl IntoIterator<Item = Ask>) -> Self {
+        Self { label, asked: triggers.into_iter().filter(Ask::pauses).collect() }
+    }
+
+    /// The triggers that pause something.
+    #[must_use]
+    pub fn asked(&self) -> &[Ask] {
+        &self.asked
     }
 
     /// Why everything is paused, if it is.
@@ -173,10 +183,16 @@ impl Pauses {
 }
 
 impl Deps {
+    /// What is paused now.
+    #[must_use]
+    pub fn pauses(&self) -> Pauses {
+        Pauses::of(*self.view.paused.borrow(), self.view.open_triggers.pauses())
+    }
+
     /// The pools as they are defined now, by name.
     #[must_use]
     pub fn pools(&self) -> BTreeMap<String, PoolConfig> {
-        let pauses = Pauses::of(*self.view.paused.borrow(), &self.view.triggers);
+        let pauses = self.pauses();
         self.view
             .pools
             .state()
@@ -192,15 +208,13 @@ impl Deps {
         Policy { delete_at_deadline: false, ..self.defaults.clone() }
     }
 
-    /// The settings for a story: its pool's, or those that pools start from.
+    /// The settings for a replacement: its pool's, or those that pools start from.
     #[must_use]
-    pub fn policy_of(&self, replacement: &str) -> Policy {
-        let record =
-            self.view.replacements.find(|record| record.metadata.name.as_deref() == Some(replacement));
-        let Some(pool) = record.and_then(|record| record.spec.pool.clone()) else {
+    pub fn policy_of(&self, replacement: &str, pools: &BTreeMap<String, PoolConfig>) -> Policy {
+        let record = self.view.replacements.get(&ObjectRef::new(replacement));
+        let Some(pool) = record.as_ref().and_then(|record| record.spec.pool.as_ref()) else {
             return self.outside_pools();
         };
-        let config = self.pools().remove(&pool);
-        config.map_or_else(|| self.defaults.clone(), |config| config.policy)
+        pools.get(pool).map_or_else(|| self.defaults.clone(), |config| config.policy.clone())
     }
 }

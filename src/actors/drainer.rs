@@ -1,28 +1,26 @@
-//! Boxes 4 and 5, and the taint, cordon and drain of box 10.
+//! Sets taint and cordon, evicts pods, and takes off what no replacement needs.
 //!
-//! Hears [`DrainNodes`] from the FallbackTracker: all drains that must be under way, and the idle nodes that are
-//! to take no pods until their instances are ended; a mark of ours on any other node is taken off. Tells the
-//! FallbackTracker [`DrainsReported`] whenever something changed. What to ask of the API next is decided by
-//! [`spot_guard_core::drain`] each time a pod or a budget changes, so the next eviction goes out the moment its
-//! budget has room. Before a node counts as empty, its pods are listed anew.
+//! - Boxes: 4, 5, 10
+//! - Hears: [`DrainNodes`]
+//! - Sends: [`DrainsReported`]
+//! - Decided in: [`spot_guard_core::drain`]
+//!
+//! The decision is made anew each time a pod or a budget changes, so the next eviction goes out the moment
+//! its budget has room. Before a node counts as empty, its pods are listed anew.
 
-mod looks;
-
-use crate::actors::deps::Deps;
-use crate::actors::fallback_tracker::FallbackTracker;
-use crate::actors::supervision::{Link, answers_ping};
+use crate::actors::deps::{Deps, PoolConfig};
+use crate::actors::messages::{DrainNodes, DrainsReported};
+use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::kube::marks::{self, Marks};
 use crate::kube::pods;
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::metrics::{self, MarkResult, PodsListed};
 use actix::prelude::*;
-use jiff::Timestamp;
-use looks::Looks;
 use spot_guard_core::cluster::{Node, ScaleDown, Snapshot};
-use spot_guard_core::drain::{Drain, EvictionAnswer, Look, Moment, Order, Sight};
+use spot_guard_core::drain::{Drain, EvictionAnswer, Look, Looks, Moment, Order, Sight};
 use spot_guard_core::freshness::{Freshness, Step};
 use spot_guard_core::policy::{backoff, spread};
-use spot_guard_core::replacement::{DrainCommand, DrainPurpose, DrainReport};
+use spot_guard_core::replacement::DrainCommand;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -34,28 +32,6 @@ const MARK_RETRY_FIRST: Duration = Duration::from_millis(500);
 const MARK_RETRY_MAX: Duration = Duration::from_secs(5);
 /// So long a watch has to show marks that were set; after that it is asked whether they are.
 const MARKS_SHOWN_WITHIN: Duration = Duration::from_secs(5);
-
-/// All drains that must be under way, replacing the last list.
-#[derive(Message, Clone, Debug, PartialEq, Eq)]
-#[rtype(result = "()")]
-pub struct DrainNodes {
-    /// One per node.
-    pub drains: Vec<DrainCommand>,
-    /// Idle nodes that are to take no pods: their instances are about to be ended.
-    pub cordoned: BTreeSet<String>,
-    /// Nodes that cluster-autoscaler is not to scale down meanwhile.
-    pub protected: BTreeSet<String>,
-}
-
-/// How all drains stand.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct DrainsReported {
-    /// By replacement and purpose.
-    pub reports: BTreeMap<(String, DrainPurpose), DrainReport>,
-    /// When the API server listed each marked node as empty, of those that it did.
-    pub found_empty: BTreeMap<String, Timestamp>,
-}
 
 /// Go through the drains.
 #[derive(Message)]
@@ -109,7 +85,7 @@ struct Marking {
 /// The actor.
 pub struct Drainer {
     deps: Deps,
-    tracker: Link<FallbackTracker>,
+    reported: MessageLink<DrainsReported>,
     /// `None` until the tracker spoke: before that nobody knows whose marks are left over.
     wanted: Option<DrainNodes>,
     drains: BTreeMap<String, Drain>,
@@ -127,9 +103,9 @@ pub struct Drainer {
 impl Drainer {
     /// A Drainer that was told nothing yet.
     #[must_use]
-    pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
+    pub fn new(deps: Deps, reported: MessageLink<DrainsReported>) -> Self {
         let (drains, marking, set, shielded, looks) = Default::default();
-        Self { deps, tracker, wanted: None, drains, marking, set, shielded, looks, origin: Instant::now() }
+        Self { deps, reported, wanted: None, drains, marking, set, shielded, looks, origin: Instant::now() }
     }
 
     fn now(&self) -> Moment {
@@ -143,7 +119,7 @@ impl Drainer {
         };
         let reports = self.drains.values().map(report).collect();
         let found_empty = self.looks.found_empty(self.now().at);
-        self.tracker.send(DrainsReported { reports, found_empty });
+        self.reported.send(DrainsReported { reports, found_empty });
     }
 
     /// Starts a change of marks unless one of this node is under way.
@@ -173,7 +149,12 @@ impl Drainer {
                     MarkResult::Done
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(node, error = %RequestProblem(&error), ?change, "a node's marks could not be changed; it is tried again");
+                    tracing::warn!(
+                        node,
+                        error = %RequestProblem(&error),
+                        ?change,
+                        "a node's marks could not be changed; it is tried again"
+                    );
                     MarkResult::Failed
                 }
                 Err(_) => {
@@ -204,7 +185,12 @@ impl Drainer {
                 Order::Evict(pod) => pods::evict(&client, pod, limit).await,
                 Order::Delete(pod, deletion) => {
                     let grace = deletion.grace_period_seconds;
-                    tracing::warn!(node, pod = %pod.key(), grace, "deleted: no more than its grace period is left");
+                    tracing::warn!(
+                        node,
+                        pod = %pod.key(),
+                        grace,
+                        "deleted: no more than its grace period is left"
+                    );
                     pods::delete(&client, pod, grace, limit).await
                 }
             };
@@ -249,13 +235,14 @@ impl Drainer {
     fn drive(
         &mut self,
         command: &DrainCommand,
+        pools: &BTreeMap<String, PoolConfig>,
         snapshot: &Snapshot,
         freshness: &Freshness,
         now: Moment,
         ctx: &mut Context<Self>,
     ) {
         let node = &command.node;
-        let policy = self.deps.policy_of(&command.replacement);
+        let policy = self.deps.policy_of(&command.replacement, pools);
         if !self.drains.get_mut(node).is_some_and(|drain| drain.renew(command, policy.clone())) {
             self.drains.insert(node.clone(), Drain::new(command.clone(), policy, snapshot, now));
         }
@@ -326,8 +313,9 @@ impl Handler<Drive> for Drainer {
         self.looks.retain(|node| nodes.contains(node) || wanted.cordoned.contains(node) && shown(node));
         self.shielded.retain(|node, _| wanted.protected.contains(node));
         // First of all: one change of a node's marks is made at a time.
+        let pools = self.deps.pools();
         for command in &wanted.drains {
-            self.drive(command, &snapshot, &freshness, now, ctx);
+            self.drive(command, &pools, &snapshot, &freshness, now, ctx);
         }
         let may_undo = freshness.allows(Step::Undo);
         for node in snapshot.nodes() {

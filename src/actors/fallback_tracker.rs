@@ -1,23 +1,30 @@
-//! Boxes 6 (tracking) and 11 (removal), and the thread of every story: owns the NodeReplacements.
+//! Owns the NodeReplacements: the thread of every replacement, from its notice to its end.
 //!
-//! Hears [`PoolObserved`] and [`PoolRefused`] from the AsgScaler, [`DrainsReported`] from the Drainer, [`PoolAssessed`] from the
-//! HealthMonitor, and the notices from the watch. Feeds them into [`spot_guard_core::replacement`], stores the
-//! records, and only then tells the AsgScaler [`ScaleGroups`] and the Drainer [`DrainNodes`]: always the
-//! complete picture, so that a lost message costs one turn and nothing else.
+//! - Boxes: 6
+//! - Part of: 11 (the replacement is closed)
+//! - Hears: [`PoolObserved`], [`PoolRefused`], [`DrainsReported`], [`PoolAssessed`]; notices and triggers
+//!   from the watch
+//! - Sends: [`ScaleGroups`], [`DrainNodes`]
+//! - Decided in: [`spot_guard_core::replacement`], [`spot_guard_core::notices`], [`spot_guard_core::trigger`]
+//!
+//! A turn reads the world once, lets the records advance, stores them, and only then sends what follows from
+//! them.
 
 mod fits;
+mod known;
 mod notices;
 mod refusals;
 mod store;
 mod triggers;
 mod turn_view;
 
-use crate::actors::asg_scaler::{AsgScaler, PoolObserved, PoolRefused, ScaleGroups};
 use crate::actors::deps::Deps;
-use crate::actors::drainer::{DrainNodes, Drainer, DrainsReported};
-use crate::actors::health_monitor::PoolAssessed;
-use crate::actors::supervision::{Link, answers_ping, jittered};
-use crate::crd::{InterruptionNotice, NodeReplacement, version};
+use crate::actors::messages::{
+    DrainNodes, DrainsReported, PoolAssessed, PoolObserved, PoolRefused, ScaleGroups,
+};
+use crate::actors::supervision::{MessageLink, answers_ping};
+use crate::clock::jittered;
+use crate::crd::{NodeReplacement, version};
 use crate::telemetry::events::{self, Told};
 use crate::telemetry::notifications::Notification;
 use crate::telemetry::tracing::box_span;
@@ -25,26 +32,38 @@ use actix::prelude::*;
 use fits::Fits;
 use futures::StreamExt;
 use jiff::Timestamp;
+use known::{PoolFacts, Reading, SentWants};
 use kube::{Resource, ResourceExt};
-use notices::Refused;
-use refusals::{Batch, Removals};
+use refusals::{Refused, Removals};
 use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
-use spot_guard_core::ledger::Ledger;
-use spot_guard_core::reason::Finding;
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use spot_guard_core::scaling::wants::Want;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
-use store::{Stored, store};
+use store::{Write, store};
+use triggers::{Replies, Reply};
 use turn_view::TurnView;
 
 /// Time alone moves a story too (timeouts, retries): how often the records are gone through.
 const TURN: Duration = Duration::from_secs(1);
+/// After this time more triggers are looked at, unless something else begins a turn.
+const NEXT_LOOK: Duration = Duration::from_millis(100);
 /// How many records are written at the same time.
 const PARALLEL_WRITES: usize = 8;
+
+/// What a turn leads to.
+struct Plan {
+    /// Of records.
+    writes: Vec<Write>,
+    /// Notices that are to be removed.
+    refused: Vec<Refused>,
+    /// To triggers.
+    replies: Vec<Reply>,
+    /// Whether more triggers are to be looked at.
+    more: bool,
+}
 
 /// Go through the records.
 #[derive(Message)]
@@ -55,49 +74,20 @@ struct Turn;
 #[derive(Message)]
 #[rtype(result = "()")]
 struct TurnEnded {
-    stored: Vec<Stored>,
+    reading: Reading,
+    stored: Vec<NodeReplacement>,
     failed: bool,
-}
-
-/// What is known of a pool's groups.
-enum PoolFacts {
-    Observed {
-        view: Arc<PoolView>,
-        ledger: Arc<Ledger>,
-        withdrawn: Arc<BTreeSet<String>>,
-        /// Idle instances to be cordoned, and those that were and are on their way out or gone.
-        cordon: BTreeSet<String>,
-    },
-    /// They cannot be used, for this reason.
-    Refused(Finding),
-}
-
-impl PoolFacts {
-    fn view(&self) -> Option<&PoolView> {
-        match self {
-            Self::Observed { view, .. } => Some(view),
-            Self::Refused(_) => None,
-        }
-    }
-
-    /// Whether the ledger was written when it was known that the story wants nothing more of the Spot group.
-    fn has_withdrawn(&self, replacement: &str) -> bool {
-        matches!(self, Self::Observed { withdrawn, .. } if withdrawn.contains(replacement))
-    }
-
-    fn ledger(&self) -> Option<&Ledger> {
-        match self {
-            Self::Observed { ledger, .. } => Some(ledger),
-            Self::Refused(_) => None,
-        }
-    }
 }
 
 /// The actor.
 pub struct FallbackTracker {
     deps: Deps,
-    scaler: Link<AsgScaler>,
-    drainer: Link<Drainer>,
+    /// Which life of the actor this is.
+    life: u64,
+    scale: MessageLink<ScaleGroups>,
+    drain: MessageLink<DrainNodes>,
+    /// What the AsgScaler was sent last, by pool.
+    sent: BTreeMap<String, SentWants>,
     pools: BTreeMap<String, PoolFacts>,
     drains: BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: BTreeMap<String, ReturnAssessment>,
@@ -109,8 +99,9 @@ pub struct FallbackTracker {
     records: BTreeMap<String, NodeReplacement>,
     /// The uid of each record that the watch shows. One that it showed and shows no more was deleted.
     shown: BTreeMap<String, Option<String>>,
-    /// The versions of triggers that were answered: the watch may show them for a moment yet.
-    answered: BTreeMap<String, u64>,
+    replies: Replies,
+    /// Whether a turn is due for triggers that had no look yet.
+    looks_again: bool,
     removals: Removals,
     /// Whether time alone may decide about a notice, or one is still to be removed.
     notices_wait: bool,
@@ -120,14 +111,21 @@ pub struct FallbackTracker {
 }
 
 impl FallbackTracker {
-    /// A tracker that has read nothing yet.
+    /// A tracker that has read nothing yet. `life` is its incarnation.
     #[must_use]
-    pub fn new(deps: Deps, scaler: Link<AsgScaler>, drainer: Link<Drainer>) -> Self {
+    pub fn new(
+        deps: Deps,
+        life: u64,
+        scale: MessageLink<ScaleGroups>,
+        drain: MessageLink<DrainNodes>,
+    ) -> Self {
         let fits = Fits::new(deps.heavy.clone());
         Self {
             deps,
-            scaler,
-            drainer,
+            life,
+            scale,
+            drain,
+            sent: BTreeMap::new(),
             pools: BTreeMap::new(),
             drains: BTreeMap::new(),
             assessments: BTreeMap::new(),
@@ -135,7 +133,8 @@ impl FallbackTracker {
             freshness: Freshness::default(),
             records: BTreeMap::new(),
             shown: BTreeMap::new(),
-            answered: BTreeMap::new(),
+            replies: Replies::default(),
+            looks_again: false,
             removals: Removals::default(),
             notices_wait: false,
             fits,
@@ -168,19 +167,16 @@ impl FallbackTracker {
 
     /// Takes in what the watch knows: records that are gone, and records that this life has not seen.
     fn merge_watch(&mut self) {
-        let triggers = self.deps.view.triggers.state();
-        self.answered.retain(|name, seen| {
-            triggers.iter().any(|held| held.name_any() == *name && version(&**held) == *seen)
-        });
         let seen = self.deps.view.replacements.state();
         let shown: BTreeMap<String, Option<String>> =
             seen.iter().map(|record| (record.name_any(), record.uid())).collect();
         let not_understood = self.deps.view.not_understood();
         self.records.retain(|name, record| {
-            // The watch has not come to a record that was only just created, and cannot show one that it cannot read.
+            // The watch has not come to a record that was only just created, and cannot show one that it
+            // cannot read.
             let may_be_there = self.shown.get(name) != Some(&record.uid())
                 || not_understood.may_hold(WatchedKind::Replacement, name);
-            shown.contains_key(name) || is_open(record) && may_be_there
+            shown.contains_key(name) || record.is_open() && may_be_there
         });
         self.shown = shown;
         for record in seen {
@@ -200,7 +196,7 @@ impl Actor for FallbackTracker {
         ctx.notify(Turn);
         ctx.run_interval(TURN, |actor, ctx| {
             actor.look_at_watches();
-            if actor.notices_wait || actor.records.values().any(is_open) {
+            if actor.notices_wait || actor.records.values().any(NodeReplacement::is_open) {
                 ctx.notify(Turn);
             }
         });
@@ -218,10 +214,6 @@ impl Actor for FallbackTracker {
     }
 }
 
-fn is_open(record: &NodeReplacement) -> bool {
-    record.status.as_ref().is_none_or(|status| !status.phase.is_finished())
-}
-
 /// Deadlines first, then the oldest: in this order stories take the places that a pool has.
 fn urgency(record: &NodeReplacement) -> (bool, Option<Timestamp>) {
     let status = record.status.as_ref();
@@ -232,7 +224,8 @@ impl Handler<PoolObserved> for FallbackTracker {
     type Result = ();
 
     fn handle(&mut self, message: PoolObserved, ctx: &mut Self::Context) {
-        let PoolObserved { pool, view, ledger, withdrawn, cordon } = message;
+        let PoolObserved { pool, view, ledger, revision, cordon } = message;
+        let withdrawn = self.sent.get(&pool).map(|sent| sent.withdrawn_by(revision)).unwrap_or_default();
         let mut cordon = BTreeSet::clone(&cordon);
         if let Some(PoolFacts::Observed { cordon: before, .. }) = self.pools.remove(&pool) {
             // A node is Ready for a while after its instance was ended: nothing is to be bound to it.
@@ -289,42 +282,27 @@ impl Handler<Turn> for FallbackTracker {
         }
         self.look_at_watches();
         self.merge_watch();
-        let mut turn = TurnView::new(
-            &self.deps,
-            &self.records,
-            &self.pools,
-            &self.drains,
-            &self.assessments,
-            &self.fits,
-        );
-        let notices = self.deps.view.notices.state();
-        let told = turn.hear(&self.records, &notices);
-        let mut writes = told.writes;
-        writes.extend(turn.follow_triggers(&self.records, &self.answered, &writes));
-        let mut open: Vec<&NodeReplacement> =
-            self.records.values().filter(|record| is_open(record)).collect();
-        open.sort_by_key(|record| urgency(record));
-        for record in open {
-            if let Some(write) = turn.advance(record) {
-                writes.push(write);
-            }
+        let reading = Reading::of(&self.deps);
+        let Plan { writes, refused, replies, more } = self.plan(&reading);
+        let may_act = self.deps.fence.may_act(self.deps.call_timeout);
+        if may_act {
+            self.remove(refused, ctx);
+            self.reply(replies, ctx);
         }
-        self.notices_wait = told.waits || !told.refused.is_empty();
-        if let Some(batch) = self.removable(told.refused, &notices) {
-            self.remove(batch, ctx);
-        }
-        let open_questions = self.fits.open(&self.deps.view.snapshot());
-        if let Some(work) = open_questions {
+        if let Some(work) = self.fits.open(&reading.snapshot) {
             ctx.spawn(work.into_actor(self).map(|found, actor, ctx| {
                 actor.fits.learn(found);
                 ctx.notify(Turn);
             }));
         }
+        if more && may_act {
+            self.look_again(ctx);
+        }
         if writes.is_empty() {
-            self.tell();
+            self.tell(&reading);
             return;
         }
-        if !self.deps.fence.may_act(self.deps.call_timeout) {
+        if !may_act {
             return;
         }
         self.busy = true;
@@ -336,7 +314,7 @@ impl Handler<Turn> for FallbackTracker {
                 .collect()
                 .await;
             let failed = results.iter().any(Option::is_none);
-            TurnEnded { stored: results.into_iter().flatten().flatten().collect(), failed }
+            TurnEnded { reading, stored: results.into_iter().flatten().flatten().collect(), failed }
         };
         ctx.spawn(stored.into_actor(self).map(|ended, _, ctx| ctx.notify(ended)));
     }
@@ -345,24 +323,17 @@ impl Handler<Turn> for FallbackTracker {
 impl Handler<TurnEnded> for FallbackTracker {
     type Result = ();
 
-    fn handle(&mut self, TurnEnded { stored, failed }: TurnEnded, ctx: &mut Self::Context) {
+    fn handle(&mut self, TurnEnded { reading, stored, failed }: TurnEnded, ctx: &mut Self::Context) {
         self.busy = false;
-        for stored in stored {
-            let record = match stored {
-                Stored::Record(record) => *record,
-                Stored::Answer(name, version) => {
-                    self.answered.insert(name, version);
-                    continue;
-                }
-            };
+        for record in stored {
             let name = record.name_any();
             self.log_steps(self.records.get(&name), &record);
-            if !is_open(&record) {
+            if !record.is_open() {
                 self.assessments.remove(&name);
             }
             self.records.insert(name, record);
         }
-        self.tell();
+        self.tell(&reading);
         if std::mem::take(&mut self.again) && !failed {
             ctx.notify(Turn);
         } else if failed {
@@ -374,18 +345,33 @@ impl Handler<TurnEnded> for FallbackTracker {
 answers_ping!(FallbackTracker);
 
 impl FallbackTracker {
-    /// The refused notices to remove now.
-    fn removable(&mut self, refused: Vec<Refused>, seen: &[Arc<InterruptionNotice>]) -> Option<Batch> {
-        let not_understood = self.deps.view.not_understood();
-        let unread = not_understood.names(WatchedKind::Notice).map(str::to_owned).collect();
-        if !self.deps.fence.may_act(self.deps.call_timeout) {
-            return None;
-        }
-        self.removals.next(refused, seen, &unread)
+    /// What this turn makes of the notices, the triggers and the open records.
+    fn plan(&mut self, reading: &Reading) -> Plan {
+        let mut turn = TurnView::new(
+            &self.deps,
+            reading,
+            &self.records,
+            &self.pools,
+            &self.drains,
+            &self.assessments,
+            &self.fits,
+        );
+        let heard = turn.hear(&self.records, &self.deps.view.notices.state());
+        let mut writes = heard.writes;
+        let followed = turn.follow_triggers(&self.records, &mut self.replies, &writes);
+        writes.extend(followed.writes);
+        let mut open: Vec<&NodeReplacement> =
+            self.records.values().filter(|record| record.is_open()).collect();
+        open.sort_by_key(|record| urgency(record));
+        writes.extend(open.into_iter().filter_map(|record| turn.advance(record)));
+        self.notices_wait =
+            heard.waits || !heard.refused.is_empty() || !self.deps.view.crowded_out.is_empty();
+        Plan { writes, refused: heard.refused, replies: followed.replies, more: followed.more }
     }
 
     /// Removes refused notices beside the mailbox. What is left comes with a later turn.
-    fn remove(&self, batch: Batch, ctx: &mut Context<Self>) {
+    fn remove(&mut self, refused: Vec<Refused>, ctx: &mut Context<Self>) {
+        let Some(batch) = self.removals.next(refused, &self.deps.view) else { return };
         let work = refusals::remove(self.deps.clone(), batch).into_actor(self);
         ctx.spawn(work.map(|gone, actor, ctx| {
             let goes_on = actor.removals.ended(gone);
@@ -397,33 +383,59 @@ impl FallbackTracker {
         }));
     }
 
+    /// Begins a turn for the triggers that had no look yet, unless the end of an answer does.
+    fn look_again(&mut self, ctx: &mut Context<Self>) {
+        if self.looks_again || self.replies.are_under_way() {
+            return;
+        }
+        self.looks_again = true;
+        ctx.run_later(NEXT_LOOK, |actor, ctx| {
+            actor.looks_again = false;
+            ctx.notify(Turn);
+        });
+    }
+
+    /// Answers triggers beside the mailbox.
+    fn reply(&mut self, replies: Vec<Reply>, ctx: &mut Context<Self>) {
+        if replies.is_empty() {
+            return;
+        }
+        let work = triggers::reply(self.deps.clone(), self.replies.begin(replies)).into_actor(self);
+        ctx.spawn(work.map(|replied, actor, ctx| {
+            let pause = if actor.replies.ended(replied) { Duration::ZERO } else { TURN };
+            ctx.notify_later(Turn, pause);
+        }));
+    }
+
     /// Tells the AsgScaler and the Drainer what must hold for the stored records.
-    fn tell(&self) {
+    fn tell(&mut self, reading: &Reading) {
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
         let turn = TurnView::new(
             &self.deps,
+            reading,
             &self.records,
             &self.pools,
             &self.drains,
             &self.assessments,
             &self.fits,
         );
+        self.sent.retain(|pool, _| reading.configs.contains_key(pool));
         let mut by_pool: BTreeMap<String, ScaleGroups> = BTreeMap::new();
         let mut cordoned = BTreeSet::new();
         for name in turn.configs.keys() {
             let mut wanted = ScaleGroups { pool: name.clone(), ..ScaleGroups::default() };
             if let Some(PoolFacts::Observed { view, cordon, .. }) = self.pools.get(name) {
                 wanted.instances.found_empty = self.instances_found_empty(view, &turn);
-                wanted.instances.look_at(view, &turn.snapshot, &turn.freshness, self.deps.clock.now());
+                wanted.instances.look_at(view, turn.snapshot, turn.freshness, self.deps.clock.now());
                 cordoned.extend(turn.nodes_of(cordon));
             }
             by_pool.insert(name.clone(), wanted);
         }
         let mut drains = Vec::new();
         let mut protected = BTreeSet::new();
-        for record in self.records.values().filter(|record| is_open(record)) {
+        for record in self.records.values().filter(|record| record.is_open()) {
             let commands = turn.commands(record);
             drains.extend(commands.drains);
             protected.extend(turn.nodes_of(&commands.protected));
@@ -449,9 +461,10 @@ impl FallbackTracker {
                     }
                 }
             }
-            self.scaler.send(wanted);
+            let sent = self.sent.entry(name).or_default();
+            self.scale.send(sent.revise(wanted, self.life));
         }
-        self.drainer.send(DrainNodes { drains, cordoned, protected });
+        self.drain.send(DrainNodes { drains, cordoned, protected });
     }
 
     /// When the node of each instance of a pool was found empty, if it was.

@@ -1,12 +1,16 @@
-//! Boxes 6, 7, 8, 9 and 12: one assessment per pool every 30 s, for ever: healthy, stable, safe.
+//! Assesses each pool every 30 s, for ever: healthy, stable, and which fallbacks are safe to drain.
 //!
-//! Hears [`PoolObserved`] and [`PoolRefused`] from the AsgScaler. Tells the FallbackTracker [`PoolAssessed`], and the SpotPool's
-//! status what it found. The judgement is [`spot_guard_core::health`] and [`spot_guard_core::safety`].
+//! - Boxes: 7, 8, 9, 12
+//! - Part of: 6 (the Spot group)
+//! - Hears: [`PoolObserved`], [`PoolRefused`]
+//! - Sends: [`PoolAssessed`]
+//! - Decided in: [`spot_guard_core::health`], [`spot_guard_core::safety`], [`spot_guard_core::limits`]
+//!
+//! What was found is written into the SpotPool's status, too.
 
-use crate::actors::asg_scaler::{PoolObserved, PoolRefused};
 use crate::actors::deps::{Deps, PoolConfig};
-use crate::actors::fallback_tracker::FallbackTracker;
-use crate::actors::supervision::{Link, answers_ping};
+use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused};
+use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
@@ -31,16 +35,6 @@ use tokio::time::Instant;
 /// How often the pools are looked at for one whose assessment is due.
 const TURN: Duration = Duration::from_secs(1);
 
-/// What was found about a pool.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct PoolAssessed {
-    /// The pool.
-    pub pool: String,
-    /// Healthy, stable, and each fallback's return.
-    pub assessment: PoolAssessment,
-}
-
 /// What is not to wait for the next assessment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Urgent {
@@ -60,7 +54,7 @@ struct Turn;
 /// The actor.
 pub struct HealthMonitor {
     deps: Deps,
-    tracker: Link<FallbackTracker>,
+    assessed: MessageLink<PoolAssessed>,
     observed: BTreeMap<String, PoolObserved>,
     due: BTreeMap<String, Instant>,
     /// Pools whose assessment is under way.
@@ -76,9 +70,9 @@ pub struct HealthMonitor {
 impl HealthMonitor {
     /// A monitor that has seen nothing yet.
     #[must_use]
-    pub fn new(deps: Deps, tracker: Link<FallbackTracker>) -> Self {
+    pub fn new(deps: Deps, assessed: MessageLink<PoolAssessed>) -> Self {
         let (observed, due, under_way, urgent, written, told) = Default::default();
-        Self { deps, tracker, observed, due, under_way, urgent, written, told }
+        Self { deps, assessed, observed, due, under_way, urgent, written, told }
     }
 
     /// The conditions that the pool has now.
@@ -165,7 +159,11 @@ impl HealthMonitor {
         };
         ctx.spawn(write.into_actor(self).map(|(name, error), actor, _| {
             if let Some(error) = error {
-                tracing::warn!(pool = name, error = %RequestProblem(&error), "the pool's status could not be written; it is tried again");
+                tracing::warn!(
+                    pool = name,
+                    error = %RequestProblem(&error),
+                    "the pool's status could not be written; it is tried again"
+                );
                 actor.written.remove(&name);
             }
         }));
@@ -331,7 +329,7 @@ impl Handler<Turn> for HealthMonitor {
                     return;
                 };
                 actor.publish(&name, &observed, &assessment, &findings, &urgent, ctx);
-                actor.tracker.send(PoolAssessed { pool: name, assessment });
+                actor.assessed.send(PoolAssessed { pool: name, assessment });
             }));
         }
     }

@@ -1,18 +1,23 @@
-//! Box 1, and the part of box 12 that looks for new interruptions: runs in the agent, on the node itself.
+//! Reads the metadata service of its own node and reports what EC2 announces. It runs in the agent, on the
+//! node.
 //!
-//! Hears nobody: IMDS is asked on a schedule of its own. Tells the controller, through the Kubernetes API: a
-//! notice becomes an InterruptionNotice, which FallbackTracker watches. As long as there is no notice, no
-//! request goes to the Kubernetes API.
+//! - Boxes: 1
+//! - Part of: 12 (the look for new interruptions)
+//! - Hears: nobody
+//! - Sends: an InterruptionNotice, through the Kubernetes API
+//! - Decided in: [`spot_guard_core::imds`]
 //!
-//! Each kind of notice is reported until it is stored by this life; one with a deadline is created again until then,
-//! for a notice that the controller removed by an old picture has to come again. A life that follows reports again what IMDS
-//! still says; the notice's name makes both one object. Whether the object of that name is this notice, the agent
-//! cannot read: so it goes on trying at a slow pace, as long as IMDS says so. One that the controller refuses is
-//! removed.
+//! As long as there is no notice, no request goes to the Kubernetes API.
+//!
+//! Each kind of notice is reported until it is stored by this life. One with a deadline is created again
+//! until then, for a notice that the controller removed by an old picture has to come again. A life that
+//! follows reports again what IMDS still says: the notice's name makes both one object. Whether the object of
+//! that name is this notice, the agent cannot read, so it goes on trying at a slow pace. One that the
+//! controller refuses is removed.
 
-use crate::actors::supervision::{answers_ping, jittered};
+use crate::actors::supervision::answers_ping;
 use crate::aws::imds::Imds;
-use crate::clock::Clock;
+use crate::clock::{Clock, jittered};
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, notice_name};
 use crate::telemetry::readiness::Readiness;
 use crate::telemetry::tracing::{box_span, traceparent_of};
@@ -165,7 +170,12 @@ impl ImdsPoller {
     /// Logs a problem with IMDS when it is new, and again from time to time.
     fn complain(&mut self, question: Question, problem: &ImdsProblem) {
         if self.complaints.raise(question.path(), problem.slug()) {
-            tracing::warn!(node = self.node.node_name, path = question.path(), %problem, "IMDS cannot be read");
+            tracing::warn!(
+                node = self.node.node_name,
+                path = question.path(),
+                %problem,
+                "IMDS cannot be read"
+            );
         }
     }
 
@@ -331,7 +341,11 @@ impl Handler<Stored> for ImdsPoller {
                 sighting.name_taken(self.node.clock.now(), ctx);
                 self.node.metrics.name_taken(kind);
                 if self.complaints.raise(kind.slug(), &problem.to_string()) {
-                    tracing::info!(node, %kind, "a notice of that name is stored: perhaps this one, trying on");
+                    tracing::info!(
+                        node,
+                        %kind,
+                        "a notice of that name is stored: perhaps this one, trying on"
+                    );
                 }
                 if self.sightings.values().all(|held| held.is_done() || held.is_taken()) {
                     self.node.readiness.ready(NOTICES_PART);

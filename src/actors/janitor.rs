@@ -1,8 +1,13 @@
-//! Box 11: every 10 min, what a finished story leaves behind.
+//! Removes what finished replacements leave behind, every 10 min.
 //!
-//! Hears nobody and tells nobody: it reads the records and removes finished ones after 24 h, with their
-//! notices, and triggers that are over for as long. Marks that no record accounts for are taken off by the Drainer, shares of a ledger without a
-//! record by the AsgScaler; both see the complete picture each time.
+//! - Boxes: 11
+//! - Hears: nobody
+//! - Sends: nothing
+//! - Decided in: [`spot_guard_core::limits`], [`spot_guard_core::trigger`]
+//!
+//! A finished record goes after 24 h with its notices, and so does a trigger that is over. A taint that no
+//! record accounts for is taken off by the Drainer, a share of a ledger without a record by the AsgScaler:
+//! both see the complete picture each time.
 
 use crate::actors::deps::Deps;
 use crate::actors::supervision::answers_ping;
@@ -45,9 +50,9 @@ impl Janitor {
     }
 
     fn finished_long_ago(&self) -> Vec<Arc<NodeReplacement>> {
-        let now = self.deps.clock.now();
+        let (now, pools) = (self.deps.clock.now(), self.deps.pools());
         let old = |record: &NodeReplacement| {
-            let policy = self.deps.policy_of(&record.name_any());
+            let policy = self.deps.policy_of(&record.name_any(), &pools);
             let keep = seconds(policy.keep_finished_seconds).max(limits::look_back(&policy));
             let ended = record.status.as_ref().and_then(|status| status.finished_at);
             ended.is_some_and(|at| spot_guard_core::time::since(at, now) >= keep)
@@ -92,12 +97,20 @@ impl Handler<CleanUp> for Janitor {
         let work = async move {
             for record in finished {
                 if let Err(error) = remove(&deps, &record).await {
-                    tracing::warn!(replacement = record.name_any(), error = %RequestProblem(&error), "a finished record could not be removed");
+                    tracing::warn!(
+                        replacement = record.name_any(),
+                        error = %RequestProblem(&error),
+                        "a finished record could not be removed"
+                    );
                 }
             }
             for trigger in triggers {
                 if let Err(error) = remove_exactly(&deps, &*trigger).await {
-                    tracing::warn!(trigger = trigger.name_any(), error = %RequestProblem(&error), "a trigger that is over could not be removed");
+                    tracing::warn!(
+                        trigger = trigger.name_any(),
+                        error = %RequestProblem(&error),
+                        "a trigger that is over could not be removed"
+                    );
                 }
             }
         };

@@ -1,4 +1,8 @@
-//! Keeps the actors alive. Serves every actor and hears none of them.
+//! Keeps the actors alive.
+//!
+//! - Boxes: none, it serves every actor
+//! - Hears: nobody
+//! - Sends: [`Ping`]
 //!
 //! `actix::Supervisor` restarts after `ctx.stop()` with the same `self` and at once, and not at all after a
 //! panic: the mailbox is closed for good. Here the supervisor drives the actor's context itself, so that it
@@ -10,8 +14,8 @@
 //!   `Actor::stopping` must not answer `Running::Continue`: a life that is over cannot go on.
 //! - A future that the context waits for (`ctx.wait`) keeps the mailbox shut. Longer than
 //!   [`ANSWER_WITHIN`], and the actor counts as stuck.
-//! - All actors of an arbiter share a thread. A handler that blocks it stops the supervisor too; the liveness probe
-//!   of the process fails then ([`crate::telemetry::liveness`]).
+//! - All actors of an arbiter share a thread. A handler that blocks it stops the supervisor too; the liveness
+//!   probe of the process fails then ([`crate::telemetry::liveness`]).
 
 #[cfg(any(test, feature = "sim"))]
 pub mod crash;
@@ -20,8 +24,9 @@ mod panics;
 #[cfg(test)]
 mod tests;
 
-pub use link::{ASK_TIMEOUT, Link, LinkError, MAILBOX_CAPACITY, MAX_QUESTIONS};
+pub use link::{ASK_TIMEOUT, Link, LinkError, LinkEvent, MAILBOX_CAPACITY, MAX_QUESTIONS, MessageLink};
 
+use crate::clock::jittered;
 use crate::telemetry::readiness::Readiness;
 use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
@@ -55,8 +60,8 @@ const RESTART_WINDOW: Duration = Duration::from_secs(300);
 #[rtype(result = "()")]
 pub struct Ping;
 
-/// Lets an actor answer its supervisor: `answers_ping!(Drainer);` In tests and in the simulation it can be made to
-/// fail, too.
+/// Lets an actor answer its supervisor: `answers_ping!(Drainer);` In tests and in the simulation it can be
+/// made to fail, too.
 macro_rules! answers_ping {
     ($actor:ty) => {
         impl ::actix::Handler<$crate::actors::supervision::Ping> for $actor {
@@ -344,9 +349,4 @@ fn restart_pause(in_a_row: u32) -> Duration {
         0 => Duration::ZERO,
         failures => jittered(backoff(FIRST_BACKOFF, MAX_BACKOFF, failures)),
     }
-}
-
-/// Between half of `pause` and all of it, so that what failed together does not come back together.
-pub(crate) fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

@@ -3,7 +3,7 @@
 //! The SDK's client speaks IMDSv2 only, caches its token, and finds the endpoint by itself
 //! (`AWS_EC2_METADATA_SERVICE_ENDPOINT`, else 169.254.169.254).
 
-use crate::kube::problem::with_causes;
+use crate::causes::with_causes;
 use aws_config::imds::client::error::{ImdsError, TokenError};
 use aws_config::imds::client::{Builder, Client};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;

@@ -9,8 +9,8 @@ mod listing;
 
 pub use answer::{CallError, Described, Launched, Terminated};
 
+use crate::causes::with_causes;
 use crate::clock::Clock;
-use crate::kube::problem::with_causes;
 use crate::telemetry::metrics::{AwsOperation, AwsResult, Metrics};
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;

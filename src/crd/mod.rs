@@ -152,7 +152,6 @@ pub struct GroupStatus {
     kind = "InterruptionNotice",
     plural = "interruptionnotices",
     category = "spotguard",
-    status = "InterruptionNoticeStatus",
     derive = "PartialEq",
     validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: a notice never changes"),
     validation = Rule::new("self.metadata.name == self.spec.nodeName + '.' + self.spec.instanceId + (self.spec.kind == 'SpotInterruption' ? '-spot-interruption' : '-rebalance-recommendation')").message("metadata.name must be <spec.nodeName>.<spec.instanceId>-<spec.kind in lower case with hyphens>"),
@@ -160,7 +159,6 @@ pub struct GroupStatus {
     printcolumn = r#"{"name":"Instance","type":"string","jsonPath":".spec.instanceId"}"#,
     printcolumn = r#"{"name":"Kind","type":"string","jsonPath":".spec.kind"}"#,
     printcolumn = r#"{"name":"Deadline","type":"string","jsonPath":".spec.deadline"}"#,
-    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[x_kube(validation = Rule::new("self.kind != 'Manual'").message("spec.kind must be RebalanceRecommendation or SpotInterruption"))]
@@ -186,16 +184,6 @@ pub struct InterruptionNoticeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 55))]
     pub traceparent: Option<String>,
-}
-
-/// What the controller made of a notice.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct InterruptionNoticeStatus {
-    /// `Accepted`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub conditions: Vec<Condition>,
 }
 
 /// The durable record of one node's story. Named after the old instance, so that a node has one at most.
@@ -321,6 +309,14 @@ impl Trigger {
             order: (made_at, version(self)),
             stage: Stage::of(conditions),
         }
+    }
+}
+
+impl NodeReplacement {
+    /// Whether there is something left to do for it.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.status.as_ref().is_none_or(|status| !status.phase.is_finished())
     }
 }
 

@@ -124,7 +124,8 @@ pub(super) async fn fallback_named(state: Data<ApiState>, request: HttpRequest) 
 
 /// What is paused: by label, in the pools, or by triggers.
 fn pauses(state: &ApiState) -> Pauses {
-    Pauses::of(*state.paused.borrow(), &state.trigger_store)
+    let triggers = state.trigger_store.state();
+    Pauses::of(*state.paused.borrow(), triggers.iter().map(|trigger| trigger.ask()))
 }
 
 pub(super) fn find<K>(store: &Store<K>, name: &str) -> Option<Arc<K>>
@@ -323,7 +324,6 @@ fn notice(held: &InterruptionNotice, pool: Option<String>) -> Notice {
         notice_time: spec.notice_time,
         deadline: spec.deadline,
         detected_at: spec.detected_at,
-        conditions: held.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default(),
         trace_id: spec.traceparent.as_deref().and_then(trace_id_of),
     }
 }

@@ -423,8 +423,6 @@ pub struct Notice {
     pub deadline: Option<Timestamp>,
     /// When it was seen.
     pub detected_at: Timestamp,
-    /// `Accepted`, once the controller has looked at it.
-    pub conditions: Vec<Condition>,
     /// The trace of the story.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,

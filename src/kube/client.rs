@@ -47,9 +47,10 @@ pub async fn infer(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     }
 }
 
-/// The same client with every request bounded: an answer that ends, its body included, is there within `limit` or the
-/// request failed, or whoever waits for it would wait for ever. The body of a list is not held: it can be read as it
-/// comes. A watch has to begin within that time; how long it may be silent is its reader's business.
+/// The same client with every request bounded: an answer that ends, its body included, is there within
+/// `limit` or the request failed, or whoever waits for it would wait for ever. The body of a list is not
+/// held: it can be read as it comes. A watch has to begin within that time; how long it may be silent is its
+/// reader's business.
 #[must_use]
 pub fn bounded(client: &Client, limit: Duration) -> Client {
     let (namespace, client) = (client.default_namespace().to_owned(), client.clone());
@@ -77,8 +78,8 @@ pub fn bounded(client: &Client, limit: Duration) -> Client {
     Client::new(service, namespace)
 }
 
-/// The answer about one object without what nobody here reads. Whoever may change an object may write a time there that
-/// no reader of times takes, and a change that was done would look like one that failed.
+/// The answer about one object without what nobody here reads. Whoever may change an object may write a time
+/// there that no reader of times takes, and a change that was done would look like one that failed.
 fn without_managed_fields(body: Bytes) -> Bytes {
     const FIELD: &[u8] = b"\"managedFields\"";
     if !body.windows(FIELD.len()).any(|window| window == FIELD) {

@@ -4,7 +4,7 @@
 //! the monotonic clock, that its lease outlives the call ([`Fence::may_act`]), and a new leader waits out the
 //! call timeout of the old one before it acts.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, jittered};
 use crate::kube::problem::RequestProblem;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -111,7 +111,7 @@ impl LeaseHolder {
                         error = %RequestProblem(&error),
                         "the lease could not be read or written; it is tried again"
                     );
-                    sleep(self.jittered()).await;
+                    sleep(jittered(self.times.renew)).await;
                 }
             }
             sleep(jittered(LOOK.min(self.times.renew))).await;
@@ -121,7 +121,7 @@ impl LeaseHolder {
     /// Keeps the lease until it is lost.
     pub async fn hold(&mut self) {
         loop {
-            sleep(self.jittered()).await;
+            sleep(jittered(self.times.renew)).await;
             let until = *self.until.borrow();
             if !self.renew().await && until.is_none_or(|until| Instant::now() + self.times.renew >= until) {
                 tracing::error!("the lease is lost");
@@ -216,12 +216,4 @@ impl LeaseHolder {
             ..LeaseSpec::default()
         }
     }
-
-    fn jittered(&self) -> Duration {
-        jittered(self.times.renew)
-    }
-}
-
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.9 + fastrand::f64() * 0.1)
 }

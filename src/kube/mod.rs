@@ -1,8 +1,10 @@
 //! The edge to the Kubernetes API.
 
+pub mod asked;
 mod caps;
 pub mod client;
 pub mod convert;
+pub mod crowd;
 mod follower;
 pub mod lease;
 pub mod marks;

@@ -1,8 +1,8 @@
 //! What is told of a request that the Kubernetes API did not answer as it should: its kind, its status and its
 //! reason, and nothing of what was sent or answered. An object may hold secrets of others.
 
+use crate::causes::with_causes;
 use kube::Error;
-use std::error::Error as StdError;
 use std::fmt;
 
 /// A failed request, for logs and for people.
@@ -46,21 +46,6 @@ fn right(message: &str) -> Option<String> {
     let (_, right) = message.split_once(" is forbidden: User \"")?;
     let right = right.split_once(" cannot ")?.1;
     Some(right.chars().filter(|letter| !letter.is_control()).take(200).collect())
-}
-
-/// The error with its causes: only the last one says that a connection was refused, or why.
-pub fn with_causes(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let told = cause.to_string();
-        if !text.contains(&told) {
-            text.push_str(": ");
-            text.push_str(&told);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -3,12 +3,16 @@
 //! Whatever is not named here is skipped unread and never kept: nobody can blind the controller by a field that it
 //! has no use for, or fill its memory with one. The names are those of the API.
 
-use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
+use crate::crd::{
+    InterruptionNotice, InterruptionNoticeSpec, NodeReplacement, NodeReplacementSpec, SpotPool, SpotPoolSpec,
+    SpotPoolStatus, Trigger, TriggerSpec, TriggerStatus,
+};
 use crate::kube::caps::{labels, labels_if_few, part_list, part_map, parts, rule_list, rule_map, rules};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use serde::de::{DeserializeOwned, Error, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
+use spot_guard_core::record::ReplacementStatus;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -387,19 +391,17 @@ impl<A> ObjectMeta<A> {
 #[derive(Clone, Debug)]
 pub struct Own<K>(pub K);
 
-#[derive(Deserialize)]
-struct OwnParts<S, T> {
-    metadata: ObjectMeta,
-    spec: S,
-    status: Option<T>,
-}
-
 macro_rules! own {
-    ($($kind:ident)*) => {$(
+    ($($kind:ident { $($part:ident: $type:ty),* })*) => {$(
         impl<'de> Deserialize<'de> for Own<$kind> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let OwnParts { metadata, spec, status } = OwnParts::deserialize(deserializer)?;
-                Ok(Self($kind { metadata: metadata.into_record(), spec, status }))
+                #[derive(Deserialize)]
+                struct Parts {
+                    metadata: ObjectMeta,
+                    $($part: $type),*
+                }
+                let Parts { metadata, $($part),* } = Parts::deserialize(deserializer)?;
+                Ok(Self($kind { metadata: metadata.into_record(), $($part),* }))
             }
         }
 
@@ -411,4 +413,9 @@ macro_rules! own {
         }
     )*};
 }
-own!(SpotPool InterruptionNotice NodeReplacement Trigger);
+own! {
+    SpotPool { spec: SpotPoolSpec, status: Option<SpotPoolStatus> }
+    InterruptionNotice { spec: InterruptionNoticeSpec }
+    NodeReplacement { spec: NodeReplacementSpec, status: Option<ReplacementStatus> }
+    Trigger { spec: TriggerSpec, status: Option<TriggerStatus> }
+}

@@ -2,12 +2,15 @@
 
 use crate::clock::Clock;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
+use crate::kube::asked::OpenTriggers;
+use crate::kube::crowd::{CrowdedOut, Gate};
 use crate::kube::follower::{Shared, lock};
 use crate::kube::picture::{Change, Key, Picture, pauses};
 use crate::kube::slim::{Own, Watched};
 use crate::kube::unread::NotUnderstood;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use kube::{Client, Resource};
@@ -30,12 +33,16 @@ pub struct View {
     pub paused: watch::Receiver<bool>,
     /// The pools.
     pub pools: Store<SpotPool>,
-    /// The notices.
+    /// The notices, of each node a few.
     pub notices: Store<InterruptionNotice>,
+    /// The notices that are too many of their node.
+    pub crowded_out: CrowdedOut,
     /// The records as they were last seen; the FallbackTracker knows the newest.
     pub replacements: Store<NodeReplacement>,
     /// What people asked for.
     pub triggers: Store<Trigger>,
+    /// The triggers that are not over.
+    pub open_triggers: OpenTriggers,
 }
 
 /// The watches end with the last clone of the view.
@@ -68,10 +75,22 @@ impl View {
     ) -> Self {
         let picture = Arc::new(Mutex::new(Picture::default()));
         let shared = Shared::new(client.clone(), readiness.clone(), metrics.clone(), clock);
-        let (pools, pool_task) = reflect::<SpotPool>(&shared, WatchedKind::Pool);
-        let (notices, notice_task) = reflect::<InterruptionNotice>(&shared, WatchedKind::Notice);
-        let (replacements, replacement_task) = reflect::<NodeReplacement>(&shared, WatchedKind::Replacement);
-        let (triggers, trigger_task) = reflect::<Trigger>(&shared, WatchedKind::Trigger);
+        let (pools, pool_task) = reflect::<SpotPool>(&shared, WatchedKind::Pool, |_, _, _| None);
+        let crowded_out = CrowdedOut::default();
+        let gate = keep_few(Gate::new(crowded_out.clone()), picture.clone());
+        let (notices, notice_task) = reflect(&shared, WatchedKind::Notice, gate);
+        let (replacements, replacement_task) =
+            reflect::<NodeReplacement>(&shared, WatchedKind::Replacement, |_, _, _| None);
+        let open_triggers = OpenTriggers::default();
+        let open = open_triggers.clone();
+        let (triggers, trigger_task) =
+            reflect(&shared, WatchedKind::Trigger, move |name, now: Option<&Trigger>, _| {
+                match now {
+                    Some(trigger) => open.set(trigger),
+                    None => open.remove(name),
+                }
+                None
+            });
         let (pause, paused) = watch::channel(false);
         let own = Key::new("", own_namespace);
         let namespace = move |picture: &mut Picture, change: Change<_>| {
@@ -94,7 +113,18 @@ impl View {
             trigger_task,
         ];
         let tasks = Arc::new(Tasks(tasks));
-        Self { picture, shared, _tasks: tasks, paused, pools, notices, replacements, triggers }
+        Self {
+            picture,
+            shared,
+            _tasks: tasks,
+            paused,
+            pools,
+            notices,
+            crowded_out,
+            replacements,
+            triggers,
+            open_triggers,
+        }
     }
 
     /// Waits until every kind was listed once.
@@ -116,8 +146,8 @@ impl View {
         self.shared.freshness()
     }
 
-    /// Which objects are there without being understood. Of a pool, a notice, a record or a trigger the last version
-    /// that was understood stays in its store, if there was one.
+    /// Which objects are there without being understood. Of a pool, a notice, a record or a trigger the last
+    /// version that was understood stays in its store, if there was one.
     #[must_use]
     pub fn not_understood(&self) -> Arc<NotUnderstood> {
         self.shared.not_understood()
@@ -141,25 +171,64 @@ fn paint<K: Watched>(
     shared.follow(kind, move |change| apply(&mut lock(&picture), change))
 }
 
-/// Keeps the objects themselves.
-fn reflect<K>(shared: &Shared, kind: WatchedKind) -> (Store<K>, JoinHandle<()>)
+/// Keeps the objects themselves. `settle` is told of each object as it is now, or that none of that name is
+/// left, and gives the name of one that is not to be kept.
+fn reflect<K>(
+    shared: &Shared,
+    kind: WatchedKind,
+    mut settle: impl FnMut(&str, Option<&K>, &Store<K>) -> Option<String> + Send + 'static,
+) -> (Store<K>, JoinHandle<()>)
 where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     Own<K>: Watched,
 {
     let (store, mut writer) = reflector::store::<K>();
     let held = store.clone();
+    let forget = move |writer: &mut Writer<K>, name: &str| {
+        if let Some(object) = held.get(&ObjectRef::new(name)) {
+            writer.apply_watcher_event(&Event::Delete(K::clone(&object)));
+        }
+    };
+    let held = store.clone();
     let task = shared.follow(kind, move |change: Change<Own<K>>| match change {
-        Change::Is(_, Own(object)) => writer.apply_watcher_event(&Event::Apply(object)),
+        Change::Is(key, Own(object)) => {
+            let out = settle(key.name(), Some(&object), &held);
+            if out.as_deref() != Some(key.name()) {
+                writer.apply_watcher_event(&Event::Apply(object));
+            }
+            if let Some(name) = out {
+                forget(&mut writer, &name);
+            }
+        }
         // As it was last understood, if it was.
         Change::Unread(..) => {}
         Change::Gone(key) => {
-            if let Some(object) = held.get(&ObjectRef::new(key.name())) {
-                writer.apply_watcher_event(&Event::Delete(K::clone(&object)));
-            }
+            settle(key.name(), None, &held);
+            forget(&mut writer, key.name());
         }
     });
     (store, task)
+}
+
+/// Keeps a few notices of each node.
+fn keep_few(
+    mut gate: Gate,
+    picture: Arc<Mutex<Picture>>,
+) -> impl FnMut(&str, Option<&InterruptionNotice>, &Store<InterruptionNotice>) -> Option<String> {
+    move |name, now, held| {
+        let kept = |name: &str| held.get(&ObjectRef::new(name));
+        let instance_of = |node: &str| {
+            let cluster = lock(&picture).snapshot();
+            cluster.node(node)?.instance_id().map(str::to_owned)
+        };
+        match now {
+            Some(notice) => gate.take(notice, kept, instance_of),
+            None => {
+                gate.leave(name, kept(name).as_deref());
+                None
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! Bodies are cut into objects as they arrive, and each object is read by itself. One that cannot be read is told as
 //! such and changes nothing for the others.
 
+use crate::causes::with_causes;
 use crate::kube::caps::read;
 use crate::kube::client::REQUEST_TIMEOUT;
-use crate::kube::problem::with_causes;
 use crate::kube::slim::{Bare, Head, ListRest, Status, Watched};
 use crate::kube::splitter::{Piece, Shape, Splitter, Uncut};
 use crate::kube::unread::Problem;

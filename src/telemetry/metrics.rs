@@ -233,6 +233,11 @@ struct ReviewLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DroppedLabels {
+    actor: ActorName,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RestartLabels {
     actor: ActorName,
     cause: CauseLabel,
@@ -264,6 +269,7 @@ pub struct Metrics {
     reviews: Family<ReviewLabels, Counter>,
     notifications: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
+    messages_dropped: Family<DroppedLabels, Counter>,
     connections: Connections,
     leader: Gauge,
     objects_not_understood: Family<WatchLabels, Gauge>,
@@ -299,6 +305,7 @@ impl Metrics {
             reviews: Family::default(),
             notifications: Family::default(),
             actor_restarts: Family::default(),
+            messages_dropped: Family::default(),
             connections: Connections::default(),
             leader: Gauge::default(),
             objects_not_understood: Family::default(),
@@ -402,6 +409,11 @@ impl Metrics {
             "Actors started anew by their supervisor, by cause",
             self.actor_restarts.clone(),
         );
+        registry.register(
+            "actor_messages_dropped",
+            "Messages that found the mailbox of an actor full or gone",
+            self.messages_dropped.clone(),
+        );
         self.connections.register(&[Listener::Api, Listener::Local, Listener::Probes], registry);
         registry.register(
             "objects_not_understood",
@@ -498,6 +510,11 @@ impl Metrics {
     /// Counts a notification.
     pub fn notification(&self, result: EventResult) {
         self.notifications.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Counts a message to an actor that found no place.
+    pub fn message_dropped(&self, actor: ActorName) {
+        self.messages_dropped.get_or_create(&DroppedLabels { actor }).inc();
     }
 
     /// Counts a restart of an actor.

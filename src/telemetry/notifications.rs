@@ -4,7 +4,7 @@
 //! finds the queue full, or whose target does not take it in a few attempts, is lost and counted; what matters is
 //! in the records.
 
-use crate::actors::supervision::jittered;
+use crate::clock::jittered;
 use crate::telemetry::metrics::{EventResult, Metrics};
 use minijinja::{Environment, UndefinedBehavior, context};
 use reqwest::{Client, StatusCode, Url, redirect};

@@ -1,16 +1,19 @@
 //! What people ask for by triggers: each action, what is refused, and who asks while the leader changes.
 
 use crate::play::{Play, Stage, ends};
+use kube::ResourceExt;
 use serde_json::{Value, json};
-use spot_guard::crd::{Trigger, notice_name};
+use spot_guard::crd::{InterruptionNotice, Trigger, notice_name};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard::sim::world::{ON_DEMAND, POOL, SPOT};
+use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
 use spot_guard_cloud::cloud::Capacity;
+use spot_guard_cloud::cluster::{Gate, RequestInfo, Verdict};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::reason::{Pause, ReasonCode};
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus};
 use spot_guard_core::trigger::{Stage as Progress, TriggerAnswer};
 use spot_guard_core::windows::ReturnWindow;
+use std::sync::Arc;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -489,6 +492,47 @@ fn a_deadline_that_comes_with_the_cancel_wins() {
             assert_eq!(status.deadline, None, "nobody leads yet");
             let spec = json!({ "action": "Cancel", "replacement": instance });
             refused(&stage, "stop", spec, "DeadlinePresses", &instance).await;
+        })
+        .play();
+    played.assert_ok();
+}
+
+/// Answers to triggers take their time.
+struct SlowAnswers(Duration);
+
+impl Gate for SlowAnswers {
+    fn before(&self, request: &RequestInfo) -> Verdict {
+        match (request.resource.as_str(), request.subresource.as_str()) {
+            ("triggers", "status") => Verdict::Delay(self.0),
+            _ => Verdict::Pass,
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_triggers_whose_answers_are_slow_delays_no_notice() {
+    const FLOOD: usize = 5_000;
+    let gates = Gates { kube: Some(Arc::new(SlowAnswers(Duration::from_secs(4)))), ..Gates::default() };
+    let played = Play::plot("flood of triggers", ends(Scenario::TwoMinuteNotice))
+        .faults(gates)
+        .beside(|stage| async move {
+            for number in 0..FLOOD {
+                ask(&stage, &format!("t-{number}"), json!({ "action": "Return", "node": "nowhere" }));
+            }
+            let noticed = loop {
+                if let Some(notice) = stage.cluster.list::<InterruptionNotice>().pop() {
+                    break notice;
+                }
+                stage.pass_millis(10).await;
+            };
+            stage.until(&noticed.spec.instance_id, |status| status.started_at.is_some()).await;
+            let status = stage.record(&noticed.spec.instance_id).and_then(|record| record.status);
+            let (created, recorded) = (noticed.creation_timestamp(), status.and_then(|held| held.started_at));
+            let taken = recorded.expect("a time").duration_since(created.expect("a time").0);
+            assert!(taken.as_secs() < 1, "{taken:?}");
+            let is_answered = |at: &usize| condition(&stage, &format!("t-{at}"), "Accepted").is_some();
+            let answered = (0..FLOOD).filter(is_answered).count();
+            assert!(answered < FLOOD / 2, "{answered} were answered: none was left to delay the notice");
         })
         .play();
     played.assert_ok();

@@ -10,9 +10,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 mod look;
+mod looks;
 mod progress;
 mod rescheduled;
 pub use look::{Listed, ListedPod, Look, Sight};
+pub use looks::Looks;
 pub use progress::{Drain, Moment, Order};
 
 /// What may be done to pods. One per [`Purpose`].

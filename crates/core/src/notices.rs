@@ -1,11 +1,17 @@
 //! Whether a notice is believed.
 //!
-//! The admission policy has proved which node reports: it stands in the notice, and in its name. Which instance the
-//! node has, the policy cannot see. So node and instance are bound here, both ways, before a notice may begin,
-//! escalate or reopen anything. The judgement is made anew each turn, from the notice and what is known now.
+//! The admission policy has proved which node reports: it stands in the notice, and in its name. Which
+//! instance the node has, the policy cannot see. So node and instance are bound here, both ways, before a
+//! notice may begin, escalate or reopen anything. The judgement is made anew each turn, from the notice and
+//! what is known now.
 
+mod begin;
+mod room;
 #[cfg(test)]
 mod tests;
+
+pub use begin::{Beginning, Believed, GroupClaim, KnownPools, may_be_unread, owner_of, record_of};
+pub use room::{KEPT, NoticeRoom};
 
 use crate::record::NoticeKind;
 use crate::time::since;
@@ -21,16 +27,18 @@ pub const MAX_NODE_NAME: usize = 208;
 const PAST: SignedDuration = SignedDuration::from_secs(30);
 /// EC2 gives two minutes (EC2 User Guide, "Spot Instance interruption notices"). No deadline is further away.
 const AHEAD: SignedDuration = SignedDuration::from_secs(600);
-/// The Node of a notice may be seen later than the notice: they come by two watches. A watch may be silent for 45 s
-/// before its picture counts as old, so nothing is refused by a picture for longer than that.
+/// The Node of a notice may be seen later than the notice: they come by two watches. A watch may be silent
+/// for 45 s before its picture counts as old, so nothing is refused by a picture for longer than that.
 const NODE_PATIENCE: Duration = Duration::from_secs(60);
 /// A cloud controller that is away for longer than this does not tell the node's instance in time.
 const INSTANCE_PATIENCE: Duration = Duration::from_secs(600);
+/// The clocks of this machine and of the API server may differ by so much.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(30);
 /// So many notices of one node are looked at in a turn. An honest node has two at most: one of each kind.
 pub const LOOKED_AT: usize = 4;
 
-/// The name of the notice of `kind` of the node `node` about `instance_id`: reporting the same notice twice is one
-/// object, and no node has the name of another one's.
+/// The name of the notice of `kind` of the node `node` about `instance_id`: reporting the same notice twice
+/// is one object, and no node has the name of another one's.
 ///
 /// The notice time is not a part of it: a mock of IMDS may answer another one on every read.
 #[must_use]
@@ -95,7 +103,8 @@ pub struct Known<'a> {
     pub holder: Holder<'a>,
     /// The record of the instance.
     pub record: Option<Recorded<'a>>,
-    /// Whether the picture of the Nodes is current. An old one refuses nothing: what is removed does not come again.
+    /// Whether the picture of the Nodes is current. An old one refuses nothing: what is removed does not come
+    /// again.
     pub nodes_are_current: bool,
     /// The time.
     pub now: Timestamp,
@@ -108,8 +117,8 @@ pub enum Proof {
     Node,
     /// Its Node is gone, and an open record says so.
     Record,
-    /// Nothing but the notice yet, or nothing that another Node does not say too, and a deadline presses. The node is
-    /// the reporter's own, the instance may be not.
+    /// Nothing but the notice yet, or nothing that another Node does not say too, and a deadline presses. The
+    /// node is the reporter's own, the instance may be not.
     Reporter,
 }
 
@@ -184,7 +193,8 @@ pub enum Judgement {
     Refused(Refusal),
 }
 
-/// Whether the notice is believed: the Node that has the instance must be the notice's node, and the other way round.
+/// Whether the notice is believed: the Node that has the instance must be the notice's node, and the other
+/// way round.
 #[must_use]
 pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
     if seen.name != notice_name(seen.node, seen.instance_id, seen.kind) {
@@ -239,8 +249,8 @@ fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
     }
 }
 
-/// The deadline of a notice that is taken in now, if it is one that EC2 may have given. A bad one does not become
-/// good by waiting.
+/// The deadline of a notice that is taken in now, if it is one that EC2 may have given. A bad one does not
+/// become good by waiting.
 #[must_use]
 pub fn deadline(seen: &Seen<'_>, now: Timestamp) -> Option<Timestamp> {
     let plausible = |at: &Timestamp| is_between(*at, now) && at.duration_since(seen.created) <= AHEAD;
@@ -264,8 +274,8 @@ fn is_between(deadline: Timestamp, now: Timestamp) -> bool {
     left >= -PAST && left <= AHEAD
 }
 
-/// The notices to look at, by their index, and those that are one too many of their node: those about the node's own
-/// instance come first, then the oldest. `instance_of` tells what a node has.
+/// The notices to look at, by their index, and those that are one too many of their node: those about the
+/// node's own instance come first, then the oldest. `instance_of` tells what a node has.
 #[must_use]
 pub fn pick<'a>(
     notices: &[Seen<'a>],

@@ -82,6 +82,16 @@ impl Ask {
         self.action == TriggerAction::Pause && self.stage != Stage::Over
     }
 
+    /// Whether something is to be decided about it: not once it is over, and not while it is a pause in force.
+    #[must_use]
+    pub fn needs_look(&self) -> bool {
+        match self.stage {
+            Stage::Pending => true,
+            Stage::Accepted => self.action != TriggerAction::Pause,
+            Stage::Over => false,
+        }
+    }
+
     /// Whether a pause was asked for before this trigger. Versions tell the order of what nobody has changed yet.
     fn ends(&self, pause: &Self) -> bool {
         let same_second = pause.order.0 == self.order.0;
@@ -159,7 +169,7 @@ pub enum Place {
 pub struct Facts<'a> {
     /// All stories that are stored.
     pub stories: &'a [Story<'a>],
-    /// All triggers.
+    /// The triggers that pause something.
     pub triggers: &'a [Ask],
     /// Whether there is a pool of that name.
     pub is_pool: &'a dyn Fn(&str) -> bool,

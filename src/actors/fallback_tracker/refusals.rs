@@ -1,17 +1,18 @@
-//! Refused notices go at once: a node that floods the cluster with them costs it little, and a name that was taken
-//! is free for who has a right to it.
+//! Refused notices go at once: a node that floods the cluster with them costs it little, and a name that was
+//! taken is free for who has a right to it.
 
-use super::notices::Refused;
 use crate::actors::deps::Deps;
 use crate::crd::InterruptionNotice;
 use crate::kube::problem::RequestProblem;
+use crate::kube::view::View;
 use crate::telemetry::events::{self, Told};
 use futures::StreamExt;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Preconditions};
+use kube::runtime::reflector::ObjectRef;
+use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::notices::Refusal;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// So many are removed at a time.
@@ -23,6 +24,31 @@ const PARALLEL: usize = 32;
 /// So many events are told of a batch: one for each node and reason, and no flood of them.
 const EVENTS: usize = 4;
 
+/// A notice that is to be removed, and why.
+#[derive(Clone, Debug)]
+pub(super) struct Refused {
+    id: NoticeId,
+    refusal: Refusal,
+}
+
+/// Name and UID of a notice. One that cannot be read has no UID: the next one of that name may be a good one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct NoticeId {
+    name: String,
+    uid: Option<String>,
+}
+
+impl Refused {
+    pub(super) fn of(notice: &InterruptionNotice, refusal: Refusal) -> Self {
+        Self { id: NoticeId { name: notice.name_any(), uid: notice.uid() }, refusal }
+    }
+
+    /// The node that reports: the notice's name begins with it.
+    fn node(&self) -> &str {
+        self.id.name.rsplit_once('.').map_or("", |(node, _)| node)
+    }
+}
+
 /// Which refused notices are being removed.
 #[derive(Default)]
 pub(super) struct Removals {
@@ -30,50 +56,50 @@ pub(super) struct Removals {
     busy: bool,
     /// Whether more were to be removed than the batch has.
     surplus: bool,
-    /// By UID: removed, and perhaps shown by the watch for a moment yet.
-    removed: BTreeSet<String>,
-    /// The same for notices that cannot be read, by name: the next one of that name may be a good one.
-    unread: BTreeSet<String>,
-}
-
-/// What is removed at a time.
-pub(super) struct Batch {
-    refused: Vec<Refused>,
-    /// The names of notices that cannot be read.
-    unread: Vec<String>,
+    /// Removed, and perhaps shown by the watch for a moment yet.
+    removed: BTreeSet<NoticeId>,
 }
 
 impl Removals {
-    /// The notices to remove now, if it is time for some.
-    pub(super) fn next(
-        &mut self,
-        refused: Vec<Refused>,
-        seen: &[Arc<InterruptionNotice>],
-        unread: &BTreeSet<String>,
-    ) -> Option<Batch> {
-        self.unread.retain(|name| unread.contains(name));
-        if !self.removed.is_empty() {
-            let there: BTreeSet<String> = seen.iter().filter_map(|notice| notice.uid()).collect();
-            self.removed.retain(|uid| there.contains(uid));
-        }
-        let known = |notice: &InterruptionNotice| notice.uid().is_some_and(|uid| self.removed.contains(&uid));
-        let mut refused: Vec<Refused> =
-            refused.into_iter().filter(|(notice, _)| !known(notice)).take(BATCH + 1).collect();
-        let mut unread: Vec<String> = unread.difference(&self.unread).take(BATCH + 1).cloned().collect();
-        if self.busy || refused.is_empty() && unread.is_empty() {
+    /// The notices to remove now, if it is time for some: those that were refused, those that are too many of
+    /// their node, and those that cannot be read.
+    pub(super) fn next(&mut self, refused: Vec<Refused>, view: &View) -> Option<Vec<Refused>> {
+        let not_understood = view.not_understood();
+        self.removed.retain(|NoticeId { name, uid }| match uid {
+            None => not_understood.names(WatchedKind::Notice).any(|unread| unread == name),
+            Some(uid) => {
+                let held = view.notices.get(&ObjectRef::new(name));
+                held.is_some_and(|held| held.metadata.uid.as_ref() == Some(uid))
+                    || view.crowded_out.has(name, uid)
+            }
+        });
+        if self.busy {
             return None;
         }
-        self.busy = true;
-        self.surplus = refused.len() > BATCH || unread.len() > BATCH;
-        refused.truncate(BATCH);
-        unread.truncate(BATCH);
-        Some(Batch { refused, unread })
+        let places = BATCH + 1 + self.removed.len();
+        let crowded_out = view.crowded_out.some(places, |_, _| true).into_iter().map(|(name, uid)| {
+            let id = NoticeId { name, uid: Some(uid) };
+            Refused { id, refusal: Refusal::TooMany }
+        });
+        let unread = not_understood.names(WatchedKind::Notice).map(|name| {
+            let id = NoticeId { name: name.to_owned(), uid: None };
+            Refused { id, refusal: Refusal::NotUnderstood }
+        });
+        self.begin(refused.into_iter().chain(unread).chain(crowded_out))
     }
 
-    /// A batch ended; these are gone. Whether the next one is to begin at once: who creates notices does not rest.
+    fn begin(&mut self, refused: impl Iterator<Item = Refused>) -> Option<Vec<Refused>> {
+        let mut batch: Vec<Refused> =
+            refused.filter(|held| !self.removed.contains(&held.id)).take(BATCH + 1).collect();
+        self.surplus = batch.len() > BATCH;
+        batch.truncate(BATCH);
+        self.busy = !batch.is_empty();
+        self.busy.then_some(batch)
+    }
+
+    /// A batch ended. Whether the next one is to begin at once: who creates notices does not rest.
     pub(super) fn ended(&mut self, gone: Gone) -> bool {
-        self.removed.extend(gone.refused);
-        self.unread.extend(gone.unread);
+        self.removed.extend(gone.removed);
         self.surplus && gone.all
     }
 
@@ -85,52 +111,42 @@ impl Removals {
 
 /// What of a batch is gone.
 pub(super) struct Gone {
-    /// By UID.
-    refused: Vec<String>,
-    /// By name.
-    unread: Vec<String>,
+    removed: Vec<NoticeId>,
     /// Whether that is the whole batch.
     all: bool,
 }
 
 /// Removes the notices and tells of them.
-pub(super) async fn remove(deps: Deps, batch: Batch) -> Gone {
-    tell(&deps, &batch.refused);
-    let count = batch.refused.len() + batch.unread.len();
-    let refused = futures::stream::iter(batch.refused).map(|(notice, refusal)| {
-        let deps = &deps;
-        async move { remove_one(deps, &notice.name_any(), notice.uid(), refusal).await.then(|| notice.uid()) }
-    });
-    let refused: Vec<String> =
-        refused.buffer_unordered(PARALLEL).filter_map(async |uid| uid.flatten()).collect().await;
-    let unread = futures::stream::iter(batch.unread).map(|name| {
-        let deps = &deps;
-        async move { remove_one(deps, &name, None, Refusal::NotUnderstood).await.then_some(name) }
-    });
-    let unread: Vec<String> =
-        unread.buffer_unordered(PARALLEL).filter_map(std::future::ready).collect().await;
-    let all = refused.len() + unread.len() == count;
-    Gone { refused, unread, all }
+pub(super) async fn remove(deps: Deps, batch: Vec<Refused>) -> Gone {
+    tell(&deps, &batch);
+    let (count, deps) = (batch.len(), &deps);
+    let removed: Vec<NoticeId> = futures::stream::iter(batch)
+        .map(|refused| async move { remove_one(deps, &refused).await.then_some(refused.id) })
+        .buffer_unordered(PARALLEL)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    Gone { all: removed.len() == count, removed }
 }
 
 /// Removes the notice and counts it; whether it is gone.
-async fn remove_one(deps: &Deps, name: &str, uid: Option<String>, refusal: Refusal) -> bool {
-    match delete(deps, name, uid).await {
+async fn remove_one(deps: &Deps, Refused { id, refusal }: &Refused) -> bool {
+    match delete(deps, id).await {
         Ok(()) => {
-            deps.metrics.notice_refused(refusal);
+            deps.metrics.notice_refused(*refusal);
             true
         }
         Err(error) => {
-            tracing::warn!(notice = name, error, "a refused notice could not be removed");
+            tracing::warn!(notice = id.name, error, "a refused notice could not be removed");
             false
         }
     }
 }
 
 /// Deletes the notice of that name; with a UID, that one only.
-async fn delete(deps: &Deps, name: &str, uid: Option<String>) -> Result<(), String> {
+async fn delete(deps: &Deps, NoticeId { name, uid }: &NoticeId) -> Result<(), String> {
     let notices: Api<InterruptionNotice> = Api::all(deps.client.clone());
-    let exactly = Preconditions { uid, resource_version: None };
+    let exactly = Preconditions { uid: uid.clone(), resource_version: None };
     let parameters = DeleteParams::default().preconditions(exactly);
     match tokio::time::timeout(deps.call_timeout, notices.delete(name, &parameters)).await {
         // Gone, or another one has the name by now.
@@ -143,8 +159,9 @@ async fn delete(deps: &Deps, name: &str, uid: Option<String>) -> Result<(), Stri
 /// One line for each node and reason, and events at those nodes that there are.
 fn tell(deps: &Deps, batch: &[Refused]) {
     let mut by_node: BTreeMap<(&str, Refusal), usize> = BTreeMap::new();
-    for (notice, refusal) in batch {
-        *by_node.entry((&notice.spec.node_name, *refusal)).or_default() += 1;
+    // Of one that cannot be read nobody knows who reports it.
+    for refused in batch.iter().filter(|held| held.refusal != Refusal::NotUnderstood) {
+        *by_node.entry((refused.node(), refused.refusal)).or_default() += 1;
     }
     let snapshot = deps.view.snapshot();
     let mut events = 0;
@@ -168,48 +185,31 @@ fn tell(deps: &Deps, batch: &[Refused]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::InterruptionNoticeSpec;
-    use jiff::Timestamp;
-    use spot_guard_core::record::NoticeKind;
 
     fn refused(number: usize) -> Refused {
-        let spec = InterruptionNoticeSpec {
-            node_name: "n".to_owned(),
-            instance_id: format!("i-{number:017x}"),
-            kind: NoticeKind::SpotInterruption,
-            notice_time: None,
-            deadline: None,
-            detected_at: Timestamp::UNIX_EPOCH,
-            traceparent: None,
-        };
-        let mut notice = InterruptionNotice::new(&format!("n{number}"), spec);
-        notice.metadata.uid = Some(format!("u{number}"));
-        (Arc::new(notice), Refusal::TooMany)
+        let id = NoticeId { name: format!("n{number}"), uid: Some(format!("u{number}")) };
+        Refused { id, refusal: Refusal::TooMany }
     }
 
     #[test]
     fn who_creates_notices_faster_than_a_batch_a_second_is_not_waited_for() {
         let flood: Vec<Refused> = (0..BATCH + 1).map(refused).collect();
-        let seen: Vec<_> = flood.iter().map(|(notice, _)| notice.clone()).collect();
-        let none = BTreeSet::new();
-        let gone = |batch: &Batch, all| Gone {
-            refused: batch.refused.iter().filter_map(|(notice, _)| notice.uid()).collect(),
-            unread: Vec::new(),
+        let gone = |batch: &[Refused], all| Gone {
+            removed: batch.iter().map(|refused| refused.id.clone()).collect(),
             all,
         };
         let mut removals = Removals::default();
-        let batch = removals.next(flood.clone(), &seen, &none).expect("a batch");
-        assert_eq!(batch.refused.len(), BATCH);
-        assert!(removals.next(flood.clone(), &seen, &none).is_none(), "one at a time");
+        let batch = removals.begin(flood.clone().into_iter()).expect("a batch");
+        assert_eq!(batch.len(), BATCH);
         assert!(removals.ended(gone(&batch, true)), "more wait");
         removals.rested();
-        let rest = removals.next(flood, &seen, &none).expect("the rest");
-        assert_eq!(rest.refused.len(), 1);
+        let rest = removals.begin(flood.into_iter()).expect("the rest");
+        assert_eq!(rest.len(), 1);
         assert!(!removals.ended(gone(&rest, true)), "nothing waits");
 
         let flood: Vec<Refused> = (0..BATCH + 1).map(refused).collect();
         let mut removals = Removals::default();
-        let batch = removals.next(flood, &seen, &none).expect("a batch");
+        let batch = removals.begin(flood.into_iter()).expect("a batch");
         assert!(!removals.ended(gone(&batch, false)), "the API server has enough to do");
     }
 }

@@ -1,20 +1,20 @@
-//! How the FallbackTracker stores a record.
+//! How the FallbackTracker stores a record, and answers a trigger.
 
 use crate::actors::deps::Deps;
-use crate::crd::{NodeReplacement, Trigger, TriggerStatus, version};
+use crate::crd::{NodeReplacement, Trigger, TriggerStatus};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
 use crate::telemetry::tracing::trigger_span;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Resource, ResourceExt};
+use spot_guard_core::record::ReplacementStatus;
+use spot_guard_core::replacement;
 use spot_guard_core::trigger::Verdict;
-use std::sync::Arc;
 
-/// A write that must precede what follows from it.
+/// A write of a record, which must precede what follows from it.
 pub(super) enum Write {
     Create(NodeReplacement),
     Status(NodeReplacement),
-    Tell(Arc<Trigger>, Verdict),
 }
 
 impl Write {
@@ -22,56 +22,53 @@ impl Write {
     pub(super) fn record(&self) -> Option<&str> {
         match self {
             Self::Create(record) | Self::Status(record) => record.metadata.name.as_deref(),
-            Self::Tell(..) => None,
         }
+    }
+
+    /// By which a cancelled replacement begins anew.
+    pub(super) fn reopen(held: &NodeReplacement, fresh: ReplacementStatus) -> Self {
+        let mut record = held.clone();
+        record.status = held.status.as_ref().map(|cancelled| replacement::reopen(cancelled, fresh));
+        Self::Status(record)
     }
 }
 
-/// What is stored now.
-pub(super) enum Stored {
-    /// A record.
-    Record(Box<NodeReplacement>),
-    /// The answer to a trigger that had this name and this version before.
-    Answer(String, u64),
-}
-
-/// Stores; `None` if it must be tried again.
-pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<Stored>> {
-    let what = match write {
-        Write::Tell(..) => "a trigger could not be answered",
-        Write::Create(_) | Write::Status(_) => "a record could not be stored",
-    };
+/// Stores the record, and gives it as it is stored now, if it is there; `None` if it must be tried again.
+pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplacement>> {
     let api: Api<NodeReplacement> = Api::all(deps.client.clone());
-    let held = |record: NodeReplacement| Stored::Record(Box::new(record));
     let outcome = match write {
         Write::Create(record) => match api.create(&PostParams::default(), &record).await {
             Ok(created) => {
                 let mut full = record;
                 full.metadata = created.metadata;
-                api.replace_status(&full.name_any(), &PostParams::default(), &full).await.map(held).map(Some)
+                api.replace_status(&full.name_any(), &PostParams::default(), &full).await.map(Some)
             }
             // Created in an earlier life, or by a former leader: it is read and carried on.
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                api.get(&record.name_any()).await.map(held).map(Some)
+                api.get(&record.name_any()).await.map(Some)
             }
             Err(error) => Err(error),
         },
         Write::Status(record) => {
-            let stored = match api.replace_status(&record.name_any(), &PostParams::default(), &record).await {
+            match api.replace_status(&record.name_any(), &PostParams::default(), &record).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => api.get_opt(&record.name_any()).await,
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
                 other => other.map(Some),
-            };
-            stored.map(|record| record.map(held))
-        }
-        Write::Tell(trigger, verdict) => {
-            let answer = Stored::Answer(trigger.name_any(), version(&*trigger));
-            tell(deps, &trigger, &verdict).await.map(|()| Some(answer))
+            }
         }
     };
-    outcome
-        .inspect_err(|error| tracing::warn!(error = %RequestProblem(error), "{what}; it is tried again"))
-        .ok()
+    let told = |error: &kube::Error| {
+        tracing::warn!(error = %RequestProblem(error), "a record could not be stored; it is tried again");
+    };
+    outcome.inspect_err(told).ok()
+}
+
+/// Answers a trigger; whether that is done.
+pub(super) async fn answer(deps: &Deps, trigger: &Trigger, verdict: &Verdict) -> bool {
+    let told = |error: &kube::Error| {
+        tracing::warn!(error = %RequestProblem(error), "a trigger could not be answered; it is tried again");
+    };
+    tell(deps, trigger, verdict).await.inspect_err(told).is_ok()
 }
 
 /// Says in a trigger's status what comes of it, unless it has changed meanwhile: then it is decided anew.

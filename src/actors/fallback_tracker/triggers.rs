@@ -1,85 +1,178 @@
 //! Triggers: what people ask for, as [`spot_guard_core::trigger`] decides it.
+//!
+//! A turn looks at a few of them, the oldest first, whatever a tenant or a webhook creates. Answers are
+//! written beside the records, so that a slow one delays none.
 
-use super::PoolFacts;
-use super::store::Write;
+use super::store::{self, Write};
 use super::turn_view::{TurnView, subject};
-use crate::actors::deps::Pauses;
-use crate::crd::{NodeReplacement, NodeReplacementSpec, Trigger};
+use crate::actors::deps::{Deps, Pauses};
+use crate::crd::{NodeReplacement, NodeReplacementSpec, Trigger, version};
+use crate::kube::asked::{OpenTrigger, OpenTriggers};
+use futures::StreamExt;
 use kube::ResourceExt;
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::neighbours;
 use spot_guard_core::reason::Pause;
 use spot_guard_core::record::ReplacementStatus;
-use spot_guard_core::replacement::{self, Subject};
-use spot_guard_core::trigger::{self, Ask, Decision, Facts, Place, Stage, Story, Verdict};
-use std::collections::BTreeMap;
+use spot_guard_core::replacement::Subject;
+use spot_guard_core::trigger::{self, Ask, Decision, Facts, Place, Story, Verdict};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// So many triggers are looked at in a turn, those included whose answers are being written.
+const LOOKED_AT: usize = 64;
+/// How many answers are written at the same time.
+const PARALLEL: usize = 8;
+
+/// An answer to a trigger.
+pub(super) struct Reply(Arc<Trigger>, Verdict);
+
+/// An answer that was written, or not: the name and the version of its trigger.
+pub(super) struct Replied {
+    name: String,
+    version: u64,
+    written: bool,
+}
+
+/// Which triggers need no look now.
+#[derive(Default)]
+pub(super) struct Replies {
+    /// The versions that were answered: the watch may show them for a moment yet.
+    answered: BTreeMap<String, u64>,
+    /// Those whose answers are being written.
+    under_way: BTreeSet<String>,
+    /// Those of which nothing could be told yet, and the turn that looked at them last.
+    waiting: BTreeMap<String, u64>,
+    turns: u64,
+}
+
+impl Replies {
+    /// The triggers to look at in this turn, and whether more have had no look yet. Those of which nothing
+    /// could be told yet come last, and in turns.
+    fn next(&mut self, open: &OpenTriggers) -> (Vec<OpenTrigger>, bool) {
+        self.turns += 1;
+        let is_shown =
+            |name: &String, seen: &u64| open.get(name).is_some_and(|held| held.ask.order.1 == *seen);
+        self.answered.retain(|name, seen| is_shown(name, seen));
+        self.waiting.retain(|name, _| open.get(name).is_some());
+        let places = LOOKED_AT.saturating_sub(self.under_way.len());
+        let is_new =
+            |ask: &Ask| ask.needs_look() && !self.has_answer(ask) && !self.waiting.contains_key(&ask.name);
+        let mut looks = open.oldest(places + 1, is_new);
+        let more = looks.len() > places;
+        looks.truncate(places);
+        let mut waiting: Vec<(&u64, &String)> =
+            self.waiting.iter().map(|(name, turn)| (turn, name)).collect();
+        waiting.sort();
+        let waiting = waiting.into_iter().filter_map(|(_, name)| open.get(name));
+        looks.extend(waiting.filter(|held| !self.has_answer(&held.ask)).take(places - looks.len()));
+        looks.sort_by_key(|held| held.ask.order);
+        (looks, more)
+    }
+
+    pub(super) fn are_under_way(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
+    fn has_answer(&self, ask: &Ask) -> bool {
+        self.under_way.contains(&ask.name) || self.answered.get(&ask.name) == Some(&ask.order.1)
+    }
+
+    fn waits(&mut self, ask: &Ask) {
+        self.waiting.insert(ask.name.clone(), self.turns);
+    }
+
+    /// The answers to be written now.
+    pub(super) fn begin(&mut self, replies: Vec<Reply>) -> Vec<Reply> {
+        self.under_way.extend(replies.iter().map(|Reply(trigger, _)| trigger.name_any()));
+        replies
+    }
+
+    /// Takes in which answers were written; whether all were.
+    pub(super) fn ended(&mut self, replied: Vec<Replied>) -> bool {
+        let all = replied.iter().all(|reply| reply.written);
+        for Replied { name, version, written } in replied {
+            self.under_way.remove(&name);
+            if written {
+                self.answered.insert(name, version);
+            }
+        }
+        all
+    }
+}
+
+/// Writes the answers.
+pub(super) async fn reply(deps: Deps, replies: Vec<Reply>) -> Vec<Replied> {
+    let deps = &deps;
+    let written = futures::stream::iter(replies).map(|Reply(trigger, verdict)| async move {
+        let written = store::answer(deps, &trigger, &verdict).await;
+        Replied { name: trigger.name_any(), version: version(&*trigger), written }
+    });
+    written.buffer_unordered(PARALLEL).collect().await
+}
+
+/// What a turn makes of the triggers.
+#[derive(Default)]
+pub(super) struct Followed {
+    /// New replacements, and cancelled ones that begin anew.
+    pub(super) writes: Vec<Write>,
+    pub(super) replies: Vec<Reply>,
+    /// Whether more triggers are to be looked at.
+    pub(super) more: bool,
+}
+
 impl TurnView<'_> {
-    /// What the triggers that are not over lead to. Records that are open take theirs in as they go on.
+    /// What the triggers lead to that this turn looks at. Records that are open take theirs in as they go on.
     pub(super) fn follow_triggers(
         &mut self,
         records: &BTreeMap<String, NodeReplacement>,
-        answered: &BTreeMap<String, u64>,
+        replies: &mut Replies,
         begun: &[Write],
-    ) -> Vec<Write> {
-        let triggers = self.deps.view.triggers.state();
-        if triggers.is_empty() {
-            return Vec::new();
+    ) -> Followed {
+        let open = &self.deps.view.open_triggers;
+        let (looks, more) = replies.next(open);
+        let mut followed = Followed { more, ..Followed::default() };
+        if looks.is_empty() {
+            return followed;
         }
-        let mut all: Vec<(Ask, Arc<Trigger>)> =
-            triggers.into_iter().map(|trigger| (trigger.ask(), trigger)).collect();
-        all.sort_by_key(|(ask, _)| ask.order);
-        let asks: Vec<Ask> = all.iter().map(|(ask, _)| ask.clone()).collect();
         let none = ReplacementStatus::default();
         let stories: Vec<Story<'_>> = records.iter().map(|(name, held)| story(name, held, &none)).collect();
-        let pauses = Pauses::of(*self.deps.view.paused.borrow(), &self.deps.view.triggers);
-        let mut writes = Vec::new();
+        let pauses = self.deps.pauses();
         let mut taken_in: BTreeMap<String, Vec<Ask>> = BTreeMap::new();
         let begins = |name: &str| begun.iter().any(|write| write.record() == Some(name));
-        let not_understood = self.deps.view.not_understood();
-        // Its record is there and cannot be read: nobody knows how far it is.
-        let unread = |name: &str| {
-            !records.contains_key(name) && not_understood.may_hold(WatchedKind::Replacement, name)
-        };
-        let waits = |ask: &Ask| ask.stage != Stage::Over && answered.get(&ask.name) != Some(&ask.order.1);
-        for (ask, trigger) in all.iter().filter(|(ask, _)| waits(ask)) {
+        for held in looks {
+            let ask = &held.ask;
             let facts = Facts {
                 stories: &stories,
-                triggers: &asks,
+                triggers: pauses.asked(),
                 is_pool: &|name| self.configs.contains_key(name),
                 place: &|node| self.place(node),
                 otherwise_paused: &|scope| self.paused_beside(&pauses, scope),
             };
             match trigger::decide(ask, &facts) {
-                Decision::Wait => {}
-                Decision::Tell(verdict) => writes.push(Write::Tell(trigger.clone(), verdict)),
+                Decision::Wait => replies.waits(ask),
+                Decision::Tell(verdict) => followed.replies.push(Reply(held.trigger.clone(), verdict)),
                 Decision::EndPauses(names) => {
-                    let ended = all.iter().filter(|(pause, _)| names.contains(&pause.name) && waits(pause));
-                    writes.extend(ended.map(|(_, pause)| {
-                        Write::Tell(pause.clone(), Verdict::ended_by(ask.name.clone(), ask.by.clone()))
-                    }));
+                    let ended = names.iter().filter_map(|name| open.get(name));
+                    let ended = ended.filter(|pause| !replies.has_answer(&pause.ask)).take(LOOKED_AT);
+                    let verdict = Verdict::ended_by(ask.name.clone(), ask.by.clone());
+                    followed.replies.extend(ended.map(|pause| Reply(pause.trigger, verdict.clone())));
                 }
-                // One that this turn begins by other means takes the trigger in at the next.
-                Decision::Begin { instance_id, .. } if begins(&instance_id) || unread(&instance_id) => {}
                 Decision::Begin { pool, instance_id } => {
-                    let node = ask.node.clone().unwrap_or_default();
-                    let spec = NodeReplacementSpec { pool: Some(pool), node_name: node, instance_id };
-                    if writes.iter().any(|write: &Write| write.record() == Some(&spec.instance_id)) {
-                        continue;
+                    let is_begun =
+                        followed.writes.iter().any(|write: &Write| write.record() == Some(&instance_id));
+                    // One that this turn begins by other means takes the trigger in at the next.
+                    if !is_begun && !begins(&instance_id) && !self.is_unread(records, &instance_id) {
+                        followed.writes.push(self.asked_record(&held, pool, instance_id));
                     }
-                    let mut record = NodeReplacement::new(&spec.instance_id.clone(), spec);
-                    record.status = Some(self.asked_for(ask, trigger, &record));
-                    writes.push(Write::Create(record));
                 }
                 Decision::Record(names) => {
                     for name in names {
-                        let cancelled = records.get(&name).filter(|held| is_over(held));
-                        match cancelled {
+                        match records.get(&name).filter(|record| !record.is_open()) {
                             None => taken_in.entry(name).or_default().push(ask.clone()),
-                            Some(held) if !begins(&name) => {
-                                let fresh = self.asked_for(ask, trigger, held);
-                                writes.push(reopened(held, fresh));
+                            Some(cancelled) if !begins(&name) => {
+                                let fresh = self.asked_for(ask, &held.trigger, cancelled);
+                                followed.writes.push(Write::reopen(cancelled, fresh));
                             }
                             Some(_) => {}
                         }
@@ -88,7 +181,27 @@ impl TurnView<'_> {
             }
         }
         self.asked = taken_in;
-        writes
+        followed
+    }
+
+    /// Whether the record of that name is there and cannot be read: nobody knows how far it is.
+    fn is_unread(&self, records: &BTreeMap<String, NodeReplacement>, name: &str) -> bool {
+        let not_understood = self.deps.view.not_understood();
+        !records.contains_key(name) && not_understood.may_hold(WatchedKind::Replacement, name)
+    }
+
+    /// The record of a replacement that a trigger asks for.
+    fn asked_record(
+        &self,
+        OpenTrigger { ask, trigger }: &OpenTrigger,
+        pool: String,
+        instance_id: String,
+    ) -> Write {
+        let node_name = ask.node.clone().unwrap_or_default();
+        let spec = NodeReplacementSpec { pool: Some(pool), node_name, instance_id };
+        let mut record = NodeReplacement::new(&spec.instance_id.clone(), spec);
+        record.status = Some(self.asked_for(ask, trigger, &record));
+        Write::Create(record)
     }
 
     /// Where the node belongs.
@@ -109,9 +222,9 @@ impl TurnView<'_> {
             return Place::Spot { pool, instance_id: instance.to_owned() };
         }
         let on_demand =
-            |facts: &PoolFacts| facts.view().is_some_and(|view| view.on_demand.instance(instance).is_some());
-        match self.pools.iter().find(|(name, facts)| self.configs.contains_key(*name) && on_demand(facts)) {
-            Some((pool, _)) => Place::OnDemand { pool: pool.clone() },
+            |pool: &str| self.view(pool).is_some_and(|view| view.on_demand.instance(instance).is_some());
+        match self.owner_of(on_demand) {
+            Some(pool) => Place::OnDemand { pool },
             None if self.may_be_unread(node) => Place::Unread,
             None => Place::Nowhere,
         }
@@ -171,15 +284,4 @@ fn story<'a>(name: &'a str, held: &'a NodeReplacement, none: &'a ReplacementStat
         pool: held.spec.pool.as_deref(),
         status: held.status.as_ref().unwrap_or(none),
     }
-}
-
-fn is_over(record: &NodeReplacement) -> bool {
-    record.status.as_ref().is_some_and(|status| status.phase.is_finished())
-}
-
-/// The write by which a cancelled story begins anew.
-pub(super) fn reopened(held: &NodeReplacement, fresh: ReplacementStatus) -> Write {
-    let mut record = held.clone();
-    record.status = held.status.as_ref().map(|cancelled| replacement::reopen(cancelled, fresh));
-    Write::Status(record)
 }

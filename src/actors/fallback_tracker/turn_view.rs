@@ -1,8 +1,7 @@
 //! Everything that the FallbackTracker knows, as [`spot_guard_core::replacement`] asks for it.
 
-use super::PoolFacts;
 use super::fits::{Around, Fits};
-use super::notices::Accepted;
+use super::known::{Accepted, PoolFacts, Reading};
 use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::crd::{GroupStatus, NodeReplacement};
@@ -11,9 +10,11 @@ use spot_guard_core::cluster::{Node, Snapshot};
 use spot_guard_core::drain;
 use spot_guard_core::freshness::Freshness;
 use spot_guard_core::group::GroupView;
+use spot_guard_core::group::PoolView;
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::limits::{self, Starts};
 use spot_guard_core::neighbours;
+use spot_guard_core::notices;
 use spot_guard_core::placement::PlacementOptions;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight;
@@ -28,18 +29,14 @@ use spot_guard_core::trigger::Ask;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// The clocks of this machine and of the API server may differ by so much.
-const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 
 /// Everything that this actor knows, as the core asks for it.
 pub(super) struct TurnView<'a> {
     pub(super) deps: &'a Deps,
     /// Which watches showed an old picture before the snapshot was taken.
-    pub(super) freshness: Freshness,
-    pub(super) snapshot: Arc<Snapshot>,
-    pub(super) configs: BTreeMap<String, PoolConfig>,
+    pub(super) freshness: &'a Freshness,
+    pub(super) snapshot: &'a Arc<Snapshot>,
+    pub(super) configs: &'a BTreeMap<String, PoolConfig>,
     pub(super) pools: &'a BTreeMap<String, PoolFacts>,
     drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
     assessments: &'a BTreeMap<String, ReturnAssessment>,
@@ -61,15 +58,14 @@ pub(super) struct TurnView<'a> {
 impl<'a> TurnView<'a> {
     pub(super) fn new(
         deps: &'a Deps,
+        reading: &'a Reading,
         records: &BTreeMap<String, NodeReplacement>,
         pools: &'a BTreeMap<String, PoolFacts>,
         drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
         assessments: &'a BTreeMap<String, ReturnAssessment>,
         fits: &'a Fits,
     ) -> Self {
-        let freshness = deps.view.freshness();
-        let snapshot = deps.view.snapshot();
-        let configs = deps.pools();
+        let Reading { freshness, snapshot, configs } = reading;
         let mut under_way = BTreeMap::new();
         for record in records.values() {
             let moves =
@@ -79,7 +75,7 @@ impl<'a> TurnView<'a> {
             }
         }
         let refused =
-            configs.keys().map(|name| (name.clone(), refusals(name, &configs, pools.get(name)))).collect();
+            configs.keys().map(|name| (name.clone(), refusals(name, configs, pools.get(name)))).collect();
         Self {
             deps,
             freshness,
@@ -130,27 +126,29 @@ impl<'a> TurnView<'a> {
     /// Whether the node may belong to a group that launched it after it was read last, as when AWS cannot be
     /// read: the next reading tells.
     pub(super) fn may_be_unread(&self, node: &Node) -> bool {
-        let Some(created) = node.created else { return false };
-        let mut views = self.pools.values().filter_map(PoolFacts::view);
-        views.any(|view| view.spot.observed_at < created + CLOCKS_DIFFER)
+        let views = self.pools.values().filter_map(PoolFacts::view);
+        notices::may_be_unread(node, views.map(|view| view.spot.observed_at))
     }
 
-    /// The pool whose Spot group has the instance; of several that name the group, the oldest.
+    /// The pool that owns what this tells of, if any does.
+    pub(super) fn owner_of(&self, has: impl Fn(&str) -> bool) -> Option<String> {
+        let claims = self.configs.values().filter(|pool| has(&pool.name)).map(PoolConfig::claim);
+        notices::owner_of(claims).map(str::to_owned)
+    }
+
+    /// A pool's groups, if they could be read.
+    pub(super) fn view(&self, pool: &str) -> Option<&PoolView> {
+        self.pools.get(pool).and_then(PoolFacts::view)
+    }
+
+    /// The pool whose Spot group has the instance.
     pub(super) fn pool_of(&self, instance_id: &str) -> Option<String> {
-        let has =
-            |facts: &PoolFacts| facts.view().is_some_and(|view| view.spot.instance(instance_id).is_some());
-        let pools = self.configs.values().filter(|pool| self.pools.get(&pool.name).is_some_and(has));
-        pools.min_by_key(|pool| (pool.created, &pool.name)).map(|pool| pool.name.clone())
+        self.owner_of(|pool| self.view(pool).is_some_and(|view| view.spot.instance(instance_id).is_some()))
     }
 
     /// The same by the Spot groups as an earlier life has read them.
     pub(super) fn pool_last_seen_with(&self, instance_id: &str) -> Option<String> {
-        let has = |pool: &&PoolConfig| {
-            let (spot, _) = self.last_seen(&pool.name);
-            spot.iter().any(|id| id == instance_id)
-        };
-        let found = self.configs.values().filter(has).min_by_key(|pool| (pool.created, &pool.name))?;
-        Some(found.name.clone())
+        self.owner_of(|pool| self.last_seen(pool).0.iter().any(|id| id == instance_id))
     }
 
     /// The instances of a pool's groups, Spot and on-demand, as they were read last.
@@ -226,7 +224,7 @@ impl<'a> TurnView<'a> {
             self.fits.misfit(
                 old,
                 new,
-                &self.snapshot,
+                self.snapshot,
                 &Around { others, options: PlacementOptions::of(policy) },
             )
         };
@@ -249,7 +247,7 @@ impl<'a> TurnView<'a> {
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
             starts: self.starts(record),
-            freshness: &self.freshness,
+            freshness: self.freshness,
             refused: &refused,
             neighbour,
             view: pool.and_then(PoolFacts::view),
@@ -276,7 +274,7 @@ impl<'a> TurnView<'a> {
         if !found.unsafe_.is_empty() {
             return Some(Cow::Borrowed(found));
         }
-        let shut = safety::shut_budgets(&capacity.node_name, &self.snapshot, policy);
+        let shut = safety::shut_budgets(&capacity.node_name, self.snapshot, policy);
         if shut.is_empty() {
             return Some(Cow::Borrowed(found));
         }
@@ -313,7 +311,7 @@ impl<'a> TurnView<'a> {
             .map(|node| node.name.clone())
             .collect();
         let policy = self.configs.get(pool).map_or(&self.no_pool, |config| &config.policy);
-        safety::pool_utilisation(&nodes, &self.snapshot, &SafetyPolicy::of(policy)).into()
+        safety::pool_utilisation(&nodes, self.snapshot, &SafetyPolicy::of(policy)).into()
     }
 }
 

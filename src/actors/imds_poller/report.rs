@@ -1,7 +1,7 @@
 //! A notice on its way into the Kubernetes API.
 
 use super::{ImdsPoller, Store};
-use crate::actors::supervision::jittered;
+use crate::clock::jittered;
 use crate::crd::InterruptionNotice;
 use crate::kube::problem::RequestProblem;
 use actix::{AsyncContext, Context, SpawnHandle};
@@ -18,8 +18,9 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// A notice with a deadline is tried at least this often, whether or not the last attempt was answered.
 const MAX_BACKOFF_AT_DEADLINE: Duration = Duration::from_secs(2);
-/// A name that is taken is tried again this often before a deadline, and so is a notice that is stored: it may have
-/// been removed by mistake. Advice is tried again as slowly as it may be, and not at all once it is stored.
+/// A name that is taken is tried again this often before a deadline, and so is a notice that is stored: it
+/// may have been removed by mistake. Advice is tried again as slowly as it may be, and not at all once it is
+/// stored.
 const TAKEN_AT_DEADLINE: Duration = Duration::from_secs(5);
 /// So long after its deadline a notice is not urgent any more.
 const OVER_AFTER: SignedDuration = SignedDuration::from_secs(30);
@@ -33,8 +34,8 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum StoreProblem {
     #[error("no answer within {} s", STORE_TIMEOUT.as_secs())]
     Timeout,
-    /// An object has its name: this notice as it was stored before, or something else. A refused one is removed by the
-    /// controller, so the name becomes free.
+    /// An object has its name: this notice as it was stored before, or something else. A refused one is
+    /// removed by the controller, so the name becomes free.
     #[error("its name is taken")]
     Taken,
     #[error("{}", RequestProblem(.0))]
@@ -130,7 +131,8 @@ impl Sighting {
         new
     }
 
-    /// A notice that is stored is created again before its deadline: should it have been removed, it is there again.
+    /// A notice that is stored is created again before its deadline: should it have been removed, it is there
+    /// again.
     pub(super) fn renew(&mut self, now: Timestamp, ctx: &mut Context<ImdsPoller>) {
         if self.is_over() {
             return;

@@ -30,6 +30,15 @@ pub enum LinkError {
     Timeout(&'static str),
 }
 
+/// What happens to a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The actor was built anew.
+    Restarted(RestartCause),
+    /// A message found no mailbox or a full one.
+    Dropped,
+}
+
 /// Finds the present incarnation of a supervised actor, from any thread.
 pub struct Link<A: Actor> {
     shared: Arc<Shared<A>>,
@@ -39,9 +48,25 @@ struct Shared<A: Actor> {
     name: &'static str,
     present: Mutex<Option<Addr<A>>>,
     restarts: Mutex<BTreeMap<RestartCause, u64>>,
-    on_restart: Box<dyn Fn(RestartCause) + Send + Sync>,
+    report: Box<dyn Fn(LinkEvent) + Send + Sync>,
     dropped: AtomicU64,
     questions: AtomicUsize,
+}
+
+/// Carries one kind of message to a supervised actor, as [`Link::send`] does.
+pub struct MessageLink<M>(Arc<dyn Fn(M) + Send + Sync>);
+
+impl<M> Clone for MessageLink<M> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<M> MessageLink<M> {
+    /// Sends the message, and never blocks.
+    pub fn send(&self, message: M) {
+        (self.0)(message);
+    }
 }
 
 impl<A: Actor> Clone for Link<A> {
@@ -57,15 +82,15 @@ impl<A: Actor<Context = Context<A>>> Link<A> {
         Self::reporting(name, |_| {})
     }
 
-    /// The same, and `on_restart` is told of each restart.
+    /// The same, and `report` hears what happens to it.
     #[must_use]
-    pub fn reporting(name: &'static str, on_restart: impl Fn(RestartCause) + Send + Sync + 'static) -> Self {
+    pub fn reporting(name: &'static str, report: impl Fn(LinkEvent) + Send + Sync + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {
                 name,
                 present: Mutex::default(),
                 restarts: Mutex::default(),
-                on_restart: Box::new(on_restart),
+                report: Box::new(report),
                 dropped: AtomicU64::new(0),
                 questions: AtomicUsize::new(0),
             }),
@@ -91,8 +116,22 @@ impl<A: Actor<Context = Context<A>>> Link<A> {
         let sent = lock(&self.shared.present).as_ref().is_some_and(|addr| addr.try_send(message).is_ok());
         if !sent {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            (self.shared.report)(LinkEvent::Dropped);
             tracing::debug!(actor = self.name(), message = std::any::type_name::<M>(), "message dropped");
         }
+    }
+
+    /// The same link for one kind of message, for a sender that need not know the actor.
+    #[must_use]
+    pub fn carrying<M>(&self) -> MessageLink<M>
+    where
+        A: Handler<M>,
+        A::Context: ToEnvelope<A, M>,
+        M: Message + Send + 'static,
+        M::Result: Send,
+    {
+        let link = self.clone();
+        MessageLink(Arc::new(move |message| link.send(message)))
     }
 
     /// Asks, and waits for the answer, [`ASK_TIMEOUT`] at most.
@@ -140,7 +179,7 @@ impl<A: Actor<Context = Context<A>>> Link<A> {
 
     pub(super) fn count(&self, cause: RestartCause) {
         *lock(&self.shared.restarts).entry(cause).or_default() += 1;
-        (self.shared.on_restart)(cause);
+        (self.shared.report)(LinkEvent::Restarted(cause));
     }
 
     pub(super) fn point_to(&self, present: Option<Addr<A>>) {

@@ -240,9 +240,12 @@ fn a_factory_that_panics_is_tried_again() {
 #[test]
 fn messages_without_a_place_are_dropped_and_counted() {
     paused(async {
-        let empty = Link::<Patient>::new(PART);
+        let (reports, heard) = std::sync::mpsc::channel();
+        let empty = Link::<Patient>::reporting(PART, move |event| reports.send(event).expect("a listener"));
         empty.send(Crash::Stop);
-        assert_eq!(empty.dropped(), 1);
+        empty.carrying().send(Crash::Stop);
+        assert_eq!(empty.dropped(), 2);
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [LinkEvent::Dropped; 2]);
 
         let ward = Ward::open();
         ward.link.send(Crash::Hang);

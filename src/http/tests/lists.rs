@@ -142,7 +142,7 @@ async fn a_notice_is_told_with_the_pool_of_its_story() {
     let notices = cluster().get("/api/v1/notices").await;
     let expected = json!({
         "name": "i-0-rebalance-recommendation", "node": "node-0", "instanceId": "i-0", "pool": "web",
-        "kind": "RebalanceRecommendation", "detectedAt": noon(-901).to_string(), "conditions": [],
+        "kind": "RebalanceRecommendation", "detectedAt": noon(-901).to_string(),
         "traceId": "0af7651916cd43dd8448eb211c80319c",
     });
     assert_eq!(notices, json!({ "items": [expected] }));

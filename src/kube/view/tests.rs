@@ -9,6 +9,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use spot_guard_core::cluster::{Claim, VolumeReach};
 use spot_guard_core::effort::Effort;
+use spot_guard_core::notices::KEPT;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{MutexGuard, PoisonError};
@@ -604,4 +605,39 @@ async fn everything_is_paused_by_a_label_also_on_a_namespace_that_cannot_be_read
     assert!(*seen.view.paused.borrow());
     fake.set(NAMESPACES, namespace("false", json!(1)));
     until("it goes on", || !*seen.view.paused.borrow()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_flood_of_notices_a_few_are_kept_and_the_others_are_named_until_they_are_gone() {
+    let fake = Fake::new();
+    let notice = |node: &str, number: usize| {
+        let spec = json!({
+            "nodeName": node,
+            "instanceId": format!("i-{number:017x}"),
+            "kind": "SpotInterruption",
+            "detectedAt": START,
+            "deadline": "2026-03-01T12:02:00Z",
+        });
+        let name = format!("{node}.i-{number:017x}-spot-interruption");
+        let metadata = json!({ "uid": format!("u-{number}"), "creationTimestamp": START });
+        object("", &name, json!({ "metadata": metadata, "spec": spec }))
+    };
+    fake.set(NOTICES, notice("honest", 0));
+    let seen = Seen::synced(&fake).await;
+    let flood = 2_000;
+    for number in 1..=flood {
+        fake.set(NOTICES, notice("liar", number));
+    }
+    let out = || seen.view.crowded_out.some(usize::MAX, |_, _| true);
+    until("the flood is seen", || out().len() == flood - KEPT).await;
+    assert_eq!(seen.view.notices.len(), 1 + KEPT);
+    let (name, uid) = out().pop().expect("a notice");
+    assert!(seen.view.crowded_out.has(&name, &uid) && !seen.view.crowded_out.has(&name, "another"));
+
+    for number in 1..=flood {
+        fake.remove(NOTICES, notice("liar", number));
+    }
+    until("they are gone", || seen.view.crowded_out.is_empty() && seen.view.notices.len() == 1).await;
+    fake.set(NOTICES, notice("liar", 1));
+    until("there is room again", || seen.view.notices.len() == 2).await;
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::cluster::Node;
 
 const OWN: &str = "i-0123456789abcdef0";
 const FOREIGN: &str = "i-0123456789abcdef1";
@@ -199,4 +200,155 @@ fn of_each_node_a_few_notices_are_looked_at_and_its_own_instance_first() {
     let (picked, surplus) = pick(&notices, |node| (node == "flood").then(|| names[99].1.as_str()));
     assert_eq!((picked.len(), surplus.len()), (LOOKED_AT + 1, 100 - LOOKED_AT));
     assert!(picked.contains(&99) && picked.contains(&100), "{picked:?}");
+}
+
+const POOLS: KnownPools<'_> = KnownPools {
+    owner: None,
+    owner_last_seen: None,
+    all_read: true,
+    all_known: true,
+    may_be_unread: false,
+    drain_outside: true,
+};
+
+fn believed(proof: Proof, deadline: Option<Timestamp>) -> Believed<'static> {
+    Believed {
+        node: "a",
+        instance_id: OWN,
+        proof,
+        says_so: proof == Proof::Node,
+        deadline,
+        created: Some(now()),
+    }
+}
+
+#[test]
+fn what_a_notice_begins_depends_on_what_was_read_of_the_pools() {
+    use Beginning::{Refused, Replacement, Wait};
+    let (advice, soon) = (believed(Proof::Node, None), believed(Proof::Node, Some(after(120))));
+    let unproven = believed(Proof::Reporter, Some(after(120)));
+    let doubtful = Believed { says_so: true, ..unproven };
+    let (read, seen) =
+        (KnownPools { owner: Some("p"), ..POOLS }, KnownPools { owner_last_seen: Some("q"), ..POOLS });
+    let unread = KnownPools { all_read: false, ..seen };
+    let left_alone = KnownPools { drain_outside: false, ..POOLS };
+    let cases = [
+        (advice, read, Replacement(Some("p"))),
+        (advice, seen, Replacement(Some("q"))),
+        (advice, KnownPools { owner: Some("p"), ..seen }, Replacement(Some("p"))),
+        (advice, POOLS, Replacement(None)),
+        // Not every pool was read.
+        (advice, unread, Wait),
+        (soon, unread, Replacement(Some("q"))),
+        (soon, KnownPools { owner_last_seen: None, ..unread }, Wait),
+        (soon, KnownPools { owner: Some("p"), owner_last_seen: None, ..unread }, Wait),
+        // The node may be younger than the reading.
+        (soon, KnownPools { may_be_unread: true, ..POOLS }, Wait),
+        (soon, KnownPools { may_be_unread: true, ..read }, Replacement(Some("p"))),
+        (unproven, KnownPools { may_be_unread: true, ..POOLS }, Replacement(None)),
+        // What only the reporter says puts no node into a pool.
+        (unproven, read, Replacement(None)),
+        (doubtful, read, Replacement(Some("p"))),
+        // Nodes outside all pools may be left alone.
+        (soon, left_alone, Refused(Refusal::OutsidePools)),
+        (soon, KnownPools { all_known: false, ..left_alone }, Wait),
+        (unproven, KnownPools { owner: Some("p"), ..left_alone }, Refused(Refusal::OutsidePools)),
+    ];
+    for (number, (notice, pools, expected)) in cases.into_iter().enumerate() {
+        assert_eq!(notice.begins(OWN, &pools), expected, "case {number}");
+    }
+    assert_eq!(
+        doubtful.begins("a.i", &read),
+        Replacement(None),
+        "nothing is terminated by a doubtful record"
+    );
+}
+
+#[test]
+fn the_record_of_an_instance_is_for_the_node_that_has_shown_it() {
+    let name = |proof, taken| believed(proof, None).record_name(taken);
+    assert_eq!((name(Proof::Node, false), name(Proof::Record, false)), (OWN.to_owned(), OWN.to_owned()));
+    let unproven = format!("a.{OWN}");
+    assert_eq!((name(Proof::Node, true), name(Proof::Reporter, false)), (unproven.clone(), unproven.clone()));
+
+    let found = |records: &[(&str, &str)], node: &str| {
+        let records: BTreeMap<&str, (&str, &str)> =
+            records.iter().map(|(name, node)| (*name, (*name, *node))).collect();
+        let record = record_of(node, OWN, |name| records.get(name), |(_, node)| node);
+        record.map(|(name, _)| (*name).to_owned())
+    };
+    assert_eq!(found(&[(OWN, "a"), (&unproven, "a")], "a").as_deref(), Some(OWN));
+    assert_eq!(found(&[(OWN, "b"), (&unproven, "a")], "a"), Some(unproven.clone()));
+    assert_eq!(found(&[(OWN, "b")], "a").as_deref(), Some(OWN), "another node's");
+    assert_eq!(found(&[], "a"), None);
+}
+
+#[test]
+fn a_cancelled_replacement_begins_anew_with_a_deadline_or_with_later_advice() {
+    let begins = |proof, deadline, cancelled| believed(proof, deadline).begins_anew(Some(cancelled));
+    assert!(begins(Proof::Node, Some(after(120)), after(1)));
+    assert!(begins(Proof::Node, None, after(-1)));
+    assert!(!begins(Proof::Node, None, now()), "it was cancelled since");
+    assert!(!begins(Proof::Record, Some(after(120)), after(-1)) && !begins(Proof::Reporter, None, after(-1)));
+}
+
+#[test]
+fn the_oldest_of_several_pools_owns_what_they_claim() {
+    let claim = |at, pool| GroupClaim { created: Some(after(at)), pool };
+    assert_eq!(owner_of([claim(1, "a"), claim(0, "c"), claim(0, "b")]), Some("b"));
+    assert_eq!(owner_of([]), None);
+}
+
+#[test]
+fn a_node_may_be_unread_until_a_group_was_read_after_it_came() {
+    let node = Node { created: Some(now()), ..Node::default() };
+    assert!(may_be_unread(&node, [after(-10)]) && may_be_unread(&node, [after(29)]), "clocks differ");
+    assert!(!may_be_unread(&node, [after(30)]) && !may_be_unread(&node, []));
+    assert!(may_be_unread(&node, [after(30), after(0)]), "one of several");
+    assert!(!may_be_unread(&Node::default(), [after(-10)]));
+}
+
+#[test]
+fn a_flood_of_notices_takes_little_room_and_none_from_others() {
+    let mut room = NoticeRoom::default();
+    let others = notice_name("b", FOREIGN, NoticeKind::SpotInterruption);
+    let foreign = named(FOREIGN, Some(after(120)), 0);
+    let other = Seen { name: &others, node: "b", ..foreign.seen() };
+    assert_eq!(room.take(&other, |_| None), None);
+    let own = named(OWN, None, 0);
+    assert_eq!(room.take(&own.seen(), |_| Some(OWN.to_owned())), None);
+    let mut out = 0;
+    for number in 0..100_000 {
+        let name = format!("a.i-{number:017x}-spot-interruption");
+        // Each deadline is earlier than the last one.
+        let flood = seen(&name, FOREIGN, Some(after(600 - number / 200)), 0);
+        out += usize::from(room.take(&flood.seen(), |_| Some(OWN.to_owned())).is_some());
+        assert!(room.len() <= KEPT + 1);
+    }
+    assert_eq!((room.len(), out), (KEPT + 1, 100_000 + 1 - KEPT));
+    assert_eq!(room.take(&own.seen(), |_| None), None, "it was kept: it is about the node's own instance");
+    room.leave("b", &others);
+    assert_eq!(room.len(), KEPT);
+}
+
+#[test]
+fn of_a_node_with_too_many_notices_the_earliest_deadlines_stay() {
+    let mut room = NoticeRoom::default();
+    for number in 0..KEPT {
+        let name = number.to_string();
+        let at = 60 + i64::try_from(number).expect("a small number");
+        assert_eq!(room.take(&seen(&name, FOREIGN, Some(after(at)), 0).seen(), |_| None), None);
+    }
+    let gone = |room: &mut NoticeRoom, name: &str, deadline| {
+        room.take(&seen(name, FOREIGN, deadline, 0).seen(), |_| None)
+    };
+    assert_eq!(gone(&mut room, "advice", None).as_deref(), Some("advice"));
+    assert_eq!(gone(&mut room, "later", Some(after(500))).as_deref(), Some("later"));
+    assert_eq!(
+        gone(&mut room, "past", Some(after(-3600))).as_deref(),
+        Some("past"),
+        "EC2 gave no such deadline"
+    );
+    assert_eq!(gone(&mut room, "sooner", Some(after(10))).as_deref(), Some("15"));
+    assert_eq!(gone(&mut room, "sooner", Some(after(10))), None, "the same again");
 }

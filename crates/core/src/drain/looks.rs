@@ -1,9 +1,9 @@
-//! When the pods of which node are listed anew: once the node is marked, one node at a time or two, and with a pause
-//! after a list that failed or that found pods.
+//! When the pods of which node are listed anew: once the node is cordoned, one node at a time or two, and
+//! with a pause after a list that failed or that found pods.
 
+use super::look::Look;
+use crate::policy::{backoff, spread};
 use jiff::Timestamp;
-use spot_guard_core::drain::Look;
-use spot_guard_core::policy::{backoff, spread};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,39 +19,42 @@ const AGAIN_IF_EMPTY: Duration = Duration::from_secs(30);
 struct Looking {
     in_flight: bool,
     failures: u32,
-    /// As in [`spot_guard_core::drain::Moment::up`].
+    /// As in [`super::Moment::up`].
     not_before: Duration,
     last: Option<Look>,
 }
 
-/// The lists of all nodes that are marked.
+/// The lists of all nodes that are cordoned.
 #[derive(Debug, Default)]
-pub(super) struct Looks(BTreeMap<String, Looking>);
+pub struct Looks(BTreeMap<String, Looking>);
 
 impl Looks {
-    /// Forgets the nodes that are not marked any more: what was found of them counts no longer.
-    pub(super) fn retain(&mut self, is_marked: impl Fn(&str) -> bool) {
-        self.0.retain(|node, _| is_marked(node));
+    /// Forgets the nodes that are not cordoned any more: what was found of them counts no longer.
+    pub fn retain(&mut self, is_cordoned: impl Fn(&str) -> bool) {
+        self.0.retain(|node, _| is_cordoned(node));
     }
 
     /// Whether there is nothing to be repeated.
-    pub(super) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// What was found last.
-    pub(super) fn last(&self, node: &str) -> Option<&Look> {
+    #[must_use]
+    pub fn last(&self, node: &str) -> Option<&Look> {
         self.0.get(node)?.last.as_ref()
     }
 
     /// Whether a node that waits to be ended is to be listed.
-    pub(super) fn is_outdated(&self, node: &str, now: Timestamp, up: Duration) -> bool {
+    #[must_use]
+    pub fn is_outdated(&self, node: &str, now: Timestamp, up: Duration) -> bool {
         let last = self.last(node).filter(|look| look.empty_at(now).is_some());
         last.is_none_or(|look| up.saturating_sub(look.asked.up) >= AGAIN_IF_EMPTY)
     }
 
     /// Whether the node may be listed now; it is under way then.
-    pub(super) fn begin(&mut self, node: &str, up: Duration) -> bool {
+    pub fn begin(&mut self, node: &str, up: Duration) -> bool {
         if self.0.values().filter(|held| held.in_flight).count() >= PARALLEL {
             return false;
         }
@@ -61,8 +64,8 @@ impl Looks {
         begins
     }
 
-    /// Takes in what was found, unless the node is not marked any more.
-    pub(super) fn answered(&mut self, node: &str, look: Look, now: Timestamp, up: Duration) {
+    /// Takes in what was found, unless the node is not cordoned any more.
+    pub fn answered(&mut self, node: &str, look: Look, now: Timestamp, up: Duration) {
         let Some(held) = self.0.get_mut(node) else { return };
         held.in_flight = false;
         held.failures = if look.empty_at(now).is_some() { 0 } else { held.failures.saturating_add(1) };
@@ -72,7 +75,8 @@ impl Looks {
     }
 
     /// When each node was found empty, of those that were.
-    pub(super) fn found_empty(&self, now: Timestamp) -> BTreeMap<String, Timestamp> {
+    #[must_use]
+    pub fn found_empty(&self, now: Timestamp) -> BTreeMap<String, Timestamp> {
         let empty = |look: &Look| look.empty_at(now);
         let found =
             |(node, held): (&String, &Looking)| Some((node.clone(), held.last.as_ref().and_then(empty)?));
@@ -83,7 +87,7 @@ impl Looks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spot_guard_core::drain::{Listed, Moment};
+    use crate::drain::{Listed, Moment};
 
     const NODE: &str = "n";
 

@@ -1,0 +1,169 @@
+//! What a notice begins that is believed, and whose instance it is about.
+
+use super::{CLOCKS_DIFFER, Holder, NodeState, Proof, Refusal};
+use crate::cluster::{Node, Snapshot};
+use jiff::Timestamp;
+
+/// A pool that names a group, or whose group has an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupClaim<'a> {
+    /// When the pool was made.
+    pub created: Option<Timestamp>,
+    /// The pool's name.
+    pub pool: &'a str,
+}
+
+/// The pool that owns what several claim: the oldest, so that a pool that is added takes nothing from another
+/// one.
+#[must_use]
+pub fn owner_of<'a>(claims: impl IntoIterator<Item = GroupClaim<'a>>) -> Option<&'a str> {
+    claims.into_iter().min().map(|claim| claim.pool)
+}
+
+impl<'a> NodeState<'a> {
+    /// What the cluster shows of the node.
+    #[must_use]
+    pub fn of(cluster: &'a Snapshot, node: &str) -> Self {
+        match cluster.node(node) {
+            None => Self::Missing,
+            Some(node) if node.provider_id.is_empty() => Self::WithoutInstance,
+            Some(node) => Self::Has(node.instance_id()),
+        }
+    }
+}
+
+impl<'a> Holder<'a> {
+    /// What the Nodes of the cluster say about the instance.
+    #[must_use]
+    pub fn of(cluster: &'a Snapshot, instance_id: &str) -> Self {
+        let mut holders = cluster.nodes_of_instance(instance_id);
+        match (holders.next(), holders.next()) {
+            (None, _) => Self::Nobody,
+            (Some(node), None) => Self::One(&node.name),
+            (Some(_), Some(_)) => Self::Several,
+        }
+    }
+}
+
+/// Whether the node may belong to a group that launched it after a reading, as when AWS cannot be read: the
+/// next reading shows it. `read_at` are the times at which the Spot groups were read last.
+#[must_use]
+pub fn may_be_unread(node: &Node, read_at: impl IntoIterator<Item = Timestamp>) -> bool {
+    node.created.is_some_and(|created| read_at.into_iter().any(|at| at < created + CLOCKS_DIFFER))
+}
+
+/// A notice that is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Believed<'a> {
+    /// The node that reports.
+    pub node: &'a str,
+    /// The instance that it has.
+    pub instance_id: &'a str,
+    /// What shows that the node has the instance.
+    pub proof: Proof,
+    /// Whether the Node of that name says that it runs on the instance.
+    pub says_so: bool,
+    /// When EC2 takes the instance, if EC2 may have given that deadline.
+    pub deadline: Option<Timestamp>,
+    /// When the notice was stored.
+    pub created: Option<Timestamp>,
+}
+
+/// What is known of the pools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownPools<'a> {
+    /// The pool whose Spot group has the instance, as it was read by this process.
+    pub owner: Option<&'a str>,
+    /// The same as an earlier process has read it.
+    pub owner_last_seen: Option<&'a str>,
+    /// Whether the groups of every pool were read by this process.
+    pub all_read: bool,
+    /// Whether every pool that there is is known.
+    pub all_known: bool,
+    /// Whether the node may have come since the groups were read.
+    pub may_be_unread: bool,
+    /// Whether nodes outside all pools are drained.
+    pub drain_outside: bool,
+}
+
+/// What comes of a notice that is believed and has no open record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning<'a> {
+    /// A replacement in this pool, or outside all pools.
+    Replacement(Option<&'a str>),
+    /// It cannot be told yet.
+    Wait,
+    /// The notice is to be removed.
+    Refused(Refusal),
+}
+
+impl Believed<'_> {
+    /// What the notice begins. `name` is that of the record.
+    #[must_use]
+    pub fn begins<'a>(&self, name: &str, pools: &KnownPools<'a>) -> Beginning<'a> {
+        let owner = if pools.all_read {
+            // A pool whose groups cannot be used has its nodes, too.
+            pools.owner.or(pools.owner_last_seen)
+        } else {
+            // Before every pool was read, nobody knows whose instance it is, but from what an earlier process
+            // has read. Advice waits. Before a deadline the pods have to leave, whether AWS can be read or
+            // not.
+            match pools.owner_last_seen.filter(|_| self.deadline.is_some()) {
+                None => return Beginning::Wait,
+                owner => owner,
+            }
+        };
+        // What nothing but the notice says puts no node into a pool. Of several nodes that say they run on
+        // its instance each may be its member.
+        let bound = self.proof != Proof::Reporter || self.says_so;
+        let owner = owner.filter(|_| bound);
+        if owner.is_none() && bound && pools.may_be_unread {
+            return Beginning::Wait;
+        }
+        if owner.is_none() && !pools.drain_outside {
+            return match pools.all_known {
+                true => Beginning::Refused(Refusal::OutsidePools),
+                false => Beginning::Wait,
+            };
+        }
+        // Without a proof that the instance is the node's, its pods are moved and nothing is terminated.
+        Beginning::Replacement(owner.filter(|_| name == self.instance_id))
+    }
+
+    /// The name of the record that the notice begins: that of the instance, which only such a node gets that
+    /// has shown that the instance is its own, before another one has. `taken` is whether there is a record
+    /// of that name.
+    #[must_use]
+    pub fn record_name(&self, taken: bool) -> String {
+        match self.proof {
+            Proof::Node | Proof::Record if !taken => self.instance_id.to_owned(),
+            _ => unproven(self.node, self.instance_id),
+        }
+    }
+
+    /// Whether the notice begins a replacement of its node anew that was cancelled. One with a deadline does,
+    /// for a replacement that had one cannot be cancelled, and advice that came after the end. The node must
+    /// be there, with the instance of the record.
+    #[must_use]
+    pub fn begins_anew(&self, cancelled_at: Option<Timestamp>) -> bool {
+        self.proof == Proof::Node && (self.deadline.is_some() || self.created > cancelled_at)
+    }
+}
+
+/// The name of a record that was begun without a proof that the instance is the node's alone.
+fn unproven(node: &str, instance_id: &str) -> String {
+    format!("{node}.{instance_id}")
+}
+
+/// The record that a notice is about: its own, or that of another node which has the instance. `find` looks a
+/// record up by its name, and `node_of` is the node of one.
+pub fn record_of<'a, R>(
+    node: &str,
+    instance_id: &str,
+    find: impl Fn(&str) -> Option<&'a R>,
+    node_of: impl Fn(&R) -> &str,
+) -> Option<&'a R> {
+    let proven = find(instance_id);
+    let is_others = proven.is_none_or(|held| node_of(held) != node);
+    is_others.then(|| find(&unproven(node, instance_id))).flatten().or(proven)
+}

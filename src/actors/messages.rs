@@ -1,0 +1,121 @@
+//! The messages between the actors of the controller, in the order of the flow.
+//!
+//! Each is a complete picture or a fact that is repeated, so one that is lost costs a turn and nothing else.
+//! What an actor sends itself stands in its own file. A notice (box 1) comes through the Kubernetes API, as
+//! an InterruptionNotice.
+
+use actix::Message;
+use jiff::Timestamp;
+use spot_guard_core::group::PoolView;
+use spot_guard_core::health::PoolAssessment;
+use spot_guard_core::ledger::Ledger;
+use spot_guard_core::reason::Finding;
+use spot_guard_core::replacement::{DrainCommand, DrainPurpose, DrainReport};
+use spot_guard_core::scaling::instances::InstanceFacts;
+use spot_guard_core::scaling::wants::{End, Wants};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Which picture of a pool's wants was known. A later picture has a higher one, and so has a later life of
+/// who sends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision {
+    life: u64,
+    number: u64,
+}
+
+impl Revision {
+    /// The revision that follows, sent by this life of the FallbackTracker.
+    #[must_use]
+    pub fn next_of(self, life: u64) -> Self {
+        Self { life, number: self.number + 1 }
+    }
+}
+
+/// Boxes 2, 3.2, 5, 10: FallbackTracker → AsgScaler.
+///
+/// Everything that the replacements of a pool want of its groups. It replaces the picture that was sent
+/// before.
+#[derive(Message, Clone, Debug, Default, PartialEq, Eq)]
+#[rtype(result = "()")]
+pub struct ScaleGroups {
+    /// The pool.
+    pub pool: String,
+    /// Which picture this is.
+    pub revision: Revision,
+    /// Wants by group and replacement.
+    pub wants: Wants,
+    /// Instances to terminate.
+    pub ends: BTreeSet<End>,
+    /// What the replacements and the cluster know about instances.
+    pub instances: InstanceFacts,
+}
+
+/// Boxes 3, 3.1, 6: AsgScaler → FallbackTracker, HealthMonitor.
+///
+/// The groups and the ledger of a pool, as they were just read and written.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct PoolObserved {
+    /// The pool.
+    pub pool: String,
+    /// Its groups.
+    pub view: Arc<PoolView>,
+    /// Its ledger.
+    pub ledger: Arc<Ledger>,
+    /// Which [`ScaleGroups`] was known when the ledger was written.
+    pub revision: Revision,
+    /// Spare instances that are terminated once their nodes are cordoned.
+    pub cordon: Arc<BTreeSet<String>>,
+}
+
+/// Box 3: AsgScaler → FallbackTracker, HealthMonitor.
+///
+/// The groups of a pool cannot be used.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct PoolRefused {
+    /// The pool.
+    pub pool: String,
+    /// What is wrong.
+    pub finding: Finding,
+}
+
+/// Boxes 4, 5, 10: FallbackTracker → Drainer.
+///
+/// All drains that must be under way. The list replaces the one that was sent before; the taint and cordon of
+/// any other node come off.
+#[derive(Message, Clone, Debug, PartialEq, Eq)]
+#[rtype(result = "()")]
+pub struct DrainNodes {
+    /// One per node.
+    pub drains: Vec<DrainCommand>,
+    /// Spare nodes that are to take no pods: their instances are about to be terminated.
+    pub cordoned: BTreeSet<String>,
+    /// Nodes that cluster-autoscaler is not to scale down meanwhile.
+    pub protected: BTreeSet<String>,
+}
+
+/// Boxes 5, 10: Drainer → FallbackTracker.
+///
+/// How far all drains are.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct DrainsReported {
+    /// By replacement and purpose.
+    pub reports: BTreeMap<(String, DrainPurpose), DrainReport>,
+    /// When the API server listed each cordoned node as empty, of those that it did.
+    pub found_empty: BTreeMap<String, Timestamp>,
+}
+
+/// Boxes 7, 8, 9: HealthMonitor → FallbackTracker.
+///
+/// What was found about a pool.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct PoolAssessed {
+    /// The pool.
+    pub pool: String,
+    /// Healthy, stable, and each fallback's return.
+    pub assessment: PoolAssessment,
+}
