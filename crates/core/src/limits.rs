@@ -5,7 +5,7 @@
 mod tests;
 
 use crate::policy::{Policy, seconds};
-use crate::record::{DrainState, EndState, FlowBox, NoticeKind, Phase, ReplacementStatus};
+use crate::record::{FlowBox, NoticeKind, Phase, ReplacementStatus};
 use crate::scaling::PoolView;
 use crate::time::since;
 use jiff::Timestamp;
@@ -78,14 +78,14 @@ pub fn at_most(policy: &Policy, view: Option<&PoolView>) -> usize {
 /// A doomed node keeps its marks however long a budget holds its drain up; that must not keep the others waiting.
 #[must_use]
 pub fn is_under_way(status: &ReplacementStatus, now: Timestamp) -> bool {
-    if status.phase.is_finished() || status.phase == Phase::Received || status.drain == DrainState::Finished {
+    if status.phase.is_finished() || status.phase == Phase::Received || status.old_node.is_past_drain() {
         return false;
     }
     let blocked = status
         .blocking
         .iter()
         .any(|reason| reason.flow_box == FlowBox::Drain && since(reason.since, now) >= BLOCKED_TOO_LONG);
-    status.old == EndState::Kept && !(blocked && status.capacity.is_some())
+    !status.old_node.is_over() && !(blocked && status.capacity.taken().is_some())
 }
 
 /// Why a story may not begin, if so; `created` is when its node was. What a person asked for passes the minimum age.

@@ -9,7 +9,7 @@ mod tests;
 
 use crate::neighbours::Neighbour;
 use crate::record::{
-    Condition, EndState, FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus, UtilisationPercent,
+    Condition, FlowBox, NoticeKind, OldNodeState, Outcome, Phase, ReplacementStatus, UtilisationPercent,
     set_condition,
 };
 use crate::replacement::{self, Subject};
@@ -189,7 +189,7 @@ impl Story<'_> {
     }
 
     fn is_open_fallback(&self) -> bool {
-        self.is_open() && self.status.fallback
+        self.is_open() && self.status.fallback.is_open()
     }
 
     /// Whether the record has taken in that trigger.
@@ -342,7 +342,7 @@ fn replace(ask: &Ask, facts: &Facts<'_>) -> Decision {
         );
     }
     if let Some(story) = facts.stories.iter().find(|story| story.is_open() && story.node == node) {
-        if story.status.old == EndState::Released {
+        if story.status.old_node.is_retained() {
             let text = format!("the story {} of node {node} is being cancelled; ask again then", story.name);
             return refuse(TriggerReason::BeingCancelled, text);
         }
@@ -387,7 +387,7 @@ fn go_back(ask: &Ask, facts: &Facts<'_>) -> Decision {
     let open: Vec<&Story<'_>> = stories
         .clone()
         .filter(|story| {
-            let stands_in = story.status.capacity.as_ref().map(|capacity| capacity.node_name.as_str());
+            let stands_in = story.status.capacity.taken().map(|capacity| capacity.node_name.as_str());
             let meant = match (&ask.replacement, &ask.node, &ask.pool) {
                 (Some(name), _, _) => story.name == name,
                 (_, Some(node), _) => story.node == node || stands_in == Some(node),
@@ -448,7 +448,7 @@ fn cancel(ask: &Ask, facts: &Facts<'_>) -> Decision {
     if story.knows(ask) {
         return accept(format!("the story {name} is ended; what it brought goes back"), vec![name]);
     }
-    if story.status.old == EndState::Released {
+    if story.status.old_node.is_retained() {
         return nothing_to_do(format!("the story {name} was cancelled already"), vec![name]);
     }
     match cancel_refused(story) {
@@ -467,20 +467,23 @@ fn cancel_refused(story: &Story<'_>) -> Option<(TriggerReason, String)> {
         let text = format!("EC2 takes {instance_id} at {deadline:.0}: the story {name} cannot be cancelled");
         return Some((TriggerReason::DeadlinePresses, text));
     }
-    match status.old {
-        EndState::Kept | EndState::Released => None,
-        EndState::Ending => {
+    match status.old_node {
+        OldNodeState::Kept {}
+        | OldNodeState::Draining(_)
+        | OldNodeState::Drained(_)
+        | OldNodeState::Retained {} => None,
+        OldNodeState::Terminating(_) => {
             let text = format!("the old instance {instance_id} is being ended already");
             Some((TriggerReason::OldInstanceEnding, text))
         }
-        EndState::Gone if status.fallback => {
+        OldNodeState::Gone {} if status.fallback.is_open() => {
             let text = format!(
                 "the old instance {instance_id} is gone and fallback {name} stands in for it: return it (action \
                  Return), or wait until it goes back by itself"
             );
             Some((TriggerReason::OldInstanceGone, text))
         }
-        EndState::Gone => {
+        OldNodeState::Gone {} => {
             Some((TriggerReason::OldInstanceGone, format!("the old instance {instance_id} is gone")))
         }
     }
@@ -534,7 +537,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
     }
     let told = ask.told();
     match ask.action {
-        TriggerAction::Replace if status.old != EndState::Released => {
+        TriggerAction::Replace if !status.old_node.is_retained() => {
             // What waits for a limit that advice has to keep goes on as what a person asked for.
             let waits = status.phase == Phase::Received && status.deadline.is_none();
             if waits && status.notice == Some(NoticeKind::RebalanceRecommendation) {
@@ -548,12 +551,14 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
                 now,
             );
         }
-        TriggerAction::Return if status.fallback => {
-            status.return_requested_at = Some(now);
-            status.return_not_before = None;
-            // What Spot owes is asked for at once.
-            status.next_probe_at = status.next_probe_at.map(|at| at.min(now));
-            let node = status.capacity.as_ref().map_or(&subject.node, |held| &held.node_name).clone();
+        TriggerAction::Return if status.fallback.is_open() => {
+            if let Some(open) = status.fallback.open_mut() {
+                open.requested_at = Some(now);
+                open.not_before = None;
+                // What Spot owes is asked for at once.
+                open.next_probe_at = open.next_probe_at.map(|at| at.min(now));
+            }
+            let node = status.capacity.taken().map_or(&subject.node, |held| &held.node_name).clone();
             status.step(FlowBox::Monitor, Outcome::Asked, &node, format!("its return now is {told}"), now);
         }
         TriggerAction::Cancel => {
@@ -564,7 +569,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
                 pool: None,
                 status,
             };
-            if status.old == EndState::Released || cancel_refused(&story).is_some() {
+            if status.old_node.is_retained() || cancel_refused(&story).is_some() {
                 return;
             }
             replacement::cancel(status, now);
