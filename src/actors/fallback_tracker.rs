@@ -310,15 +310,8 @@ impl Handler<Turn> for FallbackTracker {
         if let Some(batch) = self.removable(told.refused, &notices) {
             self.remove(batch, ctx);
         }
-        let open_questions = self.fits.open(&self.deps.view.snapshot());
-        if let Some(work) = open_questions {
-            ctx.spawn(work.into_actor(self).map(|found, actor, ctx| {
-                actor.fits.learn(found);
-                ctx.notify(Turn);
-            }));
-        }
         if writes.is_empty() {
-            self.tell();
+            self.tell(ctx);
             return;
         }
         if !self.deps.fence.may_act(self.deps.call_timeout) {
@@ -359,7 +352,7 @@ impl Handler<TurnEnded> for FallbackTracker {
             }
             self.records.insert(name, record);
         }
-        self.tell();
+        self.tell(ctx);
         if std::mem::take(&mut self.again) && !failed {
             ctx.notify(Turn);
         } else if failed {
@@ -395,7 +388,7 @@ impl FallbackTracker {
     }
 
     /// Tells the AsgScaler and the Drainer what must hold for the stored records.
-    fn tell(&self) {
+    fn tell(&mut self, ctx: &mut Context<Self>) {
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
@@ -420,10 +413,12 @@ impl FallbackTracker {
         }
         let mut drains = Vec::new();
         let mut protected = BTreeSet::new();
+        let mut questions = Vec::new();
         for record in self.records.values().filter(|record| is_open(record)) {
             let commands = turn.commands(record);
             drains.extend(commands.drains);
             protected.extend(turn.nodes_of(&commands.protected));
+            questions.extend(turn.questions(record, commands.questions));
             let Some(wanted) = record.spec.pool.as_ref().and_then(|pool| by_pool.get_mut(pool)) else {
                 continue;
             };
@@ -449,6 +444,18 @@ impl FallbackTracker {
             self.scaler.send(wanted);
         }
         self.drainer.send(DrainNodes { drains, cordoned, protected });
+        self.fits.ask(questions);
+        self.look_for_answers(ctx);
+    }
+
+    /// Finds out beside the mailbox what the next steps have to know.
+    fn look_for_answers(&mut self, ctx: &mut Context<Self>) {
+        if let Some(work) = self.fits.open(&self.deps.view.snapshot()) {
+            ctx.spawn(work.into_actor(self).map(|found, actor, ctx| {
+                actor.fits.learn(found);
+                ctx.notify(Turn);
+            }));
+        }
     }
 
     /// When the node of each instance of a pool was found empty, if it was.
