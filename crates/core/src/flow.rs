@@ -1,5 +1,5 @@
-//! What happens to a replacement. Box, outcome and severity of each event follow from it; its English stands in
-//! [`crate::story`].
+//! What happens to a replacement. Box, outcome and severity of each event follow from it; its English stands
+//! in [`crate::story`].
 
 use crate::neighbours::Neighbour;
 use crate::record::{DrainPurpose, FlowBox, GroupKind, NoticeKind, Outcome, ReplacementStatus};

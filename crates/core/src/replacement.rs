@@ -34,6 +34,7 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
     if next.is_finished() {
         return next;
     }
+    // EC2 cannot have given one that is so far away, whoever wrote it.
     next.deadline = next.deadline.filter(|at| !notices::is_too_far(*at, facts.now));
     let turn = Turn::new(subject, status, facts);
     if next.old_node.is_retained() && !next.capacity.is_requested() {

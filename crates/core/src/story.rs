@@ -18,8 +18,9 @@ impl fmt::Display for Event {
                 let drain = if *pressed { "at once" } else { "then" };
                 write!(
                     f,
-                    "the pool only observes (mode: Observe): one more instance would be requested from its Spot \
-                     group, from its on-demand group if Spot has none, and the node tainted and drained {drain}"
+                    "the pool only observes (mode: Observe): one more instance would be requested from its \
+                     Spot group, from its on-demand group if Spot has none, and the node tainted and drained \
+                     {drain}"
                 )
             }
             Self::SteppedAside { neighbour } => {

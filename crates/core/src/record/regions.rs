@@ -1,7 +1,7 @@
 //! The state of a replacement: three regions that are worked on side by side, and every transition of each.
 //!
-//! [`Region::enter`] is the only way from one state to another, and it knows the tables. `docs/states.mmd` is written
-//! from them.
+//! [`Region::enter`] is the only way from one state to another, and it knows the tables. `docs/states.mmd` is
+//! written from them.
 
 #[cfg(test)]
 pub(crate) mod diagram;
@@ -52,8 +52,8 @@ pub trait Region: Sized {
     }
 }
 
-/// How far the search for an instance is that takes over. In the schema of a custom resource every case has to be an
-/// object.
+/// How far the search for an instance is that takes over. In the schema of a custom resource every case has
+/// to be an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all_fields = "camelCase")]
 pub enum CapacityState {

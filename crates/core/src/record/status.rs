@@ -15,10 +15,10 @@ const MAX_TRIGGERS: usize = 20;
 /// How many steps a record keeps; the oldest repetitions give way.
 pub const MAX_STEPS: usize = 60;
 
-/// How many reasons a record keeps of what holds its story up.
+/// How many reasons a record keeps of what holds it up.
 const MAX_BLOCKING: usize = 50;
 
-/// The durable record of a story.
+/// The durable record of a replacement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplacementStatus {
@@ -37,7 +37,7 @@ pub struct ReplacementStatus {
     /// When EC2 takes the instance, if it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// How often capacity was asked for after both groups failed.
+    /// How often capacity was requested anew after it had failed or was lost.
     #[serde(default)]
     pub attempt: u32,
     /// How often Spot was asked again for what it owes.
@@ -59,14 +59,14 @@ pub struct ReplacementStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_TRIGGERS), inner(length(max = 253)))]
     pub triggers: Vec<String>,
-    /// How full the pool was when the story began.
+    /// How full the pool was when it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub utilisation_before: Option<UtilisationPercent>,
-    /// What holds the story up now.
+    /// What holds it up now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_BLOCKING))]
     pub blocking: Vec<BlockingReason>,
-    /// The story so far.
+    /// What happened so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_STEPS))]
     pub steps: Vec<StepRecord>,
@@ -74,7 +74,7 @@ pub struct ReplacementStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 55))]
     pub traceparent: Option<String>,
-    /// When the story ended.
+    /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
     /// Standard conditions: `CapacityReady`, `Drained`, `Completed`.
@@ -142,7 +142,7 @@ impl ReplacementStatus {
             return;
         }
         if self.steps.len() >= MAX_STEPS {
-            // The beginning of a story says most: what repeats in its middle gives way.
+            // The beginning says most: what repeats in its middle gives way.
             self.steps.remove(MAX_STEPS / 2);
         }
         self.steps.push(StepRecord {
@@ -162,9 +162,9 @@ impl ReplacementStatus {
         self.triggers.push(name.to_owned());
     }
 
-    /// Replaces what blocks the story; a reason that was there already keeps its time. Of very many, such as one for
-    /// each of 10,000 pods that somebody bound to the node, the first are told: a record that is too large for the API
-    /// server could never be stored.
+    /// Replaces what blocks it; a reason that was there already keeps its time. Of very many, such as
+    /// one for each of 10,000 pods that somebody bound to the node, the first are kept: a record that is too
+    /// large for the API server could never be stored.
     pub fn block(&mut self, flow_box: FlowBox, mut messages: Vec<String>, now: Timestamp) {
         let held = std::mem::take(&mut self.blocking);
         if messages.len() > MAX_BLOCKING {
@@ -188,7 +188,7 @@ impl ReplacementStatus {
         self.attempt + self.probes
     }
 
-    /// The box that the story is at.
+    /// The box that the replacement is at.
     #[must_use]
     pub fn current_box(&self) -> FlowBox {
         if let Some(reason) = self.blocking.first() {

@@ -77,35 +77,35 @@ pub enum DrainPurpose {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 pub enum Phase {
-    /// The notice is stored; nothing was asked for yet.
+    /// The notice is stored; nothing was requested yet.
     #[default]
     Received,
-    /// Boxes 2 and 3: the Spot group was asked for one more instance.
+    /// Boxes 2 and 3: one more instance was requested from the Spot group.
     ScalingUp,
-    /// Box 3.2: the on-demand group was asked.
+    /// Box 3.2: one was requested from the on-demand group, too.
     FallingBack,
     /// Both groups failed: the node is kept and the next attempt waits.
     BackingOff,
-    /// Boxes 4 and 5: the node is marked, its pods move.
+    /// Boxes 4 and 5: the node is tainted and cordoned, its pods move.
     Draining,
-    /// The old instance is being ended.
+    /// The old instance is being terminated.
     Ending,
     /// Boxes 6 to 9: an on-demand instance stands in until Spot can take over again.
     OnFallback,
-    /// Box 10: the on-demand node is marked and drained.
+    /// Box 10: the on-demand node is tainted, cordoned and drained.
     Returning,
-    /// Box 10: the on-demand instance is being ended.
+    /// Box 10: the on-demand instance is being terminated.
     ScalingDown,
     /// Box 11: done.
     Completed,
-    /// A person ended the story: its marks come off, and what it brought goes back.
+    /// A person cancelled it: taint and cordon come off, and what it brought goes back.
     Cancelling,
-    /// A person ended the story.
+    /// A person cancelled it.
     Cancelled,
 }
 
 impl Phase {
-    /// Whether the story is over.
+    /// Whether the replacement is over.
     #[must_use]
     pub fn is_finished(self) -> bool {
         matches!(self, Self::Completed | Self::Cancelled)
@@ -119,13 +119,13 @@ pub enum Outcome {
     NoticeReceived,
     /// Box 1: a notice with a deadline followed the advice.
     Escalated,
-    /// Box 1: the pool only observes; what would be done is told.
+    /// Box 1: the pool only observes; what would be done is reported.
     Observed,
-    /// Box 1: another tool has the node in its hands.
+    /// Box 1: another tool replaces the node.
     SteppedAside,
     /// A person asked for something by a trigger.
     Asked,
-    /// Box 2 or 3.2: one more instance was asked for.
+    /// Box 2 or 3.2: one more instance was requested.
     Requested,
     /// Box 3 or 3.2: no capacity, a quota, or the group is at its maximum.
     NoCapacity,
@@ -145,7 +145,7 @@ pub enum Outcome {
     Drained,
     /// Box 5: the old instance is gone.
     Ended,
-    /// Box 5: AWS took the instance before we ended it.
+    /// Box 5: AWS took the instance before we terminated it.
     TakenByAws,
     /// Box 6: the fallback is being watched.
     Monitoring,
@@ -155,13 +155,13 @@ pub enum Outcome {
     Stable,
     /// Box 9: the on-demand node can be drained.
     Safe,
-    /// Box 10: a return was given up, its marks undone; it is tried again.
+    /// Box 10: a return was given up, taint and cordon removed; it is tried again.
     ReturnGivenUp,
     /// Box 10: the on-demand group shrank.
     ScaledDown,
-    /// Box 11: the story is over and cleaned up.
+    /// Box 11: the replacement is over and cleaned up.
     CleanedUp,
-    /// A person ended the story.
+    /// A person cancelled the replacement.
     Cancelled,
 }
 
@@ -248,7 +248,7 @@ impl FlowBox {
     }
 }
 
-/// One step of a story, as it is told afterwards.
+/// One step of a replacement, as it is reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepRecord {
@@ -267,7 +267,7 @@ pub struct StepRecord {
     pub message: String,
 }
 
-/// Something that holds a story up.
+/// Something that holds a replacement up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockingReason {
@@ -281,7 +281,7 @@ pub struct BlockingReason {
     pub since: Timestamp,
 }
 
-/// An instance that was claimed for a story.
+/// An instance that was claimed for a replacement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Capacity {
@@ -297,12 +297,12 @@ pub struct Capacity {
     pub ready_at: Timestamp,
 }
 
-/// What pods have reserved of each resource, in per cent of what the nodes have, rounded up. What nobody has reserved
-/// is left out.
+/// What pods have reserved of each resource, in per cent of what the nodes have, rounded up. What nobody has
+/// reserved is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UtilisationPercent(pub BTreeMap<String, u32>);
 
-/// How many characters a stored message has at most. Some tell AWS's words, or a list of names.
+/// How many characters a stored message has at most. Some hold AWS's words, or a list of names.
 pub const MAX_MESSAGE: usize = 2048;
 
 /// The message as it can be stored.

@@ -33,9 +33,9 @@ pub fn open(
     status
 }
 
-/// Takes in a further notice for the same node and instance: a deadline escalates the replacement from every phase.
-/// The earliest counts: a later notice may bring it forward, never make it later. `deadline` is one that EC2 may have
-/// given ([`crate::notices::deadline`]).
+/// Takes in a further notice for the same node and instance: a deadline escalates the replacement from every
+/// phase. The earliest counts: a later notice may bring it forward, never make it later. `deadline` is one
+/// that EC2 may have given ([`crate::notices::deadline`]).
 pub fn escalate(
     status: &mut ReplacementStatus,
     subject: &Subject,
@@ -85,8 +85,8 @@ pub fn reopen(cancelled: &ReplacementStatus, fresh: ReplacementStatus) -> Replac
     ReplacementStatus { steps, triggers, ..fresh }
 }
 
-/// Ends a replacement whose old node is still wanted: taint and cordon come off, what it brought goes back as late
-/// winners do. It is over when nothing of it is left.
+/// Ends a replacement whose old node is still wanted: taint and cordon come off, what it brought goes back as
+/// late winners do. It is over when nothing of it is left.
 pub fn cancel(status: &mut ReplacementStatus, now: Timestamp) {
     status.old_node.enter(OldNodeState::Retained {});
     if status.capacity.is_requested() {

@@ -1,4 +1,5 @@
-//! Boxes 2, 3, 3.1 and 3.2: Spot is asked, then on-demand, and the first instance that can take the pods is taken.
+//! Boxes 2, 3, 3.1 and 3.2: Spot is asked, then on-demand, and the first instance that can take the pods is
+//! taken.
 
 use super::facts::{Fit, NodeFact, Turn};
 use crate::flow::{Event, RequestFailure};
@@ -77,8 +78,8 @@ fn take(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
     false
 }
 
-/// The group's share, unless it is of an earlier attempt: that may be on its way back, for the AsgScaler has not heard
-/// of this one yet.
+/// The group's share, unless it is of an earlier attempt: that may be on its way back, for the AsgScaler has
+/// not heard of this one yet.
 fn share_of_attempt<'a>(
     status: &ReplacementStatus,
     group: GroupKind,
@@ -87,8 +88,8 @@ fn share_of_attempt<'a>(
     turn.facts.share(group, turn.subject).filter(|share| share.attempt == status.asked())
 }
 
-/// Why the node cannot take the pods, if so. Ready is not yet that (zone, size, start-up taints). A deadline cannot
-/// wait for it.
+/// Why the node cannot take the pods, if so. Ready is not yet that (zone, size, start-up taints). A deadline
+/// cannot wait for it.
 fn misfit(status: &ReplacementStatus, node: &NodeFact, turn: &Turn<'_>) -> Vec<String> {
     if node.cordoned {
         return vec![format!("node {} is cordoned", node.name)];

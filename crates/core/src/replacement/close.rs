@@ -29,8 +29,9 @@ pub(super) fn close(next: &mut ReplacementStatus, turn: &Turn<'_>) {
             return;
         }
     } else if facts.is_spot_raised(subject) {
-        // AWS took the old instance before we terminated it, its group has replaced it, and by now everything that
-        // could be terminated at once runs pods: the replacement's own Spot node goes back like a fallback.
+        // AWS took the old instance before we terminated it, its group has replaced it, and by now everything
+        // that could be terminated at once runs pods: the replacement's own Spot node goes back like a
+        // fallback.
         let share = facts.share(GroupKind::Spot, subject);
         if turn.waited_to_settle
             && let Some((instance_id, node)) = facts.serving_node(share, GroupKind::Spot)

@@ -92,8 +92,8 @@ pub enum DrainEnd {
     GivenUp(Vec<String>),
 }
 
-/// What the HealthMonitor last found about the return of a fallback: boxes 6 to 9, each with what stands in its
-/// way; empty means passed.
+/// What the HealthMonitor last found about the return of a fallback: boxes 6 to 9, each with what stands in
+/// its way; empty means passed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReturnAssessment {
     /// Box 6: the limits that let no return begin.
@@ -191,8 +191,8 @@ impl Facts<'_> {
         in_service.then(|| (id.clone(), node))
     }
 
-    /// How a replacement is treated. A node in no accepted pool only gets its drain. What has requested capacity is
-    /// brought to its end, whatever became of the pool meanwhile.
+    /// How a replacement is treated. A node in no accepted pool only gets its drain. What has requested
+    /// capacity is brought to its end, whatever became of the pool meanwhile.
     pub(super) fn mode_for(&self, subject: &Subject, status: &ReplacementStatus) -> Mode {
         let begun = status.capacity.is_requested();
         if subject.in_pool && (begun || self.refused.is_empty()) { self.mode } else { Mode::DrainOnly }
@@ -212,8 +212,8 @@ impl Facts<'_> {
         self.freshness.against(Step::End)
     }
 
-    /// Why the instance is not to be terminated, whatever presses: another node says that it runs on it, and nobody
-    /// knows whose pods do. Once the termination has begun there is nothing left to decide.
+    /// Why the instance is not to be terminated, whatever presses: another node says that it runs on it, and
+    /// nobody knows whose pods do. Once the termination has begun there is nothing left to decide.
     pub(super) fn disputed(&self, instance_id: &str, node: &str, group: GroupKind) -> Vec<String> {
         let reduction = self.ledger.reduction.as_ref();
         if !self.is_active(group, instance_id)

@@ -77,7 +77,8 @@ fn take(next: &mut ReplacementStatus, instance: Capacity) {
     next.capacity.enter(CapacityState::Taken { instance, on_demand_requested });
 }
 
-/// What stood in was lost before its termination was decided; the instance that stands in now, if there is one.
+/// What stood in was lost before its termination was decided; the instance that stands in now, if there is
+/// one.
 fn lost(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) -> Option<Capacity> {
     let (facts, now) = (turn.facts, turn.facts.now);
     if next.old_node.is_retained() {
@@ -107,8 +108,9 @@ fn lost(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) -> O
     Some(capacity)
 }
 
-/// Boxes 7, 8 and 9, on the HealthMonitor's word and never without a Spot instance claimed for the return. A Spot node
-/// that is one too many needs none, nor does what a cancelled replacement brought: its old instance stays.
+/// Boxes 7, 8 and 9, on the HealthMonitor's word and never without a Spot instance claimed for the return. A
+/// Spot node that is one too many needs none, nor does what a cancelled replacement brought: its old instance
+/// stays.
 fn assess(next: &mut ReplacementStatus, mut open: OpenFallback, capacity: &Capacity, turn: &Turn<'_>) {
     let now = turn.facts.now;
     let obstacle = claim(&mut open, next, capacity, turn)

@@ -9,7 +9,8 @@ use crate::record::{
     set_condition,
 };
 
-/// The next step of the drain. Nothing is tainted before a replacement can take the pods, unless a deadline presses.
+/// The next step of the drain. Nothing is tainted before a replacement can take the pods, unless a deadline
+/// presses.
 pub(super) fn drain(next: &mut ReplacementStatus, mode: Mode, turn: &Turn<'_>) {
     match next.old_node.clone() {
         OldNodeState::Kept {} => {
