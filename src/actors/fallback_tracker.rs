@@ -289,17 +289,11 @@ impl Handler<Turn> for FallbackTracker {
             self.remove(refused, ctx);
             self.reply(replies, ctx);
         }
-        if let Some(work) = self.fits.open(&reading.snapshot) {
-            ctx.spawn(work.into_actor(self).map(|found, actor, ctx| {
-                actor.fits.learn(found);
-                ctx.notify(Turn);
-            }));
-        }
         if more && may_act {
             self.look_again(ctx);
         }
         if writes.is_empty() {
-            self.tell(&reading);
+            self.tell(&reading, ctx);
             return;
         }
         if !may_act {
@@ -333,7 +327,7 @@ impl Handler<TurnEnded> for FallbackTracker {
             }
             self.records.insert(name, record);
         }
-        self.tell(&reading);
+        self.tell(&reading, ctx);
         if std::mem::take(&mut self.again) && !failed {
             ctx.notify(Turn);
         } else if failed {
@@ -408,7 +402,7 @@ impl FallbackTracker {
     }
 
     /// Tells the AsgScaler and the Drainer what must hold for the stored records.
-    fn tell(&mut self, reading: &Reading) {
+    fn tell(&mut self, reading: &Reading, ctx: &mut Context<Self>) {
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
@@ -435,10 +429,12 @@ impl FallbackTracker {
         }
         let mut drains = Vec::new();
         let mut protected = BTreeSet::new();
+        let mut questions = Vec::new();
         for record in self.records.values().filter(|record| record.is_open()) {
             let commands = turn.commands(record);
             drains.extend(commands.drains);
             protected.extend(turn.nodes_of(&commands.protected));
+            questions.extend(turn.questions(record, commands.questions));
             let Some(wanted) = record.spec.pool.as_ref().and_then(|pool| by_pool.get_mut(pool)) else {
                 continue;
             };
@@ -465,6 +461,18 @@ impl FallbackTracker {
             self.scale.send(sent.revise(wanted, self.life));
         }
         self.drain.send(DrainNodes { drains, cordoned, protected });
+        self.fits.ask(questions);
+        self.look_for_answers(ctx);
+    }
+
+    /// Finds out beside the mailbox what the next steps have to know.
+    fn look_for_answers(&mut self, ctx: &mut Context<Self>) {
+        if let Some(work) = self.fits.open(&self.deps.view.snapshot()) {
+            ctx.spawn(work.into_actor(self).map(|found, actor, ctx| {
+                actor.fits.learn(found);
+                ctx.notify(Turn);
+            }));
+        }
     }
 
     /// When the node of each instance of a pool was found empty, if it was.

@@ -199,7 +199,7 @@ fn assess<'a>(
     let all = records.iter().filter(own).filter_map(|record| record.status.as_ref());
     for story in &stories {
         if let Some(assessed) = found.returns.get_mut(story.name) {
-            let asked = story.status.return_requested_at.is_some();
+            let asked = story.status.fallback.requested_at().is_some();
             assessed.held = limits::returns_held(policy, view, all.clone(), asked, now);
         }
     }
@@ -209,7 +209,7 @@ fn assess<'a>(
 /// When a person last asked for the return of one of the pool's fallbacks.
 fn return_asked(pool: &str, records: &[Arc<NodeReplacement>]) -> Option<Timestamp> {
     let own = records.iter().filter(|record| record.spec.pool.as_deref() == Some(pool));
-    own.filter_map(|record| record.status.as_ref()?.return_requested_at).max()
+    own.filter_map(|record| record.status.as_ref()?.fallback.requested_at()).max()
 }
 
 /// Box 9: what stands against draining the fallback's node now.
@@ -221,7 +221,7 @@ fn safety_blockers(
     snapshot: &Snapshot,
     taint_key: &Arc<str>,
 ) -> Vec<Reason> {
-    let Some(capacity) = &story.status.capacity else { return Vec::new() };
+    let Some(capacity) = story.status.capacity.taken() else { return Vec::new() };
     let members = view.spot.instances.iter().chain(&view.on_demand.instances);
     let members = members.map(|instance| instance.id.as_str());
     let context = SafetyContext::of(Some(story), stories, members, snapshot, taint_key);

@@ -15,7 +15,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
-use spot_guard_core::record::{BlockingReason, EndState, GroupKind, ReplacementStatus, StepRecord};
+use spot_guard_core::record::{BlockingReason, GroupKind, ReplacementStatus, StepRecord};
 use spot_guard_core::time::since;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -153,9 +153,8 @@ fn about(filter: &Filter, record: &NodeReplacement) -> bool {
     let status = record.status.as_ref();
     let phase = status.map_or_else(Default::default, |status| status.phase);
     let has_node = |name: &String| {
-        let took_over = status.map(|status| [&status.capacity, &status.return_capacity]);
-        record.spec.node_name == *name
-            || took_over.into_iter().flatten().flatten().any(|capacity| capacity.node_name == *name)
+        let mut took_over = status.into_iter().flat_map(ReplacementStatus::took_over);
+        record.spec.node_name == *name || took_over.any(|capacity| capacity.node_name == *name)
     };
     filter.of_pool(record.spec.pool.as_deref())
         && filter.phase.is_none_or(|wanted| phase == wanted)
@@ -172,7 +171,7 @@ fn record(replacement: &NodeReplacement) -> ReplacementStatus {
 }
 
 fn is_open_fallback(status: &ReplacementStatus) -> bool {
-    status.fallback && !status.phase.is_finished()
+    status.fallback.is_open() && !status.phase.is_finished()
 }
 
 fn count(replacements: &[Arc<NodeReplacement>]) -> ReplacementCounts {
@@ -184,7 +183,7 @@ fn count(replacements: &[Arc<NodeReplacement>]) -> ReplacementCounts {
             continue;
         }
         counts.open += 1;
-        counts.fallbacks += usize::from(status.fallback);
+        counts.fallbacks += usize::from(status.fallback.is_open());
         counts.blocked += usize::from(!status.blocking.is_empty());
     }
     counts
@@ -244,13 +243,13 @@ fn story(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> Rep
         started_at: status.started_at,
         deadline: status.deadline,
         retries: status.attempt,
-        next_attempt_at: status.next_attempt_at,
-        fallback: status.fallback,
+        next_attempt_at: status.capacity.next_attempt_at(),
+        fallback: status.fallback.is_open(),
         blocked_by: blocked_by(&status.blocking, now),
         trace_url: trace_url(state, trace_id.as_deref()),
         trace_id,
-        capacity: status.capacity,
-        return_capacity: status.return_capacity,
+        capacity: status.capacity.taken().cloned(),
+        return_capacity: status.fallback.successor().cloned(),
         steps: status.steps,
         finished_at: status.finished_at,
     }
@@ -264,28 +263,29 @@ fn trace_url(state: &ApiState, trace_id: Option<&str>) -> Option<String> {
 /// The fallback of a story, if it has one that is open and whose instance was claimed.
 fn fallback(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> Option<Fallback> {
     let status = record(replacement);
-    if !is_open_fallback(&status) || status.fallback_end == EndState::Gone {
+    if !is_open_fallback(&status) {
         return None;
     }
     let flow_box = status.current_box();
     let blocked_by = blocked_by(&status.blocking, now);
-    let capacity = status.capacity.filter(|capacity| capacity.group == GroupKind::OnDemand)?;
+    let open = status.fallback.open()?;
+    let capacity = status.capacity.taken().filter(|capacity| capacity.group == GroupKind::OnDemand)?;
     let pool = replacement.spec.pool.as_deref().and_then(|name| find(&state.pools, name));
     let prices = pool.as_ref().and_then(|pool| pool.spec.hourly_prices.as_ref());
     Some(Fallback {
         replacement: replacement.name_any(),
         pool: replacement.spec.pool.clone(),
         replaced_node: replacement.spec.node_name.clone(),
-        node: capacity.node_name,
-        instance_id: capacity.instance_id,
+        node: capacity.node_name.clone(),
+        instance_id: capacity.instance_id.clone(),
         since: capacity.ready_at,
         on_demand_seconds: since(capacity.ready_at, now).as_secs(),
         estimated_extra_cost: prices.and_then(|prices| prices.extra(since(capacity.ready_at, now))),
         phase: status.phase,
         flow_box,
         blocked_by,
-        return_not_before: status.return_not_before.filter(|at| *at > now),
-        return_capacity: status.return_capacity,
+        return_not_before: open.not_before.filter(|at| *at > now),
+        return_capacity: open.successor.clone(),
         trace_id: status.traceparent.as_deref().and_then(trace_id_of),
     })
 }

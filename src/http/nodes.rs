@@ -12,7 +12,7 @@ use spot_guard_core::cluster::{self, Snapshot};
 use spot_guard_core::health::Story;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::reason::in_one_line;
-use spot_guard_core::record::{EndState, GroupKind, ReplacementStatus, UtilisationPercent};
+use spot_guard_core::record::{FallbackState, GroupKind, ReplacementStatus, UtilisationPercent};
 use spot_guard_core::safety::{self, SafetyContext, SafetyPolicy};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -124,7 +124,7 @@ fn open(record: &NodeReplacement) -> Option<Story<'_>> {
 
 /// Whether the node is one that took over, or is to.
 fn stands_in(status: &ReplacementStatus, node: &str) -> bool {
-    [&status.capacity, &status.return_capacity].into_iter().flatten().any(|held| held.node_name == node)
+    status.took_over().any(|held| held.node_name == node)
 }
 
 /// The nodes of the pools and of the stories, by name.
@@ -156,15 +156,16 @@ fn known(state: &ApiState) -> BTreeMap<String, Node> {
             node.phase = Some(status.phase);
             node.flow_box = Some(status.current_box());
         };
-        if !status.old.is_over() {
+        if !status.old_node.is_over() {
             plays(&record.spec.node_name, None, NodeRole::Replaced);
         }
-        if let Some(held) = status.capacity.as_ref().filter(|_| status.fallback_end != EndState::Gone) {
+        let returned = matches!(status.fallback, FallbackState::Gone { .. });
+        if let Some(held) = status.capacity.taken().filter(|_| !returned) {
             let role =
                 if held.group == GroupKind::OnDemand { NodeRole::Fallback } else { NodeRole::Replacement };
             plays(&held.node_name, Some(held.group), role);
         }
-        if let Some(held) = &status.return_capacity {
+        if let Some(held) = status.fallback.successor() {
             plays(&held.node_name, Some(held.group), NodeRole::Successor);
         }
     }

@@ -22,7 +22,8 @@ use serde_json::{Value, json};
 use spot_guard_core::cluster::Parts;
 use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{
-    BlockingReason, Capacity, FlowBox, GroupKind, NoticeKind, Phase, ReplacementStatus, set_condition,
+    BlockingReason, Capacity, CapacityState, FallbackState, FlowBox, GroupKind, NoticeKind, OpenFallback,
+    Phase, ReplacementStatus, set_condition,
 };
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -72,13 +73,16 @@ impl Fixture {
             phase: Phase::OnFallback,
             notice: Some(NoticeKind::RebalanceRecommendation),
             started_at: Some(noon(-900)),
-            fallback: true,
-            capacity: Some(Capacity {
-                group: GroupKind::OnDemand,
-                instance_id: "i-0000000000000000d".to_owned(),
-                node_name: "node-d".to_owned(),
-                ready_at: noon(-600),
-            }),
+            fallback: FallbackState::OnFallback(OpenFallback::default()),
+            capacity: CapacityState::Taken {
+                instance: Capacity {
+                    group: GroupKind::OnDemand,
+                    instance_id: "i-0000000000000000d".to_owned(),
+                    node_name: "node-d".to_owned(),
+                    ready_at: noon(-600),
+                },
+                on_demand_requested: true,
+            },
             blocking: vec![BlockingReason {
                 flow_box: FlowBox::Safety,
                 reason: ReasonCode::PodDoesNotFit,

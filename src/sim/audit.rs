@@ -20,7 +20,7 @@ use spot_guard_cloud::cloud::{self, Cloud, GateCall, LifecycleState};
 use spot_guard_cloud::cluster::{self, Cluster, ObjectKey, RequestInfo};
 use spot_guard_core::ledger::{Ledger, RequestState, Share};
 use spot_guard_core::policy::{Policy, seconds};
-use spot_guard_core::record::{DrainState, EndState, GroupKind};
+use spot_guard_core::record::{GroupKind, OldNodeState};
 use spot_guard_core::replacement::Mode;
 use spot_guard_core::time::since;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -468,9 +468,7 @@ impl Auditor {
         let records = self.records();
         let old = records.iter().find(|record| {
             let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
-            record.spec.node_name == node
-                && status
-                    .is_some_and(|status| status.drain != DrainState::NotStarted && !status.old.is_over())
+            record.spec.node_name == node && status.is_some_and(|status| status.old_node.drain().is_some())
         });
         if let Some(record) = old {
             self.check_replacement_first(node, record);
@@ -495,7 +493,7 @@ impl Auditor {
         if status.deadline.is_some() || !acts {
             return;
         }
-        let found = match &status.capacity {
+        let found = match status.capacity.taken() {
             None => Some("it has no replacement".to_owned()),
             Some(capacity) if !self.is_in_service(&capacity.instance_id) => {
                 Some(format!("its replacement {} is not in service", capacity.instance_id))
@@ -519,15 +517,15 @@ impl Auditor {
         let stability = seconds(self.inner.policy.stability_seconds);
         let mut found = Vec::new();
         // A Spot node that is one more than the group is to have waits for no other.
-        let surplus = status.capacity.as_ref().is_some_and(|capacity| capacity.group == GroupKind::Spot);
-        match &status.return_capacity {
-            None if surplus || status.old == EndState::Released => {}
+        let surplus = status.capacity.taken().is_some_and(|capacity| capacity.group == GroupKind::Spot);
+        match status.fallback.successor() {
+            None if surplus || status.old_node.is_retained() => {}
             None => found.push("Spot has nothing for it".to_owned()),
             Some(spot) => {
                 if !self.is_in_service(&spot.instance_id) || !self.node_is_ready(&spot.node_name) {
                     found.push(format!("its Spot node {} does not serve", spot.node_name));
                 }
-                let asked = status.return_requested_at.is_some();
+                let asked = status.fallback.requested_at().is_some();
                 if !asked && since(spot.ready_at, now) + self.inner.skew < stability {
                     found.push(format!(
                         "its Spot node {} is Ready only since {}",
@@ -539,8 +537,8 @@ impl Auditor {
         let fallbacks: BTreeSet<String> = all
             .iter()
             .filter_map(|other| other.status.as_ref())
-            .filter(|status| status.fallback)
-            .filter_map(|status| Some(status.capacity.as_ref()?.node_name.clone()))
+            .filter(|status| status.fallback.is_open())
+            .filter_map(|status| Some(status.capacity.taken()?.node_name.clone()))
             .collect();
         let homeless = self.inner.cluster.homeless_without(node, &fallbacks);
         if !homeless.is_empty() {
@@ -550,9 +548,7 @@ impl Auditor {
         let under_way = all.iter().filter(|other| {
             other.name_any() != record.name_any()
                 && other.spec.pool == record.spec.pool
-                && other.status.as_ref().is_some_and(|status| {
-                    status.return_drain != DrainState::NotStarted && status.fallback_end != EndState::Gone
-                })
+                && other.status.as_ref().is_some_and(|status| status.fallback.is_returning())
         });
         found.extend(under_way.map(|other| format!("the return of {} is under way", other.name_any())));
         if !found.is_empty() {
@@ -768,7 +764,8 @@ impl Auditor {
             records.iter().any(|record| {
                 let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
                 status.is_some_and(|status| {
-                    record.spec.node_name == node && status.drain != DrainState::NotStarted
+                    let begun = status.old_node.drain().is_some() || status.old_node == OldNodeState::Gone {};
+                    record.spec.node_name == node && begun
                 }) || returns(record, node)
             }) || self.is_surplus(node) && self.inner.cluster.movable_pods_on(node).is_empty()
         };
@@ -806,9 +803,8 @@ fn kind_in(pool: &SpotPool, group: &str) -> Option<GroupKind> {
 /// Whether the story of the node was cancelled so recently that its marks may still have been on their way.
 fn was_just_cancelled(records: &[Arc<NodeReplacement>], node: &str, now: Timestamp) -> bool {
     let statuses = records.iter().filter(|record| record.spec.node_name == node);
-    let mut released = statuses
-        .filter_map(|record| record.status.as_ref())
-        .filter(|status| status.old == EndState::Released);
+    let mut released =
+        statuses.filter_map(|record| record.status.as_ref()).filter(|status| status.old_node.is_retained());
     released.any(|status| status.phase_since.is_some_and(|at| since(at, now) < MARKS_GO_WITHIN))
 }
 
@@ -821,8 +817,8 @@ fn is_ready(pod: &Pod) -> bool {
 fn returns(record: &NodeReplacement, node: &str) -> bool {
     let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
     status.is_some_and(|status| {
-        status.return_drain != DrainState::NotStarted
-            && status.capacity.as_ref().is_some_and(|capacity| capacity.node_name == node)
+        status.fallback.is_returning()
+            && status.capacity.taken().is_some_and(|capacity| capacity.node_name == node)
     })
 }
 

@@ -430,7 +430,8 @@ fn replacement_report(record: &NodeReplacement) -> ReplacementReport {
         .steps
         .iter()
         .any(|step| (step.flow_box, step.outcome) == (FlowBox::Fallback, Outcome::InService));
-    let stands_in = status.return_capacity.as_ref().filter(|_| !status.fallback).or(status.capacity.as_ref());
+    let successor = status.fallback.successor().filter(|_| !status.fallback.is_open());
+    let stands_in = successor.or(status.capacity.taken());
     ReplacementReport {
         name: record.name_any(),
         node: record.spec.node_name.clone(),

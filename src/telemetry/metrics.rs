@@ -447,11 +447,11 @@ impl Metrics {
         {
             self.replacements_started.get_or_create(&KindLabels { kind: Word(kind) }).inc();
         }
-        if after.fallback && !before.is_some_and(|before| before.fallback) {
+        if after.fallback.is_open() && !before.is_some_and(|before| before.fallback.is_open()) {
             self.fallbacks.inc();
         }
-        if before.is_none_or(|before| before.spot_asked_at.is_none())
-            && let (Some(asked), Some(started)) = (after.spot_asked_at, after.started_at)
+        if before.is_none_or(|before| !before.capacity.is_requested())
+            && let (Some(asked), Some(started)) = (after.capacity.spot_requested_at(), after.started_at)
         {
             self.notice_to_request.observe(spot_guard_core::time::since(started, asked).as_secs_f64());
         }

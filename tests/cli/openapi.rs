@@ -107,8 +107,11 @@ async fn world() -> (Cluster, View, ApiState) {
     let records = kube::Api::<NodeReplacement>::all(client.clone());
     records.create(&create, &record).await.expect("a record");
     let status = json!({ "status": {
-        "phase": "OnFallback", "fallback": true, "old": "Gone", "startedAt": now,
-        "capacity": { "group": "OnDemand", "instanceId": NAME, "nodeName": NAME, "readyAt": now },
+        "phase": "OnFallback", "fallback": { "OnFallback": {} }, "oldNode": { "Gone": {} }, "startedAt": now,
+        "capacity": { "Taken": {
+            "instance": { "group": "OnDemand", "instanceId": NAME, "nodeName": NAME, "readyAt": now },
+            "onDemandRequested": true,
+        } },
         "blocking": [{ "box": "9", "reason": "PodDoesNotFit", "message": "no room", "since": now }],
         "steps": [{ "box": "1", "at": now, "outcome": "NoticeReceived", "node": "node-old", "message": "a notice" }],
     } });

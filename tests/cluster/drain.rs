@@ -14,7 +14,7 @@ use spot_guard::sim::world::App;
 use spot_guard_cloud::cloud::Capacity;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::reason::{Reason, ReasonCode};
-use spot_guard_core::record::{BlockingReason, EndState, FlowBox, Outcome, Phase, ReplacementStatus};
+use spot_guard_core::record::{BlockingReason, FlowBox, OldNodeState, Outcome, Phase, ReplacementStatus};
 use std::time::Duration;
 
 fn app(name: &str, max_unavailable: u32) -> App {
@@ -82,7 +82,7 @@ impl Stagecraft {
     async fn loses_its_replacement(&self, then: &Value) {
         self.markets_have(Capacity::None).await;
         let status = self.status().await.expect("a record");
-        let replacement = status.capacity.expect("a replacement").instance_id;
+        let replacement = status.capacity.taken().cloned().expect("a replacement").instance_id;
         self.story.world.cloud.take_now(&replacement).expect("an instance");
         wait_for("the undo", 2 * PATIENCE, async || (look_of(&self.node().await) == *then).then_some(()))
             .await;
@@ -183,7 +183,14 @@ async fn budgets_hold_a_drain_an_undo_leaves_what_is_not_ours_and_a_finalizer_do
     stage.until("the drain to go on", |status| status.phase == Phase::Draining).await;
     stage.budgets().delete("also", &DeleteParams::default()).await.expect("one budget less");
     stage.set_web(2).await;
-    let status = stage.until("the drain to end", |status| status.old != EndState::Kept).await;
+    let status = stage
+        .until("the drain to end", |status| {
+            matches!(
+                status.old_node,
+                OldNodeState::Terminating(_) | OldNodeState::Gone {} | OldNodeState::Retained {}
+            )
+        })
+        .await;
     let end = status.steps.iter().rfind(|step| step.flow_box == FlowBox::Drain).expect("a step");
     assert_eq!(end.outcome, Outcome::TimedOut, "{end:?}");
     assert!(end.message.contains("pod default/held was to be gone"), "{end:?}");
@@ -215,7 +222,14 @@ async fn before_a_deadline_the_pods_of_a_shut_budget_are_deleted_when_only_their
     let gone_at = deletions.await;
     let left = deadline.duration_since(gone_at);
     assert!((30..=40).contains(&left.as_secs()), "deleted {left:#} before the deadline");
-    let status = stage.until("the drain to end", |status| status.old != EndState::Kept).await;
+    let status = stage
+        .until("the drain to end", |status| {
+            matches!(
+                status.old_node,
+                OldNodeState::Terminating(_) | OldNodeState::Gone {} | OldNodeState::Retained {}
+            )
+        })
+        .await;
     let drained = status.steps.iter().find(|step| step.outcome == Outcome::Drained);
     let drained = drained.unwrap_or_else(|| panic!("they run elsewhere: {:#?}", status.steps));
     assert!(drained.at < deadline - Duration::from_secs(10), "{drained:?}");
@@ -247,7 +261,7 @@ async fn an_open_fallback_is_shown_with_the_box_it_waits_at_what_blocks_it_and_s
     stage.set_web(0).await;
     stage.story.act(&Act::SpotHas(Capacity::Unlimited)).await.expect("the world can do it");
     let status = stage.until("the return to be unsafe", waits(FlowBox::Safety)).await;
-    let (on_demand, since) = (status.capacity.expect("a node"), status.blocking[0].since);
+    let (on_demand, since) = (status.capacity.taken().cloned().expect("a node"), status.blocking[0].since);
     wait_for("three seconds", PATIENCE, async || {
         (Timestamp::now().duration_since(since).as_secs() >= 3).then_some(())
     })

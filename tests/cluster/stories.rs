@@ -300,8 +300,10 @@ impl Stagecraft {
         for record in self.story.records().await {
             let status = record.status.unwrap_or_default();
             expected.push(record.spec.instance_id);
-            let stood_in = status.return_capacity.is_some();
-            expected.extend(status.capacity.filter(|_| stood_in).map(|capacity| capacity.instance_id));
+            let stood_in = status.fallback.successor().is_some();
+            expected.extend(
+                status.capacity.taken().filter(|_| stood_in).map(|capacity| capacity.instance_id.clone()),
+            );
         }
         expected
     }

@@ -8,7 +8,7 @@ use spot_guard::sim::world::{Gates, POOL};
 use spot_guard_cloud::cluster::{self, RequestInfo};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::record::{BlockingReason, DrainState, FlowBox, Outcome, Phase};
+use spot_guard_core::record::{BlockingReason, FallbackState, FlowBox, Outcome, Phase};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -155,7 +155,7 @@ fn finalizers_that_nobody_removes_do_not_hold_the_drain_for_ever() {
             let pod = stage.pods_of("web", &node).remove(0);
             stage.edit_pod(&pod, |pod| pod["metadata"]["finalizers"] = json!(["example.com/hangs"]));
             stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::PodTerminating).await;
-            stage.until(&instance, |status| status.drain == DrainState::Finished).await;
+            stage.until(&instance, |status| status.old_node.is_past_drain()).await;
             // The pod outlives its node; now somebody cleans up.
             stage.until_phase(&instance, Phase::Ending).await;
             stage.edit_pod(&pod, |pod| pod["metadata"]["finalizers"] = json!([]));
@@ -193,7 +193,10 @@ fn the_policy_of_a_pool_says_what_a_return_spares_and_may_be_changed_meanwhile()
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::OnFallback).await;
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
-            stage.add_bare_pod("bare", &status.capacity.expect("an on-demand node").node_name);
+            stage.add_bare_pod(
+                "bare",
+                &status.capacity.taken().cloned().expect("an on-demand node").node_name,
+            );
             stage.until_waiting(&instance, FlowBox::Safety, ReasonCode::PodUnmanaged).await;
             stage.pass(120).await;
             assert!(stage.has_pod("bare"));
@@ -310,12 +313,12 @@ fn a_return_whose_pods_find_no_place_is_given_up_and_they_get_their_node_back() 
     let played = Play::of(Scenario::DrySpot)
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
-            stage.until(&instance, |status| status.return_drain == DrainState::Started).await;
+            stage.until(&instance, |status| matches!(status.fallback, FallbackState::Draining(_))).await;
             stage.set_budgets(&APPS, 10);
             // Somebody closes all other nodes at the same moment.
             let nodes: Vec<String> = stage.cluster.list_json("nodes").iter().map(name_of).collect();
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
-            let on_demand = status.capacity.expect("an on-demand node").node_name;
+            let on_demand = status.capacity.taken().cloned().expect("an on-demand node").node_name;
             let others = || nodes.iter().filter(|node| **node != on_demand);
             let cordon = |on: bool| {
                 others().for_each(|node| {
@@ -347,7 +350,7 @@ fn what_holds_a_return(
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::OnFallback).await;
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
-            let node = status.capacity.expect("an on-demand node").node_name;
+            let node = status.capacity.taken().cloned().expect("an on-demand node").node_name;
             let pod = stage.pods_of("web", &node).remove(0);
             change(&stage, &pod);
             stage.until_waiting(&instance, FlowBox::Safety, reason).await;
@@ -422,11 +425,11 @@ fn the_undo_of_a_drain_leaves_what_others_did_to_the_node() {
                 let instance = stage.spot[0].clone();
                 stage.until_phase(&instance, Phase::OnFallback).await;
                 let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
-                let node = status.capacity.expect("an on-demand node").node_name;
+                let node = status.capacity.taken().cloned().expect("an on-demand node").node_name;
                 stage.cluster.edit("nodes", "", &node, change);
                 stage.pass(5).await;
                 let before = what_undo_may_not_change(&stage, &node);
-                stage.until(&instance, |status| status.return_drain == DrainState::Started).await;
+                stage.until(&instance, |status| matches!(status.fallback, FallbackState::Draining(_))).await;
                 stage.set_budgets(&APPS, 0);
                 stage.until_waiting(&instance, FlowBox::ScaleDown, ReasonCode::BudgetExhausted).await;
                 assert_ne!(what_undo_may_not_change(&stage, &node), before, "{name}: it is marked");

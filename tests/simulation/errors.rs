@@ -6,7 +6,7 @@ use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::SPOT;
 use spot_guard_cloud::cloud::BootFault;
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::record::{DrainState, FlowBox, Outcome, Phase};
+use spot_guard_core::record::{FallbackState, FlowBox, Outcome, Phase};
 
 #[test]
 fn a_spot_node_that_never_gets_ready_times_out_and_on_demand_takes_over() {
@@ -71,12 +71,12 @@ fn a_return_drain_that_fails_is_undone_and_tried_again() {
     let played = Play::of(Scenario::DrySpot)
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
-            stage.until(&instance, |status| status.return_drain == DrainState::Started).await;
+            stage.until(&instance, |status| matches!(status.fallback, FallbackState::Draining(_))).await;
             stage.set_budgets(&["web", "api"], 0);
             stage.until_phase(&instance, Phase::OnFallback).await;
             stage.pass(5).await;
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
-            let node = status.capacity.expect("an on-demand node").node_name;
+            let node = status.capacity.taken().cloned().expect("an on-demand node").node_name;
             let found = stage.cluster.get_json("nodes", "", &node).expect("the node");
             assert!(found["spec"]["unschedulable"].as_bool() != Some(true), "{}", found["spec"]);
             assert!(found["spec"]["taints"].as_array().is_none_or(Vec::is_empty), "{}", found["spec"]);

@@ -6,7 +6,7 @@ use serde_json::json;
 use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
 use spot_guard_cloud::cloud::{self, BootFault, Capacity, LaunchFailure, ScriptedGate};
-use spot_guard_core::record::{EndState, FlowBox, Outcome, Phase};
+use spot_guard_core::record::{FlowBox, OldNodeState, Outcome, Phase};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,7 +85,8 @@ fn stand_in_taken(phase: Phase, scenario: Scenario) -> Played {
         .beside(move |stage| async move {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, phase).await;
-            let capacity = stage.record(&instance).and_then(|record| record.status?.capacity);
+            let capacity =
+                stage.record(&instance).and_then(|record| record.status?.capacity.taken().cloned());
             stage.cloud.take_now(&capacity.expect("a stand-in").instance_id).expect("an instance");
         })
         .play()
@@ -112,7 +113,8 @@ fn a_node_whose_replacement_was_lost_loses_its_marks() {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::Draining).await;
             stage.pass(5).await;
-            let capacity = stage.record(&instance).and_then(|record| record.status?.capacity);
+            let capacity =
+                stage.record(&instance).and_then(|record| record.status?.capacity.taken().cloned());
             stage.cloud.take_now(&capacity.expect("a stand-in").instance_id).expect("an instance");
             stage.until_phase(&instance, Phase::ScalingUp).await;
             stage.pass(5).await;
@@ -233,7 +235,9 @@ fn an_instance_that_is_on_its_way_out_already_takes_no_place_with_it() {
         .faults(with_aws(gate))
         .beside(|stage| async move {
             stage.cloud.configure(|settings| settings.loss_detection = Duration::from_secs(1));
-            stage.until(&stage.spot[0], |status| status.old == EndState::Ending).await;
+            stage
+                .until(&stage.spot[0], |status| matches!(status.old_node, OldNodeState::Terminating(_)))
+                .await;
             stage.cloud.take_now(&stage.spot[0]).expect("an instance");
         })
         .play();

@@ -7,7 +7,7 @@ use spot_guard::crd::{InterruptionNotice, notice_name};
 use spot_guard::sim::audit::Invariant;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard_cloud::cloud::{Capacity, ImdsMode};
-use spot_guard_core::record::{DrainState, EndState, FlowBox, NoticeKind, Outcome, Phase};
+use spot_guard_core::record::{FlowBox, NoticeKind, OldNodeState, Outcome, Phase};
 use std::time::Duration;
 
 /// Reports a notice as the agent of the instance's node would.
@@ -194,7 +194,7 @@ fn a_node_that_is_gone_has_no_word_about_instances_of_others() {
         .beside(|stage| async move {
             let (own, foreign) = (stage.spot[0].clone(), stage.spot[1].clone());
             let node = node_of(&stage, &own);
-            stage.until(&own, |status| status.old == EndState::Gone).await;
+            stage.until(&own, |status| status.old_node == OldNodeState::Gone {}).await;
             while stage.cluster.get_json("nodes", "", &node).is_some() {
                 stage.pass(1).await;
             }
@@ -253,7 +253,7 @@ fn a_deadline_that_ec2_cannot_have_given_is_none_and_the_real_one_counts() {
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
             assert_eq!(status.deadline, None);
             crate::triggers::ask(&stage, "stop", json!({ "action": "Cancel", "node": node }));
-            stage.until(&instance, |status| status.old == EndState::Released).await;
+            stage.until(&instance, |status| status.old_node == OldNodeState::Retained {}).await;
             stage.until(&instance, |status| status.deadline.is_some()).await;
         })
         .play();
@@ -301,7 +301,7 @@ fn a_node_that_says_it_runs_on_another_ones_instance_ends_nothing_and_silences_n
             assert_eq!(stage.changes(), 0, "nothing is terminated");
             report(&stage, &victim, soon(&stage));
             let drained = format!("{node}.{victim}");
-            stage.until(&drained, |status| status.drain == DrainState::Finished).await;
+            stage.until(&drained, |status| status.old_node.is_past_drain()).await;
             assert_eq!(stage.changes(), 0, "nothing is terminated");
             unregister(&stage, "e");
             stage.pass(5).await;
@@ -349,7 +349,7 @@ fn another_node_that_has_the_name_of_an_old_one_is_left_alone() {
         .beside(|stage| async move {
             let own = stage.spot[0].clone();
             let node = node_of(&stage, &own);
-            stage.until(&own, |status| status.drain != DrainState::NotStarted).await;
+            stage.until(&own, |status| status.old_node != OldNodeState::Kept {}).await;
             unregister(&stage, &node);
             register(&stage, &node, Some("i-0123456789abcdef0"));
             stage.pass(60).await;

@@ -10,7 +10,7 @@ use spot_guard::sim::world::{ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::{Capacity, GroupSpec, Market};
 use spot_guard_core::neighbours::Neighbour;
 use spot_guard_core::reason::{Reason, ReasonCode};
-use spot_guard_core::record::{DrainState, FlowBox, GroupKind, NoticeKind, Outcome, Phase};
+use spot_guard_core::record::{FlowBox, GroupKind, NoticeKind, OldNodeState, Outcome, Phase};
 use std::time::Duration;
 
 const SCALE_DOWN_DISABLED: &str = "cluster-autoscaler.kubernetes.io/scale-down-disabled";
@@ -333,7 +333,7 @@ fn a_node_outside_every_pool_keeps_the_pods_that_its_budgets_hold() {
             stage.set_budgets(&["web", "api"], 0);
             stage.pass(5).await;
             stage.cloud.interrupt(&instance).expect("an instance");
-            stage.until(&instance, |status| status.drain == DrainState::Started).await;
+            stage.until(&instance, |status| matches!(status.old_node, OldNodeState::Draining(_))).await;
             stage.pass(100).await;
             assert_eq!(pods(&stage), before, "AWS takes it in 20 s, and nothing was taken from it");
             stage.set_budgets(&["web", "api"], 1);
@@ -361,10 +361,10 @@ fn cluster_autoscaler_is_kept_off_the_nodes_of_a_story_until_it_is_over() {
             stage.until_phase(instance, Phase::FallingBack).await;
             stage.pass(5).await;
             assert_eq!(annotation(&stage.node(instance)), json!("true"), "the old node");
-            stage.until(instance, |status| status.return_capacity.is_some()).await;
+            stage.until(instance, |status| status.fallback.successor().is_some()).await;
             stage.pass(5).await;
             let status = stage.record(instance).and_then(|record| record.status).expect("a record");
-            let stands = [status.capacity, status.return_capacity];
+            let stands = [status.capacity.taken().cloned(), status.fallback.successor().cloned()];
             for capacity in stands.into_iter().flatten() {
                 let node = stage.node(&capacity.instance_id);
                 assert_eq!(annotation(&node), json!("true"), "{}", capacity.node_name);

@@ -9,7 +9,7 @@ use spot_guard::sim::world::Gates;
 use spot_guard_cloud::cloud::Capacity;
 use spot_guard_cloud::cluster::{self, RequestInfo};
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::record::{BlockingReason, DrainState, EndState, FlowBox, Outcome, Phase};
+use spot_guard_core::record::{BlockingReason, FallbackState, FlowBox, OldNodeState, Outcome, Phase};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -154,7 +154,7 @@ fn fails_in(phase: Phase, plural: &'static str, way: Way, scenario: Scenario) {
                 assert_eq!(stage.late_pods(), 4, "{name}");
             }
             watches.heal();
-            stage.until(&old, |status| status.old == EndState::Gone).await;
+            stage.until(&old, |status| status.old_node == OldNodeState::Gone {}).await;
             assert_eq!(stage.late_pods(), 0, "{name}");
             stage.pass(60).await;
             assert!(!stage.stale(plural), "{name}");
@@ -210,7 +210,7 @@ fn pods_are_silent_in(phase: Phase, scenario: Scenario) {
             stage.pass(8).await;
             assert!(stage.runs(&old), "{name}: it was ended");
             assert_eq!(stage.late_pods(), 4, "{name}");
-            stage.until(&old, |status| status.old == EndState::Gone).await;
+            stage.until(&old, |status| status.old_node == OldNodeState::Gone {}).await;
             assert_eq!(stage.late_pods(), 0, "{name}");
             watches.heal();
         })
@@ -237,7 +237,7 @@ fn an_instance_that_looks_idle_by_a_silent_watch_is_not_ended_under_its_pods() {
                 // Nothing moves to what the story brings, so it looks idle when the story is cancelled.
                 stage.set_budgets(&["web", "api"], 0);
                 stage.until_phase(&old, Phase::Draining).await;
-                let new = stage.status(&old).capacity.expect("a stand-in");
+                let new = stage.status(&old).capacity.taken().cloned().expect("a stand-in");
                 stage.pass(1).await;
                 watches.fail(&stage, way);
                 stage.bind_four(&new.node_name);
@@ -282,7 +282,7 @@ fn no_return_begins_while_a_watch_is_refused_that_it_is_judged_by() {
                 watches.fail(&stage, Way::Refused);
                 stage.pass(700).await;
                 let status = stage.status(&old);
-                assert_eq!(status.return_drain, DrainState::NotStarted, "{plural}");
+                assert!(!status.fallback.is_returning(), "{plural}");
                 let stale = |held: &BlockingReason| {
                     held.reason == ReasonCode::StaleWatch && held.message.contains(plural)
                 };
@@ -290,7 +290,7 @@ fn no_return_begins_while_a_watch_is_refused_that_it_is_judged_by() {
                 // Without its node no Spot instance counts as Ready, and that is what it waits for first.
                 assert!(says || plural == "nodes", "{plural}: {:?}", status.blocking);
                 watches.heal();
-                stage.until(&old, |status| status.return_drain != DrainState::NotStarted).await;
+                stage.until(&old, |status| status.fallback.is_returning()).await;
             })
             .play();
         played.assert_ok();
@@ -310,8 +310,8 @@ fn a_return_that_is_under_way_is_neither_ended_nor_given_up_while_a_watch_is_ref
                 watches.fail(&stage, Way::Refused);
                 stage.pass(700).await;
                 let status = stage.status(&old);
-                assert_eq!(status.return_drain, DrainState::Started, "{plural}: {status:#?}");
-                let on_demand = status.capacity.expect("a stand-in").instance_id;
+                assert!(matches!(status.fallback, FallbackState::Draining(_)), "{plural}: {status:#?}");
+                let on_demand = status.capacity.taken().cloned().expect("a stand-in").instance_id;
                 assert!(stage.runs(&on_demand), "{plural}");
                 watches.heal();
             })
@@ -338,7 +338,7 @@ fn two_minutes_are_used_whatever_watch_fails() {
                     watches.fail(&stage, way);
                     let pods = stage.cluster.movable_pods_on(&node);
                     assert!(!pods.is_empty());
-                    stage.until(&old, |status| status.drain != DrainState::NotStarted).await;
+                    stage.until(&old, |status| status.old_node != OldNodeState::Kept {}).await;
                     let deadline = stage.status(&old).deadline.expect("a deadline");
                     stage.pass(90).await;
                     let gone = |pod: &&cluster::ObjectKey| {

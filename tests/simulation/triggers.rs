@@ -210,7 +210,7 @@ fn a_fallback_returns_now_because_a_person_asks() {
     let specs: [fn(&Stage, &ReplacementStatus) -> Value; 4] = [
         |stage, _| json!({ "action": "Return", "replacement": stage.spot[0] }),
         |stage, _| json!({ "action": "Return", "node": stage.record(&stage.spot[0]).expect("a record").spec.node_name }),
-        |_, status| json!({ "action": "Return", "node": status.capacity.as_ref().expect("a node").node_name }),
+        |_, status| json!({ "action": "Return", "node": status.capacity.taken().expect("a node").node_name }),
         |_, _| json!({ "action": "Return", "pool": POOL }),
     ];
     for spec in specs {
@@ -227,11 +227,11 @@ fn a_fallback_returns_now_because_a_person_asks() {
                 assert_eq!(led_to, std::slice::from_ref(&instance));
                 stage.pass(120).await;
                 let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
-                assert!(status.return_requested_at.is_some());
+                assert!(status.fallback.requested_at().is_some());
                 assert_eq!(stage.held_by(&instance), [ReasonCode::NoSpotInstance], "never without");
                 stage.cloud.set_capacity(SPOT, None, Capacity::Unlimited).expect("a group");
                 asked(&stage, "again", json!({ "action": "Return", "replacement": instance })).await;
-                stage.until(&instance, |status| status.return_capacity.is_some()).await;
+                stage.until(&instance, |status| status.fallback.successor().is_some()).await;
                 let began = stage.cloud.now();
                 stage.until_phase(&instance, Phase::Returning).await;
                 let took = stage.cloud.now().duration_since(began).as_secs();

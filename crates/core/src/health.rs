@@ -7,7 +7,7 @@ use crate::group::{FailureClass, PoolView};
 use crate::ledger::{Ledger, Share};
 use crate::policy::{Policy, seconds};
 use crate::reason::Reason;
-use crate::record::{DrainState, EndState, GroupKind, ReplacementStatus};
+use crate::record::{GroupKind, ReplacementStatus};
 use crate::replacement::ReturnAssessment;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +55,7 @@ pub fn unhealthy(
         .count();
     let leaving = stories
         .iter()
-        .filter(|story| !story.status.old.is_over() && group.is_in_service(story.instance_id))
+        .filter(|story| !story.status.old_node.is_over() && group.is_in_service(story.instance_id))
         .count();
     // A story whose old instance left before its +1 was settled holds one place more than instances are there; one
     // that was cancelled has one instance more until then.
@@ -63,7 +63,7 @@ pub fn unhealthy(
         .iter()
         .filter(|story| {
             ledger.share(GroupKind::Spot, story.name).is_some_and(Share::is_raised)
-                && (story.status.old == EndState::Released || !group.is_active(story.instance_id))
+                && (story.status.old_node.is_retained() || !group.is_active(story.instance_id))
         })
         .count();
     let desired = i64::from(group.desired);
@@ -92,8 +92,11 @@ pub fn unready_nodes(
     ready: &dyn Fn(&str) -> bool,
     policy: &Policy,
 ) -> Vec<Reason> {
-    let leaving: BTreeSet<&str> =
-        stories.iter().filter(|story| !story.status.old.is_over()).map(|story| story.instance_id).collect();
+    let leaving: BTreeSet<&str> = stories
+        .iter()
+        .filter(|story| !story.status.old_node.is_over())
+        .map(|story| story.instance_id)
+        .collect();
     let staying: Vec<&str> = view
         .spot
         .instances
@@ -127,21 +130,23 @@ pub fn assess(
         unstable: unready_nodes(view, stories, ready, policy),
         returns: BTreeMap::new(),
     };
-    let mut open: Vec<&Story<'_>> =
-        stories.iter().filter(|story| story.status.fallback && story.status.old.is_over()).collect();
+    let mut open: Vec<&Story<'_>> = stories
+        .iter()
+        .filter(|story| story.status.fallback.is_open() && story.status.old_node.is_over())
+        .collect();
     open.sort_by_key(|story| {
-        (story.status.return_requested_at.is_none(), story.status.started_at, story.name)
+        (story.status.fallback.requested_at().is_none(), story.status.started_at, story.name)
     });
     let mut turn_taken =
-        open.iter().find(|story| story.status.return_drain != DrainState::NotStarted).map(|story| story.name);
+        open.iter().find(|story| story.status.fallback.is_returning()).map(|story| story.name);
     for story in open {
         let mut result =
             ReturnAssessment { unhealthy: found.unhealthy.clone(), ..ReturnAssessment::default() };
         let stability = seconds(policy.stability_seconds);
-        let own = story.status.capacity.as_ref().is_some_and(|held| held.group == GroupKind::Spot);
-        match &story.status.return_capacity {
+        let own = story.status.capacity.taken().is_some_and(|held| held.group == GroupKind::Spot);
+        match story.status.fallback.successor() {
             // A Spot node that is one too many waits for no other, nor does what a cancelled story brought.
-            None if own || story.status.old == EndState::Released => {}
+            None if own || story.status.old_node.is_retained() => {}
             None => result.unhealthy.push(Reason::NoSpotInstance),
             Some(capacity) => {
                 let held = crate::time::since(capacity.ready_at, now);
@@ -155,7 +160,7 @@ pub fn assess(
             }
         }
         result.unstable.extend(found.unstable.iter().cloned());
-        if story.status.return_requested_at.is_some() {
+        if story.status.fallback.requested_at().is_some() {
             // Box 8 is not waited for: a person asked for it now.
             result.unstable.clear();
         }

@@ -5,6 +5,7 @@ pub mod classify;
 pub mod cluster;
 pub mod drain;
 pub mod effort;
+pub mod flow;
 pub mod freshness;
 pub mod group;
 pub mod health;
@@ -25,6 +26,7 @@ pub mod record;
 pub mod replacement;
 pub mod safety;
 pub mod scaling;
+pub mod story;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;

@@ -8,7 +8,7 @@ use crate::group::PoolView;
 use crate::policy::{Policy, seconds};
 pub use crate::reason::Pause;
 use crate::reason::Reason;
-use crate::record::{DrainState, EndState, FlowBox, NoticeKind, Phase, ReplacementStatus};
+use crate::record::{FlowBox, NoticeKind, Phase, ReplacementStatus};
 use crate::time::since;
 use crate::windows::ReturnWindow;
 use jiff::Timestamp;
@@ -42,14 +42,14 @@ pub fn at_most(policy: &Policy, view: Option<&PoolView>) -> usize {
 /// A doomed node keeps its marks however long a budget holds its drain up; that must not keep the others waiting.
 #[must_use]
 pub fn is_under_way(status: &ReplacementStatus, now: Timestamp) -> bool {
-    if status.phase.is_finished() || status.phase == Phase::Received || status.drain == DrainState::Finished {
+    if status.phase.is_finished() || status.phase == Phase::Received || status.old_node.is_past_drain() {
         return false;
     }
     let blocked = status
         .blocking
         .iter()
         .any(|reason| reason.flow_box == FlowBox::Drain && since(reason.since, now) >= BLOCKED_TOO_LONG);
-    status.old == EndState::Kept && !(blocked && status.capacity.is_some())
+    !status.old_node.is_over() && !(blocked && status.capacity.taken().is_some())
 }
 
 /// Why a story may not begin, if so; `created` is when its node was. What a person asked for passes the minimum age.

@@ -9,9 +9,9 @@ use crate::health::{self, Story};
 use crate::ledger::{Ledger, RequestState};
 use crate::limits::Starts;
 use crate::policy::Policy;
-use crate::record::{DrainState, EndState, GroupKind, NoticeKind, Phase, ReplacementStatus};
+use crate::record::{FallbackState, GroupKind, NoticeKind, OldNodeState, Phase, ReplacementStatus};
 use crate::replacement::{
-    self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, Subject,
+    self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, RebalanceMode, Subject,
 };
 use crate::scaling::calls::{Call, Deferred};
 use crate::scaling::inputs::Inputs;
@@ -346,9 +346,10 @@ impl World {
             end: self.drained.contains(&(node.to_owned(), purpose)).then_some(DrainEnd::Moved),
             ..DrainReport::default()
         };
-        let old_drain = (status.drain == DrainState::Started).then(|| report(DrainPurpose::Replace, name));
-        let capacity = status.capacity.as_ref().map(|capacity| capacity.node_name.clone());
-        let return_drain = (status.return_drain == DrainState::Started)
+        let old_drain =
+            matches!(status.old_node, OldNodeState::Draining(_)).then(|| report(DrainPurpose::Replace, name));
+        let capacity = status.capacity.taken().map(|capacity| capacity.node_name.clone());
+        let return_drain = matches!(status.fallback, FallbackState::Draining(_))
             .then(|| report(DrainPurpose::Return, capacity.as_deref().unwrap_or_default()));
         let old_node = self.node(name);
         decide(
@@ -368,7 +369,7 @@ impl World {
                 old_node: old_node.as_ref(),
                 other_holders: &|_, _| Vec::new(),
                 node_of: &|id| self.node(id),
-                misfit_with: &|_| Vec::new(),
+                fit_with: &|_| Fit::Fits,
                 drain: old_drain.as_ref(),
                 return_drain: return_drain.as_ref(),
                 assessment: assessed.returns.get(name),
@@ -552,9 +553,9 @@ impl World {
             }
             Call::Terminate { group, instance_id, .. } => {
                 let asked = self.records.iter().any(|(name, status)| {
-                    let old = name == instance_id && status.old == EndState::Ending;
-                    let fallback = status.fallback_end == EndState::Ending
-                        && status.capacity.as_ref().is_some_and(|held| held.instance_id == *instance_id);
+                    let old = name == instance_id && matches!(status.old_node, OldNodeState::Terminating(_));
+                    let fallback = matches!(status.fallback, FallbackState::Terminating(_))
+                        && status.capacity.taken().is_some_and(|held| held.instance_id == *instance_id);
                     old || fallback
                 });
                 if asked {
@@ -562,7 +563,7 @@ impl World {
                 }
                 let taken = self.commands().taken;
                 let one_too_many = self.records.values().any(|status| {
-                    let held = status.capacity.as_ref().filter(|_| status.fallback);
+                    let held = status.capacity.taken().filter(|_| status.fallback.is_open());
                     held.is_some_and(|held| held.group == GroupKind::Spot && held.instance_id == *instance_id)
                 });
                 if taken.contains(instance_id) && !one_too_many {
@@ -589,8 +590,8 @@ impl World {
         for command in self.commands().drains {
             let status = &self.records[&command.replacement];
             let home = match command.purpose {
-                DrainPurpose::Replace => status.capacity.as_ref(),
-                DrainPurpose::Return => status.return_capacity.as_ref(),
+                DrainPurpose::Replace => status.capacity.taken(),
+                DrainPurpose::Return => status.fallback.successor(),
             };
             let home = home.map(|capacity| capacity.instance_id.clone());
             if self.drained.insert((command.node.clone(), command.purpose)) {

@@ -13,7 +13,7 @@ pub use answer::{TriggerAction, TriggerAnswer, TriggerReason, Verdict};
 use crate::neighbours::Neighbour;
 use crate::reason::Pause;
 use crate::record::{
-    Condition, EndState, FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus, UtilisationPercent,
+    Condition, FlowBox, NoticeKind, OldNodeState, Outcome, Phase, ReplacementStatus, UtilisationPercent,
 };
 use crate::replacement::{self, Subject};
 use crate::time::since;
@@ -131,7 +131,7 @@ impl Story<'_> {
     }
 
     fn is_open_fallback(&self) -> bool {
-        self.is_open() && self.status.fallback
+        self.is_open() && self.status.fallback.is_open()
     }
 
     /// Whether the record has taken in that trigger.
@@ -240,7 +240,7 @@ fn replace(ask: &Ask, facts: &Facts<'_>) -> Decision {
         );
     }
     if let Some(story) = facts.stories.iter().find(|story| story.is_open() && story.node == node) {
-        if story.status.old == EndState::Released {
+        if story.status.old_node.is_retained() {
             return refuse(TriggerAnswer::BeingCancelled { node, replacement: story.name.to_owned() });
         }
         return Decision::Record(vec![story.name.to_owned()]);
@@ -272,7 +272,7 @@ fn go_back(ask: &Ask, facts: &Facts<'_>) -> Decision {
     let open: Vec<&Story<'_>> = stories
         .clone()
         .filter(|story| {
-            let stands_in = story.status.capacity.as_ref().map(|capacity| capacity.node_name.as_str());
+            let stands_in = story.status.capacity.taken().map(|capacity| capacity.node_name.as_str());
             let meant = match (&ask.replacement, &ask.node, &ask.pool) {
                 (Some(name), _, _) => story.name == name,
                 (_, Some(node), _) => story.node == node || stands_in == Some(node),
@@ -325,7 +325,7 @@ fn cancel(ask: &Ask, facts: &Facts<'_>) -> Decision {
     if story.knows(ask) {
         return accept(TriggerAnswer::Cancelling { replacement: name.clone() }, vec![name]);
     }
-    if story.status.old == EndState::Released {
+    if story.status.old_node.is_retained() {
         return nothing_to_do(TriggerAnswer::CancelledAlready { replacement: name.clone() }, vec![name]);
     }
     match cancel_refused(story) {
@@ -343,13 +343,16 @@ fn cancel_refused(story: &Story<'_>) -> Option<TriggerAnswer> {
     if let Some(deadline) = story.status.deadline {
         return Some(TriggerAnswer::DeadlinePresses { replacement, instance_id, deadline });
     }
-    match story.status.old {
-        EndState::Kept | EndState::Released => None,
-        EndState::Ending => Some(TriggerAnswer::OldInstanceEnding { instance_id }),
-        EndState::Gone if story.status.fallback => {
+    match story.status.old_node {
+        OldNodeState::Kept {}
+        | OldNodeState::Draining(_)
+        | OldNodeState::Drained(_)
+        | OldNodeState::Retained {} => None,
+        OldNodeState::Terminating(_) => Some(TriggerAnswer::OldInstanceEnding { instance_id }),
+        OldNodeState::Gone {} if story.status.fallback.is_open() => {
             Some(TriggerAnswer::FallbackStandsIn { replacement, instance_id })
         }
-        EndState::Gone => Some(TriggerAnswer::OldInstanceGone { instance_id }),
+        OldNodeState::Gone {} => Some(TriggerAnswer::OldInstanceGone { instance_id }),
     }
 }
 
@@ -394,7 +397,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
     }
     let told = ask.told();
     match ask.action {
-        TriggerAction::Replace if status.old != EndState::Released => {
+        TriggerAction::Replace if !status.old_node.is_retained() => {
             // What waits for a limit that advice has to keep goes on as what a person asked for.
             let waits = status.phase == Phase::Received && status.deadline.is_none();
             if waits && status.notice == Some(NoticeKind::RebalanceRecommendation) {
@@ -408,12 +411,14 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
                 now,
             );
         }
-        TriggerAction::Return if status.fallback => {
-            status.return_requested_at = Some(now);
-            status.return_not_before = None;
-            // What Spot owes is asked for at once.
-            status.next_probe_at = status.next_probe_at.map(|at| at.min(now));
-            let node = status.capacity.as_ref().map_or(&subject.node, |held| &held.node_name).clone();
+        TriggerAction::Return if status.fallback.is_open() => {
+            if let Some(open) = status.fallback.open_mut() {
+                open.requested_at = Some(now);
+                open.not_before = None;
+                // What Spot owes is asked for at once.
+                open.next_probe_at = open.next_probe_at.map(|at| at.min(now));
+            }
+            let node = status.capacity.taken().map_or(&subject.node, |held| &held.node_name).clone();
             status.step(FlowBox::Monitor, Outcome::Asked, &node, format!("its return now is {told}"), now);
         }
         TriggerAction::Cancel => {
@@ -424,7 +429,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
                 pool: None,
                 status,
             };
-            if status.old == EndState::Released || cancel_refused(&story).is_some() {
+            if status.old_node.is_retained() || cancel_refused(&story).is_some() {
                 return;
             }
             replacement::cancel(status, now);

@@ -5,7 +5,7 @@ use spot_guard_core::cluster::{Pod, Snapshot};
 use spot_guard_core::drain;
 use spot_guard_core::placement::{self, ExcludedNodes, PlacementOptions, Unplaced};
 use spot_guard_core::reason::Reason;
-use std::cell::RefCell;
+use spot_guard_core::replacement::Fit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 /// How long an answer holds.
 const HOLDS: Duration = Duration::from_secs(2);
-/// How long it is told that pods did not fit while nothing newer is known.
-const TOLD: Duration = Duration::from_secs(60);
+/// How long it is reported that pods did not fit while nothing newer is known.
+const REPORTED: Duration = Duration::from_secs(60);
 /// So many questions are one piece of work: an answer is to be of a cluster a few seconds old at the most.
 const BATCH: usize = 4;
 
@@ -29,11 +29,14 @@ pub(super) struct Around {
     pub(super) options: PlacementOptions,
 }
 
+/// A question that is open.
+pub(super) type Question = (Pair, Around);
+
 /// The answers so far, and the questions that are open.
 pub(super) struct Fits {
     heavy: Heavy,
     known: BTreeMap<Pair, (Instant, Around, Vec<Reason>)>,
-    asked: RefCell<BTreeMap<Pair, Around>>,
+    open: BTreeMap<Pair, Around>,
     under_way: bool,
 }
 
@@ -43,25 +46,36 @@ pub(super) struct Found(Vec<(Pair, Around, Vec<Reason>)>);
 impl Fits {
     /// Nothing is known yet.
     pub(super) fn new(heavy: Heavy) -> Self {
-        Self { heavy, known: BTreeMap::new(), asked: RefCell::default(), under_way: false }
+        Self { heavy, known: BTreeMap::new(), open: BTreeMap::new(), under_way: false }
     }
 
-    /// What keeps the pods of `old` from fitting on the cluster with `new` counted and `old` not.
-    pub(super) fn misfit(&self, old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<Reason> {
+    /// Whether the pods of `old` fit on the cluster with `new` counted and `old` not, as far as is known.
+    pub(super) fn fit(&self, old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Fit {
         if matches!(self.heavy, Heavy::Inline) {
-            return misfit(old, new, snapshot, around);
+            return as_fit(misfit(old, new, snapshot, around));
         }
         let pair = (old.to_owned(), new.to_owned());
-        let known = self.known.get(&pair);
-        match known {
-            Some((at, then, answer)) if at.elapsed() < HOLDS && then == around => return answer.clone(),
-            _ => self.asked.borrow_mut().insert(pair, around.clone()),
-        };
-        match known {
-            // What is told is not to change with every look.
-            Some((.., answer)) if !answer.is_empty() => answer.clone(),
-            _ => vec![Reason::CheckPending { node: old.to_owned() }],
+        match self.known.get(&pair) {
+            // What is reported is not to change with every look.
+            Some((.., answer)) if !answer.is_empty() || self.is_fresh(&pair, around) => {
+                as_fit(answer.clone())
+            }
+            _ => Fit::Unknown,
         }
+    }
+
+    /// Whether the answer still holds.
+    fn is_fresh(&self, pair: &Pair, around: &Around) -> bool {
+        self.known.get(pair).is_some_and(|(at, then, _)| at.elapsed() < HOLDS && then == around)
+    }
+
+    /// Asks what is not known, or not any more.
+    pub(super) fn ask(&mut self, questions: Vec<Question>) {
+        if matches!(self.heavy, Heavy::Inline) {
+            return;
+        }
+        let open = questions.into_iter().filter(|(pair, around)| !self.is_fresh(pair, around));
+        self.open = open.collect();
     }
 
     /// The work on the open questions; none if there are none, or while it is under way.
@@ -69,11 +83,11 @@ impl Fits {
         &mut self,
         snapshot: &Arc<Snapshot>,
     ) -> Option<impl Future<Output = Result<Found, Busy>> + use<>> {
-        if self.under_way || self.asked.borrow().is_empty() {
+        if self.under_way || self.open.is_empty() {
             return None;
         }
         self.under_way = true;
-        let mut pairs: Vec<(Pair, Around)> = self.asked.take().into_iter().collect();
+        let mut pairs: Vec<Question> = std::mem::take(&mut self.open).into_iter().collect();
         // Each has its turn; what is left is asked again.
         pairs.sort_by_key(|(pair, _)| self.known.get(pair).map(|(at, ..)| *at));
         pairs.truncate(BATCH);
@@ -90,11 +104,15 @@ impl Fits {
     /// Takes in what was found; nothing if there was no place to look.
     pub(super) fn learn(&mut self, found: Result<Found, Busy>) {
         self.under_way = false;
-        self.known.retain(|_, (at, ..)| at.elapsed() < TOLD);
+        self.known.retain(|_, (at, ..)| at.elapsed() < REPORTED);
         let now = Instant::now();
         let found = found.map_or_else(|Busy| Vec::new(), |Found(found)| found);
         self.known.extend(found.into_iter().map(|(pair, around, answer)| (pair, (now, around, answer))));
     }
+}
+
+fn as_fit(misfit: Vec<Reason>) -> Fit {
+    if misfit.is_empty() { Fit::Fits } else { Fit::Misfits(misfit) }
 }
 
 fn misfit(old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<Reason> {
@@ -129,8 +147,15 @@ mod tests {
         Around { others: BTreeSet::new(), options: PlacementOptions::default() }
     }
 
-    fn ask(fits: &Fits, snapshot: &Snapshot) -> Vec<Reason> {
-        fits.misfit("old", "new", snapshot, &alone())
+    fn question(old: &str) -> Question {
+        ((old.to_owned(), "new".to_owned()), alone())
+    }
+
+    /// What a turn learns, and what it asks.
+    fn look(fits: &mut Fits, snapshot: &Snapshot) -> Fit {
+        let fit = fits.fit("old", "new", snapshot, &alone());
+        fits.ask(vec![question("old")]);
+        fit
     }
 
     async fn find_out(fits: &mut Fits, snapshot: &Arc<Snapshot>) {
@@ -140,28 +165,27 @@ mod tests {
         fits.learn(found);
     }
 
-    fn open() -> Reason {
-        Reason::CheckPending { node: "old".to_owned() }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn the_answer_comes_later_and_holds_for_a_while() {
         let mut fits = Fits::new(Heavy::threads());
         let roomy = with_a_pod(3900);
-        assert_eq!(ask(&fits, &roomy), [open()]);
+        assert_eq!(look(&mut fits, &roomy), Fit::Unknown);
         find_out(&mut fits, &roomy).await;
-        assert!(ask(&fits, &roomy).is_empty());
+        assert_eq!(look(&mut fits, &roomy), Fit::Fits);
         assert!(fits.open(&roomy).is_none());
         tokio::time::advance(HOLDS).await;
         let small = with_a_pod(4100);
-        assert_eq!(ask(&fits, &small), [open()], "that they fitted once says nothing of now");
+        assert_eq!(look(&mut fits, &small), Fit::Unknown, "that they fitted once says nothing of now");
         find_out(&mut fits, &small).await;
-        let no = ask(&fits, &small);
-        assert!(matches!(&no[..], [Reason::NoRoomYet { pod, .. }] if pod.name == "web-1"), "{no:?}");
+        let no = look(&mut fits, &small);
+        assert!(
+            matches!(&no, Fit::Misfits(why) if matches!(&why[..], [Reason::NoRoomYet { pod, .. }] if pod.name == "web-1")),
+            "{no:?}"
+        );
         tokio::time::advance(HOLDS).await;
-        assert_eq!(ask(&fits, &roomy), no, "what is told does not change with every look");
+        assert_eq!(look(&mut fits, &roomy), no, "what is reported does not change with every look");
         find_out(&mut fits, &roomy).await;
-        assert!(ask(&fits, &roomy).is_empty());
+        assert_eq!(look(&mut fits, &roomy), Fit::Fits);
     }
 
     #[tokio::test(start_paused = true)]
@@ -172,7 +196,8 @@ mod tests {
         let mut turns = 0;
         let mut left: BTreeSet<&String> = nodes.iter().collect();
         while !left.is_empty() {
-            left.retain(|old| !fits.misfit(old, "new", &snapshot, &alone()).is_empty());
+            left.retain(|old| fits.fit(old, "new", &snapshot, &alone()) != Fit::Fits);
+            fits.ask(left.iter().map(|old| question(old)).collect());
             if let Some(work) = fits.open(&snapshot) {
                 let found = work.await;
                 fits.learn(found);
@@ -185,9 +210,9 @@ mod tests {
     #[test]
     fn in_a_simulation_it_comes_at_once() {
         let snapshot = cluster(vec![node("old"), node("new")], vec![pod("web-1", "old", 1)]);
-        let answer = |new| Fits::new(Heavy::Inline).misfit("old", new, &snapshot, &alone());
-        assert!(answer("new").is_empty());
-        assert_eq!(answer("none"), [Reason::NodeMissing { node: "none".to_owned() }]);
+        let answer = |new| Fits::new(Heavy::Inline).fit("old", new, &snapshot, &alone());
+        assert_eq!(answer("new"), Fit::Fits);
+        assert_eq!(answer("none"), Fit::Misfits(vec![Reason::NodeMissing { node: "none".to_owned() }]));
     }
 
     #[test]
@@ -195,7 +220,7 @@ mod tests {
         let snapshot = with_a_pod(1);
         let options = PlacementOptions { effort: 10, ..PlacementOptions::default() };
         let around = Around { options, ..alone() };
-        let answer = Fits::new(Heavy::Inline).misfit("old", "new", &snapshot, &around);
-        assert_eq!(answer, [Reason::CheckTooLarge { node: "old".to_owned() }]);
+        let answer = Fits::new(Heavy::Inline).fit("old", "new", &snapshot, &around);
+        assert_eq!(answer, Fit::Misfits(vec![Reason::CheckTooLarge { node: "old".to_owned() }]));
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that the FallbackTracker knows, as [`spot_guard_core::replacement`] asks for it.
 
-use super::fits::{Around, Fits};
+use super::fits::{Around, Fits, Question};
 use super::known::{Accepted, PoolFacts, Reading};
 use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
@@ -19,7 +19,7 @@ use spot_guard_core::placement::PlacementOptions;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight;
 use spot_guard_core::reason::Reason;
-use spot_guard_core::record::{DrainState, UtilisationPercent};
+use spot_guard_core::record::{OldNodeState, UtilisationPercent};
 use spot_guard_core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
     Subject,
@@ -89,11 +89,7 @@ impl<'a> TurnView<'a> {
             fits,
             no_pool: deps.outside_pools(),
             no_ledger: Ledger::default(),
-            moving: drains
-                .values()
-                .filter(|drain| drain.end.is_none())
-                .map(|drain| drain.node.clone())
-                .collect(),
+            moving: moving(records, drains),
             accepted: BTreeMap::new(),
             asked: BTreeMap::new(),
         }
@@ -190,7 +186,7 @@ impl<'a> TurnView<'a> {
         }
         self.take_in_triggers(record, &subject, &mut status);
         let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
-        if next.drain == DrainState::Started {
+        if matches!(next.old_node, OldNodeState::Draining(_)) {
             self.moving.insert(subject.node.clone());
         }
         if let Some(pool) = &record.spec.pool
@@ -212,21 +208,28 @@ impl<'a> TurnView<'a> {
         self.with_facts(record, |facts| replacement::commands(&subject(record), status, facts))
     }
 
+    /// What else it depends on whether the pods of the record's node fit.
+    fn around(&self, record: &NodeReplacement, policy: &Policy) -> Around {
+        let others = self.moving.iter().filter(|node| **node != record.spec.node_name).cloned().collect();
+        Around { others, options: PlacementOptions::of(policy) }
+    }
+
+    /// What the record's next step has to know of these nodes.
+    pub(super) fn questions(&self, record: &NodeReplacement, nodes: BTreeSet<String>) -> Vec<Question> {
+        let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
+        let policy = config.map_or(&self.no_pool, |config| &config.policy);
+        let old = &record.spec.node_name;
+        nodes.into_iter().map(|new| ((old.clone(), new), self.around(record, policy))).collect()
+    }
+
     fn with_facts<T>(&self, record: &NodeReplacement, decide: impl FnOnce(&Facts<'_>) -> T) -> T {
         let name = record.name_any();
         let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
         let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
         let node_of = |id: &str| self.node_of(id);
         let policy = config.map_or(&self.no_pool, |config| &config.policy);
-        let misfit_with = |new: &str| {
-            let old = record.spec.node_name.as_str();
-            let others = self.moving.iter().filter(|node| *node != old).cloned().collect();
-            self.fits.misfit(
-                old,
-                new,
-                self.snapshot,
-                &Around { others, options: PlacementOptions::of(policy) },
-            )
+        let fit_with = |new: &str| {
+            self.fits.fit(&record.spec.node_name, new, self.snapshot, &self.around(record, policy))
         };
         let old_node = self.snapshot.node(&record.spec.node_name);
         let old_node = old_node.filter(|node| node.may_run_on(&record.spec.instance_id));
@@ -256,7 +259,7 @@ impl<'a> TurnView<'a> {
             old_node: old_node.as_ref(),
             other_holders: &other_holders,
             node_of: &node_of,
-            misfit_with: &misfit_with,
+            fit_with: &fit_with,
             drain: drain(DrainPurpose::Replace),
             return_drain: drain(DrainPurpose::Return),
             assessment: self.assessment(record, policy).as_deref(),
@@ -267,8 +270,8 @@ impl<'a> TurnView<'a> {
     /// them up since.
     fn assessment(&self, record: &NodeReplacement, policy: &Policy) -> Option<Cow<'a, ReturnAssessment>> {
         let found = self.assessments.get(&record.name_any())?;
-        let status = record.status.as_ref().filter(|status| status.return_drain == DrainState::NotStarted);
-        let Some(capacity) = status.and_then(|status| status.capacity.as_ref()) else {
+        let status = record.status.as_ref().filter(|status| !status.fallback.is_returning());
+        let Some(capacity) = status.and_then(|status| status.capacity.taken()) else {
             return Some(Cow::Borrowed(found));
         };
         if !found.unsafe_.is_empty() {
@@ -313,6 +316,20 @@ impl<'a> TurnView<'a> {
         let policy = self.configs.get(pool).map_or(&self.no_pool, |config| &config.policy);
         safety::pool_utilisation(&nodes, self.snapshot, &SafetyPolicy::of(policy)).into()
     }
+}
+
+/// The nodes that are being drained, or are about to be.
+fn moving(
+    records: &BTreeMap<String, NodeReplacement>,
+    drains: &BTreeMap<(String, DrainPurpose), DrainReport>,
+) -> BTreeSet<String> {
+    let reported = drains.values().filter(|drain| drain.end.is_none()).map(|drain| drain.node.clone());
+    let is_draining = |record: &&NodeReplacement| {
+        let status = record.status.as_ref().filter(|status| !status.is_finished());
+        status.is_some_and(|status| matches!(status.old_node, OldNodeState::Draining(_)))
+    };
+    let decided = records.values().filter(is_draining).map(|record| record.spec.node_name.clone());
+    reported.chain(decided).collect()
 }
 
 /// Why a pool is not acted on.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::crd::InterruptionNoticeSpec;
 use spot_guard_core::cluster::Node;
-use spot_guard_core::record::{EndState, Outcome};
+use spot_guard_core::record::{CapacityState, FallbackState, OldNodeState, OpenFallback, Outcome};
 use spot_guard_core::testing::{node, pod};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -34,10 +34,15 @@ fn cluster() -> Fixture {
     let mut status = ReplacementStatus {
         phase: Phase::OnFallback,
         started_at: Some(noon(-900)),
-        fallback: true,
-        old: EndState::Gone,
-        capacity: Some(capacity(GroupKind::OnDemand, "i-d", "node-d")),
-        return_capacity: Some(capacity(GroupKind::Spot, "i-2", "node-2")),
+        old_node: OldNodeState::Gone {},
+        capacity: CapacityState::Taken {
+            instance: capacity(GroupKind::OnDemand, "i-d", "node-d"),
+            on_demand_requested: true,
+        },
+        fallback: FallbackState::OnFallback(OpenFallback {
+            successor: Some(capacity(GroupKind::Spot, "i-2", "node-2")),
+            ..OpenFallback::default()
+        }),
         ..ReplacementStatus::default()
     };
     for (outcome, at) in

@@ -3,7 +3,7 @@ use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
 use jiff::Timestamp;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::reason::Reason;
-use spot_guard_core::record::{Phase, StepRecord};
+use spot_guard_core::record::{CapacityState, FallbackState, OpenFallback, Phase, StepRecord};
 
 const NONE: &[NodeReplacement] = &[];
 const NO_POOLS: &[SpotPool] = &[];
@@ -47,7 +47,7 @@ fn a_stored_change_counts_its_new_steps_once() {
     };
     metrics.record_stored(None, &opened);
     let mut asked = opened.clone();
-    asked.spot_asked_at = Some(at(1));
+    asked.capacity = CapacityState::SpotRequested { since: at(1) };
     asked.steps.push(step(1, FlowBox::ScaleUp, Outcome::Requested));
     metrics.record_stored(Some(&opened), &asked);
     metrics.record_stored(Some(&asked), &asked);
@@ -65,7 +65,10 @@ fn a_stored_change_counts_its_new_steps_once() {
 fn a_fallback_and_its_return_are_counted() {
     let metrics = Metrics::new();
     let waiting = ReplacementStatus::default();
-    let fallen = ReplacementStatus { fallback: true, ..ReplacementStatus::default() };
+    let fallen = ReplacementStatus {
+        fallback: FallbackState::Pending(OpenFallback::default()),
+        ..ReplacementStatus::default()
+    };
     metrics.record_stored(Some(&waiting), &fallen);
     metrics.record_stored(Some(&fallen), &fallen);
     let back = ReplacementStatus {

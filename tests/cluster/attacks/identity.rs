@@ -10,7 +10,7 @@ use serde_json::json;
 use spot_guard::clock::Clock;
 use spot_guard::crd::{NodeReplacement, Trigger, TriggerSpec, notice_name};
 use spot_guard_cloud::cloud::InstanceSnapshot;
-use spot_guard_core::record::{EndState, NoticeKind};
+use spot_guard_core::record::{NoticeKind, OldNodeState};
 use std::fs;
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ async fn a_node_that_is_gone_ends_nobody_elses_instance(
     assert_eq!(site.agents.post(&own.node_name, &told).await, 201);
     wait_for("its own instance to be ended", Duration::from_secs(120), async || {
         let status = record(site, &own.id).await?.status?;
-        (status.old == EndState::Gone && !site.has_node(&own.node_name).await).then_some(())
+        (status.old_node == OldNodeState::Gone {} && !site.has_node(&own.node_name).await).then_some(())
     })
     .await;
     for (instance, deadline) in [(foreign.id.as_str(), ahead(-20)), ("i-0123456789abcdef0", ahead(-20))] {
@@ -115,7 +115,7 @@ async fn a_deadline_that_ec2_never_gave_is_none(site: &Site, own: &InstanceSnaps
     assert_eq!(status.deadline, None);
     ask(site, "stop", json!({ "action": "Cancel", "node": own.node_name })).await;
     wait_for("it to be cancelled", PATIENCE, async || {
-        (record(site, &own.id).await?.status?.old == EndState::Released).then_some(())
+        (record(site, &own.id).await?.status?.old_node == OldNodeState::Retained {}).then_some(())
     })
     .await;
     site.removed(&own.node_name, &own.id).await;

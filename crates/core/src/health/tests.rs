@@ -2,7 +2,7 @@ use super::*;
 use crate::group::{FailedActivity, GroupView, Instance, Lifecycle};
 use crate::ledger::{Balance, Method, RequestState, ScalingRequest, Share};
 use crate::reason::Blocker;
-use crate::record::{Capacity, Phase};
+use crate::record::{Capacity, CapacityState, FallbackState, OldDrain, OldNodeState, OpenFallback, Phase};
 use std::time::Duration;
 
 fn now() -> Timestamp {
@@ -60,7 +60,7 @@ fn ledger(shares: Vec<Share>) -> Ledger {
     Ledger { scaling_requests: vec![request], ..Ledger::default() }
 }
 
-fn fallback(old: EndState, started_minute: i64) -> ReplacementStatus {
+fn fallback(old_node: OldNodeState, started_minute: i64) -> ReplacementStatus {
     let capacity = |group, id: &str, ready_at| Capacity {
         group,
         instance_id: id.to_owned(),
@@ -70,18 +70,29 @@ fn fallback(old: EndState, started_minute: i64) -> ReplacementStatus {
     ReplacementStatus {
         phase: Phase::OnFallback,
         started_at: Some(Timestamp::from_second(started_minute * 60).expect("a time")),
-        fallback: true,
-        old,
-        capacity: Some(capacity(GroupKind::OnDemand, "od", now())),
-        return_capacity: Some(capacity(GroupKind::Spot, "i-4", now() - Duration::from_secs(120))),
+        old_node,
+        capacity: CapacityState::Taken {
+            instance: capacity(GroupKind::OnDemand, "od", now()),
+            on_demand_requested: true,
+        },
+        fallback: FallbackState::OnFallback(OpenFallback {
+            successor: Some(capacity(GroupKind::Spot, "i-4", now() - Duration::from_secs(120))),
+            ..OpenFallback::default()
+        }),
         ..ReplacementStatus::default()
     }
 }
 
+fn changed(status: &ReplacementStatus, change: impl FnOnce(&mut OpenFallback)) -> ReplacementStatus {
+    let mut changed = status.clone();
+    change(changed.fallback.open_mut().expect("an open fallback"));
+    changed
+}
+
 #[test]
 fn health_counts_what_is_to_serve_and_not_what_is_owed_or_on_its_way_out() {
-    let old_there = fallback(EndState::Kept, 0);
-    let old_gone = fallback(EndState::Gone, 0);
+    let old_there = fallback(OldNodeState::Kept {}, 0);
+    let old_gone = fallback(OldNodeState::Gone {}, 0);
     let none = Ledger::default();
     let surplus = ledger(vec![share("i-1", Balance::Raised, Some("i-4"))]);
     let awaited = ledger(vec![share("i-1", Balance::Raised, None)]);
@@ -158,7 +169,7 @@ fn few_unready_nodes_are_allowed_and_the_drained_one_does_not_count() {
         let found = unready_nodes(&view(group(desired, &all, &[])), &[], &ready, &Policy::default());
         assert_eq!(found.is_empty(), stable, "{unready} of {nodes}: {found:?}");
     }
-    let status = fallback(EndState::Ending, 0);
+    let status = fallback(OldNodeState::Terminating(OldDrain::begun(now())), 0);
     let stories = [Story { name: "i-1", instance_id: "i-1", status: &status }];
     let spot = view(group(4, &["i-1", "i-2", "i-3", "i-4"], &[]));
     assert!(unready_nodes(&spot, &stories, &|id| id != "i-1", &Policy::default()).is_empty());
@@ -179,21 +190,20 @@ fn assessed(status: &ReplacementStatus, blocker: Option<Reason>) -> ReturnAssess
 
 #[test]
 fn a_return_waits_for_its_spot_node_for_stability_and_for_safety() {
-    let ready = fallback(EndState::Gone, 0);
+    let ready = fallback(OldNodeState::Gone {}, 0);
     assert_eq!(assessed(&ready, None), ReturnAssessment::default());
-    let nothing = ReplacementStatus { return_capacity: None, ..ready.clone() };
+    let nothing = changed(&ready, |open| open.successor = None);
     assert_eq!(assessed(&nothing, None).unhealthy, [Reason::NoSpotInstance], "box 7");
-    let mut fresh = ready.clone();
-    if let Some(capacity) = &mut fresh.return_capacity {
-        capacity.ready_at = now() - Duration::from_secs(119);
-    }
+    let fresh = changed(&ready, |open| {
+        open.successor.as_mut().expect("a Spot instance").ready_at = now() - Duration::from_secs(119);
+    });
     assert!(!assessed(&fresh, None).unstable.is_empty(), "box 8");
     assert_eq!(assessed(&ready, Some(too_full())).unsafe_, [too_full()], "box 9");
 }
 
 #[test]
 fn returns_are_made_one_by_one_the_oldest_first() {
-    let (older, newer) = (fallback(EndState::Gone, 1), fallback(EndState::Gone, 2));
+    let (older, newer) = (fallback(OldNodeState::Gone {}, 1), fallback(OldNodeState::Gone {}, 2));
     let spot = view(group(4, &["i-3", "i-4", "i-5", "i-6"], &[]));
     let share =
         ledger(vec![share("i-1", Balance::Even, Some("i-4")), share("i-2", Balance::Even, Some("i-5"))]);
@@ -206,24 +216,24 @@ fn returns_are_made_one_by_one_the_oldest_first() {
         (found.returns["i-1"].unsafe_.is_empty(), found.returns["i-2"].unsafe_.is_empty())
     };
     assert_eq!(judge(&older, &newer), (false, true), "the oldest has its turn");
-    let returning = ReplacementStatus { return_drain: DrainState::Started, ..newer.clone() };
+    let mut returning = newer.clone();
+    returning.fallback = FallbackState::Draining(OpenFallback::default());
     assert_eq!(judge(&older, &returning), (true, false), "one that has begun ends first");
 }
 
 #[test]
 fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
-    let mut asked = fallback(EndState::Gone, 0);
-    asked.return_requested_at = Some(now());
-    if let Some(capacity) = &mut asked.return_capacity {
-        capacity.ready_at = now();
-    }
+    let asked = changed(&fallback(OldNodeState::Gone {}, 0), |open| {
+        open.requested_at = Some(now());
+        open.successor.as_mut().expect("a Spot instance").ready_at = now();
+    });
     assert_eq!(assessed(&asked, None), ReturnAssessment::default());
     assert_eq!(assessed(&asked, Some(too_full())).unsafe_, [too_full()], "box 9");
-    let nothing = ReplacementStatus { return_capacity: None, ..asked.clone() };
+    let nothing = changed(&asked, |open| open.successor = None);
     assert!(!assessed(&nothing, None).unhealthy.is_empty(), "without a Spot instance nothing goes back");
 
-    let older = fallback(EndState::Gone, 0);
-    let newer = ReplacementStatus { return_requested_at: Some(now()), ..fallback(EndState::Gone, 1) };
+    let older = fallback(OldNodeState::Gone {}, 0);
+    let newer = changed(&fallback(OldNodeState::Gone {}, 1), |open| open.requested_at = Some(now()));
     let stories = [
         Story { name: "i-1", instance_id: "i-1", status: &older },
         Story { name: "i-2", instance_id: "i-2", status: &newer },
@@ -236,7 +246,7 @@ fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
 
 #[test]
 fn the_node_of_a_cancelled_story_is_one_of_those_that_stay() {
-    let status = ReplacementStatus { old: EndState::Released, ..ReplacementStatus::default() };
+    let status = ReplacementStatus { old_node: OldNodeState::Retained {}, ..ReplacementStatus::default() };
     let stories = [Story { name: "i-1", instance_id: "i-1", status: &status }];
     let policy = Policy::default();
     let shares = ledger(vec![share("i-1", Balance::Raised, Some("i-4"))]);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::group::{GroupView, Instance, Lifecycle};
 use crate::reason::ReasonCode;
-use crate::record::{BlockingReason, Capacity, GroupKind};
+use crate::record::{BlockingReason, Capacity, CapacityState, GroupKind, OldDrain, OldNodeState};
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
@@ -56,7 +56,7 @@ fn as_many_at_a_time_as_the_number_and_the_share_allow_and_always_one() {
 }
 
 fn moving() -> ReplacementStatus {
-    ReplacementStatus { phase: Phase::Draining, drain: DrainState::Started, ..Default::default() }
+    ReplacementStatus { phase: Phase::Draining, old_node: draining(), ..Default::default() }
 }
 
 fn blocked_at(flow_box: FlowBox, seconds: u64) -> Vec<BlockingReason> {
@@ -68,13 +68,18 @@ fn blocked_at(flow_box: FlowBox, seconds: u64) -> Vec<BlockingReason> {
     }]
 }
 
-fn replaced() -> Option<Capacity> {
-    Some(Capacity {
+fn draining() -> OldNodeState {
+    OldNodeState::Draining(OldDrain::begun(now()))
+}
+
+fn replaced() -> CapacityState {
+    let instance = Capacity {
         group: GroupKind::Spot,
         instance_id: "i-9".to_owned(),
         node_name: "n-9".to_owned(),
         ready_at: now(),
-    })
+    };
+    CapacityState::Taken { instance, on_demand_requested: false }
 }
 
 #[test]
@@ -82,18 +87,22 @@ fn a_story_is_under_way_from_its_first_request_until_its_node_is_drained() {
     let rows = [
         (
             "waits",
-            ReplacementStatus { phase: Phase::Received, drain: DrainState::NotStarted, ..moving() },
+            ReplacementStatus { phase: Phase::Received, old_node: OldNodeState::Kept {}, ..moving() },
             false,
         ),
         (
             "asks",
-            ReplacementStatus { phase: Phase::ScalingUp, drain: DrainState::NotStarted, ..moving() },
+            ReplacementStatus { phase: Phase::ScalingUp, old_node: OldNodeState::Kept {}, ..moving() },
             true,
         ),
         ("keeps its node", ReplacementStatus { phase: Phase::BackingOff, ..moving() }, true),
         ("drains", moving(), true),
-        ("is drained", ReplacementStatus { drain: DrainState::Finished, ..moving() }, false),
-        ("is on fallback", ReplacementStatus { old: EndState::Gone, ..moving() }, false),
+        (
+            "is drained",
+            ReplacementStatus { old_node: OldNodeState::Drained(OldDrain::begun(now())), ..moving() },
+            false,
+        ),
+        ("is on fallback", ReplacementStatus { old_node: OldNodeState::Gone {}, ..moving() }, false),
         ("is over", ReplacementStatus { phase: Phase::Completed, ..moving() }, false),
         (
             "is blocked for 10 min, its replacement there",

@@ -15,7 +15,9 @@ use super::{Event, Fault, KINDS, World};
 use crate::group::Lifecycle;
 use crate::ledger::{RequestState, Share};
 use crate::policy::Policy;
-use crate::record::{Capacity, DrainState, EndState, GroupKind, Phase, ReplacementStatus};
+use crate::record::{
+    Capacity, CapacityState, FallbackState, GroupKind, Phase, Region as _, ReplacementStatus,
+};
 use crate::trigger::TriggerAction;
 use jiff::Timestamp;
 use std::collections::HashSet;
@@ -190,7 +192,7 @@ impl World {
         let first = self.records.values().map(|status| status.started_at).min();
         for (name, status) in &self.records {
             let open = (!status.phase.is_finished()).then(|| self.record(status));
-            let withdrawn = status.old == EndState::Released && self.withdrawn.contains(name);
+            let withdrawn = status.old_node.is_retained() && self.withdrawn.contains(name);
             put(&(name, Some(status.started_at) == first, status.phase == Phase::Cancelled, withdrawn, open));
         }
         let drained = self.drained.iter().map(|(id, purpose)| (self.name(id), purpose));
@@ -246,24 +248,31 @@ impl World {
 
     /// A record, each of its times only while something asks for it.
     fn record(&self, status: &ReplacementStatus) -> impl Debug {
-        let held = |capacity: &Option<Capacity>, reach: i64| {
-            let of =
-                |held: &Capacity| (held.group, self.name(&held.instance_id), self.past(held.ready_at, reach));
-            capacity.as_ref().map(of)
+        let held = |capacity: Option<&Capacity>, reach: i64| {
+            capacity.map(|held| (held.group, self.name(&held.instance_id), self.past(held.ready_at, reach)))
         };
         let ahead = |at: Option<Timestamp>| at.map(|at| self.ahead(at));
-        let waits = if status.capacity.is_none() { 2 } else { 0 };
-        let asked = |at: Option<Timestamp>| at.map(|at| self.past(at, waits));
-        let settles = matches!(status.phase, Phase::Ending | Phase::ScalingDown);
-        let returns = status.return_drain == DrainState::Started;
+        let requested = match &status.capacity {
+            CapacityState::SpotRequested { since } => (self.past(*since, 2), 0),
+            CapacityState::BothRequested { spot_since, on_demand_since } => {
+                (self.past(*spot_since, 2), self.past(*on_demand_since, 2))
+            }
+            CapacityState::BackingOff { until } => (self.ahead(*until), 0),
+            _ => (0, 0),
+        };
+        let settles = matches!(status.phase(), Phase::Ending | Phase::ScalingDown);
+        let returns = matches!(status.fallback, FallbackState::Draining(_));
         let past_if = |asks: bool, at: Option<Timestamp>| at.filter(|_| asks).map(|at| self.past(at, 2));
+        let fallback = status.fallback.open();
         (
-            (status.phase, past_if(settles, status.phase_since), ahead(status.deadline)),
-            (ahead(status.next_attempt_at), ahead(status.next_probe_at), asked(status.spot_asked_at)),
-            (asked(status.on_demand_asked_at), held(&status.capacity, 0), status.fallback),
-            (status.drain, status.old, held(&status.return_capacity, 1), status.return_drain),
-            (past_if(returns, status.return_started_at), status.fallback_end),
-            ahead(status.return_not_before).filter(|steps| *steps > 0),
+            (status.phase(), past_if(settles, status.phase_since), ahead(status.deadline)),
+            (status.capacity.name(), requested, status.capacity.is_on_demand_requested()),
+            (held(status.capacity.taken(), 0), status.old_node.name(), status.fallback.name()),
+            (held(status.fallback.successor(), 1), past_if(returns, status.return_started_at)),
+            (
+                ahead(fallback.and_then(|open| open.next_probe_at)),
+                ahead(fallback.and_then(|open| open.not_before)).filter(|steps| *steps > 0),
+            ),
         )
     }
 }

@@ -1,11 +1,21 @@
 use super::*;
-use crate::freshness::StaleWatch;
-use crate::group::{GroupView, Instance, Lifecycle};
-use crate::ledger::{Balance, Failure, Method, Reduction, RequestState, ScalingRequest};
+use crate::freshness::{Freshness, StaleWatch, Step, WatchedKind};
+use crate::group::{FailureClass, GroupView, Instance, Lifecycle, PoolView};
+use crate::ledger::{Balance, Failure, Ledger, Method, Reduction, RequestState, ScalingRequest, Share};
+use crate::limits::Starts;
+use crate::neighbours::Neighbour;
 use crate::placement::{PodName, Reasons};
-use crate::reason::{Finding, Pause, Problem, ReasonCode};
-use crate::record::BlockingReason;
+use crate::policy::Policy;
+use crate::reason::{Finding, Pause, Problem, Reason, ReasonCode, in_one_line};
+use crate::record::{
+    BlockingReason, Capacity, CapacityState, FallbackState, GroupKind, NoticeKind, OldNodeState, Outcome,
+    Phase,
+};
+use crate::scaling::wants::{End, Want};
+use jiff::Timestamp;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 const OLD: &str = "i-old";
 
@@ -44,7 +54,7 @@ struct Stage {
     /// Ready nodes by instance, and whether they run pods.
     nodes: Vec<(String, bool)>,
     unready: Vec<String>,
-    misfit: bool,
+    fit: Fit,
     drain: Option<DrainReport>,
     return_drain: Option<DrainReport>,
     assessment: Option<ReturnAssessment>,
@@ -96,7 +106,7 @@ impl Stage {
             cordoned: false,
             nodes: Vec::new(),
             unready: Vec::new(),
-            misfit: false,
+            fit: Fit::Fits,
             drain: None,
             return_drain: None,
             assessment: None,
@@ -151,7 +161,7 @@ impl Stage {
                     let (name, busy) = self.nodes.iter().find(|(held, _)| held == id)?;
                     Some(node(name, true, *busy))
                 },
-                misfit_with: &|_| if self.misfit { vec![too_small()] } else { Vec::new() },
+                fit_with: &|_| self.fit.clone(),
                 drain: self.drain.as_ref(),
                 return_drain: self.return_drain.as_ref(),
                 assessment: self.assessment.as_ref(),
@@ -253,7 +263,7 @@ impl Stage {
             ..DrainReport::default()
         };
         self.drain = Some(report("old"));
-        self.return_drain = self.status.capacity.as_ref().map(|capacity| report(&capacity.node_name));
+        self.return_drain = self.status.capacity.taken().map(|capacity| report(&capacity.node_name));
         self
     }
 
@@ -381,13 +391,14 @@ fn nothing_is_decided_about_capacity_before_the_groups_were_read() {
     stage.go();
     assert_eq!(stage.phase(), Phase::ScalingUp, "no timeout without a reading");
     let mut settled = Stage::new();
-    settled.status.old = EndState::Gone;
-    settled.status.capacity = Some(Capacity {
+    settled.status.old_node = OldNodeState::Gone {};
+    let instance = Capacity {
         group: GroupKind::Spot,
         instance_id: "i-4".into(),
         node_name: "i-4".into(),
         ready_at: now(),
-    });
+    };
+    settled.status.capacity = CapacityState::Taken { instance, on_demand_requested: false };
     settled.known = false;
     settled.go();
     assert_ne!(settled.phase(), Phase::Completed, "no end without a reading of the ledger");
@@ -442,11 +453,11 @@ fn in_service_is_not_enough_the_node_must_be_ready_and_take_the_pods() {
     stage.go();
     assert!(!stage.marks(DrainPurpose::Replace), "not Ready");
     stage.unready.clear();
-    stage.misfit = true;
+    stage.fit = Fit::Misfits(vec![too_small()]);
     stage.go();
     assert!(!stage.marks(DrainPurpose::Replace), "too small");
     assert_eq!(stage.blocked_by(), [ReasonCode::PodDoesNotFit]);
-    (stage.misfit, stage.cordoned) = (false, true);
+    (stage.fit, stage.cordoned) = (Fit::Fits, true);
     stage.go();
     assert!(!stage.marks(DrainPurpose::Replace), "cordoned");
     assert_eq!(stage.blocked_by(), [ReasonCode::NodeCordoned]);
@@ -461,7 +472,7 @@ fn an_instance_of_an_earlier_attempt_is_not_taken_before_the_scaler_heard_of_thi
     stage.go().share(GroupKind::Spot, Some("i-4"), None);
     stage.status.attempt += 1;
     stage.go();
-    assert_eq!(stage.status.capacity, None);
+    assert_eq!(stage.status.capacity.taken(), None);
 }
 
 #[test]
@@ -482,7 +493,7 @@ fn a_late_spot_instance_wins_and_the_on_demand_one_goes() {
     stage.go().share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
     stage.share(GroupKind::OnDemand, None, None);
     stage.share(GroupKind::Spot, Some("i-4"), None).go();
-    assert!(stage.has(FlowBox::Success, Outcome::InService) && !stage.status.fallback);
+    assert!(stage.has(FlowBox::Success, Outcome::InService) && !stage.status.fallback.is_open());
     assert_eq!(want(&stage.commands(), GroupKind::OnDemand), Some(&Want::Nothing));
 }
 
@@ -529,11 +540,11 @@ fn the_old_instance_is_gone_only_when_nothing_of_it_is_left() {
         let mut stage = ending();
         leave(&mut stage);
         stage.go();
-        assert_eq!(stage.status.old, EndState::Ending, "{name}");
+        assert!(matches!(stage.status.old_node, OldNodeState::Terminating(_)), "{name}");
     }
     let mut stage = ending();
     stage.go();
-    assert_eq!((stage.status.old, stage.phase()), (EndState::Gone, Phase::Ending));
+    assert_eq!((&stage.status.old_node, stage.phase()), (&OldNodeState::Gone {}, Phase::Ending));
     assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Done));
     stage.ledger = Ledger::default();
     stage.go();
@@ -548,7 +559,7 @@ fn an_instance_that_another_node_says_it_runs_on_is_not_ended_whatever_presses()
     stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
     stage.disputed = liar(OLD);
     stage.drained().pass(118).go();
-    assert_eq!(stage.status.old, EndState::Kept, "{:#?}", stage.status);
+    assert!(matches!(stage.status.old_node, OldNodeState::Drained(_)), "{:#?}", stage.status);
     assert!(stage.marks(DrainPurpose::Replace), "its pods leave all the same");
     assert_eq!(stage.blocked_by(), [ReasonCode::InstanceDisputed]);
     stage.disputed.clear();
@@ -558,21 +569,22 @@ fn an_instance_that_another_node_says_it_runs_on_is_not_ended_whatever_presses()
     stage.disputed = liar(OLD);
     assert_eq!(stage.commands().ends.len(), 0);
     stage.go();
-    assert_eq!(stage.status.old, EndState::Kept);
+    assert!(matches!(stage.status.old_node, OldNodeState::Drained(_)));
     stage.settle(GroupKind::Spot).lose(OLD).go();
-    assert_eq!(stage.status.old, EndState::Gone, "EC2 has taken it");
+    assert_eq!(stage.status.old_node, OldNodeState::Gone {}, "EC2 has taken it");
 
     let mut stage = Stage::returning();
     stage.disputed = liar("od");
     stage.drained().go();
-    assert_eq!((stage.status.fallback_end, stage.commands().ends.len()), (EndState::Kept, 0));
+    assert!(matches!(stage.status.fallback, FallbackState::OnFallback(_)));
+    assert_eq!(stage.commands().ends.len(), 0);
     let mut stage = Stage::returning();
     stage.drained().go();
     assert_eq!(stage.commands().ends.len(), 1);
     stage.disputed = liar("od");
     assert_eq!(stage.commands().ends.len(), 0);
     stage.go();
-    assert_eq!(stage.status.fallback_end, EndState::Kept);
+    assert!(matches!(stage.status.fallback, FallbackState::OnFallback(_)));
 }
 
 #[test]
@@ -832,9 +844,9 @@ fn on_an_old_picture_a_deadline_ends_the_instance_when_it_is_near_and_not_before
     assert!(stage.marks(DrainPurpose::Replace), "it is drained meanwhile");
     assert!(stage.has(FlowBox::Taint, Outcome::Tainted));
     stage.pass(60).go();
-    assert_eq!((stage.status.drain, stage.status.old), (DrainState::Started, EndState::Kept));
+    assert!(matches!(stage.status.old_node, OldNodeState::Draining(_)));
     stage.pass(50).go();
-    assert_eq!(stage.status.old, EndState::Ending);
+    assert!(matches!(stage.status.old_node, OldNodeState::Terminating(_)));
     assert_eq!(stage.commands().ends.first().map(|end| end.pressed), Some(true));
 }
 
@@ -844,10 +856,10 @@ fn a_node_that_an_old_picture_does_not_show_is_not_gone() {
     stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
     stage.old_node = false;
     stage.go();
-    assert_eq!(stage.status.drain, DrainState::Started, "its instance serves");
+    assert!(matches!(stage.status.old_node, OldNodeState::Draining(_)), "its instance serves");
     stage.freshness = old(WatchedKind::Node);
     stage.lose(OLD).go();
-    assert_eq!(stage.status.drain, DrainState::Started);
+    assert!(matches!(stage.status.old_node, OldNodeState::Draining(_)));
     stage.freshness = Freshness::default();
     stage.go();
     assert!(stage.has(FlowBox::Drain, Outcome::TakenByAws));
@@ -912,7 +924,7 @@ fn a_return_ends_the_on_demand_instance_and_then_the_story() {
         stage.commands().ends.into_iter().map(|end| (end.group, end.instance_id)).collect();
     assert_eq!(ends, [(GroupKind::OnDemand, "od".to_owned())]);
     stage.settle(GroupKind::OnDemand).lose("od").go();
-    assert!(stage.has(FlowBox::ScaleDown, Outcome::ScaledDown) && !stage.status.fallback);
+    assert!(stage.has(FlowBox::ScaleDown, Outcome::ScaledDown) && !stage.status.fallback.is_open());
     stage.ledger = Ledger::default();
     stage.go();
     assert_eq!(stage.phase(), Phase::Completed);
@@ -924,17 +936,17 @@ fn a_lost_on_demand_instance_ends_the_fallback_or_binds_it_to_its_successor() {
     alone.lose("od").go();
     assert_eq!(alone.phase(), Phase::OnFallback);
     alone.share(GroupKind::OnDemand, Some("od-2"), None).go();
-    assert_eq!(alone.status.capacity.as_ref().map(|held| held.instance_id.as_str()), Some("od-2"));
+    assert_eq!(alone.status.capacity.taken().map(|held| held.instance_id.as_str()), Some("od-2"));
     let mut paid = Stage::on_fallback();
     paid.share(GroupKind::Spot, Some("i-4"), None).lose("od").go();
-    assert!(!paid.status.fallback, "Spot has taken over");
+    assert!(!paid.status.fallback.is_open(), "Spot has taken over");
 }
 
 #[test]
 fn an_on_demand_node_that_came_too_late_goes_back_even_after_another_one_did() {
     let mut stage = Stage::returning();
     stage.drained().go().settle(GroupKind::OnDemand).lose("od").go();
-    assert!(!stage.status.fallback, "{:#?}", stage.status);
+    assert!(!stage.status.fallback.is_open(), "{:#?}", stage.status);
     stage.return_drain = None;
     // A late one holds the +1, and pods run on it by now.
     stage.share(GroupKind::OnDemand, Some("od-2"), None).settle(GroupKind::Spot);
@@ -984,7 +996,7 @@ fn a_deadline_escalates_from_every_phase_and_only_once() {
     escalate(&mut status, &subject(), NoticeKind::SpotInterruption, deadline, now());
     assert_eq!(status.deadline, earlier);
     for phase in [Phase::Completed, Phase::Cancelled] {
-        let mut status = ReplacementStatus { phase, ..Stage::new().status };
+        let mut status = ReplacementStatus { phase, finished_at: Some(now()), ..Stage::new().status };
         escalate(&mut status, &subject(), NoticeKind::SpotInterruption, deadline, now());
         assert_eq!(status.deadline, None, "{phase:?}");
     }
@@ -1004,7 +1016,7 @@ fn stage() -> impl Strategy<Value = Stage> {
             if bits[2] {
                 stage.share(GroupKind::OnDemand, on_demand, on_demand_failure);
             }
-            (stage.misfit, stage.known) = (bits[3], bits[4]);
+            (stage.fit, stage.known) = (if bits[3] { Fit::Unknown } else { Fit::Fits }, bits[4]);
             stage.assessment = bits[5].then(|| ReturnAssessment {
                 unhealthy: if bits[6] { vec![Reason::NoSpotInstance] } else { Vec::new() },
                 unsafe_: if bits[7] { vec![shut_budget()] } else { Vec::new() },
@@ -1031,21 +1043,13 @@ proptest! {
         for mut stage in stages {
             stage.status = status.clone();
             let next = stage.with_facts(|subject, facts| advance(subject, &status, facts));
-            let began = |before: DrainState, after| {
-                before == DrainState::NotStarted && after != DrainState::NotStarted
-            };
-            if began(status.drain, next.drain) {
-                prop_assert!(next.capacity.is_some() || next.deadline.is_some());
+            prop_assert_eq!(next.phase, next.phase());
+            if status.old_node.drain().is_none() && next.old_node.drain().is_some() {
+                prop_assert!(next.capacity.taken().is_some() || next.deadline.is_some());
             }
-            if began(status.return_drain, next.return_drain) {
+            if !status.fallback.is_returning() && next.fallback.is_returning() {
                 prop_assert_eq!(stage.assessment.as_ref(), Some(&ReturnAssessment::default()));
-                prop_assert!(next.old == EndState::Gone);
-            }
-            if next.old != EndState::Kept {
-                prop_assert_eq!(next.drain, DrainState::Finished);
-            }
-            if next.fallback_end != EndState::Kept {
-                prop_assert_eq!(next.return_drain, DrainState::Finished);
+                prop_assert_eq!(&next.old_node, &OldNodeState::Gone {});
             }
             if next.phase == Phase::Completed {
                 prop_assert!(stage.with_facts(|subject, facts| commands(subject, &next, facts)) == Commands::default());
@@ -1071,7 +1075,7 @@ fn a_cancelled_story_that_asked_for_nothing_is_over_at_once() {
         let mut stage = Stage::new();
         change(&mut stage);
         cancelled(stage.go());
-        assert_eq!((stage.phase(), stage.status.old), (Phase::Cancelled, EndState::Released));
+        assert_eq!((stage.phase(), &stage.status.old_node), (Phase::Cancelled, &OldNodeState::Retained {}));
         assert!(stage.status.finished_at.is_some() && stage.has(FlowBox::CleanUp, Outcome::Cancelled));
         assert_eq!(stage.commands(), Commands::default());
     }
@@ -1152,30 +1156,33 @@ fn two_minutes_bring_a_cancelled_story_back() {
     stage.nodes = vec![("i-4".to_owned(), true)];
     cancelled(&mut stage);
     escalate(&mut stage.status, &subject(), NoticeKind::SpotInterruption, deadline, now());
-    assert_eq!((stage.status.old, stage.status.deadline), (EndState::Kept, deadline));
+    assert_eq!((&stage.status.old_node, stage.status.deadline), (&OldNodeState::Kept {}, deadline));
     stage.go();
     assert!(stage.marks(DrainPurpose::Replace), "it is drained at once");
     assert!(matches!(want(&stage.commands(), GroupKind::Spot), Some(Want::Instance { attempt: 1, .. })));
     stage.share(GroupKind::Spot, Some("i-4"), None).go();
-    assert_eq!(stage.status.capacity.as_ref().map(|held| held.instance_id.as_str()), Some("i-4"));
+    assert_eq!(stage.status.capacity.taken().map(|held| held.instance_id.as_str()), Some("i-4"));
 
     let mut over = Stage::new();
     cancelled(&mut over);
     let fresh = open(&subject(), NoticeKind::SpotInterruption, deadline, None, None, now());
     let again = reopen(&over.status, fresh);
-    assert_eq!((again.phase, again.finished_at, again.old), (Phase::Received, None, EndState::Kept));
+    assert_eq!(
+        (again.phase, again.finished_at, &again.old_node),
+        (Phase::Received, None, &OldNodeState::Kept {})
+    );
     assert!(again.steps.iter().any(|step| step.outcome == Outcome::Cancelled), "it tells what was before");
 }
 
 #[test]
 fn a_request_for_the_return_ends_with_the_fallback() {
     let mut stage = Stage::returning();
-    stage.status.return_requested_at = Some(now());
+    stage.status.fallback.open_mut().expect("an open fallback").requested_at = Some(now());
     stage.go();
-    assert_eq!(stage.status.return_requested_at, Some(now()), "it holds while the return is under way");
+    assert_eq!(stage.status.fallback.requested_at(), Some(now()), "it holds while the return is under way");
     stage.drained().go();
     stage.lose("od").settle(GroupKind::OnDemand).go();
-    assert_eq!((stage.status.fallback, stage.status.return_requested_at), (false, None));
+    assert_eq!((stage.status.fallback.is_open(), stage.status.fallback.requested_at()), (false, None));
 }
 
 #[test]
@@ -1189,4 +1196,167 @@ fn what_is_told_of_very_many_pods_fits_in_a_record() {
     let last = status.blocking.last().map(|held| (held.reason, held.message.clone()));
     assert_eq!(last, Some((ReasonCode::MoreReasons, Reason::More(9951).to_string())));
     assert!(serde_json::to_string(&status).unwrap().len() < 16_000);
+}
+
+/// A cancelled replacement whose instance of that group runs pods, so that it has to go back.
+fn cancelled_with_pods(group: GroupKind) -> Stage {
+    let mut stage = Stage::new();
+    stage.go();
+    if group == GroupKind::OnDemand {
+        stage.share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
+    }
+    stage.share(group, Some("new"), None).go();
+    stage.nodes = vec![("new".to_owned(), true)];
+    cancelled(&mut stage);
+    assert_eq!(stage.phase(), Phase::OnFallback);
+    stage.view.spot.desired = 4;
+    stage
+}
+
+#[test]
+fn an_interruption_notice_brings_a_cancelled_replacement_back_however_far_it_is() {
+    let deadline = Some(now() + Duration::from_secs(120));
+    let returning = |stage: &mut Stage| {
+        stage.assessment = Some(ReturnAssessment::default());
+        stage.go();
+        assert_eq!(stage.phase(), Phase::Returning);
+    };
+    let ends = |stage: &mut Stage| {
+        returning(stage);
+        stage.drained().go();
+        assert_eq!(stage.phase(), Phase::ScalingDown);
+    };
+    let is_over = |stage: &mut Stage| {
+        ends(stage);
+        // A share of the other group keeps the record open.
+        stage.settle(GroupKind::Spot).lose("new").go();
+        assert!(matches!(stage.status.fallback, FallbackState::Gone { .. }));
+    };
+    let mut waits = Stage::new();
+    waits.go().share(GroupKind::Spot, None, None);
+    assert_eq!(cancelled(&mut waits).phase(), Phase::Cancelling);
+    escalate(&mut waits.status, &subject(), NoticeKind::SpotInterruption, deadline, now());
+    waits.go();
+    assert!(waits.marks(DrainPurpose::Replace) && waits.status.capacity.spot_requested_at().is_some());
+    let far: [&dyn Fn(&mut Stage); 4] = [&|_| {}, &returning, &ends, &is_over];
+    for go_so_far in far {
+        let mut stage = cancelled_with_pods(GroupKind::Spot);
+        go_so_far(&mut stage);
+        escalate(&mut stage.status, &subject(), NoticeKind::SpotInterruption, deadline, now());
+        assert_eq!(stage.status.fallback, FallbackState::None {});
+        stage.go();
+        assert!(stage.marks(DrainPurpose::Replace) && !stage.marks(DrainPurpose::Return));
+    }
+}
+
+#[test]
+fn what_a_cancelled_replacement_brought_may_be_lost_before_it_goes_back() {
+    let mut stage = cancelled_with_pods(GroupKind::OnDemand);
+    stage.lose("new").go();
+    assert_eq!((stage.status.capacity.taken(), stage.phase()), (None, Phase::Cancelling));
+    assert_eq!(want(&stage.commands(), GroupKind::OnDemand), Some(&Want::Nothing));
+}
+
+#[test]
+fn a_replacement_can_be_cancelled_from_every_state_that_lets_it() {
+    let mut failed = Stage::new();
+    failed.go().share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
+    assert_eq!(cancelled(&mut failed).phase(), Phase::Cancelling);
+    let mut backing_off = Stage::new();
+    backing_off.go().share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
+    backing_off.share(GroupKind::OnDemand, None, Some(FailureClass::Capacity)).go();
+    assert_eq!(backing_off.phase(), Phase::BackingOff);
+    assert_eq!(cancelled(&mut backing_off).phase(), Phase::Cancelling);
+    let mut drained = Stage::new();
+    drained.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    drained.disputed = vec![(OLD.to_owned(), "e".to_owned())];
+    drained.drained().go();
+    assert!(matches!(drained.status.old_node, OldNodeState::Drained(_)));
+    assert_eq!(cancelled(&mut drained).phase(), Phase::Cancelling);
+}
+
+#[test]
+fn while_both_groups_back_off_an_instance_that_comes_late_is_taken() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
+    stage.share(GroupKind::OnDemand, None, Some(FailureClass::Capacity)).go();
+    assert_eq!(stage.phase(), Phase::BackingOff);
+    stage.share(GroupKind::OnDemand, Some("od"), None).go();
+    assert!(stage.has(FlowBox::Fallback, Outcome::InService) && stage.marks(DrainPurpose::Replace));
+    // It is lost before the drain ends.
+    stage.lose("od").go();
+    assert_eq!((stage.phase(), &stage.status.fallback), (Phase::ScalingUp, &FallbackState::None {}));
+}
+
+#[test]
+fn an_on_demand_instance_that_is_lost_while_it_is_drained_ends_the_return() {
+    let mut stage = Stage::returning();
+    stage.lose("od").go();
+    assert!(matches!(stage.status.fallback, FallbackState::Gone { .. }), "{:#?}", stage.status);
+    assert!(!stage.marks(DrainPurpose::Return));
+    let mut idle = Stage::on_fallback();
+    idle.share(GroupKind::Spot, Some("i-4"), None).lose("od").go();
+    assert!(matches!(idle.status.fallback, FallbackState::Gone { .. }), "{:#?}", idle.status);
+}
+
+/// The group has one Spot instance too many, which runs pods.
+fn one_too_many() -> Stage {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go().lose(OLD).go().pass(60).go();
+    assert_eq!(stage.phase(), Phase::OnFallback);
+    stage
+}
+
+#[test]
+fn a_spot_node_that_is_one_too_many_stays_when_another_instance_could_be_terminated() {
+    let mut waits = one_too_many();
+    waits.settle(GroupKind::Spot).go();
+    assert_eq!(waits.status.fallback, FallbackState::None {});
+    let mut drains = one_too_many();
+    drains.assessment = Some(ReturnAssessment::default());
+    drains.go();
+    assert!(drains.marks(DrainPurpose::Return));
+    drains.settle(GroupKind::Spot).go();
+    assert!(!drains.marks(DrainPurpose::Return) && drains.status.fallback == FallbackState::None {});
+}
+
+#[test]
+fn the_replacement_that_a_group_launched_by_itself_goes_back_instead() {
+    let mut stage = Stage::returning();
+    stage.drained().go();
+    assert_eq!(stage.phase(), Phase::ScalingDown);
+    stage.lose("od").share(GroupKind::OnDemand, Some("od-2"), None).go();
+    assert_eq!(stage.phase(), Phase::ScalingDown, "an idle instance may be terminated for it");
+    stage.return_drain = None;
+    stage.pass(60).go();
+    assert_eq!(stage.status.capacity.taken().map(|held| held.instance_id.as_str()), Some("od-2"));
+    assert_eq!(stage.phase(), Phase::Returning);
+}
+
+/// The tests above take every transition that there is: one that none can take does not belong into the tables.
+#[test]
+fn every_transition_is_taken() {
+    let tests: [fn(); 19] = [
+        when_both_groups_fail_the_node_is_kept_and_both_are_asked_again,
+        a_late_spot_instance_wins_and_the_on_demand_one_goes,
+        a_replacement_lost_before_the_drain_ends_goes_back_to_box_2,
+        the_old_instance_is_gone_only_when_nothing_of_it_is_left,
+        an_instance_that_another_node_says_it_runs_on_is_not_ended_whatever_presses,
+        no_drain_counts_as_finished_on_an_old_picture,
+        no_return_begins_ends_or_is_given_up_on_an_old_picture,
+        a_return_ends_the_on_demand_instance_and_then_the_story,
+        an_on_demand_node_that_came_too_late_goes_back_even_after_another_one_did,
+        a_cancelled_story_that_asked_for_nothing_is_over_at_once,
+        what_a_cancelled_story_asked_for_is_taken_back,
+        two_minutes_bring_a_cancelled_story_back,
+        an_interruption_notice_brings_a_cancelled_replacement_back_however_far_it_is,
+        what_a_cancelled_replacement_brought_may_be_lost_before_it_goes_back,
+        a_replacement_can_be_cancelled_from_every_state_that_lets_it,
+        while_both_groups_back_off_an_instance_that_comes_late_is_taken,
+        an_on_demand_instance_that_is_lost_while_it_is_drained_ends_the_return,
+        a_spot_node_that_is_one_too_many_stays_when_another_instance_could_be_terminated,
+        the_replacement_that_a_group_launched_by_itself_goes_back_instead,
+    ];
+    tests.iter().for_each(|test| test());
+    assert_eq!(crate::record::not_taken(), [""; 0]);
 }

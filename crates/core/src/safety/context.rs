@@ -22,11 +22,11 @@ impl SafetyContext {
         let nodes_of = |instance: &str| snapshot.nodes_of_instance(instance).map(|node| node.name.clone());
         let mut excluded: Vec<Arc<str>> = Vec::new();
         for other in stories.iter().filter(|other| own.is_none_or(|own| own.name != other.name)) {
-            if !other.status.old.is_over() {
+            if !other.status.old_node.is_over() {
                 excluded.extend(nodes_of(other.instance_id));
             }
-            if other.status.fallback
-                && let Some(capacity) = &other.status.capacity
+            if other.status.fallback.is_open()
+                && let Some(capacity) = other.status.capacity.taken()
             {
                 excluded.push(capacity.node_name.as_str().into());
             }

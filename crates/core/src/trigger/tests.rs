@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::{Capacity, DrainState, GroupKind};
+use crate::record::{Capacity, CapacityState, FallbackState, GroupKind, OldDrain, OpenFallback};
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().expect("a time")
@@ -43,14 +43,18 @@ fn status(phase: Phase) -> ReplacementStatus {
 
 /// An on-demand node stands in for the old one, which is gone.
 fn fallback() -> ReplacementStatus {
-    let capacity = Capacity {
+    let instance = Capacity {
         group: GroupKind::OnDemand,
         instance_id: "i-9".to_owned(),
         node_name: "n-9".to_owned(),
         ready_at: now(),
     };
-    let (old, drain) = (EndState::Gone, DrainState::Finished);
-    ReplacementStatus { fallback: true, old, drain, capacity: Some(capacity), ..status(Phase::OnFallback) }
+    ReplacementStatus {
+        old_node: OldNodeState::Gone {},
+        capacity: CapacityState::Taken { instance, on_demand_requested: true },
+        fallback: FallbackState::OnFallback(OpenFallback::default()),
+        ..status(Phase::OnFallback)
+    }
 }
 
 /// What comes of it in a pool `p` with the Spot nodes n-1 and n-2, where `i-1` is the story of n-1.
@@ -113,9 +117,12 @@ fn acceptance(decision: Decision) -> (TriggerAnswer, Vec<String>) {
 fn what_cannot_be_followed_is_refused_with_what_is_wrong() {
     use TriggerAction::{Cancel, Pause, Replace, Resume, Return};
     let deadline = ReplacementStatus { deadline: Some(now()), ..status(Phase::Draining) };
-    let ending = ReplacementStatus { old: EndState::Ending, ..status(Phase::Ending) };
-    let gone = ReplacementStatus { old: EndState::Gone, ..status(Phase::Ending) };
-    let released = ReplacementStatus { old: EndState::Released, ..status(Phase::Cancelling) };
+    let ending = ReplacementStatus {
+        old_node: OldNodeState::Terminating(OldDrain::begun(now())),
+        ..status(Phase::Ending)
+    };
+    let gone = ReplacementStatus { old_node: OldNodeState::Gone {}, ..status(Phase::Ending) };
+    let released = ReplacementStatus { old_node: OldNodeState::Retained {}, ..status(Phase::Cancelling) };
     let over = status(Phase::Completed);
     let node = |node: &str| node.to_owned();
     let id = |id: &str| id.to_owned();
@@ -238,7 +245,7 @@ fn what_is_so_already_is_accepted() {
         ),
         (
             of_node(TriggerAction::Cancel, "n-1"),
-            ReplacementStatus { old: EndState::Released, ..status(Phase::Cancelled) },
+            ReplacementStatus { old_node: OldNodeState::Retained {}, ..status(Phase::Cancelled) },
             TriggerAnswer::CancelledAlready { replacement: "i-1".to_owned() },
         ),
     ];
@@ -252,7 +259,13 @@ fn what_is_so_already_is_accepted() {
 fn what_a_record_can_no_longer_follow_is_not_taken_in() {
     let late = [
         (TriggerAction::Cancel, ReplacementStatus { deadline: Some(now()), ..status(Phase::Draining) }),
-        (TriggerAction::Cancel, ReplacementStatus { old: EndState::Ending, ..status(Phase::Ending) }),
+        (
+            TriggerAction::Cancel,
+            ReplacementStatus {
+                old_node: OldNodeState::Terminating(OldDrain::begun(now())),
+                ..status(Phase::Ending)
+            },
+        ),
         (TriggerAction::Return, status(Phase::Draining)),
         (TriggerAction::Replace, status(Phase::Completed)),
     ];
@@ -278,10 +291,13 @@ fn what_waits_for_a_limit_of_advice_goes_on_as_what_a_person_asked_for() {
 fn a_return_is_tried_at_once_and_fails_with_backoff() {
     let later = now() + Duration::from_secs(300);
     let mut story = fallback();
-    (story.return_not_before, story.next_probe_at) = (Some(later), Some(later));
+    let waits =
+        OpenFallback { not_before: Some(later), next_probe_at: Some(later), ..OpenFallback::default() };
+    story.fallback = FallbackState::OnFallback(waits);
     take_in(&ask(TriggerAction::Return), &subject(), &mut story, now());
-    assert_eq!(story.return_requested_at, Some(now()));
-    assert_eq!((story.return_not_before, story.next_probe_at), (None, Some(now())));
+    let open = story.fallback.open().expect("an open fallback");
+    assert_eq!(open.requested_at, Some(now()));
+    assert_eq!((open.not_before, open.next_probe_at), (None, Some(now())));
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn nodes_in_stories(cluster: &Cluster) -> Vec<String> {
     let records = cluster.list::<NodeReplacement>();
     let open = records.into_iter().filter_map(|record| {
         let status = record.status.filter(|status| !status.phase.is_finished())?;
-        let new = status.capacity.map(|capacity| capacity.node_name);
+        let new = status.capacity.taken().map(|capacity| capacity.node_name.clone());
         Some([Some(record.spec.node_name), new])
     });
     open.flatten().flatten().filter(|node| cluster.get_json("nodes", "", node).is_some()).collect()

@@ -1,0 +1,252 @@
+//! What happens to a replacement. Box, outcome and severity of each event follow from it; its English stands
+//! in [`crate::story`].
+
+use crate::neighbours::Neighbour;
+use crate::reason::Reason;
+use crate::record::{DrainPurpose, FlowBox, GroupKind, NoticeKind, Outcome, ReplacementStatus};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// Why a group has not brought an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestFailure {
+    /// No capacity, a quota, or the group is at its maximum: AWS's words.
+    OutOfCapacity(String),
+    /// The group's configuration is wrong: AWS's words.
+    Misconfigured(String),
+    /// No instance was in service in that time.
+    TimedOut(Duration),
+}
+
+/// Why a replacement is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// It was cancelled before anything was requested.
+    NothingRequested,
+    /// The instance went before anything was begun.
+    InstanceGone,
+    /// The node was to be drained only, and is gone.
+    NodeGone,
+    /// Neither group owes or holds anything for it.
+    Settled,
+}
+
+/// What happened to a replacement.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Box 1: a notice came.
+    NoticeReceived {
+        /// What it announces.
+        kind: NoticeKind,
+        /// The instance.
+        instance_id: String,
+        /// When EC2 takes the instance, if it said so.
+        deadline: Option<Timestamp>,
+    },
+    /// Box 1: a notice with a deadline, or with an earlier one, followed.
+    Escalated {
+        /// What it announces.
+        kind: NoticeKind,
+        /// The instance.
+        instance_id: String,
+        /// When EC2 takes the instance.
+        deadline: Timestamp,
+    },
+    /// Box 1: the pool only observes.
+    Observed {
+        /// Whether a deadline presses.
+        pressed: bool,
+    },
+    /// Box 1: another tool replaces the node.
+    SteppedAside {
+        /// The tool.
+        neighbour: Neighbour,
+    },
+    /// Box 2: one more instance was requested from the Spot group.
+    SpotRequested,
+    /// Box 2: both groups are asked again.
+    BothRequested {
+        /// The number of the attempt.
+        attempt: u32,
+    },
+    /// Boxes 3 and 3.2: a group has not brought an instance.
+    RequestFailed {
+        /// The group.
+        group: GroupKind,
+        /// Why.
+        failure: RequestFailure,
+    },
+    /// Box 3.2: one more instance was requested from the on-demand group.
+    OnDemandRequested,
+    /// Box 3.2: both groups failed, the node is kept.
+    NodeKept {
+        /// When both groups are asked again.
+        retry_in: Duration,
+    },
+    /// Boxes 3.1 and 3.2: an instance can take the pods.
+    InService {
+        /// Its group.
+        group: GroupKind,
+        /// The instance.
+        instance_id: String,
+        /// Its node.
+        node: String,
+    },
+    /// Box 4: the node has its taint.
+    Tainted,
+    /// Box 5: something holds the drain up.
+    DrainBlocked {
+        /// What.
+        reasons: Vec<Reason>,
+    },
+    /// Box 5: the drain takes longer than it may.
+    DrainOverdue {
+        /// How long it may take.
+        patience: Duration,
+        /// What holds it up.
+        reasons: Vec<Reason>,
+    },
+    /// Boxes 5 and 10: the pods run elsewhere.
+    Drained {
+        /// Which drain.
+        purpose: DrainPurpose,
+    },
+    /// Boxes 5 and 10: nothing on the node is waited for any longer.
+    DrainedWithout {
+        /// Which drain.
+        purpose: DrainPurpose,
+        /// What is not as it should be.
+        reasons: Vec<Reason>,
+    },
+    /// Box 5: the instance went before its drain ended.
+    GoneBeforeDrained {
+        /// The instance.
+        instance_id: String,
+    },
+    /// Box 5: the instance is terminated with what is on it.
+    DeadlineNear {
+        /// What the drain waited for.
+        reasons: Vec<Reason>,
+    },
+    /// Box 5: the old instance is gone.
+    Terminated {
+        /// The instance.
+        instance_id: String,
+        /// Whether its group has launched another one for it, too.
+        replaced_by_group: bool,
+    },
+    /// Box 6: an instance stands in and has to go back.
+    Monitoring {
+        /// Its group.
+        group: GroupKind,
+        /// Its node.
+        node: String,
+        /// Whether the replacement was cancelled.
+        cancelled: bool,
+    },
+    /// Box 7: the Spot group is healthy.
+    Healthy,
+    /// Box 8: it has been healthy for long enough.
+    Stable,
+    /// Box 9: the node can be drained.
+    Safe,
+    /// Box 10: the return was given up, and is tried again.
+    ReturnGivenUp {
+        /// Why.
+        reasons: Vec<Reason>,
+    },
+    /// Box 10: the instance that stood in was lost when Spot could take over.
+    FallbackLost {
+        /// The instance.
+        instance_id: String,
+    },
+    /// Box 10: the instance that stood in is gone.
+    ScaledDown {
+        /// Its group.
+        group: GroupKind,
+        /// The instance.
+        instance_id: String,
+    },
+    /// Box 11: the replacement is done.
+    CleanedUp(Finish),
+    /// Box 11: the cancelled replacement has left nothing.
+    Cancelled(Finish),
+}
+
+impl Event {
+    /// The box of the flow that it belongs to.
+    #[must_use]
+    pub fn flow_box(&self) -> FlowBox {
+        match self {
+            Self::NoticeReceived { .. }
+            | Self::Escalated { .. }
+            | Self::Observed { .. }
+            | Self::SteppedAside { .. } => FlowBox::Notice,
+            Self::SpotRequested | Self::BothRequested { .. } => FlowBox::ScaleUp,
+            Self::RequestFailed { group: GroupKind::Spot, .. } => FlowBox::Wait,
+            Self::InService { group: GroupKind::Spot, .. } => FlowBox::Success,
+            Self::RequestFailed { group: GroupKind::OnDemand, .. }
+            | Self::InService { group: GroupKind::OnDemand, .. }
+            | Self::OnDemandRequested
+            | Self::NodeKept { .. } => FlowBox::Fallback,
+            Self::Tainted => FlowBox::Taint,
+            Self::Drained { purpose: DrainPurpose::Replace }
+            | Self::DrainedWithout { purpose: DrainPurpose::Replace, .. }
+            | Self::DrainBlocked { .. }
+            | Self::DrainOverdue { .. }
+            | Self::GoneBeforeDrained { .. }
+            | Self::DeadlineNear { .. }
+            | Self::Terminated { .. } => FlowBox::Drain,
+            Self::Monitoring { .. } => FlowBox::Monitor,
+            Self::Healthy => FlowBox::Health,
+            Self::Stable => FlowBox::Stability,
+            Self::Safe => FlowBox::Safety,
+            Self::Drained { purpose: DrainPurpose::Return }
+            | Self::DrainedWithout { purpose: DrainPurpose::Return, .. }
+            | Self::ReturnGivenUp { .. }
+            | Self::FallbackLost { .. }
+            | Self::ScaledDown { .. } => FlowBox::ScaleDown,
+            Self::CleanedUp(_) | Self::Cancelled(_) => FlowBox::CleanUp,
+        }
+    }
+
+    /// What came of it, as records and metrics count it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::NoticeReceived { .. } => Outcome::NoticeReceived,
+            Self::Escalated { .. } => Outcome::Escalated,
+            Self::Observed { .. } => Outcome::Observed,
+            Self::SteppedAside { .. } => Outcome::SteppedAside,
+            Self::SpotRequested | Self::BothRequested { .. } | Self::OnDemandRequested => Outcome::Requested,
+            Self::RequestFailed { failure, .. } => match failure {
+                RequestFailure::OutOfCapacity(_) => Outcome::NoCapacity,
+                RequestFailure::Misconfigured(_) => Outcome::Misconfigured,
+                RequestFailure::TimedOut(_) => Outcome::TimedOut,
+            },
+            Self::NodeKept { .. } => Outcome::NodeKept,
+            Self::InService { .. } => Outcome::InService,
+            Self::Tainted => Outcome::Tainted,
+            Self::DrainBlocked { .. } => Outcome::Blocked,
+            Self::DrainOverdue { .. } | Self::DrainedWithout { .. } | Self::DeadlineNear { .. } => {
+                Outcome::TimedOut
+            }
+            Self::Drained { .. } => Outcome::Drained,
+            Self::GoneBeforeDrained { .. } | Self::FallbackLost { .. } => Outcome::TakenByAws,
+            Self::Terminated { .. } => Outcome::Ended,
+            Self::Monitoring { .. } => Outcome::Monitoring,
+            Self::Healthy => Outcome::Healthy,
+            Self::Stable => Outcome::Stable,
+            Self::Safe => Outcome::Safe,
+            Self::ReturnGivenUp { .. } => Outcome::ReturnGivenUp,
+            Self::ScaledDown { .. } => Outcome::ScaledDown,
+            Self::CleanedUp(_) => Outcome::CleanedUp,
+            Self::Cancelled(_) => Outcome::Cancelled,
+        }
+    }
+
+    /// Writes it into the record, as a step at `node`.
+    pub fn add_to(&self, status: &mut ReplacementStatus, node: &str, now: Timestamp) {
+        status.step(self.flow_box(), self.outcome(), node, self.to_string(), now);
+    }
+}

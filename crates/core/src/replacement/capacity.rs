@@ -1,0 +1,188 @@
+//! Boxes 2, 3, 3.1 and 3.2: Spot is asked, then on-demand, and the first instance that can take the pods is
+//! taken.
+
+use super::facts::{Fit, NodeFact, Turn};
+use crate::flow::{Event, RequestFailure};
+use crate::group::FailureClass;
+use crate::ledger::Share;
+use crate::policy::seconds;
+use crate::reason::Reason;
+use crate::record::{
+    Capacity, CapacityState, FallbackState, FlowBox, GroupKind, OldNodeState, OpenFallback, Region,
+    ReplacementStatus, set_condition,
+};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// The next step of the search.
+pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
+    if next.old_node.is_retained() {
+        return;
+    }
+    let now = turn.facts.now;
+    if let Some(capacity) = next.capacity.taken() {
+        let lost = !turn.facts.is_active(capacity.group, &capacity.instance_id);
+        if !lost || next.old_node.is_past_drain() {
+            return;
+        }
+        begin_again(next, now);
+    }
+    if !next.capacity.is_requested() {
+        next.capacity.enter(CapacityState::SpotRequested { since: now });
+        Event::SpotRequested.add_to(next, &turn.subject.node, now);
+        return;
+    }
+    if take(next, turn) {
+        return;
+    }
+    match next.capacity {
+        CapacityState::SpotRequested { since } => fall_back(next, since, turn),
+        CapacityState::BothRequested { spot_since, on_demand_since } => {
+            back_off(next, spot_since, on_demand_since, turn);
+        }
+        CapacityState::BackingOff { until } if now >= until => ask_both_again(next, turn),
+        _ => {}
+    }
+}
+
+/// A replacement that is lost before the drain ends sends the record back to box 2.
+fn begin_again(next: &mut ReplacementStatus, now: Timestamp) {
+    next.attempt += 1;
+    next.capacity.enter(CapacityState::SpotRequested { since: now });
+    if next.fallback.is_open() {
+        next.fallback.enter(FallbackState::None {});
+    }
+    if matches!(next.old_node, OldNodeState::Draining(_)) {
+        next.old_node.enter(OldNodeState::Kept {});
+    }
+}
+
+/// Takes the first instance that can take the pods; whether there was one.
+fn take(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
+    let mut misfits = Vec::new();
+    for group in [GroupKind::Spot, GroupKind::OnDemand] {
+        let Some((instance_id, node)) = turn.facts.serving_node(share_of_attempt(next, group, turn), group)
+        else {
+            continue;
+        };
+        let misfit = misfit(next, &node, turn);
+        if misfit.is_empty() {
+            taken(next, group, instance_id, node.name, turn.facts.now);
+            return true;
+        }
+        misfits.extend(misfit);
+    }
+    if misfits.is_empty() {
+        next.blocking.retain(|reason| reason.flow_box != FlowBox::Wait);
+    } else {
+        next.block(FlowBox::Wait, misfits, turn.facts.now);
+    }
+    false
+}
+
+/// The group's share, unless it is of an earlier attempt: that may be on its way back, for the AsgScaler has
+/// not heard of this one yet.
+fn share_of_attempt<'a>(
+    status: &ReplacementStatus,
+    group: GroupKind,
+    turn: &'a Turn<'_>,
+) -> Option<&'a Share> {
+    turn.facts.share(group, turn.subject).filter(|share| share.attempt == status.asked())
+}
+
+/// Why the node cannot take the pods, if so. Ready is not yet that (zone, size, start-up taints). A deadline
+/// cannot wait for it.
+fn misfit(status: &ReplacementStatus, node: &NodeFact, turn: &Turn<'_>) -> Vec<Reason> {
+    if node.cordoned {
+        return vec![Reason::NodeCordoned { node: node.name.clone() }];
+    }
+    if status.deadline.is_some() {
+        return Vec::new();
+    }
+    match (turn.facts.fit_with)(&node.name) {
+        Fit::Fits => Vec::new(),
+        Fit::Misfits(reasons) => reasons,
+        Fit::Unknown => vec![Reason::CheckPending { node: turn.subject.node.clone() }],
+    }
+}
+
+fn taken(next: &mut ReplacementStatus, group: GroupKind, instance_id: String, node: String, now: Timestamp) {
+    let event = Event::InService { group, instance_id: instance_id.clone(), node: node.clone() };
+    let instance = Capacity { group, instance_id, node_name: node.clone(), ready_at: now };
+    let on_demand_requested = next.capacity.is_on_demand_requested();
+    next.capacity.enter(CapacityState::Taken { instance, on_demand_requested });
+    if group == GroupKind::OnDemand {
+        next.fallback.enter(FallbackState::Pending(OpenFallback::default()));
+    }
+    next.blocking.clear();
+    set_condition(&mut next.conditions, "CapacityReady", true, "InService", &event.to_string(), now);
+    event.add_to(next, &node, now);
+}
+
+/// Box 3 fails: on-demand is asked, too.
+fn fall_back(next: &mut ReplacementStatus, spot_since: Timestamp, turn: &Turn<'_>) {
+    let Some(failure) = failure(next, GroupKind::Spot, spot_since, turn) else { return };
+    let (now, node) = (turn.facts.now, &turn.subject.node);
+    next.capacity.enter(CapacityState::BothRequested { spot_since, on_demand_since: now });
+    Event::RequestFailed { group: GroupKind::Spot, failure }.add_to(next, node, now);
+    Event::OnDemandRequested.add_to(next, node, now);
+}
+
+/// Both groups have failed: the node is kept.
+fn back_off(
+    next: &mut ReplacementStatus,
+    spot_since: Timestamp,
+    on_demand_since: Timestamp,
+    turn: &Turn<'_>,
+) {
+    if failure(next, GroupKind::Spot, spot_since, turn).is_none() {
+        return;
+    }
+    let Some(failure) = failure(next, GroupKind::OnDemand, on_demand_since, turn) else { return };
+    let (now, node) = (turn.facts.now, &turn.subject.node);
+    let retry_in = turn.facts.policy.retry_delay(next.attempt + 1, &turn.subject.name);
+    next.capacity.enter(CapacityState::BackingOff { until: now + retry_in });
+    let on_demand = failure.to_string();
+    let failed = Event::RequestFailed { group: GroupKind::OnDemand, failure };
+    if next.attempt == 0 {
+        failed.add_to(next, node, now);
+        Event::NodeKept { retry_in }.add_to(next, node, now);
+    }
+    next.block(FlowBox::Fallback, [Reason::BothGroupsFailed { on_demand }], now);
+}
+
+fn ask_both_again(next: &mut ReplacementStatus, turn: &Turn<'_>) {
+    let now = turn.facts.now;
+    next.attempt += 1;
+    next.capacity.enter(CapacityState::BothRequested { spot_since: now, on_demand_since: now });
+    next.blocking.clear();
+    Event::BothRequested { attempt: next.attempt + 1 }.add_to(next, &turn.subject.node, now);
+}
+
+/// Whether, and how, a request failed. A throttled call is no failure, and what is unknown is waited for.
+fn failure(
+    status: &ReplacementStatus,
+    group: GroupKind,
+    since: Timestamp,
+    turn: &Turn<'_>,
+) -> Option<RequestFailure> {
+    if let Some(failure) = share_of_attempt(status, group, turn).and_then(|share| share.failure.as_ref()) {
+        match failure.class {
+            FailureClass::Capacity => return Some(RequestFailure::OutOfCapacity(failure.message.clone())),
+            FailureClass::Configuration => {
+                return Some(RequestFailure::Misconfigured(failure.message.clone()));
+            }
+            FailureClass::Throttle | FailureClass::Unknown => {}
+        }
+    }
+    let waited = crate::time::since(since, turn.facts.now);
+    (waited >= timeout(group, turn)).then_some(RequestFailure::TimedOut(waited))
+}
+
+fn timeout(group: GroupKind, turn: &Turn<'_>) -> Duration {
+    let policy = turn.facts.policy;
+    seconds(match group {
+        GroupKind::Spot => policy.spot_timeout_seconds,
+        GroupKind::OnDemand => policy.on_demand_timeout_seconds,
+    })
+}

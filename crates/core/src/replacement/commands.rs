@@ -1,0 +1,190 @@
+//! What must hold in the world for a stored record.
+
+use super::close::is_settled;
+use super::facts::{Facts, Mode, Subject};
+use crate::cluster::Node;
+use crate::record::{
+    CapacityState, DrainPurpose, FallbackState, GroupKind, OldNodeState, Phase, ReplacementStatus,
+};
+use crate::scaling::wants::{End, Want, Wants};
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+
+/// A drain that must be under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainCommand {
+    /// The replacement.
+    pub replacement: String,
+    /// The node.
+    pub node: String,
+    /// Its instance.
+    pub instance_id: String,
+    /// Why.
+    pub purpose: DrainPurpose,
+    /// When the instance is taken, if a deadline presses.
+    pub deadline: Option<Timestamp>,
+    /// When the drain began.
+    pub since: Option<Timestamp>,
+}
+
+impl DrainCommand {
+    /// Whether this is the node to drain, and not another one of its name.
+    #[must_use]
+    pub fn is_about(&self, node: &Node) -> bool {
+        *node.name == *self.node && node.may_run_on(&self.instance_id)
+    }
+}
+
+/// What must hold in the world for a stored record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commands {
+    /// Wants of the groups.
+    pub wants: Wants,
+    /// Instances to end.
+    pub ends: BTreeSet<End>,
+    /// Drains to be under way.
+    pub drains: Vec<DrainCommand>,
+    /// Instances that this replacement stands on.
+    pub taken: BTreeSet<String>,
+    /// Instances whose nodes nobody else is to scale down until the replacement is over.
+    pub protected: BTreeSet<String>,
+    /// Nodes of which must be known whether the old node's pods fit on the cluster with each of them counted.
+    pub questions: BTreeSet<String>,
+}
+
+/// What must hold in the world for this record.
+#[must_use]
+pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) -> Commands {
+    let mut commands = Commands::default();
+    let mode = facts.mode_for(subject, status);
+    if status.is_finished() || mode == Mode::Observe {
+        return commands;
+    }
+    commands.taken.insert(subject.instance_id.clone());
+    // An empty node keeps taint and cordon until its instance is gone.
+    if let Some(drain) = status.old_node.drain() {
+        commands.drains.push(DrainCommand {
+            replacement: subject.name.clone(),
+            node: subject.node.clone(),
+            instance_id: subject.instance_id.clone(),
+            purpose: DrainPurpose::Replace,
+            deadline: status.deadline,
+            since: Some(drain.since),
+        });
+    }
+    // What a cancelled replacement requested is taken back in any mode.
+    if mode != Mode::Act && !status.old_node.is_retained() {
+        return commands;
+    }
+    protect(&mut commands, subject, status, facts);
+    want(&mut commands, subject, status, facts);
+    terminate_old(&mut commands, subject, status, facts);
+    send_back(&mut commands, subject, status, facts);
+    ask(&mut commands, subject, status, facts);
+    commands
+}
+
+/// Whose nodes nobody else is to scale down.
+fn protect(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
+    if let Some(capacity) = status.capacity.taken() {
+        commands.taken.insert(capacity.instance_id.clone());
+    }
+    if status.phase() == Phase::Received {
+        return;
+    }
+    let shares = [GroupKind::Spot, GroupKind::OnDemand].map(|kind| facts.share(kind, subject));
+    let brought = shares.into_iter().flatten().filter_map(|share| share.instance_id.clone());
+    commands.protected.extend(brought);
+    commands.protected.extend(status.capacity.taken().map(|capacity| capacity.instance_id.clone()));
+    if !status.old_node.is_over() {
+        commands.protected.insert(subject.instance_id.clone());
+    }
+}
+
+/// What is wanted of each group.
+fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
+    let settled = is_settled(status);
+    let cancelled = status.old_node.is_retained();
+    let goes = status.fallback.is_past_drain();
+    let from = status.capacity.taken().map(|capacity| capacity.group);
+    let zone = facts.old_node.and_then(|node| node.volume_zone.clone());
+    let gone = facts.view.is_some_and(|view| !view.spot.is_active(&subject.instance_id));
+    let instance = |stood_in_for, gone| Want::Instance {
+        attempt: status.asked(),
+        deadline: status.deadline,
+        stood_in_for,
+        zone: zone.clone(),
+        gone,
+    };
+    if status.capacity.is_requested() {
+        let want = if cancelled && from != Some(GroupKind::Spot) {
+            Want::Nothing
+        } else if settled || (goes && from == Some(GroupKind::Spot)) {
+            Want::Done
+        } else {
+            instance(from == Some(GroupKind::OnDemand), gone)
+        };
+        commands.wants.insert((GroupKind::Spot, subject.name.clone()), want);
+    }
+    if status.capacity.is_on_demand_requested() || facts.share(GroupKind::OnDemand, subject).is_some() {
+        let want = match from {
+            Some(GroupKind::Spot) => Want::Nothing,
+            None if cancelled => Want::Nothing,
+            _ if settled || goes => Want::Done,
+            _ => instance(false, false),
+        };
+        commands.wants.insert((GroupKind::OnDemand, subject.name.clone()), want);
+    }
+}
+
+/// The old instance, once its termination is decided.
+fn terminate_old(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
+    let decided = matches!(status.old_node, OldNodeState::Terminating(_));
+    if decided && facts.disputed(&subject.instance_id, &subject.node, GroupKind::Spot).is_empty() {
+        commands.ends.insert(End {
+            group: GroupKind::Spot,
+            instance_id: subject.instance_id.clone(),
+            replacement: subject.name.clone(),
+            pressed: facts.is_pressed(status),
+        });
+    }
+}
+
+/// What stood in, once its return has begun.
+fn send_back(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
+    let Some(capacity) = status.capacity.taken().filter(|_| status.fallback.is_returning()) else { return };
+    commands.drains.push(DrainCommand {
+        replacement: subject.name.clone(),
+        node: capacity.node_name.clone(),
+        instance_id: capacity.instance_id.clone(),
+        purpose: DrainPurpose::Return,
+        deadline: None,
+        since: status.return_started_at,
+    });
+    let decided = matches!(status.fallback, FallbackState::Terminating(_));
+    if decided && facts.disputed(&capacity.instance_id, &capacity.node_name, capacity.group).is_empty() {
+        commands.ends.insert(End {
+            group: capacity.group,
+            instance_id: capacity.instance_id.clone(),
+            replacement: subject.name.clone(),
+            pressed: false,
+        });
+    }
+}
+
+/// Which nodes could take over, if only the pods fit. A deadline does not wait for the answer.
+fn ask(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
+    let searches = matches!(
+        status.capacity,
+        CapacityState::SpotRequested { .. }
+            | CapacityState::BothRequested { .. }
+            | CapacityState::BackingOff { .. }
+    );
+    if !searches || status.deadline.is_some() {
+        return;
+    }
+    for group in [GroupKind::Spot, GroupKind::OnDemand] {
+        let node = facts.serving_node(facts.share(group, subject), group).map(|(_, node)| node);
+        commands.questions.extend(node.filter(|node| !node.cordoned).map(|node| node.name));
+    }
+}

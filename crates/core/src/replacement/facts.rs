@@ -1,0 +1,240 @@
+//! What the next step of a replacement depends on, and how it is asked for.
+
+use crate::freshness::{Freshness, StaleWatch, Step};
+use crate::group::PoolView;
+use crate::ledger::{Ledger, Share};
+use crate::limits::Starts;
+use crate::neighbours::Neighbour;
+use crate::policy::{Policy, seconds};
+use crate::reason::Reason;
+use crate::record::{GroupKind, Phase, ReplacementStatus};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How long a raised desired capacity may wait for an instance that can be terminated without a drain.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a pool is treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// Everything the flow says.
+    #[default]
+    Act,
+    /// Nothing is changed; the record says what would be done.
+    Observe,
+    /// Nodes are tainted and drained, no group is changed.
+    DrainOnly,
+}
+
+/// What a rebalance recommendation starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RebalanceMode {
+    /// The node is replaced.
+    #[default]
+    Replace,
+    /// Nothing: the node waits for a notice with a deadline.
+    Ignore,
+}
+
+/// Who a replacement is about; never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The replacement's name.
+    pub name: String,
+    /// The old node.
+    pub node: String,
+    /// The old instance.
+    pub instance_id: String,
+    /// Whether the node belongs to an accepted pool; others only get their drain.
+    pub in_pool: bool,
+}
+
+/// A node as far as a replacement needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFact {
+    /// Its name.
+    pub name: String,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Whether it takes no new pods, whoever has cordoned it.
+    pub cordoned: bool,
+    /// Whether pods that would have to move run on it.
+    pub busy: bool,
+    /// Its zone, if such pods have volumes, which cannot leave it.
+    pub volume_zone: Option<String>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+}
+
+/// How a drain stands, as the Drainer last reported.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DrainReport {
+    /// The node.
+    pub node: String,
+    /// Whether the taint is on it.
+    pub tainted: bool,
+    /// How it ended, once it has.
+    pub end: Option<DrainEnd>,
+    /// What it waits for, in plain words.
+    pub blocked: Vec<Reason>,
+    /// Whether it has waited for that so long that people should know.
+    pub stuck: bool,
+}
+
+/// How a drain ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DrainEnd {
+    /// The pods run and are ready elsewhere, or the node is gone.
+    Moved,
+    /// Nothing on the node is waited for any longer, though this is not as it should be.
+    Without(Vec<Reason>),
+    /// A return that came to nothing, and why: its pods may need the node.
+    GivenUp(Vec<Reason>),
+}
+
+/// What the HealthMonitor last found about the return of a fallback: boxes 6 to 9, each with what stands in
+/// its way; empty means passed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReturnAssessment {
+    /// Box 6: the limits that let no return begin.
+    pub held: Vec<Reason>,
+    /// Box 7.
+    pub unhealthy: Vec<Reason>,
+    /// Box 8.
+    pub unstable: Vec<Reason>,
+    /// Box 9.
+    pub unsafe_: Vec<Reason>,
+}
+
+/// Whether the pods of the old node fit on the cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fit {
+    /// It is being found out.
+    Unknown,
+    /// They fit.
+    Fits,
+    /// They do not, and why.
+    Misfits(Vec<Reason>),
+}
+
+/// Everything that the next step of a replacement depends on.
+pub struct Facts<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// The pool's settings.
+    pub policy: &'a Policy,
+    /// The pool's mode.
+    pub mode: Mode,
+    /// What advice starts in this pool.
+    pub rebalance: RebalanceMode,
+    /// What stands against beginning a replacement in the pool.
+    pub starts: Starts,
+    /// Which watches show an old picture.
+    pub freshness: &'a Freshness,
+    /// Why the pool is not accepted; empty: it is.
+    pub refused: &'a [Reason],
+    /// Who else has the old node in its hands.
+    pub neighbour: Option<Neighbour>,
+    /// The pool's groups, once they were read.
+    pub view: Option<&'a PoolView>,
+    /// The pool's ledger.
+    pub ledger: &'a Ledger,
+    /// Whether that ledger was written when it was known that nothing more is wanted of the Spot group.
+    pub withdrawn: bool,
+    /// The old node, while it exists: a node of its name that runs on another instance is not it.
+    pub old_node: Option<&'a NodeFact>,
+    /// The nodes that say that they run on an instance, but the given node.
+    pub other_holders: &'a dyn Fn(&str, &str) -> Vec<String>,
+    /// The node of an instance, if one only says so.
+    pub node_of: &'a dyn Fn(&str) -> Option<NodeFact>,
+    /// Whether the old node's pods fit on the cluster with the given node counted.
+    pub fit_with: &'a dyn Fn(&str) -> Fit,
+    /// The drain of the old node.
+    pub drain: Option<&'a DrainReport>,
+    /// The drain of the on-demand node.
+    pub return_drain: Option<&'a DrainReport>,
+    /// The latest assessment of the return.
+    pub assessment: Option<&'a ReturnAssessment>,
+}
+
+impl Facts<'_> {
+    /// What the group owes or holds for the replacement.
+    pub(super) fn share(&self, group: GroupKind, subject: &Subject) -> Option<&Share> {
+        self.ledger.share(group, &subject.name)
+    }
+
+    /// Whether the Spot group's desired capacity is still raised by 1 for the replacement.
+    pub(super) fn is_spot_raised(&self, subject: &Subject) -> bool {
+        self.share(GroupKind::Spot, subject).is_some_and(Share::is_raised)
+    }
+
+    /// Whether the group counts the instance as one that stays.
+    pub(super) fn is_active(&self, group: GroupKind, instance_id: &str) -> bool {
+        self.view.is_some_and(|view| view.group(group).is_active(instance_id))
+    }
+
+    /// The instance of a share that is in service, with its Ready node.
+    pub(super) fn serving_node(&self, share: Option<&Share>, group: GroupKind) -> Option<(String, NodeFact)> {
+        let id = share?.instance_id.as_ref()?;
+        let in_service = self.view.is_some_and(|view| view.group(group).is_in_service(id));
+        let node = (self.node_of)(id).filter(|node| node.ready)?;
+        in_service.then(|| (id.clone(), node))
+    }
+
+    /// How a replacement is treated. A node in no accepted pool only gets its drain. What has requested
+    /// capacity is brought to its end, whatever became of the pool meanwhile.
+    pub(super) fn mode_for(&self, subject: &Subject, status: &ReplacementStatus) -> Mode {
+        let begun = status.capacity.is_requested();
+        if subject.in_pool && (begun || self.refused.is_empty()) { self.mode } else { Mode::DrainOnly }
+    }
+
+    /// Whether the instance is terminated as it is, for EC2 would take it otherwise.
+    pub(super) fn is_pressed(&self, status: &ReplacementStatus) -> bool {
+        let ahead = seconds(self.policy.end_before_deadline_seconds);
+        status.deadline.is_some_and(|deadline| self.now + ahead >= deadline)
+    }
+
+    /// Which stale watches forbid a termination that has not begun yet, as far as is known.
+    pub(super) fn stale_before_end(&self, instance_id: &str, group: GroupKind) -> Vec<StaleWatch> {
+        if !self.is_active(group, instance_id) || self.ledger.reduction.is_some() {
+            return Vec::new();
+        }
+        self.freshness.against(Step::End)
+    }
+
+    /// Why the instance is not to be terminated, whatever presses: another node says that it runs on it, and
+    /// nobody knows whose pods do. Once the termination has begun there is nothing left to decide.
+    pub(super) fn disputed(&self, instance_id: &str, node: &str, group: GroupKind) -> Vec<Reason> {
+        let reduction = self.ledger.reduction.as_ref();
+        if !self.is_active(group, instance_id)
+            || reduction.is_some_and(|held| held.instance_id.as_deref() == Some(instance_id))
+        {
+            return Vec::new();
+        }
+        let others = (self.other_holders)(instance_id, node).into_iter();
+        let disputed = |node| Reason::InstanceDisputed { instance_id: instance_id.to_owned(), node };
+        others.map(disputed).collect()
+    }
+}
+
+/// One step of one replacement.
+pub(super) struct Turn<'a> {
+    /// Who it is about.
+    pub(super) subject: &'a Subject,
+    /// What is known.
+    pub(super) facts: &'a Facts<'a>,
+    /// Whether a raised desired capacity has had its time to be settled by terminating an idle instance.
+    pub(super) waited_to_settle: bool,
+}
+
+impl<'a> Turn<'a> {
+    /// A step that begins with this record.
+    pub(super) fn new(subject: &'a Subject, status: &ReplacementStatus, facts: &'a Facts<'a>) -> Self {
+        let settles = matches!(status.phase(), Phase::Ending | Phase::ScalingDown);
+        let waited_to_settle = settles
+            && status.phase_since.is_some_and(|at| crate::time::since(at, facts.now) >= SETTLE_PATIENCE);
+        Self { subject, facts, waited_to_settle }
+    }
+}

@@ -1,0 +1,340 @@
+//! Boxes 6 to 10: what stands in goes back, when Spot can take over.
+
+use super::facts::{DrainEnd, Facts, Turn};
+use super::leave::ended;
+use crate::flow::Event;
+use crate::freshness::Step;
+use crate::ledger::Share;
+use crate::policy::{backoff, seconds};
+use crate::reason::Reason;
+use crate::record::{
+    Capacity, CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OpenFallback, Region,
+    ReplacementStatus,
+};
+use jiff::Timestamp;
+
+/// The next step of the return.
+pub(super) fn go_back(next: &mut ReplacementStatus, turn: &Turn<'_>) {
+    if !next.old_node.is_over() || !next.fallback.is_open() {
+        return;
+    }
+    let Some(mut capacity) = next.capacity.taken().cloned() else { return };
+    if let FallbackState::Pending(open) = next.fallback.clone() {
+        next.fallback.enter(FallbackState::OnFallback(open));
+        monitoring(next, &capacity, turn.facts.now);
+    }
+    if !matches!(next.fallback, FallbackState::Terminating(_)) {
+        if capacity.group == GroupKind::Spot
+            && !turn.facts.is_spot_raised(turn.subject)
+            && turn.facts.ledger.reduction.is_none()
+        {
+            // Another instance could be terminated after all: the node stays.
+            nothing_to_return(next);
+            return;
+        }
+        if !turn.facts.is_active(capacity.group, &capacity.instance_id) {
+            let Some(successor) = lost(next, &capacity, turn) else { return };
+            capacity = successor;
+        }
+    }
+    match next.fallback.clone() {
+        FallbackState::OnFallback(open) => assess(next, open, &capacity, turn),
+        FallbackState::Draining(open) => follow(next, open, &capacity, turn),
+        FallbackState::Terminating(open) => finish_termination(next, open, &capacity, turn),
+        _ => {}
+    }
+}
+
+fn nothing_to_return(next: &mut ReplacementStatus) {
+    next.fallback.enter(FallbackState::None {});
+    next.blocking.clear();
+}
+
+/// Box 6 watches what stands in.
+fn monitoring(next: &mut ReplacementStatus, capacity: &Capacity, now: Timestamp) {
+    let node = capacity.node_name.clone();
+    let cancelled = next.old_node.is_retained();
+    Event::Monitoring { group: capacity.group, node, cancelled }.add_to(next, &capacity.node_name, now);
+}
+
+/// A record that was settled goes on with an instance that has to go back.
+pub(super) fn stand_in(
+    next: &mut ReplacementStatus,
+    group: GroupKind,
+    instance_id: String,
+    node: String,
+    now: Timestamp,
+) {
+    let instance = Capacity { group, instance_id, node_name: node, ready_at: now };
+    take(next, instance.clone());
+    next.fallback.enter(FallbackState::OnFallback(OpenFallback::default()));
+    next.return_started_at = None;
+    monitoring(next, &instance, now);
+}
+
+/// Another instance stands in from now on.
+fn take(next: &mut ReplacementStatus, instance: Capacity) {
+    let on_demand_requested = next.capacity.is_on_demand_requested();
+    next.capacity.enter(CapacityState::Taken { instance, on_demand_requested });
+}
+
+/// What stood in was lost before its termination was decided; the instance that stands in now, if there is
+/// one.
+fn lost(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) -> Option<Capacity> {
+    let (facts, now) = (turn.facts, turn.facts.now);
+    if next.old_node.is_retained() {
+        let on_demand_requested = next.capacity.is_on_demand_requested();
+        next.capacity.enter(CapacityState::Withdrawn { on_demand_requested });
+        nothing_to_return(next);
+        return None;
+    }
+    let spot = facts.serving_node(facts.share(GroupKind::Spot, turn.subject), GroupKind::Spot);
+    if capacity.group == GroupKind::OnDemand && spot.is_some() {
+        // Its pods have moved by themselves, and Spot has paid its debt: there is nothing to return.
+        let successor = next.fallback.successor().cloned();
+        next.fallback.enter(FallbackState::Gone { successor });
+        next.blocking.clear();
+        let instance_id = capacity.instance_id.clone();
+        Event::FallbackLost { instance_id }.add_to(next, &capacity.node_name, now);
+        return None;
+    }
+    // The group replaces an instance that was lost: the fallback goes on with its successor.
+    let share = facts.share(capacity.group, turn.subject);
+    let (instance_id, node) = facts.serving_node(share, capacity.group)?;
+    let capacity = Capacity { group: capacity.group, instance_id, node_name: node.name, ready_at: now };
+    take(next, capacity.clone());
+    if let FallbackState::Draining(open) = next.fallback.clone() {
+        next.fallback.enter(FallbackState::OnFallback(open));
+    }
+    Some(capacity)
+}
+
+/// Boxes 7, 8 and 9, on the HealthMonitor's word and never without a Spot instance claimed for the return. A
+/// Spot node that is one too many needs none, nor does what a cancelled replacement brought: its old instance
+/// stays.
+fn assess(next: &mut ReplacementStatus, mut open: OpenFallback, capacity: &Capacity, turn: &Turn<'_>) {
+    let now = turn.facts.now;
+    let obstacle = claim(&mut open, next, capacity, turn)
+        .or_else(|| obstacle(capacity, turn.facts))
+        .or_else(|| pass_boxes(&mut open, next, capacity, turn));
+    let begins = obstacle.is_none() && open.not_before.is_none_or(|at| now >= at);
+    if let Some(held) = next.fallback.open_mut() {
+        *held = open.clone();
+    }
+    match obstacle {
+        Some(Obstacle::At(flow_box, reasons)) => next.block(flow_box, reasons, now),
+        Some(Obstacle::NotAssessed) => {}
+        None if begins => {
+            next.blocking.clear();
+            next.fallback.enter(FallbackState::Draining(open));
+            next.return_started_at = Some(now);
+        }
+        None => {}
+    }
+}
+
+/// What lets a return not begin.
+enum Obstacle {
+    /// Reasons at a box.
+    At(FlowBox, Vec<Reason>),
+    /// The HealthMonitor has not reported yet.
+    NotAssessed,
+}
+
+fn at<R: Into<Reason>>(flow_box: FlowBox, reasons: Vec<R>) -> Option<Obstacle> {
+    let reasons: Vec<Reason> = reasons.into_iter().map(Into::into).collect();
+    (!reasons.is_empty()).then_some(Obstacle::At(flow_box, reasons))
+}
+
+/// The pause and the limits that let no return begin.
+fn held(facts: &Facts<'_>) -> Vec<Reason> {
+    let limits = facts.assessment.map_or(&[][..], |found| &found.held);
+    let pause = facts.starts.pause.clone().map(Reason::Paused);
+    pause.into_iter().chain(limits.iter().cloned()).collect()
+}
+
+/// The Spot instance that takes over is claimed, and Spot asked again for it.
+fn claim(
+    open: &mut OpenFallback,
+    status: &mut ReplacementStatus,
+    capacity: &Capacity,
+    turn: &Turn<'_>,
+) -> Option<Obstacle> {
+    let facts = turn.facts;
+    let cancelled = status.old_node.is_retained();
+    let claimed = facts.serving_node(facts.share(GroupKind::Spot, turn.subject), GroupKind::Spot);
+    let Some((instance_id, node)) = claimed.filter(|_| !cancelled) else {
+        if !cancelled {
+            open.successor = None;
+            let held = held(facts);
+            if !held.is_empty() {
+                // An instance that Spot gave now would stand idle until the return may begin.
+                return at(FlowBox::Monitor, held);
+            }
+            probe(open, &mut status.probes, turn);
+            return at(FlowBox::Health, vec![Reason::NoSpotInstance]);
+        }
+        return at_minimum(capacity, turn);
+    };
+    if node.cordoned {
+        // It is on its way out itself, or somebody keeps pods from it.
+        open.successor = None;
+        return at(FlowBox::Health, vec![Reason::NodeCordoned { node: node.name.clone() }]);
+    }
+    let minimum = at_minimum(capacity, turn);
+    let known = open.successor.as_ref().is_some_and(|held| held.instance_id == instance_id);
+    if minimum.is_none() && capacity.group == GroupKind::OnDemand && !known {
+        let (group, node_name) = (GroupKind::Spot, node.name);
+        open.successor = Some(Capacity { group, instance_id, node_name, ready_at: facts.now });
+    }
+    minimum
+}
+
+/// At its minimum a group would replace what is terminated, and its desired capacity would stay raised.
+fn at_minimum(capacity: &Capacity, turn: &Turn<'_>) -> Option<Obstacle> {
+    let group = turn.facts.view?.group(capacity.group);
+    let share = turn.facts.share(capacity.group, turn.subject);
+    let raised = capacity.group == GroupKind::Spot || share.is_some_and(Share::is_raised);
+    let blocks = raised && group.desired <= group.min;
+    let reason = || Reason::AtMinimum { group: group.name.clone() };
+    blocks.then(|| Obstacle::At(FlowBox::Health, vec![reason()]))
+}
+
+/// An old picture, or another node that claims the instance.
+fn obstacle(capacity: &Capacity, facts: &Facts<'_>) -> Option<Obstacle> {
+    at(FlowBox::Safety, facts.freshness.against(Step::Return)).or_else(|| {
+        at(FlowBox::Safety, facts.disputed(&capacity.instance_id, &capacity.node_name, capacity.group))
+    })
+}
+
+/// The limits, and boxes 7 to 9; each box is reported once.
+fn pass_boxes(
+    open: &mut OpenFallback,
+    status: &mut ReplacementStatus,
+    capacity: &Capacity,
+    turn: &Turn<'_>,
+) -> Option<Obstacle> {
+    let Some(found) = turn.facts.assessment else { return Some(Obstacle::NotAssessed) };
+    let boxes =
+        [(Event::Healthy, &found.unhealthy), (Event::Stable, &found.unstable), (Event::Safe, &found.unsafe_)];
+    if let Some(held) = at(FlowBox::Monitor, held(turn.facts)) {
+        return Some(held);
+    }
+    for (event, reasons) in boxes {
+        let flow_box = event.flow_box();
+        if !reasons.is_empty() {
+            return at(flow_box, reasons.clone());
+        }
+        if open.passed < Some(flow_box) {
+            open.passed = Some(flow_box);
+            event.add_to(status, &capacity.node_name, turn.facts.now);
+        }
+    }
+    None
+}
+
+/// What Spot owes in our record is asked for again, with backoff: LaunchInstances tries nothing by itself.
+fn probe(open: &mut OpenFallback, probes: &mut u32, turn: &Turn<'_>) {
+    let (facts, now) = (turn.facts, turn.facts.now);
+    if !facts
+        .share(GroupKind::Spot, turn.subject)
+        .is_some_and(|share| share.instance_id.is_none() && !share.has_place())
+    {
+        open.next_probe_at = None;
+        return;
+    }
+    match open.next_probe_at {
+        Some(at) if now < at => return,
+        Some(_) => *probes += 1,
+        None => {}
+    }
+    let pause = backoff(
+        seconds(facts.policy.probe_seconds),
+        seconds(facts.policy.probe_max_seconds),
+        // The first few probes keep the pace: a market that dries up for minutes is the usual case.
+        (*probes + 1).saturating_sub(5),
+    );
+    open.next_probe_at = Some(now + pause);
+}
+
+/// Box 10: a drain that has begun.
+fn follow(next: &mut ReplacementStatus, open: OpenFallback, capacity: &Capacity, turn: &Turn<'_>) {
+    let (facts, now) = (turn.facts, turn.facts.now);
+    let stale = facts.freshness.against(Step::End);
+    if !stale.is_empty() {
+        next.block(FlowBox::ScaleDown, stale, now);
+        return;
+    }
+    let disputed = facts.disputed(&capacity.instance_id, &capacity.node_name, capacity.group);
+    if !disputed.is_empty() {
+        give_up(next, open, capacity, disputed, turn);
+        return;
+    }
+    let Some(report) = facts.return_drain.filter(|report| report.node == capacity.node_name) else { return };
+    let patience = seconds(facts.policy.drain_timeout_seconds);
+    let overdue = crate::time::since(next.return_started_at.unwrap_or(now), now) >= patience;
+    match &report.end {
+        Some(end @ (DrainEnd::Moved | DrainEnd::Without(_))) => {
+            next.blocking.clear();
+            ended(end, DrainPurpose::Return).add_to(next, &capacity.node_name, now);
+            next.fallback.enter(FallbackState::Terminating(open));
+        }
+        Some(DrainEnd::GivenUp(reasons)) => give_up(next, open, capacity, reasons.clone(), turn),
+        None if overdue => give_up(next, open, capacity, report.blocked.clone(), turn),
+        None if report.stuck => next.block(FlowBox::ScaleDown, report.blocked.clone(), now),
+        None => next.blocking.clear(),
+    }
+}
+
+/// Taint and cordon come off, and the return is tried again later.
+fn give_up(
+    next: &mut ReplacementStatus,
+    open: OpenFallback,
+    capacity: &Capacity,
+    reasons: Vec<Reason>,
+    turn: &Turn<'_>,
+) {
+    let now = turn.facts.now;
+    let not_before = Some(now + seconds(turn.facts.policy.return_retry_seconds));
+    next.fallback.enter(FallbackState::OnFallback(OpenFallback { not_before, ..open }));
+    Event::ReturnGivenUp { reasons }.add_to(next, &capacity.node_name, now);
+}
+
+/// Box 10: a termination that was decided.
+fn finish_termination(
+    next: &mut ReplacementStatus,
+    open: OpenFallback,
+    capacity: &Capacity,
+    turn: &Turn<'_>,
+) {
+    let (facts, now, group) = (turn.facts, turn.facts.now, capacity.group);
+    let stale = facts.stale_before_end(&capacity.instance_id, group);
+    if !stale.is_empty() {
+        next.fallback.enter(FallbackState::Draining(open));
+        next.block(FlowBox::ScaleDown, stale, now);
+        return;
+    }
+    let disputed = facts.disputed(&capacity.instance_id, &capacity.node_name, group);
+    if !disputed.is_empty() {
+        give_up(next, open, capacity, disputed, turn);
+        return;
+    }
+    if facts.view.is_none_or(|view| view.group(group).instance(&capacity.instance_id).is_some())
+        || (facts.node_of)(&capacity.instance_id).is_some()
+        || facts.ledger.reduction.is_some()
+    {
+        return;
+    }
+    let share = facts.share(group, turn.subject);
+    if !share.is_some_and(Share::is_raised) {
+        next.fallback.enter(FallbackState::Gone { successor: open.successor });
+        let instance_id = capacity.instance_id.clone();
+        Event::ScaledDown { group, instance_id }.add_to(next, &capacity.node_name, now);
+    } else if turn.waited_to_settle
+        && let Some((instance_id, node)) = facts.serving_node(share, group)
+    {
+        // AWS was faster, and the group's own replacement runs pods already: it goes back instead.
+        take(next, Capacity { group, instance_id, node_name: node.name, ready_at: now });
+        next.fallback.enter(FallbackState::OnFallback(open));
+    }
+}

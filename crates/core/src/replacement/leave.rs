@@ -1,0 +1,156 @@
+//! Boxes 4 and 5: the old node is tainted and drained, and its instance terminated.
+
+use super::facts::{DrainEnd, DrainReport, Mode, Turn};
+use crate::flow::Event;
+use crate::freshness::{Step, WatchedKind};
+use crate::policy::seconds;
+use crate::reason::{Reason, in_one_line};
+use crate::record::{
+    DrainPurpose, DrainTrouble, FlowBox, GroupKind, OldDrain, OldNodeState, Region, ReplacementStatus,
+    set_condition,
+};
+
+/// The next step of the drain. Nothing is tainted before a replacement can take the pods, unless a deadline
+/// presses.
+pub(super) fn drain(next: &mut ReplacementStatus, mode: Mode, turn: &Turn<'_>) {
+    match next.old_node.clone() {
+        OldNodeState::Kept {} => {
+            if next.capacity.taken().is_some() || next.deadline.is_some() || mode == Mode::DrainOnly {
+                next.old_node.enter(OldNodeState::Draining(OldDrain::begun(turn.facts.now)));
+            }
+        }
+        OldNodeState::Draining(drain) => follow(next, drain, turn),
+        _ => {}
+    }
+}
+
+/// A drain that has begun.
+fn follow(next: &mut ReplacementStatus, mut drain: OldDrain, turn: &Turn<'_>) {
+    let (facts, subject, now) = (turn.facts, turn.subject, turn.facts.now);
+    // A node of an instance that serves may only not have been shown yet: its drain knows.
+    let serves = facts.is_active(GroupKind::Spot, &subject.instance_id);
+    if facts.old_node.is_none() && !serves && facts.freshness.is_current(WatchedKind::Node) {
+        next.old_node.enter(OldNodeState::Drained(drain));
+        next.blocking.clear();
+        let instance_id = subject.instance_id.clone();
+        Event::GoneBeforeDrained { instance_id }.add_to(next, &subject.node, now);
+        return;
+    }
+    let report = facts.drain.filter(|report| report.node == subject.node);
+    if report.is_some_and(|report| report.tainted) && !drain.tainted {
+        drain.tainted = true;
+        note(next, drain.clone());
+        Event::Tainted.add_to(next, &subject.node, now);
+    }
+    let stale = facts.freshness.against(Step::End);
+    if !stale.is_empty() {
+        // It goes on as far as it may; whether it is over is found when the picture is current again.
+        next.block(FlowBox::Drain, stale, now);
+        return;
+    }
+    match report {
+        Some(DrainReport { end: Some(end), .. }) => {
+            next.old_node.enter(OldNodeState::Drained(drain));
+            next.blocking.clear();
+            let event = ended(end, DrainPurpose::Replace);
+            let (reason, text) = (format!("{:?}", event.outcome()), event.to_string());
+            set_condition(&mut next.conditions, "Drained", true, &reason, &text, now);
+            event.add_to(next, &subject.node, now);
+        }
+        Some(report) if report.stuck && !report.blocked.is_empty() => {
+            report_trouble(next, drain, &report.blocked, turn);
+        }
+        Some(_) => next.blocking.retain(|reason| reason.flow_box != FlowBox::Drain),
+        None => {}
+    }
+}
+
+/// A drain that does not go on. The node is doomed, so no pods are invited back.
+fn report_trouble(next: &mut ReplacementStatus, drain: OldDrain, reasons: &[Reason], turn: &Turn<'_>) {
+    let now = turn.facts.now;
+    let patience = seconds(turn.facts.policy.drain_timeout_seconds);
+    let overdue = next.deadline.is_none() && crate::time::since(drain.since, now) >= patience;
+    let news = match drain.reported {
+        None => Some((DrainTrouble::Blocked, Event::DrainBlocked { reasons: reasons.to_vec() })),
+        Some(DrainTrouble::Blocked) if overdue => {
+            Some((DrainTrouble::TimedOut, Event::DrainOverdue { patience, reasons: reasons.to_vec() }))
+        }
+        Some(_) => None,
+    };
+    if let Some((trouble, event)) = news {
+        note(next, OldDrain { reported: Some(trouble), ..drain });
+        event.add_to(next, &turn.subject.node, now);
+    }
+    next.block(FlowBox::Drain, reasons.to_vec(), now);
+}
+
+/// What was reported of the drain is remembered; it goes on.
+fn note(next: &mut ReplacementStatus, drain: OldDrain) {
+    if let OldNodeState::Draining(held) = &mut next.old_node {
+        *held = drain;
+    }
+}
+
+/// The end of a drain as it is reported.
+pub(super) fn ended(end: &DrainEnd, purpose: DrainPurpose) -> Event {
+    match end {
+        DrainEnd::Moved => Event::Drained { purpose },
+        DrainEnd::Without(reasons) | DrainEnd::GivenUp(reasons) => {
+            Event::DrainedWithout { purpose, reasons: reasons.clone() }
+        }
+    }
+}
+
+/// The old instance is terminated, exactly that one: after its drain or just before its deadline.
+pub(super) fn terminate(next: &mut ReplacementStatus, turn: &Turn<'_>) {
+    let (facts, subject, now) = (turn.facts, turn.subject, turn.facts.now);
+    if next.old_node.is_over() {
+        return;
+    }
+    let disputed = facts.disputed(&subject.instance_id, &subject.node, GroupKind::Spot);
+    if !disputed.is_empty() {
+        if let OldNodeState::Terminating(drain) = next.old_node.clone() {
+            next.old_node.enter(OldNodeState::Drained(drain));
+        }
+        next.block(FlowBox::Drain, disputed, now);
+        return;
+    }
+    let pressed = facts.is_pressed(next);
+    if let OldNodeState::Draining(drain) = next.old_node.clone()
+        && pressed
+    {
+        next.old_node.enter(OldNodeState::Drained(drain));
+        next.blocking.clear();
+        let waits = facts.drain.filter(|report| report.node == subject.node);
+        let reasons = waits.map_or_else(Vec::new, |report| report.blocked.clone());
+        Event::DeadlineNear { reasons }.add_to(next, &subject.node, now);
+    }
+    match next.old_node.clone() {
+        OldNodeState::Drained(drain) => next.old_node.enter(OldNodeState::Terminating(drain)),
+        OldNodeState::Terminating(drain) => finish_termination(next, drain, pressed, turn),
+        _ => {}
+    }
+}
+
+/// A termination that was decided.
+fn finish_termination(next: &mut ReplacementStatus, drain: OldDrain, pressed: bool, turn: &Turn<'_>) {
+    let (facts, subject, now) = (turn.facts, turn.subject, turn.facts.now);
+    let stale = facts.stale_before_end(&subject.instance_id, GroupKind::Spot);
+    if !stale.is_empty() && !pressed {
+        // Whether its drain is over is found anew when the picture is current again.
+        next.old_node.enter(OldNodeState::Draining(drain));
+        set_condition(&mut next.conditions, "Drained", false, "StaleWatch", &in_one_line(&stale), now);
+        next.block(FlowBox::Drain, stale, now);
+        return;
+    }
+    let raised = facts.is_spot_raised(subject);
+    if facts.view.is_some_and(|view| view.spot.instance(&subject.instance_id).is_none())
+        && facts.old_node.is_none()
+        && facts.ledger.reduction.is_none()
+        && (!raised || turn.waited_to_settle)
+    {
+        next.old_node.enter(OldNodeState::Gone {});
+        let instance_id = subject.instance_id.clone();
+        Event::Terminated { instance_id, replaced_by_group: raised }.add_to(next, &subject.node, now);
+    }
+}

@@ -1,0 +1,111 @@
+//! The English of what happens to a replacement.
+
+use crate::flow::{Event, Finish, RequestFailure};
+use crate::reason::{Reason, in_one_line};
+use crate::record::GroupKind;
+use std::fmt;
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoticeReceived { kind, instance_id, deadline: Some(deadline) }
+            | Self::Escalated { kind, instance_id, deadline } => {
+                write!(f, "{kind}: EC2 takes {instance_id} at {deadline:.0}")
+            }
+            Self::NoticeReceived { kind, instance_id, deadline: None } => {
+                write!(f, "{kind} for {instance_id}")
+            }
+            Self::Observed { pressed } => Reason::ObserveOnly { at_once: *pressed }.fmt(f),
+            Self::SteppedAside { neighbour } => Reason::LeftToNeighbour(*neighbour).fmt(f),
+            Self::SpotRequested => f.write_str("one more instance is requested from the Spot group"),
+            Self::BothRequested { attempt } => write!(f, "attempt {attempt}: both groups are asked again"),
+            Self::RequestFailed { group, failure } => write!(f, "{group}: {failure}"),
+            Self::OnDemandRequested => f.write_str("one more instance is requested from the on-demand group"),
+            Self::NodeKept { retry_in } => {
+                write!(f, "the node is kept as it is; next attempt in {} s", retry_in.as_secs())
+            }
+            Self::InService { group, instance_id, node } => {
+                write!(f, "{group} instance {instance_id} is in service, node {node} is Ready")
+            }
+            Self::Healthy => f.write_str("the Spot group is healthy"),
+            Self::Stable => f.write_str("healthy for long enough"),
+            Self::Safe => f.write_str("its pods fit elsewhere together, the buffer holds"),
+            Self::CleanedUp(finish) | Self::Cancelled(finish) => finish.fmt(f),
+            Self::Tainted
+            | Self::DrainBlocked { .. }
+            | Self::DrainOverdue { .. }
+            | Self::Drained { .. }
+            | Self::DrainedWithout { .. }
+            | Self::GoneBeforeDrained { .. }
+            | Self::DeadlineNear { .. }
+            | Self::Terminated { .. }
+            | Self::Monitoring { .. }
+            | Self::ReturnGivenUp { .. }
+            | Self::FallbackLost { .. }
+            | Self::ScaledDown { .. } => leaving(self, f),
+        }
+    }
+}
+
+/// Boxes 4 to 6 and 10: how nodes are drained and instances go.
+fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match event {
+        Event::Tainted => f.write_str("tainted: no new pods"),
+        Event::DrainBlocked { reasons } => f.write_str(&in_one_line(reasons)),
+        Event::DrainOverdue { patience, reasons } => {
+            let (seconds, reasons) = (patience.as_secs(), in_one_line(reasons));
+            write!(f, "not drained after {seconds} s; its taint and cordon stay: {reasons}")
+        }
+        Event::Drained { .. } => f.write_str("its pods run elsewhere"),
+        Event::DrainedWithout { reasons, .. } => {
+            write!(f, "nothing on it is waited for any longer: {}", in_one_line(reasons))
+        }
+        Event::GoneBeforeDrained { instance_id } => write!(f, "{instance_id} is gone before its drain ended"),
+        Event::DeadlineNear { reasons } => {
+            write!(f, "the deadline is near, the instance is terminated as it is: {}", in_one_line(reasons))
+        }
+        Event::Terminated { instance_id, replaced_by_group: true } => {
+            write!(f, "{instance_id} is gone, and its group has replaced it as well")
+        }
+        Event::Terminated { instance_id, replaced_by_group: false } => {
+            write!(f, "{instance_id} is gone, the Spot group's desired capacity is settled")
+        }
+        Event::Monitoring { group, node, cancelled: true } => {
+            write!(f, "{group} node {node} runs pods: they move before it goes back")
+        }
+        Event::Monitoring { group: GroupKind::OnDemand, node, .. } => {
+            write!(f, "on-demand node {node} stands in until Spot is back")
+        }
+        Event::Monitoring { group: GroupKind::Spot, node, .. } => {
+            write!(f, "Spot node {node} is one more than the group is to have")
+        }
+        Event::ReturnGivenUp { reasons } => {
+            write!(f, "given up, taint and cordon removed: {}", in_one_line(reasons))
+        }
+        Event::FallbackLost { instance_id } => write!(f, "{instance_id} was lost; Spot has taken over"),
+        Event::ScaledDown { group, instance_id } => {
+            write!(f, "{instance_id} is gone, the {group} group shrank")
+        }
+        _ => Ok(()),
+    }
+}
+
+impl fmt::Display for RequestFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfCapacity(message) | Self::Misconfigured(message) => f.write_str(message),
+            Self::TimedOut(waited) => write!(f, "no instance in service after {} s", waited.as_secs()),
+        }
+    }
+}
+
+impl fmt::Display for Finish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NothingRequested => "nothing had been requested",
+            Self::InstanceGone => "the instance is gone",
+            Self::NodeGone => "the node was drained and is gone",
+            Self::Settled => "nothing of the replacement is left in either group",
+        })
+    }
+}
