@@ -38,10 +38,11 @@ testbed: ## Builds the control plane for the cluster tests, if it is missing
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2
 	@testbed/build > /dev/null
 
-lint: ## Checks format, warnings, the build without the simulation, and known vulnerabilities
+lint: ## Checks format, warnings, the build without the simulation, licenses, and known vulnerabilities
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --no-default-features -p spot-guard -- -D warnings
+	@PATH="$$(testbed/deny):$$PATH" cargo deny check licenses bans sources
 	@$(MAKE) --no-print-directory advisories
 
 # A database that cannot be asked is told in the last lines, and is a failure where ADVISORIES=required says so. What is

@@ -1,7 +1,9 @@
-//! How soon capacity is asked for, and how many AWS calls that takes, by both ways to ask. The stories run in the
-//! simulated cloud; its answers take no time of their own but for a successful LaunchInstances (1 s). On simulated
-//! time the whole story is played; on real time its beginning, until capacity was asked for. And whether many readers
-//! of the HTTP API slow that down.
+//! How soon capacity is asked for, and how many AWS calls that takes, by both ways to ask. The stories run in
+//! the simulated cloud; its answers take no time of their own but for a successful LaunchInstances (1 s). On
+//! simulated time the whole story is played; on real time its beginning, until capacity was asked for. And
+//! whether many readers of the HTTP API slow that down.
+
+#![allow(clippy::disallowed_methods, clippy::expect_used, reason = "a measurement may fail")]
 
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
@@ -75,8 +77,8 @@ fn play(plot: Plot) -> Measured {
     })
 }
 
-/// The beginning of a story on real time: milliseconds from the notice to the first request, and from the failure
-/// of Spot to the first request of on-demand, if the story has one.
+/// The beginning of a story on real time: milliseconds from the notice to the first request, and from the
+/// failure of Spot to the first request of on-demand, if the story has one.
 fn play_really(plot: Plot, readers: bool) -> (f64, Option<f64>, Option<Read>) {
     let dry = plot.script.iter().any(|(_, act)| matches!(act, Act::SpotHas(Capacity::None)));
     actix::System::new().block_on(async {

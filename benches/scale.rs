@@ -1,8 +1,11 @@
-//! What a large cluster costs the controller: 5,000 nodes and 150,000 pods, served over HTTP by the simulated API.
+//! What a large cluster costs the controller: 5,000 nodes and 150,000 pods, served over HTTP by the simulated
+//! API.
 //!
-//! The controller runs in a process of its own (this program again), so that its memory is its own. How long its
-//! mailboxes are blocked is measured as the CPU time of their thread between two turns of a timer: what other
-//! processes take does not count.
+//! The controller runs in a process of its own (this program again), so that its memory is its own. How long
+//! its mailboxes are blocked is measured as the CPU time of their thread between two turns of a timer: what
+//! other processes take does not count.
+
+#![allow(clippy::disallowed_methods, clippy::expect_used, reason = "a measurement may fail")]
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use bytes::Bytes;
@@ -154,7 +157,8 @@ async fn give_notices(cluster: &Cluster) {
     }
 }
 
-/// The nodes that are nobody's, and the pods: of 3,000 templates, some of them with rules, a third with a budget.
+/// The nodes that are nobody's, and the pods: of 3,000 templates, some of them with rules, a third with a
+/// budget.
 async fn fill(cluster: &Cluster, nodes: usize) {
     let spec = SpotPoolSpec {
         spot_group: "spot".to_owned(),

@@ -193,7 +193,8 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
     }
 }
 
-/// Whether whoever reports a notice is held to their own node: tried by a dry run, about a node that nobody is on.
+/// Whether whoever reports a notice is held to their own node: tried by a dry run, about a node that nobody
+/// is on.
 async fn notices_are_bound(client: &Client) -> Line {
     let (node, instance, kind) =
         ("spot-guard-check.invalid", "i-00000000", NoticeKind::RebalanceRecommendation);

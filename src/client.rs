@@ -53,10 +53,12 @@ pub enum Question {
     Pools(#[command(flatten)] ApiOptions),
     /// Show the open fallbacks, what each waits for and since when
     Fallbacks(#[command(flatten)] ApiOptions),
-    /// Tell the story of a replacement, a fallback or a node: where it stands, what blocks it, how it came there
+    /// Tell the story of a replacement, a fallback or a node: where it stands, what blocks it, how it came
+    /// there
     Explain {
         /// The name of a replacement, a fallback or a node
         name: String,
+        /// Where the API is
         #[command(flatten)]
         options: ApiOptions,
     },

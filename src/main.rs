@@ -141,6 +141,7 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 }
 
 #[cfg(feature = "sim")]
+#[expect(clippy::disallowed_methods, reason = "RUST_LOG asks for logs beside the story")]
 fn demo(options: &spot_guard::sim::demo::DemoOptions) -> ExitCode {
     // The story is told on its own; logs are for those who ask.
     let _telemetry = std::env::var_os("RUST_LOG").map(|_| telemetry::tracing::init(None));
@@ -233,6 +234,7 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// This process among the replicas: the pod's name and something that a new life does not share.
+#[expect(clippy::disallowed_methods, reason = "Kubernetes tells a pod its name so")]
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "spot-guard".to_owned());
     format!("{host}-{:08x}", fastrand::u32(..))

@@ -44,8 +44,9 @@ pub struct Launched {
 /// What TerminateInstanceInAutoScalingGroup answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terminated {
-    /// Whether the activity's cause says that desired capacity went down: "shrinking the capacity from 2 to 1"
-    /// (User Guide, "Verify a scaling activity"). Of an instance that was on its way out already it does not.
+    /// Whether the activity's cause says that desired capacity went down: "shrinking the capacity from 2 to
+    /// 1" (User Guide, "Verify a scaling activity"). Of an instance that was on its way out already it does
+    /// not.
     pub says_shrunk: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Answers that are cut short are no answers.
 //!
-//! The SDK's reader takes what there is of a document: of a list that is cut, the first members; of a launch, none
-//! of its instances. So the end of the document is looked for before anything is believed.
+//! The SDK's reader takes what there is of a document: of a list that is cut, the first members; of a launch,
+//! none of its instances. So the end of the document is looked for before anything is believed.
 
 use aws_sdk_autoscaling::config::interceptors::AfterDeserializationInterceptorContextRef;
 use aws_sdk_autoscaling::config::{ConfigBag, Intercept, RuntimeComponents};

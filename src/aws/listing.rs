@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a look that nothing waits for lets others join it. One that a story waits for goes at once: it comes
-/// before each call that changes something.
+/// How long a look that nothing waits for lets others join it. One that a story waits for goes at once: it
+/// comes before each call that changes something.
 const WINDOW: Duration = Duration::from_millis(10);
 
 type Answer = Shared<BoxFuture<'static, Result<Arc<Described>, CallError>>>;

@@ -91,8 +91,9 @@ impl AutoScaling {
         let _ = self.changes.subscribe().wait_for(|under_way| *under_way == 0).await;
     }
 
-    /// The groups of these names, and others; one that does not exist is left out. Read after this was called,
-    /// in one call with what others ask for at the same moment; one that is not urgent waits for them a little.
+    /// The groups of these names, and others; one that does not exist is left out. Read after this was
+    /// called, in one call with what others ask for at the same moment; one that is not urgent waits for them
+    /// a little.
     ///
     /// # Errors
     /// When a call fails.
@@ -153,7 +154,8 @@ impl AutoScaling {
                 .set_next_token(token.take())
                 .send();
             let page = self.timed(AwsOperation::DescribeScalingActivities, call).await?;
-            // The bound is applied here too: an endpoint that does not know the filter answers with old failures.
+            // The bound is applied here too: an endpoint that does not know the filter answers with old
+            // failures.
             found.extend(
                 page.activities()
                     .iter()

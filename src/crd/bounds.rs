@@ -1,14 +1,14 @@
 //! Bounds that hold for all kinds: what can be stored can be read, and costs little.
 //!
-//! Strings, lists and the sizes of both have limits at their fields. This adds what no field has to say: times are
-//! UTC and within two centuries, whole numbers have a range, and maps a size.
+//! Strings, lists and the sizes of both have limits at their fields. This adds what no field has to say:
+//! times are UTC and within two centuries, whole numbers have a range, and maps a size.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
-/// The years 2020 to 2199 in UTC, as [`jiff::Timestamp`] writes times. The format `date-time` alone takes times that
-/// no parser of ours can hold, such as the end of the year 9999.
+/// The years 2020 to 2199 in UTC, as [`jiff::Timestamp`] writes times. The format `date-time` alone takes
+/// times that no parser of ours can hold, such as the end of the year 9999.
 const TIME: &str =
     r"^(20[2-9][0-9]|21[0-9]{2})-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,9})?Z$";
 /// The longest time that fits the pattern, in characters.

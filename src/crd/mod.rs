@@ -1,8 +1,8 @@
 //! The four custom resources, group `spotguard.dev/v1alpha1`: all state of Spot Guard lives in them.
 //!
 //! A [`SpotPool`] pairs a Spot group with its on-demand group. An [`InterruptionNotice`] is what an agent
-//! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's story. A [`Trigger`] is what a
-//! person asked for.
+//! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's story. A [`Trigger`] is
+//! what a person asked for.
 
 mod bounds;
 
@@ -67,8 +67,8 @@ pub struct SpotPoolSpec {
     /// Lets no replacement and no return begin; a notice with a deadline passes it.
     #[serde(default)]
     pub paused: bool,
-    /// Accepts that the groups end instances by themselves to even out their zones. Better: suspend their process
-    /// AZRebalance.
+    /// Accepts that the groups end instances by themselves to even out their zones. Better: suspend their
+    /// process AZRebalance.
     #[serde(default)]
     pub accept_az_rebalance: bool,
     /// What an instance costs per hour, to estimate what fallbacks cost; without it nothing is estimated.
@@ -137,8 +137,8 @@ pub struct GroupStatus {
     /// `in service/desired`.
     #[schemars(length(max = 32))]
     pub summary: String,
-    /// Its instances by id as they were last read, in any state: which nodes are the pool's, for every replica and
-    /// without AWS. Written also when empty: a merge patch keeps what it does not name.
+    /// Its instances by id as they were last read, in any state: which nodes are the pool's, for every
+    /// replica and without AWS. Written also when empty: a merge patch keeps what it does not name.
     #[serde(default)]
     #[schemars(length(max = 20_000), inner(length(max = 32)))]
     pub instances: Vec<String>,
@@ -219,7 +219,8 @@ pub struct NodeReplacementSpec {
     pub instance_id: String,
 }
 
-/// What a person asked for: of the HTTP API, by the webhook, or with kubectl. It never changes after it was created.
+/// What a person asked for: of the HTTP API, by the webhook, or with kubectl. It never changes after it was
+/// created.
 #[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "spotguard.dev",
@@ -249,7 +250,8 @@ pub struct NodeReplacementSpec {
 pub struct TriggerSpec {
     /// What is to be done.
     pub action: TriggerAction,
-    /// The SpotPool that it is about. `Return`: all its open fallbacks. `Pause` and `Resume`: without it, everything.
+    /// The SpotPool that it is about. `Return`: all its open fallbacks. `Pause` and `Resume`: without it,
+    /// everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub pool: Option<String>,
@@ -279,8 +281,8 @@ pub struct TriggerSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerStatus {
-    /// `Accepted`: whether it is followed, else why not. `Complete`: what was asked for is recorded, and for a
-    /// `Pause`: it is over.
+    /// `Accepted`: whether it is followed, else why not. `Complete`: what was asked for is recorded, and for
+    /// a `Pause`: it is over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,

@@ -1,8 +1,9 @@
-//! Who may do what, the Kubernetes way: a bearer token of the cluster says who asks, its roles say what they may do.
+//! Who may do what, the Kubernetes way: a bearer token of the cluster says who asks, its roles say what they
+//! may do.
 //!
-//! There are three doors. The main one asks the API server about every token ([`Reviews`]), and lets nobody in without its
-//! answer. The local one is for `kubectl port-forward` and the demo: on loopback, for reading only. The third one is for
-//! probes and scrapers, so that nobody who crowds the main one keeps them out.
+//! There are three doors. The main one asks the API server about every token ([`Reviews`]), and lets nobody
+//! in without its answer. The local one is for `kubectl port-forward` and the demo: on loopback, for reading
+//! only. The third one is for probes and scrapers, so that nobody who crowds the main one keeps them out.
 
 mod cache;
 mod reviews;
@@ -33,8 +34,8 @@ pub enum Door {
     Main {
         /// Asks the API server about it.
         reviews: Arc<Reviews>,
-        /// The certificate to serve with. Without one, tokens are taken from loopback only: on any other way they could
-        /// be read.
+        /// The certificate to serve with. Without one, tokens are taken from loopback only: on any other way
+        /// they could be read.
         tls: Option<Arc<Certificate>>,
     },
     /// Probes and scrapers come here, without a token, and get nothing else.
@@ -76,8 +77,8 @@ pub(super) enum Need {
 
 /// What is done with an object, in the words of Kubernetes' authorization.
 ///
-/// What is triggered has verbs of its own, as `bind` and `escalate` are verbs of Kubernetes' own roles: who has them may
-/// ask Spot Guard for something, and may change no object.
+/// What is triggered has verbs of its own, as `bind` and `escalate` are verbs of Kubernetes' own roles: who
+/// has them may ask Spot Guard for something, and may change no object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Verb {
     /// Read one by its name.

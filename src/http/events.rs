@@ -1,8 +1,8 @@
 //! `/api/v1/events`: every step as it happens, as server-sent events.
 //!
-//! Each stream has a queue of its own that is bounded: a reader that does not keep up is dropped, and never slows
-//! what it reads about. A stream begins with now; what was before is in `/api/v1/replacements`. Its token is looked at
-//! again every minute, and the stream ends when that is not good for it any more.
+//! Each stream has a queue of its own that is bounded: a reader that does not keep up is dropped, and never
+//! slows what it reads about. A stream begins with now; what was before is in `/api/v1/replacements`. Its
+//! token is looked at again every minute, and the stream ends when that is not good for it any more.
 
 use super::ApiState;
 use super::access::{Caller, Pass, Refusal, Resource, Verb};
@@ -29,8 +29,8 @@ const MAX_OF_CALLER: usize = 4;
 const BACKLOG: usize = 256;
 /// Changes within this time are told as one.
 const SETTLE: Duration = Duration::from_millis(100);
-/// A comment goes out this often when nothing happens, so that proxies keep the connection and a reader that is
-/// gone is noticed.
+/// A comment goes out this often when nothing happens, so that proxies keep the connection and a reader that
+/// is gone is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The token of a stream is looked at again this often.
 const LOOK: Duration = Duration::from_secs(60);
@@ -57,7 +57,8 @@ impl Streams {
         self.all.available_permits()
     }
 
-    /// A place for one more stream; why not, if there is none. Nobody is counted where nobody says who they are.
+    /// A place for one more stream; why not, if there is none. Nobody is counted where nobody says who they
+    /// are.
     fn open(self: &Arc<Self>, caller: Option<&str>) -> Result<Place, String> {
         let full = |_| format!("{MAX_STREAMS} streams are open already");
         let permit = self.all.clone().try_acquire_owned().map_err(full)?;

@@ -1,7 +1,7 @@
 //! `/api/v1/pools/{name}/history`: the instances of a pool over time.
 //!
-//! Each replica remembers what it has seen of every pool's status since it was started. Nothing of it is stored:
-//! the metrics are there for longer times.
+//! Each replica remembers what it has seen of every pool's status since it was started. Nothing of it is
+//! stored: the metrics are there for longer times.
 
 use super::model::Counts;
 use super::{ApiState, api, routes};

@@ -1,7 +1,7 @@
 //! The HTTP API: health, metrics, what Spot Guard knows, what it can be asked to do, and the dashboard.
 //!
-//! It reads from the process's own copy of the stored objects, and writes nothing but triggers, so any replica can answer
-//! and no request reaches AWS. The Kubernetes API is asked who may.
+//! It reads from the process's own copy of the stored objects, and writes nothing but triggers, so any
+//! replica can answer and no request reaches AWS. The Kubernetes API is asked who may.
 
 mod access;
 mod api;
@@ -39,6 +39,7 @@ pub use tls::Certificate;
 pub use triggers::{Triggers, WriteError, Written};
 pub use webhook::{SecretError, Secrets};
 
+use crate::clock::Clock;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use crate::kube::view::View;
 use crate::telemetry::connections::Listener;
@@ -57,8 +58,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
-/// The connections of the main port. A proxy in front of it, or a port that is forwarded, is one peer. Fewer in all than
-/// the 256 handshakes at which actix-tls would stop accepting.
+/// The connections of the main port. A proxy in front of it, or a port that is forwarded, is one peer. Fewer
+/// in all than the 256 handshakes at which actix-tls would stop accepting.
 const API_LIMITS: Limits = Limits { per_peer: 64, all: 128, most: 224 };
 /// Those of the port for probes and scrapers: few come, and each for a moment.
 pub(crate) const PROBE_LIMITS: Limits = Limits { per_peer: 8, all: 32, most: 128 };
@@ -143,7 +144,7 @@ impl ApiState {
             liveness,
             readiness,
             metrics,
-            now: Arc::new(Timestamp::now),
+            now: Arc::new(|| Clock::System.now()),
             is_leader: watch::channel(false).1,
             changes: view.subscribe(),
             history: Arc::default(),
@@ -172,7 +173,8 @@ pub fn routes(cfg: &mut web::ServiceConfig, state: ApiState, door: Door) {
     cfg.app_data(web::Data::new(state)).app_data(web::Data::new(door));
 }
 
-/// Serves the routes of a door on a listener that is bound already, until the server is stopped by its handle.
+/// Serves the routes of a door on a listener that is bound already, until the server is stopped by its
+/// handle.
 ///
 /// # Errors
 /// If the listener cannot be used, or the certificate.

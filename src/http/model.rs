@@ -113,7 +113,8 @@ pub struct Access {
     pub may: Vec<TriggerAction>,
 }
 
-/// `POST /webhooks/v1/scale-down`: which fallbacks are to return. One of `fallback`, `node` and `pool` is named.
+/// `POST /webhooks/v1/scale-down`: which fallbacks are to return. One of `fallback`, `node` and `pool` is
+/// named.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "it only describes the body, which is read field by field")]
@@ -266,7 +267,8 @@ pub struct Fallback {
     pub since: Timestamp,
     /// How long that is, in seconds.
     pub on_demand_seconds: u64,
-    /// What that costs more than Spot would, about, in the currency of the pool's hourly prices; absent without them.
+    /// What that costs more than Spot would, about, in the currency of the pool's hourly prices; absent
+    /// without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_extra_cost: Option<f64>,
     /// Where the story stands.
@@ -504,7 +506,8 @@ pub struct TriggerState {
     /// When it was stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
-    /// `Accepted`: whether it is followed, else why not; `Complete`: whether it is over. None: nobody has looked at it yet.
+    /// `Accepted`: whether it is followed, else why not; `Complete`: whether it is over. None: nobody has
+    /// looked at it yet.
     pub conditions: Vec<Condition>,
     /// The replacements that it led to.
     pub replacements: Vec<String>,

@@ -1,7 +1,7 @@
 //! What a request asks for beside its path: filters, and pages of long lists.
 //!
-//! A page ends with a cursor: the name that it ended with. The next one begins after that name, whatever came and went
-//! meanwhile: what was there all the time is told exactly once.
+//! A page ends with a cursor: the name that it ended with. The next one begins after that name, whatever came
+//! and went meanwhile: what was there all the time is told exactly once.
 
 use super::problem::Refused;
 use actix_web::HttpRequest;

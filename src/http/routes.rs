@@ -1,7 +1,7 @@
 //! The table of all routes, and what a caller needs for each.
 //!
-//! Everything that is served stands here once: the server is made from this table, and so are the tests that go
-//! through it.
+//! Everything that is served stands here once: the server is made from this table, and so are the tests that
+//! go through it.
 
 use super::access::{self, Need, Resource, Verb};
 use super::history::{self, PoolHistory};

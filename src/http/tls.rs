@@ -35,7 +35,8 @@ impl Certificate {
     /// Reads the files.
     ///
     /// # Errors
-    /// If they cannot be read, are no PEM, or do not belong together; the message names the setting and the file.
+    /// If they cannot be read, are no PEM, or do not belong together; the message names the setting and the
+    /// file.
     pub fn load(files: &TlsConfig) -> anyhow::Result<Arc<Self>> {
         let provider = Arc::new(crypto::aws_lc_rs::default_provider());
         let current = Mutex::new(read(files, &provider)?);
@@ -53,8 +54,8 @@ impl Certificate {
             .with_cert_resolver(self.clone()))
     }
 
-    /// Reads the files again and again, for as long as it is awaited. Files that cannot be used are told of, and the
-    /// certificate of before stays: they may be in the middle of a change.
+    /// Reads the files again and again, for as long as it is awaited. Files that cannot be used are told of,
+    /// and the certificate of before stays: they may be in the middle of a change.
     pub async fn follow(&self) {
         loop {
             tokio::time::sleep(LOOK).await;

@@ -1,7 +1,8 @@
 //! What people ask for: replace, return, cancel, pause and resume.
 //!
-//! Asking writes a Trigger and answers 202 with its place; the leader does the rest, so any replica can be asked. With a
-//! header `Idempotency-Key` the object's name follows from user and key, so that asking again writes nothing new.
+//! Asking writes a Trigger and answers 202 with its place; the leader does the rest, so any replica can be
+//! asked. With a header `Idempotency-Key` the object's name follows from user and key, so that asking again
+//! writes nothing new.
 
 use super::access::Caller;
 use super::model::{Items, TriggerState};
@@ -74,11 +75,12 @@ impl Triggers {
         Self { api: Api::all(client) }
     }
 
-    /// Stores a trigger under a name. One that is there already with the same content counts as stored: who derives the
-    /// name from what identifies a request can repeat the request.
+    /// Stores a trigger under a name. One that is there already with the same content counts as stored: who
+    /// derives the name from what identifies a request can repeat the request.
     ///
     /// # Errors
-    /// See [`WriteError`]; nothing is stored then, or it is not known whether it was: the same call can be made again.
+    /// See [`WriteError`]; nothing is stored then, or it is not known whether it was: the same call can be
+    /// made again.
     pub async fn write(&self, name: &str, spec: TriggerSpec) -> Result<Written, WriteError> {
         let trigger = Trigger::new(name, spec);
         let parameters = PostParams::default();

@@ -1,8 +1,9 @@
 //! `POST /webhooks/v1/scale-down`: returns fallbacks to Spot, asked for by another system.
 //!
-//! A message is signed as the Standard Webhooks specification says (standardwebhooks.com): an HMAC over id, time and
-//! body, valid for five minutes. The trigger that it leads to is named after its id, so a message that comes again is
-//! refused by whichever replica and whenever. Who cannot sign, as Alertmanager, shows a token of the cluster instead.
+//! A message is signed as the Standard Webhooks specification says (standardwebhooks.com): an HMAC over id,
+//! time and body, valid for five minutes. The trigger that it leads to is named after its id, so a message
+//! that comes again is refused by whichever replica and whenever. Who cannot sign, as Alertmanager, shows a
+//! token of the cluster instead.
 
 use super::ApiState;
 use super::problem::Refused;
@@ -21,7 +22,8 @@ use standardwebhooks::{
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The shortest secret, in bytes: with fewer it could be guessed (Standard Webhooks, "Symmetric signatures": 24 to 64).
+/// The shortest secret, in bytes: with fewer it could be guessed (Standard Webhooks, "Symmetric signatures":
+/// 24 to 64).
 const MIN_SECRET: usize = 24;
 /// The longest id of a message, in bytes.
 const MAX_ID: usize = 255;
@@ -35,8 +37,8 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Each file holds one secret, as `whsec_` and base64. They are read for every message, so that a new one needs no
-    /// restart.
+    /// Each file holds one secret, as `whsec_` and base64. They are read for every message, so that a new one
+    /// needs no restart.
     #[must_use]
     pub fn in_files(files: &[PathBuf]) -> Self {
         Self { files: files.into() }

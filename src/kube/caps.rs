@@ -1,4 +1,5 @@
-//! How much of one object is read: far more than any of real use has, and little enough to be read at once and kept.
+//! How much of one object is read: far more than any of real use has, and little enough to be read at once
+//! and kept.
 //!
 //! The API server knows no limit but the size of the whole. One object may hold a hundred thousand rules.
 
@@ -10,9 +11,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Rules of one object: taints, tolerations, terms, lines of selectors and their values, spread constraints, volumes.
+/// Rules of one object: taints, tolerations, terms, lines of selectors and their values, spread constraints,
+/// volumes.
 const MAX_RULES: usize = 2_000;
-/// Other parts of one object: containers of all kinds, their states, amounts and ports, conditions, owners, drivers.
+/// Other parts of one object: containers of all kinds, their states, amounts and ports, conditions, owners,
+/// drivers.
 const MAX_PARTS: usize = 4_000;
 /// Labels of one object, and how many bytes they may have together.
 const MAX_LABELS: usize = 1_000;

@@ -24,7 +24,8 @@ use std::sync::Arc;
 /// Stands for a request that could not be read: more than any node has, and small enough to add up.
 const UNREADABLE: i64 = 1 << 52;
 
-/// After so many bytes that came in, what nothing uses is forgotten: with pods of the usual size, some ten thousand.
+/// After so many bytes that came in, what nothing uses is forgotten: with pods of the usual size, some ten
+/// thousand.
 const FORGET_AFTER: usize = 32 << 20;
 /// What is kept for each text besides its bytes, about.
 const ENTRY: usize = 64;
@@ -64,7 +65,8 @@ pub struct Converted<T> {
 }
 
 impl Converter {
-    /// Forgets what nothing uses any more, once so much came in that it may weigh. To be called after each change.
+    /// Forgets what nothing uses any more, once so much came in that it may weigh. To be called after each
+    /// change.
     pub fn tidy(&mut self) {
         if self.taken_in > FORGET_AFTER {
             self.forget_unused();

@@ -57,7 +57,8 @@ pub fn are_left_on(node: &core_v1::Node, taint_key: &str) -> bool {
 /// `provider_id` is that of the node that is meant; empty: it has none yet.
 ///
 /// # Errors
-/// What the API answers, and that another node has the name by now; a node that is gone needs no marks and is no error.
+/// What the API answers, and that another node has the name by now; a node that is gone needs no marks and is
+/// no error.
 pub async fn apply(
     client: &Client,
     name: &str,

@@ -1,5 +1,5 @@
-//! Evictions and deletions of exactly the pod that was meant: its UID is a precondition. And the pods of one node, as
-//! the API server lists them.
+//! Evictions and deletions of exactly the pod that was meant: its UID is a precondition. And the pods of one
+//! node, as the API server lists them.
 
 use crate::kube::caps::{parts, read};
 use crate::kube::problem::RequestProblem;
@@ -94,7 +94,8 @@ const PAGE: usize = 25;
 /// No node has so many pages of pods: a list that does not end is given up.
 const MAX_PAGES: usize = 100;
 
-/// A pod, only with what tells whether its node may go. All times are texts, so that none makes the list unreadable.
+/// A pod, only with what tells whether its node may go. All times are texts, so that none makes the list
+/// unreadable.
 #[derive(Deserialize)]
 struct SlimPod {
     #[serde(default)]

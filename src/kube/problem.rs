@@ -1,5 +1,5 @@
-//! What is told of a request that the Kubernetes API did not answer as it should: its kind, its status and its
-//! reason, and nothing of what was sent or answered. An object may hold secrets of others.
+//! What is told of a request that the Kubernetes API did not answer as it should: its kind, its status and
+//! its reason, and nothing of what was sent or answered. An object may hold secrets of others.
 
 use crate::causes::with_causes;
 use kube::Error;
@@ -40,8 +40,8 @@ fn word(reason: &str) -> &str {
     if is_word(reason) { reason } else { "?" }
 }
 
-/// Which right is missing, in the API server's own words (k8s.io/apiserver, `responsewriters.Forbidden`). Other refusals
-/// may repeat what was sent.
+/// Which right is missing, in the API server's own words (k8s.io/apiserver, `responsewriters.Forbidden`).
+/// Other refusals may repeat what was sent.
 fn right(message: &str) -> Option<String> {
     let (_, right) = message.split_once(" is forbidden: User \"")?;
     let right = right.split_once(" cannot ")?.1;

@@ -1,7 +1,7 @@
 //! What is read of the Kubernetes API's objects: the fields that decisions need, and nothing else.
 //!
-//! Whatever is not named here is skipped unread and never kept: nobody can blind the controller by a field that it
-//! has no use for, or fill its memory with one. The names are those of the API.
+//! Whatever is not named here is skipped unread and never kept: nobody can blind the controller by a field
+//! that it has no use for, or fill its memory with one. The names are those of the API.
 
 use crate::crd::{
     InterruptionNotice, InterruptionNoticeSpec, NodeReplacement, NodeReplacementSpec, SpotPool, SpotPoolSpec,

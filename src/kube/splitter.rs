@@ -1,4 +1,5 @@
-//! Cuts a stream of JSON into single objects as it arrives: one object is held at most, whatever the whole weighs.
+//! Cuts a stream of JSON into single objects as it arrives: one object is held at most, whatever the whole
+//! weighs.
 //!
 //! Braces and strings are counted and nothing else: whether an object can be read is its reader's business.
 

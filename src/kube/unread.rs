@@ -97,8 +97,8 @@ impl NotUnderstood {
         self.0.get(&kind).into_iter().flat_map(|unread| &unread.named).map(|unread| unread.name.as_str())
     }
 
-    /// Whether the object of this name may be there without being understood. With more of them than are named it may
-    /// be any.
+    /// Whether the object of this name may be there without being understood. With more of them than are
+    /// named it may be any.
     #[must_use]
     pub fn may_hold(&self, kind: WatchedKind, name: &str) -> bool {
         let unread = self.0.get(&kind);

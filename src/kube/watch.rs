@@ -1,7 +1,7 @@
 //! Follows all objects of one kind: a list, and then watches from where it was, for ever.
 //!
-//! Bodies are cut into objects as they arrive, and each object is read by itself. One that cannot be read is told as
-//! such and changes nothing for the others.
+//! Bodies are cut into objects as they arrive, and each object is read by itself. One that cannot be read is
+//! told as such and changes nothing for the others.
 
 use crate::causes::with_causes;
 use crate::kube::caps::read;
@@ -29,8 +29,8 @@ const WATCH_FOR: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(5);
 /// A watch that ends sooner is a failed attempt: the next one is not made at once.
 const TOO_SHORT: Duration = Duration::from_secs(1);
-/// A picture that may be older than this after a failure is made anew by a list: a watch that goes on does not say
-/// when it has caught up.
+/// A picture that may be older than this after a failure is made anew by a list: a watch that goes on does
+/// not say when it has caught up.
 const BEARABLE: Duration = Duration::from_secs(5);
 /// The same without a failure: an end and a bookmark come at least every 30 s.
 pub(super) const SILENT: Duration = Duration::from_secs(45);

@@ -31,11 +31,12 @@ use std::time::Duration;
 /// So long may a mark outlive its story, or the decision to take it back: a change of leaders included.
 const MARKS_GO_WITHIN: Duration = Duration::from_secs(60);
 
-/// So often at the most is a group changed in a minute: one call is made at a time, and the largest storm has twenty nodes.
+/// So often at the most is a group changed in a minute: one call is made at a time, and the largest storm has
+/// twenty nodes.
 const CHANGES_A_MINUTE: usize = 30;
 
-/// A deadline that lies further back, or further ahead, when its notice is stored is none. The API server stores
-/// whole seconds.
+/// A deadline that lies further back, or further ahead, when its notice is stored is none. The API server
+/// stores whole seconds.
 const PAST_AT_MOST: Duration = Duration::from_secs(31);
 const AHEAD_AT_MOST: Duration = Duration::from_secs(601);
 
@@ -62,8 +63,8 @@ pub enum Invariant {
     NoMarkLeft,
     /// No group is changed over and over, as when an instance is ended that comes back each time.
     NoChurn,
-    /// A story is about a node that its own agent reported or a person asked about, and its deadline is one that
-    /// this agent told and that can be true.
+    /// A story is about a node that its own agent reported or a person asked about, and its deadline is one
+    /// that this agent told and that can be true.
     OnlyReported,
 }
 
@@ -342,7 +343,8 @@ impl Auditor {
         groups.iter().flat_map(|group| &group.instances).any(|held| held.id == instance && held.machine_runs)
     }
 
-    /// What our calls have added to a group's desired capacity so far, and by how much others have lowered it.
+    /// What our calls have added to a group's desired capacity so far, and by how much others have lowered
+    /// it.
     fn ours(&self, group: &str) -> (i64, i64) {
         let Some(found) = self.inner.cloud.group(group) else { return (0, 0) };
         let initial = self.state().initial.get(group).copied().unwrap_or(0);
@@ -560,8 +562,9 @@ impl Auditor {
         }
     }
 
-    /// The budgets that allow none of the node's pods to go. A pod that is pending asks its budget for nothing, nor
-    /// does one that is not ready while enough others are healthy (pkg/registry/core/pod/storage/eviction.go).
+    /// The budgets that allow none of the node's pods to go. A pod that is pending asks its budget for
+    /// nothing, nor does one that is not ready while enough others are healthy
+    /// (pkg/registry/core/pod/storage/eviction.go).
     fn exhausted_budgets(&self, node: &str) -> Vec<String> {
         let budgets: Vec<PodDisruptionBudget> = self.inner.cluster.list();
         let pods: Vec<Pod> = self
@@ -722,7 +725,8 @@ impl Auditor {
         }
     }
 
-    /// Whether the deadline of the pod's node leaves no more than its grace period, and the pool allows to delete it.
+    /// Whether the deadline of the pod's node leaves no more than its grace period, and the pool allows to
+    /// delete it.
     fn is_overdue(&self, pod: &ObjectKey, now: Timestamp) -> bool {
         let found: Option<Pod> = self.inner.cluster.get(&pod.namespace, &pod.name);
         let Some(spec) = found.and_then(|pod| pod.spec) else { return false };
@@ -738,8 +742,8 @@ impl Auditor {
             })
     }
 
-    /// Whether the node's instance is being ended, or its group holds an instance more than is wanted: it is to
-    /// take no pods then, if none run on it.
+    /// Whether the node's instance is being ended, or its group holds an instance more than is wanted: it is
+    /// to take no pods then, if none run on it.
     fn is_surplus(&self, node: &str) -> bool {
         let groups = self.inner.cloud.snapshot().groups;
         let held = groups.iter().find_map(|group| {

@@ -1,6 +1,7 @@
 //! Stands in for the kubelets of simulated instances on a real Kubernetes API: their heartbeats, and pods
 //! that run and end. Only nodes that carry the demo's label are touched.
 
+use crate::clock::Clock;
 use crate::sim::nodes::{DEMO_LABEL, conditions};
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -62,10 +63,10 @@ async fn play(client: &Client, pod: &Pod) -> Result<(), kube::Error> {
         return api.delete(&pod.name_any(), &now).await.map(drop);
     }
     let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0);
-    if pod_is_ready(pod) || spot_guard_core::time::since(created, Timestamp::now()) < POD_START {
+    if pod_is_ready(pod) || spot_guard_core::time::since(created, Clock::System.now()) < POD_START {
         return Ok(());
     }
-    let now = Timestamp::now();
+    let now = Clock::System.now();
     let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
     let statuses: Vec<_> = containers
         .iter()

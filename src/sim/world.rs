@@ -1,4 +1,5 @@
-//! A world for a story: the simulated cloud, a cluster (simulated, or a real one), and the real product in it.
+//! A world for a story: the simulated cloud, a cluster (simulated, or a real one), and the real product in
+//! it.
 
 use crate::actors::supervision::Shutdown;
 use crate::agent;

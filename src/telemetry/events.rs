@@ -1,7 +1,7 @@
 //! Kubernetes events: what `kubectl describe` shows of a node, a pool or a replacement.
 //!
-//! Told beside the flow: a queue that is bounded, and a task that empties it. An event that finds the queue full,
-//! or cannot be published, is lost and counted; what matters is in the records.
+//! Told beside the flow: a queue that is bounded, and a task that empties it. An event that finds the queue
+//! full, or cannot be published, is lost and counted; what matters is in the records.
 
 use crate::telemetry::metrics::{EventResult, Metrics};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -77,7 +77,8 @@ impl Events {
     }
 }
 
-/// A reference to a node. As kubelets do, its name stands for its uid: `kubectl describe node` looks for that.
+/// A reference to a node. As kubelets do, its name stands for its uid: `kubectl describe node` looks for
+/// that.
 #[must_use]
 pub fn node(name: &str) -> ObjectReference {
     ObjectReference {

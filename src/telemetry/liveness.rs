@@ -1,8 +1,8 @@
 //! Whether the thread of the actors still runs.
 //!
-//! All actors share a thread. A handler that blocks it stops them all and their supervisor with them, and nothing
-//! in the process can replace it. So the HTTP API, whose threads are others, says so: the liveness probe fails,
-//! and Kubernetes restarts the process. Its lease has run out by then, and another replica acts.
+//! All actors share a thread. A handler that blocks it stops them all and their supervisor with them, and
+//! nothing in the process can replace it. So the HTTP API, whose threads are others, says so: the liveness
+//! probe fails, and Kubernetes restarts the process. Its lease has run out by then, and another replica acts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

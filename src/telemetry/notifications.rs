@@ -1,8 +1,8 @@
 //! Notifications: what people are told unasked, sent to webhooks (a chat, an incident tool).
 //!
-//! Told beside the flow: each target has a queue that is bounded, and a task that empties it. A notification that
-//! finds the queue full, or whose target does not take it in a few attempts, is lost and counted; what matters is
-//! in the records.
+//! Told beside the flow: each target has a queue that is bounded, and a task that empties it. A notification
+//! that finds the queue full, or whose target does not take it in a few attempts, is lost and counted; what
+//! matters is in the records.
 
 use crate::clock::jittered;
 use crate::telemetry::metrics::{EventResult, Metrics};
@@ -34,8 +34,8 @@ const TEMPLATE: &str = "template.json";
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Target {
-    /// The file that holds the webhook's URL, and nothing else. A file, because such a URL is a secret: whoever
-    /// knows it may write. It is read for every notification, so a new one needs no restart.
+    /// The file that holds the webhook's URL, and nothing else. A file, because such a URL is a secret:
+    /// whoever knows it may write. It is read for every notification, so a new one needs no restart.
     pub url_file: PathBuf,
     /// What is told.
     #[serde(default = "everything")]
@@ -59,7 +59,8 @@ impl Target {
     /// What is wrong with the target, by its key.
     ///
     /// # Errors
-    /// If it tells nothing, or its template is none, names what there is not, or does not make a JSON document.
+    /// If it tells nothing, or its template is none, names what there is not, or does not make a JSON
+    /// document.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
         if self.on.is_empty() {
             return Err(("on", "names nothing that is to be told".to_owned()));
@@ -143,7 +144,8 @@ impl Notifications {
             let (target, counted) = (target.clone(), metrics.clone());
             let on = target.on.clone();
             tokio::spawn(async move {
-                // Where the URL leads is for who wrote it to say: an answer must not lead on to somewhere else.
+                // Where the URL leads is for who wrote it to say: an answer must not lead on to somewhere
+                // else.
                 let client = match Client::builder().redirect(redirect::Policy::none()).build() {
                     Ok(client) => client,
                     Err(error) => {

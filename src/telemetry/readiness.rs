@@ -33,7 +33,8 @@ impl Readiness {
         self.lock().iter().map(|(part, reason)| (*part, reason.is_none())).collect()
     }
 
-    /// Something that people should know of a part and that is no reason against it; `None`: nothing any more.
+    /// Something that people should know of a part and that is no reason against it; `None`: nothing any
+    /// more.
     pub fn remark(&self, part: &'static str, remark: Option<String>) {
         let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
         match remark {

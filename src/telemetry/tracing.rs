@@ -91,6 +91,7 @@ impl Drop for TelemetryGuard {
 /// # Errors
 /// If a variable cannot be read, or logs are set up already.
 pub fn init(format: Option<LogFormat>) -> Result<TelemetryGuard, TelemetryError> {
+    #[expect(clippy::disallowed_methods, reason = "logs are set up before anything else can be read")]
     let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let format = match (format, lookup(LOG_FORMAT_VARIABLE)) {
         (Some(format), _) => format,
@@ -125,9 +126,9 @@ pub fn init(format: Option<LogFormat>) -> Result<TelemetryGuard, TelemetryError>
     Ok(TelemetryGuard { provider })
 }
 
-/// Libraries whose lines carry what was answered to them, up to this level. kube's client logs an answer that it cannot
-/// read as a whole, and its errors hold the words of the API; AWS's sources of credentials log raw answers. What went
-/// wrong reaches us as an error, too, and we tell it without them.
+/// Libraries whose lines carry what was answered to them, up to this level. kube's client logs an answer that
+/// it cannot read as a whole, and its errors hold the words of the API; AWS's sources of credentials log raw
+/// answers. What went wrong reaches us as an error, too, and we tell it without them.
 const TALKATIVE: [(&str, LevelFilter); 4] = [
     ("kube_client", LevelFilter::ERROR),
     ("kube_runtime", LevelFilter::ERROR),
@@ -135,14 +136,15 @@ const TALKATIVE: [(&str, LevelFilter); 4] = [
     ("aws_smithy_runtime_api", LevelFilter::OFF),
 ];
 
-/// What of the logs is written: what `filter` lets pass, and never an object, a body, a token or a secret that a
-/// library was answered.
+/// What of the logs is written: what `filter` lets pass, and never an object, a body, a token or a secret
+/// that a library was answered.
 #[must_use]
 pub fn log_filter<S: Subscriber>(filter: EnvFilter) -> impl Filter<S> {
     filter.and(Targets::new().with_default(LevelFilter::TRACE).with_targets(TALKATIVE))
 }
 
-/// A field of a line of the text logs. Its value may come from elsewhere, and must not look like another line.
+/// A field of a line of the text logs. Its value may come from elsewhere, and must not look like another
+/// line.
 fn for_people(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     if field.name() != "message" {
         write!(writer, "{}=", field.name())?;
@@ -259,7 +261,8 @@ pub fn trace_id_of(traceparent: &str) -> Option<String> {
 
 fn parent_of(traceparent: &str) -> Context {
     let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
-    // Extracted into an empty context: an invalid text must not fall back to the span that happens to be open.
+    // Extracted into an empty context: an invalid text must not fall back to the span that happens to be
+    // open.
     TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier)
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Pictures are kept in `target/browser`.
 
+#![allow(clippy::disallowed_methods, clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
+
 mod chromium;
 
 use chromium::{Chromium, Page};

@@ -1,5 +1,6 @@
-//! `spot-guard check` against stubs of the Auto Scaling API: what it says of groups, that a broken answer is told
-//! and nothing panics, and that region, partition, FIPS, proxy, endpoint and credentials are the SDK's own.
+//! `spot-guard check` against stubs of the Auto Scaling API: what it says of groups, that a broken answer is
+//! told and nothing panics, and that region, partition, FIPS, proxy, endpoint and credentials are the SDK's
+//! own.
 
 use crate::stub::{Asked, Stub};
 use std::fmt::Write as _;

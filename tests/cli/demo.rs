@@ -23,7 +23,8 @@ fn timed_demo(arguments: &[&str]) -> (Vec<u8>, Duration) {
     child.stdout.take().expect("a pipe").read_to_end(&mut printed).expect("it prints");
     let id = libc::pid_t::try_from(child.id()).expect("a process id");
     let mut status = 0;
-    // SAFETY: all bytes of a rusage may be zero; the child has not been waited for, so the id is still its own.
+    // SAFETY: all bytes of a rusage may be zero; the child has not been waited for, so the id is still its
+    // own.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         assert_eq!(libc::wait4(id, &raw mut status, 0, &raw mut usage), id);

@@ -1,6 +1,8 @@
 //! The command line: what it prints, and given what it cannot use, exit status 2 and a message that names
 //! what is wrong.
 
+#![allow(clippy::disallowed_methods, clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
+
 mod check;
 mod connections;
 mod crowd;

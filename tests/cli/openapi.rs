@@ -1,4 +1,5 @@
-//! The description of the HTTP API: printed, and tried by schemathesis against a server that has something to tell.
+//! The description of the HTTP API: printed, and tried by schemathesis against a server that has something to
+//! tell.
 
 use crate::spot_guard;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! The whole story of a node is one trace: from the agent's detection to the clean-up, exported by OTLP when the
-//! standard variables ask for it.
+//! The whole story of a node is one trace: from the agent's detection to the clean-up, exported by OTLP when
+//! the standard variables ask for it.
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;

@@ -1,4 +1,5 @@
-//! The HTTP API's main port before a real API server: tokens of service accounts, and the roles of the manifests.
+//! The HTTP API's main port before a real API server: tokens of service accounts, and the roles of the
+//! manifests.
 
 use crate::helpers::{HttpAnswer, http, wait_for};
 use crate::product::{self, AGENT, NAMESPACE, PATIENCE};

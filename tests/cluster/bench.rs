@@ -1,8 +1,9 @@
 //! The drain of a node beside that of its peers, on the real control plane: `make bench`.
 //!
-//! One node runs ten pods of a Deployment whose PodDisruptionBudget allows one to be unavailable; another node has
-//! room for them, and a pod takes 2 s to start. Measured is the time from the cordon until the last pod is Ready on the
-//! other node. The bound is a loop that takes the next pod in the moment in which the successor of the last is Ready.
+//! One node runs ten pods of a Deployment whose PodDisruptionBudget allows one to be unavailable; another
+//! node has room for them, and a pod takes 2 s to start. Measured is the time from the cordon until the last
+//! pod is Ready on the other node. The bound is a loop that takes the next pod in the moment in which the
+//! successor of the last is Ready.
 
 use crate::helpers::is_ready;
 use crate::imds::ImdsMock;
@@ -200,7 +201,8 @@ async fn node_termination_handler() -> Duration {
     imds.announce_rebalance_at(&now()).await;
     let watcher = bench.watcher();
     let (address, account) = bench.testbed.in_cluster();
-    // It reads its account at a fixed place of the machine: there it finds one in a mount namespace of its own.
+    // It reads its account at a fixed place of the machine: there it finds one in a mount namespace of its
+    // own.
     let inside = "run=$(readlink -f /var/run) && mount -t tmpfs none \"$run\" && \
                   mkdir -p /var/run/secrets/kubernetes.io && \
                   cp -r \"$0\" /var/run/secrets/kubernetes.io/serviceaccount && exec \"$@\"";

@@ -145,7 +145,8 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
     columns_are_printed(&testbed);
 }
 
-/// As far as a pattern can: a day that never comes, and a time zone that nobody knows, are a condition of the pool.
+/// As far as a pattern can: a day that never comes, and a time zone that nobody knows, are a condition of the
+/// pool.
 async fn schedules_are_read_when_they_are_written(client: &Client) {
     let with = |schedule: &str| {
         let window = json!({ "schedule": schedule, "durationSeconds": 3600 });

@@ -4,7 +4,8 @@
 //! Nobody controls in which order pods are made anew and scheduled, so each drain is repeated in
 //! [`trial::ORDERS`] random orders, and with profiles of the scheduler that prefer other nodes: "safe" has to
 //! hold in all of them. Pods are bound and made anew by the test, so that an order takes a tenth of a second;
-//! one order of each cluster with a budget goes through the eviction API, with the real disruption controller.
+//! one order of each cluster with a budget goes through the eviction API, with the real disruption
+//! controller.
 //!
 //! `make differential CLUSTERS=n SEED=first` tries more clusters, and replays one.
 
@@ -21,8 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trial::{Drained, Trial, Watched};
 
-/// The clusters of a normal run of the tests: 22 in which the rules of the check decide, each in at least one, and 8
-/// that are safe. `docs/benchmarks.md` says which rule in which.
+/// The clusters of a normal run of the tests: 22 in which the rules of the check decide, each in at least
+/// one, and 8 that are safe. `docs/benchmarks.md` says which rule in which.
 const CLUSTERS: [u64; 30] = [
     15, 36, 39, 43, 102, 756, 79, 7, 38, 54, 66, 45, 49, 73, 123, 215, 18, 121, 125, 80, 89, 237, 1, 16, 21,
     27, 30, 32, 33, 34,

@@ -1,5 +1,5 @@
-//! What a drain relies on in a real API server and a real disruption controller, through the whole product: budgets
-//! that are shut, pods under two budgets, a finalizer that hangs, the deadline, and the undo.
+//! What a drain relies on in a real API server and a real disruption controller, through the whole product:
+//! budgets that are shut, pods under two budgets, a finalizer that hangs, the deadline, and the undo.
 
 use crate::helpers::{object, wait_for};
 use crate::product::{PATIENCE, spot_guard};

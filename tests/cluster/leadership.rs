@@ -1,5 +1,6 @@
-//! Two controllers, two processes, one lease on the real API server: the leader is ended, killed, or stopped and
-//! let go on, in the middle of a fallback. Each time the other one takes over, and the story ends as it should.
+//! Two controllers, two processes, one lease on the real API server: the leader is ended, killed, or stopped
+//! and let go on, in the middle of a fallback. Each time the other one takes over, and the story ends as it
+//! should.
 
 use crate::helpers::wait_for;
 use crate::product::{self, CONTROLLER, NAMESPACE, PATIENCE, Service};
@@ -19,7 +20,8 @@ use tokio::sync::broadcast;
 /// The names of the two processes, by which their calls are told apart.
 const FIRST: &str = "controller";
 const SECOND: &str = "standby";
-/// The lease of the tests' configuration, the time that a call may take, a look at the lease, and some leeway.
+/// The lease of the tests' configuration, the time that a call may take, a look at the lease, and some
+/// leeway.
 const WITHOUT_RELEASE: Duration = Duration::from_millis(6_000 + 3_000 + 500 + 1_500);
 
 async fn set_up(name: &str, tale: &Tale) -> (Stagecraft, Service) {

@@ -2,6 +2,8 @@
 //!
 //! `testbed/build` builds them; the first time that takes minutes.
 
+#![allow(clippy::disallowed_methods, clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
+
 mod access;
 mod agent;
 mod attacks;

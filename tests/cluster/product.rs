@@ -1,4 +1,5 @@
-//! Spot Guard as it is run: installed by its manifests, its two processes under the accounts of those manifests.
+//! Spot Guard as it is run: installed by its manifests, its two processes under the accounts of those
+//! manifests.
 
 use crate::helpers::{HttpAnswer, http, wait_for};
 use crate::process::{LOOPBACK, Process, binaries, free_port};

@@ -1,8 +1,9 @@
 //! Whole stories on the real control plane, each told by the simulation too: the same boxes with the same
 //! outcomes in the same order, and the same capacity at the end.
 //!
-//! Real here: the API server, its controllers, the scheduler, KWOK's nodes, AWS's metadata mock, and the agent
-//! and the controller as processes of their own under the accounts of the manifests. Simulated: Auto Scaling.
+//! Real here: the API server, its controllers, the scheduler, KWOK's nodes, AWS's metadata mock, and the
+//! agent and the controller as processes of their own under the accounts of the manifests. Simulated: Auto
+//! Scaling.
 
 use crate::helpers::wait_for;
 use crate::imds::ImdsMock;
@@ -406,9 +407,9 @@ async fn a_budget_without_room_holds_the_drain_up_until_it_has_some() {
     tell("pdb-blocked", &tale).await;
 }
 
-/// An eviction takes its place in the budget first and deletes the pod then. If the caller dies between the two, the
-/// place is held for two minutes (kube-controller-manager, `DeletionTimeout` of its disruption controller), and the
-/// drain of the next leader waits for that. Two phases have evictions under way.
+/// An eviction takes its place in the budget first and deletes the pod then. If the caller dies between the
+/// two, the place is held for two minutes (kube-controller-manager, `DeletionTimeout` of its disruption
+/// controller), and the drain of the next leader waits for that. Two phases have evictions under way.
 const STRANDED: Duration = Duration::from_secs(130);
 
 /// What was seen last, printed if the test fails.
@@ -455,7 +456,8 @@ async fn a_controller_that_is_killed_in_each_phase_is_carried_on_by_the_next() {
     // A takeover takes lease and call time limit, 9.5 s.
     let limit = LIMIT + Duration::from_secs(10) * 8 + STRANDED * 2;
     let mut tale = Tale { launch_instances: false, is_killed: true, limit, ..tale };
-    // Both groups go on trying by themselves: on-demand comes before the second attempt, however long that takes.
+    // Both groups go on trying by themselves: on-demand comes before the second attempt, however long that
+    // takes.
     tale.plot.start.policy.retry_seconds = Some(60);
     tale.plot.steps = vec![(FlowBox::CleanUp, Outcome::CleanedUp)];
     let mut stagecraft = Stagecraft::set_up("killed", &tale).await;

@@ -149,8 +149,8 @@ impl Testbed {
         &self.kubeconfig
     }
 
-    /// The address of the API server as processes inside a cluster get it, and the folder with what its service
-    /// account would have (`token`, `ca.crt`), with every right.
+    /// The address of the API server as processes inside a cluster get it, and the folder with what its
+    /// service account would have (`token`, `ca.crt`), with every right.
     pub fn in_cluster(&self) -> ([(&'static str, String); 2], PathBuf) {
         let folder = self.dir().join("service-account");
         fs::create_dir_all(&folder).expect("a folder");

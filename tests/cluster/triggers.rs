@@ -1,5 +1,5 @@
-//! A person asks with kubectl, on the real control plane: a node is replaced, what cannot be followed is refused, and
-//! what the controller's own role lets it do is enough.
+//! A person asks with kubectl, on the real control plane: a node is replaced, what cannot be followed is
+//! refused, and what the controller's own role lets it do is enough.
 
 use crate::helpers::wait_for;
 use crate::product::{PATIENCE, kubectl};

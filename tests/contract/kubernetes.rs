@@ -1,7 +1,7 @@
 //! What Spot Guard relies on in a Kubernetes API, as functions of a client.
 //!
-//! They need the disruption and namespace controllers, and bring their own node; whether a kubelet stands behind
-//! it makes no difference.
+//! They need the disruption and namespace controllers, and bring their own node; whether a kubelet stands
+//! behind it makes no difference.
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::authentication::v1::TokenReview;
@@ -671,8 +671,8 @@ pub async fn an_eviction_checks_the_uid(client: Client) {
     Api::<Node>::all(client).delete(&node.name_any(), &DeleteParams::default()).await.expect("deleted");
 }
 
-/// kube writes `delete_options` where the API reads `deleteOptions`: the preconditions of an eviction have to be
-/// sent by a request of one's own. When this test fails, the library is repaired.
+/// kube writes `delete_options` where the API reads `deleteOptions`: the preconditions of an eviction have to
+/// be sent by a request of one's own. When this test fails, the library is repaired.
 pub async fn the_client_library_loses_the_options_of_an_eviction(client: Client) {
     let (namespace, node) = (namespace(&client).await, node(&client).await);
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);

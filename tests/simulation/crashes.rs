@@ -115,7 +115,8 @@ fn asked() -> Plot {
     }
 }
 
-/// One node falls back and returns before its time, a pause holds it meanwhile; the drain of another one is cancelled.
+/// One node falls back and returns before its time, a pause holds it meanwhile; the drain of another one is
+/// cancelled.
 async fn people_ask(stage: Stage) {
     let node = |instance: &str| stage.cloud.node_of(instance).expect("a node").node_name;
     let replace = |instance: &str| json!({ "action": "Replace", "node": node(instance) });

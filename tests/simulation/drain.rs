@@ -338,8 +338,8 @@ fn a_return_whose_pods_find_no_place_is_given_up_and_they_get_their_node_back() 
     assert!(played.has(FlowBox::ScaleDown, Outcome::ReturnGivenUp));
 }
 
-/// A fallback, and then on its on-demand node: what `change` makes of one of the pods of `web` blocks the return for
-/// this reason until `undo` takes it back.
+/// A fallback, and then on its on-demand node: what `change` makes of one of the pods of `web` blocks the
+/// return for this reason until `undo` takes it back.
 fn what_holds_a_return(
     reason: ReasonCode,
     change: impl Fn(&Stage, &Pod) + 'static,

@@ -1,5 +1,6 @@
-//! The rows of the flow's table of errors that no story of the demo shows: a timeout, a Spot group that is not
-//! healthy, a safety check that says no, a drain that fails. (Both groups failing: `dry-spot`, `all-dry`.)
+//! The rows of the flow's table of errors that no story of the demo shows: a timeout, a Spot group that is
+//! not healthy, a safety check that says no, a drain that fails. (Both groups failing: `dry-spot`,
+//! `all-dry`.)
 
 use crate::play::Play;
 use spot_guard::sim::scenario::Scenario;

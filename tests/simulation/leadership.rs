@@ -146,8 +146,8 @@ fn two_moves() -> Plot {
     plot
 }
 
-/// The first controller is stopped with its SetDesiredCapacity on its lips; that call arrives when the story has
-/// come to `phase` under the second one, and for some time after.
+/// The first controller is stopped with its SetDesiredCapacity on its lips; that call arrives when the story
+/// has come to `phase` under the second one, and for some time after.
 fn stale_call_in(phase: Phase, seconds: u64, plot: Plot) {
     let first = First::default();
     first.with(|seen| seen.keeps_next = true);

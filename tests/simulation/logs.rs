@@ -1,5 +1,5 @@
-//! Logs hold no objects, bodies, tokens or secrets: a marker is planted in every kind of object, some cannot be read
-//! for a while, the API answers errors that hold it, and nothing that is logged may show it.
+//! Logs hold no objects, bodies, tokens or secrets: a marker is planted in every kind of object, some cannot
+//! be read for a while, the API answers errors that hold it, and nothing that is logged may show it.
 
 use crate::play::{Play, Stage, ends, on_paused_time};
 use serde_json::{Value, json};
@@ -94,7 +94,8 @@ fn each(stage: &Stage, kind: &str, change: impl Fn(&mut Value)) {
     }
 }
 
-/// For a while every object of each kind is unreadable: a field that holds the marker in the place of something else.
+/// For a while every object of each kind is unreadable: a field that holds the marker in the place of
+/// something else.
 async fn befall(stage: Stage) {
     stage
         .cluster

@@ -268,8 +268,8 @@ fn register(stage: &Stage, name: &str, instance: Option<&str>) {
     stage.cluster.create_json(node).expect("a node");
 }
 
-/// The rules of the simulation know of no node that lies: its own story, and that there are two of the instance, is all
-/// that they have to say.
+/// The rules of the simulation know of no node that lies: its own story, and that there are two of the
+/// instance, is all that they have to say.
 #[track_caller]
 fn only_the_planted_story(played: &Played) {
     let planted = |rule| matches!(rule, Invariant::OnlyReported | Invariant::OneReplacement);

@@ -1,5 +1,5 @@
-//! Outages of what Spot Guard stands on: nothing is lost, nothing is done twice, readiness and metrics tell the
-//! truth meanwhile, and it goes on by itself.
+//! Outages of what Spot Guard stands on: nothing is lost, nothing is done twice, readiness and metrics tell
+//! the truth meanwhile, and it goes on by itself.
 
 use crate::play::{Play, Stage};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A plot of which no more is expected than that it ends. Long after that the world still has something to do,
-/// which keeps the story going.
+/// A plot of which no more is expected than that it ends. Long after that the world still has something to
+/// do, which keeps the story going.
 fn ends(scenario: Scenario) -> Plot {
     let mut plot = scenario.plot();
     plot.script.push((Duration::from_secs(1500), Act::SpotHas(Capacity::Unlimited)));

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 const SCALE_DOWN_DISABLED: &str = "cluster-autoscaler.kubernetes.io/scale-down-disabled";
 
-/// Waits until the story of the first node is blocked for this reason at box 1; then, for ten minutes, nothing
-/// may be changed.
+/// Waits until the story of the first node is blocked for this reason at box 1; then, for ten minutes,
+/// nothing may be changed.
 async fn nothing_happens_to(stage: &Stage, instance: &str, reason: ReasonCode) {
     stage.until_waiting(instance, FlowBox::Notice, reason).await;
     let (changes, node) = (stage.changes(), stage.node(instance));

@@ -1,5 +1,5 @@
-//! Groups and an Auto Scaling API that behave as the real ones do: refusals of every kind, hooks, protection, a
-//! neighbour who changes desired capacity, many pools. Each story ends as it should.
+//! Groups and an Auto Scaling API that behave as the real ones do: refusals of every kind, hooks, protection,
+//! a neighbour who changes desired capacity, many pools. Each story ends as it should.
 
 use crate::play::{Play, Played, ends};
 use spot_guard::crd::{SpotPool, SpotPoolSpec};

@@ -1,5 +1,6 @@
-//! Watches that are refused, or that say nothing any more: nothing that cannot be taken back is done by the picture
-//! that they have left, pods that were bound meanwhile included, and the story goes on when they are back.
+//! Watches that are refused, or that say nothing any more: nothing that cannot be taken back is done by the
+//! picture that they have left, pods that were bound meanwhile included, and the story goes on when they are
+//! back.
 
 use crate::play::{Play, Stage};
 use crate::triggers::ask;
@@ -119,8 +120,8 @@ impl Stage {
 /// What a drain that ends is judged by, of what can be seen in the simulation.
 const DRAINS_LOOK_AT: [&str; 3] = ["pods", "nodes", "poddisruptionbudgets"];
 
-/// The watches of a kind fail in `phase` of a replacement, four pods are bound to the old node, and for three minutes
-/// nobody ends it; then they go by evictions, and the story ends.
+/// The watches of a kind fail in `phase` of a replacement, four pods are bound to the old node, and for three
+/// minutes nobody ends it; then they go by evictions, and the story ends.
 fn fails_in(phase: Phase, plural: &'static str, way: Way, scenario: Scenario) {
     let watches = Watches::of(plural);
     let name = format!("{plural} {way:?} in {phase:?} of {scenario:?}");
@@ -186,8 +187,8 @@ fn a_watch_that_is_refused_before_the_instance_is_ended_holds_its_end() {
     }
 }
 
-/// The same watches say nothing: that is found late, or never, and the node is empty by what they said last. Nodes and
-/// budgets hide no pods.
+/// The same watches say nothing: that is found late, or never, and the node is empty by what they said last.
+/// Nodes and budgets hide no pods.
 fn pods_are_silent_in(phase: Phase, scenario: Scenario) {
     let watches = Watches::of("pods");
     let gates = watches.gates();

@@ -1,5 +1,5 @@
-//! Every actor of the controller may fail in any way at any time: it is back within a second at the same link,
-//! and the story that it had a part in goes on from the records.
+//! Every actor of the controller may fail in any way at any time: it is back within a second at the same
+//! link, and the story that it had a part in goes on from the records.
 
 use crate::play::{Play, Stage};
 use actix::{Actor, Context, Handler};

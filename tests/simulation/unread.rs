@@ -1,5 +1,5 @@
-//! A record that is there and cannot be read: what it holds stays as it is, also for a controller that has never read
-//! it. A record that is gone holds nothing.
+//! A record that is there and cannot be read: what it holds stays as it is, also for a controller that has
+//! never read it. A record that is gone holds nothing.
 
 use crate::play::on_paused_time;
 use serde_json::json;

@@ -99,8 +99,8 @@ fn joined(module: &str, name: &str) -> String {
 }
 
 impl Crate {
-    /// The module in which the thing stands that a path names, as seen from a module of this crate. Paths that leave the
-    /// crate give none.
+    /// The module in which the thing stands that a path names, as seen from a module of this crate. Paths
+    /// that leave the crate give none.
     fn resolve(&self, from: &str, path: &str, depth: usize) -> Option<&str> {
         let mut parts = path.split("::").map(str::trim).peekable();
         let mut at = from.to_owned();

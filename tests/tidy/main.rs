@@ -1,5 +1,7 @@
-//! What keeps the house in order: lengths, names, imports and dependencies. The lists of exceptions may only shrink: an
-//! entry that is not needed any more fails as well.
+//! What keeps the house in order: lengths, names, imports and dependencies. The lists of exceptions may only
+//! shrink: an entry that is not needed any more fails as well.
+
+#![allow(clippy::disallowed_methods, clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
 
 mod imports;
 mod source;
@@ -11,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const FILE_LINES: usize = 500;
 /// Lines of a production function, from its name to its closing brace.
 const FUNCTION_LINES: usize = 70;
-/// Characters of a line, as in rustfmt.toml; rustfmt breaks neither comments nor strings.
+/// Characters of a line, as in rustfmt.toml. Lines with a string are left out: nothing breaks a string.
 const LINE_WIDTH: usize = 110;
 /// Storeys of one crate: a file stands above all that it imports.
 const FLOORS: usize = 8;
@@ -39,7 +41,8 @@ fn compare(what: &str, found: &BTreeMap<String, String>, excepted: &[&str]) {
 #[test]
 fn no_line_is_too_wide() {
     let wide = |source: &Source| {
-        let wide = source.text.lines().enumerate().filter(|(_, line)| line.chars().count() > LINE_WIDTH);
+        let is_wide = |line: &str| line.chars().count() > LINE_WIDTH && !line.contains('"');
+        let wide = source.text.lines().enumerate().filter(|(_, line)| is_wide(line));
         wide.map(|(at, _)| format!("{}:{}", source.path, at + 1)).collect::<Vec<_>>()
     };
     let found: Vec<String> = workspace().iter().flat_map(wide).collect();

@@ -75,8 +75,8 @@ fn name_after<'a>(line: &'a str, words: &[&str]) -> Option<&'a str> {
 }
 
 impl Source {
-    /// The functions: name, line, and how many lines each has. The file is formatted by rustfmt, so a closing brace stands
-    /// as deep as the line that it closes.
+    /// The functions: name, line, and how many lines each has. The file is formatted by rustfmt, so a closing
+    /// brace stands as deep as the line that it closes.
     pub fn functions(&self) -> Vec<(String, usize, usize)> {
         let lines: Vec<&str> = self.code.lines().collect();
         let mut found = Vec::new();

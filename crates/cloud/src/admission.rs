@@ -7,8 +7,8 @@ use serde_json::Value;
 /// By which a token tells the node of its pod (KEP-4193).
 const NODE_OF_TOKEN: &str = "authentication.kubernetes.io/node-name";
 
-/// The name that the content of a notice demands: of the node that reports, its instance and the kind, so that nobody can
-/// take the name of another node's notice.
+/// The name that the content of a notice demands: of the node that reports, its instance and the kind, so
+/// that nobody can take the name of another node's notice.
 #[must_use]
 pub fn name_demanded(notice: &Value) -> String {
     let text = |field: &str| notice["spec"][field].as_str().unwrap_or_default();
@@ -20,7 +20,8 @@ pub fn name_demanded(notice: &Value) -> String {
     format!("{}.{}-{slug}", text("nodeName"), text("instanceId"))
 }
 
-/// Refuses a notice that is not about the node of its creator's token, or has another name than its content demands.
+/// Refuses a notice that is not about the node of its creator's token, or has another name than its content
+/// demands.
 ///
 /// # Errors
 /// 403, as the policy answers.

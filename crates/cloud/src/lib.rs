@@ -1,5 +1,5 @@
-//! The simulated cloud: EC2 Auto Scaling, instance metadata and Kubernetes in memory, by their real protocols. It imports
-//! nothing of the product that it judges.
+//! The simulated cloud: EC2 Auto Scaling, instance metadata and Kubernetes in memory, by their real
+//! protocols. It imports nothing of the product that it judges.
 
 pub mod admission;
 pub mod clock;

@@ -10,20 +10,20 @@ use crate::group::FailureClass;
 pub enum CallFailure {
     /// AWS refused: nothing changed.
     Refused(FailureClass),
-    /// The group, the endpoint or the role cannot make this call at all: nothing changed, and asking again soon
-    /// is no use.
+    /// The group, the endpoint or the role cannot make this call at all: nothing changed, and asking again
+    /// soon is no use.
     Unsupported,
     /// There is no such instance in a group: it is gone already.
     NotFound,
     /// Another change of the group is under way: nothing changed, later it can be.
     Busy,
-    /// Throttled, no valid credentials, no answer, or an internal error: it may have taken effect; the group is
-    /// read again.
+    /// Throttled, no valid credentials, no answer, or an internal error: it may have taken effect; the group
+    /// is read again.
     Unclear,
 }
 
-/// Codes that say that the call cannot be made at all: not known to the endpoint (Common Errors), not possible
-/// with this group (API Reference, LaunchInstances), or not allowed to the role.
+/// Codes that say that the call cannot be made at all: not known to the endpoint (Common Errors), not
+/// possible with this group (API Reference, LaunchInstances), or not allowed to the role.
 const UNSUPPORTED_CODES: &[&str] = &[
     "AccessDenied",
     "AccessDeniedException",
@@ -38,8 +38,8 @@ const UNSUPPORTED_CODES: &[&str] = &[
 /// Errors).
 const BUSY_CODES: &[&str] = &["PriorRequestNotComplete", "ResourceContention", "ScalingActivityInProgress"];
 
-/// Codes that say nothing about the call: credentials that are renewed, a clock that is set, an earlier call with
-/// the same token that is still under way.
+/// Codes that say nothing about the call: credentials that are renewed, a clock that is set, an earlier call
+/// with the same token that is still under way.
 const PASSING_CODES: &[&str] = &[
     "ExpiredToken",
     "ExpiredTokenException",

@@ -40,8 +40,8 @@ impl DrainPolicy {
         }
     }
 
-    /// What a pool's settings allow. Before a deadline nothing is spared: what is not evicted is lost with the
-    /// instance, and its end is less gentle.
+    /// What a pool's settings allow. Before a deadline nothing is spared: what is not evicted is lost with
+    /// the instance, and its end is less gentle.
     #[must_use]
     pub fn of(policy: &Policy, purpose: Purpose, deadline: bool) -> Self {
         let (unmanaged, empty_dir) = match purpose {
@@ -135,8 +135,8 @@ pub fn holds_its_node(pod: &Pod, now: Timestamp) -> bool {
 /// The taint of a cordoned node.
 const CORDON: &str = "node.kubernetes.io/unschedulable";
 
-/// Whether the scheduler may place the pod's successor on the node that is drained: neither its cordon nor its taint,
-/// of this key, keeps the pod away.
+/// Whether the scheduler may place the pod's successor on the node that is drained: neither its cordon nor
+/// its taint, of this key, keeps the pod away.
 ///
 /// Rules: nodeunschedulable/node_unschedulable.go and tainttoleration/taint_toleration.go.
 #[must_use]
@@ -232,8 +232,8 @@ pub enum Turn<'b> {
 /// Which evictions to send now, for the pods that are still to be evicted, in their order.
 ///
 /// To be asked anew whenever a pod or a budget changes: the next eviction then goes out the moment its budget
-/// has room. The evictions of `under_way`, of at most `parallel`, are not seen in the cluster yet: they have their
-/// part of what the budgets allow. `covering` tells the budgets that cover a pod.
+/// has room. The evictions of `under_way`, of at most `parallel`, are not seen in the cluster yet: they have
+/// their part of what the budgets allow. `covering` tells the budgets that cover a pod.
 #[must_use]
 pub fn turns<'b>(
     pods: &[&Pod],
@@ -293,8 +293,8 @@ pub struct Deletion {
 
 /// Whether the pod is to be deleted now: the deadline leaves no more than its grace period.
 ///
-/// Whether the pool allows it is asked apart ([`DrainPolicy::delete_at_deadline`]): if it does not, that is why
-/// the pod stays.
+/// Whether the pool allows it is asked apart ([`DrainPolicy::delete_at_deadline`]): if it does not, that is
+/// why the pod stays.
 #[must_use]
 pub fn overdue(pod: &Pod, clock: DrainClock, now: Timestamp) -> Option<Deletion> {
     let DrainClock::Deadline(deadline) = clock else { return None };
@@ -329,7 +329,8 @@ pub fn next_step(answer: &EvictionAnswer, attempts: u32, pod: &Pod) -> NextStep 
     let retry = |after: &Option<Duration>| after.unwrap_or_default().max(backoff(attempts, pod));
     match answer {
         EvictionAnswer::Evicted | EvictionAnswer::Gone => NextStep::Wait,
-        // The time that it asks to wait (0 s if exhausted, 10 s if not observed yet) is a guess; the watch knows.
+        // The time that it asks to wait (0 s if exhausted, 10 s if not observed yet) is a guess; the watch
+        // knows.
         EvictionAnswer::BudgetExhausted { .. } => NextStep::RetryOnBudget(backoff(attempts, pod)),
         EvictionAnswer::RateLimited { retry_after } => NextStep::Retry(retry(retry_after)),
         EvictionAnswer::SeveralBudgets

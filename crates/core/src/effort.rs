@@ -1,5 +1,5 @@
-//! How much work a check may be. It is counted and not timed, so the same question has the same answer on every
-//! machine and in every run.
+//! How much work a check may be. It is counted and not timed, so the same question has the same answer on
+//! every machine and in every run.
 
 use std::cell::Cell;
 use std::fmt;

@@ -92,7 +92,8 @@ pub enum Step {
 }
 
 impl Step {
-    /// What it is judged by. Triggers are none of it: they only ask, and what they ask for is judged like the rest.
+    /// What it is judged by. Triggers are none of it: they only ask, and what they ask for is judged like the
+    /// rest.
     #[must_use]
     pub fn looks_at(self) -> &'static [WatchedKind] {
         use WatchedKind::*;

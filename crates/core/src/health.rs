@@ -57,8 +57,8 @@ pub fn unhealthy(
         .iter()
         .filter(|story| !story.status.old_node.is_over() && group.is_in_service(story.instance_id))
         .count();
-    // A story whose old instance left before its +1 was settled holds one place more than instances are there; one
-    // that was cancelled has one instance more until then.
+    // A story whose old instance left before its +1 was settled holds one place more than instances are
+    // there; one that was cancelled has one instance more until then.
     let unsettled = stories
         .iter()
         .filter(|story| {
@@ -113,8 +113,8 @@ pub fn unready_nodes(
     vec![Reason::NodesNotReady { instances, of: staying.len() }]
 }
 
-/// Boxes 7 to 9 for every open fallback of a pool, those first whose return a person asked for, then oldest first;
-/// `unsafe_` is box 9, asked for the first fallback that got so far: returns are made one by one.
+/// Boxes 7 to 9 for every open fallback of a pool, those first whose return a person asked for, then oldest
+/// first; `unsafe_` is box 9, asked for the first fallback that got so far: returns are made one by one.
 #[must_use]
 pub fn assess(
     view: &PoolView,

@@ -1,5 +1,5 @@
-//! What holds voluntary work back: how many nodes are moved at a time and how old they must be, the brake, the
-//! budget and the windows of returns, and pauses. A notice with a deadline passes all of them.
+//! What holds voluntary work back: how many nodes are moved at a time and how old they must be, the brake,
+//! the budget and the windows of returns, and pauses. A notice with a deadline passes all of them.
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +39,8 @@ pub fn at_most(policy: &Policy, view: Option<&PoolView>) -> usize {
 
 /// Whether a story moves its node now: from its first request until the node is drained.
 ///
-/// A doomed node keeps its marks however long a budget holds its drain up; that must not keep the others waiting.
+/// A doomed node keeps its marks however long a budget holds its drain up; that must not keep the others
+/// waiting.
 #[must_use]
 pub fn is_under_way(status: &ReplacementStatus, now: Timestamp) -> bool {
     if status.phase.is_finished() || status.phase == Phase::Received || status.old_node.is_past_drain() {
@@ -49,10 +50,11 @@ pub fn is_under_way(status: &ReplacementStatus, now: Timestamp) -> bool {
         .blocking
         .iter()
         .any(|reason| reason.flow_box == FlowBox::Drain && since(reason.since, now) >= BLOCKED_TOO_LONG);
-    !status.old_node.is_over() && !(blocked && status.capacity.taken().is_some())
+    !(status.old_node.is_over() || blocked && status.capacity.taken().is_some())
 }
 
-/// Why a story may not begin, if so; `created` is when its node was. What a person asked for passes the minimum age.
+/// Why a story may not begin, if so; `created` is when its node was. What a person asked for passes the
+/// minimum age.
 #[must_use]
 pub fn start_held(
     starts: &Starts,
@@ -74,8 +76,8 @@ pub fn start_held(
     starts.full.map(|limit| Reason::ConcurrencyLimit { limit })
 }
 
-/// Which limits let no return begin in a pool now; `stories` are all that are known of it, finished ones too. For a
-/// return that a person asked for only the brake counts, not the budget and the windows.
+/// Which limits let no return begin in a pool now; `stories` are all that are known of it, finished ones too.
+/// For a return that a person asked for only the brake counts, not the budget and the windows.
 #[must_use]
 pub fn returns_held<'a>(
     policy: &Policy,

@@ -1,5 +1,6 @@
-//! The core against a small made-up cloud: random stories with crashes, lost answers, instances that AWS takes
-//! and other people who change the groups. At the end every story is over and the groups are as they were.
+//! The core against a small made-up cloud: random stories with crashes, lost answers, instances that AWS
+//! takes and other people who change the groups. At the end every story is over and the groups are as they
+//! were.
 
 mod exhaustive;
 
@@ -51,7 +52,8 @@ enum Event {
     Take(usize),
     OthersRaise(GroupKind),
     /// cluster-autoscaler deletes the placeholders of what is missing: desired becomes what is there. For the
-    /// exploration alone: at random, others raise and erase until a group is at its maximum without any room for us.
+    /// exploration alone: at random, others raise and erase until a group is at its maximum without any room
+    /// for us.
     OthersErase(GroupKind),
     Capacity(GroupKind, Option<u32>),
     Notice(bool),
@@ -730,8 +732,8 @@ impl World {
         }
     }
 
-    /// What desired capacity may be when all is over: what others took out while we waited for it may have been
-    /// asked for again.
+    /// What desired capacity may be when all is over: what others took out while we waited for it may have
+    /// been asked for again.
     fn expected(&self, kind: GroupKind) -> std::ops::RangeInclusive<i32> {
         let count = |changes: &BTreeMap<GroupKind, i32>| changes.get(&kind).copied().unwrap_or(0);
         let theirs = self.baseline[&kind] + count(&self.others) - count(&self.erased);

@@ -22,8 +22,8 @@ impl NotificationKind {
 
     /// What a step is to be notified as, if at all.
     ///
-    /// A Spot group without capacity is no failure: falling back is what the pool is for. What holds a drain up
-    /// for a while is none either; it becomes one when the drain's time has run out.
+    /// A Spot group without capacity is no failure: falling back is what the pool is for. What holds a drain
+    /// up for a while is none either; it becomes one when the drain's time has run out.
     #[must_use]
     pub fn of(flow_box: FlowBox, outcome: Outcome) -> Option<Self> {
         match (outcome, flow_box) {

@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Declares each setting once, numbers first, then flags, then lists: the optional form that configuration and
-/// SpotPool share, the resolved form that decisions read, and the default.
+/// Declares each setting once, numbers first, then flags, then lists: the optional form that configuration
+/// and SpotPool share, the resolved form that decisions read, and the default.
 macro_rules! policy {
     (
         numbers { $($(#[$doc:meta])* $name:ident = $default:literal, $min:literal..=$max:literal;)* }
@@ -82,7 +82,8 @@ policy! {
     numbers {
     /// Box 1: seconds that a node must have lived before a recommendation moves it.
     min_node_age_seconds = 600, 0..=86_400;
-    /// Box 1: how many nodes of the pool are moved at a time; a notice with a deadline does not wait for that.
+    /// Box 1: how many nodes of the pool are moved at a time; a notice with a deadline does not wait for
+    /// that.
     max_concurrent_replacements = 10, 1..=10_000;
     /// Box 1: and no more than this many per cent of its nodes, but always one.
     max_concurrent_percent = 50, 1..=100;
@@ -96,10 +97,11 @@ policy! {
     retry_seconds = 30, 1..=3600;
     /// Box 3.2: the longest wait between two attempts, in seconds.
     retry_max_seconds = 300, 1..=86_400;
-    /// Boxes 5 and 10: seconds that a drain without a deadline may take; then a return is given up, and a node under notice
-    /// keeps its marks and the story says what is left.
+    /// Boxes 5 and 10: seconds that a drain without a deadline may take; then a return is given up, and a
+    /// node under notice keeps its marks and the story says what is left.
     drain_timeout_seconds = 600, 10..=86_400;
-    /// Boxes 5 and 10: seconds to wait for the evicted pods to run and be ready elsewhere; a return is given up then.
+    /// Boxes 5 and 10: seconds to wait for the evicted pods to run and be ready elsewhere; a return is given
+    /// up then.
     reschedule_timeout_seconds = 300, 1..=3600;
     /// Box 5: seconds before a deadline at which the old instance is ended by us.
     end_before_deadline_seconds = 10, 0..=60;
@@ -141,9 +143,11 @@ policy! {
     evict_unmanaged = true;
     /// Box 5: evict pods whose emptyDir is lost with them; before a deadline they are in any case.
     evict_empty_dir = true;
-    /// Box 10: evict pods that no controller makes anew; if not, such a pod keeps its node from being returned.
+    /// Box 10: evict pods that no controller makes anew; if not, such a pod keeps its node from being
+    /// returned.
     return_unmanaged = false;
-    /// Box 10: evict pods whose emptyDir is lost with them; if not, such a pod keeps its node from being returned.
+    /// Box 10: evict pods whose emptyDir is lost with them; if not, such a pod keeps its node from being
+    /// returned.
     return_empty_dir = true;
     /// Box 9: what placeholder pods take counts as free, since other pods preempt them.
     placeholders_are_free = false;

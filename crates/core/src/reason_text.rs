@@ -1,7 +1,7 @@
 //! The English of reasons: all of it stands here.
 //!
-//! A text begins with a small letter and has no full stop, for several may stand in one line. It names the setting
-//! that it is about, and what would clear what blocks, where that is not plain.
+//! A text begins with a small letter and has no full stop, for several may stand in one line. It names the
+//! setting that it is about, and what would clear what blocks, where that is not plain.
 
 use crate::effort::TooMuch;
 use crate::freshness::StaleWatch;

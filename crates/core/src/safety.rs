@@ -154,9 +154,9 @@ fn check_too_large(snapshot: &Snapshot) -> Blocker {
     Blocker::CheckTooLarge { heaviest: snapshot.heaviest().map(PodName::from) }
 }
 
-/// The budgets that have too little room for the node's pods now: the one part of [`check_return`] that changes with
-/// every eviction, for a look just before a return begins. It is looked at by those who have other things to do, so it
-/// may be little work.
+/// The budgets that have too little room for the node's pods now: the one part of [`check_return`] that
+/// changes with every eviction, for a look just before a return begins. It is looked at by those who have
+/// other things to do, so it may be little work.
 #[must_use]
 pub fn shut_budgets(node: &str, snapshot: &Snapshot, policy: &Policy) -> Vec<Blocker> {
     let moving: Vec<&Pod> = snapshot.pods_on(node).filter(|pod| drain::must_move(pod)).collect();

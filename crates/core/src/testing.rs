@@ -6,8 +6,11 @@ use crate::cluster::{
 };
 use std::sync::Arc;
 
+/// A gibibyte, in bytes.
 pub const GIB: i64 = 1 << 30;
+/// The label of the zone.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
+/// The label of the host.
 pub const HOST: &str = "kubernetes.io/hostname";
 
 /// A ready node in zone `a` with 4 cores, 16 GiB and room for 110 pods.
@@ -15,6 +18,7 @@ pub fn node(name: &str) -> Node {
     node_in(name, "a")
 }
 
+/// A node in a zone.
 pub fn node_in(name: &str, zone: &str) -> Node {
     Node {
         name: name.into(),
@@ -47,6 +51,7 @@ pub fn pod(name: &str, node: &str, cpu_millis: i64) -> Pod {
     }
 }
 
+/// Labels of these pairs.
 pub fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().copied().collect()
 }
@@ -57,14 +62,17 @@ pub fn spec(mut pod: Pod, change: impl FnOnce(&mut PodSpec)) -> Pod {
     pod
 }
 
+/// A taint.
 pub fn taint(key: &str, effect: Effect) -> Taint {
     Taint { key: key.into(), value: "".into(), effect }
 }
 
+/// The selector of an application.
 pub fn app(name: &str) -> Option<LabelSelector> {
     Some(LabelSelector::of_labels([("app", name)]))
 }
 
+/// An affinity term.
 pub fn term(app_name: &str, key: &str) -> AffinityTerm {
     AffinityTerm {
         selector: app(app_name),
@@ -74,6 +82,7 @@ pub fn term(app_name: &str, key: &str) -> AffinityTerm {
     }
 }
 
+/// A spread constraint.
 pub fn spread(app_name: &str, key: &str) -> SpreadConstraint {
     SpreadConstraint {
         max_skew: 1,
@@ -85,10 +94,12 @@ pub fn spread(app_name: &str, key: &str) -> SpreadConstraint {
     }
 }
 
+/// A requirement of one of these values.
 pub fn one_of(key: &str, values: &[&str]) -> Requirement {
     Requirement { key: key.into(), operator: Operator::In(values.iter().map(|v| (*v).into()).collect()) }
 }
 
+/// The parts of a cluster.
 pub fn parts(nodes: Vec<Node>, pods: Vec<Pod>) -> Parts {
     Parts {
         nodes: nodes.into_iter().map(Arc::new).collect(),
@@ -97,6 +108,7 @@ pub fn parts(nodes: Vec<Node>, pods: Vec<Pod>) -> Parts {
     }
 }
 
+/// A cluster.
 pub fn cluster(nodes: Vec<Node>, pods: Vec<Pod>) -> Snapshot {
     Snapshot::new(parts(nodes, pods))
 }

@@ -1,8 +1,8 @@
 //! What people ask for beside the notices, and what comes of it.
 //!
-//! [`decide`] says what a trigger leads to. What it asks for is written into the records first ([`take_in`], with the
-//! trigger's name); only then it is told in the trigger's own status. So a trigger is followed once, whenever the
-//! process dies between the two.
+//! [`decide`] says what a trigger leads to. What it asks for is written into the records first ([`take_in`],
+//! with the trigger's name); only then it is told in the trigger's own status. So a trigger is followed once,
+//! whenever the process dies between the two.
 
 mod answer;
 #[cfg(test)]
@@ -20,8 +20,8 @@ use crate::time::since;
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// A trigger is kept for so long at least after it was refused or is complete: for longer than the id of a webhook's
-/// message, after which the API names a trigger, may be used again (five minutes).
+/// A trigger is kept for so long at least after it was refused or is complete: for longer than the id of a
+/// webhook's message, after which the API names a trigger, may be used again (five minutes).
 const KEPT_AT_LEAST: Duration = Duration::from_secs(600);
 
 /// A trigger, as decisions need it.
@@ -82,7 +82,8 @@ impl Ask {
         self.action == TriggerAction::Pause && self.stage != Stage::Over
     }
 
-    /// Whether something is to be decided about it: not once it is over, and not while it is a pause in force.
+    /// Whether something is to be decided about it: not once it is over, and not while it is a pause in
+    /// force.
     #[must_use]
     pub fn needs_look(&self) -> bool {
         match self.stage {
@@ -92,7 +93,8 @@ impl Ask {
         }
     }
 
-    /// Whether a pause was asked for before this trigger. Versions tell the order of what nobody has changed yet.
+    /// Whether a pause was asked for before this trigger. Versions tell the order of what nobody has changed
+    /// yet.
     fn ends(&self, pause: &Self) -> bool {
         let same_second = pause.order.0 == self.order.0;
         let earlier = pause.stage == Stage::Accepted || pause.order.1 < self.order.1;
@@ -389,8 +391,8 @@ fn resume(ask: &Ask, facts: &Facts<'_>) -> Decision {
     Decision::Tell(Verdict::new(Some((true, answer.reason())), None, answer))
 }
 
-/// Takes a trigger into a record that is not over, if that still can follow it; what came meanwhile decides. To be
-/// stored before it is told in the trigger's status.
+/// Takes a trigger into a record that is not over, if that still can follow it; what came meanwhile decides.
+/// To be stored before it is told in the trigger's status.
 pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now: Timestamp) {
     if status.triggers.contains(&ask.name) || status.phase.is_finished() {
         return;

@@ -22,8 +22,9 @@ pub struct ReturnWindow {
     pub duration_seconds: u32,
 }
 
-/// What the API server can tell of a schedule when it is written: five fields, and what is in each (the syntax of the
-/// crate `cronexpr`). What it cannot is said when the schedule is read: a day that never comes, an unknown time zone.
+/// What the API server can tell of a schedule when it is written: five fields, and what is in each (the
+/// syntax of the crate `cronexpr`). What it cannot is said when the schedule is read: a day that never comes,
+/// an unknown time zone.
 fn schedule_rules() -> Value {
     let days = "SUN|MON|TUE|WED|THU|FRI|SAT";
     let months = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC";

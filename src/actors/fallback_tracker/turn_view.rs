@@ -266,8 +266,8 @@ impl<'a> TurnView<'a> {
         })
     }
 
-    /// The latest assessment of the story's return, with what the budgets say now: another drain may have used
-    /// them up since.
+    /// The latest assessment of the story's return, with what the budgets say now: another drain may have
+    /// used them up since.
     fn assessment(&self, record: &NodeReplacement, policy: &Policy) -> Option<Cow<'a, ReturnAssessment>> {
         let found = self.assessments.get(&record.name_any())?;
         let status = record.status.as_ref().filter(|status| !status.fallback.is_returning());

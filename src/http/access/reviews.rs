@@ -1,7 +1,7 @@
 //! Questions to the API server: whose token is it (TokenReview), and may they (SubjectAccessReview)?
 //!
-//! Answers are remembered for a few seconds, by a hash of the token. An API server that does not answer lets nobody
-//! in but who is remembered.
+//! Answers are remembered for a few seconds, by a hash of the token. An API server that does not answer lets
+//! nobody in but who is remembered.
 
 use super::cache::Cache;
 use super::{Question, Refusal};
@@ -34,8 +34,9 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The longest token that is asked about, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
 
-/// The audience of tokens that are made for Spot Guard: the API server itself takes none of them, so who gets hold of one
-/// can do nothing else with it. Tokens of the API server's own audience are taken, too; those of any other are not.
+/// The audience of tokens that are made for Spot Guard: the API server itself takes none of them, so who gets
+/// hold of one can do nothing else with it. Tokens of the API server's own audience are taken, too; those of
+/// any other are not.
 pub const AUDIENCE: &str = "spot-guard.spotguard.dev";
 
 type Digest = [u8; 32];
@@ -94,7 +95,8 @@ impl Reviews {
         let user = status.user.unwrap_or_default();
         let confirmed = status.audiences.unwrap_or_default().iter().any(|audience| audience == AUDIENCE);
         let found = match (status.authenticated, user.username) {
-            // An authenticator that knows of no audiences says so by leaving them out (TokenReviewStatus.audiences).
+            // An authenticator that knows of no audiences says so by leaving them out
+            // (TokenReviewStatus.audiences).
             (Some(true), _) if for_us && !confirmed => {
                 Err(format!("the cluster does not say that it is meant for {AUDIENCE}"))
             }
@@ -156,8 +158,8 @@ impl Reviews {
     }
 }
 
-/// Whether the token itself says that it is for us (RFC 7519, section 4.1.3). That decides what the API server is asked,
-/// and nothing else: it verifies what it is asked.
+/// Whether the token itself says that it is for us (RFC 7519, section 4.1.3). That decides what the API
+/// server is asked, and nothing else: it verifies what it is asked.
 fn is_for_us(token: &str) -> bool {
     let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
     let claims: Option<Value> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());

@@ -99,7 +99,7 @@ impl Users {
         for name in ["reader", "operator", "stranger", "other"] {
             cluster.add_token(&format!("token-of-{name}"), user(name));
         }
-        cluster.add_token_until("expired", user("operator"), Timestamp::now());
+        cluster.add_token_until("expired", user("operator"), Clock::System.now());
         let users = Self { cluster, gate: Arc::default() };
         users.may(|user, info| match user {
             "operator" => true,

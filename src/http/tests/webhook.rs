@@ -2,6 +2,7 @@
 
 use super::access::{Served, Users, app, request};
 use super::*;
+use crate::clock::Clock;
 use spot_guard_cloud::cluster::OpenGate;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -31,7 +32,7 @@ async fn served(users: &Users, secrets: &[PathBuf]) -> Served {
 }
 
 fn signed(secret: &str, id: &str, age: i64, body: &str) -> TestRequest {
-    let time = Timestamp::now().as_second() - age;
+    let time = Clock::System.now().as_second() - age;
     let signature = standardwebhooks::Webhook::new(secret).unwrap().sign(id, time, body.as_bytes()).unwrap();
     request("POST", PATH, None)
         .insert_header(("content-type", "application/json"))

@@ -59,8 +59,9 @@ impl Converter {
         LabelSelector { requirements: requirements.into() }
     }
 
-    /// The selector with the pod's own values of `same` added, and those of `different` excluded, as `matchLabelKeys`
-    /// and `mismatchLabelKeys` want it. Newer API servers have done so already; once more changes nothing.
+    /// The selector with the pod's own values of `same` added, and those of `different` excluded, as
+    /// `matchLabelKeys` and `mismatchLabelKeys` want it. Newer API servers have done so already; once more
+    /// changes nothing.
     pub(super) fn selector_with(
         &mut self,
         selector: Option<&api::LabelSelector>,

@@ -1,8 +1,8 @@
 //! A pool on a real API server, and what agents say of its nodes.
 //!
 //! The tokens of agents are bound to pods. The API server tells the policies of the node of such a token as
-//! `authentication.kubernetes.io/node-name`; here it is told so by impersonation, which ends in the same place, and
-//! goes on after the pod is gone, as a token does for a while. `crate::agent` shows real tokens.
+//! `authentication.kubernetes.io/node-name`; here it is told so by impersonation, which ends in the same
+//! place, and goes on after the pod is gone, as a token does for a while. `crate::agent` shows real tokens.
 
 use crate::helpers::wait_for;
 use crate::product::{self, AGENT, NAMESPACE, PATIENCE, Service};
@@ -168,8 +168,8 @@ impl Site {
         Self { controller, agents, cloud, instances, autoscaling, running, testbed }
     }
 
-    /// Waits until no notice of that node about that instance is left. Nothing is refused by a picture before it would be
-    /// known as old, which takes a minute.
+    /// Waits until no notice of that node about that instance is left. Nothing is refused by a picture before
+    /// it would be known as old, which takes a minute.
     pub async fn removed(&self, node: &str, instance: &str) {
         let notices: Api<InterruptionNotice> = Api::all(self.testbed.client());
         wait_for(&format!("{node}'s notice of {instance} to be removed"), PATIENCE * 2, async || {

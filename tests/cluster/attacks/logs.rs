@@ -1,5 +1,5 @@
-//! Logs hold no objects, bodies, tokens or secrets: the real processes on a real API server, with a marker in every
-//! kind of object and request, and everything that they print is searched for it.
+//! Logs hold no objects, bodies, tokens or secrets: the real processes on a real API server, with a marker in
+//! every kind of object and request, and everything that they print is searched for it.
 
 use crate::helpers::{object, wait_for};
 use crate::process::{LOOPBACK, free_port};

@@ -1,4 +1,5 @@
-//! Attacks on Spot Guard as its manifests install it, on a real API server: each was run against a version that fell.
+//! Attacks on Spot Guard as its manifests install it, on a real API server: each was run against a version
+//! that fell.
 //!
 //! SECURITY.md tells what whoever holds a token can do and cannot, with the name of its test.
 

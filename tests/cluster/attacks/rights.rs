@@ -1,4 +1,5 @@
-//! Rights: who creates a Trigger asks in their own name for what they may, and nobody has our objects collected.
+//! Rights: who creates a Trigger asks in their own name for what they may, and nobody has our objects
+//! collected.
 
 use crate::helpers::{object, wait_for};
 use crate::product::{self, NAMESPACE, PATIENCE, kubectl};

@@ -1,4 +1,5 @@
-//! One cluster on the real control plane: what the check says of it, and what the scheduler makes of the drain.
+//! One cluster on the real control plane: what the check says of it, and what the scheduler makes of the
+//! drain.
 
 use super::generator::{Cluster, LEAVING, NAMESPACES, PodPlan, TAINT};
 use crate::helpers::{object, wait_for};
@@ -26,8 +27,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// How long something may take that takes milliseconds on an idle machine. Beside much other work the API server is
-/// so slow that it gives up a call by itself, after half a minute; then the call is made again.
+/// How long something may take that takes milliseconds on an idle machine. Beside much other work the API
+/// server is so slow that it gives up a call by itself, after half a minute; then the call is made again.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How many objects are created at a time.
 const PARALLEL: usize = 16;

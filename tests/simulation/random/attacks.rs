@@ -25,7 +25,8 @@ const ALL: [Attack; 5] = [Attack::Poison, Attack::Lie, Attack::Squat, Attack::Bl
 /// The kinds that are played unless SIMULATE_ATTACKS says otherwise.
 const PLAYED: &[Attack] = &ALL;
 
-/// Something that an attacker does. Nodes and objects are named by a number, counted among those that are there.
+/// Something that an attacker does. Nodes and objects are named by a number, counted among those that are
+/// there.
 #[derive(Clone, Debug)]
 pub enum Act {
     /// An object holds what cannot be read, for so many seconds or for good.
@@ -55,8 +56,8 @@ impl Act {
 /// What cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poison {
-    /// When the fields of an object of this kind were written: a time that nobody needs. Whoever may change the
-    /// object chooses it.
+    /// When the fields of an object of this kind were written: a time that nobody needs. Whoever may change
+    /// the object chooses it.
     Managed(&'static str),
     /// When a pod was started, by a kubelet.
     Started,

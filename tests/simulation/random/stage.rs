@@ -381,7 +381,8 @@ impl<'a> Stage<'a> {
         let name = notice_name(&instance.node_name, &instance.id, kind);
         let notice = self.notice(&name, &instance.node_name, &instance.id, kind, deadline);
         let cluster = self.cluster.clone();
-        // An agent runs on a node that has joined; on one that joins later it finds what was announced before.
+        // An agent runs on a node that has joined; on one that joins later it finds what was announced
+        // before.
         Some(actix::spawn(async move {
             for _ in 0..120 {
                 if cluster.get_json("nodes", "", &instance.node_name).is_some() {
@@ -430,8 +431,8 @@ impl<'a> Stage<'a> {
         self.report(&spec.node_name, &spec.instance_id, spec.kind, spec.deadline);
     }
 
-    /// A node says that it has an instance which it has not: one that nobody has, or another node's. Its deadline
-    /// may be any.
+    /// A node says that it has an instance which it has not: one that nobody has, or another node's. Its
+    /// deadline may be any.
     fn lie(&mut self, number: usize) {
         let nodes = self.cluster.list_json("nodes");
         let Some(node) = nodes.get(number % nodes.len().max(1)) else { return };
@@ -476,8 +477,8 @@ impl<'a> Stage<'a> {
         });
     }
 
-    /// The budgets know it at once: an eviction that comes before they do is granted by the API server, and nobody
-    /// who evicts can tell.
+    /// The budgets know it at once: an eviction that comes before they do is granted by the API server, and
+    /// nobody who evicts can tell.
     fn set_replicas(&self, app: usize, replicas: u32) {
         self.cluster.edit("deployments.apps", "default", &self.plot.apps[app].name, |deployment| {
             deployment["spec"]["replicas"] = json!(replicas);
@@ -576,8 +577,8 @@ impl<'a> Stage<'a> {
         self.heal();
         let from = Instant::now();
         self.pass_until(from).await;
-        // Everything is over when nothing was open for a while: a notice may just have been given. What is found
-        // to be wrong need not come to its end.
+        // Everything is over when nothing was open for a while: a notice may just have been given. What is
+        // found to be wrong need not come to its end.
         let (mut unfinished, mut at_rest) = (Vec::new(), Duration::ZERO);
         while at_rest < AT_REST && from.elapsed() < PATIENCE && self.auditor.violations().is_empty() {
             self.pass_until(Instant::now() + LOOK).await;

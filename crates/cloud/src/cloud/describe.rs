@@ -12,8 +12,8 @@ pub(super) const ACCOUNT: &str = "111122223333";
 
 /// The items after `NextToken`, at most `limit`, and the token of the next page.
 ///
-/// `key` must ascend with the items. The token is the key of the last item, so that no item is lost or repeated
-/// while the world moves on.
+/// `key` must ascend with the items. The token is the key of the last item, so that no item is lost or
+/// repeated while the world moves on.
 fn page<T>(
     items: impl IntoIterator<Item = T>,
     limit: usize,

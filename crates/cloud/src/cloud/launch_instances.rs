@@ -1,5 +1,5 @@
-//! `LaunchInstances`: synchronous launches, "no capacity" in a normal answer (API_LaunchInstances; User Guide,
-//! "Launch instances synchronously").
+//! `LaunchInstances`: synchronous launches, "no capacity" in a normal answer (API_LaunchInstances; User
+//! Guide, "Launch instances synchronously").
 
 use super::activity::seconds;
 use super::faults::Refusal;

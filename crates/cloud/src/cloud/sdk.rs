@@ -29,9 +29,9 @@ const DEFAULT_REGION: &str = "us-east-1";
 impl Cloud {
     /// An SDK configuration whose clients talk to this cloud. `gate` sees each of their calls.
     ///
-    /// Retries and timeouts are the SDK's defaults, on tokio's clock.
-    /// The jitter of its backoff comes from `fastrand`'s thread-local generator: a run that must repeat itself
-    /// seeds that as well (`fastrand::seed`).
+    /// Retries and timeouts are the SDK's defaults, on tokio's clock. The jitter of its backoff comes from
+    /// `fastrand`'s thread-local generator: a run that must repeat itself seeds that as well
+    /// (`fastrand::seed`).
     #[must_use]
     pub fn sdk_config(&self, gate: Option<Arc<dyn Gate>>) -> SdkConfig {
         // Keys that sign, and open nothing.
@@ -47,7 +47,8 @@ impl Cloud {
             .build()
     }
 
-    /// The real IMDS client of one instance. To `gate`, an operation is `PUT /latest/api/token` or `GET /path`.
+    /// The real IMDS client of one instance. To `gate`, an operation is `PUT /latest/api/token` or `GET
+    /// /path`.
     #[must_use]
     pub fn imds_client(&self, instance_id: &str, gate: Option<Arc<dyn Gate>>) -> imds::Client {
         imds::Client::builder().configure(&self.imds_provider(instance_id, gate)).build()

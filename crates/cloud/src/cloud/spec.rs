@@ -274,7 +274,8 @@ pub struct Settings {
     pub node_removal: Duration,
     /// From the loss of an instance until the group's health check sees it.
     pub loss_detection: Duration,
-    /// From an interruption notice to the interruption (EC2 User Guide, "Spot Instance interruption notices").
+    /// From an interruption notice to the interruption (EC2 User Guide, "Spot Instance interruption
+    /// notices").
     pub interruption_notice: Duration,
     /// Pause after the first failed launch; doubles with each further one.
     pub retry_first: Duration,

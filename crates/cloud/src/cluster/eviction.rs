@@ -1,4 +1,5 @@
-//! `POST pods/<name>/eviction`, in the order of checks of the real API server (pkg/registry/core/pod/storage).
+//! `POST pods/<name>/eviction`, in the order of checks of the real API server
+//! (pkg/registry/core/pod/storage).
 
 use super::answer::Answer;
 use super::deletion::DeleteOptions;

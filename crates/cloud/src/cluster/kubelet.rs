@@ -180,7 +180,8 @@ impl World {
         });
     }
 
-    /// Taints with the effect `NoExecute` delete the pods that do not tolerate them, at once or when their patience ends.
+    /// Taints with the effect `NoExecute` delete the pods that do not tolerate them, at once or when their
+    /// patience ends.
     fn obey_taints(&mut self, pod: &PodView, taints: &[Taint]) {
         let job = Job::TaintDeletesPod { key: pod.key.clone(), uid: pod.uid.clone() };
         let tolerations = items(&pod.object, "/spec/tolerations");

@@ -2,9 +2,10 @@
 //! cluster alive.
 //!
 //! A request goes `client` (identity, gate) → `apiserver` (verbs) → `objects` (rules of writing) → `store`
-//! (versions and history) → `world` (files the work that the change makes). [`Cluster::run`] wakes up for that
-//! work and for nothing else: `controllers`, `scheduler`, `kubelet` and `disruption` do it. `watch` reads the
-//! history, `eviction` guards pods by their budgets, `scenario` is the side door for tests and stories.
+//! (versions and history) → `world` (files the work that the change makes). [`Cluster::run`] wakes up for
+//! that work and for nothing else: `controllers`, `scheduler`, `kubelet` and `disruption` do it. `watch`
+//! reads the history, `eviction` guards pods by their budgets, `scenario` is the side door for tests and
+//! stories.
 
 mod answer;
 mod apiserver;

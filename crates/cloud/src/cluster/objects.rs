@@ -82,7 +82,8 @@ impl World {
         Ok(self.put(&kind.id(), object))
     }
 
-    /// Replaces one half of an object, if nobody else has changed it since the version that the new one names.
+    /// Replaces one half of an object, if nobody else has changed it since the version that the new one
+    /// names.
     pub(super) fn replace(
         &mut self,
         kind: &ResourceKind,
@@ -145,8 +146,8 @@ impl World {
     }
 }
 
-/// Reads the object as its type, so that the same is stored as by the real API. Who manages which field is stored
-/// as it is: the real API takes times there that our types cannot hold.
+/// Reads the object as its type, so that the same is stored as by the real API. Who manages which field is
+/// stored as it is: the real API takes times there that our types cannot hold.
 fn normalised(kind: &ResourceKind, mut object: Value) -> Result<Value, Refusal> {
     let Some(normalise) = kind.normalise else { return Ok(object) };
     let managed = section(&mut object, "metadata").remove("managedFields");
@@ -217,7 +218,8 @@ fn keep_system_fields(kind: &ResourceKind, old: &Value, object: &mut Value) {
     }
 }
 
-/// Whether the desired state differs: the spec of a built-in type, all but metadata and status of a custom one.
+/// Whether the desired state differs: the spec of a built-in type, all but metadata and status of a custom
+/// one.
 fn spec_differs(kind: &ResourceKind, old: &Value, new: &Value) -> bool {
     if !kind.is_custom() {
         return old["spec"] != new["spec"];

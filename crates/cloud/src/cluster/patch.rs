@@ -62,8 +62,8 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// The list fields that merge by key. Every other list is atomic, node taints among them: whoever patches them
-/// replaces the whole list.
+/// The list fields that merge by key. Every other list is atomic, node taints among them: whoever patches
+/// them replaces the whole list.
 fn merge_key(field: &str) -> Option<&'static str> {
     match field {
         "conditions" | "addresses" => Some("type"),

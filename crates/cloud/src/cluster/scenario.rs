@@ -435,8 +435,8 @@ impl Cluster {
     }
 }
 
-/// Reads an object without the fields that nobody here needs and in which others may put what our types cannot
-/// hold: the truth must not depend on them.
+/// Reads an object without the fields that nobody here needs and in which others may put what our types
+/// cannot hold: the truth must not depend on them.
 pub fn readable<K: DeserializeOwned>(object: &Value) -> Option<K> {
     let mut object = object.clone();
     for (outer, field) in [("metadata", "managedFields"), ("status", "startTime")] {

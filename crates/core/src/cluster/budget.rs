@@ -31,7 +31,8 @@ pub struct DisruptionBudget {
     pub current_healthy: i64,
     /// Healthy pods it wants.
     pub desired_healthy: i64,
-    /// The pods there are to be: what their controllers want, or, if `minAvailable` is a number, those there are.
+    /// The pods there are to be: what their controllers want, or, if `minAvailable` is a number, those there
+    /// are.
     pub expected_pods: i64,
     /// What it says of pods that are not ready.
     pub unhealthy_pods: UnhealthyPods,

@@ -1,5 +1,5 @@
-//! The budgets, and which of them may cover a pod: each is found by one label that its selector asks for, so that a
-//! pod is compared with few of them.
+//! The budgets, and which of them may cover a pod: each is found by one label that its selector asks for, so
+//! that a pod is compared with few of them.
 
 use super::budget::DisruptionBudget;
 use super::labels::LabelSelector;

@@ -35,7 +35,8 @@ pub struct SpreadConstraint {
     pub min_domains: i64,
     /// Nodes that the pod's node affinity excludes are no domain (`nodeAffinityPolicy: Honor`, the default).
     pub honour_node_affinity: bool,
-    /// Nodes whose taints the pod does not tolerate are no domain (`nodeTaintsPolicy: Honor`, not the default).
+    /// Nodes whose taints the pod does not tolerate are no domain (`nodeTaintsPolicy: Honor`, not the
+    /// default).
     pub honour_taints: bool,
 }
 
@@ -245,8 +246,8 @@ impl Pod {
         self.deletion.is_some()
     }
 
-    /// What pods of one template share: their namespace, and where their labels and spec lie in memory. Told apart
-    /// for sure only while such a pod is held.
+    /// What pods of one template share: their namespace, and where their labels and spec lie in memory. Told
+    /// apart for sure only while such a pod is held.
     #[must_use]
     pub fn template(&self) -> (&str, usize, usize) {
         (&self.namespace, self.labels.address(), Arc::as_ptr(&self.spec).cast::<u8>() as usize)

@@ -77,7 +77,8 @@ impl Snapshot {
         Some(&self.nodes[self.node_index(name)?])
     }
 
-    /// The node that runs on this EC2 instance; `None` if several say so, for nobody knows which of them does.
+    /// The node that runs on this EC2 instance; `None` if several say so, for nobody knows which of them
+    /// does.
     #[must_use]
     pub fn node_of_instance(&self, id: &str) -> Option<&Node> {
         let mut nodes = self.nodes_of_instance(id);
@@ -446,6 +447,7 @@ fn forget_instance(snapshot: &mut Snapshot, index: usize) {
     }
 }
 
+#[expect(clippy::expect_used, reason = "no cluster has 2^32 objects")]
 fn index32(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 objects")
 }

@@ -1,7 +1,8 @@
 //! The API server's own word on the pods of a node.
 //!
-//! A watch that has lost its connection without a word shows an old picture and does not know it. So no node is taken
-//! for empty on a watch's word alone: its pods are listed once more, when its cordon keeps new ones away.
+//! A watch that has lost its connection without a word shows an old picture and does not know it. So no node
+//! is taken for empty on a watch's word alone: its pods are listed once more, when its cordon keeps new ones
+//! away.
 
 use super::Moment;
 use crate::cluster::{Pod, Snapshot};
@@ -12,8 +13,8 @@ use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A pod that is still there so long after the end of its grace period is not waited for: by then its containers have
-/// been killed, or its kubelet answers nobody.
+/// A pod that is still there so long after the end of its grace period is not waited for: by then its
+/// containers have been killed, or its kubelet answers nobody.
 const OVERSTAYED_AFTER: Duration = Duration::from_secs(30);
 
 /// A pod as it was listed: only what decides whether its node may go.
@@ -71,8 +72,8 @@ impl Look {
         self.found.as_ref().ok().filter(|pods| !pods.iter().any(holds)).map(|_| self.asked.at)
     }
 
-    /// Why the node is not empty though the watch shows it so; `known` says of which pods, by their UID, the watch has
-    /// told.
+    /// Why the node is not empty though the watch shows it so; `known` says of which pods, by their UID, the
+    /// watch has told.
     pub(super) fn against(&self, known: &dyn Fn(&str) -> bool, now: Timestamp) -> Vec<Reason> {
         let pods = match &self.found {
             Ok(pods) => pods,
@@ -88,7 +89,8 @@ impl Look {
         pods.iter().filter_map(unseen).map(|pod| Reason::PodNotWatched { pod }).collect()
     }
 
-    /// The pods that the watch has not told of and that may be asked to leave: as much of them as an eviction needs.
+    /// The pods that the watch has not told of and that may be asked to leave: as much of them as an eviction
+    /// needs.
     pub(super) fn unseen(&self, known: &dyn Fn(&str) -> bool, now: Timestamp) -> Vec<Arc<Pod>> {
         let listed = self.found.iter().flatten().filter(|pod| pod.holds_its_node(now));
         let asked = |pod: &Listed| match pod {

@@ -92,8 +92,8 @@ struct Returns {
 }
 
 impl Returns {
-    /// Counts the eviction of a pod that came after the drain began. Those that came together came back once; a pod's
-    /// creation is told in whole seconds.
+    /// Counts the eviction of a pod that came after the drain began. Those that came together came back once;
+    /// a pod's creation is told in whole seconds.
     fn count(&mut self, created: Option<Timestamp>, now: Timestamp) {
         if self.times == 0 || created.is_some_and(|created| created.as_second() >= self.evicted_at) {
             self.times += 1;
@@ -116,7 +116,8 @@ struct Sorted {
     came_back: usize,
 }
 
-/// One node's drain. It knows what was asked so far; if it is lost, a new one goes on from what the cluster shows.
+/// One node's drain. It knows what was asked so far; if it is lost, a new one goes on from what the cluster
+/// shows.
 #[derive(Debug)]
 pub struct Drain {
     command: DrainCommand,
@@ -154,8 +155,8 @@ impl Drain {
         }
     }
 
-    /// Takes in a command for the same drain, or returns `false` if it is for another one: a second notice may have
-    /// brought a deadline, a person may have changed the settings.
+    /// Takes in a command for the same drain, or returns `false` if it is for another one: a second notice
+    /// may have brought a deadline, a person may have changed the settings.
     pub fn renew(&mut self, command: &DrainCommand, policy: Policy) -> bool {
         let same = self.command.replacement == command.replacement && self.command.purpose == command.purpose;
         if same {
@@ -177,17 +178,18 @@ impl Drain {
         &self.report
     }
 
-    /// Whether the node's pods are to be listed anew: it goes on, or ends, by what the API server says of them.
+    /// Whether the node's pods are to be listed anew: it goes on, or ends, by what the API server says of
+    /// them.
     #[must_use]
     pub fn wants_look(&self) -> bool {
         self.wants_look
     }
 
-    /// Goes through the node's pods and returns what is to be asked now. To be called whenever a pod or a budget
-    /// changes, and now and then.
+    /// Goes through the node's pods and returns what is to be asked now. To be called whenever a pod or a
+    /// budget changes, and now and then.
     ///
-    /// On an old picture nothing ends, and what was found on one is found anew when it is current again. Before a
-    /// deadline the drain goes on by what is known: the API server judges each eviction.
+    /// On an old picture nothing ends, and what was found on one is found anew when it is current again.
+    /// Before a deadline the drain goes on by what is known: the API server judges each eviction.
     pub fn step(&mut self, sight: &Sight<'_>, now: Moment) -> Vec<Order> {
         self.wants_look = false;
         let stale =
@@ -250,8 +252,8 @@ impl Drain {
         orders
     }
 
-    /// The pods of the node, and of which of them, by their UID, the watch has told. Before a deadline the API server's
-    /// word on others counts too.
+    /// The pods of the node, and of which of them, by their UID, the watch has told. Before a deadline the
+    /// API server's word on others counts too.
     fn pods(&mut self, sight: &Sight<'_>, node: usize, now: Moment) -> (Vec<Arc<Pod>>, HashSet<Arc<str>>) {
         let snapshot = sight.snapshot;
         let shown = snapshot.pod_indexes_on(node).iter().map(|index| &snapshot.pods()[*index as usize]);
@@ -265,7 +267,8 @@ impl Drain {
         (pods, known)
     }
 
-    /// Nothing on the node is waited for: the drain ends when its pods run elsewhere and the API server lists no more.
+    /// Nothing on the node is waited for: the drain ends when its pods run elsewhere and the API server lists
+    /// no more.
     fn finish(&mut self, sorted: Sorted, sight: &Sight<'_>, known: &HashSet<Arc<str>>, now: Moment) {
         let emptied_at = *self.emptied_at.get_or_insert(now.up);
         if sorted.came_back > 0 && self.command.purpose == Purpose::Return {
@@ -276,8 +279,8 @@ impl Drain {
         }
     }
 
-    /// Takes in whether the picture is old. What was found on an old one does not count when it is current again: it
-    /// goes on then as another process would, from what the cluster shows.
+    /// Takes in whether the picture is old. What was found on an old one does not count when it is current
+    /// again: it goes on then as another process would, from what the cluster shows.
     fn turn_blind(&mut self, blind: bool, snapshot: &Snapshot, now: Moment) {
         if blind {
             self.report.end = None;
@@ -372,7 +375,8 @@ impl Drain {
         self.command.deadline.map_or(DrainClock::Patient, |deadline| DrainClock::Deadline(deadline - ahead))
     }
 
-    /// Whether it is left on the node: its controller's pods come back each time. One that is just leaving is not.
+    /// Whether it is left on the node: its controller's pods come back each time. One that is just leaving is
+    /// not.
     fn comes_back(&self, pod: &Pod, now: Moment) -> bool {
         let leaving = self.asked.get(&pod.uid).is_some_and(|asked| asked.is_busy(now));
         let times = self.came_back.get(&owner(pod)).map_or(0, |returns| returns.times);
@@ -462,7 +466,8 @@ impl Drain {
         orders
     }
 
-    /// The node is empty: how the drain ends, when as many pods run again elsewhere or when waiting for it ends.
+    /// The node is empty: how the drain ends, when as many pods run again elsewhere or when waiting for it
+    /// ends.
     fn await_successors(
         &mut self,
         left_behind: Vec<Reason>,
@@ -488,7 +493,8 @@ impl Drain {
     }
 }
 
-/// Why the pod is not evicted now, if that is not for want of a free slot; `refusal` is the last answer that was no.
+/// Why the pod is not evicted now, if that is not for want of a free slot; `refusal` is the last answer that
+/// was no.
 fn waits_for(pod: &Pod, turn: &Turn<'_>, refusal: Option<&EvictionAnswer>) -> Option<Reason> {
     match turn {
         Turn::AfterBudget(budget) if !budget.observed => {
@@ -527,8 +533,8 @@ fn expected(command: &DrainCommand, policy: &Policy, snapshot: &Snapshot, now: M
 struct Covering<'s>(HashMap<Arc<str>, Vec<&'s DisruptionBudget>>);
 
 impl<'s> Covering<'s> {
-    /// Of pods whose budgets are too many to compare it is as if they had none: the eviction API has the last word
-    /// anyway, and a drain must not wait for this one.
+    /// Of pods whose budgets are too many to compare it is as if they had none: the eviction API has the last
+    /// word anyway, and a drain must not wait for this one.
     fn of(pods: &[Arc<Pod>], snapshot: &'s Snapshot) -> Self {
         let effort = Effort::of(BUDGETS_EFFORT);
         let known = |pod: &Arc<Pod>| Some((pod.uid.clone(), snapshot.budgets_of(pod, &effort).ok()?));

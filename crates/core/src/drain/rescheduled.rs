@@ -33,10 +33,10 @@ pub(super) struct Unmet {
 impl Expected {
     /// What is to be met when the node is drained.
     ///
-    /// Counted are pods that are ready, and those so young that they may still become so: one that has been broken for
-    /// long will not be ready elsewhere either. What was made since the drain began belongs to it too, so that
-    /// another process that goes on with the drain expects the same. The pods of a job come and end by themselves.
-    /// `counted` says which pods are to be ready elsewhere at all: placeholders need not.
+    /// Counted are pods that are ready, and those so young that they may still become so: one that has been
+    /// broken for long will not be ready elsewhere either. What was made since the drain began belongs to it
+    /// too, so that another process that goes on with the drain expects the same. The pods of a job come and
+    /// end by themselves. `counted` says which pods are to be ready elsewhere at all: placeholders need not.
     pub(super) fn of(
         node: &str,
         since: Option<Timestamp>,

@@ -306,8 +306,8 @@ impl Stage {
         drain.step(&Sight { snapshot: &snapshot, freshness, marked: true, look }, now)
     }
 
-    /// Lets time pass, and shows what is asked then, sorted: `-name` is an eviction, `!name 30` a deletion with its
-    /// grace period.
+    /// Lets time pass, and shows what is asked then, sorted: `-name` is an eviction, `!name 30` a deletion
+    /// with its grace period.
     fn asks(&mut self, after: i64) -> Vec<String> {
         self.now += after;
         let mut asked: Vec<String> = self.step().iter().map(told).collect();
@@ -806,7 +806,7 @@ fn a_node_is_not_taken_for_empty_before_the_api_server_lists_it_so() {
         assert!(stage.drain.as_ref().unwrap().wants_look());
         stage.listed = Some(found);
         assert_eq!(stage.end(1), None, "{reason}");
-        assert_eq!(stage.blocked(), [reason.clone()]);
+        assert_eq!(stage.blocked(), std::slice::from_ref(&reason));
         assert!(stage.drain.as_ref().unwrap().wants_look());
         stage.listed = Some(Ok(vec![
             Listed::Pod(ListedPod { of_node: true, ..listed("daemon") }),

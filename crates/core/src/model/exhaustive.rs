@@ -1,13 +1,13 @@
 //! The core explored completely for a small world: one pool, two Spot nodes, a dozen events of which each may
-//! happen once, in every order, with turns of the controller, a crash at each of its calls, drains and time between
-//! any two. Time passes when the controller has nothing left to do; once in a story it may pass while there is none.
-//! Every state that can be reached is visited, however many steps away; from each, everything ends well once nothing
-//! fails any more. What is bounded is how many of the events happen in one story ([`EVENTS_AT_MOST`]); in coarser
-//! steps all of them do ([`orders`]).
+//! happen once, in every order, with turns of the controller, a crash at each of its calls, drains and time
+//! between any two. Time passes when the controller has nothing left to do; once in a story it may pass while
+//! there is none. Every state that can be reached is visited, however many steps away; from each, everything
+//! ends well once nothing fails any more. What is bounded is how many of the events happen in one story
+//! ([`EVENTS_AT_MOST`]); in coarser steps all of them do ([`orders`]).
 //!
-//! Time moves in steps of half a minute, of which every limit of the policy is a multiple. So what is compared of a
-//! time is how many steps it is away, as far as anything reaches ([`World::key`]). Instances are compared by their
-//! place in their group, and what is told for people not at all.
+//! Time moves in steps of half a minute, of which every limit of the policy is a multiple. So what is
+//! compared of a time is how many steps it is away, as far as anything reaches ([`World::key`]). Instances
+//! are compared by their place in their group, and what is told for people not at all.
 
 mod orders;
 
@@ -51,15 +51,18 @@ const EVENTS_AT_MOST: u32 = 2;
 enum Step {
     /// An event, by its number.
     Event(usize),
-    /// The controller takes a turn: the records are gone through, and the groups are asked for what they want.
+    /// The controller takes a turn: the records are gone through, and the groups are asked for what they
+    /// want.
     Turn,
     /// It dies in its turn, once the records are stored.
     DiesBeforeScaling,
-    /// It dies in its turn, at the call of that number: before it takes effect, or before the answer is stored.
+    /// It dies in its turn, at the call of that number: before it takes effect, or before the answer is
+    /// stored.
     DiesAt(usize, Fault),
     /// Every drain that is under way ends.
     Drain,
-    /// Half a minute passes: nothing is left to do for the controller, or it is dead, and the next one leads then.
+    /// Half a minute passes: nothing is left to do for the controller, or it is dead, and the next one leads
+    /// then.
     Pass,
     /// Everything comes to rest.
     Rests,
@@ -326,7 +329,8 @@ struct State {
     happened: u16,
     /// Whether the controller is dead, and no other one leads yet.
     dead: bool,
-    /// Whether time has passed without a leader: once in a story, or every age of everything would come about.
+    /// Whether time has passed without a leader: once in a story, or every age of everything would come
+    /// about.
     late: bool,
 }
 
@@ -437,6 +441,7 @@ fn explore(can_launch: bool, events: u32) -> Found {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how far to explore is told by the Makefile")]
 fn every_way_through_a_small_world_ends_well() {
     let began = Instant::now();
     let events = std::env::var("EXPLORE_EVENTS").ok().filter(|text| !text.is_empty());

@@ -288,6 +288,7 @@ pub(super) fn claims<'s>(snapshot: &'s Snapshot, pod: &'s Pod) -> impl Iterator<
     pod.spec.claims.iter().filter_map(|c| snapshot.claim(&pod.namespace, &c.name))
 }
 
+#[expect(clippy::expect_used, reason = "no cluster has 2^32 nodes")]
 pub(super) fn index32(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 nodes")
 }

@@ -612,7 +612,10 @@ proptest! {
     }
 
     #[test]
-    fn a_pod_less_to_move_never_makes_it_unsafe((nodes, pods) in small_cluster(simple_pod), which in 0..4usize) {
+    fn a_pod_less_to_move_never_makes_it_unsafe(
+        (nodes, pods) in small_cluster(simple_pod),
+        which in 0..4usize,
+    ) {
         let snapshot = cluster(nodes, pods);
         let mut moving: Vec<&Pod> = snapshot.pods_on("old").collect();
         let excluded = ExcludedNodes::from_iter(["old"]);

@@ -14,10 +14,10 @@ use crate::record::{
 /// presses.
 pub(super) fn drain(next: &mut ReplacementStatus, mode: Mode, turn: &Turn<'_>) {
     match next.old_node.clone() {
-        OldNodeState::Kept {} => {
-            if next.capacity.taken().is_some() || next.deadline.is_some() || mode == Mode::DrainOnly {
-                next.old_node.enter(OldNodeState::Draining(OldDrain::begun(turn.facts.now)));
-            }
+        OldNodeState::Kept {}
+            if next.capacity.taken().is_some() || next.deadline.is_some() || mode == Mode::DrainOnly =>
+        {
+            next.old_node.enter(OldNodeState::Draining(OldDrain::begun(turn.facts.now)));
         }
         OldNodeState::Draining(drain) => follow(next, drain, turn),
         _ => {}

@@ -1052,7 +1052,8 @@ proptest! {
                 prop_assert_eq!(&next.old_node, &OldNodeState::Gone {});
             }
             if next.phase == Phase::Completed {
-                prop_assert!(stage.with_facts(|subject, facts| commands(subject, &next, facts)) == Commands::default());
+                let left = stage.with_facts(|subject, facts| commands(subject, &next, facts));
+                prop_assert!(left == Commands::default());
             }
             status = next;
         }
@@ -1333,7 +1334,8 @@ fn the_replacement_that_a_group_launched_by_itself_goes_back_instead() {
     assert_eq!(stage.phase(), Phase::Returning);
 }
 
-/// The tests above take every transition that there is: one that none can take does not belong into the tables.
+/// The tests above take every transition that there is: one that none can take does not belong into the
+/// tables.
 #[test]
 fn every_transition_is_taken() {
     let tests: [fn(); 19] = [

@@ -1,4 +1,5 @@
-//! Objects that tenants may create, made to keep a check busy. Each is of a size that the API server takes: 1.5 MiB.
+//! Objects that tenants may create, made to keep a check busy. Each is of a size that the API server takes:
+//! 1.5 MiB.
 
 use super::*;
 use crate::cluster::{
@@ -10,8 +11,8 @@ use crate::placement::CHECK_EFFORT;
 use crate::testing::{HOST, ZONE, app, labels, node_in, one_of, parts, pod, spec, taint, term};
 use std::time::Duration;
 
-/// A part of what a check may be, so that builds without optimisation try it in time, and what it may take of CPU time:
-/// other work of the machine does not count.
+/// A part of what a check may be, so that builds without optimisation try it in time, and what it may take of
+/// CPU time: other work of the machine does not count.
 const EFFORT: u64 = CHECK_EFFORT / 8;
 const LIMIT: Duration = Duration::from_secs(4);
 

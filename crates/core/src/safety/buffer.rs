@@ -108,8 +108,8 @@ fn grow(sum: &mut Resources, by: &Resources, pods: i64) {
 
 /// How full the pool is with the node and would be without it, and what is too full of what the pods ask for.
 ///
-/// Only nodes that pods can be placed on count. All pods that move are counted in the pool, even if some would
-/// go elsewhere.
+/// Only nodes that pods can be placed on count. All pods that move are counted in the pool, even if some
+/// would go elsewhere.
 ///
 /// # Errors
 /// If finding out is more work than `effort` has left.
@@ -156,8 +156,8 @@ pub(super) fn judge(
         let before = story.map(|story| story.of(resource) + policy.utilisation_slack);
         before.map_or(policy.max_utilisation, |before| policy.max_utilisation.max(before))
     };
-    // A resource that no other node of the pool has is not the pool's to keep: whether the pods that need it fit
-    // elsewhere is for their placement to say. Every node has CPU and memory.
+    // A resource that no other node of the pool has is not the pool's to keep: whether the pods that need it
+    // fit elsewhere is for their placement to say. Every node has CPU and memory.
     let kept = |resource: &str| matches!(resource, "cpu" | "memory") || amount(&after.has, resource) > 0;
     let asked = |resource: &str| amount(&moved.asked, resource) > 0;
     let too_full = after
@@ -175,8 +175,9 @@ pub(super) fn judge(
     Ok((before.shares().collect(), after.shares().collect(), too_full))
 }
 
-/// How full the nodes are that pods can be placed on: what a story records when it begins. Nothing is recorded if
-/// finding out is more work than those who wait for it can wait; then the pool's limit alone holds.
+/// How full the nodes are that pods can be placed on: what a story records when it begins. Nothing is
+/// recorded if finding out is more work than those who wait for it can wait; then the pool's limit alone
+/// holds.
 #[must_use]
 pub fn pool_utilisation(
     pool_nodes: &BTreeSet<Arc<str>>,

@@ -6,8 +6,8 @@ use crate::health::Story;
 use std::sync::Arc;
 
 impl SafetyContext {
-    /// For a node in `own` story, or in none, among the open `stories` of the cluster. `members` are the instances of
-    /// the pool's two groups, `taint_key` is that of the taint that a drain sets.
+    /// For a node in `own` story, or in none, among the open `stories` of the cluster. `members` are the
+    /// instances of the pool's two groups, `taint_key` is that of the taint that a drain sets.
     ///
     /// Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
     #[must_use]

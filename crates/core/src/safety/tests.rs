@@ -120,8 +120,8 @@ fn one_disruption_is_room_enough_for_many_pods() {
     assert_eq!(report.blockers, [Blocker::BudgetExhausted(shut)]);
 }
 
-/// The node runs `back` pods of a controller and `for_good` that nobody makes anew, all under `budget`. Returns what
-/// it has against the return.
+/// The node runs `back` pods of a controller and `for_good` that nobody makes anew, all under `budget`.
+/// Returns what it has against the return.
 fn sharing(back: usize, for_good: usize, budget: DisruptionBudget) -> Option<ShutBudget> {
     let nodes = vec![node("od"), node("s1"), node("s2")];
     let mut pods: Vec<Pod> = (0..back + for_good).map(|i| pod(&format!("web-{i}"), "od", 1)).collect();

@@ -1,11 +1,12 @@
-//! The same small world in coarser steps, and therefore with all events in one story: each at most once, in every
-//! order. The next one comes at once, or when everything has come to rest; in shorter stories, also after each turn of
-//! the controller in between ([`Gap`]). Once in a story the controller dies in a turn, at any of its calls; that
-//! counts as an event like the others, so what follows comes before the next one leads, or when that one has brought
-//! everything to rest.
+//! The same small world in coarser steps, and therefore with all events in one story: each at most once, in
+//! every order. The next one comes at once, or when everything has come to rest; in shorter stories, also
+//! after each turn of the controller in between ([`Gap`]). Once in a story the controller dies in a turn, at
+//! any of its calls; that counts as an event like the others, so what follows comes before the next one
+//! leads, or when that one has brought everything to rest.
 //!
-//! What may become of a world after some events may also become of it after fewer of the same: so it is gone on from
-//! only if it was not met after fewer. Stories are gone through by the number of their events, the short ones first.
+//! What may become of a world after some events may also become of it after fewer of the same: so it is gone
+//! on from only if it was not met after fewer. Stories are gone through by the number of their events, the
+//! short ones first.
 
 use super::super::{Fault, World};
 use super::{EVENTS, PATIENCE, Step, ends_well, small_world};
@@ -74,7 +75,8 @@ struct State {
 /// What was found.
 #[derive(Debug, Default)]
 struct Found {
-    /// How many states there are after no event, one, two and so on, without those met after fewer of the same.
+    /// How many states there are after no event, one, two and so on, without those met after fewer of the
+    /// same.
     states: Vec<usize>,
     steps: usize,
 }
@@ -248,6 +250,7 @@ fn explore_both(gap: Gap, events: u32) -> usize {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how far to explore is told by the Makefile")]
 fn every_order_of_a_few_events_ends_well() {
     let events = std::env::var("EXPLORE_ORDERS").ok().filter(|text| !text.is_empty());
     let events = events.map_or(EVENTS_AT_MOST, |text| text.parse().expect("EXPLORE_ORDERS is a number"));
