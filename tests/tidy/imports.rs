@@ -149,6 +149,20 @@ impl Crate {
         found
     }
 
+    /// The same between the modules at the top of the crate, with all that is below them.
+    fn rooms(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        fn room(module: &str) -> &str {
+            module.split("::").next().unwrap_or_default()
+        }
+        let mut rooms: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for module in self.modules.keys() {
+            let own = room(module);
+            let imports = self.imports(module).into_iter().map(room).filter(|other| *other != own);
+            rooms.entry(own).or_default().extend(imports);
+        }
+        rooms
+    }
+
     fn graph(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         self.modules.keys().map(|module| (module.as_str(), self.imports(module))).collect()
     }
@@ -182,7 +196,7 @@ pub fn circles(files: &[Source]) -> Vec<Vec<String>> {
     found.into_iter().collect()
 }
 
-/// The longest chain of imports of each crate, from the top to the ground.
+/// The longest chain of imports between the top modules of each crate, from the top to the ground.
 pub fn floors(files: &[Source]) -> Vec<(&'static str, Vec<String>)> {
     fn chain<'a>(
         graph: &BTreeMap<&'a str, BTreeSet<&'a str>>,
@@ -205,11 +219,11 @@ pub fn floors(files: &[Source]) -> Vec<(&'static str, Vec<String>)> {
         whole
     }
     let of = |held: Crate| {
-        let graph = held.graph();
+        let graph = held.rooms();
         let mut known = BTreeMap::new();
         let all = graph.keys().map(|module| chain(&graph, module, &mut known, &mut Vec::new()));
         let longest = all.max_by_key(Vec::len).unwrap_or_default();
-        (held.name, longest.into_iter().map(|module| held.modules[module].file.clone()).collect())
+        (held.name, longest.into_iter().map(str::to_owned).collect())
     };
     crates(files).into_iter().map(of).collect()
 }

@@ -52,9 +52,11 @@ pub fn production() -> Vec<Source> {
     let files = read(&["crates/cloud/src", "crates/core/src", "src"]);
     let declared_as_tests = |path: &str| {
         let Some((folder, name)) = path.rsplit_once('/') else { return false };
-        let line = format!("#[cfg(test)]\nmod {};", name.trim_end_matches(".rs"));
+        let name = name.trim_end_matches(".rs");
+        let lines = ["mod", "pub(crate) mod"].map(|word| format!("#[cfg(test)]\n{word} {name};"));
         let parents = [format!("{folder}.rs"), format!("{folder}/mod.rs"), format!("{folder}/lib.rs")];
-        files.iter().any(|file| parents.contains(&file.path) && file.text.contains(&line))
+        let mut parents = files.iter().filter(|file| parents.contains(&file.path));
+        parents.any(|file| lines.iter().any(|line| file.text.contains(line)))
     };
     let in_tests = |path: &str| {
         let mut upper = String::new();

@@ -377,10 +377,7 @@ impl Display for TriggerAnswer {
             }
             Self::OldInstanceGone { instance_id } => write!(f, "the old instance {instance_id} is gone"),
             Self::FallbackStandsIn { replacement, instance_id } => {
-                write!(
-                    f,
-                    "the old instance {instance_id} is gone and fallback {replacement} stands in for it: "
-                )?;
+                write!(f, "the old instance {instance_id} is gone; fallback {replacement} stands in: ")?;
                 f.write_str("request its return (action Return), or wait for it")
             }
             Self::Replacing { node, replacement } => {
