@@ -259,13 +259,13 @@ fn columns_are_printed(testbed: &Testbed) {
         ),
         (
             "interruptionnotices",
-            &["NAME", "NODE", "INSTANCE", "KIND", "DEADLINE", "ACCEPTED", "AGE"],
+            &["NAME", "NODE", "INSTANCE", "KIND", "DEADLINE", "AGE"],
             &["spot-a", "i-0a1b2c3d4e5f60718", "SpotInterruption"],
         ),
         (
             "nodereplacements",
-            &["NAME", "NODE", "POOL", "PHASE", "FALLBACK", "REPLACED-BY", "AGE"],
-            &["i-0a1b2c3d4e5f60719", "spot-b", "workers", "Draining", "false"],
+            &["NAME", "NODE", "POOL", "PHASE", "REPLACED-BY", "CAPACITY", "AGE"],
+            &["i-0a1b2c3d4e5f60719", "spot-b", "workers", "Draining"],
         ),
         (
             "triggers",
