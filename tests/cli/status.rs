@@ -71,10 +71,14 @@ fn state_with(message: &str) -> ApiState {
         "spec": { "pool": "web", "nodeName": "node-old", "instanceId": "i-old" },
         "status": {
             "phase": "OnFallback",
-            "fallback": true,
-            "capacity": {
-                "group": "OnDemand", "instanceId": "i-new", "nodeName": "node-new", "readyAt": ago(7300),
-            },
+            "fallback": { "OnFallback": {} },
+            "oldNode": { "Gone": {} },
+            "capacity": { "Taken": {
+                "instance": {
+                    "group": "OnDemand", "instanceId": "i-new", "nodeName": "node-new", "readyAt": ago(7300),
+                },
+                "onDemandRequested": true,
+            } },
             "blocking": [{ "box": "9", "reason": "PodDoesNotFit", "message": message, "since": ago(150) }],
             "steps": [{ "box": "1", "at": ago(7400), "outcome": "NoticeReceived", "node": "node-old", "message": message }],
         },
