@@ -30,6 +30,7 @@ pub use pod::{
 };
 pub use resources::Resources;
 pub(crate) use resources::{add, add_extended};
+pub(crate) use snapshot::index32;
 pub use snapshot::{Live, PodGroup, Snapshot};
 pub use taints::{Effect, Taint, Toleration, TolerationOperator};
 pub use volume::{Claim, Volume, VolumeReach};

@@ -447,8 +447,9 @@ fn forget_instance(snapshot: &mut Snapshot, index: usize) {
     }
 }
 
+/// An index as the snapshot and the placement check keep it: half as wide.
 #[expect(clippy::expect_used, reason = "no cluster has 2^32 objects")]
-fn index32(index: usize) -> u32 {
+pub(crate) fn index32(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 objects")
 }
 

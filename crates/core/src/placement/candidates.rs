@@ -1,7 +1,8 @@
 //! Where the pods of each class can go at the start, and which classes that settles.
 
 use super::obstacles::Rules;
-use super::packer::{Packer, index32};
+use super::packer::Packer;
+use crate::cluster::index32;
 use crate::effort::TooMuch;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

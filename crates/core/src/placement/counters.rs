@@ -1,6 +1,7 @@
 //! Counters of pods by domain, for affinity, anti-affinity and topology spread.
 
-use super::packer::{Counter, KEPT, NO_DOMAIN, Packer, Topology, index32};
+use super::packer::{Counter, KEPT, NO_DOMAIN, Packer, Topology};
+use crate::cluster::index32;
 use crate::effort::TooMuch;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

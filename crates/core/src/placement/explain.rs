@@ -2,7 +2,8 @@
 
 use super::answer::{PodName, Reason, ReasonCount, Reasons, Unplaced};
 use super::obstacles::Rules;
-use super::packer::{Incoming, KEPT, Packer, index32};
+use super::packer::{Incoming, KEPT, Packer};
+use crate::cluster::index32;
 use crate::effort::TooMuch;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};

@@ -287,8 +287,3 @@ fn lasting_weight(pod: &Pod, snapshot: &Snapshot) -> usize {
 pub(super) fn claims<'s>(snapshot: &'s Snapshot, pod: &'s Pod) -> impl Iterator<Item = &'s Claim> {
     pod.spec.claims.iter().filter_map(|c| snapshot.claim(&pod.namespace, &c.name))
 }
-
-#[expect(clippy::expect_used, reason = "no cluster has 2^32 nodes")]
-pub(super) fn index32(index: usize) -> u32 {
-    u32::try_from(index).expect("fewer than 2^32 nodes")
-}

@@ -3,7 +3,8 @@
 
 use super::obstacles::Rules;
 use super::options::PlacementOptions;
-use super::packer::{CPU, KEPT, MEMORY, NO_DOMAIN, Packer, Spread, index32};
+use super::packer::{CPU, KEPT, MEMORY, NO_DOMAIN, Packer, Spread};
+use crate::cluster::index32;
 use crate::effort::TooMuch;
 
 #[derive(Clone, Copy)]

@@ -1,6 +1,7 @@
 //! What each node has left.
 
-use super::packer::{CPU, Dimension, KEPT, MEMORY, PODS, Packer, claims, index32};
+use super::packer::{CPU, Dimension, KEPT, MEMORY, PODS, Packer, claims};
+use crate::cluster::index32;
 use crate::cluster::{Pod, Resources};
 use crate::effort::TooMuch;
 use std::collections::{BTreeSet, HashMap, HashSet};

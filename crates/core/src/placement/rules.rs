@@ -5,7 +5,8 @@
 //! asks for one.
 
 use super::counters::Counted;
-use super::packer::{KEPT, Packer, Spread, index32};
+use super::packer::{KEPT, Packer, Spread};
+use crate::cluster::index32;
 use crate::cluster::{AffinityTerm, LabelSelector, Pod, PodSpec, Snapshot, SpreadConstraint};
 use crate::effort::{Effort, TooMuch};
 use std::collections::hash_map::Entry;

@@ -1,6 +1,7 @@
 use super::obstacles::Rules;
-use super::packer::{Packer, index32};
+use super::packer::Packer;
 use super::*;
+use crate::cluster::index32;
 use crate::cluster::{
     Claim, ClaimRef, Effect, HostPort, LabelSelector, NodeSelectorTerm, Operator, Owner, OwnerKind, Parts,
     PodSpec, Requirement, Toleration, TolerationOperator, VolumeReach,
