@@ -12,7 +12,7 @@ test: testbed ## Runs all tests, also those on a real Kubernetes control plane
 	cargo test
 
 test-fast: ## Runs the tests that need no cluster
-	cargo test --workspace --lib --bins --test cli --test simulation --test contract
+	cargo test --workspace --lib --bins --test cli --test simulation --test contract --test tidy
 
 simulate: ## Plays random stories in the simulated cloud: SEEDS=1000 of them, from SEED=1
 	@SIMULATE_SEEDS=$(or $(SEEDS),1000) SIMULATE_SEED=$(or $(SEED),1) SIMULATE_EVENTS=$(EVENTS) \

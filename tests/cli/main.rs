@@ -9,7 +9,6 @@ mod crowd;
 mod demo;
 mod holes;
 mod openapi;
-mod security;
 mod status;
 mod stub;
 mod traces;

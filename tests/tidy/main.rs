@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
 
 mod imports;
+mod security;
 mod source;
 
 use source::{Source, production, workspace};
