@@ -25,7 +25,7 @@ use crate::actors::messages::{
 use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::clock::jittered;
 use crate::crd::{NodeReplacement, version};
-use crate::telemetry::events::{self, Told};
+use crate::telemetry::events::{self, Identity, Told};
 use crate::telemetry::notifications::Notification;
 use crate::telemetry::tracing::box_span;
 use actix::prelude::*;
@@ -37,9 +37,10 @@ use kube::{Resource, ResourceExt};
 use refusals::{Refused, Removals};
 use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
-use spot_guard_core::record::GroupKind;
+use spot_guard_core::record::{GroupKind, StepRecord};
 use spot_guard_core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use spot_guard_core::scaling::wants::Want;
+use spot_guard_core::time::since;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use store::{Write, store};
@@ -50,6 +51,8 @@ use turn_view::TurnView;
 const TURN: Duration = Duration::from_secs(1);
 /// After this time more triggers are looked at, unless something else begins a turn.
 const NEXT_LOOK: Duration = Duration::from_millis(100);
+/// A new leader tells the steps of this time once more: longer than any change of leadership takes.
+const TOLD_AGAIN: Duration = Duration::from_mins(10);
 /// How many records are written at the same time.
 const PARALLEL_WRITES: usize = 8;
 
@@ -183,6 +186,9 @@ impl FallbackTracker {
             let newer =
                 self.records.get(&record.name_any()).is_none_or(|held| version(&*record) > version(held));
             if newer {
+                if !self.records.contains_key(&record.name_any()) {
+                    self.tell_recent_steps(&record);
+                }
                 self.records.insert(record.name_any(), (*record).clone());
             }
         }
@@ -498,18 +504,42 @@ impl FallbackTracker {
                 status.traceparent.as_deref(),
             );
             span.in_scope(|| tracing::info!(outcome = ?step.outcome, "{}", step.message));
-            let told = Told {
-                warning: step.outcome.is_warning(),
-                reason: &format!("{:?}", step.outcome),
-                action: format!("Box{}", step.flow_box.number()),
-                note: &step.message,
-                secondary: Some(after.object_ref(&())),
-            };
-            self.deps.events.tell(events::node(&step.node), told);
+            self.tell_step(after, step);
             if let Some(told) = Notification::of(&after.name_any(), after.spec.pool.as_deref(), step) {
                 self.deps.notifications.tell(&told);
             }
         }
         self.deps.metrics.record_stored(before.and_then(|record| record.status.as_ref()), status);
     }
+    /// The leader before this one may have been killed after it stored a step and before its event was out.
+    fn tell_recent_steps(&self, record: &NodeReplacement) {
+        let now = self.deps.clock.now();
+        let steps = record.status.iter().flat_map(|status| &status.steps);
+        for step in steps.filter(|step| since(step.at, now) < TOLD_AGAIN) {
+            self.tell_step(record, step);
+        }
+    }
+
+    /// An event on the step's node. It has one name, whoever tells it and however often.
+    fn tell_step(&self, record: &NodeReplacement, step: &StepRecord) {
+        let told = Told {
+            warning: step.outcome.is_warning(),
+            reason: &format!("{:?}", step.outcome),
+            action: format!("Box{}", step.flow_box.number()),
+            note: &step.message,
+            secondary: Some(record.object_ref(&())),
+        };
+        let identity = Identity { name: event_name(record, step), at: step.at };
+        self.deps.events.tell_once(events::node(&step.node), told, identity);
+    }
+}
+
+/// The name of a step's event: of no other step, of this record or of one that had its name before.
+fn event_name(record: &NodeReplacement, step: &StepRecord) -> String {
+    let uid = record.uid().unwrap_or_else(|| record.name_any());
+    let at = step.at.as_microsecond();
+    format!(
+        "spot-guard.{uid}.{at:x}.{}",
+        format!("{:?}{}", step.outcome, step.flow_box.number()).to_lowercase()
+    )
 }

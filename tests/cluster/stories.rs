@@ -240,9 +240,7 @@ impl Stagecraft {
         assert!(nodes.get_opt(&self.old_node).await.expect("an answer").is_none(), "the old node is gone");
         assert_eq!(instances_in_service(&self.story, ON_DEMAND), self.bystanders, "nobody else was ended");
         assert_eq!(self.ended_instances(), self.instances_to_end().await, "exactly these were ended");
-        if !tale.is_killed {
-            self.every_step_is_an_event(report).await;
-        }
+        self.every_step_is_an_event(report).await;
 
         self.agent.ends_well().await;
         self.controller.ends_well().await;

@@ -3,17 +3,17 @@
 
 use crate::play::{Play, Played, Stage};
 use crate::triggers::{answered, ask};
-use serde_json::json;
-use spot_guard::crd::notice_name;
+use serde_json::{Value, json};
+use spot_guard::crd::{NodeReplacement, notice_name};
 use spot_guard::sim::crash::{CrashPoint, Moment};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::SPOT;
 use spot_guard_cloud::cloud::Capacity;
 use spot_guard_core::policy::PolicySpec;
-use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase};
+use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, StepRecord};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 const SEED: u64 = 1;
@@ -178,7 +178,27 @@ fn complaint(played: &Played) -> Option<String> {
         return Some("the point was not reached".to_owned());
     }
     let write = played.writes.last().cloned().unwrap_or_default();
-    played.complaints().map(|text| format!("{write}: {text}"))
+    let untold = untold_steps(&played.stage);
+    let untold = (!untold.is_empty()).then(|| format!("steps without exactly one event: {untold:#?}"));
+    played.complaints().or(untold).map(|text| format!("{write}: {text}"))
+}
+
+/// The steps of the stored records that `kubectl describe node` does not show, or shows more than once.
+fn untold_steps(stage: &Stage) -> Vec<String> {
+    let events = stage.cluster.list_json("events.events.k8s.io");
+    let told = |step: &StepRecord| {
+        let is_it = |event: &&Arc<Value>| {
+            event["regarding"]["name"] == step.node.as_str()
+                && event["reason"] == format!("{:?}", step.outcome)
+                && event["action"] == format!("Box{}", step.flow_box.number())
+                && event["note"] == step.message.as_str()
+                && event["eventTime"].as_str().and_then(|at| at.parse().ok()) == Some(step.at)
+        };
+        events.iter().filter(is_it).count()
+    };
+    let records = stage.cluster.list::<NodeReplacement>();
+    let steps = records.iter().filter_map(|record| record.status.as_ref()).flat_map(|status| &status.steps);
+    steps.filter(|step| told(step) != 1).map(|step| format!("{step:?}")).collect()
 }
 
 /// How many of its points a story is tried at, each time that the tests run: each, or every n-th.

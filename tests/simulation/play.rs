@@ -22,6 +22,9 @@ use std::time::Duration;
 /// When every story begins.
 pub const EPOCH: &str = "2026-01-01T03:00:00Z";
 
+/// Longer than a lease lives, and than the next leader needs to tell what the one before it did not.
+const TAKEOVER: Duration = Duration::from_secs(60);
+
 /// All stories of the demo.
 pub const SCENARIOS: [Scenario; 9] = [
     Scenario::Rebalance,
@@ -321,6 +324,10 @@ impl Play {
             let beside: Vec<_> =
                 self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
             story.run(&mut |_| {}).await.expect("the script can be played");
+            if self.point.is_some() {
+                // Who was killed at its last write is followed after the story is over.
+                tokio::time::sleep(TAKEOVER).await;
+            }
             let report = story.report().await;
             for act in beside {
                 let told = || auditor.story().join("\n");
