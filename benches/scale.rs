@@ -22,6 +22,7 @@ use spot_guard::sim::nodes::KubeNodes;
 use spot_guard_cloud::cloud::{BootTimes, Cloud, GroupSpec, Market};
 use spot_guard_cloud::cluster::{Cluster, NodeSpec};
 use spot_guard_core::cluster::Snapshot;
+use spot_guard_core::ids::NodeName;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::record::NoticeKind;
 use spot_guard_core::safety::{SafetyContext, SafetyPolicy, check_return};
@@ -142,10 +143,14 @@ async fn give_notices(cluster: &Cluster) {
         Some((spot.to_owned(), provider.rsplit('/').next()?.to_owned()))
     });
     for (node_name, instance_id) in of_pool.take(20) {
-        let name = notice_name(&node_name, &instance_id, NoticeKind::RebalanceRecommendation);
+        let name = notice_name(
+            &node_name.as_str().into(),
+            &instance_id.as_str().into(),
+            NoticeKind::RebalanceRecommendation,
+        );
         let spec = InterruptionNoticeSpec {
-            node_name,
-            instance_id: instance_id.clone(),
+            node_name: node_name.into(),
+            instance_id: instance_id.clone().into(),
             kind: NoticeKind::RebalanceRecommendation,
             notice_time: None,
             deadline: None,
@@ -161,8 +166,8 @@ async fn give_notices(cluster: &Cluster) {
 /// budget.
 async fn fill(cluster: &Cluster, nodes: usize) {
     let spec = SpotPoolSpec {
-        spot_group: "spot".to_owned(),
-        on_demand_group: "on-demand".to_owned(),
+        spot_group: "spot".into(),
+        on_demand_group: "on-demand".into(),
         ..SpotPoolSpec::default()
     };
     let pools: Api<SpotPool> = Api::all(cluster.client());
@@ -346,7 +351,7 @@ async fn controller(url: &str) {
 
 /// One safety check, and the assessment of 20 fallback nodes, none of which may be counted on for the others.
 fn checks(snapshot: &Snapshot) {
-    let names: Vec<Arc<str>> = snapshot.nodes().iter().map(|node| node.name.clone()).collect();
+    let names: Vec<NodeName> = snapshot.nodes().iter().map(|node| node.name.clone()).collect();
     let policy = SafetyPolicy::default();
     let some = names.iter().step_by(names.len() / 20).take(20).cloned().collect::<Vec<_>>();
     let context = SafetyContext {

@@ -14,6 +14,7 @@ use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use spot_guard_core::ids::NodeName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
     /// The Kubernetes node that the agent runs on.
-    pub node_name: String,
+    pub node_name: NodeName,
     /// How to reach the Kubernetes API; without it as `kubectl` would, or from inside the cluster.
     pub kubeconfig: Option<PathBuf>,
     /// Where to serve `/livez`, `/readyz` and `/metrics`; without it, nowhere.
@@ -92,7 +93,7 @@ impl AgentHandle {
 /// `imds` builds the clients of the node's metadata service; the agent sets their timeouts.
 #[must_use]
 pub fn start(
-    node_name: impl Into<String>,
+    node_name: impl Into<NodeName>,
     client: kube::Client,
     imds: Builder,
     clock: Clock,
@@ -130,12 +131,13 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     // schedule.
     let client = crate::kube::client::infer(options.kubeconfig.as_deref()).await?;
     let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let agent = start(&options.node_name, client, Builder::default(), Clock::System, options.poll_every);
+    let agent =
+        start(options.node_name.clone(), client, Builder::default(), Clock::System, options.poll_every);
     let server = match options.listen {
         Some(address) => Some(serve(address, &agent)?),
         None => None,
     };
-    tracing::info!(node = options.node_name, "agent started");
+    tracing::info!(node = &*options.node_name, "agent started");
     tokio::select! {
         _ = terminated.recv() => {}
         result = tokio::signal::ctrl_c() => result.context("cannot listen for ctrl-c")?,
@@ -144,7 +146,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     if let Some(server) = server {
         server.stop(true).await;
     }
-    tracing::info!(node = options.node_name, "agent ended");
+    tracing::info!(node = &*options.node_name, "agent ended");
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use k8s_openapi::api::authorization::v1::{
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use spot_guard_core::group::PoolView;
+use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{Finding, Problem, Severity};
@@ -43,10 +44,10 @@ pub struct CheckOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Check this pair of groups only, and nothing of a cluster: the Spot group
     #[arg(long, value_name = "NAME", requires = "on_demand_group")]
-    pub spot_group: Option<String>,
+    pub spot_group: Option<GroupName>,
     /// The on-demand group of the pair
     #[arg(long, value_name = "NAME", requires = "spot_group")]
-    pub on_demand_group: Option<String>,
+    pub on_demand_group: Option<GroupName>,
 }
 
 /// How a check ended.
@@ -196,18 +197,18 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
 /// Whether whoever reports a notice is held to their own node: tried by a dry run, about a node that nobody
 /// is on.
 async fn notices_are_bound(client: &Client) -> Line {
-    let (node, instance, kind) =
-        ("spot-guard-check.invalid", "i-00000000", NoticeKind::RebalanceRecommendation);
+    let (node, instance) = (NodeName::from("spot-guard-check.invalid"), InstanceId::from("i-00000000"));
+    let kind = NoticeKind::RebalanceRecommendation;
     let spec = InterruptionNoticeSpec {
-        node_name: node.to_owned(),
-        instance_id: instance.to_owned(),
+        node_name: node.clone(),
+        instance_id: instance.clone(),
         kind,
         notice_time: None,
         deadline: None,
         detected_at: Clock::System.now(),
         traceparent: None,
     };
-    let notice = InterruptionNotice::new(&notice_name(node, instance, kind), spec);
+    let notice = InterruptionNotice::new(&notice_name(&node, &instance, kind), spec);
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     let notices: Api<InterruptionNotice> = Api::all(client.clone());
     let (verdict, text) = match notices.create(&dry_run, &notice).await {
@@ -272,12 +273,12 @@ async fn may(client: &Client, asked: ResourceAttributes) -> Result<(String, bool
 
 /// What is to be said of the groups of each pool.
 async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &mut Vec<Line>) {
-    let configs: BTreeMap<String, PoolConfig> = pools
+    let configs: BTreeMap<PoolName, PoolConfig> = pools
         .iter()
         .map(|pool| PoolConfig::of(pool, defaults, None))
         .map(|config| (config.name.clone(), config))
         .collect();
-    let names: Vec<String> =
+    let names: Vec<GroupName> =
         configs.values().flat_map(|pool| [pool.spot_group.clone(), pool.on_demand_group.clone()]).collect();
     if names.is_empty() {
         return;
@@ -296,7 +297,7 @@ async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &
         "groups can be read; calls that change them cannot be tried without changing something",
     ));
     for pool in pools {
-        let config = &configs[&pool.name_any()];
+        let config = &configs[pool.name_any().as_str()];
         let ledger: Ledger = pool.status.clone().unwrap_or_default().ledger;
         let findings = match (found.get(&config.spot_group), found.get(&config.on_demand_group)) {
             (Some(spot), Some(on_demand)) => {

@@ -105,7 +105,7 @@ fn explain(name: &str, options: &ApiOptions) -> anyhow::Result<String> {
             let node = api.find(&format!("nodes/{name}"))?;
             let node = node.with_context(|| format!("no replacement, fallback or node is named {name}"))?;
             let of_node = node["replacement"].as_str().map(|story| api.get(&format!("replacements/{story}")));
-            (of_node.transpose()?, Some(name.to_owned()))
+            (of_node.transpose()?, Some(name.into()))
         }
     };
     let story = replacement.clone().map(read::<Replacement>).transpose()?;

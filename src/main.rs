@@ -10,6 +10,7 @@ use spot_guard::controller::Controller;
 use spot_guard::http::{self, ApiState, Certificate, Door, Reviews, Secrets};
 use spot_guard::telemetry::liveness::Liveness;
 use spot_guard::{crd, telemetry};
+use spot_guard_core::ids::NodeName;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ enum Command {
     Agent {
         /// The Kubernetes node that the agent runs on
         #[arg(long, env = "NODE_NAME")]
-        node_name: String,
+        node_name: NodeName,
         /// How to reach the Kubernetes API; without it, the pod's own service account
         #[arg(long, value_name = "FILE")]
         kubeconfig: Option<PathBuf>,

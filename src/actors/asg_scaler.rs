@@ -19,6 +19,7 @@ use actix::prelude::*;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use spot_guard_core::group::PoolView;
+use spot_guard_core::ids::{GroupName, InstanceId, PoolName};
 use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
 use spot_guard_core::policy::seconds;
 use spot_guard_core::reason::{Finding, Problem};
@@ -47,7 +48,7 @@ const MAX_CALLS_PER_TURN: usize = 40;
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Turn {
-    pool: String,
+    pool: PoolName,
     /// Which timer it was: a later one makes it stale.
     timer: u64,
 }
@@ -61,7 +62,7 @@ struct LookForPools;
 #[derive(Message)]
 #[rtype(result = "()")]
 struct TurnEnded {
-    pool: String,
+    pool: PoolName,
     outcome: Result<TurnResult, TurnError>,
 }
 
@@ -69,7 +70,7 @@ struct TurnResult {
     ledger: Ledger,
     view: PoolView,
     revision: Revision,
-    cordon: BTreeSet<String>,
+    cordon: BTreeSet<InstanceId>,
     changed: bool,
     /// What AWS would not take in this turn.
     delayed: Option<CallError>,
@@ -82,7 +83,7 @@ enum TurnError {
     #[error("{}", RequestProblem(.0))]
     Kube(#[from] kube::Error),
     #[error("Auto Scaling group {0} does not exist")]
-    NoSuchGroup(String),
+    NoSuchGroup(GroupName),
     #[error("the ledger of the pool was written by somebody else")]
     NotTheWriter,
     #[error("this process does not lead, or not for long enough")]
@@ -108,7 +109,7 @@ pub struct AsgScaler {
     deps: Deps,
     observed: Vec<MessageLink<PoolObserved>>,
     refused: Vec<MessageLink<PoolRefused>>,
-    pools: BTreeMap<String, PoolState>,
+    pools: BTreeMap<PoolName, PoolState>,
     began: tokio::time::Instant,
 }
 
@@ -123,10 +124,10 @@ impl AsgScaler {
         Self { deps, observed, refused, pools: BTreeMap::new(), began: tokio::time::Instant::now() }
     }
 
-    fn schedule(&mut self, pool: &str, delay: Duration, ctx: &mut Context<Self>) {
+    fn schedule(&mut self, pool: &PoolName, delay: Duration, ctx: &mut Context<Self>) {
         let Some(state) = self.pools.get_mut(pool) else { return };
         state.timer += 1;
-        let turn = Turn { pool: pool.to_owned(), timer: state.timer };
+        let turn = Turn { pool: pool.clone(), timer: state.timer };
         ctx.notify_later(turn, delay);
     }
 
@@ -206,7 +207,7 @@ impl Handler<LookForPools> for AsgScaler {
     type Result = ();
 
     fn handle(&mut self, _: LookForPools, ctx: &mut Self::Context) {
-        let known: BTreeSet<String> = self.deps.pools().into_keys().collect();
+        let known: BTreeSet<PoolName> = self.deps.pools().into_keys().collect();
         self.pools.retain(|name, _| known.contains(name));
         for name in known {
             if !self.pools.contains_key(&name) {
@@ -265,7 +266,7 @@ impl Handler<TurnEnded> for AsgScaler {
                 state.failures = state.failures.saturating_add(1);
                 // What was written and what was not is read again.
                 state.ledger = None;
-                tracing::warn!(pool, %error, "looking at the groups failed; it is tried again");
+                tracing::warn!(pool = &*pool, %error, "looking at the groups failed; it is tried again");
                 if let TurnError::NoSuchGroup(group) = &error {
                     let finding = Finding { group: group.clone(), problem: Problem::NoSuchGroup };
                     let refused = PoolRefused { pool: pool.clone(), finding };
@@ -325,9 +326,9 @@ async fn take_turn(
             now,
         });
         for left in plan.ledger.left_behind.iter().filter(|left| !store.ledger.left_behind.contains(left)) {
-            let (request, group) = (&left.request.id, &left.request.group_name);
+            let (request, group) = (&left.request.id, &*left.request.group_name);
             tracing::warn!(
-                pool = pool.name,
+                pool = &*pool.name,
                 request,
                 group,
                 "the pool no longer names the group of a request"
@@ -345,7 +346,7 @@ async fn take_turn(
         match make(&deps, &pool, &call).await {
             Ok(answer) => answers::taken(&mut next, &call, answer, deps.clock.now()),
             Err(error) => {
-                tracing::warn!(pool = pool.name, %error, ?call, "AWS did not do it");
+                tracing::warn!(pool = &*pool.name, %error, ?call, "AWS did not do it");
                 let told = (error.outcome, &*error.to_string());
                 match answers::failed(&mut next, &mut deferred, &call, told, deps.clock.now()) {
                     AfterFailure::GoOn => {}
@@ -364,16 +365,21 @@ async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<Answer, Cal
     match call {
         Call::Launch { group, zone, count, token } => {
             let name = pool.group(*group);
-            tracing::info!(pool = pool.name, group = name, zone, count, "LaunchInstances");
+            tracing::info!(pool = &*pool.name, group = &**name, zone, count, "LaunchInstances");
             let Launched { instance_ids, errors } = deps.aws.launch(name, zone, *count, token).await?;
             Ok(Answer::Launched { instance_ids, errors })
         }
         Call::SetDesired { group, desired } => {
-            tracing::info!(pool = pool.name, group = pool.group(*group), desired, "SetDesiredCapacity");
+            tracing::info!(pool = &*pool.name, group = &**pool.group(*group), desired, "SetDesiredCapacity");
             deps.aws.set_desired(pool.group(*group), *desired).await.map(|()| Answer::Done)
         }
         Call::Terminate { instance_id, decrement, .. } => {
-            tracing::info!(pool = pool.name, instance_id, decrement, "TerminateInstanceInAutoScalingGroup");
+            tracing::info!(
+                pool = &*pool.name,
+                instance_id = &**instance_id,
+                decrement,
+                "TerminateInstanceInAutoScalingGroup"
+            );
             let Terminated { says_shrunk } = deps.aws.terminate(instance_id, *decrement).await?;
             Ok(Answer::Terminated { says_shrunk })
         }
@@ -392,7 +398,8 @@ async fn read_groups(
         // Not found is believed when it was read twice: an answer may be cut short on its way.
         found = deps.aws.groups(&names, urgent).await?;
     }
-    let take = |name: &String| found.get(name).cloned().ok_or_else(|| TurnError::NoSuchGroup(name.clone()));
+    let take =
+        |name: &GroupName| found.get(name).cloned().ok_or_else(|| TurnError::NoSuchGroup(name.clone()));
     let mut view = PoolView { spot: take(&names[0])?, on_demand: take(&names[1])? };
     let now = deps.clock.now();
     ledger.limit_launches(&mut view, now);

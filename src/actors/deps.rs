@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
 use spot_guard_core::group::PoolView;
+use spot_guard_core::ids::{GroupName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::limits::Pause;
 use spot_guard_core::notices::{self, GroupClaim};
@@ -63,11 +64,11 @@ pub struct Deps {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolConfig {
     /// The SpotPool's name.
-    pub name: String,
+    pub name: PoolName,
     /// The Spot group's name.
-    pub spot_group: String,
+    pub spot_group: GroupName,
     /// The on-demand group's name.
-    pub on_demand_group: String,
+    pub on_demand_group: GroupName,
     /// How it is treated.
     pub mode: Mode,
     /// What advice starts.
@@ -87,7 +88,7 @@ impl PoolConfig {
     #[must_use]
     pub fn of(pool: &SpotPool, defaults: &Policy, pause: Option<Pause>) -> Self {
         Self {
-            name: pool.name_any(),
+            name: pool.name_any().into(),
             spot_group: pool.spec.spot_group.clone(),
             on_demand_group: pool.spec.on_demand_group.clone(),
             mode: pool.spec.mode,
@@ -101,7 +102,7 @@ impl PoolConfig {
 
     /// The name of the group of that kind.
     #[must_use]
-    pub fn group(&self, kind: GroupKind) -> &str {
+    pub fn group(&self, kind: GroupKind) -> &GroupName {
         match kind {
             GroupKind::Spot => &self.spot_group,
             GroupKind::OnDemand => &self.on_demand_group,
@@ -116,16 +117,16 @@ impl PoolConfig {
 
     /// What is to be said of its groups, among all pools.
     #[must_use]
-    pub fn findings(&self, all: &BTreeMap<String, Self>, view: &PoolView, ledger: &Ledger) -> Vec<Finding> {
+    pub fn findings(&self, all: &BTreeMap<PoolName, Self>, view: &PoolView, ledger: &Ledger) -> Vec<Finding> {
         let names = PoolNames {
             name: &self.name,
             spot: &self.spot_group,
             on_demand: &self.on_demand_group,
             accepts_az_rebalance: self.accept_az_rebalance,
         };
-        let owner = |group: &str| {
+        let owner = |group: &GroupName| {
             let named = all.values().filter(|pool| pool.spot_group == group || pool.on_demand_group == group);
-            notices::owner_of(named.map(Self::claim)).map(str::to_owned)
+            notices::owner_of(named.map(Self::claim)).cloned()
         };
         preflight::check(names, view, ledger, &owner)
     }
@@ -164,19 +165,18 @@ impl Pauses {
     #[must_use]
     pub fn of_pool(&self, pool: &SpotPool) -> Option<Pause> {
         let own = pool.spec.paused.then_some(Pause::Pool);
-        self.of_everything().or(own).or_else(|| self.asked_for(Some(&pool.name_any())))
+        self.of_everything().or(own).or_else(|| self.asked_for(Some(&pool.name_any().into())))
     }
 
     /// The pauses that a `Resume` of the pool, or of everything, would leave.
     #[must_use]
-    pub fn beside(&self, scope: Option<&str>) -> Self {
-        let other = |ask: &&Ask| ask.pool.as_deref() != scope;
+    pub fn beside(&self, scope: Option<&PoolName>) -> Self {
+        let other = |ask: &&Ask| ask.pool.as_ref() != scope;
         Self { label: self.label, asked: self.asked.iter().filter(other).cloned().collect() }
     }
 
-    fn asked_for(&self, scope: Option<&str>) -> Option<Pause> {
-        let held =
-            self.asked.iter().filter(|ask| ask.pool.as_deref() == scope).min_by_key(|ask| &ask.order)?;
+    fn asked_for(&self, scope: Option<&PoolName>) -> Option<Pause> {
+        let held = self.asked.iter().filter(|ask| ask.pool.as_ref() == scope).min_by_key(|ask| &ask.order)?;
         let (trigger, by) = (held.name.clone(), held.by.clone());
         Some(Pause::Trigger { trigger, by, everything: scope.is_none() })
     }
@@ -191,7 +191,7 @@ impl Deps {
 
     /// The pools as they are defined now, by name.
     #[must_use]
-    pub fn pools(&self) -> BTreeMap<String, PoolConfig> {
+    pub fn pools(&self) -> BTreeMap<PoolName, PoolConfig> {
         let pauses = self.pauses();
         self.view
             .pools
@@ -210,7 +210,7 @@ impl Deps {
 
     /// The settings for a replacement: its pool's, or those that pools start from.
     #[must_use]
-    pub fn policy_of(&self, replacement: &str, pools: &BTreeMap<String, PoolConfig>) -> Policy {
+    pub fn policy_of(&self, replacement: &ReplacementName, pools: &BTreeMap<PoolName, PoolConfig>) -> Policy {
         let record = self.view.replacements.get(&ObjectRef::new(replacement));
         let Some(pool) = record.as_ref().and_then(|record| record.spec.pool.as_ref()) else {
             return self.outside_pools();

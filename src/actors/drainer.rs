@@ -19,6 +19,7 @@ use actix::prelude::*;
 use spot_guard_core::cluster::{Node, ScaleDown, Snapshot};
 use spot_guard_core::drain::{Drain, EvictionAnswer, Look, Looks, Moment, Order, Sight};
 use spot_guard_core::freshness::{Freshness, Step};
+use spot_guard_core::ids::{NodeName, PoolName};
 use spot_guard_core::policy::{backoff, spread};
 use spot_guard_core::replacement::DrainCommand;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +43,7 @@ struct Drive;
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Marked {
-    node: String,
+    node: NodeName,
     change: Change,
     result: MarkResult,
 }
@@ -51,7 +52,7 @@ struct Marked {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Looked {
-    node: String,
+    node: NodeName,
     look: Look,
 }
 
@@ -59,7 +60,7 @@ struct Looked {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Answered {
-    node: String,
+    node: NodeName,
     order: Order,
     answer: EvictionAnswer,
 }
@@ -88,13 +89,13 @@ pub struct Drainer {
     reported: MessageLink<DrainsReported>,
     /// `None` until the tracker spoke: before that nobody knows whose marks are left over.
     wanted: Option<DrainNodes>,
-    drains: BTreeMap<String, Drain>,
+    drains: BTreeMap<NodeName, Drain>,
     /// Nodes whose marks are being changed, or are to be after a failure.
-    marking: BTreeMap<String, Marking>,
+    marking: BTreeMap<NodeName, Marking>,
     /// Since when the API server has said of a node that it carries the marks of a drain.
-    set: BTreeMap<String, Duration>,
+    set: BTreeMap<NodeName, Duration>,
     /// The same of the annotation that keeps cluster-autoscaler off it.
-    shielded: BTreeMap<String, Duration>,
+    shielded: BTreeMap<NodeName, Duration>,
     looks: Looks,
     /// What [`Moment::up`] counts from.
     origin: Instant,
@@ -128,7 +129,7 @@ impl Drainer {
             return;
         }
         let up = self.now().up;
-        let (node, provider_id) = (node.name.to_string(), node.provider_id.clone());
+        let (node, provider_id) = (node.name.clone(), node.provider_id.clone());
         let marking = self.marking.entry(node.clone()).or_default();
         if marking.in_flight || up < marking.not_before {
             return;
@@ -145,12 +146,12 @@ impl Drainer {
             };
             let result = match timeout(limit, call).await {
                 Ok(Ok(())) => {
-                    tracing::info!(node, ?change, "a node's marks were changed");
+                    tracing::info!(node = &*node, ?change, "a node's marks were changed");
                     MarkResult::Done
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(
-                        node,
+                        node = &*node,
                         error = %RequestProblem(&error),
                         ?change,
                         "a node's marks could not be changed; it is tried again"
@@ -159,7 +160,7 @@ impl Drainer {
                 }
                 Err(_) => {
                     tracing::warn!(
-                        node,
+                        node = &*node,
                         ?change,
                         "no answer in time to a change of marks; it is tried again"
                     );
@@ -172,13 +173,13 @@ impl Drainer {
     }
 
     /// Sends a request about a pod.
-    fn send(&mut self, node: &str, order: Order, ctx: &mut Context<Self>) {
+    fn send(&mut self, node: &NodeName, order: Order, ctx: &mut Context<Self>) {
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
         let Some(drain) = self.drains.get_mut(node) else { return };
         drain.sent(&order);
-        let (client, node) = (self.deps.client.clone(), node.to_owned());
+        let (client, node) = (self.deps.client.clone(), node.clone());
         let limit = self.deps.call_timeout;
         let done = async move {
             let answer = match &order {
@@ -186,7 +187,7 @@ impl Drainer {
                 Order::Delete(pod, deletion) => {
                     let grace = deletion.grace_period_seconds;
                     tracing::warn!(
-                        node,
+                        node = &*node,
                         pod = %pod.key(),
                         grace,
                         "deleted: no more than its grace period is left"
@@ -200,12 +201,12 @@ impl Drainer {
     }
 
     /// Lists the node's pods, unless that is under way or to be waited for.
-    fn look(&mut self, node: &str, ctx: &mut Context<Self>) {
+    fn look(&mut self, node: &NodeName, ctx: &mut Context<Self>) {
         let asked = self.now();
         if !self.looks.begin(node, asked.up) {
             return;
         }
-        let (client, node, limit) = (self.deps.client.clone(), node.to_owned(), self.deps.call_timeout);
+        let (client, node, limit) = (self.deps.client.clone(), node.clone(), self.deps.call_timeout);
         let done = async move {
             let found = pods::listed_on(&client, &node, limit).await;
             Looked { node, look: Look { asked, found } }
@@ -214,7 +215,7 @@ impl Drainer {
     }
 
     /// Whether the annotation was set a moment ago, and a watch has time to show it.
-    fn is_shielded(&self, node: &str, now: Moment) -> bool {
+    fn is_shielded(&self, node: &NodeName, now: Moment) -> bool {
         self.shielded.get(node).is_some_and(|at| now.up.saturating_sub(*at) < MARKS_SHOWN_WITHIN)
     }
 
@@ -235,7 +236,7 @@ impl Drainer {
     fn drive(
         &mut self,
         command: &DrainCommand,
-        pools: &BTreeMap<String, PoolConfig>,
+        pools: &BTreeMap<PoolName, PoolConfig>,
         snapshot: &Snapshot,
         freshness: &Freshness,
         now: Moment,
@@ -304,12 +305,13 @@ impl Handler<Drive> for Drainer {
         // In this order: what is current now is so in the snapshot, too.
         let freshness = self.deps.view.freshness();
         let (snapshot, now) = (self.deps.view.snapshot(), self.now());
-        let nodes: BTreeSet<&str> = wanted.drains.iter().map(|command| command.node.as_str()).collect();
-        self.drains.retain(|node, _| nodes.contains(node.as_str()));
+        let nodes: BTreeSet<&NodeName> = wanted.drains.iter().map(|command| &command.node).collect();
+        self.drains.retain(|node, _| nodes.contains(node));
         self.marking.retain(|node, marking| marking.in_flight || snapshot.node(node).is_some());
-        self.set.retain(|node, _| nodes.contains(node.as_str()));
+        self.set.retain(|node, _| nodes.contains(node));
         let taint_key = self.deps.taint_key.clone();
-        let shown = |node: &str| snapshot.node(node).is_some_and(|node| marks::are_set(node, &taint_key));
+        let shown =
+            |node: &NodeName| snapshot.node(node).is_some_and(|node| marks::are_set(node, &taint_key));
         self.looks.retain(|node| nodes.contains(node) || wanted.cordoned.contains(node) && shown(node));
         self.shielded.retain(|node, _| wanted.protected.contains(node));
         // First of all: one change of a node's marks is made at a time.
@@ -319,7 +321,7 @@ impl Handler<Drive> for Drainer {
         }
         let may_undo = freshness.allows(Step::Undo);
         for node in snapshot.nodes() {
-            if !nodes.contains(&*node.name) {
+            if !nodes.contains(&node.name) {
                 self.mark_idle(node, &wanted, may_undo, ctx);
             }
             match (wanted.protected.contains(&*node.name), node.scale_down) {
@@ -385,7 +387,11 @@ impl Handler<Looked> for Drainer {
         let now = self.now();
         let result = match (&look.found, look.empty_at(now.at)) {
             (Err(error), _) => {
-                tracing::warn!(node, error, "the node's pods could not be listed; it is tried again");
+                tracing::warn!(
+                    node = &*node,
+                    error,
+                    "the node's pods could not be listed; it is tried again"
+                );
                 PodsListed::Failed
             }
             (Ok(_), None) => PodsListed::Held,

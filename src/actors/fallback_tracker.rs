@@ -37,6 +37,7 @@ use kube::{Resource, ResourceExt};
 use refusals::{Refused, Removals};
 use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
+use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::record::{GroupKind, StepRecord};
 use spot_guard_core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use spot_guard_core::scaling::wants::Want;
@@ -90,18 +91,18 @@ pub struct FallbackTracker {
     scale: MessageLink<ScaleGroups>,
     drain: MessageLink<DrainNodes>,
     /// What the AsgScaler was sent last, by pool.
-    sent: BTreeMap<String, SentWants>,
-    pools: BTreeMap<String, PoolFacts>,
-    drains: BTreeMap<(String, DrainPurpose), DrainReport>,
-    assessments: BTreeMap<String, ReturnAssessment>,
+    sent: BTreeMap<PoolName, SentWants>,
+    pools: BTreeMap<PoolName, PoolFacts>,
+    drains: BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
+    assessments: BTreeMap<ReplacementName, ReturnAssessment>,
     /// When the API server listed each node as empty that is cordoned to be ended.
-    found_empty: BTreeMap<String, Timestamp>,
+    found_empty: BTreeMap<NodeName, Timestamp>,
     /// Which watches showed an old picture when it was looked last.
     freshness: Freshness,
     /// The records as this actor stored them last: newer than the watch.
-    records: BTreeMap<String, NodeReplacement>,
+    records: BTreeMap<ReplacementName, NodeReplacement>,
     /// The uid of each record that the watch shows. One that it showed and shows no more was deleted.
-    shown: BTreeMap<String, Option<String>>,
+    shown: BTreeMap<ReplacementName, Option<String>>,
     replies: Replies,
     /// Whether a turn is due for triggers that had no look yet.
     looks_again: bool,
@@ -171,8 +172,8 @@ impl FallbackTracker {
     /// Takes in what the watch knows: records that are gone, and records that this life has not seen.
     fn merge_watch(&mut self) {
         let seen = self.deps.view.replacements.state();
-        let shown: BTreeMap<String, Option<String>> =
-            seen.iter().map(|record| (record.name_any(), record.uid())).collect();
+        let shown: BTreeMap<ReplacementName, Option<String>> =
+            seen.iter().map(|record| (record.replacement_name(), record.uid())).collect();
         let not_understood = self.deps.view.not_understood();
         self.records.retain(|name, record| {
             // The watch has not come to a record that was only just created, and cannot show one that it
@@ -183,13 +184,15 @@ impl FallbackTracker {
         });
         self.shown = shown;
         for record in seen {
-            let newer =
-                self.records.get(&record.name_any()).is_none_or(|held| version(&*record) > version(held));
+            let newer = self
+                .records
+                .get(&record.replacement_name())
+                .is_none_or(|held| version(&*record) > version(held));
             if newer {
-                if !self.records.contains_key(&record.name_any()) {
+                if !self.records.contains_key(&record.replacement_name()) {
                     self.tell_recent_steps(&record);
                 }
-                self.records.insert(record.name_any(), (*record).clone());
+                self.records.insert(record.replacement_name(), (*record).clone());
             }
         }
     }
@@ -236,8 +239,8 @@ impl Handler<PoolObserved> for FallbackTracker {
         if let Some(PoolFacts::Observed { cordon: before, .. }) = self.pools.remove(&pool) {
             // A node is Ready for a while after its instance was ended: nothing is to be bound to it.
             let snapshot = self.deps.view.snapshot();
-            let active = |id: &str| view.spot.is_active(id) || view.on_demand.is_active(id);
-            let ended = |id: &String| !active(id) && snapshot.nodes_of_instance(id).next().is_some();
+            let active = |id: &InstanceId| view.spot.is_active(id) || view.on_demand.is_active(id);
+            let ended = |id: &InstanceId| !active(id) && snapshot.nodes_of_instance(id).next().is_some();
             cordon.extend(before.into_iter().filter(ended));
         }
         let facts = PoolFacts::Observed { view, ledger, withdrawn, cordon };
@@ -326,7 +329,7 @@ impl Handler<TurnEnded> for FallbackTracker {
     fn handle(&mut self, TurnEnded { reading, stored, failed }: TurnEnded, ctx: &mut Self::Context) {
         self.busy = false;
         for record in stored {
-            let name = record.name_any();
+            let name = record.replacement_name();
             self.log_steps(self.records.get(&name), &record);
             if !record.is_open() {
                 self.assessments.remove(&name);
@@ -422,7 +425,7 @@ impl FallbackTracker {
             &self.fits,
         );
         self.sent.retain(|pool, _| reading.configs.contains_key(pool));
-        let mut by_pool: BTreeMap<String, ScaleGroups> = BTreeMap::new();
+        let mut by_pool: BTreeMap<PoolName, ScaleGroups> = BTreeMap::new();
         let mut cordoned = BTreeSet::new();
         for name in turn.configs.keys() {
             let mut wanted = ScaleGroups { pool: name.clone(), ..ScaleGroups::default() };
@@ -482,10 +485,10 @@ impl FallbackTracker {
     }
 
     /// When the node of each instance of a pool was found empty, if it was.
-    fn instances_found_empty(&self, view: &PoolView, turn: &TurnView<'_>) -> BTreeMap<String, Timestamp> {
-        let found = |id: &String| {
+    fn instances_found_empty(&self, view: &PoolView, turn: &TurnView<'_>) -> BTreeMap<InstanceId, Timestamp> {
+        let found = |id: &InstanceId| {
             let node = turn.snapshot.node_of_instance(id)?;
-            Some((id.clone(), *self.found_empty.get(&*node.name)?))
+            Some((id.clone(), *self.found_empty.get(&node.name)?))
         };
         let all = view.spot.instances.iter().chain(&view.on_demand.instances);
         all.filter_map(|instance| found(&instance.id)).collect()
@@ -498,14 +501,14 @@ impl FallbackTracker {
         for step in status.steps.iter().filter(|step| !known.contains(step)) {
             let span = box_span(
                 step.flow_box,
-                &after.name_any(),
+                &after.replacement_name(),
                 &step.node,
-                after.spec.pool.as_deref(),
+                after.spec.pool.as_ref(),
                 status.traceparent.as_deref(),
             );
             span.in_scope(|| tracing::info!(outcome = ?step.outcome, "{}", step.message));
             self.tell_step(after, step);
-            if let Some(told) = Notification::of(&after.name_any(), after.spec.pool.as_deref(), step) {
+            if let Some(told) = Notification::of(&after.replacement_name(), after.spec.pool.as_ref(), step) {
                 self.deps.notifications.tell(&told);
             }
         }

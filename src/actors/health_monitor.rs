@@ -22,6 +22,7 @@ use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::{Freshness, StaleWatch, Step};
 use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::health::{self, PoolAssessment, Story};
+use spot_guard_core::ids::{InstanceId, PoolName};
 use spot_guard_core::limits;
 use spot_guard_core::preflight;
 use spot_guard_core::reason::{Finding, Pause, Reason, ReasonCode, in_one_line};
@@ -55,16 +56,16 @@ struct Turn;
 pub struct HealthMonitor {
     deps: Deps,
     assessed: MessageLink<PoolAssessed>,
-    observed: BTreeMap<String, PoolObserved>,
-    due: BTreeMap<String, Instant>,
+    observed: BTreeMap<PoolName, PoolObserved>,
+    due: BTreeMap<PoolName, Instant>,
     /// Pools whose assessment is under way.
-    under_way: BTreeSet<String>,
+    under_way: BTreeSet<PoolName>,
     /// What each pool was assessed by last.
-    urgent: BTreeMap<String, Urgent>,
+    urgent: BTreeMap<PoolName, Urgent>,
     /// The statuses as they were written last.
-    written: BTreeMap<String, serde_json::Value>,
+    written: BTreeMap<PoolName, serde_json::Value>,
     /// The findings that were told of each pool.
-    told: BTreeMap<String, BTreeSet<Finding>>,
+    told: BTreeMap<PoolName, BTreeSet<Finding>>,
 }
 
 impl HealthMonitor {
@@ -76,15 +77,15 @@ impl HealthMonitor {
     }
 
     /// The conditions that the pool has now.
-    fn conditions(&self, pool: &str) -> Vec<Condition> {
-        let found = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(pool));
+    fn conditions(&self, pool: &PoolName) -> Vec<Condition> {
+        let found = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(&**pool));
         found.and_then(|pool| Some(pool.status.as_ref()?.conditions.clone())).unwrap_or_default()
     }
 
     /// Says in the pool's status what was found.
     fn publish(
         &mut self,
-        pool: &str,
+        pool: &PoolName,
         observed: &PoolObserved,
         found: &PoolAssessment,
         findings: &[Finding],
@@ -131,10 +132,10 @@ impl HealthMonitor {
     }
 
     /// An event for each finding that is new.
-    fn tell(&mut self, pool: &str, findings: &[Finding]) {
+    fn tell(&mut self, pool: &PoolName, findings: &[Finding]) {
         let found = BTreeSet::from_iter(findings.iter().cloned());
         let known = self.told.insert(pool.to_owned(), found.clone()).unwrap_or_default();
-        let object = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(pool));
+        let object = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(&**pool));
         let Some(object) = object else { return };
         for finding in found.difference(&known) {
             let (reason, note) = (finding.problem.code().as_str(), &finding.to_string());
@@ -145,7 +146,7 @@ impl HealthMonitor {
     }
 
     /// Writes the pool's status if it changed; what else is in it belongs to the AsgScaler.
-    fn write(&mut self, pool: &str, status: serde_json::Value, ctx: &mut Context<Self>) {
+    fn write(&mut self, pool: &PoolName, status: serde_json::Value, ctx: &mut Context<Self>) {
         if self.written.get(pool) == Some(&status) || !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
@@ -160,7 +161,7 @@ impl HealthMonitor {
         ctx.spawn(write.into_actor(self).map(|(name, error), actor, _| {
             if let Some(error) = error {
                 tracing::warn!(
-                    pool = name,
+                    pool = &*name,
                     error = %RequestProblem(&error),
                     "the pool's status could not be written; it is tried again"
                 );
@@ -183,12 +184,12 @@ fn assess<'a>(
     let open = |record: &'a Arc<NodeReplacement>| {
         let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
         let name = record.metadata.name.as_deref()?;
-        Some(Story { name, instance_id: &record.spec.instance_id, status })
+        Some(Story { name: name.into(), instance_id: &record.spec.instance_id, status })
     };
     let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
     let stories: Vec<Story<'_>> = records.iter().filter(own).filter_map(open).collect();
     let everywhere: Vec<Story<'_>> = records.iter().filter_map(open).collect();
-    let ready = |instance: &str| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
+    let ready = |instance: &InstanceId| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
     // By an old picture nothing is safe.
     let unsafe_ = |story: &Story<'_>| match stale {
         [] => safety_blockers(story, &everywhere, pool, &observed.view, snapshot, taint_key),
@@ -198,7 +199,7 @@ fn assess<'a>(
     let mut found = health::assess(view, &observed.ledger, &stories, &ready, &unsafe_, policy, now);
     let all = records.iter().filter(own).filter_map(|record| record.status.as_ref());
     for story in &stories {
-        if let Some(assessed) = found.returns.get_mut(story.name) {
+        if let Some(assessed) = found.returns.get_mut(&story.name) {
             let asked = story.status.fallback.requested_at().is_some();
             assessed.held = limits::returns_held(policy, view, all.clone(), asked, now);
         }
@@ -207,8 +208,8 @@ fn assess<'a>(
 }
 
 /// When a person last asked for the return of one of the pool's fallbacks.
-fn return_asked(pool: &str, records: &[Arc<NodeReplacement>]) -> Option<Timestamp> {
-    let own = records.iter().filter(|record| record.spec.pool.as_deref() == Some(pool));
+fn return_asked(pool: &PoolName, records: &[Arc<NodeReplacement>]) -> Option<Timestamp> {
+    let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(pool));
     own.filter_map(|record| record.status.as_ref()?.fallback.requested_at()).max()
 }
 
@@ -223,7 +224,7 @@ fn safety_blockers(
 ) -> Vec<Reason> {
     let Some(capacity) = story.status.capacity.taken() else { return Vec::new() };
     let members = view.spot.instances.iter().chain(&view.on_demand.instances);
-    let members = members.map(|instance| instance.id.as_str());
+    let members = members.map(|instance| &instance.id);
     let context = SafetyContext::of(Some(story), stories, members, snapshot, taint_key);
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
@@ -324,7 +325,7 @@ impl Handler<Turn> for HealthMonitor {
             ctx.spawn(work.into_actor(self).map(move |done, actor, ctx| {
                 actor.under_way.remove(&name);
                 let Ok((observed, assessment)) = done else {
-                    tracing::warn!(pool = name, "other checks took all places; the pool is assessed later");
+                    tracing::warn!(pool = &*name, "other checks took all places; the pool is assessed later");
                     actor.due.remove(&name);
                     return;
                 };

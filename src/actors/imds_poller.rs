@@ -27,6 +27,7 @@ use complaints::Complaints;
 use jiff::Timestamp;
 use kube::api::Api;
 use report::{Sighting, StoreProblem, store};
+use spot_guard_core::ids::{InstanceId, NodeName};
 use spot_guard_core::imds::{
     Announcement, ImdsProblem, Question, parse_instance_action, parse_instance_id, parse_rebalance,
 };
@@ -83,7 +84,7 @@ struct Stored {
 #[derive(Clone)]
 pub struct NodeContext {
     /// The Kubernetes node that it runs on.
-    pub node_name: String,
+    pub node_name: NodeName,
     /// The node's metadata service.
     pub imds: Imds,
     /// The Kubernetes API.
@@ -102,7 +103,7 @@ pub struct NodeContext {
 pub struct ImdsPoller {
     node: NodeContext,
     notices: Api<InterruptionNotice>,
-    instance_id: Option<String>,
+    instance_id: Option<InstanceId>,
     failed_polls: u32,
     sightings: BTreeMap<NoticeKind, Sighting>,
     complaints: Complaints,
@@ -141,10 +142,10 @@ impl ImdsPoller {
             return;
         }
         let instance_id = self.instance_id.as_deref().unwrap_or_default();
-        let span = box_span(FlowBox::Notice, instance_id, &self.node.node_name, None, None);
+        let span = box_span(FlowBox::Notice, &instance_id.into(), &self.node.node_name, None, None);
         let _entered = span.enter();
         tracing::warn!(
-            node = self.node.node_name,
+            node = &*self.node.node_name,
             %kind,
             deadline = announcement.deadline.map(tracing::field::display),
             "interruption announced"
@@ -171,7 +172,7 @@ impl ImdsPoller {
     fn complain(&mut self, question: Question, problem: &ImdsProblem) {
         if self.complaints.raise(question.path(), problem.slug()) {
             tracing::warn!(
-                node = self.node.node_name,
+                node = &*self.node.node_name,
                 path = question.path(),
                 %problem,
                 "IMDS cannot be read"
@@ -181,7 +182,7 @@ impl ImdsPoller {
 
     fn settle(&mut self, question: Question) {
         if self.complaints.settle(question.path()) {
-            tracing::info!(node = self.node.node_name, path = question.path(), "IMDS can be read again");
+            tracing::info!(node = &*self.node.node_name, path = question.path(), "IMDS can be read again");
         }
     }
 
@@ -210,7 +211,7 @@ impl Actor for ImdsPoller {
         if length > MAX_NODE_NAME {
             let problem =
                 format!("the node's name has {length} characters; a notice can name {MAX_NODE_NAME}");
-            tracing::error!(node = self.node.node_name, "no notice can be stored: {problem}");
+            tracing::error!(node = &*self.node.node_name, "no notice can be stored: {problem}");
             self.node.readiness.not_ready(NODE_NAME_PART, problem);
         }
         ctx.notify(Poll);

@@ -52,7 +52,7 @@ impl Janitor {
     fn finished_long_ago(&self) -> Vec<Arc<NodeReplacement>> {
         let (now, pools) = (self.deps.clock.now(), self.deps.pools());
         let old = |record: &NodeReplacement| {
-            let policy = self.deps.policy_of(&record.name_any(), &pools);
+            let policy = self.deps.policy_of(&record.replacement_name(), &pools);
             let keep = seconds(policy.keep_finished_seconds).max(limits::look_back(&policy));
             let ended = record.status.as_ref().and_then(|status| status.finished_at);
             ended.is_some_and(|at| spot_guard_core::time::since(at, now) >= keep)

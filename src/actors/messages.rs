@@ -8,6 +8,7 @@ use actix::Message;
 use jiff::Timestamp;
 use spot_guard_core::group::PoolView;
 use spot_guard_core::health::PoolAssessment;
+use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::reason::Finding;
 use spot_guard_core::replacement::{DrainCommand, DrainPurpose, DrainReport};
@@ -40,7 +41,7 @@ impl Revision {
 #[rtype(result = "()")]
 pub struct ScaleGroups {
     /// The pool.
-    pub pool: String,
+    pub pool: PoolName,
     /// Which picture this is.
     pub revision: Revision,
     /// Wants by group and replacement.
@@ -58,7 +59,7 @@ pub struct ScaleGroups {
 #[rtype(result = "()")]
 pub struct PoolObserved {
     /// The pool.
-    pub pool: String,
+    pub pool: PoolName,
     /// Its groups.
     pub view: Arc<PoolView>,
     /// Its ledger.
@@ -66,7 +67,7 @@ pub struct PoolObserved {
     /// Which [`ScaleGroups`] was known when the ledger was written.
     pub revision: Revision,
     /// Spare instances that are terminated once their nodes are cordoned.
-    pub cordon: Arc<BTreeSet<String>>,
+    pub cordon: Arc<BTreeSet<InstanceId>>,
 }
 
 /// Box 3: AsgScaler → FallbackTracker, HealthMonitor.
@@ -76,7 +77,7 @@ pub struct PoolObserved {
 #[rtype(result = "()")]
 pub struct PoolRefused {
     /// The pool.
-    pub pool: String,
+    pub pool: PoolName,
     /// What is wrong.
     pub finding: Finding,
 }
@@ -91,9 +92,9 @@ pub struct DrainNodes {
     /// One per node.
     pub drains: Vec<DrainCommand>,
     /// Spare nodes that are to take no pods: their instances are about to be terminated.
-    pub cordoned: BTreeSet<String>,
+    pub cordoned: BTreeSet<NodeName>,
     /// Nodes that cluster-autoscaler is not to scale down meanwhile.
-    pub protected: BTreeSet<String>,
+    pub protected: BTreeSet<NodeName>,
 }
 
 /// Boxes 5, 10: Drainer → FallbackTracker.
@@ -103,9 +104,9 @@ pub struct DrainNodes {
 #[rtype(result = "()")]
 pub struct DrainsReported {
     /// By replacement and purpose.
-    pub reports: BTreeMap<(String, DrainPurpose), DrainReport>,
+    pub reports: BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
     /// When the API server listed each cordoned node as empty, of those that it did.
-    pub found_empty: BTreeMap<String, Timestamp>,
+    pub found_empty: BTreeMap<NodeName, Timestamp>,
 }
 
 /// Boxes 7, 8, 9: HealthMonitor → FallbackTracker.
@@ -115,7 +116,7 @@ pub struct DrainsReported {
 #[rtype(result = "()")]
 pub struct PoolAssessed {
     /// The pool.
-    pub pool: String,
+    pub pool: PoolName,
     /// Healthy, stable, and each fallback's return.
     pub assessment: PoolAssessment,
 }

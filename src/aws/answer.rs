@@ -3,6 +3,7 @@
 use crate::telemetry::metrics::{AwsOperation, AwsResult};
 use spot_guard_core::classify::{self, CallFailure};
 use spot_guard_core::group::{FailureClass, GroupView};
+use spot_guard_core::ids::{GroupName, InstanceId};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -36,7 +37,7 @@ impl CallError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Launched {
     /// The new instances.
-    pub instance_ids: Vec<String>,
+    pub instance_ids: Vec<InstanceId>,
     /// Why there are not more, by class and in AWS's words.
     pub errors: Vec<(FailureClass, String)>,
 }
@@ -51,4 +52,4 @@ pub struct Terminated {
 }
 
 /// A group as the API describes it, before activities are read.
-pub type Described = BTreeMap<String, GroupView>;
+pub type Described = BTreeMap<GroupName, GroupView>;

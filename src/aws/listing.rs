@@ -6,6 +6,7 @@
 use super::answer::{CallError, Described};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use spot_guard_core::ids::GroupName;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub(super) struct Listing {
 }
 
 struct Batch {
-    names: BTreeSet<String>,
+    names: BTreeSet<GroupName>,
     answer: Answer,
 }
 
@@ -31,9 +32,9 @@ impl Listing {
     /// The groups of these names, and of whoever asked in the same moment, by one call of `describe`.
     pub(super) async fn read<F>(
         &self,
-        names: &[String],
+        names: &[GroupName],
         urgent: bool,
-        describe: impl FnOnce(Vec<String>) -> F + Send + 'static,
+        describe: impl FnOnce(Vec<GroupName>) -> F + Send + 'static,
     ) -> Result<Arc<Described>, CallError>
     where
         F: Future<Output = Result<Described, CallError>> + Send + 'static,
@@ -50,7 +51,7 @@ impl Listing {
 
     /// The call: who comes once it has begun waits for the next one, since its answer may be older than his
     /// question.
-    fn call<F>(&self, urgent: bool, describe: impl FnOnce(Vec<String>) -> F + Send + 'static) -> Answer
+    fn call<F>(&self, urgent: bool, describe: impl FnOnce(Vec<GroupName>) -> F + Send + 'static) -> Answer
     where
         F: Future<Output = Result<Described, CallError>> + Send + 'static,
     {

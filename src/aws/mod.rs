@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use listing::Listing;
 use spot_guard_core::classify::{self, CallFailure};
 use spot_guard_core::group::{FailedActivity, GroupSetup, GroupView, Instance, Lifecycle, MixedMarkets};
+use spot_guard_core::ids::{GroupName, InstanceId};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,12 +98,12 @@ impl AutoScaling {
     ///
     /// # Errors
     /// When a call fails.
-    pub async fn groups(&self, names: &[String], urgent: bool) -> Result<Arc<Described>, CallError> {
+    pub async fn groups(&self, names: &[GroupName], urgent: bool) -> Result<Arc<Described>, CallError> {
         let aws = self.clone();
         self.listing.read(names, urgent, |names| async move { aws.describe(&names).await }).await
     }
 
-    async fn describe(&self, names: &[String]) -> Result<Described, CallError> {
+    async fn describe(&self, names: &[GroupName]) -> Result<Described, CallError> {
         let mut found = Described::new();
         for chunk in names.chunks(GROUPS_PER_CALL) {
             let mut token = None;
@@ -110,7 +111,7 @@ impl AutoScaling {
                 let call = self
                     .client
                     .describe_auto_scaling_groups()
-                    .set_auto_scaling_group_names(Some(chunk.to_vec()))
+                    .set_auto_scaling_group_names(Some(chunk.iter().map(ToString::to_string).collect()))
                     .max_records(100)
                     .set_next_token(token.take())
                     .send();
@@ -141,14 +142,18 @@ impl AutoScaling {
     ///
     /// # Errors
     /// When a call fails.
-    pub async fn failures(&self, group: &str, since: Timestamp) -> Result<Vec<FailedActivity>, CallError> {
+    pub async fn failures(
+        &self,
+        group: &GroupName,
+        since: Timestamp,
+    ) -> Result<Vec<FailedActivity>, CallError> {
         let mut found = Vec::new();
         let mut token = None;
         for _ in 0..MAX_ACTIVITY_PAGES {
             let call = self
                 .client
                 .describe_scaling_activities()
-                .auto_scaling_group_name(group)
+                .auto_scaling_group_name(group.as_str())
                 .filters(Filter::builder().name("StartTimeLowerBound").values(format!("{since:.0}")).build())
                 .max_records(100)
                 .set_next_token(token.take())
@@ -174,12 +179,12 @@ impl AutoScaling {
     ///
     /// # Errors
     /// When the call fails; see [`CallFailure`] for what that says about the group.
-    pub async fn set_desired(&self, group: &str, desired: i32) -> Result<(), CallError> {
+    pub async fn set_desired(&self, group: &GroupName, desired: i32) -> Result<(), CallError> {
         let _change = Change::begin(&self.changes);
         let call = self
             .client
             .set_desired_capacity()
-            .auto_scaling_group_name(group)
+            .auto_scaling_group_name(group.as_str())
             .desired_capacity(desired)
             .send();
         self.timed(AwsOperation::SetDesiredCapacity, call).await.map(drop)
@@ -189,12 +194,16 @@ impl AutoScaling {
     ///
     /// # Errors
     /// When the call fails; see [`CallFailure`] for what that says about the group.
-    pub async fn terminate(&self, instance_id: &str, decrement: bool) -> Result<Terminated, CallError> {
+    pub async fn terminate(
+        &self,
+        instance_id: &InstanceId,
+        decrement: bool,
+    ) -> Result<Terminated, CallError> {
         let _change = Change::begin(&self.changes);
         let call = self
             .client
             .terminate_instance_in_auto_scaling_group()
-            .instance_id(instance_id)
+            .instance_id(instance_id.as_str())
             .should_decrement_desired_capacity(decrement)
             .send();
         let answer = self.timed(AwsOperation::TerminateInstanceInAutoScalingGroup, call).await?;
@@ -208,7 +217,7 @@ impl AutoScaling {
     /// When the call fails. An answer without instances is none: it says why in its errors.
     pub async fn launch(
         &self,
-        group: &str,
+        group: &GroupName,
         zone: &str,
         count: i32,
         token: &str,
@@ -217,7 +226,7 @@ impl AutoScaling {
         let call = self
             .client
             .launch_instances()
-            .auto_scaling_group_name(group)
+            .auto_scaling_group_name(group.as_str())
             .requested_capacity(count)
             .client_token(token)
             .availability_zones(zone)
@@ -228,7 +237,7 @@ impl AutoScaling {
             instance_ids: answer
                 .instances()
                 .iter()
-                .flat_map(|collection| collection.instance_ids().iter().cloned())
+                .flat_map(|collection| collection.instance_ids().iter().map(|id| id.as_str().into()))
                 .collect(),
             errors: answer
                 .errors()
@@ -287,7 +296,7 @@ fn call_error<E: ProvideErrorMetadata + std::error::Error + 'static>(
 fn group_view(group: &AutoScalingGroup, now: Timestamp) -> GroupView {
     let setup = group_setup(group);
     GroupView {
-        name: group.auto_scaling_group_name().unwrap_or_default().to_owned(),
+        name: group.auto_scaling_group_name().unwrap_or_default().into(),
         desired: group.desired_capacity().unwrap_or_default(),
         min: group.min_size().unwrap_or_default(),
         max: group.max_size().unwrap_or_default(),
@@ -299,7 +308,7 @@ fn group_view(group: &AutoScalingGroup, now: Timestamp) -> GroupView {
             .iter()
             .filter_map(|instance| {
                 Some(Instance {
-                    id: instance.instance_id()?.to_owned(),
+                    id: instance.instance_id()?.into(),
                     zone: instance.availability_zone().unwrap_or_default().to_owned(),
                     lifecycle: lifecycle(instance.lifecycle_state()),
                 })

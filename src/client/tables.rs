@@ -25,9 +25,9 @@ pub(super) fn fallbacks(open: &[Fallback]) -> String {
     let mut rows = Vec::new();
     for fallback in open {
         let mut first = [
-            fallback.replacement.clone(),
-            fallback.pool.clone().unwrap_or_else(|| "-".to_owned()),
-            fallback.node.clone(),
+            fallback.replacement.to_string(),
+            fallback.pool.as_deref().unwrap_or("-").to_owned(),
+            fallback.node.to_string(),
             duration(fallback.on_demand_seconds),
         ];
         for [place, since, message] in waits(fallback) {
@@ -123,7 +123,7 @@ fn tell(text: &mut String, story: &Replacement) {
         .iter()
         .map(|step| {
             let place = format!("box {}", step.flow_box.number());
-            [format!("  {:.0}", step.at), place, step.node.clone(), step.message.clone()]
+            [format!("  {:.0}", step.at), place, step.node.to_string(), step.message.clone()]
         })
         .collect();
     text.push_str(&lines(&steps));

@@ -11,6 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{CustomResource, CustomResourceExt, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 pub use spot_guard_core::notices::notice_name;
 use spot_guard_core::policy::PolicySpec;
@@ -54,10 +55,10 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
 pub struct SpotPoolSpec {
     /// The Auto Scaling group of Spot instances.
     #[schemars(length(min = 1, max = 255))]
-    pub spot_group: String,
+    pub spot_group: GroupName,
     /// The Auto Scaling group of on-demand instances that stands in for it.
     #[schemars(length(min = 1, max = 255))]
-    pub on_demand_group: String,
+    pub on_demand_group: GroupName,
     /// Whether to act, only to say what would be done, or to drain without scaling.
     #[serde(default)]
     pub mode: Mode,
@@ -141,7 +142,7 @@ pub struct GroupStatus {
     /// replica and without AWS. Written also when empty: a merge patch keeps what it does not name.
     #[serde(default)]
     #[schemars(length(max = 20_000), inner(length(max = 32)))]
-    pub instances: Vec<String>,
+    pub instances: Vec<InstanceId>,
 }
 
 /// What an agent saw on its own node. It never changes after it was created.
@@ -166,10 +167,10 @@ pub struct GroupStatus {
 pub struct InterruptionNoticeSpec {
     /// The Kubernetes node that reports, and that the notice is about.
     #[schemars(length(min = 1, max = 208))]
-    pub node_name: String,
+    pub node_name: NodeName,
     /// The EC2 instance that the notice is about.
     #[schemars(length(max = 19), regex(pattern = "^i-[0-9a-f]{8,17}$"))]
-    pub instance_id: String,
+    pub instance_id: InstanceId,
     /// What is announced.
     pub kind: NoticeKind,
     /// When EC2 says that it gave the notice.
@@ -210,13 +211,13 @@ pub struct NodeReplacementSpec {
     /// The pool that the node belongs to; absent for a node in no accepted pool, which only gets its drain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// The node to replace.
     #[schemars(length(min = 1, max = 253))]
-    pub node_name: String,
+    pub node_name: NodeName,
     /// Its instance.
     #[schemars(length(max = 19), regex(pattern = "^i-[0-9a-f]{8,17}$"))]
-    pub instance_id: String,
+    pub instance_id: InstanceId,
 }
 
 /// What a person asked for: of the HTTP API, by the webhook, or with kubectl. It never changes after it was
@@ -254,15 +255,15 @@ pub struct TriggerSpec {
     /// everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// The node that it is about. `Return`: the on-demand node, or the one that it stands in for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    pub node: Option<String>,
+    pub node: Option<NodeName>,
     /// The NodeReplacement that it is about; a fallback has the name of its replacement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    pub replacement: Option<String>,
+    pub replacement: Option<ReplacementName>,
     /// The user who asked, as the API server named them to the HTTP API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
@@ -289,7 +290,7 @@ pub struct TriggerStatus {
     /// The replacements that it led to, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10_000), inner(length(max = 253)))]
-    pub replacements: Vec<String>,
+    pub replacements: Vec<ReplacementName>,
 }
 
 impl Trigger {
@@ -315,6 +316,12 @@ impl Trigger {
 }
 
 impl NodeReplacement {
+    /// Its name.
+    #[must_use]
+    pub fn replacement_name(&self) -> ReplacementName {
+        self.name_any().into()
+    }
+
     /// Whether there is something left to do for it.
     #[must_use]
     pub fn is_open(&self) -> bool {

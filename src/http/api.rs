@@ -15,6 +15,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
+use spot_guard_core::ids::{InstanceId, NodeName, PoolName};
 use spot_guard_core::record::{BlockingReason, GroupKind, ReplacementStatus, StepRecord};
 use spot_guard_core::time::since;
 use std::collections::HashMap;
@@ -53,14 +54,14 @@ pub(super) async fn notices(
     request: HttpRequest,
 ) -> Result<Json<Items<Notice>>, Refused> {
     let filter = Filter::of(&request)?;
-    let pools: HashMap<String, String> = state
+    let pools: HashMap<InstanceId, PoolName> = state
         .replacements
         .state()
         .iter()
         .filter_map(|record| Some((record.spec.instance_id.clone(), record.spec.pool.clone()?)))
         .collect();
     let fits = |notice: &Arc<InterruptionNotice>| {
-        filter.of_pool(pools.get(&notice.spec.instance_id).map(String::as_str))
+        filter.of_pool(pools.get(&notice.spec.instance_id))
             && filter.node.as_ref().is_none_or(|node| notice.spec.node_name == *node)
             && filter.since(Some(notice.spec.detected_at))
     };
@@ -152,11 +153,11 @@ pub(super) fn has_open_fallback(record: &NodeReplacement) -> bool {
 fn about(filter: &Filter, record: &NodeReplacement) -> bool {
     let status = record.status.as_ref();
     let phase = status.map_or_else(Default::default, |status| status.phase);
-    let has_node = |name: &String| {
+    let has_node = |name: &NodeName| {
         let mut took_over = status.into_iter().flat_map(ReplacementStatus::took_over);
         record.spec.node_name == *name || took_over.any(|capacity| capacity.node_name == *name)
     };
-    filter.of_pool(record.spec.pool.as_deref())
+    filter.of_pool(record.spec.pool.as_ref())
         && filter.phase.is_none_or(|wanted| phase == wanted)
         && filter.node.as_ref().is_none_or(has_node)
 }
@@ -192,7 +193,7 @@ fn count(replacements: &[Arc<NodeReplacement>]) -> ReplacementCounts {
 /// The open fallbacks of a pool, from the stories themselves: the pool's status may lag behind them.
 fn open_fallbacks(pool: &SpotPool, replacements: &[Arc<NodeReplacement>]) -> usize {
     let name = pool.name_any();
-    let of_pool = replacements.iter().filter(|held| held.spec.pool.as_ref() == Some(&name));
+    let of_pool = replacements.iter().filter(|held| held.spec.pool.as_ref() == Some(&name.as_str().into()));
     of_pool.filter(|held| held.status.as_ref().is_some_and(is_open_fallback)).count()
 }
 
@@ -273,7 +274,7 @@ fn fallback(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> 
     let pool = replacement.spec.pool.as_deref().and_then(|name| find(&state.pools, name));
     let prices = pool.as_ref().and_then(|pool| pool.spec.hourly_prices.as_ref());
     Some(Fallback {
-        replacement: replacement.name_any(),
+        replacement: replacement.name_any().into(),
         pool: replacement.spec.pool.clone(),
         replaced_node: replacement.spec.node_name.clone(),
         node: capacity.node_name.clone(),
@@ -305,7 +306,7 @@ fn timeline(record: &NodeReplacement, now: Timestamp) -> Timeline {
         message: step.message.clone(),
     };
     Timeline {
-        replacement: record.name_any(),
+        replacement: record.replacement_name(),
         started_at: status.started_at,
         finished_at: status.finished_at,
         seconds: since(first, end).as_secs(),
@@ -313,7 +314,7 @@ fn timeline(record: &NodeReplacement, now: Timestamp) -> Timeline {
     }
 }
 
-fn notice(held: &InterruptionNotice, pool: Option<String>) -> Notice {
+fn notice(held: &InterruptionNotice, pool: Option<PoolName>) -> Notice {
     let spec = &held.spec;
     Notice {
         name: held.name_any(),

@@ -13,6 +13,7 @@ use actix_web::web::{Bytes, Data};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use kube::ResourceExt;
 use serde::Serialize;
+use spot_guard_core::ids::ReplacementName;
 use spot_guard_core::record::StepRecord;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -171,8 +172,8 @@ async fn follow(state: &ApiState, reader: &mpsc::Sender<Bytes>, pass: Option<&Pa
     }
 }
 
-fn by_name(state: &ApiState) -> BTreeMap<String, Arc<NodeReplacement>> {
-    state.replacements.state().into_iter().map(|record| (record.name_any(), record)).collect()
+fn by_name(state: &ApiState) -> BTreeMap<ReplacementName, Arc<NodeReplacement>> {
+    state.replacements.state().into_iter().map(|record| (record.replacement_name(), record)).collect()
 }
 
 fn steps(record: &NodeReplacement) -> &[StepRecord] {
@@ -181,8 +182,8 @@ fn steps(record: &NodeReplacement) -> &[StepRecord] {
 
 /// The steps that were not there before, by time.
 fn new_steps(
-    before: &BTreeMap<String, Arc<NodeReplacement>>,
-    now: &BTreeMap<String, Arc<NodeReplacement>>,
+    before: &BTreeMap<ReplacementName, Arc<NodeReplacement>>,
+    now: &BTreeMap<ReplacementName, Arc<NodeReplacement>>,
 ) -> Vec<Bytes> {
     let mut found: Vec<Step<'_>> = Vec::new();
     for (name, record) in now {

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spot_guard_core::ids::PoolName;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub struct Sample {
 #[serde(rename_all = "camelCase")]
 pub struct PoolHistory {
     /// The pool.
-    pub pool: String,
+    pub pool: PoolName,
     /// A sample for each change since this replica was started, of the last day at most.
     pub items: Vec<Sample>,
 }
@@ -50,7 +51,7 @@ pub struct PoolHistory {
 /// What this replica has seen of the pools so far.
 #[derive(Default)]
 pub struct History {
-    pools: Mutex<BTreeMap<String, VecDeque<Sample>>>,
+    pools: Mutex<BTreeMap<PoolName, VecDeque<Sample>>>,
 }
 
 impl History {
@@ -59,7 +60,7 @@ impl History {
         let mut held = self.held();
         let mut kept = BTreeMap::new();
         for pool in pools {
-            let name = pool.name_any();
+            let name = PoolName::from(pool.name_any());
             let mut samples = held.remove(&name).unwrap_or_default();
             let status = pool.status.as_ref();
             let spot = status.and_then(|status| status.spot.as_ref()).map(Counts::of);
@@ -78,11 +79,11 @@ impl History {
         *held = kept;
     }
 
-    fn of(&self, pool: &str) -> Vec<Sample> {
+    fn of(&self, pool: &PoolName) -> Vec<Sample> {
         self.held().get(pool).map(|samples| samples.iter().cloned().collect()).unwrap_or_default()
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<String, VecDeque<Sample>>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<PoolName, VecDeque<Sample>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,7 +104,7 @@ pub async fn keep(state: ApiState) {
 pub(super) async fn history_of(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
     match api::find(&state.pools, &routes::name(&request)) {
         Some(pool) => {
-            let pool = pool.name_any();
+            let pool = PoolName::from(pool.name_any());
             HttpResponse::Ok().json(PoolHistory { items: state.history.of(&pool), pool })
         }
         None => api::no_such(&request, "pool"),

@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spot_guard_core::cluster;
+use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::{LeftBehind, Reduction, ScalingRequest};
 use spot_guard_core::reason::{Blocker, ReasonCode};
 use spot_guard_core::record::{
@@ -126,11 +127,11 @@ pub struct ScaleDownRequest {
     /// The on-demand node, or the one that it stands in for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
-    pub node: Option<String>,
+    pub node: Option<NodeName>,
     /// A pool: all its open fallbacks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 1024))]
@@ -144,9 +145,9 @@ pub struct Pool {
     /// Its name.
     pub name: String,
     /// The Auto Scaling group of Spot instances.
-    pub spot_group: String,
+    pub spot_group: GroupName,
     /// The Auto Scaling group that stands in for it.
-    pub on_demand_group: String,
+    pub on_demand_group: GroupName,
     /// How it is treated.
     pub mode: Mode,
     /// What a rebalance recommendation starts.
@@ -180,12 +181,12 @@ pub struct Replacement {
     /// Its name: the old instance.
     pub name: String,
     /// The node to replace.
-    pub node: String,
+    pub node: NodeName,
     /// Its instance.
-    pub instance_id: String,
+    pub instance_id: InstanceId,
     /// Its pool; absent for a node in none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// Where the story stands.
     pub phase: Phase,
     /// Since when.
@@ -253,16 +254,16 @@ pub struct BlockedBy {
 #[serde(rename_all = "camelCase")]
 pub struct Fallback {
     /// The name of the replacement that it belongs to.
-    pub replacement: String,
+    pub replacement: ReplacementName,
     /// Its pool.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// The Spot node that was replaced.
-    pub replaced_node: String,
+    pub replaced_node: NodeName,
     /// The on-demand node.
-    pub node: String,
+    pub node: NodeName,
     /// The on-demand instance.
-    pub instance_id: String,
+    pub instance_id: InstanceId,
     /// Since when it has been in service, its node Ready.
     pub since: Timestamp,
     /// How long that is, in seconds.
@@ -297,10 +298,10 @@ pub struct Node {
     pub name: String,
     /// Its instance, once the cloud has named it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub instance_id: Option<String>,
+    pub instance_id: Option<InstanceId>,
     /// Its pool; absent for a node in none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// The group that it belongs to, as far as is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupKind>,
@@ -316,7 +317,7 @@ pub struct Node {
     pub created: Option<Timestamp>,
     /// The open replacement that it plays a part in.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub replacement: Option<String>,
+    pub replacement: Option<ReplacementName>,
     /// Which part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<NodeRole>,
@@ -330,10 +331,10 @@ pub struct Node {
 
 impl Node {
     /// A node without a story.
-    pub(super) fn of(node: &cluster::Node, pool: Option<String>, group: Option<GroupKind>) -> Self {
+    pub(super) fn of(node: &cluster::Node, pool: Option<PoolName>, group: Option<GroupKind>) -> Self {
         Self {
             name: node.name.to_string(),
-            instance_id: node.instance_id().map(str::to_owned),
+            instance_id: node.instance_id(),
             pool,
             group,
             zone: (!node.zone.is_empty()).then(|| node.zone.to_string()),
@@ -366,10 +367,10 @@ pub enum NodeRole {
 #[serde(rename_all = "camelCase")]
 pub struct NodeSafety {
     /// The node.
-    pub node: String,
+    pub node: NodeName,
     /// The pool whose settings and nodes count.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// When it was checked.
     pub checked_at: Timestamp,
     /// Nothing stands against it.
@@ -409,12 +410,12 @@ pub struct Notice {
     /// Its name: the node, the instance and the kind.
     pub name: String,
     /// The node that it is about.
-    pub node: String,
+    pub node: NodeName,
     /// Its instance.
-    pub instance_id: String,
+    pub instance_id: InstanceId,
     /// The pool of its replacement, if that is in one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// What is announced.
     pub kind: NoticeKind,
     /// When EC2 says that it gave the notice.
@@ -435,7 +436,7 @@ pub struct Notice {
 #[serde(rename_all = "camelCase")]
 pub struct Timeline {
     /// The replacement.
-    pub replacement: String,
+    pub replacement: ReplacementName,
     /// When the first notice was stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
@@ -464,7 +465,7 @@ pub struct TimelineEntry {
     /// What came of it.
     pub outcome: Outcome,
     /// The node that the step was about.
-    pub node: String,
+    pub node: NodeName,
     /// In plain words.
     pub message: String,
 }
@@ -490,13 +491,13 @@ pub struct TriggerState {
     pub action: TriggerAction,
     /// The pool that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// The node that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    pub node: Option<NodeName>,
     /// The replacement that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub replacement: Option<String>,
+    pub replacement: Option<ReplacementName>,
     /// Who asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<String>,
@@ -510,7 +511,7 @@ pub struct TriggerState {
     /// looked at it yet.
     pub conditions: Vec<Condition>,
     /// The replacements that it led to.
-    pub replacements: Vec<String>,
+    pub replacements: Vec<ReplacementName>,
 }
 
 impl TriggerState {

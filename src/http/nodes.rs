@@ -10,6 +10,7 @@ use actix_web::web::{self, Data, Json};
 use actix_web::{HttpRequest, HttpResponse};
 use spot_guard_core::cluster::{self, Snapshot};
 use spot_guard_core::health::Story;
+use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::policy::Policy;
 use spot_guard_core::reason::in_one_line;
 use spot_guard_core::record::{FallbackState, GroupKind, ReplacementStatus, UtilisationPercent};
@@ -24,9 +25,9 @@ pub(super) const MAX_CHECKS: usize = 2;
 pub(super) async fn nodes(state: Data<ApiState>, request: HttpRequest) -> Result<Json<Items<Node>>, Refused> {
     let filter = Filter::of(&request)?;
     let fits = |node: &Node| {
-        filter.of_pool(node.pool.as_deref())
+        filter.of_pool(node.pool.as_ref())
             && filter.phase.is_none_or(|phase| node.phase == Some(phase))
-            && filter.node.as_ref().is_none_or(|name| node.name == *name)
+            && filter.node.as_ref().is_none_or(|name| node.name == **name)
             && filter.since(node.created)
     };
     let found = known(&state).into_values().filter(fits).collect();
@@ -36,7 +37,7 @@ pub(super) async fn nodes(state: Data<ApiState>, request: HttpRequest) -> Result
 
 pub(super) async fn node_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
     let name = routes::name(&request);
-    match known(&state).remove(&name) {
+    match known(&state).remove(name.as_str()) {
         Some(node) => HttpResponse::Ok().json(node),
         None => problem::no_such(&request, &format!("no node of a pool or a replacement is named {name}")),
     }
@@ -44,7 +45,7 @@ pub(super) async fn node_named(state: Data<ApiState>, request: HttpRequest) -> H
 
 /// The check of box 9, made for any node, as if it were to be drained now.
 pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    let name = routes::name(&request);
+    let name = NodeName::from(routes::name(&request));
     // In this order: what is current now is so in the snapshot, too.
     let stale = (state.stale)();
     if !stale.is_empty() {
@@ -81,77 +82,79 @@ pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> Ht
 }
 
 fn check(
-    name: &str,
+    name: &NodeName,
     snapshot: &Snapshot,
     pools: &[Arc<SpotPool>],
     records: &[Arc<NodeReplacement>],
     defaults: &Policy,
     taint_key: &Arc<str>,
-) -> (Option<String>, safety::SafetyReport) {
+) -> (Option<PoolName>, safety::SafetyReport) {
     let stories: Vec<Story<'_>> = records.iter().filter_map(|record| open(record)).collect();
     let instance = snapshot.node(name).and_then(cluster::Node::instance_id).unwrap_or_default();
-    let own = stories.iter().find(|story| story.instance_id == instance || stands_in(story.status, name));
+    let own = stories.iter().find(|story| *story.instance_id == instance || stands_in(story.status, name));
     let of_story = own.and_then(|own| {
-        let record = records.iter().find(|record| record.metadata.name.as_deref() == Some(own.name))?;
+        let record = records.iter().find(|record| record.metadata.name.as_deref() == Some(&*own.name))?;
         record.spec.pool.clone()
     });
     let pool = pools.iter().find(|pool| match &of_story {
-        Some(name) => pool.metadata.name.as_ref() == Some(name),
-        None => members(pool).any(|(_, id)| id == instance),
+        Some(name) => pool.metadata.name.as_deref() == Some(&**name),
+        None => members(pool).any(|(_, id)| *id == instance),
     });
-    let members: Vec<&str> = pool.into_iter().flat_map(|pool| members(pool)).map(|(_, id)| id).collect();
+    let members: Vec<&InstanceId> =
+        pool.into_iter().flat_map(|pool| members(pool)).map(|(_, id)| id).collect();
     let context = SafetyContext::of(own, &stories, members.into_iter(), snapshot, taint_key);
     let policy = pool.map_or_else(|| defaults.clone(), |pool| PoolConfig::of(pool, defaults, None).policy);
     let report = safety::check_return(name, snapshot, &SafetyPolicy::of(&policy), &context);
-    (pool.and_then(|pool| pool.metadata.name.clone()), report)
+    (pool.and_then(|pool| Some(pool.metadata.name.as_deref()?.into())), report)
 }
 
 /// The instances of a pool, as the leader last read its groups.
-fn members(pool: &SpotPool) -> impl Iterator<Item = (GroupKind, &str)> {
+fn members(pool: &SpotPool) -> impl Iterator<Item = (GroupKind, &InstanceId)> {
     let groups = pool.status.as_ref().map(|status| {
         [(GroupKind::Spot, status.spot.as_ref()), (GroupKind::OnDemand, status.on_demand.as_ref())]
     });
     groups.into_iter().flatten().flat_map(|(kind, group)| {
-        group.into_iter().flat_map(move |group| group.instances.iter().map(move |id| (kind, id.as_str())))
+        group.into_iter().flat_map(move |group| group.instances.iter().map(move |id| (kind, id)))
     })
 }
 
 fn open(record: &NodeReplacement) -> Option<Story<'_>> {
     let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
     let name = record.metadata.name.as_deref()?;
-    Some(Story { name, instance_id: &record.spec.instance_id, status })
+    Some(Story { name: name.into(), instance_id: &record.spec.instance_id, status })
 }
 
 /// Whether the node is one that took over, or is to.
-fn stands_in(status: &ReplacementStatus, node: &str) -> bool {
+fn stands_in(status: &ReplacementStatus, node: &NodeName) -> bool {
     status.took_over().any(|held| held.node_name == node)
 }
 
 /// The nodes of the pools and of the stories, by name.
-fn known(state: &ApiState) -> BTreeMap<String, Node> {
+fn known(state: &ApiState) -> BTreeMap<NodeName, Node> {
     let snapshot = (state.snapshot)();
     let mut known = BTreeMap::new();
     for pool in state.pools.state() {
         for (group, instance) in members(&pool) {
             for node in snapshot.nodes_of_instance(instance) {
-                known.insert(node.name.to_string(), Node::of(node, pool.metadata.name.clone(), Some(group)));
+                let name = pool.metadata.name.clone().map(Into::into);
+                known.insert(node.name.clone(), Node::of(node, name, Some(group)));
             }
         }
     }
-    let records: HashMap<String, Arc<NodeReplacement>> = state
+    let records: HashMap<ReplacementName, Arc<NodeReplacement>> = state
         .replacements
         .state()
         .into_iter()
-        .filter_map(|record| Some((record.metadata.name.clone()?, record)))
+        .filter_map(|record| Some((record.metadata.name.as_deref()?.into(), record)))
         .collect();
     for record in records.values() {
         let Some(story) = open(record) else { continue };
         let status = story.status;
-        let mut plays = |name: &str, group: Option<GroupKind>, role: NodeRole| {
+        let mut plays = |name: &NodeName, group: Option<GroupKind>, role: NodeRole| {
             let Some(node) = snapshot.node(name) else { return };
             let of_story = || Node::of(node, record.spec.pool.clone(), group);
-            let node = known.entry(name.to_owned()).or_insert_with(of_story);
-            node.replacement = Some(story.name.to_owned());
+            let node = known.entry(name.clone()).or_insert_with(of_story);
+            node.replacement = Some(story.name.clone());
             node.role = Some(role);
             node.phase = Some(status.phase);
             node.flow_box = Some(status.current_box());

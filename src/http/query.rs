@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use spot_guard_core::ids::{NodeName, PoolName};
 use spot_guard_core::record::Phase;
 use std::collections::BTreeMap;
 
@@ -26,9 +27,9 @@ const MAX_HEADERS: usize = 16 * 1024;
 /// Which entries of a list are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Filter {
-    pub(super) pool: Option<String>,
+    pub(super) pool: Option<PoolName>,
     pub(super) phase: Option<Phase>,
-    pub(super) node: Option<String>,
+    pub(super) node: Option<NodeName>,
     pub(super) since: Option<Timestamp>,
     limit: usize,
     after: Option<String>,
@@ -113,8 +114,8 @@ impl Filter {
         Ok(Self {
             phase: phase.transpose()?,
             since: since.transpose()?,
-            pool: given.remove("pool"),
-            node: given.remove("node"),
+            pool: given.remove("pool").map(Into::into),
+            node: given.remove("node").map(Into::into),
             limit,
             after,
             list,
@@ -122,8 +123,8 @@ impl Filter {
     }
 
     /// Whether what is asked about the pool fits.
-    pub(super) fn of_pool(&self, pool: Option<&str>) -> bool {
-        self.pool.is_none() || self.pool.as_deref() == pool
+    pub(super) fn of_pool(&self, pool: Option<&PoolName>) -> bool {
+        self.pool.is_none() || self.pool.as_ref() == pool
     }
 
     /// Whether something that began then fits.

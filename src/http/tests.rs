@@ -77,8 +77,8 @@ impl Fixture {
             capacity: CapacityState::Taken {
                 instance: Capacity {
                     group: GroupKind::OnDemand,
-                    instance_id: "i-0000000000000000d".to_owned(),
-                    node_name: "node-d".to_owned(),
+                    instance_id: "i-0000000000000000d".into(),
+                    node_name: "node-d".into(),
                     ready_at: noon(-600),
                 },
                 on_demand_requested: true,
@@ -179,9 +179,9 @@ fn pool(name: &str) -> SpotPool {
 
 fn replacement(name: &str, status: ReplacementStatus) -> NodeReplacement {
     let spec = NodeReplacementSpec {
-        pool: Some("web".to_owned()),
-        node_name: format!("node-of-{name}"),
-        instance_id: name.to_owned(),
+        pool: Some("web".into()),
+        node_name: format!("node-of-{name}").into(),
+        instance_id: name.into(),
     };
     let mut replacement = NodeReplacement::new(name, spec);
     replacement.status = Some(status);
@@ -412,7 +412,7 @@ impl Live {
             status.step(
                 FlowBox::Wait,
                 spot_guard_core::record::Outcome::Requested,
-                &node,
+                &node.as_str().into(),
                 "a step".to_owned(),
                 at,
             );

@@ -20,6 +20,7 @@ use futures::StreamExt;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::Value;
+use spot_guard_core::ids::{NodeName, PoolName, ReplacementName};
 use spot_guard_core::trigger::TriggerAction;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -133,9 +134,14 @@ pub(super) async fn replace_node(
     body: Payload,
 ) -> Result<HttpResponse, Refused> {
     let name = routes::name(&request);
-    let known = (state.snapshot)().node(&name).is_some();
-    let subject =
-        Subject { known, what: "node of the cluster", pool: None, node: Some(name), replacement: None };
+    let known = (state.snapshot)().node(&name.as_str().into()).is_some();
+    let subject = Subject {
+        known,
+        what: "node of the cluster",
+        pool: None,
+        node: Some(name.into()),
+        replacement: None,
+    };
     trigger(&state, &request, body, TriggerAction::Replace, subject).await
 }
 
@@ -146,7 +152,8 @@ pub(super) async fn return_fallback(
 ) -> Result<HttpResponse, Refused> {
     let name = routes::name(&request);
     let known = api::find(&state.replacements, &name).is_some_and(|held| api::has_open_fallback(&held));
-    let subject = Subject { known, what: "open fallback", pool: None, node: None, replacement: Some(name) };
+    let subject =
+        Subject { known, what: "open fallback", pool: None, node: None, replacement: Some(name.into()) };
     trigger(&state, &request, body, TriggerAction::Return, subject).await
 }
 
@@ -157,7 +164,8 @@ pub(super) async fn cancel_replacement(
 ) -> Result<HttpResponse, Refused> {
     let name = routes::name(&request);
     let known = api::find(&state.replacements, &name).is_some();
-    let subject = Subject { known, what: "replacement", pool: None, node: None, replacement: Some(name) };
+    let subject =
+        Subject { known, what: "replacement", pool: None, node: None, replacement: Some(name.into()) };
     trigger(&state, &request, body, TriggerAction::Cancel, subject).await
 }
 
@@ -216,9 +224,9 @@ struct Subject {
     known: bool,
     /// What kind of thing it is.
     what: &'static str,
-    pool: Option<String>,
-    node: Option<String>,
-    replacement: Option<String>,
+    pool: Option<PoolName>,
+    node: Option<NodeName>,
+    replacement: Option<ReplacementName>,
 }
 
 const EVERYTHING: Subject = Subject { known: true, what: "", pool: None, node: None, replacement: None };
@@ -226,7 +234,7 @@ const EVERYTHING: Subject = Subject { known: true, what: "", pool: None, node: N
 fn pool(state: &ApiState, request: &HttpRequest) -> Subject {
     let name = routes::name(request);
     let known = api::find(&state.pools, &name).is_some();
-    Subject { known, what: "pool", pool: Some(name), node: None, replacement: None }
+    Subject { known, what: "pool", pool: Some(name.into()), node: None, replacement: None }
 }
 
 async fn trigger(

@@ -211,9 +211,9 @@ fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<TriggerSpec>, Ref
     let of = |wanted: &str| (target == wanted).then(|| name.clone());
     Ok(Some(TriggerSpec {
         action: TriggerAction::Return,
-        pool: of("pool"),
-        node: of("node"),
-        replacement: of("fallback"),
+        pool: of("pool").map(Into::into),
+        node: of("node").map(Into::into),
+        replacement: of("fallback").map(Into::into),
         requested_by: None,
         reason,
         traceparent: None,

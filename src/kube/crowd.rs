@@ -5,6 +5,7 @@ use crate::crd::InterruptionNotice;
 use crate::kube::follower::lock;
 use jiff::Timestamp;
 use kube::ResourceExt;
+use spot_guard_core::ids::{InstanceId, NodeName};
 use spot_guard_core::notices::{NoticeRoom, Seen};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -53,7 +54,7 @@ impl Gate {
         &mut self,
         notice: &InterruptionNotice,
         kept: impl FnOnce(&str) -> Option<Arc<InterruptionNotice>>,
-        instance_of: impl FnOnce(&str) -> Option<String>,
+        instance_of: impl FnOnce(&NodeName) -> Option<InstanceId>,
     ) -> Option<String> {
         let seen = Seen {
             name: notice.metadata.name.as_deref().unwrap_or_default(),

@@ -79,11 +79,11 @@ impl Picture {
             }
             Change::Unread(key, head) => {
                 let snapshot = self.live.snapshot();
-                let node = self.converter.unread_node(&head, snapshot.node(key.name()));
+                let node = self.converter.unread_node(&head, snapshot.node(&key.name().into()));
                 drop(snapshot);
                 self.live.set_node(Arc::new(node));
             }
-            Change::Gone(key) => self.live.remove_node(key.name()),
+            Change::Gone(key) => self.live.remove_node(&key.name().into()),
         }
         self.converter.tidy();
     }
@@ -97,7 +97,7 @@ impl Picture {
             }
             Change::Gone(key) => (key, VolumeLimits::default()),
         };
-        let known = self.live.snapshot().node(key.name()).cloned();
+        let known = self.live.snapshot().node(&key.name().into()).cloned();
         if let Some(node) = known {
             self.live.set_node(Arc::new(Node { volume_limits: limits.clone(), ..node }));
         }

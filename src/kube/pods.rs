@@ -15,6 +15,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use spot_guard_core::cluster::Pod;
 use spot_guard_core::drain::{EvictionAnswer, Listed, ListedPod};
+use spot_guard_core::ids::NodeName;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -171,7 +172,7 @@ impl From<Piece<'_>> for Listed {
 ///
 /// # Errors
 /// Why there was no complete answer within `limit`, in plain words.
-pub async fn listed_on(client: &Client, node: &str, limit: Duration) -> Result<Vec<Listed>, String> {
+pub async fn listed_on(client: &Client, node: &NodeName, limit: Duration) -> Result<Vec<Listed>, String> {
     let of_node = format!("fieldSelector={}&limit={PAGE}", escaped(&format!("spec.nodeName={node}")));
     let list = async {
         let (mut pods, mut query) = (Vec::new(), of_node.clone());
@@ -282,7 +283,7 @@ mod tests {
             std::future::ready(Ok::<_, Infallible>(http::Response::new(StreamBody::new(pods))))
         });
         let client = crate::kube::client::bounded(&Client::new(service, "default"), Duration::from_secs(60));
-        let found = listed_on(&client, "node-1", Duration::from_secs(60)).await.expect("a list");
+        let found = listed_on(&client, &"node-1".into(), Duration::from_secs(60)).await.expect("a list");
         assert_eq!(found.len(), 50);
         assert_eq!(found.iter().filter(|pod| **pod == Listed::Unreadable).count(), 2);
         let most = most.load(Ordering::Relaxed);

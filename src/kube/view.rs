@@ -16,6 +16,7 @@ use kube::runtime::watcher::Event;
 use kube::{Client, Resource};
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::{Freshness, WatchedKind};
+use spot_guard_core::ids::NodeName;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
@@ -217,9 +218,9 @@ fn keep_few(
 ) -> impl FnMut(&str, Option<&InterruptionNotice>, &Store<InterruptionNotice>) -> Option<String> {
     move |name, now, held| {
         let kept = |name: &str| held.get(&ObjectRef::new(name));
-        let instance_of = |node: &str| {
+        let instance_of = |node: &NodeName| {
             let cluster = lock(&picture).snapshot();
-            cluster.node(node)?.instance_id().map(str::to_owned)
+            cluster.node(node)?.instance_id()
         };
         match now {
             Some(notice) => gate.take(notice, kept, instance_of),

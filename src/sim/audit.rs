@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use spot_guard_cloud::cloud::{self, Cloud, GateCall, LifecycleState};
 use spot_guard_cloud::cluster::{self, Cluster, ObjectKey, RequestInfo};
+use spot_guard_core::ids::GroupName;
 use spot_guard_core::ledger::{Ledger, RequestState, Share};
 use spot_guard_core::policy::{Policy, seconds};
 use spot_guard_core::record::{GroupKind, OldNodeState};
@@ -431,7 +432,8 @@ impl Auditor {
                         })
                 }
                 "TerminateInstanceInAutoScalingGroup" => reduction.is_some_and(|reduction| {
-                    reduction.instance_id == call.instance && (reduction.settles.is_some() || !call.decrement)
+                    reduction.instance_id.as_deref() == call.instance.as_deref()
+                        && (reduction.settles.is_some() || !call.decrement)
                 }),
                 "LaunchInstances" => intended().next().is_some(),
                 _ => false,
@@ -489,9 +491,9 @@ impl Auditor {
 
     fn check_replacement_first(&self, node: &str, record: &NodeReplacement) {
         let Some(status) = &record.status else { return };
-        let pool = record.spec.pool.as_ref();
+        let pool = record.spec.pool.as_deref();
         let acts =
-            self.pools().iter().any(|held| Some(&held.name_any()) == pool && held.spec.mode == Mode::Act);
+            self.pools().iter().any(|held| Some(&*held.name_any()) == pool && held.spec.mode == Mode::Act);
         if status.deadline.is_some() || !acts {
             return;
         }
@@ -540,7 +542,7 @@ impl Auditor {
             .iter()
             .filter_map(|other| other.status.as_ref())
             .filter(|status| status.fallback.is_open())
-            .filter_map(|status| Some(status.capacity.taken()?.node_name.clone()))
+            .filter_map(|status| Some(status.capacity.taken()?.node_name.to_string()))
             .collect();
         let homeless = self.inner.cluster.homeless_without(node, &fallbacks);
         if !homeless.is_empty() {
@@ -597,7 +599,7 @@ impl Auditor {
     fn watch_records(&self) {
         for record in self.records() {
             let uid = record.uid().unwrap_or_default();
-            let instance = record.spec.instance_id.clone();
+            let instance = record.spec.instance_id.to_string();
             let other = self.state().records.insert(instance.clone(), uid.clone());
             if other.as_ref().is_some_and(|other| *other != uid) {
                 let found = format!("it has a second record {}", record.name_any());
@@ -624,16 +626,16 @@ impl Auditor {
         let (node, instance) = (&record.spec.node_name, &record.spec.instance_id);
         let status = record.status.as_ref();
         if status.is_some_and(|status| status.phase.is_finished()) {
-            self.state().open.remove(instance);
+            self.state().open.remove(instance.as_str());
             return;
         }
-        let begins = self.state().open.insert(instance.clone());
+        let begins = self.state().open.insert(instance.to_string());
         let deadline = status.and_then(|status| status.deadline);
         let skew = self.inner.skew;
         let (reported, told) = {
             let state = self.state();
             let mut own =
-                state.reports.values().filter(|told| told.node == *node && told.instance == *instance);
+                state.reports.values().filter(|told| *node == *told.node && *instance == *told.instance);
             let told = own.clone().any(|told| told.deadline == deadline && told.is_plausible(skew));
             (own.next().is_some(), told)
         };
@@ -641,7 +643,7 @@ impl Auditor {
         if begins && !reported && !self.is_asked_for(node) {
             found.push("neither its agent nor a person has asked for it".to_owned());
         }
-        if begins && self.true_node_of(instance).is_some_and(|real| real != *node) {
+        if begins && self.true_node_of(instance).is_some_and(|real| *node != *real) {
             found.push(format!("{instance} is not the instance of {node}"));
         }
         if let Some(deadline) = deadline.filter(|_| !told) {
@@ -687,7 +689,7 @@ impl Auditor {
             })
         };
         let pools = self.pools();
-        let busy: BTreeSet<&String> = pools
+        let busy: BTreeSet<&GroupName> = pools
             .iter()
             .filter(|pool| open(&pool.name_any()))
             .flat_map(|pool| [&pool.spec.spot_group, &pool.spec.on_demand_group])
@@ -738,7 +740,7 @@ impl Auditor {
         policy.delete_at_deadline
             && self.records().iter().any(|record| {
                 let deadline = record.status.as_ref().and_then(|status| status.deadline);
-                record.spec.node_name == node && deadline.is_some_and(|deadline| now + ahead >= deadline)
+                record.spec.node_name == *node && deadline.is_some_and(|deadline| now + ahead >= deadline)
             })
     }
 

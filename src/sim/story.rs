@@ -260,7 +260,7 @@ impl Story {
                 tell(Line {
                     at: spot_guard_core::time::since(self.began, step.at),
                     flow_box: Some(step.flow_box),
-                    node: step.node.clone(),
+                    node: step.node.to_string(),
                     text: step.message.clone(),
                 });
             }
@@ -354,7 +354,7 @@ impl Story {
                 .map(|step| BoxReport {
                     flow_box: step.flow_box,
                     at: seconds(step.at),
-                    node: step.node.clone(),
+                    node: step.node.to_string(),
                     outcome: step.outcome,
                 })
                 .collect(),
@@ -434,7 +434,7 @@ fn replacement_report(record: &NodeReplacement) -> ReplacementReport {
     let stands_in = successor.or(status.capacity.taken());
     ReplacementReport {
         name: record.name_any(),
-        node: record.spec.node_name.clone(),
+        node: record.spec.node_name.to_string(),
         phase: status.phase,
         fallback: fell_back,
         capacity: stands_in.map(|capacity| capacity.group),

@@ -132,8 +132,8 @@ impl PoolStart {
 
     fn object(&self) -> SpotPool {
         let spec = SpotPoolSpec {
-            spot_group: self.spot(),
-            on_demand_group: self.on_demand(),
+            spot_group: self.spot().into(),
+            on_demand_group: self.on_demand().into(),
             policy: self.policy.clone(),
             ..SpotPoolSpec::default()
         };

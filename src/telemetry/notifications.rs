@@ -9,6 +9,7 @@ use crate::telemetry::metrics::{EventResult, Metrics};
 use minijinja::{Environment, UndefinedBehavior, context};
 use reqwest::{Client, StatusCode, Url, redirect};
 use serde::Deserialize;
+use spot_guard_core::ids::{PoolName, ReplacementName};
 use spot_guard_core::notification::NotificationKind;
 use spot_guard_core::policy::backoff;
 use spot_guard_core::record::StepRecord;
@@ -69,10 +70,10 @@ impl Target {
             flow_box: spot_guard_core::record::FlowBox::Notice,
             at: jiff::Timestamp::UNIX_EPOCH,
             outcome: spot_guard_core::record::Outcome::NoticeReceived,
-            node: "\"node\"".to_owned(),
+            node: "\"node\"".into(),
             message: "\"message\"".to_owned(),
         };
-        let (replacement, pool) = ("i-0".to_owned(), Some("pool".to_owned()));
+        let (replacement, pool) = ("i-0".into(), Some("pool".into()));
         let example = Notification { kind: NotificationKind::Notice, replacement, pool, step };
         let body = self.body(&example).map_err(|error| ("template", error.to_string()))?;
         match serde_json::from_str::<serde::de::IgnoredAny>(&body) {
@@ -104,9 +105,9 @@ pub struct Notification {
     /// Why.
     pub kind: NotificationKind,
     /// The replacement whose step it is.
-    pub replacement: String,
+    pub replacement: ReplacementName,
     /// Its pool.
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// The step.
     pub step: StepRecord,
 }
@@ -114,11 +115,11 @@ pub struct Notification {
 impl Notification {
     /// What is to be told of a step, if anything.
     #[must_use]
-    pub fn of(replacement: &str, pool: Option<&str>, step: &StepRecord) -> Option<Self> {
+    pub fn of(replacement: &ReplacementName, pool: Option<&PoolName>, step: &StepRecord) -> Option<Self> {
         Some(Self {
             kind: NotificationKind::of(step.flow_box, step.outcome)?,
-            replacement: replacement.to_owned(),
-            pool: pool.map(str::to_owned),
+            replacement: replacement.clone(),
+            pool: pool.cloned(),
             step: step.clone(),
         })
     }
@@ -208,7 +209,7 @@ async fn deliver(
     for attempt in 1..=ATTEMPTS {
         let Err(failure) = send(client, target, told).await else { return EventResult::Published };
         if attempt == ATTEMPTS || !failure.passes() {
-            tracing::warn!(kind = ?told.kind, replacement = told.replacement, attempt, "a notification is lost: {failure}");
+            tracing::warn!(kind = ?told.kind, replacement = &*told.replacement, attempt, "a notification is lost: {failure}");
             break;
         }
         tokio::time::sleep(jittered(backoff(first_pause, LONGEST_PAUSE, attempt))).await;

@@ -11,6 +11,7 @@ use opentelemetry_otlp::{Protocol, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use spot_guard_core::ids::{NodeName, PoolName, ReplacementName};
 use spot_guard_core::record::FlowBox;
 use spot_guard_core::trigger::TriggerAction;
 use std::collections::HashMap;
@@ -184,11 +185,12 @@ fn exporter(
 #[must_use]
 pub fn box_span(
     flow_box: FlowBox,
-    replacement: &str,
-    node: &str,
-    pool: Option<&str>,
+    replacement: &ReplacementName,
+    node: &NodeName,
+    pool: Option<&PoolName>,
     traceparent: Option<&str>,
 ) -> Span {
+    let (replacement, node, pool) = (replacement.as_str(), node.as_str(), pool.map(PoolName::as_str));
     // A span's name is a part of its call site: one for each box.
     macro_rules! named {
         ($name:literal) => {
@@ -345,8 +347,9 @@ mod tests {
         let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            box_span(FlowBox::Fallback, "i-1", "node-1", Some("web"), Some(PARENT)).in_scope(|| {});
-            box_span(FlowBox::Drain, "i-1", "node-1", None, Some("garbage")).in_scope(|| {});
+            box_span(FlowBox::Fallback, &"i-1".into(), &"node-1".into(), Some(&"web".into()), Some(PARENT))
+                .in_scope(|| {});
+            box_span(FlowBox::Drain, &"i-1".into(), &"node-1".into(), None, Some("garbage")).in_scope(|| {});
         });
         let spans = exporter.0.lock().unwrap();
         assert_eq!(spans[0].name, "box 3.2 fallback");
@@ -371,7 +374,7 @@ mod tests {
         let provider = SdkTracerProvider::builder().build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            let span = box_span(FlowBox::Notice, "i-1", "node-1", None, None);
+            let span = box_span(FlowBox::Notice, &"i-1".into(), &"node-1".into(), None, None);
             let own = span.context().span().span_context().trace_id().to_string();
             assert_eq!(trace_id_of(&traceparent_of(&span)), Some(own));
         });

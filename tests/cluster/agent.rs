@@ -47,10 +47,10 @@ async fn client(kubeconfig: &Path) -> Client {
 /// A notice about `node` and `instance`, as its agent would send it.
 fn notice(node: &str, instance: &str) -> InterruptionNotice {
     InterruptionNotice::new(
-        &notice_name(node, instance, NoticeKind::RebalanceRecommendation),
+        &notice_name(&node.into(), &instance.into(), NoticeKind::RebalanceRecommendation),
         InterruptionNoticeSpec {
-            node_name: node.to_owned(),
-            instance_id: instance.to_owned(),
+            node_name: node.into(),
+            instance_id: instance.into(),
             kind: NoticeKind::RebalanceRecommendation,
             notice_time: None,
             deadline: None,
@@ -80,7 +80,11 @@ async fn an_agent_may_create_notices_of_its_own_node_and_nothing_else() {
         match agent.create(&create, &notice("spot-b", OTHER_INSTANCE)).await {
             Err(Error::Api(status)) if status.code == 403 => Some(()),
             _ => {
-                let name = notice_name("spot-b", OTHER_INSTANCE, NoticeKind::RebalanceRecommendation);
+                let name = notice_name(
+                    &"spot-b".into(),
+                    &OTHER_INSTANCE.into(),
+                    NoticeKind::RebalanceRecommendation,
+                );
                 let _ = admin.delete(&name, &DeleteParams::default()).await;
                 None
             }
@@ -97,7 +101,7 @@ async fn an_agent_may_create_notices_of_its_own_node_and_nothing_else() {
         other => panic!("the notice exists, but the answer is {other:?}"),
     }
 
-    let name = notice_name("spot-a", INSTANCE, NoticeKind::RebalanceRecommendation);
+    let name = notice_name(&"spot-a".into(), &INSTANCE.into(), NoticeKind::RebalanceRecommendation);
     let patch = Patch::Merge(serde_json::json!({ "metadata": { "labels": { "x": "y" } } }));
     assert_forbidden(agent.get(&name).await, "get");
     assert_forbidden(agent.list(&ListParams::default()).await, "list");
@@ -133,7 +137,9 @@ async fn advice_and_interruption_of_the_metadata_mock_become_one_notice_each() {
     });
     let agent = handle.await.expect("the agent starts");
     let notices: Api<InterruptionNotice> = Api::all(testbed.client());
-    let stored = async |kind| notices.get_opt(&notice_name("spot-a", INSTANCE, kind)).await.ok().flatten();
+    let stored = async |kind| {
+        notices.get_opt(&notice_name(&"spot-a".into(), &INSTANCE.into(), kind)).await.ok().flatten()
+    };
 
     imds.announce_rebalance().await;
     let advice =

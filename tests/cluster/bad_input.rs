@@ -78,8 +78,8 @@ async fn a_pool_whose_group_is_missing_is_named_until_the_group_appears() {
     let pools: Api<SpotPool> = Api::all(testbed.client());
     for (name, monitor_seconds) in [("here", 1), ("there", 3)] {
         let spec = SpotPoolSpec {
-            spot_group: format!("{name}-spot"),
-            on_demand_group: format!("{name}-on-demand"),
+            spot_group: format!("{name}-spot").into(),
+            on_demand_group: format!("{name}-on-demand").into(),
             policy: PolicySpec { monitor_seconds: Some(monitor_seconds), ..PolicySpec::default() },
             ..SpotPoolSpec::default()
         };
@@ -157,7 +157,13 @@ async fn agents_outlive_a_misbehaving_metadata_service_and_report_once_it_is_rig
     }
     let expected: BTreeSet<String> = instances
         .iter()
-        .map(|instance| notice_name(&instance.node_name, &instance.id, NoticeKind::RebalanceRecommendation))
+        .map(|instance| {
+            notice_name(
+                &instance.node_name.as_str().into(),
+                &instance.id.as_str().into(),
+                NoticeKind::RebalanceRecommendation,
+            )
+        })
         .collect();
     wait_for("all notices", PATIENCE, async || (reported().await == expected).then_some(())).await;
     for (mut agent, imds, _, _) in agents {

@@ -58,8 +58,8 @@ async fn the_roles_of_the_manifests_allow_what_the_controller_does() {
     product::apply(&testbed, &product::manifest("admission-policy.yaml"));
 
     let spec = SpotPoolSpec {
-        spot_group: "spot".to_owned(),
-        on_demand_group: "elsewhere".to_owned(),
+        spot_group: "spot".into(),
+        on_demand_group: "elsewhere".into(),
         ..SpotPoolSpec::default()
     };
     let pools: Api<SpotPool> = Api::all(testbed.client());

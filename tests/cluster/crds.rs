@@ -206,7 +206,7 @@ async fn the_defaults_are_filled_in(client: &Client) {
 async fn what_was_seen_never_changes(client: &Client, name: &str) {
     let notices: Api<InterruptionNotice> = Api::all(client.clone());
     let mut changed = notices.get(name).await.expect("the notice");
-    changed.spec.node_name = "spot-b".to_owned();
+    changed.spec.node_name = "spot-b".into();
     let status = refused(notices.replace(name, &PostParams::default(), &changed).await);
     assert!(status.message.contains("spec is immutable: a notice never changes"), "{}", status.message);
 
@@ -228,9 +228,9 @@ async fn what_was_asked_never_changes(client: &Client) {
 async fn status_is_written_apart(client: &Client) {
     let records: Api<NodeReplacement> = Api::all(client.clone());
     let spec = NodeReplacementSpec {
-        pool: Some("workers".to_owned()),
-        node_name: "spot-b".to_owned(),
-        instance_id: "i-0a1b2c3d4e5f60719".to_owned(),
+        pool: Some("workers".into()),
+        node_name: "spot-b".into(),
+        instance_id: "i-0a1b2c3d4e5f60719".into(),
     };
     let mut record = NodeReplacement::new("i-0a1b2c3d4e5f60719", spec);
     record.status = Some(ReplacementStatus { phase: Phase::Draining, ..ReplacementStatus::default() });

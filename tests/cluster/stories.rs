@@ -298,10 +298,10 @@ impl Stagecraft {
         let mut expected = Vec::new();
         for record in self.story.records().await {
             let status = record.status.unwrap_or_default();
-            expected.push(record.spec.instance_id);
+            expected.push(record.spec.instance_id.to_string());
             let stood_in = status.fallback.successor().is_some();
             expected.extend(
-                status.capacity.taken().filter(|_| stood_in).map(|capacity| capacity.instance_id.clone()),
+                status.capacity.taken().filter(|_| stood_in).map(|capacity| capacity.instance_id.to_string()),
             );
         }
         expected

@@ -40,7 +40,7 @@ async fn a_node_is_replaced_because_a_person_asks_with_kubectl() {
 
     ask(&stage, "nobody", &json!({ "action": "Replace", "node": "nobody" }));
     let refused = told(&stage, "nobody", Stage::Over).await.status.expect("a status");
-    let answer = TriggerAnswer::NoSuchNode { node: "nobody".to_owned() };
+    let answer = TriggerAnswer::NoSuchNode { node: "nobody".into() };
     assert_eq!(refused.conditions[0].message, answer.to_string());
     assert_eq!(refused.conditions[0].reason, answer.reason().to_string());
     ask(&stage, "pause", &json!({ "action": "Pause", "pool": POOL, "reason": "a release" }));

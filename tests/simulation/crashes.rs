@@ -57,7 +57,7 @@ impl Tale {
                 let notice = json!({
                     "apiVersion": "spotguard.dev/v1alpha1",
                     "kind": "InterruptionNotice",
-                    "metadata": { "name": notice_name(&node, wrong, NoticeKind::RebalanceRecommendation) },
+                    "metadata": { "name": notice_name(&node.as_str().into(), &wrong.into(), NoticeKind::RebalanceRecommendation) },
                     "spec": { "nodeName": node, "instanceId": wrong, "noticeTime": now,
                         "kind": "RebalanceRecommendation", "detectedAt": now },
                 });

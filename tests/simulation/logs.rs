@@ -110,7 +110,7 @@ async fn befall(stage: Stage) {
     }
     let notice = json!({
         "apiVersion": "spotguard.dev/v1alpha1", "kind": "InterruptionNotice",
-        "metadata": { "name": notice_name("no-node", "i-0123456789abcdef0", NoticeKind::RebalanceRecommendation), "annotations": { "example.com/token": SECRET } },
+        "metadata": { "name": notice_name(&"no-node".into(), &"i-0123456789abcdef0".into(), NoticeKind::RebalanceRecommendation), "annotations": { "example.com/token": SECRET } },
         "spec": { "nodeName": "no-node", "instanceId": "i-0123456789abcdef0", "kind": "RebalanceRecommendation",
             "detectedAt": stage.cloud.now(), "traceparent": SECRET },
     });

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Reports a notice as the agent of the instance's node would.
 fn report(stage: &Stage, instance: &str, deadline: Option<Timestamp>) {
     let node = stage.cloud.node_of(instance).map(|node| node.node_name);
-    let node = node.or_else(|| Some(stage.record(instance)?.spec.node_name)).expect("a node");
+    let node = node.or_else(|| Some(stage.record(instance)?.spec.node_name.to_string())).expect("a node");
     report_of(stage, &node, instance, deadline);
 }
 
@@ -27,7 +27,7 @@ fn report_of(stage: &Stage, node: &str, instance: &str, deadline: Option<Timesta
     let _ = stage.cluster.create_json(json!({
         "apiVersion": "spotguard.dev/v1alpha1",
         "kind": "InterruptionNotice",
-        "metadata": { "name": notice_name(node, instance, kind) },
+        "metadata": { "name": notice_name(&node.into(), &instance.into(), kind) },
         "spec": {
             "nodeName": node,
             "instanceId": instance,

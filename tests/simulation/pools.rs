@@ -87,7 +87,7 @@ fn notice(stage: &Stage, instance: &str) -> serde_json::Value {
     json!({
         "apiVersion": "spotguard.dev/v1alpha1",
         "kind": "InterruptionNotice",
-        "metadata": { "name": notice_name(&node, instance, NoticeKind::RebalanceRecommendation) },
+        "metadata": { "name": notice_name(&node.as_str().into(), &instance.into(), NoticeKind::RebalanceRecommendation) },
         "spec": {
             "nodeName": node,
             "instanceId": instance,

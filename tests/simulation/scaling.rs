@@ -361,7 +361,11 @@ fn many_pools_are_read_in_few_calls_and_each_instance_belongs_to_one() {
                     stage.cloud.add_group(GroupSpec { desired: 0, ..GroupSpec::new(name, market) });
                 }
                 let [spot_group, on_demand_group] = names;
-                let spec = SpotPoolSpec { spot_group, on_demand_group, ..SpotPoolSpec::default() };
+                let spec = SpotPoolSpec {
+                    spot_group: spot_group.into(),
+                    on_demand_group: on_demand_group.into(),
+                    ..SpotPoolSpec::default()
+                };
                 let pool = SpotPool::new(&format!("pool-{number}"), spec);
                 pools.create(&kube::api::PostParams::default(), &pool).await.expect("a pool");
             }
@@ -381,8 +385,8 @@ fn of_two_pools_that_name_a_group_the_older_one_has_it() {
             let pools: kube::Api<SpotPool> = kube::Api::all(stage.cluster.client());
             stage.pass(1).await;
             let spec = SpotPoolSpec {
-                spot_group: SPOT.to_owned(),
-                on_demand_group: "other".to_owned(),
+                spot_group: SPOT.into(),
+                on_demand_group: "other".into(),
                 ..SpotPoolSpec::default()
             };
             stage.cloud.add_group(GroupSpec { desired: 0, ..GroupSpec::new("other", Market::OnDemand) });
@@ -404,8 +408,8 @@ fn a_pool_whose_group_does_not_exist_holds_up_no_other_pool() {
         .beside(|stage| async move {
             let pools: kube::Api<SpotPool> = kube::Api::all(stage.cluster.client());
             let spec = SpotPoolSpec {
-                spot_group: "not-there".to_owned(),
-                on_demand_group: "neither".to_owned(),
+                spot_group: "not-there".into(),
+                on_demand_group: "neither".into(),
                 ..SpotPoolSpec::default()
             };
             pools
@@ -436,7 +440,7 @@ fn a_new_life_remembers_who_cannot_launch_instances() {
             let pool: SpotPool = stage.cluster.list().remove(0);
             let ledger: Ledger = pool.status.expect("a status").ledger;
             let now = stage.cloud.now();
-            assert!(ledger.cannot_launch(SPOT, now) && ledger.cannot_launch(ON_DEMAND, now));
+            assert!(ledger.cannot_launch(&SPOT.into(), now) && ledger.cannot_launch(&ON_DEMAND.into(), now));
         })
         .play();
     played.assert_ok();

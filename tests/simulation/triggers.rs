@@ -483,7 +483,7 @@ fn a_deadline_that_comes_with_the_cancel_wins() {
             let notice = json!({
                 "apiVersion": "spotguard.dev/v1alpha1",
                 "kind": "InterruptionNotice",
-                "metadata": { "name": notice_name(&node, &instance, NoticeKind::SpotInterruption) },
+                "metadata": { "name": notice_name(&node.as_str().into(), &instance.as_str().into(), NoticeKind::SpotInterruption) },
                 "spec": { "nodeName": node, "instanceId": instance,
                     "kind": "SpotInterruption", "noticeTime": now, "detectedAt": now, "deadline": now + 120 * SECOND },
             });

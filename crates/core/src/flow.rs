@@ -1,6 +1,7 @@
 //! What happens to a replacement. Box, outcome and severity of each event follow from it; its English stands
 //! in [`crate::story`].
 
+use crate::ids::{InstanceId, NodeName};
 use crate::neighbours::Neighbour;
 use crate::reason::Reason;
 use crate::record::{DrainPurpose, FlowBox, GroupKind, NoticeKind, Outcome, ReplacementStatus};
@@ -39,7 +40,7 @@ pub enum Event {
         /// What it announces.
         kind: NoticeKind,
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
         /// When EC2 takes the instance, if it said so.
         deadline: Option<Timestamp>,
     },
@@ -48,7 +49,7 @@ pub enum Event {
         /// What it announces.
         kind: NoticeKind,
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
         /// When EC2 takes the instance.
         deadline: Timestamp,
     },
@@ -88,9 +89,9 @@ pub enum Event {
         /// Its group.
         group: GroupKind,
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
         /// Its node.
-        node: String,
+        node: NodeName,
     },
     /// Box 4: the node has its taint.
     Tainted,
@@ -121,7 +122,7 @@ pub enum Event {
     /// Box 5: the instance went before its drain ended.
     GoneBeforeDrained {
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
     },
     /// Box 5: the instance is terminated with what is on it.
     DeadlineNear {
@@ -131,7 +132,7 @@ pub enum Event {
     /// Box 5: the old instance is gone.
     Terminated {
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
         /// Whether its group has launched another one for it, too.
         replaced_by_group: bool,
     },
@@ -140,7 +141,7 @@ pub enum Event {
         /// Its group.
         group: GroupKind,
         /// Its node.
-        node: String,
+        node: NodeName,
         /// Whether the replacement was cancelled.
         cancelled: bool,
     },
@@ -158,14 +159,14 @@ pub enum Event {
     /// Box 10: the instance that stood in was lost when Spot could take over.
     FallbackLost {
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
     },
     /// Box 10: the instance that stood in is gone.
     ScaledDown {
         /// Its group.
         group: GroupKind,
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
     },
     /// Box 11: the replacement is done.
     CleanedUp(Finish),
@@ -246,7 +247,7 @@ impl Event {
     }
 
     /// Writes it into the record, as a step at `node`.
-    pub fn add_to(&self, status: &mut ReplacementStatus, node: &str, now: Timestamp) {
+    pub fn add_to(&self, status: &mut ReplacementStatus, node: &NodeName, now: Timestamp) {
         status.step(self.flow_box(), self.outcome(), node, self.to_string(), now);
     }
 }

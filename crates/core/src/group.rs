@@ -1,5 +1,6 @@
 //! Auto Scaling groups as they were last read. Nothing here is stored.
 
+use crate::ids::{GroupName, InstanceId};
 use crate::record::GroupKind;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// EC2's id.
-    pub id: String,
+    pub id: InstanceId,
     /// Availability Zone.
     pub zone: String,
     /// Where it is in its life.
@@ -56,7 +57,7 @@ pub struct FailedActivity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupView {
     /// The group's name.
-    pub name: String,
+    pub name: GroupName,
     /// Desired capacity.
     pub desired: i32,
     /// Minimum size.
@@ -80,7 +81,7 @@ pub struct GroupView {
 impl GroupView {
     /// The instance of that id.
     #[must_use]
-    pub fn instance(&self, id: &str) -> Option<&Instance> {
+    pub fn instance(&self, id: &InstanceId) -> Option<&Instance> {
         self.instances.iter().find(|instance| instance.id == id)
     }
 
@@ -98,13 +99,13 @@ impl GroupView {
 
     /// Whether the instance is there and not on its way out.
     #[must_use]
-    pub fn is_active(&self, id: &str) -> bool {
+    pub fn is_active(&self, id: &InstanceId) -> bool {
         self.instance(id).is_some_and(|instance| instance.lifecycle != Lifecycle::Leaving)
     }
 
     /// Whether the instance is there and in service.
     #[must_use]
-    pub fn is_in_service(&self, id: &str) -> bool {
+    pub fn is_in_service(&self, id: &InstanceId) -> bool {
         self.instance(id).is_some_and(|instance| instance.lifecycle == Lifecycle::InService)
     }
 }
@@ -130,7 +131,7 @@ impl PoolView {
 
     /// Whether the group of that kind has that name.
     #[must_use]
-    pub fn names(&self, kind: GroupKind, name: &str) -> bool {
+    pub fn names(&self, kind: GroupKind, name: &GroupName) -> bool {
         self.group(kind).name == name
     }
 }

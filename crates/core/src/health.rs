@@ -4,6 +4,7 @@
 mod tests;
 
 use crate::group::{FailureClass, PoolView};
+use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::{Ledger, Share};
 use crate::policy::{Policy, seconds};
 use crate::reason::Reason;
@@ -16,9 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug)]
 pub struct Story<'a> {
     /// The replacement's name.
-    pub name: &'a str,
+    pub name: ReplacementName,
     /// The old instance.
-    pub instance_id: &'a str,
+    pub instance_id: &'a InstanceId,
     /// The record.
     pub status: &'a ReplacementStatus,
 }
@@ -31,7 +32,7 @@ pub struct PoolAssessment {
     /// Why it is not stable, apart from the claimed nodes; empty: it is.
     pub unstable: Vec<Reason>,
     /// What was found about each open fallback.
-    pub returns: BTreeMap<String, ReturnAssessment>,
+    pub returns: BTreeMap<ReplacementName, ReturnAssessment>,
 }
 
 /// Box 7: what makes the Spot group unhealthy.
@@ -62,7 +63,7 @@ pub fn unhealthy(
     let unsettled = stories
         .iter()
         .filter(|story| {
-            ledger.share(GroupKind::Spot, story.name).is_some_and(Share::is_raised)
+            ledger.share(GroupKind::Spot, &story.name).is_some_and(Share::is_raised)
                 && (story.status.old_node.is_retained() || !group.is_active(story.instance_id))
         })
         .count();
@@ -89,27 +90,27 @@ pub fn unhealthy(
 pub fn unready_nodes(
     view: &PoolView,
     stories: &[Story<'_>],
-    ready: &dyn Fn(&str) -> bool,
+    ready: &dyn Fn(&InstanceId) -> bool,
     policy: &Policy,
 ) -> Vec<Reason> {
-    let leaving: BTreeSet<&str> = stories
+    let leaving: BTreeSet<&InstanceId> = stories
         .iter()
         .filter(|story| !story.status.old_node.is_over())
         .map(|story| story.instance_id)
         .collect();
-    let staying: Vec<&str> = view
+    let staying: Vec<&InstanceId> = view
         .spot
         .instances
         .iter()
-        .map(|instance| instance.id.as_str())
+        .map(|instance| &instance.id)
         .filter(|id| view.spot.is_in_service(id) && !leaving.contains(id))
         .collect();
-    let unready: Vec<&str> = staying.iter().copied().filter(|id| !ready(id)).collect();
+    let unready: Vec<&InstanceId> = staying.iter().copied().filter(|id| !ready(id)).collect();
     let allowed = staying.len() * usize::try_from(policy.not_ready_percent).unwrap_or(0) / 100;
     if unready.len() <= allowed {
         return Vec::new();
     }
-    let instances = unready.into_iter().map(str::to_owned).collect();
+    let instances = unready.into_iter().cloned().collect();
     vec![Reason::NodesNotReady { instances, of: staying.len() }]
 }
 
@@ -120,7 +121,7 @@ pub fn assess(
     view: &PoolView,
     ledger: &Ledger,
     stories: &[Story<'_>],
-    ready: &dyn Fn(&str) -> bool,
+    ready: &dyn Fn(&InstanceId) -> bool,
     unsafe_: &dyn Fn(&Story<'_>) -> Vec<Reason>,
     policy: &Policy,
     now: Timestamp,
@@ -135,10 +136,10 @@ pub fn assess(
         .filter(|story| story.status.fallback.is_open() && story.status.old_node.is_over())
         .collect();
     open.sort_by_key(|story| {
-        (story.status.fallback.requested_at().is_none(), story.status.started_at, story.name)
+        (story.status.fallback.requested_at().is_none(), story.status.started_at, story.name.clone())
     });
     let mut turn_taken =
-        open.iter().find(|story| story.status.fallback.is_returning()).map(|story| story.name);
+        open.iter().find(|story| story.status.fallback.is_returning()).map(|story| story.name.clone());
     for story in open {
         let mut result =
             ReturnAssessment { unhealthy: found.unhealthy.clone(), ..ReturnAssessment::default() };
@@ -165,19 +166,19 @@ pub fn assess(
             result.unstable.clear();
         }
         if result.unhealthy.is_empty() && result.unstable.is_empty() {
-            match turn_taken {
-                Some(name) if name != story.name => {
-                    result.unsafe_.push(Reason::ReturnUnderWay { replacement: name.to_owned() });
+            match &turn_taken {
+                Some(name) if *name != story.name => {
+                    result.unsafe_.push(Reason::ReturnUnderWay { replacement: name.clone() });
                 }
                 _ => {
                     result.unsafe_ = unsafe_(story);
                     if result.unsafe_.is_empty() {
-                        turn_taken = Some(story.name);
+                        turn_taken = Some(story.name.clone());
                     }
                 }
             }
         }
-        found.returns.insert(story.name.to_owned(), result);
+        found.returns.insert(story.name.clone(), result);
     }
     found
 }

@@ -61,6 +61,12 @@ macro_rules! name {
             }
         }
 
+        impl From<&$name> for $name {
+            fn from(name: &$name) -> Self {
+                name.clone()
+            }
+        }
+
         impl From<String> for $name {
             fn from(text: String) -> Self {
                 Self(text.into())
@@ -88,6 +94,30 @@ macro_rules! name {
         impl PartialEq<&str> for $name {
             fn eq(&self, text: &&str) -> bool {
                 *self.0 == **text
+            }
+        }
+
+        impl PartialEq<String> for $name {
+            fn eq(&self, text: &String) -> bool {
+                *self.0 == **text
+            }
+        }
+
+        impl PartialEq<$name> for String {
+            fn eq(&self, name: &$name) -> bool {
+                **self == *name.0
+            }
+        }
+
+        impl PartialEq<&$name> for $name {
+            fn eq(&self, other: &&$name) -> bool {
+                self.0 == other.0
+            }
+        }
+
+        impl PartialEq<$name> for &$name {
+            fn eq(&self, other: &$name) -> bool {
+                self.0 == other.0
             }
         }
 

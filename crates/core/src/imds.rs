@@ -2,6 +2,7 @@
 //!
 //! Rules: EC2 User Guide, "EC2 instance rebalance recommendations" and "Spot Instance interruption notices".
 
+use crate::ids::InstanceId;
 use crate::record::NoticeKind;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -158,13 +159,13 @@ pub fn parse_instance_action(text: &str, now: Timestamp) -> Result<Announcement,
 ///
 /// # Errors
 /// [`ImdsProblem::Malformed`] for anything but `i-` and 8 to 17 hexadecimal digits.
-pub fn parse_instance_id(text: &str) -> Result<String, ImdsProblem> {
+pub fn parse_instance_id(text: &str) -> Result<InstanceId, ImdsProblem> {
     let id = text.trim();
     let digits = id.strip_prefix("i-").unwrap_or_default();
     if (8..=17).contains(&digits.len())
         && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
     {
-        Ok(id.to_owned())
+        Ok(id.into())
     } else {
         Err(ImdsProblem::malformed("not an instance id", text))
     }

@@ -2,6 +2,7 @@
 //! the status of the SpotPool, before the call that it announces.
 
 use crate::group::{FailureClass, PoolView};
+use crate::ids::{GroupName, InstanceId, ReplacementName};
 use crate::record::{GroupKind, MAX_MESSAGE};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -73,7 +74,7 @@ pub enum Balance {
 pub struct Share {
     /// The replacement that it is for.
     #[schemars(length(max = 253))]
-    pub replacement: String,
+    pub replacement: ReplacementName,
     /// How it stands with the group's desired capacity.
     #[serde(default)]
     pub balance: Balance,
@@ -90,7 +91,7 @@ pub struct Share {
     /// The instance claimed for the story.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    pub instance_id: Option<String>,
+    pub instance_id: Option<InstanceId>,
     /// Why there is none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -158,14 +159,14 @@ pub struct ScalingRequest {
     pub group: GroupKind,
     /// The name of that group.
     #[schemars(length(max = 255))]
-    pub group_name: String,
+    pub group_name: GroupName,
     /// Desired capacity before.
     pub baseline: i32,
     /// Desired capacity asked for; equal to the baseline if the request changed nothing.
     pub target: i32,
     /// The instances that were there before: none of them is claimed for this request.
     #[schemars(length(max = 20_000), inner(length(max = 32)))]
-    pub instances_before: Vec<String>,
+    pub instances_before: Vec<InstanceId>,
     /// When it was written.
     pub requested_at: Timestamp,
     /// By which call.
@@ -203,16 +204,16 @@ pub struct Reduction {
     pub group: GroupKind,
     /// The name of that group.
     #[schemars(length(max = 255))]
-    pub group_name: String,
+    pub group_name: GroupName,
     /// The instance to end; without one the desired capacity alone is lowered, which ends nothing because
     /// fewer instances are there than desired.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    pub instance_id: Option<String>,
+    pub instance_id: Option<InstanceId>,
     /// The replacement whose share of desired capacity goes with it.
     #[serde(default)]
     #[schemars(length(max = 253))]
-    pub settles: Option<String>,
+    pub settles: Option<ReplacementName>,
     /// Desired capacity before.
     pub baseline: i32,
     /// When it was written.
@@ -228,7 +229,7 @@ pub struct DesiredSeen {
     pub group: GroupKind,
     /// The name of that group.
     #[schemars(length(max = 255))]
-    pub group_name: String,
+    pub group_name: GroupName,
     /// Its desired capacity.
     pub desired: i32,
 }
@@ -240,7 +241,7 @@ pub struct DesiredSeen {
 pub struct CannotLaunch {
     /// The name of the group.
     #[schemars(length(max = 255))]
-    pub group_name: String,
+    pub group_name: GroupName,
     /// When it refused last.
     pub since: Timestamp,
     /// AWS's words.
@@ -256,7 +257,7 @@ pub struct Doubt {
     pub group: GroupKind,
     /// The name of that group.
     #[schemars(length(max = 255))]
-    pub group_name: String,
+    pub group_name: GroupName,
     /// The capacity that it asks for.
     pub desired: i32,
     /// Since when it is in doubt.
@@ -319,7 +320,7 @@ const LAUNCH_AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(24);
 impl Ledger {
     /// Whether a group is known to refuse LaunchInstances.
     #[must_use]
-    pub fn cannot_launch(&self, group_name: &str, now: Timestamp) -> bool {
+    pub fn cannot_launch(&self, group_name: &GroupName, now: Timestamp) -> bool {
         let refused = |held: &&CannotLaunch| now.duration_since(held.since) < LAUNCH_AGAIN_AFTER;
         self.cannot_launch.iter().filter(refused).any(|held| held.group_name == group_name)
     }
@@ -339,7 +340,7 @@ impl Ledger {
 
     /// The share of a story in a group.
     #[must_use]
-    pub fn share(&self, group: GroupKind, replacement: &str) -> Option<&Share> {
+    pub fn share(&self, group: GroupKind, replacement: &ReplacementName) -> Option<&Share> {
         self.shares(group).find(|share| share.replacement == replacement)
     }
 
@@ -362,14 +363,14 @@ impl Ledger {
     }
 
     /// Takes the share of a story out of its requests.
-    pub(crate) fn remove_share(&mut self, group: GroupKind, replacement: &str) {
+    pub(crate) fn remove_share(&mut self, group: GroupKind, replacement: &ReplacementName) {
         for request in self.requests_mut(group) {
             request.shares.retain(|share| share.replacement != replacement);
         }
     }
 
     /// The instances that shares in a group have claimed.
-    pub(crate) fn claimed(&self, group: GroupKind) -> BTreeSet<String> {
+    pub(crate) fn claimed(&self, group: GroupKind) -> BTreeSet<InstanceId> {
         self.shares(group).filter_map(|share| share.instance_id.clone()).collect()
     }
 

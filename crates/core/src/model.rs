@@ -7,6 +7,7 @@ mod exhaustive;
 use crate::freshness::Freshness;
 use crate::group::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle, PoolView};
 use crate::health::{self, Story};
+use crate::ids::{InstanceId, NodeName, ReplacementName};
 use crate::ledger::{Ledger, RequestState};
 use crate::limits::Starts;
 use crate::policy::Policy;
@@ -86,12 +87,12 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn subject(id: &str) -> Subject {
-    Subject { name: id.to_owned(), node: id.to_owned(), instance_id: id.to_owned(), in_pool: true }
+    Subject { name: id.into(), node: id.into(), instance_id: id.into(), in_pool: true }
 }
 
 #[derive(Clone, Debug)]
 struct FakeInstance {
-    id: String,
+    id: InstanceId,
     lifecycle: Lifecycle,
     /// When its present state ends.
     until: Timestamp,
@@ -122,11 +123,11 @@ impl FakeGroup {
 }
 
 /// A new instance of a group.
-fn launch(group: &mut FakeGroup, kind: GroupKind, next_id: &mut usize, now: Timestamp) -> String {
+fn launch(group: &mut FakeGroup, kind: GroupKind, next_id: &mut usize, now: Timestamp) -> InstanceId {
     *next_id += 1;
     let dies = group.boots_fail > 0;
     group.boots_fail = group.boots_fail.saturating_sub(1);
-    let id = format!("{}-{next_id}", kind.slug());
+    let id: InstanceId = format!("{}-{next_id}", kind.slug()).into();
     let lifecycle = Lifecycle::Pending;
     let until = now + group.boot;
     group.instances.push(FakeInstance { id: id.clone(), lifecycle, until, busy: false, dies });
@@ -145,15 +146,15 @@ struct World {
     erased: BTreeMap<GroupKind, i32>,
     /// Stored: survives every crash.
     ledger: Ledger,
-    records: BTreeMap<String, ReplacementStatus>,
+    records: BTreeMap<ReplacementName, ReplacementStatus>,
     /// What the tracker last told the scaler.
     told: (Wants, BTreeSet<End>, InstanceFacts),
     /// What the scaler knew when it wrote the ledger: who wants nothing any more.
-    withdrawn: BTreeSet<String>,
-    drained: BTreeSet<(String, DrainPurpose)>,
+    withdrawn: BTreeSet<ReplacementName>,
+    drained: BTreeSet<(NodeName, DrainPurpose)>,
     /// The idle instances that are cordoned, to be ended.
-    cordoned: BTreeSet<String>,
-    old: Vec<String>,
+    cordoned: BTreeSet<InstanceId>,
+    old: Vec<InstanceId>,
     next_id: usize,
     calls: usize,
     asks: usize,
@@ -164,7 +165,7 @@ struct World {
 }
 
 /// What LaunchInstances gave: instances, and why there are not more.
-type Answer = (Vec<String>, Vec<(FailureClass, String)>);
+type Answer = (Vec<InstanceId>, Vec<(FailureClass, String)>);
 
 impl World {
     fn new(can_launch: bool) -> Self {
@@ -279,7 +280,7 @@ impl World {
             let group = &self.groups[&kind];
             let since = self.ledger.failures_matter_since(kind);
             GroupView {
-                name: kind.slug().to_owned(),
+                name: kind.slug().into(),
                 desired: group.desired,
                 min: 0,
                 max: group.max,
@@ -290,7 +291,7 @@ impl World {
                     .instances
                     .iter()
                     .map(|instance| Instance {
-                        id: instance.id.clone(),
+                        id: instance.id.clone().into(),
                         zone: "a".to_owned(),
                         lifecycle: instance.lifecycle,
                     })
@@ -320,7 +321,7 @@ impl World {
         let instance = self.instance(id).filter(|instance| instance.lifecycle != Lifecycle::Pending)?;
         let ready = instance.lifecycle == Lifecycle::InService;
         Some(NodeFact {
-            name: id.to_owned(),
+            name: id.into(),
             ready,
             cordoned: self.cordoned.contains(id),
             busy: instance.busy,
@@ -332,20 +333,22 @@ impl World {
     fn with_facts<T>(&self, name: &str, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
         let view = self.view();
         let subject = subject(name);
+        let instances: Vec<InstanceId> = self.records.keys().map(|name| name.as_str().into()).collect();
         let stories: Vec<Story<'_>> = self
             .records
             .iter()
-            .filter(|(_, status)| !status.phase.is_finished())
-            .map(|(name, status)| Story { name, instance_id: name, status })
+            .zip(&instances)
+            .filter(|((_, status), _)| !status.phase.is_finished())
+            .map(|((name, status), instance_id)| Story { name: name.clone(), instance_id, status })
             .collect();
-        let ready = |id: &str| self.node(id).is_some_and(|node| node.ready);
+        let ready = |id: &InstanceId| self.node(id).is_some_and(|node| node.ready);
         let assessed =
             health::assess(&view, &self.ledger, &stories, &ready, &|_| Vec::new(), &self.policy, self.now);
         let status = &self.records[name];
         let report = |purpose, node: &str| DrainReport {
-            node: node.to_owned(),
+            node: node.into(),
             tainted: true,
-            end: self.drained.contains(&(node.to_owned(), purpose)).then_some(DrainEnd::Moved),
+            end: self.drained.contains(&(node.into(), purpose)).then_some(DrainEnd::Moved),
             ..DrainReport::default()
         };
         let old_drain =
@@ -380,7 +383,7 @@ impl World {
     }
 
     fn track(&mut self) {
-        let names: Vec<String> = self.records.keys().cloned().collect();
+        let names: Vec<ReplacementName> = self.records.keys().cloned().collect();
         for name in names {
             let before = self.records[&name].clone();
             let next = self.with_facts(&name, |subject, facts| replacement::advance(subject, &before, facts));
@@ -555,7 +558,8 @@ impl World {
             }
             Call::Terminate { group, instance_id, .. } => {
                 let asked = self.records.iter().any(|(name, status)| {
-                    let old = name == instance_id && matches!(status.old_node, OldNodeState::Terminating(_));
+                    let old =
+                        **name == **instance_id && matches!(status.old_node, OldNodeState::Terminating(_));
                     let fallback = matches!(status.fallback, FallbackState::Terminating(_))
                         && status.capacity.taken().is_some_and(|held| held.instance_id == *instance_id);
                     old || fallback
@@ -668,7 +672,7 @@ impl World {
                 self.say(&format!("{kind} has {left:?} left"));
             }
             Event::Notice(deadline) => {
-                let next = self.old.iter().find(|id| !self.records.contains_key(*id)).cloned();
+                let next = self.old.iter().find(|id| !self.records.contains_key(id.as_str())).cloned();
                 let Some(id) = next.filter(|id| self.instance(id).is_some()) else { return };
                 let deadline = deadline.then(|| self.now + Duration::from_secs(120));
                 let kind = match deadline {
@@ -677,17 +681,17 @@ impl World {
                 };
                 let status = replacement::open(&subject(&id), kind, deadline, None, None, self.now);
                 self.say(&format!("{kind} for {id}"));
-                self.records.insert(id, status);
+                self.records.insert(id.as_str().into(), status);
             }
             Event::Escalate(number) => {
                 let deadline = self.now + Duration::from_secs(120);
-                let there: BTreeSet<String> =
+                let there: BTreeSet<InstanceId> =
                     self.groups[&GroupKind::Spot].instances.iter().map(|held| held.id.clone()).collect();
                 let Some((id, status)) = self.records.iter_mut().nth(number) else { return };
                 let (subject, kind) = (subject(id), NoticeKind::SpotInterruption);
                 if status.phase != Phase::Cancelled {
                     replacement::escalate(status, &subject, kind, Some(deadline), self.now);
-                } else if there.contains(id) {
+                } else if there.contains(id.as_str()) {
                     let fresh = replacement::open(&subject, kind, Some(deadline), None, None, self.now);
                     *status = replacement::reopen(status, fresh);
                 }

@@ -13,6 +13,7 @@ mod tests;
 pub use begin::{Beginning, Believed, GroupClaim, KnownPools, may_be_unread, owner_of, record_of};
 pub use room::{KEPT, NoticeRoom};
 
+use crate::ids::{InstanceId, NodeName};
 use crate::record::NoticeKind;
 use crate::time::since;
 use jiff::{SignedDuration, Timestamp};
@@ -42,7 +43,7 @@ pub const LOOKED_AT: usize = 4;
 ///
 /// The notice time is not a part of it: a mock of IMDS may answer another one on every read.
 #[must_use]
-pub fn notice_name(node: &str, instance_id: &str, kind: NoticeKind) -> String {
+pub fn notice_name(node: &NodeName, instance_id: &InstanceId, kind: NoticeKind) -> String {
     format!("{node}.{instance_id}-{}", kind.slug())
 }
 
@@ -52,9 +53,9 @@ pub struct Seen<'a> {
     /// Its name.
     pub name: &'a str,
     /// The node that reports.
-    pub node: &'a str,
+    pub node: &'a NodeName,
     /// The instance that it says it has.
-    pub instance_id: &'a str,
+    pub instance_id: &'a InstanceId,
     /// What is announced.
     pub kind: NoticeKind,
     /// When EC2 takes the instance, if it says so.
@@ -64,14 +65,14 @@ pub struct Seen<'a> {
 }
 
 /// What is known of the node that reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeState<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeState {
     /// There is no Node of that name.
     Missing,
     /// Its `spec.providerID` is empty yet.
     WithoutInstance,
     /// Its `spec.providerID` names this instance; `None`: something that is no instance.
-    Has(Option<&'a str>),
+    Has(Option<InstanceId>),
 }
 
 /// Whose an instance is, as the Nodes say.
@@ -80,7 +81,7 @@ pub enum Holder<'a> {
     /// No Node has it.
     Nobody,
     /// This Node has it.
-    One(&'a str),
+    One(&'a NodeName),
     /// Several Nodes say that they have it, which each says of itself: one of them may lie.
     Several,
 }
@@ -89,16 +90,16 @@ pub enum Holder<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recorded<'a> {
     /// The node that it is about.
-    pub node: &'a str,
+    pub node: &'a NodeName,
     /// Whether its story goes on.
     pub open: bool,
 }
 
 /// What a judgement depends on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Known<'a> {
     /// The node that reports.
-    pub node: NodeState<'a>,
+    pub node: NodeState,
     /// Who has the instance by `spec.providerID`.
     pub holder: Holder<'a>,
     /// The record of the instance.
@@ -212,7 +213,7 @@ pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
 }
 
 fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
-    let says_so = known.node == NodeState::Has(Some(seen.instance_id));
+    let says_so = matches!(&known.node, NodeState::Has(Some(id)) if id == seen.instance_id);
     match known.holder {
         Holder::Several if says_so => {
             return match deadline(seen, known.now) {
@@ -226,7 +227,7 @@ fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
         }
         Holder::One(_) | Holder::Nobody => {}
     }
-    match known.node {
+    match &known.node {
         NodeState::Has(_) if says_so => return Judgement::Accepted(Proof::Node),
         NodeState::Has(_) => return Judgement::Refused(Refusal::NodeHasAnotherInstance),
         NodeState::Missing | NodeState::WithoutInstance => {}
@@ -240,7 +241,7 @@ fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
         None => {}
     }
     let waited = since(seen.created, known.now);
-    match known.node {
+    match &known.node {
         NodeState::Missing if waited < NODE_PATIENCE => Judgement::Wait,
         NodeState::Missing => Judgement::Refused(Refusal::NoSuchNode),
         _ if deadline(seen, known.now).is_some() => Judgement::Accepted(Proof::Reporter),
@@ -277,11 +278,11 @@ fn is_between(deadline: Timestamp, now: Timestamp) -> bool {
 /// The notices to look at, by their index, and those that are one too many of their node: those about the
 /// node's own instance come first, then the oldest. `instance_of` tells what a node has.
 #[must_use]
-pub fn pick<'a>(
-    notices: &[Seen<'a>],
-    instance_of: impl Fn(&str) -> Option<&'a str>,
+pub fn pick(
+    notices: &[Seen<'_>],
+    instance_of: impl Fn(&NodeName) -> Option<InstanceId>,
 ) -> (Vec<usize>, Vec<usize>) {
-    let mut by_node: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut by_node: BTreeMap<&NodeName, Vec<usize>> = BTreeMap::new();
     for (index, seen) in notices.iter().enumerate() {
         by_node.entry(seen.node).or_default().push(index);
     }
@@ -290,7 +291,7 @@ pub fn pick<'a>(
         let own = instance_of(node);
         indexes.sort_by_key(|index| {
             let seen = &notices[*index];
-            (own != Some(seen.instance_id), seen.created, seen.name)
+            (own.as_ref() != Some(seen.instance_id), seen.created, seen.name)
         });
         surplus.extend(indexes.split_off(indexes.len().min(LOOKED_AT)));
         picked.extend(indexes);

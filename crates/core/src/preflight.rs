@@ -8,6 +8,7 @@
 mod tests;
 
 use crate::group::{GroupView, PoolView};
+use crate::ids::{GroupName, PoolName};
 use crate::ledger::Ledger;
 use crate::reason::Reason;
 pub use crate::reason::{Finding, NoLaunch, Problem, Severity};
@@ -17,11 +18,11 @@ use crate::record::GroupKind;
 #[derive(Clone, Copy, Debug)]
 pub struct PoolNames<'a> {
     /// The pool.
-    pub name: &'a str,
+    pub name: &'a PoolName,
     /// Its Spot group.
-    pub spot: &'a str,
+    pub spot: &'a GroupName,
     /// Its on-demand group.
-    pub on_demand: &'a str,
+    pub on_demand: &'a GroupName,
     /// Whether AZRebalance was accepted by a person.
     pub accepts_az_rebalance: bool,
 }
@@ -32,7 +33,7 @@ pub fn check(
     pool: PoolNames<'_>,
     view: &PoolView,
     ledger: &Ledger,
-    owner: &dyn Fn(&str) -> Option<String>,
+    owner: &dyn Fn(&GroupName) -> Option<PoolName>,
 ) -> Vec<Finding> {
     let mut found = Vec::new();
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {

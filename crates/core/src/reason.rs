@@ -14,6 +14,7 @@ pub use code::ReasonCode;
 pub use finding::{Finding, NoLaunch, Problem, Severity};
 
 use crate::freshness::StaleWatch;
+use crate::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
 use crate::neighbours::Neighbour;
 use crate::placement::{PodName, Reasons};
 use jiff::Timestamp;
@@ -65,7 +66,7 @@ pub enum Reason {
     /// The pool no longer exists.
     NoSuchPool {
         /// Its name.
-        pool: String,
+        pool: PoolName,
     },
     /// The pool is not accepted.
     PoolRefused(Finding),
@@ -74,22 +75,22 @@ pub enum Reason {
     /// A node that is to take the pods is cordoned.
     NodeCordoned {
         /// The node.
-        node: String,
+        node: NodeName,
     },
     /// A node that is to take the pods is not in the cluster.
     NodeMissing {
         /// The node.
-        node: String,
+        node: NodeName,
     },
     /// Whether the pods of a node fit elsewhere is being checked.
     CheckPending {
         /// The node.
-        node: String,
+        node: NodeName,
     },
     /// Whether the pods of a node fit elsewhere cannot be said.
     CheckTooLarge {
         /// The node.
-        node: String,
+        node: NodeName,
     },
     /// A pod fits on no node yet.
     NoRoomYet {
@@ -108,9 +109,9 @@ pub enum Reason {
     /// Another node reports that it runs on the same instance.
     InstanceDisputed {
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
         /// The other node.
-        node: String,
+        node: NodeName,
     },
     /// Something stands against the drain.
     Undrainable(Blocker),
@@ -197,12 +198,12 @@ pub enum Reason {
     /// A group is at its minimum size, so a terminated instance would be replaced.
     AtMinimum {
         /// The group.
-        group: String,
+        group: GroupName,
     },
     /// Instances of the Spot group are not in service.
     InstancesMissing {
         /// The group.
-        group: String,
+        group: GroupName,
         /// How many are in service.
         in_service: i64,
         /// How many are to be.
@@ -213,21 +214,21 @@ pub enum Reason {
     /// A launch of the Spot group failed.
     LaunchFailed {
         /// The group.
-        group: String,
+        group: GroupName,
         /// What AWS said.
         message: String,
     },
     /// Spot nodes are not Ready.
     NodesNotReady {
         /// Their instances.
-        instances: Vec<String>,
+        instances: Vec<InstanceId>,
         /// How many nodes there are.
         of: usize,
     },
     /// The Spot node has not been Ready for long enough.
     NotStable {
         /// The node.
-        node: String,
+        node: NodeName,
         /// For how long it has been Ready.
         ready_for: Duration,
         /// For how long it has to be.
@@ -236,7 +237,7 @@ pub enum Reason {
     /// The return of another fallback is under way.
     ReturnUnderWay {
         /// The name of its replacement.
-        replacement: String,
+        replacement: ReplacementName,
     },
     /// There are more reasons than a record holds.
     More(usize),

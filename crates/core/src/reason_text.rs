@@ -5,6 +5,7 @@
 
 use crate::effort::TooMuch;
 use crate::freshness::StaleWatch;
+use crate::ids::PoolName;
 use crate::neighbours::Neighbour;
 use crate::placement::PodName;
 use crate::reason::{
@@ -414,7 +415,7 @@ impl Display for TriggerAnswer {
 }
 
 /// What a pause or its end is about.
-fn scope(pool: Option<&String>) -> String {
+fn scope(pool: Option<&PoolName>) -> String {
     pool.map_or_else(|| "everything".to_owned(), |pool| format!("pool {pool}"))
 }
 

@@ -6,6 +6,7 @@
 use crate::cluster::{Pod, Snapshot};
 use crate::drain::{self, DrainPolicy, Purpose, Verdict};
 use crate::effort::{Effort, TooMuch};
+use crate::ids::NodeName;
 use crate::placement::{ExcludedNodes, PlacementOptions, PodName, place_within};
 use crate::policy::Policy;
 pub use crate::reason::Blocker;
@@ -62,7 +63,7 @@ pub struct SafetyContext {
     /// Nodes not to count on: other fallback nodes and nodes in a story.
     pub excluded: ExcludedNodes,
     /// The nodes of the pool's two groups.
-    pub pool_nodes: BTreeSet<Arc<str>>,
+    pub pool_nodes: BTreeSet<NodeName>,
     /// How full the pool was before the story began, if that was recorded.
     pub utilisation_before_story: Option<Utilisation>,
     /// The key of the taint that a drain sets.
@@ -88,7 +89,7 @@ pub struct SafetyReport {
 /// Whether the node can be drained and given back.
 #[must_use]
 pub fn check_return(
-    node: &str,
+    node: &NodeName,
     snapshot: &Snapshot,
     policy: &SafetyPolicy,
     context: &SafetyContext,
@@ -158,7 +159,7 @@ fn check_too_large(snapshot: &Snapshot) -> Blocker {
 /// changes with every eviction, for a look just before a return begins. It is looked at by those who have
 /// other things to do, so it may be little work.
 #[must_use]
-pub fn shut_budgets(node: &str, snapshot: &Snapshot, policy: &Policy) -> Vec<Blocker> {
+pub fn shut_budgets(node: &NodeName, snapshot: &Snapshot, policy: &Policy) -> Vec<Blocker> {
     let moving: Vec<&Pod> = snapshot.pods_on(node).filter(|pod| drain::must_move(pod)).collect();
     budgets::blockers(&moving, snapshot, policy.placeholders_below(), &Effort::of(GLANCE_EFFORT))
         .unwrap_or_else(|TooMuch| vec![check_too_large(snapshot)])

@@ -19,6 +19,7 @@ mod resume;
 mod tests;
 pub mod wants;
 
+use crate::ids::InstanceId;
 use crate::ledger::Ledger;
 use calls::Call;
 use inputs::Inputs;
@@ -33,7 +34,7 @@ pub struct Plan {
     /// To be made after the ledger is stored.
     pub call: Option<Call>,
     /// Spare instances that are terminated once they are cordoned; complete only in a plan without a call.
-    pub cordon: BTreeSet<String>,
+    pub cordon: BTreeSet<InstanceId>,
 }
 
 /// The next step for a pool.

@@ -6,6 +6,11 @@ use crate::cluster::{
 };
 use std::sync::Arc;
 
+/// A name that lives as long as the test.
+pub fn leaked<T: for<'a> From<&'a str>>(text: &str) -> &'static T {
+    Box::leak(Box::new(text.into()))
+}
+
 /// A gibibyte, in bytes.
 pub const GIB: i64 = 1 << 30;
 /// The label of the zone.

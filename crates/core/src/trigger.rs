@@ -10,6 +10,7 @@ mod tests;
 
 pub use answer::{TriggerAction, TriggerAnswer, TriggerReason, Verdict};
 
+use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use crate::neighbours::Neighbour;
 use crate::reason::Pause;
 use crate::record::{
@@ -32,11 +33,11 @@ pub struct Ask {
     /// What it asks for.
     pub action: TriggerAction,
     /// The pool that it is about.
-    pub pool: Option<String>,
+    pub pool: Option<PoolName>,
     /// The node that it is about.
-    pub node: Option<String>,
+    pub node: Option<NodeName>,
     /// The replacement that it is about.
-    pub replacement: Option<String>,
+    pub replacement: Option<ReplacementName>,
     /// Who asked.
     pub by: Option<String>,
     /// Why.
@@ -116,13 +117,13 @@ impl Ask {
 #[derive(Clone, Debug)]
 pub struct Story<'a> {
     /// The replacement's name.
-    pub name: &'a str,
+    pub name: ReplacementName,
     /// The old node.
-    pub node: &'a str,
+    pub node: &'a NodeName,
     /// The old instance.
-    pub instance_id: &'a str,
+    pub instance_id: &'a InstanceId,
     /// Its pool.
-    pub pool: Option<&'a str>,
+    pub pool: Option<&'a PoolName>,
     /// The record.
     pub status: &'a ReplacementStatus,
 }
@@ -156,14 +157,14 @@ pub enum Place {
     /// It is in the Spot group of a pool.
     Spot {
         /// The pool.
-        pool: String,
+        pool: PoolName,
         /// Its instance.
-        instance_id: String,
+        instance_id: InstanceId,
     },
     /// It is in the on-demand group of a pool.
     OnDemand {
         /// The pool.
-        pool: String,
+        pool: PoolName,
     },
 }
 
@@ -174,11 +175,11 @@ pub struct Facts<'a> {
     /// The triggers that pause something.
     pub triggers: &'a [Ask],
     /// Whether there is a pool of that name.
-    pub is_pool: &'a dyn Fn(&str) -> bool,
+    pub is_pool: &'a dyn Fn(&PoolName) -> bool,
     /// Where a node belongs.
-    pub place: &'a dyn Fn(&str) -> Place,
+    pub place: &'a dyn Fn(&NodeName) -> Place,
     /// Why a pool, or everything, is paused beside the pauses for just that which triggers asked for.
-    pub otherwise_paused: &'a dyn Fn(Option<&str>) -> Option<Pause>,
+    pub otherwise_paused: &'a dyn Fn(Option<&PoolName>) -> Option<Pause>,
 }
 
 /// What comes of a trigger now.
@@ -189,12 +190,12 @@ pub enum Decision {
     /// The record of this instance has to be made first.
     Begin {
         /// The pool.
-        pool: String,
+        pool: PoolName,
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
     },
     /// These records have to take it in first, by name.
-    Record(Vec<String>),
+    Record(Vec<ReplacementName>),
     /// These pauses have to be ended first, by name.
     EndPauses(Vec<String>),
     /// To be told in its status.
@@ -206,12 +207,12 @@ fn refuse(answer: TriggerAnswer) -> Decision {
     Decision::Tell(Verdict::new(accepted, None, answer))
 }
 
-fn accept(answer: TriggerAnswer, replacements: Vec<String>) -> Decision {
+fn accept(answer: TriggerAnswer, replacements: Vec<ReplacementName>) -> Decision {
     let (accepted, complete) = (Some((true, answer.reason())), Some((true, TriggerReason::Recorded)));
     Decision::Tell(Verdict { replacements, ..Verdict::new(accepted, complete, answer) })
 }
 
-fn nothing_to_do(answer: TriggerAnswer, replacements: Vec<String>) -> Decision {
+fn nothing_to_do(answer: TriggerAnswer, replacements: Vec<ReplacementName>) -> Decision {
     let told = Some((true, answer.reason()));
     Decision::Tell(Verdict { replacements, ..Verdict::new(told, told, answer) })
 }
@@ -235,17 +236,17 @@ fn bad_target(ask: &Ask, needs: &'static str) -> Decision {
 fn replace(ask: &Ask, facts: &Facts<'_>) -> Decision {
     let Some(node) = ask.node.clone() else { return bad_target(ask, "spec.node") };
     if let Some(story) = facts.stories.iter().find(|story| story.knows(ask)) {
-        let replacement = story.name.to_owned();
+        let replacement = story.name.clone();
         return accept(
             TriggerAnswer::Replacing { node, replacement: replacement.clone() },
             vec![replacement],
         );
     }
-    if let Some(story) = facts.stories.iter().find(|story| story.is_open() && story.node == node) {
+    if let Some(story) = facts.stories.iter().find(|story| story.is_open() && *story.node == node) {
         if story.status.old_node.is_retained() {
-            return refuse(TriggerAnswer::BeingCancelled { node, replacement: story.name.to_owned() });
+            return refuse(TriggerAnswer::BeingCancelled { node, replacement: story.name.clone() });
         }
-        return Decision::Record(vec![story.name.to_owned()]);
+        return Decision::Record(vec![story.name.clone()]);
     }
     match (facts.place)(&node) {
         Place::Missing => refuse(TriggerAnswer::NoSuchNode { node }),
@@ -254,12 +255,12 @@ fn replace(ask: &Ask, facts: &Facts<'_>) -> Decision {
         Place::Neighbour(neighbour) => refuse(TriggerAnswer::LeftToNeighbour { node, neighbour }),
         Place::OnDemand { pool } => refuse(TriggerAnswer::OnDemandInstance { node, pool }),
         Place::Spot { pool, instance_id } => {
-            match facts.stories.iter().find(|story| story.instance_id == instance_id) {
+            match facts.stories.iter().find(|story| *story.instance_id == instance_id) {
                 Some(story) if story.status.phase == Phase::Cancelled => {
-                    Decision::Record(vec![story.name.to_owned()])
+                    Decision::Record(vec![story.name.clone()])
                 }
                 Some(story) => {
-                    refuse(TriggerAnswer::ReplacedAlready { node, replacement: story.name.to_owned() })
+                    refuse(TriggerAnswer::ReplacedAlready { node, replacement: story.name.clone() })
                 }
                 None => Decision::Begin { pool, instance_id },
             }
@@ -269,22 +270,22 @@ fn replace(ask: &Ask, facts: &Facts<'_>) -> Decision {
 
 fn go_back(ask: &Ask, facts: &Facts<'_>) -> Decision {
     let stories = facts.stories.iter();
-    let taken_in: Vec<String> =
-        stories.clone().filter(|story| story.knows(ask)).map(|story| story.name.to_owned()).collect();
+    let taken_in: Vec<ReplacementName> =
+        stories.clone().filter(|story| story.knows(ask)).map(|story| story.name.clone()).collect();
     let open: Vec<&Story<'_>> = stories
         .clone()
         .filter(|story| {
-            let stands_in = story.status.capacity.taken().map(|capacity| capacity.node_name.as_str());
+            let stands_in = story.status.capacity.taken().map(|capacity| &capacity.node_name);
             let meant = match (&ask.replacement, &ask.node, &ask.pool) {
-                (Some(name), _, _) => story.name == name,
+                (Some(name), _, _) => story.name == *name,
                 (_, Some(node), _) => story.node == node || stands_in == Some(node),
-                (_, _, pool) => pool.is_some() && story.pool == pool.as_deref(),
+                (_, _, pool) => pool.is_some() && story.pool == pool.as_ref(),
             };
             meant && story.is_open_fallback()
         })
         .collect();
-    let lacking: Vec<String> =
-        open.iter().filter(|story| !story.knows(ask)).map(|story| story.name.to_owned()).collect();
+    let lacking: Vec<ReplacementName> =
+        open.iter().filter(|story| !story.knows(ask)).map(|story| story.name.clone()).collect();
     if !lacking.is_empty() {
         return Decision::Record(lacking);
     }
@@ -292,7 +293,7 @@ fn go_back(ask: &Ask, facts: &Facts<'_>) -> Decision {
         return accept(TriggerAnswer::Returning, taken_in);
     }
     match (&ask.replacement, &ask.node, &ask.pool) {
-        (Some(name), _, _) => match facts.stories.iter().find(|story| story.name == name) {
+        (Some(name), _, _) => match facts.stories.iter().find(|story| story.name == *name) {
             None => refuse(TriggerAnswer::NoSuchReplacement { replacement: name.clone() }),
             Some(story) => {
                 refuse(TriggerAnswer::NoFallback { replacement: name.clone(), phase: story.status.phase })
@@ -311,8 +312,8 @@ fn go_back(ask: &Ask, facts: &Facts<'_>) -> Decision {
 
 fn cancel(ask: &Ask, facts: &Facts<'_>) -> Decision {
     let meant = |story: &&Story<'_>| match (&ask.replacement, &ask.node) {
-        (Some(name), _) => story.name == name,
-        (_, node) => node.as_deref() == Some(story.node),
+        (Some(name), _) => story.name == *name,
+        (_, node) => node.as_ref() == Some(story.node),
     };
     let mut found: Vec<&Story<'_>> = facts.stories.iter().filter(meant).collect();
     found.sort_by_key(|story| (!story.knows(ask), !story.is_open(), story.status.phase != Phase::Cancelled));
@@ -323,7 +324,7 @@ fn cancel(ask: &Ask, facts: &Facts<'_>) -> Decision {
             (None, None) => bad_target(ask, "spec.replacement or spec.node"),
         };
     };
-    let name = story.name.to_owned();
+    let name = story.name.clone();
     if story.knows(ask) {
         return accept(TriggerAnswer::Cancelling { replacement: name.clone() }, vec![name]);
     }
@@ -338,7 +339,7 @@ fn cancel(ask: &Ask, facts: &Facts<'_>) -> Decision {
 
 /// Why a story cannot be cancelled, if so.
 fn cancel_refused(story: &Story<'_>) -> Option<TriggerAnswer> {
-    let (replacement, instance_id) = (story.name.to_owned(), story.instance_id.to_owned());
+    let (replacement, instance_id) = (story.name.clone(), story.instance_id.clone());
     if story.status.phase.is_finished() {
         return Some(TriggerAnswer::ReplacementOver { replacement });
     }
@@ -372,7 +373,7 @@ fn pause(ask: &Ask, facts: &Facts<'_>) -> Decision {
 
 fn resume(ask: &Ask, facts: &Facts<'_>) -> Decision {
     let ended: Vec<&Ask> = facts.triggers.iter().filter(|pause| ask.ends(pause)).collect();
-    let still = (facts.otherwise_paused)(ask.pool.as_deref());
+    let still = (facts.otherwise_paused)(ask.pool.as_ref());
     if ask.stage == Stage::Accepted {
         if !ended.is_empty() {
             return Decision::EndPauses(ended.into_iter().map(|pause| pause.name.clone()).collect());
@@ -425,7 +426,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
         }
         TriggerAction::Cancel => {
             let story = Story {
-                name: &subject.name,
+                name: subject.name.clone(),
                 node: &subject.node,
                 instance_id: &subject.instance_id,
                 pool: None,

@@ -3,6 +3,7 @@
 use crate::actors::heavy::{Busy, Heavy};
 use spot_guard_core::cluster::{Pod, Snapshot};
 use spot_guard_core::drain;
+use spot_guard_core::ids::NodeName;
 use spot_guard_core::placement::{self, ExcludedNodes, PlacementOptions, Unplaced};
 use spot_guard_core::reason::Reason;
 use spot_guard_core::replacement::Fit;
@@ -19,13 +20,13 @@ const REPORTED: Duration = Duration::from_secs(60);
 const BATCH: usize = 4;
 
 /// The old node and the new one.
-type Pair = (String, String);
+type Pair = (NodeName, NodeName);
 
 /// What else an answer depends on.
 #[derive(Clone, PartialEq)]
 pub(super) struct Around {
     /// The other nodes that are being drained: their pods take room, too.
-    pub(super) others: BTreeSet<String>,
+    pub(super) others: BTreeSet<NodeName>,
     pub(super) options: PlacementOptions,
 }
 
@@ -50,11 +51,11 @@ impl Fits {
     }
 
     /// Whether the pods of `old` fit on the cluster with `new` counted and `old` not, as far as is known.
-    pub(super) fn fit(&self, old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Fit {
+    pub(super) fn fit(&self, old: &NodeName, new: &NodeName, snapshot: &Snapshot, around: &Around) -> Fit {
         if matches!(self.heavy, Heavy::Inline) {
             return as_fit(misfit(old, new, snapshot, around));
         }
-        let pair = (old.to_owned(), new.to_owned());
+        let pair = (old.clone(), new.clone());
         match self.known.get(&pair) {
             // What is reported is not to change with every look.
             Some((.., answer)) if !answer.is_empty() || self.is_fresh(&pair, around) => {
@@ -115,9 +116,9 @@ fn as_fit(misfit: Vec<Reason>) -> Fit {
     if misfit.is_empty() { Fit::Fits } else { Fit::Misfits(misfit) }
 }
 
-fn misfit(old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<Reason> {
+fn misfit(old: &NodeName, new: &NodeName, snapshot: &Snapshot, around: &Around) -> Vec<Reason> {
     let Some(new_node) = snapshot.node(new) else {
-        return vec![Reason::NodeMissing { node: new.to_owned() }];
+        return vec![Reason::NodeMissing { node: new.clone() }];
     };
     let mut excluded = ExcludedNodes::default().and(old);
     let mut pods: Vec<&Pod> = snapshot.pods_on(old).collect();
@@ -127,7 +128,7 @@ fn misfit(old: &str, new: &str, snapshot: &Snapshot, around: &Around) -> Vec<Rea
     }
     let placement = placement::can_take(&pods, new_node, snapshot, &excluded, &around.options);
     if placement.gave_up.is_some() {
-        return vec![Reason::CheckTooLarge { node: old.to_owned() }];
+        return vec![Reason::CheckTooLarge { node: old.clone() }];
     }
     let no_room = |Unplaced { pod, reasons }| Reason::NoRoomYet { pod, reasons };
     placement.unplaced.into_iter().map(no_room).collect()
@@ -148,12 +149,12 @@ mod tests {
     }
 
     fn question(old: &str) -> Question {
-        ((old.to_owned(), "new".to_owned()), alone())
+        ((old.into(), "new".into()), alone())
     }
 
     /// What a turn learns, and what it asks.
     fn look(fits: &mut Fits, snapshot: &Snapshot) -> Fit {
-        let fit = fits.fit("old", "new", snapshot, &alone());
+        let fit = fits.fit(&"old".into(), &"new".into(), snapshot, &alone());
         fits.ask(vec![question("old")]);
         fit
     }
@@ -192,11 +193,11 @@ mod tests {
     async fn many_questions_have_their_turn_one_after_another() {
         let mut fits = Fits::new(Heavy::threads());
         let snapshot = with_a_pod(1);
-        let nodes: Vec<String> = (0..10).map(|number| format!("old-{number}")).collect();
+        let nodes: Vec<NodeName> = (0..10).map(|number| format!("old-{number}").into()).collect();
         let mut turns = 0;
-        let mut left: BTreeSet<&String> = nodes.iter().collect();
+        let mut left: BTreeSet<&NodeName> = nodes.iter().collect();
         while !left.is_empty() {
-            left.retain(|old| fits.fit(old, "new", &snapshot, &alone()) != Fit::Fits);
+            left.retain(|old| fits.fit(old, &"new".into(), &snapshot, &alone()) != Fit::Fits);
             fits.ask(left.iter().map(|old| question(old)).collect());
             if let Some(work) = fits.open(&snapshot) {
                 let found = work.await;
@@ -210,9 +211,9 @@ mod tests {
     #[test]
     fn in_a_simulation_it_comes_at_once() {
         let snapshot = cluster(vec![node("old"), node("new")], vec![pod("web-1", "old", 1)]);
-        let answer = |new| Fits::new(Heavy::Inline).fit("old", new, &snapshot, &alone());
-        assert_eq!(answer("new"), Fit::Fits);
-        assert_eq!(answer("none"), Fit::Misfits(vec![Reason::NodeMissing { node: "none".to_owned() }]));
+        let answer = |new: &NodeName| Fits::new(Heavy::Inline).fit(&"old".into(), new, &snapshot, &alone());
+        assert_eq!(answer(&"new".into()), Fit::Fits);
+        assert_eq!(answer(&"none".into()), Fit::Misfits(vec![Reason::NodeMissing { node: "none".into() }]));
     }
 
     #[test]
@@ -220,7 +221,7 @@ mod tests {
         let snapshot = with_a_pod(1);
         let options = PlacementOptions { effort: 10, ..PlacementOptions::default() };
         let around = Around { options, ..alone() };
-        let answer = Fits::new(Heavy::Inline).fit("old", "new", &snapshot, &around);
-        assert_eq!(answer, Fit::Misfits(vec![Reason::CheckTooLarge { node: "old".to_owned() }]));
+        let answer = Fits::new(Heavy::Inline).fit(&"old".into(), &"new".into(), &snapshot, &around);
+        assert_eq!(answer, Fit::Misfits(vec![Reason::CheckTooLarge { node: "old".into() }]));
     }
 }

@@ -7,6 +7,7 @@ use crate::crd::InterruptionNotice;
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::Freshness;
 use spot_guard_core::group::PoolView;
+use spot_guard_core::ids::{InstanceId, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::notices::Proof;
 use spot_guard_core::reason::Finding;
@@ -21,9 +22,9 @@ pub(super) enum PoolFacts {
         ledger: Arc<Ledger>,
         /// The replacements of which the ledger was written when the AsgScaler knew that they want nothing
         /// more of the Spot group.
-        withdrawn: BTreeSet<String>,
+        withdrawn: BTreeSet<ReplacementName>,
         /// Spare instances to be cordoned, and those that were and are on their way out or gone.
-        cordon: BTreeSet<String>,
+        cordon: BTreeSet<InstanceId>,
     },
     /// They cannot be used, for this reason.
     Refused(Finding),
@@ -37,7 +38,7 @@ impl PoolFacts {
         }
     }
 
-    pub(super) fn has_withdrawn(&self, replacement: &str) -> bool {
+    pub(super) fn has_withdrawn(&self, replacement: &ReplacementName) -> bool {
         matches!(self, Self::Observed { withdrawn, .. } if withdrawn.contains(replacement))
     }
 
@@ -54,7 +55,7 @@ impl PoolFacts {
 pub(super) struct SentWants {
     last: ScaleGroups,
     /// Since which revision each replacement wants nothing more of the Spot group.
-    withdrawn: BTreeMap<String, Revision>,
+    withdrawn: BTreeMap<ReplacementName, Revision>,
 }
 
 impl SentWants {
@@ -75,7 +76,7 @@ impl SentWants {
     }
 
     /// The replacements that were known to want nothing more of the Spot group by whoever knew that revision.
-    pub(super) fn withdrawn_by(&self, revision: Revision) -> BTreeSet<String> {
+    pub(super) fn withdrawn_by(&self, revision: Revision) -> BTreeSet<ReplacementName> {
         let known = self.withdrawn.iter().filter(|(_, since)| **since <= revision);
         known.map(|(replacement, _)| replacement.clone()).collect()
     }
@@ -86,7 +87,7 @@ pub(super) struct Reading {
     /// Which watches showed an old picture before the snapshot was taken.
     pub(super) freshness: Freshness,
     pub(super) snapshot: Arc<Snapshot>,
-    pub(super) configs: BTreeMap<String, PoolConfig>,
+    pub(super) configs: BTreeMap<PoolName, PoolConfig>,
 }
 
 impl Reading {
@@ -113,7 +114,7 @@ mod tests {
     use spot_guard_core::scaling::wants::Want;
 
     fn picture(wants: &[(&str, Want)]) -> ScaleGroups {
-        let wants = wants.iter().map(|(name, want)| ((GroupKind::Spot, (*name).to_owned()), want.clone()));
+        let wants = wants.iter().map(|(name, want)| ((GroupKind::Spot, (*name).into()), want.clone()));
         ScaleGroups { wants: wants.collect(), ..ScaleGroups::default() }
     }
 

@@ -8,6 +8,7 @@ use crate::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use spot_guard_core::freshness::WatchedKind;
+use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::notices::{
     self, Beginning, Believed, Holder, Judgement, Known, KnownPools, NodeState, Recorded, Refusal, Seen,
 };
@@ -42,12 +43,12 @@ impl TurnView<'_> {
     /// Judges the notices, and says what they lead to.
     pub(super) fn hear(
         &mut self,
-        records: &BTreeMap<String, NodeReplacement>,
+        records: &BTreeMap<ReplacementName, NodeReplacement>,
         notices: &[Arc<InterruptionNotice>],
     ) -> Heard {
         let (snapshot, now) = (self.snapshot, self.deps.clock.now());
         let all: Vec<Seen<'_>> = notices.iter().map(|notice| seen(notice, now)).collect();
-        let instance_of = |node: &str| snapshot.node(node).and_then(|node| node.instance_id());
+        let instance_of = |node: &NodeName| snapshot.node(node).and_then(|node| node.instance_id());
         let (picked, surplus) = notices::pick(&all, instance_of);
         let nodes_are_current = self.freshness.is_current(WatchedKind::Node);
         let mut heard = Heard::default();
@@ -78,7 +79,7 @@ impl TurnView<'_> {
                         heard.refused.push(Refused::of(&notice, Refusal::ImplausibleDeadline));
                     }
                     let accepted = Accepted { notice, deadline, proof };
-                    self.accepted.entry(one.instance_id.to_owned()).or_default().push(accepted);
+                    self.accepted.entry(one.instance_id.clone()).or_default().push(accepted);
                 }
             }
         }
@@ -93,7 +94,7 @@ impl TurnView<'_> {
     }
 
     /// The records that the notices which are believed ask for, those with a deadline first.
-    fn begin(&self, records: &BTreeMap<String, NodeReplacement>, heard: &mut Heard) {
+    fn begin(&self, records: &BTreeMap<ReplacementName, NodeReplacement>, heard: &mut Heard) {
         let mut writes = BTreeMap::new();
         let not_understood = self.deps.view.not_understood();
         let mut accepted: Vec<&Accepted> = self.accepted.values().flatten().collect();
@@ -102,8 +103,8 @@ impl TurnView<'_> {
             let believed = self.believed(held);
             let record = record_of(records, believed.node, believed.instance_id)
                 .filter(|record| record.spec.node_name == believed.node);
-            let taken = records.contains_key(believed.instance_id);
-            let name = record.map_or_else(|| believed.record_name(taken), ResourceExt::name_any);
+            let taken = records.contains_key(believed.instance_id.as_str());
+            let name = record.map_or_else(|| believed.record_name(taken), NodeReplacement::replacement_name);
             let begins_anew = |record: &NodeReplacement| {
                 let status = record.status.as_ref().filter(|status| status.phase == Phase::Cancelled);
                 status.is_some_and(|status| believed.begins_anew(status.finished_at))
@@ -117,7 +118,7 @@ impl TurnView<'_> {
             }
             let (owner, owner_last_seen) =
                 (self.pool_of(believed.instance_id), self.pool_last_seen_with(believed.instance_id));
-            let pools = self.known_pools(believed.node, owner.as_deref(), owner_last_seen.as_deref());
+            let pools = self.known_pools(believed.node, owner.as_ref(), owner_last_seen.as_ref());
             match believed.begins(&name, &pools) {
                 Beginning::Wait => heard.waits = true,
                 Beginning::Refused(refusal) => heard.refused.push(Refused::of(&held.notice, refusal)),
@@ -141,7 +142,7 @@ impl TurnView<'_> {
             node: &spec.node_name,
             instance_id: &spec.instance_id,
             proof: held.proof,
-            says_so: node.is_some_and(|node| node.instance_id() == Some(&spec.instance_id)),
+            says_so: node.is_some_and(|node| node.instance_id().as_ref() == Some(&spec.instance_id)),
             deadline: held.deadline,
             created: held.notice.creation_timestamp().map(|time| time.0),
         }
@@ -149,9 +150,9 @@ impl TurnView<'_> {
 
     fn known_pools<'a>(
         &self,
-        node: &str,
-        owner: Option<&'a str>,
-        owner_last_seen: Option<&'a str>,
+        node: &NodeName,
+        owner: Option<&'a PoolName>,
+        owner_last_seen: Option<&'a PoolName>,
     ) -> KnownPools<'a> {
         let not_understood = self.deps.view.not_understood();
         KnownPools {
@@ -165,10 +166,15 @@ impl TurnView<'_> {
         }
     }
 
-    fn fresh_record(&self, held: &Accepted, name: &str, pool: Option<&str>) -> NodeReplacement {
+    fn fresh_record(
+        &self,
+        held: &Accepted,
+        name: &ReplacementName,
+        pool: Option<&PoolName>,
+    ) -> NodeReplacement {
         let spec = &held.notice.spec;
         let subject = Subject {
-            name: name.to_owned(),
+            name: name.clone(),
             node: spec.node_name.clone(),
             instance_id: spec.instance_id.clone(),
             in_pool: pool.is_some(),
@@ -182,7 +188,7 @@ impl TurnView<'_> {
             self.deps.clock.now(),
         );
         let (node_name, instance_id) = (subject.node, subject.instance_id);
-        let spec = NodeReplacementSpec { pool: pool.map(str::to_owned), node_name, instance_id };
+        let spec = NodeReplacementSpec { pool: pool.cloned(), node_name, instance_id };
         let mut record = NodeReplacement::new(&subject.name, spec);
         record.status = Some(status);
         record
@@ -190,9 +196,9 @@ impl TurnView<'_> {
 }
 
 fn record_of<'a>(
-    records: &'a BTreeMap<String, NodeReplacement>,
-    node: &str,
-    instance: &str,
+    records: &'a BTreeMap<ReplacementName, NodeReplacement>,
+    node: &NodeName,
+    instance: &InstanceId,
 ) -> Option<&'a NodeReplacement> {
     notices::record_of(node, instance, |name| records.get(name), |record| &record.spec.node_name)
 }

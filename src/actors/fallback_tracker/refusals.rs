@@ -167,7 +167,7 @@ fn tell(deps: &Deps, batch: &[Refused]) {
     let mut events = 0;
     for ((node, refusal), count) in by_node {
         tracing::warn!(node, reason = ?refusal, count, "notices are refused: {}", refusal.describe());
-        if events < EVENTS && snapshot.node(node).is_some() {
+        if events < EVENTS && snapshot.node(&node.into()).is_some() {
             events += 1;
             let note = format!("refused and removed, {count} in this moment: {}", refusal.describe());
             let told = Told {

@@ -45,13 +45,15 @@ pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplac
             }
             // Created in an earlier life, or by a former leader: it is read and carried on.
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                api.get(&record.name_any()).await.map(Some)
+                api.get(&record.replacement_name()).await.map(Some)
             }
             Err(error) => Err(error),
         },
         Write::Status(record) => {
-            match api.replace_status(&record.name_any(), &PostParams::default(), &record).await {
-                Err(kube::Error::Api(status)) if status.code == 409 => api.get_opt(&record.name_any()).await,
+            match api.replace_status(&record.replacement_name(), &PostParams::default(), &record).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    api.get_opt(&record.replacement_name()).await
+                }
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
                 other => other.map(Some),
             }

@@ -11,6 +11,7 @@ use crate::kube::asked::{OpenTrigger, OpenTriggers};
 use futures::StreamExt;
 use kube::ResourceExt;
 use spot_guard_core::freshness::WatchedKind;
+use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::neighbours;
 use spot_guard_core::reason::Pause;
 use spot_guard_core::record::ReplacementStatus;
@@ -125,7 +126,7 @@ impl TurnView<'_> {
     /// What the triggers lead to that this turn looks at. Records that are open take theirs in as they go on.
     pub(super) fn follow_triggers(
         &mut self,
-        records: &BTreeMap<String, NodeReplacement>,
+        records: &BTreeMap<ReplacementName, NodeReplacement>,
         replies: &mut Replies,
         begun: &[Write],
     ) -> Followed {
@@ -138,7 +139,7 @@ impl TurnView<'_> {
         let none = ReplacementStatus::default();
         let stories: Vec<Story<'_>> = records.iter().map(|(name, held)| story(name, held, &none)).collect();
         let pauses = self.deps.pauses();
-        let mut taken_in: BTreeMap<String, Vec<Ask>> = BTreeMap::new();
+        let mut taken_in: BTreeMap<ReplacementName, Vec<Ask>> = BTreeMap::new();
         let begins = |name: &str| begun.iter().any(|write| write.record() == Some(name));
         for held in looks {
             let ask = &held.ask;
@@ -185,7 +186,7 @@ impl TurnView<'_> {
     }
 
     /// Whether the record of that name is there and cannot be read: nobody knows how far it is.
-    fn is_unread(&self, records: &BTreeMap<String, NodeReplacement>, name: &str) -> bool {
+    fn is_unread(&self, records: &BTreeMap<ReplacementName, NodeReplacement>, name: &str) -> bool {
         let not_understood = self.deps.view.not_understood();
         !records.contains_key(name) && not_understood.may_hold(WatchedKind::Replacement, name)
     }
@@ -194,8 +195,8 @@ impl TurnView<'_> {
     fn asked_record(
         &self,
         OpenTrigger { ask, trigger }: &OpenTrigger,
-        pool: String,
-        instance_id: String,
+        pool: PoolName,
+        instance_id: InstanceId,
     ) -> Write {
         let node_name = ask.node.clone().unwrap_or_default();
         let spec = NodeReplacementSpec { pool: Some(pool), node_name, instance_id };
@@ -205,24 +206,25 @@ impl TurnView<'_> {
     }
 
     /// Where the node belongs.
-    fn place(&self, name: &str) -> Place {
+    fn place(&self, name: &NodeName) -> Place {
         let Some(node) = self.snapshot.node(name) else { return Place::Missing };
         if let Some(neighbour) = neighbours::owner(node) {
             return Place::Neighbour(neighbour);
         }
         let Some(instance) = node.instance_id() else { return Place::Nowhere };
-        if self.snapshot.node_of_instance(instance).is_none() {
+        if self.snapshot.node_of_instance(&instance).is_none() {
             // Another node says that it runs on it, too.
             return Place::Nowhere;
         }
         if !self.all_read() {
             return Place::Unread;
         }
-        if let Some(pool) = self.pool_of(instance) {
-            return Place::Spot { pool, instance_id: instance.to_owned() };
+        if let Some(pool) = self.pool_of(&instance) {
+            return Place::Spot { pool, instance_id: instance };
         }
-        let on_demand =
-            |pool: &str| self.view(pool).is_some_and(|view| view.on_demand.instance(instance).is_some());
+        let on_demand = |pool: &PoolName| {
+            self.view(pool).is_some_and(|view| view.on_demand.instance(&instance).is_some())
+        };
         match self.owner_of(on_demand) {
             Some(pool) => Place::OnDemand { pool },
             None if self.may_be_unread(node) => Place::Unread,
@@ -231,13 +233,13 @@ impl TurnView<'_> {
     }
 
     /// What pauses the pool, or everything, beside the pauses for just that which triggers asked for.
-    fn paused_beside(&self, pauses: &Pauses, scope: Option<&str>) -> Option<Pause> {
+    fn paused_beside(&self, pauses: &Pauses, scope: Option<&PoolName>) -> Option<Pause> {
         let others = pauses.beside(scope);
         match scope {
             None => others.of_everything(),
             Some(name) => {
                 let pools = self.deps.view.pools.state();
-                let pool = pools.iter().find(|pool| pool.name_any() == name)?;
+                let pool = pools.iter().find(|pool| pool.name_any() == **name)?;
                 others.of_pool(pool)
             }
         }
@@ -250,7 +252,7 @@ impl TurnView<'_> {
         trigger: &Trigger,
         record: &NodeReplacement,
     ) -> ReplacementStatus {
-        let utilisation = record.spec.pool.as_deref().map(|pool| self.utilisation(pool));
+        let utilisation = record.spec.pool.as_ref().map(|pool| self.utilisation(pool));
         let traceparent = trigger.spec.traceparent.clone();
         trigger::open(ask, &subject(record), utilisation, traceparent, self.deps.clock.now())
     }
@@ -262,7 +264,7 @@ impl TurnView<'_> {
         subject: &Subject,
         status: &mut ReplacementStatus,
     ) {
-        for ask in self.asked.get(&record.name_any()).into_iter().flatten() {
+        for ask in self.asked.get(&record.replacement_name()).into_iter().flatten() {
             let named = |trigger: &Trigger| trigger.metadata.name.as_ref() == Some(&ask.name);
             if status.started_at.is_none()
                 && let Some(trigger) = self.deps.view.triggers.find(named)
@@ -276,12 +278,12 @@ impl TurnView<'_> {
     }
 }
 
-fn story<'a>(name: &'a str, held: &'a NodeReplacement, none: &'a ReplacementStatus) -> Story<'a> {
+fn story<'a>(name: &ReplacementName, held: &'a NodeReplacement, none: &'a ReplacementStatus) -> Story<'a> {
     Story {
-        name,
+        name: name.clone(),
         node: &held.spec.node_name,
         instance_id: &held.spec.instance_id,
-        pool: held.spec.pool.as_deref(),
+        pool: held.spec.pool.as_ref(),
         status: held.status.as_ref().unwrap_or(none),
     }
 }

@@ -11,6 +11,7 @@ use spot_guard_core::drain;
 use spot_guard_core::freshness::Freshness;
 use spot_guard_core::group::GroupView;
 use spot_guard_core::group::PoolView;
+use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::limits::{self, Starts};
 use spot_guard_core::neighbours;
@@ -36,33 +37,33 @@ pub(super) struct TurnView<'a> {
     /// Which watches showed an old picture before the snapshot was taken.
     pub(super) freshness: &'a Freshness,
     pub(super) snapshot: &'a Arc<Snapshot>,
-    pub(super) configs: &'a BTreeMap<String, PoolConfig>,
-    pub(super) pools: &'a BTreeMap<String, PoolFacts>,
-    drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
-    assessments: &'a BTreeMap<String, ReturnAssessment>,
+    pub(super) configs: &'a BTreeMap<PoolName, PoolConfig>,
+    pub(super) pools: &'a BTreeMap<PoolName, PoolFacts>,
+    drains: &'a BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
+    assessments: &'a BTreeMap<ReplacementName, ReturnAssessment>,
     /// Why each pool is not acted on; empty: it is.
-    refused: BTreeMap<String, Vec<Reason>>,
+    refused: BTreeMap<PoolName, Vec<Reason>>,
     /// How many stories of each pool move their node now.
-    under_way: BTreeMap<String, usize>,
+    under_way: BTreeMap<PoolName, usize>,
     fits: &'a Fits,
     no_pool: Policy,
     no_ledger: Ledger,
     /// Nodes that are being drained, or are about to be: their pods take room, too.
-    moving: BTreeSet<String>,
+    moving: BTreeSet<NodeName>,
     /// The notices that are believed, by instance.
-    pub(super) accepted: BTreeMap<String, Vec<Accepted>>,
+    pub(super) accepted: BTreeMap<InstanceId, Vec<Accepted>>,
     /// The triggers that open records have to take in, by record.
-    pub(super) asked: BTreeMap<String, Vec<Ask>>,
+    pub(super) asked: BTreeMap<ReplacementName, Vec<Ask>>,
 }
 
 impl<'a> TurnView<'a> {
     pub(super) fn new(
         deps: &'a Deps,
         reading: &'a Reading,
-        records: &BTreeMap<String, NodeReplacement>,
-        pools: &'a BTreeMap<String, PoolFacts>,
-        drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
-        assessments: &'a BTreeMap<String, ReturnAssessment>,
+        records: &BTreeMap<ReplacementName, NodeReplacement>,
+        pools: &'a BTreeMap<PoolName, PoolFacts>,
+        drains: &'a BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
+        assessments: &'a BTreeMap<ReplacementName, ReturnAssessment>,
         fits: &'a Fits,
     ) -> Self {
         let Reading { freshness, snapshot, configs } = reading;
@@ -95,7 +96,7 @@ impl<'a> TurnView<'a> {
         }
     }
 
-    fn node_of(&self, instance_id: &str) -> Option<NodeFact> {
+    fn node_of(&self, instance_id: &InstanceId) -> Option<NodeFact> {
         self.snapshot.node_of_instance(instance_id).map(|node| self.fact(node))
     }
 
@@ -105,7 +106,7 @@ impl<'a> TurnView<'a> {
             self.snapshot.pods_on(&node.name).any(|pod| drain::must_move(pod) && !pod.spec.claims.is_empty());
         let volume_zone = volumes.then(|| node.zone.to_string()).filter(|zone| !zone.is_empty());
         NodeFact {
-            name: node.name.to_string(),
+            name: node.name.clone(),
             ready: node.ready,
             cordoned: node.unschedulable,
             busy,
@@ -127,33 +128,33 @@ impl<'a> TurnView<'a> {
     }
 
     /// The pool that owns what this tells of, if any does.
-    pub(super) fn owner_of(&self, has: impl Fn(&str) -> bool) -> Option<String> {
+    pub(super) fn owner_of(&self, has: impl Fn(&PoolName) -> bool) -> Option<PoolName> {
         let claims = self.configs.values().filter(|pool| has(&pool.name)).map(PoolConfig::claim);
-        notices::owner_of(claims).map(str::to_owned)
+        notices::owner_of(claims).cloned()
     }
 
     /// A pool's groups, if they could be read.
-    pub(super) fn view(&self, pool: &str) -> Option<&PoolView> {
+    pub(super) fn view(&self, pool: &PoolName) -> Option<&PoolView> {
         self.pools.get(pool).and_then(PoolFacts::view)
     }
 
     /// The pool whose Spot group has the instance.
-    pub(super) fn pool_of(&self, instance_id: &str) -> Option<String> {
+    pub(super) fn pool_of(&self, instance_id: &InstanceId) -> Option<PoolName> {
         self.owner_of(|pool| self.view(pool).is_some_and(|view| view.spot.instance(instance_id).is_some()))
     }
 
     /// The same by the Spot groups as an earlier life has read them.
-    pub(super) fn pool_last_seen_with(&self, instance_id: &str) -> Option<String> {
+    pub(super) fn pool_last_seen_with(&self, instance_id: &InstanceId) -> Option<PoolName> {
         self.owner_of(|pool| self.last_seen(pool).0.iter().any(|id| id == instance_id))
     }
 
     /// The instances of a pool's groups, Spot and on-demand, as they were read last.
-    fn last_seen(&self, pool: &str) -> (Vec<String>, Vec<String>) {
+    fn last_seen(&self, pool: &PoolName) -> (Vec<InstanceId>, Vec<InstanceId>) {
         let ids = |group: &GroupView| group.instances.iter().map(|instance| instance.id.clone()).collect();
         if let Some(view) = self.pools.get(pool).and_then(PoolFacts::view) {
             return (ids(&view.spot), ids(&view.on_demand));
         }
-        let stored = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(pool));
+        let stored = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(&**pool));
         let status = stored.and_then(|pool| pool.status.clone()).unwrap_or_default();
         let ids = |group: Option<GroupStatus>| group.map(|group| group.instances).unwrap_or_default();
         (ids(status.spot), ids(status.on_demand))
@@ -168,7 +169,7 @@ impl<'a> TurnView<'a> {
             let spec = &held.notice.spec;
             if status.started_at.is_none() {
                 // The process died between the record and its first status.
-                let pool = record.spec.pool.as_deref();
+                let pool = record.spec.pool.as_ref();
                 let unread = pool.is_some_and(|pool| !self.pools.contains_key(pool));
                 if unread && held.deadline.is_none() {
                     return None;
@@ -215,7 +216,7 @@ impl<'a> TurnView<'a> {
     }
 
     /// What the record's next step has to know of these nodes.
-    pub(super) fn questions(&self, record: &NodeReplacement, nodes: BTreeSet<String>) -> Vec<Question> {
+    pub(super) fn questions(&self, record: &NodeReplacement, nodes: BTreeSet<NodeName>) -> Vec<Question> {
         let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
         let policy = config.map_or(&self.no_pool, |config| &config.policy);
         let old = &record.spec.node_name;
@@ -223,21 +224,21 @@ impl<'a> TurnView<'a> {
     }
 
     fn with_facts<T>(&self, record: &NodeReplacement, decide: impl FnOnce(&Facts<'_>) -> T) -> T {
-        let name = record.name_any();
+        let name = record.replacement_name();
         let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
         let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
-        let node_of = |id: &str| self.node_of(id);
+        let node_of = |id: &InstanceId| self.node_of(id);
         let policy = config.map_or(&self.no_pool, |config| &config.policy);
-        let fit_with = |new: &str| {
+        let fit_with = |new: &NodeName| {
             self.fits.fit(&record.spec.node_name, new, self.snapshot, &self.around(record, policy))
         };
         let old_node = self.snapshot.node(&record.spec.node_name);
         let old_node = old_node.filter(|node| node.may_run_on(&record.spec.instance_id));
         let neighbour = old_node.and_then(neighbours::owner);
         let old_node = old_node.map(|node| self.fact(node));
-        let other_holders = |id: &str, node: &str| {
-            let others = self.snapshot.nodes_of_instance(id).filter(|held| *held.name != *node);
-            others.map(|held| held.name.to_string()).collect()
+        let other_holders = |id: &InstanceId, node: &NodeName| {
+            let others = self.snapshot.nodes_of_instance(id).filter(|held| held.name != node);
+            others.map(|held| held.name.clone()).collect()
         };
         let refused = record.spec.pool.as_ref().map_or_else(Vec::new, |pool| {
             let known = self.refused.get(pool).cloned();
@@ -269,7 +270,7 @@ impl<'a> TurnView<'a> {
     /// The latest assessment of the story's return, with what the budgets say now: another drain may have
     /// used them up since.
     fn assessment(&self, record: &NodeReplacement, policy: &Policy) -> Option<Cow<'a, ReturnAssessment>> {
-        let found = self.assessments.get(&record.name_any())?;
+        let found = self.assessments.get(&record.replacement_name())?;
         let status = record.status.as_ref().filter(|status| !status.fallback.is_returning());
         let Some(capacity) = status.and_then(|status| status.capacity.taken()) else {
             return Some(Cow::Borrowed(found));
@@ -286,9 +287,9 @@ impl<'a> TurnView<'a> {
     }
 
     /// The nodes of these instances; of one that several say they run on, all.
-    pub(super) fn nodes_of(&self, instances: &BTreeSet<String>) -> BTreeSet<String> {
+    pub(super) fn nodes_of(&self, instances: &BTreeSet<InstanceId>) -> BTreeSet<NodeName> {
         let nodes = instances.iter().flat_map(|id| self.snapshot.nodes_of_instance(id));
-        nodes.map(|node| node.name.to_string()).collect()
+        nodes.map(|node| node.name.clone()).collect()
     }
 
     /// What stands against beginning this story now.
@@ -305,9 +306,9 @@ impl<'a> TurnView<'a> {
     }
 
     /// How full the pool's nodes are.
-    pub(super) fn utilisation(&self, pool: &str) -> UtilisationPercent {
+    pub(super) fn utilisation(&self, pool: &PoolName) -> UtilisationPercent {
         let (spot, on_demand) = self.last_seen(pool);
-        let nodes: BTreeSet<Arc<str>> = spot
+        let nodes: BTreeSet<NodeName> = spot
             .iter()
             .chain(&on_demand)
             .filter_map(|id| self.snapshot.node_of_instance(id))
@@ -320,9 +321,9 @@ impl<'a> TurnView<'a> {
 
 /// The nodes that are being drained, or are about to be.
 fn moving(
-    records: &BTreeMap<String, NodeReplacement>,
-    drains: &BTreeMap<(String, DrainPurpose), DrainReport>,
-) -> BTreeSet<String> {
+    records: &BTreeMap<ReplacementName, NodeReplacement>,
+    drains: &BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
+) -> BTreeSet<NodeName> {
     let reported = drains.values().filter(|drain| drain.end.is_none()).map(|drain| drain.node.clone());
     let is_draining = |record: &&NodeReplacement| {
         let status = record.status.as_ref().filter(|status| !status.is_finished());
@@ -333,7 +334,7 @@ fn moving(
 }
 
 /// Why a pool is not acted on.
-fn refusals(name: &str, all: &BTreeMap<String, PoolConfig>, facts: Option<&PoolFacts>) -> Vec<Reason> {
+fn refusals(name: &PoolName, all: &BTreeMap<PoolName, PoolConfig>, facts: Option<&PoolFacts>) -> Vec<Reason> {
     match (all.get(name), facts) {
         (Some(config), Some(PoolFacts::Observed { view, ledger, .. })) => {
             preflight::refusals(&config.findings(all, view, ledger))
@@ -345,7 +346,7 @@ fn refusals(name: &str, all: &BTreeMap<String, PoolConfig>, facts: Option<&PoolF
 
 pub(super) fn subject(record: &NodeReplacement) -> Subject {
     Subject {
-        name: record.name_any(),
+        name: record.replacement_name(),
         node: record.spec.node_name.clone(),
         instance_id: record.spec.instance_id.clone(),
         in_pool: record.spec.pool.is_some(),

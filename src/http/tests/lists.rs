@@ -14,7 +14,7 @@ fn ec2(name: &str, instance: &str) -> Arc<Node> {
 }
 
 fn instances(ids: &[&str]) -> GroupStatus {
-    GroupStatus { instances: ids.iter().map(|id| (*id).to_owned()).collect(), ..group(1, 1) }
+    GroupStatus { instances: ids.iter().map(|id| (*id).into()).collect(), ..group(1, 1) }
 }
 
 /// A pool of three nodes in the middle of a return, a node of no pool, and a notice.
@@ -27,8 +27,8 @@ fn cluster() -> Fixture {
     });
     let capacity = |group, instance: &str, node: &str| Capacity {
         group,
-        instance_id: instance.to_owned(),
-        node_name: node.to_owned(),
+        instance_id: instance.into(),
+        node_name: node.into(),
         ready_at: noon(-600),
     };
     let mut status = ReplacementStatus {
@@ -48,11 +48,11 @@ fn cluster() -> Fixture {
     for (outcome, at) in
         [(Outcome::NoticeReceived, -900), (Outcome::Requested, -890), (Outcome::InService, -600)]
     {
-        status.step(FlowBox::Wait, outcome, "node-0", "a step".to_owned(), noon(at));
+        status.step(FlowBox::Wait, outcome, &"node-0".into(), "a step".to_owned(), noon(at));
     }
     let notice = InterruptionNoticeSpec {
-        node_name: "node-0".to_owned(),
-        instance_id: "i-0".to_owned(),
+        node_name: "node-0".into(),
+        instance_id: "i-0".into(),
         kind: NoticeKind::RebalanceRecommendation,
         notice_time: None,
         deadline: None,
@@ -64,9 +64,9 @@ fn cluster() -> Fixture {
         pools: vec![web],
         replacements: vec![NodeReplacement {
             spec: NodeReplacementSpec {
-                pool: Some("web".to_owned()),
-                node_name: "node-0".to_owned(),
-                instance_id: "i-0".to_owned(),
+                pool: Some("web".into()),
+                node_name: "node-0".into(),
+                instance_id: "i-0".into(),
             },
             ..replacement("i-0", status)
         }],
@@ -200,7 +200,7 @@ async fn ten_thousand_replacements_are_told_in_pages() {
     let replacements = (0..10_000)
         .map(|number| {
             let mut held = replacement(&format!("i-{number:05}"), ReplacementStatus::default());
-            held.spec.pool = Some(if number % 2 == 0 { "web" } else { "batch" }.to_owned());
+            held.spec.pool = Some(if number % 2 == 0 { "web" } else { "batch" }.into());
             held
         })
         .collect();

@@ -128,7 +128,8 @@ async fn the_body_names_one_thing_or_is_alertmanagers() {
     let served = served(&users, &[]).await;
     let alert = |status: &str, labels: Value| json!({ "version": "4", "groupKey": "{}", "status": status, "alerts": [{}], "commonLabels": labels });
     let target = |spec: &crate::crd::TriggerSpec| {
-        [&spec.pool, &spec.node, &spec.replacement].map(|name| name.clone().unwrap_or_default())
+        let names = [spec.pool.as_deref(), spec.node.as_deref(), spec.replacement.as_deref()];
+        names.map(|name| name.unwrap_or_default().to_owned())
     };
     let taken = [
         (json!({ "pool": "web", "reason": "a drill" }), ["web", "", ""]),

@@ -27,7 +27,7 @@ impl Converter {
             node: spec
                 .and_then(|s| s.node_name.as_deref())
                 .filter(|n| !n.is_empty())
-                .map(|name| self.string(name)),
+                .map(|name| self.string(name).into()),
             phase: match status.and_then(|s| s.phase.as_deref()) {
                 Some("Running") => Phase::Running,
                 Some("Succeeded") => Phase::Succeeded,

@@ -21,7 +21,7 @@ impl Converter {
             namespace: self.string(metadata.namespace.as_deref().unwrap_or("default")),
             name: metadata.name.as_deref().unwrap_or_default().into(),
             uid: metadata.uid.as_deref().unwrap_or_default().into(),
-            node: node.filter(|name| !name.is_empty()).map(|name| self.string(name)),
+            node: node.filter(|name| !name.is_empty()).map(|name| self.string(name).into()),
             phase: Phase::Unknown,
             labels: self.label_set(metadata.labels.as_ref()),
             spec: self.spec(PodSpec { requests, not_understood, ..PodSpec::default() }),
@@ -34,7 +34,7 @@ impl Converter {
         let provider_id = head.spec.as_ref().and_then(|spec| spec.provider_id.as_deref());
         let before = before.cloned().unwrap_or_default();
         Node {
-            name: self.string(head.metadata.name.as_deref().unwrap_or_default()),
+            name: self.string(head.metadata.name.as_deref().unwrap_or_default()).into(),
             provider_id: provider_id.map_or(before.provider_id.clone(), Into::into),
             labels: head.metadata.labels.as_ref().map_or(before.labels.clone(), |l| self.label_set(Some(l))),
             unschedulable: true,

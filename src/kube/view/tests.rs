@@ -363,11 +363,11 @@ async fn one_object_of_each_kind_that_cannot_be_read_changes_nothing_for_the_oth
     // What they count as.
     let snapshot = seen.view.snapshot();
     let pods: Vec<_> =
-        snapshot.pods_on("a").map(|pod| (&*pod.name, pod.spec.not_understood.is_some())).collect();
+        snapshot.pods_on(&"a".into()).map(|pod| (&*pod.name, pod.spec.not_understood.is_some())).collect();
     assert!(pods.contains(&("p", false)) && pods.contains(&("p-bad", true)), "{pods:?}");
-    let node = snapshot.node("a-bad").expect("it is there");
+    let node = snapshot.node(&"a-bad".into()).expect("it is there");
     assert!(!node.ready && node.unschedulable);
-    let pod = snapshot.pods_on("a").find(|pod| &*pod.name == "p").expect("it is there");
+    let pod = snapshot.pods_on(&"a".into()).find(|pod| &*pod.name == "p").expect("it is there");
     let budgets = snapshot.budgets_of(pod, &Effort::of(1_000)).expect("few budgets");
     assert!(budgets.iter().any(|budget| &*budget.name == "b-bad" && budget.disruptions_allowed == 0));
     let unknown = Claim { reach: VolumeReach::Unknown, ..Claim::default() };
@@ -431,7 +431,7 @@ async fn fields_that_are_not_read_may_hold_anything() {
     let seen = Seen::synced(&fake).await;
     assert_eq!(seen.unread(), Vec::<String>::new());
     let snapshot = seen.view.snapshot();
-    let pod = snapshot.pods_on("a").next().expect("it is there");
+    let pod = snapshot.pods_on(&"a".into()).next().expect("it is there");
     let far: Timestamp = "9000-01-01T00:00:00Z".parse().expect("a time");
     assert_eq!((pod.created, pod.deletion), (Some(far), Some(far)));
     assert_eq!(seen.view.pools.len() + seen.view.notices.len(), 2);

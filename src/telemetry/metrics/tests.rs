@@ -13,7 +13,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn step(second: i64, flow_box: FlowBox, outcome: Outcome) -> StepRecord {
-    StepRecord { flow_box, at: at(second), outcome, node: "n".to_owned(), message: String::new() }
+    StepRecord { flow_box, at: at(second), outcome, node: "n".into(), message: String::new() }
 }
 
 fn text(metrics: &Metrics) -> String {
@@ -27,9 +27,9 @@ fn assert_line(text: &str, line: &str) {
 
 fn replacement(name: &str, phase: Phase) -> NodeReplacement {
     let spec = NodeReplacementSpec {
-        pool: Some("web".to_owned()),
-        node_name: format!("node-{name}"),
-        instance_id: name.to_owned(),
+        pool: Some("web".into()),
+        node_name: format!("node-{name}").into(),
+        instance_id: name.into(),
     };
     let mut replacement = NodeReplacement::new(name, spec);
     replacement.status = Some(ReplacementStatus { phase, ..ReplacementStatus::default() });

@@ -56,10 +56,10 @@ fn told(kind: NotificationKind, message: &str) -> Notification {
         flow_box: FlowBox::Fallback,
         at: "2026-01-01T03:00:00Z".parse().expect("a time"),
         outcome: Outcome::Requested,
-        node: "node-1".to_owned(),
+        node: "node-1".into(),
         message: message.to_owned(),
     };
-    Notification { kind, replacement: "i-0abc".to_owned(), pool: Some("workers".to_owned()), step }
+    Notification { kind, replacement: "i-0abc".into(), pool: Some("workers".into()), step }
 }
 
 async fn next(heard: &mut mpsc::UnboundedReceiver<String>) -> String {

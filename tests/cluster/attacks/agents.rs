@@ -85,7 +85,7 @@ impl Agents {
     /// Waits until the policy holds: it takes a moment to take effect.
     pub async fn are_bound(&self) {
         let kind = NoticeKind::RebalanceRecommendation;
-        let name = notice_name("nobody", "i-00000000", kind);
+        let name = notice_name(&"nobody".into(), &"i-00000000".into(), kind);
         let foreign = says(&name, "nobody", "i-00000000", kind, None);
         wait_for("the policy", PATIENCE, async || match self.post("somebody", &foreign).await {
             403 => Some(()),
@@ -147,8 +147,8 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let autoscaling = cloud.serve_autoscaling(listener).expect("the cloud answers");
         let spec = SpotPoolSpec {
-            spot_group: "spot".to_owned(),
-            on_demand_group: "on-demand".to_owned(),
+            spot_group: "spot".into(),
+            on_demand_group: "on-demand".into(),
             ..SpotPoolSpec::default()
         };
         let pools: Api<SpotPool> = Api::all(testbed.client());

@@ -19,7 +19,7 @@ const FLOOD: usize = 2_000;
 /// From the notice of a node until its record is stored.
 async fn latency(site: &Site, of: &InstanceSnapshot) -> Duration {
     let records: Api<NodeReplacement> = Api::all(site.testbed.client());
-    let name = notice_name(&of.node_name, &of.id, KIND);
+    let name = notice_name(&of.node_name.as_str().into(), &of.id.as_str().into(), KIND);
     let began = Instant::now();
     let told = says(&name, &of.node_name, &of.id, KIND, None);
     assert_eq!(site.agents.post(&of.node_name, &told).await, 201);
@@ -38,7 +38,7 @@ async fn a_flood_of_notices_by_one_token_delays_no_other_node() {
     let flood = actix::spawn(async move {
         let posts = futures::stream::iter(0..FLOOD).map(|number| {
             let instance = format!("i-{number:017x}");
-            let name = notice_name(&node, &instance, KIND);
+            let name = notice_name(&node.as_str().into(), &instance.as_str().into(), KIND);
             let mut told = says(&name, &node, &instance, KIND, None);
             told["spec"]["traceparent"] = "0".repeat(55).into();
             let (agents, node) = (agents.clone(), node.clone());

@@ -54,13 +54,13 @@ async fn nobody_has_the_name_of_another_nodes_notice(
     b: &InstanceSnapshot,
 ) {
     let agents = &site.agents;
-    let name = notice_name(&a.node_name, &a.id, KIND);
+    let name = notice_name(&a.node_name.as_str().into(), &a.id.as_str().into(), KIND);
     let told = says(&name, &a.node_name, &a.id, KIND, ahead(60));
     assert_eq!(agents.post(&b.node_name, &told).await, 403, "a foreign node");
     let told = says(&name, &b.node_name, &a.id, KIND, ahead(60));
     assert_eq!(agents.post(&b.node_name, &told).await, 422, "a foreign name");
     for (own, foreign) in [("a", "a.b"), ("a.b", "a")] {
-        let name = notice_name(foreign, &a.id, KIND);
+        let name = notice_name(&foreign.into(), &a.id.as_str().into(), KIND);
         let told = says(&name, own, &a.id, KIND, None);
         assert_eq!(agents.post(own, &told).await, 422, "node {own}, a name of {foreign}");
     }
@@ -68,7 +68,13 @@ async fn nobody_has_the_name_of_another_nodes_notice(
 
 /// Neither while it is open, nor by a mine that was laid before.
 async fn another_nodes_story_is_not_escalated(site: &Site, a: &InstanceSnapshot, b: &InstanceSnapshot) {
-    let lie = says(&notice_name(&b.node_name, &a.id, KIND), &b.node_name, &a.id, KIND, ahead(60));
+    let lie = says(
+        &notice_name(&b.node_name.as_str().into(), &a.id.as_str().into(), KIND),
+        &b.node_name,
+        &a.id,
+        KIND,
+        ahead(60),
+    );
     assert_eq!(site.agents.post(&b.node_name, &lie).await, 201);
     site.removed(&b.node_name, &a.id).await;
     assert!(record(site, &a.id).await.is_none(), "it began a story");
@@ -85,7 +91,7 @@ async fn a_node_that_is_gone_ends_nobody_elses_instance(
     own: &InstanceSnapshot,
     foreign: &InstanceSnapshot,
 ) {
-    let name = notice_name(&own.node_name, &own.id, KIND);
+    let name = notice_name(&own.node_name.as_str().into(), &own.id.as_str().into(), KIND);
     let told = says(&name, &own.node_name, &own.id, KIND, ahead(40));
     assert_eq!(site.agents.post(&own.node_name, &told).await, 201);
     wait_for("its own instance to be ended", Duration::from_secs(120), async || {
@@ -94,7 +100,7 @@ async fn a_node_that_is_gone_ends_nobody_elses_instance(
     })
     .await;
     for (instance, deadline) in [(foreign.id.as_str(), ahead(-20)), ("i-0123456789abcdef0", ahead(-20))] {
-        let name = notice_name(&own.node_name, instance, KIND);
+        let name = notice_name(&own.node_name.as_str().into(), &instance.into(), KIND);
         let lie = says(&name, &own.node_name, instance, KIND, deadline);
         assert_eq!(site.agents.post(&own.node_name, &lie).await, 201);
         site.removed(&own.node_name, instance).await;
@@ -106,7 +112,7 @@ async fn a_node_that_is_gone_ends_nobody_elses_instance(
 }
 
 async fn a_deadline_that_ec2_never_gave_is_none(site: &Site, own: &InstanceSnapshot) {
-    let name = notice_name(&own.node_name, &own.id, KIND);
+    let name = notice_name(&own.node_name.as_str().into(), &own.id.as_str().into(), KIND);
     let at = |deadline| says(&name, &own.node_name, &own.id, KIND, deadline);
     let far = |text: &str| Some(text.parse::<Timestamp>().expect("a time"));
     assert_eq!(site.agents.post(&own.node_name, &at(far("9998-01-01T00:00:00Z"))).await, 422);
@@ -131,7 +137,13 @@ async fn a_deadline_that_ec2_never_gave_is_none(site: &Site, own: &InstanceSnaps
 async fn a_node_outside_every_pool_is_left_alone(site: &Site) {
     let others = site.cloud.group("others").expect("the group");
     let own = &others.instances[0];
-    let told = says(&notice_name(&own.node_name, &own.id, KIND), &own.node_name, &own.id, KIND, ahead(300));
+    let told = says(
+        &notice_name(&own.node_name.as_str().into(), &own.id.as_str().into(), KIND),
+        &own.node_name,
+        &own.id,
+        KIND,
+        ahead(300),
+    );
     assert_eq!(site.agents.post(&own.node_name, &told).await, 201);
     site.removed(&own.node_name, &own.id).await;
     assert!(record(site, &own.id).await.is_none());
@@ -154,7 +166,8 @@ async fn in_another_namespace_the_policy_binds_as_well() {
     let agents = Agents::of(&testbed, ELSEWHERE);
     agents.are_bound().await;
     let instance = "i-0123456789abcdef0";
-    let told = |node| says(&notice_name(node, instance, KIND), node, instance, KIND, None);
+    let told =
+        |node: &str| says(&notice_name(&node.into(), &instance.into(), KIND), node, instance, KIND, None);
     assert_eq!(agents.post("a", &told("b")).await, 403);
     assert_eq!(agents.post("a", &told("a")).await, 201);
     // A token that is bound to no pod, of the agent or of anybody, names no node.

@@ -161,8 +161,8 @@ async fn logs_hold_no_objects_bodies_tokens_or_secrets() {
         .expect("the cloud answers");
     let policy = PolicySpec { min_node_age_seconds: Some(0), ..PolicySpec::default() };
     let spec = SpotPoolSpec {
-        spot_group: "workers-spot".to_owned(),
-        on_demand_group: "workers-on-demand".to_owned(),
+        spot_group: "workers-spot".into(),
+        on_demand_group: "workers-on-demand".into(),
         policy,
         ..SpotPoolSpec::default()
     };

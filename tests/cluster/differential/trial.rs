@@ -246,7 +246,7 @@ impl Trial<'_> {
         let policy = SafetyPolicy { max_utilisation: f64::INFINITY, ..SafetyPolicy::default() };
         let excluded: ExcludedNodes = self.cluster.excluded.iter().map(String::as_str).collect();
         let context = SafetyContext { excluded, taint_key: TAINT.into(), ..SafetyContext::default() };
-        safety::check_return(LEAVING, &self.view.snapshot(), &policy, &context)
+        safety::check_return(&LEAVING.into(), &self.view.snapshot(), &policy, &context)
     }
 
     /// Drains the node in one order after another, until one leaves a pod without a node. `quiet` is how long

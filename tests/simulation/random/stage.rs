@@ -378,7 +378,7 @@ impl<'a> Stage<'a> {
         if self.plot.agents {
             return None;
         }
-        let name = notice_name(&instance.node_name, &instance.id, kind);
+        let name = notice_name(&instance.node_name.as_str().into(), &instance.id.as_str().into(), kind);
         let notice = self.notice(&name, &instance.node_name, &instance.id, kind, deadline);
         let cluster = self.cluster.clone();
         // An agent runs on a node that has joined; on one that joins later it finds what was announced
@@ -397,7 +397,7 @@ impl<'a> Stage<'a> {
     /// Reports a notice as an agent would.
     fn report(&self, node: &str, instance: &str, kind: NoticeKind, deadline: Option<Timestamp>) {
         // A name that is taken refuses the report, as it does an agent's.
-        let name = notice_name(node, instance, kind);
+        let name = notice_name(&node.into(), &instance.into(), kind);
         let _ = self.cluster.create_json(self.notice(&name, node, instance, kind, deadline));
     }
 

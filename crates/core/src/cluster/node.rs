@@ -3,6 +3,7 @@
 use super::labels::Labels;
 use super::resources::Resources;
 use super::taints::Taint;
+use crate::ids::{InstanceId, NodeName};
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ pub type VolumeLimits = Box<[(Arc<str>, i64)]>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// Its name.
-    pub name: Arc<str>,
+    pub name: NodeName,
     /// `spec.providerID`; empty while the cloud has not set it.
     pub provider_id: Arc<str>,
     /// `topology.kubernetes.io/zone`; empty if not set.
@@ -53,14 +54,14 @@ pub enum ScaleDown {
 impl Node {
     /// The EC2 instance behind it: the last part of its providerID, `aws:///<zone>/<id>`.
     #[must_use]
-    pub fn instance_id(&self) -> Option<&str> {
+    pub fn instance_id(&self) -> Option<InstanceId> {
         let id = self.provider_id.strip_prefix("aws://")?.rsplit('/').next()?;
-        id.starts_with("i-").then_some(id)
+        id.starts_with("i-").then(|| id.into())
     }
 
     /// Whether it runs on the instance, as far as it says: it may not have said anything yet.
     #[must_use]
-    pub fn may_run_on(&self, instance_id: &str) -> bool {
-        self.provider_id.is_empty() || self.instance_id() == Some(instance_id)
+    pub fn may_run_on(&self, instance_id: &InstanceId) -> bool {
+        self.provider_id.is_empty() || self.instance_id().as_ref() == Some(instance_id)
     }
 }

@@ -5,6 +5,7 @@ use super::node::Node;
 use super::node_selector::NodeSelectorTerm;
 use super::resources::Resources;
 use super::taints::{Effect, Taint, Toleration};
+use crate::ids::NodeName;
 use jiff::Timestamp;
 use std::fmt;
 use std::sync::Arc;
@@ -212,7 +213,7 @@ pub struct Pod {
     /// Its UID: a successor of the same name has another.
     pub uid: Arc<str>,
     /// The node it is bound to.
-    pub node: Option<Arc<str>>,
+    pub node: Option<NodeName>,
     /// Where it is in its life.
     pub phase: Phase,
     /// Its Ready condition is true.

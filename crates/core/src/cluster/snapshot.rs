@@ -9,6 +9,7 @@ use super::pod::{Owner, OwnerKind, Pod};
 use super::resources::{Resources, change};
 use super::volume::Claim;
 use crate::effort::{Effort, TooMuch};
+use crate::ids::{InstanceId, NodeName};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -26,9 +27,9 @@ type ClaimKey = (Arc<str>, Arc<str>);
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     nodes: Vec<Arc<Node>>,
-    by_name: HashMap<Arc<str>, u32>,
+    by_name: HashMap<NodeName, u32>,
     /// All nodes that say that they run on the instance: each says it of itself, so one of two does not.
-    by_instance: HashMap<Arc<str>, Vec<u32>>,
+    by_instance: HashMap<InstanceId, Vec<u32>>,
     pods: Vec<Arc<Pod>>,
     /// Indexes of pods by node, finished ones included.
     on_node: Vec<Vec<u32>>,
@@ -67,26 +68,26 @@ impl Snapshot {
 
     /// The index of the node called `name`.
     #[must_use]
-    pub fn node_index(&self, name: &str) -> Option<usize> {
+    pub fn node_index(&self, name: &NodeName) -> Option<usize> {
         self.by_name.get(name).map(|i| *i as usize)
     }
 
     /// The node called `name`.
     #[must_use]
-    pub fn node(&self, name: &str) -> Option<&Node> {
+    pub fn node(&self, name: &NodeName) -> Option<&Node> {
         Some(&self.nodes[self.node_index(name)?])
     }
 
     /// The node that runs on this EC2 instance; `None` if several say so, for nobody knows which of them
     /// does.
     #[must_use]
-    pub fn node_of_instance(&self, id: &str) -> Option<&Node> {
+    pub fn node_of_instance(&self, id: &InstanceId) -> Option<&Node> {
         let mut nodes = self.nodes_of_instance(id);
         nodes.next().filter(|_| nodes.next().is_none())
     }
 
     /// All nodes that say that they run on this EC2 instance.
-    pub fn nodes_of_instance<'a>(&'a self, id: &str) -> impl Iterator<Item = &'a Node> + use<'a> {
+    pub fn nodes_of_instance<'a>(&'a self, id: &InstanceId) -> impl Iterator<Item = &'a Node> + use<'a> {
         self.by_instance.get(id).into_iter().flatten().map(|i| &*self.nodes[*i as usize])
     }
 
@@ -103,7 +104,7 @@ impl Snapshot {
     }
 
     /// The pods bound to the node called `name`, finished ones included; none if there is no such node.
-    pub fn pods_on(&self, name: &str) -> impl Iterator<Item = &Pod> {
+    pub fn pods_on(&self, name: &NodeName) -> impl Iterator<Item = &Pod> {
         let indexes = self.node_index(name).map_or(&[][..], |i| &self.on_node[i]);
         indexes.iter().map(|i| &*self.pods[*i as usize])
     }
@@ -189,7 +190,7 @@ pub struct Live {
     pods: HashMap<Arc<str>, HashMap<Arc<str>, u32>>,
     groups: HashMap<Template, u32>,
     /// Pods by the name of their node, while it is not known.
-    early: HashMap<Arc<str>, Vec<PodKey>>,
+    early: HashMap<NodeName, Vec<PodKey>>,
 }
 
 impl Live {
@@ -227,7 +228,7 @@ impl Live {
     }
 
     /// Removes the node. Its pods stay, on a node that is not known.
-    pub fn remove_node(&mut self, name: &str) {
+    pub fn remove_node(&mut self, name: &NodeName) {
         let snapshot = Arc::make_mut(&mut self.snapshot);
         let Some(index) = snapshot.node_index(name) else { return };
         forget_instance(snapshot, index);
@@ -433,17 +434,17 @@ fn settle(snapshot: &mut Snapshot, at: u32, node: usize) {
 
 fn know_instance(snapshot: &mut Snapshot, node: &Node, index: usize) {
     if let Some(id) = node.instance_id() {
-        snapshot.by_instance.entry(id.into()).or_default().push(index32(index));
+        snapshot.by_instance.entry(id).or_default().push(index32(index));
     }
 }
 
 fn forget_instance(snapshot: &mut Snapshot, index: usize) {
     let node = snapshot.nodes[index].clone();
     let Some(id) = node.instance_id() else { return };
-    let Some(nodes) = snapshot.by_instance.get_mut(id) else { return };
+    let Some(nodes) = snapshot.by_instance.get_mut(&id) else { return };
     nodes.retain(|held| *held != index32(index));
     if nodes.is_empty() {
-        snapshot.by_instance.remove(id);
+        snapshot.by_instance.remove(&id);
     }
 }
 

@@ -63,7 +63,7 @@ fn finished_pods_take_no_room_and_ending_pods_do() {
     let snapshot = cluster(vec![node("n")], vec![finished, ending]);
     assert_eq!(snapshot.used(0).cpu_millis, 500);
     assert_eq!(snapshot.used(0).pods, 1);
-    assert_eq!(snapshot.pods_on("n").count(), 2);
+    assert_eq!(snapshot.pods_on(&"n".into()).count(), 2);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::cluster::{Owner, OwnerKind, Pod, Snapshot};
 use crate::drain::must_move;
+use crate::ids::NodeName;
 use crate::placement::PodName;
 use crate::reason::Reason;
 use jiff::Timestamp;
@@ -38,7 +39,7 @@ impl Expected {
     /// too, so that another process that goes on with the drain expects the same. The pods of a job come and
     /// end by themselves. `counted` says which pods are to be ready elsewhere at all: placeholders need not.
     pub(super) fn of(
-        node: &str,
+        node: &NodeName,
         since: Option<Timestamp>,
         young: Duration,
         snapshot: &Snapshot,
@@ -71,7 +72,7 @@ impl Expected {
     }
 
     /// What is still missing elsewhere than on the node.
-    pub(super) fn unmet(&self, node: &str, snapshot: &Snapshot) -> Unmet {
+    pub(super) fn unmet(&self, node: &NodeName, snapshot: &Snapshot) -> Unmet {
         let mut unmet = Unmet::default();
         for (key, expected) in &self.0 {
             let elsewhere = |pod: &&Pod| lives(pod) && pod.node.as_deref() != Some(node);

@@ -1,8 +1,10 @@
 use super::*;
 use crate::group::{FailedActivity, GroupView, Instance, Lifecycle};
+use crate::ids::InstanceId;
 use crate::ledger::{Balance, Method, RequestState, ScalingRequest, Share};
 use crate::reason::Blocker;
 use crate::record::{Capacity, CapacityState, FallbackState, OldDrain, OldNodeState, OpenFallback, Phase};
+use crate::testing::leaked;
 use std::time::Duration;
 
 fn now() -> Timestamp {
@@ -10,10 +12,10 @@ fn now() -> Timestamp {
 }
 
 fn group(desired: i32, in_service: &[&str], pending: &[&str]) -> GroupView {
-    let instance = |id: &&str, lifecycle| Instance { id: (*id).to_owned(), zone: "a".to_owned(), lifecycle };
+    let instance = |id: &&str, lifecycle| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle };
     let serving = in_service.iter().map(|id| instance(id, Lifecycle::InService));
     GroupView {
-        name: "spot".to_owned(),
+        name: "spot".into(),
         desired,
         min: 0,
         max: 10,
@@ -33,13 +35,13 @@ fn view(spot: GroupView) -> PoolView {
 /// A share of the story of `old` in the Spot group.
 fn share(old: &str, balance: Balance, instance_id: Option<&str>) -> Share {
     Share {
-        replacement: old.to_owned(),
+        replacement: old.into(),
         balance,
         attempt: 0,
         since: now(),
         deadline: None,
         stood_in_for: true,
-        instance_id: instance_id.map(str::to_owned),
+        instance_id: instance_id.map(Into::into),
         failure: None,
     }
 }
@@ -48,7 +50,7 @@ fn ledger(shares: Vec<Share>) -> Ledger {
     let request = ScalingRequest {
         id: "r".to_owned(),
         group: GroupKind::Spot,
-        group_name: "spot".to_owned(),
+        group_name: "spot".into(),
         baseline: 3,
         target: 4,
         instances_before: Vec::new(),
@@ -63,8 +65,8 @@ fn ledger(shares: Vec<Share>) -> Ledger {
 fn fallback(old_node: OldNodeState, started_minute: i64) -> ReplacementStatus {
     let capacity = |group, id: &str, ready_at| Capacity {
         group,
-        instance_id: id.to_owned(),
-        node_name: id.to_owned(),
+        instance_id: id.into(),
+        node_name: id.into(),
         ready_at,
     };
     ReplacementStatus {
@@ -126,8 +128,10 @@ fn health_counts_what_is_to_serve_and_not_what_is_owed_or_on_its_way_out() {
         ("another is missing as well", group(3, &["i-2"], &[]), &in_group, Some(&old_gone), false),
     ];
     for (name, spot, ledger, status, healthy) in rows {
-        let stories: Vec<Story<'_>> =
-            status.iter().map(|status| Story { name: "i-1", instance_id: "i-1", status }).collect();
+        let stories: Vec<Story<'_>> = status
+            .iter()
+            .map(|status| Story { name: "i-1".into(), instance_id: leaked("i-1"), status })
+            .collect();
         let found = unhealthy(&view(spot), ledger, &stories, &Policy::default(), now());
         assert_eq!(found.is_empty(), healthy, "{name}: {found:?}");
     }
@@ -164,13 +168,13 @@ fn few_unready_nodes_are_allowed_and_the_drained_one_does_not_count() {
     let rows = [(3, 0, true), (3, 1, false), (19, 1, false), (20, 1, true), (20, 2, false), (40, 2, true)];
     for (nodes, unready, stable) in rows {
         let all: Vec<&str> = names.iter().take(nodes).map(String::as_str).collect();
-        let ready = |id: &str| all.iter().position(|name| *name == id).is_some_and(|at| at >= unready);
+        let ready = |id: &InstanceId| all.iter().position(|name| name == id).is_some_and(|at| at >= unready);
         let desired = i32::try_from(nodes).expect("a small number");
         let found = unready_nodes(&view(group(desired, &all, &[])), &[], &ready, &Policy::default());
         assert_eq!(found.is_empty(), stable, "{unready} of {nodes}: {found:?}");
     }
     let status = fallback(OldNodeState::Terminating(OldDrain::begun(now())), 0);
-    let stories = [Story { name: "i-1", instance_id: "i-1", status: &status }];
+    let stories = [Story { name: "i-1".into(), instance_id: leaked("i-1"), status: &status }];
     let spot = view(group(4, &["i-1", "i-2", "i-3", "i-4"], &[]));
     assert!(unready_nodes(&spot, &stories, &|id| id != "i-1", &Policy::default()).is_empty());
 }
@@ -180,7 +184,7 @@ fn too_full() -> Reason {
 }
 
 fn assessed(status: &ReplacementStatus, blocker: Option<Reason>) -> ReturnAssessment {
-    let stories = [Story { name: "i-1", instance_id: "i-1", status }];
+    let stories = [Story { name: "i-1".into(), instance_id: leaked("i-1"), status }];
     let spot = view(group(3, &["i-2", "i-3", "i-4"], &[]));
     let share = ledger(vec![share("i-1", Balance::Even, Some("i-4"))]);
     let unsafe_ = |_: &Story<'_>| blocker.clone().into_iter().collect();
@@ -209,8 +213,8 @@ fn returns_are_made_one_by_one_the_oldest_first() {
         ledger(vec![share("i-1", Balance::Even, Some("i-4")), share("i-2", Balance::Even, Some("i-5"))]);
     let judge = |older: &ReplacementStatus, newer: &ReplacementStatus| {
         let stories = [
-            Story { name: "i-1", instance_id: "i-1", status: newer },
-            Story { name: "i-2", instance_id: "i-2", status: older },
+            Story { name: "i-1".into(), instance_id: leaked("i-1"), status: newer },
+            Story { name: "i-2".into(), instance_id: leaked("i-2"), status: older },
         ];
         let found = assess(&spot, &share, &stories, &|_| true, &|_| Vec::new(), &Policy::default(), now());
         (found.returns["i-1"].unsafe_.is_empty(), found.returns["i-2"].unsafe_.is_empty())
@@ -235,8 +239,8 @@ fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
     let older = fallback(OldNodeState::Gone {}, 0);
     let newer = changed(&fallback(OldNodeState::Gone {}, 1), |open| open.requested_at = Some(now()));
     let stories = [
-        Story { name: "i-1", instance_id: "i-1", status: &older },
-        Story { name: "i-2", instance_id: "i-2", status: &newer },
+        Story { name: "i-1".into(), instance_id: leaked("i-1"), status: &older },
+        Story { name: "i-2".into(), instance_id: leaked("i-2"), status: &newer },
     ];
     let spot = view(group(4, &["i-3", "i-4", "i-5", "i-6"], &[]));
     let found =
@@ -247,7 +251,7 @@ fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
 #[test]
 fn the_node_of_a_cancelled_story_is_one_of_those_that_stay() {
     let status = ReplacementStatus { old_node: OldNodeState::Retained {}, ..ReplacementStatus::default() };
-    let stories = [Story { name: "i-1", instance_id: "i-1", status: &status }];
+    let stories = [Story { name: "i-1".into(), instance_id: leaked("i-1"), status: &status }];
     let policy = Policy::default();
     let shares = ledger(vec![share("i-1", Balance::Raised, Some("i-4"))]);
     let judge =

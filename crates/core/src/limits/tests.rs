@@ -17,7 +17,7 @@ fn ago(seconds: u64) -> Option<Timestamp> {
 
 fn pool(spot: usize, on_demand: usize) -> PoolView {
     let group = |name: &str, count: usize| GroupView {
-        name: name.to_owned(),
+        name: name.into(),
         desired: 0,
         min: 0,
         max: 1000,
@@ -26,7 +26,7 @@ fn pool(spot: usize, on_demand: usize) -> PoolView {
         setup: crate::group::GroupSetup::default(),
         instances: (0..count)
             .map(|number| Instance {
-                id: format!("i-{number}"),
+                id: format!("i-{number}").into(),
                 zone: "a".to_owned(),
                 lifecycle: Lifecycle::InService,
             })
@@ -75,8 +75,8 @@ fn draining() -> OldNodeState {
 fn replaced() -> CapacityState {
     let instance = Capacity {
         group: GroupKind::Spot,
-        instance_id: "i-9".to_owned(),
-        node_name: "n-9".to_owned(),
+        instance_id: "i-9".into(),
+        node_name: "n-9".into(),
         ready_at: now(),
     };
     CapacityState::Taken { instance, on_demand_requested: false }

@@ -13,6 +13,7 @@ mod orders;
 
 use super::{Event, Fault, KINDS, World};
 use crate::group::Lifecycle;
+use crate::ids::InstanceId;
 use crate::ledger::{RequestState, Share};
 use crate::policy::Policy;
 use crate::record::{
@@ -229,7 +230,7 @@ impl World {
         place.unwrap_or_else(|| GONE.to_owned())
     }
 
-    fn names(&self, ids: &[String]) -> Vec<String> {
+    fn names(&self, ids: &[InstanceId]) -> Vec<String> {
         ids.iter().map(|id| self.name(id)).collect()
     }
 

@@ -2,6 +2,7 @@
 
 use super::{CLOCKS_DIFFER, Holder, NodeState, Proof, Refusal};
 use crate::cluster::{Node, Snapshot};
+use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use jiff::Timestamp;
 
 /// A pool that names a group, or whose group has an instance.
@@ -10,20 +11,20 @@ pub struct GroupClaim<'a> {
     /// When the pool was made.
     pub created: Option<Timestamp>,
     /// The pool's name.
-    pub pool: &'a str,
+    pub pool: &'a PoolName,
 }
 
 /// The pool that owns what several claim: the oldest, so that a pool that is added takes nothing from another
 /// one.
 #[must_use]
-pub fn owner_of<'a>(claims: impl IntoIterator<Item = GroupClaim<'a>>) -> Option<&'a str> {
+pub fn owner_of<'a>(claims: impl IntoIterator<Item = GroupClaim<'a>>) -> Option<&'a PoolName> {
     claims.into_iter().min().map(|claim| claim.pool)
 }
 
-impl<'a> NodeState<'a> {
+impl NodeState {
     /// What the cluster shows of the node.
     #[must_use]
-    pub fn of(cluster: &'a Snapshot, node: &str) -> Self {
+    pub fn of(cluster: &Snapshot, node: &NodeName) -> Self {
         match cluster.node(node) {
             None => Self::Missing,
             Some(node) if node.provider_id.is_empty() => Self::WithoutInstance,
@@ -35,7 +36,7 @@ impl<'a> NodeState<'a> {
 impl<'a> Holder<'a> {
     /// What the Nodes of the cluster say about the instance.
     #[must_use]
-    pub fn of(cluster: &'a Snapshot, instance_id: &str) -> Self {
+    pub fn of(cluster: &'a Snapshot, instance_id: &InstanceId) -> Self {
         let mut holders = cluster.nodes_of_instance(instance_id);
         match (holders.next(), holders.next()) {
             (None, _) => Self::Nobody,
@@ -56,9 +57,9 @@ pub fn may_be_unread(node: &Node, read_at: impl IntoIterator<Item = Timestamp>) 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Believed<'a> {
     /// The node that reports.
-    pub node: &'a str,
+    pub node: &'a NodeName,
     /// The instance that it has.
-    pub instance_id: &'a str,
+    pub instance_id: &'a InstanceId,
     /// What shows that the node has the instance.
     pub proof: Proof,
     /// Whether the Node of that name says that it runs on the instance.
@@ -73,9 +74,9 @@ pub struct Believed<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownPools<'a> {
     /// The pool whose Spot group has the instance, as it was read by this process.
-    pub owner: Option<&'a str>,
+    pub owner: Option<&'a PoolName>,
     /// The same as an earlier process has read it.
-    pub owner_last_seen: Option<&'a str>,
+    pub owner_last_seen: Option<&'a PoolName>,
     /// Whether the groups of every pool were read by this process.
     pub all_read: bool,
     /// Whether every pool that there is is known.
@@ -90,7 +91,7 @@ pub struct KnownPools<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning<'a> {
     /// A replacement in this pool, or outside all pools.
-    Replacement(Option<&'a str>),
+    Replacement(Option<&'a PoolName>),
     /// It cannot be told yet.
     Wait,
     /// The notice is to be removed.
@@ -100,7 +101,7 @@ pub enum Beginning<'a> {
 impl Believed<'_> {
     /// What the notice begins. `name` is that of the record.
     #[must_use]
-    pub fn begins<'a>(&self, name: &str, pools: &KnownPools<'a>) -> Beginning<'a> {
+    pub fn begins<'a>(&self, name: &ReplacementName, pools: &KnownPools<'a>) -> Beginning<'a> {
         let owner = if pools.all_read {
             // A pool whose groups cannot be used has its nodes, too.
             pools.owner.or(pools.owner_last_seen)
@@ -127,16 +128,16 @@ impl Believed<'_> {
             };
         }
         // Without a proof that the instance is the node's, its pods are moved and nothing is terminated.
-        Beginning::Replacement(owner.filter(|_| name == self.instance_id))
+        Beginning::Replacement(owner.filter(|_| **name == **self.instance_id))
     }
 
     /// The name of the record that the notice begins: that of the instance, which only such a node gets that
     /// has shown that the instance is its own, before another one has. `taken` is whether there is a record
     /// of that name.
     #[must_use]
-    pub fn record_name(&self, taken: bool) -> String {
+    pub fn record_name(&self, taken: bool) -> ReplacementName {
         match self.proof {
-            Proof::Node | Proof::Record if !taken => self.instance_id.to_owned(),
+            Proof::Node | Proof::Record if !taken => proven(self.instance_id),
             _ => unproven(self.node, self.instance_id),
         }
     }
@@ -150,20 +151,25 @@ impl Believed<'_> {
     }
 }
 
+/// The name of a record whose instance is proven to be the node's.
+fn proven(instance_id: &InstanceId) -> ReplacementName {
+    instance_id.as_str().into()
+}
+
 /// The name of a record that was begun without a proof that the instance is the node's alone.
-fn unproven(node: &str, instance_id: &str) -> String {
-    format!("{node}.{instance_id}")
+fn unproven(node: &NodeName, instance_id: &InstanceId) -> ReplacementName {
+    format!("{node}.{instance_id}").into()
 }
 
 /// The record that a notice is about: its own, or that of another node which has the instance. `find` looks a
 /// record up by its name, and `node_of` is the node of one.
 pub fn record_of<'a, R>(
-    node: &str,
-    instance_id: &str,
-    find: impl Fn(&str) -> Option<&'a R>,
-    node_of: impl Fn(&R) -> &str,
+    node: &NodeName,
+    instance_id: &InstanceId,
+    find: impl Fn(&ReplacementName) -> Option<&'a R>,
+    node_of: impl Fn(&R) -> &NodeName,
 ) -> Option<&'a R> {
-    let proven = find(instance_id);
-    let is_others = proven.is_none_or(|held| node_of(held) != node);
-    is_others.then(|| find(&unproven(node, instance_id))).flatten().or(proven)
+    let own = find(&proven(instance_id));
+    let is_others = own.is_none_or(|held| node_of(held) != node);
+    is_others.then(|| find(&unproven(node, instance_id))).flatten().or(own)
 }

@@ -2,6 +2,7 @@
 //! another one.
 
 use super::{Seen, was_implausible};
+use crate::ids::{InstanceId, NodeName};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ pub const KEPT: usize = 16;
 #[derive(Clone, Debug)]
 struct Kept {
     name: Box<str>,
-    instance_id: Box<str>,
+    instance_id: InstanceId,
     /// If EC2 may have given it.
     deadline: Option<Timestamp>,
     created: Timestamp,
@@ -19,7 +20,7 @@ struct Kept {
 
 /// The notices that are kept, by the node that reports.
 #[derive(Clone, Debug, Default)]
-pub struct NoticeRoom(BTreeMap<Box<str>, Vec<Kept>>);
+pub struct NoticeRoom(BTreeMap<NodeName, Vec<Kept>>);
 
 impl NoticeRoom {
     /// Takes in a notice, and gives the name of the one that has no room then, which may be that notice.
@@ -28,7 +29,7 @@ impl NoticeRoom {
     pub fn take(
         &mut self,
         seen: &Seen<'_>,
-        instance_of: impl FnOnce(&str) -> Option<String>,
+        instance_of: impl FnOnce(&NodeName) -> Option<InstanceId>,
     ) -> Option<String> {
         self.leave(seen.node, seen.name);
         let held = self.0.entry(seen.node.into()).or_default();
@@ -43,7 +44,7 @@ impl NoticeRoom {
         }
         let own = instance_of(seen.node);
         let rank = |kept: &Kept| {
-            let is_own = own.as_deref() == Some(&*kept.instance_id);
+            let is_own = own.as_ref() == Some(&kept.instance_id);
             // The earliest deadline stays longest, and advice, which has none, leaves first.
             (!is_own, kept.deadline.is_none(), kept.deadline, kept.created, kept.name.clone())
         };
@@ -52,7 +53,7 @@ impl NoticeRoom {
     }
 
     /// Forgets a notice of that node.
-    pub fn leave(&mut self, node: &str, name: &str) {
+    pub fn leave(&mut self, node: &NodeName, name: &str) {
         let Some(held) = self.0.get_mut(node) else { return };
         held.retain(|kept| *kept.name != *name);
         if held.is_empty() {

@@ -1,5 +1,7 @@
 use super::*;
 use crate::cluster::Node;
+use crate::ids::{InstanceId, NodeName, ReplacementName};
+use crate::testing::leaked;
 
 const OWN: &str = "i-0123456789abcdef0";
 const FOREIGN: &str = "i-0123456789abcdef1";
@@ -13,13 +15,20 @@ fn after(seconds: i64) -> Timestamp {
 }
 
 /// A notice of node `a` that was stored so many seconds ago.
-fn seen(name: &str, instance_id: &'static str, deadline: Option<Timestamp>, age: i64) -> Judged {
-    Judged { name: name.to_owned(), instance_id, deadline, created: after(-age) }
+fn seen(name: &str, instance_id: &str, deadline: Option<Timestamp>, age: i64) -> Judged {
+    Judged {
+        name: name.to_owned(),
+        node: "a".into(),
+        instance_id: instance_id.into(),
+        deadline,
+        created: after(-age),
+    }
 }
 
 struct Judged {
     name: String,
-    instance_id: &'static str,
+    node: NodeName,
+    instance_id: InstanceId,
     deadline: Option<Timestamp>,
     created: Timestamp,
 }
@@ -28,8 +37,8 @@ impl Judged {
     fn seen(&self) -> Seen<'_> {
         Seen {
             name: &self.name,
-            node: "a",
-            instance_id: self.instance_id,
+            node: &self.node,
+            instance_id: &self.instance_id,
             kind: NoticeKind::SpotInterruption,
             deadline: self.deadline,
             created: self.created,
@@ -37,34 +46,70 @@ impl Judged {
     }
 }
 
-fn named(instance: &'static str, deadline: Option<Timestamp>, age: i64) -> Judged {
-    seen(&notice_name("a", instance, NoticeKind::SpotInterruption), instance, deadline, age)
+fn named(instance: &str, deadline: Option<Timestamp>, age: i64) -> Judged {
+    seen(&notice_name(&"a".into(), &instance.into(), NoticeKind::SpotInterruption), instance, deadline, age)
 }
 
 #[test]
 fn a_node_and_its_instance_are_bound_both_ways() {
     use Judgement::{Accepted, Over, Refused, Wait};
     use NodeState::{Has, Missing, WithoutInstance};
-    let (soon, open) = (Some(after(120)), |node| Some(Recorded { node, open: true }));
-    let over = |node| Some(Recorded { node, open: false });
+    let (soon, open) = (Some(after(120)), |node| Some(Recorded { node: leaked(node), open: true }));
+    let over = |node| Some(Recorded { node: leaked(node), open: false });
     let cases = [
         // The Node says it.
-        (named(OWN, None, 0), Has(Some(OWN)), Some("a"), None, Accepted(Proof::Node)),
-        (named(OWN, soon, 900), Has(Some(OWN)), Some("a"), over("a"), Accepted(Proof::Node)),
+        (named(OWN, None, 0), Has(Some(OWN.into())), Some(NodeName::from("a")), None, Accepted(Proof::Node)),
+        (
+            named(OWN, soon, 900),
+            Has(Some(OWN.into())),
+            Some(NodeName::from("a")),
+            over("a"),
+            Accepted(Proof::Node),
+        ),
         // It says something else.
-        (named(FOREIGN, soon, 60), Has(Some(OWN)), None, None, Refused(Refusal::NodeHasAnotherInstance)),
-        (named(FOREIGN, soon, 60), Has(Some(OWN)), None, open("a"), Refused(Refusal::NodeHasAnotherInstance)),
+        (
+            named(FOREIGN, soon, 60),
+            Has(Some(OWN.into())),
+            None,
+            None,
+            Refused(Refusal::NodeHasAnotherInstance),
+        ),
+        (
+            named(FOREIGN, soon, 60),
+            Has(Some(OWN.into())),
+            None,
+            open("a"),
+            Refused(Refusal::NodeHasAnotherInstance),
+        ),
         (named(OWN, soon, 60), Has(None), None, None, Refused(Refusal::NodeHasAnotherInstance)),
         // Another node has the instance, or had it.
-        (named(FOREIGN, soon, 60), Has(Some(OWN)), Some("b"), None, Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 60), Missing, Some("b"), open("b"), Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 60), WithoutInstance, Some("b"), None, Refused(Refusal::InstanceOfAnotherNode)),
+        (
+            named(FOREIGN, soon, 60),
+            Has(Some(OWN.into())),
+            Some("b".into()),
+            None,
+            Refused(Refusal::InstanceOfAnotherNode),
+        ),
+        (
+            named(FOREIGN, soon, 60),
+            Missing,
+            Some("b".into()),
+            open("b"),
+            Refused(Refusal::InstanceOfAnotherNode),
+        ),
+        (
+            named(FOREIGN, soon, 60),
+            WithoutInstance,
+            Some("b".into()),
+            None,
+            Refused(Refusal::InstanceOfAnotherNode),
+        ),
         (named(FOREIGN, soon, 60), Missing, None, open("b"), Refused(Refusal::InstanceOfAnotherNode)),
         (named(FOREIGN, soon, 60), WithoutInstance, None, open("b"), Refused(Refusal::InstanceOfAnotherNode)),
         (named(FOREIGN, soon, 60), Missing, None, over("b"), Refused(Refusal::InstanceOfAnotherNode)),
         // The picture may be a little older than the notice without being known as old.
-        (named(FOREIGN, soon, 59), Has(Some(OWN)), None, None, Wait),
-        (named(FOREIGN, soon, 59), Missing, Some("b"), None, Wait),
+        (named(FOREIGN, soon, 59), Has(Some(OWN.into())), None, None, Wait),
+        (named(FOREIGN, soon, 59), Missing, Some("b".into()), None, Wait),
         // Nobody has it: its Node may be on its way, but not for long, whatever presses.
         (named(FOREIGN, soon, 59), Missing, None, None, Wait),
         (named(FOREIGN, soon, 60), Missing, None, None, Refused(Refusal::NoSuchNode)),
@@ -81,29 +126,35 @@ fn a_node_and_its_instance_are_bound_both_ways() {
         // The name of another node's notice, whole or as a prefix, and one of no meaning.
         (
             seen("b.i-0123456789abcdef0-spot-interruption", OWN, soon, 0),
-            Has(Some(OWN)),
-            Some("a"),
+            Has(Some(OWN.into())),
+            Some("a".into()),
             None,
             Refused(Refusal::Misnamed),
         ),
         (
             seen("a.b.i-0123456789abcdef0-spot-interruption", OWN, soon, 0),
-            Has(Some(OWN)),
-            Some("a"),
+            Has(Some(OWN.into())),
+            Some("a".into()),
             None,
             Refused(Refusal::Misnamed),
         ),
         (
             seen("a.i-0123456789abcdef0-spot-interruption-2", OWN, soon, 0),
-            Has(Some(OWN)),
-            Some("a"),
+            Has(Some(OWN.into())),
+            Some("a".into()),
             None,
             Refused(Refusal::Misnamed),
         ),
-        (seen("lie", OWN, soon, 0), Has(Some(OWN)), Some("a"), None, Refused(Refusal::Misnamed)),
+        (
+            seen("lie", OWN, soon, 0),
+            Has(Some(OWN.into())),
+            Some(NodeName::from("a")),
+            None,
+            Refused(Refusal::Misnamed),
+        ),
     ];
     for (number, (notice, node, holder, record, expected)) in cases.into_iter().enumerate() {
-        let holder = holder.map_or(Holder::Nobody, Holder::One);
+        let holder = holder.as_ref().map_or(Holder::Nobody, Holder::One);
         let known = Known { node, holder, record, nodes_are_current: true, now: now() };
         assert_eq!(judge(&notice.seen(), &known), expected, "case {number}: {known:?}");
         // On an old picture of the Nodes nothing is refused but a name.
@@ -121,15 +172,15 @@ fn an_instance_that_several_nodes_say_they_have_is_the_proof_of_none() {
     use Judgement::{Accepted, Refused, Wait};
     use NodeState::{Has, Missing, WithoutInstance};
     let soon = Some(after(120));
-    let open = |node| Some(Recorded { node, open: true });
+    let open = |node| Some(Recorded { node: leaked(node), open: true });
     let other = Refused(Refusal::InstanceOfAnotherNode);
     for (notice, node, record, expected) in [
-        (named(OWN, soon, 0), Has(Some(OWN)), None, Accepted(Proof::Reporter)),
-        (named(OWN, soon, 100), Has(Some(OWN)), open("b"), Accepted(Proof::Reporter)),
-        (named(OWN, soon, 100), Has(Some(OWN)), open("a"), Accepted(Proof::Reporter)),
-        (named(OWN, None, 900), Has(Some(OWN)), None, Wait),
-        (named(OWN, None, 900), Has(Some(OWN)), open("b"), Wait),
-        (named(FOREIGN, soon, 60), Has(Some(OWN)), None, other),
+        (named(OWN, soon, 0), Has(Some(OWN.into())), None, Accepted(Proof::Reporter)),
+        (named(OWN, soon, 100), Has(Some(OWN.into())), open("b"), Accepted(Proof::Reporter)),
+        (named(OWN, soon, 100), Has(Some(OWN.into())), open("a"), Accepted(Proof::Reporter)),
+        (named(OWN, None, 900), Has(Some(OWN.into())), None, Wait),
+        (named(OWN, None, 900), Has(Some(OWN.into())), open("b"), Wait),
+        (named(FOREIGN, soon, 60), Has(Some(OWN.into())), None, other),
         (named(OWN, soon, 60), WithoutInstance, None, other),
         (named(OWN, soon, 60), Missing, None, other),
     ] {
@@ -169,8 +220,8 @@ fn a_deadline_outside_its_bounds_is_none_and_waiting_does_not_make_it_one() {
 
 #[test]
 fn the_longest_name_fits_an_object() {
-    let node = "n".repeat(MAX_NODE_NAME);
-    let instance = format!("i-{}", "0".repeat(17));
+    let node = "n".repeat(MAX_NODE_NAME).into();
+    let instance = format!("i-{}", "0".repeat(17)).into();
     let kinds = [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption];
     let longest = kinds.map(|kind| notice_name(&node, &instance, kind).len()).into_iter().max();
     assert_eq!(longest, Some(253));
@@ -178,26 +229,26 @@ fn the_longest_name_fits_an_object() {
 
 #[test]
 fn of_each_node_a_few_notices_are_looked_at_and_its_own_instance_first() {
-    let names: Vec<(String, String)> = (0..100)
+    let names: Vec<(String, InstanceId)> = (0..100)
         .map(|number| {
-            let instance = format!("i-{number:017x}");
-            (notice_name("flood", &instance, NoticeKind::SpotInterruption), instance)
+            let instance = format!("i-{number:017x}").into();
+            (notice_name(&"flood".into(), &instance, NoticeKind::SpotInterruption), instance)
         })
         .collect();
-    let make = |(name, instance): &'static (String, String), age: i64| Seen {
+    let make = |(name, instance): &'static (String, InstanceId), age: i64| Seen {
         name,
-        node: "flood",
+        node: leaked("flood"),
         instance_id: instance,
         kind: NoticeKind::SpotInterruption,
         deadline: None,
         created: after(-age),
     };
-    let names: &'static Vec<(String, String)> = Box::leak(Box::new(names));
+    let names: &'static Vec<(String, InstanceId)> = Box::leak(Box::new(names));
     let mut notices: Vec<Seen<'static>> = names.iter().map(|held| make(held, 10)).collect();
     // The node's own instance was reported last.
     notices[99].created = now();
-    notices.push(Seen { node: "other", ..notices[0] });
-    let (picked, surplus) = pick(&notices, |node| (node == "flood").then(|| names[99].1.as_str()));
+    notices.push(Seen { node: leaked("other"), ..notices[0] });
+    let (picked, surplus) = pick(&notices, |node| (node == "flood").then(|| names[99].1.clone()));
     assert_eq!((picked.len(), surplus.len()), (LOOKED_AT + 1, 100 - LOOKED_AT));
     assert!(picked.contains(&99) && picked.contains(&100), "{picked:?}");
 }
@@ -213,8 +264,8 @@ const POOLS: KnownPools<'_> = KnownPools {
 
 fn believed(proof: Proof, deadline: Option<Timestamp>) -> Believed<'static> {
     Believed {
-        node: "a",
-        instance_id: OWN,
+        node: leaked("a"),
+        instance_id: leaked(OWN),
         proof,
         says_so: proof == Proof::Node,
         deadline,
@@ -228,37 +279,39 @@ fn what_a_notice_begins_depends_on_what_was_read_of_the_pools() {
     let (advice, soon) = (believed(Proof::Node, None), believed(Proof::Node, Some(after(120))));
     let unproven = believed(Proof::Reporter, Some(after(120)));
     let doubtful = Believed { says_so: true, ..unproven };
-    let (read, seen) =
-        (KnownPools { owner: Some("p"), ..POOLS }, KnownPools { owner_last_seen: Some("q"), ..POOLS });
+    let (read, seen) = (
+        KnownPools { owner: Some(leaked("p")), ..POOLS },
+        KnownPools { owner_last_seen: Some(leaked("q")), ..POOLS },
+    );
     let unread = KnownPools { all_read: false, ..seen };
     let left_alone = KnownPools { drain_outside: false, ..POOLS };
     let cases = [
-        (advice, read, Replacement(Some("p"))),
-        (advice, seen, Replacement(Some("q"))),
-        (advice, KnownPools { owner: Some("p"), ..seen }, Replacement(Some("p"))),
+        (advice, read, Replacement(Some(leaked("p")))),
+        (advice, seen, Replacement(Some(leaked("q")))),
+        (advice, KnownPools { owner: Some(leaked("p")), ..seen }, Replacement(Some(leaked("p")))),
         (advice, POOLS, Replacement(None)),
         // Not every pool was read.
         (advice, unread, Wait),
-        (soon, unread, Replacement(Some("q"))),
+        (soon, unread, Replacement(Some(leaked("q")))),
         (soon, KnownPools { owner_last_seen: None, ..unread }, Wait),
-        (soon, KnownPools { owner: Some("p"), owner_last_seen: None, ..unread }, Wait),
+        (soon, KnownPools { owner: Some(leaked("p")), owner_last_seen: None, ..unread }, Wait),
         // The node may be younger than the reading.
         (soon, KnownPools { may_be_unread: true, ..POOLS }, Wait),
-        (soon, KnownPools { may_be_unread: true, ..read }, Replacement(Some("p"))),
+        (soon, KnownPools { may_be_unread: true, ..read }, Replacement(Some(leaked("p")))),
         (unproven, KnownPools { may_be_unread: true, ..POOLS }, Replacement(None)),
         // What only the reporter says puts no node into a pool.
         (unproven, read, Replacement(None)),
-        (doubtful, read, Replacement(Some("p"))),
+        (doubtful, read, Replacement(Some(leaked("p")))),
         // Nodes outside all pools may be left alone.
         (soon, left_alone, Refused(Refusal::OutsidePools)),
         (soon, KnownPools { all_known: false, ..left_alone }, Wait),
-        (unproven, KnownPools { owner: Some("p"), ..left_alone }, Refused(Refusal::OutsidePools)),
+        (unproven, KnownPools { owner: Some(leaked("p")), ..left_alone }, Refused(Refusal::OutsidePools)),
     ];
     for (number, (notice, pools, expected)) in cases.into_iter().enumerate() {
-        assert_eq!(notice.begins(OWN, &pools), expected, "case {number}");
+        assert_eq!(notice.begins(&OWN.into(), &pools), expected, "case {number}");
     }
     assert_eq!(
-        doubtful.begins("a.i", &read),
+        doubtful.begins(&"a.i".into(), &read),
         Replacement(None),
         "nothing is terminated by a doubtful record"
     );
@@ -267,15 +320,15 @@ fn what_a_notice_begins_depends_on_what_was_read_of_the_pools() {
 #[test]
 fn the_record_of_an_instance_is_for_the_node_that_has_shown_it() {
     let name = |proof, taken| believed(proof, None).record_name(taken);
-    assert_eq!((name(Proof::Node, false), name(Proof::Record, false)), (OWN.to_owned(), OWN.to_owned()));
-    let unproven = format!("a.{OWN}");
+    assert_eq!((name(Proof::Node, false), name(Proof::Record, false)), (OWN.into(), OWN.into()));
+    let unproven = ReplacementName::from(format!("a.{OWN}"));
     assert_eq!((name(Proof::Node, true), name(Proof::Reporter, false)), (unproven.clone(), unproven.clone()));
 
     let found = |records: &[(&str, &str)], node: &str| {
-        let records: BTreeMap<&str, (&str, &str)> =
-            records.iter().map(|(name, node)| (*name, (*name, *node))).collect();
-        let record = record_of(node, OWN, |name| records.get(name), |(_, node)| node);
-        record.map(|(name, _)| (*name).to_owned())
+        let records: BTreeMap<ReplacementName, (&str, NodeName)> =
+            records.iter().map(|(name, node)| ((*name).into(), (*name, (*node).into()))).collect();
+        let record = record_of(&node.into(), &OWN.into(), |name| records.get(name), |(_, node)| node);
+        record.map(|(name, _)| ReplacementName::from(*name))
     };
     assert_eq!(found(&[(OWN, "a"), (&unproven, "a")], "a").as_deref(), Some(OWN));
     assert_eq!(found(&[(OWN, "b"), (&unproven, "a")], "a"), Some(unproven.clone()));
@@ -295,7 +348,10 @@ fn a_cancelled_replacement_begins_anew_with_a_deadline_or_with_later_advice() {
 #[test]
 fn the_oldest_of_several_pools_owns_what_they_claim() {
     let claim = |at, pool| GroupClaim { created: Some(after(at)), pool };
-    assert_eq!(owner_of([claim(1, "a"), claim(0, "c"), claim(0, "b")]), Some("b"));
+    assert_eq!(
+        owner_of([claim(1, leaked("a")), claim(0, leaked("c")), claim(0, leaked("b"))]),
+        Some(&"b".into())
+    );
     assert_eq!(owner_of([]), None);
 }
 
@@ -311,23 +367,23 @@ fn a_node_may_be_unread_until_a_group_was_read_after_it_came() {
 #[test]
 fn a_flood_of_notices_takes_little_room_and_none_from_others() {
     let mut room = NoticeRoom::default();
-    let others = notice_name("b", FOREIGN, NoticeKind::SpotInterruption);
+    let others = notice_name(&"b".into(), &FOREIGN.into(), NoticeKind::SpotInterruption);
     let foreign = named(FOREIGN, Some(after(120)), 0);
-    let other = Seen { name: &others, node: "b", ..foreign.seen() };
+    let other = Seen { name: &others, node: &"b".into(), ..foreign.seen() };
     assert_eq!(room.take(&other, |_| None), None);
     let own = named(OWN, None, 0);
-    assert_eq!(room.take(&own.seen(), |_| Some(OWN.to_owned())), None);
+    assert_eq!(room.take(&own.seen(), |_| Some(OWN.into())), None);
     let mut out = 0;
     for number in 0..100_000 {
         let name = format!("a.i-{number:017x}-spot-interruption");
         // Each deadline is earlier than the last one.
         let flood = seen(&name, FOREIGN, Some(after(600 - number / 200)), 0);
-        out += usize::from(room.take(&flood.seen(), |_| Some(OWN.to_owned())).is_some());
+        out += usize::from(room.take(&flood.seen(), |_| Some(OWN.into())).is_some());
         assert!(room.len() <= KEPT + 1);
     }
     assert_eq!((room.len(), out), (KEPT + 1, 100_000 + 1 - KEPT));
     assert_eq!(room.take(&own.seen(), |_| None), None, "it was kept: it is about the node's own instance");
-    room.leave("b", &others);
+    room.leave(&"b".into(), &others);
     assert_eq!(room.len(), KEPT);
 }
 

@@ -2,6 +2,7 @@
 
 use crate::cluster::Pod;
 use crate::effort::TooMuch;
+use crate::ids::NodeName;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -130,7 +131,7 @@ pub struct Placement {
     /// No choice of the scheduler can leave a pod without a node.
     pub certain: bool,
     /// The first packing: each pod that found a node and that node's name.
-    pub example: Vec<(PodName, Arc<str>)>,
+    pub example: Vec<(PodName, NodeName)>,
     /// How many packings were tried.
     pub packings: usize,
     /// It cannot be said whether they fit: finding out is more work than a check may be.

@@ -30,7 +30,7 @@ impl Packer<'_> {
         let Topology { domain, per_node, .. } = &self.topologies[counter.topology];
         for member in members.iter().filter(|m| !leaving.contains(m)) {
             let pod = &*self.snapshot.pods()[*member as usize];
-            let Some(node) = pod.node.as_deref().and_then(|name| self.snapshot.node_index(name)) else {
+            let Some(node) = pod.node.as_ref().and_then(|name| self.snapshot.node_index(name)) else {
                 continue;
             };
             let eligible = counter.eligible.as_ref().is_none_or(|e| e[node]);

@@ -5,6 +5,7 @@ use super::obstacles::Rules;
 use super::packer::{Incoming, KEPT, Packer};
 use crate::cluster::index32;
 use crate::effort::TooMuch;
+use crate::ids::NodeName;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ impl Packer<'_> {
         Ok(Reasons(reasons))
     }
 
-    pub(super) fn named(&self, placed: &[Option<u32>]) -> Vec<(PodName, Arc<str>)> {
+    pub(super) fn named(&self, placed: &[Option<u32>]) -> Vec<(PodName, NodeName)> {
         let movers = self.incoming.iter().zip(placed).filter(|(i, _)| i.moves);
         movers.filter_map(|(i, n)| Some((i.pod.into(), self.nodes[(*n)? as usize].name.clone()))).collect()
     }

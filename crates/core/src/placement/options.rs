@@ -1,30 +1,31 @@
 //! What is asked of a placement.
 
+use crate::ids::NodeName;
 use crate::policy::Policy;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Nodes that are not counted on: the one that is drained, other fallback nodes, nodes in a story.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExcludedNodes(BTreeSet<Arc<str>>);
+pub struct ExcludedNodes(BTreeSet<NodeName>);
 
 impl ExcludedNodes {
     /// Whether the node is not counted on.
     #[must_use]
-    pub fn contains(&self, node: &str) -> bool {
+    pub fn contains(&self, node: &NodeName) -> bool {
         self.0.contains(node)
     }
 
     /// These and one more.
     #[must_use]
-    pub fn and(&self, node: &str) -> Self {
+    pub fn and(&self, node: &NodeName) -> Self {
         let mut all = self.0.clone();
         all.insert(node.into());
         Self(all)
     }
 }
 
-impl<S: Into<Arc<str>>> FromIterator<S> for ExcludedNodes {
+impl<S: Into<NodeName>> FromIterator<S> for ExcludedNodes {
     fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
         Self(names.into_iter().map(Into::into).collect())
     }

@@ -4,6 +4,7 @@ use super::answer::Reason;
 use super::options::ExcludedNodes;
 use crate::cluster::{Claim, HostPort, Node, NodeSelectorTerm, Pod, Resources, Snapshot, VolumeReach};
 use crate::effort::{Effort, TooMuch};
+use crate::ids::NodeName;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -263,7 +264,7 @@ fn leaving(
     effort: &Effort,
 ) -> Result<HashSet<u32>, TooMuch> {
     let uids: HashSet<&str> = pods.iter().chain(idle).map(|pod| &*pod.uid).collect();
-    let names: BTreeSet<&str> = pods.iter().chain(idle).filter_map(|pod| pod.node.as_deref()).collect();
+    let names: BTreeSet<&NodeName> = pods.iter().chain(idle).filter_map(|pod| pod.node.as_ref()).collect();
     let mut leaving = HashSet::new();
     for node in names.into_iter().filter_map(|name| snapshot.node_index(name)) {
         let there = snapshot.pod_indexes_on(node);

@@ -6,6 +6,7 @@ use crate::cluster::{
     Claim, ClaimRef, Effect, HostPort, LabelSelector, NodeSelectorTerm, Operator, Owner, OwnerKind, Parts,
     PodSpec, Requirement, Toleration, TolerationOperator, VolumeReach,
 };
+use crate::ids::NodeName;
 use crate::policy::Policy;
 use crate::testing::{
     GIB, HOST, ZONE, cluster, labels, node, node_in, one_of, parts, pod, spec, spread, taint, term,
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 /// Places all pods of node `old`.
 fn place_old(snapshot: &Snapshot) -> Placement {
-    let pods: Vec<&Pod> = snapshot.pods_on("old").collect();
+    let pods: Vec<&Pod> = snapshot.pods_on(&"old".into()).collect();
     place(&pods, snapshot, &ExcludedNodes::from_iter(["old"]), &PlacementOptions::default())
 }
 
@@ -332,7 +333,7 @@ fn placeholder_pods_count_as_free_if_so_configured() {
     let snapshot = cluster(with_old(vec![node("n1")]), vec![pod("web-1", "old", 1000), filler]);
     assert!(!place_old(&snapshot).fits());
     let options = PlacementOptions { placeholders_below: Some(-5), ..PlacementOptions::default() };
-    let pods: Vec<&Pod> = snapshot.pods_on("old").collect();
+    let pods: Vec<&Pod> = snapshot.pods_on(&"old".into()).collect();
     assert!(place(&pods, &snapshot, &ExcludedNodes::from_iter(["old"]), &options).fits());
 }
 
@@ -346,7 +347,7 @@ fn beside_placeholders(mover: Pod, nodes: Vec<Node>, change: fn(&mut PodSpec)) -
     let pods = fillers.chain([mover]).collect();
     let snapshot = cluster(with_old(nodes), pods);
     let options = PlacementOptions { placeholders_below: Some(-5), ..PlacementOptions::default() };
-    let pods: Vec<&Pod> = snapshot.pods_on("old").collect();
+    let pods: Vec<&Pod> = snapshot.pods_on(&"old".into()).collect();
     place(&pods, &snapshot, &ExcludedNodes::from_iter(["old"]), &options).fits()
 }
 
@@ -384,7 +385,7 @@ fn placeholders_are_no_room_for_a_pod_that_preempts_nobody_and_need_none_themsel
     let old = spec(pod("filler-9", "old", 3500), |s| s.priority = -100);
     let snapshot = cluster(with_old(vec![node("n1")]), vec![old, web(true)]);
     let options = PlacementOptions { placeholders_below: Some(-5), ..PlacementOptions::default() };
-    let pods: Vec<&Pod> = snapshot.pods_on("old").collect();
+    let pods: Vec<&Pod> = snapshot.pods_on(&"old".into()).collect();
     let placement = place(&pods, &snapshot, &ExcludedNodes::from_iter(["old"]), &options);
     assert!(!placement.fits(), "{placement:?}");
     assert_eq!(placement.unplaced[0].pod.name, "web-1");
@@ -502,10 +503,10 @@ fn a_new_node_counts_whether_the_snapshot_has_it_or_not() {
     let options = PlacementOptions::default();
     for nodes in [vec![node("old"), node("n1")], vec![node("old"), node("n1"), node("new")]] {
         let snapshot = cluster(nodes, pods.clone());
-        let moving: Vec<&Pod> = snapshot.pods_on("old").collect();
+        let moving: Vec<&Pod> = snapshot.pods_on(&"old".into()).collect();
         assert!(can_take(&moving, &node("new"), &snapshot, &excluded, &options).fits());
         let tainted = Node { taints: [taint("startup", Effect::NoSchedule)].into(), ..node("other") };
-        let taken = snapshot.node("new").is_some();
+        let taken = snapshot.node(&"new".into()).is_some();
         assert_eq!(can_take(&moving, &tainted, &snapshot, &excluded, &options).fits(), taken);
     }
 }
@@ -520,7 +521,7 @@ fn room_is_kept_on_the_new_node_for_daemonset_pods_that_are_not_there_yet() {
         let mut pods = vec![pod("web-1", "old", cpu), daemon("old")];
         pods.extend(on_new);
         let snapshot = cluster(vec![node("old"), node("new")], pods);
-        let old: Vec<&Pod> = snapshot.pods_on("old").collect();
+        let old: Vec<&Pod> = snapshot.pods_on(&"old".into()).collect();
         let excluded = ExcludedNodes::from_iter(["old"]);
         can_take(&old, &node("new"), &snapshot, &excluded, &PlacementOptions::default()).fits()
     };
@@ -603,7 +604,7 @@ proptest! {
     #[test]
     fn safe_and_unsafe_are_what_trying_every_order_and_choice_finds((nodes, pods) in small_cluster(any_pod)) {
         let snapshot = cluster(nodes, pods);
-        let moving: Vec<&Pod> = snapshot.pods_on("old").collect();
+        let moving: Vec<&Pod> = snapshot.pods_on(&"old".into()).collect();
         let excluded = ExcludedNodes::from_iter(["old"]);
         let effort = Effort::of(u64::MAX);
         let mut packer = Packer::new(&moving, &[], &snapshot, &excluded, None, None, &effort).unwrap();
@@ -618,7 +619,7 @@ proptest! {
         which in 0..4usize,
     ) {
         let snapshot = cluster(nodes, pods);
-        let mut moving: Vec<&Pod> = snapshot.pods_on("old").collect();
+        let mut moving: Vec<&Pod> = snapshot.pods_on(&"old".into()).collect();
         let excluded = ExcludedNodes::from_iter(["old"]);
         let options = PlacementOptions::default();
         if place(&moving, &snapshot, &excluded, &options).fits() {
@@ -648,7 +649,7 @@ fn the_packings_alone_already_miss_less_than_one_failure_in_a_thousand() {
     for _ in 0..5000 {
         let (nodes, pods) = strategy.new_tree(&mut runner).unwrap().current();
         let snapshot = cluster(nodes, pods);
-        let moving: Vec<&Pod> = snapshot.pods_on("old").collect();
+        let moving: Vec<&Pod> = snapshot.pods_on(&"old".into()).collect();
         let excluded = ExcludedNodes::from_iter(["old"]);
         let options = PlacementOptions { search_steps: 0, ..PlacementOptions::default() };
         let effort = Effort::of(u64::MAX);
@@ -698,9 +699,9 @@ fn large_cluster() -> Snapshot {
 fn the_largest_clusters_stay_far_inside_the_budget_of_a_check() {
     let snapshot = large_cluster();
     let spent = |nodes: usize| {
-        let names: Vec<String> = (0..nodes).map(|i| format!("n{i}")).collect();
+        let names: Vec<NodeName> = (0..nodes).map(|i| format!("n{i}").into()).collect();
         let pods: Vec<&Pod> = names.iter().flat_map(|name| snapshot.pods_on(name)).collect();
-        let excluded = names.iter().map(String::as_str).collect();
+        let excluded = names.iter().collect();
         let effort = Effort::of(u64::MAX);
         let placement = place_within(&pods, &snapshot, &excluded, &PlacementOptions::default(), &effort);
         assert!(placement.fits(), "{:?}", placement.unplaced);
@@ -740,7 +741,7 @@ fn a_node_with_30_pods_in_a_cluster_of_5000_is_checked_in_time() {
     let start = std::time::Instant::now();
     for i in 0..20 {
         let name = format!("n{i}");
-        let pods: Vec<&Pod> = snapshot.pods_on(&name).collect();
+        let pods: Vec<&Pod> = snapshot.pods_on(&name.as_str().into()).collect();
         assert_eq!(pods.len(), 30);
         let one = std::time::Instant::now();
         let placement =

@@ -1,10 +1,12 @@
 use super::*;
 use crate::group::{GroupSetup, Instance, MixedMarkets};
+use crate::ids::{GroupName, PoolName};
 use crate::reason::ReasonCode;
+use crate::testing::leaked;
 
 fn group(name: &str) -> GroupView {
     GroupView {
-        name: name.to_owned(),
+        name: name.into(),
         desired: 2,
         min: 0,
         max: 5,
@@ -17,15 +19,20 @@ fn group(name: &str) -> GroupView {
     }
 }
 
-fn found(change: impl Fn(&mut PoolView)) -> Vec<(String, ReasonCode, Severity)> {
+/// A pool of the two groups.
+fn names(name: &PoolName) -> PoolNames<'_> {
+    PoolNames { name, spot: leaked("spot"), on_demand: leaked("on-demand"), accepts_az_rebalance: false }
+}
+
+fn found(change: impl Fn(&mut PoolView)) -> Vec<(GroupName, ReasonCode, Severity)> {
     let mut view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
     change(&mut view);
-    let names = PoolNames { name: "pool", spot: "spot", on_demand: "on-demand", accepts_az_rebalance: false };
-    let owner = |_: &str| Some("pool".to_owned());
-    let findings = check(names, &view, &Ledger::default(), &owner);
+    let pool = names(leaked("pool"));
+    let owner = |_: &GroupName| Some("pool".into());
+    let findings = check(pool, &view, &Ledger::default(), &owner);
     for finding in &findings {
         let text = finding.to_string();
-        assert!(text.contains(&finding.group), "{text}");
+        assert!(text.contains(&*finding.group), "{text}");
     }
     findings
         .into_iter()
@@ -61,7 +68,7 @@ fn each_set_up_that_another_owns_or_that_cannot_work_is_refused() {
         ("on-demand", ReasonCode::TerminateSuspended, |view| suspend(&mut view.on_demand, "Terminate")),
     ];
     for (group, reason, change) in rows {
-        assert_eq!(found(change), [(group.to_owned(), reason, Severity::Refused)]);
+        assert_eq!(found(change), [(group.into(), reason, Severity::Refused)]);
     }
     for (base, percentage, spot_ok, on_demand_ok) in
         [(0, 0, true, false), (1, 0, false, false), (0, 50, false, false), (0, 100, false, true)]
@@ -86,14 +93,14 @@ fn az_rebalance_may_be_suspended_or_accepted() {
     assert_eq!(suspended, []);
     let mut view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
     view.spot.zones.push("b".to_owned());
-    let names = PoolNames { name: "pool", spot: "spot", on_demand: "on-demand", accepts_az_rebalance: true };
-    assert_eq!(check(names, &view, &Ledger::default(), &|_| None), []);
+    let pool = PoolNames { accepts_az_rebalance: true, ..names(leaked("pool")) };
+    assert_eq!(check(pool, &view, &Ledger::default(), &|_| None), []);
 }
 
 #[test]
 fn what_only_degrades_a_pool_does_not_refuse_it() {
     use Severity::{Degraded, Note};
-    let spot = |reason, severity| vec![("spot".to_owned(), reason, severity)];
+    let spot = |reason, severity| vec![(GroupName::from("spot"), reason, severity)];
     assert_eq!(found(|view| suspend(&mut view.spot, "Launch")), spot(ReasonCode::LaunchSuspended, Degraded));
     assert_eq!(found(|view| view.spot.max = 2), spot(ReasonCode::NoRoom, Degraded));
     assert_eq!(
@@ -107,9 +114,9 @@ fn what_only_degrades_a_pool_does_not_refuse_it() {
 #[test]
 fn a_group_belongs_to_one_pool() {
     let view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
-    let names = PoolNames { name: "new", spot: "spot", on_demand: "on-demand", accepts_az_rebalance: false };
-    let owner = |group: &str| Some(if group == "spot" { "old" } else { "new" }.to_owned());
-    let findings = check(names, &view, &Ledger::default(), &owner);
-    let refused = Finding { group: "spot".to_owned(), problem: Problem::OtherPool("old".to_owned()) };
+    let pool = names(leaked("new"));
+    let owner = |group: &GroupName| Some(if group == "spot" { "old" } else { "new" }.into());
+    let findings = check(pool, &view, &Ledger::default(), &owner);
+    let refused = Finding { group: "spot".into(), problem: Problem::OtherPool("old".into()) };
     assert_eq!(refusals(&findings), [Reason::PoolRefused(refused)]);
 }

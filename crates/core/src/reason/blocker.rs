@@ -1,6 +1,7 @@
 //! What stands against a drain: in the check of box 9 before it, or in its own report.
 
 use super::code::ReasonCode;
+use crate::ids::NodeName;
 use crate::placement::{PodName, Reasons};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -91,7 +92,7 @@ pub enum Blocker {
     /// The node is not in the cluster.
     NodeUnknown {
         /// Its name.
-        node: String,
+        node: NodeName,
     },
     /// A pod finds no node, or may find none.
     PodDoesNotFit {

@@ -1,6 +1,7 @@
 //! What preflight finds about the groups of a pool.
 
 use super::code::ReasonCode;
+use crate::ids::{GroupName, PoolName};
 
 /// What follows from a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,7 +18,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// The group that it is about.
-    pub group: String,
+    pub group: GroupName,
     /// What it is.
     pub problem: Problem,
 }
@@ -28,7 +29,7 @@ pub enum Problem {
     /// There is no such group in this account and Region.
     NoSuchGroup,
     /// Another, older pool has it.
-    OtherPool(String),
+    OtherPool(PoolName),
     /// The group replaces instances at risk by itself.
     CapacityRebalance,
     /// Another AWS service owns it.

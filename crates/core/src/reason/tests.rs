@@ -55,7 +55,7 @@ fn pauses_and_limits() -> Vec<Reason> {
         Reason::ObserveOnly { at_once: false },
         Reason::ObserveOnly { at_once: true },
         Reason::NotInPool,
-        Reason::NoSuchPool { pool: "web".to_owned() },
+        Reason::NoSuchPool { pool: "web".into() },
         Reason::RebalanceIgnored,
         Reason::InterruptionBrake { limit: 10 },
         Reason::ReturnBudget { budget: 2, period: Duration::from_secs(3600) },
@@ -75,7 +75,7 @@ fn pauses_and_limits() -> Vec<Reason> {
 fn findings() -> Vec<Reason> {
     [
         Problem::NoSuchGroup,
-        Problem::OtherPool("other".to_owned()),
+        Problem::OtherPool("other".into()),
         Problem::CapacityRebalance,
         Problem::Operator("eks.amazonaws.com".to_owned()),
         Problem::EksManaged("workers".to_owned()),
@@ -90,32 +90,32 @@ fn findings() -> Vec<Reason> {
         Problem::NoLaunchInstances(NoLaunch::Refused("UnsupportedOperation".to_owned())),
         Problem::AtMinimum(3),
     ]
-    .map(|problem| Reason::PoolRefused(Finding { group: "spot".to_owned(), problem }))
+    .map(|problem| Reason::PoolRefused(Finding { group: "spot".into(), problem }))
     .into()
 }
 
 fn capacity_and_health() -> Vec<Reason> {
     let node = || "ip-10-0-0-1".to_owned();
     vec![
-        Reason::NodeCordoned { node: node() },
-        Reason::NodeMissing { node: node() },
-        Reason::CheckPending { node: node() },
-        Reason::CheckTooLarge { node: node() },
+        Reason::NodeCordoned { node: node().into() },
+        Reason::NodeMissing { node: node().into() },
+        Reason::CheckPending { node: node().into() },
+        Reason::CheckTooLarge { node: node().into() },
         Reason::NoRoomYet { pod: pod(), reasons: nodes() },
         Reason::BothGroupsFailed { on_demand: "no instance in service after 300 s".to_owned() },
         Reason::StaleWatch(StaleWatch { kind: WatchedKind::Pod, since: at() }),
-        Reason::InstanceDisputed { instance_id: "i-1".to_owned(), node: node() },
+        Reason::InstanceDisputed { instance_id: "i-1".into(), node: node().into() },
         Reason::NoSpotInstance,
-        Reason::AtMinimum { group: "spot".to_owned() },
-        Reason::InstancesMissing { group: "spot".to_owned(), in_service: 2, expected: 3, desired: 4 },
-        Reason::LaunchFailed { group: "spot".to_owned(), message: "no Spot capacity".to_owned() },
-        Reason::NodesNotReady { instances: vec!["i-1".to_owned(), "i-2".to_owned()], of: 4 },
+        Reason::AtMinimum { group: "spot".into() },
+        Reason::InstancesMissing { group: "spot".into(), in_service: 2, expected: 3, desired: 4 },
+        Reason::LaunchFailed { group: "spot".into(), message: "no Spot capacity".to_owned() },
+        Reason::NodesNotReady { instances: vec!["i-1".into(), "i-2".into()], of: 4 },
         Reason::NotStable {
-            node: node(),
+            node: node().into(),
             ready_for: Duration::from_secs(30),
             required: Duration::from_secs(120),
         },
-        Reason::ReturnUnderWay { replacement: "i-2".to_owned() },
+        Reason::ReturnUnderWay { replacement: "i-2".into() },
         Reason::More(101),
     ]
 }
@@ -129,7 +129,7 @@ fn blockers() -> Vec<Reason> {
     ]
     .map(|reason| Blocker::NotEvictable { pod: pod(), reason });
     let rest = [
-        Blocker::NodeUnknown { node: "ip-10-0-0-1".to_owned() },
+        Blocker::NodeUnknown { node: "ip-10-0-0-1".into() },
         Blocker::PodDoesNotFit { pod: pod(), reasons: nodes(), fits_in_some_order: false },
         Blocker::PodDoesNotFit { pod: pod(), reasons: nodes(), fits_in_some_order: true },
         shut(0, 1, 0, (2, 2, 3)),
@@ -177,33 +177,36 @@ fn answers() -> Vec<TriggerAnswer> {
     let still = || Some(Pause::Everything);
     vec![
         TriggerAnswer::BadTarget { action: TriggerAction::Replace, needs: "spec.node" },
-        TriggerAnswer::NoSuchNode { node: node() },
-        TriggerAnswer::NoSuchPool { pool: pool() },
-        TriggerAnswer::NoSuchReplacement { replacement: replacement() },
-        TriggerAnswer::NoReplacementOfNode { node: node() },
-        TriggerAnswer::NotInPool { node: node() },
-        TriggerAnswer::LeftToNeighbour { node: node(), neighbour: Neighbour::Karpenter },
-        TriggerAnswer::OnDemandInstance { node: node(), pool: pool() },
-        TriggerAnswer::BeingCancelled { node: node(), replacement: replacement() },
-        TriggerAnswer::ReplacedAlready { node: node(), replacement: replacement() },
-        TriggerAnswer::ReplacementOver { replacement: replacement() },
-        TriggerAnswer::NoFallback { replacement: replacement(), phase: Phase::Draining },
-        TriggerAnswer::NoFallbackOfNode { node: node() },
-        TriggerAnswer::NoFallbackInPool { pool: pool() },
+        TriggerAnswer::NoSuchNode { node: node().into() },
+        TriggerAnswer::NoSuchPool { pool: pool().into() },
+        TriggerAnswer::NoSuchReplacement { replacement: replacement().into() },
+        TriggerAnswer::NoReplacementOfNode { node: node().into() },
+        TriggerAnswer::NotInPool { node: node().into() },
+        TriggerAnswer::LeftToNeighbour { node: node().into(), neighbour: Neighbour::Karpenter },
+        TriggerAnswer::OnDemandInstance { node: node().into(), pool: pool().into() },
+        TriggerAnswer::BeingCancelled { node: node().into(), replacement: replacement().into() },
+        TriggerAnswer::ReplacedAlready { node: node().into(), replacement: replacement().into() },
+        TriggerAnswer::ReplacementOver { replacement: replacement().into() },
+        TriggerAnswer::NoFallback { replacement: replacement().into(), phase: Phase::Draining },
+        TriggerAnswer::NoFallbackOfNode { node: node().into() },
+        TriggerAnswer::NoFallbackInPool { pool: pool().into() },
         TriggerAnswer::DeadlinePresses {
-            replacement: replacement(),
-            instance_id: instance_id(),
+            replacement: replacement().into(),
+            instance_id: instance_id().into(),
             deadline: at(),
         },
-        TriggerAnswer::OldInstanceEnding { instance_id: instance_id() },
-        TriggerAnswer::OldInstanceGone { instance_id: instance_id() },
-        TriggerAnswer::FallbackStandsIn { replacement: replacement(), instance_id: instance_id() },
-        TriggerAnswer::Replacing { node: node(), replacement: replacement() },
+        TriggerAnswer::OldInstanceEnding { instance_id: instance_id().into() },
+        TriggerAnswer::OldInstanceGone { instance_id: instance_id().into() },
+        TriggerAnswer::FallbackStandsIn {
+            replacement: replacement().into(),
+            instance_id: instance_id().into(),
+        },
+        TriggerAnswer::Replacing { node: node().into(), replacement: replacement().into() },
         TriggerAnswer::Returning,
-        TriggerAnswer::Cancelling { replacement: replacement() },
-        TriggerAnswer::CancelledAlready { replacement: replacement() },
+        TriggerAnswer::Cancelling { replacement: replacement().into() },
+        TriggerAnswer::CancelledAlready { replacement: replacement().into() },
         TriggerAnswer::Paused { pool: None },
-        TriggerAnswer::NotPaused { pool: Some(pool()), still: still() },
+        TriggerAnswer::NotPaused { pool: Some(pool().into()), still: still() },
         TriggerAnswer::Ends { pauses: vec!["t-1".to_owned(), "t-2".to_owned()], still: still() },
         TriggerAnswer::PausesOver { still: None },
         TriggerAnswer::EndedBy { trigger: "t-3".to_owned(), by: Some("ann".to_owned()) },

@@ -5,6 +5,7 @@ use super::words::{
     BlockingReason, Capacity, Condition, FlowBox, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
     clipped,
 };
+use crate::ids::NodeName;
 use crate::reason::Reason;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -136,7 +137,14 @@ impl ReplacementStatus {
     }
 
     /// Adds a step, unless the last one said the same of the same node.
-    pub fn step(&mut self, flow_box: FlowBox, outcome: Outcome, node: &str, message: String, now: Timestamp) {
+    pub fn step(
+        &mut self,
+        flow_box: FlowBox,
+        outcome: Outcome,
+        node: &NodeName,
+        message: String,
+        now: Timestamp,
+    ) {
         if let Some(last) = self.steps.last()
             && (last.flow_box, last.outcome, last.node.as_str()) == (flow_box, outcome, node)
         {
@@ -232,7 +240,7 @@ mod tests {
         }
         let long = "x".repeat(3 * MAX_MESSAGE);
         let mut status = ReplacementStatus::default();
-        status.step(FlowBox::Wait, Outcome::NoCapacity, "a", long.clone(), now);
+        status.step(FlowBox::Wait, Outcome::NoCapacity, &"a".into(), long.clone(), now);
         let unlisted = Reason::PodsNotListed { error: long.clone() };
         status.block(FlowBox::Drain, vec![unlisted; 3 * MAX_BLOCKING], now);
         set_condition(&mut status.conditions, "Drained", false, "No", &long, now);

@@ -1,5 +1,6 @@
 //! The words of a replacement's record: notices, groups, phases, boxes of the flow, outcomes.
 
+use crate::ids::{InstanceId, NodeName};
 use crate::reason::ReasonCode;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -262,7 +263,7 @@ pub struct StepRecord {
     pub outcome: Outcome,
     /// The node that the step was about.
     #[schemars(length(max = 253))]
-    pub node: String,
+    pub node: NodeName,
     /// In plain words.
     #[schemars(length(max = MAX_MESSAGE))]
     pub message: String,
@@ -292,10 +293,10 @@ pub struct Capacity {
     pub group: GroupKind,
     /// The instance.
     #[schemars(length(max = 32))]
-    pub instance_id: String,
+    pub instance_id: InstanceId,
     /// Its node, once it has joined.
     #[schemars(length(max = 253))]
-    pub node_name: String,
+    pub node_name: NodeName,
     /// When it was in service and its node Ready.
     pub ready_at: Timestamp,
 }

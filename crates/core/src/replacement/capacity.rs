@@ -4,6 +4,7 @@
 use super::facts::{Fit, NodeFact, Turn};
 use crate::flow::{Event, RequestFailure};
 use crate::group::FailureClass;
+use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::seconds;
 use crate::reason::Reason;
@@ -106,7 +107,13 @@ fn misfit(status: &ReplacementStatus, node: &NodeFact, turn: &Turn<'_>) -> Vec<R
     }
 }
 
-fn taken(next: &mut ReplacementStatus, group: GroupKind, instance_id: String, node: String, now: Timestamp) {
+fn taken(
+    next: &mut ReplacementStatus,
+    group: GroupKind,
+    instance_id: InstanceId,
+    node: NodeName,
+    now: Timestamp,
+) {
     let event = Event::InService { group, instance_id: instance_id.clone(), node: node.clone() };
     let instance = Capacity { group, instance_id, node_name: node.clone(), ready_at: now };
     let on_demand_requested = next.capacity.is_on_demand_requested();

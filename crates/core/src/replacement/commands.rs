@@ -3,6 +3,7 @@
 use super::close::is_settled;
 use super::facts::{Facts, Mode, Subject};
 use crate::cluster::Node;
+use crate::ids::{InstanceId, NodeName, ReplacementName};
 use crate::record::{
     CapacityState, DrainPurpose, FallbackState, GroupKind, OldNodeState, Phase, ReplacementStatus,
 };
@@ -14,11 +15,11 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainCommand {
     /// The replacement.
-    pub replacement: String,
+    pub replacement: ReplacementName,
     /// The node.
-    pub node: String,
+    pub node: NodeName,
     /// Its instance.
-    pub instance_id: String,
+    pub instance_id: InstanceId,
     /// Why.
     pub purpose: DrainPurpose,
     /// When the instance is taken, if a deadline presses.
@@ -45,11 +46,11 @@ pub struct Commands {
     /// Drains to be under way.
     pub drains: Vec<DrainCommand>,
     /// Instances that this replacement stands on.
-    pub taken: BTreeSet<String>,
+    pub taken: BTreeSet<InstanceId>,
     /// Instances whose nodes nobody else is to scale down until the replacement is over.
-    pub protected: BTreeSet<String>,
+    pub protected: BTreeSet<InstanceId>,
     /// Nodes of which must be known whether the old node's pods fit on the cluster with each of them counted.
-    pub questions: BTreeSet<String>,
+    pub questions: BTreeSet<NodeName>,
 }
 
 /// What must hold in the world for this record.

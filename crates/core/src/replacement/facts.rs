@@ -2,6 +2,7 @@
 
 use crate::freshness::{Freshness, StaleWatch, Step};
 use crate::group::PoolView;
+use crate::ids::{InstanceId, NodeName, ReplacementName};
 use crate::ledger::{Ledger, Share};
 use crate::limits::Starts;
 use crate::neighbours::Neighbour;
@@ -42,11 +43,11 @@ pub enum RebalanceMode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// The replacement's name.
-    pub name: String,
+    pub name: ReplacementName,
     /// The old node.
-    pub node: String,
+    pub node: NodeName,
     /// The old instance.
-    pub instance_id: String,
+    pub instance_id: InstanceId,
     /// Whether the node belongs to an accepted pool; others only get their drain.
     pub in_pool: bool,
 }
@@ -55,7 +56,7 @@ pub struct Subject {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFact {
     /// Its name.
-    pub name: String,
+    pub name: NodeName,
     /// Whether it is Ready.
     pub ready: bool,
     /// Whether it takes no new pods, whoever has cordoned it.
@@ -72,7 +73,7 @@ pub struct NodeFact {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DrainReport {
     /// The node.
-    pub node: String,
+    pub node: NodeName,
     /// Whether the taint is on it.
     pub tainted: bool,
     /// How it ended, once it has.
@@ -146,11 +147,11 @@ pub struct Facts<'a> {
     /// The old node, while it exists: a node of its name that runs on another instance is not it.
     pub old_node: Option<&'a NodeFact>,
     /// The nodes that say that they run on an instance, but the given node.
-    pub other_holders: &'a dyn Fn(&str, &str) -> Vec<String>,
+    pub other_holders: &'a dyn Fn(&InstanceId, &NodeName) -> Vec<NodeName>,
     /// The node of an instance, if one only says so.
-    pub node_of: &'a dyn Fn(&str) -> Option<NodeFact>,
+    pub node_of: &'a dyn Fn(&InstanceId) -> Option<NodeFact>,
     /// Whether the old node's pods fit on the cluster with the given node counted.
-    pub fit_with: &'a dyn Fn(&str) -> Fit,
+    pub fit_with: &'a dyn Fn(&NodeName) -> Fit,
     /// The drain of the old node.
     pub drain: Option<&'a DrainReport>,
     /// The drain of the on-demand node.
@@ -171,12 +172,16 @@ impl Facts<'_> {
     }
 
     /// Whether the group counts the instance as one that stays.
-    pub(super) fn is_active(&self, group: GroupKind, instance_id: &str) -> bool {
+    pub(super) fn is_active(&self, group: GroupKind, instance_id: &InstanceId) -> bool {
         self.view.is_some_and(|view| view.group(group).is_active(instance_id))
     }
 
     /// The instance of a share that is in service, with its Ready node.
-    pub(super) fn serving_node(&self, share: Option<&Share>, group: GroupKind) -> Option<(String, NodeFact)> {
+    pub(super) fn serving_node(
+        &self,
+        share: Option<&Share>,
+        group: GroupKind,
+    ) -> Option<(InstanceId, NodeFact)> {
         let id = share?.instance_id.as_ref()?;
         let in_service = self.view.is_some_and(|view| view.group(group).is_in_service(id));
         let node = (self.node_of)(id).filter(|node| node.ready)?;
@@ -197,7 +202,7 @@ impl Facts<'_> {
     }
 
     /// Which stale watches forbid a termination that has not begun yet, as far as is known.
-    pub(super) fn stale_before_end(&self, instance_id: &str, group: GroupKind) -> Vec<StaleWatch> {
+    pub(super) fn stale_before_end(&self, instance_id: &InstanceId, group: GroupKind) -> Vec<StaleWatch> {
         if !self.is_active(group, instance_id) || self.ledger.reduction.is_some() {
             return Vec::new();
         }
@@ -206,10 +211,15 @@ impl Facts<'_> {
 
     /// Why the instance is not to be terminated, whatever presses: another node says that it runs on it, and
     /// nobody knows whose pods do. Once the termination has begun there is nothing left to decide.
-    pub(super) fn disputed(&self, instance_id: &str, node: &str, group: GroupKind) -> Vec<Reason> {
+    pub(super) fn disputed(
+        &self,
+        instance_id: &InstanceId,
+        node: &NodeName,
+        group: GroupKind,
+    ) -> Vec<Reason> {
         let reduction = self.ledger.reduction.as_ref();
         if !self.is_active(group, instance_id)
-            || reduction.is_some_and(|held| held.instance_id.as_deref() == Some(instance_id))
+            || reduction.is_some_and(|held| held.instance_id.as_ref() == Some(instance_id))
         {
             return Vec::new();
         }

@@ -4,6 +4,7 @@ use super::facts::{DrainEnd, Facts, Turn};
 use super::leave::ended;
 use crate::flow::Event;
 use crate::freshness::Step;
+use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::{backoff, seconds};
 use crate::reason::Reason;
@@ -61,8 +62,8 @@ fn monitoring(next: &mut ReplacementStatus, capacity: &Capacity, now: Timestamp)
 pub(super) fn stand_in(
     next: &mut ReplacementStatus,
     group: GroupKind,
-    instance_id: String,
-    node: String,
+    instance_id: InstanceId,
+    node: NodeName,
     now: Timestamp,
 ) {
     let instance = Capacity { group, instance_id, node_name: node, ready_at: now };

@@ -1,6 +1,7 @@
 use super::*;
 use crate::freshness::{Freshness, StaleWatch, Step, WatchedKind};
 use crate::group::{FailureClass, GroupView, Instance, Lifecycle, PoolView};
+use crate::ids::{InstanceId, NodeName};
 use crate::ledger::{Balance, Failure, Ledger, Method, Reduction, RequestState, ScalingRequest, Share};
 use crate::limits::Starts;
 use crate::neighbours::Neighbour;
@@ -24,7 +25,7 @@ fn now() -> Timestamp {
 }
 
 fn subject() -> Subject {
-    Subject { name: OLD.to_owned(), node: "old".to_owned(), instance_id: OLD.to_owned(), in_pool: true }
+    Subject { name: OLD.into(), node: "old".into(), instance_id: OLD.into(), in_pool: true }
 }
 
 /// Something that changes the facts.
@@ -48,12 +49,12 @@ struct Stage {
     withdrawn: bool,
     old_node: bool,
     /// Instances that another node says it runs on, and which.
-    disputed: Vec<(String, String)>,
+    disputed: Vec<(InstanceId, NodeName)>,
     /// Whether all nodes but the old one are cordoned.
     cordoned: bool,
     /// Ready nodes by instance, and whether they run pods.
-    nodes: Vec<(String, bool)>,
-    unready: Vec<String>,
+    nodes: Vec<(InstanceId, bool)>,
+    unready: Vec<InstanceId>,
     fit: Fit,
     drain: Option<DrainReport>,
     return_drain: Option<DrainReport>,
@@ -66,7 +67,7 @@ impl Stage {
     /// A rebalance recommendation was stored, and nothing was asked for yet.
     fn new() -> Self {
         let group = |name: &str, desired, ids: &[&str]| GroupView {
-            name: name.to_owned(),
+            name: name.into(),
             desired,
             min: 0,
             max: 9,
@@ -76,7 +77,7 @@ impl Stage {
             instances: ids
                 .iter()
                 .map(|id| Instance {
-                    id: (*id).to_owned(),
+                    id: (*id).into(),
                     zone: "a".to_owned(),
                     lifecycle: Lifecycle::InService,
                 })
@@ -128,7 +129,7 @@ impl Stage {
 
     fn with_facts<T>(&self, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
         let node = |name: &str, ready, busy| NodeFact {
-            name: name.to_owned(),
+            name: name.into(),
             ready,
             cordoned: self.cordoned && name != "old",
             busy,
@@ -197,20 +198,20 @@ impl Stage {
         failure: Option<FailureClass>,
     ) -> &mut Self {
         let share = Share {
-            replacement: OLD.to_owned(),
+            replacement: OLD.into(),
             balance: Balance::Raised,
             attempt: self.status.asked(),
             since: self.now,
             deadline: None,
             stood_in_for: false,
-            instance_id: instance.map(str::to_owned),
+            instance_id: instance.map(Into::into),
             failure: failure.map(|class| Failure { class, message: "text".to_owned(), at: self.now }),
         };
         self.ledger.scaling_requests.retain(|request| request.group != group);
         self.ledger.scaling_requests.push(ScalingRequest {
             id: "r".to_owned(),
             group,
-            group_name: group.slug().to_owned(),
+            group_name: group.slug().into(),
             baseline: 0,
             target: 1,
             instances_before: Vec::new(),
@@ -234,14 +235,14 @@ impl Stage {
 
     /// The instance is in service and its node Ready.
     fn serve(&mut self, group: GroupKind, id: &str) {
-        self.nodes.push((id.to_owned(), false));
+        self.nodes.push((id.into(), false));
         let group = match group {
             GroupKind::Spot => &mut self.view.spot,
             GroupKind::OnDemand => &mut self.view.on_demand,
         };
-        if group.instance(id).is_none() {
+        if group.instance(&id.into()).is_none() {
             let lifecycle = Lifecycle::InService;
-            group.instances.push(Instance { id: id.to_owned(), zone: "a".to_owned(), lifecycle });
+            group.instances.push(Instance { id: id.into(), zone: "a".to_owned(), lifecycle });
         }
         let instances = i32::try_from(group.instances.len()).expect("few");
         group.desired = group.desired.max(instances);
@@ -257,7 +258,7 @@ impl Stage {
 
     fn drained(&mut self) -> &mut Self {
         let report = |node: &str| DrainReport {
-            node: node.to_owned(),
+            node: node.into(),
             tainted: true,
             end: Some(DrainEnd::Moved),
             ..DrainReport::default()
@@ -302,7 +303,7 @@ impl Stage {
 }
 
 fn want(commands: &Commands, group: GroupKind) -> Option<&Want> {
-    commands.wants.get(&(group, OLD.to_owned()))
+    commands.wants.get(&(group, OLD.into()))
 }
 
 #[test]
@@ -449,7 +450,7 @@ fn when_both_groups_fail_the_node_is_kept_and_both_are_asked_again() {
 fn in_service_is_not_enough_the_node_must_be_ready_and_take_the_pods() {
     let mut stage = Stage::new();
     stage.go().share(GroupKind::Spot, Some("i-4"), None);
-    stage.unready = vec!["i-4".to_owned()];
+    stage.unready = vec!["i-4".into()];
     stage.go();
     assert!(!stage.marks(DrainPurpose::Replace), "not Ready");
     stage.unready.clear();
@@ -521,7 +522,7 @@ fn the_old_instance_is_gone_only_when_nothing_of_it_is_left() {
         ("a reduction is under way", |stage| {
             stage.ledger.reduction = Some(Reduction {
                 group: GroupKind::Spot,
-                group_name: "spot".to_owned(),
+                group_name: "spot".into(),
                 instance_id: None,
                 settles: None,
                 baseline: 4,
@@ -554,7 +555,7 @@ fn the_old_instance_is_gone_only_when_nothing_of_it_is_left() {
 
 #[test]
 fn an_instance_that_another_node_says_it_runs_on_is_not_ended_whatever_presses() {
-    let liar = |id: &str| vec![(id.to_owned(), "e".to_owned())];
+    let liar = |id: &str| vec![(id.into(), "e".into())];
     let mut stage = Stage::urgent();
     stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
     stage.disputed = liar(OLD);
@@ -701,7 +702,7 @@ fn a_return_that_is_held_asks_spot_for_nothing() {
 fn a_return_that_takes_too_long_is_given_up_and_tried_again_later() {
     let mut stage = Stage::returning();
     stage.return_drain = Some(DrainReport {
-        node: "od".to_owned(),
+        node: "od".into(),
         tainted: true,
         blocked: vec![shut_budget()],
         stuck: true,
@@ -723,7 +724,7 @@ fn a_drain_that_ends_without_everything_is_told_as_it_is() {
     let overstayed = Reason::PodOverstayed { pod: named("web-1"), due: now(), finalizers: true };
     let reasons = || vec![overstayed.clone()];
     let report = |node: &str, end| {
-        Some(DrainReport { node: node.to_owned(), tainted: true, end: Some(end), ..DrainReport::default() })
+        Some(DrainReport { node: node.into(), tainted: true, end: Some(end), ..DrainReport::default() })
     };
     let mut stage = Stage::new();
     stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
@@ -752,7 +753,7 @@ fn a_node_under_notice_whose_drain_takes_too_long_keeps_its_marks_and_the_story_
     let mut stage = Stage::new();
     stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
     stage.drain = Some(DrainReport {
-        node: "old".to_owned(),
+        node: "old".into(),
         tainted: true,
         blocked: vec![shut_budget()],
         ..DrainReport::default()
@@ -779,7 +780,7 @@ fn too_small() -> Reason {
 }
 
 fn owned() -> Reason {
-    Reason::PoolRefused(Finding { group: "spot".to_owned(), problem: Problem::CapacityRebalance })
+    Reason::PoolRefused(Finding { group: "spot".into(), problem: Problem::CapacityRebalance })
 }
 
 fn shut_budget() -> Reason {
@@ -902,7 +903,7 @@ fn what_is_left_at_the_deadline_is_told() {
     let mut stage = Stage::urgent();
     stage.go();
     stage.drain = Some(DrainReport {
-        node: "old".to_owned(),
+        node: "old".into(),
         tainted: true,
         blocked: vec![shut_budget()],
         ..DrainReport::default()
@@ -920,9 +921,9 @@ fn a_return_ends_the_on_demand_instance_and_then_the_story() {
     let mut stage = Stage::returning();
     stage.drained().go();
     assert_eq!(stage.phase(), Phase::ScalingDown);
-    let ends: Vec<(GroupKind, String)> =
+    let ends: Vec<(GroupKind, InstanceId)> =
         stage.commands().ends.into_iter().map(|end| (end.group, end.instance_id)).collect();
-    assert_eq!(ends, [(GroupKind::OnDemand, "od".to_owned())]);
+    assert_eq!(ends, [(GroupKind::OnDemand, "od".into())]);
     stage.settle(GroupKind::OnDemand).lose("od").go();
     assert!(stage.has(FlowBox::ScaleDown, Outcome::ScaledDown) && !stage.status.fallback.is_open());
     stage.ledger = Ledger::default();
@@ -951,7 +952,7 @@ fn an_on_demand_node_that_came_too_late_goes_back_even_after_another_one_did() {
     // A late one holds the +1, and pods run on it by now.
     stage.share(GroupKind::OnDemand, Some("od-2"), None).settle(GroupKind::Spot);
     stage.nodes.retain(|(id, _)| id != "od-2");
-    stage.nodes.push(("od-2".to_owned(), true));
+    stage.nodes.push(("od-2".into(), true));
     stage.assessment = None;
     stage.go();
     assert_eq!(stage.phase(), Phase::OnFallback, "{:#?}", stage.status);
@@ -959,7 +960,7 @@ fn an_on_demand_node_that_came_too_late_goes_back_even_after_another_one_did() {
     stage.go();
     assert_eq!(stage.phase(), Phase::Returning);
     stage.drained().go();
-    let ends: Vec<String> = stage.commands().ends.into_iter().map(|end| end.instance_id).collect();
+    let ends: Vec<InstanceId> = stage.commands().ends.into_iter().map(|end| end.instance_id).collect();
     assert_eq!(ends, ["od-2"]);
 }
 
@@ -1120,7 +1121,7 @@ fn a_drain_that_is_cancelled_stops_and_pods_that_moved_move_again_before_anythin
         }
         stage.share(group, Some("new"), None).go();
         assert!(stage.marks(DrainPurpose::Replace), "{group}");
-        stage.nodes = vec![("new".to_owned(), true)];
+        stage.nodes = vec![("new".into(), true)];
         cancelled(&mut stage);
         assert!(!stage.marks(DrainPurpose::Replace), "{group}: its marks come off");
         assert_eq!(stage.phase(), Phase::OnFallback, "{group}: what runs pods goes back like a fallback");
@@ -1139,7 +1140,8 @@ fn a_drain_that_is_cancelled_stops_and_pods_that_moved_move_again_before_anythin
         assert!(stage.marks(DrainPurpose::Return), "{group}: drained with no other instance claimed for it");
         stage.drained().go();
         let (instance_id, replacement) = ("new".to_owned(), OLD.to_owned());
-        let end = End { group, instance_id, replacement, pressed: false };
+        let end =
+            End { group, instance_id: instance_id.into(), replacement: replacement.into(), pressed: false };
         assert_eq!(stage.commands().ends, BTreeSet::from([end]), "{group}");
         stage.settle(group).lose("new").go();
         stage.ledger = Ledger::default();
@@ -1154,7 +1156,7 @@ fn two_minutes_bring_a_cancelled_story_back() {
     let mut stage = Stage::new();
     stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
     assert!(stage.marks(DrainPurpose::Replace));
-    stage.nodes = vec![("i-4".to_owned(), true)];
+    stage.nodes = vec![("i-4".into(), true)];
     cancelled(&mut stage);
     escalate(&mut stage.status, &subject(), NoticeKind::SpotInterruption, deadline, now());
     assert_eq!((&stage.status.old_node, stage.status.deadline), (&OldNodeState::Kept {}, deadline));
@@ -1192,7 +1194,7 @@ fn what_is_told_of_very_many_pods_fits_in_a_record() {
     let now = Timestamp::UNIX_EPOCH;
     let no_room = |i| Reason::NoRoomYet { pod: named(&format!("evil-{i}")), reasons: Reasons::default() };
     let reasons: Vec<Reason> = (0..10_000).map(no_room).collect();
-    status.step(FlowBox::Drain, Outcome::Blocked, "node", in_one_line(&reasons), now);
+    status.step(FlowBox::Drain, Outcome::Blocked, &"node".into(), in_one_line(&reasons), now);
     status.block(FlowBox::Drain, reasons, now);
     let last = status.blocking.last().map(|held| (held.reason, held.message.clone()));
     assert_eq!(last, Some((ReasonCode::MoreReasons, Reason::More(9951).to_string())));
@@ -1207,7 +1209,7 @@ fn cancelled_with_pods(group: GroupKind) -> Stage {
         stage.share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
     }
     stage.share(group, Some("new"), None).go();
-    stage.nodes = vec![("new".to_owned(), true)];
+    stage.nodes = vec![("new".into(), true)];
     cancelled(&mut stage);
     assert_eq!(stage.phase(), Phase::OnFallback);
     stage.view.spot.desired = 4;
@@ -1270,7 +1272,7 @@ fn a_replacement_can_be_cancelled_from_every_state_that_lets_it() {
     assert_eq!(cancelled(&mut backing_off).phase(), Phase::Cancelling);
     let mut drained = Stage::new();
     drained.go().share(GroupKind::Spot, Some("i-4"), None).go();
-    drained.disputed = vec![(OLD.to_owned(), "e".to_owned())];
+    drained.disputed = vec![(OLD.into(), "e".into())];
     drained.drained().go();
     assert!(matches!(drained.status.old_node, OldNodeState::Drained(_)));
     assert_eq!(cancelled(&mut drained).phase(), Phase::Cancelling);

@@ -90,7 +90,7 @@ fn checked(name: &str, parts: Parts) -> SafetyReport {
     let pool_nodes = snapshot.nodes().iter().map(|node| node.name.clone()).collect();
     let context = SafetyContext { pool_nodes, taint_key: "spot-guard".into(), ..SafetyContext::default() };
     let began = cpu_time();
-    let report = check_return(OLD, &snapshot, &policy, &context);
+    let report = check_return(&OLD.into(), &snapshot, &policy, &context);
     let took = cpu_time() - began;
     let given_up = report.blockers.iter().any(|blocker| matches!(blocker, Blocker::CheckTooLarge { .. }));
     println!("{name}: {took:.2?}, {}", if given_up { "given up" } else { "answered" });
@@ -328,7 +328,7 @@ fn very_many_budgets_over_the_same_pods_are_checked_in_time() {
         assert!(!report.safe);
         let snapshot = Snapshot::new(parts);
         let began = cpu_time();
-        let shut = shut_budgets(OLD, &snapshot, &Policy::default());
+        let shut = shut_budgets(&OLD.into(), &snapshot, &Policy::default());
         println!("a look at them: {:.2?}", cpu_time() - began);
         assert!(matches!(shut[..], [Blocker::CheckTooLarge { .. }]), "{shut:?}");
         assert!(cpu_time() - began < LIMIT / 6, "the actors' thread waits for it");

@@ -3,6 +3,7 @@
 use super::{Blocker, GLANCE_EFFORT, SafetyContext, SafetyPolicy};
 use crate::cluster::{Pod, Resources, Snapshot, add_extended};
 use crate::effort::{Effort, TooMuch};
+use crate::ids::NodeName;
 use crate::placement::ExcludedNodes;
 use crate::record::UtilisationPercent;
 use serde::{Deserialize, Serialize};
@@ -114,7 +115,7 @@ fn grow(sum: &mut Resources, by: &Resources, pods: i64) {
 /// # Errors
 /// If finding out is more work than `effort` has left.
 pub(super) fn judge(
-    leaving: &str,
+    leaving: &NodeName,
     moving: &[&Pod],
     excluded: &ExcludedNodes,
     snapshot: &Snapshot,
@@ -180,11 +181,11 @@ pub(super) fn judge(
 /// holds.
 #[must_use]
 pub fn pool_utilisation(
-    pool_nodes: &BTreeSet<Arc<str>>,
+    pool_nodes: &BTreeSet<NodeName>,
     snapshot: &Snapshot,
     policy: &SafetyPolicy,
 ) -> Utilisation {
     let context = SafetyContext { pool_nodes: pool_nodes.clone(), ..SafetyContext::default() };
     let (nobody, effort) = (ExcludedNodes::default(), Effort::of(GLANCE_EFFORT));
-    judge("", &[], &nobody, snapshot, policy, &context, &effort).unwrap_or_default().1
+    judge(&NodeName::default(), &[], &nobody, snapshot, policy, &context, &effort).unwrap_or_default().1
 }

@@ -3,6 +3,7 @@
 use super::{SafetyContext, Utilisation};
 use crate::cluster::Snapshot;
 use crate::health::Story;
+use crate::ids::{InstanceId, NodeName};
 use std::sync::Arc;
 
 impl SafetyContext {
@@ -14,13 +15,15 @@ impl SafetyContext {
     pub fn of<'a>(
         own: Option<&Story<'_>>,
         stories: &[Story<'_>],
-        members: impl Iterator<Item = &'a str>,
+        members: impl Iterator<Item = &'a InstanceId>,
         snapshot: &Snapshot,
         taint_key: &Arc<str>,
     ) -> Self {
-        let node_of = |instance: &str| snapshot.node_of_instance(instance).map(|node| node.name.clone());
-        let nodes_of = |instance: &str| snapshot.nodes_of_instance(instance).map(|node| node.name.clone());
-        let mut excluded: Vec<Arc<str>> = Vec::new();
+        let node_of =
+            |instance: &InstanceId| snapshot.node_of_instance(instance).map(|node| node.name.clone());
+        let nodes_of =
+            |instance: &InstanceId| snapshot.nodes_of_instance(instance).map(|node| node.name.clone());
+        let mut excluded: Vec<NodeName> = Vec::new();
         for other in stories.iter().filter(|other| own.is_none_or(|own| own.name != other.name)) {
             if !other.status.old_node.is_over() {
                 excluded.extend(nodes_of(other.instance_id));
@@ -28,7 +31,7 @@ impl SafetyContext {
             if other.status.fallback.is_open()
                 && let Some(capacity) = other.status.capacity.taken()
             {
-                excluded.push(capacity.node_name.as_str().into());
+                excluded.push(capacity.node_name.clone());
             }
         }
         Self {

@@ -25,7 +25,7 @@ fn budget(name: &str, app_name: &str, allowed: i64) -> DisruptionBudget {
 fn check(pods: Vec<Pod>, budgets: Vec<DisruptionBudget>) -> SafetyReport {
     let nodes = vec![node("od"), node("s1"), node("s2")];
     let snapshot = Snapshot::new(Parts { budgets, ..parts(nodes, pods) });
-    check_return("od", &snapshot, &SafetyPolicy::default(), &pool(&["od", "s1", "s2"]))
+    check_return(&"od".into(), &snapshot, &SafetyPolicy::default(), &pool(&["od", "s1", "s2"]))
 }
 
 fn pool(nodes: &[&str]) -> SafetyContext {
@@ -94,7 +94,7 @@ fn other_fallback_nodes_are_not_counted_on() {
     let snapshot = cluster(nodes, vec![pod("web-1", "od", 3000), pod("db-1", "s1", 2000)]);
     let mut context = pool(&["od", "od2", "s1"]);
     let fits = |context: &SafetyContext| {
-        let report = check_return("od", &snapshot, &SafetyPolicy::default(), context);
+        let report = check_return(&"od".into(), &snapshot, &SafetyPolicy::default(), context);
         !report.blockers.iter().any(|b| matches!(b, Blocker::PodDoesNotFit { .. }))
     };
     assert!(fits(&context));
@@ -129,7 +129,7 @@ fn sharing(back: usize, for_good: usize, budget: DisruptionBudget) -> Option<Shu
     let snapshot = Snapshot::new(Parts { budgets: vec![budget], ..parts(nodes, pods) });
     let mut policy = SafetyPolicy::default();
     policy.drain.evict_unmanaged = true;
-    let report = check_return("od", &snapshot, &policy, &pool(&["od", "s1", "s2"]));
+    let report = check_return(&"od".into(), &snapshot, &policy, &pool(&["od", "s1", "s2"]));
     match &report.blockers[..] {
         [] => None,
         [Blocker::BudgetExhausted(shut)] => Some(shut.clone()),
@@ -201,7 +201,7 @@ fn a_pod_that_ignores_cordon_and_taint_blocks_as_it_may_come_back() {
         let pod = spec(pod("web-1", "od", 1), |s| s.tolerations = keys.iter().map(one).collect());
         let nodes = vec![node("od"), node("s1"), node("s2")];
         let context = SafetyContext { taint_key: "leaving".into(), ..pool(&["od", "s1", "s2"]) };
-        kinds(&check_return("od", &cluster(nodes, vec![pod]), &SafetyPolicy::default(), &context))
+        kinds(&check_return(&"od".into(), &cluster(nodes, vec![pod]), &SafetyPolicy::default(), &context))
     };
     assert_eq!(tolerates(&[None]), [ReasonCode::ToleratesDrain]);
     let cordon = Some("node.kubernetes.io/unschedulable");
@@ -240,7 +240,7 @@ fn with_buffer(used: i64, moving: i64, before_story: Option<f64>) -> SafetyRepor
     let nodes = vec![node("od"), node("s1"), node("s2")];
     let mut context = pool(&["od", "s1", "s2"]);
     context.utilisation_before_story = before_story.map(|cpu| [("cpu", cpu)].into_iter().collect());
-    check_return("od", &cluster(nodes, pods), &SafetyPolicy::default(), &context)
+    check_return(&"od".into(), &cluster(nodes, pods), &SafetyPolicy::default(), &context)
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn with_gpus(gpus: i64, moving: i64, used: i64, before_story: Option<f64>) -> Sa
     let mut context = pool(&["od", "s1", "s2"]);
     context.utilisation_before_story =
         before_story.map(|share| [("cpu", 0.0), ("nvidia.com/gpu", share)].into_iter().collect());
-    check_return("od", &cluster(nodes, pods), &SafetyPolicy::default(), &context)
+    check_return(&"od".into(), &cluster(nodes, pods), &SafetyPolicy::default(), &context)
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn the_buffer_is_kept_of_every_resource_that_the_pods_ask_for() {
     let pods: Vec<Pod> =
         ["od", "s1", "s1", "s1"].iter().enumerate().map(|(i, n)| pod(&format!("w-{i}"), n, 1)).collect();
     let snapshot = cluster(vec![crowded("od", 110), crowded("s1", 5), crowded("elsewhere", 110)], pods);
-    let report = check_return("od", &snapshot, &SafetyPolicy::default(), &pool(&["od", "s1"]));
+    let report = check_return(&"od".into(), &snapshot, &SafetyPolicy::default(), &pool(&["od", "s1"]));
     assert_eq!(too_full(&report), [("pods", 800.0, 750.0)]);
 }
 
@@ -304,7 +304,7 @@ fn a_resource_that_no_pod_of_the_node_asks_for_never_traps_its_return() {
     let light = spec(pod("web-1", "od", 100), |s| s.requests.memory = 0);
     let nodes = vec![node("od"), node("s1"), node("s2")];
     let snapshot = cluster(nodes, vec![light, full("a-1", "s1"), full("b-1", "s2")]);
-    let report = check_return("od", &snapshot, &SafetyPolicy::default(), &pool(&["od", "s1", "s2"]));
+    let report = check_return(&"od".into(), &snapshot, &SafetyPolicy::default(), &pool(&["od", "s1", "s2"]));
     assert!(report.safe, "{:?}", report.blockers);
 }
 
@@ -322,7 +322,7 @@ fn a_placeholder_of_the_node_needs_no_room_elsewhere() {
     let snapshot = cluster(nodes, pods);
     let safe = |free| {
         let settings = Policy { placeholders_are_free: free, ..Policy::default() };
-        check_return("od", &snapshot, &SafetyPolicy::of(&settings), &pool(&["od", "s1"])).safe
+        check_return(&"od".into(), &snapshot, &SafetyPolicy::of(&settings), &pool(&["od", "s1"])).safe
     };
     assert!(safe(true) && !safe(false));
 }
@@ -337,8 +337,12 @@ fn nodes_that_take_no_pods_are_no_buffer() {
         node("not-of-the-pool"),
     ];
     let pods = vec![pod("web-1", "od", 2000), pod("web-2", "s1", 1000), pod("web-3", "s2", 4000)];
-    let report =
-        check_return("od", &cluster(nodes, pods), &SafetyPolicy::default(), &pool(&["od", "s1", "s2", "s3"]));
+    let report = check_return(
+        &"od".into(),
+        &cluster(nodes, pods),
+        &SafetyPolicy::default(),
+        &pool(&["od", "s1", "s2", "s3"]),
+    );
     assert!((report.utilisation_after.of("cpu") - 0.75).abs() < 1e-9, "{:?}", report.utilisation_after);
     assert!(report.safe, "{:?}", report.blockers);
 }
@@ -346,15 +350,15 @@ fn nodes_that_take_no_pods_are_no_buffer() {
 #[test]
 fn a_pool_without_any_other_node_is_full() {
     let snapshot = cluster(vec![node("od"), node("elsewhere")], vec![pod("web-1", "od", 1)]);
-    let report = check_return("od", &snapshot, &SafetyPolicy::default(), &pool(&["od"]));
+    let report = check_return(&"od".into(), &snapshot, &SafetyPolicy::default(), &pool(&["od"]));
     assert!(report.blockers.iter().any(|b| matches!(b, Blocker::BufferExceeded { .. })));
 }
 
 #[test]
 fn an_unknown_node_is_not_safe() {
     let snapshot = cluster(vec![node("s1")], vec![]);
-    let report = check_return("od", &snapshot, &SafetyPolicy::default(), &pool(&["s1"]));
-    assert_eq!(report.blockers, [Blocker::NodeUnknown { node: "od".to_owned() }]);
+    let report = check_return(&"od".into(), &snapshot, &SafetyPolicy::default(), &pool(&["s1"]));
+    assert_eq!(report.blockers, [Blocker::NodeUnknown { node: "od".into() }]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::calls::{Call, Deferred};
 use crate::classify::CallFailure;
 use crate::group::FailureClass;
+use crate::ids::InstanceId;
 use crate::ledger::{
     Balance, CannotLaunch, Failure, Ledger, Method, Reduction, RequestState, ScalingRequest, Share,
 };
@@ -22,7 +23,7 @@ pub enum Answer {
     /// What was launched, and what was not.
     Launched {
         /// The new instances.
-        instance_ids: Vec<String>,
+        instance_ids: Vec<InstanceId>,
         /// Why there are not more.
         errors: Vec<(FailureClass, String)>,
     },
@@ -105,7 +106,7 @@ pub fn accepted(ledger: &mut Ledger, call: &Call) {
 pub fn launched(
     ledger: &mut Ledger,
     group: GroupKind,
-    instance_ids: Vec<String>,
+    instance_ids: Vec<InstanceId>,
     errors: &[(FailureClass, String)],
     now: Timestamp,
 ) {

@@ -1,5 +1,6 @@
 //! The calls that change a group.
 
+use crate::ids::InstanceId;
 use crate::ledger::{Ledger, Method, ScalingRequest};
 use crate::record::GroupKind;
 use std::collections::BTreeSet;
@@ -30,7 +31,7 @@ pub enum Call {
         /// Which group.
         group: GroupKind,
         /// Exactly this instance.
-        instance_id: String,
+        instance_id: InstanceId,
         /// Whether desired capacity goes down with it.
         decrement: bool,
     },
@@ -66,7 +67,7 @@ impl Call {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deferred {
     requests: BTreeSet<GroupKind>,
-    reductions: BTreeSet<(GroupKind, Option<String>)>,
+    reductions: BTreeSet<(GroupKind, Option<InstanceId>)>,
 }
 
 impl Deferred {
@@ -97,7 +98,7 @@ impl Deferred {
 
     /// Whether the instance is not to be terminated in this turn.
     #[must_use]
-    pub fn ending(&self, group: GroupKind, instance_id: &str) -> bool {
-        self.reductions.contains(&(group, Some(instance_id.to_owned())))
+    pub fn ending(&self, group: GroupKind, instance_id: &InstanceId) -> bool {
+        self.reductions.contains(&(group, Some(instance_id.clone())))
     }
 }

@@ -3,6 +3,7 @@
 use super::inputs::Inputs;
 use super::wants::Want;
 use crate::group::Lifecycle;
+use crate::ids::InstanceId;
 use crate::ledger::{Balance, Ledger};
 use crate::record::GroupKind;
 
@@ -49,7 +50,7 @@ pub(super) fn bind_to_successors(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let group = inputs.group(kind);
         let claimed = ledger.claimed(kind);
-        let mut free: Vec<&str> = group.instances.iter().rev().map(|instance| instance.id.as_str()).collect();
+        let mut free: Vec<&InstanceId> = group.instances.iter().rev().map(|instance| &instance.id).collect();
         free.retain(|id| group.is_active(id) && !claimed.contains(*id) && !instances.taken.contains(*id));
         let (mut waiting, leaving): (Vec<_>, Vec<_>) = ledger
             .shares_mut(kind)
@@ -61,7 +62,7 @@ pub(super) fn bind_to_successors(ledger: &mut Ledger, inputs: &Inputs<'_>) {
         waiting.sort_by_key(|(_, share)| share.is_raised());
         for (_, share) in waiting.into_iter().take(excess) {
             if !free.is_empty() {
-                share.instance_id = Some(free.remove(0).to_owned());
+                share.instance_id = Some(free.remove(0).clone());
             }
         }
         if missing > 0 {
@@ -70,7 +71,7 @@ pub(super) fn bind_to_successors(ledger: &mut Ledger, inputs: &Inputs<'_>) {
         free.sort_by_key(|id| instances.with_pods.contains(*id));
         for (_, share) in leaving.into_iter().filter(|(_, share)| share.is_raised()) {
             if !free.is_empty() {
-                share.instance_id = Some(free.remove(0).to_owned());
+                share.instance_id = Some(free.remove(0).clone());
             }
         }
     }

@@ -4,6 +4,7 @@ use super::calls::Deferred;
 use super::instances::InstanceFacts;
 use super::wants::{End, Want, Wants};
 use crate::group::{GroupView, PoolView};
+use crate::ids::ReplacementName;
 use crate::ledger::Ledger;
 use crate::record::GroupKind;
 use jiff::Timestamp;
@@ -33,12 +34,12 @@ impl Inputs<'_> {
         self.view.group(kind)
     }
 
-    pub(super) fn want(&self, kind: GroupKind, replacement: &str) -> Option<&Want> {
+    pub(super) fn want(&self, kind: GroupKind, replacement: &ReplacementName) -> Option<&Want> {
         self.wants.get(&(kind, replacement.to_owned()))
     }
 
     /// Whether the story waits for an instance of the group.
-    pub(super) fn waits(&self, kind: GroupKind, replacement: &str) -> bool {
+    pub(super) fn waits(&self, kind: GroupKind, replacement: &ReplacementName) -> bool {
         matches!(self.want(kind, replacement), Some(Want::Instance { .. }))
     }
 }

@@ -4,6 +4,7 @@ use crate::cluster::Snapshot;
 use crate::drain;
 use crate::freshness::{Freshness, Step};
 use crate::group::{Instance, PoolView};
+use crate::ids::InstanceId;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,16 +13,16 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstanceFacts {
     /// Stories stand on these (old nodes, capacity in use): they are never claimed again.
-    pub taken: BTreeSet<String>,
+    pub taken: BTreeSet<InstanceId>,
     /// Their nodes run pods that would have to move, or that are still ending: they are never ended as
     /// surplus.
-    pub with_pods: BTreeSet<String>,
+    pub with_pods: BTreeSet<InstanceId>,
     /// Their nodes take new pods, or were not listed as empty since they do not: they are cordoned and looked
     /// at before they are ended as surplus, or a pod could be bound to them at the last moment, or have been
     /// unseen.
-    pub schedulable: BTreeSet<String>,
+    pub schedulable: BTreeSet<InstanceId>,
     /// When the API server listed the instance's node as empty, since it is cordoned.
-    pub found_empty: BTreeMap<String, Timestamp>,
+    pub found_empty: BTreeMap<InstanceId, Timestamp>,
     /// Whether all of this comes from an old picture: nothing is ended by it but at its deadline.
     pub stale: bool,
 }

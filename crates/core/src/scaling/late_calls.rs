@@ -99,7 +99,7 @@ fn book(
 ) -> Option<Call> {
     let raised = group.desired > before;
     let share = |number: i32| Share {
-        replacement: format!("late-call-{}-{number}", now.as_millisecond()),
+        replacement: format!("late-call-{}-{number}", now.as_millisecond()).into(),
         balance: if raised { Balance::Raised } else { Balance::OwedByUs },
         attempt: 0,
         since: now,

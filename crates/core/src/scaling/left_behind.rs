@@ -7,6 +7,7 @@
 
 use super::answers::reduced;
 use super::inputs::Inputs;
+use crate::ids::ReplacementName;
 use crate::ledger::{Ledger, LeftBehind};
 use crate::record::GroupKind;
 
@@ -30,7 +31,7 @@ pub(super) fn sort(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 
 impl Ledger {
     /// Whether a request for the story was left behind in another group of that kind.
-    pub(super) fn is_left_behind(&self, kind: GroupKind, replacement: &str) -> bool {
+    pub(super) fn is_left_behind(&self, kind: GroupKind, replacement: &ReplacementName) -> bool {
         let requests =
             self.left_behind.iter().map(|left| &left.request).filter(|request| request.group == kind);
         requests.flat_map(|request| &request.shares).any(|share| share.replacement == replacement)

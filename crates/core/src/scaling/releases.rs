@@ -5,6 +5,7 @@ use super::inputs::Inputs;
 use super::requests::draft;
 use super::wants::Want;
 use crate::group::GroupView;
+use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::{Balance, Ledger, Method, Reduction, ScalingRequest, Share};
 use crate::record::GroupKind;
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use std::collections::BTreeSet;
 pub(super) struct SpareInstances<'a> {
     inputs: &'a Inputs<'a>,
     /// Their nodes are cordoned before they are terminated.
-    pub(super) cordon: BTreeSet<String>,
+    pub(super) cordon: BTreeSet<InstanceId>,
 }
 
 impl<'a> SpareInstances<'a> {
@@ -21,7 +22,7 @@ impl<'a> SpareInstances<'a> {
         Self { inputs, cordon: BTreeSet::new() }
     }
 
-    fn may_end(&self, kind: GroupKind, id: &str) -> bool {
+    fn may_end(&self, kind: GroupKind, id: &InstanceId) -> bool {
         let Inputs { instances, deferred, .. } = self.inputs;
         self.inputs.group(kind).is_active(id)
             && !instances.stale
@@ -31,7 +32,13 @@ impl<'a> SpareInstances<'a> {
     }
 
     /// Terminates the instance, or has its node cordoned first.
-    fn end(&mut self, ledger: &mut Ledger, kind: GroupKind, id: &str, replacement: &str) -> Option<Call> {
+    fn end(
+        &mut self,
+        ledger: &mut Ledger,
+        kind: GroupKind,
+        id: &InstanceId,
+        replacement: &ReplacementName,
+    ) -> Option<Call> {
         if self.inputs.instances.schedulable.contains(id) {
             self.cordon.insert(id.to_owned());
             return None;
@@ -59,7 +66,7 @@ pub(super) fn end_instances(
             let owes =
                 share.is_some_and(|share| share.instance_id.is_none() && share.balance == Balance::Even);
             // At the minimum AWS refuses a decrement; desired capacity is then lowered when there is room.
-            let settles = (group.desired > group.min && (raised || owes)).then_some(end.replacement.as_str());
+            let settles = (group.desired > group.min && (raised || owes)).then_some(&end.replacement);
             return Some(terminate(ledger, inputs, end.group, &end.instance_id, settles));
         }
         if raised && let Some(call) = settle(ledger, inputs, (end.group, &end.replacement), spare) {
@@ -143,8 +150,8 @@ fn terminate(
     ledger: &mut Ledger,
     inputs: &Inputs<'_>,
     kind: GroupKind,
-    instance_id: &str,
-    settles: Option<&str>,
+    instance_id: &InstanceId,
+    settles: Option<&ReplacementName>,
 ) -> Call {
     ledger.reduction = Some(reduction(inputs, kind, Some(instance_id), settles));
     Call::Terminate { group: kind, instance_id: instance_id.to_owned(), decrement: settles.is_some() }
@@ -153,15 +160,15 @@ fn terminate(
 fn reduction(
     inputs: &Inputs<'_>,
     kind: GroupKind,
-    instance_id: Option<&str>,
-    settles: Option<&str>,
+    instance_id: Option<&InstanceId>,
+    settles: Option<&ReplacementName>,
 ) -> Reduction {
     let group = inputs.group(kind);
     Reduction {
         group: kind,
         group_name: group.name.clone(),
-        instance_id: instance_id.map(str::to_owned),
-        settles: settles.map(str::to_owned),
+        instance_id: instance_id.cloned(),
+        settles: settles.cloned(),
         baseline: group.desired,
         requested_at: inputs.now,
     }
@@ -174,7 +181,7 @@ fn reduction(
 fn settle(
     ledger: &mut Ledger,
     inputs: &Inputs<'_>,
-    (kind, replacement): (GroupKind, &str),
+    (kind, replacement): (GroupKind, &ReplacementName),
     spare: &mut SpareInstances<'_>,
 ) -> Option<Call> {
     let group = inputs.group(kind);
@@ -186,23 +193,28 @@ fn settle(
         return Some(Call::SetDesired { group: kind, desired: group.desired - 1 });
     }
     let claimed = ledger.claimed(kind);
-    let before: BTreeSet<&str> = ledger
+    let before: BTreeSet<&InstanceId> = ledger
         .requests(kind)
         .filter(|request| request.shares.iter().any(|share| share.replacement == replacement))
-        .flat_map(|request| request.instances_before.iter().map(String::as_str))
+        .flat_map(|request| request.instances_before.iter())
         .collect();
-    let may_end = |id: &str| !inputs.instances.taken.contains(id) && spare.may_end(kind, id);
-    let newest = group.instances.iter().rev().map(|instance| instance.id.as_str());
+    let may_end = |id: &InstanceId| !inputs.instances.taken.contains(id) && spare.may_end(kind, id);
+    let newest = group.instances.iter().rev().map(|instance| &instance.id);
     let unclaimed = newest.filter(|id| !claimed.contains(*id) && !before.contains(id)).find(|id| may_end(id));
     // Or what was claimed for the story itself, if it waits for it no longer and does not stand on it.
-    let own = ledger.share(kind, replacement).and_then(|share| share.instance_id.as_deref());
+    let own = ledger.share(kind, replacement).and_then(|share| share.instance_id.as_ref());
     let own = own.filter(|_| !inputs.waits(kind, replacement));
     let id = unclaimed.or(own.filter(|id| may_end(id)))?.to_owned();
     spare.end(ledger, kind, &id, replacement)
 }
 
 /// Whether an instance fewer is there than desired that no other story waits for.
-fn is_one_missing(ledger: &Ledger, group: &GroupView, kind: GroupKind, replacement: &str) -> bool {
+fn is_one_missing(
+    ledger: &Ledger,
+    group: &GroupView,
+    kind: GroupKind,
+    replacement: &ReplacementName,
+) -> bool {
     let awaited = ledger
         .shares(kind)
         .filter(|share| share.replacement != replacement && share.awaits_in_group())

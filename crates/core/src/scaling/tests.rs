@@ -28,7 +28,7 @@ fn now() -> Timestamp {
 
 fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView {
     GroupView {
-        name: name.to_owned(),
+        name: name.into(),
         desired,
         min: 0,
         max: 5,
@@ -37,11 +37,7 @@ fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView
         setup: crate::group::GroupSetup::default(),
         instances: instances
             .iter()
-            .map(|(id, lifecycle)| Instance {
-                id: (*id).to_owned(),
-                zone: "a".to_owned(),
-                lifecycle: *lifecycle,
-            })
+            .map(|(id, lifecycle)| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle: *lifecycle })
             .collect(),
         failures: Vec::new(),
         observed_at: now(),
@@ -60,7 +56,7 @@ fn add(view: &mut PoolView, kind: GroupKind, id: &str, lifecycle: Lifecycle) {
         GroupKind::Spot => &mut view.spot,
         GroupKind::OnDemand => &mut view.on_demand,
     };
-    group.instances.push(Instance { id: id.to_owned(), zone: "a".to_owned(), lifecycle });
+    group.instances.push(Instance { id: id.into(), zone: "a".to_owned(), lifecycle });
 }
 
 fn instance() -> Want {
@@ -68,7 +64,7 @@ fn instance() -> Want {
 }
 
 fn wants<const N: usize>(all: [(GroupKind, &str, Want); N]) -> Wants {
-    all.into_iter().map(|(kind, name, want)| ((kind, name.to_owned()), want)).collect()
+    all.into_iter().map(|(kind, name, want)| ((kind, name.into()), want)).collect()
 }
 
 fn spot(name: &str) -> Wants {
@@ -96,12 +92,18 @@ fn set(group: GroupKind, desired: i32) -> Option<Call> {
 }
 
 fn end(id: &str, decrement: bool) -> Option<Call> {
-    Some(Call::Terminate { group: GroupKind::Spot, instance_id: id.to_owned(), decrement })
+    Some(Call::Terminate { group: GroupKind::Spot, instance_id: id.into(), decrement })
 }
 
 fn ends(id: &str, replacement: &str) -> BTreeSet<End> {
     let (instance_id, replacement) = (id.to_owned(), replacement.to_owned());
-    [End { group: GroupKind::Spot, instance_id, replacement, pressed: false }].into()
+    [End {
+        group: GroupKind::Spot,
+        instance_id: instance_id.into(),
+        replacement: replacement.into(),
+        pressed: false,
+    }]
+    .into()
 }
 
 /// The ledger and the view after one more was asked for `i-1` and brought `i-4`.
@@ -116,7 +118,7 @@ fn served() -> (Ledger, PoolView) {
 }
 
 fn share(ledger: &Ledger, replacement: &str) -> Share {
-    ledger.share(GroupKind::Spot, replacement).expect("a share").clone()
+    ledger.share(GroupKind::Spot, &replacement.into()).expect("a share").clone()
 }
 
 fn failure(seconds_ago: i64, class: FailureClass) -> FailedActivity {

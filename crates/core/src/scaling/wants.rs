@@ -1,5 +1,6 @@
 //! What the replacements of a pool want of its groups.
 
+use crate::ids::{InstanceId, ReplacementName};
 use crate::record::GroupKind;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,11 +29,11 @@ pub enum Want {
 }
 
 /// A story's want of a group.
-pub type Wants = BTreeMap<(GroupKind, String), Want>;
+pub type Wants = BTreeMap<(GroupKind, ReplacementName), Want>;
 
 /// The stories that are known to want nothing of the Spot group any more.
 #[must_use]
-pub fn withdrawn(wants: &Wants) -> BTreeSet<String> {
+pub fn withdrawn(wants: &Wants) -> BTreeSet<ReplacementName> {
     let over = |want: &Want| !matches!(want, Want::Instance { .. });
     let spot = wants.iter().filter(|((kind, _), want)| *kind == GroupKind::Spot && over(want));
     spot.map(|((_, replacement), _)| replacement.clone()).collect()
@@ -44,9 +45,9 @@ pub struct End {
     /// Its group.
     pub group: GroupKind,
     /// The instance.
-    pub instance_id: String,
+    pub instance_id: InstanceId,
     /// The story.
-    pub replacement: String,
+    pub replacement: ReplacementName,
     /// Whether its deadline leaves no choice: it is ended even if the picture of its pods is old.
     pub pressed: bool,
 }

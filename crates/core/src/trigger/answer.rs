@@ -1,5 +1,6 @@
 //! What a trigger is answered, in its own status.
 
+use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use crate::neighbours::Neighbour;
 use crate::reason::Pause;
 use crate::record::{Condition, Phase, set_condition};
@@ -106,132 +107,132 @@ pub enum TriggerAnswer {
     /// The node does not exist.
     NoSuchNode {
         /// The node.
-        node: String,
+        node: NodeName,
     },
     /// The pool does not exist.
     NoSuchPool {
         /// The pool.
-        pool: String,
+        pool: PoolName,
     },
     /// The replacement does not exist.
     NoSuchReplacement {
         /// The replacement.
-        replacement: String,
+        replacement: ReplacementName,
     },
     /// The node has no replacement.
     NoReplacementOfNode {
         /// The node.
-        node: String,
+        node: NodeName,
     },
     /// The node is in the Spot group of no pool.
     NotInPool {
         /// The node.
-        node: String,
+        node: NodeName,
     },
     /// Another tool has the node in its hands.
     LeftToNeighbour {
         /// The node.
-        node: String,
+        node: NodeName,
         /// The tool.
         neighbour: Neighbour,
     },
     /// The node is an on-demand instance of a pool.
     OnDemandInstance {
         /// The node.
-        node: String,
+        node: NodeName,
         /// The pool.
-        pool: String,
+        pool: PoolName,
     },
     /// The node's replacement is being cancelled.
     BeingCancelled {
         /// The node.
-        node: String,
+        node: NodeName,
         /// The replacement.
-        replacement: String,
+        replacement: ReplacementName,
     },
     /// The node was replaced already.
     ReplacedAlready {
         /// The node.
-        node: String,
+        node: NodeName,
         /// The replacement.
-        replacement: String,
+        replacement: ReplacementName,
     },
     /// The replacement is over.
     ReplacementOver {
         /// The replacement.
-        replacement: String,
+        replacement: ReplacementName,
     },
     /// The replacement is no open fallback.
     NoFallback {
         /// The replacement.
-        replacement: String,
+        replacement: ReplacementName,
         /// Where it stands.
         phase: Phase,
     },
     /// The node is no part of an open fallback.
     NoFallbackOfNode {
         /// The node.
-        node: String,
+        node: NodeName,
     },
     /// The pool has no open fallback.
     NoFallbackInPool {
         /// The pool.
-        pool: String,
+        pool: PoolName,
     },
     /// EC2 takes the instance at a deadline.
     DeadlinePresses {
         /// The replacement.
-        replacement: String,
+        replacement: ReplacementName,
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
         /// The deadline.
         deadline: Timestamp,
     },
     /// The old instance is being terminated.
     OldInstanceEnding {
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
     },
     /// The old instance is gone.
     OldInstanceGone {
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
     },
     /// The old instance is gone, and a fallback stands in for it.
     FallbackStandsIn {
         /// The replacement.
-        replacement: String,
+        replacement: ReplacementName,
         /// The instance.
-        instance_id: String,
+        instance_id: InstanceId,
     },
     /// The node is being replaced.
     Replacing {
         /// The node.
-        node: String,
+        node: NodeName,
         /// The replacement.
-        replacement: String,
+        replacement: ReplacementName,
     },
     /// The fallback returns as soon as that is safe.
     Returning,
     /// The replacement is being cancelled.
     Cancelling {
         /// The replacement.
-        replacement: String,
+        replacement: ReplacementName,
     },
     /// The replacement was cancelled before.
     CancelledAlready {
         /// The replacement.
-        replacement: String,
+        replacement: ReplacementName,
     },
     /// The pause is in force.
     Paused {
         /// The pool, or everything.
-        pool: Option<String>,
+        pool: Option<PoolName>,
     },
     /// No trigger has paused it.
     NotPaused {
         /// The pool, or everything.
-        pool: Option<String>,
+        pool: Option<PoolName>,
         /// The pause that goes on.
         still: Option<Pause>,
     },
@@ -298,7 +299,7 @@ pub struct Verdict {
     /// What both say.
     pub answer: TriggerAnswer,
     /// The replacements that it led to.
-    pub replacements: Vec<String>,
+    pub replacements: Vec<ReplacementName>,
 }
 
 impl Verdict {

@@ -1,5 +1,7 @@
 use super::*;
+use crate::ids::{NodeName, ReplacementName};
 use crate::record::{Capacity, CapacityState, FallbackState, GroupKind, OldDrain, OpenFallback};
+use crate::testing::leaked;
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().expect("a time")
@@ -20,19 +22,19 @@ fn ask(action: TriggerAction) -> Ask {
 }
 
 fn of_node(action: TriggerAction, node: &str) -> Ask {
-    Ask { node: Some(node.to_owned()), ..ask(action) }
+    Ask { node: Some(node.into()), ..ask(action) }
 }
 
 fn of_replacement(action: TriggerAction, name: &str) -> Ask {
-    Ask { replacement: Some(name.to_owned()), ..ask(action) }
+    Ask { replacement: Some(name.into()), ..ask(action) }
 }
 
 fn of_pool(action: TriggerAction, pool: &str) -> Ask {
-    Ask { pool: Some(pool.to_owned()), ..ask(action) }
+    Ask { pool: Some(pool.into()), ..ask(action) }
 }
 
 fn subject() -> Subject {
-    Subject { name: "i-1".to_owned(), node: "n-1".to_owned(), instance_id: "i-1".to_owned(), in_pool: true }
+    Subject { name: "i-1".into(), node: "n-1".into(), instance_id: "i-1".into(), in_pool: true }
 }
 
 /// A story that advice began, in this phase.
@@ -45,8 +47,8 @@ fn status(phase: Phase) -> ReplacementStatus {
 fn fallback() -> ReplacementStatus {
     let instance = Capacity {
         group: GroupKind::OnDemand,
-        instance_id: "i-9".to_owned(),
-        node_name: "n-9".to_owned(),
+        instance_id: "i-9".into(),
+        node_name: "n-9".into(),
         ready_at: now(),
     };
     ReplacementStatus {
@@ -59,14 +61,19 @@ fn fallback() -> ReplacementStatus {
 
 /// What comes of it in a pool `p` with the Spot nodes n-1 and n-2, where `i-1` is the story of n-1.
 fn decided(ask: &Ask, story: Option<&ReplacementStatus>, triggers: &[Ask]) -> Decision {
-    let story =
-        story.map(|status| Story { name: "i-1", node: "n-1", instance_id: "i-1", pool: Some("p"), status });
+    let story = story.map(|status| Story {
+        name: "i-1".into(),
+        node: leaked("n-1"),
+        instance_id: leaked("i-1"),
+        pool: Some(leaked("p")),
+        status,
+    });
     let stories: Vec<Story<'_>> = story.into_iter().collect();
-    let spot = |id: &str| Place::Spot { pool: "p".to_owned(), instance_id: id.to_owned() };
-    let place = |node: &str| match node {
+    let spot = |id: &str| Place::Spot { pool: "p".into(), instance_id: id.into() };
+    let place = |node: &NodeName| match node.as_str() {
         "n-1" => spot("i-1"),
         "n-2" => spot("i-2"),
-        "n-9" => Place::OnDemand { pool: "p".to_owned() },
+        "n-9" => Place::OnDemand { pool: "p".into() },
         "new" => Place::Unread,
         "other" => Place::Nowhere,
         "karpenter" => Place::Neighbour(Neighbour::Karpenter),
@@ -98,7 +105,7 @@ fn refusal(decision: Decision) -> TriggerAnswer {
 
 /// What a trigger is told that is accepted and complete, and its replacements.
 #[track_caller]
-fn acceptance(decision: Decision) -> (TriggerAnswer, Vec<String>) {
+fn acceptance(decision: Decision) -> (TriggerAnswer, Vec<ReplacementName>) {
     match decision {
         Decision::Tell(Verdict {
             accepted: Some((true, reason)),
@@ -127,57 +134,72 @@ fn what_cannot_be_followed_is_refused_with_what_is_wrong() {
     let node = |node: &str| node.to_owned();
     let id = |id: &str| id.to_owned();
     let bad = |action, needs| TriggerAnswer::BadTarget { action, needs };
-    let no_pool = || TriggerAnswer::NoSuchPool { pool: "q".to_owned() };
-    let no_replacement = || TriggerAnswer::NoSuchReplacement { replacement: id("i-7") };
+    let no_pool = || TriggerAnswer::NoSuchPool { pool: "q".into() };
+    let no_replacement = || TriggerAnswer::NoSuchReplacement { replacement: id("i-7").into() };
     let (n1, i1) = (|| node("n-1"), || id("i-1"));
     let rows = [
-        (of_node(Replace, "nobody"), None, TriggerAnswer::NoSuchNode { node: node("nobody") }),
-        (of_node(Replace, "other"), None, TriggerAnswer::NotInPool { node: node("other") }),
+        (of_node(Replace, "nobody"), None, TriggerAnswer::NoSuchNode { node: node("nobody").into() }),
+        (of_node(Replace, "other"), None, TriggerAnswer::NotInPool { node: node("other").into() }),
         (
             of_node(Replace, "karpenter"),
             None,
-            TriggerAnswer::LeftToNeighbour { node: node("karpenter"), neighbour: Neighbour::Karpenter },
+            TriggerAnswer::LeftToNeighbour {
+                node: node("karpenter").into(),
+                neighbour: Neighbour::Karpenter,
+            },
         ),
         (
             of_node(Replace, "n-9"),
             None,
-            TriggerAnswer::OnDemandInstance { node: node("n-9"), pool: "p".to_owned() },
+            TriggerAnswer::OnDemandInstance { node: node("n-9").into(), pool: "p".into() },
         ),
         (
             of_node(Replace, "n-1"),
             Some(&released),
-            TriggerAnswer::BeingCancelled { node: n1(), replacement: i1() },
+            TriggerAnswer::BeingCancelled { node: n1().into(), replacement: i1().into() },
         ),
         (
             of_node(Replace, "n-1"),
             Some(&over),
-            TriggerAnswer::ReplacedAlready { node: n1(), replacement: i1() },
+            TriggerAnswer::ReplacedAlready { node: n1().into(), replacement: i1().into() },
         ),
         (ask(Replace), None, bad(Replace, "spec.node")),
         (of_replacement(Return, "i-7"), None, no_replacement()),
         (
             of_replacement(Return, "i-1"),
             Some(&ending),
-            TriggerAnswer::NoFallback { replacement: i1(), phase: Phase::Ending },
+            TriggerAnswer::NoFallback { replacement: i1().into(), phase: Phase::Ending },
         ),
-        (of_node(Return, "n-1"), Some(&ending), TriggerAnswer::NoFallbackOfNode { node: n1() }),
+        (of_node(Return, "n-1"), Some(&ending), TriggerAnswer::NoFallbackOfNode { node: n1().into() }),
         (of_pool(Return, "q"), None, no_pool()),
         (ask(Return), None, bad(Return, "spec.replacement, spec.node or spec.pool")),
         (of_replacement(Cancel, "i-7"), None, no_replacement()),
-        (of_node(Cancel, "n-2"), Some(&ending), TriggerAnswer::NoReplacementOfNode { node: node("n-2") }),
+        (
+            of_node(Cancel, "n-2"),
+            Some(&ending),
+            TriggerAnswer::NoReplacementOfNode { node: node("n-2").into() },
+        ),
         (
             of_node(Cancel, "n-1"),
             Some(&deadline),
-            TriggerAnswer::DeadlinePresses { replacement: i1(), instance_id: i1(), deadline: now() },
+            TriggerAnswer::DeadlinePresses {
+                replacement: i1().into(),
+                instance_id: i1().into(),
+                deadline: now(),
+            },
         ),
-        (of_node(Cancel, "n-1"), Some(&ending), TriggerAnswer::OldInstanceEnding { instance_id: i1() }),
-        (of_node(Cancel, "n-1"), Some(&gone), TriggerAnswer::OldInstanceGone { instance_id: i1() }),
+        (
+            of_node(Cancel, "n-1"),
+            Some(&ending),
+            TriggerAnswer::OldInstanceEnding { instance_id: i1().into() },
+        ),
+        (of_node(Cancel, "n-1"), Some(&gone), TriggerAnswer::OldInstanceGone { instance_id: i1().into() }),
         (
             of_node(Cancel, "n-1"),
             Some(&fallback()),
-            TriggerAnswer::FallbackStandsIn { replacement: i1(), instance_id: i1() },
+            TriggerAnswer::FallbackStandsIn { replacement: i1().into(), instance_id: i1().into() },
         ),
-        (of_node(Cancel, "n-1"), Some(&over), TriggerAnswer::ReplacementOver { replacement: i1() }),
+        (of_node(Cancel, "n-1"), Some(&over), TriggerAnswer::ReplacementOver { replacement: i1().into() }),
         (ask(Cancel), None, bad(Cancel, "spec.replacement or spec.node")),
         (of_pool(Pause, "q"), None, no_pool()),
         (of_pool(Resume, "q"), None, no_pool()),
@@ -202,7 +224,7 @@ fn the_record_takes_it_in_before_it_is_told() {
         (of_replacement(Cancel, "i-1"), status(Phase::Draining)),
     ];
     for (ask, before) in rows {
-        assert_eq!(decided(&ask, Some(&before), &[]), Decision::Record(vec!["i-1".to_owned()]), "{ask:?}");
+        assert_eq!(decided(&ask, Some(&before), &[]), Decision::Record(vec!["i-1".into()]), "{ask:?}");
         let mut after = before.clone();
         if before.phase == Phase::Cancelled {
             after = replacement::reopen(&before, open(&ask, &subject(), None, None, now()));
@@ -212,11 +234,7 @@ fn the_record_takes_it_in_before_it_is_told() {
         let told = after.steps.last().map(|step| step.message.clone()).unwrap_or_default();
         assert!(told.ends_with("asked for by ann (trigger t-1): maintenance"), "{ask:?}: {told}");
         let (answer, replacements) = acceptance(decided(&ask, Some(&after), &[]));
-        assert_eq!(
-            (answer.reason(), replacements),
-            (TriggerReason::Accepted, vec!["i-1".to_owned()]),
-            "{ask:?}"
-        );
+        assert_eq!((answer.reason(), replacements), (TriggerReason::Accepted, vec!["i-1".into()]), "{ask:?}");
         let once = after.clone();
         take_in(&ask, &subject(), &mut after, now());
         assert_eq!(after, once, "{ask:?}: once is enough");
@@ -228,7 +246,7 @@ fn the_record_takes_it_in_before_it_is_told() {
 
 #[test]
 fn a_node_without_a_story_gets_one_when_its_group_is_known() {
-    let begin = Decision::Begin { pool: "p".to_owned(), instance_id: "i-2".to_owned() };
+    let begin = Decision::Begin { pool: "p".into(), instance_id: "i-2".into() };
     assert_eq!(decided(&of_node(TriggerAction::Replace, "n-2"), None, &[]), begin);
     assert_eq!(decided(&of_node(TriggerAction::Replace, "new"), None, &[]), Decision::Wait);
     let status = open(&of_node(TriggerAction::Replace, "n-1"), &subject(), None, None, now());
@@ -241,12 +259,12 @@ fn what_is_so_already_is_accepted() {
         (
             of_pool(TriggerAction::Return, "p"),
             status(Phase::Draining),
-            TriggerAnswer::NoFallbackInPool { pool: "p".to_owned() },
+            TriggerAnswer::NoFallbackInPool { pool: "p".into() },
         ),
         (
             of_node(TriggerAction::Cancel, "n-1"),
             ReplacementStatus { old_node: OldNodeState::Retained {}, ..status(Phase::Cancelled) },
-            TriggerAnswer::CancelledAlready { replacement: "i-1".to_owned() },
+            TriggerAnswer::CancelledAlready { replacement: "i-1".into() },
         ),
     ];
     for (ask, story, expected) in rows {
@@ -304,7 +322,7 @@ fn a_return_is_tried_at_once_and_fails_with_backoff() {
 fn pauses_hold_until_a_resume_for_the_same_that_came_later() {
     let pause = |name: &str, pool: Option<&str>, second: i64, version, stage| Ask {
         name: name.to_owned(),
-        pool: pool.map(str::to_owned),
+        pool: pool.map(Into::into),
         order: (Some(now() + jiff::SignedDuration::from_secs(second)), version),
         stage,
         ..ask(TriggerAction::Pause)
@@ -337,14 +355,14 @@ fn pauses_hold_until_a_resume_for_the_same_that_came_later() {
     let all = Ask { stage: Stage::Accepted, ..ask(TriggerAction::Resume) };
     assert_eq!(decided(&all, None, &triggers), Decision::EndPauses(vec!["everything".to_owned()]));
     let (answer, _) = acceptance(decided(&of_pool(TriggerAction::Resume, "p"), None, &[]));
-    assert_eq!(answer, TriggerAnswer::NotPaused { pool: Some("p".to_owned()), still });
+    assert_eq!(answer, TriggerAnswer::NotPaused { pool: Some("p".into()), still });
 }
 
 #[test]
 fn a_pause_is_accepted_and_complete_only_when_it_is_over() {
     let pause = of_pool(TriggerAction::Pause, "p");
     let Decision::Tell(told) = decided(&pause, None, &[]) else { panic!("it is told") };
-    assert_eq!(told.answer, TriggerAnswer::Paused { pool: Some("p".to_owned()) });
+    assert_eq!(told.answer, TriggerAnswer::Paused { pool: Some("p".into()) });
     let mut conditions = Vec::new();
     told.tell(&mut conditions, now());
     assert_eq!(Stage::of(&conditions), Stage::Accepted);

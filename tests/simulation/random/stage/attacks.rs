@@ -49,8 +49,8 @@ fn nodes_in_stories(cluster: &Cluster) -> Vec<String> {
     let records = cluster.list::<NodeReplacement>();
     let open = records.into_iter().filter_map(|record| {
         let status = record.status.filter(|status| !status.phase.is_finished())?;
-        let new = status.capacity.taken().map(|capacity| capacity.node_name.clone());
-        Some([Some(record.spec.node_name), new])
+        let new = status.capacity.taken().map(|capacity| capacity.node_name.to_string());
+        Some([Some(record.spec.node_name.to_string()), new])
     });
     open.flatten().flatten().filter(|node| cluster.get_json("nodes", "", node).is_some()).collect()
 }
@@ -118,7 +118,7 @@ impl Stage<'_> {
                 let own = self.reporter(number)?;
                 let instance = format!("i-{:017x}", self.happened.len());
                 let kind = NoticeKind::RebalanceRecommendation;
-                let name = notice_name(&own.node_name, &instance, kind);
+                let name = notice_name(&own.node_name.as_str().into(), &instance.as_str().into(), kind);
                 let mut notice = self.notice(&name, &own.node_name, &instance, kind, None);
                 notice["spec"]["detectedAt"] = json!(UNREADABLE_TIME);
                 let _ = self.cluster.create_json_as(notice, &agent_of(&own.node_name));
@@ -214,7 +214,7 @@ impl Stage<'_> {
 
     /// Creates a notice with the token of the agent of `node`.
     fn tell(&self, node: &str, instance: &str, kind: NoticeKind, deadline: Option<Timestamp>) {
-        let name = notice_name(node, instance, kind);
+        let name = notice_name(&node.into(), &instance.into(), kind);
         let notice = self.notice(&name, node, instance, kind, deadline);
         // A name that is taken refuses it.
         let _ = self.cluster.create_json_as(notice, &agent_of(node));
@@ -226,7 +226,7 @@ impl Stage<'_> {
             return;
         }
         let kind = NoticeKind::RebalanceRecommendation;
-        let name = notice_name(&other.node_name, &other.id, kind);
+        let name = notice_name(&other.node_name.as_str().into(), &other.id.as_str().into(), kind);
         // Under its own node, and with the other one's.
         for node in [&own.node_name, &other.node_name] {
             let notice = self.notice(&name, node, &own.id, kind, None);

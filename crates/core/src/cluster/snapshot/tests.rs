@@ -34,7 +34,7 @@ fn told(snapshot: &Snapshot) -> impl PartialEq + std::fmt::Debug + use<> {
         .map(|node| {
             let index = snapshot.node_index(&node.name).unwrap();
             let pods: BTreeSet<_> = snapshot.pods_on(&node.name).map(|pod| pod.name.to_string()).collect();
-            let holders = snapshot.nodes_of_instance(node.instance_id().unwrap());
+            let holders = snapshot.nodes_of_instance(&node.instance_id().unwrap());
             let holders: BTreeSet<_> = holders.map(|node| node.name.to_string()).collect();
             assert!(holders.contains(&*node.name));
             (node.name.to_string(), (pods, snapshot.used(index).clone(), holders))
@@ -98,7 +98,7 @@ proptest! {
                 Step::RemoveNode(name) => {
                     let name = format!("n{name}");
                     nodes.remove(&name);
-                    live.remove_node(&name);
+                    live.remove_node(&name.as_str().into());
                 }
             }
             let parts = Parts {
@@ -168,14 +168,14 @@ fn an_instance_that_two_nodes_say_they_run_on_is_nobodys_until_one_is_gone() {
         live.set_node(on(name, instance));
     }
     let snapshot = live.snapshot();
-    assert!(snapshot.node_of_instance("i-1").is_none());
-    let names: Vec<_> = snapshot.nodes_of_instance("i-1").map(|node| node.name.to_string()).collect();
+    assert!(snapshot.node_of_instance(&"i-1".into()).is_none());
+    let names: Vec<_> = snapshot.nodes_of_instance(&"i-1".into()).map(|node| node.name.to_string()).collect();
     assert_eq!(names, ["victim", "e"]);
-    live.remove_node("e");
-    let name = |id: &str| live.snapshot().node_of_instance(id).map(|node| node.name.to_string());
+    live.remove_node(&"e".into());
+    let name = |id: &str| live.snapshot().node_of_instance(&id.into()).map(|node| node.name.to_string());
     assert_eq!((name("i-1").as_deref(), name("i-2").as_deref()), (Some("victim"), Some("other")));
     live.set_node(on("victim", "i-3"));
-    assert!(live.snapshot().nodes_of_instance("i-1").next().is_none());
+    assert!(live.snapshot().nodes_of_instance(&"i-1".into()).next().is_none());
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 use super::super::{Fault, World};
 use super::{EVENTS, PATIENCE, Step, ends_well, small_world};
+use crate::ids::ReplacementName;
 use crate::record::ReplacementStatus;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -63,7 +64,7 @@ impl World {
 struct State {
     /// Without its records: in their map each takes several kB, and many states wait at a time.
     world: World,
-    records: Vec<(String, ReplacementStatus)>,
+    records: Vec<(ReplacementName, ReplacementStatus)>,
     /// The world's key.
     key: u64,
     /// What has happened: the events by their numbers, and [`DIED`].

@@ -39,9 +39,9 @@ fn who_cannot_launch_instances_is_asked_otherwise_and_that_is_forgotten_after_a_
     for (at_all, remembered) in [(true, true), (false, false)] {
         let mut ledger = asked.ledger.clone();
         launch_refused(&mut ledger, GroupKind::Spot, "no", at_all, now());
-        assert_eq!(ledger.cannot_launch("spot", now()), remembered);
-        assert!(!ledger.cannot_launch("on-demand", now()));
-        assert!(!ledger.cannot_launch("spot", now() + SignedDuration::from_hours(25)));
+        assert_eq!(ledger.cannot_launch(&"spot".into(), now()), remembered);
+        assert!(!ledger.cannot_launch(&"on-demand".into(), now()));
+        assert!(!ledger.cannot_launch(&"spot".into(), now() + SignedDuration::from_hours(25)));
         assert_eq!(next(&ledger, &view, &spot("i-1")).call, set(GroupKind::Spot, 4), "the request goes on");
     }
 }
@@ -78,7 +78,7 @@ fn each_failure_of_a_call_has_its_consequence() {
         assert_eq!(share(&ledger, "i-1").failure.map(|f| f.class), expected, "{call:?}: {failure:?}");
         assert_eq!(deferred != Deferred::default(), after == Later, "{call:?}: {failure:?}");
         let by_launch = matches!(call, Call::Launch { .. });
-        assert_eq!(ledger.cannot_launch("spot", now()), by_launch && failure == Unsupported);
+        assert_eq!(ledger.cannot_launch(&"spot".into(), now()), by_launch && failure == Unsupported);
     }
 }
 

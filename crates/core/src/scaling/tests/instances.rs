@@ -8,10 +8,10 @@ fn an_instance_is_busy_while_pods_run_or_end_on_its_node_and_schedulable_until_t
     let ending = Pod { deletion: Some(now() + std::time::Duration::from_secs(20)), ..pod("web-2", "2", 1) };
     let cluster = cluster(vec![cordoned, node("2")], vec![pod("web-1", "1", 1), ending]);
     let mut facts = InstanceFacts::default();
-    facts.found_empty.insert("i-1".to_owned(), now());
+    facts.found_empty.insert("i-1".into(), now());
     facts.look_at(&usual(), &cluster, &Freshness::default(), now());
-    assert_eq!(facts.with_pods, ["i-1", "i-2"].map(str::to_owned).into());
-    assert_eq!(facts.schedulable, ["i-2".to_owned()].into(), "and i-3 has no node yet");
+    assert_eq!(facts.with_pods, ["i-1", "i-2"].map(Into::into).into());
+    assert_eq!(facts.schedulable, ["i-2".into()].into(), "and i-3 has no node yet");
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_cordoned_node_is_idle_only_for_a_while_after_it_was_listed_as_empty() {
     use crate::testing::{cluster, node};
     let cluster = cluster(vec![Node { unschedulable: true, ..node("1") }], vec![]);
     let schedulable = |found_empty: &[Timestamp], freshness: &Freshness| {
-        let found_empty = found_empty.iter().map(|at| ("i-1".to_owned(), *at)).collect();
+        let found_empty = found_empty.iter().map(|at| ("i-1".into(), *at)).collect();
         let mut facts = InstanceFacts { found_empty, ..InstanceFacts::default() };
         facts.look_at(&usual(), &cluster, freshness, now());
         (!facts.schedulable.is_empty(), facts.stale)

@@ -44,7 +44,7 @@ fn a_call_that_arrives_when_all_is_settled_is_taken_back() {
     let back = next(&found, &view, &nobody(&found));
     assert_eq!(back.call, set(GroupKind::Spot, 3), "nothing was launched yet");
     add(&mut view, GroupKind::Spot, "i-5", Lifecycle::Pending);
-    let with_pods = ["i-2", "i-3", "i-4"].map(str::to_owned).into();
+    let with_pods = ["i-2", "i-3", "i-4"].map(Into::into).into();
     let facts = InstanceFacts { with_pods, ..InstanceFacts::default() };
     let back = plan(&found, &view, &nobody(&found), &BTreeSet::new(), &facts, &Deferred::default(), now());
     assert_eq!(back.call, end("i-5", true), "or exactly what was launched");

@@ -44,7 +44,7 @@ fn the_new_group_is_not_touched_for_what_the_old_one_owes() {
                 );
                 assert_eq!((plan.call, &plan.cordon), (None, &BTreeSet::new()), "{want:?}: {ledger:?}");
                 held = plan.ledger;
-                assert_eq!(held.share(GroupKind::Spot, "i-1"), None, "nothing is claimed");
+                assert_eq!(held.share(GroupKind::Spot, &"i-1".into()), None, "nothing is claimed");
                 assert_eq!(held.left_behind.len(), 1);
                 assert_eq!(held.left_behind[0].request.group_name, "spot");
                 assert!(!held.is_settled(), "what was raised is still open");
@@ -116,7 +116,7 @@ fn a_group_that_cannot_launch_is_known_by_its_name() {
     let mut ledger = asked.ledger;
     launch_refused(&mut ledger, GroupKind::Spot, "not for you", true, now());
     let mut other = launching();
-    other.spot.name = "other".to_owned();
+    other.spot.name = "other".into();
     let mut same = launching();
     ledger.limit_launches(&mut other, now());
     ledger.limit_launches(&mut same, now());

@@ -31,7 +31,7 @@ fn a_place_that_somebody_else_took_out_of_desired_is_asked_for_again_after_a_bac
     let ledger = next(&ledger, &view, &spot("i-1")).ledger;
     assert_eq!(
         ledger.desired_seen,
-        [DesiredSeen { group: GroupKind::Spot, group_name: "spot".to_owned(), desired: 4 }]
+        [DesiredSeen { group: GroupKind::Spot, group_name: "spot".into(), desired: 4 }]
     );
     view.spot.desired = 3;
     let erased = next(&ledger, &view, &spot("i-1"));

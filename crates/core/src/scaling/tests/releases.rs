@@ -1,4 +1,5 @@
 use super::*;
+use crate::ids::InstanceId;
 
 #[test]
 fn the_old_instance_is_ended_with_its_plus_one() {
@@ -44,12 +45,12 @@ fn when_aws_was_faster_the_idle_newcomer_goes_and_a_busy_one_does_not() {
     view.spot.instances.remove(0);
     add(&mut view, GroupKind::Spot, "i-5", Lifecycle::InService);
     let mut facts = InstanceFacts::default();
-    facts.taken.insert("i-4".to_owned());
+    facts.taken.insert("i-4".into());
     let settled =
         plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(settled.call, end("i-5", true));
     let mut taking_pods = facts.clone();
-    taking_pods.schedulable.insert("i-5".to_owned());
+    taking_pods.schedulable.insert("i-5".into());
     let cordoned =
         plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &taking_pods, &Deferred::default(), now());
     assert_eq!(
@@ -57,7 +58,7 @@ fn when_aws_was_faster_the_idle_newcomer_goes_and_a_busy_one_does_not() {
         (None, taking_pods.schedulable),
         "its node is cordoned first"
     );
-    facts.with_pods.insert("i-5".to_owned());
+    facts.with_pods.insert("i-5".into());
     let kept = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!((kept.call, kept.cordon), (None, BTreeSet::new()));
 }
@@ -78,7 +79,7 @@ fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
     accepted(&mut ledger, &asked.call.expect("a call"));
     view.spot.desired = 5;
     let mut facts = InstanceFacts::default();
-    facts.with_pods.insert("i-5".to_owned());
+    facts.with_pods.insert("i-5".into());
     let plan = plan(&ledger, &view, &both, &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(plan.call, None, "{:?}", plan.ledger);
 }
@@ -95,19 +96,19 @@ fn a_late_winner_sends_the_on_demand_share_back() {
     accepted(&mut ledger, &asked.call.expect("a call"));
     let ledger = next(&ledger, &view, &on_demand).ledger;
     let nothing = wants([(GroupKind::OnDemand, "i-1", Want::Nothing)]);
-    let back = Call::Terminate { group: GroupKind::OnDemand, instance_id: "i-9".to_owned(), decrement: true };
+    let back = Call::Terminate { group: GroupKind::OnDemand, instance_id: "i-9".into(), decrement: true };
     assert_eq!(next(&ledger, &view, &nothing).call, Some(back));
-    let busy = InstanceFacts { with_pods: ["i-9".to_owned()].into(), ..InstanceFacts::default() };
+    let busy = InstanceFacts { with_pods: ["i-9".into()].into(), ..InstanceFacts::default() };
     let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &busy, &Deferred::default(), now());
     assert_eq!(kept.call, None, "what runs pods is not ended");
-    let schedulable: BTreeSet<String> = ["i-9".to_owned()].into();
+    let schedulable: BTreeSet<InstanceId> = ["i-9".into()].into();
     let taking_pods = InstanceFacts { schedulable: schedulable.clone(), ..InstanceFacts::default() };
     let kept = plan(&ledger, &view, &nothing, &BTreeSet::new(), &taking_pods, &Deferred::default(), now());
     assert_eq!((kept.call, kept.cordon), (None, schedulable), "its node is cordoned first");
     view.on_demand.min = 1;
     let kept = next(&ledger, &view, &nothing);
     assert_eq!(kept.call, None, "at the minimum the group would launch it again, each time");
-    assert!(kept.ledger.share(GroupKind::OnDemand, "i-1").is_some_and(|share| share.is_raised()));
+    assert!(kept.ledger.share(GroupKind::OnDemand, &"i-1".into()).is_some_and(|share| share.is_raised()));
     view.on_demand.min = 0;
     assert_eq!(
         next(&kept.ledger, &view, &nothing).call,
@@ -136,7 +137,7 @@ fn an_on_demand_share_that_went_back_is_asked_for_again() {
 fn a_reduction_is_written_whole_so_that_nothing_of_the_last_one_stays_in_its_place() {
     let reduction = Reduction {
         group: GroupKind::OnDemand,
-        group_name: "on-demand".to_owned(),
+        group_name: "on-demand".into(),
         instance_id: None,
         settles: None,
         baseline: 1,

@@ -46,7 +46,7 @@ fn desired_is_made_to_count_what_was_launched_if_aws_did_not_see_to_it() {
     for raised in [true, false] {
         let asked = next(&Ledger::default(), &launching(), &spot("i-1"));
         let mut ledger = asked.ledger;
-        launched(&mut ledger, GroupKind::Spot, vec!["i-4".to_owned()], &[], now());
+        launched(&mut ledger, GroupKind::Spot, vec!["i-4".into()], &[], now());
         let mut view = launching();
         add(&mut view, GroupKind::Spot, "i-4", Lifecycle::Pending);
         view.spot.desired = if raised { 4 } else { 3 };
