@@ -5,8 +5,8 @@
 //! ([`Cloud::sdk_config`], [`Cloud::imds_client`]) or over loopback ([`Cloud::serve_autoscaling`]). What
 //! happens to the nodes goes to a [`NodeHost`]. A scenario drives it with the methods of [`Cloud`].
 //!
-//! Everything random comes from the seed, and time from one [`CloudClock`], so that the same scenario gives the
-//! same story. Each request and each control first lets everything happen that was due before it.
+//! Everything random comes from the seed, and time from one [`CloudClock`], so that the same scenario gives
+//! the same story. Each request and each control first lets everything happen that was due before it.
 
 mod activity;
 mod autoscaling;
