@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A story of the pool, as the assessment needs it.
 #[derive(Clone, Debug)]
-pub struct Story<'a> {
+pub struct PoolReplacement<'a> {
     /// The replacement's name.
     pub name: ReplacementName,
     /// The old instance.
@@ -43,7 +43,7 @@ pub struct PoolAssessment {
 pub fn unhealthy(
     view: &PoolView,
     ledger: &Ledger,
-    stories: &[Story<'_>],
+    stories: &[PoolReplacement<'_>],
     policy: &Policy,
     now: Timestamp,
 ) -> Vec<Reason> {
@@ -89,7 +89,7 @@ pub fn unhealthy(
 #[must_use]
 pub fn unready_nodes(
     view: &PoolView,
-    stories: &[Story<'_>],
+    stories: &[PoolReplacement<'_>],
     ready: &dyn Fn(&InstanceId) -> bool,
     policy: &Policy,
 ) -> Vec<Reason> {
@@ -120,9 +120,9 @@ pub fn unready_nodes(
 pub fn assess(
     view: &PoolView,
     ledger: &Ledger,
-    stories: &[Story<'_>],
+    stories: &[PoolReplacement<'_>],
     ready: &dyn Fn(&InstanceId) -> bool,
-    unsafe_: &dyn Fn(&Story<'_>) -> Vec<Reason>,
+    unsafe_: &dyn Fn(&PoolReplacement<'_>) -> Vec<Reason>,
     policy: &Policy,
     now: Timestamp,
 ) -> PoolAssessment {
@@ -131,7 +131,7 @@ pub fn assess(
         unstable: unready_nodes(view, stories, ready, policy),
         returns: BTreeMap::new(),
     };
-    let mut open: Vec<&Story<'_>> = stories
+    let mut open: Vec<&PoolReplacement<'_>> = stories
         .iter()
         .filter(|story| story.status.fallback.is_open() && story.status.old_node.is_over())
         .collect();

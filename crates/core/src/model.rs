@@ -6,7 +6,7 @@ mod exhaustive;
 
 use crate::freshness::Freshness;
 use crate::group::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle, PoolView};
-use crate::health::{self, Story};
+use crate::health::{self, PoolReplacement};
 use crate::ids::{InstanceId, NodeName, ReplacementName};
 use crate::ledger::{Ledger, RequestState};
 use crate::limits::Starts;
@@ -20,7 +20,7 @@ use crate::scaling::inputs::Inputs;
 use crate::scaling::instances::InstanceFacts;
 use crate::scaling::wants::{End, Want, Wants, withdrawn};
 use crate::scaling::{self, answers};
-use crate::trigger::{self, Ask, Stage, TriggerAction};
+use crate::trigger::{self, Ask, TriggerAction, TriggerStage};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -334,12 +334,12 @@ impl World {
         let view = self.view();
         let subject = subject(name);
         let instances: Vec<InstanceId> = self.records.keys().map(|name| name.as_str().into()).collect();
-        let stories: Vec<Story<'_>> = self
+        let stories: Vec<PoolReplacement<'_>> = self
             .records
             .iter()
             .zip(&instances)
             .filter(|((_, status), _)| !status.phase.is_finished())
-            .map(|((name, status), instance_id)| Story { name: name.clone(), instance_id, status })
+            .map(|((name, status), instance_id)| PoolReplacement { name: name.clone(), instance_id, status })
             .collect();
         let ready = |id: &InstanceId| self.node(id).is_some_and(|node| node.ready);
         let assessed =
@@ -709,7 +709,7 @@ impl World {
                     by: None,
                     reason: None,
                     order: (None, 0),
-                    stage: Stage::Pending,
+                    stage: TriggerStage::Pending,
                 };
                 let Some((id, status)) = self.records.iter_mut().nth(number) else { return };
                 trigger::take_in(&ask, &subject(id), status, self.now);

@@ -16,7 +16,9 @@ use spot_guard_core::neighbours;
 use spot_guard_core::reason::Pause;
 use spot_guard_core::record::ReplacementStatus;
 use spot_guard_core::replacement::Subject;
-use spot_guard_core::trigger::{self, Ask, Decision, Facts, Place, Story, Verdict};
+use spot_guard_core::trigger::{
+    self, Ask, Decision, Membership, StoredReplacement, TriggerFacts, TriggerUpdate,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,7 +28,7 @@ const LOOKED_AT: usize = 64;
 const PARALLEL: usize = 8;
 
 /// An answer to a trigger.
-pub(super) struct Reply(Arc<Trigger>, Verdict);
+pub(super) struct Reply(Arc<Trigger>, TriggerUpdate);
 
 /// An answer that was written, or not: the name and the version of its trigger.
 pub(super) struct Replied {
@@ -137,13 +139,14 @@ impl TurnView<'_> {
             return followed;
         }
         let none = ReplacementStatus::default();
-        let stories: Vec<Story<'_>> = records.iter().map(|(name, held)| story(name, held, &none)).collect();
+        let stories: Vec<StoredReplacement<'_>> =
+            records.iter().map(|(name, held)| story(name, held, &none)).collect();
         let pauses = self.deps.pauses();
         let mut taken_in: BTreeMap<ReplacementName, Vec<Ask>> = BTreeMap::new();
         let begins = |name: &str| begun.iter().any(|write| write.record() == Some(name));
         for held in looks {
             let ask = &held.ask;
-            let facts = Facts {
+            let facts = TriggerFacts {
                 stories: &stories,
                 triggers: pauses.asked(),
                 is_pool: &|name| self.configs.contains_key(name),
@@ -156,7 +159,7 @@ impl TurnView<'_> {
                 Decision::EndPauses(names) => {
                     let ended = names.iter().filter_map(|name| open.get(name));
                     let ended = ended.filter(|pause| !replies.has_answer(&pause.ask)).take(LOOKED_AT);
-                    let verdict = Verdict::ended_by(ask.name.clone(), ask.by.clone());
+                    let verdict = TriggerUpdate::ended_by(ask.name.clone(), ask.by.clone());
                     followed.replies.extend(ended.map(|pause| Reply(pause.trigger, verdict.clone())));
                 }
                 Decision::Begin { pool, instance_id } => {
@@ -206,29 +209,29 @@ impl TurnView<'_> {
     }
 
     /// Where the node belongs.
-    fn place(&self, name: &NodeName) -> Place {
-        let Some(node) = self.snapshot.node(name) else { return Place::Missing };
+    fn place(&self, name: &NodeName) -> Membership {
+        let Some(node) = self.snapshot.node(name) else { return Membership::Missing };
         if let Some(neighbour) = neighbours::owner(node) {
-            return Place::Neighbour(neighbour);
+            return Membership::Neighbour(neighbour);
         }
-        let Some(instance) = node.instance_id() else { return Place::Nowhere };
+        let Some(instance) = node.instance_id() else { return Membership::Nowhere };
         if self.snapshot.node_of_instance(&instance).is_none() {
             // Another node says that it runs on it, too.
-            return Place::Nowhere;
+            return Membership::Nowhere;
         }
         if !self.all_read() {
-            return Place::Unread;
+            return Membership::Unread;
         }
         if let Some(pool) = self.pool_of(&instance) {
-            return Place::Spot { pool, instance_id: instance };
+            return Membership::Spot { pool, instance_id: instance };
         }
         let on_demand = |pool: &PoolName| {
             self.view(pool).is_some_and(|view| view.on_demand.instance(&instance).is_some())
         };
         match self.owner_of(on_demand) {
-            Some(pool) => Place::OnDemand { pool },
-            None if self.may_be_unread(node) => Place::Unread,
-            None => Place::Nowhere,
+            Some(pool) => Membership::OnDemand { pool },
+            None if self.may_be_unread(node) => Membership::Unread,
+            None => Membership::Nowhere,
         }
     }
 
@@ -278,8 +281,8 @@ impl TurnView<'_> {
     }
 }
 
-fn story<'a>(name: &ReplacementName, held: &'a NodeReplacement, none: &'a ReplacementStatus) -> Story<'a> {
-    Story {
+fn story<'a>(name: &ReplacementName, held: &'a NodeReplacement, none: &'a ReplacementStatus) -> StoredReplacement<'a> {
+    StoredReplacement {
         name: name.clone(),
         node: &held.spec.node_name,
         instance_id: &held.spec.instance_id,

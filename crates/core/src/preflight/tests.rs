@@ -117,6 +117,6 @@ fn a_group_belongs_to_one_pool() {
     let pool = names(leaked("new"));
     let owner = |group: &GroupName| Some(if group == "spot" { "old" } else { "new" }.into());
     let findings = check(pool, &view, &Ledger::default(), &owner);
-    let refused = Finding { group: "spot".into(), problem: Problem::OtherPool("old".into()) };
+    let refused = Finding { group: "spot".into(), problem: GroupProblem::OtherPool("old".into()) };
     assert_eq!(refusals(&findings), [Reason::PoolRefused(refused)]);
 }
