@@ -281,7 +281,11 @@ impl TurnView<'_> {
     }
 }
 
-fn story<'a>(name: &ReplacementName, held: &'a NodeReplacement, none: &'a ReplacementStatus) -> StoredReplacement<'a> {
+fn story<'a>(
+    name: &ReplacementName,
+    held: &'a NodeReplacement,
+    none: &'a ReplacementStatus,
+) -> StoredReplacement<'a> {
     StoredReplacement {
         name: name.clone(),
         node: &held.spec.node_name,

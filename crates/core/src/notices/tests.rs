@@ -105,7 +105,13 @@ fn a_node_and_its_instance_are_bound_both_ways() {
             Refused(NoticeRefusal::InstanceOfAnotherNode),
         ),
         (named(FOREIGN, soon, 60), Missing, None, open("b"), Refused(NoticeRefusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 60), WithoutInstance, None, open("b"), Refused(NoticeRefusal::InstanceOfAnotherNode)),
+        (
+            named(FOREIGN, soon, 60),
+            WithoutInstance,
+            None,
+            open("b"),
+            Refused(NoticeRefusal::InstanceOfAnotherNode),
+        ),
         (named(FOREIGN, soon, 60), Missing, None, over("b"), Refused(NoticeRefusal::InstanceOfAnotherNode)),
         // The picture may be a little older than the notice without being known as old.
         (named(FOREIGN, soon, 59), Has(Some(OWN.into())), None, None, Wait),
@@ -305,7 +311,11 @@ fn what_a_notice_begins_depends_on_what_was_read_of_the_pools() {
         // Nodes outside all pools may be left alone.
         (soon, left_alone, Refused(NoticeRefusal::OutsidePools)),
         (soon, KnownPools { all_known: false, ..left_alone }, Wait),
-        (unproven, KnownPools { owner: Some(leaked("p")), ..left_alone }, Refused(NoticeRefusal::OutsidePools)),
+        (
+            unproven,
+            KnownPools { owner: Some(leaked("p")), ..left_alone },
+            Refused(NoticeRefusal::OutsidePools),
+        ),
     ];
     for (number, (notice, pools, expected)) in cases.into_iter().enumerate() {
         assert_eq!(notice.begins(&OWN.into(), &pools), expected, "case {number}");
