@@ -158,26 +158,6 @@ impl Refusal {
         Self::OutsidePools,
         Self::NotUnderstood,
     ];
-
-    /// In plain words.
-    #[must_use]
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::Misnamed => "metadata.name is not made of node, instance and kind",
-            Self::InstanceOfAnotherNode => "spec.instanceId is the instance of another node",
-            Self::NodeHasAnotherInstance => {
-                "spec.instanceId is not the instance of the node (spec.providerID)"
-            }
-            Self::NodeWithoutInstance => {
-                "the node does not say which instance it has (spec.providerID is empty)"
-            }
-            Self::NoSuchNode => "there is no such node",
-            Self::TooMany => "the node has more notices than it can have",
-            Self::ImplausibleDeadline => "spec.deadline is none that EC2 gives: the notice counts without it",
-            Self::OutsidePools => "the node is in no pool (drainNodesOutsidePools is off)",
-            Self::NotUnderstood => "the notice cannot be read",
-        }
-    }
 }
 
 /// What a notice is good for now.

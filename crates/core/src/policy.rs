@@ -1,6 +1,6 @@
 //! Every timing and threshold, its default, and how a pool overrides it.
 
-use crate::windows::ReturnWindow;
+use crate::windows::{BadSetting, ReturnWindow};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -65,9 +65,9 @@ macro_rules! policy {
             pub fn validate(&self) -> Result<(), String> {
                 $(if let Some(value) = self.$name
                     && !($min..=$max).contains(&value) {
-                    return Err(format!(
-                        "{}: {} is not between {} and {}", camel(stringify!($name)), value, $min, $max
-                    ));
+                    let (setting, value) = (camel(stringify!($name)), i64::from(value));
+                    let (min, max) = (i64::from($min), i64::from($max));
+                    return Err(BadSetting::OutOfRange { setting, value, min, max }.to_string());
                 })*
                 $(for item in self.$list.iter().flatten() {
                     item.validate().map_err(|why| format!("{}: {why}", camel(stringify!($list))))?;

@@ -81,7 +81,7 @@ fn check_group(kind: GroupKind, group: &GroupView, accepts_az_rebalance: bool, a
         add(Problem::TerminateSuspended);
     }
     if let Some(reason) = setup.launch_suspended() {
-        add(Problem::LaunchSuspended(reason));
+        add(Problem::LaunchSuspended(reason.to_string()));
     }
     if setup.launch_configuration {
         add(Problem::NoLaunchInstances(NoLaunch::LaunchConfiguration));

@@ -10,11 +10,10 @@ mod tests;
 
 pub use answer::{TriggerAction, TriggerAnswer, TriggerReason, Verdict};
 
+use crate::flow::{Event, Wish};
 use crate::neighbours::Neighbour;
 use crate::reason::Pause;
-use crate::record::{
-    Condition, FlowBox, NoticeKind, OldNodeState, Outcome, Phase, ReplacementStatus, UtilisationPercent,
-};
+use crate::record::{Condition, NoticeKind, OldNodeState, Phase, ReplacementStatus, UtilisationPercent};
 use crate::replacement::{self, Subject};
 use crate::time::since;
 use jiff::Timestamp;
@@ -103,12 +102,10 @@ impl Ask {
             && (pause.order.0 < self.order.0 || (same_second && earlier))
     }
 
-    /// Who asked, by what, and why, in plain words.
-    #[must_use]
-    pub fn told(&self) -> String {
-        let by = self.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
-        let why = self.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-        format!("asked for{by} (trigger {}){why}", self.name)
+    /// What is recorded when it is followed.
+    fn event(&self, wish: Wish) -> Event {
+        let (trigger, by, reason) = (self.name.clone(), self.by.clone(), self.reason.clone());
+        Event::Triggered { wish, trigger, by, reason }
     }
 }
 
@@ -397,7 +394,6 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
     if status.triggers.contains(&ask.name) || status.phase.is_finished() {
         return;
     }
-    let told = ask.told();
     match ask.action {
         TriggerAction::Replace if !status.old_node.is_retained() => {
             // What waits for a limit that advice has to keep goes on as what a person asked for.
@@ -405,13 +401,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
             if waits && status.notice == Some(NoticeKind::RebalanceRecommendation) {
                 status.notice = Some(NoticeKind::Manual);
             }
-            status.step(
-                FlowBox::Notice,
-                Outcome::Asked,
-                &subject.node,
-                format!("its replacement is {told}"),
-                now,
-            );
+            ask.event(Wish::Replacement).add_to(status, &subject.node, now);
         }
         TriggerAction::Return if status.fallback.is_open() => {
             if let Some(open) = status.fallback.open_mut() {
@@ -421,7 +411,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
                 open.next_probe_at = open.next_probe_at.map(|at| at.min(now));
             }
             let node = status.capacity.taken().map_or(&subject.node, |held| &held.node_name).clone();
-            status.step(FlowBox::Monitor, Outcome::Asked, &node, format!("its return now is {told}"), now);
+            ask.event(Wish::Return).add_to(status, &node, now);
         }
         TriggerAction::Cancel => {
             let story = Story {
@@ -435,13 +425,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
                 return;
             }
             replacement::cancel(status, now);
-            status.step(
-                FlowBox::CleanUp,
-                Outcome::Asked,
-                &subject.node,
-                format!("the end of its story is {told}"),
-                now,
-            );
+            ask.event(Wish::Cancellation).add_to(status, &subject.node, now);
         }
         _ => return,
     }
@@ -459,7 +443,7 @@ pub fn open(
 ) -> ReplacementStatus {
     let mut status = replacement::open(subject, NoticeKind::Manual, None, utilisation, traceparent, now);
     if let Some(step) = status.steps.last_mut() {
-        step.message = format!("its replacement is {}", ask.told());
+        step.message = ask.event(Wish::Replacement).to_string();
     }
     status.take_in_trigger(&ask.name);
     status

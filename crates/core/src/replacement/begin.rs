@@ -93,7 +93,7 @@ pub fn cancel(status: &mut ReplacementStatus, now: Timestamp) {
     if status.capacity.is_requested() {
         let on_demand_requested = status.capacity.is_on_demand_requested();
         status.capacity.enter(CapacityState::Withdrawn { on_demand_requested });
-        let text = "what was requested goes back";
+        let text = "requested capacity goes back";
         set_condition(&mut status.conditions, "CapacityReady", false, "Cancelled", text, now);
     }
     forget_progress(status);

@@ -2,7 +2,7 @@
 
 use super::calls::{Call, Deferred};
 use crate::classify::CallFailure;
-use crate::group::FailureClass;
+use crate::group::{FailureClass, NoInstance};
 use crate::ledger::{
     Balance, CannotLaunch, Failure, Ledger, Method, Reduction, RequestState, ScalingRequest, Share,
 };
@@ -127,9 +127,8 @@ pub fn launched(
     } else if zones.is_empty() {
         request.state = RequestState::Launched;
         let worst = errors.iter().max_by_key(|(class, _)| *class == FailureClass::Configuration);
-        let (class, message) = worst.cloned().unwrap_or_else(|| {
-            (FailureClass::Capacity, "LaunchInstances gave no instance and no reason".to_owned())
-        });
+        let (class, message) =
+            worst.cloned().unwrap_or_else(|| (FailureClass::Capacity, NoInstance::NoAnswer.to_string()));
         for share in request.shares.iter_mut().filter(|share| share.instance_id.is_none()) {
             share.failure = Some(Failure { class, message: clipped(message.clone()), at: now });
         }

@@ -4,7 +4,7 @@ use super::answers::refuse;
 use super::calls::Call;
 use super::inputs::Inputs;
 use super::wants::Want;
-use crate::group::{FailureClass, GroupView};
+use crate::group::{FailureClass, GroupView, NoInstance};
 use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
 
@@ -39,10 +39,10 @@ fn request_from(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> Op
     let over = asking.split_off(room.min(asking.len()));
     if !over.is_empty() {
         let mut over = request("-refused", method.clone(), over);
-        let at_maximum = || (FailureClass::Capacity, format!("the group is at its maximum of {}", group.max));
+        let at_maximum = || (FailureClass::Capacity, NoInstance::AtMaximum(group.max));
         let (class, message) =
             suspended.map_or_else(at_maximum, |reason| (FailureClass::Configuration, reason));
-        refuse(&mut over, class, &message, inputs.now);
+        refuse(&mut over, class, &message.to_string(), inputs.now);
         ledger.scaling_requests.push(over);
     }
     if asking.is_empty() {

@@ -1,6 +1,6 @@
-//! The English of what happens to a replacement.
+//! What happens to a replacement.
 
-use crate::flow::{Event, Finish, RequestFailure};
+use crate::flow::{Event, Finish, RequestFailure, Wish};
 use crate::reason::{Reason, in_one_line};
 use crate::record::GroupKind;
 use std::fmt;
@@ -14,6 +14,9 @@ impl fmt::Display for Event {
             }
             Self::NoticeReceived { kind, instance_id, deadline: None } => {
                 write!(f, "{kind} for {instance_id}")
+            }
+            Self::Triggered { wish, trigger, by, reason } => {
+                triggered(*wish, trigger, by.as_deref(), reason.as_deref(), f)
             }
             Self::Observed { pressed } => Reason::ObserveOnly { at_once: *pressed }.fmt(f),
             Self::SteppedAside { neighbour } => Reason::LeftToNeighbour(*neighbour).fmt(f),
@@ -45,6 +48,23 @@ impl fmt::Display for Event {
             | Self::ScaledDown { .. } => leaving(self, f),
         }
     }
+}
+
+fn triggered(
+    wish: Wish,
+    trigger: &str,
+    by: Option<&str>,
+    reason: Option<&str>,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    f.write_str(match wish {
+        Wish::Replacement => "the replacement was requested",
+        Wish::Return => "the return was requested",
+        Wish::Cancellation => "the cancellation was requested",
+    })?;
+    by.iter().try_for_each(|by| write!(f, " by {by}"))?;
+    write!(f, " (trigger {trigger})")?;
+    reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
 }
 
 /// Boxes 4 to 6 and 10: how nodes are drained and instances go.
