@@ -30,7 +30,7 @@ impl fmt::Display for PodName {
 /// Why a node cannot take a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Reason {
+pub enum NodeReason {
     /// It is leaving or a fallback itself, so it is not counted on.
     Excluded,
     /// It is not Ready.
@@ -67,7 +67,7 @@ pub enum Reason {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReasonCount {
     /// The first reason of each of these nodes.
-    pub reason: Reason,
+    pub reason: NodeReason,
     /// How many they are.
     pub nodes: usize,
 }

@@ -2,7 +2,7 @@
 
 use crate::group::NoInstance;
 use crate::imds::ImdsProblem;
-use crate::notices::Refusal;
+use crate::notices::NoticeRefusal;
 use crate::reason::Pause;
 use crate::trigger::TriggerAnswer;
 use crate::windows::BadSetting;
@@ -90,7 +90,7 @@ fn goes_on(still: Option<&Pause>, f: &mut Formatter<'_>) -> Result {
     still.into_iter().try_for_each(|still| write!(f, "; one pause goes on: {still}"))
 }
 
-impl Display for Refusal {
+impl Display for NoticeRefusal {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         f.write_str(match self {
             Self::Misnamed => "metadata.name is not made of node, instance and kind",

@@ -132,7 +132,7 @@ impl Blocker {
     }
 }
 
-impl Display for placement::Reason {
+impl Display for placement::NodeReason {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Excluded => f.write_str("leaving or fallback, not counted on"),
