@@ -14,7 +14,7 @@ use super::model::Access;
 use super::problem::{self, Refused};
 use super::tls::Certificate;
 use super::{query, routes, webhook};
-use crate::config::is_dns_name;
+use crate::crd::is_dns_name;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{StatusCode, header};

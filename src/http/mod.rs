@@ -35,7 +35,7 @@ pub use model::{
 };
 pub use openapi::document;
 pub use problem::Problem;
-pub use tls::Certificate;
+pub use tls::{Certificate, TlsConfig};
 pub use triggers::{Triggers, WriteError, Written};
 pub use webhook::{SecretError, Secrets};
 

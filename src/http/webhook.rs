@@ -205,7 +205,7 @@ fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<TriggerSpec>, Ref
         return Err(refuse("body", "it is to name one of: fallback, node, pool"));
     };
     let Value::String(name) = name else { return Err(refuse(&target, "it is no text")) };
-    if !crate::config::is_dns_name(&name) {
+    if !crate::crd::is_dns_name(&name) {
         return Err(refuse(&target, "it is no name as Kubernetes has them"));
     }
     let of = |wanted: &str| (target == wanted).then(|| name.clone());
