@@ -10,7 +10,7 @@ mod labels;
 mod tests;
 
 pub use labels::{
-    ActorName, AwsOperation, AwsResult, EventResult, EvictionAnswer, MarkResult, PodsListed, RestartCause,
+    ActorName, AwsOperation, AwsResult, EventResult, EvictionResult, MarkResult, PodsListed, RestartCause,
     Review, ReviewResult,
 };
 
@@ -30,7 +30,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use spot_guard_core::freshness::{Freshness, WatchedKind};
-use spot_guard_core::notices::Refusal;
+use spot_guard_core::notices::NoticeRefusal;
 use spot_guard_core::record::{NoticeKind, Outcome, ReplacementStatus};
 use spot_guard_core::trigger::TriggerAction;
 use std::borrow::Borrow;
@@ -111,7 +111,7 @@ impl Metrics {
         for kind in [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption, NoticeKind::Manual] {
             drop(metrics.replacements_started.get_or_create(&KindLabels { kind: Word(kind) }));
         }
-        for reason in Refusal::ALL {
+        for reason in NoticeRefusal::ALL {
             drop(metrics.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }));
         }
         for result in [PodsListed::Empty, PodsListed::Held, PodsListed::Failed] {
@@ -275,7 +275,7 @@ impl Metrics {
     }
 
     /// Counts a notice that was refused and removed.
-    pub fn notice_refused(&self, reason: Refusal) {
+    pub fn notice_refused(&self, reason: NoticeRefusal) {
         self.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }).inc();
     }
 
@@ -286,7 +286,7 @@ impl Metrics {
     }
 
     /// Counts an eviction.
-    pub fn eviction(&self, answer: EvictionAnswer) {
+    pub fn eviction(&self, answer: EvictionResult) {
         self.evictions.get_or_create(&AnswerLabels { answer }).inc();
     }
 

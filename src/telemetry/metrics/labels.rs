@@ -2,7 +2,7 @@
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use serde::Serialize;
-use spot_guard_core::notices::Refusal;
+use spot_guard_core::notices::NoticeRefusal;
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome};
 use spot_guard_core::trigger::TriggerAction;
 use std::fmt::Write;
@@ -39,7 +39,7 @@ pub enum AwsResult {
 
 /// What the Kubernetes API answered to an eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum EvictionAnswer {
+pub enum EvictionResult {
     /// The pod goes.
     Accepted,
     /// A PodDisruptionBudget has no room.
@@ -180,7 +180,7 @@ pub(super) struct KindLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct RefusalLabels {
-    pub(super) reason: Word<Refusal>,
+    pub(super) reason: Word<NoticeRefusal>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -228,7 +228,7 @@ pub(super) struct OperationLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct AnswerLabels {
-    pub(super) answer: EvictionAnswer,
+    pub(super) answer: EvictionResult,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
