@@ -54,7 +54,7 @@ pub enum Event {
         /// When EC2 takes the instance, if it said so.
         deadline: Option<Timestamp>,
     },
-    /// Box 1: a notice with a deadline, or with an earlier one, followed.
+    /// Box 1: an interruption notice followed, or one with an earlier deadline.
     Escalated {
         /// What it announces.
         kind: NoticeKind,
@@ -86,7 +86,7 @@ pub enum Event {
     },
     /// Box 2: one more instance was requested from the Spot group.
     SpotRequested,
-    /// Box 2: both groups are asked again.
+    /// Box 2: capacity is requested from both groups again.
     BothRequested {
         /// The number of the attempt.
         attempt: u32,
@@ -102,7 +102,7 @@ pub enum Event {
     OnDemandRequested,
     /// Box 3.2: both groups failed, the node is kept.
     NodeKept {
-        /// When both groups are asked again.
+        /// When capacity is requested from both groups again.
         retry_in: Duration,
     },
     /// Boxes 3.1 and 3.2: an instance can take the pods.

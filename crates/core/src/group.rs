@@ -35,7 +35,7 @@ pub enum FailureClass {
     Capacity,
     /// The group cannot launch as it is configured: fall back now, and alert.
     Configuration,
-    /// AWS asked us to slow down: wait, never a failure.
+    /// AWS throttles the call: wait, it is no failure.
     Throttle,
     /// Not known: wait until the timeout.
     Unknown,

@@ -90,7 +90,7 @@ pub enum Holder<'a> {
 pub struct Recorded<'a> {
     /// The node that it is about.
     pub node: &'a str,
-    /// Whether its story goes on.
+    /// Whether its replacement goes on.
     pub open: bool,
 }
 
@@ -163,11 +163,11 @@ impl NoticeRefusal {
 /// What a notice is good for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// It may begin, escalate or reopen the story of this node and instance.
+    /// It may begin, escalate or reopen the replacement of this node and instance.
     Accepted(Proof),
-    /// It cannot be told yet.
+    /// The answer is not known yet.
     Wait,
-    /// The story that it told of is over, and the node is gone: nothing comes of it.
+    /// Its replacement is over, and the node is gone: the notice has no effect.
     Over,
     /// It is to be removed.
     Refused(NoticeRefusal),

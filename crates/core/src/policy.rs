@@ -164,8 +164,8 @@ impl Policy {
         self.placeholders_are_free.then_some(limit)
     }
 
-    /// How long to wait before attempt number `attempt` (1 is the first retry): doubling, capped, and spread
-    /// by up to a fifth so that stories which failed together do not come back together.
+    /// How long to wait before attempt number `attempt` (1 is the first retry): doubling, capped, and
+    /// spread by up to a fifth so that replacements which failed together do not come back together.
     #[must_use]
     pub fn retry_delay(&self, attempt: u32, name: &str) -> Duration {
         let delay = backoff(seconds(self.retry_seconds), seconds(self.retry_max_seconds), attempt);

@@ -169,7 +169,7 @@ fn tell(deps: &Deps, batch: &[Refused]) {
         tracing::warn!(node, reason = ?refusal, count, "notices are refused: {}", refusal);
         if events < EVENTS && snapshot.node(node).is_some() {
             events += 1;
-            let note = format!("refused and removed, {count} in this moment: {}", refusal);
+            let note = format!("{count} notices refused and removed: {}", refusal);
             let told = Told {
                 warning: true,
                 reason: "NoticeRefused",

@@ -13,7 +13,7 @@ pub enum NoticeKind {
     RebalanceRecommendation,
     /// EC2 takes the instance at the deadline (EC2 User Guide, "Spot Instance interruption notices").
     SpotInterruption,
-    /// A person asked for the replacement.
+    /// A person requested the replacement.
     Manual,
 }
 
@@ -118,7 +118,7 @@ impl Phase {
 pub enum Outcome {
     /// Box 1: a notice was received.
     NoticeReceived,
-    /// Box 1: a notice with a deadline followed the advice.
+    /// Box 1: an interruption notice followed the recommendation.
     Escalated,
     /// Box 1: the pool only observes; what would be done is reported.
     Observed,

@@ -109,7 +109,7 @@ pub(super) fn reported(reason: &Reason) -> Option<Event> {
     }
 }
 
-/// Why nothing may be done; empty: it may. A notice with a deadline passes every pause and every limit.
+/// Why nothing may be done; empty: it may. An interruption notice passes every pause and every limit.
 pub(super) fn held_back(
     status: &ReplacementStatus,
     subject: &Subject,

@@ -146,7 +146,7 @@ pub fn refused(ledger: &mut Ledger, group: GroupKind, class: FailureClass, messa
     }
 }
 
-/// Takes in that a group cannot be asked by LaunchInstances: what was to be asked so goes on as
+/// A group does not support LaunchInstances: its open request goes on as
 /// SetDesiredCapacity. If it cannot at all, that is remembered.
 pub fn launch_refused(ledger: &mut Ledger, group: GroupKind, reason: &str, at_all: bool, now: Timestamp) {
     let mut refusing = None;
@@ -185,7 +185,7 @@ pub(super) fn refuse(request: &mut ScalingRequest, class: FailureClass, message:
     }
 }
 
-/// The desired capacity went down by what was raised for a story, or by what the group owed it.
+/// The desired capacity went down by what was raised for a replacement, or by what the group owed it.
 pub(super) fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
     ledger.reduction = None;
     let Some(replacement) = &reduction.settles else { return };
@@ -193,8 +193,8 @@ pub(super) fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
     let Some(share) = held else { return };
     share.balance = match (share.is_raised(), &share.instance_id) {
         (true, Some(_)) => Balance::Even,
-        // The old instance was never in the on-demand group: nothing there is owed for it, and a story that
-        // was cancelled and begins anew asks again.
+        // The old instance was never in the on-demand group: nothing there is owed for it, and a
+        // replacement that was cancelled and begins anew asks again.
         (true, None) if reduction.group == GroupKind::OnDemand => Balance::Even,
         (true, None) => Balance::OwedByGroup,
         (false, _) => Balance::OwedByUs,

@@ -53,9 +53,8 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     }
 }
 
-/// Takes in that somebody else lowered a desired capacity in which places of ours were open, as
-/// cluster-autoscaler does when it gives up a node that does not come: what waited there is asked for again,
-/// after its backoff.
+/// Finds shares whose raised desired capacity somebody else lowered again, as cluster-autoscaler does
+/// when a node does not come. Their instances are requested again, after a backoff.
 pub(super) fn take_in_erased(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     for seen in std::mem::take(&mut ledger.desired_seen) {
         let group = inputs.group(seen.group);

@@ -8,7 +8,7 @@ use crate::group::{FailureClass, GroupView, NoInstance};
 use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
 
-/// Writes one request for all stories that want an instance of a group and have no share in it yet.
+/// Writes one request for all replacements that want an instance of a group and have no share in it yet.
 pub(super) fn request_capacity(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
     [GroupKind::Spot, GroupKind::OnDemand].into_iter().find_map(|kind| request_from(ledger, inputs, kind))
 }
@@ -109,7 +109,7 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
             new.replaced_by_group.push(Share { balance: Balance::OwedByGroup, ..share });
             continue;
         }
-        // One zone goes first per call: stories that need another one come in the next.
+        // One zone goes first per call: replacements that need another one come in the next.
         if new.asking.is_empty() {
             new.first_zone.clone_from(zone);
         } else if inputs.group(kind).can_launch && new.first_zone != *zone {

@@ -103,7 +103,7 @@ impl Display for NoticeRefusal {
             }
             Self::NoSuchNode => "there is no such node",
             Self::TooMany => "the node has more notices than it can have",
-            Self::ImplausibleDeadline => "spec.deadline is none that EC2 gives: the notice counts without it",
+            Self::ImplausibleDeadline => "spec.deadline is implausible: the notice counts without it",
             Self::OutsidePools => "the node is in no pool (drainNodesOutsidePools is off)",
             Self::NotUnderstood => "the notice cannot be read",
         })

@@ -63,7 +63,7 @@ impl Display for Blocker {
                 write!(f, "the pool would use {after:.1} % of its {resource}, the limit is {limit:.1} %")
             }
             Self::CheckTooLarge { heaviest } => {
-                write!(f, "whether it is safe cannot be said: {TooMuch}")?;
+                write!(f, "the safety check was given up: {TooMuch}")?;
                 heaviest.iter().try_for_each(|pod| write!(f, " (the pod with most rules is {pod})"))
             }
         }
@@ -135,18 +135,18 @@ impl Blocker {
 impl Display for placement::NodeReason {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
-            Self::Excluded => f.write_str("leaving or fallback, not counted on"),
+            Self::Excluded => f.write_str("leaving, or a fallback itself"),
             Self::NotReady => f.write_str("not ready"),
             Self::Cordoned => f.write_str("cordoned"),
             Self::Taint(taint) => write!(f, "taint {taint} not tolerated"),
             Self::NodeAffinity => f.write_str("node selector or node affinity does not match"),
             Self::Volume(claim) => write!(f, "volume of claim {claim} is elsewhere"),
-            Self::VolumeUnknown(claim) => write!(f, "where the volume of claim {claim} can go is not known"),
+            Self::VolumeUnknown(claim) => write!(f, "the zone of the volume of claim {claim} is unknown"),
             Self::VolumeLimit(driver) => write!(f, "no more volumes of {driver}"),
             Self::Insufficient(resource) => write!(f, "insufficient {resource}"),
             Self::TooManyPods => f.write_str("too many pods"),
             Self::HostPort(port) => write!(f, "host port {port} is taken"),
-            Self::PodAffinity => f.write_str("pods of its pod affinity are not there"),
+            Self::PodAffinity => f.write_str("no pods of its pod affinity"),
             Self::PodAntiAffinity => f.write_str("pod anti-affinity"),
             Self::TopologySpread(key) => write!(f, "topology spread over {key}"),
             Self::NotUnderstood(what) => write!(f, "not checked: {what}"),

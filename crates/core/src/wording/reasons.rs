@@ -26,9 +26,9 @@ impl Display for Reason {
             }
             Self::NodeCordoned { node } => write!(f, "node {node} is cordoned"),
             Self::NodeMissing { node } => write!(f, "node {node} is not in the cluster"),
-            Self::CheckPending { node } => write!(f, "whether the pods of {node} fit is being checked"),
+            Self::CheckPending { node } => write!(f, "the check whether the pods of {node} fit is running"),
             Self::CheckTooLarge { node } => {
-                write!(f, "whether the pods of {node} fit cannot be said: {TooMuch}")
+                write!(f, "the check whether the pods of {node} fit was given up: {TooMuch}")
             }
             Self::NoRoomYet { pod, reasons } => write!(f, "pod {pod} fits on no node yet ({reasons})"),
             Self::BothGroupsFailed { on_demand } => write!(f, "both groups failed; on-demand: {on_demand}"),
@@ -202,7 +202,7 @@ impl Display for Finding {
             }
             GroupProblem::AtMinimum(min) => {
                 write!(f, "{group} is at its minimum of {min}: ")?;
-                f.write_str("what it owes a fallback it goes on launching by itself")
+                f.write_str("it keeps launching the instance that it owes a fallback")
             }
         }
     }
