@@ -267,7 +267,8 @@ impl Drain {
         (pods, known)
     }
 
-    /// Nothing on the node is waited for: the drain ends when its pods run on other nodes and the API server lists
+    /// Nothing on the node is waited for: the drain ends when its pods run on other nodes and the API
+    /// server lists
     /// no more.
     fn finish(&mut self, sorted: Sorted, sight: &Sight<'_>, known: &HashSet<Arc<str>>, now: Moment) {
         let emptied_at = *self.emptied_at.get_or_insert(now.up);
