@@ -5,6 +5,8 @@
 //! not in here: they come from the SDK's own variables.
 
 use crate::controller::ControllerSettings;
+use crate::crd::is_dns_name;
+use crate::http::TlsConfig;
 use crate::kube::lease::LeaseTimes;
 use crate::telemetry::notifications::Target;
 use serde::Deserialize;
@@ -44,16 +46,6 @@ pub struct Config {
     pub drain_nodes_outside_pools: bool,
     /// Timings and thresholds of every pool that does not set its own.
     pub defaults: PolicySpec,
-}
-
-/// A certificate. Both files are read again when they change.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TlsConfig {
-    /// A file with the certificate and its chain (PEM).
-    pub certificate: PathBuf,
-    /// A file with its private key (PEM).
-    pub key: PathBuf,
 }
 
 /// The Lease that the leader holds.
@@ -256,7 +248,7 @@ impl Config {
             return fail("aws.callTimeoutSeconds", problem);
         }
         if let Some(address) = self.local_listen.filter(|address| !address.ip().is_loopback()) {
-            let problem = format!("{address} is not on loopback: whoever reaches it may read");
+            let problem = format!("{address} is not on loopback: everybody could read there");
             return fail("localListen", problem);
         }
         for (key, value) in [("lease.name", &self.lease.name), ("lease.namespace", &self.lease.namespace)] {
@@ -271,7 +263,10 @@ impl Config {
         if let Some(url) = &self.trace_url {
             let is_web = url.starts_with("https://") || url.starts_with("http://");
             if !is_web || !url.contains("{traceId}") {
-                return fail("traceUrl", format!("{url:?} is no http or https URL with {{traceId}} in it"));
+                return fail(
+                    "traceUrl",
+                    format!("{url:?} is not an http or https URL with {{traceId}} in it"),
+                );
             }
         }
         for target in &self.notifications {
@@ -282,15 +277,6 @@ impl Config {
             (format!("defaults.{key}"), problem.to_owned())
         })
     }
-}
-
-/// Whether the text is a DNS subdomain (RFC 1123), as Kubernetes names are.
-pub(crate) fn is_dns_name(text: &str) -> bool {
-    let label = |label: &str| {
-        let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
-        !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    text.len() <= 253 && text.split('.').all(label)
 }
 
 /// Whether the text is a qualified name with a prefix, as keys of taints of ours are.

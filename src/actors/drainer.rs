@@ -92,7 +92,8 @@ pub struct Drainer {
     drains: BTreeMap<NodeName, Drain>,
     /// Nodes whose marks are being changed, or are to be after a failure.
     marking: BTreeMap<NodeName, Marking>,
-    /// Since when the API server has said of a node that it carries the marks of a drain.
+    /// Since when the API server has said of a node that it carries taint, cordon and annotations of a
+    /// drain.
     set: BTreeMap<NodeName, Duration>,
     /// The same of the annotation that keeps cluster-autoscaler off it.
     shielded: BTreeMap<NodeName, Duration>,
@@ -146,7 +147,11 @@ impl Drainer {
             };
             let result = match timeout(limit, call).await {
                 Ok(Ok(())) => {
-                    tracing::info!(node = &*node, ?change, "a node's marks were changed");
+                    tracing::info!(
+                        node = &*node,
+                        ?change,
+                        "taint, cordon or annotations of a node were changed"
+                    );
                     MarkResult::Done
                 }
                 Ok(Err(error)) => {
@@ -154,7 +159,7 @@ impl Drainer {
                         node = &*node,
                         error = %RequestProblem(&error),
                         ?change,
-                        "a node's marks could not be changed; it is tried again"
+                        "taint, cordon or annotations of a node could not be changed; the next attempt follows"
                     );
                     MarkResult::Failed
                 }
@@ -162,7 +167,7 @@ impl Drainer {
                     tracing::warn!(
                         node = &*node,
                         ?change,
-                        "no answer in time to a change of marks; it is tried again"
+                        "no answer in time to a change of a node; the next attempt follows"
                     );
                     MarkResult::Failed
                 }
@@ -190,7 +195,7 @@ impl Drainer {
                         node = &*node,
                         pod = %pod.key(),
                         grace,
-                        "deleted: no more than its grace period is left"
+                        "deleted, since only its grace period is left"
                     );
                     pods::delete(&client, pod, grace, limit).await
                 }
@@ -390,7 +395,7 @@ impl Handler<Looked> for Drainer {
                 tracing::warn!(
                     node = &*node,
                     error,
-                    "the node's pods could not be listed; it is tried again"
+                    "the node's pods could not be listed; the next attempt follows"
                 );
                 PodsListed::Failed
             }

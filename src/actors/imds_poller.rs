@@ -26,7 +26,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 use complaints::Complaints;
 use jiff::Timestamp;
 use kube::api::Api;
-use report::{Sighting, StoreProblem, store};
+use report::{Sighting, Store, StoreProblem, store};
 use spot_guard_core::ids::{InstanceId, NodeName};
 use spot_guard_core::imds::{
     Announcement, ImdsCategory, ImdsProblem, parse_instance_action, parse_instance_id, parse_rebalance,
@@ -66,11 +66,6 @@ struct Polled {
     began: Instant,
     answers: Vec<(ImdsCategory, Result<Option<String>, ImdsProblem>)>,
 }
-
-/// Command to itself: try to store the notice of that kind.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct Store(NoticeKind);
 
 /// Fact: an attempt to store a notice ended.
 #[derive(Debug, Message)]
@@ -345,7 +340,7 @@ impl Handler<Stored> for ImdsPoller {
                     tracing::info!(
                         node,
                         %kind,
-                        "a notice of that name is stored: perhaps this one, trying on"
+                        "a notice of that name is stored, perhaps this one; the next attempt follows"
                     );
                 }
                 if self.sightings.values().all(|held| held.is_done() || held.is_taken()) {
@@ -356,7 +351,7 @@ impl Handler<Stored> for ImdsPoller {
                 sighting.attempt_failed(ctx);
                 self.node.readiness.not_ready(NOTICES_PART, format!("{kind}: {problem}"));
                 if self.complaints.raise(kind.slug(), &problem.to_string()) {
-                    tracing::error!(node, %kind, %problem, "notice cannot be stored, trying on");
+                    tracing::error!(node, %kind, %problem, "the notice cannot be stored; the next attempt follows");
                 }
             }
         }

@@ -27,6 +27,7 @@ mod tests;
 pub use link::{ASK_TIMEOUT, Link, LinkError, LinkEvent, MAILBOX_CAPACITY, MAX_QUESTIONS, MessageLink};
 
 use crate::clock::jittered;
+pub use crate::telemetry::metrics::RestartCause;
 use crate::telemetry::readiness::Readiness;
 use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
@@ -83,32 +84,6 @@ macro_rules! answers_ping {
 
 pub(crate) use answers_ping;
 
-/// Why an actor was built anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RestartCause {
-    /// A handler, a future of its context, or its factory panicked.
-    Panicked,
-    /// It stopped itself.
-    Stopped,
-    /// It did not answer a [`Ping`] within [`ANSWER_WITHIN`].
-    Stuck,
-}
-
-impl RestartCause {
-    /// All causes.
-    pub const ALL: [Self; 3] = [Self::Panicked, Self::Stopped, Self::Stuck];
-
-    /// The cause as a label.
-    #[must_use]
-    pub fn slug(self) -> &'static str {
-        match self {
-            Self::Panicked => "panicked",
-            Self::Stopped => "stopped",
-            Self::Stuck => "stuck",
-        }
-    }
-}
-
 /// Ends a set of supervised actors. Clones belong to the same set; several sets live in one process.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
@@ -135,19 +110,19 @@ impl Shutdown {
         self.triggered.send_replace(true);
     }
 
-    /// Whether the end was asked for.
+    /// Whether the end was requested.
     #[must_use]
     pub fn is_triggered(&self) -> bool {
         *self.triggered.borrow()
     }
 
-    /// Waits until the end is asked for.
+    /// Waits until the end is requested.
     pub async fn triggered(&self) {
         // Fails only when the sender is gone, and `self` holds it.
         let _ = self.triggered.subscribe().wait_for(|triggered| *triggered).await;
     }
 
-    /// Waits until the end was asked for and no actor of the set is left.
+    /// Waits until the end was requested and no actor of the set is left.
     pub async fn finished(&self) {
         self.triggered().await;
         let _ = self.running.subscribe().wait_for(|running| *running == 0).await;

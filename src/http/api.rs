@@ -1,12 +1,13 @@
 //! `/api/v1`: what Spot Guard knows, as JSON.
 
+use super::ApiState;
+use super::history::PoolHistory;
 use super::model::{
     BlockedBy, Counts, Fallback, Items, Notice, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
     Timeline, TimelineEntry,
 };
 use super::problem::{self, Refused};
-use super::query::Filter;
-use super::{ApiState, routes};
+use super::query::{Filter, path_name};
 use crate::actors::deps::Pauses;
 use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, SpotPool};
 use crate::telemetry::tracing::trace_id_of;
@@ -43,8 +44,18 @@ pub(super) async fn pools(state: Data<ApiState>, request: HttpRequest) -> Result
 }
 
 pub(super) async fn pool_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    match find(&state.pools, &routes::name(&request)) {
+    match find(&state.pools, &path_name(&request)) {
         Some(pool) => HttpResponse::Ok().json(in_full(&pool, &state.replacements.state(), &pauses(&state))),
+        None => no_such(&request, "pool"),
+    }
+}
+
+pub(super) async fn history_of(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    match find(&state.pools, &path_name(&request)) {
+        Some(pool) => {
+            let pool = PoolName::from(pool.name_any());
+            HttpResponse::Ok().json(PoolHistory { items: state.history.of(&pool), pool })
+        }
         None => no_such(&request, "pool"),
     }
 }
@@ -71,7 +82,7 @@ pub(super) async fn notices(
 }
 
 pub(super) async fn notice_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    let Some(found) = find(&state.notices, &routes::name(&request)) else {
+    let Some(found) = find(&state.notices, &path_name(&request)) else {
         return no_such(&request, "notice");
     };
     let record = state.replacements.find(|record| record.spec.instance_id == found.spec.instance_id);
@@ -90,14 +101,14 @@ pub(super) async fn replacements(
 }
 
 pub(super) async fn replacement_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    match find(&state.replacements, &routes::name(&request)) {
+    match find(&state.replacements, &path_name(&request)) {
         Some(record) => HttpResponse::Ok().json(story(&record, (state.now)(), &state)),
         None => no_such(&request, "replacement"),
     }
 }
 
 pub(super) async fn timeline_of(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    match find(&state.replacements, &routes::name(&request)) {
+    match find(&state.replacements, &path_name(&request)) {
         Some(record) => HttpResponse::Ok().json(timeline(&record, (state.now)())),
         None => no_such(&request, "replacement"),
     }
@@ -116,7 +127,7 @@ pub(super) async fn fallbacks(
 }
 
 pub(super) async fn fallback_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    let found = find(&state.replacements, &routes::name(&request));
+    let found = find(&state.replacements, &path_name(&request));
     match found.and_then(|held| fallback(&held, (state.now)(), &state)) {
         Some(fallback) => HttpResponse::Ok().json(fallback),
         None => no_such(&request, "open fallback"),
@@ -137,7 +148,7 @@ where
 }
 
 pub(super) fn no_such(request: &HttpRequest, what: &str) -> HttpResponse {
-    problem::no_such(request, &format!("no {what} is named {}", routes::name(request)))
+    problem::no_such(request, &format!("no {what} is named {}", path_name(request)))
 }
 
 pub(super) fn name_of<K: kube::Resource>(object: &Arc<K>) -> &str {
@@ -149,7 +160,7 @@ pub(super) fn has_open_fallback(record: &NodeReplacement) -> bool {
     record.status.as_ref().is_some_and(is_open_fallback)
 }
 
-/// Whether the story is about what was asked for, but for its time.
+/// Whether the replacement is about what was requested, but for its time.
 fn about(filter: &Filter, record: &NodeReplacement) -> bool {
     let status = record.status.as_ref();
     let phase = status.map_or_else(Default::default, |status| status.phase);
@@ -190,7 +201,7 @@ fn count(replacements: &[Arc<NodeReplacement>]) -> ReplacementCounts {
     counts
 }
 
-/// The open fallbacks of a pool, from the stories themselves: the pool's status may lag behind them.
+/// The open fallbacks of a pool, from the replacements themselves: the pool's status may lag behind them.
 fn open_fallbacks(pool: &SpotPool, replacements: &[Arc<NodeReplacement>]) -> usize {
     let name = pool.name_any();
     let of_pool = replacements.iter().filter(|held| held.spec.pool.as_ref() == Some(&name.as_str().into()));
@@ -261,7 +272,7 @@ fn trace_url(state: &ApiState, trace_id: Option<&str>) -> Option<String> {
     Some(state.trace_url.as_ref()?.replace("{traceId}", trace_id?))
 }
 
-/// The fallback of a story, if it has one that is open and whose instance was claimed.
+/// The fallback of a replacement, if it has one that is open and whose instance was claimed.
 fn fallback(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> Option<Fallback> {
     let status = record(replacement);
     if !is_open_fallback(&status) {

@@ -4,7 +4,8 @@
 //! go through it.
 
 use super::access::{self, Need, Resource, Verb};
-use super::history::{self, PoolHistory};
+use super::endpoint::{Answer, Ask, Endpoint};
+use super::history::PoolHistory;
 use super::model::{
     Access, Fallback, Items, NodeSafety, Notice, Pool, PoolNode, Replacement, Status, Timeline, TriggerState,
 };
@@ -12,68 +13,8 @@ use super::openapi::{self, of};
 use super::{api, dashboard, events, health, nodes, problem, triggers, webhook};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
-use actix_web::{HttpRequest, Route, guard, web};
-use schemars::{Schema, SchemaGenerator};
+use actix_web::{Route, guard, web};
 use serde_json::{Map, Value};
-
-/// One route.
-pub(super) struct Endpoint {
-    /// Its path; `{name}` stands for a name.
-    pub(super) path: &'static str,
-    /// How it is asked.
-    pub(super) method: Ask,
-    /// What a caller needs.
-    pub(super) need: Need,
-    /// The parameters that it takes; others are refused.
-    pub(super) takes: Option<&'static [&'static str]>,
-    /// What it is for, in a few words.
-    pub(super) summary: &'static str,
-    /// What it answers with when all is well.
-    pub(super) answer: Answer,
-    handler: fn() -> Route,
-}
-
-/// How a route is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
-    /// `GET`, and `HEAD` with it.
-    Get,
-    /// `POST`.
-    Post,
-}
-
-/// What a route answers with when all is well.
-#[derive(Clone, Copy)]
-pub(super) enum Answer {
-    /// 200 with JSON of this schema.
-    Json(fn(&mut SchemaGenerator) -> Schema),
-    /// 202 with the trigger, and its place.
-    Accepted,
-    /// As [`Answer::Accepted`]; 204 if there is nothing to do, 409 if the message came before.
-    Webhook,
-    /// 200 with text of this media type.
-    Text(&'static str),
-    /// Something that the API's description leaves out: a part of a page, an answer to a probe.
-    Unlisted,
-}
-
-impl Ask {
-    /// Its method.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Post => "POST",
-        }
-    }
-
-    /// As the header `Allow` lists it.
-    fn methods(self) -> &'static str {
-        match self {
-            Self::Get => "GET, HEAD",
-            Self::Post => "POST",
-        }
-    }
-}
 
 /// Parameters of lists that are told in pages.
 const PAGES: &[&str] = &["limit", "continue"];
@@ -93,17 +34,6 @@ const fn get(
 
 const fn post(path: &'static str, need: Need, summary: &'static str, handler: fn() -> Route) -> Endpoint {
     Endpoint { path, method: Ask::Post, need, takes: Some(&[]), summary, answer: Answer::Accepted, handler }
-}
-
-impl Endpoint {
-    const fn taking(self, takes: &'static [&'static str]) -> Self {
-        Self { takes: Some(takes), ..self }
-    }
-
-    /// What comes in the query is nobody's business.
-    const fn taking_anything(self) -> Self {
-        Self { takes: None, ..self }
-    }
 }
 
 const fn list(resource: Resource) -> Need {
@@ -127,16 +57,16 @@ const fn pause(named: bool) -> Need {
 /// All routes; those of one path stand together.
 #[rustfmt::skip]
 pub(super) const ENDPOINTS: &[Endpoint] = &[
-    get("/healthz", Need::Probe, "Whether the process lives", Answer::Unlisted, || web::to(health::healthz))
+    get("/healthz", Need::Probe, "Whether the process is alive", Answer::Unlisted, || web::to(health::healthz))
         .taking_anything(),
-    get("/readyz", Need::Probe, "Whether every part works", Answer::Unlisted, || web::to(health::readyz))
+    get("/readyz", Need::Probe, "Whether every part is ready", Answer::Unlisted, || web::to(health::readyz))
         .taking_anything(),
     get("/metrics", Need::Probe, "What is counted", Answer::Unlisted, || web::to(health::metrics)).taking_anything(),
     get("/", Need::Nothing, "The dashboard", Answer::Unlisted, || web::to(dashboard::page)).taking_anything(),
     get("/dashboard/style.css", Need::Nothing, "Its style", Answer::Unlisted, || web::to(dashboard::style)).taking_anything(),
     get("/dashboard/icon.svg", Need::Nothing, "Its icon", Answer::Unlisted, || web::to(dashboard::icon)).taking_anything(),
     get("/dashboard/app.js", Need::Nothing, "Its script", Answer::Unlisted, || web::to(dashboard::script)).taking_anything(),
-    get("/docs", Need::Nothing, "The API to read", Answer::Unlisted, || web::to(dashboard::docs)).taking_anything(),
+    get("/docs", Need::Nothing, "The description of the API, as a page", Answer::Unlisted, || web::to(dashboard::docs)).taking_anything(),
     get("/docs/docs.js", Need::Nothing, "Its script", Answer::Unlisted, || web::to(dashboard::docs_script)).taking_anything(),
     get("/api/v1/openapi.json", Need::Nothing, "This description", Answer::Json(of::<Map<String, Value>>),
         || web::to(openapi::served)),
@@ -144,10 +74,10 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         || web::to(access::told)),
     Endpoint {
         path: "/webhooks/v1/scale-down", method: Ask::Post, need: Need::Signed, takes: Some(&[]),
-        summary: "Return fallbacks to Spot, asked for by another system", answer: Answer::Webhook,
+        summary: "Return fallbacks to Spot, as another system requests", answer: Answer::Webhook,
         handler: || web::to(webhook::scale_down),
     },
-    get("/api/v1/status", list(Resource::Pools), "The whole at a glance", Answer::Json(of::<Status>),
+    get("/api/v1/status", list(Resource::Pools), "The state in short", Answer::Json(of::<Status>),
         || web::to(api::status)),
     get("/api/v1/events", list(Resource::Replacements), "Every step as it happens, as server-sent events",
         Answer::Text("text/event-stream"), || web::to(events::events)),
@@ -157,8 +87,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         .taking(PAGES),
     get("/api/v1/pools/{name}", named(Resource::Pools), "A pool", Answer::Json(of::<Pool>),
         || web::to(api::pool_named)),
-    get("/api/v1/pools/{name}/history", named(Resource::Pools), "How many instances a pool had, since the replica that answers began",
-        Answer::Json(of::<PoolHistory>), || web::to(history::history_of)),
+    get("/api/v1/pools/{name}/history", named(Resource::Pools), "How many instances a pool had, since the answering replica began",
+        Answer::Json(of::<PoolHistory>), || web::to(api::history_of)),
     post("/api/v1/pools/{name}/pause", pause(true), "Pause a pool",
         || web::to(triggers::pause_pool)),
     post("/api/v1/pools/{name}/resume", pause(true), "Resume a pool",
@@ -175,30 +105,25 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         || web::to(api::notices)).taking(NARROWED),
     get("/api/v1/notices/{name}", named(Resource::Notices), "A notice", Answer::Json(of::<Notice>),
         || web::to(api::notice_named)),
-    get("/api/v1/replacements", list(Resource::Replacements), "The stories of nodes",
+    get("/api/v1/replacements", list(Resource::Replacements), "The replacements",
         Answer::Json(of::<Items<Replacement>>), || web::to(api::replacements)).taking(NARROWED_BY_PHASE),
-    get("/api/v1/replacements/{name}", named(Resource::Replacements), "The story of a node",
+    get("/api/v1/replacements/{name}", named(Resource::Replacements), "One replacement",
         Answer::Json(of::<Replacement>), || web::to(api::replacement_named)),
-    get("/api/v1/replacements/{name}/timeline", named(Resource::Replacements), "A story by its steps",
+    get("/api/v1/replacements/{name}/timeline", named(Resource::Replacements), "The steps of a replacement, with their durations",
         Answer::Json(of::<Timeline>), || web::to(api::timeline_of)),
     post("/api/v1/replacements/{name}/cancel", replacement(Verb::Cancel, true), "Cancel a replacement",
         || web::to(triggers::cancel_replacement)),
-    get("/api/v1/fallbacks", list(Resource::Replacements), "On-demand capacity that stands in for Spot",
+    get("/api/v1/fallbacks", list(Resource::Replacements), "The open fallbacks: on-demand capacity that stands in for Spot",
         Answer::Json(of::<Items<Fallback>>), || web::to(api::fallbacks)).taking(NARROWED_BY_PHASE),
     get("/api/v1/fallbacks/{name}", named(Resource::Replacements), "A fallback, by the name of its replacement",
         Answer::Json(of::<Fallback>), || web::to(api::fallback_named)),
     post("/api/v1/fallbacks/{name}/return", replacement(Verb::Return, true),
-        "Return a fallback to Spot now: stability is not waited for, safety is", || web::to(triggers::return_fallback)),
-    get("/api/v1/triggers", list(Resource::Triggers), "What was asked for", Answer::Json(of::<Items<TriggerState>>),
+        "Return a fallback to Spot now: stability is skipped, safety is not", || web::to(triggers::return_fallback)),
+    get("/api/v1/triggers", list(Resource::Triggers), "The triggers", Answer::Json(of::<Items<TriggerState>>),
         || web::to(triggers::triggers)).taking(PAGES),
-    get("/api/v1/triggers/{name}", named(Resource::Triggers), "What comes of what was asked for",
+    get("/api/v1/triggers/{name}", named(Resource::Triggers), "One trigger, with its state",
         Answer::Json(of::<TriggerState>), || web::to(triggers::trigger_named)),
 ];
-
-/// The name in the path; empty if there is none.
-pub(super) fn name(request: &HttpRequest) -> String {
-    request.match_info().get("name").unwrap_or_default().to_owned()
-}
 
 /// Adds the routes that are served.
 pub(super) fn configure(cfg: &mut web::ServiceConfig, served: impl Fn(&Endpoint) -> bool) {

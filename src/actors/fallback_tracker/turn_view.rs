@@ -43,7 +43,7 @@ pub(super) struct TurnView<'a> {
     assessments: &'a BTreeMap<ReplacementName, ReturnAssessment>,
     /// Why each pool is not acted on; empty: it is.
     refused: BTreeMap<PoolName, Vec<Reason>>,
-    /// How many stories of each pool move their node now.
+    /// How many replacements of each pool move their node now.
     under_way: BTreeMap<PoolName, usize>,
     fits: &'a Fits,
     no_pool: Policy,
@@ -160,7 +160,7 @@ impl<'a> TurnView<'a> {
         (ids(status.spot), ids(status.on_demand))
     }
 
-    /// The record's next state, if it differs. A story that begins takes its place at once.
+    /// The record's next state, if it differs. A replacement that begins takes its place at once.
     pub(super) fn advance(&mut self, record: &NodeReplacement) -> Option<Write> {
         let subject = subject(record);
         let now = self.deps.clock.now();
@@ -267,8 +267,8 @@ impl<'a> TurnView<'a> {
         })
     }
 
-    /// The latest assessment of the story's return, with what the budgets say now: another drain may have
-    /// used them up since.
+    /// The latest assessment of the replacement's return, with what the budgets say now: another drain
+    /// may have used them up since.
     fn assessment(&self, record: &NodeReplacement, policy: &Policy) -> Option<Cow<'a, ReturnAssessment>> {
         let found = self.assessments.get(&record.replacement_name())?;
         let status = record.status.as_ref().filter(|status| !status.fallback.is_returning());
@@ -292,7 +292,7 @@ impl<'a> TurnView<'a> {
         nodes.map(|node| node.name.clone()).collect()
     }
 
-    /// What stands against beginning this story now.
+    /// What stands against beginning this replacement now.
     fn starts(&self, record: &NodeReplacement) -> Starts {
         let Some((name, config)) =
             record.spec.pool.as_ref().and_then(|name| self.configs.get_key_value(name))
