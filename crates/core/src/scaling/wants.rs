@@ -1,5 +1,6 @@
 //! What the replacements of a pool want of its groups.
 
+use crate::ledger::Ledger;
 use crate::record::GroupKind;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,17 @@ pub fn withdrawn(wants: &Wants) -> BTreeSet<String> {
     let over = |want: &Want| !matches!(want, Want::Instance { .. });
     let spot = wants.iter().filter(|((kind, _), want)| *kind == GroupKind::Spot && over(want));
     spot.map(|((_, replacement), _)| replacement.clone()).collect()
+}
+
+/// Ends the shares of nobody: their record was finished or deleted, so nothing is wanted for them.
+///
+/// A record that is there and cannot be read (`is_unreadable`) keeps what it holds.
+pub fn end_orphans(wants: &mut Wants, ledger: &Ledger, is_unreadable: &dyn Fn(&str) -> bool) {
+    for kind in [GroupKind::Spot, GroupKind::OnDemand] {
+        for share in ledger.shares(kind).filter(|share| !is_unreadable(&share.replacement)) {
+            wants.entry((kind, share.replacement.clone())).or_insert(Want::Done);
+        }
+    }
 }
 
 /// An instance to end for a story.
