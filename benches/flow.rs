@@ -10,9 +10,9 @@ use spot_guard::clock::Clock;
 use spot_guard::http::{self, ApiState, Door};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::story::Story;
-use spot_guard::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, Stage, TAINT};
+use spot_guard::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, TAINT, WorldOptions};
 use spot_guard::telemetry::liveness::Liveness;
-use spot_guard_cloud::cloud::{Capacity, Cloud};
+use spot_guard_cloud::cloud::{Cloud, Supply};
 use spot_guard_core::policy::Policy;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ fn play(plot: Plot) -> Measured {
     system.block_on(async {
         let began = Instant::now();
         let clock = Clock::simulated(EPOCH.parse().expect("a time"));
-        let mut story = Story::begin_on("bench".to_owned(), plot, clock, 1, Stage::default())
+        let mut story = Story::begin_on("bench".to_owned(), plot, clock, 1, WorldOptions::default())
             .await
             .expect("the story begins");
         let end = Shutdown::new();
@@ -80,9 +80,9 @@ fn play(plot: Plot) -> Measured {
 /// The beginning of a story on real time: milliseconds from the notice to the first request, and from the
 /// failure of Spot to the first request of on-demand, if the story has one.
 fn play_really(plot: Plot, readers: bool) -> (f64, Option<f64>, Option<Read>) {
-    let dry = plot.script.iter().any(|(_, act)| matches!(act, Act::SpotHas(Capacity::None)));
+    let dry = plot.script.iter().any(|(_, act)| matches!(act, Act::SpotHas(Supply::None)));
     actix::System::new().block_on(async {
-        let mut story = Story::begin_on("bench".to_owned(), plot, Clock::System, 1, Stage::default())
+        let mut story = Story::begin_on("bench".to_owned(), plot, Clock::System, 1, WorldOptions::default())
             .await
             .expect("the story begins");
         let end = Shutdown::new();

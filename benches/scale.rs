@@ -15,7 +15,7 @@ use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
-use spot_guard::controller::{CALL_TIMEOUT, Controller, Settings};
+use spot_guard::controller::{CALL_TIMEOUT, Controller, ControllerSettings};
 use spot_guard::crd::{InterruptionNotice, InterruptionNoticeSpec, SpotPool, SpotPoolSpec, notice_name};
 use spot_guard::kube::lease::LeaseTimes;
 use spot_guard::sim::nodes::KubeNodes;
@@ -294,7 +294,7 @@ async fn controller(url: &str) {
     config.default_retry = false;
     let client = kube::Client::try_from(config).expect("a client");
     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-    let settings = Settings {
+    let settings = ControllerSettings {
         namespace: "default".to_owned(),
         lease: "spot-guard".to_owned(),
         identity: "bench".to_owned(),

@@ -19,7 +19,7 @@ use kube::{Client, ResourceExt};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::policy::Policy;
-use spot_guard_core::preflight::{Finding, Problem, Severity};
+use spot_guard_core::preflight::{Finding, GroupProblem, Severity};
 use spot_guard_core::record::NoticeKind;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -306,7 +306,7 @@ async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &
             _ => [&config.spot_group, &config.on_demand_group]
                 .into_iter()
                 .filter(|name| !found.contains_key(*name))
-                .map(|name| Finding { group: name.clone(), problem: Problem::NoSuchGroup })
+                .map(|name| Finding { group: name.clone(), problem: GroupProblem::NoSuchGroup })
                 .collect(),
         };
         let about = format!("pool {}", config.name);

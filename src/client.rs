@@ -46,7 +46,7 @@ pub enum Output {
 
 /// What is asked.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Question {
+pub enum ClientCommand {
     /// Show the whole at a glance, and what each fallback waits for
     Status(#[command(flatten)] ApiOptions),
     /// Show both groups of each pool
@@ -70,26 +70,26 @@ const ANOTHER_VERSION: &str = "the API is of another version";
 ///
 /// # Errors
 /// When the API cannot be reached, refuses, or answers something else.
-pub fn run(question: &Question) -> anyhow::Result<String> {
+pub fn run(question: &ClientCommand) -> anyhow::Result<String> {
     match question {
-        Question::Status(options) => {
+        ClientCommand::Status(options) => {
             let api = ApiClient::new(options)?;
             let (status, fallbacks) = (api.get("status")?, api.list("fallbacks")?);
             show(options, json!({ "status": status, "fallbacks": fallbacks }), || {
                 Ok(tables::status(&read(status)?, &read::<Vec<Fallback>>(fallbacks.into())?))
             })
         }
-        Question::Pools(options) => {
+        ClientCommand::Pools(options) => {
             let pools = ApiClient::new(options)?.list("pools")?;
             show(options, json!({ "items": pools }), || Ok(tables::pools(&read::<Vec<Pool>>(pools.into())?)))
         }
-        Question::Fallbacks(options) => {
+        ClientCommand::Fallbacks(options) => {
             let fallbacks = ApiClient::new(options)?.list("fallbacks")?;
             show(options, json!({ "items": fallbacks }), || {
                 Ok(tables::fallbacks(&read::<Vec<Fallback>>(fallbacks.into())?))
             })
         }
-        Question::Explain { name, options } => explain(name, options),
+        ClientCommand::Explain { name, options } => explain(name, options),
     }
 }
 

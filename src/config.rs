@@ -4,7 +4,7 @@
 //! of its range, is refused with the file, the line and the key. AWS's endpoint, region and credentials are
 //! not in here: they come from the SDK's own variables.
 
-use crate::controller::Settings;
+use crate::controller::ControllerSettings;
 use crate::kube::lease::LeaseTimes;
 use crate::telemetry::notifications::Target;
 use serde::Deserialize;
@@ -129,7 +129,7 @@ pub enum ConfigError {
     #[error("{place}: {problem}")]
     Malformed {
         /// Where.
-        place: Place,
+        place: Location,
         /// What is wrong there.
         problem: String,
     },
@@ -137,7 +137,7 @@ pub enum ConfigError {
     #[error("{place}: {key}: {problem}")]
     Invalid {
         /// Where.
-        place: Place,
+        place: Location,
         /// The setting, as `section.key`.
         key: String,
         /// What is wrong with it.
@@ -147,14 +147,14 @@ pub enum ConfigError {
 
 /// A place in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// The file.
     pub file: String,
     /// The line, counted from 1, where it is known.
     pub line: Option<usize>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             Some(line) => write!(f, "{}:{line}", self.file),
@@ -180,7 +180,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, source_name: &str) -> Result<Self, ConfigError> {
-        let place = |line| Place { file: source_name.to_owned(), line };
+        let place = |line| Location { file: source_name.to_owned(), line };
         // Nothing but comments is the null document: every setting keeps its default.
         let config: Option<Self> = serde_saphyr::from_str(text).map_err(|error| {
             let line = error.location().and_then(|at| usize::try_from(at.line()).ok()).filter(|n| *n > 0);
@@ -215,8 +215,8 @@ impl Config {
 
     /// What a controller is made of, by this configuration; `identity` is its name among the replicas.
     #[must_use]
-    pub fn settings(&self, identity: &str) -> Settings {
-        Settings {
+    pub fn settings(&self, identity: &str) -> ControllerSettings {
+        ControllerSettings {
             namespace: self.lease.namespace.clone(),
             lease: self.lease.name.clone(),
             identity: identity.to_owned(),

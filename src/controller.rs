@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 /// What a controller is made of.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ControllerSettings {
     /// Namespace of the Lease.
     pub namespace: String,
     /// Name of the Lease.
@@ -49,7 +49,7 @@ pub struct Settings {
 
 /// The parts that every replica has, leading or not.
 pub struct Controller {
-    settings: Settings,
+    settings: ControllerSettings,
     client: Client,
     clock: Clock,
     aws: AutoScaling,
@@ -82,7 +82,7 @@ pub struct Actors {
 impl Controller {
     /// Starts the watches; acts on nothing yet.
     #[must_use]
-    pub fn new(settings: Settings, client: Client, aws: &SdkConfig, clock: Clock) -> Self {
+    pub fn new(settings: ControllerSettings, client: Client, aws: &SdkConfig, clock: Clock) -> Self {
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::default();
         // Nobody may wait for ever, not for a list with which a watch begins either.

@@ -67,7 +67,7 @@ enum Command {
     /// Print the description of the HTTP API (OpenAPI 3.1)
     Openapi,
     #[command(flatten)]
-    Ask(spot_guard::client::Question),
+    Ask(spot_guard::client::ClientCommand),
     /// Play a story on a simulated cloud
     #[cfg(feature = "sim")]
     Demo(spot_guard::sim::demo::DemoOptions),

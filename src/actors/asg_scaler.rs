@@ -21,7 +21,7 @@ use kube::api::{Api, Patch, PatchParams};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
 use spot_guard_core::policy::seconds;
-use spot_guard_core::reason::{Finding, Problem};
+use spot_guard_core::reason::{Finding, GroupProblem};
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::scaling;
 use spot_guard_core::scaling::answers::{self, AfterFailure, Answer};
@@ -267,7 +267,7 @@ impl Handler<TurnEnded> for AsgScaler {
                 state.ledger = None;
                 tracing::warn!(pool, %error, "looking at the groups failed; it is tried again");
                 if let TurnError::NoSuchGroup(group) = &error {
-                    let finding = Finding { group: group.clone(), problem: Problem::NoSuchGroup };
+                    let finding = Finding { group: group.clone(), problem: GroupProblem::NoSuchGroup };
                     let refused = PoolRefused { pool: pool.clone(), finding };
                     self.refused.iter().for_each(|link| link.send(refused.clone()));
                 }

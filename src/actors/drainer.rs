@@ -399,15 +399,15 @@ impl Handler<Looked> for Drainer {
 
 answers_ping!(Drainer);
 
-fn metric(answer: &EvictionAnswer) -> metrics::EvictionAnswer {
+fn metric(answer: &EvictionAnswer) -> metrics::EvictionResult {
     match answer {
-        EvictionAnswer::Evicted => metrics::EvictionAnswer::Accepted,
-        EvictionAnswer::Gone => metrics::EvictionAnswer::Gone,
-        EvictionAnswer::BudgetExhausted { .. } => metrics::EvictionAnswer::Budget,
-        EvictionAnswer::RateLimited { .. } => metrics::EvictionAnswer::Throttled,
+        EvictionAnswer::Evicted => metrics::EvictionResult::Accepted,
+        EvictionAnswer::Gone => metrics::EvictionResult::Gone,
+        EvictionAnswer::BudgetExhausted { .. } => metrics::EvictionResult::Budget,
+        EvictionAnswer::RateLimited { .. } => metrics::EvictionResult::Throttled,
         EvictionAnswer::SeveralBudgets
         | EvictionAnswer::Forbidden { .. }
         | EvictionAnswer::Conflict
-        | EvictionAnswer::Failed { .. } => metrics::EvictionAnswer::Failed,
+        | EvictionAnswer::Failed { .. } => metrics::EvictionResult::Failed,
     }
 }

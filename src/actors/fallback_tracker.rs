@@ -25,7 +25,7 @@ use crate::actors::messages::{
 use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::clock::jittered;
 use crate::crd::{NodeReplacement, version};
-use crate::telemetry::events::{self, Identity, Told};
+use crate::telemetry::events::{self, EventIdentity, Told};
 use crate::telemetry::notifications::Notification;
 use crate::telemetry::tracing::box_span;
 use actix::prelude::*;
@@ -520,7 +520,7 @@ impl FallbackTracker {
             note: &step.message,
             secondary: Some(record.object_ref(&())),
         };
-        let identity = Identity { name: event_name(record, step), at: step.at };
+        let identity = EventIdentity { name: event_name(record, step), at: step.at };
         self.deps.events.tell_once(events::node(&step.node), told, identity);
     }
 }

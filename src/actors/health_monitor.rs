@@ -21,7 +21,7 @@ use kube::api::{Api, Patch, PatchParams};
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::{Freshness, StaleWatch, Step};
 use spot_guard_core::group::{GroupView, PoolView};
-use spot_guard_core::health::{self, PoolAssessment, Story};
+use spot_guard_core::health::{self, PoolAssessment, PoolReplacement};
 use spot_guard_core::limits;
 use spot_guard_core::preflight;
 use spot_guard_core::reason::{Finding, Pause, Reason, ReasonCode, in_one_line};
@@ -183,14 +183,14 @@ fn assess<'a>(
     let open = |record: &'a Arc<NodeReplacement>| {
         let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
         let name = record.metadata.name.as_deref()?;
-        Some(Story { name, instance_id: &record.spec.instance_id, status })
+        Some(PoolReplacement { name, instance_id: &record.spec.instance_id, status })
     };
     let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
-    let stories: Vec<Story<'_>> = records.iter().filter(own).filter_map(open).collect();
-    let everywhere: Vec<Story<'_>> = records.iter().filter_map(open).collect();
+    let stories: Vec<PoolReplacement<'_>> = records.iter().filter(own).filter_map(open).collect();
+    let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(open).collect();
     let ready = |instance: &str| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
     // By an old picture nothing is safe.
-    let unsafe_ = |story: &Story<'_>| match stale {
+    let unsafe_ = |story: &PoolReplacement<'_>| match stale {
         [] => safety_blockers(story, &everywhere, pool, &observed.view, snapshot, taint_key),
         stale => stale.iter().cloned().map(Reason::StaleWatch).collect(),
     };
@@ -214,8 +214,8 @@ fn return_asked(pool: &str, records: &[Arc<NodeReplacement>]) -> Option<Timestam
 
 /// Box 9: what stands against draining the fallback's node now.
 fn safety_blockers(
-    story: &Story<'_>,
-    stories: &[Story<'_>],
+    story: &PoolReplacement<'_>,
+    stories: &[PoolReplacement<'_>],
     pool: &PoolConfig,
     view: &PoolView,
     snapshot: &Snapshot,

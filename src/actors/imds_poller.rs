@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use kube::api::Api;
 use report::{Sighting, StoreProblem, store};
 use spot_guard_core::imds::{
-    Announcement, ImdsProblem, Question, parse_instance_action, parse_instance_id, parse_rebalance,
+    Announcement, ImdsCategory, ImdsProblem, parse_instance_action, parse_instance_id, parse_rebalance,
 };
 use spot_guard_core::notices::MAX_NODE_NAME;
 use spot_guard_core::policy::backoff;
@@ -63,7 +63,7 @@ struct Poll;
 #[rtype(result = "()")]
 struct Polled {
     began: Instant,
-    answers: Vec<(Question, Result<Option<String>, ImdsProblem>)>,
+    answers: Vec<(ImdsCategory, Result<Option<String>, ImdsProblem>)>,
 }
 
 /// Command to itself: try to store the notice of that kind.
@@ -123,12 +123,12 @@ impl ImdsPoller {
     }
 
     /// Takes up what an answer says.
-    fn interpret(&mut self, question: Question, text: &str) -> Result<(), ImdsProblem> {
+    fn interpret(&mut self, question: ImdsCategory, text: &str) -> Result<(), ImdsProblem> {
         let now = self.node.clock.now();
         match question {
-            Question::InstanceId => self.instance_id = Some(parse_instance_id(text)?),
-            Question::InstanceAction => self.sighted(parse_instance_action(text, now)?, now),
-            Question::Rebalance => self.sighted(parse_rebalance(text)?, now),
+            ImdsCategory::InstanceId => self.instance_id = Some(parse_instance_id(text)?),
+            ImdsCategory::InstanceAction => self.sighted(parse_instance_action(text, now)?, now),
+            ImdsCategory::Rebalance => self.sighted(parse_rebalance(text)?, now),
         }
         Ok(())
     }
@@ -154,11 +154,11 @@ impl ImdsPoller {
     }
 
     /// IMDS takes a notice back. Whether it was stored, nobody has to know any more.
-    fn no_longer(&mut self, question: Question, ctx: &mut Context<Self>) {
+    fn no_longer(&mut self, question: ImdsCategory, ctx: &mut Context<Self>) {
         let kind = match question {
-            Question::InstanceId => return,
-            Question::InstanceAction => NoticeKind::SpotInterruption,
-            Question::Rebalance => NoticeKind::RebalanceRecommendation,
+            ImdsCategory::InstanceId => return,
+            ImdsCategory::InstanceAction => NoticeKind::SpotInterruption,
+            ImdsCategory::Rebalance => NoticeKind::RebalanceRecommendation,
         };
         match self.sightings.get_mut(&kind) {
             Some(sighting) if sighting.is_taken() => drop(self.sightings.remove(&kind)),
@@ -168,7 +168,7 @@ impl ImdsPoller {
     }
 
     /// Logs a problem with IMDS when it is new, and again from time to time.
-    fn complain(&mut self, question: Question, problem: &ImdsProblem) {
+    fn complain(&mut self, question: ImdsCategory, problem: &ImdsProblem) {
         if self.complaints.raise(question.path(), problem.slug()) {
             tracing::warn!(
                 node = self.node.node_name,
@@ -179,7 +179,7 @@ impl ImdsPoller {
         }
     }
 
-    fn settle(&mut self, question: Question) {
+    fn settle(&mut self, question: ImdsCategory) {
         if self.complaints.settle(question.path()) {
             tracing::info!(node = self.node.node_name, path = question.path(), "IMDS can be read again");
         }
@@ -223,8 +223,8 @@ impl Handler<Poll> for ImdsPoller {
     type Result = ();
 
     fn handle(&mut self, _: Poll, ctx: &mut Self::Context) {
-        let unknown = self.instance_id.is_none().then_some(Question::InstanceId);
-        let questions = unknown.into_iter().chain([Question::InstanceAction, Question::Rebalance]);
+        let unknown = self.instance_id.is_none().then_some(ImdsCategory::InstanceId);
+        let questions = unknown.into_iter().chain([ImdsCategory::InstanceAction, ImdsCategory::Rebalance]);
         let (imds, me) = (self.node.imds.clone(), ctx.address());
         let read = async move {
             let began = Instant::now();
@@ -254,7 +254,7 @@ impl Handler<Polled> for ImdsPoller {
             let understood = match &answer {
                 Ok(Some(text)) => self.interpret(question, text),
                 // No notice is the usual answer, no instance id is not.
-                Ok(None) if question == Question::InstanceId => Err(ImdsProblem::UnexpectedStatus(404)),
+                Ok(None) if question == ImdsCategory::InstanceId => Err(ImdsProblem::UnexpectedStatus(404)),
                 Ok(None) => Ok(()),
                 Err(problem) => Err(problem.clone()),
             };

@@ -8,7 +8,7 @@ use aws_config::imds::client::error::{ImdsError, TokenError};
 use aws_config::imds::client::{Builder, Client};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use spot_guard_core::imds::{ImdsProblem, Question};
+use spot_guard_core::imds::{ImdsCategory, ImdsProblem};
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl Imds {
     ///
     /// # Errors
     /// What kept it from being read.
-    pub async fn read(&self, question: Question) -> Result<Option<String>, ImdsProblem> {
+    pub async fn read(&self, question: ImdsCategory) -> Result<Option<String>, ImdsProblem> {
         let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let problem = match client.get(question.path()).await {
             Ok(text) => return Ok(Some(text.into())),

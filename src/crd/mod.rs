@@ -16,7 +16,7 @@ pub use spot_guard_core::notices::notice_name;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{Condition, NoticeKind, ReplacementStatus};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
-use spot_guard_core::trigger::{Ask, Stage, TriggerAction};
+use spot_guard_core::trigger::{Ask, TriggerAction, TriggerStage};
 use std::time::Duration;
 
 /// The API group of all kinds.
@@ -309,7 +309,7 @@ impl Trigger {
             by: requested_by,
             reason,
             order: (made_at, version(self)),
-            stage: Stage::of(conditions),
+            stage: TriggerStage::of(conditions),
         }
     }
 }

@@ -149,7 +149,7 @@ impl Resource {
 
 /// A right that is asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Question {
+pub(super) struct Permission {
     pub(super) verb: Verb,
     pub(super) resource: Resource,
     pub(super) name: Option<String>,
@@ -157,13 +157,13 @@ pub(super) struct Question {
 
 /// Why somebody is not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum Denial {
     /// There is no bearer token.
     NoToken,
     /// The API server does not know the token (any more), and what it says.
     BadToken(String),
     /// The caller lacks the right.
-    Forbidden { user: String, question: Question },
+    Forbidden { user: String, question: Permission },
     /// The API server did not say.
     Unknown,
     /// The local door is for reading.
@@ -210,22 +210,22 @@ pub(super) async fn admit(
 }
 
 /// Who asks, where that is known, if they may.
-async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>, Refusal> {
+async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>, Denial> {
     // A server without a door lets nobody in.
-    let door = request.app_data::<Data<Door>>().map(|door| door.get_ref()).ok_or(Refusal::Unknown)?;
+    let door = request.app_data::<Data<Door>>().map(|door| door.get_ref()).ok_or(Denial::Unknown)?;
     let (reviews, tls) = match door {
         // Not even what is open is for a page from elsewhere.
-        Door::Local if !names_this_machine(request) => return Err(Refusal::ForeignHost),
+        Door::Local if !names_this_machine(request) => return Err(Denial::ForeignHost),
         Door::Local => {
             let reads = match need {
                 Need::Right { verb, .. } => verb.reads(),
                 Need::Signed => false,
                 Need::Probe | Need::Nothing | Need::Token => true,
             };
-            return if reads { Ok(None) } else { Err(Refusal::ReadOnly) };
+            return if reads { Ok(None) } else { Err(Denial::ReadOnly) };
         }
         Door::Probes | Door::Main { .. } if matches!(need, Need::Probe | Need::Nothing) => return Ok(None),
-        Door::Probes => return Err(Refusal::Unknown),
+        Door::Probes => return Err(Denial::Unknown),
         Door::Main { reviews, tls } => (reviews, tls),
     };
     // A signature can be read by anybody on its way, and serves nobody else.
@@ -234,24 +234,24 @@ async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>,
     }
     let from_loopback = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
     if tls.is_none() && !from_loopback {
-        return Err(Refusal::Unencrypted);
+        return Err(Denial::Unencrypted);
     }
-    let caller = reviews.authenticate(bearer_token(request).ok_or(Refusal::NoToken)?).await?;
+    let caller = reviews.authenticate(bearer_token(request).ok_or(Denial::NoToken)?).await?;
     match need {
         Need::Probe | Need::Nothing | Need::Token => {}
         Need::Signed => reviews.authorize(&caller, all(TriggerAction::Return)).await?,
         Need::Right { verb, resource, named } => {
             let name = named.then(|| routes::name(request));
-            reviews.authorize(&caller, Question { verb, resource, name }).await?;
+            reviews.authorize(&caller, Permission { verb, resource, name }).await?;
         }
     }
     Ok(Some(caller))
 }
 
 /// Whether somebody may trigger this for whatever they name.
-fn all(action: TriggerAction) -> Question {
+fn all(action: TriggerAction) -> Permission {
     let (verb, resource) = Verb::of(action);
-    Question { verb, resource, name: None }
+    Permission { verb, resource, name: None }
 }
 
 /// Answers what the caller may trigger, so that the dashboard offers nothing else.
@@ -271,7 +271,7 @@ pub(super) async fn told(request: HttpRequest) -> HttpResponse {
     ] {
         match reviews.authorize(&caller, all(action)).await {
             Ok(()) => may.push(action),
-            Err(Refusal::Forbidden { .. }) => {}
+            Err(Denial::Forbidden { .. }) => {}
             Err(refusal) => return refused(&request, &refusal),
         }
     }
@@ -282,7 +282,7 @@ pub(super) async fn told(request: HttpRequest) -> HttpResponse {
 pub(super) struct Pass {
     reviews: Arc<Reviews>,
     token: String,
-    question: Question,
+    question: Permission,
 }
 
 impl Pass {
@@ -291,14 +291,14 @@ impl Pass {
         let door = request.app_data::<Data<Door>>()?;
         let Door::Main { reviews, .. } = door.get_ref() else { return None };
         let token = bearer_token(request)?.to_owned();
-        Some(Self { reviews: reviews.clone(), token, question: Question { verb, resource, name: None } })
+        Some(Self { reviews: reviews.clone(), token, question: Permission { verb, resource, name: None } })
     }
 
     /// Whether the token is still good for it.
     ///
     /// # Errors
-    /// Why it is not, or [`Refusal::Unknown`] if the API server does not say.
-    pub(super) async fn check(&self) -> Result<(), Refusal> {
+    /// Why it is not, or [`Denial::Unknown`] if the API server does not say.
+    pub(super) async fn check(&self) -> Result<(), Denial> {
         let caller = self.reviews.authenticate(&self.token).await?;
         self.reviews.authorize(&caller, self.question.clone()).await
     }
@@ -323,12 +323,12 @@ fn names_this_machine(request: &HttpRequest) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn refused(request: &HttpRequest, refusal: &Refusal) -> HttpResponse {
+fn refused(request: &HttpRequest, refusal: &Denial) -> HttpResponse {
     let (status, detail) = match refusal {
-        Refusal::NoToken => (StatusCode::UNAUTHORIZED, "a bearer token of the cluster is needed".to_owned()),
-        Refusal::BadToken(why) => (StatusCode::UNAUTHORIZED, format!("the token is not valid: {why}")),
-        Refusal::Forbidden { user, question } => {
-            let Question { verb, resource, name } = question;
+        Denial::NoToken => (StatusCode::UNAUTHORIZED, "a bearer token of the cluster is needed".to_owned()),
+        Denial::BadToken(why) => (StatusCode::UNAUTHORIZED, format!("the token is not valid: {why}")),
+        Denial::Forbidden { user, question } => {
+            let Permission { verb, resource, name } = question;
             let name = name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
             let detail = format!(
                 "user {user:?} cannot {} {}.{}{name}",
@@ -338,32 +338,32 @@ fn refused(request: &HttpRequest, refusal: &Refusal) -> HttpResponse {
             );
             (StatusCode::FORBIDDEN, detail)
         }
-        Refusal::Unknown => (
+        Denial::Unknown => (
             StatusCode::SERVICE_UNAVAILABLE,
             "the Kubernetes API did not say who asks and what they may do".to_owned(),
         ),
-        Refusal::ReadOnly => {
+        Denial::ReadOnly => {
             (StatusCode::FORBIDDEN, "this port only reads; ask at the main one, with a token".to_owned())
         }
-        Refusal::ForeignHost => (
+        Denial::ForeignHost => (
             StatusCode::FORBIDDEN,
             "this port answers to the names of this machine only, such as localhost".to_owned(),
         ),
-        Refusal::Unencrypted => (
+        Denial::Unencrypted => (
             StatusCode::FORBIDDEN,
             "without TLS (setting tls) this port takes tokens from loopback only".to_owned(),
         ),
     };
     let mut answer = problem::answer(status, request, detail);
     let challenge = match refusal {
-        Refusal::NoToken => Some("Bearer realm=\"spot-guard\""),
-        Refusal::BadToken(_) => Some("Bearer realm=\"spot-guard\", error=\"invalid_token\""),
+        Denial::NoToken => Some("Bearer realm=\"spot-guard\""),
+        Denial::BadToken(_) => Some("Bearer realm=\"spot-guard\", error=\"invalid_token\""),
         _ => None,
     };
     if let Some(challenge) = challenge {
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(challenge));
     }
-    if *refusal == Refusal::Unknown {
+    if *refusal == Denial::Unknown {
         answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     }
     answer

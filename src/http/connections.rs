@@ -155,13 +155,13 @@ fn peer_of(address: IpAddr) -> IpAddr {
 
 /// The door of a listener.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct ConnectionLimiter {
     table: Mutex<Table>,
     listener: Listener,
     counted: Connections,
 }
 
-impl Gate {
+impl ConnectionLimiter {
     pub(super) fn new(listener: Listener, limits: Limits, counted: Connections) -> Arc<Self> {
         Arc::new(Self { table: Mutex::new(Table::new(limits)), listener, counted })
     }
@@ -188,7 +188,7 @@ tokio::task_local! {
 /// A place at a listener; free again when it is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
-    gate: Arc<Gate>,
+    gate: Arc<ConnectionLimiter>,
     number: u64,
     changed: Arc<Notify>,
 }
@@ -397,7 +397,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_ends_when_its_time_is_over_or_its_place_is_taken() {
         let counted = Connections::default();
-        let gate = Gate::new(Listener::Probes, Limits { per_peer: 1, all: 9, most: 20 }, counted);
+        let gate =
+            ConnectionLimiter::new(Listener::Probes, Limits { per_peer: 1, all: 9, most: 20 }, counted);
         let hold = |connection: &Arc<Connection>| {
             tokio::spawn(connection.clone().hold(std::future::pending::<()>()))
         };

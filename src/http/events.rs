@@ -5,7 +5,7 @@
 //! token is looked at again every minute, and the stream ends when that is not good for it any more.
 
 use super::ApiState;
-use super::access::{Caller, Pass, Refusal, Resource, Verb};
+use super::access::{Caller, Denial, Pass, Resource, Verb};
 use super::problem;
 use crate::crd::NodeReplacement;
 use actix_web::http::header;
@@ -145,7 +145,7 @@ async fn follow(state: &ApiState, reader: &mpsc::Sender<Bytes>, pass: Option<&Pa
         if let Some(pass) = pass.filter(|_| next_look <= Instant::now()) {
             unknown = match pass.check().await {
                 Ok(()) => 0,
-                Err(Refusal::Unknown) if unknown + 1 < MAX_UNKNOWN => unknown + 1,
+                Err(Denial::Unknown) if unknown + 1 < MAX_UNKNOWN => unknown + 1,
                 Err(_) => return,
             };
             next_look = Instant::now() + LOOK;

@@ -3,7 +3,7 @@
 //! `actix_web::HttpServer` builds the same, but leaves no place between accepting a connection and its TLS
 //! handshake, which is where the number of connections is bounded.
 
-use super::connections::{Gate, Limits, guard};
+use super::connections::{ConnectionLimiter, Limits, guard};
 use crate::telemetry::connections::{Connections, Listener};
 use actix_http::{HttpService, TlsAcceptorConfig};
 use actix_service::{IntoServiceFactory, Service, ServiceFactoryExt, apply_fn_factory, map_config};
@@ -72,7 +72,7 @@ where
         .max_concurrent_connections(ACCEPTED)
         .shutdown_timeout(SHUTDOWN_SECONDS)
         .disable_signals();
-    let (signal, gate) = (builder.graceful_shutdown_signal(), Gate::new(name, limits, counted));
+    let (signal, gate) = (builder.graceful_shutdown_signal(), ConnectionLimiter::new(name, limits, counted));
     // Their types cannot be written down, and differ by what is under them.
     macro_rules! http {
         () => {{
@@ -109,7 +109,9 @@ where
 }
 
 /// Serves connections at the gate's leave.
-fn hold<S>(gate: Arc<Gate>) -> impl Fn(TcpStream, &S) -> LocalBoxFuture<'static, Result<(), S::Error>> + Clone
+fn hold<S>(
+    gate: Arc<ConnectionLimiter>,
+) -> impl Fn(TcpStream, &S) -> LocalBoxFuture<'static, Result<(), S::Error>> + Clone
 where
     S: Service<TcpStream>,
     S::Future: 'static,

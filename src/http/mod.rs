@@ -29,7 +29,7 @@ pub use history::{History, PoolHistory, Sample, keep as keep_history};
 pub use listener::bind;
 pub(crate) use listener::listen;
 pub use model::{
-    Access, BlockedBy, Counts, Fallback, Items, Node, NodeRole, NodeSafety, Notice, Pool, PoolSummary,
+    Access, BlockedBy, Counts, Fallback, Items, NodeRole, NodeSafety, Notice, Pool, PoolNode, PoolSummary,
     Replacement, ReplacementCounts, SafetyBlocker, Status, Timeline, TimelineEntry, TriggerRequest,
     TriggerState,
 };

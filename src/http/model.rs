@@ -292,7 +292,8 @@ pub struct Fallback {
 /// `/api/v1/nodes`: a node of a pool, or of a story.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Node {
+#[schemars(rename = "Node")]
+pub struct PoolNode {
     /// Its name.
     pub name: String,
     /// Its instance, once the cloud has named it.
@@ -328,7 +329,7 @@ pub struct Node {
     pub flow_box: Option<FlowBox>,
 }
 
-impl Node {
+impl PoolNode {
     /// A node without a story.
     pub(super) fn of(node: &cluster::Node, pool: Option<String>, group: Option<GroupKind>) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! `/api/v1/nodes`: the nodes of the pools, and whether one could be drained now.
 
-use super::model::{Items, Node, NodeRole, NodeSafety, SafetyBlocker};
+use super::model::{Items, NodeRole, NodeSafety, PoolNode, SafetyBlocker};
 use super::problem::{self, Refused};
 use super::query::Filter;
 use super::{ApiState, routes};
@@ -9,7 +9,7 @@ use crate::crd::{NodeReplacement, SpotPool};
 use actix_web::web::{self, Data, Json};
 use actix_web::{HttpRequest, HttpResponse};
 use spot_guard_core::cluster::{self, Snapshot};
-use spot_guard_core::health::Story;
+use spot_guard_core::health::PoolReplacement;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::reason::in_one_line;
 use spot_guard_core::record::{FallbackState, GroupKind, ReplacementStatus, UtilisationPercent};
@@ -21,9 +21,12 @@ use std::sync::Arc;
 /// (`CHECK_EFFORT`). They are made beside those of the actors.
 pub(super) const MAX_CHECKS: usize = 2;
 
-pub(super) async fn nodes(state: Data<ApiState>, request: HttpRequest) -> Result<Json<Items<Node>>, Refused> {
+pub(super) async fn nodes(
+    state: Data<ApiState>,
+    request: HttpRequest,
+) -> Result<Json<Items<PoolNode>>, Refused> {
     let filter = Filter::of(&request)?;
-    let fits = |node: &Node| {
+    let fits = |node: &PoolNode| {
         filter.of_pool(node.pool.as_deref())
             && filter.phase.is_none_or(|phase| node.phase == Some(phase))
             && filter.node.as_ref().is_none_or(|name| node.name == *name)
@@ -88,7 +91,7 @@ fn check(
     defaults: &Policy,
     taint_key: &Arc<str>,
 ) -> (Option<String>, safety::SafetyReport) {
-    let stories: Vec<Story<'_>> = records.iter().filter_map(|record| open(record)).collect();
+    let stories: Vec<PoolReplacement<'_>> = records.iter().filter_map(|record| open(record)).collect();
     let instance = snapshot.node(name).and_then(cluster::Node::instance_id).unwrap_or_default();
     let own = stories.iter().find(|story| story.instance_id == instance || stands_in(story.status, name));
     let of_story = own.and_then(|own| {
@@ -116,10 +119,10 @@ fn members(pool: &SpotPool) -> impl Iterator<Item = (GroupKind, &str)> {
     })
 }
 
-fn open(record: &NodeReplacement) -> Option<Story<'_>> {
+fn open(record: &NodeReplacement) -> Option<PoolReplacement<'_>> {
     let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
     let name = record.metadata.name.as_deref()?;
-    Some(Story { name, instance_id: &record.spec.instance_id, status })
+    Some(PoolReplacement { name, instance_id: &record.spec.instance_id, status })
 }
 
 /// Whether the node is one that took over, or is to.
@@ -128,13 +131,16 @@ fn stands_in(status: &ReplacementStatus, node: &str) -> bool {
 }
 
 /// The nodes of the pools and of the stories, by name.
-fn known(state: &ApiState) -> BTreeMap<String, Node> {
+fn known(state: &ApiState) -> BTreeMap<String, PoolNode> {
     let snapshot = (state.snapshot)();
     let mut known = BTreeMap::new();
     for pool in state.pools.state() {
         for (group, instance) in members(&pool) {
             for node in snapshot.nodes_of_instance(instance) {
-                known.insert(node.name.to_string(), Node::of(node, pool.metadata.name.clone(), Some(group)));
+                known.insert(
+                    node.name.to_string(),
+                    PoolNode::of(node, pool.metadata.name.clone(), Some(group)),
+                );
             }
         }
     }
@@ -149,7 +155,7 @@ fn known(state: &ApiState) -> BTreeMap<String, Node> {
         let status = story.status;
         let mut plays = |name: &str, group: Option<GroupKind>, role: NodeRole| {
             let Some(node) = snapshot.node(name) else { return };
-            let of_story = || Node::of(node, record.spec.pool.clone(), group);
+            let of_story = || PoolNode::of(node, record.spec.pool.clone(), group);
             let node = known.entry(name.to_owned()).or_insert_with(of_story);
             node.replacement = Some(story.name.to_owned());
             node.role = Some(role);

@@ -6,7 +6,7 @@
 use super::access::{self, Need, Resource, Verb};
 use super::history::{self, PoolHistory};
 use super::model::{
-    Access, Fallback, Items, Node, NodeSafety, Notice, Pool, Replacement, Status, Timeline, TriggerState,
+    Access, Fallback, Items, NodeSafety, Notice, Pool, PoolNode, Replacement, Status, Timeline, TriggerState,
 };
 use super::openapi::{self, of};
 use super::{api, dashboard, events, health, nodes, problem, triggers, webhook};
@@ -164,8 +164,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     post("/api/v1/pools/{name}/resume", pause(true), "Resume a pool",
         || web::to(triggers::resume_pool)),
     get("/api/v1/nodes", list(Resource::Replacements), "The nodes of pools and replacements",
-        Answer::Json(of::<Items<Node>>), || web::to(nodes::nodes)).taking(NARROWED_BY_PHASE),
-    get("/api/v1/nodes/{name}", list(Resource::Replacements), "A node", Answer::Json(of::<Node>),
+        Answer::Json(of::<Items<PoolNode>>), || web::to(nodes::nodes)).taking(NARROWED_BY_PHASE),
+    get("/api/v1/nodes/{name}", list(Resource::Replacements), "A node", Answer::Json(of::<PoolNode>),
         || web::to(nodes::node_named)),
     get("/api/v1/nodes/{name}/safety", list(Resource::Replacements), "Whether a node could be drained now",
         Answer::Json(of::<NodeSafety>), || web::to(nodes::safety_of)),

@@ -3,7 +3,7 @@
 use crate::crd::Trigger;
 use crate::kube::follower::lock;
 use jiff::Timestamp;
-use spot_guard_core::trigger::{Ask, Stage};
+use spot_guard_core::trigger::{Ask, TriggerStage};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
@@ -35,7 +35,7 @@ impl OpenTriggers {
         let ask = trigger.ask();
         let mut held = lock(&self.0);
         held.remove(&ask.name);
-        if ask.stage != Stage::Over {
+        if ask.stage != TriggerStage::Over {
             held.orders.insert(ask.name.clone(), ask.order);
             held.by_order.insert(ask.order, OpenTrigger { ask, trigger: Arc::new(trigger.clone()) });
         }

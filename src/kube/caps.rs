@@ -3,7 +3,7 @@
 //!
 //! The API server knows no limit but the size of the whole. One object may hold a hundred thousand rules.
 
-use crate::kube::unread::Problem;
+use crate::kube::unread::ReadError;
 use serde::de::{DeserializeOwned, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::cell::Cell;
@@ -38,11 +38,11 @@ thread_local! {
 ///
 /// # Errors
 /// Where it cannot be read, or that it has more than is read.
-pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ReadError> {
     LEFT.set(Some(Left { rules: MAX_RULES, parts: MAX_PARTS, exceeded: false }));
     let read = serde_json::from_slice(bytes);
     let exceeded = LEFT.take().is_some_and(|left| left.exceeded);
-    read.map_err(|error| if exceeded { Problem::TooMany } else { error.into() })
+    read.map_err(|error| if exceeded { ReadError::TooMany } else { error.into() })
 }
 
 fn exceed<E: Error>() -> E {

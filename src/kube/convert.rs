@@ -32,14 +32,14 @@ const ENTRY: usize = 64;
 
 /// Something in an object that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct UnreadField {
     /// The object, as `kind namespace/name`.
     pub object: String,
     /// What is wrong with it.
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for UnreadField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.object, self.message)
     }
@@ -61,7 +61,7 @@ pub struct Converted<T> {
     /// The object, the cautious way where something could not be read.
     pub object: T,
     /// What could not be read; usually empty.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<UnreadField>,
 }
 
 impl Converter {
@@ -169,7 +169,7 @@ impl Converter {
 
 struct Problems {
     object: String,
-    list: Vec<Problem>,
+    list: Vec<UnreadField>,
 }
 
 impl Problems {
@@ -183,7 +183,7 @@ impl Problems {
     }
 
     fn add(&mut self, message: String) {
-        self.list.push(Problem { object: self.object.clone(), message });
+        self.list.push(UnreadField { object: self.object.clone(), message });
     }
 }
 

@@ -37,12 +37,12 @@ impl CrowdedOut {
 
 /// Decides for the watch which notices are kept.
 #[derive(Default)]
-pub(super) struct Gate {
+pub(super) struct NoticeFilter {
     room: NoticeRoom,
     out: CrowdedOut,
 }
 
-impl Gate {
+impl NoticeFilter {
     pub(super) fn new(out: CrowdedOut) -> Self {
         Self { room: NoticeRoom::default(), out }
     }

@@ -3,8 +3,8 @@
 use crate::clock::Clock;
 use crate::kube::picture::{Change, Key};
 use crate::kube::slim::Watched;
-use crate::kube::unread::{NotUnderstood, Problem, UnreadOfKind};
-use crate::kube::watch::{Failure, SILENT, Source, Told};
+use crate::kube::unread::{NotUnderstood, ReadError, UnreadOfKind};
+use crate::kube::watch::{SILENT, Source, Told, WatchFailure};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use jiff::Timestamp;
@@ -117,7 +117,7 @@ struct Follower<A> {
     known: HashMap<Key, u32>,
     round: u32,
     listing: bool,
-    unread: BTreeMap<Key, Problem>,
+    unread: BTreeMap<Key, ReadError>,
     nameless: usize,
     /// Since when, and how many were logged.
     logged: (Instant, u32),
@@ -227,7 +227,7 @@ impl<A> Follower<A> {
         }
     }
 
-    fn broken(&mut self, failure: &Failure) {
+    fn broken(&mut self, failure: &WatchFailure) {
         let (part, reason) = (part(self.kind), failure.to_string());
         tracing::warn!(part, reason, "the watch broke; it is started again");
         self.shared.readiness.not_ready(part, reason);
@@ -266,7 +266,7 @@ impl<A> Follower<A> {
     }
 
     /// Never with a piece of the object.
-    fn log(&mut self, namespace: &str, name: &str, problem: Problem) {
+    fn log(&mut self, namespace: &str, name: &str, problem: ReadError) {
         let (since, count) = &mut self.logged;
         if since.elapsed() >= LOGGED_IN {
             (*since, *count) = (Instant::now(), 0);

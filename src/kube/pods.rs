@@ -5,7 +5,7 @@ use crate::kube::caps::{parts, read};
 use crate::kube::problem::RequestProblem;
 use crate::kube::slim::ListRest;
 use crate::kube::splitter::{Piece, Shape, Splitter};
-use crate::kube::watch::{Failure, escaped, get};
+use crate::kube::watch::{WatchFailure, escaped, get};
 use http_body_util::BodyExt as _;
 use kube::api::{DeleteParams, Preconditions};
 use kube::core::Request;
@@ -187,16 +187,20 @@ pub async fn listed_on(client: &Client, node: &str, limit: Duration) -> Result<V
 }
 
 /// Adds the pods of a page as they come, so that one is held at most. Returns where the next page begins.
-async fn list_page(client: &Client, query: &str, pods: &mut Vec<Listed>) -> Result<Option<String>, Failure> {
+async fn list_page(
+    client: &Client,
+    query: &str,
+    pods: &mut Vec<Listed>,
+) -> Result<Option<String>, WatchFailure> {
     let mut body = get(client, "/api/v1/pods", query).await?;
     let mut splitter = Splitter::new(Shape::Items);
     while let Some(frame) = body.frame().await {
-        let Ok(bytes) = frame.map_err(|error| Failure::of(&error))?.into_data() else { continue };
+        let Ok(bytes) = frame.map_err(|error| WatchFailure::of(&error))?.into_data() else { continue };
         let fed = splitter.feed(&bytes, |piece| pods.push(piece.into()));
-        fed.map_err(Failure::Malformed)?;
+        fed.map_err(WatchFailure::Malformed)?;
     }
-    let rest = splitter.finish().map_err(Failure::Malformed)?;
-    let rest = read::<ListRest>(&rest).map_err(Failure::Unreadable)?;
+    let rest = splitter.finish().map_err(WatchFailure::Malformed)?;
+    let rest = read::<ListRest>(&rest).map_err(WatchFailure::Unreadable)?;
     Ok(rest.metadata.next.filter(|token| !token.is_empty()))
 }
 

@@ -10,7 +10,7 @@ const NAMED: usize = 100;
 
 /// Where reading an object ended. It holds nothing of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Problem {
+pub enum ReadError {
     /// A field is not of its type, at this byte.
     Field(usize),
     /// It is no JSON from this byte on.
@@ -21,7 +21,7 @@ pub enum Problem {
     TooMany,
 }
 
-impl From<serde_json::Error> for Problem {
+impl From<serde_json::Error> for ReadError {
     fn from(error: serde_json::Error) -> Self {
         match error.classify() {
             Category::Data => Self::Field(error.column()),
@@ -30,7 +30,7 @@ impl From<serde_json::Error> for Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Field(at) => write!(f, "a field that ends at byte {at} is not of its type"),
@@ -49,7 +49,7 @@ pub struct Unread {
     /// Its name.
     pub name: String,
     /// Why.
-    pub problem: Problem,
+    pub problem: ReadError,
 }
 
 impl fmt::Display for Unread {
@@ -72,8 +72,8 @@ pub struct UnreadOfKind {
 
 impl UnreadOfKind {
     /// From all of them.
-    pub(super) fn of<'a>(count: usize, all: impl Iterator<Item = (&'a str, &'a str, Problem)>) -> Self {
-        let unread = |(namespace, name, problem): (&str, &str, Problem)| Unread {
+    pub(super) fn of<'a>(count: usize, all: impl Iterator<Item = (&'a str, &'a str, ReadError)>) -> Self {
+        let unread = |(namespace, name, problem): (&str, &str, ReadError)| Unread {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             problem,

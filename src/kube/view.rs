@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
 use crate::kube::asked::OpenTriggers;
-use crate::kube::crowd::{CrowdedOut, Gate};
+use crate::kube::crowd::{CrowdedOut, NoticeFilter};
 use crate::kube::follower::{Shared, lock};
 use crate::kube::picture::{Change, Key, Picture, pauses};
 use crate::kube::slim::{Own, Watched};
@@ -77,7 +77,7 @@ impl View {
         let shared = Shared::new(client.clone(), readiness.clone(), metrics.clone(), clock);
         let (pools, pool_task) = reflect::<SpotPool>(&shared, WatchedKind::Pool, |_, _, _| None);
         let crowded_out = CrowdedOut::default();
-        let gate = keep_few(Gate::new(crowded_out.clone()), picture.clone());
+        let gate = keep_few(NoticeFilter::new(crowded_out.clone()), picture.clone());
         let (notices, notice_task) = reflect(&shared, WatchedKind::Notice, gate);
         let (replacements, replacement_task) =
             reflect::<NodeReplacement>(&shared, WatchedKind::Replacement, |_, _, _| None);
@@ -212,7 +212,7 @@ where
 
 /// Keeps a few notices of each node.
 fn keep_few(
-    mut gate: Gate,
+    mut gate: NoticeFilter,
     picture: Arc<Mutex<Picture>>,
 ) -> impl FnMut(&str, Option<&InterruptionNotice>, &Store<InterruptionNotice>) -> Option<String> {
     move |name, now, held| {

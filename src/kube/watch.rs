@@ -8,7 +8,7 @@ use crate::kube::caps::read;
 use crate::kube::client::REQUEST_TIMEOUT;
 use crate::kube::slim::{Bare, Head, ListRest, Status, Watched};
 use crate::kube::splitter::{Piece, Shape, Splitter, Uncut};
-use crate::kube::unread::Problem;
+use crate::kube::unread::ReadError;
 use http::StatusCode;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
 use http_body_util::{BodyExt as _, Limited};
@@ -50,9 +50,9 @@ pub(super) enum Told<K> {
     /// An object is so now.
     Is(K),
     /// An object is there whose fields cannot be read.
-    Unread(Box<Head>, Problem),
+    Unread(Box<Head>, ReadError),
     /// One of which not even the name can be read.
-    Nameless(Problem),
+    Nameless(ReadError),
     /// An object of this namespace and name is gone.
     Gone(String, String),
     /// The list is complete.
@@ -62,12 +62,12 @@ pub(super) enum Told<K> {
     /// Nothing else has happened until now.
     Current,
     /// There is no watch until another attempt.
-    Broken(Failure),
+    Broken(WatchFailure),
 }
 
 /// Why a list or a watch ended. It holds nothing of any object, and of an answer its code and reason only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum WatchFailure {
     /// No connection, or no answer in time.
     Unreachable(String),
     /// The client cannot make the request: its credentials, for instance.
@@ -91,12 +91,12 @@ pub enum Failure {
     /// The body is not what it should be.
     Malformed(Uncut),
     /// What stands around the objects cannot be read.
-    Unreadable(Problem),
+    Unreadable(ReadError),
     /// A watch did not end in time.
     Silent,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for WatchFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(why) => f.write_str(why),
@@ -111,7 +111,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl Failure {
+impl WatchFailure {
     pub(super) fn of(error: &kube::Error) -> Self {
         match error {
             kube::Error::Service(_) | kube::Error::HyperError(_) => Self::Unreachable(with_causes(error)),
@@ -187,7 +187,7 @@ impl Source {
             }
             let bearable = if outcome.is_ok() { SILENT } else { BEARABLE };
             let old = self.current.is_none_or(|current| current.elapsed() > bearable);
-            if old || outcome.as_ref().is_err_and(Failure::needs_list) {
+            if old || outcome.as_ref().is_err_and(WatchFailure::needs_list) {
                 version = None;
             }
             if let Err(failure) = outcome {
@@ -200,7 +200,7 @@ impl Source {
     }
 
     /// Lists everything, in pages. Returns the version from which a watch goes on.
-    async fn list<K: Watched>(&mut self, tell: &mut impl FnMut(Told<K>)) -> Result<String, Failure> {
+    async fn list<K: Watched>(&mut self, tell: &mut impl FnMut(Told<K>)) -> Result<String, WatchFailure> {
         tell(Told::Listing);
         let mut token = String::new();
         loop {
@@ -223,7 +223,7 @@ impl Source {
                     tell(Told::Listed);
                     return Ok(version);
                 }
-                _ => return Err(Failure::Unreadable(Problem::Field(0))),
+                _ => return Err(WatchFailure::Unreadable(ReadError::Field(0))),
             }
         }
     }
@@ -232,7 +232,7 @@ impl Source {
         &mut self,
         token: &str,
         tell: &mut impl FnMut(Told<K>),
-    ) -> Result<ListRest, Failure> {
+    ) -> Result<ListRest, WatchFailure> {
         let mut query = format!("limit={}", self.page);
         if !token.is_empty() {
             query.push_str("&continue=");
@@ -242,16 +242,16 @@ impl Source {
         let mut splitter = Splitter::new(Shape::Items);
         let (mut count, mut size) = (0_usize, 0_usize);
         while let Some(frame) = body.frame().await {
-            let Ok(bytes) = frame.map_err(|error| Failure::of(&error))?.into_data() else { continue };
+            let Ok(bytes) = frame.map_err(|error| WatchFailure::of(&error))?.into_data() else { continue };
             size += bytes.len();
             let fed = splitter.feed(&bytes, |piece| {
                 count += 1;
                 tell(item(piece));
             });
-            fed.map_err(Failure::Malformed)?;
+            fed.map_err(WatchFailure::Malformed)?;
         }
-        let rest = splitter.finish().map_err(Failure::Malformed)?;
-        let rest = serde_json::from_slice(&rest).map_err(|error| Failure::Unreadable(error.into()))?;
+        let rest = splitter.finish().map_err(WatchFailure::Malformed)?;
+        let rest = serde_json::from_slice(&rest).map_err(|error| WatchFailure::Unreadable(error.into()))?;
         if let Some(average) = size.checked_div(count) {
             let wanted = (PAGE_BYTES / average.max(1)).max(SMALLEST_PAGE);
             self.page = wanted.min(self.ceiling);
@@ -264,7 +264,7 @@ impl Source {
         &mut self,
         version: &mut String,
         tell: &mut impl FnMut(Told<K>),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), WatchFailure> {
         let began = Instant::now();
         let mut ends = began + WATCH_FOR + GRACE;
         let query = format!(
@@ -272,13 +272,14 @@ impl Source {
             WATCH_FOR.as_secs(),
             escaped(version)
         );
-        let mut body =
-            timeout_at(ends, get(&self.client, self.path, &query)).await.map_err(|_| Failure::Silent)??;
+        let mut body = timeout_at(ends, get(&self.client, self.path, &query))
+            .await
+            .map_err(|_| WatchFailure::Silent)??;
         tell(Told::Resumed);
         let mut splitter = Splitter::new(Shape::Events);
         let mut failure = None;
-        while let Some(frame) = timeout_at(ends, body.frame()).await.map_err(|_| Failure::Silent)? {
-            let Ok(bytes) = frame.map_err(|error| Failure::of(&error))?.into_data() else { continue };
+        while let Some(frame) = timeout_at(ends, body.frame()).await.map_err(|_| WatchFailure::Silent)? {
+            let Ok(bytes) = frame.map_err(|error| WatchFailure::of(&error))?.into_data() else { continue };
             let fed = splitter.feed(&bytes, |piece| {
                 if failure.is_none() {
                     match event(piece, version) {
@@ -290,13 +291,13 @@ impl Source {
             if let Some(failure) = failure {
                 return Err(failure);
             }
-            fed.map_err(Failure::Malformed)?;
+            fed.map_err(WatchFailure::Malformed)?;
             let now = Instant::now();
             self.current = Some(now);
             // What is on its way is waited for.
             ends = ends.max(now + GRACE);
         }
-        splitter.finish().map_err(Failure::Malformed)?;
+        splitter.finish().map_err(WatchFailure::Malformed)?;
         if began.elapsed() + TOO_SHORT >= WATCH_FOR {
             self.current = Some(Instant::now());
             tell(Told::Current);
@@ -306,13 +307,13 @@ impl Source {
 }
 
 /// The body of an answer that is no refusal.
-pub(super) async fn get(client: &Client, path: &str, query: &str) -> Result<Body, Failure> {
+pub(super) async fn get(client: &Client, path: &str, query: &str) -> Result<Body, WatchFailure> {
     let request = http::Request::get(format!("{path}?{query}"))
         .header(ACCEPT, "application/json")
         .header(ACCEPT_ENCODING, "identity")
         .body(Body::empty())
-        .map_err(|_| Failure::NoRequest)?;
-    let answer = client.send(request).await.map_err(|error| Failure::of(&error))?;
+        .map_err(|_| WatchFailure::NoRequest)?;
+    let answer = client.send(request).await.map_err(|error| WatchFailure::of(&error))?;
     let code = answer.status();
     if code.is_success() {
         return Ok(answer.into_body());
@@ -320,18 +321,18 @@ pub(super) async fn get(client: &Client, path: &str, query: &str) -> Result<Body
     let body = Limited::new(answer.into_body(), MAX_STATUS).collect().await;
     let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let status: Status = serde_json::from_slice(&body).unwrap_or_default();
-    Err(Failure::refused(code.as_u16(), status.reason.as_deref()))
+    Err(WatchFailure::refused(code.as_u16(), status.reason.as_deref()))
 }
 
 /// An object of a list.
 fn item<K: Watched>(piece: Piece<'_>) -> Told<K> {
     let bytes = match piece {
         Piece::Object(bytes) => bytes,
-        Piece::TooLarge => return Told::Nameless(Problem::TooLarge),
+        Piece::TooLarge => return Told::Nameless(ReadError::TooLarge),
     };
     let problem = match read::<K>(bytes) {
         Ok(object) if !object.identity().1.is_empty() => return Told::Is(object),
-        Ok(_) => Problem::Field(0),
+        Ok(_) => ReadError::Field(0),
         Err(problem) => problem,
     };
     let head = read::<Head>(bytes);
@@ -360,12 +361,12 @@ struct Event<K> {
 }
 
 /// An event of a watch; `version` becomes that of its object.
-fn event<K: Watched>(piece: Piece<'_>, version: &mut String) -> Result<Told<K>, Failure> {
+fn event<K: Watched>(piece: Piece<'_>, version: &mut String) -> Result<Told<K>, WatchFailure> {
     let bytes = match piece {
         Piece::Object(bytes) => bytes,
-        Piece::TooLarge => return Ok(Told::Nameless(Problem::TooLarge)),
+        Piece::TooLarge => return Ok(Told::Nameless(ReadError::TooLarge)),
     };
-    let mut problem = Problem::Field(0);
+    let mut problem = ReadError::Field(0);
     match read::<Event<K>>(bytes) {
         Ok(Event { kind: EventKind::Added | EventKind::Modified, object }) if has_name(&object) => {
             moves_on(version, &object);
@@ -380,15 +381,15 @@ fn event<K: Watched>(piece: Piece<'_>, version: &mut String) -> Result<Told<K>, 
     }
     let named = read::<Event<Head>>(bytes).or_else(|_| {
         let Event { kind, object } = read::<Event<Bare>>(bytes)?;
-        Ok::<_, Problem>(Event { kind, object: Head::from(object) })
+        Ok::<_, ReadError>(Event { kind, object: Head::from(object) })
     });
-    let Event { kind, object: head } = named.map_err(|_| Failure::Unreadable(problem))?;
+    let Event { kind, object: head } = named.map_err(|_| WatchFailure::Unreadable(problem))?;
     if kind == EventKind::Error {
         let status = serde_json::from_slice::<Event<Status>>(bytes).map(|event| event.object);
         let status = status.unwrap_or_default();
-        let refused = Failure::refused(status.code.unwrap_or(0), status.reason.as_deref());
+        let refused = WatchFailure::refused(status.code.unwrap_or(0), status.reason.as_deref());
         return Err(match refused {
-            Failure::Refused { code, reason } => Failure::Ended { code, reason },
+            WatchFailure::Refused { code, reason } => WatchFailure::Ended { code, reason },
             other => other,
         });
     }

@@ -828,26 +828,26 @@ fn returns(record: &NodeReplacement, node: &str) -> bool {
 
 struct AwsGate {
     auditor: Auditor,
-    next: Option<Arc<dyn cloud::Gate>>,
+    next: Option<Arc<dyn cloud::CallGate>>,
 }
 
-impl cloud::Gate for AwsGate {
-    fn before_call(&self, call: &GateCall) -> cloud::Verdict {
-        let verdict = self.next.as_ref().map_or(cloud::Verdict::Pass, |next| next.before_call(call));
-        if call.changes() && matches!(verdict, cloud::Verdict::Pass | cloud::Verdict::Delay(_)) {
+impl cloud::CallGate for AwsGate {
+    fn before_call(&self, call: &GateCall) -> cloud::CallFate {
+        let verdict = self.next.as_ref().map_or(cloud::CallFate::Pass, |next| next.before_call(call));
+        if call.changes() && matches!(verdict, cloud::CallFate::Pass | cloud::CallFate::Delay(_)) {
             self.auditor.before_change(call);
         }
         verdict
     }
 
-    fn after_call(&self, call: &GateCall) -> cloud::Verdict {
-        self.next.as_ref().map_or(cloud::Verdict::Pass, |next| next.after_call(call))
+    fn after_call(&self, call: &GateCall) -> cloud::CallFate {
+        self.next.as_ref().map_or(cloud::CallFate::Pass, |next| next.after_call(call))
     }
 }
 
 struct KubeGate {
     auditor: Auditor,
-    next: Option<Arc<dyn cluster::Gate>>,
+    next: Option<Arc<dyn cluster::RequestGate>>,
 }
 
 /// Whether a request writes.
@@ -856,9 +856,9 @@ pub fn is_write(request: &RequestInfo) -> bool {
     matches!(request.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
 }
 
-impl cluster::Gate for KubeGate {
-    fn before(&self, request: &RequestInfo) -> cluster::Verdict {
-        let verdict = self.next.as_ref().map_or(cluster::Verdict::Pass, |next| next.before(request));
+impl cluster::RequestGate for KubeGate {
+    fn before(&self, request: &RequestInfo) -> cluster::RequestFate {
+        let verdict = self.next.as_ref().map_or(cluster::RequestFate::Pass, |next| next.before(request));
         if is_write(request)
             && matches!(request.resource.as_str(), "nodereplacements" | "interruptionnotices")
         {
@@ -874,7 +874,7 @@ impl cluster::Gate for KubeGate {
         verdict
     }
 
-    fn after(&self, request: &RequestInfo, status: u16) -> cluster::Verdict {
+    fn after(&self, request: &RequestInfo, status: u16) -> cluster::RequestFate {
         let auditor = &self.auditor;
         if is_write(request) {
             match (request.resource.as_str(), request.subresource.as_str()) {
@@ -899,6 +899,6 @@ impl cluster::Gate for KubeGate {
             }
             auditor.watch_marks(MARKS_GO_WITHIN);
         }
-        self.next.as_ref().map_or(cluster::Verdict::Pass, |next| next.after(request, status))
+        self.next.as_ref().map_or(cluster::RequestFate::Pass, |next| next.after(request, status))
     }
 }

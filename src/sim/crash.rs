@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where the controller dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum CrashSide {
     /// The write never arrives.
     Before,
     /// The write takes effect, and its answer is never seen.
@@ -23,7 +23,7 @@ pub struct CrashPoint {
     /// Which write, counted from 0.
     pub number: usize,
     /// Before or after it.
-    pub moment: Moment,
+    pub moment: CrashSide,
 }
 
 /// Counts the writes of one controller, and kills it at one of them. Clones are the same.
@@ -78,7 +78,7 @@ impl Crasher {
         let Some(write) = write else { return false };
         let number = state.writes.len();
         state.writes.push(write);
-        self.dies(&mut state, number, Moment::Before)
+        self.dies(&mut state, number, CrashSide::Before)
     }
 
     /// Whether the answer to `write` must not be seen. Writes may be under way side by side.
@@ -88,10 +88,10 @@ impl Crasher {
             return true;
         }
         let number = write.and_then(|write| state.writes.iter().rposition(|made| *made == write));
-        number.is_some_and(|number| self.dies(&mut state, number, Moment::After))
+        number.is_some_and(|number| self.dies(&mut state, number, CrashSide::After))
     }
 
-    fn dies(&self, state: &mut State, number: usize, moment: Moment) -> bool {
+    fn dies(&self, state: &mut State, number: usize, moment: CrashSide) -> bool {
         state.dead = self.point == Some(CrashPoint { number, moment });
         if state.dead {
             self.end.trigger();
@@ -113,35 +113,35 @@ fn write_of(request: &RequestInfo) -> Option<String> {
     })
 }
 
-impl cluster::Gate for Crasher {
-    fn before(&self, request: &RequestInfo) -> cluster::Verdict {
+impl cluster::RequestGate for Crasher {
+    fn before(&self, request: &RequestInfo) -> cluster::RequestFate {
         if self.stops_before(write_of(request)) {
-            return cluster::Verdict::Drop;
+            return cluster::RequestFate::Drop;
         }
-        cluster::Verdict::Pass
+        cluster::RequestFate::Pass
     }
 
-    fn after(&self, request: &RequestInfo, _status: u16) -> cluster::Verdict {
+    fn after(&self, request: &RequestInfo, _status: u16) -> cluster::RequestFate {
         if self.stops_after(write_of(request)) {
-            return cluster::Verdict::Drop;
+            return cluster::RequestFate::Drop;
         }
-        cluster::Verdict::Pass
+        cluster::RequestFate::Pass
     }
 }
 
-impl cloud::Gate for Crasher {
-    fn before_call(&self, call: &GateCall) -> cloud::Verdict {
+impl cloud::CallGate for Crasher {
+    fn before_call(&self, call: &GateCall) -> cloud::CallFate {
         let write = call.changes().then(|| call.operation.clone());
         if self.stops_before(write) {
-            return cloud::Verdict::Drop;
+            return cloud::CallFate::Drop;
         }
-        cloud::Verdict::Pass
+        cloud::CallFate::Pass
     }
 
-    fn after_call(&self, call: &GateCall) -> cloud::Verdict {
+    fn after_call(&self, call: &GateCall) -> cloud::CallFate {
         if self.stops_after(call.changes().then(|| call.operation.clone())) {
-            return cloud::Verdict::Drop;
+            return cloud::CallFate::Drop;
         }
-        cloud::Verdict::Pass
+        cloud::CallFate::Pass
     }
 }

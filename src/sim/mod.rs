@@ -13,7 +13,7 @@ pub mod world;
 use crate::clock::Clock;
 
 /// The simulated cloud has the true time, also when the product's clock is set wrong.
-impl From<Clock> for spot_guard_cloud::clock::Clock {
+impl From<Clock> for spot_guard_cloud::clock::CloudClock {
     fn from(clock: Clock) -> Self {
         match clock {
             Clock::System => Self::System,

@@ -3,7 +3,7 @@
 use crate::sim::world::{App, ON_DEMAND, SPOT, Start, World};
 use clap::ValueEnum;
 use serde_json::json;
-use spot_guard_cloud::cloud::Capacity;
+use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox, Outcome};
 use std::time::Duration;
@@ -35,9 +35,9 @@ pub enum Scenario {
 #[derive(Clone, Debug)]
 pub enum Act {
     /// The Spot market has this much left.
-    SpotHas(Capacity),
+    SpotHas(Supply),
     /// The on-demand market has this much left.
-    OnDemandHas(Capacity),
+    OnDemandHas(Supply),
     /// EC2 recommends to rebalance the Spot instance of that number, counted from the oldest.
     Rebalance(usize),
     /// EC2 gives the Spot instance of that number its two minutes.
@@ -50,10 +50,10 @@ impl Act {
     /// In plain words.
     #[must_use]
     pub fn describe(&self) -> String {
-        let market = |name: &str, capacity: &Capacity| match capacity {
-            Capacity::Unlimited => format!("{name} capacity is back"),
-            Capacity::Left(count) => format!("{name} has {count} more to give"),
-            Capacity::None => format!("{name} runs dry"),
+        let market = |name: &str, capacity: &Supply| match capacity {
+            Supply::Unlimited => format!("{name} capacity is back"),
+            Supply::Left(count) => format!("{name} has {count} more to give"),
+            Supply::None => format!("{name} runs dry"),
         };
         match self {
             Self::SpotHas(capacity) => market("Spot", capacity),
@@ -75,8 +75,8 @@ impl Act {
             spot_instances.get(*number).ok_or_else(|| anyhow::anyhow!("no Spot instance number {number}"))
         };
         match self {
-            Self::SpotHas(capacity) => world.cloud.set_capacity(SPOT, None, *capacity),
-            Self::OnDemandHas(capacity) => world.cloud.set_capacity(ON_DEMAND, None, *capacity),
+            Self::SpotHas(capacity) => world.cloud.set_supply(SPOT, None, *capacity),
+            Self::OnDemandHas(capacity) => world.cloud.set_supply(ON_DEMAND, None, *capacity),
             Self::Rebalance(number) => world.cloud.rebalance(instance(number)?),
             Self::Interrupt(number) => world.cloud.interrupt(instance(number)?),
             Self::SetBudget(app, count) => {
@@ -174,9 +174,9 @@ impl Scenario {
             Self::Rebalance => Plot { script: vec![at(5, Rebalance(0))], ..plot },
             Self::DrySpot => Plot {
                 script: vec![
-                    at(5, SpotHas(Capacity::None)),
+                    at(5, SpotHas(Supply::None)),
                     at(10, Rebalance(0)),
-                    at(240, SpotHas(Capacity::Unlimited)),
+                    at(240, SpotHas(Supply::Unlimited)),
                 ],
                 steps: story(&fell_back),
                 ..plot
@@ -184,19 +184,19 @@ impl Scenario {
             Self::DrySpotSetDesired => Plot {
                 start: Start { launch_instances: false, ..usual },
                 script: vec![
-                    at(5, SpotHas(Capacity::None)),
+                    at(5, SpotHas(Supply::None)),
                     at(10, Rebalance(0)),
-                    at(240, SpotHas(Capacity::Unlimited)),
+                    at(240, SpotHas(Supply::Unlimited)),
                 ],
                 steps: story(&fell_back),
                 ..plot
             },
             Self::AllDry => Plot {
                 script: vec![
-                    at(5, SpotHas(Capacity::None)),
-                    at(5, OnDemandHas(Capacity::None)),
+                    at(5, SpotHas(Supply::None)),
+                    at(5, OnDemandHas(Supply::None)),
                     at(10, Rebalance(0)),
-                    at(300, SpotHas(Capacity::Unlimited)),
+                    at(300, SpotHas(Supply::Unlimited)),
                 ],
                 steps: story(
                     &[
@@ -244,9 +244,9 @@ impl Scenario {
                     ..usual
                 },
                 script: vec![
-                    at(5, SpotHas(Capacity::None)),
+                    at(5, SpotHas(Supply::None)),
                     at(10, Rebalance(0)),
-                    at(240, SpotHas(Capacity::Unlimited)),
+                    at(240, SpotHas(Supply::Unlimited)),
                 ],
                 steps: story(&fell_back),
                 ..plot
@@ -259,13 +259,13 @@ impl Scenario {
                     ..usual
                 },
                 script: vec![
-                    at(5, SpotHas(Capacity::None)),
+                    at(5, SpotHas(Supply::None)),
                     at(10, Rebalance(0)),
                     at(11, Rebalance(1)),
                     at(12, Rebalance(2)),
-                    at(300, SpotHas(Capacity::Left(1))),
-                    at(900, SpotHas(Capacity::Left(1))),
-                    at(1500, SpotHas(Capacity::Left(1))),
+                    at(300, SpotHas(Supply::Left(1))),
+                    at(900, SpotHas(Supply::Left(1))),
+                    at(1500, SpotHas(Supply::Left(1))),
                 ],
                 replacements: 3,
                 steps: story(&fell_back),
@@ -279,12 +279,12 @@ impl Scenario {
                     policy: PolicySpec { brake_interruptions: Some(20), ..PolicySpec::default() },
                     ..usual
                 },
-                script: std::iter::once(at(5, SpotHas(Capacity::Left(12))))
+                script: std::iter::once(at(5, SpotHas(Supply::Left(12))))
                     .chain((0..20).map(|number| at(10, Rebalance(number))))
                     .chain([
                         at(20, Interrupt(18)),
                         at(20, Interrupt(19)),
-                        at(300, SpotHas(Capacity::Unlimited)),
+                        at(300, SpotHas(Supply::Unlimited)),
                     ])
                     .collect(),
                 replacements: 20,

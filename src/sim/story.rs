@@ -6,7 +6,7 @@ use crate::crd::NodeReplacement;
 use crate::kube::marks;
 use crate::sim::kubelet::pod_is_ready;
 use crate::sim::scenario::{Act, Plot, Scenario};
-use crate::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, Stage, TAINT, World};
+use crate::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, TAINT, World, WorldOptions};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
@@ -143,7 +143,7 @@ impl Story {
         seed: u64,
         client: Option<Client>,
     ) -> anyhow::Result<Self> {
-        let stage = Stage { client, ..Stage::default() };
+        let stage = WorldOptions { client, ..WorldOptions::default() };
         Self::begin_on(scenario.name(), scenario.plot(), clock, seed, stage).await
     }
 
@@ -156,7 +156,7 @@ impl Story {
         plot: Plot,
         clock: Clock,
         seed: u64,
-        stage: Stage,
+        stage: WorldOptions,
     ) -> anyhow::Result<Self> {
         let began_wall = std::time::Instant::now();
         fastrand::seed(seed);

@@ -4,7 +4,7 @@
 use crate::actors::supervision::Shutdown;
 use crate::agent;
 use crate::clock::Clock;
-use crate::controller::{Actors, CALL_TIMEOUT, Controller, Settings};
+use crate::controller::{Actors, CALL_TIMEOUT, Controller, ControllerSettings};
 use crate::crd::{self, InterruptionNotice, NodeReplacement, SpotPool, SpotPoolSpec};
 use crate::kube::lease::LeaseTimes;
 use crate::sim::kubelet::{self, is_ready, pod_is_ready};
@@ -143,7 +143,7 @@ impl PoolStart {
 
 /// Where a story plays, and how fast its cloud is.
 #[derive(Clone)]
-pub struct Stage {
+pub struct WorldOptions {
     /// The real cluster that it plays on; without it, a simulated one.
     pub client: Option<Client>,
     /// Whether this process plays what runs on the machines: the agents of the Spot nodes and, on a real
@@ -152,16 +152,16 @@ pub struct Stage {
     /// How long a new instance takes.
     pub boot: BootTimes,
     /// The timings of the cloud.
-    pub cloud: cloud::Settings,
+    pub cloud: cloud::CloudSettings,
 }
 
-impl Default for Stage {
+impl Default for WorldOptions {
     fn default() -> Self {
         Self {
             client: None,
             plays_machines: true,
             boot: BootTimes::default(),
-            cloud: cloud::Settings::default(),
+            cloud: cloud::CloudSettings::default(),
         }
     }
 }
@@ -184,7 +184,12 @@ impl World {
     ///
     /// # Errors
     /// When the cluster refuses what the story needs.
-    pub async fn begin_on(start: &Start, clock: Clock, seed: u64, stage: Stage) -> anyhow::Result<Self> {
+    pub async fn begin_on(
+        start: &Start,
+        clock: Clock,
+        seed: u64,
+        stage: WorldOptions,
+    ) -> anyhow::Result<Self> {
         let cloud = Cloud::new(clock.into(), seed);
         cloud.configure(|settings| *settings = stage.cloud);
         start.pool().add_groups(&cloud, stage.boot);
@@ -414,9 +419,9 @@ impl Drop for World {
 #[derive(Clone, Default)]
 pub struct Gates {
     /// On the way to the Kubernetes API.
-    pub kube: Option<Arc<dyn cluster::Gate>>,
+    pub kube: Option<Arc<dyn cluster::RequestGate>>,
     /// On the way to the Auto Scaling API.
-    pub aws: Option<Arc<dyn cloud::Gate>>,
+    pub aws: Option<Arc<dyn cloud::CallGate>>,
     /// The clock of the controller's machine, if it shows another time than the world's.
     pub clock: Option<Clock>,
 }
@@ -436,8 +441,8 @@ pub struct ControllerHandle {
     pub actors: tokio::sync::watch::Receiver<Option<Actors>>,
 }
 
-fn settings(identity: &str) -> Settings {
-    Settings {
+fn settings(identity: &str) -> ControllerSettings {
+    ControllerSettings {
         namespace: "default".to_owned(),
         lease: "spot-guard".to_owned(),
         identity: identity.to_owned(),

@@ -1,9 +1,9 @@
 //! Kubernetes events: what `kubectl describe` shows of a node, a pool or a replacement.
 //!
 //! Told beside the flow: a queue that is bounded, and a task that empties it. An event that finds the queue
-//! full, or cannot be published, is lost and counted; what matters is in the records. The events of a record's
-//! steps have names of their own, so a new leader publishes them once more, and none is lost or doubled when
-//! a leader is killed.
+//! full, or cannot be published, is lost and counted; what matters is in the records. The events of a
+//! record's steps have names of their own, so a new leader publishes them once more, and none is lost or
+//! doubled when a leader is killed.
 
 use crate::telemetry::metrics::{EventResult, Metrics};
 use jiff::Timestamp;
@@ -34,11 +34,11 @@ struct Waiting {
     event: Event,
     about: ObjectReference,
     /// What makes it the same event, however often it is published.
-    identity: Option<Identity>,
+    identity: Option<EventIdentity>,
 }
 
 /// What makes an event the same, whoever publishes it.
-pub struct Identity {
+pub struct EventIdentity {
     /// The name of the object. A DNS subdomain of at most 253 characters.
     pub name: String,
     /// When it happened.
@@ -100,11 +100,11 @@ impl Events {
     }
 
     /// Tells of an object what has one name for ever: to tell it again changes nothing. Never waits.
-    pub fn tell_once(&self, about: ObjectReference, told: Told<'_>, identity: Identity) {
+    pub fn tell_once(&self, about: ObjectReference, told: Told<'_>, identity: EventIdentity) {
         self.queue(about, told, Some(identity));
     }
 
-    fn queue(&self, about: ObjectReference, told: Told<'_>, identity: Option<Identity>) {
+    fn queue(&self, about: ObjectReference, told: Told<'_>, identity: Option<EventIdentity>) {
         let event = Event {
             type_: if told.warning { EventType::Warning } else { EventType::Normal },
             reason: told.reason.to_owned(),
@@ -128,7 +128,7 @@ struct Publisher {
 impl Publisher {
     async fn publish(&self, waiting: Waiting) -> kube::Result<()> {
         let Waiting { event, about, identity } = waiting;
-        let Some(Identity { name, at }) = identity else {
+        let Some(EventIdentity { name, at }) = identity else {
             return self.recorder.publish(&event, &about).await;
         };
         let type_ = if event.type_ == EventType::Warning { "Warning" } else { "Normal" };

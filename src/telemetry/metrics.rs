@@ -18,7 +18,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 use spot_guard_core::freshness::{Freshness, WatchedKind};
-use spot_guard_core::notices::Refusal;
+use spot_guard_core::notices::NoticeRefusal;
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, ReplacementStatus};
 use spot_guard_core::trigger::TriggerAction;
 use std::borrow::Borrow;
@@ -60,7 +60,7 @@ pub enum AwsResult {
 
 /// What the Kubernetes API answered to an eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum EvictionAnswer {
+pub enum EvictionResult {
     /// The pod goes.
     Accepted,
     /// A PodDisruptionBudget has no room.
@@ -175,7 +175,7 @@ struct KindLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabels {
-    reason: Word<Refusal>,
+    reason: Word<NoticeRefusal>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -223,7 +223,7 @@ struct OperationLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AnswerLabels {
-    answer: EvictionAnswer,
+    answer: EvictionResult,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -315,7 +315,7 @@ impl Metrics {
         for kind in [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption, NoticeKind::Manual] {
             drop(metrics.replacements_started.get_or_create(&KindLabels { kind: Word(kind) }));
         }
-        for reason in Refusal::ALL {
+        for reason in NoticeRefusal::ALL {
             drop(metrics.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }));
         }
         for result in [PodsListed::Empty, PodsListed::Held, PodsListed::Failed] {
@@ -458,7 +458,7 @@ impl Metrics {
     }
 
     /// Counts a notice that was refused and removed.
-    pub fn notice_refused(&self, reason: Refusal) {
+    pub fn notice_refused(&self, reason: NoticeRefusal) {
         self.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }).inc();
     }
 
@@ -469,7 +469,7 @@ impl Metrics {
     }
 
     /// Counts an eviction.
-    pub fn eviction(&self, answer: EvictionAnswer) {
+    pub fn eviction(&self, answer: EvictionResult) {
         self.evictions.get_or_create(&AnswerLabels { answer }).inc();
     }
 

@@ -11,7 +11,7 @@ use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 use spot_guard::crd::SpotPool;
 use spot_guard::http::AUDIENCE;
-use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::clock::CloudClock;
 use spot_guard_cloud::cloud::Cloud;
 use std::net::{SocketAddr, TcpListener};
 
@@ -50,7 +50,7 @@ fn token_for(testbed: &Testbed, account: &str, audience: &str) -> String {
 async fn the_verbs_of_an_operator_ask_for_everything_and_change_no_object() {
     let testbed = Testbed::start_without_kubelets("verbs").await;
     product::install(&testbed).await;
-    let cloud = Cloud::new(Clock::System, 1);
+    let cloud = Cloud::new(CloudClock::System, 1);
     let served =
         cloud.serve_autoscaling(TcpListener::bind("127.0.0.1:0").expect("a port")).expect("it is served");
     let mut controller = product::start_controller(&testbed, "controller", &served.url()).await;
@@ -106,7 +106,7 @@ async fn the_verbs_of_an_operator_ask_for_everything_and_change_no_object() {
 async fn tokens_of_the_api_servers_audience_and_of_ours_are_taken_and_no_others() {
     let testbed = Testbed::start_without_kubelets("audience").await;
     product::install(&testbed).await;
-    let cloud = Cloud::new(Clock::System, 1);
+    let cloud = Cloud::new(CloudClock::System, 1);
     let served =
         cloud.serve_autoscaling(TcpListener::bind("127.0.0.1:0").expect("a port")).expect("it is served");
     let mut controller = product::start_controller(&testbed, "controller", &served.url()).await;
@@ -145,7 +145,7 @@ async fn tokens_of_the_api_servers_audience_and_of_ours_are_taken_and_no_others(
 async fn tokens_and_roles_of_the_cluster_decide_who_gets_in() {
     let mut testbed = Testbed::start_without_kubelets("access").await;
     product::install(&testbed).await;
-    let cloud = Cloud::new(Clock::System, 1);
+    let cloud = Cloud::new(CloudClock::System, 1);
     let served =
         cloud.serve_autoscaling(TcpListener::bind("127.0.0.1:0").expect("a port")).expect("it is served");
     let mut controller = product::start_controller(&testbed, "controller", &served.url()).await;

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use spot_guard::crd::{InterruptionNotice, SpotPool, SpotPoolSpec, notice_name};
 use spot_guard::sim::nodes::KubeNodes;
-use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::clock::CloudClock;
 use spot_guard_cloud::cloud::{BootTimes, Cloud, GroupSpec, ImdsMode, Market, Served};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::NoticeKind;
@@ -34,7 +34,7 @@ fn served(cloud: &Cloud) -> Served {
 async fn a_controller_waits_for_the_api_server_and_says_so() {
     let mut testbed = Testbed::start_without_kubelets("api-down").await;
     product::install(&testbed).await;
-    let cloud = Cloud::new(Clock::System, 1);
+    let cloud = Cloud::new(CloudClock::System, 1);
     let autoscaling = served(&cloud);
     let kubeconfig = testbed.kubeconfig_for_service_account(NAMESPACE, CONTROLLER).await;
 
@@ -66,7 +66,7 @@ async fn a_controller_waits_for_the_api_server_and_says_so() {
 async fn a_pool_whose_group_is_missing_is_named_until_the_group_appears() {
     let testbed = Testbed::start_without_kubelets("missing-group").await;
     product::install(&testbed).await;
-    let cloud = Cloud::new(Clock::System, 1);
+    let cloud = Cloud::new(CloudClock::System, 1);
     cloud.add_group(group("here-spot", Market::Spot, 0));
     cloud.add_group(group("here-on-demand", Market::OnDemand, 0));
     cloud.add_group(group("there-spot", Market::Spot, 0));
@@ -124,7 +124,7 @@ async fn agents_outlive_a_misbehaving_metadata_service_and_report_once_it_is_rig
     let testbed =
         Testbed::start_with("imds", Options { pod_ready_delay: Duration::ZERO, ..Options::default() }).await;
     product::install(&testbed).await;
-    let cloud = Cloud::new(Clock::System, 1);
+    let cloud = Cloud::new(CloudClock::System, 1);
     let nodes = KubeNodes::new(testbed.client(), Arc::new(drop));
     let running = actix::spawn(cloud.clone().run(Arc::new(nodes)));
     cloud.add_group(group("spot", Market::Spot, u32::try_from(modes.len()).expect("a small number")));

@@ -5,7 +5,7 @@ use crate::product::{self, AGENT, CONTROLLER, NAMESPACE, PATIENCE};
 use crate::testbed::Testbed;
 use kube::api::{Api, PostParams};
 use spot_guard::crd::{SpotPool, SpotPoolSpec};
-use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::clock::CloudClock;
 use spot_guard_cloud::cloud::{Cloud, GroupSpec, Market};
 use std::net::TcpListener;
 use std::path::Path;
@@ -29,7 +29,7 @@ async fn check(kubeconfig: &Path, endpoint: &str) -> (Option<i32>, String) {
 async fn the_roles_of_the_manifests_allow_what_the_controller_does() {
     let testbed = Testbed::start_without_kubelets("check").await;
     product::install(&testbed).await;
-    let cloud = Cloud::new(Clock::System, 1);
+    let cloud = Cloud::new(CloudClock::System, 1);
     cloud.add_group(GroupSpec { desired: 0, ..GroupSpec::new("spot", Market::Spot) });
     cloud.add_group(GroupSpec { desired: 0, ..GroupSpec::new("on-demand", Market::OnDemand) });
     let served =

@@ -11,7 +11,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::App;
-use spot_guard_cloud::cloud::Capacity;
+use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::reason::{Reason, ReasonCode};
 use spot_guard_core::record::{BlockingReason, FlowBox, OldNodeState, Outcome, Phase, ReplacementStatus};
@@ -72,7 +72,7 @@ impl Stagecraft {
     }
 
     /// What both markets have to give from now on.
-    async fn markets_have(&self, capacity: Capacity) {
+    async fn markets_have(&self, capacity: Supply) {
         for act in [Act::SpotHas(capacity), Act::OnDemandHas(capacity)] {
             self.story.act(&act).await.expect("the world can do it");
         }
@@ -80,7 +80,7 @@ impl Stagecraft {
 
     /// The replacement is lost, and there is no other: the drain is undone, and the node looks as given.
     async fn loses_its_replacement(&self, then: &Value) {
-        self.markets_have(Capacity::None).await;
+        self.markets_have(Supply::None).await;
         let status = self.status().await.expect("a record");
         let replacement = status.capacity.taken().cloned().expect("a replacement").instance_id;
         self.story.world.cloud.take_now(&replacement).expect("an instance");
@@ -173,13 +173,13 @@ async fn budgets_hold_a_drain_an_undo_leaves_what_is_not_ours_and_a_finalizer_do
         look["taints"].as_array()?.contains(&taint).then_some(look)
     })
     .await;
-    stage.markets_have(Capacity::Unlimited).await;
+    stage.markets_have(Supply::Unlimited).await;
     let is_marked = async || (look_of(&stage.node().await) != cordoned).then_some(());
     wait_for("the marks of the next drain", 2 * PATIENCE, is_marked).await;
     stage.loses_its_replacement(&cordoned).await;
 
     // The next one comes, and the budgets open.
-    stage.markets_have(Capacity::Unlimited).await;
+    stage.markets_have(Supply::Unlimited).await;
     stage.until("the drain to go on", |status| status.phase == Phase::Draining).await;
     stage.budgets().delete("also", &DeleteParams::default()).await.expect("one budget less");
     stage.set_web(2).await;
@@ -243,7 +243,7 @@ async fn an_open_fallback_is_shown_with_the_box_it_waits_at_what_blocks_it_and_s
     let mut tale = tale();
     tale.plot.start.apps = vec![app("web", 1), app("api", 1)];
     let mut stage = Stagecraft::set_up("status", &tale).await;
-    stage.story.act(&Act::SpotHas(Capacity::None)).await.expect("the world can do it");
+    stage.story.act(&Act::SpotHas(Supply::None)).await.expect("the world can do it");
     stage.imds.announce_rebalance().await;
     let waits = |flow_box: FlowBox| {
         move |status: &ReplacementStatus| {
@@ -259,7 +259,7 @@ async fn an_open_fallback_is_shown_with_the_box_it_waits_at_what_blocks_it_and_s
     );
 
     stage.set_web(0).await;
-    stage.story.act(&Act::SpotHas(Capacity::Unlimited)).await.expect("the world can do it");
+    stage.story.act(&Act::SpotHas(Supply::Unlimited)).await.expect("the world can do it");
     let status = stage.until("the return to be unsafe", waits(FlowBox::Safety)).await;
     let (on_demand, since) = (status.capacity.taken().cloned().expect("a node"), status.blocking[0].since);
     wait_for("three seconds", PATIENCE, async || {

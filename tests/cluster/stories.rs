@@ -20,8 +20,10 @@ use spot_guard::clock::Clock;
 use spot_guard::crd::NodeReplacement;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
-use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, Stage};
-use spot_guard_cloud::cloud::{BootTimes, Capacity, CloudEvent, EventKind, LifecycleState, Served, Settings};
+use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, WorldOptions};
+use spot_guard_cloud::cloud::{
+    BootTimes, CloudEvent, CloudSettings, EventKind, LifecycleState, Served, Supply,
+};
 use spot_guard_core::notification::NotificationKind;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox, Outcome, Phase};
@@ -112,16 +114,16 @@ impl Tale {
             node_join: Duration::from_secs(1),
             node_ready: Duration::from_millis(500),
         };
-        let cloud = Settings {
+        let cloud = CloudSettings {
             machine_stop: Duration::from_secs(1),
             termination: Duration::from_secs(2),
             node_removal: Duration::from_millis(500),
             retry_first: Duration::from_secs(2),
             retry_max: Duration::from_secs(2),
             launch_instances: self.launch_instances,
-            ..Settings::default()
+            ..CloudSettings::default()
         };
-        let stage = Stage { plays_machines: client.is_none(), client, boot, cloud };
+        let stage = WorldOptions { plays_machines: client.is_none(), client, boot, cloud };
         Story::begin_on(self.name.clone(), self.plot.clone(), clock, SEED, stage)
             .await
             .expect("the story begins")
@@ -356,9 +358,9 @@ pub fn dry_spot() -> Tale {
     Tale::new(
         Scenario::DrySpot,
         vec![
-            (Cue::Now, Act::SpotHas(Capacity::None)),
+            (Cue::Now, Act::SpotHas(Supply::None)),
             (Cue::Now, Act::Rebalance(0)),
-            (Cue::After(FlowBox::Monitor, Outcome::Monitoring, 1), Act::SpotHas(Capacity::Unlimited)),
+            (Cue::After(FlowBox::Monitor, Outcome::Monitoring, 1), Act::SpotHas(Supply::Unlimited)),
         ],
     )
 }
@@ -385,10 +387,10 @@ async fn with_both_markets_dry_the_node_is_kept_until_spot_is_back() {
     let tale = Tale::new(
         Scenario::AllDry,
         vec![
-            (Cue::Now, Act::SpotHas(Capacity::None)),
-            (Cue::Now, Act::OnDemandHas(Capacity::None)),
+            (Cue::Now, Act::SpotHas(Supply::None)),
+            (Cue::Now, Act::OnDemandHas(Supply::None)),
             (Cue::Now, Act::Rebalance(0)),
-            (Cue::After(FlowBox::Fallback, Outcome::NodeKept, 1), Act::SpotHas(Capacity::Unlimited)),
+            (Cue::After(FlowBox::Fallback, Outcome::NodeKept, 1), Act::SpotHas(Supply::Unlimited)),
         ],
     );
     tell("all-dry", &tale).await;
@@ -443,11 +445,11 @@ const PHASES: [Phase; 8] = [
 #[actix::test]
 async fn a_controller_that_is_killed_in_each_phase_is_carried_on_by_the_next() {
     let script = vec![
-        (Cue::Now, Act::SpotHas(Capacity::None)),
-        (Cue::Now, Act::OnDemandHas(Capacity::None)),
+        (Cue::Now, Act::SpotHas(Supply::None)),
+        (Cue::Now, Act::OnDemandHas(Supply::None)),
         (Cue::Now, Act::Rebalance(0)),
-        (Cue::After(FlowBox::Fallback, Outcome::NodeKept, 1), Act::OnDemandHas(Capacity::Unlimited)),
-        (Cue::After(FlowBox::Monitor, Outcome::Monitoring, 1), Act::SpotHas(Capacity::Unlimited)),
+        (Cue::After(FlowBox::Fallback, Outcome::NodeKept, 1), Act::OnDemandHas(Supply::Unlimited)),
+        (Cue::After(FlowBox::Monitor, Outcome::Monitoring, 1), Act::SpotHas(Supply::Unlimited)),
     ];
     // By SetDesiredCapacity: what a dry market says takes a moment, so that no phase is over at once.
     let tale = Tale::new(Scenario::DrySpotSetDesired, script);

@@ -10,7 +10,7 @@ use spot_guard::crd::Trigger;
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::POOL;
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::trigger::{Stage, TriggerAnswer};
+use spot_guard_core::trigger::{TriggerAnswer, TriggerStage};
 
 /// Asks with kubectl, as a person would.
 fn ask(stage: &Stagecraft, name: &str, spec: &Value) {
@@ -23,12 +23,12 @@ fn ask(stage: &Stagecraft, name: &str, spec: &Value) {
 }
 
 /// The trigger, once something was said of it that is as wanted.
-async fn told(stage: &Stagecraft, name: &str, wanted: Stage) -> Trigger {
+async fn told(stage: &Stagecraft, name: &str, wanted: TriggerStage) -> Trigger {
     let triggers: Api<Trigger> = Api::all(stage.testbed.client());
     wait_for(&format!("trigger {name} to be {wanted:?}"), PATIENCE, async || {
         let found = triggers.get(name).await.ok()?;
         let conditions = found.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        (Stage::of(conditions) == wanted).then_some(found)
+        (TriggerStage::of(conditions) == wanted).then_some(found)
     })
     .await
 }
@@ -39,18 +39,18 @@ async fn a_node_is_replaced_because_a_person_asks_with_kubectl() {
     let stage = Stagecraft::set_up("asked", &tale).await;
 
     ask(&stage, "nobody", &json!({ "action": "Replace", "node": "nobody" }));
-    let refused = told(&stage, "nobody", Stage::Over).await.status.expect("a status");
+    let refused = told(&stage, "nobody", TriggerStage::Over).await.status.expect("a status");
     let answer = TriggerAnswer::NoSuchNode { node: "nobody".to_owned() };
     assert_eq!(refused.conditions[0].message, answer.to_string());
     assert_eq!(refused.conditions[0].reason, answer.reason().to_string());
     ask(&stage, "pause", &json!({ "action": "Pause", "pool": POOL, "reason": "a release" }));
-    told(&stage, "pause", Stage::Accepted).await;
+    told(&stage, "pause", TriggerStage::Accepted).await;
     let table = kubectl(&stage.testbed, &["get", "triggers"]).stdout;
     let table = String::from_utf8(table).expect("a table");
     assert!(table.lines().any(|line| line.starts_with("pause") && line.contains("True")), "{table}");
 
     ask(&stage, "replace", &json!({ "action": "Replace", "node": stage.old_node, "reason": "a new kernel" }));
-    let accepted = told(&stage, "replace", Stage::Over).await.status.expect("a status");
+    let accepted = told(&stage, "replace", TriggerStage::Over).await.status.expect("a status");
     let old = stage.story.spot_instances()[0].clone();
     assert_eq!(accepted.replacements, [old]);
     wait_for("the story to wait for the pause", PATIENCE, async || {
@@ -60,8 +60,8 @@ async fn a_node_is_replaced_because_a_person_asks_with_kubectl() {
     })
     .await;
     ask(&stage, "resume", &json!({ "action": "Resume", "pool": POOL }));
-    told(&stage, "resume", Stage::Over).await;
-    told(&stage, "pause", Stage::Over).await;
+    told(&stage, "resume", TriggerStage::Over).await;
+    told(&stage, "pause", TriggerStage::Over).await;
 
     let report = tale.play(&stage.story).await;
     assert_eq!(report.problems, [""; 0]);

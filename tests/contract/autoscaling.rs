@@ -6,7 +6,7 @@
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::error::ProvideErrorMetadata;
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter, LifecycleState};
-use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::clock::CloudClock;
 use spot_guard_cloud::cloud::{Cloud, GroupSpec, Market, NullHost};
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,7 +173,7 @@ async fn records_activities(client: &Client, name: &str) {
 #[tokio::test(start_paused = true)]
 async fn the_simulated_cloud_keeps_it() {
     let epoch = "2026-01-05T08:00:00Z".parse().expect("a time");
-    let cloud = Cloud::new(Clock::simulated(epoch), 1);
+    let cloud = Cloud::new(CloudClock::simulated(epoch), 1);
     for name in GROUPS {
         let tags = vec![("pool".to_owned(), name.to_owned())];
         cloud.add_group(GroupSpec { max: 4, tags, ..GroupSpec::new(name, Market::Spot) });

@@ -3,12 +3,12 @@
 
 use crate::kubernetes;
 use jiff::Timestamp;
-use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::clock::CloudClock;
 use spot_guard_cloud::cluster::{Cluster, ResourceKind};
 
 /// The simulated cluster, its controllers running.
 fn simulated() -> kube::Client {
-    let cluster = Cluster::new(Clock::simulated(Timestamp::UNIX_EPOCH), 1);
+    let cluster = Cluster::new(CloudClock::simulated(Timestamp::UNIX_EPOCH), 1);
     let mut probe = ResourceKind::custom("contract.spotguard.dev", "v1", "Probe", "probes");
     probe.namespaced = true;
     cluster.register_resource(probe);

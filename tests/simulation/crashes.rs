@@ -5,10 +5,10 @@ use crate::play::{Play, Played, Stage};
 use crate::triggers::{answered, ask};
 use serde_json::{Value, json};
 use spot_guard::crd::{NodeReplacement, notice_name};
-use spot_guard::sim::crash::{CrashPoint, Moment};
+use spot_guard::sim::crash::{CrashPoint, CrashSide};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::SPOT;
-use spot_guard_cloud::cloud::Capacity;
+use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, StepRecord};
 use std::collections::BTreeSet;
@@ -83,7 +83,7 @@ fn odd() -> Plot {
         start,
         script: vec![
             (Duration::from_secs(5), Act::Interrupt(0)),
-            (Duration::from_secs(4000), Act::SpotHas(Capacity::Unlimited)),
+            (Duration::from_secs(4000), Act::SpotHas(Supply::Unlimited)),
         ],
         replacements: 0,
         steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)],
@@ -106,8 +106,8 @@ fn asked() -> Plot {
         start,
         // The story goes on until its triggers are removed.
         script: vec![
-            (Duration::ZERO, Act::SpotHas(Capacity::None)),
-            (Duration::from_secs(1500), Act::SpotHas(Capacity::Unlimited)),
+            (Duration::ZERO, Act::SpotHas(Supply::None)),
+            (Duration::from_secs(1500), Act::SpotHas(Supply::Unlimited)),
         ],
         replacements: 2,
         steps: Vec::new(),
@@ -133,7 +133,7 @@ async fn people_ask(stage: Stage) {
     stage.until_phase(&second, Phase::Draining).await;
     stage.pass(2).await;
     ask(&stage, "stop", json!({ "action": "Cancel", "replacement": second }));
-    stage.cloud.set_capacity(SPOT, None, Capacity::Unlimited).expect("a group");
+    stage.cloud.set_supply(SPOT, None, Supply::Unlimited).expect("a group");
     ask(&stage, "return", json!({ "action": "Return", "replacement": first }));
     for name in ["resume", "second", "stop", "return"] {
         let (accepted, reason, message) = answered(&stage, name).await;
@@ -147,7 +147,7 @@ async fn people_ask(stage: Stage) {
 /// The points of a story: before and after each write that it makes when nobody is killed.
 fn points(writes: usize) -> Vec<CrashPoint> {
     (0..writes)
-        .flat_map(|number| [Moment::Before, Moment::After].map(|moment| CrashPoint { number, moment }))
+        .flat_map(|number| [CrashSide::Before, CrashSide::After].map(|moment| CrashPoint { number, moment }))
         .collect()
 }
 

@@ -102,13 +102,13 @@ fn a_pod_under_two_budgets_is_reported_as_such_and_goes_when_one_is_taken_away()
 /// Answers so many evictions with 429 of the API's own rate limit.
 struct TooManyRequests(AtomicU32);
 
-impl cluster::Gate for TooManyRequests {
-    fn before(&self, request: &RequestInfo) -> cluster::Verdict {
+impl cluster::RequestGate for TooManyRequests {
+    fn before(&self, request: &RequestInfo) -> cluster::RequestFate {
         let is_eviction = request.subresource == "eviction";
         let left = |left: u32| if is_eviction { left.checked_sub(1) } else { None };
         match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
-            Ok(_) => cluster::Verdict::Refuse(429, "TooManyRequests".to_owned()),
-            Err(_) => cluster::Verdict::Pass,
+            Ok(_) => cluster::RequestFate::Refuse(429, "TooManyRequests".to_owned()),
+            Err(_) => cluster::RequestFate::Pass,
         }
     }
 }

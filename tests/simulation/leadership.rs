@@ -42,32 +42,32 @@ impl First {
     }
 }
 
-impl cluster::Gate for First {
-    fn before(&self, _: &RequestInfo) -> cluster::Verdict {
-        self.with(
-            |seen| if seen.cut_off || seen.frozen { cluster::Verdict::Drop } else { cluster::Verdict::Pass },
-        )
+impl cluster::RequestGate for First {
+    fn before(&self, _: &RequestInfo) -> cluster::RequestFate {
+        self.with(|seen| {
+            if seen.cut_off || seen.frozen { cluster::RequestFate::Drop } else { cluster::RequestFate::Pass }
+        })
     }
 
-    fn after(&self, request: &RequestInfo, _: u16) -> cluster::Verdict {
-        cluster::Gate::before(self, request)
+    fn after(&self, request: &RequestInfo, _: u16) -> cluster::RequestFate {
+        cluster::RequestGate::before(self, request)
     }
 }
 
-impl cloud::Gate for First {
-    fn before_call(&self, call: &GateCall) -> cloud::Verdict {
+impl cloud::CallGate for First {
+    fn before_call(&self, call: &GateCall) -> cloud::CallFate {
         self.with(|seen| {
             if seen.frozen {
-                return cloud::Verdict::Drop;
+                return cloud::CallFate::Drop;
             }
             if call.changes() {
                 seen.changes.push(Instant::now());
             }
             if call.operation == "SetDesiredCapacity" && std::mem::take(&mut seen.keeps_next) {
                 (seen.kept, seen.frozen) = (call.desired, true);
-                return cloud::Verdict::Drop;
+                return cloud::CallFate::Drop;
             }
-            cloud::Verdict::Pass
+            cloud::CallFate::Pass
         })
     }
 }

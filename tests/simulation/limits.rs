@@ -5,7 +5,7 @@ use serde_json::json;
 use spot_guard::crd::NodeReplacement;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::POOL;
-use spot_guard_cloud::cloud::Capacity;
+use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::limits;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::reason::{Pause, ReasonCode};
@@ -207,12 +207,12 @@ fn returns_stay_within_their_budget() {
         script: plot
             .script
             .into_iter()
-            .filter(|(_, act)| !matches!(act, Act::SpotHas(Capacity::Left(_))))
+            .filter(|(_, act)| !matches!(act, Act::SpotHas(Supply::Left(_))))
             .collect(),
         ..plot
     };
     let mut plot = with_policy(plot, policy);
-    plot.script.push((300 * SECOND, Act::SpotHas(Capacity::Unlimited)));
+    plot.script.push((300 * SECOND, Act::SpotHas(Supply::Unlimited)));
     let played = Play::plot("budget", plot).play();
     played.assert_ok();
     let mut returned = times(&played, FlowBox::ScaleDown, Outcome::Drained);

@@ -63,13 +63,13 @@ impl Write for Log {
 #[derive(Default)]
 struct Errors(AtomicUsize);
 
-impl cluster::Gate for Errors {
-    fn before(&self, request: &RequestInfo) -> cluster::Verdict {
+impl cluster::RequestGate for Errors {
+    fn before(&self, request: &RequestInfo) -> cluster::RequestFate {
         let writes = matches!(request.verb.as_str(), "create" | "update" | "patch");
         if writes && request.resource != "leases" && self.0.fetch_add(1, Ordering::Relaxed) % 5 == 4 {
-            return cluster::Verdict::Refuse(500, format!("because of {SECRET}"));
+            return cluster::RequestFate::Refuse(500, format!("because of {SECRET}"));
         }
-        cluster::Verdict::Pass
+        cluster::RequestFate::Pass
     }
 }
 

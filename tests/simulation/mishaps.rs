@@ -5,7 +5,7 @@ use crate::play::{Play, Played, ends};
 use serde_json::json;
 use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
-use spot_guard_cloud::cloud::{self, BootFault, Capacity, LaunchFailure, ScriptedGate};
+use spot_guard_cloud::cloud::{self, BootFault, LaunchFailure, ScriptedGate, Supply};
 use spot_guard_core::record::{FlowBox, OldNodeState, Outcome, Phase};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn a_lost_answer_changes_nothing_twice() {
         let gate = ScriptedGate::default();
         for operation in CHANGES {
             for _ in 0..3 {
-                gate.next_answer(operation, cloud::Verdict::Drop);
+                gate.next_answer(operation, cloud::CallFate::Drop);
             }
         }
         Play::of(scenario).faults(with_aws(gate)).play().assert_ok();
@@ -34,9 +34,9 @@ fn a_call_that_does_not_arrive_or_hangs_is_made_again() {
     for scenario in [Scenario::DrySpot, Scenario::DrySpotSetDesired] {
         let gate = ScriptedGate::default();
         for operation in CHANGES {
-            gate.next_request(operation, cloud::Verdict::Drop);
-            gate.next_request(operation, cloud::Verdict::Hang);
-            gate.next_answer(operation, cloud::Verdict::Hang);
+            gate.next_request(operation, cloud::CallFate::Drop);
+            gate.next_request(operation, cloud::CallFate::Hang);
+            gate.next_answer(operation, cloud::CallFate::Hang);
         }
         Play::of(scenario).faults(with_aws(gate)).play().assert_ok();
     }
@@ -206,7 +206,7 @@ fn what_the_autoscaler_gave_up_while_the_story_waits_is_asked_for_again() {
 #[test]
 fn an_instance_that_came_while_aws_could_not_be_read_has_its_story_in_its_pool() {
     let mut plot = ends(Scenario::Rebalance);
-    plot.script = vec![(Duration::from_secs(1200), Act::SpotHas(Capacity::Unlimited))];
+    plot.script = vec![(Duration::from_secs(1200), Act::SpotHas(Supply::Unlimited))];
     let played = Play::plot("unread", plot)
         .beside(|stage| async move {
             stage.pass(60).await;
@@ -230,7 +230,7 @@ fn an_instance_that_came_while_aws_could_not_be_read_has_its_story_in_its_pool()
 fn an_instance_that_is_on_its_way_out_already_takes_no_place_with_it() {
     // The group's health check is faster than our call, which lowers nothing then: the +1 is still there.
     let gate = ScriptedGate::default();
-    gate.next_request(CHANGES[2], cloud::Verdict::Delay(Duration::from_secs(8)));
+    gate.next_request(CHANGES[2], cloud::CallFate::Delay(Duration::from_secs(8)));
     let played = Play::plot("on its way out", ends(Scenario::Rebalance))
         .faults(with_aws(gate))
         .beside(|stage| async move {

@@ -6,7 +6,7 @@ use serde_json::json;
 use spot_guard::crd::{InterruptionNotice, notice_name};
 use spot_guard::sim::audit::Invariant;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard_cloud::cloud::{Capacity, ImdsMode};
+use spot_guard_cloud::cloud::{ImdsMode, Supply};
 use spot_guard_core::record::{FlowBox, NoticeKind, OldNodeState, Outcome, Phase};
 use std::time::Duration;
 
@@ -94,9 +94,9 @@ fn escalated_in(phase: Phase, plot: Plot) -> Played {
 fn dry_for(seconds: u64) -> Plot {
     Plot {
         script: vec![
-            (Duration::from_secs(5), Act::SpotHas(Capacity::None)),
+            (Duration::from_secs(5), Act::SpotHas(Supply::None)),
             (Duration::from_secs(10), Act::Rebalance(0)),
-            (Duration::from_secs(seconds), Act::SpotHas(Capacity::Unlimited)),
+            (Duration::from_secs(seconds), Act::SpotHas(Supply::Unlimited)),
         ],
         ..Scenario::DrySpot.plot()
     }
@@ -189,7 +189,7 @@ fn a_notice_of_another_node_escalates_nothing_and_is_removed() {
 #[test]
 fn a_node_that_is_gone_has_no_word_about_instances_of_others() {
     let mut plot = Scenario::TwoMinuteNotice.plot();
-    plot.script.push((Duration::from_secs(900), Act::SpotHas(Capacity::Unlimited)));
+    plot.script.push((Duration::from_secs(900), Act::SpotHas(Supply::Unlimited)));
     let played = Play::plot("gone", plot)
         .beside(|stage| async move {
             let (own, foreign) = (stage.spot[0].clone(), stage.spot[1].clone());
@@ -215,7 +215,7 @@ fn a_node_that_is_gone_has_no_word_about_instances_of_others() {
 #[test]
 fn a_notice_that_was_refused_is_no_mine() {
     let mut plot = ends(Scenario::Rebalance);
-    plot.script = vec![(Duration::from_secs(1200), Act::SpotHas(Capacity::Unlimited))];
+    plot.script = vec![(Duration::from_secs(1200), Act::SpotHas(Supply::Unlimited))];
     let played = Play::plot("mine", plot)
         .beside(|stage| async move {
             let (instance, liar) = (stage.spot[0].clone(), node_of(&stage, &stage.spot[1]));
@@ -237,7 +237,7 @@ fn a_deadline_that_ec2_cannot_have_given_is_none_and_the_real_one_counts() {
     let mut plot = ends(Scenario::TwoMinuteNotice);
     plot.script = vec![
         (Duration::from_secs(300), Act::Interrupt(0)),
-        (Duration::from_secs(900), Act::SpotHas(Capacity::Unlimited)),
+        (Duration::from_secs(900), Act::SpotHas(Supply::Unlimited)),
     ];
     plot.steps = vec![(FlowBox::CleanUp, Outcome::Cancelled), (FlowBox::CleanUp, Outcome::CleanedUp)];
     let played = Play::plot("far", plot)
@@ -285,7 +285,7 @@ fn unregister(stage: &Stage, name: &str) {
 fn a_node_that_says_it_runs_on_another_ones_instance_ends_nothing_and_silences_nobody() {
     let mut plot = ends(Scenario::TwoMinuteNotice);
     plot.script.clear();
-    plot.script.push((Duration::from_secs(900), Act::SpotHas(Capacity::Unlimited)));
+    plot.script.push((Duration::from_secs(900), Act::SpotHas(Supply::Unlimited)));
     plot.steps.clear();
     let played = Play::plot("two nodes of an instance", plot)
         .beside(|stage| async move {
@@ -314,7 +314,7 @@ fn a_node_that_says_it_runs_on_another_ones_instance_ends_nothing_and_silences_n
 fn a_node_without_an_instance_does_not_take_the_place_of_the_one_that_has_it() {
     let mut plot = ends(Scenario::TwoMinuteNotice);
     plot.script.clear();
-    plot.script.push((Duration::from_secs(900), Act::SpotHas(Capacity::Unlimited)));
+    plot.script.push((Duration::from_secs(900), Act::SpotHas(Supply::Unlimited)));
     let played = Play::plot("squatter", plot)
         .beside(|stage| async move {
             let victim = stage.spot[0].clone();

@@ -4,7 +4,7 @@
 use crate::play::{Play, Stage};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::Gates;
-use spot_guard_cloud::cloud::{self, Capacity};
+use spot_guard_cloud::cloud::{self, Supply};
 use spot_guard_cloud::cluster::{self, RequestInfo};
 use spot_guard_core::record::{FlowBox, Outcome, Phase};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// do, which keeps the story going.
 fn ends(scenario: Scenario) -> Plot {
     let mut plot = scenario.plot();
-    plot.script.push((Duration::from_secs(1500), Act::SpotHas(Capacity::Unlimited)));
+    plot.script.push((Duration::from_secs(1500), Act::SpotHas(Supply::Unlimited)));
     Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..plot }
 }
 
@@ -23,33 +23,37 @@ fn ends(scenario: Scenario) -> Plot {
 #[derive(Clone, Default)]
 struct Lists(Arc<AtomicUsize>);
 
-impl cluster::Gate for Lists {
-    fn before(&self, request: &RequestInfo) -> cluster::Verdict {
+impl cluster::RequestGate for Lists {
+    fn before(&self, request: &RequestInfo) -> cluster::RequestFate {
         // The pods of one node are listed once more when it looks empty: that is no new beginning of a watch.
         let whole = request.verb == "list" && request.fields.is_none();
         self.0.fetch_add(usize::from(whole), Ordering::Relaxed);
-        cluster::Verdict::Pass
+        cluster::RequestFate::Pass
     }
 }
 
 /// What every call of the Auto Scaling API meets while it is set.
 #[derive(Clone, Default)]
-struct Aws(Arc<Mutex<Option<cloud::Verdict>>>);
+struct Aws(Arc<Mutex<Option<cloud::CallFate>>>);
 
 impl Aws {
-    fn set(&self, verdict: Option<cloud::Verdict>) {
+    fn set(&self, verdict: Option<cloud::CallFate>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = verdict;
     }
 }
 
-impl cloud::Gate for Aws {
-    fn before(&self, _: &str, _: Option<&str>) -> cloud::Verdict {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or(cloud::Verdict::Pass)
+impl cloud::CallGate for Aws {
+    fn before(&self, _: &str, _: Option<&str>) -> cloud::CallFate {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or(cloud::CallFate::Pass)
     }
 }
 
-fn refuse(status: u16, code: &str) -> cloud::Verdict {
-    cloud::Verdict::Refuse { status, code: code.to_owned(), message: "the simulated words of AWS".to_owned() }
+fn refuse(status: u16, code: &str) -> cloud::CallFate {
+    cloud::CallFate::Refuse {
+        status,
+        code: code.to_owned(),
+        message: "the simulated words of AWS".to_owned(),
+    }
 }
 
 /// The phases of a fallback and its return in which AWS matters.
@@ -66,7 +70,7 @@ const PHASES: [Phase; 6] = [
 const SOME: [Phase; 2] = [Phase::FallingBack, Phase::ScalingDown];
 
 /// AWS is out for ten minutes from each of these phases on; `result` is what the calls are counted as.
-fn aws_is_out(name: &'static str, verdict: &cloud::Verdict, result: &'static str, phases: &[Phase]) {
+fn aws_is_out(name: &'static str, verdict: &cloud::CallFate, result: &'static str, phases: &[Phase]) {
     for phase in phases.iter().copied() {
         let (aws, verdict) = (Aws::default(), verdict.clone());
         let gates = Gates { aws: Some(Arc::new(aws.clone())), ..Gates::default() };
@@ -104,7 +108,7 @@ fn assert_works(stage: &Stage, name: &str) {
 
 #[test]
 fn aws_throttles_for_ten_minutes() {
-    aws_is_out("throttling", &cloud::Verdict::throttling(), "Throttled", &PHASES);
+    aws_is_out("throttling", &cloud::CallFate::throttling(), "Throttled", &PHASES);
 }
 
 #[test]
@@ -124,12 +128,12 @@ fn the_credentials_are_expired() {
 
 #[test]
 fn no_connection_to_aws_can_be_made() {
-    aws_is_out("no connection", &cloud::Verdict::Drop, "Failed", &SOME);
+    aws_is_out("no connection", &cloud::CallFate::Drop, "Failed", &SOME);
 }
 
 #[test]
 fn aws_does_not_answer() {
-    aws_is_out("silence", &cloud::Verdict::Hang, "TimedOut", &SOME);
+    aws_is_out("silence", &cloud::CallFate::Hang, "TimedOut", &SOME);
 }
 
 /// Breaks every connection to the Kubernetes API while it is on.
@@ -137,17 +141,17 @@ fn aws_does_not_answer() {
 struct Kube(Arc<AtomicBool>);
 
 impl Kube {
-    fn verdict(&self) -> cluster::Verdict {
-        if self.0.load(Ordering::Relaxed) { cluster::Verdict::Drop } else { cluster::Verdict::Pass }
+    fn verdict(&self) -> cluster::RequestFate {
+        if self.0.load(Ordering::Relaxed) { cluster::RequestFate::Drop } else { cluster::RequestFate::Pass }
     }
 }
 
-impl cluster::Gate for Kube {
-    fn before(&self, _: &RequestInfo) -> cluster::Verdict {
+impl cluster::RequestGate for Kube {
+    fn before(&self, _: &RequestInfo) -> cluster::RequestFate {
         self.verdict()
     }
 
-    fn after(&self, _: &RequestInfo, _: u16) -> cluster::Verdict {
+    fn after(&self, _: &RequestInfo, _: u16) -> cluster::RequestFate {
         self.verdict()
     }
 }
@@ -224,7 +228,7 @@ fn a_new_list_replays_no_notice_into_a_new_story() {
 #[test]
 fn a_deadline_is_met_by_a_new_leader_that_has_never_read_aws() {
     let mut plot = ends(Scenario::Rebalance);
-    plot.script = vec![(Duration::from_secs(300), Act::SpotHas(Capacity::Unlimited))];
+    plot.script = vec![(Duration::from_secs(300), Act::SpotHas(Supply::Unlimited))];
     let played = Play::plot("unread deadline", plot)
         .standby()
         .beside(|stage| async move {

@@ -292,7 +292,8 @@ impl Play {
     pub fn play(self) -> Played {
         on_paused_time(async move {
             let clock = Clock::simulated(EPOCH.parse().expect("a time"));
-            let story = Story::begin_on(self.name, self.plot, clock, self.seed, world::Stage::default());
+            let story =
+                Story::begin_on(self.name, self.plot, clock, self.seed, world::WorldOptions::default());
             let mut story = story.await.expect("a world");
             let world = &story.world;
             let cluster = world.cluster.clone().expect("a simulated cluster");

@@ -7,7 +7,7 @@ use serde_json::json;
 use spot_guard::crd::{SpotPool, notice_name};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
-use spot_guard_cloud::cloud::{Capacity, GroupSpec, Market};
+use spot_guard_cloud::cloud::{GroupSpec, Market, Supply};
 use spot_guard_core::neighbours::Neighbour;
 use spot_guard_core::reason::{Reason, ReasonCode};
 use spot_guard_core::record::{FlowBox, GroupKind, NoticeKind, OldNodeState, Outcome, Phase};
@@ -349,7 +349,7 @@ fn cluster_autoscaler_is_kept_off_the_nodes_of_a_story_until_it_is_over() {
     let annotation = |node: &serde_json::Value| node["metadata"]["annotations"][SCALE_DOWN_DISABLED].clone();
     let mut plot = Scenario::DrySpot.plot();
     // The story of the world goes on for a while after the replacement's.
-    plot.script.push((Duration::from_secs(1800), Act::SpotHas(Capacity::Unlimited)));
+    plot.script.push((Duration::from_secs(1800), Act::SpotHas(Supply::Unlimited)));
     let played = Play::plot("protected", plot)
         .beside(move |stage| async move {
             let [instance, other, ..] = &stage.spot[..] else { panic!("few nodes") };

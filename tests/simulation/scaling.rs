@@ -6,7 +6,7 @@ use spot_guard::crd::{SpotPool, SpotPoolSpec};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::{
-    Capacity, Gate, GroupSpec, LaunchFailure, Market, Refusal, ScriptedGate, Settings, Verdict,
+    CallFate, CallGate, CloudSettings, ErrorAnswer, GroupSpec, LaunchFailure, Market, ScriptedGate, Supply,
 };
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::record::{FlowBox, Outcome, Phase};
@@ -18,7 +18,7 @@ const LAUNCH: &str = "LaunchInstances";
 const SET_DESIRED: &str = "SetDesiredCapacity";
 const TERMINATE: &str = "TerminateInstanceInAutoScalingGroup";
 
-fn through(gate: impl Gate + 'static) -> Gates {
+fn through(gate: impl CallGate + 'static) -> Gates {
     Gates { aws: Some(Arc::new(gate)), ..Gates::default() }
 }
 
@@ -78,13 +78,13 @@ fn on_demand_is_asked_within_a_second_of_the_failure() {
 #[derive(Clone)]
 struct SpotIsBusy(Arc<AtomicBool>);
 
-impl Gate for SpotIsBusy {
-    fn before(&self, operation: &str, group: Option<&str>) -> Verdict {
+impl CallGate for SpotIsBusy {
+    fn before(&self, operation: &str, group: Option<&str>) -> CallFate {
         if operation != SET_DESIRED || group != Some(SPOT) || !self.0.load(Ordering::Relaxed) {
-            return Verdict::Pass;
+            return CallFate::Pass;
         }
-        let refusal = Refusal::scaling_activity_in_progress("00000000-0000-4000-8000-000000000001");
-        Verdict::Refuse { status: 400, code: refusal.code, message: refusal.message }
+        let refusal = ErrorAnswer::scaling_activity_in_progress("00000000-0000-4000-8000-000000000001");
+        CallFate::Refuse { status: 400, code: refusal.code, message: refusal.message }
     }
 }
 
@@ -108,11 +108,11 @@ fn a_spot_group_that_is_busy_without_end_does_not_keep_on_demand_from_being_aske
 
 #[test]
 fn a_group_that_is_busy_for_a_while_is_asked_again() {
-    let busy = || Refusal::scaling_activity_in_progress("00000000-0000-4000-8000-000000000002");
+    let busy = || ErrorAnswer::scaling_activity_in_progress("00000000-0000-4000-8000-000000000002");
     let played = with_cloud("busy", Scenario::DrySpotSetDesired.plot(), move |cloud| {
         cloud.fail_next(SET_DESIRED, 3, &busy());
         cloud.fail_next(TERMINATE, 3, &busy());
-        cloud.fail_next(TERMINATE, 2, &Refusal::resource_contention());
+        cloud.fail_next(TERMINATE, 2, &ErrorAnswer::resource_contention());
     });
     played.play().assert_ok();
 }
@@ -123,7 +123,7 @@ fn a_role_that_may_not_launch_instances_is_served_by_set_desired_capacity_and_th
         let mut plot = Scenario::ThreeFallbacks.plot();
         plot.limit = Duration::from_secs(3 * 3600);
         let played = with_cloud(code, plot, move |cloud| {
-            cloud.fail_next(LAUNCH, 1000, &Refusal::bad_request(code, "not for you"));
+            cloud.fail_next(LAUNCH, 1000, &ErrorAnswer::bad_request(code, "not for you"));
         })
         .play();
         played.assert_ok();
@@ -136,7 +136,7 @@ fn a_role_that_may_not_launch_instances_is_served_by_set_desired_capacity_and_th
 #[test]
 fn what_lets_one_launch_fail_is_no_reason_never_to_launch_so_again() {
     let played = with_cloud("validation", Scenario::DrySpot.plot(), |cloud| {
-        cloud.fail_next(LAUNCH, 1, &Refusal::validation("a value is wrong this time"));
+        cloud.fail_next(LAUNCH, 1, &ErrorAnswer::validation("a value is wrong this time"));
     })
     .play();
     played.assert_ok();
@@ -158,7 +158,7 @@ fn errors_that_pass_are_waited_for_and_no_failure() {
         for operation in [LAUNCH, TERMINATE, "DescribeAutoScalingGroups"] {
             for _ in 0..4 {
                 let message = "later".to_owned();
-                gate.next_request(operation, Verdict::Refuse { status, code: code.to_owned(), message });
+                gate.next_request(operation, CallFate::Refuse { status, code: code.to_owned(), message });
             }
         }
         let played = Play::plot(code, Scenario::Rebalance.plot()).faults(through(gate)).play();
@@ -184,11 +184,11 @@ fn partial_capacity_serves_some_and_the_others_fall_back() {
         let mut plot = ends(Scenario::ThreeFallbacks);
         plot.start.launch_instances = launch_instances;
         plot.script = vec![
-            (Duration::from_secs(5), Act::SpotHas(Capacity::Left(2))),
+            (Duration::from_secs(5), Act::SpotHas(Supply::Left(2))),
             (Duration::from_secs(10), Act::Rebalance(0)),
             (Duration::from_secs(10), Act::Rebalance(1)),
             (Duration::from_secs(10), Act::Rebalance(2)),
-            (Duration::from_secs(900), Act::SpotHas(Capacity::Unlimited)),
+            (Duration::from_secs(900), Act::SpotHas(Supply::Unlimited)),
         ];
         let played = Play::plot("partial", plot).play();
         played.assert_ok();
@@ -204,7 +204,7 @@ fn zones_are_walked_until_one_has_capacity() {
         cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
         cloud.edit_group(SPOT, |spec| spec.zones = zones.to_vec()).expect("a group");
         for zone in ["us-east-1a", "us-east-1b"] {
-            cloud.set_capacity(SPOT, Some(zone), Capacity::None).expect("a group");
+            cloud.set_supply(SPOT, Some(zone), Supply::None).expect("a group");
         }
     })
     .play();
@@ -250,11 +250,11 @@ fn an_old_failure_is_no_fresh_one() {
     plot.script = vec![(Duration::from_secs(120), Act::Rebalance(0))];
     let played = Play::plot("old failure", plot)
         .beside(|stage| async move {
-            stage.cloud.set_capacity(SPOT, None, Capacity::None).expect("a group");
+            stage.cloud.set_supply(SPOT, None, Supply::None).expect("a group");
             stage.cloud.set_desired(SPOT, 4).expect("within the sizes");
             stage.pass(60).await;
             stage.cloud.set_desired(SPOT, 3).expect("within the sizes");
-            stage.cloud.set_capacity(SPOT, None, Capacity::Unlimited).expect("a group");
+            stage.cloud.set_supply(SPOT, None, Supply::Unlimited).expect("a group");
             let failed = stage.cloud.snapshot().activities.iter().any(|a| a.status_code == "Failed");
             assert!(failed, "there is an old failure");
         })
@@ -426,7 +426,7 @@ fn a_pool_whose_group_does_not_exist_holds_up_no_other_pool() {
 fn a_new_life_remembers_who_cannot_launch_instances() {
     let played = Play::plot("remembered", Scenario::DrySpotSetDesired.plot())
         .beside(|stage| async move {
-            stage.cloud.configure(|settings: &mut Settings| settings.launch_instances = false);
+            stage.cloud.configure(|settings: &mut CloudSettings| settings.launch_instances = false);
             // The groups would know it, the endpoint does not.
             for group in [SPOT, ON_DEMAND] {
                 stage.cloud.edit_group(group, |spec| spec.launch_instances = true).expect("a group");

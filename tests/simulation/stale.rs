@@ -7,7 +7,7 @@ use crate::triggers::ask;
 use serde_json::{Value, json};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::Gates;
-use spot_guard_cloud::cloud::Capacity;
+use spot_guard_cloud::cloud::Supply;
 use spot_guard_cloud::cluster::{self, RequestInfo};
 use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{BlockingReason, FallbackState, FlowBox, OldNodeState, Outcome, Phase};
@@ -61,19 +61,19 @@ impl Watches {
     }
 }
 
-impl cluster::Gate for Watches {
-    fn before(&self, request: &RequestInfo) -> cluster::Verdict {
+impl cluster::RequestGate for Watches {
+    fn before(&self, request: &RequestInfo) -> cluster::RequestFate {
         match self.fails(request) {
-            Some(Way::Refused) => cluster::Verdict::Refuse(500, "InternalError".to_owned()),
-            Some(Way::Silent(_)) | None => cluster::Verdict::Pass,
+            Some(Way::Refused) => cluster::RequestFate::Refuse(500, "InternalError".to_owned()),
+            Some(Way::Silent(_)) | None => cluster::RequestFate::Pass,
         }
     }
 
-    fn after(&self, request: &RequestInfo, _: u16) -> cluster::Verdict {
+    fn after(&self, request: &RequestInfo, _: u16) -> cluster::RequestFate {
         match self.fails(request) {
-            Some(Way::Refused) => cluster::Verdict::Drop,
-            Some(Way::Silent(late)) => cluster::Verdict::Delay(Duration::from_secs(late)),
-            None => cluster::Verdict::Pass,
+            Some(Way::Refused) => cluster::RequestFate::Drop,
+            Some(Way::Silent(late)) => cluster::RequestFate::Delay(Duration::from_secs(late)),
+            None => cluster::RequestFate::Pass,
         }
     }
 }
@@ -81,7 +81,7 @@ impl cluster::Gate for Watches {
 /// A plot of which no more is expected than that it ends, some time after the watch is back.
 fn ends(scenario: Scenario) -> Plot {
     let mut plot = scenario.plot();
-    plot.script.push((Duration::from_secs(3000), Act::SpotHas(Capacity::Unlimited)));
+    plot.script.push((Duration::from_secs(3000), Act::SpotHas(Supply::Unlimited)));
     Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..plot }
 }
 

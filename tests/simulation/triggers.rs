@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use spot_guard::crd::{InterruptionNotice, Trigger, notice_name};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
-use spot_guard_cloud::cloud::Capacity;
-use spot_guard_cloud::cluster::{Gate, RequestInfo, Verdict};
+use spot_guard_cloud::cloud::Supply;
+use spot_guard_cloud::cluster::{RequestFate, RequestGate, RequestInfo};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::reason::{Pause, ReasonCode};
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus};
-use spot_guard_core::trigger::{Stage as Progress, TriggerAnswer};
+use spot_guard_core::trigger::{TriggerAnswer, TriggerStage};
 use spot_guard_core::windows::ReturnWindow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +82,7 @@ fn quiet(replacements: usize) -> Plot {
 /// The same story, which goes on for so many seconds at least.
 fn lasting(plot: Plot, seconds: u32) -> Plot {
     let mut plot = plot;
-    plot.script.push((seconds * SECOND, Act::OnDemandHas(Capacity::Unlimited)));
+    plot.script.push((seconds * SECOND, Act::OnDemandHas(Supply::Unlimited)));
     plot
 }
 
@@ -106,7 +106,7 @@ fn a_node_is_replaced_because_a_person_asks() {
             assert!(told.message.contains("asked for by ann (trigger one): kernel"), "{}", told.message);
             let answer = trigger(&stage, "one").status.expect("a status");
             assert_eq!(answer.replacements, [stage.spot[0].clone()]);
-            assert_eq!(Progress::of(&answer.conditions), Progress::Over);
+            assert_eq!(TriggerStage::of(&answer.conditions), TriggerStage::Over);
 
             asked(&stage, "again", json!({ "action": "Replace", "node": node })).await;
             assert_eq!(trigger(&stage, "again").status.expect("a status").replacements, answer.replacements);
@@ -221,7 +221,7 @@ fn a_fallback_returns_now_because_a_person_asks() {
                 stage.pass(600).await;
                 assert_eq!(stage.held_by(&instance)[0], ReasonCode::ReturnWindow);
                 let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
-                stage.cloud.set_capacity(SPOT, None, Capacity::None).expect("a group");
+                stage.cloud.set_supply(SPOT, None, Supply::None).expect("a group");
                 asked(&stage, "now", spec(&stage, &status)).await;
                 let led_to = trigger(&stage, "now").status.expect("a status").replacements;
                 assert_eq!(led_to, std::slice::from_ref(&instance));
@@ -229,7 +229,7 @@ fn a_fallback_returns_now_because_a_person_asks() {
                 let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
                 assert!(status.fallback.requested_at().is_some());
                 assert_eq!(stage.held_by(&instance), [ReasonCode::NoSpotInstance], "never without");
-                stage.cloud.set_capacity(SPOT, None, Capacity::Unlimited).expect("a group");
+                stage.cloud.set_supply(SPOT, None, Supply::Unlimited).expect("a group");
                 asked(&stage, "again", json!({ "action": "Return", "replacement": instance })).await;
                 stage.until(&instance, |status| status.fallback.successor().is_some()).await;
                 let began = stage.cloud.now();
@@ -500,11 +500,11 @@ fn a_deadline_that_comes_with_the_cancel_wins() {
 /// Answers to triggers take their time.
 struct SlowAnswers(Duration);
 
-impl Gate for SlowAnswers {
-    fn before(&self, request: &RequestInfo) -> Verdict {
+impl RequestGate for SlowAnswers {
+    fn before(&self, request: &RequestInfo) -> RequestFate {
         match (request.resource.as_str(), request.subresource.as_str()) {
-            ("triggers", "status") => Verdict::Delay(self.0),
-            _ => Verdict::Pass,
+            ("triggers", "status") => RequestFate::Delay(self.0),
+            _ => RequestFate::Pass,
         }
     }
 }

@@ -7,8 +7,8 @@ use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::story::Story;
-use spot_guard::sim::world::{Gates, ON_DEMAND, Stage};
-use spot_guard_cloud::cloud::Capacity;
+use spot_guard::sim::world::{Gates, ON_DEMAND, WorldOptions};
+use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::record::Phase;
 use std::time::Duration;
@@ -34,12 +34,12 @@ fn a_fresh_controller_gives_back_nothing_of_a_record_that_it_cannot_read() {
         let clock = Clock::simulated("2026-01-01T03:00:00Z".parse().expect("a time"));
         let mut plot = Scenario::DrySpot.plot();
         plot.script.clear();
-        let story = Story::begin_on("unread".to_owned(), plot, clock, 1, Stage::default()).await;
+        let story = Story::begin_on("unread".to_owned(), plot, clock, 1, WorldOptions::default()).await;
         let story = story.expect("a world");
         let cluster = story.world.cluster.clone().expect("a simulated cluster");
         let end = Shutdown::new();
         let _first = story.controller("first", Gates::default(), &end);
-        for act in [Act::SpotHas(Capacity::None), Act::Rebalance(0)] {
+        for act in [Act::SpotHas(Supply::None), Act::Rebalance(0)] {
             story.act(&act).await.expect("the world can do it");
         }
         until_phase(&story, Phase::OnFallback).await;
@@ -61,7 +61,7 @@ fn a_fresh_controller_gives_back_nothing_of_a_record_that_it_cannot_read() {
         assert_eq!(desired(), held, "what the fallback holds was given back");
 
         label("y");
-        story.act(&Act::SpotHas(Capacity::Unlimited)).await.expect("the world can do it");
+        story.act(&Act::SpotHas(Supply::Unlimited)).await.expect("the world can do it");
         until_phase(&story, Phase::Completed).await;
         assert_eq!(story.report().await.problems, [""; 0]);
     });
@@ -74,11 +74,11 @@ fn a_record_that_is_deleted_while_it_is_open_keeps_no_other_waiting() {
         let clock = Clock::simulated("2026-01-01T03:00:00Z".parse().expect("a time"));
         let mut plot = Scenario::AllDry.plot();
         plot.script.clear();
-        let story = Story::begin_on("deleted".to_owned(), plot, clock, 1, Stage::default()).await;
+        let story = Story::begin_on("deleted".to_owned(), plot, clock, 1, WorldOptions::default()).await;
         let story = story.expect("a world");
         let cluster = story.world.cluster.clone().expect("a simulated cluster");
         let _controller = story.controller("only", Gates::default(), &Shutdown::new());
-        for act in [Act::SpotHas(Capacity::None), Act::OnDemandHas(Capacity::None), Act::Rebalance(0)] {
+        for act in [Act::SpotHas(Supply::None), Act::OnDemandHas(Supply::None), Act::Rebalance(0)] {
             story.act(&act).await.expect("the world can do it");
         }
         until_phase(&story, Phase::ScalingUp).await;
@@ -87,7 +87,7 @@ fn a_record_that_is_deleted_while_it_is_open_keeps_no_other_waiting() {
             assert!(cluster.remove(NOTICES, "", &name));
         }
         assert!(cluster.remove(KIND, "", &story.spot_instances()[0]));
-        for act in [Act::SpotHas(Capacity::Unlimited), Act::Rebalance(1)] {
+        for act in [Act::SpotHas(Supply::Unlimited), Act::Rebalance(1)] {
             story.act(&act).await.expect("the world can do it");
         }
         until_phase(&story, Phase::Completed).await;

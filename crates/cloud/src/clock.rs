@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// What time it is.
 #[derive(Clone, Copy, Debug)]
-pub enum Clock {
+pub enum CloudClock {
     /// The machine's clock.
     System,
     /// `epoch` plus what tokio's clock has run since `origin`.
@@ -18,7 +18,7 @@ pub enum Clock {
     },
 }
 
-impl Clock {
+impl CloudClock {
     /// A clock that shows `epoch` now and follows tokio's clock from here on.
     ///
     /// Must be called inside a tokio runtime when its time is paused.

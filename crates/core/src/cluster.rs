@@ -26,7 +26,7 @@ pub use node::{Node, ScaleDown, VolumeLimits};
 pub use node_selector::NodeSelectorTerm;
 pub use parts::Parts;
 pub use pod::{
-    AffinityTerm, ClaimRef, HostPort, Owner, OwnerKind, Phase, Pod, PodKey, PodSpec, SpreadConstraint,
+    AffinityTerm, ClaimRef, HostPort, Owner, OwnerKind, Pod, PodKey, PodPhase, PodSpec, SpreadConstraint,
 };
 pub use resources::Resources;
 pub(crate) use resources::{add, add_extended};

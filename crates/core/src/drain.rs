@@ -1,7 +1,7 @@
 //! The drain of a node: which pods go, in what order, and what follows from each answer of the eviction API.
 //! [`Drain`] puts the rules together for one drain on its way.
 
-use crate::cluster::{DisruptionBudget, Effect, OwnerKind, Phase, Pod, Taint, UnhealthyPods};
+use crate::cluster::{DisruptionBudget, Effect, OwnerKind, Pod, PodPhase, Taint, UnhealthyPods};
 use crate::policy::{self, Policy, spread};
 pub use crate::reason::{BlockedReason, EvictionAnswer};
 pub use crate::replacement::DrainPurpose as Purpose;
@@ -58,7 +58,7 @@ impl DrainPolicy {
 
 /// What becomes of a pod in a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PodFate {
     /// It is evicted.
     Evictable,
     /// It stays, and the drain does not wait for it (`AlreadyTerminating`: it waits, without evicting).
@@ -85,41 +85,41 @@ pub enum SkipReason {
 /// The order of the filters is that of kubectl (staging/src/k8s.io/kubectl/pkg/drain/filters.go). The
 /// annotations are a wish not to be moved, which counts while there is a choice: on a return.
 #[must_use]
-pub fn classify(pod: &Pod, policy: &DrainPolicy, purpose: Purpose) -> Verdict {
+pub fn classify(pod: &Pod, policy: &DrainPolicy, purpose: Purpose) -> PodFate {
     if pod.owner.kind == OwnerKind::Mirror {
-        return Verdict::Skip(SkipReason::Mirror);
+        return PodFate::Skip(SkipReason::Mirror);
     }
     if pod.owner.kind == OwnerKind::DaemonSet {
-        return Verdict::Skip(SkipReason::DaemonSet);
+        return PodFate::Skip(SkipReason::DaemonSet);
     }
     if pod.phase.finished() {
-        return Verdict::Skip(SkipReason::Finished);
+        return PodFate::Skip(SkipReason::Finished);
     }
     if pod.terminating() {
-        return Verdict::Skip(SkipReason::AlreadyTerminating);
+        return PodFate::Skip(SkipReason::AlreadyTerminating);
     }
     if purpose == Purpose::Return {
         if pod.safe_to_evict == Some(false) {
-            return Verdict::Blocked(BlockedReason::NotSafeToEvict);
+            return PodFate::Blocked(BlockedReason::NotSafeToEvict);
         }
         if pod.do_not_disrupt {
-            return Verdict::Blocked(BlockedReason::DoNotDisrupt);
+            return PodFate::Blocked(BlockedReason::DoNotDisrupt);
         }
     }
     if pod.owner.kind == OwnerKind::None && !policy.evict_unmanaged {
-        return Verdict::Blocked(BlockedReason::Unmanaged);
+        return PodFate::Blocked(BlockedReason::Unmanaged);
     }
     if pod.spec.uses_empty_dir && !policy.evict_with_empty_dir {
-        return Verdict::Blocked(BlockedReason::EmptyDir);
+        return PodFate::Blocked(BlockedReason::EmptyDir);
     }
-    Verdict::Evictable
+    PodFate::Evictable
 }
 
 /// Whether the pod has to run elsewhere when its node goes.
 #[must_use]
 pub fn must_move(pod: &Pod) -> bool {
     let policy = DrainPolicy::default_for(Purpose::Replace);
-    classify(pod, &policy, Purpose::Replace) == Verdict::Evictable
+    classify(pod, &policy, Purpose::Replace) == PodFate::Evictable
 }
 
 /// Whether an instance is not to be ended under the pod: it has to run elsewhere, or has time left to end.
@@ -127,8 +127,8 @@ pub fn must_move(pod: &Pod) -> bool {
 pub fn holds_its_node(pod: &Pod, now: Timestamp) -> bool {
     let policy = DrainPolicy::default_for(Purpose::Replace);
     match classify(pod, &policy, Purpose::Replace) {
-        Verdict::Skip(SkipReason::AlreadyTerminating) => look::overstayed(pod, now).is_none(),
-        verdict => verdict == Verdict::Evictable,
+        PodFate::Skip(SkipReason::AlreadyTerminating) => look::overstayed(pod, now).is_none(),
+        verdict => verdict == PodFate::Evictable,
     }
 }
 
@@ -169,7 +169,7 @@ pub enum BudgetView<'b> {
 /// `covering` are the budgets that cover the pod.
 #[must_use]
 pub fn budget_view<'b>(pod: &Pod, covering: Vec<&'b DisruptionBudget>) -> BudgetView<'b> {
-    if pod.phase == Phase::Pending || pod.phase.finished() || pod.terminating() {
+    if pod.phase == PodPhase::Pending || pod.phase.finished() || pod.terminating() {
         return BudgetView::Free;
     }
     let budget = match covering[..] {

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A story of the pool, as the assessment needs it.
 #[derive(Clone, Debug)]
-pub struct Story<'a> {
+pub struct PoolReplacement<'a> {
     /// The replacement's name.
     pub name: &'a str,
     /// The old instance.
@@ -42,7 +42,7 @@ pub struct PoolAssessment {
 pub fn unhealthy(
     view: &PoolView,
     ledger: &Ledger,
-    stories: &[Story<'_>],
+    stories: &[PoolReplacement<'_>],
     policy: &Policy,
     now: Timestamp,
 ) -> Vec<Reason> {
@@ -88,7 +88,7 @@ pub fn unhealthy(
 #[must_use]
 pub fn unready_nodes(
     view: &PoolView,
-    stories: &[Story<'_>],
+    stories: &[PoolReplacement<'_>],
     ready: &dyn Fn(&str) -> bool,
     policy: &Policy,
 ) -> Vec<Reason> {
@@ -119,9 +119,9 @@ pub fn unready_nodes(
 pub fn assess(
     view: &PoolView,
     ledger: &Ledger,
-    stories: &[Story<'_>],
+    stories: &[PoolReplacement<'_>],
     ready: &dyn Fn(&str) -> bool,
-    unsafe_: &dyn Fn(&Story<'_>) -> Vec<Reason>,
+    unsafe_: &dyn Fn(&PoolReplacement<'_>) -> Vec<Reason>,
     policy: &Policy,
     now: Timestamp,
 ) -> PoolAssessment {
@@ -130,7 +130,7 @@ pub fn assess(
         unstable: unready_nodes(view, stories, ready, policy),
         returns: BTreeMap::new(),
     };
-    let mut open: Vec<&Story<'_>> = stories
+    let mut open: Vec<&PoolReplacement<'_>> = stories
         .iter()
         .filter(|story| story.status.fallback.is_open() && story.status.old_node.is_over())
         .collect();

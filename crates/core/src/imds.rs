@@ -11,7 +11,7 @@ pub const INTERRUPTION_WARNING: SignedDuration = SignedDuration::from_secs(120);
 
 /// What the poller asks IMDS for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Question {
+pub enum ImdsCategory {
     /// Which instance this is.
     InstanceId,
     /// Whether EC2 takes the instance.
@@ -20,7 +20,7 @@ pub enum Question {
     Rebalance,
 }
 
-impl Question {
+impl ImdsCategory {
     /// The path that answers it.
     #[must_use]
     pub fn path(self) -> &'static str {

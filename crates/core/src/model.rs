@@ -6,7 +6,7 @@ mod exhaustive;
 
 use crate::freshness::Freshness;
 use crate::group::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle, PoolView};
-use crate::health::{self, Story};
+use crate::health::{self, PoolReplacement};
 use crate::ledger::{Ledger, RequestState};
 use crate::limits::Starts;
 use crate::policy::Policy;
@@ -19,7 +19,7 @@ use crate::scaling::inputs::Inputs;
 use crate::scaling::instances::InstanceFacts;
 use crate::scaling::wants::{End, Want, Wants, withdrawn};
 use crate::scaling::{self, answers};
-use crate::trigger::{self, Ask, Stage, TriggerAction};
+use crate::trigger::{self, Ask, TriggerAction, TriggerStage};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -332,11 +332,11 @@ impl World {
     fn with_facts<T>(&self, name: &str, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
         let view = self.view();
         let subject = subject(name);
-        let stories: Vec<Story<'_>> = self
+        let stories: Vec<PoolReplacement<'_>> = self
             .records
             .iter()
             .filter(|(_, status)| !status.phase.is_finished())
-            .map(|(name, status)| Story { name, instance_id: name, status })
+            .map(|(name, status)| PoolReplacement { name, instance_id: name, status })
             .collect();
         let ready = |id: &str| self.node(id).is_some_and(|node| node.ready);
         let assessed =
@@ -705,7 +705,7 @@ impl World {
                     by: None,
                     reason: None,
                     order: (None, 0),
-                    stage: Stage::Pending,
+                    stage: TriggerStage::Pending,
                 };
                 let Some((id, status)) = self.records.iter_mut().nth(number) else { return };
                 trigger::take_in(&ask, &subject(id), status, self.now);

@@ -124,7 +124,7 @@ pub enum Proof {
 
 /// Why a notice is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum Refusal {
+pub enum NoticeRefusal {
     /// Its name is not that of its node, instance and kind.
     Misnamed,
     /// Another node has the instance.
@@ -145,7 +145,7 @@ pub enum Refusal {
     NotUnderstood,
 }
 
-impl Refusal {
+impl NoticeRefusal {
     /// All of them.
     pub const ALL: [Self; 9] = [
         Self::Misnamed,
@@ -190,7 +190,7 @@ pub enum Judgement {
     /// The story that it told of is over, and the node is gone: nothing comes of it.
     Over,
     /// It is to be removed.
-    Refused(Refusal),
+    Refused(NoticeRefusal),
 }
 
 /// Whether the notice is believed: the Node that has the instance must be the notice's node, and the other
@@ -198,11 +198,11 @@ pub enum Judgement {
 #[must_use]
 pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
     if seen.name != notice_name(seen.node, seen.instance_id, seen.kind) {
-        return Judgement::Refused(Refusal::Misnamed);
+        return Judgement::Refused(NoticeRefusal::Misnamed);
     }
     match bind(seen, known) {
         Judgement::Refused(_) if !known.nodes_are_current => Judgement::Wait,
-        Judgement::Refused(Refusal::InstanceOfAnotherNode | Refusal::NodeHasAnotherInstance)
+        Judgement::Refused(NoticeRefusal::InstanceOfAnotherNode | NoticeRefusal::NodeHasAnotherInstance)
             if since(seen.created, known.now) < NODE_PATIENCE =>
         {
             Judgement::Wait
@@ -220,20 +220,20 @@ fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
                 None => Judgement::Wait,
             };
         }
-        Holder::Several => return Judgement::Refused(Refusal::InstanceOfAnotherNode),
+        Holder::Several => return Judgement::Refused(NoticeRefusal::InstanceOfAnotherNode),
         Holder::One(holder) if holder != seen.node => {
-            return Judgement::Refused(Refusal::InstanceOfAnotherNode);
+            return Judgement::Refused(NoticeRefusal::InstanceOfAnotherNode);
         }
         Holder::One(_) | Holder::Nobody => {}
     }
     match known.node {
         NodeState::Has(_) if says_so => return Judgement::Accepted(Proof::Node),
-        NodeState::Has(_) => return Judgement::Refused(Refusal::NodeHasAnotherInstance),
+        NodeState::Has(_) => return Judgement::Refused(NoticeRefusal::NodeHasAnotherInstance),
         NodeState::Missing | NodeState::WithoutInstance => {}
     }
     match known.record {
         Some(record) if record.node != seen.node => {
-            return Judgement::Refused(Refusal::InstanceOfAnotherNode);
+            return Judgement::Refused(NoticeRefusal::InstanceOfAnotherNode);
         }
         Some(record) if record.open => return Judgement::Accepted(Proof::Record),
         Some(_) => return Judgement::Over,
@@ -242,10 +242,10 @@ fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
     let waited = since(seen.created, known.now);
     match known.node {
         NodeState::Missing if waited < NODE_PATIENCE => Judgement::Wait,
-        NodeState::Missing => Judgement::Refused(Refusal::NoSuchNode),
+        NodeState::Missing => Judgement::Refused(NoticeRefusal::NoSuchNode),
         _ if deadline(seen, known.now).is_some() => Judgement::Accepted(Proof::Reporter),
         _ if waited < INSTANCE_PATIENCE => Judgement::Wait,
-        _ => Judgement::Refused(Refusal::NodeWithoutInstance),
+        _ => Judgement::Refused(NoticeRefusal::NodeWithoutInstance),
     }
 }
 

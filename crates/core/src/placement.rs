@@ -26,7 +26,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Placement, PodName, Reason, ReasonCount, Reasons, Unplaced};
+pub use answer::{NodeReason, Placement, PodName, ReasonCount, Reasons, Unplaced};
 pub use options::{CHECK_EFFORT, ExcludedNodes, PlacementOptions};
 
 use crate::cluster::{Node, OwnerKind, Pod, Resources, Snapshot};

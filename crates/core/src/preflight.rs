@@ -10,7 +10,7 @@ mod tests;
 use crate::group::{GroupView, PoolView};
 use crate::ledger::Ledger;
 use crate::reason::Reason;
-pub use crate::reason::{Finding, NoLaunch, Problem, Severity};
+pub use crate::reason::{Finding, GroupProblem, NoLaunch, Severity};
 use crate::record::GroupKind;
 
 /// What a pool says of its groups.
@@ -39,54 +39,59 @@ pub fn check(
         let group = view.group(kind);
         let mut add = |problem| found.push(Finding { group: group.name.clone(), problem });
         if let Some(other) = owner(&group.name).filter(|other| other != pool.name) {
-            add(Problem::OtherPool(other));
+            add(GroupProblem::OtherPool(other));
         }
         check_group(kind, group, pool.accepts_az_rebalance, &mut add);
         let ours = ledger.shares(kind).filter(|share| share.is_raised()).count();
         let desired = group.desired - i32::try_from(ours).unwrap_or(0);
         if desired >= group.max {
-            add(Problem::NoRoom(group.max));
+            add(GroupProblem::NoRoom(group.max));
         }
         if kind == GroupKind::Spot && desired <= group.min && group.min > 0 {
-            add(Problem::AtMinimum(group.min));
+            add(GroupProblem::AtMinimum(group.min));
         }
         if let Some(refused) = ledger.cannot_launch.iter().find(|held| held.group_name == group.name) {
-            add(Problem::NoLaunchInstances(NoLaunch::Refused(refused.reason.clone())));
+            add(GroupProblem::NoLaunchInstances(NoLaunch::Refused(refused.reason.clone())));
         }
     }
     found.sort_by_key(|finding| std::cmp::Reverse(finding.problem.severity()));
     found
 }
 
-fn check_group(kind: GroupKind, group: &GroupView, accepts_az_rebalance: bool, add: &mut dyn FnMut(Problem)) {
+fn check_group(
+    kind: GroupKind,
+    group: &GroupView,
+    accepts_az_rebalance: bool,
+    add: &mut dyn FnMut(GroupProblem),
+) {
     let setup = &group.setup;
     if setup.capacity_rebalance {
-        add(Problem::CapacityRebalance);
+        add(GroupProblem::CapacityRebalance);
     }
     if let Some(principal) = &setup.operator {
-        add(Problem::Operator(principal.clone()));
+        add(GroupProblem::Operator(principal.clone()));
     }
     if let Some(name) = &setup.eks_node_group {
-        add(Problem::EksManaged(name.clone()));
+        add(GroupProblem::EksManaged(name.clone()));
     }
     match (kind, setup.mixed) {
-        (GroupKind::Spot, Some(mixed)) if !mixed.all_spot() => add(Problem::NotAllSpot),
-        (GroupKind::OnDemand, Some(mixed)) if !mixed.all_on_demand() => add(Problem::NotAllOnDemand),
+        (GroupKind::Spot, Some(mixed)) if !mixed.all_spot() => add(GroupProblem::NotAllSpot),
+        (GroupKind::OnDemand, Some(mixed)) if !mixed.all_on_demand() => add(GroupProblem::NotAllOnDemand),
         _ => {}
     }
     if group.zones.len() > 1 && !setup.suspended.contains_key("AZRebalance") && !accepts_az_rebalance {
-        add(Problem::AzRebalance);
+        add(GroupProblem::AzRebalance);
     }
     if setup.suspended.contains_key("Terminate") {
-        add(Problem::TerminateSuspended);
+        add(GroupProblem::TerminateSuspended);
     }
     if let Some(reason) = setup.launch_suspended() {
-        add(Problem::LaunchSuspended(reason));
+        add(GroupProblem::LaunchSuspended(reason));
     }
     if setup.launch_configuration {
-        add(Problem::NoLaunchInstances(NoLaunch::LaunchConfiguration));
+        add(GroupProblem::NoLaunchInstances(NoLaunch::LaunchConfiguration));
     } else if setup.warm_pool {
-        add(Problem::NoLaunchInstances(NoLaunch::WarmPool));
+        add(GroupProblem::NoLaunchInstances(NoLaunch::WarmPool));
     }
 }
 

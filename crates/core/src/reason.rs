@@ -11,7 +11,7 @@ mod tests;
 
 pub use blocker::{BlockedReason, Blocker, EvictionAnswer, ShutBudget};
 pub use code::ReasonCode;
-pub use finding::{Finding, NoLaunch, Problem, Severity};
+pub use finding::{Finding, GroupProblem, NoLaunch, Severity};
 
 use crate::freshness::StaleWatch;
 use crate::neighbours::Neighbour;

@@ -8,7 +8,7 @@ use crate::freshness::StaleWatch;
 use crate::neighbours::Neighbour;
 use crate::placement::PodName;
 use crate::reason::{
-    BlockedReason, Blocker, EvictionAnswer, Finding, NoLaunch, Pause, Problem, Reason, ShutBudget,
+    BlockedReason, Blocker, EvictionAnswer, Finding, GroupProblem, NoLaunch, Pause, Reason, ShutBudget,
 };
 use crate::trigger::TriggerAnswer;
 use jiff::Timestamp;
@@ -299,41 +299,41 @@ impl Display for Finding {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let group = &self.group;
         match &self.problem {
-            Problem::NoSuchGroup => write!(f, "Auto Scaling group {group} does not exist"),
-            Problem::OtherPool(pool) => write!(f, "{group} belongs to SpotPool {pool} already"),
-            Problem::CapacityRebalance => {
+            GroupProblem::NoSuchGroup => write!(f, "Auto Scaling group {group} does not exist"),
+            GroupProblem::OtherPool(pool) => write!(f, "{group} belongs to SpotPool {pool} already"),
+            GroupProblem::CapacityRebalance => {
                 write!(f, "{group} replaces instances at risk by itself; turn its CapacityRebalance off")
             }
-            Problem::Operator(principal) => write!(f, "{group} may be changed by {principal} alone"),
-            Problem::EksManaged(name) => {
+            GroupProblem::Operator(principal) => write!(f, "{group} may be changed by {principal} alone"),
+            GroupProblem::EksManaged(name) => {
                 write!(f, "{group} belongs to the EKS managed node group {name}, ")?;
                 f.write_str("which replaces its nodes by itself")
             }
-            Problem::NotAllSpot => {
+            GroupProblem::NotAllSpot => {
                 write!(f, "{group} is not all Spot; set OnDemandBaseCapacity and ")?;
                 f.write_str("OnDemandPercentageAboveBaseCapacity to 0")
             }
-            Problem::NotAllOnDemand => {
+            GroupProblem::NotAllOnDemand => {
                 write!(f, "{group} is not all on-demand; set OnDemandPercentageAboveBaseCapacity to 100")
             }
-            Problem::AzRebalance => {
+            GroupProblem::AzRebalance => {
                 write!(f, "{group} may terminate instances by itself to even out its zones; suspend its ")?;
                 f.write_str("process AZRebalance, or accept it with spec.acceptAzRebalance")
             }
-            Problem::TerminateSuspended => {
+            GroupProblem::TerminateSuspended => {
                 write!(f, "{group} terminates nothing; resume its process Terminate")
             }
-            Problem::LaunchSuspended(reason) => {
+            GroupProblem::LaunchSuspended(reason) => {
                 write!(f, "{group} launches nothing, {reason}; resume its process Launch")
             }
-            Problem::NoRoom(max) => {
+            GroupProblem::NoRoom(max) => {
                 write!(f, "{group} has no room for one more instance; raise its maximum of {max}")
             }
-            Problem::NoLaunchInstances(why) => {
+            GroupProblem::NoLaunchInstances(why) => {
                 write!(f, "{group} is scaled by SetDesiredCapacity, ")?;
                 write!(f, "and its failures are read from its activities: {why}")
             }
-            Problem::AtMinimum(min) => {
+            GroupProblem::AtMinimum(min) => {
                 write!(f, "{group} is at its minimum of {min}: ")?;
                 f.write_str("what it owes a fallback it goes on launching by itself")
             }

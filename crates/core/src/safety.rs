@@ -4,7 +4,7 @@
 //! go, and the pool keeps its buffer. If not, the report says what is in the way and what would clear it.
 
 use crate::cluster::{Pod, Snapshot};
-use crate::drain::{self, DrainPolicy, Purpose, Verdict};
+use crate::drain::{self, DrainPolicy, PodFate, Purpose};
 use crate::effort::{Effort, TooMuch};
 use crate::placement::{ExcludedNodes, PlacementOptions, PodName, place_within};
 use crate::policy::Policy;
@@ -100,9 +100,9 @@ pub fn check_return(
     let mut moving: Vec<&Pod> = Vec::new();
     for pod in snapshot.pods_on(node) {
         match drain::classify(pod, &policy.drain, Purpose::Return) {
-            Verdict::Skip(_) => {}
-            Verdict::Evictable => moving.push(pod),
-            Verdict::Blocked(reason) => {
+            PodFate::Skip(_) => {}
+            PodFate::Evictable => moving.push(pod),
+            PodFate::Blocked(reason) => {
                 moving.push(pod);
                 blockers.push(Blocker::NotEvictable { pod: pod.into(), reason });
             }

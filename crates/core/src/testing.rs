@@ -1,7 +1,7 @@
 //! Small clusters for tests.
 
 use crate::cluster::{
-    AffinityTerm, Effect, LabelSelector, Labels, Node, Operator, Owner, OwnerKind, Parts, Phase, Pod,
+    AffinityTerm, Effect, LabelSelector, Labels, Node, Operator, Owner, OwnerKind, Parts, Pod, PodPhase,
     PodSpec, Requirement, Resources, Snapshot, SpreadConstraint, Taint,
 };
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub fn pod(name: &str, node: &str, cpu_millis: i64) -> Pod {
         name: name.into(),
         uid: format!("uid-{name}").into(),
         node: (!node.is_empty()).then(|| node.into()),
-        phase: if node.is_empty() { Phase::Pending } else { Phase::Running },
+        phase: if node.is_empty() { PodPhase::Pending } else { PodPhase::Running },
         ready: !node.is_empty(),
         owner: Owner { kind: OwnerKind::ReplicaSet, name: app.into() },
         labels: labels(&[("app", app)]),

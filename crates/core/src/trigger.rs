@@ -8,7 +8,7 @@ mod answer;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{TriggerAction, TriggerAnswer, TriggerReason, Verdict};
+pub use answer::{TriggerAction, TriggerAnswer, TriggerReason, TriggerUpdate};
 
 use crate::neighbours::Neighbour;
 use crate::reason::Pause;
@@ -44,12 +44,12 @@ pub struct Ask {
     /// When it was made, and which of those made in the same second came first.
     pub order: (Option<Timestamp>, u64),
     /// How far it has come.
-    pub stage: Stage,
+    pub stage: TriggerStage,
 }
 
 /// How far a trigger has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum TriggerStage {
     /// Nothing was said of it.
     Pending,
     /// It is followed; a pause is in force.
@@ -58,7 +58,7 @@ pub enum Stage {
     Over,
 }
 
-impl Stage {
+impl TriggerStage {
     /// The stage that conditions tell of.
     #[must_use]
     pub fn of(conditions: &[Condition]) -> Self {
@@ -79,7 +79,7 @@ impl Ask {
     /// Whether it is a pause that holds: from the moment when it is seen, until it is over.
     #[must_use]
     pub fn pauses(&self) -> bool {
-        self.action == TriggerAction::Pause && self.stage != Stage::Over
+        self.action == TriggerAction::Pause && self.stage != TriggerStage::Over
     }
 
     /// Whether something is to be decided about it: not once it is over, and not while it is a pause in
@@ -87,9 +87,9 @@ impl Ask {
     #[must_use]
     pub fn needs_look(&self) -> bool {
         match self.stage {
-            Stage::Pending => true,
-            Stage::Accepted => self.action != TriggerAction::Pause,
-            Stage::Over => false,
+            TriggerStage::Pending => true,
+            TriggerStage::Accepted => self.action != TriggerAction::Pause,
+            TriggerStage::Over => false,
         }
     }
 
@@ -97,7 +97,7 @@ impl Ask {
     /// yet.
     fn ends(&self, pause: &Self) -> bool {
         let same_second = pause.order.0 == self.order.0;
-        let earlier = pause.stage == Stage::Accepted || pause.order.1 < self.order.1;
+        let earlier = pause.stage == TriggerStage::Accepted || pause.order.1 < self.order.1;
         pause.pauses()
             && pause.pool == self.pool
             && (pause.order.0 < self.order.0 || (same_second && earlier))
@@ -114,7 +114,7 @@ impl Ask {
 
 /// A story as triggers see it.
 #[derive(Clone, Debug)]
-pub struct Story<'a> {
+pub struct StoredReplacement<'a> {
     /// The replacement's name.
     pub name: &'a str,
     /// The old node.
@@ -127,7 +127,7 @@ pub struct Story<'a> {
     pub status: &'a ReplacementStatus,
 }
 
-impl Story<'_> {
+impl StoredReplacement<'_> {
     fn is_open(&self) -> bool {
         !self.status.phase.is_finished()
     }
@@ -144,7 +144,7 @@ impl Story<'_> {
 
 /// Where a node belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Membership {
     /// There is no such node.
     Missing,
     /// The groups were not read since it came.
@@ -168,15 +168,15 @@ pub enum Place {
 }
 
 /// Everything that a trigger's effect depends on.
-pub struct Facts<'a> {
+pub struct TriggerFacts<'a> {
     /// All stories that are stored.
-    pub stories: &'a [Story<'a>],
+    pub stories: &'a [StoredReplacement<'a>],
     /// The triggers that pause something.
     pub triggers: &'a [Ask],
     /// Whether there is a pool of that name.
     pub is_pool: &'a dyn Fn(&str) -> bool,
     /// Where a node belongs.
-    pub place: &'a dyn Fn(&str) -> Place,
+    pub place: &'a dyn Fn(&str) -> Membership,
     /// Why a pool, or everything, is paused beside the pauses for just that which triggers asked for.
     pub otherwise_paused: &'a dyn Fn(Option<&str>) -> Option<Pause>,
 }
@@ -198,27 +198,27 @@ pub enum Decision {
     /// These pauses have to be ended first, by name.
     EndPauses(Vec<String>),
     /// To be told in its status.
-    Tell(Verdict),
+    Tell(TriggerUpdate),
 }
 
 fn refuse(answer: TriggerAnswer) -> Decision {
     let accepted = Some((false, answer.reason()));
-    Decision::Tell(Verdict::new(accepted, None, answer))
+    Decision::Tell(TriggerUpdate::new(accepted, None, answer))
 }
 
 fn accept(answer: TriggerAnswer, replacements: Vec<String>) -> Decision {
     let (accepted, complete) = (Some((true, answer.reason())), Some((true, TriggerReason::Recorded)));
-    Decision::Tell(Verdict { replacements, ..Verdict::new(accepted, complete, answer) })
+    Decision::Tell(TriggerUpdate { replacements, ..TriggerUpdate::new(accepted, complete, answer) })
 }
 
 fn nothing_to_do(answer: TriggerAnswer, replacements: Vec<String>) -> Decision {
     let told = Some((true, answer.reason()));
-    Decision::Tell(Verdict { replacements, ..Verdict::new(told, told, answer) })
+    Decision::Tell(TriggerUpdate { replacements, ..TriggerUpdate::new(told, told, answer) })
 }
 
 /// What comes of a trigger that is not over.
 #[must_use]
-pub fn decide(ask: &Ask, facts: &Facts<'_>) -> Decision {
+pub fn decide(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
     match ask.action {
         TriggerAction::Replace => replace(ask, facts),
         TriggerAction::Return => go_back(ask, facts),
@@ -232,7 +232,7 @@ fn bad_target(ask: &Ask, needs: &'static str) -> Decision {
     refuse(TriggerAnswer::BadTarget { action: ask.action, needs })
 }
 
-fn replace(ask: &Ask, facts: &Facts<'_>) -> Decision {
+fn replace(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
     let Some(node) = ask.node.clone() else { return bad_target(ask, "spec.node") };
     if let Some(story) = facts.stories.iter().find(|story| story.knows(ask)) {
         let replacement = story.name.to_owned();
@@ -248,12 +248,12 @@ fn replace(ask: &Ask, facts: &Facts<'_>) -> Decision {
         return Decision::Record(vec![story.name.to_owned()]);
     }
     match (facts.place)(&node) {
-        Place::Missing => refuse(TriggerAnswer::NoSuchNode { node }),
-        Place::Unread => Decision::Wait,
-        Place::Nowhere => refuse(TriggerAnswer::NotInPool { node }),
-        Place::Neighbour(neighbour) => refuse(TriggerAnswer::LeftToNeighbour { node, neighbour }),
-        Place::OnDemand { pool } => refuse(TriggerAnswer::OnDemandInstance { node, pool }),
-        Place::Spot { pool, instance_id } => {
+        Membership::Missing => refuse(TriggerAnswer::NoSuchNode { node }),
+        Membership::Unread => Decision::Wait,
+        Membership::Nowhere => refuse(TriggerAnswer::NotInPool { node }),
+        Membership::Neighbour(neighbour) => refuse(TriggerAnswer::LeftToNeighbour { node, neighbour }),
+        Membership::OnDemand { pool } => refuse(TriggerAnswer::OnDemandInstance { node, pool }),
+        Membership::Spot { pool, instance_id } => {
             match facts.stories.iter().find(|story| story.instance_id == instance_id) {
                 Some(story) if story.status.phase == Phase::Cancelled => {
                     Decision::Record(vec![story.name.to_owned()])
@@ -267,11 +267,11 @@ fn replace(ask: &Ask, facts: &Facts<'_>) -> Decision {
     }
 }
 
-fn go_back(ask: &Ask, facts: &Facts<'_>) -> Decision {
+fn go_back(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
     let stories = facts.stories.iter();
     let taken_in: Vec<String> =
         stories.clone().filter(|story| story.knows(ask)).map(|story| story.name.to_owned()).collect();
-    let open: Vec<&Story<'_>> = stories
+    let open: Vec<&StoredReplacement<'_>> = stories
         .clone()
         .filter(|story| {
             let stands_in = story.status.capacity.taken().map(|capacity| capacity.node_name.as_str());
@@ -309,12 +309,12 @@ fn go_back(ask: &Ask, facts: &Facts<'_>) -> Decision {
     }
 }
 
-fn cancel(ask: &Ask, facts: &Facts<'_>) -> Decision {
-    let meant = |story: &&Story<'_>| match (&ask.replacement, &ask.node) {
+fn cancel(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
+    let meant = |story: &&StoredReplacement<'_>| match (&ask.replacement, &ask.node) {
         (Some(name), _) => story.name == name,
         (_, node) => node.as_deref() == Some(story.node),
     };
-    let mut found: Vec<&Story<'_>> = facts.stories.iter().filter(meant).collect();
+    let mut found: Vec<&StoredReplacement<'_>> = facts.stories.iter().filter(meant).collect();
     found.sort_by_key(|story| (!story.knows(ask), !story.is_open(), story.status.phase != Phase::Cancelled));
     let Some(story) = found.first() else {
         return match (&ask.replacement, &ask.node) {
@@ -337,7 +337,7 @@ fn cancel(ask: &Ask, facts: &Facts<'_>) -> Decision {
 }
 
 /// Why a story cannot be cancelled, if so.
-fn cancel_refused(story: &Story<'_>) -> Option<TriggerAnswer> {
+fn cancel_refused(story: &StoredReplacement<'_>) -> Option<TriggerAnswer> {
     let (replacement, instance_id) = (story.name.to_owned(), story.instance_id.to_owned());
     if story.status.phase.is_finished() {
         return Some(TriggerAnswer::ReplacementOver { replacement });
@@ -358,8 +358,8 @@ fn cancel_refused(story: &Story<'_>) -> Option<TriggerAnswer> {
     }
 }
 
-fn pause(ask: &Ask, facts: &Facts<'_>) -> Decision {
-    if ask.stage == Stage::Accepted {
+fn pause(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
+    if ask.stage == TriggerStage::Accepted {
         return Decision::Wait;
     }
     if let Some(pool) = ask.pool.as_ref().filter(|pool| !(facts.is_pool)(pool)) {
@@ -367,18 +367,18 @@ fn pause(ask: &Ask, facts: &Facts<'_>) -> Decision {
     }
     let answer = TriggerAnswer::Paused { pool: ask.pool.clone() };
     let (accepted, complete) = (Some((true, answer.reason())), Some((false, TriggerReason::InForce)));
-    Decision::Tell(Verdict::new(accepted, complete, answer))
+    Decision::Tell(TriggerUpdate::new(accepted, complete, answer))
 }
 
-fn resume(ask: &Ask, facts: &Facts<'_>) -> Decision {
+fn resume(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
     let ended: Vec<&Ask> = facts.triggers.iter().filter(|pause| ask.ends(pause)).collect();
     let still = (facts.otherwise_paused)(ask.pool.as_deref());
-    if ask.stage == Stage::Accepted {
+    if ask.stage == TriggerStage::Accepted {
         if !ended.is_empty() {
             return Decision::EndPauses(ended.into_iter().map(|pause| pause.name.clone()).collect());
         }
         let answer = TriggerAnswer::PausesOver { still };
-        return Decision::Tell(Verdict::new(None, Some((true, answer.reason())), answer));
+        return Decision::Tell(TriggerUpdate::new(None, Some((true, answer.reason())), answer));
     }
     if ended.is_empty() {
         if let Some(pool) = ask.pool.as_ref().filter(|pool| !(facts.is_pool)(pool)) {
@@ -388,7 +388,7 @@ fn resume(ask: &Ask, facts: &Facts<'_>) -> Decision {
     }
     let pauses = ended.iter().map(|pause| pause.name.clone()).collect();
     let answer = TriggerAnswer::Ends { pauses, still };
-    Decision::Tell(Verdict::new(Some((true, answer.reason())), None, answer))
+    Decision::Tell(TriggerUpdate::new(Some((true, answer.reason())), None, answer))
 }
 
 /// Takes a trigger into a record that is not over, if that still can follow it; what came meanwhile decides.
@@ -424,7 +424,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
             status.step(FlowBox::Monitor, Outcome::Asked, &node, format!("its return now is {told}"), now);
         }
         TriggerAction::Cancel => {
-            let story = Story {
+            let story = StoredReplacement {
                 name: &subject.name,
                 node: &subject.node,
                 instance_id: &subject.instance_id,
@@ -470,5 +470,5 @@ pub fn open(
 pub fn is_removable(conditions: &[Condition], keep: Duration, now: Timestamp) -> bool {
     let last = conditions.iter().map(|held| held.last_transition_time).max();
     let long_ago = last.is_some_and(|at| since(at, now) >= keep.max(KEPT_AT_LEAST));
-    Stage::of(conditions) == Stage::Over && long_ago
+    TriggerStage::of(conditions) == TriggerStage::Over && long_ago
 }

@@ -30,7 +30,7 @@ pub(super) struct Around {
 }
 
 /// A question that is open.
-pub(super) type Question = (Pair, Around);
+pub(super) type FitQuestion = (Pair, Around);
 
 /// The answers so far, and the questions that are open.
 pub(super) struct Fits {
@@ -70,7 +70,7 @@ impl Fits {
     }
 
     /// Asks what is not known, or not any more.
-    pub(super) fn ask(&mut self, questions: Vec<Question>) {
+    pub(super) fn ask(&mut self, questions: Vec<FitQuestion>) {
         if matches!(self.heavy, Heavy::Inline) {
             return;
         }
@@ -87,7 +87,7 @@ impl Fits {
             return None;
         }
         self.under_way = true;
-        let mut pairs: Vec<Question> = std::mem::take(&mut self.open).into_iter().collect();
+        let mut pairs: Vec<FitQuestion> = std::mem::take(&mut self.open).into_iter().collect();
         // Each has its turn; what is left is asked again.
         pairs.sort_by_key(|(pair, _)| self.known.get(pair).map(|(at, ..)| *at));
         pairs.truncate(BATCH);
@@ -147,7 +147,7 @@ mod tests {
         Around { others: BTreeSet::new(), options: PlacementOptions::default() }
     }
 
-    fn question(old: &str) -> Question {
+    fn question(old: &str) -> FitQuestion {
         ((old.to_owned(), "new".to_owned()), alone())
     }
 

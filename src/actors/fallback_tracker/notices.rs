@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::notices::{
-    self, Beginning, Believed, Holder, Judgement, Known, KnownPools, NodeState, Recorded, Refusal, Seen,
+    self, Beginning, Believed, Holder, Judgement, Known, KnownPools, NodeState, NoticeRefusal, Recorded, Seen,
 };
 use spot_guard_core::record::Phase;
 use spot_guard_core::replacement::{self, Subject};
@@ -53,7 +53,7 @@ impl TurnView<'_> {
         let mut heard = Heard::default();
         if nodes_are_current {
             heard.refused =
-                surplus.iter().map(|index| Refused::of(&notices[*index], Refusal::TooMany)).collect();
+                surplus.iter().map(|index| Refused::of(&notices[*index], NoticeRefusal::TooMany)).collect();
         } else {
             heard.waits = !surplus.is_empty();
         }
@@ -75,7 +75,7 @@ impl TurnView<'_> {
                     let deadline = notices::deadline(one, now);
                     let began = record.and_then(|held| held.status.as_ref()?.started_at);
                     if deadline.is_none() && began.is_some() && notices::was_implausible(one) {
-                        heard.refused.push(Refused::of(&notice, Refusal::ImplausibleDeadline));
+                        heard.refused.push(Refused::of(&notice, NoticeRefusal::ImplausibleDeadline));
                     }
                     let accepted = Accepted { notice, deadline, proof };
                     self.accepted.entry(one.instance_id.to_owned()).or_default().push(accepted);

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
 use spot_guard_core::freshness::WatchedKind;
-use spot_guard_core::notices::Refusal;
+use spot_guard_core::notices::NoticeRefusal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const EVENTS: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct Refused {
     id: NoticeId,
-    refusal: Refusal,
+    refusal: NoticeRefusal,
 }
 
 /// Name and UID of a notice. One that cannot be read has no UID: the next one of that name may be a good one.
@@ -39,7 +39,7 @@ struct NoticeId {
 }
 
 impl Refused {
-    pub(super) fn of(notice: &InterruptionNotice, refusal: Refusal) -> Self {
+    pub(super) fn of(notice: &InterruptionNotice, refusal: NoticeRefusal) -> Self {
         Self { id: NoticeId { name: notice.name_any(), uid: notice.uid() }, refusal }
     }
 
@@ -79,11 +79,11 @@ impl Removals {
         let places = BATCH + 1 + self.removed.len();
         let crowded_out = view.crowded_out.some(places, |_, _| true).into_iter().map(|(name, uid)| {
             let id = NoticeId { name, uid: Some(uid) };
-            Refused { id, refusal: Refusal::TooMany }
+            Refused { id, refusal: NoticeRefusal::TooMany }
         });
         let unread = not_understood.names(WatchedKind::Notice).map(|name| {
             let id = NoticeId { name: name.to_owned(), uid: None };
-            Refused { id, refusal: Refusal::NotUnderstood }
+            Refused { id, refusal: NoticeRefusal::NotUnderstood }
         });
         self.begin(refused.into_iter().chain(unread).chain(crowded_out))
     }
@@ -158,9 +158,9 @@ async fn delete(deps: &Deps, NoticeId { name, uid }: &NoticeId) -> Result<(), St
 
 /// One line for each node and reason, and events at those nodes that there are.
 fn tell(deps: &Deps, batch: &[Refused]) {
-    let mut by_node: BTreeMap<(&str, Refusal), usize> = BTreeMap::new();
+    let mut by_node: BTreeMap<(&str, NoticeRefusal), usize> = BTreeMap::new();
     // Of one that cannot be read nobody knows who reports it.
-    for refused in batch.iter().filter(|held| held.refusal != Refusal::NotUnderstood) {
+    for refused in batch.iter().filter(|held| held.refusal != NoticeRefusal::NotUnderstood) {
         *by_node.entry((refused.node(), refused.refusal)).or_default() += 1;
     }
     let snapshot = deps.view.snapshot();
@@ -188,7 +188,7 @@ mod tests {
 
     fn refused(number: usize) -> Refused {
         let id = NoticeId { name: format!("n{number}"), uid: Some(format!("u{number}")) };
-        Refused { id, refusal: Refusal::TooMany }
+        Refused { id, refusal: NoticeRefusal::TooMany }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Resource, ResourceExt};
 use spot_guard_core::record::ReplacementStatus;
 use spot_guard_core::replacement;
-use spot_guard_core::trigger::Verdict;
+use spot_guard_core::trigger::TriggerUpdate;
 
 /// A write of a record, which must precede what follows from it.
 pub(super) enum Write {
@@ -64,7 +64,7 @@ pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplac
 }
 
 /// Answers a trigger; whether that is done.
-pub(super) async fn answer(deps: &Deps, trigger: &Trigger, verdict: &Verdict) -> bool {
+pub(super) async fn answer(deps: &Deps, trigger: &Trigger, verdict: &TriggerUpdate) -> bool {
     let told = |error: &kube::Error| {
         tracing::warn!(error = %RequestProblem(error), "a trigger could not be answered; it is tried again");
     };
@@ -72,7 +72,7 @@ pub(super) async fn answer(deps: &Deps, trigger: &Trigger, verdict: &Verdict) ->
 }
 
 /// Says in a trigger's status what comes of it, unless it has changed meanwhile: then it is decided anew.
-async fn tell(deps: &Deps, trigger: &Trigger, verdict: &Verdict) -> Result<(), kube::Error> {
+async fn tell(deps: &Deps, trigger: &Trigger, verdict: &TriggerUpdate) -> Result<(), kube::Error> {
     let name = trigger.name_any();
     let TriggerStatus { mut conditions, mut replacements } = trigger.status.clone().unwrap_or_default();
     verdict.tell(&mut conditions, deps.clock.now());

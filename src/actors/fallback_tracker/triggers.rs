@@ -15,7 +15,9 @@ use spot_guard_core::neighbours;
 use spot_guard_core::reason::Pause;
 use spot_guard_core::record::ReplacementStatus;
 use spot_guard_core::replacement::Subject;
-use spot_guard_core::trigger::{self, Ask, Decision, Facts, Place, Story, Verdict};
+use spot_guard_core::trigger::{
+    self, Ask, Decision, Membership, StoredReplacement, TriggerFacts, TriggerUpdate,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -25,7 +27,7 @@ const LOOKED_AT: usize = 64;
 const PARALLEL: usize = 8;
 
 /// An answer to a trigger.
-pub(super) struct Reply(Arc<Trigger>, Verdict);
+pub(super) struct Reply(Arc<Trigger>, TriggerUpdate);
 
 /// An answer that was written, or not: the name and the version of its trigger.
 pub(super) struct Replied {
@@ -136,13 +138,14 @@ impl TurnView<'_> {
             return followed;
         }
         let none = ReplacementStatus::default();
-        let stories: Vec<Story<'_>> = records.iter().map(|(name, held)| story(name, held, &none)).collect();
+        let stories: Vec<StoredReplacement<'_>> =
+            records.iter().map(|(name, held)| story(name, held, &none)).collect();
         let pauses = self.deps.pauses();
         let mut taken_in: BTreeMap<String, Vec<Ask>> = BTreeMap::new();
         let begins = |name: &str| begun.iter().any(|write| write.record() == Some(name));
         for held in looks {
             let ask = &held.ask;
-            let facts = Facts {
+            let facts = TriggerFacts {
                 stories: &stories,
                 triggers: pauses.asked(),
                 is_pool: &|name| self.configs.contains_key(name),
@@ -155,7 +158,7 @@ impl TurnView<'_> {
                 Decision::EndPauses(names) => {
                     let ended = names.iter().filter_map(|name| open.get(name));
                     let ended = ended.filter(|pause| !replies.has_answer(&pause.ask)).take(LOOKED_AT);
-                    let verdict = Verdict::ended_by(ask.name.clone(), ask.by.clone());
+                    let verdict = TriggerUpdate::ended_by(ask.name.clone(), ask.by.clone());
                     followed.replies.extend(ended.map(|pause| Reply(pause.trigger, verdict.clone())));
                 }
                 Decision::Begin { pool, instance_id } => {
@@ -205,28 +208,28 @@ impl TurnView<'_> {
     }
 
     /// Where the node belongs.
-    fn place(&self, name: &str) -> Place {
-        let Some(node) = self.snapshot.node(name) else { return Place::Missing };
+    fn place(&self, name: &str) -> Membership {
+        let Some(node) = self.snapshot.node(name) else { return Membership::Missing };
         if let Some(neighbour) = neighbours::owner(node) {
-            return Place::Neighbour(neighbour);
+            return Membership::Neighbour(neighbour);
         }
-        let Some(instance) = node.instance_id() else { return Place::Nowhere };
+        let Some(instance) = node.instance_id() else { return Membership::Nowhere };
         if self.snapshot.node_of_instance(instance).is_none() {
             // Another node says that it runs on it, too.
-            return Place::Nowhere;
+            return Membership::Nowhere;
         }
         if !self.all_read() {
-            return Place::Unread;
+            return Membership::Unread;
         }
         if let Some(pool) = self.pool_of(instance) {
-            return Place::Spot { pool, instance_id: instance.to_owned() };
+            return Membership::Spot { pool, instance_id: instance.to_owned() };
         }
         let on_demand =
             |pool: &str| self.view(pool).is_some_and(|view| view.on_demand.instance(instance).is_some());
         match self.owner_of(on_demand) {
-            Some(pool) => Place::OnDemand { pool },
-            None if self.may_be_unread(node) => Place::Unread,
-            None => Place::Nowhere,
+            Some(pool) => Membership::OnDemand { pool },
+            None if self.may_be_unread(node) => Membership::Unread,
+            None => Membership::Nowhere,
         }
     }
 
@@ -276,8 +279,8 @@ impl TurnView<'_> {
     }
 }
 
-fn story<'a>(name: &'a str, held: &'a NodeReplacement, none: &'a ReplacementStatus) -> Story<'a> {
-    Story {
+fn story<'a>(name: &'a str, held: &'a NodeReplacement, none: &'a ReplacementStatus) -> StoredReplacement<'a> {
+    StoredReplacement {
         name,
         node: &held.spec.node_name,
         instance_id: &held.spec.instance_id,

@@ -1,6 +1,6 @@
 //! Everything that the FallbackTracker knows, as [`spot_guard_core::replacement`] asks for it.
 
-use super::fits::{Around, Fits, Question};
+use super::fits::{Around, FitQuestion, Fits};
 use super::known::{Accepted, PoolFacts, Reading};
 use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
@@ -215,7 +215,7 @@ impl<'a> TurnView<'a> {
     }
 
     /// What the record's next step has to know of these nodes.
-    pub(super) fn questions(&self, record: &NodeReplacement, nodes: BTreeSet<String>) -> Vec<Question> {
+    pub(super) fn questions(&self, record: &NodeReplacement, nodes: BTreeSet<String>) -> Vec<FitQuestion> {
         let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
         let policy = config.map_or(&self.no_pool, |config| &config.policy);
         let old = &record.spec.node_name;

@@ -4,7 +4,7 @@
 //! nobody in but who is remembered.
 
 use super::cache::Cache;
-use super::{Question, Refusal};
+use super::{Denial, Permission};
 use crate::crd::GROUP;
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::metrics::{Metrics, Review, ReviewResult};
@@ -57,7 +57,7 @@ pub struct Reviews {
     client: Client,
     metrics: Arc<Metrics>,
     callers: Cache<Digest, Result<Arc<Caller>, String>>,
-    rights: Cache<(Digest, Question), bool>,
+    rights: Cache<(Digest, Permission), bool>,
     turns: Semaphore,
 }
 
@@ -75,14 +75,14 @@ impl Reviews {
     }
 
     /// Whose token it is.
-    pub(super) async fn authenticate(&self, token: &str) -> Result<Arc<Caller>, Refusal> {
+    pub(super) async fn authenticate(&self, token: &str) -> Result<Arc<Caller>, Denial> {
         if token.len() > MAX_TOKEN {
-            return Err(Refusal::BadToken(format!("it is longer than {MAX_TOKEN} bytes")));
+            return Err(Denial::BadToken(format!("it is longer than {MAX_TOKEN} bytes")));
         }
         let mut key = Digest::default();
         key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         if let Some(known) = self.callers.get(&key) {
-            return known.map_err(Refusal::BadToken);
+            return known.map_err(Denial::BadToken);
         }
         // Without audiences the API server checks for its own, whose names nobody else knows.
         let audiences = is_for_us(token).then(|| vec![AUDIENCE.to_owned()]);
@@ -111,11 +111,11 @@ impl Reviews {
         };
         self.answered(Review::Token, found.is_ok());
         self.callers.put(key, found.clone(), life(found.is_ok()));
-        found.map_err(Refusal::BadToken)
+        found.map_err(Denial::BadToken)
     }
 
     /// Whether they may.
-    pub(super) async fn authorize(&self, caller: &Caller, question: Question) -> Result<(), Refusal> {
+    pub(super) async fn authorize(&self, caller: &Caller, question: Permission) -> Result<(), Denial> {
         let key = (caller.token, question);
         let allowed = if let Some(known) = self.rights.get(&key) {
             known
@@ -127,10 +127,10 @@ impl Reviews {
             self.rights.put(key.clone(), allowed, life(allowed));
             allowed
         };
-        if allowed { Ok(()) } else { Err(Refusal::Forbidden { user: caller.user.clone(), question: key.1 }) }
+        if allowed { Ok(()) } else { Err(Denial::Forbidden { user: caller.user.clone(), question: key.1 }) }
     }
 
-    async fn ask<K>(&self, kind: Review, review: &K) -> Result<K, Refusal>
+    async fn ask<K>(&self, kind: Review, review: &K) -> Result<K, Denial>
     where
         K: kube::Resource<DynamicType = ()>
             + Clone
@@ -150,7 +150,7 @@ impl Reviews {
         };
         tracing::warn!(review = ?kind, error = why, "a caller could not be reviewed");
         self.metrics.review(kind, ReviewResult::Failed);
-        Err(Refusal::Unknown)
+        Err(Denial::Unknown)
     }
 
     fn answered(&self, kind: Review, yes: bool) {
@@ -174,7 +174,7 @@ fn life(yes: bool) -> Duration {
     if yes { YES_LIFE } else { NO_LIFE }
 }
 
-fn access_review(caller: &Caller, question: &Question) -> SubjectAccessReview {
+fn access_review(caller: &Caller, question: &Permission) -> SubjectAccessReview {
     SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(caller.user.clone()),

@@ -6,7 +6,7 @@ use actix_web::body::BoxBody;
 use actix_web::dev::ServiceResponse;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use spot_guard_cloud::cluster::{Cluster, Gate, Identity, OpenGate, RequestInfo, Verdict};
+use spot_guard_cloud::cluster::{Cluster, Identity, OpenGate, RequestFate, RequestGate, RequestInfo};
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,13 +78,13 @@ pub(super) struct Users {
 #[derive(Default)]
 pub(super) struct Counting {
     asked: AtomicUsize,
-    pub(super) verdict: Mutex<Option<Verdict>>,
+    pub(super) verdict: Mutex<Option<RequestFate>>,
 }
 
-impl Gate for Counting {
-    fn before(&self, _: &RequestInfo) -> Verdict {
+impl RequestGate for Counting {
+    fn before(&self, _: &RequestInfo) -> RequestFate {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.verdict.lock().unwrap().clone().unwrap_or(Verdict::Pass)
+        self.verdict.lock().unwrap().clone().unwrap_or(RequestFate::Pass)
     }
 }
 
@@ -122,7 +122,7 @@ impl Users {
     }
 
     /// The controller's client, behind a gate.
-    pub(super) fn client(&self, gate: Arc<dyn Gate>) -> Client {
+    pub(super) fn client(&self, gate: Arc<dyn RequestGate>) -> Client {
         self.cluster.client_through(Identity::service_account("spot-guard", "spot-guard-controller"), gate)
     }
 
@@ -296,10 +296,10 @@ async fn answers_are_remembered_for_their_time() {
 async fn an_api_server_that_does_not_answer_lets_nobody_in() {
     tokio::time::pause();
     let verdicts = [
-        Verdict::Drop,
-        Verdict::Refuse(500, "InternalError".to_owned()),
-        Verdict::Refuse(403, "Forbidden".to_owned()),
-        Verdict::Delay(Duration::from_secs(3600)),
+        RequestFate::Drop,
+        RequestFate::Refuse(500, "InternalError".to_owned()),
+        RequestFate::Refuse(403, "Forbidden".to_owned()),
+        RequestFate::Delay(Duration::from_secs(3600)),
     ];
     for verdict in verdicts {
         let users = Users::new();
@@ -323,7 +323,7 @@ async fn an_api_server_that_does_not_answer_lets_nobody_in() {
 async fn a_flood_of_tokens_asks_no_more_than_a_few_at_a_time() {
     tokio::time::pause();
     let users = Users::new();
-    *users.gate.verdict.lock().unwrap() = Some(Verdict::Delay(Duration::from_secs(3600)));
+    *users.gate.verdict.lock().unwrap() = Some(RequestFate::Delay(Duration::from_secs(3600)));
     let app = users.app(users.door()).await;
     let tokens: Vec<String> = (0..100).map(|number| format!("token-{number}")).collect();
     let asked = tokens.iter().map(|token| status(&app, request("GET", "/api/v1/access", Some(token))));

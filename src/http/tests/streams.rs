@@ -2,7 +2,7 @@
 
 use super::access::{Served, Users, app, request};
 use super::*;
-use spot_guard_cloud::cluster::{OpenGate, Verdict};
+use spot_guard_cloud::cluster::{OpenGate, RequestFate};
 
 const PATH: &str = "/api/v1/events";
 
@@ -56,7 +56,7 @@ async fn a_stream_ends_when_its_token_or_right_is_withdrawn() {
     // A no is remembered for a moment.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let mut body = served.answer(request("GET", PATH, Some("token-of-reader"))).await.into_body();
-    *users.gate.verdict.lock().unwrap() = Some(Verdict::Drop);
+    *users.gate.verdict.lock().unwrap() = Some(RequestFate::Drop);
     let took = lasts(&mut body, Duration::from_secs(600)).await.expect("it ends");
     let minutes = Duration::from_secs(150)..=Duration::from_secs(300);
     assert!(minutes.contains(&took), "an API server that is away for a minute ends none: {took:?}");

@@ -5,7 +5,7 @@ use super::*;
 use actix_web::FromRequest;
 use actix_web::body::BoxBody;
 use actix_web::dev::ServiceResponse;
-use spot_guard_cloud::cluster::{OpenGate, Verdict};
+use spot_guard_cloud::cluster::{OpenGate, RequestFate};
 use spot_guard_core::testing::node;
 
 const FALLBACK: &str = "/api/v1/fallbacks/i-0000000000000000b/return";
@@ -152,11 +152,11 @@ async fn an_api_server_that_stores_nothing_is_told_of() {
     tokio::time::pause();
     let users = Users::new();
     let gate = Arc::new(access::Counting::default());
-    *gate.verdict.lock().unwrap() = Some(Verdict::Delay(Duration::from_secs(3600)));
+    *gate.verdict.lock().unwrap() = Some(RequestFate::Delay(Duration::from_secs(3600)));
     let served = app(users.door(), users.client(gate.clone()), Fixture::with_a_fallback()).await;
     let (status, _, problem) = json(served.answer(ask(FALLBACK)).await).await;
     assert_eq!((status, &problem["detail"]), (503, &json!("the Kubernetes API did not store it")));
-    *gate.verdict.lock().unwrap() = Some(Verdict::Refuse(403, "Forbidden".to_owned()));
+    *gate.verdict.lock().unwrap() = Some(RequestFate::Refuse(403, "Forbidden".to_owned()));
     assert_eq!(json(served.answer(ask(FALLBACK)).await).await.0, 503);
     let path = "/api/v1/triggers/key-1";
     assert_eq!(json(served.answer(request("GET", path, Some("token-of-reader"))).await).await.0, 503);

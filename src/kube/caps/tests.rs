@@ -32,7 +32,12 @@ fn spec(field: &str, value: Value) -> Value {
 #[track_caller]
 fn has_too_many<T: DeserializeOwned + fmt::Debug>(object: &Value) {
     let found = read::<T>(&bytes(object)).map(drop);
-    assert_eq!(found, Err(Problem::TooMany), "{}", object.to_string().chars().take(150).collect::<String>());
+    assert_eq!(
+        found,
+        Err(ReadError::TooMany),
+        "{}",
+        object.to_string().chars().take(150).collect::<String>()
+    );
     // What was counted is no matter of the next one.
     read::<T>(&bytes(&json!({ "metadata": { "name": "next" } }))).expect("it has nothing");
 }

@@ -4,7 +4,7 @@ use super::quantity::Rounding;
 use super::{Converted, Converter, Problems, effect, time};
 use crate::kube::slim::{self as api};
 use spot_guard_core::cluster::{
-    ClaimRef, HostPort, Owner, OwnerKind, Phase, Pod, PodSpec, Resources, Toleration, TolerationOperator,
+    ClaimRef, HostPort, Owner, OwnerKind, Pod, PodPhase, PodSpec, Resources, Toleration, TolerationOperator,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,11 +29,11 @@ impl Converter {
                 .filter(|n| !n.is_empty())
                 .map(|name| self.string(name)),
             phase: match status.and_then(|s| s.phase.as_deref()) {
-                Some("Running") => Phase::Running,
-                Some("Succeeded") => Phase::Succeeded,
-                Some("Failed") => Phase::Failed,
-                Some("Unknown") => Phase::Unknown,
-                _ => Phase::Pending,
+                Some("Running") => PodPhase::Running,
+                Some("Succeeded") => PodPhase::Succeeded,
+                Some("Failed") => PodPhase::Failed,
+                Some("Unknown") => PodPhase::Unknown,
+                _ => PodPhase::Pending,
             },
             ready: ready.is_some_and(|c| c.status == "True"),
             ready_changed: ready.and_then(|c| time(c.last_transition_time.as_ref())),

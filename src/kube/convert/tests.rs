@@ -187,7 +187,7 @@ fn empty_objects_are_read_without_a_panic() {
     let node = converter.node(&api::Node::default(), VolumeLimits::default()).object;
     assert!(!node.ready);
     let pod = converter.pod(&api::Pod::default()).object;
-    assert_eq!((pod.phase, pod.node, pod.spec.grace_period_seconds), (Phase::Pending, None, 30));
+    assert_eq!((pod.phase, pod.node, pod.spec.grace_period_seconds), (PodPhase::Pending, None, 30));
     let budget = converter.budget(&PodDisruptionBudget::default());
     assert_eq!((budget.disruptions_allowed, budget.selector), (0, None));
     assert!(converter.bound_volume(&api::PersistentVolumeClaim::default()).is_empty());

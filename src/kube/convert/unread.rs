@@ -3,7 +3,7 @@
 use super::{Converter, UNREADABLE};
 use crate::kube::slim::Head;
 use spot_guard_core::cluster::{
-    DisruptionBudget, LabelSelector, Node, Phase, Pod, PodSpec, Resources, VolumeLimits,
+    DisruptionBudget, LabelSelector, Node, Pod, PodPhase, PodSpec, Resources, VolumeLimits,
 };
 
 /// The driver whose limit is the first to matter on EC2.
@@ -22,7 +22,7 @@ impl Converter {
             name: metadata.name.as_deref().unwrap_or_default().into(),
             uid: metadata.uid.as_deref().unwrap_or_default().into(),
             node: node.filter(|name| !name.is_empty()).map(|name| self.string(name)),
-            phase: Phase::Unknown,
+            phase: PodPhase::Unknown,
             labels: self.label_set(metadata.labels.as_ref()),
             spec: self.spec(PodSpec { requests, not_understood, ..PodSpec::default() }),
             ..Pod::default()

@@ -85,7 +85,7 @@ fn a_fallback_and_its_return_are_counted() {
 fn calls_evictions_and_restarts_carry_their_labels() {
     let metrics = Metrics::new();
     metrics.aws_call(AwsOperation::SetDesiredCapacity, AwsResult::Throttled, Duration::from_millis(20));
-    metrics.eviction(EvictionAnswer::Budget);
+    metrics.eviction(EvictionResult::Budget);
     metrics.actor_restarted(ActorName::Drainer, RestartCause::Panicked);
     let text = text(&metrics);
     assert_line(&text, r#"spot_guard_aws_calls_total{operation="SetDesiredCapacity",result="Throttled"} 1"#);

@@ -15,7 +15,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use spot_guard::crd::{InterruptionNotice, SpotPool, SpotPoolSpec, notice_name};
 use spot_guard::sim::nodes::KubeNodes;
-use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::clock::CloudClock;
 use spot_guard_cloud::cloud::{BootTimes, Cloud, GroupSpec, InstanceSnapshot, Market, Served};
 use spot_guard_core::record::NoticeKind;
 use std::net::TcpListener;
@@ -29,7 +29,7 @@ pub fn says(name: &str, node: &str, instance: &str, kind: NoticeKind, deadline: 
         "kind": "InterruptionNotice",
         "metadata": { "name": name },
         "spec": { "nodeName": node, "instanceId": instance, "kind": kind, "deadline": deadline,
-            "detectedAt": Clock::System.now() },
+            "detectedAt": CloudClock::System.now() },
     })
 }
 
@@ -132,7 +132,7 @@ impl Site {
         let options = Options { pod_ready_delay: Duration::ZERO, ..Options::default() };
         let testbed = Testbed::start_with(name, options).await;
         product::install(&testbed).await;
-        let cloud = Cloud::new(Clock::System, 1);
+        let cloud = Cloud::new(CloudClock::System, 1);
         let hosts = KubeNodes::new(testbed.client(), Arc::new(drop));
         let running = actix::spawn(cloud.clone().run(Arc::new(hosts)));
         let second = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use crate::product;
 use crate::testbed::Testbed;
 use crowd::{Crowd, PACE};
 use serde_json::{Value, json};
-use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::clock::CloudClock;
 use spot_guard_cloud::cloud::Cloud;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const FOR: Duration = Duration::from_secs(9);
 async fn a_crowd_keeps_no_probe_out_and_the_leader_leads_on() {
     let testbed = Testbed::start_without_kubelets("crowd").await;
     product::install(&testbed).await;
-    let cloud = Cloud::new(Clock::System, 1);
+    let cloud = Cloud::new(CloudClock::System, 1);
     let served =
         cloud.serve_autoscaling(TcpListener::bind("127.0.0.1:0").expect("a port")).expect("it is served");
     let mut controller = product::start_controller(&testbed, "controller", &served.url()).await;

@@ -13,7 +13,7 @@ use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 use spot_guard::crd::{NodeReplacement, SpotPool, SpotPoolSpec};
 use spot_guard::sim::nodes::KubeNodes;
-use spot_guard_cloud::clock::Clock;
+use spot_guard_cloud::clock::CloudClock;
 use spot_guard_cloud::cloud::{BootTimes, Cloud, GroupSpec, Market};
 use spot_guard_core::policy::PolicySpec;
 use std::fs;
@@ -152,7 +152,7 @@ async fn logs_hold_no_objects_bodies_tokens_or_secrets() {
     let testbed = Testbed::start_with("logs", options).await;
     product::install(&testbed).await;
     let client = testbed.client();
-    let cloud = Cloud::new(Clock::System, 1);
+    let cloud = Cloud::new(CloudClock::System, 1);
     let running = actix::spawn(cloud.clone().run(Arc::new(KubeNodes::new(client.clone(), Arc::new(drop)))));
     cloud.add_group(group("workers-spot", Market::Spot, 2));
     cloud.add_group(group("workers-on-demand", Market::OnDemand, 0));

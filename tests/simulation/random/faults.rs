@@ -165,68 +165,68 @@ impl Line {
     }
 }
 
-impl cloud::Gate for Line {
-    fn before_call(&self, call: &GateCall) -> cloud::Verdict {
+impl cloud::CallGate for Line {
+    fn before_call(&self, call: &GateCall) -> cloud::CallFate {
         if self.is_dead() {
-            return cloud::Verdict::Drop;
+            return cloud::CallFate::Drop;
         }
         self.faults.begins();
         let verdict = match self.faults.state().take_aws(&call.operation, false) {
-            None => cloud::Verdict::Pass,
-            Some(Mishap::NotArrived | Mishap::AnswerLost) => cloud::Verdict::Drop,
-            Some(Mishap::Failed) => cloud::Verdict::Refuse {
+            None => cloud::CallFate::Pass,
+            Some(Mishap::NotArrived | Mishap::AnswerLost) => cloud::CallFate::Drop,
+            Some(Mishap::Failed) => cloud::CallFate::Refuse {
                 status: 500,
                 code: "InternalFailure".to_owned(),
                 message: "The request processing has failed because of an unknown error.".to_owned(),
             },
-            Some(Mishap::Throttled) => cloud::Verdict::throttling(),
-            Some(Mishap::Slow(millis)) => cloud::Verdict::Delay(Duration::from_millis(millis)),
+            Some(Mishap::Throttled) => cloud::CallFate::throttling(),
+            Some(Mishap::Slow(millis)) => cloud::CallFate::Delay(Duration::from_millis(millis)),
         };
-        if matches!(verdict, cloud::Verdict::Drop | cloud::Verdict::Refuse { .. }) {
+        if matches!(verdict, cloud::CallFate::Drop | cloud::CallFate::Refuse { .. }) {
             self.faults.ends();
         }
         verdict
     }
 
-    fn after_call(&self, call: &GateCall) -> cloud::Verdict {
+    fn after_call(&self, call: &GateCall) -> cloud::CallFate {
         self.faults.ends();
         if self.is_dead() || self.faults.state().take_aws(&call.operation, true).is_some() {
-            return cloud::Verdict::Drop;
+            return cloud::CallFate::Drop;
         }
-        cloud::Verdict::Pass
+        cloud::CallFate::Pass
     }
 }
 
-impl cluster::Gate for Line {
-    fn before(&self, request: &RequestInfo) -> cluster::Verdict {
+impl cluster::RequestGate for Line {
+    fn before(&self, request: &RequestInfo) -> cluster::RequestFate {
         if self.is_dead() || self.is_cut_off() {
-            return cluster::Verdict::Drop;
+            return cluster::RequestFate::Drop;
         }
         match self.faults.state().blindness(request) {
             Some((Blindness::Refused, _)) => {
-                return cluster::Verdict::Refuse(500, "InternalError".to_owned());
+                return cluster::RequestFate::Refuse(500, "InternalError".to_owned());
             }
-            Some((Blindness::Silent, rest)) => return cluster::Verdict::Delay(rest),
+            Some((Blindness::Silent, rest)) => return cluster::RequestFate::Delay(rest),
             None => {}
         }
         match self.faults.state().take_kube(request, false) {
-            None => cluster::Verdict::Pass,
-            Some(Mishap::NotArrived | Mishap::AnswerLost) => cluster::Verdict::Drop,
-            Some(Mishap::Failed) => cluster::Verdict::Refuse(500, "InternalError".to_owned()),
-            Some(Mishap::Throttled) => cluster::Verdict::Refuse(429, "TooManyRequests".to_owned()),
-            Some(Mishap::Slow(millis)) => cluster::Verdict::Delay(Duration::from_millis(millis)),
+            None => cluster::RequestFate::Pass,
+            Some(Mishap::NotArrived | Mishap::AnswerLost) => cluster::RequestFate::Drop,
+            Some(Mishap::Failed) => cluster::RequestFate::Refuse(500, "InternalError".to_owned()),
+            Some(Mishap::Throttled) => cluster::RequestFate::Refuse(429, "TooManyRequests".to_owned()),
+            Some(Mishap::Slow(millis)) => cluster::RequestFate::Delay(Duration::from_millis(millis)),
         }
     }
 
-    fn after(&self, request: &RequestInfo, _: u16) -> cluster::Verdict {
+    fn after(&self, request: &RequestInfo, _: u16) -> cluster::RequestFate {
         match self.faults.state().blindness(request) {
-            Some((Blindness::Refused, _)) => return cluster::Verdict::Drop,
-            Some((Blindness::Silent, rest)) if !self.is_dead() => return cluster::Verdict::Delay(rest),
+            Some((Blindness::Refused, _)) => return cluster::RequestFate::Drop,
+            Some((Blindness::Silent, rest)) if !self.is_dead() => return cluster::RequestFate::Delay(rest),
             _ => {}
         }
         if self.is_dead() || self.is_cut_off() || self.faults.state().take_kube(request, true).is_some() {
-            return cluster::Verdict::Drop;
+            return cluster::RequestFate::Drop;
         }
-        cluster::Verdict::Pass
+        cluster::RequestFate::Pass
     }
 }

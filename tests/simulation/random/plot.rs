@@ -2,7 +2,7 @@
 
 use super::attacks::{Act, with_attacks};
 use spot_guard::sim::world::{App, PoolStart};
-use spot_guard_cloud::cloud::{BootFault, BootTimes, Capacity};
+use spot_guard_cloud::cloud::{BootFault, BootTimes, Supply};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::trigger::TriggerAction;
@@ -78,7 +78,7 @@ pub enum Event {
     ReportedAgain(usize),
     /// A notice that names the wrong instance.
     Lie(usize),
-    Market(Place, Capacity),
+    Market(Place, Supply),
     LaunchesFail(Place, LaunchFault, u32),
     BootsFail(Place, BootFault, usize),
     /// AWS takes an instance at once.
@@ -302,7 +302,7 @@ fn event(random: &mut fastrand::Rng, pools: &[PoolPlan], apps: usize) -> Event {
         26..28 => Event::ReportedAgain(number),
         28..29 => Event::Lie(number),
         29..45 => {
-            let left = [Capacity::None, Capacity::None, Capacity::Left(1), Capacity::Unlimited];
+            let left = [Supply::None, Supply::None, Supply::Left(1), Supply::Unlimited];
             Event::Market(place, pick(random, &left))
         }
         45..48 => {

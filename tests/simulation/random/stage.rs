@@ -164,7 +164,7 @@ impl<'a> Stage<'a> {
             policy: first.start.policy.clone(),
             launch_instances: first.start.launch_instances,
         };
-        let stage = world::Stage { plays_machines: plot.agents, ..world::Stage::default() };
+        let stage = world::WorldOptions { plays_machines: plot.agents, ..world::WorldOptions::default() };
         let world = World::begin_on(&start, clock, plot.seed, stage).await.expect("a world");
         for pool in &plot.pools[1..] {
             world.add_pool(&pool.start, BootTimes::default()).await.expect("a pool");
@@ -292,7 +292,7 @@ impl<'a> Stage<'a> {
             Event::Lie(number) => self.lie(number),
             Event::Market(place, capacity) => {
                 let name = self.group_name(place);
-                self.cloud.set_capacity(&name, None, capacity).expect("a group");
+                self.cloud.set_supply(&name, None, capacity).expect("a group");
             }
             Event::LaunchesFail(place, fault, times) => {
                 let market = match place.kind {
@@ -719,7 +719,7 @@ impl<'a> Stage<'a> {
         }
         for trigger in self.cluster.list::<Trigger>() {
             let conditions = trigger.status.unwrap_or_default().conditions;
-            if trigger::Stage::of(&conditions) != trigger::Stage::Over {
+            if trigger::TriggerStage::of(&conditions) != trigger::TriggerStage::Over {
                 left.push(format!("a trigger is not over: {:?}: {conditions:?}", trigger.spec));
             }
         }

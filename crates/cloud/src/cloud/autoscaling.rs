@@ -2,7 +2,7 @@
 
 use super::activity::{Activity, millis, seconds};
 use super::event::CallRecord;
-use super::faults::Refusal;
+use super::faults::ErrorAnswer;
 use super::handle::Cloud;
 use super::query::{self, Query, Xml};
 use super::state::{LifecycleState, State, Timer, after};
@@ -62,7 +62,7 @@ fn access_key(headers: &HeaderMap) -> String {
 }
 
 /// What an action gives: the content of its result element, if it has one.
-type Answer = Result<Option<String>, Refusal>;
+type Answer = Result<Option<String>, ErrorAnswer>;
 
 impl State {
     fn answer(&mut self, operation: &str, query: &Query, now: Timestamp) -> Answer {
@@ -78,7 +78,7 @@ impl State {
             }
             "SetInstanceProtection" => self.set_instance_protection(query),
             "CompleteLifecycleAction" => self.complete_lifecycle_action(query, now),
-            _ => Err(Refusal::bad_request(
+            _ => Err(ErrorAnswer::bad_request(
                 "InvalidAction",
                 format!("Could not find operation {operation} for version 2011-01-01"),
             )),
@@ -96,7 +96,7 @@ impl State {
     }
 
     /// The group that a change names, if changes are open to everyone.
-    pub(super) fn open_group(&self, query: &Query) -> Result<&super::state::Group, Refusal> {
+    pub(super) fn open_group(&self, query: &Query) -> Result<&super::state::Group, ErrorAnswer> {
         let name = query.require("AutoScalingGroupName")?;
         let group = self.groups.get(name).ok_or_else(|| unknown_group(name))?;
         refuse_operated(group)?;
@@ -109,7 +109,7 @@ impl State {
         let desired: i64 = query.number("DesiredCapacity")?.unwrap_or_default();
         let (name, min, max) = (group.spec.name.clone(), group.spec.min, group.spec.max);
         let refuse = |side: &str, limit: u32| {
-            Err(Refusal::validation(format!(
+            Err(ErrorAnswer::validation(format!(
                 "New SetDesiredCapacity value {desired} is {side} value {limit} for the AutoScalingGroup."
             )))
         };
@@ -123,20 +123,20 @@ impl State {
         if query.flag("HonorCooldown")?.unwrap_or(false) {
             let running = self.activities.iter().rev().find(|a| a.group == name && a.end.is_none());
             if let Some(activity) = running {
-                return Err(Refusal::scaling_activity_in_progress(&activity.id));
+                return Err(ErrorAnswer::scaling_activity_in_progress(&activity.id));
             }
         }
         self.change_desired(&name, wanted, "a user request explicitly set group desired capacity", now);
         Ok(None)
     }
 
-    fn terminate_in_group(&mut self, query: &Query, now: Timestamp) -> Result<String, Refusal> {
+    fn terminate_in_group(&mut self, query: &Query, now: Timestamp) -> Result<String, ErrorAnswer> {
         let id = query.require("InstanceId")?.to_owned();
         query.require("ShouldDecrementDesiredCapacity")?;
         let decrement = query.flag("ShouldDecrementDesiredCapacity")?.unwrap_or(false);
         let unknown = || {
             let message = format!("Instance Id not found - No managed instance found for instance ID: {id}");
-            Refusal::validation(message)
+            ErrorAnswer::validation(message)
         };
         let instance = self.instances.get(&id).ok_or_else(unknown)?;
         let (name, ending) = (instance.group.clone(), instance.state.is_ending());
@@ -149,7 +149,7 @@ impl State {
         // An instance that is already on its way out has been paid for: it lowers desired capacity only once.
         if decrement && !ending {
             if group.desired <= group.spec.min {
-                return Err(Refusal::validation(format!(
+                return Err(ErrorAnswer::validation(format!(
                     "Currently, desiredSize equals minSize ({}). Terminating instance without replacement will \
                      violate group's min size constraint. Either set shouldDecrementDesiredCapacity flag to false or \
                      lower group's min size.",
@@ -181,7 +181,7 @@ impl State {
         for id in &ids {
             if self.instances.get(*id).is_none_or(|instance| instance.group != name) {
                 let message = format!("The instance {id} is not part of Auto Scaling group {name}.");
-                return Err(Refusal::validation(message));
+                return Err(ErrorAnswer::validation(message));
             }
         }
         for id in ids {
@@ -198,23 +198,23 @@ impl State {
         let waits = |state: LifecycleState| state == LifecycleState::TerminatingWait;
         if !self.instances.get(&id).is_some_and(|instance| waits(instance.state)) {
             let message = format!("No active Lifecycle Action found with instance ID {id}");
-            return Err(Refusal::validation(message));
+            return Err(ErrorAnswer::validation(message));
         }
         self.end_machine(&id, now);
         Ok(Some(String::new()))
     }
 }
 
-pub(super) fn unknown_group(name: &str) -> Refusal {
-    Refusal::validation(format!("AutoScalingGroup name not found - AutoScalingGroup {name} not found"))
+pub(super) fn unknown_group(name: &str) -> ErrorAnswer {
+    ErrorAnswer::validation(format!("AutoScalingGroup name not found - AutoScalingGroup {name} not found"))
 }
 
 /// Only the service named in `Operator` may change such a group (API_Operator). The wording is ours.
-fn refuse_operated(group: &super::state::Group) -> Result<(), Refusal> {
+fn refuse_operated(group: &super::state::Group) -> Result<(), ErrorAnswer> {
     match &group.spec.operator {
         Some(principal) => {
             let name = &group.spec.name;
-            Err(Refusal::validation(format!("AutoScalingGroup {name} is managed by {principal}.")))
+            Err(ErrorAnswer::validation(format!("AutoScalingGroup {name} is managed by {principal}.")))
         }
         None => Ok(()),
     }

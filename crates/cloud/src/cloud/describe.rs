@@ -2,7 +2,7 @@
 
 use super::activity::{Activity, millis};
 use super::autoscaling::{unknown_group, write_activity};
-use super::faults::Refusal;
+use super::faults::ErrorAnswer;
 use super::query::{Query, Xml};
 use super::state::{Group, Instance, State, region_of, subnet_of, zone_id};
 use jiff::{Timestamp, civil, tz};
@@ -28,7 +28,7 @@ fn page<T>(
 }
 
 impl State {
-    pub(super) fn describe_groups(&self, query: &Query) -> Result<String, Refusal> {
+    pub(super) fn describe_groups(&self, query: &Query) -> Result<String, ErrorAnswer> {
         let names = query.list("AutoScalingGroupNames");
         let filters = query.filters();
         let limit = query.max_records(50, 100)?;
@@ -98,7 +98,7 @@ impl State {
         }
     }
 
-    pub(super) fn describe_instances(&self, query: &Query) -> Result<String, Refusal> {
+    pub(super) fn describe_instances(&self, query: &Query) -> Result<String, ErrorAnswer> {
         let ids = query.list("InstanceIds");
         let limit = query.max_records(50, 50)?;
         let wanted = self
@@ -116,7 +116,7 @@ impl State {
         Ok(xml.into_string())
     }
 
-    pub(super) fn describe_activities(&self, query: &Query) -> Result<String, Refusal> {
+    pub(super) fn describe_activities(&self, query: &Query) -> Result<String, ErrorAnswer> {
         let group = query.get("AutoScalingGroupName");
         if let Some(name) = group.filter(|name| !self.groups.contains_key(*name)) {
             return Err(unknown_group(name));
@@ -125,7 +125,7 @@ impl State {
         let limit = query.max_records(100, 100)?;
         let filters = ActivityFilters::read(query)?;
         if filters.statuses.is_some() && group.is_none() {
-            return Err(Refusal::validation("The Status filter needs AutoScalingGroupName"));
+            return Err(ErrorAnswer::validation("The Status filter needs AutoScalingGroupName"));
         }
         // Newest first.
         let wanted = self.activities.iter().rev().filter(|activity| {
@@ -141,7 +141,7 @@ impl State {
         Ok(xml.into_string())
     }
 
-    pub(super) fn describe_hooks(&self, query: &Query) -> Result<String, Refusal> {
+    pub(super) fn describe_hooks(&self, query: &Query) -> Result<String, ErrorAnswer> {
         let name = query.require("AutoScalingGroupName")?;
         let group = self.groups.get(name).ok_or_else(|| unknown_group(name))?;
         let mut xml = Xml::default();
@@ -227,7 +227,7 @@ struct ActivityFilters<'a> {
 }
 
 impl<'a> ActivityFilters<'a> {
-    fn read(query: &'a Query) -> Result<Self, Refusal> {
+    fn read(query: &'a Query) -> Result<Self, ErrorAnswer> {
         let mut filters = Self::default();
         for (name, values) in query.filters() {
             let time = || parse_time(values.first().copied().unwrap_or_default());
@@ -235,7 +235,7 @@ impl<'a> ActivityFilters<'a> {
                 "StartTimeLowerBound" => filters.earliest = Some(time()?),
                 "StartTimeUpperBound" => filters.latest = Some(time()?),
                 "Status" => filters.statuses = Some(values),
-                _ => return Err(Refusal::validation(format!("Filter type {name} is not correct."))),
+                _ => return Err(ErrorAnswer::validation(format!("Filter type {name} is not correct."))),
             }
         }
         Ok(filters)
@@ -249,9 +249,9 @@ impl<'a> ActivityFilters<'a> {
 }
 
 /// An ISO 8601 time; without an offset it is UTC.
-fn parse_time(text: &str) -> Result<Timestamp, Refusal> {
+fn parse_time(text: &str) -> Result<Timestamp, ErrorAnswer> {
     let civil = || text.parse::<civil::DateTime>().and_then(|time| tz::TimeZone::UTC.to_timestamp(time));
     text.parse::<Timestamp>()
         .or_else(|_| civil())
-        .map_err(|_| Refusal::validation(format!("{text} is not an ISO 8601 timestamp")))
+        .map_err(|_| ErrorAnswer::validation(format!("{text} is not an ISO 8601 timestamp")))
 }

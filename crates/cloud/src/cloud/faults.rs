@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// What happens to a call at a gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CallFate {
     /// It goes on.
     Pass,
     /// An error answer instead. At `after` the call has taken effect all the same.
@@ -28,7 +28,7 @@ pub enum Verdict {
     Hang,
 }
 
-impl Verdict {
+impl CallFate {
     /// Request throttling, as Auto Scaling answers it.
     #[must_use]
     pub fn throttling() -> Self {
@@ -62,24 +62,24 @@ impl GateCall {
 /// Sees every call of a client before and after the cloud does: the place for lost answers and crash points.
 ///
 /// A gate has either the short pair of methods or the pair that sees the whole call.
-pub trait Gate: Send + Sync {
-    /// [`Gate::before`] with all that is known of the call.
-    fn before_call(&self, call: &GateCall) -> Verdict {
+pub trait CallGate: Send + Sync {
+    /// [`CallGate::before`] with all that is known of the call.
+    fn before_call(&self, call: &GateCall) -> CallFate {
         self.before(&call.operation, call.group.as_deref())
     }
-    /// [`Gate::after`] with all that is known of the call.
-    fn after_call(&self, call: &GateCall) -> Verdict {
+    /// [`CallGate::after`] with all that is known of the call.
+    fn after_call(&self, call: &GateCall) -> CallFate {
         self.after(&call.operation, call.group.as_deref())
     }
     /// Before the cloud sees the call. `operation` is the API action, or `GET /path` for IMDS.
-    fn before(&self, operation: &str, group: Option<&str>) -> Verdict {
+    fn before(&self, operation: &str, group: Option<&str>) -> CallFate {
         let _ = (operation, group);
-        Verdict::Pass
+        CallFate::Pass
     }
     /// After the call took effect, before its answer goes back.
-    fn after(&self, operation: &str, group: Option<&str>) -> Verdict {
+    fn after(&self, operation: &str, group: Option<&str>) -> CallFate {
         let _ = (operation, group);
-        Verdict::Pass
+        CallFate::Pass
     }
 }
 
@@ -92,45 +92,45 @@ enum Side {
 /// A gate that follows a script: each entry is used once, by the next call of its operation.
 #[derive(Debug, Default)]
 pub struct ScriptedGate {
-    script: Mutex<VecDeque<(Side, String, Verdict)>>,
+    script: Mutex<VecDeque<(Side, String, CallFate)>>,
 }
 
 impl ScriptedGate {
     /// The next call of `operation` meets `verdict` on its way in.
-    pub fn next_request(&self, operation: &str, verdict: Verdict) {
+    pub fn next_request(&self, operation: &str, verdict: CallFate) {
         self.push(Side::Before, operation, verdict);
     }
 
     /// The next call of `operation` takes effect, and its answer meets `verdict`.
-    pub fn next_answer(&self, operation: &str, verdict: Verdict) {
+    pub fn next_answer(&self, operation: &str, verdict: CallFate) {
         self.push(Side::After, operation, verdict);
     }
 
-    fn push(&self, side: Side, operation: &str, verdict: Verdict) {
+    fn push(&self, side: Side, operation: &str, verdict: CallFate) {
         let mut script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
         script.push_back((side, operation.to_owned(), verdict));
     }
 
-    fn take(&self, side: Side, operation: &str) -> Verdict {
+    fn take(&self, side: Side, operation: &str) -> CallFate {
         let mut script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
         let found = script.iter().position(|entry| entry.0 == side && entry.1 == operation);
-        found.and_then(|index| script.remove(index)).map_or(Verdict::Pass, |entry| entry.2)
+        found.and_then(|index| script.remove(index)).map_or(CallFate::Pass, |entry| entry.2)
     }
 }
 
-impl Gate for ScriptedGate {
-    fn before(&self, operation: &str, _group: Option<&str>) -> Verdict {
+impl CallGate for ScriptedGate {
+    fn before(&self, operation: &str, _group: Option<&str>) -> CallFate {
         self.take(Side::Before, operation)
     }
 
-    fn after(&self, operation: &str, _group: Option<&str>) -> Verdict {
+    fn after(&self, operation: &str, _group: Option<&str>) -> CallFate {
         self.take(Side::After, operation)
     }
 }
 
 /// An error answer of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ErrorAnswer {
     /// HTTP status.
     pub status: StatusCode,
     /// `Error.Code`.
@@ -139,7 +139,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-impl Refusal {
+impl ErrorAnswer {
     /// An error with status 400, as nearly all of Auto Scaling's are.
     #[must_use]
     pub fn bad_request(code: &str, message: impl Into<String>) -> Self {
@@ -193,13 +193,13 @@ impl Refusal {
 #[derive(Default)]
 pub(super) struct Faults {
     /// Operation, what its next calls are refused with, and how many of them.
-    next: VecDeque<(String, Refusal, u32)>,
+    next: VecDeque<(String, ErrorAnswer, u32)>,
     /// All Auto Scaling calls share one bucket per account and Region.
     throttled_until: Option<Timestamp>,
 }
 
 impl Faults {
-    pub(super) fn fail_next(&mut self, operation: &str, times: u32, refusal: &Refusal) {
+    pub(super) fn fail_next(&mut self, operation: &str, times: u32, refusal: &ErrorAnswer) {
         self.next.push_back((operation.to_owned(), refusal.clone(), times));
     }
 
@@ -208,9 +208,9 @@ impl Faults {
     }
 
     /// What this call is refused with, if it is.
-    pub(super) fn refuse(&mut self, operation: &str, now: Timestamp) -> Option<Refusal> {
+    pub(super) fn refuse(&mut self, operation: &str, now: Timestamp) -> Option<ErrorAnswer> {
         if self.throttled_until.is_some_and(|until| now < until) {
-            return Some(Refusal::throttling());
+            return Some(ErrorAnswer::throttling());
         }
         self.next.retain(|(_, _, left)| *left > 0);
         let (_, refusal, left) = self.next.iter_mut().find(|(name, _, _)| name == operation)?;

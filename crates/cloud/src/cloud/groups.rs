@@ -2,7 +2,7 @@
 
 use super::activity::seconds;
 use super::event::EventKind;
-use super::spec::{GroupSpec, LaunchFailure, Settings};
+use super::spec::{CloudSettings, GroupSpec, LaunchFailure};
 use super::state::{Group, LifecycleState, State, Timer, after};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
@@ -124,7 +124,7 @@ impl State {
     /// Records a failed launch and when the group tries again.
     fn note_failure(&mut self, group: &str, failure: &LaunchFailure, cause: &str, at: Timestamp) {
         self.fail_launch(group, failure, cause, at);
-        let Settings { retry_first, retry_max, suspend_launch_after, .. } = self.settings;
+        let CloudSettings { retry_first, retry_max, suspend_launch_after, .. } = self.settings;
         let Some(entry) = self.groups.get_mut(group) else { return };
         let since = *entry.failing_since.get_or_insert(at);
         if crate::clock::since(since, at) >= suspend_launch_after {

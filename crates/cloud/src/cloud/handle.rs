@@ -2,12 +2,12 @@
 
 use super::activity;
 use super::event::{CallRecord, CloudEvent, EventKind};
-use super::faults::{self, Refusal};
+use super::faults::{self, ErrorAnswer};
 use super::host::{HostCall, NodeJoin};
 use super::snapshot::{CloudSnapshot, GroupSnapshot};
-use super::spec::{BootFault, Capacity, GroupSpec, ImdsMode, LaunchFailure, Settings};
+use super::spec::{BootFault, CloudSettings, GroupSpec, ImdsMode, LaunchFailure, Supply};
 use super::state::{Instance, State, Timer, after};
-use crate::clock::Clock;
+use crate::clock::CloudClock;
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ pub struct Cloud {
 }
 
 pub(super) struct Inner {
-    pub(super) clock: Clock,
+    pub(super) clock: CloudClock,
     pub(super) state: Mutex<State>,
     pub(super) wake: Notify,
 }
@@ -32,7 +32,7 @@ pub(super) struct Inner {
 impl Cloud {
     /// An empty cloud.
     #[must_use]
-    pub fn new(clock: Clock, seed: u64) -> Self {
+    pub fn new(clock: CloudClock, seed: u64) -> Self {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let state = Mutex::new(State::new(seed, events));
         Self { inner: Arc::new(Inner { clock, state, wake: Notify::new() }) }
@@ -77,7 +77,7 @@ impl Cloud {
     }
 
     /// Changes timings and undocumented behaviours.
-    pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
+    pub fn configure(&self, change: impl FnOnce(&mut CloudSettings)) {
         self.with(|state, _| change(&mut state.settings));
     }
 
@@ -154,7 +154,7 @@ impl Cloud {
     }
 
     /// Sets what a zone's market still gives; `None` is every zone that has no setting of its own.
-    pub fn set_capacity(&self, group: &str, zone: Option<&str>, capacity: Capacity) -> anyhow::Result<()> {
+    pub fn set_supply(&self, group: &str, zone: Option<&str>, capacity: Supply) -> anyhow::Result<()> {
         self.with(|state, _| {
             let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
             entry.capacity.insert(zone.map(str::to_owned), capacity);
@@ -268,7 +268,7 @@ impl Cloud {
     }
 
     /// Refuses the next `times` calls of an API action.
-    pub fn fail_next(&self, operation: &str, times: u32, refusal: &Refusal) {
+    pub fn fail_next(&self, operation: &str, times: u32, refusal: &ErrorAnswer) {
         self.with(|state, _| state.faults.fail_next(operation, times, refusal));
     }
 

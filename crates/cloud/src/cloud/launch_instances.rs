@@ -2,7 +2,7 @@
 //! Guide, "Launch instances synchronously").
 
 use super::activity::seconds;
-use super::faults::Refusal;
+use super::faults::ErrorAnswer;
 use super::query::{Query, Xml};
 use super::spec::{GroupSpec, LaunchFailure, Market};
 use super::state::{CachedLaunch, Group, State, Timer, after, subnet_of, zone_id};
@@ -20,7 +20,7 @@ struct Request {
 }
 
 impl State {
-    pub(super) fn launch_instances(&mut self, query: &Query, now: Timestamp) -> Result<String, Refusal> {
+    pub(super) fn launch_instances(&mut self, query: &Query, now: Timestamp) -> Result<String, ErrorAnswer> {
         let request = read_request(self.open_group(query)?, query)?;
         let fingerprint = format!("{} {} {}", request.zone, request.count, request.retry_with_group);
         let life = self.settings.client_token_life;
@@ -28,7 +28,7 @@ impl State {
         let key = (request.group.clone(), request.token.clone());
         if let Some(cached) = self.launch_tokens.get(&key) {
             if cached.request != fingerprint {
-                return Err(Refusal::bad_request(
+                return Err(ErrorAnswer::bad_request(
                     "IdempotentParameterMismatch",
                     "The client token was used with other parameters in an earlier request.",
                 ));
@@ -43,15 +43,15 @@ impl State {
     }
 
     /// What AWS leaves undocumented: a suspended Launch process, and the maximum size. The wordings are ours.
-    fn refuse_launch(&self, request: &Request) -> Result<(), Refusal> {
+    fn refuse_launch(&self, request: &Request) -> Result<(), ErrorAnswer> {
         let Some(group) = self.groups.get(&request.group) else { return Ok(()) };
         if group.suspended.contains_key("Launch") {
             let message = format!("The Launch process of AutoScalingGroup {} is suspended.", request.group);
-            return Err(Refusal::validation(message));
+            return Err(ErrorAnswer::validation(message));
         }
         let wanted = group.desired.saturating_add(request.count);
         if self.settings.launch_instances_enforces_max && wanted > group.spec.max {
-            return Err(Refusal::validation(format!(
+            return Err(ErrorAnswer::validation(format!(
                 "The requested capacity would raise desired capacity to {wanted}, above max value {} for the \
                  AutoScalingGroup.",
                 group.spec.max
@@ -106,31 +106,31 @@ fn is_capacity(failure: &LaunchFailure) -> bool {
     matches!(failure.code.as_str(), "UnfulfillableCapacity" | "InsufficientInstanceCapacity")
 }
 
-fn read_request(group: &Group, query: &Query) -> Result<Request, Refusal> {
+fn read_request(group: &Group, query: &Query) -> Result<Request, ErrorAnswer> {
     let spec = &group.spec;
     refuse_unsupported(spec)?;
     query.require("RequestedCapacity")?;
     let count: u32 = query.number("RequestedCapacity")?.unwrap_or_default();
     if !(1..=MOST).contains(&count) {
-        return Err(Refusal::validation(format!("RequestedCapacity must be between 1 and {MOST}.")));
+        return Err(ErrorAnswer::validation(format!("RequestedCapacity must be between 1 and {MOST}.")));
     }
     let token = query.require("ClientToken")?.to_owned();
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '/');
     if token.len() > 64 || !token.chars().all(allowed) {
-        return Err(Refusal::validation(
+        return Err(ErrorAnswer::validation(
             "ClientToken must match [A-Za-z0-9\\-_\\/]+ and have at most 64 characters.",
         ));
     }
     let retry_with_group = match query.get("RetryStrategy") {
         None | Some("none") => false,
         Some("retry-with-group-configuration") => true,
-        Some(other) => return Err(Refusal::validation(format!("RetryStrategy {other} is not known."))),
+        Some(other) => return Err(ErrorAnswer::validation(format!("RetryStrategy {other} is not known."))),
     };
     let zone = read_zone(spec, query)?;
     Ok(Request { group: spec.name.clone(), zone, count, token, retry_with_group })
 }
 
-fn refuse_unsupported(spec: &GroupSpec) -> Result<(), Refusal> {
+fn refuse_unsupported(spec: &GroupSpec) -> Result<(), ErrorAnswer> {
     let mixes = spec.mixed.as_ref().is_some_and(|mixed| {
         let pure_spot = mixed.on_demand_base == 0 && mixed.on_demand_percentage_above_base == 0;
         !pure_spot && mixed.on_demand_percentage_above_base != 100
@@ -146,24 +146,24 @@ fn refuse_unsupported(spec: &GroupSpec) -> Result<(), Refusal> {
     } else {
         return Ok(());
     };
-    Err(Refusal::bad_request(
+    Err(ErrorAnswer::bad_request(
         "UnsupportedOperation",
         format!("LaunchInstances is not available: AutoScalingGroup {} {reason}.", spec.name),
     ))
 }
 
 /// The one zone of the request, named itself, by its id or by its subnet.
-fn read_zone(spec: &GroupSpec, query: &Query) -> Result<String, Refusal> {
+fn read_zone(spec: &GroupSpec, query: &Query) -> Result<String, ErrorAnswer> {
     let zones = query.list("AvailabilityZones");
     let ids = query.list("AvailabilityZoneIds");
     let subnets = query.list("SubnetIds");
     if zones.len() > 1 || ids.len() > 1 || subnets.len() > 1 {
-        return Err(Refusal::validation("Only one Availability Zone or subnet may be given."));
+        return Err(ErrorAnswer::validation("Only one Availability Zone or subnet may be given."));
     }
     if zones.is_empty() && ids.is_empty() && subnets.is_empty() {
         return match spec.zones.as_slice() {
             [only] => Ok(only.clone()),
-            _ => Err(Refusal::validation(
+            _ => Err(ErrorAnswer::validation(
                 "An Availability Zone or subnet is required for groups with multiple Availability Zones.",
             )),
         };
@@ -174,7 +174,7 @@ fn read_zone(spec: &GroupSpec, query: &Query) -> Result<String, Refusal> {
             && subnets.first().is_none_or(|wanted| *wanted == subnet_of(zone))
     };
     spec.zones.iter().find(fits).cloned().ok_or_else(|| {
-        Refusal::validation("The Availability Zone or subnet is not part of the AutoScalingGroup.")
+        ErrorAnswer::validation("The Availability Zone or subnet is not part of the AutoScalingGroup.")
     })
 }
 

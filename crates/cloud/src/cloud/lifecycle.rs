@@ -3,7 +3,7 @@
 use super::activity::seconds;
 use super::event::EventKind;
 use super::host::{HostCall, NodeJoin};
-use super::spec::{BootFault, Capacity, ImdsMode, LaunchFailure, Market};
+use super::spec::{BootFault, ImdsMode, LaunchFailure, Market, Supply};
 use super::state::{Instance, LifecycleState, State, Timer, after, region_of};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -38,9 +38,9 @@ impl State {
         let key = Some(zone.to_owned());
         let key = if group.capacity.contains_key(&key) { key } else { None };
         match group.capacity.get_mut(&key) {
-            None | Some(Capacity::Unlimited) => true,
-            Some(Capacity::None | Capacity::Left(0)) => false,
-            Some(Capacity::Left(left)) => {
+            None | Some(Supply::Unlimited) => true,
+            Some(Supply::None | Supply::Left(0)) => false,
+            Some(Supply::Left(left)) => {
                 *left -= 1;
                 true
             }

@@ -5,8 +5,8 @@
 //! ([`Cloud::sdk_config`], [`Cloud::imds_client`]) or over loopback ([`Cloud::serve_autoscaling`]). What
 //! happens to the nodes goes to a [`NodeHost`]. A scenario drives it with the methods of [`Cloud`].
 //!
-//! Everything random comes from the seed, and time from one [`Clock`], so that the same scenario gives the
-//! same story. Each request and each control first lets everything happen that was due before it.
+//! Everything random comes from the seed, and time from one [`CloudClock`], so that the same scenario gives
+//! the same story. Each request and each control first lets everything happen that was due before it.
 
 mod activity;
 mod autoscaling;
@@ -31,12 +31,12 @@ mod tests;
 
 pub use activity::Activity;
 pub use event::{CallRecord, CloudEvent, EventKind};
-pub use faults::{Gate, GateCall, Refusal, ScriptedGate, Verdict};
+pub use faults::{CallFate, CallGate, ErrorAnswer, GateCall, ScriptedGate};
 pub use handle::Cloud;
 pub use host::{NodeHost, NodeJoin, NullHost};
 pub use serve::Served;
 pub use snapshot::{CloudSnapshot, GroupSnapshot, InstanceSnapshot};
 pub use spec::{
-    BootFault, BootTimes, Capacity, GroupSpec, ImdsMode, LaunchFailure, Market, MixedPolicy, Settings,
+    BootFault, BootTimes, CloudSettings, GroupSpec, ImdsMode, LaunchFailure, Market, MixedPolicy, Supply,
 };
 pub use state::LifecycleState;

@@ -1,6 +1,6 @@
 //! The wire format of the Auto Scaling Query API (`awsQuery`): form bodies in, XML out.
 
-use super::faults::Refusal;
+use super::faults::ErrorAnswer;
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use std::collections::BTreeMap;
@@ -24,9 +24,9 @@ impl Query {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    pub(super) fn require(&self, name: &str) -> Result<&str, Refusal> {
+    pub(super) fn require(&self, name: &str) -> Result<&str, ErrorAnswer> {
         self.get(name).ok_or_else(|| {
-            Refusal::validation(format!(
+            ErrorAnswer::validation(format!(
                 "1 validation error detected: Value null at '{}' failed to satisfy constraint: Member must not be \
                  null",
                 lower_first(name)
@@ -34,11 +34,11 @@ impl Query {
         })
     }
 
-    pub(super) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
+    pub(super) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, ErrorAnswer> {
         self.get(name).map(|text| text.parse().map_err(|_| malformed(name, text))).transpose()
     }
 
-    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Refusal> {
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, ErrorAnswer> {
         self.number(name)
     }
 
@@ -58,18 +58,18 @@ impl Query {
     }
 
     /// `MaxRecords`, which has a default and a largest value.
-    pub(super) fn max_records(&self, default: usize, largest: usize) -> Result<usize, Refusal> {
+    pub(super) fn max_records(&self, default: usize, largest: usize) -> Result<usize, ErrorAnswer> {
         let wanted = self.number("MaxRecords")?.unwrap_or(default);
         if (1..=largest).contains(&wanted) {
             return Ok(wanted);
         }
         let message = format!("The value {wanted} for MaxRecords is not between 1 and {largest}.");
-        Err(Refusal::validation(message))
+        Err(ErrorAnswer::validation(message))
     }
 }
 
-fn malformed(name: &str, text: &str) -> Refusal {
-    Refusal::bad_request("MalformedInput", format!("{text} is no value for {name}"))
+fn malformed(name: &str, text: &str) -> ErrorAnswer {
+    ErrorAnswer::bad_request("MalformedInput", format!("{text} is no value for {name}"))
 }
 
 fn lower_first(name: &str) -> String {
@@ -181,7 +181,7 @@ pub(super) fn success(operation: &str, result: Option<&str>, request_id: &str) -
 }
 
 /// The answer to a call that was refused.
-pub(super) fn refusal(refusal: &Refusal, request_id: &str) -> Response<Bytes> {
+pub(super) fn refusal(refusal: &ErrorAnswer, request_id: &str) -> Response<Bytes> {
     let fault = if refusal.status.is_server_error() { "Receiver" } else { "Sender" };
     let body = format!(
         "<ErrorResponse xmlns=\"{NAMESPACE}\"><Error><Type>{fault}</Type><Code>{}</Code><Message>{}</Message></Error>\

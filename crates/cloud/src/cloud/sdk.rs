@@ -1,10 +1,10 @@
 //! The AWS SDK against the simulated cloud, in process: its HTTP client, sleep and time.
 
-use super::faults::{Gate, GateCall, Refusal, Verdict};
+use super::faults::{CallFate, CallGate, ErrorAnswer, GateCall};
 use super::handle::Cloud;
 use super::query::{self, Query};
 use super::state::region_of;
-use crate::clock::Clock;
+use crate::clock::CloudClock;
 use aws_config::{BehaviorVersion, Region, SdkConfig, imds, provider_config::ProviderConfig};
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_smithy_async::rt::sleep::{AsyncSleep, Sleep};
@@ -33,7 +33,7 @@ impl Cloud {
     /// `fastrand`'s thread-local generator: a run that must repeat itself seeds that as well
     /// (`fastrand::seed`).
     #[must_use]
-    pub fn sdk_config(&self, gate: Option<Arc<dyn Gate>>) -> SdkConfig {
+    pub fn sdk_config(&self, gate: Option<Arc<dyn CallGate>>) -> SdkConfig {
         // Keys that sign, and open nothing.
         let credentials = Credentials::new("AKIDSIMULATED", "simulated", None, None, "simulated cloud");
         SdkConfig::builder()
@@ -50,13 +50,13 @@ impl Cloud {
     /// The real IMDS client of one instance. To `gate`, an operation is `PUT /latest/api/token` or `GET
     /// /path`.
     #[must_use]
-    pub fn imds_client(&self, instance_id: &str, gate: Option<Arc<dyn Gate>>) -> imds::Client {
+    pub fn imds_client(&self, instance_id: &str, gate: Option<Arc<dyn CallGate>>) -> imds::Client {
         imds::Client::builder().configure(&self.imds_provider(instance_id, gate)).build()
     }
 
     /// The same for a client that is built with other settings.
     #[must_use]
-    pub fn imds_provider(&self, instance_id: &str, gate: Option<Arc<dyn Gate>>) -> ProviderConfig {
+    pub fn imds_provider(&self, instance_id: &str, gate: Option<Arc<dyn CallGate>>) -> ProviderConfig {
         let service = Service::Imds(instance_id.to_owned());
         ProviderConfig::without_region()
             .with_behavior_version(Some(BehaviorVersion::latest()))
@@ -82,7 +82,7 @@ enum Service {
 struct InProcess {
     cloud: Cloud,
     service: Service,
-    gate: Option<Arc<dyn Gate>>,
+    gate: Option<Arc<dyn CallGate>>,
 }
 
 impl fmt::Debug for InProcess {
@@ -165,7 +165,7 @@ impl InProcess {
         }
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
+    fn refuse(&self, refusal: &ErrorAnswer) -> Response<Bytes> {
         match self.service {
             Service::AutoScaling => query::refusal(refusal, "00000000-0000-4000-8000-000000000000"),
             Service::Imds(_) => {
@@ -178,19 +178,19 @@ impl InProcess {
 }
 
 /// Lets a verdict work: nothing, a pause, an error answer, or a broken connection.
-async fn pass(verdict: Verdict) -> Result<Option<Refusal>, ConnectorError> {
+async fn pass(verdict: CallFate) -> Result<Option<ErrorAnswer>, ConnectorError> {
     match verdict {
-        Verdict::Pass => Ok(None),
-        Verdict::Delay(pause) => {
+        CallFate::Pass => Ok(None),
+        CallFate::Delay(pause) => {
             tokio::time::sleep(pause).await;
             Ok(None)
         }
-        Verdict::Refuse { status, code, message } => {
+        CallFate::Refuse { status, code, message } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            Ok(Some(Refusal { status, code, message }))
+            Ok(Some(ErrorAnswer { status, code, message }))
         }
-        Verdict::Hang => std::future::pending().await,
-        Verdict::Drop => Err(ConnectorError::io("the connection was reset".into())),
+        CallFate::Hang => std::future::pending().await,
+        CallFate::Drop => Err(ConnectorError::io("the connection was reset".into())),
     }
 }
 
@@ -228,7 +228,7 @@ impl AsyncSleep for TokioSleep {
 
 /// The SDK's signatures and token expiry on the simulation's clock.
 #[derive(Debug)]
-struct SimTime(Clock);
+struct SimTime(CloudClock);
 
 impl TimeSource for SimTime {
     fn now(&self) -> SystemTime {

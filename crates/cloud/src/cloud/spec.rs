@@ -33,7 +33,7 @@ impl Market {
 
 /// How many more instances a market gives in one zone, or in the whole group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Capacity {
+pub enum Supply {
     /// Any number.
     Unlimited,
     /// This many more; a terminated instance does not give its place back.
@@ -263,7 +263,7 @@ pub enum BootFault {
 
 /// The timings and the undocumented behaviours of the cloud.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct CloudSettings {
     /// From a change of desired capacity to what the group does about it.
     pub reaction: Duration,
     /// From the start of a termination until the machine has stopped.
@@ -295,7 +295,7 @@ pub struct Settings {
     pub client_token_life: Duration,
 }
 
-impl Default for Settings {
+impl Default for CloudSettings {
     fn default() -> Self {
         Self {
             reaction: Duration::from_millis(500),

@@ -4,7 +4,7 @@ use super::activity::Activity;
 use super::event::{CallRecord, CloudEvent, EventKind};
 use super::faults::Faults;
 use super::host::HostCall;
-use super::spec::{BootFault, Capacity, GroupSpec, ImdsMode, LaunchFailure, Market, Settings};
+use super::spec::{BootFault, CloudSettings, GroupSpec, ImdsMode, LaunchFailure, Market, Supply};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -85,7 +85,7 @@ pub(super) struct Group {
     /// The same without what they have added.
     pub lowered_by_others: i64,
     /// By zone; `None` is the whole group.
-    pub capacity: BTreeMap<Option<String>, Capacity>,
+    pub capacity: BTreeMap<Option<String>, Supply>,
     /// A scripted failure and for how many more launches it holds (`None`: until it is taken back).
     pub failure: Option<(LaunchFailure, Option<u32>)>,
     pub boot_faults: VecDeque<BootFault>,
@@ -124,7 +124,7 @@ pub(super) struct State {
     pub rng: fastrand::Rng,
     /// For session tokens alone, so that polling IMDS does not change what happens next.
     pub token_rng: fastrand::Rng,
-    pub settings: Settings,
+    pub settings: CloudSettings,
     pub groups: BTreeMap<String, Group>,
     pub instances: BTreeMap<String, Instance>,
     /// Oldest first, six weeks at most, as in AWS (API_DescribeScalingActivities).
@@ -151,7 +151,7 @@ impl State {
         Self {
             rng: fastrand::Rng::with_seed(seed),
             token_rng: fastrand::Rng::with_seed(!seed),
-            settings: Settings::default(),
+            settings: CloudSettings::default(),
             groups: BTreeMap::new(),
             instances: BTreeMap::new(),
             activities: VecDeque::new(),

@@ -5,7 +5,7 @@ use super::apiserver::Call;
 use super::discovery;
 use super::handle::Cluster;
 use super::refusal::refusal;
-use super::request::{self, Gate, Identity, OpenGate, Query, Verdict};
+use super::request::{self, Identity, OpenGate, Query, RequestFate, RequestGate};
 use super::watch::Watch;
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -28,13 +28,13 @@ impl Cluster {
 
     /// A client of the administrator behind a gate.
     #[must_use]
-    pub fn client_with(&self, gate: Arc<dyn Gate>) -> kube::Client {
+    pub fn client_with(&self, gate: Arc<dyn RequestGate>) -> kube::Client {
         self.client_through(Identity::admin(), gate)
     }
 
     /// A client with an identity, behind a gate.
     #[must_use]
-    pub fn client_through(&self, by: Identity, gate: Arc<dyn Gate>) -> kube::Client {
+    pub fn client_through(&self, by: Identity, gate: Arc<dyn RequestGate>) -> kube::Client {
         let cluster = self.clone();
         let service = tower::service_fn(move |request: Request<kube::client::Body>| {
             let (cluster, by, gate) = (cluster.clone(), by.clone(), Arc::clone(&gate));
@@ -72,7 +72,7 @@ impl Cluster {
         &self,
         request: Request<Bytes>,
         by: &Identity,
-        gate: Arc<dyn Gate>,
+        gate: Arc<dyn RequestGate>,
     ) -> Result<Response<Body>, BoxError> {
         let (parts, body) = request.into_parts();
         let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
@@ -110,15 +110,15 @@ impl Cluster {
 }
 
 /// Carries out a verdict: an answer in its place, a broken connection, or nothing.
-async fn pass(verdict: Verdict) -> Result<Option<Response<Body>>, BoxError> {
+async fn pass(verdict: RequestFate) -> Result<Option<Response<Body>>, BoxError> {
     match verdict {
-        Verdict::Pass => Ok(None),
-        Verdict::Refuse(code, reason) => {
+        RequestFate::Pass => Ok(None),
+        RequestFate::Refuse(code, reason) => {
             let message = format!("refused with {reason}");
             Ok(Some(response(refusal(code, &reason, message).into())))
         }
-        Verdict::Drop => Err(connection_reset()),
-        Verdict::Delay(delay) => {
+        RequestFate::Drop => Err(connection_reset()),
+        RequestFate::Delay(delay) => {
             tokio::time::sleep(delay).await;
             Ok(None)
         }

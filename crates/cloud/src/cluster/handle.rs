@@ -1,7 +1,7 @@
 //! A cluster in memory, and the loop of its controllers.
 
 use super::world::World;
-use crate::clock::Clock;
+use crate::clock::CloudClock;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -15,7 +15,7 @@ pub struct Cluster {
 impl Cluster {
     /// An empty cluster. What it makes up (uids, names) follows from `seed`.
     #[must_use]
-    pub fn new(clock: Clock, seed: u64) -> Self {
+    pub fn new(clock: CloudClock, seed: u64) -> Self {
         let wake = Arc::new(Notify::new());
         Self { world: Arc::new(Mutex::new(World::new(clock, seed, Arc::clone(&wake)))), wake }
     }

@@ -41,7 +41,7 @@ pub use answer::{Body, BoxError};
 pub use handle::Cluster;
 pub use json::ObjectKey;
 pub use refusal::{Refusal, refusal};
-pub use request::{Gate, Identity, OpenGate, RequestInfo, Verdict};
+pub use request::{Identity, OpenGate, RequestFate, RequestGate, RequestInfo};
 pub use resources::ResourceKind;
 pub use scenario::{Deployment, NodeSpec, readable};
 pub use store::ChangeKind;

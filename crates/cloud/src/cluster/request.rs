@@ -70,9 +70,9 @@ impl Identity {
     }
 }
 
-/// What a [`Gate`] does with a request or with its answer.
+/// What a [`RequestGate`] does with a request or with its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RequestFate {
     /// Go on.
     Pass,
     /// Answer with this code and reason instead.
@@ -84,16 +84,16 @@ pub enum Verdict {
 }
 
 /// Stands between one client and the API: faults, outages and crash points.
-pub trait Gate: Send + Sync {
+pub trait RequestGate: Send + Sync {
     /// Asked before the request takes effect.
-    fn before(&self, _request: &RequestInfo) -> Verdict {
-        Verdict::Pass
+    fn before(&self, _request: &RequestInfo) -> RequestFate {
+        RequestFate::Pass
     }
 
     /// Asked after it took effect and before the client hears of it. A watch asks when it opens and again at
     /// each delivery, so a gate that begins to drop also breaks the watches that are already open.
-    fn after(&self, _request: &RequestInfo, _status: u16) -> Verdict {
-        Verdict::Pass
+    fn after(&self, _request: &RequestInfo, _status: u16) -> RequestFate {
+        RequestFate::Pass
     }
 }
 
@@ -101,7 +101,7 @@ pub trait Gate: Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OpenGate;
 
-impl Gate for OpenGate {}
+impl RequestGate for OpenGate {}
 
 /// The query of a request, decoded.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,7 @@
 //! The cluster as its clients and its controllers see it, on paused time.
 
-use super::{ChangeKind, Cluster, Deployment, Gate, Identity, NodeSpec, RequestInfo, Verdict};
-use crate::clock::Clock;
+use super::{ChangeKind, Cluster, Deployment, Identity, NodeSpec, RequestFate, RequestGate, RequestInfo};
+use crate::clock::CloudClock;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// A cluster whose controllers run.
 fn cluster() -> Cluster {
-    let cluster = Cluster::new(Clock::simulated(Timestamp::UNIX_EPOCH), 7);
+    let cluster = Cluster::new(CloudClock::simulated(Timestamp::UNIX_EPOCH), 7);
     tokio::spawn(cluster.clone().run());
     cluster
 }
@@ -188,7 +188,7 @@ async fn evictions_are_answered_as_the_budget_says() {
 #[tokio::test(start_paused = true)]
 async fn unobserved_and_ambiguous_budgets_refuse_and_unready_pods_follow_their_policy() {
     // Controllers that do not run have not observed anything.
-    let cluster = Cluster::new(Clock::simulated(Timestamp::UNIX_EPOCH), 7);
+    let cluster = Cluster::new(CloudClock::simulated(Timestamp::UNIX_EPOCH), 7);
     let pod = |name: &str| {
         json!({ "apiVersion": "v1", "kind": "Pod",
             "metadata": { "name": name, "namespace": "default", "labels": { "app": "web" } },
@@ -330,7 +330,7 @@ async fn a_reflector_survives_compaction_restarts_and_a_broken_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_shows_what_its_selector_covers() {
-    let cluster = Cluster::new(Clock::simulated(Timestamp::UNIX_EPOCH), 7);
+    let cluster = Cluster::new(CloudClock::simulated(Timestamp::UNIX_EPOCH), 7);
     let maps: Api<ConfigMap> = Api::default_namespaced(cluster.client());
     let config = watcher::Config::default().labels("colour in (red,blue),!hidden");
     let mut events = Box::pin(watcher(maps.clone(), config).applied_objects());
@@ -358,9 +358,9 @@ async fn a_watch_shows_what_its_selector_covers() {
 #[derive(Default)]
 struct CutAfter(AtomicBool);
 
-impl Gate for CutAfter {
-    fn after(&self, _request: &RequestInfo, _status: u16) -> Verdict {
-        if self.0.load(Ordering::Relaxed) { Verdict::Drop } else { Verdict::Pass }
+impl RequestGate for CutAfter {
+    fn after(&self, _request: &RequestInfo, _status: u16) -> RequestFate {
+        if self.0.load(Ordering::Relaxed) { RequestFate::Drop } else { RequestFate::Pass }
     }
 }
 

@@ -7,7 +7,7 @@ use super::apiserver::Call;
 use super::discovery::partial;
 use super::handle::Cluster;
 use super::refusal::{Refusal, expired, invalid, refusal};
-use super::request::{Gate, RequestInfo, Verdict};
+use super::request::{RequestFate, RequestGate, RequestInfo};
 use super::selector::Filter;
 use super::store::{ChangeKind, Event};
 use super::world::World;
@@ -27,7 +27,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_mins(30);
 /// One open watch.
 pub(super) struct Watch {
     cluster: Cluster,
-    gate: Arc<dyn Gate>,
+    gate: Arc<dyn RequestGate>,
     info: RequestInfo,
     resource: String,
     api_version: String,
@@ -49,7 +49,7 @@ impl Watch {
         cluster: &Cluster,
         world: &World,
         call: &Call<'_>,
-        gate: Arc<dyn Gate>,
+        gate: Arc<dyn RequestGate>,
     ) -> Result<Self, Refusal> {
         let kind = world.kind_of(call.info)?;
         let filter = call.filter(&kind)?;
@@ -139,13 +139,13 @@ impl Watch {
 
     async fn deliver(&mut self, batch: String) -> Result<Bytes, BoxError> {
         match self.gate.after(&self.info, 200) {
-            Verdict::Pass => {}
-            Verdict::Delay(delay) => tokio::time::sleep(delay).await,
-            Verdict::Drop => {
+            RequestFate::Pass => {}
+            RequestFate::Delay(delay) => tokio::time::sleep(delay).await,
+            RequestFate::Drop => {
                 self.over = true;
                 return Err(connection_reset());
             }
-            Verdict::Refuse(code, reason) => {
+            RequestFate::Refuse(code, reason) => {
                 self.over = true;
                 let status = status_object(&refusal(code, &reason, "refused"));
                 return Ok(Bytes::from(error_line(&status)));

@@ -5,7 +5,7 @@ use super::refusal::Refusal;
 use super::request::{Identity, RequestInfo};
 use super::store::{ChangeKind, Store};
 use super::view::View;
-use crate::clock::Clock;
+use crate::clock::CloudClock;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,7 +127,7 @@ pub(super) struct World {
     pub(super) view: View,
     pub(super) work: Work,
     pub(super) timing: Timing,
-    pub(super) clock: Clock,
+    pub(super) clock: CloudClock,
     pub(super) random: fastrand::Rng,
     pub(super) validators: Vec<Validator>,
     pub(super) policy: Policy,
@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    pub(super) fn new(clock: Clock, seed: u64, wake: Arc<Notify>) -> Self {
+    pub(super) fn new(clock: CloudClock, seed: u64, wake: Arc<Notify>) -> Self {
         let mut world = Self {
             store: Store::new(),
             view: View::default(),

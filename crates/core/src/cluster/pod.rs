@@ -151,7 +151,7 @@ impl PodSpec {
 
 /// Where a pod is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum PodPhase {
     /// Not all containers have started; also pods that no node has yet.
     #[default]
     Pending,
@@ -165,7 +165,7 @@ pub enum Phase {
     Unknown,
 }
 
-impl Phase {
+impl PodPhase {
     /// Succeeded or failed: takes no room any more.
     #[must_use]
     pub fn finished(self) -> bool {
@@ -214,7 +214,7 @@ pub struct Pod {
     /// The node it is bound to.
     pub node: Option<Arc<str>>,
     /// Where it is in its life.
-    pub phase: Phase,
+    pub phase: PodPhase,
     /// Its Ready condition is true.
     pub ready: bool,
     /// When the Ready condition last changed.

@@ -58,7 +58,7 @@ fn tolerations_match_as_in_the_api() {
 
 #[test]
 fn finished_pods_take_no_room_and_ending_pods_do() {
-    let finished = Pod { phase: Phase::Succeeded, ..pod("done-1", "n", 1000) };
+    let finished = Pod { phase: PodPhase::Succeeded, ..pod("done-1", "n", 1000) };
     let ending = Pod { deletion: Some(Timestamp::UNIX_EPOCH), ..pod("web-1", "n", 500) };
     let snapshot = cluster(vec![node("n")], vec![finished, ending]);
     assert_eq!(snapshot.used(0).cpu_millis, 500);

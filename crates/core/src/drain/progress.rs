@@ -3,8 +3,8 @@
 use super::look::overstayed;
 use super::rescheduled::{Expected, OwnerKey, owner};
 use super::{
-    Deletion, DrainClock, DrainPolicy, EvictionAnswer, Look, NextStep, Purpose, Sight, SkipReason, Turn,
-    Verdict, classify, eviction_order, next_step, overdue, turns,
+    Deletion, DrainClock, DrainPolicy, EvictionAnswer, Look, NextStep, PodFate, Purpose, Sight, SkipReason,
+    Turn, classify, eviction_order, next_step, overdue, turns,
 };
 use crate::cluster::{DisruptionBudget, Pod, Snapshot};
 use crate::effort::Effort;
@@ -393,23 +393,23 @@ impl Drain {
         let mut sorted = Sorted::default();
         for pod in pods {
             match classify(pod, &policy, self.command.purpose) {
-                Verdict::Skip(SkipReason::AlreadyTerminating) => match overstayed(pod, now.at) {
+                PodFate::Skip(SkipReason::AlreadyTerminating) => match overstayed(pod, now.at) {
                     Some(overstayed) => sorted.left_behind.push(overstayed),
                     None => {
                         sorted.staying += 1;
                         sorted.reasons.push(Reason::PodTerminating { pod: PodName::from(&**pod) });
                     }
                 },
-                Verdict::Skip(_) => {}
-                Verdict::Blocked(reason) => {
+                PodFate::Skip(_) => {}
+                PodFate::Blocked(reason) => {
                     sorted.staying += 1;
                     sorted.reasons.push(Blocker::NotEvictable { pod: PodName::from(&**pod), reason }.into());
                 }
-                Verdict::Evictable if self.comes_back(pod, now) => {
+                PodFate::Evictable if self.comes_back(pod, now) => {
                     sorted.came_back += 1;
                     sorted.left_behind.push(Reason::PodComesBack { pod: PodName::from(&**pod) });
                 }
-                Verdict::Evictable => {
+                PodFate::Evictable => {
                     sorted.staying += 1;
                     sorted.evictable.push(Arc::clone(pod));
                 }

@@ -41,7 +41,7 @@ const LAX: DrainPolicy =
     DrainPolicy { evict_unmanaged: true, evict_with_empty_dir: true, delete_at_deadline: true };
 
 #[track_caller]
-fn classified(pod: &Pod, policy: DrainPolicy, on_return: Verdict, on_replace: Verdict) {
+fn classified(pod: &Pod, policy: DrainPolicy, on_return: PodFate, on_replace: PodFate) {
     assert_eq!(classify(pod, &policy, Purpose::Return), on_return, "on return");
     assert_eq!(classify(pod, &policy, Purpose::Replace), on_replace, "on replace");
 }
@@ -49,13 +49,13 @@ fn classified(pod: &Pod, policy: DrainPolicy, on_return: Verdict, on_replace: Ve
 #[test]
 fn pods_are_skipped_blocked_or_evicted() {
     use BlockedReason::{DoNotDisrupt, EmptyDir, NotSafeToEvict, Unmanaged};
+    use PodFate::{Blocked, Evictable, Skip};
     use SkipReason::{AlreadyTerminating, DaemonSet, Finished, Mirror};
-    use Verdict::{Blocked, Evictable, Skip};
     let web = || pod("web-1", "n", 1);
     classified(&web(), STRICT, Evictable, Evictable);
     classified(&owned(OwnerKind::Mirror), LAX, Skip(Mirror), Skip(Mirror));
     classified(&owned(OwnerKind::DaemonSet), LAX, Skip(DaemonSet), Skip(DaemonSet));
-    let failed = Pod { phase: Phase::Failed, ..owned(OwnerKind::None) };
+    let failed = Pod { phase: PodPhase::Failed, ..owned(OwnerKind::None) };
     classified(&failed, STRICT, Skip(Finished), Skip(Finished));
     let ending = Pod { deletion: Some(Timestamp::UNIX_EPOCH), safe_to_evict: Some(false), ..web() };
     classified(&ending, STRICT, Skip(AlreadyTerminating), Skip(AlreadyTerminating));
@@ -109,7 +109,7 @@ fn the_answer_of_the_eviction_api_is_foretold() {
     assert_eq!(view(&pod("db-1", "n", 1), &[&shut]), "free");
     let elsewhere = Pod { namespace: "other".into(), ..web() };
     assert_eq!(view(&elsewhere, &[&shut]), "free");
-    let pending = Pod { phase: Phase::Pending, ready: false, ..web() };
+    let pending = Pod { phase: PodPhase::Pending, ready: false, ..web() };
     assert_eq!(view(&pending, &[&shut, &second]), "free", "a pending pod asks no budget");
 }
 
@@ -336,7 +336,7 @@ impl Stage {
     /// The pod goes, and its successor comes to the node.
     fn succeed(&mut self, old: &str, new: &str, node: &str, ready: bool) -> &mut Self {
         self.pods.retain(|pod| &*pod.name != old);
-        let phase = if ready { Phase::Running } else { Phase::Pending };
+        let phase = if ready { PodPhase::Running } else { PodPhase::Pending };
         let uid: Arc<str> = format!("{new} at {}", self.now).into();
         self.pods.push(Pod { ready, phase, uid, created: Some(at(self.now)), ..pod(new, node, 1) });
         self
@@ -626,7 +626,7 @@ fn a_placeholder_that_finds_no_place_is_not_waited_for() {
     stage.change("filler-1", |pod| Arc::make_mut(&mut pod.spec).priority = -100);
     stage.answer(&EvictionAnswer::Evicted);
     stage.succeed("web-1", "web-2", "m", true).pods.retain(|pod| &*pod.name != "filler-1");
-    let made = Pod { created: Some(at(1)), phase: Phase::Pending, ready: false, ..pod("filler-2", "", 1) };
+    let made = Pod { created: Some(at(1)), phase: PodPhase::Pending, ready: false, ..pod("filler-2", "", 1) };
     stage.pods.push(spec(made, |s| s.priority = -100));
     assert_eq!(stage.end(1), Some(DrainEnd::Moved));
 }

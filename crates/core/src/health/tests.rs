@@ -126,8 +126,8 @@ fn health_counts_what_is_to_serve_and_not_what_is_owed_or_on_its_way_out() {
         ("another is missing as well", group(3, &["i-2"], &[]), &in_group, Some(&old_gone), false),
     ];
     for (name, spot, ledger, status, healthy) in rows {
-        let stories: Vec<Story<'_>> =
-            status.iter().map(|status| Story { name: "i-1", instance_id: "i-1", status }).collect();
+        let stories: Vec<PoolReplacement<'_>> =
+            status.iter().map(|status| PoolReplacement { name: "i-1", instance_id: "i-1", status }).collect();
         let found = unhealthy(&view(spot), ledger, &stories, &Policy::default(), now());
         assert_eq!(found.is_empty(), healthy, "{name}: {found:?}");
     }
@@ -170,7 +170,7 @@ fn few_unready_nodes_are_allowed_and_the_drained_one_does_not_count() {
         assert_eq!(found.is_empty(), stable, "{unready} of {nodes}: {found:?}");
     }
     let status = fallback(OldNodeState::Terminating(OldDrain::begun(now())), 0);
-    let stories = [Story { name: "i-1", instance_id: "i-1", status: &status }];
+    let stories = [PoolReplacement { name: "i-1", instance_id: "i-1", status: &status }];
     let spot = view(group(4, &["i-1", "i-2", "i-3", "i-4"], &[]));
     assert!(unready_nodes(&spot, &stories, &|id| id != "i-1", &Policy::default()).is_empty());
 }
@@ -180,10 +180,10 @@ fn too_full() -> Reason {
 }
 
 fn assessed(status: &ReplacementStatus, blocker: Option<Reason>) -> ReturnAssessment {
-    let stories = [Story { name: "i-1", instance_id: "i-1", status }];
+    let stories = [PoolReplacement { name: "i-1", instance_id: "i-1", status }];
     let spot = view(group(3, &["i-2", "i-3", "i-4"], &[]));
     let share = ledger(vec![share("i-1", Balance::Even, Some("i-4"))]);
-    let unsafe_ = |_: &Story<'_>| blocker.clone().into_iter().collect();
+    let unsafe_ = |_: &PoolReplacement<'_>| blocker.clone().into_iter().collect();
     let mut found = assess(&spot, &share, &stories, &|_| true, &unsafe_, &Policy::default(), now());
     found.returns.remove("i-1").unwrap_or_default()
 }
@@ -209,8 +209,8 @@ fn returns_are_made_one_by_one_the_oldest_first() {
         ledger(vec![share("i-1", Balance::Even, Some("i-4")), share("i-2", Balance::Even, Some("i-5"))]);
     let judge = |older: &ReplacementStatus, newer: &ReplacementStatus| {
         let stories = [
-            Story { name: "i-1", instance_id: "i-1", status: newer },
-            Story { name: "i-2", instance_id: "i-2", status: older },
+            PoolReplacement { name: "i-1", instance_id: "i-1", status: newer },
+            PoolReplacement { name: "i-2", instance_id: "i-2", status: older },
         ];
         let found = assess(&spot, &share, &stories, &|_| true, &|_| Vec::new(), &Policy::default(), now());
         (found.returns["i-1"].unsafe_.is_empty(), found.returns["i-2"].unsafe_.is_empty())
@@ -235,8 +235,8 @@ fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
     let older = fallback(OldNodeState::Gone {}, 0);
     let newer = changed(&fallback(OldNodeState::Gone {}, 1), |open| open.requested_at = Some(now()));
     let stories = [
-        Story { name: "i-1", instance_id: "i-1", status: &older },
-        Story { name: "i-2", instance_id: "i-2", status: &newer },
+        PoolReplacement { name: "i-1", instance_id: "i-1", status: &older },
+        PoolReplacement { name: "i-2", instance_id: "i-2", status: &newer },
     ];
     let spot = view(group(4, &["i-3", "i-4", "i-5", "i-6"], &[]));
     let found =
@@ -247,7 +247,7 @@ fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
 #[test]
 fn the_node_of_a_cancelled_story_is_one_of_those_that_stay() {
     let status = ReplacementStatus { old_node: OldNodeState::Retained {}, ..ReplacementStatus::default() };
-    let stories = [Story { name: "i-1", instance_id: "i-1", status: &status }];
+    let stories = [PoolReplacement { name: "i-1", instance_id: "i-1", status: &status }];
     let policy = Policy::default();
     let shares = ledger(vec![share("i-1", Balance::Raised, Some("i-4"))]);
     let judge =

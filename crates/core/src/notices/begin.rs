@@ -1,6 +1,6 @@
 //! What a notice begins that is believed, and whose instance it is about.
 
-use super::{CLOCKS_DIFFER, Holder, NodeState, Proof, Refusal};
+use super::{CLOCKS_DIFFER, Holder, NodeState, NoticeRefusal, Proof};
 use crate::cluster::{Node, Snapshot};
 use jiff::Timestamp;
 
@@ -94,7 +94,7 @@ pub enum Beginning<'a> {
     /// It cannot be told yet.
     Wait,
     /// The notice is to be removed.
-    Refused(Refusal),
+    Refused(NoticeRefusal),
 }
 
 impl Believed<'_> {
@@ -122,7 +122,7 @@ impl Believed<'_> {
         }
         if owner.is_none() && !pools.drain_outside {
             return match pools.all_known {
-                true => Beginning::Refused(Refusal::OutsidePools),
+                true => Beginning::Refused(NoticeRefusal::OutsidePools),
                 false => Beginning::Wait,
             };
         }

@@ -52,29 +52,65 @@ fn a_node_and_its_instance_are_bound_both_ways() {
         (named(OWN, None, 0), Has(Some(OWN)), Some("a"), None, Accepted(Proof::Node)),
         (named(OWN, soon, 900), Has(Some(OWN)), Some("a"), over("a"), Accepted(Proof::Node)),
         // It says something else.
-        (named(FOREIGN, soon, 60), Has(Some(OWN)), None, None, Refused(Refusal::NodeHasAnotherInstance)),
-        (named(FOREIGN, soon, 60), Has(Some(OWN)), None, open("a"), Refused(Refusal::NodeHasAnotherInstance)),
-        (named(OWN, soon, 60), Has(None), None, None, Refused(Refusal::NodeHasAnotherInstance)),
+        (
+            named(FOREIGN, soon, 60),
+            Has(Some(OWN)),
+            None,
+            None,
+            Refused(NoticeRefusal::NodeHasAnotherInstance),
+        ),
+        (
+            named(FOREIGN, soon, 60),
+            Has(Some(OWN)),
+            None,
+            open("a"),
+            Refused(NoticeRefusal::NodeHasAnotherInstance),
+        ),
+        (named(OWN, soon, 60), Has(None), None, None, Refused(NoticeRefusal::NodeHasAnotherInstance)),
         // Another node has the instance, or had it.
-        (named(FOREIGN, soon, 60), Has(Some(OWN)), Some("b"), None, Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 60), Missing, Some("b"), open("b"), Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 60), WithoutInstance, Some("b"), None, Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 60), Missing, None, open("b"), Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 60), WithoutInstance, None, open("b"), Refused(Refusal::InstanceOfAnotherNode)),
-        (named(FOREIGN, soon, 60), Missing, None, over("b"), Refused(Refusal::InstanceOfAnotherNode)),
+        (
+            named(FOREIGN, soon, 60),
+            Has(Some(OWN)),
+            Some("b"),
+            None,
+            Refused(NoticeRefusal::InstanceOfAnotherNode),
+        ),
+        (
+            named(FOREIGN, soon, 60),
+            Missing,
+            Some("b"),
+            open("b"),
+            Refused(NoticeRefusal::InstanceOfAnotherNode),
+        ),
+        (
+            named(FOREIGN, soon, 60),
+            WithoutInstance,
+            Some("b"),
+            None,
+            Refused(NoticeRefusal::InstanceOfAnotherNode),
+        ),
+        (named(FOREIGN, soon, 60), Missing, None, open("b"), Refused(NoticeRefusal::InstanceOfAnotherNode)),
+        (
+            named(FOREIGN, soon, 60),
+            WithoutInstance,
+            None,
+            open("b"),
+            Refused(NoticeRefusal::InstanceOfAnotherNode),
+        ),
+        (named(FOREIGN, soon, 60), Missing, None, over("b"), Refused(NoticeRefusal::InstanceOfAnotherNode)),
         // The picture may be a little older than the notice without being known as old.
         (named(FOREIGN, soon, 59), Has(Some(OWN)), None, None, Wait),
         (named(FOREIGN, soon, 59), Missing, Some("b"), None, Wait),
         // Nobody has it: its Node may be on its way, but not for long, whatever presses.
         (named(FOREIGN, soon, 59), Missing, None, None, Wait),
-        (named(FOREIGN, soon, 60), Missing, None, None, Refused(Refusal::NoSuchNode)),
+        (named(FOREIGN, soon, 60), Missing, None, None, Refused(NoticeRefusal::NoSuchNode)),
         (named(FOREIGN, Some(after(-9)), 0), Missing, None, None, Wait),
         // Its Node is gone, and the story goes on or is over.
         (named(OWN, soon, 900), Missing, None, open("a"), Accepted(Proof::Record)),
         (named(OWN, None, 900), Missing, None, over("a"), Over),
         // The Node does not say it yet.
         (named(OWN, None, 599), WithoutInstance, None, None, Wait),
-        (named(OWN, None, 600), WithoutInstance, None, None, Refused(Refusal::NodeWithoutInstance)),
+        (named(OWN, None, 600), WithoutInstance, None, None, Refused(NoticeRefusal::NodeWithoutInstance)),
         (named(OWN, soon, 0), WithoutInstance, None, None, Accepted(Proof::Reporter)),
         (named(OWN, Some(after(3600)), 0), WithoutInstance, None, None, Wait),
         (named(OWN, None, 0), WithoutInstance, None, open("a"), Accepted(Proof::Record)),
@@ -84,23 +120,23 @@ fn a_node_and_its_instance_are_bound_both_ways() {
             Has(Some(OWN)),
             Some("a"),
             None,
-            Refused(Refusal::Misnamed),
+            Refused(NoticeRefusal::Misnamed),
         ),
         (
             seen("a.b.i-0123456789abcdef0-spot-interruption", OWN, soon, 0),
             Has(Some(OWN)),
             Some("a"),
             None,
-            Refused(Refusal::Misnamed),
+            Refused(NoticeRefusal::Misnamed),
         ),
         (
             seen("a.i-0123456789abcdef0-spot-interruption-2", OWN, soon, 0),
             Has(Some(OWN)),
             Some("a"),
             None,
-            Refused(Refusal::Misnamed),
+            Refused(NoticeRefusal::Misnamed),
         ),
-        (seen("lie", OWN, soon, 0), Has(Some(OWN)), Some("a"), None, Refused(Refusal::Misnamed)),
+        (seen("lie", OWN, soon, 0), Has(Some(OWN)), Some("a"), None, Refused(NoticeRefusal::Misnamed)),
     ];
     for (number, (notice, node, holder, record, expected)) in cases.into_iter().enumerate() {
         let holder = holder.map_or(Holder::Nobody, Holder::One);
@@ -108,7 +144,7 @@ fn a_node_and_its_instance_are_bound_both_ways() {
         assert_eq!(judge(&notice.seen(), &known), expected, "case {number}: {known:?}");
         // On an old picture of the Nodes nothing is refused but a name.
         let expected = match expected {
-            Refused(refusal) if refusal != Refusal::Misnamed => Wait,
+            Refused(refusal) if refusal != NoticeRefusal::Misnamed => Wait,
             other => other,
         };
         let old = Known { nodes_are_current: false, ..known };
@@ -122,7 +158,7 @@ fn an_instance_that_several_nodes_say_they_have_is_the_proof_of_none() {
     use NodeState::{Has, Missing, WithoutInstance};
     let soon = Some(after(120));
     let open = |node| Some(Recorded { node, open: true });
-    let other = Refused(Refusal::InstanceOfAnotherNode);
+    let other = Refused(NoticeRefusal::InstanceOfAnotherNode);
     for (notice, node, record, expected) in [
         (named(OWN, soon, 0), Has(Some(OWN)), None, Accepted(Proof::Reporter)),
         (named(OWN, soon, 100), Has(Some(OWN)), open("b"), Accepted(Proof::Reporter)),
@@ -250,9 +286,9 @@ fn what_a_notice_begins_depends_on_what_was_read_of_the_pools() {
         (unproven, read, Replacement(None)),
         (doubtful, read, Replacement(Some("p"))),
         // Nodes outside all pools may be left alone.
-        (soon, left_alone, Refused(Refusal::OutsidePools)),
+        (soon, left_alone, Refused(NoticeRefusal::OutsidePools)),
         (soon, KnownPools { all_known: false, ..left_alone }, Wait),
-        (unproven, KnownPools { owner: Some("p"), ..left_alone }, Refused(Refusal::OutsidePools)),
+        (unproven, KnownPools { owner: Some("p"), ..left_alone }, Refused(NoticeRefusal::OutsidePools)),
     ];
     for (number, (notice, pools, expected)) in cases.into_iter().enumerate() {
         assert_eq!(notice.begins(OWN, &pools), expected, "case {number}");

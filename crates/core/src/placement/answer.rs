@@ -30,7 +30,7 @@ impl fmt::Display for PodName {
 /// Why a node cannot take a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Reason {
+pub enum NodeReason {
     /// It is leaving or a fallback itself, so it is not counted on.
     Excluded,
     /// It is not Ready.
@@ -63,7 +63,7 @@ pub enum Reason {
     NotUnderstood(String),
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for NodeReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Excluded => write!(f, "leaving or fallback, not counted on"),
@@ -89,7 +89,7 @@ impl fmt::Display for Reason {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReasonCount {
     /// The first reason of each of these nodes.
-    pub reason: Reason,
+    pub reason: NodeReason,
     /// How many they are.
     pub nodes: usize,
 }

@@ -1,6 +1,6 @@
 //! Why pods find no node, and where they were placed.
 
-use super::answer::{PodName, Reason, ReasonCount, Reasons, Unplaced};
+use super::answer::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 use super::obstacles::Rules;
 use super::packer::{Incoming, KEPT, Packer};
 use crate::cluster::index32;
@@ -31,7 +31,7 @@ impl Packer<'_> {
     }
 
     fn reasons(&self, class: usize) -> Result<Reasons, TooMuch> {
-        let mut counts: BTreeMap<Reason, usize> = BTreeMap::new();
+        let mut counts: BTreeMap<NodeReason, usize> = BTreeMap::new();
         let tolerations = self.classes[class].pod.spec.tolerations.len();
         for n in 0..index32(self.nodes.len()) {
             let taints = self.nodes[n as usize].taints.len();

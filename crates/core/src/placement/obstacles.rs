@@ -1,6 +1,6 @@
 //! What keeps a pod off a node, by the rules of the scheduler's filters.
 
-use super::answer::Reason;
+use super::answer::NodeReason;
 use super::packer::{Dimension, Lasting, PODS, Packer};
 use crate::cluster::VolumeReach;
 use crate::effort::TooMuch;
@@ -65,7 +65,7 @@ impl Packer<'_> {
     }
 
     /// The first thing that keeps a pod off a node.
-    pub(super) fn obstacle(&self, class: usize, node: u32, rules: Rules) -> Option<Reason> {
+    pub(super) fn obstacle(&self, class: usize, node: u32, rules: Rules) -> Option<NodeReason> {
         self.never(class, node).or_else(|| match rules {
             Rules::All => self.blocked_now(class, node),
             Rules::Lasting => self.full(class, node).or_else(|| self.too_near(class, node)),
@@ -74,7 +74,7 @@ impl Packer<'_> {
 
     /// What no placing of pods changes: nodeunschedulable, tainttoleration, nodeaffinity, volumebinding,
     /// volumezone.
-    fn never(&self, class: usize, node: u32) -> Option<Reason> {
+    fn never(&self, class: usize, node: u32) -> Option<NodeReason> {
         if let Some(reason) = &self.out[node as usize] {
             return Some(reason.clone());
         }
@@ -82,22 +82,22 @@ impl Packer<'_> {
         let spec = &*class.pod.spec;
         let node = self.nodes[node as usize];
         if let Some(what) = spec.not_understood.as_ref().filter(|_| class.moves) {
-            return Some(Reason::NotUnderstood(what.to_string()));
+            return Some(NodeReason::NotUnderstood(what.to_string()));
         }
         if let Some(taint) = spec.untolerated(node) {
-            return Some(Reason::Taint(taint.to_string()));
+            return Some(NodeReason::Taint(taint.to_string()));
         }
         if !spec.selects(node) {
-            return Some(Reason::NodeAffinity);
+            return Some(NodeReason::NodeAffinity);
         }
         for claim in spec.claims.iter().filter(|c| !c.ephemeral) {
             match self.snapshot.claim(&class.pod.namespace, &claim.name).map(|c| &c.reach) {
                 Some(VolumeReach::Anywhere) => {}
                 Some(VolumeReach::Nodes(terms)) if terms.iter().any(|t| t.matches(node)) => {}
-                Some(VolumeReach::Nodes(_)) => return Some(Reason::Volume(claim.name.to_string())),
+                Some(VolumeReach::Nodes(_)) => return Some(NodeReason::Volume(claim.name.to_string())),
                 // A pod that waits may get its volume anywhere: the cautious view is that it takes room.
                 Some(VolumeReach::Unknown) | None if class.moves => {
-                    return Some(Reason::VolumeUnknown(claim.name.to_string()));
+                    return Some(NodeReason::VolumeUnknown(claim.name.to_string()));
                 }
                 Some(VolumeReach::Unknown) | None => {}
             }
@@ -105,7 +105,7 @@ impl Packer<'_> {
         None
     }
 
-    pub(super) fn blocked_now(&self, class: usize, node: u32) -> Option<Reason> {
+    pub(super) fn blocked_now(&self, class: usize, node: u32) -> Option<NodeReason> {
         self.full(class, node)
             .or_else(|| self.uneven(class, node))
             .or_else(|| self.too_far(class, node))
@@ -113,15 +113,15 @@ impl Packer<'_> {
     }
 
     /// noderesources/fit.go, nodeports/node_ports.go, nodevolumelimits/csi.go.
-    fn full(&self, class: usize, node: u32) -> Option<Reason> {
+    fn full(&self, class: usize, node: u32) -> Option<NodeReason> {
         let width = self.dimensions.len();
         let free = &self.free[node as usize * width..][..width];
         let class = &self.classes[class];
         if let Some(d) = (0..width).find(|d| class.need[*d] > 0 && class.need[*d] > free[*d]) {
             return Some(match &self.dimensions[d] {
-                Dimension::Resource(_) if d == PODS => Reason::TooManyPods,
-                Dimension::Resource(name) => Reason::Insufficient(name.to_string()),
-                Dimension::Volumes(driver) => Reason::VolumeLimit(driver.to_string()),
+                Dimension::Resource(_) if d == PODS => NodeReason::TooManyPods,
+                Dimension::Resource(name) => NodeReason::Insufficient(name.to_string()),
+                Dimension::Volumes(driver) => NodeReason::VolumeLimit(driver.to_string()),
             });
         }
         let ports = &class.pod.spec.host_ports;
@@ -133,10 +133,10 @@ impl Packer<'_> {
         let placed = placed.flat_map(|(c, _)| self.classes[*c].pod.spec.host_ports.iter());
         let mut taken = there.chain(placed);
         let conflict = taken.find_map(|t| ports.iter().find(|p| p.conflicts(t)));
-        conflict.map(|p| Reason::HostPort(p.port))
+        conflict.map(|p| NodeReason::HostPort(p.port))
     }
 
-    fn uneven(&self, class: usize, node: u32) -> Option<Reason> {
+    fn uneven(&self, class: usize, node: u32) -> Option<NodeReason> {
         for spread in &self.classes[class].spread {
             let counter = &self.counters[spread.counter];
             let topology = &self.topologies[counter.topology];
@@ -145,13 +145,13 @@ impl Packer<'_> {
             let least = if few { 0 } else { counter.least };
             let here = counter.counts.get(domain as usize);
             if here.is_none_or(|here| here + spread.own - least > spread.max_skew) {
-                return Some(Reason::TopologySpread(topology.key.to_string()));
+                return Some(NodeReason::TopologySpread(topology.key.to_string()));
             }
         }
         None
     }
 
-    fn too_far(&self, class: usize, node: u32) -> Option<Reason> {
+    fn too_far(&self, class: usize, node: u32) -> Option<NodeReason> {
         let class = &self.classes[class];
         if class.near.is_empty() {
             return None;
@@ -160,19 +160,19 @@ impl Packer<'_> {
         for counter in class.near.iter().map(|c| &self.counters[*c]) {
             let domain = self.topologies[counter.topology].domain[node as usize];
             match counter.counts.get(domain as usize) {
-                None => return Some(Reason::PodAffinity),
+                None => return Some(NodeReason::PodAffinity),
                 Some(count) => all_there &= *count > 0,
             }
         }
         let first = class.near_itself && class.near.iter().all(|c| self.counters[*c].total == 0);
-        (!all_there && !first).then_some(Reason::PodAffinity)
+        (!all_there && !first).then_some(NodeReason::PodAffinity)
     }
 
-    fn too_near(&self, class: usize, node: u32) -> Option<Reason> {
+    fn too_near(&self, class: usize, node: u32) -> Option<NodeReason> {
         let taken = self.classes[class].apart.iter().map(|c| &self.counters[*c]).any(|counter| {
             let domain = self.topologies[counter.topology].domain[node as usize];
             counter.counts.get(domain as usize).is_some_and(|count| *count > 0)
         });
-        taken.then_some(Reason::PodAntiAffinity)
+        taken.then_some(NodeReason::PodAntiAffinity)
     }
 }

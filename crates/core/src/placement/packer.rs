@@ -1,6 +1,6 @@
 //! What the check works on: the nodes, the classes of pods, and the counters of the rules.
 
-use super::answer::Reason;
+use super::answer::NodeReason;
 use super::options::ExcludedNodes;
 use crate::cluster::{Claim, HostPort, Node, NodeSelectorTerm, Pod, Resources, Snapshot, VolumeReach};
 use crate::effort::{Effort, TooMuch};
@@ -120,7 +120,7 @@ pub(super) struct Packer<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) nodes: Vec<&'a Node>,
     /// Why a node is out for every pod.
-    pub(super) out: Vec<Option<Reason>>,
+    pub(super) out: Vec<Option<NodeReason>>,
     pub(super) dimensions: Vec<Dimension>,
     /// By node and dimension.
     pub(super) free: Vec<i64>,
@@ -243,13 +243,13 @@ impl<'a> Class<'a> {
 }
 
 /// Why a node is out for every pod.
-fn out_of_use(node: &Node, excluded: &ExcludedNodes) -> Option<Reason> {
+fn out_of_use(node: &Node, excluded: &ExcludedNodes) -> Option<NodeReason> {
     if excluded.contains(&node.name) {
-        Some(Reason::Excluded)
+        Some(NodeReason::Excluded)
     } else if !node.ready {
-        Some(Reason::NotReady)
+        Some(NodeReason::NotReady)
     } else if node.unschedulable {
-        Some(Reason::Cordoned)
+        Some(NodeReason::Cordoned)
     } else {
         None
     }

@@ -28,18 +28,18 @@ fn fits(nodes: Vec<Node>, pods: Vec<Pod>) {
 }
 
 #[track_caller]
-fn does_not_fit(nodes: Vec<Node>, pods: Vec<Pod>, reasons: &[Reason]) {
+fn does_not_fit(nodes: Vec<Node>, pods: Vec<Pod>, reasons: &[NodeReason]) {
     check_reasons(&cluster(with_old(nodes), pods), reasons);
 }
 
 /// Compares the first pod's reasons, but for the old node itself.
 #[track_caller]
-fn check_reasons(snapshot: &Snapshot, reasons: &[Reason]) {
+fn check_reasons(snapshot: &Snapshot, reasons: &[NodeReason]) {
     let placement = place_old(snapshot);
     assert!(!placement.fits(), "{:?}", placement.example);
     assert!(!placement.certain);
     let found = placement.unplaced[0].reasons.0.iter().map(|count| &count.reason);
-    let found: BTreeSet<&Reason> = found.filter(|r| **r != Reason::Excluded).collect();
+    let found: BTreeSet<&NodeReason> = found.filter(|r| **r != NodeReason::Excluded).collect();
     assert_eq!(found, reasons.iter().collect());
 }
 
@@ -48,8 +48,8 @@ fn with_old(mut nodes: Vec<Node>) -> Vec<Node> {
     nodes
 }
 
-fn insufficient(resource: &str) -> Reason {
-    Reason::Insufficient(resource.to_owned())
+fn insufficient(resource: &str) -> NodeReason {
+    NodeReason::Insufficient(resource.to_owned())
 }
 
 #[test]
@@ -90,14 +90,18 @@ fn every_resource_counts() {
     does_not_fit(vec![with_gpu(1)], two(), &[insufficient("nvidia.com/gpu")]);
     fits(vec![with_gpu(2)], two());
     let crowded = Node { allocatable: Resources { pods: 1, ..node("n1").allocatable }, ..node("n1") };
-    does_not_fit(vec![crowded], vec![pod("web-1", "old", 1), pod("db-1", "n1", 1)], &[Reason::TooManyPods]);
+    does_not_fit(
+        vec![crowded],
+        vec![pod("web-1", "old", 1), pod("db-1", "n1", 1)],
+        &[NodeReason::TooManyPods],
+    );
 }
 
 #[test]
 fn nodes_that_are_cordoned_not_ready_or_excluded_are_not_used() {
     let one = || vec![pod("web-1", "old", 1)];
-    does_not_fit(vec![Node { unschedulable: true, ..node("n1") }], one(), &[Reason::Cordoned]);
-    does_not_fit(vec![Node { ready: false, ..node("n1") }], one(), &[Reason::NotReady]);
+    does_not_fit(vec![Node { unschedulable: true, ..node("n1") }], one(), &[NodeReason::Cordoned]);
+    does_not_fit(vec![Node { ready: false, ..node("n1") }], one(), &[NodeReason::NotReady]);
     does_not_fit(vec![], one(), &[]);
 }
 
@@ -105,8 +109,8 @@ fn nodes_that_are_cordoned_not_ready_or_excluded_are_not_used() {
 fn taints_must_be_tolerated_unless_they_are_only_a_preference() {
     let tainted = |effect| vec![Node { taints: [taint("spot", effect)].into(), ..node("n1") }];
     let one = || vec![pod("web-1", "old", 1)];
-    does_not_fit(tainted(Effect::NoSchedule), one(), &[Reason::Taint("spot:NoSchedule".into())]);
-    does_not_fit(tainted(Effect::NoExecute), one(), &[Reason::Taint("spot:NoExecute".into())]);
+    does_not_fit(tainted(Effect::NoSchedule), one(), &[NodeReason::Taint("spot:NoSchedule".into())]);
+    does_not_fit(tainted(Effect::NoExecute), one(), &[NodeReason::Taint("spot:NoExecute".into())]);
     fits(tainted(Effect::PreferNoSchedule), one());
     let tolerant = spec(pod("web-1", "old", 1), |s| {
         let operator = TolerationOperator::Exists;
@@ -121,13 +125,13 @@ fn node_selector_and_required_affinity_must_match() {
         vec![spec(pod("web-1", "old", 1), |s| s.node_selector = labels(&[(key, value)]))]
     };
     fits(vec![node_in("n1", "b")], wants(ZONE, "b"));
-    does_not_fit(vec![node_in("n1", "b")], wants(ZONE, "a"), &[Reason::NodeAffinity]);
+    does_not_fit(vec![node_in("n1", "b")], wants(ZONE, "a"), &[NodeReason::NodeAffinity]);
     let in_zones = |zones: &[&str]| {
         let term = NodeSelectorTerm { labels: [one_of(ZONE, zones)].into(), fields: Box::default() };
         vec![spec(pod("web-1", "old", 1), |s| s.node_affinity = Some([term].into()))]
     };
     fits(vec![node_in("n1", "b")], in_zones(&["a", "b"]));
-    does_not_fit(vec![node_in("n1", "b")], in_zones(&["a"]), &[Reason::NodeAffinity]);
+    does_not_fit(vec![node_in("n1", "b")], in_zones(&["a"]), &[NodeReason::NodeAffinity]);
 }
 
 #[test]
@@ -135,8 +139,16 @@ fn host_ports_are_taken_by_pods_there_and_by_pods_that_move_along() {
     let port = || HostPort { ip: "0.0.0.0".into(), protocol: "TCP".into(), port: 80 };
     let proxy = |name: &str, node: &str| spec(pod(name, node, 1), |s| s.host_ports = [port()].into());
     fits(vec![node("n1")], vec![proxy("p-1", "old")]);
-    does_not_fit(vec![node("n1")], vec![proxy("p-1", "old"), proxy("p-2", "n1")], &[Reason::HostPort(80)]);
-    does_not_fit(vec![node("n1")], vec![proxy("p-1", "old"), proxy("p-2", "old")], &[Reason::HostPort(80)]);
+    does_not_fit(
+        vec![node("n1")],
+        vec![proxy("p-1", "old"), proxy("p-2", "n1")],
+        &[NodeReason::HostPort(80)],
+    );
+    does_not_fit(
+        vec![node("n1")],
+        vec![proxy("p-1", "old"), proxy("p-2", "old")],
+        &[NodeReason::HostPort(80)],
+    );
     fits(vec![node("n1"), node("n2")], vec![proxy("p-1", "old"), proxy("p-2", "old")]);
 }
 
@@ -148,18 +160,18 @@ fn alone(name: &str, node: &str, key: &str) -> Pod {
 #[test]
 fn anti_affinity_keeps_pods_apart_on_nodes_and_in_zones() {
     let moving = || vec![alone("db-1", "old", HOST), alone("db-2", "n1", HOST)];
-    does_not_fit(vec![node("n1")], moving(), &[Reason::PodAntiAffinity]);
+    does_not_fit(vec![node("n1")], moving(), &[NodeReason::PodAntiAffinity]);
     fits(vec![node("n1"), node("n2")], moving());
     let by_zone = || vec![alone("db-1", "old", ZONE), alone("db-2", "n1", ZONE)];
     let same_zone = vec![node_in("n1", "b"), node_in("n2", "b")];
-    does_not_fit(same_zone, by_zone(), &[Reason::PodAntiAffinity]);
+    does_not_fit(same_zone, by_zone(), &[NodeReason::PodAntiAffinity]);
     fits(vec![node_in("n1", "b"), node_in("n2", "c")], by_zone());
 }
 
 #[test]
 fn anti_affinity_of_pods_already_there_counts_too() {
     let shy = spec(pod("shy-1", "n1", 1), |s| s.pod_anti_affinity = [term("web", HOST)].into());
-    does_not_fit(vec![node("n1")], vec![pod("web-1", "old", 1), shy.clone()], &[Reason::PodAntiAffinity]);
+    does_not_fit(vec![node("n1")], vec![pod("web-1", "old", 1), shy.clone()], &[NodeReason::PodAntiAffinity]);
     fits(vec![node("n1")], vec![pod("api-1", "old", 1), shy.clone()]);
     let elsewhere = Pod { namespace: "other".into(), ..shy };
     fits(vec![node("n1")], vec![pod("web-1", "old", 1), elsewhere]);
@@ -168,7 +180,7 @@ fn anti_affinity_of_pods_already_there_counts_too() {
 #[test]
 fn anti_affinity_holds_between_pods_that_move_together() {
     let shy = || spec(pod("shy-1", "old", 1), |s| s.pod_anti_affinity = [term("web", HOST)].into());
-    does_not_fit(vec![node("n1")], vec![pod("web-1", "old", 1), shy()], &[Reason::PodAntiAffinity]);
+    does_not_fit(vec![node("n1")], vec![pod("web-1", "old", 1), shy()], &[NodeReason::PodAntiAffinity]);
     fits(vec![node("n1"), node("n2")], vec![pod("web-1", "old", 1), shy()]);
 }
 
@@ -184,8 +196,8 @@ fn a_term_about_namespaces_by_label_is_read_the_cautious_way_if_they_are_not_kno
             ..parts(with_old(vec![node("n1")]), vec![pod("web-1", "old", 1), shy.clone()])
         })
     };
-    check_reasons(&with(None), &[Reason::PodAntiAffinity]);
-    check_reasons(&with(Some("x")), &[Reason::PodAntiAffinity]);
+    check_reasons(&with(None), &[NodeReason::PodAntiAffinity]);
+    check_reasons(&with(Some("x")), &[NodeReason::PodAntiAffinity]);
     assert!(place_old(&with(Some("y"))).fits());
 }
 
@@ -197,7 +209,7 @@ fn near(name: &str, node: &str, app: &str, key: &str) -> Pod {
 fn affinity_wants_the_other_pod_in_the_same_place() {
     let zones = || vec![node_in("n1", "b"), node_in("n2", "c")];
     fits(zones(), vec![near("web-1", "old", "cache", ZONE), pod("cache-1", "n1", 1)]);
-    does_not_fit(zones(), vec![near("web-1", "old", "cache", ZONE)], &[Reason::PodAffinity]);
+    does_not_fit(zones(), vec![near("web-1", "old", "cache", ZONE)], &[NodeReason::PodAffinity]);
 }
 
 #[test]
@@ -213,7 +225,7 @@ fn the_first_of_its_kind_may_go_anywhere_and_the_others_follow() {
     // One is in zone c already, where there is no room.
     let full =
         vec![near("web-1", "old", "web", ZONE), near("web-2", "n2", "web", ZONE), pod("db-1", "n2", 3999)];
-    let reasons = [insufficient("cpu"), Reason::PodAffinity];
+    let reasons = [insufficient("cpu"), NodeReason::PodAffinity];
     does_not_fit(vec![node_in("n1", "b"), node_in("n2", "c")], full, &reasons);
 }
 
@@ -226,7 +238,7 @@ fn spreading(name: &str, node: &str, key: &str) -> Pod {
 fn topology_spread_keeps_the_skew() {
     let zones = || vec![node_in("n1", "b"), node_in("n2", "c")];
     // Zone a has only the old node, which is still a domain: with nobody in it.
-    let uneven = Reason::TopologySpread(ZONE.to_owned());
+    let uneven = NodeReason::TopologySpread(ZONE.to_owned());
     fits(zones(), vec![spreading("web-1", "old", ZONE), spreading("web-2", "n2", ZONE)]);
     let pods =
         vec![spreading("web-1", "old", ZONE), spreading("web-2", "n2", ZONE), spreading("web-3", "n1", ZONE)];
@@ -290,14 +302,14 @@ fn volumes_bind_pods_to_their_zone() {
         Some(Claim { volume: "pv-1".into(), driver: None, reach })
     };
     assert!(place_old(&with_claim(zone("b"))).fits());
-    check_reasons(&with_claim(zone("a")), &[Reason::Volume("data".into())]);
+    check_reasons(&with_claim(zone("a")), &[NodeReason::Volume("data".into())]);
 }
 
 #[test]
 fn a_claim_that_is_not_known_or_not_bound_is_not_safe() {
-    check_reasons(&with_claim(None), &[Reason::VolumeUnknown("data".into())]);
+    check_reasons(&with_claim(None), &[NodeReason::VolumeUnknown("data".into())]);
     let unbound = Claim { reach: VolumeReach::Unknown, ..Claim::default() };
-    check_reasons(&with_claim(Some(unbound)), &[Reason::VolumeUnknown("data".into())]);
+    check_reasons(&with_claim(Some(unbound)), &[NodeReason::VolumeUnknown("data".into())]);
 }
 
 #[test]
@@ -307,7 +319,7 @@ fn a_node_attaches_only_so_many_volumes_of_a_driver() {
         driver: Some(driver.into()),
         reach: VolumeReach::Anywhere,
     };
-    check_reasons(&with_claim(Some(of_driver("ebs"))), &[Reason::VolumeLimit("ebs".into())]);
+    check_reasons(&with_claim(Some(of_driver("ebs"))), &[NodeReason::VolumeLimit("ebs".into())]);
     assert!(place_old(&with_claim(Some(of_driver("efs")))).fits());
 }
 
@@ -323,7 +335,7 @@ fn pods_that_wait_take_room_first() {
 #[test]
 fn a_pod_whose_demand_is_not_understood_never_fits() {
     let odd = spec(pod("odd-1", "old", 1), |s| s.not_understood = Some("devices".into()));
-    does_not_fit(vec![node("n1")], vec![odd], &[Reason::NotUnderstood("devices".into())]);
+    does_not_fit(vec![node("n1")], vec![odd], &[NodeReason::NotUnderstood("devices".into())]);
 }
 
 #[test]
@@ -418,7 +430,7 @@ fn affinity_to_a_node_by_name_must_match() {
         vec![spec(pod("web-1", "old", 1), |s| s.node_affinity = Some([term].into()))]
     };
     fits(vec![node("n1")], not_on("n2"));
-    does_not_fit(vec![node("n1")], not_on("n1"), &[Reason::NodeAffinity]);
+    does_not_fit(vec![node("n1")], not_on("n1"), &[NodeReason::NodeAffinity]);
 }
 
 #[test]
@@ -686,7 +698,7 @@ fn large_cluster() -> Snapshot {
         pod.name = format!("{}-{i}", pod.name).into();
         pod.uid = format!("uid-{i}").into();
         pod.node = Some(format!("n{}", i % 5000).into());
-        pod.phase = crate::cluster::Phase::Running;
+        pod.phase = crate::cluster::PodPhase::Running;
         pod.ready = true;
         pod
     });
@@ -756,5 +768,9 @@ fn a_node_with_30_pods_in_a_cluster_of_5000_is_checked_in_time() {
 #[test]
 fn a_pod_that_ends_does_not_hold_an_affinity_open() {
     let ending = Pod { deletion: Some(Timestamp::UNIX_EPOCH), ..pod("cache-1", "n1", 1) };
-    does_not_fit(vec![node("n1")], vec![near("web-1", "old", "cache", ZONE), ending], &[Reason::PodAffinity]);
+    does_not_fit(
+        vec![node("n1")],
+        vec![near("web-1", "old", "cache", ZONE), ending],
+        &[NodeReason::PodAffinity],
+    );
 }

@@ -110,6 +110,6 @@ fn a_group_belongs_to_one_pool() {
     let names = PoolNames { name: "new", spot: "spot", on_demand: "on-demand", accepts_az_rebalance: false };
     let owner = |group: &str| Some(if group == "spot" { "old" } else { "new" }.to_owned());
     let findings = check(names, &view, &Ledger::default(), &owner);
-    let refused = Finding { group: "spot".to_owned(), problem: Problem::OtherPool("old".to_owned()) };
+    let refused = Finding { group: "spot".to_owned(), problem: GroupProblem::OtherPool("old".to_owned()) };
     assert_eq!(refusals(&findings), [Reason::PoolRefused(refused)]);
 }

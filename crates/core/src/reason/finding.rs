@@ -19,12 +19,12 @@ pub struct Finding {
     /// The group that it is about.
     pub group: String,
     /// What it is.
-    pub problem: Problem,
+    pub problem: GroupProblem,
 }
 
 /// What may be wrong with a group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Problem {
+pub enum GroupProblem {
     /// There is no such group in this account and Region.
     NoSuchGroup,
     /// Another, older pool has it.
@@ -64,7 +64,7 @@ pub enum NoLaunch {
     Refused(String),
 }
 
-impl Problem {
+impl GroupProblem {
     /// Its code: the reason of conditions and events.
     #[must_use]
     pub fn code(&self) -> ReasonCode {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::freshness::WatchedKind;
-use crate::placement::{Reason as NodeReason, ReasonCount};
+use crate::placement::{NodeReason, ReasonCount};
 use crate::record::Phase;
 use crate::trigger::{TriggerAction, TriggerAnswer, TriggerReason};
 use std::collections::BTreeSet;
@@ -74,21 +74,21 @@ fn pauses_and_limits() -> Vec<Reason> {
 
 fn findings() -> Vec<Reason> {
     [
-        Problem::NoSuchGroup,
-        Problem::OtherPool("other".to_owned()),
-        Problem::CapacityRebalance,
-        Problem::Operator("eks.amazonaws.com".to_owned()),
-        Problem::EksManaged("workers".to_owned()),
-        Problem::NotAllSpot,
-        Problem::NotAllOnDemand,
-        Problem::AzRebalance,
-        Problem::TerminateSuspended,
-        Problem::LaunchSuspended("its process Launch is suspended: User suspended".to_owned()),
-        Problem::NoRoom(9),
-        Problem::NoLaunchInstances(NoLaunch::LaunchConfiguration),
-        Problem::NoLaunchInstances(NoLaunch::WarmPool),
-        Problem::NoLaunchInstances(NoLaunch::Refused("UnsupportedOperation".to_owned())),
-        Problem::AtMinimum(3),
+        GroupProblem::NoSuchGroup,
+        GroupProblem::OtherPool("other".to_owned()),
+        GroupProblem::CapacityRebalance,
+        GroupProblem::Operator("eks.amazonaws.com".to_owned()),
+        GroupProblem::EksManaged("workers".to_owned()),
+        GroupProblem::NotAllSpot,
+        GroupProblem::NotAllOnDemand,
+        GroupProblem::AzRebalance,
+        GroupProblem::TerminateSuspended,
+        GroupProblem::LaunchSuspended("its process Launch is suspended: User suspended".to_owned()),
+        GroupProblem::NoRoom(9),
+        GroupProblem::NoLaunchInstances(NoLaunch::LaunchConfiguration),
+        GroupProblem::NoLaunchInstances(NoLaunch::WarmPool),
+        GroupProblem::NoLaunchInstances(NoLaunch::Refused("UnsupportedOperation".to_owned())),
+        GroupProblem::AtMinimum(3),
     ]
     .map(|problem| Reason::PoolRefused(Finding { group: "spot".to_owned(), problem }))
     .into()

@@ -6,7 +6,7 @@ use crate::limits::Starts;
 use crate::neighbours::Neighbour;
 use crate::placement::{PodName, Reasons};
 use crate::policy::Policy;
-use crate::reason::{Finding, Pause, Problem, Reason, ReasonCode, in_one_line};
+use crate::reason::{Finding, GroupProblem, Pause, Reason, ReasonCode, in_one_line};
 use crate::record::{
     BlockingReason, Capacity, CapacityState, FallbackState, GroupKind, NoticeKind, OldNodeState, Outcome,
     Phase,
@@ -779,7 +779,7 @@ fn too_small() -> Reason {
 }
 
 fn owned() -> Reason {
-    Reason::PoolRefused(Finding { group: "spot".to_owned(), problem: Problem::CapacityRebalance })
+    Reason::PoolRefused(Finding { group: "spot".to_owned(), problem: GroupProblem::CapacityRebalance })
 }
 
 fn shut_budget() -> Reason {

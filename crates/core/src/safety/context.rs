@@ -2,7 +2,7 @@
 
 use super::{SafetyContext, Utilisation};
 use crate::cluster::Snapshot;
-use crate::health::Story;
+use crate::health::PoolReplacement;
 use std::sync::Arc;
 
 impl SafetyContext {
@@ -12,8 +12,8 @@ impl SafetyContext {
     /// Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
     #[must_use]
     pub fn of<'a>(
-        own: Option<&Story<'_>>,
-        stories: &[Story<'_>],
+        own: Option<&PoolReplacement<'_>>,
+        stories: &[PoolReplacement<'_>],
         members: impl Iterator<Item = &'a str>,
         snapshot: &Snapshot,
         taint_key: &Arc<str>,

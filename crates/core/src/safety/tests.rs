@@ -1,8 +1,8 @@
 use super::*;
 use crate::cluster::{
-    DisruptionBudget, Node, Owner, OwnerKind, Parts, Phase, Resources, Toleration, TolerationOperator,
+    DisruptionBudget, Node, Owner, OwnerKind, Parts, PodPhase, Resources, Toleration, TolerationOperator,
 };
-use crate::placement::{Reason as NodeReason, ReasonCount, Reasons};
+use crate::placement::{NodeReason, ReasonCount, Reasons};
 use crate::reason::{ReasonCode, ShutBudget};
 use crate::record::UtilisationPercent;
 use crate::testing::{app, cluster, node, parts, pod, spec};
@@ -67,7 +67,7 @@ fn daemonset_mirror_finished_and_ending_pods_do_not_move() {
     let pods = vec![
         of(OwnerKind::DaemonSet, "log-1"),
         of(OwnerKind::Mirror, "proxy-1"),
-        Pod { phase: Phase::Succeeded, ..pod("job-1", "od", 9000) },
+        Pod { phase: PodPhase::Succeeded, ..pod("job-1", "od", 9000) },
         Pod { deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..pod("web-1", "od", 9000) },
     ];
     let report = check(pods, vec![]);

@@ -290,7 +290,7 @@ impl TriggerAnswer {
 
 /// What is written into a trigger's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct TriggerUpdate {
     /// The condition `Accepted`, if it changes: whether the trigger is followed, and why.
     pub accepted: Option<(bool, TriggerReason)>,
     /// The condition `Complete`, if it changes: whether nothing is left to do for it.
@@ -301,7 +301,7 @@ pub struct Verdict {
     pub replacements: Vec<String>,
 }
 
-impl Verdict {
+impl TriggerUpdate {
     pub(super) fn new(
         accepted: Option<(bool, TriggerReason)>,
         complete: Option<(bool, TriggerReason)>,

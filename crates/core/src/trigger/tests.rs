@@ -15,7 +15,7 @@ fn ask(action: TriggerAction) -> Ask {
         by: Some("ann".to_owned()),
         reason: Some("maintenance".to_owned()),
         order: (Some(now()), 7),
-        stage: Stage::Pending,
+        stage: TriggerStage::Pending,
     }
 }
 
@@ -59,22 +59,27 @@ fn fallback() -> ReplacementStatus {
 
 /// What comes of it in a pool `p` with the Spot nodes n-1 and n-2, where `i-1` is the story of n-1.
 fn decided(ask: &Ask, story: Option<&ReplacementStatus>, triggers: &[Ask]) -> Decision {
-    let story =
-        story.map(|status| Story { name: "i-1", node: "n-1", instance_id: "i-1", pool: Some("p"), status });
-    let stories: Vec<Story<'_>> = story.into_iter().collect();
-    let spot = |id: &str| Place::Spot { pool: "p".to_owned(), instance_id: id.to_owned() };
+    let story = story.map(|status| StoredReplacement {
+        name: "i-1",
+        node: "n-1",
+        instance_id: "i-1",
+        pool: Some("p"),
+        status,
+    });
+    let stories: Vec<StoredReplacement<'_>> = story.into_iter().collect();
+    let spot = |id: &str| Membership::Spot { pool: "p".to_owned(), instance_id: id.to_owned() };
     let place = |node: &str| match node {
         "n-1" => spot("i-1"),
         "n-2" => spot("i-2"),
-        "n-9" => Place::OnDemand { pool: "p".to_owned() },
-        "new" => Place::Unread,
-        "other" => Place::Nowhere,
-        "karpenter" => Place::Neighbour(Neighbour::Karpenter),
-        _ => Place::Missing,
+        "n-9" => Membership::OnDemand { pool: "p".to_owned() },
+        "new" => Membership::Unread,
+        "other" => Membership::Nowhere,
+        "karpenter" => Membership::Neighbour(Neighbour::Karpenter),
+        _ => Membership::Missing,
     };
     decide(
         ask,
-        &Facts {
+        &TriggerFacts {
             stories: &stories,
             triggers,
             is_pool: &|name| name == "p",
@@ -88,7 +93,7 @@ fn decided(ask: &Ask, story: Option<&ReplacementStatus>, triggers: &[Ask]) -> De
 #[track_caller]
 fn refusal(decision: Decision) -> TriggerAnswer {
     match decision {
-        Decision::Tell(Verdict { accepted: Some((false, reason)), complete: None, answer, .. }) => {
+        Decision::Tell(TriggerUpdate { accepted: Some((false, reason)), complete: None, answer, .. }) => {
             assert_eq!(reason, answer.reason());
             answer
         }
@@ -100,7 +105,7 @@ fn refusal(decision: Decision) -> TriggerAnswer {
 #[track_caller]
 fn acceptance(decision: Decision) -> (TriggerAnswer, Vec<String>) {
     match decision {
-        Decision::Tell(Verdict {
+        Decision::Tell(TriggerUpdate {
             accepted: Some((true, reason)),
             complete: Some((true, _)),
             answer,
@@ -310,14 +315,14 @@ fn pauses_hold_until_a_resume_for_the_same_that_came_later() {
         ..ask(TriggerAction::Pause)
     };
     let triggers = [
-        pause("earlier", Some("p"), -5, 90, Stage::Accepted),
-        pause("not-seen", Some("p"), -5, 2, Stage::Pending),
-        pause("same-second", Some("p"), 0, 90, Stage::Accepted),
-        pause("same-second-before", Some("p"), 0, 6, Stage::Pending),
-        pause("same-second-after", Some("p"), 0, 8, Stage::Pending),
-        pause("later", Some("p"), 5, 9, Stage::Accepted),
-        pause("over", Some("p"), -5, 90, Stage::Over),
-        pause("everything", None, -5, 90, Stage::Accepted),
+        pause("earlier", Some("p"), -5, 90, TriggerStage::Accepted),
+        pause("not-seen", Some("p"), -5, 2, TriggerStage::Pending),
+        pause("same-second", Some("p"), 0, 90, TriggerStage::Accepted),
+        pause("same-second-before", Some("p"), 0, 6, TriggerStage::Pending),
+        pause("same-second-after", Some("p"), 0, 8, TriggerStage::Pending),
+        pause("later", Some("p"), 5, 9, TriggerStage::Accepted),
+        pause("over", Some("p"), -5, 90, TriggerStage::Over),
+        pause("everything", None, -5, 90, TriggerStage::Accepted),
     ];
     let resume = of_pool(TriggerAction::Resume, "p");
     let ended = ["earlier", "not-seen", "same-second", "same-second-before"];
@@ -328,13 +333,13 @@ fn pauses_hold_until_a_resume_for_the_same_that_came_later() {
         first.answer,
         TriggerAnswer::Ends { pauses: ended.map(str::to_owned).into(), still: still.clone() }
     );
-    let accepted = Ask { stage: Stage::Accepted, ..resume };
+    let accepted = Ask { stage: TriggerStage::Accepted, ..resume };
     let names = ended.map(str::to_owned).into();
     assert_eq!(decided(&accepted, None, &triggers), Decision::EndPauses(names));
     let Decision::Tell(last) = decided(&accepted, None, &triggers[4..]) else { panic!("it is complete") };
     assert_eq!(last.complete, Some((true, TriggerReason::Resumed)));
 
-    let all = Ask { stage: Stage::Accepted, ..ask(TriggerAction::Resume) };
+    let all = Ask { stage: TriggerStage::Accepted, ..ask(TriggerAction::Resume) };
     assert_eq!(decided(&all, None, &triggers), Decision::EndPauses(vec!["everything".to_owned()]));
     let (answer, _) = acceptance(decided(&of_pool(TriggerAction::Resume, "p"), None, &[]));
     assert_eq!(answer, TriggerAnswer::NotPaused { pool: Some("p".to_owned()), still });
@@ -347,19 +352,22 @@ fn a_pause_is_accepted_and_complete_only_when_it_is_over() {
     assert_eq!(told.answer, TriggerAnswer::Paused { pool: Some("p".to_owned()) });
     let mut conditions = Vec::new();
     told.tell(&mut conditions, now());
-    assert_eq!(Stage::of(&conditions), Stage::Accepted);
-    assert_eq!(decided(&Ask { stage: Stage::Accepted, ..pause.clone() }, None, &[]), Decision::Wait);
-    let ended = Verdict::ended_by("t-1".to_owned(), Some("ann".to_owned()));
+    assert_eq!(TriggerStage::of(&conditions), TriggerStage::Accepted);
+    assert_eq!(decided(&Ask { stage: TriggerStage::Accepted, ..pause.clone() }, None, &[]), Decision::Wait);
+    let ended = TriggerUpdate::ended_by("t-1".to_owned(), Some("ann".to_owned()));
     assert_eq!(
         ended.answer,
         TriggerAnswer::EndedBy { trigger: "t-1".to_owned(), by: Some("ann".to_owned()) }
     );
     ended.tell(&mut conditions, now());
-    assert_eq!(Stage::of(&conditions), Stage::Over);
+    assert_eq!(TriggerStage::of(&conditions), TriggerStage::Over);
     let messages: Vec<&String> = conditions.iter().map(|held| &held.message).collect();
     assert_eq!(messages, [&told.answer.to_string(), &ended.answer.to_string()]);
-    assert!([Stage::Pending, Stage::Accepted].map(|stage| Ask { stage, ..pause.clone() }.pauses())[1]);
-    assert!(!Ask { stage: Stage::Over, ..pause }.pauses());
+    assert!(
+        [TriggerStage::Pending, TriggerStage::Accepted].map(|stage| Ask { stage, ..pause.clone() }.pauses())
+            [1]
+    );
+    assert!(!Ask { stage: TriggerStage::Over, ..pause }.pauses());
 }
 
 #[test]

@@ -24,7 +24,7 @@ async fn a_raised_desired_capacity_becomes_a_ready_node_after_its_boot() {
 #[tokio::test(start_paused = true)]
 async fn a_dry_spot_market_fails_at_once_and_is_tried_again_with_growing_pauses() {
     let stage = stage([spot()]);
-    stage.cloud.set_capacity("spot", None, Capacity::None).unwrap();
+    stage.cloud.set_supply("spot", None, Supply::None).unwrap();
     stage.set_desired("spot", 3).await;
     seconds(1).await;
     let failed = stage.activities("spot").await;
@@ -43,7 +43,7 @@ async fn a_dry_spot_market_fails_at_once_and_is_tried_again_with_growing_pauses(
     assert_eq!(stage.activities("spot").await.len(), 2);
     seconds(2).await;
     assert_eq!(stage.activities("spot").await.len(), 3);
-    stage.cloud.set_capacity("spot", None, Capacity::Left(1)).unwrap();
+    stage.cloud.set_supply("spot", None, Supply::Left(1)).unwrap();
     seconds(150).await;
     assert_eq!(stage.count("spot", LifecycleState::InService), 3);
 }
@@ -51,7 +51,7 @@ async fn a_dry_spot_market_fails_at_once_and_is_tried_again_with_growing_pauses(
 #[tokio::test(start_paused = true)]
 async fn one_dry_zone_sends_the_launch_to_the_other() {
     let stage = stage([spot()]);
-    stage.cloud.set_capacity("spot", Some("us-east-1a"), Capacity::None).unwrap();
+    stage.cloud.set_supply("spot", Some("us-east-1a"), Supply::None).unwrap();
     stage.set_desired("spot", 4).await;
     seconds(1).await;
     let zones: Vec<_> = stage.group("spot").instances.into_iter().map(|instance| instance.zone).collect();
@@ -91,13 +91,13 @@ async fn scripted_launch_failures_have_their_texts_and_status() {
 #[tokio::test(start_paused = true)]
 async fn a_day_of_failures_suspends_launch_until_someone_resumes_it() {
     let stage = stage([spot()]);
-    stage.cloud.set_capacity("spot", None, Capacity::None).unwrap();
+    stage.cloud.set_supply("spot", None, Supply::None).unwrap();
     stage.set_desired("spot", 3).await;
     seconds(25 * 3600).await;
     let groups = stage.client.describe_auto_scaling_groups().send().await.unwrap();
     let suspended = groups.auto_scaling_groups()[0].suspended_processes();
     assert_eq!(suspended[0].process_name(), Some("Launch"));
-    stage.cloud.set_capacity("spot", None, Capacity::Unlimited).unwrap();
+    stage.cloud.set_supply("spot", None, Supply::Unlimited).unwrap();
     seconds(3600).await;
     assert_eq!(stage.ids("spot").len(), 2);
     stage.cloud.resume("spot", "Launch").unwrap();
@@ -138,11 +138,11 @@ async fn a_taken_instance_is_replaced_after_the_health_check() {
 #[tokio::test(start_paused = true)]
 async fn az_rebalance_launches_before_it_terminates() {
     let stage = stage([GroupSpec { az_rebalance: true, ..spot() }]);
-    stage.cloud.set_capacity("spot", Some("us-east-1b"), Capacity::None).unwrap();
+    stage.cloud.set_supply("spot", Some("us-east-1b"), Supply::None).unwrap();
     stage.set_desired("spot", 4).await;
     seconds(60).await;
     let ids = stage.ids("spot");
-    stage.cloud.set_capacity("spot", Some("us-east-1b"), Capacity::Unlimited).unwrap();
+    stage.cloud.set_supply("spot", Some("us-east-1b"), Supply::Unlimited).unwrap();
     stage.set_desired("spot", 4).await;
     seconds(10).await;
     assert_eq!(stage.ids("spot").len(), 5);

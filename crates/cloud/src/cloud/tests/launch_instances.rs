@@ -54,7 +54,7 @@ async fn a_token_is_answered_from_memory_for_eight_hours() {
 #[tokio::test(start_paused = true)]
 async fn no_capacity_is_a_normal_answer_and_stays_in_memory_too() {
     let stage = stage([spot()]);
-    stage.cloud.set_capacity("spot", Some("us-east-1a"), Capacity::Left(1)).unwrap();
+    stage.cloud.set_supply("spot", Some("us-east-1a"), Supply::Left(1)).unwrap();
     let partial = launch(&stage, 2, Some("us-east-1a"), "a").await.unwrap();
     assert_eq!((launched(&partial).len(), partial.errors().len()), (1, 1));
     let dry = launch(&stage, 1, Some("us-east-1a"), "b").await.unwrap();
@@ -64,7 +64,7 @@ async fn no_capacity_is_a_normal_answer_and_stays_in_memory_too() {
         dry.errors()[0].error_message(),
         Some("There is no capacity available that matches your request.")
     );
-    stage.cloud.set_capacity("spot", Some("us-east-1a"), Capacity::Unlimited).unwrap();
+    stage.cloud.set_supply("spot", Some("us-east-1a"), Supply::Unlimited).unwrap();
     let remembered = launch(&stage, 1, Some("us-east-1a"), "b").await.unwrap();
     assert_eq!(remembered.errors().len(), 1);
     assert_eq!(stage.group("spot").desired, 3);
@@ -73,7 +73,7 @@ async fn no_capacity_is_a_normal_answer_and_stays_in_memory_too() {
 #[tokio::test(start_paused = true)]
 async fn retry_with_group_configuration_leaves_the_rest_to_the_group() {
     let stage = stage([spot()]);
-    stage.cloud.set_capacity("spot", Some("us-east-1a"), Capacity::None).unwrap();
+    stage.cloud.set_supply("spot", Some("us-east-1a"), Supply::None).unwrap();
     let call = stage.client.launch_instances().auto_scaling_group_name("spot").requested_capacity(1);
     let call = call.client_token("a").availability_zones("us-east-1a");
     let output = call.retry_strategy(RetryStrategy::RetryWithGroupConfiguration).send().await.unwrap();

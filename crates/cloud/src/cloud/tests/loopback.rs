@@ -11,7 +11,7 @@ fn listener() -> TcpListener {
 
 #[tokio::test]
 async fn the_real_clients_work_over_sockets() {
-    let cloud = Cloud::new(Clock::System, 7);
+    let cloud = Cloud::new(CloudClock::System, 7);
     let boot = BootTimes {
         launch: Duration::from_millis(50),
         node_join: Duration::from_millis(10),

@@ -8,7 +8,7 @@ mod loopback;
 mod protocol;
 
 use super::*;
-use crate::clock::Clock;
+use crate::clock::CloudClock;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::types::Activity as SdkActivity;
 use futures::future::BoxFuture;
@@ -77,7 +77,7 @@ impl Drop for Stage {
 /// A running cloud with these groups, on paused time.
 fn stage(groups: impl IntoIterator<Item = GroupSpec>) -> Stage {
     let epoch = "2026-01-05T08:00:00Z".parse().unwrap();
-    let cloud = Cloud::new(Clock::simulated(epoch), 7);
+    let cloud = Cloud::new(CloudClock::simulated(epoch), 7);
     groups.into_iter().for_each(|group| cloud.add_group(group));
     let host = Arc::new(Witness::default());
     let run = tokio::spawn(cloud.clone().run(host.clone()));

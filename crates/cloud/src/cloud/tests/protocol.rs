@@ -68,13 +68,13 @@ async fn groups_and_instances_come_in_pages() {
 #[tokio::test(start_paused = true)]
 async fn activities_are_filtered_by_time_and_status_and_come_in_pages() {
     let stage = stage([spot()]);
-    stage.cloud.set_capacity("spot", None, Capacity::None).unwrap();
+    stage.cloud.set_supply("spot", None, Supply::None).unwrap();
     stage.set_desired("spot", 3).await;
     seconds(3600).await;
     let old = stage.activities("spot").await.len();
     assert!(old > 10);
     let since = stage.cloud.now().to_string();
-    stage.cloud.set_capacity("spot", None, Capacity::Unlimited).unwrap();
+    stage.cloud.set_supply("spot", None, Supply::Unlimited).unwrap();
     seconds(600).await;
     let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
     let call = || stage.client.describe_scaling_activities().auto_scaling_group_name("spot");
@@ -111,7 +111,7 @@ async fn sizes_are_enforced_and_errors_are_typed() {
         text(0).await,
         "New SetDesiredCapacity value 0 is below min value 1 for the AutoScalingGroup."
     );
-    stage.cloud.fail_next("SetDesiredCapacity", 1, &Refusal::scaling_activity_in_progress("a-1"));
+    stage.cloud.fail_next("SetDesiredCapacity", 1, &ErrorAnswer::scaling_activity_in_progress("a-1"));
     let error = set_desired(&stage.client, 3).await.unwrap_err().into_service_error();
     assert!(error.is_scaling_activity_in_progress_fault(), "{error:?}");
     stage.cloud.edit_group("spot", |spec| spec.operator = Some("eks.amazonaws.com".into())).unwrap();
@@ -147,12 +147,12 @@ async fn throttling_holds_every_call_until_it_is_over() {
 #[tokio::test(start_paused = true)]
 async fn the_sdk_retries_what_was_throttled() {
     let stage = stage([spot()]);
-    stage.cloud.fail_next("SetDesiredCapacity", 2, &Refusal::throttling());
+    stage.cloud.fail_next("SetDesiredCapacity", 2, &ErrorAnswer::throttling());
     set_desired(&stage.client, 3).await.unwrap();
     assert_eq!(stage.cloud.calls().len(), 3);
 }
 
-fn without_retries(cloud: &Cloud, gate: Arc<dyn Gate>) -> Client {
+fn without_retries(cloud: &Cloud, gate: Arc<dyn CallGate>) -> Client {
     let config = cloud.sdk_config(Some(gate));
     let retries = aws_config::retry::RetryConfig::disabled();
     let timeouts = aws_config::timeout::TimeoutConfig::builder();
@@ -166,20 +166,20 @@ async fn a_lost_answer_has_taken_effect_and_a_lost_request_has_not() {
     let stage = stage([spot()]);
     let gate = Arc::new(ScriptedGate::default());
     let client = without_retries(&stage.cloud, gate.clone());
-    gate.next_answer("SetDesiredCapacity", Verdict::Drop);
+    gate.next_answer("SetDesiredCapacity", CallFate::Drop);
     let lost = set_desired(&client, 3).await.unwrap_err();
     assert!(matches!(lost, SdkError::DispatchFailure(_)), "{lost:?}");
     assert_eq!(stage.group("spot").desired, 3);
-    gate.next_request("SetDesiredCapacity", Verdict::Drop);
+    gate.next_request("SetDesiredCapacity", CallFate::Drop);
     set_desired(&client, 4).await.unwrap_err();
     assert_eq!(stage.group("spot").desired, 3);
-    gate.next_answer("SetDesiredCapacity", Verdict::Delay(Duration::from_secs(60)));
+    gate.next_answer("SetDesiredCapacity", CallFate::Delay(Duration::from_secs(60)));
     let began = tokio::time::Instant::now();
     let late = set_desired(&client, 4).await.unwrap_err();
     assert!(matches!(late, SdkError::TimeoutError(_)), "{late:?}");
     assert_eq!(began.elapsed().as_secs(), 10);
     assert_eq!(stage.group("spot").desired, 4);
-    gate.next_request("SetDesiredCapacity", Verdict::throttling());
+    gate.next_request("SetDesiredCapacity", CallFate::throttling());
     let refused = set_desired(&client, 5).await.unwrap_err().into_service_error();
     assert_eq!(refused.code(), Some("Throttling"));
 }
@@ -187,10 +187,10 @@ async fn a_lost_answer_has_taken_effect_and_a_lost_request_has_not() {
 #[tokio::test(start_paused = true)]
 async fn the_call_log_and_the_gate_name_the_group() {
     struct Recorder(std::sync::Mutex<Vec<String>>);
-    impl Gate for Recorder {
-        fn before(&self, operation: &str, group: Option<&str>) -> Verdict {
+    impl CallGate for Recorder {
+        fn before(&self, operation: &str, group: Option<&str>) -> CallFate {
             self.0.lock().unwrap().push(format!("{operation} {}", group.unwrap_or("-")));
-            Verdict::Pass
+            CallFate::Pass
         }
     }
     let stage = stage([spot()]);
@@ -220,11 +220,11 @@ async fn a_call_that_hangs_ends_with_the_callers_timeout() {
     let stage = stage([spot()]);
     let gate = Arc::new(ScriptedGate::default());
     let client = without_retries(&stage.cloud, gate.clone());
-    gate.next_request("SetDesiredCapacity", Verdict::Hang);
+    gate.next_request("SetDesiredCapacity", CallFate::Hang);
     let hung = set_desired(&client, 3).await.unwrap_err();
     assert!(matches!(hung, SdkError::TimeoutError(_)), "{hung:?}");
     assert_eq!(stage.group("spot").desired, 2);
-    stage.cloud.fail_next("SetDesiredCapacity", u32::MAX, &Refusal::access_denied("SetDesiredCapacity"));
+    stage.cloud.fail_next("SetDesiredCapacity", u32::MAX, &ErrorAnswer::access_denied("SetDesiredCapacity"));
     for _ in 0..3 {
         let denied = set_desired(&client, 3).await.unwrap_err().into_service_error();
         assert_eq!(denied.code(), Some("AccessDenied"));

@@ -1,19 +1,24 @@
 use super::*;
-use crate::cluster::{LabelSelector, Operator, Phase, PodSpec, Requirement};
+use crate::cluster::{LabelSelector, Operator, PodPhase, PodSpec, Requirement};
 use crate::testing::{app, labels, node, pod};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug)]
 enum Step {
-    SetPod { name: usize, node: Option<usize>, phase: Phase, template: usize, ending: bool },
+    SetPod { name: usize, node: Option<usize>, phase: PodPhase, template: usize, ending: bool },
     RemovePod(usize),
     SetNode { name: usize, instance: usize },
     RemoveNode(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let phase = prop::sample::select(vec![Phase::Running, Phase::Running, Phase::Pending, Phase::Succeeded]);
+    let phase = prop::sample::select(vec![
+        PodPhase::Running,
+        PodPhase::Running,
+        PodPhase::Pending,
+        PodPhase::Succeeded,
+    ]);
     prop_oneof![
         6 => (0..9usize, prop::option::of(0..4usize), phase, 0..3usize, any::<bool>())
             .prop_map(|(name, node, phase, template, ending)| {
