@@ -9,6 +9,7 @@ pub mod flow;
 pub mod freshness;
 pub mod group;
 pub mod health;
+pub mod ids;
 pub mod imds;
 pub mod ledger;
 pub mod limits;
