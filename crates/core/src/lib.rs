@@ -32,4 +32,5 @@ pub mod story;
 pub mod testing;
 pub mod time;
 pub mod trigger;
+pub mod trigger_answer;
 pub mod windows;

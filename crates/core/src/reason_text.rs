@@ -10,7 +10,7 @@ use crate::placement::PodName;
 use crate::reason::{
     BlockedReason, Blocker, EvictionAnswer, Finding, GroupProblem, NoLaunch, Pause, Reason, ShutBudget,
 };
-use crate::trigger::TriggerAnswer;
+use crate::trigger_answer::TriggerAnswer;
 use jiff::Timestamp;
 use std::fmt::{Display, Formatter, Result};
 

@@ -14,12 +14,12 @@ mod leave;
 #[cfg(test)]
 mod tests;
 
+pub use crate::drain::{DrainCommand, DrainEnd, DrainReport};
+pub use crate::reason::ReturnAssessment;
 pub use crate::record::DrainPurpose;
 pub use begin::{cancel, escalate, open, reopen};
-pub use commands::{Commands, DrainCommand, commands};
-pub use facts::{
-    DrainEnd, DrainReport, Facts, Fit, Mode, NodeFact, RebalanceMode, ReturnAssessment, Subject,
-};
+pub use commands::{Commands, commands};
+pub use facts::{Facts, Fit, Mode, NodeFact, RebalanceMode, Subject};
 
 use crate::flow::Finish;
 use crate::notices;

@@ -4,11 +4,10 @@
 //! with the trigger's name); only then it is told in the trigger's own status. So a trigger is followed once,
 //! whenever the process dies between the two.
 
-mod answer;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{TriggerAction, TriggerAnswer, TriggerReason, TriggerUpdate};
+pub use crate::trigger_answer::{TriggerAction, TriggerAnswer, TriggerReason, TriggerUpdate};
 
 use crate::neighbours::Neighbour;
 use crate::reason::Pause;

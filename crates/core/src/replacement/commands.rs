@@ -2,38 +2,12 @@
 
 use super::close::is_settled;
 use super::facts::{Facts, Mode, Subject};
-use crate::cluster::Node;
+use crate::drain::DrainCommand;
+use crate::ledger::wants::{End, Want, Wants};
 use crate::record::{
     CapacityState, DrainPurpose, FallbackState, GroupKind, OldNodeState, Phase, ReplacementStatus,
 };
-use crate::scaling::wants::{End, Want, Wants};
-use jiff::Timestamp;
 use std::collections::BTreeSet;
-
-/// A drain that must be under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DrainCommand {
-    /// The replacement.
-    pub replacement: String,
-    /// The node.
-    pub node: String,
-    /// Its instance.
-    pub instance_id: String,
-    /// Why.
-    pub purpose: DrainPurpose,
-    /// When the instance is taken, if a deadline presses.
-    pub deadline: Option<Timestamp>,
-    /// When the drain began.
-    pub since: Option<Timestamp>,
-}
-
-impl DrainCommand {
-    /// Whether this is the node to drain, and not another one of its name.
-    #[must_use]
-    pub fn is_about(&self, node: &Node) -> bool {
-        *node.name == *self.node && node.may_run_on(&self.instance_id)
-    }
-}
 
 /// What must hold in the world for a stored record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! Boxes 6 to 10: what stands in goes back, when Spot can take over.
 
-use super::facts::{DrainEnd, Facts, Turn};
+use super::facts::{Facts, Turn};
 use super::leave::ended;
+use crate::drain::DrainEnd;
 use crate::flow::Event;
 use crate::freshness::Step;
 use crate::ledger::Share;

@@ -1,6 +1,7 @@
 //! Boxes 4 and 5: the old node is tainted and drained, and its instance terminated.
 
-use super::facts::{DrainEnd, DrainReport, Mode, Turn};
+use super::facts::{Mode, Turn};
+use crate::drain::{DrainEnd, DrainReport};
 use crate::flow::Event;
 use crate::freshness::{Step, WatchedKind};
 use crate::policy::seconds;

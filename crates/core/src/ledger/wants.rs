@@ -1,6 +1,6 @@
 //! What the replacements of a pool want of its groups.
 
-use crate::ledger::Ledger;
+use super::Ledger;
 use crate::record::GroupKind;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
