@@ -44,7 +44,10 @@ pub fn withdrawn(wants: &Wants) -> BTreeSet<String> {
 /// A record that is there and cannot be read (`is_unreadable`) keeps what it holds.
 pub fn end_orphans(wants: &mut Wants, ledger: &Ledger, is_unreadable: &dyn Fn(&str) -> bool) {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
-        for share in ledger.shares(kind).filter(|share| !is_unreadable(&share.replacement)) {
+        let left_behind = ledger.left_behind.iter().map(|left| &left.request);
+        let left_behind = left_behind.filter(|request| request.group == kind).flat_map(|held| &held.shares);
+        let shares = ledger.shares(kind).chain(left_behind);
+        for share in shares.filter(|share| !is_unreadable(&share.replacement)) {
             wants.entry((kind, share.replacement.clone())).or_insert(Want::Done);
         }
     }

@@ -38,6 +38,10 @@ pub struct ReplacementStatus {
     /// When EC2 takes the instance, if it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// The Spot group that had the old instance: the pool may name another one later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub spot_group: Option<String>,
     /// How often capacity was requested anew after it had failed or was lost.
     #[serde(default)]
     pub attempt: u32,

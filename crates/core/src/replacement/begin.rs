@@ -128,7 +128,7 @@ pub(super) fn held_back(
     if status.deadline.is_some() {
         return Vec::new();
     }
-    if !subject.in_pool {
+    if !subject.in_pool || facts.names_another_group(status) {
         return vec![Reason::NotInPool];
     }
     if !facts.refused.is_empty() {

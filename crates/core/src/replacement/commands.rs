@@ -82,7 +82,8 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
     let goes = status.fallback.is_past_drain();
     let from = status.capacity.taken().map(|capacity| capacity.group);
     let zone = facts.old_node.and_then(|node| node.volume_zone.clone());
-    let gone = facts.view.is_some_and(|view| !view.spot.is_active(&subject.instance_id));
+    let gone = facts.view.is_some_and(|view| !view.spot.is_active(&subject.instance_id))
+        && !facts.names_another_group(status);
     let instance = |stood_in_for, gone| Want::Instance {
         attempt: status.asked(),
         deadline: status.deadline,

@@ -147,8 +147,22 @@ impl Facts<'_> {
     /// How a replacement is treated. A node in no accepted pool only gets its drain. What has requested
     /// capacity is brought to its end, whatever became of the pool meanwhile.
     pub(super) fn mode_for(&self, subject: &Subject, status: &ReplacementStatus) -> Mode {
+        let may_begin = self.refused.is_empty() && !self.names_another_group(status);
         let begun = status.capacity.is_requested();
-        if subject.in_pool && (begun || self.refused.is_empty()) { self.mode } else { Mode::DrainOnly }
+        if subject.in_pool && (begun || may_begin) { self.mode } else { Mode::DrainOnly }
+    }
+
+    /// The pool's Spot group, if the old instance is in it.
+    pub(super) fn group_of_old(&self, subject: &Subject) -> Option<String> {
+        let spot = &self.view?.spot;
+        spot.instance(&subject.instance_id).map(|_| spot.name.clone())
+    }
+
+    /// Whether the pool names another Spot group than the one that had the old instance: that it is not in
+    /// the new one says nothing.
+    pub(super) fn names_another_group(&self, status: &ReplacementStatus) -> bool {
+        let (named, had) = (self.view.map(|view| &view.spot.name), status.spot_group.as_ref());
+        named.is_some_and(|named| had.is_some_and(|had| had != named))
     }
 
     /// Whether the instance is terminated as it is, for EC2 would take it otherwise.

@@ -1362,3 +1362,46 @@ fn every_transition_is_taken() {
     tests.iter().for_each(|test| test());
     assert_eq!(crate::record::not_taken(), [""; 0]);
 }
+
+#[test]
+fn an_instance_is_not_taken_for_gone_when_its_pool_names_another_group() {
+    let renamed = |stage: &mut Stage| {
+        stage.view.spot.name = "other".to_owned();
+        stage.view.spot.instances.retain(|instance| instance.id != OLD);
+    };
+    let mut patient = Stage::new();
+    patient.starts.pause = Some(Pause::Pool);
+    patient.go();
+    patient.starts = Starts::default();
+    let before = patient.view.clone();
+    renamed(&mut patient);
+    patient.go();
+    assert_eq!(patient.phase(), Phase::Received);
+    let codes: Vec<_> = patient.status.blocking.iter().map(|held| held.reason).collect();
+    assert_eq!(codes, [ReasonCode::NotInPool]);
+    assert_eq!(patient.commands().wants.len(), 0);
+    patient.view = before;
+    patient.go();
+    assert_eq!(patient.phase(), Phase::ScalingUp, "the pool names its group again");
+
+    let mut urgent = Stage::urgent();
+    urgent.mode = Mode::Observe;
+    urgent.go();
+    urgent.mode = Mode::Act;
+    renamed(&mut urgent);
+    urgent.go();
+    let commands = urgent.commands();
+    assert!(commands.wants.is_empty() && commands.ends.is_empty());
+    assert_eq!(commands.drains.len(), 1, "a deadline is served by the drain alone");
+
+    let mut begun = Stage::new();
+    begun.go();
+    renamed(&mut begun);
+    let commands = begun.go().commands();
+    let wanted = want(&commands, GroupKind::Spot);
+    assert!(matches!(wanted, Some(Want::Instance { gone: false, .. })), "{wanted:?}");
+    begun.status.spot_group = Some("other".to_owned());
+    let commands = begun.commands();
+    let wanted = want(&commands, GroupKind::Spot);
+    assert!(matches!(wanted, Some(Want::Instance { gone: true, .. })), "{wanted:?}");
+}
