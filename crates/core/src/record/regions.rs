@@ -55,7 +55,7 @@ pub trait Region: Sized {
 /// How far the search for an instance is that takes over. In the schema of a custom resource every case has
 /// to be an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all_fields = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum CapacityState {
     /// Nothing was requested yet.
     NotRequested {},
@@ -208,7 +208,7 @@ impl OldDrain {
 
 /// The old node and its instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all_fields = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum OldNodeState {
     /// It is as it was: no taint, no cordon.
     Kept {},
@@ -310,7 +310,7 @@ pub struct OpenFallback {
 
 /// The instance that stands in and has to go back: an on-demand one, or a Spot one that is one too many.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all_fields = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum FallbackState {
     /// Nothing has to go back.
     None {},
