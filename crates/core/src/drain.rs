@@ -4,6 +4,7 @@
 mod budgets;
 mod look;
 mod looks;
+mod marking;
 mod moment;
 mod orders;
 mod progress;
@@ -16,6 +17,7 @@ pub use crate::reason::{BlockedReason, EvictionAnswer};
 pub use crate::record::DrainPurpose as Purpose;
 pub use look::{Listed, ListedPod, Look, Sight};
 pub use looks::Looks;
+pub use marking::{Marking, MarksSet};
 pub use moment::Moment;
 pub use orders::{DrainCommand, DrainEnd, DrainReport};
 pub use progress::{Drain, Order};

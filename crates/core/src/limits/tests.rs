@@ -280,3 +280,18 @@ fn a_return_that_a_person_asked_for_passes_budget_and_windows_and_not_the_brake(
     stories.extend(vec![story(NoticeKind::RebalanceRecommendation, 60, None); 11]);
     assert_eq!((held(&stories, false), held(&stories, true)), (3, 1));
 }
+
+#[test]
+fn a_finished_record_is_removable_once_it_was_shown_and_no_limit_counts_it() {
+    let policy = |keep, budget| Policy {
+        keep_finished_seconds: keep,
+        return_budget_seconds: budget,
+        ..Policy::default()
+    };
+    for (keep, budget, needed) in [(60, 60, 3600), (60, 7200, 7200), (86_400, 7200, 86_400)] {
+        for (finished_at, removable) in [(None, false), (ago(needed - 1), false), (ago(needed), true)] {
+            let status = ReplacementStatus { finished_at, ..ReplacementStatus::default() };
+            assert_eq!(is_removable(&status, &policy(keep, budget), now()), removable, "{keep} {budget}");
+        }
+    }
+}
