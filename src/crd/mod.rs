@@ -318,7 +318,7 @@ impl NodeReplacement {
     /// Whether there is something left to do for it.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.status.as_ref().is_none_or(|status| !status.phase.is_finished())
+        self.status.as_ref().is_none_or(|status| !status.phase().is_finished())
     }
 }
 

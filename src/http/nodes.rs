@@ -120,7 +120,7 @@ fn members(pool: &SpotPool) -> impl Iterator<Item = (GroupKind, &str)> {
 }
 
 fn open(record: &NodeReplacement) -> Option<PoolReplacement<'_>> {
-    let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
+    let status = record.status.as_ref().filter(|status| !status.phase().is_finished())?;
     let name = record.metadata.name.as_deref()?;
     Some(PoolReplacement { name, instance_id: &record.spec.instance_id, status })
 }
@@ -159,7 +159,7 @@ fn known(state: &ApiState) -> BTreeMap<String, PoolNode> {
             let node = known.entry(name.to_owned()).or_insert_with(of_story);
             node.replacement = Some(story.name.to_owned());
             node.role = Some(role);
-            node.phase = Some(status.phase);
+            node.phase = Some(status.phase());
             node.flow_box = Some(status.current_box());
         };
         if !status.old_node.is_over() {

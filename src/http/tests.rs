@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use spot_guard_core::cluster::Parts;
 use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{
-    BlockingReason, Capacity, CapacityState, FallbackState, FlowBox, GroupKind, NoticeKind, OpenFallback,
-    Phase, ReplacementStatus, set_condition,
+    BlockingReason, Capacity, CapacityState, FallbackState, FlowBox, GroupKind, NoticeKind, OldNodeState,
+    OpenFallback, Phase, ReplacementStatus, set_condition,
 };
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -68,9 +68,14 @@ impl Fixture {
         let mut status = SpotPoolStatus { spot: Some(group(3, 3)), on_demand: Some(group(1, 1)), ..empty() };
         set_condition(&mut status.conditions, "Healthy", true, "Healthy", "all in service", noon(0));
         web.status = Some(status);
-        let done = ReplacementStatus { phase: Phase::Completed, ..ReplacementStatus::default() };
+        let done = ReplacementStatus {
+            phase: Phase::Completed,
+            finished_at: Some(noon(-60)),
+            ..ReplacementStatus::default()
+        };
         let stands_in = ReplacementStatus {
             phase: Phase::OnFallback,
+            old_node: OldNodeState::Gone {},
             notice: Some(NoticeKind::RebalanceRecommendation),
             started_at: Some(noon(-900)),
             fallback: FallbackState::OnFallback(OpenFallback::default()),

@@ -105,7 +105,7 @@ impl TurnView<'_> {
             let taken = records.contains_key(believed.instance_id);
             let name = record.map_or_else(|| believed.record_name(taken), ResourceExt::name_any);
             let begins_anew = |record: &NodeReplacement| {
-                let status = record.status.as_ref().filter(|status| status.phase == Phase::Cancelled);
+                let status = record.status.as_ref().filter(|status| status.phase() == Phase::Cancelled);
                 status.is_some_and(|status| believed.begins_anew(status.finished_at))
             };
             if writes.contains_key(&name) || record.is_some_and(|record| !begins_anew(record)) {

@@ -67,7 +67,7 @@ pub(super) fn of_stored(
         Phase::Cancelled,
     ];
     let phase_of = |replacement: &NodeReplacement| {
-        replacement.status.as_ref().map_or_else(Phase::default, |status| status.phase)
+        replacement.status.as_ref().map_or_else(Phase::default, |status| status.phase())
     };
     let by_phase = phases.map(|phase| {
         let count = replacements.iter().filter(|held| phase_of((*held).borrow()) == phase).count();
@@ -100,7 +100,7 @@ pub(super) fn of_stored(
 fn blocked(replacements: &[impl Borrow<NodeReplacement>]) -> Vec<(ReasonLabels, i64)> {
     let mut counts: BTreeMap<ReasonCode, i64> = BTreeMap::new();
     let statuses = replacements.iter().filter_map(|held| held.borrow().status.as_ref());
-    for status in statuses.filter(|status| !status.phase.is_finished()) {
+    for status in statuses.filter(|status| !status.phase().is_finished()) {
         for reason in status.blocking.iter().map(|held| held.reason).collect::<BTreeSet<_>>() {
             *counts.entry(reason).or_default() += 1;
         }

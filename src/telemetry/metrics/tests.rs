@@ -3,7 +3,7 @@ use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
 use jiff::Timestamp;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::reason::Reason;
-use spot_guard_core::record::{CapacityState, FallbackState, OpenFallback, Phase, StepRecord};
+use spot_guard_core::record::{CapacityState, FallbackState, OldNodeState, OpenFallback, StepRecord};
 
 const NONE: &[NodeReplacement] = &[];
 const NO_POOLS: &[SpotPool] = &[];
@@ -25,14 +25,18 @@ fn assert_line(text: &str, line: &str) {
     assert!(text.lines().any(|held| held == line), "no line {line:?} in\n{text}");
 }
 
-fn replacement(name: &str, phase: Phase) -> NodeReplacement {
+fn on_fallback(name: &str) -> NodeReplacement {
     let spec = NodeReplacementSpec {
         pool: Some("web".to_owned()),
         node_name: format!("node-{name}"),
         instance_id: name.to_owned(),
     };
     let mut replacement = NodeReplacement::new(name, spec);
-    replacement.status = Some(ReplacementStatus { phase, ..ReplacementStatus::default() });
+    replacement.status = Some(ReplacementStatus {
+        old_node: OldNodeState::Gone {},
+        fallback: FallbackState::OnFallback(OpenFallback::default()),
+        ..ReplacementStatus::default()
+    });
     replacement
 }
 
@@ -100,7 +104,7 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     let mut pool = SpotPool::new("web", serde_json::from_str(POOL_SPEC).unwrap());
     let spot = GroupStatus { desired: 4, in_service: 3, ..GroupStatus::default() };
     pool.status = Some(SpotPoolStatus { spot: Some(spot), ..SpotPoolStatus::default() });
-    let mut held = [replacement("i-1", Phase::OnFallback), replacement("i-2", Phase::OnFallback)];
+    let mut held = [on_fallback("i-1"), on_fallback("i-2")];
     let pods =
         ["web-1", "web-2"].map(|name| PodName { namespace: "default".to_owned(), name: name.to_owned() });
     let terminating = pods.map(|pod| Reason::PodTerminating { pod });
