@@ -173,12 +173,11 @@ impl FallbackTracker {
         let seen = self.deps.view.replacements.state();
         let shown: BTreeMap<String, Option<String>> =
             seen.iter().map(|record| (record.name_any(), record.uid())).collect();
-        let not_understood = self.deps.view.not_understood();
+        let view = &self.deps.view;
         self.records.retain(|name, record| {
             // The watch has not come to a record that was only just created, and cannot show one that it
             // cannot read.
-            let may_be_there = self.shown.get(name) != Some(&record.uid())
-                || not_understood.may_hold(WatchedKind::Replacement, name);
+            let may_be_there = self.shown.get(name) != Some(&record.uid()) || view.may_hide_record(name);
             shown.contains_key(name) || record.is_open() && may_be_there
         });
         self.shown = shown;
@@ -448,8 +447,7 @@ impl FallbackTracker {
             wanted.ends.extend(commands.ends);
             wanted.instances.taken.extend(commands.taken);
         }
-        let not_understood = self.deps.view.not_understood();
-        let is_unreadable = |name: &str| not_understood.may_hold(WatchedKind::Replacement, name);
+        let is_unreadable = |name: &str| self.deps.view.may_hide_record(name);
         for (name, mut wanted) in by_pool {
             if let Some(ledger) = self.pools.get(&name).and_then(PoolFacts::ledger) {
                 wants::end_orphans(&mut wanted.wants, ledger, &is_unreadable);

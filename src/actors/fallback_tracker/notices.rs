@@ -95,7 +95,6 @@ impl TurnView<'_> {
     /// The records that the notices which are believed ask for, those with a deadline first.
     fn begin(&self, records: &BTreeMap<String, NodeReplacement>, heard: &mut Heard) {
         let mut writes = BTreeMap::new();
-        let not_understood = self.deps.view.not_understood();
         let mut accepted: Vec<&Accepted> = self.accepted.values().flatten().collect();
         accepted.sort_by_key(|held| (held.deadline.is_none(), held.notice.spec.detected_at));
         for held in accepted {
@@ -112,7 +111,7 @@ impl TurnView<'_> {
                 continue;
             }
             // Its record is there and cannot be read: nobody knows how far it is.
-            if record.is_none() && not_understood.may_hold(WatchedKind::Replacement, &name) {
+            if record.is_none() && self.deps.view.may_hide_record(&name) {
                 continue;
             }
             let (owner, owner_last_seen) =

@@ -224,6 +224,14 @@ mod tests {
     use crate::reason::ReasonCode;
 
     #[test]
+    fn the_list_of_phases_is_whole() {
+        let schema = schemars::schema_for!(Phase).to_value();
+        let words = |value: &serde_json::Value| value["const"].as_str().map(str::to_owned);
+        let declared: Vec<_> = schema["oneOf"].as_array().into_iter().flatten().filter_map(words).collect();
+        assert_eq!(declared, Phase::ALL.map(|phase| format!("{phase:?}")));
+    }
+
+    #[test]
     fn what_is_written_fits_its_limits() {
         let now: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
         for letter in ["x", "\u{e4}", "\u{1f980}"] {
