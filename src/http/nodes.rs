@@ -165,7 +165,7 @@ fn known(state: &ApiState) -> BTreeMap<String, PoolNode> {
         if !status.old_node.is_over() {
             plays(&record.spec.node_name, None, NodeRole::Replaced);
         }
-        let returned = matches!(status.fallback, FallbackState::Gone { .. });
+        let returned = matches!(*status.fallback, FallbackState::Gone { .. });
         if let Some(held) = status.capacity.taken().filter(|_| !returned) {
             let role =
                 if held.group == GroupKind::OnDemand { NodeRole::Fallback } else { NodeRole::Replacement };

@@ -75,10 +75,10 @@ impl Fixture {
         };
         let stands_in = ReplacementStatus {
             phase: Phase::OnFallback,
-            old_node: OldNodeState::Gone {},
+            old_node: OldNodeState::Gone {}.into(),
             notice: Some(NoticeKind::RebalanceRecommendation),
             started_at: Some(noon(-900)),
-            fallback: FallbackState::OnFallback(OpenFallback::default()),
+            fallback: FallbackState::OnFallback(OpenFallback::default()).into(),
             capacity: CapacityState::Taken {
                 instance: Capacity {
                     group: GroupKind::OnDemand,

@@ -109,8 +109,8 @@ pub fn returns_held<'a>(
     reasons
 }
 
-/// Whether a finished record may be removed: it was shown for as long as the pool asks, and no limit counts it
-/// any more.
+/// Whether a finished record may be removed: it was shown for as long as the pool asks, and no limit counts
+/// it any more.
 #[must_use]
 pub fn is_removable(status: &ReplacementStatus, policy: &Policy, now: Timestamp) -> bool {
     let keep = seconds(policy.keep_finished_seconds).max(look_back(policy));

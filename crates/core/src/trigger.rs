@@ -344,7 +344,7 @@ fn cancel_refused(story: &StoredReplacement<'_>) -> Option<TriggerAnswer> {
     if let Some(deadline) = story.status.deadline {
         return Some(TriggerAnswer::DeadlinePresses { replacement, instance_id, deadline });
     }
-    match story.status.old_node {
+    match *story.status.old_node {
         OldNodeState::Kept {}
         | OldNodeState::Draining(_)
         | OldNodeState::Drained(_)

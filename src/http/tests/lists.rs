@@ -34,7 +34,7 @@ fn cluster() -> Fixture {
     let mut status = ReplacementStatus {
         phase: Phase::OnFallback,
         started_at: Some(noon(-900)),
-        old_node: OldNodeState::Gone {},
+        old_node: OldNodeState::Gone {}.into(),
         capacity: CapacityState::Taken {
             instance: capacity(GroupKind::OnDemand, "i-d", "node-d"),
             on_demand_requested: true,

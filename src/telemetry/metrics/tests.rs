@@ -33,8 +33,8 @@ fn on_fallback(name: &str) -> NodeReplacement {
     };
     let mut replacement = NodeReplacement::new(name, spec);
     replacement.status = Some(ReplacementStatus {
-        old_node: OldNodeState::Gone {},
-        fallback: FallbackState::OnFallback(OpenFallback::default()),
+        old_node: OldNodeState::Gone {}.into(),
+        fallback: FallbackState::OnFallback(OpenFallback::default()).into(),
         ..ReplacementStatus::default()
     });
     replacement
@@ -51,7 +51,7 @@ fn a_stored_change_counts_its_new_steps_once() {
     };
     metrics.record_stored(None, &opened);
     let mut asked = opened.clone();
-    asked.capacity = CapacityState::SpotRequested { since: at(1) };
+    asked.capacity = CapacityState::SpotRequested { since: at(1) }.into();
     asked.steps.push(step(1, FlowBox::ScaleUp, Outcome::Requested));
     metrics.record_stored(Some(&opened), &asked);
     metrics.record_stored(Some(&asked), &asked);
@@ -70,7 +70,7 @@ fn a_fallback_and_its_return_are_counted() {
     let metrics = Metrics::new();
     let waiting = ReplacementStatus::default();
     let fallen = ReplacementStatus {
-        fallback: FallbackState::Pending(OpenFallback::default()),
+        fallback: FallbackState::Pending(OpenFallback::default()).into(),
         ..ReplacementStatus::default()
     };
     metrics.record_stored(Some(&waiting), &fallen);

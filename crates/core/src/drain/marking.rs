@@ -1,5 +1,5 @@
-//! When the marks of a node are changed (taint, cordon, label; the annotation against cluster-autoscaler), and
-//! what the API server's word on them counts before a watch shows it.
+//! When the marks of a node are changed: taint, cordon and label, or the annotation against
+//! cluster-autoscaler. And what the API server's word on them counts before a watch shows it.
 
 use crate::policy::{backoff, spread};
 use std::collections::BTreeMap;
@@ -93,8 +93,8 @@ impl Marking {
         shown == Some(false) && !has_time
     }
 
-    /// Whether the node counts as one that takes no new pods. A deadline does not wait until a watch shows what
-    /// the API server has said.
+    /// Whether the node counts as one that takes no new pods. A deadline does not wait until a watch shows
+    /// what the API server has said.
     #[must_use]
     pub fn counts(&self, node: &str, shown: Option<bool>, deadline: bool) -> bool {
         shown == Some(true) || shown.is_some() && deadline && self.set.contains_key(node)

@@ -56,7 +56,7 @@ fn as_many_at_a_time_as_the_number_and_the_share_allow_and_always_one() {
 }
 
 fn moving() -> ReplacementStatus {
-    ReplacementStatus { phase: Phase::Draining, old_node: draining(), ..Default::default() }
+    ReplacementStatus { phase: Phase::Draining, old_node: draining().into(), ..Default::default() }
 }
 
 fn blocked_at(flow_box: FlowBox, seconds: u64) -> Vec<BlockingReason> {
@@ -87,31 +87,39 @@ fn a_story_is_under_way_from_its_first_request_until_its_node_is_drained() {
     let rows = [
         (
             "waits",
-            ReplacementStatus { phase: Phase::Received, old_node: OldNodeState::Kept {}, ..moving() },
+            ReplacementStatus { phase: Phase::Received, old_node: OldNodeState::Kept {}.into(), ..moving() },
             false,
         ),
         (
             "asks",
-            ReplacementStatus { phase: Phase::ScalingUp, old_node: OldNodeState::Kept {}, ..moving() },
+            ReplacementStatus { phase: Phase::ScalingUp, old_node: OldNodeState::Kept {}.into(), ..moving() },
             true,
         ),
         ("keeps its node", ReplacementStatus { phase: Phase::BackingOff, ..moving() }, true),
         ("drains", moving(), true),
         (
             "is drained",
-            ReplacementStatus { old_node: OldNodeState::Drained(OldDrain::begun(now())), ..moving() },
+            ReplacementStatus { old_node: OldNodeState::Drained(OldDrain::begun(now())).into(), ..moving() },
             false,
         ),
-        ("is on fallback", ReplacementStatus { old_node: OldNodeState::Gone {}, ..moving() }, false),
+        ("is on fallback", ReplacementStatus { old_node: OldNodeState::Gone {}.into(), ..moving() }, false),
         ("is over", ReplacementStatus { phase: Phase::Completed, ..moving() }, false),
         (
             "is blocked for 10 min, its replacement there",
-            ReplacementStatus { blocking: blocked_at(FlowBox::Drain, 600), capacity: replaced(), ..moving() },
+            ReplacementStatus {
+                blocking: blocked_at(FlowBox::Drain, 600),
+                capacity: replaced().into(),
+                ..moving()
+            },
             false,
         ),
         (
             "is blocked for less",
-            ReplacementStatus { blocking: blocked_at(FlowBox::Drain, 599), capacity: replaced(), ..moving() },
+            ReplacementStatus {
+                blocking: blocked_at(FlowBox::Drain, 599),
+                capacity: replaced().into(),
+                ..moving()
+            },
             true,
         ),
         (
@@ -121,7 +129,11 @@ fn a_story_is_under_way_from_its_first_request_until_its_node_is_drained() {
         ),
         (
             "waits for capacity for long",
-            ReplacementStatus { blocking: blocked_at(FlowBox::Wait, 6000), capacity: replaced(), ..moving() },
+            ReplacementStatus {
+                blocking: blocked_at(FlowBox::Wait, 6000),
+                capacity: replaced().into(),
+                ..moving()
+            },
             true,
         ),
     ];

@@ -1,6 +1,6 @@
 //! The durable record of a replacement: the status of a NodeReplacement.
 
-use super::regions::{CapacityState, FallbackState, OldNodeState};
+use super::regions::{CapacityState, FallbackState, Guarded, OldNodeState};
 use super::words::{
     BlockingReason, Capacity, Condition, FlowBox, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
     clipped,
@@ -50,13 +50,13 @@ pub struct ReplacementStatus {
     pub probes: u32,
     /// The search for an instance that takes over.
     #[serde(default)]
-    pub capacity: CapacityState,
+    pub capacity: Guarded<CapacityState>,
     /// The old node and its instance.
     #[serde(default)]
-    pub old_node: OldNodeState,
+    pub old_node: Guarded<OldNodeState>,
     /// What stands in and has to go back.
     #[serde(default)]
-    pub fallback: FallbackState,
+    pub fallback: Guarded<FallbackState>,
     /// When the last return began: the budget of returns counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_started_at: Option<Timestamp>,
@@ -95,7 +95,7 @@ impl ReplacementStatus {
         if self.is_finished() {
             return if self.old_node.is_retained() { Phase::Cancelled } else { Phase::Completed };
         }
-        match &self.fallback {
+        match &*self.fallback {
             FallbackState::Terminating(_) => return Phase::ScalingDown,
             FallbackState::Draining(_) => return Phase::Returning,
             FallbackState::Pending(_) | FallbackState::OnFallback(_) if self.old_node.is_over() => {
@@ -103,7 +103,7 @@ impl ReplacementStatus {
             }
             _ => {}
         }
-        match (&self.old_node, &self.capacity) {
+        match (&*self.old_node, &*self.capacity) {
             (OldNodeState::Retained {}, _) => Phase::Cancelling,
             (OldNodeState::Draining(_) | OldNodeState::Drained(_), _) => Phase::Draining,
             (OldNodeState::Terminating(_) | OldNodeState::Gone {}, CapacityState::Taken { .. }) => {

@@ -5,7 +5,7 @@ use crate::flow::Event;
 use crate::limits;
 use crate::reason::Reason;
 use crate::record::{
-    CapacityState, FallbackState, NoticeKind, OldNodeState, Region, ReplacementStatus, UtilisationPercent,
+    CapacityState, FallbackState, NoticeKind, OldNodeState, ReplacementStatus, UtilisationPercent,
     set_condition,
 };
 use jiff::Timestamp;

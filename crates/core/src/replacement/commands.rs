@@ -114,7 +114,7 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
 
 /// The old instance, once its termination is decided.
 fn terminate_old(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
-    let decided = matches!(status.old_node, OldNodeState::Terminating(_));
+    let decided = matches!(*status.old_node, OldNodeState::Terminating(_));
     if decided && facts.disputed(&subject.instance_id, &subject.node, GroupKind::Spot).is_empty() {
         commands.ends.insert(End {
             group: GroupKind::Spot,
@@ -136,7 +136,7 @@ fn send_back(commands: &mut Commands, subject: &Subject, status: &ReplacementSta
         deadline: None,
         since: status.return_started_at,
     });
-    let decided = matches!(status.fallback, FallbackState::Terminating(_));
+    let decided = matches!(*status.fallback, FallbackState::Terminating(_));
     if decided && facts.disputed(&capacity.instance_id, &capacity.node_name, capacity.group).is_empty() {
         commands.ends.insert(End {
             group: capacity.group,
@@ -150,7 +150,7 @@ fn send_back(commands: &mut Commands, subject: &Subject, status: &ReplacementSta
 /// Which nodes could take over, if only the pods fit. A deadline does not wait for the answer.
 fn ask(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
     let searches = matches!(
-        status.capacity,
+        *status.capacity,
         CapacityState::SpotRequested { .. }
             | CapacityState::BothRequested { .. }
             | CapacityState::BackingOff { .. }
