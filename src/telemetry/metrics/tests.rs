@@ -3,6 +3,7 @@ use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
 use jiff::Timestamp;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::reason::Reason;
+use spot_guard_core::record::FlowBox;
 use spot_guard_core::record::{CapacityState, FallbackState, OpenFallback, Phase, StepRecord};
 
 const NONE: &[NodeReplacement] = &[];
