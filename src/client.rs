@@ -2,7 +2,7 @@
 
 mod tables;
 
-use crate::config::is_dns_name;
+use crate::crd::is_dns_name;
 use crate::http::{Fallback, Items, NodeSafety, Pool, Replacement};
 use crate::telemetry::escape::escaped;
 use anyhow::{Context, bail};

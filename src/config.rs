@@ -5,6 +5,8 @@
 //! not in here: they come from the SDK's own variables.
 
 use crate::controller::ControllerSettings;
+use crate::crd::is_dns_name;
+use crate::http::TlsConfig;
 use crate::kube::lease::LeaseTimes;
 use crate::telemetry::notifications::Target;
 use serde::Deserialize;
@@ -44,16 +46,6 @@ pub struct Config {
     pub drain_nodes_outside_pools: bool,
     /// Timings and thresholds of every pool that does not set its own.
     pub defaults: PolicySpec,
-}
-
-/// A certificate. Both files are read again when they change.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TlsConfig {
-    /// A file with the certificate and its chain (PEM).
-    pub certificate: PathBuf,
-    /// A file with its private key (PEM).
-    pub key: PathBuf,
 }
 
 /// The Lease that the leader holds.
@@ -282,15 +274,6 @@ impl Config {
             (format!("defaults.{key}"), problem.to_owned())
         })
     }
-}
-
-/// Whether the text is a DNS subdomain (RFC 1123), as Kubernetes names are.
-pub(crate) fn is_dns_name(text: &str) -> bool {
-    let label = |label: &str| {
-        let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
-        !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    text.len() <= 253 && text.split('.').all(label)
 }
 
 /// Whether the text is a qualified name with a prefix, as keys of taints of ours are.

@@ -26,7 +26,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 use complaints::Complaints;
 use jiff::Timestamp;
 use kube::api::Api;
-use report::{Sighting, StoreProblem, store};
+use report::{Sighting, Store, StoreProblem, store};
 use spot_guard_core::imds::{
     Announcement, ImdsCategory, ImdsProblem, parse_instance_action, parse_instance_id, parse_rebalance,
 };
@@ -65,11 +65,6 @@ struct Polled {
     began: Instant,
     answers: Vec<(ImdsCategory, Result<Option<String>, ImdsProblem>)>,
 }
-
-/// Command to itself: try to store the notice of that kind.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct Store(NoticeKind);
 
 /// Fact: an attempt to store a notice ended.
 #[derive(Debug, Message)]

@@ -27,6 +27,7 @@ mod tests;
 pub use link::{ASK_TIMEOUT, Link, LinkError, LinkEvent, MAILBOX_CAPACITY, MAX_QUESTIONS, MessageLink};
 
 use crate::clock::jittered;
+pub use crate::telemetry::metrics::RestartCause;
 use crate::telemetry::readiness::Readiness;
 use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
@@ -82,32 +83,6 @@ macro_rules! answers_ping {
 }
 
 pub(crate) use answers_ping;
-
-/// Why an actor was built anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RestartCause {
-    /// A handler, a future of its context, or its factory panicked.
-    Panicked,
-    /// It stopped itself.
-    Stopped,
-    /// It did not answer a [`Ping`] within [`ANSWER_WITHIN`].
-    Stuck,
-}
-
-impl RestartCause {
-    /// All causes.
-    pub const ALL: [Self; 3] = [Self::Panicked, Self::Stopped, Self::Stuck];
-
-    /// The cause as a label.
-    #[must_use]
-    pub fn slug(self) -> &'static str {
-        match self {
-            Self::Panicked => "panicked",
-            Self::Stopped => "stopped",
-            Self::Stuck => "stuck",
-        }
-    }
-}
 
 /// Ends a set of supervised actors. Clones belong to the same set; several sets live in one process.
 #[derive(Clone, Debug)]

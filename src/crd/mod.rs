@@ -326,3 +326,12 @@ impl NodeReplacement {
 pub fn version(object: &impl ResourceExt) -> u64 {
     object.resource_version().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
+
+/// Whether the text is a DNS subdomain (RFC 1123), as Kubernetes names are.
+pub(crate) fn is_dns_name(text: &str) -> bool {
+    let label = |label: &str| {
+        let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+        !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}

@@ -8,13 +8,14 @@
 mod cache;
 mod reviews;
 
+pub(super) use super::rights::{Denial, Need, Permission, Resource, Verb};
 pub use reviews::{AUDIENCE, Caller, Reviews};
 
 use super::model::Access;
 use super::problem::{self, Refused};
+use super::query;
 use super::tls::Certificate;
-use super::{query, routes, webhook};
-use crate::config::is_dns_name;
+use crate::crd::is_dns_name;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{StatusCode, header};
@@ -22,6 +23,7 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use spot_guard_core::trigger::TriggerAction;
+use standardwebhooks::HEADER_WEBHOOK_SIGNATURE;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -51,127 +53,6 @@ impl Door {
             Self::Probes => need == Need::Probe,
         }
     }
-}
-
-/// What a route needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
-    /// Nothing; it is for probes and scrapers, which have a port of their own.
-    Probe,
-    /// Nothing: there is nothing of the cluster in it.
-    Nothing,
-    /// Any token that is valid: there is nothing of the cluster in it.
-    Token,
-    /// A signed message, whose signature its handler verifies; or the right to return any fallback.
-    Signed,
-    /// The right to do this with our own objects.
-    Right {
-        /// What is done.
-        verb: Verb,
-        /// To what.
-        resource: Resource,
-        /// Whether to the one that the path names, or to all of them.
-        named: bool,
-    },
-}
-
-/// What is done with an object, in the words of Kubernetes' authorization.
-///
-/// What is triggered has verbs of its own, as `bind` and `escalate` are verbs of Kubernetes' own roles: who
-/// has them may ask Spot Guard for something, and may change no object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Verb {
-    /// Read one by its name.
-    Get,
-    /// Read them all.
-    List,
-    /// Have a node replaced.
-    Replace,
-    /// Have a fallback returned to Spot.
-    Return,
-    /// Have a replacement cancelled.
-    Cancel,
-    /// Pause, and resume.
-    Pause,
-}
-
-impl Verb {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "get",
-            Self::List => "list",
-            Self::Replace => "replace",
-            Self::Return => "return",
-            Self::Cancel => "cancel",
-            Self::Pause => "pause",
-        }
-    }
-
-    /// Whether nothing changes by it.
-    fn reads(self) -> bool {
-        matches!(self, Self::Get | Self::List)
-    }
-
-    /// The right that an action takes.
-    fn of(action: TriggerAction) -> (Self, Resource) {
-        match action {
-            TriggerAction::Replace => (Self::Replace, Resource::Replacements),
-            TriggerAction::Return => (Self::Return, Resource::Replacements),
-            TriggerAction::Cancel => (Self::Cancel, Resource::Replacements),
-            TriggerAction::Pause | TriggerAction::Resume => (Self::Pause, Resource::Pools),
-        }
-    }
-}
-
-/// Our own kinds of objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Resource {
-    /// SpotPools.
-    Pools,
-    /// NodeReplacements.
-    Replacements,
-    /// InterruptionNotices.
-    Notices,
-    /// Triggers.
-    Triggers,
-}
-
-impl Resource {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Pools => "spotpools",
-            Self::Replacements => "nodereplacements",
-            Self::Notices => "interruptionnotices",
-            Self::Triggers => "triggers",
-        }
-    }
-}
-
-/// A right that is asked about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Permission {
-    pub(super) verb: Verb,
-    pub(super) resource: Resource,
-    pub(super) name: Option<String>,
-}
-
-/// Why somebody is not let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Denial {
-    /// There is no bearer token.
-    NoToken,
-    /// The API server does not know the token (any more), and what it says.
-    BadToken(String),
-    /// The caller lacks the right.
-    Forbidden { user: String, question: Permission },
-    /// The API server did not say.
-    Unknown,
-    /// The local door is for reading.
-    ReadOnly,
-    /// The local door was asked under a name that is not this machine's: by a web page from elsewhere.
-    ForeignHost,
-    /// Without TLS the main door takes tokens from loopback only.
-    Unencrypted,
 }
 
 /// Lets a request pass, or answers why not.
@@ -229,7 +110,7 @@ async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>,
         Door::Main { reviews, tls } => (reviews, tls),
     };
     // A signature can be read by anybody on its way, and serves nobody else.
-    if need == Need::Signed && webhook::is_signed(request) {
+    if need == Need::Signed && is_signed(request) {
         return Ok(None);
     }
     let from_loopback = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
@@ -241,11 +122,16 @@ async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>,
         Need::Probe | Need::Nothing | Need::Token => {}
         Need::Signed => reviews.authorize(&caller, all(TriggerAction::Return)).await?,
         Need::Right { verb, resource, named } => {
-            let name = named.then(|| routes::name(request));
+            let name = named.then(|| query::path_name(request));
             reviews.authorize(&caller, Permission { verb, resource, name }).await?;
         }
     }
     Ok(Some(caller))
+}
+
+/// Whether the request is signed, or claims to be.
+pub(super) fn is_signed(request: &HttpRequest) -> bool {
+    request.headers().contains_key(HEADER_WEBHOOK_SIGNATURE)
 }
 
 /// Whether somebody may trigger this for whatever they name.

@@ -1,12 +1,13 @@
 //! `/api/v1`: what Spot Guard knows, as JSON.
 
+use super::ApiState;
+use super::history::PoolHistory;
 use super::model::{
     BlockedBy, Counts, Fallback, Items, Notice, Pool, PoolSummary, Replacement, ReplacementCounts, Status,
     Timeline, TimelineEntry,
 };
 use super::problem::{self, Refused};
-use super::query::Filter;
-use super::{ApiState, routes};
+use super::query::{Filter, path_name};
 use crate::actors::deps::Pauses;
 use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, SpotPool};
 use crate::telemetry::tracing::trace_id_of;
@@ -42,8 +43,18 @@ pub(super) async fn pools(state: Data<ApiState>, request: HttpRequest) -> Result
 }
 
 pub(super) async fn pool_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    match find(&state.pools, &routes::name(&request)) {
+    match find(&state.pools, &path_name(&request)) {
         Some(pool) => HttpResponse::Ok().json(in_full(&pool, &state.replacements.state(), &pauses(&state))),
+        None => no_such(&request, "pool"),
+    }
+}
+
+pub(super) async fn history_of(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    match find(&state.pools, &path_name(&request)) {
+        Some(pool) => {
+            let pool = pool.name_any();
+            HttpResponse::Ok().json(PoolHistory { items: state.history.of(&pool), pool })
+        }
         None => no_such(&request, "pool"),
     }
 }
@@ -70,7 +81,7 @@ pub(super) async fn notices(
 }
 
 pub(super) async fn notice_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    let Some(found) = find(&state.notices, &routes::name(&request)) else {
+    let Some(found) = find(&state.notices, &path_name(&request)) else {
         return no_such(&request, "notice");
     };
     let record = state.replacements.find(|record| record.spec.instance_id == found.spec.instance_id);
@@ -89,14 +100,14 @@ pub(super) async fn replacements(
 }
 
 pub(super) async fn replacement_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    match find(&state.replacements, &routes::name(&request)) {
+    match find(&state.replacements, &path_name(&request)) {
         Some(record) => HttpResponse::Ok().json(story(&record, (state.now)(), &state)),
         None => no_such(&request, "replacement"),
     }
 }
 
 pub(super) async fn timeline_of(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    match find(&state.replacements, &routes::name(&request)) {
+    match find(&state.replacements, &path_name(&request)) {
         Some(record) => HttpResponse::Ok().json(timeline(&record, (state.now)())),
         None => no_such(&request, "replacement"),
     }
@@ -115,7 +126,7 @@ pub(super) async fn fallbacks(
 }
 
 pub(super) async fn fallback_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    let found = find(&state.replacements, &routes::name(&request));
+    let found = find(&state.replacements, &path_name(&request));
     match found.and_then(|held| fallback(&held, (state.now)(), &state)) {
         Some(fallback) => HttpResponse::Ok().json(fallback),
         None => no_such(&request, "open fallback"),
@@ -136,7 +147,7 @@ where
 }
 
 pub(super) fn no_such(request: &HttpRequest, what: &str) -> HttpResponse {
-    problem::no_such(request, &format!("no {what} is named {}", routes::name(request)))
+    problem::no_such(request, &format!("no {what} is named {}", path_name(request)))
 }
 
 pub(super) fn name_of<K: kube::Resource>(object: &Arc<K>) -> &str {

@@ -4,25 +4,18 @@
 //! stored: the metrics are there for longer times.
 
 use super::model::Counts;
-use super::{ApiState, api, routes};
 use crate::crd::SpotPool;
-use actix_web::web::Data;
-use actix_web::{HttpRequest, HttpResponse};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// Changes that are remembered of one pool.
 const MOST: usize = 500;
 /// What was so long ago is forgotten.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
-/// Changes within this time are seen as one.
-const SETTLE: Duration = Duration::from_secs(1);
-
 /// The instances of a pool from a moment on, until the next sample.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -78,34 +71,11 @@ impl History {
         *held = kept;
     }
 
-    fn of(&self, pool: &str) -> Vec<Sample> {
+    pub(super) fn of(&self, pool: &str) -> Vec<Sample> {
         self.held().get(pool).map(|samples| samples.iter().cloned().collect()).unwrap_or_default()
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<String, VecDeque<Sample>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Keeps the history for as long as the stored objects are watched.
-pub async fn keep(state: ApiState) {
-    let mut changes = state.changes.clone();
-    loop {
-        state.history.take(&state.pools.state(), (state.now)());
-        if changes.changed().await.is_err() {
-            return;
-        }
-        tokio::time::sleep(SETTLE).await;
-        changes.mark_unchanged();
-    }
-}
-
-pub(super) async fn history_of(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    match api::find(&state.pools, &routes::name(&request)) {
-        Some(pool) => {
-            let pool = pool.name_any();
-            HttpResponse::Ok().json(PoolHistory { items: state.history.of(&pool), pool })
-        }
-        None => api::no_such(&request, "pool"),
     }
 }

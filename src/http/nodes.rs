@@ -1,9 +1,10 @@
 //! `/api/v1/nodes`: the nodes of the pools, and whether one could be drained now.
 
+use super::ApiState;
 use super::model::{Items, NodeRole, NodeSafety, PoolNode, SafetyBlocker};
 use super::problem::{self, Refused};
-use super::query::Filter;
-use super::{ApiState, routes};
+use super::query::{Filter, path_name};
+use super::state::MAX_CHECKS;
 use crate::actors::deps::PoolConfig;
 use crate::crd::{NodeReplacement, SpotPool};
 use actix_web::web::{self, Data, Json};
@@ -16,10 +17,6 @@ use spot_guard_core::record::{FallbackState, GroupKind, ReplacementStatus, Utili
 use spot_guard_core::safety::{self, SafetyContext, SafetyPolicy};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-
-/// Safety checks that run at the same time: each keeps a core busy for up to its budget
-/// (`CHECK_EFFORT`). They are made beside those of the actors.
-pub(super) const MAX_CHECKS: usize = 2;
 
 pub(super) async fn nodes(
     state: Data<ApiState>,
@@ -38,7 +35,7 @@ pub(super) async fn nodes(
 }
 
 pub(super) async fn node_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    let name = routes::name(&request);
+    let name = path_name(&request);
     match known(&state).remove(&name) {
         Some(node) => HttpResponse::Ok().json(node),
         None => problem::no_such(&request, &format!("no node of a pool or a replacement is named {name}")),
@@ -47,7 +44,7 @@ pub(super) async fn node_named(state: Data<ApiState>, request: HttpRequest) -> H
 
 /// The check of box 9, made for any node, as if it were to be drained now.
 pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    let name = routes::name(&request);
+    let name = path_name(&request);
     // In this order: what is current now is so in the snapshot, too.
     let stale = (state.stale)();
     if !stale.is_empty() {

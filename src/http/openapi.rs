@@ -1,32 +1,36 @@
 //! The API's description of itself: OpenAPI 3.1, made from the table of routes and the types of the answers.
 
 use super::access::{Need, Resource, Verb};
+use super::endpoint::{Answer, Ask, Endpoint};
 use super::model::{ScaleDownRequest, Status, TriggerRequest, TriggerState};
 use super::problem::Problem;
-use super::routes::{Answer, Ask, ENDPOINTS, Endpoint};
 use super::{query, triggers};
 use actix_web::HttpResponse;
 use actix_web::http::header;
+use actix_web::web::Data;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 use spot_guard_core::record::Phase;
 
+/// What makes the document.
+pub(super) struct Description(pub(super) fn() -> Value);
+
 /// Answers with the document.
-pub(super) async fn served() -> HttpResponse {
-    HttpResponse::Ok().insert_header(header::ContentType::json()).body(document().to_string())
+pub(super) async fn served(description: Data<Description>) -> HttpResponse {
+    let document = (description.0)();
+    HttpResponse::Ok().insert_header(header::ContentType::json()).body(document.to_string())
 }
 
-/// The document, of OpenAPI 3.1.0.
-#[must_use]
-pub fn document() -> Value {
+/// The document of these routes, of OpenAPI 3.1.0.
+pub(super) fn of_routes(endpoints: &[Endpoint]) -> Value {
     // JSON Schema of the draft that OpenAPI 3.1 is made on, as what is written has it.
     let mut settings = SchemaSettings::draft2020_12().for_serialize();
     settings.definitions_path = "/components/schemas".into();
     settings.meta_schema = None;
     let mut generator = settings.into_generator();
     let mut paths = Map::new();
-    for endpoint in ENDPOINTS.iter().filter(|endpoint| !matches!(endpoint.answer, Answer::Unlisted)) {
+    for endpoint in endpoints.iter().filter(|endpoint| !matches!(endpoint.answer, Answer::Unlisted)) {
         let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
         path[endpoint.method.name().to_lowercase()] = operation(endpoint, &mut generator);
     }
@@ -247,6 +251,8 @@ pub(super) fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> schemars::Sc
 
 #[cfg(test)]
 mod tests {
+    use super::super::document;
+    use super::super::routes::ENDPOINTS;
     use super::*;
     use std::path::Path;
 

@@ -71,6 +71,11 @@ pub(super) fn check(request: &HttpRequest, takes: &[&str]) -> Result<(), Refused
     Ok(())
 }
 
+/// The name in the path; empty if there is none.
+pub(super) fn path_name(request: &HttpRequest) -> String {
+    request.match_info().get("name").unwrap_or_default().to_owned()
+}
+
 fn pairs(request: &HttpRequest) -> Result<Vec<(String, String)>, Refused> {
     Query::<Vec<(String, String)>>::from_query(request.query_string()).map(Query::into_inner).map_err(
         |error| Refused::new(StatusCode::BAD_REQUEST, request, format!("the query cannot be read: {error}")),

@@ -4,7 +4,8 @@
 //! go through it.
 
 use super::access::{self, Need, Resource, Verb};
-use super::history::{self, PoolHistory};
+use super::endpoint::{Answer, Ask, Endpoint};
+use super::history::PoolHistory;
 use super::model::{
     Access, Fallback, Items, NodeSafety, Notice, Pool, PoolNode, Replacement, Status, Timeline, TriggerState,
 };
@@ -12,68 +13,8 @@ use super::openapi::{self, of};
 use super::{api, dashboard, events, health, nodes, problem, triggers, webhook};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
-use actix_web::{HttpRequest, Route, guard, web};
-use schemars::{Schema, SchemaGenerator};
+use actix_web::{Route, guard, web};
 use serde_json::{Map, Value};
-
-/// One route.
-pub(super) struct Endpoint {
-    /// Its path; `{name}` stands for a name.
-    pub(super) path: &'static str,
-    /// How it is asked.
-    pub(super) method: Ask,
-    /// What a caller needs.
-    pub(super) need: Need,
-    /// The parameters that it takes; others are refused.
-    pub(super) takes: Option<&'static [&'static str]>,
-    /// What it is for, in a few words.
-    pub(super) summary: &'static str,
-    /// What it answers with when all is well.
-    pub(super) answer: Answer,
-    handler: fn() -> Route,
-}
-
-/// How a route is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
-    /// `GET`, and `HEAD` with it.
-    Get,
-    /// `POST`.
-    Post,
-}
-
-/// What a route answers with when all is well.
-#[derive(Clone, Copy)]
-pub(super) enum Answer {
-    /// 200 with JSON of this schema.
-    Json(fn(&mut SchemaGenerator) -> Schema),
-    /// 202 with the trigger, and its place.
-    Accepted,
-    /// As [`Answer::Accepted`]; 204 if there is nothing to do, 409 if the message came before.
-    Webhook,
-    /// 200 with text of this media type.
-    Text(&'static str),
-    /// Something that the API's description leaves out: a part of a page, an answer to a probe.
-    Unlisted,
-}
-
-impl Ask {
-    /// Its method.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Post => "POST",
-        }
-    }
-
-    /// As the header `Allow` lists it.
-    fn methods(self) -> &'static str {
-        match self {
-            Self::Get => "GET, HEAD",
-            Self::Post => "POST",
-        }
-    }
-}
 
 /// Parameters of lists that are told in pages.
 const PAGES: &[&str] = &["limit", "continue"];
@@ -93,17 +34,6 @@ const fn get(
 
 const fn post(path: &'static str, need: Need, summary: &'static str, handler: fn() -> Route) -> Endpoint {
     Endpoint { path, method: Ask::Post, need, takes: Some(&[]), summary, answer: Answer::Accepted, handler }
-}
-
-impl Endpoint {
-    const fn taking(self, takes: &'static [&'static str]) -> Self {
-        Self { takes: Some(takes), ..self }
-    }
-
-    /// What comes in the query is nobody's business.
-    const fn taking_anything(self) -> Self {
-        Self { takes: None, ..self }
-    }
 }
 
 const fn list(resource: Resource) -> Need {
@@ -158,7 +88,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     get("/api/v1/pools/{name}", named(Resource::Pools), "A pool", Answer::Json(of::<Pool>),
         || web::to(api::pool_named)),
     get("/api/v1/pools/{name}/history", named(Resource::Pools), "How many instances a pool had, since the replica that answers began",
-        Answer::Json(of::<PoolHistory>), || web::to(history::history_of)),
+        Answer::Json(of::<PoolHistory>), || web::to(api::history_of)),
     post("/api/v1/pools/{name}/pause", pause(true), "Pause a pool",
         || web::to(triggers::pause_pool)),
     post("/api/v1/pools/{name}/resume", pause(true), "Resume a pool",
@@ -194,11 +124,6 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     get("/api/v1/triggers/{name}", named(Resource::Triggers), "What comes of what was asked for",
         Answer::Json(of::<TriggerState>), || web::to(triggers::trigger_named)),
 ];
-
-/// The name in the path; empty if there is none.
-pub(super) fn name(request: &HttpRequest) -> String {
-    request.match_info().get("name").unwrap_or_default().to_owned()
-}
 
 /// Adds the routes that are served.
 pub(super) fn configure(cfg: &mut web::ServiceConfig, served: impl Fn(&Endpoint) -> bool) {

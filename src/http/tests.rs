@@ -12,21 +12,32 @@ mod triggers;
 mod webhook;
 
 use super::*;
-use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
+use crate::crd::{
+    GroupStatus, InterruptionNotice, NodeReplacement, NodeReplacementSpec, SpotPool, SpotPoolStatus, Trigger,
+};
+use crate::telemetry::liveness::Liveness;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
 use actix_web::App;
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use jiff::Timestamp;
+use kube::Client;
+use kube::runtime::reflector::Store;
 use kube::runtime::{reflector, watcher::Event};
 use serde_json::{Value, json};
 use spot_guard_core::cluster::Parts;
+use spot_guard_core::cluster::Snapshot;
+use spot_guard_core::policy::Policy;
 use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{
     BlockingReason, Capacity, CapacityState, FallbackState, FlowBox, GroupKind, NoticeKind, OldNodeState,
     OpenFallback, Phase, ReplacementStatus, set_condition,
 };
 use std::io::{Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

@@ -1,6 +1,5 @@
 //! The certificate of the main port, from files that change: a mounted Secret that is renewed.
 
-use crate::config::TlsConfig;
 use ::aws_lc_rs::digest::{SHA256, digest};
 use anyhow::{Context as _, ensure};
 use rustls::ServerConfig;
@@ -9,12 +8,23 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use std::path::Path;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often the files are read again.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// A certificate. Both files are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsConfig {
+    /// A file with the certificate and its chain (PEM).
+    pub certificate: PathBuf,
+    /// A file with its private key (PEM).
+    pub key: PathBuf,
+}
 
 /// A certificate that follows its files.
 #[derive(Debug)]

@@ -4,21 +4,22 @@
 //! asked. With a header `Idempotency-Key` the object's name follows from user and key, so that asking again
 //! writes nothing new.
 
+mod writer;
+
+pub use writer::{Triggers, WriteError, Written};
+
 use super::access::Caller;
 use super::model::{Items, TriggerState};
 use super::problem::{self, Refused};
-use super::query::Filter;
-use super::{ApiState, api, routes};
-use crate::crd::{Trigger, TriggerSpec};
-use crate::kube::problem::RequestProblem;
+use super::query::{Filter, path_name};
+use super::{ApiState, api};
+use crate::crd::TriggerSpec;
 use crate::telemetry::tracing::trace_id_of;
 use actix_web::http::{StatusCode, header};
 use actix_web::web::{Data, Json, Payload};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use aws_lc_rs::digest::{SHA256, digest};
 use futures::StreamExt;
-use kube::api::PostParams;
-use kube::{Api, Client};
 use serde_json::Value;
 use spot_guard_core::trigger::TriggerAction;
 use std::fmt::Write as _;
@@ -36,103 +37,13 @@ pub(super) const MAX_KEY: usize = 255;
 const MAX_USER: usize = 512;
 /// How long a client may take to send its body.
 const BODY_LIMIT: Duration = Duration::from_secs(5);
-/// How long the API server may take to store a trigger.
-const WRITE_LIMIT: Duration = Duration::from_secs(5);
-
-/// Writes triggers; clones share the client.
-#[derive(Clone)]
-pub struct Triggers {
-    api: Api<Trigger>,
-}
-
-/// A trigger that is stored.
-#[derive(Clone, Debug)]
-pub struct Written {
-    /// As it is stored.
-    pub trigger: Trigger,
-    /// Whether it is new; else one with this name and the same content was there.
-    pub fresh: bool,
-}
-
-/// Why a trigger is not stored.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    /// A trigger of that name asks for something else.
-    #[error("a trigger named {0} asks for something else")]
-    Other(String),
-    /// The API server does not take its content.
-    #[error("{0}")]
-    Invalid(String),
-    /// The API server did not answer, or refused us.
-    #[error("the Kubernetes API did not store it")]
-    Unavailable,
-}
-
-impl Triggers {
-    /// Writes by this client.
-    #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { api: Api::all(client) }
-    }
-
-    /// Stores a trigger under a name. One that is there already with the same content counts as stored: who
-    /// derives the name from what identifies a request can repeat the request.
-    ///
-    /// # Errors
-    /// See [`WriteError`]; nothing is stored then, or it is not known whether it was: the same call can be
-    /// made again.
-    pub async fn write(&self, name: &str, spec: TriggerSpec) -> Result<Written, WriteError> {
-        let trigger = Trigger::new(name, spec);
-        let parameters = PostParams::default();
-        let stored = timeout(WRITE_LIMIT, async {
-            match self.api.create(&parameters, &trigger).await {
-                Ok(trigger) => Ok(Written { trigger, fresh: true }),
-                Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                    self.api.get(name).await.map(|trigger| Written { trigger, fresh: false })
-                }
-                Err(error) => Err(error),
-            }
-        });
-        match stored.await {
-            Ok(Ok(written)) if same(&written.trigger.spec, &trigger.spec) => Ok(written),
-            Ok(Ok(_)) => Err(WriteError::Other(name.to_owned())),
-            Ok(Err(kube::Error::Api(status))) if status.is_invalid() => {
-                Err(WriteError::Invalid(status.message))
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(trigger = name, error = %RequestProblem(&error), "a trigger could not be stored");
-                Err(WriteError::Unavailable)
-            }
-            Err(_) => {
-                tracing::warn!(
-                    trigger = name,
-                    "the Kubernetes API does not answer whether a trigger is stored"
-                );
-                Err(WriteError::Unavailable)
-            }
-        }
-    }
-
-    async fn get(&self, name: &str) -> Result<Option<Trigger>, WriteError> {
-        match timeout(WRITE_LIMIT, self.api.get_opt(name)).await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(_)) | Err(_) => Err(WriteError::Unavailable),
-        }
-    }
-}
-
-/// Whether both ask for the same; the trace is that of the request.
-fn same(one: &TriggerSpec, other: &TriggerSpec) -> bool {
-    let without_trace = |spec: &TriggerSpec| TriggerSpec { traceparent: None, ..spec.clone() };
-    without_trace(one) == without_trace(other)
-}
 
 pub(super) async fn replace_node(
     state: Data<ApiState>,
     request: HttpRequest,
     body: Payload,
 ) -> Result<HttpResponse, Refused> {
-    let name = routes::name(&request);
+    let name = path_name(&request);
     let known = (state.snapshot)().node(&name).is_some();
     let subject =
         Subject { known, what: "node of the cluster", pool: None, node: Some(name), replacement: None };
@@ -144,7 +55,7 @@ pub(super) async fn return_fallback(
     request: HttpRequest,
     body: Payload,
 ) -> Result<HttpResponse, Refused> {
-    let name = routes::name(&request);
+    let name = path_name(&request);
     let known = api::find(&state.replacements, &name).is_some_and(|held| api::has_open_fallback(&held));
     let subject = Subject { known, what: "open fallback", pool: None, node: None, replacement: Some(name) };
     trigger(&state, &request, body, TriggerAction::Return, subject).await
@@ -155,7 +66,7 @@ pub(super) async fn cancel_replacement(
     request: HttpRequest,
     body: Payload,
 ) -> Result<HttpResponse, Refused> {
-    let name = routes::name(&request);
+    let name = path_name(&request);
     let known = api::find(&state.replacements, &name).is_some();
     let subject = Subject { known, what: "replacement", pool: None, node: None, replacement: Some(name) };
     trigger(&state, &request, body, TriggerAction::Cancel, subject).await
@@ -203,7 +114,7 @@ pub(super) async fn triggers(
 
 /// As it is stored now: it is found at once, whichever replica has written it.
 pub(super) async fn trigger_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    match state.triggers.get(&routes::name(&request)).await {
+    match state.triggers.get(&path_name(&request)).await {
         Ok(Some(found)) => HttpResponse::Ok().json(TriggerState::of(&found)),
         Ok(None) => api::no_such(&request, "trigger"),
         Err(_) => problem::unavailable(&request, "the Kubernetes API does not answer"),
@@ -224,7 +135,7 @@ struct Subject {
 const EVERYTHING: Subject = Subject { known: true, what: "", pool: None, node: None, replacement: None };
 
 fn pool(state: &ApiState, request: &HttpRequest) -> Subject {
-    let name = routes::name(request);
+    let name = path_name(request);
     let known = api::find(&state.pools, &name).is_some();
     Subject { known, what: "pool", pool: Some(name), node: None, replacement: None }
 }

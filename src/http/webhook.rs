@@ -5,103 +5,26 @@
 //! that comes again is refused by whichever replica and whenever. Who cannot sign, as Alertmanager, shows a
 //! token of the cluster instead.
 
+mod secrets;
+
+pub use secrets::{SecretError, Secrets};
+
 use super::ApiState;
+use super::access::is_signed;
 use super::problem::Refused;
 use super::triggers::{self, WriteError};
 use crate::crd::TriggerSpec;
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use spot_guard_core::trigger::TriggerAction;
-use standardwebhooks::{
-    HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook, WebhookError,
-};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, WebhookError};
 
-/// The shortest secret, in bytes: with fewer it could be guessed (Standard Webhooks, "Symmetric signatures":
-/// 24 to 64).
-const MIN_SECRET: usize = 24;
 /// The longest id of a message, in bytes.
 const MAX_ID: usize = 255;
 /// What a body may name, the most specific first.
 const TARGETS: [&str; 3] = ["fallback", "node", "pool"];
-
-/// The secrets that messages may be signed with: several while one follows another.
-#[derive(Clone, Debug, Default)]
-pub struct Secrets {
-    files: Arc<[PathBuf]>,
-}
-
-impl Secrets {
-    /// Each file holds one secret, as `whsec_` and base64. They are read for every message, so that a new one
-    /// needs no restart.
-    #[must_use]
-    pub fn in_files(files: &[PathBuf]) -> Self {
-        Self { files: files.into() }
-    }
-
-    /// Whether each of them can be used.
-    ///
-    /// # Errors
-    /// The first one that cannot, and why; the secret is in none of the texts.
-    pub fn check(&self) -> Result<(), SecretError> {
-        self.files.iter().try_for_each(|file| secret(file).map(drop))
-    }
-
-    fn read(&self) -> Vec<Webhook> {
-        let told = |error: &SecretError| tracing::warn!("a webhook secret cannot be used: {error}");
-        self.files.iter().filter_map(|file| secret(file).inspect_err(told).ok()).collect()
-    }
-}
-
-/// Why a secret cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// Its file cannot be read.
-    #[error("webhookSecretFiles: cannot read {}: {source}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// There is no base64 in it.
-    #[error("webhookSecretFiles: {}: it is not whsec_ and base64", file.display())]
-    Malformed {
-        /// The file.
-        file: PathBuf,
-    },
-    /// It could be guessed.
-    #[error("webhookSecretFiles: {}: the secret has {bytes} bytes, and needs at least {MIN_SECRET}", file.display())]
-    TooShort {
-        /// The file.
-        file: PathBuf,
-        /// How long it is.
-        bytes: usize,
-    },
-}
-
-/// The secret in a file.
-fn secret(file: &Path) -> Result<Webhook, SecretError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|source| SecretError::Unreadable { file: file.to_owned(), source })?;
-    let text = text.trim();
-    let malformed = || SecretError::Malformed { file: file.to_owned() };
-    let bytes = STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(text)).map_err(|_| malformed())?;
-    if bytes.len() < MIN_SECRET {
-        return Err(SecretError::TooShort { file: file.to_owned(), bytes: bytes.len() });
-    }
-    Webhook::from_bytes(bytes).map_err(|_| malformed())
-}
-
-/// Whether the request is signed, or claims to be.
-pub(super) fn is_signed(request: &HttpRequest) -> bool {
-    request.headers().contains_key(HEADER_WEBHOOK_SIGNATURE)
-}
 
 pub(super) async fn scale_down(
     state: Data<ApiState>,
@@ -205,7 +128,7 @@ fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<TriggerSpec>, Ref
         return Err(refuse("body", "it is to name one of: fallback, node, pool"));
     };
     let Value::String(name) = name else { return Err(refuse(&target, "it is no text")) };
-    if !crate::config::is_dns_name(&name) {
+    if !crate::crd::is_dns_name(&name) {
         return Err(refuse(&target, "it is no name as Kubernetes has them"));
     }
     let of = |wanted: &str| (target == wanted).then(|| name.clone());

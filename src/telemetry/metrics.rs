@@ -4,244 +4,40 @@
 //! and stories are told by the API and by traces. What the stored objects say is not counted a second time:
 //! those gauges are computed at each scrape.
 
-use crate::actors::supervision::RestartCause;
+mod gauges;
+mod labels;
+#[cfg(test)]
+mod tests;
+
+pub use labels::{
+    ActorName, AwsOperation, AwsResult, EventResult, EvictionResult, MarkResult, PodsListed, RestartCause,
+    Review, ReviewResult,
+};
+
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::connections::{Connections, Listener};
 use crate::telemetry::readiness::Readiness;
+use labels::{
+    AnswerLabels, AwsLabels, BoxLabels, CauseLabel, DroppedLabels, KindLabels, ListLabels, MarkLabels,
+    OperationLabels, RefusalLabels, RestartLabels, ResultLabels, ReviewLabels, TriggerLabels, TriggerResult,
+    WatchLabels, Word,
+};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use serde::Serialize;
 use spot_guard_core::freshness::{Freshness, WatchedKind};
 use spot_guard_core::notices::NoticeRefusal;
-use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, ReplacementStatus};
+use spot_guard_core::record::{NoticeKind, Outcome, ReplacementStatus};
 use spot_guard_core::trigger::TriggerAction;
 use std::borrow::Borrow;
-use std::fmt::Write;
 use std::time::Duration;
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// A call to the Auto Scaling API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum AwsOperation {
-    /// Reads groups and their instances.
-    DescribeAutoScalingGroups,
-    /// Reads scaling activities.
-    DescribeScalingActivities,
-    /// Sets the desired capacity.
-    SetDesiredCapacity,
-    /// Ends one instance.
-    TerminateInstanceInAutoScalingGroup,
-    /// Launches instances at once.
-    LaunchInstances,
-}
-
-/// How a call to the Auto Scaling API ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum AwsResult {
-    /// It was accepted.
-    Ok,
-    /// AWS asked to slow down.
-    Throttled,
-    /// AWS refused it, for any other reason.
-    Refused,
-    /// No answer within the time limit.
-    TimedOut,
-    /// No usable answer: connection, credentials, an answer that cannot be read.
-    Failed,
-}
-
-/// What the Kubernetes API answered to an eviction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum EvictionResult {
-    /// The pod goes.
-    Accepted,
-    /// A PodDisruptionBudget has no room.
-    Budget,
-    /// The API server asked to slow down.
-    Throttled,
-    /// The pod is not there any more, or another one has its name.
-    Gone,
-    /// Anything else.
-    Failed,
-}
-
-/// What became of a change of a node's marks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum MarkResult {
-    /// They are as they should be.
-    Done,
-    /// The API server refused, or did not answer in time.
-    Failed,
-}
-
-/// What came of a list of one node's pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum PodsListed {
-    /// Nothing on the node has to move.
-    Empty,
-    /// Something has.
-    Held,
-    /// There was no answer in time, or an error.
-    Failed,
-}
-
-/// What became of a Kubernetes event, or of a notification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum EventResult {
-    /// Its receiver has it.
-    Published,
-    /// It could not be published in time, or was refused.
-    Failed,
-    /// Too many others waited.
-    Dropped,
-}
-
-/// What became of a trigger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum TriggerResult {
-    Accepted,
-    Refused,
-}
-
-/// A question to the API server about a caller of the HTTP API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Review {
-    /// Whose token it is.
-    Token,
-    /// Whether they may.
-    Access,
-}
-
-/// What the API server answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum ReviewResult {
-    /// The token is valid, the right is there.
-    Allowed,
-    /// It is not.
-    Denied,
-    /// There was no answer in time, or an error.
-    Failed,
-}
-
-/// An actor, as in the map of the architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum ActorName {
-    /// Boxes 1 and 12.
-    ImdsPoller,
-    /// Boxes 2, 3 and 3.2.
-    AsgScaler,
-    /// Boxes 6 and 11.
-    FallbackTracker,
-    /// Boxes 6 to 9.
-    HealthMonitor,
-    /// Boxes 4, 5 and 10.
-    Drainer,
-    /// Box 11.
-    Janitor,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct CauseLabel(RestartCause);
-
-impl EncodeLabelValue for CauseLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        encoder.write_str(self.0.slug())
-    }
-}
-
-/// A value of the records as a label, in the same word as the API and `kubectl` show it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Word<T>(T);
-
-impl<T: Serialize> EncodeLabelValue for Word<T> {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        let value = serde_json::to_value(&self.0).map_err(|_| std::fmt::Error)?;
-        encoder.write_str(value.as_str().ok_or(std::fmt::Error)?)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabels {
-    kind: Word<NoticeKind>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusalLabels {
-    reason: Word<NoticeRefusal>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct MarkLabels {
-    result: MarkResult,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ListLabels {
-    result: PodsListed,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WatchLabels {
-    kind: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabels {
-    result: EventResult,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TriggerLabels {
-    action: Word<TriggerAction>,
-    result: TriggerResult,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BoxLabels {
-    r#box: Word<FlowBox>,
-    outcome: Word<Outcome>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AwsLabels {
-    operation: AwsOperation,
-    result: AwsResult,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OperationLabels {
-    operation: AwsOperation,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AnswerLabels {
-    answer: EvictionResult,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReviewLabels {
-    review: Review,
-    result: ReviewResult,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DroppedLabels {
-    actor: ActorName,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RestartLabels {
-    actor: ActorName,
-    cause: CauseLabel,
-}
 
 /// Seconds; from a fast answer to a call that ran into its time limit.
 const CALL_BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
@@ -331,13 +127,38 @@ impl Metrics {
 
     /// The encoder appends the unit and `_total` to these names, and a full stop to these texts.
     fn registered(mut self) -> Self {
-        let registry = &mut self.registry;
+        let mut registry = std::mem::take(&mut self.registry);
+        self.register_process(&mut registry);
+        self.register_flow(&mut registry);
+        self.register_calls(&mut registry);
+        self.register_watches(&mut registry);
+        self.registry = registry;
+        self
+    }
+
+    /// What the process itself is like.
+    fn register_process(&self, registry: &mut Registry) {
         registry.register(
             "build",
             "The version that runs",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
         );
         registry.register("leader", "1 while this process holds the lease, else 0", self.leader.clone());
+        registry.register(
+            "actor_restarts",
+            "Actors started anew by their supervisor, by cause",
+            self.actor_restarts.clone(),
+        );
+        registry.register(
+            "actor_messages_dropped",
+            "Messages that found the mailbox of an actor full or gone",
+            self.messages_dropped.clone(),
+        );
+        self.connections.register(&[Listener::Api, Listener::Local, Listener::Probes], registry);
+    }
+
+    /// What became of notices, triggers and replacements.
+    fn register_flow(&self, registry: &mut Registry) {
         registry.register(
             "replacements_started",
             "Replacements begun, by the kind of their first notice",
@@ -369,6 +190,15 @@ impl Metrics {
             Unit::Seconds,
             self.notice_to_request.clone(),
         );
+        registry.register(
+            "triggers",
+            "What people asked for, by action and by what came of it",
+            self.triggers.clone(),
+        );
+    }
+
+    /// What others were asked, and what they answered.
+    fn register_calls(&self, registry: &mut Registry) {
         registry.register("aws_calls", "Calls to the Auto Scaling API", self.aws_calls.clone());
         registry.register_with_unit(
             "aws_call",
@@ -383,17 +213,7 @@ impl Metrics {
             "Lists of one node's pods, before it counts as empty",
             self.pod_lists.clone(),
         );
-        registry.register(
-            "stale_watches",
-            "1 while the leader's picture of a kind is known to be old, else 0",
-            self.stale_watches.clone(),
-        );
         registry.register("events", "Kubernetes events, by what became of them", self.events.clone());
-        registry.register(
-            "triggers",
-            "What people asked for, by action and by what came of it",
-            self.triggers.clone(),
-        );
         registry.register(
             "http_reviews",
             "Questions to the Kubernetes API about callers of the HTTP API, by the answer",
@@ -404,17 +224,15 @@ impl Metrics {
             "Notifications to webhooks, by what became of them",
             self.notifications.clone(),
         );
+    }
+
+    /// How good the picture of the cluster is.
+    fn register_watches(&self, registry: &mut Registry) {
         registry.register(
-            "actor_restarts",
-            "Actors started anew by their supervisor, by cause",
-            self.actor_restarts.clone(),
+            "stale_watches",
+            "1 while the leader's picture of a kind is known to be old, else 0",
+            self.stale_watches.clone(),
         );
-        registry.register(
-            "actor_messages_dropped",
-            "Messages that found the mailbox of an actor full or gone",
-            self.messages_dropped.clone(),
-        );
-        self.connections.register(&[Listener::Api, Listener::Local, Listener::Probes], registry);
         registry.register(
             "objects_not_understood",
             "Objects whose fields cannot be read: what depends on them waits, everything else goes on",
@@ -425,7 +243,6 @@ impl Metrics {
             "Lists and watches of the Kubernetes API that broke, by kind",
             self.watch_failures.clone(),
         );
-        self
     }
 
     /// Counts what a stored change of a record means: its new steps, a story begun, a fallback, a return.
@@ -559,7 +376,3 @@ impl Metrics {
         Ok(text)
     }
 }
-
-mod gauges;
-#[cfg(test)]
-mod tests;

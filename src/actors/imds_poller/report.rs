@@ -1,14 +1,14 @@
 //! A notice on its way into the Kubernetes API.
 
-use super::{ImdsPoller, Store};
 use crate::clock::jittered;
 use crate::crd::InterruptionNotice;
 use crate::kube::problem::RequestProblem;
-use actix::{AsyncContext, Context, SpawnHandle};
+use actix::{Actor, AsyncContext, Context, Handler, Message, SpawnHandle};
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, PostParams};
 use spot_guard_core::imds::Announcement;
 use spot_guard_core::policy::backoff;
+use spot_guard_core::record::NoticeKind;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -28,6 +28,16 @@ const OVER_AFTER: SignedDuration = SignedDuration::from_secs(30);
 const RENEWED_FOR: SignedDuration = SignedDuration::from_secs(600);
 /// One attempt takes no longer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Command of the reporting actor to itself: try to store the notice of that kind.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Store(pub(super) NoticeKind);
+
+/// An actor that stores notices when their timers fire.
+pub(super) trait Reporter: Actor<Context = Context<Self>> + Handler<Store> {}
+
+impl<A: Actor<Context = Context<Self>> + Handler<Store>> Reporter for A {}
 
 /// Why a notice is not stored yet.
 #[derive(Debug, thiserror::Error)]
@@ -99,20 +109,20 @@ impl Sighting {
     }
 
     /// The name is taken: the next attempt comes at a slow pace.
-    pub(super) fn name_taken(&mut self, now: Timestamp, ctx: &mut Context<ImdsPoller>) {
+    pub(super) fn name_taken(&mut self, now: Timestamp, ctx: &mut Context<impl Reporter>) {
         (self.failures, self.taken) = (0, true);
         let pause = if self.is_urgent(now) { TAKEN_AT_DEADLINE } else { MAX_BACKOFF };
         self.arm(Instant::now() + jittered(pause), ctx);
     }
 
     /// An attempt begins. Should it hang, the next one does not wait for it.
-    pub(super) fn attempt_began(&mut self, ctx: &mut Context<ImdsPoller>) {
+    pub(super) fn attempt_began(&mut self, ctx: &mut Context<impl Reporter>) {
         let pause = if self.stored { TAKEN_AT_DEADLINE } else { self.max_backoff() };
         self.arm(Instant::now() + pause, ctx);
     }
 
     /// An attempt failed: the next one comes after the backoff, or earlier if it is due.
-    pub(super) fn attempt_failed(&mut self, ctx: &mut Context<ImdsPoller>) {
+    pub(super) fn attempt_failed(&mut self, ctx: &mut Context<impl Reporter>) {
         self.failures = self.failures.saturating_add(1);
         self.taken = false;
         let pause = jittered(backoff(FIRST_BACKOFF, self.max_backoff(), self.failures));
@@ -125,7 +135,7 @@ impl Sighting {
     }
 
     /// The notice is stored; whether that is new.
-    pub(super) fn stored(&mut self, now: Timestamp, ctx: &mut Context<ImdsPoller>) -> bool {
+    pub(super) fn stored(&mut self, now: Timestamp, ctx: &mut Context<impl Reporter>) -> bool {
         let new = !std::mem::replace(&mut self.stored, true);
         self.renew(now, ctx);
         new
@@ -133,7 +143,7 @@ impl Sighting {
 
     /// A notice that is stored is created again before its deadline: should it have been removed, it is there
     /// again.
-    pub(super) fn renew(&mut self, now: Timestamp, ctx: &mut Context<ImdsPoller>) {
+    pub(super) fn renew(&mut self, now: Timestamp, ctx: &mut Context<impl Reporter>) {
         if self.is_over() {
             return;
         }
@@ -146,7 +156,7 @@ impl Sighting {
     }
 
     /// It is tried no more.
-    pub(super) fn end(&mut self, ctx: &mut Context<ImdsPoller>) {
+    pub(super) fn end(&mut self, ctx: &mut Context<impl Reporter>) {
         if let Report::Trying { timer, .. } = std::mem::replace(&mut self.report, Report::Done) {
             ctx.cancel_future(timer);
         }
@@ -165,7 +175,7 @@ impl Sighting {
     }
 
     /// Sets the only timer of this notice.
-    fn arm(&mut self, due: Instant, ctx: &mut Context<ImdsPoller>) {
+    fn arm(&mut self, due: Instant, ctx: &mut Context<impl Reporter>) {
         if let Report::Trying { timer, .. } = self.report {
             ctx.cancel_future(timer);
         }

@@ -1,6 +1,6 @@
 //! How actors and the HTTP API reach a supervised actor.
 
-use super::RestartCause;
+use crate::telemetry::metrics::RestartCause;
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Context, Handler, MailboxError, Message};
 use std::collections::BTreeMap;

@@ -4,8 +4,8 @@
 //! nobody in but who is remembered.
 
 use super::cache::Cache;
-use super::{Denial, Permission};
 use crate::crd::GROUP;
+use crate::http::rights::{Denial, Permission};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::metrics::{Metrics, Review, ReviewResult};
 use aws_lc_rs::digest::{SHA256, digest};

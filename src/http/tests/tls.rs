@@ -1,7 +1,7 @@
 //! The main port with a certificate.
 
+use super::super::TlsConfig;
 use super::*;
-use crate::config::TlsConfig;
 use std::path::Path;
 
 /// Writes a fresh certificate for localhost, and returns it.

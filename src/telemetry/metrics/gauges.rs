@@ -1,6 +1,6 @@
 //! The gauges that are computed at each scrape.
 
-use super::Word;
+use super::labels::Word;
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::readiness::Readiness;
 use kube::ResourceExt;

@@ -3,7 +3,9 @@ use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
 use jiff::Timestamp;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::reason::Reason;
-use spot_guard_core::record::{CapacityState, FallbackState, OldNodeState, OpenFallback, StepRecord};
+use spot_guard_core::record::{
+    CapacityState, FallbackState, FlowBox, OldNodeState, OpenFallback, StepRecord,
+};
 
 const NONE: &[NodeReplacement] = &[];
 const NO_POOLS: &[SpotPool] = &[];

@@ -1,0 +1,249 @@
+//! The labels of the metrics: enums, so that the number of series is bounded.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use serde::Serialize;
+use spot_guard_core::notices::NoticeRefusal;
+use spot_guard_core::record::{FlowBox, NoticeKind, Outcome};
+use spot_guard_core::trigger::TriggerAction;
+use std::fmt::Write;
+
+/// A call to the Auto Scaling API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum AwsOperation {
+    /// Reads groups and their instances.
+    DescribeAutoScalingGroups,
+    /// Reads scaling activities.
+    DescribeScalingActivities,
+    /// Sets the desired capacity.
+    SetDesiredCapacity,
+    /// Ends one instance.
+    TerminateInstanceInAutoScalingGroup,
+    /// Launches instances at once.
+    LaunchInstances,
+}
+
+/// How a call to the Auto Scaling API ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum AwsResult {
+    /// It was accepted.
+    Ok,
+    /// AWS asked to slow down.
+    Throttled,
+    /// AWS refused it, for any other reason.
+    Refused,
+    /// No answer within the time limit.
+    TimedOut,
+    /// No usable answer: connection, credentials, an answer that cannot be read.
+    Failed,
+}
+
+/// What the Kubernetes API answered to an eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum EvictionResult {
+    /// The pod goes.
+    Accepted,
+    /// A PodDisruptionBudget has no room.
+    Budget,
+    /// The API server asked to slow down.
+    Throttled,
+    /// The pod is not there any more, or another one has its name.
+    Gone,
+    /// Anything else.
+    Failed,
+}
+
+/// What became of a change of a node's marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum MarkResult {
+    /// They are as they should be.
+    Done,
+    /// The API server refused, or did not answer in time.
+    Failed,
+}
+
+/// What came of a list of one node's pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum PodsListed {
+    /// Nothing on the node has to move.
+    Empty,
+    /// Something has.
+    Held,
+    /// There was no answer in time, or an error.
+    Failed,
+}
+
+/// What became of a Kubernetes event, or of a notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum EventResult {
+    /// Its receiver has it.
+    Published,
+    /// It could not be published in time, or was refused.
+    Failed,
+    /// Too many others waited.
+    Dropped,
+}
+
+/// What became of a trigger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(super) enum TriggerResult {
+    Accepted,
+    Refused,
+}
+
+/// A question to the API server about a caller of the HTTP API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Review {
+    /// Whose token it is.
+    Token,
+    /// Whether they may.
+    Access,
+}
+
+/// What the API server answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ReviewResult {
+    /// The token is valid, the right is there.
+    Allowed,
+    /// It is not.
+    Denied,
+    /// There was no answer in time, or an error.
+    Failed,
+}
+
+/// An actor, as in the map of the architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ActorName {
+    /// Boxes 1 and 12.
+    ImdsPoller,
+    /// Boxes 2, 3 and 3.2.
+    AsgScaler,
+    /// Boxes 6 and 11.
+    FallbackTracker,
+    /// Boxes 6 to 9.
+    HealthMonitor,
+    /// Boxes 4, 5 and 10.
+    Drainer,
+    /// Box 11.
+    Janitor,
+}
+
+/// Why an actor was built anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RestartCause {
+    /// A handler, a future of its context, or its factory panicked.
+    Panicked,
+    /// It stopped itself.
+    Stopped,
+    /// It did not answer its supervisor in time.
+    Stuck,
+}
+
+impl RestartCause {
+    /// All causes.
+    pub const ALL: [Self; 3] = [Self::Panicked, Self::Stopped, Self::Stuck];
+
+    /// The cause as a label.
+    #[must_use]
+    pub fn slug(self) -> &'static str {
+        match self {
+            Self::Panicked => "panicked",
+            Self::Stopped => "stopped",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct CauseLabel(pub(super) RestartCause);
+
+impl EncodeLabelValue for CauseLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        encoder.write_str(self.0.slug())
+    }
+}
+
+/// A value of the records as a label, in the same word as the API and `kubectl` show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Word<T>(pub(super) T);
+
+impl<T: Serialize> EncodeLabelValue for Word<T> {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let value = serde_json::to_value(&self.0).map_err(|_| std::fmt::Error)?;
+        encoder.write_str(value.as_str().ok_or(std::fmt::Error)?)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct KindLabels {
+    pub(super) kind: Word<NoticeKind>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RefusalLabels {
+    pub(super) reason: Word<NoticeRefusal>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct MarkLabels {
+    pub(super) result: MarkResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ListLabels {
+    pub(super) result: PodsListed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct WatchLabels {
+    pub(super) kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ResultLabels {
+    pub(super) result: EventResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct TriggerLabels {
+    pub(super) action: Word<TriggerAction>,
+    pub(super) result: TriggerResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct BoxLabels {
+    pub(super) r#box: Word<FlowBox>,
+    pub(super) outcome: Word<Outcome>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct AwsLabels {
+    pub(super) operation: AwsOperation,
+    pub(super) result: AwsResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OperationLabels {
+    pub(super) operation: AwsOperation,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct AnswerLabels {
+    pub(super) answer: EvictionResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReviewLabels {
+    pub(super) review: Review,
+    pub(super) result: ReviewResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct DroppedLabels {
+    pub(super) actor: ActorName,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RestartLabels {
+    pub(super) actor: ActorName,
+    pub(super) cause: CauseLabel,
+}
