@@ -98,7 +98,8 @@ impl Fixture {
                     ready_at: noon(-600),
                 },
                 on_demand_requested: true,
-            },
+            }
+            .into(),
             blocking: vec![BlockingReason {
                 flow_box: FlowBox::Safety,
                 reason: ReasonCode::PodDoesNotFit,

@@ -38,11 +38,13 @@ fn cluster() -> Fixture {
         capacity: CapacityState::Taken {
             instance: capacity(GroupKind::OnDemand, "i-d", "node-d"),
             on_demand_requested: true,
-        },
+        }
+        .into(),
         fallback: FallbackState::OnFallback(OpenFallback {
             successor: Some(capacity(GroupKind::Spot, "i-2", "node-2")),
             ..OpenFallback::default()
-        }),
+        })
+        .into(),
         ..ReplacementStatus::default()
     };
     for (outcome, at) in
