@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// The time, told twice.
+/// The time, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// By the clock on the wall, as deadlines are given.
