@@ -53,9 +53,7 @@ impl Janitor {
         let (now, pools) = (self.deps.clock.now(), self.deps.pools());
         let old = |record: &NodeReplacement| {
             let policy = self.deps.policy_of(&record.replacement_name(), &pools);
-            let keep = seconds(policy.keep_finished_seconds).max(limits::look_back(&policy));
-            let ended = record.status.as_ref().and_then(|status| status.finished_at);
-            ended.is_some_and(|at| spot_guard_core::time::since(at, now) >= keep)
+            record.status.as_ref().is_some_and(|status| limits::is_removable(status, &policy, now))
         };
         self.deps.view.replacements.state().into_iter().filter(|record| old(record)).collect()
     }
@@ -98,7 +96,7 @@ impl Handler<CleanUp> for Janitor {
             for record in finished {
                 if let Err(error) = remove(&deps, &record).await {
                     tracing::warn!(
-                        replacement = record.name_any(),
+                        replacement = record.replacement_name(),
                         error = %RequestProblem(&error),
                         "a finished record could not be removed"
                     );
@@ -127,7 +125,7 @@ async fn remove(deps: &Deps, record: &NodeReplacement) -> Result<(), kube::Error
         }
     }
     remove_exactly(deps, record).await?;
-    tracing::info!(replacement = record.name_any(), "the finished record was removed");
+    tracing::info!(replacement = record.replacement_name(), "the finished record was removed");
     Ok(())
 }
 

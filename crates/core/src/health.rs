@@ -7,9 +7,8 @@ use crate::group::{FailureClass, PoolView};
 use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::{Ledger, Share};
 use crate::policy::{Policy, seconds};
-use crate::reason::Reason;
+use crate::reason::{Reason, ReturnAssessment};
 use crate::record::{GroupKind, ReplacementStatus};
-use crate::replacement::ReturnAssessment;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 

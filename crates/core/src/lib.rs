@@ -30,5 +30,6 @@ pub mod scaling;
 pub mod testing;
 pub mod time;
 pub mod trigger;
+pub mod trigger_answer;
 pub mod windows;
 mod wording;

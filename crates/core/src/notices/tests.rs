@@ -1,7 +1,10 @@
 use super::*;
 use crate::cluster::Node;
 use crate::ids::{InstanceId, NodeName, ReplacementName};
+use crate::record::NoticeKind;
 use crate::testing::leaked;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
 
 const OWN: &str = "i-0123456789abcdef0";
 const FOREIGN: &str = "i-0123456789abcdef1";

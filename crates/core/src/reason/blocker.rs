@@ -1,8 +1,8 @@
 //! What stands against a drain: in the check of box 9 before it, or in its own report.
 
 use super::code::ReasonCode;
+use super::unplaced::{PodName, Reasons};
 use crate::ids::NodeName;
-use crate::placement::{PodName, Reasons};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

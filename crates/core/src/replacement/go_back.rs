@@ -1,7 +1,8 @@
 //! Boxes 6 to 10: what stands in goes back, when Spot can take over.
 
-use super::facts::{DrainEnd, Facts, Turn};
+use super::facts::{Facts, Turn};
 use super::leave::ended;
+use crate::drain::DrainEnd;
 use crate::flow::Event;
 use crate::freshness::Step;
 use crate::ids::{InstanceId, NodeName};
@@ -9,8 +10,7 @@ use crate::ledger::Share;
 use crate::policy::{backoff, seconds};
 use crate::reason::Reason;
 use crate::record::{
-    Capacity, CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OpenFallback, Region,
-    ReplacementStatus,
+    Capacity, CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OpenFallback, ReplacementStatus,
 };
 use jiff::Timestamp;
 
@@ -20,11 +20,11 @@ pub(super) fn go_back(next: &mut ReplacementStatus, turn: &Turn<'_>) {
         return;
     }
     let Some(mut capacity) = next.capacity.taken().cloned() else { return };
-    if let FallbackState::Pending(open) = next.fallback.clone() {
+    if let FallbackState::Pending(open) = (*next.fallback).clone() {
         next.fallback.enter(FallbackState::OnFallback(open));
         monitoring(next, &capacity, turn.facts.now);
     }
-    if !matches!(next.fallback, FallbackState::Terminating(_)) {
+    if !matches!(*next.fallback, FallbackState::Terminating(_)) {
         if capacity.group == GroupKind::Spot
             && !turn.facts.is_spot_raised(turn.subject)
             && turn.facts.ledger.reduction.is_none()
@@ -38,7 +38,7 @@ pub(super) fn go_back(next: &mut ReplacementStatus, turn: &Turn<'_>) {
             capacity = successor;
         }
     }
-    match next.fallback.clone() {
+    match (*next.fallback).clone() {
         FallbackState::OnFallback(open) => assess(next, open, &capacity, turn),
         FallbackState::Draining(open) => follow(next, open, &capacity, turn),
         FallbackState::Terminating(open) => finish_termination(next, open, &capacity, turn),
@@ -104,7 +104,7 @@ fn lost(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) -> O
     let (instance_id, node) = facts.serving_node(share, capacity.group)?;
     let capacity = Capacity { group: capacity.group, instance_id, node_name: node.name, ready_at: now };
     take(next, capacity.clone());
-    if let FallbackState::Draining(open) = next.fallback.clone() {
+    if let FallbackState::Draining(open) = (*next.fallback).clone() {
         next.fallback.enter(FallbackState::OnFallback(open));
     }
     Some(capacity)
