@@ -1,8 +1,11 @@
 //! What `/api/v1` answers with. Times are RFC 3339 in UTC; lists are sorted by name.
 
-use crate::crd::{GroupStatus, Trigger};
+mod triggers;
+
+pub use triggers::{ScaleDownRequest, TriggerRequest, TriggerState};
+
+use crate::crd::GroupStatus;
 use jiff::Timestamp;
-use kube::ResourceExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spot_guard_core::cluster;
@@ -111,30 +114,6 @@ pub struct Access {
     pub user: Option<String>,
     /// The actions that they may trigger on every object.
     pub may: Vec<TriggerAction>,
-}
-
-/// `POST /webhooks/v1/scale-down`: which fallbacks are to return. One of `fallback`, `node` and `pool` is
-/// named.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "it only describes the body, which is read field by field")]
-pub struct ScaleDownRequest {
-    /// A fallback, by the name of its replacement.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub fallback: Option<String>,
-    /// The on-demand node, or the one that it stands in for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub node: Option<String>,
-    /// A pool: all its open fallbacks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub pool: Option<String>,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(max = 1024))]
-    pub reason: Option<String>,
 }
 
 /// `/api/v1/pools`: a pool in full.
@@ -468,67 +447,4 @@ pub struct TimelineEntry {
     pub node: String,
     /// In plain words.
     pub message: String,
-}
-
-/// The body of a trigger.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TriggerRequest {
-    /// Why it is asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(max = 1024))]
-    pub reason: Option<String>,
-}
-
-/// `/api/v1/triggers`: what was asked for, and what comes of it.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "Trigger")]
-pub struct TriggerState {
-    /// Its name.
-    pub name: String,
-    /// What is to be done.
-    pub action: TriggerAction,
-    /// The pool that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
-    /// The node that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// The replacement that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub replacement: Option<String>,
-    /// Who asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub requested_by: Option<String>,
-    /// Why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// When it was stored.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub created: Option<Timestamp>,
-    /// `Accepted`: whether it is followed, else why not; `Complete`: whether it is over. None: nobody has
-    /// looked at it yet.
-    pub conditions: Vec<Condition>,
-    /// The replacements that it led to.
-    pub replacements: Vec<String>,
-}
-
-impl TriggerState {
-    /// As the object has it.
-    pub(super) fn of(trigger: &Trigger) -> Self {
-        let (spec, status) = (&trigger.spec, trigger.status.clone().unwrap_or_default());
-        Self {
-            name: trigger.name_any(),
-            action: spec.action,
-            pool: spec.pool.clone(),
-            node: spec.node.clone(),
-            replacement: spec.replacement.clone(),
-            requested_by: spec.requested_by.clone(),
-            reason: spec.reason.clone(),
-            created: trigger.creation_timestamp().map(|time| time.0),
-            conditions: status.conditions,
-            replacements: status.replacements,
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Everything that the FallbackTracker knows, as [`spot_guard_core::replacement`] asks for it.
 
 use super::fits::{Around, FitQuestion, Fits};
-use super::known::{Accepted, PoolFacts, Reading};
+use super::known::{Accepted, Known, PoolFacts, Reading};
 use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::crd::{GroupStatus, NodeReplacement};
@@ -56,15 +56,8 @@ pub(super) struct TurnView<'a> {
 }
 
 impl<'a> TurnView<'a> {
-    pub(super) fn new(
-        deps: &'a Deps,
-        reading: &'a Reading,
-        records: &BTreeMap<String, NodeReplacement>,
-        pools: &'a BTreeMap<String, PoolFacts>,
-        drains: &'a BTreeMap<(String, DrainPurpose), DrainReport>,
-        assessments: &'a BTreeMap<String, ReturnAssessment>,
-        fits: &'a Fits,
-    ) -> Self {
+    pub(super) fn new(deps: &'a Deps, reading: &'a Reading, known: &'a Known, fits: &'a Fits) -> Self {
+        let Known { records, pools, drains, assessments, found_empty: _ } = known;
         let Reading { freshness, snapshot, configs } = reading;
         let mut under_way = BTreeMap::new();
         for record in records.values() {
