@@ -143,7 +143,7 @@ impl Scenario {
 
 /// A node gets its replacement on Spot.
 const REPLACED: [(B, O); 4] =
-    [(B::Success, O::InService), (B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Ended)];
+    [(B::Success, O::InService), (B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Terminated)];
 /// A node gets its replacement on demand, which goes back later.
 const FELL_BACK: [(B, O); 12] = [
     (B::Wait, O::NoCapacity),
@@ -151,7 +151,7 @@ const FELL_BACK: [(B, O); 12] = [
     (B::Fallback, O::InService),
     (B::Taint, O::Tainted),
     (B::Drain, O::Drained),
-    (B::Drain, O::Ended),
+    (B::Drain, O::Terminated),
     (B::Monitor, O::Monitoring),
     (B::Health, O::Healthy),
     (B::Stability, O::Stable),
@@ -160,7 +160,8 @@ const FELL_BACK: [(B, O); 12] = [
     (B::ScaleDown, O::ScaledDown),
 ];
 /// What every node goes through, with or without a replacement.
-const REPLACED_OR_NOT: [(B, O); 3] = [(B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Ended)];
+const REPLACED_OR_NOT: [(B, O); 3] =
+    [(B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Terminated)];
 
 /// These steps between the beginning and the end that all have.
 fn steps(middle: &[(B, O)]) -> Vec<(B, O)> {
@@ -261,7 +262,7 @@ fn pdb_blocked() -> Plot {
             (B::Taint, O::Tainted),
             (B::Drain, O::Blocked),
             (B::Drain, O::Drained),
-            (B::Drain, O::Ended),
+            (B::Drain, O::Terminated),
         ]),
         ..usual_plot()
     }

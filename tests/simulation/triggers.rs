@@ -103,7 +103,7 @@ fn a_node_is_replaced_because_a_person_asks() {
             assert_eq!((status.notice, status.deadline), (Some(NoticeKind::Manual), None));
             assert_eq!(status.traceparent.as_deref(), Some(traceparent));
             let told = &status.steps[0];
-            assert!(told.message.contains("asked for by ann (trigger one): kernel"), "{}", told.message);
+            assert!(told.message.contains("requested by ann (trigger one): kernel"), "{}", told.message);
             let answer = trigger(&stage, "one").status.expect("a status");
             assert_eq!(answer.replacements, [stage.spot[0].clone()]);
             assert_eq!(TriggerStage::of(&answer.conditions), TriggerStage::Over);
@@ -356,7 +356,9 @@ fn two_minutes_bring_back_what_was_cancelled() {
             .play();
         played.assert_ok();
         assert_eq!(played.report.replacements.len(), 1);
-        assert!(played.told_of(&played.stage.spot[0], FlowBox::Drain, Outcome::Ended).contains("is gone"));
+        assert!(
+            played.told_of(&played.stage.spot[0], FlowBox::Drain, Outcome::Terminated).contains("is gone")
+        );
     }
 }
 

@@ -215,7 +215,7 @@ fn the_record_takes_it_in_before_it_is_told() {
             take_in(&ask, &subject(), &mut after, now());
         }
         let told = after.steps.last().map(|step| step.message.clone()).unwrap_or_default();
-        assert!(told.ends_with("asked for by ann (trigger t-1): maintenance"), "{ask:?}: {told}");
+        assert!(told.ends_with("requested by ann (trigger t-1): maintenance"), "{ask:?}: {told}");
         let (answer, replacements) = acceptance(decided(&ask, Some(&after), &[]));
         assert_eq!(
             (answer.reason(), replacements),
