@@ -36,7 +36,6 @@ use refusals::{Refused, Removals};
 use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::record::GroupKind;
-use spot_guard_core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use spot_guard_core::scaling::wants::Want;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
