@@ -50,7 +50,7 @@ impl Auditor {
         self.note(format!("{node} is marked"));
         let records = self.records();
         let old = records.iter().find(|record| {
-            let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+            let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
             record.spec.node_name == node && status.is_some_and(|status| status.old_node.drain().is_some())
         });
         if let Some(record) = old {
@@ -101,7 +101,7 @@ impl Auditor {
         let nodes = self.nodes();
         let covered = |node: &str| {
             records.iter().any(|record| {
-                let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+                let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
                 status.is_some_and(|status| {
                     let begun = status.old_node.drain().is_some() || status.old_node == OldNodeState::Gone {};
                     record.spec.node_name == node && begun
@@ -166,7 +166,7 @@ fn was_just_cancelled(records: &[Arc<NodeReplacement>], node: &str, now: Timesta
 
 /// Whether the record's on-demand node is `node`, and on its way back.
 fn returns(record: &NodeReplacement, node: &str) -> bool {
-    let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+    let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
     status.is_some_and(|status| {
         status.fallback.is_returning()
             && status.capacity.taken().is_some_and(|capacity| capacity.node_name == node)

@@ -106,7 +106,7 @@ impl Auditor {
         let open = |pool: &str| {
             records.iter().any(|record| {
                 record.spec.pool.as_deref() == Some(pool)
-                    && record.status.as_ref().is_none_or(|status| !status.phase.is_finished())
+                    && record.status.as_ref().is_none_or(|status| !status.phase().is_finished())
             })
         };
         let pools = self.pools();

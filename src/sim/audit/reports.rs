@@ -38,7 +38,7 @@ impl Auditor {
     pub(super) fn watch_reported(&self, record: &NodeReplacement) {
         let (node, instance) = (&record.spec.node_name, &record.spec.instance_id);
         let status = record.status.as_ref();
-        if status.is_some_and(|status| status.phase.is_finished()) {
+        if status.is_some_and(|status| status.phase().is_finished()) {
             self.state().open.remove(instance);
             return;
         }

@@ -50,9 +50,9 @@ fn fallback() -> ReplacementStatus {
         ready_at: now(),
     };
     ReplacementStatus {
-        old_node: OldNodeState::Gone {},
-        capacity: CapacityState::Taken { instance, on_demand_requested: true },
-        fallback: FallbackState::OnFallback(OpenFallback::default()),
+        old_node: OldNodeState::Gone {}.into(),
+        capacity: CapacityState::Taken { instance, on_demand_requested: true }.into(),
+        fallback: FallbackState::OnFallback(OpenFallback::default()).into(),
         ..status(Phase::OnFallback)
     }
 }
@@ -123,11 +123,12 @@ fn what_cannot_be_followed_is_refused_with_what_is_wrong() {
     use TriggerAction::{Cancel, Pause, Replace, Resume, Return};
     let deadline = ReplacementStatus { deadline: Some(now()), ..status(Phase::Draining) };
     let ending = ReplacementStatus {
-        old_node: OldNodeState::Terminating(OldDrain::begun(now())),
+        old_node: OldNodeState::Terminating(OldDrain::begun(now())).into(),
         ..status(Phase::Ending)
     };
-    let gone = ReplacementStatus { old_node: OldNodeState::Gone {}, ..status(Phase::Ending) };
-    let released = ReplacementStatus { old_node: OldNodeState::Retained {}, ..status(Phase::Cancelling) };
+    let gone = ReplacementStatus { old_node: OldNodeState::Gone {}.into(), ..status(Phase::Ending) };
+    let released =
+        ReplacementStatus { old_node: OldNodeState::Retained {}.into(), ..status(Phase::Cancelling) };
     let over = status(Phase::Completed);
     let node = |node: &str| node.to_owned();
     let id = |id: &str| id.to_owned();
@@ -250,7 +251,7 @@ fn what_is_so_already_is_accepted() {
         ),
         (
             of_node(TriggerAction::Cancel, "n-1"),
-            ReplacementStatus { old_node: OldNodeState::Retained {}, ..status(Phase::Cancelled) },
+            ReplacementStatus { old_node: OldNodeState::Retained {}.into(), ..status(Phase::Cancelled) },
             TriggerAnswer::CancelledAlready { replacement: "i-1".to_owned() },
         ),
     ];
@@ -267,7 +268,7 @@ fn what_a_record_can_no_longer_follow_is_not_taken_in() {
         (
             TriggerAction::Cancel,
             ReplacementStatus {
-                old_node: OldNodeState::Terminating(OldDrain::begun(now())),
+                old_node: OldNodeState::Terminating(OldDrain::begun(now())).into(),
                 ..status(Phase::Ending)
             },
         ),
@@ -298,7 +299,7 @@ fn a_return_is_tried_at_once_and_fails_with_backoff() {
     let mut story = fallback();
     let waits =
         OpenFallback { not_before: Some(later), next_probe_at: Some(later), ..OpenFallback::default() };
-    story.fallback = FallbackState::OnFallback(waits);
+    story.fallback = FallbackState::OnFallback(waits).into();
     take_in(&ask(TriggerAction::Return), &subject(), &mut story, now());
     let open = story.fallback.open().expect("an open fallback");
     assert_eq!(open.requested_at, Some(now()));
