@@ -80,7 +80,7 @@ impl Auditor {
             .movable_pods_on(node)
             .iter()
             .filter_map(|pod| self.inner.cluster.get::<Pod>(&pod.namespace, &pod.name))
-            .filter(|pod| pod.status.as_ref().and_then(|status| status.phase().as_deref()) != Some("Pending"))
+            .filter(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Pending"))
             .collect();
         budgets
             .iter()
