@@ -131,7 +131,12 @@ async fn what_is_asked_wrongly_is_named_and_nothing_is_written() {
         (keyed(b""), 400, "Idempotency-Key", "1 to 255"),
         (keyed("x".repeat(256).as_bytes()), 400, "Idempotency-Key", "1 to 255"),
         (keyed(b"caf\xe9"), 400, "Idempotency-Key", "visible ones of ASCII"),
-        (keyed(b"a").append_header(("Idempotency-Key", "b")), 400, "Idempotency-Key", "it stands there twice"),
+        (
+            keyed(b"a").append_header(("Idempotency-Key", "b")),
+            400,
+            "Idempotency-Key",
+            "it stands there twice",
+        ),
         (ask("/api/v1/pause?pool=web"), 400, "pool", "there is no such parameter"),
         (ask("/api/v1/pools/No_Name/pause"), 400, "name", "not a Kubernetes name"),
         (ask("/api/v1/pools/none/pause"), 404, "", "no pool is named none"),
