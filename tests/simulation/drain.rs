@@ -24,7 +24,7 @@ fn named(name: &str) -> PodName {
     PodName { namespace: "default".to_owned(), name: name.to_owned() }
 }
 
-fn name_of(pod: &Pod) -> PodName {
+fn pod_name(pod: &Pod) -> PodName {
     named(pod.metadata.name.as_deref().expect("a name"))
 }
 
@@ -181,7 +181,7 @@ fn finalizers_that_nobody_removes_do_not_hold_the_drain_for_ever() {
                 due = pod["metadata"]["deletionTimestamp"].as_str().and_then(|due| due.parse().ok());
                 pod["metadata"]["finalizers"] = json!([]);
             });
-            let (pod, due) = (name_of(&pod), due.expect("it is to be gone"));
+            let (pod, due) = (pod_name(&pod), due.expect("it is to be gone"));
             let held = Reason::PodOverstayed { pod, due, finalizers: true }.to_string();
             let steps = stage.status(&instance).steps;
             let step = steps.iter().find(|step| (step.flow_box, step.outcome) == TIMED_OUT).expect("a step");
@@ -296,7 +296,7 @@ fn a_pool_that_allows_no_deletion_ends_the_instance_as_it_is_and_says_why() {
             let instance = stage.spot[0].clone();
             let node = stage.node_of_instance(&instance);
             stage.set_budgets(&["web"], 0);
-            let web: Vec<PodName> = stage.pods_of("web", &node).iter().map(name_of).collect();
+            let web: Vec<PodName> = stage.pods_of("web", &node).iter().map(pod_name).collect();
             stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::BudgetExhausted).await;
             stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::DeletionNotAllowed).await;
             assert_eq!(stage.pods_of("web", &node).len(), web.len());
