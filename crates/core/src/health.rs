@@ -12,7 +12,7 @@ use crate::replacement::ReturnAssessment;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A story of the pool, as the assessment needs it.
+/// A replacement of the pool, as the assessment needs it.
 #[derive(Clone, Debug)]
 pub struct PoolReplacement<'a> {
     /// The replacement's name.
