@@ -14,18 +14,18 @@ test: testbed ## Runs all tests, also those on a real Kubernetes control plane
 test-fast: ## Runs the tests that need no cluster
 	cargo test --workspace --lib --bins --test cli --test simulation --test contract --test tidy
 
-simulate: ## Plays random stories in the simulated cloud: SEEDS=1000 of them, from SEED=1
+simulate: ## Plays random scenarios in the simulated cloud: SEEDS=1000 of them, from SEED=1
 	@SIMULATE_SEEDS=$(or $(SEEDS),1000) SIMULATE_SEED=$(or $(SEED),1) SIMULATE_EVENTS=$(EVENTS) \
 	cargo test --quiet --test simulation random::random_stories -- --exact --nocapture
 
-crashes: ## Kills the controller before and after each write of every story
+crashes: ## Kills the controller before and after each write of every scenario
 	cargo test --quiet --test simulation every_story_survives_a_crash_at_every_point -- --ignored --nocapture
 
 explore: ## Visits every state of a small world: all orders of all events, EVENTS=3 of them in the finest steps
 	@EXPLORE_EVENTS=$(or $(EVENTS),3) EXPLORE_ORDERS=$(or $(ORDERS),5) \
 	cargo test --quiet -p spot-guard-core --lib model::exhaustive -- --include-ignored --nocapture --test-threads 1
 
-nightly: ## Runs what takes too long for every change: 10,000 stories, all crash points, explore, differential
+nightly: ## Runs what takes too long for every change: 10,000 scenarios, all crash points, explore, differential
 	$(MAKE) simulate SEEDS=10000
 	$(MAKE) crashes
 	$(MAKE) explore
@@ -59,7 +59,7 @@ advisories: ## Asks the RustSec database for holes in dependencies; ADVISORIES=r
 	  [ '$(ADVISORIES)' != required ]; \
 	fi
 
-bench: ## Measures how soon capacity is asked for, and a drain beside its peers on a real control plane
+bench: ## Measures how soon capacity is requested, and a drain beside its peers on a real control plane
 	cargo bench --profile dev --bench flow
 	@testbed/build --bench > /dev/null
 	cargo test --test cluster bench:: -- --ignored --nocapture

@@ -242,10 +242,10 @@ fn dry(launch_instances: bool) -> Plot {
 fn main() {
     let shown = |millis: Option<f64>| millis.map_or_else(|| "-".to_owned(), |millis| format!("{millis:.0}"));
     println!(
-        "| story | asked by | time | notice → asked, ms | dry → on-demand asked, ms | changing calls | all calls | simulated h/s |"
+        "| scenario | requested by | time | notice → requested, ms | out of capacity → on-demand requested, ms | changing calls | all calls | simulated h/s |"
     );
     println!("|---|---|---|---|---|---|---|---|");
-    for (story, plot) in [("dry Spot", dry as fn(bool) -> Plot), ("20 notices at once", twenty)] {
+    for (story, plot) in [("Spot out of capacity", dry as fn(bool) -> Plot), ("20 notices at once", twenty)] {
         for (method, launch_instances) in [("LaunchInstances", true), ("SetDesiredCapacity", false)] {
             let found = play(plot(launch_instances));
             println!(
@@ -261,7 +261,7 @@ fn main() {
         }
     }
     println!(
-        "\n| readers | notice → asked, ms | dry → on-demand asked, ms | reads/s | median, ms | p99, ms | failed | memory, MB |"
+        "\n| readers | notice → requested, ms | out of capacity → on-demand requested, ms | reads/s | median, ms | p99, ms | failed | memory, MB |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for readers in [false, true] {

@@ -75,7 +75,7 @@ impl AgentHandle {
         let mut registry = Registry::with_prefix("spot_guard");
         self.metrics.register(&mut registry);
         self.connections.register(&[Listener::Probes], &mut registry);
-        registry.register("actor_restarts", "Actors started anew by their supervisor, by cause", restarts);
+        registry.register("actor_restarts", "Actors restarted by their supervisor, by cause", restarts);
         registry.register(
             "actor_messages_dropped",
             "Messages that found the mailbox of an actor full or gone",

@@ -38,7 +38,7 @@ pub struct CheckOptions {
     /// The controller's configuration
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// How to reach the Kubernetes API; without it, the pod's own service account
+    /// The kubeconfig for the Kubernetes API; by default the pod's own service account
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Check this pair of groups only, and nothing of a cluster: the Spot group
@@ -170,12 +170,12 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
         }
     }
     if missing.is_empty() {
-        lines.push(Line::new(Verdict::Ok, "kubernetes", "everything that the controller does is allowed"));
+        lines.push(Line::new(Verdict::Ok, "kubernetes", "the account has all permissions of the controller"));
     }
     lines.extend(
         missing
             .into_iter()
-            .map(|asked| Line::new(Verdict::Refused, "kubernetes", format!("may not {asked}"))),
+            .map(|asked| Line::new(Verdict::Refused, "kubernetes", format!("the account may not {asked}"))),
     );
     lines.push(notices_are_bound(client).await);
     let pools: Api<SpotPool> = Api::all(client.clone());
@@ -193,7 +193,7 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
     }
 }
 
-/// Whether whoever reports a notice is held to their own node: tried by a dry run, about a node that nobody
+/// Whether an agent can report its own node only: tried by a dry run, about a node that nobody
 /// is on.
 async fn notices_are_bound(client: &Client) -> Line {
     let (node, instance, kind) =
@@ -216,12 +216,11 @@ async fn notices_are_bound(client: &Client) -> Line {
             "any agent can report any node: apply deploy/manifests/admission-policy.yaml".to_owned(),
         ),
         Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains(NOTICES_POLICY) => {
-            (Verdict::Ok, "whoever reports a notice is held to their own node".to_owned())
+            (Verdict::Ok, "an agent can report its own node only".to_owned())
         }
         Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("cannot create") => (
             Verdict::Note,
-            "whether notices are held to their node cannot be tried: this account may not create any"
-                .to_owned(),
+            "this account may not create notices, so the admission policy cannot be checked".to_owned(),
         ),
         Err(error) => (Verdict::Failed, RequestProblem(&error).to_string()),
     };
@@ -293,7 +292,7 @@ async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &
     lines.push(Line::new(
         Verdict::Note,
         "auto scaling",
-        "groups can be read; calls that change them cannot be tried without changing something",
+        "groups can be read; calls that change groups are not checked, since they would change something",
     ));
     for pool in pools {
         let config = &configs[&pool.name_any()];

@@ -21,16 +21,16 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How the API is reached.
 #[derive(Args, Clone, Debug)]
 pub struct ApiOptions {
-    /// Where the HTTP API of a controller answers
+    /// The URL of the HTTP API of a controller
     #[arg(long, value_name = "URL", env = "SPOT_GUARD_API", default_value = "http://127.0.0.1:8081")]
     pub api: String,
-    /// A file with a token of the cluster; the main port wants one, the local one does not
+    /// A file with a token of the cluster; the main port requires one
     #[arg(long, value_name = "FILE", env = "SPOT_GUARD_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
-    /// A file with the certificates (PEM) that the API's own is checked against, instead of the machine's
+    /// A file with the trusted certificates (PEM) of the API, instead of the machine's
     #[arg(long, value_name = "FILE", env = "SPOT_GUARD_CA_FILE")]
     pub ca_file: Option<PathBuf>,
-    /// How to show it
+    /// The form of the output
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Output,
 }
@@ -38,27 +38,26 @@ pub struct ApiOptions {
 /// How the answer is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people
+    /// A table, for people
     Table,
-    /// For scripts: what the API answers
+    /// The answer of the API, for scripts
     Json,
 }
 
 /// What is asked.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ClientCommand {
-    /// Show the whole at a glance, and what each fallback waits for
+    /// Show the state in short, and what each fallback waits for
     Status(#[command(flatten)] ApiOptions),
     /// Show both groups of each pool
     Pools(#[command(flatten)] ApiOptions),
-    /// Show the open fallbacks, what each waits for and since when
+    /// Show the open fallbacks: what each waits for, and since when
     Fallbacks(#[command(flatten)] ApiOptions),
-    /// Tell the story of a replacement, a fallback or a node: where it stands, what blocks it, how it came
-    /// there
+    /// Show the steps of a replacement, a fallback or a node, and what blocks it
     Explain {
         /// The name of a replacement, a fallback or a node
         name: String,
-        /// Where the API is
+        /// The URL and the token of the API
         #[command(flatten)]
         options: ApiOptions,
     },
@@ -93,10 +92,11 @@ pub fn run(question: &ClientCommand) -> anyhow::Result<String> {
     }
 }
 
-/// The story of what has that name; of a fallback, and of a node, also whether it could be drained now.
+/// The replacement of that name, or of that node. For a fallback or a node, also whether it could be drained
+/// now.
 fn explain(name: &str, options: &ApiOptions) -> anyhow::Result<String> {
     if !is_dns_name(name) {
-        bail!("{name:?} is no name as Kubernetes has them");
+        bail!("{name:?} is not a Kubernetes name");
     }
     let api = ApiClient::new(options)?;
     let (replacement, node) = match api.find(&format!("replacements/{name}"))? {
@@ -185,7 +185,7 @@ impl ApiClient {
         let request = self.token.iter().fold(request, |request, token| request.bearer_auth(token));
         let answer = request.send().with_context(|| format!("{url} does not answer"))?;
         let status = answer.status();
-        let body = answer.text().with_context(|| format!("{url} does not answer to the end"))?;
+        let body = answer.text().with_context(|| format!("{url} broke off its answer"))?;
         let problem: Value = serde_json::from_str(&body).unwrap_or_default();
         // Another path than these would be told otherwise.
         let is_no_such = problem["detail"].as_str().is_some_and(|detail| detail.starts_with("no "));
@@ -220,7 +220,7 @@ fn token(file: &Path, api: &str) -> anyhow::Result<String> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let on_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
     if url.scheme() != "https" && !on_loopback {
-        bail!("the token is not sent to {api}: others could read it; use https");
+        bail!("the token is not sent to {api}, since others could read it: use https");
     }
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     Ok(text.trim().to_owned())

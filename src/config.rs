@@ -248,7 +248,7 @@ impl Config {
             return fail("aws.callTimeoutSeconds", problem);
         }
         if let Some(address) = self.local_listen.filter(|address| !address.ip().is_loopback()) {
-            let problem = format!("{address} is not on loopback: whoever reaches it may read");
+            let problem = format!("{address} is not on loopback: everybody could read there");
             return fail("localListen", problem);
         }
         for (key, value) in [("lease.name", &self.lease.name), ("lease.namespace", &self.lease.namespace)] {
@@ -263,7 +263,10 @@ impl Config {
         if let Some(url) = &self.trace_url {
             let is_web = url.starts_with("https://") || url.starts_with("http://");
             if !is_web || !url.contains("{traceId}") {
-                return fail("traceUrl", format!("{url:?} is no http or https URL with {{traceId}} in it"));
+                return fail(
+                    "traceUrl",
+                    format!("{url:?} is not an http or https URL with {{traceId}} in it"),
+                );
             }
         }
         for target in &self.notifications {

@@ -1,5 +1,5 @@
-//! Spot Guard replaces a Spot node before AWS takes it, falls back to on-demand when Spot is dry, and brings
-//! the cluster back to Spot when that is safe.
+//! Spot Guard replaces a Spot node before AWS takes it, falls back to on-demand when Spot is out of
+//! capacity, and brings the cluster back to Spot when that is safe.
 
 pub mod actors;
 pub mod agent;

@@ -27,15 +27,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Watch this node's metadata service and report what it announces
+    /// Watch this node's instance metadata and report interruption notices
     Agent {
         /// The Kubernetes node that the agent runs on
         #[arg(long, env = "NODE_NAME")]
         node_name: String,
-        /// How to reach the Kubernetes API; without it, the pod's own service account
+        /// The kubeconfig for the Kubernetes API; by default the pod's own service account
         #[arg(long, value_name = "FILE")]
         kubeconfig: Option<PathBuf>,
-        /// Where to serve health and metrics; without it, nowhere
+        /// The address of health and metrics; by default there is none
         #[arg(long, value_name = "ADDR")]
         listen: Option<SocketAddr>,
         /// Seconds between two reads of the metadata service
@@ -47,16 +47,16 @@ enum Command {
         /// The configuration
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// How to reach the Kubernetes API; without it, the pod's own service account
+        /// The kubeconfig for the Kubernetes API; by default the pod's own service account
         #[arg(long, value_name = "FILE")]
         kubeconfig: Option<PathBuf>,
-        /// Where to serve the API; overrides the configuration
+        /// The address of the HTTP API; overrides the configuration
         #[arg(long, value_name = "ADDR")]
         listen: Option<SocketAddr>,
-        /// Where to serve it for reading without a token; overrides the configuration
+        /// The loopback address for reading without a token; overrides the configuration
         #[arg(long, value_name = "ADDR", value_parser = loopback)]
         local_listen: Option<SocketAddr>,
-        /// Where to answer probes and scrapers; overrides the configuration
+        /// The address of health and metrics; overrides the configuration
         #[arg(long, value_name = "ADDR")]
         probe_listen: Option<SocketAddr>,
     },
@@ -68,7 +68,7 @@ enum Command {
     Openapi,
     #[command(flatten)]
     Ask(spot_guard::client::ClientCommand),
-    /// Play a story on a simulated cloud
+    /// Play a scenario in a simulated cloud
     #[cfg(feature = "sim")]
     Demo(spot_guard::sim::demo::DemoOptions),
 }
@@ -143,7 +143,7 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 #[cfg(feature = "sim")]
 #[expect(clippy::disallowed_methods, reason = "RUST_LOG asks for logs beside the story")]
 fn demo(options: &spot_guard::sim::demo::DemoOptions) -> ExitCode {
-    // The story is told on its own; logs are for those who ask.
+    // The demo prints its own lines; logs are for those who set RUST_LOG.
     let _telemetry = std::env::var_os("RUST_LOG").map(|_| telemetry::tracing::init(None));
     match spot_guard::sim::demo::run(options) {
         Ok(true) => ExitCode::SUCCESS,
@@ -190,7 +190,7 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
     match tls.clone() {
         Some(certificate) => drop(actix::spawn(async move { certificate.follow().await })),
         None => {
-            tracing::warn!("no TLS (setting tls): tokens are taken from loopback only, all else is refused")
+            tracing::warn!("no TLS (setting tls): tokens are accepted from loopback only")
         }
     }
     actix::spawn(http::keep_history(state.clone()));
@@ -214,7 +214,7 @@ async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::
             _ = terminated.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
         }
-        tracing::info!("ending: the lease is given back");
+        tracing::info!("the process ends and gives the lease back");
         end.trigger();
     };
     tokio::join!(running, stop);

@@ -83,9 +83,9 @@ enum TurnError {
     Kube(#[from] kube::Error),
     #[error("Auto Scaling group {0} does not exist")]
     NoSuchGroup(String),
-    #[error("the ledger of the pool was written by somebody else")]
+    #[error("somebody else wrote the ledger of the pool")]
     NotTheWriter,
-    #[error("this process does not lead, or not for long enough")]
+    #[error("this process does not hold the lease for long enough")]
     NotLeading,
 }
 
@@ -265,7 +265,7 @@ impl Handler<TurnEnded> for AsgScaler {
                 state.failures = state.failures.saturating_add(1);
                 // What was written and what was not is read again.
                 state.ledger = None;
-                tracing::warn!(pool, %error, "looking at the groups failed; it is tried again");
+                tracing::warn!(pool, %error, "the groups could not be read; the next attempt follows");
                 if let TurnError::NoSuchGroup(group) = &error {
                     let finding = Finding { group: group.clone(), problem: GroupProblem::NoSuchGroup };
                     let refused = PoolRefused { pool: pool.clone(), finding };
@@ -300,7 +300,7 @@ async fn take_turn(
     let mut changed = false;
     let mut deferred = Deferred::default();
     let mut delayed = None;
-    // A new life, or a story that wants something, waits for nobody else's look.
+    // A new life, or a replacement that wants something, waits for nobody else's look.
     let urgent = takes_over || !wanted.wants.is_empty() || !wanted.ends.is_empty();
     if takes_over {
         let mut next = store.ledger.clone();
@@ -345,7 +345,7 @@ async fn take_turn(
         match make(&deps, &pool, &call).await {
             Ok(answer) => answers::taken(&mut next, &call, answer, deps.clock.now()),
             Err(error) => {
-                tracing::warn!(pool = pool.name, %error, ?call, "AWS did not do it");
+                tracing::warn!(pool = pool.name, %error, ?call, "AWS refused the call");
                 let told = (error.outcome, &*error.to_string());
                 match answers::failed(&mut next, &mut deferred, &call, told, deps.clock.now()) {
                     AfterFailure::GoOn => {}

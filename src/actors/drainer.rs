@@ -91,7 +91,8 @@ pub struct Drainer {
     drains: BTreeMap<String, Drain>,
     /// Nodes whose marks are being changed, or are to be after a failure.
     marking: BTreeMap<String, Marking>,
-    /// Since when the API server has said of a node that it carries the marks of a drain.
+    /// Since when the API server has said of a node that it carries taint, cordon and annotations of a
+    /// drain.
     set: BTreeMap<String, Duration>,
     /// The same of the annotation that keeps cluster-autoscaler off it.
     shielded: BTreeMap<String, Duration>,
@@ -145,7 +146,7 @@ impl Drainer {
             };
             let result = match timeout(limit, call).await {
                 Ok(Ok(())) => {
-                    tracing::info!(node, ?change, "a node's marks were changed");
+                    tracing::info!(node, ?change, "taint, cordon or annotations of a node were changed");
                     MarkResult::Done
                 }
                 Ok(Err(error)) => {
@@ -153,7 +154,7 @@ impl Drainer {
                         node,
                         error = %RequestProblem(&error),
                         ?change,
-                        "a node's marks could not be changed; it is tried again"
+                        "taint, cordon or annotations of a node could not be changed; the next attempt follows"
                     );
                     MarkResult::Failed
                 }
@@ -161,7 +162,7 @@ impl Drainer {
                     tracing::warn!(
                         node,
                         ?change,
-                        "no answer in time to a change of marks; it is tried again"
+                        "no answer in time to a change of a node; the next attempt follows"
                     );
                     MarkResult::Failed
                 }
@@ -189,7 +190,7 @@ impl Drainer {
                         node,
                         pod = %pod.key(),
                         grace,
-                        "deleted: no more than its grace period is left"
+                        "deleted, since only its grace period is left"
                     );
                     pods::delete(&client, pod, grace, limit).await
                 }
@@ -385,7 +386,7 @@ impl Handler<Looked> for Drainer {
         let now = self.now();
         let result = match (&look.found, look.empty_at(now.at)) {
             (Err(error), _) => {
-                tracing::warn!(node, error, "the node's pods could not be listed; it is tried again");
+                tracing::warn!(node, error, "the node's pods could not be listed; the next attempt follows");
                 PodsListed::Failed
             }
             (Ok(_), None) => PodsListed::Held,

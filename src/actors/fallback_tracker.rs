@@ -47,7 +47,7 @@ use store::{Write, store};
 use triggers::{Replies, Reply};
 use turn_view::TurnView;
 
-/// Time alone moves a story too (timeouts, retries): how often the records are gone through.
+/// Time alone moves a replacement too (timeouts, retries): how often the records are gone through.
 const TURN: Duration = Duration::from_secs(1);
 /// After this time more triggers are looked at, unless something else begins a turn.
 const NEXT_LOOK: Duration = Duration::from_millis(100);
@@ -160,7 +160,7 @@ impl FallbackTracker {
             |held: &Freshness| held.stale.iter().map(|held| held.kind).collect::<BTreeSet<WatchedKind>>();
         let (before, now) = (kinds(&self.freshness), kinds(&freshness));
         for held in freshness.stale.iter().filter(|held| !before.contains(&held.kind)) {
-            tracing::warn!("{held}: nothing that cannot be taken back is done by it");
+            tracing::warn!("{held}: nothing irreversible is done on its data");
         }
         for kind in before.difference(&now) {
             tracing::info!(kind = kind.plural(), "the watch is current again");
@@ -220,7 +220,7 @@ impl Actor for FallbackTracker {
     }
 }
 
-/// Deadlines first, then the oldest: in this order stories take the places that a pool has.
+/// Deadlines first, then the oldest: in this order replacements take the places that a pool has.
 fn urgency(record: &NodeReplacement) -> (bool, Option<Timestamp>) {
     let status = record.status.as_ref();
     (status.is_none_or(|status| status.deadline.is_none()), status.and_then(|status| status.started_at))

@@ -162,7 +162,7 @@ impl HealthMonitor {
                 tracing::warn!(
                     pool = name,
                     error = %RequestProblem(&error),
-                    "the pool's status could not be written; it is tried again"
+                    "the status of the pool could not be written; the next attempt follows"
                 );
                 actor.written.remove(&name);
             }

@@ -15,7 +15,8 @@ const WAIT: Duration = Duration::from_secs(10);
 pub enum Heavy {
     /// On threads of their own.
     Threads(Arc<Semaphore>),
-    /// Where it is asked for: only in a simulation on paused time, which has to be the same from run to run.
+    /// Where it is requested: only in a simulation on paused time, which has to be the same from run to
+    /// run.
     Inline,
 }
 

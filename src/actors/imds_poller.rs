@@ -339,7 +339,7 @@ impl Handler<Stored> for ImdsPoller {
                     tracing::info!(
                         node,
                         %kind,
-                        "a notice of that name is stored: perhaps this one, trying on"
+                        "a notice of that name is stored, perhaps this one; the next attempt follows"
                     );
                 }
                 if self.sightings.values().all(|held| held.is_done() || held.is_taken()) {
@@ -350,7 +350,7 @@ impl Handler<Stored> for ImdsPoller {
                 sighting.attempt_failed(ctx);
                 self.node.readiness.not_ready(NOTICES_PART, format!("{kind}: {problem}"));
                 if self.complaints.raise(kind.slug(), &problem.to_string()) {
-                    tracing::error!(node, %kind, %problem, "notice cannot be stored, trying on");
+                    tracing::error!(node, %kind, %problem, "the notice cannot be stored; the next attempt follows");
                 }
             }
         }

@@ -118,7 +118,7 @@ impl Handler<CleanUp> for Janitor {
     }
 }
 
-/// Notices first: a notice without a record would begin the story anew.
+/// Notices first: a notice without a record would begin the replacement anew.
 async fn remove(deps: &Deps, record: &NodeReplacement) -> Result<(), kube::Error> {
     let notices: Api<InterruptionNotice> = Api::all(deps.client.clone());
     for notice in deps.view.notices.state() {
@@ -131,7 +131,7 @@ async fn remove(deps: &Deps, record: &NodeReplacement) -> Result<(), kube::Error
     Ok(())
 }
 
-/// Removes the object if it is still as it was seen: a cancelled story may begin anew.
+/// Removes the object if it is still as it was seen: a cancelled replacement may begin anew.
 async fn remove_exactly<K>(deps: &Deps, object: &K) -> Result<(), kube::Error>
 where
     K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + DeserializeOwned,

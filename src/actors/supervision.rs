@@ -110,19 +110,19 @@ impl Shutdown {
         self.triggered.send_replace(true);
     }
 
-    /// Whether the end was asked for.
+    /// Whether the end was requested.
     #[must_use]
     pub fn is_triggered(&self) -> bool {
         *self.triggered.borrow()
     }
 
-    /// Waits until the end is asked for.
+    /// Waits until the end is requested.
     pub async fn triggered(&self) {
         // Fails only when the sender is gone, and `self` holds it.
         let _ = self.triggered.subscribe().wait_for(|triggered| *triggered).await;
     }
 
-    /// Waits until the end was asked for and no actor of the set is left.
+    /// Waits until the end was requested and no actor of the set is left.
     pub async fn finished(&self) {
         self.triggered().await;
         let _ = self.running.subscribe().wait_for(|running| *running == 0).await;

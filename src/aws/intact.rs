@@ -28,7 +28,9 @@ impl Intercept for IntactAnswers {
         let response = context.response();
         let body = response.body().bytes().unwrap_or_default();
         if response.status().is_success() && !body.trim_ascii_end().ends_with(END) {
-            return Err(format!("the answer of {} bytes is cut short, or none of the API", body.len()).into());
+            return Err(
+                format!("the answer of {} bytes is cut short, or is not from the API", body.len()).into()
+            );
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! One reading of many groups: looks of many pools that come in the same moment become one call.
 //!
-//! So the calls that describe groups grow with groups / 50, not with pools, stories or nodes. All calls of an
-//! account and a Region share one bucket, so they are worth saving.
+//! So the calls that describe groups grow with groups / 50, not with pools, replacements or nodes. All
+//! calls of an account and a Region share one bucket, so they are worth saving.
 
 use super::answer::{CallError, Described};
 use futures::FutureExt;
@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a look that nothing waits for lets others join it. One that a story waits for goes at once: it
-/// comes before each call that changes something.
+/// How long a look that nothing waits for lets others join it. One that a replacement waits for goes at
+/// once: it comes before each call that changes something.
 const WINDOW: Duration = Duration::from_millis(10);
 
 type Answer = Shared<BoxFuture<'static, Result<Arc<Described>, CallError>>>;

@@ -40,7 +40,7 @@ pub(super) fn fallbacks(open: &[Fallback]) -> String {
 
 /// A line for each pool, and one more for each further thing that is not as it should be.
 pub(super) fn pools(pools: &[Pool]) -> String {
-    let head = ["POOL", "MODE", "SPOT", "ON DEMAND", "FALLBACKS", "NOT AS IT SHOULD BE"];
+    let head = ["POOL", "MODE", "SPOT", "ON DEMAND", "FALLBACKS", "PROBLEMS"];
     let counts = |group: &Option<crate::crd::GroupStatus>| {
         group.as_ref().map_or_else(|| "-".to_owned(), |group| group.summary.clone())
     };
@@ -68,18 +68,19 @@ pub(super) fn pools(pools: &[Pool]) -> String {
     table(head, &rows)
 }
 
-/// The story of a replacement, and whether a node could be drained now.
+/// The steps of a replacement, and whether a node could be drained now.
 pub(super) fn explain(name: &str, story: Option<&Replacement>, safety: Option<&NodeSafety>) -> String {
     let mut text = String::new();
     match story {
         Some(story) => tell(&mut text, story),
         None => {
-            let _ = writeln!(text, "Node {name} plays no part in a replacement.");
+            let _ = writeln!(text, "Node {name} is not part of a replacement.");
         }
     }
     if let Some(safety) = safety {
         let verdict = if safety.safe { "Yes." } else { "No:" };
-        let _ = writeln!(text, "\nCould {} be drained now, as box 9 judges it? {verdict}", safety.node);
+        let _ =
+            writeln!(text, "\nCould {} be drained now, by the safety check of box 9? {verdict}", safety.node);
         for blocker in &safety.blockers {
             let _ = writeln!(text, "  {}: {} (needed: {})", blocker.reason, blocker.message, blocker.hint);
         }
@@ -88,7 +89,7 @@ pub(super) fn explain(name: &str, story: Option<&Replacement>, safety: Option<&N
 }
 
 fn tell(text: &mut String, story: &Replacement) {
-    let pool = story.pool.as_ref().map_or_else(|| "of no pool".to_owned(), |pool| format!("of pool {pool}"));
+    let pool = story.pool.as_ref().map_or_else(|| "in no pool".to_owned(), |pool| format!("in pool {pool}"));
     let _ = writeln!(text, "Replacement {} of node {} {pool}", story.name, story.node);
     let place = match story.finished_at {
         Some(at) => format!("Over since {at:.0} ({:?})", story.phase),
@@ -98,7 +99,7 @@ fn tell(text: &mut String, story: &Replacement) {
         story.deadline.map_or_else(String::new, |at| format!("; EC2 takes the instance at {at:.0}"));
     let _ = writeln!(text, "{place}{deadline}");
     for (what, capacity) in
-        [("Its place was taken by", &story.capacity), ("From that takes over", &story.return_capacity)]
+        [("Its replacement is", &story.capacity), ("Its fallback returns to", &story.return_capacity)]
     {
         if let Some(held) = capacity {
             let _ = writeln!(text, "{what} {} ({}, {})", held.node_name, held.group, held.instance_id);
@@ -158,7 +159,7 @@ fn waits(fallback: &Fallback) -> Vec<[String; 3]> {
         |by: &BlockedBy| [by.flow_box.number().to_owned(), duration(by.seconds), by.message.clone()];
     let mut waits: Vec<[String; 3]> = fallback.blocked_by.iter().map(blocked).collect();
     if let Some(at) = fallback.return_not_before {
-        let text = format!("the return was given up, and is tried again after {at:.0}");
+        let text = format!("the return was given up; the next attempt is after {at:.0}");
         waits.push([fallback.flow_box.number().to_owned(), "-".to_owned(), text]);
     }
     if waits.is_empty() {
@@ -292,7 +293,7 @@ db    Act, paused  2/3   -          1          -
         let expected = "\
 Replacement i-1 of node old of pool web
 At box 9 (OnFallback)
-Its place was taken by new (on-demand, i-2)
+Its replacement is new (on-demand, i-2)
 
 It waits for:
   box 9, for 1m1s, PodDoesNotFit: no room
@@ -301,10 +302,10 @@ So far:
   2030-01-01T00:00:00Z  box 1    old  a notice
   2030-01-01T00:00:09Z  box 3.2  new  here
 
-Could new be drained now, as box 9 judges it? No:
+Could new be drained now, by the safety check of box 9? No:
   BudgetExhausted: no room (needed: more replicas)
 ";
         assert_eq!(explain("i-1", Some(&story), Some(&safety)), expected);
-        assert_eq!(explain("idle", None, None), "Node idle plays no part in a replacement.\n");
+        assert_eq!(explain("idle", None, None), "Node idle is not part of a replacement.\n");
     }
 }

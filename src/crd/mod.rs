@@ -1,8 +1,8 @@
 //! The four custom resources, group `spotguard.dev/v1alpha1`: all state of Spot Guard lives in them.
 //!
 //! A [`SpotPool`] pairs a Spot group with its on-demand group. An [`InterruptionNotice`] is what an agent
-//! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's story. A [`Trigger`] is
-//! what a person asked for.
+//! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's replacement. A
+//! [`Trigger`] is what a person requested.
 
 mod bounds;
 
@@ -64,7 +64,7 @@ pub struct SpotPoolSpec {
     /// What a rebalance recommendation starts.
     #[serde(default)]
     pub rebalance: RebalanceMode,
-    /// Lets no replacement and no return begin; a notice with a deadline passes it.
+    /// Lets no replacement and no return begin; an interruption notice passes it.
     #[serde(default)]
     pub paused: bool,
     /// Accepts that the groups end instances by themselves to even out their zones. Better: suspend their
@@ -180,13 +180,14 @@ pub struct InterruptionNoticeSpec {
     pub deadline: Option<Timestamp>,
     /// When the agent saw the notice.
     pub detected_at: Timestamp,
-    /// W3C trace context of the detection: the whole story is one trace.
+    /// W3C trace context of the detection: the whole replacement is one trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 55))]
     pub traceparent: Option<String>,
 }
 
-/// The durable record of one node's story. Named after the old instance, so that a node has one at most.
+/// The durable record of one node's replacement. Named after the old instance, so that a node has one at
+/// most.
 #[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "spotguard.dev",
@@ -219,7 +220,7 @@ pub struct NodeReplacementSpec {
     pub instance_id: String,
 }
 
-/// What a person asked for: of the HTTP API, by the webhook, or with kubectl. It never changes after it was
+/// What a person requested: of the HTTP API, by the webhook, or with kubectl. It never changes after it was
 /// created.
 #[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, KubeSchema)]
 #[kube(

@@ -70,7 +70,7 @@ pub(super) async fn admit(
             let refused = takes.and_then(|takes| {
                 let (request, name) = (request.request(), request.match_info().get("name"));
                 let not_a_name = name.filter(|name| !is_dns_name(name)).map(|_| {
-                    let detail = "it is no name as Kubernetes has them".to_owned();
+                    let detail = "it is not a Kubernetes name".to_owned();
                     Refused::field(request, "name", detail)
                 });
                 query::check(request, takes).err().or(not_a_name)
@@ -211,7 +211,7 @@ fn names_this_machine(request: &HttpRequest) -> bool {
 
 fn refused(request: &HttpRequest, refusal: &Denial) -> HttpResponse {
     let (status, detail) = match refusal {
-        Denial::NoToken => (StatusCode::UNAUTHORIZED, "a bearer token of the cluster is needed".to_owned()),
+        Denial::NoToken => (StatusCode::UNAUTHORIZED, "a bearer token of the cluster is required".to_owned()),
         Denial::BadToken(why) => (StatusCode::UNAUTHORIZED, format!("the token is not valid: {why}")),
         Denial::Forbidden { user, question } => {
             let Permission { verb, resource, name } = question;
@@ -226,18 +226,18 @@ fn refused(request: &HttpRequest, refusal: &Denial) -> HttpResponse {
         }
         Denial::Unknown => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the Kubernetes API did not say who asks and what they may do".to_owned(),
+            "the Kubernetes API did not answer who the caller is and what the caller may do".to_owned(),
         ),
         Denial::ReadOnly => {
-            (StatusCode::FORBIDDEN, "this port only reads; ask at the main one, with a token".to_owned())
+            (StatusCode::FORBIDDEN, "this port only reads; use the main port, with a token".to_owned())
         }
         Denial::ForeignHost => (
             StatusCode::FORBIDDEN,
-            "this port answers to the names of this machine only, such as localhost".to_owned(),
+            "this port answers to host names of this machine only, such as localhost".to_owned(),
         ),
         Denial::Unencrypted => (
             StatusCode::FORBIDDEN,
-            "without TLS (setting tls) this port takes tokens from loopback only".to_owned(),
+            "without TLS (setting tls) this port accepts tokens from loopback only".to_owned(),
         ),
     };
     let mut answer = problem::answer(status, request, detail);

@@ -159,7 +159,7 @@ pub(super) fn has_open_fallback(record: &NodeReplacement) -> bool {
     record.status.as_ref().is_some_and(is_open_fallback)
 }
 
-/// Whether the story is about what was asked for, but for its time.
+/// Whether the replacement is about what was requested, but for its time.
 fn about(filter: &Filter, record: &NodeReplacement) -> bool {
     let status = record.status.as_ref();
     let phase = status.map_or_else(Default::default, |status| status.phase);
@@ -200,7 +200,7 @@ fn count(replacements: &[Arc<NodeReplacement>]) -> ReplacementCounts {
     counts
 }
 
-/// The open fallbacks of a pool, from the stories themselves: the pool's status may lag behind them.
+/// The open fallbacks of a pool, from the replacements themselves: the pool's status may lag behind them.
 fn open_fallbacks(pool: &SpotPool, replacements: &[Arc<NodeReplacement>]) -> usize {
     let name = pool.name_any();
     let of_pool = replacements.iter().filter(|held| held.spec.pool.as_ref() == Some(&name));
@@ -271,7 +271,7 @@ fn trace_url(state: &ApiState, trace_id: Option<&str>) -> Option<String> {
     Some(state.trace_url.as_ref()?.replace("{traceId}", trace_id?))
 }
 
-/// The fallback of a story, if it has one that is open and whose instance was claimed.
+/// The fallback of a replacement, if it has one that is open and whose instance was claimed.
 fn fallback(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> Option<Fallback> {
     let status = record(replacement);
     if !is_open_fallback(&status) {

@@ -259,8 +259,7 @@ pub(super) async fn guard(
         return std::future::pending().await;
     }
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
-        let detail =
-            "a body is to come with its Content-Length, not in chunks (Transfer-Encoding)".to_owned();
+        let detail = "a body needs a Content-Length; chunks (Transfer-Encoding) are refused".to_owned();
         let mut answer = super::problem::answer(StatusCode::LENGTH_REQUIRED, request.request(), detail);
         answer.head_mut().set_connection_type(ConnectionType::Close);
         if let Some(connection) = connection {

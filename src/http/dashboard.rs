@@ -1,4 +1,5 @@
-//! The dashboard at `/`: the flow, and every story at the box that it is at. The page of the API at `/docs`.
+//! The dashboard at `/`: the flow, and every replacement at the box that it is at. The page of the API at
+//! `/docs`.
 //!
 //! A few files in the binary, without a build step and without anything from elsewhere. The page only reads
 //! the API; its policy forbids scripts, styles and connections that are not this server's own.

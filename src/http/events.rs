@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_secs(60);
 /// A stream whose token could not be looked at for this many times ends.
 const MAX_UNKNOWN: u32 = 3;
 
-/// A step with the story that it belongs to.
+/// A step with the replacement that it belongs to.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Step<'a> {

@@ -12,7 +12,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ready {
-    /// Whether every part works.
+    /// Whether every part is ready.
     pub ready: bool,
     /// The parts that do not, by name.
     pub not_ready: Vec<NotReady>,

@@ -76,7 +76,7 @@ pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> Ht
     });
     match work.await {
         Ok(report) => HttpResponse::Ok().json(report),
-        Err(_) => problem::internal(&request, "the check was broken off"),
+        Err(_) => problem::internal(&request, "the check was aborted"),
     }
 }
 
@@ -127,7 +127,7 @@ fn stands_in(status: &ReplacementStatus, node: &str) -> bool {
     status.took_over().any(|held| held.node_name == node)
 }
 
-/// The nodes of the pools and of the stories, by name.
+/// The nodes of the pools and of the replacements, by name.
 fn known(state: &ApiState) -> BTreeMap<String, PoolNode> {
     let snapshot = (state.snapshot)();
     let mut known = BTreeMap::new();

@@ -58,12 +58,12 @@ pub(super) fn of_routes(endpoints: &[Endpoint]) -> Value {
             }).collect::<Map<String, Value>>(),
             "requestBodies": {
                 "ScaleDown": {
-                    "description": "What is to return: a fallback, a node or a pool. Or what Alertmanager sends.",
+                    "description": "The target of the return: a fallback, a node or a pool. Or the body of Alertmanager.",
                     "required": true,
                     "content": { "application/json": { "schema": scale_down } },
                 },
                 "Trigger": {
-                    "description": "Why it is asked for; may be left out.",
+                    "description": "The reason of the request; optional.",
                     "required": false,
                     "content": { "application/json": { "schema": request } },
                 },
@@ -88,19 +88,19 @@ pub(super) fn of_routes(endpoints: &[Endpoint]) -> Value {
 
 /// What each answer that is a problem means.
 const PROBLEMS: &[(&str, &str)] = &[
-    ("400", "Something in the request cannot be used; `errors` names it."),
+    ("400", "A part of the request is invalid; `errors` names it."),
     ("401", "There is no token, or it is not valid."),
     ("403", "The user of the token lacks the right, or this port only reads."),
-    ("404", "Nothing of that name is there."),
+    ("404", "There is nothing of that name."),
     ("408", "The body did not arrive in time."),
     ("409", "A message with this webhook-id was taken before."),
-    ("411", "The body comes in chunks, without its length."),
+    ("411", "The body has no Content-Length."),
     ("413", "The body is too long."),
     ("414", "The path and the query are too long."),
-    ("415", "The body is no JSON."),
+    ("415", "The body is not JSON."),
     ("422", "The Idempotency-Key was used for another request."),
     ("431", "The headers are too long."),
-    ("503", "The Kubernetes API does not answer, or too much is going on; ask again."),
+    ("503", "The Kubernetes API does not answer, or there are too many requests; try again."),
 ];
 
 fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
@@ -148,9 +148,9 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
             answers.insert(
                 "202".to_owned(),
                 json!({
-                    "description": "It is stored, and will be done.",
+                    "description": "The trigger is stored, and the leader will follow it.",
                     "headers": { "Location": {
-                        "description": "Where to see what comes of it.", "required": true,
+                        "description": "The path of the trigger.", "required": true,
                         "schema": { "type": "string" },
                     } },
                     "content": { "application/json": { "schema": schema } },
@@ -163,7 +163,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         Answer::Unlisted => {}
     }
     if matches!(endpoint.answer, Answer::Webhook) {
-        answers.insert("204".to_owned(), json!({ "description": "There is nothing to do." }));
+        answers.insert("204".to_owned(), json!({ "description": "Nothing has to be done." }));
     }
     answers.sort_keys();
     let mut operation = json!({
@@ -192,8 +192,8 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
 }
 
 fn right(verb: Verb, resource: Resource, named: bool) -> String {
-    let what = if named { ", at least of that name" } else { "" };
-    format!("Takes the right to {} {}.{}{what}.", verb.as_str(), resource.as_str(), crate::crd::GROUP)
+    let what = if named { ", at least for that name" } else { "" };
+    format!("Requires the right to {} {}.{}{what}.", verb.as_str(), resource.as_str(), crate::crd::GROUP)
 }
 
 /// `GET /api/v1/nodes/{name}/safety` is `getNodesNameSafety`.
@@ -220,25 +220,25 @@ fn parameters() -> Value {
     let name = || json!({ "type": "string", "minLength": 1 });
     json!({
         "name": {
-            "name": "name", "in": "path", "required": true, "description": "A name, as Kubernetes has them.",
+            "name": "name", "in": "path", "required": true, "description": "A Kubernetes name.",
             "schema": { "type": "string", "minLength": 1, "maxLength": 253,
                 "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$" },
         },
-        "pool": of_query("pool", "Only what belongs to this pool.", name()),
-        "node": of_query("node", "Only what is about this node.", name()),
-        "phase": of_query("phase", "Only what is in this phase.", json!({ "$ref": "#/components/schemas/Phase" })),
+        "pool": of_query("pool", "Only entries of this pool.", name()),
+        "node": of_query("node", "Only entries about this node.", name()),
+        "phase": of_query("phase", "Only entries in this phase.", json!({ "$ref": "#/components/schemas/Phase" })),
         "since": of_query(
             "since",
-            "Only what began then or later: notices seen, nodes joined, replacements started, fallbacks in service.",
+            "Only entries since then: notices seen, nodes joined, replacements started, fallbacks in service.",
             json!({ "type": "string", "format": "date-time" }),
         ),
         "limit": of_query("limit", "How many entries a page has at most.", json!({
             "type": "integer", "minimum": 1, "maximum": query::MAX_LIMIT, "default": query::DEFAULT_LIMIT,
         })),
-        "continue": of_query("continue", "The `continue` of the page before; filters stay as they were.", name()),
+        "continue": of_query("continue", "The `continue` of the previous page, with the same filters.", name()),
         "idempotencyKey": {
             "name": triggers::IDEMPOTENCY_KEY, "in": "header", "required": false,
-            "description": "Asking again with the same key does nothing new, and is answered as before.",
+            "description": "A repeated request with the same key creates nothing new, and has the same answer.",
             "schema": { "type": "string", "minLength": 1, "maxLength": triggers::MAX_KEY, "pattern": "^[!-~]+$" },
         },
     })

@@ -18,7 +18,7 @@ pub struct Problem {
     pub status: u16,
     /// What is wrong with this request.
     pub detail: String,
-    /// The path that was asked for.
+    /// The path that was requested.
     pub instance: String,
     /// The fields that are wrong, if it is about fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -65,7 +65,7 @@ pub(super) fn check(request: &HttpRequest, takes: &[&str]) -> Result<(), Refused
             return Err(Refused::field(request, &key, "it is empty".to_owned()));
         }
         if given.insert(key.clone(), value).is_some() {
-            return Err(Refused::field(request, &key, "it is given twice".to_owned()));
+            return Err(Refused::field(request, &key, "it stands there twice".to_owned()));
         }
     }
     Ok(())
@@ -99,7 +99,7 @@ impl Filter {
         let since = given.remove("since").map(|text| {
             let parsed = text.parse::<Timestamp>();
             parsed.map_err(|_| {
-                refuse("since", format!("{text:?} is no time as in RFC 3339 (2030-01-01T00:00:00Z)"))
+                refuse("since", format!("{text:?} is not an RFC 3339 time (2030-01-01T00:00:00Z)"))
             })
         });
         let limit = match limit.map(|text| text.parse()) {
@@ -136,7 +136,7 @@ impl Filter {
         self.since.is_none_or(|since| began.is_some_and(|began| since <= began))
     }
 
-    /// The page that was asked for of these entries, by name, and the cursor of the next one.
+    /// The page that was requested of these entries, by name, and the cursor of the next one.
     pub(super) fn page<T>(&self, entries: Vec<T>, name: impl Fn(&T) -> &str) -> (Vec<T>, Option<String>) {
         let is_next = |entry: &T| self.after.as_deref().is_none_or(|after| after < name(entry));
         let mut entries: Vec<T> = entries.into_iter().filter(is_next).collect();

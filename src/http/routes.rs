@@ -57,16 +57,16 @@ const fn pause(named: bool) -> Need {
 /// All routes; those of one path stand together.
 #[rustfmt::skip]
 pub(super) const ENDPOINTS: &[Endpoint] = &[
-    get("/healthz", Need::Probe, "Whether the process lives", Answer::Unlisted, || web::to(health::healthz))
+    get("/healthz", Need::Probe, "Whether the process is alive", Answer::Unlisted, || web::to(health::healthz))
         .taking_anything(),
-    get("/readyz", Need::Probe, "Whether every part works", Answer::Unlisted, || web::to(health::readyz))
+    get("/readyz", Need::Probe, "Whether every part is ready", Answer::Unlisted, || web::to(health::readyz))
         .taking_anything(),
     get("/metrics", Need::Probe, "What is counted", Answer::Unlisted, || web::to(health::metrics)).taking_anything(),
     get("/", Need::Nothing, "The dashboard", Answer::Unlisted, || web::to(dashboard::page)).taking_anything(),
     get("/dashboard/style.css", Need::Nothing, "Its style", Answer::Unlisted, || web::to(dashboard::style)).taking_anything(),
     get("/dashboard/icon.svg", Need::Nothing, "Its icon", Answer::Unlisted, || web::to(dashboard::icon)).taking_anything(),
     get("/dashboard/app.js", Need::Nothing, "Its script", Answer::Unlisted, || web::to(dashboard::script)).taking_anything(),
-    get("/docs", Need::Nothing, "The API to read", Answer::Unlisted, || web::to(dashboard::docs)).taking_anything(),
+    get("/docs", Need::Nothing, "The description of the API, as a page", Answer::Unlisted, || web::to(dashboard::docs)).taking_anything(),
     get("/docs/docs.js", Need::Nothing, "Its script", Answer::Unlisted, || web::to(dashboard::docs_script)).taking_anything(),
     get("/api/v1/openapi.json", Need::Nothing, "This description", Answer::Json(of::<Map<String, Value>>),
         || web::to(openapi::served)),
@@ -74,10 +74,10 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         || web::to(access::told)),
     Endpoint {
         path: "/webhooks/v1/scale-down", method: Ask::Post, need: Need::Signed, takes: Some(&[]),
-        summary: "Return fallbacks to Spot, asked for by another system", answer: Answer::Webhook,
+        summary: "Return fallbacks to Spot, as another system requests", answer: Answer::Webhook,
         handler: || web::to(webhook::scale_down),
     },
-    get("/api/v1/status", list(Resource::Pools), "The whole at a glance", Answer::Json(of::<Status>),
+    get("/api/v1/status", list(Resource::Pools), "The state in short", Answer::Json(of::<Status>),
         || web::to(api::status)),
     get("/api/v1/events", list(Resource::Replacements), "Every step as it happens, as server-sent events",
         Answer::Text("text/event-stream"), || web::to(events::events)),
@@ -87,7 +87,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         .taking(PAGES),
     get("/api/v1/pools/{name}", named(Resource::Pools), "A pool", Answer::Json(of::<Pool>),
         || web::to(api::pool_named)),
-    get("/api/v1/pools/{name}/history", named(Resource::Pools), "How many instances a pool had, since the replica that answers began",
+    get("/api/v1/pools/{name}/history", named(Resource::Pools), "How many instances a pool had, since the answering replica began",
         Answer::Json(of::<PoolHistory>), || web::to(api::history_of)),
     post("/api/v1/pools/{name}/pause", pause(true), "Pause a pool",
         || web::to(triggers::pause_pool)),
@@ -105,23 +105,23 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         || web::to(api::notices)).taking(NARROWED),
     get("/api/v1/notices/{name}", named(Resource::Notices), "A notice", Answer::Json(of::<Notice>),
         || web::to(api::notice_named)),
-    get("/api/v1/replacements", list(Resource::Replacements), "The stories of nodes",
+    get("/api/v1/replacements", list(Resource::Replacements), "The replacements",
         Answer::Json(of::<Items<Replacement>>), || web::to(api::replacements)).taking(NARROWED_BY_PHASE),
-    get("/api/v1/replacements/{name}", named(Resource::Replacements), "The story of a node",
+    get("/api/v1/replacements/{name}", named(Resource::Replacements), "One replacement",
         Answer::Json(of::<Replacement>), || web::to(api::replacement_named)),
-    get("/api/v1/replacements/{name}/timeline", named(Resource::Replacements), "A story by its steps",
+    get("/api/v1/replacements/{name}/timeline", named(Resource::Replacements), "The steps of a replacement, with their durations",
         Answer::Json(of::<Timeline>), || web::to(api::timeline_of)),
     post("/api/v1/replacements/{name}/cancel", replacement(Verb::Cancel, true), "Cancel a replacement",
         || web::to(triggers::cancel_replacement)),
-    get("/api/v1/fallbacks", list(Resource::Replacements), "On-demand capacity that stands in for Spot",
+    get("/api/v1/fallbacks", list(Resource::Replacements), "The open fallbacks: on-demand capacity that stands in for Spot",
         Answer::Json(of::<Items<Fallback>>), || web::to(api::fallbacks)).taking(NARROWED_BY_PHASE),
     get("/api/v1/fallbacks/{name}", named(Resource::Replacements), "A fallback, by the name of its replacement",
         Answer::Json(of::<Fallback>), || web::to(api::fallback_named)),
     post("/api/v1/fallbacks/{name}/return", replacement(Verb::Return, true),
-        "Return a fallback to Spot now: stability is not waited for, safety is", || web::to(triggers::return_fallback)),
-    get("/api/v1/triggers", list(Resource::Triggers), "What was asked for", Answer::Json(of::<Items<TriggerState>>),
+        "Return a fallback to Spot now: stability is skipped, safety is not", || web::to(triggers::return_fallback)),
+    get("/api/v1/triggers", list(Resource::Triggers), "The triggers", Answer::Json(of::<Items<TriggerState>>),
         || web::to(triggers::triggers)).taking(PAGES),
-    get("/api/v1/triggers/{name}", named(Resource::Triggers), "What comes of what was asked for",
+    get("/api/v1/triggers/{name}", named(Resource::Triggers), "One trigger, with its state",
         Answer::Json(of::<TriggerState>), || web::to(triggers::trigger_named)),
 ];
 

@@ -32,7 +32,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub struct ApiState {
     /// The pools.
     pub pools: Store<SpotPool>,
-    /// The stories.
+    /// The replacements.
     pub replacements: Store<NodeReplacement>,
     /// What the agents saw.
     pub notices: Store<InterruptionNotice>,
@@ -40,9 +40,9 @@ pub struct ApiState {
     pub stale: Arc<dyn Fn() -> Vec<StaleWatch> + Send + Sync>,
     /// The cluster now.
     pub snapshot: Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
-    /// What was asked for.
+    /// What was requested.
     pub trigger_store: Store<Trigger>,
-    /// Writes what is asked for.
+    /// Writes what is requested.
     pub triggers: Triggers,
     /// Who may sign a message to the webhook.
     pub webhook_secrets: Secrets,

@@ -84,7 +84,9 @@ impl Certificate {
                 }
             }
             Err(error) => {
-                tracing::warn!("the certificate cannot be read again, the one of before is used: {error:#}");
+                tracing::warn!(
+                    "the new certificate cannot be read, the previous one stays in use: {error:#}"
+                );
             }
         }
     }

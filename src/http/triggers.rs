@@ -1,4 +1,4 @@
-//! What people ask for: replace, return, cancel, pause and resume.
+//! What people request: replace, return, cancel, pause and resume.
 //!
 //! Asking writes a Trigger and answers 202 with its place; the leader does the rest, so any replica can be
 //! asked. With a header `Idempotency-Key` the object's name follows from user and key, so that asking again
@@ -215,7 +215,7 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, Refused> {
     let mut given = request.headers().get_all(IDEMPOTENCY_KEY);
     let Some(key) = given.next() else { return Ok(None) };
     if given.next().is_some() {
-        return refuse("it is given twice");
+        return refuse("it stands there twice");
     }
     match key.to_str() {
         Ok(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),

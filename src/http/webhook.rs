@@ -129,7 +129,7 @@ fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<TriggerSpec>, Ref
     };
     let Value::String(name) = name else { return Err(refuse(&target, "it is no text")) };
     if !crate::crd::is_dns_name(&name) {
-        return Err(refuse(&target, "it is no name as Kubernetes has them"));
+        return Err(refuse(&target, "it is not a Kubernetes name"));
     }
     let of = |wanted: &str| (target == wanted).then(|| name.clone());
     Ok(Some(TriggerSpec {

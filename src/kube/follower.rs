@@ -274,7 +274,7 @@ impl<A> Follower<A> {
         *count += 1;
         if *count <= LOGGED {
             let kind = self.kind.plural();
-            tracing::warn!(kind, namespace, name, %problem, "an object is not understood; all others are");
+            tracing::warn!(kind, namespace, name, %problem, "an object cannot be read; the others are not affected");
         }
     }
 }

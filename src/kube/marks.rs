@@ -53,7 +53,8 @@ pub fn are_left_on(node: &core_v1::Node, taint_key: &str) -> bool {
         || label.is_some_and(|value| value == OWN)
 }
 
-/// Sets the marks or takes them off. Reads the node first and writes only if it has not changed since.
+/// Sets taint, cordon and annotations or takes them off. Reads the node first and writes only if it has
+/// not changed since.
 /// `provider_id` is that of the node that is meant; empty: it has none yet.
 ///
 /// # Errors

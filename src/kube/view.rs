@@ -39,7 +39,7 @@ pub struct View {
     pub crowded_out: CrowdedOut,
     /// The records as they were last seen; the FallbackTracker knows the newest.
     pub replacements: Store<NodeReplacement>,
-    /// What people asked for.
+    /// What people requested.
     pub triggers: Store<Trigger>,
     /// The triggers that are not over.
     pub open_triggers: OpenTriggers,

@@ -103,10 +103,10 @@ impl fmt::Display for WatchFailure {
             Self::NoRequest => f.write_str("the request cannot be made"),
             Self::Refused { code, reason } => write!(f, "the API server answers {code} {reason}"),
             Self::Ended { code, reason } => write!(f, "the API server ends the watch: {code} {reason}"),
-            Self::Expired => f.write_str("what was known last is forgotten (410)"),
+            Self::Expired => f.write_str("the resource version is too old (410)"),
             Self::Malformed(why) => why.fmt(f),
             Self::Unreadable(problem) => write!(f, "the answer cannot be read: {problem}"),
-            Self::Silent => f.write_str("the watch has not ended in time: its connection is lost"),
+            Self::Silent => f.write_str("the watch did not end in time: its connection is lost"),
         }
     }
 }

@@ -133,7 +133,7 @@ impl Scenario {
             (B::Success, O::InService),
             (B::Taint, O::Tainted),
             (B::Drain, O::Drained),
-            (B::Drain, O::Ended),
+            (B::Drain, O::Terminated),
         ];
         let fell_back = [
             (B::Wait, O::NoCapacity),
@@ -141,7 +141,7 @@ impl Scenario {
             (B::Fallback, O::InService),
             (B::Taint, O::Tainted),
             (B::Drain, O::Drained),
-            (B::Drain, O::Ended),
+            (B::Drain, O::Terminated),
             (B::Monitor, O::Monitoring),
             (B::Health, O::Healthy),
             (B::Stability, O::Stable),
@@ -155,7 +155,7 @@ impl Scenario {
             steps.push((B::CleanUp, O::CleanedUp));
             steps
         };
-        let replaced_or_not = [(B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Ended)];
+        let replaced_or_not = [(B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Terminated)];
         let usual = Start {
             spot_nodes: 3,
             on_demand_nodes: 0,
@@ -234,7 +234,7 @@ impl Scenario {
                     (B::Taint, O::Tainted),
                     (B::Drain, O::Blocked),
                     (B::Drain, O::Drained),
-                    (B::Drain, O::Ended),
+                    (B::Drain, O::Terminated),
                 ]),
                 ..plot
             },

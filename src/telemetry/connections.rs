@@ -48,7 +48,7 @@ impl Connections {
         }
         registry.register(
             "http_connections_ended",
-            "Connections that this process ended before their peers did, by listener and reason",
+            "Connections that this process closed before their peers did, by listener and reason",
             self.0.clone(),
         );
     }

@@ -1,8 +1,8 @@
 //! What is counted and measured, served at `/metrics` as OpenMetrics text.
 //!
-//! Labels come from enums and from the names of pools, so the number of series is bounded; nodes, instances
-//! and stories are told by the API and by traces. What the stored objects say is not counted a second time:
-//! those gauges are computed at each scrape.
+//! Labels come from enums and from the names of pools, so the number of series is bounded; nodes,
+//! instances and replacements are told by the API and by traces. What the stored objects say is not
+//! counted a second time: those gauges are computed at each scrape.
 
 mod gauges;
 mod labels;
@@ -41,7 +41,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// Seconds; from a fast answer to a call that ran into its time limit.
 const CALL_BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
-/// Seconds; a notice with a deadline leaves two minutes.
+/// Seconds; an interruption notice leaves two minutes.
 const REQUEST_BUCKETS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
 
 /// All metrics of the process.
@@ -140,13 +140,13 @@ impl Metrics {
     fn register_process(&self, registry: &mut Registry) {
         registry.register(
             "build",
-            "The version that runs",
+            "The running version",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
         );
         registry.register("leader", "1 while this process holds the lease, else 0", self.leader.clone());
         registry.register(
             "actor_restarts",
-            "Actors started anew by their supervisor, by cause",
+            "Actors restarted by their supervisor, by cause",
             self.actor_restarts.clone(),
         );
         registry.register(
@@ -166,7 +166,7 @@ impl Metrics {
         );
         registry.register(
             "notices_refused",
-            "Notices that were not believed and are removed, by reason",
+            "Notices that were refused and removed, by reason",
             self.notices_refused.clone(),
         );
         registry.register(
@@ -181,7 +181,7 @@ impl Metrics {
         );
         registry.register(
             "box_transitions",
-            "Steps of the flow, by box and by what came of them",
+            "Steps of the flow, by box and outcome",
             self.box_transitions.clone(),
         );
         registry.register_with_unit(
@@ -190,11 +190,7 @@ impl Metrics {
             Unit::Seconds,
             self.notice_to_request.clone(),
         );
-        registry.register(
-            "triggers",
-            "What people asked for, by action and by what came of it",
-            self.triggers.clone(),
-        );
+        registry.register("triggers", "Triggers, by action and result", self.triggers.clone());
     }
 
     /// What others were asked, and what they answered.
@@ -206,22 +202,26 @@ impl Metrics {
             Unit::Seconds,
             self.aws_call_seconds.clone(),
         );
-        registry.register("evictions", "Evictions asked for, by the answer", self.evictions.clone());
-        registry.register("mark_changes", "Changes of the marks on nodes", self.mark_changes.clone());
+        registry.register("evictions", "Evictions requested, by the answer", self.evictions.clone());
+        registry.register(
+            "mark_changes",
+            "Changes of taint, cordon and annotations of nodes",
+            self.mark_changes.clone(),
+        );
         registry.register(
             "pod_lists",
             "Lists of one node's pods, before it counts as empty",
             self.pod_lists.clone(),
         );
-        registry.register("events", "Kubernetes events, by what became of them", self.events.clone());
+        registry.register("events", "Kubernetes events, by result", self.events.clone());
         registry.register(
             "http_reviews",
-            "Questions to the Kubernetes API about callers of the HTTP API, by the answer",
+            "Reviews of callers of the HTTP API by the Kubernetes API, by the answer",
             self.reviews.clone(),
         );
         registry.register(
             "notifications",
-            "Notifications to webhooks, by what became of them",
+            "Notifications to webhooks, by result",
             self.notifications.clone(),
         );
     }
@@ -230,12 +230,12 @@ impl Metrics {
     fn register_watches(&self, registry: &mut Registry) {
         registry.register(
             "stale_watches",
-            "1 while the leader's picture of a kind is known to be old, else 0",
+            "1 while the leader's watch of a kind is stale, else 0",
             self.stale_watches.clone(),
         );
         registry.register(
             "objects_not_understood",
-            "Objects whose fields cannot be read: what depends on them waits, everything else goes on",
+            "Objects whose fields cannot be read; only what depends on them waits",
             self.objects_not_understood.clone(),
         );
         registry.register(
@@ -245,7 +245,8 @@ impl Metrics {
         );
     }
 
-    /// Counts what a stored change of a record means: its new steps, a story begun, a fallback, a return.
+    /// Counts what a stored change of a record means: its new steps, a replacement begun, a fallback, a
+    /// return.
     ///
     /// To be called once per change that was stored; `before` is `None` for a fresh record.
     pub fn record_stored(&self, before: Option<&ReplacementStatus>, after: &ReplacementStatus) {

@@ -63,7 +63,7 @@ impl Target {
     /// document.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
         if self.on.is_empty() {
-            return Err(("on", "names nothing that is to be told".to_owned()));
+            return Err(("on", "names no kind of notification".to_owned()));
         }
         let step = StepRecord {
             flow_box: spot_guard_core::record::FlowBox::Notice,
@@ -208,7 +208,7 @@ async fn deliver(
     for attempt in 1..=ATTEMPTS {
         let Err(failure) = send(client, target, told).await else { return EventResult::Published };
         if attempt == ATTEMPTS || !failure.passes() {
-            tracing::warn!(kind = ?told.kind, replacement = told.replacement, attempt, "a notification is lost: {failure}");
+            tracing::warn!(kind = ?told.kind, replacement = told.replacement, attempt, "a notification was not delivered: {failure}");
             break;
         }
         tokio::time::sleep(jittered(backoff(first_pause, LONGEST_PAUSE, attempt))).await;

@@ -239,7 +239,7 @@ fn join(span: Span, traceparent: Option<&str>) -> Span {
 /// The W3C trace context of a span, to be stored with a notice; to be asked for once per span.
 ///
 /// Without an exporter in this process the ids are made up, marked as sampled: whoever reads the notice can
-/// still tell its story as one trace.
+/// still tell its replacement as one trace.
 #[must_use]
 pub fn traceparent_of(span: &Span) -> String {
     let mut carrier = HashMap::new();

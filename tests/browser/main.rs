@@ -175,7 +175,7 @@ fn who_may_trigger_something_is_offered_it_and_it_happens() {
     // The pause stands until it is taken back, and is asked for once.
     page.wait("document.querySelector('#all button[data-action=Pause]')");
     page.evaluate("document.querySelector('#all button[data-action=Pause]').click()");
-    page.wait("document.getElementById('said').textContent.includes('asked for (trigger ')");
+    page.wait("document.getElementById('said').textContent.includes('requested (trigger ')");
     page.wait("document.getElementById('summary').textContent.includes('everything is paused')");
     page.wait("document.querySelector('#all button[data-action=Resume]')");
     page.evaluate("document.querySelector('#all button[data-action=Resume]').click()");

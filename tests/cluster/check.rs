@@ -42,7 +42,7 @@ async fn the_roles_of_the_manifests_allow_what_the_controller_does() {
         (!told.contains("any agent can report any node")).then_some((status, told))
     })
     .await;
-    assert!(told.contains("everything that the controller does is allowed"), "{told}");
+    assert!(told.contains("the account has all permissions of the controller"), "{told}");
     assert!(told.contains("there is no SpotPool yet"), "{told}");
     assert!(told.contains("ok        admission policy       whoever reports a notice is held"), "{told}");
     assert_eq!(status, Some(0), "{told}");

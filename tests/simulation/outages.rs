@@ -240,7 +240,7 @@ fn a_deadline_is_met_by_a_new_leader_that_has_never_read_aws() {
             stage.cloud.interrupt(&stage.spot[0]).expect("an instance");
             stage.pass(20).await;
             let status = stage.record(&stage.spot[0]).and_then(|record| record.status).expect("a record");
-            assert!(status.old_node.is_past_drain(), "its pods run elsewhere: {status:#?}");
+            assert!(status.old_node.is_past_drain(), "its pods run on other nodes: {status:#?}");
         })
         .play();
     assert!(played.has(FlowBox::Success, Outcome::InService), "the story has a pool, which is asked later");

@@ -274,7 +274,8 @@ fn a_termination_hook_is_waited_for() {
     })
     .play();
     played.assert_ok();
-    let waited = at(&played, FlowBox::Drain, Outcome::Ended) - at(&played, FlowBox::Drain, Outcome::Drained);
+    let waited =
+        at(&played, FlowBox::Drain, Outcome::Terminated) - at(&played, FlowBox::Drain, Outcome::Drained);
     assert!(waited >= 300.0, "accepted is not gone: {waited} s");
 }
 

@@ -377,7 +377,7 @@ fn two_minutes_bring_back_what_was_cancelled() {
         played.assert_ok();
         assert_eq!(played.report.replacements.len(), 1);
         let instance_id = &played.stage.spot[0];
-        let message = played.told_of(instance_id, FlowBox::Drain, Outcome::Ended);
+        let message = played.told_of(instance_id, FlowBox::Drain, Outcome::Terminated);
         let terminated = |replaced_by_group| {
             Event::Terminated { instance_id: instance_id.clone(), replaced_by_group }.to_string()
         };

@@ -2,7 +2,6 @@
 //! every machine and in every run.
 
 use std::cell::Cell;
-use std::fmt;
 
 /// What is left of the work that a check may be. One unit is about as much as comparing one label.
 #[derive(Debug)]
@@ -13,12 +12,6 @@ pub struct Effort {
 /// A check would be more work than it may be: what it asks cannot be said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMuch;
-
-impl fmt::Display for TooMuch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("there is too much to compare")
-    }
-}
 
 impl Effort {
     /// So many units.

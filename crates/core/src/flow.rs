@@ -1,5 +1,5 @@
 //! What happens to a replacement. Box, outcome and severity of each event follow from it; its English stands
-//! in [`crate::story`].
+//! in `wording`.
 
 use crate::neighbours::Neighbour;
 use crate::reason::Reason;
@@ -16,6 +16,17 @@ pub enum RequestFailure {
     Misconfigured(String),
     /// No instance was in service in that time.
     TimedOut(Duration),
+}
+
+/// What a person requested for a replacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Its beginning, without an interruption notice.
+    Replacement,
+    /// The return of its fallback.
+    Return,
+    /// Its end.
+    Cancellation,
 }
 
 /// Why a replacement is over.
@@ -43,7 +54,7 @@ pub enum Event {
         /// When EC2 takes the instance, if it said so.
         deadline: Option<Timestamp>,
     },
-    /// Box 1: a notice with a deadline, or with an earlier one, followed.
+    /// Box 1: an interruption notice followed, or one with an earlier deadline.
     Escalated {
         /// What it announces.
         kind: NoticeKind,
@@ -51,6 +62,17 @@ pub enum Event {
         instance_id: String,
         /// When EC2 takes the instance.
         deadline: Timestamp,
+    },
+    /// Boxes 1, 6 and 11: a trigger is followed.
+    Triggered {
+        /// What it requests.
+        wish: Wish,
+        /// Its name.
+        trigger: String,
+        /// Who requested it.
+        by: Option<String>,
+        /// Why.
+        reason: Option<String>,
     },
     /// Box 1: the pool only observes.
     Observed {
@@ -64,7 +86,7 @@ pub enum Event {
     },
     /// Box 2: one more instance was requested from the Spot group.
     SpotRequested,
-    /// Box 2: both groups are asked again.
+    /// Box 2: capacity is requested from both groups again.
     BothRequested {
         /// The number of the attempt.
         attempt: u32,
@@ -80,7 +102,7 @@ pub enum Event {
     OnDemandRequested,
     /// Box 3.2: both groups failed, the node is kept.
     NodeKept {
-        /// When both groups are asked again.
+        /// When capacity is requested from both groups again.
         retry_in: Duration,
     },
     /// Boxes 3.1 and 3.2: an instance can take the pods.
@@ -181,6 +203,7 @@ impl Event {
             Self::NoticeReceived { .. }
             | Self::Escalated { .. }
             | Self::Observed { .. }
+            | Self::Triggered { wish: Wish::Replacement, .. }
             | Self::SteppedAside { .. } => FlowBox::Notice,
             Self::SpotRequested | Self::BothRequested { .. } => FlowBox::ScaleUp,
             Self::RequestFailed { group: GroupKind::Spot, .. } => FlowBox::Wait,
@@ -197,7 +220,7 @@ impl Event {
             | Self::GoneBeforeDrained { .. }
             | Self::DeadlineNear { .. }
             | Self::Terminated { .. } => FlowBox::Drain,
-            Self::Monitoring { .. } => FlowBox::Monitor,
+            Self::Monitoring { .. } | Self::Triggered { wish: Wish::Return, .. } => FlowBox::Monitor,
             Self::Healthy => FlowBox::Health,
             Self::Stable => FlowBox::Stability,
             Self::Safe => FlowBox::Safety,
@@ -206,7 +229,9 @@ impl Event {
             | Self::ReturnGivenUp { .. }
             | Self::FallbackLost { .. }
             | Self::ScaledDown { .. } => FlowBox::ScaleDown,
-            Self::CleanedUp(_) | Self::Cancelled(_) => FlowBox::CleanUp,
+            Self::CleanedUp(_) | Self::Cancelled(_) | Self::Triggered { wish: Wish::Cancellation, .. } => {
+                FlowBox::CleanUp
+            }
         }
     }
 
@@ -216,6 +241,7 @@ impl Event {
         match self {
             Self::NoticeReceived { .. } => Outcome::NoticeReceived,
             Self::Escalated { .. } => Outcome::Escalated,
+            Self::Triggered { .. } => Outcome::Triggered,
             Self::Observed { .. } => Outcome::Observed,
             Self::SteppedAside { .. } => Outcome::SteppedAside,
             Self::SpotRequested | Self::BothRequested { .. } | Self::OnDemandRequested => Outcome::Requested,
@@ -233,7 +259,7 @@ impl Event {
             }
             Self::Drained { .. } => Outcome::Drained,
             Self::GoneBeforeDrained { .. } | Self::FallbackLost { .. } => Outcome::TakenByAws,
-            Self::Terminated { .. } => Outcome::Ended,
+            Self::Terminated { .. } => Outcome::Terminated,
             Self::Monitoring { .. } => Outcome::Monitoring,
             Self::Healthy => Outcome::Healthy,
             Self::Stable => Outcome::Stable,

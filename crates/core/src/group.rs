@@ -35,7 +35,7 @@ pub enum FailureClass {
     Capacity,
     /// The group cannot launch as it is configured: fall back now, and alert.
     Configuration,
-    /// AWS asked us to slow down: wait, never a failure.
+    /// AWS throttles the call: wait, it is no failure.
     Throttle,
     /// Not known: wait until the timeout.
     Unknown,
@@ -163,6 +163,21 @@ pub struct MixedMarkets {
     pub on_demand_percentage: i32,
 }
 
+/// Why a group brings no instance, where AWS gives no words for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoInstance {
+    /// Its process Launch is suspended: why.
+    LaunchSuspended(String),
+    /// It is at its maximum: which.
+    AtMaximum(i32),
+    /// The answer to LaunchInstances was lost, and its token is too old to repeat the call.
+    AnswerLost,
+    /// LaunchInstances gave neither an instance nor a reason.
+    NoAnswer,
+    /// Somebody else lowered the desired capacity: to what.
+    DesiredLowered(i32),
+}
+
 impl GroupSetup {
     /// Whether LaunchInstances can be used on it (User Guide, "Launch instances synchronously").
     #[must_use]
@@ -174,9 +189,8 @@ impl GroupSetup {
     /// Why it launches nothing now, if so. AWS suspends Launch by itself after about a day of failures (User
     /// Guide, "Suspend and resume").
     #[must_use]
-    pub fn launch_suspended(&self) -> Option<String> {
-        let reason = self.suspended.get("Launch")?;
-        Some(format!("its process Launch is suspended: {reason}"))
+    pub fn launch_suspended(&self) -> Option<NoInstance> {
+        self.suspended.get("Launch").cloned().map(NoInstance::LaunchSuspended)
     }
 }
 

@@ -36,8 +36,7 @@ pub struct PoolAssessment {
 
 /// Box 7: what makes the Spot group unhealthy.
 ///
-/// Nodes whose story is under way do not count, nor do the instances that Spot still owes a story: their
-/// failing launches are our own probes.
+/// Nodes whose replacement is under way do not count, nor do the instances that Spot still owes: their failing launches are our own probes.
 #[must_use]
 pub fn unhealthy(
     view: &PoolView,
@@ -57,8 +56,8 @@ pub fn unhealthy(
         .iter()
         .filter(|story| !story.status.old_node.is_over() && group.is_in_service(story.instance_id))
         .count();
-    // A story whose old instance left before its +1 was settled holds one place more than instances are
-    // there; one that was cancelled has one instance more until then.
+    // A replacement whose old instance left before its share was settled holds one place more than
+    // instances are there; one that was cancelled has one instance more until then.
     let unsettled = stories
         .iter()
         .filter(|story| {
@@ -113,7 +112,7 @@ pub fn unready_nodes(
     vec![Reason::NodesNotReady { instances, of: staying.len() }]
 }
 
-/// Boxes 7 to 9 for every open fallback of a pool, those first whose return a person asked for, then oldest
+/// Boxes 7 to 9 for every open fallback of a pool, those first whose return a person requested, then oldest
 /// first; `unsafe_` is box 9, asked for the first fallback that got so far: returns are made one by one.
 #[must_use]
 pub fn assess(
@@ -145,7 +144,8 @@ pub fn assess(
         let stability = seconds(policy.stability_seconds);
         let own = story.status.capacity.taken().is_some_and(|held| held.group == GroupKind::Spot);
         match story.status.fallback.successor() {
-            // A Spot node that is one too many waits for no other, nor does what a cancelled story brought.
+            // A Spot node that is one too many waits for no other, nor does what a cancelled replacement
+            // brought.
             None if own || story.status.old_node.is_retained() => {}
             None => result.unhealthy.push(Reason::NoSpotInstance),
             Some(capacity) => {
@@ -161,7 +161,7 @@ pub fn assess(
         }
         result.unstable.extend(found.unstable.iter().cloned());
         if story.status.fallback.requested_at().is_some() {
-            // Box 8 is not waited for: a person asked for it now.
+            // Box 8 is skipped: a person requested the return now.
             result.unstable.clear();
         }
         if result.unhealthy.is_empty() && result.unstable.is_empty() {

@@ -48,22 +48,16 @@ pub struct Announcement {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImdsProblem {
     /// No connection, no answer in time, or one that is not HTTP. In a pod, often the hop limit.
-    #[error("no answer: {0}")]
     NoAnswer(String),
     /// The session token is not accepted.
-    #[error("the session token is refused (401)")]
     Unauthorized,
     /// IMDS is switched off for this instance.
-    #[error("access is forbidden (403)")]
     Forbidden,
     /// IMDS is in trouble, or throttles.
-    #[error("status {0}")]
     Failing(u16),
     /// A status that IMDS does not use here.
-    #[error("unexpected status {0}")]
     UnexpectedStatus(u16),
     /// The answer is not what the question calls for.
-    #[error("unreadable answer: {reason}")]
     Malformed {
         /// What is wrong with it; nothing of the answer, since something else may have given it.
         reason: String,
@@ -119,8 +113,8 @@ pub fn parse_rebalance(text: &str) -> Result<Announcement, ImdsProblem> {
     struct Rebalance {
         notice_time: serde_json::Value,
     }
-    let rebalance: Rebalance = serde_json::from_str(text)
-        .map_err(|_| ImdsProblem::malformed("not the document that was asked for", text))?;
+    let rebalance: Rebalance =
+        serde_json::from_str(text).map_err(|_| ImdsProblem::malformed("not the expected document", text))?;
     Ok(Announcement {
         kind: NoticeKind::RebalanceRecommendation,
         notice_time: time(&rebalance.notice_time),
@@ -142,8 +136,8 @@ pub fn parse_instance_action(text: &str, now: Timestamp) -> Result<Announcement,
         #[serde(default)]
         time: serde_json::Value,
     }
-    let answer: InstanceAction = serde_json::from_str(text)
-        .map_err(|_| ImdsProblem::malformed("not the document that was asked for", text))?;
+    let answer: InstanceAction =
+        serde_json::from_str(text).map_err(|_| ImdsProblem::malformed("not the expected document", text))?;
     let deadline = match answer.action.as_str() {
         "hibernate" => now,
         "stop" | "terminate" => {

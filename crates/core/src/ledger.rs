@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// A failure that a story's request met.
+/// A failure that a replacement's request met.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
@@ -21,7 +21,8 @@ pub struct Failure {
     pub at: Timestamp,
 }
 
-/// By which call a group is asked. In the schema of a custom resource every case has to be an object.
+/// The call that requests capacity of a group. In the schema of a custom resource every case has to be an
+/// object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Method {
@@ -63,11 +64,11 @@ pub enum Balance {
     Raised,
     /// The old instance left its place in desired capacity: the group goes on trying by itself.
     OwedByGroup,
-    /// Desired capacity was lowered with the old instance: the group is to be asked again.
+    /// Desired capacity was lowered with the old instance: capacity is to be requested again.
     OwedByUs,
 }
 
-/// One story's share of a scaling request.
+/// One replacement's share of a scaling request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Share {
@@ -77,17 +78,17 @@ pub struct Share {
     /// How it stands with the group's desired capacity.
     #[serde(default)]
     pub balance: Balance,
-    /// Which attempt of the story it serves.
+    /// Which attempt of the replacement it serves.
     pub attempt: u32,
     /// Since when this attempt waits: older activities say nothing about it.
     pub since: Timestamp,
-    /// The story's deadline: the most urgent share is served first.
+    /// The replacement's deadline: the most urgent share is served first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
     /// Set once another instance stands in for the story: it waits behind those that have none.
     #[serde(default)]
     pub stood_in_for: bool,
-    /// The instance claimed for the story.
+    /// The instance claimed for the replacement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub instance_id: Option<String>,
@@ -131,7 +132,8 @@ impl Share {
         self.instance_id.is_none() && self.has_place()
     }
 
-    /// Whether the group is to be asked (again): it was not, or refused and the story is in a new attempt.
+    /// Whether the group is to be asked (again): it was not, or refused and the replacement is in a new
+    /// attempt.
     pub(crate) fn asks(&self) -> bool {
         !self.has_place() && self.instance_id.is_none() && self.failure.is_none()
     }
@@ -147,7 +149,7 @@ pub struct Urgency {
     since: Timestamp,
 }
 
-/// One change that we asked of a group; written before the call.
+/// One requested change of a group; written before the call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingRequest {
@@ -161,7 +163,7 @@ pub struct ScalingRequest {
     pub group_name: String,
     /// Desired capacity before.
     pub baseline: i32,
-    /// Desired capacity asked for; equal to the baseline if the request changed nothing.
+    /// Desired capacity requested; equal to the baseline if the request changed nothing.
     pub target: i32,
     /// The instances that were there before: none of them is claimed for this request.
     #[schemars(length(max = 20_000), inner(length(max = 32)))]
@@ -173,7 +175,7 @@ pub struct ScalingRequest {
     pub method: Method,
     /// Whether the call took effect.
     pub state: RequestState,
-    /// The stories that it is for.
+    /// The replacements that it is for.
     #[schemars(length(max = 5_000))]
     pub shares: Vec<Share>,
 }
@@ -233,7 +235,7 @@ pub struct DesiredSeen {
     pub desired: i32,
 }
 
-/// A group that cannot be asked by LaunchInstances, or an endpoint or a role that cannot: it is served by
+/// A group, an endpoint or a role that does not support LaunchInstances: it is served by
 /// SetDesiredCapacity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -270,8 +272,9 @@ pub struct Doubt {
 }
 /// A request to a group that the pool no longer names.
 ///
-/// No call is made for it, and its stories are not asked for again in the group that the pool names instead.
-/// If the pool names its group again, it goes on. What the request raised stays in the group until then.
+/// No call is made for it, and its replacements are not asked for again in the group that the pool names
+/// instead. If the pool names its group again, it goes on. What the request raised stays in the group
+/// until then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LeftBehind {
@@ -337,7 +340,7 @@ impl Ledger {
         self.scaling_requests.is_empty() && self.reduction.is_none() && self.left_behind.is_empty()
     }
 
-    /// The share of a story in a group.
+    /// The share of a replacement in a group.
     #[must_use]
     pub fn share(&self, group: GroupKind, replacement: &str) -> Option<&Share> {
         self.shares(group).find(|share| share.replacement == replacement)
@@ -361,7 +364,7 @@ impl Ledger {
         self.requests_mut(group).flat_map(|request| &mut request.shares)
     }
 
-    /// Takes the share of a story out of its requests.
+    /// Takes the share of a replacement out of its requests.
     pub(crate) fn remove_share(&mut self, group: GroupKind, replacement: &str) {
         for request in self.requests_mut(group) {
             request.shares.retain(|share| share.replacement != replacement);
@@ -373,8 +376,8 @@ impl Ledger {
         self.shares(group).filter_map(|share| share.instance_id.clone()).collect()
     }
 
-    /// Whether something is under way that the next reading of the groups may show: a call, an instance that
-    /// is asked for or on its way in.
+    /// Whether something is under way that the next reading of the groups may show: a call, an instance
+    /// that is requested or on its way in.
     #[must_use]
     pub fn is_waiting(&self, view: &PoolView) -> bool {
         let arriving = |kind: GroupKind, share: &Share| match &share.instance_id {

@@ -21,14 +21,13 @@ pub mod placement;
 pub mod policy;
 pub mod preflight;
 pub mod reason;
-mod reason_text;
 pub mod record;
 pub mod replacement;
 pub mod safety;
 pub mod scaling;
-pub mod story;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;
 pub mod trigger;
 pub mod windows;
+mod wording;

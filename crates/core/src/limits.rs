@@ -1,5 +1,5 @@
 //! What holds voluntary work back: how many nodes are moved at a time and how old they must be, the brake,
-//! the budget and the windows of returns, and pauses. A notice with a deadline passes all of them.
+//! the budget and the windows of returns, and pauses. An interruption notice passes all of them.
 
 #[cfg(test)]
 mod tests;
@@ -19,16 +19,16 @@ const BLOCKED_TOO_LONG: Duration = Duration::from_secs(600);
 /// What the brake looks back at.
 const BRAKE_PERIOD: Duration = Duration::from_secs(3600);
 
-/// What stands against beginning a story in a pool now.
+/// What stands against beginning a replacement in a pool now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Starts {
     /// A pause.
     pub pause: Option<Pause>,
-    /// As many stories as the pool allows at a time are under way: so many.
+    /// As many replacements as the pool allows at a time are under way: so many.
     pub full: Option<usize>,
 }
 
-/// How many stories may be under way in the pool at a time; at least one.
+/// How many replacements may be under way in the pool at a time; at least one.
 #[must_use]
 pub fn at_most(policy: &Policy, view: Option<&PoolView>) -> usize {
     let share = view.map_or(usize::MAX, |view| {
@@ -37,10 +37,10 @@ pub fn at_most(policy: &Policy, view: Option<&PoolView>) -> usize {
     usize::try_from(policy.max_concurrent_replacements).unwrap_or(usize::MAX).min(share).max(1)
 }
 
-/// Whether a story moves its node now: from its first request until the node is drained.
+/// Whether a replacement moves its node now: from its first request until the node is drained.
 ///
-/// A doomed node keeps its marks however long a budget holds its drain up; that must not keep the others
-/// waiting.
+/// A doomed node keeps taint and cordon however long a budget holds its drain up; that must not keep the
+/// others waiting.
 #[must_use]
 pub fn is_under_way(status: &ReplacementStatus, now: Timestamp) -> bool {
     if status.phase.is_finished() || status.phase == Phase::Received || status.old_node.is_past_drain() {
@@ -53,8 +53,8 @@ pub fn is_under_way(status: &ReplacementStatus, now: Timestamp) -> bool {
     !(status.old_node.is_over() || blocked && status.capacity.taken().is_some())
 }
 
-/// Why a story may not begin, if so; `created` is when its node was. What a person asked for passes the
-/// minimum age.
+/// Why a replacement may not begin, if so; `created` is when its node was. What a person requested passes
+/// the minimum age.
 #[must_use]
 pub fn start_held(
     starts: &Starts,
@@ -76,8 +76,8 @@ pub fn start_held(
     starts.full.map(|limit| Reason::ConcurrencyLimit { limit })
 }
 
-/// Which limits let no return begin in a pool now; `stories` are all that are known of it, finished ones too.
-/// For a return that a person asked for only the brake counts, not the budget and the windows.
+/// Which limits let no return begin in a pool now; `stories` are all that are known of it, finished ones
+/// too. For a return that a person requested only the brake counts, not the budget and the windows.
 #[must_use]
 pub fn returns_held<'a>(
     policy: &Policy,

@@ -90,7 +90,7 @@ pub enum Holder<'a> {
 pub struct Recorded<'a> {
     /// The node that it is about.
     pub node: &'a str,
-    /// Whether its story goes on.
+    /// Whether its replacement goes on.
     pub open: bool,
 }
 
@@ -158,36 +158,16 @@ impl NoticeRefusal {
         Self::OutsidePools,
         Self::NotUnderstood,
     ];
-
-    /// In plain words.
-    #[must_use]
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::Misnamed => "metadata.name is not made of node, instance and kind",
-            Self::InstanceOfAnotherNode => "spec.instanceId is the instance of another node",
-            Self::NodeHasAnotherInstance => {
-                "spec.instanceId is not the instance of the node (spec.providerID)"
-            }
-            Self::NodeWithoutInstance => {
-                "the node does not say which instance it has (spec.providerID is empty)"
-            }
-            Self::NoSuchNode => "there is no such node",
-            Self::TooMany => "the node has more notices than it can have",
-            Self::ImplausibleDeadline => "spec.deadline is none that EC2 gives: the notice counts without it",
-            Self::OutsidePools => "the node is in no pool (drainNodesOutsidePools is off)",
-            Self::NotUnderstood => "the notice cannot be read",
-        }
-    }
 }
 
 /// What a notice is good for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// It may begin, escalate or reopen the story of this node and instance.
+    /// It may begin, escalate or reopen the replacement of this node and instance.
     Accepted(Proof),
-    /// It cannot be told yet.
+    /// The answer is not known yet.
     Wait,
-    /// The story that it told of is over, and the node is gone: nothing comes of it.
+    /// Its replacement is over, and the node is gone: the notice has no effect.
     Over,
     /// It is to be removed.
     Refused(NoticeRefusal),

@@ -1,4 +1,4 @@
-//! What people are told of unasked: of all steps of a story only those that change something for them.
+//! The notifications: the few steps of a replacement that people want to know at once.
 
 use crate::record::{FlowBox, Outcome};
 use serde::{Deserialize, Serialize};
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Why somebody is notified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NotificationKind {
-    /// A notice was received: told at once, not after the drain.
+    /// A notice was received: sent at once, not after the drain.
     Notice,
-    /// On-demand is asked to stand in for Spot.
+    /// An on-demand instance is requested in place of Spot.
     Fallback,
     /// A fallback went back to Spot: the on-demand group shrank.
     Return,

@@ -1,6 +1,6 @@
 //! Every timing and threshold, its default, and how a pool overrides it.
 
-use crate::windows::ReturnWindow;
+use crate::windows::{BadSetting, ReturnWindow};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -65,9 +65,9 @@ macro_rules! policy {
             pub fn validate(&self) -> Result<(), String> {
                 $(if let Some(value) = self.$name
                     && !($min..=$max).contains(&value) {
-                    return Err(format!(
-                        "{}: {} is not between {} and {}", camel(stringify!($name)), value, $min, $max
-                    ));
+                    let (setting, value) = (camel(stringify!($name)), i64::from(value));
+                    let (min, max) = (i64::from($min), i64::from($max));
+                    return Err(BadSetting::OutOfRange { setting, value, min, max }.to_string());
                 })*
                 $(for item in self.$list.iter().flatten() {
                     item.validate().map_err(|why| format!("{}: {why}", camel(stringify!($list))))?;
@@ -80,12 +80,11 @@ macro_rules! policy {
 
 policy! {
     numbers {
-    /// Box 1: seconds that a node must have lived before a recommendation moves it.
+    /// Box 1: minimum age of a node, in seconds, before a recommendation replaces it.
     min_node_age_seconds = 600, 0..=86_400;
-    /// Box 1: how many nodes of the pool are moved at a time; a notice with a deadline does not wait for
-    /// that.
+    /// Box 1: how many nodes of the pool are replaced at a time; a node with a deadline does not wait.
     max_concurrent_replacements = 10, 1..=10_000;
-    /// Box 1: and no more than this many per cent of its nodes, but always one.
+    /// Box 1: and no more than this percentage of its nodes, but always one.
     max_concurrent_percent = 50, 1..=100;
     /// Box 3: seconds between two looks at a group with an open request.
     group_poll_seconds = 10, 1..=300;
@@ -97,19 +96,19 @@ policy! {
     retry_seconds = 30, 1..=3600;
     /// Box 3.2: the longest wait between two attempts, in seconds.
     retry_max_seconds = 300, 1..=86_400;
-    /// Boxes 5 and 10: seconds that a drain without a deadline may take; then a return is given up, and a
-    /// node under notice keeps its marks and the story says what is left.
+    /// Boxes 5 and 10: seconds that a drain without a deadline may take; then a return is given up, and an
+    /// old node keeps taint and cordon.
     drain_timeout_seconds = 600, 10..=86_400;
     /// Boxes 5 and 10: seconds to wait for the evicted pods to run and be ready elsewhere; a return is given
     /// up then.
     reschedule_timeout_seconds = 300, 1..=3600;
-    /// Box 5: seconds before a deadline at which the old instance is ended by us.
+    /// Box 5: seconds before a deadline at which Spot Guard terminates the old instance.
     end_before_deadline_seconds = 10, 0..=60;
     /// Box 6: seconds between two assessments.
     monitor_seconds = 30, 1..=3600;
     /// Box 8: seconds that the Spot group must have been healthy, and the claimed node Ready.
     stability_seconds = 120, 0..=86_400;
-    /// Box 8: how many per cent of the Spot nodes that stay may be not Ready.
+    /// Box 8: percentage of the Spot nodes that stay that may be not Ready.
     not_ready_percent = 5, 0..=100;
     /// Box 6: seconds between two probes for the instance that Spot owes a fallback.
     probe_seconds = 300, 5..=86_400;
@@ -117,15 +116,15 @@ policy! {
     probe_max_seconds = 1800, 5..=86_400;
     /// Box 6: returns wait while there were more notices than this within the last hour.
     brake_interruptions = 10, 1..=10_000;
-    /// Box 6: and more than this many per cent of the pool's nodes.
+    /// Box 6: and more than this percentage of the pool's nodes.
     brake_percent = 25, 0..=100;
     /// Box 6: how many returns may begin within `returnBudgetSeconds`; 0 is no limit.
     return_budget = 0, 0..=10_000;
-    /// Box 6: the seconds that the budget of returns is for.
+    /// Box 6: the period of the budget of returns, in seconds.
     return_budget_seconds = 3600, 60..=86_400;
-    /// Box 9: the utilisation after a return may not exceed this many per cent of what is allocatable.
+    /// Box 9: the utilisation after a return may not exceed this percentage of the allocatable resources.
     max_utilisation_percent = 75, 1..=100;
-    /// Box 9: or what it was before the story plus this many points, whichever is larger.
+    /// Box 9: or the utilisation before the replacement plus this many points, whichever is larger.
     utilisation_slack_percent = 5, 0..=100;
     /// Box 9: with placeholdersAreFree, pods of a priority lower than minus this are placeholders.
     placeholder_priority = 10, 0..=1_000_000_000;
@@ -139,21 +138,20 @@ policy! {
     flags {
     /// Box 5: at a deadline, delete the pods that a budget still holds back.
     delete_at_deadline = true;
-    /// Box 5: evict pods that no controller makes anew; before a deadline they are in any case.
+    /// Box 5: evict pods that no controller recreates; before a deadline they are always evicted.
     evict_unmanaged = true;
-    /// Box 5: evict pods whose emptyDir is lost with them; before a deadline they are in any case.
+    /// Box 5: evict pods whose emptyDir is lost with them; before a deadline they are always evicted.
     evict_empty_dir = true;
-    /// Box 10: evict pods that no controller makes anew; if not, such a pod keeps its node from being
-    /// returned.
+    /// Box 10: evict pods that no controller recreates; if not, such a pod blocks the return of its node.
     return_unmanaged = false;
-    /// Box 10: evict pods whose emptyDir is lost with them; if not, such a pod keeps its node from being
-    /// returned.
+    /// Box 10: evict pods whose emptyDir is lost with them; if not, such a pod blocks the return of its
+    /// node.
     return_empty_dir = true;
-    /// Box 9: what placeholder pods take counts as free, since other pods preempt them.
+    /// Box 9: the requests of placeholder pods count as free, since other pods preempt them.
     placeholders_are_free = false;
     }
     lists {
-    /// Box 6: when returns may begin; none: at any time.
+    /// Box 6: when returns may begin; if empty, at any time.
     return_windows: ReturnWindow;
     }
 }
@@ -166,8 +164,8 @@ impl Policy {
         self.placeholders_are_free.then_some(limit)
     }
 
-    /// How long to wait before attempt number `attempt` (1 is the first retry): doubling, capped, and spread
-    /// by up to a fifth so that stories which failed together do not come back together.
+    /// How long to wait before attempt number `attempt` (1 is the first retry): doubling, capped, and
+    /// spread by up to a fifth so that replacements which failed together do not come back together.
     #[must_use]
     pub fn retry_delay(&self, attempt: u32, name: &str) -> Duration {
         let delay = backoff(seconds(self.retry_seconds), seconds(self.retry_max_seconds), attempt);

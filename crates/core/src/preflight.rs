@@ -1,8 +1,9 @@
 //! Whether Spot Guard may act on the two groups of a pool, and what stands in the way.
 //!
-//! A group has one owner: what replaces, rebalances or drains by itself would undo what a story does, or do
-//! it twice. Rules and their sources: EC2 Auto Scaling User Guide ("Capacity Rebalancing", "Suspend and
-//! resume", "Launch instances synchronously"), API Reference (Operator, TerminateInstanceInAutoScalingGroup).
+//! A group has one owner: what replaces, rebalances or drains by itself would undo what a replacement
+//! does, or do it twice. Rules and their sources: EC2 Auto Scaling User Guide ("Capacity Rebalancing",
+//! "Suspend and resume", "Launch instances synchronously"), API Reference (Operator,
+//! TerminateInstanceInAutoScalingGroup).
 
 #[cfg(test)]
 mod tests;
@@ -86,7 +87,7 @@ fn check_group(
         add(GroupProblem::TerminateSuspended);
     }
     if let Some(reason) = setup.launch_suspended() {
-        add(GroupProblem::LaunchSuspended(reason));
+        add(GroupProblem::LaunchSuspended(reason.to_string()));
     }
     if setup.launch_configuration {
         add(GroupProblem::NoLaunchInstances(NoLaunch::LaunchConfiguration));

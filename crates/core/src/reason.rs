@@ -1,7 +1,7 @@
 //! What holds a replacement, a drain, a return or a pool up.
 //!
 //! A reason stays a type until it leaves the process. There its code ([`Reason::code`]) is for machines, and
-//! its text (`Display`, in `reason_text.rs`) for people.
+//! its text (`Display`, in `wording`) for people.
 
 mod blocker;
 mod code;

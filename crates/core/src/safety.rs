@@ -23,7 +23,7 @@ mod context;
 pub struct SafetyPolicy {
     /// How full the pool may be afterwards, as a share of each resource.
     pub max_utilisation: f64,
-    /// By how much more than before the story, in any case. A cluster that always runs fuller than
+    /// By how much more than before the replacement, in any case. A cluster that always runs fuller than
     /// `max_utilisation` must still find its way back.
     pub utilisation_slack: f64,
     /// Which pods may be evicted.
@@ -59,11 +59,11 @@ impl SafetyPolicy {
 /// What the snapshot does not say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SafetyContext {
-    /// Nodes not to count on: other fallback nodes and nodes in a story.
+    /// Nodes not to count on: other fallback nodes and nodes in a replacement.
     pub excluded: ExcludedNodes,
     /// The nodes of the pool's two groups.
     pub pool_nodes: BTreeSet<Arc<str>>,
-    /// How full the pool was before the story began, if that was recorded.
+    /// How full the pool was before the replacement began, if that was recorded.
     pub utilisation_before_story: Option<Utilisation>,
     /// The key of the taint that a drain sets.
     pub taint_key: Arc<str>,

@@ -1,8 +1,8 @@
-//! How a group is asked for capacity, and what became of it: boxes 2, 3, 3.2 and the ending of instances.
+//! How capacity is requested from a group, and how instances are terminated: boxes 2, 3, 3.2, 5 and 10.
 //!
-//! [`plan`] takes the ledger, what the groups look like, and what the stories want. It gives the next ledger
-//! and at most one call. The ledger is stored before the call is made, so a crash at any point is resumed
-//! here.
+//! [`plan`] takes the ledger, what the groups look like, and what the replacements want. It gives the
+//! next ledger and at most one call. The ledger is stored before the call is made, so a crash at any
+//! point is resumed here.
 
 pub mod answers;
 pub mod calls;

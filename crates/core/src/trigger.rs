@@ -1,4 +1,4 @@
-//! What people ask for beside the notices, and what comes of it.
+//! What people request beside the notices, and the answer.
 //!
 //! [`decide`] says what a trigger leads to. What it asks for is written into the records first ([`take_in`],
 //! with the trigger's name); only then it is told in the trigger's own status. So a trigger is followed once,
@@ -10,11 +10,10 @@ mod tests;
 
 pub use answer::{TriggerAction, TriggerAnswer, TriggerReason, TriggerUpdate};
 
+use crate::flow::{Event, Wish};
 use crate::neighbours::Neighbour;
 use crate::reason::Pause;
-use crate::record::{
-    Condition, FlowBox, NoticeKind, OldNodeState, Outcome, Phase, ReplacementStatus, UtilisationPercent,
-};
+use crate::record::{Condition, NoticeKind, OldNodeState, Phase, ReplacementStatus, UtilisationPercent};
 use crate::replacement::{self, Subject};
 use crate::time::since;
 use jiff::Timestamp;
@@ -37,7 +36,7 @@ pub struct Ask {
     pub node: Option<String>,
     /// The replacement that it is about.
     pub replacement: Option<String>,
-    /// Who asked.
+    /// Who requested it.
     pub by: Option<String>,
     /// Why.
     pub reason: Option<String>,
@@ -93,8 +92,8 @@ impl Ask {
         }
     }
 
-    /// Whether a pause was asked for before this trigger. Versions tell the order of what nobody has changed
-    /// yet.
+    /// Whether a pause was requested before this trigger. Versions tell the order of what nobody has
+    /// changed yet.
     fn ends(&self, pause: &Self) -> bool {
         let same_second = pause.order.0 == self.order.0;
         let earlier = pause.stage == TriggerStage::Accepted || pause.order.1 < self.order.1;
@@ -103,16 +102,14 @@ impl Ask {
             && (pause.order.0 < self.order.0 || (same_second && earlier))
     }
 
-    /// Who asked, by what, and why, in plain words.
-    #[must_use]
-    pub fn told(&self) -> String {
-        let by = self.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
-        let why = self.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-        format!("asked for{by} (trigger {}){why}", self.name)
+    /// What is recorded when it is followed.
+    fn event(&self, wish: Wish) -> Event {
+        let (trigger, by, reason) = (self.name.clone(), self.by.clone(), self.reason.clone());
+        Event::Triggered { wish, trigger, by, reason }
     }
 }
 
-/// A story as triggers see it.
+/// A replacement as triggers see it.
 #[derive(Clone, Debug)]
 pub struct StoredReplacement<'a> {
     /// The replacement's name.
@@ -169,7 +166,7 @@ pub enum Membership {
 
 /// Everything that a trigger's effect depends on.
 pub struct TriggerFacts<'a> {
-    /// All stories that are stored.
+    /// All replacements that are stored.
     pub stories: &'a [StoredReplacement<'a>],
     /// The triggers that pause something.
     pub triggers: &'a [Ask],
@@ -184,7 +181,7 @@ pub struct TriggerFacts<'a> {
 /// What comes of a trigger now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It cannot be told yet.
+    /// The answer is not known yet.
     Wait,
     /// The record of this instance has to be made first.
     Begin {
@@ -197,7 +194,7 @@ pub enum Decision {
     Record(Vec<String>),
     /// These pauses have to be ended first, by name.
     EndPauses(Vec<String>),
-    /// To be told in its status.
+    /// To be written in its status.
     Tell(TriggerUpdate),
 }
 
@@ -336,7 +333,7 @@ fn cancel(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
     }
 }
 
-/// Why a story cannot be cancelled, if so.
+/// Why a replacement cannot be cancelled, if so.
 fn cancel_refused(story: &StoredReplacement<'_>) -> Option<TriggerAnswer> {
     let (replacement, instance_id) = (story.name.to_owned(), story.instance_id.to_owned());
     if story.status.phase.is_finished() {
@@ -391,37 +388,30 @@ fn resume(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
     Decision::Tell(TriggerUpdate::new(Some((true, answer.reason())), None, answer))
 }
 
-/// Takes a trigger into a record that is not over, if that still can follow it; what came meanwhile decides.
-/// To be stored before it is told in the trigger's status.
+/// Takes a trigger into a record that is not over, if that still can follow it; what came meanwhile
+/// decides. To be stored before the answer is written in the trigger's status.
 pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now: Timestamp) {
     if status.triggers.contains(&ask.name) || status.phase.is_finished() {
         return;
     }
-    let told = ask.told();
     match ask.action {
         TriggerAction::Replace if !status.old_node.is_retained() => {
-            // What waits for a limit that advice has to keep goes on as what a person asked for.
+            // What waits for a limit that advice has to keep goes on as what a person requested.
             let waits = status.phase == Phase::Received && status.deadline.is_none();
             if waits && status.notice == Some(NoticeKind::RebalanceRecommendation) {
                 status.notice = Some(NoticeKind::Manual);
             }
-            status.step(
-                FlowBox::Notice,
-                Outcome::Asked,
-                &subject.node,
-                format!("its replacement is {told}"),
-                now,
-            );
+            ask.event(Wish::Replacement).add_to(status, &subject.node, now);
         }
         TriggerAction::Return if status.fallback.is_open() => {
             if let Some(open) = status.fallback.open_mut() {
                 open.requested_at = Some(now);
                 open.not_before = None;
-                // What Spot owes is asked for at once.
+                // What Spot owes is requested at once.
                 open.next_probe_at = open.next_probe_at.map(|at| at.min(now));
             }
             let node = status.capacity.taken().map_or(&subject.node, |held| &held.node_name).clone();
-            status.step(FlowBox::Monitor, Outcome::Asked, &node, format!("its return now is {told}"), now);
+            ask.event(Wish::Return).add_to(status, &node, now);
         }
         TriggerAction::Cancel => {
             let story = StoredReplacement {
@@ -435,20 +425,14 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
                 return;
             }
             replacement::cancel(status, now);
-            status.step(
-                FlowBox::CleanUp,
-                Outcome::Asked,
-                &subject.node,
-                format!("the end of its story is {told}"),
-                now,
-            );
+            ask.event(Wish::Cancellation).add_to(status, &subject.node, now);
         }
         _ => return,
     }
     status.take_in_trigger(&ask.name);
 }
 
-/// A fresh record for a node whose replacement was asked for.
+/// A fresh record for a node whose replacement was requested.
 #[must_use]
 pub fn open(
     ask: &Ask,
@@ -459,7 +443,7 @@ pub fn open(
 ) -> ReplacementStatus {
     let mut status = replacement::open(subject, NoticeKind::Manual, None, utilisation, traceparent, now);
     if let Some(step) = status.steps.last_mut() {
-        step.message = format!("its replacement is {}", ask.told());
+        step.message = ask.event(Wish::Replacement).to_string();
     }
     status.take_in_trigger(&ask.name);
     status

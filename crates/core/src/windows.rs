@@ -51,6 +51,31 @@ fn schedule_rules() -> Value {
     std::iter::once(rule(&five, all)).chain(each).collect()
 }
 
+/// Why a setting cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadSetting {
+    /// A number is too small or too large.
+    OutOfRange {
+        /// The setting.
+        setting: String,
+        /// Its value.
+        value: i64,
+        /// The least that it may be.
+        min: i64,
+        /// The most that it may be.
+        max: i64,
+    },
+    /// A schedule cannot be read, or it names a day that never comes.
+    Schedule {
+        /// The schedule.
+        schedule: String,
+        /// Its time zone.
+        time_zone: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
 fn utc() -> String {
     "UTC".to_owned()
 }
@@ -62,7 +87,8 @@ impl ReturnWindow {
     /// Says what cannot be read, that it never opens, or that it is open for too long or not long enough.
     pub fn validate(&self) -> Result<(), String> {
         if !(60..=604_800).contains(&self.duration_seconds) {
-            return Err(format!("durationSeconds {} is not between 60 and 604800", self.duration_seconds));
+            let (setting, value) = ("durationSeconds".to_owned(), i64::from(self.duration_seconds));
+            return Err(BadSetting::OutOfRange { setting, value, min: 60, max: 604_800 }.to_string());
         }
         self.is_open(Timestamp::UNIX_EPOCH).map(drop)
     }
@@ -75,7 +101,8 @@ impl ReturnWindow {
         let unusable = |why: String| {
             let why =
                 why.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-            format!("schedule {:?} in time zone {:?}: {why}", self.schedule, self.time_zone)
+            let (schedule, time_zone) = (self.schedule.clone(), self.time_zone.clone());
+            BadSetting::Schedule { schedule, time_zone, why }.to_string()
         };
         let crontab = cronexpr::parse_crontab(&format!("{} {}", self.schedule, self.time_zone))
             .map_err(|error| unusable(error.to_string()))?;

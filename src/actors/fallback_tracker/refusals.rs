@@ -166,10 +166,10 @@ fn tell(deps: &Deps, batch: &[Refused]) {
     let snapshot = deps.view.snapshot();
     let mut events = 0;
     for ((node, refusal), count) in by_node {
-        tracing::warn!(node, reason = ?refusal, count, "notices are refused: {}", refusal.describe());
+        tracing::warn!(node, reason = ?refusal, count, "notices are refused: {}", refusal);
         if events < EVENTS && snapshot.node(node).is_some() {
             events += 1;
-            let note = format!("refused and removed, {count} in this moment: {}", refusal.describe());
+            let note = format!("{count} notices refused and removed: {}", refusal);
             let told = Told {
                 warning: true,
                 reason: "NoticeRefused",

@@ -58,7 +58,7 @@ pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplac
         }
     };
     let told = |error: &kube::Error| {
-        tracing::warn!(error = %RequestProblem(error), "a record could not be stored; it is tried again");
+        tracing::warn!(error = %RequestProblem(error), "a record could not be stored; the next attempt follows");
     };
     outcome.inspect_err(told).ok()
 }
@@ -66,7 +66,7 @@ pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplac
 /// Answers a trigger; whether that is done.
 pub(super) async fn answer(deps: &Deps, trigger: &Trigger, verdict: &TriggerUpdate) -> bool {
     let told = |error: &kube::Error| {
-        tracing::warn!(error = %RequestProblem(error), "a trigger could not be answered; it is tried again");
+        tracing::warn!(error = %RequestProblem(error), "a trigger could not be answered; the next attempt follows");
     };
     tell(deps, trigger, verdict).await.inspect_err(told).is_ok()
 }

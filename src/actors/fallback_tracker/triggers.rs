@@ -1,4 +1,4 @@
-//! Triggers: what people ask for, as [`spot_guard_core::trigger`] decides it.
+//! Triggers: what people request, as [`spot_guard_core::trigger`] decides it.
 //!
 //! A turn looks at a few of them, the oldest first, whatever a tenant or a webhook creates. Answers are
 //! written beside the records, so that a slow one delays none.

@@ -42,7 +42,7 @@ pub(super) struct TurnView<'a> {
     assessments: &'a BTreeMap<String, ReturnAssessment>,
     /// Why each pool is not acted on; empty: it is.
     refused: BTreeMap<String, Vec<Reason>>,
-    /// How many stories of each pool move their node now.
+    /// How many replacements of each pool move their node now.
     under_way: BTreeMap<String, usize>,
     fits: &'a Fits,
     no_pool: Policy,
@@ -159,7 +159,7 @@ impl<'a> TurnView<'a> {
         (ids(status.spot), ids(status.on_demand))
     }
 
-    /// The record's next state, if it differs. A story that begins takes its place at once.
+    /// The record's next state, if it differs. A replacement that begins takes its place at once.
     pub(super) fn advance(&mut self, record: &NodeReplacement) -> Option<Write> {
         let subject = subject(record);
         let now = self.deps.clock.now();
@@ -266,8 +266,8 @@ impl<'a> TurnView<'a> {
         })
     }
 
-    /// The latest assessment of the story's return, with what the budgets say now: another drain may have
-    /// used them up since.
+    /// The latest assessment of the replacement's return, with what the budgets say now: another drain
+    /// may have used them up since.
     fn assessment(&self, record: &NodeReplacement, policy: &Policy) -> Option<Cow<'a, ReturnAssessment>> {
         let found = self.assessments.get(&record.name_any())?;
         let status = record.status.as_ref().filter(|status| !status.fallback.is_returning());
@@ -291,7 +291,7 @@ impl<'a> TurnView<'a> {
         nodes.map(|node| node.name.to_string()).collect()
     }
 
-    /// What stands against beginning this story now.
+    /// What stands against beginning this replacement now.
     fn starts(&self, record: &NodeReplacement) -> Starts {
         let Some((name, config)) =
             record.spec.pool.as_ref().and_then(|name| self.configs.get_key_value(name))

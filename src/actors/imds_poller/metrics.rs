@@ -47,7 +47,7 @@ impl AgentMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "imds_requests",
-            "Reads of the instance metadata service, by what came of them",
+            "Reads of the instance metadata service, by result",
             self.imds_requests.clone(),
         );
         registry.register(
@@ -57,7 +57,7 @@ impl AgentMetrics {
         );
         registry.register(
             "notice_conflicts",
-            "Attempts to store a notice that found its name taken, by kind (box 1)",
+            "Attempts to store a notice whose name was taken, by kind (box 1)",
             self.names_taken.clone(),
         );
     }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 /// Advice is tried at least this often.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// A notice with a deadline is tried at least this often, whether or not the last attempt was answered.
+/// An interruption notice is tried at least this often, whether or not the last attempt was answered.
 const MAX_BACKOFF_AT_DEADLINE: Duration = Duration::from_secs(2);
 /// A name that is taken is tried again this often before a deadline, and so is a notice that is stored: it
 /// may have been removed by mistake. Advice is tried again as slowly as it may be, and not at all once it is

@@ -73,7 +73,7 @@ function trigger(action, label, path, question) {
     button.disabled = true;
     try {
       const answer = await ask(path, { method: "POST", headers: { "idempotency-key": crypto.randomUUID() } });
-      say(`${label}: asked for (trigger ${answer.name})`);
+      say(`${label}: requested (trigger ${answer.name})`);
     } catch (error) {
       say(`${label}: ${error.message}`);
     }
@@ -130,8 +130,8 @@ function drawPool(pool, allPaused, now) {
       ...conditions),
     chart(pool, now),
     allPaused ? null : pool.paused
-      ? trigger("Resume", "Resume", `pools/${pool.name}/resume`, `Let stories of pool ${pool.name} begin again?`)
-      : trigger("Pause", "Pause", `pools/${pool.name}/pause`, `Let no story of pool ${pool.name} begin? A deadline passes it.`));
+      ? trigger("Resume", "Resume", `pools/${pool.name}/resume`, `Let replacements of pool ${pool.name} begin again?`)
+      : trigger("Pause", "Pause", `pools/${pool.name}/pause`, `Let no replacement of pool ${pool.name} begin? A node with a deadline does not wait.`));
 }
 
 function reasons(blockers) {
@@ -169,7 +169,7 @@ function drawStory(story, open) {
     element("ol", {}, ...story.steps.map(drawStep)),
     trace(story),
     isOver(story) ? null : trigger("Cancel", "Cancel", `replacements/${story.name}/cancel`,
-      `Cancel the replacement of ${story.node}? Its marks are undone.`));
+      `Cancel the replacement of ${story.node}? Taint and cordon are removed.`));
   drawn.open = open;
   return drawn;
 }
@@ -196,8 +196,8 @@ function draw([status, pools, stories, fallbacks]) {
     `${status.leader ? "this replica acts" : "this replica follows"}${status.ready ? "" : ", not ready: see /readyz at the port for probes"}` +
     `${status.paused ? "; everything is paused" : ""}`;
   byId("all").replaceChildren(...[status.paused
-    ? trigger("Resume", "Resume everything", "resume", "Let stories begin again?")
-    : trigger("Pause", "Pause everything", "pause", "Let no story begin? A deadline passes it.")].filter(Boolean));
+    ? trigger("Resume", "Resume everything", "resume", "Let replacements begin again?")
+    : trigger("Pause", "Pause everything", "pause", "Let no replacement begin? A node with a deadline does not wait.")].filter(Boolean));
   for (const pool of pools.items) {
     const held = samples.get(pool.name) || [];
     const seen = sample({ ...pool, at: status.now });
@@ -210,7 +210,7 @@ function draw([status, pools, stories, fallbacks]) {
   drawStories(stories.items);
 }
 
-// What a request answers with; who is not known yet is asked for a token.
+// What a request answers with; an unknown caller needs a token.
 async function ask(path, options = {}) {
   const headers = { accept: "application/json", ...options.headers };
   if (token) headers.authorization = `Bearer ${token}`;

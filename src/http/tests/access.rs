@@ -242,7 +242,7 @@ async fn a_refusal_says_what_is_missing() {
     let users = Users::new();
     let app = users.app(users.door()).await;
     for (token, challenge, detail) in [
-        (None, Some("Bearer realm=\"spot-guard\""), "a bearer token of the cluster is needed"),
+        (None, Some("Bearer realm=\"spot-guard\""), "a bearer token of the cluster is required"),
         (
             Some("bad"),
             Some("Bearer realm=\"spot-guard\", error=\"invalid_token\""),
@@ -351,7 +351,7 @@ async fn without_tls_tokens_are_taken_from_loopback_only() {
             let problem: Value = serde_json::from_slice(&read_body(response).await).unwrap();
             assert_eq!(
                 problem["detail"],
-                "without TLS (setting tls) this port takes tokens from loopback only"
+                "without TLS (setting tls) this port accepts tokens from loopback only"
             );
             assert_eq!(users.reviews(), before, "the token goes nowhere");
         }

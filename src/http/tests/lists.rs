@@ -245,7 +245,7 @@ async fn what_a_query_says_wrongly_is_named() {
         ("replacements?limit=0", "limit", "it is not a number from 1 to 500"),
         ("replacements?limit=501", "limit", "it is not a number from 1 to 500"),
         ("replacements?limit=ten", "limit", "it is not a number from 1 to 500"),
-        ("replacements?limit=1&limit=2", "limit", "it is given twice"),
+        ("replacements?limit=1&limit=2", "limit", "it stands there twice"),
         ("replacements?pool=", "pool", "it is empty"),
         ("replacements?phase=Lost", "phase", "unknown variant `Lost`"),
         ("replacements?since=yesterday", "since", "no time as in RFC 3339"),

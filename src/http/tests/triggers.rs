@@ -155,7 +155,7 @@ async fn an_api_server_that_stores_nothing_is_told_of() {
     *gate.verdict.lock().unwrap() = Some(RequestFate::Delay(Duration::from_secs(3600)));
     let served = app(users.door(), users.client(gate.clone()), Fixture::with_a_fallback()).await;
     let (status, _, problem) = json(served.answer(ask(FALLBACK)).await).await;
-    assert_eq!((status, &problem["detail"]), (503, &json!("the Kubernetes API did not store it")));
+    assert_eq!((status, &problem["detail"]), (503, &json!("the Kubernetes API did not store the trigger")));
     *gate.verdict.lock().unwrap() = Some(RequestFate::Refuse(403, "Forbidden".to_owned()));
     assert_eq!(json(served.answer(ask(FALLBACK)).await).await.0, 503);
     let path = "/api/v1/triggers/key-1";

@@ -29,13 +29,13 @@ pub struct Written {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// A trigger of that name asks for something else.
-    #[error("a trigger named {0} asks for something else")]
+    #[error("a trigger named {0} requests something else")]
     Other(String),
     /// The API server does not take its content.
     #[error("{0}")]
     Invalid(String),
     /// The API server did not answer, or refused us.
-    #[error("the Kubernetes API did not store it")]
+    #[error("the Kubernetes API did not store the trigger")]
     Unavailable,
 }
 

@@ -40,7 +40,7 @@ pub(super) fn of_parts(readiness: &Readiness) -> Registry {
     let parts = readiness.parts().into_iter().map(|(part, ready)| (PartLabels { part }, i64::from(ready)));
     registry.register(
         "part_ready",
-        "1 while a part of the process works, else 0; /readyz says why",
+        "1 while a part of the process is ready, else 0; /readyz says why",
         Gauges(parts.collect()),
     );
     registry

@@ -1,4 +1,4 @@
-//! Labels, and what is asked of them.
+//! Labels and selectors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -33,7 +33,7 @@ const BUDGETS_EFFORT: u64 = 100_000;
 /// How often the pods of one controller may come back to the node before they are left there.
 const MAX_RETURNS: u32 = 3;
 
-/// The time, told twice.
+/// The time, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// By the clock on the wall, as deadlines are given.
@@ -61,7 +61,7 @@ impl Order {
     }
 }
 
-/// What was asked for a pod, and what came of it.
+/// What was requested for a pod, and the answer.
 #[derive(Debug, Default)]
 struct Asked {
     in_flight: bool,
@@ -71,7 +71,7 @@ struct Asked {
     not_before: Option<Duration>,
     /// Until when the watch has time to show that the pod ends.
     granted_until: Option<Duration>,
-    /// The budget as it was seen when the eviction was asked for: once it is another, waiting has no point.
+    /// The budget as it was seen when the eviction was requested: once it is another, waiting has no point.
     budget: Option<DisruptionBudget>,
     /// The last answer, if it was no.
     refusal: Option<EvictionAnswer>,
@@ -267,7 +267,8 @@ impl Drain {
         (pods, known)
     }
 
-    /// Nothing on the node is waited for: the drain ends when its pods run elsewhere and the API server lists
+    /// Nothing on the node is waited for: the drain ends when its pods run on other nodes and the API
+    /// server lists
     /// no more.
     fn finish(&mut self, sorted: Sorted, sight: &Sight<'_>, known: &HashSet<Arc<str>>, now: Moment) {
         let emptied_at = *self.emptied_at.get_or_insert(now.up);
@@ -485,7 +486,7 @@ impl Drain {
             return None;
         }
         if unmet.coming && self.command.purpose == Purpose::Return {
-            // Without the marks they find their place on this node again.
+            // Without taint and cordon they find their place on this node again.
             return Some(DrainEnd::GivenUp(unmet.reasons));
         }
         let missing = [unmet.reasons, left_behind].concat();

@@ -250,7 +250,7 @@ fn a_window_that_cannot_be_used_is_never_open_and_says_why() {
         (window("0 22 * * *", "Europe/Bärlin", 1), "Europe/Bärlin"),
         (window("", "UTC", 1), "UTC"),
         (window("0 0 30 2 *", "UTC", 1), "four years"),
-        (window("0 22 * * *", "UTC", 0), "durationSeconds 0"),
+        (window("0 22 * * *", "UTC", 0), "durationSeconds: 0"),
     ] {
         let told = bad.validate().expect_err(why);
         assert!(told.contains(why) && !told.contains('\n'), "{told:?} does not name {why:?}");

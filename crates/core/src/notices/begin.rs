@@ -91,7 +91,7 @@ pub struct KnownPools<'a> {
 pub enum Beginning<'a> {
     /// A replacement in this pool, or outside all pools.
     Replacement(Option<&'a str>),
-    /// It cannot be told yet.
+    /// The answer is not known yet.
     Wait,
     /// The notice is to be removed.
     Refused(NoticeRefusal),

@@ -63,28 +63,6 @@ pub enum NodeReason {
     NotUnderstood(String),
 }
 
-impl fmt::Display for NodeReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Excluded => write!(f, "leaving or fallback, not counted on"),
-            Self::NotReady => write!(f, "not ready"),
-            Self::Cordoned => write!(f, "cordoned"),
-            Self::Taint(taint) => write!(f, "taint {taint} not tolerated"),
-            Self::NodeAffinity => write!(f, "node selector or node affinity does not match"),
-            Self::Volume(claim) => write!(f, "volume of claim {claim} is elsewhere"),
-            Self::VolumeUnknown(claim) => write!(f, "where the volume of claim {claim} can go is not known"),
-            Self::VolumeLimit(driver) => write!(f, "no more volumes of {driver}"),
-            Self::Insufficient(resource) => write!(f, "insufficient {resource}"),
-            Self::TooManyPods => write!(f, "too many pods"),
-            Self::HostPort(port) => write!(f, "host port {port} is taken"),
-            Self::PodAffinity => write!(f, "pods of its pod affinity are not there"),
-            Self::PodAntiAffinity => write!(f, "pod anti-affinity"),
-            Self::TopologySpread(key) => write!(f, "topology spread over {key}"),
-            Self::NotUnderstood(what) => write!(f, "not checked: {what}"),
-        }
-    }
-}
-
 /// How many nodes are out for a reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReasonCount {
@@ -97,19 +75,6 @@ pub struct ReasonCount {
 /// Why no node can take a pod, the reason of most nodes first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reasons(pub Vec<ReasonCount>);
-
-impl fmt::Display for Reasons {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return write!(f, "there is no node");
-        }
-        for (i, ReasonCount { reason, nodes }) in self.0.iter().enumerate() {
-            let (gap, plural) = (if i == 0 { "" } else { "; " }, if *nodes == 1 { "" } else { "s" });
-            write!(f, "{gap}{nodes} node{plural}: {reason}")?;
-        }
-        Ok(())
-    }
-}
 
 /// A pod that found no node.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
-//! What is asked of a placement.
+//! The options of a placement.
 
 use crate::policy::Policy;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Nodes that are not counted on: the one that is drained, other fallback nodes, nodes in a story.
+/// Nodes that are not counted on: the one that is drained, other fallback nodes, nodes in a replacement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExcludedNodes(BTreeSet<Arc<str>>);
 

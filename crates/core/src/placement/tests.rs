@@ -502,7 +502,7 @@ fn the_reasons_are_counted_by_node() {
     let placement = place_old(&cluster(with_old(nodes), pods));
     assert_eq!(
         placement.unplaced[0].reasons.to_string(),
-        "2 nodes: insufficient cpu; 1 node: leaving or fallback, not counted on; 1 node: cordoned; \
+        "2 nodes: insufficient cpu; 1 node: leaving, or a fallback itself; 1 node: cordoned; \
          1 node: taint gpu:NoSchedule not tolerated"
     );
 }

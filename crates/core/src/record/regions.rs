@@ -73,19 +73,19 @@ pub enum CapacityState {
     },
     /// Box 3.2: both groups failed, and the node is kept. An instance that comes late is taken all the same.
     BackingOff {
-        /// When both groups are asked again.
+        /// When capacity is requested from both groups again.
         until: Timestamp,
     },
     /// Boxes 3.1 and 3.2: an instance is in service, and its node Ready.
     Taken {
         /// The instance.
         instance: Capacity,
-        /// Whether the on-demand group was asked, too: what it brings goes back.
+        /// Whether on-demand capacity was requested, too: what it brings goes back.
         on_demand_requested: bool,
     },
     /// Box 11: the replacement was cancelled, and what was requested goes back.
     Withdrawn {
-        /// Whether the on-demand group was asked, too.
+        /// Whether on-demand capacity was requested, too.
         on_demand_requested: bool,
     },
 }
@@ -165,7 +165,7 @@ impl CapacityState {
         }
     }
 
-    /// When both groups are asked again.
+    /// When capacity is requested from both groups again.
     #[must_use]
     pub fn next_attempt_at(&self) -> Option<Timestamp> {
         match self {
@@ -235,7 +235,7 @@ impl Region for OldNodeState {
     const TABLE: &'static [Transition] = &[
         way("Kept", "Draining", FlowBox::Taint, "a replacement is taken, or a deadline presses"),
         way("Draining", "Kept", FlowBox::ScaleUp, "the replacement was lost"),
-        way("Draining", "Drained", FlowBox::Drain, "its pods run elsewhere, or EC2 takes it"),
+        way("Draining", "Drained", FlowBox::Drain, "its pods run on other nodes, or EC2 takes it"),
         way("Drained", "Terminating", FlowBox::Drain, "no other node claims its instance"),
         way("Terminating", "Drained", FlowBox::Drain, "another node claims its instance"),
         way("Terminating", "Draining", FlowBox::Drain, "a watch is stale, nothing has begun"),
@@ -300,7 +300,7 @@ pub struct OpenFallback {
     /// When a return may be tried again after one failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
-    /// When Spot is asked again for what it owes.
+    /// When the instance that Spot owes is requested again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_probe_at: Option<Timestamp>,
     /// When a person last requested the return now: stability, budget and windows are not waited for.
@@ -344,7 +344,7 @@ impl Region for FallbackState {
         way("Pending", "OnFallback", FlowBox::Monitor, "the old node is over"),
         way("OnFallback", "Draining", FlowBox::ScaleDown, "healthy, stable and safe"),
         way("Draining", "OnFallback", FlowBox::ScaleDown, "given up, or its instance was lost"),
-        way("Draining", "Terminating", FlowBox::ScaleDown, "its pods run elsewhere"),
+        way("Draining", "Terminating", FlowBox::ScaleDown, "its pods run on other nodes"),
         way("Terminating", "Draining", FlowBox::ScaleDown, "a watch is stale, nothing has begun"),
         way(
             "Terminating",

@@ -41,7 +41,7 @@ pub struct ReplacementStatus {
     /// How often capacity was requested anew after it had failed or was lost.
     #[serde(default)]
     pub attempt: u32,
-    /// How often Spot was asked again for what it owes.
+    /// How often the instance that Spot owes was requested again.
     #[serde(default)]
     pub probes: u32,
     /// The search for an instance that takes over.

@@ -13,7 +13,7 @@ pub enum NoticeKind {
     RebalanceRecommendation,
     /// EC2 takes the instance at the deadline (EC2 User Guide, "Spot Instance interruption notices").
     SpotInterruption,
-    /// A person asked for the replacement.
+    /// A person requested the replacement.
     Manual,
 }
 
@@ -118,14 +118,14 @@ impl Phase {
 pub enum Outcome {
     /// Box 1: a notice was received.
     NoticeReceived,
-    /// Box 1: a notice with a deadline followed the advice.
+    /// Box 1: an interruption notice followed the recommendation.
     Escalated,
     /// Box 1: the pool only observes; what would be done is reported.
     Observed,
     /// Box 1: another tool replaces the node.
     SteppedAside,
-    /// A person asked for something by a trigger.
-    Asked,
+    /// Boxes 1, 6 and 11: a trigger is followed.
+    Triggered,
     /// Box 2 or 3.2: one more instance was requested.
     Requested,
     /// Box 3 or 3.2: no capacity, a quota, or the group is at its maximum.
@@ -145,7 +145,7 @@ pub enum Outcome {
     /// Box 5 or 10: the pods run elsewhere.
     Drained,
     /// Box 5: the old instance is gone.
-    Ended,
+    Terminated,
     /// Box 5: AWS took the instance before we terminated it.
     TakenByAws,
     /// Box 6: the fallback is being watched.

@@ -93,7 +93,7 @@ pub fn cancel(status: &mut ReplacementStatus, now: Timestamp) {
     if status.capacity.is_requested() {
         let on_demand_requested = status.capacity.is_on_demand_requested();
         status.capacity.enter(CapacityState::Withdrawn { on_demand_requested });
-        let text = "what was requested goes back";
+        let text = "requested capacity goes back";
         set_condition(&mut status.conditions, "CapacityReady", false, "Cancelled", text, now);
     }
     forget_progress(status);
@@ -109,7 +109,7 @@ pub(super) fn reported(reason: &Reason) -> Option<Event> {
     }
 }
 
-/// Why nothing may be done; empty: it may. A notice with a deadline passes every pause and every limit.
+/// Why nothing may be done; empty: it may. An interruption notice passes every pause and every limit.
 pub(super) fn held_back(
     status: &ReplacementStatus,
     subject: &Subject,

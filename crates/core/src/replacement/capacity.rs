@@ -1,5 +1,5 @@
-//! Boxes 2, 3, 3.1 and 3.2: Spot is asked, then on-demand, and the first instance that can take the pods is
-//! taken.
+//! Boxes 2, 3, 3.1 and 3.2: capacity is requested from Spot, then from on-demand. The first instance that
+//! can take the pods is taken.
 
 use super::facts::{Fit, NodeFact, Turn};
 use crate::flow::{Event, RequestFailure};
@@ -119,7 +119,7 @@ fn taken(next: &mut ReplacementStatus, group: GroupKind, instance_id: String, no
     event.add_to(next, &node, now);
 }
 
-/// Box 3 fails: on-demand is asked, too.
+/// Box 3 fails: an on-demand instance is requested, too.
 fn fall_back(next: &mut ReplacementStatus, spot_since: Timestamp, turn: &Turn<'_>) {
     let Some(failure) = failure(next, GroupKind::Spot, spot_since, turn) else { return };
     let (now, node) = (turn.facts.now, &turn.subject.node);

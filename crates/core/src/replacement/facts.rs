@@ -1,4 +1,4 @@
-//! What the next step of a replacement depends on, and how it is asked for.
+//! What the next step of a replacement depends on, and how to request it.
 
 use crate::freshness::{Freshness, StaleWatch, Step};
 use crate::group::PoolView;
@@ -34,7 +34,7 @@ pub enum RebalanceMode {
     /// The node is replaced.
     #[default]
     Replace,
-    /// Nothing: the node waits for a notice with a deadline.
+    /// Nothing: the node waits for an interruption notice.
     Ignore,
 }
 

@@ -233,7 +233,7 @@ fn pass_boxes(
     None
 }
 
-/// What Spot owes in our record is asked for again, with backoff: LaunchInstances tries nothing by itself.
+/// What Spot owes in our record is requested again, with backoff: LaunchInstances tries nothing by itself.
 fn probe(open: &mut OpenFallback, probes: &mut u32, turn: &Turn<'_>) {
     let (facts, now) = (turn.facts, turn.facts.now);
     if !facts

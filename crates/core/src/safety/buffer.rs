@@ -175,7 +175,7 @@ pub(super) fn judge(
     Ok((before.shares().collect(), after.shares().collect(), too_full))
 }
 
-/// How full the nodes are that pods can be placed on: what a story records when it begins. Nothing is
+/// How full the nodes are that pods can be placed on: what a replacement records when it begins. Nothing is
 /// recorded if finding out is more work than those who wait for it can wait; then the pool's limit alone
 /// holds.
 #[must_use]

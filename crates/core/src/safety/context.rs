@@ -1,4 +1,4 @@
-//! What the check is told beside the cluster itself.
+//! The inputs of the check beside the cluster itself.
 
 use super::{SafetyContext, Utilisation};
 use crate::cluster::Snapshot;
@@ -6,8 +6,8 @@ use crate::health::PoolReplacement;
 use std::sync::Arc;
 
 impl SafetyContext {
-    /// For a node in `own` story, or in none, among the open `stories` of the cluster. `members` are the
-    /// instances of the pool's two groups, `taint_key` is that of the taint that a drain sets.
+    /// For a node in `own` replacement, or in none, among the open `stories` of the cluster. `members`
+    /// are the instances of the pool's two groups, `taint_key` is that of the taint that a drain sets.
     ///
     /// Pods do not keep to a pool: a node that goes in another one is nothing to count on, either.
     #[must_use]

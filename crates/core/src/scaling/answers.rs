@@ -2,7 +2,7 @@
 
 use super::calls::{Call, Deferred};
 use crate::classify::CallFailure;
-use crate::group::FailureClass;
+use crate::group::{FailureClass, NoInstance};
 use crate::ledger::{
     Balance, CannotLaunch, Failure, Ledger, Method, Reduction, RequestState, ScalingRequest, Share,
 };
@@ -127,9 +127,8 @@ pub fn launched(
     } else if zones.is_empty() {
         request.state = RequestState::Launched;
         let worst = errors.iter().max_by_key(|(class, _)| *class == FailureClass::Configuration);
-        let (class, message) = worst.cloned().unwrap_or_else(|| {
-            (FailureClass::Capacity, "LaunchInstances gave no instance and no reason".to_owned())
-        });
+        let (class, message) =
+            worst.cloned().unwrap_or_else(|| (FailureClass::Capacity, NoInstance::NoAnswer.to_string()));
         for share in request.shares.iter_mut().filter(|share| share.instance_id.is_none()) {
             share.failure = Some(Failure { class, message: clipped(message.clone()), at: now });
         }
@@ -147,7 +146,7 @@ pub fn refused(ledger: &mut Ledger, group: GroupKind, class: FailureClass, messa
     }
 }
 
-/// Takes in that a group cannot be asked by LaunchInstances: what was to be asked so goes on as
+/// A group does not support LaunchInstances: its open request goes on as
 /// SetDesiredCapacity. If it cannot at all, that is remembered.
 pub fn launch_refused(ledger: &mut Ledger, group: GroupKind, reason: &str, at_all: bool, now: Timestamp) {
     let mut refusing = None;
@@ -186,7 +185,7 @@ pub(super) fn refuse(request: &mut ScalingRequest, class: FailureClass, message:
     }
 }
 
-/// The desired capacity went down by what was raised for a story, or by what the group owed it.
+/// The desired capacity went down by what was raised for a replacement, or by what the group owed it.
 pub(super) fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
     ledger.reduction = None;
     let Some(replacement) = &reduction.settles else { return };
@@ -194,8 +193,8 @@ pub(super) fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
     let Some(share) = held else { return };
     share.balance = match (share.is_raised(), &share.instance_id) {
         (true, Some(_)) => Balance::Even,
-        // The old instance was never in the on-demand group: nothing there is owed for it, and a story that
-        // was cancelled and begins anew asks again.
+        // The old instance was never in the on-demand group: nothing there is owed for it, and a
+        // replacement that was cancelled and begins anew asks again.
         (true, None) if reduction.group == GroupKind::OnDemand => Balance::Even,
         (true, None) => Balance::OwedByGroup,
         (false, _) => Balance::OwedByUs,

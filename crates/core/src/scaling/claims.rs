@@ -41,9 +41,10 @@ pub(super) fn claim(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 /// Binds shares to instances that their request did not bring, because AWS replaced an instance itself: only
 /// as many as the group is not missing.
 ///
-/// A story is owed one of those that serve if its old instance went with what was raised for it, if a more
-/// urgent story has claimed its own instance, or if somebody else lowered desired capacity. What is still
-/// raised for a story that waits no longer, and whose instance was lost, goes with one of them.
+/// A replacement is owed one of those that serve if its old instance went with what was raised for it, if
+/// a more urgent replacement has claimed its own instance, or if somebody else lowered desired capacity.
+/// What is still raised for a replacement that waits no longer, and whose instance was lost, goes with
+/// one of them.
 pub(super) fn bind_to_successors(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     let instances = inputs.instances;
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {

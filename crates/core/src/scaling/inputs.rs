@@ -16,9 +16,9 @@ pub struct Inputs<'a> {
     pub ledger: &'a Ledger,
     /// The groups as they were just read.
     pub view: &'a PoolView,
-    /// What the stories want of the groups.
+    /// What the replacements want of the groups.
     pub wants: &'a Wants,
-    /// The instances to terminate for stories.
+    /// The instances to terminate for replacements.
     pub ends: &'a BTreeSet<End>,
     /// What is known about instances.
     pub instances: &'a InstanceFacts,
@@ -37,7 +37,7 @@ impl Inputs<'_> {
         self.wants.get(&(kind, replacement.to_owned()))
     }
 
-    /// Whether the story waits for an instance of the group.
+    /// Whether the replacement waits for an instance of the group.
     pub(super) fn waits(&self, kind: GroupKind, replacement: &str) -> bool {
         matches!(self.want(kind, replacement), Some(Want::Instance { .. }))
     }

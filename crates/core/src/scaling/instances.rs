@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What the stories and the cluster know about instances that a group's listing does not tell.
+/// What the replacements and the cluster know about instances that a group's listing does not tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstanceFacts {
-    /// Stories stand on these (old nodes, capacity in use): they are never claimed again.
+    /// Replacements stand on these (old nodes, capacity in use): they are never claimed again.
     pub taken: BTreeSet<String>,
     /// Their nodes run pods that would have to move, or that are still ending: they are never ended as
     /// surplus.

@@ -29,7 +29,7 @@ pub(super) fn sort(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 }
 
 impl Ledger {
-    /// Whether a request for the story was left behind in another group of that kind.
+    /// Whether a request for the replacement was left behind in another group of that kind.
     pub(super) fn is_left_behind(&self, kind: GroupKind, replacement: &str) -> bool {
         let requests =
             self.left_behind.iter().map(|left| &left.request).filter(|request| request.group == kind);

@@ -3,7 +3,7 @@
 use super::calls::Call;
 use super::inputs::Inputs;
 use super::wants::Want;
-use crate::group::FailureClass;
+use crate::group::{FailureClass, NoInstance};
 use crate::ledger::{Balance, CLOCK_SKEW, DesiredSeen, Failure, Ledger, RequestState, Share};
 use crate::record::{GroupKind, clipped};
 
@@ -45,16 +45,16 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
                 share.failure =
                     Some(Failure { class: failed.class, message: clipped(failed.message.clone()), at: now });
             }
-            if let (None, Some(message)) = (&share.failure, group.setup.launch_suspended()) {
+            if let (None, Some(why)) = (&share.failure, group.setup.launch_suspended()) {
+                let message = why.to_string();
                 share.failure = Some(Failure { class: FailureClass::Configuration, message, at: now });
             }
         }
     }
 }
 
-/// Takes in that somebody else lowered a desired capacity in which places of ours were open, as
-/// cluster-autoscaler does when it gives up a node that does not come: what waited there is asked for again,
-/// after its backoff.
+/// Finds shares whose raised desired capacity somebody else lowered again, as cluster-autoscaler does
+/// when a node does not come. Their instances are requested again, after a backoff.
 pub(super) fn take_in_erased(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     for seen in std::mem::take(&mut ledger.desired_seen) {
         let group = inputs.group(seen.group);
@@ -72,7 +72,7 @@ pub(super) fn take_in_erased(ledger: &mut Ledger, inputs: &Inputs<'_>) {
             // old instance is still there it holds that place, and takes it out of desired with it when it is
             // ended.
             share.balance = if share.is_raised() { Balance::Even } else { Balance::OwedByUs };
-            let message = format!("somebody else lowered the desired capacity to {}", group.desired);
+            let message = NoInstance::DesiredLowered(group.desired).to_string();
             share.failure = Some(Failure { class: FailureClass::Capacity, message, at: inputs.now });
         }
     }

@@ -55,7 +55,7 @@ pub(super) fn end_instances(
             if inputs.instances.stale && !end.pressed {
                 continue;
             }
-            // Where nothing was raised, what the group owes the story is owed by us from now on.
+            // Where nothing was raised, what the group owes the replacement is owed by us from now on.
             let owes =
                 share.is_some_and(|share| share.instance_id.is_none() && share.balance == Balance::Even);
             // At the minimum AWS refuses a decrement; desired capacity is then lowered when there is room.
@@ -69,7 +69,7 @@ pub(super) fn end_instances(
     None
 }
 
-/// Takes back what stories no longer want.
+/// Takes back what replacements no longer want.
 pub(super) fn withdraw(
     ledger: &mut Ledger,
     inputs: &Inputs<'_>,
@@ -112,8 +112,8 @@ pub(super) fn withdraw(
     None
 }
 
-/// Raises desired capacity again by what it was lowered for a story that waits for nothing any more: the
-/// group launches by itself what it was owed.
+/// Raises desired capacity again by what it was lowered for a replacement that waits for nothing any
+/// more: the group launches by itself what it was owed.
 fn give_back(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind, share: &Share) -> Option<Call> {
     let group = inputs.group(kind);
     if group.desired >= group.max {
@@ -129,7 +129,8 @@ fn give_back(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind, share: &
     call
 }
 
-/// The share leaves the ledger. Its instance belongs to the group from now on: no other story claims it.
+/// The share leaves the ledger. Its instance belongs to the group from now on: no other replacement
+/// claims it.
 fn forget(ledger: &mut Ledger, kind: GroupKind, share: &Share) {
     ledger.remove_share(kind, &share.replacement);
     for request in ledger.requests_mut(kind) {
@@ -137,8 +138,8 @@ fn forget(ledger: &mut Ledger, kind: GroupKind, share: &Share) {
     }
 }
 
-/// Writes the intent to terminate exactly this instance; with the story that it settles, desired capacity
-/// goes down.
+/// Writes the intent to terminate exactly this instance; with the replacement that it settles, desired
+/// capacity goes down.
 fn terminate(
     ledger: &mut Ledger,
     inputs: &Inputs<'_>,
@@ -167,7 +168,7 @@ fn reduction(
     }
 }
 
-/// Lowers desired capacity by what it was raised for a story, without ending a working instance.
+/// Lowers desired capacity by what it was raised for a replacement, without ending a working instance.
 ///
 /// If fewer instances are there than desired, it is lowered alone: AWS has no victim to choose. Else the
 /// newest instance that nobody claimed and nothing runs on is terminated.
@@ -194,14 +195,15 @@ fn settle(
     let may_end = |id: &str| !inputs.instances.taken.contains(id) && spare.may_end(kind, id);
     let newest = group.instances.iter().rev().map(|instance| instance.id.as_str());
     let unclaimed = newest.filter(|id| !claimed.contains(*id) && !before.contains(id)).find(|id| may_end(id));
-    // Or what was claimed for the story itself, if it waits for it no longer and does not stand on it.
+    // Or what was claimed for the replacement itself, if it waits for it no longer and does not stand on
+    // it.
     let own = ledger.share(kind, replacement).and_then(|share| share.instance_id.as_deref());
     let own = own.filter(|_| !inputs.waits(kind, replacement));
     let id = unclaimed.or(own.filter(|id| may_end(id)))?.to_owned();
     spare.end(ledger, kind, &id, replacement)
 }
 
-/// Whether an instance fewer is there than desired that no other story waits for.
+/// Whether the group has an instance fewer than desired that no other replacement waits for.
 fn is_one_missing(ledger: &Ledger, group: &GroupView, kind: GroupKind, replacement: &str) -> bool {
     let awaited = ledger
         .shares(kind)

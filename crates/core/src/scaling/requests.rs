@@ -4,11 +4,11 @@ use super::answers::refuse;
 use super::calls::Call;
 use super::inputs::Inputs;
 use super::wants::Want;
-use crate::group::{FailureClass, GroupView};
+use crate::group::{FailureClass, GroupView, NoInstance};
 use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
 
-/// Writes one request for all stories that want an instance of a group and have no share in it yet.
+/// Writes one request for all replacements that want an instance of a group and have no share in it yet.
 pub(super) fn request_capacity(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
     [GroupKind::Spot, GroupKind::OnDemand].into_iter().find_map(|kind| request_from(ledger, inputs, kind))
 }
@@ -39,10 +39,10 @@ fn request_from(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> Op
     let over = asking.split_off(room.min(asking.len()));
     if !over.is_empty() {
         let mut over = request("-refused", method.clone(), over);
-        let at_maximum = || (FailureClass::Capacity, format!("the group is at its maximum of {}", group.max));
+        let at_maximum = || (FailureClass::Capacity, NoInstance::AtMaximum(group.max));
         let (class, message) =
             suspended.map_or_else(at_maximum, |reason| (FailureClass::Configuration, reason));
-        refuse(&mut over, class, &message, inputs.now);
+        refuse(&mut over, class, &message.to_string(), inputs.now);
         ledger.scaling_requests.push(over);
     }
     if asking.is_empty() {
@@ -109,7 +109,7 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
             new.replaced_by_group.push(Share { balance: Balance::OwedByGroup, ..share });
             continue;
         }
-        // One zone goes first per call: stories that need another one come in the next.
+        // One zone goes first per call: replacements that need another one come in the next.
         if new.asking.is_empty() {
             new.first_zone.clone_from(zone);
         } else if inputs.group(kind).can_launch && new.first_zone != *zone {

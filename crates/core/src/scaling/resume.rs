@@ -3,7 +3,7 @@
 use super::answers::{applied, reduced, refuse};
 use super::calls::Call;
 use super::inputs::Inputs;
-use crate::group::{FailureClass, GroupView};
+use crate::group::{FailureClass, GroupView, NoInstance};
 use crate::ledger::{Ledger, Method, RequestState, ScalingRequest};
 use jiff::{SignedDuration, Timestamp};
 
@@ -47,7 +47,7 @@ fn intended_call(request: &mut ScalingRequest, group: &GroupView, now: Timestamp
         }
         if too_old {
             // AWS may have forgotten the token: what was launched since is claimed, the rest asks anew.
-            refuse(request, FailureClass::Unknown, "the answer to LaunchInstances was lost", now);
+            refuse(request, FailureClass::Unknown, &NoInstance::AnswerLost.to_string(), now);
             return None;
         }
         request.method = Method::SetDesiredCapacity {};
@@ -60,7 +60,7 @@ fn intended_call(request: &mut ScalingRequest, group: &GroupView, now: Timestamp
     request.target = (group.desired + count).min(group.max);
     if request.target < group.desired + count {
         // Room for fewer than asked: they all ask again, each in its next attempt.
-        let message = format!("the group is at its maximum of {}", group.max);
+        let message = NoInstance::AtMaximum(group.max).to_string();
         refuse(request, FailureClass::Capacity, &message, now);
         return None;
     }

@@ -4,14 +4,14 @@ use crate::record::GroupKind;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a story wants of a group.
+/// What a replacement wants of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Want {
     /// One instance, in this attempt.
     Instance {
-        /// Counts the story's attempts; a new one forgets the failure of the last.
+        /// Counts the replacement's attempts; a new one forgets the failure of the last.
         attempt: u32,
-        /// The story's deadline.
+        /// The replacement's deadline.
         deadline: Option<Timestamp>,
         /// Whether another instance stands in meanwhile.
         stood_in_for: bool,
@@ -23,14 +23,15 @@ pub enum Want {
     /// Nothing any more: desired capacity is lowered again, and the instance that was claimed for it is
     /// terminated.
     Nothing,
-    /// The story is over: the instance stays, the share is forgotten once nothing of it is in desired.
+    /// The replacement is over: the instance stays, the share is forgotten once nothing of it is in
+    /// desired.
     Done,
 }
 
-/// A story's want of a group.
+/// A replacement's want of a group.
 pub type Wants = BTreeMap<(GroupKind, String), Want>;
 
-/// The stories that are known to want nothing of the Spot group any more.
+/// The replacements that are known to want nothing of the Spot group any more.
 #[must_use]
 pub fn withdrawn(wants: &Wants) -> BTreeSet<String> {
     let over = |want: &Want| !matches!(want, Want::Instance { .. });
@@ -38,14 +39,14 @@ pub fn withdrawn(wants: &Wants) -> BTreeSet<String> {
     spot.map(|((_, replacement), _)| replacement.clone()).collect()
 }
 
-/// An instance to end for a story.
+/// An instance to end for a replacement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct End {
     /// Its group.
     pub group: GroupKind,
     /// The instance.
     pub instance_id: String,
-    /// The story.
+    /// The replacement.
     pub replacement: String,
     /// Whether its deadline leaves no choice: it is ended even if the picture of its pods is old.
     pub pressed: bool,

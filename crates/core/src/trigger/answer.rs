@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 pub enum TriggerAction {
     /// Replace a node, as on a rebalance recommendation.
     Replace,
-    /// Return a fallback to Spot now: stability is not waited for, safety is.
+    /// Return a fallback to Spot now: stability is skipped, safety is not.
     Return,
-    /// End the story of a node whose old instance is still wanted.
+    /// Cancel the replacement of a node whose old instance is still wanted.
     Cancel,
     /// Let no replacement and no return begin, in a pool or everywhere, until a `Resume` for the same.
     Pause,
-    /// End the pauses that were asked for the same pool, or for everything.
+    /// End the pauses that were requested for the same pool, or for everything.
     Resume,
 }
 
@@ -35,7 +35,7 @@ pub enum TriggerReason {
     Accepted,
     /// It asks for what is so already.
     NothingToDo,
-    /// What it asked for is written in the records.
+    /// Its request is written in the records.
     Recorded,
     /// A pause is in force.
     InForce,
@@ -93,7 +93,7 @@ impl std::fmt::Display for TriggerReason {
     }
 }
 
-/// What a trigger is told, with what it is about.
+/// The answer to a trigger, with its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TriggerAnswer {
     /// The target does not fit the action.

@@ -1,6 +1,6 @@
-//! The English of what happens to a replacement.
+//! What happens to a replacement.
 
-use crate::flow::{Event, Finish, RequestFailure};
+use crate::flow::{Event, Finish, RequestFailure, Wish};
 use crate::reason::{Reason, in_one_line};
 use crate::record::GroupKind;
 use std::fmt;
@@ -15,10 +15,15 @@ impl fmt::Display for Event {
             Self::NoticeReceived { kind, instance_id, deadline: None } => {
                 write!(f, "{kind} for {instance_id}")
             }
+            Self::Triggered { wish, trigger, by, reason } => {
+                triggered(*wish, trigger, by.as_deref(), reason.as_deref(), f)
+            }
             Self::Observed { pressed } => Reason::ObserveOnly { at_once: *pressed }.fmt(f),
             Self::SteppedAside { neighbour } => Reason::LeftToNeighbour(*neighbour).fmt(f),
             Self::SpotRequested => f.write_str("one more instance is requested from the Spot group"),
-            Self::BothRequested { attempt } => write!(f, "attempt {attempt}: both groups are asked again"),
+            Self::BothRequested { attempt } => {
+                write!(f, "attempt {attempt}: capacity is requested from both groups again")
+            }
             Self::RequestFailed { group, failure } => write!(f, "{group}: {failure}"),
             Self::OnDemandRequested => f.write_str("one more instance is requested from the on-demand group"),
             Self::NodeKept { retry_in } => {
@@ -28,8 +33,8 @@ impl fmt::Display for Event {
                 write!(f, "{group} instance {instance_id} is in service, node {node} is Ready")
             }
             Self::Healthy => f.write_str("the Spot group is healthy"),
-            Self::Stable => f.write_str("healthy for long enough"),
-            Self::Safe => f.write_str("its pods fit elsewhere together, the buffer holds"),
+            Self::Stable => f.write_str("the Spot group has been healthy for long enough"),
+            Self::Safe => f.write_str("its pods fit on other nodes, and the buffer is kept"),
             Self::CleanedUp(finish) | Self::Cancelled(finish) => finish.fmt(f),
             Self::Tainted
             | Self::DrainBlocked { .. }
@@ -47,44 +52,69 @@ impl fmt::Display for Event {
     }
 }
 
+fn triggered(
+    wish: Wish,
+    trigger: &str,
+    by: Option<&str>,
+    reason: Option<&str>,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    f.write_str(match wish {
+        Wish::Replacement => "the replacement was requested",
+        Wish::Return => "the return was requested",
+        Wish::Cancellation => "the cancellation was requested",
+    })?;
+    by.iter().try_for_each(|by| write!(f, " by {by}"))?;
+    write!(f, " (trigger {trigger})")?;
+    reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
+}
+
 /// Boxes 4 to 6 and 10: how nodes are drained and instances go.
 fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match event {
-        Event::Tainted => f.write_str("tainted: no new pods"),
+        Event::Tainted => f.write_str("the node is tainted, so it gets no new pods"),
         Event::DrainBlocked { reasons } => f.write_str(&in_one_line(reasons)),
         Event::DrainOverdue { patience, reasons } => {
             let (seconds, reasons) = (patience.as_secs(), in_one_line(reasons));
-            write!(f, "not drained after {seconds} s; its taint and cordon stay: {reasons}")
+            write!(f, "the node is not drained after {seconds} s; taint and cordon stay: {reasons}")
         }
-        Event::Drained { .. } => f.write_str("its pods run elsewhere"),
+        Event::Drained { .. } => f.write_str("its pods run on other nodes"),
         Event::DrainedWithout { reasons, .. } => {
-            write!(f, "nothing on it is waited for any longer: {}", in_one_line(reasons))
+            write!(f, "the drain waits for nothing any more: {}", in_one_line(reasons))
         }
-        Event::GoneBeforeDrained { instance_id } => write!(f, "{instance_id} is gone before its drain ended"),
+        Event::GoneBeforeDrained { instance_id } => {
+            write!(f, "{instance_id} was gone before its drain ended")
+        }
         Event::DeadlineNear { reasons } => {
-            write!(f, "the deadline is near, the instance is terminated as it is: {}", in_one_line(reasons))
+            write!(
+                f,
+                "the deadline is near, so the instance is terminated undrained: {}",
+                in_one_line(reasons)
+            )
         }
         Event::Terminated { instance_id, replaced_by_group: true } => {
-            write!(f, "{instance_id} is gone, and its group has replaced it as well")
+            write!(f, "{instance_id} is gone; its group has launched a replacement, too")
         }
         Event::Terminated { instance_id, replaced_by_group: false } => {
-            write!(f, "{instance_id} is gone, the Spot group's desired capacity is settled")
+            write!(f, "{instance_id} is gone; the Spot group's desired capacity is settled")
         }
         Event::Monitoring { group, node, cancelled: true } => {
-            write!(f, "{group} node {node} runs pods: they move before it goes back")
+            write!(f, "{group} node {node} runs pods, which move before its instance is terminated")
         }
         Event::Monitoring { group: GroupKind::OnDemand, node, .. } => {
             write!(f, "on-demand node {node} stands in until Spot is back")
         }
         Event::Monitoring { group: GroupKind::Spot, node, .. } => {
-            write!(f, "Spot node {node} is one more than the group is to have")
+            write!(f, "the Spot group has one instance too many: node {node}")
         }
         Event::ReturnGivenUp { reasons } => {
-            write!(f, "given up, taint and cordon removed: {}", in_one_line(reasons))
+            write!(f, "the return was given up; taint and cordon are removed: {}", in_one_line(reasons))
         }
-        Event::FallbackLost { instance_id } => write!(f, "{instance_id} was lost; Spot has taken over"),
+        Event::FallbackLost { instance_id } => {
+            write!(f, "{instance_id} was lost; the Spot instance has taken over")
+        }
         Event::ScaledDown { group, instance_id } => {
-            write!(f, "{instance_id} is gone, the {group} group shrank")
+            write!(f, "{instance_id} is gone; the desired capacity of the {group} group was lowered by 1")
         }
         _ => Ok(()),
     }

@@ -1,0 +1,209 @@
+//! What holds a replacement, a pool or a return up.
+
+use crate::effort::TooMuch;
+use crate::freshness::StaleWatch;
+use crate::neighbours::Neighbour;
+use crate::placement::PodName;
+use crate::reason::{Finding, GroupProblem, NoLaunch, Pause, Reason};
+use jiff::Timestamp;
+use std::fmt::{Display, Formatter, Result};
+
+impl Display for Reason {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Paused(pause) => pause.fmt(f),
+            Self::NodeTooYoung { seconds: s } => {
+                write!(f, "the node is younger than {s} s (minNodeAgeSeconds)")
+            }
+            Self::ConcurrencyLimit { limit } => concurrency_limit(*limit, f),
+            Self::ObserveOnly { at_once } => observe_only(*at_once, f),
+            Self::LeftToNeighbour(neighbour) => write!(f, "the node is left to {neighbour}"),
+            Self::NotInPool => f.write_str("the node is in no accepted pool: only a deadline drains it"),
+            Self::NoSuchPool { pool } => write!(f, "SpotPool {pool} no longer exists"),
+            Self::PoolRefused(finding) => write!(f, "the pool is not accepted: {finding}"),
+            Self::RebalanceIgnored => {
+                f.write_str("the pool ignores recommendations (spec.rebalance: Ignore)")
+            }
+            Self::NodeCordoned { node } => write!(f, "node {node} is cordoned"),
+            Self::NodeMissing { node } => write!(f, "node {node} is not in the cluster"),
+            Self::CheckPending { node } => write!(f, "the check whether the pods of {node} fit is running"),
+            Self::CheckTooLarge { node } => {
+                write!(f, "the check whether the pods of {node} fit was given up: {TooMuch}")
+            }
+            Self::NoRoomYet { pod, reasons } => write!(f, "pod {pod} fits on no node yet ({reasons})"),
+            Self::BothGroupsFailed { on_demand } => write!(f, "both groups failed; on-demand: {on_demand}"),
+            Self::StaleWatch(watch) => watch.fmt(f),
+            Self::InstanceDisputed { instance_id: instance, node } => {
+                write!(f, "node {node} also reports that it runs on {instance}")
+            }
+            Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
+            Self::BudgetShut { budget, healthy, required } => budget_shut(budget, *healthy, *required, f),
+            Self::EvictionRefused { pod, answer } => write!(f, "pod {pod}: {answer}"),
+            Self::DeletionNotAllowed { pod } => {
+                write!(f, "pod {pod} is not deleted: deleteAtDeadline is false")
+            }
+            Self::PodTerminating { pod } => write!(f, "pod {pod} is still terminating"),
+            Self::PodOverstayed { pod, due, finalizers } => overstayed(pod, *due, *finalizers, f),
+            Self::PodComesBack { pod } => {
+                write!(f, "pod {pod} comes back to the node after each eviction: it tolerates the taint")
+            }
+            Self::SuccessorsNotReady { controller, ready, expected } => {
+                write!(f, "{ready} of {expected} pods of {controller} are ready elsewhere")
+            }
+            Self::PodsNotListed { error } => write!(f, "the node's pods could not be listed: {error}"),
+            Self::PodNotWatched { pod } => not_watched(pod.as_ref(), f),
+            Self::InterruptionBrake { limit } => brake(*limit, f),
+            Self::ReturnBudget { budget, period } => return_budget(*budget, period.as_secs(), f),
+            Self::ReturnWindow => f.write_str("no window for returns is open (returnWindows)"),
+            Self::BadReturnWindow { error } => write!(f, "returnWindows: {error}"),
+            Self::NoSpotInstance => f.write_str("the Spot group has no instance for the return yet"),
+            Self::AtMinimum { group } => write!(f, "group {group} is at its minimum size"),
+            Self::InstancesMissing { group, in_service, expected, desired } => {
+                write!(f, "{in_service} of {expected} instances are in service in {group} ")?;
+                write!(f, "(desired capacity {desired}, without what is owed or under way)")
+            }
+            Self::LaunchFailed { group, message } => write!(f, "a launch failed in {group}: {message}"),
+            Self::NodesNotReady { instances, of } => {
+                write!(f, "{} of {of} Spot nodes are not Ready: {}", instances.len(), instances.join(", "))
+            }
+            Self::NotStable { node, ready_for, required } => {
+                let (ready_for, required) = (ready_for.as_secs(), required.as_secs());
+                write!(f, "Spot node {node} has been Ready for {ready_for} of {required} s")
+            }
+            Self::ReturnUnderWay { replacement } => {
+                write!(f, "the return of {replacement} is under way: returns are made one at a time")
+            }
+            Self::More(count) => write!(f, "and {count} more"),
+        }
+    }
+}
+
+fn concurrency_limit(limit: usize, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{limit} nodes of the pool are being replaced, which is the limit ")?;
+    f.write_str("(maxConcurrentReplacements, maxConcurrentPercent)")
+}
+
+fn observe_only(at_once: bool, f: &mut Formatter<'_>) -> Result {
+    f.write_str("the pool only observes (mode: Observe); Spot Guard would request one more Spot instance, ")?;
+    f.write_str("or an on-demand one if Spot is out of capacity, and taint and drain the node ")?;
+    f.write_str(if at_once { "at once" } else { "after that" })
+}
+
+fn budget_shut(budget: &PodName, healthy: i64, required: i64, f: &mut Formatter<'_>) -> Result {
+    write!(f, "PodDisruptionBudget {budget} allows no disruption ({healthy} healthy, {required} required)")
+}
+
+fn overstayed(pod: &PodName, due: Timestamp, finalizers: bool, f: &mut Formatter<'_>) -> Result {
+    let cause = if finalizers { "its finalizers hold it" } else { "its kubelet has not ended it" };
+    write!(f, "pod {pod} was to be gone at {due:.0}: {cause}")
+}
+
+fn not_watched(pod: Option<&PodName>, f: &mut Formatter<'_>) -> Result {
+    match pod {
+        Some(pod) => write!(f, "pod {pod} is on the node, and the watch of pods does not show it"),
+        None => {
+            f.write_str("a pod that cannot be read is on the node, and the watch of pods does not show it")
+        }
+    }
+}
+
+fn brake(limit: usize, f: &mut Formatter<'_>) -> Result {
+    write!(f, "there were more than {limit} interruptions within an hour: the pool stays on on-demand ")?;
+    f.write_str("(brakeInterruptions, brakePercent)")
+}
+
+fn return_budget(budget: usize, seconds: u64, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{budget} returns have begun within {seconds} s, which uses the budget up (returnBudget)")
+}
+
+impl Display for Pause {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Pool => f.write_str("the pool is paused (spec.paused)"),
+            Self::Everything => f.write_str(
+                "everything is paused (label spotguard.dev/paused on the namespace of Spot Guard)",
+            ),
+            Self::Trigger { trigger, by, everything } => {
+                let what = if *everything { "everything" } else { "the pool" };
+                write!(f, "{what} is paused (trigger {trigger}")?;
+                by.iter().try_for_each(|by| write!(f, ", requested by {by}"))?;
+                f.write_str(")")
+            }
+        }
+    }
+}
+
+impl Display for Neighbour {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.write_str(match self {
+            Self::Karpenter => "Karpenter (label karpenter.sh/nodepool)",
+            Self::EksManagedNodeGroup => "an EKS managed node group (label eks.amazonaws.com/nodegroup)",
+            Self::NodeTerminationHandler => {
+                "aws-node-termination-handler (taint aws-node-termination-handler/..)"
+            }
+            Self::ClusterAutoscaler => "cluster-autoscaler (taint ToBeDeletedByClusterAutoscaler)",
+        })
+    }
+}
+
+impl Display for StaleWatch {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "the watch of {} has been broken or silent since {:.0}", self.kind.plural(), self.since)
+    }
+}
+
+impl Display for NoLaunch {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::LaunchConfiguration => f.write_str("it has no launch template"),
+            Self::WarmPool => f.write_str("it has a warm pool"),
+            Self::Refused(message) => f.write_str(message),
+        }
+    }
+}
+
+impl Display for Finding {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let group = &self.group;
+        match &self.problem {
+            GroupProblem::NoSuchGroup => write!(f, "Auto Scaling group {group} does not exist"),
+            GroupProblem::OtherPool(pool) => write!(f, "{group} belongs to SpotPool {pool} already"),
+            GroupProblem::CapacityRebalance => {
+                write!(f, "{group} replaces instances at risk by itself; turn its CapacityRebalance off")
+            }
+            GroupProblem::Operator(principal) => write!(f, "{group} may be changed by {principal} alone"),
+            GroupProblem::EksManaged(name) => {
+                write!(f, "{group} belongs to the EKS managed node group {name}, ")?;
+                f.write_str("which replaces its nodes by itself")
+            }
+            GroupProblem::NotAllSpot => {
+                write!(f, "{group} is not all Spot; set OnDemandBaseCapacity and ")?;
+                f.write_str("OnDemandPercentageAboveBaseCapacity to 0")
+            }
+            GroupProblem::NotAllOnDemand => {
+                write!(f, "{group} is not all on-demand; set OnDemandPercentageAboveBaseCapacity to 100")
+            }
+            GroupProblem::AzRebalance => {
+                write!(f, "{group} may terminate instances by itself to even out its zones; suspend its ")?;
+                f.write_str("process AZRebalance, or accept it with spec.acceptAzRebalance")
+            }
+            GroupProblem::TerminateSuspended => {
+                write!(f, "{group} terminates nothing; resume its process Terminate")
+            }
+            GroupProblem::LaunchSuspended(reason) => {
+                write!(f, "{group} launches nothing, {reason}; resume its process Launch")
+            }
+            GroupProblem::NoRoom(max) => {
+                write!(f, "{group} has no room for one more instance; raise its maximum of {max}")
+            }
+            GroupProblem::NoLaunchInstances(why) => {
+                write!(f, "{group} is scaled by SetDesiredCapacity, ")?;
+                write!(f, "and its failures are read from its activities: {why}")
+            }
+            GroupProblem::AtMinimum(min) => {
+                write!(f, "{group} is at its minimum of {min}: ")?;
+                f.write_str("it keeps launching the instance that it owes a fallback")
+            }
+        }
+    }
+}
