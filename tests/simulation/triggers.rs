@@ -114,7 +114,7 @@ fn a_node_is_replaced_because_a_person_asks() {
             assert_eq!(status.traceparent.as_deref(), Some(traceparent));
             let (step, request) = (&status.steps[0], trigger(&stage, "one").ask());
             assert_eq!((request.by.as_deref(), request.reason.as_deref()), (Some("ann"), Some("kernel")));
-            assert!(step.message.contains(&request.told()), "{}", step.message);
+            assert!(step.message.contains(&request.()), "{}", step.message);
             let answer = trigger(&stage, "one").status.expect("a status");
             assert_eq!(answer.replacements, [stage.spot[0].clone()]);
             assert_eq!(TriggerStage::of(&answer.conditions), TriggerStage::Over);

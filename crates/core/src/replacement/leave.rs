@@ -86,8 +86,8 @@ fn report_trouble(next: &mut ReplacementStatus, drain: OldDrain, reasons: &[Reas
 
 /// What was reported of the drain is remembered; it goes on.
 fn note(next: &mut ReplacementStatus, drain: OldDrain) {
-    if let OldNodeState::Draining(held) = &mut next.old_node {
-        *held = drain;
+    if let OldNodeState::Draining(known) = &mut next.old_node {
+        *known = drain;
     }
 }
 

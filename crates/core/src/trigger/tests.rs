@@ -215,7 +215,7 @@ fn the_record_takes_it_in_before_it_is_told() {
             take_in(&ask, &subject(), &mut after, now());
         }
         let message = after.steps.last().map(|step| step.message.clone()).unwrap_or_default();
-        assert!(message.ends_with(&ask.told()), "{ask:?}: {message}");
+        assert!(message.ends_with(&ask.()), "{ask:?}: {message}");
         for datum in ["ann", "t-1", "maintenance"] {
             assert!(message.contains(datum), "{ask:?}: {message}");
         }
