@@ -36,7 +36,8 @@ pub struct PoolAssessment {
 
 /// Box 7: what makes the Spot group unhealthy.
 ///
-/// Nodes whose replacement is under way do not count, nor do the instances that Spot still owes: their failing launches are our own probes.
+/// Nodes whose replacement is under way do not count, nor do the instances that Spot still owes: their
+/// failing launches are our own probes.
 #[must_use]
 pub fn unhealthy(
     view: &PoolView,

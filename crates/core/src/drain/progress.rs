@@ -268,8 +268,7 @@ impl Drain {
     }
 
     /// Nothing on the node is waited for: the drain ends when its pods run on other nodes and the API
-    /// server lists
-    /// no more.
+    /// server lists no more.
     fn finish(&mut self, sorted: Sorted, sight: &Sight<'_>, known: &HashSet<Arc<str>>, now: Moment) {
         let emptied_at = *self.emptied_at.get_or_insert(now.up);
         if sorted.came_back > 0 && self.command.purpose == Purpose::Return {
