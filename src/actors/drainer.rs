@@ -17,9 +17,8 @@ use crate::kube::problem::RequestProblem;
 use crate::telemetry::metrics::{self, MarkResult, PodsListed};
 use actix::prelude::*;
 use spot_guard_core::cluster::{Node, ScaleDown, Snapshot};
-use spot_guard_core::drain::{Drain, EvictionAnswer, Look, Looks, Moment, Order, Sight};
+use spot_guard_core::drain::{Drain, EvictionAnswer, Look, Looks, Marking, MarksSet, Moment, Order, Sight};
 use spot_guard_core::freshness::{Freshness, Step};
-use spot_guard_core::policy::{backoff, spread};
 use spot_guard_core::replacement::DrainCommand;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,11 +26,6 @@ use tokio::time::{Instant, timeout};
 
 /// Time moves a drain too (retries, deadlines): how often drains are gone through.
 const TURN: Duration = Duration::from_secs(1);
-/// First and longest pause before a change of marks is tried again.
-const MARK_RETRY_FIRST: Duration = Duration::from_millis(500);
-const MARK_RETRY_MAX: Duration = Duration::from_secs(5);
-/// So long a watch has to show marks that were set; after that it is asked whether they are.
-const MARKS_SHOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Go through the drains.
 #[derive(Message)]
@@ -73,15 +67,6 @@ enum Change {
     Protection(Marks),
 }
 
-/// A change of a node's marks on its way.
-#[derive(Default)]
-struct Marking {
-    in_flight: bool,
-    failures: u32,
-    /// As in [`Moment::up`].
-    not_before: Duration,
-}
-
 /// The actor.
 pub struct Drainer {
     deps: Deps,
@@ -89,13 +74,7 @@ pub struct Drainer {
     /// `None` until the tracker spoke: before that nobody knows whose marks are left over.
     wanted: Option<DrainNodes>,
     drains: BTreeMap<String, Drain>,
-    /// Nodes whose marks are being changed, or are to be after a failure.
-    marking: BTreeMap<String, Marking>,
-    /// Since when the API server has said of a node that it carries taint, cordon and annotations of a
-    /// drain.
-    set: BTreeMap<String, Duration>,
-    /// The same of the annotation that keeps cluster-autoscaler off it.
-    shielded: BTreeMap<String, Duration>,
+    marking: Marking,
     looks: Looks,
     /// What [`Moment::up`] counts from.
     origin: Instant,
@@ -105,8 +84,8 @@ impl Drainer {
     /// A Drainer that was told nothing yet.
     #[must_use]
     pub fn new(deps: Deps, reported: MessageLink<DrainsReported>) -> Self {
-        let (drains, marking, set, shielded, looks) = Default::default();
-        Self { deps, reported, wanted: None, drains, marking, set, shielded, looks, origin: Instant::now() }
+        let (drains, marking, looks) = Default::default();
+        Self { deps, reported, wanted: None, drains, marking, looks, origin: Instant::now() }
     }
 
     fn now(&self) -> Moment {
@@ -130,11 +109,9 @@ impl Drainer {
         }
         let up = self.now().up;
         let (node, provider_id) = (node.name.to_string(), node.provider_id.clone());
-        let marking = self.marking.entry(node.clone()).or_default();
-        if marking.in_flight || up < marking.not_before {
+        if !self.marking.begin(&node, up) {
             return;
         }
-        marking.in_flight = true;
         let (client, key) = (self.deps.client.clone(), self.deps.taint_key.clone());
         let limit = self.deps.call_timeout;
         let done = async move {
@@ -214,11 +191,6 @@ impl Drainer {
         ctx.spawn(done.into_actor(self).map(|looked, _, ctx| ctx.notify(looked)));
     }
 
-    /// Whether the annotation was set a moment ago, and a watch has time to show it.
-    fn is_shielded(&self, node: &str, now: Moment) -> bool {
-        self.shielded.get(node).is_some_and(|at| now.up.saturating_sub(*at) < MARKS_SHOWN_WITHIN)
-    }
-
     /// Sets and takes off marks; no drain needs those of `node`.
     fn mark_idle(&mut self, node: &Node, wanted: &DrainNodes, may_undo: bool, ctx: &mut Context<Self>) {
         if wanted.cordoned.contains(&*node.name) {
@@ -249,14 +221,10 @@ impl Drainer {
         }
         let found = snapshot.node(node).filter(|found| command.is_about(found));
         let shown = found.map(|found| marks::are_set(found, &self.deps.taint_key));
-        let set = self.set.get(node).map(|at| now.up.saturating_sub(*at));
-        if let Some(found) = found.filter(|_| shown == Some(false))
-            && set.is_none_or(|since| since >= MARKS_SHOWN_WITHIN)
-        {
+        if let Some(found) = found.filter(|_| self.marking.is_due(node, shown, now.up)) {
             self.mark(found, Change::Drain(Marks::On), ctx);
         }
-        // A deadline does not wait until a watch shows what the API server has said.
-        let marked = shown == Some(true) || shown.is_some() && set.is_some() && command.deadline.is_some();
+        let marked = self.marking.counts(node, shown, command.deadline.is_some());
         let Some(drain) = self.drains.get_mut(node) else { return };
         let sight = Sight { snapshot, freshness, marked, look: self.looks.last(node) };
         let orders = drain.step(&sight, now);
@@ -307,12 +275,14 @@ impl Handler<Drive> for Drainer {
         let (snapshot, now) = (self.deps.view.snapshot(), self.now());
         let nodes: BTreeSet<&str> = wanted.drains.iter().map(|command| command.node.as_str()).collect();
         self.drains.retain(|node, _| nodes.contains(node.as_str()));
-        self.marking.retain(|node, marking| marking.in_flight || snapshot.node(node).is_some());
-        self.set.retain(|node, _| nodes.contains(node.as_str()));
+        self.marking.retain(
+            |node| snapshot.node(node).is_some(),
+            |node| nodes.contains(node),
+            |node| wanted.protected.contains(node),
+        );
         let taint_key = self.deps.taint_key.clone();
         let shown = |node: &str| snapshot.node(node).is_some_and(|node| marks::are_set(node, &taint_key));
         self.looks.retain(|node| nodes.contains(node) || wanted.cordoned.contains(node) && shown(node));
-        self.shielded.retain(|node, _| wanted.protected.contains(node));
         // First of all: one change of a node's marks is made at a time.
         let pools = self.deps.pools();
         for command in &wanted.drains {
@@ -324,7 +294,7 @@ impl Handler<Drive> for Drainer {
                 self.mark_idle(node, &wanted, may_undo, ctx);
             }
             match (wanted.protected.contains(&*node.name), node.scale_down) {
-                (true, ScaleDown::Allowed) if !self.is_shielded(&node.name, now) => {
+                (true, ScaleDown::Allowed) if !self.marking.is_protected(&node.name, now.up) => {
                     self.mark(node, Change::Protection(Marks::On), ctx);
                 }
                 (false, ScaleDown::DisabledByUs) if may_undo => {
@@ -343,25 +313,18 @@ impl Handler<Marked> for Drainer {
     fn handle(&mut self, Marked { node, change, result }: Marked, ctx: &mut Self::Context) {
         self.deps.metrics.marks_changed(result);
         let up = self.now().up;
-        if let (Change::Drain(Marks::On), MarkResult::Done) = (change, result)
-            && self.drains.contains_key(&node)
-        {
-            self.set.insert(node.clone(), up);
+        if result == MarkResult::Failed {
+            self.marking.failed(&node, up);
+            return;
+        }
+        let set = match change {
+            Change::Drain(Marks::On) if self.drains.contains_key(&node) => Some(MarksSet::Drain),
+            Change::Protection(Marks::On) => Some(MarksSet::Protection),
+            Change::Drain(_) | Change::Protection(_) => None,
+        };
+        self.marking.done(&node, set, up);
+        if set == Some(MarksSet::Drain) {
             ctx.notify(Drive);
-        }
-        if let (Change::Protection(Marks::On), MarkResult::Done) = (change, result) {
-            self.shielded.insert(node.clone(), up);
-        }
-        match result {
-            // The watch shows it.
-            MarkResult::Done => drop(self.marking.remove(&node)),
-            MarkResult::Failed => {
-                let marking = self.marking.entry(node.clone()).or_default();
-                marking.in_flight = false;
-                marking.failures = marking.failures.saturating_add(1);
-                marking.not_before =
-                    up + spread(backoff(MARK_RETRY_FIRST, MARK_RETRY_MAX, marking.failures), &node);
-            }
         }
     }
 }

@@ -37,9 +37,9 @@ use kube::{Resource, ResourceExt};
 use refusals::{Refused, Removals};
 use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
-use spot_guard_core::record::{GroupKind, StepRecord};
+use spot_guard_core::record::StepRecord;
 use spot_guard_core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
-use spot_guard_core::scaling::wants::Want;
+use spot_guard_core::scaling::wants;
 use spot_guard_core::time::since;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -173,12 +173,11 @@ impl FallbackTracker {
         let seen = self.deps.view.replacements.state();
         let shown: BTreeMap<String, Option<String>> =
             seen.iter().map(|record| (record.name_any(), record.uid())).collect();
-        let not_understood = self.deps.view.not_understood();
+        let view = &self.deps.view;
         self.records.retain(|name, record| {
             // The watch has not come to a record that was only just created, and cannot show one that it
             // cannot read.
-            let may_be_there = self.shown.get(name) != Some(&record.uid())
-                || not_understood.may_hold(WatchedKind::Replacement, name);
+            let may_be_there = self.shown.get(name) != Some(&record.uid()) || view.may_hide_record(name);
             shown.contains_key(name) || record.is_open() && may_be_there
         });
         self.shown = shown;
@@ -448,20 +447,10 @@ impl FallbackTracker {
             wanted.ends.extend(commands.ends);
             wanted.instances.taken.extend(commands.taken);
         }
-        let not_understood = self.deps.view.not_understood();
-        for (name, wanted) in by_pool {
-            let mut wanted = wanted;
+        let is_unreadable = |name: &str| self.deps.view.may_hide_record(name);
+        for (name, mut wanted) in by_pool {
             if let Some(ledger) = self.pools.get(&name).and_then(PoolFacts::ledger) {
-                for kind in [GroupKind::Spot, GroupKind::OnDemand] {
-                    for share in ledger.shares(kind) {
-                        // Its record is there and cannot be read: what it holds stays as it is.
-                        if not_understood.may_hold(WatchedKind::Replacement, &share.replacement) {
-                            continue;
-                        }
-                        // Nobody's any more: its record was finished or deleted.
-                        wanted.wants.entry((kind, share.replacement.clone())).or_insert(Want::Done);
-                    }
-                }
+                wants::end_orphans(&mut wanted.wants, ledger, &is_unreadable);
             }
             let sent = self.sent.entry(name).or_default();
             self.scale.send(sent.revise(wanted, self.life));

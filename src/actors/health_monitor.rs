@@ -181,7 +181,7 @@ fn assess<'a>(
     now: Timestamp,
 ) -> PoolAssessment {
     let open = |record: &'a Arc<NodeReplacement>| {
-        let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
+        let status = record.status.as_ref().filter(|status| !status.phase().is_finished())?;
         let name = record.metadata.name.as_deref()?;
         Some(PoolReplacement { name, instance_id: &record.spec.instance_id, status })
     };

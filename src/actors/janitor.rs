@@ -53,9 +53,7 @@ impl Janitor {
         let (now, pools) = (self.deps.clock.now(), self.deps.pools());
         let old = |record: &NodeReplacement| {
             let policy = self.deps.policy_of(&record.name_any(), &pools);
-            let keep = seconds(policy.keep_finished_seconds).max(limits::look_back(&policy));
-            let ended = record.status.as_ref().and_then(|status| status.finished_at);
-            ended.is_some_and(|at| spot_guard_core::time::since(at, now) >= keep)
+            record.status.as_ref().is_some_and(|status| limits::is_removable(status, &policy, now))
         };
         self.deps.view.replacements.state().into_iter().filter(|record| old(record)).collect()
     }

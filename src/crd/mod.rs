@@ -201,8 +201,8 @@ pub struct InterruptionNoticeSpec {
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.nodeName"}"#,
     printcolumn = r#"{"name":"Pool","type":"string","jsonPath":".spec.pool"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
-    printcolumn = r#"{"name":"Replaced-By","type":"string","jsonPath":".status.capacity.Taken.instance.nodeName"}"#,
-    printcolumn = r#"{"name":"Capacity","type":"string","jsonPath":".status.capacity.Taken.instance.group"}"#,
+    printcolumn = r#"{"name":"Replaced-By","type":"string","jsonPath":".status.capacity.taken.instance.nodeName"}"#,
+    printcolumn = r#"{"name":"Capacity","type":"string","jsonPath":".status.capacity.taken.instance.group"}"#,
     printcolumn = r#"{"name":"Blocked-By","type":"string","jsonPath":".status.blocking[0].message","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -319,7 +319,7 @@ impl NodeReplacement {
     /// Whether there is something left to do for it.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.status.as_ref().is_none_or(|status| !status.phase.is_finished())
+        self.status.as_ref().is_none_or(|status| !status.phase().is_finished())
     }
 }
 

@@ -162,7 +162,7 @@ pub(super) fn has_open_fallback(record: &NodeReplacement) -> bool {
 /// Whether the replacement is about what was requested, but for its time.
 fn about(filter: &Filter, record: &NodeReplacement) -> bool {
     let status = record.status.as_ref();
-    let phase = status.map_or_else(Default::default, |status| status.phase);
+    let phase = status.map_or_else(Default::default, |status| status.phase());
     let has_node = |name: &String| {
         let mut took_over = status.into_iter().flat_map(ReplacementStatus::took_over);
         record.spec.node_name == *name || took_over.any(|capacity| capacity.node_name == *name)
@@ -182,14 +182,14 @@ fn record(replacement: &NodeReplacement) -> ReplacementStatus {
 }
 
 fn is_open_fallback(status: &ReplacementStatus) -> bool {
-    status.fallback.is_open() && !status.phase.is_finished()
+    status.fallback.is_open() && !status.phase().is_finished()
 }
 
 fn count(replacements: &[Arc<NodeReplacement>]) -> ReplacementCounts {
     let mut counts = ReplacementCounts::default();
     for status in replacements.iter().map(|held| record(held)) {
-        *counts.by_phase.entry(status.phase).or_default() += 1;
-        if status.phase.is_finished() {
+        *counts.by_phase.entry(status.phase()).or_default() += 1;
+        if status.phase().is_finished() {
             counts.finished += 1;
             continue;
         }
@@ -247,7 +247,7 @@ fn story(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> Rep
         node: replacement.spec.node_name.clone(),
         instance_id: replacement.spec.instance_id.clone(),
         pool: replacement.spec.pool.clone(),
-        phase: status.phase,
+        phase: status.phase(),
         phase_since: status.phase_since,
         flow_box: status.current_box(),
         notice: status.notice,
@@ -292,7 +292,7 @@ fn fallback(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> 
         since: capacity.ready_at,
         on_demand_seconds: since(capacity.ready_at, now).as_secs(),
         estimated_extra_cost: prices.and_then(|prices| prices.extra(since(capacity.ready_at, now))),
-        phase: status.phase,
+        phase: status.phase(),
         flow_box,
         blocked_by,
         return_not_before: open.not_before.filter(|at| *at > now),

@@ -117,7 +117,7 @@ fn members(pool: &SpotPool) -> impl Iterator<Item = (GroupKind, &str)> {
 }
 
 fn open(record: &NodeReplacement) -> Option<PoolReplacement<'_>> {
-    let status = record.status.as_ref().filter(|status| !status.phase.is_finished())?;
+    let status = record.status.as_ref().filter(|status| !status.phase().is_finished())?;
     let name = record.metadata.name.as_deref()?;
     Some(PoolReplacement { name, instance_id: &record.spec.instance_id, status })
 }
@@ -156,13 +156,13 @@ fn known(state: &ApiState) -> BTreeMap<String, PoolNode> {
             let node = known.entry(name.to_owned()).or_insert_with(of_story);
             node.replacement = Some(story.name.to_owned());
             node.role = Some(role);
-            node.phase = Some(status.phase);
+            node.phase = Some(status.phase());
             node.flow_box = Some(status.current_box());
         };
         if !status.old_node.is_over() {
             plays(&record.spec.node_name, None, NodeRole::Replaced);
         }
-        let returned = matches!(status.fallback, FallbackState::Gone { .. });
+        let returned = matches!(*status.fallback, FallbackState::Gone { .. });
         if let Some(held) = status.capacity.taken().filter(|_| !returned) {
             let role =
                 if held.group == GroupKind::OnDemand { NodeRole::Fallback } else { NodeRole::Replacement };

@@ -31,8 +31,8 @@ use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{
-    BlockingReason, Capacity, CapacityState, FallbackState, FlowBox, GroupKind, NoticeKind, OpenFallback,
-    Phase, ReplacementStatus, set_condition,
+    BlockingReason, Capacity, CapacityState, FallbackState, FlowBox, GroupKind, NoticeKind, OldNodeState,
+    OpenFallback, Phase, ReplacementStatus, set_condition,
 };
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -79,12 +79,17 @@ impl Fixture {
         let mut status = SpotPoolStatus { spot: Some(group(3, 3)), on_demand: Some(group(1, 1)), ..empty() };
         set_condition(&mut status.conditions, "Healthy", true, "Healthy", "all in service", noon(0));
         web.status = Some(status);
-        let done = ReplacementStatus { phase: Phase::Completed, ..ReplacementStatus::default() };
+        let done = ReplacementStatus {
+            phase: Phase::Completed,
+            finished_at: Some(noon(-60)),
+            ..ReplacementStatus::default()
+        };
         let stands_in = ReplacementStatus {
             phase: Phase::OnFallback,
+            old_node: OldNodeState::Gone {}.into(),
             notice: Some(NoticeKind::RebalanceRecommendation),
             started_at: Some(noon(-900)),
-            fallback: FallbackState::OnFallback(OpenFallback::default()),
+            fallback: FallbackState::OnFallback(OpenFallback::default()).into(),
             capacity: CapacityState::Taken {
                 instance: Capacity {
                     group: GroupKind::OnDemand,
@@ -93,7 +98,8 @@ impl Fixture {
                     ready_at: noon(-600),
                 },
                 on_demand_requested: true,
-            },
+            }
+            .into(),
             blocking: vec![BlockingReason {
                 flow_box: FlowBox::Safety,
                 reason: ReasonCode::PodDoesNotFit,

@@ -153,6 +153,12 @@ impl View {
         self.shared.not_understood()
     }
 
+    /// Whether a record of that name may be there that cannot be read: what it holds stays as it is.
+    #[must_use]
+    pub fn may_hide_record(&self, name: &str) -> bool {
+        self.shared.not_understood().may_hold(WatchedKind::Replacement, name)
+    }
+
     /// The cluster now, with its indexes.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {

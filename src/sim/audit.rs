@@ -469,7 +469,7 @@ impl Auditor {
         self.note(format!("{node} is marked"));
         let records = self.records();
         let old = records.iter().find(|record| {
-            let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+            let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
             record.spec.node_name == node && status.is_some_and(|status| status.old_node.drain().is_some())
         });
         if let Some(record) = old {
@@ -623,7 +623,7 @@ impl Auditor {
     fn watch_reported(&self, record: &NodeReplacement) {
         let (node, instance) = (&record.spec.node_name, &record.spec.instance_id);
         let status = record.status.as_ref();
-        if status.is_some_and(|status| status.phase.is_finished()) {
+        if status.is_some_and(|status| status.phase().is_finished()) {
             self.state().open.remove(instance);
             return;
         }
@@ -683,7 +683,7 @@ impl Auditor {
         let open = |pool: &str| {
             records.iter().any(|record| {
                 record.spec.pool.as_deref() == Some(pool)
-                    && record.status.as_ref().is_none_or(|status| !status.phase.is_finished())
+                    && record.status.as_ref().is_none_or(|status| !status.phase().is_finished())
             })
         };
         let pools = self.pools();
@@ -766,7 +766,7 @@ impl Auditor {
         let nodes = self.nodes();
         let covered = |node: &str| {
             records.iter().any(|record| {
-                let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+                let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
                 status.is_some_and(|status| {
                     let begun = status.old_node.drain().is_some() || status.old_node == OldNodeState::Gone {};
                     record.spec.node_name == node && begun
@@ -819,7 +819,7 @@ fn is_ready(pod: &Pod) -> bool {
 
 /// Whether the record's on-demand node is `node`, and on its way back.
 fn returns(record: &NodeReplacement, node: &str) -> bool {
-    let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+    let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
     status.is_some_and(|status| {
         status.fallback.is_returning()
             && status.capacity.taken().is_some_and(|capacity| capacity.node_name == node)

@@ -378,12 +378,12 @@ impl Story {
         }
         for record in records {
             let Some(status) = &record.status else { continue };
-            if !status.phase.is_finished() {
+            if !status.phase().is_finished() {
                 let waits: Vec<&str> = status.blocking.iter().map(|reason| reason.message.as_str()).collect();
                 problems.push(format!(
                     "{} is at {:?}: {}",
                     record.name_any(),
-                    status.phase,
+                    status.phase(),
                     waits.join("; ")
                 ));
             }
@@ -435,14 +435,14 @@ fn replacement_report(record: &NodeReplacement) -> ReplacementReport {
     ReplacementReport {
         name: record.name_any(),
         node: record.spec.node_name.clone(),
-        phase: status.phase,
+        phase: status.phase(),
         fallback: fell_back,
         capacity: stands_in.map(|capacity| capacity.group),
     }
 }
 
 fn is_finished(record: &NodeReplacement) -> bool {
-    record.status.as_ref().is_some_and(|status| status.phase.is_finished())
+    record.status.as_ref().is_some_and(|status| status.phase().is_finished())
 }
 
 fn group(world: &World, name: &str) -> anyhow::Result<GroupSnapshot> {

@@ -259,7 +259,7 @@ impl Metrics {
                 self.returns.inc();
             }
         }
-        let begun = |before: &ReplacementStatus| before.phase.is_finished() && !after.phase.is_finished();
+        let begun = |before: &ReplacementStatus| before.phase().is_finished() && !after.phase().is_finished();
         if before.is_none_or(begun)
             && let Some(kind) = after.notice
         {

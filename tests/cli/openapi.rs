@@ -108,8 +108,8 @@ async fn world() -> (Cluster, View, ApiState) {
     let records = kube::Api::<NodeReplacement>::all(client.clone());
     records.create(&create, &record).await.expect("a record");
     let status = json!({ "status": {
-        "phase": "OnFallback", "fallback": { "OnFallback": {} }, "oldNode": { "Gone": {} }, "startedAt": now,
-        "capacity": { "Taken": {
+        "phase": "OnFallback", "fallback": { "onFallback": {} }, "oldNode": { "gone": {} }, "startedAt": now,
+        "capacity": { "taken": {
             "instance": { "group": "OnDemand", "instanceId": NAME, "nodeName": NAME, "readyAt": now },
             "onDemandRequested": true,
         } },

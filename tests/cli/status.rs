@@ -71,9 +71,9 @@ fn state_with(message: &str) -> ApiState {
         "spec": { "pool": "web", "nodeName": "node-old", "instanceId": "i-old" },
         "status": {
             "phase": "OnFallback",
-            "fallback": { "OnFallback": {} },
-            "oldNode": { "Gone": {} },
-            "capacity": { "Taken": {
+            "fallback": { "onFallback": {} },
+            "oldNode": { "gone": {} },
+            "capacity": { "taken": {
                 "instance": {
                     "group": "OnDemand", "instanceId": "i-new", "nodeName": "node-new", "readyAt": ago(7300),
                 },

@@ -186,7 +186,7 @@ async fn budgets_hold_a_drain_an_undo_leaves_what_is_not_ours_and_a_finalizer_do
     let status = stage
         .until("the drain to end", |status| {
             matches!(
-                status.old_node,
+                *status.old_node,
                 OldNodeState::Terminating(_) | OldNodeState::Gone {} | OldNodeState::Retained {}
             )
         })
@@ -225,7 +225,7 @@ async fn before_a_deadline_the_pods_of_a_shut_budget_are_deleted_when_only_their
     let status = stage
         .until("the drain to end", |status| {
             matches!(
-                status.old_node,
+                *status.old_node,
                 OldNodeState::Terminating(_) | OldNodeState::Gone {} | OldNodeState::Retained {}
             )
         })

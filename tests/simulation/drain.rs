@@ -343,7 +343,7 @@ fn a_return_whose_pods_find_no_place_is_given_up_and_they_get_their_node_back() 
     let played = Play::of(Scenario::DrySpot)
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
-            stage.until(&instance, |status| matches!(status.fallback, FallbackState::Draining(_))).await;
+            stage.until(&instance, |status| matches!(*status.fallback, FallbackState::Draining(_))).await;
             stage.set_budgets(&APPS, 10);
             // Somebody closes all other nodes at the same moment.
             let nodes: Vec<String> = stage.cluster.list_json("nodes").iter().map(name_of).collect();
@@ -459,7 +459,7 @@ fn the_undo_of_a_drain_leaves_what_others_did_to_the_node() {
                 stage.cluster.edit("nodes", "", &node, change);
                 stage.pass(5).await;
                 let before = what_undo_may_not_change(&stage, &node);
-                stage.until(&instance, |status| matches!(status.fallback, FallbackState::Draining(_))).await;
+                stage.until(&instance, |status| matches!(*status.fallback, FallbackState::Draining(_))).await;
                 stage.set_budgets(&APPS, 0);
                 stage.until_waiting(&instance, FlowBox::ScaleDown, ReasonCode::BudgetExhausted).await;
                 assert_ne!(what_undo_may_not_change(&stage, &node), before, "{name}: it is marked");

@@ -72,7 +72,7 @@ fn a_return_drain_that_fails_is_undone_and_tried_again() {
     let played = Play::of(Scenario::DrySpot)
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
-            stage.until(&instance, |status| matches!(status.fallback, FallbackState::Draining(_))).await;
+            stage.until(&instance, |status| matches!(*status.fallback, FallbackState::Draining(_))).await;
             stage.set_budgets(&["web", "api"], 0);
             stage.until_phase(&instance, Phase::OnFallback).await;
             stage.pass(5).await;

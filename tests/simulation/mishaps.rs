@@ -236,7 +236,7 @@ fn an_instance_that_is_on_its_way_out_already_takes_no_place_with_it() {
         .beside(|stage| async move {
             stage.cloud.configure(|settings| settings.loss_detection = Duration::from_secs(1));
             stage
-                .until(&stage.spot[0], |status| matches!(status.old_node, OldNodeState::Terminating(_)))
+                .until(&stage.spot[0], |status| matches!(*status.old_node, OldNodeState::Terminating(_)))
                 .await;
             stage.cloud.take_now(&stage.spot[0]).expect("an instance");
         })

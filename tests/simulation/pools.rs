@@ -333,7 +333,7 @@ fn a_node_outside_every_pool_keeps_the_pods_that_its_budgets_hold() {
             stage.set_budgets(&["web", "api"], 0);
             stage.pass(5).await;
             stage.cloud.interrupt(&instance).expect("an instance");
-            stage.until(&instance, |status| matches!(status.old_node, OldNodeState::Draining(_))).await;
+            stage.until(&instance, |status| matches!(*status.old_node, OldNodeState::Draining(_))).await;
             stage.pass(100).await;
             assert_eq!(pods(&stage), before, "AWS takes it in 20 s, and nothing was taken from it");
             stage.set_budgets(&["web", "api"], 1);

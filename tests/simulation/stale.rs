@@ -311,7 +311,7 @@ fn a_return_that_is_under_way_is_neither_ended_nor_given_up_while_a_watch_is_ref
                 watches.fail(&stage, Way::Refused);
                 stage.pass(700).await;
                 let status = stage.status(&old);
-                assert!(matches!(status.fallback, FallbackState::Draining(_)), "{plural}: {status:#?}");
+                assert!(matches!(*status.fallback, FallbackState::Draining(_)), "{plural}: {status:#?}");
                 let on_demand = status.capacity.taken().cloned().expect("a stand-in").instance_id;
                 assert!(stage.runs(&on_demand), "{plural}");
                 watches.heal();

@@ -18,20 +18,14 @@ const FUNCTION_LINES: usize = 70;
 /// Characters of a line, as in rustfmt.toml. Lines with a string, or of a table in one, are left out.
 const LINE_WIDTH: usize = 110;
 /// Floors of each crate: a module at its top stands above all that it imports. They are to come down to 8.
-const FLOORS: [(&str, usize); 3] = [("spot_guard_cloud", 8), ("spot_guard_core", 11), ("spot_guard", 8)];
+const FLOORS: [(&str, usize); 3] = [("spot_guard_cloud", 8), ("spot_guard_core", 8), ("spot_guard", 8)];
 
 /// Files that are still too long.
-const LONG_FILES: &[&str] = &[
-    "crates/core/src/drain/progress.rs",
-    "src/actors/fallback_tracker.rs",
-    "src/http/model.rs",
-    "src/sim/audit.rs",
-];
+const LONG_FILES: &[&str] = &["src/actors/fallback_tracker.rs", "src/http/model.rs", "src/sim/audit.rs"];
 /// Functions that are still too long.
 const LONG_FUNCTIONS: &[&str] = &["src/http/openapi.rs:operation", "src/sim/scenario.rs:plot"];
 /// The first file of each circle that is still there.
-const CIRCLES: &[&str] =
-    &["crates/core/src/drain.rs", "crates/core/src/notices.rs", "crates/core/src/safety.rs"];
+const CIRCLES: &[&str] = &[];
 
 /// Compares what was found with what is excepted: nothing new, and nothing that is mended already.
 #[track_caller]

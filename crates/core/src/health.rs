@@ -6,9 +6,8 @@ mod tests;
 use crate::group::{FailureClass, PoolView};
 use crate::ledger::{Ledger, Share};
 use crate::policy::{Policy, seconds};
-use crate::reason::Reason;
+use crate::reason::{Reason, ReturnAssessment};
 use crate::record::{GroupKind, ReplacementStatus};
-use crate::replacement::ReturnAssessment;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,8 @@
 //! The ledger: every change that Spot Guard made to the groups of a pool and has not settled. It is stored in
 //! the status of the SpotPool, before the call that it announces.
 
+pub mod wants;
+
 use crate::group::{FailureClass, PoolView};
 use crate::record::{GroupKind, MAX_MESSAGE};
 use jiff::{SignedDuration, Timestamp};

@@ -109,9 +109,16 @@ pub fn returns_held<'a>(
     reasons
 }
 
-/// How long finished records are needed for these decisions.
+/// Whether a finished record may be removed: it was shown for as long as the pool asks, and no limit counts
+/// it any more.
 #[must_use]
-pub fn look_back(policy: &Policy) -> Duration {
+pub fn is_removable(status: &ReplacementStatus, policy: &Policy, now: Timestamp) -> bool {
+    let keep = seconds(policy.keep_finished_seconds).max(look_back(policy));
+    status.finished_at.is_some_and(|at| since(at, now) >= keep)
+}
+
+/// How long finished records are needed for these decisions.
+fn look_back(policy: &Policy) -> Duration {
     BRAKE_PERIOD.max(seconds(policy.return_budget_seconds))
 }
 

@@ -348,10 +348,10 @@ impl World {
             end: self.drained.contains(&(node.to_owned(), purpose)).then_some(DrainEnd::Moved),
             ..DrainReport::default()
         };
-        let old_drain =
-            matches!(status.old_node, OldNodeState::Draining(_)).then(|| report(DrainPurpose::Replace, name));
+        let old_drain = matches!(*status.old_node, OldNodeState::Draining(_))
+            .then(|| report(DrainPurpose::Replace, name));
         let capacity = status.capacity.taken().map(|capacity| capacity.node_name.clone());
-        let return_drain = matches!(status.fallback, FallbackState::Draining(_))
+        let return_drain = matches!(*status.fallback, FallbackState::Draining(_))
             .then(|| report(DrainPurpose::Return, capacity.as_deref().unwrap_or_default()));
         let old_node = self.node(name);
         decide(
@@ -555,8 +555,8 @@ impl World {
             }
             Call::Terminate { group, instance_id, .. } => {
                 let asked = self.records.iter().any(|(name, status)| {
-                    let old = name == instance_id && matches!(status.old_node, OldNodeState::Terminating(_));
-                    let fallback = matches!(status.fallback, FallbackState::Terminating(_))
+                    let old = name == instance_id && matches!(*status.old_node, OldNodeState::Terminating(_));
+                    let fallback = matches!(*status.fallback, FallbackState::Terminating(_))
                         && status.capacity.taken().is_some_and(|held| held.instance_id == *instance_id);
                     old || fallback
                 });

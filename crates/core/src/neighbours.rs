@@ -4,19 +4,7 @@
 //! aws-node-termination-handler (pkg/node/node.go) and cluster-autoscaler (FAQ).
 
 use crate::cluster::Node;
-
-/// Another tool that has a node in its hands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Neighbour {
-    /// The node is Karpenter's.
-    Karpenter,
-    /// The node belongs to an EKS managed node group.
-    EksManagedNodeGroup,
-    /// aws-node-termination-handler drains it.
-    NodeTerminationHandler,
-    /// cluster-autoscaler is about to delete it.
-    ClusterAutoscaler,
-}
+pub use crate::reason::Neighbour;
 
 /// Who has the node in its hands, if anybody but us.
 #[must_use]

@@ -26,7 +26,8 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{NodeReason, Placement, PodName, ReasonCount, Reasons, Unplaced};
+pub use crate::reason::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
+pub use answer::Placement;
 pub use options::{CHECK_EFFORT, ExcludedNodes, PlacementOptions};
 
 use crate::cluster::{Node, OwnerKind, Pod, Resources, Snapshot};

@@ -6,19 +6,35 @@
 mod blocker;
 mod code;
 mod finding;
+mod neighbour;
 #[cfg(test)]
 mod tests;
+mod unplaced;
 
 pub use blocker::{BlockedReason, Blocker, EvictionAnswer, ShutBudget};
 pub use code::ReasonCode;
 pub use finding::{Finding, GroupProblem, NoLaunch, Severity};
+pub use neighbour::Neighbour;
+pub use unplaced::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 
 use crate::freshness::StaleWatch;
-use crate::neighbours::Neighbour;
-use crate::placement::{PodName, Reasons};
 use jiff::Timestamp;
 use std::fmt::Display;
 use std::time::Duration;
+
+/// What the HealthMonitor last found about the return of a fallback: boxes 6 to 9, each with what stands in
+/// its way; empty means passed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReturnAssessment {
+    /// Box 6: the limits that let no return begin.
+    pub held: Vec<Reason>,
+    /// Box 7.
+    pub unhealthy: Vec<Reason>,
+    /// Box 8.
+    pub unstable: Vec<Reason>,
+    /// Box 9.
+    pub unsafe_: Vec<Reason>,
+}
 
 /// Why nothing is to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,8 @@ mod words;
 #[cfg(test)]
 pub(crate) use regions::diagram::not_taken;
 pub use regions::{
-    CapacityState, DrainTrouble, FallbackState, OldDrain, OldNodeState, OpenFallback, Region, Transition,
+    CapacityState, DrainTrouble, FallbackState, Guarded, OldDrain, OldNodeState, OpenFallback, Region,
+    Transition,
 };
 pub use status::{MAX_STEPS, ReplacementStatus};
 pub use words::{

@@ -14,12 +14,12 @@ mod leave;
 #[cfg(test)]
 mod tests;
 
+pub use crate::drain::{DrainCommand, DrainEnd, DrainReport};
+pub use crate::reason::ReturnAssessment;
 pub use crate::record::DrainPurpose;
 pub use begin::{cancel, escalate, open, reopen};
-pub use commands::{Commands, DrainCommand, commands};
-pub use facts::{
-    DrainEnd, DrainReport, Facts, Fit, Mode, NodeFact, RebalanceMode, ReturnAssessment, Subject,
-};
+pub use commands::{Commands, commands};
+pub use facts::{Facts, Fit, Mode, NodeFact, RebalanceMode, Subject};
 
 use crate::flow::Finish;
 use crate::notices;
@@ -36,6 +36,7 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
     }
     // EC2 cannot have given one that is so far away, whoever wrote it.
     next.deadline = next.deadline.filter(|at| !notices::is_too_far(*at, facts.now));
+    next.spot_group = next.spot_group.or_else(|| facts.group_of_old(subject));
     let turn = Turn::new(subject, status, facts);
     if next.old_node.is_retained() && !next.capacity.is_requested() {
         close::finish(&mut next, Finish::NothingRequested, &turn);

@@ -17,7 +17,8 @@ mod requests;
 mod resume;
 #[cfg(test)]
 mod tests;
-pub mod wants;
+
+pub use crate::ledger::wants;
 
 use crate::ledger::Ledger;
 use calls::Call;

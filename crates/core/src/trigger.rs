@@ -4,11 +4,10 @@
 //! with the trigger's name); only then it is told in the trigger's own status. So a trigger is followed once,
 //! whenever the process dies between the two.
 
-mod answer;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{TriggerAction, TriggerAnswer, TriggerReason, TriggerUpdate};
+pub use crate::trigger_answer::{TriggerAction, TriggerAnswer, TriggerReason, TriggerUpdate};
 
 use crate::flow::{Event, Wish};
 use crate::neighbours::Neighbour;
@@ -342,7 +341,7 @@ fn cancel_refused(story: &StoredReplacement<'_>) -> Option<TriggerAnswer> {
     if let Some(deadline) = story.status.deadline {
         return Some(TriggerAnswer::DeadlinePresses { replacement, instance_id, deadline });
     }
-    match story.status.old_node {
+    match *story.status.old_node {
         OldNodeState::Kept {}
         | OldNodeState::Draining(_)
         | OldNodeState::Drained(_)

@@ -95,7 +95,6 @@ impl TurnView<'_> {
     /// The records that the notices which are believed ask for, those with a deadline first.
     fn begin(&self, records: &BTreeMap<String, NodeReplacement>, heard: &mut Heard) {
         let mut writes = BTreeMap::new();
-        let not_understood = self.deps.view.not_understood();
         let mut accepted: Vec<&Accepted> = self.accepted.values().flatten().collect();
         accepted.sort_by_key(|held| (held.deadline.is_none(), held.notice.spec.detected_at));
         for held in accepted {
@@ -105,14 +104,14 @@ impl TurnView<'_> {
             let taken = records.contains_key(believed.instance_id);
             let name = record.map_or_else(|| believed.record_name(taken), ResourceExt::name_any);
             let begins_anew = |record: &NodeReplacement| {
-                let status = record.status.as_ref().filter(|status| status.phase == Phase::Cancelled);
+                let status = record.status.as_ref().filter(|status| status.phase() == Phase::Cancelled);
                 status.is_some_and(|status| believed.begins_anew(status.finished_at))
             };
             if writes.contains_key(&name) || record.is_some_and(|record| !begins_anew(record)) {
                 continue;
             }
             // Its record is there and cannot be read: nobody knows how far it is.
-            if record.is_none() && not_understood.may_hold(WatchedKind::Replacement, &name) {
+            if record.is_none() && self.deps.view.may_hide_record(&name) {
                 continue;
             }
             let (owner, owner_last_seen) =

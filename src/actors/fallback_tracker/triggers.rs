@@ -10,7 +10,6 @@ use crate::crd::{NodeReplacement, NodeReplacementSpec, Trigger, version};
 use crate::kube::asked::{OpenTrigger, OpenTriggers};
 use futures::StreamExt;
 use kube::ResourceExt;
-use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::neighbours;
 use spot_guard_core::reason::Pause;
 use spot_guard_core::record::ReplacementStatus;
@@ -189,8 +188,7 @@ impl TurnView<'_> {
 
     /// Whether the record of that name is there and cannot be read: nobody knows how far it is.
     fn is_unread(&self, records: &BTreeMap<String, NodeReplacement>, name: &str) -> bool {
-        let not_understood = self.deps.view.not_understood();
-        !records.contains_key(name) && not_understood.may_hold(WatchedKind::Replacement, name)
+        !records.contains_key(name) && self.deps.view.may_hide_record(name)
     }
 
     /// The record of a replacement that a trigger asks for.

@@ -186,7 +186,7 @@ impl<'a> TurnView<'a> {
         }
         self.take_in_triggers(record, &subject, &mut status);
         let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
-        if matches!(next.old_node, OldNodeState::Draining(_)) {
+        if matches!(*next.old_node, OldNodeState::Draining(_)) {
             self.moving.insert(subject.node.clone());
         }
         if let Some(pool) = &record.spec.pool
@@ -326,7 +326,7 @@ fn moving(
     let reported = drains.values().filter(|drain| drain.end.is_none()).map(|drain| drain.node.clone());
     let is_draining = |record: &&NodeReplacement| {
         let status = record.status.as_ref().filter(|status| !status.is_finished());
-        status.is_some_and(|status| matches!(status.old_node, OldNodeState::Draining(_)))
+        status.is_some_and(|status| matches!(*status.old_node, OldNodeState::Draining(_)))
     };
     let decided = records.values().filter(is_draining).map(|record| record.spec.node_name.clone());
     reported.chain(decided).collect()

@@ -34,15 +34,17 @@ fn cluster() -> Fixture {
     let mut status = ReplacementStatus {
         phase: Phase::OnFallback,
         started_at: Some(noon(-900)),
-        old_node: OldNodeState::Gone {},
+        old_node: OldNodeState::Gone {}.into(),
         capacity: CapacityState::Taken {
             instance: capacity(GroupKind::OnDemand, "i-d", "node-d"),
             on_demand_requested: true,
-        },
+        }
+        .into(),
         fallback: FallbackState::OnFallback(OpenFallback {
             successor: Some(capacity(GroupKind::Spot, "i-2", "node-2")),
             ..OpenFallback::default()
-        }),
+        })
+        .into(),
         ..ReplacementStatus::default()
     };
     for (outcome, at) in

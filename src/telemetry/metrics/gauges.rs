@@ -52,24 +52,10 @@ pub(super) fn of_stored(
     pools: &[impl Borrow<SpotPool>],
 ) -> Registry {
     let mut registry = Registry::with_prefix("spot_guard");
-    let phases = [
-        Phase::Received,
-        Phase::ScalingUp,
-        Phase::FallingBack,
-        Phase::BackingOff,
-        Phase::Draining,
-        Phase::Ending,
-        Phase::OnFallback,
-        Phase::Returning,
-        Phase::ScalingDown,
-        Phase::Completed,
-        Phase::Cancelling,
-        Phase::Cancelled,
-    ];
     let phase_of = |replacement: &NodeReplacement| {
-        replacement.status.as_ref().map_or_else(Phase::default, |status| status.phase)
+        replacement.status.as_ref().map_or_else(Phase::default, |status| status.phase())
     };
-    let by_phase = phases.map(|phase| {
+    let by_phase = Phase::ALL.map(|phase| {
         let count = replacements.iter().filter(|held| phase_of((*held).borrow()) == phase).count();
         (PhaseLabels { phase: Word(phase) }, i64::try_from(count).unwrap_or(i64::MAX))
     });
@@ -100,7 +86,7 @@ pub(super) fn of_stored(
 fn blocked(replacements: &[impl Borrow<NodeReplacement>]) -> Vec<(ReasonLabels, i64)> {
     let mut counts: BTreeMap<ReasonCode, i64> = BTreeMap::new();
     let statuses = replacements.iter().filter_map(|held| held.borrow().status.as_ref());
-    for status in statuses.filter(|status| !status.phase.is_finished()) {
+    for status in statuses.filter(|status| !status.phase().is_finished()) {
         for reason in status.blocking.iter().map(|held| held.reason).collect::<BTreeSet<_>>() {
             *counts.entry(reason).or_default() += 1;
         }

@@ -3,8 +3,9 @@ use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
 use jiff::Timestamp;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::reason::Reason;
-use spot_guard_core::record::FlowBox;
-use spot_guard_core::record::{CapacityState, FallbackState, OpenFallback, Phase, StepRecord};
+use spot_guard_core::record::{
+    CapacityState, FallbackState, FlowBox, OldNodeState, OpenFallback, StepRecord,
+};
 
 const NONE: &[NodeReplacement] = &[];
 const NO_POOLS: &[SpotPool] = &[];
@@ -26,14 +27,18 @@ fn assert_line(text: &str, line: &str) {
     assert!(text.lines().any(|held| held == line), "no line {line:?} in\n{text}");
 }
 
-fn replacement(name: &str, phase: Phase) -> NodeReplacement {
+fn on_fallback(name: &str) -> NodeReplacement {
     let spec = NodeReplacementSpec {
         pool: Some("web".to_owned()),
         node_name: format!("node-{name}"),
         instance_id: name.to_owned(),
     };
     let mut replacement = NodeReplacement::new(name, spec);
-    replacement.status = Some(ReplacementStatus { phase, ..ReplacementStatus::default() });
+    replacement.status = Some(ReplacementStatus {
+        old_node: OldNodeState::Gone {}.into(),
+        fallback: FallbackState::OnFallback(OpenFallback::default()).into(),
+        ..ReplacementStatus::default()
+    });
     replacement
 }
 
@@ -48,7 +53,7 @@ fn a_stored_change_counts_its_new_steps_once() {
     };
     metrics.record_stored(None, &opened);
     let mut asked = opened.clone();
-    asked.capacity = CapacityState::SpotRequested { since: at(1) };
+    asked.capacity = CapacityState::SpotRequested { since: at(1) }.into();
     asked.steps.push(step(1, FlowBox::ScaleUp, Outcome::Requested));
     metrics.record_stored(Some(&opened), &asked);
     metrics.record_stored(Some(&asked), &asked);
@@ -67,7 +72,7 @@ fn a_fallback_and_its_return_are_counted() {
     let metrics = Metrics::new();
     let waiting = ReplacementStatus::default();
     let fallen = ReplacementStatus {
-        fallback: FallbackState::Pending(OpenFallback::default()),
+        fallback: FallbackState::Pending(OpenFallback::default()).into(),
         ..ReplacementStatus::default()
     };
     metrics.record_stored(Some(&waiting), &fallen);
@@ -101,7 +106,7 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     let mut pool = SpotPool::new("web", serde_json::from_str(POOL_SPEC).unwrap());
     let spot = GroupStatus { desired: 4, in_service: 3, ..GroupStatus::default() };
     pool.status = Some(SpotPoolStatus { spot: Some(spot), ..SpotPoolStatus::default() });
-    let mut held = [replacement("i-1", Phase::OnFallback), replacement("i-2", Phase::OnFallback)];
+    let mut held = [on_fallback("i-1"), on_fallback("i-2")];
     let pods =
         ["web-1", "web-2"].map(|name| PodName { namespace: "default".to_owned(), name: name.to_owned() });
     let terminating = pods.map(|pod| Reason::PodTerminating { pod });

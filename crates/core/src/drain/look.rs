@@ -4,7 +4,7 @@
 //! is taken for empty on a watch's word alone: its pods are listed once more, when its cordon keeps new ones
 //! away.
 
-use super::Moment;
+use super::moment::Moment;
 use crate::cluster::{Pod, Snapshot};
 use crate::freshness::Freshness;
 use crate::placement::PodName;

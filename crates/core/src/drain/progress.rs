@@ -1,18 +1,20 @@
 //! One drain on its way: what is asked of the API next, what it waits for, and when it is over.
 
-use super::look::overstayed;
+use super::budgets::{Covering, waits_for};
+use super::look::{Look, Sight, overstayed};
+use super::moment::Moment;
+use super::orders::{DrainCommand, DrainEnd, DrainReport};
 use super::rescheduled::{Expected, OwnerKey, owner};
-use super::{
-    Deletion, DrainClock, DrainPolicy, EvictionAnswer, Look, NextStep, PodFate, Purpose, Sight, SkipReason,
-    Turn, classify, eviction_order, next_step, overdue, turns,
+use super::rules::{
+    Deletion, DrainClock, DrainPolicy, NextStep, PodFate, SkipReason, Turn, classify, eviction_order,
+    next_step, overdue, turns,
 };
 use crate::cluster::{DisruptionBudget, Pod, Snapshot};
-use crate::effort::Effort;
 use crate::freshness::{Step, WatchedKind};
 use crate::placement::PodName;
 use crate::policy::{Policy, seconds};
-use crate::reason::{Blocker, Reason};
-use crate::replacement::{DrainCommand, DrainEnd, DrainReport};
+use crate::reason::{Blocker, EvictionAnswer, Reason};
+use crate::record::DrainPurpose as Purpose;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -28,19 +30,8 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(5);
 const GIVEN_UP_FOR: Duration = Duration::from_secs(30);
 /// A controller that has not made a successor within this time wants fewer pods than it had.
 const SUCCESSOR_WITHIN: Duration = Duration::from_secs(30);
-/// How much work it may be to find the budgets of a node's pods, which is done with every change of a pod.
-const BUDGETS_EFFORT: u64 = 100_000;
 /// How often the pods of one controller may come back to the node before they are left there.
 const MAX_RETURNS: u32 = 3;
-
-/// The time, by both clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// By the clock on the wall, as deadlines are given.
-    pub at: Timestamp,
-    /// Since some moment that stays the same, by a clock that nobody sets.
-    pub up: Duration,
-}
 
 /// A request to be sent now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -493,55 +484,9 @@ impl Drain {
     }
 }
 
-/// Why the pod is not evicted now, if that is not for want of a free slot; `refusal` is the last answer that
-/// was no.
-fn waits_for(pod: &Pod, turn: &Turn<'_>, refusal: Option<&EvictionAnswer>) -> Option<Reason> {
-    match turn {
-        Turn::AfterBudget(budget) if !budget.observed => {
-            Some(Blocker::BudgetNotObserved { budget: name_of(budget) }.into())
-        }
-        Turn::AfterBudget(budget) if budget.disruptions_allowed < 1 => Some(Reason::BudgetShut {
-            budget: name_of(budget),
-            healthy: budget.current_healthy,
-            required: budget.desired_healthy,
-        }),
-        Turn::Never(budgets) => {
-            let budgets = budgets.iter().map(|budget| name_of(budget)).collect();
-            Some(Blocker::SeveralBudgets { pod: pod.into(), budgets }.into())
-        }
-        // Its turn comes when others have had theirs.
-        Turn::AfterBudget(_) | Turn::AfterOthers => None,
-        Turn::Now => {
-            refusal.map(|answer| Reason::EvictionRefused { pod: pod.into(), answer: answer.clone() })
-        }
-    }
-}
-
-fn name_of(budget: &DisruptionBudget) -> PodName {
-    PodName { namespace: budget.namespace.to_string(), name: budget.name.to_string() }
-}
-
 /// What is to be met when the node is drained.
 fn expected(command: &DrainCommand, policy: &Policy, snapshot: &Snapshot, now: Moment) -> Expected {
     let young = seconds(policy.reschedule_timeout_seconds);
     let counted = |pod: &Pod| !pod.spec.is_placeholder(policy.placeholders_below());
     Expected::of(&command.node, command.since, young, snapshot, now.at, &counted)
-}
-
-/// The budgets of each of these pods, by its UID, each by name.
-#[derive(Default)]
-struct Covering<'s>(HashMap<Arc<str>, Vec<&'s DisruptionBudget>>);
-
-impl<'s> Covering<'s> {
-    /// Of pods whose budgets are too many to compare it is as if they had none: the eviction API has the last
-    /// word anyway, and a drain must not wait for this one.
-    fn of(pods: &[Arc<Pod>], snapshot: &'s Snapshot) -> Self {
-        let effort = Effort::of(BUDGETS_EFFORT);
-        let known = |pod: &Arc<Pod>| Some((pod.uid.clone(), snapshot.budgets_of(pod, &effort).ok()?));
-        Self(pods.iter().filter_map(known).collect())
-    }
-
-    fn budgets(&self, pod: &Pod) -> &[&'s DisruptionBudget] {
-        self.0.get(&pod.uid).map_or(&[], Vec::as_slice)
-    }
 }

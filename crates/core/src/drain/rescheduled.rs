@@ -1,7 +1,7 @@
 //! Whether the pods that left a node run, and are ready, elsewhere.
 
+use super::rules::must_move;
 use crate::cluster::{Owner, OwnerKind, Pod, Snapshot};
-use crate::drain::must_move;
 use crate::placement::PodName;
 use crate::reason::Reason;
 use jiff::Timestamp;

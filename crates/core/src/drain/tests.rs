@@ -1,13 +1,17 @@
+use super::rules::CORDON;
 use super::*;
 use crate::cluster::{
-    LabelSelector, Operator, Owner, Parts, Requirement, Snapshot, Toleration, TolerationOperator,
+    DisruptionBudget, Effect, LabelSelector, Operator, Owner, OwnerKind, Parts, Pod, PodPhase, Requirement,
+    Snapshot, Toleration, TolerationOperator, UnhealthyPods,
 };
 use crate::freshness::{Freshness, StaleWatch, Step, WatchedKind};
 use crate::placement::PodName;
+use crate::policy::Policy;
 use crate::reason::{Blocker, Reason, ReasonCode};
-use crate::replacement::{DrainCommand, DrainEnd};
 use crate::testing::{app, node, parts, pod, spec};
+use jiff::Timestamp;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn budget(app_name: &str, allowed: i64) -> DisruptionBudget {
     DisruptionBudget {

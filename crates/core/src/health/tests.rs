@@ -70,15 +70,17 @@ fn fallback(old_node: OldNodeState, started_minute: i64) -> ReplacementStatus {
     ReplacementStatus {
         phase: Phase::OnFallback,
         started_at: Some(Timestamp::from_second(started_minute * 60).expect("a time")),
-        old_node,
+        old_node: old_node.into(),
         capacity: CapacityState::Taken {
             instance: capacity(GroupKind::OnDemand, "od", now()),
             on_demand_requested: true,
-        },
+        }
+        .into(),
         fallback: FallbackState::OnFallback(OpenFallback {
             successor: Some(capacity(GroupKind::Spot, "i-4", now() - Duration::from_secs(120))),
             ..OpenFallback::default()
-        }),
+        })
+        .into(),
         ..ReplacementStatus::default()
     }
 }
@@ -217,7 +219,7 @@ fn returns_are_made_one_by_one_the_oldest_first() {
     };
     assert_eq!(judge(&older, &newer), (false, true), "the oldest has its turn");
     let mut returning = newer.clone();
-    returning.fallback = FallbackState::Draining(OpenFallback::default());
+    returning.fallback = FallbackState::Draining(OpenFallback::default()).into();
     assert_eq!(judge(&older, &returning), (true, false), "one that has begun ends first");
 }
 
@@ -246,7 +248,8 @@ fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
 
 #[test]
 fn the_node_of_a_cancelled_story_is_one_of_those_that_stay() {
-    let status = ReplacementStatus { old_node: OldNodeState::Retained {}, ..ReplacementStatus::default() };
+    let status =
+        ReplacementStatus { old_node: OldNodeState::Retained {}.into(), ..ReplacementStatus::default() };
     let stories = [PoolReplacement { name: "i-1", instance_id: "i-1", status: &status }];
     let policy = Policy::default();
     let shares = ledger(vec![share("i-1", Balance::Raised, Some("i-4"))]);

@@ -56,7 +56,7 @@ fn as_many_at_a_time_as_the_number_and_the_share_allow_and_always_one() {
 }
 
 fn moving() -> ReplacementStatus {
-    ReplacementStatus { phase: Phase::Draining, old_node: draining(), ..Default::default() }
+    ReplacementStatus { phase: Phase::Draining, old_node: draining().into(), ..Default::default() }
 }
 
 fn blocked_at(flow_box: FlowBox, seconds: u64) -> Vec<BlockingReason> {
@@ -87,31 +87,39 @@ fn a_story_is_under_way_from_its_first_request_until_its_node_is_drained() {
     let rows = [
         (
             "waits",
-            ReplacementStatus { phase: Phase::Received, old_node: OldNodeState::Kept {}, ..moving() },
+            ReplacementStatus { phase: Phase::Received, old_node: OldNodeState::Kept {}.into(), ..moving() },
             false,
         ),
         (
             "asks",
-            ReplacementStatus { phase: Phase::ScalingUp, old_node: OldNodeState::Kept {}, ..moving() },
+            ReplacementStatus { phase: Phase::ScalingUp, old_node: OldNodeState::Kept {}.into(), ..moving() },
             true,
         ),
         ("keeps its node", ReplacementStatus { phase: Phase::BackingOff, ..moving() }, true),
         ("drains", moving(), true),
         (
             "is drained",
-            ReplacementStatus { old_node: OldNodeState::Drained(OldDrain::begun(now())), ..moving() },
+            ReplacementStatus { old_node: OldNodeState::Drained(OldDrain::begun(now())).into(), ..moving() },
             false,
         ),
-        ("is on fallback", ReplacementStatus { old_node: OldNodeState::Gone {}, ..moving() }, false),
+        ("is on fallback", ReplacementStatus { old_node: OldNodeState::Gone {}.into(), ..moving() }, false),
         ("is over", ReplacementStatus { phase: Phase::Completed, ..moving() }, false),
         (
             "is blocked for 10 min, its replacement there",
-            ReplacementStatus { blocking: blocked_at(FlowBox::Drain, 600), capacity: replaced(), ..moving() },
+            ReplacementStatus {
+                blocking: blocked_at(FlowBox::Drain, 600),
+                capacity: replaced().into(),
+                ..moving()
+            },
             false,
         ),
         (
             "is blocked for less",
-            ReplacementStatus { blocking: blocked_at(FlowBox::Drain, 599), capacity: replaced(), ..moving() },
+            ReplacementStatus {
+                blocking: blocked_at(FlowBox::Drain, 599),
+                capacity: replaced().into(),
+                ..moving()
+            },
             true,
         ),
         (
@@ -121,7 +129,11 @@ fn a_story_is_under_way_from_its_first_request_until_its_node_is_drained() {
         ),
         (
             "waits for capacity for long",
-            ReplacementStatus { blocking: blocked_at(FlowBox::Wait, 6000), capacity: replaced(), ..moving() },
+            ReplacementStatus {
+                blocking: blocked_at(FlowBox::Wait, 6000),
+                capacity: replaced().into(),
+                ..moving()
+            },
             true,
         ),
     ];
@@ -279,4 +291,19 @@ fn a_return_that_a_person_asked_for_passes_budget_and_windows_and_not_the_brake(
     assert_eq!((held(&stories, false), held(&stories, true)), (2, 0));
     stories.extend(vec![story(NoticeKind::RebalanceRecommendation, 60, None); 11]);
     assert_eq!((held(&stories, false), held(&stories, true)), (3, 1));
+}
+
+#[test]
+fn a_finished_record_is_removable_once_it_was_shown_and_no_limit_counts_it() {
+    let policy = |keep, budget| Policy {
+        keep_finished_seconds: keep,
+        return_budget_seconds: budget,
+        ..Policy::default()
+    };
+    for (keep, budget, needed) in [(60, 60, 3600), (60, 7200, 7200), (86_400, 7200, 86_400)] {
+        for (finished_at, removable) in [(None, false), (ago(needed - 1), false), (ago(needed), true)] {
+            let status = ReplacementStatus { finished_at, ..ReplacementStatus::default() };
+            assert_eq!(is_removable(&status, &policy(keep, budget), now()), removable, "{keep} {budget}");
+        }
+    }
 }

@@ -259,7 +259,7 @@ impl World {
                 .map(|taken| (taken.group, self.name(&taken.instance_id), self.past(taken.ready_at, reach)))
         };
         let ahead = |at: Option<Timestamp>| at.map(|at| self.ahead(at));
-        let requested = match &status.capacity {
+        let requested = match &*status.capacity {
             CapacityState::SpotRequested { since } => (self.past(*since, 2), 0),
             CapacityState::BothRequested { spot_since, on_demand_since } => {
                 (self.past(*spot_since, 2), self.past(*on_demand_since, 2))
@@ -268,7 +268,7 @@ impl World {
             _ => (0, 0),
         };
         let settles = matches!(status.phase(), Phase::Ending | Phase::ScalingDown);
-        let returns = matches!(status.fallback, FallbackState::Draining(_));
+        let returns = matches!(*status.fallback, FallbackState::Draining(_));
         let past_if = |asks: bool, at: Option<Timestamp>| at.filter(|_| asks).map(|at| self.past(at, 2));
         let fallback = status.fallback.open();
         (

@@ -1,6 +1,6 @@
 //! What a notice begins that is believed, and whose instance it is about.
 
-use super::{CLOCKS_DIFFER, Holder, NodeState, NoticeRefusal, Proof};
+use super::judge::{CLOCKS_DIFFER, Holder, NodeState, NoticeRefusal, Proof};
 use crate::cluster::{Node, Snapshot};
 use jiff::Timestamp;
 

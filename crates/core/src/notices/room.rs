@@ -1,7 +1,7 @@
 //! How many notices of a node are kept: a node that floods the API with them takes no more memory than
 //! another one.
 
-use super::{Seen, was_implausible};
+use super::judge::{Seen, was_implausible};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 

@@ -1,5 +1,8 @@
 use super::*;
 use crate::cluster::Node;
+use crate::record::NoticeKind;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
 
 const OWN: &str = "i-0123456789abcdef0";
 const FOREIGN: &str = "i-0123456789abcdef1";

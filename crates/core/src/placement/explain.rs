@@ -1,10 +1,10 @@
 //! Why pods find no node, and where they were placed.
 
-use super::answer::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 use super::obstacles::Rules;
 use super::packer::{Incoming, KEPT, Packer};
 use crate::cluster::index32;
 use crate::effort::TooMuch;
+use crate::reason::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! What keeps a pod off a node, by the rules of the scheduler's filters.
 
-use super::answer::NodeReason;
 use super::packer::{Dimension, Lasting, PODS, Packer};
 use crate::cluster::VolumeReach;
 use crate::effort::TooMuch;
+use crate::reason::NodeReason;
 
 /// Which rules are asked.
 #[derive(Clone, Copy)]

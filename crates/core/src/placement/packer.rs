@@ -1,9 +1,9 @@
 //! What the check works on: the nodes, the classes of pods, and the counters of the rules.
 
-use super::answer::NodeReason;
 use super::options::ExcludedNodes;
 use crate::cluster::{Claim, HostPort, Node, NodeSelectorTerm, Pod, Resources, Snapshot, VolumeReach};
 use crate::effort::{Effort, TooMuch};
+use crate::reason::NodeReason;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

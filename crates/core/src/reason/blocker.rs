@@ -1,7 +1,7 @@
 //! What stands against a drain: in the check of box 9 before it, or in its own report.
 
 use super::code::ReasonCode;
-use crate::placement::{PodName, Reasons};
+use super::unplaced::{PodName, Reasons};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The state of a replacement: three regions that are worked on side by side, and every transition of each.
 //!
-//! [`Region::enter`] is the only way from one state to another, and it knows the tables. `docs/states.mmd` is
-//! written from them.
+//! [`Guarded::enter`] is the only way from one state to another, and it knows the tables.
+//! `docs/states.mmd` is written from them.
 
 #[cfg(test)]
 pub(crate) mod diagram;
@@ -10,6 +10,7 @@ use super::words::{Capacity, FlowBox};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::ops::Deref;
 
 /// A way from one state of a region to another.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,24 +39,54 @@ pub trait Region: Sized {
 
     /// The state as the table names it.
     fn name(&self) -> &'static str;
+}
 
+/// The state of a region as a record holds it: everybody may read it, and only [`Guarded::enter`] leads from
+/// one state to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Guarded<R>(R);
+
+impl<R: Region> Guarded<R> {
     /// Goes to another state.
-    fn enter(&mut self, to: Self) {
-        let (from, next) = (self.name(), to.name());
+    pub fn enter(&mut self, to: R) {
+        let (from, next) = (self.0.name(), to.name());
         debug_assert!(
-            Self::TABLE.iter().any(|known| (known.from, known.to) == (from, next)),
+            R::TABLE.iter().any(|known| (known.from, known.to) == (from, next)),
             "no transition leads from {from} to {next}"
         );
         #[cfg(test)]
-        diagram::note(Self::NAME, from, next);
-        *self = to;
+        diagram::note(R::NAME, from, next);
+        self.0 = to;
+    }
+}
+
+impl<R> Deref for Guarded<R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.0
+    }
+}
+
+impl<R: PartialEq> PartialEq<R> for Guarded<R> {
+    fn eq(&self, other: &R) -> bool {
+        self.0 == *other
+    }
+}
+
+/// A state that was not come to by the table, for tests.
+#[cfg(any(test, feature = "testing"))]
+impl<R> From<R> for Guarded<R> {
+    fn from(state: R) -> Self {
+        Self(state)
     }
 }
 
 /// How far the search for an instance is that takes over. In the schema of a custom resource every case has
 /// to be an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all_fields = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum CapacityState {
     /// Nothing was requested yet.
     NotRequested {},
@@ -208,7 +239,7 @@ impl OldDrain {
 
 /// The old node and its instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all_fields = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum OldNodeState {
     /// It is as it was: no taint, no cordon.
     Kept {},
@@ -310,7 +341,7 @@ pub struct OpenFallback {
 
 /// The instance that stands in and has to go back: an on-demand one, or a Spot one that is one too many.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all_fields = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum FallbackState {
     /// Nothing has to go back.
     None {},
@@ -387,16 +418,6 @@ impl FallbackState {
         }
     }
 
-    /// The same, to be changed.
-    pub fn open_mut(&mut self) -> Option<&mut OpenFallback> {
-        match self {
-            Self::Pending(open) | Self::OnFallback(open) | Self::Draining(open) | Self::Terminating(open) => {
-                Some(open)
-            }
-            Self::None {} | Self::Gone { .. } => None,
-        }
-    }
-
     /// Whether something has to go back, and has not yet.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -428,5 +449,27 @@ impl FallbackState {
     #[must_use]
     pub fn requested_at(&self) -> Option<Timestamp> {
         self.open()?.requested_at
+    }
+}
+
+impl Guarded<OldNodeState> {
+    /// Remembers what was reported of the drain; it goes on.
+    pub(crate) fn note(&mut self, drain: OldDrain) {
+        if let OldNodeState::Draining(held) = &mut self.0 {
+            *held = drain;
+        }
+    }
+}
+
+impl Guarded<FallbackState> {
+    /// What is known of the fallback while it is open, to be changed.
+    pub fn open_mut(&mut self) -> Option<&mut OpenFallback> {
+        match &mut self.0 {
+            FallbackState::Pending(open)
+            | FallbackState::OnFallback(open)
+            | FallbackState::Draining(open)
+            | FallbackState::Terminating(open) => Some(open),
+            FallbackState::None {} | FallbackState::Gone { .. } => None,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The durable record of a replacement: the status of a NodeReplacement.
 
-use super::regions::{CapacityState, FallbackState, OldNodeState};
+use super::regions::{CapacityState, FallbackState, Guarded, OldNodeState};
 use super::words::{
     BlockingReason, Capacity, Condition, FlowBox, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
     clipped,
@@ -38,6 +38,10 @@ pub struct ReplacementStatus {
     /// When EC2 takes the instance, if it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// The Spot group that had the old instance: the pool may name another one later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub spot_group: Option<String>,
     /// How often capacity was requested anew after it had failed or was lost.
     #[serde(default)]
     pub attempt: u32,
@@ -46,13 +50,13 @@ pub struct ReplacementStatus {
     pub probes: u32,
     /// The search for an instance that takes over.
     #[serde(default)]
-    pub capacity: CapacityState,
+    pub capacity: Guarded<CapacityState>,
     /// The old node and its instance.
     #[serde(default)]
-    pub old_node: OldNodeState,
+    pub old_node: Guarded<OldNodeState>,
     /// What stands in and has to go back.
     #[serde(default)]
-    pub fallback: FallbackState,
+    pub fallback: Guarded<FallbackState>,
     /// When the last return began: the budget of returns counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_started_at: Option<Timestamp>,
@@ -91,7 +95,7 @@ impl ReplacementStatus {
         if self.is_finished() {
             return if self.old_node.is_retained() { Phase::Cancelled } else { Phase::Completed };
         }
-        match &self.fallback {
+        match &*self.fallback {
             FallbackState::Terminating(_) => return Phase::ScalingDown,
             FallbackState::Draining(_) => return Phase::Returning,
             FallbackState::Pending(_) | FallbackState::OnFallback(_) if self.old_node.is_over() => {
@@ -99,7 +103,7 @@ impl ReplacementStatus {
             }
             _ => {}
         }
-        match (&self.old_node, &self.capacity) {
+        match (&*self.old_node, &*self.capacity) {
             (OldNodeState::Retained {}, _) => Phase::Cancelling,
             (OldNodeState::Draining(_) | OldNodeState::Drained(_), _) => Phase::Draining,
             (OldNodeState::Terminating(_) | OldNodeState::Gone {}, CapacityState::Taken { .. }) => {
@@ -221,6 +225,14 @@ mod tests {
     use super::super::words::{MAX_MESSAGE, set_condition};
     use super::*;
     use crate::reason::ReasonCode;
+
+    #[test]
+    fn the_list_of_phases_is_whole() {
+        let schema = schemars::schema_for!(Phase).to_value();
+        let words = |value: &serde_json::Value| value["const"].as_str().map(str::to_owned);
+        let declared: Vec<_> = schema["oneOf"].as_array().into_iter().flatten().filter_map(words).collect();
+        assert_eq!(declared, Phase::ALL.map(|phase| format!("{phase:?}")));
+    }
 
     #[test]
     fn what_is_written_fits_its_limits() {

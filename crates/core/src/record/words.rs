@@ -106,6 +106,22 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Received,
+        Self::ScalingUp,
+        Self::FallingBack,
+        Self::BackingOff,
+        Self::Draining,
+        Self::Ending,
+        Self::OnFallback,
+        Self::Returning,
+        Self::ScalingDown,
+        Self::Completed,
+        Self::Cancelling,
+        Self::Cancelled,
+    ];
+
     /// Whether the replacement is over.
     #[must_use]
     pub fn is_finished(self) -> bool {

@@ -5,7 +5,7 @@ use crate::flow::Event;
 use crate::limits;
 use crate::reason::Reason;
 use crate::record::{
-    CapacityState, FallbackState, NoticeKind, OldNodeState, Region, ReplacementStatus, UtilisationPercent,
+    CapacityState, FallbackState, NoticeKind, OldNodeState, ReplacementStatus, UtilisationPercent,
     set_condition,
 };
 use jiff::Timestamp;
@@ -128,7 +128,7 @@ pub(super) fn held_back(
     if status.deadline.is_some() {
         return Vec::new();
     }
-    if !subject.in_pool {
+    if !subject.in_pool || facts.names_another_group(status) {
         return vec![Reason::NotInPool];
     }
     if !facts.refused.is_empty() {

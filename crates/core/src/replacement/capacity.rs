@@ -8,7 +8,7 @@ use crate::ledger::Share;
 use crate::policy::seconds;
 use crate::reason::Reason;
 use crate::record::{
-    Capacity, CapacityState, FallbackState, FlowBox, GroupKind, OldNodeState, OpenFallback, Region,
+    Capacity, CapacityState, FallbackState, FlowBox, GroupKind, OldNodeState, OpenFallback,
     ReplacementStatus, set_condition,
 };
 use jiff::Timestamp;
@@ -35,7 +35,7 @@ pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     if take(next, turn) {
         return;
     }
-    match next.capacity {
+    match *next.capacity {
         CapacityState::SpotRequested { since } => fall_back(next, since, turn),
         CapacityState::BothRequested { spot_since, on_demand_since } => {
             back_off(next, spot_since, on_demand_since, turn);
@@ -52,7 +52,7 @@ fn begin_again(next: &mut ReplacementStatus, now: Timestamp) {
     if next.fallback.is_open() {
         next.fallback.enter(FallbackState::None {});
     }
-    if matches!(next.old_node, OldNodeState::Draining(_)) {
+    if matches!(*next.old_node, OldNodeState::Draining(_)) {
         next.old_node.enter(OldNodeState::Kept {});
     }
 }

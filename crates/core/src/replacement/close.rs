@@ -8,7 +8,7 @@ use crate::record::{GroupKind, OldNodeState, ReplacementStatus, set_condition};
 
 /// Whether only the ledger's shares are left to be forgotten.
 pub(super) fn is_settled(status: &ReplacementStatus) -> bool {
-    let done = match status.old_node {
+    let done = match *status.old_node {
         OldNodeState::Gone {} => status.capacity.taken().is_some(),
         OldNodeState::Retained {} => true,
         _ => false,

@@ -2,38 +2,12 @@
 
 use super::close::is_settled;
 use super::facts::{Facts, Mode, Subject};
-use crate::cluster::Node;
+use crate::drain::DrainCommand;
+use crate::ledger::wants::{End, Want, Wants};
 use crate::record::{
     CapacityState, DrainPurpose, FallbackState, GroupKind, OldNodeState, Phase, ReplacementStatus,
 };
-use crate::scaling::wants::{End, Want, Wants};
-use jiff::Timestamp;
 use std::collections::BTreeSet;
-
-/// A drain that must be under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DrainCommand {
-    /// The replacement.
-    pub replacement: String,
-    /// The node.
-    pub node: String,
-    /// Its instance.
-    pub instance_id: String,
-    /// Why.
-    pub purpose: DrainPurpose,
-    /// When the instance is taken, if a deadline presses.
-    pub deadline: Option<Timestamp>,
-    /// When the drain began.
-    pub since: Option<Timestamp>,
-}
-
-impl DrainCommand {
-    /// Whether this is the node to drain, and not another one of its name.
-    #[must_use]
-    pub fn is_about(&self, node: &Node) -> bool {
-        *node.name == *self.node && node.may_run_on(&self.instance_id)
-    }
-}
 
 /// What must hold in the world for a stored record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +82,8 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
     let goes = status.fallback.is_past_drain();
     let from = status.capacity.taken().map(|capacity| capacity.group);
     let zone = facts.old_node.and_then(|node| node.volume_zone.clone());
-    let gone = facts.view.is_some_and(|view| !view.spot.is_active(&subject.instance_id));
+    let gone = facts.view.is_some_and(|view| !view.spot.is_active(&subject.instance_id))
+        && !facts.names_another_group(status);
     let instance = |stood_in_for, gone| Want::Instance {
         attempt: status.asked(),
         deadline: status.deadline,
@@ -139,7 +114,7 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
 
 /// The old instance, once its termination is decided.
 fn terminate_old(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
-    let decided = matches!(status.old_node, OldNodeState::Terminating(_));
+    let decided = matches!(*status.old_node, OldNodeState::Terminating(_));
     if decided && facts.disputed(&subject.instance_id, &subject.node, GroupKind::Spot).is_empty() {
         commands.ends.insert(End {
             group: GroupKind::Spot,
@@ -161,7 +136,7 @@ fn send_back(commands: &mut Commands, subject: &Subject, status: &ReplacementSta
         deadline: None,
         since: status.return_started_at,
     });
-    let decided = matches!(status.fallback, FallbackState::Terminating(_));
+    let decided = matches!(*status.fallback, FallbackState::Terminating(_));
     if decided && facts.disputed(&capacity.instance_id, &capacity.node_name, capacity.group).is_empty() {
         commands.ends.insert(End {
             group: capacity.group,
@@ -175,7 +150,7 @@ fn send_back(commands: &mut Commands, subject: &Subject, status: &ReplacementSta
 /// Which nodes could take over, if only the pods fit. A deadline does not wait for the answer.
 fn ask(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
     let searches = matches!(
-        status.capacity,
+        *status.capacity,
         CapacityState::SpotRequested { .. }
             | CapacityState::BothRequested { .. }
             | CapacityState::BackingOff { .. }

@@ -1,12 +1,13 @@
 //! What the next step of a replacement depends on, and how to request it.
 
+use crate::drain::DrainReport;
 use crate::freshness::{Freshness, StaleWatch, Step};
 use crate::group::PoolView;
 use crate::ledger::{Ledger, Share};
 use crate::limits::Starts;
 use crate::neighbours::Neighbour;
 use crate::policy::{Policy, seconds};
-use crate::reason::Reason;
+use crate::reason::{Reason, ReturnAssessment};
 use crate::record::{GroupKind, Phase, ReplacementStatus};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -66,46 +67,6 @@ pub struct NodeFact {
     pub volume_zone: Option<String>,
     /// When it was created.
     pub created: Option<Timestamp>,
-}
-
-/// How a drain stands, as the Drainer last reported.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DrainReport {
-    /// The node.
-    pub node: String,
-    /// Whether the taint is on it.
-    pub tainted: bool,
-    /// How it ended, once it has.
-    pub end: Option<DrainEnd>,
-    /// What it waits for, in plain words.
-    pub blocked: Vec<Reason>,
-    /// Whether it has waited for that so long that people should know.
-    pub stuck: bool,
-}
-
-/// How a drain ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum DrainEnd {
-    /// The pods run and are ready elsewhere, or the node is gone.
-    Moved,
-    /// Nothing on the node is waited for any longer, though this is not as it should be.
-    Without(Vec<Reason>),
-    /// A return that came to nothing, and why: its pods may need the node.
-    GivenUp(Vec<Reason>),
-}
-
-/// What the HealthMonitor last found about the return of a fallback: boxes 6 to 9, each with what stands in
-/// its way; empty means passed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ReturnAssessment {
-    /// Box 6: the limits that let no return begin.
-    pub held: Vec<Reason>,
-    /// Box 7.
-    pub unhealthy: Vec<Reason>,
-    /// Box 8.
-    pub unstable: Vec<Reason>,
-    /// Box 9.
-    pub unsafe_: Vec<Reason>,
 }
 
 /// Whether the pods of the old node fit on the cluster.
@@ -186,8 +147,22 @@ impl Facts<'_> {
     /// How a replacement is treated. A node in no accepted pool only gets its drain. What has requested
     /// capacity is brought to its end, whatever became of the pool meanwhile.
     pub(super) fn mode_for(&self, subject: &Subject, status: &ReplacementStatus) -> Mode {
+        let may_begin = self.refused.is_empty() && !self.names_another_group(status);
         let begun = status.capacity.is_requested();
-        if subject.in_pool && (begun || self.refused.is_empty()) { self.mode } else { Mode::DrainOnly }
+        if subject.in_pool && (begun || may_begin) { self.mode } else { Mode::DrainOnly }
+    }
+
+    /// The pool's Spot group, if the old instance is in it.
+    pub(super) fn group_of_old(&self, subject: &Subject) -> Option<String> {
+        let spot = &self.view?.spot;
+        spot.instance(&subject.instance_id).map(|_| spot.name.clone())
+    }
+
+    /// Whether the pool names another Spot group than the one that had the old instance: that it is not in
+    /// the new one says nothing.
+    pub(super) fn names_another_group(&self, status: &ReplacementStatus) -> bool {
+        let (named, had) = (self.view.map(|view| &view.spot.name), status.spot_group.as_ref());
+        named.is_some_and(|named| had.is_some_and(|had| had != named))
     }
 
     /// Whether the instance is terminated as it is, for EC2 would take it otherwise.

@@ -1,15 +1,15 @@
 //! Boxes 6 to 10: what stands in goes back, when Spot can take over.
 
-use super::facts::{DrainEnd, Facts, Turn};
+use super::facts::{Facts, Turn};
 use super::leave::ended;
+use crate::drain::DrainEnd;
 use crate::flow::Event;
 use crate::freshness::Step;
 use crate::ledger::Share;
 use crate::policy::{backoff, seconds};
 use crate::reason::Reason;
 use crate::record::{
-    Capacity, CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OpenFallback, Region,
-    ReplacementStatus,
+    Capacity, CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OpenFallback, ReplacementStatus,
 };
 use jiff::Timestamp;
 
@@ -19,11 +19,11 @@ pub(super) fn go_back(next: &mut ReplacementStatus, turn: &Turn<'_>) {
         return;
     }
     let Some(mut capacity) = next.capacity.taken().cloned() else { return };
-    if let FallbackState::Pending(open) = next.fallback.clone() {
+    if let FallbackState::Pending(open) = (*next.fallback).clone() {
         next.fallback.enter(FallbackState::OnFallback(open));
         monitoring(next, &capacity, turn.facts.now);
     }
-    if !matches!(next.fallback, FallbackState::Terminating(_)) {
+    if !matches!(*next.fallback, FallbackState::Terminating(_)) {
         if capacity.group == GroupKind::Spot
             && !turn.facts.is_spot_raised(turn.subject)
             && turn.facts.ledger.reduction.is_none()
@@ -37,7 +37,7 @@ pub(super) fn go_back(next: &mut ReplacementStatus, turn: &Turn<'_>) {
             capacity = successor;
         }
     }
-    match next.fallback.clone() {
+    match (*next.fallback).clone() {
         FallbackState::OnFallback(open) => assess(next, open, &capacity, turn),
         FallbackState::Draining(open) => follow(next, open, &capacity, turn),
         FallbackState::Terminating(open) => finish_termination(next, open, &capacity, turn),
@@ -103,7 +103,7 @@ fn lost(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) -> O
     let (instance_id, node) = facts.serving_node(share, capacity.group)?;
     let capacity = Capacity { group: capacity.group, instance_id, node_name: node.name, ready_at: now };
     take(next, capacity.clone());
-    if let FallbackState::Draining(open) = next.fallback.clone() {
+    if let FallbackState::Draining(open) = (*next.fallback).clone() {
         next.fallback.enter(FallbackState::OnFallback(open));
     }
     Some(capacity)

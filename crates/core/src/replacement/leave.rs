@@ -1,19 +1,19 @@
 //! Boxes 4 and 5: the old node is tainted and drained, and its instance terminated.
 
-use super::facts::{DrainEnd, DrainReport, Mode, Turn};
+use super::facts::{Mode, Turn};
+use crate::drain::{DrainEnd, DrainReport};
 use crate::flow::Event;
 use crate::freshness::{Step, WatchedKind};
 use crate::policy::seconds;
 use crate::reason::{Reason, in_one_line};
 use crate::record::{
-    DrainPurpose, DrainTrouble, FlowBox, GroupKind, OldDrain, OldNodeState, Region, ReplacementStatus,
-    set_condition,
+    DrainPurpose, DrainTrouble, FlowBox, GroupKind, OldDrain, OldNodeState, ReplacementStatus, set_condition,
 };
 
 /// The next step of the drain. Nothing is tainted before a replacement can take the pods, unless a deadline
 /// presses.
 pub(super) fn drain(next: &mut ReplacementStatus, mode: Mode, turn: &Turn<'_>) {
-    match next.old_node.clone() {
+    match (*next.old_node).clone() {
         OldNodeState::Kept {}
             if next.capacity.taken().is_some() || next.deadline.is_some() || mode == Mode::DrainOnly =>
         {
@@ -39,7 +39,7 @@ fn follow(next: &mut ReplacementStatus, mut drain: OldDrain, turn: &Turn<'_>) {
     let report = facts.drain.filter(|report| report.node == subject.node);
     if report.is_some_and(|report| report.tainted) && !drain.tainted {
         drain.tainted = true;
-        note(next, drain.clone());
+        next.old_node.note(drain.clone());
         Event::Tainted.add_to(next, &subject.node, now);
     }
     let stale = facts.freshness.against(Step::End);
@@ -78,17 +78,10 @@ fn report_trouble(next: &mut ReplacementStatus, drain: OldDrain, reasons: &[Reas
         Some(_) => None,
     };
     if let Some((trouble, event)) = news {
-        note(next, OldDrain { reported: Some(trouble), ..drain });
+        next.old_node.note(OldDrain { reported: Some(trouble), ..drain });
         event.add_to(next, &turn.subject.node, now);
     }
     next.block(FlowBox::Drain, reasons.to_vec(), now);
-}
-
-/// What was reported of the drain is remembered; it goes on.
-fn note(next: &mut ReplacementStatus, drain: OldDrain) {
-    if let OldNodeState::Draining(known) = &mut next.old_node {
-        *known = drain;
-    }
 }
 
 /// The end of a drain as it is reported.
@@ -109,14 +102,14 @@ pub(super) fn terminate(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     }
     let disputed = facts.disputed(&subject.instance_id, &subject.node, GroupKind::Spot);
     if !disputed.is_empty() {
-        if let OldNodeState::Terminating(drain) = next.old_node.clone() {
+        if let OldNodeState::Terminating(drain) = (*next.old_node).clone() {
             next.old_node.enter(OldNodeState::Drained(drain));
         }
         next.block(FlowBox::Drain, disputed, now);
         return;
     }
     let pressed = facts.is_pressed(next);
-    if let OldNodeState::Draining(drain) = next.old_node.clone()
+    if let OldNodeState::Draining(drain) = (*next.old_node).clone()
         && pressed
     {
         next.old_node.enter(OldNodeState::Drained(drain));
@@ -125,7 +118,7 @@ pub(super) fn terminate(next: &mut ReplacementStatus, turn: &Turn<'_>) {
         let reasons = waits.map_or_else(Vec::new, |report| report.blocked.clone());
         Event::DeadlineNear { reasons }.add_to(next, &subject.node, now);
     }
-    match next.old_node.clone() {
+    match (*next.old_node).clone() {
         OldNodeState::Drained(drain) => next.old_node.enter(OldNodeState::Terminating(drain)),
         OldNodeState::Terminating(drain) => finish_termination(next, drain, pressed, turn),
         _ => {}

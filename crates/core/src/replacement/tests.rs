@@ -392,14 +392,14 @@ fn nothing_is_decided_about_capacity_before_the_groups_were_read() {
     stage.go();
     assert_eq!(stage.phase(), Phase::ScalingUp, "no timeout without a reading");
     let mut settled = Stage::new();
-    settled.status.old_node = OldNodeState::Gone {};
+    settled.status.old_node = OldNodeState::Gone {}.into();
     let instance = Capacity {
         group: GroupKind::Spot,
         instance_id: "i-4".into(),
         node_name: "i-4".into(),
         ready_at: now(),
     };
-    settled.status.capacity = CapacityState::Taken { instance, on_demand_requested: false };
+    settled.status.capacity = CapacityState::Taken { instance, on_demand_requested: false }.into();
     settled.known = false;
     settled.go();
     assert_ne!(settled.phase(), Phase::Completed, "no end without a reading of the ledger");
@@ -541,11 +541,11 @@ fn the_old_instance_is_gone_only_when_nothing_of_it_is_left() {
         let mut stage = ending();
         leave(&mut stage);
         stage.go();
-        assert!(matches!(stage.status.old_node, OldNodeState::Terminating(_)), "{name}");
+        assert!(matches!(*stage.status.old_node, OldNodeState::Terminating(_)), "{name}");
     }
     let mut stage = ending();
     stage.go();
-    assert_eq!((&stage.status.old_node, stage.phase()), (&OldNodeState::Gone {}, Phase::Ending));
+    assert_eq!((&*stage.status.old_node, stage.phase()), (&OldNodeState::Gone {}, Phase::Ending));
     assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Done));
     stage.ledger = Ledger::default();
     stage.go();
@@ -560,7 +560,7 @@ fn an_instance_that_another_node_says_it_runs_on_is_not_ended_whatever_presses()
     stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
     stage.disputed = liar(OLD);
     stage.drained().pass(118).go();
-    assert!(matches!(stage.status.old_node, OldNodeState::Drained(_)), "{:#?}", stage.status);
+    assert!(matches!(*stage.status.old_node, OldNodeState::Drained(_)), "{:#?}", stage.status);
     assert!(stage.marks(DrainPurpose::Replace), "its pods leave all the same");
     assert_eq!(stage.blocked_by(), [ReasonCode::InstanceDisputed]);
     stage.disputed.clear();
@@ -570,14 +570,14 @@ fn an_instance_that_another_node_says_it_runs_on_is_not_ended_whatever_presses()
     stage.disputed = liar(OLD);
     assert_eq!(stage.commands().ends.len(), 0);
     stage.go();
-    assert!(matches!(stage.status.old_node, OldNodeState::Drained(_)));
+    assert!(matches!(*stage.status.old_node, OldNodeState::Drained(_)));
     stage.settle(GroupKind::Spot).lose(OLD).go();
     assert_eq!(stage.status.old_node, OldNodeState::Gone {}, "EC2 has taken it");
 
     let mut stage = Stage::returning();
     stage.disputed = liar("od");
     stage.drained().go();
-    assert!(matches!(stage.status.fallback, FallbackState::OnFallback(_)));
+    assert!(matches!(*stage.status.fallback, FallbackState::OnFallback(_)));
     assert_eq!(stage.commands().ends.len(), 0);
     let mut stage = Stage::returning();
     stage.drained().go();
@@ -585,7 +585,7 @@ fn an_instance_that_another_node_says_it_runs_on_is_not_ended_whatever_presses()
     stage.disputed = liar("od");
     assert_eq!(stage.commands().ends.len(), 0);
     stage.go();
-    assert!(matches!(stage.status.fallback, FallbackState::OnFallback(_)));
+    assert!(matches!(*stage.status.fallback, FallbackState::OnFallback(_)));
 }
 
 #[test]
@@ -845,9 +845,9 @@ fn on_an_old_picture_a_deadline_ends_the_instance_when_it_is_near_and_not_before
     assert!(stage.marks(DrainPurpose::Replace), "it is drained meanwhile");
     assert!(stage.has(FlowBox::Taint, Outcome::Tainted));
     stage.pass(60).go();
-    assert!(matches!(stage.status.old_node, OldNodeState::Draining(_)));
+    assert!(matches!(*stage.status.old_node, OldNodeState::Draining(_)));
     stage.pass(50).go();
-    assert!(matches!(stage.status.old_node, OldNodeState::Terminating(_)));
+    assert!(matches!(*stage.status.old_node, OldNodeState::Terminating(_)));
     assert_eq!(stage.commands().ends.first().map(|end| end.pressed), Some(true));
 }
 
@@ -857,10 +857,10 @@ fn a_node_that_an_old_picture_does_not_show_is_not_gone() {
     stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
     stage.old_node = false;
     stage.go();
-    assert!(matches!(stage.status.old_node, OldNodeState::Draining(_)), "its instance serves");
+    assert!(matches!(*stage.status.old_node, OldNodeState::Draining(_)), "its instance serves");
     stage.freshness = old(WatchedKind::Node);
     stage.lose(OLD).go();
-    assert!(matches!(stage.status.old_node, OldNodeState::Draining(_)));
+    assert!(matches!(*stage.status.old_node, OldNodeState::Draining(_)));
     stage.freshness = Freshness::default();
     stage.go();
     assert!(stage.has(FlowBox::Drain, Outcome::TakenByAws));
@@ -1074,7 +1074,7 @@ fn a_cancelled_story_that_asked_for_nothing_is_over_at_once() {
         let mut stage = Stage::new();
         change(&mut stage);
         cancelled(stage.go());
-        assert_eq!((stage.phase(), &stage.status.old_node), (Phase::Cancelled, &OldNodeState::Retained {}));
+        assert_eq!((stage.phase(), &*stage.status.old_node), (Phase::Cancelled, &OldNodeState::Retained {}));
         assert!(stage.status.finished_at.is_some() && stage.has(FlowBox::CleanUp, Outcome::Cancelled));
         assert_eq!(stage.commands(), Commands::default());
     }
@@ -1155,7 +1155,7 @@ fn two_minutes_bring_a_cancelled_story_back() {
     stage.nodes = vec![("i-4".to_owned(), true)];
     cancelled(&mut stage);
     escalate(&mut stage.status, &subject(), NoticeKind::SpotInterruption, deadline, now());
-    assert_eq!((&stage.status.old_node, stage.status.deadline), (&OldNodeState::Kept {}, deadline));
+    assert_eq!((&*stage.status.old_node, stage.status.deadline), (&OldNodeState::Kept {}, deadline));
     stage.go();
     assert!(stage.marks(DrainPurpose::Replace), "it is drained at once");
     assert!(matches!(want(&stage.commands(), GroupKind::Spot), Some(Want::Instance { attempt: 1, .. })));
@@ -1167,7 +1167,7 @@ fn two_minutes_bring_a_cancelled_story_back() {
     let fresh = open(&subject(), NoticeKind::SpotInterruption, deadline, None, None, now());
     let again = reopen(&over.status, fresh);
     assert_eq!(
-        (again.phase, again.finished_at, &again.old_node),
+        (again.phase, again.finished_at, &*again.old_node),
         (Phase::Received, None, &OldNodeState::Kept {})
     );
     assert!(again.steps.iter().any(|step| step.outcome == Outcome::Cancelled), "it tells what was before");
@@ -1229,7 +1229,7 @@ fn an_interruption_notice_brings_a_cancelled_replacement_back_however_far_it_is(
         ends(stage);
         // A share of the other group keeps the record open.
         stage.settle(GroupKind::Spot).lose("new").go();
-        assert!(matches!(stage.status.fallback, FallbackState::Gone { .. }));
+        assert!(matches!(*stage.status.fallback, FallbackState::Gone { .. }));
     };
     let mut waits = Stage::new();
     waits.go().share(GroupKind::Spot, None, None);
@@ -1270,7 +1270,7 @@ fn a_replacement_can_be_cancelled_from_every_state_that_lets_it() {
     drained.go().share(GroupKind::Spot, Some("i-4"), None).go();
     drained.disputed = vec![(OLD.to_owned(), "e".to_owned())];
     drained.drained().go();
-    assert!(matches!(drained.status.old_node, OldNodeState::Drained(_)));
+    assert!(matches!(*drained.status.old_node, OldNodeState::Drained(_)));
     assert_eq!(cancelled(&mut drained).phase(), Phase::Cancelling);
 }
 
@@ -1284,18 +1284,18 @@ fn while_both_groups_back_off_an_instance_that_comes_late_is_taken() {
     assert!(stage.has(FlowBox::Fallback, Outcome::InService) && stage.marks(DrainPurpose::Replace));
     // It is lost before the drain ends.
     stage.lose("od").go();
-    assert_eq!((stage.phase(), &stage.status.fallback), (Phase::ScalingUp, &FallbackState::None {}));
+    assert_eq!((stage.phase(), &*stage.status.fallback), (Phase::ScalingUp, &FallbackState::None {}));
 }
 
 #[test]
 fn an_on_demand_instance_that_is_lost_while_it_is_drained_ends_the_return() {
     let mut stage = Stage::returning();
     stage.lose("od").go();
-    assert!(matches!(stage.status.fallback, FallbackState::Gone { .. }), "{:#?}", stage.status);
+    assert!(matches!(*stage.status.fallback, FallbackState::Gone { .. }), "{:#?}", stage.status);
     assert!(!stage.marks(DrainPurpose::Return));
     let mut idle = Stage::on_fallback();
     idle.share(GroupKind::Spot, Some("i-4"), None).lose("od").go();
-    assert!(matches!(idle.status.fallback, FallbackState::Gone { .. }), "{:#?}", idle.status);
+    assert!(matches!(*idle.status.fallback, FallbackState::Gone { .. }), "{:#?}", idle.status);
 }
 
 /// The group has one Spot instance too many, which runs pods.
@@ -1359,4 +1359,47 @@ fn every_transition_is_taken() {
     ];
     tests.iter().for_each(|test| test());
     assert_eq!(crate::record::not_taken(), [""; 0]);
+}
+
+#[test]
+fn an_instance_is_not_taken_for_gone_when_its_pool_names_another_group() {
+    let renamed = |stage: &mut Stage| {
+        stage.view.spot.name = "other".to_owned();
+        stage.view.spot.instances.retain(|instance| instance.id != OLD);
+    };
+    let mut patient = Stage::new();
+    patient.starts.pause = Some(Pause::Pool);
+    patient.go();
+    patient.starts = Starts::default();
+    let before = patient.view.clone();
+    renamed(&mut patient);
+    patient.go();
+    assert_eq!(patient.phase(), Phase::Received);
+    let codes: Vec<_> = patient.status.blocking.iter().map(|held| held.reason).collect();
+    assert_eq!(codes, [ReasonCode::NotInPool]);
+    assert_eq!(patient.commands().wants.len(), 0);
+    patient.view = before;
+    patient.go();
+    assert_eq!(patient.phase(), Phase::ScalingUp, "the pool names its group again");
+
+    let mut urgent = Stage::urgent();
+    urgent.mode = Mode::Observe;
+    urgent.go();
+    urgent.mode = Mode::Act;
+    renamed(&mut urgent);
+    urgent.go();
+    let commands = urgent.commands();
+    assert!(commands.wants.is_empty() && commands.ends.is_empty());
+    assert_eq!(commands.drains.len(), 1, "a deadline is served by the drain alone");
+
+    let mut begun = Stage::new();
+    begun.go();
+    renamed(&mut begun);
+    let commands = begun.go().commands();
+    let wanted = want(&commands, GroupKind::Spot);
+    assert!(matches!(wanted, Some(Want::Instance { gone: false, .. })), "{wanted:?}");
+    begun.status.spot_group = Some("other".to_owned());
+    let commands = begun.commands();
+    let wanted = want(&commands, GroupKind::Spot);
+    assert!(matches!(wanted, Some(Want::Instance { gone: true, .. })), "{wanted:?}");
 }

@@ -4,11 +4,14 @@
 use super::*;
 use crate::cluster::{
     AffinityTerm, Claim, ClaimRef, DisruptionBudget, Effect, HostPort, LabelSelector, Labels, Node,
-    NodeSelectorTerm, Operator, Parts, PodSpec, Requirement, SpreadConstraint, Toleration,
+    NodeSelectorTerm, Operator, Parts, Pod, PodSpec, Requirement, Snapshot, SpreadConstraint, Toleration,
     TolerationOperator, VolumeReach,
 };
 use crate::placement::CHECK_EFFORT;
+use crate::placement::{PlacementOptions, PodName};
+use crate::policy::Policy;
 use crate::testing::{HOST, ZONE, app, labels, node_in, one_of, parts, pod, spec, taint, term};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A part of what a check may be, so that builds without optimisation try it in time, and what it may take of

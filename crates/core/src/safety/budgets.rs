@@ -4,12 +4,11 @@
 //! budget with room for one is enough for many, as long as it has room when all pods are there. What does not
 //! come back (no controller makes it anew, or it is one more than there are to be) takes its part for good.
 
-use super::Blocker;
 use crate::cluster::{DisruptionBudget, OwnerKind, Pod, Snapshot};
 use crate::drain::{self, BudgetView};
 use crate::effort::{Effort, TooMuch};
 use crate::placement::PodName;
-use crate::reason::ShutBudget;
+use crate::reason::{Blocker, ShutBudget};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many of the budgets that cover one pod are named.

@@ -1,6 +1,7 @@
 //! The inputs of the check beside the cluster itself.
 
-use super::{SafetyContext, Utilisation};
+use super::policy::SafetyContext;
+use super::utilisation::Utilisation;
 use crate::cluster::Snapshot;
 use crate::health::PoolReplacement;
 use std::sync::Arc;

@@ -1,11 +1,15 @@
 use super::*;
 use crate::cluster::{
-    DisruptionBudget, Node, Owner, OwnerKind, Parts, PodPhase, Resources, Toleration, TolerationOperator,
+    DisruptionBudget, Node, Owner, OwnerKind, Parts, Pod, PodPhase, Resources, Snapshot, Toleration,
+    TolerationOperator,
 };
+use crate::placement::{ExcludedNodes, PodName};
 use crate::placement::{NodeReason, ReasonCount, Reasons};
+use crate::policy::Policy;
 use crate::reason::{ReasonCode, ShutBudget};
 use crate::record::UtilisationPercent;
 use crate::testing::{app, cluster, node, parts, pod, spec};
+use std::sync::Arc;
 
 fn budget(name: &str, app_name: &str, allowed: i64) -> DisruptionBudget {
     DisruptionBudget {

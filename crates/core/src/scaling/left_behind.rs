@@ -7,7 +7,8 @@
 
 use super::answers::reduced;
 use super::inputs::Inputs;
-use crate::ledger::{Ledger, LeftBehind};
+use super::wants::Want;
+use crate::ledger::{Balance, Ledger, LeftBehind, RequestState, Share};
 use crate::record::GroupKind;
 
 /// Sets aside what is about other groups than those of the pool, and takes up again what is about them.
@@ -29,6 +30,18 @@ pub(super) fn sort(ledger: &mut Ledger, inputs: &Inputs<'_>) {
         .map(|left| left.request);
     ledger.scaling_requests.extend(back);
     ledger.left_behind.extend(left);
+    prune(ledger, inputs);
+}
+
+/// Forgets the shares of replacements that are over and have nothing in the old group any more: neither is
+/// its desired capacity raised for them, nor do they owe it anything.
+fn prune(ledger: &mut Ledger, inputs: &Inputs<'_>) {
+    for LeftBehind { request, .. } in &mut ledger.left_behind {
+        let (kind, made) = (request.group, request.state == RequestState::Applied);
+        let is_over = |share: &Share| inputs.want(kind, &share.replacement) == Some(&Want::Done);
+        request.shares.retain(|share| !made || share.balance != Balance::Even || !is_over(share));
+    }
+    ledger.left_behind.retain(|left| !left.request.shares.is_empty());
 }
 
 impl Ledger {

@@ -7,6 +7,7 @@ mod observe;
 mod releases;
 mod requests;
 mod resume;
+mod wants;
 
 use super::answers::{accepted, launch_refused, launched, refused};
 use super::calls::{Call, Deferred};

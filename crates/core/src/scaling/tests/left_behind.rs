@@ -122,3 +122,26 @@ fn a_group_that_cannot_launch_is_known_by_its_name() {
     ledger.limit_launches(&mut same, now());
     assert!(other.spot.can_launch && !same.spot.can_launch);
 }
+
+#[test]
+fn what_was_left_behind_is_forgotten_once_its_story_is_over_and_nothing_of_it_is_left() {
+    let (ledger, view) = served();
+    let facts = InstanceFacts::default();
+    let ending = plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
+    let settled = next(&ending.ledger, &renamed(), &spot("i-1")).ledger;
+    assert_eq!(settled.left_behind[0].request.shares[0].balance, Balance::Even);
+    let over = wants([(GroupKind::Spot, "i-1", Want::Done)]);
+    for (held, wanted, left) in [
+        (&settled, &spot("i-1"), 1),
+        (&settled, &Wants::new(), 1),
+        (&settled, &over, 0),
+        (&next(&ledger, &renamed(), &spot("i-1")).ledger, &over, 1),
+    ] {
+        let after = next(held, &renamed(), wanted).ledger;
+        assert_eq!((after.left_behind.len(), after.is_settled()), (left, left == 0), "{wanted:?}");
+    }
+
+    let mut wanted = Wants::new();
+    super::super::wants::end_orphans(&mut wanted, &settled, &|_| false);
+    assert_eq!(wanted, over, "its record was deleted");
+}

@@ -302,7 +302,7 @@ pub struct TriggerUpdate {
 }
 
 impl TriggerUpdate {
-    pub(super) fn new(
+    pub(crate) fn new(
         accepted: Option<(bool, TriggerReason)>,
         complete: Option<(bool, TriggerReason)>,
         answer: TriggerAnswer,

@@ -1,5 +1,6 @@
 //! What the replacements of a pool want of its groups.
 
+use super::Ledger;
 use crate::record::GroupKind;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,20 @@ pub fn withdrawn(wants: &Wants) -> BTreeSet<String> {
     let over = |want: &Want| !matches!(want, Want::Instance { .. });
     let spot = wants.iter().filter(|((kind, _), want)| *kind == GroupKind::Spot && over(want));
     spot.map(|((_, replacement), _)| replacement.clone()).collect()
+}
+
+/// Ends the shares of nobody: their record was finished or deleted, so nothing is wanted for them.
+///
+/// A record that is there and cannot be read (`is_unreadable`) keeps what it holds.
+pub fn end_orphans(wants: &mut Wants, ledger: &Ledger, is_unreadable: &dyn Fn(&str) -> bool) {
+    for kind in [GroupKind::Spot, GroupKind::OnDemand] {
+        let left_behind = ledger.left_behind.iter().map(|left| &left.request);
+        let left_behind = left_behind.filter(|request| request.group == kind).flat_map(|held| &held.shares);
+        let shares = ledger.shares(kind).chain(left_behind);
+        for share in shares.filter(|share| !is_unreadable(&share.replacement)) {
+            wants.entry((kind, share.replacement.clone())).or_insert(Want::Done);
+        }
+    }
 }
 
 /// An instance to end for a replacement.

@@ -1,0 +1,57 @@
+//! What a drain is ordered to do, and what is reported of it.
+
+use crate::cluster::Node;
+use crate::reason::Reason;
+use crate::record::DrainPurpose;
+use jiff::Timestamp;
+
+/// A drain that must be under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainCommand {
+    /// The replacement.
+    pub replacement: String,
+    /// The node.
+    pub node: String,
+    /// Its instance.
+    pub instance_id: String,
+    /// Why.
+    pub purpose: DrainPurpose,
+    /// When the instance is taken, if a deadline presses.
+    pub deadline: Option<Timestamp>,
+    /// When the drain began.
+    pub since: Option<Timestamp>,
+}
+
+impl DrainCommand {
+    /// Whether this is the node to drain, and not another one of its name.
+    #[must_use]
+    pub fn is_about(&self, node: &Node) -> bool {
+        *node.name == *self.node && node.may_run_on(&self.instance_id)
+    }
+}
+
+/// How a drain stands, as the Drainer last reported.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DrainReport {
+    /// The node.
+    pub node: String,
+    /// Whether the taint is on it.
+    pub tainted: bool,
+    /// How it ended, once it has.
+    pub end: Option<DrainEnd>,
+    /// What it waits for, in plain words.
+    pub blocked: Vec<Reason>,
+    /// Whether it has waited for that so long that people should know.
+    pub stuck: bool,
+}
+
+/// How a drain ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DrainEnd {
+    /// The pods run and are ready elsewhere, or the node is gone.
+    Moved,
+    /// Nothing on the node is waited for any longer, though this is not as it should be.
+    Without(Vec<Reason>),
+    /// A return that came to nothing, and why: its pods may need the node.
+    GivenUp(Vec<Reason>),
+}

@@ -1,0 +1,266 @@
+//! The judgement of a notice.
+
+use crate::record::NoticeKind;
+use crate::time::since;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The longest name of a node that a notice can be about: with instance and kind it has to fit the name of an
+/// object, 253 characters (Kubernetes, "Object Names and IDs").
+pub const MAX_NODE_NAME: usize = 208;
+/// A deadline that has passed may count for so long yet.
+const PAST: SignedDuration = SignedDuration::from_secs(30);
+/// EC2 gives two minutes (EC2 User Guide, "Spot Instance interruption notices"). No deadline is further away.
+const AHEAD: SignedDuration = SignedDuration::from_secs(600);
+/// The Node of a notice may be seen later than the notice: they come by two watches. A watch may be silent
+/// for 45 s before its picture counts as old, so nothing is refused by a picture for longer than that.
+const NODE_PATIENCE: Duration = Duration::from_secs(60);
+/// A cloud controller that is away for longer than this does not tell the node's instance in time.
+const INSTANCE_PATIENCE: Duration = Duration::from_secs(600);
+/// The clocks of this machine and of the API server may differ by so much.
+pub(super) const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(30);
+/// So many notices of one node are looked at in a turn. An honest node has two at most: one of each kind.
+pub const LOOKED_AT: usize = 4;
+
+/// The name of the notice of `kind` of the node `node` about `instance_id`: reporting the same notice twice
+/// is one object, and no node has the name of another one's.
+///
+/// The notice time is not a part of it: a mock of IMDS may answer another one on every read.
+#[must_use]
+pub fn notice_name(node: &str, instance_id: &str, kind: NoticeKind) -> String {
+    format!("{node}.{instance_id}-{}", kind.slug())
+}
+
+/// A notice as it is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The node that reports.
+    pub node: &'a str,
+    /// The instance that it says it has.
+    pub instance_id: &'a str,
+    /// What is announced.
+    pub kind: NoticeKind,
+    /// When EC2 takes the instance, if it says so.
+    pub deadline: Option<Timestamp>,
+    /// When it was stored, by the API server's clock.
+    pub created: Timestamp,
+}
+
+/// What is known of the node that reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeState<'a> {
+    /// There is no Node of that name.
+    Missing,
+    /// Its `spec.providerID` is empty yet.
+    WithoutInstance,
+    /// Its `spec.providerID` names this instance; `None`: something that is no instance.
+    Has(Option<&'a str>),
+}
+
+/// Whose an instance is, as the Nodes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder<'a> {
+    /// No Node has it.
+    Nobody,
+    /// This Node has it.
+    One(&'a str),
+    /// Several Nodes say that they have it, which each says of itself: one of them may lie.
+    Several,
+}
+
+/// The record of the instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded<'a> {
+    /// The node that it is about.
+    pub node: &'a str,
+    /// Whether its replacement goes on.
+    pub open: bool,
+}
+
+/// What a judgement depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The node that reports.
+    pub node: NodeState<'a>,
+    /// Who has the instance by `spec.providerID`.
+    pub holder: Holder<'a>,
+    /// The record of the instance.
+    pub record: Option<Recorded<'a>>,
+    /// Whether the picture of the Nodes is current. An old one refuses nothing: what is removed does not come
+    /// again.
+    pub nodes_are_current: bool,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What shows that the node has the instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Its Node says so.
+    Node,
+    /// Its Node is gone, and an open record says so.
+    Record,
+    /// Nothing but the notice yet, or nothing that another Node does not say too, and a deadline presses. The
+    /// node is the reporter's own, the instance may be not.
+    Reporter,
+}
+
+/// Why a notice is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum NoticeRefusal {
+    /// Its name is not that of its node, instance and kind.
+    Misnamed,
+    /// Another node has the instance.
+    InstanceOfAnotherNode,
+    /// The node has another instance.
+    NodeHasAnotherInstance,
+    /// The node does not say which instance it has.
+    NodeWithoutInstance,
+    /// There is no such node.
+    NoSuchNode,
+    /// The node has more notices than it can have.
+    TooMany,
+    /// It was taken in without its deadline, which no EC2 gave. It makes room for one that EC2 gave.
+    ImplausibleDeadline,
+    /// The node is in no pool, and the configuration leaves such nodes alone.
+    OutsidePools,
+    /// Its fields cannot be read.
+    NotUnderstood,
+}
+
+impl NoticeRefusal {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Misnamed,
+        Self::InstanceOfAnotherNode,
+        Self::NodeHasAnotherInstance,
+        Self::NodeWithoutInstance,
+        Self::NoSuchNode,
+        Self::TooMany,
+        Self::ImplausibleDeadline,
+        Self::OutsidePools,
+        Self::NotUnderstood,
+    ];
+}
+
+/// What a notice is good for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It may begin, escalate or reopen the replacement of this node and instance.
+    Accepted(Proof),
+    /// The answer is not known yet.
+    Wait,
+    /// Its replacement is over, and the node is gone: the notice has no effect.
+    Over,
+    /// It is to be removed.
+    Refused(NoticeRefusal),
+}
+
+/// Whether the notice is believed: the Node that has the instance must be the notice's node, and the other
+/// way round.
+#[must_use]
+pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
+    if seen.name != notice_name(seen.node, seen.instance_id, seen.kind) {
+        return Judgement::Refused(NoticeRefusal::Misnamed);
+    }
+    match bind(seen, known) {
+        Judgement::Refused(_) if !known.nodes_are_current => Judgement::Wait,
+        Judgement::Refused(NoticeRefusal::InstanceOfAnotherNode | NoticeRefusal::NodeHasAnotherInstance)
+            if since(seen.created, known.now) < NODE_PATIENCE =>
+        {
+            Judgement::Wait
+        }
+        judgement => judgement,
+    }
+}
+
+fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
+    let says_so = known.node == NodeState::Has(Some(seen.instance_id));
+    match known.holder {
+        Holder::Several if says_so => {
+            return match deadline(seen, known.now) {
+                Some(_) => Judgement::Accepted(Proof::Reporter),
+                None => Judgement::Wait,
+            };
+        }
+        Holder::Several => return Judgement::Refused(NoticeRefusal::InstanceOfAnotherNode),
+        Holder::One(holder) if holder != seen.node => {
+            return Judgement::Refused(NoticeRefusal::InstanceOfAnotherNode);
+        }
+        Holder::One(_) | Holder::Nobody => {}
+    }
+    match known.node {
+        NodeState::Has(_) if says_so => return Judgement::Accepted(Proof::Node),
+        NodeState::Has(_) => return Judgement::Refused(NoticeRefusal::NodeHasAnotherInstance),
+        NodeState::Missing | NodeState::WithoutInstance => {}
+    }
+    match known.record {
+        Some(record) if record.node != seen.node => {
+            return Judgement::Refused(NoticeRefusal::InstanceOfAnotherNode);
+        }
+        Some(record) if record.open => return Judgement::Accepted(Proof::Record),
+        Some(_) => return Judgement::Over,
+        None => {}
+    }
+    let waited = since(seen.created, known.now);
+    match known.node {
+        NodeState::Missing if waited < NODE_PATIENCE => Judgement::Wait,
+        NodeState::Missing => Judgement::Refused(NoticeRefusal::NoSuchNode),
+        _ if deadline(seen, known.now).is_some() => Judgement::Accepted(Proof::Reporter),
+        _ if waited < INSTANCE_PATIENCE => Judgement::Wait,
+        _ => Judgement::Refused(NoticeRefusal::NodeWithoutInstance),
+    }
+}
+
+/// The deadline of a notice that is taken in now, if it is one that EC2 may have given. A bad one does not
+/// become good by waiting.
+#[must_use]
+pub fn deadline(seen: &Seen<'_>, now: Timestamp) -> Option<Timestamp> {
+    let plausible = |at: &Timestamp| is_between(*at, now) && at.duration_since(seen.created) <= AHEAD;
+    seen.deadline.filter(plausible)
+}
+
+/// Whether the notice carried a deadline from the start that EC2 cannot have given.
+#[must_use]
+pub fn was_implausible(seen: &Seen<'_>) -> bool {
+    seen.deadline.is_some_and(|at| !is_between(at, seen.created))
+}
+
+/// Whether a record's deadline is further away than EC2 gives one.
+#[must_use]
+pub fn is_too_far(deadline: Timestamp, now: Timestamp) -> bool {
+    deadline.duration_since(now) > AHEAD
+}
+
+fn is_between(deadline: Timestamp, now: Timestamp) -> bool {
+    let left = deadline.duration_since(now);
+    left >= -PAST && left <= AHEAD
+}
+
+/// The notices to look at, by their index, and those that are one too many of their node: those about the
+/// node's own instance come first, then the oldest. `instance_of` tells what a node has.
+#[must_use]
+pub fn pick<'a>(
+    notices: &[Seen<'a>],
+    instance_of: impl Fn(&str) -> Option<&'a str>,
+) -> (Vec<usize>, Vec<usize>) {
+    let mut by_node: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, seen) in notices.iter().enumerate() {
+        by_node.entry(seen.node).or_default().push(index);
+    }
+    let (mut picked, mut surplus) = (Vec::new(), Vec::new());
+    for (node, mut indexes) in by_node {
+        let own = instance_of(node);
+        indexes.sort_by_key(|index| {
+            let seen = &notices[*index];
+            (own != Some(seen.instance_id), seen.created, seen.name)
+        });
+        surplus.extend(indexes.split_off(indexes.len().min(LOOKED_AT)));
+        picked.extend(indexes);
+    }
+    (picked, surplus)
+}

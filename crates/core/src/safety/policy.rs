@@ -1,0 +1,62 @@
+//! What counts as safe, and what the check is told beside the cluster.
+
+use super::utilisation::Utilisation;
+use crate::drain::{DrainPolicy, Purpose};
+use crate::placement::{ExcludedNodes, PlacementOptions};
+use crate::policy::Policy;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// How much work a look may be that others wait for.
+pub(super) const GLANCE_EFFORT: u64 = 100_000;
+
+/// What counts as safe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SafetyPolicy {
+    /// How full the pool may be afterwards, as a share of each resource.
+    pub max_utilisation: f64,
+    /// By how much more than before the replacement, in any case. A cluster that always runs fuller than
+    /// `max_utilisation` must still find its way back.
+    pub utilisation_slack: f64,
+    /// Which pods may be evicted.
+    pub drain: DrainPolicy,
+    /// How the placement check goes about it.
+    pub placement: PlacementOptions,
+}
+
+impl Default for SafetyPolicy {
+    fn default() -> Self {
+        Self {
+            max_utilisation: 0.75,
+            utilisation_slack: 0.05,
+            drain: DrainPolicy::default_for(Purpose::Return),
+            placement: PlacementOptions::default(),
+        }
+    }
+}
+
+impl SafetyPolicy {
+    /// The part of a pool's settings that counts here.
+    #[must_use]
+    pub fn of(policy: &Policy) -> Self {
+        Self {
+            max_utilisation: f64::from(policy.max_utilisation_percent) / 100.0,
+            utilisation_slack: f64::from(policy.utilisation_slack_percent) / 100.0,
+            drain: DrainPolicy::of(policy, Purpose::Return, false),
+            placement: PlacementOptions::of(policy),
+        }
+    }
+}
+
+/// What the snapshot does not say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SafetyContext {
+    /// Nodes not to count on: other fallback nodes and nodes in a replacement.
+    pub excluded: ExcludedNodes,
+    /// The nodes of the pool's two groups.
+    pub pool_nodes: BTreeSet<Arc<str>>,
+    /// How full the pool was before the replacement began, if that was recorded.
+    pub utilisation_before_story: Option<Utilisation>,
+    /// The key of the taint that a drain sets.
+    pub taint_key: Arc<str>,
+}
