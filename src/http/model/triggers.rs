@@ -36,7 +36,7 @@ pub struct ScaleDownRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TriggerRequest {
-    /// Why it is asked for.
+    /// Why it is requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 1024))]
     pub reason: Option<String>,
@@ -60,7 +60,7 @@ pub struct TriggerState {
     /// The replacement that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement: Option<String>,
-    /// Who asked.
+    /// Who requested it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<String>,
     /// Why.
