@@ -40,13 +40,13 @@ pub struct Status {
     pub paused: bool,
     /// Whether every part of it works; `/readyz` at the port for probes says why not.
     pub ready: bool,
-    /// How many stories there are.
+    /// How many replacements there are.
     pub replacements: ReplacementCounts,
     /// The pools.
     pub pools: Vec<PoolSummary>,
 }
 
-/// How many stories there are.
+/// How many replacements there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplacementCounts {
@@ -58,7 +58,7 @@ pub struct ReplacementCounts {
     pub fallbacks: usize,
     /// Under way, and held up by something.
     pub blocked: usize,
-    /// All, by phase; phases without a story are left out.
+    /// All, by phase; phases without a replacement are left out.
     pub by_phase: BTreeMap<Phase, usize>,
 }
 
@@ -70,7 +70,7 @@ pub struct PoolSummary {
     pub name: String,
     /// How it is treated.
     pub mode: Mode,
-    /// Whether new stories are held back.
+    /// Whether new replacements are held back.
     pub paused: bool,
     /// The Spot group, once it was read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,7 +151,7 @@ pub struct Pool {
     pub mode: Mode,
     /// What a rebalance recommendation starts.
     pub rebalance: RebalanceMode,
-    /// Whether new stories are held back.
+    /// Whether new replacements are held back.
     pub paused: bool,
     /// The Spot group as it was last read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,7 +163,7 @@ pub struct Pool {
     pub fallbacks: usize,
     /// `Accepted`, `Healthy` and `Stable`, with their reasons.
     pub conditions: Vec<Condition>,
-    /// What Spot Guard asked of the groups and has not settled.
+    /// What Spot Guard requested of the groups and has not settled.
     pub scaling_requests: Vec<ScalingRequest>,
     /// Requests to groups that the pool no longer names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -186,7 +186,7 @@ pub struct Replacement {
     /// Its pool; absent for a node in none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// Where the story stands.
+    /// The phase of the replacement.
     pub phase: Phase,
     /// Since when.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,9 +203,9 @@ pub struct Replacement {
     /// When EC2 takes the instance, if it said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// How often capacity was asked for again after both groups failed.
+    /// How often capacity was requested again after both groups failed.
     pub retries: u32,
-    /// When capacity is asked for again.
+    /// When capacity is requested again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<Timestamp>,
     /// Whether on-demand capacity stands in.
@@ -216,17 +216,17 @@ pub struct Replacement {
     /// The Spot instance that takes over from the on-demand one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub return_capacity: Option<Capacity>,
-    /// What holds the story up.
+    /// What blocks the replacement.
     pub blocked_by: Vec<BlockedBy>,
-    /// The story so far.
+    /// The steps so far.
     pub steps: Vec<StepRecord>,
-    /// The trace of the story.
+    /// The trace of the replacement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     /// Where the trace is shown, if that is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_url: Option<String>,
-    /// When the story ended.
+    /// When the replacement ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
 }
@@ -271,7 +271,7 @@ pub struct Fallback {
     /// without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_extra_cost: Option<f64>,
-    /// Where the story stands.
+    /// The phase of the replacement.
     pub phase: Phase,
     /// The box of the flow that it is at.
     #[serde(rename = "box")]
@@ -284,7 +284,7 @@ pub struct Fallback {
     /// The Spot instance that is to take over, once there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub return_capacity: Option<Capacity>,
-    /// The trace of the story.
+    /// The trace of the replacement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
 }
@@ -321,7 +321,7 @@ pub struct PoolNode {
     /// Which part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<NodeRole>,
-    /// Where that story stands.
+    /// The phase of that replacement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
     /// The box of the flow that it is at.
@@ -330,7 +330,7 @@ pub struct PoolNode {
 }
 
 impl PoolNode {
-    /// A node without a story.
+    /// A node without a replacement.
     pub(super) fn of(node: &cluster::Node, pool: Option<String>, group: Option<GroupKind>) -> Self {
         Self {
             name: node.name.to_string(),
@@ -426,7 +426,7 @@ pub struct Notice {
     pub deadline: Option<Timestamp>,
     /// When it was seen.
     pub detected_at: Timestamp,
-    /// The trace of the story.
+    /// The trace of the replacement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
 }
@@ -440,7 +440,7 @@ pub struct Timeline {
     /// When the first notice was stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
-    /// When the story ended; absent while it goes on.
+    /// When the replacement ended; absent while it goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
     /// From its first step until it ended, or until now, in seconds.
@@ -449,7 +449,7 @@ pub struct Timeline {
     pub items: Vec<TimelineEntry>,
 }
 
-/// A step of a story, and how long it was before the next one.
+/// A step of a replacement, and how long it was before the next one.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TimelineEntry {
@@ -474,7 +474,7 @@ pub struct TimelineEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TriggerRequest {
-    /// Why it is asked for.
+    /// Why it is requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 1024))]
     pub reason: Option<String>,
@@ -498,7 +498,7 @@ pub struct TriggerState {
     /// The replacement that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement: Option<String>,
-    /// Who asked.
+    /// Who requested it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<String>,
     /// Why.

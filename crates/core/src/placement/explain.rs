@@ -20,7 +20,7 @@ impl Packer<'_> {
         for incoming in missing {
             let Incoming { pod, class, .. } = self.incoming[*incoming];
             let reasons = match known.entry(class) {
-                Entry::Occupied(held) => held.into_mut(),
+                Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(free) => free.insert(self.reasons(class)?),
             };
             let reasons = reasons.clone();
