@@ -229,7 +229,7 @@ async fn notices_are_bound(client: &Client) -> Line {
 }
 
 fn question(
-    group: &GroupName,
+    group: &str,
     resource: &str,
     verb: &str,
     namespace: Option<&str>,

@@ -36,7 +36,7 @@ pub struct Config {
     pub aws: AwsConfig,
     /// Boxes 4 and 10: the key of the taint, effect NoSchedule.
     pub taint_key: String,
-    /// Who is told of notices, fallbacks, returns and failures.
+    /// The webhooks that receive notices, fallbacks, returns and failures.
     pub notifications: Vec<Target>,
     /// The files that hold the secrets of the scale-down webhook, one each.
     pub webhook_secret_files: Vec<PathBuf>,

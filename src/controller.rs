@@ -39,7 +39,7 @@ pub struct ControllerSettings {
     pub times: LeaseTimes,
     /// The key of our taint.
     pub taint_key: String,
-    /// Who is told of notices, fallbacks, returns and failures.
+    /// The webhooks that receive notices, fallbacks, returns and failures.
     pub notifications: Vec<Target>,
     /// The settings that pools start from.
     pub defaults: Policy,

@@ -278,8 +278,8 @@ impl Handler<Drive> for Drainer {
         // In this order: what is current now is so in the snapshot, too.
         let freshness = self.deps.view.freshness();
         let (snapshot, now) = (self.deps.view.snapshot(), self.now());
-        let nodes: BTreeSet<&str> = wanted.drains.iter().map(|command| command.node.as_str()).collect();
-        self.drains.retain(|node, _| nodes.contains(node.as_str()));
+        let nodes: BTreeSet<&NodeName> = wanted.drains.iter().map(|command| &command.node).collect();
+        self.drains.retain(|node, _| nodes.contains(node));
         self.marking.retain(
             |node| snapshot.node(node).is_some(),
             |node| nodes.contains(node),

@@ -14,6 +14,7 @@ mod fits;
 mod known;
 mod notices;
 mod refusals;
+mod steps;
 mod store;
 mod triggers;
 mod turn_view;
@@ -25,23 +26,17 @@ use crate::actors::messages::{
 use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::clock::jittered;
 use crate::crd::{NodeReplacement, version};
-use crate::telemetry::events::{self, EventIdentity, Told};
-use crate::telemetry::notifications::Notification;
-use crate::telemetry::tracing::box_span;
 use actix::prelude::*;
 use fits::Fits;
 use futures::StreamExt;
 use jiff::Timestamp;
-use known::{PoolFacts, Reading, SentWants};
-use kube::{Resource, ResourceExt};
+use known::{Known, PoolFacts, Reading, SentWants};
+use kube::ResourceExt;
 use refusals::{Refused, Removals};
 use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
-use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
-use spot_guard_core::record::StepRecord;
-use spot_guard_core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
+use spot_guard_core::ids::{InstanceId, PoolName, ReplacementName};
 use spot_guard_core::scaling::wants;
-use spot_guard_core::time::since;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use store::{Write, store};
@@ -52,8 +47,6 @@ use turn_view::TurnView;
 const TURN: Duration = Duration::from_secs(1);
 /// After this time more triggers are looked at, unless something else begins a turn.
 const NEXT_LOOK: Duration = Duration::from_millis(100);
-/// A new leader tells the steps of this time once more: longer than any change of leadership takes.
-const TOLD_AGAIN: Duration = Duration::from_mins(10);
 /// How many records are written at the same time.
 const PARALLEL_WRITES: usize = 8;
 
@@ -92,15 +85,9 @@ pub struct FallbackTracker {
     drain: MessageLink<DrainNodes>,
     /// What the AsgScaler was sent last, by pool.
     sent: BTreeMap<PoolName, SentWants>,
-    pools: BTreeMap<PoolName, PoolFacts>,
-    drains: BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
-    assessments: BTreeMap<ReplacementName, ReturnAssessment>,
-    /// When the API server listed each node as empty that is cordoned to be ended.
-    found_empty: BTreeMap<NodeName, Timestamp>,
+    known: Known,
     /// Which watches showed an old picture when it was looked last.
     freshness: Freshness,
-    /// The records as this actor stored them last: newer than the watch.
-    records: BTreeMap<ReplacementName, NodeReplacement>,
     /// The uid of each record that the watch shows. One that it showed and shows no more was deleted.
     shown: BTreeMap<ReplacementName, Option<String>>,
     replies: Replies,
@@ -130,12 +117,8 @@ impl FallbackTracker {
             scale,
             drain,
             sent: BTreeMap::new(),
-            pools: BTreeMap::new(),
-            drains: BTreeMap::new(),
-            assessments: BTreeMap::new(),
-            found_empty: BTreeMap::new(),
+            known: Known::default(),
             freshness: Freshness::default(),
-            records: BTreeMap::new(),
             shown: BTreeMap::new(),
             replies: Replies::default(),
             looks_again: false,
@@ -151,7 +134,7 @@ impl FallbackTracker {
     fn look_at_watches(&mut self) {
         let freshness = self.deps.view.freshness();
         if !freshness.allows(Step::Return) {
-            self.assessments.clear();
+            self.known.assessments.clear();
         }
         if freshness == self.freshness {
             return;
@@ -175,7 +158,7 @@ impl FallbackTracker {
         let shown: BTreeMap<ReplacementName, Option<String>> =
             seen.iter().map(|record| (record.replacement_name(), record.uid())).collect();
         let view = &self.deps.view;
-        self.records.retain(|name, record| {
+        self.known.records.retain(|name, record| {
             // The watch has not come to a record that was only just created, and cannot show one that it
             // cannot read.
             let may_be_there = self.shown.get(name) != Some(&record.uid()) || view.may_hide_record(name);
@@ -184,14 +167,15 @@ impl FallbackTracker {
         self.shown = shown;
         for record in seen {
             let newer = self
+                .known
                 .records
                 .get(&record.replacement_name())
                 .is_none_or(|held| version(&*record) > version(held));
             if newer {
-                if !self.records.contains_key(&record.replacement_name()) {
+                if !self.known.records.contains_key(&record.replacement_name()) {
                     self.tell_recent_steps(&record);
                 }
-                self.records.insert(record.replacement_name(), (*record).clone());
+                self.known.records.insert(record.replacement_name(), (*record).clone());
             }
         }
     }
@@ -204,7 +188,7 @@ impl Actor for FallbackTracker {
         ctx.notify(Turn);
         ctx.run_interval(TURN, |actor, ctx| {
             actor.look_at_watches();
-            if actor.notices_wait || actor.records.values().any(NodeReplacement::is_open) {
+            if actor.notices_wait || actor.known.records.values().any(NodeReplacement::is_open) {
                 ctx.notify(Turn);
             }
         });
@@ -235,7 +219,7 @@ impl Handler<PoolObserved> for FallbackTracker {
         let PoolObserved { pool, view, ledger, revision, cordon } = message;
         let withdrawn = self.sent.get(&pool).map(|sent| sent.withdrawn_by(revision)).unwrap_or_default();
         let mut cordon = BTreeSet::clone(&cordon);
-        if let Some(PoolFacts::Observed { cordon: before, .. }) = self.pools.remove(&pool) {
+        if let Some(PoolFacts::Observed { cordon: before, .. }) = self.known.pools.remove(&pool) {
             // A node is Ready for a while after its instance was ended: nothing is to be bound to it.
             let snapshot = self.deps.view.snapshot();
             let active = |id: &InstanceId| view.spot.is_active(id) || view.on_demand.is_active(id);
@@ -243,7 +227,7 @@ impl Handler<PoolObserved> for FallbackTracker {
             cordon.extend(before.into_iter().filter(ended));
         }
         let facts = PoolFacts::Observed { view, ledger, withdrawn, cordon };
-        self.pools.insert(pool, facts);
+        self.known.pools.insert(pool, facts);
         ctx.notify(Turn);
     }
 }
@@ -252,7 +236,7 @@ impl Handler<PoolRefused> for FallbackTracker {
     type Result = ();
 
     fn handle(&mut self, PoolRefused { pool, finding }: PoolRefused, ctx: &mut Self::Context) {
-        self.pools.insert(pool, PoolFacts::Refused(finding));
+        self.known.pools.insert(pool, PoolFacts::Refused(finding));
         ctx.notify(Turn);
     }
 }
@@ -262,8 +246,8 @@ impl Handler<DrainsReported> for FallbackTracker {
 
     fn handle(&mut self, message: DrainsReported, ctx: &mut Self::Context) {
         let DrainsReported { reports, found_empty } = message;
-        if self.drains != reports || self.found_empty != found_empty {
-            (self.drains, self.found_empty) = (reports, found_empty);
+        if self.known.drains != reports || self.known.found_empty != found_empty {
+            (self.known.drains, self.known.found_empty) = (reports, found_empty);
             ctx.notify(Turn);
         }
     }
@@ -274,7 +258,7 @@ impl Handler<PoolAssessed> for FallbackTracker {
 
     fn handle(&mut self, message: PoolAssessed, ctx: &mut Self::Context) {
         for (name, assessment) in message.assessment.returns {
-            self.assessments.insert(name, assessment);
+            self.known.assessments.insert(name, assessment);
         }
         ctx.notify(Turn);
     }
@@ -329,11 +313,11 @@ impl Handler<TurnEnded> for FallbackTracker {
         self.busy = false;
         for record in stored {
             let name = record.replacement_name();
-            self.log_steps(self.records.get(&name), &record);
+            self.log_steps(self.known.records.get(&name), &record);
             if !record.is_open() {
-                self.assessments.remove(&name);
+                self.known.assessments.remove(&name);
             }
-            self.records.insert(name, record);
+            self.known.records.insert(name, record);
         }
         self.tell(&reading, ctx);
         if std::mem::take(&mut self.again) && !failed {
@@ -349,21 +333,13 @@ answers_ping!(FallbackTracker);
 impl FallbackTracker {
     /// What this turn makes of the notices, the triggers and the open records.
     fn plan(&mut self, reading: &Reading) -> Plan {
-        let mut turn = TurnView::new(
-            &self.deps,
-            reading,
-            &self.records,
-            &self.pools,
-            &self.drains,
-            &self.assessments,
-            &self.fits,
-        );
-        let heard = turn.hear(&self.records, &self.deps.view.notices.state());
+        let mut turn = TurnView::new(&self.deps, reading, &self.known, &self.fits);
+        let heard = turn.hear(&self.known.records, &self.deps.view.notices.state());
         let mut writes = heard.writes;
-        let followed = turn.follow_triggers(&self.records, &mut self.replies, &writes);
+        let followed = turn.follow_triggers(&self.known.records, &mut self.replies, &writes);
         writes.extend(followed.writes);
         let mut open: Vec<&NodeReplacement> =
-            self.records.values().filter(|record| record.is_open()).collect();
+            self.known.records.values().filter(|record| record.is_open()).collect();
         open.sort_by_key(|record| urgency(record));
         writes.extend(open.into_iter().filter_map(|record| turn.advance(record)));
         self.notices_wait =
@@ -414,21 +390,13 @@ impl FallbackTracker {
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
-        let turn = TurnView::new(
-            &self.deps,
-            reading,
-            &self.records,
-            &self.pools,
-            &self.drains,
-            &self.assessments,
-            &self.fits,
-        );
+        let turn = TurnView::new(&self.deps, reading, &self.known, &self.fits);
         self.sent.retain(|pool, _| reading.configs.contains_key(pool));
         let mut by_pool: BTreeMap<PoolName, ScaleGroups> = BTreeMap::new();
         let mut cordoned = BTreeSet::new();
         for name in turn.configs.keys() {
             let mut wanted = ScaleGroups { pool: name.clone(), ..ScaleGroups::default() };
-            if let Some(PoolFacts::Observed { view, cordon, .. }) = self.pools.get(name) {
+            if let Some(PoolFacts::Observed { view, cordon, .. }) = self.known.pools.get(name) {
                 wanted.instances.found_empty = self.instances_found_empty(view, &turn);
                 wanted.instances.look_at(view, turn.snapshot, turn.freshness, self.deps.clock.now());
                 cordoned.extend(turn.nodes_of(cordon));
@@ -438,7 +406,7 @@ impl FallbackTracker {
         let mut drains = Vec::new();
         let mut protected = BTreeSet::new();
         let mut questions = Vec::new();
-        for record in self.records.values().filter(|record| record.is_open()) {
+        for record in self.known.records.values().filter(|record| record.is_open()) {
             let commands = turn.commands(record);
             drains.extend(commands.drains);
             protected.extend(turn.nodes_of(&commands.protected));
@@ -452,7 +420,7 @@ impl FallbackTracker {
         }
         let is_unreadable = |name: &str| self.deps.view.may_hide_record(name);
         for (name, mut wanted) in by_pool {
-            if let Some(ledger) = self.pools.get(&name).and_then(PoolFacts::ledger) {
+            if let Some(ledger) = self.known.pools.get(&name).and_then(PoolFacts::ledger) {
                 wants::end_orphans(&mut wanted.wants, ledger, &is_unreadable);
             }
             let sent = self.sent.entry(name).or_default();
@@ -477,61 +445,9 @@ impl FallbackTracker {
     fn instances_found_empty(&self, view: &PoolView, turn: &TurnView<'_>) -> BTreeMap<InstanceId, Timestamp> {
         let found = |id: &InstanceId| {
             let node = turn.snapshot.node_of_instance(id)?;
-            Some((id.clone(), *self.found_empty.get(&node.name)?))
+            Some((id.clone(), *self.known.found_empty.get(&node.name)?))
         };
         let all = view.spot.instances.iter().chain(&view.on_demand.instances);
         all.filter_map(|instance| found(&instance.id)).collect()
     }
-
-    /// One log line, one span and one event for each step that was stored, and a notification for some.
-    fn log_steps(&self, before: Option<&NodeReplacement>, after: &NodeReplacement) {
-        let Some(status) = &after.status else { return };
-        let known = before.and_then(|record| record.status.as_ref()).map_or(&[][..], |status| &status.steps);
-        for step in status.steps.iter().filter(|step| !known.contains(step)) {
-            let span = box_span(
-                step.flow_box,
-                &after.replacement_name(),
-                &step.node,
-                after.spec.pool.as_ref(),
-                status.traceparent.as_deref(),
-            );
-            span.in_scope(|| tracing::info!(outcome = ?step.outcome, "{}", step.message));
-            self.tell_step(after, step);
-            if let Some(told) = Notification::of(&after.replacement_name(), after.spec.pool.as_ref(), step) {
-                self.deps.notifications.tell(&told);
-            }
-        }
-        self.deps.metrics.record_stored(before.and_then(|record| record.status.as_ref()), status);
-    }
-    /// The leader before this one may have been killed after it stored a step and before its event was out.
-    fn tell_recent_steps(&self, record: &NodeReplacement) {
-        let now = self.deps.clock.now();
-        let steps = record.status.iter().flat_map(|status| &status.steps);
-        for step in steps.filter(|step| since(step.at, now) < TOLD_AGAIN) {
-            self.tell_step(record, step);
-        }
-    }
-
-    /// An event on the step's node. It has one name, whoever tells it and however often.
-    fn tell_step(&self, record: &NodeReplacement, step: &StepRecord) {
-        let told = Told {
-            warning: step.outcome.is_warning(),
-            reason: &format!("{:?}", step.outcome),
-            action: format!("Box{}", step.flow_box.number()),
-            note: &step.message,
-            secondary: Some(record.object_ref(&())),
-        };
-        let identity = EventIdentity { name: event_name(record, step), at: step.at };
-        self.deps.events.tell_once(events::node(&step.node), told, identity);
-    }
-}
-
-/// The name of a step's event: of no other step, of this record or of one that had its name before.
-fn event_name(record: &NodeReplacement, step: &StepRecord) -> String {
-    let uid = record.uid().unwrap_or_else(|| record.replacement_name());
-    let at = step.at.as_microsecond();
-    format!(
-        "spot-guard.{uid}.{at:x}.{}",
-        format!("{:?}{}", step.outcome, step.flow_box.number()).to_lowercase()
-    )
 }

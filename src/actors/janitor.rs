@@ -96,7 +96,7 @@ impl Handler<CleanUp> for Janitor {
             for record in finished {
                 if let Err(error) = remove(&deps, &record).await {
                     tracing::warn!(
-                        replacement = record.replacement_name(),
+                        replacement = record.name_any(),
                         error = %RequestProblem(&error),
                         "a finished record could not be removed"
                     );
@@ -125,7 +125,7 @@ async fn remove(deps: &Deps, record: &NodeReplacement) -> Result<(), kube::Error
         }
     }
     remove_exactly(deps, record).await?;
-    tracing::info!(replacement = record.replacement_name(), "the finished record was removed");
+    tracing::info!(replacement = record.name_any(), "the finished record was removed");
     Ok(())
 }
 

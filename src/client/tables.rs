@@ -260,7 +260,7 @@ i-3       -     node-d  1d1h       10   -      nothing
             serde_json::from_value(json!([pool("web", false, unwell), pool("db", true, json!([]))]))
                 .expect("pools");
         let expected = "\
-POOL  MODE         SPOT  ON DEMAND  FALLBACKS  NOT AS IT SHOULD BE
+POOL  MODE         SPOT  ON DEMAND  FALLBACKS  PROBLEMS
 web   Act          2/3   -          1          not healthy: 2 of 3 in service
                                                not stable: not healthy
 db    Act, paused  2/3   -          1          -
@@ -291,7 +291,7 @@ db    Act, paused  2/3   -          1          -
         }))
         .expect("a report");
         let expected = "\
-Replacement i-1 of node old of pool web
+Replacement i-1 of node old in pool web
 At box 9 (OnFallback)
 Its replacement is new (on-demand, i-2)
 

@@ -39,7 +39,7 @@ fn an_unknown_key_is_named() {
 fn reading_without_a_token_is_for_loopback() {
     assert_refused(
         "localListen: 0.0.0.0:8081\n",
-        "spot-guard.yaml:1: localListen: 0.0.0.0:8081 is not on loopback: whoever reaches it may read",
+        "spot-guard.yaml:1: localListen: 0.0.0.0:8081 is not on loopback: everybody could read there",
     );
     assert_eq!(parse("localListen: null\n").unwrap().local_listen, None);
     assert!(parse("localListen: '[::1]:8081'\n").unwrap().local_listen.is_some());

@@ -265,11 +265,11 @@ pub struct TriggerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub replacement: Option<ReplacementName>,
-    /// The user who asked, as the API server named them to the HTTP API.
+    /// The user who requested it, as the API server named them to the HTTP API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub requested_by: Option<String>,
-    /// Why, in the words of who asked.
+    /// The reason, in the words of the requester.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
@@ -283,7 +283,7 @@ pub struct TriggerSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerStatus {
-    /// `Accepted`: whether it is followed, else why not. `Complete`: what was asked for is recorded, and for
+    /// `Accepted`: whether it is followed, else why not. `Complete`: the request is recorded, and for
     /// a `Pause`: it is over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

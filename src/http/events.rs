@@ -11,7 +11,6 @@ use crate::crd::NodeReplacement;
 use actix_web::http::header;
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
-use kube::ResourceExt;
 use serde::Serialize;
 use spot_guard_core::ids::ReplacementName;
 use spot_guard_core::record::StepRecord;

@@ -1,8 +1,11 @@
 //! What `/api/v1` answers with. Times are RFC 3339 in UTC; lists are sorted by name.
 
-use crate::crd::{GroupStatus, Trigger};
+mod triggers;
+
+pub use triggers::{ScaleDownRequest, TriggerRequest, TriggerState};
+
+use crate::crd::GroupStatus;
 use jiff::Timestamp;
-use kube::ResourceExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spot_guard_core::cluster;
@@ -41,13 +44,13 @@ pub struct Status {
     pub paused: bool,
     /// Whether every part of it works; `/readyz` at the port for probes says why not.
     pub ready: bool,
-    /// How many stories there are.
+    /// How many replacements there are.
     pub replacements: ReplacementCounts,
     /// The pools.
     pub pools: Vec<PoolSummary>,
 }
 
-/// How many stories there are.
+/// How many replacements there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplacementCounts {
@@ -59,7 +62,7 @@ pub struct ReplacementCounts {
     pub fallbacks: usize,
     /// Under way, and held up by something.
     pub blocked: usize,
-    /// All, by phase; phases without a story are left out.
+    /// All, by phase; phases without a replacement are left out.
     pub by_phase: BTreeMap<Phase, usize>,
 }
 
@@ -71,7 +74,7 @@ pub struct PoolSummary {
     pub name: String,
     /// How it is treated.
     pub mode: Mode,
-    /// Whether new stories are held back.
+    /// Whether new replacements are held back.
     pub paused: bool,
     /// The Spot group, once it was read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,30 +117,6 @@ pub struct Access {
     pub may: Vec<TriggerAction>,
 }
 
-/// `POST /webhooks/v1/scale-down`: which fallbacks are to return. One of `fallback`, `node` and `pool` is
-/// named.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "it only describes the body, which is read field by field")]
-pub struct ScaleDownRequest {
-    /// A fallback, by the name of its replacement.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub fallback: Option<String>,
-    /// The on-demand node, or the one that it stands in for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub node: Option<NodeName>,
-    /// A pool: all its open fallbacks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub pool: Option<PoolName>,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(max = 1024))]
-    pub reason: Option<String>,
-}
-
 /// `/api/v1/pools`: a pool in full.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -152,7 +131,7 @@ pub struct Pool {
     pub mode: Mode,
     /// What a rebalance recommendation starts.
     pub rebalance: RebalanceMode,
-    /// Whether new stories are held back.
+    /// Whether new replacements are held back.
     pub paused: bool,
     /// The Spot group as it was last read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,7 +143,7 @@ pub struct Pool {
     pub fallbacks: usize,
     /// `Accepted`, `Healthy` and `Stable`, with their reasons.
     pub conditions: Vec<Condition>,
-    /// What Spot Guard asked of the groups and has not settled.
+    /// What Spot Guard requested of the groups and has not settled.
     pub scaling_requests: Vec<ScalingRequest>,
     /// Requests to groups that the pool no longer names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -187,7 +166,7 @@ pub struct Replacement {
     /// Its pool; absent for a node in none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolName>,
-    /// Where the story stands.
+    /// The phase of the replacement.
     pub phase: Phase,
     /// Since when.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,9 +183,9 @@ pub struct Replacement {
     /// When EC2 takes the instance, if it said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// How often capacity was asked for again after both groups failed.
+    /// How often capacity was requested again after both groups failed.
     pub retries: u32,
-    /// When capacity is asked for again.
+    /// When capacity is requested again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<Timestamp>,
     /// Whether on-demand capacity stands in.
@@ -217,17 +196,17 @@ pub struct Replacement {
     /// The Spot instance that takes over from the on-demand one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub return_capacity: Option<Capacity>,
-    /// What holds the story up.
+    /// What blocks the replacement.
     pub blocked_by: Vec<BlockedBy>,
-    /// The story so far.
+    /// The steps so far.
     pub steps: Vec<StepRecord>,
-    /// The trace of the story.
+    /// The trace of the replacement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     /// Where the trace is shown, if that is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_url: Option<String>,
-    /// When the story ended.
+    /// When the replacement ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
 }
@@ -272,7 +251,7 @@ pub struct Fallback {
     /// without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_extra_cost: Option<f64>,
-    /// Where the story stands.
+    /// The phase of the replacement.
     pub phase: Phase,
     /// The box of the flow that it is at.
     #[serde(rename = "box")]
@@ -285,7 +264,7 @@ pub struct Fallback {
     /// The Spot instance that is to take over, once there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub return_capacity: Option<Capacity>,
-    /// The trace of the story.
+    /// The trace of the replacement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
 }
@@ -322,7 +301,7 @@ pub struct PoolNode {
     /// Which part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<NodeRole>,
-    /// Where that story stands.
+    /// The phase of that replacement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
     /// The box of the flow that it is at.
@@ -331,7 +310,7 @@ pub struct PoolNode {
 }
 
 impl PoolNode {
-    /// A node without a story.
+    /// A node without a replacement.
     pub(super) fn of(node: &cluster::Node, pool: Option<PoolName>, group: Option<GroupKind>) -> Self {
         Self {
             name: node.name.to_string(),
@@ -427,7 +406,7 @@ pub struct Notice {
     pub deadline: Option<Timestamp>,
     /// When it was seen.
     pub detected_at: Timestamp,
-    /// The trace of the story.
+    /// The trace of the replacement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
 }
@@ -441,7 +420,7 @@ pub struct Timeline {
     /// When the first notice was stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
-    /// When the story ended; absent while it goes on.
+    /// When the replacement ended; absent while it goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
     /// From its first step until it ended, or until now, in seconds.
@@ -450,7 +429,7 @@ pub struct Timeline {
     pub items: Vec<TimelineEntry>,
 }
 
-/// A step of a story, and how long it was before the next one.
+/// A step of a replacement, and how long it was before the next one.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TimelineEntry {
@@ -469,67 +448,4 @@ pub struct TimelineEntry {
     pub node: NodeName,
     /// In plain words.
     pub message: String,
-}
-
-/// The body of a trigger.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TriggerRequest {
-    /// Why it is asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(max = 1024))]
-    pub reason: Option<String>,
-}
-
-/// `/api/v1/triggers`: what was asked for, and what comes of it.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "Trigger")]
-pub struct TriggerState {
-    /// Its name.
-    pub name: String,
-    /// What is to be done.
-    pub action: TriggerAction,
-    /// The pool that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<PoolName>,
-    /// The node that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<NodeName>,
-    /// The replacement that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub replacement: Option<ReplacementName>,
-    /// Who asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub requested_by: Option<String>,
-    /// Why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// When it was stored.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub created: Option<Timestamp>,
-    /// `Accepted`: whether it is followed, else why not; `Complete`: whether it is over. None: nobody has
-    /// looked at it yet.
-    pub conditions: Vec<Condition>,
-    /// The replacements that it led to.
-    pub replacements: Vec<ReplacementName>,
-}
-
-impl TriggerState {
-    /// As the object has it.
-    pub(super) fn of(trigger: &Trigger) -> Self {
-        let (spec, status) = (&trigger.spec, trigger.status.clone().unwrap_or_default());
-        Self {
-            name: trigger.name_any(),
-            action: spec.action,
-            pool: spec.pool.clone(),
-            node: spec.node.clone(),
-            replacement: spec.replacement.clone(),
-            requested_by: spec.requested_by.clone(),
-            reason: spec.reason.clone(),
-            created: trigger.creation_timestamp().map(|time| time.0),
-            conditions: status.conditions,
-            replacements: status.replacements,
-        }
-    }
 }

@@ -104,17 +104,56 @@ const PROBLEMS: &[(&str, &str)] = &[
 ];
 
 fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
+    let parameters = parameters_of(endpoint);
+    let mut answers = problems_of(endpoint);
+    answers.extend(successes_of(endpoint, generator));
+    answers.sort_keys();
+    let mut operation = json!({
+        "operationId": operation_id(endpoint),
+        "summary": endpoint.summary,
+        "tags": [tag(endpoint.path)],
+        "responses": answers,
+    });
+    if !parameters.is_empty() {
+        operation["parameters"] = json!(parameters);
+    }
+    if endpoint.method == Ask::Post {
+        let body = if matches!(endpoint.answer, Answer::Webhook) { "ScaleDown" } else { "Trigger" };
+        operation["requestBody"] = json!({ "$ref": format!("#/components/requestBodies/{body}") });
+    }
+    if let Need::Right { verb, resource, named } = endpoint.need {
+        operation["description"] = json!(right(verb, resource, named));
+    }
+    if endpoint.need != Need::Nothing {
+        operation["security"] = match endpoint.need {
+            Need::Signed => json!([{ "token": [] }, { "signature": [] }]),
+            _ => json!([{ "token": [] }]),
+        };
+    }
+    operation
+}
+
+/// Whether one thing is asked for by its name.
+fn is_named(endpoint: &Endpoint) -> bool {
+    endpoint.path.contains("{name}")
+}
+
+fn parameters_of(endpoint: &Endpoint) -> Vec<Value> {
     let mut parameters: Vec<Value> = Vec::new();
     let mut refer =
         |name: &str| parameters.push(json!({ "$ref": format!("#/components/parameters/{name}") }));
-    let named = endpoint.path.contains("{name}");
-    if named {
+    if is_named(endpoint) {
         refer("name");
     }
     endpoint.takes.unwrap_or_default().iter().for_each(|name| refer(name));
     if matches!(endpoint.answer, Answer::Accepted) {
         refer("idempotencyKey");
     }
+    parameters
+}
+
+/// The answers that are problems.
+fn problems_of(endpoint: &Endpoint) -> Map<String, Value> {
     let mut answers = Map::new();
     let mut problem = |code: &str| {
         answers.insert(code.to_owned(), json!({ "$ref": format!("#/components/responses/Problem{code}") }));
@@ -125,7 +164,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     if endpoint.need != Need::Nothing {
         ["401", "403", "503"].into_iter().for_each(&mut problem);
     }
-    if named {
+    if is_named(endpoint) {
         problem("404");
     }
     if endpoint.method == Ask::Post {
@@ -134,6 +173,12 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     if matches!(endpoint.answer, Answer::Webhook) {
         problem("409");
     }
+    answers
+}
+
+/// The answers when all is well.
+fn successes_of(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Map<String, Value> {
+    let mut answers = Map::new();
     let text = |media: &str, description: &str| json!({ "description": description, "content": { media: { "schema": { "type": "string" } } } });
     match endpoint.answer {
         Answer::Json(schema) => {
@@ -165,30 +210,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     if matches!(endpoint.answer, Answer::Webhook) {
         answers.insert("204".to_owned(), json!({ "description": "Nothing has to be done." }));
     }
-    answers.sort_keys();
-    let mut operation = json!({
-        "operationId": operation_id(endpoint),
-        "summary": endpoint.summary,
-        "tags": [tag(endpoint.path)],
-        "responses": answers,
-    });
-    if !parameters.is_empty() {
-        operation["parameters"] = json!(parameters);
-    }
-    if endpoint.method == Ask::Post {
-        let body = if matches!(endpoint.answer, Answer::Webhook) { "ScaleDown" } else { "Trigger" };
-        operation["requestBody"] = json!({ "$ref": format!("#/components/requestBodies/{body}") });
-    }
-    if let Need::Right { verb, resource, named } = endpoint.need {
-        operation["description"] = json!(right(verb, resource, named));
-    }
-    if endpoint.need != Need::Nothing {
-        operation["security"] = match endpoint.need {
-            Need::Signed => json!([{ "token": [] }, { "signature": [] }]),
-            _ => json!([{ "token": [] }]),
-        };
-    }
-    operation
+    answers
 }
 
 fn right(verb: Verb, resource: Resource, named: bool) -> String {

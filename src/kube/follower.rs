@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::kube::picture::{Change, Key};
 use crate::kube::slim::Watched;
 use crate::kube::unread::{NotUnderstood, ReadError, UnreadOfKind};
-use crate::kube::watch::{SILENT, Source, Told, WatchFailure};
+use crate::kube::watch::{SILENT, Source, WatchFailure, WatchSignal};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use jiff::Timestamp;
@@ -75,8 +75,9 @@ impl Shared {
         let now = Instant::now();
         let tracks = lock(&self.tracks);
         let stale = tracks.iter().filter(|(_, track)| track.is_stale(now));
-        let told = |(kind, track): (&WatchedKind, &Track)| StaleWatch { kind: *kind, since: track.shown };
-        Freshness { stale: stale.map(told).collect() }
+        let stale_watch =
+            |(kind, track): (&WatchedKind, &Track)| StaleWatch { kind: *kind, since: track.shown };
+        Freshness { stale: stale.map(stale_watch).collect() }
     }
 
     pub(super) fn not_understood(&self) -> Arc<NotUnderstood> {
@@ -105,7 +106,7 @@ impl Shared {
             logged: (Instant::now(), 0),
         };
         let source = Source::new(self.client.clone(), path(kind));
-        tokio::spawn(source.follow(move |told| follower.take(told)))
+        tokio::spawn(source.follow(move |signal| follower.take(signal)))
     }
 }
 
@@ -124,18 +125,18 @@ struct Follower<A> {
 }
 
 impl<A> Follower<A> {
-    fn take<K: Watched>(&mut self, told: Told<K>)
+    fn take<K: Watched>(&mut self, signal: WatchSignal<K>)
     where
         A: FnMut(Change<K>),
     {
-        match told {
-            Told::Listing => {
+        match signal {
+            WatchSignal::Listing => {
                 self.listing = true;
                 self.round = self.round.wrapping_add(1);
                 self.nameless = 0;
                 return;
             }
-            Told::Is(object) => {
+            WatchSignal::Is(object) => {
                 let (namespace, name, _) = object.identity();
                 let key = Key::new(namespace, name);
                 self.know(&key);
@@ -143,7 +144,7 @@ impl<A> Follower<A> {
                 (self.apply)(Change::Is(key, object));
                 self.publish_if(was_unread);
             }
-            Told::Unread(head, problem) => {
+            WatchSignal::Unread(head, problem) => {
                 let (namespace, name, _) = head.identity();
                 let key = Key::new(namespace, name);
                 self.know(&key);
@@ -154,29 +155,29 @@ impl<A> Follower<A> {
                 (self.apply)(Change::Unread(key, head));
                 self.publish_if(new);
             }
-            Told::Nameless(problem) => {
+            WatchSignal::Nameless(problem) => {
                 self.nameless += 1;
                 self.log("", "", problem);
                 self.publish_if(true);
             }
-            Told::Gone(namespace, name) => {
+            WatchSignal::Gone(namespace, name) => {
                 let key = Key::new(&namespace, &name);
                 self.known.remove(&key);
                 let was_unread = self.unread.remove(&key).is_some();
                 (self.apply)(Change::Gone(key));
                 self.publish_if(was_unread);
             }
-            Told::Listed => self.listed(),
-            Told::Resumed => {
+            WatchSignal::Listed => self.listed(),
+            WatchSignal::Resumed => {
                 self.track(|track| track.broken = false);
                 self.shared.readiness.ready(part(self.kind));
                 return;
             }
-            Told::Current => {
+            WatchSignal::Current => {
                 self.current();
                 return;
             }
-            Told::Broken(failure) => {
+            WatchSignal::Broken(failure) => {
                 self.broken(&failure);
                 return;
             }

@@ -44,7 +44,7 @@ const SLOW: Duration = Duration::from_secs(REQUEST_TIMEOUT.as_secs() / 2);
 const MAX_STATUS: usize = 64 << 10;
 
 /// What is told of a kind.
-pub(super) enum Told<K> {
+pub(super) enum WatchSignal<K> {
     /// A list begins: what it does not name is gone.
     Listing,
     /// An object is so now.
@@ -163,7 +163,7 @@ impl Source {
     }
 
     /// Tells what there is and what changes, until it is dropped.
-    pub(super) async fn follow<K: Watched>(mut self, mut tell: impl FnMut(Told<K>)) {
+    pub(super) async fn follow<K: Watched>(mut self, mut tell: impl FnMut(WatchSignal<K>)) {
         let mut version: Option<String> = None;
         let mut failures: u32 = 0;
         loop {
@@ -191,7 +191,7 @@ impl Source {
                 version = None;
             }
             if let Err(failure) = outcome {
-                tell(Told::Broken(failure));
+                tell(WatchSignal::Broken(failure));
             } else if steady {
                 continue;
             }
@@ -200,8 +200,11 @@ impl Source {
     }
 
     /// Lists everything, in pages. Returns the version from which a watch goes on.
-    async fn list<K: Watched>(&mut self, tell: &mut impl FnMut(Told<K>)) -> Result<String, WatchFailure> {
-        tell(Told::Listing);
+    async fn list<K: Watched>(
+        &mut self,
+        tell: &mut impl FnMut(WatchSignal<K>),
+    ) -> Result<String, WatchFailure> {
+        tell(WatchSignal::Listing);
         let mut token = String::new();
         loop {
             let began = Instant::now();
@@ -220,7 +223,7 @@ impl Source {
                 (_, Some(version)) if !version.is_empty() => {
                     self.ceiling = (self.ceiling * 2).min(PAGE);
                     self.current = Some(Instant::now());
-                    tell(Told::Listed);
+                    tell(WatchSignal::Listed);
                     return Ok(version);
                 }
                 _ => return Err(WatchFailure::Unreadable(ReadError::Field(0))),
@@ -231,7 +234,7 @@ impl Source {
     async fn list_page<K: Watched>(
         &mut self,
         token: &str,
-        tell: &mut impl FnMut(Told<K>),
+        tell: &mut impl FnMut(WatchSignal<K>),
     ) -> Result<ListRest, WatchFailure> {
         let mut query = format!("limit={}", self.page);
         if !token.is_empty() {
@@ -263,7 +266,7 @@ impl Source {
     async fn watch<K: Watched>(
         &mut self,
         version: &mut String,
-        tell: &mut impl FnMut(Told<K>),
+        tell: &mut impl FnMut(WatchSignal<K>),
     ) -> Result<(), WatchFailure> {
         let began = Instant::now();
         let mut ends = began + WATCH_FOR + GRACE;
@@ -275,7 +278,7 @@ impl Source {
         let mut body = timeout_at(ends, get(&self.client, self.path, &query))
             .await
             .map_err(|_| WatchFailure::Silent)??;
-        tell(Told::Resumed);
+        tell(WatchSignal::Resumed);
         let mut splitter = Splitter::new(Shape::Events);
         let mut failure = None;
         while let Some(frame) = timeout_at(ends, body.frame()).await.map_err(|_| WatchFailure::Silent)? {
@@ -283,7 +286,7 @@ impl Source {
             let fed = splitter.feed(&bytes, |piece| {
                 if failure.is_none() {
                     match event(piece, version) {
-                        Ok(told) => tell(told),
+                        Ok(signal) => tell(signal),
                         Err(why) => failure = Some(why),
                     }
                 }
@@ -300,7 +303,7 @@ impl Source {
         splitter.finish().map_err(WatchFailure::Malformed)?;
         if began.elapsed() + TOO_SHORT >= WATCH_FOR {
             self.current = Some(Instant::now());
-            tell(Told::Current);
+            tell(WatchSignal::Current);
         }
         Ok(())
     }
@@ -325,21 +328,21 @@ pub(super) async fn get(client: &Client, path: &str, query: &str) -> Result<Body
 }
 
 /// An object of a list.
-fn item<K: Watched>(piece: Piece<'_>) -> Told<K> {
+fn item<K: Watched>(piece: Piece<'_>) -> WatchSignal<K> {
     let bytes = match piece {
         Piece::Object(bytes) => bytes,
-        Piece::TooLarge => return Told::Nameless(ReadError::TooLarge),
+        Piece::TooLarge => return WatchSignal::Nameless(ReadError::TooLarge),
     };
     let problem = match read::<K>(bytes) {
-        Ok(object) if !object.identity().1.is_empty() => return Told::Is(object),
+        Ok(object) if !object.identity().1.is_empty() => return WatchSignal::Is(object),
         Ok(_) => ReadError::Field(0),
         Err(problem) => problem,
     };
     let head = read::<Head>(bytes);
     let head = head.or_else(|_| read::<Bare>(bytes).map(Head::from));
     match head {
-        Ok(head) if !head.identity().1.is_empty() => Told::Unread(Box::new(head), problem),
-        _ => Told::Nameless(problem),
+        Ok(head) if !head.identity().1.is_empty() => WatchSignal::Unread(Box::new(head), problem),
+        _ => WatchSignal::Nameless(problem),
     }
 }
 
@@ -361,16 +364,16 @@ struct Event<K> {
 }
 
 /// An event of a watch; `version` becomes that of its object.
-fn event<K: Watched>(piece: Piece<'_>, version: &mut String) -> Result<Told<K>, WatchFailure> {
+fn event<K: Watched>(piece: Piece<'_>, version: &mut String) -> Result<WatchSignal<K>, WatchFailure> {
     let bytes = match piece {
         Piece::Object(bytes) => bytes,
-        Piece::TooLarge => return Ok(Told::Nameless(ReadError::TooLarge)),
+        Piece::TooLarge => return Ok(WatchSignal::Nameless(ReadError::TooLarge)),
     };
     let mut problem = ReadError::Field(0);
     match read::<Event<K>>(bytes) {
         Ok(Event { kind: EventKind::Added | EventKind::Modified, object }) if has_name(&object) => {
             moves_on(version, &object);
-            return Ok(Told::Is(object));
+            return Ok(WatchSignal::Is(object));
         }
         Ok(Event { kind: EventKind::Deleted, object }) if has_name(&object) => {
             moves_on(version, &object);
@@ -395,11 +398,11 @@ fn event<K: Watched>(piece: Piece<'_>, version: &mut String) -> Result<Told<K>, 
     }
     moves_on(version, &head);
     match kind {
-        EventKind::Bookmark => Ok(Told::Current),
-        _ if !has_name(&head) => Ok(Told::Nameless(problem)),
+        EventKind::Bookmark => Ok(WatchSignal::Current),
+        _ if !has_name(&head) => Ok(WatchSignal::Nameless(problem)),
         EventKind::Deleted => Ok(gone(&head)),
         EventKind::Added | EventKind::Modified | EventKind::Error => {
-            Ok(Told::Unread(Box::new(head), problem))
+            Ok(WatchSignal::Unread(Box::new(head), problem))
         }
     }
 }
@@ -415,9 +418,9 @@ fn moves_on(version: &mut String, object: &impl Watched) {
     }
 }
 
-fn gone<K>(object: &impl Watched) -> Told<K> {
+fn gone<K>(object: &impl Watched) -> WatchSignal<K> {
     let (namespace, name, _) = object.identity();
-    Told::Gone(namespace.to_owned(), name.to_owned())
+    WatchSignal::Gone(namespace.to_owned(), name.to_owned())
 }
 
 /// As a value in a query.

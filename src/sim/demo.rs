@@ -53,16 +53,16 @@ impl FromStr for Speed {
 /// What the command line asks for.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoOptions {
-    /// The story
+    /// The scenario
     #[arg(long, value_enum, default_value = "dry-spot")]
     pub scenario: Scenario,
     /// How many times as fast as real time, or "max"; a real cluster runs at real time
     #[arg(long, default_value = "20")]
     pub speed: Speed,
-    /// End when the story ends; exit status 0 only if everything expected of it held
+    /// End with the scenario; exit status 0 only if all expected steps happened
     #[arg(long)]
     pub once: bool,
-    /// Write a report of the story as JSON to this file; "-" is standard output, and nothing else goes there
+    /// Write a report as JSON to this file; "-" is standard output, and nothing else is printed there
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// Seed of the world
@@ -121,7 +121,7 @@ async fn play(options: &DemoOptions) -> anyhow::Result<bool> {
     out.summary(&report);
     write_report(options, &report)?;
     if !options.once {
-        out.line("The story is over; the API goes on until ctrl-c.");
+        out.line("The scenario is over; the API goes on until ctrl-c.");
         tokio::signal::ctrl_c().await.context("cannot listen for ctrl-c")?;
     }
     end.trigger();

@@ -1,11 +1,12 @@
 //! The stories that the demo tells and the simulation tests assert.
 
 use crate::sim::world::{App, ON_DEMAND, SPOT, Start, World};
+use Act::{Interrupt, OnDemandHas, Rebalance, SetBudget, SpotHas};
 use clap::ValueEnum;
 use serde_json::json;
 use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::policy::PolicySpec;
-use spot_guard_core::record::{FlowBox, Outcome};
+use spot_guard_core::record::{FlowBox as B, Outcome as O};
 use std::time::Duration;
 
 /// A story.
@@ -103,7 +104,7 @@ pub struct Plot {
     /// How many nodes are replaced.
     pub replacements: usize,
     /// Boxes and outcomes that must come, in this order, in every replacement.
-    pub steps: Vec<(FlowBox, Outcome)>,
+    pub steps: Vec<(B, O)>,
     /// After this simulated time the story counts as stuck.
     pub limit: Duration,
 }
@@ -126,171 +127,197 @@ impl Scenario {
     /// The story.
     #[must_use]
     pub fn plot(self) -> Plot {
-        use Act::{Interrupt, OnDemandHas, Rebalance, SetBudget, SpotHas};
-        use FlowBox as B;
-        use Outcome as O;
-        let replaced = [
+        match self {
+            Self::Rebalance => rebalance(),
+            Self::DrySpot => dry_spot(),
+            Self::DrySpotSetDesired => dry_spot_set_desired(),
+            Self::AllDry => all_dry(),
+            Self::TwoMinuteNotice => two_minute_notice(),
+            Self::PdbBlocked => pdb_blocked(),
+            Self::BusyCluster => busy_cluster(),
+            Self::ThreeFallbacks => three_fallbacks(),
+            Self::Storm => storm(),
+        }
+    }
+}
+
+/// A node gets its replacement on Spot.
+const REPLACED: [(B, O); 4] =
+    [(B::Success, O::InService), (B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Terminated)];
+/// A node gets its replacement on demand, which goes back later.
+const FELL_BACK: [(B, O); 12] = [
+    (B::Wait, O::NoCapacity),
+    (B::Fallback, O::Requested),
+    (B::Fallback, O::InService),
+    (B::Taint, O::Tainted),
+    (B::Drain, O::Drained),
+    (B::Drain, O::Terminated),
+    (B::Monitor, O::Monitoring),
+    (B::Health, O::Healthy),
+    (B::Stability, O::Stable),
+    (B::Safety, O::Safe),
+    (B::ScaleDown, O::Drained),
+    (B::ScaleDown, O::ScaledDown),
+];
+/// What every node goes through, with or without a replacement.
+const REPLACED_OR_NOT: [(B, O); 3] =
+    [(B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Terminated)];
+
+/// These steps between the beginning and the end that all have.
+fn steps(middle: &[(B, O)]) -> Vec<(B, O)> {
+    let mut steps = vec![(B::Notice, O::NoticeReceived), (B::ScaleUp, O::Requested)];
+    steps.extend_from_slice(middle);
+    steps.push((B::CleanUp, O::CleanedUp));
+    steps
+}
+
+fn usual_start() -> Start {
+    Start {
+        spot_nodes: 3,
+        on_demand_nodes: 0,
+        apps: vec![app("web", 6, 500, 1024, 1), app("api", 4, 750, 2048, 1)],
+        policy: PolicySpec::default(),
+        launch_instances: true,
+    }
+}
+
+fn usual_plot() -> Plot {
+    Plot {
+        start: usual_start(),
+        script: Vec::new(),
+        replacements: 1,
+        steps: steps(&REPLACED),
+        limit: Duration::from_secs(2 * 3600),
+    }
+}
+
+fn rebalance() -> Plot {
+    Plot { script: vec![at(5, Rebalance(0))], ..usual_plot() }
+}
+
+fn dry_spot() -> Plot {
+    Plot {
+        script: vec![at(5, SpotHas(Supply::None)), at(10, Rebalance(0)), at(240, SpotHas(Supply::Unlimited))],
+        steps: steps(&FELL_BACK),
+        ..usual_plot()
+    }
+}
+
+fn dry_spot_set_desired() -> Plot {
+    Plot {
+        start: Start { launch_instances: false, ..usual_start() },
+        script: vec![at(5, SpotHas(Supply::None)), at(10, Rebalance(0)), at(240, SpotHas(Supply::Unlimited))],
+        steps: steps(&FELL_BACK),
+        ..usual_plot()
+    }
+}
+
+fn all_dry() -> Plot {
+    Plot {
+        script: vec![
+            at(5, SpotHas(Supply::None)),
+            at(5, OnDemandHas(Supply::None)),
+            at(10, Rebalance(0)),
+            at(300, SpotHas(Supply::Unlimited)),
+        ],
+        steps: steps(
+            &[
+                &[
+                    (B::Wait, O::NoCapacity),
+                    (B::Fallback, O::Requested),
+                    (B::Fallback, O::NoCapacity),
+                    (B::Fallback, O::NodeKept),
+                ],
+                &REPLACED[..],
+            ]
+            .concat(),
+        ),
+        ..usual_plot()
+    }
+}
+
+fn two_minute_notice() -> Plot {
+    Plot {
+        script: vec![at(5, Interrupt(0))],
+        steps: vec![
+            (B::Notice, O::NoticeReceived),
+            (B::ScaleUp, O::Requested),
+            (B::Taint, O::Tainted),
+            (B::Drain, O::Drained),
+            (B::CleanUp, O::CleanedUp),
+        ],
+        ..usual_plot()
+    }
+}
+
+fn pdb_blocked() -> Plot {
+    Plot {
+        start: Start {
+            apps: vec![app("web", 6, 500, 1024, 0), app("api", 4, 750, 2048, 1)],
+            ..usual_start()
+        },
+        script: vec![at(5, Rebalance(0)), at(180, SetBudget("web", 1))],
+        steps: steps(&[
             (B::Success, O::InService),
             (B::Taint, O::Tainted),
+            (B::Drain, O::Blocked),
             (B::Drain, O::Drained),
             (B::Drain, O::Terminated),
-        ];
-        let fell_back = [
-            (B::Wait, O::NoCapacity),
-            (B::Fallback, O::Requested),
-            (B::Fallback, O::InService),
-            (B::Taint, O::Tainted),
-            (B::Drain, O::Drained),
-            (B::Drain, O::Terminated),
-            (B::Monitor, O::Monitoring),
-            (B::Health, O::Healthy),
-            (B::Stability, O::Stable),
-            (B::Safety, O::Safe),
-            (B::ScaleDown, O::Drained),
-            (B::ScaleDown, O::ScaledDown),
-        ];
-        let story = |middle: &[(B, O)]| {
-            let mut steps = vec![(B::Notice, O::NoticeReceived), (B::ScaleUp, O::Requested)];
-            steps.extend_from_slice(middle);
-            steps.push((B::CleanUp, O::CleanedUp));
-            steps
-        };
-        let replaced_or_not = [(B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Terminated)];
-        let usual = Start {
-            spot_nodes: 3,
-            on_demand_nodes: 0,
-            apps: vec![app("web", 6, 500, 1024, 1), app("api", 4, 750, 2048, 1)],
-            policy: PolicySpec::default(),
-            launch_instances: true,
-        };
-        let plot = Plot {
-            start: usual.clone(),
-            script: Vec::new(),
-            replacements: 1,
-            steps: story(&replaced),
-            limit: Duration::from_secs(2 * 3600),
-        };
-        match self {
-            Self::Rebalance => Plot { script: vec![at(5, Rebalance(0))], ..plot },
-            Self::DrySpot => Plot {
-                script: vec![
-                    at(5, SpotHas(Supply::None)),
-                    at(10, Rebalance(0)),
-                    at(240, SpotHas(Supply::Unlimited)),
-                ],
-                steps: story(&fell_back),
-                ..plot
-            },
-            Self::DrySpotSetDesired => Plot {
-                start: Start { launch_instances: false, ..usual },
-                script: vec![
-                    at(5, SpotHas(Supply::None)),
-                    at(10, Rebalance(0)),
-                    at(240, SpotHas(Supply::Unlimited)),
-                ],
-                steps: story(&fell_back),
-                ..plot
-            },
-            Self::AllDry => Plot {
-                script: vec![
-                    at(5, SpotHas(Supply::None)),
-                    at(5, OnDemandHas(Supply::None)),
-                    at(10, Rebalance(0)),
-                    at(300, SpotHas(Supply::Unlimited)),
-                ],
-                steps: story(
-                    &[
-                        &[
-                            (B::Wait, O::NoCapacity),
-                            (B::Fallback, O::Requested),
-                            (B::Fallback, O::NoCapacity),
-                            (B::Fallback, O::NodeKept),
-                        ],
-                        &replaced[..],
-                    ]
-                    .concat(),
-                ),
-                ..plot
-            },
-            Self::TwoMinuteNotice => Plot {
-                script: vec![at(5, Interrupt(0))],
-                steps: vec![
-                    (B::Notice, O::NoticeReceived),
-                    (B::ScaleUp, O::Requested),
-                    (B::Taint, O::Tainted),
-                    (B::Drain, O::Drained),
-                    (B::CleanUp, O::CleanedUp),
-                ],
-                ..plot
-            },
-            Self::PdbBlocked => Plot {
-                start: Start {
-                    apps: vec![app("web", 6, 500, 1024, 0), app("api", 4, 750, 2048, 1)],
-                    ..usual
-                },
-                script: vec![at(5, Rebalance(0)), at(180, SetBudget("web", 1))],
-                steps: story(&[
-                    (B::Success, O::InService),
-                    (B::Taint, O::Tainted),
-                    (B::Drain, O::Blocked),
-                    (B::Drain, O::Drained),
-                    (B::Drain, O::Terminated),
-                ]),
-                ..plot
-            },
-            Self::BusyCluster => Plot {
-                start: Start {
-                    apps: vec![app("web", 13, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
-                    ..usual
-                },
-                script: vec![
-                    at(5, SpotHas(Supply::None)),
-                    at(10, Rebalance(0)),
-                    at(240, SpotHas(Supply::Unlimited)),
-                ],
-                steps: story(&fell_back),
-                ..plot
-            },
-            Self::ThreeFallbacks => Plot {
-                start: Start {
-                    spot_nodes: 4,
-                    apps: vec![app("web", 8, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
-                    policy: PolicySpec { max_concurrent_percent: Some(100), ..PolicySpec::default() },
-                    ..usual
-                },
-                script: vec![
-                    at(5, SpotHas(Supply::None)),
-                    at(10, Rebalance(0)),
-                    at(11, Rebalance(1)),
-                    at(12, Rebalance(2)),
-                    at(300, SpotHas(Supply::Left(1))),
-                    at(900, SpotHas(Supply::Left(1))),
-                    at(1500, SpotHas(Supply::Left(1))),
-                ],
-                replacements: 3,
-                steps: story(&fell_back),
-                limit: Duration::from_secs(3 * 3600),
-            },
-            Self::Storm => Plot {
-                start: Start {
-                    spot_nodes: 20,
-                    apps: vec![app("web", 40, 500, 1024, 4), app("api", 26, 750, 2048, 3)],
-                    // One notice more, and the brake would hold the returns for an hour.
-                    policy: PolicySpec { brake_interruptions: Some(20), ..PolicySpec::default() },
-                    ..usual
-                },
-                script: std::iter::once(at(5, SpotHas(Supply::Left(12))))
-                    .chain((0..20).map(|number| at(10, Rebalance(number))))
-                    .chain([
-                        at(20, Interrupt(18)),
-                        at(20, Interrupt(19)),
-                        at(300, SpotHas(Supply::Unlimited)),
-                    ])
-                    .collect(),
-                replacements: 20,
-                steps: story(&replaced_or_not),
-                limit: Duration::from_secs(3 * 3600),
-            },
-        }
+        ]),
+        ..usual_plot()
+    }
+}
+
+fn busy_cluster() -> Plot {
+    Plot {
+        start: Start {
+            apps: vec![app("web", 13, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
+            ..usual_start()
+        },
+        script: vec![at(5, SpotHas(Supply::None)), at(10, Rebalance(0)), at(240, SpotHas(Supply::Unlimited))],
+        steps: steps(&FELL_BACK),
+        ..usual_plot()
+    }
+}
+
+fn three_fallbacks() -> Plot {
+    Plot {
+        start: Start {
+            spot_nodes: 4,
+            apps: vec![app("web", 8, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
+            policy: PolicySpec { max_concurrent_percent: Some(100), ..PolicySpec::default() },
+            ..usual_start()
+        },
+        script: vec![
+            at(5, SpotHas(Supply::None)),
+            at(10, Rebalance(0)),
+            at(11, Rebalance(1)),
+            at(12, Rebalance(2)),
+            at(300, SpotHas(Supply::Left(1))),
+            at(900, SpotHas(Supply::Left(1))),
+            at(1500, SpotHas(Supply::Left(1))),
+        ],
+        replacements: 3,
+        steps: steps(&FELL_BACK),
+        limit: Duration::from_secs(3 * 3600),
+    }
+}
+
+fn storm() -> Plot {
+    Plot {
+        start: Start {
+            spot_nodes: 20,
+            apps: vec![app("web", 40, 500, 1024, 4), app("api", 26, 750, 2048, 3)],
+            // One notice more, and the brake would hold the returns for an hour.
+            policy: PolicySpec { brake_interruptions: Some(20), ..PolicySpec::default() },
+            ..usual_start()
+        },
+        script: std::iter::once(at(5, SpotHas(Supply::Left(12))))
+            .chain((0..20).map(|number| at(10, Rebalance(number))))
+            .chain([at(20, Interrupt(18)), at(20, Interrupt(19)), at(300, SpotHas(Supply::Unlimited))])
+            .collect(),
+        replacements: 20,
+        steps: steps(&REPLACED_OR_NOT),
+        limit: Duration::from_secs(3 * 3600),
     }
 }

@@ -124,9 +124,9 @@ fn a_group_that_does_not_exist_is_named() {
 #[test]
 fn an_answer_that_is_broken_or_an_error_is_told_and_nothing_panics() {
     let cases: Vec<(u16, String, &str)> = vec![
-        (200, "<html>a proxy's page</html>".to_owned(), "cut short, or none of the API"),
-        (200, String::new(), "cut short, or none of the API"),
-        (200, "{\"json\": true}".to_owned(), "cut short, or none of the API"),
+        (200, "<html>a proxy's page</html>".to_owned(), "cut short, or is not from the API"),
+        (200, String::new(), "cut short, or is not from the API"),
+        (200, "{\"json\": true}".to_owned(), "cut short, or is not from the API"),
         (200, page(&[group("spot", "<DesiredCapacity>many</DesiredCapacity>")], ""), "DesiredCapacity"),
         (400, error("ValidationError", "a name is too long"), "ValidationError: a name is too long"),
         (400, error("Throttling", "Rate exceeded"), "Throttling: Rate exceeded"),

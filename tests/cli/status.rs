@@ -153,12 +153,12 @@ fn scripts_get_what_the_api_answers_and_the_address_comes_from_the_environment_t
 fn pools_fallbacks_and_stories_are_told_one_by_one() {
     let api = Api::start();
     let ask = |arguments: &[&str]| text(&spot_guard(&[arguments, &["--api", &api.url]].concat()));
-    assert_eq!(ask(&["pools"]), "POOL  MODE  SPOT  ON DEMAND  FALLBACKS  NOT AS IT SHOULD BE\n");
+    assert_eq!(ask(&["pools"]), "POOL  MODE  SPOT  ON DEMAND  FALLBACKS  PROBLEMS\n");
     let fallbacks = ask(&["fallbacks"]);
     assert!(fallbacks.starts_with("FALLBACK ") && fallbacks.contains("i-old"), "{fallbacks}");
     let story = ask(&["explain", "i-old"]);
     for part in
-        ["Replacement i-old of node node-old of pool web", "At box 9 (OnFallback)", "fits on no other node"]
+        ["Replacement i-old of node node-old in pool web", "At box 9 (OnFallback)", "fits on no other node"]
     {
         assert!(story.contains(part), "{part}: {story}");
     }
@@ -166,7 +166,7 @@ fn pools_fallbacks_and_stories_are_told_one_by_one() {
     assert_eq!((&told["replacement"]["name"], &told["safety"]), (&json!("i-old"), &Value::Null));
     for (name, words) in [
         ("i-nobody", "no replacement, fallback or node is named i-nobody"),
-        ("../status", "is no name as Kubernetes has them"),
+        ("../status", "is not a Kubernetes name"),
     ] {
         let output = spot_guard(&["explain", name, "--api", &api.url]);
         let told = String::from_utf8_lossy(&output.stderr);

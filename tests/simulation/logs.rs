@@ -136,7 +136,7 @@ fn nothing_that_is_logged_shows_what_objects_and_answers_hold() {
         Play::plot("secrets", ends(scenario)).faults(gates).beside(befall).play();
         drop(listening);
         let text = log.text();
-        for told in ["spot_guard", "tried again", "box 2 scale up"] {
+        for told in ["spot_guard", "the next attempt follows", "box 2 scale up"] {
             assert!(text.contains(told), "something is logged, {told:?} too:\n{text}");
         }
         let shown: Vec<&str> = text.lines().filter(|line| line.contains(SECRET)).collect();

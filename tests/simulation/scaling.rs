@@ -9,6 +9,7 @@ use spot_guard_cloud::cloud::{
     CallFate, CallGate, CloudSettings, ErrorAnswer, GroupSpec, LaunchFailure, Market, ScriptedGate, Supply,
 };
 use spot_guard_core::ledger::Ledger;
+use spot_guard_core::reason::{Finding, GroupProblem};
 use spot_guard_core::record::{FlowBox, Outcome, Phase};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -421,7 +422,8 @@ fn a_pool_whose_group_does_not_exist_holds_up_no_other_pool() {
             let broken = pools.get("broken").await.expect("the pool");
             let accepted = &broken.status.expect("a status").conditions[0];
             assert_eq!((accepted.status.as_str(), accepted.reason.as_str()), ("False", "NoSuchGroup"));
-            assert!(accepted.message.contains("not-there"), "{}", accepted.message);
+            let missing = Finding { group: "not-there".into(), problem: GroupProblem::NoSuchGroup };
+            assert!(accepted.message.contains(&missing.to_string()), "{}", accepted.message);
         })
         .play();
     played.assert_ok();

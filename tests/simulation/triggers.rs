@@ -1,6 +1,7 @@
 //! What people ask for by triggers: each action, what is refused, and who asks while the leader changes.
 
 use crate::play::{Play, Stage, ends};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use spot_guard::crd::{InterruptionNotice, Trigger, notice_name};
@@ -8,6 +9,8 @@ use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
 use spot_guard_cloud::cloud::Supply;
 use spot_guard_cloud::cluster::{RequestFate, RequestGate, RequestInfo};
+use spot_guard_core::flow::{Event, Wish};
+use spot_guard_core::neighbours::Neighbour;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::reason::{Pause, ReasonCode};
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus};
@@ -61,12 +64,23 @@ async fn asked(stage: &Stage, name: &str, spec: Value) {
     assert!(accepted, "{name}: {reason}: {message}");
 }
 
-/// Asks, and waits until it is refused for this reason, with these words.
-async fn refused(stage: &Stage, name: &str, spec: Value, reason: &str, words: &str) {
+/// Asks, and waits until it is refused with this answer.
+async fn refused(stage: &Stage, name: &str, spec: Value, answer: TriggerAnswer) {
     ask(stage, name, spec);
-    let (accepted, found, message) = answered(stage, name).await;
-    assert!(!accepted && found == reason && message.contains(words), "{name}: {found}: {message}");
+    let (accepted, reason, message) = answered(stage, name).await;
+    let expected = (false, answer.reason().to_string(), answer.to_string());
+    assert_eq!((accepted, reason, message), expected, "{name}");
     assert_eq!(condition(stage, name, "Complete"), None, "{name}");
+}
+
+/// The answer to a cancel of a replacement whose deadline presses.
+fn deadline_presses(instance: &str, deadline: Timestamp) -> TriggerAnswer {
+    let (replacement, instance_id) = (instance.to_owned(), instance.to_owned());
+    TriggerAnswer::DeadlinePresses {
+        replacement: replacement.into(),
+        instance_id: instance_id.into(),
+        deadline,
+    }
 }
 
 /// What is told of a pause that ann has requested.
@@ -102,8 +116,13 @@ fn a_node_is_replaced_because_a_person_asks() {
             let status = stage.record(&stage.spot[0]).and_then(|record| record.status).expect("a record");
             assert_eq!((status.notice, status.deadline), (Some(NoticeKind::Manual), None));
             assert_eq!(status.traceparent.as_deref(), Some(traceparent));
-            let told = &status.steps[0];
-            assert!(told.message.contains("requested by ann (trigger one): kernel"), "{}", told.message);
+            let triggered = Event::Triggered {
+                wish: Wish::Replacement,
+                trigger: "one".to_owned(),
+                by: Some("ann".to_owned()),
+                reason: Some("kernel".to_owned()),
+            };
+            assert_eq!(status.steps[0].message, triggered.to_string());
             let answer = trigger(&stage, "one").status.expect("a status");
             assert_eq!(answer.replacements, [stage.spot[0].clone()]);
             assert_eq!(TriggerStage::of(&answer.conditions), TriggerStage::Over);
@@ -162,26 +181,31 @@ fn what_cannot_be_followed_is_refused_and_changes_nothing() {
         .beside(|stage| async move {
             let node = node_of(&stage, &stage.spot[0]);
             let replace = |node: &str| json!({ "action": "Replace", "node": node });
-            refused(&stage, "no-node", replace("nobody"), "UnknownTarget", "node nobody").await;
+            refused(&stage, "no-node", replace("nobody"), TriggerAnswer::NoSuchNode { node: "nobody".into() }).await;
             let karpenter = json!({ "karpenter.sh/nodepool": "x" });
             stage.cluster.edit("nodes", "", &node, |node| {
                 let labels = node["metadata"]["labels"].as_object_mut().expect("labels");
                 labels.extend(karpenter.as_object().cloned().expect("labels"));
             });
             stage.pass(1).await;
-            refused(&stage, "neighbour", replace(&node), "LeftToNeighbour", "Karpenter").await;
+            let left =
+                TriggerAnswer::LeftToNeighbour { node: node.clone().into(), neighbour: Neighbour::Karpenter };
+            refused(&stage, "neighbour", replace(&node), left).await;
             let groupless = json!({ "apiVersion": "v1", "kind": "Node",
                 "metadata": { "name": "elsewhere" }, "spec": { "providerID": "aws:///us-east-1a/i-0123456789abcdef0" } });
             stage.cluster.create_json(groupless).expect("a node");
-            refused(&stage, "nowhere", replace("elsewhere"), "NotInPool", "elsewhere").await;
+            let nowhere = TriggerAnswer::NotInPool { node: "elsewhere".into() };
+            refused(&stage, "nowhere", replace("elsewhere"), nowhere).await;
             let no_story = json!({ "action": "Return", "replacement": stage.spot[0] });
-            refused(&stage, "no-fallback", no_story, "UnknownTarget", &stage.spot[0]).await;
+            let unknown = TriggerAnswer::NoSuchReplacement { replacement: stage.spot[0].clone().into() };
+            refused(&stage, "no-fallback", no_story, unknown).await;
             let no_pool = json!({ "action": "Return", "pool": "nothing" });
-            refused(&stage, "no-pool", no_pool, "UnknownTarget", "SpotPool nothing").await;
+            let unknown = TriggerAnswer::NoSuchPool { pool: "nothing".into() };
+            refused(&stage, "no-pool", no_pool, unknown.clone()).await;
             let no_story = json!({ "action": "Cancel", "node": node });
-            refused(&stage, "no-story", no_story, "UnknownTarget", &node).await;
+            refused(&stage, "no-story", no_story, TriggerAnswer::NoReplacementOfNode { node: node.into() }).await;
             let no_pool = json!({ "action": "Pause", "pool": "nothing" });
-            refused(&stage, "no-pause", no_pool, "UnknownTarget", "SpotPool nothing").await;
+            refused(&stage, "no-pause", no_pool, unknown).await;
             asked(&stage, "no-fallbacks", json!({ "action": "Return", "pool": POOL })).await;
             assert_eq!(stage.changes(), 0);
             stage.cluster.edit("nodes", "", "elsewhere", |node| node["metadata"]["finalizers"] = json!(null));
@@ -317,7 +341,8 @@ fn what_can_no_longer_be_cancelled_is_refused() {
             let instance = stage.spot[0].clone();
             stage.until(&instance, |status| status.deadline.is_some()).await;
             let spec = json!({ "action": "Cancel", "replacement": instance });
-            refused(&stage, "stop", spec, "DeadlinePresses", &instance).await;
+            let deadline = stage.status(&instance).deadline.expect("a deadline");
+            refused(&stage, "stop", spec, deadline_presses(&instance, deadline)).await;
         })
         .play();
     played.assert_ok();
@@ -326,9 +351,15 @@ fn what_can_no_longer_be_cancelled_is_refused() {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::Ending).await;
             let spec = json!({ "action": "Cancel", "replacement": instance });
-            refused(&stage, "stop", spec.clone(), "OldInstanceEnding", &instance).await;
+            let (replacement, instance_id) = (instance.clone(), instance.clone());
+            let ending = TriggerAnswer::OldInstanceEnding { instance_id: instance_id.clone().into() };
+            refused(&stage, "stop", spec.clone(), ending).await;
             stage.until_phase(&instance, Phase::OnFallback).await;
-            refused(&stage, "stop-fallback", spec, "OldInstanceGone", "action Return").await;
+            let stands_in = TriggerAnswer::FallbackStandsIn {
+                replacement: replacement.into(),
+                instance_id: instance_id.into(),
+            };
+            refused(&stage, "stop-fallback", spec, stands_in).await;
         })
         .play();
     played.assert_ok();
@@ -356,9 +387,12 @@ fn two_minutes_bring_back_what_was_cancelled() {
             .play();
         played.assert_ok();
         assert_eq!(played.report.replacements.len(), 1);
-        assert!(
-            played.told_of(&played.stage.spot[0], FlowBox::Drain, Outcome::Terminated).contains("is gone")
-        );
+        let instance_id = &played.stage.spot[0];
+        let message = played.told_of(instance_id, FlowBox::Drain, Outcome::Terminated);
+        let terminated = |replaced_by_group| {
+            Event::Terminated { instance_id: instance_id.clone().into(), replaced_by_group }.to_string()
+        };
+        assert!([false, true].map(terminated).contains(&message), "{message}");
     }
 }
 
@@ -372,7 +406,11 @@ fn a_cancelled_story_begins_anew_when_a_person_asks() {
             let replace = json!({ "action": "Replace", "node": node_of(&stage, &instance) });
             let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
             if status.phase == Phase::Cancelling {
-                refused(&stage, "too-early", replace.clone(), "BeingCancelled", "being cancelled").await;
+                let too_early = TriggerAnswer::BeingCancelled {
+                    node: node_of(&stage, &instance).into(),
+                    replacement: instance.clone().into(),
+                };
+                refused(&stage, "too-early", replace.clone(), too_early).await;
             }
             stage.until_phase(&instance, Phase::Cancelled).await;
             asked(&stage, "after-all", replace).await;
@@ -493,7 +531,7 @@ fn a_deadline_that_comes_with_the_cancel_wins() {
             let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
             assert_eq!(status.deadline, None, "nobody leads yet");
             let spec = json!({ "action": "Cancel", "replacement": instance });
-            refused(&stage, "stop", spec, "DeadlinePresses", &instance).await;
+            refused(&stage, "stop", spec, deadline_presses(&instance, now + 120 * SECOND)).await;
         })
         .play();
     played.assert_ok();

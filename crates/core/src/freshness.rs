@@ -111,20 +111,20 @@ impl Freshness {
     /// The watches that a step looks at and that show an old picture; none: the step may be taken.
     #[must_use]
     pub fn against(&self, step: Step) -> Vec<StaleWatch> {
-        let looked_at = |held: &&StaleWatch| step.looks_at().contains(&held.kind);
+        let looked_at = |watch: &&StaleWatch| step.looks_at().contains(&watch.kind);
         self.stale.iter().filter(looked_at).cloned().collect()
     }
 
     /// Whether everything that a step looks at is current.
     #[must_use]
     pub fn allows(&self, step: Step) -> bool {
-        !self.stale.iter().any(|held| step.looks_at().contains(&held.kind))
+        !self.stale.iter().any(|watch| step.looks_at().contains(&watch.kind))
     }
 
     /// Whether the picture of this kind is current.
     #[must_use]
     pub fn is_current(&self, kind: WatchedKind) -> bool {
-        !self.stale.iter().any(|held| held.kind == kind)
+        !self.stale.iter().any(|watch| watch.kind == kind)
     }
 }
 
@@ -149,10 +149,10 @@ mod tests {
             (WatchedKind::Replacement, false, false, false),
             (WatchedKind::Trigger, true, true, true),
         ] {
-            let held = of(kind);
-            let allowed = [Step::End, Step::Return, Step::Undo].map(|step| held.allows(step));
+            let freshness = of(kind);
+            let allowed = [Step::End, Step::Return, Step::Undo].map(|step| freshness.allows(step));
             assert_eq!(allowed, [end, begin, undo], "{kind:?}");
-            assert!(!held.is_current(kind));
+            assert!(!freshness.is_current(kind));
         }
         assert_eq!(of(WatchedKind::Pod).against(Step::End), [StaleWatch { kind: WatchedKind::Pod, since }]);
         assert!(Freshness::default().against(Step::Return).is_empty());

@@ -82,25 +82,25 @@ pub fn start_held(
 pub fn returns_held<'a>(
     policy: &Policy,
     view: &PoolView,
-    stories: impl Iterator<Item = &'a ReplacementStatus> + Clone,
-    asked: bool,
+    replacements: impl Iterator<Item = &'a ReplacementStatus> + Clone,
+    requested: bool,
     now: Timestamp,
 ) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let within = |at: Option<Timestamp>, period| at.is_some_and(|at| since(at, now) < period);
-    let notices = stories
+    let notices = replacements
         .clone()
-        .filter(|story| story.notice != Some(NoticeKind::Manual) && within(story.started_at, BRAKE_PERIOD))
+        .filter(|status| status.notice != Some(NoticeKind::Manual) && within(status.started_at, BRAKE_PERIOD))
         .count();
     let brake = brake_at(policy, view);
     if notices > brake {
         reasons.push(Reason::InterruptionBrake { limit: brake });
     }
-    if asked {
+    if requested {
         return reasons;
     }
     let period = seconds(policy.return_budget_seconds);
-    let begun = stories.filter(|story| within(story.return_started_at, period)).count();
+    let begun = replacements.filter(|status| within(status.return_started_at, period)).count();
     let budget = usize::try_from(policy.return_budget).unwrap_or(usize::MAX);
     if budget > 0 && begun >= budget {
         reasons.push(Reason::ReturnBudget { budget, period });

@@ -52,7 +52,7 @@ pub fn check(
         if kind == GroupKind::Spot && desired <= group.min && group.min > 0 {
             add(GroupProblem::AtMinimum(group.min));
         }
-        if let Some(refused) = ledger.cannot_launch.iter().find(|held| held.group_name == group.name) {
+        if let Some(refused) = ledger.cannot_launch.iter().find(|refused| refused.group_name == group.name) {
             add(GroupProblem::NoLaunchInstances(NoLaunch::Refused(refused.reason.clone())));
         }
     }

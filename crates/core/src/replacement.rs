@@ -43,9 +43,9 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
         return next;
     }
     let mode = facts.mode_for(subject, &next);
-    let held = begin::held_back(&next, subject, mode, facts);
-    if !held.is_empty() {
-        wait(&mut next, held, &turn);
+    let reasons = begin::held_back(&next, subject, mode, facts);
+    if !reasons.is_empty() {
+        wait(&mut next, reasons, &turn);
         return next;
     }
     next.blocking.retain(|reason| reason.flow_box != FlowBox::Notice);
@@ -71,12 +71,12 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
 }
 
 /// Box 1 lets nothing begin.
-fn wait(next: &mut ReplacementStatus, held: Vec<Reason>, turn: &Turn<'_>) {
+fn wait(next: &mut ReplacementStatus, reasons: Vec<Reason>, turn: &Turn<'_>) {
     let now = turn.facts.now;
-    if let Some(event) = held.iter().find_map(begin::reported) {
+    if let Some(event) = reasons.iter().find_map(begin::reported) {
         event.add_to(next, &turn.subject.node, now);
     }
-    next.block(FlowBox::Notice, held, now);
+    next.block(FlowBox::Notice, reasons, now);
     if close::is_gone(turn) {
         close::finish(next, Finish::InstanceGone, turn);
     }

@@ -327,8 +327,8 @@ impl TriggerUpdate {
     /// Sets the conditions.
     pub fn tell(&self, conditions: &mut Vec<Condition>, now: Timestamp) {
         let message = self.answer.to_string();
-        for (type_, told) in [("Accepted", self.accepted), ("Complete", self.complete)] {
-            if let Some((status, reason)) = told {
+        for (type_, change) in [("Accepted", self.accepted), ("Complete", self.complete)] {
+            if let Some((status, reason)) = change {
                 set_condition(conditions, type_, status, &reason.to_string(), &message, now);
             }
         }

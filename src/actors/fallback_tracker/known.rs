@@ -3,14 +3,16 @@
 
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{Revision, ScaleGroups};
-use crate::crd::InterruptionNotice;
+use crate::crd::{InterruptionNotice, NodeReplacement};
+use jiff::Timestamp;
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::Freshness;
 use spot_guard_core::group::PoolView;
-use spot_guard_core::ids::{InstanceId, PoolName, ReplacementName};
+use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::notices::Proof;
 use spot_guard_core::reason::Finding;
+use spot_guard_core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
 use spot_guard_core::scaling::wants;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,6 +50,18 @@ impl PoolFacts {
             Self::Refused(_) => None,
         }
     }
+}
+
+/// What the actor knows beside the cluster: its own records, and what the other actors report.
+#[derive(Default)]
+pub(super) struct Known {
+    /// The records as this actor stored them last: newer than the watch.
+    pub(super) records: BTreeMap<ReplacementName, NodeReplacement>,
+    pub(super) pools: BTreeMap<PoolName, PoolFacts>,
+    pub(super) drains: BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
+    pub(super) assessments: BTreeMap<ReplacementName, ReturnAssessment>,
+    /// When the API server listed each node as empty that is cordoned to be ended.
+    pub(super) found_empty: BTreeMap<NodeName, Timestamp>,
 }
 
 /// What the AsgScaler was sent last of a pool.
@@ -103,7 +117,7 @@ impl Reading {
 pub(super) struct Accepted {
     pub(super) notice: Arc<InterruptionNotice>,
     /// Its deadline, if EC2 may have given it.
-    pub(super) deadline: Option<jiff::Timestamp>,
+    pub(super) deadline: Option<Timestamp>,
     pub(super) proof: Proof,
 }
 

@@ -1,11 +1,10 @@
 //! Everything that the FallbackTracker knows, as [`spot_guard_core::replacement`] asks for it.
 
 use super::fits::{Around, FitQuestion, Fits};
-use super::known::{Accepted, PoolFacts, Reading};
+use super::known::{Accepted, Known, PoolFacts, Reading};
 use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::crd::{GroupStatus, NodeReplacement};
-use kube::ResourceExt;
 use spot_guard_core::cluster::{Node, Snapshot};
 use spot_guard_core::drain;
 use spot_guard_core::freshness::Freshness;
@@ -57,15 +56,8 @@ pub(super) struct TurnView<'a> {
 }
 
 impl<'a> TurnView<'a> {
-    pub(super) fn new(
-        deps: &'a Deps,
-        reading: &'a Reading,
-        records: &BTreeMap<ReplacementName, NodeReplacement>,
-        pools: &'a BTreeMap<PoolName, PoolFacts>,
-        drains: &'a BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
-        assessments: &'a BTreeMap<ReplacementName, ReturnAssessment>,
-        fits: &'a Fits,
-    ) -> Self {
+    pub(super) fn new(deps: &'a Deps, reading: &'a Reading, known: &'a Known, fits: &'a Fits) -> Self {
+        let Known { records, pools, drains, assessments, found_empty: _ } = known;
         let Reading { freshness, snapshot, configs } = reading;
         let mut under_way = BTreeMap::new();
         for record in records.values() {

@@ -16,8 +16,8 @@ pub(super) struct Complaints {
 impl Complaints {
     /// Whether this problem should be told now.
     pub(super) fn raise(&mut self, subject: &'static str, problem: &str) -> bool {
-        let told = self.open.get(subject);
-        if told.is_some_and(|(held, at)| held == problem && at.elapsed() < REPEAT) {
+        let last = self.open.get(subject);
+        if last.is_some_and(|(known, at)| known == problem && at.elapsed() < REPEAT) {
             return false;
         }
         self.open.insert(subject, (problem.to_owned(), Instant::now()));

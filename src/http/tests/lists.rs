@@ -250,7 +250,7 @@ async fn what_a_query_says_wrongly_is_named() {
         ("replacements?limit=1&limit=2", "limit", "it stands there twice"),
         ("replacements?pool=", "pool", "it is empty"),
         ("replacements?phase=Lost", "phase", "unknown variant `Lost`"),
-        ("replacements?since=yesterday", "since", "no time as in RFC 3339"),
+        ("replacements?since=yesterday", "since", "not an RFC 3339 time"),
         ("replacements?colour=red", "colour", "there is no such parameter; there are: pool, phase"),
         ("pools?pool=web", "pool", "there are: limit, continue"),
         ("status?verbose=1", "verbose", "there are: none"),

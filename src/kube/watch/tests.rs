@@ -49,7 +49,8 @@ async fn small_objects_before_huge_ones_do_not_keep_a_list_from_its_end() {
     let mut failures = 0;
     loop {
         let mut named = 0;
-        let listed = source.list::<Pod>(&mut |told| named += usize::from(matches!(told, Told::Is(_)))).await;
+        let listed =
+            source.list::<Pod>(&mut |told| named += usize::from(matches!(told, WatchSignal::Is(_)))).await;
         if listed.is_ok() {
             assert_eq!(named, SMALL + HUGE);
             break;

@@ -214,7 +214,7 @@ async fn logs_hold_no_objects_bodies_tokens_or_secrets() {
     })
     .await;
     wait_for("the notification to be lost", PATIENCE, async || {
-        controller.process.log().contains("a notification is lost").then_some(())
+        controller.process.log().contains("a notification was not delivered").then_some(())
     })
     .await;
     let pods: Api<Pod> = Api::namespaced(client.clone(), TENANT);

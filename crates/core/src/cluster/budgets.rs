@@ -98,6 +98,6 @@ impl Budgets {
     }
 
     fn position(&self, namespace: &str, name: &str) -> Result<usize, usize> {
-        self.list.binary_search_by(|held| (&*held.namespace, &*held.name).cmp(&(namespace, name)))
+        self.list.binary_search_by(|budget| (&*budget.namespace, &*budget.name).cmp(&(namespace, name)))
     }
 }

@@ -46,15 +46,15 @@ pub(crate) fn add_extended(sum: &mut Box<[(Arc<str>, i64)]>, more: &[(Arc<str>, 
         return;
     }
     let mut merged = Vec::with_capacity(sum.len() + more.len());
-    let mut held = std::mem::take(sum).into_vec().into_iter().peekable();
+    let mut amounts = std::mem::take(sum).into_vec().into_iter().peekable();
     for (name, amount) in more {
-        while let Some(before) = held.next_if(|(known, _)| known < name) {
+        while let Some(before) = amounts.next_if(|(known, _)| known < name) {
             merged.push(before);
         }
-        let before = held.next_if(|(known, _)| known == name).map_or(0, |(_, amount)| amount);
+        let before = amounts.next_if(|(known, _)| known == name).map_or(0, |(_, amount)| amount);
         merged.push((name.clone(), before.saturating_add(amount.saturating_mul(by))));
     }
-    merged.extend(held);
+    merged.extend(amounts);
     merged.retain(|(_, amount)| *amount != 0);
     *sum = merged.into();
 }

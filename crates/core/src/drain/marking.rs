@@ -44,9 +44,9 @@ impl Marking {
     /// Forgets nodes that do not exist any more, and marks that are not wanted any more.
     pub fn retain(
         &mut self,
-        exists: impl Fn(&str) -> bool,
-        is_drained: impl Fn(&str) -> bool,
-        is_protected: impl Fn(&str) -> bool,
+        exists: impl Fn(&NodeName) -> bool,
+        is_drained: impl Fn(&NodeName) -> bool,
+        is_protected: impl Fn(&NodeName) -> bool,
     ) {
         self.changes.retain(|node, change| change.in_flight || exists(node));
         self.set.retain(|node, _| is_drained(node));

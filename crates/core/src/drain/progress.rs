@@ -54,7 +54,7 @@ impl Order {
 
 /// What was requested for a pod, and the answer.
 #[derive(Debug, Default)]
-struct Asked {
+struct PodRequest {
     in_flight: bool,
     attempts: u32,
     /// Whether a deletion was tried, after evictions.
@@ -68,7 +68,7 @@ struct Asked {
     refusal: Option<EvictionAnswer>,
 }
 
-impl Asked {
+impl PodRequest {
     fn is_busy(&self, now: Moment) -> bool {
         self.in_flight || self.granted_until.is_some_and(|until| now.up < until)
     }
@@ -114,7 +114,7 @@ pub struct Drain {
     command: DrainCommand,
     policy: Policy,
     expected: Expected,
-    asked: HashMap<Arc<str>, Asked>,
+    requests: HashMap<Arc<str>, PodRequest>,
     came_back: HashMap<OwnerKey, Returns>,
     staying: usize,
     progress_at: Duration,
@@ -135,7 +135,7 @@ impl Drain {
             command,
             policy,
             expected,
-            asked: HashMap::new(),
+            requests: HashMap::new(),
             came_back: HashMap::new(),
             staying: 0,
             progress_at: now.up,
@@ -212,7 +212,7 @@ impl Drain {
         }
         let (pods, known) = self.pods(sight, node, now);
         let there: HashSet<&str> = pods.iter().map(|pod| &*pod.uid).collect();
-        self.asked.retain(|uid, _| there.contains(&**uid));
+        self.requests.retain(|uid, _| there.contains(&**uid));
         let mut sorted = self.sort(&pods, now);
         if sorted.staying != self.staying {
             self.staying = sorted.staying;
@@ -319,34 +319,34 @@ impl Drain {
 
     /// Notes that a request is on its way; it will be [`Drain::answered`], if only that there was no answer.
     pub fn sent(&mut self, order: &Order) {
-        let asked = self.asked.entry(order.pod().uid.clone()).or_default();
-        asked.in_flight = true;
-        asked.deleted |= matches!(order, Order::Delete(..));
+        let request = self.requests.entry(order.pod().uid.clone()).or_default();
+        request.in_flight = true;
+        request.deleted |= matches!(order, Order::Delete(..));
     }
 
     /// Takes in what the API answered.
     pub fn answered(&mut self, order: &Order, answer: &EvictionAnswer, now: Moment) {
         let pod = order.pod();
-        let asked = self.asked.entry(pod.uid.clone()).or_default();
-        let step = next_step(answer, asked.attempts, pod);
-        let budget = asked.budget.take();
-        let (attempts, deleted) = (asked.attempts.saturating_add(1), asked.deleted);
+        let request = self.requests.entry(pod.uid.clone()).or_default();
+        let step = next_step(answer, request.attempts, pod);
+        let budget = request.budget.take();
+        let (attempts, deleted) = (request.attempts.saturating_add(1), request.deleted);
         let refusal = (step != NextStep::Wait).then(|| answer.clone());
-        *asked = Asked { attempts, deleted, refusal, ..Asked::default() };
+        *request = PodRequest { attempts, deleted, refusal, ..PodRequest::default() };
         match step {
             NextStep::Wait => {
-                asked.granted_until = Some(now.up + SHOWN_WITHIN);
+                request.granted_until = Some(now.up + SHOWN_WITHIN);
                 self.progress_at = now.up;
                 if self.is_late(pod) {
                     self.came_back.entry(owner(pod)).or_default().count(pod.created, now.at);
                 }
             }
             NextStep::RetryOnBudget(wait) => {
-                asked.not_before = Some(now.up + wait);
-                asked.budget = budget;
+                request.not_before = Some(now.up + wait);
+                request.budget = budget;
             }
-            NextStep::Retry(wait) => asked.not_before = Some(now.up + wait),
-            NextStep::GiveUp => asked.not_before = Some(now.up + GIVEN_UP_FOR),
+            NextStep::Retry(wait) => request.not_before = Some(now.up + wait),
+            NextStep::GiveUp => request.not_before = Some(now.up + GIVEN_UP_FOR),
         }
     }
 
@@ -369,7 +369,7 @@ impl Drain {
     /// Whether it is left on the node: its controller's pods come back each time. One that is just leaving is
     /// not.
     fn comes_back(&self, pod: &Pod, now: Moment) -> bool {
-        let leaving = self.asked.get(&pod.uid).is_some_and(|asked| asked.is_busy(now));
+        let leaving = self.requests.get(&pod.uid).is_some_and(|request| request.is_busy(now));
         let times = self.came_back.get(&owner(pod)).map_or(0, |returns| returns.times);
         self.is_late(pod) && !leaving && times >= MAX_RETURNS
     }
@@ -418,7 +418,7 @@ impl Drain {
         now: Moment,
     ) -> Vec<Order> {
         let (policy, clock) = (self.pod_policy(), self.clock());
-        let busy = |pod: &&Arc<Pod>| self.asked.get(&pod.uid).is_some_and(|asked| asked.is_busy(now));
+        let busy = |pod: &&Arc<Pod>| self.requests.get(&pod.uid).is_some_and(|request| request.is_busy(now));
         let (busy, idle): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = evictable.iter().partition(busy);
         let under_way: Vec<&Pod> = busy.iter().map(|pod| &***pod).collect();
         let refs: Vec<&Pod> = idle.iter().map(|pod| &***pod).collect();
@@ -428,27 +428,27 @@ impl Drain {
         let mut orders = Vec::new();
         for (index, turn) in order.iter().zip(turns(&ordered, &budgets, &under_way, PARALLEL)) {
             let pod = idle[*index];
-            let asked = self.asked.entry(pod.uid.clone()).or_default();
+            let request = self.requests.entry(pod.uid.clone()).or_default();
             let budget = covering.budgets(pod).first().copied();
-            if asked.budget.is_some() && asked.budget.as_ref() != budget {
-                (asked.budget, asked.not_before) = (None, None);
+            if request.budget.is_some() && request.budget.as_ref() != budget {
+                (request.budget, request.not_before) = (None, None);
             }
-            let may_ask = asked.not_before.is_none_or(|at| now.up >= at);
+            let may_ask = request.not_before.is_none_or(|at| now.up >= at);
             let overdue = overdue(pod, clock, now.at);
             // An eviction that was not tried yet is as quick as a deletion, and spends its budget.
-            let evict = turn == Turn::Now && (asked.attempts == 0 || overdue.is_none());
+            let evict = turn == Turn::Now && (request.attempts == 0 || overdue.is_none());
             if evict && may_ask {
-                asked.budget = budget.cloned();
+                request.budget = budget.cloned();
                 orders.push(Order::Evict(Arc::clone(pod)));
                 continue;
             }
-            reasons.extend(waits_for(pod, &turn, asked.refusal.as_ref()));
+            reasons.extend(waits_for(pod, &turn, request.refusal.as_ref()));
             let has_slot = under_way.len() + orders.len() < PARALLEL;
             match overdue {
                 Some(_) if !policy.delete_at_deadline => {
                     reasons.push(Reason::DeletionNotAllowed { pod: PodName::from(&**pod) });
                 }
-                Some(deletion) if has_slot && (may_ask || !asked.deleted) => {
+                Some(deletion) if has_slot && (may_ask || !request.deleted) => {
                     orders.push(Order::Delete(Arc::clone(pod), deletion));
                 }
                 _ => {}

@@ -167,15 +167,18 @@ impl World {
         for kind in KINDS {
             let group = &self.groups[&kind];
             put(&(group.desired, group.left, group.boots_fail, self.ahead(group.retry_at)));
-            for held in &group.instances {
-                let left = if held.lifecycle == Lifecycle::InService { 0 } else { self.ahead(held.until) };
-                put(&(self.name(&held.id), held.lifecycle, left, held.busy, held.dies));
+            for instance in &group.instances {
+                let left =
+                    if instance.lifecycle == Lifecycle::InService { 0 } else { self.ahead(instance.until) };
+                put(&(self.name(&instance.id), instance.lifecycle, left, instance.busy, instance.dies));
             }
             // A failure matters to shares that are older, and to health for one step.
             let matters =
                 |at| self.past(at, 1) == 0 || self.ledger.shares(kind).any(|share| share.since <= at);
             let failures = group.failures.iter().filter(|failure| matters(failure.started_at));
-            put(&failures.map(|held| (self.past(held.started_at, 1), held.class)).collect::<Vec<_>>());
+            put(&failures
+                .map(|failure| (self.past(failure.started_at, 1), failure.class))
+                .collect::<Vec<_>>());
         }
         for request in &self.ledger.scaling_requests {
             let before: Vec<String> =
@@ -224,7 +227,7 @@ impl World {
             return id.to_owned();
         }
         let place = KINDS.iter().find_map(|kind| {
-            let place = self.groups[kind].instances.iter().position(|held| held.id == id)?;
+            let place = self.groups[kind].instances.iter().position(|instance| instance.id == id)?;
             Some(format!("{kind} {place}"))
         });
         place.unwrap_or_else(|| GONE.to_owned())
@@ -237,13 +240,13 @@ impl World {
     /// A share: `since` matters by the failures that came after it, and by who comes first.
     fn share(&self, group: GroupKind, share: &Share) -> impl Debug {
         let all = || self.ledger.shares(group);
-        let first = all().map(|held| held.since).min() == Some(share.since);
-        let urgent = all().filter_map(|held| held.deadline).min() == share.deadline;
-        let asked = self.records.get(&share.replacement).map(ReplacementStatus::asked);
+        let first = all().map(|share| share.since).min() == Some(share.since);
+        let urgent = all().filter_map(|share| share.deadline).min() == share.deadline;
+        let round = self.records.get(&share.replacement).map(ReplacementStatus::asked);
         let failures = &self.groups[&group].failures;
         let failed = failures.iter().filter(|failure| failure.started_at >= share.since).count();
         (
-            (share.replacement.clone(), share.balance, asked == Some(share.attempt), failed),
+            (share.replacement.clone(), share.balance, round == Some(share.attempt), failed),
             (first, urgent, share.deadline.is_some(), share.stood_in_for),
             share.instance_id.as_ref().map(|id| self.name(id)),
             share.failure.as_ref().map(|failure| failure.class),
@@ -252,8 +255,9 @@ impl World {
 
     /// A record, each of its times only while something asks for it.
     fn record(&self, status: &ReplacementStatus) -> impl Debug {
-        let held = |capacity: Option<&Capacity>, reach: i64| {
-            capacity.map(|held| (held.group, self.name(&held.instance_id), self.past(held.ready_at, reach)))
+        let seen = |capacity: Option<&Capacity>, reach: i64| {
+            capacity
+                .map(|taken| (taken.group, self.name(&taken.instance_id), self.past(taken.ready_at, reach)))
         };
         let ahead = |at: Option<Timestamp>| at.map(|at| self.ahead(at));
         let requested = match &*status.capacity {
@@ -271,8 +275,8 @@ impl World {
         (
             (status.phase(), past_if(settles, status.phase_since), ahead(status.deadline)),
             (status.capacity.name(), requested, status.capacity.is_on_demand_requested()),
-            (held(status.capacity.taken(), 0), status.old_node.name(), status.fallback.name()),
-            (held(status.fallback.successor(), 1), past_if(returns, status.return_started_at)),
+            (seen(status.capacity.taken(), 0), status.old_node.name(), status.fallback.name()),
+            (seen(status.fallback.successor(), 1), past_if(returns, status.return_started_at)),
             (
                 ahead(fallback.and_then(|open| open.next_probe_at)),
                 ahead(fallback.and_then(|open| open.not_before)).filter(|steps| *steps > 0),

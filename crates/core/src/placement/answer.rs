@@ -3,7 +3,6 @@
 use crate::effort::TooMuch;
 use crate::ids::NodeName;
 use crate::reason::{PodName, Unplaced};
-use std::sync::Arc;
 
 /// What [`place`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,6 @@ use crate::ids::NodeName;
 use crate::reason::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 impl Packer<'_> {
     /// Why each of these pods finds no node now.
@@ -21,7 +20,7 @@ impl Packer<'_> {
         for incoming in missing {
             let Incoming { pod, class, .. } = self.incoming[*incoming];
             let reasons = match known.entry(class) {
-                Entry::Occupied(held) => held.into_mut(),
+                Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(free) => free.insert(self.reasons(class)?),
             };
             let reasons = reasons.clone();

@@ -3,7 +3,6 @@
 use crate::ids::NodeName;
 use crate::policy::Policy;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// Nodes that are not counted on: the one that is drained, other fallback nodes, nodes in a replacement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -152,11 +152,11 @@ impl<'a> Meaning<'a> {
         if let Some(known) = self.known.get(&question) {
             return Ok(known.clone());
         }
-        let asked = match question.selector.required_label() {
+        let candidates = match question.selector.required_label() {
             Some(label) => self.by_label.get(&label).map_or(&[][..], Vec::as_slice),
             None => &self.everybody,
         };
-        let left = self.among(&question, asked)?;
+        let left = self.among(&question, candidates)?;
         self.effort.spend(KEPT / 2 * left.len())?;
         let found = Rc::new(left);
         self.known.insert(question, found.clone());
@@ -164,10 +164,10 @@ impl<'a> Meaning<'a> {
     }
 
     /// Those of `asked` that are meant.
-    fn among(&self, question: &Question<'a>, asked: &[u32]) -> Result<Vec<u32>, TooMuch> {
-        self.effort.spend(asked.len().saturating_mul(question.weight()))?;
+    fn among(&self, question: &Question<'a>, candidates: &[u32]) -> Result<Vec<u32>, TooMuch> {
+        self.effort.spend(candidates.len().saturating_mul(question.weight()))?;
         let meant = |index: &&u32| question.means(self.pods[**index as usize], self.snapshot);
-        Ok(asked.iter().filter(meant).copied().collect())
+        Ok(candidates.iter().filter(meant).copied().collect())
     }
 
     /// The pods that meet all affinity terms of this one.
@@ -218,7 +218,7 @@ impl<'a> Packer<'a> {
         let mut known: HashMap<Saying<'a>, Said> = HashMap::new();
         for (class, pod) in pods.iter().enumerate() {
             let said = match known.entry(saying(pod)) {
-                Entry::Occupied(held) => held.into_mut(),
+                Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(free) => free.insert(compiler.read(pod)?),
             };
             compiler.enter(class, said)?;
@@ -403,12 +403,12 @@ impl<'a> Compiler<'_, 'a> {
             for term in &owner.spec.pod_anti_affinity {
                 effort.spend(2)?;
                 let Some(question) = Question::of(term, owner, true) else { continue };
-                let asked = match question.selector.required_label() {
+                let candidates = match question.selector.required_label() {
                     Some(label) => by_label.get(&label).map_or(&[][..], Vec::as_slice),
                     None => &everybody,
                 };
-                effort.spend(asked.len().saturating_mul(question.weight()))?;
-                for class in asked {
+                effort.spend(candidates.len().saturating_mul(question.weight()))?;
+                for class in candidates {
                     if question.means(classes[*class], self.packer.snapshot) {
                         effort.spend(KEPT)?;
                         let against = found.entry((*class, &term.topology_key)).or_default();

@@ -184,8 +184,11 @@ impl ReplacementStatus {
         reasons: impl IntoIterator<Item = R>,
         now: Timestamp,
     ) {
-        let since =
-            self.blocking.iter().find(|held| held.flow_box == flow_box).map_or(now, |held| held.since);
+        let since = self
+            .blocking
+            .iter()
+            .find(|reason| reason.flow_box == flow_box)
+            .map_or(now, |reason| reason.since);
         let mut reasons: Vec<Reason> = reasons.into_iter().map(Into::into).collect();
         if reasons.len() > MAX_BLOCKING {
             let more = reasons.len() - (MAX_BLOCKING - 1);

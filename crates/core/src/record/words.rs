@@ -373,16 +373,17 @@ pub fn set_condition(
     now: Timestamp,
 ) {
     let status = if status { "True" } else { "False" };
-    let held = conditions.iter().find(|held| held.type_ == type_ && held.status == status);
+    let condition =
+        conditions.iter().find(|condition| condition.type_ == type_ && condition.status == status);
     let fresh = Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
         message: clipped(message.to_owned()),
-        last_transition_time: held.map_or(now, |held| held.last_transition_time),
+        last_transition_time: condition.map_or(now, |condition| condition.last_transition_time),
         observed_generation: None,
     };
-    match conditions.iter_mut().find(|held| held.type_ == type_) {
+    match conditions.iter_mut().find(|condition| condition.type_ == type_) {
         Some(place) => *place = fresh,
         None => conditions.push(fresh),
     }

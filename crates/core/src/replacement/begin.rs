@@ -45,7 +45,7 @@ pub fn escalate(
     now: Timestamp,
 ) {
     let Some(deadline) = deadline.filter(|_| !status.is_finished()) else { return };
-    if status.deadline.is_some_and(|held| held <= deadline) {
+    if status.deadline.is_some_and(|known| known <= deadline) {
         return;
     }
     if status.old_node.is_retained() {
@@ -139,6 +139,6 @@ pub(super) fn held_back(
         return vec![Reason::RebalanceIgnored];
     }
     let created = facts.old_node.and_then(|node| node.created);
-    let held = limits::start_held(&facts.starts, facts.policy, status.notice, created, facts.now);
-    held.into_iter().collect()
+    let reason = limits::start_held(&facts.starts, facts.policy, status.notice, created, facts.now);
+    reason.into_iter().collect()
 }

@@ -119,8 +119,8 @@ fn assess(next: &mut ReplacementStatus, mut open: OpenFallback, capacity: &Capac
         .or_else(|| obstacle(capacity, turn.facts))
         .or_else(|| pass_boxes(&mut open, next, capacity, turn));
     let begins = obstacle.is_none() && open.not_before.is_none_or(|at| now >= at);
-    if let Some(held) = next.fallback.open_mut() {
-        *held = open.clone();
+    if let Some(fallback) = next.fallback.open_mut() {
+        *fallback = open.clone();
     }
     match obstacle {
         Some(Obstacle::At(flow_box, reasons)) => next.block(flow_box, reasons, now),
@@ -148,7 +148,7 @@ fn at<R: Into<Reason>>(flow_box: FlowBox, reasons: Vec<R>) -> Option<Obstacle> {
 }
 
 /// The pause and the limits that let no return begin.
-fn held(facts: &Facts<'_>) -> Vec<Reason> {
+fn limiting(facts: &Facts<'_>) -> Vec<Reason> {
     let limits = facts.assessment.map_or(&[][..], |found| &found.held);
     let pause = facts.starts.pause.clone().map(Reason::Paused);
     pause.into_iter().chain(limits.iter().cloned()).collect()
@@ -167,10 +167,10 @@ fn claim(
     let Some((instance_id, node)) = claimed.filter(|_| !cancelled) else {
         if !cancelled {
             open.successor = None;
-            let held = held(facts);
-            if !held.is_empty() {
+            let reasons = limiting(facts);
+            if !reasons.is_empty() {
                 // An instance that Spot gave now would stand idle until the return may begin.
-                return at(FlowBox::Monitor, held);
+                return at(FlowBox::Monitor, reasons);
             }
             probe(open, &mut status.probes, turn);
             return at(FlowBox::Health, vec![Reason::NoSpotInstance]);
@@ -183,7 +183,7 @@ fn claim(
         return at(FlowBox::Health, vec![Reason::NodeCordoned { node: node.name.clone() }]);
     }
     let minimum = at_minimum(capacity, turn);
-    let known = open.successor.as_ref().is_some_and(|held| held.instance_id == instance_id);
+    let known = open.successor.as_ref().is_some_and(|capacity| capacity.instance_id == instance_id);
     if minimum.is_none() && capacity.group == GroupKind::OnDemand && !known {
         let (group, node_name) = (GroupKind::Spot, node.name);
         open.successor = Some(Capacity { group, instance_id, node_name, ready_at: facts.now });
@@ -218,8 +218,8 @@ fn pass_boxes(
     let Some(found) = turn.facts.assessment else { return Some(Obstacle::NotAssessed) };
     let boxes =
         [(Event::Healthy, &found.unhealthy), (Event::Stable, &found.unstable), (Event::Safe, &found.unsafe_)];
-    if let Some(held) = at(FlowBox::Monitor, held(turn.facts)) {
-        return Some(held);
+    if let Some(waiting) = at(FlowBox::Monitor, limiting(turn.facts)) {
+        return Some(waiting);
     }
     for (event, reasons) in boxes {
         let flow_box = event.flow_box();

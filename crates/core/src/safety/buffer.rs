@@ -8,29 +8,28 @@ use crate::ids::NodeName;
 use crate::placement::ExcludedNodes;
 use crate::reason::Blocker;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// What pods ask for, and what nodes have.
 #[derive(Clone, Default)]
 struct Sum {
-    asked: Resources,
+    requested: Resources,
     has: Resources,
 }
 
 impl Sum {
     fn pods<'p>(&mut self, pods: impl Iterator<Item = &'p Pod>, effort: &Effort) -> Result<(), TooMuch> {
         for pod in pods {
-            effort.spend(1 + self.asked.extended.len() + pod.spec.requests.extended.len())?;
-            grow(&mut self.asked, &pod.spec.requests, 1);
+            effort.spend(1 + self.requested.extended.len() + pod.spec.requests.extended.len())?;
+            grow(&mut self.requested, &pod.spec.requests, 1);
         }
         Ok(())
     }
 
     fn shares(&self) -> impl Iterator<Item = (&str, f64)> {
-        all(&self.asked).filter(|(_, asked)| *asked > 0).map(|(resource, asked)| {
+        all(&self.requested).filter(|(_, requested)| *requested > 0).map(|(resource, requested)| {
             let has = amount(&self.has, resource);
             #[allow(clippy::cast_precision_loss, reason = "a share")]
-            let share = if has > 0 { asked as f64 / has as f64 } else { 1.0 };
+            let share = if has > 0 { requested as f64 / has as f64 } else { 1.0 };
             (resource, share)
         })
     }
@@ -94,8 +93,8 @@ pub(super) fn judge(
         grow(&mut rest.has, &node.allocatable, node.allocatable.pods);
         match below {
             None => {
-                effort.spend(rest.asked.extended.len() + snapshot.used(index).extended.len())?;
-                grow(&mut rest.asked, snapshot.used(index), snapshot.used(index).pods);
+                effort.spend(rest.requested.extended.len() + snapshot.used(index).extended.len())?;
+                grow(&mut rest.requested, snapshot.used(index), snapshot.used(index).pods);
             }
             Some(_) => rest.pods(snapshot.pods_on(name).filter(counts), effort)?,
         }
@@ -118,10 +117,10 @@ pub(super) fn judge(
     // A resource that no other node of the pool has is not the pool's to keep: whether the pods that need it
     // fit elsewhere is for their placement to say. Every node has CPU and memory.
     let kept = |resource: &str| matches!(resource, "cpu" | "memory") || amount(&after.has, resource) > 0;
-    let asked = |resource: &str| amount(&moved.asked, resource) > 0;
+    let requested = |resource: &str| amount(&moved.requested, resource) > 0;
     let too_full = after
         .shares()
-        .filter(|(resource, _)| asked(resource) && kept(resource))
+        .filter(|(resource, _)| requested(resource) && kept(resource))
         .map(|(resource, after)| (resource, after, limit(resource)))
         // A share that only rounding puts over the limit is at the limit.
         .filter(|(_, after, limit)| *after > *limit + 1e-9)

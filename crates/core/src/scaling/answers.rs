@@ -158,7 +158,7 @@ pub fn launch_refused(ledger: &mut Ledger, group: GroupKind, reason: &str, at_al
         }
     }
     if let Some(group_name) = refusing.filter(|_| at_all) {
-        ledger.cannot_launch.retain(|held| held.group_name != group_name);
+        ledger.cannot_launch.retain(|refused| refused.group_name != group_name);
         let reason = clipped(reason.to_owned());
         ledger.cannot_launch.push(CannotLaunch { group_name, since: now, reason });
     }
@@ -190,8 +190,8 @@ pub(super) fn refuse(request: &mut ScalingRequest, class: FailureClass, message:
 pub(super) fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
     ledger.reduction = None;
     let Some(replacement) = &reduction.settles else { return };
-    let held = ledger.shares_mut(reduction.group).find(|share| share.replacement == *replacement);
-    let Some(share) = held else { return };
+    let share = ledger.shares_mut(reduction.group).find(|share| share.replacement == *replacement);
+    let Some(share) = share else { return };
     share.balance = match (share.is_raised(), &share.instance_id) {
         (true, Some(_)) => Balance::Even,
         // The old instance was never in the on-demand group: nothing there is owed for it, and a

@@ -29,7 +29,8 @@ impl Ledger {
             .filter(|request| request.method == Method::SetDesiredCapacity {})
             .map(|request| (request.group, request.group_name.clone(), request.target));
         let reduction = self.reduction.iter().filter(|reduction| reduction.instance_id.is_none());
-        let reduction = reduction.map(|held| (held.group, held.group_name.clone(), held.baseline - 1));
+        let reduction = reduction
+            .map(|reduction| (reduction.group, reduction.group_name.clone(), reduction.baseline - 1));
         let calls: Vec<_> = requests.chain(reduction).collect();
         for (group, group_name, desired) in calls {
             self.doubts.retain(|doubt| (&doubt.group_name, doubt.desired) != (&group_name, desired));
@@ -40,7 +41,10 @@ impl Ledger {
     /// The groups that a call of ours may have changed since they were last read.
     pub(super) fn in_motion(&self) -> BTreeSet<GroupKind> {
         let requests = self.scaling_requests.iter().filter(|request| request.state != RequestState::Applied);
-        requests.map(|request| request.group).chain(self.reduction.iter().map(|held| held.group)).collect()
+        requests
+            .map(|request| request.group)
+            .chain(self.reduction.iter().map(|reduction| reduction.group))
+            .collect()
     }
 
     /// What the first reading of a new life shows to have arrived arrives no more.

@@ -15,12 +15,15 @@ use crate::record::GroupKind;
 /// Sets aside what is about other groups than those of the pool, and takes up again what is about them.
 pub(super) fn sort(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     let view = inputs.view;
-    if let Some(reduction) = ledger.reduction.take_if(|held| !view.names(held.group, &held.group_name)) {
+    if let Some(reduction) =
+        ledger.reduction.take_if(|reduction| !view.names(reduction.group, &reduction.group_name))
+    {
         // Whether it took effect is not read any more. Booked as done, it lowers desired capacity once at
         // most.
         reduced(ledger, &reduction);
     }
-    let left = ledger.scaling_requests.extract_if(.., |held| !view.names(held.group, &held.group_name));
+    let left =
+        ledger.scaling_requests.extract_if(.., |request| !view.names(request.group, &request.group_name));
     let left: Vec<_> = left.map(|request| LeftBehind { since: inputs.now, request }).collect();
     let back = ledger
         .left_behind

@@ -1,4 +1,5 @@
 use super::*;
+use crate::flow::{Event, Wish};
 use crate::ids::{NodeName, ReplacementName};
 use crate::record::{Capacity, CapacityState, FallbackState, GroupKind, OldDrain, OpenFallback};
 use crate::testing::leaked;
@@ -232,8 +233,19 @@ fn the_record_takes_it_in_before_it_is_told() {
         } else {
             take_in(&ask, &subject(), &mut after, now());
         }
-        let told = after.steps.last().map(|step| step.message.clone()).unwrap_or_default();
-        assert!(told.ends_with("requested by ann (trigger t-1): maintenance"), "{ask:?}: {told}");
+        let message = after.steps.last().map(|step| step.message.clone()).unwrap_or_default();
+        let wish = match ask.action {
+            Return => Wish::Return,
+            Cancel => Wish::Cancellation,
+            _ => Wish::Replacement,
+        };
+        let triggered = Event::Triggered {
+            wish,
+            trigger: "t-1".to_owned(),
+            by: Some("ann".to_owned()),
+            reason: Some("maintenance".to_owned()),
+        };
+        assert_eq!(message, triggered.to_string(), "{ask:?}");
         let (answer, replacements) = acceptance(decided(&ask, Some(&after), &[]));
         assert_eq!((answer.reason(), replacements), (TriggerReason::Accepted, vec!["i-1".into()]), "{ask:?}");
         let once = after.clone();

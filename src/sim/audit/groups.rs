@@ -1,0 +1,136 @@
+//! The changes of groups: announced in the ledger, seldom, and taken back in the end.
+
+use super::{Auditor, Invariant};
+use kube::ResourceExt;
+use spot_guard_cloud::cloud::GateCall;
+use spot_guard_core::ids::GroupName;
+use spot_guard_core::ledger::RequestState;
+use spot_guard_core::time::since;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// So often at the most is a group changed in a minute: one call is made at a time, and the largest storm has
+/// twenty nodes.
+const CHANGES_A_MINUTE: usize = 30;
+
+impl Auditor {
+    /// A controller is about to change a group.
+    pub(super) fn before_change(&self, call: &GateCall) {
+        self.note(format!(
+            "AWS {} {}{}{}",
+            call.operation,
+            call.group.as_deref().unwrap_or("?"),
+            call.instance.as_ref().map_or_else(String::new, |instance| format!(
+                " {instance}{}",
+                if call.decrement { " with decrement" } else { "" }
+            )),
+            call.desired.map_or_else(String::new, |desired| format!(" {desired}")),
+        ));
+        let Some(group) = &call.group else { return };
+        self.watch_churn(group);
+        if !self.is_written(call, group) {
+            let found = format!("{call:?} is not what the stored ledger announces: {:?}", self.ledgers());
+            self.violated(Invariant::WrittenRequest, group, found);
+        }
+        if let Some(instance) = &call.instance
+            && call.operation == "TerminateInstanceInAutoScalingGroup"
+        {
+            self.check_drained(instance);
+        }
+    }
+
+    /// A SetDesiredCapacity of a controller arrives long after it was made.
+    ///
+    /// # Errors
+    /// When the group does not exist or cannot have so many.
+    pub fn late_call(&self, group: &str, desired: u32) -> anyhow::Result<()> {
+        self.note(format!("AWS SetDesiredCapacity {group} {desired}, late"));
+        self.inner.cloud.deliver_set_desired(group, desired)
+    }
+
+    pub(super) fn watch_churn(&self, group: &str) {
+        let now = self.inner.clock.now();
+        let changes = {
+            let mut state = self.state();
+            let changed = state.changed.entry(group.to_owned()).or_default();
+            changed.push_back(now);
+            changed.retain(|at| since(*at, now) < Duration::from_secs(60));
+            changed.len()
+        };
+        if changes > CHANGES_A_MINUTE {
+            self.violated(Invariant::NoChurn, group, format!("changed {changes} times in a minute"));
+        }
+    }
+
+    /// Whether a stored ledger announces exactly this change.
+    pub(super) fn is_written(&self, call: &GateCall, group: &str) -> bool {
+        self.pools().into_iter().any(|pool| {
+            let ledger = pool.status.clone().unwrap_or_default().ledger;
+            let in_state = |state| {
+                ledger
+                    .scaling_requests
+                    .iter()
+                    .filter(move |request| request.group_name == group && request.state == state)
+            };
+            let intended = || in_state(RequestState::Intended);
+            let reduction = ledger.reduction.as_ref().filter(|reduction| reduction.group_name == group);
+            match call.operation.as_str() {
+                "SetDesiredCapacity" => {
+                    let desired = call.desired.and_then(|desired| i32::try_from(desired).ok());
+                    // What was launched without raising desired capacity is made to count.
+                    let launched = || in_state(RequestState::Launched);
+                    intended().chain(launched()).any(|request| Some(request.target) == desired)
+                        || reduction.is_some_and(|reduction| {
+                            reduction.instance_id.is_none() && Some(reduction.baseline - 1) == desired
+                        })
+                }
+                "TerminateInstanceInAutoScalingGroup" => reduction.is_some_and(|reduction| {
+                    reduction.instance_id.as_deref() == call.instance.as_deref()
+                        && (reduction.settles.is_some() || !call.decrement)
+                }),
+                "LaunchInstances" => intended().next().is_some(),
+                _ => false,
+            }
+        })
+    }
+
+    /// What our calls have added to a group's desired capacity so far, and by how much others have lowered
+    /// it.
+    pub(super) fn ours(&self, group: &str) -> (i64, i64) {
+        let Some(found) = self.inner.cloud.group(group) else { return (0, 0) };
+        let initial = self.state().initial.get(group).copied().unwrap_or(0);
+        (i64::from(found.desired) - found.added_by_others - initial, found.lowered_by_others)
+    }
+
+    /// No story of a pool is open: what we changed must have been changed back.
+    pub(super) fn watch_balance(&self) {
+        let records = self.records();
+        let open = |pool: &str| {
+            records.iter().any(|record| {
+                record.spec.pool.as_deref() == Some(pool)
+                    && record.status.as_ref().is_none_or(|status| !status.phase().is_finished())
+            })
+        };
+        let pools = self.pools();
+        let busy: BTreeSet<&GroupName> = pools
+            .iter()
+            .filter(|pool| open(&pool.name_any()))
+            .flat_map(|pool| [&pool.spec.spot_group, &pool.spec.on_demand_group])
+            .collect();
+        for pool in &*pools {
+            for group in [&pool.spec.spot_group, &pool.spec.on_demand_group] {
+                // A pool that is not accepted may name the group of another one.
+                if busy.contains(group) {
+                    continue;
+                }
+                let (sum, lowered) = self.ours(group);
+                // What others took out while we waited for it may have been asked for again.
+                if !(0..=lowered).contains(&sum) {
+                    let found =
+                        format!("no story is open, and our changes to desired capacity sum up to {sum:+}");
+                    self.violated(Invariant::BalancedDesired, group, found);
+                }
+            }
+        }
+    }
+}
