@@ -6,7 +6,7 @@ use super::source::Source;
 const NAMES: [&str; 7] =
     ["instance", "instance_id", "node", "node_name", "pool", "group_name", "replacement"];
 
-/// Whether the type that the text begins with is one of text: `String`, `&str`, `Option<String>` and the like.
+/// Whether the type that the text begins with is text: `String`, `&str`, `Option<String>` and the like.
 fn is_text(mut declared: &str) -> bool {
     loop {
         declared = declared.trim_start();
