@@ -291,7 +291,7 @@ impl World {
                     .instances
                     .iter()
                     .map(|instance| Instance {
-                        id: instance.id.clone().into(),
+                        id: instance.id.clone(),
                         zone: "a".to_owned(),
                         lifecycle: instance.lifecycle,
                     })
