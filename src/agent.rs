@@ -10,6 +10,7 @@ use crate::telemetry::readiness::Readiness;
 use actix_web::{HttpResponse, web};
 use anyhow::Context;
 use aws_config::imds::client::Builder;
+use aws_config::provider_config::ProviderConfig;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -132,7 +133,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let client = crate::kube::client::infer(options.kubeconfig.as_deref()).await?;
     let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let agent =
-        start(options.node_name.clone(), client, Builder::default(), Clock::System, options.poll_every);
+        start(options.node_name.clone(), client, metadata_client(), Clock::System, options.poll_every);
     let server = match options.listen {
         Some(address) => Some(serve(address, &agent)?),
         None => None,
@@ -148,6 +149,12 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     }
     tracing::info!(node = &*options.node_name, "agent ended");
     Ok(())
+}
+
+/// IMDS is on the node itself: it is never asked through a proxy that the environment names for other calls.
+fn metadata_client() -> Builder {
+    let direct = aws_smithy_http_client::Builder::new().build_http();
+    Builder::default().configure(&ProviderConfig::without_region().with_http_client(direct))
 }
 
 fn serve(address: SocketAddr, agent: &AgentHandle) -> anyhow::Result<actix_web::dev::ServerHandle> {
@@ -206,6 +213,7 @@ async fn metrics(agent: web::Data<AgentHandle>) -> HttpResponse {
 mod tests {
     use super::*;
     use crate::actors::imds_poller::IMDS_PART;
+    use crate::telemetry::readiness::UnreadyCode;
     use actix_web::App;
     use actix_web::http::StatusCode;
     use actix_web::test::{TestRequest, call_and_read_body, call_service, init_service};
@@ -224,9 +232,12 @@ mod tests {
 
         assert_eq!(call_service(&app, get("/livez")).await.status(), StatusCode::OK);
         assert_eq!(call_service(&app, get("/readyz")).await.status(), StatusCode::OK);
-        agent.readiness.not_ready(IMDS_PART, "no answer");
+        agent.readiness.not_ready(IMDS_PART, UnreadyCode::ImdsUnreadable, "no answer");
         assert_eq!(call_service(&app, get("/readyz")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(call_and_read_body(&app, get("/readyz")).await, r#"{"imds":"no answer"}"#);
+        assert_eq!(
+            call_and_read_body(&app, get("/readyz")).await,
+            r#"{"imds":{"reason":"ImdsUnreadable","message":"no answer"}}"#
+        );
         let text = call_and_read_body(&app, get("/metrics")).await;
         assert!(text.ends_with(b"# EOF\n"), "{text:?}");
 

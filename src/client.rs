@@ -187,8 +187,8 @@ impl ApiClient {
         let status = answer.status();
         let body = answer.text().with_context(|| format!("{url} broke off its answer"))?;
         let problem: Value = serde_json::from_str(&body).unwrap_or_default();
-        // Another path than these would be told otherwise.
-        let is_no_such = problem["detail"].as_str().is_some_and(|detail| detail.starts_with("no "));
+        // Another path than these has another code.
+        let is_no_such = problem["reason"] == "NoSuchObject";
         if status == StatusCode::NOT_FOUND && is_no_such {
             return Ok(None);
         }

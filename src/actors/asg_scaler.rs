@@ -15,6 +15,7 @@ use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::aws::{CallError, Launched, Terminated};
 use crate::crd::SpotPool;
 use crate::kube::problem::RequestProblem;
+use crate::telemetry::readiness::UnreadyCode;
 use actix::prelude::*;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
@@ -141,7 +142,7 @@ impl AsgScaler {
         if problems.is_empty() {
             self.deps.readiness.ready(PART);
         } else {
-            self.deps.readiness.not_ready(PART, problems.join("; "));
+            self.deps.readiness.not_ready(PART, UnreadyCode::GroupsNotObserved, problems.join("; "));
         }
     }
 

@@ -110,7 +110,7 @@ impl FallbackTracker {
         scale: MessageLink<ScaleGroups>,
         drain: MessageLink<DrainNodes>,
     ) -> Self {
-        let fits = Fits::new(deps.heavy.clone());
+        let fits = Fits::new(deps.heavy.clone(), deps.metrics.clone());
         Self {
             deps,
             life,

@@ -14,6 +14,7 @@ use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
+use crate::telemetry::metrics::{BoundedCheck, Spent};
 use actix::prelude::*;
 use jiff::Timestamp;
 use kube::Resource;
@@ -325,10 +326,14 @@ impl Handler<Turn> for HealthMonitor {
             ctx.spawn(work.into_actor(self).map(move |done, actor, ctx| {
                 actor.under_way.remove(&name);
                 let Ok((observed, assessment)) = done else {
+                    actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Time, 1);
                     tracing::warn!(pool = &*name, "other checks took all places; the pool is assessed later");
                     actor.due.remove(&name);
                     return;
                 };
+                let blockers = assessment.returns.values().flat_map(|found| &found.unsafe_);
+                let given_up = blockers.filter(|reason| reason.code() == ReasonCode::CheckTooLarge).count();
+                actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Work, given_up);
                 actor.publish(&name, &observed, &assessment, &findings, &urgent, ctx);
                 actor.assessed.send(PoolAssessed { pool: name, assessment });
             }));

@@ -19,7 +19,7 @@ use crate::actors::supervision::answers_ping;
 use crate::aws::imds::Imds;
 use crate::clock::{Clock, jittered};
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, notice_name};
-use crate::telemetry::readiness::Readiness;
+use crate::telemetry::readiness::{Readiness, UnreadyCode};
 use crate::telemetry::tracing::{box_span, traceparent_of};
 use actix::fut::wrap_future;
 use actix::{Actor, AsyncContext, Context, Handler, Message};
@@ -192,7 +192,9 @@ impl ImdsPoller {
 
     fn tell_readiness(&self, problem: Option<&ImdsProblem>) {
         match problem {
-            Some(problem) => self.node.readiness.not_ready(IMDS_PART, problem.to_string()),
+            Some(problem) => {
+                self.node.readiness.not_ready(IMDS_PART, UnreadyCode::ImdsUnreadable, problem.to_string())
+            }
             None => self.node.readiness.ready(IMDS_PART),
         }
     }
@@ -207,7 +209,7 @@ impl Actor for ImdsPoller {
             let problem =
                 format!("the node's name has {length} characters; a notice can name {MAX_NODE_NAME}");
             tracing::error!(node = &*self.node.node_name, "no notice can be stored: {problem}");
-            self.node.readiness.not_ready(NODE_NAME_PART, problem);
+            self.node.readiness.not_ready(NODE_NAME_PART, UnreadyCode::NodeNameTooLong, problem);
         }
         ctx.notify(Poll);
     }
@@ -349,7 +351,8 @@ impl Handler<Stored> for ImdsPoller {
             }
             Err(problem) => {
                 sighting.attempt_failed(ctx);
-                self.node.readiness.not_ready(NOTICES_PART, format!("{kind}: {problem}"));
+                let told = format!("{kind}: {problem}");
+                self.node.readiness.not_ready(NOTICES_PART, UnreadyCode::NoticeNotStored, told);
                 if self.complaints.raise(kind.slug(), &problem.to_string()) {
                     tracing::error!(node, %kind, %problem, "the notice cannot be stored; the next attempt follows");
                 }

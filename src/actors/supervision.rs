@@ -28,7 +28,7 @@ pub use link::{ASK_TIMEOUT, Link, LinkError, LinkEvent, MAILBOX_CAPACITY, MAX_QU
 
 use crate::clock::jittered;
 pub use crate::telemetry::metrics::RestartCause;
-use crate::telemetry::readiness::Readiness;
+use crate::telemetry::readiness::{Readiness, UnreadyCode};
 use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use panics::{guarded, keep_actor_panics_quiet};
@@ -307,6 +307,7 @@ where
             self.red = true;
             self.readiness.not_ready(
                 self.link.name(),
+                UnreadyCode::RestartedTooOften,
                 format!(
                     "restarted {} times within 5 minutes, last because it {}",
                     self.recent.len(),

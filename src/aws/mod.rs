@@ -24,7 +24,9 @@ use aws_sdk_autoscaling::types::{
 use jiff::Timestamp;
 use listing::Listing;
 use spot_guard_core::classify::{self, CallFailure};
-use spot_guard_core::group::{FailedActivity, GroupSetup, GroupView, Instance, Lifecycle, MixedMarkets};
+use spot_guard_core::group::{
+    CapacityUnit, FailedActivity, GroupSetup, GroupView, Instance, Lifecycle, MixedMarkets,
+};
 use spot_guard_core::ids::{GroupName, InstanceId};
 use std::fmt;
 use std::sync::Arc;
@@ -245,8 +247,7 @@ impl AutoScaling {
                 .map(|error| {
                     let code = error.error_code().unwrap_or_default();
                     let message = error.error_message().unwrap_or_default();
-                    let class = classify::by_code(code).unwrap_or_else(|| classify::launch_failure(message));
-                    (class, format!("{code} - {message}"))
+                    (classify::launch_error(code, message), format!("{code} - {message}"))
                 })
                 .collect(),
         })
@@ -310,7 +311,10 @@ fn group_view(group: &AutoScalingGroup, now: Timestamp) -> GroupView {
                 Some(Instance {
                     id: instance.instance_id()?.into(),
                     zone: instance.availability_zone().unwrap_or_default().to_owned(),
-                    lifecycle: lifecycle(instance.lifecycle_state()),
+                    lifecycle: Lifecycle::of(
+                        instance.lifecycle_state().map_or("", LifecycleState::as_str),
+                        instance.health_status(),
+                    ),
                 })
             })
             .collect(),
@@ -339,6 +343,8 @@ fn group_setup(group: &AutoScalingGroup) -> GroupSetup {
         capacity_rebalance: group.capacity_rebalance().unwrap_or(false),
         operator: group.operator().and_then(|operator| operator.principal()).map(str::to_owned),
         eks_node_group: node_group.map(|tag| tag.value().unwrap_or_default().to_owned()),
+        counted_in: counted_in(group),
+        status: group.status().map(str::to_owned),
         suspended: group
             .suspended_processes()
             .iter()
@@ -350,14 +356,19 @@ fn group_setup(group: &AutoScalingGroup) -> GroupSetup {
     }
 }
 
-fn lifecycle(state: Option<&LifecycleState>) -> Lifecycle {
-    match state {
-        Some(LifecycleState::InService) => Lifecycle::InService,
-        Some(LifecycleState::Pending | LifecycleState::PendingWait | LifecycleState::PendingProceed) => {
-            Lifecycle::Pending
-        }
-        _ => Lifecycle::Leaving,
-    }
+/// In what the group counts its capacity, if not in instances.
+fn counted_in(group: &AutoScalingGroup) -> Option<CapacityUnit> {
+    let by_type = group.desired_capacity_type().filter(|unit| !unit.is_empty() && *unit != "units");
+    let template = group.mixed_instances_policy().and_then(|policy| policy.launch_template());
+    let weights = template.into_iter().flat_map(|template| template.overrides());
+    let is_weighted = weights.filter_map(|entry| entry.weighted_capacity()).any(|weight| weight != "1");
+    by_type.map(|unit| CapacityUnit::Type(unit.to_owned())).or(is_weighted.then_some(CapacityUnit::Weights))
+}
+
+/// The zone in the details of an activity: JSON in a string (API Reference, Activity).
+fn zone_of(details: &str) -> Option<String> {
+    let details: serde_json::Value = serde_json::from_str(details).ok()?;
+    Some(details.get("Availability Zone")?.as_str()?.to_owned())
 }
 
 /// A failed launch is `Failed` or `Cancelled`; the text is in StatusMessage, not in Description.
@@ -366,7 +377,8 @@ fn failed_launch(activity: &Activity) -> Option<FailedActivity> {
         activity.status_code(),
         Some(ScalingActivityStatusCode::Failed | ScalingActivityStatusCode::Cancelled)
     );
-    if !failed || activity.description().is_some_and(|text| text.starts_with("Terminating")) {
+    // What a scale-in leaves behind that could not be done is no failed launch.
+    if !failed || !activity.description().is_none_or(|text| text.starts_with("Launching")) {
         return None;
     }
     let message = activity.status_message().unwrap_or_default().to_owned();
@@ -374,6 +386,7 @@ fn failed_launch(activity: &Activity) -> Option<FailedActivity> {
     Some(FailedActivity {
         started_at: Timestamp::new(started.secs(), i32::try_from(started.subsec_nanos()).unwrap_or(0))
             .ok()?,
+        zone: activity.details().and_then(zone_of),
         class: classify::launch_failure(&message),
         message,
     })

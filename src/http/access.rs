@@ -12,13 +12,13 @@ pub(super) use super::rights::{Denial, Need, Permission, Resource, Verb};
 pub use reviews::{AUDIENCE, Caller, Reviews};
 
 use super::model::Access;
-use super::problem::{self, Refused};
+use super::problem::{self, ProblemReason, Refused};
 use super::query;
 use super::tls::Certificate;
 use crate::crd::is_dns_name;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::{StatusCode, header};
+use actix_web::http::header;
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
@@ -210,9 +210,11 @@ fn names_this_machine(request: &HttpRequest) -> bool {
 }
 
 fn refused(request: &HttpRequest, refusal: &Denial) -> HttpResponse {
-    let (status, detail) = match refusal {
-        Denial::NoToken => (StatusCode::UNAUTHORIZED, "a bearer token of the cluster is required".to_owned()),
-        Denial::BadToken(why) => (StatusCode::UNAUTHORIZED, format!("the token is not valid: {why}")),
+    let (reason, detail) = match refusal {
+        Denial::NoToken => {
+            (ProblemReason::TokenRequired, "a bearer token of the cluster is required".to_owned())
+        }
+        Denial::BadToken(why) => (ProblemReason::TokenInvalid, format!("the token is not valid: {why}")),
         Denial::Forbidden { user, question } => {
             let Permission { verb, resource, name } = question;
             let name = name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
@@ -222,25 +224,25 @@ fn refused(request: &HttpRequest, refusal: &Denial) -> HttpResponse {
                 resource.as_str(),
                 crate::crd::GROUP
             );
-            (StatusCode::FORBIDDEN, detail)
+            (ProblemReason::Forbidden, detail)
         }
         Denial::Unknown => (
-            StatusCode::SERVICE_UNAVAILABLE,
+            ProblemReason::KubernetesUnavailable,
             "the Kubernetes API did not answer who the caller is and what the caller may do".to_owned(),
         ),
         Denial::ReadOnly => {
-            (StatusCode::FORBIDDEN, "this port only reads; use the main port, with a token".to_owned())
+            (ProblemReason::ReadOnlyPort, "this port only reads; use the main port, with a token".to_owned())
         }
         Denial::ForeignHost => (
-            StatusCode::FORBIDDEN,
+            ProblemReason::ForeignHost,
             "this port answers to host names of this machine only, such as localhost".to_owned(),
         ),
         Denial::Unencrypted => (
-            StatusCode::FORBIDDEN,
+            ProblemReason::TlsRequired,
             "without TLS (setting tls) this port accepts tokens from loopback only".to_owned(),
         ),
     };
-    let mut answer = problem::answer(status, request, detail);
+    let mut answer = problem::answer(reason, request, detail);
     let challenge = match refusal {
         Denial::NoToken => Some("Bearer realm=\"spot-guard\""),
         Denial::BadToken(_) => Some("Bearer realm=\"spot-guard\", error=\"invalid_token\""),

@@ -5,11 +5,12 @@
 //! the head of its first request is there, a TLS handshake included, and again after each answer. It has a
 //! moment to itself before it has to make room: in a burst of others the head of a probe is on its way still.
 
+use super::problem::{self, ProblemReason};
 use crate::telemetry::connections::{ConnectionEnd, Connections, Listener};
 use actix_web::Error;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::{ConnectionType, StatusCode, header};
+use actix_web::http::{ConnectionType, header};
 use actix_web::middleware::Next;
 use actix_web::web::Bytes;
 use std::collections::BTreeMap;
@@ -260,7 +261,7 @@ pub(super) async fn guard(
     }
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
         let detail = "a body needs a Content-Length; chunks (Transfer-Encoding) are refused".to_owned();
-        let mut answer = super::problem::answer(StatusCode::LENGTH_REQUIRED, request.request(), detail);
+        let mut answer = problem::answer(ProblemReason::LengthRequired, request.request(), detail);
         answer.head_mut().set_connection_type(ConnectionType::Close);
         if let Some(connection) = connection {
             connection.gate.counted.ended(connection.gate.listener, ConnectionEnd::Refused);

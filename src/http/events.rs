@@ -6,7 +6,7 @@
 
 use super::ApiState;
 use super::access::{Caller, Denial, Pass, Resource, Verb};
-use super::problem;
+use super::problem::{self, ProblemReason};
 use crate::crd::NodeReplacement;
 use actix_web::http::header;
 use actix_web::web::{Bytes, Data};
@@ -49,7 +49,7 @@ pub(super) async fn events(state: Data<ApiState>, request: HttpRequest) -> HttpR
     // The place goes with the stream.
     let place = match state.streams.open(caller.as_ref().map(|caller| caller.user.as_str())) {
         Ok(place) => place,
-        Err(why) => return problem::unavailable(&request, &why),
+        Err(why) => return problem::unavailable(ProblemReason::TooManyStreams, &request, &why),
     };
     let pass = Pass::of(&request, Verb::List, Resource::Replacements);
     let (sender, receiver) = mpsc::channel(BACKLOG);

@@ -3,6 +3,7 @@
 use super::{ApiState, problem};
 use crate::telemetry::liveness::DEAD_AFTER;
 use crate::telemetry::metrics;
+use crate::telemetry::readiness::Unready;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use schemars::JsonSchema;
@@ -37,8 +38,9 @@ pub struct Remark {
 pub struct NotReady {
     /// Its name.
     pub part: &'static str,
-    /// Why, in plain words.
-    pub reason: String,
+    /// Why, as a code and in plain words.
+    #[serde(flatten)]
+    pub why: Unready,
 }
 
 /// The process lives: it can answer, and so can its actors' thread.
@@ -56,7 +58,7 @@ pub(super) async fn healthz(state: web::Data<ApiState>) -> HttpResponse {
 /// 200 when every part works, else 503 with the parts that do not; laid out to be read by people, too.
 pub(super) async fn readyz(state: web::Data<ApiState>, request: HttpRequest) -> HttpResponse {
     let not_ready: Vec<NotReady> =
-        state.readiness.reasons().into_iter().map(|(part, reason)| NotReady { part, reason }).collect();
+        state.readiness.reasons().into_iter().map(|(part, why)| NotReady { part, why }).collect();
     let remarks =
         state.readiness.remarks().into_iter().map(|(part, remark)| Remark { part, remark }).collect();
     let body = Ready { ready: not_ready.is_empty(), not_ready, remarks };

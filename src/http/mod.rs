@@ -36,7 +36,7 @@ pub use model::{
     Replacement, ReplacementCounts, SafetyBlocker, Status, Timeline, TimelineEntry, TriggerRequest,
     TriggerState,
 };
-pub use problem::Problem;
+pub use problem::{Problem, ProblemReason};
 pub use state::{ApiState, checks, keep_history, streams};
 pub use streams::Streams;
 pub use tls::{Certificate, TlsConfig};

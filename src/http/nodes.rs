@@ -2,18 +2,19 @@
 
 use super::ApiState;
 use super::model::{Items, NodeRole, NodeSafety, PoolNode, SafetyBlocker};
-use super::problem::{self, Refused};
+use super::problem::{self, ProblemReason, Refused};
 use super::query::{Filter, path_name};
 use super::state::MAX_CHECKS;
 use crate::actors::deps::PoolConfig;
 use crate::crd::{NodeReplacement, SpotPool};
+use crate::telemetry::metrics::{BoundedCheck, Spent};
 use actix_web::web::{self, Data, Json};
 use actix_web::{HttpRequest, HttpResponse};
 use spot_guard_core::cluster::{self, Snapshot};
 use spot_guard_core::health::PoolReplacement;
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::policy::Policy;
-use spot_guard_core::reason::in_one_line;
+use spot_guard_core::reason::{ReasonCode, in_one_line};
 use spot_guard_core::record::{FallbackState, GroupKind, ReplacementStatus, UtilisationPercent};
 use spot_guard_core::safety::{self, SafetyContext, SafetyPolicy};
 use std::collections::{BTreeMap, HashMap};
@@ -49,14 +50,15 @@ pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> Ht
     // In this order: what is current now is so in the snapshot, too.
     let stale = (state.stale)();
     if !stale.is_empty() {
-        return problem::unavailable(&request, &in_one_line(&stale));
+        return problem::unavailable(ProblemReason::StaleWatch, &request, &in_one_line(&stale));
     }
     let snapshot = (state.snapshot)();
     if snapshot.node(&name).is_none() {
         return problem::no_such(&request, &format!("no node of the cluster is named {name}"));
     }
     let Ok(turn) = state.checks.clone().try_acquire_owned() else {
-        return problem::unavailable(&request, &format!("{MAX_CHECKS} safety checks are under way"));
+        let detail = format!("{MAX_CHECKS} safety checks are under way");
+        return problem::unavailable(ProblemReason::TooManyChecks, &request, &detail);
     };
     let (pools, records) = (state.pools.state(), state.replacements.state());
     let (defaults, taint_key, now) = (state.defaults.clone(), state.taint_key.clone(), (state.now)());
@@ -76,7 +78,12 @@ pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> Ht
         }
     });
     match work.await {
-        Ok(report) => HttpResponse::Ok().json(report),
+        Ok(report) => {
+            let is_given_up = |held: &&SafetyBlocker| held.reason == ReasonCode::CheckTooLarge;
+            let given_up = report.blockers.iter().filter(is_given_up).count();
+            state.metrics.checks_given_up(BoundedCheck::Request, Spent::Work, given_up);
+            HttpResponse::Ok().json(report)
+        }
         Err(_) => problem::internal(&request, "the check was aborted"),
     }
 }

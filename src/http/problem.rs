@@ -1,5 +1,9 @@
 //! Errors as problem details (RFC 9457).
 
+mod reason;
+
+pub use reason::ProblemReason;
+
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use schemars::JsonSchema;
@@ -16,6 +20,8 @@ pub struct Problem {
     pub title: String,
     /// The status code.
     pub status: u16,
+    /// The code of the problem, for machines. docs/reasons.md says what to do about each.
+    pub reason: ProblemReason,
     /// What is wrong with this request.
     pub detail: String,
     /// The path that was requested.
@@ -37,31 +43,32 @@ pub struct FieldProblem {
 /// A request that is not done, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
-    status: StatusCode,
     problem: Box<Problem>,
 }
 
 impl Refused {
-    pub(super) fn new(status: StatusCode, request: &HttpRequest, detail: String) -> Self {
+    pub(super) fn new(reason: ProblemReason, request: &HttpRequest, detail: String) -> Self {
+        let status = reason.status();
         let problem = Box::new(Problem {
             type_: "about:blank",
             title: status.canonical_reason().unwrap_or_default().to_owned(),
             status: status.as_u16(),
+            reason,
             detail,
             instance: request.path().to_owned(),
             errors: Vec::new(),
         });
-        Self { status, problem }
+        Self { problem }
     }
 
     /// 400 for one field.
     pub(super) fn field(request: &HttpRequest, field: &str, detail: String) -> Self {
-        Self::fields(StatusCode::BAD_REQUEST, request, field, detail)
+        Self::fields(ProblemReason::InvalidField, request, field, detail)
     }
 
     /// For one field.
-    pub(super) fn fields(status: StatusCode, request: &HttpRequest, field: &str, detail: String) -> Self {
-        let mut refused = Self::new(status, request, format!("{field}: {detail}"));
+    pub(super) fn fields(reason: ProblemReason, request: &HttpRequest, field: &str, detail: String) -> Self {
+        let mut refused = Self::new(reason, request, format!("{field}: {detail}"));
         refused.problem.errors.push(FieldProblem { field: field.to_owned(), detail });
         refused
     }
@@ -75,11 +82,11 @@ impl fmt::Display for Refused {
 
 impl ResponseError for Refused {
     fn status_code(&self) -> StatusCode {
-        self.status
+        self.problem.reason.status()
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut response = HttpResponse::build(self.status);
+        let mut response = HttpResponse::build(self.status_code());
         response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
         match serde_json::to_string(&self.problem) {
             Ok(body) => response.body(body),
@@ -89,25 +96,25 @@ impl ResponseError for Refused {
 }
 
 /// An answer that says what is wrong.
-pub(super) fn answer(status: StatusCode, request: &HttpRequest, detail: String) -> HttpResponse {
-    Refused::new(status, request, detail).error_response()
+pub(super) fn answer(reason: ProblemReason, request: &HttpRequest, detail: String) -> HttpResponse {
+    Refused::new(reason, request, detail).error_response()
 }
 
 /// There is nothing at that path.
 pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
-    answer(StatusCode::NOT_FOUND, &request, format!("there is nothing at {}", request.path()))
+    answer(ProblemReason::NoSuchPath, &request, format!("there is nothing at {}", request.path()))
 }
 
 /// The path may name something, but nothing of that name is there.
 pub(super) fn no_such(request: &HttpRequest, detail: &str) -> HttpResponse {
-    answer(StatusCode::NOT_FOUND, request, detail.to_owned())
+    answer(ProblemReason::NoSuchObject, request, detail.to_owned())
 }
 
 /// The path is there, but takes these methods only.
 pub(super) async fn method_not_allowed(request: HttpRequest, allowed: String) -> HttpResponse {
     let methods = allowed.replace(", ", " and ");
     let detail = format!("{} takes {methods}, not {}", request.path(), request.method());
-    let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, &request, detail);
+    let mut response = answer(ProblemReason::MethodNotAllowed, &request, detail);
     if let Ok(allowed) = allowed.parse() {
         response.headers_mut().insert(header::ALLOW, allowed);
     }
@@ -115,13 +122,13 @@ pub(super) async fn method_not_allowed(request: HttpRequest, allowed: String) ->
 }
 
 /// It is too much at this time.
-pub(super) fn unavailable(request: &HttpRequest, detail: &str) -> HttpResponse {
-    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, request, detail.to_owned());
+pub(super) fn unavailable(reason: ProblemReason, request: &HttpRequest, detail: &str) -> HttpResponse {
+    let mut response = answer(reason, request, detail.to_owned());
     response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     response
 }
 
 /// Something that should not fail did.
 pub(super) fn internal(request: &HttpRequest, detail: &str) -> HttpResponse {
-    answer(StatusCode::INTERNAL_SERVER_ERROR, request, detail.to_owned())
+    answer(ProblemReason::Internal, request, detail.to_owned())
 }

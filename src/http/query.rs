@@ -3,9 +3,8 @@
 //! A page ends with a cursor: the name that it ended with. The next one begins after that name, whatever came
 //! and went meanwhile: what was there all the time is told exactly once.
 
-use super::problem::Refused;
+use super::problem::{ProblemReason, Refused};
 use actix_web::HttpRequest;
-use actix_web::http::StatusCode;
 use actix_web::web::Query;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -44,13 +43,13 @@ pub(super) struct Filter {
 pub(super) fn check(request: &HttpRequest, takes: &[&str]) -> Result<(), Refused> {
     if request.uri().to_string().len() > MAX_TARGET {
         let detail = format!("the request target is longer than {MAX_TARGET} bytes");
-        return Err(Refused::new(StatusCode::URI_TOO_LONG, request, detail));
+        return Err(Refused::new(ProblemReason::TargetTooLong, request, detail));
     }
     let size: usize =
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if size > MAX_HEADERS {
         let detail = format!("the headers are longer than {MAX_HEADERS} bytes");
-        return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, request, detail));
+        return Err(Refused::new(ProblemReason::HeadersTooLong, request, detail));
     }
     let mut given = BTreeMap::new();
     for (key, value) in pairs(request)? {
@@ -79,7 +78,13 @@ pub(super) fn path_name(request: &HttpRequest) -> String {
 
 fn pairs(request: &HttpRequest) -> Result<Vec<(String, String)>, Refused> {
     Query::<Vec<(String, String)>>::from_query(request.query_string()).map(Query::into_inner).map_err(
-        |error| Refused::new(StatusCode::BAD_REQUEST, request, format!("the query cannot be read: {error}")),
+        |error| {
+            Refused::new(
+                ProblemReason::QueryUnreadable,
+                request,
+                format!("the query cannot be read: {error}"),
+            )
+        },
     )
 }
 

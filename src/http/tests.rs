@@ -17,10 +17,10 @@ use crate::crd::{
 };
 use crate::telemetry::liveness::Liveness;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::readiness::Readiness;
+use crate::telemetry::readiness::{Readiness, UnreadyCode};
 use actix_web::App;
 use actix_web::http::{Method, StatusCode, header};
-use actix_web::test::{TestRequest, call_service, init_service, read_body};
+use actix_web::test::{TestRequest, call_service, init_service, read_body, read_body_json};
 use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::reflector::Store;
@@ -232,10 +232,11 @@ async fn readiness_names_the_parts_that_do_not_work() {
 
     let fixture = Fixture::empty();
     fixture.readiness.ready("aws");
-    fixture.readiness.not_ready("kubernetes", "the API server does not answer: connection refused");
+    let message = "the API server does not answer: connection refused";
+    fixture.readiness.not_ready("kubernetes", UnreadyCode::WatchBroken, message);
     let (status, media_type, body) = fixture.ask(Method::GET, "/readyz").await;
     assert_eq!((status, media_type.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "application/json"));
-    let part = json!({"part": "kubernetes", "reason": "the API server does not answer: connection refused"});
+    let part = json!({"part": "kubernetes", "reason": "WatchBroken", "message": message});
     let expected = json!({"ready": false, "notReady": [part]});
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
     assert!(body.lines().count() > 3, "not laid out for people: {body}");
@@ -352,11 +353,17 @@ async fn one_fallback_is_answered_by_its_name_and_nothing_else_is() {
         let (status, media_type, body) = Fixture::with_a_fallback().ask(Method::GET, &path).await;
         assert_eq!((status, media_type.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));
         let expected = json!({
-            "type": "about:blank", "title": "Not Found", "status": 404,
+            "type": "about:blank", "title": "Not Found", "status": 404, "reason": "NoSuchObject",
             "detail": format!("no open fallback is named {name}"), "instance": path,
         });
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
     }
+}
+
+/// The code of a problem.
+fn reason(body: &str) -> String {
+    let problem: Value = serde_json::from_str(body).unwrap();
+    problem["reason"].as_str().unwrap().to_owned()
 }
 
 #[actix_web::test]
@@ -364,7 +371,7 @@ async fn what_is_not_there_is_a_problem() {
     let (status, media_type, body) = Fixture::empty().ask(Method::GET, "/api/v1/nothing").await;
     assert_eq!((status, media_type.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));
     let expected = json!({
-        "type": "about:blank", "title": "Not Found", "status": 404,
+        "type": "about:blank", "title": "Not Found", "status": 404, "reason": "NoSuchPath",
         "detail": "there is nothing at /api/v1/nothing", "instance": "/api/v1/nothing",
     });
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
@@ -377,6 +384,7 @@ async fn what_cannot_be_done_is_a_problem() {
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
         assert_eq!(media_type, "application/problem+json");
         assert!(body.contains(&format!("takes GET and HEAD, not {method}")), "{body}");
+        assert_eq!(reason(&body), "MethodNotAllowed");
     }
     let state = Fixture::empty().state().await;
     let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;

@@ -10,12 +10,12 @@ pub use writer::{Triggers, WriteError, Written};
 
 use super::access::Caller;
 use super::model::{Items, TriggerState};
-use super::problem::{self, Refused};
+use super::problem::{self, ProblemReason, Refused};
 use super::query::{Filter, path_name};
 use super::{ApiState, api};
 use crate::crd::TriggerSpec;
 use crate::telemetry::tracing::trace_id_of;
-use actix_web::http::{StatusCode, header};
+use actix_web::http::header;
 use actix_web::web::{Data, Json, Payload};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -125,7 +125,10 @@ pub(super) async fn trigger_named(state: Data<ApiState>, request: HttpRequest) -
     match state.triggers.get(&path_name(&request)).await {
         Ok(Some(found)) => HttpResponse::Ok().json(TriggerState::of(&found)),
         Ok(None) => api::no_such(&request, "trigger"),
-        Err(_) => problem::unavailable(&request, "the Kubernetes API does not answer"),
+        Err(_) => {
+            let detail = "the Kubernetes API does not answer";
+            problem::unavailable(ProblemReason::KubernetesUnavailable, &request, detail)
+        }
     }
 }
 
@@ -178,7 +181,7 @@ async fn trigger(
         Ok(written) => Ok(accepted(&name, &written)),
         Err(WriteError::Other(_)) => {
             let detail = "it was used for another request".to_owned();
-            Err(Refused::fields(StatusCode::UNPROCESSABLE_ENTITY, request, IDEMPOTENCY_KEY, detail))
+            Err(Refused::fields(ProblemReason::KeyTaken, request, IDEMPOTENCY_KEY, detail))
         }
         Err(error) => not_stored(request, &error),
     }
@@ -189,7 +192,7 @@ async fn trigger(
 /// # Errors
 /// 403 if that is not known: the door has let nobody else in.
 pub(super) fn caller(request: &HttpRequest) -> Result<Arc<Caller>, Refused> {
-    let nobody = || Refused::new(StatusCode::FORBIDDEN, request, "nobody has said who asks".to_owned());
+    let nobody = || Refused::new(ProblemReason::Forbidden, request, "nobody has said who asks".to_owned());
     request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(nobody)
 }
 
@@ -208,9 +211,11 @@ pub(super) fn accepted(name: &str, written: &Written) -> HttpResponse {
 /// Says why a trigger is not stored.
 pub(super) fn not_stored(request: &HttpRequest, error: &WriteError) -> Result<HttpResponse, Refused> {
     match error {
-        WriteError::Unavailable => Ok(problem::unavailable(request, &error.to_string())),
+        WriteError::Unavailable => {
+            Ok(problem::unavailable(ProblemReason::KubernetesUnavailable, request, &error.to_string()))
+        }
         WriteError::Other(_) | WriteError::Invalid(_) => {
-            Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, request, error.to_string()))
+            Err(Refused::new(ProblemReason::TriggerInvalid, request, error.to_string()))
         }
     }
 }
@@ -263,11 +268,12 @@ pub(super) async fn read_body(request: &HttpRequest, mut body: Payload) -> Resul
     let all = timeout(BODY_LIMIT, async {
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|error| {
-                Refused::new(StatusCode::BAD_REQUEST, request, format!("the body cannot be read: {error}"))
+                let detail = format!("the body cannot be read: {error}");
+                Refused::new(ProblemReason::BodyUnreadable, request, detail)
             })?;
             if read.len() + piece.len() > MAX_BODY {
                 let detail = format!("the body is longer than {MAX_BODY} bytes");
-                return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, request, detail));
+                return Err(Refused::new(ProblemReason::BodyTooLong, request, detail));
             }
             read.extend_from_slice(&piece);
         }
@@ -275,7 +281,7 @@ pub(super) async fn read_body(request: &HttpRequest, mut body: Payload) -> Resul
     });
     let late = || {
         let detail = format!("the body did not arrive within {} s", BODY_LIMIT.as_secs());
-        Refused::new(StatusCode::REQUEST_TIMEOUT, request, detail)
+        Refused::new(ProblemReason::BodyTooSlow, request, detail)
     };
     all.await.map_err(|_| late())??;
     if read.is_empty() {
@@ -283,7 +289,7 @@ pub(super) async fn read_body(request: &HttpRequest, mut body: Payload) -> Resul
     }
     if request.content_type() != "application/json" {
         let detail = format!("the body is to be application/json, not {:?}", request.content_type());
-        return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, request, detail));
+        return Err(Refused::new(ProblemReason::BodyNotJson, request, detail));
     }
     Ok(read)
 }

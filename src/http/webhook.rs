@@ -11,10 +11,9 @@ pub use secrets::{SecretError, Secrets};
 
 use super::ApiState;
 use super::access::is_signed;
-use super::problem::Refused;
+use super::problem::{ProblemReason, Refused};
 use super::triggers::{self, WriteError};
 use crate::crd::TriggerSpec;
-use actix_web::http::StatusCode;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
@@ -53,7 +52,7 @@ pub(super) async fn scale_down(
         Ok(written) if written.fresh || !is_signed => Ok(triggers::accepted(&name, &written)),
         Ok(_) | Err(WriteError::Other(_)) => {
             let detail = "a message with this webhook-id was taken before".to_owned();
-            Err(Refused::new(StatusCode::CONFLICT, &request, detail))
+            Err(Refused::new(ProblemReason::MessageTaken, &request, detail))
         }
         Err(error) => triggers::not_stored(&request, &error),
     }
@@ -61,7 +60,7 @@ pub(super) async fn scale_down(
 
 /// The id of the message, if one of the secrets has signed it.
 fn verify(secrets: &Secrets, request: &HttpRequest, body: &[u8]) -> Result<String, Refused> {
-    let refuse = |detail: String| Refused::new(StatusCode::UNAUTHORIZED, request, detail);
+    let refuse = |detail: String| Refused::new(ProblemReason::SignatureInvalid, request, detail);
     let mut headers = http::HeaderMap::new();
     for name in [HEADER_WEBHOOK_ID, HEADER_WEBHOOK_TIMESTAMP, HEADER_WEBHOOK_SIGNATURE] {
         let mut given = request.headers().get_all(name);

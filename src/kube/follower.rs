@@ -6,7 +6,7 @@ use crate::kube::slim::Watched;
 use crate::kube::unread::{NotUnderstood, ReadError, UnreadOfKind};
 use crate::kube::watch::{SILENT, Source, WatchFailure, WatchSignal};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::readiness::Readiness;
+use crate::telemetry::readiness::{Readiness, UnreadyCode};
 use jiff::Timestamp;
 use kube::Client;
 use spot_guard_core::freshness::{Freshness, StaleWatch, WatchedKind};
@@ -93,7 +93,7 @@ impl Shared {
         let shown = self.clock.now();
         let track = Track { current: Instant::now(), shown, listed: false, broken: false };
         lock(&self.tracks).insert(kind, track);
-        self.readiness.not_ready(part(kind), "not listed yet");
+        self.readiness.not_ready(part(kind), UnreadyCode::NotListed, "not listed yet");
         let mut follower = Follower {
             shared: self.clone(),
             kind,
@@ -231,7 +231,7 @@ impl<A> Follower<A> {
     fn broken(&mut self, failure: &WatchFailure) {
         let (part, reason) = (part(self.kind), failure.to_string());
         tracing::warn!(part, reason, "the watch broke; it is started again");
-        self.shared.readiness.not_ready(part, reason);
+        self.shared.readiness.not_ready(part, UnreadyCode::WatchBroken, reason);
         self.shared.metrics.watch_failed(self.kind);
         self.track(|track| track.broken = true);
         self.shared.changed.send_modify(|version| *version += 1);

@@ -10,17 +10,17 @@ mod labels;
 mod tests;
 
 pub use labels::{
-    ActorName, AwsOperation, AwsResult, EventResult, EvictionResult, MarkResult, PodsListed, RestartCause,
-    Review, ReviewResult,
+    ActorName, AwsOperation, AwsResult, BoundedCheck, EventResult, EvictionResult, MarkResult, PodsListed,
+    RestartCause, Review, ReviewResult, Spent,
 };
 
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::connections::{Connections, Listener};
 use crate::telemetry::readiness::Readiness;
 use labels::{
-    AnswerLabels, AwsLabels, BoxLabels, CauseLabel, DroppedLabels, KindLabels, ListLabels, MarkLabels,
-    OperationLabels, RefusalLabels, RestartLabels, ResultLabels, ReviewLabels, TriggerLabels, TriggerResult,
-    WatchLabels, Word,
+    AnswerLabels, AwsLabels, BoxLabels, CauseLabel, CheckLabels, DroppedLabels, KindLabels, ListLabels,
+    MarkLabels, OperationLabels, RefusalLabels, RestartLabels, ResultLabels, ReviewLabels, TriggerLabels,
+    TriggerResult, WatchLabels, Word,
 };
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -59,6 +59,7 @@ pub struct Metrics {
     evictions: Family<AnswerLabels, Counter>,
     mark_changes: Family<MarkLabels, Counter>,
     pod_lists: Family<ListLabels, Counter>,
+    checks_given_up: Family<CheckLabels, Counter>,
     stale_watches: Family<WatchLabels, Gauge>,
     events: Family<ResultLabels, Counter>,
     triggers: Family<TriggerLabels, Counter>,
@@ -95,6 +96,7 @@ impl Metrics {
             evictions: Family::default(),
             mark_changes: Family::default(),
             pod_lists: Family::default(),
+            checks_given_up: Family::default(),
             stale_watches: Family::default(),
             events: Family::default(),
             triggers: Family::default(),
@@ -116,6 +118,11 @@ impl Metrics {
         }
         for result in [PodsListed::Empty, PodsListed::Held, PodsListed::Failed] {
             drop(metrics.pod_lists.get_or_create(&ListLabels { result }));
+        }
+        for check in BoundedCheck::ALL {
+            for spent in Spent::ALL {
+                drop(metrics.checks_given_up.get_or_create(&CheckLabels { check, spent }));
+            }
         }
         metrics.stale_watches(&Freshness::default());
         for kind in WatchedKind::ALL {
@@ -191,6 +198,11 @@ impl Metrics {
             self.notice_to_request.clone(),
         );
         registry.register("triggers", "Triggers, by action and result", self.triggers.clone());
+        registry.register(
+            "checks_given_up",
+            "Checks of safety and placement that were given up, by what they had too little of",
+            self.checks_given_up.clone(),
+        );
     }
 
     /// What others were asked, and what they answered.
@@ -299,6 +311,12 @@ impl Metrics {
     /// Counts a list of one node's pods.
     pub fn pods_listed(&self, result: PodsListed) {
         self.pod_lists.get_or_create(&ListLabels { result }).inc();
+    }
+
+    /// Counts checks that were given up.
+    pub fn checks_given_up(&self, check: BoundedCheck, spent: Spent, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.checks_given_up.get_or_create(&CheckLabels { check, spent }).inc_by(count);
     }
 
     /// Shows which watches' pictures are old.

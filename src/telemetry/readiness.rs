@@ -1,12 +1,42 @@
 //! Which parts of the process work, and why one does not.
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The code of why a part is not ready. `docs/reasons.md` says what to do about each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub enum UnreadyCode {
+    /// The objects of a kind are not listed yet.
+    NotListed,
+    /// A list or a watch of the Kubernetes API broke. It is made again.
+    WatchBroken,
+    /// The groups of a pool could not be read or changed.
+    GroupsNotObserved,
+    /// An actor was restarted too often.
+    RestartedTooOften,
+    /// The agent cannot read the instance metadata.
+    ImdsUnreadable,
+    /// The agent cannot store a notice. It tries again.
+    NoticeNotStored,
+    /// The node's name is too long for a notice.
+    NodeNameTooLong,
+}
+
+/// Why a part is not ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Unready {
+    /// Its code. docs/reasons.md says what to do about each.
+    pub reason: UnreadyCode,
+    /// In plain words.
+    pub message: String,
+}
 
 /// What each part last said about itself; `/readyz` is green when no part has a reason not to be.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    parts: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
+    parts: Arc<Mutex<BTreeMap<&'static str, Option<Unready>>>>,
     remarks: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
@@ -17,13 +47,13 @@ impl Readiness {
     }
 
     /// The part does not work, and why.
-    pub fn not_ready(&self, part: &'static str, reason: impl Into<String>) {
-        self.set(part, Some(reason.into()));
+    pub fn not_ready(&self, part: &'static str, reason: UnreadyCode, message: impl Into<String>) {
+        self.set(part, Some(Unready { reason, message: message.into() }));
     }
 
     /// What is not ready, with its reason; empty: everything is.
     #[must_use]
-    pub fn reasons(&self) -> BTreeMap<&'static str, String> {
+    pub fn reasons(&self) -> BTreeMap<&'static str, Unready> {
         self.lock().iter().filter_map(|(part, reason)| Some((*part, reason.clone()?))).collect()
     }
 
@@ -49,11 +79,38 @@ impl Readiness {
         self.remarks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, part: &'static str, reason: Option<String>) {
+    fn set(&self, part: &'static str, reason: Option<Unready>) {
         self.lock().insert(part, reason);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, Option<String>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, Option<Unready>>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_docs_list_every_code() {
+        use UnreadyCode::*;
+        let codes = [
+            NotListed,
+            WatchBroken,
+            GroupsNotObserved,
+            RestartedTooOften,
+            ImdsUnreadable,
+            NoticeNotStored,
+            NodeNameTooLong,
+        ];
+        let docs = include_str!("../../docs/reasons.md");
+        let (_, part) = docs.split_once("\n## Parts that are not ready").expect("a part of its own");
+        let part = part.split("\n## ").next().expect("a part");
+        let listed = part.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert!(listed.eq(codes.map(|code| format!("{code:?}"))), "docs/reasons.md is not up to date");
+        let unready = Unready { reason: WatchBroken, message: "no connection".to_owned() };
+        let expected = serde_json::json!({ "reason": "WatchBroken", "message": "no connection" });
+        assert_eq!(serde_json::to_value(unready).expect("JSON"), expected);
     }
 }

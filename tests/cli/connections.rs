@@ -3,6 +3,7 @@
 //! Both are the real processes. Neither needs an API server to answer a probe, so there is none.
 
 use crate::crowd::{Crowd, PACE, PROBER};
+use crate::stub::{Asked, Stub};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,6 +23,11 @@ struct Service {
 impl Service {
     /// `spot-guard` with these arguments and a kubeconfig of an API server that is not there.
     fn start(arguments: &[String]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// The same with more variables.
+    fn start_with(arguments: &[String], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let kubeconfig = folder.path().join("kubeconfig");
         let text = "{apiVersion: v1, kind: Config, current-context: c, \
@@ -42,6 +48,7 @@ impl Service {
             ("AWS_ACCESS_KEY_ID", "test"),
             ("AWS_SECRET_ACCESS_KEY", "test"),
         ]);
+        command.envs(variables.iter().copied());
         let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("spot-guard starts");
         Self { child, _folder: folder }
     }
@@ -125,6 +132,33 @@ fn every_probe_is_answered_within_a_second(address: SocketAddr, path: &str) {
 
 /// One at a time: each crowd takes a core.
 static TURNS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+#[test]
+fn the_metadata_service_is_never_asked_through_a_proxy() {
+    let reads_metadata = |asked: &Asked| asked.line.contains("/latest/");
+    let imds = Stub::answering(|_| (404, String::new()));
+    let proxy = Stub::answering(|_| (404, String::new()));
+    let (imds_url, proxy_url) = (imds.url(), proxy.url());
+    let arguments = ["agent", "--node-name", "node-1"].map(str::to_owned);
+    let _agent = Service::start_with(
+        &arguments,
+        &[
+            ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &imds_url),
+            ("HTTP_PROXY", &proxy_url),
+            ("http_proxy", &proxy_url),
+            ("HTTPS_PROXY", &proxy_url),
+            ("ALL_PROXY", &proxy_url),
+        ],
+    );
+    let began = Instant::now();
+    while !imds.asked().iter().any(reads_metadata) {
+        let by_proxy = proxy.asked().into_iter().find(reads_metadata);
+        assert!(by_proxy.is_none(), "asked through the proxy: {by_proxy:?}");
+        assert!(began.elapsed() < Duration::from_secs(60), "nobody reads the metadata");
+        std::thread::park_timeout(PACE);
+    }
+    assert!(!proxy.asked().iter().any(reads_metadata));
+}
 
 #[test]
 fn a_crowd_at_the_agents_port_keeps_no_probe_out_and_takes_little_memory() {

@@ -274,3 +274,23 @@ fn a_late_winner_is_not_ended_under_the_pods_that_came_to_it_while_aws_could_not
     assert!(played.has(FlowBox::Monitor, Outcome::Monitoring), "{}", played.told.join("\n"));
     played.assert_ok();
 }
+
+#[test]
+fn a_stand_in_that_somebody_else_terminates_is_over_and_no_node_of_the_baseline_is_touched() {
+    let mut plot = ends(Scenario::DrySpot);
+    plot.script.retain(|(_, act)| !matches!(act, Act::SpotHas(Supply::Unlimited)));
+    let played = Play::plot("terminated by others", plot)
+        .beside(|stage| async move {
+            stage.cloud.set_desired(ON_DEMAND, 2).expect("within the sizes");
+            let old = stage.spot[0].clone();
+            stage.until_phase(&old, Phase::OnFallback).await;
+            let stand_in = stage.status(&old).capacity.taken().expect("a stand-in").instance_id.clone();
+            stage.pass(60).await;
+            stage.cloud.scale_down(&stand_in).expect("an instance");
+        })
+        .play();
+    assert!(played.violations.is_empty() && played.has(FlowBox::CleanUp, Outcome::CleanedUp));
+    let desired = |group: &str| played.stage.cloud.group(group).expect("a group").desired;
+    assert_eq!((desired(SPOT), desired(ON_DEMAND)), (3, 2), "each as before the fallback");
+    assert_eq!(played.count("TerminateInstanceInAutoScalingGroup", Some(ON_DEMAND)), 0);
+}

@@ -221,6 +221,24 @@ fn a_node_in_other_hands_is_left_to_them() {
     }
 }
 
+#[test]
+fn before_a_deadline_a_node_is_drained_whoever_has_marked_it() {
+    for key in ["ToBeDeletedByClusterAutoscaler", "aws-node-termination-handler/spot-itn"] {
+        let mut plot = ends(Scenario::TwoMinuteNotice);
+        plot.script = vec![(Duration::from_secs(30), Act::Interrupt(0))];
+        let played = Play::plot(key, plot)
+            .beside(move |stage| async move {
+                let name = stage.cloud.node_of(&stage.spot[0]).expect("a node").node_name;
+                // Two hours old, as cluster-autoscaler writes it.
+                let taint = json!({ "key": key, "value": "1767229200", "effect": "NoSchedule" });
+                stage.cluster.edit("nodes", "", &name, |node| put(node, "/spec/taints", json!([taint])));
+            })
+            .play();
+        played.assert_ok();
+        assert!(played.has(FlowBox::Drain, Outcome::Drained), "{key}");
+    }
+}
+
 /// Sets a value in an object, whose last parts need not be there yet; null takes it away.
 fn put(object: &mut serde_json::Value, pointer: &str, value: serde_json::Value) {
     let mut parts = pointer.trim_start_matches('/').split('/').map(|part| part.replace("~1", "/")).peekable();

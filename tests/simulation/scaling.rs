@@ -216,16 +216,21 @@ fn zones_are_walked_until_one_has_capacity() {
 
 #[test]
 fn each_kind_of_failed_launch_falls_back_at_once_or_waits_as_its_class_says() {
+    use Outcome::{LaunchRefused, Misconfigured, NoCapacity, TimedOut};
     let spot = Market::Spot;
-    for (failure, outcome) in [
-        (LaunchFailure::vcpu_limit(spot, 32), Outcome::NoCapacity),
-        (LaunchFailure::already_running(12), Outcome::NoCapacity),
-        (LaunchFailure::fleet(spot, "MaxSpotInstanceCountExceeded", "No more."), Outcome::NoCapacity),
-        (LaunchFailure::dry(spot, "m5.xlarge", "us-east-1a").cancelled(), Outcome::NoCapacity),
-        (LaunchFailure::invalid_parameter_combination(spot, "Wrong."), Outcome::Misconfigured),
-        (LaunchFailure::text("Odd", "Something with capacity in it."), Outcome::TimedOut),
+    // What comes of it by LaunchInstances, whose answer is final, and by SetDesiredCapacity.
+    for (failure, by_launch, by_set_desired) in [
+        (LaunchFailure::vcpu_limit(spot, 32), NoCapacity, NoCapacity),
+        (LaunchFailure::already_running(12), NoCapacity, NoCapacity),
+        (LaunchFailure::fleet(spot, "MaxSpotInstanceCountExceeded", "No more."), NoCapacity, NoCapacity),
+        (LaunchFailure::dry(spot, "m5.xlarge", "us-east-1a").cancelled(), NoCapacity, NoCapacity),
+        (LaunchFailure::invalid_parameter_combination(spot, "Wrong."), Misconfigured, Misconfigured),
+        (LaunchFailure::fleet(spot, "SomethingNew", "In words."), LaunchRefused, LaunchRefused),
+        (LaunchFailure::text("Odd", "Something with capacity in it."), LaunchRefused, TimedOut),
     ] {
-        for scenario in [Scenario::DrySpot, Scenario::DrySpotSetDesired] {
+        for (scenario, outcome) in
+            [(Scenario::DrySpot, by_launch), (Scenario::DrySpotSetDesired, by_set_desired)]
+        {
             let failure = failure.clone();
             let name = format!("{outcome:?}");
             let mut plot = ends(scenario);
@@ -242,6 +247,73 @@ fn each_kind_of_failed_launch_falls_back_at_once_or_waits_as_its_class_says() {
             played.assert_ok();
         }
     }
+}
+
+#[test]
+fn before_a_deadline_any_refusal_has_its_on_demand_request_within_five_seconds() {
+    let spot = Market::Spot;
+    for failure in [
+        LaunchFailure::dry(spot, "m5.xlarge", "us-east-1a"),
+        LaunchFailure::vcpu_limit(spot, 32),
+        LaunchFailure::fleet(spot, "InvalidAMIID.NotFound", "The image id does not exist."),
+        LaunchFailure::fleet(spot, "SomethingNew", "In words."),
+        LaunchFailure::text("Unsupported", "The requested configuration is currently not supported."),
+    ] {
+        for launch_instances in [true, false] {
+            let (text, failure) = (failure.status_message.clone(), failure.clone());
+            let mut plot = ends(Scenario::TwoMinuteNotice);
+            plot.start.launch_instances = launch_instances;
+            plot.script = vec![(Duration::from_secs(30), Act::Interrupt(0))];
+            let played = Play::plot(&text, plot)
+                .beside(move |stage| async move {
+                    let zones = ["us-east-1a", "us-east-1b", "us-east-1c"].map(str::to_owned);
+                    stage.cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
+                    stage.cloud.edit_group(SPOT, |spec| spec.zones = zones.to_vec()).expect("a group");
+                    stage.cloud.set_launch_failure(SPOT, Some(failure), None).expect("a group");
+                    let instance = stage.spot[0].clone();
+                    stage.until_phase(&instance, Phase::OnFallback).await;
+                    stage.cloud.set_launch_failure(SPOT, None, None).expect("a group");
+                })
+                .play();
+            played.assert_ok();
+            let waited = at(&played, FlowBox::Fallback, Outcome::Requested)
+                - at(&played, FlowBox::Notice, Outcome::NoticeReceived);
+            assert!(waited <= 5.0, "{text}, by LaunchInstances: {launch_instances}: {waited} s");
+        }
+    }
+}
+
+#[test]
+fn one_zone_out_of_capacity_is_not_the_market() {
+    for launch_instances in [true, false] {
+        let mut plot = Scenario::Rebalance.plot();
+        plot.start.launch_instances = launch_instances;
+        let played = with_cloud("one zone", plot, |cloud| {
+            let zones = ["us-east-1a", "us-east-1b", "us-east-1c"].map(str::to_owned);
+            cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
+            cloud.edit_group(SPOT, |spec| spec.zones = zones.to_vec()).expect("a group");
+            for zone in ["us-east-1b", "us-east-1c"] {
+                cloud.set_supply(SPOT, Some(zone), Supply::None).expect("a group");
+            }
+        })
+        .play();
+        played.assert_ok();
+        assert!(!played.report.replacements[0].fallback, "by LaunchInstances: {launch_instances}");
+    }
+}
+
+#[test]
+fn a_throttled_launch_is_made_again_after_seconds() {
+    let throttled = LaunchFailure::fleet(Market::Spot, "RequestLimitExceeded", "Request limit exceeded.");
+    let played = with_cloud("throttled", Scenario::Rebalance.plot(), |cloud| {
+        cloud.set_launch_failure(SPOT, Some(throttled), Some(1)).expect("a group");
+    })
+    .play();
+    played.assert_ok();
+    assert!(!played.report.replacements[0].fallback);
+    let waited =
+        at(&played, FlowBox::Success, Outcome::InService) - at(&played, FlowBox::ScaleUp, Outcome::Requested);
+    assert!(waited <= 75.0, "the boot takes 60 s: {waited} s");
 }
 
 #[test]

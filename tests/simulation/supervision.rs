@@ -125,7 +125,7 @@ where
                 assert!(pauses.len() < 10, "{name} restarts in vain and nobody says so");
             }
             let reasons = stage.controller.readiness.reasons();
-            assert!(reasons[name].contains("restarted 6 times"), "{reasons:?}");
+            assert!(reasons[name].message.contains("restarted 6 times"), "{reasons:?}");
             assert!(pauses[0] < Duration::from_millis(100), "at once at first: {pauses:?}");
             assert!(pauses[5] > Duration::from_secs(3), "then backing off: {pauses:?}");
             tokio::time::sleep(GOOD_LIFE + PING_EVERY).await;

@@ -73,84 +73,132 @@ pub fn call_failure(code: &str, message: &str, status: u16) -> CallFailure {
         Some(FailureClass::Throttle) => CallFailure::Unclear,
         Some(class) => CallFailure::Refused(class),
         None if code == "ValidationError" => CallFailure::Refused(FailureClass::Configuration),
-        None if (400..500).contains(&status) => CallFailure::Refused(FailureClass::Unknown),
+        None if (400..500).contains(&status) => CallFailure::Refused(FailureClass::Refused),
         None => CallFailure::Unclear,
     }
 }
 
-/// Codes that say that capacity cannot be had now: none left, or a quota.
-const CAPACITY_CODES: &[&str] = &[
-    "InsufficientInstanceCapacity",
-    "InsufficientHostCapacity",
-    "InsufficientReservedInstanceCapacity",
-    "InsufficientFreeAddressesInSubnet",
-    "InstanceLimitExceeded",
-    "MaxFleetCountExceeded",
-    "MaxSpotInstanceCountExceeded",
-    "ReservationCapacityExceeded",
-    "SpotMaxPriceTooLow",
-    "UnfulfillableCapacity",
-    "VcpuLimitExceeded",
-    "LimitExceeded",
-    "LimitExceededFault",
-];
-
-/// Codes that say that the group cannot launch as it is configured.
-const CONFIGURATION_CODES: &[&str] = &[
-    "AuthFailure",
-    "InvalidAMIID.NotFound",
-    "InvalidBlockDeviceMapping",
-    "InvalidKeyPair.NotFound",
-    "InvalidLaunchTemplateId.NotFound",
-    "InvalidParameter",
-    "InvalidParameterCombination",
-    "InvalidParameterValue",
-    "InvalidSecurityGroupID.NotFound",
-    "InvalidSubnetID.NotFound",
-    "UnauthorizedOperation",
-    "Unsupported",
-    "UnsupportedOperation",
-    "AccessDenied",
-];
-
-/// Codes by which AWS asks to slow down, or says that a change of the group is still under way.
+/// Codes by which AWS asks to slow down, or says that a change of the group is still under way. They end like
+/// a quota, or are told from one by nothing but this list.
 const THROTTLE_CODES: &[&str] = &[
     "BandwidthLimitExceeded",
-    "EC2ThrottledException",
+    "EC2Throttled",
     "LimitExceededException",
     "PriorRequestNotComplete",
     "RequestLimitExceeded",
     "RequestThrottled",
-    "RequestThrottledException",
     "ResourceContention",
     "ScalingActivityInProgress",
     "ServiceUnavailable",
     "SlowDown",
+    "Throttled",
     "Throttling",
-    "ThrottledException",
-    "ThrottlingException",
-    "TooManyRequestsException",
+    "TooManyRequests",
+    "Unavailable",
 ];
 
-/// Beginnings of messages that carry no code.
+/// Codes of missing capacity that no family holds.
+const CAPACITY_CODES: &[&str] = &[
+    "ReservationCapacityExceeded",
+    "SpotInstanceTermination",
+    "SpotMaxPriceTooLow",
+    "UnfulfillableCapacity",
+];
+
+/// Codes of a wrong configuration that no family holds.
+const CONFIGURATION_CODES: &[&str] = &[
+    "AccessDenied",
+    "AuthFailure",
+    "Blocked",
+    "NotAuthorized",
+    "OperationNotPermitted",
+    "OptInRequired",
+    "PendingVerification",
+    "UnauthorizedOperation",
+    "ValidationError",
+    "VPCIdNotSpecified",
+];
+
+/// How codes of missing capacity begin.
+const CAPACITY_BEGINNINGS: &[&str] = &["Insufficient"];
+/// How codes of a quota end.
+const QUOTA_ENDINGS: &[&str] = &["LimitExceeded", "CountExceeded"];
+/// How codes of a wrong configuration begin.
+const CONFIGURATION_BEGINNINGS: &[&str] = &["Invalid", "Missing", "Unsupported"];
+/// How codes of a wrong configuration end.
+const CONFIGURATION_ENDINGS: &[&str] =
+    &["Malformed", "NotFound", "NotSpecified", "NotSupported", "Unavailable", "VersionNotFound"];
+
+/// Beginnings of messages of missing capacity that carry no code.
 const CAPACITY_TEXTS: &[&str] = &[
+    "Insufficient capacity",
+    "There are not enough free addresses in subnet",
     "There is no Spot capacity available that matches your request",
+    "There is no capacity available that matches your request",
     "We currently do not have sufficient",
     "Your Spot request price of",
-    "Your quota allows for",
-    "You have requested more vCPU capacity than your current vCPU limit",
 ];
 
-const CONFIGURATION_TEXTS: &[&str] = &["The requested configuration is currently not supported"];
+/// Beginnings of messages of a quota that carry no code.
+const QUOTA_TEXTS: &[&str] =
+    &["Max spot instance count exceeded", "You have requested more", "Your quota allows for"];
 
-/// The class of an error code.
+/// Beginnings of messages of a wrong configuration that carry no code.
+const CONFIGURATION_TEXTS: &[&str] = &[
+    "In order to use this AWS Marketplace product",
+    "Invalid ",
+    "The requested configuration is currently not supported",
+    "This account is currently blocked",
+    "You are not authorized to perform this operation",
+    "You must use a valid",
+];
+
+/// What the first sentence of a message about a wrong configuration says of the thing that it names.
+const CONFIGURATION_SAYINGS: &[&str] = &[
+    " cannot be run",
+    " cannot be used with",
+    " does not exist",
+    " does not match",
+    " is invalid",
+    " may not be used with",
+    " no longer supported",
+    " not supported",
+];
+
+/// How a message says that EC2 refused the launch for good (User Guide, "instance launch failures").
+const REFUSED: (&str, &str) = ("Could not launch ", "Launching EC2 instance failed.");
+
+/// Between the words of Auto Scaling and the code with which EC2 ended a new instance.
+const TERMINATION_REASON: &str = "Termination Reason: ";
+
+/// The class of an error code, by families: its whole, then its part before the first dot.
 #[must_use]
 pub fn by_code(code: &str) -> Option<FailureClass> {
-    if THROTTLE_CODES.contains(&code) {
+    let code = code.strip_prefix("Server.").unwrap_or(code);
+    // What EC2 says when a volume's key cannot be used (EC2 User Guide, "Instance terminates immediately").
+    if code == "Client.InternalError" {
+        return Some(FailureClass::Configuration);
+    }
+    let code = code.strip_prefix("Client.").unwrap_or(code);
+    let base = code.split('.').next().unwrap_or(code);
+    by_family(code).or_else(|| by_family(base))
+}
+
+fn by_family(code: &str) -> Option<FailureClass> {
+    let bare = code.strip_suffix("Fault").or_else(|| code.strip_suffix("Exception")).unwrap_or(code);
+    let is_one_of = |codes: &[&str]| codes.contains(&code) || codes.contains(&bare);
+    let begins = |beginnings: &[&str]| beginnings.iter().any(|beginning| bare.starts_with(beginning));
+    let ends = |endings: &[&str]| endings.iter().any(|ending| bare.ends_with(ending));
+    if is_one_of(THROTTLE_CODES) {
         Some(FailureClass::Throttle)
-    } else if CAPACITY_CODES.contains(&code) {
+    } else if is_one_of(CAPACITY_CODES) || begins(CAPACITY_BEGINNINGS) {
         Some(FailureClass::Capacity)
-    } else if CONFIGURATION_CODES.contains(&code) {
+    } else if ends(QUOTA_ENDINGS) {
+        Some(FailureClass::Quota)
+    } else if is_one_of(CONFIGURATION_CODES)
+        || begins(CONFIGURATION_BEGINNINGS)
+        || ends(CONFIGURATION_ENDINGS)
+    {
         Some(FailureClass::Configuration)
     } else {
         None
@@ -159,31 +207,77 @@ pub fn by_code(code: &str) -> Option<FailureClass> {
 
 /// The class of a failed scaling activity, from its StatusMessage.
 ///
-/// The message is `Could not launch .. Instances. CODE - text`, or a text without a code. Its beginning
-/// decides; a word like "capacity" further on means nothing.
+/// The message is `Could not launch .. Instances. CODE - text`, `.. Termination Reason: CODE: text`, or a text
+/// without a code. Its beginning decides; a word like "capacity" further on means nothing.
 #[must_use]
 pub fn launch_failure(status_message: &str) -> FailureClass {
-    let text = ["Could not launch Spot Instances. ", "Could not launch On-Demand Instances. "]
-        .iter()
-        .find_map(|prefix| status_message.strip_prefix(prefix))
-        .unwrap_or(status_message)
-        .trim_start();
-    let code = text.split([' ', '.', '-', ':']).next().unwrap_or_default();
-    let dotted = text.split([' ', ':']).next().unwrap_or_default();
-    if let Some(class) = by_code(dotted).or_else(|| by_code(code)) {
-        return class;
+    let text = match status_message.split_once(TERMINATION_REASON) {
+        Some((_, reason)) => reason,
+        None if status_message.starts_with(REFUSED.0) => {
+            status_message.split_once(". ").map_or(status_message, |(_, text)| text)
+        }
+        None => status_message,
+    };
+    let text = text.trim_start();
+    let word = text.split([' ', ':']).next().unwrap_or_default().trim_end_matches(['.', '-', ',']);
+    // A code is one word that a dash or a colon ends; the first word of a sentence is none.
+    let after = text[word.len()..].trim_start_matches('.');
+    let is_code = after.is_empty() || after.starts_with(':') || after.starts_with(" -");
+    let class = match by_code(word).filter(|_| is_code) {
+        Some(class) => class,
+        None => by_text(text),
+    };
+    // Whatever the reason is: nothing comes of what EC2 refused.
+    if class == FailureClass::Unknown && is_refused_by_ec2(status_message) {
+        FailureClass::Refused
+    } else {
+        class
     }
+}
+
+/// The class of an error in the answer of LaunchInstances. Such an error is final: nothing is tried again
+/// (API Reference, LaunchInstances, RetryStrategy `none`).
+#[must_use]
+pub fn launch_error(code: &str, message: &str) -> FailureClass {
+    match by_code(code).unwrap_or_else(|| launch_failure(message)) {
+        FailureClass::Unknown => FailureClass::Refused,
+        class => class,
+    }
+}
+
+fn by_text(text: &str) -> FailureClass {
     let begins = |texts: &[&str]| texts.iter().any(|beginning| text.starts_with(beginning));
     let already_running = text
         .split_once(" instance(s) are already running")
         .is_some_and(|(count, _)| !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()));
-    if begins(CAPACITY_TEXTS) || already_running {
+    let sentence = text.split_once(". ").map_or(text, |(sentence, _)| sentence);
+    let says = |sayings: &[&str]| sayings.iter().any(|saying| sentence.contains(saying));
+    if begins(CAPACITY_TEXTS) {
         FailureClass::Capacity
-    } else if begins(CONFIGURATION_TEXTS) {
+    } else if begins(QUOTA_TEXTS) || already_running {
+        FailureClass::Quota
+    } else if begins(CONFIGURATION_TEXTS) || says(CONFIGURATION_SAYINGS) {
         FailureClass::Configuration
     } else {
         FailureClass::Unknown
     }
+}
+
+/// Whether the StatusMessage of an activity says that EC2 refused the launch.
+fn is_refused_by_ec2(status_message: &str) -> bool {
+    status_message.starts_with(REFUSED.0) || status_message.trim_end().ends_with(REFUSED.1)
+}
+
+/// The failure that decides among several of one attempt: of several zones, instance types or activities.
+///
+/// The configuration is at fault only if it is in all of them. What can be had nowhere comes before what can
+/// be asked for again.
+#[must_use]
+pub fn decisive<T>(failures: impl IntoIterator<Item = T>, class: impl Fn(&T) -> FailureClass) -> Option<T> {
+    failures.into_iter().reduce(|first, next| {
+        let is_heavier = class(&next).weight() > class(&first).weight();
+        if is_heavier { next } else { first }
+    })
 }
 
 #[cfg(test)]
@@ -192,7 +286,7 @@ mod tests {
 
     #[test]
     fn every_known_text_has_its_class_and_near_misses_do_not() {
-        use FailureClass::{Capacity, Configuration, Throttle, Unknown};
+        use FailureClass::{Capacity, Configuration, Quota, Throttle, Unknown};
         for (text, class) in [
             (
                 "Could not launch Spot Instances. UnfulfillableCapacity - There is no capacity available that matches your request. Launching EC2 instance failed.",
@@ -216,17 +310,17 @@ mod tests {
             ),
             (
                 "Could not launch On-Demand Instances. VcpuLimitExceeded - You have requested more vCPU capacity than your current vCPU limit of 32 allows",
-                Capacity,
+                Quota,
             ),
             (
                 "Could not launch Spot Instances. MaxSpotInstanceCountExceeded - Max spot instance count exceeded",
-                Capacity,
+                Quota,
             ),
             (
                 "Your Spot request price of 0.01 is lower than the minimum required Spot request fulfillment price of 0.03.",
                 Capacity,
             ),
-            ("12 instance(s) are already running. Launching EC2 instance failed.", Capacity),
+            ("12 instance(s) are already running. Launching EC2 instance failed.", Quota),
             (
                 "Could not launch On-Demand Instances. InvalidParameterCombination - Could not find capacity for it",
                 Configuration,
@@ -250,26 +344,152 @@ mod tests {
         }
     }
 
+    /// Of each class, codes of its list and of each of its families: with the ends that AWS puts to them, and
+    /// near misses.
     #[test]
-    fn every_code_that_ends_a_launch_for_lack_of_capacity_or_a_quota_is_capacity() {
-        for code in [
-            "InsufficientInstanceCapacity",
-            "MaxSpotInstanceCountExceeded",
-            "VcpuLimitExceeded",
-            "UnfulfillableCapacity",
-            "InsufficientFreeAddressesInSubnet",
-            "MaxFleetCountExceeded",
-            "ReservationCapacityExceeded",
-            "SpotMaxPriceTooLow",
-            "InstanceLimitExceeded",
-            "LimitExceeded",
+    fn a_code_has_the_class_of_its_family() {
+        use FailureClass::{Capacity, Configuration, Quota, Throttle};
+        let families: [(FailureClass, &[&str]); 4] = [
+            (
+                Capacity,
+                &[
+                    "InsufficientInstanceCapacity",
+                    "InsufficientHostCapacity",
+                    "InsufficientFreeAddressesInSubnet",
+                    "InsufficientVolumeCapacity",
+                    "InsufficientSomethingNew",
+                    "ReservationCapacityExceeded",
+                    "Server.InsufficientInstanceCapacity",
+                    "SpotMaxPriceTooLow",
+                    "UnfulfillableCapacity",
+                ],
+            ),
+            (
+                Quota,
+                &[
+                    "Client.VolumeLimitExceeded",
+                    "InstanceLimitExceeded",
+                    "LimitExceeded",
+                    "LimitExceededFault",
+                    "MaxFleetCountExceeded",
+                    "MaxSpotInstanceCountExceeded",
+                    "PrivateIpAddressLimitExceeded",
+                    "VcpuLimitExceeded",
+                ],
+            ),
+            (
+                Configuration,
+                &[
+                    "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+                    "Client.InternalError",
+                    "Client.InvalidKMSKey.InvalidState",
+                    "Client.InvalidSnapshot.NotFound",
+                    "InvalidAMIID.Malformed",
+                    "InvalidAMIID.NotFound",
+                    "InvalidAMIID.Unavailable",
+                    "InvalidLaunchTemplateId.VersionNotFound",
+                    "InvalidParameterCombination",
+                    "LaunchTemplateVersionNotFoundException",
+                    "MissingInput",
+                    "PendingVerification",
+                    "SnapshotNotFound",
+                    "UnauthorizedOperation",
+                    "Unsupported",
+                    "UnsupportedHibernationConfiguration",
+                ],
+            ),
+            (
+                Throttle,
+                &[
+                    "LimitExceededException",
+                    "RequestLimitExceeded",
+                    "BandwidthLimitExceeded",
+                    "ResourceContentionFault",
+                    "Unavailable",
+                    "Server.Unavailable",
+                ],
+            ),
+        ];
+        for (class, code) in
+            families.iter().flat_map(|(class, codes)| codes.iter().map(|code| (*class, *code)))
+        {
+            assert_eq!(by_code(code), Some(class), "{code}");
+            assert_eq!(by_code(&code.to_lowercase()), None, "codes are matched to the letter: {code}");
+            for text in [
+                format!("Could not launch Spot Instances. {code} - In words. Launching EC2 instance failed."),
+                format!("Instance became unhealthy. Termination Reason: {code}: in words"),
+            ] {
+                assert_eq!(launch_failure(&text), class, "{text}");
+            }
+        }
+        for code in
+            ["", "Unknown", "InternalError", "Server.InternalError", "NotInsufficientAtAll", "IncorrectState"]
+        {
+            assert_eq!(by_code(code), None, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_text_without_a_code_has_the_class_of_what_it_says() {
+        use FailureClass::{Capacity, Configuration, Quota, Unknown};
+        for (text, class) in [
+            (
+                "We currently do not have sufficient m5.large capacity in the zone (us-east-1a). You can get it by not specifying one.",
+                Capacity,
+            ),
+            (
+                "There are not enough free addresses in subnet 'subnet-1' to satisfy the requested number of instances.",
+                Capacity,
+            ),
+            ("You have requested more instances (7) than your current instance limit of 6 allows.", Quota),
+            ("You have requested more vCPU capacity than your current vCPU limit of 384 allows.", Quota),
+            ("Max spot instance count exceeded. Launching EC2 instance failed.", Quota),
+            (
+                "Your requested instance type (g5.xlarge) is not supported in your requested Availability Zone (us-east-1c). Please retry.",
+                Configuration,
+            ),
+            ("The security group 'sg-1' does not exist in VPC 'vpc-1'.", Configuration),
+            ("The key pair 'workers' does not exist.", Configuration),
+            ("The snapshot 'snap-1' does not exist.", Configuration),
+            (
+                "The requested Availability Zone us-east-1e is no longer supported. Please retry.",
+                Configuration,
+            ),
+            ("AMI ami-1 is pending, and cannot be run.", Configuration),
+            ("Invalid device name upload.", Configuration),
+            ("Value (ephemeral9) for parameter virtualName is invalid.", Configuration),
+            ("Placement groups may not be used with instances of type 'm1.large'.", Configuration),
+            (
+                "The architecture 'x86_64' of the specified instance type does not match the architecture 'arm64' of the specified AMI.",
+                Configuration,
+            ),
+            ("This account is currently blocked and not recognized as a valid account.", Configuration),
+            (
+                "Instance failed to complete user's Lifecycle Action: Lifecycle Action with token 1 was abandoned",
+                Unknown,
+            ),
+            ("Spot instance request: sir-1 has been cancelled.", Unknown),
+            ("It went well. The thing does not exist.", Unknown),
+            ("Something new happened. Launching EC2 instance failed.", FailureClass::Refused),
+            ("Could not launch Spot Instances. SomethingNew - In words.", FailureClass::Refused),
         ] {
-            assert_eq!(by_code(code), Some(FailureClass::Capacity), "{code}");
-            let text = format!(
-                "Could not launch Spot Instances. {code} - In AWS's words. Launching EC2 instance failed."
-            );
-            assert_eq!(launch_failure(&text), FailureClass::Capacity, "{text}");
-            assert_eq!(by_code(&code.to_lowercase()), None, "codes are matched to the letter");
+            assert_eq!(launch_failure(text), class, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_several_failures_the_one_that_weighs_most_decides() {
+        use FailureClass::{Capacity, Configuration, Quota, Refused, Throttle, Unknown};
+        for (classes, expected) in [
+            (vec![], None),
+            (vec![Configuration, Configuration], Some(Configuration)),
+            (vec![Configuration, Capacity], Some(Capacity)),
+            (vec![Quota, Configuration], Some(Quota)),
+            (vec![Throttle, Configuration], Some(Throttle)),
+            (vec![Throttle, Capacity], Some(Capacity)),
+            (vec![Refused, Unknown, Configuration], Some(Refused)),
+        ] {
+            assert_eq!(decisive(classes.clone(), |class| *class), expected, "{classes:?}");
         }
     }
 
@@ -296,7 +516,7 @@ mod tests {
     #[test]
     fn what_follows_from_each_error_answer() {
         use CallFailure::{Busy, NotFound, Refused, Unclear, Unsupported};
-        use FailureClass::{Capacity, Configuration, Unknown};
+        use FailureClass::{Capacity, Configuration, Quota};
         let not_found =
             "Instance Id not found - No managed instance found for instance ID: i-0123456789abcdef0";
         let at_minimum = "Currently, desiredSize equals minSize (1). Terminating instance without replacement will \
@@ -317,7 +537,7 @@ mod tests {
             ("Throttling", "", 400, Unclear),
             ("RequestLimitExceeded", "", 503, Unclear),
             ("IdempotentCallInProgressFault", "", 400, Unclear),
-            ("IdempotentParameterMismatchError", "", 400, Refused(Unknown)),
+            ("IdempotentParameterMismatchError", "", 400, Refused(FailureClass::Refused)),
             ("ExpiredToken", "", 403, Unclear),
             ("RequestExpired", "", 400, Unclear),
             ("InvalidClientTokenId", "", 403, Unclear),
@@ -325,10 +545,10 @@ mod tests {
             ("AccessDenied", "", 403, Unsupported),
             ("InvalidAction", "", 400, Unsupported),
             ("UnsupportedOperation", "", 400, Unsupported),
-            ("LimitExceededFault", "", 400, Refused(Capacity)),
+            ("LimitExceededFault", "", 400, Refused(Quota)),
             ("InsufficientInstanceCapacity", "", 400, Refused(Capacity)),
             ("InvalidParameterCombination", "", 400, Refused(Configuration)),
-            ("SomethingNew", "", 400, Refused(Unknown)),
+            ("SomethingNew", "", 400, Refused(FailureClass::Refused)),
             ("SomethingNew", "", 500, Unclear),
             ("InternalFailure", "", 500, Unclear),
             ("ServiceUnavailable", "", 503, Unclear),

@@ -15,6 +15,8 @@ pub enum RequestFailure {
     OutOfCapacity(String),
     /// The group's configuration is wrong: AWS's words.
     Misconfigured(String),
+    /// A reason that is not known: AWS's words.
+    Refused(String),
     /// No instance was in service in that time.
     TimedOut(Duration),
 }
@@ -183,6 +185,11 @@ pub enum Event {
         /// The instance.
         instance_id: InstanceId,
     },
+    /// Somebody else terminated the instance that stood in, and lowered the desired capacity with it.
+    FallbackTerminated {
+        /// The instance.
+        instance_id: InstanceId,
+    },
     /// Box 10: the instance that stood in is gone.
     ScaledDown {
         /// Its group.
@@ -229,6 +236,7 @@ impl Event {
             | Self::DrainedWithout { purpose: DrainPurpose::Return, .. }
             | Self::ReturnGivenUp { .. }
             | Self::FallbackLost { .. }
+            | Self::FallbackTerminated { .. }
             | Self::ScaledDown { .. } => FlowBox::ScaleDown,
             Self::CleanedUp(_) | Self::Cancelled(_) | Self::Triggered { wish: Wish::Cancellation, .. } => {
                 FlowBox::CleanUp
@@ -249,6 +257,7 @@ impl Event {
             Self::RequestFailed { failure, .. } => match failure {
                 RequestFailure::OutOfCapacity(_) => Outcome::NoCapacity,
                 RequestFailure::Misconfigured(_) => Outcome::Misconfigured,
+                RequestFailure::Refused(_) => Outcome::LaunchRefused,
                 RequestFailure::TimedOut(_) => Outcome::TimedOut,
             },
             Self::NodeKept { .. } => Outcome::NodeKept,
@@ -259,7 +268,9 @@ impl Event {
                 Outcome::TimedOut
             }
             Self::Drained { .. } => Outcome::Drained,
-            Self::GoneBeforeDrained { .. } | Self::FallbackLost { .. } => Outcome::TakenByAws,
+            Self::GoneBeforeDrained { .. } | Self::FallbackLost { .. } | Self::FallbackTerminated { .. } => {
+                Outcome::TakenByAws
+            }
             Self::Terminated { .. } => Outcome::Terminated,
             Self::Monitoring { .. } => Outcome::Monitoring,
             Self::Healthy => Outcome::Healthy,

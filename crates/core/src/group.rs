@@ -18,28 +18,76 @@ pub struct Instance {
     pub lifecycle: Lifecycle,
 }
 
-/// The lifecycle states that matter here (EC2 Auto Scaling User Guide, "instance lifecycle").
+/// Where an instance is in its life, as far as it matters here (EC2 Auto Scaling User Guide, "instance
+/// lifecycle").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifecycle {
     /// On its way in.
     Pending,
     /// Serving.
     InService,
+    /// In the group and counted as capacity, in a state of which nothing is known or that passes: it is never
+    /// claimed, never terminated as spare, and never taken for gone.
+    Other,
     /// On its way out, in any way; also detached, standby and retained ones, which do not count as capacity.
     Leaving,
+}
+
+impl Lifecycle {
+    /// What AWS's LifecycleState and HealthStatus say (API Reference, Instance; the model has 30 states).
+    ///
+    /// An instance whose root volume is replaced keeps running (User Guide, "Replace root volumes during
+    /// instance refresh"). One that is unhealthy does not serve; its group ends it.
+    #[must_use]
+    pub fn of(state: &str, health_status: Option<&str>) -> Self {
+        match state {
+            "InService" if health_status == Some("Unhealthy") => Self::Other,
+            "InService" => Self::InService,
+            "Pending" | "Pending:Wait" | "Pending:Proceed" => Self::Pending,
+            "Detached" | "Detaching" | "EnteringStandby" | "Quarantined" | "Standby" | "Terminated" => {
+                Self::Leaving
+            }
+            "Terminating" | "Terminating:Proceed" | "Terminating:Retained" | "Terminating:Wait" => {
+                Self::Leaving
+            }
+            // In the warm pool, which is no capacity.
+            warmed if warmed.starts_with("Warmed:") => Self::Leaving,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Why capacity could not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum FailureClass {
-    /// No capacity, a quota, or the group at its maximum: fall back now.
+    /// No capacity, or the group at its maximum: fall back now.
     Capacity,
+    /// A quota of the account: fall back now.
+    Quota,
     /// The group cannot launch as it is configured: fall back now, and alert.
     Configuration,
+    /// AWS refused the launch for a reason that is not known: fall back now, and alert.
+    Refused,
     /// AWS throttles the call: wait, it is no failure.
     Throttle,
-    /// Not known: wait until the timeout.
+    /// Not known, and an instance may still come: wait until the timeout.
     Unknown,
+}
+
+impl FailureClass {
+    /// Among several failures of one attempt the one that weighs most decides: see
+    /// [`crate::classify::decisive`].
+    #[must_use]
+    pub fn weight(self) -> u8 {
+        match self {
+            Self::Configuration => 0,
+            Self::Unknown => 1,
+            Self::Refused => 2,
+            Self::Throttle => 3,
+            Self::Quota => 4,
+            Self::Capacity => 5,
+        }
+    }
 }
 
 /// A failed launch as the scaling activities tell it.
@@ -47,6 +95,8 @@ pub enum FailureClass {
 pub struct FailedActivity {
     /// When the launch began.
     pub started_at: Timestamp,
+    /// The Availability Zone that was tried, if the activity says so.
+    pub zone: Option<String>,
     /// What kind of failure it was.
     pub class: FailureClass,
     /// The activity's status message.
@@ -91,6 +141,12 @@ impl GroupView {
         self.instances.iter().filter(|instance| instance.lifecycle == Lifecycle::InService).count()
     }
 
+    /// Whether an instance is on its way in.
+    #[must_use]
+    pub fn is_launching(&self) -> bool {
+        self.instances.iter().any(|instance| instance.lifecycle == Lifecycle::Pending)
+    }
+
     /// How many instances count towards the desired capacity: pending or in service.
     #[must_use]
     pub fn active(&self) -> usize {
@@ -101,6 +157,13 @@ impl GroupView {
     #[must_use]
     pub fn is_active(&self, id: &InstanceId) -> bool {
         self.instance(id).is_some_and(|instance| instance.lifecycle != Lifecycle::Leaving)
+    }
+
+    /// Whether the instance is on its way in or in service.
+    #[must_use]
+    pub fn may_be_claimed(&self, id: &InstanceId) -> bool {
+        let is_usual = |lifecycle| matches!(lifecycle, Lifecycle::Pending | Lifecycle::InService);
+        self.instance(id).is_some_and(|instance| is_usual(instance.lifecycle))
     }
 
     /// Whether the instance is there and in service.
@@ -151,8 +214,22 @@ pub struct GroupSetup {
     pub operator: Option<String>,
     /// The EKS managed node group that it belongs to.
     pub eks_node_group: Option<String>,
+    /// In what its capacity is counted, if not in instances.
+    pub counted_in: Option<CapacityUnit>,
+    /// What AWS is doing with the whole group, if anything: `Delete in progress` (API Reference,
+    /// AutoScalingGroup, Status).
+    pub status: Option<String>,
     /// Suspended processes, and why.
     pub suspended: BTreeMap<String, String>,
+}
+
+/// In what a group counts its desired capacity, if not in instances.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CapacityUnit {
+    /// Its instance types have weights (User Guide, "Configure instance weighting").
+    Weights,
+    /// Its DesiredCapacityType: `vcpu` or `memory-mib` (API Reference, AutoScalingGroup).
+    Type(String),
 }
 
 /// The share of on-demand instances of a mixed instances policy (API Reference, InstancesDistribution).
@@ -206,5 +283,65 @@ impl MixedMarkets {
     #[must_use]
     pub fn all_on_demand(self) -> bool {
         self.on_demand_percentage == 100
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lifecycle_state_of_the_model_and_an_unknown_one_has_its_meaning() {
+        use Lifecycle::{InService, Leaving, Other, Pending};
+        let states: [(Lifecycle, &[&str]); 4] = [
+            (Pending, &["Pending", "Pending:Wait", "Pending:Proceed"]),
+            (InService, &["InService"]),
+            (
+                Other,
+                &[
+                    "ReplacingRootVolume",
+                    "ReplacingRootVolume:Wait",
+                    "ReplacingRootVolume:Proceed",
+                    "RootVolumeReplaced",
+                    "SomethingNew",
+                    "",
+                ],
+            ),
+            (
+                Leaving,
+                &[
+                    "Quarantined",
+                    "Terminating",
+                    "Terminating:Wait",
+                    "Terminating:Proceed",
+                    "Terminating:Retained",
+                    "Terminated",
+                    "Detaching",
+                    "Detached",
+                    "EnteringStandby",
+                    "Standby",
+                    "Warmed:Pending",
+                    "Warmed:Pending:Wait",
+                    "Warmed:Pending:Proceed",
+                    "Warmed:Pending:Retained",
+                    "Warmed:Terminating",
+                    "Warmed:Terminating:Wait",
+                    "Warmed:Terminating:Proceed",
+                    "Warmed:Terminating:Retained",
+                    "Warmed:Terminated",
+                    "Warmed:Stopped",
+                    "Warmed:Running",
+                    "Warmed:Hibernated",
+                ],
+            ),
+        ];
+        for (lifecycle, state) in
+            states.iter().flat_map(|(held, all)| all.iter().map(|state| (*held, *state)))
+        {
+            assert_eq!(Lifecycle::of(state, Some("Healthy")), lifecycle, "{state}");
+            assert_eq!(Lifecycle::of(state, None), lifecycle, "{state}");
+        }
+        assert_eq!(Lifecycle::of("InService", Some("Unhealthy")), Other);
+        assert_eq!(Lifecycle::of("Pending", Some("Unhealthy")), Pending);
     }
 }

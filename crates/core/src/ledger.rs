@@ -136,9 +136,12 @@ impl Share {
     }
 
     /// Whether the group is to be asked (again): it was not, or refused and the replacement is in a new
-    /// attempt.
-    pub(crate) fn asks(&self) -> bool {
-        !self.has_place() && self.instance_id.is_none() && self.failure.is_none()
+    /// attempt, or AWS throttled the launch a while ago.
+    pub(crate) fn asks(&self, now: Timestamp) -> bool {
+        let is_over = |failure: &Failure| {
+            failure.class == FailureClass::Throttle && now.duration_since(failure.at) >= THROTTLE_PAUSE
+        };
+        !self.has_place() && self.instance_id.is_none() && self.failure.as_ref().is_none_or(is_over)
     }
 }
 
@@ -178,6 +181,9 @@ pub struct ScalingRequest {
     pub method: Method,
     /// Whether the call took effect.
     pub state: RequestState,
+    /// The failure that decides among the zones that were tried, while others are still to be tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// The replacements that it is for.
     #[schemars(length(max = 5_000))]
     pub shares: Vec<Share>,
@@ -318,6 +324,9 @@ pub struct Ledger {
 
 /// Clocks of AWS and of ours may differ by this much when activities are compared with requests.
 pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(2);
+
+/// After this time a group is asked again for an instance whose launch was throttled.
+const THROTTLE_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 
 /// After this time LaunchInstances is tried again on a group that refused it: permissions and groups change.
 const LAUNCH_AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(24);

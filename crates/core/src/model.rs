@@ -234,6 +234,7 @@ impl World {
                             0,
                             FailedActivity {
                                 started_at: now - group.boot,
+                                zone: None,
                                 class: FailureClass::Unknown,
                                 message: "it died".to_owned(),
                             },
@@ -261,6 +262,7 @@ impl World {
                         0,
                         FailedActivity {
                             started_at: now,
+                            zone: None,
                             class: FailureClass::Capacity,
                             message: "dry".to_owned(),
                         },

@@ -6,6 +6,15 @@
 use crate::cluster::Node;
 pub use crate::reason::Neighbour;
 
+impl Neighbour {
+    /// Whether the node is its own, and not only marked by it. A mark may be old: nothing says that anybody
+    /// still drains the node (kubernetes/autoscaler#5657).
+    #[must_use]
+    pub fn owns_nodes(self) -> bool {
+        matches!(self, Self::Karpenter | Self::EksManagedNodeGroup)
+    }
+}
+
 /// Who has the node in its hands, if anybody but us.
 #[must_use]
 pub fn owner(node: &Node) -> Option<Neighbour> {

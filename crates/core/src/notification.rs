@@ -31,7 +31,11 @@ impl NotificationKind {
             (Outcome::Requested, FlowBox::Fallback) => Some(Self::Fallback),
             (Outcome::ScaledDown, _) => Some(Self::Return),
             (
-                Outcome::Misconfigured | Outcome::NodeKept | Outcome::TakenByAws | Outcome::ReturnGivenUp,
+                Outcome::Misconfigured
+                | Outcome::LaunchRefused
+                | Outcome::NodeKept
+                | Outcome::TakenByAws
+                | Outcome::ReturnGivenUp,
                 _,
             )
             | (Outcome::TimedOut, FlowBox::Drain | FlowBox::ScaleDown) => Some(Self::Failure),
@@ -53,6 +57,7 @@ mod tests {
             (FlowBox::Wait, Outcome::NoCapacity, None),
             (FlowBox::Wait, Outcome::TimedOut, None),
             (FlowBox::Wait, Outcome::Misconfigured, Some(NotificationKind::Failure)),
+            (FlowBox::Wait, Outcome::LaunchRefused, Some(NotificationKind::Failure)),
             (FlowBox::Fallback, Outcome::Requested, Some(NotificationKind::Fallback)),
             (FlowBox::Fallback, Outcome::NodeKept, Some(NotificationKind::Failure)),
             (FlowBox::Drain, Outcome::Blocked, None),

@@ -81,11 +81,20 @@ fn check_group(
         (GroupKind::OnDemand, Some(mixed)) if !mixed.all_on_demand() => add(GroupProblem::NotAllOnDemand),
         _ => {}
     }
+    if let Some(unit) = &setup.counted_in {
+        add(GroupProblem::CountedInUnits(unit.clone()));
+    }
+    if setup.status.as_deref().is_some_and(|status| status.starts_with("Delete")) {
+        add(GroupProblem::BeingDeleted);
+    }
     if group.zones.len() > 1 && !setup.suspended.contains_key("AZRebalance") && !accepts_az_rebalance {
         add(GroupProblem::AzRebalance);
     }
     if setup.suspended.contains_key("Terminate") {
         add(GroupProblem::TerminateSuspended);
+    }
+    if setup.suspended.contains_key("ReplaceUnhealthy") {
+        add(GroupProblem::ReplaceUnhealthySuspended);
     }
     if let Some(reason) = setup.launch_suspended() {
         add(GroupProblem::LaunchSuspended(reason.to_string()));

@@ -1,6 +1,7 @@
 //! Whether the pods of a node fit on the cluster with its replacement counted: found out beside the mailbox.
 
 use crate::actors::heavy::{Busy, Heavy};
+use crate::telemetry::metrics::{BoundedCheck, Metrics, Spent};
 use spot_guard_core::cluster::{Pod, Snapshot};
 use spot_guard_core::drain;
 use spot_guard_core::ids::NodeName;
@@ -36,6 +37,7 @@ pub(super) type FitQuestion = (Pair, Around);
 /// The answers so far, and the questions that are open.
 pub(super) struct Fits {
     heavy: Heavy,
+    metrics: Arc<Metrics>,
     known: BTreeMap<Pair, (Instant, Around, Vec<Reason>)>,
     open: BTreeMap<Pair, Around>,
     under_way: bool,
@@ -46,14 +48,16 @@ pub(super) struct Found(Vec<(Pair, Around, Vec<Reason>)>);
 
 impl Fits {
     /// Nothing is known yet.
-    pub(super) fn new(heavy: Heavy) -> Self {
-        Self { heavy, known: BTreeMap::new(), open: BTreeMap::new(), under_way: false }
+    pub(super) fn new(heavy: Heavy, metrics: Arc<Metrics>) -> Self {
+        Self { heavy, metrics, known: BTreeMap::new(), open: BTreeMap::new(), under_way: false }
     }
 
     /// Whether the pods of `old` fit on the cluster with `new` counted and `old` not, as far as is known.
     pub(super) fn fit(&self, old: &NodeName, new: &NodeName, snapshot: &Snapshot, around: &Around) -> Fit {
         if matches!(self.heavy, Heavy::Inline) {
-            return as_fit(misfit(old, new, snapshot, around));
+            let answer = misfit(old, new, snapshot, around);
+            self.count(std::iter::once(&answer));
+            return as_fit(answer);
         }
         let pair = (old.clone(), new.clone());
         match self.known.get(&pair) {
@@ -107,8 +111,22 @@ impl Fits {
         self.under_way = false;
         self.known.retain(|_, (at, ..)| at.elapsed() < REPORTED);
         let now = Instant::now();
-        let found = found.map_or_else(|Busy| Vec::new(), |Found(found)| found);
+        let Ok(Found(found)) = found else {
+            self.metrics.checks_given_up(BoundedCheck::Replacement, Spent::Time, 1);
+            return;
+        };
+        self.count(found.iter().map(|(.., answer)| answer));
         self.known.extend(found.into_iter().map(|(pair, around, answer)| (pair, (now, around, answer))));
+    }
+
+    /// Counts the checks that were given up.
+    fn count<'r>(&self, answers: impl Iterator<Item = &'r Vec<Reason>>) {
+        let given_up = |answer: &&Vec<Reason>| matches!(answer[..], [Reason::CheckTooLarge { .. }]);
+        self.metrics.checks_given_up(
+            BoundedCheck::Replacement,
+            Spent::Work,
+            answers.filter(given_up).count(),
+        );
     }
 }
 
@@ -137,7 +155,12 @@ fn misfit(old: &NodeName, new: &NodeName, snapshot: &Snapshot, around: &Around) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::{NodeReplacement, SpotPool};
+    use crate::telemetry::readiness::Readiness;
     use spot_guard_core::testing::{cluster, node, pod};
+
+    const NO_RECORDS: &[NodeReplacement] = &[];
+    const NO_POOLS: &[SpotPool] = &[];
 
     fn with_a_pod(cpu: i64) -> Arc<Snapshot> {
         let nodes = vec![node("n"), node("old"), node("new")];
@@ -168,7 +191,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_answer_comes_later_and_holds_for_a_while() {
-        let mut fits = Fits::new(Heavy::threads());
+        let mut fits = Fits::new(Heavy::threads(), Arc::default());
         let roomy = with_a_pod(3900);
         assert_eq!(look(&mut fits, &roomy), Fit::Unknown);
         find_out(&mut fits, &roomy).await;
@@ -191,7 +214,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn many_questions_have_their_turn_one_after_another() {
-        let mut fits = Fits::new(Heavy::threads());
+        let mut fits = Fits::new(Heavy::threads(), Arc::default());
         let snapshot = with_a_pod(1);
         let nodes: Vec<NodeName> = (0..10).map(|number| format!("old-{number}").into()).collect();
         let mut turns = 0;
@@ -211,7 +234,9 @@ mod tests {
     #[test]
     fn in_a_simulation_it_comes_at_once() {
         let snapshot = cluster(vec![node("old"), node("new")], vec![pod("web-1", "old", 1)]);
-        let answer = |new: &NodeName| Fits::new(Heavy::Inline).fit(&"old".into(), new, &snapshot, &alone());
+        let answer = |new: &NodeName| {
+            Fits::new(Heavy::Inline, Arc::default()).fit(&"old".into(), new, &snapshot, &alone())
+        };
         assert_eq!(answer(&"new".into()), Fit::Fits);
         assert_eq!(answer(&"none".into()), Fit::Misfits(vec![Reason::NodeMissing { node: "none".into() }]));
     }
@@ -221,7 +246,22 @@ mod tests {
         let snapshot = with_a_pod(1);
         let options = PlacementOptions { effort: 10, ..PlacementOptions::default() };
         let around = Around { options, ..alone() };
-        let answer = Fits::new(Heavy::Inline).fit(&"old".into(), &"new".into(), &snapshot, &around);
-        assert_eq!(answer, Fit::Misfits(vec![Reason::CheckTooLarge { node: "old".into() }]));
+        let metrics = Arc::new(Metrics::new());
+        let (old, new) = (NodeName::from("old"), NodeName::from("new"));
+        let answer = Fits::new(Heavy::Inline, metrics.clone()).fit(&old, &new, &snapshot, &around);
+        assert_eq!(answer, Fit::Misfits(vec![Reason::CheckTooLarge { node: old.clone() }]));
+        let mut fits = Fits::new(Heavy::threads(), metrics.clone());
+        fits.learn(Ok(Found(vec![
+            (question("old").0, alone(), misfit(&old, &new, &snapshot, &around)),
+            (question("other").0, alone(), misfit(&old, &new, &snapshot, &alone())),
+        ])));
+        fits.learn(Err(Busy));
+        let text = metrics.encode(false, &Readiness::default(), NO_RECORDS, NO_POOLS).expect("text");
+        for line in [
+            r#"spot_guard_checks_given_up_total{check="Replacement",spent="Work"} 2"#,
+            r#"spot_guard_checks_given_up_total{check="Replacement",spent="Time"} 1"#,
+        ] {
+            assert!(text.lines().any(|held| held == line), "no line {line:?} in\n{text}");
+        }
     }
 }

@@ -170,21 +170,26 @@ fn tell(deps: &Deps, batch: &[Refused]) {
         if events < EVENTS && snapshot.node(&node.into()).is_some() {
             events += 1;
             let note = format!("{count} notices refused and removed: {}", refusal);
-            let told = Told {
-                warning: true,
-                reason: "NoticeRefused",
-                action: "Box1".to_owned(),
-                note: &note,
-                secondary: None,
-            };
-            deps.events.tell(events::node(node), told);
+            deps.events.tell(events::node(node), event(refusal, &note));
         }
     }
+}
+
+/// The event of a refusal: its code is the reason.
+fn event(refusal: NoticeRefusal, note: &str) -> Told<'_> {
+    let (reason, action) = (refusal.code(), "Box1".to_owned());
+    Told { warning: true, reason, action, note, secondary: None }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reason_of_the_event_is_the_code_of_the_refusal() {
+        let told = event(NoticeRefusal::NodeHasAnotherInstance, "1 notices refused and removed");
+        assert_eq!((told.reason, &*told.action, told.warning), ("NodeHasAnotherInstance", "Box1", true));
+    }
 
     fn refused(number: usize) -> Refused {
         let id = NoticeId { name: format!("n{number}"), uid: Some(format!("u{number}")) };

@@ -5,6 +5,7 @@ use super::known::{Accepted, Known, PoolFacts, Reading};
 use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::crd::{GroupStatus, NodeReplacement};
+use crate::telemetry::metrics::{BoundedCheck, Spent};
 use spot_guard_core::cluster::{Node, Snapshot};
 use spot_guard_core::drain;
 use spot_guard_core::freshness::Freshness;
@@ -18,7 +19,7 @@ use spot_guard_core::notices;
 use spot_guard_core::placement::PlacementOptions;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight;
-use spot_guard_core::reason::Reason;
+use spot_guard_core::reason::{Blocker, Reason};
 use spot_guard_core::record::{OldNodeState, UtilisationPercent};
 use spot_guard_core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
@@ -274,6 +275,8 @@ impl<'a> TurnView<'a> {
         if shut.is_empty() {
             return Some(Cow::Borrowed(found));
         }
+        let given_up = shut.iter().filter(|held| matches!(held, Blocker::CheckTooLarge { .. })).count();
+        self.deps.metrics.checks_given_up(BoundedCheck::ReturnBudgets, Spent::Work, given_up);
         let unsafe_ = shut.into_iter().map(Reason::from).collect();
         Some(Cow::Owned(ReturnAssessment { unsafe_, ..found.clone() }))
     }

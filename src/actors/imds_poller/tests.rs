@@ -370,7 +370,8 @@ fn a_node_whose_name_is_too_long_for_a_notice_says_so() {
         after(1).await;
         let reasons = agent.readiness.reasons();
         let told = reasons.get(NODE_NAME_PART).expect("a reason");
-        assert!(told.contains("209") && told.contains("208"), "{told}");
+        assert_eq!(told.reason, UnreadyCode::NodeNameTooLong);
+        assert!(told.message.contains("209") && told.message.contains("208"), "{told:?}");
         let agent = world.agent_of(&name[1..]);
         after(1).await;
         assert!(agent.readiness.reasons().is_empty());
@@ -603,7 +604,7 @@ fn a_poller_that_fails_for_good_turns_readiness_red_by_its_name() {
                 sleep(Duration::from_millis(1)).await;
             }
         }
-        assert!(agent.readiness.reasons()["ImdsPoller"].contains("restarted 6 times"));
+        assert!(agent.readiness.reasons()["ImdsPoller"].message.contains("restarted 6 times"));
     });
 }
 

@@ -164,7 +164,9 @@ fn too_many_restarts_turn_readiness_red_and_a_good_life_turns_it_green() {
             ward.harm(Crash::Stop).await;
         }
         let reasons = ward.readiness.reasons();
-        assert_eq!(reasons[PART], "restarted 6 times within 5 minutes, last because it stopped");
+        let told = &reasons[PART];
+        assert_eq!(told.reason, UnreadyCode::RestartedTooOften);
+        assert_eq!(told.message, "restarted 6 times within 5 minutes, last because it stopped");
         sleep(GOOD_LIFE - Duration::from_secs(1)).await;
         assert!(!ward.readiness.reasons().is_empty(), "a life of 59 s is not a good one yet");
         sleep(Duration::from_secs(2)).await;

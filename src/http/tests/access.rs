@@ -241,16 +241,23 @@ async fn every_route_lets_in_who_may_and_nobody_else() {
 async fn a_refusal_says_what_is_missing() {
     let users = Users::new();
     let app = users.app(users.door()).await;
-    for (token, challenge, detail) in [
-        (None, Some("Bearer realm=\"spot-guard\""), "a bearer token of the cluster is required"),
+    for (token, challenge, reason, detail) in [
+        (
+            None,
+            Some("Bearer realm=\"spot-guard\""),
+            "TokenRequired",
+            "a bearer token of the cluster is required",
+        ),
         (
             Some("bad"),
             Some("Bearer realm=\"spot-guard\", error=\"invalid_token\""),
+            "TokenInvalid",
             "the token is not valid: invalid bearer token",
         ),
         (
             Some("token-of-stranger"),
             None,
+            "Forbidden",
             "user \"stranger\" cannot get nodereplacements.spotguard.dev \"i-0000000000000000b\"",
         ),
     ] {
@@ -259,7 +266,7 @@ async fn a_refusal_says_what_is_missing() {
             response.headers().get(header::WWW_AUTHENTICATE).map(|value| value.to_str().unwrap().to_owned());
         assert_eq!(told.as_deref(), challenge);
         let problem: Value = serde_json::from_slice(&read_body(response).await).unwrap();
-        assert_eq!(problem["detail"], detail);
+        assert_eq!((&problem["reason"], &problem["detail"]), (&json!(reason), &json!(detail)));
     }
     for (scheme, expected) in [("bearer token-of-reader", 200), ("Basic cmVhZGVyOng=", 401), ("Bearer ", 401)]
     {
@@ -349,6 +356,7 @@ async fn without_tls_tokens_are_taken_from_loopback_only() {
         assert_eq!(response.status().as_u16(), expected, "{peer} {path}");
         if expected == 403 {
             let problem: Value = serde_json::from_slice(&read_body(response).await).unwrap();
+            assert_eq!(problem["reason"], "TlsRequired");
             assert_eq!(
                 problem["detail"],
                 "without TLS (setting tls) this port accepts tokens from loopback only"

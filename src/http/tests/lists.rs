@@ -138,6 +138,8 @@ async fn safety_checks_are_bounded() {
     let response = ask().await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), "1");
+    let problem: Value = read_body_json(response).await;
+    assert_eq!(problem["reason"], "TooManyChecks");
     drop(held);
     for _ in 0..5 {
         assert_eq!(ask().await.status(), StatusCode::OK, "the turn is given back");
@@ -267,6 +269,7 @@ async fn what_a_query_says_wrongly_is_named() {
             "{path}: {body}"
         );
         let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(problem["reason"], "InvalidField", "{path}: {body}");
         assert_eq!(problem["errors"][0]["field"], field, "{path}: {body}");
         assert!(problem["errors"][0]["detail"].as_str().unwrap().contains(detail), "{path}: {body}");
     }
@@ -275,10 +278,13 @@ async fn what_a_query_says_wrongly_is_named() {
 #[actix_web::test]
 async fn what_is_too_long_is_refused() {
     let long = format!("/api/v1/pools?limit={}", "1".repeat(9_000));
-    assert_eq!(Fixture::empty().ask(Method::GET, &long).await.0, StatusCode::URI_TOO_LONG);
+    let (status, _, body) = Fixture::empty().ask(Method::GET, &long).await;
+    assert_eq!((status, reason(&body).as_str()), (StatusCode::URI_TOO_LONG, "TargetTooLong"));
     let state = Fixture::empty().state().await;
     let app = init_service(App::new().configure(|cfg| routes(cfg, state, Door::Local))).await;
     let request = TestRequest::get().uri("/api/v1/pools").insert_header(("x-long", "a".repeat(17_000)));
     let response = call_service(&app, request.to_request()).await;
     assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    let problem: Value = read_body_json(response).await;
+    assert_eq!(problem["reason"], "HeadersTooLong");
 }

@@ -67,6 +67,7 @@ async fn a_body_in_chunks_is_refused_and_what_is_behind_it_is_never_answered() {
         assert_eq!(answers(&told), ["411"], "{bytes:?}: {told}");
         assert!(told.contains("connection: close\r\n"), "{told}");
         assert!(told.contains("application/problem+json"), "{told}");
+        assert!(told.contains(r#""reason":"LengthRequired""#), "{told}");
         assert!(!told.contains("openapi"), "{told}");
         assert!(took < Duration::from_secs(5), "{took:?}");
     }

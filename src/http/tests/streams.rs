@@ -32,6 +32,7 @@ async fn one_user_has_few_streams_and_leaves_the_others_theirs() {
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.headers().get(header::RETRY_AFTER).unwrap(), "1");
     let problem: Value = serde_json::from_slice(&read_body(refused).await).unwrap();
+    assert_eq!(problem["reason"], "TooManyStreams");
     assert_eq!(problem["detail"], "4 streams of this user are open already");
     assert_eq!(open("token-of-operator").await.status(), StatusCode::OK);
     // A stream that is closed makes room at once.

@@ -89,7 +89,7 @@ async fn a_key_makes_one_object_of_many_requests_of_one_user() {
     let (status, again, same) = json(other_replica.answer(keyed(FALLBACK, "one")).await).await;
     assert_eq!((status, &again, &same), (202, &first, &told));
     let (status, _, problem) = json(served.answer(keyed("/api/v1/pause", "one")).await).await;
-    assert_eq!(status, 422);
+    assert_eq!((status, &problem["reason"]), (422, &json!("KeyTaken")));
     assert_eq!(
         problem["errors"][0],
         json!({ "field": "Idempotency-Key", "detail": "it was used for another request" })
@@ -146,6 +146,13 @@ async fn what_is_asked_wrongly_is_named_and_nothing_is_written() {
     ] {
         let (found, _, problem) = json(served.answer(asked).await).await;
         assert_eq!(found, status, "{detail}: {problem}");
+        let reason = match status {
+            400 => "InvalidField",
+            404 => "NoSuchObject",
+            413 => "BodyTooLong",
+            _ => "BodyNotJson",
+        };
+        assert_eq!(problem["reason"], reason, "{problem}");
         assert_eq!(problem["errors"][0]["field"].as_str().unwrap_or_default(), field, "{problem}");
         assert!(problem["detail"].as_str().unwrap().contains(detail), "{problem}");
     }
@@ -161,6 +168,7 @@ async fn an_api_server_that_stores_nothing_is_told_of() {
     let served = app(users.door(), users.client(gate.clone()), Fixture::with_a_fallback()).await;
     let (status, _, problem) = json(served.answer(ask(FALLBACK)).await).await;
     assert_eq!((status, &problem["detail"]), (503, &json!("the Kubernetes API did not store the trigger")));
+    assert_eq!(problem["reason"], "KubernetesUnavailable");
     *gate.verdict.lock().unwrap() = Some(RequestFate::Refuse(403, "Forbidden".to_owned()));
     assert_eq!(json(served.answer(ask(FALLBACK)).await).await.0, 503);
     let path = "/api/v1/triggers/key-1";

@@ -74,8 +74,8 @@ async fn a_signed_message_is_taken_once_by_whichever_replica() {
         for replica in [&one, &other] {
             let (status, problem) = told(replica, signed(secret, &id, 0, FALLBACK)).await;
             assert_eq!(
-                (status, &problem["detail"]),
-                (409, &json!("a message with this webhook-id was taken before"))
+                (status, &problem["reason"], &problem["detail"]),
+                (409, &json!("MessageTaken"), &json!("a message with this webhook-id was taken before"))
             );
             let (status, _) = told(replica, signed(secret, &id, 0, r#"{"pool": "web"}"#)).await;
             assert_eq!(status, 409, "whatever else it says");
@@ -112,6 +112,7 @@ async fn who_is_not_believed_leaves_nothing_behind() {
     for (request, detail) in cases {
         let (status, problem) = told(&served, request).await;
         assert_eq!((status, &problem["detail"]), (401, &json!(detail)));
+        assert_eq!(problem["reason"], "SignatureInvalid");
     }
     let without = self::served(&users, &[]).await;
     let (status, problem) = told(&without, good()).await;

@@ -72,6 +72,38 @@ pub enum PodsListed {
     Failed,
 }
 
+/// A check that may be given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum BoundedCheck {
+    /// Box 9: whether a fallback's node can be drained.
+    Return,
+    /// Box 9 once more just before a return begins: its disruption budgets alone.
+    ReturnBudgets,
+    /// Boxes 3.1 and 3.2: whether the pods of a node fit on the cluster with its replacement.
+    Replacement,
+    /// The safety check that the HTTP API makes of any node.
+    Request,
+}
+
+impl BoundedCheck {
+    /// All of them.
+    pub(super) const ALL: [Self; 4] = [Self::Return, Self::ReturnBudgets, Self::Replacement, Self::Request];
+}
+
+/// What a check had too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Spent {
+    /// It would have been more work than it may be.
+    Work,
+    /// Other checks had all places for too long.
+    Time,
+}
+
+impl Spent {
+    /// Both.
+    pub(super) const ALL: [Self; 2] = [Self::Work, Self::Time];
+}
+
 /// What became of a Kubernetes event, or of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum EventResult {
@@ -191,6 +223,12 @@ pub(super) struct MarkLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ListLabels {
     pub(super) result: PodsListed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CheckLabels {
+    pub(super) check: BoundedCheck,
+    pub(super) spent: Spent,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

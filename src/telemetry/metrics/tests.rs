@@ -1,5 +1,6 @@
 use super::*;
 use crate::crd::{GroupStatus, NodeReplacementSpec, SpotPoolStatus};
+use crate::telemetry::readiness::UnreadyCode;
 use jiff::Timestamp;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::reason::Reason;
@@ -93,11 +94,14 @@ fn calls_evictions_and_restarts_carry_their_labels() {
     metrics.aws_call(AwsOperation::SetDesiredCapacity, AwsResult::Throttled, Duration::from_millis(20));
     metrics.eviction(EvictionResult::Budget);
     metrics.actor_restarted(ActorName::Drainer, RestartCause::Panicked);
+    metrics.checks_given_up(BoundedCheck::Return, Spent::Work, 2);
     let text = text(&metrics);
     assert_line(&text, r#"spot_guard_aws_calls_total{operation="SetDesiredCapacity",result="Throttled"} 1"#);
     assert_line(&text, r#"spot_guard_aws_call_seconds_bucket{le="0.025",operation="SetDesiredCapacity"} 1"#);
     assert_line(&text, r#"spot_guard_evictions_total{answer="Budget"} 1"#);
     assert_line(&text, r#"spot_guard_actor_restarts_total{actor="Drainer",cause="panicked"} 1"#);
+    assert_line(&text, r#"spot_guard_checks_given_up_total{check="Return",spent="Work"} 2"#);
+    assert_line(&text, r#"spot_guard_checks_given_up_total{check="Replacement",spent="Time"} 0"#);
 }
 
 #[test]
@@ -113,7 +117,7 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     held[0].status.as_mut().unwrap().block(FlowBox::ScaleDown, terminating, at(0));
     let readiness = Readiness::default();
     readiness.ready("watch-pods");
-    readiness.not_ready("auto-scaling", "throttled");
+    readiness.not_ready("auto-scaling", UnreadyCode::GroupsNotObserved, "throttled");
     let full = metrics.encode(true, &readiness, &held, &[pool]).unwrap();
     assert_line(&full, r#"spot_guard_replacements{phase="OnFallback"} 2"#);
     assert_line(&full, r#"spot_guard_replacements{phase="Draining"} 0"#);

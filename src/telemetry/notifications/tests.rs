@@ -169,7 +169,7 @@ fn what_cannot_be_used_is_refused_by_its_key() {
     let good = target(dir.path(), "http://127.0.0.1/");
     assert_eq!(good.validate(), Ok(()));
     let cases = [
-        (Target { on: Vec::new(), ..good.clone() }, "on", "nothing"),
+        (Target { on: Vec::new(), ..good.clone() }, "on", "names no kind of notification"),
         (Target { template: "{{ nobody }}".to_owned(), ..good.clone() }, "template", "undefined"),
         (Target { template: "{{ node ".to_owned(), ..good.clone() }, "template", "syntax error"),
         (Target { template: "{{ node }}, {{ kind }}".to_owned(), ..good }, "template", "JSON document"),

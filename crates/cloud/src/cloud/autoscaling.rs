@@ -231,5 +231,5 @@ pub(super) fn write_activity(xml: &mut Xml, activity: &Activity) {
     xml.text("StatusCode", activity.status_code);
     xml.text_opt("StatusMessage", activity.status_message.as_ref());
     xml.text("Progress", activity.progress);
-    xml.text("Details", "{}");
+    xml.text("Details", activity.details());
 }

@@ -105,8 +105,8 @@ impl State {
         for _ in 0..missing {
             match self.launch(group, None, &cause, at) {
                 Ok(_) => self.note_success(group),
-                Err(failure) => {
-                    self.note_failure(group, &failure, &cause, at);
+                Err(_) => {
+                    self.note_failure(group, at);
                     return;
                 }
             }
@@ -121,9 +121,8 @@ impl State {
         }
     }
 
-    /// Records a failed launch and when the group tries again.
-    fn note_failure(&mut self, group: &str, failure: &LaunchFailure, cause: &str, at: Timestamp) {
-        self.fail_launch(group, failure, cause, at);
+    /// Records when the group tries again after a failed launch.
+    fn note_failure(&mut self, group: &str, at: Timestamp) {
         let CloudSettings { retry_first, retry_max, suspend_launch_after, .. } = self.settings;
         let Some(entry) = self.groups.get_mut(group) else { return };
         let since = *entry.failing_since.get_or_insert(at);
@@ -139,10 +138,20 @@ impl State {
         self.at(retry_at, Timer::Reconcile(group.to_owned()));
     }
 
-    /// Records the activity of a launch that failed.
-    pub(super) fn fail_launch(&mut self, group: &str, failure: &LaunchFailure, cause: &str, at: Timestamp) {
+    /// Records the activity of a launch that failed in a zone.
+    pub(super) fn fail_launch(
+        &mut self,
+        group: &str,
+        zone: &str,
+        failure: &LaunchFailure,
+        cause: &str,
+        at: Timestamp,
+    ) {
         let description = "Launching a new EC2 instance".to_owned();
         let activity = self.begin_activity(group, description, cause.to_owned(), "InProgress", None, at);
+        if let Some(entry) = self.activity_mut(&activity) {
+            entry.zone = Some(zone.to_owned());
+        }
         self.finish_activity(&activity, at, failure.status_code, Some(&failure.status_message));
         self.tell(at, EventKind::LaunchFailed, group, None, failure.status_message.clone());
     }
@@ -231,9 +240,8 @@ impl State {
             "At {} an instance was launched in response to a rebalance recommendation for {old}.",
             seconds(at)
         );
-        match self.launch(group, None, &cause, at) {
-            Ok(id) => self.set_replaces(&id, old),
-            Err(failure) => self.fail_launch(group, &failure, &cause, at),
+        if let Ok(id) = self.launch(group, None, &cause, at) {
+            self.set_replaces(&id, old);
         }
     }
 }

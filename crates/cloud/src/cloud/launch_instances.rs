@@ -71,7 +71,6 @@ impl State {
             match self.launch(group, Some(&request.zone), &cause, now) {
                 Ok(id) => launched.push(id),
                 Err(why) => {
-                    self.fail_launch(group, &why, &cause, now);
                     failure = Some(why);
                     break;
                 }

@@ -62,7 +62,8 @@ impl State {
         if on_demand < wanted { Market::OnDemand } else { Market::Spot }
     }
 
-    /// Asks the market for one instance, in `zone` or in the zone that has fewest, then in the others.
+    /// Asks the market for one instance, in `zone` or in the zone that has fewest, then in the others. Each
+    /// zone that fails leaves an activity (User Guide, "Availability Zone distribution").
     pub(super) fn launch(
         &mut self,
         group: &str,
@@ -74,15 +75,12 @@ impl State {
         let Some(entry) = self.groups.get_mut(group) else {
             return Err(LaunchFailure::text("ValidationError", "AutoScalingGroup name not found"));
         };
-        if let Some((failure, times)) = &mut entry.failure {
-            let failure = failure.clone();
-            if let Some(times) = times {
-                *times = times.saturating_sub(1);
-                if *times == 0 {
-                    entry.failure = None;
-                }
+        let scripted = entry.failure.as_ref().map(|(failure, _)| failure.clone());
+        if let Some((_, Some(times))) = &mut entry.failure {
+            *times = times.saturating_sub(1);
+            if *times == 0 {
+                entry.failure = None;
             }
-            return Err(failure);
         }
         let instance_type = entry.spec.instance_type.clone();
         let mut zones: Vec<String> = match zone {
@@ -93,14 +91,24 @@ impl State {
         zones.sort_by_cached_key(|zone| {
             members.iter().filter(|i| &i.zone == zone && !i.state.is_ending()).count()
         });
-        let chosen = zones.iter().find(|zone| self.take_capacity(group, zone)).cloned();
-        match chosen {
-            Some(zone) => Ok(self.create(group, &zone, market, cause, at)),
-            None => {
-                let zone = zones.first().map_or("", String::as_str);
-                Err(LaunchFailure::dry(market, &instance_type, zone))
+        let mut failed = None;
+        for zone in zones {
+            let failure = match &scripted {
+                Some(failure) => failure.clone(),
+                None if self.take_capacity(group, &zone) => {
+                    return Ok(self.create(group, &zone, market, cause, at));
+                }
+                None => LaunchFailure::dry(market, &instance_type, &zone),
+            };
+            self.fail_launch(group, &zone, &failure, cause, at);
+            let is_market = scripted.is_none();
+            failed.get_or_insert(failure);
+            // What is wrong with the request is wrong in every zone: the group tries no other one.
+            if !is_market {
+                break;
             }
         }
+        Err(failed.unwrap_or_else(|| LaunchFailure::text("ValidationError", "The group has no zone.")))
     }
 
     /// Creates an instance that boots, with its activity.
@@ -111,6 +119,7 @@ impl State {
             self.begin_activity(group, description, cause.to_owned(), "PreInService", Some(&id), at);
         if let Some(entry) = self.activity_mut(&activity) {
             entry.progress = 30;
+            entry.zone = Some(zone.to_owned());
         }
         let (boot, fault) = match self.groups.get_mut(group) {
             Some(group) => (group.spec.boot, group.boot_faults.pop_front()),

@@ -249,6 +249,7 @@ impl State {
             status_message: None,
             progress: 0,
             instance: instance.map(str::to_owned),
+            zone: None,
         });
         id
     }

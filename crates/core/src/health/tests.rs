@@ -57,6 +57,7 @@ fn ledger(shares: Vec<Share>) -> Ledger {
         requested_at: now(),
         method: Method::SetDesiredCapacity {},
         state: RequestState::Applied,
+        failure: None,
         shares,
     };
     Ledger { scaling_requests: vec![request], ..Ledger::default() }
@@ -151,7 +152,7 @@ fn recent_failures_are_ill_health_unless_they_are_our_own_probes_or_throttling()
     for (seconds_ago, class, probing, healthy) in rows {
         let started_at = now() - Duration::from_secs(seconds_ago);
         let mut spot = group(3, &["i-1", "i-2", "i-3"], &[]);
-        spot.failures = vec![FailedActivity { started_at, class, message: "text".to_owned() }];
+        spot.failures = vec![FailedActivity { started_at, zone: None, class, message: "text".to_owned() }];
         let ledger = match probing {
             true => {
                 spot.desired = 4;

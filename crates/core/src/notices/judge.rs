@@ -146,6 +146,22 @@ impl NoticeRefusal {
         Self::OutsidePools,
         Self::NotUnderstood,
     ];
+
+    /// The code, for machines. `docs/reasons.md` lists all of them.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Misnamed => "Misnamed",
+            Self::InstanceOfAnotherNode => "InstanceOfAnotherNode",
+            Self::NodeHasAnotherInstance => "NodeHasAnotherInstance",
+            Self::NodeWithoutInstance => "NodeWithoutInstance",
+            Self::NoSuchNode => "NoSuchNode",
+            Self::TooMany => "TooMany",
+            Self::ImplausibleDeadline => "ImplausibleDeadline",
+            Self::OutsidePools => "OutsidePools",
+            Self::NotUnderstood => "NotUnderstood",
+        }
+    }
 }
 
 /// What a notice is good for now.

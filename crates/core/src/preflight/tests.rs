@@ -1,5 +1,5 @@
 use super::*;
-use crate::group::{GroupSetup, Instance, MixedMarkets};
+use crate::group::{CapacityUnit, GroupSetup, Instance, MixedMarkets};
 use crate::ids::{GroupName, PoolName};
 use crate::reason::ReasonCode;
 use crate::testing::leaked;
@@ -53,7 +53,7 @@ fn a_pool_of_two_plain_groups_has_no_findings() {
 fn each_set_up_that_another_owns_or_that_cannot_work_is_refused() {
     type Change = fn(&mut PoolView);
     let mixed = |on_demand_base, on_demand_percentage| MixedMarkets { on_demand_base, on_demand_percentage };
-    let rows: [(&str, ReasonCode, Change); 8] = [
+    let rows: [(&str, ReasonCode, Change); 11] = [
         ("spot", ReasonCode::CapacityRebalance, |view| view.spot.setup.capacity_rebalance = true),
         ("on-demand", ReasonCode::CapacityRebalance, |view| view.on_demand.setup.capacity_rebalance = true),
         ("spot", ReasonCode::OperatorOwned, |view| {
@@ -61,6 +61,13 @@ fn each_set_up_that_another_owns_or_that_cannot_work_is_refused() {
         }),
         ("spot", ReasonCode::EksManagedNodeGroup, |view| {
             view.spot.setup.eks_node_group = Some("workers".to_owned())
+        }),
+        ("spot", ReasonCode::CountedInUnits, |view| view.spot.setup.counted_in = Some(CapacityUnit::Weights)),
+        ("on-demand", ReasonCode::CountedInUnits, |view| {
+            view.on_demand.setup.counted_in = Some(CapacityUnit::Type("memory-mib".to_owned()));
+        }),
+        ("spot", ReasonCode::GroupBeingDeleted, |view| {
+            view.spot.setup.status = Some("Delete in progress".to_owned());
         }),
         ("spot", ReasonCode::AzRebalance, |view| view.spot.zones.push("b".to_owned())),
         ("on-demand", ReasonCode::AzRebalance, |view| view.on_demand.zones.push("b".to_owned())),
@@ -102,6 +109,8 @@ fn what_only_degrades_a_pool_does_not_refuse_it() {
     use Severity::{Degraded, Note};
     let spot = |reason, severity| vec![(GroupName::from("spot"), reason, severity)];
     assert_eq!(found(|view| suspend(&mut view.spot, "Launch")), spot(ReasonCode::LaunchSuspended, Degraded));
+    let unhealthy = found(|view| suspend(&mut view.spot, "ReplaceUnhealthy"));
+    assert_eq!(unhealthy, spot(ReasonCode::ReplaceUnhealthySuspended, Degraded));
     assert_eq!(found(|view| view.spot.max = 2), spot(ReasonCode::NoRoom, Degraded));
     assert_eq!(
         found(|view| view.spot.setup.launch_configuration = true),

@@ -60,12 +60,18 @@ codes! {
     NotAllSpot,
     /// The on-demand group also buys Spot instances.
     NotAllOnDemand,
+    /// A group counts its capacity in weights, vCPUs or memory.
+    CountedInUnits,
+    /// A group is being deleted.
+    GroupBeingDeleted,
     /// A group may terminate instances to even out its zones.
     AzRebalance,
     /// A group terminates nothing.
     TerminateSuspended,
     /// A group launches nothing.
     LaunchSuspended,
+    /// A group keeps unhealthy instances.
+    ReplaceUnhealthySuspended,
     /// A group has no room for one more instance.
     NoRoom,
     /// LaunchInstances cannot be used on a group.

@@ -1,6 +1,7 @@
 //! What preflight finds about the groups of a pool.
 
 use super::code::ReasonCode;
+use crate::group::CapacityUnit;
 use crate::ids::{GroupName, PoolName};
 
 /// What follows from a finding.
@@ -40,12 +41,18 @@ pub enum GroupProblem {
     NotAllSpot,
     /// The on-demand group buys Spot instances, too.
     NotAllOnDemand,
+    /// The group counts its capacity in something else than instances.
+    CountedInUnits(CapacityUnit),
+    /// The whole group is being deleted.
+    BeingDeleted,
     /// The group may terminate instances by itself, to even out its zones.
     AzRebalance,
     /// The group terminates nothing.
     TerminateSuspended,
     /// The group launches nothing.
     LaunchSuspended(String),
+    /// The group keeps instances that are unhealthy.
+    ReplaceUnhealthySuspended,
     /// The group has no room for one more instance: its maximum.
     NoRoom(i32),
     /// LaunchInstances cannot be used: failures are seen later.
@@ -77,7 +84,10 @@ impl GroupProblem {
             Self::EksManaged(_) => ReasonCode::EksManagedNodeGroup,
             Self::NotAllSpot => ReasonCode::NotAllSpot,
             Self::NotAllOnDemand => ReasonCode::NotAllOnDemand,
+            Self::CountedInUnits(_) => ReasonCode::CountedInUnits,
+            Self::BeingDeleted => ReasonCode::GroupBeingDeleted,
             Self::AzRebalance => ReasonCode::AzRebalance,
+            Self::ReplaceUnhealthySuspended => ReasonCode::ReplaceUnhealthySuspended,
             Self::TerminateSuspended => ReasonCode::TerminateSuspended,
             Self::LaunchSuspended(_) => ReasonCode::LaunchSuspended,
             Self::NoRoom(_) => ReasonCode::NoRoom,
@@ -97,10 +107,14 @@ impl GroupProblem {
             | Self::EksManaged(_)
             | Self::NotAllSpot
             | Self::NotAllOnDemand
+            | Self::CountedInUnits(_)
+            | Self::BeingDeleted
             | Self::AzRebalance
             | Self::TerminateSuspended => Severity::Refused,
             // A group that launches nothing is what the other one is there for.
-            Self::LaunchSuspended(_) | Self::NoRoom(_) => Severity::Degraded,
+            Self::LaunchSuspended(_) | Self::ReplaceUnhealthySuspended | Self::NoRoom(_) => {
+                Severity::Degraded
+            }
             Self::NoLaunchInstances(_) | Self::AtMinimum(_) => Severity::Note,
         }
     }

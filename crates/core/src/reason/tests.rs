@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::freshness::WatchedKind;
+use crate::group::CapacityUnit;
+use crate::notices::NoticeRefusal;
 use crate::placement::{NodeReason, ReasonCount};
 use crate::record::Phase;
 use crate::trigger::{TriggerAction, TriggerAnswer, TriggerReason};
@@ -81,8 +83,12 @@ fn findings() -> Vec<Reason> {
         GroupProblem::EksManaged("workers".to_owned()),
         GroupProblem::NotAllSpot,
         GroupProblem::NotAllOnDemand,
+        GroupProblem::CountedInUnits(CapacityUnit::Weights),
+        GroupProblem::CountedInUnits(CapacityUnit::Type("vcpu".to_owned())),
+        GroupProblem::BeingDeleted,
         GroupProblem::AzRebalance,
         GroupProblem::TerminateSuspended,
+        GroupProblem::ReplaceUnhealthySuspended,
         GroupProblem::LaunchSuspended("its process Launch is suspended: User suspended".to_owned()),
         GroupProblem::NoRoom(9),
         GroupProblem::NoLaunchInstances(NoLaunch::LaunchConfiguration),
@@ -239,13 +245,19 @@ fn every_code_is_that_of_a_reason_and_fits_a_condition() {
         assert!(text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{text}");
         assert_eq!(serde_json::to_value(code).expect("JSON"), text);
     }
+    for refusal in NoticeRefusal::ALL {
+        assert_eq!(serde_json::to_value(refusal).expect("JSON"), refusal.code());
+    }
 }
 
 #[test]
 fn the_docs_list_every_code_in_this_order() {
     let docs = include_str!("../../../../docs/reasons.md");
+    // What the root package adds stands behind, and is compared there.
+    let docs = docs.split("\n## Refusing a request").next().expect("a first part");
     let listed = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let codes = ReasonCode::ALL.iter().map(ToString::to_string);
     let codes = codes.chain(TriggerReason::ALL.iter().map(ToString::to_string));
+    let codes = codes.chain(NoticeRefusal::ALL.map(|refusal| refusal.code().to_owned()));
     assert!(listed.eq(codes), "docs/reasons.md is not up to date");
 }

@@ -149,6 +149,8 @@ pub enum Outcome {
     NoCapacity,
     /// Box 3 or 3.2: the group's configuration is wrong.
     Misconfigured,
+    /// Box 3 or 3.2: AWS refused the launch for a reason that is not known.
+    LaunchRefused,
     /// Box 3 or 3.2: the time to wait ran out.
     TimedOut,
     /// Box 3.1 or 3.2: in service, and its node Ready.
@@ -191,6 +193,7 @@ impl Outcome {
             self,
             Self::NoCapacity
                 | Self::Misconfigured
+                | Self::LaunchRefused
                 | Self::TimedOut
                 | Self::NodeKept
                 | Self::Blocked

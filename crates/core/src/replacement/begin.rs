@@ -122,7 +122,7 @@ pub(super) fn held_back(
     if status.capacity.is_requested() || status.old_node != (OldNodeState::Kept {}) {
         return Vec::new();
     }
-    if let Some(neighbour) = facts.neighbour {
+    if let Some(neighbour) = facts.neighbour.filter(|held| status.deadline.is_none() || held.owns_nodes()) {
         return vec![Reason::LeftToNeighbour(neighbour)];
     }
     if status.deadline.is_some() {

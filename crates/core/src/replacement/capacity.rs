@@ -174,22 +174,30 @@ fn failure(
     turn: &Turn<'_>,
 ) -> Option<RequestFailure> {
     if let Some(failure) = share_of_attempt(status, group, turn).and_then(|share| share.failure.as_ref()) {
+        let message = failure.message.clone();
         match failure.class {
-            FailureClass::Capacity => return Some(RequestFailure::OutOfCapacity(failure.message.clone())),
-            FailureClass::Configuration => {
-                return Some(RequestFailure::Misconfigured(failure.message.clone()));
+            FailureClass::Capacity | FailureClass::Quota => {
+                return Some(RequestFailure::OutOfCapacity(message));
             }
+            FailureClass::Configuration => return Some(RequestFailure::Misconfigured(message)),
+            FailureClass::Refused => return Some(RequestFailure::Refused(message)),
             FailureClass::Throttle | FailureClass::Unknown => {}
         }
     }
     let waited = crate::time::since(since, turn.facts.now);
-    (waited >= timeout(group, turn)).then_some(RequestFailure::TimedOut(waited))
+    (waited >= timeout(status, group, since, turn)).then_some(RequestFailure::TimedOut(waited))
 }
 
-fn timeout(group: GroupKind, turn: &Turn<'_>) -> Duration {
+/// How long a group may take. A deadline shortens it: to an eighth of what was left when the group was asked,
+/// or to three quarters once an instance is on its way in.
+fn timeout(status: &ReplacementStatus, group: GroupKind, since: Timestamp, turn: &Turn<'_>) -> Duration {
     let policy = turn.facts.policy;
-    seconds(match group {
+    let usual = seconds(match group {
         GroupKind::Spot => policy.spot_timeout_seconds,
         GroupKind::OnDemand => policy.on_demand_timeout_seconds,
-    })
+    });
+    let Some(deadline) = status.deadline else { return usual };
+    let left = crate::time::since(since, deadline);
+    let is_launched = share_of_attempt(status, group, turn).is_some_and(|share| share.instance_id.is_some());
+    usual.min(if is_launched { left * 3 / 4 } else { left / 8 })
 }

@@ -99,8 +99,18 @@ fn lost(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) -> O
         Event::FallbackLost { instance_id }.add_to(next, &capacity.node_name, now);
         return None;
     }
-    // The group replaces an instance that was lost: the fallback goes on with its successor.
     let share = facts.share(capacity.group, turn.subject);
+    if capacity.group == GroupKind::OnDemand
+        && share.is_some_and(|share| share.instance_id.is_none() && !share.has_place())
+    {
+        // Its place went with it: the group launches no successor, and no other node of it is ours.
+        next.fallback.enter(FallbackState::Gone { successor: None });
+        next.blocking.clear();
+        let instance_id = capacity.instance_id.clone();
+        Event::FallbackTerminated { instance_id }.add_to(next, &capacity.node_name, now);
+        return None;
+    }
+    // The group replaces an instance that was lost: the fallback goes on with its successor.
     let (instance_id, node) = facts.serving_node(share, capacity.group)?;
     let capacity = Capacity { group: capacity.group, instance_id, node_name: node.name, ready_at: now };
     take(next, capacity.clone());

@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::reason::{Finding, GroupProblem, Pause, Reason, ReasonCode, in_one_line};
 use crate::record::{
     BlockingReason, Capacity, CapacityState, FallbackState, GroupKind, NoticeKind, OldNodeState, Outcome,
-    Phase,
+    Phase, StepRecord,
 };
 use crate::scaling::wants::{End, Want};
 use jiff::Timestamp;
@@ -219,6 +219,7 @@ impl Stage {
             requested_at: self.now,
             method: Method::SetDesiredCapacity {},
             state: RequestState::Applied,
+            failure: None,
             shares: vec![share],
         });
         if let Some(id) = instance {
@@ -320,7 +321,7 @@ fn spot_is_asked_first_and_nothing_is_marked() {
 
 #[test]
 fn a_story_is_held_back_unless_a_deadline_presses() {
-    let changes: [(&str, Change, bool); 9] = [
+    let changes: [(&str, Change, bool); 10] = [
         ("observe", |stage| stage.mode = Mode::Observe, true),
         ("paused", |stage| stage.starts.pause = Some(Pause::Pool), false),
         ("everything paused", |stage| stage.starts.pause = Some(Pause::Everything), false),
@@ -329,7 +330,8 @@ fn a_story_is_held_back_unless_a_deadline_presses() {
         ("ignored", |stage| stage.rebalance = RebalanceMode::Ignore, false),
         ("no pool", |stage| stage.in_pool = false, false),
         ("not accepted", |stage| stage.refused = vec![owned()], false),
-        ("in other hands", |stage| stage.neighbour = Some(Neighbour::NodeTerminationHandler), true),
+        ("owned by others", |stage| stage.neighbour = Some(Neighbour::Karpenter), true),
+        ("marked by others", |stage| stage.neighbour = Some(Neighbour::NodeTerminationHandler), false),
     ];
     for (name, change, always) in changes {
         let mut patient = Stage::new();
@@ -410,7 +412,9 @@ fn nothing_is_decided_about_capacity_before_the_groups_were_read() {
 fn what_fails_falls_back_now_later_or_never() {
     let rows = [
         (Some(FailureClass::Capacity), 0, Some(Outcome::NoCapacity)),
+        (Some(FailureClass::Quota), 0, Some(Outcome::NoCapacity)),
         (Some(FailureClass::Configuration), 0, Some(Outcome::Misconfigured)),
+        (Some(FailureClass::Refused), 0, Some(Outcome::LaunchRefused)),
         (Some(FailureClass::Unknown), 0, None),
         (Some(FailureClass::Unknown), 180, Some(Outcome::TimedOut)),
         (Some(FailureClass::Throttle), 179, None),
@@ -426,6 +430,29 @@ fn what_fails_falls_back_now_later_or_never() {
             assert!(stage.has(FlowBox::Wait, outcome), "{failure:?} after {waited} s");
         }
         assert!(!stage.marks(DrainPurpose::Replace), "{failure:?}");
+    }
+}
+
+#[test]
+fn a_deadline_shortens_what_is_waited_for() {
+    // Seconds to the deadline, whether Spot has launched an instance, and when on-demand is requested.
+    let rows = [(120, false, 15), (40, false, 5), (120, true, 90), (3600, false, 180), (3600, true, 180)];
+    for (left, is_launched, expected) in rows {
+        let requested_after = |waited: u64| {
+            let mut stage = Stage::new();
+            stage.status.deadline = Some(now() + Duration::from_secs(left));
+            stage.go().share(GroupKind::Spot, is_launched.then_some("i-4"), None);
+            if is_launched {
+                let (id, zone) = (InstanceId::from("i-4"), "a".to_owned());
+                stage.view.spot.instances.retain(|instance| instance.id != id);
+                let lifecycle = Lifecycle::Pending;
+                stage.view.spot.instances.push(Instance { id, zone, lifecycle });
+            }
+            stage.pass(waited).go();
+            want(&stage.commands(), GroupKind::OnDemand).is_some()
+        };
+        assert!(!requested_after(expected - 1), "{left} s left, launched: {is_launched}");
+        assert!(requested_after(expected), "{left} s left, launched: {is_launched}");
     }
 }
 
@@ -910,7 +937,8 @@ fn what_is_left_at_the_deadline_is_told() {
         ..DrainReport::default()
     });
     stage.pass(110).go();
-    let told = stage.status.steps.iter().find(|step| step.outcome == Outcome::TimedOut).expect("a step");
+    let is_it = |step: &&StepRecord| (step.flow_box, step.outcome) == (FlowBox::Drain, Outcome::TimedOut);
+    let told = stage.status.steps.iter().find(is_it).expect("a step");
     assert_eq!(told.message, Event::DeadlineNear { reasons: vec![shut_budget()] }.to_string());
 }
 

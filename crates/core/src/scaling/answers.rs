@@ -1,7 +1,7 @@
 //! What the answers of AWS mean for the ledger.
 
 use super::calls::{Call, Deferred};
-use crate::classify::CallFailure;
+use crate::classify::{CallFailure, decisive};
 use crate::group::{FailureClass, NoInstance};
 use crate::ids::InstanceId;
 use crate::ledger::{
@@ -67,8 +67,11 @@ pub fn failed(
         (CallFailure::Unclear, _) => return AfterFailure::ReadAgain,
         // The next reading tells what became of desired.
         (CallFailure::NotFound, _) => {}
-        (CallFailure::Refused(FailureClass::Capacity), Call::Launch { .. }) => {
-            refused(ledger, group, FailureClass::Capacity, reason, now);
+        (
+            CallFailure::Refused(class @ (FailureClass::Capacity | FailureClass::Quota)),
+            Call::Launch { .. },
+        ) => {
+            refused(ledger, group, class, reason, now);
         }
         (CallFailure::Refused(_), Call::Launch { .. }) => launch_refused(ledger, group, reason, false, now),
         (CallFailure::Unsupported, Call::Launch { .. }) => launch_refused(ledger, group, reason, true, now),
@@ -123,16 +126,27 @@ pub fn launched(
     if !zones.is_empty() {
         zones.remove(0);
     }
+    let here = errors.iter().map(|(class, message)| (*class, message.clone()));
+    let earlier = request.failure.take().map(|failure| (failure.class, failure.message));
+    let failure = decisive(here.chain(earlier), |(class, _)| *class).map(|(class, message)| Failure {
+        class,
+        message: clipped(message),
+        at: now,
+    });
     if request.shares.iter().all(|share| share.instance_id.is_some()) {
         request.state = RequestState::Launched;
     } else if zones.is_empty() {
         request.state = RequestState::Launched;
-        let worst = errors.iter().max_by_key(|(class, _)| *class == FailureClass::Configuration);
-        let (class, message) =
-            worst.cloned().unwrap_or_else(|| (FailureClass::Capacity, NoInstance::NoAnswer.to_string()));
+        let failure = failure.unwrap_or_else(|| Failure {
+            class: FailureClass::Capacity,
+            message: NoInstance::NoAnswer.to_string(),
+            at: now,
+        });
         for share in request.shares.iter_mut().filter(|share| share.instance_id.is_none()) {
-            share.failure = Some(Failure { class, message: clipped(message.clone()), at: now });
+            share.failure = Some(failure.clone());
         }
+    } else {
+        request.failure = failure;
     }
 }
 

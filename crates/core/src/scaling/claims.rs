@@ -13,7 +13,7 @@ pub(super) fn claim(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let claimed = ledger.claimed(kind);
         let free = inputs.group(kind).instances.iter().filter(|instance| {
-            instance.lifecycle != Lifecycle::Leaving
+            matches!(instance.lifecycle, Lifecycle::Pending | Lifecycle::InService)
                 && !claimed.contains(&instance.id)
                 && !inputs.instances.taken.contains(&instance.id)
         });
@@ -52,7 +52,9 @@ pub(super) fn bind_to_successors(ledger: &mut Ledger, inputs: &Inputs<'_>) {
         let group = inputs.group(kind);
         let claimed = ledger.claimed(kind);
         let mut free: Vec<&InstanceId> = group.instances.iter().rev().map(|instance| &instance.id).collect();
-        free.retain(|id| group.is_active(id) && !claimed.contains(*id) && !instances.taken.contains(*id));
+        free.retain(|id| {
+            group.may_be_claimed(id) && !claimed.contains(*id) && !instances.taken.contains(*id)
+        });
         let (mut waiting, leaving): (Vec<_>, Vec<_>) = ledger
             .shares_mut(kind)
             .filter(|share| share.awaits_in_group())

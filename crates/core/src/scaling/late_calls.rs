@@ -127,6 +127,7 @@ fn book(
         requested_at: now,
         method: Method::SetDesiredCapacity {},
         state,
+        failure: None,
         shares: (0..target - baseline).map(share).collect(),
     };
     let call = if raised { None } else { Call::of(&request) };

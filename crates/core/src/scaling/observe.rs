@@ -3,9 +3,14 @@
 use super::calls::Call;
 use super::inputs::Inputs;
 use super::wants::Want;
-use crate::group::{FailureClass, NoInstance};
+use crate::classify::decisive;
+use crate::group::{FailedActivity, FailureClass, GroupView, NoInstance};
 use crate::ledger::{Balance, CLOCK_SKEW, DesiredSeen, Failure, Ledger, RequestState, Share};
 use crate::record::{GroupKind, clipped};
+use jiff::{SignedDuration, Timestamp};
+
+/// By then a group has tried its other zones, unless an instance is on its way in.
+const ZONES_TRIED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
 /// Takes in what changed about the shares: attempts, urgency, lost instances, failed launches.
 pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
@@ -36,12 +41,7 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
                 share.failure = None;
                 continue;
             }
-            let since = share.since - CLOCK_SKEW;
-            let failed = group
-                .failures
-                .iter()
-                .find(|failure| failure.started_at >= since && failure.class != FailureClass::Throttle);
-            if let (None, Some(failed)) = (&share.failure, failed) {
+            if let (None, Some(failed)) = (&share.failure, failed_launch(share, group, now)) {
                 share.failure =
                     Some(Failure { class: failed.class, message: clipped(failed.message.clone()), at: now });
             }
@@ -53,9 +53,35 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     }
 }
 
+/// The failure that decides about a share whose group launches by itself, once one does.
+///
+/// A group that fails in one zone tries the next (User Guide, "Availability Zone distribution"), so one zone
+/// out of capacity is not the market. With a deadline nobody waits for the next zone.
+fn failed_launch<'a>(share: &Share, group: &'a GroupView, now: Timestamp) -> Option<&'a FailedActivity> {
+    let since = share.since - CLOCK_SKEW;
+    let is_its_own =
+        |failure: &&FailedActivity| failure.started_at >= since && failure.class != FailureClass::Throttle;
+    let failed: Vec<&FailedActivity> = group.failures.iter().filter(is_its_own).collect();
+    let decisive = decisive(failed.iter().copied(), |failure| failure.class)?;
+    let is_tried = |zone: &String| failed.iter().any(|failure| failure.zone.as_ref() == Some(zone));
+    let waits_long = now.duration_since(share.since) >= ZONES_TRIED_AFTER;
+    let is_final = !is_of_one_zone(decisive)
+        || share.deadline.is_some()
+        || group.zones.len() <= 1
+        || group.zones.iter().all(is_tried)
+        || waits_long && !group.is_launching();
+    is_final.then_some(decisive)
+}
+
+/// Whether another zone may have what this one has not: capacity, or the instance type itself.
+fn is_of_one_zone(failure: &FailedActivity) -> bool {
+    failure.class == FailureClass::Capacity || failure.message.contains("Availability Zone")
+}
+
 /// Finds shares whose raised desired capacity somebody else lowered again, as cluster-autoscaler does
 /// when a node does not come. Their instances are requested again, after a backoff.
 pub(super) fn take_in_erased(ledger: &mut Ledger, inputs: &Inputs<'_>) {
+    let mut kept = Vec::new();
     for seen in std::mem::take(&mut ledger.desired_seen) {
         let group = inputs.group(seen.group);
         if seen.group_name != group.name {
@@ -75,7 +101,14 @@ pub(super) fn take_in_erased(ledger: &mut Ledger, inputs: &Inputs<'_>) {
             let message = NoInstance::DesiredLowered(group.desired).to_string();
             share.failure = Some(Failure { class: FailureClass::Capacity, message, at: inputs.now });
         }
+        // AWS has not chosen its victim yet: it may still be an instance of ours.
+        let rest = lowered - erased;
+        if rest > 0 && i32::try_from(group.active()).unwrap_or(i32::MAX) > group.desired {
+            let desired = group.desired + i32::try_from(rest).unwrap_or(0);
+            kept.push(DesiredSeen { desired, ..seen });
+        }
     }
+    ledger.desired_seen = kept;
 }
 
 /// Remembers the desired capacity of groups that something is awaited from, unless we are about to change it.
@@ -84,12 +117,14 @@ pub(super) fn watch_desired(ledger: &mut Ledger, inputs: &Inputs<'_>, call: Opti
         let mut requests = ledger.requests(kind);
         call.is_none_or(|call| call.group() != kind)
             && ledger.requests(kind).all(|request| request.state == RequestState::Applied)
-            && requests.any(|request| request.shares.iter().any(Share::awaits_in_group))
+            && requests.any(|request| request.shares.iter().any(Share::has_place))
     };
     let kinds = [GroupKind::Spot, GroupKind::OnDemand].into_iter().filter(|kind| quiet(*kind));
     let seen = kinds.map(|kind| {
         let group = inputs.group(kind);
-        DesiredSeen { group: kind, group_name: group.name.clone(), desired: group.desired }
+        let kept = ledger.desired_seen.iter().find(|held| held.group == kind).map(|held| held.desired);
+        let desired = kept.unwrap_or(group.desired);
+        DesiredSeen { group: kind, group_name: group.name.clone(), desired }
     });
     ledger.desired_seen = seen.collect();
 }

@@ -24,7 +24,7 @@ impl<'a> SpareInstances<'a> {
 
     fn may_end(&self, kind: GroupKind, id: &InstanceId) -> bool {
         let Inputs { instances, deferred, .. } = self.inputs;
-        self.inputs.group(kind).is_active(id)
+        self.inputs.group(kind).may_be_claimed(id)
             && !instances.stale
             && !instances.with_pods.contains(id)
             && !deferred.ending(kind, id)

@@ -73,6 +73,7 @@ pub(super) fn draft(
         requested_at: inputs.now,
         method,
         state: RequestState::Intended,
+        failure: None,
         shares,
     }
 }
@@ -92,7 +93,7 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
     for ((_, replacement), want) in inputs.wants.iter().filter(|((group, _), _)| *group == kind) {
         let Want::Instance { attempt, deadline, stood_in_for, zone, gone } = want else { continue };
         let held = ledger.share(kind, replacement);
-        if held.is_some_and(|share| !share.asks()) || ledger.is_left_behind(kind, replacement) {
+        if held.is_some_and(|share| !share.asks(inputs.now)) || ledger.is_left_behind(kind, replacement) {
             continue;
         }
         let share = Share {

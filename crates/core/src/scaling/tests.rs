@@ -124,7 +124,7 @@ fn share(ledger: &Ledger, replacement: &str) -> Share {
 
 fn failure(seconds_ago: i64, class: FailureClass) -> FailedActivity {
     let started_at = now() - SignedDuration::from_secs(seconds_ago);
-    FailedActivity { started_at, class, message: "text".to_owned() }
+    FailedActivity { started_at, zone: Some("a".to_owned()), class, message: "text".to_owned() }
 }
 
 /// The pool with groups that LaunchInstances can be used on.

@@ -47,6 +47,7 @@ impl fmt::Display for Event {
             | Self::Monitoring { .. }
             | Self::ReturnGivenUp { .. }
             | Self::FallbackLost { .. }
+            | Self::FallbackTerminated { .. }
             | Self::ScaledDown { .. } => leaving(self, f),
         }
     }
@@ -113,6 +114,12 @@ fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Event::FallbackLost { instance_id } => {
             write!(f, "{instance_id} was lost; the Spot instance has taken over")
         }
+        Event::FallbackTerminated { instance_id } => {
+            write!(
+                f,
+                "{instance_id} was terminated by somebody else, and the desired capacity lowered with it"
+            )
+        }
         Event::ScaledDown { group, instance_id } => {
             write!(f, "{instance_id} is gone; the desired capacity of the {group} group was lowered by 1")
         }
@@ -123,7 +130,9 @@ fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 impl fmt::Display for RequestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OutOfCapacity(message) | Self::Misconfigured(message) => f.write_str(message),
+            Self::OutOfCapacity(message) | Self::Misconfigured(message) | Self::Refused(message) => {
+                f.write_str(message)
+            }
             Self::TimedOut(waited) => write!(f, "no instance in service after {} s", waited.as_secs()),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::effort::TooMuch;
 use crate::freshness::StaleWatch;
+use crate::group::CapacityUnit;
 use crate::neighbours::Neighbour;
 use crate::placement::PodName;
 use crate::reason::{Finding, GroupProblem, NoLaunch, Pause, Reason};
@@ -182,6 +183,16 @@ impl Display for Finding {
             }
             GroupProblem::NotAllOnDemand => {
                 write!(f, "{group} is not all on-demand; set OnDemandPercentageAboveBaseCapacity to 100")
+            }
+            GroupProblem::CountedInUnits(CapacityUnit::Weights) => {
+                write!(f, "{group} counts its capacity in weights; remove the WeightedCapacity of its types")
+            }
+            GroupProblem::CountedInUnits(CapacityUnit::Type(unit)) => {
+                write!(f, "{group} counts its capacity in {unit}; set its DesiredCapacityType to units")
+            }
+            GroupProblem::BeingDeleted => write!(f, "{group} is being deleted"),
+            GroupProblem::ReplaceUnhealthySuspended => {
+                write!(f, "{group} keeps unhealthy instances; resume its process ReplaceUnhealthy")
             }
             GroupProblem::AzRebalance => {
                 write!(f, "{group} may terminate instances by itself to even out its zones; suspend its ")?;

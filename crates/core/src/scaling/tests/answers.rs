@@ -111,3 +111,110 @@ fn a_termination_whose_answer_says_nothing_of_desired_capacity_is_told_from_the_
     let ledger = next(&ending.ledger, &view, &spot("i-1")).ledger;
     assert!(!share(&ledger, "i-1").is_raised() && ledger.reduction.is_none());
 }
+
+#[test]
+fn the_zones_of_a_launch_fail_together_by_the_failure_that_decides() {
+    use FailureClass::{Capacity, Configuration, Quota, Refused, Throttle};
+    let error = |class: FailureClass| vec![(class, format!("{class:?}"))];
+    for (first, second, expected) in [
+        (Configuration, Capacity, Capacity),
+        (Capacity, Configuration, Capacity),
+        (Configuration, Configuration, Configuration),
+        (Quota, Refused, Quota),
+        (Throttle, Configuration, Throttle),
+    ] {
+        let mut asked = next(&Ledger::default(), &launching(), &spot("i-1"));
+        for class in [first, second] {
+            assert_eq!(share(&asked.ledger, "i-1").failure, None, "not before all zones were tried");
+            let answer = Answer::Launched { instance_ids: Vec::new(), errors: error(class) };
+            taken(&mut asked.ledger, &asked.call.expect("a call"), answer, now());
+            asked = next(&asked.ledger, &launching(), &spot("i-1"));
+        }
+        let failure = share(&asked.ledger, "i-1").failure.expect("a failure");
+        assert_eq!((failure.class, failure.message), (expected, format!("{expected:?}")));
+    }
+}
+
+#[test]
+fn a_throttled_launch_is_made_again_with_another_token_after_seconds() {
+    let mut asked = next(&Ledger::default(), &launching(), &spot("i-1"));
+    let Some(Call::Launch { token, .. }) = asked.call.clone() else { panic!("a launch: {:?}", asked.call) };
+    for _ in 0..2 {
+        let errors = vec![(FailureClass::Throttle, "RequestLimitExceeded".to_owned())];
+        let answer = Answer::Launched { instance_ids: Vec::new(), errors };
+        taken(&mut asked.ledger, &asked.call.expect("a call"), answer, now());
+        asked = next(&asked.ledger, &launching(), &spot("i-1"));
+    }
+    let at = |seconds: i64| {
+        let now = now() + SignedDuration::from_secs(seconds);
+        let facts = InstanceFacts::default();
+        let deferred = Deferred::default();
+        plan(&asked.ledger, &launching(), &spot("i-1"), &BTreeSet::new(), &facts, &deferred, now)
+    };
+    assert_eq!(at(4).call, None);
+    let again = at(5);
+    assert!(
+        matches!(&again.call, Some(Call::Launch { token: other, .. }) if *other != token),
+        "{:?}",
+        again.call
+    );
+    assert_eq!(share(&again.ledger, "i-1").failure, None);
+}
+
+#[test]
+fn one_zone_out_of_capacity_is_not_the_market() {
+    use FailureClass::{Capacity, Configuration, Quota, Refused, Unknown};
+    let unsupported =
+        "Your requested instance type is not supported in your requested Availability Zone (a).";
+    let mut view = usual();
+    view.spot.zones = ["a", "b", "c"].map(str::to_owned).to_vec();
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    view.spot.desired = 4;
+    // The zones that failed, with which class, whether another one is being tried, seconds since the request.
+    for (zones, class, message, launching, waited, is_final) in [
+        (vec!["a"], Capacity, "no", false, 29, false),
+        (vec!["a"], Capacity, "no", false, 30, true),
+        (vec!["a"], Capacity, "no", true, 300, false),
+        (vec!["a", "b"], Capacity, "no", false, 1, false),
+        (vec!["a", "b", "c"], Capacity, "no", false, 1, true),
+        (vec!["a"], Configuration, unsupported, false, 1, false),
+        (vec!["a"], Configuration, "no", false, 1, true),
+        (vec!["a"], Quota, "no", false, 1, true),
+        (vec!["a"], Refused, "no", false, 1, true),
+        (vec!["a"], Unknown, "no", false, 1, true),
+    ] {
+        for deadline in [None, Some(now() + SignedDuration::from_secs(600))] {
+            let (mut view, mut ledger) = (view.clone(), ledger.clone());
+            let mut wants = spot("i-1");
+            if let Some(Want::Instance { deadline: wanted, .. }) =
+                wants.get_mut(&(GroupKind::Spot, "i-1".into()))
+            {
+                *wanted = deadline;
+            }
+            ledger.scaling_requests[0].shares[0].deadline = deadline;
+            let failed = |zone: &&str| FailedActivity {
+                started_at: now(),
+                zone: Some((*zone).to_owned()),
+                class,
+                message: message.to_owned(),
+            };
+            view.spot.failures = zones.iter().map(failed).collect();
+            if launching {
+                // Somebody else's, so that it is not claimed.
+                ledger.scaling_requests[0].instances_before.push("i-9".into());
+                add(&mut view, GroupKind::Spot, "i-9", Lifecycle::Pending);
+            }
+            let at = now() + SignedDuration::from_secs(waited);
+            let facts = InstanceFacts::default();
+            let plan = plan(&ledger, &view, &wants, &BTreeSet::new(), &facts, &Deferred::default(), at);
+            let found = share(&plan.ledger, "i-1").failure.is_some();
+            assert_eq!(
+                found,
+                is_final || deadline.is_some(),
+                "{zones:?} {class:?} after {waited} s, {deadline:?}"
+            );
+        }
+    }
+}

@@ -15,6 +15,7 @@ fn only_failures_since_the_request_count_and_throttling_never() {
         accepted(&mut ledger, &asked.call.expect("a call"));
         let mut view = usual();
         view.spot.desired = 4;
+        view.spot.zones.truncate(1);
         view.spot.failures = vec![failure(ago, class)];
         let plan = next(&ledger, &view, &spot("i-1"));
         assert_eq!(share(&plan.ledger, "i-1").failure.is_some(), counts, "{ago} s ago, {class:?}");

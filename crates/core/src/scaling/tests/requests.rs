@@ -42,6 +42,7 @@ fn an_open_plus_one_serves_the_next_attempt() {
     accepted(&mut ledger, &asked.call.expect("a call"));
     let mut view = usual();
     view.spot.desired = 4;
+    view.spot.zones.truncate(1);
     view.spot.failures = vec![failure(0, FailureClass::Capacity)];
     let failed = next(&ledger, &view, &spot("i-1"));
     assert!(share(&failed.ledger, "i-1").failure.is_some());
