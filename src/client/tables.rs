@@ -225,7 +225,7 @@ This replica leads. Replacements: 2 open, 1 blocked; fallbacks: 2.
 FALLBACK  POOL  NODE    ON DEMAND  BOX  SINCE  WAITS FOR
 i-1       web   node-d  1h6m       9    1m30s  pod default/db-0 fits on no other node
                                    9    5s     no room
-i-22      web   node-d  1h6m       6    -      the return was given up, and is tried again after 2030-01-01T00:05:00Z
+i-22      web   node-d  1h6m       6    -      the return was given up; the next attempt is after 2030-01-01T00:05:00Z
 i-3       -     node-d  1d1h       10   -      nothing
 ";
         assert_eq!(super::status(&whole(), &fallbacks), expected);

@@ -207,8 +207,8 @@ fn by_family(code: &str) -> Option<FailureClass> {
 
 /// The class of a failed scaling activity, from its StatusMessage.
 ///
-/// The message is `Could not launch .. Instances. CODE - text`, `.. Termination Reason: CODE: text`, or a text
-/// without a code. Its beginning decides; a word like "capacity" further on means nothing.
+/// The message is `Could not launch .. Instances. CODE - text`, `.. Termination Reason: CODE: text`, or a
+/// text without a code. Its beginning decides; a word like "capacity" further on means nothing.
 #[must_use]
 pub fn launch_failure(status_message: &str) -> FailureClass {
     let text = match status_message.split_once(TERMINATION_REASON) {

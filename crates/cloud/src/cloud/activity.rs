@@ -1,8 +1,6 @@
 //! Scaling activities: what a group did, and what became of it (API_Activity).
 
-use super::state::subnet_of;
 use jiff::Timestamp;
-use serde_json::json;
 
 /// Longest `StatusMessage` that AWS gives, characters.
 const STATUS_MESSAGE_MAX: usize = 255;
@@ -37,13 +35,6 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// `Details`: JSON in a string.
-    pub(super) fn details(&self) -> String {
-        let Some(zone) = &self.zone else { return "{}".to_owned() };
-        let details = json!({ "Subnet ID": subnet_of(zone), "Availability Zone": zone });
-        details.to_string()
-    }
-
     /// Ends the activity.
     pub(super) fn finish(&mut self, at: Timestamp, status_code: &'static str, message: Option<&str>) {
         self.end = Some(at);

@@ -5,11 +5,12 @@ use super::event::CallRecord;
 use super::faults::ErrorAnswer;
 use super::handle::Cloud;
 use super::query::{self, Query, Xml};
-use super::state::{LifecycleState, State, Timer, after};
+use super::state::{LifecycleState, State, Timer, after, subnet_of};
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Response};
 use jiff::Timestamp;
+use serde_json::json;
 
 /// Calls that are remembered.
 const CALL_LOG: usize = 100_000;
@@ -231,5 +232,11 @@ pub(super) fn write_activity(xml: &mut Xml, activity: &Activity) {
     xml.text("StatusCode", activity.status_code);
     xml.text_opt("StatusMessage", activity.status_message.as_ref());
     xml.text("Progress", activity.progress);
-    xml.text("Details", activity.details());
+    xml.text("Details", details(activity));
+}
+
+/// `Details`: JSON in a string.
+fn details(activity: &Activity) -> String {
+    let Some(zone) = &activity.zone else { return "{}".to_owned() };
+    json!({ "Subnet ID": subnet_of(zone), "Availability Zone": zone }).to_string()
 }

@@ -28,7 +28,13 @@ async fn a_dry_spot_market_fails_at_once_and_is_tried_again_with_growing_pauses(
     stage.set_desired("spot", 3).await;
     seconds(1).await;
     let failed = stage.activities("spot").await;
-    assert_eq!(failed.len(), 1);
+    assert_eq!(failed.len(), 2, "each zone that was tried");
+    let mut zones: Vec<&str> = failed.iter().filter_map(|activity| activity.details()).collect();
+    zones.sort_unstable();
+    for (details, zone) in zones.iter().zip(["us-east-1a", "us-east-1b"]) {
+        let details: serde_json::Value = serde_json::from_str(details).unwrap();
+        assert_eq!(details["Availability Zone"], zone);
+    }
     assert_eq!(failed[0].status_code(), Some(&ScalingActivityStatusCode::Failed));
     let message = failed[0].status_message().unwrap();
     assert_eq!(
@@ -38,11 +44,11 @@ async fn a_dry_spot_market_fails_at_once_and_is_tried_again_with_growing_pauses(
     );
     assert!(!failed[0].description().unwrap().contains("capacity"));
     seconds(30).await;
-    assert_eq!(stage.activities("spot").await.len(), 2);
+    assert_eq!(stage.activities("spot").await.len(), 4);
     seconds(59).await;
-    assert_eq!(stage.activities("spot").await.len(), 2);
+    assert_eq!(stage.activities("spot").await.len(), 4);
     seconds(2).await;
-    assert_eq!(stage.activities("spot").await.len(), 3);
+    assert_eq!(stage.activities("spot").await.len(), 6);
     stage.cloud.set_supply("spot", None, Supply::Left(1)).unwrap();
     seconds(150).await;
     assert_eq!(stage.count("spot", LifecycleState::InService), 3);
