@@ -172,7 +172,7 @@ fn who_may_trigger_something_is_offered_it_and_it_happens() {
     page.wait("document.getElementById('login').hidden && document.querySelector('#pools .card')");
     page.screenshot(&pictures.join("buttons.png"));
 
-    // The pause stands until it is taken back, and is asked for once.
+    // The pause stands until it is taken back, and is requested once.
     page.wait("document.querySelector('#all button[data-action=Pause]')");
     page.evaluate("document.querySelector('#all button[data-action=Pause]').click()");
     page.wait("document.getElementById('said').textContent.includes('requested (trigger ')");
@@ -185,7 +185,7 @@ fn who_may_trigger_something_is_offered_it_and_it_happens() {
     // A fallback is offered its return.
     page.wait("document.querySelector('#fallbacks button[data-action=Return]')");
     page.evaluate("document.querySelector('#fallbacks button[data-action=Return]').click()");
-    page.wait("document.getElementById('said').textContent.startsWith('Return now: asked for')");
+    page.wait("document.getElementById('said').textContent.startsWith('Return now: requested')");
 }
 
 fn enter_token(page: &mut Page<'_>, token: &str) {
