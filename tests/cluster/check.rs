@@ -44,7 +44,10 @@ async fn the_roles_of_the_manifests_allow_what_the_controller_does() {
     .await;
     assert!(told.contains("the account has all permissions of the controller"), "{told}");
     assert!(told.contains("there is no SpotPool yet"), "{told}");
-    assert!(told.contains("ok        admission policy       an agent can report its own node only"), "{told}");
+    assert!(
+        told.contains("ok        admission policy       an agent can report its own node only"),
+        "{told}"
+    );
     assert_eq!(status, Some(0), "{told}");
 
     // The policy is off: nobody would notice by themselves.
