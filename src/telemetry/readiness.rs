@@ -5,23 +5,25 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The code of why a part is not ready. `docs/reasons.md` says what to do about each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub enum UnreadyCode {
-    /// The objects of a kind are not listed yet.
-    NotListed,
-    /// A list or a watch of the Kubernetes API broke. It is made again.
-    WatchBroken,
-    /// The groups of a pool could not be read or changed.
-    GroupsNotObserved,
-    /// An actor was restarted too often.
-    RestartedTooOften,
-    /// The agent cannot read the instance metadata.
-    ImdsUnreadable,
-    /// The agent cannot store a notice. It tries again.
-    NoticeNotStored,
-    /// The node's name is too long for a notice.
-    NodeNameTooLong,
+spot_guard_core::codes! {
+    /// The code of why a part is not ready. `docs/reasons.md` says what to do about each.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+    pub enum UnreadyCode {
+        /// The objects of a kind are not listed yet.
+        NotListed,
+        /// A list or a watch of the Kubernetes API broke. It is made again.
+        WatchBroken,
+        /// The groups of a pool could not be read or changed.
+        GroupsNotObserved,
+        /// An actor was restarted too often.
+        RestartedTooOften,
+        /// The agent cannot read the instance metadata.
+        ImdsUnreadable,
+        /// The agent cannot store a notice. It tries again.
+        NoticeNotStored,
+        /// The node's name is too long for a notice.
+        NodeNameTooLong,
+    }
 }
 
 /// Why a part is not ready.
@@ -94,22 +96,12 @@ mod tests {
 
     #[test]
     fn the_docs_list_every_code() {
-        use UnreadyCode::*;
-        let codes = [
-            NotListed,
-            WatchBroken,
-            GroupsNotObserved,
-            RestartedTooOften,
-            ImdsUnreadable,
-            NoticeNotStored,
-            NodeNameTooLong,
-        ];
         let docs = include_str!("../../docs/reasons.md");
         let (_, part) = docs.split_once("\n## Parts that are not ready").expect("a part of its own");
         let part = part.split("\n## ").next().expect("a part");
         let listed = part.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-        assert!(listed.eq(codes.map(|code| format!("{code:?}"))), "docs/reasons.md is not up to date");
-        let unready = Unready { reason: WatchBroken, message: "no connection".to_owned() };
+        assert!(listed.eq(UnreadyCode::ALL.map(UnreadyCode::as_str)), "docs/reasons.md is not up to date");
+        let unready = Unready { reason: UnreadyCode::WatchBroken, message: "no connection".to_owned() };
         let expected = serde_json::json!({ "reason": "WatchBroken", "message": "no connection" });
         assert_eq!(serde_json::to_value(unready).expect("JSON"), expected);
     }

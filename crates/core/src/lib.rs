@@ -3,6 +3,7 @@
 
 pub mod classify;
 pub mod cluster;
+mod codes;
 pub mod drain;
 pub mod effort;
 pub mod flow;

@@ -1,5 +1,6 @@
 //! What a trigger is answered, in its own status.
 
+use crate::codes;
 use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use crate::neighbours::Neighbour;
 use crate::reason::Pause;
@@ -29,68 +30,48 @@ impl std::fmt::Display for TriggerAction {
     }
 }
 
-/// Why a trigger is refused or followed: the reason of its conditions, for machines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TriggerReason {
-    /// It is followed.
-    Accepted,
-    /// It asks for what is so already.
-    NothingToDo,
-    /// Its request is written in the records.
-    Recorded,
-    /// A pause is in force.
-    InForce,
-    /// A pause was ended by a `Resume`.
-    Resumed,
-    /// Its target does not fit its action.
-    BadTarget,
-    /// There is no such pool, node or replacement.
-    UnknownTarget,
-    /// The node belongs to no pool.
-    NotInPool,
-    /// Another tool has the node in its hands.
-    LeftToNeighbour,
-    /// The node is an on-demand instance of a pool.
-    OnDemandInstance,
-    /// The replacement is being cancelled.
-    BeingCancelled,
-    /// The replacement is no open fallback.
-    NoOpenFallback,
-    /// The replacement is over.
-    ReplacementOver,
-    /// EC2 takes the instance at a deadline.
-    DeadlinePresses,
-    /// The old instance is being terminated.
-    OldInstanceEnding,
-    /// The old instance is gone.
-    OldInstanceGone,
-}
-
-impl TriggerReason {
-    /// All of them.
-    pub const ALL: [Self; 16] = [
-        Self::Accepted,
-        Self::NothingToDo,
-        Self::Recorded,
-        Self::InForce,
-        Self::Resumed,
-        Self::BadTarget,
-        Self::UnknownTarget,
-        Self::NotInPool,
-        Self::LeftToNeighbour,
-        Self::OnDemandInstance,
-        Self::BeingCancelled,
-        Self::NoOpenFallback,
-        Self::ReplacementOver,
-        Self::DeadlinePresses,
-        Self::OldInstanceEnding,
-        Self::OldInstanceGone,
-    ];
+codes! {
+    /// Why a trigger is refused or followed: the reason of its conditions, for machines.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum TriggerReason {
+        /// It is followed.
+        Accepted,
+        /// It asks for what is so already.
+        NothingToDo,
+        /// Its request is written in the records.
+        Recorded,
+        /// A pause is in force.
+        InForce,
+        /// A pause was ended by a `Resume`.
+        Resumed,
+        /// Its target does not fit its action.
+        BadTarget,
+        /// There is no such pool, node or replacement.
+        UnknownTarget,
+        /// The node belongs to no pool.
+        NotInPool,
+        /// Another tool has the node in its hands.
+        LeftToNeighbour,
+        /// The node is an on-demand instance of a pool.
+        OnDemandInstance,
+        /// The replacement is being cancelled.
+        BeingCancelled,
+        /// The replacement is no open fallback.
+        NoOpenFallback,
+        /// The replacement is over.
+        ReplacementOver,
+        /// EC2 takes the instance at a deadline.
+        DeadlinePresses,
+        /// The old instance is being terminated.
+        OldInstanceEnding,
+        /// The old instance is gone.
+        OldInstanceGone,
+    }
 }
 
 impl std::fmt::Display for TriggerReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
+        f.write_str(self.as_str())
     }
 }
 

@@ -177,7 +177,7 @@ fn tell(deps: &Deps, batch: &[Refused]) {
 
 /// The event of a refusal: its code is the reason.
 fn event(refusal: NoticeRefusal, note: &str) -> Told<'_> {
-    let (reason, action) = (refusal.code(), "Box1".to_owned());
+    let (reason, action) = (refusal.as_str(), "Box1".to_owned());
     Told { warning: true, reason, action, note, secondary: None }
 }
 

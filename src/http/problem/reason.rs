@@ -4,63 +4,65 @@ use actix_web::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The code of a problem. `docs/reasons.md` says what to do about each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub enum ProblemReason {
-    /// A parameter, a header or a field of the body cannot be used.
-    InvalidField,
-    /// The query cannot be read.
-    QueryUnreadable,
-    /// The body broke off.
-    BodyUnreadable,
-    /// The request has no bearer token.
-    TokenRequired,
-    /// The Kubernetes API does not accept the token.
-    TokenInvalid,
-    /// The message of a webhook is not signed as it must be.
-    SignatureInvalid,
-    /// The user of the token lacks a right.
-    Forbidden,
-    /// The local port takes no actions.
-    ReadOnlyPort,
-    /// The local port was reached under another name than this machine's.
-    ForeignHost,
-    /// A token came over an unencrypted connection from elsewhere.
-    TlsRequired,
-    /// There is nothing at the path.
-    NoSuchPath,
-    /// The path exists, but nothing has this name.
-    NoSuchObject,
-    /// The path does not take the method.
-    MethodNotAllowed,
-    /// The body did not arrive in time.
-    BodyTooSlow,
-    /// A message with this `webhook-id` was taken before.
-    MessageTaken,
-    /// The body has no `Content-Length`.
-    LengthRequired,
-    /// The body is too long.
-    BodyTooLong,
-    /// Path and query are too long.
-    TargetTooLong,
-    /// The body is not `application/json`.
-    BodyNotJson,
-    /// The `Idempotency-Key` was used for another request.
-    KeyTaken,
-    /// The API server does not accept the Trigger.
-    TriggerInvalid,
-    /// The headers are too long.
-    HeadersTooLong,
-    /// Something failed that should not.
-    Internal,
-    /// A watch has been broken or silent, so no safety check is made.
-    StaleWatch,
-    /// Too many safety checks are under way.
-    TooManyChecks,
-    /// Too many streams of events are open.
-    TooManyStreams,
-    /// The Kubernetes API did not answer what the request needs.
-    KubernetesUnavailable,
+spot_guard_core::codes! {
+    /// The code of a problem. `docs/reasons.md` says what to do about each.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+    pub enum ProblemReason {
+        /// A parameter, a header or a field of the body cannot be used.
+        InvalidField,
+        /// The query cannot be read.
+        QueryUnreadable,
+        /// The body broke off.
+        BodyUnreadable,
+        /// The request has no bearer token.
+        TokenRequired,
+        /// The Kubernetes API does not accept the token.
+        TokenInvalid,
+        /// The message of a webhook is not signed as it must be.
+        SignatureInvalid,
+        /// The user of the token lacks a right.
+        Forbidden,
+        /// The local port takes no actions.
+        ReadOnlyPort,
+        /// The local port was reached under another name than this machine's.
+        ForeignHost,
+        /// A token came over an unencrypted connection from elsewhere.
+        TlsRequired,
+        /// There is nothing at the path.
+        NoSuchPath,
+        /// The path exists, but nothing has this name.
+        NoSuchObject,
+        /// The path does not take the method.
+        MethodNotAllowed,
+        /// The body did not arrive in time.
+        BodyTooSlow,
+        /// A message with this `webhook-id` was taken before.
+        MessageTaken,
+        /// The body has no `Content-Length`.
+        LengthRequired,
+        /// The body is too long.
+        BodyTooLong,
+        /// Path and query are too long.
+        TargetTooLong,
+        /// The body is not `application/json`.
+        BodyNotJson,
+        /// The `Idempotency-Key` was used for another request.
+        KeyTaken,
+        /// The API server does not accept the Trigger.
+        TriggerInvalid,
+        /// The headers are too long.
+        HeadersTooLong,
+        /// Something failed that should not.
+        Internal,
+        /// A watch has been broken or silent, so no safety check is made.
+        StaleWatch,
+        /// Too many safety checks are under way.
+        TooManyChecks,
+        /// Too many streams of events are open.
+        TooManyStreams,
+        /// The Kubernetes API did not answer what the request needs.
+        KubernetesUnavailable,
+    }
 }
 
 impl ProblemReason {
@@ -94,39 +96,6 @@ impl ProblemReason {
 mod tests {
     use super::*;
 
-    const ALL: [ProblemReason; 27] = {
-        use ProblemReason::*;
-        [
-            InvalidField,
-            QueryUnreadable,
-            BodyUnreadable,
-            TokenRequired,
-            TokenInvalid,
-            SignatureInvalid,
-            Forbidden,
-            ReadOnlyPort,
-            ForeignHost,
-            TlsRequired,
-            NoSuchPath,
-            NoSuchObject,
-            MethodNotAllowed,
-            BodyTooSlow,
-            MessageTaken,
-            LengthRequired,
-            BodyTooLong,
-            TargetTooLong,
-            BodyNotJson,
-            KeyTaken,
-            TriggerInvalid,
-            HeadersTooLong,
-            Internal,
-            StaleWatch,
-            TooManyChecks,
-            TooManyStreams,
-            KubernetesUnavailable,
-        ]
-    };
-
     #[test]
     fn the_docs_list_every_code_with_its_status() {
         let docs = include_str!("../../../docs/reasons.md");
@@ -138,11 +107,11 @@ mod tests {
             .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
             .map(|(code, rest)| (code, &rest[..3]))
             .collect();
-        let codes = ALL.map(|reason| (format!("{reason:?}"), reason.status().as_u16().to_string()));
-        let codes: Vec<(&str, &str)> = codes.iter().map(|(code, status)| (&**code, &**status)).collect();
+        let codes = ProblemReason::ALL.map(|reason| (reason.as_str(), reason.status().as_u16().to_string()));
+        let codes: Vec<(&str, &str)> = codes.iter().map(|(code, status)| (*code, &**status)).collect();
         assert_eq!(listed, codes);
-        for reason in ALL {
-            assert_eq!(serde_json::to_value(reason).expect("JSON"), format!("{reason:?}"));
+        for reason in ProblemReason::ALL {
+            assert_eq!(serde_json::to_value(reason).expect("JSON"), reason.as_str());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The judgement of a notice.
 
+use crate::codes;
 use crate::ids::{InstanceId, NodeName};
 use crate::record::NoticeKind;
 use crate::time::since;
@@ -110,57 +111,28 @@ pub enum Proof {
     Reporter,
 }
 
-/// Why a notice is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum NoticeRefusal {
-    /// Its name is not that of its node, instance and kind.
-    Misnamed,
-    /// Another node has the instance.
-    InstanceOfAnotherNode,
-    /// The node has another instance.
-    NodeHasAnotherInstance,
-    /// The node does not say which instance it has.
-    NodeWithoutInstance,
-    /// There is no such node.
-    NoSuchNode,
-    /// The node has more notices than it can have.
-    TooMany,
-    /// It was taken in without its deadline, which no EC2 gave. It makes room for one that EC2 gave.
-    ImplausibleDeadline,
-    /// The node is in no pool, and the configuration leaves such nodes alone.
-    OutsidePools,
-    /// Its fields cannot be read.
-    NotUnderstood,
-}
-
-impl NoticeRefusal {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Misnamed,
-        Self::InstanceOfAnotherNode,
-        Self::NodeHasAnotherInstance,
-        Self::NodeWithoutInstance,
-        Self::NoSuchNode,
-        Self::TooMany,
-        Self::ImplausibleDeadline,
-        Self::OutsidePools,
-        Self::NotUnderstood,
-    ];
-
-    /// The code, for machines. `docs/reasons.md` lists all of them.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Misnamed => "Misnamed",
-            Self::InstanceOfAnotherNode => "InstanceOfAnotherNode",
-            Self::NodeHasAnotherInstance => "NodeHasAnotherInstance",
-            Self::NodeWithoutInstance => "NodeWithoutInstance",
-            Self::NoSuchNode => "NoSuchNode",
-            Self::TooMany => "TooMany",
-            Self::ImplausibleDeadline => "ImplausibleDeadline",
-            Self::OutsidePools => "OutsidePools",
-            Self::NotUnderstood => "NotUnderstood",
-        }
+codes! {
+    /// Why a notice is refused. `docs/reasons.md` lists all of them.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+    pub enum NoticeRefusal {
+        /// Its name is not that of its node, instance and kind.
+        Misnamed,
+        /// Another node has the instance.
+        InstanceOfAnotherNode,
+        /// The node has another instance.
+        NodeHasAnotherInstance,
+        /// The node does not say which instance it has.
+        NodeWithoutInstance,
+        /// There is no such node.
+        NoSuchNode,
+        /// The node has more notices than it can have.
+        TooMany,
+        /// It was taken in without its deadline, which no EC2 gave. It makes room for one that EC2 gave.
+        ImplausibleDeadline,
+        /// The node is in no pool, and the configuration leaves such nodes alone.
+        OutsidePools,
+        /// Its fields cannot be read.
+        NotUnderstood,
     }
 }
 

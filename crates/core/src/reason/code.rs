@@ -1,157 +1,137 @@
 //! The codes of reasons, for machines: they stay as they are, and their set is closed.
 
+use crate::codes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-macro_rules! codes {
-    ($($(#[$doc:meta])+ $code:ident,)+) => {
-        /// The code of a [`Reason`](super::Reason). `docs/reasons.md` lists all of them.
-        #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-        )]
-        pub enum ReasonCode {
-            $($(#[$doc])+ $code,)+
-        }
-
-        impl ReasonCode {
-            /// All codes, in the order of the flow.
-            pub const ALL: &[Self] = &[$(Self::$code,)+];
-
-            /// The code as it is written.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$code => stringify!($code),)+
-                }
-            }
-        }
-    };
-}
-
 codes! {
-    /// The pool, or everything, is paused.
-    Paused,
-    /// The node is younger than the minimum age.
-    NodeTooYoung,
-    /// As many nodes of the pool are being replaced as the limits allow.
-    ConcurrencyLimit,
-    /// The pool only observes.
-    ObserveOnly,
-    /// The node is left to another tool.
-    LeftToNeighbour,
-    /// The node is in no accepted pool.
-    NotInPool,
-    /// The pool no longer exists.
-    NoSuchPool,
-    /// The pool ignores rebalance recommendations.
-    RebalanceIgnored,
-    /// An Auto Scaling group does not exist.
-    NoSuchGroup,
-    /// A group belongs to another pool.
-    GroupOfOtherPool,
-    /// A group replaces instances at risk by itself.
-    CapacityRebalance,
-    /// A group may be changed by an AWS service alone.
-    OperatorOwned,
-    /// A group belongs to an EKS managed node group.
-    EksManagedNodeGroup,
-    /// The Spot group also buys on-demand instances.
-    NotAllSpot,
-    /// The on-demand group also buys Spot instances.
-    NotAllOnDemand,
-    /// A group counts its capacity in weights, vCPUs or memory.
-    CountedInUnits,
-    /// A group is being deleted.
-    GroupBeingDeleted,
-    /// A group may terminate instances to even out its zones.
-    AzRebalance,
-    /// A group terminates nothing.
-    TerminateSuspended,
-    /// A group launches nothing.
-    LaunchSuspended,
-    /// A group keeps unhealthy instances.
-    ReplaceUnhealthySuspended,
-    /// A group has no room for one more instance.
-    NoRoom,
-    /// LaunchInstances cannot be used on a group.
-    NoLaunchInstances,
-    /// A group is at its minimum size.
-    AtMinimum,
-    /// A node is cordoned.
-    NodeCordoned,
-    /// A node is not in the cluster.
-    NodeUnknown,
-    /// Whether the pods fit is being checked.
-    CheckPending,
-    /// A pod fits on no other node.
-    PodDoesNotFit,
-    /// A check would be more work than it may be.
-    CheckTooLarge,
-    /// Neither group has given an instance.
-    BothGroupsFailed,
-    /// A watch shows an old picture.
-    StaleWatch,
-    /// Another node reports that it runs on the same instance.
-    InstanceDisputed,
-    /// A pod is still terminating.
-    PodTerminating,
-    /// A pod has not terminated in its time.
-    PodOverstayed,
-    /// A pod is annotated as not safe to evict.
-    NotSafeToEvict,
-    /// A pod is annotated as not to be disrupted.
-    DoNotDisrupt,
-    /// A pod has no controller.
-    PodUnmanaged,
-    /// A pod has an emptyDir.
-    PodWithEmptyDir,
-    /// A pod comes back to the node after each eviction.
-    PodComesBack,
-    /// A pod tolerates taint and cordon of a drain.
-    ToleratesDrain,
-    /// A disruption budget allows too few disruptions.
-    BudgetExhausted,
-    /// The status of a disruption budget is not up to date.
-    BudgetNotObserved,
-    /// Several disruption budgets cover a pod.
-    SeveralBudgets,
-    /// An eviction is forbidden.
-    EvictionForbidden,
-    /// An eviction failed.
-    EvictionFailed,
-    /// The pool does not allow to delete pods at the deadline.
-    DeletionNotAllowed,
-    /// Pods that left the node are not ready elsewhere.
-    SuccessorsNotReady,
-    /// The node's pods could not be listed.
-    PodsNotListed,
-    /// A pod is on the node that the watch does not show.
-    PodNotWatched,
-    /// There were too many interruptions within an hour.
-    InterruptionBrake,
-    /// The budget of returns is used up.
-    ReturnBudget,
-    /// No window for returns is open.
-    ReturnWindow,
-    /// A window for returns cannot be used.
-    BadReturnWindow,
-    /// The Spot group has no instance for the return.
-    NoSpotInstance,
-    /// Instances of the Spot group are not in service.
-    InstancesMissing,
-    /// A launch of the Spot group failed.
-    LaunchFailed,
-    /// Spot nodes are not Ready.
-    NodesNotReady,
-    /// The Spot node has not been Ready for long enough.
-    NotStable,
-    /// The return of another fallback is under way.
-    ReturnUnderWay,
-    /// The pool would be too full.
-    BufferExceeded,
-    /// There are more reasons than a record holds.
-    MoreReasons,
+    /// The code of a [`Reason`](super::Reason). `docs/reasons.md` lists all of them.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+    pub enum ReasonCode {
+        /// The pool, or everything, is paused.
+        Paused,
+        /// The node is younger than the minimum age.
+        NodeTooYoung,
+        /// As many nodes of the pool are being replaced as the limits allow.
+        ConcurrencyLimit,
+        /// The pool only observes.
+        ObserveOnly,
+        /// The node is left to another tool.
+        LeftToNeighbour,
+        /// The node is in no accepted pool.
+        NotInPool,
+        /// The pool no longer exists.
+        NoSuchPool,
+        /// The pool ignores rebalance recommendations.
+        RebalanceIgnored,
+        /// An Auto Scaling group does not exist.
+        NoSuchGroup,
+        /// A group belongs to another pool.
+        GroupOfOtherPool,
+        /// A group replaces instances at risk by itself.
+        CapacityRebalance,
+        /// A group may be changed by an AWS service alone.
+        OperatorOwned,
+        /// A group belongs to an EKS managed node group.
+        EksManagedNodeGroup,
+        /// The Spot group also buys on-demand instances.
+        NotAllSpot,
+        /// The on-demand group also buys Spot instances.
+        NotAllOnDemand,
+        /// A group counts its capacity in weights, vCPUs or memory.
+        CountedInUnits,
+        /// A group is being deleted.
+        GroupBeingDeleted,
+        /// A group may terminate instances to even out its zones.
+        AzRebalance,
+        /// A group terminates nothing.
+        TerminateSuspended,
+        /// A group launches nothing.
+        LaunchSuspended,
+        /// A group keeps unhealthy instances.
+        ReplaceUnhealthySuspended,
+        /// A group has no room for one more instance.
+        NoRoom,
+        /// LaunchInstances cannot be used on a group.
+        NoLaunchInstances,
+        /// A group is at its minimum size.
+        AtMinimum,
+        /// A node is cordoned.
+        NodeCordoned,
+        /// A node is not in the cluster.
+        NodeUnknown,
+        /// Whether the pods fit is being checked.
+        CheckPending,
+        /// A pod fits on no other node.
+        PodDoesNotFit,
+        /// A check would be more work than it may be.
+        CheckTooLarge,
+        /// Neither group has given an instance.
+        BothGroupsFailed,
+        /// A watch shows an old picture.
+        StaleWatch,
+        /// Another node reports that it runs on the same instance.
+        InstanceDisputed,
+        /// A pod is still terminating.
+        PodTerminating,
+        /// A pod has not terminated in its time.
+        PodOverstayed,
+        /// A pod is annotated as not safe to evict.
+        NotSafeToEvict,
+        /// A pod is annotated as not to be disrupted.
+        DoNotDisrupt,
+        /// A pod has no controller.
+        PodUnmanaged,
+        /// A pod has an emptyDir.
+        PodWithEmptyDir,
+        /// A pod comes back to the node after each eviction.
+        PodComesBack,
+        /// A pod tolerates taint and cordon of a drain.
+        ToleratesDrain,
+        /// A disruption budget allows too few disruptions.
+        BudgetExhausted,
+        /// The status of a disruption budget is not up to date.
+        BudgetNotObserved,
+        /// Several disruption budgets cover a pod.
+        SeveralBudgets,
+        /// An eviction is forbidden.
+        EvictionForbidden,
+        /// An eviction failed.
+        EvictionFailed,
+        /// The pool does not allow to delete pods at the deadline.
+        DeletionNotAllowed,
+        /// Pods that left the node are not ready elsewhere.
+        SuccessorsNotReady,
+        /// The node's pods could not be listed.
+        PodsNotListed,
+        /// A pod is on the node that the watch does not show.
+        PodNotWatched,
+        /// There were too many interruptions within an hour.
+        InterruptionBrake,
+        /// The budget of returns is used up.
+        ReturnBudget,
+        /// No window for returns is open.
+        ReturnWindow,
+        /// A window for returns cannot be used.
+        BadReturnWindow,
+        /// The Spot group has no instance for the return.
+        NoSpotInstance,
+        /// Instances of the Spot group are not in service.
+        InstancesMissing,
+        /// A launch of the Spot group failed.
+        LaunchFailed,
+        /// Spot nodes are not Ready.
+        NodesNotReady,
+        /// The Spot node has not been Ready for long enough.
+        NotStable,
+        /// The return of another fallback is under way.
+        ReturnUnderWay,
+        /// The pool would be too full.
+        BufferExceeded,
+        /// There are more reasons than a record holds.
+        MoreReasons,
+    }
 }
 
 impl fmt::Display for ReasonCode {
