@@ -1,12 +1,13 @@
 //! Groups and an Auto Scaling API that behave as the real ones do: refusals of every kind, hooks, protection,
 //! a neighbour who changes desired capacity, many pools. Each story ends as it should.
 
-use crate::play::{Play, Played, ends};
+use crate::play::{Play, Played, Stage, ends};
 use spot_guard::crd::{SpotPool, SpotPoolSpec};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::{
-    CallFate, CallGate, CloudSettings, ErrorAnswer, GroupSpec, LaunchFailure, Market, ScriptedGate, Supply,
+    CallFate, CallGate, Cloud, CloudSettings, ErrorAnswer, GroupSpec, LaunchFailure, Market, ScriptedGate,
+    Supply,
 };
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::reason::{Finding, GroupProblem};
@@ -24,8 +25,22 @@ fn through(gate: impl CallGate + 'static) -> Gates {
 }
 
 /// A play whose cloud is set up so.
-fn with_cloud(name: &str, plot: Plot, set: impl FnOnce(&spot_guard_cloud::cloud::Cloud) + 'static) -> Play {
+fn with_cloud(name: &str, plot: Plot, set: impl FnOnce(&Cloud) + 'static) -> Play {
     Play::plot(name, plot).beside(move |stage| async move { set(&stage.cloud) })
+}
+
+/// The Spot group spans three zones, and does not even them out.
+fn in_three_zones(cloud: &Cloud) {
+    let zones = ["us-east-1a", "us-east-1b", "us-east-1c"].map(str::to_owned);
+    cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
+    cloud.edit_group(SPOT, |spec| spec.zones = zones.to_vec()).expect("a group");
+}
+
+/// Every launch of the Spot group fails so until on-demand stands in.
+async fn fails_until_on_fallback(stage: &Stage, failure: LaunchFailure) {
+    stage.cloud.set_launch_failure(SPOT, Some(failure), None).expect("a group");
+    stage.until_phase(&stage.spot[0], Phase::OnFallback).await;
+    stage.cloud.set_launch_failure(SPOT, None, None).expect("a group");
 }
 
 fn took(played: &Played, flow_box: FlowBox, outcome: Outcome) -> bool {
@@ -201,9 +216,7 @@ fn partial_capacity_serves_some_and_the_others_fall_back() {
 #[test]
 fn zones_are_walked_until_one_has_capacity() {
     let played = with_cloud("zones", Scenario::Rebalance.plot(), |cloud| {
-        let zones = ["us-east-1a", "us-east-1b", "us-east-1c"].map(str::to_owned);
-        cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
-        cloud.edit_group(SPOT, |spec| spec.zones = zones.to_vec()).expect("a group");
+        in_three_zones(cloud);
         for zone in ["us-east-1a", "us-east-1b"] {
             cloud.set_supply(SPOT, Some(zone), Supply::None).expect("a group");
         }
@@ -238,10 +251,7 @@ fn each_kind_of_failed_launch_falls_back_at_once_or_waits_as_its_class_says() {
             plot.script.retain(|(_, act)| !matches!(act, Act::SpotHas(_)));
             let played = Play::plot(&name, plot)
                 .beside(move |stage| async move {
-                    stage.cloud.set_launch_failure(SPOT, Some(failure), None).expect("a group");
-                    let instance = stage.spot[0].clone();
-                    stage.until_phase(&instance, Phase::OnFallback).await;
-                    stage.cloud.set_launch_failure(SPOT, None, None).expect("a group");
+                    fails_until_on_fallback(&stage, failure).await;
                 })
                 .play();
             played.assert_ok();
@@ -266,13 +276,8 @@ fn before_a_deadline_any_refusal_has_its_on_demand_request_within_five_seconds()
             plot.script = vec![(Duration::from_secs(30), Act::Interrupt(0))];
             let played = Play::plot(&text, plot)
                 .beside(move |stage| async move {
-                    let zones = ["us-east-1a", "us-east-1b", "us-east-1c"].map(str::to_owned);
-                    stage.cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
-                    stage.cloud.edit_group(SPOT, |spec| spec.zones = zones.to_vec()).expect("a group");
-                    stage.cloud.set_launch_failure(SPOT, Some(failure), None).expect("a group");
-                    let instance = stage.spot[0].clone();
-                    stage.until_phase(&instance, Phase::OnFallback).await;
-                    stage.cloud.set_launch_failure(SPOT, None, None).expect("a group");
+                    in_three_zones(&stage.cloud);
+                    fails_until_on_fallback(&stage, failure).await;
                 })
                 .play();
             played.assert_ok();
@@ -289,9 +294,7 @@ fn one_zone_out_of_capacity_is_not_the_market() {
         let mut plot = Scenario::Rebalance.plot();
         plot.start.launch_instances = launch_instances;
         let played = with_cloud("one zone", plot, |cloud| {
-            let zones = ["us-east-1a", "us-east-1b", "us-east-1c"].map(str::to_owned);
-            cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
-            cloud.edit_group(SPOT, |spec| spec.zones = zones.to_vec()).expect("a group");
+            in_three_zones(cloud);
             for zone in ["us-east-1b", "us-east-1c"] {
                 cloud.set_supply(SPOT, Some(zone), Supply::None).expect("a group");
             }

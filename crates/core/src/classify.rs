@@ -127,7 +127,7 @@ const QUOTA_ENDINGS: &[&str] = &["LimitExceeded", "CountExceeded"];
 const CONFIGURATION_BEGINNINGS: &[&str] = &["Invalid", "Missing", "Unsupported"];
 /// How codes of a wrong configuration end.
 const CONFIGURATION_ENDINGS: &[&str] =
-    &["Malformed", "NotFound", "NotSpecified", "NotSupported", "Unavailable", "VersionNotFound"];
+    &["Malformed", "NotFound", "NotSpecified", "NotSupported", "Unavailable"];
 
 /// Beginnings of messages of missing capacity that carry no code.
 const CAPACITY_TEXTS: &[&str] = &[
@@ -147,7 +147,6 @@ const QUOTA_TEXTS: &[&str] =
 const CONFIGURATION_TEXTS: &[&str] = &[
     "In order to use this AWS Marketplace product",
     "Invalid ",
-    "The requested configuration is currently not supported",
     "This account is currently blocked",
     "You are not authorized to perform this operation",
     "You must use a valid",

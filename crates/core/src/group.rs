@@ -34,6 +34,12 @@ pub enum Lifecycle {
 }
 
 impl Lifecycle {
+    /// Whether an instance in this state may be claimed, or terminated as spare.
+    #[must_use]
+    pub fn may_be_claimed(self) -> bool {
+        matches!(self, Self::Pending | Self::InService)
+    }
+
     /// What AWS's LifecycleState and HealthStatus say (API Reference, Instance; the model has 30 states).
     ///
     /// An instance whose root volume is replaced keeps running (User Guide, "Replace root volumes during
@@ -159,11 +165,10 @@ impl GroupView {
         self.instance(id).is_some_and(|instance| instance.lifecycle != Lifecycle::Leaving)
     }
 
-    /// Whether the instance is on its way in or in service.
+    /// Whether the instance is there and may be claimed, or terminated as spare.
     #[must_use]
     pub fn may_be_claimed(&self, id: &InstanceId) -> bool {
-        let is_usual = |lifecycle| matches!(lifecycle, Lifecycle::Pending | Lifecycle::InService);
-        self.instance(id).is_some_and(|instance| is_usual(instance.lifecycle))
+        self.instance(id).is_some_and(|instance| instance.lifecycle.may_be_claimed())
     }
 
     /// Whether the instance is there and in service.

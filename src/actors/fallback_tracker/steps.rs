@@ -62,8 +62,6 @@ impl FallbackTracker {
 fn event_name(record: &NodeReplacement, step: &StepRecord) -> String {
     let uid = record.uid().unwrap_or_else(|| record.name_any());
     let at = step.at.as_microsecond();
-    format!(
-        "spot-guard.{uid}.{at:x}.{}",
-        format!("{:?}{}", step.outcome, step.flow_box.number()).to_lowercase()
-    )
+    let what = format!("{:?}{}", step.outcome, step.flow_box.number()).to_lowercase();
+    format!("spot-guard.{uid}.{at:x}.{what}")
 }

@@ -91,6 +91,10 @@ impl State {
         zones.sort_by_cached_key(|zone| {
             members.iter().filter(|i| &i.zone == zone && !i.state.is_ending()).count()
         });
+        if scripted.is_some() {
+            // What is wrong with the request is wrong in every zone: the group tries no other one.
+            zones.truncate(1);
+        }
         let mut failed = None;
         for zone in zones {
             let failure = match &scripted {
@@ -101,12 +105,7 @@ impl State {
                 None => LaunchFailure::dry(market, &instance_type, &zone),
             };
             self.fail_launch(group, &zone, &failure, cause, at);
-            let is_market = scripted.is_none();
             failed.get_or_insert(failure);
-            // What is wrong with the request is wrong in every zone: the group tries no other one.
-            if !is_market {
-                break;
-            }
         }
         Err(failed.unwrap_or_else(|| LaunchFailure::text("ValidationError", "The group has no zone.")))
     }

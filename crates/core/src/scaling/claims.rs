@@ -2,7 +2,6 @@
 
 use super::inputs::Inputs;
 use super::wants::Want;
-use crate::group::Lifecycle;
 use crate::ids::InstanceId;
 use crate::ledger::{Balance, Ledger};
 use crate::record::GroupKind;
@@ -13,7 +12,7 @@ pub(super) fn claim(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let claimed = ledger.claimed(kind);
         let free = inputs.group(kind).instances.iter().filter(|instance| {
-            matches!(instance.lifecycle, Lifecycle::Pending | Lifecycle::InService)
+            instance.lifecycle.may_be_claimed()
                 && !claimed.contains(&instance.id)
                 && !inputs.instances.taken.contains(&instance.id)
         });

@@ -114,10 +114,9 @@ pub(super) fn take_in_erased(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 /// Remembers the desired capacity of groups that something is awaited from, unless we are about to change it.
 pub(super) fn watch_desired(ledger: &mut Ledger, inputs: &Inputs<'_>, call: Option<&Call>) {
     let quiet = |kind: GroupKind| {
-        let mut requests = ledger.requests(kind);
         call.is_none_or(|call| call.group() != kind)
             && ledger.requests(kind).all(|request| request.state == RequestState::Applied)
-            && requests.any(|request| request.shares.iter().any(Share::has_place))
+            && ledger.shares(kind).any(Share::has_place)
     };
     let kinds = [GroupKind::Spot, GroupKind::OnDemand].into_iter().filter(|kind| quiet(*kind));
     let seen = kinds.map(|kind| {
