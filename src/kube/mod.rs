@@ -3,6 +3,7 @@
 pub mod asked;
 mod caps;
 pub mod client;
+mod closed;
 pub mod convert;
 pub mod crowd;
 mod follower;
@@ -11,8 +12,10 @@ pub mod marks;
 mod picture;
 pub mod pods;
 pub mod problem;
+pub mod scheduled;
 pub mod slim;
 pub mod splitter;
 pub mod unread;
+pub mod values;
 pub mod view;
 pub mod watch;
