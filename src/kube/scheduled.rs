@@ -4,7 +4,7 @@
 //! scores, what the kubelet does with a pod that it has, and what admission has written into other fields.
 
 use crate::kube::caps::{part_list, part_map, parts, rule_list, rule_map, rules};
-use crate::kube::closed::{Accounted, closed};
+use crate::kube::closed::closed;
 use crate::kube::values::{Amounts, Condition, ObjectMeta};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
