@@ -14,15 +14,17 @@ use futures::StreamExt;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
-use spot_guard_core::group::PoolView;
+use spot_guard_core::agents::{AGENT_LABELS, WatchedNodes};
+use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{Finding, GroupProblem, Severity};
 use spot_guard_core::record::NoticeKind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -122,13 +124,17 @@ const PERMISSIONS: &[(&str, &str, &[&str])] = &[
 pub async fn run(options: CheckOptions, config: &Config) -> bool {
     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let mut lines = vec![Line::new(Verdict::Ok, "configuration", "can be used")];
+    let mut agents = None;
     let pools = match (options.spot_group, options.on_demand_group) {
         (Some(spot_group), Some(on_demand_group)) => {
             let spec = SpotPoolSpec { spot_group, on_demand_group, ..SpotPoolSpec::default() };
             Some(vec![SpotPool::new("of the command line", spec)])
         }
         _ => match crate::kube::client::infer(options.kubeconfig.as_deref()).await {
-            Ok(client) => kubernetes(&client, config, &mut lines).await,
+            Ok(client) => {
+                agents = Agents::read(&client, &config.lease.namespace, &mut lines).await;
+                kubernetes(&client, config, &mut lines).await
+            }
             Err(error) => {
                 lines.push(Line::new(Verdict::Failed, "kubernetes", format!("{error:#}")));
                 None
@@ -136,7 +142,7 @@ pub async fn run(options: CheckOptions, config: &Config) -> bool {
         },
     };
     if let Some(pools) = pools {
-        groups(&aws, &pools, &config.policy(), &mut lines).await;
+        groups(&aws, &pools, &config.policy(), agents.as_ref(), &mut lines).await;
     }
     for line in &lines {
         println!("{}", escaped(&line.to_string()));
@@ -228,6 +234,63 @@ async fn notices_are_bound(client: &Client) -> Line {
     Line::new(verdict, "admission policy", text)
 }
 
+/// Where agents are ready, and which node each instance is.
+struct Agents {
+    ready_on: BTreeSet<NodeName>,
+    nodes: BTreeMap<InstanceId, NodeName>,
+}
+
+impl Agents {
+    async fn read(client: &Client, namespace: &str, lines: &mut Vec<Line>) -> Option<Self> {
+        let labels = AGENT_LABELS.map(|(key, value)| format!("{key}={value}")).join(",");
+        let (pods, nodes) =
+            (Api::<Pod>::namespaced(client.clone(), namespace), Api::<Node>::all(client.clone()));
+        let (of_agents, all) = (ListParams::default().labels(&labels), ListParams::default());
+        match futures::try_join!(pods.list(&of_agents), nodes.list(&all)) {
+            Ok((pods, nodes)) => Some(Self {
+                ready_on: pods.into_iter().filter(is_ready_pod).filter_map(node_of).collect(),
+                nodes: nodes.into_iter().filter(is_ready_node).filter_map(instance_of).collect(),
+            }),
+            Err(error) => {
+                lines.push(Line::new(Verdict::Failed, "agents", RequestProblem(&error).to_string()));
+                None
+            }
+        }
+    }
+
+    /// What is to be said of a pool's Spot nodes, if there are any.
+    fn watch(&self, about: String, spot: &GroupView) -> Option<Line> {
+        let in_service = spot.instances.iter().filter(|instance| spot.is_in_service(&instance.id));
+        let nodes = in_service.filter_map(|instance| self.nodes.get(&instance.id));
+        let watched = WatchedNodes::of(nodes.map(|node| (node.clone(), self.ready_on.contains(node))));
+        let verdict = if watched.unwatched.is_empty() { Verdict::Ok } else { Verdict::Degraded };
+        (watched.nodes > 0).then(|| Line::new(verdict, about, watched.to_string()))
+    }
+}
+
+fn is_ready_pod(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let mut owners = pod.owner_references().iter();
+    pod.metadata.deletion_timestamp.is_none()
+        && owners.any(|owner| owner.kind == "DaemonSet" && owner.controller == Some(true))
+        && conditions.is_some_and(|all| all.iter().any(|held| held.type_ == "Ready" && held.status == "True"))
+}
+
+fn node_of(pod: Pod) -> Option<NodeName> {
+    Some(pod.spec?.node_name?.into())
+}
+
+fn is_ready_node(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|held| held.type_ == "Ready" && held.status == "True"))
+}
+
+fn instance_of(node: Node) -> Option<(InstanceId, NodeName)> {
+    let name = node.name_any().into();
+    let provider_id = node.spec?.provider_id?;
+    Some((provider_id.strip_prefix("aws://")?.rsplit('/').next()?.into(), name))
+}
+
 fn question(
     group: &str,
     resource: &str,
@@ -271,7 +334,13 @@ async fn may(client: &Client, asked: ResourceAttributes) -> Result<(String, bool
 }
 
 /// What is to be said of the groups of each pool.
-async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &mut Vec<Line>) {
+async fn groups(
+    aws: &SdkConfig,
+    pools: &[SpotPool],
+    defaults: &Policy,
+    agents: Option<&Agents>,
+    lines: &mut Vec<Line>,
+) {
     let configs: BTreeMap<PoolName, PoolConfig> = pools
         .iter()
         .map(|pool| PoolConfig::of(pool, defaults, None))
@@ -321,5 +390,7 @@ async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &
             };
             Line::new(verdict, about.clone(), format!("{}: {finding}", finding.problem.code()))
         }));
+        let spot = found.get(&config.spot_group);
+        lines.extend(agents.zip(spot).and_then(|(agents, spot)| agents.watch(about, spot)));
     }
 }

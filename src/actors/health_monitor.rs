@@ -19,6 +19,7 @@ use actix::prelude::*;
 use jiff::Timestamp;
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
+use spot_guard_core::agents::WatchedNodes;
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::{Freshness, StaleWatch, Step};
 use spot_guard_core::group::{GroupView, PoolView};
@@ -123,7 +124,18 @@ impl HealthMonitor {
             let reason = if stale.is_empty() { "Current" } else { ReasonCode::StaleWatch.as_str() };
             set_condition(&mut conditions, "Observed", stale.is_empty(), reason, &in_one_line(&stale), now);
         }
+        let watched = WatchedNodes::in_cluster(
+            &observed.view.spot,
+            &self.deps.view.snapshot(),
+            &self.deps.namespace,
+            now,
+        );
+        let all = watched.unwatched.is_empty();
+        let reason = if all { "Watched" } else { "NotWatched" };
+        set_condition(&mut conditions, "Watched", all, reason, &watched.to_string(), now);
         let status = serde_json::json!({
+            "watchedNodes": watched.nodes - watched.unwatched.len(),
+            "unwatchedNodes": watched.unwatched.len(),
             "spot": group_status(&observed.view.spot),
             "onDemand": group_status(&observed.view.on_demand),
             "activeFallbacks": found.returns.len(),

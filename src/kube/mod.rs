@@ -13,6 +13,7 @@ pub mod pods;
 pub mod problem;
 pub mod slim;
 pub mod splitter;
+pub mod time;
 pub mod unread;
 pub mod view;
 pub mod watch;

@@ -141,6 +141,11 @@ impl<'a> TurnView<'a> {
         self.owner_of(|pool| self.last_seen(pool).0.iter().any(|id| id == instance_id))
     }
 
+    /// The pool whose on-demand group has the instance.
+    pub(super) fn pool_standing_in_with(&self, instance_id: &InstanceId) -> Option<PoolName> {
+        self.owner_of(|pool| self.last_seen(pool).1.contains(instance_id))
+    }
+
     /// The instances of a pool's groups, Spot and on-demand, as they were read last.
     fn last_seen(&self, pool: &PoolName) -> (Vec<InstanceId>, Vec<InstanceId>) {
         let ids = |group: &GroupView| group.instances.iter().map(|instance| instance.id.clone()).collect();

@@ -9,7 +9,7 @@ use crate::limits::Starts;
 use crate::neighbours::Neighbour;
 use crate::policy::{Policy, seconds};
 use crate::reason::{Reason, ReturnAssessment};
-use crate::record::{GroupKind, Phase, ReplacementStatus};
+use crate::record::{GroupKind, NoticeKind, Phase, ReplacementStatus};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -150,11 +150,16 @@ impl Facts<'_> {
     }
 
     /// How a replacement is treated. A node in no accepted pool only gets its drain. What has requested
-    /// capacity is brought to its end, whatever became of the pool meanwhile.
+    /// capacity is brought to its end, whatever became of the pool meanwhile. For what its group terminates
+    /// nothing is scaled: the group has decided how many instances it wants.
     pub(super) fn mode_for(&self, subject: &Subject, status: &ReplacementStatus) -> Mode {
         let may_begin = self.refused.is_empty() && !self.names_another_group(status);
         let begun = status.capacity.is_requested();
-        if subject.in_pool && (begun || may_begin) { self.mode } else { Mode::DrainOnly }
+        let scales = begun || status.notice != Some(NoticeKind::GroupTermination);
+        match self.mode {
+            mode if subject.in_pool && (begun || may_begin) && (scales || mode == Mode::Observe) => mode,
+            _ => Mode::DrainOnly,
+        }
     }
 
     /// The pool's Spot group, if the old instance is in it.
