@@ -92,9 +92,13 @@ impl Known {
     }
 }
 
+/// Whether it may set a group's desired capacity to a number now.
+type MayChange = Box<dyn Fn(&str, u32) -> bool>;
+
 /// cluster-autoscaler.
 pub struct Autoscaler {
     cloud: Cloud,
+    may_change: MayChange,
     client: Client,
     times: AutoscalerTimes,
     groups: Vec<Known>,
@@ -120,7 +124,15 @@ impl Autoscaler {
         };
         let groups = groups.into_iter().map(known).collect();
         let (unneeded, unregistered) = (BTreeMap::new(), BTreeMap::new());
-        Self { cloud, client, times, groups, unneeded, unregistered, added_at: now }
+        let may_change: MayChange = Box::new(|_, _| true);
+        Self { cloud, may_change, client, times, groups, unneeded, unregistered, added_at: now }
+    }
+
+    /// The same, which changes a group only when `may_change` says so of its name and the number to come.
+    #[must_use]
+    pub fn when(mut self, may_change: impl Fn(&str, u32) -> bool + 'static) -> Self {
+        self.may_change = Box::new(may_change);
+        self
     }
 
     /// Works until dropped.
@@ -172,7 +184,11 @@ impl Autoscaler {
             });
             let Some(seen) = known.seen.as_mut().filter(|_| failed) else { continue };
             let there = u32::try_from(seen.instances.len()).unwrap_or(u32::MAX).max(seen.min);
-            if there < seen.desired && self.cloud.set_desired(&known.group.name, there).is_ok() {
+            if there < seen.desired {
+                let name = &known.group.name;
+                if !(self.may_change)(name, there) || self.cloud.set_desired(name, there).is_err() {
+                    continue;
+                }
                 seen.desired = there;
                 known.changed_at = now;
             }
@@ -198,6 +214,9 @@ impl Autoscaler {
                 self.unregistered.get(id).is_some_and(|at| since(*at, now) >= self.times.provision)
             };
             if let Some(index) = seen.instances.iter().position(|instance| is_late(&instance.id)) {
+                if !may_lower(&self.cloud, &self.may_change, &known.group.name) {
+                    return false;
+                }
                 let instance = seen.instances.remove(index);
                 seen.desired = seen.desired.saturating_sub(1);
                 known.changed_at = now;
@@ -236,7 +255,8 @@ impl Autoscaler {
         let Some(seen) = &mut known.seen else { return true };
         let wanted = seen.desired + u32::try_from(fresh.len()).unwrap_or(u32::MAX);
         let desired = wanted.min(seen.max);
-        if self.cloud.set_desired(&known.group.name, desired).is_ok() {
+        let name = &known.group.name;
+        if (self.may_change)(name, desired) && self.cloud.set_desired(name, desired).is_ok() {
             seen.desired = desired;
             known.changed_at = now;
             self.added_at = now;
@@ -334,11 +354,17 @@ impl Autoscaler {
             }
         }
         if let (false, Some((index, id))) = (left, self.instance_of(node)) {
-            if self.cloud.scale_down(&id).is_ok() {
+            let may_lower = may_lower(&self.cloud, &self.may_change, &self.groups[index].group.name);
+            if may_lower && self.cloud.scale_down(&id).is_ok() {
                 self.groups[index].changed_at = now;
                 self.groups[index].seen = None;
             }
         }
         Ok(())
     }
+}
+
+/// Whether it may lower a group's desired capacity by one now.
+fn may_lower(cloud: &Cloud, may_change: &MayChange, group: &str) -> bool {
+    cloud.group(group).is_some_and(|found| may_change(group, found.desired.saturating_sub(1)))
 }
