@@ -214,15 +214,13 @@ async fn nodes(testbed: &Testbed) {
     }
 }
 
-fn set(names: &[&str]) -> BTreeSet<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
-}
-
-/// Waits until the pods of a component run on exactly these nodes.
-async fn run_on(testbed: &Testbed, component: &str, nodes: &[&str]) {
+/// Waits until the pods of a component run on exactly these nodes, each named once for each pod.
+async fn run_on(testbed: &Testbed, component: &str, mut nodes: Vec<&str>) {
+    nodes.sort_unstable();
     wait_for(&format!("each {component} to run on {nodes:?}"), PATIENCE, async || {
-        let on: BTreeSet<String> = pods(testbed, component).into_values().collect();
-        (on == set(nodes)).then_some(())
+        let mut on: Vec<String> = pods(testbed, component).into_values().collect();
+        on.sort_unstable();
+        (on == nodes).then_some(())
     })
     .await;
 }
@@ -236,8 +234,8 @@ async fn a_release_in_any_namespace_is_upgraded_rolled_back_and_leaves_only_what
     let wait = ["--wait", "--timeout", "3m"];
     let install = [&["install", RELEASE, chart, "--create-namespace"], wait.as_slice()].concat();
     succeeded(on_cluster(&testbed, &install).await);
-    run_on(&testbed, "controller", &["system-a", "system-b"]).await;
-    run_on(&testbed, "agent", &["system-a", "system-b", "pool", "spot"]).await;
+    run_on(&testbed, "controller", vec!["system-a", "system-b"]).await;
+    run_on(&testbed, "agent", vec!["system-a", "system-b", "pool", "spot"]).await;
 
     // Its account has what the controller needs, also for the lease of this namespace.
     let map = kubectl(&testbed, &["get", "configmap", "-n", NAMESPACE, CONTROLLER, "-o", "yaml"]).stdout;
@@ -261,12 +259,12 @@ async fn a_release_in_any_namespace_is_upgraded_rolled_back_and_leaves_only_what
     let changed = ["--set", "settings.drainNodesOutsidePools=true"];
     let upgrade = [["upgrade", RELEASE, chart].as_slice(), &changed, &wait].concat();
     succeeded(on_cluster(&testbed, &upgrade).await);
-    run_on(&testbed, "controller", &["system-a"]).await;
+    run_on(&testbed, "controller", vec!["system-a", "system-a"]).await;
     assert!(pods(&testbed, "controller").keys().all(|pod| !before.contains_key(pod)), "old pods run on");
     kubectl(&testbed, &["uncordon", "system-b"]);
     let rollback = [["rollback", RELEASE].as_slice(), &wait].concat();
     succeeded(on_cluster(&testbed, &rollback).await);
-    run_on(&testbed, "controller", &["system-a", "system-b"]).await;
+    run_on(&testbed, "controller", vec!["system-a", "system-b"]).await;
 
     let twice = on_cluster(&testbed, &["install", "second", chart]).await;
     assert!(!twice.status.success(), "a second release in a cluster");
