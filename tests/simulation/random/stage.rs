@@ -1,6 +1,7 @@
 //! Plays a random story: the world, the controllers in it, what befalls them, and the judgement at the end.
 
 mod attacks;
+mod autoscaler;
 
 use super::attacks::Counts as AttackCounts;
 use super::faults::{Faults, Line};
@@ -65,6 +66,8 @@ pub struct Counts {
     pub nodes_stay: usize,
     pub names_come_back: usize,
     pub provider_ids_late: usize,
+    /// Stories beside cluster-autoscaler.
+    pub autoscalers: usize,
     /// What attackers did.
     pub attacks: AttackCounts,
 }
@@ -79,6 +82,7 @@ impl Counts {
         self.nodes_stay += other.nodes_stay;
         self.names_come_back += other.names_come_back;
         self.provider_ids_late += other.provider_ids_late;
+        self.autoscalers += other.autoscalers;
         self.attacks.add(other.attacks);
     }
 }
@@ -152,6 +156,7 @@ struct Stage<'a> {
     crew: Vec<Member>,
     vacant: Vec<Instant>,
     lives: usize,
+    autoscaler: Option<tokio::task::JoinHandle<()>>,
     metrics: Vec<Arc<Metrics>>,
     began: Instant,
     epoch: Timestamp,
@@ -220,6 +225,7 @@ impl<'a> Stage<'a> {
             crew: Vec::new(),
             vacant: Vec::new(),
             lives: 0,
+            autoscaler: None,
             metrics: Vec::new(),
             began: Instant::now(),
             epoch: clock.now(),
@@ -229,6 +235,7 @@ impl<'a> Stage<'a> {
         for _ in 0..plot.controllers {
             stage.start_controller();
         }
+        stage.autoscaler = plot.autoscaler.then(|| stage.start_autoscaler());
         stage
     }
 
@@ -587,6 +594,9 @@ impl<'a> Stage<'a> {
     /// The faults are over: within a bounded time everything comes to its end.
     async fn end(mut self) -> Played {
         self.say("-- from here on nothing fails".to_owned());
+        if let Some(autoscaler) = self.autoscaler.take() {
+            autoscaler.abort();
+        }
         self.heal();
         let from = Instant::now();
         self.pass_until(from).await;
@@ -631,6 +641,7 @@ impl<'a> Stage<'a> {
             nodes_stay: has(|event| matches!(event, Event::NodesStay)),
             names_come_back: has(|event| matches!(event, Event::NamesComeBack)),
             provider_ids_late: has(|event| matches!(event, Event::ProviderIdsLate(_))),
+            autoscalers: usize::from(self.plot.autoscaler),
             attacks,
             ..Counts::default()
         };
