@@ -221,8 +221,8 @@ impl Handler<PoolObserved> for FallbackTracker {
         let withdrawn = self.sent.get(&pool).map(|sent| sent.withdrawn_by(revision)).unwrap_or_default();
         let mut cordon = BTreeSet::clone(&cordon);
         if let Some(PoolFacts::Observed { cordon: before, .. }) = self.known.pools.remove(&pool) {
-            // A node is Ready for a while after its instance was ended: nothing is to be bound to it. Later its
-            // object alone may be left, for ever.
+            // A node is Ready for a while after its instance was ended: nothing is to be bound to it. Later
+            // its object alone may be left, for ever.
             let snapshot = self.deps.view.snapshot();
             let active = |id: &InstanceId| view.spot.is_active(id) || view.on_demand.is_active(id);
             let serves = |id: &InstanceId| snapshot.nodes_of_instance(id).any(|node| node.ready);

@@ -1,5 +1,5 @@
-//! Node objects on a real control plane: they stay when the instance is gone, they come back under an old name,
-//! and they say late which instance they run on.
+//! Node objects on a real control plane: they stay when the instance is gone, they come back under an old
+//! name, and they say late which instance they run on.
 
 use crate::helpers::wait_for;
 use crate::imds::ImdsMock;

@@ -29,8 +29,8 @@ pub struct PoolNames<'a> {
     pub accepts_az_rebalance: bool,
 }
 
-/// What a person ought to know about a pool, the gravest first. `owner` is the pool that has a group; `cluster`
-/// are the Nodes, if they are known.
+/// What a person ought to know about a pool, the gravest first. `owner` is the pool that has a group;
+/// `cluster` are the Nodes, if they are known.
 #[must_use]
 pub fn check(
     pool: PoolNames<'_>,

@@ -293,7 +293,8 @@ impl<'a> TurnView<'a> {
         Some(Cow::Owned(ReturnAssessment { unsafe_, ..found.clone() }))
     }
 
-    /// Whether the record was begun before its node said which instance it has, and another one goes on by now.
+    /// Whether the record was begun before its node said which instance it has, and another one goes on by
+    /// now.
     fn is_taken_over(&self, record: &NodeReplacement) -> bool {
         let proven = self.records.get(record.spec.instance_id.as_str());
         proven.filter(|other| other.metadata.uid != record.metadata.uid).is_some_and(|other| {

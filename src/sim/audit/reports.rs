@@ -13,8 +13,8 @@ impl Auditor {
         for record in self.records() {
             let uid = record.uid().unwrap_or_default();
             let instance = record.spec.instance_id.to_string();
-            // Before its node says which instance it has, its pods are moved under a record of their own, without a
-            // pool: one in the pool may follow.
+            // Before its node says which instance it has, its pods are moved under a record of their own,
+            // without a pool: one in the pool may follow.
             let of = (instance.clone(), record.spec.pool.is_some());
             let other = self.state().records.insert(of, uid.clone());
             if other.as_ref().is_some_and(|other| *other != uid) {

@@ -61,8 +61,8 @@ pub struct Counts {
     pub deadlines: usize,
     /// Controllers that were killed or ended.
     pub lives: usize,
-    /// Stories whose cluster kept the Nodes of instances that were gone, gave their names to others, or gave a
-    /// Node its providerID late.
+    /// Stories whose cluster kept the Nodes of instances that were gone, gave their names to others, or gave
+    /// a Node its providerID late.
     pub nodes_stay: usize,
     pub names_come_back: usize,
     pub provider_ids_late: usize,

@@ -275,8 +275,8 @@ pub struct CloudSettings {
     /// Whether the Node objects of instances that are gone stay for ever: there is no cloud controller, or a
     /// finalizer holds them (Kubernetes, "Cloud Controller Manager").
     pub nodes_stay: bool,
-    /// Whether a new instance gets the address of one that is gone, and with it the name of its node (EC2 User
-    /// Guide, "Private DNS hostnames": the name follows from the address).
+    /// Whether a new instance gets the address of one that is gone, and with it the name of its node (EC2
+    /// User Guide, "Private DNS hostnames": the name follows from the address).
     pub names_come_back: bool,
     /// How long a Node has no `spec.providerID` after it has joined: the cloud controller sets it.
     pub provider_id_delay: Duration,

@@ -68,8 +68,8 @@ impl Node {
         !self.provider_id.is_empty() && self.instance_id().is_none()
     }
 
-    /// Whether it is the node that runs on the instance. One that does not name an instance is known by the UID
-    /// that was noted: a later node of the same name has another one.
+    /// Whether it is the node that runs on the instance. One that does not name an instance is known by the
+    /// UID that was noted: a later node of the same name has another one.
     #[must_use]
     pub fn is(&self, instance_id: &InstanceId, uid: Option<&NodeUid>) -> bool {
         match self.instance_id() {

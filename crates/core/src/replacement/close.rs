@@ -7,8 +7,8 @@ use crate::freshness::WatchedKind;
 use crate::record::{GroupKind, OldNodeState, ReplacementStatus, set_condition};
 use std::time::Duration;
 
-/// A node in no pool that is not Ready for so long does not come back: by then the node lifecycle controller has
-/// evicted its pods (Kubernetes, "Taint based evictions": 300 s).
+/// A node in no pool that is not Ready for so long does not come back: by then the node lifecycle controller
+/// has evicted its pods (Kubernetes, "Taint based evictions": 300 s).
 const ABANDONED_AFTER: Duration = Duration::from_secs(900);
 
 /// Whether only the ledger's shares are left to be forgotten.

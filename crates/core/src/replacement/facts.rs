@@ -179,7 +179,8 @@ impl Facts<'_> {
     /// nothing.
     ///
     /// A Node object may stay for ever: nobody deletes it without a cloud controller (Kubernetes, "Cloud
-    /// Controller Manager", node lifecycle), or a finalizer holds it. So one that is not Ready counts no more.
+    /// Controller Manager", node lifecycle), or a finalizer holds it. So one that is not Ready counts no
+    /// more.
     pub(super) fn left_of(
         &self,
         group: GroupKind,
