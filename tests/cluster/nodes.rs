@@ -117,8 +117,8 @@ async fn a_two_minute_notice_of_a_node_whose_provider_id_comes_late_gets_its_rep
     .await;
     cloud.configure(|settings| settings.provider_id_delay = Duration::ZERO);
     let mut imds = ImdsMock::quiet(&young.instance_id, &young.zone).await;
-    let agent = product::start_agent_named(&stage.testbed, "young", &young.node_name, &imds.endpoint());
-    let _agent = agent.await;
+    let endpoint = imds.endpoint();
+    let _agent = product::start_agent_named(&stage.testbed, "young", &young.node_name, &endpoint).await;
     let deadline = Timestamp::now() + 120.seconds();
     imds.announce_interruption(&format!("{deadline:.0}")).await;
     let unproven = format!("{}.{}", young.node_name, young.instance_id);
