@@ -396,7 +396,7 @@ async fn groups(
         let findings = match (found.get(&config.spot_group), found.get(&config.on_demand_group)) {
             (Some(spot), Some(on_demand)) => {
                 let view = PoolView { spot: spot.clone(), on_demand: on_demand.clone() };
-                config.findings(&configs, &view, &ledger, cluster)
+                config.findings(&configs, &view, &ledger, cluster.map(|(held, _)| held))
             }
             _ => [&config.spot_group, &config.on_demand_group]
                 .into_iter()
