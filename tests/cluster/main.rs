@@ -27,6 +27,8 @@ mod moto;
 mod process;
 mod product;
 mod real_parts;
+#[path = "../cli/shown.rs"]
+mod shown;
 mod stories;
 mod testbed;
 mod triggers;
