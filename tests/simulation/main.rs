@@ -12,6 +12,7 @@ mod leadership;
 mod limits;
 mod logs;
 mod mishaps;
+mod nodes;
 mod notices;
 mod outages;
 mod play;

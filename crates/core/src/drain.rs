@@ -19,7 +19,7 @@ pub use look::{Listed, ListedPod, Look, Sight};
 pub use looks::Looks;
 pub use marking::{Marking, MarksSet};
 pub use moment::Moment;
-pub use orders::{DrainCommand, DrainEnd, DrainReport};
+pub use orders::{DrainCommand, DrainEnd, DrainReport, NodeInstance};
 pub use progress::{Drain, Order};
 pub use rules::{
     BudgetView, Deletion, DrainClock, DrainPolicy, NextStep, PodFate, SkipReason, Turn, budget_view,

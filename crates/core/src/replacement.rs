@@ -38,6 +38,10 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
     next.deadline = next.deadline.filter(|at| !notices::is_too_far(*at, facts.now));
     next.spot_group = next.spot_group.or_else(|| facts.group_of_old(subject));
     let turn = Turn::new(subject, status, facts);
+    if facts.taken_over {
+        close::finish(&mut next, Finish::TakenOver, &turn);
+        return next;
+    }
     if next.old_node.is_retained() && !next.capacity.is_requested() {
         close::finish(&mut next, Finish::NothingRequested, &turn);
         return next;
@@ -63,8 +67,10 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
         if known {
             close::close(&mut next, &turn);
         }
-    } else if close::is_gone(&turn) {
+    } else if close::is_gone(&next, &turn) {
         close::finish(&mut next, Finish::NodeGone, &turn);
+    } else {
+        leave::await_end(&mut next, &turn);
     }
     next.settle_phase(facts.now);
     next
@@ -77,7 +83,7 @@ fn wait(next: &mut ReplacementStatus, reasons: Vec<Reason>, turn: &Turn<'_>) {
         event.add_to(next, &turn.subject.node, now);
     }
     next.block(FlowBox::Notice, reasons, now);
-    if close::is_gone(turn) {
+    if close::is_gone(next, turn) {
         close::finish(next, Finish::InstanceGone, turn);
     }
 }
