@@ -466,7 +466,7 @@ fn what_a_group_ends_is_left_alone_where_it_is_drained_already_or_gone() {
         let (holder, node) = (Holder::Nobody, node.clone());
         judge(&seen, &Known { node, holder, record, marked, nodes_are_current: true, now: now() })
     };
-    let (there, own) = (Has(Some(OWN.into())), Some(Recorded { node: leaked("a"), open: true }));
+    let (there, own) = (Has(OWN.into()), Some(Recorded { node: leaked("a"), open: true }));
     assert_eq!(judged(&there, false, None, 0), Judgement::Accepted(Proof::Node));
     assert_eq!(judged(&there, true, None, 0), Judgement::Over);
     assert_eq!(judged(&there, true, own, 0), Judgement::Accepted(Proof::Node));
