@@ -577,7 +577,7 @@ fn the_old_instance_is_gone_only_when_nothing_of_it_is_left() {
     let mut stage = ending();
     stage.go();
     assert_eq!((&*stage.status.old_node, stage.phase()), (&OldNodeState::Gone {}, Phase::Ending));
-    assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Nothing), "capacity goes back");
+    assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Done));
     stage.ledger = Ledger::default();
     stage.go();
     assert_eq!(stage.phase(), Phase::Completed);
@@ -1475,7 +1475,7 @@ fn a_drain_that_gets_no_further_is_given_up_without_a_deadline_and_a_deadline_be
     assert!(!stage.marks(DrainPurpose::Replace), "its marks come off");
     assert!(stage.has(FlowBox::Drain, Outcome::TimedOut));
     assert_eq!((stage.phase(), stage.blocked_by()), (Phase::Cancelling, vec![]));
-    assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Done));
+    assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Nothing), "capacity goes back");
     stage.ledger = Ledger::default();
     stage.go().pass(86_000).go();
     assert_eq!(stage.phase(), Phase::Cancelled, "the advice that stands begins nothing anew");
