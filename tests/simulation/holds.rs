@@ -120,7 +120,7 @@ fn runners_and_pods_that_ask_to_stay_hold_a_mere_recommendation_and_go_at_a_dead
             assert!([&web, &api, "runner"].into_iter().all(|pod| stage.has(pod)), "they hold it");
             assert_eq!(stage.cluster.movable_pods_on(&node).len(), 3, "the others have gone");
             stage.until(&instance, |status| status.deadline.is_some()).await;
-            stage.pass(60).await;
+            stage.pass(10).await;
             assert!(![&web, &api, "runner"].into_iter().any(|pod| stage.has(pod)), "the deadline takes them");
         })
         .play();
@@ -138,7 +138,7 @@ fn pods_hold_a_mere_recommendation_no_longer_than_the_pool_says() {
             stage.until_phase(&instance, Phase::Draining).await;
             stage.pass(295).await;
             assert!(stage.has("runner"));
-            stage.pass(60).await;
+            stage.pass(10).await;
             assert!(!stage.has("runner"));
         })
         .play();
@@ -188,7 +188,7 @@ fn an_instance_stays_as_long_as_its_load_balancers_need_without_a_deadline() {
             stage.until_label(&stage.name_of_node(&instance)).await;
             stage.pass(299).await;
             assert!(stage.serves(&instance), "the label is younger than 300 s");
-            stage.pass(30).await;
+            stage.pass(10).await;
             assert!(!stage.serves(&instance));
         })
         .play();
@@ -233,7 +233,7 @@ fn an_instance_that_goes_back_stays_for_its_load_balancers_too() {
             stage.until_label(&stand_in.node_name).await;
             stage.pass(199).await;
             assert!(stage.serves(&stand_in.instance_id), "the label is younger than 200 s");
-            stage.pass(30).await;
+            stage.pass(10).await;
             assert!(!stage.serves(&stand_in.instance_id));
         })
         .play();
@@ -273,7 +273,12 @@ fn a_budget_that_can_never_open_is_told_before_anything_is_requested_and_a_deadl
 #[test]
 fn a_budget_that_stays_shut_gives_a_recommendation_up_once_and_a_deadline_goes_on() {
     let mut plot = advice(PolicySpec::default(), None);
-    plot.script = vec![(5 * SECOND, Act::Rebalance(0)), (7200 * SECOND, Act::Interrupt(0))];
+    // A story is over with its script: the last act waits until the notice has had its effect.
+    plot.script = vec![
+        (5 * SECOND, Act::Rebalance(0)),
+        (7200 * SECOND, Act::Interrupt(0)),
+        (7500 * SECOND, Act::SetBudget("web", 1)),
+    ];
     plot.steps.push((FlowBox::Drain, Outcome::TimedOut));
     let played = Play::plot("given up", plot)
         .beside(|stage| async move {
