@@ -14,9 +14,10 @@ use futures::StreamExt;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1 as core_v1;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
+use spot_guard_core::cluster::{Node, Parts, Snapshot};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName};
 use spot_guard_core::ledger::Ledger;
@@ -33,6 +34,8 @@ use std::time::Duration;
 
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many Nodes are listed at a time.
+const NODES_AT_A_TIME: u32 = 500;
 /// Questions to the API server that are under way at the same time.
 const PARALLEL: usize = 8;
 
@@ -125,13 +128,17 @@ const PERMISSIONS: &[(&str, &str, &[&str])] = &[
 pub async fn run(options: CheckOptions, config: &Config) -> bool {
     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let mut lines = vec![Line::new(Verdict::Ok, "configuration", "can be used")];
+    let mut cluster = None;
     let pools = match (options.spot_group, options.on_demand_group) {
         (Some(spot_group), Some(on_demand_group)) => {
             let spec = SpotPoolSpec { spot_group, on_demand_group, ..SpotPoolSpec::default() };
             Some(vec![SpotPool::new("of the command line", spec)])
         }
         _ => match crate::kube::client::infer(options.kubeconfig.as_deref()).await {
-            Ok(client) => kubernetes(&client, config, &mut lines).await,
+            Ok(client) => {
+                cluster = nodes(&client, &mut lines).await;
+                kubernetes(&client, config, &mut lines).await
+            }
             Err(error) => {
                 lines.push(Line::new(Verdict::Failed, "kubernetes", format!("{error:#}")));
                 None
@@ -139,7 +146,7 @@ pub async fn run(options: CheckOptions, config: &Config) -> bool {
         },
     };
     if let Some(pools) = pools {
-        groups(&aws, &pools, &config.policy(), &mut lines).await;
+        groups(&aws, &pools, &config.policy(), cluster.as_ref(), &mut lines).await;
     }
     for line in &lines {
         println!("{}", escaped(&line.to_string()));
@@ -200,7 +207,7 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
 
 /// Whether aws-node-termination-handler drains the same nodes. Pods that cannot be listed were told already.
 async fn termination_handler(client: &Client) -> Option<Line> {
-    let pods: Api<Pod> = Api::all(client.clone());
+    let pods: Api<core_v1::Pod> = Api::all(client.clone());
     let labelled =
         ListParams::default().labels("app.kubernetes.io/name=aws-node-termination-handler").limit(1);
     let pod = pods.list_metadata(&labelled).await.ok()?.items.into_iter().next()?;
@@ -285,8 +292,52 @@ async fn may(client: &Client, asked: ResourceAttributes) -> Result<(String, bool
     Ok((words, answer.status.is_some_and(|status| status.allowed)))
 }
 
+/// The Nodes as far as they tell which instances they run on, and what is to be said of them.
+async fn nodes(client: &Client, lines: &mut Vec<Line>) -> Option<Snapshot> {
+    let api: Api<core_v1::Node> = Api::all(client.clone());
+    let mut page = ListParams::default().limit(NODES_AT_A_TIME);
+    let mut nodes = Vec::new();
+    loop {
+        let found = match api.list(&page).await {
+            Ok(found) => found,
+            Err(error) => {
+                lines.push(Line::new(Verdict::Failed, "nodes", RequestProblem(&error).to_string()));
+                return None;
+            }
+        };
+        nodes.extend(found.items.iter().map(|node| {
+            let provider_id = node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref());
+            let (name, provider_id) = (node.name_any().into(), provider_id.unwrap_or_default().into());
+            Arc::new(Node { name, provider_id, ..Node::default() })
+        }));
+        page.continue_token = found.metadata.continue_.filter(|token| !token.is_empty());
+        if page.continue_token.is_none() {
+            break;
+        }
+    }
+    lines.extend(nodes_line(&nodes));
+    Some(Snapshot::new(Parts { nodes, ..Parts::default() }))
+}
+
+/// What is to be said of Nodes that name no EC2 instance: whichever of them is of a pool, no notice finds it.
+fn nodes_line(nodes: &[Arc<Node>]) -> Option<Line> {
+    let foreign: Vec<_> = nodes.iter().filter(|node| node.has_foreign_provider_id()).collect();
+    let first = foreign.iter().min_by_key(|node| &node.name)?;
+    let none_is_of_ec2 = nodes.iter().all(|node| node.instance_id().is_none());
+    let verdict = if none_is_of_ec2 { Verdict::Degraded } else { Verdict::Note };
+    let (count, all, name, id) = (foreign.len(), nodes.len(), &first.name, &first.provider_id);
+    let text = format!("{count} of {all} name no EC2 instance: {name} has the providerID {id}");
+    Some(Line::new(verdict, "nodes", text))
+}
+
 /// What is to be said of the groups of each pool.
-async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &mut Vec<Line>) {
+async fn groups(
+    aws: &SdkConfig,
+    pools: &[SpotPool],
+    defaults: &Policy,
+    cluster: Option<&Snapshot>,
+    lines: &mut Vec<Line>,
+) {
     let configs: BTreeMap<PoolName, PoolConfig> = pools
         .iter()
         .map(|pool| PoolConfig::of(pool, defaults, None))
@@ -316,7 +367,7 @@ async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &
         let findings = match (found.get(&config.spot_group), found.get(&config.on_demand_group)) {
             (Some(spot), Some(on_demand)) => {
                 let view = PoolView { spot: spot.clone(), on_demand: on_demand.clone() };
-                config.findings(&configs, &view, &ledger)
+                config.findings(&configs, &view, &ledger, cluster)
             }
             _ => [&config.spot_group, &config.on_demand_group]
                 .into_iter()
@@ -336,5 +387,25 @@ async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &
             };
             Line::new(verdict, about.clone(), format!("{}: {finding}", finding.problem.code()))
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_name_no_instance_are_told_before_any_notice() {
+        let node = |name: &str, provider_id: &str| {
+            let (name, provider_id) = (name.into(), provider_id.into());
+            Arc::new(Node { name, provider_id, ..Node::default() })
+        };
+        let told = |nodes: &[Arc<Node>]| nodes_line(nodes).map(|line| (line.verdict, line.text));
+        assert_eq!(told(&[node("a", "aws:///a/i-1"), node("b", "")]), None);
+        let text = "1 of 2 name no EC2 instance: b has the providerID k3s://b".to_owned();
+        let mixed = [node("a", "aws:///a/i-1"), node("b", "k3s://b")];
+        assert_eq!(told(&mixed), Some((Verdict::Note, text.clone())));
+        let none = [node("a", ""), node("b", "k3s://b")];
+        assert_eq!(told(&none), Some((Verdict::Degraded, text)));
     }
 }

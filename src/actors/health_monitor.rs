@@ -28,7 +28,7 @@ use spot_guard_core::limits;
 use spot_guard_core::neighbours;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::preflight;
-use spot_guard_core::reason::{Finding, Pause, Reason, ReasonCode, in_one_line};
+use spot_guard_core::reason::{Blocker, Finding, Pause, Reason, ReasonCode, in_one_line};
 use spot_guard_core::record::{Condition, set_condition};
 use spot_guard_core::safety::{self, SafetyContext};
 use std::collections::{BTreeMap, BTreeSet};
@@ -241,6 +241,10 @@ fn safety_blockers(
     taint_key: &Arc<str>,
 ) -> Vec<Reason> {
     let Some(capacity) = story.status.capacity.taken() else { return Vec::new() };
+    if snapshot.node_on(&capacity.node_name, &capacity.instance_id, None).is_none() {
+        // Its name may be another node's by now, whose pods say nothing.
+        return vec![Blocker::NodeUnknown { node: capacity.node_name.clone() }.into()];
+    }
     let members = view.spot.instances.iter().chain(&view.on_demand.instances);
     let members = members.map(|instance| &instance.id);
     let context = SafetyContext::of(Some(story), stories, members, snapshot, taint_key);
@@ -326,9 +330,9 @@ impl Handler<Turn> for HealthMonitor {
                 .insert(name.clone(), now + spot_guard_core::policy::seconds(pool.policy.monitor_seconds));
             let records = records.clone();
             self.urgent.insert(name.clone(), urgent.clone());
-            let findings = pool.findings(&pools, &observed.view, &observed.ledger);
-            let (name, pool) = (name.clone(), pool.clone());
             let snapshot = self.deps.view.snapshot();
+            let findings = pool.findings(&pools, &observed.view, &observed.ledger, Some(&snapshot));
+            let (name, pool) = (name.clone(), pool.clone());
             let time = self.deps.clock.now();
             let taint_key = self.deps.taint_key.clone();
             let stale = freshness.against(Step::Return);

@@ -24,6 +24,7 @@ mod imds;
 mod kubernetes;
 mod leadership;
 mod moto;
+mod nodes;
 mod process;
 mod product;
 mod real_parts;

@@ -13,6 +13,7 @@ mod leadership;
 mod limits;
 mod logs;
 mod mishaps;
+mod nodes;
 mod notices;
 mod outages;
 mod play;

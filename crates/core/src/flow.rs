@@ -41,6 +41,8 @@ pub enum Finish {
     InstanceGone,
     /// The node was to be drained only, and is gone.
     NodeGone,
+    /// Its node says by now which instance it has, and another record goes on.
+    TakenOver,
     /// Neither group owes or holds anything for it.
     Settled,
 }

@@ -19,6 +19,7 @@ pub use unplaced::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 
 use crate::freshness::StaleWatch;
 use crate::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
+use crate::record::GroupKind;
 use jiff::Timestamp;
 use std::fmt::Display;
 use std::time::Duration;
@@ -209,6 +210,23 @@ pub enum Reason {
         /// The pod, if it can be read.
         pod: Option<PodName>,
     },
+    /// An instance that is to be gone is in its group.
+    InstanceNotGone {
+        /// The instance.
+        instance_id: InstanceId,
+    },
+    /// The node of an instance that is to be gone is in the cluster.
+    NodeNotGone {
+        /// The node.
+        node: NodeName,
+        /// The group that the instance has left, though the node is Ready; `None`: no group tells.
+        group: Option<GroupName>,
+    },
+    /// The desired capacity of a group is still raised, or being lowered.
+    CapacityNotSettled {
+        /// Which group.
+        group: GroupKind,
+    },
     /// There were too many interruptions within an hour.
     InterruptionBrake {
         /// How many the pool takes.
@@ -313,6 +331,9 @@ impl Reason {
             Self::SuccessorsNotReady { .. } => ReasonCode::SuccessorsNotReady,
             Self::PodsNotListed { .. } => ReasonCode::PodsNotListed,
             Self::PodNotWatched { .. } => ReasonCode::PodNotWatched,
+            Self::InstanceNotGone { .. } => ReasonCode::InstanceNotGone,
+            Self::NodeNotGone { .. } => ReasonCode::NodeNotGone,
+            Self::CapacityNotSettled { .. } => ReasonCode::CapacityNotSettled,
             Self::InterruptionBrake { .. } => ReasonCode::InterruptionBrake,
             Self::ReturnBudget { .. } => ReasonCode::ReturnBudget,
             Self::ReturnWindow => ReasonCode::ReturnWindow,

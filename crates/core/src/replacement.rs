@@ -50,6 +50,10 @@ fn step(subject: &Subject, status: &ReplacementStatus, next: &mut ReplacementSta
     next.deadline = next.deadline.filter(|at| !notices::is_too_far(*at, facts.now));
     next.spot_group = next.spot_group.take().or_else(|| facts.group_of_old(subject));
     let turn = Turn::new(subject, status, facts);
+    if facts.taken_over {
+        close::finish(next, Finish::TakenOver, &turn);
+        return;
+    }
     if next.old_node.is_retained() && !next.capacity.is_requested() {
         close::finish(next, Finish::NothingRequested, &turn);
         return;
@@ -74,8 +78,10 @@ fn step(subject: &Subject, status: &ReplacementStatus, next: &mut ReplacementSta
         if known {
             close::close(next, &turn);
         }
-    } else if close::is_gone(&turn) {
+    } else if close::is_gone(next, &turn) {
         close::finish(next, Finish::NodeGone, &turn);
+    } else {
+        leave::await_end(next, &turn);
     }
     if mode == Mode::Act && !known && next.blocking.is_empty() {
         // Until the groups are read, what they held up counts.
@@ -92,7 +98,7 @@ fn wait(next: &mut ReplacementStatus, reasons: Vec<Reason>, turn: &Turn<'_>) {
         event.add_to(next, &turn.subject.node, now);
     }
     next.block(FlowBox::Notice, reasons, now);
-    if close::is_gone(turn) {
+    if close::is_gone(next, turn) {
         close::finish(next, Finish::InstanceGone, turn);
     }
 }

@@ -10,7 +10,8 @@ use kube::ResourceExt;
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::notices::{
-    self, Beginning, Believed, Holder, Judgement, Known, KnownPools, NodeState, NoticeRefusal, Recorded, Seen,
+    self, Beginning, Believed, Holder, Judgement, Known, KnownPools, NodeState, NoticeRefusal, Proof,
+    Recorded, Seen,
 };
 use spot_guard_core::record::Phase;
 use spot_guard_core::replacement::{self, Subject};
@@ -100,9 +101,11 @@ impl TurnView<'_> {
         accepted.sort_by_key(|held| (held.deadline.is_none(), held.notice.spec.detected_at));
         for held in accepted {
             let believed = self.believed(held);
-            let record = record_of(records, believed.node, believed.instance_id)
-                .filter(|record| record.spec.node_name == believed.node);
             let taken = records.contains_key(believed.instance_id.as_str());
+            // A record that was begun without a proof is none once there is one: the node gets its own.
+            let unproven = believed.proof == Proof::Node && !taken;
+            let record = record_of(records, believed.node, believed.instance_id)
+                .filter(|record| record.spec.node_name == believed.node && !unproven);
             let name = record.map_or_else(|| believed.record_name(taken), NodeReplacement::replacement_name);
             let begins_anew = |record: &NodeReplacement| {
                 let status = record.status.as_ref().filter(|status| status.phase() == Phase::Cancelled);
@@ -178,7 +181,7 @@ impl TurnView<'_> {
             instance_id: spec.instance_id.clone(),
             in_pool: pool.is_some(),
         };
-        let status = replacement::open(
+        let mut status = replacement::open(
             &subject,
             spec.kind,
             held.deadline,
@@ -186,6 +189,7 @@ impl TurnView<'_> {
             spec.traceparent.clone(),
             self.deps.clock.now(),
         );
+        status.node_uid = self.uid_of(&subject.node);
         let (node_name, instance_id) = (subject.node, subject.instance_id);
         let spec = NodeReplacementSpec { pool: pool.cloned(), node_name, instance_id };
         let mut record = NodeReplacement::new(&subject.name, spec);

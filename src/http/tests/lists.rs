@@ -107,6 +107,16 @@ async fn nodes_are_those_of_pools_and_stories_with_the_part_they_play() {
 }
 
 #[actix_web::test]
+async fn a_later_node_of_the_same_name_plays_no_part() {
+    let mut fixture = cluster();
+    fixture.cluster.nodes[2] = ec2("node-d", "i-later");
+    assert_eq!(names(&fixture.get("/api/v1/nodes").await), ["node-1", "node-2"]);
+    let mut fixture = cluster();
+    fixture.cluster.nodes[2] = ec2("node-d", "i-later");
+    assert_eq!(fixture.get("/api/v1/nodes/node-d/safety").await["pool"], Value::Null);
+}
+
+#[actix_web::test]
 async fn safety_is_told_of_any_node_of_the_cluster() {
     let report = cluster().get("/api/v1/nodes/node-d/safety").await;
     assert_eq!((&report["pool"], &report["safe"]), (&json!("web"), &json!(false)));

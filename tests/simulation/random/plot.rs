@@ -120,6 +120,12 @@ pub enum Event {
     Asked(TriggerAction, usize),
     /// A person pauses a pool, or everything, by a trigger, and lets it go on after so many seconds.
     PauseAsked(Option<usize>, u64),
+    /// From here on the Node objects of instances that are gone stay.
+    NodesStay,
+    /// From here on new nodes have the names of nodes that are gone.
+    NamesComeBack,
+    /// From here on a Node has its providerID so many seconds after it has joined.
+    ProviderIdsLate(u64),
     /// Somebody attacks.
     Attacked(Act),
 }
@@ -193,6 +199,7 @@ impl Plot {
             })
             .collect();
         let events = with_triggers(events, &mut fastrand::Rng::with_seed(seed ^ ASKING), pools.len());
+        let events = with_nodes(events, &mut fastrand::Rng::with_seed(seed ^ NODES));
         let events = with_attacks(events, seed);
         Self {
             seed,
@@ -243,6 +250,32 @@ fn with_triggers(
                 Event::PauseAsked(pool, pick(random, &[30, 300]))
             }
         };
+        events.push((events.len(), at, event));
+    }
+    events.sort_by_key(|(_, at, _)| *at);
+    events
+}
+
+/// What befalls Node objects is drawn apart from the rest.
+const NODES: u64 = 0x0b0d_1e50;
+
+/// In a third of the stories the cluster has no cloud controller, or a slow one, or names come back.
+fn with_nodes(
+    mut events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+) -> Vec<(usize, Duration, Event)> {
+    if random.u8(..3) > 0 {
+        return events;
+    }
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    let befalls = match random.u8(..4) {
+        0 => vec![Event::NodesStay],
+        1 => vec![Event::NamesComeBack],
+        2 => vec![Event::ProviderIdsLate(pick(random, &[5, 30, 120]))],
+        _ => vec![Event::NamesComeBack, Event::ProviderIdsLate(pick(random, &[5, 30]))],
+    };
+    for event in befalls {
+        let at = Duration::from_millis(random.u64(..=u64::try_from(last.as_millis()).unwrap_or(0)));
         events.push((events.len(), at, event));
     }
     events.sort_by_key(|(_, at, _)| *at);

@@ -61,6 +61,11 @@ pub struct Counts {
     pub deadlines: usize,
     /// Controllers that were killed or ended.
     pub lives: usize,
+    /// Stories whose cluster kept the Nodes of instances that were gone, gave their names to others, or gave
+    /// a Node its providerID late.
+    pub nodes_stay: usize,
+    pub names_come_back: usize,
+    pub provider_ids_late: usize,
     /// Stories beside cluster-autoscaler.
     pub autoscalers: usize,
     /// What attackers did.
@@ -74,6 +79,9 @@ impl Counts {
         self.returns += other.returns;
         self.deadlines += other.deadlines;
         self.lives += other.lives;
+        self.nodes_stay += other.nodes_stay;
+        self.names_come_back += other.names_come_back;
+        self.provider_ids_late += other.provider_ids_late;
         self.autoscalers += other.autoscalers;
         self.attacks.add(other.attacks);
     }
@@ -359,6 +367,11 @@ impl<'a> Stage<'a> {
             Event::PauseAsked(pool, seconds) => {
                 return Some(self.ask_for_a_pause(pool, Duration::from_secs(seconds)));
             }
+            Event::NodesStay => self.cloud.configure(|settings| settings.nodes_stay = true),
+            Event::NamesComeBack => self.cloud.configure(|settings| settings.names_come_back = true),
+            Event::ProviderIdsLate(seconds) => {
+                self.cloud.configure(|settings| settings.provider_id_delay = Duration::from_secs(seconds));
+            }
             Event::Attacked(act) => return self.attack(&act),
         }
         None
@@ -620,8 +633,18 @@ impl<'a> Stage<'a> {
     /// What came of the stories that are on record.
     fn counts(&self) -> Counts {
         let attacks = AttackCounts::of(&self.plot.events);
-        let autoscalers = usize::from(self.plot.autoscaler);
-        let mut counts = Counts { lives: self.lives, autoscalers, attacks, ..Counts::default() };
+        let has = |is_so: fn(&Event) -> bool| {
+            usize::from(self.plot.events.iter().any(|(_, _, event)| is_so(event)))
+        };
+        let mut counts = Counts {
+            lives: self.lives,
+            nodes_stay: has(|event| matches!(event, Event::NodesStay)),
+            names_come_back: has(|event| matches!(event, Event::NamesComeBack)),
+            provider_ids_late: has(|event| matches!(event, Event::ProviderIdsLate(_))),
+            autoscalers: usize::from(self.plot.autoscaler),
+            attacks,
+            ..Counts::default()
+        };
         for record in self.cluster.list::<NodeReplacement>() {
             let status = record.status.unwrap_or_default();
             let has = |outcome| status.steps.iter().any(|step| step.outcome == outcome);

@@ -9,7 +9,7 @@ use super::pod::{Owner, OwnerKind, Pod};
 use super::resources::{Resources, change};
 use super::volume::Claim;
 use crate::effort::{Effort, TooMuch};
-use crate::ids::{InstanceId, NodeName};
+use crate::ids::{InstanceId, NodeName, NodeUid};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -76,6 +76,12 @@ impl Snapshot {
     #[must_use]
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
         Some(&self.nodes[self.node_index(name)?])
+    }
+
+    /// The node called `name`, if it is the one that runs on the instance ([`Node::is`]).
+    #[must_use]
+    pub fn node_on(&self, name: &NodeName, instance: &InstanceId, uid: Option<&NodeUid>) -> Option<&Node> {
+        self.node(name).filter(|node| node.is(instance, uid))
     }
 
     /// The node that runs on this EC2 instance; `None` if several say so, for nobody knows which of them

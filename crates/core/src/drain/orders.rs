@@ -2,7 +2,7 @@
 
 use super::rules::Deletion;
 use crate::cluster::{Node, Pod};
-use crate::ids::{InstanceId, NodeName, ReplacementName};
+use crate::ids::{InstanceId, NodeName, NodeUid, ReplacementName};
 use crate::reason::Reason;
 use crate::record::DrainPurpose;
 use jiff::Timestamp;
@@ -17,6 +17,8 @@ pub struct DrainCommand {
     pub node: NodeName,
     /// Its instance.
     pub instance_id: InstanceId,
+    /// Its UID, if it was noted.
+    pub node_uid: Option<NodeUid>,
     /// Why.
     pub purpose: DrainPurpose,
     /// When the instance is taken, if a deadline presses.
@@ -29,8 +31,23 @@ impl DrainCommand {
     /// Whether this is the node to drain, and not another one of its name.
     #[must_use]
     pub fn is_about(&self, node: &Node) -> bool {
-        *node.name == *self.node && node.may_run_on(&self.instance_id)
+        *node.name == *self.node && node.is(&self.instance_id, self.node_uid.as_ref())
     }
+
+    /// The node with its instance.
+    #[must_use]
+    pub fn place(&self) -> NodeInstance {
+        NodeInstance { node: self.node.clone(), instance_id: self.instance_id.clone() }
+    }
+}
+
+/// A node with its instance: a later node of the same name is another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeInstance {
+    /// The node.
+    pub node: NodeName,
+    /// Its instance.
+    pub instance_id: InstanceId,
 }
 
 /// How a drain stands, as the Drainer last reported.

@@ -1,8 +1,8 @@
 use super::rules::CORDON;
 use super::*;
 use crate::cluster::{
-    DisruptionBudget, Effect, LabelSelector, Operator, Owner, OwnerKind, Parts, Pod, PodPhase, Requirement,
-    Snapshot, Toleration, TolerationOperator, UnhealthyPods,
+    DisruptionBudget, Effect, LabelSelector, Node, Operator, Owner, OwnerKind, Parts, Pod, PodPhase,
+    Requirement, Snapshot, Toleration, TolerationOperator, UnhealthyPods,
 };
 use crate::freshness::{Freshness, StaleWatch, Step, WatchedKind};
 use crate::placement::PodName;
@@ -273,6 +273,7 @@ impl Stage {
             replacement: "r".into(),
             node: "n".into(),
             instance_id: "i-n".into(),
+            node_uid: None,
             purpose: Purpose::Replace,
             deadline: None,
             since: Some(at(0)),
@@ -722,6 +723,22 @@ fn another_node_of_that_name_is_not_drained() {
     stage.command.instance_id = "i-before".into();
     assert_eq!(stage.step(), [], "its pods are another node's");
     assert_eq!(Stage::of(&["web-1"]).deadline(120).step().len(), 1);
+}
+
+#[test]
+fn a_node_without_an_instance_is_the_one_to_drain_by_its_uid() {
+    let stage = Stage::of(&[]);
+    for provider_id in ["", "k3s://n"] {
+        let late = Node { provider_id: provider_id.into(), ..node("n") };
+        let named = |uid: &str| DrainCommand { node_uid: Some(uid.into()), ..stage.command.clone() };
+        assert!(named("uid-n").is_about(&late));
+        assert!(!named("uid-before").is_about(&late), "it has only got the name");
+        assert!(!stage.command.is_about(&late), "nothing says that it is");
+        // Once it says what it runs on, that decides: its kubelet may have registered it anew.
+        let said = Node { provider_id: "aws:///a/i-n".into(), ..late };
+        assert!(named("uid-before").is_about(&said));
+        assert!(!named("uid-n").is_about(&Node { provider_id: "aws:///a/i-other".into(), ..said }));
+    }
 }
 
 #[test]

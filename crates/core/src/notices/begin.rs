@@ -28,7 +28,7 @@ impl NodeState {
         match cluster.node(node) {
             None => Self::Missing,
             Some(node) if node.provider_id.is_empty() => Self::WithoutInstance,
-            Some(node) => Self::Has(node.instance_id()),
+            Some(node) => node.instance_id().map_or(Self::Foreign, Self::Has),
         }
     }
 }

@@ -59,8 +59,10 @@ pub enum NodeState {
     Missing,
     /// Its `spec.providerID` is empty yet.
     WithoutInstance,
-    /// Its `spec.providerID` names this instance; `None`: something that is no instance.
-    Has(Option<InstanceId>),
+    /// Its `spec.providerID` names this instance.
+    Has(InstanceId),
+    /// Its `spec.providerID` names something that is no EC2 instance, and cannot be changed any more.
+    Foreign,
 }
 
 /// Whose an instance is, as the Nodes say.
@@ -123,6 +125,8 @@ codes! {
         NodeHasAnotherInstance,
         /// The node does not say which instance it has.
         NodeWithoutInstance,
+        /// The node's `spec.providerID` names no EC2 instance.
+        ForeignProviderId,
         /// There is no such node.
         NoSuchNode,
         /// The node has more notices than it can have.
@@ -168,7 +172,7 @@ pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
 }
 
 fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
-    let says_so = matches!(&known.node, NodeState::Has(Some(id)) if id == seen.instance_id);
+    let says_so = matches!(&known.node, NodeState::Has(id) if id == seen.instance_id);
     match known.holder {
         Holder::Several if says_so => {
             return match deadline(seen, known.now) {
@@ -185,7 +189,7 @@ fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
     match &known.node {
         NodeState::Has(_) if says_so => return Judgement::Accepted(Proof::Node),
         NodeState::Has(_) => return Judgement::Refused(NoticeRefusal::NodeHasAnotherInstance),
-        NodeState::Missing | NodeState::WithoutInstance => {}
+        NodeState::Missing | NodeState::WithoutInstance | NodeState::Foreign => {}
     }
     match known.record {
         Some(record) if record.node != seen.node => {
@@ -200,6 +204,7 @@ fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
         NodeState::Missing if waited < NODE_PATIENCE => Judgement::Wait,
         NodeState::Missing => Judgement::Refused(NoticeRefusal::NoSuchNode),
         _ if deadline(seen, known.now).is_some() => Judgement::Accepted(Proof::Reporter),
+        NodeState::Foreign => Judgement::Refused(NoticeRefusal::ForeignProviderId),
         _ if waited < INSTANCE_PATIENCE => Judgement::Wait,
         _ => Judgement::Refused(NoticeRefusal::NodeWithoutInstance),
     }

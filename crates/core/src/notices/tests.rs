@@ -56,39 +56,42 @@ fn named(instance: &str, deadline: Option<Timestamp>, age: i64) -> Judged {
 #[test]
 fn a_node_and_its_instance_are_bound_both_ways() {
     use Judgement::{Accepted, Over, Refused, Wait};
-    use NodeState::{Has, Missing, WithoutInstance};
+    use NodeState::{Foreign, Has, Missing, WithoutInstance};
     let (soon, open) = (Some(after(120)), |node| Some(Recorded { node: leaked(node), open: true }));
     let over = |node| Some(Recorded { node: leaked(node), open: false });
     let cases = [
         // The Node says it.
-        (named(OWN, None, 0), Has(Some(OWN.into())), Some(NodeName::from("a")), None, Accepted(Proof::Node)),
-        (
-            named(OWN, soon, 900),
-            Has(Some(OWN.into())),
-            Some(NodeName::from("a")),
-            over("a"),
-            Accepted(Proof::Node),
-        ),
+        (named(OWN, None, 0), Has(OWN.into()), Some(NodeName::from("a")), None, Accepted(Proof::Node)),
+        (named(OWN, soon, 900), Has(OWN.into()), Some(NodeName::from("a")), over("a"), Accepted(Proof::Node)),
         // It says something else.
         (
             named(FOREIGN, soon, 60),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             None,
             None,
             Refused(NoticeRefusal::NodeHasAnotherInstance),
         ),
         (
             named(FOREIGN, soon, 60),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             None,
             open("a"),
             Refused(NoticeRefusal::NodeHasAnotherInstance),
         ),
-        (named(OWN, soon, 60), Has(None), None, None, Refused(NoticeRefusal::NodeHasAnotherInstance)),
+        // It names no EC2 instance: only before a deadline its own pods leave.
+        (named(OWN, None, 0), Foreign, None, None, Refused(NoticeRefusal::ForeignProviderId)),
+        (named(OWN, soon, 0), Foreign, None, None, Accepted(Proof::Reporter)),
+        (
+            named(FOREIGN, soon, 60),
+            Foreign,
+            Some("b".into()),
+            None,
+            Refused(NoticeRefusal::InstanceOfAnotherNode),
+        ),
         // Another node has the instance, or had it.
         (
             named(FOREIGN, soon, 60),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             Some("b".into()),
             None,
             Refused(NoticeRefusal::InstanceOfAnotherNode),
@@ -117,7 +120,7 @@ fn a_node_and_its_instance_are_bound_both_ways() {
         ),
         (named(FOREIGN, soon, 60), Missing, None, over("b"), Refused(NoticeRefusal::InstanceOfAnotherNode)),
         // The picture may be a little older than the notice without being known as old.
-        (named(FOREIGN, soon, 59), Has(Some(OWN.into())), None, None, Wait),
+        (named(FOREIGN, soon, 59), Has(OWN.into()), None, None, Wait),
         (named(FOREIGN, soon, 59), Missing, Some("b".into()), None, Wait),
         // Nobody has it: its Node may be on its way, but not for long, whatever presses.
         (named(FOREIGN, soon, 59), Missing, None, None, Wait),
@@ -135,28 +138,28 @@ fn a_node_and_its_instance_are_bound_both_ways() {
         // The name of another node's notice, whole or as a prefix, and one of no meaning.
         (
             seen("b.i-0123456789abcdef0-spot-interruption", OWN, soon, 0),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             Some("a".into()),
             None,
             Refused(NoticeRefusal::Misnamed),
         ),
         (
             seen("a.b.i-0123456789abcdef0-spot-interruption", OWN, soon, 0),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             Some("a".into()),
             None,
             Refused(NoticeRefusal::Misnamed),
         ),
         (
             seen("a.i-0123456789abcdef0-spot-interruption-2", OWN, soon, 0),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             Some("a".into()),
             None,
             Refused(NoticeRefusal::Misnamed),
         ),
         (
             seen("lie", OWN, soon, 0),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             Some(NodeName::from("a")),
             None,
             Refused(NoticeRefusal::Misnamed),
@@ -184,12 +187,12 @@ fn an_instance_that_several_nodes_say_they_have_is_the_proof_of_none() {
     let open = |node| Some(Recorded { node: leaked(node), open: true });
     let other = Refused(NoticeRefusal::InstanceOfAnotherNode);
     for (notice, node, record, expected) in [
-        (named(OWN, soon, 0), Has(Some(OWN.into())), None, Accepted(Proof::Reporter)),
-        (named(OWN, soon, 100), Has(Some(OWN.into())), open("b"), Accepted(Proof::Reporter)),
-        (named(OWN, soon, 100), Has(Some(OWN.into())), open("a"), Accepted(Proof::Reporter)),
-        (named(OWN, None, 900), Has(Some(OWN.into())), None, Wait),
-        (named(OWN, None, 900), Has(Some(OWN.into())), open("b"), Wait),
-        (named(FOREIGN, soon, 60), Has(Some(OWN.into())), None, other),
+        (named(OWN, soon, 0), Has(OWN.into()), None, Accepted(Proof::Reporter)),
+        (named(OWN, soon, 100), Has(OWN.into()), open("b"), Accepted(Proof::Reporter)),
+        (named(OWN, soon, 100), Has(OWN.into()), open("a"), Accepted(Proof::Reporter)),
+        (named(OWN, None, 900), Has(OWN.into()), None, Wait),
+        (named(OWN, None, 900), Has(OWN.into()), open("b"), Wait),
+        (named(FOREIGN, soon, 60), Has(OWN.into()), None, other),
         (named(OWN, soon, 60), WithoutInstance, None, other),
         (named(OWN, soon, 60), Missing, None, other),
     ] {

@@ -59,6 +59,8 @@ codes! {
         NoLaunchInstances,
         /// A group is at its minimum size.
         AtMinimum,
+        /// Nodes of the cluster name no EC2 instance.
+        ForeignProviderId,
         /// A node is cordoned.
         NodeCordoned,
         /// A node is not in the cluster.
@@ -111,6 +113,12 @@ codes! {
         PodsNotListed,
         /// A pod is on the node that the watch does not show.
         PodNotWatched,
+        /// An instance that is to be gone is in its group.
+        InstanceNotGone,
+        /// The node of an instance that is to be gone is in the cluster.
+        NodeNotGone,
+        /// The desired capacity of a group is still raised, or being lowered.
+        CapacityNotSettled,
         /// There were too many interruptions within an hour.
         InterruptionBrake,
         /// The budget of returns is used up.

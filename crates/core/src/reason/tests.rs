@@ -5,7 +5,7 @@ use crate::freshness::WatchedKind;
 use crate::group::CapacityUnit;
 use crate::notices::NoticeRefusal;
 use crate::placement::{NodeReason, ReasonCount};
-use crate::record::Phase;
+use crate::record::{GroupKind, Phase};
 use crate::trigger::{TriggerAction, TriggerAnswer, TriggerReason};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -96,6 +96,7 @@ fn findings() -> Vec<Reason> {
         GroupProblem::NoLaunchInstances(NoLaunch::WarmPool),
         GroupProblem::NoLaunchInstances(NoLaunch::Refused("UnsupportedOperation".to_owned())),
         GroupProblem::AtMinimum(3),
+        GroupProblem::ForeignProviderIds { node: "node-1".into(), provider_id: "k3s://node-1".to_owned() },
     ]
     .map(|problem| Reason::PoolRefused(Finding { group: "spot".into(), problem }))
     .into()
@@ -176,6 +177,10 @@ fn drains() -> Vec<Reason> {
         Reason::PodsNotListed { error: "no answer in time".to_owned() },
         Reason::PodNotWatched { pod: Some(pod()) },
         Reason::PodNotWatched { pod: None },
+        Reason::InstanceNotGone { instance_id: "i-1".into() },
+        Reason::NodeNotGone { node: "node-1".into(), group: None },
+        Reason::NodeNotGone { node: "node-1".into(), group: Some("spot".into()) },
+        Reason::CapacityNotSettled { group: GroupKind::OnDemand },
     ]
 }
 

@@ -68,6 +68,8 @@ pub struct NodeFact {
     pub volume_zone: Option<String>,
     /// When it was created.
     pub created: Option<Timestamp>,
+    /// When its Ready condition last changed.
+    pub ready_changed: Option<Timestamp>,
 }
 
 /// Whether the pods of the old node fit on the cluster.
@@ -91,6 +93,9 @@ pub struct Facts<'a> {
     pub mode: Mode,
     /// What advice starts in this pool.
     pub rebalance: RebalanceMode,
+    /// Whether another record of the same node and instance goes on: this one was begun before the node said
+    /// which instance it has.
+    pub taken_over: bool,
     /// What stands against beginning a replacement in the pool.
     pub starts: Starts,
     /// Which watches show an old picture.
@@ -170,6 +175,35 @@ impl Facts<'_> {
     pub(super) fn names_another_group(&self, status: &ReplacementStatus) -> bool {
         let (named, had) = (self.view.map(|view| &view.spot.name), status.spot_group.as_ref());
         named.is_some_and(|named| had.is_some_and(|had| had != named))
+    }
+
+    /// What is left of an instance that is to be gone: the instance in its group, or its Ready node; `None`:
+    /// nothing.
+    ///
+    /// A Node object may stay for ever: nobody deletes it without a cloud controller (Kubernetes, "Cloud
+    /// Controller Manager", node lifecycle), or a finalizer holds it. So one that is not Ready counts no
+    /// more.
+    pub(super) fn left_of(
+        &self,
+        group: GroupKind,
+        instance_id: &InstanceId,
+        node: Option<&NodeFact>,
+        status: &ReplacementStatus,
+    ) -> Option<Reason> {
+        let held = self.view.map(|view| view.group(group));
+        let Some(held) = held.filter(|held| held.instance(instance_id).is_none()) else {
+            return Some(Reason::InstanceNotGone { instance_id: instance_id.clone() });
+        };
+        // Another group than the one that had the instance says nothing about it.
+        let unknown = group == GroupKind::Spot && self.names_another_group(status);
+        let node = node.filter(|node| node.ready || unknown)?;
+        let (node, group) = (node.name.clone(), held.name.clone());
+        Some(Reason::NodeNotGone { node, group: (!unknown).then_some(group) })
+    }
+
+    /// That the group's desired capacity is still raised, or being lowered.
+    pub(super) fn not_settled(&self, group: GroupKind) -> Reason {
+        Reason::CapacityNotSettled { group }
     }
 
     /// Whether the instance is terminated as it is, for EC2 would take it otherwise.

@@ -346,14 +346,16 @@ fn finish_termination(
         give_up(next, open, capacity, against, turn);
         return;
     }
-    if facts.view.is_none_or(|view| view.group(group).instance(&capacity.instance_id).is_some())
-        || (facts.node_of)(&capacity.instance_id).is_some()
-        || facts.ledger.reduction.is_some()
-    {
+    let node = (facts.node_of)(&capacity.instance_id);
+    let left = facts.left_of(group, &capacity.instance_id, node.as_ref(), next);
+    let lowers = facts.ledger.reduction.is_some();
+    if let Some(waits) = left.or_else(|| lowers.then(|| facts.not_settled(group))) {
+        next.block(FlowBox::ScaleDown, [waits], now);
         return;
     }
     let share = facts.share(group, turn.subject);
     if !share.is_some_and(Share::is_raised) {
+        next.blocking.clear();
         next.fallback.enter(FallbackState::Gone { successor: open.successor });
         let instance_id = capacity.instance_id.clone();
         Event::ScaledDown { group, instance_id }.add_to(next, &capacity.node_name, now);
@@ -363,5 +365,8 @@ fn finish_termination(
         // AWS was faster, and the group's own replacement runs pods already: it goes back instead.
         take(next, Capacity { group, instance_id, node_name: node.name, ready_at: now });
         next.fallback.enter(FallbackState::OnFallback(open));
+        next.blocking.clear();
+    } else {
+        next.block(FlowBox::ScaleDown, [facts.not_settled(group)], now);
     }
 }

@@ -39,6 +39,7 @@ struct Stage {
     policy: Policy,
     mode: Mode,
     rebalance: RebalanceMode,
+    taken_over: bool,
     starts: Starts,
     created: Option<Timestamp>,
     refused: Vec<Reason>,
@@ -49,6 +50,8 @@ struct Stage {
     ledger: Ledger,
     withdrawn: bool,
     old_node: bool,
+    /// How long the old node has not been Ready.
+    unready_for: Duration,
     /// Instances that another node says it runs on, and which.
     disputed: Vec<(InstanceId, NodeName)>,
     /// Whether all nodes but the old one are cordoned.
@@ -92,6 +95,7 @@ impl Stage {
             policy: Policy { wait_before_termination_seconds: 0, ..Policy::default() },
             mode: Mode::Act,
             rebalance: RebalanceMode::Replace,
+            taken_over: false,
             starts: Starts::default(),
             created: None,
             refused: Vec::new(),
@@ -105,6 +109,7 @@ impl Stage {
             ledger: Ledger::default(),
             withdrawn: true,
             old_node: true,
+            unready_for: Duration::ZERO,
             disputed: Vec::new(),
             cordoned: false,
             nodes: Vec::new(),
@@ -138,8 +143,9 @@ impl Stage {
             busy,
             volume_zone: None,
             created: self.created,
+            ready_changed: Some(self.now - self.unready_for),
         };
-        let old_node = self.old_node.then(|| node("old", true, true));
+        let old_node = self.old_node.then(|| node("old", self.unready_for.is_zero(), true));
         decide(
             &self.subject(),
             &Facts {
@@ -147,6 +153,7 @@ impl Stage {
                 policy: &self.policy,
                 mode: self.mode,
                 rebalance: self.rebalance,
+                taken_over: self.taken_over,
                 starts: self.starts.clone(),
                 freshness: &self.freshness,
                 refused: &self.refused,
@@ -849,7 +856,7 @@ fn no_drain_counts_as_finished_on_an_old_picture() {
         stage.go();
         assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
         assert_eq!(stage.commands().ends.first().map(|end| end.pressed), Some(false));
-        assert!(stage.status.blocking.is_empty());
+        assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "{kind:?}");
         // The instance is still there when a watch breaks again.
         stage.freshness = old(*kind);
         stage.go();
@@ -859,7 +866,7 @@ fn no_drain_counts_as_finished_on_an_old_picture() {
         stage.freshness = Freshness::default();
         stage.go();
         assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
-        assert!(stage.status.blocking.is_empty());
+        assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "{kind:?}");
         // Once it is on its way out, nothing holds it any more.
         stage.freshness = old(*kind);
         let leaving = stage.view.spot.instances.iter_mut().find(|held| held.id == OLD).expect("it is there");
@@ -1513,7 +1520,7 @@ fn a_reason_goes_when_its_cause_goes() {
     assert_eq!(stage.blocked_by(), [ReasonCode::InstanceDisputed]);
     stage.disputed.clear();
     stage.go();
-    assert_eq!(stage.blocked_by(), [], "nobody else claims the instance");
+    assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "nobody else claims the instance");
 
     let mut stage = Stage::on_fallback();
     stage.share(GroupKind::Spot, Some("i-4"), None);
@@ -1543,6 +1550,27 @@ fn what_both_groups_said_is_told_until_they_are_requested_again() {
     assert_eq!(stage.blocked_by(), []);
 }
 
+/// The old instance has left its group, and its Node object stays.
+fn ending_with_its_node() -> Stage {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go().drained().go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "what it waits for is said");
+    stage.settle(GroupKind::Spot).lose(OLD);
+    stage.old_node = true;
+    stage
+}
+
+#[test]
+fn a_node_object_that_nobody_deletes_holds_no_termination_up_once_it_is_not_ready() {
+    let mut stage = ending_with_its_node();
+    stage.go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::NodeNotGone], "a Ready node runs on something");
+    stage.unready_for = Duration::from_secs(1);
+    stage.go();
+    assert_eq!(*stage.status.old_node, OldNodeState::Gone {});
+    assert_eq!(stage.blocked_by(), []);
+}
+
 #[test]
 fn a_return_whose_group_comes_to_its_minimum_is_given_up_and_nothing_is_ended() {
     for drained in [false, true] {
@@ -1560,4 +1588,75 @@ fn a_return_whose_group_comes_to_its_minimum_is_given_up_and_nothing_is_ended() 
         stage.go().pass(300).go();
         assert!(stage.marks(DrainPurpose::Return), "{:#?}", stage.status);
     }
+}
+
+#[test]
+fn while_the_pool_names_another_group_a_node_object_that_stays_is_waited_for() {
+    let mut stage = ending_with_its_node();
+    stage.unready_for = Duration::from_secs(1);
+    stage.view.spot.name = "another".into();
+    stage.go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::NodeNotGone]);
+    assert!(stage.status.blocking[0].message.contains("still in the cluster"));
+}
+
+#[test]
+fn a_drain_on_a_node_object_that_stays_is_over_once_nothing_moves_any_more() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    let blocked = vec![Reason::PodTerminating { pod: named("web-1") }];
+    let report = DrainReport { node: "old".into(), tainted: true, blocked, ..DrainReport::default() };
+    stage.drain = Some(report.clone());
+    stage.go().lose(OLD);
+    (stage.old_node, stage.unready_for) = (true, Duration::from_secs(1));
+    stage.go();
+    assert!(matches!(*stage.status.old_node, OldNodeState::Draining(_)), "evictions take effect first");
+    stage.drain = Some(DrainReport { stuck: true, ..report.clone() });
+    stage.freshness = old(WatchedKind::Node);
+    stage.go();
+    assert!(matches!(*stage.status.old_node, OldNodeState::Draining(_)), "an old picture says nothing");
+    stage.freshness = Freshness::default();
+    stage.go();
+    assert!(stage.status.old_node.is_past_drain());
+}
+
+#[test]
+fn a_fallback_whose_node_object_stays_goes_back() {
+    for ready in [true, false] {
+        let mut stage = Stage::returning();
+        stage.drained().go();
+        assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "what it waits for is said");
+        stage.settle(GroupKind::OnDemand).lose("od");
+        if ready {
+            stage.nodes.push(("od".into(), false));
+        } else {
+            stage.unready.push("od".into());
+        }
+        stage.go();
+        assert_eq!(stage.status.fallback.is_open(), ready, "{:#?}", stage.status);
+        assert_eq!(stage.blocked_by(), if ready { vec![ReasonCode::NodeNotGone] } else { vec![] });
+    }
+}
+
+#[test]
+fn a_node_in_no_pool_that_is_not_ready_for_good_is_gone() {
+    let mut stage = Stage { in_pool: false, ..Stage::urgent() };
+    stage.go().drained().go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::NodeNotGone], "what it waits for is said");
+    stage.unready_for = Duration::from_secs(899);
+    stage.go();
+    assert!(!stage.status.is_finished());
+    stage.unready_for = Duration::from_secs(900);
+    stage.go();
+    assert!(stage.status.is_finished());
+}
+
+#[test]
+fn a_record_that_was_begun_without_a_proof_ends_once_another_one_goes_on() {
+    let mut stage = Stage { in_pool: false, ..Stage::urgent() };
+    stage.go();
+    assert_eq!(stage.commands().drains.len(), 1);
+    stage.taken_over = true;
+    stage.go();
+    assert_eq!((stage.phase(), stage.commands().drains.len()), (Phase::Completed, 0));
 }

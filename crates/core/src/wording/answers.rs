@@ -102,6 +102,7 @@ impl Display for NoticeRefusal {
             Self::NodeWithoutInstance => {
                 "the node does not say which instance it has (spec.providerID is empty)"
             }
+            Self::ForeignProviderId => "spec.providerID of the node names no EC2 instance",
             Self::NoSuchNode => "there is no such node",
             Self::TooMany => "the node has more notices than it can have",
             Self::ImplausibleDeadline => "spec.deadline is implausible: the notice counts without it",

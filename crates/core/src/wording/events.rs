@@ -145,6 +145,7 @@ impl fmt::Display for Finish {
             Self::NothingRequested => "nothing had been requested",
             Self::InstanceGone => "the instance is gone",
             Self::NodeGone => "the node was drained and is gone",
+            Self::TakenOver => "the node says which instance it has: the record of that instance goes on",
             Self::Settled => "nothing of the replacement is left in either group",
         })
     }

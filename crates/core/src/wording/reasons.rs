@@ -58,6 +58,14 @@ impl Display for Reason {
             }
             Self::PodsNotListed { error } => write!(f, "the node's pods could not be listed: {error}"),
             Self::PodNotWatched { pod } => not_watched(pod.as_ref(), f),
+            Self::InstanceNotGone { instance_id } => write!(f, "{instance_id} is still in its group"),
+            Self::NodeNotGone { node, group: None } => write!(f, "node {node} is still in the cluster"),
+            Self::NodeNotGone { node, group: Some(group) } => {
+                write!(f, "node {node} is still Ready, though its instance has left {group}")
+            }
+            Self::CapacityNotSettled { group } => {
+                write!(f, "the desired capacity of the {group} group is not settled yet")
+            }
             Self::InterruptionBrake { limit } => brake(*limit, f),
             Self::ReturnBudget { budget, period } => return_budget(*budget, period.as_secs(), f),
             Self::ReturnWindow => f.write_str("no window for returns is open (returnWindows)"),
@@ -241,6 +249,10 @@ impl Display for Finding {
             GroupProblem::NoLaunchInstances(why) => {
                 write!(f, "{group} is scaled by SetDesiredCapacity, ")?;
                 write!(f, "and its failures are read from its activities: {why}")
+            }
+            GroupProblem::ForeignProviderIds { node, provider_id } => {
+                write!(f, "no Node is known for an instance of {group}, ")?;
+                write!(f, "and node {node} has the providerID {provider_id}; set it to aws:///ZONE/INSTANCE")
             }
             GroupProblem::AtMinimum(min) => {
                 write!(f, "{group} is at its minimum of {min}: ")?;
