@@ -3,7 +3,7 @@
 use crate::effort::TooMuch;
 use crate::freshness::StaleWatch;
 use crate::group::CapacityUnit;
-use crate::ids::{GroupName, NodeName};
+use crate::ids::{GroupName, InstanceId, NodeName};
 use crate::neighbours::Neighbour;
 use crate::placement::PodName;
 use crate::reason::{BlockedReason, Finding, GroupProblem, NoLaunch, Pause, Reason};
@@ -50,9 +50,7 @@ impl Display for Reason {
             Self::ConnectionsEnd { until } => connections_end(*until, f),
             Self::PodTerminating { pod } => write!(f, "pod {pod} is still terminating"),
             Self::PodOverstayed { pod, due, finalizers } => overstayed(pod, *due, *finalizers, f),
-            Self::PodComesBack { pod } => {
-                write!(f, "pod {pod} comes back to the node after each eviction: it tolerates the taint")
-            }
+            Self::PodComesBack { pod } => comes_back(pod, f),
             Self::SuccessorsNotReady { controller, ready, expected } => {
                 write!(f, "{ready} of {expected} pods of {controller} are ready elsewhere")
             }
@@ -76,9 +74,7 @@ impl Display for Reason {
                 instances_missing(group, *in_service, *expected, *desired, f)
             }
             Self::LaunchFailed { group, message } => write!(f, "a launch failed in {group}: {message}"),
-            Self::NodesNotReady { instances, of } => {
-                write!(f, "{} of {of} Spot nodes are not Ready: {}", instances.len(), instances.join(", "))
-            }
+            Self::NodesNotReady { instances, of } => nodes_not_ready(instances, *of, f),
             Self::NotStable { node, ready_for, required } => not_stable(node, *ready_for, *required, f),
             Self::ReturnUnderWay { replacement } => {
                 write!(f, "the return of {replacement} is under way: returns are made one at a time")
@@ -100,6 +96,14 @@ fn pod_holds(pod: &PodName, reason: BlockedReason, until: Timestamp, f: &mut For
 fn connections_end(until: Timestamp, f: &mut Formatter<'_>) -> Result {
     write!(f, "the node is out of its load balancers: connections have until {until:.0} to end ")?;
     f.write_str("(waitBeforeTerminationSeconds)")
+}
+
+fn comes_back(pod: &PodName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "pod {pod} comes back to the node after each eviction: it tolerates the taint")
+}
+
+fn nodes_not_ready(instances: &[InstanceId], of: usize, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{} of {of} Spot nodes are not Ready: {}", instances.len(), instances.join(", "))
 }
 
 fn instances_missing(
