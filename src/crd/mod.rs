@@ -120,7 +120,8 @@ pub struct SpotPoolStatus {
     /// How many have none: nobody hears of their interruption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwatched_nodes: Option<u32>,
-    /// `Accepted`, `Healthy`, `Stable` and `Watched`; `Paused` and `Observed` once they had something to say.
+    /// `Accepted`, `Healthy`, `Stable` and `Watched`; `Paused`, `Observed` and `Undisturbed` once they had
+    /// something to say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
