@@ -21,8 +21,10 @@ use spot_guard_core::cluster::{Node, Parts, Snapshot};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName};
 use spot_guard_core::ledger::Ledger;
+use spot_guard_core::placement::PodName;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{Finding, GroupProblem, Severity};
+use spot_guard_core::reason::Reason;
 use spot_guard_core::record::NoticeKind;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -187,6 +189,7 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
             .map(|asked| Line::new(Verdict::Refused, "kubernetes", format!("the account may not {asked}"))),
     );
     lines.push(notices_are_bound(client).await);
+    lines.extend(termination_handler(client).await);
     let pools: Api<SpotPool> = Api::all(client.clone());
     match pools.list(&ListParams::default()).await {
         Ok(found) => {
@@ -200,6 +203,17 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
             None
         }
     }
+}
+
+/// Whether aws-node-termination-handler drains the same nodes. Pods that cannot be listed were told already.
+async fn termination_handler(client: &Client) -> Option<Line> {
+    let pods: Api<core_v1::Pod> = Api::all(client.clone());
+    let labelled =
+        ListParams::default().labels("app.kubernetes.io/name=aws-node-termination-handler").limit(1);
+    let pod = pods.list_metadata(&labelled).await.ok()?.items.into_iter().next()?;
+    let workload = PodName { namespace: pod.namespace().unwrap_or_default(), name: pod.name_any() };
+    let reason = Reason::TerminationHandlerRuns { workload };
+    Some(Line::new(Verdict::Degraded, "neighbours", format!("{}: {reason}", reason.code())))
 }
 
 /// Whether an agent can report its own node only: tried by a dry run, about a node that nobody

@@ -114,7 +114,8 @@ pub struct SpotPoolStatus {
     /// How many fallbacks are open.
     #[serde(default)]
     pub active_fallbacks: u32,
-    /// `Accepted`, `Healthy` and `Stable`; `Paused` and `Observed` once they had something to say.
+    /// `Accepted`, `Healthy` and `Stable`; `Paused`, `Observed` and `Undisturbed` once they had something to
+    /// say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,

@@ -139,6 +139,8 @@ pub(super) fn held_back(
         return vec![Reason::RebalanceIgnored];
     }
     let created = facts.old_node.and_then(|node| node.created);
-    let reason = limits::start_held(&facts.starts, facts.policy, status.notice, created, facts.now);
-    reason.into_iter().collect()
+    match limits::start_held(&facts.starts, facts.policy, status.notice, created, facts.now) {
+        Some(reason) => vec![reason],
+        None => (facts.never_leave)(),
+    }
 }
