@@ -15,6 +15,7 @@ pub mod problem;
 pub mod scheduled;
 pub mod slim;
 pub mod splitter;
+pub mod time;
 pub mod unread;
 pub mod values;
 pub mod view;

@@ -8,7 +8,8 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use spot_guard_cloud::cloud::{NodeHost, NodeJoin};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The label of the nodes that a world made; its applications run nowhere else.
 pub const DEMO_LABEL: &str = "spotguard.dev/simulated";
@@ -35,16 +36,17 @@ pub enum NodeChange {
 
 /// Makes and removes Node objects.
 pub struct KubeNodes {
-    client: Client,
     api: Api<Node>,
     listener: NodeListener,
+    /// The instance of each node that has joined: its Node may say it later.
+    instances: Mutex<BTreeMap<String, String>>,
 }
 
 impl KubeNodes {
     /// A host of nodes on this cluster.
     #[must_use]
     pub fn new(client: Client, listener: NodeListener) -> Self {
-        Self { api: Api::all(client.clone()), client, listener }
+        Self { api: Api::all(client), listener, instances: Mutex::default() }
     }
 
     async fn set_ready(&self, name: &str, ready: bool) -> anyhow::Result<()> {
@@ -52,7 +54,12 @@ impl KubeNodes {
         done(self.api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&status)).await)
     }
 
+    fn instances(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn create(&self, join: NodeJoin) -> anyhow::Result<()> {
+        self.instances().insert(join.node_name.clone(), join.instance_id.clone());
         let node: Node = serde_json::from_value(object(&join)).context("a node object")?;
         match self.api.create(&PostParams::default(), &node).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -76,14 +83,19 @@ impl NodeHost for KubeNodes {
         Box::pin(self.create(node))
     }
 
+    fn identify(&self, node: NodeJoin) -> BoxFuture<'_, anyhow::Result<()>> {
+        let spec = json!({ "spec": { "providerID": node.provider_id } });
+        let patched = async move {
+            done(self.api.patch(&node.node_name, &PatchParams::default(), &Patch::Merge(&spec)).await)
+        };
+        Box::pin(patched)
+    }
+
     fn ready(&self, node_name: &str) -> BoxFuture<'_, anyhow::Result<()>> {
         let name = node_name.to_owned();
         Box::pin(async move {
             self.set_ready(&name, true).await?;
-            let request = http::Request::get(format!("/api/v1/nodes/{name}")).body(Vec::new())?;
-            let node: Value = self.client.request(request).await?;
-            let provider_id = node["spec"]["providerID"].as_str().unwrap_or_default();
-            let instance_id = provider_id.rsplit('/').next().unwrap_or_default().to_owned();
+            let instance_id = self.instances().get(&name).cloned().unwrap_or_default();
             (self.listener)(NodeChange::Ready { node: name, instance_id });
             Ok(())
         })
@@ -125,7 +137,7 @@ fn object(join: &NodeJoin) -> Value {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": { "name": join.node_name, "labels": labels },
-        "spec": { "providerID": join.provider_id },
+        "spec": { "providerID": Some(&join.provider_id).filter(|id| !id.is_empty()) },
     })
 }
 

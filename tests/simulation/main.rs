@@ -3,14 +3,17 @@
 
 #![allow(clippy::disallowed_methods, clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
 
+mod autoscaler;
 mod busy;
 mod crashes;
 mod drain;
 mod errors;
+mod holds;
 mod leadership;
 mod limits;
 mod logs;
 mod mishaps;
+mod nodes;
 mod notices;
 mod outages;
 mod play;

@@ -60,6 +60,8 @@ enum Event {
     Notice(bool),
     Escalate(usize),
     BootFails(GroupKind),
+    /// From here on nobody deletes the Node objects of instances that are gone.
+    NodesStay,
     Ask(TriggerAction, usize),
 }
 
@@ -81,6 +83,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => any::<bool>().prop_map(Event::Notice),
         1 => (0..3_usize).prop_map(Event::Escalate),
         1 => kind.prop_map(Event::BootFails),
+        1 => Just(Event::NodesStay),
         1 => (0..3_usize).prop_map(|number| Event::Ask(TriggerAction::Cancel, number)),
         1 => (0..3_usize).prop_map(|number| Event::Ask(TriggerAction::Return, number)),
     ]
@@ -155,6 +158,9 @@ struct World {
     /// The idle instances that are cordoned, to be ended.
     cordoned: BTreeSet<InstanceId>,
     old: Vec<InstanceId>,
+    /// Whether the Node objects of instances that are gone stay, and those that have.
+    nodes_stay: bool,
+    left_nodes: BTreeSet<InstanceId>,
     next_id: usize,
     calls: usize,
     asks: usize,
@@ -196,6 +202,8 @@ impl World {
             drained: BTreeSet::new(),
             cordoned: BTreeSet::new(),
             old: Vec::new(),
+            nodes_stay: false,
+            left_nodes: BTreeSet::new(),
             next_id: 0,
             calls: 0,
             asks: 0,
@@ -245,9 +253,12 @@ impl World {
                     }
                 }
             }
-            group
-                .instances
-                .retain(|instance| instance.lifecycle != Lifecycle::Leaving || now < instance.until);
+            let stays = |held: &FakeInstance| held.lifecycle != Lifecycle::Leaving || now < held.until;
+            if self.nodes_stay {
+                let gone = group.instances.iter().filter(|held| !stays(held) && !held.dies);
+                self.left_nodes.extend(gone.map(|held| held.id.clone()));
+            }
+            group.instances.retain(stays);
             while group.active() > group.desired {
                 let victim = group.instances.iter_mut().find(|i| i.lifecycle != Lifecycle::Leaving);
                 let Some(victim) = victim else { break };
@@ -320,15 +331,19 @@ impl World {
     }
 
     fn node(&self, id: &str) -> Option<NodeFact> {
-        let instance = self.instance(id).filter(|instance| instance.lifecycle != Lifecycle::Pending)?;
-        let ready = instance.lifecycle == Lifecycle::InService;
+        let instance = self.instance(id).filter(|instance| instance.lifecycle != Lifecycle::Pending);
+        if instance.is_none() && !self.left_nodes.contains(id) {
+            return None;
+        }
+        let ready = instance.is_some_and(|held| held.lifecycle == Lifecycle::InService);
         Some(NodeFact {
             name: id.into(),
             ready,
             cordoned: self.cordoned.contains(id),
-            busy: instance.busy,
+            busy: instance.is_some_and(|held| held.busy),
             volume_zone: None,
             created: None,
+            ready_changed: None,
         })
     }
 
@@ -366,6 +381,7 @@ impl World {
                 policy: &self.policy,
                 mode: Mode::Act,
                 rebalance: RebalanceMode::Replace,
+                taken_over: false,
                 starts: Starts::default(),
                 freshness: &Freshness::default(),
                 refused: &[],
@@ -375,6 +391,7 @@ impl World {
                 withdrawn: self.withdrawn.contains(name),
                 old_node: old_node.as_ref(),
                 other_holders: &|_, _| Vec::new(),
+                never_leave: &Vec::new,
                 node_of: &|id| self.node(id),
                 fit_with: &|_| Fit::Fits,
                 drain: old_drain.as_ref(),
@@ -669,6 +686,7 @@ impl World {
                     self.reconcile();
                 }
             }
+            Event::NodesStay => self.nodes_stay = true,
             Event::Capacity(kind, left) => {
                 self.groups.get_mut(&kind).expect("a group").left = left;
                 self.say(&format!("{kind} has {left:?} left"));

@@ -255,7 +255,10 @@ impl TurnView<'_> {
     ) -> ReplacementStatus {
         let utilisation = record.spec.pool.as_ref().map(|pool| self.utilisation(pool));
         let traceparent = trigger.spec.traceparent.clone();
-        trigger::open(ask, &subject(record), utilisation, traceparent, self.deps.clock.now())
+        let now = self.deps.clock.now();
+        let mut status = trigger::open(ask, &subject(record), utilisation, traceparent, now);
+        status.node_uid = self.uid_of(&record.spec.node_name);
+        status
     }
 
     /// Takes the triggers in that ask something of this record.

@@ -43,6 +43,7 @@ impl Converter {
             .collect();
         let object = Node {
             name: self.string(node.metadata.name.as_deref().unwrap_or_default()).into(),
+            uid: node.metadata.uid.as_deref().unwrap_or_default().into(),
             provider_id: spec.and_then(|s| s.provider_id.as_deref()).unwrap_or_default().into(),
             zone,
             labels,

@@ -32,9 +32,11 @@ impl Converter {
     /// It is there, on the instance that it was on, and takes no pods.
     pub(in crate::kube) fn unread_node(&mut self, head: &Head, before: Option<&Node>) -> Node {
         let provider_id = head.spec.as_ref().and_then(|spec| spec.provider_id.as_deref());
-        let before = before.cloned().unwrap_or_default();
+        let uid = head.metadata.uid.as_deref().unwrap_or_default();
+        let before = before.filter(|before| before.uid == uid).cloned().unwrap_or_default();
         Node {
             name: self.string(head.metadata.name.as_deref().unwrap_or_default()).into(),
+            uid: uid.into(),
             provider_id: provider_id.map_or(before.provider_id.clone(), Into::into),
             labels: head.metadata.labels.as_ref().map_or(before.labels.clone(), |l| self.label_set(Some(l))),
             unschedulable: true,

@@ -51,13 +51,15 @@ impl Auditor {
         let records = self.records();
         let old = records.iter().find(|record| {
             let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
-            record.spec.node_name == node && status.is_some_and(|status| status.old_node.drain().is_some())
+            record.spec.node_name == node
+                && status.is_some_and(|status| status.old_node.drain().is_some())
+                && self.is_on(node, &record.spec.instance_id)
         });
         if let Some(record) = old {
             self.check_replacement_first(node, record);
             return;
         }
-        match records.iter().find(|record| returns(record, node)) {
+        match records.iter().find(|record| self.returns(record, node)) {
             Some(record) => self.check_safe_return(node, record, &records),
             None if was_just_cancelled(&records, node, self.inner.clock.now()) => {}
             None if self.is_surplus(node) => {}
@@ -104,8 +106,8 @@ impl Auditor {
                 let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
                 status.is_some_and(|status| {
                     let begun = status.old_node.drain().is_some() || status.old_node == OldNodeState::Gone {};
-                    record.spec.node_name == node && begun
-                }) || returns(record, node)
+                    record.spec.node_name == node && begun && self.is_on(node, &record.spec.instance_id)
+                }) || self.returns(record, node)
             }) || self.is_surplus(node) && self.inner.cluster.movable_pods_on(node).is_empty()
         };
         let stray: BTreeSet<String> = nodes
@@ -129,6 +131,30 @@ impl Auditor {
             let found = format!("it carries marks that no story accounts for, since {first:.0}");
             self.violated(Invariant::NoMarkLeft, &node, found);
         }
+    }
+
+    /// A pod is to leave its node, by eviction or deletion.
+    pub(super) fn check_leaves(&self, namespace: &str, pod: &str) {
+        let found: Option<Pod> = self.inner.cluster.get(namespace, pod);
+        let Some(node) = found.and_then(|pod| pod.spec?.node_name) else { return };
+        let Some(instance) = self.instance_of(&node) else { return };
+        let is_about = |record: &Arc<NodeReplacement>| {
+            let mut took_over = record.status.iter().flat_map(|status| status.took_over());
+            *record.spec.instance_id == *instance || took_over.any(|held| *held.instance_id == *instance)
+        };
+        if !self.records().iter().any(is_about) {
+            let found = format!("pod {pod} is to leave it, and no story is about {instance}");
+            self.violated(Invariant::RightNode, &node, found);
+        }
+    }
+
+    /// Whether the record's stand-in is on `node`, and on its way back.
+    fn returns(&self, record: &NodeReplacement, node: &str) -> bool {
+        let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
+        status.filter(|status| status.fallback.is_returning()).is_some_and(|status| {
+            let held = status.capacity.taken().filter(|held| held.node_name == node);
+            held.is_some_and(|held| self.is_on(node, &held.instance_id))
+        })
     }
 
     /// Whether the node's instance is being ended, or its group holds an instance more than is wanted: it is
@@ -162,13 +188,4 @@ fn was_just_cancelled(records: &[Arc<NodeReplacement>], node: &str, now: Timesta
     let mut released =
         statuses.filter_map(|record| record.status.as_ref()).filter(|status| status.old_node.is_retained());
     released.any(|status| status.phase_since.is_some_and(|at| since(at, now) < MARKS_GO_WITHIN))
-}
-
-/// Whether the record's on-demand node is `node`, and on its way back.
-fn returns(record: &NodeReplacement, node: &str) -> bool {
-    let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
-    status.is_some_and(|status| {
-        status.fallback.is_returning()
-            && status.capacity.taken().is_some_and(|capacity| capacity.node_name == node)
-    })
 }

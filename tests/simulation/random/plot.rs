@@ -19,6 +19,8 @@ pub struct Plot {
     pub enforces_max: bool,
     /// Whether the agents run; if not, the notices are reported as they would, which is much faster.
     pub agents: bool,
+    /// Whether cluster-autoscaler scales the same groups.
+    pub autoscaler: bool,
     /// How many controllers there are, one of which leads.
     pub controllers: usize,
     /// What happens, in order, with the number that it is known by.
@@ -118,6 +120,12 @@ pub enum Event {
     Asked(TriggerAction, usize),
     /// A person pauses a pool, or everything, by a trigger, and lets it go on after so many seconds.
     PauseAsked(Option<usize>, u64),
+    /// From here on the Node objects of instances that are gone stay.
+    NodesStay,
+    /// From here on new nodes have the names of nodes that are gone.
+    NamesComeBack,
+    /// From here on a Node has its providerID so many seconds after it has joined.
+    ProviderIdsLate(u64),
     /// Somebody attacks.
     Attacked(Act),
 }
@@ -191,12 +199,14 @@ impl Plot {
             })
             .collect();
         let events = with_triggers(events, &mut fastrand::Rng::with_seed(seed ^ ASKING), pools.len());
+        let events = with_nodes(events, &mut fastrand::Rng::with_seed(seed ^ NODES));
         let events = with_attacks(events, seed);
         Self {
             seed,
             raises_desired: random.u8(..3) > 0,
             enforces_max: random.u8(..3) > 0,
             agents: random.u8(..12) == 0,
+            autoscaler: fastrand::Rng::with_seed(seed ^ AUTOSCALER).u8(..6) == 0,
             controllers: random.usize(1..=2),
             pools,
             apps,
@@ -210,6 +220,9 @@ impl Plot {
         Self { events, ..self.clone() }
     }
 }
+
+/// Whether cluster-autoscaler is there is drawn apart from the rest.
+const AUTOSCALER: u64 = 0x00a5_ca1e;
 
 /// What people ask for is drawn apart from the rest.
 const ASKING: u64 = 0x0a5c_1266;
@@ -243,6 +256,32 @@ fn with_triggers(
     events
 }
 
+/// What befalls Node objects is drawn apart from the rest.
+const NODES: u64 = 0x0b0d_1e50;
+
+/// In a third of the stories the cluster has no cloud controller, or a slow one, or names come back.
+fn with_nodes(
+    mut events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+) -> Vec<(usize, Duration, Event)> {
+    if random.u8(..3) > 0 {
+        return events;
+    }
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    let befalls = match random.u8(..4) {
+        0 => vec![Event::NodesStay],
+        1 => vec![Event::NamesComeBack],
+        2 => vec![Event::ProviderIdsLate(pick(random, &[5, 30, 120]))],
+        _ => vec![Event::NamesComeBack, Event::ProviderIdsLate(pick(random, &[5, 30]))],
+    };
+    for event in befalls {
+        let at = Duration::from_millis(random.u64(..=u64::try_from(last.as_millis()).unwrap_or(0)));
+        events.push((events.len(), at, event));
+    }
+    events.sort_by_key(|(_, at, _)| *at);
+    events
+}
+
 fn policy(random: &mut fastrand::Rng) -> PolicySpec {
     let mut among = |all: &[u32]| Some(pick(random, all));
     PolicySpec {
@@ -261,6 +300,8 @@ fn policy(random: &mut fastrand::Rng) -> PolicySpec {
         cleanup_seconds: among(&[60, 600]),
         keep_finished_seconds: among(&[120, 86_400]),
         delete_at_deadline: Some(among(&[0, 1]) == Some(1)),
+        pod_hold_seconds: among(&[0, 60, 3600]),
+        wait_before_termination_seconds: among(&[0, 30, 90]),
         ..PolicySpec::default()
     }
 }

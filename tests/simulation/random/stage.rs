@@ -1,6 +1,7 @@
 //! Plays a random story: the world, the controllers in it, what befalls them, and the judgement at the end.
 
 mod attacks;
+mod autoscaler;
 
 use super::attacks::Counts as AttackCounts;
 use super::faults::{Faults, Line};
@@ -60,6 +61,13 @@ pub struct Counts {
     pub deadlines: usize,
     /// Controllers that were killed or ended.
     pub lives: usize,
+    /// Stories whose cluster kept the Nodes of instances that were gone, gave their names to others, or gave
+    /// a Node its providerID late.
+    pub nodes_stay: usize,
+    pub names_come_back: usize,
+    pub provider_ids_late: usize,
+    /// Stories beside cluster-autoscaler.
+    pub autoscalers: usize,
     /// What attackers did.
     pub attacks: AttackCounts,
 }
@@ -71,6 +79,10 @@ impl Counts {
         self.returns += other.returns;
         self.deadlines += other.deadlines;
         self.lives += other.lives;
+        self.nodes_stay += other.nodes_stay;
+        self.names_come_back += other.names_come_back;
+        self.provider_ids_late += other.provider_ids_late;
+        self.autoscalers += other.autoscalers;
         self.attacks.add(other.attacks);
     }
 }
@@ -144,6 +156,7 @@ struct Stage<'a> {
     crew: Vec<Member>,
     vacant: Vec<Instant>,
     lives: usize,
+    autoscaler: Option<tokio::task::JoinHandle<()>>,
     metrics: Vec<Arc<Metrics>>,
     began: Instant,
     epoch: Timestamp,
@@ -212,6 +225,7 @@ impl<'a> Stage<'a> {
             crew: Vec::new(),
             vacant: Vec::new(),
             lives: 0,
+            autoscaler: None,
             metrics: Vec::new(),
             began: Instant::now(),
             epoch: clock.now(),
@@ -221,6 +235,7 @@ impl<'a> Stage<'a> {
         for _ in 0..plot.controllers {
             stage.start_controller();
         }
+        stage.autoscaler = plot.autoscaler.then(|| stage.start_autoscaler());
         stage
     }
 
@@ -351,6 +366,11 @@ impl<'a> Stage<'a> {
             Event::Asked(action, number) => self.ask(action, number),
             Event::PauseAsked(pool, seconds) => {
                 return Some(self.ask_for_a_pause(pool, Duration::from_secs(seconds)));
+            }
+            Event::NodesStay => self.cloud.configure(|settings| settings.nodes_stay = true),
+            Event::NamesComeBack => self.cloud.configure(|settings| settings.names_come_back = true),
+            Event::ProviderIdsLate(seconds) => {
+                self.cloud.configure(|settings| settings.provider_id_delay = Duration::from_secs(seconds));
             }
             Event::Attacked(act) => return self.attack(&act),
         }
@@ -574,6 +594,9 @@ impl<'a> Stage<'a> {
     /// The faults are over: within a bounded time everything comes to its end.
     async fn end(mut self) -> Played {
         self.say("-- from here on nothing fails".to_owned());
+        if let Some(autoscaler) = self.autoscaler.take() {
+            autoscaler.abort();
+        }
         self.heal();
         let from = Instant::now();
         self.pass_until(from).await;
@@ -610,7 +633,18 @@ impl<'a> Stage<'a> {
     /// What came of the stories that are on record.
     fn counts(&self) -> Counts {
         let attacks = AttackCounts::of(&self.plot.events);
-        let mut counts = Counts { lives: self.lives, attacks, ..Counts::default() };
+        let has = |is_so: fn(&Event) -> bool| {
+            usize::from(self.plot.events.iter().any(|(_, _, event)| is_so(event)))
+        };
+        let mut counts = Counts {
+            lives: self.lives,
+            nodes_stay: has(|event| matches!(event, Event::NodesStay)),
+            names_come_back: has(|event| matches!(event, Event::NamesComeBack)),
+            provider_ids_late: has(|event| matches!(event, Event::ProviderIdsLate(_))),
+            autoscalers: usize::from(self.plot.autoscaler),
+            attacks,
+            ..Counts::default()
+        };
         for record in self.cluster.list::<NodeReplacement>() {
             let status = record.status.unwrap_or_default();
             let has = |outcome| status.steps.iter().any(|step| step.outcome == outcome);

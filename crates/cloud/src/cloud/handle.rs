@@ -141,7 +141,10 @@ impl Cloud {
     /// Ends exactly this instance and lowers desired capacity with it, as cluster-autoscaler scales down.
     pub fn scale_down(&self, id: &str) -> anyhow::Result<()> {
         self.on_instance(id, |state, now| {
-            let Some(group) = state.instances.get(id).map(|instance| instance.group.clone()) else { return };
+            let Some(instance) = state.instances.get(id).filter(|held| !held.state.is_ending()) else {
+                return;
+            };
+            let group = instance.group.clone();
             let Some(entry) = state.groups.get_mut(&group).filter(|entry| entry.desired > entry.spec.min)
             else {
                 return;
@@ -249,6 +252,16 @@ impl Cloud {
             state.at(until, Timer::Interrupt(id.to_owned()));
             let text = format!("to be interrupted at {}", activity::seconds(until));
             state.tell(now, EventKind::InterruptionNoticed, &group, Some(id), text);
+        })
+    }
+
+    /// Schedules that EC2 stops the instance so long from now.
+    pub fn schedule_maintenance(&self, id: &str, ahead: Duration) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| {
+            let at = after(now, ahead);
+            let Some(instance) = state.instances.get_mut(id) else { return };
+            instance.maintenance_at = Some(at);
+            state.at(at, Timer::Interrupt(id.to_owned()));
         })
     }
 

@@ -3,7 +3,7 @@
 use super::labels::Labels;
 use super::resources::Resources;
 use super::taints::Taint;
-use crate::ids::{InstanceId, NodeName};
+use crate::ids::{InstanceId, NodeName, NodeUid};
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ pub type VolumeLimits = Box<[(Arc<str>, i64)]>;
 pub struct Node {
     /// Its name.
     pub name: NodeName,
+    /// Its UID.
+    pub uid: NodeUid,
     /// `spec.providerID`; empty while the cloud has not set it.
     pub provider_id: Arc<str>,
     /// `topology.kubernetes.io/zone`; empty if not set.
@@ -65,9 +67,20 @@ impl Node {
         id.starts_with("i-").then(|| id.into())
     }
 
-    /// Whether it runs on the instance, as far as it says: it may not have said anything yet.
+    /// Whether its `spec.providerID` names no EC2 instance: another cloud's controller, or the distribution's
+    /// own, has set it (`k3s://`, `rancher://`, `kind://`). Nobody can change it then.
     #[must_use]
-    pub fn may_run_on(&self, instance_id: &InstanceId) -> bool {
-        self.provider_id.is_empty() || self.instance_id().as_ref() == Some(instance_id)
+    pub fn has_foreign_provider_id(&self) -> bool {
+        !self.provider_id.is_empty() && self.instance_id().is_none()
+    }
+
+    /// Whether it is the node that runs on the instance. One that does not name an instance is known by the
+    /// UID that was noted: a later node of the same name has another one.
+    #[must_use]
+    pub fn is(&self, instance_id: &InstanceId, uid: Option<&NodeUid>) -> bool {
+        match self.instance_id() {
+            Some(id) => id == *instance_id,
+            None => uid.is_some_and(|uid| self.uid == *uid),
+        }
     }
 }

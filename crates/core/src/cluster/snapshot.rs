@@ -10,7 +10,7 @@ use super::resources::{Resources, change};
 use super::storage::Storage;
 use super::volume::Claim;
 use crate::effort::{Effort, TooMuch};
-use crate::ids::{InstanceId, NodeName};
+use crate::ids::{InstanceId, NodeName, NodeUid};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -79,6 +79,12 @@ impl Snapshot {
     #[must_use]
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
         Some(&self.nodes[self.node_index(name)?])
+    }
+
+    /// The node called `name`, if it is the one that runs on the instance ([`Node::is`]).
+    #[must_use]
+    pub fn node_on(&self, name: &NodeName, instance: &InstanceId, uid: Option<&NodeUid>) -> Option<&Node> {
+        self.node(name).filter(|node| node.is(instance, uid))
     }
 
     /// The node that runs on this EC2 instance; `None` if several say so, for nobody knows which of them

@@ -28,7 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 /// What may happen, each once.
-const EVENTS: [Event; 13] = [
+const EVENTS: [Event; 14] = [
     Event::Notice(false),
     Event::Notice(true),
     Event::Escalate(0),
@@ -41,6 +41,7 @@ const EVENTS: [Event; 13] = [
     Event::OthersRaise(GroupKind::Spot),
     Event::OthersErase(GroupKind::Spot),
     Event::BootFails(GroupKind::Spot),
+    Event::NodesStay,
     Event::Ask(TriggerAction::Cancel, 0),
 ];
 
@@ -163,7 +164,7 @@ impl World {
         let put = &mut |value: &dyn Debug| {
             let _ = write!(digest, "{value:?};");
         };
-        put(&(self.can_launch, &self.others, &self.erased, &self.lowered));
+        put(&(self.can_launch, self.nodes_stay, &self.others, &self.erased, &self.lowered));
         for kind in KINDS {
             let group = &self.groups[&kind];
             put(&(group.desired, group.left, group.boots_fail, self.ahead(group.retry_at)));
@@ -200,6 +201,10 @@ impl World {
         for (name, status) in &self.records {
             let open = (!status.phase.is_finished()).then(|| self.record(status));
             let withdrawn = status.old_node.is_retained() && self.withdrawn.contains(name);
+            let old = InstanceId::from(name.as_str());
+            let held = status.capacity.taken().map(|held| &held.instance_id);
+            let left = [Some(&old), held].map(|id| id.is_some_and(|id| self.left_nodes.contains(id)));
+            put(&(left, status.phase.is_finished()));
             put(&(name, Some(status.started_at) == first, status.phase == Phase::Cancelled, withdrawn, open));
         }
         let drained = self.drained.iter().map(|(id, purpose)| (self.name(id), purpose));
