@@ -49,6 +49,8 @@ pub struct Deps {
     pub drain_outside_pools: bool,
     /// The key of our taint.
     pub taint_key: Arc<str>,
+    /// The namespace of Spot Guard.
+    pub namespace: Arc<str>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What works and what does not.

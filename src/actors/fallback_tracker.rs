@@ -24,7 +24,6 @@ use crate::actors::messages::{
     DrainNodes, DrainsReported, PoolAssessed, PoolObserved, PoolRefused, ScaleGroups,
 };
 use crate::actors::supervision::{MessageLink, answers_ping};
-use crate::clock::jittered;
 use crate::crd::{NodeReplacement, version};
 use actix::prelude::*;
 use fits::Fits;
@@ -355,8 +354,7 @@ impl FallbackTracker {
         let Some(batch) = self.removals.next(refused, &self.deps.view) else { return };
         let work = refusals::remove(self.deps.clone(), batch).into_actor(self);
         ctx.spawn(work.map(|gone, actor, ctx| {
-            let goes_on = actor.removals.ended(gone);
-            let pause = if goes_on { Duration::ZERO } else { jittered(refusals::PAUSE) };
+            let pause = actor.removals.ended(gone);
             ctx.run_later(pause, |actor, ctx| {
                 actor.removals.rested();
                 ctx.notify(Turn);

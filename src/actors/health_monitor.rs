@@ -19,12 +19,15 @@ use actix::prelude::*;
 use jiff::Timestamp;
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
+use spot_guard_core::agents::WatchedNodes;
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::{Freshness, StaleWatch, Step};
 use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::health::{self, PoolAssessment, PoolReplacement};
 use spot_guard_core::ids::{InstanceId, PoolName};
 use spot_guard_core::limits;
+use spot_guard_core::neighbours;
+use spot_guard_core::placement::PodName;
 use spot_guard_core::preflight;
 use spot_guard_core::reason::{Blocker, Finding, Pause, Reason, ReasonCode, in_one_line};
 use spot_guard_core::record::{Condition, set_condition};
@@ -91,6 +94,7 @@ impl HealthMonitor {
         found: &PoolAssessment,
         findings: &[Finding],
         Urgent { pause, freshness, .. }: &Urgent,
+        other: Option<PodName>,
         ctx: &mut Context<Self>,
     ) {
         let mut conditions = self.conditions(pool);
@@ -123,13 +127,40 @@ impl HealthMonitor {
             let reason = if stale.is_empty() { "Current" } else { ReasonCode::StaleWatch.as_str() };
             set_condition(&mut conditions, "Observed", stale.is_empty(), reason, &in_one_line(&stale), now);
         }
+        // Nor does one that always had its nodes to itself.
+        let others: Vec<Reason> =
+            other.into_iter().map(|workload| Reason::TerminationHandlerRuns { workload }).collect();
+        if !others.is_empty() || conditions.iter().any(|held| held.type_ == "Undisturbed") {
+            let reason = others.first().map_or("Undisturbed", |reason| reason.code().as_str());
+            set_condition(
+                &mut conditions,
+                "Undisturbed",
+                others.is_empty(),
+                reason,
+                &in_one_line(&others),
+                now,
+            );
+        }
+        let watched = self.say_watched(observed, &mut conditions);
         let status = serde_json::json!({
+            "watchedNodes": watched.nodes - watched.unwatched.len(),
+            "unwatchedNodes": watched.unwatched.len(),
             "spot": group_status(&observed.view.spot),
             "onDemand": group_status(&observed.view.on_demand),
             "activeFallbacks": found.returns.len(),
             "conditions": conditions,
         });
         self.write(pool, status, ctx);
+    }
+
+    /// Says whether each Spot node has a ready agent.
+    fn say_watched(&self, observed: &PoolObserved, conditions: &mut Vec<Condition>) -> WatchedNodes {
+        let (now, cluster) = (self.deps.clock.now(), self.deps.view.snapshot());
+        let watched = WatchedNodes::in_cluster(&observed.view.spot, &cluster, &self.deps.namespace, now);
+        let all = watched.unwatched.is_empty();
+        let reason = if all { "Watched" } else { "NotWatched" };
+        set_condition(conditions, "Watched", all, reason, &watched.to_string(), now);
+        watched
     }
 
     /// An event for each finding that is new.
@@ -323,13 +354,13 @@ impl Handler<Turn> for HealthMonitor {
             let work = async move {
                 let work = move || {
                     let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, &stale, time);
-                    (observed, assessment)
+                    (observed, assessment, neighbours::termination_handler(&snapshot))
                 };
                 heavy.run(work).await
             };
             ctx.spawn(work.into_actor(self).map(move |done, actor, ctx| {
                 actor.under_way.remove(&name);
-                let Ok((observed, assessment)) = done else {
+                let Ok((observed, assessment, other)) = done else {
                     actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Time, 1);
                     tracing::warn!(pool = &*name, "other checks took all places; the pool is assessed later");
                     actor.due.remove(&name);
@@ -338,7 +369,7 @@ impl Handler<Turn> for HealthMonitor {
                 let blockers = assessment.returns.values().flat_map(|found| &found.unsafe_);
                 let given_up = blockers.filter(|reason| reason.code() == ReasonCode::CheckTooLarge).count();
                 actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Work, given_up);
-                actor.publish(&name, &observed, &assessment, &findings, &urgent, ctx);
+                actor.publish(&name, &observed, &assessment, &findings, &urgent, other, ctx);
                 actor.assessed.send(PoolAssessed { pool: name, assessment });
             }));
         }

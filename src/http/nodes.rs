@@ -36,12 +36,31 @@ pub(super) async fn nodes(
     Ok(Json(Items { items, next }))
 }
 
+/// A node of that name, with its replacement: also one that was replaced and is gone.
 pub(super) async fn node_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
     let name = path_name(&request);
-    match known(&state).remove(name.as_str()) {
+    let found = known(&state).remove(name.as_str());
+    let plays_a_part = found.as_ref().is_some_and(|node| node.replacement.is_some());
+    let replaced = (!plays_a_part).then(|| last_replacement_of(&state, &name)).flatten();
+    let node = match (found, replaced) {
+        (None, Some(record)) => Some(PoolNode::replaced_by(&record)),
+        // Another node of that name is another node.
+        (Some(node), Some(record)) if node.instance_id.as_ref() == Some(&record.spec.instance_id) => {
+            Some(node.with(&record))
+        }
+        (found, _) => found,
+    };
+    match node {
         Some(node) => HttpResponse::Ok().json(node),
         None => problem::no_such(&request, &format!("no node of a pool or a replacement is named {name}")),
     }
+}
+
+/// The last replacement of the node of that name.
+fn last_replacement_of(state: &ApiState, node: &str) -> Option<Arc<NodeReplacement>> {
+    let records = state.replacements.state().into_iter();
+    let began = |record: &Arc<NodeReplacement>| record.status.as_ref().and_then(|status| status.started_at);
+    records.filter(|record| *record.spec.node_name == *node).max_by_key(began)
 }
 
 /// The check of box 9, made for any node, as if it were to be drained now.

@@ -131,6 +131,8 @@ struct Report {
     deadline: Option<Timestamp>,
     /// When the API server stored it.
     stored: Timestamp,
+    /// Whether it tells of maintenance, which EC2 announces weeks ahead.
+    maintenance: bool,
 }
 
 impl Report {
@@ -141,13 +143,15 @@ impl Report {
             instance: text("/spec/instanceId")?.to_owned(),
             deadline: text("/spec/deadline").and_then(|at| at.parse().ok()),
             stored: text("/metadata/creationTimestamp")?.parse().ok()?,
+            maintenance: text("/spec/kind") == Some("ScheduledMaintenance"),
         })
     }
 
     /// Whether its deadline can be true, seen with a clock that differs by `skew`: AWS gives two minutes.
     fn is_plausible(&self, skew: Duration) -> bool {
         let (before, after) = (PAST_AT_MOST + skew, AHEAD_AT_MOST + skew);
-        self.deadline.is_some_and(|at| self.stored - before <= at && at <= self.stored + after)
+        self.deadline
+            .is_some_and(|at| self.stored - before <= at && (self.maintenance || at <= self.stored + after))
     }
 }
 impl Auditor {

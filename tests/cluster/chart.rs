@@ -1,7 +1,9 @@
 //! The chart, by the real Helm: what it renders, and what becomes of it on a real control plane.
 
 use crate::helpers::{NodeSpec, create_node, wait_for};
+use crate::process::binaries;
 use crate::product::{self, CONTROLLER, PATIENCE, kubectl, spot_guard, try_kubectl};
+use crate::shown;
 use crate::testbed::Testbed;
 use spot_guard::config::Config;
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,6 +147,15 @@ fn the_chart_is_sound_and_refuses_values_that_it_does_not_know() {
     }
 }
 
+#[test]
+fn the_commands_of_helm_and_kubectl_in_the_documents_are_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    shown::are_ones("helm", 5, |arguments| helm(folder.path()).args(arguments).output().expect("helm runs"));
+    shown::are_ones("kubectl", 30, |arguments| {
+        Command::new(binaries().join("kubectl")).args(arguments).output().expect("kubectl runs")
+    });
+}
+
 /// The controller's configuration, as the chart renders it.
 fn configuration(folder: &Path, map: &str) -> Config {
     let map: k8s_openapi::api::core::v1::ConfigMap = serde_saphyr::from_str(map).expect("a ConfigMap");
@@ -232,7 +243,10 @@ async fn a_release_in_any_namespace_is_upgraded_rolled_back_and_leaves_only_what
     let chart = chart();
     let chart = chart.to_str().expect("a path in UTF-8");
     let wait = ["--wait", "--timeout", "3m"];
-    let install = [&["install", RELEASE, chart, "--create-namespace"], wait.as_slice()].concat();
+    kubectl(&testbed, &["create", "namespace", NAMESPACE]);
+    let restricted = "pod-security.kubernetes.io/enforce=restricted";
+    kubectl(&testbed, &["label", "namespace", NAMESPACE, restricted]);
+    let install = [&["install", RELEASE, chart], wait.as_slice()].concat();
     succeeded(on_cluster(&testbed, &install).await);
     run_on(&testbed, "controller", vec!["system-a", "system-b"]).await;
     run_on(&testbed, "agent", vec!["system-a", "system-b", "pool", "spot"]).await;

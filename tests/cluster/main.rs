@@ -28,6 +28,8 @@ mod nodes;
 mod process;
 mod product;
 mod real_parts;
+#[path = "../cli/shown.rs"]
+mod shown;
 mod stories;
 mod testbed;
 mod triggers;

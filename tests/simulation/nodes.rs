@@ -7,7 +7,7 @@ use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{POOL, SPOT};
 use spot_guard_cloud::cloud::{CallRecord, Supply};
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::record::{DrainTrouble, OldNodeState, Phase, ReplacementStatus};
+use spot_guard_core::record::{OldNodeState, Phase, ReplacementStatus};
 use spot_guard_core::time::since;
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ fn a_drain_that_is_blocked_on_a_node_object_that_stays_comes_to_its_end() {
                 let instance = stage.spot[0].clone();
                 let blocked = |status: &ReplacementStatus| {
                     let drain = status.old_node.drain();
-                    drain.is_some_and(|drain| drain.reported == Some(DrainTrouble::Blocked))
+                    drain.is_some_and(|drain| drain.stuck_since.is_some())
                 };
                 stage.until(&instance, blocked).await;
                 stage.cloud.take_now(&instance).expect("an instance");

@@ -126,9 +126,9 @@ pub enum Event {
         /// What.
         reasons: Vec<Reason>,
     },
-    /// Box 5: the drain takes longer than it may.
-    DrainOverdue {
-        /// How long it may take.
+    /// Box 5: the drain is given up, and the node stays.
+    DrainGivenUp {
+        /// For how long no pod has left.
         patience: Duration,
         /// What holds it up.
         reasons: Vec<Reason>,
@@ -226,7 +226,7 @@ impl Event {
             Self::Drained { purpose: DrainPurpose::Replace }
             | Self::DrainedWithout { purpose: DrainPurpose::Replace, .. }
             | Self::DrainBlocked { .. }
-            | Self::DrainOverdue { .. }
+            | Self::DrainGivenUp { .. }
             | Self::GoneBeforeDrained { .. }
             | Self::DeadlineNear { .. }
             | Self::Terminated { .. } => FlowBox::Drain,
@@ -266,7 +266,7 @@ impl Event {
             Self::InService { .. } => Outcome::InService,
             Self::Tainted => Outcome::Tainted,
             Self::DrainBlocked { .. } => Outcome::Blocked,
-            Self::DrainOverdue { .. } | Self::DrainedWithout { .. } | Self::DeadlineNear { .. } => {
+            Self::DrainGivenUp { .. } | Self::DrainedWithout { .. } | Self::DeadlineNear { .. } => {
                 Outcome::TimedOut
             }
             Self::Drained { .. } => Outcome::Drained,

@@ -391,6 +391,7 @@ impl World {
                 withdrawn: self.withdrawn.contains(name),
                 old_node: old_node.as_ref(),
                 other_holders: &|_, _| Vec::new(),
+                never_leave: &Vec::new,
                 node_of: &|id| self.node(id),
                 fit_with: &|_| Fit::Fits,
                 drain: old_drain.as_ref(),

@@ -78,6 +78,11 @@ pub enum Reason {
     },
     /// Another tool has the node in its hands.
     LeftToNeighbour(Neighbour),
+    /// aws-node-termination-handler runs in the cluster, and drains the same nodes.
+    TerminationHandlerRuns {
+        /// Its DaemonSet or ReplicaSet.
+        workload: PodName,
+    },
     /// The node is in no accepted pool.
     NotInPool,
     /// The pool no longer exists.
@@ -152,6 +157,20 @@ pub enum Reason {
     DeletionNotAllowed {
         /// The pod.
         pod: PodName,
+    },
+    /// A pod holds the drain of its node for a while.
+    PodHolds {
+        /// The pod.
+        pod: PodName,
+        /// Why.
+        reason: BlockedReason,
+        /// When it is evicted at the latest, unless EC2 sets a deadline.
+        until: Timestamp,
+    },
+    /// An instance was taken out of load balancers, and its connections have time to end.
+    ConnectionsEnd {
+        /// When that time is over.
+        until: Timestamp,
     },
     /// A pod is still terminating.
     PodTerminating {
@@ -287,6 +306,7 @@ impl Reason {
             Self::ConcurrencyLimit { .. } => ReasonCode::ConcurrencyLimit,
             Self::ObserveOnly { .. } => ReasonCode::ObserveOnly,
             Self::LeftToNeighbour(_) => ReasonCode::LeftToNeighbour,
+            Self::TerminationHandlerRuns { .. } => ReasonCode::TerminationHandlerRuns,
             Self::NotInPool => ReasonCode::NotInPool,
             Self::NoSuchPool { .. } => ReasonCode::NoSuchPool,
             Self::PoolRefused(finding) => finding.problem.code(),
@@ -303,6 +323,8 @@ impl Reason {
             Self::BudgetShut { .. } => ReasonCode::BudgetExhausted,
             Self::EvictionRefused { answer, .. } => answer.code(),
             Self::DeletionNotAllowed { .. } => ReasonCode::DeletionNotAllowed,
+            Self::PodHolds { reason, .. } => reason.code(),
+            Self::ConnectionsEnd { .. } => ReasonCode::ConnectionsEnd,
             Self::PodTerminating { .. } => ReasonCode::PodTerminating,
             Self::PodOverstayed { .. } => ReasonCode::PodOverstayed,
             Self::PodComesBack { .. } => ReasonCode::PodComesBack,

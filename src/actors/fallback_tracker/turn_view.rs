@@ -150,6 +150,11 @@ impl<'a> TurnView<'a> {
         self.owner_of(|pool| self.last_seen(pool).0.iter().any(|id| id == instance_id))
     }
 
+    /// The pool whose on-demand group has the instance.
+    pub(super) fn pool_standing_in_with(&self, instance_id: &InstanceId) -> Option<PoolName> {
+        self.owner_of(|pool| self.last_seen(pool).1.contains(instance_id))
+    }
+
     /// The instances of a pool's groups, Spot and on-demand, as they were read last.
     fn last_seen(&self, pool: &PoolName) -> (Vec<InstanceId>, Vec<InstanceId>) {
         let ids = |group: &GroupView| group.instances.iter().map(|instance| instance.id.clone()).collect();
@@ -244,6 +249,10 @@ impl<'a> TurnView<'a> {
             let others = self.snapshot.nodes_of_instance(id).filter(|held| held.name != node);
             others.map(|held| held.name.clone()).collect()
         };
+        let never_leave = || {
+            let found = safety::budgets_that_never_open(&record.spec.node_name, self.snapshot, policy);
+            found.into_iter().map(Reason::from).collect()
+        };
         let refused = record.spec.pool.as_ref().map_or_else(Vec::new, |pool| {
             let known = self.refused.get(pool).cloned();
             known.unwrap_or_else(|| vec![Reason::NoSuchPool { pool: pool.clone() }])
@@ -264,6 +273,7 @@ impl<'a> TurnView<'a> {
             withdrawn: pool.is_some_and(|facts| facts.has_withdrawn(&name)),
             old_node: old_node.as_ref(),
             other_holders: &other_holders,
+            never_leave: &never_leave,
             node_of: &node_of,
             fit_with: &fit_with,
             drain: drain(DrainPurpose::Replace),

@@ -3,7 +3,7 @@
 use super::{Converter, UNREADABLE};
 use crate::kube::slim::Head;
 use spot_guard_core::cluster::{
-    DisruptionBudget, LabelSelector, Node, Pod, PodPhase, PodSpec, Resources, VolumeLimits,
+    Attachment, DisruptionBudget, LabelSelector, Node, Pod, PodPhase, PodSpec, Resources, VolumeLimits,
 };
 
 /// The driver whose limit is the first to matter on EC2.
@@ -16,7 +16,7 @@ impl Converter {
         let node = head.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let requests =
             Resources { cpu_millis: UNREADABLE, memory: UNREADABLE, pods: 0, ..Resources::default() };
-        let not_understood = Some("its fields cannot be read".into());
+        let not_understood = Some(self.string("Pod"));
         Pod {
             namespace: self.string(metadata.namespace.as_deref().unwrap_or("default")),
             name: metadata.name.as_deref().unwrap_or_default().into(),
@@ -57,6 +57,12 @@ impl Converter {
             observed: true,
             ..DisruptionBudget::default()
         }
+    }
+
+    /// It is on the node that it names, for any driver.
+    pub(in crate::kube) fn unread_attachment(&mut self, head: &Head) -> Option<Attachment> {
+        let node = head.spec.as_ref().and_then(|spec| spec.node_name.as_deref())?;
+        Some(Attachment { node: self.string(node).into(), driver: None, volume: None })
     }
 
     /// As many as before, or none of the driver that has a limit on EC2.

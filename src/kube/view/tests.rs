@@ -26,6 +26,9 @@ const PODS: &str = "/api/v1/pods";
 const BUDGETS: &str = "/apis/policy/v1/poddisruptionbudgets";
 const CLAIMS: &str = "/api/v1/persistentvolumeclaims";
 const VOLUMES: &str = "/api/v1/persistentvolumes";
+const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
+const DRIVERS: &str = "/apis/storage.k8s.io/v1/csidrivers";
+const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
 const NAMESPACES: &str = "/api/v1/namespaces";
 const POOLS: &str = "/apis/spotguard.dev/v1alpha1/spotpools";
 const NOTICES: &str = "/apis/spotguard.dev/v1alpha1/interruptionnotices";
@@ -269,8 +272,22 @@ fn good() -> Vec<(&'static str, Value)> {
         (CSI_NODES, object("", "a", json!({ "spec": { "drivers": null } }))),
         (PODS, object("ns", "p", pod)),
         (BUDGETS, object("ns", "b", json!({}))),
-        (CLAIMS, object("ns", "c", json!({ "spec": { "volumeName": "v" } }))),
+        (
+            CLAIMS,
+            object(
+                "ns",
+                "c",
+                json!({ "metadata": { "annotations": { "pv.kubernetes.io/bind-completed": "yes" } },
+                    "spec": { "volumeName": "v" } }),
+            ),
+        ),
         (VOLUMES, object("", "v", json!({ "spec": { "claimRef": { "namespace": "ns", "name": "c" } } }))),
+        (
+            ATTACHMENTS,
+            object("", "va", json!({ "spec": { "attacher": "ebs", "nodeName": "a", "source": {} } })),
+        ),
+        (DRIVERS, object("", "ebs", json!({ "spec": { "preventPodSchedulingIfMissing": true } }))),
+        (CLASSES, object("", "sc", json!({ "provisioner": "ebs" }))),
         (NAMESPACES, object("", "ns", json!({ "metadata": { "labels": { "team": "x" } } }))),
         (POOLS, object("", "workers", json!({ "spec": { "spotGroup": "s", "onDemandGroup": "o" } }))),
         (NOTICES, object("", "n", notice)),
@@ -291,8 +308,9 @@ fn bad() -> Vec<(&'static str, Value)> {
             NAMESPACES => object["metadata"]["generation"] = json!(SECRET),
             POOLS | NOTICES | RECORDS | TRIGGERS => object["spec"]["paused"] = json!({ SECRET: SECRET }),
             PODS => object["spec"]["priority"] = json!(SECRET),
+            CLASSES => object["provisioner"] = json!({ "x": SECRET }),
             _ => {
-                for field in ["providerID", "volumeName"] {
+                for field in ["providerID", "volumeName", "attacher", "storageCapacity"] {
                     object["spec"][field] = json!({ "x": SECRET });
                 }
                 for field in ["drivers", "selector", "csi"] {
@@ -344,6 +362,9 @@ async fn one_object_of_each_kind_that_cannot_be_read_changes_nothing_for_the_oth
         "poddisruptionbudgets ns/b-bad",
         "persistentvolumeclaims ns/c-bad",
         "persistentvolumes /v-bad",
+        "volumeattachments /va-bad",
+        "csidrivers /ebs-bad",
+        "storageclasses /sc-bad",
         "namespaces /ns-bad",
         "spotpools /workers-bad",
         "interruptionnotices /n-bad",
@@ -375,6 +396,9 @@ async fn one_object_of_each_kind_that_cannot_be_read_changes_nothing_for_the_oth
     assert!(
         snapshot.claim(&"ns".into(), &"c".into()).is_some_and(|claim| claim.reach == VolumeReach::Anywhere)
     );
+    let storage = snapshot.storage();
+    assert_eq!(storage.count_on(&"a".into()), 2);
+    assert!(storage.must_be_installed("ebs") && storage.must_be_installed("ebs-bad"));
     assert_eq!(seen.view.pools.len() + seen.view.notices.len(), 2);
     assert_eq!(seen.view.replacements.len() + seen.view.triggers.len(), 2);
     assert!(seen.view.not_understood().may_hold(WatchedKind::Replacement, "i-0a1b2c3d-bad"));

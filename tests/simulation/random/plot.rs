@@ -300,6 +300,8 @@ fn policy(random: &mut fastrand::Rng) -> PolicySpec {
         cleanup_seconds: among(&[60, 600]),
         keep_finished_seconds: among(&[120, 86_400]),
         delete_at_deadline: Some(among(&[0, 1]) == Some(1)),
+        pod_hold_seconds: among(&[0, 60, 3600]),
+        wait_before_termination_seconds: among(&[0, 30, 90]),
         ..PolicySpec::default()
     }
 }

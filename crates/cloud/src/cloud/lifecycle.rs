@@ -180,6 +180,7 @@ impl State {
                 beyond_desired: false,
                 rebalance_at: None,
                 interrupt_at: None,
+                maintenance_at: None,
                 hook_until: None,
                 launch_activity: String::new(),
                 end_activity: None,

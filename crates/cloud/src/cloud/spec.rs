@@ -340,6 +340,11 @@ pub enum ImdsMode {
     Unauthorized,
     /// This status for everything.
     Status(u16),
+    /// A proxy stands in front of it: 404 to everything, but perhaps not to the request for a token.
+    Proxy {
+        /// Whether the request for a token passes it.
+        gives_token: bool,
+    },
     /// No answer at all.
     Silent,
     /// IMDS is turned off: 403 for everything.

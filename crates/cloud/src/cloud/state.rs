@@ -68,6 +68,8 @@ pub(super) struct Instance {
     pub beyond_desired: bool,
     pub rebalance_at: Option<Timestamp>,
     pub interrupt_at: Option<Timestamp>,
+    /// When EC2 stops the instance, as it has scheduled it.
+    pub maintenance_at: Option<Timestamp>,
     pub hook_until: Option<Timestamp>,
     pub launch_activity: String,
     pub end_activity: Option<String>,

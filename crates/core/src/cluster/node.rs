@@ -7,7 +7,8 @@ use crate::ids::{InstanceId, NodeName, NodeUid};
 use jiff::Timestamp;
 use std::sync::Arc;
 
-/// How many volumes each CSI driver can attach to a node, sorted by driver; one not listed has no limit.
+/// How many volumes each CSI driver that is installed can attach to a node, sorted by driver; `i64::MAX` is
+/// no limit.
 pub type VolumeLimits = Box<[(Arc<str>, i64)]>;
 
 /// A node.
@@ -35,6 +36,11 @@ pub struct Node {
     pub allocatable: Resources,
     /// How many volumes each CSI driver can attach.
     pub volume_limits: VolumeLimits,
+    /// The features that its kubelet declares, sorted (`status.declaredFeatures`, KEP-5328).
+    pub features: Box<[Arc<str>]>,
+    /// A field in use that the placement check does not understand, as the API names it: no pod is said to
+    /// fit there.
+    pub not_understood: Option<Arc<str>>,
     /// When it joined.
     pub created: Option<Timestamp>,
     /// Whether cluster-autoscaler may take it away.

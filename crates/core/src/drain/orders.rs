@@ -1,10 +1,12 @@
 //! What a drain is ordered to do, and what is reported of it.
 
-use crate::cluster::Node;
+use super::rules::Deletion;
+use crate::cluster::{Node, Pod};
 use crate::ids::{InstanceId, NodeName, NodeUid, ReplacementName};
 use crate::reason::Reason;
 use crate::record::DrainPurpose;
 use jiff::Timestamp;
+use std::sync::Arc;
 
 /// A drain that must be under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,9 @@ pub struct DrainReport {
     pub blocked: Vec<Reason>,
     /// Whether it has waited for that so long that people should know.
     pub stuck: bool,
+    /// Until when it waits by the pool's settings, if it does: pods may stay, or connections end. That is no
+    /// trouble.
+    pub held_until: Option<Timestamp>,
 }
 
 /// How a drain ended.
@@ -72,4 +77,23 @@ pub enum DrainEnd {
     Without(Vec<Reason>),
     /// A return that came to nothing, and why: its pods may need the node.
     GivenUp(Vec<Reason>),
+}
+
+/// A request to be sent now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Ask the eviction API.
+    Evict(Arc<Pod>),
+    /// Delete past the budgets.
+    Delete(Arc<Pod>, Deletion),
+}
+
+impl Order {
+    /// The pod that it is about.
+    #[must_use]
+    pub fn pod(&self) -> &Arc<Pod> {
+        match self {
+            Self::Evict(pod) | Self::Delete(pod, _) => pod,
+        }
+    }
 }

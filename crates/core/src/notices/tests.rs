@@ -44,6 +44,7 @@ impl Judged {
             instance_id: &self.instance_id,
             kind: NoticeKind::SpotInterruption,
             deadline: self.deadline,
+            detected: self.created,
             created: self.created,
         }
     }
@@ -167,7 +168,7 @@ fn a_node_and_its_instance_are_bound_both_ways() {
     ];
     for (number, (notice, node, holder, record, expected)) in cases.into_iter().enumerate() {
         let holder = holder.as_ref().map_or(Holder::Nobody, Holder::One);
-        let known = Known { node, holder, record, nodes_are_current: true, now: now() };
+        let known = Known { node, holder, record, marked: false, nodes_are_current: true, now: now() };
         assert_eq!(judge(&notice.seen(), &known), expected, "case {number}: {known:?}");
         // On an old picture of the Nodes nothing is refused but a name.
         let expected = match expected {
@@ -196,7 +197,14 @@ fn an_instance_that_several_nodes_say_they_have_is_the_proof_of_none() {
         (named(OWN, soon, 60), WithoutInstance, None, other),
         (named(OWN, soon, 60), Missing, None, other),
     ] {
-        let known = Known { node, holder: Holder::Several, record, nodes_are_current: true, now: now() };
+        let known = Known {
+            node,
+            holder: Holder::Several,
+            record,
+            marked: false,
+            nodes_are_current: true,
+            now: now(),
+        };
         assert_eq!(judge(&notice.seen(), &known), expected, "{known:?}");
     }
 }
@@ -253,6 +261,7 @@ fn of_each_node_a_few_notices_are_looked_at_and_its_own_instance_first() {
         instance_id: instance,
         kind: NoticeKind::SpotInterruption,
         deadline: None,
+        detected: after(-age),
         created: after(-age),
     };
     let names: &'static Vec<(String, InstanceId)> = Box::leak(Box::new(names));
@@ -278,6 +287,7 @@ fn believed(proof: Proof, deadline: Option<Timestamp>) -> Believed<'static> {
     Believed {
         node: leaked("a"),
         instance_id: leaked(OWN),
+        kind: NoticeKind::SpotInterruption,
         proof,
         says_so: proof == Proof::Node,
         deadline,
@@ -423,4 +433,56 @@ fn of_a_node_with_too_many_notices_the_earliest_deadlines_stay() {
     );
     assert_eq!(gone(&mut room, "sooner", Some(after(10))).as_deref(), Some("15"));
     assert_eq!(gone(&mut room, "sooner", Some(after(10))), None, "the same again");
+}
+
+/// A notice of node `a` of that kind, stored so many seconds ago.
+fn of_kind<'a>(name: &'a str, kind: NoticeKind, deadline: Option<Timestamp>, age: i64) -> Seen<'a> {
+    let (created, instance_id) = (after(-age), leaked(OWN));
+    Seen { name, node: leaked("a"), instance_id, kind, deadline, detected: created, created }
+}
+
+#[test]
+fn maintenance_is_advice_until_its_time_is_near() {
+    let kind = NoticeKind::ScheduledMaintenance;
+    let week = 7 * 24 * 3600;
+    let announced = of_kind("a", kind, Some(after(week)), 0);
+    assert_eq!((deadline(&announced, now()), was_implausible(&announced)), (None, false));
+    assert!(is_to_come(&announced, now()));
+    assert_eq!(deadline(&announced, after(week - 300)), Some(after(week)));
+    assert!(!is_to_come(&announced, after(week - 300)));
+    let over = of_kind("a", kind, Some(after(-week)), 0);
+    assert_eq!((deadline(&over, now()), was_implausible(&over)), (None, true));
+    // What EC2 takes, it takes in two minutes.
+    let taken = of_kind("a", NoticeKind::SpotInterruption, Some(after(week)), 0);
+    assert_eq!((deadline(&taken, after(week - 300)), was_implausible(&taken)), (None, true));
+}
+
+#[test]
+fn what_a_group_ends_is_left_alone_where_it_is_drained_already_or_gone() {
+    use NodeState::{Has, Missing};
+    let name = notice_name(&"a".into(), &OWN.into(), NoticeKind::GroupTermination);
+    let judged = |node: &NodeState, marked, record, age| {
+        let seen = of_kind(&name, NoticeKind::GroupTermination, Some(after(120)), age);
+        let (holder, node) = (Holder::Nobody, node.clone());
+        judge(&seen, &Known { node, holder, record, marked, nodes_are_current: true, now: now() })
+    };
+    let (there, own) = (Has(OWN.into()), Some(Recorded { node: leaked("a"), open: true }));
+    assert_eq!(judged(&there, false, None, 0), Judgement::Accepted(Proof::Node));
+    assert_eq!(judged(&there, true, None, 0), Judgement::Over);
+    assert_eq!(judged(&there, true, own, 0), Judgement::Accepted(Proof::Node));
+    assert_eq!(judged(&Missing, false, None, 0), Judgement::Wait);
+    assert_eq!(judged(&Missing, false, None, 90), Judgement::Refused(NoticeRefusal::EndedByItsGroup));
+}
+
+#[test]
+fn a_deadline_is_earlier_by_a_clock_that_is_behind_and_never_later() {
+    let at = |detected: i64| {
+        let seen = of_kind("a", NoticeKind::SpotInterruption, Some(after(120)), 0);
+        deadline(&Seen { detected: after(detected), ..seen }, now()).expect("a deadline")
+    };
+    assert_eq!(at(0), after(120));
+    assert_eq!(at(2), after(120), "whole seconds");
+    assert_eq!(at(30), after(90), "the API server is 30 s behind the instance");
+    assert_eq!(at(-30), after(120), "it took 30 s to store the notice");
+    assert_eq!(at(1_000_000), after(60), "a lie gains a minute at most");
 }

@@ -19,6 +19,8 @@ codes! {
         ObserveOnly,
         /// The node is left to another tool.
         LeftToNeighbour,
+        /// aws-node-termination-handler runs in the cluster.
+        TerminationHandlerRuns,
         /// The node is in no accepted pool.
         NotInPool,
         /// The pool no longer exists.
@@ -75,6 +77,8 @@ codes! {
         StaleWatch,
         /// Another node reports that it runs on the same instance.
         InstanceDisputed,
+        /// An instance was taken out of load balancers, and its connections have time to end.
+        ConnectionsEnd,
         /// A pod is still terminating.
         PodTerminating,
         /// A pod has not terminated in its time.

@@ -42,6 +42,7 @@ pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
             back_off(next, spot_since, on_demand_since, turn);
         }
         CapacityState::BackingOff { until } if now >= until => ask_both_again(next, turn),
+        CapacityState::BackingOff { .. } => turn.keep(next, FlowBox::Fallback),
         _ => {}
     }
 }
@@ -73,9 +74,7 @@ fn take(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
         }
         misfits.extend(misfit);
     }
-    if misfits.is_empty() {
-        next.blocking.retain(|reason| reason.flow_box != FlowBox::Wait);
-    } else {
+    if !misfits.is_empty() {
         next.block(FlowBox::Wait, misfits, turn.facts.now);
     }
     false

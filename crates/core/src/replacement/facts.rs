@@ -9,7 +9,7 @@ use crate::limits::Starts;
 use crate::neighbours::Neighbour;
 use crate::policy::{Policy, seconds};
 use crate::reason::{Reason, ReturnAssessment};
-use crate::record::{GroupKind, Phase, ReplacementStatus};
+use crate::record::{BlockingReason, FlowBox, GroupKind, NoticeKind, Phase, ReplacementStatus};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -114,6 +114,8 @@ pub struct Facts<'a> {
     pub old_node: Option<&'a NodeFact>,
     /// The nodes that say that they run on an instance, but the given node.
     pub other_holders: &'a dyn Fn(&InstanceId, &NodeName) -> Vec<NodeName>,
+    /// Why the pods of the old node never leave it as their disruption budgets are now.
+    pub never_leave: &'a dyn Fn() -> Vec<Reason>,
     /// The node of an instance, if one only says so.
     pub node_of: &'a dyn Fn(&InstanceId) -> Option<NodeFact>,
     /// Whether the old node's pods fit on the cluster with the given node counted.
@@ -155,11 +157,16 @@ impl Facts<'_> {
     }
 
     /// How a replacement is treated. A node in no accepted pool only gets its drain. What has requested
-    /// capacity is brought to its end, whatever became of the pool meanwhile.
+    /// capacity is brought to its end, whatever became of the pool meanwhile. For what its group terminates
+    /// nothing is scaled: the group has decided how many instances it wants.
     pub(super) fn mode_for(&self, subject: &Subject, status: &ReplacementStatus) -> Mode {
         let may_begin = self.refused.is_empty() && !self.names_another_group(status);
         let begun = status.capacity.is_requested();
-        if subject.in_pool && (begun || may_begin) { self.mode } else { Mode::DrainOnly }
+        let scales = begun || status.notice != Some(NoticeKind::GroupTermination);
+        match self.mode {
+            mode if subject.in_pool && (begun || may_begin) && (scales || mode == Mode::Observe) => mode,
+            _ => Mode::DrainOnly,
+        }
     }
 
     /// The pool's Spot group, if the old instance is in it.
@@ -246,14 +253,24 @@ pub(super) struct Turn<'a> {
     pub(super) facts: &'a Facts<'a>,
     /// Whether a raised desired capacity has had its time to be settled by terminating an idle instance.
     pub(super) waited_to_settle: bool,
+    /// What held the replacement up before it.
+    blocking: &'a [BlockingReason],
 }
 
 impl<'a> Turn<'a> {
     /// A step that begins with this record.
-    pub(super) fn new(subject: &'a Subject, status: &ReplacementStatus, facts: &'a Facts<'a>) -> Self {
+    pub(super) fn new(subject: &'a Subject, status: &'a ReplacementStatus, facts: &'a Facts<'a>) -> Self {
         let settles = matches!(status.phase(), Phase::Ending | Phase::ScalingDown);
         let waited_to_settle = settles
             && status.phase_since.is_some_and(|at| crate::time::since(at, facts.now) >= SETTLE_PATIENCE);
-        Self { subject, facts, waited_to_settle }
+        Self { subject, facts, waited_to_settle, blocking: &status.blocking }
+    }
+
+    /// What held it up at that box still does, as far as is known.
+    pub(super) fn keep(&self, next: &mut ReplacementStatus, flow_box: FlowBox) {
+        if next.blocking.is_empty() {
+            let kept = self.blocking.iter().filter(|reason| reason.flow_box == flow_box);
+            next.blocking.extend(kept.cloned());
+        }
     }
 }

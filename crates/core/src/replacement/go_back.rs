@@ -134,7 +134,10 @@ fn assess(next: &mut ReplacementStatus, mut open: OpenFallback, capacity: &Capac
     }
     match obstacle {
         Some(Obstacle::At(flow_box, reasons)) => next.block(flow_box, reasons, now),
-        Some(Obstacle::NotAssessed) => {}
+        Some(Obstacle::NotAssessed) => {
+            let boxes = [FlowBox::Monitor, FlowBox::Health, FlowBox::Stability, FlowBox::Safety];
+            boxes.into_iter().for_each(|flow_box| turn.keep(next, flow_box));
+        }
         None if begins => {
             next.blocking.clear();
             next.fallback.enter(FallbackState::Draining(open));
@@ -185,7 +188,7 @@ fn claim(
             probe(open, &mut status.probes, turn);
             return at(FlowBox::Health, vec![Reason::NoSpotInstance]);
         }
-        return at_minimum(capacity, turn);
+        return at(FlowBox::Health, Vec::from_iter(at_minimum(capacity, turn)));
     };
     if node.cordoned {
         // It is on its way out itself, or somebody keeps pods from it.
@@ -198,17 +201,17 @@ fn claim(
         let (group, node_name) = (GroupKind::Spot, node.name);
         open.successor = Some(Capacity { group, instance_id, node_name, ready_at: facts.now });
     }
-    minimum
+    at(FlowBox::Health, Vec::from_iter(minimum))
 }
 
-/// At its minimum a group would replace what is terminated, and its desired capacity would stay raised.
-fn at_minimum(capacity: &Capacity, turn: &Turn<'_>) -> Option<Obstacle> {
+/// At its minimum a group would replace what is terminated, and its desired capacity would stay raised: AWS
+/// refuses to lower it (TerminateInstanceInAutoScalingGroup).
+fn at_minimum(capacity: &Capacity, turn: &Turn<'_>) -> Option<Reason> {
     let group = turn.facts.view?.group(capacity.group);
     let share = turn.facts.share(capacity.group, turn.subject);
     let raised = capacity.group == GroupKind::Spot || share.is_some_and(Share::is_raised);
     let blocks = raised && group.desired <= group.min;
-    let reason = || Reason::AtMinimum { group: group.name.clone() };
-    blocks.then(|| Obstacle::At(FlowBox::Health, vec![reason()]))
+    blocks.then(|| Reason::AtMinimum { group: group.name.clone() })
 }
 
 /// An old picture, or another node that claims the instance.
@@ -281,8 +284,16 @@ fn follow(next: &mut ReplacementStatus, open: OpenFallback, capacity: &Capacity,
         give_up(next, open, capacity, disputed, turn);
         return;
     }
-    let Some(report) = facts.return_drain.filter(|report| report.node == capacity.node_name) else { return };
-    let patience = seconds(facts.policy.drain_timeout_seconds);
+    if let Some(reason) = at_minimum(capacity, turn) {
+        give_up(next, open, capacity, vec![reason], turn);
+        return;
+    }
+    let Some(report) = facts.return_drain.filter(|report| report.node == capacity.node_name) else {
+        turn.keep(next, FlowBox::ScaleDown);
+        return;
+    };
+    let policy = facts.policy;
+    let patience = seconds(policy.drain_timeout_seconds) + seconds(policy.wait_before_termination_seconds);
     let overdue = crate::time::since(next.return_started_at.unwrap_or(now), now) >= patience;
     match &report.end {
         Some(end @ (DrainEnd::Moved | DrainEnd::Without(_))) => {
@@ -292,8 +303,10 @@ fn follow(next: &mut ReplacementStatus, open: OpenFallback, capacity: &Capacity,
         }
         Some(DrainEnd::GivenUp(reasons)) => give_up(next, open, capacity, reasons.clone(), turn),
         None if overdue => give_up(next, open, capacity, report.blocked.clone(), turn),
-        None if report.stuck => next.block(FlowBox::ScaleDown, report.blocked.clone(), now),
-        None => next.blocking.clear(),
+        None if report.stuck || report.held_until.is_some() => {
+            next.block(FlowBox::ScaleDown, report.blocked.clone(), now);
+        }
+        None => {}
     }
 }
 
@@ -325,9 +338,12 @@ fn finish_termination(
         next.block(FlowBox::ScaleDown, stale, now);
         return;
     }
-    let disputed = facts.disputed(&capacity.instance_id, &capacity.node_name, group);
-    if !disputed.is_empty() {
-        give_up(next, open, capacity, disputed, turn);
+    let mut against = facts.disputed(&capacity.instance_id, &capacity.node_name, group);
+    if facts.is_active(group, &capacity.instance_id) && facts.ledger.reduction.is_none() {
+        against.extend(at_minimum(capacity, turn));
+    }
+    if !against.is_empty() {
+        give_up(next, open, capacity, against, turn);
         return;
     }
     let node = (facts.node_of)(&capacity.instance_id);

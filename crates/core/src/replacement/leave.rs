@@ -1,5 +1,6 @@
 //! Boxes 4 and 5: the old node is tainted and drained, and its instance terminated.
 
+use super::begin::cancel;
 use super::facts::{Mode, Turn};
 use crate::drain::{DrainEnd, DrainReport};
 use crate::flow::Event;
@@ -7,7 +8,7 @@ use crate::freshness::{Step, WatchedKind};
 use crate::policy::seconds;
 use crate::reason::{Reason, in_one_line};
 use crate::record::{
-    DrainPurpose, DrainTrouble, FlowBox, GroupKind, OldDrain, OldNodeState, ReplacementStatus, set_condition,
+    DrainPurpose, FlowBox, GroupKind, OldDrain, OldNodeState, ReplacementStatus, set_condition,
 };
 
 /// The next step of the drain. Nothing is tainted before a replacement can take the pods, unless a deadline
@@ -55,11 +56,16 @@ fn follow(next: &mut ReplacementStatus, mut drain: OldDrain, turn: &Turn<'_>) {
             set_condition(&mut next.conditions, "Drained", true, &reason, &text, now);
             event.add_to(next, &subject.node, now);
         }
-        Some(report) if report.stuck && !report.blocked.is_empty() => {
+        Some(report) if report.stuck && report.held_until.is_none() && !report.blocked.is_empty() => {
             report_trouble(next, drain, &report.blocked, turn);
         }
-        Some(_) => next.blocking.retain(|reason| reason.flow_box != FlowBox::Drain),
-        None => {}
+        Some(report) => {
+            next.old_node.note(OldDrain { stuck_since: None, ..drain });
+            if report.held_until.is_some() {
+                next.block(FlowBox::Drain, report.blocked.clone(), now);
+            }
+        }
+        None => turn.keep(next, FlowBox::Drain),
     }
 }
 
@@ -78,21 +84,22 @@ fn is_gone(next: &ReplacementStatus, report: Option<&DrainReport>, turn: &Turn<'
         && facts.left_of(GroupKind::Spot, instance_id, Some(node), next).is_none()
 }
 
-/// A drain that does not go on. The node is doomed, so no pods are invited back.
+/// A drain that does not go on. Without a deadline it is given up in the end: nothing says that EC2 takes the
+/// node, and two run side by side.
 fn report_trouble(next: &mut ReplacementStatus, drain: OldDrain, reasons: &[Reason], turn: &Turn<'_>) {
-    let now = turn.facts.now;
+    let (node, now) = (&turn.subject.node, turn.facts.now);
     let patience = seconds(turn.facts.policy.drain_timeout_seconds);
-    let overdue = next.deadline.is_none() && crate::time::since(drain.since, now) >= patience;
-    let news = match drain.reported {
-        None => Some((DrainTrouble::Blocked, Event::DrainBlocked { reasons: reasons.to_vec() })),
-        Some(DrainTrouble::Blocked) if overdue => {
-            Some((DrainTrouble::TimedOut, Event::DrainOverdue { patience, reasons: reasons.to_vec() }))
-        }
-        Some(_) => None,
-    };
-    if let Some((trouble, event)) = news {
-        next.old_node.note(OldDrain { reported: Some(trouble), ..drain });
-        event.add_to(next, &turn.subject.node, now);
+    let since = drain.stuck_since.unwrap_or(now);
+    if drain.stuck_since.is_none() {
+        next.old_node.note(OldDrain { stuck_since: Some(now), ..drain });
+        Event::DrainBlocked { reasons: reasons.to_vec() }.add_to(next, node, now);
+    }
+    // An empty node waits for the successors of its pods for so long alone.
+    let is_empty = reasons.iter().all(|reason| matches!(reason, Reason::SuccessorsNotReady { .. }));
+    if next.deadline.is_none() && !is_empty && crate::time::since(since, now) >= patience {
+        Event::DrainGivenUp { patience, reasons: reasons.to_vec() }.add_to(next, node, now);
+        cancel(next, now);
+        return;
     }
     next.block(FlowBox::Drain, reasons.to_vec(), now);
 }

@@ -60,6 +60,7 @@ struct Stage {
     nodes: Vec<(InstanceId, bool)>,
     unready: Vec<InstanceId>,
     fit: Fit,
+    never_leave: Vec<Reason>,
     drain: Option<DrainReport>,
     return_drain: Option<DrainReport>,
     assessment: Option<ReturnAssessment>,
@@ -91,7 +92,7 @@ impl Stage {
         };
         Self {
             now: now(),
-            policy: Policy::default(),
+            policy: Policy { wait_before_termination_seconds: 0, ..Policy::default() },
             mode: Mode::Act,
             rebalance: RebalanceMode::Replace,
             taken_over: false,
@@ -114,6 +115,7 @@ impl Stage {
             nodes: Vec::new(),
             unready: Vec::new(),
             fit: Fit::Fits,
+            never_leave: Vec::new(),
             drain: None,
             return_drain: None,
             assessment: None,
@@ -163,6 +165,7 @@ impl Stage {
                 other_holders: &|id, _| {
                     self.disputed.iter().filter(|(held, _)| held == id).map(|(_, by)| by.clone()).collect()
                 },
+                never_leave: &|| self.never_leave.clone(),
                 node_of: &|id| {
                     if self.unready.iter().any(|held| held == id) {
                         return Some(node(id, false, false));
@@ -785,7 +788,8 @@ fn a_drain_that_ends_without_everything_is_told_as_it_is() {
 
 #[test]
 fn a_node_under_notice_whose_drain_takes_too_long_keeps_its_marks_and_the_story_says_so_once() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::urgent();
+    stage.policy.drain_timeout_seconds = 30;
     stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
     stage.drain = Some(DrainReport {
         node: "old".into(),
@@ -797,12 +801,12 @@ fn a_node_under_notice_whose_drain_takes_too_long_keeps_its_marks_and_the_story_
     assert!(stage.status.blocking.is_empty(), "not stuck yet");
     stage.drain.as_mut().unwrap().stuck = true;
     stage.go();
-    assert!(stage.has(FlowBox::Drain, Outcome::Blocked) && !stage.has(FlowBox::Drain, Outcome::TimedOut));
     for _ in 0..3 {
-        stage.pass(600).go();
+        stage.pass(30).go();
         assert!(stage.marks(DrainPurpose::Replace));
-        let told = stage.status.steps.iter().filter(|step| step.outcome == Outcome::TimedOut);
+        let told = stage.status.steps.iter().filter(|step| step.outcome == Outcome::Blocked);
         assert_eq!(told.count(), 1);
+        assert!(!stage.has(FlowBox::Drain, Outcome::TimedOut));
     }
 }
 
@@ -1441,6 +1445,111 @@ fn an_instance_is_not_taken_for_gone_when_its_pool_names_another_group() {
     assert!(matches!(wanted, Some(Want::Instance { gone: true, .. })), "{wanted:?}");
 }
 
+fn stuck_on(reason: Reason) -> Option<DrainReport> {
+    let report = DrainReport { node: "old".into(), tainted: true, ..DrainReport::default() };
+    Some(DrainReport { blocked: vec![reason], stuck: true, ..report })
+}
+
+#[test]
+fn what_can_never_leave_its_node_is_told_before_anything_is_requested_and_a_deadline_passes_it() {
+    let mut stage = Stage { never_leave: vec![shut_budget()], ..Stage::new() };
+    stage.go();
+    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::Received, vec![ReasonCode::BudgetExhausted]));
+    assert_eq!(stage.commands().wants.len(), 0);
+    stage.never_leave.clear();
+    stage.go();
+    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::ScalingUp, vec![]), "its budget has opened");
+    let mut urgent = Stage { never_leave: vec![shut_budget()], ..Stage::urgent() };
+    urgent.go();
+    assert!(urgent.marks(DrainPurpose::Replace));
+}
+
+#[test]
+fn a_drain_that_gets_no_further_is_given_up_without_a_deadline_and_a_deadline_begins_it_anew() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.drain = stuck_on(shut_budget());
+    stage.go().pass(500).go();
+    // A pod leaves: it gets further.
+    stage.drain.as_mut().expect("a report").stuck = false;
+    stage.go();
+    assert_eq!(stage.blocked_by(), []);
+    stage.drain = stuck_on(shut_budget());
+    stage.go().pass(599).go();
+    assert!(stage.marks(DrainPurpose::Replace));
+    assert_eq!(stage.blocked_by(), [ReasonCode::BudgetExhausted]);
+    stage.pass(1).go();
+    assert!(!stage.marks(DrainPurpose::Replace), "its marks come off");
+    assert!(stage.has(FlowBox::Drain, Outcome::TimedOut));
+    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::Cancelling, vec![]));
+    assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Nothing), "capacity goes back");
+    stage.ledger = Ledger::default();
+    stage.go().pass(86_000).go();
+    assert_eq!(stage.phase(), Phase::Cancelled, "the advice that stands begins nothing anew");
+
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.drain = stuck_on(shut_budget());
+    stage.go().pass(600).go();
+    assert_eq!(stage.phase(), Phase::Cancelling);
+    let (subject, deadline) = (subject(), stage.now + Duration::from_secs(120));
+    escalate(&mut stage.status, &subject, NoticeKind::SpotInterruption, Some(deadline), stage.now);
+    stage.go();
+    assert!(stage.marks(DrainPurpose::Replace), "{:#?}", stage.status);
+}
+
+#[test]
+fn what_the_pool_lets_wait_is_told_and_is_no_reason_to_give_up() {
+    let until = now() + Duration::from_secs(3600);
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    let held = Reason::ConnectionsEnd { until };
+    stage.drain = stuck_on(held).map(|report| DrainReport { held_until: Some(until), ..report });
+    stage.go().pass(3000).go();
+    assert!(stage.marks(DrainPurpose::Replace) && !stage.has(FlowBox::Drain, Outcome::Blocked));
+    assert_eq!(stage.blocked_by(), [ReasonCode::ConnectionsEnd]);
+}
+
+#[test]
+fn a_reason_goes_when_its_cause_goes() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go().drained().go();
+    assert_eq!(stage.phase(), Phase::Ending);
+    stage.disputed = vec![(OLD.into(), "other".into())];
+    stage.go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::InstanceDisputed]);
+    stage.disputed.clear();
+    stage.go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "nobody else claims the instance");
+
+    let mut stage = Stage::on_fallback();
+    stage.share(GroupKind::Spot, Some("i-4"), None);
+    stage.assessment = Some(ReturnAssessment { unsafe_: vec![shut_budget()], ..Default::default() });
+    stage.go();
+    let since = stage.status.blocking[0].since;
+    stage.assessment = None;
+    stage.pass(10).go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::BudgetExhausted], "nothing else is known");
+    assert_eq!(stage.status.blocking[0].since, since);
+    stage.status.fallback.open_mut().expect("a fallback").not_before =
+        Some(stage.now + Duration::from_secs(60));
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.go();
+    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::OnFallback, vec![]), "the budget has opened");
+}
+
+#[test]
+fn what_both_groups_said_is_told_until_they_are_requested_again() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
+    stage.share(GroupKind::OnDemand, None, Some(FailureClass::Capacity)).go();
+    assert_eq!(stage.phase(), Phase::BackingOff);
+    stage.pass(5).go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::BothGroupsFailed]);
+    stage.pass(60).go();
+    assert_eq!(stage.blocked_by(), []);
+}
+
 /// The old instance has left its group, and its Node object stays.
 fn ending_with_its_node() -> Stage {
     let mut stage = Stage::new();
@@ -1460,6 +1569,25 @@ fn a_node_object_that_nobody_deletes_holds_no_termination_up_once_it_is_not_read
     stage.go();
     assert_eq!(*stage.status.old_node, OldNodeState::Gone {});
     assert_eq!(stage.blocked_by(), []);
+}
+
+#[test]
+fn a_return_whose_group_comes_to_its_minimum_is_given_up_and_nothing_is_ended() {
+    for drained in [false, true] {
+        let mut stage = Stage::returning();
+        if drained {
+            stage.drained().go();
+            assert_eq!(stage.commands().ends.len(), 1);
+        }
+        stage.view.on_demand.min = stage.view.on_demand.desired;
+        stage.go();
+        assert_eq!((stage.phase(), stage.blocked_by()), (Phase::OnFallback, vec![ReasonCode::AtMinimum]));
+        assert!(!stage.marks(DrainPurpose::Return) && stage.commands().ends.is_empty());
+        stage.view.on_demand.min = 0;
+        (stage.return_drain, stage.assessment) = (None, Some(ReturnAssessment::default()));
+        stage.go().pass(300).go();
+        assert!(stage.marks(DrainPurpose::Return), "{:#?}", stage.status);
+    }
 }
 
 #[test]
