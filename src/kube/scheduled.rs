@@ -5,7 +5,7 @@
 
 use crate::kube::caps::{part_list, part_map, parts, rule_list, rule_map, rules};
 use crate::kube::closed::closed;
-use crate::kube::values::{Amounts, Condition, ObjectMeta};
+use crate::kube::values::{Amounts, ObjectCondition, ObjectMeta};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ closed! {
     irrelevant ["timeAdded"] blocks []
     /// What a node says of itself.
     NodeStatus {
-        #[serde(deserialize_with = "parts")] conditions: Option<Vec<Condition>>,
+        #[serde(deserialize_with = "parts")] conditions: Option<Vec<ObjectCondition>>,
         #[serde(deserialize_with = "part_map")] allocatable: Option<Amounts>,
         #[serde(deserialize_with = "parts")] declared_features: Option<Vec<String>>,
     }
@@ -185,7 +185,7 @@ closed! {
     PodStatus {
         phase: Option<String>,
         nominated_node_name: Option<String>,
-        #[serde(deserialize_with = "parts")] conditions: Option<Vec<Condition>>,
+        #[serde(deserialize_with = "parts")] conditions: Option<Vec<ObjectCondition>>,
         #[serde(deserialize_with = "parts")] container_statuses: Option<Vec<ContainerStatus>>,
         #[serde(deserialize_with = "parts")] init_container_statuses: Option<Vec<ContainerStatus>>,
         #[serde(deserialize_with = "part_map")] allocated_resources: Option<Amounts>,

@@ -57,7 +57,7 @@ pub type Amounts = BTreeMap<String, Quantity>;
 /// A condition of a node or a pod. Its type, status and time are all that counts.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Condition {
+pub struct ObjectCondition {
     /// What it is about.
     #[serde(rename = "type")]
     pub type_: String,
@@ -109,7 +109,7 @@ pub struct OwnerReference {
     pub controller: Option<bool>,
 }
 
-nothing_unknown!(Condition ObjectMeta);
+nothing_unknown!(ObjectCondition ObjectMeta);
 
 impl<A> ObjectMeta<A> {
     /// As the records of Spot Guard carry it. What nobody reads there stays with the API server.

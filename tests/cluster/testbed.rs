@@ -32,7 +32,8 @@ pub struct Options {
     pub kubelets: bool,
     /// The kube-scheduler, the eviction API and the disruption controller, and nobody else: no controller and
     /// no admission plugin adds to what the test makes. The scheduler is not rate limited. Its profiles are
-    /// `spreading` (the default), `packing` (fills nodes up) and `unscored` (takes any node that is possible).
+    /// `spreading` (the default), `packing` (fills nodes up) and `unscored` (takes any node that is
+    /// possible).
     pub scheduling_only: bool,
 }
 

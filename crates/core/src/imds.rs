@@ -117,7 +117,7 @@ impl ImdsProblem {
     /// Whether another question would be answered the same now.
     #[must_use]
     pub fn holds_for_every_question(&self) -> bool {
-        matches!(self, Self::NoAnswer(_) | Self::NotImds(_))
+        matches!(self, Self::NoAnswer(_) | Self::NotImds(_) | Self::Unauthorized | Self::Forbidden)
     }
 
     /// The problem that the status of an answer to the token request stands for. IMDS refuses a token with

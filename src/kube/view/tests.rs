@@ -591,7 +591,7 @@ async fn a_silent_connection_is_told_as_old_within_45_s_and_since_when() {
     assert!(before <= WatchedKind::ALL.len(), "nothing is listed anew: {before}");
     let silent = Instant::now();
     fake.state().silent = true;
-    until("it is told", || seen.view.freshness().stale.len() == 11).await;
+    until("it is told", || seen.view.freshness().stale.len() == WatchedKind::ALL.len()).await;
     let (after, told) = (silent.elapsed(), seen.view.freshness().stale);
     assert!(after <= Duration::from_secs(46), "{after:?}");
     let began: Timestamp = START.parse().expect("a time");
