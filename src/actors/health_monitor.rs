@@ -89,7 +89,6 @@ impl HealthMonitor {
     /// Says in the pool's status what was found.
     fn publish(
         &mut self,
-        pool: &PoolName,
         observed: &PoolObserved,
         found: &PoolAssessment,
         findings: &[Finding],
@@ -97,6 +96,7 @@ impl HealthMonitor {
         other: Option<PodName>,
         ctx: &mut Context<Self>,
     ) {
+        let pool = &observed.pool;
         let mut conditions = self.conditions(pool);
         let now = self.deps.clock.now();
         let accepted = preflight::refusals(findings).is_empty();
@@ -369,7 +369,7 @@ impl Handler<Turn> for HealthMonitor {
                 let blockers = assessment.returns.values().flat_map(|found| &found.unsafe_);
                 let given_up = blockers.filter(|reason| reason.code() == ReasonCode::CheckTooLarge).count();
                 actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Work, given_up);
-                actor.publish(&name, &observed, &assessment, &findings, &urgent, other, ctx);
+                actor.publish(&observed, &assessment, &findings, &urgent, other, ctx);
                 actor.assessed.send(PoolAssessed { pool: name, assessment });
             }));
         }

@@ -208,8 +208,9 @@ fn labelled(testbed: &Testbed) -> Vec<String> {
 
 /// Nodes for the controllers, a node of a pool, and nodes that can run nothing of ours.
 async fn nodes(testbed: &Testbed) {
+    type Labels<'a> = &'a [(&'a str, &'a str)];
     let compute = "eks.amazonaws.com/compute-type";
-    let all: [(&str, &str, &[(&str, &str)]); 7] = [
+    let all: [(&str, &str, Labels<'_>); 7] = [
         ("system-a", "us-east-1a", &[]),
         ("system-b", "us-east-1b", &[]),
         ("pool", "us-east-1c", &[("spotguard.dev/pool", "workers")]),
