@@ -186,7 +186,10 @@ impl ImdsPoller {
             return;
         }
         let instance_id = self.instance_id.as_deref().unwrap_or_default();
-        let span = box_span(FlowBox::Notice, &instance_id.into(), &self.node.node_name, None, None);
+        // What is announced later of the same instance belongs to the trace of what was announced first.
+        let earlier = self.sightings.values().next().map(|sighting| sighting.traceparent.clone());
+        let (instance, node) = (instance_id.into(), &self.node.node_name);
+        let span = box_span(FlowBox::Notice, &instance, node, None, earlier.as_deref());
         let _entered = span.enter();
         tracing::warn!(
             node = &*self.node.node_name,

@@ -54,6 +54,14 @@ impl KubeNodes {
         done(self.api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&status)).await)
     }
 
+    /// Whether the Node of that name is another EC2 instance than the one that joined under it.
+    async fn is_of_another(&self, name: &str) -> bool {
+        let joined = self.instances().get(name).cloned().unwrap_or_default();
+        let node = self.api.get_opt(name).await.ok().flatten();
+        let provider_id = node.and_then(|node| node.spec?.provider_id).unwrap_or_default();
+        provider_id.starts_with("aws://") && !provider_id.ends_with(&joined)
+    }
+
     fn instances(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,6 +121,9 @@ impl NodeHost for KubeNodes {
         let name = node_name.to_owned();
         Box::pin(async move {
             (self.listener)(NodeChange::Stopped { node: name.clone() });
+            if self.is_of_another(&name).await {
+                return Ok(());
+            }
             match self.api.delete(&name, &DeleteParams::default()).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
                 other => done(other),

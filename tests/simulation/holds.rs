@@ -279,7 +279,7 @@ fn a_budget_that_stays_shut_gives_a_recommendation_up_once_and_a_deadline_goes_o
         (7200 * SECOND, Act::Interrupt(0)),
         (7500 * SECOND, Act::SetBudget("web", 1)),
     ];
-    plot.steps.push((FlowBox::Drain, Outcome::TimedOut));
+    plot.steps.insert(1, (FlowBox::Drain, Outcome::TimedOut));
     let played = Play::plot("given up", plot)
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();

@@ -23,7 +23,9 @@ impl Auditor {
     /// The instance may be ended: nothing on its node could still move, or its deadline is there. What was on
     /// a machine that AWS has taken moves no more, nor does a pod whose grace period is over.
     pub(super) fn check_drained(&self, instance: &str) {
-        let Some(node) = self.node_of(instance).filter(|_| self.runs(instance)) else { return };
+        // The pods under the name of its node may be those of another one by now.
+        let runs = |node: &String| self.runs(instance) && self.is_on(node, instance);
+        let Some(node) = self.node_of(instance).filter(runs) else { return };
         let mut movable = self.inner.cluster.movable_pods_on(&node);
         let now = self.inner.clock.now();
         movable.retain(|pod| {
