@@ -154,7 +154,11 @@ impl FallbackTracker {
 
     /// Takes in what the watch knows: records that are gone, and records that this life has not seen.
     fn merge_watch(&mut self) {
-        let seen = self.deps.view.replacements.state();
+        let mut seen = self.deps.view.replacements.state();
+        // One that could not be read as soon as it had a status has begun nothing.
+        seen.retain(|record| {
+            record.status.is_some() || !self.deps.view.may_hide_record(&record.replacement_name())
+        });
         let shown: BTreeMap<ReplacementName, Option<String>> =
             seen.iter().map(|record| (record.replacement_name(), record.uid())).collect();
         let view = &self.deps.view;
@@ -162,7 +166,7 @@ impl FallbackTracker {
             // The watch has not come to a record that was only just created, and cannot show one that it
             // cannot read.
             let may_be_there = self.shown.get(name) != Some(&record.uid()) || view.may_hide_record(name);
-            shown.contains_key(name) || record.is_open() && may_be_there
+            shown.contains_key(name) || record.status.is_some() && record.is_open() && may_be_there
         });
         self.shown = shown;
         for record in seen {
