@@ -154,19 +154,20 @@ impl FallbackTracker {
 
     /// Takes in what the watch knows: records that are gone, and records that this life has not seen.
     fn merge_watch(&mut self) {
-        let mut seen = self.deps.view.replacements.state();
-        // One that could not be read as soon as it had a status has begun nothing.
-        seen.retain(|record| {
-            record.status.is_some() || !self.deps.view.may_hide_record(&record.replacement_name())
-        });
+        let view = &self.deps.view;
+        // One that could not be read as soon as it had a status.
+        let has_begun_nothing = |record: &NodeReplacement| {
+            record.status.is_none() && view.may_hide_record(&record.replacement_name())
+        };
+        let mut seen = view.replacements.state();
+        seen.retain(|record| !has_begun_nothing(record));
         let shown: BTreeMap<ReplacementName, Option<String>> =
             seen.iter().map(|record| (record.replacement_name(), record.uid())).collect();
-        let view = &self.deps.view;
         self.known.records.retain(|name, record| {
             // The watch has not come to a record that was only just created, and cannot show one that it
             // cannot read.
             let may_be_there = self.shown.get(name) != Some(&record.uid()) || view.may_hide_record(name);
-            shown.contains_key(name) || record.status.is_some() && record.is_open() && may_be_there
+            shown.contains_key(name) || !has_begun_nothing(record) && record.is_open() && may_be_there
         });
         self.shown = shown;
         for record in seen {

@@ -109,38 +109,23 @@ impl HealthMonitor {
         };
         say("Healthy", &found.unhealthy);
         say("Stable", &[&found.unhealthy[..], &found.unstable].concat());
-        // A pool that nobody ever paused says nothing of it.
-        if pause.is_some() || conditions.iter().any(|held| held.type_ == "Paused") {
-            let reason = if pause.is_some() { ReasonCode::Paused.as_str() } else { "NotPaused" };
-            set_condition(
-                &mut conditions,
-                "Paused",
-                pause.is_some(),
-                reason,
-                &in_one_line(pause.as_slice()),
-                now,
-            );
-        }
-        // Nor does one whose watches were always current.
+        // What a pool never had, it says nothing of: a pause, an old picture, somebody else on its nodes.
+        let mut say_once_met =
+            |type_: &str, met: Option<ReasonCode>, holds: bool, else_: &'static str, text: &str| {
+                if met.is_some() || conditions.iter().any(|held| held.type_ == type_) {
+                    let reason = met.map_or(else_, ReasonCode::as_str);
+                    set_condition(&mut conditions, type_, holds, reason, text, now);
+                }
+            };
+        let paused = pause.as_ref().map(|_| ReasonCode::Paused);
+        say_once_met("Paused", paused, pause.is_some(), "NotPaused", &in_one_line(pause.as_slice()));
         let stale = freshness.against(Step::Return);
-        if !stale.is_empty() || conditions.iter().any(|held| held.type_ == "Observed") {
-            let reason = if stale.is_empty() { "Current" } else { ReasonCode::StaleWatch.as_str() };
-            set_condition(&mut conditions, "Observed", stale.is_empty(), reason, &in_one_line(&stale), now);
-        }
-        // Nor does one that always had its nodes to itself.
+        let old = stale.first().map(|_| ReasonCode::StaleWatch);
+        say_once_met("Observed", old, stale.is_empty(), "Current", &in_one_line(&stale));
         let others: Vec<Reason> =
             other.into_iter().map(|workload| Reason::TerminationHandlerRuns { workload }).collect();
-        if !others.is_empty() || conditions.iter().any(|held| held.type_ == "Undisturbed") {
-            let reason = others.first().map_or("Undisturbed", |reason| reason.code().as_str());
-            set_condition(
-                &mut conditions,
-                "Undisturbed",
-                others.is_empty(),
-                reason,
-                &in_one_line(&others),
-                now,
-            );
-        }
+        let disturbed = others.first().map(Reason::code);
+        say_once_met("Undisturbed", disturbed, others.is_empty(), "Undisturbed", &in_one_line(&others));
         let watched = self.say_watched(observed, &mut conditions);
         let status = serde_json::json!({
             "watchedNodes": watched.nodes - watched.unwatched.len(),
