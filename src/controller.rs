@@ -224,6 +224,7 @@ fn link<A: Actor<Context = Context<A>>>(deps: &Deps, name: &'static str, label: 
     Link::reporting(name, move |event| match event {
         LinkEvent::Restarted(cause) => metrics.actor_restarted(label, cause),
         LinkEvent::Dropped => metrics.message_dropped(label),
+        LinkEvent::Answered(after) => metrics.mailbox_waited(label, after),
     })
 }
 
