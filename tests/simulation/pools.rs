@@ -49,7 +49,7 @@ fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
         (ReasonCode::OperatorOwned, SPOT, |spec, on| {
             spec.operator = on.then(|| "eks.amazonaws.com".to_owned())
         }),
-        (ReasonCode::EksManagedNodeGroup, ON_DEMAND, |spec, on| {
+        (ReasonCode::EksManagedNodeGroup, SPOT, |spec, on| {
             spec.tags = if on { vec![("eks:nodegroup-name".to_owned(), "w".to_owned())] } else { Vec::new() };
         }),
         (ReasonCode::NotAllOnDemand, ON_DEMAND, |spec, on| {
@@ -128,8 +128,7 @@ fn a_story_that_has_asked_for_capacity_ends_whatever_becomes_of_its_pool() {
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::OnFallback).await;
-            let tag = ("eks:nodegroup-name".to_owned(), "workers".to_owned());
-            stage.cloud.edit_group(ON_DEMAND, |spec| spec.tags.push(tag)).expect("a group");
+            stage.cloud.edit_group(SPOT, |spec| spec.capacity_rebalance = true).expect("a group");
             stage.pass(60).await;
             assert_eq!(stage.condition("Accepted").map(|(accepted, ..)| accepted), Some(false));
         })
