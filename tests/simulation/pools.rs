@@ -307,7 +307,8 @@ fn a_pool_that_ignores_advice_waits_for_the_notice_with_a_deadline() {
 
 #[test]
 fn a_spot_node_outside_every_pool_is_drained_on_a_notice_with_a_deadline() {
-    let plot = Plot { replacements: 2, ..ends(Scenario::Rebalance) };
+    let mut plot = Plot { replacements: 2, ..ends(Scenario::Rebalance) };
+    plot.start.drain_outside_pools = true;
     let played = Play::plot("elsewhere", plot)
         .beside(|stage| async move {
             let spec = GroupSpec { desired: 1, ..GroupSpec::new("elsewhere", Market::Spot) };
@@ -329,7 +330,8 @@ fn a_spot_node_outside_every_pool_is_drained_on_a_notice_with_a_deadline() {
 /// Nobody has allowed more for it than evictions, and budgets hold those back.
 #[test]
 fn a_node_outside_every_pool_keeps_the_pods_that_its_budgets_hold() {
-    let plot = Plot { replacements: 2, ..ends(Scenario::Rebalance) };
+    let mut plot = Plot { replacements: 2, ..ends(Scenario::Rebalance) };
+    plot.start.drain_outside_pools = true;
     let played = Play::plot("elsewhere-held", plot)
         .beside(|stage| async move {
             let spec = GroupSpec { desired: 1, ..GroupSpec::new("elsewhere", Market::Spot) };
