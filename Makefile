@@ -6,7 +6,7 @@ help: ## Lists the targets
 
 demo: ## Shows a node replaced, the fallback to on-demand and the return to Spot, in a simulated cloud
 	@echo 'Building first; the first time takes minutes.' >&2
-	@cargo run --quiet -- demo --once
+	@cargo run -- demo --once
 
 test: testbed ## Runs all tests, also those on a real Kubernetes control plane
 	cargo test

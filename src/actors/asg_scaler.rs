@@ -407,6 +407,7 @@ async fn read_groups(
     let mut view = PoolView { spot: take(&names[0])?, on_demand: take(&names[1])? };
     let now = deps.clock.now();
     ledger.limit_launches(&mut view, now);
+    pool.launch_instances.limit(&mut view);
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         if let Some(since) = ledger.failures_matter_since(kind) {
             let failures = deps.aws.failures(pool.group(kind), since - CLOCK_SKEW).await?;

@@ -8,6 +8,7 @@ mod busy;
 mod crashes;
 mod drain;
 mod errors;
+mod groups;
 mod holds;
 mod leadership;
 mod limits;
