@@ -11,8 +11,8 @@ mod labels;
 mod tests;
 
 pub use labels::{
-    ActorName, AwsOperation, AwsResult, BoundedCheck, EventResult, EvictionResult, MarkResult, PodsListed,
-    RestartCause, Review, ReviewResult, Spent,
+    ActorName, AwsOperation, AwsResult, BoundedCheck, EventResult, EvictionResult, KubeResult, KubeVerb,
+    MarkResult, PodsListed, RestartCause, Review, ReviewResult, Spent,
 };
 
 use crate::crd::{NodeReplacement, SpotPool};
@@ -21,7 +21,7 @@ use crate::telemetry::readiness::Readiness;
 use flow::FlowCounts;
 use kube::ResourceExt;
 use labels::{
-    ActorLabels, AwsLabels, CheckLabels, EvictionLabels, ListLabels, MarkLabels, OperationLabels,
+    ActorLabels, AwsLabels, CheckLabels, EvictionLabels, KubeLabels, ListLabels, MarkLabels, OperationLabels,
     RefusalLabels, ResourceLabels, RestartLabels, ResultLabels, ReviewLabels, TriggerLabels, TriggerResult,
     Word,
 };
@@ -54,6 +54,7 @@ pub struct Metrics {
     notices_refused: Family<RefusalLabels, Counter>,
     aws_calls: Family<AwsLabels, Counter>,
     aws_call_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
+    kube_requests: Family<KubeLabels, Counter>,
     evictions: Family<EvictionLabels, Counter>,
     mark_changes: Family<MarkLabels, Counter>,
     pod_lists: Family<ListLabels, Counter>,
@@ -88,6 +89,7 @@ impl Metrics {
             notices_refused: Family::default(),
             aws_calls: Family::default(),
             aws_call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
+            kube_requests: Family::default(),
             evictions: Family::default(),
             mark_changes: Family::default(),
             pod_lists: Family::default(),
@@ -105,36 +107,45 @@ impl Metrics {
             objects_not_understood: Family::default(),
             watch_failures: Family::default(),
         };
-        // A counter that appears with its first event hides that event from rate().
-        metrics.flow.begin("");
+        metrics.begin();
+        metrics.registered()
+    }
+
+    /// Lets series begin at zero: a counter that appears with its first event hides that event from rate().
+    fn begin(&self) {
+        self.flow.begin("");
         for operation in AwsOperation::ALL {
             for result in AwsResult::ALL {
-                drop(metrics.aws_calls.get_or_create(&AwsLabels { operation, result }));
+                drop(self.aws_calls.get_or_create(&AwsLabels { operation, result }));
+            }
+        }
+        for verb in KubeVerb::ALL {
+            for result in KubeResult::ALL {
+                drop(self.kube_requests.get_or_create(&KubeLabels { verb, result }));
             }
         }
         for result in EvictionResult::ALL {
-            drop(metrics.evictions.get_or_create(&EvictionLabels { result }));
+            drop(self.evictions.get_or_create(&EvictionLabels { result }));
         }
         for result in EventResult::ALL {
-            drop(metrics.notifications.get_or_create(&ResultLabels { result }));
+            drop(self.notifications.get_or_create(&ResultLabels { result }));
         }
         for reason in NoticeRefusal::ALL {
-            drop(metrics.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }));
+            drop(self.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }));
         }
         for result in [PodsListed::Empty, PodsListed::Held, PodsListed::Failed] {
-            drop(metrics.pod_lists.get_or_create(&ListLabels { result }));
+            drop(self.pod_lists.get_or_create(&ListLabels { result }));
         }
         for check in BoundedCheck::ALL {
             for spent in Spent::ALL {
-                drop(metrics.checks_given_up.get_or_create(&CheckLabels { check, spent }));
+                drop(self.checks_given_up.get_or_create(&CheckLabels { check, spent }));
             }
         }
-        metrics.stale_watches(&Freshness::default());
+        self.stale_watches(&Freshness::default());
         for kind in WatchedKind::ALL {
-            drop(metrics.watch_failures.get_or_create(&ResourceLabels { resource: kind.plural() }));
-            metrics.not_understood(kind, 0);
+            drop(self.watch_failures.get_or_create(&ResourceLabels { resource: kind.plural() }));
+            self.not_understood(kind, 0);
         }
-        metrics.registered()
     }
 
     /// The encoder appends the unit and `_total` to these names, and a full stop to these texts.
@@ -199,6 +210,11 @@ impl Metrics {
             "How long calls to the Auto Scaling API took",
             Unit::Seconds,
             self.aws_call_seconds.clone(),
+        );
+        registry.register(
+            "kube_requests",
+            "Requests to the Kubernetes API, by verb and result",
+            self.kube_requests.clone(),
         );
         registry.register("evictions", "Evictions requested, by the answer", self.evictions.clone());
         registry.register(
@@ -265,6 +281,11 @@ impl Metrics {
     pub fn aws_call(&self, operation: AwsOperation, result: AwsResult, took: Duration) {
         self.aws_calls.get_or_create(&AwsLabels { operation, result }).inc();
         self.aws_call_seconds.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a request to the Kubernetes API.
+    pub fn kube_request(&self, verb: KubeVerb, result: KubeResult) {
+        self.kube_requests.get_or_create(&KubeLabels { verb, result }).inc();
     }
 
     /// Counts an eviction.

@@ -216,7 +216,7 @@ impl Seen {
     fn of(fake: &Fake) -> Self {
         let (readiness, metrics) = (Readiness::default(), Arc::new(Metrics::new()));
         let clock = Clock::simulated(START.parse().expect("a time"));
-        let client = crate::kube::client::bounded(&fake.client(), Duration::from_secs(10));
+        let client = crate::kube::client::bounded(&fake.client(), Duration::from_secs(10), metrics.clone());
         let view = View::start(&client, "spot-guard", &readiness, &metrics, clock);
         Self { view, readiness, metrics }
     }
@@ -532,6 +532,10 @@ async fn what_is_forgotten_is_listed_anew_and_what_vanished_meanwhile_is_removed
     .await;
     let metrics = seen.text();
     assert!(!metrics.contains("spot_guard_watch_failures_total{resource=\"pods\"} 0\n"), "{metrics}");
+    for begun in [r#"{verb="List",result="Ok"}"#, r#"{verb="Watch",result="Ok"}"#] {
+        let none = format!("spot_guard_kube_requests_total{begun} 0\n");
+        assert!(metrics.contains(begun) && !metrics.contains(&none), "{metrics}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

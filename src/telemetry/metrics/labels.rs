@@ -70,6 +70,50 @@ impl AwsResult {
     }
 }
 
+/// What is requested of the Kubernetes API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum KubeVerb {
+    /// Reads one object.
+    Get,
+    /// Reads a page of a list.
+    List,
+    /// Begins a watch.
+    Watch,
+    /// Creates an object, an eviction or a review.
+    Create,
+    /// Changes an object: a patch, or an update.
+    Change,
+    /// Deletes an object.
+    Delete,
+}
+
+impl KubeVerb {
+    /// All of them.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Get, Self::List, Self::Watch, Self::Create, Self::Change, Self::Delete];
+}
+
+/// How a request to the Kubernetes API ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum KubeResult {
+    /// It was accepted.
+    Ok,
+    /// Somebody else was faster (409).
+    Conflict,
+    /// The API server asked to slow down, or a disruption budget has no room (429).
+    Throttled,
+    /// The API server refused it, for any other reason (4xx).
+    Refused,
+    /// No answer in time, no connection, or an error of the API server (5xx).
+    Failed,
+}
+
+impl KubeResult {
+    /// All of them.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Ok, Self::Conflict, Self::Throttled, Self::Refused, Self::Failed];
+}
+
 /// What the Kubernetes API answered to an eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum EvictionResult {
@@ -313,6 +357,12 @@ pub(super) struct BoxLabels {
 pub(super) struct AwsLabels {
     pub(super) operation: AwsOperation,
     pub(super) result: AwsResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct KubeLabels {
+    pub(super) verb: KubeVerb,
+    pub(super) result: KubeResult,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
