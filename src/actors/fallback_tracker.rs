@@ -404,6 +404,7 @@ impl FallbackTracker {
             let mut wanted = ScaleGroups { pool: name.clone(), ..ScaleGroups::default() };
             if let Some(PoolFacts::Observed { view, cordon, .. }) = self.known.pools.get(name) {
                 wanted.instances.found_empty = self.instances_found_empty(view, &turn);
+                wanted.instances.interrupted = self.known.interrupted(name, self.deps.clock.now());
                 wanted.instances.look_at(view, turn.snapshot, turn.freshness, self.deps.clock.now());
                 cordoned.extend(cordon.iter().cloned());
             }

@@ -18,6 +18,7 @@ mod requests;
 mod resume;
 #[cfg(test)]
 mod tests;
+pub mod zones;
 
 pub use crate::ledger::wants;
 
