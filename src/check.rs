@@ -27,7 +27,7 @@ use spot_guard_core::placement::PodName;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{Finding, GroupProblem, Severity};
 use spot_guard_core::reason::Reason;
-use spot_guard_core::record::NoticeKind;
+use spot_guard_core::record::{NoticeKind, ReplacedBy};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -423,6 +423,16 @@ async fn groups(
                 .collect(),
         };
         let about = format!("pool {}", config.name);
+        if let (Some(spot), Some(on_demand)) =
+            (found.get(&config.spot_group), found.get(&config.on_demand_group))
+        {
+            let view = PoolView { spot: spot.clone(), on_demand: on_demand.clone() };
+            let who = match config.replacer(&view) {
+                ReplacedBy::SpotGuard => "replacedBy: SpotGuard",
+                ReplacedBy::Group => "replacedBy: Group, on-demand stands in for what it does not bring",
+            };
+            lines.push(Line::new(Verdict::Ok, about.clone(), who));
+        }
         if findings.is_empty() {
             lines.push(Line::new(Verdict::Ok, about.clone(), "both groups can be used"));
         }

@@ -51,6 +51,8 @@ pub struct ScaleGroups {
     pub ends: BTreeSet<End>,
     /// What the replacements and the cluster know about instances.
     pub instances: InstanceFacts,
+    /// Since when failed launches of a Spot group matter that nothing is requested of.
+    pub spot_failures_since: Option<Timestamp>,
 }
 
 /// Boxes 3, 3.1, 6: AsgScaler → FallbackTracker, HealthMonitor.
