@@ -308,15 +308,14 @@ async fn take_turn(
     let mut deferred = Deferred::default();
     let mut delayed = None;
     // A new life, or a replacement that wants something, waits for nobody else's look.
-    let watched = wanted.spot_failures_since;
-    let urgent = takes_over || !wanted.wants.is_empty() || !wanted.ends.is_empty() || watched.is_some();
+    let urgent = takes_over || wanted.wants_something();
     if takes_over {
         let mut next = store.ledger.clone();
         next.take_over(deps.clock.now());
         store.write(next).await?;
     }
     for calls in 0.. {
-        let view = read_groups(&deps, &pool, &store.ledger, watched, urgent).await?;
+        let view = read_groups(&deps, &pool, &store.ledger, wanted.spot_failures_since, urgent).await?;
         let now = deps.clock.now();
         let ScaleGroups { wants, ends, .. } = &wanted;
         // The tracker knows the instances that it was told of; this reading may be the first one for long.

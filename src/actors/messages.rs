@@ -55,6 +55,14 @@ pub struct ScaleGroups {
     pub spot_failures_since: Option<Timestamp>,
 }
 
+impl ScaleGroups {
+    /// Whether a replacement waits for something of the groups.
+    #[must_use]
+    pub fn wants_something(&self) -> bool {
+        !self.wants.is_empty() || !self.ends.is_empty() || self.spot_failures_since.is_some()
+    }
+}
+
 /// Boxes 3, 3.1, 6: AsgScaler → FallbackTracker, HealthMonitor.
 ///
 /// The groups and the ledger of a pool, as they were just read and written.

@@ -73,8 +73,8 @@ pub struct SpotPoolSpec {
     /// Whether LaunchInstances is used on the group of an EKS managed node group, too.
     #[serde(default)]
     pub launch_instances: LaunchInstances,
-    /// Who replaces the Spot nodes. By default their group, if its CapacityRebalance is on or if it is that of
-    /// an EKS managed node group, else Spot Guard. A value that contradicts the group is refused.
+    /// Who replaces the Spot nodes. By default their group, if its CapacityRebalance is on or if it is that
+    /// of an EKS managed node group, else Spot Guard. A value that contradicts the group is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<ReplacedBy>,
     /// What an instance costs per hour, to estimate what fallbacks cost; without it nothing is estimated.

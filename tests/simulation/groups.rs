@@ -58,6 +58,8 @@ fn launch_instances_is_used_in_a_managed_node_group_where_a_person_allows_it() {
 fn a_spot_group_that_evens_out_three_zones_is_accepted_and_nothing_is_launched_to_even_them_out_after_us() {
     let mut plot = Scenario::Rebalance.plot();
     plot.script = vec![(Duration::from_secs(400), Act::Rebalance(0))];
+    // Two nodes are ended by AWS to even out the zones, and drained for that.
+    (plot.replacements, plot.steps) = (3, vec![(FlowBox::CleanUp, Outcome::CleanedUp)]);
     let played = Play::plot("AZRebalance", plot)
         .beside(|stage| async move {
             // AWS evens out the zones first; the oldest instance is left where it is.
