@@ -13,6 +13,7 @@ mod holds;
 mod leadership;
 mod limits;
 mod logs;
+mod metrics;
 mod mishaps;
 mod nodes;
 mod notices;
