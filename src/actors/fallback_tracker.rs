@@ -424,6 +424,8 @@ impl FallbackTracker {
             wanted.wants.extend(commands.wants);
             wanted.ends.extend(commands.ends);
             wanted.instances.taken.extend(commands.taken);
+            let watched = [wanted.spot_failures_since, commands.spot_failures_since];
+            wanted.spot_failures_since = watched.into_iter().flatten().min();
         }
         let is_unreadable = |name: &str| self.deps.view.may_hide_record(name);
         for (name, mut wanted) in by_pool {
