@@ -158,6 +158,8 @@ fn the_most_urgent_replacement_says_which_zone_is_asked_first() {
     assert_eq!(zone_of(first.call.as_ref()).map(|(zone, _)| zone), Some("b"));
     let mut ledger = first.ledger;
     launched(&mut ledger, GroupKind::Spot, vec!["i-4".into()], &[], now());
+    view.spot.desired = 4;
+    add(&mut view, GroupKind::Spot, "i-4", Lifecycle::Pending);
     let second = next(&ledger, &view, &both);
     assert_eq!(
         zone_of(second.call.as_ref()).map(|(zone, _)| zone),
