@@ -19,8 +19,8 @@ use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::operation::launch_instances::LaunchInstancesOutput;
 use aws_sdk_autoscaling::types::{
-    Activity, AutoScalingGroup, Filter, LaunchInstancesError, LifecycleState, MixedInstancesPolicy,
-    RetryStrategy, ScalingActivityStatusCode,
+    Activity, AutoScalingGroup, Filter, LifecycleState, MixedInstancesPolicy, RetryStrategy,
+    ScalingActivityStatusCode,
 };
 use jiff::Timestamp;
 use listing::Listing;
@@ -235,12 +235,8 @@ impl AutoScaling {
             .availability_zones(zone)
             .retry_strategy(RetryStrategy::None)
             .send();
-        let started = tokio::time::Instant::now();
-        let launched = call.await.map(|answer| launched(&answer));
-        let launched = launched.map_err(|error| call_error(AwsOperation::LaunchInstances, &error));
-        let result = launched.as_ref().map_or_else(CallError::result, Launched::result);
-        self.metrics.aws_call(AwsOperation::LaunchInstances, result, started.elapsed());
-        launched
+        let call = async { call.await.map(|answer| launched(&answer)) };
+        self.counted(AwsOperation::LaunchInstances, call, Launched::result).await
     }
 
     async fn timed<T, E>(
@@ -251,9 +247,22 @@ impl AutoScaling {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
+        self.counted(operation, call, |_| AwsResult::Ok).await
+    }
+
+    /// Counts a call with its time; `result_of` tells an answer's result.
+    async fn counted<T, E>(
+        &self,
+        operation: AwsOperation,
+        call: impl Future<Output = Result<T, SdkError<E>>>,
+        result_of: impl FnOnce(&T) -> AwsResult,
+    ) -> Result<T, CallError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
         let started = tokio::time::Instant::now();
         let result = call.await.map_err(|error| call_error(operation, &error));
-        let outcome = result.as_ref().map_or_else(CallError::result, |_| AwsResult::Ok);
+        let outcome = result.as_ref().map_or_else(CallError::result, result_of);
         self.metrics.aws_call(operation, outcome, started.elapsed());
         result
     }
@@ -262,13 +271,11 @@ impl AutoScaling {
 fn launched(answer: &LaunchInstancesOutput) -> Launched {
     let ids = answer.instances().iter().flat_map(|collection| collection.instance_ids());
     let instance_ids: Vec<InstanceId> = ids.map(|id| id.as_str().into()).collect();
-    let words = |error: &LaunchInstancesError| {
-        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-        (text(error.error_code()), text(error.error_message()), text(error.instance_type()))
-    };
-    let errors: Vec<_> = answer.errors().iter().map(words).collect();
-    let errors: Vec<_> =
-        errors.iter().map(|(code, message, kind)| (code.as_str(), message.as_str(), kind.as_str())).collect();
+    let words = answer.errors().iter().map(|error| {
+        let [code, message, kind] = [error.error_code(), error.error_message(), error.instance_type()];
+        (code.unwrap_or_default(), message.unwrap_or_default(), kind.unwrap_or_default())
+    });
+    let errors: Vec<_> = words.collect();
     let errors = classify::launch_errors(&errors, !instance_ids.is_empty());
     Launched { instance_ids, errors }
 }

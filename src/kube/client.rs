@@ -2,7 +2,7 @@
 
 use crate::kube::counted;
 use crate::kube::splitter::MAX_OBJECT;
-use crate::telemetry::metrics::{KubeResult, Metrics};
+use crate::telemetry::metrics::{KubeResult, KubeVerb, Metrics};
 use anyhow::Context as _;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -63,7 +63,7 @@ pub fn bounded(client: &Client, limit: Duration, metrics: Arc<Metrics>) -> Clien
         let (client, metrics) = (client.clone(), metrics.clone());
         async move {
             let verb = counted::verb(&request);
-            let answer = within(limit, &client, request).await;
+            let answer = within(limit, &client, verb, request).await;
             let result =
                 answer.as_ref().map_or(KubeResult::Failed, |answer| counted::result(answer.status()));
             metrics.kube_request(verb, result);
@@ -76,18 +76,17 @@ pub fn bounded(client: &Client, limit: Duration, metrics: Arc<Metrics>) -> Clien
 async fn within(
     limit: Duration,
     client: &Client,
+    verb: KubeVerb,
     request: http::Request<Body>,
 ) -> Result<http::Response<BoundedBody>, BoxError> {
-    let query = request.uri().query().unwrap_or_default();
-    let (watches, lists) = (query.contains("watch=true"), query.contains("limit="));
     let end = Instant::now() + limit;
     let answer = match timeout_at(end, client.send(request)).await {
         Ok(answer) => answer?,
         Err(_) => return Err(BoxError::from(no_answer(limit))),
     };
-    let end = (!watches).then(|| Box::pin(sleep_until(end)));
+    let end = (verb != KubeVerb::Watch).then(|| Box::pin(sleep_until(end)));
     let answer = answer.map(|inner| BoundedBody { inner, end, limit });
-    if watches || lists {
+    if matches!(verb, KubeVerb::Watch | KubeVerb::List) {
         return Ok(answer);
     }
     let (head, body) = answer.into_parts();

@@ -3,7 +3,7 @@
 use crate::play::{Play, Played, Stage};
 use serde_json::json;
 use spot_guard::crd::{NodeReplacement, SpotPool, SpotPoolStatus};
-use spot_guard::sim::scenario::{Act, Scenario};
+use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::{GroupSpec, Supply};
 use spot_guard_core::reason::ReasonCode;
@@ -121,6 +121,16 @@ fn assert_spot_is_left_alone(played: &Played) {
     assert!(changes.is_empty(), "{changes:?}");
 }
 
+/// On-demand stands in for what the Spot group does not bring, while this happens.
+fn stands_in<const ACTS: usize>(script: [(u64, Act); ACTS]) -> Plot {
+    Plot {
+        script: script.into_iter().map(|(at, act)| (Duration::from_secs(at), act)).collect(),
+        limit: Duration::from_secs(4 * 3600),
+        steps: stood_in_for(),
+        ..Scenario::DrySpot.plot()
+    }
+}
+
 #[test]
 fn a_recommendation_in_a_group_pool_and_no_launch_for_an_hour_nothing_happens_and_nothing_is_held() {
     let script = [
@@ -129,10 +139,7 @@ fn a_recommendation_in_a_group_pool_and_no_launch_for_an_hour_nothing_happens_an
         (3700, Act::Interrupt(0)),
         (4000, Act::SpotHas(Supply::Unlimited)),
     ];
-    let mut plot = Scenario::DrySpot.plot();
-    plot.script = script.into_iter().map(|(at, act)| (Duration::from_secs(at), act)).collect();
-    plot.limit = Duration::from_secs(4 * 3600);
-    plot.steps = stood_in_for();
+    let plot = stands_in(script);
     let played = Play::plot("a group that replaces by itself", plot)
         .beside(|stage| async move {
             replaces_by_itself(&stage);
@@ -173,10 +180,7 @@ fn an_interruption_that_the_spot_group_makes_up_for_by_itself_changes_nothing_of
 fn a_pair_of_managed_node_groups_is_stood_in_for_and_its_spot_nodes_are_left_to_eks() {
     let script =
         [(5, Act::SpotHas(Supply::None)), (40, Act::Interrupt(0)), (600, Act::SpotHas(Supply::Unlimited))];
-    let mut plot = Scenario::DrySpot.plot();
-    plot.script = script.into_iter().map(|(at, act)| (Duration::from_secs(at), act)).collect();
-    plot.limit = Duration::from_secs(4 * 3600);
-    plot.steps = stood_in_for();
+    let plot = stands_in(script);
     let played = Play::plot("a managed pair", plot)
         .beside(|stage| async move {
             replaces_by_itself(&stage);

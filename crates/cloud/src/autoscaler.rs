@@ -7,7 +7,7 @@ mod room;
 use crate::clock::since;
 use crate::cloud::{Cloud, GroupSnapshot};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::api::{Api, EvictParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use room::{Load, Room};
@@ -355,17 +355,12 @@ impl Autoscaler {
     async fn remove(&mut self, node: &Node, pods: &[Pod]) -> Result<(), kube::Error> {
         let now = self.cloud.now();
         let name = node.name_any();
-        let api: Api<Node> = Api::all(self.client.clone());
         let mut taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
         if marked_at(node).is_none() {
             let mark =
                 json!({ "key": TO_BE_DELETED, "effect": "NoSchedule", "value": now.as_second().to_string() });
             taints.extend(serde_json::from_value(mark));
-            let patch = json!({
-                "metadata": { "resourceVersion": node.resource_version() },
-                "spec": { "taints": taints },
-            });
-            api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+            set_taints(&self.client, node, &taints).await?;
         }
         let mut left = false;
         for pod in pods.iter().filter(|pod| room::moves_from(pod, &name)) {
@@ -396,6 +391,11 @@ fn marked_at(node: &Node) -> Option<Timestamp> {
 async fn unmark(client: &Client, node: &Node) -> Result<(), kube::Error> {
     let mut taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     taints.retain(|taint| taint.key != TO_BE_DELETED);
+    set_taints(client, node, &taints).await
+}
+
+/// Gives a node these taints, unless it has changed since it was read.
+async fn set_taints(client: &Client, node: &Node, taints: &[Taint]) -> Result<(), kube::Error> {
     let patch = json!({
         "metadata": { "resourceVersion": node.resource_version() },
         "spec": { "taints": taints },

@@ -178,14 +178,25 @@ impl GroupView {
         self.zones.len() > 1 && !self.setup.suspended.contains_key("AZRebalance")
     }
 
+    /// How many instances of the group in a zone are not on their way out.
+    #[must_use]
+    pub fn active_in(&self, zone: &str) -> usize {
+        let here = self.instances.iter().filter(|held| held.zone == zone);
+        here.filter(|held| held.lifecycle != Lifecycle::Leaving).count()
+    }
+
     /// Whether no zone of the group has fewer instances than this one.
     #[must_use]
     pub fn is_emptiest(&self, zone: &str) -> bool {
-        let crowd = |zone: &str| {
-            let here = self.instances.iter().filter(|held| held.zone == zone);
-            here.filter(|held| held.lifecycle != Lifecycle::Leaving).count()
+        self.zones.iter().map(|other| self.active_in(other)).min() == Some(self.active_in(zone))
+    }
+
+    /// The launches that have failed since then. A throttled one is made again, and is none.
+    pub fn failed_since(&self, since: Timestamp) -> impl Iterator<Item = &FailedActivity> {
+        let counts = move |failed: &&FailedActivity| {
+            failed.started_at >= since && failed.class != FailureClass::Throttle
         };
-        self.zones.iter().map(|other| crowd(other)).min() == Some(crowd(zone))
+        self.failures.iter().filter(counts)
     }
 
     /// Whether the instance is there and in service.
@@ -243,6 +254,14 @@ pub struct GroupSetup {
     pub status: Option<String>,
     /// Suspended processes, and why.
     pub suspended: BTreeMap<String, String>,
+}
+
+impl GroupSetup {
+    /// Whether AWS replaces its instances at risk without anybody's request.
+    #[must_use]
+    pub fn replaces_by_itself(&self) -> bool {
+        self.capacity_rebalance || self.eks_node_group.is_some()
+    }
 }
 
 /// Which groups LaunchInstances is used on.

@@ -36,7 +36,7 @@ pub struct PoolNames<'a> {
 /// EKS User Guide, "Managed node groups").
 #[must_use]
 pub fn replaced_by(said: Option<ReplacedBy>, view: &PoolView) -> ReplacedBy {
-    let by_itself = view.spot.setup.capacity_rebalance || view.spot.setup.eks_node_group.is_some();
+    let by_itself = view.spot.setup.replaces_by_itself();
     said.unwrap_or(if by_itself { ReplacedBy::Group } else { ReplacedBy::SpotGuard })
 }
 
@@ -91,7 +91,7 @@ fn check_replacer(kind: GroupKind, view: &PoolView, serves_itself: bool, add: &m
             add(GroupProblem::SameNodeGroup(name.clone()));
         }
     } else if serves_itself {
-        if !setup.capacity_rebalance && setup.eks_node_group.is_none() {
+        if !setup.replaces_by_itself() {
             add(GroupProblem::DoesNotReplace);
         }
     } else if let Some(name) = &setup.eks_node_group {

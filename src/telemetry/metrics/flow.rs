@@ -66,21 +66,21 @@ impl FlowCounts {
             "Replacements that are over, by the kind of their last notice and their last phase",
             self.finished.clone(),
         );
-        registry.register(
-            "fallbacks",
-            "Replacements whose capacity came from on-demand (box 3.2)",
-            self.fallbacks.clone(),
-        );
-        registry.register(
-            "returns",
-            "Fallbacks that went back to Spot: the on-demand group shrank (box 10)",
-            self.returns.clone(),
-        );
-        registry.register(
-            "drains_incomplete",
-            "Drains of old nodes that ended before all pods ran elsewhere (box 5)",
-            self.drains_incomplete.clone(),
-        );
+        for (name, help, metric) in [
+            ("fallbacks", "Replacements whose capacity came from on-demand (box 3.2)", &self.fallbacks),
+            (
+                "returns",
+                "Fallbacks that went back to Spot: the on-demand group shrank (box 10)",
+                &self.returns,
+            ),
+            (
+                "drains_incomplete",
+                "Drains of old nodes that ended before all pods ran elsewhere (box 5)",
+                &self.drains_incomplete,
+            ),
+        ] {
+            registry.register(name, help, metric.clone());
+        }
         registry.register(
             "box_transitions",
             "Steps of the flow, by box and outcome",
@@ -183,15 +183,16 @@ impl FlowCounts {
     ) {
         let Some(kind) = after.notice else { return };
         let (pool, cause) = (|| pool.clone(), Word(kind));
-        let begun = |before: &ReplacementStatus| before.phase().is_finished() && !after.phase().is_finished();
-        let begins = before.is_none_or(begun);
+        let is_over = after.phase().is_finished();
+        let was_over = before.is_some_and(|before| before.phase().is_finished());
+        let begins = before.is_none() || was_over && !is_over;
         if begins {
             self.started.get_or_create(&CauseLabels { pool: pool(), cause }).inc();
         }
         if begins || before.is_some_and(|before| before.notice != Some(kind)) {
             self.notices.get_or_create(&NoticeLabels { pool: pool(), kind: cause }).inc();
         }
-        if after.phase().is_finished() && !before.is_some_and(|before| before.phase().is_finished()) {
+        if is_over && !was_over {
             let phase = Word(after.phase());
             self.finished.get_or_create(&FinishLabels { pool: pool(), cause, phase }).inc();
         }

@@ -7,7 +7,7 @@
 use super::capacity;
 use super::facts::{Facts, Queue, Turn};
 use crate::flow::{Event, RequestFailure};
-use crate::group::{FailureClass, Lifecycle};
+use crate::group::Lifecycle;
 use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::CLOCK_SKEW;
 use crate::neighbours::Neighbour;
@@ -98,11 +98,8 @@ fn stand_in(next: &mut ReplacementStatus, since: Timestamp, turn: &Turn<'_>) {
         }
         return;
     }
-    let failures = facts.view.into_iter().flat_map(|view| &view.spot.failures);
-    let mut failures = failures
-        .filter(|failed| failed.class != FailureClass::Throttle && failed.started_at >= since - CLOCK_SKEW);
     let waited = crate::time::since(since, now);
-    let failure = match failures.next() {
+    let failure = match facts.view.and_then(|view| view.spot.failed_since(since - CLOCK_SKEW).next()) {
         Some(failed) => RequestFailure::OutOfCapacity(failed.message.clone()),
         None if waited >= LAUNCHES_WITHIN => RequestFailure::TimedOut(waited),
         None => return,

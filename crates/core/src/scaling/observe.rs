@@ -58,10 +58,7 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 /// A group that fails in one zone tries the next (User Guide, "Availability Zone distribution"), so one zone
 /// out of capacity is not the market. With a deadline nobody waits for the next zone.
 fn failed_launch<'a>(share: &Share, group: &'a GroupView, now: Timestamp) -> Option<&'a FailedActivity> {
-    let since = share.since - CLOCK_SKEW;
-    let is_its_own =
-        |failure: &&FailedActivity| failure.started_at >= since && failure.class != FailureClass::Throttle;
-    let failed: Vec<&FailedActivity> = group.failures.iter().filter(is_its_own).collect();
+    let failed: Vec<&FailedActivity> = group.failed_since(share.since - CLOCK_SKEW).collect();
     let decisive = decisive(failed.iter().copied(), |failure| failure.class)?;
     let is_tried = |zone: &String| failed.iter().any(|failure| failure.zone.as_ref() == Some(zone));
     let waits_long = now.duration_since(share.since) >= ZONES_TRIED_AFTER;

@@ -41,13 +41,10 @@ pub(super) fn order(
     // A replacement has the name of its old instance.
     let old = spot.instances.iter().find(|held| *held.id == **replacement);
     let own = old.map(|held| held.zone.as_str());
-    let crowd = |zone: &str| {
-        group.instances.iter().filter(|held| held.zone == zone && group.is_active(&held.id)).count()
-    };
     let mut zones = group.zones.clone();
     zones.sort_by_key(|zone| {
         let zone = zone.as_str();
-        (Some(zone) != volume_zone, interrupted.contains(zone), Some(zone) != own, crowd(zone))
+        (Some(zone) != volume_zone, interrupted.contains(zone), Some(zone) != own, group.active_in(zone))
     });
     zones
 }
