@@ -316,7 +316,7 @@ async fn take_turn(
         // The tracker knows the instances that it was told of; this reading may be the first one for long.
         let mut instances = wanted.instances.clone();
         let freshness = deps.view.freshness();
-        instances.look_at(&view, &deps.view.snapshot(), &freshness, now);
+        instances.look_at(&view, &deps.view.snapshot(), &freshness, &deps.taint_key, now);
         let plan = scaling::plan(&Inputs {
             ledger: &store.ledger,
             view: &view,
@@ -405,7 +405,8 @@ async fn read_groups(
     let now = deps.clock.now();
     ledger.limit_launches(&mut view, now);
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
-        if let Some(since) = ledger.failures_matter_since(kind) {
+        let recent = seconds(pool.policy.stability_seconds);
+        if let Some(since) = ledger.failures_matter_since(kind, recent, now) {
             let failures = deps.aws.failures(pool.group(kind), since - CLOCK_SKEW).await?;
             match kind {
                 GroupKind::Spot => view.spot.failures = failures,

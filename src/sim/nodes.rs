@@ -121,11 +121,13 @@ fn object(join: &NodeJoin) -> Value {
     let mut labels: serde_json::Map<String, Value> =
         join.labels.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect();
     labels.insert(DEMO_LABEL.to_owned(), Value::String("true".to_owned()));
+    let taint = |(key, value, effect): &(String, String, String)| json!({ "key": key, "value": value, "effect": effect });
+    let taints: Vec<Value> = join.taints.iter().map(taint).collect();
     json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": { "name": join.node_name, "labels": labels },
-        "spec": { "providerID": join.provider_id },
+        "spec": { "providerID": join.provider_id, "taints": taints },
     })
 }
 

@@ -4,7 +4,7 @@ use crate::sim::world::{App, ON_DEMAND, SPOT, Start, World};
 use Act::{Interrupt, OnDemandHas, Rebalance, SetBudget, SpotHas};
 use clap::ValueEnum;
 use serde_json::json;
-use spot_guard_cloud::cloud::Supply;
+use spot_guard_cloud::cloud::{BootFault, Supply};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox as B, Outcome as O};
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub enum Act {
     Rebalance(usize),
     /// EC2 gives the Spot instance of that number its two minutes.
     Interrupt(usize),
+    /// The nodes of the next instances of a group go wrong like this.
+    NodesFail(&'static str, BootFault, usize),
     /// The budget of an application allows this many unavailable pods from now on.
     SetBudget(&'static str, u32),
 }
@@ -61,6 +63,15 @@ impl Act {
             Self::OnDemandHas(capacity) => market("on-demand", capacity),
             Self::Rebalance(number) => format!("EC2 recommends to move off Spot node number {}", number + 1),
             Self::Interrupt(number) => format!("EC2 takes Spot node number {} in two minutes", number + 1),
+            Self::NodesFail(group, fault, count) => {
+                let what = match fault {
+                    BootFault::DiesPending => "die while they boot",
+                    BootFault::NeverJoins => "never join",
+                    BootFault::NeverReady => "are never Ready",
+                    BootFault::KeepsTaint => "keep their start-up taint",
+                };
+                format!("the next {count} nodes of {group} {what}")
+            }
             Self::SetBudget(app, count) => {
                 format!("the PodDisruptionBudget {app} allows {count} unavailable")
             }
@@ -80,6 +91,7 @@ impl Act {
             Self::OnDemandHas(capacity) => world.cloud.set_supply(ON_DEMAND, None, *capacity),
             Self::Rebalance(number) => world.cloud.rebalance(instance(number)?),
             Self::Interrupt(number) => world.cloud.interrupt(instance(number)?),
+            Self::NodesFail(group, fault, count) => world.cloud.fault_next_boots(group, *count, *fault),
             Self::SetBudget(app, count) => {
                 let patch = json!({ "spec": { "maxUnavailable": count } });
                 let request = http::Request::patch(format!(

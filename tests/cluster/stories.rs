@@ -22,7 +22,7 @@ use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, WorldOptions};
 use spot_guard_cloud::cloud::{
-    BootTimes, CloudEvent, CloudSettings, EventKind, LifecycleState, Served, Supply,
+    BootFault, BootTimes, CloudEvent, CloudSettings, EventKind, LifecycleState, Served, Supply,
 };
 use spot_guard_core::notification::NotificationKind;
 use spot_guard_core::policy::PolicySpec;
@@ -301,6 +301,7 @@ impl Stagecraft {
         for record in self.story.records().await {
             let status = record.status.unwrap_or_default();
             expected.push(record.spec.instance_id.to_string());
+            expected.extend(status.discarded.iter().map(ToString::to_string));
             let stood_in = status.fallback.successor().is_some();
             expected.extend(
                 status.capacity.taken().filter(|_| stood_in).map(|capacity| capacity.instance_id.to_string()),
@@ -394,6 +395,28 @@ async fn with_both_markets_dry_the_node_is_kept_until_spot_is_back() {
         ],
     );
     tell("all-dry", &tale).await;
+}
+
+/// The nodes of the first instances of these groups never join.
+fn never_joins(groups: &[&'static str]) -> Tale {
+    let faults = groups.iter().map(|group| (Cue::Now, Act::NodesFail(group, BootFault::NeverJoins, 1)));
+    let mut tale = Tale::new(Scenario::Rebalance, faults.chain([(Cue::Now, Act::Rebalance(0))]).collect());
+    tale.plot.start.policy.join_timeout_seconds = Some(10);
+    tale.plot.steps = vec![(FlowBox::Wait, Outcome::Unusable), (FlowBox::CleanUp, Outcome::CleanedUp)];
+    tale
+}
+
+#[actix::test]
+async fn a_spot_instance_whose_node_never_joins_is_terminated_and_another_one_requested() {
+    tell("never-joins", &never_joins(&[SPOT])).await;
+}
+
+#[actix::test]
+async fn with_nodes_of_neither_group_joining_both_are_terminated_and_requested_again() {
+    let mut tale = never_joins(&[SPOT, ON_DEMAND]);
+    tale.plot.start.policy.spot_timeout_seconds = Some(5);
+    tale.plot.start.policy.on_demand_timeout_seconds = Some(5);
+    tell("neither-joins", &tale).await;
 }
 
 #[actix::test]

@@ -22,3 +22,4 @@ mod stories;
 mod supervision;
 mod triggers;
 mod unread;
+mod unusable;

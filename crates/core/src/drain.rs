@@ -21,6 +21,7 @@ pub use marking::{Marking, MarksSet};
 pub use moment::Moment;
 pub use orders::{DrainCommand, DrainEnd, DrainReport};
 pub use progress::{Drain, Order};
+pub(crate) use rules::CORDON;
 pub use rules::{
     BudgetView, Deletion, DrainClock, DrainPolicy, NextStep, PodFate, SkipReason, Turn, budget_view,
     classify, eviction_order, holds_its_node, ignores_marks, must_move, next_step, overdue, turns,

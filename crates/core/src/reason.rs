@@ -19,6 +19,7 @@ pub use unplaced::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 
 use crate::freshness::StaleWatch;
 use crate::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
+use crate::ledger::unusable::NodeTrouble;
 use jiff::Timestamp;
 use std::fmt::Display;
 use std::time::Duration;
@@ -119,6 +120,15 @@ pub enum Reason {
     BothGroupsFailed {
         /// How the on-demand group failed, in AWS's words if it gave any.
         on_demand: String,
+    },
+    /// An instance is in service, and its node cannot be used.
+    InstanceUnusable {
+        /// The instance.
+        instance_id: InstanceId,
+        /// Why.
+        why: NodeTrouble,
+        /// Since when.
+        since: Timestamp,
     },
     /// A watch shows an old picture.
     StaleWatch(StaleWatch),
@@ -279,6 +289,7 @@ impl Reason {
             Self::CheckTooLarge { .. } => ReasonCode::CheckTooLarge,
             Self::NoRoomYet { .. } => ReasonCode::PodDoesNotFit,
             Self::BothGroupsFailed { .. } => ReasonCode::BothGroupsFailed,
+            Self::InstanceUnusable { .. } => ReasonCode::InstanceUnusable,
             Self::StaleWatch(_) => ReasonCode::StaleWatch,
             Self::InstanceDisputed { .. } => ReasonCode::InstanceDisputed,
             Self::Undrainable(blocker) => blocker.code(),

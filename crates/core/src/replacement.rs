@@ -13,6 +13,7 @@ mod go_back;
 mod leave;
 #[cfg(test)]
 mod tests;
+mod unusable;
 
 pub use crate::drain::{DrainCommand, DrainEnd, DrainReport};
 pub use crate::reason::ReturnAssessment;
@@ -52,6 +53,7 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
     // Before the groups and the ledger were read once, nothing can be said of capacity.
     let known = facts.view.is_some();
     if mode == Mode::Act && known {
+        unusable::report(&mut next, &turn);
         capacity::find(&mut next, &turn);
     }
     leave::drain(&mut next, mode, &turn);

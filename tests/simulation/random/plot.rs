@@ -260,6 +260,7 @@ fn policy(random: &mut fastrand::Rng) -> PolicySpec {
         return_retry_seconds: among(&[30, 300]),
         cleanup_seconds: among(&[60, 600]),
         keep_finished_seconds: among(&[120, 86_400]),
+        join_timeout_seconds: Some(400),
         delete_at_deadline: Some(among(&[0, 1]) == Some(1)),
         ..PolicySpec::default()
     }
@@ -310,7 +311,8 @@ fn event(random: &mut fastrand::Rng, pools: &[PoolPlan], apps: usize) -> Event {
             Event::LaunchesFail(place, fault, random.u32(1..4))
         }
         48..52 => {
-            let fault = [BootFault::DiesPending, BootFault::NeverJoins, BootFault::NeverReady];
+            let fault =
+                [BootFault::DiesPending, BootFault::NeverJoins, BootFault::NeverReady, BootFault::KeepsTaint];
             Event::BootsFail(place, pick(random, &fault), random.usize(1..3))
         }
         52..57 => Event::Taken(place, number),

@@ -37,7 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(2 * 3600);
 const AT_REST: Duration = Duration::from_secs(90);
 /// How often it is looked at whether the story is over.
 const LOOK: Duration = Duration::from_secs(5);
-/// An instance whose node is not Ready for so long is replaced by a person, once the faults are over.
+/// An instance of others whose node is unusable for so long is replaced by a person, once the faults are
+/// over.
 const FAULTY_AFTER: Duration = Duration::from_secs(300);
 
 /// What came of a random story.
@@ -565,10 +566,13 @@ impl<'a> Stage<'a> {
         self.cloud.snapshot().groups.into_iter().flat_map(|group| group.instances).collect()
     }
 
-    fn is_ready(&self, node: &str) -> bool {
+    /// Whether the node is Ready and has no start-up taint.
+    fn is_usable(&self, node: &str) -> bool {
         let found: Option<k8s_openapi::api::core::v1::Node> = self.cluster.get("", node);
+        let taints = found.as_ref().and_then(|node| node.spec.as_ref()?.taints.clone()).unwrap_or_default();
         let conditions = found.and_then(|node| node.status?.conditions).unwrap_or_default();
         conditions.iter().any(|held| held.type_ == "Ready" && held.status == "True")
+            && !taints.iter().any(|taint| taint.key.ends_with("/agent-not-ready"))
     }
 
     /// The faults are over: within a bounded time everything comes to its end.
@@ -582,7 +586,7 @@ impl<'a> Stage<'a> {
         let (mut unfinished, mut at_rest) = (Vec::new(), Duration::ZERO);
         while at_rest < AT_REST && from.elapsed() < PATIENCE && self.auditor.violations().is_empty() {
             self.pass_until(Instant::now() + LOOK).await;
-            self.replace_faulty();
+            self.replace_faulty_of_others();
             self.make_up_for_others();
             unfinished = self.unfinished();
             at_rest = if unfinished.is_empty() { at_rest + LOOK } else { Duration::ZERO };
@@ -650,14 +654,28 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// A person, or a health check, replaces instances whose nodes do not come.
-    fn replace_faulty(&self) {
+    /// What a group launched for itself or for others is its owner's to mend if its node does not come. What
+    /// our requests brought or may still bring is left to the product.
+    fn replace_faulty_of_others(&self) {
         let now = self.now();
-        for instance in self.instances() {
-            let old = since(instance.launched_at, now) > FAULTY_AFTER;
-            let serves = instance.state == LifecycleState::InService && instance.machine_runs;
-            if old && serves && !self.is_ready(&instance.node_name) {
-                let _ = self.cloud.take_now(&instance.id);
+        for pool in &self.plot.pools {
+            let ledger = ledger(&self.cluster, &pool.start.name);
+            let groups =
+                [(GroupKind::Spot, pool.start.spot()), (GroupKind::OnDemand, pool.start.on_demand())];
+            for (kind, name) in groups {
+                if ledger.shares(kind).any(|share| share.instance_id.is_none()) {
+                    continue;
+                }
+                let ours =
+                    |id: &str| ledger.shares(kind).any(|share| share.instance_id.as_deref() == Some(id));
+                let group = self.cloud.group(&name).expect("a group");
+                for instance in group.instances.iter().filter(|instance| !ours(&instance.id)) {
+                    let old = since(instance.launched_at, now) > FAULTY_AFTER;
+                    let serves = instance.state == LifecycleState::InService && instance.machine_runs;
+                    if old && serves && !self.is_usable(&instance.node_name) {
+                        let _ = self.cloud.take_now(&instance.id);
+                    }
+                }
             }
         }
     }

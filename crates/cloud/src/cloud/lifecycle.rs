@@ -250,6 +250,7 @@ impl State {
         let instance = self.instances.get(id)?;
         let spec = &self.groups.get(&instance.group)?.spec;
         let region = region_of(&instance.zone).to_owned();
+        let keeps_taint = instance.boot_fault == Some(BootFault::KeepsTaint);
         let well_known = [
             ("kubernetes.io/hostname", instance.node_name.as_str()),
             ("kubernetes.io/os", "linux"),
@@ -271,6 +272,7 @@ impl State {
             market: instance.market,
             address: instance.address.clone(),
             labels,
+            taints: if keeps_taint { vec![start_up_taint()] } else { Vec::new() },
             cpu_millis: spec.cpu_millis,
             memory_bytes: spec.memory_bytes,
             pods: spec.pods_per_node,
@@ -365,4 +367,9 @@ impl State {
         self.tell(at, EventKind::Terminated, &instance.group, Some(id), "gone");
         self.reconcile(&instance.group, at);
     }
+}
+
+/// The taint with which nodes join whose networking comes by a DaemonSet; it takes the taint off.
+fn start_up_taint() -> (String, String, String) {
+    ("node.example.com/agent-not-ready".to_owned(), "true".to_owned(), "NoSchedule".to_owned())
 }

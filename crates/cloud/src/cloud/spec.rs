@@ -259,6 +259,8 @@ pub enum BootFault {
     NeverJoins,
     /// The node joins, but is never Ready.
     NeverReady,
+    /// The node joins and is Ready, and keeps its start-up taint.
+    KeepsTaint,
 }
 
 /// The timings and the undocumented behaviours of the cloud.

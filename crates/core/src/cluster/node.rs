@@ -59,6 +59,12 @@ impl Node {
         id.starts_with("i-").then(|| id.into())
     }
 
+    /// Whether it says nothing of its instance: it has no providerID yet, or one of another cloud.
+    #[must_use]
+    pub fn is_nameless(&self) -> bool {
+        !self.provider_id.starts_with("aws://")
+    }
+
     /// Whether it runs on the instance, as far as it says: it may not have said anything yet.
     #[must_use]
     pub fn may_run_on(&self, instance_id: &InstanceId) -> bool {

@@ -2,6 +2,7 @@
 //! can take the pods is taken.
 
 use super::facts::{Fit, NodeFact, Turn};
+use super::unusable;
 use crate::flow::{Event, RequestFailure};
 use crate::group::FailureClass;
 use crate::ids::{InstanceId, NodeName};
@@ -62,8 +63,9 @@ fn begin_again(next: &mut ReplacementStatus, now: Timestamp) {
 fn take(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
     let mut misfits = Vec::new();
     for group in [GroupKind::Spot, GroupKind::OnDemand] {
-        let Some((instance_id, node)) = turn.facts.serving_node(share_of_attempt(next, group, turn), group)
-        else {
+        let share = share_of_attempt(next, group, turn);
+        let Some((instance_id, node)) = turn.facts.serving_node(share, group) else {
+            misfits.extend(unusable::reason(share));
             continue;
         };
         let misfit = misfit(next, &node, turn);
@@ -181,6 +183,7 @@ fn failure(
             }
             FailureClass::Configuration => return Some(RequestFailure::Misconfigured(message)),
             FailureClass::Refused => return Some(RequestFailure::Refused(message)),
+            FailureClass::Unusable => return Some(RequestFailure::Unusable(message)),
             FailureClass::Throttle | FailureClass::Unknown => {}
         }
     }

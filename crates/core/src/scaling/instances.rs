@@ -1,10 +1,11 @@
 //! What the replacements and the cluster know about instances.
 
-use crate::cluster::Snapshot;
-use crate::drain;
+use crate::cluster::{Effect, Node, Snapshot, Taint};
+use crate::drain::{self, CORDON};
 use crate::freshness::{Freshness, Step};
 use crate::group::{Instance, PoolView};
 use crate::ids::InstanceId;
+use crate::ledger::unusable::NodeTrouble;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,8 +24,21 @@ pub struct InstanceFacts {
     pub schedulable: BTreeSet<InstanceId>,
     /// When the API server listed the instance's node as empty, since it is cordoned.
     pub found_empty: BTreeMap<InstanceId, Timestamp>,
+    /// The instances whose nodes cannot be used.
+    pub troubles: BTreeMap<InstanceId, Trouble>,
+    /// When the last node joined that does not say on which instance it runs.
+    pub nameless_joined: Option<Timestamp>,
     /// Whether all of this comes from an old picture: nothing is ended by it but at its deadline.
     pub stale: bool,
+}
+
+/// Why the node of an instance cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Why.
+    pub why: NodeTrouble,
+    /// Whether the node carries our own marks: whether somebody else has cordoned it, too, is not seen then.
+    pub marked: bool,
 }
 
 /// For so long a node that is cordoned and was listed as empty counts as empty, if no watch says otherwise.
@@ -32,10 +46,22 @@ const EMPTY_FOR: Duration = Duration::from_secs(60);
 
 impl InstanceFacts {
     /// Takes in what the cluster knows about the instances of a pool. `freshness` is to be read before the
-    /// snapshot is taken.
-    pub fn look_at(&mut self, view: &PoolView, cluster: &Snapshot, freshness: &Freshness, now: Timestamp) {
+    /// snapshot is taken; `taint_key` is the key of our own taint.
+    pub fn look_at(
+        &mut self,
+        view: &PoolView,
+        cluster: &Snapshot,
+        freshness: &Freshness,
+        taint_key: &str,
+        now: Timestamp,
+    ) {
         self.stale |= !freshness.allows(Step::End);
-        for Instance { id, .. } in view.spot.instances.iter().chain(&view.on_demand.instances) {
+        self.troubles.clear();
+        let nodes = PoolNodes { view, cluster, taint_key };
+        for Instance { id, .. } in nodes.instances() {
+            if let Some(trouble) = nodes.trouble(id) {
+                self.troubles.insert(id.clone(), trouble);
+            }
             if cluster.nodes_of_instance(id).nth(1).is_some() {
                 // Nobody knows whose pods run on it.
                 self.with_pods.insert(id.clone());
@@ -50,5 +76,81 @@ impl InstanceFacts {
                 self.schedulable.insert(id.clone());
             }
         }
+        let nameless = cluster.nodes().iter().filter(|node| node.is_nameless());
+        self.nameless_joined = nameless.map(|node| node.created.unwrap_or(Timestamp::MAX)).max();
+    }
+
+    /// Why the node of an instance that was requested at that time cannot be used, if so; `before` is what
+    /// was said last.
+    #[must_use]
+    pub fn trouble(
+        &self,
+        id: &InstanceId,
+        before: Option<NodeTrouble>,
+        requested_at: Timestamp,
+    ) -> Option<NodeTrouble> {
+        let Trouble { why, marked } = *self.troubles.get(id)?;
+        let may_have_joined = self.nameless_joined.is_some_and(|at| at >= requested_at);
+        match why {
+            // Its node may be there, and the cloud controller has not named it yet.
+            NodeTrouble::NotJoined if may_have_joined => None,
+            // The cordon may be our own.
+            NodeTrouble::Cordoned if marked && before != Some(why) => None,
+            _ => Some(why),
+        }
+    }
+}
+
+/// The nodes of a pool.
+struct PoolNodes<'a> {
+    view: &'a PoolView,
+    cluster: &'a Snapshot,
+    taint_key: &'a str,
+}
+
+impl<'a> PoolNodes<'a> {
+    fn instances(&self) -> impl Iterator<Item = &'a Instance> + use<'a> {
+        self.view.spot.instances.iter().chain(&self.view.on_demand.instances)
+    }
+
+    fn trouble(&self, id: &InstanceId) -> Option<Trouble> {
+        let mut nodes = self.cluster.nodes_of_instance(id);
+        let Some(node) = nodes.next() else {
+            return Some(Trouble { why: NodeTrouble::NotJoined, marked: false });
+        };
+        let why = if !node.ready {
+            NodeTrouble::NotReady
+        } else if self.keeps_taint(node) {
+            NodeTrouble::Tainted
+        } else if node.unschedulable {
+            NodeTrouble::Cordoned
+        } else {
+            return None;
+        };
+        let marked = node.taints.iter().any(|taint| &*taint.key == self.taint_key);
+        Some(Trouble { why, marked })
+    }
+
+    /// Whether the node is idle and keeps pods off by a taint that no node with pods in the pool has. If no
+    /// node has any pods, nothing can be compared.
+    fn keeps_taint(&self, node: &Node) -> bool {
+        let own: Vec<&Taint> = node.taints.iter().filter(|taint| self.is_of_node(taint)).collect();
+        if own.is_empty() || self.is_busy(node) {
+            return false;
+        }
+        let nodes = self.instances().filter_map(|held| self.cluster.node_of_instance(&held.id));
+        let busy: Vec<&Node> = nodes.filter(|other| self.is_busy(other)).collect();
+        let is_usual = |taint: &&Taint| busy.iter().any(|other| other.taints.contains(*taint));
+        !busy.is_empty() && !own.iter().all(is_usual)
+    }
+
+    fn is_busy(&self, node: &Node) -> bool {
+        self.cluster.pods_on(&node.name).any(drain::must_move)
+    }
+
+    /// Whether the taint keeps pods off, and is neither ours nor that of a cordon.
+    fn is_of_node(&self, taint: &Taint) -> bool {
+        let repels = matches!(taint.effect, Effect::NoSchedule | Effect::NoExecute);
+        repels && &*taint.key != self.taint_key && &*taint.key != CORDON
     }
 }

@@ -7,6 +7,7 @@ use super::wants::Want;
 use crate::group::{FailureClass, GroupView, NoInstance};
 use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
+use std::collections::BTreeSet;
 
 /// Writes one request for all replacements that want an instance of a group and have no share in it yet.
 pub(super) fn request_capacity(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
@@ -24,7 +25,9 @@ fn request_from(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> Op
         let raised = i32::try_from(shares.len()).unwrap_or(0);
         ScalingRequest { target: group.desired + raised, ..draft(inputs, kind, id, method, shares) }
     };
-    let method = method(group, first_zone.as_deref());
+    let avoided = asking.iter().filter_map(|share| share.discarded.as_ref());
+    let avoided: BTreeSet<&str> = avoided.map(|last| last.zone.as_str()).collect();
+    let method = method(group, first_zone.as_deref(), &avoided);
     if !replaced_by_group.is_empty() {
         let nothing = request("-replaced", method.clone(), replaced_by_group);
         let (target, state) = (nothing.baseline, RequestState::Applied);
@@ -91,7 +94,7 @@ struct NewShares {
 fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShares {
     let mut new = NewShares::default();
     for ((_, replacement), want) in inputs.wants.iter().filter(|((group, _), _)| *group == kind) {
-        let Want::Instance { attempt, deadline, stood_in_for, zone, gone } = want else { continue };
+        let Want::Instance { attempt, deadline, stood_in_for, zone, gone, .. } = want else { continue };
         let held = ledger.share(kind, replacement);
         if held.is_some_and(|share| !share.asks(inputs.now)) || ledger.is_left_behind(kind, replacement) {
             continue;
@@ -104,6 +107,9 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
             deadline: *deadline,
             stood_in_for: *stood_in_for,
             instance_id: None,
+            claimed_at: None,
+            unusable: None,
+            discarded: held.and_then(|share| share.discarded.clone()),
             failure: None,
         };
         if *gone && held.is_none() {
@@ -121,12 +127,13 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
     new
 }
 
-/// LaunchInstances where the group can, the volumes' zone first and then the group's own order.
-fn method(group: &GroupView, first_zone: Option<&str>) -> Method {
+/// LaunchInstances where the group can, the volumes' zone first and then the group's own order; last are the
+/// zones whose last instance had a node that could not be used.
+fn method(group: &GroupView, first_zone: Option<&str>, avoided: &BTreeSet<&str>) -> Method {
     if !group.can_launch || group.zones.is_empty() {
         return Method::SetDesiredCapacity {};
     }
     let mut zones = group.zones.clone();
-    zones.sort_by_key(|zone| Some(zone.as_str()) != first_zone);
+    zones.sort_by_key(|zone| (Some(zone.as_str()) != first_zone, avoided.contains(zone.as_str())));
     Method::LaunchInstances { zones }
 }

@@ -33,6 +33,9 @@ impl Display for Reason {
             }
             Self::NoRoomYet { pod, reasons } => write!(f, "pod {pod} fits on no node yet ({reasons})"),
             Self::BothGroupsFailed { on_demand } => write!(f, "both groups failed; on-demand: {on_demand}"),
+            Self::InstanceUnusable { instance_id, why, since } => {
+                write!(f, "{instance_id} is in service, and {why}, since {since:.0} (joinTimeoutSeconds)")
+            }
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id: instance, node } => {
                 write!(f, "node {node} also reports that it runs on {instance}")
