@@ -7,6 +7,7 @@ mod check;
 mod connections;
 mod crowd;
 mod demo;
+mod documents;
 mod holes;
 mod openapi;
 mod status;

@@ -11,6 +11,7 @@ mod attacks;
 mod autoscaling;
 mod bad_input;
 mod bench;
+mod chart;
 mod check;
 mod contract;
 mod crds;

@@ -82,7 +82,7 @@ const SLANG: [(&str, &str); 7] = [
 ];
 
 /// The documents: those at the top, and all in `docs` and `deploy`.
-fn documents() -> Vec<(String, String)> {
+pub fn documents() -> Vec<(String, String)> {
     fn add(folder: &Path, deep: bool, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
             if entry.is_dir() && deep {

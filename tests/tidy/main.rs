@@ -3,8 +3,11 @@
 
 #![allow(clippy::disallowed_methods, clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
 
+mod chart;
+mod documents;
 mod english;
 mod ids;
+mod image;
 mod imports;
 mod security;
 mod source;

@@ -2,6 +2,7 @@
 //! protocols. It imports nothing of the product that it judges.
 
 pub mod admission;
+pub mod autoscaler;
 pub mod clock;
 pub mod cloud;
 pub mod cluster;

@@ -19,6 +19,8 @@ pub struct Plot {
     pub enforces_max: bool,
     /// Whether the agents run; if not, the notices are reported as they would, which is much faster.
     pub agents: bool,
+    /// Whether cluster-autoscaler scales the same groups.
+    pub autoscaler: bool,
     /// How many controllers there are, one of which leads.
     pub controllers: usize,
     /// What happens, in order, with the number that it is known by.
@@ -197,6 +199,7 @@ impl Plot {
             raises_desired: random.u8(..3) > 0,
             enforces_max: random.u8(..3) > 0,
             agents: random.u8(..12) == 0,
+            autoscaler: fastrand::Rng::with_seed(seed ^ AUTOSCALER).u8(..6) == 0,
             controllers: random.usize(1..=2),
             pools,
             apps,
@@ -210,6 +213,9 @@ impl Plot {
         Self { events, ..self.clone() }
     }
 }
+
+/// Whether cluster-autoscaler is there is drawn apart from the rest.
+const AUTOSCALER: u64 = 0x00a5_ca1e;
 
 /// What people ask for is drawn apart from the rest.
 const ASKING: u64 = 0x0a5c_1266;

@@ -1,6 +1,7 @@
 //! Plays a random story: the world, the controllers in it, what befalls them, and the judgement at the end.
 
 mod attacks;
+mod autoscaler;
 
 use super::attacks::Counts as AttackCounts;
 use super::faults::{Faults, Line};
@@ -61,6 +62,8 @@ pub struct Counts {
     pub deadlines: usize,
     /// Controllers that were killed or ended.
     pub lives: usize,
+    /// Stories beside cluster-autoscaler.
+    pub autoscalers: usize,
     /// What attackers did.
     pub attacks: AttackCounts,
 }
@@ -72,6 +75,7 @@ impl Counts {
         self.returns += other.returns;
         self.deadlines += other.deadlines;
         self.lives += other.lives;
+        self.autoscalers += other.autoscalers;
         self.attacks.add(other.attacks);
     }
 }
@@ -145,6 +149,7 @@ struct Stage<'a> {
     crew: Vec<Member>,
     vacant: Vec<Instant>,
     lives: usize,
+    autoscaler: Option<tokio::task::JoinHandle<()>>,
     metrics: Vec<Arc<Metrics>>,
     began: Instant,
     epoch: Timestamp,
@@ -213,6 +218,7 @@ impl<'a> Stage<'a> {
             crew: Vec::new(),
             vacant: Vec::new(),
             lives: 0,
+            autoscaler: None,
             metrics: Vec::new(),
             began: Instant::now(),
             epoch: clock.now(),
@@ -222,6 +228,7 @@ impl<'a> Stage<'a> {
         for _ in 0..plot.controllers {
             stage.start_controller();
         }
+        stage.autoscaler = plot.autoscaler.then(|| stage.start_autoscaler());
         stage
     }
 
@@ -578,6 +585,9 @@ impl<'a> Stage<'a> {
     /// The faults are over: within a bounded time everything comes to its end.
     async fn end(mut self) -> Played {
         self.say("-- from here on nothing fails".to_owned());
+        if let Some(autoscaler) = self.autoscaler.take() {
+            autoscaler.abort();
+        }
         self.heal();
         let from = Instant::now();
         self.pass_until(from).await;
@@ -614,7 +624,8 @@ impl<'a> Stage<'a> {
     /// What came of the stories that are on record.
     fn counts(&self) -> Counts {
         let attacks = AttackCounts::of(&self.plot.events);
-        let mut counts = Counts { lives: self.lives, attacks, ..Counts::default() };
+        let autoscalers = usize::from(self.plot.autoscaler);
+        let mut counts = Counts { lives: self.lives, autoscalers, attacks, ..Counts::default() };
         for record in self.cluster.list::<NodeReplacement>() {
             let status = record.status.unwrap_or_default();
             let has = |outcome| status.steps.iter().any(|step| step.outcome == outcome);

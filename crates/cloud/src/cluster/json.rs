@@ -155,7 +155,7 @@ pub(super) fn controller_of(object: &Value) -> Option<&Value> {
 }
 
 /// A resource quantity in thousandths, rounded up; `None` if it is not one.
-pub(super) fn quantity(value: &Value) -> Option<i64> {
+pub(crate) fn quantity(value: &Value) -> Option<i64> {
     let text = match value {
         Value::String(text) => text.trim().to_owned(),
         Value::Number(number) => number.to_string(),

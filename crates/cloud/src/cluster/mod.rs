@@ -40,6 +40,7 @@ mod world;
 pub use answer::{Body, BoxError};
 pub use handle::Cluster;
 pub use json::ObjectKey;
+pub(crate) use json::quantity;
 pub use refusal::{Refusal, refusal};
 pub use request::{Identity, OpenGate, RequestFate, RequestGate, RequestInfo};
 pub use resources::ResourceKind;

@@ -1,0 +1,287 @@
+//! The chart, by the real Helm: what it renders, and what becomes of it on a real control plane.
+
+use crate::helpers::{NodeSpec, create_node, wait_for};
+use crate::product::{self, CONTROLLER, PATIENCE, kubectl, spot_guard, try_kubectl};
+use crate::testbed::Testbed;
+use spot_guard::config::Config;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// A release and a namespace with names of their own.
+const RELEASE: &str = "sg";
+const NAMESPACE: &str = "elsewhere";
+
+/// Values that users have: Kubernetes and the controller take what the chart renders of them.
+const VALUES: [&str; 5] = [
+    "{}",
+    "image: {digest: 'sha256:0000000000000000000000000000000000000000000000000000000000000000'}\n\
+     imagePullSecrets: [{name: pull}]\npodLabels: {team: a}\npodAnnotations: {note: b}\n\
+     serviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::1:role/x'}}",
+    "listenAddress: '[::]'\nawsRegion: eu-central-1\ninstanceMetadataURL: http://169.254.169.254\n\
+     agent: {useHostNetwork: true, port: 18081, nodeSelector: {spotguard.dev/pool: workers}}",
+    "tls: {secretName: certificate}\nscaleDownWebhook: {secretName: hook, keys: [now, next]}\n\
+     notifications:\n\
+     - {secretName: slack, key: url, 'on': [Failure], template: '{\"text\": {{ message }}}'}\n\
+     - {secretName: slack, key: other}\n\
+     settings: {lease: {durationSeconds: 20}, defaults: {stabilitySeconds: 60}, drainNodesOutsidePools: true}",
+    "networkPolicy: {scrapers: [{namespaceSelector: {matchLabels: {name: monitoring}}}]}\n\
+     flowSchema: {enabled: false}\njsonLogging: false\n\
+     controller: {replicas: 3, affinity: {}, tolerations: [{operator: Exists}], extraEnv: [{name: A, value: b}]}",
+];
+
+/// Values that must be refused, with a part of what is said about each.
+const REFUSED: [(&str, &str); 7] = [
+    ("replicaCount: 2", "replicaCount"),
+    ("image: {digest: latest}", "/image/digest"),
+    ("listenAddress: 10.0.0.1", "/listenAddress"),
+    ("settings: {listen: '0.0.0.0:80'}", "/settings/listen"),
+    ("settings: {lease: {namespace: kube-system}}", "namespace"),
+    ("podLabels: {app.kubernetes.io/component: agent}", "app.kubernetes.io/component"),
+    ("notifications: [{secretName: slack}]", "key"),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn chart() -> PathBuf {
+    root().join("deploy/helm/spot-guard")
+}
+
+/// Helm, with all that it writes in this folder.
+fn helm(folder: &Path) -> Command {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    let binary = BINARY.get_or_init(|| {
+        let script = root().join("testbed/helm");
+        let output = Command::new(&script).stderr(Stdio::inherit()).output().expect("testbed/helm runs");
+        assert!(output.status.success(), "{} failed: {}", script.display(), output.status);
+        let stdout = String::from_utf8(output.stdout).expect("testbed/helm prints a path");
+        Path::new(stdout.lines().last().expect("testbed/helm prints a folder")).join("helm")
+    });
+    let mut command = Command::new(binary);
+    for (name, sub) in [("HELM_CACHE_HOME", "c"), ("HELM_CONFIG_HOME", "f"), ("HELM_DATA_HOME", "d")] {
+        command.env(name, folder.join("helm").join(sub));
+    }
+    command
+}
+
+#[track_caller]
+fn succeeded(output: Output) -> String {
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {told}", output.status);
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, text).expect("a file is written");
+    path
+}
+
+/// Renders the chart, or says why not.
+fn template(folder: &Path, namespace: &str, values: &str) -> Output {
+    let values = write(folder, "values.yaml", values);
+    let mut command = helm(folder);
+    command.args(["template", RELEASE, "--namespace", namespace, "--values"]).arg(values).arg(chart());
+    command.output().expect("helm runs")
+}
+
+/// The rendered files, by the name of their template.
+fn files(rendered: &str) -> BTreeMap<&str, String> {
+    let mut files: BTreeMap<&str, String> = BTreeMap::new();
+    for part in rendered.split("---\n# Source: spot-guard/templates/").skip(1) {
+        let (name, text) = part.split_once('\n').expect("a line with the name");
+        let file = files.entry(name).or_default();
+        if !file.is_empty() {
+            file.push_str("---\n");
+        }
+        file.push_str(text.trim_matches('\n'));
+        file.push('\n');
+    }
+    files
+}
+
+#[test]
+fn the_manifests_are_what_the_chart_renders() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rendered = succeeded(template(folder.path(), "spot-guard", "{}"));
+    let listed = fs::read_to_string(product::manifest("kustomization.yaml")).expect("the kustomization");
+    for (name, text) in files(&rendered) {
+        let manifest = product::manifest(name);
+        assert!(listed.contains(&format!("- {name}\n")), "the kustomization lacks {name}");
+        if name == "crds.yaml" {
+            // Helm must not delete the definitions, and has them as they are for the rest.
+            let kept = "  annotations:\n    helm.sh/resource-policy: keep\n";
+            assert_eq!(
+                text.matches(kept).count(),
+                text.matches("\nkind: CustomResourceDefinition\n").count()
+            );
+            let documents = |text: &str| -> BTreeSet<String> {
+                text.split("---\n").map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect()
+            };
+            let definitions = fs::read_to_string(manifest).expect("the definitions");
+            assert!(documents(&text.replace(kept, "")) == documents(&definitions), "other definitions");
+        } else if std::env::var_os("UPDATE_MANIFESTS").is_some() {
+            fs::write(&manifest, text).expect("a manifest is written");
+        } else {
+            let there = fs::read_to_string(&manifest).expect("a manifest");
+            assert!(there == text, "run with UPDATE_MANIFESTS=1: {} is not what the chart renders", name);
+        }
+    }
+}
+
+#[test]
+fn the_chart_is_sound_and_refuses_values_that_it_does_not_know() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let lint = helm(folder.path()).args(["lint", "--strict"]).arg(chart()).output();
+    succeeded(lint.expect("helm runs"));
+    for (values, message) in REFUSED {
+        let output = template(folder.path(), NAMESPACE, values);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains(message), "{values}: {told}");
+    }
+}
+
+/// The controller's configuration, as the chart renders it.
+fn configuration(folder: &Path, map: &str) -> Config {
+    let map: k8s_openapi::api::core::v1::ConfigMap = serde_saphyr::from_str(map).expect("a ConfigMap");
+    let text = map.data.expect("data").remove("spot-guard.yaml").expect("the file");
+    Config::load(&write(folder, "spot-guard.yaml", &text)).expect("the controller takes it")
+}
+
+#[actix::test]
+async fn whatever_the_values_are_the_api_server_and_the_controller_take_what_comes_of_them() {
+    let testbed = Testbed::start_without_kubelets("chart-values").await;
+    kubectl(&testbed, &["create", "namespace", NAMESPACE]);
+    for values in VALUES {
+        let rendered = succeeded(template(testbed.dir(), NAMESPACE, values));
+        let file = write(testbed.dir(), "rendered.yaml", &rendered);
+        let file = file.to_str().expect("a path in UTF-8");
+        kubectl(&testbed, &["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", file]);
+        assert!(!rendered.contains("namespace: spot-guard\n"), "something stays in spot-guard: {values}");
+        configuration(testbed.dir(), &files(&rendered)["controller-config.yaml"]);
+    }
+}
+
+/// Runs Helm on the cluster.
+async fn on_cluster(testbed: &Testbed, arguments: &[&str]) -> Output {
+    let mut command = helm(testbed.dir());
+    command.args(arguments).args(["--namespace", NAMESPACE]).env("KUBECONFIG", testbed.kubeconfig());
+    let running = tokio::task::spawn_blocking(move || command.output().expect("helm runs"));
+    running.await.expect("it ends")
+}
+
+/// The pods of a component, each with its node.
+fn pods(testbed: &Testbed, component: &str) -> BTreeMap<String, String> {
+    let label = format!("app.kubernetes.io/component={component}");
+    let form = "jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName}{\"\\n\"}{end}";
+    let live = "status.phase=Running";
+    let arguments = ["get", "pods", "-n", NAMESPACE, "-l", &label, "--field-selector", live, "-o", form];
+    let listed = kubectl(testbed, &arguments).stdout;
+    let listed = String::from_utf8(listed).expect("text");
+    let pairs = listed.lines().filter_map(|line| line.trim().split_once(' '));
+    pairs.map(|(pod, node)| (pod.to_owned(), node.to_owned())).collect()
+}
+
+/// Everything in the cluster that carries our label, of whatever kind.
+fn labelled(testbed: &Testbed) -> Vec<String> {
+    let kinds = kubectl(testbed, &["api-resources", "--verbs=list", "-o", "name"]).stdout;
+    let kinds = String::from_utf8(kinds).expect("text").lines().collect::<Vec<_>>().join(",");
+    let label = "app.kubernetes.io/name=spot-guard";
+    let found = try_kubectl(testbed, &["get", &kinds, "-A", "-l", label, "-o", "name", "--ignore-not-found"]);
+    String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect()
+}
+
+/// Nodes for the controllers, a node of a pool, and nodes that can run nothing of ours.
+async fn nodes(testbed: &Testbed) {
+    let compute = "eks.amazonaws.com/compute-type";
+    let all: [(&str, &str, &[(&str, &str)]); 7] = [
+        ("system-a", "us-east-1a", &[]),
+        ("system-b", "us-east-1b", &[]),
+        ("pool", "us-east-1c", &[("spotguard.dev/pool", "workers")]),
+        ("spot", "us-east-1c", &[("eks.amazonaws.com/capacityType", "SPOT")]),
+        ("fargate", "us-east-1c", &[(compute, "fargate"), ("spotguard.dev/pool", "none")]),
+        ("auto", "us-east-1c", &[(compute, "auto"), ("spotguard.dev/pool", "none")]),
+        ("hybrid", "us-east-1c", &[(compute, "hybrid"), ("spotguard.dev/pool", "none")]),
+    ];
+    for (name, zone, labels) in all {
+        let provider_id = &format!("aws:///{zone}/i-{name}");
+        create_node(&testbed.client(), &NodeSpec { name, zone, labels, provider_id, ..NodeSpec::default() })
+            .await;
+    }
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Waits until the pods of a component run on exactly these nodes.
+async fn run_on(testbed: &Testbed, component: &str, nodes: &[&str]) {
+    wait_for(&format!("each {component} to run on {nodes:?}"), PATIENCE, async || {
+        let on: BTreeSet<String> = pods(testbed, component).into_values().collect();
+        (on == set(nodes)).then_some(())
+    })
+    .await;
+}
+
+#[actix::test]
+async fn a_release_in_any_namespace_is_upgraded_rolled_back_and_leaves_only_what_people_wrote() {
+    let testbed = Testbed::start("chart").await;
+    nodes(&testbed).await;
+    let chart = chart();
+    let chart = chart.to_str().expect("a path in UTF-8");
+    let wait = ["--wait", "--timeout", "3m"];
+    let install = [&["install", RELEASE, chart, "--create-namespace"], wait.as_slice()].concat();
+    succeeded(on_cluster(&testbed, &install).await);
+    run_on(&testbed, "controller", &["system-a", "system-b"]).await;
+    run_on(&testbed, "agent", &["system-a", "system-b", "pool", "spot"]).await;
+
+    // Its account has what the controller needs, also for the lease of this namespace.
+    let map = kubectl(&testbed, &["get", "configmap", "-n", NAMESPACE, CONTROLLER, "-o", "yaml"]).stdout;
+    let config = configuration(testbed.dir(), &String::from_utf8(map).expect("text"));
+    assert_eq!(config.lease.namespace, NAMESPACE);
+    let account = testbed.kubeconfig_for_service_account(NAMESPACE, CONTROLLER).await;
+    wait_for("the policy to bind", PATIENCE, async || {
+        let mut check = spot_guard();
+        check.arg("check").arg("--config").arg(testbed.dir().join("spot-guard.yaml"));
+        let check = check.arg("--kubeconfig").arg(&account).env("AWS_REGION", "us-east-1").output();
+        let told = String::from_utf8(check.expect("spot-guard runs").stdout).expect("text");
+        assert!(told.contains("the account has all permissions of the controller"), "{told}");
+        told.contains("an agent can report its own node only").then_some(())
+    })
+    .await;
+    product::apply(&testbed, &product::manifest("example-pool.yaml"));
+
+    // A changed setting starts new pods; neither a cordoned node nor the old pods keep them waiting.
+    let before = pods(&testbed, "controller");
+    kubectl(&testbed, &["cordon", "system-b"]);
+    let changed = ["--set", "settings.drainNodesOutsidePools=true"];
+    let upgrade = [["upgrade", RELEASE, chart].as_slice(), &changed, &wait].concat();
+    succeeded(on_cluster(&testbed, &upgrade).await);
+    run_on(&testbed, "controller", &["system-a"]).await;
+    assert!(pods(&testbed, "controller").keys().all(|pod| !before.contains_key(pod)), "old pods run on");
+    kubectl(&testbed, &["uncordon", "system-b"]);
+    let rollback = [["rollback", RELEASE].as_slice(), &wait].concat();
+    succeeded(on_cluster(&testbed, &rollback).await);
+    run_on(&testbed, "controller", &["system-a", "system-b"]).await;
+
+    let twice = on_cluster(&testbed, &["install", "second", chart]).await;
+    assert!(!twice.status.success(), "a second release in a cluster");
+
+    succeeded(on_cluster(&testbed, &["uninstall", RELEASE, "--wait"]).await);
+    wait_for("everything to be gone", PATIENCE, async || labelled(&testbed).is_empty().then_some(())).await;
+    kubectl(&testbed, &["get", "spotpool", "example"]);
+    // The definitions that were kept are taken over.
+    succeeded(on_cluster(&testbed, &install).await);
+    kubectl(&testbed, &["get", "spotpool", "example"]);
+    succeeded(on_cluster(&testbed, &["uninstall", RELEASE, "--wait"]).await);
+    let definitions = ["spotpools", "interruptionnotices", "nodereplacements", "triggers"];
+    let definitions = definitions.map(|kind| format!("{kind}.spotguard.dev"));
+    let delete: Vec<&str> =
+        ["delete", "crd"].into_iter().chain(definitions.iter().map(String::as_str)).collect();
+    kubectl(&testbed, &delete);
+    wait_for("everything to be gone", PATIENCE, async || labelled(&testbed).is_empty().then_some(())).await;
+}
