@@ -61,7 +61,10 @@ fn a_request_whose_placeholder_is_deleted_is_made_again() {
     let played = Play::plot("placeholder deleted", ends(Scenario::DrySpotSetDesired))
         .beside(|stage| async move {
             // It is in its place before the market is dry, and reads the group while the request is open.
-            start(&stage, AutoscalerTimes { refresh: Duration::ZERO, unneeded: NEVER, ..AutoscalerTimes::default() });
+            start(
+                &stage,
+                AutoscalerTimes { refresh: Duration::ZERO, unneeded: NEVER, ..AutoscalerTimes::default() },
+            );
         })
         .play();
     played.assert_ok();

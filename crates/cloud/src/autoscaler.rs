@@ -203,7 +203,8 @@ impl Autoscaler {
         let now = self.cloud.now();
         let joined = |node_name: &str| nodes.iter().any(|node| node.name_any() == node_name);
         let before = std::mem::take(&mut self.unregistered);
-        let listed = self.groups.iter().filter_map(|known| known.seen.as_ref()).flat_map(|seen| &seen.instances);
+        let listed =
+            self.groups.iter().filter_map(|known| known.seen.as_ref()).flat_map(|seen| &seen.instances);
         for instance in listed.filter(|held| !held.state.is_ending() && !joined(&held.node_name)) {
             let since = before.get(&instance.id).copied().unwrap_or(now);
             self.unregistered.insert(instance.id.clone(), since);
@@ -337,7 +338,8 @@ impl Autoscaler {
         let api: Api<Node> = Api::all(self.client.clone());
         let mut taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
         if !taints.iter().any(|taint| taint.key == TO_BE_DELETED) {
-            let mark = json!({ "key": TO_BE_DELETED, "effect": "NoSchedule", "value": now.as_second().to_string() });
+            let mark =
+                json!({ "key": TO_BE_DELETED, "effect": "NoSchedule", "value": now.as_second().to_string() });
             taints.extend(serde_json::from_value(mark));
             let patch = json!({
                 "metadata": { "resourceVersion": node.resource_version() },

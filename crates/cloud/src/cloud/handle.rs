@@ -141,7 +141,9 @@ impl Cloud {
     /// Ends exactly this instance and lowers desired capacity with it, as cluster-autoscaler scales down.
     pub fn scale_down(&self, id: &str) -> anyhow::Result<()> {
         self.on_instance(id, |state, now| {
-            let Some(instance) = state.instances.get(id).filter(|held| !held.state.is_ending()) else { return };
+            let Some(instance) = state.instances.get(id).filter(|held| !held.state.is_ending()) else {
+                return;
+            };
             let group = instance.group.clone();
             let Some(entry) = state.groups.get_mut(&group).filter(|entry| entry.desired > entry.spec.min)
             else {

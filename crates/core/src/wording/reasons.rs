@@ -3,6 +3,8 @@
 use crate::effort::TooMuch;
 use crate::freshness::StaleWatch;
 use crate::group::CapacityUnit;
+use crate::ids::InstanceId;
+use crate::ledger::unusable::NodeTrouble;
 use crate::neighbours::Neighbour;
 use crate::placement::PodName;
 use crate::reason::{Finding, GroupProblem, NoLaunch, Pause, Reason};
@@ -33,9 +35,7 @@ impl Display for Reason {
             }
             Self::NoRoomYet { pod, reasons } => write!(f, "pod {pod} fits on no node yet ({reasons})"),
             Self::BothGroupsFailed { on_demand } => write!(f, "both groups failed; on-demand: {on_demand}"),
-            Self::InstanceUnusable { instance_id, why, since } => {
-                write!(f, "{instance_id} is in service, and {why}, since {since:.0} (joinTimeoutSeconds)")
-            }
+            Self::InstanceUnusable { instance_id, why, since } => unusable(instance_id, *why, *since, f),
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id: instance, node } => {
                 write!(f, "node {node} also reports that it runs on {instance}")
@@ -80,6 +80,10 @@ impl Display for Reason {
             Self::More(count) => write!(f, "and {count} more"),
         }
     }
+}
+
+fn unusable(instance_id: &InstanceId, why: NodeTrouble, since: Timestamp, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{instance_id} is in service, and {why}, since {since:.0} (joinTimeoutSeconds)")
 }
 
 fn concurrency_limit(limit: usize, f: &mut Formatter<'_>) -> Result {

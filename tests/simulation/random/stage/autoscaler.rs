@@ -9,15 +9,10 @@ impl Stage<'_> {
     /// Lets it scale all groups. It changes a group only while no controller is in the middle of a change, as
     /// everybody else does in these stories.
     pub(super) fn start_autoscaler(&self) -> JoinHandle<()> {
-        let of = |name: String, priority| ScaledGroup {
-            name,
-            priority,
-            cpu_millis: 4000,
-            memory_bytes: 16 << 30,
-        };
+        let of =
+            |name: String, priority| ScaledGroup { name, priority, cpu_millis: 4000, memory_bytes: 16 << 30 };
         let pools: Vec<_> = self.plot.pools.iter().map(|pool| pool.start.clone()).collect();
-        let groups =
-            pools.iter().flat_map(|pool| [of(pool.spot(), 20), of(pool.on_demand(), 10)]).collect();
+        let groups = pools.iter().flat_map(|pool| [of(pool.spot(), 20), of(pool.on_demand(), 10)]).collect();
         let (cluster, faults) = (self.cluster.clone(), self.faults.clone());
         let may_change = move |group: &str, desired: u32| {
             pools.iter().all(|pool| {
