@@ -14,13 +14,19 @@ use futures::StreamExt;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
+use k8s_openapi::api::core::v1 as core_v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
-use spot_guard_core::group::PoolView;
+use spot_guard_core::agents::{AGENT_LABELS, WatchedNodes};
+use spot_guard_core::cluster::{Node, Owner, OwnerKind, Parts, Pod, Snapshot};
+use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName};
 use spot_guard_core::ledger::Ledger;
+use spot_guard_core::placement::PodName;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{Finding, GroupProblem, Severity};
+use spot_guard_core::reason::Reason;
 use spot_guard_core::record::NoticeKind;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,6 +36,8 @@ use std::time::Duration;
 
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many Nodes are listed at a time.
+const NODES_AT_A_TIME: u32 = 500;
 /// Questions to the API server that are under way at the same time.
 const PARALLEL: usize = 8;
 
@@ -105,6 +113,10 @@ const PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("", "namespaces", &["list", "watch"]),
     ("", "persistentvolumes", &["list", "watch"]),
     ("", "persistentvolumeclaims", &["list", "watch"]),
+    ("storage.k8s.io", "csinodes", &["list", "watch"]),
+    ("storage.k8s.io", "csidrivers", &["list", "watch"]),
+    ("storage.k8s.io", "storageclasses", &["list", "watch"]),
+    ("storage.k8s.io", "volumeattachments", &["list", "watch"]),
     ("policy", "poddisruptionbudgets", &["list", "watch"]),
     ("events.k8s.io", "events", &["create", "patch"]),
     ("authentication.k8s.io", "tokenreviews", &["create"]),
@@ -122,13 +134,17 @@ const PERMISSIONS: &[(&str, &str, &[&str])] = &[
 pub async fn run(options: CheckOptions, config: &Config) -> bool {
     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let mut lines = vec![Line::new(Verdict::Ok, "configuration", "can be used")];
+    let mut cluster = None;
     let pools = match (options.spot_group, options.on_demand_group) {
         (Some(spot_group), Some(on_demand_group)) => {
             let spec = SpotPoolSpec { spot_group, on_demand_group, ..SpotPoolSpec::default() };
             Some(vec![SpotPool::new("of the command line", spec)])
         }
         _ => match crate::kube::client::infer(options.kubeconfig.as_deref()).await {
-            Ok(client) => kubernetes(&client, config, &mut lines).await,
+            Ok(client) => {
+                cluster = nodes(&client, &config.lease.namespace, &mut lines).await;
+                kubernetes(&client, config, &mut lines).await
+            }
             Err(error) => {
                 lines.push(Line::new(Verdict::Failed, "kubernetes", format!("{error:#}")));
                 None
@@ -136,7 +152,8 @@ pub async fn run(options: CheckOptions, config: &Config) -> bool {
         },
     };
     if let Some(pools) = pools {
-        groups(&aws, &pools, &config.policy(), &mut lines).await;
+        let cluster = cluster.as_ref().map(|held| (held, config.lease.namespace.as_str()));
+        groups(&aws, &pools, &config.policy(), cluster, &mut lines).await;
     }
     for line in &lines {
         println!("{}", escaped(&line.to_string()));
@@ -179,6 +196,7 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
             .map(|asked| Line::new(Verdict::Refused, "kubernetes", format!("the account may not {asked}"))),
     );
     lines.push(notices_are_bound(client).await);
+    lines.extend(termination_handler(client).await);
     let pools: Api<SpotPool> = Api::all(client.clone());
     match pools.list(&ListParams::default()).await {
         Ok(found) => {
@@ -192,6 +210,17 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
             None
         }
     }
+}
+
+/// Whether aws-node-termination-handler drains the same nodes. Pods that cannot be listed were told already.
+async fn termination_handler(client: &Client) -> Option<Line> {
+    let pods: Api<core_v1::Pod> = Api::all(client.clone());
+    let labelled =
+        ListParams::default().labels("app.kubernetes.io/name=aws-node-termination-handler").limit(1);
+    let pod = pods.list_metadata(&labelled).await.ok()?.items.into_iter().next()?;
+    let workload = PodName { namespace: pod.namespace().unwrap_or_default(), name: pod.name_any() };
+    let reason = Reason::TerminationHandlerRuns { workload };
+    Some(Line::new(Verdict::Degraded, "neighbours", format!("{}: {reason}", reason.code())))
 }
 
 /// Whether an agent can report its own node only: tried by a dry run, about a node that nobody
@@ -270,8 +299,92 @@ async fn may(client: &Client, asked: ResourceAttributes) -> Result<(String, bool
     Ok((words, answer.status.is_some_and(|status| status.allowed)))
 }
 
+/// The Nodes as far as they tell which instances they run on, and what is to be said of them.
+async fn nodes(client: &Client, namespace: &str, lines: &mut Vec<Line>) -> Option<Snapshot> {
+    let api: Api<core_v1::Node> = Api::all(client.clone());
+    let mut page = ListParams::default().limit(NODES_AT_A_TIME);
+    let mut nodes = Vec::new();
+    loop {
+        let found = match api.list(&page).await {
+            Ok(found) => found,
+            Err(error) => {
+                lines.push(Line::new(Verdict::Failed, "nodes", RequestProblem(&error).to_string()));
+                return None;
+            }
+        };
+        nodes.extend(found.items.iter().map(|node| {
+            let provider_id = node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref());
+            let (name, provider_id) = (node.name_any().into(), provider_id.unwrap_or_default().into());
+            let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+            let ready =
+                conditions.into_iter().flatten().any(|held| held.type_ == "Ready" && held.status == "True");
+            Arc::new(Node { name, provider_id, ready, ..Node::default() })
+        }));
+        page.continue_token = found.metadata.continue_.filter(|token| !token.is_empty());
+        if page.continue_token.is_none() {
+            break;
+        }
+    }
+    lines.extend(nodes_line(&nodes));
+    let labels = AGENT_LABELS.map(|(key, value)| format!("{key}={value}")).join(",");
+    let pods: Api<core_v1::Pod> = Api::namespaced(client.clone(), namespace);
+    match pods.list(&ListParams::default().labels(&labels)).await {
+        Ok(found) => {
+            let pods = found.items.iter().map(|pod| Arc::new(agent(pod))).collect();
+            Some(Snapshot::new(Parts { nodes, pods, ..Parts::default() }))
+        }
+        Err(error) => {
+            lines.push(Line::new(Verdict::Failed, "agents", RequestProblem(&error).to_string()));
+            None
+        }
+    }
+}
+
+/// A pod, as far as it may be an agent.
+fn agent(pod: &core_v1::Pod) -> Pod {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let of_daemon_set = |owner: &OwnerReference| owner.kind == "DaemonSet" && owner.controller == Some(true);
+    let kind = if owners.into_iter().any(of_daemon_set) { OwnerKind::DaemonSet } else { OwnerKind::Other };
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    Pod {
+        namespace: pod.namespace().unwrap_or_default().into(),
+        name: pod.name_any().into(),
+        node: node.map(Into::into),
+        ready: conditions.into_iter().flatten().any(|held| held.type_ == "Ready" && held.status == "True"),
+        deletion: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0),
+        owner: Owner { kind, name: "".into() },
+        labels: pod.labels().iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+        ..Pod::default()
+    }
+}
+
+/// Which of a pool's Spot nodes have no ready agent, if there are any.
+fn watched_line(about: String, spot: &GroupView, cluster: &Snapshot, namespace: &str) -> Option<Line> {
+    let watched = WatchedNodes::in_cluster(spot, cluster, namespace, Clock::System.now());
+    let verdict = if watched.unwatched.is_empty() { Verdict::Ok } else { Verdict::Degraded };
+    (watched.nodes > 0).then(|| Line::new(verdict, about, watched.to_string()))
+}
+
+/// What is to be said of Nodes that name no EC2 instance: whichever of them is of a pool, no notice finds it.
+fn nodes_line(nodes: &[Arc<Node>]) -> Option<Line> {
+    let foreign: Vec<_> = nodes.iter().filter(|node| node.has_foreign_provider_id()).collect();
+    let first = foreign.iter().min_by_key(|node| &node.name)?;
+    let none_is_of_ec2 = nodes.iter().all(|node| node.instance_id().is_none());
+    let verdict = if none_is_of_ec2 { Verdict::Degraded } else { Verdict::Note };
+    let (count, all, name, id) = (foreign.len(), nodes.len(), &first.name, &first.provider_id);
+    let text = format!("{count} of {all} name no EC2 instance: {name} has the providerID {id}");
+    Some(Line::new(verdict, "nodes", text))
+}
+
 /// What is to be said of the groups of each pool.
-async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &mut Vec<Line>) {
+async fn groups(
+    aws: &SdkConfig,
+    pools: &[SpotPool],
+    defaults: &Policy,
+    cluster: Option<(&Snapshot, &str)>,
+    lines: &mut Vec<Line>,
+) {
     let configs: BTreeMap<PoolName, PoolConfig> = pools
         .iter()
         .map(|pool| PoolConfig::of(pool, defaults, None))
@@ -301,7 +414,7 @@ async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &
         let findings = match (found.get(&config.spot_group), found.get(&config.on_demand_group)) {
             (Some(spot), Some(on_demand)) => {
                 let view = PoolView { spot: spot.clone(), on_demand: on_demand.clone() };
-                config.findings(&configs, &view, &ledger)
+                config.findings(&configs, &view, &ledger, cluster.map(|(held, _)| held))
             }
             _ => [&config.spot_group, &config.on_demand_group]
                 .into_iter()
@@ -321,5 +434,29 @@ async fn groups(aws: &SdkConfig, pools: &[SpotPool], defaults: &Policy, lines: &
             };
             Line::new(verdict, about.clone(), format!("{}: {finding}", finding.problem.code()))
         }));
+        let known = cluster.zip(found.get(&config.spot_group));
+        lines.extend(
+            known.and_then(|((cluster, namespace), spot)| watched_line(about, spot, cluster, namespace)),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_name_no_instance_are_told_before_any_notice() {
+        let node = |name: &str, provider_id: &str| {
+            let (name, provider_id) = (name.into(), provider_id.into());
+            Arc::new(Node { name, provider_id, ..Node::default() })
+        };
+        let told = |nodes: &[Arc<Node>]| nodes_line(nodes).map(|line| (line.verdict, line.text));
+        assert_eq!(told(&[node("a", "aws:///a/i-1"), node("b", "")]), None);
+        let text = "1 of 2 name no EC2 instance: b has the providerID k3s://b".to_owned();
+        let mixed = [node("a", "aws:///a/i-1"), node("b", "k3s://b")];
+        assert_eq!(told(&mixed), Some((Verdict::Note, text.clone())));
+        let none = [node("a", ""), node("b", "k3s://b")];
+        assert_eq!(told(&none), Some((Verdict::Degraded, text)));
     }
 }

@@ -29,6 +29,13 @@ pub enum Clock {
         /// Milliseconds that it is ahead; whoever holds it may set the clock at any time.
         ahead: &'static AtomicI64,
     },
+    /// Another clock, set right by somebody who knows better.
+    SetRight {
+        /// The clock.
+        own: &'static Clock,
+        /// Milliseconds that it is behind.
+        behind: &'static AtomicI64,
+    },
 }
 
 impl Clock {
@@ -44,11 +51,19 @@ impl Clock {
     #[must_use]
     pub fn skewed(self, ahead: &'static AtomicI64) -> Self {
         match self {
-            Self::System => self,
+            Self::System | Self::SetRight { .. } => self,
             Self::Simulated { epoch, origin } | Self::Skewed { epoch, origin, .. } => {
                 Self::Skewed { epoch, origin, ahead }
             }
         }
+    }
+
+    /// The same clock as it can be set right, by milliseconds that it is behind. One for the life of the
+    /// process.
+    #[must_use]
+    pub fn to_be_set_right(self) -> (Self, &'static AtomicI64) {
+        let behind: &'static AtomicI64 = Box::leak(Box::new(AtomicI64::new(0)));
+        (Self::SetRight { own: Box::leak(Box::new(self)), behind }, behind)
     }
 
     /// The time now.
@@ -65,6 +80,10 @@ impl Clock {
             Self::Skewed { epoch, origin, ahead } => {
                 let ahead = SignedDuration::from_millis(ahead.load(Ordering::Relaxed));
                 simulated(epoch, origin).checked_add(ahead).unwrap_or(Timestamp::MAX)
+            }
+            Self::SetRight { own, behind } => {
+                let behind = SignedDuration::from_millis(behind.load(Ordering::Relaxed));
+                own.now().checked_add(behind).unwrap_or(Timestamp::MAX)
             }
         }
     }

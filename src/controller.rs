@@ -12,6 +12,7 @@ use crate::aws::AutoScaling;
 use crate::clock::Clock;
 use crate::kube::client::{REQUEST_TIMEOUT, bounded};
 use crate::kube::lease::{LeaseHolder, LeaseTimes};
+use crate::kube::time::heeding_time;
 use crate::kube::view::View;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::{ActorName, Metrics};
@@ -85,8 +86,9 @@ impl Controller {
     pub fn new(settings: ControllerSettings, client: Client, aws: &SdkConfig, clock: Clock) -> Self {
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::default();
+        let (own, (clock, behind)) = (clock, clock.to_be_set_right());
         // Nobody may wait for ever, not for a list with which a watch begins either.
-        let client = bounded(&client, REQUEST_TIMEOUT);
+        let client = bounded(&heeding_time(&client, own, behind), REQUEST_TIMEOUT);
         let view = View::start(&client, &settings.namespace, &readiness, &metrics, clock);
         let aws = AutoScaling::new(aws, settings.times.call_timeout, clock, metrics.clone());
         let (leading, actors) = (watch::Sender::new(false), watch::Sender::new(None));
@@ -133,6 +135,7 @@ impl Controller {
             defaults: self.settings.defaults.clone(),
             drain_outside_pools: self.settings.drain_outside_pools,
             taint_key: self.settings.taint_key.as_str().into(),
+            namespace: self.settings.namespace.as_str().into(),
             metrics: self.metrics.clone(),
             readiness: self.readiness.clone(),
             events: Events::start(self.client.clone(), &self.settings.identity, self.metrics.clone()),

@@ -267,7 +267,10 @@ impl Handler<TurnEnded> for AsgScaler {
                 state.failures = state.failures.saturating_add(1);
                 // What was written and what was not is read again.
                 state.ledger = None;
-                tracing::warn!(pool = &*pool, %error, "the groups could not be read; the next attempt follows");
+                // What lasts is told once; readiness says it as long as it lasts.
+                if state.problem.as_ref() != Some(&error.to_string()) {
+                    tracing::warn!(pool = &*pool, %error, "the groups could not be read; the next attempt follows");
+                }
                 if let TurnError::NoSuchGroup(group) = &error {
                     let finding = Finding { group: group.clone(), problem: GroupProblem::NoSuchGroup };
                     let refused = PoolRefused { pool: pool.clone(), finding };
@@ -347,7 +350,7 @@ async fn take_turn(
         match make(&deps, &pool, &call).await {
             Ok(answer) => answers::taken(&mut next, &call, answer, deps.clock.now()),
             Err(error) => {
-                tracing::warn!(pool = &*pool.name, %error, ?call, "AWS refused the call");
+                tracing::warn!(pool = &*pool.name, %error, %call, "AWS refused the call");
                 let told = (error.outcome, &*error.to_string());
                 match answers::failed(&mut next, &mut deferred, &call, told, deps.clock.now()) {
                     AfterFailure::GoOn => {}

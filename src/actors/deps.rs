@@ -13,6 +13,7 @@ use crate::telemetry::readiness::Readiness;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
+use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::{GroupName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
@@ -48,6 +49,8 @@ pub struct Deps {
     pub drain_outside_pools: bool,
     /// The key of our taint.
     pub taint_key: Arc<str>,
+    /// The namespace of Spot Guard.
+    pub namespace: Arc<str>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What works and what does not.
@@ -115,9 +118,15 @@ impl PoolConfig {
         GroupClaim { created: self.created, pool: &self.name }
     }
 
-    /// What is to be said of its groups, among all pools.
+    /// What is to be said of its groups, among all pools. `cluster` is what is known of the Nodes.
     #[must_use]
-    pub fn findings(&self, all: &BTreeMap<PoolName, Self>, view: &PoolView, ledger: &Ledger) -> Vec<Finding> {
+    pub fn findings(
+        &self,
+        all: &BTreeMap<PoolName, Self>,
+        view: &PoolView,
+        ledger: &Ledger,
+        cluster: Option<&Snapshot>,
+    ) -> Vec<Finding> {
         let names = PoolNames {
             name: &self.name,
             spot: &self.spot_group,
@@ -128,7 +137,7 @@ impl PoolConfig {
             let named = all.values().filter(|pool| pool.spot_group == group || pool.on_demand_group == group);
             notices::owner_of(named.map(Self::claim)).cloned()
         };
-        preflight::check(names, view, ledger, &owner)
+        preflight::check(names, view, ledger, &owner, cluster)
     }
 }
 

@@ -17,9 +17,11 @@ use crate::kube::problem::RequestProblem;
 use crate::telemetry::metrics::{self, MarkResult, PodsListed};
 use actix::prelude::*;
 use spot_guard_core::cluster::{Node, ScaleDown, Snapshot};
-use spot_guard_core::drain::{Drain, EvictionAnswer, Look, Looks, Marking, MarksSet, Moment, Order, Sight};
+use spot_guard_core::drain::{
+    Drain, EvictionAnswer, Look, Looks, Marking, MarksSet, Moment, NodeInstance, Order, Sight,
+};
 use spot_guard_core::freshness::{Freshness, Step};
-use spot_guard_core::ids::{NodeName, PoolName};
+use spot_guard_core::ids::{InstanceId, NodeUid, PoolName};
 use spot_guard_core::replacement::DrainCommand;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -37,7 +39,7 @@ struct Drive;
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Marked {
-    node: NodeName,
+    node: Box<Node>,
     change: Change,
     result: MarkResult,
 }
@@ -46,7 +48,7 @@ struct Marked {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Looked {
-    node: NodeName,
+    node: NodeInstance,
     look: Look,
 }
 
@@ -54,7 +56,7 @@ struct Looked {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Answered {
-    node: NodeName,
+    node: NodeInstance,
     order: Order,
     answer: EvictionAnswer,
 }
@@ -74,7 +76,8 @@ pub struct Drainer {
     reported: MessageLink<DrainsReported>,
     /// `None` until the tracker spoke: before that nobody knows whose marks are left over.
     wanted: Option<DrainNodes>,
-    drains: BTreeMap<NodeName, Drain>,
+    /// A later node of the same name has no part in one of these.
+    drains: BTreeMap<NodeInstance, Drain>,
     marking: Marking,
     looks: Looks,
     /// What [`Moment::up`] counts from.
@@ -109,23 +112,23 @@ impl Drainer {
             return;
         }
         let up = self.now().up;
-        let (node, provider_id) = (node.name.clone(), node.provider_id.clone());
-        if !self.marking.begin(&node, up) {
+        if !self.marking.begin(&node.uid, up) {
             return;
         }
+        let node = Box::new(node.clone());
         let (client, key) = (self.deps.client.clone(), self.deps.taint_key.clone());
         let limit = self.deps.call_timeout;
         let done = async move {
             let call = async {
                 match change {
-                    Change::Drain(marks) => marks::apply(&client, &node, &provider_id, &key, marks).await,
+                    Change::Drain(marks) => marks::apply(&client, &node, &key, marks).await,
                     Change::Protection(marks) => marks::protect(&client, &node, marks).await,
                 }
             };
             let result = match timeout(limit, call).await {
                 Ok(Ok(())) => {
                     tracing::info!(
-                        node = &*node,
+                        node = &*node.name,
                         ?change,
                         "taint, cordon or annotations of a node were changed"
                     );
@@ -133,7 +136,7 @@ impl Drainer {
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(
-                        node = &*node,
+                        node = &*node.name,
                         error = %RequestProblem(&error),
                         ?change,
                         "taint, cordon or annotations of a node could not be changed; the next attempt follows"
@@ -142,7 +145,7 @@ impl Drainer {
                 }
                 Err(_) => {
                     tracing::warn!(
-                        node = &*node,
+                        node = &*node.name,
                         ?change,
                         "no answer in time to a change of a node; the next attempt follows"
                     );
@@ -155,7 +158,7 @@ impl Drainer {
     }
 
     /// Sends a request about a pod.
-    fn send(&mut self, node: &NodeName, order: Order, ctx: &mut Context<Self>) {
+    fn send(&mut self, node: &NodeInstance, order: Order, ctx: &mut Context<Self>) {
         if !self.deps.fence.may_act(self.deps.call_timeout) {
             return;
         }
@@ -169,7 +172,7 @@ impl Drainer {
                 Order::Delete(pod, deletion) => {
                     let grace = deletion.grace_period_seconds;
                     tracing::warn!(
-                        node = &*node,
+                        node = &*node.node,
                         pod = %pod.key(),
                         grace,
                         "deleted, since only its grace period is left"
@@ -183,7 +186,7 @@ impl Drainer {
     }
 
     /// Lists the node's pods, unless that is under way or to be waited for.
-    fn look(&mut self, node: &NodeName, ctx: &mut Context<Self>) {
+    fn look(&mut self, node: &NodeInstance, ctx: &mut Context<Self>) {
         let asked = self.now();
         if !self.looks.begin(node, asked.up) {
             return;
@@ -197,12 +200,13 @@ impl Drainer {
     }
 
     /// Sets and takes off marks; no drain needs those of `node`.
-    fn mark_idle(&mut self, node: &Node, wanted: &DrainNodes, may_undo: bool, ctx: &mut Context<Self>) {
-        if wanted.cordoned.contains(&*node.name) {
+    fn mark_idle(&mut self, node: &Node, is_spare: bool, may_undo: bool, ctx: &mut Context<Self>) {
+        if let Some(instance_id) = node.instance_id().filter(|_| is_spare) {
+            let place = NodeInstance { node: node.name.clone(), instance_id };
             if !marks::are_set(node, &self.deps.taint_key) {
                 self.mark(node, Change::Drain(Marks::On), ctx);
-            } else if self.looks.is_outdated(&node.name, self.now().at, self.now().up) {
-                self.look(&node.name, ctx);
+            } else if self.looks.is_outdated(&place, self.now().at, self.now().up) {
+                self.look(&place, ctx);
             }
         } else if may_undo && marks::any_set(node, &self.deps.taint_key) {
             self.mark(node, Change::Drain(Marks::Off), ctx);
@@ -219,27 +223,34 @@ impl Drainer {
         now: Moment,
         ctx: &mut Context<Self>,
     ) {
-        let node = &command.node;
+        let place = command.place();
         let policy = self.deps.policy_of(&command.replacement, pools);
-        if !self.drains.get_mut(node).is_some_and(|drain| drain.renew(command, policy.clone())) {
-            self.drains.insert(node.clone(), Drain::new(command.clone(), policy, snapshot, now));
+        if !self.drains.get_mut(&place).is_some_and(|drain| drain.renew(command, policy.clone())) {
+            self.drains.insert(place.clone(), Drain::new(command.clone(), policy, snapshot, now));
         }
-        let found = snapshot.node(node).filter(|found| command.is_about(found));
-        let shown = found.map(|found| marks::are_set(found, &self.deps.taint_key));
-        if let Some(found) = found.filter(|_| self.marking.is_due(node, shown, now.up)) {
-            self.mark(found, Change::Drain(Marks::On), ctx);
+        let mut marked = false;
+        if let Some(found) = about(command, snapshot) {
+            let shown = marks::are_set(found, &self.deps.taint_key);
+            if self.marking.is_due(&found.uid, shown, now.up) {
+                self.mark(found, Change::Drain(Marks::On), ctx);
+            }
+            marked = self.marking.counts(&found.uid, shown, command.deadline.is_some());
         }
-        let marked = self.marking.counts(node, shown, command.deadline.is_some());
-        let Some(drain) = self.drains.get_mut(node) else { return };
-        let sight = Sight { snapshot, freshness, marked, look: self.looks.last(node) };
+        let Some(drain) = self.drains.get_mut(&place) else { return };
+        let sight = Sight { snapshot, freshness, marked, look: self.looks.last(&place) };
         let orders = drain.step(&sight, now);
         if drain.wants_look() {
-            self.look(node, ctx);
+            self.look(&place, ctx);
         }
         for order in orders {
-            self.send(node, order, ctx);
+            self.send(&place, order, ctx);
         }
     }
+}
+
+/// The node to be drained, if it is there: a later node of its name is another one.
+fn about<'s>(command: &DrainCommand, snapshot: &'s Snapshot) -> Option<&'s Node> {
+    snapshot.node(&command.node).filter(|node| command.is_about(node))
 }
 
 impl Actor for Drainer {
@@ -278,17 +289,28 @@ impl Handler<Drive> for Drainer {
         // In this order: what is current now is so in the snapshot, too.
         let freshness = self.deps.view.freshness();
         let (snapshot, now) = (self.deps.view.snapshot(), self.now());
-        let nodes: BTreeSet<&NodeName> = wanted.drains.iter().map(|command| &command.node).collect();
-        self.drains.retain(|node, _| nodes.contains(node));
+        let places: BTreeSet<NodeInstance> = wanted.drains.iter().map(DrainCommand::place).collect();
+        self.drains.retain(|place, _| places.contains(place));
+        let drained = wanted.drains.iter().filter_map(|command| about(command, &snapshot));
+        let drained: BTreeSet<&NodeUid> = drained.map(|node| &node.uid).collect();
+        let nodes_of = |instances: &BTreeSet<InstanceId>| {
+            let nodes = instances.iter().flat_map(|id| snapshot.nodes_of_instance(id));
+            nodes.map(|node| &node.uid).collect::<BTreeSet<_>>()
+        };
+        let (spare, protected) = (nodes_of(&wanted.cordoned), nodes_of(&wanted.protected));
         self.marking.retain(
-            |node| snapshot.node(node).is_some(),
-            |node| nodes.contains(node),
-            |node| wanted.protected.contains(node),
+            |uid| snapshot.nodes().iter().any(|node| node.uid == *uid),
+            |uid| drained.contains(uid),
+            |uid| protected.contains(uid),
         );
         let taint_key = self.deps.taint_key.clone();
-        let shown =
-            |node: &NodeName| snapshot.node(node).is_some_and(|node| marks::are_set(node, &taint_key));
-        self.looks.retain(|node| nodes.contains(node) || wanted.cordoned.contains(node) && shown(node));
+        let is_marked = |place: &NodeInstance| {
+            let found = snapshot.node_on(&place.node, &place.instance_id, None);
+            found.is_some_and(|node| marks::are_set(node, &taint_key))
+        };
+        self.looks.retain(|place| {
+            places.contains(place) || wanted.cordoned.contains(&place.instance_id) && is_marked(place)
+        });
         // First of all: one change of a node's marks is made at a time.
         let pools = self.deps.pools();
         for command in &wanted.drains {
@@ -296,11 +318,11 @@ impl Handler<Drive> for Drainer {
         }
         let may_undo = freshness.allows(Step::Undo);
         for node in snapshot.nodes() {
-            if !nodes.contains(&node.name) {
-                self.mark_idle(node, &wanted, may_undo, ctx);
+            if !drained.contains(&node.uid) {
+                self.mark_idle(node, spare.contains(&node.uid), may_undo, ctx);
             }
-            match (wanted.protected.contains(&*node.name), node.scale_down) {
-                (true, ScaleDown::Allowed) if !self.marking.is_protected(&node.name, now.up) => {
+            match (protected.contains(&node.uid), node.scale_down) {
+                (true, ScaleDown::Allowed) if !self.marking.is_protected(&node.uid, now.up) => {
                     self.mark(node, Change::Protection(Marks::On), ctx);
                 }
                 (false, ScaleDown::DisabledByUs) if may_undo => {
@@ -320,15 +342,16 @@ impl Handler<Marked> for Drainer {
         self.deps.metrics.marks_changed(result);
         let up = self.now().up;
         if result == MarkResult::Failed {
-            self.marking.failed(&node, up);
+            self.marking.failed(&node.uid, up);
             return;
         }
+        let is_drained = self.drains.values().any(|drain| drain.command().is_about(&node));
         let set = match change {
-            Change::Drain(Marks::On) if self.drains.contains_key(&node) => Some(MarksSet::Drain),
+            Change::Drain(Marks::On) if is_drained => Some(MarksSet::Drain),
             Change::Protection(Marks::On) => Some(MarksSet::Protection),
             Change::Drain(_) | Change::Protection(_) => None,
         };
-        self.marking.done(&node, set, up);
+        self.marking.done(&node.uid, set, up);
         if set == Some(MarksSet::Drain) {
             ctx.notify(Drive);
         }
@@ -356,7 +379,7 @@ impl Handler<Looked> for Drainer {
         let result = match (&look.found, look.empty_at(now.at)) {
             (Err(error), _) => {
                 tracing::warn!(
-                    node = &*node,
+                    node = &*node.node,
                     error,
                     "the node's pods could not be listed; the next attempt follows"
                 );

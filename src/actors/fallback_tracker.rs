@@ -24,7 +24,6 @@ use crate::actors::messages::{
     DrainNodes, DrainsReported, PoolAssessed, PoolObserved, PoolRefused, ScaleGroups,
 };
 use crate::actors::supervision::{MessageLink, answers_ping};
-use crate::clock::jittered;
 use crate::crd::{NodeReplacement, version};
 use actix::prelude::*;
 use fits::Fits;
@@ -33,6 +32,7 @@ use jiff::Timestamp;
 use known::{Known, PoolFacts, Reading, SentWants};
 use kube::ResourceExt;
 use refusals::{Refused, Removals};
+use spot_guard_core::drain::NodeInstance;
 use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::{InstanceId, PoolName, ReplacementName};
@@ -154,15 +154,20 @@ impl FallbackTracker {
 
     /// Takes in what the watch knows: records that are gone, and records that this life has not seen.
     fn merge_watch(&mut self) {
-        let seen = self.deps.view.replacements.state();
+        let view = &self.deps.view;
+        // One that could not be read as soon as it had a status.
+        let has_begun_nothing = |record: &NodeReplacement| {
+            record.status.is_none() && view.may_hide_record(&record.replacement_name())
+        };
+        let mut seen = view.replacements.state();
+        seen.retain(|record| !has_begun_nothing(record));
         let shown: BTreeMap<ReplacementName, Option<String>> =
             seen.iter().map(|record| (record.replacement_name(), record.uid())).collect();
-        let view = &self.deps.view;
         self.known.records.retain(|name, record| {
             // The watch has not come to a record that was only just created, and cannot show one that it
             // cannot read.
             let may_be_there = self.shown.get(name) != Some(&record.uid()) || view.may_hide_record(name);
-            shown.contains_key(name) || record.is_open() && may_be_there
+            shown.contains_key(name) || !has_begun_nothing(record) && record.is_open() && may_be_there
         });
         self.shown = shown;
         for record in seen {
@@ -220,10 +225,12 @@ impl Handler<PoolObserved> for FallbackTracker {
         let withdrawn = self.sent.get(&pool).map(|sent| sent.withdrawn_by(revision)).unwrap_or_default();
         let mut cordon = BTreeSet::clone(&cordon);
         if let Some(PoolFacts::Observed { cordon: before, .. }) = self.known.pools.remove(&pool) {
-            // A node is Ready for a while after its instance was ended: nothing is to be bound to it.
+            // A node is Ready for a while after its instance was ended: nothing is to be bound to it. Later
+            // its object alone may be left, for ever.
             let snapshot = self.deps.view.snapshot();
             let active = |id: &InstanceId| view.spot.is_active(id) || view.on_demand.is_active(id);
-            let ended = |id: &InstanceId| !active(id) && snapshot.nodes_of_instance(id).next().is_some();
+            let serves = |id: &InstanceId| snapshot.nodes_of_instance(id).any(|node| node.ready);
+            let ended = |id: &InstanceId| !active(id) && serves(id);
             cordon.extend(before.into_iter().filter(ended));
         }
         let facts = PoolFacts::Observed { view, ledger, withdrawn, cordon };
@@ -352,8 +359,7 @@ impl FallbackTracker {
         let Some(batch) = self.removals.next(refused, &self.deps.view) else { return };
         let work = refusals::remove(self.deps.clone(), batch).into_actor(self);
         ctx.spawn(work.map(|gone, actor, ctx| {
-            let goes_on = actor.removals.ended(gone);
-            let pause = if goes_on { Duration::ZERO } else { jittered(refusals::PAUSE) };
+            let pause = actor.removals.ended(gone);
             ctx.run_later(pause, |actor, ctx| {
                 actor.removals.rested();
                 ctx.notify(Turn);
@@ -400,7 +406,7 @@ impl FallbackTracker {
                 wanted.instances.found_empty = self.instances_found_empty(view, &turn);
                 let (now, key) = (self.deps.clock.now(), &self.deps.taint_key);
                 wanted.instances.look_at(view, turn.snapshot, turn.freshness, key, now);
-                cordoned.extend(turn.nodes_of(cordon));
+                cordoned.extend(cordon.iter().cloned());
             }
             by_pool.insert(name.clone(), wanted);
         }
@@ -410,7 +416,7 @@ impl FallbackTracker {
         for record in self.known.records.values().filter(|record| record.is_open()) {
             let commands = turn.commands(record);
             drains.extend(commands.drains);
-            protected.extend(turn.nodes_of(&commands.protected));
+            protected.extend(commands.protected);
             questions.extend(turn.questions(record, commands.questions));
             let Some(wanted) = record.spec.pool.as_ref().and_then(|pool| by_pool.get_mut(pool)) else {
                 continue;
@@ -445,8 +451,9 @@ impl FallbackTracker {
     /// When the node of each instance of a pool was found empty, if it was.
     fn instances_found_empty(&self, view: &PoolView, turn: &TurnView<'_>) -> BTreeMap<InstanceId, Timestamp> {
         let found = |id: &InstanceId| {
-            let node = turn.snapshot.node_of_instance(id)?;
-            Some((id.clone(), *self.known.found_empty.get(&node.name)?))
+            let node = turn.snapshot.node_of_instance(id)?.name.clone();
+            let found = NodeInstance { node, instance_id: id.clone() };
+            Some((id.clone(), *self.known.found_empty.get(&found)?))
         };
         let all = view.spot.instances.iter().chain(&view.on_demand.instances);
         all.filter_map(|instance| found(&instance.id)).collect()

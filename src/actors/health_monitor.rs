@@ -19,14 +19,17 @@ use actix::prelude::*;
 use jiff::Timestamp;
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
+use spot_guard_core::agents::WatchedNodes;
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::{Freshness, StaleWatch, Step};
 use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::health::{self, PoolAssessment, PoolReplacement};
 use spot_guard_core::ids::{InstanceId, PoolName};
 use spot_guard_core::limits;
+use spot_guard_core::neighbours;
+use spot_guard_core::placement::PodName;
 use spot_guard_core::preflight;
-use spot_guard_core::reason::{Finding, Pause, Reason, ReasonCode, in_one_line};
+use spot_guard_core::reason::{Blocker, Finding, Pause, Reason, ReasonCode, in_one_line};
 use spot_guard_core::record::{Condition, set_condition};
 use spot_guard_core::safety::{self, SafetyContext};
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,13 +89,14 @@ impl HealthMonitor {
     /// Says in the pool's status what was found.
     fn publish(
         &mut self,
-        pool: &PoolName,
         observed: &PoolObserved,
         found: &PoolAssessment,
         findings: &[Finding],
         Urgent { pause, freshness, .. }: &Urgent,
+        other: Option<PodName>,
         ctx: &mut Context<Self>,
     ) {
+        let pool = &observed.pool;
         let mut conditions = self.conditions(pool);
         let now = self.deps.clock.now();
         let accepted = preflight::refusals(findings).is_empty();
@@ -105,31 +109,43 @@ impl HealthMonitor {
         };
         say("Healthy", &found.unhealthy);
         say("Stable", &[&found.unhealthy[..], &found.unstable].concat());
-        // A pool that nobody ever paused says nothing of it.
-        if pause.is_some() || conditions.iter().any(|held| held.type_ == "Paused") {
-            let reason = if pause.is_some() { ReasonCode::Paused.as_str() } else { "NotPaused" };
-            set_condition(
-                &mut conditions,
-                "Paused",
-                pause.is_some(),
-                reason,
-                &in_one_line(pause.as_slice()),
-                now,
-            );
-        }
-        // Nor does one whose watches were always current.
+        // What a pool never had, it says nothing of: a pause, an old picture, somebody else on its nodes.
+        let mut say_once_met =
+            |type_: &str, met: Option<ReasonCode>, holds: bool, else_: &'static str, text: &str| {
+                if met.is_some() || conditions.iter().any(|held| held.type_ == type_) {
+                    let reason = met.map_or(else_, ReasonCode::as_str);
+                    set_condition(&mut conditions, type_, holds, reason, text, now);
+                }
+            };
+        let paused = pause.as_ref().map(|_| ReasonCode::Paused);
+        say_once_met("Paused", paused, pause.is_some(), "NotPaused", &in_one_line(pause.as_slice()));
         let stale = freshness.against(Step::Return);
-        if !stale.is_empty() || conditions.iter().any(|held| held.type_ == "Observed") {
-            let reason = if stale.is_empty() { "Current" } else { ReasonCode::StaleWatch.as_str() };
-            set_condition(&mut conditions, "Observed", stale.is_empty(), reason, &in_one_line(&stale), now);
-        }
+        let old = stale.first().map(|_| ReasonCode::StaleWatch);
+        say_once_met("Observed", old, stale.is_empty(), "Current", &in_one_line(&stale));
+        let others: Vec<Reason> =
+            other.into_iter().map(|workload| Reason::TerminationHandlerRuns { workload }).collect();
+        let disturbed = others.first().map(Reason::code);
+        say_once_met("Undisturbed", disturbed, others.is_empty(), "Undisturbed", &in_one_line(&others));
+        let watched = self.say_watched(observed, &mut conditions);
         let status = serde_json::json!({
+            "watchedNodes": watched.nodes - watched.unwatched.len(),
+            "unwatchedNodes": watched.unwatched.len(),
             "spot": group_status(&observed.view.spot),
             "onDemand": group_status(&observed.view.on_demand),
             "activeFallbacks": found.returns.len(),
             "conditions": conditions,
         });
         self.write(pool, status, ctx);
+    }
+
+    /// Says whether each Spot node has a ready agent.
+    fn say_watched(&self, observed: &PoolObserved, conditions: &mut Vec<Condition>) -> WatchedNodes {
+        let (now, cluster) = (self.deps.clock.now(), self.deps.view.snapshot());
+        let watched = WatchedNodes::in_cluster(&observed.view.spot, &cluster, &self.deps.namespace, now);
+        let all = watched.unwatched.is_empty();
+        let reason = if all { "Watched" } else { "NotWatched" };
+        set_condition(conditions, "Watched", all, reason, &watched.to_string(), now);
+        watched
     }
 
     /// An event for each finding that is new.
@@ -224,6 +240,10 @@ fn safety_blockers(
     taint_key: &Arc<str>,
 ) -> Vec<Reason> {
     let Some(capacity) = story.status.capacity.taken() else { return Vec::new() };
+    if snapshot.node_on(&capacity.node_name, &capacity.instance_id, None).is_none() {
+        // Its name may be another node's by now, whose pods say nothing.
+        return vec![Blocker::NodeUnknown { node: capacity.node_name.clone() }.into()];
+    }
     let members = view.spot.instances.iter().chain(&view.on_demand.instances);
     let members = members.map(|instance| &instance.id);
     let context = SafetyContext::of(Some(story), stories, members, snapshot, taint_key);
@@ -309,9 +329,9 @@ impl Handler<Turn> for HealthMonitor {
                 .insert(name.clone(), now + spot_guard_core::policy::seconds(pool.policy.monitor_seconds));
             let records = records.clone();
             self.urgent.insert(name.clone(), urgent.clone());
-            let findings = pool.findings(&pools, &observed.view, &observed.ledger);
-            let (name, pool) = (name.clone(), pool.clone());
             let snapshot = self.deps.view.snapshot();
+            let findings = pool.findings(&pools, &observed.view, &observed.ledger, Some(&snapshot));
+            let (name, pool) = (name.clone(), pool.clone());
             let time = self.deps.clock.now();
             let taint_key = self.deps.taint_key.clone();
             let stale = freshness.against(Step::Return);
@@ -319,13 +339,13 @@ impl Handler<Turn> for HealthMonitor {
             let work = async move {
                 let work = move || {
                     let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, &stale, time);
-                    (observed, assessment)
+                    (observed, assessment, neighbours::termination_handler(&snapshot))
                 };
                 heavy.run(work).await
             };
             ctx.spawn(work.into_actor(self).map(move |done, actor, ctx| {
                 actor.under_way.remove(&name);
-                let Ok((observed, assessment)) = done else {
+                let Ok((observed, assessment, other)) = done else {
                     actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Time, 1);
                     tracing::warn!(pool = &*name, "other checks took all places; the pool is assessed later");
                     actor.due.remove(&name);
@@ -334,7 +354,7 @@ impl Handler<Turn> for HealthMonitor {
                 let blockers = assessment.returns.values().flat_map(|found| &found.unsafe_);
                 let given_up = blockers.filter(|reason| reason.code() == ReasonCode::CheckTooLarge).count();
                 actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Work, given_up);
-                actor.publish(&name, &observed, &assessment, &findings, &urgent, ctx);
+                actor.publish(&observed, &assessment, &findings, &urgent, other, ctx);
                 actor.assessed.send(PoolAssessed { pool: name, assessment });
             }));
         }

@@ -29,7 +29,8 @@ use kube::api::Api;
 use report::{Sighting, Store, StoreProblem, store};
 use spot_guard_core::ids::{InstanceId, NodeName};
 use spot_guard_core::imds::{
-    Announcement, ImdsCategory, ImdsProblem, parse_instance_action, parse_instance_id, parse_rebalance,
+    Announcement, ImdsCategory, ImdsProblem, parse_instance_action, parse_instance_id, parse_maintenance,
+    parse_rebalance, parse_target_lifecycle_state,
 };
 use spot_guard_core::notices::MAX_NODE_NAME;
 use spot_guard_core::policy::backoff;
@@ -54,6 +55,9 @@ pub const NOTICES_PART: &str = "notices";
 pub const NODE_NAME_PART: &str = "node-name";
 /// IMDS in trouble is asked at least this often.
 const MAX_POLL_BACKOFF: Duration = Duration::from_secs(60);
+/// How often what changes slowly is asked for: maintenance, and the instance id. The id shows whether IMDS
+/// still answers: where it says nothing of an interruption, so does a proxy that answers 404 to everything.
+const SLOW_EVERY: Duration = Duration::from_secs(60);
 /// Command to itself: read IMDS now.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -99,6 +103,10 @@ pub struct ImdsPoller {
     node: NodeContext,
     notices: Api<InterruptionNotice>,
     instance_id: Option<InstanceId>,
+    /// Whether the instance id was another one before.
+    changed: bool,
+    /// When what changes slowly was last read without a problem.
+    slow_read_at: Option<Instant>,
     failed_polls: u32,
     sightings: BTreeMap<NoticeKind, Sighting>,
     complaints: Complaints,
@@ -112,19 +120,60 @@ impl ImdsPoller {
             notices: Api::all(node.client.clone()),
             node,
             instance_id: None,
+            changed: false,
+            slow_read_at: None,
             failed_polls: 0,
             sightings: BTreeMap::new(),
             complaints: Complaints::default(),
         }
     }
 
+    /// What is asked for now.
+    fn questions(&self) -> Vec<ImdsCategory> {
+        let slow = self.slow_read_at.is_none_or(|at| at.elapsed() >= SLOW_EVERY);
+        let mut questions =
+            vec![ImdsCategory::InstanceAction, ImdsCategory::Rebalance, ImdsCategory::TargetLifecycleState];
+        if slow || self.instance_id.is_none() {
+            questions.insert(0, ImdsCategory::InstanceId);
+            questions.push(ImdsCategory::Maintenance);
+        }
+        questions
+    }
+
     /// Takes up what an answer says.
-    fn interpret(&mut self, question: ImdsCategory, text: &str) -> Result<(), ImdsProblem> {
+    fn interpret(
+        &mut self,
+        question: ImdsCategory,
+        answer: Option<&str>,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), ImdsProblem> {
         let now = self.node.clock.now();
-        match question {
-            ImdsCategory::InstanceId => self.instance_id = Some(parse_instance_id(text)?),
-            ImdsCategory::InstanceAction => self.sighted(parse_instance_action(text, now)?, now),
-            ImdsCategory::Rebalance => self.sighted(parse_rebalance(text)?, now),
+        let announced = match (question, answer) {
+            (ImdsCategory::InstanceId, Some(text)) => return self.identify(parse_instance_id(text)?, ctx),
+            // No notice is the usual answer, no instance id is not.
+            (ImdsCategory::InstanceId, None) => return Err(ImdsProblem::UnexpectedStatus(404)),
+            (_, None) => None,
+            (ImdsCategory::InstanceAction, Some(text)) => Some(parse_instance_action(text, now)?),
+            (ImdsCategory::Rebalance, Some(text)) => Some(parse_rebalance(text)?),
+            (ImdsCategory::TargetLifecycleState, Some(text)) => parse_target_lifecycle_state(text, now)?,
+            (ImdsCategory::Maintenance, Some(text)) => parse_maintenance(text)?,
+        };
+        match announced {
+            Some(announcement) => self.sighted(announcement, now),
+            None => self.no_longer(question, ctx),
+        }
+        Ok(())
+    }
+
+    /// Takes up which instance this is. A notice that named another one is reported anew: the controller
+    /// believes the one that the Node has.
+    fn identify(&mut self, read: InstanceId, ctx: &mut Context<Self>) -> Result<(), ImdsProblem> {
+        self.changed = self.instance_id.as_ref().is_some_and(|known| *known != read);
+        self.instance_id = Some(read);
+        if self.changed {
+            for (_, mut sighting) in std::mem::take(&mut self.sightings) {
+                sighting.end(ctx);
+            }
         }
         Ok(())
     }
@@ -137,7 +186,10 @@ impl ImdsPoller {
             return;
         }
         let instance_id = self.instance_id.as_deref().unwrap_or_default();
-        let span = box_span(FlowBox::Notice, &instance_id.into(), &self.node.node_name, None, None);
+        // What is announced later of the same instance belongs to the trace of what was announced first.
+        let earlier = self.sightings.values().next().map(|sighting| sighting.traceparent.clone());
+        let (instance, node) = (instance_id.into(), &self.node.node_name);
+        let span = box_span(FlowBox::Notice, &instance, node, None, earlier.as_deref());
         let _entered = span.enter();
         tracing::warn!(
             node = &*self.node.node_name,
@@ -151,11 +203,7 @@ impl ImdsPoller {
 
     /// IMDS takes a notice back. Whether it was stored, nobody has to know any more.
     fn no_longer(&mut self, question: ImdsCategory, ctx: &mut Context<Self>) {
-        let kind = match question {
-            ImdsCategory::InstanceId => return,
-            ImdsCategory::InstanceAction => NoticeKind::SpotInterruption,
-            ImdsCategory::Rebalance => NoticeKind::RebalanceRecommendation,
-        };
+        let Some(kind) = question.announces() else { return };
         match self.sightings.get_mut(&kind) {
             Some(sighting) if sighting.is_taken() => drop(self.sightings.remove(&kind)),
             Some(sighting) if sighting.is_done() => sighting.end(ctx),
@@ -193,7 +241,11 @@ impl ImdsPoller {
     fn tell_readiness(&self, problem: Option<&ImdsProblem>) {
         match problem {
             Some(problem) => {
-                self.node.readiness.not_ready(IMDS_PART, UnreadyCode::ImdsUnreadable, problem.to_string())
+                let code = match problem {
+                    ImdsProblem::NotImds(_) | ImdsProblem::InstanceChanged => UnreadyCode::NotImds,
+                    _ => UnreadyCode::ImdsUnreadable,
+                };
+                self.node.readiness.not_ready(IMDS_PART, code, problem.to_string());
             }
             None => self.node.readiness.ready(IMDS_PART),
         }
@@ -221,18 +273,17 @@ impl Handler<Poll> for ImdsPoller {
     type Result = ();
 
     fn handle(&mut self, _: Poll, ctx: &mut Self::Context) {
-        let unknown = self.instance_id.is_none().then_some(ImdsCategory::InstanceId);
-        let questions = unknown.into_iter().chain([ImdsCategory::InstanceAction, ImdsCategory::Rebalance]);
+        let questions = self.questions();
         let (imds, me) = (self.node.imds.clone(), ctx.address());
         let read = async move {
             let began = Instant::now();
-            let mut answers = Vec::with_capacity(3);
+            let mut answers = Vec::with_capacity(questions.len());
             // One after the other: IMDS limits the connections of an instance.
             for question in questions {
                 let answer = imds.read(question).await;
-                let silent = matches!(answer, Err(ImdsProblem::NoAnswer(_)));
+                let in_vain = answer.as_ref().is_err_and(ImdsProblem::holds_for_every_question);
                 answers.push((question, answer));
-                if silent {
+                if in_vain {
                     break;
                 }
             }
@@ -248,12 +299,10 @@ impl Handler<Polled> for ImdsPoller {
     fn handle(&mut self, polled: Polled, ctx: &mut Self::Context) {
         let mut worst = None;
         let mut answered = false;
+        let slow = polled.answers.iter().any(|(question, _)| *question == ImdsCategory::Maintenance);
         for (question, answer) in polled.answers {
             let understood = match &answer {
-                Ok(Some(text)) => self.interpret(question, text),
-                // No notice is the usual answer, no instance id is not.
-                Ok(None) if question == ImdsCategory::InstanceId => Err(ImdsProblem::UnexpectedStatus(404)),
-                Ok(None) => Ok(()),
+                Ok(answer) => self.interpret(question, answer.as_deref(), ctx),
                 Err(problem) => Err(problem.clone()),
             };
             let absent = answer.is_ok_and(|answer| answer.is_none());
@@ -261,9 +310,6 @@ impl Handler<Polled> for ImdsPoller {
             match understood {
                 Ok(()) => {
                     answered = true;
-                    if absent {
-                        self.no_longer(question, ctx);
-                    }
                     self.settle(question);
                 }
                 Err(problem) => {
@@ -272,6 +318,13 @@ impl Handler<Polled> for ImdsPoller {
                     worst.get_or_insert(problem);
                 }
             }
+        }
+        if slow && worst.is_none() {
+            self.slow_read_at = Some(polled.began);
+        }
+        if self.changed {
+            self.complain(ImdsCategory::InstanceId, &ImdsProblem::InstanceChanged);
+            worst.get_or_insert(ImdsProblem::InstanceChanged);
         }
         self.tell_readiness(worst.as_ref());
         self.failed_polls = if answered { 0 } else { self.failed_polls.saturating_add(1) };
@@ -312,7 +365,7 @@ impl Handler<Store> for ImdsPoller {
         let (notices, me) = (self.notices.clone(), ctx.address());
         let attempt = async move { me.do_send(Stored { kind, result: store(&notices, &notice).await }) };
         ctx.spawn(wrap_future(attempt));
-        sighting.attempt_began(ctx);
+        sighting.attempt_began(self.node.clock.now(), ctx);
     }
 }
 
@@ -350,7 +403,7 @@ impl Handler<Stored> for ImdsPoller {
                 }
             }
             Err(problem) => {
-                sighting.attempt_failed(ctx);
+                sighting.attempt_failed(self.node.clock.now(), ctx);
                 let told = format!("{kind}: {problem}");
                 self.node.readiness.not_ready(NOTICES_PART, UnreadyCode::NoticeNotStored, told);
                 if self.complaints.raise(kind.slug(), &problem.to_string()) {

@@ -6,9 +6,10 @@
 
 use actix::Message;
 use jiff::Timestamp;
+use spot_guard_core::drain::NodeInstance;
 use spot_guard_core::group::PoolView;
 use spot_guard_core::health::PoolAssessment;
-use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
+use spot_guard_core::ids::{InstanceId, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::reason::Finding;
 use spot_guard_core::replacement::{DrainCommand, DrainPurpose, DrainReport};
@@ -91,10 +92,10 @@ pub struct PoolRefused {
 pub struct DrainNodes {
     /// One per node.
     pub drains: Vec<DrainCommand>,
-    /// Spare nodes that are to take no pods: their instances are about to be terminated.
-    pub cordoned: BTreeSet<NodeName>,
-    /// Nodes that cluster-autoscaler is not to scale down meanwhile.
-    pub protected: BTreeSet<NodeName>,
+    /// Spare instances whose nodes are to take no pods: they are about to be terminated.
+    pub cordoned: BTreeSet<InstanceId>,
+    /// Instances whose nodes cluster-autoscaler is not to scale down meanwhile.
+    pub protected: BTreeSet<InstanceId>,
 }
 
 /// Boxes 5, 10: Drainer → FallbackTracker.
@@ -106,7 +107,7 @@ pub struct DrainsReported {
     /// By replacement and purpose.
     pub reports: BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
     /// When the API server listed each cordoned node as empty, of those that it did.
-    pub found_empty: BTreeMap<NodeName, Timestamp>,
+    pub found_empty: BTreeMap<NodeInstance, Timestamp>,
 }
 
 /// Boxes 7, 8, 9: HealthMonitor → FallbackTracker.

@@ -39,7 +39,7 @@ impl Imds {
         Self { builder, client }
     }
 
-    /// The answer to a question; `None` if there is none (404).
+    /// The answer to a question; `None` if there is none (404, once IMDS has given a token).
     ///
     /// # Errors
     /// What kept it from being read.
@@ -66,11 +66,8 @@ fn problem_of(error: &ImdsError) -> ImdsProblem {
     match error {
         ImdsError::ErrorResponse(context) => ImdsProblem::of_status(context.response().status().as_u16()),
         ImdsError::FailedToLoadToken(_) => match token_response(error) {
-            // 200 without the headers of a token: something else answers there.
-            Some(response) if response.status().is_success() => {
-                ImdsProblem::NoAnswer("the answer to the token request is not a token".to_owned())
-            }
-            Some(response) => ImdsProblem::of_status(response.status().as_u16()),
+            // Also 200 without the headers of a token.
+            Some(response) => ImdsProblem::of_token_status(response.status().as_u16()),
             None => ImdsProblem::NoAnswer(with_causes(error)),
         },
         // The SDK has no type of its own for it.

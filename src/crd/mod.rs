@@ -114,7 +114,14 @@ pub struct SpotPoolStatus {
     /// How many fallbacks are open.
     #[serde(default)]
     pub active_fallbacks: u32,
-    /// `Accepted`, `Healthy` and `Stable`; `Paused` and `Observed` once they had something to say.
+    /// How many Ready nodes of Spot instances in service have a ready agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched_nodes: Option<u32>,
+    /// How many have none: nobody hears of their interruption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwatched_nodes: Option<u32>,
+    /// `Accepted`, `Healthy`, `Stable` and `Watched`; `Paused`, `Observed` and `Undisturbed` once they had
+    /// something to say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
@@ -155,14 +162,14 @@ pub struct GroupStatus {
     category = "spotguard",
     derive = "PartialEq",
     validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: a notice never changes"),
-    validation = Rule::new("self.metadata.name == self.spec.nodeName + '.' + self.spec.instanceId + (self.spec.kind == 'SpotInterruption' ? '-spot-interruption' : '-rebalance-recommendation')").message("metadata.name must be <spec.nodeName>.<spec.instanceId>-<spec.kind in lower case with hyphens>"),
+    validation = Rule::new("self.metadata.name == self.spec.nodeName + '.' + self.spec.instanceId + {'RebalanceRecommendation': '-rebalance-recommendation', 'SpotInterruption': '-spot-interruption', 'ScheduledMaintenance': '-scheduled-maintenance', 'GroupTermination': '-group-termination'}[self.spec.kind]").message("metadata.name must be <spec.nodeName>.<spec.instanceId>-<spec.kind in lower case with hyphens>"),
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.nodeName"}"#,
     printcolumn = r#"{"name":"Instance","type":"string","jsonPath":".spec.instanceId"}"#,
     printcolumn = r#"{"name":"Kind","type":"string","jsonPath":".spec.kind"}"#,
     printcolumn = r#"{"name":"Deadline","type":"string","jsonPath":".spec.deadline"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
-#[x_kube(validation = Rule::new("self.kind != 'Manual'").message("spec.kind must be RebalanceRecommendation or SpotInterruption"))]
+#[x_kube(validation = Rule::new("self.kind != 'Manual'").message("spec.kind must be what an agent reports"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InterruptionNoticeSpec {
     /// The Kubernetes node that reports, and that the notice is about.
@@ -176,7 +183,7 @@ pub struct InterruptionNoticeSpec {
     /// When EC2 says that it gave the notice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice_time: Option<Timestamp>,
-    /// When EC2 takes the instance; absent for advice.
+    /// When EC2 takes the instance, by EC2's clock; absent for advice. Of maintenance it may be weeks away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
     /// When the agent saw the notice.

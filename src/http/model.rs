@@ -4,7 +4,7 @@ mod triggers;
 
 pub use triggers::{ScaleDownRequest, TriggerRequest, TriggerState};
 
-use crate::crd::GroupStatus;
+use crate::crd::{GroupStatus, NodeReplacement};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,7 +84,7 @@ pub struct PoolSummary {
     pub on_demand: Option<Counts>,
     /// How many fallbacks are open.
     pub fallbacks: usize,
-    /// The conditions `Accepted`, `Healthy` and `Stable`: `True`, `False` or `Unknown`.
+    /// The conditions `Accepted`, `Healthy`, `Stable` and `Watched`: `True`, `False` or `Unknown`.
     pub conditions: BTreeMap<String, String>,
 }
 
@@ -141,7 +141,7 @@ pub struct Pool {
     pub on_demand: Option<GroupStatus>,
     /// How many fallbacks are open.
     pub fallbacks: usize,
-    /// `Accepted`, `Healthy` and `Stable`, with their reasons.
+    /// `Accepted`, `Healthy`, `Stable` and `Watched`, with their reasons.
     pub conditions: Vec<Condition>,
     /// What Spot Guard requested of the groups and has not settled.
     pub scaling_requests: Vec<ScalingRequest>,
@@ -295,7 +295,7 @@ pub struct PoolNode {
     /// When it joined.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
-    /// The open replacement that it plays a part in.
+    /// The open replacement that it plays a part in, or the last one that replaced it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement: Option<ReplacementName>,
     /// Which part.
@@ -327,12 +327,31 @@ impl PoolNode {
             flow_box: None,
         }
     }
+
+    /// A node that was replaced and is gone.
+    pub(super) fn replaced_by(record: &NodeReplacement) -> Self {
+        let node = cluster::Node { name: record.spec.node_name.clone(), ..cluster::Node::default() };
+        let instance_id = Some(record.spec.instance_id.clone());
+        Self { instance_id, ..Self::of(&node, record.spec.pool.clone(), None) }.with(record)
+    }
+
+    /// The same with the replacement that it has or had.
+    pub(super) fn with(self, record: &NodeReplacement) -> Self {
+        let status = record.status.as_ref();
+        Self {
+            replacement: Some(record.replacement_name()),
+            role: Some(NodeRole::Replaced),
+            phase: status.map(|status| status.phase()),
+            flow_box: status.map(|status| status.current_box()),
+            ..self
+        }
+    }
 }
 
 /// The part that a node plays in a replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum NodeRole {
-    /// It is to be replaced.
+    /// It is to be replaced, or was.
     Replaced,
     /// It took over, and is a Spot node.
     Replacement,

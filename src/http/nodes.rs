@@ -15,7 +15,7 @@ use spot_guard_core::health::PoolReplacement;
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::policy::Policy;
 use spot_guard_core::reason::{ReasonCode, in_one_line};
-use spot_guard_core::record::{FallbackState, GroupKind, ReplacementStatus, UtilisationPercent};
+use spot_guard_core::record::{Capacity, FallbackState, GroupKind, ReplacementStatus, UtilisationPercent};
 use spot_guard_core::safety::{self, SafetyContext, SafetyPolicy};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -36,12 +36,31 @@ pub(super) async fn nodes(
     Ok(Json(Items { items, next }))
 }
 
+/// A node of that name, with its replacement: also one that was replaced and is gone.
 pub(super) async fn node_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
     let name = path_name(&request);
-    match known(&state).remove(name.as_str()) {
+    let found = known(&state).remove(name.as_str());
+    let plays_a_part = found.as_ref().is_some_and(|node| node.replacement.is_some());
+    let replaced = (!plays_a_part).then(|| last_replacement_of(&state, &name)).flatten();
+    let node = match (found, replaced) {
+        (None, Some(record)) => Some(PoolNode::replaced_by(&record)),
+        // Another node of that name is another node.
+        (Some(node), Some(record)) if node.instance_id.as_ref() == Some(&record.spec.instance_id) => {
+            Some(node.with(&record))
+        }
+        (found, _) => found,
+    };
+    match node {
         Some(node) => HttpResponse::Ok().json(node),
         None => problem::no_such(&request, &format!("no node of a pool or a replacement is named {name}")),
     }
+}
+
+/// The last replacement of the node of that name.
+fn last_replacement_of(state: &ApiState, node: &str) -> Option<Arc<NodeReplacement>> {
+    let records = state.replacements.state().into_iter();
+    let began = |record: &Arc<NodeReplacement>| record.status.as_ref().and_then(|status| status.started_at);
+    records.filter(|record| *record.spec.node_name == *node).max_by_key(began)
 }
 
 /// The check of box 9, made for any node, as if it were to be drained now.
@@ -98,7 +117,8 @@ fn check(
 ) -> (Option<PoolName>, safety::SafetyReport) {
     let stories: Vec<PoolReplacement<'_>> = records.iter().filter_map(|record| open(record)).collect();
     let instance = snapshot.node(name).and_then(cluster::Node::instance_id).unwrap_or_default();
-    let own = stories.iter().find(|story| *story.instance_id == instance || stands_in(story.status, name));
+    let own =
+        stories.iter().find(|story| *story.instance_id == instance || stands_in(story.status, &instance));
     let of_story = own.and_then(|own| {
         let record = records.iter().find(|record| record.metadata.name.as_deref() == Some(&*own.name))?;
         record.spec.pool.clone()
@@ -132,8 +152,8 @@ fn open(record: &NodeReplacement) -> Option<PoolReplacement<'_>> {
 }
 
 /// Whether the node is one that took over, or is to.
-fn stands_in(status: &ReplacementStatus, node: &NodeName) -> bool {
-    status.took_over().any(|held| held.node_name == node)
+fn stands_in(status: &ReplacementStatus, instance: &InstanceId) -> bool {
+    status.took_over().any(|held| held.instance_id == *instance)
 }
 
 /// The nodes of the pools and of the replacements, by name.
@@ -157,26 +177,30 @@ fn known(state: &ApiState) -> BTreeMap<NodeName, PoolNode> {
     for record in records.values() {
         let Some(story) = open(record) else { continue };
         let status = story.status;
-        let mut plays = |name: &NodeName, group: Option<GroupKind>, role: NodeRole| {
-            let Some(node) = snapshot.node(name) else { return };
+        // A later node of the same name plays no part.
+        let mut plays = |node: Option<&cluster::Node>, group: Option<GroupKind>, role: NodeRole| {
+            let Some(node) = node else { return };
             let of_story = || PoolNode::of(node, record.spec.pool.clone(), group);
-            let node = known.entry(name.clone()).or_insert_with(of_story);
+            let node = known.entry(node.name.clone()).or_insert_with(of_story);
             node.replacement = Some(story.name.clone());
             node.role = Some(role);
             node.phase = Some(status.phase());
             node.flow_box = Some(status.current_box());
         };
+        let node_of = |held: &Capacity| snapshot.node_on(&held.node_name, &held.instance_id, None);
         if !status.old_node.is_over() {
-            plays(&record.spec.node_name, None, NodeRole::Replaced);
+            let (spec, uid) = (&record.spec, status.node_uid.as_ref());
+            let old = snapshot.node_on(&spec.node_name, &spec.instance_id, uid);
+            plays(old, None, NodeRole::Replaced);
         }
         let returned = matches!(*status.fallback, FallbackState::Gone { .. });
         if let Some(held) = status.capacity.taken().filter(|_| !returned) {
             let role =
                 if held.group == GroupKind::OnDemand { NodeRole::Fallback } else { NodeRole::Replacement };
-            plays(&held.node_name, Some(held.group), role);
+            plays(node_of(held), Some(held.group), role);
         }
         if let Some(held) = status.fallback.successor() {
-            plays(&held.node_name, Some(held.group), NodeRole::Successor);
+            plays(node_of(held), Some(held.group), NodeRole::Successor);
         }
     }
     known

@@ -62,6 +62,7 @@ impl NoticeFilter {
             instance_id: &notice.spec.instance_id,
             kind: notice.spec.kind,
             deadline: notice.spec.deadline,
+            detected: notice.spec.detected_at,
             created: notice.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
         };
         lock(&self.out.0).remove(seen.name);

@@ -54,25 +54,14 @@ pub fn are_left_on(node: &core_v1::Node, taint_key: &str) -> bool {
 }
 
 /// Sets taint, cordon and annotations or takes them off. Reads the node first and writes only if it has
-/// not changed since.
-/// `provider_id` is that of the node that is meant; empty: it has none yet.
+/// not changed since. A node that is gone needs no marks, though another one may have its name by now.
 ///
 /// # Errors
-/// What the API answers, and that another node has the name by now; a node that is gone needs no marks and is
-/// no error.
-pub async fn apply(
-    client: &Client,
-    name: &str,
-    provider_id: &str,
-    taint_key: &str,
-    marks: Marks,
-) -> Result<(), kube::Error> {
-    let Some(node) = read(client, name).await? else { return Ok(()) };
-    if !provider_id.is_empty() && node.spec.provider_id != provider_id {
-        return Err(kube::Error::Service("another node has its name by now".into()));
-    }
-    match patch(&node, taint_key, marks) {
-        Some(patch) => write(client, name, &patch).await,
+/// What the API answers.
+pub async fn apply(client: &Client, node: &Node, taint_key: &str, marks: Marks) -> Result<(), kube::Error> {
+    let Some(found) = read(client, node).await? else { return Ok(()) };
+    match patch(&found, taint_key, marks) {
+        Some(patch) => write(client, &node.name, &patch).await,
         None => Ok(()),
     }
 }
@@ -81,9 +70,9 @@ pub async fn apply(
 ///
 /// # Errors
 /// What the API answers; a node that is gone needs no protection and is no error.
-pub async fn protect(client: &Client, name: &str, marks: Marks) -> Result<(), kube::Error> {
-    let Some(node) = read(client, name).await? else { return Ok(()) };
-    let has = |key: &str| node.metadata.annotations.contains_key(key);
+pub async fn protect(client: &Client, node: &Node, marks: Marks) -> Result<(), kube::Error> {
+    let Some(found) = read(client, node).await? else { return Ok(()) };
+    let has = |key: &str| found.metadata.annotations.contains_key(key);
     let value = match marks {
         Marks::On if !has(SCALE_DOWN_DISABLED) => json!("true"),
         Marks::Off if has(PROTECTED_BY) => Value::Null,
@@ -91,11 +80,11 @@ pub async fn protect(client: &Client, name: &str, marks: Marks) -> Result<(), ku
     };
     let patch = json!({
         "metadata": {
-            "resourceVersion": node.metadata.resource_version,
+            "resourceVersion": found.metadata.resource_version,
             "annotations": { SCALE_DOWN_DISABLED: value, PROTECTED_BY: value },
         }
     });
-    write(client, name, &patch).await
+    write(client, &node.name, &patch).await
 }
 
 /// What is read of a node to be marked: whatever else it carries must not keep it from being drained.
@@ -109,6 +98,7 @@ struct Marked {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct MarkedMeta {
+    uid: String,
     resource_version: Option<String>,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, IgnoredAny>,
@@ -117,8 +107,6 @@ struct MarkedMeta {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct MarkedSpec {
-    #[serde(rename = "providerID")]
-    provider_id: String,
     unschedulable: bool,
     /// Written back as they were read.
     taints: Vec<Value>,
@@ -128,12 +116,13 @@ fn path(name: &str) -> String {
     format!("/api/v1/nodes/{name}")
 }
 
-async fn read(client: &Client, name: &str) -> Result<Option<Marked>, kube::Error> {
-    let request = http::Request::get(path(name)).body(Vec::new());
+/// The node as it is now; `None` if it is gone, whoever has its name.
+async fn read(client: &Client, node: &Node) -> Result<Option<Marked>, kube::Error> {
+    let request = http::Request::get(path(&node.name)).body(Vec::new());
     let request = request.map_err(|error| kube::Error::Service(error.into()))?;
-    match client.request(request).await {
+    match client.request::<Marked>(request).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        answer => answer.map(Some),
+        answer => answer.map(|found| Some(found).filter(|found| found.metadata.uid == *node.uid)),
     }
 }
 
@@ -249,14 +238,18 @@ mod tests {
 
     #[tokio::test]
     async fn another_node_that_has_the_name_by_now_is_not_marked() {
-        let api = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
-            assert_eq!(request.method(), http::Method::GET, "nothing is written");
-            let node = json!({ "metadata": { "name": "n" }, "spec": { "providerID": "aws:///a/i-2" } });
-            Ok::<_, tower::BoxError>(http::Response::new(kube::client::Body::from(serde_json::to_vec(
-                &node,
-            )?)))
-        });
-        let client = Client::new(api, "default");
-        assert!(apply(&client, "n", "aws:///a/i-1", KEY, Marks::On).await.is_err());
+        for (uid, written) in [("before", false), ("now", true)] {
+            let api = tower::service_fn(move |request: http::Request<kube::client::Body>| async move {
+                assert!(written || request.method() == http::Method::GET, "nothing is written");
+                let node = json!({ "metadata": { "name": "n", "uid": "now" } });
+                Ok::<_, tower::BoxError>(http::Response::new(kube::client::Body::from(serde_json::to_vec(
+                    &node,
+                )?)))
+            });
+            let client = Client::new(api, "default");
+            let node = Node { name: "n".into(), uid: uid.into(), ..Node::default() };
+            apply(&client, &node, KEY, Marks::On).await.expect("done");
+            protect(&client, &node, Marks::On).await.expect("done");
+        }
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::kube::convert::Converter;
 use crate::kube::slim::{
-    CSINode, Head, Namespace, Node as ApiNode, PersistentVolume, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget,
+    CSIDriver, CSINode, Head, Namespace, Node as ApiNode, PersistentVolume, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, StorageClass, VolumeAttachment,
 };
-use spot_guard_core::cluster::{Claim, Live, Node, Snapshot, Volume, VolumeLimits, VolumeReach};
+use spot_guard_core::cluster::{
+    Claim, ClaimTerms, DriverTerms, Live, Node, Snapshot, Volume, VolumeLimits, VolumeReach,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -51,8 +53,8 @@ pub(super) struct Picture {
     live: Live,
     /// How many volumes of each driver the nodes can attach.
     volume_limits: BTreeMap<Key, VolumeLimits>,
-    /// The volume that a claim is bound to.
-    claims: BTreeMap<Key, Arc<str>>,
+    /// What claims say of themselves.
+    claims: BTreeMap<Key, ClaimTerms>,
     volumes: BTreeMap<Arc<str>, Volume>,
 }
 
@@ -121,13 +123,13 @@ impl Picture {
     pub(super) fn claim(&mut self, change: Change<PersistentVolumeClaim>) {
         match change {
             Change::Is(key, claim) => {
-                let volume = self.converter.bound_volume(&claim);
-                self.claims.insert(key.clone(), volume);
+                let terms = self.converter.claim(&claim);
+                self.claims.insert(key.clone(), terms);
                 self.bind(&key);
             }
             Change::Unread(key, _) => {
                 // Bound to nothing that is known, so it may be anywhere.
-                self.claims.insert(key.clone(), Arc::default());
+                self.claims.insert(key.clone(), ClaimTerms::default());
                 self.bind(&key);
             }
             Change::Gone(key) => {
@@ -162,9 +164,40 @@ impl Picture {
 
     /// Brings claim and volume together. Either may come first.
     fn bind(&mut self, key: &Key) {
-        let Some(volume) = self.claims.get(key) else { return };
-        let claim = Claim::bound_to(volume.clone(), self.volumes.get(volume));
+        let Some(terms) = self.claims.get(key) else { return };
+        let claim = Claim::bound_to(terms.clone(), self.volumes.get(&terms.volume));
         self.live.set_claim(key.namespace().into(), key.name().into(), Some(claim));
+    }
+
+    pub(super) fn attachment(&mut self, change: Change<VolumeAttachment>) {
+        let (key, attachment) = match change {
+            Change::Is(key, attachment) => (key, Some(self.converter.attachment(&attachment))),
+            Change::Unread(key, head) => (key, self.converter.unread_attachment(&head)),
+            Change::Gone(key) => (key, None),
+        };
+        self.live.storage_mut().set_attachment(key.name().into(), attachment);
+        self.converter.tidy();
+    }
+
+    pub(super) fn driver(&mut self, change: Change<CSIDriver>) {
+        let (key, terms) = match change {
+            Change::Is(key, driver) => (key, Some(Converter::driver(&driver))),
+            Change::Unread(key, _) => {
+                (key, Some(DriverTerms { must_be_installed: true, counts_capacity: true }))
+            }
+            Change::Gone(key) => (key, None),
+        };
+        self.live.storage_mut().set_driver(key.name().into(), terms);
+    }
+
+    pub(super) fn storage_class(&mut self, change: Change<StorageClass>) {
+        let (key, terms) = match change {
+            Change::Is(key, class) => (key, Some(self.converter.class(&class))),
+            // It may be any: not known.
+            Change::Unread(key, _) | Change::Gone(key) => (key, None),
+        };
+        self.live.storage_mut().set_class(key.name().into(), terms);
+        self.converter.tidy();
     }
 
     pub(super) fn namespace(&mut self, change: Change<Namespace>) {

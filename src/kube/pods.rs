@@ -13,9 +13,9 @@ use kube::{Client, Error};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use spot_guard_core::cluster::Pod;
-use spot_guard_core::drain::{EvictionAnswer, Listed, ListedPod};
-use spot_guard_core::ids::NodeName;
+use spot_guard_core::cluster::{Node, Pod};
+use spot_guard_core::drain::{EvictionAnswer, Listed, ListedPod, NodeInstance};
+use spot_guard_core::ids::{InstanceId, NodeName};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -168,23 +168,55 @@ impl From<Piece<'_>> for Listed {
     }
 }
 
-/// The pods that are bound to a node, from the API server itself and not from a watch, in pages.
+/// The pods that are bound to a node, from the API server itself and not from a watch, in pages. None if the
+/// name is by now that of a node on another instance: they are bound to that one.
 ///
 /// # Errors
 /// Why there was no complete answer within `limit`, in plain words.
-pub async fn listed_on(client: &Client, node: &NodeName, limit: Duration) -> Result<Vec<Listed>, String> {
+pub async fn listed_on(
+    client: &Client,
+    NodeInstance { node, instance_id }: &NodeInstance,
+    limit: Duration,
+) -> Result<Vec<Listed>, String> {
     let of_node = format!("fieldSelector={}&limit={PAGE}", escaped(&format!("spec.nodeName={node}")));
     let list = async {
         let (mut pods, mut query) = (Vec::new(), of_node.clone());
         for _ in 0..MAX_PAGES {
             match list_page(client, &query, &mut pods).await.map_err(|failure| failure.to_string())? {
                 Some(next) => query = format!("{of_node}&continue={}", escaped(&next)),
-                None => return Ok(pods),
+                None if pods.is_empty() => return Ok(pods),
+                // Asked afterwards: what has changed hands does not come back.
+                None => return Ok(if is_on(client, node, instance_id).await? { pods } else { Vec::new() }),
             }
         }
         Err("the list does not end".to_owned())
     };
     timeout(limit, list).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+}
+
+/// Whether the node of that name may still run on the instance.
+async fn is_on(client: &Client, name: &NodeName, instance_id: &InstanceId) -> Result<bool, String> {
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(default)]
+        spec: NamedSpec,
+    }
+    #[derive(Default, Deserialize)]
+    struct NamedSpec {
+        #[serde(default, rename = "providerID")]
+        provider_id: String,
+    }
+    let request = http::Request::get(format!("/api/v1/nodes/{name}")).body(Vec::new());
+    let request = request.map_err(|error| error.to_string())?;
+    match client.request::<Named>(request).await {
+        Ok(Named { spec }) => {
+            let found = Node { provider_id: spec.provider_id.into(), ..Node::default() };
+            Ok(found.instance_id().is_none_or(|id| id == *instance_id))
+        }
+        // Its pods are still bound to the name.
+        Err(Error::Api(status)) if status.code == 404 => Ok(true),
+        Err(error) => Err(RequestProblem(&error).to_string()),
+    }
 }
 
 /// Adds the pods of a page as they come, so that one is held at most. Returns where the next page begins.
@@ -246,6 +278,10 @@ mod tests {
         }
     }
 
+    fn place(instance: &str) -> NodeInstance {
+        NodeInstance { node: "node-1".into(), instance_id: instance.into() }
+    }
+
     /// Bytes that tell how many of their kind are held.
     struct Held(Vec<u8>, Arc<AtomicUsize>);
 
@@ -266,16 +302,18 @@ mod tests {
         let (held, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let counts = (held.clone(), most.clone());
         let service = tower::service_fn(move |request: http::Request<Body>| {
+            let is_node = request.uri().path() == "/api/v1/nodes/node-1";
             let query = request.uri().query().unwrap_or_default();
-            assert!(query.contains("fieldSelector=spec.nodeName%3Dnode-1&limit=25"), "{query}");
+            assert!(is_node || query.contains("fieldSelector=spec.nodeName%3Dnode-1&limit=25"), "{query}");
             let (is_first, (held, most)) = (!query.contains("continue=a%2Fb"), counts.clone());
-            let pods = stream::unfold(0, move |at| {
+            let pods = stream::unfold(if is_node { 25 } else { 0 }, move |at| {
                 let (held, most) = (held.clone(), most.clone());
                 let uid = if at == 3 { json!({ "x": 1 }) } else { json!(at.to_string()) };
                 let pod = json!({ "metadata": { "uid": uid }, "spec": { "env": "x".repeat(1 << 20) } });
                 let text = match at {
                     0 => format!("{{\"items\":[{pod}"),
                     1..25 => format!(",{pod}"),
+                    25 if is_node => r#"{"spec":{"providerID":"aws:///a/i-1"}}"#.to_owned(),
                     25 if is_first => r#"],"metadata":{"continue":"a/b"}}"#.to_owned(),
                     25 => r#"],"metadata":{}}"#.to_owned(),
                     _ => String::new(),
@@ -287,11 +325,13 @@ mod tests {
             std::future::ready(Ok::<_, Infallible>(http::Response::new(StreamBody::new(pods))))
         });
         let client = crate::kube::client::bounded(&Client::new(service, "default"), Duration::from_secs(60));
-        let found = listed_on(&client, &"node-1".into(), Duration::from_secs(60)).await.expect("a list");
+        let found = listed_on(&client, &place("i-1"), Duration::from_secs(60)).await.expect("a list");
         assert_eq!(found.len(), 50);
         assert_eq!(found.iter().filter(|pod| **pod == Listed::Unreadable).count(), 2);
         let most = most.load(Ordering::Relaxed);
         assert!(most < 4 << 20, "{most} bytes were held at a time");
+        let found = listed_on(&client, &place("i-2"), Duration::from_secs(60)).await.expect("a list");
+        assert_eq!(found, [], "they are bound to another node of that name");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub enum Invariant {
     DrainedFirst,
     /// No mark of ours stays on a node whose story is over.
     NoMarkLeft,
+    /// No pod leaves a node on whose instance no story is: it may have the name of one that is gone.
+    RightNode,
     /// No group is changed over and over, as when an instance is ended that comes back each time.
     NoChurn,
     /// A story is about a node that its own agent reported or a person asked about, and its deadline is one
@@ -111,8 +113,8 @@ struct State {
     stray: BTreeMap<String, Timestamp>,
     /// When each group was changed by us within the last minute.
     changed: BTreeMap<String, VecDeque<Timestamp>>,
-    /// The record of each instance, by its uid.
-    records: BTreeMap<String, String>,
+    /// The record of each instance, and whether it is in a pool, by its uid.
+    records: BTreeMap<(String, bool), String>,
     /// The instances whose records were open when they were last looked at.
     open: BTreeSet<String>,
     /// Every notice that was ever stored, by its uid.
@@ -129,6 +131,8 @@ struct Report {
     deadline: Option<Timestamp>,
     /// When the API server stored it.
     stored: Timestamp,
+    /// Whether it tells of maintenance, which EC2 announces weeks ahead.
+    maintenance: bool,
 }
 
 impl Report {
@@ -139,13 +143,15 @@ impl Report {
             instance: text("/spec/instanceId")?.to_owned(),
             deadline: text("/spec/deadline").and_then(|at| at.parse().ok()),
             stored: text("/metadata/creationTimestamp")?.parse().ok()?,
+            maintenance: text("/spec/kind") == Some("ScheduledMaintenance"),
         })
     }
 
     /// Whether its deadline can be true, seen with a clock that differs by `skew`: AWS gives two minutes.
     fn is_plausible(&self, skew: Duration) -> bool {
         let (before, after) = (PAST_AT_MOST + skew, AHEAD_AT_MOST + skew);
-        self.deadline.is_some_and(|at| self.stored - before <= at && at <= self.stored + after)
+        self.deadline
+            .is_some_and(|at| self.stored - before <= at && (self.maintenance || at <= self.stored + after))
     }
 }
 impl Auditor {

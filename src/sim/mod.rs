@@ -20,6 +20,7 @@ impl From<Clock> for spot_guard_cloud::clock::CloudClock {
             Clock::Simulated { epoch, origin } | Clock::Skewed { epoch, origin, .. } => {
                 Self::Simulated { epoch, origin }
             }
+            Clock::SetRight { own, .. } => (*own).into(),
         }
     }
 }

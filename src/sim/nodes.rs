@@ -8,7 +8,8 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use spot_guard_cloud::cloud::{NodeHost, NodeJoin};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The label of the nodes that a world made; its applications run nowhere else.
 pub const DEMO_LABEL: &str = "spotguard.dev/simulated";
@@ -35,16 +36,17 @@ pub enum NodeChange {
 
 /// Makes and removes Node objects.
 pub struct KubeNodes {
-    client: Client,
     api: Api<Node>,
     listener: NodeListener,
+    /// The instance of each node that has joined: its Node may say it later.
+    instances: Mutex<BTreeMap<String, String>>,
 }
 
 impl KubeNodes {
     /// A host of nodes on this cluster.
     #[must_use]
     pub fn new(client: Client, listener: NodeListener) -> Self {
-        Self { api: Api::all(client.clone()), client, listener }
+        Self { api: Api::all(client), listener, instances: Mutex::default() }
     }
 
     async fn set_ready(&self, name: &str, ready: bool) -> anyhow::Result<()> {
@@ -52,7 +54,20 @@ impl KubeNodes {
         done(self.api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&status)).await)
     }
 
+    /// Whether the Node of that name is another EC2 instance than the one that joined under it.
+    async fn is_of_another(&self, name: &str) -> bool {
+        let joined = self.instances().get(name).cloned().unwrap_or_default();
+        let node = self.api.get_opt(name).await.ok().flatten();
+        let provider_id = node.and_then(|node| node.spec?.provider_id).unwrap_or_default();
+        provider_id.starts_with("aws://") && !provider_id.ends_with(&joined)
+    }
+
+    fn instances(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn create(&self, join: NodeJoin) -> anyhow::Result<()> {
+        self.instances().insert(join.node_name.clone(), join.instance_id.clone());
         let node: Node = serde_json::from_value(object(&join)).context("a node object")?;
         match self.api.create(&PostParams::default(), &node).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -76,14 +91,19 @@ impl NodeHost for KubeNodes {
         Box::pin(self.create(node))
     }
 
+    fn identify(&self, node: NodeJoin) -> BoxFuture<'_, anyhow::Result<()>> {
+        let spec = json!({ "spec": { "providerID": node.provider_id } });
+        let patched = async move {
+            done(self.api.patch(&node.node_name, &PatchParams::default(), &Patch::Merge(&spec)).await)
+        };
+        Box::pin(patched)
+    }
+
     fn ready(&self, node_name: &str) -> BoxFuture<'_, anyhow::Result<()>> {
         let name = node_name.to_owned();
         Box::pin(async move {
             self.set_ready(&name, true).await?;
-            let request = http::Request::get(format!("/api/v1/nodes/{name}")).body(Vec::new())?;
-            let node: Value = self.client.request(request).await?;
-            let provider_id = node["spec"]["providerID"].as_str().unwrap_or_default();
-            let instance_id = provider_id.rsplit('/').next().unwrap_or_default().to_owned();
+            let instance_id = self.instances().get(&name).cloned().unwrap_or_default();
             (self.listener)(NodeChange::Ready { node: name, instance_id });
             Ok(())
         })
@@ -101,6 +121,9 @@ impl NodeHost for KubeNodes {
         let name = node_name.to_owned();
         Box::pin(async move {
             (self.listener)(NodeChange::Stopped { node: name.clone() });
+            if self.is_of_another(&name).await {
+                return Ok(());
+            }
             match self.api.delete(&name, &DeleteParams::default()).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
                 other => done(other),
@@ -121,13 +144,18 @@ fn object(join: &NodeJoin) -> Value {
     let mut labels: serde_json::Map<String, Value> =
         join.labels.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect();
     labels.insert(DEMO_LABEL.to_owned(), Value::String("true".to_owned()));
-    let taint = |(key, value, effect): &(String, String, String)| json!({ "key": key, "value": value, "effect": effect });
-    let taints: Vec<Value> = join.taints.iter().map(taint).collect();
+    let taints = join.taints.iter();
+    let taints: Vec<Value> =
+        taints.map(|(key, value, effect)| json!({ "key": key, "value": value, "effect": effect })).collect();
     json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": { "name": join.node_name, "labels": labels },
-        "spec": { "providerID": join.provider_id, "taints": taints },
+        "spec": {
+            "providerID": Some(&join.provider_id).filter(|id| !id.is_empty()),
+            "taints": taints,
+            "unschedulable": join.cordoned,
+        },
     })
 }
 

@@ -1,8 +1,11 @@
 //! The stories that the demo tells and the simulation tests assert.
 
 use crate::sim::world::{App, ON_DEMAND, SPOT, Start, World};
-use Act::{Interrupt, OnDemandHas, Rebalance, SetBudget, SpotHas};
+use Act::{Interrupt, OnDemandHas, Probe, Rebalance, SpotHas};
+use anyhow::Context as _;
 use clap::ValueEnum;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use serde_json::json;
 use spot_guard_cloud::cloud::{BootFault, Supply};
 use spot_guard_core::policy::PolicySpec;
@@ -47,6 +50,9 @@ pub enum Act {
     NodesFail(&'static str, BootFault, usize),
     /// The budget of an application allows this many unavailable pods from now on.
     SetBudget(&'static str, u32),
+    /// The readiness probe of a pod of an application fails, on another node than that of the oldest Spot
+    /// instance; or all of its pods are ready again.
+    Probe(&'static str, bool),
 }
 
 impl Act {
@@ -69,12 +75,15 @@ impl Act {
                     BootFault::NeverJoins => "never join",
                     BootFault::NeverReady => "are never Ready",
                     BootFault::KeepsTaint => "keep their start-up taint",
+                    BootFault::StaysCordoned => "stay cordoned",
                 };
                 format!("the next {count} nodes of {group} {what}")
             }
             Self::SetBudget(app, count) => {
                 format!("the PodDisruptionBudget {app} allows {count} unavailable")
             }
+            Self::Probe(app, true) => format!("all pods of {app} are ready again"),
+            Self::Probe(app, false) => format!("a pod of {app} is not ready any more"),
         }
     }
 
@@ -102,8 +111,27 @@ impl Act {
                 world.client.request::<serde_json::Value>(request).await?;
                 Ok(())
             }
+            Self::Probe(app, ready) => {
+                let oldest = world.cloud.node_of(instance(&0)?).map(|node| node.node_name);
+                probe(world, app, *ready, oldest.as_deref())
+            }
         }
     }
+}
+
+/// The pods of an application are ready, or one of them is not that runs on another node than `but`.
+fn probe(world: &World, app: &str, ready: bool, but: Option<&str>) -> anyhow::Result<()> {
+    let cluster = world.cluster.as_ref().context("the cluster is not simulated")?;
+    let mut pods: Vec<Pod> = cluster.list();
+    pods.retain(|pod| {
+        let labels = pod.metadata.labels.as_ref().and_then(|labels| labels.get("app"));
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        labels.is_some_and(|held| held == app) && (ready || node.is_some() && node != but)
+    });
+    for pod in pods.iter().take(if ready { usize::MAX } else { 1 }) {
+        cluster.set_pod_ready("default", &pod.name_any(), ready);
+    }
+    Ok(())
 }
 
 /// A story's beginning, what the world does in it, and what is expected.
@@ -265,10 +293,11 @@ fn two_minute_notice() -> Plot {
 fn pdb_blocked() -> Plot {
     Plot {
         start: Start {
-            apps: vec![app("web", 6, 500, 1024, 0), app("api", 4, 750, 2048, 1)],
+            apps: vec![app("web", 6, 500, 1024, 1), app("api", 4, 750, 2048, 1)],
             ..usual_start()
         },
-        script: vec![at(5, Rebalance(0)), at(180, SetBudget("web", 1))],
+        // The budget has no room as long as a pod is not ready.
+        script: vec![at(1, Probe("web", false)), at(5, Rebalance(0)), at(180, Probe("web", true))],
         steps: steps(&[
             (B::Success, O::InService),
             (B::Taint, O::Tainted),

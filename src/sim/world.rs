@@ -131,10 +131,12 @@ impl PoolStart {
     }
 
     fn object(&self) -> SpotPool {
+        // No load balancer serves a world whose story does not say so.
+        let wait_before_termination_seconds = self.policy.wait_before_termination_seconds.or(Some(0));
         let spec = SpotPoolSpec {
             spot_group: self.spot().into(),
             on_demand_group: self.on_demand().into(),
-            policy: self.policy.clone(),
+            policy: PolicySpec { wait_before_termination_seconds, ..self.policy.clone() },
             ..SpotPoolSpec::default()
         };
         SpotPool::new(&self.name, spec)

@@ -110,7 +110,7 @@ impl Metrics {
             watch_failures: Family::default(),
         };
         // A counter that appears with its first event hides that event from rate().
-        for kind in [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption, NoticeKind::Manual] {
+        for kind in NoticeKind::REPORTED.into_iter().chain([NoticeKind::Manual]) {
             drop(metrics.replacements_started.get_or_create(&KindLabels { kind: Word(kind) }));
         }
         for reason in NoticeRefusal::ALL {

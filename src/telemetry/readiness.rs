@@ -19,6 +19,8 @@ spot_guard_core::codes! {
         RestartedTooOften,
         /// The agent cannot read the instance metadata.
         ImdsUnreadable,
+        /// Something else answers in the place of the instance metadata service.
+        NotImds,
         /// The agent cannot store a notice. It tries again.
         NoticeNotStored,
         /// The node's name is too long for a notice.

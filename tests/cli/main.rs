@@ -10,6 +10,7 @@ mod demo;
 mod documents;
 mod holes;
 mod openapi;
+mod shown;
 mod status;
 mod stub;
 mod traces;

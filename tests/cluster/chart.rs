@@ -1,7 +1,9 @@
 //! The chart, by the real Helm: what it renders, and what becomes of it on a real control plane.
 
 use crate::helpers::{NodeSpec, create_node, wait_for};
+use crate::process::binaries;
 use crate::product::{self, CONTROLLER, PATIENCE, kubectl, spot_guard, try_kubectl};
+use crate::shown;
 use crate::testbed::Testbed;
 use spot_guard::config::Config;
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,6 +147,15 @@ fn the_chart_is_sound_and_refuses_values_that_it_does_not_know() {
     }
 }
 
+#[test]
+fn the_commands_of_helm_and_kubectl_in_the_documents_are_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    shown::are_ones("helm", 5, |arguments| helm(folder.path()).args(arguments).output().expect("helm runs"));
+    shown::are_ones("kubectl", 30, |arguments| {
+        Command::new(binaries().join("kubectl")).args(arguments).output().expect("kubectl runs")
+    });
+}
+
 /// The controller's configuration, as the chart renders it.
 fn configuration(folder: &Path, map: &str) -> Config {
     let map: k8s_openapi::api::core::v1::ConfigMap = serde_saphyr::from_str(map).expect("a ConfigMap");
@@ -197,8 +208,9 @@ fn labelled(testbed: &Testbed) -> Vec<String> {
 
 /// Nodes for the controllers, a node of a pool, and nodes that can run nothing of ours.
 async fn nodes(testbed: &Testbed) {
+    type Labels<'a> = &'a [(&'a str, &'a str)];
     let compute = "eks.amazonaws.com/compute-type";
-    let all: [(&str, &str, &[(&str, &str)]); 7] = [
+    let all: [(&str, &str, Labels<'_>); 7] = [
         ("system-a", "us-east-1a", &[]),
         ("system-b", "us-east-1b", &[]),
         ("pool", "us-east-1c", &[("spotguard.dev/pool", "workers")]),
@@ -214,15 +226,13 @@ async fn nodes(testbed: &Testbed) {
     }
 }
 
-fn set(names: &[&str]) -> BTreeSet<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
-}
-
-/// Waits until the pods of a component run on exactly these nodes.
-async fn run_on(testbed: &Testbed, component: &str, nodes: &[&str]) {
+/// Waits until the pods of a component run on exactly these nodes, each named once for each pod.
+async fn run_on(testbed: &Testbed, component: &str, mut nodes: Vec<&str>) {
+    nodes.sort_unstable();
     wait_for(&format!("each {component} to run on {nodes:?}"), PATIENCE, async || {
-        let on: BTreeSet<String> = pods(testbed, component).into_values().collect();
-        (on == set(nodes)).then_some(())
+        let mut on: Vec<String> = pods(testbed, component).into_values().collect();
+        on.sort_unstable();
+        (on == nodes).then_some(())
     })
     .await;
 }
@@ -234,10 +244,13 @@ async fn a_release_in_any_namespace_is_upgraded_rolled_back_and_leaves_only_what
     let chart = chart();
     let chart = chart.to_str().expect("a path in UTF-8");
     let wait = ["--wait", "--timeout", "3m"];
-    let install = [&["install", RELEASE, chart, "--create-namespace"], wait.as_slice()].concat();
+    kubectl(&testbed, &["create", "namespace", NAMESPACE]);
+    let restricted = "pod-security.kubernetes.io/enforce=restricted";
+    kubectl(&testbed, &["label", "namespace", NAMESPACE, restricted]);
+    let install = [&["install", RELEASE, chart], wait.as_slice()].concat();
     succeeded(on_cluster(&testbed, &install).await);
-    run_on(&testbed, "controller", &["system-a", "system-b"]).await;
-    run_on(&testbed, "agent", &["system-a", "system-b", "pool", "spot"]).await;
+    run_on(&testbed, "controller", vec!["system-a", "system-b"]).await;
+    run_on(&testbed, "agent", vec!["system-a", "system-b", "pool", "spot"]).await;
 
     // Its account has what the controller needs, also for the lease of this namespace.
     let map = kubectl(&testbed, &["get", "configmap", "-n", NAMESPACE, CONTROLLER, "-o", "yaml"]).stdout;
@@ -261,12 +274,12 @@ async fn a_release_in_any_namespace_is_upgraded_rolled_back_and_leaves_only_what
     let changed = ["--set", "settings.drainNodesOutsidePools=true"];
     let upgrade = [["upgrade", RELEASE, chart].as_slice(), &changed, &wait].concat();
     succeeded(on_cluster(&testbed, &upgrade).await);
-    run_on(&testbed, "controller", &["system-a"]).await;
+    run_on(&testbed, "controller", vec!["system-a", "system-a"]).await;
     assert!(pods(&testbed, "controller").keys().all(|pod| !before.contains_key(pod)), "old pods run on");
     kubectl(&testbed, &["uncordon", "system-b"]);
     let rollback = [["rollback", RELEASE].as_slice(), &wait].concat();
     succeeded(on_cluster(&testbed, &rollback).await);
-    run_on(&testbed, "controller", &["system-a", "system-b"]).await;
+    run_on(&testbed, "controller", vec!["system-a", "system-b"]).await;
 
     let twice = on_cluster(&testbed, &["install", "second", chart]).await;
     assert!(!twice.status.success(), "a second release in a cluster");

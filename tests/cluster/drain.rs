@@ -28,6 +28,8 @@ fn tale() -> Tale {
     tale.plot.start.spot_nodes = 1;
     tale.plot.start.on_demand_nodes = 0;
     tale.plot.start.apps = vec![app("web", 0), app("api", 1)];
+    // A pod that nobody makes anew would hold the drain by itself.
+    tale.plot.start.policy.pod_hold_seconds = Some(0);
     tale
 }
 
@@ -149,7 +151,11 @@ async fn budgets_hold_a_drain_an_undo_leaves_what_is_not_ours_and_a_finalizer_do
     stage.pods().create(&PostParams::default(), &object(held)).await.expect("a pod that will not go");
     let before = look_of(&stage.node().await);
 
+    // A budget that never opens would let nothing begin.
+    stage.set_web(1).await;
     stage.imds.announce_rebalance().await;
+    stage.until("the request", |status| status.capacity.is_requested()).await;
+    stage.set_web(0).await;
     let named = |name: &str| PodName { namespace: "default".to_owned(), name: name.to_owned() };
     let shut = Reason::BudgetShut { budget: named("web"), healthy: 2, required: 2 };
     assert_eq!(stage.until_blocked(shut.code()).await, shut.to_string());

@@ -24,9 +24,12 @@ mod imds;
 mod kubernetes;
 mod leadership;
 mod moto;
+mod nodes;
 mod process;
 mod product;
 mod real_parts;
+#[path = "../cli/shown.rs"]
+mod shown;
 mod stories;
 mod testbed;
 mod triggers;

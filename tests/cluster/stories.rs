@@ -423,6 +423,8 @@ async fn with_nodes_of_neither_group_joining_both_are_terminated_and_requested_a
 async fn a_budget_without_room_holds_the_drain_up_until_it_has_some() {
     let script = vec![
         (Cue::Now, Act::Rebalance(0)),
+        // One that never opens would be told before anything is requested.
+        (Cue::After(FlowBox::ScaleUp, Outcome::Requested, 1), Act::SetBudget("web", 0)),
         (Cue::After(FlowBox::Drain, Outcome::Blocked, 1), Act::SetBudget("web", 1)),
     ];
     // The other way to ask for capacity gets its story too.

@@ -31,8 +31,9 @@ pub struct Options {
     /// Whether KWOK stands in for the kubelets; without it, nodes and pods stay as the test makes them.
     pub kubelets: bool,
     /// The kube-scheduler, the eviction API and the disruption controller, and nobody else: no controller and
-    /// no admission plugin adds to what the test makes. The scheduler is not rate limited, and beside the
-    /// default profile it has `packing` (fills nodes up) and `unscored` (takes any node that is possible).
+    /// no admission plugin adds to what the test makes. The scheduler is not rate limited. Its profiles are
+    /// `spreading` (the default), `packing` (fills nodes up) and `unscored` (takes any node that is
+    /// possible).
     pub scheduling_only: bool,
 }
 
@@ -329,7 +330,7 @@ fn scheduler_configuration(kubeconfig: &Path) -> serde_json::Value {
         "leaderElection": { "leaderElect": false },
         "clientConnection": { "kubeconfig": kubeconfig, "qps": 2000, "burst": 4000 },
         "profiles": [
-            { "schedulerName": "default-scheduler" },
+            { "schedulerName": "spreading" },
             { "schedulerName": "packing", "pluginConfig": [fill_up] },
             { "schedulerName": "unscored", "plugins": { "score": { "disabled": [{ "name": "*" }] } } },
         ],

@@ -1,5 +1,5 @@
-//! cluster-autoscaler scales the same groups by its own rules: it takes back what is not there, grows the group
-//! of the highest priority for pods that wait, and removes what is half empty.
+//! cluster-autoscaler scales the same groups by its own rules: it takes back what is not there, grows the
+//! group of the highest priority for pods that wait, and removes what is half empty.
 
 use crate::play::{Play, SCENARIOS, Stage, ends};
 use spot_guard::sim::scenario::Scenario;

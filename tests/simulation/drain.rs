@@ -154,6 +154,7 @@ fn a_pod_that_comes_meanwhile_goes_too() {
             let instance = stage.spot[0].clone();
             let node = stage.node_of_instance(&instance);
             stage.until_waiting(&instance, FlowBox::Drain, ReasonCode::BudgetExhausted).await;
+            stage.edit_pool(|pool| pool["policy"]["podHoldSeconds"] = json!(0));
             stage.add_bare_pod("late", &node);
             stage.pass(5).await;
             assert!(!stage.has_pod("late"));
@@ -309,33 +310,6 @@ fn a_pool_that_allows_no_deletion_ends_the_instance_as_it_is_and_says_why() {
     let web = std::mem::take(&mut *on_node.lock().unwrap_or_else(PoisonError::into_inner));
     let not_deleted = |pod: PodName| told.contains(&Reason::DeletionNotAllowed { pod }.to_string());
     assert!(web.into_iter().any(not_deleted) && names_shut_budget(&told, "web"), "{told}");
-}
-
-#[test]
-fn a_patient_drain_that_takes_too_long_keeps_its_marks_and_says_so() {
-    let mut plot = Scenario::PdbBlocked.plot();
-    plot.script = vec![
-        (Duration::from_secs(5), Act::Rebalance(0)),
-        (Duration::from_secs(1200), Act::SetBudget("web", 1)),
-    ];
-    let played = Play::plot("patient", plot)
-        .beside(|stage| async move {
-            let instance = stage.spot[0].clone();
-            let node = stage.node_of_instance(&instance);
-            stage
-                .until(&instance, |status| {
-                    status.steps.iter().any(|step| (step.flow_box, step.outcome) == TIMED_OUT)
-                })
-                .await;
-            stage.pass(5).await;
-            let node = stage.cluster.get_json("nodes", "", &node).expect("the node");
-            assert_eq!(node["spec"]["unschedulable"], true);
-        })
-        .play();
-    played.assert_ok();
-    let told = played.told_of(&played.stage.spot[0], FlowBox::Drain, Outcome::TimedOut);
-    let overdue = Event::DrainOverdue { patience: Duration::from_secs(600), reasons: Vec::new() };
-    assert!(told.starts_with(&overdue.to_string()) && names_shut_budget(&told, "web"), "{told}");
 }
 
 #[test]

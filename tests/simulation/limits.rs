@@ -230,9 +230,10 @@ fn a_doomed_node_that_a_budget_blocks_for_ten_minutes_gives_its_place_away() {
     };
     let plot = Plot {
         script: vec![
+            (SECOND, Act::Probe("web", false)),
             (5 * SECOND, Act::Rebalance(0)),
             (60 * SECOND, Act::Rebalance(1)),
-            (1800 * SECOND, Act::SetBudget("web", 1)),
+            (1800 * SECOND, Act::Probe("web", true)),
         ],
         replacements: 2,
         ..Scenario::PdbBlocked.plot()

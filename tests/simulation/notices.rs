@@ -6,6 +6,7 @@ use serde_json::json;
 use spot_guard::crd::{InterruptionNotice, notice_name};
 use spot_guard::sim::audit::Invariant;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
+use spot_guard::sim::world::SPOT;
 use spot_guard_cloud::cloud::{ImdsMode, Supply};
 use spot_guard_core::record::{FlowBox, NoticeKind, OldNodeState, Outcome, Phase};
 use std::time::Duration;
@@ -360,4 +361,149 @@ fn another_node_that_has_the_name_of_an_old_one_is_left_alone() {
         })
         .play();
     assert_eq!(played.violations.len(), 0, "{:?}", played.complaints());
+}
+
+/// A story that only what happens beside it begins.
+fn quiet(steps: Vec<(FlowBox, Outcome)>) -> Plot {
+    Plot { script: Vec::new(), steps, ..Scenario::Rebalance.plot() }
+}
+
+#[test]
+fn a_node_that_its_group_terminates_is_drained_and_nothing_is_scaled() {
+    let drained = vec![
+        (FlowBox::Notice, Outcome::NoticeReceived),
+        (FlowBox::Taint, Outcome::Tainted),
+        (FlowBox::Drain, Outcome::Drained),
+        (FlowBox::CleanUp, Outcome::CleanedUp),
+    ];
+    let played = Play::plot("terminated by its group", quiet(drained))
+        .beside(|stage| async move {
+            let hook = Some(Duration::from_secs(600));
+            stage.cloud.edit_group(SPOT, |spec| spec.termination_hook = hook).expect("a group");
+            stage.pass(30).await;
+            // As cluster-autoscaler scales down, and whoever else.
+            stage.cloud.scale_down(&stage.spot[0]).expect("an instance");
+            let began = stage.cloud.now();
+            stage.until(&stage.spot[0], |status| matches!(*status.old_node, OldNodeState::Drained(_))).await;
+            let took = stage.cloud.now().duration_since(began).as_secs();
+            assert!(took < 120, "drained within two minutes, not after {took} s");
+            // Somebody scales up again.
+            stage.cloud.set_desired(SPOT, 3).expect("a group");
+        })
+        .play();
+    played.assert_ok();
+    let status = played.stage.status(&played.stage.spot[0]);
+    assert_eq!(status.notice, Some(NoticeKind::GroupTermination));
+    for operation in ["LaunchInstances", "SetDesiredCapacity", "TerminateInstanceInAutoScalingGroup"] {
+        assert_eq!(played.count(operation, None), 0, "{operation}");
+    }
+}
+
+#[test]
+fn a_node_is_replaced_long_before_the_maintenance_that_ec2_has_scheduled() {
+    let played = Play::plot("maintenance", Plot { script: Vec::new(), ..Scenario::Rebalance.plot() })
+        .beside(|stage| async move {
+            stage.pass(5).await;
+            stage.cloud.schedule_maintenance(&stage.spot[0], Duration::from_secs(6000)).expect("an instance");
+        })
+        .play();
+    played.assert_ok();
+    let status = played.stage.status(&played.stage.spot[0]);
+    assert_eq!((status.notice, status.deadline), (Some(NoticeKind::ScheduledMaintenance), None));
+    let took = status.finished_at.expect("an end").duration_since(status.started_at.expect("a beginning"));
+    assert!(took.as_secs() < 1200, "{took:?}");
+}
+
+#[test]
+fn maintenance_passes_a_pause_once_its_time_is_near() {
+    let steps = vec![
+        (FlowBox::Notice, Outcome::NoticeReceived),
+        (FlowBox::Notice, Outcome::Escalated),
+        (FlowBox::Drain, Outcome::Drained),
+        (FlowBox::CleanUp, Outcome::CleanedUp),
+    ];
+    let played = Play::plot("maintenance in a pause", quiet(steps))
+        .beside(|stage| async move {
+            stage.edit_pool(|spec| spec["paused"] = json!(true));
+            stage.pass(5).await;
+            let instance = stage.spot[0].clone();
+            stage.cloud.schedule_maintenance(&instance, Duration::from_secs(1800)).expect("an instance");
+            let at = stage.cloud.now() + Duration::from_secs(1800);
+            stage.pass(1000).await;
+            let waits = stage.status(&instance);
+            assert_eq!((waits.phase, waits.deadline), (Phase::Received, None));
+            let wanted = Timestamp::from_second(at.as_second()).expect("a time");
+            stage.until(&instance, |status| status.deadline == Some(wanted)).await;
+            stage.until(&instance, |status| matches!(*status.old_node, OldNodeState::Gone {})).await;
+            assert!(stage.cloud.now() < at, "it is gone before EC2 stops it");
+        })
+        .play();
+    played.assert_ok();
+}
+
+/// How long before EC2 takes the instance it is terminated, by a controller whose clock is so far off.
+fn spare_time(ahead: i64) -> i64 {
+    // A budget that is shut: nothing but the deadline ends the drain.
+    let played = Play::plot("a clock that is off", ends(Scenario::TwoMinuteNotice))
+        .clock_ahead(ahead)
+        .beside(|stage| async move { stage.set_budgets(&["web", "api"], 0) })
+        .play();
+    played.assert_ok();
+    let terminated = played.calls.iter().find(|call| call.operation == "TerminateInstanceInAutoScalingGroup");
+    let deadline = played.stage.status(&played.stage.spot[0]).deadline.expect("a deadline");
+    deadline.duration_since(terminated.expect("a termination").at).as_secs()
+}
+
+#[test]
+fn a_deadline_is_kept_by_a_controller_whose_clock_is_half_a_minute_off() {
+    let exact = spare_time(0);
+    for ahead in [30, -30] {
+        let spare = spare_time(ahead);
+        let said = format!("{ahead} s ahead: terminated {spare} s before the deadline, else {exact} s");
+        assert!((exact - 3..=exact + 3).contains(&spare), "{said}");
+    }
+}
+
+#[test]
+fn spot_nodes_without_a_ready_agent_are_counted_in_the_condition_of_the_pool() {
+    let mut plot = ends(Scenario::Rebalance);
+    plot.script = vec![(Duration::from_secs(900), Act::Rebalance(0))];
+    let played = Play::plot("agents", plot).beside(|stage| async move {
+        let agent = |namespace: &str, instance: &String, number: usize| {
+            let node = stage.cloud.node_of(instance).expect("a node").node_name;
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {
+                    "namespace": namespace, "name": format!("spot-guard-agent-{number}"),
+                    "labels": {
+                        "app.kubernetes.io/name": "spot-guard",
+                        "app.kubernetes.io/component": "agent",
+                    },
+                    "ownerReferences": [{
+                        "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "spot-guard-agent", "uid": "u",
+                        "controller": true,
+                    }],
+                },
+                "spec": { "nodeName": node, "containers": [{ "name": "agent", "image": "spot-guard:1" }] },
+            })
+        };
+        for (number, instance) in stage.spot.iter().enumerate().skip(1) {
+            stage.cluster.create_json(agent("default", instance, number)).expect("a pod");
+        }
+        // Anybody may call a pod of theirs an agent.
+        stage.cluster.create_json(agent("tenant", &stage.spot[0], 0)).expect("a pod");
+        stage.pass(400).await;
+        let (all, reason, message) = stage.condition("Watched").expect("a condition");
+        let node = stage.cloud.node_of(&stage.spot[0]).expect("a node").node_name;
+        let count = stage.spot.len();
+        assert_eq!((all, reason.as_str()), (false, "NotWatched"));
+        let expected = format!("1 of {count} Spot nodes are not watched by a ready agent: {node}");
+        assert_eq!(message, expected);
+        let metrics = stage.metrics();
+        assert!(metrics.contains("spot_guard_pool_unwatched_nodes{pool=\"workers\"} 1\n"), "{metrics}");
+        stage.cluster.create_json(agent("default", &stage.spot[0], 0)).expect("a pod");
+        stage.pass(60).await;
+        assert_eq!(stage.condition("Watched").map(|(all, ..)| all), Some(true));
+    });
+    played.play().assert_ok();
 }

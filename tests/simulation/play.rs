@@ -17,6 +17,7 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 /// When every story begins.
@@ -129,6 +130,8 @@ pub struct Play {
     point: Option<CrashPoint>,
     faults: Option<Gates>,
     standby: bool,
+    /// Seconds that the clock of the first controller is ahead.
+    ahead: i64,
     beside: Vec<Beside>,
 }
 
@@ -252,6 +255,7 @@ impl Play {
             point: None,
             faults: None,
             standby: false,
+            ahead: 0,
             beside: Vec::new(),
         }
     }
@@ -279,6 +283,12 @@ impl Play {
         self
     }
 
+    /// The clock of the first controller is so many seconds ahead, or behind.
+    pub fn clock_ahead(mut self, seconds: i64) -> Self {
+        self.ahead = seconds;
+        self
+    }
+
     /// Something that happens besides the script.
     pub fn beside<F: Future<Output = ()> + 'static>(
         mut self,
@@ -301,7 +311,11 @@ impl Play {
             let spot = story.spot_instances().to_vec();
             let end = Shutdown::new();
             let crasher = Crasher::new(self.point, end.clone());
-            let gates = self.faults.unwrap_or_else(|| crasher.gates());
+            let mut gates = self.faults.unwrap_or_else(|| crasher.gates());
+            if self.ahead != 0 {
+                let ahead = Box::leak(Box::new(AtomicI64::new(self.ahead * 1000)));
+                gates.clock = Some(clock.skewed(ahead));
+            }
             let controller = Rc::new(story.controller("first", auditor.gates(gates), &end));
             let mut standby = None;
             if self.standby || self.point.is_some() {

@@ -88,6 +88,7 @@ fn ends(scenario: Scenario) -> Plot {
 impl Stage {
     /// Binds four pods to a node, as a scheduler does that has not heard of its cordon yet.
     fn bind_four(&self, node: &str) {
+        self.edit_pool(|pool| pool["policy"]["podHoldSeconds"] = json!(0));
         for number in 0..4 {
             let pod = json!({
                 "apiVersion": "v1", "kind": "Pod",
@@ -236,6 +237,7 @@ fn an_instance_that_looks_idle_by_a_silent_watch_is_not_ended_under_its_pods() {
             .beside(move |stage| async move {
                 let old = stage.spot[0].clone();
                 // Nothing moves to what the story brings, so it looks idle when the story is cancelled.
+                stage.until_phase(&old, Phase::ScalingUp).await;
                 stage.set_budgets(&["web", "api"], 0);
                 stage.until_phase(&old, Phase::Draining).await;
                 let new = stage.status(&old).capacity.taken().cloned().expect("a stand-in");
@@ -268,6 +270,9 @@ fn no_return_begins_while_a_watch_is_refused_that_it_is_judged_by() {
         "persistentvolumeclaims",
         "persistentvolumes",
         "csinodes",
+        "volumeattachments",
+        "csidrivers",
+        "storageclasses",
         "namespaces",
         "spotpools",
         "interruptionnotices",

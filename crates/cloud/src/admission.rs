@@ -15,6 +15,8 @@ pub fn name_demanded(notice: &Value) -> String {
     let slug = match text("kind") {
         "RebalanceRecommendation" => "rebalance-recommendation",
         "SpotInterruption" => "spot-interruption",
+        "ScheduledMaintenance" => "scheduled-maintenance",
+        "GroupTermination" => "group-termination",
         _ => "manual",
     };
     format!("{}.{}-{slug}", text("nodeName"), text("instanceId"))

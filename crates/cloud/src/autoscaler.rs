@@ -170,9 +170,9 @@ impl Autoscaler {
         }
     }
 
-    /// A failed activity since its last change of the group: the placeholders are deleted, so desired capacity
-    /// becomes the number of the instances, those on their way out included. The group is left alone for a
-    /// while.
+    /// After a failed activity since its last change of the group the placeholders are deleted: desired
+    /// capacity becomes the number of the instances, those on their way out included. The group is left alone
+    /// for a while.
     fn give_up_failed_launches(&mut self) {
         let now = self.cloud.now();
         let activities = self.cloud.snapshot().activities;
@@ -197,8 +197,8 @@ impl Autoscaler {
         }
     }
 
-    /// Removes one instance whose node has not registered in time since it was first missed; whether there was
-    /// one.
+    /// Removes one instance whose node has not registered in time since it was first missed; whether there
+    /// was one.
     fn remove_unregistered(&mut self, nodes: &[Node]) -> bool {
         let now = self.cloud.now();
         let joined = |node_name: &str| nodes.iter().any(|node| node.name_any() == node_name);

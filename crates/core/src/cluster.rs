@@ -14,6 +14,7 @@ mod parts;
 mod pod;
 mod resources;
 mod snapshot;
+mod storage;
 mod taints;
 #[cfg(test)]
 mod tests;
@@ -32,5 +33,6 @@ pub use resources::Resources;
 pub(crate) use resources::{add, add_extended};
 pub(crate) use snapshot::index32;
 pub use snapshot::{Live, PodGroup, Snapshot};
+pub use storage::Storage;
 pub use taints::{Effect, Taint, Toleration, TolerationOperator};
-pub use volume::{Claim, Volume, VolumeReach};
+pub use volume::{Attachment, Claim, ClaimTerms, ClassTerms, DriverTerms, Volume, VolumeReach};

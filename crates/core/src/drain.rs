@@ -8,6 +8,7 @@ mod marking;
 mod moment;
 mod orders;
 mod progress;
+mod requests;
 mod rescheduled;
 mod rules;
 #[cfg(test)]
@@ -19,8 +20,8 @@ pub use look::{Listed, ListedPod, Look, Sight};
 pub use looks::Looks;
 pub use marking::{Marking, MarksSet};
 pub use moment::Moment;
-pub use orders::{DrainCommand, DrainEnd, DrainReport};
-pub use progress::{Drain, Order};
+pub use orders::{DrainCommand, DrainEnd, DrainReport, NodeInstance, Order};
+pub use progress::Drain;
 pub(crate) use rules::CORDON;
 pub use rules::{
     BudgetView, Deletion, DrainClock, DrainPolicy, NextStep, PodFate, SkipReason, Turn, budget_view,

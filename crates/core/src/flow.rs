@@ -2,8 +2,8 @@
 //! in `wording`.
 
 use crate::ids::{InstanceId, NodeName};
-use crate::ledger::unusable::NodeTrouble;
 use crate::neighbours::Neighbour;
+use crate::reason::NodeTrouble;
 use crate::reason::Reason;
 use crate::record::{DrainPurpose, FlowBox, GroupKind, NoticeKind, Outcome, ReplacementStatus};
 use jiff::Timestamp;
@@ -44,6 +44,8 @@ pub enum Finish {
     InstanceGone,
     /// The node was to be drained only, and is gone.
     NodeGone,
+    /// Its node says by now which instance it has, and another record goes on.
+    TakenOver,
     /// Neither group owes or holds anything for it.
     Settled,
 }
@@ -138,9 +140,9 @@ pub enum Event {
         /// What.
         reasons: Vec<Reason>,
     },
-    /// Box 5: the drain takes longer than it may.
-    DrainOverdue {
-        /// How long it may take.
+    /// Box 5: the drain is given up, and the node stays.
+    DrainGivenUp {
+        /// For how long no pod has left.
         patience: Duration,
         /// What holds it up.
         reasons: Vec<Reason>,
@@ -240,7 +242,7 @@ impl Event {
             Self::Drained { purpose: DrainPurpose::Replace }
             | Self::DrainedWithout { purpose: DrainPurpose::Replace, .. }
             | Self::DrainBlocked { .. }
-            | Self::DrainOverdue { .. }
+            | Self::DrainGivenUp { .. }
             | Self::GoneBeforeDrained { .. }
             | Self::DeadlineNear { .. }
             | Self::Terminated { .. } => FlowBox::Drain,
@@ -282,7 +284,7 @@ impl Event {
             Self::InService { .. } => Outcome::InService,
             Self::Tainted => Outcome::Tainted,
             Self::DrainBlocked { .. } => Outcome::Blocked,
-            Self::DrainOverdue { .. } | Self::DrainedWithout { .. } | Self::DeadlineNear { .. } => {
+            Self::DrainGivenUp { .. } | Self::DrainedWithout { .. } | Self::DeadlineNear { .. } => {
                 Outcome::TimedOut
             }
             Self::Drained { .. } => Outcome::Drained,

@@ -17,6 +17,12 @@ pub enum WatchedKind {
     Claim,
     /// PersistentVolumes.
     Volume,
+    /// VolumeAttachments.
+    Attachment,
+    /// CSIDrivers.
+    Driver,
+    /// StorageClasses.
+    StorageClass,
     /// Namespaces.
     Namespace,
     /// SpotPools.
@@ -31,13 +37,16 @@ pub enum WatchedKind {
 
 impl WatchedKind {
     /// All of them, in their order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Node,
         Self::CsiNode,
         Self::Pod,
         Self::DisruptionBudget,
         Self::Claim,
         Self::Volume,
+        Self::Attachment,
+        Self::Driver,
+        Self::StorageClass,
         Self::Namespace,
         Self::Pool,
         Self::Notice,
@@ -55,6 +64,9 @@ impl WatchedKind {
             Self::DisruptionBudget => "poddisruptionbudgets",
             Self::Claim => "persistentvolumeclaims",
             Self::Volume => "persistentvolumes",
+            Self::Attachment => "volumeattachments",
+            Self::Driver => "csidrivers",
+            Self::StorageClass => "storageclasses",
             Self::Namespace => "namespaces",
             Self::Pool => "spotpools",
             Self::Notice => "interruptionnotices",
@@ -99,9 +111,21 @@ impl Step {
         use WatchedKind::*;
         match self {
             Self::End => &[Node, Pod, DisruptionBudget, Pool, Notice, Replacement],
-            Self::Return => {
-                &[Node, CsiNode, Pod, DisruptionBudget, Claim, Volume, Namespace, Pool, Notice, Replacement]
-            }
+            Self::Return => &[
+                Node,
+                CsiNode,
+                Pod,
+                DisruptionBudget,
+                Claim,
+                Volume,
+                Attachment,
+                Driver,
+                StorageClass,
+                Namespace,
+                Pool,
+                Notice,
+                Replacement,
+            ],
             Self::Undo => &[Node, Pool, Replacement],
         }
     }
@@ -143,6 +167,9 @@ mod tests {
             (WatchedKind::Claim, true, false, true),
             (WatchedKind::Volume, true, false, true),
             (WatchedKind::CsiNode, true, false, true),
+            (WatchedKind::Attachment, true, false, true),
+            (WatchedKind::Driver, true, false, true),
+            (WatchedKind::StorageClass, true, false, true),
             (WatchedKind::Namespace, true, false, true),
             (WatchedKind::Notice, false, false, true),
             (WatchedKind::Pool, false, false, false),

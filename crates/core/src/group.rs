@@ -1,7 +1,7 @@
 //! Auto Scaling groups as they were last read. Nothing here is stored.
 
 use crate::ids::{GroupName, InstanceId};
-use crate::ledger::unusable::NodeTrouble;
+use crate::reason::NodeTrouble;
 use crate::record::GroupKind;
 use jiff::Timestamp;
 use schemars::JsonSchema;

@@ -172,6 +172,11 @@ name! {
 }
 
 name! {
+    /// The UID of a Kubernetes node: a later node of the same name has another one.
+    NodeUid
+}
+
+name! {
     /// The name of a pool: of its SpotPool.
     PoolName
 }

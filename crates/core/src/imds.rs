@@ -1,6 +1,8 @@
 //! What the instance metadata service says about the end of an instance: its words become a notice.
 //!
-//! Rules: EC2 User Guide, "EC2 instance rebalance recommendations" and "Spot Instance interruption notices".
+//! Rules: EC2 User Guide, "EC2 instance rebalance recommendations", "Spot Instance interruption notices" and
+//! "Scheduled events for your instances"; Amazon EC2 Auto Scaling User Guide, "Retrieve the target lifecycle
+//! state through instance metadata".
 
 use crate::ids::InstanceId;
 use crate::record::NoticeKind;
@@ -19,6 +21,10 @@ pub enum ImdsCategory {
     InstanceAction,
     /// Whether EC2 advises to move.
     Rebalance,
+    /// What the instance's group wants to become of it.
+    TargetLifecycleState,
+    /// Which maintenance of the instance EC2 has scheduled.
+    Maintenance,
 }
 
 impl ImdsCategory {
@@ -29,6 +35,20 @@ impl ImdsCategory {
             Self::InstanceId => "/latest/meta-data/instance-id",
             Self::InstanceAction => "/latest/meta-data/spot/instance-action",
             Self::Rebalance => "/latest/meta-data/events/recommendations/rebalance",
+            Self::TargetLifecycleState => "/latest/meta-data/autoscaling/target-lifecycle-state",
+            Self::Maintenance => "/latest/meta-data/events/maintenance/scheduled",
+        }
+    }
+
+    /// What it may announce.
+    #[must_use]
+    pub fn announces(self) -> Option<NoticeKind> {
+        match self {
+            Self::InstanceId => None,
+            Self::InstanceAction => Some(NoticeKind::SpotInterruption),
+            Self::Rebalance => Some(NoticeKind::RebalanceRecommendation),
+            Self::TargetLifecycleState => Some(NoticeKind::GroupTermination),
+            Self::Maintenance => Some(NoticeKind::ScheduledMaintenance),
         }
     }
 }
@@ -50,6 +70,9 @@ pub struct Announcement {
 pub enum ImdsProblem {
     /// No connection, no answer in time, or one that is not HTTP. In a pod, often the hop limit.
     NoAnswer(String),
+    /// The answer to the token request is no token and none of IMDS's refusals: something else answers in its
+    /// place, as a proxy that knows no IMDSv2.
+    NotImds(u16),
     /// The session token is not accepted.
     Unauthorized,
     /// IMDS is switched off for this instance.
@@ -58,6 +81,9 @@ pub enum ImdsProblem {
     Failing(u16),
     /// A status that IMDS does not use here.
     UnexpectedStatus(u16),
+    /// The instance id is another one than before, which no instance's ever is: something else answers, or
+    /// did.
+    InstanceChanged,
     /// The answer is not what the question calls for.
     Malformed {
         /// What is wrong with it; nothing of the answer, since something else may have given it.
@@ -71,10 +97,12 @@ impl ImdsProblem {
     pub fn slug(&self) -> &'static str {
         match self {
             Self::NoAnswer(_) => "no_answer",
+            Self::NotImds(_) => "not_imds",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::Failing(_) => "failing",
             Self::UnexpectedStatus(_) => "unexpected_status",
+            Self::InstanceChanged => "instance_changed",
             Self::Malformed { .. } => "malformed",
         }
     }
@@ -83,7 +111,23 @@ impl ImdsProblem {
     /// next one may be the interruption notice.
     #[must_use]
     pub fn calls_for_backoff(&self) -> bool {
-        !matches!(self, Self::Malformed { .. })
+        !matches!(self, Self::Malformed { .. } | Self::InstanceChanged)
+    }
+
+    /// Whether another question would be answered the same now.
+    #[must_use]
+    pub fn holds_for_every_question(&self) -> bool {
+        matches!(self, Self::NoAnswer(_) | Self::NotImds(_) | Self::Unauthorized | Self::Forbidden)
+    }
+
+    /// The problem that the status of an answer to the token request stands for. IMDS refuses a token with
+    /// 403 where it is switched off, and fails with 5xx.
+    #[must_use]
+    pub fn of_token_status(status: u16) -> Self {
+        match status {
+            401 | 403 | 500..=599 => Self::of_status(status),
+            _ => Self::NotImds(status),
+        }
     }
 
     /// The problem that a status other than 2xx and 404 stands for.
@@ -149,6 +193,51 @@ pub fn parse_instance_action(text: &str, now: Timestamp) -> Result<Announcement,
     Ok(Announcement { kind: NoticeKind::SpotInterruption, notice_time: None, deadline: Some(deadline) })
 }
 
+/// Reads `InService`. `Terminated` announces the end, `None` is every other state.
+///
+/// The state has no time. With a lifecycle hook the group waits for the hook; without one the instance goes
+/// at once. So the deadline is what EC2 gives at an interruption.
+///
+/// # Errors
+/// [`ImdsProblem::Malformed`] for anything but one word, which has a colon at most.
+pub fn parse_target_lifecycle_state(text: &str, now: Timestamp) -> Result<Option<Announcement>, ImdsProblem> {
+    let state = text.trim();
+    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|letter| letter.is_ascii_alphabetic());
+    if !state.split(':').all(is_word) || state.len() > 40 {
+        return Err(ImdsProblem::malformed("not a lifecycle state", text));
+    }
+    let kind = NoticeKind::GroupTermination;
+    let deadline = now.checked_add(INTERRUPTION_WARNING).ok();
+    Ok((state == "Terminated").then_some(Announcement { kind, notice_time: None, deadline }))
+}
+
+/// Reads the list of scheduled events and gives the first that is still to come: `None` without one.
+///
+/// An event's `State` is `active`, `completed` or `canceled`, and its `NotBefore` is like
+/// `21 Jan 2019 09:00:43 GMT`. Whatever its code says (`instance-stop`, `instance-retirement`,
+/// `system-reboot`, `system-maintenance`, `instance-reboot`), the pods have to be elsewhere by then. A time
+/// that cannot be read costs the time, not the notice.
+///
+/// # Errors
+/// [`ImdsProblem::Malformed`] for anything that is not a list of objects.
+pub fn parse_maintenance(text: &str) -> Result<Option<Announcement>, ImdsProblem> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct ScheduledEvent {
+        #[serde(default)]
+        state: serde_json::Value,
+        #[serde(default)]
+        not_before: serde_json::Value,
+    }
+    let events: Vec<ScheduledEvent> =
+        serde_json::from_str(text).map_err(|_| ImdsProblem::malformed("not the expected list", text))?;
+    let is_over = |event: &ScheduledEvent| matches!(event.state.as_str(), Some("completed" | "canceled"));
+    let to_come = events.iter().filter(|event| !is_over(event));
+    let first = to_come.map(|event| time(&event.not_before)).min_by_key(|at| (at.is_none(), *at));
+    let kind = NoticeKind::ScheduledMaintenance;
+    Ok(first.map(|deadline| Announcement { kind, notice_time: None, deadline }))
+}
+
 /// Reads `i-1234567890abcdef0`.
 ///
 /// # Errors
@@ -165,9 +254,12 @@ pub fn parse_instance_id(text: &str) -> Result<InstanceId, ImdsProblem> {
     }
 }
 
-/// A time that a notice can hold: of the years 2020 to 2199.
+/// A time that a notice can hold: of the years 2020 to 2199. Scheduled events have the form of RFC 2822,
+/// without the day of the week; everything else has that of RFC 3339.
 fn time(value: &serde_json::Value) -> Option<Timestamp> {
-    let at: Timestamp = value.as_str()?.parse().ok()?;
+    let text = value.as_str()?.trim();
+    let of_event = || jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
+    let at: Timestamp = text.parse().ok().or_else(of_event)?;
     (1_577_836_800..7_258_118_400).contains(&at.as_second()).then_some(at)
 }
 
@@ -230,6 +322,63 @@ mod tests {
     }
 
     #[test]
+    fn only_the_target_state_terminated_announces_the_end() {
+        let announced =
+            parse_target_lifecycle_state("Terminated\n", at(NOW)).expect("a state").expect("an end");
+        assert_eq!(announced.kind, NoticeKind::GroupTermination);
+        assert_eq!(announced.deadline, Some(at("2026-03-01T12:02:00Z")));
+        for state in ["InService", "Detached", "Standby", "Warmed:Hibernated", "Warmed:Running"] {
+            assert_eq!(parse_target_lifecycle_state(state, at(NOW)), Ok(None), "{state}");
+        }
+        for text in ["", "<html>404</html>", "Terminated Terminated", "{}", "a:", &"A".repeat(41)] {
+            let answer = parse_target_lifecycle_state(text, at(NOW));
+            assert!(matches!(answer, Err(ImdsProblem::Malformed { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_scheduled_event_that_is_to_come_is_announced() {
+        let event = |state: &str, not_before: &str| {
+            format!(
+                r#"{{"NotBefore":"{not_before}","Code":"system-reboot","Description":"scheduled reboot",
+                   "EventId":"instance-event-0d59937288b749b32","NotAfter":"1 Apr 2026 10:00:00 GMT",
+                   "State":"{state}"}}"#
+            )
+        };
+        let (early, late) = ("1 Mar 2026 12:30:00 GMT", "21 Mar 2026 09:00:43 GMT");
+        for (events, deadline) in [
+            (vec![event("active", late)], Some("2026-03-21T09:00:43Z")),
+            (vec![event("active", late), event("active", early)], Some("2026-03-01T12:30:00Z")),
+            (vec![event("completed", early), event("active", late)], Some("2026-03-21T09:00:43Z")),
+            (vec![event("active", "soon"), event("active", late)], Some("2026-03-21T09:00:43Z")),
+            (vec![event("active", "soon")], None),
+            (vec!["{}".to_owned()], None),
+            (vec![event("active", "2026-03-21T09:00:43Z")], Some("2026-03-21T09:00:43Z")),
+        ] {
+            let text = format!("[{}]", events.join(","));
+            let announced = parse_maintenance(&text).expect("a list").expect(&text);
+            assert_eq!(announced.kind, NoticeKind::ScheduledMaintenance);
+            assert_eq!(announced.deadline, deadline.map(at), "{text}");
+        }
+        for text in ["[]".to_owned(), format!("[{}]", event("canceled", late))] {
+            assert_eq!(parse_maintenance(&text), Ok(None), "{text}");
+        }
+        for text in ["", "{}", "<html/>", "[1]", "null", "404"] {
+            assert!(matches!(parse_maintenance(text), Err(ImdsProblem::Malformed { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_request_that_is_not_answered_as_imds_does_is_something_else() {
+        for status in [200, 204, 301, 400, 404, 405, 429] {
+            assert_eq!(ImdsProblem::of_token_status(status), ImdsProblem::NotImds(status), "{status}");
+        }
+        assert_eq!(ImdsProblem::of_token_status(403), ImdsProblem::Forbidden);
+        assert_eq!(ImdsProblem::of_token_status(503), ImdsProblem::Failing(503));
+        assert_eq!(ImdsProblem::of_token_status(401), ImdsProblem::Unauthorized);
+    }
+
+    #[test]
     fn instance_ids_are_checked() {
         assert_eq!(parse_instance_id("i-1234567890abcdef0\n").as_deref(), Ok("i-1234567890abcdef0"));
         assert_eq!(parse_instance_id("i-12345678").as_deref(), Ok("i-12345678"));
@@ -242,6 +391,7 @@ mod tests {
         #[test]
         fn no_answer_panics(text in ".*") {
             let _ = (parse_rebalance(&text), parse_instance_action(&text, at(NOW)), parse_instance_id(&text));
+            let _ = (parse_maintenance(&text), parse_target_lifecycle_state(&text, at(NOW)));
         }
 
         #[test]
@@ -250,6 +400,8 @@ mod tests {
                 parse_instance_id(&secret).map(drop),
                 parse_rebalance(&format!("{{\"noticeTime\": {secret}")).map(drop),
                 parse_instance_action(&format!("{{\"action\": \"{secret}\"}}"), at(NOW)).map(drop),
+                parse_maintenance(&format!("[{secret}")).map(drop),
+                parse_target_lifecycle_state(&format!("{secret}?"), at(NOW)).map(drop),
             ];
             for problem in tries {
                 let told = problem.expect_err("unreadable").to_string();

@@ -101,7 +101,7 @@ pub struct Share {
     /// When it was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed_at: Option<Timestamp>,
-    /// Set while it is in service and its node cannot be used.
+    /// Set while it is in service and its node cannot be used, and for a while after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unusable: Option<Unusable>,
     /// The last one that was terminated because its node could not be used.

@@ -90,7 +90,8 @@ pub fn returns_held<'a>(
     let within = |at: Option<Timestamp>, period| at.is_some_and(|at| since(at, now) < period);
     let notices = replacements
         .clone()
-        .filter(|status| status.notice != Some(NoticeKind::Manual) && within(status.started_at, BRAKE_PERIOD))
+        .filter(|status| status.notice.is_none_or(NoticeKind::is_of_market))
+        .filter(|status| within(status.started_at, BRAKE_PERIOD))
         .count();
     let brake = brake_at(policy, view);
     if notices > brake {

@@ -8,10 +8,10 @@ use crate::freshness::Freshness;
 use crate::group::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle, PoolView};
 use crate::health::{self, PoolReplacement};
 use crate::ids::{InstanceId, NodeName, ReplacementName};
-use crate::ledger::unusable::NodeTrouble;
 use crate::ledger::{Ledger, RequestState, Share};
 use crate::limits::Starts;
 use crate::policy::{Policy, seconds};
+use crate::reason::NodeTrouble;
 use crate::record::{FallbackState, GroupKind, NoticeKind, OldNodeState, Phase, ReplacementStatus};
 use crate::replacement::{
     self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, RebalanceMode, Subject,
@@ -63,6 +63,8 @@ enum Event {
     BootFails(GroupKind),
     /// The node of the next instance never joins.
     NeverJoins(GroupKind),
+    /// From here on nobody deletes the Node objects of instances that are gone.
+    NodesStay,
     Ask(TriggerAction, usize),
 }
 
@@ -85,6 +87,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..3_usize).prop_map(Event::Escalate),
         1 => kind.clone().prop_map(Event::BootFails),
         1 => kind.prop_map(Event::NeverJoins),
+        1 => Just(Event::NodesStay),
         1 => (0..3_usize).prop_map(|number| Event::Ask(TriggerAction::Cancel, number)),
         1 => (0..3_usize).prop_map(|number| Event::Ask(TriggerAction::Return, number)),
     ]
@@ -176,6 +179,9 @@ struct World {
     /// The idle instances that are cordoned, to be ended.
     cordoned: BTreeSet<InstanceId>,
     old: Vec<InstanceId>,
+    /// Whether the Node objects of instances that are gone stay, and those that have.
+    nodes_stay: bool,
+    left_nodes: BTreeSet<InstanceId>,
     next_id: usize,
     calls: usize,
     asks: usize,
@@ -218,6 +224,8 @@ impl World {
             drained: BTreeSet::new(),
             cordoned: BTreeSet::new(),
             old: Vec::new(),
+            nodes_stay: false,
+            left_nodes: BTreeSet::new(),
             next_id: 0,
             calls: 0,
             asks: 0,
@@ -267,9 +275,12 @@ impl World {
                     }
                 }
             }
-            group
-                .instances
-                .retain(|instance| instance.lifecycle != Lifecycle::Leaving || now < instance.until);
+            let stays = |held: &FakeInstance| held.lifecycle != Lifecycle::Leaving || now < held.until;
+            if self.nodes_stay {
+                let gone = group.instances.iter().filter(|held| !stays(held) && !held.dies);
+                self.left_nodes.extend(gone.map(|held| held.id.clone()));
+            }
+            group.instances.retain(stays);
             while group.active() > group.desired {
                 let victim = group.instances.iter_mut().find(|i| i.lifecycle != Lifecycle::Leaving);
                 let Some(victim) = victim else { break };
@@ -344,15 +355,20 @@ impl World {
     }
 
     fn node(&self, id: &str) -> Option<NodeFact> {
-        let instance = self.instance(id).filter(|instance| instance.has_node())?;
-        let ready = instance.lifecycle == Lifecycle::InService;
+        let instance = self.instance(id).filter(|instance| instance.has_node());
+        if instance.is_none() && !self.left_nodes.contains(id) {
+            return None;
+        }
+        let ready = instance.is_some_and(|held| held.lifecycle == Lifecycle::InService);
         Some(NodeFact {
             name: id.into(),
             ready,
             cordoned: self.cordoned.contains(id),
-            busy: instance.busy,
+            tainted: false,
+            busy: instance.is_some_and(|held| held.busy),
             volume_zone: None,
             created: None,
+            ready_changed: None,
         })
     }
 
@@ -390,6 +406,7 @@ impl World {
                 policy: &self.policy,
                 mode: Mode::Act,
                 rebalance: RebalanceMode::Replace,
+                taken_over: false,
                 starts: Starts::default(),
                 freshness: &Freshness::default(),
                 refused: &[],
@@ -399,6 +416,7 @@ impl World {
                 withdrawn: self.withdrawn.contains(name),
                 old_node: old_node.as_ref(),
                 other_holders: &|_, _| Vec::new(),
+                never_leave: &Vec::new,
                 node_of: &|id| self.node(id),
                 fit_with: &|_| Fit::Fits,
                 drain: old_drain.as_ref(),
@@ -704,6 +722,7 @@ impl World {
                     self.reconcile();
                 }
             }
+            Event::NodesStay => self.nodes_stay = true,
             Event::Capacity(kind, left) => {
                 self.groups.get_mut(&kind).expect("a group").left = left;
                 self.say(&format!("{kind} has {left:?} left"));

@@ -3,8 +3,9 @@
 //! Labels and taints: facts of Karpenter (pkg/apis/v1/labels.go), EKS managed node groups (EKS User Guide),
 //! aws-node-termination-handler (pkg/node/node.go) and cluster-autoscaler (FAQ).
 
-use crate::cluster::Node;
+use crate::cluster::{Node, OwnerKind, Pod, Snapshot};
 pub use crate::reason::Neighbour;
+use crate::reason::PodName;
 
 impl Neighbour {
     /// Whether the node is its own, and not only marked by it. A mark may be old: nothing says that anybody
@@ -32,11 +33,53 @@ pub fn owner(node: &Node) -> Option<Neighbour> {
     }
 }
 
+/// What aws-node-termination-handler is called by its Helm chart: the name of the chart, which is part of the
+/// names of its objects and the value of their label `app.kubernetes.io/name`.
+const TERMINATION_HANDLER: &str = "aws-node-termination-handler";
+
+/// The DaemonSet or ReplicaSet of an aws-node-termination-handler that runs, if one does. Without
+/// `taintNode`, which is its default, no mark on a node shows it before it drains the node, too.
+#[must_use]
+pub fn termination_handler(cluster: &Snapshot) -> Option<PodName> {
+    let is_it = |pod: &&std::sync::Arc<Pod>| {
+        let called = pod.labels.get("app.kubernetes.io/name") == Some(TERMINATION_HANDLER)
+            || pod.owner.kind != OwnerKind::None && pod.owner.name.contains(TERMINATION_HANDLER);
+        called && !pod.phase.finished() && !pod.terminating()
+    };
+    let found = cluster.pods().iter().filter(is_it).map(|pod| {
+        let name = if pod.owner.kind == OwnerKind::None { &pod.name } else { &pod.owner.name };
+        PodName { namespace: pod.namespace.to_string(), name: name.to_string() }
+    });
+    found.min()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Effect, Labels, Taint};
-    use crate::testing::node;
+    use crate::cluster::{Effect, Labels, Owner, PodPhase, Taint};
+    use crate::testing::{node, parts, pod};
+
+    #[test]
+    fn a_termination_handler_is_known_by_its_label_or_the_name_of_its_controller() {
+        let owned = |kind, name: &str, labels: &[(&'static str, &'static str)]| Pod {
+            owner: Owner { kind, name: name.into() },
+            labels: Labels::from_iter(labels.iter().copied()),
+            ..pod("x", "n", 1)
+        };
+        let label = [("app.kubernetes.io/name", "aws-node-termination-handler")];
+        let found = |pod: Pod| {
+            let name = termination_handler(&Snapshot::new(parts(vec![node("n")], vec![pod])));
+            name.map(|name| name.name)
+        };
+        let (set, deployment) = (OwnerKind::DaemonSet, OwnerKind::ReplicaSet);
+        assert_eq!(found(owned(set, "nth", &label)).as_deref(), Some("nth"));
+        assert_eq!(found(owned(OwnerKind::None, "", &label)).as_deref(), Some("x"));
+        let queue = "my-aws-node-termination-handler-5d9c";
+        assert_eq!(found(owned(deployment, queue, &[])).as_deref(), Some(queue));
+        assert_eq!(found(owned(set, "aws-node", &[])), None);
+        let over = Pod { phase: PodPhase::Succeeded, ..owned(deployment, queue, &label) };
+        assert_eq!(found(over), None);
+    }
 
     #[test]
     fn each_neighbour_is_known_by_its_mark_and_nobody_by_others() {

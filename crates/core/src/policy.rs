@@ -99,9 +99,16 @@ policy! {
     retry_seconds = 30, 1..=3600;
     /// Box 3.2: the longest wait between two attempts, in seconds.
     retry_max_seconds = 300, 1..=86_400;
-    /// Boxes 5 and 10: seconds that a drain without a deadline may take; then a return is given up, and an
-    /// old node keeps taint and cordon.
+    /// Boxes 5 and 10: seconds that a return may drain its node, or that a replacement without a deadline
+    /// waits for a pod to leave; then it is given up.
     drain_timeout_seconds = 600, 10..=86_400;
+    /// Box 5: seconds for which pods hold a drain without a deadline: those annotated
+    /// `cluster-autoscaler.kubernetes.io/safe-to-evict: "false"` or `karpenter.sh/do-not-disrupt`, and those
+    /// that no controller recreates; 0 is not at all.
+    pod_hold_seconds = 3600, 0..=86_400;
+    /// Boxes 5 and 10: seconds that an instance stays after its node left its load balancers, or as long as a
+    /// deadline allows; the deregistration delay of the target groups is best.
+    wait_before_termination_seconds = 90, 0..=3600;
     /// Boxes 5 and 10: seconds to wait for the evicted pods to run and be ready elsewhere; a return is given
     /// up then.
     reschedule_timeout_seconds = 300, 1..=3600;
@@ -141,7 +148,8 @@ policy! {
     flags {
     /// Box 5: at a deadline, delete the pods that a budget still holds back.
     delete_at_deadline = true;
-    /// Box 5: evict pods that no controller recreates; before a deadline they are always evicted.
+    /// Box 5: evict pods that no controller recreates after `podHoldSeconds`; before a deadline they are
+    /// always evicted.
     evict_unmanaged = true;
     /// Box 5: evict pods whose emptyDir is lost with them; before a deadline they are always evicted.
     evict_empty_dir = true;

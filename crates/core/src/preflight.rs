@@ -8,7 +8,8 @@
 #[cfg(test)]
 mod tests;
 
-use crate::group::{GroupView, PoolView};
+use crate::cluster::{Node, Snapshot};
+use crate::group::{GroupView, Lifecycle, PoolView};
 use crate::ids::{GroupName, PoolName};
 use crate::ledger::Ledger;
 use crate::reason::Reason;
@@ -28,13 +29,15 @@ pub struct PoolNames<'a> {
     pub accepts_az_rebalance: bool,
 }
 
-/// What a person ought to know about a pool, the gravest first. `owner` is the pool that has a group.
+/// What a person ought to know about a pool, the gravest first. `owner` is the pool that has a group;
+/// `cluster` are the Nodes, if they are known.
 #[must_use]
 pub fn check(
     pool: PoolNames<'_>,
     view: &PoolView,
     ledger: &Ledger,
     owner: &dyn Fn(&GroupName) -> Option<PoolName>,
+    cluster: Option<&Snapshot>,
 ) -> Vec<Finding> {
     let mut found = Vec::new();
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
@@ -44,6 +47,10 @@ pub fn check(
             add(GroupProblem::OtherPool(other));
         }
         check_group(kind, group, pool.accepts_az_rebalance, &mut add);
+        if let Some(foreign) = cluster.and_then(|cluster| foreign_node(group, cluster)) {
+            let (node, provider_id) = (foreign.name.clone(), foreign.provider_id.to_string());
+            add(GroupProblem::ForeignProviderIds { node, provider_id });
+        }
         let ours = ledger.shares(kind).filter(|share| share.is_raised()).count();
         let desired = group.desired - i32::try_from(ours).unwrap_or(0);
         if desired >= group.max {
@@ -104,6 +111,16 @@ fn check_group(
     } else if setup.warm_pool {
         add(GroupProblem::NoLaunchInstances(NoLaunch::WarmPool));
     }
+}
+
+/// A Node that names no EC2 instance, if an instance of the group that is in service has no Node: it may be
+/// the one. It is told before EC2 says anything of the instance.
+fn foreign_node<'c>(group: &GroupView, cluster: &'c Snapshot) -> Option<&'c Node> {
+    let serving = group.instances.iter().filter(|held| held.lifecycle == Lifecycle::InService);
+    let mut without_node = serving.filter(|held| cluster.nodes_of_instance(&held.id).next().is_none());
+    without_node.next()?;
+    let foreign = cluster.nodes().iter().filter(|node| node.has_foreign_provider_id());
+    foreign.map(|node| &**node).min_by_key(|node| &node.name)
 }
 
 /// Why a pool is not acted on; empty if it is accepted.

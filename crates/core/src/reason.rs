@@ -7,6 +7,7 @@ mod blocker;
 mod code;
 mod finding;
 mod neighbour;
+mod node_trouble;
 #[cfg(test)]
 mod tests;
 mod unplaced;
@@ -15,11 +16,12 @@ pub use blocker::{BlockedReason, Blocker, EvictionAnswer, ShutBudget};
 pub use code::ReasonCode;
 pub use finding::{Finding, GroupProblem, NoLaunch, Severity};
 pub use neighbour::Neighbour;
+pub use node_trouble::NodeTrouble;
 pub use unplaced::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 
 use crate::freshness::StaleWatch;
 use crate::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
-use crate::ledger::unusable::NodeTrouble;
+use crate::record::GroupKind;
 use jiff::Timestamp;
 use std::fmt::Display;
 use std::time::Duration;
@@ -78,6 +80,11 @@ pub enum Reason {
     },
     /// Another tool has the node in its hands.
     LeftToNeighbour(Neighbour),
+    /// aws-node-termination-handler runs in the cluster, and drains the same nodes.
+    TerminationHandlerRuns {
+        /// Its DaemonSet or ReplicaSet.
+        workload: PodName,
+    },
     /// The node is in no accepted pool.
     NotInPool,
     /// The pool no longer exists.
@@ -162,6 +169,20 @@ pub enum Reason {
         /// The pod.
         pod: PodName,
     },
+    /// A pod holds the drain of its node for a while.
+    PodHolds {
+        /// The pod.
+        pod: PodName,
+        /// Why.
+        reason: BlockedReason,
+        /// When it is evicted at the latest, unless EC2 sets a deadline.
+        until: Timestamp,
+    },
+    /// An instance was taken out of load balancers, and its connections have time to end.
+    ConnectionsEnd {
+        /// When that time is over.
+        until: Timestamp,
+    },
     /// A pod is still terminating.
     PodTerminating {
         /// The pod.
@@ -199,6 +220,23 @@ pub enum Reason {
     PodNotWatched {
         /// The pod, if it can be read.
         pod: Option<PodName>,
+    },
+    /// An instance that is to be gone is in its group.
+    InstanceNotGone {
+        /// The instance.
+        instance_id: InstanceId,
+    },
+    /// The node of an instance that is to be gone is in the cluster.
+    NodeNotGone {
+        /// The node.
+        node: NodeName,
+        /// The group that the instance has left, though the node is Ready; `None`: no group tells.
+        group: Option<GroupName>,
+    },
+    /// The desired capacity of a group is still raised, or being lowered.
+    CapacityNotSettled {
+        /// Which group.
+        group: GroupKind,
     },
     /// There were too many interruptions within an hour.
     InterruptionBrake {
@@ -279,6 +317,7 @@ impl Reason {
             Self::ConcurrencyLimit { .. } => ReasonCode::ConcurrencyLimit,
             Self::ObserveOnly { .. } => ReasonCode::ObserveOnly,
             Self::LeftToNeighbour(_) => ReasonCode::LeftToNeighbour,
+            Self::TerminationHandlerRuns { .. } => ReasonCode::TerminationHandlerRuns,
             Self::NotInPool => ReasonCode::NotInPool,
             Self::NoSuchPool { .. } => ReasonCode::NoSuchPool,
             Self::PoolRefused(finding) => finding.problem.code(),
@@ -296,12 +335,17 @@ impl Reason {
             Self::BudgetShut { .. } => ReasonCode::BudgetExhausted,
             Self::EvictionRefused { answer, .. } => answer.code(),
             Self::DeletionNotAllowed { .. } => ReasonCode::DeletionNotAllowed,
+            Self::PodHolds { reason, .. } => reason.code(),
+            Self::ConnectionsEnd { .. } => ReasonCode::ConnectionsEnd,
             Self::PodTerminating { .. } => ReasonCode::PodTerminating,
             Self::PodOverstayed { .. } => ReasonCode::PodOverstayed,
             Self::PodComesBack { .. } => ReasonCode::PodComesBack,
             Self::SuccessorsNotReady { .. } => ReasonCode::SuccessorsNotReady,
             Self::PodsNotListed { .. } => ReasonCode::PodsNotListed,
             Self::PodNotWatched { .. } => ReasonCode::PodNotWatched,
+            Self::InstanceNotGone { .. } => ReasonCode::InstanceNotGone,
+            Self::NodeNotGone { .. } => ReasonCode::NodeNotGone,
+            Self::CapacityNotSettled { .. } => ReasonCode::CapacityNotSettled,
             Self::InterruptionBrake { .. } => ReasonCode::InterruptionBrake,
             Self::ReturnBudget { .. } => ReasonCode::ReturnBudget,
             Self::ReturnWindow => ReasonCode::ReturnWindow,

@@ -7,8 +7,7 @@ mod words;
 #[cfg(test)]
 pub(crate) use regions::diagram::not_taken;
 pub use regions::{
-    CapacityState, DrainTrouble, FallbackState, Guarded, OldDrain, OldNodeState, OpenFallback, Region,
-    Transition,
+    CapacityState, FallbackState, Guarded, OldDrain, OldNodeState, OpenFallback, Region, Transition,
 };
 pub use status::{MAX_STEPS, ReplacementStatus};
 pub use words::{

@@ -29,47 +29,68 @@ use crate::record::{FlowBox, ReplacementStatus};
 use facts::Turn;
 
 /// The next record of a replacement.
+///
+/// What holds it up is found anew in each step, so no reason outlives its cause. What holds it up at the
+/// same box as before does so since then.
 #[must_use]
 pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) -> ReplacementStatus {
-    let mut next = status.clone();
-    if next.is_finished() {
-        return next;
+    if status.is_finished() {
+        return status.clone();
     }
+    let mut next = ReplacementStatus { blocking: Vec::new(), ..status.clone() };
+    step(subject, status, &mut next, facts);
+    for reason in &mut next.blocking {
+        let before = status.blocking.iter().find(|before| before.flow_box == reason.flow_box);
+        reason.since = before.map_or(reason.since, |before| before.since);
+    }
+    next
+}
+
+fn step(subject: &Subject, status: &ReplacementStatus, next: &mut ReplacementStatus, facts: &Facts<'_>) {
     // EC2 cannot have given one that is so far away, whoever wrote it.
     next.deadline = next.deadline.filter(|at| !notices::is_too_far(*at, facts.now));
-    next.spot_group = next.spot_group.or_else(|| facts.group_of_old(subject));
+    next.spot_group = next.spot_group.take().or_else(|| facts.group_of_old(subject));
     let turn = Turn::new(subject, status, facts);
+    if facts.taken_over {
+        close::finish(next, Finish::TakenOver, &turn);
+        return;
+    }
     if next.old_node.is_retained() && !next.capacity.is_requested() {
-        close::finish(&mut next, Finish::NothingRequested, &turn);
-        return next;
+        close::finish(next, Finish::NothingRequested, &turn);
+        return;
     }
-    let mode = facts.mode_for(subject, &next);
-    let reasons = begin::held_back(&next, subject, mode, facts);
+    let mode = facts.mode_for(subject, next);
+    let reasons = begin::held_back(next, subject, mode, facts);
     if !reasons.is_empty() {
-        wait(&mut next, reasons, &turn);
-        return next;
+        wait(next, reasons, &turn);
+        return;
     }
-    next.blocking.retain(|reason| reason.flow_box != FlowBox::Notice);
     // Before the groups and the ledger were read once, nothing can be said of capacity.
     let known = facts.view.is_some();
     if mode == Mode::Act && known {
-        unusable::report(&mut next, &turn);
-        capacity::find(&mut next, &turn);
+        unusable::report(next, &turn);
+        capacity::find(next, &turn);
     }
-    leave::drain(&mut next, mode, &turn);
+    leave::drain(next, mode, &turn);
     if mode == Mode::Act && known {
-        leave::terminate(&mut next, &turn);
-        go_back::go_back(&mut next, &turn);
-        close::close(&mut next, &turn);
+        leave::terminate(next, &turn);
+        go_back::go_back(next, &turn);
+        close::close(next, &turn);
     } else if next.old_node.is_retained() {
         if known {
-            close::close(&mut next, &turn);
+            close::close(next, &turn);
         }
-    } else if close::is_gone(&turn) {
-        close::finish(&mut next, Finish::NodeGone, &turn);
+    } else if close::is_gone(next, &turn) {
+        close::finish(next, Finish::NodeGone, &turn);
+    } else {
+        leave::await_end(next, &turn);
+    }
+    if mode == Mode::Act && !known && next.blocking.is_empty() {
+        // Until the groups are read, what they held up counts.
+        next.blocking.clone_from(&status.blocking);
+        next.blocking.retain(|reason| !matches!(reason.flow_box, FlowBox::Notice | FlowBox::Drain));
     }
     next.settle_phase(facts.now);
-    next
 }
 
 /// Box 1 lets nothing begin.
@@ -79,7 +100,7 @@ fn wait(next: &mut ReplacementStatus, reasons: Vec<Reason>, turn: &Turn<'_>) {
         event.add_to(next, &turn.subject.node, now);
     }
     next.block(FlowBox::Notice, reasons, now);
-    if close::is_gone(turn) {
+    if close::is_gone(next, turn) {
         close::finish(next, Finish::InstanceGone, turn);
     }
 }

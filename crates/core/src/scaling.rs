@@ -64,7 +64,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         .or_else(|| releases::end_instances(&mut ledger, inputs, &mut spare))
         .or_else(|| unusable::end(&mut ledger, inputs, &mut spare))
         .or_else(|| releases::withdraw(&mut ledger, inputs, &mut spare));
-    let cordon = spare.cordon;
+    let cordon = spare.cordon.into_iter().chain(unusable::leaving(&ledger, inputs)).collect();
     ledger.drop_empty();
     observe::watch_desired(&mut ledger, inputs, call.as_ref());
     Plan { ledger, call, cordon }

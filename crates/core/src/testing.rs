@@ -27,6 +27,7 @@ pub fn node(name: &str) -> Node {
 pub fn node_in(name: &str, zone: &str) -> Node {
     Node {
         name: name.into(),
+        uid: format!("uid-{name}").into(),
         provider_id: format!("aws:///{zone}/i-{name}").into(),
         zone: zone.into(),
         labels: [(ZONE, zone), (HOST, name)].into_iter().collect(),

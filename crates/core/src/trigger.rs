@@ -398,7 +398,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
         TriggerAction::Replace if !status.old_node.is_retained() => {
             // What waits for a limit that advice has to keep goes on as what a person requested.
             let waits = status.phase == Phase::Received && status.deadline.is_none();
-            if waits && status.notice == Some(NoticeKind::RebalanceRecommendation) {
+            if waits && status.notice.is_some() {
                 status.notice = Some(NoticeKind::Manual);
             }
             ask.event(Wish::Replacement).add_to(status, &subject.node, now);

@@ -6,9 +6,10 @@ use crate::actors::messages::{Revision, ScaleGroups};
 use crate::crd::{InterruptionNotice, NodeReplacement};
 use jiff::Timestamp;
 use spot_guard_core::cluster::Snapshot;
+use spot_guard_core::drain::NodeInstance;
 use spot_guard_core::freshness::Freshness;
 use spot_guard_core::group::PoolView;
-use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
+use spot_guard_core::ids::{InstanceId, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::notices::Proof;
 use spot_guard_core::reason::Finding;
@@ -61,7 +62,7 @@ pub(super) struct Known {
     pub(super) drains: BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
     pub(super) assessments: BTreeMap<ReplacementName, ReturnAssessment>,
     /// When the API server listed each node as empty that is cordoned to be ended.
-    pub(super) found_empty: BTreeMap<NodeName, Timestamp>,
+    pub(super) found_empty: BTreeMap<NodeInstance, Timestamp>,
 }
 
 /// What the AsgScaler was sent last of a pool.

@@ -5,14 +5,16 @@ use super::refusals::Refused;
 use super::store::Write;
 use super::turn_view::TurnView;
 use crate::crd::{InterruptionNotice, NodeReplacement, NodeReplacementSpec};
+use crate::kube::marks;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::notices::{
-    self, Beginning, Believed, Holder, Judgement, Known, KnownPools, NodeState, NoticeRefusal, Recorded, Seen,
+    self, Beginning, Believed, Holder, Judgement, Known, KnownPools, NodeState, NoticeRefusal, Proof,
+    Recorded, Seen,
 };
-use spot_guard_core::record::Phase;
+use spot_guard_core::record::{NoticeKind, Phase};
 use spot_guard_core::replacement::{self, Subject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +37,7 @@ fn seen<'a>(notice: &'a InterruptionNotice, now: Timestamp) -> Seen<'a> {
         instance_id: &notice.spec.instance_id,
         kind: notice.spec.kind,
         deadline: notice.spec.deadline,
+        detected: notice.spec.detected_at,
         created: notice.creation_timestamp().map_or(now, |time| time.0),
     }
 }
@@ -65,6 +68,9 @@ impl TurnView<'_> {
                 node: NodeState::of(snapshot, one.node),
                 holder: Holder::of(snapshot, one.instance_id),
                 record: record.map(|held| Recorded { node: &held.spec.node_name, open: held.is_open() }),
+                marked: snapshot
+                    .node(one.node)
+                    .is_some_and(|node| marks::any_set(node, &self.deps.taint_key)),
                 nodes_are_current,
                 now,
             };
@@ -74,6 +80,7 @@ impl TurnView<'_> {
                 Judgement::Refused(refusal) => heard.refused.push(Refused::of(&notice, refusal)),
                 Judgement::Accepted(proof) => {
                     let deadline = notices::deadline(one, now);
+                    heard.waits |= notices::is_to_come(one, now);
                     let began = record.and_then(|held| held.status.as_ref()?.started_at);
                     if deadline.is_none() && began.is_some() && notices::was_implausible(one) {
                         heard.refused.push(Refused::of(&notice, NoticeRefusal::ImplausibleDeadline));
@@ -100,9 +107,11 @@ impl TurnView<'_> {
         accepted.sort_by_key(|held| (held.deadline.is_none(), held.notice.spec.detected_at));
         for held in accepted {
             let believed = self.believed(held);
-            let record = record_of(records, believed.node, believed.instance_id)
-                .filter(|record| record.spec.node_name == believed.node);
             let taken = records.contains_key(believed.instance_id.as_str());
+            // A record that was begun without a proof is none once there is one: the node gets its own.
+            let unproven = believed.proof == Proof::Node && !taken;
+            let record = record_of(records, believed.node, believed.instance_id)
+                .filter(|record| record.spec.node_name == believed.node && !unproven);
             let name = record.map_or_else(|| believed.record_name(taken), NodeReplacement::replacement_name);
             let begins_anew = |record: &NodeReplacement| {
                 let status = record.status.as_ref().filter(|status| status.phase() == Phase::Cancelled);
@@ -115,8 +124,12 @@ impl TurnView<'_> {
             if record.is_none() && self.deps.view.may_hide_record(&name) {
                 continue;
             }
-            let (owner, owner_last_seen) =
-                (self.pool_of(believed.instance_id), self.pool_last_seen_with(believed.instance_id));
+            let instance = believed.instance_id;
+            // What its group ends is drained, whichever of the two groups that is.
+            let group_ends_it = believed.kind == NoticeKind::GroupTermination;
+            let stands_in = group_ends_it.then(|| self.pool_standing_in_with(instance)).flatten();
+            let owner = self.pool_of(instance).or_else(|| stands_in.clone());
+            let owner_last_seen = self.pool_last_seen_with(instance).or(stands_in);
             let pools = self.known_pools(believed.node, owner.as_ref(), owner_last_seen.as_ref());
             match believed.begins(&name, &pools) {
                 Beginning::Wait => heard.waits = true,
@@ -140,6 +153,7 @@ impl TurnView<'_> {
         Believed {
             node: &spec.node_name,
             instance_id: &spec.instance_id,
+            kind: spec.kind,
             proof: held.proof,
             says_so: node.is_some_and(|node| node.instance_id().as_ref() == Some(&spec.instance_id)),
             deadline: held.deadline,
@@ -178,7 +192,7 @@ impl TurnView<'_> {
             instance_id: spec.instance_id.clone(),
             in_pool: pool.is_some(),
         };
-        let status = replacement::open(
+        let mut status = replacement::open(
             &subject,
             spec.kind,
             held.deadline,
@@ -186,6 +200,7 @@ impl TurnView<'_> {
             spec.traceparent.clone(),
             self.deps.clock.now(),
         );
+        status.node_uid = self.uid_of(&subject.node);
         let (node_name, instance_id) = (subject.node, subject.instance_id);
         let spec = NodeReplacementSpec { pool: pool.cloned(), node_name, instance_id };
         let mut record = NodeReplacement::new(&subject.name, spec);

@@ -2,6 +2,7 @@
 //! taken is free for who has a right to it.
 
 use crate::actors::deps::Deps;
+use crate::clock::jittered;
 use crate::crd::InterruptionNotice;
 use crate::kube::problem::RequestProblem;
 use crate::kube::view::View;
@@ -12,13 +13,16 @@ use kube::api::{Api, DeleteParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::notices::NoticeRefusal;
+use spot_guard_core::policy::backoff;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// So many are removed at a time.
 const BATCH: usize = 400;
-/// After a batch that was the last, or of which some could not be removed.
-pub(super) const PAUSE: Duration = Duration::from_secs(1);
+/// After a batch that was the last, or of which some could not be removed. In the second case it doubles with
+/// each batch, up to the longest.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How many deletions are under way at the same time.
 const PARALLEL: usize = 32;
 /// So many events are told of a batch: one for each node and reason, and no flood of them.
@@ -58,6 +62,8 @@ pub(super) struct Removals {
     surplus: bool,
     /// Removed, and perhaps shown by the watch for a moment yet.
     removed: BTreeSet<NoticeId>,
+    /// How many batches in a row could not be removed as a whole.
+    failures: u32,
 }
 
 impl Removals {
@@ -97,10 +103,16 @@ impl Removals {
         self.busy.then_some(batch)
     }
 
-    /// A batch ended. Whether the next one is to begin at once: who creates notices does not rest.
-    pub(super) fn ended(&mut self, gone: Gone) -> bool {
+    /// A batch ended. How long to wait for the next one: not at all if more is left, for who creates notices
+    /// does not rest.
+    pub(super) fn ended(&mut self, gone: Gone) -> Duration {
         self.removed.extend(gone.removed);
-        self.surplus && gone.all
+        self.failures = if gone.all { 0 } else { self.failures.saturating_add(1) };
+        match (self.surplus, gone.all) {
+            (true, true) => Duration::ZERO,
+            (false, true) => jittered(PAUSE),
+            (_, false) => jittered(backoff(PAUSE, LONGEST_PAUSE, self.failures)),
+        }
     }
 
     /// The pause after a batch is over.
@@ -120,27 +132,30 @@ pub(super) struct Gone {
 pub(super) async fn remove(deps: Deps, batch: Vec<Refused>) -> Gone {
     tell(&deps, &batch);
     let (count, deps) = (batch.len(), &deps);
-    let removed: Vec<NoticeId> = futures::stream::iter(batch)
-        .map(|refused| async move { remove_one(deps, &refused).await.then_some(refused.id) })
+    let answers: Vec<Result<NoticeId, String>> = futures::stream::iter(batch)
+        .map(|refused| async move {
+            delete(deps, &refused.id).await?;
+            deps.metrics.notice_refused(refused.refusal);
+            Ok(refused.id)
+        })
         .buffer_unordered(PARALLEL)
-        .filter_map(std::future::ready)
         .collect()
         .await;
-    Gone { all: removed.len() == count, removed }
-}
-
-/// Removes the notice and counts it; whether it is gone.
-async fn remove_one(deps: &Deps, Refused { id, refusal }: &Refused) -> bool {
-    match delete(deps, id).await {
-        Ok(()) => {
-            deps.metrics.notice_refused(*refusal);
-            true
-        }
-        Err(error) => {
-            tracing::warn!(notice = id.name, error, "a refused notice could not be removed");
-            false
+    let (mut removed, mut errors) = (Vec::new(), Vec::new());
+    for answer in answers {
+        match answer {
+            Ok(id) => removed.push(id),
+            Err(error) => errors.push(error),
         }
     }
+    if let Some(error) = errors.first() {
+        tracing::warn!(
+            count = errors.len(),
+            error,
+            "refused notices could not be removed; the next attempt follows"
+        );
+    }
+    Gone { all: removed.len() == count, removed }
 }
 
 /// Deletes the notice of that name; with a UID, that one only.
@@ -160,13 +175,14 @@ async fn delete(deps: &Deps, NoticeId { name, uid }: &NoticeId) -> Result<(), St
 fn tell(deps: &Deps, batch: &[Refused]) {
     let mut by_node: BTreeMap<(&str, NoticeRefusal), usize> = BTreeMap::new();
     // Of one that cannot be read nobody knows who reports it.
-    for refused in batch.iter().filter(|held| held.refusal != NoticeRefusal::NotUnderstood) {
+    let untold = [NoticeRefusal::NotUnderstood, NoticeRefusal::EndedByItsGroup];
+    for refused in batch.iter().filter(|held| !untold.contains(&held.refusal)) {
         *by_node.entry((refused.node(), refused.refusal)).or_default() += 1;
     }
     let snapshot = deps.view.snapshot();
     let mut events = 0;
     for ((node, refusal), count) in by_node {
-        tracing::warn!(node, reason = ?refusal, count, "notices are refused: {}", refusal);
+        tracing::warn!(node, reason = refusal.as_str(), count, "notices are refused: {refusal}");
         if events < EVENTS && snapshot.node(&node.into()).is_some() {
             events += 1;
             let note = format!("{count} notices refused and removed: {}", refusal);
@@ -206,15 +222,18 @@ mod tests {
         let mut removals = Removals::default();
         let batch = removals.begin(flood.clone().into_iter()).expect("a batch");
         assert_eq!(batch.len(), BATCH);
-        assert!(removals.ended(gone(&batch, true)), "more wait");
+        assert_eq!(removals.ended(gone(&batch, true)), Duration::ZERO, "more wait");
         removals.rested();
         let rest = removals.begin(flood.into_iter()).expect("the rest");
         assert_eq!(rest.len(), 1);
-        assert!(!removals.ended(gone(&rest, true)), "nothing waits");
+        assert!(removals.ended(gone(&rest, true)) >= PAUSE / 2, "nothing waits");
 
         let flood: Vec<Refused> = (0..BATCH + 1).map(refused).collect();
         let mut removals = Removals::default();
         let batch = removals.begin(flood.into_iter()).expect("a batch");
-        assert!(!removals.ended(gone(&batch, false)), "the API server has enough to do");
+        let pauses: Vec<Duration> = (0..10).map(|_| removals.ended(gone(&batch, false))).collect();
+        assert!(pauses[0] >= PAUSE / 2, "the API server has enough to do");
+        assert!(pauses[9] >= LONGEST_PAUSE / 2 && pauses[9] <= LONGEST_PAUSE, "{pauses:?}");
+        assert!(removals.ended(gone(&[], true)) <= PAUSE, "it can be removed again");
     }
 }

@@ -10,6 +10,7 @@ use crate::crd::{NodeReplacement, NodeReplacementSpec, Trigger, version};
 use crate::kube::asked::{OpenTrigger, OpenTriggers};
 use futures::StreamExt;
 use kube::ResourceExt;
+use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::neighbours;
 use spot_guard_core::reason::Pause;
@@ -138,8 +139,12 @@ impl TurnView<'_> {
             return followed;
         }
         let none = ReplacementStatus::default();
+        // Nobody knows how far a record is that cannot be read any more, and nothing can be written into it.
+        let not_understood = self.deps.view.not_understood();
+        let unread: BTreeSet<&str> = not_understood.names(WatchedKind::Replacement).collect();
+        let readable = records.iter().filter(|(name, _)| !unread.contains(name.as_str()));
         let stories: Vec<StoredReplacement<'_>> =
-            records.iter().map(|(name, held)| story(name, held, &none)).collect();
+            readable.map(|(name, held)| story(name, held, &none)).collect();
         let pauses = self.deps.pauses();
         let mut taken_in: BTreeMap<ReplacementName, Vec<Ask>> = BTreeMap::new();
         let begins = |name: &str| begun.iter().any(|write| write.record() == Some(name));
@@ -165,7 +170,7 @@ impl TurnView<'_> {
                     let is_begun =
                         followed.writes.iter().any(|write: &Write| write.record() == Some(&instance_id));
                     // One that this turn begins by other means takes the trigger in at the next.
-                    if !is_begun && !begins(&instance_id) && !self.is_unread(records, &instance_id) {
+                    if !is_begun && !begins(&instance_id) && !self.deps.view.may_hide_record(&instance_id) {
                         followed.writes.push(self.asked_record(&held, pool, instance_id));
                     }
                 }
@@ -185,11 +190,6 @@ impl TurnView<'_> {
         }
         self.asked = taken_in;
         followed
-    }
-
-    /// Whether the record of that name is there and cannot be read: nobody knows how far it is.
-    fn is_unread(&self, records: &BTreeMap<ReplacementName, NodeReplacement>, name: &str) -> bool {
-        !records.contains_key(name) && self.deps.view.may_hide_record(name)
     }
 
     /// The record of a replacement that a trigger asks for.
@@ -255,7 +255,10 @@ impl TurnView<'_> {
     ) -> ReplacementStatus {
         let utilisation = record.spec.pool.as_ref().map(|pool| self.utilisation(pool));
         let traceparent = trigger.spec.traceparent.clone();
-        trigger::open(ask, &subject(record), utilisation, traceparent, self.deps.clock.now())
+        let now = self.deps.clock.now();
+        let mut status = trigger::open(ask, &subject(record), utilisation, traceparent, now);
+        status.node_uid = self.uid_of(&record.spec.node_name);
+        status
     }
 
     /// Takes the triggers in that ask something of this record.

@@ -11,7 +11,7 @@ use spot_guard_core::drain;
 use spot_guard_core::freshness::Freshness;
 use spot_guard_core::group::GroupView;
 use spot_guard_core::group::PoolView;
-use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
+use spot_guard_core::ids::{InstanceId, NodeName, NodeUid, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::limits::{self, Starts};
 use spot_guard_core::neighbours;
@@ -22,10 +22,11 @@ use spot_guard_core::preflight;
 use spot_guard_core::reason::{Blocker, Reason};
 use spot_guard_core::record::{OldNodeState, UtilisationPercent};
 use spot_guard_core::replacement::{
-    self, Commands, DrainPurpose, DrainReport, Facts, Mode, NodeFact, RebalanceMode, ReturnAssessment,
+    self, Commands, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, RebalanceMode, ReturnAssessment,
     Subject,
 };
 use spot_guard_core::safety::{self, SafetyPolicy};
+use spot_guard_core::scaling::instances::keeps_start_up_taint;
 use spot_guard_core::trigger::Ask;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ pub(super) struct TurnView<'a> {
     pub(super) snapshot: &'a Arc<Snapshot>,
     pub(super) configs: &'a BTreeMap<PoolName, PoolConfig>,
     pub(super) pools: &'a BTreeMap<PoolName, PoolFacts>,
+    records: &'a BTreeMap<ReplacementName, NodeReplacement>,
     drains: &'a BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
     assessments: &'a BTreeMap<ReplacementName, ReturnAssessment>,
     /// Why each pool is not acted on; empty: it is.
@@ -83,29 +85,42 @@ impl<'a> TurnView<'a> {
             fits,
             no_pool: deps.outside_pools(),
             no_ledger: Ledger::default(),
-            moving: moving(records, drains),
+            moving: moving(snapshot, records, drains),
+            records,
             accepted: BTreeMap::new(),
             asked: BTreeMap::new(),
         }
     }
 
-    fn node_of(&self, instance_id: &InstanceId) -> Option<NodeFact> {
-        self.snapshot.node_of_instance(instance_id).map(|node| self.fact(node))
+    /// The node of an instance, judged beside the others of its pool.
+    fn node_of(&self, instance_id: &InstanceId, pool: Option<&PoolView>) -> Option<NodeFact> {
+        let node = self.snapshot.node_of_instance(instance_id)?;
+        let tainted =
+            pool.is_some_and(|view| keeps_start_up_taint(view, self.snapshot, &self.deps.taint_key, node));
+        Some(NodeFact { tainted, ..self.fact(node) })
     }
 
     fn fact(&self, node: &Node) -> NodeFact {
+        let (name, ready_changed) = (node.name.clone(), node.ready_changed);
         let busy = self.snapshot.pods_on(&node.name).any(drain::must_move);
         let volumes =
             self.snapshot.pods_on(&node.name).any(|pod| drain::must_move(pod) && !pod.spec.claims.is_empty());
         let volume_zone = volumes.then(|| node.zone.to_string()).filter(|zone| !zone.is_empty());
         NodeFact {
-            name: node.name.clone(),
+            name,
             ready: node.ready,
             cordoned: node.unschedulable,
+            tainted: false,
             busy,
             volume_zone,
             created: node.created,
+            ready_changed,
         }
+    }
+
+    /// The UID of the node of that name.
+    pub(super) fn uid_of(&self, node: &NodeName) -> Option<NodeUid> {
+        self.snapshot.node(node).map(|node| node.uid.clone()).filter(|uid| !uid.is_empty())
     }
 
     /// Before every pool was read once, nobody knows whose an instance is.
@@ -139,6 +154,11 @@ impl<'a> TurnView<'a> {
     /// The same by the Spot groups as an earlier life has read them.
     pub(super) fn pool_last_seen_with(&self, instance_id: &InstanceId) -> Option<PoolName> {
         self.owner_of(|pool| self.last_seen(pool).0.iter().any(|id| id == instance_id))
+    }
+
+    /// The pool whose on-demand group has the instance.
+    pub(super) fn pool_standing_in_with(&self, instance_id: &InstanceId) -> Option<PoolName> {
+        self.owner_of(|pool| self.last_seen(pool).1.contains(instance_id))
     }
 
     /// The instances of a pool's groups, Spot and on-demand, as they were read last.
@@ -175,6 +195,7 @@ impl<'a> TurnView<'a> {
                     spec.traceparent.clone(),
                     now,
                 );
+                status.node_uid = self.uid_of(&subject.node);
             }
             replacement::escalate(&mut status, &subject, spec.kind, held.deadline, now);
         }
@@ -220,18 +241,23 @@ impl<'a> TurnView<'a> {
         let name = record.replacement_name();
         let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
         let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
-        let node_of = |id: &InstanceId| self.node_of(id);
+        let node_of = |id: &InstanceId| self.node_of(id, pool.and_then(PoolFacts::view));
         let policy = config.map_or(&self.no_pool, |config| &config.policy);
-        let fit_with = |new: &NodeName| {
-            self.fits.fit(&record.spec.node_name, new, self.snapshot, &self.around(record, policy))
+        let old_node = old_node(self.snapshot, record);
+        let fit_with = |new: &NodeName| match old_node {
+            Some(old) => self.fits.fit(&old.name, new, self.snapshot, &self.around(record, policy)),
+            // No pods are left to be placed; those of a later node of its name stay where they are.
+            None => Fit::Fits,
         };
-        let old_node = self.snapshot.node(&record.spec.node_name);
-        let old_node = old_node.filter(|node| node.may_run_on(&record.spec.instance_id));
         let neighbour = old_node.and_then(neighbours::owner);
         let old_node = old_node.map(|node| self.fact(node));
         let other_holders = |id: &InstanceId, node: &NodeName| {
             let others = self.snapshot.nodes_of_instance(id).filter(|held| held.name != node);
             others.map(|held| held.name.clone()).collect()
+        };
+        let never_leave = || {
+            let found = safety::budgets_that_never_open(&record.spec.node_name, self.snapshot, policy);
+            found.into_iter().map(Reason::from).collect()
         };
         let refused = record.spec.pool.as_ref().map_or_else(Vec::new, |pool| {
             let known = self.refused.get(pool).cloned();
@@ -243,6 +269,7 @@ impl<'a> TurnView<'a> {
             policy,
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
+            taken_over: self.is_taken_over(record),
             starts: self.starts(record),
             freshness: self.freshness,
             refused: &refused,
@@ -252,6 +279,7 @@ impl<'a> TurnView<'a> {
             withdrawn: pool.is_some_and(|facts| facts.has_withdrawn(&name)),
             old_node: old_node.as_ref(),
             other_holders: &other_holders,
+            never_leave: &never_leave,
             node_of: &node_of,
             fit_with: &fit_with,
             drain: drain(DrainPurpose::Replace),
@@ -281,10 +309,14 @@ impl<'a> TurnView<'a> {
         Some(Cow::Owned(ReturnAssessment { unsafe_, ..found.clone() }))
     }
 
-    /// The nodes of these instances; of one that several say they run on, all.
-    pub(super) fn nodes_of(&self, instances: &BTreeSet<InstanceId>) -> BTreeSet<NodeName> {
-        let nodes = instances.iter().flat_map(|id| self.snapshot.nodes_of_instance(id));
-        nodes.map(|node| node.name.clone()).collect()
+    /// Whether the record was begun before its node said which instance it has, and another one goes on by
+    /// now.
+    fn is_taken_over(&self, record: &NodeReplacement) -> bool {
+        let proven = self.records.get(record.spec.instance_id.as_str());
+        proven.filter(|other| other.metadata.uid != record.metadata.uid).is_some_and(|other| {
+            let drains = other.status.as_ref().is_some_and(|status| status.old_node.drain().is_some());
+            other.spec.node_name == record.spec.node_name && drains
+        })
     }
 
     /// What stands against beginning this replacement now.
@@ -314,17 +346,36 @@ impl<'a> TurnView<'a> {
     }
 }
 
+/// The old node of a record, while it exists: a later node of its name is another one.
+fn old_node<'s>(snapshot: &'s Snapshot, record: &NodeReplacement) -> Option<&'s Node> {
+    let uid = record.status.as_ref().and_then(|status| status.node_uid.as_ref());
+    snapshot.node_on(&record.spec.node_name, &record.spec.instance_id, uid)
+}
+
 /// The nodes that are being drained, or are about to be.
 fn moving(
+    snapshot: &Snapshot,
     records: &BTreeMap<ReplacementName, NodeReplacement>,
     drains: &BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
 ) -> BTreeSet<NodeName> {
-    let reported = drains.values().filter(|drain| drain.end.is_none()).map(|drain| drain.node.clone());
+    let drained = |(name, purpose): &(ReplacementName, DrainPurpose)| {
+        let record = records.get(name)?;
+        match purpose {
+            DrainPurpose::Replace => old_node(snapshot, record),
+            DrainPurpose::Return => {
+                let held = record.status.as_ref()?.capacity.taken()?;
+                snapshot.node_on(&held.node_name, &held.instance_id, None)
+            }
+        }
+    };
+    let reported = drains.iter().filter(|(_, drain)| drain.end.is_none());
+    let reported = reported.filter_map(|(key, _)| drained(key)).map(|node| node.name.clone());
     let is_draining = |record: &&NodeReplacement| {
         let status = record.status.as_ref().filter(|status| !status.is_finished());
         status.is_some_and(|status| matches!(*status.old_node, OldNodeState::Draining(_)))
     };
-    let decided = records.values().filter(is_draining).map(|record| record.spec.node_name.clone());
+    let decided = records.values().filter(is_draining).filter_map(|record| old_node(snapshot, record));
+    let decided = decided.map(|node| node.name.clone());
     reported.chain(decided).collect()
 }
 
@@ -332,7 +383,8 @@ fn moving(
 fn refusals(name: &PoolName, all: &BTreeMap<PoolName, PoolConfig>, facts: Option<&PoolFacts>) -> Vec<Reason> {
     match (all.get(name), facts) {
         (Some(config), Some(PoolFacts::Observed { view, ledger, .. })) => {
-            preflight::refusals(&config.findings(all, view, ledger))
+            // A node of another scheme refuses nothing: its pool can be acted on.
+            preflight::refusals(&config.findings(all, view, ledger, None))
         }
         (_, Some(PoolFacts::Refused(finding))) => vec![Reason::PoolRefused(finding.clone())],
         _ => Vec::new(),

@@ -33,7 +33,7 @@ impl Default for AgentMetrics {
             names_taken: Family::default(),
         };
         // A counter that appears with its first event hides that event from rate().
-        for kind in [NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption] {
+        for kind in NoticeKind::REPORTED {
             drop(metrics.of_kind(kind));
             drop(metrics.names_taken.get_or_create(&KindLabels { kind: kind.to_string() }));
         }

@@ -24,8 +24,8 @@ const MAX_BACKOFF_AT_DEADLINE: Duration = Duration::from_secs(2);
 const TAKEN_AT_DEADLINE: Duration = Duration::from_secs(5);
 /// So long after its deadline a notice is not urgent any more.
 const OVER_AFTER: SignedDuration = SignedDuration::from_secs(30);
-/// No deadline that EC2 gives is further away: a stored notice is not renewed for longer.
-const RENEWED_FOR: SignedDuration = SignedDuration::from_secs(600);
+/// A deadline that is further away does not press, and a stored notice is not renewed for longer.
+const PRESSES_WITHIN: SignedDuration = SignedDuration::from_secs(600);
 /// One attempt takes no longer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -116,16 +116,16 @@ impl Sighting {
     }
 
     /// An attempt begins. Should it hang, the next one does not wait for it.
-    pub(super) fn attempt_began(&mut self, ctx: &mut Context<impl Reporter>) {
-        let pause = if self.stored { TAKEN_AT_DEADLINE } else { self.max_backoff() };
+    pub(super) fn attempt_began(&mut self, now: Timestamp, ctx: &mut Context<impl Reporter>) {
+        let pause = if self.stored { TAKEN_AT_DEADLINE } else { self.max_backoff(now) };
         self.arm(Instant::now() + pause, ctx);
     }
 
     /// An attempt failed: the next one comes after the backoff, or earlier if it is due.
-    pub(super) fn attempt_failed(&mut self, ctx: &mut Context<impl Reporter>) {
+    pub(super) fn attempt_failed(&mut self, now: Timestamp, ctx: &mut Context<impl Reporter>) {
         self.failures = self.failures.saturating_add(1);
         self.taken = false;
-        let pause = jittered(backoff(FIRST_BACKOFF, self.max_backoff(), self.failures));
+        let pause = jittered(backoff(FIRST_BACKOFF, self.max_backoff(now), self.failures));
         let soon = Instant::now() + pause;
         match self.report {
             Report::Trying { due, .. } => self.arm(due.min(soon), ctx),
@@ -148,7 +148,7 @@ impl Sighting {
             return;
         }
         let known_for = now.duration_since(self.detected_at);
-        if self.is_urgent(now) && known_for < RENEWED_FOR {
+        if self.is_urgent(now) && known_for < PRESSES_WITHIN {
             self.arm(Instant::now() + jittered(TAKEN_AT_DEADLINE), ctx);
         } else {
             self.end(ctx);
@@ -164,13 +164,14 @@ impl Sighting {
 
     /// Whether its deadline presses, or has passed a moment ago.
     fn is_urgent(&self, now: Timestamp) -> bool {
-        self.announcement.deadline.is_some_and(|deadline| now.duration_since(deadline) <= OVER_AFTER)
+        let left = self.announcement.deadline.map(|deadline| deadline.duration_since(now));
+        left.is_some_and(|left| -OVER_AFTER <= left && left <= PRESSES_WITHIN)
     }
 
-    fn max_backoff(&self) -> Duration {
+    fn max_backoff(&self, now: Timestamp) -> Duration {
         match self.announcement.deadline {
-            Some(_) => MAX_BACKOFF_AT_DEADLINE,
-            None => MAX_BACKOFF,
+            Some(deadline) if deadline.duration_since(now) <= PRESSES_WITHIN => MAX_BACKOFF_AT_DEADLINE,
+            _ => MAX_BACKOFF,
         }
     }
 

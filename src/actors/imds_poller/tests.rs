@@ -20,6 +20,8 @@ const NODE: &str = "ip-10-0-0-1";
 const INSTANCE: &str = "i-1234567890abcdef0";
 const REBALANCE: NoticeKind = NoticeKind::RebalanceRecommendation;
 const INTERRUPTION: NoticeKind = NoticeKind::SpotInterruption;
+const MAINTENANCE: NoticeKind = NoticeKind::ScheduledMaintenance;
+const GROUP: NoticeKind = NoticeKind::GroupTermination;
 
 /// How a server behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -27,6 +29,8 @@ enum Mood {
     #[default]
     Normal,
     Status(u16),
+    /// Gives tokens, and answers 404 to everything else, as a proxy does that lets one of them through.
+    NotFound,
     /// 200 with something else in it, also where a token is asked for.
     Garbage,
     /// Gives tokens and refuses those given before.
@@ -43,6 +47,10 @@ struct World {
     kubernetes: Mood,
     rebalance: bool,
     action: Option<&'static str>,
+    target_state: Option<&'static str>,
+    maintenance: Option<&'static str>,
+    /// Another instance id than [`INSTANCE`].
+    another: Option<&'static str>,
     reads: Vec<(Instant, String)>,
     tokens: u64,
     creates: Vec<(Instant, serde_json::Value)>,
@@ -105,7 +113,7 @@ impl Shared {
             Mood::Exists => failure(409, "AlreadyExists"),
             Mood::Status(code) => failure(code, "Refused"),
             Mood::Silent => pending().await,
-            Mood::Garbage | Mood::ForgetsTokens => return Err("connection refused".into()),
+            Mood::Garbage | Mood::ForgetsTokens | Mood::NotFound => return Err("connection refused".into()),
         };
         Ok(http::Response::builder().status(code).body(serde_json::to_vec(&answer)?.into())?)
     }
@@ -119,11 +127,13 @@ impl Shared {
             world.answer(request.method(), &path, token.as_deref())
         };
         let Some((status, body)) = answer else { return pending().await };
-        let response = http::Response::builder()
-            .status(status)
-            .header("x-aws-ec2-metadata-token-ttl-seconds", "21600")
-            .body(SdkBody::from(body))
-            .expect("a response");
+        let response = http::Response::builder().status(status);
+        // Only a token has it.
+        let response = match status {
+            200 => response.header("x-aws-ec2-metadata-token-ttl-seconds", "21600"),
+            _ => response,
+        };
+        let response = response.body(SdkBody::from(body)).expect("a response");
         Ok(HttpResponse::try_from(response).expect("a response"))
     }
 }
@@ -139,14 +149,19 @@ impl World {
                 self.imds = Mood::Normal;
                 self.tokens += 1;
             }
-            Mood::Normal | Mood::Exists => {}
+            Mood::NotFound if method != "PUT" => return Some((404, String::new())),
+            Mood::Normal | Mood::Exists | Mood::NotFound => {}
         }
         let valid = format!("token-{}", self.tokens);
         let found = |text: Option<String>| Some(text.map_or((404, String::new()), |text| (200, text)));
         match path {
             "/latest/api/token" if method == "PUT" => Some((200, valid)),
             _ if token != Some(&valid) => Some((401, String::new())),
-            "/latest/meta-data/instance-id" => found(Some(INSTANCE.to_owned())),
+            "/latest/meta-data/instance-id" => found(Some(self.another.unwrap_or(INSTANCE).to_owned())),
+            "/latest/meta-data/autoscaling/target-lifecycle-state" => {
+                found(self.target_state.map(str::to_owned))
+            }
+            "/latest/meta-data/events/maintenance/scheduled" => found(self.maintenance.map(str::to_owned)),
             "/latest/meta-data/spot/instance-action" => found(self.action.map(str::to_owned)),
             "/latest/meta-data/events/recommendations/rebalance" => {
                 // Like the mock: another time with every read.
@@ -200,8 +215,8 @@ fn nothing_announced_is_read_every_2_s_and_not_a_word_to_kubernetes() {
         let agent = world.agent();
         after(599).await;
         assert!(world.get().creates.is_empty());
-        assert_eq!(agent.metrics.imds_requests("not_found"), 2 * 300);
-        assert_eq!(agent.metrics.imds_requests("found"), 1, "the instance id is read once");
+        assert_eq!(agent.metrics.imds_requests("not_found"), 3 * 300 + 10);
+        assert_eq!(agent.metrics.imds_requests("found"), 10, "the instance id is read every minute");
         let tokens = world.get().reads.iter().filter(|(_, path)| path == "/latest/api/token").count();
         assert_eq!(tokens, 1, "the token is cached");
         assert!(agent.readiness.reasons().is_empty());
@@ -437,6 +452,9 @@ fn check_misbehaviour(mood: Mood, problem: &'static str, reads_less: bool) {
         let agent = world.agent();
         after(600).await;
         let polls = world.get().reads.len();
+        let code = if problem == "not_imds" { UnreadyCode::NotImds } else { UnreadyCode::ImdsUnreadable };
+        let told = agent.readiness.reasons()[IMDS_PART].clone();
+        assert_eq!(told.reason, code, "{mood:?}: {told:?}");
         assert!(polls >= 10, "{polls} reads: it gave up");
         assert_eq!(polls < 150, reads_less, "{polls} reads");
         assert!(agent.metrics.imds_requests(problem) >= 10, "counted as {problem}");
@@ -450,7 +468,8 @@ fn check_misbehaviour(mood: Mood, problem: &'static str, reads_less: bool) {
         assert!(agent.readiness.reasons().is_empty());
         let reads = world.get().reads.len();
         after(60).await;
-        assert_eq!(world.get().reads.len() - reads, 60, "back to every 2 s");
+        let again = world.get().reads.len() - reads;
+        assert!((90..=96).contains(&again), "{again} reads: back to every 2 s");
     });
 }
 
@@ -477,6 +496,91 @@ fn imds_throttles() {
 #[test]
 fn imds_is_silent() {
     check_misbehaviour(Mood::Silent, "no_answer", true);
+}
+
+#[test]
+fn a_proxy_in_front_of_imds_answers_404_to_everything() {
+    for status in [404, 405, 400, 302] {
+        check_misbehaviour(Mood::Status(status), "not_imds", true);
+    }
+}
+
+#[test]
+fn a_proxy_gives_tokens_and_answers_404_to_everything_else() {
+    check_misbehaviour(Mood::NotFound, "unexpected_status", false);
+}
+
+#[test]
+fn imds_that_answers_404_to_everything_from_now_on_is_found_within_a_minute() {
+    for mood in [Mood::NotFound, Mood::Status(404)] {
+        paused(async move {
+            let world = Shared::default();
+            let agent = world.agent();
+            after(90).await;
+            assert!(agent.readiness.reasons().is_empty());
+            world.get().imds = mood;
+            // The token is good for six hours.
+            after(62).await;
+            let reasons = agent.readiness.reasons();
+            assert!(reasons.contains_key(IMDS_PART), "{mood:?}");
+            after(120).await;
+            assert!(agent.readiness.reasons().contains_key(IMDS_PART), "{mood:?}: and it stays so");
+            world.get().imds = Mood::Normal;
+            after(61).await;
+            assert!(agent.readiness.reasons().is_empty(), "{mood:?}");
+        });
+    }
+}
+
+#[test]
+fn an_instance_id_that_changes_is_told_and_the_notice_names_the_new_one() {
+    paused(async {
+        let world = Shared::default();
+        world.get().another = Some("i-0000000000000bad0");
+        world.get().rebalance = true;
+        let agent = world.agent();
+        after(30).await;
+        assert!(agent.readiness.reasons().is_empty());
+        world.get().another = None;
+        after(62).await;
+        let told = agent.readiness.reasons()[IMDS_PART].reason;
+        assert_eq!(told, UnreadyCode::NotImds);
+        let ids: Vec<_> = world.notices().iter().map(|notice| notice.instance_id.to_string()).collect();
+        assert_eq!(ids, ["i-0000000000000bad0", INSTANCE]);
+        after(62).await;
+        assert!(agent.readiness.reasons().is_empty(), "it is the same again");
+    });
+}
+
+#[test]
+fn what_the_group_terminates_and_what_ec2_maintains_is_reported() {
+    paused(async {
+        let world = Shared::default();
+        world.get().target_state = Some("InService");
+        world.get().maintenance = Some("[]");
+        let agent = world.agent();
+        after(60).await;
+        assert!(world.notices().is_empty() && agent.readiness.reasons().is_empty());
+        world.get().target_state = Some("Terminated");
+        after(3).await;
+        world.get().maintenance = Some(
+            r#"[{"NotBefore":"21 Mar 2026 09:00:43 GMT","Code":"system-reboot","State":"active",
+                "Description":"scheduled reboot","EventId":"instance-event-0d59937288b749b32"}]"#,
+        );
+        after(60).await;
+        // One with a deadline is reported again until then, always the same.
+        let mut notices = world.notices();
+        notices.sort_by_key(|notice| notice.kind.to_string());
+        notices.dedup();
+        assert_eq!(notices.iter().map(|notice| notice.kind).collect::<Vec<_>>(), [GROUP, MAINTENANCE]);
+        let left = notices[0].deadline.map(|at| at.duration_since(notices[0].detected_at).as_secs());
+        assert_eq!(left, Some(120), "the state has no time of its own");
+        assert_eq!(notices[1].deadline, Some("2026-03-21T09:00:43Z".parse().unwrap()));
+        let name = world.get().creates[0].1["metadata"]["name"].clone();
+        assert_eq!(name, format!("{NODE}.{INSTANCE}-group-termination"));
+        let reported = |kind| agent.metrics.notices_reported(kind);
+        assert_eq!((reported(GROUP), reported(MAINTENANCE), reported(REBALANCE)), (1, 1, 0));
+    });
 }
 
 #[test]
@@ -616,7 +720,7 @@ fn the_metrics_have_their_names() {
         after(5).await;
         let text = agent.encode_metrics().expect("text");
         for line in [
-            "spot_guard_imds_requests_total{result=\"not_found\"} 6",
+            "spot_guard_imds_requests_total{result=\"not_found\"} 10",
             "spot_guard_notices_reported_total{kind=\"SpotInterruption\"} 0",
             "spot_guard_actor_restarts_total{actor=\"ImdsPoller\",cause=\"panicked\"} 0",
         ] {

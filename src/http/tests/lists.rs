@@ -101,9 +101,26 @@ async fn nodes_are_those_of_pools_and_stories_with_the_part_they_play() {
     assert_eq!(nodes["items"][1]["role"], "Successor");
     assert_eq!(nodes["items"][0]["role"], Value::Null);
     assert_eq!(cluster().get("/api/v1/nodes/node-d").await, nodes["items"][2]);
+    // It was replaced, and is gone.
+    let gone = cluster().get("/api/v1/nodes/node-0").await;
+    let expected = json!({
+        "name": "node-0", "instanceId": "i-0", "pool": "web", "ready": false, "unschedulable": false,
+        "replacement": "i-0", "role": "Replaced", "phase": "OnFallback", "box": "6",
+    });
+    assert_eq!(gone, expected);
     let (status, _, body) = cluster().ask(Method::GET, "/api/v1/nodes/node-x").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(body.contains("no node of a pool or a replacement is named node-x"), "{body}");
+}
+
+#[actix_web::test]
+async fn a_later_node_of_the_same_name_plays_no_part() {
+    let mut fixture = cluster();
+    fixture.cluster.nodes[2] = ec2("node-d", "i-later");
+    assert_eq!(names(&fixture.get("/api/v1/nodes").await), ["node-1", "node-2"]);
+    let mut fixture = cluster();
+    fixture.cluster.nodes[2] = ec2("node-d", "i-later");
+    assert_eq!(fixture.get("/api/v1/nodes/node-d/safety").await["pool"], Value::Null);
 }
 
 #[actix_web::test]

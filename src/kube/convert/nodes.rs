@@ -2,8 +2,11 @@
 
 use super::quantity::Rounding;
 use super::{Converted, Converter, Problems, effect, time};
+use crate::kube::closed::Accounted as _;
 use crate::kube::slim::{self as api};
 use spot_guard_core::cluster::{Effect, Node, ScaleDown, Taint, VolumeLimits};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl Converter {
     /// A node that can attach as many volumes as its CSINode says.
@@ -40,6 +43,7 @@ impl Converter {
             .collect();
         let object = Node {
             name: self.string(node.metadata.name.as_deref().unwrap_or_default()).into(),
+            uid: node.metadata.uid.as_deref().unwrap_or_default().into(),
             provider_id: spec.and_then(|s| s.provider_id.as_deref()).unwrap_or_default().into(),
             zone,
             labels,
@@ -53,10 +57,18 @@ impl Converter {
                 &mut problems,
             ),
             volume_limits,
+            features: self.features(status),
+            not_understood: spec.unknown().or_else(|| status.unknown()).map(|field| self.string(field)),
             created: time(node.metadata.creation_timestamp.as_ref()),
             scale_down: scale_down(node),
         };
         Converted { object, problems: problems.list }
+    }
+
+    fn features(&mut self, status: Option<&api::NodeStatus>) -> Box<[Arc<str>]> {
+        let declared = status.and_then(|s| s.declared_features.as_ref()).into_iter().flatten();
+        let sorted: BTreeSet<Arc<str>> = declared.map(|feature| self.string(feature)).collect();
+        sorted.into_iter().collect()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Pods.
 
 use super::quantity::Rounding;
-use super::{Converted, Converter, Problems, effect, time};
+use super::{Converted, Converter, Problems, UNREADABLE, effect, time};
+use crate::kube::closed::Accounted as _;
 use crate::kube::slim::{self as api};
 use spot_guard_core::cluster::{
     ClaimRef, HostPort, Owner, OwnerKind, Pod, PodPhase, PodSpec, Resources, Toleration, TolerationOperator,
@@ -27,6 +28,10 @@ impl Converter {
             node: spec
                 .and_then(|s| s.node_name.as_deref())
                 .filter(|n| !n.is_empty())
+                .map(|name| self.string(name).into()),
+            nominated: status
+                .and_then(|s| s.nominated_node_name.as_deref())
+                .filter(|name| !name.is_empty() && spec.is_some_and(|s| s.node_name.is_none()))
                 .map(|name| self.string(name).into()),
             phase: match status.and_then(|s| s.phase.as_deref()) {
                 Some("Running") => PodPhase::Running,
@@ -74,13 +79,9 @@ impl Converter {
     fn pod_spec(&mut self, pod: &api::Pod, spec: &api::PodSpec, problems: &mut Problems) -> Arc<PodSpec> {
         let before = problems.list.len();
         let requests = self.requests(pod, spec, problems);
-        let mut not_understood = problems.list.get(before).map(|p| p.message.clone());
-        if spec.resource_claims.as_ref().is_some_and(|c| !c.is_empty()) {
-            not_understood = Some("it asks for devices by dynamic resource claims".to_owned());
-        }
-        if spec.scheduling_group.is_some() {
-            not_understood = Some("it is scheduled as a member of a group".to_owned());
-        }
+        let unreadable = (problems.list.len() > before).then_some("ResourceRequirements.requests");
+        let not_understood = spec.unknown().or_else(|| pod.status.unknown()).or(unreadable);
+        let scheduler = spec.scheduler_name.as_deref().unwrap_or_default();
         let affinity = spec.affinity.as_ref();
         let own = pod.metadata.labels.as_ref();
         let node_affinity = affinity
@@ -114,7 +115,9 @@ impl Converter {
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             claims: volumes.iter().filter_map(|v| claim_ref(v, pod_name)).collect(),
             uses_empty_dir: volumes.iter().any(|v| v.empty_dir.is_some()),
-            not_understood: not_understood.map(Into::into),
+            required_features: self.required_features(spec),
+            scheduler: (!matches!(scheduler, "" | "default-scheduler")).then(|| self.string(scheduler)),
+            not_understood: not_understood.map(|field| self.string(field)),
             grace_period_seconds: spec.termination_grace_period_seconds.unwrap_or(30),
         };
         self.spec(new)
@@ -124,8 +127,9 @@ impl Converter {
     ///
     /// Rules: `PodRequests` in staging/src/k8s.io/component-helpers/resource/helpers.go. Init containers run
     /// one after another, next to the sidecars (restartable init containers) started before them; a request
-    /// for the pod as a whole replaces the sum of its containers; while a pod is resized in place, the
-    /// larger of what it has and what it asks for counts.
+    /// for the pod as a whole replaces the sum of its containers; while a pod is resized in place, as a whole
+    /// or by its containers, the larger of what it has and what it asks for counts. What dynamic resource
+    /// claims take of a node's CPU and memory is not added up: such a pod counts as more than any node has.
     fn requests(&mut self, pod: &api::Pod, spec: &api::PodSpec, problems: &mut Problems) -> Resources {
         let status = pod.status.as_ref();
         let running = by_name(status.and_then(|s| s.container_statuses.as_deref()));
@@ -173,8 +177,39 @@ impl Converter {
             extended.extend(asked.extended.iter().cloned());
             total.extended = extended.into_iter().collect();
         }
+        let actual = status.and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
+        for list in [status.and_then(|s| s.allocated_resources.as_ref()), actual] {
+            total = combine(&total, &self.resources(list, Rounding::Up, problems), i64::max);
+        }
+        let claimed = status.and_then(|s| s.node_allocatable_resource_claim_statuses.as_ref());
+        if claimed.is_some_and(|claims| !claims.is_empty()) {
+            total.memory = UNREADABLE;
+        }
         let overhead = self.resources(spec.overhead.as_ref(), Rounding::Up, problems);
         combine(&total, &overhead, plus)
+    }
+
+    /// What the kubelet of its node must declare, sorted.
+    ///
+    /// Rules: `InferForScheduling` of the features in
+    /// staging/src/k8s.io/component-helpers/nodedeclaredfeatures/features.
+    fn required_features(&mut self, spec: &api::PodSpec) -> Box<[Arc<str>]> {
+        let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let restarts = |rule: &api::ContainerRestartRule| rule.action == "RestartAllContainers";
+        let bound =
+            |mount: &api::VolumeMount| mount.bind_mount_options.as_ref().is_some_and(|o| !o.is_empty());
+        let wanted = [
+            (
+                "RestartAllContainersOnContainerExits",
+                containers().any(|c| c.restart_policy_rules.iter().flatten().any(restarts)),
+            ),
+            (
+                "UserNamespacesHostNetworkSupport",
+                spec.host_network == Some(true) && spec.host_users == Some(false),
+            ),
+            ("VolumeBindMountOptions", containers().any(|c| c.volume_mounts.iter().flatten().any(bound))),
+        ];
+        wanted.iter().filter(|(_, needed)| *needed).map(|(feature, _)| self.string(feature)).collect()
     }
 
     fn host_ports(&mut self, spec: &api::PodSpec) -> Box<[HostPort]> {

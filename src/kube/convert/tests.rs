@@ -190,7 +190,7 @@ fn empty_objects_are_read_without_a_panic() {
     assert_eq!((pod.phase, pod.node, pod.spec.grace_period_seconds), (PodPhase::Pending, None, 30));
     let budget = converter.budget(&PodDisruptionBudget::default());
     assert_eq!((budget.disruptions_allowed, budget.selector), (0, None));
-    assert!(converter.bound_volume(&api::PersistentVolumeClaim::default()).is_empty());
+    assert_eq!(converter.claim(&api::PersistentVolumeClaim::default()), ClaimTerms::default());
     assert_eq!(converter.volume(&api::PersistentVolume::default()).reach, VolumeReach::Unknown);
 }
 
@@ -270,8 +270,18 @@ fn owners_are_the_controllers_and_mirrors_are_told_by_their_annotation() {
 fn what_the_placement_check_does_not_know_is_said() {
     let why = |spec: Value| pod(spec).object.spec.not_understood.clone();
     assert_eq!(why(json!({"containers": []})), None);
+    let unknown = |spec: Value| why(spec).map(|field| field.to_string());
     let claims = json!({"containers": [], "resourceClaims": [{"name": "gpu"}]});
-    assert!(why(claims).unwrap().contains("dynamic resource claims"));
+    assert_eq!(unknown(claims).as_deref(), Some("PodSpec.resourceClaims"));
+    let spread = json!({"containers": [], "topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 1,
+        "whenUnsatisfiable": "DoNotSchedule", "minReplicas": 3}]});
+    assert_eq!(unknown(spread).as_deref(), Some("TopologySpreadConstraint.minReplicas"));
+    let disk =
+        json!({"containers": [], "volumes": [{"name": "d", "awsElasticBlockStore": {"volumeID": "v"}}]});
+    assert_eq!(unknown(disk).as_deref(), Some("Volume.awsElasticBlockStore"));
+    let nothing = json!({"containers": [], "quiet": null, "none": [], "nobody": {}, "silent": ""});
+    assert_eq!(unknown(nothing), None);
+    assert_eq!(unknown(json!({"containers": [], "flag": false})).as_deref(), Some("PodSpec.flag"));
 }
 
 #[test]
@@ -295,9 +305,10 @@ fn a_budget_is_observed_when_its_status_is_of_the_newest_spec() {
 #[test]
 fn a_volume_reaches_what_its_affinity_and_its_zone_labels_allow() {
     let mut converter = Converter::default();
-    let claim = read(json!({"spec": {"volumeName": "pv-1"}}));
-    let name = converter.bound_volume(&claim);
-    let unknown = Claim { volume: "pv-1".into(), driver: None, reach: VolumeReach::Unknown };
+    let claim = read(json!({"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+        "spec": {"volumeName": "pv-1"}}));
+    let name = converter.claim(&claim);
+    let unknown = Claim { volume: "pv-1".into(), reach: VolumeReach::Unknown, ..Claim::default() };
     assert_eq!(Claim::bound_to(name.clone(), None), unknown);
     let mut reach = |volume: Value| Claim::bound_to(name.clone(), Some(&converter.volume(&read(volume))));
     let plain = reach(json!({"spec": {"csi": {"driver": "efs.csi.aws.com", "volumeHandle": "h"}}}));
@@ -341,4 +352,95 @@ fn pods_of_one_template_share_their_spec_and_labels_until_nothing_uses_them() {
     assert_eq!((converter.specs.len(), converter.labels.len()), (0, 0));
     converter.forget_unused();
     assert_eq!(converter.strings.len(), 0);
+}
+
+#[test]
+fn a_device_behind_an_extended_resource_is_named_and_is_not_insufficient_for_ever() {
+    let claim = json!({"resourceClaimName": "p-gpu", "requestMappings": []});
+    let converted = Converter::default().pod(&read(json!({
+        "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": {"example.com/gpu": "1"}}}]},
+        "status": {"extendedResourceClaimStatus": claim},
+    })));
+    let spec = &converted.object.spec;
+    assert_eq!(spec.not_understood.as_deref(), Some("PodStatus.extendedResourceClaimStatus"));
+}
+
+#[test]
+fn while_a_pod_is_resized_as_a_whole_the_larger_of_what_it_has_and_asks_for_counts() {
+    let requests = |asked: Value, status: Value| {
+        let spec = json!({"containers": [container("100m", "10")], "resources": {"requests": asked}});
+        let pod = json!({"metadata": {"name": "p"}, "spec": spec, "status": status});
+        let found = Converter::default().pod(&read(pod)).object.spec.requests.clone();
+        (found.cpu_millis, found.memory)
+    };
+    let asked = || json!({"cpu": "200m", "memory": "20"});
+    assert_eq!(requests(asked(), json!({})), (200, 20));
+    assert_eq!(requests(asked(), json!({"allocatedResources": {"cpu": "900m", "memory": "5"}})), (900, 20));
+    let actual = json!({"resources": {"requests": {"cpu": "50m", "memory": "90"}}});
+    assert_eq!(requests(asked(), actual), (200, 90));
+    assert_eq!(requests(json!({}), json!({"allocatedResources": {"cpu": "300m"}})), (300, 10));
+    let devices = json!({"nodeAllocatableResourceClaimStatuses": [{"resourceClaimName": "c"}]});
+    assert!(requests(asked(), devices).1 > 1 << 50);
+}
+
+#[test]
+fn a_pod_names_the_features_that_its_kubelet_must_declare() {
+    let needs = |spec: Value| {
+        let converted = pod(spec);
+        converted.object.spec.required_features.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let with = |field: &str, value: Value| json!({"containers": [{"name": "c", field: value}]});
+    let rules = |action: &str| with("restartPolicyRules", json!([{"action": action}]));
+    assert_eq!(needs(rules("Restart")), [""; 0]);
+    assert_eq!(needs(rules("RestartAllContainers")), ["RestartAllContainersOnContainerExits"]);
+    let mount = |options: Value| with("volumeMounts", json!([{"name": "v", "bindMountOptions": options}]));
+    assert_eq!(needs(mount(json!([]))), [""; 0]);
+    assert_eq!(needs(mount(json!(["noexec"]))), ["VolumeBindMountOptions"]);
+    let users = |network: bool| json!({"containers": [], "hostNetwork": network, "hostUsers": false});
+    assert_eq!(needs(users(false)), [""; 0]);
+    assert_eq!(needs(users(true)), ["UserNamespacesHostNetworkSupport"]);
+    let node = json!({"metadata": {"name": "n"}, "status": {"declaredFeatures": ["B", "A"], "quota": 3}});
+    let node = Converter::default().node(&read(node), VolumeLimits::default()).object;
+    assert_eq!(node.features.iter().map(|f| &**f).collect::<Vec<_>>(), ["A", "B"]);
+    assert_eq!(node.not_understood.as_deref(), Some("NodeStatus.quota"));
+}
+
+#[test]
+fn a_new_pod_cannot_use_a_claim_that_is_deleted_lost_or_not_bound_for_good() {
+    let claim = |spoil: fn(&mut Value)| {
+        let mut claim = json!({
+            "metadata": {"name": "c", "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+            "spec": {"volumeName": "pv-1", "storageClassName": "fast", "accessModes": ["ReadWriteOncePod"]},
+            "status": {"phase": "Bound"}});
+        spoil(&mut claim);
+        Converter::default().claim(&read(claim))
+    };
+    let whole = claim(|_| {});
+    assert_eq!((&*whole.volume, &*whole.class, whole.one_pod), ("pv-1", "fast", true));
+    let spoilt: [fn(&mut Value); 4] = [
+        |c| c["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
+        |c| c["status"]["phase"] = json!("Lost"),
+        |c| c["metadata"]["annotations"] = json!({}),
+        |c| c["spec"]["shards"] = json!(3),
+    ];
+    assert!(spoilt.into_iter().all(|spoil| claim(spoil).volume.is_empty()));
+}
+
+#[test]
+fn a_class_follows_the_pod_only_if_it_waits_for_it_and_excludes_nothing() {
+    let class = |mode: &str, topologies: Value| {
+        let class = json!({"metadata": {"name": "fast"}, "provisioner": "ebs.csi.aws.com",
+            "volumeBindingMode": mode, "allowedTopologies": topologies, "parameters": {"type": "gp3"}});
+        Converter::default().class(&read(class)).follows_pod
+    };
+    assert!(class("WaitForFirstConsumer", json!(null)));
+    assert!(!class("Immediate", json!(null)));
+    assert!(!class("WaitForFirstConsumer", json!([{"matchLabelExpressions": []}])));
+    let driver = |spec: Value| Converter::driver(&read(json!({"spec": spec})));
+    assert_eq!(driver(json!({"attachRequired": true})), DriverTerms::default());
+    let terms = driver(json!({"preventPodSchedulingIfMissing": true, "storageCapacity": true}));
+    assert!(terms.must_be_installed && terms.counts_capacity);
+    let unknown = driver(json!({"onlyOnTuesdays": true}));
+    assert!(unknown.must_be_installed && unknown.counts_capacity);
 }

@@ -3,7 +3,7 @@
 use super::{Converter, UNREADABLE};
 use crate::kube::slim::Head;
 use spot_guard_core::cluster::{
-    DisruptionBudget, LabelSelector, Node, Pod, PodPhase, PodSpec, Resources, VolumeLimits,
+    Attachment, DisruptionBudget, LabelSelector, Node, Pod, PodPhase, PodSpec, Resources, VolumeLimits,
 };
 
 /// The driver whose limit is the first to matter on EC2.
@@ -16,7 +16,7 @@ impl Converter {
         let node = head.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let requests =
             Resources { cpu_millis: UNREADABLE, memory: UNREADABLE, pods: 0, ..Resources::default() };
-        let not_understood = Some("its fields cannot be read".into());
+        let not_understood = Some(self.string("Pod"));
         Pod {
             namespace: self.string(metadata.namespace.as_deref().unwrap_or("default")),
             name: metadata.name.as_deref().unwrap_or_default().into(),
@@ -32,9 +32,11 @@ impl Converter {
     /// It is there, on the instance that it was on, and takes no pods.
     pub(in crate::kube) fn unread_node(&mut self, head: &Head, before: Option<&Node>) -> Node {
         let provider_id = head.spec.as_ref().and_then(|spec| spec.provider_id.as_deref());
-        let before = before.cloned().unwrap_or_default();
+        let uid = head.metadata.uid.as_deref().unwrap_or_default();
+        let before = before.filter(|before| before.uid == uid).cloned().unwrap_or_default();
         Node {
             name: self.string(head.metadata.name.as_deref().unwrap_or_default()).into(),
+            uid: uid.into(),
             provider_id: provider_id.map_or(before.provider_id.clone(), Into::into),
             labels: head.metadata.labels.as_ref().map_or(before.labels.clone(), |l| self.label_set(Some(l))),
             unschedulable: true,
@@ -55,6 +57,12 @@ impl Converter {
             observed: true,
             ..DisruptionBudget::default()
         }
+    }
+
+    /// It is on the node that it names, for any driver.
+    pub(in crate::kube) fn unread_attachment(&mut self, head: &Head) -> Option<Attachment> {
+        let node = head.spec.as_ref().and_then(|spec| spec.node_name.as_deref())?;
+        Some(Attachment { node: self.string(node).into(), driver: None, volume: None })
     }
 
     /// As many as before, or none of the driver that has a limit on EC2.

@@ -1,34 +1,87 @@
 //! Volumes, and how many of them a node takes.
 
 use super::Converter;
+use crate::kube::closed::Accounted as _;
 use crate::kube::slim::{self as api, CSINode};
-use spot_guard_core::cluster::{NodeSelectorTerm, Requirement, Volume, VolumeLimits, VolumeReach};
+use spot_guard_core::cluster::{
+    Attachment, ClaimTerms, ClassTerms, DriverTerms, NodeSelectorTerm, Requirement, Volume, VolumeLimits,
+    VolumeReach,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Converter {
-    /// How many volumes a node can attach.
+    /// The drivers of a node, and how many volumes each can attach.
     pub fn volume_limits(&mut self, csi: &CSINode) -> VolumeLimits {
         let limits: BTreeMap<Arc<str>, i64> = csi
             .spec
             .drivers
             .iter()
-            .filter_map(|d| {
-                let count = d.allocatable.as_ref()?.count?;
-                Some((self.string(&d.name), count.into()))
+            .map(|d| {
+                // One of which more is said than is understood takes no volume.
+                let unlimited = if d.unknown().is_some() { 0 } else { i64::MAX };
+                let count = d.allocatable.as_ref().and_then(|allocatable| allocatable.count);
+                (self.string(&d.name), count.map_or(unlimited, i64::from))
             })
             .collect();
         limits.into_iter().collect()
     }
 
-    /// The name of the volume that a claim is bound to; empty while it is not.
-    pub fn bound_volume(&mut self, claim: &api::PersistentVolumeClaim) -> Arc<str> {
-        self.string(claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default())
+    /// What a claim says of itself. A new pod cannot use one that is lost or deleted, or not bound for good.
+    ///
+    /// Rules: `podHasPVCs` in pkg/scheduler/framework/plugins/volumebinding/volume_binding.go,
+    /// `isPVCFullyBound` in its binder.go.
+    pub fn claim(&mut self, claim: &api::PersistentVolumeClaim) -> ClaimTerms {
+        let (metadata, spec) = (&claim.metadata, claim.spec.as_ref());
+        let lost = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Lost");
+        let bound = metadata.annotations.as_ref().is_some_and(|a| a.bound.is_some());
+        let usable = bound
+            && !lost
+            && metadata.deletion_timestamp.is_none()
+            && spec.unknown().or_else(|| claim.status.unknown()).is_none();
+        let volume = spec.and_then(|s| s.volume_name.as_deref()).filter(|_| usable);
+        let mut modes = spec.and_then(|s| s.access_modes.as_ref()).into_iter().flatten();
+        ClaimTerms {
+            volume: self.string(volume.unwrap_or_default()),
+            class: self.string(spec.and_then(|s| s.storage_class_name.as_deref()).unwrap_or_default()),
+            one_pod: modes.any(|mode| mode == "ReadWriteOncePod"),
+        }
+    }
+
+    /// What is attached where.
+    pub fn attachment(&mut self, attachment: &api::VolumeAttachment) -> Attachment {
+        let spec = &attachment.spec;
+        Attachment {
+            node: self.string(&spec.node_name).into(),
+            driver: Some(self.string(&spec.attacher)).filter(|driver| !driver.is_empty()),
+            volume: spec.source.persistent_volume_name.as_deref().map(|name| self.string(name)),
+        }
+    }
+
+    /// What a driver asks of nodes.
+    #[must_use]
+    pub fn driver(driver: &api::CSIDriver) -> DriverTerms {
+        let unclear = driver.spec.unknown().is_some();
+        DriverTerms {
+            must_be_installed: unclear || driver.spec.prevent_pod_scheduling_if_missing == Some(true),
+            counts_capacity: unclear || driver.spec.storage_capacity == Some(true),
+        }
+    }
+
+    /// Where a class makes new volumes.
+    pub fn class(&mut self, class: &api::StorageClass) -> ClassTerms {
+        ClassTerms {
+            provisioner: self.string(&class.provisioner),
+            follows_pod: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
+                && class.allowed_topologies.as_ref().is_none_or(Vec::is_empty)
+                && !matches!(&*class.provisioner, "" | "kubernetes.io/no-provisioner")
+                && class.unknown().is_none(),
+        }
     }
 
     /// A volume.
     pub fn volume(&mut self, volume: &api::PersistentVolume) -> Volume {
-        let Some(spec) = volume.spec.as_ref() else {
+        let Some(spec) = volume.spec.as_ref().filter(|spec| spec.unknown().is_none()) else {
             return Volume { reach: VolumeReach::Unknown, ..Volume::default() };
         };
         let driver = match (&spec.csi, &spec.aws_elastic_block_store) {

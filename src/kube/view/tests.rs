@@ -26,6 +26,9 @@ const PODS: &str = "/api/v1/pods";
 const BUDGETS: &str = "/apis/policy/v1/poddisruptionbudgets";
 const CLAIMS: &str = "/api/v1/persistentvolumeclaims";
 const VOLUMES: &str = "/api/v1/persistentvolumes";
+const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
+const DRIVERS: &str = "/apis/storage.k8s.io/v1/csidrivers";
+const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
 const NAMESPACES: &str = "/api/v1/namespaces";
 const POOLS: &str = "/apis/spotguard.dev/v1alpha1/spotpools";
 const NOTICES: &str = "/apis/spotguard.dev/v1alpha1/interruptionnotices";
@@ -269,8 +272,22 @@ fn good() -> Vec<(&'static str, Value)> {
         (CSI_NODES, object("", "a", json!({ "spec": { "drivers": null } }))),
         (PODS, object("ns", "p", pod)),
         (BUDGETS, object("ns", "b", json!({}))),
-        (CLAIMS, object("ns", "c", json!({ "spec": { "volumeName": "v" } }))),
+        (
+            CLAIMS,
+            object(
+                "ns",
+                "c",
+                json!({ "metadata": { "annotations": { "pv.kubernetes.io/bind-completed": "yes" } },
+                    "spec": { "volumeName": "v" } }),
+            ),
+        ),
         (VOLUMES, object("", "v", json!({ "spec": { "claimRef": { "namespace": "ns", "name": "c" } } }))),
+        (
+            ATTACHMENTS,
+            object("", "va", json!({ "spec": { "attacher": "ebs", "nodeName": "a", "source": {} } })),
+        ),
+        (DRIVERS, object("", "ebs", json!({ "spec": { "preventPodSchedulingIfMissing": true } }))),
+        (CLASSES, object("", "sc", json!({ "provisioner": "ebs" }))),
         (NAMESPACES, object("", "ns", json!({ "metadata": { "labels": { "team": "x" } } }))),
         (POOLS, object("", "workers", json!({ "spec": { "spotGroup": "s", "onDemandGroup": "o" } }))),
         (NOTICES, object("", "n", notice)),
@@ -291,8 +308,9 @@ fn bad() -> Vec<(&'static str, Value)> {
             NAMESPACES => object["metadata"]["generation"] = json!(SECRET),
             POOLS | NOTICES | RECORDS | TRIGGERS => object["spec"]["paused"] = json!({ SECRET: SECRET }),
             PODS => object["spec"]["priority"] = json!(SECRET),
+            CLASSES => object["provisioner"] = json!({ "x": SECRET }),
             _ => {
-                for field in ["providerID", "volumeName"] {
+                for field in ["providerID", "volumeName", "attacher", "storageCapacity"] {
                     object["spec"][field] = json!({ "x": SECRET });
                 }
                 for field in ["drivers", "selector", "csi"] {
@@ -344,6 +362,9 @@ async fn one_object_of_each_kind_that_cannot_be_read_changes_nothing_for_the_oth
         "poddisruptionbudgets ns/b-bad",
         "persistentvolumeclaims ns/c-bad",
         "persistentvolumes /v-bad",
+        "volumeattachments /va-bad",
+        "csidrivers /ebs-bad",
+        "storageclasses /sc-bad",
         "namespaces /ns-bad",
         "spotpools /workers-bad",
         "interruptionnotices /n-bad",
@@ -375,6 +396,10 @@ async fn one_object_of_each_kind_that_cannot_be_read_changes_nothing_for_the_oth
     assert!(
         snapshot.claim(&"ns".into(), &"c".into()).is_some_and(|claim| claim.reach == VolumeReach::Anywhere)
     );
+    let storage = snapshot.storage();
+    // Of the other not even the node can be read.
+    assert_eq!(storage.count_on(&"a".into()), 1);
+    assert!(storage.must_be_installed("ebs") && storage.must_be_installed("ebs-bad"));
     assert_eq!(seen.view.pools.len() + seen.view.notices.len(), 2);
     assert_eq!(seen.view.replacements.len() + seen.view.triggers.len(), 2);
     assert!(seen.view.not_understood().may_hold(WatchedKind::Replacement, "i-0a1b2c3d-bad"));
@@ -563,10 +588,10 @@ async fn a_silent_connection_is_told_as_old_within_45_s_and_since_when() {
         assert_eq!(seen.view.freshness(), Freshness::default());
     }
     let before = fake.lists();
-    assert!(before <= 11, "nothing is listed anew: {before}");
+    assert!(before <= WatchedKind::ALL.len(), "nothing is listed anew: {before}");
     let silent = Instant::now();
     fake.state().silent = true;
-    until("it is told", || seen.view.freshness().stale.len() == 11).await;
+    until("it is told", || seen.view.freshness().stale.len() == WatchedKind::ALL.len()).await;
     let (after, told) = (silent.elapsed(), seen.view.freshness().stale);
     assert!(after <= Duration::from_secs(46), "{after:?}");
     let began: Timestamp = START.parse().expect("a time");

@@ -23,7 +23,9 @@ impl Auditor {
     /// The instance may be ended: nothing on its node could still move, or its deadline is there. What was on
     /// a machine that AWS has taken moves no more, nor does a pod whose grace period is over.
     pub(super) fn check_drained(&self, instance: &str) {
-        let Some(node) = self.node_of(instance).filter(|_| self.runs(instance)) else { return };
+        // The pods under the name of its node may be those of another one by now.
+        let runs = |node: &String| self.runs(instance) && self.is_on(node, instance);
+        let Some(node) = self.node_of(instance).filter(runs) else { return };
         let mut movable = self.inner.cluster.movable_pods_on(&node);
         let now = self.inner.clock.now();
         movable.retain(|pod| {
@@ -51,13 +53,15 @@ impl Auditor {
         let records = self.records();
         let old = records.iter().find(|record| {
             let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
-            record.spec.node_name == node && status.is_some_and(|status| status.old_node.drain().is_some())
+            record.spec.node_name == node
+                && status.is_some_and(|status| status.old_node.drain().is_some())
+                && self.is_on(node, &record.spec.instance_id)
         });
         if let Some(record) = old {
             self.check_replacement_first(node, record);
             return;
         }
-        match records.iter().find(|record| returns(record, node)) {
+        match records.iter().find(|record| self.returns(record, node)) {
             Some(record) => self.check_safe_return(node, record, &records),
             None if was_just_cancelled(&records, node, self.inner.clock.now()) => {}
             None if self.is_surplus(node) => {}
@@ -104,8 +108,8 @@ impl Auditor {
                 let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
                 status.is_some_and(|status| {
                     let begun = status.old_node.drain().is_some() || status.old_node == OldNodeState::Gone {};
-                    record.spec.node_name == node && begun
-                }) || returns(record, node)
+                    record.spec.node_name == node && begun && self.is_on(node, &record.spec.instance_id)
+                }) || self.returns(record, node)
             }) || self.is_surplus(node) && self.inner.cluster.movable_pods_on(node).is_empty()
         };
         let stray: BTreeSet<String> = nodes
@@ -131,9 +135,36 @@ impl Auditor {
         }
     }
 
-    /// Whether the node's instance is being ended, its group holds an instance more than is wanted, or its
-    /// node cannot be used: it is to take no pods then, if none run on it.
+    /// A pod is to leave its node, by eviction or deletion.
+    pub(super) fn check_leaves(&self, namespace: &str, pod: &str) {
+        let found: Option<Pod> = self.inner.cluster.get(namespace, pod);
+        let Some(node) = found.and_then(|pod| pod.spec?.node_name) else { return };
+        let Some(instance) = self.instance_of(&node) else { return };
+        let is_about = |record: &Arc<NodeReplacement>| {
+            let mut took_over = record.status.iter().flat_map(|status| status.took_over());
+            *record.spec.instance_id == *instance || took_over.any(|held| *held.instance_id == *instance)
+        };
+        if !self.records().iter().any(is_about) {
+            let found = format!("pod {pod} is to leave it, and no story is about {instance}");
+            self.violated(Invariant::RightNode, &node, found);
+        }
+    }
+
+    /// Whether the record's stand-in is on `node`, and on its way back.
+    fn returns(&self, record: &NodeReplacement, node: &str) -> bool {
+        let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
+        status.filter(|status| status.fallback.is_returning()).is_some_and(|status| {
+            let held = status.capacity.taken().filter(|held| held.node_name == node);
+            held.is_some_and(|held| self.is_on(node, &held.instance_id))
+        })
+    }
+
+    /// Whether the node's instance is being ended, its group holds an instance more than is wanted, or the
+    /// node had its time and cannot be used: it is to take no pods then, if none run on it.
     pub(super) fn is_surplus(&self, node: &str) -> bool {
+        let now = self.inner.clock.now();
+        // Before a deadline it has a third of its time.
+        let time = seconds(self.inner.policy.join_timeout_seconds) / 3;
         let groups = self.inner.cloud.snapshot().groups;
         let held = groups.iter().find_map(|group| {
             let instance = group.instances.iter().find(|instance| instance.node_name == node)?;
@@ -143,7 +174,11 @@ impl Auditor {
             let surplus = |pool: &Arc<SpotPool>| {
                 let ledger = pool.status.clone().unwrap_or_default().ledger;
                 let given_up = |share: &Share| {
-                    share.unusable.is_some() && share.instance_id.as_deref() == Some(&instance.id)
+                    let had_its_time = share
+                        .unusable
+                        .as_ref()
+                        .is_some_and(|held| held.is_now() && since(held.since, now) >= time);
+                    had_its_time && share.instance_id.as_deref() == Some(&instance.id)
                 };
                 kind_in(pool, &group.name)
                     .is_some_and(|kind| ledger.shares(kind).any(|share| share.is_raised() || given_up(share)))
@@ -166,13 +201,4 @@ fn was_just_cancelled(records: &[Arc<NodeReplacement>], node: &str, now: Timesta
     let mut released =
         statuses.filter_map(|record| record.status.as_ref()).filter(|status| status.old_node.is_retained());
     released.any(|status| status.phase_since.is_some_and(|at| since(at, now) < MARKS_GO_WITHIN))
-}
-
-/// Whether the record's on-demand node is `node`, and on its way back.
-fn returns(record: &NodeReplacement, node: &str) -> bool {
-    let status = record.status.as_ref().filter(|status| !status.phase().is_finished());
-    status.is_some_and(|status| {
-        status.fallback.is_returning()
-            && status.capacity.taken().is_some_and(|capacity| capacity.node_name == node)
-    })
 }

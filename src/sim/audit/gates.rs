@@ -52,6 +52,12 @@ impl cluster::RequestGate for KubeGate {
             self.auditor.read_notices();
         }
         if is_write(request)
+            && request.resource == "pods"
+            && let (Some(namespace), Some(pod)) = (&request.namespace, &request.name)
+        {
+            self.auditor.check_leaves(namespace, pod);
+        }
+        if is_write(request)
             && request.resource == "nodes"
             && let Some(node) = &request.name
             && self.auditor.is_marked(node)

@@ -33,6 +33,18 @@ impl Auditor {
         Some(self.inner.cloud.node_of(instance)?.node_name)
     }
 
+    /// The instance that a node says it runs on.
+    pub(super) fn instance_of(&self, node: &str) -> Option<String> {
+        let found: Option<Node> = self.inner.cluster.get("", node);
+        let id = found.and_then(|node| node.spec?.provider_id)?;
+        id.strip_prefix("aws://")?.rsplit('/').next().map(str::to_owned)
+    }
+
+    /// Whether the node of that name is the one on the instance, as far as it says.
+    pub(super) fn is_on(&self, node: &str, instance: &str) -> bool {
+        self.instance_of(node).is_none_or(|found| found == instance)
+    }
+
     pub(super) fn node_is_ready(&self, node: &str) -> bool {
         let found: Option<Node> = self.inner.cluster.get("", node);
         let conditions = found.and_then(|node| node.status).and_then(|status| status.conditions);

@@ -13,7 +13,10 @@ impl Auditor {
         for record in self.records() {
             let uid = record.uid().unwrap_or_default();
             let instance = record.spec.instance_id.to_string();
-            let other = self.state().records.insert(instance.clone(), uid.clone());
+            // Before its node says which instance it has, its pods are moved under a record of their own,
+            // without a pool: one in the pool may follow.
+            let of = (instance.clone(), record.spec.pool.is_some());
+            let other = self.state().records.insert(of, uid.clone());
             if other.as_ref().is_some_and(|other| *other != uid) {
                 let found = format!("it has a second record {}", record.name_any());
                 self.violated(Invariant::OneReplacement, &instance, found);

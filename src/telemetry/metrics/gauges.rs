@@ -30,6 +30,11 @@ struct GroupLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: Word<ReasonCode>,
 }
@@ -67,9 +72,15 @@ pub(super) fn of_stored(
     );
     let mut desired = Vec::new();
     let mut in_service = Vec::new();
+    let (mut watched, mut unwatched) = (Vec::new(), Vec::new());
     for pool in pools {
         let pool: &SpotPool = pool.borrow();
         let Some(status) = &pool.status else { continue };
+        for (gauges, count) in
+            [(&mut watched, status.watched_nodes), (&mut unwatched, status.unwatched_nodes)]
+        {
+            gauges.extend(count.map(|count| (PoolLabels { pool: pool.name_any() }, i64::from(count))));
+        }
         for (group, counts) in [(GroupKind::Spot, &status.spot), (GroupKind::OnDemand, &status.on_demand)] {
             let Some(counts) = counts else { continue };
             let labels = GroupLabels { pool: pool.name_any(), group: Word(group) };
@@ -79,6 +90,8 @@ pub(super) fn of_stored(
     }
     registry.register("pool_desired", "Desired capacity of a group, in instances", Gauges(desired));
     registry.register("pool_in_service", "Instances in service of a group", Gauges(in_service));
+    registry.register("pool_watched_nodes", "Spot nodes with a ready agent", Gauges(watched));
+    registry.register("pool_unwatched_nodes", "Spot nodes without a ready agent", Gauges(unwatched));
     registry
 }
 

@@ -109,7 +109,8 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     let metrics = Metrics::new();
     let mut pool = SpotPool::new("web", serde_json::from_str(POOL_SPEC).unwrap());
     let spot = GroupStatus { desired: 4, in_service: 3, ..GroupStatus::default() };
-    pool.status = Some(SpotPoolStatus { spot: Some(spot), ..SpotPoolStatus::default() });
+    pool.status =
+        Some(SpotPoolStatus { spot: Some(spot), unwatched_nodes: Some(3), ..SpotPoolStatus::default() });
     let mut held = [on_fallback("i-1"), on_fallback("i-2")];
     let pods =
         ["web-1", "web-2"].map(|name| PodName { namespace: "default".to_owned(), name: name.to_owned() });
@@ -124,6 +125,7 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     assert_line(&full, r#"spot_guard_blocked_replacements{reason="PodTerminating"} 1"#);
     assert_line(&full, r#"spot_guard_pool_desired{pool="web",group="Spot"} 4"#);
     assert_line(&full, r#"spot_guard_pool_in_service{pool="web",group="Spot"} 3"#);
+    assert_line(&full, r#"spot_guard_pool_unwatched_nodes{pool="web"} 3"#);
     assert_line(&full, "spot_guard_leader 1");
     assert_line(&full, r#"spot_guard_part_ready{part="watch-pods"} 1"#);
     assert_line(&full, r#"spot_guard_part_ready{part="auto-scaling"} 0"#);

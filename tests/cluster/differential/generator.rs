@@ -1,7 +1,10 @@
 //! Random small clusters: a node that is to be given back, and everything that the scheduler looks at.
 
 use fastrand::Rng;
+use newer::Newer;
 use serde_json::{Value, json};
+
+mod newer;
 
 /// The namespaces that clusters use, with the value of their label `team`. They outlive a cluster.
 pub const NAMESPACES: [(&str, &str); 2] = [("alpha", "x"), ("beta", "y")];
@@ -9,6 +12,9 @@ pub const NAMESPACES: [(&str, &str); 2] = [("alpha", "x"), ("beta", "y")];
 pub const DRIVER: &str = "ebs.csi.aws.com";
 /// The node that is to be given back.
 pub const LEAVING: &str = "leaving";
+
+/// The clusters up to this seed know nothing of what `newer.rs` adds: they are those of docs/benchmarks.md.
+const PLAIN: u64 = 1000;
 
 /// The key of the taint that it gets.
 pub const TAINT: &str = "spotguard.dev/leaving";
@@ -26,6 +32,8 @@ pub struct App {
     volumes: bool,
     cpu: i64,
     memory: i64,
+    /// What the kubelet says of those that were resized in place.
+    pub resized: Option<Value>,
 }
 
 /// One pod, which keeps its volume when it is made anew under another name.
@@ -56,6 +64,10 @@ pub struct Cluster {
     pub waiting: Vec<PodPlan>,
     /// Nodes not to be counted on, although the scheduler uses them.
     pub excluded: Vec<String>,
+    pub csi_drivers: Vec<Value>,
+    pub attachments: Vec<Value>,
+    /// Without a node, and of another scheduler.
+    pub foreign: Vec<PodPlan>,
 }
 
 impl Cluster {
@@ -80,16 +92,25 @@ impl Cluster {
     pub fn namespace(&self, plan: &PodPlan) -> &'static str {
         self.apps[plan.app].namespace
     }
+
+    /// What a pod asks for: CPU in thousandths, memory in mebibytes.
+    pub fn asks(&self, plan: &PodPlan) -> (i64, i64) {
+        let app = &self.apps[plan.app];
+        (app.cpu, app.memory)
+    }
 }
 
 /// The cluster of a seed.
 pub fn generate(seed: u64) -> Cluster {
     let rng = Rng::with_seed(seed);
-    Generator { rng, zones: Vec::new(), lonely: false, app_names: Vec::new(), focus: Vec::new() }.cluster()
+    let subject = (seed > PLAIN).then(|| Newer::of(seed));
+    let (zones, app_names, focus) = (Vec::new(), Vec::new(), Vec::new());
+    Generator { rng, subject, zones, lonely: false, app_names, focus }.cluster()
 }
 
 struct Generator {
     rng: Rng,
+    subject: Option<Newer>,
     zones: Vec<&'static str>,
     /// Few nodes are in the zone of the one that leaves.
     lonely: bool,
@@ -136,6 +157,9 @@ impl Generator {
     fn cluster(mut self) -> Cluster {
         self.focus =
             (0..self.rng.usize(1..=3)).map(|_| SUBJECTS[self.rng.usize(0..SUBJECTS.len())]).collect();
+        if self.subject.is_some_and(Newer::is_about_volumes) {
+            self.focus.push("volumes");
+        }
         let (about_zones, about_shunned) = (self.focus.contains(&"volumes"), self.focus.contains(&"shunned"));
         self.zones = ["a", "b", "c"][..self.rng.usize(if about_zones { 2..=3 } else { 1..=3 })].to_vec();
         let apps = self.rng.usize(if about_shunned { 2..=4 } else { 1..=4 });
@@ -152,6 +176,9 @@ impl Generator {
             movers: Vec::new(),
             waiting: Vec::new(),
             excluded: Vec::new(),
+            csi_drivers: Vec::new(),
+            attachments: Vec::new(),
+            foreign: Vec::new(),
         };
         let mut nodes = Vec::new();
         // The volumes of the node that leaves are where few others are.
@@ -182,6 +209,9 @@ impl Generator {
         }
         if self.likely("budget", 90) {
             self.budget(&mut result);
+        }
+        if let Some(subject) = self.subject {
+            subject.add_to(&mut result, &mut self.rng);
         }
         result
     }
@@ -379,7 +409,8 @@ impl Generator {
             "controller": true,
         }]);
         let template = json!({ "metadata": { "labels": labels, "ownerReferences": owner }, "spec": spec });
-        App { name, namespace, template, volumes: self.likely("volumes", 80), cpu, memory }
+        let volumes = self.likely("volumes", 80);
+        App { name, namespace, template, volumes, cpu, memory, resized: None }
     }
 
     /// What the pods ask for, as the generator reckons it, and the containers that do.

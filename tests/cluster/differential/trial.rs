@@ -1,13 +1,13 @@
 //! One cluster on the real control plane: what the check says of it, and what the scheduler makes of the
 //! drain.
 
-use super::generator::{Cluster, LEAVING, NAMESPACES, PodPlan, TAINT};
+use super::generator::{Cluster, DRIVER, LEAVING, NAMESPACES, PodPlan, TAINT};
 use crate::helpers::{object, wait_for};
 use fastrand::Rng;
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::CSINode;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::runtime::watcher::{self, Event};
@@ -178,18 +178,27 @@ impl Trial<'_> {
         let Self { client, cluster, .. } = self;
         create_global::<Node>(client, &cluster.nodes).await;
         create_global::<CSINode>(client, &cluster.csi_nodes).await;
+        create_global::<CSIDriver>(client, &cluster.csi_drivers).await;
+        create_global::<VolumeAttachment>(client, &cluster.attachments).await;
         create_global::<PersistentVolume>(client, &cluster.volumes).await;
         create_namespaced::<PersistentVolumeClaim>(client, &cluster.claims).await;
         create_namespaced::<PodDisruptionBudget>(client, &cluster.budgets).await;
         let plans = cluster.bystanders.iter().chain(&cluster.movers).chain(&cluster.waiting);
         let pods: Vec<_> = plans
             .map(|plan| {
-                // Nobody schedules the pods that wait, until the drain begins.
-                let pod = cluster.pod(plan, &plan.name, plan.node.as_deref(), "nobody");
+                // The scheduler has no profile of this name: nobody schedules the pods that wait, until the
+                // drain begins.
+                let pod = cluster.pod(plan, &plan.name, plan.node.as_deref(), "default-scheduler");
                 (cluster.namespace(plan), pod)
             })
             .collect();
         create_namespaced::<Pod>(client, &pods).await;
+        let foreign: Vec<_> =
+            cluster.foreign.iter().map(|plan| self.foreign(plan, &plan.name, None)).collect();
+        create_namespaced::<Pod>(client, &foreign).await;
+        for plan in &cluster.bystanders {
+            self.resize(plan).await;
+        }
         if !cluster.budgets.is_empty() {
             for plan in cluster.bystanders.iter().chain(&cluster.movers) {
                 self.make_ready(plan, &plan.name).await;
@@ -206,6 +215,66 @@ impl Trial<'_> {
         .await;
     }
 
+    /// A pod of another scheduler, which may have put it on a node.
+    fn foreign(&self, plan: &PodPlan, name: &str, node: Option<&str>) -> (&'static str, Value) {
+        (self.cluster.namespace(plan), self.cluster.pod(plan, name, node, "foreign"))
+    }
+
+    /// What the kubelet says of a pod that was resized in place.
+    async fn resize(&self, plan: &PodPlan) {
+        let Some(status) = &self.cluster.apps[plan.app].resized else { return };
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), self.cluster.namespace(plan));
+        let status = json!({ "status": status });
+        let patch = Patch::Merge(&status);
+        insist("a size", async || pods.patch_status(&plan.name, &PatchParams::default(), &patch).await)
+            .await
+            .unwrap_or_else(|error| panic!("seed {}: {} is not resized: {error}", self.seed, plan.name));
+    }
+
+    fn is_resized(&self, pod: &spot_guard_core::cluster::Pod) -> bool {
+        let plan = self.cluster.bystanders.iter().find(|plan| *plan.name == *pod.name);
+        let Some(plan) = plan else { return true };
+        let Some(status) = &self.cluster.apps[plan.app].resized else { return true };
+        let cpu = status["allocatedResources"]["cpu"].as_str().unwrap_or_default();
+        cpu.trim_end_matches('m').parse().is_ok_and(|cpu: i64| pod.spec.requests.cpu_millis >= cpu)
+    }
+
+    /// The other scheduler puts its pods where there is room, whatever kube-scheduler would do.
+    async fn place_foreign(&self, order: u64, rng: &mut Rng) {
+        let number = |node: &Value, what: &str, unit: &str| -> i64 {
+            let text = node["status"]["allocatable"][what].as_str().unwrap_or_default();
+            text.trim_end_matches(unit).parse().unwrap_or_default()
+        };
+        let mut room: BTreeMap<String, (i64, i64, i64)> = BTreeMap::new();
+        for node in &self.cluster.nodes {
+            let name = node["metadata"]["name"].as_str().unwrap_or_default();
+            let has = (number(node, "cpu", "m"), number(node, "memory", "Mi"), number(node, "pods", ""));
+            room.insert(name.to_owned(), has);
+        }
+        room.remove(LEAVING);
+        for plan in &self.cluster.bystanders {
+            if let Some(room) = plan.node.as_ref().and_then(|node| room.get_mut(node)) {
+                let (cpu, memory) = self.cluster.asks(plan);
+                *room = (room.0 - cpu, room.1 - memory, room.2 - 1);
+            }
+        }
+        for plan in &self.cluster.foreign {
+            if order == 0 {
+                self.delete(plan, &plan.name).await;
+            }
+            let (cpu, memory) = self.cluster.asks(plan);
+            let fits = |room: &(i64, i64, i64)| room.0 >= cpu && room.1 >= memory && room.2 >= 1;
+            let nodes: Vec<String> =
+                room.iter().filter(|(_, room)| fits(room)).map(|(name, _)| name.clone()).collect();
+            let node = rng.choice(&nodes);
+            if let Some(room) = node.and_then(|node| room.get_mut(node)) {
+                *room = (room.0 - cpu, room.1 - memory, room.2 - 1);
+            }
+            let pod = self.foreign(plan, &format!("{}-{order}", plan.name), node.map(String::as_str));
+            create_namespaced::<Pod>(self.client, &[pod]).await;
+        }
+    }
+
     /// What the view does not show yet.
     fn missing_in_view(&self) -> Option<&'static str> {
         let snapshot = self.view.snapshot();
@@ -213,7 +282,8 @@ impl Trial<'_> {
         let names = |list: &[Value]| -> BTreeSet<String> {
             list.iter().filter_map(|o| Some(o["metadata"]["name"].as_str()?.to_owned())).collect()
         };
-        let plans = cluster.bystanders.iter().chain(&cluster.movers).chain(&cluster.waiting);
+        let plans = cluster.bystanders.iter().chain(&cluster.movers);
+        let plans = plans.chain(&cluster.waiting).chain(&cluster.foreign);
         let pods: BTreeSet<String> = plans.map(|plan| plan.name.clone()).collect();
         let seen_nodes: BTreeSet<_> = snapshot.nodes().iter().map(|node| node.name.to_string()).collect();
         let seen_pods: BTreeSet<_> = snapshot.pods().iter().map(|pod| pod.name.to_string()).collect();
@@ -229,11 +299,25 @@ impl Trial<'_> {
             let several = snapshot.budgets().len() > 1;
             budget.observed && (several || usize::try_from(budget.current_healthy) == Ok(healthy))
         };
+        let limited = |node: &Arc<spot_guard_core::cluster::Node>| {
+            let csi = cluster.csi_nodes.iter().find(|csi| csi["metadata"]["name"] == node.name.to_string());
+            let drivers = csi.and_then(|csi| csi["spec"]["drivers"].as_array()).map_or(0, Vec::len);
+            node.volume_limits.len() == drivers
+        };
+        let attached =
+            snapshot.nodes().iter().map(|node| snapshot.storage().count_on(&node.name)).sum::<usize>();
+        let must_be_installed = cluster
+            .csi_drivers
+            .iter()
+            .any(|driver| driver["spec"]["preventPodSchedulingIfMissing"] == json!(true));
         let all = [
             ("the nodes", seen_nodes == names(&cluster.nodes)),
             ("the pods", seen_pods == pods && self.watched.names() == pods),
             ("that the pods are ready", cluster.budgets.is_empty() || ready),
-            ("the nodes' limits of volumes", snapshot.nodes().iter().all(|n| !n.volume_limits.is_empty())),
+            ("the nodes' limits of volumes", snapshot.nodes().iter().all(limited)),
+            ("what is attached", attached == cluster.attachments.len()),
+            ("the driver", snapshot.storage().must_be_installed(DRIVER) == must_be_installed),
+            ("that pods are resized", snapshot.pods().iter().all(|pod| self.is_resized(pod))),
             ("the claims", cluster.claims.iter().all(bound)),
             ("the budgets", snapshot.budgets().len() == cluster.budgets.len()),
             ("that the budgets are counted", snapshot.budgets().iter().all(counted)),
@@ -263,9 +347,9 @@ impl Trial<'_> {
             .await
             .unwrap_or_else(|error| panic!("seed {}: the node is not cordoned: {error}", self.seed));
         for order in 0..ORDERS {
-            let profile =
-                ["default-scheduler", "packing", "default-scheduler", "unscored"][order as usize % 4];
+            let profile = ["spreading", "packing", "spreading", "unscored"][order as usize % 4];
             let mut rng = Rng::with_seed(self.seed.wrapping_mul(1000) + order);
+            self.place_foreign(order, &mut rng).await;
             let (how, result) = if order == 0 && !self.cluster.budgets.is_empty() {
                 ("by evictions", self.evict(order, profile, &mut rng, quiet).await)
             } else if order < ONE_BY_ONE {
@@ -429,7 +513,7 @@ impl Trial<'_> {
     }
 
     async fn remove_order(&self, order: u64) {
-        let plans = self.cluster.movers.iter().chain(&self.cluster.waiting);
+        let plans = self.cluster.movers.iter().chain(&self.cluster.waiting).chain(&self.cluster.foreign);
         let delete =
             plans.map(|plan| async move { self.delete(plan, &format!("{}-{order}", plan.name)).await });
         stream::iter(delete).buffer_unordered(PARALLEL).collect::<()>().await;
@@ -455,6 +539,8 @@ impl Trial<'_> {
             delete_all(Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace)).await;
         }
         delete_all(Api::<PersistentVolume>::all(client.clone())).await;
+        delete_all(Api::<VolumeAttachment>::all(client.clone())).await;
+        delete_all(Api::<CSIDriver>::all(client.clone())).await;
         delete_all(Api::<CSINode>::all(client.clone())).await;
         delete_all(Api::<Node>::all(client.clone())).await;
         wait_for("the view to be empty", PATIENCE, async || {
@@ -462,6 +548,7 @@ impl Trial<'_> {
             let empty = snapshot.nodes().is_empty()
                 && snapshot.pods().is_empty()
                 && snapshot.budgets().is_empty()
+                && !snapshot.storage().must_be_installed(DRIVER)
                 && self.watched.names().is_empty();
             empty.then_some(())
         })

@@ -106,6 +106,8 @@ pub enum Event {
     /// The budget of an application allows so many unavailable pods.
     Budget(usize, u32),
     Replicas(usize, u32),
+    /// The pods of an application ask to stay where they are.
+    Held(usize),
     /// A node is not Ready for so many seconds.
     NodeUnready(usize, u64),
     /// The leader is killed and comes back after so many seconds.
@@ -120,6 +122,12 @@ pub enum Event {
     Asked(TriggerAction, usize),
     /// A person pauses a pool, or everything, by a trigger, and lets it go on after so many seconds.
     PauseAsked(Option<usize>, u64),
+    /// From here on the Node objects of instances that are gone stay.
+    NodesStay,
+    /// From here on new nodes have the names of nodes that are gone.
+    NamesComeBack,
+    /// From here on a Node has its providerID so many seconds after it has joined.
+    ProviderIdsLate(u64),
     /// Somebody attacks.
     Attacked(Act),
 }
@@ -193,6 +201,8 @@ impl Plot {
             })
             .collect();
         let events = with_triggers(events, &mut fastrand::Rng::with_seed(seed ^ ASKING), pools.len());
+        let events = with_nodes(events, &mut fastrand::Rng::with_seed(seed ^ NODES));
+        let events = with_holds(events, &mut fastrand::Rng::with_seed(seed ^ HOLDS), apps.len());
         let events = with_attacks(events, seed);
         Self {
             seed,
@@ -249,6 +259,56 @@ fn with_triggers(
     events
 }
 
+/// What befalls Node objects is drawn apart from the rest.
+const NODES: u64 = 0x0b0d_1e50;
+
+/// In a third of the stories the cluster has no cloud controller, or a slow one, or names come back.
+fn with_nodes(
+    mut events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+) -> Vec<(usize, Duration, Event)> {
+    if random.u8(..3) > 0 {
+        return events;
+    }
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    let befalls = match random.u8(..4) {
+        0 => vec![Event::NodesStay],
+        1 => vec![Event::NamesComeBack],
+        2 => vec![Event::ProviderIdsLate(pick(random, &[5, 30, 120]))],
+        _ => vec![Event::NamesComeBack, Event::ProviderIdsLate(pick(random, &[5, 30]))],
+    };
+    for event in befalls {
+        let at = Duration::from_millis(random.u64(..=u64::try_from(last.as_millis()).unwrap_or(0)));
+        events.push((events.len(), at, event));
+    }
+    events.sort_by_key(|(_, at, _)| *at);
+    events
+}
+
+/// Which pods ask to stay is drawn apart from the rest.
+const HOLDS: u64 = 0x0401_d5e1;
+
+/// In a third of the stories pods ask to stay, and a budget has no room, until the faults are over.
+fn with_holds(
+    mut events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+    apps: usize,
+) -> Vec<(usize, Duration, Event)> {
+    if random.u8(..3) > 0 {
+        return events;
+    }
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    let at = |part: u32| last * part / 8;
+    for (part, event) in [
+        (random.u32(..4), Event::Held(random.usize(..apps))),
+        (random.u32(..4), Event::Budget(random.usize(..apps), 0)),
+    ] {
+        events.push((events.len(), at(part), event));
+    }
+    events.sort_by_key(|(_, at, _)| *at);
+    events
+}
+
 fn policy(random: &mut fastrand::Rng) -> PolicySpec {
     let mut among = |all: &[u32]| Some(pick(random, all));
     PolicySpec {
@@ -268,6 +328,8 @@ fn policy(random: &mut fastrand::Rng) -> PolicySpec {
         keep_finished_seconds: among(&[120, 86_400]),
         join_timeout_seconds: Some(400),
         delete_at_deadline: Some(among(&[0, 1]) == Some(1)),
+        pod_hold_seconds: among(&[0, 60, 3600]),
+        wait_before_termination_seconds: among(&[0, 30, 90]),
         ..PolicySpec::default()
     }
 }
@@ -317,8 +379,13 @@ fn event(random: &mut fastrand::Rng, pools: &[PoolPlan], apps: usize) -> Event {
             Event::LaunchesFail(place, fault, random.u32(1..4))
         }
         48..52 => {
-            let fault =
-                [BootFault::DiesPending, BootFault::NeverJoins, BootFault::NeverReady, BootFault::KeepsTaint];
+            let fault = [
+                BootFault::DiesPending,
+                BootFault::NeverJoins,
+                BootFault::NeverReady,
+                BootFault::KeepsTaint,
+                BootFault::StaysCordoned,
+            ];
             Event::BootsFail(place, pick(random, &fault), random.usize(1..3))
         }
         52..57 => Event::Taken(place, number),

@@ -8,12 +8,14 @@ use super::faults::{Faults, Line};
 use super::plot::{Event, LaunchFault, MOST_SKEW, Place, Plot};
 use crate::play::{EPOCH, on_paused_time};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use serde_json::json;
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger, notice_name};
 use spot_guard::sim::audit::{Auditor, Violation};
-use spot_guard::sim::world::{self, ControllerHandle, Gates, Start, World};
+use spot_guard::sim::world::{self, ControllerHandle, Gates, Start, TAINT, World};
 use spot_guard::telemetry::metrics::Metrics;
 use spot_guard::telemetry::readiness::Readiness;
 use spot_guard_cloud::admission;
@@ -23,7 +25,7 @@ use spot_guard_cloud::cloud::{
 use spot_guard_cloud::cluster::Cluster;
 use spot_guard_core::ledger::{Ledger, RequestState};
 use spot_guard_core::policy::Policy;
-use spot_guard_core::record::{GroupKind, NoticeKind, Outcome};
+use spot_guard_core::record::{FlowBox, GroupKind, NoticeKind, Outcome};
 use spot_guard_core::time::since;
 use spot_guard_core::trigger::{self, TriggerAction};
 use std::fmt::Write as _;
@@ -62,6 +64,16 @@ pub struct Counts {
     pub deadlines: usize,
     /// Controllers that were killed or ended.
     pub lives: usize,
+    /// Stories whose cluster kept the Nodes of instances that were gone, gave their names to others, or gave
+    /// a Node its providerID late.
+    pub nodes_stay: usize,
+    pub names_come_back: usize,
+    pub provider_ids_late: usize,
+    /// Stories with pods that ask to stay.
+    pub held: usize,
+    /// Replacements that gave up an instance whose node could not be used, and those that gave up a drain.
+    pub unusable: usize,
+    pub drains_given_up: usize,
     /// Stories beside cluster-autoscaler.
     pub autoscalers: usize,
     /// What attackers did.
@@ -75,6 +87,12 @@ impl Counts {
         self.returns += other.returns;
         self.deadlines += other.deadlines;
         self.lives += other.lives;
+        self.nodes_stay += other.nodes_stay;
+        self.names_come_back += other.names_come_back;
+        self.provider_ids_late += other.provider_ids_late;
+        self.held += other.held;
+        self.unusable += other.unusable;
+        self.drains_given_up += other.drains_given_up;
         self.autoscalers += other.autoscalers;
         self.attacks.add(other.attacks);
     }
@@ -351,6 +369,7 @@ impl<'a> Stage<'a> {
             }
             Event::Budget(app, allowed) => self.set_budget(app, allowed),
             Event::Replicas(app, replicas) => self.set_replicas(app, replicas),
+            Event::Held(app) => self.hold(app),
             Event::NodeUnready(number, seconds) => return self.unready(number, Duration::from_secs(seconds)),
             Event::Killed(seconds) => self.end_leader(true, Duration::from_secs(seconds)),
             Event::HandedOver => self.end_leader(false, Duration::ZERO),
@@ -359,6 +378,11 @@ impl<'a> Stage<'a> {
             Event::Asked(action, number) => self.ask(action, number),
             Event::PauseAsked(pool, seconds) => {
                 return Some(self.ask_for_a_pause(pool, Duration::from_secs(seconds)));
+            }
+            Event::NodesStay => self.cloud.configure(|settings| settings.nodes_stay = true),
+            Event::NamesComeBack => self.cloud.configure(|settings| settings.names_come_back = true),
+            Event::ProviderIdsLate(seconds) => {
+                self.cloud.configure(|settings| settings.provider_id_delay = Duration::from_secs(seconds));
             }
             Event::Attacked(act) => return self.attack(&act),
         }
@@ -494,12 +518,22 @@ impl<'a> Stage<'a> {
         self.cluster.settle();
     }
 
+    /// The pods that the application has now ask to stay.
+    fn hold(&self, app: usize) {
+        let name = &self.plot.apps[app].name;
+        for pod in self.cluster.list::<Pod>().iter().filter(|pod| pod.labels().get("app") == Some(name)) {
+            self.cluster.edit("pods", "default", &pod.name_any(), |pod| {
+                pod["metadata"]["annotations"] = json!({ "karpenter.sh/do-not-disrupt": "true" });
+            });
+        }
+    }
+
     fn unready(&self, number: usize, duration: Duration) -> Option<tokio::task::JoinHandle<()>> {
         let ready: Vec<String> = self
             .instances()
             .into_iter()
             .map(|instance| instance.node_name)
-            .filter(|node| self.is_ready(node))
+            .filter(|node| self.is_usable(node))
             .collect();
         let node = ready.get(number % ready.len().max(1))?.clone();
         self.cluster.set_node_ready(&node, false);
@@ -573,13 +607,16 @@ impl<'a> Stage<'a> {
         self.cloud.snapshot().groups.into_iter().flat_map(|group| group.instances).collect()
     }
 
-    /// Whether the node is Ready and has no start-up taint.
+    /// Whether the node is Ready, has no start-up taint, and is cordoned by nobody but us.
     fn is_usable(&self, node: &str) -> bool {
         let found: Option<k8s_openapi::api::core::v1::Node> = self.cluster.get("", node);
         let taints = found.as_ref().and_then(|node| node.spec.as_ref()?.taints.clone()).unwrap_or_default();
+        let has = |key: &str| taints.iter().any(|taint| taint.key == key);
+        let stays_cordoned = has("node.kubernetes.io/unschedulable") && !has(TAINT);
         let conditions = found.and_then(|node| node.status?.conditions).unwrap_or_default();
         conditions.iter().any(|held| held.type_ == "Ready" && held.status == "True")
-            && !taints.iter().any(|taint| taint.key.ends_with("/agent-not-ready"))
+            && !stays_cordoned
+            && !has("node.example.com/agent-not-ready")
     }
 
     /// The faults are over: within a bounded time everything comes to its end.
@@ -624,14 +661,29 @@ impl<'a> Stage<'a> {
     /// What came of the stories that are on record.
     fn counts(&self) -> Counts {
         let attacks = AttackCounts::of(&self.plot.events);
-        let autoscalers = usize::from(self.plot.autoscaler);
-        let mut counts = Counts { lives: self.lives, autoscalers, attacks, ..Counts::default() };
+        let has = |is_so: fn(&Event) -> bool| {
+            usize::from(self.plot.events.iter().any(|(_, _, event)| is_so(event)))
+        };
+        let mut counts = Counts {
+            lives: self.lives,
+            nodes_stay: has(|event| matches!(event, Event::NodesStay)),
+            names_come_back: has(|event| matches!(event, Event::NamesComeBack)),
+            provider_ids_late: has(|event| matches!(event, Event::ProviderIdsLate(_))),
+            held: has(|event| matches!(event, Event::Held(_))),
+            autoscalers: usize::from(self.plot.autoscaler),
+            attacks,
+            ..Counts::default()
+        };
         for record in self.cluster.list::<NodeReplacement>() {
             let status = record.status.unwrap_or_default();
             let has = |outcome| status.steps.iter().any(|step| step.outcome == outcome);
             counts.stories += 1;
             counts.fallbacks += usize::from(has(Outcome::Monitoring));
             counts.returns += usize::from(has(Outcome::ScaledDown));
+            counts.unusable += usize::from(has(Outcome::Unusable));
+            let given_up = (FlowBox::Drain, Outcome::TimedOut);
+            let gives_up = status.steps.iter().any(|step| (step.flow_box, step.outcome) == given_up);
+            counts.drains_given_up += usize::from(gives_up);
             counts.deadlines += usize::from(status.deadline.is_some());
         }
         counts

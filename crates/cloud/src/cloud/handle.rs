@@ -255,6 +255,16 @@ impl Cloud {
         })
     }
 
+    /// Schedules that EC2 stops the instance so long from now.
+    pub fn schedule_maintenance(&self, id: &str, ahead: Duration) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| {
+            let at = after(now, ahead);
+            let Some(instance) = state.instances.get_mut(id) else { return };
+            instance.maintenance_at = Some(at);
+            state.at(at, Timer::Interrupt(id.to_owned()));
+        })
+    }
+
     /// Takes the instance at once, without a notice or before its time.
     pub fn take_now(&self, id: &str) -> anyhow::Result<()> {
         self.on_instance(id, |state, now| state.take(id, now))

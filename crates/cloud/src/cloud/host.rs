@@ -10,7 +10,7 @@ pub struct NodeJoin {
     pub node_name: String,
     /// EC2 instance id.
     pub instance_id: String,
-    /// `spec.providerID`: `aws:///<zone>/<instance id>`.
+    /// `spec.providerID`: `aws:///<zone>/<instance id>`; empty if it comes later.
     pub provider_id: String,
     /// Auto Scaling group.
     pub group: String,
@@ -28,6 +28,8 @@ pub struct NodeJoin {
     pub labels: Vec<(String, String)>,
     /// Taints that it keeps: key, value and effect.
     pub taints: Vec<(String, String, String)>,
+    /// Whether it joins cordoned.
+    pub cordoned: bool,
     /// Thousandths of a core.
     pub cpu_millis: u64,
     /// Bytes.
@@ -41,6 +43,11 @@ pub struct NodeJoin {
 pub trait NodeHost: Send + Sync {
     /// The kubelet registers its node, not Ready yet.
     fn join(&self, node: NodeJoin) -> BoxFuture<'_, anyhow::Result<()>>;
+    /// The cloud controller sets the node's `spec.providerID`.
+    fn identify(&self, node: NodeJoin) -> BoxFuture<'_, anyhow::Result<()>> {
+        let _ = node;
+        Box::pin(async { Ok(()) })
+    }
     /// The node becomes Ready.
     fn ready(&self, node_name: &str) -> BoxFuture<'_, anyhow::Result<()>>;
     /// The machine has stopped: the kubelet is silent from now on, its Node object still exists.
@@ -74,6 +81,7 @@ impl NodeHost for NullHost {
 #[derive(Clone, Debug)]
 pub(super) enum HostCall {
     Join(Box<NodeJoin>),
+    Identify(Box<NodeJoin>),
     Ready(String),
     Stopped(String),
     Leave(String),
@@ -82,13 +90,13 @@ pub(super) enum HostCall {
 impl HostCall {
     pub(super) fn node_name(&self) -> &str {
         match self {
-            Self::Join(node) => &node.node_name,
+            Self::Join(node) | Self::Identify(node) => &node.node_name,
             Self::Ready(name) | Self::Stopped(name) | Self::Leave(name) => name,
         }
     }
 
     /// Whether the call only makes sense while the machine runs.
     pub(super) fn needs_machine(&self) -> bool {
-        matches!(self, Self::Join(_) | Self::Ready(_))
+        matches!(self, Self::Join(_) | Self::Identify(_) | Self::Ready(_))
     }
 }

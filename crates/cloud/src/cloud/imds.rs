@@ -40,6 +40,9 @@ impl State {
             ImdsMode::Status(code) => {
                 return Some(status(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)));
             }
+            // As kiam: a proxy that knows no metadata but credentials.
+            ImdsMode::Proxy { gives_token: true } if *request.method() == Method::PUT => {}
+            ImdsMode::Proxy { .. } => return Some(status(StatusCode::NOT_FOUND)),
             ImdsMode::Silent => return None,
             ImdsMode::Disabled403 => return Some(status(StatusCode::FORBIDDEN)),
         }
@@ -92,7 +95,7 @@ impl State {
                 format!("{{\"action\": \"terminate\", \"time\": \"{}\"}}", seconds(at))
             }
             "spot/termination-time" => seconds(instance.interrupt_at?),
-            "events/maintenance/scheduled" => "[]".to_owned(),
+            "events/maintenance/scheduled" => scheduled_events(instance),
             // Not there yet on a brand-new instance.
             "autoscaling/target-lifecycle-state" if now <= instance.launched_at => return None,
             "autoscaling/target-lifecycle-state" if instance.state.is_ending() => "Terminated".to_owned(),
@@ -108,6 +111,21 @@ impl State {
             _ => return None,
         })
     }
+}
+
+/// The list of an instance's scheduled events (EC2 User Guide, "Scheduled events for your instances").
+fn scheduled_events(instance: &Instance) -> String {
+    let Some(at) = instance.maintenance_at else { return "[]".to_owned() };
+    let time = |at: Timestamp| at.strftime("%-d %b %Y %H:%M:%S GMT").to_string();
+    let event = serde_json::json!({
+        "NotBefore": time(at),
+        "Code": "instance-stop",
+        "Description": "The instance is running on degraded hardware",
+        "EventId": "instance-event-0d59937288b749b32",
+        "NotAfter": time(after(at, Duration::from_secs(7200))),
+        "State": "active",
+    });
+    serde_json::json!([event]).to_string()
 }
 
 fn give_token(

@@ -14,6 +14,7 @@ impl State {
             Timer::Reconcile(group) => self.reconcile(&group, at),
             Timer::InService(id) => self.enter_service(&id, at),
             Timer::Join(id) => self.join_node(&id, at),
+            Timer::Identify(id) => self.identify_node(&id),
             Timer::Ready(id) => self.ready_node(&id, at),
             Timer::Interrupt(id) => self.take(&id, at),
             Timer::LossSeen(id) => self.see_loss(&id, at),
@@ -27,7 +28,10 @@ impl State {
                 }
             }
             Timer::MachineStops(id) => self.stop_machine(&id, at),
-            Timer::NodeRemoved(node_name) => self.outbox.push(HostCall::Leave(node_name)),
+            Timer::NodeRemoved(node_name) => {
+                self.free_names.push_back(node_name.clone());
+                self.outbox.push(HostCall::Leave(node_name));
+            }
             Timer::Gone(id) => self.remove(&id, at),
         }
     }
@@ -147,6 +151,13 @@ impl State {
         } else {
             format!("{region}.compute.internal")
         };
+        let (mut node_name, mut address) =
+            (format!("ip-10-{high}-{middle}-{low}.{domain}"), format!("10.{high}.{middle}.{low}"));
+        if let Some(free) = self.free_name(&domain) {
+            let host = free.split('.').next().unwrap_or_default();
+            address = host.trim_start_matches("ip-").replace('-', ".");
+            node_name = free;
+        }
         let protected = self.groups.get(group).is_some_and(|group| group.spec.protect_new_instances);
         self.instances.insert(
             id.clone(),
@@ -156,8 +167,8 @@ impl State {
                 group: group.to_owned(),
                 zone: zone.to_owned(),
                 market,
-                node_name: format!("ip-10-{high}-{middle}-{low}.{domain}"),
-                address: format!("10.{high}.{middle}.{low}"),
+                node_name,
+                address,
                 launched_at: at,
                 state: LifecycleState::Pending,
                 healthy: true,
@@ -169,6 +180,7 @@ impl State {
                 beyond_desired: false,
                 rebalance_at: None,
                 interrupt_at: None,
+                maintenance_at: None,
                 hook_until: None,
                 launch_activity: String::new(),
                 end_activity: None,
@@ -177,6 +189,18 @@ impl State {
             },
         );
         id
+    }
+
+    /// The name of a node that is gone, if names come back and no instance has it.
+    fn free_name(&mut self, domain: &str) -> Option<String> {
+        if !self.settings.names_come_back {
+            return None;
+        }
+        let is_free = |name: &String| {
+            name.ends_with(domain) && self.instances.values().all(|instance| instance.node_name != *name)
+        };
+        let at = self.free_names.iter().position(is_free)?;
+        self.free_names.remove(at)
     }
 
     fn enter_service(&mut self, id: &str, at: Timestamp) {
@@ -227,14 +251,29 @@ impl State {
 
     /// The kubelet of a running instance registers its node.
     pub(super) fn register_node(&mut self, id: &str, at: Timestamp) {
-        let Some(node) = self.node_of(id) else { return };
+        let Some(mut node) = self.node_of(id) else { return };
         let Some(instance) = self.instances.get_mut(id).filter(|i| i.machine_runs && !i.joined) else {
             return;
         };
         instance.joined = true;
+        let delay = self.settings.provider_id_delay;
+        if !delay.is_zero() {
+            node.provider_id.clear();
+        }
         let (group, text) = (instance.group.clone(), format!("node {} joined", node.node_name));
         self.outbox.push(HostCall::Join(Box::new(node)));
+        if !delay.is_zero() {
+            self.at(after(at, delay), Timer::Identify(id.to_owned()));
+        }
         self.tell(at, EventKind::NodeJoined, &group, Some(id), text);
+    }
+
+    fn identify_node(&mut self, id: &str) {
+        if self.instances.get(id).is_some_and(|instance| instance.machine_runs)
+            && let Some(node) = self.node_of(id)
+        {
+            self.outbox.push(HostCall::Identify(Box::new(node)));
+        }
     }
 
     pub(super) fn ready_node(&mut self, id: &str, at: Timestamp) {
@@ -250,7 +289,11 @@ impl State {
         let instance = self.instances.get(id)?;
         let spec = &self.groups.get(&instance.group)?.spec;
         let region = region_of(&instance.zone).to_owned();
-        let keeps_taint = instance.boot_fault == Some(BootFault::KeepsTaint);
+        let taints = match instance.boot_fault {
+            Some(BootFault::KeepsTaint) => vec![taint("node.example.com/agent-not-ready", "true")],
+            Some(BootFault::StaysCordoned) => vec![taint("node.kubernetes.io/unschedulable", "")],
+            _ => Vec::new(),
+        };
         let well_known = [
             ("kubernetes.io/hostname", instance.node_name.as_str()),
             ("kubernetes.io/os", "linux"),
@@ -272,7 +315,8 @@ impl State {
             market: instance.market,
             address: instance.address.clone(),
             labels,
-            taints: if keeps_taint { vec![start_up_taint()] } else { Vec::new() },
+            taints,
+            cordoned: instance.boot_fault == Some(BootFault::StaysCordoned),
             cpu_millis: spec.cpu_millis,
             memory_bytes: spec.memory_bytes,
             pods: spec.pods_per_node,
@@ -322,8 +366,10 @@ impl State {
         if instance.joined {
             let node_name = instance.node_name.clone();
             self.outbox.push(HostCall::Stopped(node_name.clone()));
-            let removed = after(at, self.settings.node_removal);
-            self.at(removed, Timer::NodeRemoved(node_name));
+            if !self.settings.nodes_stay {
+                let removed = after(at, self.settings.node_removal);
+                self.at(removed, Timer::NodeRemoved(node_name));
+            }
         }
     }
 
@@ -369,7 +415,7 @@ impl State {
     }
 }
 
-/// The taint with which nodes join whose networking comes by a DaemonSet; it takes the taint off.
-fn start_up_taint() -> (String, String, String) {
-    ("node.example.com/agent-not-ready".to_owned(), "true".to_owned(), "NoSchedule".to_owned())
+/// A taint with which a node joins: that of an agent that is to take it off, or that of a cordon.
+fn taint(key: &str, value: &str) -> (String, String, String) {
+    (key.to_owned(), value.to_owned(), "NoSchedule".to_owned())
 }

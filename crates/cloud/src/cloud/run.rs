@@ -56,6 +56,7 @@ impl Cloud {
             }
             let outcome = match &call {
                 HostCall::Join(node) => host.join((**node).clone()).await,
+                HostCall::Identify(node) => host.identify((**node).clone()).await,
                 HostCall::Ready(name) => host.ready(name).await,
                 HostCall::Stopped(name) => host.stopped(name).await,
                 HostCall::Leave(name) => host.leave(name).await,

@@ -261,6 +261,8 @@ pub enum BootFault {
     NeverReady,
     /// The node joins and is Ready, and keeps its start-up taint.
     KeepsTaint,
+    /// The node joins cordoned (kubelet, `--register-schedulable=false`), is Ready, and nobody uncordons it.
+    StaysCordoned,
 }
 
 /// The timings and the undocumented behaviours of the cloud.
@@ -274,6 +276,14 @@ pub struct CloudSettings {
     pub termination: Duration,
     /// From the stop of a machine until its Node object is removed (cloud-controller-manager).
     pub node_removal: Duration,
+    /// Whether the Node objects of instances that are gone stay for ever: there is no cloud controller, or a
+    /// finalizer holds them (Kubernetes, "Cloud Controller Manager").
+    pub nodes_stay: bool,
+    /// Whether a new instance gets the address of one that is gone, and with it the name of its node (EC2
+    /// User Guide, "Private DNS hostnames": the name follows from the address).
+    pub names_come_back: bool,
+    /// How long a Node has no `spec.providerID` after it has joined: the cloud controller sets it.
+    pub provider_id_delay: Duration,
     /// From the loss of an instance until the group's health check sees it.
     pub loss_detection: Duration,
     /// From an interruption notice to the interruption (EC2 User Guide, "Spot Instance interruption
@@ -304,6 +314,9 @@ impl Default for CloudSettings {
             machine_stop: Duration::from_secs(5),
             termination: Duration::from_secs(20),
             node_removal: Duration::from_secs(5),
+            nodes_stay: false,
+            names_come_back: false,
+            provider_id_delay: Duration::ZERO,
             loss_detection: Duration::from_secs(15),
             interruption_notice: Duration::from_secs(120),
             retry_first: Duration::from_secs(30),
@@ -331,6 +344,11 @@ pub enum ImdsMode {
     Unauthorized,
     /// This status for everything.
     Status(u16),
+    /// A proxy stands in front of it: 404 to everything, but perhaps not to the request for a token.
+    Proxy {
+        /// Whether the request for a token passes it.
+        gives_token: bool,
+    },
     /// No answer at all.
     Silent,
     /// IMDS is turned off: 403 for everything.

@@ -68,6 +68,8 @@ pub(super) struct Instance {
     pub beyond_desired: bool,
     pub rebalance_at: Option<Timestamp>,
     pub interrupt_at: Option<Timestamp>,
+    /// When EC2 stops the instance, as it has scheduled it.
+    pub maintenance_at: Option<Timestamp>,
     pub hook_until: Option<Timestamp>,
     pub launch_activity: String,
     pub end_activity: Option<String>,
@@ -104,6 +106,7 @@ pub(super) enum Timer {
     Reconcile(String),
     InService(String),
     Join(String),
+    Identify(String),
     Ready(String),
     Interrupt(String),
     LossSeen(String),
@@ -133,6 +136,8 @@ pub(super) struct State {
     pub seq: u64,
     /// How many instances have ever existed; gives each its own address.
     pub hosts: u64,
+    /// The names of nodes that are gone, oldest first.
+    pub free_names: VecDeque<String>,
     /// Calls that the host has not seen yet.
     pub outbox: Vec<HostCall>,
     pub calls: VecDeque<CallRecord>,
@@ -158,6 +163,7 @@ impl State {
             timers: BTreeMap::new(),
             seq: 0,
             hosts: 0,
+            free_names: VecDeque::new(),
             outbox: Vec::new(),
             calls: VecDeque::new(),
             faults: Faults::default(),

@@ -105,7 +105,13 @@ impl Cluster {
                 (answer.code, response(answer))
             }
         };
-        Ok(pass(gate.after(&info, status)).await?.unwrap_or(answer))
+        let mut answer = pass(gate.after(&info, status)).await?.unwrap_or(answer);
+        // As each server of Go's net/http does (RFC 9110, section 6.6.1).
+        let date = self.world().now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        if let Ok(date) = date.parse() {
+            answer.headers_mut().insert(header::DATE, date);
+        }
+        Ok(answer)
     }
 }
 

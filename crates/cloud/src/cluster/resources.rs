@@ -125,6 +125,8 @@ pub(super) fn catalogue() -> Vec<ResourceKind> {
         ResourceKind::built_in::<events::v1::Event>(true, false),
         ResourceKind::built_in::<storage::v1::CSINode>(false, false),
         ResourceKind::built_in::<storage::v1::StorageClass>(false, false),
+        ResourceKind::built_in::<storage::v1::CSIDriver>(false, false),
+        ResourceKind::built_in::<storage::v1::VolumeAttachment>(false, true),
     ];
     for (kind, plural) in [
         ("SpotPool", "spotpools"),

@@ -3,11 +3,12 @@
 use super::labels::Labels;
 use super::resources::Resources;
 use super::taints::Taint;
-use crate::ids::{InstanceId, NodeName};
+use crate::ids::{InstanceId, NodeName, NodeUid};
 use jiff::Timestamp;
 use std::sync::Arc;
 
-/// How many volumes each CSI driver can attach to a node, sorted by driver; one not listed has no limit.
+/// How many volumes each CSI driver that is installed can attach to a node, sorted by driver; `i64::MAX` is
+/// no limit.
 pub type VolumeLimits = Box<[(Arc<str>, i64)]>;
 
 /// A node.
@@ -15,6 +16,8 @@ pub type VolumeLimits = Box<[(Arc<str>, i64)]>;
 pub struct Node {
     /// Its name.
     pub name: NodeName,
+    /// Its UID.
+    pub uid: NodeUid,
     /// `spec.providerID`; empty while the cloud has not set it.
     pub provider_id: Arc<str>,
     /// `topology.kubernetes.io/zone`; empty if not set.
@@ -33,6 +36,11 @@ pub struct Node {
     pub allocatable: Resources,
     /// How many volumes each CSI driver can attach.
     pub volume_limits: VolumeLimits,
+    /// The features that its kubelet declares, sorted (`status.declaredFeatures`, KEP-5328).
+    pub features: Box<[Arc<str>]>,
+    /// A field in use that the placement check does not understand, as the API names it: no pod is said to
+    /// fit there.
+    pub not_understood: Option<Arc<str>>,
     /// When it joined.
     pub created: Option<Timestamp>,
     /// Whether cluster-autoscaler may take it away.
@@ -59,15 +67,26 @@ impl Node {
         id.starts_with("i-").then(|| id.into())
     }
 
-    /// Whether it says nothing of its instance: it has no providerID yet, or one of another cloud.
+    /// Whether its `spec.providerID` names no EC2 instance: another cloud's controller, or the distribution's
+    /// own, has set it (`k3s://`, `rancher://`, `kind://`). Nobody can change it then.
     #[must_use]
-    pub fn is_nameless(&self) -> bool {
-        !self.provider_id.starts_with("aws://")
+    pub fn has_foreign_provider_id(&self) -> bool {
+        !self.provider_id.is_empty() && self.instance_id().is_none()
     }
 
-    /// Whether it runs on the instance, as far as it says: it may not have said anything yet.
+    /// Whether it says that it is a node of AWS: an instance, or Fargate.
     #[must_use]
-    pub fn may_run_on(&self, instance_id: &InstanceId) -> bool {
-        self.provider_id.is_empty() || self.instance_id().as_ref() == Some(instance_id)
+    pub fn names_its_cloud(&self) -> bool {
+        self.provider_id.starts_with("aws://")
+    }
+
+    /// Whether it is the node that runs on the instance. One that does not name an instance is known by the
+    /// UID that was noted: a later node of the same name has another one.
+    #[must_use]
+    pub fn is(&self, instance_id: &InstanceId, uid: Option<&NodeUid>) -> bool {
+        match self.instance_id() {
+            Some(id) => id == *instance_id,
+            None => uid.is_some_and(|uid| self.uid == *uid),
+        }
     }
 }

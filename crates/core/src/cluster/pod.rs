@@ -100,8 +100,12 @@ pub struct PodSpec {
     pub claims: Box<[ClaimRef]>,
     /// Has an emptyDir volume, whose content is lost when the pod moves.
     pub uses_empty_dir: bool,
-    /// Asks for something that the placement check does not understand (dynamic resource claims, a request
-    /// that could not be read): it is never said to fit.
+    /// The features that a kubelet must declare before the scheduler gives it the pod, sorted (KEP-5328).
+    pub required_features: Box<[Arc<str>]>,
+    /// Its scheduler, unless that is `default-scheduler`: nobody knows the rules of another one.
+    pub scheduler: Option<Arc<str>>,
+    /// A field in use that the placement check does not understand, as the API names it: the pod is never
+    /// said to fit.
     pub not_understood: Option<Arc<str>>,
     /// In seconds; 30 unless the pod says otherwise.
     pub grace_period_seconds: i64,
@@ -122,6 +126,8 @@ impl Default for PodSpec {
             never_preempts: false,
             claims: Box::default(),
             uses_empty_dir: false,
+            required_features: Box::default(),
+            scheduler: None,
             not_understood: None,
             grace_period_seconds: 30,
         }
@@ -214,6 +220,8 @@ pub struct Pod {
     pub uid: Arc<str>,
     /// The node it is bound to.
     pub node: Option<NodeName>,
+    /// The node that the scheduler keeps for it while it waits (`status.nominatedNodeName`).
+    pub nominated: Option<NodeName>,
     /// Where it is in its life.
     pub phase: PodPhase,
     /// Its Ready condition is true.

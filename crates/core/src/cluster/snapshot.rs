@@ -7,9 +7,10 @@ use super::node::Node;
 use super::parts::Parts;
 use super::pod::{Owner, OwnerKind, Pod};
 use super::resources::{Resources, change};
+use super::storage::Storage;
 use super::volume::Claim;
 use crate::effort::{Effort, TooMuch};
-use crate::ids::{InstanceId, NodeName};
+use crate::ids::{InstanceId, NodeName, NodeUid};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ pub struct Snapshot {
     // Each is copied only if it changes while an older snapshot is in use.
     budgets: Arc<Budgets>,
     claims: Arc<HashMap<ClaimKey, Claim>>,
+    storage: Arc<Storage>,
     namespaces: Arc<HashMap<Arc<str>, Labels>>,
 }
 
@@ -56,6 +58,7 @@ impl Snapshot {
         parts.budgets.into_iter().for_each(|budget| live.set_budget(budget));
         let mut snapshot = live.into_snapshot();
         snapshot.claims = Arc::new(parts.claims);
+        snapshot.storage = Arc::new(parts.storage);
         snapshot.namespaces = Arc::new(parts.namespaces);
         snapshot
     }
@@ -76,6 +79,12 @@ impl Snapshot {
     #[must_use]
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
         Some(&self.nodes[self.node_index(name)?])
+    }
+
+    /// The node called `name`, if it is the one that runs on the instance ([`Node::is`]).
+    #[must_use]
+    pub fn node_on(&self, name: &NodeName, instance: &InstanceId, uid: Option<&NodeUid>) -> Option<&Node> {
+        self.node(name).filter(|node| node.is(instance, uid))
     }
 
     /// The node that runs on this EC2 instance; `None` if several say so, for nobody knows which of them
@@ -161,6 +170,12 @@ impl Snapshot {
     #[must_use]
     pub fn claim(&self, namespace: &Arc<str>, name: &Arc<str>) -> Option<&Claim> {
         self.claims.get(&(namespace.clone(), name.clone()))
+    }
+
+    /// What is attached where, drivers and classes.
+    #[must_use]
+    pub fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// The labels of a namespace; `None` if they are not known.
@@ -402,6 +417,11 @@ impl Live {
             Some(claim) => claims.insert((namespace, name), claim),
             None => claims.remove(&(namespace, name)),
         };
+    }
+
+    /// What is attached where, drivers and classes, to be changed.
+    pub fn storage_mut(&mut self) -> &mut Storage {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.snapshot).storage)
     }
 
     /// Says which labels a namespace has; `None`: there is no such namespace.

@@ -1,6 +1,7 @@
 //! Volumes and claims.
 
 use super::node_selector::NodeSelectorTerm;
+use crate::ids::NodeName;
 use std::sync::Arc;
 
 /// Where a volume may be used.
@@ -24,18 +25,62 @@ pub struct Claim {
     pub driver: Option<Arc<str>>,
     /// Where the volume may be used.
     pub reach: VolumeReach,
+    /// The class of the storage; empty without one.
+    pub class: Arc<str>,
+    /// One pod at a time may use it (`ReadWriteOncePod`).
+    pub one_pod: bool,
+}
+
+/// What a claim says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClaimTerms {
+    /// The name of the volume that it is bound to for good; empty if a new pod could not use it.
+    pub volume: Arc<str>,
+    /// The class of the storage; empty without one.
+    pub class: Arc<str>,
+    /// One pod at a time may use it (`ReadWriteOncePod`).
+    pub one_pod: bool,
+}
+
+/// A volume that is attached to a node, or is about to be: a VolumeAttachment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The node.
+    pub node: NodeName,
+    /// The CSI driver; `None` if it is not known.
+    pub driver: Option<Arc<str>>,
+    /// The volume's name; `None` if it stands in the pod itself.
+    pub volume: Option<Arc<str>>,
+}
+
+/// What a CSIDriver asks of nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriverTerms {
+    /// Its volumes are only for nodes where it is installed (`preventPodSchedulingIfMissing`, KEP-5030).
+    pub must_be_installed: bool,
+    /// New volumes need room in its storage, which is not read (`storageCapacity`, KEP-1472).
+    pub counts_capacity: bool,
+}
+
+/// Where a StorageClass makes new volumes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassTerms {
+    /// The driver that makes them.
+    pub provisioner: Arc<str>,
+    /// Wherever the pod goes: binding waits for it, and no topology is excluded.
+    pub follows_pod: bool,
 }
 
 impl Claim {
-    /// The claim that names `volume`, of which `found` is known.
+    /// The claim of these terms; of its volume `found` is known.
     #[must_use]
-    pub fn bound_to(volume: Arc<str>, found: Option<&Volume>) -> Self {
-        match found {
-            Some(found) if !volume.is_empty() => {
-                Self { volume, driver: found.driver.clone(), reach: found.reach.clone() }
-            }
-            _ => Self { volume, driver: None, reach: VolumeReach::Unknown },
-        }
+    pub fn bound_to(terms: ClaimTerms, found: Option<&Volume>) -> Self {
+        let ClaimTerms { volume, class, one_pod } = terms;
+        let (driver, reach) = match found {
+            Some(found) if !volume.is_empty() => (found.driver.clone(), found.reach.clone()),
+            _ => (None, VolumeReach::Unknown),
+        };
+        Self { volume, driver, reach, class, one_pod }
     }
 }
 

@@ -1,7 +1,7 @@
 //! When the marks of a node are changed: taint, cordon and label, or the annotation against
 //! cluster-autoscaler. And what the API server's word on them counts before a watch shows it.
 
-use crate::ids::NodeName;
+use crate::ids::NodeUid;
 use crate::policy::{backoff, spread};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,23 +30,23 @@ struct Change {
     not_before: Duration,
 }
 
-/// The changes of all nodes' marks.
+/// The changes of all nodes' marks. Nodes go by their UID: a later node of the same name has no mark yet.
 #[derive(Debug, Default)]
 pub struct Marking {
-    changes: BTreeMap<NodeName, Change>,
+    changes: BTreeMap<NodeUid, Change>,
     /// Since when the API server has said of a node that it carries the marks of a drain.
-    set: BTreeMap<NodeName, Duration>,
+    set: BTreeMap<NodeUid, Duration>,
     /// The same of the annotation.
-    protected: BTreeMap<NodeName, Duration>,
+    protected: BTreeMap<NodeUid, Duration>,
 }
 
 impl Marking {
     /// Forgets nodes that do not exist any more, and marks that are not wanted any more.
     pub fn retain(
         &mut self,
-        exists: impl Fn(&NodeName) -> bool,
-        is_drained: impl Fn(&NodeName) -> bool,
-        is_protected: impl Fn(&NodeName) -> bool,
+        exists: impl Fn(&NodeUid) -> bool,
+        is_drained: impl Fn(&NodeUid) -> bool,
+        is_protected: impl Fn(&NodeUid) -> bool,
     ) {
         self.changes.retain(|node, change| change.in_flight || exists(node));
         self.set.retain(|node, _| is_drained(node));
@@ -60,7 +60,7 @@ impl Marking {
     }
 
     /// Whether a change of the node's marks may begin; it is under way then.
-    pub fn begin(&mut self, node: &NodeName, up: Duration) -> bool {
+    pub fn begin(&mut self, node: &NodeUid, up: Duration) -> bool {
         let change = self.changes.entry(node.to_owned()).or_default();
         let begins = !change.in_flight && up >= change.not_before;
         change.in_flight |= begins;
@@ -68,7 +68,7 @@ impl Marking {
     }
 
     /// A change was made. `set` are the marks that the node carries now and that are still wanted.
-    pub fn done(&mut self, node: &NodeName, set: Option<MarksSet>, up: Duration) {
+    pub fn done(&mut self, node: &NodeUid, set: Option<MarksSet>, up: Duration) {
         // The watch shows it.
         self.changes.remove(node);
         match set {
@@ -79,31 +79,30 @@ impl Marking {
     }
 
     /// A change could not be made: it is tried again after a pause.
-    pub fn failed(&mut self, node: &NodeName, up: Duration) {
+    pub fn failed(&mut self, node: &NodeUid, up: Duration) {
         let change = self.changes.entry(node.to_owned()).or_default();
         change.in_flight = false;
         change.failures = change.failures.saturating_add(1);
         change.not_before = up + spread(backoff(RETRY_FIRST, RETRY_MAX, change.failures), node);
     }
 
-    /// Whether the marks of a drain are to be set. `shown` says whether the watch shows them; `None`: it does
-    /// not show the node.
+    /// Whether the marks of a drain are to be set. `shown` says whether the watch shows them.
     #[must_use]
-    pub fn is_due(&self, node: &NodeName, shown: Option<bool>, up: Duration) -> bool {
+    pub fn is_due(&self, node: &NodeUid, shown: bool, up: Duration) -> bool {
         let has_time = self.set.get(node).is_some_and(|at| up.saturating_sub(*at) < SHOWN_WITHIN);
-        shown == Some(false) && !has_time
+        !shown && !has_time
     }
 
     /// Whether the node counts as one that takes no new pods. A deadline does not wait until a watch shows
     /// what the API server has said.
     #[must_use]
-    pub fn counts(&self, node: &NodeName, shown: Option<bool>, deadline: bool) -> bool {
-        shown == Some(true) || shown.is_some() && deadline && self.set.contains_key(node)
+    pub fn counts(&self, node: &NodeUid, shown: bool, deadline: bool) -> bool {
+        shown || deadline && self.set.contains_key(node)
     }
 
     /// Whether the annotation was set a moment ago, and a watch has time to show it.
     #[must_use]
-    pub fn is_protected(&self, node: &NodeName, up: Duration) -> bool {
+    pub fn is_protected(&self, node: &NodeUid, up: Duration) -> bool {
         self.protected.get(node).is_some_and(|at| up.saturating_sub(*at) < SHOWN_WITHIN)
     }
 }
@@ -146,25 +145,20 @@ mod tests {
     #[test]
     fn marks_that_were_set_count_at_a_deadline_and_are_set_anew_if_no_watch_shows_them() {
         let mut marking = Marking::default();
-        for (shown, due, counts) in
-            [(None, false, false), (Some(false), true, false), (Some(true), false, true)]
-        {
-            assert_eq!(marking.is_due(&"n".into(), shown, up(0)), due);
+        for shown in [false, true] {
+            assert_eq!(marking.is_due(&"n".into(), shown, up(0)), !shown);
             assert_eq!(
                 [true, false].map(|deadline| marking.counts(&"n".into(), shown, deadline)),
-                [counts; 2]
+                [shown; 2]
             );
         }
         marking.done(&"n".into(), Some(MarksSet::Drain), up(1));
-        assert_eq!([5, 6].map(|at| marking.is_due(&"n".into(), Some(false), up(at))), [false, true]);
-        assert_eq!(
-            [true, false].map(|deadline| marking.counts(&"n".into(), Some(false), deadline)),
-            [true, false]
-        );
-        assert!(!marking.counts(&"n".into(), None, true), "another node of its name may come");
+        assert_eq!([5, 6].map(|at| marking.is_due(&"n".into(), false, up(at))), [false, true]);
+        assert_eq!([true, false].map(|deadline| marking.counts(&"n".into(), false, deadline)), [true, false]);
+        assert!(!marking.counts(&"m".into(), false, true), "another node of its name may come");
         assert!(!marking.is_protected(&"n".into(), up(1)), "that is another mark");
         marking.retain(|_| true, |_| false, |_| true);
-        assert!(marking.is_due(&"n".into(), Some(false), up(5)), "another drain begins anew");
+        assert!(marking.is_due(&"n".into(), false, up(5)), "another drain begins anew");
     }
 
     #[test]
@@ -172,7 +166,7 @@ mod tests {
         let mut marking = Marking::default();
         marking.done(&"n".into(), Some(MarksSet::Protection), up(1));
         assert_eq!([1, 5, 6].map(|at| marking.is_protected(&"n".into(), up(at))), [true, true, false]);
-        assert!(!marking.counts(&"n".into(), Some(false), true));
+        assert!(!marking.counts(&"n".into(), false, true));
         marking.retain(|_| true, |_| true, |_| false);
         assert!(!marking.is_protected(&"n".into(), up(1)));
     }

@@ -1,10 +1,12 @@
 //! What a drain is ordered to do, and what is reported of it.
 
-use crate::cluster::Node;
-use crate::ids::{InstanceId, NodeName, ReplacementName};
+use super::rules::Deletion;
+use crate::cluster::{Node, Pod};
+use crate::ids::{InstanceId, NodeName, NodeUid, ReplacementName};
 use crate::reason::Reason;
 use crate::record::DrainPurpose;
 use jiff::Timestamp;
+use std::sync::Arc;
 
 /// A drain that must be under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct DrainCommand {
     pub node: NodeName,
     /// Its instance.
     pub instance_id: InstanceId,
+    /// Its UID, if it was noted.
+    pub node_uid: Option<NodeUid>,
     /// Why.
     pub purpose: DrainPurpose,
     /// When the instance is taken, if a deadline presses.
@@ -27,8 +31,23 @@ impl DrainCommand {
     /// Whether this is the node to drain, and not another one of its name.
     #[must_use]
     pub fn is_about(&self, node: &Node) -> bool {
-        *node.name == *self.node && node.may_run_on(&self.instance_id)
+        *node.name == *self.node && node.is(&self.instance_id, self.node_uid.as_ref())
     }
+
+    /// The node with its instance.
+    #[must_use]
+    pub fn place(&self) -> NodeInstance {
+        NodeInstance { node: self.node.clone(), instance_id: self.instance_id.clone() }
+    }
+}
+
+/// A node with its instance: a later node of the same name is another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeInstance {
+    /// The node.
+    pub node: NodeName,
+    /// Its instance.
+    pub instance_id: InstanceId,
 }
 
 /// How a drain stands, as the Drainer last reported.
@@ -44,6 +63,9 @@ pub struct DrainReport {
     pub blocked: Vec<Reason>,
     /// Whether it has waited for that so long that people should know.
     pub stuck: bool,
+    /// Until when it waits by the pool's settings, if it does: pods may stay, or connections end. That is no
+    /// trouble.
+    pub held_until: Option<Timestamp>,
 }
 
 /// How a drain ended.
@@ -55,4 +77,23 @@ pub enum DrainEnd {
     Without(Vec<Reason>),
     /// A return that came to nothing, and why: its pods may need the node.
     GivenUp(Vec<Reason>),
+}
+
+/// A request to be sent now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Ask the eviction API.
+    Evict(Arc<Pod>),
+    /// Delete past the budgets.
+    Delete(Arc<Pod>, Deletion),
+}
+
+impl Order {
+    /// The pod that it is about.
+    #[must_use]
+    pub fn pod(&self) -> &Arc<Pod> {
+        match self {
+            Self::Evict(pod) | Self::Delete(pod, _) => pod,
+        }
+    }
 }

@@ -3,13 +3,14 @@
 use super::budgets::{Covering, waits_for};
 use super::look::{Look, Sight, overstayed};
 use super::moment::Moment;
-use super::orders::{DrainCommand, DrainEnd, DrainReport};
+use super::orders::{DrainCommand, DrainEnd, DrainReport, Order};
+use super::requests::{PodRequest, Returns};
 use super::rescheduled::{Expected, OwnerKey, owner};
 use super::rules::{
-    Deletion, DrainClock, DrainPolicy, NextStep, PodFate, SkipReason, Turn, classify, eviction_order,
-    next_step, overdue, turns,
+    DrainClock, DrainPolicy, NextStep, PodFate, SkipReason, Turn, classify, eviction_order, next_step,
+    overdue, turns,
 };
-use crate::cluster::{DisruptionBudget, Pod, Snapshot};
+use crate::cluster::{Pod, Snapshot};
 use crate::freshness::{Step, WatchedKind};
 use crate::placement::PodName;
 use crate::policy::{Policy, seconds};
@@ -26,6 +27,8 @@ const PARALLEL: usize = 20;
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// How long the watch may take to show that a pod ends whose eviction was granted.
 const SHOWN_WITHIN: Duration = Duration::from_secs(5);
+/// How long before an instance is ended at its deadline its node is to count as empty.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// Between two tries of what will not succeed before somebody changes something.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(30);
 /// A controller that has not made a successor within this time wants fewer pods than it had.
@@ -33,72 +36,14 @@ const SUCCESSOR_WITHIN: Duration = Duration::from_secs(30);
 /// How often the pods of one controller may come back to the node before they are left there.
 const MAX_RETURNS: u32 = 3;
 
-/// A request to be sent now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Ask the eviction API.
-    Evict(Arc<Pod>),
-    /// Delete past the budgets.
-    Delete(Arc<Pod>, Deletion),
-}
-
-impl Order {
-    /// The pod that it is about.
-    #[must_use]
-    pub fn pod(&self) -> &Arc<Pod> {
-        match self {
-            Self::Evict(pod) | Self::Delete(pod, _) => pod,
-        }
-    }
-}
-
-/// What was requested for a pod, and the answer.
-#[derive(Debug, Default)]
-struct PodRequest {
-    in_flight: bool,
-    attempts: u32,
-    /// Whether a deletion was tried, after evictions.
-    deleted: bool,
-    not_before: Option<Duration>,
-    /// Until when the watch has time to show that the pod ends.
-    granted_until: Option<Duration>,
-    /// The budget as it was seen when the eviction was requested: once it is another, waiting has no point.
-    budget: Option<DisruptionBudget>,
-    /// The last answer, if it was no.
-    refusal: Option<EvictionAnswer>,
-}
-
-impl PodRequest {
-    fn is_busy(&self, now: Moment) -> bool {
-        self.in_flight || self.granted_until.is_some_and(|until| now.up < until)
-    }
-}
-
-/// How often the pods of a controller came back to the node.
-#[derive(Debug, Default)]
-struct Returns {
-    times: u32,
-    /// When one was evicted last, in seconds of the Unix epoch.
-    evicted_at: i64,
-}
-
-impl Returns {
-    /// Counts the eviction of a pod that came after the drain began. Those that came together came back once;
-    /// a pod's creation is told in whole seconds.
-    fn count(&mut self, created: Option<Timestamp>, now: Timestamp) {
-        if self.times == 0 || created.is_some_and(|created| created.as_second() >= self.evicted_at) {
-            self.times += 1;
-            self.evicted_at = now.as_second();
-        }
-    }
-}
-
 /// The pods of the node, sorted by what becomes of them.
 #[derive(Default)]
 struct Sorted {
     evictable: Vec<Arc<Pod>>,
     /// How many pods the drain waits for, evictable ones included.
     staying: usize,
+    /// Until when some of those hold the drain.
+    held_until: Option<Timestamp>,
     /// Why some of those stay.
     reasons: Vec<Reason>,
     /// Pods that the drain does not wait for though they should have gone.
@@ -119,6 +64,8 @@ pub struct Drain {
     staying: usize,
     progress_at: Duration,
     emptied_at: Option<Duration>,
+    /// Since when the node has its marks, among them the label that takes it out of load balancers.
+    marked_at: Option<Moment>,
     /// Whether it has gone by an old picture.
     blind: bool,
     wants_look: bool,
@@ -140,6 +87,7 @@ impl Drain {
             staying: 0,
             progress_at: now.up,
             emptied_at: None,
+            marked_at: None,
             blind: false,
             wants_look: false,
             report,
@@ -205,9 +153,11 @@ impl Drain {
         self.report.tainted |= sight.marked;
         if !sight.marked {
             // Pods may come again: the node counts as empty from a later moment on, if it is.
-            self.emptied_at = None;
+            (self.emptied_at, self.marked_at) = (None, None);
+            return Vec::new();
         }
-        if !sight.marked || self.report.end.is_some() {
+        self.marked_at.get_or_insert(now);
+        if self.report.end.is_some() {
             return Vec::new();
         }
         let (pods, known) = self.pods(sight, node, now);
@@ -239,6 +189,7 @@ impl Drain {
         sorted.reasons.sort_by_cached_key(ToString::to_string);
         sorted.reasons.dedup();
         self.report.stuck = now.up.saturating_sub(self.progress_at) >= STUCK_AFTER;
+        self.report.held_until = sorted.held_until;
         self.report.blocked = sorted.reasons;
         orders
     }
@@ -266,8 +217,27 @@ impl Drain {
             // They run here, so the node is not to end.
             self.end(DrainEnd::GivenUp(sorted.left_behind));
         } else if let Some(end) = self.await_successors(sorted.left_behind, sight.snapshot, emptied_at, now) {
-            self.confirm(end, sight.look, &|uid| known.contains(uid), emptied_at, now);
+            match self.serves_until(now).filter(|_| !matches!(end, DrainEnd::GivenUp(_))) {
+                Some(until) => {
+                    self.wait_for(vec![Reason::ConnectionsEnd { until }]);
+                    (self.report.stuck, self.report.held_until) = (false, Some(until));
+                }
+                None => self.confirm(end, sight.look, &|uid| known.contains(uid), emptied_at, now),
+            }
         }
+    }
+
+    /// Until when the instance may still serve connections that load balancers opened, if it may: from its
+    /// label on for as long as the pool says, or as long as the deadline allows. The rule of the label:
+    /// Kubernetes, "Well-Known Labels"; of the time: Elastic Load Balancing, "Deregistration delay".
+    fn serves_until(&self, now: Moment) -> Option<Timestamp> {
+        let (since, wait) = (self.marked_at?, seconds(self.policy.wait_before_termination_seconds));
+        let left = wait.saturating_sub(now.up.saturating_sub(since.up));
+        let until = match self.clock() {
+            DrainClock::Patient => since.at + wait,
+            DrainClock::Deadline(deadline) => (since.at + wait).min(deadline - CONFIRMED_WITHIN),
+        };
+        (!left.is_zero() && until > now.at).then_some(until)
     }
 
     /// Takes in whether the picture is old. What was found on an old one does not count when it is current
@@ -287,6 +257,7 @@ impl Drain {
     /// Nothing is asked until these reasons are gone.
     fn wait_for(&mut self, reasons: Vec<Reason>) {
         self.report.stuck = !reasons.is_empty();
+        self.report.held_until = None;
         self.report.blocked = reasons;
     }
 
@@ -353,11 +324,20 @@ impl Drain {
     fn end(&mut self, end: DrainEnd) {
         self.report.end = Some(end);
         self.report.blocked.clear();
-        self.report.stuck = false;
+        (self.report.stuck, self.report.held_until) = (false, None);
     }
 
     fn pod_policy(&self) -> DrainPolicy {
         DrainPolicy::of(&self.policy, self.command.purpose, self.command.deadline.is_some())
+    }
+
+    /// Until when pods may hold the drain, if they may: a replacement has time as long as there is no
+    /// deadline.
+    fn may_hold_until(&self, now: Moment) -> Option<Timestamp> {
+        let since = self.command.since?;
+        let has_time = self.command.purpose == Purpose::Replace && self.command.deadline.is_none();
+        let until = since + seconds(self.policy.pod_hold_seconds);
+        (has_time && now.at < until).then_some(until)
     }
 
     fn clock(&self) -> DrainClock {
@@ -380,10 +360,20 @@ impl Drain {
     }
 
     fn sort(&self, pods: &[Arc<Pod>], now: Moment) -> Sorted {
-        let policy = self.pod_policy();
+        let (policy, until) = (self.pod_policy(), self.may_hold_until(now));
         let mut sorted = Sorted::default();
         for pod in pods {
-            match classify(pod, &policy, self.command.purpose) {
+            let fate = classify(pod, &policy);
+            if fate == PodFate::Evictable
+                && let Some(until) = until
+                && let PodFate::Blocked(reason) = classify(pod, &policy.holding())
+            {
+                sorted.staying += 1;
+                sorted.held_until = Some(until);
+                sorted.reasons.push(Reason::PodHolds { pod: PodName::from(&**pod), reason, until });
+                continue;
+            }
+            match fate {
                 PodFate::Skip(SkipReason::AlreadyTerminating) => match overstayed(pod, now.at) {
                     Some(overstayed) => sorted.left_behind.push(overstayed),
                     None => {
@@ -471,8 +461,8 @@ impl Drain {
         let patience = seconds(self.policy.reschedule_timeout_seconds);
         let patience = if unmet.coming { patience } else { patience.min(SUCCESSOR_WITHIN) };
         if !unmet.reasons.is_empty() && waited < patience {
+            self.wait_for(unmet.reasons);
             self.report.stuck = waited >= STUCK_AFTER;
-            self.report.blocked = unmet.reasons;
             return None;
         }
         if unmet.coming && self.command.purpose == Purpose::Return {

@@ -12,6 +12,9 @@ use std::time::Duration;
 /// What may be done to pods. One per [`Purpose`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainPolicy {
+    /// Leave pods alone that ask for it: `cluster-autoscaler.kubernetes.io/safe-to-evict: "false"`
+    /// (cluster-autoscaler's FAQ) or `karpenter.sh/do-not-disrupt` (Karpenter, "Disruption").
+    pub spare_marked: bool,
     /// Evict pods without a controller, which nobody makes anew.
     pub evict_unmanaged: bool,
     /// Evict pods with an emptyDir, whose content is lost.
@@ -26,6 +29,7 @@ impl DrainPolicy {
     #[must_use]
     pub fn default_for(purpose: Purpose) -> Self {
         Self {
+            spare_marked: purpose == Purpose::Return,
             evict_unmanaged: purpose == Purpose::Replace,
             evict_with_empty_dir: true,
             delete_at_deadline: false,
@@ -41,10 +45,17 @@ impl DrainPolicy {
             Purpose::Return => (policy.return_unmanaged, policy.return_empty_dir),
         };
         Self {
+            spare_marked: purpose == Purpose::Return,
             evict_unmanaged: unmanaged || deadline,
             evict_with_empty_dir: empty_dir || deadline,
             delete_at_deadline: policy.delete_at_deadline,
         }
+    }
+
+    /// The same as long as pods hold a replacement: those that ask to stay, and those that nobody makes anew.
+    #[must_use]
+    pub fn holding(self) -> Self {
+        Self { spare_marked: true, evict_unmanaged: false, ..self }
     }
 }
 
@@ -75,9 +86,9 @@ pub enum SkipReason {
 /// What becomes of a pod in a drain, before any budget is looked at.
 ///
 /// The order of the filters is that of kubectl (staging/src/k8s.io/kubectl/pkg/drain/filters.go). The
-/// annotations are a wish not to be moved, which counts while there is a choice: on a return.
+/// annotations are a wish not to be moved, which counts while there is a choice.
 #[must_use]
-pub fn classify(pod: &Pod, policy: &DrainPolicy, purpose: Purpose) -> PodFate {
+pub fn classify(pod: &Pod, policy: &DrainPolicy) -> PodFate {
     if pod.owner.kind == OwnerKind::Mirror {
         return PodFate::Skip(SkipReason::Mirror);
     }
@@ -90,7 +101,7 @@ pub fn classify(pod: &Pod, policy: &DrainPolicy, purpose: Purpose) -> PodFate {
     if pod.terminating() {
         return PodFate::Skip(SkipReason::AlreadyTerminating);
     }
-    if purpose == Purpose::Return {
+    if policy.spare_marked {
         if pod.safe_to_evict == Some(false) {
             return PodFate::Blocked(BlockedReason::NotSafeToEvict);
         }
@@ -111,14 +122,14 @@ pub fn classify(pod: &Pod, policy: &DrainPolicy, purpose: Purpose) -> PodFate {
 #[must_use]
 pub fn must_move(pod: &Pod) -> bool {
     let policy = DrainPolicy::default_for(Purpose::Replace);
-    classify(pod, &policy, Purpose::Replace) == PodFate::Evictable
+    classify(pod, &policy) == PodFate::Evictable
 }
 
 /// Whether an instance is not to be ended under the pod: it has to run elsewhere, or has time left to end.
 #[must_use]
 pub fn holds_its_node(pod: &Pod, now: Timestamp) -> bool {
     let policy = DrainPolicy::default_for(Purpose::Replace);
-    match classify(pod, &policy, Purpose::Replace) {
+    match classify(pod, &policy) {
         PodFate::Skip(SkipReason::AlreadyTerminating) => overstayed(pod, now).is_none(),
         verdict => verdict == PodFate::Evictable,
     }

@@ -1,8 +1,8 @@
 use super::rules::CORDON;
 use super::*;
 use crate::cluster::{
-    DisruptionBudget, Effect, LabelSelector, Operator, Owner, OwnerKind, Parts, Pod, PodPhase, Requirement,
-    Snapshot, Toleration, TolerationOperator, UnhealthyPods,
+    DisruptionBudget, Effect, LabelSelector, Node, Operator, Owner, OwnerKind, Parts, Pod, PodPhase,
+    Requirement, Snapshot, Toleration, TolerationOperator, UnhealthyPods,
 };
 use crate::freshness::{Freshness, StaleWatch, Step, WatchedKind};
 use crate::placement::PodName;
@@ -39,15 +39,25 @@ fn owned(kind: OwnerKind) -> Pod {
     Pod { owner: Owner { kind, name: "x".into() }, ..pod("web-1", "n", 1) }
 }
 
-const STRICT: DrainPolicy =
-    DrainPolicy { evict_unmanaged: false, evict_with_empty_dir: false, delete_at_deadline: false };
-const LAX: DrainPolicy =
-    DrainPolicy { evict_unmanaged: true, evict_with_empty_dir: true, delete_at_deadline: true };
+const STRICT: DrainPolicy = DrainPolicy {
+    spare_marked: false,
+    evict_unmanaged: false,
+    evict_with_empty_dir: false,
+    delete_at_deadline: false,
+};
+const LAX: DrainPolicy = DrainPolicy {
+    spare_marked: false,
+    evict_unmanaged: true,
+    evict_with_empty_dir: true,
+    delete_at_deadline: true,
+};
 
 #[track_caller]
 fn classified(pod: &Pod, policy: DrainPolicy, on_return: PodFate, on_replace: PodFate) {
-    assert_eq!(classify(pod, &policy, Purpose::Return), on_return, "on return");
-    assert_eq!(classify(pod, &policy, Purpose::Replace), on_replace, "on replace");
+    let spare_marked = |purpose| DrainPolicy::default_for(purpose).spare_marked;
+    let of = |purpose| DrainPolicy { spare_marked: spare_marked(purpose), ..policy };
+    assert_eq!(classify(pod, &of(Purpose::Return)), on_return, "on return");
+    assert_eq!(classify(pod, &of(Purpose::Replace)), on_replace, "on replace");
 }
 
 #[test]
@@ -263,6 +273,7 @@ impl Stage {
             replacement: "r".into(),
             node: "n".into(),
             instance_id: "i-n".into(),
+            node_uid: None,
             purpose: Purpose::Replace,
             deadline: None,
             since: Some(at(0)),
@@ -274,7 +285,7 @@ impl Stage {
             pods,
             budgets: vec![],
             command,
-            policy: Policy::default(),
+            policy: Policy { wait_before_termination_seconds: 0, ..Policy::default() },
             drain: None,
             freshness: Freshness::default(),
             listed: Some(Ok(vec![])),
@@ -715,6 +726,22 @@ fn another_node_of_that_name_is_not_drained() {
 }
 
 #[test]
+fn a_node_without_an_instance_is_the_one_to_drain_by_its_uid() {
+    let stage = Stage::of(&[]);
+    for provider_id in ["", "k3s://n"] {
+        let late = Node { provider_id: provider_id.into(), ..node("n") };
+        let named = |uid: &str| DrainCommand { node_uid: Some(uid.into()), ..stage.command.clone() };
+        assert!(named("uid-n").is_about(&late));
+        assert!(!named("uid-before").is_about(&late), "it has only got the name");
+        assert!(!stage.command.is_about(&late), "nothing says that it is");
+        // Once it says what it runs on, that decides: its kubelet may have registered it anew.
+        let said = Node { provider_id: "aws:///a/i-n".into(), ..late };
+        assert!(named("uid-before").is_about(&said));
+        assert!(!named("uid-n").is_about(&Node { provider_id: "aws:///a/i-other".into(), ..said }));
+    }
+}
+
+#[test]
 fn a_drain_does_not_wait_until_very_many_budgets_are_compared() {
     let names: Vec<String> = (0..100).map(|i| format!("web-{i}")).collect();
     let mut stage = Stage::of(&names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -850,4 +877,62 @@ fn before_a_deadline_pods_go_that_only_the_api_server_knows_of() {
     let mut patient = Stage::of(&[]);
     patient.listed = Some(Ok(vec![Listed::Pod(listed("unseen"))]));
     assert_eq!(patient.asks(0), [""; 0], "without one, the watch has time to tell of it");
+}
+
+#[test]
+fn without_a_deadline_pods_that_ask_to_stay_hold_the_drain_until_the_limit() {
+    type Mark = fn(&mut Pod);
+    let marks: [(Mark, ReasonCode); 3] = [
+        (|pod| pod.safe_to_evict = Some(false), ReasonCode::NotSafeToEvict),
+        (|pod| pod.do_not_disrupt = true, ReasonCode::DoNotDisrupt),
+        (|pod| pod.owner = Owner::default(), ReasonCode::PodUnmanaged),
+    ];
+    for (mark, code) in marks {
+        let held = || {
+            let mut stage = Stage::of(&["web-1", "free-1"]);
+            stage.policy.pod_hold_seconds = 900;
+            stage.change("web-1", mark);
+            stage
+        };
+        let mut stage = held();
+        assert_eq!(stage.asks(0), ["-free-1"], "{code}: the others go");
+        stage.pods.retain(|pod| &*pod.name == "web-1");
+        assert_eq!(stage.asks(899), [""; 0], "{code}");
+        assert_eq!(stage.codes(), [code]);
+        assert!(matches!(&stage.blocked()[..], [Reason::PodHolds { pod, until, .. }]
+            if *pod == named("web-1") && *until == at(900)));
+        assert_eq!(stage.drain.as_ref().unwrap().report().held_until, Some(at(900)));
+        assert_eq!(stage.asks(1), ["-web-1"], "{code}: at the limit it goes");
+        assert_eq!(stage.drain.as_ref().unwrap().report().held_until, None);
+        assert_eq!(held().deadline(120).asks(0), ["-free-1", "-web-1"], "{code}: and at a deadline");
+        let mut at_once = held();
+        at_once.policy.pod_hold_seconds = 0;
+        assert_eq!(at_once.asks(0), ["-free-1", "-web-1"], "{code}: a pool without a limit");
+    }
+}
+
+#[test]
+fn an_empty_node_serves_its_connections_as_long_as_the_pool_says_or_the_deadline_allows() {
+    let empty = |returns: bool| {
+        let mut stage = Stage::of(&[]);
+        stage.policy.wait_before_termination_seconds = 300;
+        if returns { stage.returning() } else { stage }
+    };
+    for returns in [false, true] {
+        let mut stage = empty(returns);
+        stage.now = 10;
+        assert_eq!(stage.end(0), None);
+        assert_eq!(stage.blocked(), [Reason::ConnectionsEnd { until: at(310) }]);
+        assert!(!stage.drain.as_ref().unwrap().report().stuck);
+        assert_eq!(stage.end(299), None);
+        assert_eq!(stage.end(1), Some(DrainEnd::Moved));
+    }
+    // The instance is ended 10 s ahead of the deadline, and its node is listed once more before.
+    let mut stage = empty(false).deadline(120);
+    assert_eq!(stage.end(0), None);
+    assert_eq!(stage.end(104), None);
+    assert_eq!(stage.end(1), Some(DrainEnd::Moved));
+    let mut stage = empty(false).deadline(2000);
+    assert_eq!(stage.end(0), None);
+    assert_eq!(stage.end(300), Some(DrainEnd::Moved), "no longer than the pool says");
 }

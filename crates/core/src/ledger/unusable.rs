@@ -2,6 +2,7 @@
 
 use crate::ids::InstanceId;
 use crate::policy::backoff;
+use crate::reason::NodeTrouble;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,28 +13,44 @@ use std::time::Duration;
 const REST: Duration = Duration::from_secs(60);
 const REST_MAX: Duration = Duration::from_secs(3600);
 
-/// Why the node of an instance cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum NodeTrouble {
-    /// No node says that it runs on the instance.
-    NotJoined,
-    /// The node is not Ready.
-    NotReady,
-    /// The node is cordoned.
-    Cordoned,
-    /// The node keeps a taint that no node with pods in the pool has, as start-up taints are (Kubernetes,
-    /// "Taints and Tolerations").
-    Tainted,
-}
-
 /// The node of a claimed instance cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Unusable {
-    /// Since when, without a break, while the instance has been in service.
+    /// Since when, while the instance has been in service: a short break does not count.
     pub since: Timestamp,
     /// Why, as it was last seen.
     pub why: NodeTrouble,
+    /// Since when it can be used again: a node that flaps cannot be used either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usable_since: Option<Timestamp>,
+}
+
+impl Unusable {
+    /// What is known after the next look, with the time that a node has. The node is trusted again once it
+    /// could be used for a third of that without a break.
+    #[must_use]
+    pub fn next(
+        before: Option<Self>,
+        why: Option<NodeTrouble>,
+        time: Duration,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let Some(why) = why else {
+            let held = before?;
+            let usable_since = held.usable_since.unwrap_or(now);
+            let is_trusted = crate::time::since(usable_since, now) >= time / 3;
+            return (!is_trusted).then_some(Self { usable_since: Some(usable_since), ..held });
+        };
+        let since = before.map_or(now, |held| held.since);
+        Some(Self { since, why, usable_since: None })
+    }
+
+    /// Whether the node cannot be used now.
+    #[must_use]
+    pub fn is_now(&self) -> bool {
+        self.usable_since.is_none()
+    }
 }
 
 /// The last instance that was terminated because its node could not be used.

@@ -28,7 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 /// What may happen, each once.
-const EVENTS: [Event; 14] = [
+const EVENTS: [Event; 15] = [
     Event::Notice(false),
     Event::Notice(true),
     Event::Escalate(0),
@@ -42,6 +42,7 @@ const EVENTS: [Event; 14] = [
     Event::OthersErase(GroupKind::Spot),
     Event::BootFails(GroupKind::Spot),
     Event::NeverJoins(GroupKind::Spot),
+    Event::NodesStay,
     Event::Ask(TriggerAction::Cancel, 0),
 ];
 
@@ -166,7 +167,7 @@ impl World {
         let put = &mut |value: &dyn Debug| {
             let _ = write!(digest, "{value:?};");
         };
-        put(&(self.can_launch, &self.others, &self.erased, &self.lowered));
+        put(&(self.can_launch, self.nodes_stay, &self.others, &self.erased, &self.lowered));
         for kind in KINDS {
             let group = &self.groups[&kind];
             put(&(group.desired, group.left, group.boots_fail, group.nodes_fail, self.ahead(group.retry_at)));
@@ -204,6 +205,10 @@ impl World {
         for (name, status) in &self.records {
             let open = (!status.phase.is_finished()).then(|| self.record(status));
             let withdrawn = status.old_node.is_retained() && self.withdrawn.contains(name);
+            let old = InstanceId::from(name.as_str());
+            let held = status.capacity.taken().map(|held| &held.instance_id);
+            let left = [Some(&old), held].map(|id| id.is_some_and(|id| self.left_nodes.contains(id)));
+            put(&(left, status.phase.is_finished()));
             put(&(name, Some(status.started_at) == first, status.phase == Phase::Cancelled, withdrawn, open));
         }
         let drained = self.drained.iter().map(|(id, purpose)| (self.name(id), purpose));
@@ -254,7 +259,7 @@ impl World {
             (first, urgent, share.deadline.is_some(), share.stood_in_for),
             share.instance_id.as_ref().map(|id| self.name(id)),
             share.failure.as_ref().map(|failure| failure.class),
-            share.unusable.as_ref().map(|held| self.past(held.since, 3)),
+            share.unusable.as_ref().map(|held| (self.past(held.since, 3), held.is_now())),
             share.discarded.as_ref().map(|last| (last.times, last.rests(self.now))),
             share.claimed_at.map(|at| failures.iter().filter(|failure| failure.started_at > at).count()),
         )

@@ -3,6 +3,7 @@
 use super::judge::{CLOCKS_DIFFER, Holder, NodeState, NoticeRefusal, Proof};
 use crate::cluster::{Node, Snapshot};
 use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName};
+use crate::record::NoticeKind;
 use jiff::Timestamp;
 
 /// A pool that names a group, or whose group has an instance.
@@ -28,7 +29,7 @@ impl NodeState {
         match cluster.node(node) {
             None => Self::Missing,
             Some(node) if node.provider_id.is_empty() => Self::WithoutInstance,
-            Some(node) => Self::Has(node.instance_id()),
+            Some(node) => node.instance_id().map_or(Self::Foreign, Self::Has),
         }
     }
 }
@@ -60,6 +61,8 @@ pub struct Believed<'a> {
     pub node: &'a NodeName,
     /// The instance that it has.
     pub instance_id: &'a InstanceId,
+    /// What is announced.
+    pub kind: NoticeKind,
     /// What shows that the node has the instance.
     pub proof: Proof,
     /// Whether the Node of that name says that it runs on the instance.
@@ -144,10 +147,12 @@ impl Believed<'_> {
 
     /// Whether the notice begins a replacement of its node anew that was cancelled. One with a deadline does,
     /// for a replacement that had one cannot be cancelled, and advice that came after the end. The node must
-    /// be there, with the instance of the record.
+    /// be there, with the instance of the record. What its group ends is not replaced.
     #[must_use]
     pub fn begins_anew(&self, cancelled_at: Option<Timestamp>) -> bool {
-        self.proof == Proof::Node && (self.deadline.is_some() || self.created > cancelled_at)
+        self.proof == Proof::Node
+            && self.kind != NoticeKind::GroupTermination
+            && (self.deadline.is_some() || self.created > cancelled_at)
     }
 }
 

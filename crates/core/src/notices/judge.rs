@@ -23,7 +23,11 @@ const NODE_PATIENCE: Duration = Duration::from_secs(60);
 const INSTANCE_PATIENCE: Duration = Duration::from_secs(600);
 /// The clocks of this machine and of the API server may differ by so much.
 pub(super) const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(30);
-/// So many notices of one node are looked at in a turn. An honest node has two at most: one of each kind.
+/// Clocks that differ by less agree: the API server stores whole seconds.
+const CLOCKS_AGREE: SignedDuration = SignedDuration::from_secs(3);
+/// The API server's clock counts as behind EC2's by so much at most.
+const BEHIND: SignedDuration = SignedDuration::from_secs(60);
+/// So many notices of one node are looked at in a turn. An honest node has as many at most: one of each kind.
 pub const LOOKED_AT: usize = 4;
 
 /// The name of the notice of `kind` of the node `node` about `instance_id`: reporting the same notice twice
@@ -46,8 +50,10 @@ pub struct Seen<'a> {
     pub instance_id: &'a InstanceId,
     /// What is announced.
     pub kind: NoticeKind,
-    /// When EC2 takes the instance, if it says so.
+    /// When EC2 takes the instance, by EC2's clock, if it says so.
     pub deadline: Option<Timestamp>,
+    /// When the agent saw it, by the clock of the instance.
+    pub detected: Timestamp,
     /// When it was stored, by the API server's clock.
     pub created: Timestamp,
 }
@@ -59,8 +65,10 @@ pub enum NodeState {
     Missing,
     /// Its `spec.providerID` is empty yet.
     WithoutInstance,
-    /// Its `spec.providerID` names this instance; `None`: something that is no instance.
-    Has(Option<InstanceId>),
+    /// Its `spec.providerID` names this instance.
+    Has(InstanceId),
+    /// Its `spec.providerID` names something that is no EC2 instance, and cannot be changed any more.
+    Foreign,
 }
 
 /// Whose an instance is, as the Nodes say.
@@ -92,6 +100,8 @@ pub struct Known<'a> {
     pub holder: Holder<'a>,
     /// The record of the instance.
     pub record: Option<Recorded<'a>>,
+    /// Whether the node carries our marks: it is being drained, or is to be ended.
+    pub marked: bool,
     /// Whether the picture of the Nodes is current. An old one refuses nothing: what is removed does not come
     /// again.
     pub nodes_are_current: bool,
@@ -123,6 +133,8 @@ codes! {
         NodeHasAnotherInstance,
         /// The node does not say which instance it has.
         NodeWithoutInstance,
+        /// The node's `spec.providerID` names no EC2 instance.
+        ForeignProviderId,
         /// There is no such node.
         NoSuchNode,
         /// The node has more notices than it can have.
@@ -133,6 +145,8 @@ codes! {
         OutsidePools,
         /// Its fields cannot be read.
         NotUnderstood,
+        /// The node went as it announced. That is no trouble, and nobody is told.
+        EndedByItsGroup,
     }
 }
 
@@ -156,6 +170,7 @@ pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
     if seen.name != notice_name(seen.node, seen.instance_id, seen.kind) {
         return Judgement::Refused(NoticeRefusal::Misnamed);
     }
+    let is_group_termination = seen.kind == NoticeKind::GroupTermination;
     match bind(seen, known) {
         Judgement::Refused(_) if !known.nodes_are_current => Judgement::Wait,
         Judgement::Refused(NoticeRefusal::InstanceOfAnotherNode | NoticeRefusal::NodeHasAnotherInstance)
@@ -163,12 +178,19 @@ pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
         {
             Judgement::Wait
         }
+        // A group ends what we have drained, and what has gone already.
+        Judgement::Refused(NoticeRefusal::NoSuchNode) if is_group_termination => {
+            Judgement::Refused(NoticeRefusal::EndedByItsGroup)
+        }
+        Judgement::Accepted(_) if is_group_termination && known.marked && known.record.is_none() => {
+            Judgement::Over
+        }
         judgement => judgement,
     }
 }
 
 fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
-    let says_so = matches!(&known.node, NodeState::Has(Some(id)) if id == seen.instance_id);
+    let says_so = matches!(&known.node, NodeState::Has(id) if id == seen.instance_id);
     match known.holder {
         Holder::Several if says_so => {
             return match deadline(seen, known.now) {
@@ -185,7 +207,7 @@ fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
     match &known.node {
         NodeState::Has(_) if says_so => return Judgement::Accepted(Proof::Node),
         NodeState::Has(_) => return Judgement::Refused(NoticeRefusal::NodeHasAnotherInstance),
-        NodeState::Missing | NodeState::WithoutInstance => {}
+        NodeState::Missing | NodeState::WithoutInstance | NodeState::Foreign => {}
     }
     match known.record {
         Some(record) if record.node != seen.node => {
@@ -200,23 +222,39 @@ fn bind(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
         NodeState::Missing if waited < NODE_PATIENCE => Judgement::Wait,
         NodeState::Missing => Judgement::Refused(NoticeRefusal::NoSuchNode),
         _ if deadline(seen, known.now).is_some() => Judgement::Accepted(Proof::Reporter),
+        NodeState::Foreign => Judgement::Refused(NoticeRefusal::ForeignProviderId),
         _ if waited < INSTANCE_PATIENCE => Judgement::Wait,
         _ => Judgement::Refused(NoticeRefusal::NodeWithoutInstance),
     }
 }
 
 /// The deadline of a notice that is taken in now, if it is one that EC2 may have given. A bad one does not
-/// become good by waiting.
+/// become good by waiting. Maintenance is announced weeks ahead, so its deadline counts once it is near.
+///
+/// `now` is the time of the API server. Its clock is behind EC2's if a notice was stored before it was seen:
+/// then the deadline is that much earlier by it. It is never later than the notice says, and an agent that
+/// lies about its clock only brings its own node's deadline forward, by a minute at most.
 #[must_use]
 pub fn deadline(seen: &Seen<'_>, now: Timestamp) -> Option<Timestamp> {
-    let plausible = |at: &Timestamp| is_between(*at, now) && at.duration_since(seen.created) <= AHEAD;
-    seen.deadline.filter(plausible)
+    let given_near = seen.kind != NoticeKind::ScheduledMaintenance;
+    let plausible =
+        |at: &Timestamp| is_between(*at, now) && (!given_near || at.duration_since(seen.created) <= AHEAD);
+    let behind = seen.detected.duration_since(seen.created);
+    let earlier = if behind > CLOCKS_AGREE { behind.min(BEHIND) } else { SignedDuration::ZERO };
+    seen.deadline.and_then(|at| at.checked_sub(earlier).ok()).filter(plausible)
+}
+
+/// Whether the notice has a deadline that only time brings near.
+#[must_use]
+pub fn is_to_come(seen: &Seen<'_>, now: Timestamp) -> bool {
+    seen.kind == NoticeKind::ScheduledMaintenance && seen.deadline.is_some_and(|at| is_too_far(at, now))
 }
 
 /// Whether the notice carried a deadline from the start that EC2 cannot have given.
 #[must_use]
 pub fn was_implausible(seen: &Seen<'_>) -> bool {
-    seen.deadline.is_some_and(|at| !is_between(at, seen.created))
+    let announced_ahead = |at: Timestamp| seen.kind == NoticeKind::ScheduledMaintenance && at > seen.created;
+    seen.deadline.is_some_and(|at| !is_between(at, seen.created) && !announced_ahead(at))
 }
 
 /// Whether a record's deadline is further away than EC2 gives one.

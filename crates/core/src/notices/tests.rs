@@ -44,6 +44,7 @@ impl Judged {
             instance_id: &self.instance_id,
             kind: NoticeKind::SpotInterruption,
             deadline: self.deadline,
+            detected: self.created,
             created: self.created,
         }
     }
@@ -56,39 +57,42 @@ fn named(instance: &str, deadline: Option<Timestamp>, age: i64) -> Judged {
 #[test]
 fn a_node_and_its_instance_are_bound_both_ways() {
     use Judgement::{Accepted, Over, Refused, Wait};
-    use NodeState::{Has, Missing, WithoutInstance};
+    use NodeState::{Foreign, Has, Missing, WithoutInstance};
     let (soon, open) = (Some(after(120)), |node| Some(Recorded { node: leaked(node), open: true }));
     let over = |node| Some(Recorded { node: leaked(node), open: false });
     let cases = [
         // The Node says it.
-        (named(OWN, None, 0), Has(Some(OWN.into())), Some(NodeName::from("a")), None, Accepted(Proof::Node)),
-        (
-            named(OWN, soon, 900),
-            Has(Some(OWN.into())),
-            Some(NodeName::from("a")),
-            over("a"),
-            Accepted(Proof::Node),
-        ),
+        (named(OWN, None, 0), Has(OWN.into()), Some(NodeName::from("a")), None, Accepted(Proof::Node)),
+        (named(OWN, soon, 900), Has(OWN.into()), Some(NodeName::from("a")), over("a"), Accepted(Proof::Node)),
         // It says something else.
         (
             named(FOREIGN, soon, 60),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             None,
             None,
             Refused(NoticeRefusal::NodeHasAnotherInstance),
         ),
         (
             named(FOREIGN, soon, 60),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             None,
             open("a"),
             Refused(NoticeRefusal::NodeHasAnotherInstance),
         ),
-        (named(OWN, soon, 60), Has(None), None, None, Refused(NoticeRefusal::NodeHasAnotherInstance)),
+        // It names no EC2 instance: only before a deadline its own pods leave.
+        (named(OWN, None, 0), Foreign, None, None, Refused(NoticeRefusal::ForeignProviderId)),
+        (named(OWN, soon, 0), Foreign, None, None, Accepted(Proof::Reporter)),
+        (
+            named(FOREIGN, soon, 60),
+            Foreign,
+            Some("b".into()),
+            None,
+            Refused(NoticeRefusal::InstanceOfAnotherNode),
+        ),
         // Another node has the instance, or had it.
         (
             named(FOREIGN, soon, 60),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             Some("b".into()),
             None,
             Refused(NoticeRefusal::InstanceOfAnotherNode),
@@ -117,7 +121,7 @@ fn a_node_and_its_instance_are_bound_both_ways() {
         ),
         (named(FOREIGN, soon, 60), Missing, None, over("b"), Refused(NoticeRefusal::InstanceOfAnotherNode)),
         // The picture may be a little older than the notice without being known as old.
-        (named(FOREIGN, soon, 59), Has(Some(OWN.into())), None, None, Wait),
+        (named(FOREIGN, soon, 59), Has(OWN.into()), None, None, Wait),
         (named(FOREIGN, soon, 59), Missing, Some("b".into()), None, Wait),
         // Nobody has it: its Node may be on its way, but not for long, whatever presses.
         (named(FOREIGN, soon, 59), Missing, None, None, Wait),
@@ -135,28 +139,28 @@ fn a_node_and_its_instance_are_bound_both_ways() {
         // The name of another node's notice, whole or as a prefix, and one of no meaning.
         (
             seen("b.i-0123456789abcdef0-spot-interruption", OWN, soon, 0),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             Some("a".into()),
             None,
             Refused(NoticeRefusal::Misnamed),
         ),
         (
             seen("a.b.i-0123456789abcdef0-spot-interruption", OWN, soon, 0),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             Some("a".into()),
             None,
             Refused(NoticeRefusal::Misnamed),
         ),
         (
             seen("a.i-0123456789abcdef0-spot-interruption-2", OWN, soon, 0),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             Some("a".into()),
             None,
             Refused(NoticeRefusal::Misnamed),
         ),
         (
             seen("lie", OWN, soon, 0),
-            Has(Some(OWN.into())),
+            Has(OWN.into()),
             Some(NodeName::from("a")),
             None,
             Refused(NoticeRefusal::Misnamed),
@@ -164,7 +168,7 @@ fn a_node_and_its_instance_are_bound_both_ways() {
     ];
     for (number, (notice, node, holder, record, expected)) in cases.into_iter().enumerate() {
         let holder = holder.as_ref().map_or(Holder::Nobody, Holder::One);
-        let known = Known { node, holder, record, nodes_are_current: true, now: now() };
+        let known = Known { node, holder, record, marked: false, nodes_are_current: true, now: now() };
         assert_eq!(judge(&notice.seen(), &known), expected, "case {number}: {known:?}");
         // On an old picture of the Nodes nothing is refused but a name.
         let expected = match expected {
@@ -184,16 +188,23 @@ fn an_instance_that_several_nodes_say_they_have_is_the_proof_of_none() {
     let open = |node| Some(Recorded { node: leaked(node), open: true });
     let other = Refused(NoticeRefusal::InstanceOfAnotherNode);
     for (notice, node, record, expected) in [
-        (named(OWN, soon, 0), Has(Some(OWN.into())), None, Accepted(Proof::Reporter)),
-        (named(OWN, soon, 100), Has(Some(OWN.into())), open("b"), Accepted(Proof::Reporter)),
-        (named(OWN, soon, 100), Has(Some(OWN.into())), open("a"), Accepted(Proof::Reporter)),
-        (named(OWN, None, 900), Has(Some(OWN.into())), None, Wait),
-        (named(OWN, None, 900), Has(Some(OWN.into())), open("b"), Wait),
-        (named(FOREIGN, soon, 60), Has(Some(OWN.into())), None, other),
+        (named(OWN, soon, 0), Has(OWN.into()), None, Accepted(Proof::Reporter)),
+        (named(OWN, soon, 100), Has(OWN.into()), open("b"), Accepted(Proof::Reporter)),
+        (named(OWN, soon, 100), Has(OWN.into()), open("a"), Accepted(Proof::Reporter)),
+        (named(OWN, None, 900), Has(OWN.into()), None, Wait),
+        (named(OWN, None, 900), Has(OWN.into()), open("b"), Wait),
+        (named(FOREIGN, soon, 60), Has(OWN.into()), None, other),
         (named(OWN, soon, 60), WithoutInstance, None, other),
         (named(OWN, soon, 60), Missing, None, other),
     ] {
-        let known = Known { node, holder: Holder::Several, record, nodes_are_current: true, now: now() };
+        let known = Known {
+            node,
+            holder: Holder::Several,
+            record,
+            marked: false,
+            nodes_are_current: true,
+            now: now(),
+        };
         assert_eq!(judge(&notice.seen(), &known), expected, "{known:?}");
     }
 }
@@ -250,6 +261,7 @@ fn of_each_node_a_few_notices_are_looked_at_and_its_own_instance_first() {
         instance_id: instance,
         kind: NoticeKind::SpotInterruption,
         deadline: None,
+        detected: after(-age),
         created: after(-age),
     };
     let names: &'static Vec<(String, InstanceId)> = Box::leak(Box::new(names));
@@ -275,6 +287,7 @@ fn believed(proof: Proof, deadline: Option<Timestamp>) -> Believed<'static> {
     Believed {
         node: leaked("a"),
         instance_id: leaked(OWN),
+        kind: NoticeKind::SpotInterruption,
         proof,
         says_so: proof == Proof::Node,
         deadline,
@@ -420,4 +433,56 @@ fn of_a_node_with_too_many_notices_the_earliest_deadlines_stay() {
     );
     assert_eq!(gone(&mut room, "sooner", Some(after(10))).as_deref(), Some("15"));
     assert_eq!(gone(&mut room, "sooner", Some(after(10))), None, "the same again");
+}
+
+/// A notice of node `a` of that kind, stored so many seconds ago.
+fn of_kind<'a>(name: &'a str, kind: NoticeKind, deadline: Option<Timestamp>, age: i64) -> Seen<'a> {
+    let (created, instance_id) = (after(-age), leaked(OWN));
+    Seen { name, node: leaked("a"), instance_id, kind, deadline, detected: created, created }
+}
+
+#[test]
+fn maintenance_is_advice_until_its_time_is_near() {
+    let kind = NoticeKind::ScheduledMaintenance;
+    let week = 7 * 24 * 3600;
+    let announced = of_kind("a", kind, Some(after(week)), 0);
+    assert_eq!((deadline(&announced, now()), was_implausible(&announced)), (None, false));
+    assert!(is_to_come(&announced, now()));
+    assert_eq!(deadline(&announced, after(week - 300)), Some(after(week)));
+    assert!(!is_to_come(&announced, after(week - 300)));
+    let over = of_kind("a", kind, Some(after(-week)), 0);
+    assert_eq!((deadline(&over, now()), was_implausible(&over)), (None, true));
+    // What EC2 takes, it takes in two minutes.
+    let taken = of_kind("a", NoticeKind::SpotInterruption, Some(after(week)), 0);
+    assert_eq!((deadline(&taken, after(week - 300)), was_implausible(&taken)), (None, true));
+}
+
+#[test]
+fn what_a_group_ends_is_left_alone_where_it_is_drained_already_or_gone() {
+    use NodeState::{Has, Missing};
+    let name = notice_name(&"a".into(), &OWN.into(), NoticeKind::GroupTermination);
+    let judged = |node: &NodeState, marked, record, age| {
+        let seen = of_kind(&name, NoticeKind::GroupTermination, Some(after(120)), age);
+        let (holder, node) = (Holder::Nobody, node.clone());
+        judge(&seen, &Known { node, holder, record, marked, nodes_are_current: true, now: now() })
+    };
+    let (there, own) = (Has(OWN.into()), Some(Recorded { node: leaked("a"), open: true }));
+    assert_eq!(judged(&there, false, None, 0), Judgement::Accepted(Proof::Node));
+    assert_eq!(judged(&there, true, None, 0), Judgement::Over);
+    assert_eq!(judged(&there, true, own, 0), Judgement::Accepted(Proof::Node));
+    assert_eq!(judged(&Missing, false, None, 0), Judgement::Wait);
+    assert_eq!(judged(&Missing, false, None, 90), Judgement::Refused(NoticeRefusal::EndedByItsGroup));
+}
+
+#[test]
+fn a_deadline_is_earlier_by_a_clock_that_is_behind_and_never_later() {
+    let at = |detected: i64| {
+        let seen = of_kind("a", NoticeKind::SpotInterruption, Some(after(120)), 0);
+        deadline(&Seen { detected: after(detected), ..seen }, now()).expect("a deadline")
+    };
+    assert_eq!(at(0), after(120));
+    assert_eq!(at(2), after(120), "whole seconds");
+    assert_eq!(at(30), after(90), "the API server is 30 s behind the instance");
+    assert_eq!(at(-30), after(120), "it took 30 s to store the notice");
+    assert_eq!(at(1_000_000), after(60), "a lie gains a minute at most");
 }

@@ -1,7 +1,7 @@
 //! What keeps a pod off a node, by the rules of the scheduler's filters.
 
-use super::packer::{Dimension, Lasting, PODS, Packer};
-use crate::cluster::VolumeReach;
+use super::packer::{Class, Dimension, Lasting, PODS, Packer};
+use crate::cluster::{ClaimRef, Node, PodSpec, VolumeReach};
 use crate::effort::TooMuch;
 use crate::reason::NodeReason;
 
@@ -72,8 +72,8 @@ impl Packer<'_> {
         })
     }
 
-    /// What no placing of pods changes: nodeunschedulable, tainttoleration, nodeaffinity, volumebinding,
-    /// volumezone.
+    /// What no placing of pods changes: nodeunschedulable, tainttoleration, nodeaffinity,
+    /// nodedeclaredfeatures, volumebinding, volumezone.
     fn never(&self, class: usize, node: u32) -> Option<NodeReason> {
         if let Some(reason) = &self.out[node as usize] {
             return Some(reason.clone());
@@ -81,8 +81,13 @@ impl Packer<'_> {
         let class = &self.classes[class];
         let spec = &*class.pod.spec;
         let node = self.nodes[node as usize];
-        if let Some(what) = spec.not_understood.as_ref().filter(|_| class.moves) {
-            return Some(NodeReason::NotUnderstood(what.to_string()));
+        if !class.ruled {
+            return None;
+        }
+        if class.moves
+            && let Some(reason) = not_checked(spec, node)
+        {
+            return Some(reason);
         }
         if let Some(taint) = spec.untolerated(node) {
             return Some(NodeReason::Taint(taint.to_string()));
@@ -90,19 +95,42 @@ impl Packer<'_> {
         if !spec.selects(node) {
             return Some(NodeReason::NodeAffinity);
         }
-        for claim in spec.claims.iter().filter(|c| !c.ephemeral) {
-            match self.snapshot.claim(&class.pod.namespace, &claim.name).map(|c| &c.reach) {
-                Some(VolumeReach::Anywhere) => {}
-                Some(VolumeReach::Nodes(terms)) if terms.iter().any(|t| t.matches(node)) => {}
-                Some(VolumeReach::Nodes(_)) => return Some(NodeReason::Volume(claim.name.to_string())),
-                // A pod that waits may get its volume anywhere: the cautious view is that it takes room.
-                Some(VolumeReach::Unknown) | None if class.moves => {
-                    return Some(NodeReason::VolumeUnknown(claim.name.to_string()));
-                }
-                Some(VolumeReach::Unknown) | None => {}
-            }
+        spec.claims.iter().find_map(|claim| self.out_of_reach(class, claim, node))
+    }
+
+    /// Why a pod cannot have its volume on a node: volumebinding, volumezone, volumerestrictions, and of
+    /// nodevolumelimits that the driver may be missing.
+    fn out_of_reach(&self, class: &Class<'_>, claim: &ClaimRef, node: &Node) -> Option<NodeReason> {
+        let storage = self.snapshot.storage();
+        let known = self.snapshot.claim(&class.pod.namespace, &claim.name);
+        if class.moves
+            && let Some(driver) = known.and_then(|known| known.driver.as_ref())
+            && storage.must_be_installed(driver)
+            && !node.volume_limits.iter().any(|(installed, _)| installed == driver)
+        {
+            return Some(NodeReason::DriverMissing(driver.to_string()));
         }
-        None
+        let unclear = match known {
+            // It is made anew.
+            Some(known) if claim.ephemeral => !storage.follows_pod(&known.class),
+            Some(known) => match &known.reach {
+                VolumeReach::Nodes(terms) if !terms.iter().any(|t| t.matches(node)) => {
+                    return Some(NodeReason::Volume(claim.name.to_string()));
+                }
+                VolumeReach::Anywhere | VolumeReach::Nodes(_) => {
+                    known.one_pod && self.is_shared(class, claim)
+                }
+                VolumeReach::Unknown => true,
+            },
+            None => true,
+        };
+        // A pod that waits may get its volume anywhere: the cautious view is that it takes room.
+        (unclear && class.moves).then(|| NodeReason::VolumeUnknown(claim.name.to_string()))
+    }
+
+    /// Whether another pod to place, which may be the first, names the claim of a class, too.
+    fn is_shared(&self, class: &Class<'_>, claim: &ClaimRef) -> bool {
+        self.claimed.get(&(&*class.pod.namespace, &*claim.name)).is_some_and(|pods| *pods > 1)
     }
 
     pub(super) fn blocked_now(&self, class: usize, node: u32) -> Option<NodeReason> {
@@ -175,4 +203,16 @@ impl Packer<'_> {
         });
         taken.then_some(NodeReason::PodAntiAffinity)
     }
+}
+
+/// Why a pod that moves is not said to fit on a node, whatever its rules are.
+fn not_checked(spec: &PodSpec, node: &Node) -> Option<NodeReason> {
+    if let Some(scheduler) = &spec.scheduler {
+        return Some(NodeReason::OtherScheduler(scheduler.to_string()));
+    }
+    if let Some(field) = spec.not_understood.as_ref().or(node.not_understood.as_ref()) {
+        return Some(NodeReason::NotUnderstood(field.to_string()));
+    }
+    let missing = spec.required_features.iter().find(|feature| node.features.binary_search(feature).is_err());
+    missing.map(|feature| NodeReason::Feature(feature.to_string()))
 }

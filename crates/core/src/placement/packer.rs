@@ -97,6 +97,8 @@ pub(super) struct Class<'a> {
     /// Where one could go at the start; enough of them, not all.
     pub(super) candidates: Vec<u32>,
     pub(super) certified: bool,
+    /// The rules of kube-scheduler hold for it: another scheduler puts its pods wherever there is room.
+    pub(super) ruled: bool,
     /// What it costs to compare what no placing of pods changes with one node, but for taints.
     pub(super) weight: usize,
 }
@@ -132,6 +134,8 @@ pub(super) struct Packer<'a> {
     pub(super) counters: Vec<Counter>,
     pub(super) classes: Vec<Class<'a>>,
     pub(super) incoming: Vec<Incoming<'a>>,
+    /// How many pods to place name a claim, by namespace and name.
+    pub(super) claimed: HashMap<(&'a str, &'a str), usize>,
     /// Pods placed in the packing under way: class and node.
     pub(super) placed: Vec<(usize, u32)>,
     /// Pods there with a lower priority are as good as gone.
@@ -166,7 +170,8 @@ impl<'a> Packer<'a> {
                 (nodes.len() - 1, reserved)
             }
         });
-        let out = nodes.iter().map(|node| out_of_use(node, excluded)).collect();
+        let kept: BTreeSet<&NodeName> = snapshot.waiting().filter_map(|pod| pod.nominated.as_ref()).collect();
+        let out = nodes.iter().map(|node| out_of_use(node, excluded, &kept)).collect();
         let mut packer = Self {
             snapshot,
             nodes,
@@ -179,6 +184,7 @@ impl<'a> Packer<'a> {
             counters: Vec::new(),
             classes: Vec::new(),
             incoming: Vec::new(),
+            claimed: HashMap::new(),
             placed: Vec::new(),
             free_below,
             attracts: Vec::new(),
@@ -219,6 +225,10 @@ impl<'a> Packer<'a> {
             if class == next {
                 self.classes.push(Class::new(pod, moves, snapshot));
             }
+            effort.spend(4 * pod.spec.claims.len())?;
+            for claim in &pod.spec.claims {
+                *self.claimed.entry((&*pod.namespace, &*claim.name)).or_default() += 1;
+            }
             self.incoming.push(Incoming { pod, class, moves });
         }
         Ok(())
@@ -238,19 +248,22 @@ impl<'a> Class<'a> {
             raises: Vec::new(),
             candidates: Vec::new(),
             certified: false,
+            ruled: moves || pod.spec.scheduler.is_none(),
             weight: lasting_weight(pod, snapshot),
         }
     }
 }
 
 /// Why a node is out for every pod.
-fn out_of_use(node: &Node, excluded: &ExcludedNodes) -> Option<NodeReason> {
+fn out_of_use(node: &Node, excluded: &ExcludedNodes, kept: &BTreeSet<&NodeName>) -> Option<NodeReason> {
     if excluded.contains(&node.name) {
         Some(NodeReason::Excluded)
     } else if !node.ready {
         Some(NodeReason::NotReady)
     } else if node.unschedulable {
         Some(NodeReason::Cordoned)
+    } else if kept.contains(&node.name) {
+        Some(NodeReason::Nominated)
     } else {
         None
     }
@@ -282,7 +295,7 @@ fn lasting_weight(pod: &Pod, snapshot: &Snapshot) -> usize {
         VolumeReach::Anywhere | VolumeReach::Unknown => 0,
     };
     let volumes = claims(snapshot, pod).map(reach).sum::<usize>();
-    1 + pod.spec.node_weight() + 4 * pod.spec.claims.len() + volumes
+    1 + pod.spec.node_weight() + 8 * pod.spec.required_features.len() + 4 * pod.spec.claims.len() + volumes
 }
 
 pub(super) fn claims<'s>(snapshot: &'s Snapshot, pod: &'s Pod) -> impl Iterator<Item = &'s Claim> {

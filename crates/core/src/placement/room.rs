@@ -60,11 +60,29 @@ impl Packer<'_> {
         dimensions.extend(drivers.iter().cloned().map(Dimension::Volumes));
         self.dimensions = dimensions;
         effort.spend(self.nodes.len().saturating_mul(KEPT * self.dimensions.len()))?;
+        let offered: Vec<bool> = self.dimensions.iter().map(|dimension| self.is_offered(dimension)).collect();
         for class in 0..self.classes.len() {
             effort.spend(4 * (self.dimensions.len() + self.classes[class].pod.spec.claims.len()))?;
-            self.classes[class].need = self.needs(self.classes[class].pod);
+            let mut need = self.needs(self.classes[class].pod);
+            if !self.classes[class].moves {
+                // A device of a DeviceClass with an extended resource name stands on no node (KEP-5004).
+                need.iter_mut().zip(&offered).filter(|(_, offered)| !**offered).for_each(|(n, _)| *n = 0);
+            }
+            self.classes[class].need = need;
         }
         Ok(drivers)
+    }
+
+    /// Whether some node says that it has any.
+    fn is_offered(&self, dimension: &Dimension) -> bool {
+        match dimension {
+            Dimension::Resource(name)
+                if !matches!(&**name, "cpu" | "memory" | "ephemeral-storage" | "pods") =>
+            {
+                self.nodes.iter().any(|node| node.allocatable.extended(name) > 0)
+            }
+            Dimension::Resource(_) | Dimension::Volumes(_) => true,
+        }
     }
 
     /// What a node has, less what its pods ask for.
@@ -118,14 +136,21 @@ impl Packer<'_> {
                 self.ports.entry(index32(n)).or_default().extend(pod.spec.host_ports.iter());
             }
             for claim in claims(snapshot, pod).filter(|_| !drivers.is_empty()) {
-                if !attached.insert(&claim.volume) {
+                if claim.driver.is_none() || !attached.insert(&claim.volume) {
                     continue;
                 }
-                for (d, dimension) in self.dimensions.iter().enumerate().skip(4) {
-                    if matches!(dimension, Dimension::Volumes(x) if claim.driver.as_ref() == Some(x)) {
-                        free[d] = free[d].saturating_sub(1);
-                    }
-                }
+                take_slot(&self.dimensions, free, claim.driver.as_ref());
+            }
+        }
+        if drivers.is_empty() {
+            return Ok(());
+        }
+        // What is attached still, or already, and no pod there uses.
+        let (storage, node) = (snapshot.storage(), &self.nodes[n].name);
+        effort.spend(storage.count_on(node).saturating_mul(2 + drivers.len()))?;
+        for attachment in storage.attached_to(node) {
+            if attachment.volume.as_ref().is_none_or(|volume| !attached.contains(&**volume)) {
+                take_slot(&self.dimensions, free, attachment.driver.as_ref());
             }
         }
         Ok(())
@@ -144,6 +169,15 @@ impl Packer<'_> {
         let mut need = vec![asks.cpu_millis, asks.memory, asks.ephemeral_storage, 1];
         need.extend(self.dimensions.iter().skip(4).map(of));
         need
+    }
+}
+
+/// Takes one volume off what a node can still attach for a driver; if that is not known, for each.
+fn take_slot(dimensions: &[Dimension], free: &mut [i64], driver: Option<&Arc<str>>) {
+    for (free, dimension) in free.iter_mut().zip(dimensions) {
+        if matches!(dimension, Dimension::Volumes(of) if driver.is_none_or(|driver| driver == of)) {
+            *free = free.saturating_sub(1);
+        }
     }
 }
 

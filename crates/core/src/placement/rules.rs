@@ -326,6 +326,9 @@ impl<'a> Compiler<'_, 'a> {
 
     /// Gives a class what its pods say.
     fn enter(&mut self, class: usize, said: &Said) -> Result<(), TooMuch> {
+        if !self.packer.classes[class].ruled {
+            return Ok(());
+        }
         let kept = 4 * said.spread.len() + said.near.len() + said.apart.len();
         self.packer.effort.spend(KEPT * kept)?;
         let own = |meant: &[u32]| self.meaning.has_class(meant, class);
@@ -363,6 +366,9 @@ impl<'a> Compiler<'_, 'a> {
         let mut made: HashMap<(usize, Vec<usize>), usize> = HashMap::new();
         for ((class, key), against) in found {
             effort.spend(against.len())?;
+            if !self.packer.classes[class].ruled {
+                continue;
+            }
             let topology = self.packer.topology(key)?;
             let counter = match made.get(&(topology, against.clone())) {
                 Some(counter) => *counter,

@@ -3,8 +3,9 @@ use super::packer::Packer;
 use super::*;
 use crate::cluster::index32;
 use crate::cluster::{
-    Claim, ClaimRef, Effect, HostPort, LabelSelector, NodeSelectorTerm, Operator, Owner, OwnerKind, Parts,
-    PodSpec, Requirement, Toleration, TolerationOperator, VolumeReach,
+    Attachment, Claim, ClaimRef, ClassTerms, DriverTerms, Effect, HostPort, LabelSelector, NodeSelectorTerm,
+    Operator, Owner, OwnerKind, Parts, PodSpec, Requirement, Storage, Toleration, TolerationOperator,
+    VolumeReach,
 };
 use crate::ids::NodeName;
 use crate::policy::Policy;
@@ -289,7 +290,7 @@ fn with_claim(claim: Option<Claim>) -> Snapshot {
         s.claims = [ClaimRef { name: "other".into(), ephemeral: false }].into();
     });
     let driver = claim.as_ref().and_then(|c| c.driver.clone());
-    let other_claim = Claim { volume: "pv-2".into(), driver, reach: VolumeReach::Anywhere };
+    let other_claim = Claim { volume: "pv-2".into(), driver, ..Claim::default() };
     let key = |name: &str| ("default".into(), name.into());
     let claims = claim.map(|c| (key("data"), c)).into_iter().chain([(key("other"), other_claim)]);
     Snapshot::new(Parts { claims: claims.collect(), ..parts(with_old(vec![limited]), vec![db, other]) })
@@ -300,7 +301,7 @@ fn volumes_bind_pods_to_their_zone() {
     let zone = |zone| {
         let term = NodeSelectorTerm { labels: [one_of(ZONE, &[zone])].into(), fields: Box::default() };
         let reach = VolumeReach::Nodes([term].into());
-        Some(Claim { volume: "pv-1".into(), driver: None, reach })
+        Some(Claim { volume: "pv-1".into(), reach, ..Claim::default() })
     };
     assert!(place_old(&with_claim(zone("b"))).fits());
     check_reasons(&with_claim(zone("a")), &[NodeReason::Volume("data".into())]);
@@ -315,11 +316,8 @@ fn a_claim_that_is_not_known_or_not_bound_is_not_safe() {
 
 #[test]
 fn a_node_attaches_only_so_many_volumes_of_a_driver() {
-    let of_driver = |driver: &str| Claim {
-        volume: "pv-1".into(),
-        driver: Some(driver.into()),
-        reach: VolumeReach::Anywhere,
-    };
+    let of_driver =
+        |driver: &str| Claim { volume: "pv-1".into(), driver: Some(driver.into()), ..Claim::default() };
     check_reasons(&with_claim(Some(of_driver("ebs"))), &[NodeReason::VolumeLimit("ebs".into())]);
     assert!(place_old(&with_claim(Some(of_driver("efs")))).fits());
 }
@@ -774,4 +772,134 @@ fn a_pod_that_ends_does_not_hold_an_affinity_open() {
         vec![near("web-1", "old", "cache", ZONE), ending],
         &[NodeReason::PodAffinity],
     );
+}
+
+#[test]
+fn of_kubelets_of_two_versions_only_those_that_declare_the_feature_take_the_pod() {
+    let wants = || {
+        vec![spec(pod("web-1", "old", 1), |s| s.required_features = ["VolumeBindMountOptions".into()].into())]
+    };
+    let newer = Node {
+        features: ["RestartAllContainersOnContainerExits".into(), "VolumeBindMountOptions".into()].into(),
+        ..node("n1")
+    };
+    let missing = NodeReason::Feature("VolumeBindMountOptions".into());
+    fits(vec![newer, node("n2")], wants());
+    does_not_fit(vec![node("n1"), node("n2")], wants(), &[missing]);
+}
+
+#[test]
+fn a_field_that_is_not_understood_keeps_a_pod_off_each_node_and_a_node_from_each_pod() {
+    let unknown = |field: &str| NodeReason::NotUnderstood(field.into());
+    let odd = spec(pod("web-1", "old", 1), |s| s.not_understood = Some("PodSpec.quota".into()));
+    does_not_fit(vec![node("n1")], vec![odd], &[unknown("PodSpec.quota")]);
+    let odd = Node { not_understood: Some("NodeStatus.quota".into()), ..node("n1") };
+    does_not_fit(vec![odd], vec![pod("web-1", "old", 1)], &[unknown("NodeStatus.quota")]);
+}
+
+#[test]
+fn a_pod_of_another_scheduler_is_not_said_to_fit_and_takes_room_whatever_its_rules_say() {
+    let other = |pod: Pod| spec(pod, |s| s.scheduler = Some("volcano".into()));
+    let mover = other(pod("web-1", "old", 1));
+    does_not_fit(vec![node("n1")], vec![mover], &[NodeReason::OtherScheduler("volcano".into())]);
+    let waiting = || spec(pod("job-1", "", 2000), |s| s.node_selector = labels(&[("disk", "none")]));
+    let web = || pod("web-1", "old", 3000);
+    fits(vec![node("n1")], vec![web(), waiting()]);
+    does_not_fit(vec![node("n1")], vec![web(), other(waiting())], &[insufficient("cpu")]);
+}
+
+#[test]
+fn a_node_that_is_kept_for_a_pod_that_preempts_is_not_counted_on() {
+    let waiting = Pod { nominated: Some("n1".into()), ..pod("high-1", "", 3500) };
+    let there = || pod("low-1", "n1", 2000);
+    fits(vec![node("n1")], vec![pod("web-1", "old", 1000), there()]);
+    let pods = vec![pod("web-1", "old", 1000), there(), waiting];
+    does_not_fit(vec![node("n1")], pods, &[NodeReason::Nominated]);
+}
+
+#[test]
+fn a_waiting_pod_that_asks_for_a_device_of_no_node_takes_room() {
+    let device: Box<[(Arc<str>, i64)]> = [("example.com/gpu".into(), 1)].into();
+    let waiting = spec(pod("job-1", "", 2000), |s| s.requests.extended = device);
+    let pods = vec![pod("web-1", "old", 3000), waiting];
+    does_not_fit(vec![node("n1")], pods, &[insufficient("cpu")]);
+}
+
+/// The pods of node `old`, each with the claim `data`; node `n1` has two slots for the driver `ebs`.
+fn with_storage(claim: Claim, ephemeral: bool, pods: usize, change: impl FnOnce(&mut Storage)) -> Snapshot {
+    let db = |i| {
+        spec(pod(&format!("db-{i}"), if i == 0 { "old" } else { "" }, 1), |s| {
+            s.claims = [ClaimRef { name: "data".into(), ephemeral }].into();
+        })
+    };
+    let node = Node { volume_limits: [("ebs".into(), 2)].into(), ..node("n1") };
+    let mut storage = Storage::default();
+    change(&mut storage);
+    let claims = [(("default".into(), "data".into()), claim)].into_iter().collect();
+    let parts = parts(with_old(vec![node]), (0..pods).map(db).collect());
+    Snapshot::new(Parts { claims, storage, ..parts })
+}
+
+fn bound(driver: &str) -> Claim {
+    Claim { volume: "pv-1".into(), driver: Some(driver.into()), ..Claim::default() }
+}
+
+#[test]
+fn a_volume_that_is_attached_and_that_no_pod_claims_any_more_takes_its_slot() {
+    let left = |driver: &str, count: usize| {
+        let driver = Some(driver.into());
+        with_storage(bound("ebs"), false, 1, move |storage| {
+            for i in 0..count {
+                let volume = Some(format!("pv-old-{i}").into());
+                let attachment = Attachment { node: "n1".into(), driver: driver.clone(), volume };
+                storage.set_attachment(format!("csi-{i}").into(), Some(attachment));
+            }
+        })
+    };
+    assert!(place_old(&left("ebs", 1)).fits());
+    check_reasons(&left("ebs", 2), &[NodeReason::VolumeLimit("ebs".into())]);
+    assert!(place_old(&left("efs", 2)).fits());
+    let mut gone = Storage::default();
+    let attachment = || Attachment { node: "n1".into(), driver: None, volume: None };
+    gone.set_attachment("a".into(), Some(attachment()));
+    gone.set_attachment("a".into(), Some(Attachment { node: "n2".into(), ..attachment() }));
+    assert_eq!((gone.count_on(&"n1".into()), gone.count_on(&"n2".into())), (0, 1));
+    gone.set_attachment("a".into(), None);
+    assert_eq!(gone.count_on(&"n2".into()), 0);
+}
+
+#[test]
+fn a_fresh_node_without_the_driver_takes_no_pod_with_its_volume_if_the_driver_says_so() {
+    let with = |driver: &str, must_be_installed| {
+        let terms = DriverTerms { must_be_installed, ..DriverTerms::default() };
+        with_storage(bound(driver), false, 1, |storage| storage.set_driver(driver.into(), Some(terms)))
+    };
+    assert!(place_old(&with("fsx", false)).fits());
+    check_reasons(&with("fsx", true), &[NodeReason::DriverMissing("fsx".into())]);
+    assert!(place_old(&with("ebs", true)).fits());
+}
+
+#[test]
+fn a_volume_that_is_made_anew_with_its_pod_follows_it_only_if_its_class_does() {
+    let unknown = || [NodeReason::VolumeUnknown("data".into())];
+    let claim = || Claim { class: "fast".into(), ..bound("ebs") };
+    let with = |follows_pod, counts_capacity| {
+        with_storage(claim(), true, 1, move |storage| {
+            storage.set_class("fast".into(), Some(ClassTerms { provisioner: "ebs".into(), follows_pod }));
+            let terms = DriverTerms { counts_capacity, ..DriverTerms::default() };
+            storage.set_driver("ebs".into(), Some(terms));
+        })
+    };
+    assert!(place_old(&with(true, false)).fits());
+    check_reasons(&with(false, false), &unknown());
+    check_reasons(&with(true, true), &unknown());
+    check_reasons(&with_storage(claim(), true, 1, |_| {}), &unknown());
+}
+
+#[test]
+fn of_two_pods_with_a_claim_for_one_the_other_may_be_first() {
+    let claim = || Claim { one_pod: true, ..bound("ebs") };
+    assert!(place_old(&with_storage(claim(), false, 1, |_| {})).fits());
+    check_reasons(&with_storage(claim(), false, 2, |_| {}), &[NodeReason::VolumeUnknown("data".into())]);
+    assert!(place_old(&with_storage(bound("ebs"), false, 2, |_| {})).fits());
 }

@@ -29,7 +29,7 @@ fn found(change: impl Fn(&mut PoolView)) -> Vec<(GroupName, ReasonCode, Severity
     change(&mut view);
     let pool = names(leaked("pool"));
     let owner = |_: &GroupName| Some("pool".into());
-    let findings = check(pool, &view, &Ledger::default(), &owner);
+    let findings = check(pool, &view, &Ledger::default(), &owner, None);
     for finding in &findings {
         let text = finding.to_string();
         assert!(text.contains(&*finding.group), "{text}");
@@ -101,7 +101,7 @@ fn az_rebalance_may_be_suspended_or_accepted() {
     let mut view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
     view.spot.zones.push("b".to_owned());
     let pool = PoolNames { accepts_az_rebalance: true, ..names(leaked("pool")) };
-    assert_eq!(check(pool, &view, &Ledger::default(), &|_| None), []);
+    assert_eq!(check(pool, &view, &Ledger::default(), &|_| None, None), []);
 }
 
 #[test]
@@ -125,7 +125,32 @@ fn a_group_belongs_to_one_pool() {
     let view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
     let pool = names(leaked("new"));
     let owner = |group: &GroupName| Some(if group == "spot" { "old" } else { "new" }.into());
-    let findings = check(pool, &view, &Ledger::default(), &owner);
+    let findings = check(pool, &view, &Ledger::default(), &owner, None);
     let refused = Finding { group: "spot".into(), problem: GroupProblem::OtherPool("old".into()) };
     assert_eq!(refusals(&findings), [Reason::PoolRefused(refused)]);
+}
+
+#[test]
+fn a_node_that_names_no_instance_is_told_while_an_instance_has_no_node() {
+    use crate::testing::{cluster, node};
+    let mut view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
+    let instance = |id: &str, lifecycle| Instance { id: id.into(), zone: "a".to_owned(), lifecycle };
+    view.spot.instances = vec![instance("i-a", Lifecycle::InService), instance("i-b", Lifecycle::Pending)];
+    let named = |name: &str, provider_id: &str| Node { provider_id: provider_id.into(), ..node(name) };
+    for (nodes, told) in [
+        (vec![named("a", "k3s://a")], Some("k3s://a")),
+        (vec![named("b", "rancher://b"), named("a", "kind://docker/kind/a")], Some("kind://docker/kind/a")),
+        // It comes late, which is usual.
+        (vec![named("a", "")], None),
+        // Each instance has its Node: the other one is somewhere else.
+        (vec![named("x", "aws:///a/i-a"), named("on-premises", "eks-hybrid:///x")], None),
+    ] {
+        let pool = names(leaked("pool"));
+        let cluster = cluster(nodes, vec![]);
+        let findings = check(pool, &view, &Ledger::default(), &|_| None, Some(&cluster));
+        let found: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), told.iter().len(), "{found:?}");
+        assert!(told.is_none_or(|told| found[0].contains(told)), "{found:?}");
+        assert!(findings.iter().all(|finding| finding.problem.severity() == Severity::Degraded));
+    }
 }

@@ -19,6 +19,8 @@ codes! {
         ObserveOnly,
         /// The node is left to another tool.
         LeftToNeighbour,
+        /// aws-node-termination-handler runs in the cluster.
+        TerminationHandlerRuns,
         /// The node is in no accepted pool.
         NotInPool,
         /// The pool no longer exists.
@@ -57,6 +59,8 @@ codes! {
         NoLaunchInstances,
         /// A group is at its minimum size.
         AtMinimum,
+        /// Nodes of the cluster name no EC2 instance.
+        ForeignProviderId,
         /// A node is cordoned.
         NodeCordoned,
         /// A node is not in the cluster.
@@ -75,6 +79,8 @@ codes! {
         StaleWatch,
         /// Another node reports that it runs on the same instance.
         InstanceDisputed,
+        /// An instance was taken out of load balancers, and its connections have time to end.
+        ConnectionsEnd,
         /// A pod is still terminating.
         PodTerminating,
         /// A pod has not terminated in its time.
@@ -109,6 +115,12 @@ codes! {
         PodsNotListed,
         /// A pod is on the node that the watch does not show.
         PodNotWatched,
+        /// An instance that is to be gone is in its group.
+        InstanceNotGone,
+        /// The node of an instance that is to be gone is in the cluster.
+        NodeNotGone,
+        /// The desired capacity of a group is still raised, or being lowered.
+        CapacityNotSettled,
         /// There were too many interruptions within an hour.
         InterruptionBrake,
         /// The budget of returns is used up.

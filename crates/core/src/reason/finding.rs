@@ -2,7 +2,7 @@
 
 use super::code::ReasonCode;
 use crate::group::CapacityUnit;
-use crate::ids::{GroupName, PoolName};
+use crate::ids::{GroupName, NodeName, PoolName};
 
 /// What follows from a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +59,13 @@ pub enum GroupProblem {
     NoLaunchInstances(NoLaunch),
     /// The group cannot shrink below it, so what is owed to a fallback stays in it.
     AtMinimum(i32),
+    /// An instance in service has no Node, and there is a Node that names no EC2 instance.
+    ForeignProviderIds {
+        /// One of those Nodes.
+        node: NodeName,
+        /// Its `spec.providerID`.
+        provider_id: String,
+    },
 }
 
 /// Why LaunchInstances cannot be used on a group.
@@ -93,6 +100,7 @@ impl GroupProblem {
             Self::NoRoom(_) => ReasonCode::NoRoom,
             Self::NoLaunchInstances(_) => ReasonCode::NoLaunchInstances,
             Self::AtMinimum(_) => ReasonCode::AtMinimum,
+            Self::ForeignProviderIds { .. } => ReasonCode::ForeignProviderId,
         }
     }
 
@@ -112,9 +120,10 @@ impl GroupProblem {
             | Self::AzRebalance
             | Self::TerminateSuspended => Severity::Refused,
             // A group that launches nothing is what the other one is there for.
-            Self::LaunchSuspended(_) | Self::ReplaceUnhealthySuspended | Self::NoRoom(_) => {
-                Severity::Degraded
-            }
+            Self::LaunchSuspended(_)
+            | Self::ReplaceUnhealthySuspended
+            | Self::NoRoom(_)
+            | Self::ForeignProviderIds { .. } => Severity::Degraded,
             Self::NoLaunchInstances(_) | Self::AtMinimum(_) => Severity::Note,
         }
     }

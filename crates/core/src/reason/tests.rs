@@ -5,7 +5,7 @@ use crate::freshness::WatchedKind;
 use crate::group::CapacityUnit;
 use crate::notices::NoticeRefusal;
 use crate::placement::{NodeReason, ReasonCount};
-use crate::record::Phase;
+use crate::record::{GroupKind, Phase};
 use crate::trigger::{TriggerAction, TriggerAnswer, TriggerReason};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -56,6 +56,7 @@ fn pauses_and_limits() -> Vec<Reason> {
         Reason::ConcurrencyLimit { limit: 5 },
         Reason::ObserveOnly { at_once: false },
         Reason::ObserveOnly { at_once: true },
+        Reason::TerminationHandlerRuns { workload: pod() },
         Reason::NotInPool,
         Reason::NoSuchPool { pool: "web".into() },
         Reason::RebalanceIgnored,
@@ -95,6 +96,7 @@ fn findings() -> Vec<Reason> {
         GroupProblem::NoLaunchInstances(NoLaunch::WarmPool),
         GroupProblem::NoLaunchInstances(NoLaunch::Refused("UnsupportedOperation".to_owned())),
         GroupProblem::AtMinimum(3),
+        GroupProblem::ForeignProviderIds { node: "node-1".into(), provider_id: "k3s://node-1".to_owned() },
     ]
     .map(|problem| Reason::PoolRefused(Finding { group: "spot".into(), problem }))
     .into()
@@ -113,6 +115,7 @@ fn capacity_and_health() -> Vec<Reason> {
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::NotReady, since: at() },
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::Cordoned, since: at() },
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::Tainted, since: at() },
+        Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::Disputed, since: at() },
         Reason::StaleWatch(StaleWatch { kind: WatchedKind::Pod, since: at() }),
         Reason::InstanceDisputed { instance_id: "i-1".into(), node: node().into() },
         Reason::NoSpotInstance,
@@ -169,6 +172,8 @@ fn drains() -> Vec<Reason> {
         refused(failed(0)),
         refused(failed(422)),
         Reason::DeletionNotAllowed { pod: pod() },
+        Reason::PodHolds { pod: pod(), reason: BlockedReason::NotSafeToEvict, until: at() },
+        Reason::ConnectionsEnd { until: at() },
         Reason::PodTerminating { pod: pod() },
         Reason::PodOverstayed { pod: pod(), due: at(), finalizers: true },
         Reason::PodOverstayed { pod: pod(), due: at(), finalizers: false },
@@ -177,6 +182,10 @@ fn drains() -> Vec<Reason> {
         Reason::PodsNotListed { error: "no answer in time".to_owned() },
         Reason::PodNotWatched { pod: Some(pod()) },
         Reason::PodNotWatched { pod: None },
+        Reason::InstanceNotGone { instance_id: "i-1".into() },
+        Reason::NodeNotGone { node: "node-1".into(), group: None },
+        Reason::NodeNotGone { node: "node-1".into(), group: Some("spot".into()) },
+        Reason::CapacityNotSettled { group: GroupKind::OnDemand },
     ]
 }
 

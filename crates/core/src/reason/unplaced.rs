@@ -45,6 +45,8 @@ pub enum NodeReason {
     VolumeUnknown(String),
     /// It cannot attach more volumes of this driver.
     VolumeLimit(String),
+    /// This driver of a volume is not installed there.
+    DriverMissing(String),
     /// It has not enough of this resource left.
     Insufficient(String),
     /// It runs as many pods as it may.
@@ -57,7 +59,13 @@ pub enum NodeReason {
     PodAntiAffinity,
     /// The pods would be spread unevenly over this label.
     TopologySpread(String),
-    /// The pod asks for something that is not checked.
+    /// Its kubelet does not declare this feature, which the pod needs.
+    Feature(String),
+    /// The scheduler keeps it for a pod that waits.
+    Nominated,
+    /// The pod is placed by this scheduler, whose rules are not known.
+    OtherScheduler(String),
+    /// The pod or the node uses this field of the API, which is not checked.
     NotUnderstood(String),
 }
 

@@ -206,15 +206,6 @@ impl CapacityState {
     }
 }
 
-/// What was reported of a drain that does not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub enum DrainTrouble {
-    /// Something holds it up.
-    Blocked,
-    /// It was held up for longer than a drain may take.
-    TimedOut,
-}
-
 /// The drain of the old node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -224,16 +215,16 @@ pub struct OldDrain {
     /// Whether it was reported that the node has its taint.
     #[serde(default)]
     pub tainted: bool,
-    /// The last trouble that was reported.
+    /// Since when something holds it up, and no pod leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reported: Option<DrainTrouble>,
+    pub stuck_since: Option<Timestamp>,
 }
 
 impl OldDrain {
     /// A drain that begins.
     #[must_use]
     pub fn begun(since: Timestamp) -> Self {
-        Self { since, tainted: false, reported: None }
+        Self { since, tainted: false, stuck_since: None }
     }
 }
 
@@ -272,7 +263,7 @@ impl Region for OldNodeState {
         way("Terminating", "Draining", FlowBox::Drain, "a watch is stale, nothing has begun"),
         way("Terminating", "Gone", FlowBox::Drain, "instance, node and raised capacity are gone"),
         way("Kept", "Retained", FlowBox::CleanUp, "cancelled"),
-        way("Draining", "Retained", FlowBox::CleanUp, "cancelled"),
+        way("Draining", "Retained", FlowBox::CleanUp, "cancelled, or given up without a deadline"),
         way("Drained", "Retained", FlowBox::CleanUp, "cancelled"),
         way("Retained", "Kept", FlowBox::Notice, "an interruption notice after all"),
     ];

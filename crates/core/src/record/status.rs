@@ -5,7 +5,7 @@ use super::words::{
     BlockingReason, Capacity, Condition, FlowBox, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
     clipped,
 };
-use crate::ids::{GroupName, InstanceId, NodeName};
+use crate::ids::{GroupName, InstanceId, NodeName, NodeUid};
 use crate::reason::Reason;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -46,6 +46,10 @@ pub struct ReplacementStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub spot_group: Option<GroupName>,
+    /// The UID that the old node had: a later node of its name has another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub node_uid: Option<NodeUid>,
     /// How often capacity was requested anew after it had failed or was lost.
     #[serde(default)]
     pub attempt: u32,

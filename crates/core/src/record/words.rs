@@ -14,17 +14,40 @@ pub enum NoticeKind {
     RebalanceRecommendation,
     /// EC2 takes the instance at the deadline (EC2 User Guide, "Spot Instance interruption notices").
     SpotInterruption,
+    /// EC2 reboots, stops or retires the instance at the deadline, which may be weeks away (EC2 User Guide,
+    /// "Scheduled events for your instances").
+    ScheduledMaintenance,
+    /// The instance's group terminates it, and looks after its own capacity: the node is drained, nothing is
+    /// scaled (Amazon EC2 Auto Scaling User Guide, "Retrieve the target lifecycle state through instance
+    /// metadata").
+    GroupTermination,
     /// A person requested the replacement.
     Manual,
 }
 
 impl NoticeKind {
+    /// Every kind that an agent reports.
+    pub const REPORTED: [Self; 4] = [
+        Self::RebalanceRecommendation,
+        Self::SpotInterruption,
+        Self::ScheduledMaintenance,
+        Self::GroupTermination,
+    ];
+
+    /// Whether it says something of the Spot market.
+    #[must_use]
+    pub fn is_of_market(self) -> bool {
+        matches!(self, Self::RebalanceRecommendation | Self::SpotInterruption)
+    }
+
     /// The kind as a part of an object's name.
     #[must_use]
     pub fn slug(self) -> &'static str {
         match self {
             Self::RebalanceRecommendation => "rebalance-recommendation",
             Self::SpotInterruption => "spot-interruption",
+            Self::ScheduledMaintenance => "scheduled-maintenance",
+            Self::GroupTermination => "group-termination",
             Self::Manual => "manual",
         }
     }

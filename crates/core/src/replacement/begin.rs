@@ -36,7 +36,9 @@ pub fn open(
 
 /// Takes in a further notice for the same node and instance: a deadline escalates the replacement from every
 /// phase. The earliest counts: a later notice may bring it forward, never make it later. `deadline` is one
-/// that EC2 may have given ([`crate::notices::deadline`]).
+/// that EC2 may have given ([`crate::notices::deadline`]). That a group ends what the replacement ends itself
+/// is no news. A replacement that has requested nothing yet leaves capacity to the group that ends the
+/// instance.
 pub fn escalate(
     status: &mut ReplacementStatus,
     subject: &Subject,
@@ -45,6 +47,13 @@ pub fn escalate(
     now: Timestamp,
 ) {
     let Some(deadline) = deadline.filter(|_| !status.is_finished()) else { return };
+    let ends_anyway = matches!(
+        *status.old_node,
+        OldNodeState::Drained(_) | OldNodeState::Terminating(_) | OldNodeState::Gone {}
+    );
+    if kind == NoticeKind::GroupTermination && ends_anyway {
+        return;
+    }
     if status.deadline.is_some_and(|known| known <= deadline) {
         return;
     }
@@ -52,7 +61,10 @@ pub fn escalate(
         resume(status, now);
     }
     status.deadline = Some(deadline);
-    status.notice = Some(kind);
+    let was_ended = status.notice == Some(NoticeKind::GroupTermination);
+    if !was_ended && (kind != NoticeKind::GroupTermination || !status.capacity.is_requested()) {
+        status.notice = Some(kind);
+    }
     let instance_id = subject.instance_id.clone();
     Event::Escalated { kind, instance_id, deadline }.add_to(status, &subject.node, now);
 }
@@ -139,6 +151,8 @@ pub(super) fn held_back(
         return vec![Reason::RebalanceIgnored];
     }
     let created = facts.old_node.and_then(|node| node.created);
-    let reason = limits::start_held(&facts.starts, facts.policy, status.notice, created, facts.now);
-    reason.into_iter().collect()
+    match limits::start_held(&facts.starts, facts.policy, status.notice, created, facts.now) {
+        Some(reason) => vec![reason],
+        None => (facts.never_leave)(),
+    }
 }

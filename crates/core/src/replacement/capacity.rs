@@ -8,6 +8,7 @@ use crate::group::FailureClass;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::seconds;
+use crate::reason::NodeTrouble;
 use crate::reason::Reason;
 use crate::record::{
     Capacity, CapacityState, FallbackState, FlowBox, GroupKind, OldNodeState, OpenFallback,
@@ -43,6 +44,7 @@ pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
             back_off(next, spot_since, on_demand_since, turn);
         }
         CapacityState::BackingOff { until } if now >= until => ask_both_again(next, turn),
+        CapacityState::BackingOff { .. } => turn.keep(next, FlowBox::Fallback),
         _ => {}
     }
 }
@@ -68,16 +70,14 @@ fn take(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
             misfits.extend(unusable::reason(share));
             continue;
         };
-        let misfit = misfit(next, &node, turn);
+        let misfit = misfit(next, &instance_id, &node, turn);
         if misfit.is_empty() {
             taken(next, group, instance_id, node.name, turn.facts.now);
             return true;
         }
         misfits.extend(misfit);
     }
-    if misfits.is_empty() {
-        next.blocking.retain(|reason| reason.flow_box != FlowBox::Wait);
-    } else {
+    if !misfits.is_empty() {
         next.block(FlowBox::Wait, misfits, turn.facts.now);
     }
     false
@@ -95,9 +95,18 @@ fn share_of_attempt<'a>(
 
 /// Why the node cannot take the pods, if so. Ready is not yet that (zone, size, start-up taints). A deadline
 /// cannot wait for it.
-fn misfit(status: &ReplacementStatus, node: &NodeFact, turn: &Turn<'_>) -> Vec<Reason> {
+fn misfit(
+    status: &ReplacementStatus,
+    instance_id: &InstanceId,
+    node: &NodeFact,
+    turn: &Turn<'_>,
+) -> Vec<Reason> {
     if node.cordoned {
         return vec![Reason::NodeCordoned { node: node.name.clone() }];
+    }
+    if node.tainted {
+        let (why, since) = (NodeTrouble::Tainted, node.ready_changed.unwrap_or(turn.facts.now));
+        return vec![Reason::InstanceUnusable { instance_id: instance_id.clone(), why, since }];
     }
     if status.deadline.is_some() {
         return Vec::new();

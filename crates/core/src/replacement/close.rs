@@ -5,6 +5,11 @@ use super::go_back::stand_in;
 use crate::flow::{Event, Finish};
 use crate::freshness::WatchedKind;
 use crate::record::{GroupKind, OldNodeState, ReplacementStatus, set_condition};
+use std::time::Duration;
+
+/// A node in no pool that is not Ready for so long does not come back: by then the node lifecycle controller
+/// has evicted its pods (Kubernetes, "Taint based evictions": 300 s).
+const ABANDONED_AFTER: Duration = Duration::from_secs(900);
 
 /// Whether only the ledger's shares are left to be forgotten.
 pub(super) fn is_settled(status: &ReplacementStatus) -> bool {
@@ -76,11 +81,18 @@ pub(super) fn finish(next: &mut ReplacementStatus, finish: Finish, turn: &Turn<'
     event.add_to(next, &turn.subject.node, now);
 }
 
-/// Whether the old instance is neither in its group nor in the cluster.
-pub(super) fn is_gone(turn: &Turn<'_>) -> bool {
+/// Whether the old instance is neither in its group nor in the cluster. Of a node in no pool no group tells:
+/// only that it is not Ready for good.
+pub(super) fn is_gone(status: &ReplacementStatus, turn: &Turn<'_>) -> bool {
     let (facts, subject) = (turn.facts, turn.subject);
-    let in_group = || facts.view.is_none_or(|view| view.spot.instance(&subject.instance_id).is_some());
-    facts.old_node.is_none()
-        && facts.freshness.is_current(WatchedKind::Node)
-        && !(subject.in_pool && in_group())
+    if !facts.freshness.is_current(WatchedKind::Node) {
+        return false;
+    }
+    if subject.in_pool {
+        return facts.left_of(GroupKind::Spot, &subject.instance_id, facts.old_node, status).is_none();
+    }
+    facts.old_node.is_none_or(|node| {
+        let long_ago = |at| crate::time::since(at, facts.now) >= ABANDONED_AFTER;
+        !node.ready && node.ready_changed.is_some_and(long_ago)
+    })
 }

@@ -9,7 +9,7 @@ use crate::limits::Starts;
 use crate::neighbours::Neighbour;
 use crate::policy::{Policy, seconds};
 use crate::reason::{Reason, ReturnAssessment};
-use crate::record::{GroupKind, Phase, ReplacementStatus};
+use crate::record::{BlockingReason, FlowBox, GroupKind, NoticeKind, Phase, ReplacementStatus};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,12 +62,16 @@ pub struct NodeFact {
     pub ready: bool,
     /// Whether it takes no new pods, whoever has cordoned it.
     pub cordoned: bool,
+    /// Whether it keeps a start-up taint, as [`crate::reason::NodeTrouble::Tainted`] says it.
+    pub tainted: bool,
     /// Whether pods that would have to move run on it.
     pub busy: bool,
     /// Its zone, if such pods have volumes, which cannot leave it.
     pub volume_zone: Option<String>,
     /// When it was created.
     pub created: Option<Timestamp>,
+    /// When its Ready condition last changed.
+    pub ready_changed: Option<Timestamp>,
 }
 
 /// Whether the pods of the old node fit on the cluster.
@@ -91,6 +95,9 @@ pub struct Facts<'a> {
     pub mode: Mode,
     /// What advice starts in this pool.
     pub rebalance: RebalanceMode,
+    /// Whether another record of the same node and instance goes on: this one was begun before the node said
+    /// which instance it has.
+    pub taken_over: bool,
     /// What stands against beginning a replacement in the pool.
     pub starts: Starts,
     /// Which watches show an old picture.
@@ -109,6 +116,8 @@ pub struct Facts<'a> {
     pub old_node: Option<&'a NodeFact>,
     /// The nodes that say that they run on an instance, but the given node.
     pub other_holders: &'a dyn Fn(&InstanceId, &NodeName) -> Vec<NodeName>,
+    /// Why the pods of the old node never leave it as their disruption budgets are now.
+    pub never_leave: &'a dyn Fn() -> Vec<Reason>,
     /// The node of an instance, if one only says so.
     pub node_of: &'a dyn Fn(&InstanceId) -> Option<NodeFact>,
     /// Whether the old node's pods fit on the cluster with the given node counted.
@@ -150,11 +159,16 @@ impl Facts<'_> {
     }
 
     /// How a replacement is treated. A node in no accepted pool only gets its drain. What has requested
-    /// capacity is brought to its end, whatever became of the pool meanwhile.
+    /// capacity is brought to its end, whatever became of the pool meanwhile. For what its group terminates
+    /// nothing is scaled: the group has decided how many instances it wants.
     pub(super) fn mode_for(&self, subject: &Subject, status: &ReplacementStatus) -> Mode {
         let may_begin = self.refused.is_empty() && !self.names_another_group(status);
         let begun = status.capacity.is_requested();
-        if subject.in_pool && (begun || may_begin) { self.mode } else { Mode::DrainOnly }
+        let scales = begun || status.notice != Some(NoticeKind::GroupTermination);
+        match self.mode {
+            mode if subject.in_pool && (begun || may_begin) && (scales || mode == Mode::Observe) => mode,
+            _ => Mode::DrainOnly,
+        }
     }
 
     /// The pool's Spot group, if the old instance is in it.
@@ -168,6 +182,35 @@ impl Facts<'_> {
     pub(super) fn names_another_group(&self, status: &ReplacementStatus) -> bool {
         let (named, had) = (self.view.map(|view| &view.spot.name), status.spot_group.as_ref());
         named.is_some_and(|named| had.is_some_and(|had| had != named))
+    }
+
+    /// What is left of an instance that is to be gone: the instance in its group, or its Ready node; `None`:
+    /// nothing.
+    ///
+    /// A Node object may stay for ever: nobody deletes it without a cloud controller (Kubernetes, "Cloud
+    /// Controller Manager", node lifecycle), or a finalizer holds it. So one that is not Ready counts no
+    /// more.
+    pub(super) fn left_of(
+        &self,
+        group: GroupKind,
+        instance_id: &InstanceId,
+        node: Option<&NodeFact>,
+        status: &ReplacementStatus,
+    ) -> Option<Reason> {
+        let held = self.view.map(|view| view.group(group));
+        let Some(held) = held.filter(|held| held.instance(instance_id).is_none()) else {
+            return Some(Reason::InstanceNotGone { instance_id: instance_id.clone() });
+        };
+        // Another group than the one that had the instance says nothing about it.
+        let unknown = group == GroupKind::Spot && self.names_another_group(status);
+        let node = node.filter(|node| node.ready || unknown)?;
+        let (node, group) = (node.name.clone(), held.name.clone());
+        Some(Reason::NodeNotGone { node, group: (!unknown).then_some(group) })
+    }
+
+    /// That the group's desired capacity is still raised, or being lowered.
+    pub(super) fn not_settled(&self, group: GroupKind) -> Reason {
+        Reason::CapacityNotSettled { group }
     }
 
     /// Whether the instance is terminated as it is, for EC2 would take it otherwise.
@@ -212,14 +255,24 @@ pub(super) struct Turn<'a> {
     pub(super) facts: &'a Facts<'a>,
     /// Whether a raised desired capacity has had its time to be settled by terminating an idle instance.
     pub(super) waited_to_settle: bool,
+    /// What held the replacement up before it.
+    blocking: &'a [BlockingReason],
 }
 
 impl<'a> Turn<'a> {
     /// A step that begins with this record.
-    pub(super) fn new(subject: &'a Subject, status: &ReplacementStatus, facts: &'a Facts<'a>) -> Self {
+    pub(super) fn new(subject: &'a Subject, status: &'a ReplacementStatus, facts: &'a Facts<'a>) -> Self {
         let settles = matches!(status.phase(), Phase::Ending | Phase::ScalingDown);
         let waited_to_settle = settles
             && status.phase_since.is_some_and(|at| crate::time::since(at, facts.now) >= SETTLE_PATIENCE);
-        Self { subject, facts, waited_to_settle }
+        Self { subject, facts, waited_to_settle, blocking: &status.blocking }
+    }
+
+    /// What held it up at that box still does, as far as is known.
+    pub(super) fn keep(&self, next: &mut ReplacementStatus, flow_box: FlowBox) {
+        if next.blocking.is_empty() {
+            let kept = self.blocking.iter().filter(|reason| reason.flow_box == flow_box);
+            next.blocking.extend(kept.cloned());
+        }
     }
 }

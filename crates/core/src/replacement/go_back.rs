@@ -135,7 +135,10 @@ fn assess(next: &mut ReplacementStatus, mut open: OpenFallback, capacity: &Capac
     }
     match obstacle {
         Some(Obstacle::At(flow_box, reasons)) => next.block(flow_box, reasons, now),
-        Some(Obstacle::NotAssessed) => {}
+        Some(Obstacle::NotAssessed) => {
+            let boxes = [FlowBox::Monitor, FlowBox::Health, FlowBox::Stability, FlowBox::Safety];
+            boxes.into_iter().for_each(|flow_box| turn.keep(next, flow_box));
+        }
         None if begins => {
             next.blocking.clear();
             next.fallback.enter(FallbackState::Draining(open));
@@ -187,7 +190,7 @@ fn claim(
             let reason = unusable::reason(facts.share(GroupKind::Spot, turn.subject));
             return at(FlowBox::Health, vec![reason.unwrap_or(Reason::NoSpotInstance)]);
         }
-        return at_minimum(capacity, turn);
+        return at(FlowBox::Health, Vec::from_iter(at_minimum(capacity, turn)));
     };
     if let Some(reason) = unusable::reason(facts.share(GroupKind::Spot, turn.subject)) {
         open.successor = None;
@@ -204,17 +207,17 @@ fn claim(
         let (group, node_name) = (GroupKind::Spot, node.name);
         open.successor = Some(Capacity { group, instance_id, node_name, ready_at: facts.now });
     }
-    minimum
+    at(FlowBox::Health, Vec::from_iter(minimum))
 }
 
-/// At its minimum a group would replace what is terminated, and its desired capacity would stay raised.
-fn at_minimum(capacity: &Capacity, turn: &Turn<'_>) -> Option<Obstacle> {
+/// At its minimum a group would replace what is terminated, and its desired capacity would stay raised: AWS
+/// refuses to lower it (TerminateInstanceInAutoScalingGroup).
+fn at_minimum(capacity: &Capacity, turn: &Turn<'_>) -> Option<Reason> {
     let group = turn.facts.view?.group(capacity.group);
     let share = turn.facts.share(capacity.group, turn.subject);
     let raised = capacity.group == GroupKind::Spot || share.is_some_and(Share::is_raised);
     let blocks = raised && group.desired <= group.min;
-    let reason = || Reason::AtMinimum { group: group.name.clone() };
-    blocks.then(|| Obstacle::At(FlowBox::Health, vec![reason()]))
+    blocks.then(|| Reason::AtMinimum { group: group.name.clone() })
 }
 
 /// An old picture, or another node that claims the instance.
@@ -287,8 +290,16 @@ fn follow(next: &mut ReplacementStatus, open: OpenFallback, capacity: &Capacity,
         give_up(next, open, capacity, disputed, turn);
         return;
     }
-    let Some(report) = facts.return_drain.filter(|report| report.node == capacity.node_name) else { return };
-    let patience = seconds(facts.policy.drain_timeout_seconds);
+    if let Some(reason) = at_minimum(capacity, turn) {
+        give_up(next, open, capacity, vec![reason], turn);
+        return;
+    }
+    let Some(report) = facts.return_drain.filter(|report| report.node == capacity.node_name) else {
+        turn.keep(next, FlowBox::ScaleDown);
+        return;
+    };
+    let policy = facts.policy;
+    let patience = seconds(policy.drain_timeout_seconds) + seconds(policy.wait_before_termination_seconds);
     let overdue = crate::time::since(next.return_started_at.unwrap_or(now), now) >= patience;
     match &report.end {
         Some(end @ (DrainEnd::Moved | DrainEnd::Without(_))) => {
@@ -298,8 +309,10 @@ fn follow(next: &mut ReplacementStatus, open: OpenFallback, capacity: &Capacity,
         }
         Some(DrainEnd::GivenUp(reasons)) => give_up(next, open, capacity, reasons.clone(), turn),
         None if overdue => give_up(next, open, capacity, report.blocked.clone(), turn),
-        None if report.stuck => next.block(FlowBox::ScaleDown, report.blocked.clone(), now),
-        None => next.blocking.clear(),
+        None if report.stuck || report.held_until.is_some() => {
+            next.block(FlowBox::ScaleDown, report.blocked.clone(), now);
+        }
+        None => {}
     }
 }
 
@@ -331,19 +344,24 @@ fn finish_termination(
         next.block(FlowBox::ScaleDown, stale, now);
         return;
     }
-    let disputed = facts.disputed(&capacity.instance_id, &capacity.node_name, group);
-    if !disputed.is_empty() {
-        give_up(next, open, capacity, disputed, turn);
+    let mut against = facts.disputed(&capacity.instance_id, &capacity.node_name, group);
+    if facts.is_active(group, &capacity.instance_id) && facts.ledger.reduction.is_none() {
+        against.extend(at_minimum(capacity, turn));
+    }
+    if !against.is_empty() {
+        give_up(next, open, capacity, against, turn);
         return;
     }
-    if facts.view.is_none_or(|view| view.group(group).instance(&capacity.instance_id).is_some())
-        || (facts.node_of)(&capacity.instance_id).is_some()
-        || facts.ledger.reduction.is_some()
-    {
+    let node = (facts.node_of)(&capacity.instance_id);
+    let left = facts.left_of(group, &capacity.instance_id, node.as_ref(), next);
+    let lowers = facts.ledger.reduction.is_some();
+    if let Some(waits) = left.or_else(|| lowers.then(|| facts.not_settled(group))) {
+        next.block(FlowBox::ScaleDown, [waits], now);
         return;
     }
     let share = facts.share(group, turn.subject);
     if !share.is_some_and(Share::is_raised) {
+        next.blocking.clear();
         next.fallback.enter(FallbackState::Gone { successor: open.successor });
         let instance_id = capacity.instance_id.clone();
         Event::ScaledDown { group, instance_id }.add_to(next, &capacity.node_name, now);
@@ -353,5 +371,8 @@ fn finish_termination(
         // AWS was faster, and the group's own replacement runs pods already: it goes back instead.
         take(next, Capacity { group, instance_id, node_name: node.name, ready_at: now });
         next.fallback.enter(FallbackState::OnFallback(open));
+        next.blocking.clear();
+    } else {
+        next.block(FlowBox::ScaleDown, [facts.not_settled(group)], now);
     }
 }

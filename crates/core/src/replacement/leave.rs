@@ -1,5 +1,6 @@
 //! Boxes 4 and 5: the old node is tainted and drained, and its instance terminated.
 
+use super::begin::cancel;
 use super::facts::{Mode, Turn};
 use crate::drain::{DrainEnd, DrainReport};
 use crate::flow::Event;
@@ -7,7 +8,7 @@ use crate::freshness::{Step, WatchedKind};
 use crate::policy::seconds;
 use crate::reason::{Reason, in_one_line};
 use crate::record::{
-    DrainPurpose, DrainTrouble, FlowBox, GroupKind, OldDrain, OldNodeState, ReplacementStatus, set_condition,
+    DrainPurpose, FlowBox, GroupKind, OldDrain, OldNodeState, ReplacementStatus, set_condition,
 };
 
 /// The next step of the drain. Nothing is tainted before a replacement can take the pods, unless a deadline
@@ -27,16 +28,14 @@ pub(super) fn drain(next: &mut ReplacementStatus, mode: Mode, turn: &Turn<'_>) {
 /// A drain that has begun.
 fn follow(next: &mut ReplacementStatus, mut drain: OldDrain, turn: &Turn<'_>) {
     let (facts, subject, now) = (turn.facts, turn.subject, turn.facts.now);
-    // A node of an instance that serves may only not have been shown yet: its drain knows.
-    let serves = facts.is_active(GroupKind::Spot, &subject.instance_id);
-    if facts.old_node.is_none() && !serves && facts.freshness.is_current(WatchedKind::Node) {
+    let report = facts.drain.filter(|report| report.node == subject.node);
+    if is_gone(next, report, turn) {
         next.old_node.enter(OldNodeState::Drained(drain));
         next.blocking.clear();
         let instance_id = subject.instance_id.clone();
         Event::GoneBeforeDrained { instance_id }.add_to(next, &subject.node, now);
         return;
     }
-    let report = facts.drain.filter(|report| report.node == subject.node);
     if report.is_some_and(|report| report.tainted) && !drain.tainted {
         drain.tainted = true;
         next.old_node.note(drain.clone());
@@ -57,29 +56,50 @@ fn follow(next: &mut ReplacementStatus, mut drain: OldDrain, turn: &Turn<'_>) {
             set_condition(&mut next.conditions, "Drained", true, &reason, &text, now);
             event.add_to(next, &subject.node, now);
         }
-        Some(report) if report.stuck && !report.blocked.is_empty() => {
+        Some(report) if report.stuck && report.held_until.is_none() && !report.blocked.is_empty() => {
             report_trouble(next, drain, &report.blocked, turn);
         }
-        Some(_) => next.blocking.retain(|reason| reason.flow_box != FlowBox::Drain),
-        None => {}
+        Some(report) => {
+            next.old_node.note(OldDrain { stuck_since: None, ..drain });
+            if report.held_until.is_some() {
+                next.block(FlowBox::Drain, report.blocked.clone(), now);
+            }
+        }
+        None => turn.keep(next, FlowBox::Drain),
     }
 }
 
-/// A drain that does not go on. The node is doomed, so no pods are invited back.
-fn report_trouble(next: &mut ReplacementStatus, drain: OldDrain, reasons: &[Reason], turn: &Turn<'_>) {
-    let now = turn.facts.now;
-    let patience = seconds(turn.facts.policy.drain_timeout_seconds);
-    let overdue = next.deadline.is_none() && crate::time::since(drain.since, now) >= patience;
-    let news = match drain.reported {
-        None => Some((DrainTrouble::Blocked, Event::DrainBlocked { reasons: reasons.to_vec() })),
-        Some(DrainTrouble::Blocked) if overdue => {
-            Some((DrainTrouble::TimedOut, Event::DrainOverdue { patience, reasons: reasons.to_vec() }))
-        }
-        Some(_) => None,
+/// Whether there is nothing left to drain: the node is gone, or only its object is left, and what is bound to
+/// it does not move.
+fn is_gone(next: &ReplacementStatus, report: Option<&DrainReport>, turn: &Turn<'_>) -> bool {
+    let (facts, instance_id) = (turn.facts, &turn.subject.instance_id);
+    if !facts.freshness.is_current(WatchedKind::Node) {
+        return false;
+    }
+    let Some(node) = facts.old_node else {
+        // A node of an instance that serves may only not have been shown yet: its drain knows.
+        return !facts.is_active(GroupKind::Spot, instance_id);
     };
-    if let Some((trouble, event)) = news {
-        next.old_node.note(OldDrain { reported: Some(trouble), ..drain });
-        event.add_to(next, &turn.subject.node, now);
+    report.is_some_and(|report| report.stuck)
+        && facts.left_of(GroupKind::Spot, instance_id, Some(node), next).is_none()
+}
+
+/// A drain that does not go on. Without a deadline it is given up in the end: nothing says that EC2 takes the
+/// node, and two run side by side.
+fn report_trouble(next: &mut ReplacementStatus, drain: OldDrain, reasons: &[Reason], turn: &Turn<'_>) {
+    let (node, now) = (&turn.subject.node, turn.facts.now);
+    let patience = seconds(turn.facts.policy.drain_timeout_seconds);
+    let since = drain.stuck_since.unwrap_or(now);
+    if drain.stuck_since.is_none() {
+        next.old_node.note(OldDrain { stuck_since: Some(now), ..drain });
+        Event::DrainBlocked { reasons: reasons.to_vec() }.add_to(next, node, now);
+    }
+    // An empty node waits for the successors of its pods for so long alone.
+    let is_empty = reasons.iter().all(|reason| matches!(reason, Reason::SuccessorsNotReady { .. }));
+    if next.deadline.is_none() && !is_empty && crate::time::since(since, now) >= patience {
+        Event::DrainGivenUp { patience, reasons: reasons.to_vec() }.add_to(next, node, now);
+        cancel(next, now);
+        return;
     }
     next.block(FlowBox::Drain, reasons.to_vec(), now);
 }
@@ -137,13 +157,26 @@ fn finish_termination(next: &mut ReplacementStatus, drain: OldDrain, pressed: bo
         return;
     }
     let raised = facts.is_spot_raised(subject);
-    if facts.view.is_some_and(|view| view.spot.instance(&subject.instance_id).is_none())
-        && facts.old_node.is_none()
-        && facts.ledger.reduction.is_none()
-        && (!raised || turn.waited_to_settle)
-    {
-        next.old_node.enter(OldNodeState::Gone {});
-        let instance_id = subject.instance_id.clone();
-        Event::Terminated { instance_id, replaced_by_group: raised }.add_to(next, &subject.node, now);
+    let unsettled = facts.ledger.reduction.is_some() || raised && !turn.waited_to_settle;
+    let left = facts.left_of(GroupKind::Spot, &subject.instance_id, facts.old_node, next);
+    if let Some(waits) = left.or_else(|| unsettled.then(|| facts.not_settled(GroupKind::Spot))) {
+        next.block(FlowBox::Drain, [waits], now);
+        return;
     }
+    next.blocking.retain(|reason| reason.flow_box != FlowBox::Drain);
+    next.old_node.enter(OldNodeState::Gone {});
+    let instance_id = subject.instance_id.clone();
+    Event::Terminated { instance_id, replaced_by_group: raised }.add_to(next, &subject.node, now);
+}
+
+/// A node that is only drained waits for its end.
+pub(super) fn await_end(next: &mut ReplacementStatus, turn: &Turn<'_>) {
+    if !matches!(*next.old_node, OldNodeState::Drained(_)) {
+        return;
+    }
+    let waits = match turn.facts.old_node {
+        Some(node) => Reason::NodeNotGone { node: node.name.clone(), group: None },
+        None => Reason::InstanceNotGone { instance_id: turn.subject.instance_id.clone() },
+    };
+    next.block(FlowBox::Drain, [waits], turn.facts.now);
 }

@@ -3,12 +3,13 @@ use crate::flow::Event;
 use crate::freshness::{Freshness, StaleWatch, Step, WatchedKind};
 use crate::group::{FailureClass, GroupView, Instance, Lifecycle, PoolView};
 use crate::ids::{InstanceId, NodeName};
-use crate::ledger::unusable::{Discarded, NodeTrouble, Unusable};
+use crate::ledger::unusable::{Discarded, Unusable};
 use crate::ledger::{Balance, Failure, Ledger, Method, Reduction, RequestState, ScalingRequest, Share};
 use crate::limits::Starts;
 use crate::neighbours::Neighbour;
 use crate::placement::{PodName, Reasons};
 use crate::policy::Policy;
+use crate::reason::NodeTrouble;
 use crate::reason::{Finding, GroupProblem, Pause, Reason, ReasonCode, in_one_line};
 use crate::record::{
     BlockingReason, Capacity, CapacityState, FallbackState, GroupKind, NoticeKind, OldNodeState, Outcome,
@@ -40,6 +41,7 @@ struct Stage {
     policy: Policy,
     mode: Mode,
     rebalance: RebalanceMode,
+    taken_over: bool,
     starts: Starts,
     created: Option<Timestamp>,
     refused: Vec<Reason>,
@@ -50,14 +52,19 @@ struct Stage {
     ledger: Ledger,
     withdrawn: bool,
     old_node: bool,
+    /// How long the old node has not been Ready.
+    unready_for: Duration,
     /// Instances that another node says it runs on, and which.
     disputed: Vec<(InstanceId, NodeName)>,
     /// Whether all nodes but the old one are cordoned.
     cordoned: bool,
+    /// Whether all nodes but the old one keep a start-up taint.
+    tainted: bool,
     /// Ready nodes by instance, and whether they run pods.
     nodes: Vec<(InstanceId, bool)>,
     unready: Vec<InstanceId>,
     fit: Fit,
+    never_leave: Vec<Reason>,
     drain: Option<DrainReport>,
     return_drain: Option<DrainReport>,
     assessment: Option<ReturnAssessment>,
@@ -89,9 +96,10 @@ impl Stage {
         };
         Self {
             now: now(),
-            policy: Policy::default(),
+            policy: Policy { wait_before_termination_seconds: 0, ..Policy::default() },
             mode: Mode::Act,
             rebalance: RebalanceMode::Replace,
+            taken_over: false,
             starts: Starts::default(),
             created: None,
             refused: Vec::new(),
@@ -105,11 +113,14 @@ impl Stage {
             ledger: Ledger::default(),
             withdrawn: true,
             old_node: true,
+            unready_for: Duration::ZERO,
             disputed: Vec::new(),
             cordoned: false,
+            tainted: false,
             nodes: Vec::new(),
             unready: Vec::new(),
             fit: Fit::Fits,
+            never_leave: Vec::new(),
             drain: None,
             return_drain: None,
             assessment: None,
@@ -134,11 +145,13 @@ impl Stage {
             name: name.into(),
             ready,
             cordoned: self.cordoned && name != "old",
+            tainted: self.tainted && name != "old",
             busy,
             volume_zone: None,
             created: self.created,
+            ready_changed: Some(self.now - self.unready_for),
         };
-        let old_node = self.old_node.then(|| node("old", true, true));
+        let old_node = self.old_node.then(|| node("old", self.unready_for.is_zero(), true));
         decide(
             &self.subject(),
             &Facts {
@@ -146,6 +159,7 @@ impl Stage {
                 policy: &self.policy,
                 mode: self.mode,
                 rebalance: self.rebalance,
+                taken_over: self.taken_over,
                 starts: self.starts.clone(),
                 freshness: &self.freshness,
                 refused: &self.refused,
@@ -157,6 +171,7 @@ impl Stage {
                 other_holders: &|id, _| {
                     self.disputed.iter().filter(|(held, _)| held == id).map(|(_, by)| by.clone()).collect()
                 },
+                never_leave: &|| self.never_leave.clone(),
                 node_of: &|id| {
                     if self.unready.iter().any(|held| held == id) {
                         return Some(node(id, false, false));
@@ -449,7 +464,7 @@ fn an_instance_whose_node_cannot_be_used_is_named_while_it_is_waited_for_and_onc
     stage.nodes.clear();
     let since = stage.now;
     let why = NodeTrouble::NotJoined;
-    stage.edit_share(|share| share.unusable = Some(Unusable { since, why }));
+    stage.edit_share(|share| share.unusable = Some(Unusable { since, why, usable_since: None }));
     stage.go();
     let held = &stage.status.blocking[0];
     assert_eq!((held.reason, held.flow_box), (ReasonCode::InstanceUnusable, FlowBox::Wait));
@@ -464,6 +479,19 @@ fn an_instance_whose_node_cannot_be_used_is_named_while_it_is_waited_for_and_onc
     stage.go().go();
     let told = stage.status.steps.iter().filter(|step| step.outcome == Outcome::Unusable).count();
     assert_eq!((told, &stage.status.discarded), (1, &vec!["i-4".into()]), "it is told once");
+}
+
+#[test]
+fn a_node_that_keeps_its_start_up_taint_is_not_taken_even_before_a_deadline() {
+    for mut stage in [Stage::new(), Stage::urgent()] {
+        stage.tainted = true;
+        stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+        assert!(stage.status.capacity.taken().is_none());
+        assert!(stage.status.blocking.iter().any(|held| held.reason == ReasonCode::InstanceUnusable));
+        stage.tainted = false;
+        stage.go();
+        assert!(stage.status.capacity.taken().is_some());
+    }
 }
 
 #[test]
@@ -827,7 +855,8 @@ fn a_drain_that_ends_without_everything_is_told_as_it_is() {
 
 #[test]
 fn a_node_under_notice_whose_drain_takes_too_long_keeps_its_marks_and_the_story_says_so_once() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::urgent();
+    stage.policy.drain_timeout_seconds = 30;
     stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
     stage.drain = Some(DrainReport {
         node: "old".into(),
@@ -839,12 +868,12 @@ fn a_node_under_notice_whose_drain_takes_too_long_keeps_its_marks_and_the_story_
     assert!(stage.status.blocking.is_empty(), "not stuck yet");
     stage.drain.as_mut().unwrap().stuck = true;
     stage.go();
-    assert!(stage.has(FlowBox::Drain, Outcome::Blocked) && !stage.has(FlowBox::Drain, Outcome::TimedOut));
     for _ in 0..3 {
-        stage.pass(600).go();
+        stage.pass(30).go();
         assert!(stage.marks(DrainPurpose::Replace));
-        let told = stage.status.steps.iter().filter(|step| step.outcome == Outcome::TimedOut);
+        let told = stage.status.steps.iter().filter(|step| step.outcome == Outcome::Blocked);
         assert_eq!(told.count(), 1);
+        assert!(!stage.has(FlowBox::Drain, Outcome::TimedOut));
     }
 }
 
@@ -894,7 +923,7 @@ fn no_drain_counts_as_finished_on_an_old_picture() {
         stage.go();
         assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
         assert_eq!(stage.commands().ends.first().map(|end| end.pressed), Some(false));
-        assert!(stage.status.blocking.is_empty());
+        assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "{kind:?}");
         // The instance is still there when a watch breaks again.
         stage.freshness = old(*kind);
         stage.go();
@@ -904,7 +933,7 @@ fn no_drain_counts_as_finished_on_an_old_picture() {
         stage.freshness = Freshness::default();
         stage.go();
         assert_eq!(stage.phase(), Phase::Ending, "{kind:?}");
-        assert!(stage.status.blocking.is_empty());
+        assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "{kind:?}");
         // Once it is on its way out, nothing holds it any more.
         stage.freshness = old(*kind);
         let leaving = stage.view.spot.instances.iter_mut().find(|held| held.id == OLD).expect("it is there");
@@ -1481,4 +1510,220 @@ fn an_instance_is_not_taken_for_gone_when_its_pool_names_another_group() {
     let commands = begun.commands();
     let wanted = want(&commands, GroupKind::Spot);
     assert!(matches!(wanted, Some(Want::Instance { gone: true, .. })), "{wanted:?}");
+}
+
+fn stuck_on(reason: Reason) -> Option<DrainReport> {
+    let report = DrainReport { node: "old".into(), tainted: true, ..DrainReport::default() };
+    Some(DrainReport { blocked: vec![reason], stuck: true, ..report })
+}
+
+#[test]
+fn what_can_never_leave_its_node_is_told_before_anything_is_requested_and_a_deadline_passes_it() {
+    let mut stage = Stage { never_leave: vec![shut_budget()], ..Stage::new() };
+    stage.go();
+    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::Received, vec![ReasonCode::BudgetExhausted]));
+    assert_eq!(stage.commands().wants.len(), 0);
+    stage.never_leave.clear();
+    stage.go();
+    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::ScalingUp, vec![]), "its budget has opened");
+    let mut urgent = Stage { never_leave: vec![shut_budget()], ..Stage::urgent() };
+    urgent.go();
+    assert!(urgent.marks(DrainPurpose::Replace));
+}
+
+#[test]
+fn a_drain_that_gets_no_further_is_given_up_without_a_deadline_and_a_deadline_begins_it_anew() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.drain = stuck_on(shut_budget());
+    stage.go().pass(500).go();
+    // A pod leaves: it gets further.
+    stage.drain.as_mut().expect("a report").stuck = false;
+    stage.go();
+    assert_eq!(stage.blocked_by(), []);
+    stage.drain = stuck_on(shut_budget());
+    stage.go().pass(599).go();
+    assert!(stage.marks(DrainPurpose::Replace));
+    assert_eq!(stage.blocked_by(), [ReasonCode::BudgetExhausted]);
+    stage.pass(1).go();
+    assert!(!stage.marks(DrainPurpose::Replace), "its marks come off");
+    assert!(stage.has(FlowBox::Drain, Outcome::TimedOut));
+    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::Cancelling, vec![]));
+    assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Nothing), "capacity goes back");
+    stage.ledger = Ledger::default();
+    stage.go().pass(86_000).go();
+    assert_eq!(stage.phase(), Phase::Cancelled, "the advice that stands begins nothing anew");
+
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.drain = stuck_on(shut_budget());
+    stage.go().pass(600).go();
+    assert_eq!(stage.phase(), Phase::Cancelling);
+    let (subject, deadline) = (subject(), stage.now + Duration::from_secs(120));
+    escalate(&mut stage.status, &subject, NoticeKind::SpotInterruption, Some(deadline), stage.now);
+    stage.go();
+    assert!(stage.marks(DrainPurpose::Replace), "{:#?}", stage.status);
+}
+
+#[test]
+fn what_the_pool_lets_wait_is_told_and_is_no_reason_to_give_up() {
+    let until = now() + Duration::from_secs(3600);
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    let held = Reason::ConnectionsEnd { until };
+    stage.drain = stuck_on(held).map(|report| DrainReport { held_until: Some(until), ..report });
+    stage.go().pass(3000).go();
+    assert!(stage.marks(DrainPurpose::Replace) && !stage.has(FlowBox::Drain, Outcome::Blocked));
+    assert_eq!(stage.blocked_by(), [ReasonCode::ConnectionsEnd]);
+}
+
+#[test]
+fn a_reason_goes_when_its_cause_goes() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go().drained().go();
+    assert_eq!(stage.phase(), Phase::Ending);
+    stage.disputed = vec![(OLD.into(), "other".into())];
+    stage.go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::InstanceDisputed]);
+    stage.disputed.clear();
+    stage.go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "nobody else claims the instance");
+
+    let mut stage = Stage::on_fallback();
+    stage.share(GroupKind::Spot, Some("i-4"), None);
+    stage.assessment = Some(ReturnAssessment { unsafe_: vec![shut_budget()], ..Default::default() });
+    stage.go();
+    let since = stage.status.blocking[0].since;
+    stage.assessment = None;
+    stage.pass(10).go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::BudgetExhausted], "nothing else is known");
+    assert_eq!(stage.status.blocking[0].since, since);
+    stage.status.fallback.open_mut().expect("a fallback").not_before =
+        Some(stage.now + Duration::from_secs(60));
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.go();
+    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::OnFallback, vec![]), "the budget has opened");
+}
+
+#[test]
+fn what_both_groups_said_is_told_until_they_are_requested_again() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, None, Some(FailureClass::Capacity)).go();
+    stage.share(GroupKind::OnDemand, None, Some(FailureClass::Capacity)).go();
+    assert_eq!(stage.phase(), Phase::BackingOff);
+    stage.pass(5).go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::BothGroupsFailed]);
+    stage.pass(60).go();
+    assert_eq!(stage.blocked_by(), []);
+}
+
+/// The old instance has left its group, and its Node object stays.
+fn ending_with_its_node() -> Stage {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go().drained().go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "what it waits for is said");
+    stage.settle(GroupKind::Spot).lose(OLD);
+    stage.old_node = true;
+    stage
+}
+
+#[test]
+fn a_node_object_that_nobody_deletes_holds_no_termination_up_once_it_is_not_ready() {
+    let mut stage = ending_with_its_node();
+    stage.go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::NodeNotGone], "a Ready node runs on something");
+    stage.unready_for = Duration::from_secs(1);
+    stage.go();
+    assert_eq!(*stage.status.old_node, OldNodeState::Gone {});
+    assert_eq!(stage.blocked_by(), []);
+}
+
+#[test]
+fn a_return_whose_group_comes_to_its_minimum_is_given_up_and_nothing_is_ended() {
+    for drained in [false, true] {
+        let mut stage = Stage::returning();
+        if drained {
+            stage.drained().go();
+            assert_eq!(stage.commands().ends.len(), 1);
+        }
+        stage.view.on_demand.min = stage.view.on_demand.desired;
+        stage.go();
+        assert_eq!((stage.phase(), stage.blocked_by()), (Phase::OnFallback, vec![ReasonCode::AtMinimum]));
+        assert!(!stage.marks(DrainPurpose::Return) && stage.commands().ends.is_empty());
+        stage.view.on_demand.min = 0;
+        (stage.return_drain, stage.assessment) = (None, Some(ReturnAssessment::default()));
+        stage.go().pass(300).go();
+        assert!(stage.marks(DrainPurpose::Return), "{:#?}", stage.status);
+    }
+}
+
+#[test]
+fn while_the_pool_names_another_group_a_node_object_that_stays_is_waited_for() {
+    let mut stage = ending_with_its_node();
+    stage.unready_for = Duration::from_secs(1);
+    stage.view.spot.name = "another".into();
+    stage.go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::NodeNotGone]);
+    assert!(stage.status.blocking[0].message.contains("still in the cluster"));
+}
+
+#[test]
+fn a_drain_on_a_node_object_that_stays_is_over_once_nothing_moves_any_more() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    let blocked = vec![Reason::PodTerminating { pod: named("web-1") }];
+    let report = DrainReport { node: "old".into(), tainted: true, blocked, ..DrainReport::default() };
+    stage.drain = Some(report.clone());
+    stage.go().lose(OLD);
+    (stage.old_node, stage.unready_for) = (true, Duration::from_secs(1));
+    stage.go();
+    assert!(matches!(*stage.status.old_node, OldNodeState::Draining(_)), "evictions take effect first");
+    stage.drain = Some(DrainReport { stuck: true, ..report.clone() });
+    stage.freshness = old(WatchedKind::Node);
+    stage.go();
+    assert!(matches!(*stage.status.old_node, OldNodeState::Draining(_)), "an old picture says nothing");
+    stage.freshness = Freshness::default();
+    stage.go();
+    assert!(stage.status.old_node.is_past_drain());
+}
+
+#[test]
+fn a_fallback_whose_node_object_stays_goes_back() {
+    for ready in [true, false] {
+        let mut stage = Stage::returning();
+        stage.drained().go();
+        assert_eq!(stage.blocked_by(), [ReasonCode::InstanceNotGone], "what it waits for is said");
+        stage.settle(GroupKind::OnDemand).lose("od");
+        if ready {
+            stage.nodes.push(("od".into(), false));
+        } else {
+            stage.unready.push("od".into());
+        }
+        stage.go();
+        assert_eq!(stage.status.fallback.is_open(), ready, "{:#?}", stage.status);
+        assert_eq!(stage.blocked_by(), if ready { vec![ReasonCode::NodeNotGone] } else { vec![] });
+    }
+}
+
+#[test]
+fn a_node_in_no_pool_that_is_not_ready_for_good_is_gone() {
+    let mut stage = Stage { in_pool: false, ..Stage::urgent() };
+    stage.go().drained().go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::NodeNotGone], "what it waits for is said");
+    stage.unready_for = Duration::from_secs(899);
+    stage.go();
+    assert!(!stage.status.is_finished());
+    stage.unready_for = Duration::from_secs(900);
+    stage.go();
+    assert!(stage.status.is_finished());
+}
+
+#[test]
+fn a_record_that_was_begun_without_a_proof_ends_once_another_one_goes_on() {
+    let mut stage = Stage { in_pool: false, ..Stage::urgent() };
+    stage.go();
+    assert_eq!(stage.commands().drains.len(), 1);
+    stage.taken_over = true;
+    stage.go();
+    assert_eq!((stage.phase(), stage.commands().drains.len()), (Phase::Completed, 0));
 }

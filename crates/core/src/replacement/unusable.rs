@@ -26,5 +26,8 @@ pub(super) fn report(next: &mut ReplacementStatus, turn: &Turn<'_>) {
 /// Why the node of a share's instance cannot be used, if so.
 pub(super) fn reason(share: Option<&Share>) -> Option<Reason> {
     let (instance_id, unusable) = (share?.instance_id.clone()?, share?.unusable.as_ref()?);
+    if !unusable.is_now() {
+        return None;
+    }
     Some(Reason::InstanceUnusable { instance_id, why: unusable.why, since: unusable.since })
 }

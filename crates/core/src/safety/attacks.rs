@@ -264,7 +264,8 @@ fn very_many_volumes_ports_and_resources_are_checked_in_time() {
         let term = NodeSelectorTerm { labels: [any_of(ZONE, 3), not("x", 1)].into(), fields: Box::default() };
         let reach =
             if i.is_multiple_of(2) { VolumeReach::Nodes([term].into()) } else { VolumeReach::Anywhere };
-        Claim { volume: value(i), driver: Some(format!("csi-{}", i % 100).into()), reach }
+        let driver = Some(format!("csi-{}", i % 100).into());
+        Claim { volume: value(i), driver, reach, ..Claim::default() }
     };
     let claims = (0..5_000).map(|i| ((Arc::<str>::from("default"), claim(i).name), bound(i))).collect();
     checked("volumes", Parts { claims, ..with(nodes(300), evil, plain(500, 300)) });

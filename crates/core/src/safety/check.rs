@@ -4,12 +4,12 @@ use super::policy::{GLANCE_EFFORT, SafetyContext, SafetyPolicy};
 use super::utilisation::Utilisation;
 use super::{budgets, buffer};
 use crate::cluster::{Pod, Snapshot};
-use crate::drain::{self, PodFate, Purpose};
+use crate::drain::{self, PodFate};
 use crate::effort::{Effort, TooMuch};
 use crate::ids::NodeName;
 use crate::placement::{PodName, place_within};
 use crate::policy::Policy;
-use crate::reason::Blocker;
+use crate::reason::{Blocker, ShutBudget};
 use serde::{Deserialize, Serialize};
 
 /// The answer of [`check_return`].
@@ -42,7 +42,7 @@ pub fn check_return(
     }
     let mut moving: Vec<&Pod> = Vec::new();
     for pod in snapshot.pods_on(node) {
-        match drain::classify(pod, &policy.drain, Purpose::Return) {
+        match drain::classify(pod, &policy.drain) {
             PodFate::Skip(_) => {}
             PodFate::Evictable => moving.push(pod),
             PodFate::Blocked(reason) => {
@@ -90,6 +90,16 @@ pub fn check_return(
         utilisation_after,
         pods_to_move: moving.into_iter().map(PodName::from).collect(),
     }
+}
+
+/// The budgets that hold the node's pods for good, as far as their specs say: a drain that has time would
+/// never end.
+#[must_use]
+pub fn budgets_that_never_open(node: &NodeName, snapshot: &Snapshot, policy: &Policy) -> Vec<Blocker> {
+    let mut found = shut_budgets(node, snapshot, policy);
+    let for_good = |shut: &ShutBudget| shut.allowed < 1 && shut.never_opens();
+    found.retain(|blocker| matches!(blocker, Blocker::BudgetExhausted(shut) if for_good(shut)));
+    found
 }
 
 /// What a check says that was given up.

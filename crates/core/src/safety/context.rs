@@ -32,7 +32,7 @@ impl SafetyContext {
             if other.status.fallback.is_open()
                 && let Some(capacity) = other.status.capacity.taken()
             {
-                excluded.push(capacity.node_name.clone());
+                excluded.extend(nodes_of(&capacity.instance_id));
             }
         }
         Self {

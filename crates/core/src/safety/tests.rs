@@ -391,3 +391,23 @@ fn how_full_a_pool_is_fits_in_a_record_whatever_pods_ask_for() {
     assert!(percent.0.values().all(|share| *share <= 1_000_000), "{:?}", percent.0);
     assert_eq!((percent.0.get("cpu"), percent.0.get("pods")), (Some(&1_000_000), Some(&25)));
 }
+
+#[test]
+fn a_budget_that_never_opens_is_known_before_a_drain() {
+    let never = |healthy, wanted, expected| {
+        let numbers = DisruptionBudget {
+            current_healthy: healthy,
+            desired_healthy: wanted,
+            expected_pods: expected,
+            ..budget("pdb", "web", (healthy - wanted).max(0))
+        };
+        let parts = parts(vec![node("n")], vec![pod("web-1", "n", 1)]);
+        let snapshot = Snapshot::new(Parts { budgets: vec![numbers], ..parts });
+        !budgets_that_never_open(&"n".into(), &snapshot, &Policy::default()).is_empty()
+    };
+    assert!(never(1, 1, 1), "one replica, minAvailable 1");
+    assert!(never(3, 3, 3), "maxUnavailable 0");
+    assert!(never(2, 3, 3), "and one of its pods is not ready");
+    assert!(!never(2, 2, 3), "it opens when all are ready");
+    assert!(!never(2, 1, 1), "it is open");
+}

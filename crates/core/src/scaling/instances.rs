@@ -5,9 +5,10 @@ use crate::drain::{self, CORDON};
 use crate::freshness::{Freshness, Step};
 use crate::group::{Instance, PoolView};
 use crate::ids::InstanceId;
-use crate::ledger::unusable::NodeTrouble;
+use crate::reason::NodeTrouble;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the replacements and the cluster know about instances that a group's listing does not tell.
@@ -26,8 +27,8 @@ pub struct InstanceFacts {
     pub found_empty: BTreeMap<InstanceId, Timestamp>,
     /// The instances whose nodes cannot be used.
     pub troubles: BTreeMap<InstanceId, Trouble>,
-    /// When the last node joined that does not say on which instance it runs.
-    pub nameless_joined: Option<Timestamp>,
+    /// When the last node joined that runs pods and does not say on which instance it runs.
+    pub unnamed_joined: Option<Timestamp>,
     /// Whether all of this comes from an old picture: nothing is ended by it but at its deadline.
     pub stale: bool,
 }
@@ -44,6 +45,10 @@ pub struct Trouble {
 /// For so long a node that is cordoned and was listed as empty counts as empty, if no watch says otherwise.
 const EMPTY_FOR: Duration = Duration::from_secs(60);
 
+/// A node that has not said for so long which instance it has is not about to say it: the cloud controller
+/// sets it within seconds, if there is one (Kubernetes, "Cloud Controller Manager", node controller).
+const UNNAMED_FOR: Duration = Duration::from_secs(600);
+
 impl InstanceFacts {
     /// Takes in what the cluster knows about the instances of a pool. `freshness` is to be read before the
     /// snapshot is taken; `taint_key` is the key of our own taint.
@@ -57,6 +62,11 @@ impl InstanceFacts {
     ) {
         self.stale |= !freshness.allows(Step::End);
         self.troubles.clear();
+        let is_late = |node: &Arc<Node>| {
+            let created = node.created.is_some_and(|at| crate::time::since(at, now) < UNNAMED_FOR);
+            node.provider_id.is_empty() && created
+        };
+        let some_are_late = cluster.nodes().iter().any(is_late);
         let nodes = PoolNodes { view, cluster, taint_key };
         for Instance { id, .. } in nodes.instances() {
             if let Some(trouble) = nodes.trouble(id) {
@@ -66,7 +76,13 @@ impl InstanceFacts {
                 // Nobody knows whose pods run on it.
                 self.with_pods.insert(id.clone());
             }
-            let Some(node) = cluster.node_of_instance(id) else { continue };
+            let Some(node) = cluster.node_of_instance(id) else {
+                if some_are_late {
+                    // One of those may be its node, with pods.
+                    self.with_pods.insert(id.clone());
+                }
+                continue;
+            };
             if cluster.pods_on(&node.name).any(|pod| drain::holds_its_node(pod, now)) {
                 self.with_pods.insert(id.clone());
             }
@@ -76,29 +92,31 @@ impl InstanceFacts {
                 self.schedulable.insert(id.clone());
             }
         }
-        let nameless = cluster.nodes().iter().filter(|node| node.is_nameless());
-        self.nameless_joined = nameless.map(|node| node.created.unwrap_or(Timestamp::MAX)).max();
+        let unnamed = cluster.nodes().iter().filter(|node| !node.names_its_cloud() && nodes.is_busy(node));
+        self.unnamed_joined = unnamed.map(|node| node.created.unwrap_or(Timestamp::MAX)).max();
     }
 
-    /// Why the node of an instance that was requested at that time cannot be used, if so; `before` is what
-    /// was said last.
+    /// Why the node of an instance cannot be used, if so; `before` is what was said last.
     #[must_use]
-    pub fn trouble(
-        &self,
-        id: &InstanceId,
-        before: Option<NodeTrouble>,
-        requested_at: Timestamp,
-    ) -> Option<NodeTrouble> {
+    pub fn trouble(&self, id: &InstanceId, before: Option<NodeTrouble>) -> Option<NodeTrouble> {
         let Trouble { why, marked } = *self.troubles.get(id)?;
-        let may_have_joined = self.nameless_joined.is_some_and(|at| at >= requested_at);
-        match why {
-            // Its node may be there, and the cloud controller has not named it yet.
-            NodeTrouble::NotJoined if may_have_joined => None,
-            // The cordon may be our own.
-            NodeTrouble::Cordoned if marked && before != Some(why) => None,
-            _ => Some(why),
-        }
+        // The cordon may be our own.
+        let may_be_ours = why == NodeTrouble::Cordoned && marked && before != Some(why);
+        (!may_be_ours).then_some(why)
     }
+
+    /// Whether the node of an instance that was requested at that time may have joined, and run pods, without
+    /// a word of its instance.
+    #[must_use]
+    pub fn may_have_joined(&self, requested_at: Timestamp) -> bool {
+        self.unnamed_joined.is_some_and(|at| at >= requested_at)
+    }
+}
+
+/// Whether the node of an instance of the pool keeps a start-up taint, by the key of our own taint.
+#[must_use]
+pub fn keeps_start_up_taint(view: &PoolView, cluster: &Snapshot, taint_key: &str, node: &Node) -> bool {
+    PoolNodes { view, cluster, taint_key }.keeps_taint(node)
 }
 
 /// The nodes of a pool.
@@ -118,6 +136,9 @@ impl<'a> PoolNodes<'a> {
         let Some(node) = nodes.next() else {
             return Some(Trouble { why: NodeTrouble::NotJoined, marked: false });
         };
+        if nodes.next().is_some() {
+            return Some(Trouble { why: NodeTrouble::Disputed, marked: false });
+        }
         let why = if !node.ready {
             NodeTrouble::NotReady
         } else if self.keeps_taint(node) {

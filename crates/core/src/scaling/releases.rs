@@ -71,6 +71,10 @@ pub(super) fn end_instances(
             if inputs.instances.stale && !end.pressed {
                 continue;
             }
+            if end.group == GroupKind::OnDemand && raised && group.desired <= group.min {
+                // AWS refuses the decrement, and without it the group would launch another one.
+                continue;
+            }
             // Where nothing was raised, what the group owes the replacement is owed by us from now on.
             let owes =
                 share.is_some_and(|share| share.instance_id.is_none() && share.balance == Balance::Even);

@@ -11,8 +11,11 @@ use super::wants::Want;
 use crate::group::{FailureClass, NoInstance};
 use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::unusable::{Discarded, Unusable};
-use crate::ledger::{Failure, Ledger, Share};
+use crate::ledger::{Failure, Ledger, ScalingRequest, Share};
+use crate::reason::NodeTrouble;
 use crate::record::GroupKind;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Notes since when the nodes of claimed instances cannot be used. On an old picture nothing is noted.
 pub(super) fn watch(ledger: &mut Ledger, inputs: &Inputs<'_>) {
@@ -29,14 +32,17 @@ pub(super) fn watch(ledger: &mut Ledger, inputs: &Inputs<'_>) {
                 continue;
             }
             let before = share.unusable.as_ref().map(|held| held.why);
-            let why = inputs.instances.trouble(id, before, request.requested_at);
+            let why = inputs.instances.trouble(id, before);
             let why = why.filter(|_| group.is_in_service(id));
             if why.is_none() && share.discarded.as_ref().is_some_and(|last| last.instance_id == *id) {
                 // It became usable before the call.
                 share.discarded = None;
             }
-            let since = share.unusable.as_ref().map_or(now, |held| held.since);
-            share.unusable = why.map(|why| Unusable { since, why });
+            let time = match inputs.want(request.group, &share.replacement) {
+                Some(Want::Instance { join_timeout, .. }) => *join_timeout,
+                _ => Duration::ZERO,
+            };
+            share.unusable = Unusable::next(share.unusable.take(), why, time, now);
         }
     }
 }
@@ -46,7 +52,7 @@ pub(super) fn watch(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 pub(super) fn end(ledger: &mut Ledger, inputs: &Inputs<'_>, spare: &mut SpareInstances<'_>) -> Option<Call> {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let due: Vec<(InstanceId, ReplacementName, Unusable)> =
-            ledger.shares(kind).filter_map(|share| due(inputs, kind, share)).collect();
+            ledger.requests(kind).flat_map(|request| due(inputs, request)).collect();
         for (id, replacement, unusable) in due {
             if spare.may_end(kind, &id) && !spare.is_to_be_cordoned(&id) {
                 return Some(discard(ledger, inputs, (kind, &id, &replacement), &unusable));
@@ -56,17 +62,31 @@ pub(super) fn end(ledger: &mut Ledger, inputs: &Inputs<'_>, spare: &mut SpareIns
     None
 }
 
-/// The instance of a share whose time is over.
-fn due(
-    inputs: &Inputs<'_>,
-    kind: GroupKind,
-    share: &Share,
-) -> Option<(InstanceId, ReplacementName, Unusable)> {
-    let Want::Instance { join_timeout, .. } = inputs.want(kind, &share.replacement)? else { return None };
-    let (id, unusable) = (share.instance_id.as_ref()?, share.unusable.as_ref()?);
-    let is_over = crate::time::since(unusable.since, inputs.now) >= *join_timeout;
-    (is_over && !inputs.instances.taken.contains(id))
-        .then(|| (id.clone(), share.replacement.clone(), unusable.clone()))
+/// The instances that were given up and are not gone yet. Their nodes keep our marks, or the end would look
+/// like somebody else's.
+pub(super) fn leaving(ledger: &Ledger, inputs: &Inputs<'_>) -> BTreeSet<InstanceId> {
+    let of_group = |kind: GroupKind| {
+        let last = ledger.shares(kind).filter_map(|share| share.discarded.as_ref());
+        let ids = last.map(|last| last.instance_id.clone());
+        ids.filter(move |id| inputs.group(kind).instance(id).is_some() && !inputs.group(kind).is_active(id))
+    };
+    of_group(GroupKind::Spot).chain(of_group(GroupKind::OnDemand)).collect()
+}
+
+/// The instances of a request whose time is over.
+fn due(inputs: &Inputs<'_>, request: &ScalingRequest) -> Vec<(InstanceId, ReplacementName, Unusable)> {
+    let facts = inputs.instances;
+    let is_due = |share: &Share| {
+        let Want::Instance { join_timeout, .. } = inputs.want(request.group, &share.replacement)? else {
+            return None;
+        };
+        let (id, unusable) = (share.instance_id.as_ref()?, share.unusable.as_ref()?);
+        let is_over = unusable.is_now() && crate::time::since(unusable.since, inputs.now) >= *join_timeout;
+        let is_hidden = unusable.why == NodeTrouble::NotJoined && facts.may_have_joined(request.requested_at);
+        (is_over && !is_hidden && !facts.taken.contains(id))
+            .then(|| (id.clone(), share.replacement.clone(), unusable.clone()))
+    };
+    request.shares.iter().filter_map(is_due).collect()
 }
 
 fn discard(

@@ -1,11 +1,13 @@
 //! What a trigger is answered, and why a notice, a setting or a request is refused.
 
+use crate::agents::WatchedNodes;
 use crate::group::NoInstance;
 use crate::ids::PoolName;
 use crate::imds::ImdsProblem;
-use crate::ledger::unusable::NodeTrouble;
 use crate::notices::NoticeRefusal;
+use crate::reason::NodeTrouble;
 use crate::reason::Pause;
+use crate::scaling::calls::Call;
 use crate::trigger::TriggerAnswer;
 use crate::windows::BadSetting;
 use std::fmt::{Display, Formatter, Result};
@@ -103,11 +105,13 @@ impl Display for NoticeRefusal {
             Self::NodeWithoutInstance => {
                 "the node does not say which instance it has (spec.providerID is empty)"
             }
+            Self::ForeignProviderId => "spec.providerID of the node names no EC2 instance",
             Self::NoSuchNode => "there is no such node",
             Self::TooMany => "the node has more notices than it can have",
             Self::ImplausibleDeadline => "spec.deadline is implausible: the notice counts without it",
             Self::OutsidePools => "the node is in no pool (drainNodesOutsidePools is off)",
             Self::NotUnderstood => "the notice cannot be read",
+            Self::EndedByItsGroup => "the node is gone: its group has ended it",
         })
     }
 }
@@ -134,6 +138,7 @@ impl Display for NodeTrouble {
             Self::NotReady => "its node is not Ready",
             Self::Cordoned => "its node is cordoned",
             Self::Tainted => "its node keeps a start-up taint",
+            Self::Disputed => "more than one node says that it runs on it",
         })
     }
 }
@@ -155,11 +160,49 @@ impl Display for ImdsProblem {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::NoAnswer(why) => write!(f, "no answer: {why}"),
+            Self::NotImds(status) => write!(
+                f,
+                "something else answers in the place of IMDS: the token request got status {status} and no token"
+            ),
             Self::Unauthorized => f.write_str("the session token is refused (401)"),
             Self::Forbidden => f.write_str("access is forbidden (403)"),
             Self::Failing(status) => write!(f, "status {status}"),
             Self::UnexpectedStatus(status) => write!(f, "unexpected status {status}"),
+            Self::InstanceChanged => f.write_str("the instance id is another one than before"),
             Self::Malformed { reason } => write!(f, "unreadable answer: {reason}"),
+        }
+    }
+}
+
+impl Display for Call {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::SetDesired { group, desired } => write!(f, "SetDesiredCapacity to {desired}, {group:?}"),
+            Self::Launch { group, zone, count, .. } => {
+                write!(f, "LaunchInstances of {count} in {zone}, {group:?}")
+            }
+            Self::Terminate { group, instance_id, .. } => {
+                write!(f, "TerminateInstanceInAutoScalingGroup of {instance_id}, {group:?}")
+            }
+        }
+    }
+}
+
+/// So many nodes are named.
+const NAMED: usize = 5;
+
+impl Display for WatchedNodes {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { nodes, unwatched } = self;
+        if unwatched.is_empty() {
+            return write!(f, "all {nodes} Spot nodes are watched by a ready agent");
+        }
+        let named: Vec<&str> = unwatched.iter().take(NAMED).map(|node| &**node).collect();
+        write!(f, "{} of {nodes} Spot nodes are not watched by a ready agent: ", unwatched.len())?;
+        f.write_str(&named.join(", "))?;
+        match unwatched.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
         }
     }
 }

@@ -141,15 +141,21 @@ impl Display for placement::NodeReason {
             Self::Taint(taint) => write!(f, "taint {taint} not tolerated"),
             Self::NodeAffinity => f.write_str("node selector or node affinity does not match"),
             Self::Volume(claim) => write!(f, "volume of claim {claim} is elsewhere"),
-            Self::VolumeUnknown(claim) => write!(f, "the zone of the volume of claim {claim} is unknown"),
+            Self::VolumeUnknown(claim) => {
+                write!(f, "it is not known where the volume of claim {claim} can be")
+            }
             Self::VolumeLimit(driver) => write!(f, "no more volumes of {driver}"),
+            Self::DriverMissing(driver) => write!(f, "driver {driver} is not installed"),
             Self::Insufficient(resource) => write!(f, "insufficient {resource}"),
             Self::TooManyPods => f.write_str("too many pods"),
             Self::HostPort(port) => write!(f, "host port {port} is taken"),
             Self::PodAffinity => f.write_str("no pods of its pod affinity"),
             Self::PodAntiAffinity => f.write_str("pod anti-affinity"),
             Self::TopologySpread(key) => write!(f, "topology spread over {key}"),
-            Self::NotUnderstood(what) => write!(f, "not checked: {what}"),
+            Self::Feature(feature) => write!(f, "kubelet without {feature}"),
+            Self::Nominated => f.write_str("kept for a pod that waits"),
+            Self::OtherScheduler(scheduler) => write!(f, "not checked: scheduler {scheduler}"),
+            Self::NotUnderstood(field) => write!(f, "not checked: field {field}"),
         }
     }
 }

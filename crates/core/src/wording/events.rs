@@ -44,7 +44,7 @@ impl fmt::Display for Event {
             Self::CleanedUp(finish) | Self::Cancelled(finish) => finish.fmt(f),
             Self::Tainted
             | Self::DrainBlocked { .. }
-            | Self::DrainOverdue { .. }
+            | Self::DrainGivenUp { .. }
             | Self::Drained { .. }
             | Self::DrainedWithout { .. }
             | Self::GoneBeforeDrained { .. }
@@ -81,9 +81,10 @@ fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match event {
         Event::Tainted => f.write_str("the node is tainted, so it gets no new pods"),
         Event::DrainBlocked { reasons } => f.write_str(&in_one_line(reasons)),
-        Event::DrainOverdue { patience, reasons } => {
+        Event::DrainGivenUp { patience, reasons } => {
             let (seconds, reasons) = (patience.as_secs(), in_one_line(reasons));
-            write!(f, "the node is not drained after {seconds} s; taint and cordon stay: {reasons}")
+            write!(f, "no pod has left for {seconds} s, so the replacement is given up; taint and cordon ")?;
+            write!(f, "are removed, and requested capacity goes back: {reasons}")
         }
         Event::Drained { .. } => f.write_str("its pods run on other nodes"),
         Event::DrainedWithout { reasons, .. } => {
@@ -151,6 +152,7 @@ impl fmt::Display for Finish {
             Self::NothingRequested => "nothing had been requested",
             Self::InstanceGone => "the instance is gone",
             Self::NodeGone => "the node was drained and is gone",
+            Self::TakenOver => "the node says which instance it has: the record of that instance goes on",
             Self::Settled => "nothing of the replacement is left in either group",
         })
     }

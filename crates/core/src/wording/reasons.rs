@@ -3,13 +3,14 @@
 use crate::effort::TooMuch;
 use crate::freshness::StaleWatch;
 use crate::group::CapacityUnit;
-use crate::ids::InstanceId;
-use crate::ledger::unusable::NodeTrouble;
+use crate::ids::{GroupName, InstanceId, NodeName};
 use crate::neighbours::Neighbour;
 use crate::placement::PodName;
-use crate::reason::{Finding, GroupProblem, NoLaunch, Pause, Reason};
+use crate::reason::NodeTrouble;
+use crate::reason::{BlockedReason, Finding, GroupProblem, NoLaunch, Pause, Reason};
 use jiff::Timestamp;
 use std::fmt::{Display, Formatter, Result};
+use std::time::Duration;
 
 impl Display for Reason {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -21,6 +22,7 @@ impl Display for Reason {
             Self::ConcurrencyLimit { limit } => concurrency_limit(*limit, f),
             Self::ObserveOnly { at_once } => observe_only(*at_once, f),
             Self::LeftToNeighbour(neighbour) => write!(f, "the node is left to {neighbour}"),
+            Self::TerminationHandlerRuns { workload } => termination_handler(workload, f),
             Self::NotInPool => f.write_str("the node is in no accepted pool: only a deadline drains it"),
             Self::NoSuchPool { pool } => write!(f, "SpotPool {pool} no longer exists"),
             Self::PoolRefused(finding) => write!(f, "the pool is not accepted: {finding}"),
@@ -30,9 +32,7 @@ impl Display for Reason {
             Self::NodeCordoned { node } => write!(f, "node {node} is cordoned"),
             Self::NodeMissing { node } => write!(f, "node {node} is not in the cluster"),
             Self::CheckPending { node } => write!(f, "the check whether the pods of {node} fit is running"),
-            Self::CheckTooLarge { node } => {
-                write!(f, "the check whether the pods of {node} fit was given up: {TooMuch}")
-            }
+            Self::CheckTooLarge { node } => check_too_large(node, f),
             Self::NoRoomYet { pod, reasons } => write!(f, "pod {pod} fits on no node yet ({reasons})"),
             Self::BothGroupsFailed { on_demand } => write!(f, "both groups failed; on-demand: {on_demand}"),
             Self::InstanceUnusable { instance_id, why, since } => unusable(instance_id, *why, *since, f),
@@ -46,16 +46,24 @@ impl Display for Reason {
             Self::DeletionNotAllowed { pod } => {
                 write!(f, "pod {pod} is not deleted: deleteAtDeadline is false")
             }
+            Self::PodHolds { pod, reason, until } => pod_holds(pod, *reason, *until, f),
+            Self::ConnectionsEnd { until } => connections_end(*until, f),
             Self::PodTerminating { pod } => write!(f, "pod {pod} is still terminating"),
             Self::PodOverstayed { pod, due, finalizers } => overstayed(pod, *due, *finalizers, f),
-            Self::PodComesBack { pod } => {
-                write!(f, "pod {pod} comes back to the node after each eviction: it tolerates the taint")
-            }
+            Self::PodComesBack { pod } => comes_back(pod, f),
             Self::SuccessorsNotReady { controller, ready, expected } => {
                 write!(f, "{ready} of {expected} pods of {controller} are ready elsewhere")
             }
             Self::PodsNotListed { error } => write!(f, "the node's pods could not be listed: {error}"),
             Self::PodNotWatched { pod } => not_watched(pod.as_ref(), f),
+            Self::InstanceNotGone { instance_id } => write!(f, "{instance_id} is still in its group"),
+            Self::NodeNotGone { node, group: None } => write!(f, "node {node} is still in the cluster"),
+            Self::NodeNotGone { node, group: Some(group) } => {
+                write!(f, "node {node} is still Ready, though its instance has left {group}")
+            }
+            Self::CapacityNotSettled { group } => {
+                write!(f, "the desired capacity of the {group} group is not settled yet")
+            }
             Self::InterruptionBrake { limit } => brake(*limit, f),
             Self::ReturnBudget { budget, period } => return_budget(*budget, period.as_secs(), f),
             Self::ReturnWindow => f.write_str("no window for returns is open (returnWindows)"),
@@ -63,17 +71,11 @@ impl Display for Reason {
             Self::NoSpotInstance => f.write_str("the Spot group has no instance for the return yet"),
             Self::AtMinimum { group } => write!(f, "group {group} is at its minimum size"),
             Self::InstancesMissing { group, in_service, expected, desired } => {
-                write!(f, "{in_service} of {expected} instances are in service in {group} ")?;
-                write!(f, "(desired capacity {desired}, without what is owed or under way)")
+                instances_missing(group, *in_service, *expected, *desired, f)
             }
             Self::LaunchFailed { group, message } => write!(f, "a launch failed in {group}: {message}"),
-            Self::NodesNotReady { instances, of } => {
-                write!(f, "{} of {of} Spot nodes are not Ready: {}", instances.len(), instances.join(", "))
-            }
-            Self::NotStable { node, ready_for, required } => {
-                let (ready_for, required) = (ready_for.as_secs(), required.as_secs());
-                write!(f, "Spot node {node} has been Ready for {ready_for} of {required} s")
-            }
+            Self::NodesNotReady { instances, of } => nodes_not_ready(instances, *of, f),
+            Self::NotStable { node, ready_for, required } => not_stable(node, *ready_for, *required, f),
             Self::ReturnUnderWay { replacement } => {
                 write!(f, "the return of {replacement} is under way: returns are made one at a time")
             }
@@ -82,8 +84,50 @@ impl Display for Reason {
     }
 }
 
+fn check_too_large(node: &NodeName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "the check whether the pods of {node} fit was given up: {TooMuch}")
+}
+
 fn unusable(instance_id: &InstanceId, why: NodeTrouble, since: Timestamp, f: &mut Formatter<'_>) -> Result {
     write!(f, "{instance_id} is in service, and {why}, since {since:.0} (joinTimeoutSeconds)")
+}
+
+fn termination_handler(workload: &PodName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "aws-node-termination-handler ({workload}) drains the same nodes: ")?;
+    f.write_str("remove it, or keep it from the nodes of the pool")
+}
+
+fn pod_holds(pod: &PodName, reason: BlockedReason, until: Timestamp, f: &mut Formatter<'_>) -> Result {
+    write!(f, "pod {pod} holds the node until {until:.0} at most (podHoldSeconds): {reason}")
+}
+
+fn connections_end(until: Timestamp, f: &mut Formatter<'_>) -> Result {
+    write!(f, "the node is out of its load balancers: connections have until {until:.0} to end ")?;
+    f.write_str("(waitBeforeTerminationSeconds)")
+}
+
+fn comes_back(pod: &PodName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "pod {pod} comes back to the node after each eviction: it tolerates the taint")
+}
+
+fn nodes_not_ready(instances: &[InstanceId], of: usize, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{} of {of} Spot nodes are not Ready: {}", instances.len(), instances.join(", "))
+}
+
+fn instances_missing(
+    group: &GroupName,
+    in_service: i64,
+    expected: i64,
+    desired: i64,
+    f: &mut Formatter<'_>,
+) -> Result {
+    write!(f, "{in_service} of {expected} instances are in service in {group} ")?;
+    write!(f, "(desired capacity {desired}, without what is owed or under way)")
+}
+
+fn not_stable(node: &NodeName, ready_for: Duration, required: Duration, f: &mut Formatter<'_>) -> Result {
+    let (ready_for, required) = (ready_for.as_secs(), required.as_secs());
+    write!(f, "Spot node {node} has been Ready for {ready_for} of {required} s")
 }
 
 fn concurrency_limit(limit: usize, f: &mut Formatter<'_>) -> Result {
@@ -217,6 +261,10 @@ impl Display for Finding {
             GroupProblem::NoLaunchInstances(why) => {
                 write!(f, "{group} is scaled by SetDesiredCapacity, ")?;
                 write!(f, "and its failures are read from its activities: {why}")
+            }
+            GroupProblem::ForeignProviderIds { node, provider_id } => {
+                write!(f, "no Node is known for an instance of {group}, ")?;
+                write!(f, "and node {node} has the providerID {provider_id}; set it to aws:///ZONE/INSTANCE")
             }
             GroupProblem::AtMinimum(min) => {
                 write!(f, "{group} is at its minimum of {min}: ")?;

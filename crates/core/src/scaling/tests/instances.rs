@@ -27,6 +27,31 @@ fn an_instance_that_two_nodes_say_they_run_on_counts_as_busy() {
 }
 
 #[test]
+fn an_instance_without_a_node_is_not_idle_while_a_young_node_does_not_say_which_one_it_has() {
+    use crate::cluster::Node;
+    use crate::testing::{cluster, node};
+    let ago = |seconds| Some(now() - Duration::from_secs(seconds));
+    for (provider_id, created, busy) in [
+        ("", ago(599), vec!["i-1", "i-3"]),
+        ("", ago(600), vec![]),
+        ("", None, vec![]),
+        ("aws:///a/i-9", ago(9), vec![]),
+        ("eks-hybrid:///x", ago(9), vec![]),
+    ] {
+        let young = Node { provider_id: provider_id.into(), created, ..node("young") };
+        let mut facts = InstanceFacts::default();
+        facts.look_at(
+            &usual(),
+            &cluster(vec![node("2"), young], vec![]),
+            &Freshness::default(),
+            "ours",
+            now(),
+        );
+        assert_eq!(facts.with_pods, busy.into_iter().map(Into::into).collect(), "{provider_id} {created:?}");
+    }
+}
+
+#[test]
 fn on_an_old_picture_nothing_is_ended_but_at_its_deadline() {
     let (ledger, view) = served();
     let stale = InstanceFacts { stale: true, ..InstanceFacts::default() };

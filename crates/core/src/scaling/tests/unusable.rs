@@ -1,5 +1,5 @@
 use super::*;
-use crate::ledger::unusable::NodeTrouble;
+use crate::reason::NodeTrouble;
 use crate::scaling::instances::Trouble;
 
 /// The node of this instance cannot be used.
@@ -82,16 +82,51 @@ fn a_node_is_given_up_only_while_nothing_runs_on_it_and_the_picture_is_current()
 }
 
 #[test]
-fn a_node_that_was_ready_in_between_has_its_time_again() {
+fn a_node_that_could_be_used_for_a_third_of_its_time_has_all_of_it_again() {
     let (ledger, view) = served();
     let wants = spot("i-1");
     let facts = trouble("i-4", NodeTrouble::NotReady);
+    let usual = InstanceFacts::default();
     let mut ledger = looks(&ledger, &view, &wants, &facts, 0).ledger;
-    ledger = looks(&ledger, &view, &wants, &InstanceFacts::default(), 800).ledger;
+    ledger = looks(&ledger, &view, &wants, &usual, 500).ledger;
+    ledger = looks(&ledger, &view, &wants, &usual, 799).ledger;
+    assert!(share(&ledger, "i-1").unusable.is_some_and(|held| !held.is_now()));
+    ledger = looks(&ledger, &view, &wants, &usual, 800).ledger;
     assert_eq!(share(&ledger, "i-1").unusable, None);
     ledger = looks(&ledger, &view, &wants, &facts, 810).ledger;
     assert_eq!(looks(&ledger, &view, &wants, &facts, 1709).call, None);
     assert_eq!(looks(&ledger, &view, &wants, &facts, 1710).call, end("i-4", true));
+}
+
+#[test]
+fn a_node_that_flaps_is_given_up_at_its_time_and_not_while_it_is_ready() {
+    let (mut ledger, view) = served();
+    let wants = spot("i-1");
+    let facts = trouble("i-4", NodeTrouble::NotReady);
+    for seconds in (0..900).step_by(30) {
+        let now = if seconds % 60 == 0 { &facts } else { &InstanceFacts::default() };
+        let plan = looks(&ledger, &view, &wants, now, seconds);
+        assert_eq!(plan.call, None, "after {seconds} s");
+        ledger = plan.ledger;
+    }
+    assert_eq!(looks(&ledger, &view, &wants, &InstanceFacts::default(), 900).call, None);
+    assert_eq!(looks(&ledger, &view, &wants, &facts, 900).call, end("i-4", true));
+}
+
+#[test]
+fn an_instance_with_two_nodes_is_named_and_kept() {
+    use crate::testing::{cluster, node};
+    let (ledger, view) = served();
+    let of_4 = |name: &str| crate::cluster::Node { provider_id: "aws:///a/i-4".into(), ..node(name) };
+    let cluster = cluster(vec![node("1"), of_4("4"), of_4("renamed")], vec![]);
+    let look = |ledger: &Ledger, seconds| {
+        let mut facts = InstanceFacts::default();
+        facts.look_at(&view, &cluster, &Freshness::default(), "ours", at(seconds));
+        looks(ledger, &view, &spot("i-1"), &facts, seconds)
+    };
+    let noted = look(&ledger, 0).ledger;
+    assert_eq!(share(&noted, "i-1").unusable.map(|held| held.why), Some(NodeTrouble::Disputed));
+    assert_eq!(look(&noted, 9000).call, None, "nobody knows whose pods run on it");
 }
 
 #[test]
@@ -155,15 +190,35 @@ fn what_keeps_a_node_from_being_used_is_seen() {
         let mut facts = InstanceFacts::default();
         let cluster = cluster(nodes, vec![pod("web-1", "1", 1)]);
         facts.look_at(&super::usual(), &cluster, &Freshness::default(), "ours", now());
-        assert_eq!(facts.trouble(&"i-2".into(), None, now()), expected, "{about}");
-        assert_eq!(facts.trouble(&"i-1".into(), None, now()), None, "{about}");
+        assert_eq!(facts.trouble(&"i-2".into(), None), expected, "{about}");
+        assert_eq!(facts.trouble(&"i-1".into(), None), None, "{about}");
     }
-    // Nobody knows whether the node that says nothing of its instance is the one.
-    let nameless = |joined: u64| Node { provider_id: "".into(), created: Some(at(joined)), ..node("x") };
-    for (joined, expected) in [(9, Some(NodeTrouble::NotJoined)), (10, None)] {
-        let mut facts = InstanceFacts::default();
-        let cluster = cluster(vec![nameless(joined)], vec![]);
-        facts.look_at(&super::usual(), &cluster, &Freshness::default(), "ours", now());
-        assert_eq!(facts.trouble(&"i-2".into(), None, at(10)), expected);
+}
+
+#[test]
+fn an_instance_without_a_node_is_kept_while_a_node_that_names_none_runs_pods_since_its_request() {
+    use crate::cluster::Node;
+    use crate::testing::{cluster, node, pod};
+    let (ledger, view) = served();
+    for (provider_id, joined, runs_pods, ends) in [
+        ("", 0, true, false),
+        ("k3s://x", 0, true, false),
+        ("aws:///a/fargate-ip-10-0-0-1", 0, true, true),
+        ("", -1, true, true),
+        ("", 0, false, true),
+    ] {
+        let created = Some(now() + jiff::SignedDuration::from_secs(joined));
+        let unnamed = Node { provider_id: provider_id.into(), created, ..node("x") };
+        let pods = if runs_pods { vec![pod("web-9", "x", 1)] } else { vec![] };
+        let cluster = cluster(vec![node("1"), node("2"), node("3"), unnamed], pods);
+        let look = |ledger: &Ledger, seconds| {
+            let mut facts = InstanceFacts::default();
+            facts.look_at(&view, &cluster, &Freshness::default(), "ours", at(seconds));
+            looks(ledger, &view, &spot("i-1"), &facts, seconds)
+        };
+        let noted = look(&ledger, 0).ledger;
+        let held = share(&noted, "i-1").unusable.map(|held| held.why);
+        assert_eq!(held, Some(NodeTrouble::NotJoined), "it is said");
+        assert_eq!(look(&noted, 900).call, end("i-4", true).filter(|_| ends), "{provider_id:?} {joined}");
     }
 }

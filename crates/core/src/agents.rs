@@ -1,0 +1,154 @@
+//! Which Spot nodes are watched: those with a ready agent.
+//!
+//! Nobody can claim to be the agent of another node: the pod counts that the DaemonSet has in the namespace
+//! of Spot Guard, bound to the node by the scheduler, ready by its kubelet's word. Who may create pods in
+//! that namespace is trusted with it.
+
+use crate::cluster::{OwnerKind, Pod, Snapshot};
+use crate::group::GroupView;
+use crate::ids::NodeName;
+use crate::time::since;
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// The labels of an agent's pod, as the manifests set them.
+pub const AGENT_LABELS: [(&str, &str); 2] =
+    [("app.kubernetes.io/name", "spot-guard"), ("app.kubernetes.io/component", "agent")];
+/// So long a new node may have no agent: its image is fetched, and its probe has to succeed.
+const STARTS_WITHIN: Duration = Duration::from_secs(120);
+
+/// How many Spot nodes of a pool are watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WatchedNodes {
+    /// How many Ready nodes of Spot instances in service there are.
+    pub nodes: usize,
+    /// Those without a ready agent, by name.
+    pub unwatched: Vec<NodeName>,
+}
+
+impl WatchedNodes {
+    /// What is known of each node: its name, and whether a ready agent runs on it.
+    #[must_use]
+    pub fn of(nodes: impl IntoIterator<Item = (NodeName, bool)>) -> Self {
+        let mut watched = Self::default();
+        for (node, has_agent) in nodes {
+            watched.nodes += 1;
+            if !has_agent {
+                watched.unwatched.push(node);
+            }
+        }
+        watched.unwatched.sort();
+        watched
+    }
+
+    /// What the cluster shows of the Spot group's nodes. `namespace` is that of Spot Guard. A node that has
+    /// just become Ready is left out: its agent starts.
+    #[must_use]
+    pub fn in_cluster(spot: &GroupView, cluster: &Snapshot, namespace: &str, now: Timestamp) -> Self {
+        let instances = spot.instances.iter().filter(|instance| spot.is_in_service(&instance.id));
+        let nodes = instances.filter_map(|instance| cluster.node_of_instance(&instance.id));
+        Self::of(nodes.filter(|node| node.ready).filter_map(|node| {
+            let has_agent = cluster.pods_on(&node.name).any(|pod| is_ready_agent(pod, namespace));
+            let starts = node.ready_changed.is_some_and(|at| since(at, now) < STARTS_WITHIN);
+            (has_agent || !starts).then(|| (node.name.clone(), has_agent))
+        }))
+    }
+}
+
+fn is_ready_agent(pod: &Pod, namespace: &str) -> bool {
+    pod.ready
+        && !pod.terminating()
+        && &*pod.namespace == namespace
+        && pod.owner.kind == OwnerKind::DaemonSet
+        && AGENT_LABELS.iter().all(|(key, value)| pod.labels.get(key) == Some(*value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Labels, Live, Node, Owner};
+    use crate::group::{GroupSetup, Instance, Lifecycle};
+    use std::sync::Arc;
+
+    const NAMESPACE: &str = "spot-guard";
+
+    fn now() -> Timestamp {
+        "2026-03-01T12:00:00Z".parse().expect("a time")
+    }
+
+    fn agent(node: &str) -> Pod {
+        Pod {
+            namespace: NAMESPACE.into(),
+            name: format!("agent-{node}").into(),
+            uid: format!("agent-{node}").into(),
+            node: Some(node.into()),
+            ready: true,
+            owner: Owner { kind: OwnerKind::DaemonSet, name: "spot-guard-agent".into() },
+            labels: AGENT_LABELS.into_iter().collect(),
+            ..Pod::default()
+        }
+    }
+
+    fn watched(pods: Vec<Pod>, change: impl Fn(&mut Node)) -> WatchedNodes {
+        let mut live = Live::default();
+        let mut instances = Vec::new();
+        for number in 1..=2 {
+            let id = format!("i-0000000{number}");
+            let mut node = Node {
+                name: format!("n{number}").into(),
+                provider_id: format!("aws:///a/{id}").into(),
+                ready: true,
+                ready_changed: now().checked_sub(Duration::from_secs(600)).ok(),
+                ..Node::default()
+            };
+            change(&mut node);
+            live.set_node(Arc::new(node));
+            let zone = "a".to_owned();
+            instances.push(Instance { id: id.as_str().into(), zone, lifecycle: Lifecycle::InService });
+        }
+        pods.into_iter().for_each(|pod| live.set_pod(Arc::new(pod)));
+        let spot = GroupView {
+            name: "spot".into(),
+            desired: 2,
+            min: 0,
+            max: 9,
+            zones: vec!["a".to_owned()],
+            can_launch: false,
+            setup: GroupSetup::default(),
+            instances,
+            failures: Vec::new(),
+            observed_at: now(),
+        };
+        WatchedNodes::in_cluster(&spot, &live.snapshot(), NAMESPACE, now())
+    }
+
+    #[test]
+    fn a_node_is_watched_by_a_ready_agent_of_its_own_and_by_nothing_else() {
+        let all = |_: &mut Node| {};
+        assert_eq!(
+            watched(vec![agent("n1"), agent("n2")], all),
+            WatchedNodes { nodes: 2, unwatched: vec![] }
+        );
+        for (what, pod) in [
+            ("no pod", None),
+            ("not ready", Some(Pod { ready: false, ..agent("n2") })),
+            ("ends", Some(Pod { deletion: Some(now()), ..agent("n2") })),
+            ("somebody else's namespace", Some(Pod { namespace: "tenant".into(), ..agent("n2") })),
+            ("no DaemonSet's", Some(Pod { owner: Owner::default(), ..agent("n2") })),
+            ("the controller", Some(Pod { labels: Labels::default(), ..agent("n2") })),
+            ("no node yet", Some(Pod { node: None, ..agent("n2") })),
+        ] {
+            let found = watched([agent("n1")].into_iter().chain(pod).collect(), all);
+            assert_eq!(found, WatchedNodes { nodes: 2, unwatched: vec!["n2".into()] }, "{what}");
+        }
+        let text = watched(vec![agent("n1")], all).to_string();
+        assert_eq!(text, "1 of 2 Spot nodes are not watched by a ready agent: n2");
+    }
+
+    #[test]
+    fn a_node_that_has_just_come_or_is_down_is_not_missed() {
+        let fresh = watched(Vec::new(), |node| node.ready_changed = Some(now()));
+        assert_eq!(fresh, WatchedNodes::default());
+        assert_eq!(watched(Vec::new(), |node| node.ready = false), WatchedNodes::default());
+    }
+}
