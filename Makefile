@@ -6,7 +6,7 @@ help: ## Lists the targets
 
 demo: ## Shows a node replaced, the fallback to on-demand and the return to Spot, in a simulated cloud
 	@echo 'Building first; the first time takes minutes.' >&2
-	@cargo run --quiet -- demo --once
+	@cargo run -- demo --once
 
 test: testbed ## Runs all tests, also those on a real Kubernetes control plane
 	cargo test
@@ -25,19 +25,21 @@ explore: ## Visits every state of a small world: all orders of all events, EVENT
 	@EXPLORE_EVENTS=$(or $(EVENTS),3) EXPLORE_ORDERS=$(or $(ORDERS),5) \
 	cargo test --quiet -p spot-guard-core --lib model::exhaustive -- --include-ignored --nocapture --test-threads 1
 
-nightly: ## Runs what takes too long for every change: 10,000 scenarios, all crash points, explore, differential
+nightly: ## Runs what takes too long for every change: 10,000 scenarios, all crash points, explore, differential, dashboard
 	$(MAKE) simulate SEEDS=10000
 	$(MAKE) crashes
 	$(MAKE) explore
 	$(MAKE) differential
+	cargo test --test cluster every_query_of_the_dashboard -- --ignored --nocapture
 
 differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 from SEED=1
 	CLUSTERS=$(or $(CLUSTERS),1000) SEED=$(or $(SEED),1) cargo test --test cluster the_check_agrees -- --nocapture
 
-testbed: ## Builds the control plane and Helm for the cluster tests, if they are missing
+testbed: ## Builds the control plane, Helm and promtool for the cluster tests, if they are missing
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2
 	@testbed/build > /dev/null
 	@testbed/helm > /dev/null
+	@testbed/prometheus > /dev/null
 
 lint: ## Checks format, warnings, the build without the simulation, licenses, and known vulnerabilities
 	cargo fmt --all --check

@@ -14,12 +14,15 @@ use aws_config::provider_config::ProviderConfig;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use spot_guard_core::ids::NodeName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What the command line gives.
 #[derive(Clone, Debug)]
@@ -64,17 +67,18 @@ impl AgentHandle {
         #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
         struct RestartLabels {
             actor: &'static str,
-            cause: &'static str,
+            cause: RestartCause,
         }
         let restarts = Family::<RestartLabels, Counter>::default();
         let counted = self.poller.restarts();
         for cause in RestartCause::ALL {
-            let labels = RestartLabels { actor: self.poller.name(), cause: cause.slug() };
+            let labels = RestartLabels { actor: self.poller.name(), cause };
             restarts.get_or_create(&labels).inc_by(counted.get(&cause).copied().unwrap_or_default());
         }
         let dropped = Family::<[(&str, &str); 1], Counter>::default();
         dropped.get_or_create(&[("actor", self.poller.name())]).inc_by(self.poller.dropped());
         let mut registry = Registry::with_prefix("spot_guard");
+        registry.register("build", "The running version", Info::new(vec![("version", VERSION)]));
         self.metrics.register(&mut registry);
         self.connections.register(&[Listener::Probes], &mut registry);
         registry.register("actor_restarts", "Actors restarted by their supervisor, by cause", restarts);

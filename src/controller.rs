@@ -88,7 +88,7 @@ impl Controller {
         let readiness = Readiness::default();
         let (own, (clock, behind)) = (clock, clock.to_be_set_right());
         // Nobody may wait for ever, not for a list with which a watch begins either.
-        let client = bounded(&heeding_time(&client, own, behind), REQUEST_TIMEOUT);
+        let client = bounded(&heeding_time(&client, own, behind), REQUEST_TIMEOUT, metrics.clone());
         let view = View::start(&client, &settings.namespace, &readiness, &metrics, clock);
         let aws = AutoScaling::new(aws, settings.times.call_timeout, clock, metrics.clone());
         let (leading, actors) = (watch::Sender::new(false), watch::Sender::new(None));
@@ -224,6 +224,7 @@ fn link<A: Actor<Context = Context<A>>>(deps: &Deps, name: &'static str, label: 
     Link::reporting(name, move |event| match event {
         LinkEvent::Restarted(cause) => metrics.actor_restarted(label, cause),
         LinkEvent::Dropped => metrics.message_dropped(label),
+        LinkEvent::Answered(after) => metrics.mailbox_waited(label, after),
     })
 }
 

@@ -407,6 +407,7 @@ async fn read_groups(
     let mut view = PoolView { spot: take(&names[0])?, on_demand: take(&names[1])? };
     let now = deps.clock.now();
     ledger.limit_launches(&mut view, now);
+    pool.launch_instances.limit(&mut view);
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let recent = seconds(pool.policy.stability_seconds);
         if let Some(since) = ledger.failures_matter_since(kind, recent, now) {

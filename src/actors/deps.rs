@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
 use spot_guard_core::cluster::Snapshot;
-use spot_guard_core::group::PoolView;
+use spot_guard_core::group::{LaunchInstances, PoolView};
 use spot_guard_core::ids::{GroupName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::limits::Pause;
@@ -78,8 +78,8 @@ pub struct PoolConfig {
     pub rebalance: RebalanceMode,
     /// Whether a person paused it.
     pub pause: Option<Pause>,
-    /// Whether a person accepted that the groups even out their zones by themselves.
-    pub accept_az_rebalance: bool,
+    /// Which groups LaunchInstances is used on.
+    pub launch_instances: LaunchInstances,
     /// When it was made: of two pools that name a group, the older one has it.
     pub created: Option<Timestamp>,
     /// Its settings.
@@ -97,7 +97,7 @@ impl PoolConfig {
             mode: pool.spec.mode,
             rebalance: pool.spec.rebalance,
             pause,
-            accept_az_rebalance: pool.spec.accept_az_rebalance,
+            launch_instances: pool.spec.launch_instances,
             created: pool.creation_timestamp().map(|time| time.0),
             policy: defaults.overridden(&pool.spec.policy),
         }
@@ -131,7 +131,7 @@ impl PoolConfig {
             name: &self.name,
             spot: &self.spot_group,
             on_demand: &self.on_demand_group,
-            accepts_az_rebalance: self.accept_az_rebalance,
+            launch_instances: self.launch_instances,
         };
         let owner = |group: &GroupName| {
             let named = all.values().filter(|pool| pool.spot_group == group || pool.on_demand_group == group);

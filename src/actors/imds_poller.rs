@@ -213,7 +213,7 @@ impl ImdsPoller {
 
     /// Logs a problem with IMDS when it is new, and again from time to time.
     fn complain(&mut self, question: ImdsCategory, problem: &ImdsProblem) {
-        if self.complaints.raise(question.path(), problem.slug()) {
+        if self.complaints.raise(question.path(), problem.as_str()) {
             tracing::warn!(
                 node = &*self.node.node_name,
                 path = question.path(),

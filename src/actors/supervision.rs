@@ -276,8 +276,9 @@ where
     async fn watch(&mut self, addr: &Addr<A>, born: Instant) {
         loop {
             sleep(PING_EVERY).await;
+            let asked = Instant::now();
             match timeout(ANSWER_WITHIN, addr.send(Ping)).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.link.answered(asked.elapsed()),
                 // The life itself is over, and says so at its next poll.
                 Ok(Err(_)) => std::future::pending().await,
                 Err(_) => return,

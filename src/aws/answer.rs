@@ -28,7 +28,8 @@ impl CallError {
             (CallFailure::Busy, _) => AwsResult::Throttled,
             (CallFailure::Unclear, code) if classify::by_code(code).is_some() => AwsResult::Throttled,
             (CallFailure::Unclear, _) => AwsResult::Failed,
-            _ => AwsResult::Refused,
+            (CallFailure::Refused(class), _) => AwsResult::of(class),
+            (CallFailure::Unsupported | CallFailure::NotFound, _) => AwsResult::Refused,
         }
     }
 }
@@ -40,6 +41,16 @@ pub struct Launched {
     pub instance_ids: Vec<InstanceId>,
     /// Why there are not more, by class and in AWS's words.
     pub errors: Vec<(FailureClass, String)>,
+}
+
+impl Launched {
+    /// AWS answers with success when it has launched nothing, too.
+    pub(super) fn result(&self) -> AwsResult {
+        match classify::decisive(self.errors.iter().map(|(class, _)| *class), |class| *class) {
+            Some(class) if self.instance_ids.is_empty() => AwsResult::of(class),
+            _ => AwsResult::Ok,
+        }
+    }
 }
 
 /// What TerminateInstanceInAutoScalingGroup answered.

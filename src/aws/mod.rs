@@ -17,6 +17,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_autoscaling::operation::launch_instances::LaunchInstancesOutput;
 use aws_sdk_autoscaling::types::{
     Activity, AutoScalingGroup, Filter, LifecycleState, MixedInstancesPolicy, RetryStrategy,
     ScalingActivityStatusCode,
@@ -234,23 +235,12 @@ impl AutoScaling {
             .availability_zones(zone)
             .retry_strategy(RetryStrategy::None)
             .send();
-        let answer = self.timed(AwsOperation::LaunchInstances, call).await?;
-        Ok(Launched {
-            instance_ids: answer
-                .instances()
-                .iter()
-                .flat_map(|collection| collection.instance_ids().iter().map(|id| id.as_str().into()))
-                .collect(),
-            errors: answer
-                .errors()
-                .iter()
-                .map(|error| {
-                    let code = error.error_code().unwrap_or_default();
-                    let message = error.error_message().unwrap_or_default();
-                    (classify::launch_error(code, message), format!("{code} - {message}"))
-                })
-                .collect(),
-        })
+        let started = tokio::time::Instant::now();
+        let launched = call.await.map(|answer| launched(&answer));
+        let launched = launched.map_err(|error| call_error(AwsOperation::LaunchInstances, &error));
+        let result = launched.as_ref().map_or_else(CallError::result, Launched::result);
+        self.metrics.aws_call(AwsOperation::LaunchInstances, result, started.elapsed());
+        launched
     }
 
     async fn timed<T, E>(
@@ -263,9 +253,28 @@ impl AutoScaling {
     {
         let started = tokio::time::Instant::now();
         let result = call.await.map_err(|error| call_error(operation, &error));
-        let outcome = result.as_ref().map_or_else(|error| error.result(), |_| AwsResult::Ok);
+        let outcome = result.as_ref().map_or_else(CallError::result, |_| AwsResult::Ok);
         self.metrics.aws_call(operation, outcome, started.elapsed());
         result
+    }
+}
+
+fn launched(answer: &LaunchInstancesOutput) -> Launched {
+    Launched {
+        instance_ids: answer
+            .instances()
+            .iter()
+            .flat_map(|collection| collection.instance_ids().iter().map(|id| id.as_str().into()))
+            .collect(),
+        errors: answer
+            .errors()
+            .iter()
+            .map(|error| {
+                let code = error.error_code().unwrap_or_default();
+                let message = error.error_message().unwrap_or_default();
+                (classify::launch_error(code, message), format!("{code} - {message}"))
+            })
+            .collect(),
     }
 }
 

@@ -11,6 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{CustomResource, CustomResourceExt, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spot_guard_core::group::LaunchInstances;
 use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 pub use spot_guard_core::notices::notice_name;
@@ -68,10 +69,9 @@ pub struct SpotPoolSpec {
     /// Lets no replacement and no return begin; an interruption notice passes it.
     #[serde(default)]
     pub paused: bool,
-    /// Accepts that the groups end instances by themselves to even out their zones. Better: suspend their
-    /// process AZRebalance.
+    /// Whether LaunchInstances is used on the group of an EKS managed node group, too.
     #[serde(default)]
-    pub accept_az_rebalance: bool,
+    pub launch_instances: LaunchInstances,
     /// What an instance costs per hour, to estimate what fallbacks cost; without it nothing is estimated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hourly_prices: Option<HourlyPrices>,

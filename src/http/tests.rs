@@ -244,9 +244,10 @@ async fn readiness_names_the_parts_that_do_not_work() {
 
 #[actix_web::test]
 async fn metrics_are_open_metrics_text() {
-    let (status, media_type, body) = Fixture::with_a_fallback().ask(Method::GET, "/metrics").await;
+    let leading = Fixture { leader: true, ..Fixture::with_a_fallback() };
+    let (status, media_type, body) = leading.ask(Method::GET, "/metrics").await;
     assert_eq!((status, media_type.as_str()), (StatusCode::OK, crate::telemetry::metrics::CONTENT_TYPE));
-    assert!(body.contains("spot_guard_replacements{phase=\"OnFallback\"} 1\n"), "{body}");
+    assert!(body.contains("spot_guard_replacements{pool=\"web\",phase=\"OnFallback\"} 1\n"), "{body}");
     assert!(body.contains("spot_guard_pool_desired{pool=\"web\",group=\"OnDemand\"} 1\n"), "{body}");
     assert!(body.ends_with("# EOF\n"));
 }

@@ -1,6 +1,8 @@
 //! Clients of the Kubernetes API.
 
+use crate::kube::counted;
 use crate::kube::splitter::MAX_OBJECT;
+use crate::telemetry::metrics::{KubeResult, Metrics};
 use anyhow::Context as _;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -11,6 +13,7 @@ use kube::{Client, Config};
 use serde_json::Value;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
@@ -51,31 +54,46 @@ pub async fn infer(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
 /// `limit` or the request failed, or whoever waits for it would wait for ever. The body of a list is not
 /// held: it can be read as it comes. A watch has to begin within that time; how long it may be silent is its
 /// reader's business.
+///
+/// `metrics` counts each request with how it ended.
 #[must_use]
-pub fn bounded(client: &Client, limit: Duration) -> Client {
+pub fn bounded(client: &Client, limit: Duration, metrics: Arc<Metrics>) -> Client {
     let (namespace, client) = (client.default_namespace().to_owned(), client.clone());
     let service = tower::service_fn(move |request: http::Request<Body>| {
-        let client = client.clone();
+        let (client, metrics) = (client.clone(), metrics.clone());
         async move {
-            let query = request.uri().query().unwrap_or_default();
-            let (watches, lists) = (query.contains("watch=true"), query.contains("limit="));
-            let end = Instant::now() + limit;
-            let answer = match timeout_at(end, client.send(request)).await {
-                Ok(answer) => answer?,
-                Err(_) => return Err(BoxError::from(no_answer(limit))),
-            };
-            let end = (!watches).then(|| Box::pin(sleep_until(end)));
-            let answer = answer.map(|inner| BoundedBody { inner, end, limit });
-            if watches || lists {
-                return Ok(answer);
-            }
-            let (head, body) = answer.into_parts();
-            let body = Limited::new(body, MAX_OBJECT).collect().await?.to_bytes();
-            let inner = without_managed_fields(body).into();
-            Ok(http::Response::from_parts(head, BoundedBody { inner, end: None, limit }))
+            let verb = counted::verb(&request);
+            let answer = within(limit, &client, request).await;
+            let result =
+                answer.as_ref().map_or(KubeResult::Failed, |answer| counted::result(answer.status()));
+            metrics.kube_request(verb, result);
+            answer
         }
     });
     Client::new(service, namespace)
+}
+
+async fn within(
+    limit: Duration,
+    client: &Client,
+    request: http::Request<Body>,
+) -> Result<http::Response<BoundedBody>, BoxError> {
+    let query = request.uri().query().unwrap_or_default();
+    let (watches, lists) = (query.contains("watch=true"), query.contains("limit="));
+    let end = Instant::now() + limit;
+    let answer = match timeout_at(end, client.send(request)).await {
+        Ok(answer) => answer?,
+        Err(_) => return Err(BoxError::from(no_answer(limit))),
+    };
+    let end = (!watches).then(|| Box::pin(sleep_until(end)));
+    let answer = answer.map(|inner| BoundedBody { inner, end, limit });
+    if watches || lists {
+        return Ok(answer);
+    }
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, MAX_OBJECT).collect().await?.to_bytes();
+    let inner = without_managed_fields(body).into();
+    Ok(http::Response::from_parts(head, BoundedBody { inner, end: None, limit }))
 }
 
 /// The answer about one object without what nobody here reads. Whoever may change an object may write a time
@@ -142,7 +160,6 @@ mod tests {
     use k8s_openapi::api::core::v1::Node;
     use kube::api::{Api, ListParams, WatchParams};
     use std::convert::Infallible;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// An API server that answers at once, sends `text`, and then nothing for ever.
@@ -151,7 +168,7 @@ mod tests {
             let first = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(text.as_bytes())))]);
             Ok::<_, Infallible>(http::Response::new(StreamBody::new(first.chain(stream::pending()))))
         });
-        bounded(&Client::new(service, "default"), REQUEST_TIMEOUT)
+        bounded(&Client::new(service, "default"), REQUEST_TIMEOUT, Arc::default())
     }
 
     #[tokio::test(start_paused = true)]
@@ -180,7 +197,7 @@ mod tests {
         });
         let plain = Client::new(service, "default");
         assert!(Api::<Node>::all(plain.clone()).get("a").await.is_err(), "it needs the mend");
-        let nodes: Api<Node> = Api::all(bounded(&plain, REQUEST_TIMEOUT));
+        let nodes: Api<Node> = Api::all(bounded(&plain, REQUEST_TIMEOUT, Arc::default()));
         assert_eq!(nodes.get("a").await.expect("a node").metadata.name.as_deref(), Some("a"));
     }
 
@@ -196,7 +213,8 @@ mod tests {
             });
             std::future::ready(Ok::<_, Infallible>(http::Response::new(StreamBody::new(endless))))
         });
-        let nodes: Api<Node> = Api::all(bounded(&Client::new(service, "default"), REQUEST_TIMEOUT));
+        let nodes: Api<Node> =
+            Api::all(bounded(&Client::new(service, "default"), REQUEST_TIMEOUT, Arc::default()));
         assert!(nodes.list(&ListParams::default()).await.is_err());
         assert!(nodes.get("a").await.is_err());
         assert!(sent.load(Ordering::Relaxed) <= 2 * (MAX_OBJECT / (1 << 20) + 2));

@@ -324,7 +324,11 @@ mod tests {
             });
             std::future::ready(Ok::<_, Infallible>(http::Response::new(StreamBody::new(pods))))
         });
-        let client = crate::kube::client::bounded(&Client::new(service, "default"), Duration::from_secs(60));
+        let client = crate::kube::client::bounded(
+            &Client::new(service, "default"),
+            Duration::from_secs(60),
+            Arc::default(),
+        );
         let found = listed_on(&client, &place("i-1"), Duration::from_secs(60)).await.expect("a list");
         assert_eq!(found.len(), 50);
         assert_eq!(found.iter().filter(|pod| **pod == Listed::Unreadable).count(), 2);

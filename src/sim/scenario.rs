@@ -218,6 +218,7 @@ fn usual_start() -> Start {
         apps: vec![app("web", 6, 500, 1024, 1), app("api", 4, 750, 2048, 1)],
         policy: PolicySpec::default(),
         launch_instances: true,
+        drain_outside_pools: false,
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Start {
     pub policy: PolicySpec,
     /// Whether the groups know LaunchInstances; if not, they are served by SetDesiredCapacity.
     pub launch_instances: bool,
+    /// Whether the controllers drain Spot nodes outside all pools.
+    pub drain_outside_pools: bool,
 }
 
 impl Start {
@@ -178,6 +180,7 @@ pub struct World {
     pub cluster: Option<Cluster>,
     /// A client with all rights.
     pub client: Client,
+    drain_outside_pools: bool,
     agents_end: Shutdown,
 }
 
@@ -204,7 +207,8 @@ impl World {
                 (Some(cluster), client)
             }
         };
-        let world = Self { clock, cloud, cluster, client, agents_end: Shutdown::new() };
+        let drain_outside_pools = start.drain_outside_pools;
+        let world = Self { clock, cloud, cluster, client, drain_outside_pools, agents_end: Shutdown::new() };
         if world.cluster.is_none() {
             world.define_kinds().await?;
         }
@@ -397,7 +401,7 @@ impl World {
         };
         let clock = gates.clock.unwrap_or(self.clock);
         let controller =
-            Controller::new(settings(identity), client, &self.cloud.sdk_config(gates.aws), clock)
+            Controller::new(self.settings(identity), client, &self.cloud.sdk_config(gates.aws), clock)
                 .with_checks_inline();
         let handle = ControllerHandle {
             view: controller.view.clone(),
@@ -408,6 +412,24 @@ impl World {
         };
         actix::spawn(controller.run(end.clone()));
         handle
+    }
+
+    fn settings(&self, identity: &str) -> ControllerSettings {
+        ControllerSettings {
+            namespace: "default".to_owned(),
+            lease: "spot-guard".to_owned(),
+            identity: identity.to_owned(),
+            times: LeaseTimes {
+                duration: Duration::from_secs(15),
+                renew: Duration::from_secs(5),
+                call_timeout: CALL_TIMEOUT,
+            },
+            taint_key: TAINT.to_owned(),
+            notifications: Vec::new(),
+            // Every node of a world is young when its story begins.
+            defaults: Policy { min_node_age_seconds: 0, ..Policy::default() },
+            drain_outside_pools: self.drain_outside_pools,
+        }
     }
 }
 
@@ -441,24 +463,6 @@ pub struct ControllerHandle {
     pub leading: tokio::sync::watch::Receiver<bool>,
     /// Its actors, while it leads.
     pub actors: tokio::sync::watch::Receiver<Option<Actors>>,
-}
-
-fn settings(identity: &str) -> ControllerSettings {
-    ControllerSettings {
-        namespace: "default".to_owned(),
-        lease: "spot-guard".to_owned(),
-        identity: identity.to_owned(),
-        times: LeaseTimes {
-            duration: Duration::from_secs(15),
-            renew: Duration::from_secs(5),
-            call_timeout: CALL_TIMEOUT,
-        },
-        taint_key: TAINT.to_owned(),
-        notifications: Vec::new(),
-        // Every node of a world is young when its story begins.
-        defaults: Policy { min_node_age_seconds: 0, ..Policy::default() },
-        drain_outside_pools: true,
-    }
 }
 
 fn deployment(app: &App) -> Value {

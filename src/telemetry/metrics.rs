@@ -4,23 +4,26 @@
 //! instances and replacements are told by the API and by traces. What the stored objects say is not
 //! counted a second time: those gauges are computed at each scrape.
 
+mod flow;
 mod gauges;
 mod labels;
 #[cfg(test)]
 mod tests;
 
 pub use labels::{
-    ActorName, AwsOperation, AwsResult, BoundedCheck, EventResult, EvictionResult, MarkResult, PodsListed,
-    RestartCause, Review, ReviewResult, Spent,
+    ActorName, AwsOperation, AwsResult, BoundedCheck, EventResult, EvictionResult, KubeResult, KubeVerb,
+    MarkResult, PodsListed, RestartCause, Review, ReviewResult, Spent,
 };
 
 use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::connections::{Connections, Listener};
 use crate::telemetry::readiness::Readiness;
+use flow::FlowCounts;
+use kube::ResourceExt;
 use labels::{
-    AnswerLabels, AwsLabels, BoxLabels, CauseLabel, CheckLabels, DroppedLabels, KindLabels, ListLabels,
-    MarkLabels, OperationLabels, RefusalLabels, RestartLabels, ResultLabels, ReviewLabels, TriggerLabels,
-    TriggerResult, WatchLabels, Word,
+    ActorLabels, AwsLabels, CheckLabels, EvictionLabels, KubeLabels, ListLabels, MarkLabels, OperationLabels,
+    RefusalLabels, ResourceLabels, RestartLabels, ResultLabels, ReviewLabels, TriggerLabels, TriggerResult,
+    Word,
 };
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -30,8 +33,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use spot_guard_core::freshness::{Freshness, WatchedKind};
+use spot_guard_core::ids::PoolName;
 use spot_guard_core::notices::NoticeRefusal;
-use spot_guard_core::record::{NoticeKind, Outcome, ReplacementStatus};
+use spot_guard_core::record::ReplacementStatus;
 use spot_guard_core::trigger::TriggerAction;
 use std::borrow::Borrow;
 use std::time::Duration;
@@ -41,36 +45,32 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// Seconds; from a fast answer to a call that ran into its time limit.
 const CALL_BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
-/// Seconds; an interruption notice leaves two minutes.
-const REQUEST_BUCKETS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
 
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    replacements_started: Family<KindLabels, Counter>,
+    flow: FlowCounts,
     notices_refused: Family<RefusalLabels, Counter>,
-    fallbacks: Counter,
-    returns: Counter,
-    box_transitions: Family<BoxLabels, Counter>,
-    notice_to_request: Histogram,
     aws_calls: Family<AwsLabels, Counter>,
     aws_call_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
-    evictions: Family<AnswerLabels, Counter>,
+    kube_requests: Family<KubeLabels, Counter>,
+    evictions: Family<EvictionLabels, Counter>,
     mark_changes: Family<MarkLabels, Counter>,
     pod_lists: Family<ListLabels, Counter>,
     checks_given_up: Family<CheckLabels, Counter>,
-    stale_watches: Family<WatchLabels, Gauge>,
+    stale_watches: Family<ResourceLabels, Gauge>,
     events: Family<ResultLabels, Counter>,
     triggers: Family<TriggerLabels, Counter>,
     reviews: Family<ReviewLabels, Counter>,
     notifications: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
-    messages_dropped: Family<DroppedLabels, Counter>,
+    messages_dropped: Family<ActorLabels, Counter>,
+    mailbox_wait: Family<ActorLabels, Histogram, fn() -> Histogram>,
     connections: Connections,
     leader: Gauge,
-    objects_not_understood: Family<WatchLabels, Gauge>,
-    watch_failures: Family<WatchLabels, Counter>,
+    objects_not_understood: Family<ResourceLabels, Gauge>,
+    watch_failures: Family<ResourceLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -85,14 +85,11 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             registry: Registry::with_prefix("spot_guard"),
-            replacements_started: Family::default(),
+            flow: FlowCounts::default(),
             notices_refused: Family::default(),
-            fallbacks: Counter::default(),
-            returns: Counter::default(),
-            box_transitions: Family::default(),
-            notice_to_request: Histogram::new(REQUEST_BUCKETS),
             aws_calls: Family::default(),
             aws_call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
+            kube_requests: Family::default(),
             evictions: Family::default(),
             mark_changes: Family::default(),
             pod_lists: Family::default(),
@@ -104,32 +101,51 @@ impl Metrics {
             notifications: Family::default(),
             actor_restarts: Family::default(),
             messages_dropped: Family::default(),
+            mailbox_wait: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
             connections: Connections::default(),
             leader: Gauge::default(),
             objects_not_understood: Family::default(),
             watch_failures: Family::default(),
         };
-        // A counter that appears with its first event hides that event from rate().
-        for kind in NoticeKind::REPORTED.into_iter().chain([NoticeKind::Manual]) {
-            drop(metrics.replacements_started.get_or_create(&KindLabels { kind: Word(kind) }));
+        metrics.begin();
+        metrics.registered()
+    }
+
+    /// Lets series begin at zero: a counter that appears with its first event hides that event from rate().
+    fn begin(&self) {
+        self.flow.begin("");
+        for operation in AwsOperation::ALL {
+            for result in AwsResult::ALL {
+                drop(self.aws_calls.get_or_create(&AwsLabels { operation, result }));
+            }
+        }
+        for verb in KubeVerb::ALL {
+            for result in KubeResult::ALL {
+                drop(self.kube_requests.get_or_create(&KubeLabels { verb, result }));
+            }
+        }
+        for result in EvictionResult::ALL {
+            drop(self.evictions.get_or_create(&EvictionLabels { result }));
+        }
+        for result in EventResult::ALL {
+            drop(self.notifications.get_or_create(&ResultLabels { result }));
         }
         for reason in NoticeRefusal::ALL {
-            drop(metrics.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }));
+            drop(self.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }));
         }
         for result in [PodsListed::Empty, PodsListed::Held, PodsListed::Failed] {
-            drop(metrics.pod_lists.get_or_create(&ListLabels { result }));
+            drop(self.pod_lists.get_or_create(&ListLabels { result }));
         }
         for check in BoundedCheck::ALL {
             for spent in Spent::ALL {
-                drop(metrics.checks_given_up.get_or_create(&CheckLabels { check, spent }));
+                drop(self.checks_given_up.get_or_create(&CheckLabels { check, spent }));
             }
         }
-        metrics.stale_watches(&Freshness::default());
+        self.stale_watches(&Freshness::default());
         for kind in WatchedKind::ALL {
-            drop(metrics.watch_failures.get_or_create(&WatchLabels { kind: kind.plural() }));
-            metrics.not_understood(kind, 0);
+            drop(self.watch_failures.get_or_create(&ResourceLabels { resource: kind.plural() }));
+            self.not_understood(kind, 0);
         }
-        metrics.registered()
     }
 
     /// The encoder appends the unit and `_total` to these names, and a full stop to these texts.
@@ -161,41 +177,22 @@ impl Metrics {
             "Messages that found the mailbox of an actor full or gone",
             self.messages_dropped.clone(),
         );
+        registry.register_with_unit(
+            "actor_mailbox_wait",
+            "How long the supervisor's pings waited in the mailbox of an actor",
+            Unit::Seconds,
+            self.mailbox_wait.clone(),
+        );
         self.connections.register(&[Listener::Api, Listener::Local, Listener::Probes], registry);
     }
 
     /// What became of notices, triggers and replacements.
     fn register_flow(&self, registry: &mut Registry) {
-        registry.register(
-            "replacements_started",
-            "Replacements begun, by the kind of their first notice",
-            self.replacements_started.clone(),
-        );
+        self.flow.register(registry);
         registry.register(
             "notices_refused",
             "Notices that were refused and removed, by reason",
             self.notices_refused.clone(),
-        );
-        registry.register(
-            "fallbacks",
-            "Replacements whose capacity came from on-demand (box 3.2)",
-            self.fallbacks.clone(),
-        );
-        registry.register(
-            "returns",
-            "Fallbacks that went back to Spot: the on-demand group shrank (box 10)",
-            self.returns.clone(),
-        );
-        registry.register(
-            "box_transitions",
-            "Steps of the flow, by box and outcome",
-            self.box_transitions.clone(),
-        );
-        registry.register_with_unit(
-            "notice_to_request",
-            "From the stored notice to the first written request for capacity",
-            Unit::Seconds,
-            self.notice_to_request.clone(),
         );
         registry.register("triggers", "Triggers, by action and result", self.triggers.clone());
         registry.register(
@@ -213,6 +210,11 @@ impl Metrics {
             "How long calls to the Auto Scaling API took",
             Unit::Seconds,
             self.aws_call_seconds.clone(),
+        );
+        registry.register(
+            "kube_requests",
+            "Requests to the Kubernetes API, by verb and result",
+            self.kube_requests.clone(),
         );
         registry.register("evictions", "Evictions requested, by the answer", self.evictions.clone());
         registry.register(
@@ -257,34 +259,17 @@ impl Metrics {
         );
     }
 
-    /// Counts what a stored change of a record means: its new steps, a replacement begun, a fallback, a
-    /// return.
+    /// Counts what a stored change of a record means: its new steps, a replacement begun or over, a
+    /// fallback, a return.
     ///
     /// To be called once per change that was stored; `before` is `None` for a fresh record.
-    pub fn record_stored(&self, before: Option<&ReplacementStatus>, after: &ReplacementStatus) {
-        let steps_before = before.map_or(&[][..], |before| &before.steps);
-        let new_steps = after.steps.iter().rev().take_while(|step| !steps_before.contains(step));
-        for step in new_steps {
-            let labels = BoxLabels { r#box: Word(step.flow_box), outcome: Word(step.outcome) };
-            self.box_transitions.get_or_create(&labels).inc();
-            if step.outcome == Outcome::ScaledDown {
-                self.returns.inc();
-            }
-        }
-        let begun = |before: &ReplacementStatus| before.phase().is_finished() && !after.phase().is_finished();
-        if before.is_none_or(begun)
-            && let Some(kind) = after.notice
-        {
-            self.replacements_started.get_or_create(&KindLabels { kind: Word(kind) }).inc();
-        }
-        if after.fallback.is_open() && !before.is_some_and(|before| before.fallback.is_open()) {
-            self.fallbacks.inc();
-        }
-        if before.is_none_or(|before| !before.capacity.is_requested())
-            && let (Some(asked), Some(started)) = (after.capacity.spot_requested_at(), after.started_at)
-        {
-            self.notice_to_request.observe(spot_guard_core::time::since(started, asked).as_secs_f64());
-        }
+    pub fn record_stored(
+        &self,
+        pool: Option<&PoolName>,
+        before: Option<&ReplacementStatus>,
+        after: &ReplacementStatus,
+    ) {
+        self.flow.stored(pool.map_or("", |pool| pool.as_str()), before, after);
     }
 
     /// Counts a notice that was refused and removed.
@@ -298,9 +283,14 @@ impl Metrics {
         self.aws_call_seconds.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
     }
 
+    /// Counts a request to the Kubernetes API.
+    pub fn kube_request(&self, verb: KubeVerb, result: KubeResult) {
+        self.kube_requests.get_or_create(&KubeLabels { verb, result }).inc();
+    }
+
     /// Counts an eviction.
-    pub fn eviction(&self, answer: EvictionResult) {
-        self.evictions.get_or_create(&AnswerLabels { answer }).inc();
+    pub fn eviction(&self, result: EvictionResult) {
+        self.evictions.get_or_create(&EvictionLabels { result }).inc();
     }
 
     /// Counts a change of a node's marks.
@@ -323,7 +313,7 @@ impl Metrics {
     pub fn stale_watches(&self, freshness: &Freshness) {
         for kind in WatchedKind::ALL {
             let stale = i64::from(!freshness.is_current(kind));
-            self.stale_watches.get_or_create(&WatchLabels { kind: kind.plural() }).set(stale);
+            self.stale_watches.get_or_create(&ResourceLabels { resource: kind.plural() }).set(stale);
         }
     }
 
@@ -350,12 +340,17 @@ impl Metrics {
 
     /// Counts a message to an actor that found no place.
     pub fn message_dropped(&self, actor: ActorName) {
-        self.messages_dropped.get_or_create(&DroppedLabels { actor }).inc();
+        self.messages_dropped.get_or_create(&ActorLabels { actor }).inc();
+    }
+
+    /// Notes how long a message waited in the mailbox of an actor.
+    pub fn mailbox_waited(&self, actor: ActorName, waited: Duration) {
+        self.mailbox_wait.get_or_create(&ActorLabels { actor }).observe(waited.as_secs_f64());
     }
 
     /// Counts a restart of an actor.
     pub fn actor_restarted(&self, actor: ActorName, cause: RestartCause) {
-        self.actor_restarts.get_or_create(&RestartLabels { actor, cause: CauseLabel(cause) }).inc();
+        self.actor_restarts.get_or_create(&RestartLabels { actor, cause }).inc();
     }
 
     /// The counter of connections that were ended, for a listener.
@@ -367,15 +362,16 @@ impl Metrics {
     /// Says how many objects of a kind cannot be read.
     pub fn not_understood(&self, kind: WatchedKind, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.objects_not_understood.get_or_create(&WatchLabels { kind: kind.plural() }).set(count);
+        self.objects_not_understood.get_or_create(&ResourceLabels { resource: kind.plural() }).set(count);
     }
 
     /// Counts a list or a watch that broke.
     pub fn watch_failed(&self, kind: WatchedKind) {
-        self.watch_failures.get_or_create(&WatchLabels { kind: kind.plural() }).inc();
+        self.watch_failures.get_or_create(&ResourceLabels { resource: kind.plural() }).inc();
     }
 
-    /// Everything as OpenMetrics text, with the gauges that follow from the stored objects.
+    /// Everything as OpenMetrics text. The leader adds the gauges that follow from the stored objects, so
+    /// that they need not be told from those of another replica.
     ///
     /// # Errors
     /// Never for a `String`; the encoder's signature allows it.
@@ -387,10 +383,15 @@ impl Metrics {
         pools: &[impl Borrow<SpotPool>],
     ) -> Result<String, std::fmt::Error> {
         self.leader.set(i64::from(is_leader));
+        for pool in pools {
+            self.flow.begin(&pool.borrow().name_any());
+        }
         let mut text = String::with_capacity(8 * 1024);
         encode_registry(&mut text, &self.registry)?;
         encode_registry(&mut text, &gauges::of_parts(readiness))?;
-        encode_registry(&mut text, &gauges::of_stored(replacements, pools))?;
+        if is_leader {
+            encode_registry(&mut text, &gauges::of_stored(replacements, pools))?;
+        }
         encode_eof(&mut text)?;
         Ok(text)
     }

@@ -86,8 +86,6 @@ fn each_finding_is_told_with_its_group_and_what_to_do() {
     let mixed = "<MixedInstancesPolicy><InstancesDistribution><OnDemandBaseCapacity>1</OnDemandBaseCapacity>\
                  <OnDemandPercentageAboveBaseCapacity>0</OnDemandPercentageAboveBaseCapacity>\
                  </InstancesDistribution></MixedInstancesPolicy>";
-    let zones =
-        "<AvailabilityZones><member>eu-central-1a</member><member>eu-central-1b</member></AvailabilityZones>";
     let tag = "<Tags><member><Key>eks:nodegroup-name</Key><Value>workers</Value></member></Tags>";
     for (spot, word, reason) in [
         ("<CapacityRebalance>true</CapacityRebalance>".to_owned(), "refused", "CapacityRebalance"),
@@ -97,7 +95,6 @@ fn each_finding_is_told_with_its_group_and_what_to_do() {
             "OperatorOwned",
         ),
         (mixed.to_owned(), "refused", "NotAllSpot"),
-        (zones.to_owned(), "refused", "AzRebalance"),
         (tag.to_owned(), "refused", "EksManagedNodeGroup"),
         (suspended("Terminate"), "refused", "TerminateSuspended"),
         (suspended("Launch"), "degraded", "LaunchSuspended"),
@@ -109,6 +106,29 @@ fn each_finding_is_told_with_its_group_and_what_to_do() {
             text.lines().find(|line| line.contains(reason)).unwrap_or_else(|| panic!("{reason}: {text}"));
         assert!(line.starts_with(word) && line.contains("spot"), "{line}");
         assert_eq!(output.status.code(), Some(1), "{text}");
+    }
+}
+
+#[test]
+fn groups_as_aws_makes_them_are_accepted_and_told() {
+    let zones =
+        "<AvailabilityZones><member>eu-central-1a</member><member>eu-central-1b</member></AvailabilityZones>";
+    let tag = "<Tags><member><Key>eks:nodegroup-name</Key><Value>workers</Value></member></Tags>";
+    for (spot, on_demand, reason) in [
+        (zones, "", Some("AzRebalance: spot")),
+        ("", zones, Some("AzRebalance: on-demand")),
+        ("", tag, Some("NoLaunchInstances: on-demand")),
+        ("", "<CapacityRebalance>true</CapacityRebalance>", None),
+    ] {
+        let stub = Stub::answering(move |_| both(spot, on_demand));
+        let output = check_at(&stub);
+        let text = told(&output);
+        let about = text.lines().filter(|line| line.contains("pool of the command line"));
+        let about: Vec<_> = about.collect();
+        let word = if reason.is_some() { "note" } else { "ok" };
+        assert!(about.len() == 1 && about[0].starts_with(word), "{text}");
+        assert!(reason.is_none_or(|reason| about[0].contains(reason)), "{text}");
+        assert!(output.status.success(), "{text}");
     }
 }
 

@@ -35,7 +35,7 @@ const VALUES: [&str; 5] = [
 ];
 
 /// Values that must be refused, with a part of what is said about each.
-const REFUSED: [(&str, &str); 7] = [
+const REFUSED: [(&str, &str); 9] = [
     ("replicaCount: 2", "replicaCount"),
     ("image: {digest: latest}", "/image/digest"),
     ("listenAddress: 10.0.0.1", "/listenAddress"),
@@ -43,9 +43,11 @@ const REFUSED: [(&str, &str); 7] = [
     ("settings: {lease: {namespace: kube-system}}", "namespace"),
     ("podLabels: {app.kubernetes.io/component: agent}", "app.kubernetes.io/component"),
     ("notifications: [{secretName: slack}]", "key"),
+    ("prometheusRule: {runbooks: ''}", "/prometheusRule/runbooks"),
+    ("dashboard: {folder: a}", "folder"),
 ];
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -71,7 +73,7 @@ fn helm(folder: &Path) -> Command {
 }
 
 #[track_caller]
-fn succeeded(output: Output) -> String {
+pub fn succeeded(output: Output) -> String {
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {told}", output.status);
     String::from_utf8(output.stdout).expect("text")
@@ -84,7 +86,7 @@ fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 /// Renders the chart, or says why not.
-fn template(folder: &Path, namespace: &str, values: &str) -> Output {
+pub fn helm_template(folder: &Path, namespace: &str, values: &str) -> Output {
     let values = write(folder, "values.yaml", values);
     let mut command = helm(folder);
     command.args(["template", RELEASE, "--namespace", namespace, "--values"]).arg(values).arg(chart());
@@ -92,7 +94,7 @@ fn template(folder: &Path, namespace: &str, values: &str) -> Output {
 }
 
 /// The rendered files, by the name of their template.
-fn files(rendered: &str) -> BTreeMap<&str, String> {
+pub fn files(rendered: &str) -> BTreeMap<&str, String> {
     let mut files: BTreeMap<&str, String> = BTreeMap::new();
     for part in rendered.split("---\n# Source: spot-guard/templates/").skip(1) {
         let (name, text) = part.split_once('\n').expect("a line with the name");
@@ -109,7 +111,7 @@ fn files(rendered: &str) -> BTreeMap<&str, String> {
 #[test]
 fn the_manifests_are_what_the_chart_renders() {
     let folder = tempfile::tempdir().expect("a folder");
-    let rendered = succeeded(template(folder.path(), "spot-guard", "{}"));
+    let rendered = succeeded(helm_template(folder.path(), "spot-guard", "{}"));
     let listed = fs::read_to_string(product::manifest("kustomization.yaml")).expect("the kustomization");
     for (name, text) in files(&rendered) {
         let manifest = product::manifest(name);
@@ -141,7 +143,7 @@ fn the_chart_is_sound_and_refuses_values_that_it_does_not_know() {
     let lint = helm(folder.path()).args(["lint", "--strict"]).arg(chart()).output();
     succeeded(lint.expect("helm runs"));
     for (values, message) in REFUSED {
-        let output = template(folder.path(), NAMESPACE, values);
+        let output = helm_template(folder.path(), NAMESPACE, values);
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && told.contains(message), "{values}: {told}");
     }
@@ -168,7 +170,7 @@ async fn whatever_the_values_are_the_api_server_and_the_controller_take_what_com
     let testbed = Testbed::start_without_kubelets("chart-values").await;
     kubectl(&testbed, &["create", "namespace", NAMESPACE]);
     for values in VALUES {
-        let rendered = succeeded(template(testbed.dir(), NAMESPACE, values));
+        let rendered = succeeded(helm_template(testbed.dir(), NAMESPACE, values));
         let file = write(testbed.dir(), "rendered.yaml", &rendered);
         let file = file.to_str().expect("a path in UTF-8");
         kubectl(&testbed, &["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", file]);

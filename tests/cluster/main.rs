@@ -23,6 +23,7 @@ mod imds;
 #[path = "../contract/kubernetes.rs"]
 mod kubernetes;
 mod leadership;
+mod monitoring;
 mod moto;
 mod nodes;
 mod process;

@@ -10,7 +10,7 @@ use crate::imds::ImdsMock;
 use crate::product::{self, PATIENCE, Service};
 use crate::testbed::{Options, Testbed};
 use crate::webhook::Webhook;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
@@ -22,11 +22,12 @@ use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, WorldOptions};
 use spot_guard_cloud::cloud::{
-    BootFault, BootTimes, CloudEvent, CloudSettings, EventKind, LifecycleState, Served, Supply,
+    BootFault, BootTimes, CloudEvent, CloudSettings, EventKind, LaunchFailure, LifecycleState, Market,
+    Served, Supply,
 };
 use spot_guard_core::notification::NotificationKind;
 use spot_guard_core::policy::PolicySpec;
-use spot_guard_core::record::{FlowBox, Outcome, Phase};
+use spot_guard_core::record::{FlowBox, Outcome, Phase, StepRecord};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -417,6 +418,37 @@ async fn with_nodes_of_neither_group_joining_both_are_terminated_and_requested_a
     tale.plot.start.policy.spot_timeout_seconds = Some(5);
     tale.plot.start.policy.on_demand_timeout_seconds = Some(5);
     tell("neither-joins", &tale).await;
+}
+
+/// AWS may say anything: here a code that nobody knows, while two minutes are left.
+#[actix::test]
+async fn before_a_deadline_an_unknown_failure_has_its_on_demand_request_within_five_seconds() {
+    let tale = Tale::new(Scenario::TwoMinuteNotice, vec![(Cue::Now, Act::Interrupt(0))]);
+    let mut stage = Stagecraft::set_up("unknown-failure", &tale).await;
+    let cloud = stage.story.world.cloud.clone();
+    let unknown = LaunchFailure::fleet(Market::Spot, "SomethingNew", "In words.");
+    cloud.set_launch_failure(SPOT, Some(unknown), None).expect("a group");
+    let deadline = Timestamp::now() + 120.seconds();
+    stage.imds.announce_interruption(&format!("{deadline:.0}")).await;
+    let records: Api<NodeReplacement> = Api::all(stage.testbed.client());
+    let falls_back = async {
+        let steps = wait_for("the request to on-demand", PATIENCE, async || {
+            let mut all = records.list(&ListParams::default()).await.ok()?.items;
+            let steps = all.pop()?.status?.steps;
+            let is_asked = |step: &StepRecord| step.flow_box == FlowBox::Fallback;
+            steps.iter().any(is_asked).then_some(steps)
+        })
+        .await;
+        cloud.set_launch_failure(SPOT, None, None).expect("a group");
+        steps
+    };
+    let (report, steps) = tokio::join!(tale.play(&stage.story), falls_back);
+    assert_eq!(report.problems, [""; 0], "{report:#?}");
+    let at = |flow_box| steps.iter().find(|step| step.flow_box == flow_box).expect("a step").at;
+    let waited = at(FlowBox::Fallback).duration_since(at(FlowBox::Notice));
+    assert!(waited <= SignedDuration::from_secs(5), "{waited:#}");
+    stage.agent.ends_well().await;
+    stage.controller.ends_well().await;
 }
 
 #[actix::test]

@@ -49,7 +49,7 @@ fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
         (ReasonCode::OperatorOwned, SPOT, |spec, on| {
             spec.operator = on.then(|| "eks.amazonaws.com".to_owned())
         }),
-        (ReasonCode::EksManagedNodeGroup, ON_DEMAND, |spec, on| {
+        (ReasonCode::EksManagedNodeGroup, SPOT, |spec, on| {
             spec.tags = if on { vec![("eks:nodegroup-name".to_owned(), "w".to_owned())] } else { Vec::new() };
         }),
         (ReasonCode::NotAllOnDemand, ON_DEMAND, |spec, on| {
@@ -128,8 +128,7 @@ fn a_story_that_has_asked_for_capacity_ends_whatever_becomes_of_its_pool() {
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::OnFallback).await;
-            let tag = ("eks:nodegroup-name".to_owned(), "workers".to_owned());
-            stage.cloud.edit_group(ON_DEMAND, |spec| spec.tags.push(tag)).expect("a group");
+            stage.cloud.edit_group(SPOT, |spec| spec.capacity_rebalance = true).expect("a group");
             stage.pass(60).await;
             assert_eq!(stage.condition("Accepted").map(|(accepted, ..)| accepted), Some(false));
         })
@@ -308,7 +307,8 @@ fn a_pool_that_ignores_advice_waits_for_the_notice_with_a_deadline() {
 
 #[test]
 fn a_spot_node_outside_every_pool_is_drained_on_a_notice_with_a_deadline() {
-    let plot = Plot { replacements: 2, ..ends(Scenario::Rebalance) };
+    let mut plot = Plot { replacements: 2, ..ends(Scenario::Rebalance) };
+    plot.start.drain_outside_pools = true;
     let played = Play::plot("elsewhere", plot)
         .beside(|stage| async move {
             let spec = GroupSpec { desired: 1, ..GroupSpec::new("elsewhere", Market::Spot) };
@@ -330,7 +330,8 @@ fn a_spot_node_outside_every_pool_is_drained_on_a_notice_with_a_deadline() {
 /// Nobody has allowed more for it than evictions, and budgets hold those back.
 #[test]
 fn a_node_outside_every_pool_keeps_the_pods_that_its_budgets_hold() {
-    let plot = Plot { replacements: 2, ..ends(Scenario::Rebalance) };
+    let mut plot = Plot { replacements: 2, ..ends(Scenario::Rebalance) };
+    plot.start.drain_outside_pools = true;
     let played = Play::plot("elsewhere-held", plot)
         .beside(|stage| async move {
             let spec = GroupSpec { desired: 1, ..GroupSpec::new("elsewhere", Market::Spot) };

@@ -114,7 +114,7 @@ impl Stage {
     }
 
     fn stale(&self, plural: &str) -> bool {
-        self.metrics().contains(&format!("spot_guard_stale_watches{{kind=\"{plural}\"}} 1"))
+        self.metrics().contains(&format!("spot_guard_stale_watches{{resource=\"{plural}\"}} 1"))
     }
 }
 

@@ -9,6 +9,7 @@ mod english;
 mod ids;
 mod image;
 mod imports;
+mod monitoring;
 mod security;
 mod source;
 

@@ -56,6 +56,8 @@ pub struct AutoscalerTimes {
     pub backoff_first: Duration,
     /// `--max-node-group-backoff-duration`.
     pub backoff_max: Duration,
+    /// How long it tries to evict the pods of a node that it removes.
+    pub eviction: Duration,
 }
 
 impl Default for AutoscalerTimes {
@@ -68,6 +70,7 @@ impl Default for AutoscalerTimes {
             after_add: Duration::from_secs(600),
             backoff_first: Duration::from_secs(300),
             backoff_max: Duration::from_secs(1800),
+            eviction: Duration::from_secs(120),
         }
     }
 }
@@ -135,8 +138,11 @@ impl Autoscaler {
         self
     }
 
-    /// Works until dropped.
+    /// Works until dropped. What an earlier run has left behind is removed first.
     pub async fn run(mut self) {
+        if let Err(error) = clean_up(&self.client).await {
+            tracing::debug!(%error, "cluster-autoscaler left its marks");
+        }
         loop {
             if let Err(error) = self.turn().await {
                 tracing::debug!(%error, "cluster-autoscaler missed a turn");
@@ -151,6 +157,7 @@ impl Autoscaler {
         self.give_up_failed_launches();
         let nodes = Api::<Node>::all(self.client.clone()).list(&ListParams::default()).await?.items;
         let pods = Api::<Pod>::all(self.client.clone()).list(&ListParams::default()).await?.items;
+        self.give_up_removals(&nodes).await?;
         if self.remove_unregistered(&nodes) {
             return Ok(());
         }
@@ -325,19 +332,32 @@ impl Autoscaler {
         self.remove(node, pods).await
     }
 
+    /// A node whose pods could not be evicted in time is kept, and counts as needed again.
+    async fn give_up_removals(&mut self, nodes: &[Node]) -> Result<(), kube::Error> {
+        let now = self.cloud.now();
+        for node in nodes {
+            let late = marked_at(node).is_some_and(|at| since(at, now) >= self.times.eviction);
+            if late && self.instance_of(node).is_some() {
+                unmark(&self.client, node).await?;
+                self.unneeded.remove(&node.name_any());
+            }
+        }
+        Ok(())
+    }
+
     fn is_above_minimum(&self, node: &Node) -> bool {
         let seen = self.instance_of(node).and_then(|(index, _)| self.groups[index].seen.as_ref());
         seen.is_some_and(|seen| seen.desired > seen.min)
     }
 
     /// Taints a node, evicts its pods, and ends its instance once they are gone; a pod that a budget holds
-    /// keeps the node until the next turn.
+    /// keeps the node until a later turn, or until the removal is given up.
     async fn remove(&mut self, node: &Node, pods: &[Pod]) -> Result<(), kube::Error> {
         let now = self.cloud.now();
         let name = node.name_any();
         let api: Api<Node> = Api::all(self.client.clone());
         let mut taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-        if !taints.iter().any(|taint| taint.key == TO_BE_DELETED) {
+        if marked_at(node).is_none() {
             let mark =
                 json!({ "key": TO_BE_DELETED, "effect": "NoSchedule", "value": now.as_second().to_string() });
             taints.extend(serde_json::from_value(mark));
@@ -364,6 +384,36 @@ impl Autoscaler {
         }
         Ok(())
     }
+}
+
+/// Since when a node carries its mark.
+fn marked_at(node: &Node) -> Option<Timestamp> {
+    let mark = node.spec.as_ref()?.taints.as_ref()?.iter().find(|taint| taint.key == TO_BE_DELETED)?;
+    Timestamp::from_second(mark.value.as_deref()?.parse().ok()?).ok()
+}
+
+/// Takes its mark off a node.
+async fn unmark(client: &Client, node: &Node) -> Result<(), kube::Error> {
+    let mut taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    taints.retain(|taint| taint.key != TO_BE_DELETED);
+    let patch = json!({
+        "metadata": { "resourceVersion": node.resource_version() },
+        "spec": { "taints": taints },
+    });
+    let api: Api<Node> = Api::all(client.clone());
+    api.patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
+}
+
+/// Takes its marks off all nodes, as it does whenever it starts.
+///
+/// # Errors
+/// When the cluster does not answer, or a node has just changed.
+pub async fn clean_up(client: &Client) -> Result<(), kube::Error> {
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?.items;
+    for node in nodes.iter().filter(|node| marked_at(node).is_some()) {
+        unmark(client, node).await?;
+    }
+    Ok(())
 }
 
 /// Whether it may lower a group's desired capacity by one now.

@@ -140,8 +140,12 @@ const CAPACITY_TEXTS: &[&str] = &[
 ];
 
 /// Beginnings of messages of a quota that carry no code.
-const QUOTA_TEXTS: &[&str] =
-    &["Max spot instance count exceeded", "You have requested more", "Your quota allows for"];
+const QUOTA_TEXTS: &[&str] = &[
+    "Max spot instance count exceeded",
+    "You have requested more",
+    "You've reached your quota",
+    "Your quota allows for",
+];
 
 /// Beginnings of messages of a wrong configuration that carry no code.
 const CONFIGURATION_TEXTS: &[&str] = &[
@@ -154,8 +158,12 @@ const CONFIGURATION_TEXTS: &[&str] = &[
 
 /// What the first sentence of a message about a wrong configuration says of the thing that it names.
 const CONFIGURATION_SAYINGS: &[&str] = &[
+    " belong to different networks",
+    " cannot be found",
     " cannot be run",
     " cannot be used with",
+    " could not be found",
+    " currently being verified",
     " does not exist",
     " does not match",
     " is invalid",
@@ -456,6 +464,10 @@ mod tests {
             ),
             ("AMI ami-1 is pending, and cannot be run.", Configuration),
             ("Invalid device name upload.", Configuration),
+            ("The subnet subnet-1 could not be found.", Configuration),
+            ("Security group sg-1 and subnet subnet-1 belong to different networks.", Configuration),
+            ("Your account is currently being verified. Please try again.", Configuration),
+            ("You've reached your quota for maximum Fleet Requests for this account.", Quota),
             ("Value (ephemeral9) for parameter virtualName is invalid.", Configuration),
             ("Placement groups may not be used with instances of type 'm1.large'.", Configuration),
             (

@@ -174,6 +174,23 @@ impl GroupView {
         self.instance(id).is_some_and(|instance| instance.lifecycle.may_be_claimed())
     }
 
+    /// Whether its zones are evened out by AWS, which may end instances for it (User Guide, "Rebalancing
+    /// activities").
+    #[must_use]
+    pub fn evens_out_zones(&self) -> bool {
+        self.zones.len() > 1 && !self.setup.suspended.contains_key("AZRebalance")
+    }
+
+    /// Whether no zone of the group has fewer instances than this one.
+    #[must_use]
+    pub fn is_emptiest(&self, zone: &str) -> bool {
+        let crowd = |zone: &str| {
+            let here = self.instances.iter().filter(|held| held.zone == zone);
+            here.filter(|held| held.lifecycle != Lifecycle::Leaving).count()
+        };
+        self.zones.iter().map(|other| crowd(other)).min() == Some(crowd(zone))
+    }
+
     /// Whether the instance is there and in service.
     #[must_use]
     pub fn is_in_service(&self, id: &InstanceId) -> bool {
@@ -229,6 +246,32 @@ pub struct GroupSetup {
     pub status: Option<String>,
     /// Suspended processes, and why.
     pub suspended: BTreeMap<String, String>,
+}
+
+/// Which groups LaunchInstances is used on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LaunchInstances {
+    /// Those of one's own. EKS documents no other calls on the group of a managed node group than those
+    /// of cluster-autoscaler: SetDesiredCapacity and terminations (EKS User Guide, "Managed node groups").
+    #[default]
+    Auto,
+    /// The group of an EKS managed node group, too.
+    Always,
+}
+
+impl LaunchInstances {
+    /// Whether it is used on a group that is set up so.
+    #[must_use]
+    pub fn allows(self, setup: &GroupSetup) -> bool {
+        self == Self::Always || setup.eks_node_group.is_none()
+    }
+
+    /// Takes LaunchInstances from the groups that it is not used on.
+    pub fn limit(self, view: &mut PoolView) {
+        for group in [&mut view.spot, &mut view.on_demand] {
+            group.can_launch &= self.allows(&group.setup);
+        }
+    }
 }
 
 /// In what a group counts its desired capacity, if not in instances.

@@ -94,16 +94,16 @@ pub enum ImdsProblem {
 impl ImdsProblem {
     /// The problem as a label.
     #[must_use]
-    pub fn slug(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
-            Self::NoAnswer(_) => "no_answer",
-            Self::NotImds(_) => "not_imds",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::Failing(_) => "failing",
-            Self::UnexpectedStatus(_) => "unexpected_status",
-            Self::InstanceChanged => "instance_changed",
-            Self::Malformed { .. } => "malformed",
+            Self::NoAnswer(_) => "NoAnswer",
+            Self::NotImds(_) => "NotImds",
+            Self::Unauthorized => "Unauthorized",
+            Self::Forbidden => "Forbidden",
+            Self::Failing(_) => "Failing",
+            Self::UnexpectedStatus(_) => "UnexpectedStatus",
+            Self::InstanceChanged => "InstanceChanged",
+            Self::Malformed { .. } => "Malformed",
         }
     }
 

@@ -9,7 +9,7 @@
 mod tests;
 
 use crate::cluster::{Node, Snapshot};
-use crate::group::{GroupView, Lifecycle, PoolView};
+use crate::group::{GroupView, LaunchInstances, Lifecycle, PoolView};
 use crate::ids::{GroupName, PoolName};
 use crate::ledger::Ledger;
 use crate::reason::Reason;
@@ -25,8 +25,8 @@ pub struct PoolNames<'a> {
     pub spot: &'a GroupName,
     /// Its on-demand group.
     pub on_demand: &'a GroupName,
-    /// Whether AZRebalance was accepted by a person.
-    pub accepts_az_rebalance: bool,
+    /// Which groups LaunchInstances is used on.
+    pub launch_instances: LaunchInstances,
 }
 
 /// What a person ought to know about a pool, the gravest first. `owner` is the pool that has a group;
@@ -46,7 +46,7 @@ pub fn check(
         if let Some(other) = owner(&group.name).filter(|other| other != pool.name) {
             add(GroupProblem::OtherPool(other));
         }
-        check_group(kind, group, pool.accepts_az_rebalance, &mut add);
+        check_group(kind, group, pool.launch_instances, &mut add);
         if let Some(foreign) = cluster.and_then(|cluster| foreign_node(group, cluster)) {
             let (node, provider_id) = (foreign.name.clone(), foreign.provider_id.to_string());
             add(GroupProblem::ForeignProviderIds { node, provider_id });
@@ -70,17 +70,19 @@ pub fn check(
 fn check_group(
     kind: GroupKind,
     group: &GroupView,
-    accepts_az_rebalance: bool,
+    launch_instances: LaunchInstances,
     add: &mut dyn FnMut(GroupProblem),
 ) {
     let setup = &group.setup;
-    if setup.capacity_rebalance {
+    // It is about Spot instances alone: in the on-demand group it does nothing (User Guide, "Capacity
+    // Rebalancing").
+    if setup.capacity_rebalance && kind == GroupKind::Spot {
         add(GroupProblem::CapacityRebalance);
     }
     if let Some(principal) = &setup.operator {
         add(GroupProblem::Operator(principal.clone()));
     }
-    if let Some(name) = &setup.eks_node_group {
+    if let Some(name) = setup.eks_node_group.as_ref().filter(|_| kind == GroupKind::Spot) {
         add(GroupProblem::EksManaged(name.clone()));
     }
     match (kind, setup.mixed) {
@@ -94,7 +96,7 @@ fn check_group(
     if setup.status.as_deref().is_some_and(|status| status.starts_with("Delete")) {
         add(GroupProblem::BeingDeleted);
     }
-    if group.zones.len() > 1 && !setup.suspended.contains_key("AZRebalance") && !accepts_az_rebalance {
+    if group.evens_out_zones() {
         add(GroupProblem::AzRebalance);
     }
     if setup.suspended.contains_key("Terminate") {
@@ -110,6 +112,11 @@ fn check_group(
         add(GroupProblem::NoLaunchInstances(NoLaunch::LaunchConfiguration));
     } else if setup.warm_pool {
         add(GroupProblem::NoLaunchInstances(NoLaunch::WarmPool));
+    } else if let Some(name) = &setup.eks_node_group
+        && kind == GroupKind::OnDemand
+        && !launch_instances.allows(setup)
+    {
+        add(GroupProblem::NoLaunchInstances(NoLaunch::ManagedNodeGroup(name.clone())));
     }
 }
 

@@ -5,6 +5,7 @@
 //! point is resumed here.
 
 pub mod answers;
+mod balance;
 pub mod calls;
 mod claims;
 pub mod inputs;

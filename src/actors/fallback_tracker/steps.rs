@@ -32,7 +32,8 @@ impl FallbackTracker {
                 self.deps.notifications.tell(&told);
             }
         }
-        self.deps.metrics.record_stored(before.and_then(|record| record.status.as_ref()), status);
+        let before = before.and_then(|record| record.status.as_ref());
+        self.deps.metrics.record_stored(after.spec.pool.as_ref(), before, status);
     }
 
     /// The leader before this one may have been killed after it stored a step and before its event was out.

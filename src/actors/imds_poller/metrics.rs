@@ -63,11 +63,11 @@ impl AgentMetrics {
     }
 
     /// Counts a read of IMDS; `absent` if the answer was 404.
-    pub(super) fn imds_request<T>(&self, understood: &Result<T, ImdsProblem>, absent: bool) {
+    pub(crate) fn imds_request<T>(&self, understood: &Result<T, ImdsProblem>, absent: bool) {
         let result = match understood {
-            Err(problem) => problem.slug(),
-            Ok(_) if absent => "not_found",
-            Ok(_) => "found",
+            Err(problem) => problem.as_str(),
+            Ok(_) if absent => "NotFound",
+            Ok(_) => "Found",
         };
         self.imds_requests.get_or_create(&ResultLabels { result }).inc();
     }

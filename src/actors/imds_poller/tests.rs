@@ -215,8 +215,8 @@ fn nothing_announced_is_read_every_2_s_and_not_a_word_to_kubernetes() {
         let agent = world.agent();
         after(599).await;
         assert!(world.get().creates.is_empty());
-        assert_eq!(agent.metrics.imds_requests("not_found"), 3 * 300 + 10);
-        assert_eq!(agent.metrics.imds_requests("found"), 10, "the instance id is read every minute");
+        assert_eq!(agent.metrics.imds_requests("NotFound"), 3 * 300 + 10);
+        assert_eq!(agent.metrics.imds_requests("Found"), 10, "the instance id is read every minute");
         let tokens = world.get().reads.iter().filter(|(_, path)| path == "/latest/api/token").count();
         assert_eq!(tokens, 1, "the token is cached");
         assert!(agent.readiness.reasons().is_empty());
@@ -452,7 +452,7 @@ fn check_misbehaviour(mood: Mood, problem: &'static str, reads_less: bool) {
         let agent = world.agent();
         after(600).await;
         let polls = world.get().reads.len();
-        let code = if problem == "not_imds" { UnreadyCode::NotImds } else { UnreadyCode::ImdsUnreadable };
+        let code = if problem == "NotImds" { UnreadyCode::NotImds } else { UnreadyCode::ImdsUnreadable };
         let told = agent.readiness.reasons()[IMDS_PART].clone();
         assert_eq!(told.reason, code, "{mood:?}: {told:?}");
         assert!(polls >= 10, "{polls} reads: it gave up");
@@ -475,39 +475,39 @@ fn check_misbehaviour(mood: Mood, problem: &'static str, reads_less: bool) {
 
 #[test]
 fn imds_is_switched_off() {
-    check_misbehaviour(Mood::Status(403), "forbidden", true);
+    check_misbehaviour(Mood::Status(403), "Forbidden", true);
 }
 
 #[test]
 fn imds_refuses_every_token() {
-    check_misbehaviour(Mood::Status(401), "unauthorized", true);
+    check_misbehaviour(Mood::Status(401), "Unauthorized", true);
 }
 
 #[test]
 fn imds_fails() {
-    check_misbehaviour(Mood::Status(500), "failing", true);
+    check_misbehaviour(Mood::Status(500), "Failing", true);
 }
 
 #[test]
 fn imds_throttles() {
-    check_misbehaviour(Mood::Status(503), "failing", true);
+    check_misbehaviour(Mood::Status(503), "Failing", true);
 }
 
 #[test]
 fn imds_is_silent() {
-    check_misbehaviour(Mood::Silent, "no_answer", true);
+    check_misbehaviour(Mood::Silent, "NoAnswer", true);
 }
 
 #[test]
 fn a_proxy_in_front_of_imds_answers_404_to_everything() {
     for status in [404, 405, 400, 302] {
-        check_misbehaviour(Mood::Status(status), "not_imds", true);
+        check_misbehaviour(Mood::Status(status), "NotImds", true);
     }
 }
 
 #[test]
 fn a_proxy_gives_tokens_and_answers_404_to_everything_else() {
-    check_misbehaviour(Mood::NotFound, "unexpected_status", false);
+    check_misbehaviour(Mood::NotFound, "UnexpectedStatus", false);
 }
 
 #[test]
@@ -586,7 +586,7 @@ fn what_the_group_terminates_and_what_ec2_maintains_is_reported() {
 #[test]
 fn something_else_answers_in_the_place_of_imds() {
     // A page for every path: the "token" is one, and no header value.
-    check_misbehaviour(Mood::Garbage, "malformed", false);
+    check_misbehaviour(Mood::Garbage, "Malformed", false);
 }
 
 #[test]
@@ -596,7 +596,7 @@ fn an_unreadable_document_does_not_slow_the_reads_down() {
         let agent = world.agent();
         world.get().action = Some("{}");
         after(100).await;
-        assert_eq!(agent.metrics.imds_requests("malformed"), 50);
+        assert_eq!(agent.metrics.imds_requests("Malformed"), 50);
         world.get().action = Some(r#"{"action":"hibernate","time":"2026-03-01T13:00:00Z"}"#);
         after(2).await;
         let notices = world.notices();
@@ -613,7 +613,7 @@ fn a_token_that_imds_forgot_is_replaced() {
         after(60).await;
         world.get().imds = Mood::ForgetsTokens;
         after(10).await;
-        assert!(agent.metrics.imds_requests("unauthorized") >= 1);
+        assert!(agent.metrics.imds_requests("Unauthorized") >= 1);
         assert!(agent.readiness.reasons().is_empty());
         world.get().rebalance = true;
         after(3).await;
@@ -683,10 +683,8 @@ fn a_poller_that_fails_in_any_way_is_back_at_once_and_reports_no_second_notice()
             let advised = names.iter().filter(|name| **name == advice).count();
             assert!(advised <= 5, "{crash:?}: {names:?}");
             assert!(agent.readiness.reasons().is_empty(), "{:?}", agent.readiness.reasons());
-            let line = format!(
-                "spot_guard_actor_restarts_total{{actor=\"ImdsPoller\",cause=\"{}\"}} 1\n",
-                cause.slug()
-            );
+            let line =
+                format!("spot_guard_actor_restarts_total{{actor=\"ImdsPoller\",cause=\"{:?}\"}} 1\n", cause);
             let metrics = agent.encode_metrics().expect("text");
             assert!(metrics.contains(&line), "no {line} in {metrics}");
         });
@@ -720,9 +718,9 @@ fn the_metrics_have_their_names() {
         after(5).await;
         let text = agent.encode_metrics().expect("text");
         for line in [
-            "spot_guard_imds_requests_total{result=\"not_found\"} 10",
+            "spot_guard_imds_requests_total{result=\"NotFound\"} 10",
             "spot_guard_notices_reported_total{kind=\"SpotInterruption\"} 0",
-            "spot_guard_actor_restarts_total{actor=\"ImdsPoller\",cause=\"panicked\"} 0",
+            "spot_guard_actor_restarts_total{actor=\"ImdsPoller\",cause=\"Panicked\"} 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -37,6 +37,8 @@ pub enum LinkEvent {
     Restarted(RestartCause),
     /// A message found no mailbox or a full one.
     Dropped,
+    /// The actor answered its supervisor's ping, after this time.
+    Answered(Duration),
 }
 
 /// Finds the present incarnation of a supervised actor, from any thread.
@@ -180,6 +182,10 @@ impl<A: Actor<Context = Context<A>>> Link<A> {
     pub(super) fn count(&self, cause: RestartCause) {
         *lock(&self.shared.restarts).entry(cause).or_default() += 1;
         (self.shared.report)(LinkEvent::Restarted(cause));
+    }
+
+    pub(super) fn answered(&self, after: Duration) {
+        (self.shared.report)(LinkEvent::Answered(after));
     }
 
     pub(super) fn point_to(&self, present: Option<Addr<A>>) {

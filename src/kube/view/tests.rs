@@ -216,7 +216,7 @@ impl Seen {
     fn of(fake: &Fake) -> Self {
         let (readiness, metrics) = (Readiness::default(), Arc::new(Metrics::new()));
         let clock = Clock::simulated(START.parse().expect("a time"));
-        let client = crate::kube::client::bounded(&fake.client(), Duration::from_secs(10));
+        let client = crate::kube::client::bounded(&fake.client(), Duration::from_secs(10), metrics.clone());
         let view = View::start(&client, "spot-guard", &readiness, &metrics, clock);
         Self { view, readiness, metrics }
     }
@@ -379,7 +379,7 @@ async fn one_object_of_each_kind_that_cannot_be_read_changes_nothing_for_the_oth
     let remarks = seen.readiness.remarks();
     assert!(remarks["watch-pods"].starts_with("1 not understood: ns/p-bad ("), "{remarks:?}");
     let metrics = seen.text();
-    assert!(metrics.contains("spot_guard_objects_not_understood{kind=\"pods\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("spot_guard_objects_not_understood{resource=\"pods\"} 1\n"), "{metrics}");
 
     // What they count as.
     let snapshot = seen.view.snapshot();
@@ -507,7 +507,7 @@ async fn with_more_unread_records_than_are_named_any_may_be_among_them() {
     let seen = Seen::synced(&fake).await;
     assert_eq!(seen.unread().len(), 100);
     assert!(seen.view.not_understood().may_hold(WatchedKind::Replacement, "any"));
-    assert!(seen.text().contains("spot_guard_objects_not_understood{kind=\"nodereplacements\"} 101\n"));
+    assert!(seen.text().contains("spot_guard_objects_not_understood{resource=\"nodereplacements\"} 101\n"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -531,7 +531,11 @@ async fn what_is_forgotten_is_listed_anew_and_what_vanished_meanwhile_is_removed
     })
     .await;
     let metrics = seen.text();
-    assert!(!metrics.contains("spot_guard_watch_failures_total{kind=\"pods\"} 0\n"), "{metrics}");
+    assert!(!metrics.contains("spot_guard_watch_failures_total{resource=\"pods\"} 0\n"), "{metrics}");
+    for begun in [r#"{verb="List",result="Ok"}"#, r#"{verb="Watch",result="Ok"}"#] {
+        let none = format!("spot_guard_kube_requests_total{begun} 0\n");
+        assert!(metrics.contains(begun) && !metrics.contains(&none), "{metrics}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ fn slow() -> Client {
         });
         Ok::<_, Infallible>(http::Response::new(StreamBody::new(frames)))
     });
-    bounded(&Client::new(service, "default"), REQUEST_TIMEOUT)
+    bounded(&Client::new(service, "default"), REQUEST_TIMEOUT, std::sync::Arc::default())
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,15 +1,17 @@
 //! The gauges that are computed at each scrape.
 
-use super::labels::Word;
-use crate::crd::{NodeReplacement, SpotPool};
+use super::labels::{PoolLabels, Word};
+use crate::crd::{NodeReplacement, SpotPool, SpotPoolStatus};
 use crate::telemetry::readiness::Readiness;
+use jiff::Timestamp;
 use kube::ResourceExt;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
+use spot_guard_core::ledger::Balance;
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::record::{GroupKind, Phase};
+use spot_guard_core::record::{FlowBox, GroupKind, Phase, ReplacementStatus};
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +20,9 @@ struct PartLabels {
     part: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct PhaseLabels {
+    pool: String,
     phase: Word<Phase>,
 }
 
@@ -30,12 +33,15 @@ struct GroupLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PoolLabels {
+struct ConditionLabels {
     pool: String,
+    condition: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct BlockedLabels {
+    pool: String,
+    r#box: Word<FlowBox>,
     reason: Word<ReasonCode>,
 }
 
@@ -57,54 +63,132 @@ pub(super) fn of_stored(
     pools: &[impl Borrow<SpotPool>],
 ) -> Registry {
     let mut registry = Registry::with_prefix("spot_guard");
-    let phase_of = |replacement: &NodeReplacement| {
-        replacement.status.as_ref().map_or_else(Phase::default, |status| status.phase())
-    };
-    let by_phase = Phase::ALL.map(|phase| {
-        let count = replacements.iter().filter(|held| phase_of((*held).borrow()) == phase).count();
-        (PhaseLabels { phase: Word(phase) }, i64::try_from(count).unwrap_or(i64::MAX))
+    of_replacements(&mut registry, replacements, pools);
+    let with_status = pools.iter().map(Borrow::borrow).filter_map(|pool: &SpotPool| {
+        let labels = PoolLabels { pool: pool.name_any() };
+        Some((labels, pool.status.as_ref()?))
     });
-    registry.register("replacements", "Stored replacements, by phase", Gauges(by_phase.to_vec()));
+    let with_status: Vec<(PoolLabels, &SpotPoolStatus)> = with_status.collect();
+    of_groups(&mut registry, &with_status);
+    let nodes = |count: fn(&SpotPoolStatus) -> Option<u32>| {
+        let counted = |(labels, status): &(PoolLabels, &SpotPoolStatus)| {
+            Some((labels.clone(), i64::from(count(status)?)))
+        };
+        Gauges(with_status.iter().filter_map(counted).collect())
+    };
     registry.register(
-        "blocked_replacements",
-        "Open replacements that wait, by reason; one counts once for each reason",
-        Gauges(blocked(replacements)),
+        "pool_watched_nodes",
+        "Spot nodes with a ready agent",
+        nodes(|status| status.watched_nodes),
     );
-    let mut desired = Vec::new();
-    let mut in_service = Vec::new();
-    let (mut watched, mut unwatched) = (Vec::new(), Vec::new());
-    for pool in pools {
-        let pool: &SpotPool = pool.borrow();
-        let Some(status) = &pool.status else { continue };
-        for (gauges, count) in
-            [(&mut watched, status.watched_nodes), (&mut unwatched, status.unwatched_nodes)]
-        {
-            gauges.extend(count.map(|count| (PoolLabels { pool: pool.name_any() }, i64::from(count))));
-        }
-        for (group, counts) in [(GroupKind::Spot, &status.spot), (GroupKind::OnDemand, &status.on_demand)] {
-            let Some(counts) = counts else { continue };
-            let labels = GroupLabels { pool: pool.name_any(), group: Word(group) };
-            desired.push((labels.clone(), i64::from(counts.desired)));
-            in_service.push((labels, i64::from(counts.in_service)));
-        }
-    }
-    registry.register("pool_desired", "Desired capacity of a group, in instances", Gauges(desired));
-    registry.register("pool_in_service", "Instances in service of a group", Gauges(in_service));
-    registry.register("pool_watched_nodes", "Spot nodes with a ready agent", Gauges(watched));
-    registry.register("pool_unwatched_nodes", "Spot nodes without a ready agent", Gauges(unwatched));
+    registry.register(
+        "pool_unwatched_nodes",
+        "Spot nodes without a ready agent",
+        nodes(|status| status.unwatched_nodes),
+    );
+    let conditions = with_status.iter().flat_map(|(PoolLabels { pool }, status)| {
+        status.conditions.iter().map(|held| {
+            let labels = ConditionLabels { pool: pool.clone(), condition: held.type_.clone() };
+            (labels, i64::from(held.status == "True"))
+        })
+    });
+    registry.register(
+        "pool_condition",
+        "1 while a condition of a pool is True, else 0",
+        Gauges(conditions.collect()),
+    );
     registry
 }
 
-/// How many open replacements wait for each reason; without those that none waits for.
-fn blocked(replacements: &[impl Borrow<NodeReplacement>]) -> Vec<(ReasonLabels, i64)> {
-    let mut counts: BTreeMap<ReasonCode, i64> = BTreeMap::new();
-    let statuses = replacements.iter().filter_map(|held| held.borrow().status.as_ref());
-    for status in statuses.filter(|status| !status.phase().is_finished()) {
-        for reason in status.blocking.iter().map(|held| held.reason).collect::<BTreeSet<_>>() {
-            *counts.entry(reason).or_default() += 1;
+/// What the records say, by pool; of a node in no accepted pool the pool is "".
+fn of_replacements(
+    registry: &mut Registry,
+    replacements: &[impl Borrow<NodeReplacement>],
+    pools: &[impl Borrow<SpotPool>],
+) {
+    let names = pools.iter().map(|pool| pool.borrow().name_any()).chain([String::new()]);
+    let names: Vec<String> = names.collect();
+    let mut by_phase: BTreeMap<PhaseLabels, i64> = BTreeMap::new();
+    let mut open: BTreeMap<String, i64> = BTreeMap::new();
+    for pool in &names {
+        open.insert(pool.clone(), 0);
+        for phase in Phase::ALL.map(Word) {
+            by_phase.insert(PhaseLabels { pool: pool.clone(), phase }, 0);
         }
     }
-    counts.into_iter().map(|(reason, count)| (ReasonLabels { reason: Word(reason) }, count)).collect()
+    let mut oldest: BTreeMap<String, i64> = BTreeMap::new();
+    let mut blocked: BTreeMap<BlockedLabels, i64> = BTreeMap::new();
+    for held in replacements {
+        let held: &NodeReplacement = held.borrow();
+        let pool = || held.spec.pool.as_ref().map_or_else(String::new, ToString::to_string);
+        let status = held.status.as_ref();
+        let phase = status.map_or_else(Phase::default, ReplacementStatus::phase);
+        *by_phase.entry(PhaseLabels { pool: pool(), phase: Word(phase) }).or_default() += 1;
+        let Some(status) = status.filter(|_| !phase.is_finished()) else { continue };
+        if status.fallback.is_open() {
+            *open.entry(pool()).or_default() += 1;
+            let ready = status.capacity.taken().map(|taken| taken.ready_at).or(status.started_at);
+            if let Some(since) = ready.map(Timestamp::as_second) {
+                oldest.entry(pool()).and_modify(|first| *first = since.min(*first)).or_insert(since);
+            }
+        }
+        for (flow_box, reason) in
+            status.blocking.iter().map(|held| (held.flow_box, held.reason)).collect::<BTreeSet<_>>()
+        {
+            let labels = BlockedLabels { pool: pool(), r#box: Word(flow_box), reason: Word(reason) };
+            *blocked.entry(labels).or_default() += 1;
+        }
+    }
+    let of_pools = |counts: BTreeMap<String, i64>| {
+        Gauges(counts.into_iter().map(|(pool, count)| (PoolLabels { pool }, count)).collect())
+    };
+    registry.register(
+        "replacements",
+        "Stored replacements, by phase",
+        Gauges(by_phase.into_iter().collect()),
+    );
+    registry.register("pool_fallbacks", "Open fallbacks", of_pools(open));
+    registry.register_with_unit(
+        "pool_oldest_fallback_timestamp",
+        "Since when the oldest open fallback stands in, in Unix time; no series without a fallback",
+        Unit::Seconds,
+        of_pools(oldest),
+    );
+    registry.register(
+        "blocked_replacements",
+        "Open replacements that wait, by box and reason; one counts once for each reason",
+        Gauges(blocked.into_iter().collect()),
+    );
+}
+
+/// What is known of both groups of each pool, in instances.
+fn of_groups(registry: &mut Registry, pools: &[(PoolLabels, &SpotPoolStatus)]) {
+    let (mut desired, mut in_service) = (Vec::new(), Vec::new());
+    let (mut baseline, mut owed) = (Vec::new(), Vec::new());
+    for (PoolLabels { pool }, status) in pools {
+        for (group, counts) in [(GroupKind::Spot, &status.spot), (GroupKind::OnDemand, &status.on_demand)] {
+            let Some(counts) = counts else { continue };
+            let labels = || GroupLabels { pool: pool.clone(), group: Word(group) };
+            let shares = |is: fn(Balance) -> bool| {
+                let count = status.ledger.shares(group).filter(|share| is(share.balance)).count();
+                i64::try_from(count).unwrap_or(i64::MAX)
+            };
+            let raised = shares(|balance| balance == Balance::Raised);
+            let lowered = shares(|balance| balance == Balance::OwedByUs);
+            desired.push((labels(), i64::from(counts.desired)));
+            in_service.push((labels(), i64::from(counts.in_service)));
+            baseline.push((labels(), i64::from(counts.desired) - raised + lowered));
+            owed.push((labels(), lowered + shares(|balance| balance == Balance::OwedByGroup)));
+        }
+    }
+    for (name, help, gauges) in [
+        ("pool_desired", "Desired capacity of a group, in instances", desired),
+        ("pool_in_service", "Instances in service of a group", in_service),
+        ("pool_baseline", "Desired capacity of a group without our changes, in instances", baseline),
+        ("pool_owed", "Instances that a group owes to replacements", owed),
+    ] {
+        registry.register(name, help, Gauges(gauges));
+    }
 }
 
 /// Gauges whose values are known when they are made.

@@ -2,8 +2,9 @@
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use serde::Serialize;
+use spot_guard_core::group::FailureClass;
 use spot_guard_core::notices::NoticeRefusal;
-use spot_guard_core::record::{FlowBox, NoticeKind, Outcome};
+use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase};
 use spot_guard_core::trigger::TriggerAction;
 use std::fmt::Write;
 
@@ -22,6 +23,17 @@ pub enum AwsOperation {
     LaunchInstances,
 }
 
+impl AwsOperation {
+    /// All of them.
+    pub(super) const ALL: [Self; 5] = [
+        Self::DescribeAutoScalingGroups,
+        Self::DescribeScalingActivities,
+        Self::SetDesiredCapacity,
+        Self::TerminateInstanceInAutoScalingGroup,
+        Self::LaunchInstances,
+    ];
+}
+
 /// How a call to the Auto Scaling API ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum AwsResult {
@@ -29,12 +41,77 @@ pub enum AwsResult {
     Ok,
     /// AWS asked to slow down.
     Throttled,
+    /// The market is out of capacity: nothing was launched.
+    OutOfCapacity,
     /// AWS refused it, for any other reason.
     Refused,
     /// No answer within the time limit.
     TimedOut,
     /// No usable answer: connection, credentials, an answer that cannot be read.
     Failed,
+}
+
+impl AwsResult {
+    /// All of them.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Ok, Self::Throttled, Self::OutOfCapacity, Self::Refused, Self::TimedOut, Self::Failed];
+
+    /// The result of a launch that brought nothing, by the class of its failure.
+    #[must_use]
+    pub fn of(class: FailureClass) -> Self {
+        match class {
+            FailureClass::Capacity => Self::OutOfCapacity,
+            FailureClass::Throttle => Self::Throttled,
+            FailureClass::Quota
+            | FailureClass::Configuration
+            | FailureClass::Refused
+            | FailureClass::Unknown => Self::Refused,
+        }
+    }
+}
+
+/// What is requested of the Kubernetes API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum KubeVerb {
+    /// Reads one object.
+    Get,
+    /// Reads a page of a list.
+    List,
+    /// Begins a watch.
+    Watch,
+    /// Creates an object, an eviction or a review.
+    Create,
+    /// Changes an object: a patch, or an update.
+    Change,
+    /// Deletes an object.
+    Delete,
+}
+
+impl KubeVerb {
+    /// All of them.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Get, Self::List, Self::Watch, Self::Create, Self::Change, Self::Delete];
+}
+
+/// How a request to the Kubernetes API ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum KubeResult {
+    /// It was accepted.
+    Ok,
+    /// Somebody else was faster (409).
+    Conflict,
+    /// The API server asked to slow down, or a disruption budget has no room (429).
+    Throttled,
+    /// The API server refused it, for any other reason (4xx).
+    Refused,
+    /// No answer in time, no connection, or an error of the API server (5xx).
+    Failed,
+}
+
+impl KubeResult {
+    /// All of them.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Ok, Self::Conflict, Self::Throttled, Self::Refused, Self::Failed];
 }
 
 /// What the Kubernetes API answered to an eviction.
@@ -50,6 +127,12 @@ pub enum EvictionResult {
     Gone,
     /// Anything else.
     Failed,
+}
+
+impl EvictionResult {
+    /// All of them.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Accepted, Self::Budget, Self::Throttled, Self::Gone, Self::Failed];
 }
 
 /// What became of a change of a node's marks.
@@ -115,6 +198,11 @@ pub enum EventResult {
     Dropped,
 }
 
+impl EventResult {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::Published, Self::Failed, Self::Dropped];
+}
+
 /// What became of a trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(super) enum TriggerResult {
@@ -160,7 +248,7 @@ pub enum ActorName {
 }
 
 /// Why an actor was built anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
 pub enum RestartCause {
     /// A handler, a future of its context, or its factory panicked.
     Panicked,
@@ -174,7 +262,7 @@ impl RestartCause {
     /// All causes.
     pub const ALL: [Self; 3] = [Self::Panicked, Self::Stopped, Self::Stuck];
 
-    /// The cause as a label.
+    /// The cause as a verb, for texts.
     #[must_use]
     pub fn slug(self) -> &'static str {
         match self {
@@ -185,17 +273,8 @@ impl RestartCause {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct CauseLabel(pub(super) RestartCause);
-
-impl EncodeLabelValue for CauseLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        encoder.write_str(self.0.slug())
-    }
-}
-
 /// A value of the records as a label, in the same word as the API and `kubectl` show it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Word<T>(pub(super) T);
 
 impl<T: Serialize> EncodeLabelValue for Word<T> {
@@ -205,9 +284,29 @@ impl<T: Serialize> EncodeLabelValue for Word<T> {
     }
 }
 
+/// The name of a SpotPool; of what is in no pool it is empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct KindLabels {
+pub(super) struct PoolLabels {
+    pub(super) pool: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct NoticeLabels {
+    pub(super) pool: String,
     pub(super) kind: Word<NoticeKind>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CauseLabels {
+    pub(super) pool: String,
+    pub(super) cause: Word<NoticeKind>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct FinishLabels {
+    pub(super) pool: String,
+    pub(super) cause: Word<NoticeKind>,
+    pub(super) phase: Word<Phase>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -232,8 +331,8 @@ pub(super) struct CheckLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct WatchLabels {
-    pub(super) kind: &'static str,
+pub(super) struct ResourceLabels {
+    pub(super) resource: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -249,6 +348,7 @@ pub(super) struct TriggerLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct BoxLabels {
+    pub(super) pool: String,
     pub(super) r#box: Word<FlowBox>,
     pub(super) outcome: Word<Outcome>,
 }
@@ -260,13 +360,19 @@ pub(super) struct AwsLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct KubeLabels {
+    pub(super) verb: KubeVerb,
+    pub(super) result: KubeResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct OperationLabels {
     pub(super) operation: AwsOperation,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct AnswerLabels {
-    pub(super) answer: EvictionResult,
+pub(super) struct EvictionLabels {
+    pub(super) result: EvictionResult,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -276,12 +382,12 @@ pub(super) struct ReviewLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct DroppedLabels {
+pub(super) struct ActorLabels {
     pub(super) actor: ActorName,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct RestartLabels {
     pub(super) actor: ActorName,
-    pub(super) cause: CauseLabel,
+    pub(super) cause: RestartCause,
 }

@@ -187,6 +187,7 @@ impl<'a> Stage<'a> {
             apps: plot.apps.clone(),
             policy: first.start.policy.clone(),
             launch_instances: first.start.launch_instances,
+            drain_outside_pools: plot.seed.is_multiple_of(2),
         };
         let stage = world::WorldOptions { plays_machines: plot.agents, ..world::WorldOptions::default() };
         let world = World::begin_on(&start, clock, plot.seed, stage).await.expect("a world");
@@ -622,10 +623,8 @@ impl<'a> Stage<'a> {
     /// The faults are over: within a bounded time everything comes to its end.
     async fn end(mut self) -> Played {
         self.say("-- from here on nothing fails".to_owned());
-        if let Some(autoscaler) = self.autoscaler.take() {
-            autoscaler.abort();
-        }
         self.heal();
+        self.stop_autoscaler().await;
         let from = Instant::now();
         self.pass_until(from).await;
         // Everything is over when nothing was open for a while: a notice may just have been given. What is

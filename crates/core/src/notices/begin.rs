@@ -105,7 +105,7 @@ impl Believed<'_> {
     /// What the notice begins. `name` is that of the record.
     #[must_use]
     pub fn begins<'a>(&self, name: &ReplacementName, pools: &KnownPools<'a>) -> Beginning<'a> {
-        let owner = if pools.all_read {
+        let claimed = if pools.all_read {
             // A pool whose groups cannot be used has its nodes, too.
             pools.owner.or(pools.owner_last_seen)
         } else {
@@ -118,13 +118,14 @@ impl Believed<'_> {
             }
         };
         // What nothing but the notice says puts no node into a pool. Of several nodes that say they run on
-        // its instance each may be its member.
+        // its instance each may be its member. A node whose `spec.providerID` comes late may be one, too, so
+        // that its pods are moved, whether nodes outside the pools are drained or not.
         let bound = self.proof != Proof::Reporter || self.says_so;
-        let owner = owner.filter(|_| bound);
-        if owner.is_none() && bound && pools.may_be_unread {
+        let owner = claimed.filter(|_| bound);
+        if claimed.is_none() && (bound || !pools.drain_outside) && pools.may_be_unread {
             return Beginning::Wait;
         }
-        if owner.is_none() && !pools.drain_outside {
+        if claimed.is_none() && !pools.drain_outside {
             return match pools.all_known {
                 true => Beginning::Refused(NoticeRefusal::OutsidePools),
                 false => Beginning::Wait,

@@ -327,11 +327,10 @@ fn what_a_notice_begins_depends_on_what_was_read_of_the_pools() {
         // Nodes outside all pools may be left alone.
         (soon, left_alone, Refused(NoticeRefusal::OutsidePools)),
         (soon, KnownPools { all_known: false, ..left_alone }, Wait),
-        (
-            unproven,
-            KnownPools { owner: Some(leaked("p")), ..left_alone },
-            Refused(NoticeRefusal::OutsidePools),
-        ),
+        (unproven, left_alone, Refused(NoticeRefusal::OutsidePools)),
+        (unproven, KnownPools { may_be_unread: true, ..left_alone }, Wait),
+        // Its providerID may come late, so that its pods are moved.
+        (unproven, KnownPools { owner: Some(leaked("p")), ..left_alone }, Replacement(None)),
     ];
     for (number, (notice, pools, expected)) in cases.into_iter().enumerate() {
         assert_eq!(notice.begins(&OWN.into(), &pools), expected, "case {number}");

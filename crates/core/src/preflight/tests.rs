@@ -21,7 +21,8 @@ fn group(name: &str) -> GroupView {
 
 /// A pool of the two groups.
 fn names(name: &PoolName) -> PoolNames<'_> {
-    PoolNames { name, spot: leaked("spot"), on_demand: leaked("on-demand"), accepts_az_rebalance: false }
+    let launch_instances = LaunchInstances::Auto;
+    PoolNames { name, spot: leaked("spot"), on_demand: leaked("on-demand"), launch_instances }
 }
 
 fn found(change: impl Fn(&mut PoolView)) -> Vec<(GroupName, ReasonCode, Severity)> {
@@ -53,9 +54,8 @@ fn a_pool_of_two_plain_groups_has_no_findings() {
 fn each_set_up_that_another_owns_or_that_cannot_work_is_refused() {
     type Change = fn(&mut PoolView);
     let mixed = |on_demand_base, on_demand_percentage| MixedMarkets { on_demand_base, on_demand_percentage };
-    let rows: [(&str, ReasonCode, Change); 11] = [
+    let rows: [(&str, ReasonCode, Change); 8] = [
         ("spot", ReasonCode::CapacityRebalance, |view| view.spot.setup.capacity_rebalance = true),
-        ("on-demand", ReasonCode::CapacityRebalance, |view| view.on_demand.setup.capacity_rebalance = true),
         ("spot", ReasonCode::OperatorOwned, |view| {
             view.spot.setup.operator = Some("eks.amazonaws.com".to_owned())
         }),
@@ -69,8 +69,6 @@ fn each_set_up_that_another_owns_or_that_cannot_work_is_refused() {
         ("spot", ReasonCode::GroupBeingDeleted, |view| {
             view.spot.setup.status = Some("Delete in progress".to_owned());
         }),
-        ("spot", ReasonCode::AzRebalance, |view| view.spot.zones.push("b".to_owned())),
-        ("on-demand", ReasonCode::AzRebalance, |view| view.on_demand.zones.push("b".to_owned())),
         ("spot", ReasonCode::TerminateSuspended, |view| suspend(&mut view.spot, "Terminate")),
         ("on-demand", ReasonCode::TerminateSuspended, |view| suspend(&mut view.on_demand, "Terminate")),
     ];
@@ -92,16 +90,42 @@ fn each_set_up_that_another_owns_or_that_cannot_work_is_refused() {
 }
 
 #[test]
-fn az_rebalance_may_be_suspended_or_accepted() {
-    let suspended = found(|view| {
-        view.spot.zones.push("b".to_owned());
-        suspend(&mut view.spot, "AZRebalance");
-    });
-    assert_eq!(suspended, []);
+fn az_rebalance_in_several_zones_is_told_and_refuses_nothing() {
+    for kind in [GroupKind::Spot, GroupKind::OnDemand] {
+        let change = |suspended: bool| {
+            found(|view| {
+                let group = if kind == GroupKind::Spot { &mut view.spot } else { &mut view.on_demand };
+                group.zones.push("b".to_owned());
+                if suspended {
+                    suspend(group, "AZRebalance");
+                }
+            })
+        };
+        assert_eq!(change(true), []);
+        let told = change(false);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!((told[0].1, told[0].2), (ReasonCode::AzRebalance, Severity::Note));
+    }
+}
+
+#[test]
+fn an_on_demand_group_of_a_managed_node_group_is_accepted_and_its_call_told() {
+    let managed = |view: &mut PoolView| view.on_demand.setup.eks_node_group = Some("workers".to_owned());
+    assert_eq!(found(managed), [("on-demand".into(), ReasonCode::NoLaunchInstances, Severity::Note)]);
     let mut view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
-    view.spot.zones.push("b".to_owned());
-    let pool = PoolNames { accepts_az_rebalance: true, ..names(leaked("pool")) };
+    managed(&mut view);
+    let pool = PoolNames { launch_instances: LaunchInstances::Always, ..names(leaked("pool")) };
     assert_eq!(check(pool, &view, &Ledger::default(), &|_| None, None), []);
+    for (allowed, can_launch) in [(LaunchInstances::Auto, false), (LaunchInstances::Always, true)] {
+        let mut view = view.clone();
+        allowed.limit(&mut view);
+        assert_eq!((view.spot.can_launch, view.on_demand.can_launch), (true, can_launch));
+    }
+}
+
+#[test]
+fn capacity_rebalancing_of_an_on_demand_group_does_nothing_and_is_no_finding() {
+    assert_eq!(found(|view| view.on_demand.setup.capacity_rebalance = true), []);
 }
 
 #[test]

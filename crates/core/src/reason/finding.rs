@@ -75,6 +75,8 @@ pub enum NoLaunch {
     LaunchConfiguration,
     /// The group has a warm pool.
     WarmPool,
+    /// The group is that of this EKS managed node group, and no person allowed it there.
+    ManagedNodeGroup(String),
     /// AWS refused the call, in these words.
     Refused(String),
 }
@@ -117,14 +119,13 @@ impl GroupProblem {
             | Self::NotAllOnDemand
             | Self::CountedInUnits(_)
             | Self::BeingDeleted
-            | Self::AzRebalance
             | Self::TerminateSuspended => Severity::Refused,
             // A group that launches nothing is what the other one is there for.
             Self::LaunchSuspended(_)
             | Self::ReplaceUnhealthySuspended
             | Self::NoRoom(_)
             | Self::ForeignProviderIds { .. } => Severity::Degraded,
-            Self::NoLaunchInstances(_) | Self::AtMinimum(_) => Severity::Note,
+            Self::NoLaunchInstances(_) | Self::AtMinimum(_) | Self::AzRebalance => Severity::Note,
         }
     }
 }

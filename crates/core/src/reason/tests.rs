@@ -94,6 +94,7 @@ fn findings() -> Vec<Reason> {
         GroupProblem::NoRoom(9),
         GroupProblem::NoLaunchInstances(NoLaunch::LaunchConfiguration),
         GroupProblem::NoLaunchInstances(NoLaunch::WarmPool),
+        GroupProblem::NoLaunchInstances(NoLaunch::ManagedNodeGroup("workers".to_owned())),
         GroupProblem::NoLaunchInstances(NoLaunch::Refused("UnsupportedOperation".to_owned())),
         GroupProblem::AtMinimum(3),
         GroupProblem::ForeignProviderIds { node: "node-1".into(), provider_id: "k3s://node-1".to_owned() },

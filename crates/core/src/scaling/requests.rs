@@ -1,13 +1,14 @@
 //! Requests for capacity: boxes 2 and 3.2.
 
 use super::answers::refuse;
+use super::balance;
 use super::calls::Call;
 use super::inputs::Inputs;
 use super::wants::Want;
 use crate::group::{FailureClass, GroupView, NoInstance};
+use crate::ledger::unusable::Discarded;
 use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
-use std::collections::BTreeSet;
 
 /// Writes one request for all replacements that want an instance of a group and have no share in it yet.
 pub(super) fn request_capacity(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
@@ -19,21 +20,18 @@ fn request_from(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> Op
         return None;
     }
     let group = inputs.group(kind);
-    let NewShares { mut asking, replaced_by_group, first_zone } = new_shares(ledger, inputs, kind);
+    let NewShares { mut asking, replaced_by_group, zones } = new_shares(ledger, inputs, kind);
     let request = |suffix: &str, method: Method, shares: Vec<Share>| {
         let id = format!("{}-{}{suffix}", kind.slug(), inputs.now.as_millisecond());
         let raised = i32::try_from(shares.len()).unwrap_or(0);
         ScalingRequest { target: group.desired + raised, ..draft(inputs, kind, id, method, shares) }
     };
-    let avoided = asking.iter().filter_map(|share| share.discarded.as_ref());
-    let avoided: BTreeSet<&str> = avoided.map(|last| last.zone.as_str()).collect();
-    let method = method(group, first_zone.as_deref(), &avoided);
+    let method = method(group, zones);
     if !replaced_by_group.is_empty() {
         let nothing = request("-replaced", method.clone(), replaced_by_group);
         let (target, state) = (nothing.baseline, RequestState::Applied);
         ledger.scaling_requests.push(ScalingRequest { target, state, ..nothing });
     }
-    asking.sort_by_key(Share::urgency);
     for share in &asking {
         ledger.remove_share(kind, &share.replacement);
     }
@@ -87,16 +85,20 @@ struct NewShares {
     asking: Vec<Share>,
     /// The group replaces the old instance by itself: desired capacity has a place for it.
     replaced_by_group: Vec<Share>,
-    /// The zone that is tried first.
-    first_zone: Option<String>,
+    /// The zones in the order in which they are asked; none: the group is asked itself.
+    zones: Vec<String>,
 }
 
 fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShares {
     let mut new = NewShares::default();
+    let mut asking = Vec::new();
+    let group = inputs.group(kind);
     for ((_, replacement), want) in inputs.wants.iter().filter(|((group, _), _)| *group == kind) {
         let Want::Instance { attempt, deadline, stood_in_for, zone, gone, .. } = want else { continue };
         let held = ledger.share(kind, replacement);
-        if held.is_some_and(|share| !share.asks(inputs.now)) || ledger.is_left_behind(kind, replacement) {
+        let asks = held.is_none_or(|share| share.asks(inputs.now));
+        let left_to_group = balance::is_left_to_group(ledger, inputs, kind, replacement, want);
+        if !(asks || left_to_group) || ledger.is_left_behind(kind, replacement) {
             continue;
         }
         let share = Share {
@@ -116,10 +118,19 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
             new.replaced_by_group.push(Share { balance: Balance::OwedByGroup, ..share });
             continue;
         }
-        // One zone goes first per call: replacements that need another one come in the next.
+        let zones = if left_to_group {
+            Vec::new()
+        } else {
+            zones_of(group, want, zone.as_deref(), share.discarded.as_ref())
+        };
+        asking.push((share, zones));
+    }
+    asking.sort_by_key(|(share, _)| share.urgency());
+    // One zone goes first per call: replacements that need another one come in the next.
+    for (share, zones) in asking {
         if new.asking.is_empty() {
-            new.first_zone.clone_from(zone);
-        } else if inputs.group(kind).can_launch && new.first_zone != *zone {
+            new.zones = zones;
+        } else if group.can_launch && new.zones.first() != zones.first() {
             continue;
         }
         new.asking.push(share);
@@ -127,13 +138,19 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
     new
 }
 
-/// LaunchInstances where the group can, the volumes' zone first and then the group's own order; last are the
-/// zones whose last instance had a node that could not be used.
-fn method(group: &GroupView, first_zone: Option<&str>, avoided: &BTreeSet<&str>) -> Method {
-    if !group.can_launch || group.zones.is_empty() {
+/// The volumes' zone first and then the group's own order; last is the zone whose last instance had a node
+/// that could not be used.
+fn zones_of(group: &GroupView, want: &Want, volumes: Option<&str>, last: Option<&Discarded>) -> Vec<String> {
+    let mut zones = group.zones.clone();
+    let was_bad = |zone: &str| last.is_some_and(|last| last.zone == zone);
+    zones.sort_by_key(|zone| (Some(zone.as_str()) != volumes, was_bad(zone)));
+    balance::permitted(group, want, zones)
+}
+
+/// LaunchInstances where the group can.
+fn method(group: &GroupView, zones: Vec<String>) -> Method {
+    if !group.can_launch || zones.is_empty() {
         return Method::SetDesiredCapacity {};
     }
-    let mut zones = group.zones.clone();
-    zones.sort_by_key(|zone| (Some(zone.as_str()) != first_zone, avoided.contains(zone.as_str())));
     Method::LaunchInstances { zones }
 }

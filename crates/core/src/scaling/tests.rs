@@ -16,8 +16,8 @@ use super::instances::InstanceFacts;
 use super::wants::{End, Want, Wants};
 use super::*;
 use crate::freshness::Freshness;
-use crate::group::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle, PoolView};
-use crate::ledger::{Balance, DesiredSeen, Ledger, Reduction, RequestState, Share};
+use crate::group::{FailedActivity, FailureClass, GroupSetup, GroupView, Instance, Lifecycle, PoolView};
+use crate::ledger::{Balance, DesiredSeen, Ledger, Method, Reduction, RequestState, Share};
 use crate::record::GroupKind;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -30,7 +30,9 @@ fn now() -> Timestamp {
     NOW.parse().expect("a time")
 }
 
+/// A group over two zones that AWS does not even out.
 fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView {
+    let suspended = [("AZRebalance".to_owned(), "User suspended".to_owned())].into();
     GroupView {
         name: name.into(),
         desired,
@@ -38,7 +40,7 @@ fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView
         max: 5,
         zones: vec!["a".to_owned(), "b".to_owned()],
         can_launch: false,
-        setup: crate::group::GroupSetup::default(),
+        setup: GroupSetup { suspended, ..GroupSetup::default() },
         instances: instances
             .iter()
             .map(|(id, lifecycle)| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle: *lifecycle })

@@ -209,6 +209,10 @@ impl Display for NoLaunch {
         match self {
             Self::LaunchConfiguration => f.write_str("it has no launch template"),
             Self::WarmPool => f.write_str("it has a warm pool"),
+            Self::ManagedNodeGroup(name) => {
+                write!(f, "it is the group of the EKS managed node group {name}; ")?;
+                f.write_str("LaunchInstances there takes spec.launchInstances: Always")
+            }
             Self::Refused(message) => f.write_str(message),
         }
     }
@@ -246,8 +250,8 @@ impl Display for Finding {
                 write!(f, "{group} keeps unhealthy instances; resume its process ReplaceUnhealthy")
             }
             GroupProblem::AzRebalance => {
-                write!(f, "{group} may terminate instances by itself to even out its zones; suspend its ")?;
-                f.write_str("process AZRebalance, or accept it with spec.acceptAzRebalance")
+                write!(f, "{group} may terminate instances by itself to even out its zones, ")?;
+                f.write_str("so the emptiest zones alone are asked for an instance without a deadline")
             }
             GroupProblem::TerminateSuspended => {
                 write!(f, "{group} terminates nothing; resume its process Terminate")

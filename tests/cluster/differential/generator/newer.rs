@@ -49,7 +49,7 @@ fn some(rng: &mut Rng, percent: u32) -> bool {
 
 fn features(cluster: &mut Cluster, rng: &mut Rng) {
     for node in &mut cluster.nodes {
-        let declared = if some(rng, 65) { vec![FEATURE] } else { vec![] };
+        let declared = if some(rng, 80) { vec![FEATURE] } else { vec![] };
         node["status"]["declaredFeatures"] = json!(declared);
     }
     let app = cluster.movers[0].app;

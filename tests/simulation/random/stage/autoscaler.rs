@@ -1,7 +1,7 @@
 //! cluster-autoscaler in a random story.
 
 use super::{Stage, ledger, no_change_is_under_way, numbers_in_doubt};
-use spot_guard_cloud::autoscaler::{Autoscaler, AutoscalerTimes, ScaledGroup};
+use spot_guard_cloud::autoscaler::{self, Autoscaler, AutoscalerTimes, ScaledGroup};
 use spot_guard_core::record::GroupKind;
 use tokio::task::JoinHandle;
 
@@ -30,5 +30,18 @@ impl Stage<'_> {
         let client = self.cluster.client();
         let autoscaler = Autoscaler::new(self.cloud.clone(), client, groups, AutoscalerTimes::default());
         actix::spawn(autoscaler.when(may_change).run())
+    }
+
+    /// Ends it. It takes its marks off the nodes whenever it starts; here nothing starts it again.
+    pub(super) async fn stop_autoscaler(&mut self) {
+        let Some(running) = self.autoscaler.take() else { return };
+        running.abort();
+        let client = self.cluster.client();
+        for _ in 0..10 {
+            if autoscaler::clean_up(&client).await.is_ok() {
+                return;
+            }
+        }
+        panic!("its marks stay on the nodes");
     }
 }

@@ -142,3 +142,68 @@ fn a_debt_in_the_record_is_paid_by_a_request_of_ours_alone() {
     add(&mut view, GroupKind::Spot, "theirs", Lifecycle::InService);
     assert_eq!(share(&next(&ledger, &view, &spot("i-1")).ledger, "i-1").instance_id, None);
 }
+
+/// A Spot group over three zones that AWS evens out: two instances in `a`, one in `b`, none in `c`.
+fn evened_out() -> PoolView {
+    let mut view = launching();
+    view.spot.zones = ["a", "b", "c"].map(str::to_owned).to_vec();
+    view.spot.instances[2].zone = "b".to_owned();
+    view.spot.setup.suspended.clear();
+    view
+}
+
+fn suspended_az_rebalance(mut view: PoolView) -> PoolView {
+    view.spot.setup.suspended.insert("AZRebalance".to_owned(), "User suspended".to_owned());
+    view
+}
+
+fn zones_asked(view: &PoolView, deadline: Option<Timestamp>, volumes: Option<&str>) -> Vec<String> {
+    let zone = volumes.map(str::to_owned);
+    let want = Want::Instance { attempt: 0, deadline, stood_in_for: false, zone, gone: false };
+    let plan = next(&Ledger::default(), view, &wants([(GroupKind::Spot, "i-1", want)]));
+    let Some(Method::LaunchInstances { zones }) =
+        plan.ledger.scaling_requests.first().map(|request| request.method.clone())
+    else {
+        panic!("{:?}", plan.ledger)
+    };
+    zones
+}
+
+#[test]
+fn in_a_group_that_evens_out_its_zones_the_emptiest_alone_are_asked() {
+    let view = evened_out();
+    assert_eq!(zones_asked(&view, None, None), ["c"]);
+    assert_eq!(zones_asked(&view, None, Some("a")), ["a", "c"], "volumes leave no choice");
+    assert_eq!(zones_asked(&view, Some(now()), None).len(), 3, "a deadline leaves no choice");
+    assert_eq!(zones_asked(&suspended_az_rebalance(view), None, None).len(), 3);
+}
+
+#[test]
+fn the_emptiest_zone_out_of_capacity_is_not_the_market_the_group_itself_is_asked_once() {
+    let no_capacity = [(FailureClass::Capacity, "InsufficientInstanceCapacity".to_owned())];
+    let view = evened_out();
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    assert_eq!(zone_of(asked.call.as_ref()).map(|(zone, _)| zone), Some("c"));
+    let mut ledger = asked.ledger;
+    launched(&mut ledger, GroupKind::Spot, vec![], &no_capacity, now());
+    let again = next(&ledger, &view, &spot("i-1"));
+    assert_eq!(again.call, set(GroupKind::Spot, 4));
+    let mut ledger = again.ledger;
+    accepted(&mut ledger, &again.call.expect("a call"));
+    let mut raised = view.clone();
+    raised.spot.desired = 4;
+    let waits = next(&ledger, &raised, &spot("i-1"));
+    assert_eq!(waits.call, None);
+    assert!(share(&waits.ledger, "i-1").is_raised() && share(&waits.ledger, "i-1").failure.is_none());
+    // Every zone was asked already, or none may be chosen freely: the failure is final.
+    let mut tried = next(&Ledger::default(), &suspended_az_rebalance(evened_out()), &spot("i-1")).ledger;
+    for _ in 0..3 {
+        launched(&mut tried, GroupKind::Spot, vec![], &no_capacity, now());
+    }
+    assert_eq!(next(&tried, &suspended_az_rebalance(evened_out()), &spot("i-1")).call, None);
+    // A wrong configuration is wrong in every zone.
+    let mut wrong = next(&Ledger::default(), &view, &spot("i-1")).ledger;
+    let misconfigured = [(FailureClass::Configuration, "InvalidAMIID.NotFound".to_owned())];
+    launched(&mut wrong, GroupKind::Spot, vec![], &misconfigured, now());
+    assert_eq!(next(&wrong, &view, &spot("i-1")).call, None);
+}

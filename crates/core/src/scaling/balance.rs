@@ -1,0 +1,44 @@
+//! LaunchInstances in a group whose zones AWS evens out.
+//!
+//! AWS advises to suspend AZRebalance, since calls in several zones can trigger further launches (EC2 Auto
+//! Scaling User Guide, "Launch instances synchronously"). So only the emptiest zones are asked. When they
+//! have nothing, the group itself is asked and chooses the zone. Volumes and a deadline leave no choice.
+
+use super::inputs::Inputs;
+use super::wants::Want;
+use crate::group::{FailureClass, GroupView};
+use crate::ids::ReplacementName;
+use crate::ledger::{Ledger, Method};
+use crate::record::GroupKind;
+
+/// The zones that LaunchInstances may ask for a replacement, in this order.
+pub(super) fn permitted(group: &GroupView, want: &Want, mut zones: Vec<String>) -> Vec<String> {
+    let Want::Instance { deadline: None, zone: volumes, .. } = want else { return zones };
+    if group.evens_out_zones() {
+        zones.retain(|zone| volumes.as_ref() == Some(zone) || group.is_emptiest(zone));
+    }
+    zones
+}
+
+/// Whether the group itself is to be asked for a replacement by now: its emptiest zones have nothing, and it
+/// has others.
+pub(super) fn is_left_to_group(
+    ledger: &Ledger,
+    inputs: &Inputs<'_>,
+    kind: GroupKind,
+    replacement: &ReplacementName,
+    want: &Want,
+) -> bool {
+    let group = inputs.group(kind);
+    let has_choice = matches!(want, Want::Instance { deadline: None, zone: None, .. });
+    if !has_choice || !group.evens_out_zones() || group.zones.iter().all(|zone| group.is_emptiest(zone)) {
+        return false;
+    }
+    let out = |class| matches!(class, FailureClass::Capacity | FailureClass::Refused);
+    ledger.requests(kind).any(|request| {
+        let is_exhausted = matches!(&request.method, Method::LaunchInstances { zones } if zones.is_empty());
+        let mut shares = request.shares.iter().filter(|share| share.replacement == *replacement);
+        let refused = shares.any(|share| share.failure.as_ref().is_some_and(|failure| out(failure.class)));
+        is_exhausted && refused
+    })
+}
