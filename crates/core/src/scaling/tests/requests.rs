@@ -159,7 +159,8 @@ fn suspended_az_rebalance(mut view: PoolView) -> PoolView {
 
 fn zones_asked(view: &PoolView, deadline: Option<Timestamp>, volumes: Option<&str>) -> Vec<String> {
     let zone = volumes.map(str::to_owned);
-    let want = Want::Instance { attempt: 0, deadline, stood_in_for: false, zone, gone: false };
+    let join_timeout = JOIN_TIMEOUT;
+    let want = Want::Instance { attempt: 0, deadline, stood_in_for: false, zone, gone: false, join_timeout };
     let plan = next(&Ledger::default(), view, &wants([(GroupKind::Spot, "i-1", want)]));
     let Some(Method::LaunchInstances { zones }) =
         plan.ledger.scaling_requests.first().map(|request| request.method.clone())
