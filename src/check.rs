@@ -27,7 +27,7 @@ use spot_guard_core::placement::PodName;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{Finding, GroupProblem, Severity};
 use spot_guard_core::reason::Reason;
-use spot_guard_core::record::NoticeKind;
+use spot_guard_core::record::{NoticeKind, ReplacedBy};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -377,6 +377,15 @@ fn nodes_line(nodes: &[Arc<Node>]) -> Option<Line> {
     Some(Line::new(verdict, "nodes", text))
 }
 
+/// Who replaces the Spot nodes of a pool.
+fn replacer_line(about: &str, replacer: ReplacedBy) -> Line {
+    let who = match replacer {
+        ReplacedBy::SpotGuard => "replacedBy: SpotGuard",
+        ReplacedBy::Group => "replacedBy: Group, on-demand stands in for what it does not bring",
+    };
+    Line::new(Verdict::Ok, about, who)
+}
+
 /// What is to be said of the groups of each pool.
 async fn groups(
     aws: &SdkConfig,
@@ -411,9 +420,11 @@ async fn groups(
     for pool in pools {
         let config = &configs[pool.name_any().as_str()];
         let ledger: Ledger = pool.status.clone().unwrap_or_default().ledger;
+        let about = format!("pool {}", config.name);
         let findings = match (found.get(&config.spot_group), found.get(&config.on_demand_group)) {
             (Some(spot), Some(on_demand)) => {
                 let view = PoolView { spot: spot.clone(), on_demand: on_demand.clone() };
+                lines.push(replacer_line(&about, config.replacer(&view)));
                 config.findings(&configs, &view, &ledger, cluster.map(|(held, _)| held))
             }
             _ => [&config.spot_group, &config.on_demand_group]
@@ -422,7 +433,6 @@ async fn groups(
                 .map(|name| Finding { group: name.clone(), problem: GroupProblem::NoSuchGroup })
                 .collect(),
         };
-        let about = format!("pool {}", config.name);
         if findings.is_empty() {
             lines.push(Line::new(Verdict::Ok, about.clone(), "both groups can be used"));
         }

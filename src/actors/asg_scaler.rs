@@ -17,6 +17,7 @@ use crate::crd::SpotPool;
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::readiness::UnreadyCode;
 use actix::prelude::*;
+use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use spot_guard_core::group::PoolView;
@@ -149,6 +150,7 @@ impl AsgScaler {
     /// When to look again after a turn.
     fn next_look(&self, pool: &PoolConfig, state: &PoolState) -> Duration {
         let waiting = !state.wanted.ends.is_empty()
+            || state.wanted.spot_failures_since.is_some()
             || state
                 .ledger
                 .as_ref()
@@ -306,14 +308,14 @@ async fn take_turn(
     let mut deferred = Deferred::default();
     let mut delayed = None;
     // A new life, or a replacement that wants something, waits for nobody else's look.
-    let urgent = takes_over || !wanted.wants.is_empty() || !wanted.ends.is_empty();
+    let urgent = takes_over || wanted.wants_something();
     if takes_over {
         let mut next = store.ledger.clone();
         next.take_over(deps.clock.now());
         store.write(next).await?;
     }
     for calls in 0.. {
-        let view = read_groups(&deps, &pool, &store.ledger, urgent).await?;
+        let view = read_groups(&deps, &pool, &store.ledger, wanted.spot_failures_since, urgent).await?;
         let now = deps.clock.now();
         let ScaleGroups { wants, ends, .. } = &wanted;
         // The tracker knows the instances that it was told of; this reading may be the first one for long.
@@ -394,6 +396,7 @@ async fn read_groups(
     deps: &Deps,
     pool: &PoolConfig,
     ledger: &Ledger,
+    spot_failures_since: Option<Timestamp>,
     urgent: bool,
 ) -> Result<PoolView, TurnError> {
     let names = [pool.spot_group.clone(), pool.on_demand_group.clone()];
@@ -410,7 +413,9 @@ async fn read_groups(
     pool.launch_instances.limit(&mut view);
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let recent = seconds(pool.policy.stability_seconds);
-        if let Some(since) = ledger.failures_matter_since(kind, recent, now) {
+        let watched = spot_failures_since.filter(|_| kind == GroupKind::Spot);
+        let since = ledger.failures_matter_since(kind, recent, now).into_iter().chain(watched).min();
+        if let Some(since) = since {
             let failures = deps.aws.failures(pool.group(kind), since - CLOCK_SKEW).await?;
             match kind {
                 GroupKind::Spot => view.spot.failures = failures,

@@ -21,7 +21,7 @@ use spot_guard_core::limits::Pause;
 use spot_guard_core::notices::{self, GroupClaim};
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{self, Finding, PoolNames};
-use spot_guard_core::record::GroupKind;
+use spot_guard_core::record::{GroupKind, ReplacedBy};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::trigger::Ask;
 use std::collections::BTreeMap;
@@ -80,6 +80,8 @@ pub struct PoolConfig {
     pub pause: Option<Pause>,
     /// Which groups LaunchInstances is used on.
     pub launch_instances: LaunchInstances,
+    /// Who is to replace its Spot nodes, if a person said so.
+    pub replaced_by: Option<ReplacedBy>,
     /// When it was made: of two pools that name a group, the older one has it.
     pub created: Option<Timestamp>,
     /// Its settings.
@@ -98,6 +100,7 @@ impl PoolConfig {
             rebalance: pool.spec.rebalance,
             pause,
             launch_instances: pool.spec.launch_instances,
+            replaced_by: pool.spec.replaced_by,
             created: pool.creation_timestamp().map(|time| time.0),
             policy: defaults.overridden(&pool.spec.policy),
         }
@@ -110,6 +113,12 @@ impl PoolConfig {
             GroupKind::Spot => &self.spot_group,
             GroupKind::OnDemand => &self.on_demand_group,
         }
+    }
+
+    /// Who replaces its Spot nodes, by its groups as they are.
+    #[must_use]
+    pub fn replacer(&self, view: &PoolView) -> ReplacedBy {
+        preflight::replaced_by(self.replaced_by, view)
     }
 
     /// Its claim to what it names.
@@ -132,6 +141,7 @@ impl PoolConfig {
             spot: &self.spot_group,
             on_demand: &self.on_demand_group,
             launch_instances: self.launch_instances,
+            replaced_by: self.replaced_by,
         };
         let owner = |group: &GroupName| {
             let named = all.values().filter(|pool| pool.spot_group == group || pool.on_demand_group == group);

@@ -405,6 +405,7 @@ impl FallbackTracker {
             if let Some(PoolFacts::Observed { view, cordon, .. }) = self.known.pools.get(name) {
                 wanted.instances.found_empty = self.instances_found_empty(view, &turn);
                 let (now, key) = (self.deps.clock.now(), &self.deps.taint_key);
+                wanted.instances.interrupted = self.known.interrupted(name, now);
                 wanted.instances.look_at(view, turn.snapshot, turn.freshness, key, now);
                 cordoned.extend(cordon.iter().cloned());
             }
@@ -424,6 +425,8 @@ impl FallbackTracker {
             wanted.wants.extend(commands.wants);
             wanted.ends.extend(commands.ends);
             wanted.instances.taken.extend(commands.taken);
+            let watched = [wanted.spot_failures_since, commands.spot_failures_since];
+            wanted.spot_failures_since = watched.into_iter().flatten().min();
         }
         let is_unreadable = |name: &str| self.deps.view.may_hide_record(name);
         for (name, mut wanted) in by_pool {

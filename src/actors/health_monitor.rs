@@ -11,7 +11,7 @@
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused};
 use crate::actors::supervision::{MessageLink, answers_ping};
-use crate::crd::{GroupStatus, NodeReplacement, SpotPool};
+use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, SpotPool};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
 use crate::telemetry::metrics::{BoundedCheck, Spent};
@@ -30,7 +30,7 @@ use spot_guard_core::neighbours;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::preflight;
 use spot_guard_core::reason::{Blocker, Finding, Pause, Reason, ReasonCode, in_one_line};
-use spot_guard_core::record::{Condition, set_condition};
+use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, set_condition};
 use spot_guard_core::safety::{self, SafetyContext};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl HealthMonitor {
         &mut self,
         observed: &PoolObserved,
         found: &PoolAssessment,
-        findings: &[Finding],
+        (replaced_by, findings): (ReplacedBy, &[Finding]),
         Urgent { pause, freshness, .. }: &Urgent,
         other: Option<PodName>,
         ctx: &mut Context<Self>,
@@ -133,9 +133,23 @@ impl HealthMonitor {
             "spot": group_status(&observed.view.spot),
             "onDemand": group_status(&observed.view.on_demand),
             "activeFallbacks": found.returns.len(),
+            "replacedBy": replaced_by,
+            "recommendations": self.recommendations(replaced_by, &observed.view.spot),
             "conditions": conditions,
         });
         self.write(pool, status, ctx);
+    }
+
+    /// How many instances are under a recommendation that is left to their group.
+    fn recommendations(&self, replaced_by: ReplacedBy, spot: &GroupView) -> usize {
+        let left = |notice: &InterruptionNotice| {
+            let spec = &notice.spec;
+            spec.kind == NoticeKind::RebalanceRecommendation && spot.is_active(&spec.instance_id)
+        };
+        if replaced_by == ReplacedBy::SpotGuard {
+            return 0;
+        }
+        self.deps.view.notices.state().iter().filter(|notice| left(notice)).count()
     }
 
     /// Says whether each Spot node has a ready agent.
@@ -331,6 +345,7 @@ impl Handler<Turn> for HealthMonitor {
             self.urgent.insert(name.clone(), urgent.clone());
             let snapshot = self.deps.view.snapshot();
             let findings = pool.findings(&pools, &observed.view, &observed.ledger, Some(&snapshot));
+            let replacer = pool.replacer(&observed.view);
             let (name, pool) = (name.clone(), pool.clone());
             let time = self.deps.clock.now();
             let taint_key = self.deps.taint_key.clone();
@@ -354,7 +369,7 @@ impl Handler<Turn> for HealthMonitor {
                 let blockers = assessment.returns.values().flat_map(|found| &found.unsafe_);
                 let given_up = blockers.filter(|reason| reason.code() == ReasonCode::CheckTooLarge).count();
                 actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Work, given_up);
-                actor.publish(&observed, &assessment, &findings, &urgent, other, ctx);
+                actor.publish(&observed, &assessment, (replacer, &findings), &urgent, other, ctx);
                 actor.assessed.send(PoolAssessed { pool: name, assessment });
             }));
         }

@@ -51,6 +51,16 @@ pub struct ScaleGroups {
     pub ends: BTreeSet<End>,
     /// What the replacements and the cluster know about instances.
     pub instances: InstanceFacts,
+    /// Since when failed launches of a Spot group matter that nothing is requested of.
+    pub spot_failures_since: Option<Timestamp>,
+}
+
+impl ScaleGroups {
+    /// Whether a replacement waits for something of the groups.
+    #[must_use]
+    pub fn wants_something(&self) -> bool {
+        !self.wants.is_empty() || !self.ends.is_empty() || self.spot_failures_since.is_some()
+    }
 }
 
 /// Boxes 3, 3.1, 6: AsgScaler → FallbackTracker, HealthMonitor.

@@ -19,8 +19,8 @@ use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::operation::launch_instances::LaunchInstancesOutput;
 use aws_sdk_autoscaling::types::{
-    Activity, AutoScalingGroup, Filter, LifecycleState, MixedInstancesPolicy, RetryStrategy,
-    ScalingActivityStatusCode,
+    Activity, AutoScalingGroup, Filter, LaunchInstancesError, LifecycleState, MixedInstancesPolicy,
+    RetryStrategy, ScalingActivityStatusCode,
 };
 use jiff::Timestamp;
 use listing::Listing;
@@ -260,22 +260,17 @@ impl AutoScaling {
 }
 
 fn launched(answer: &LaunchInstancesOutput) -> Launched {
-    Launched {
-        instance_ids: answer
-            .instances()
-            .iter()
-            .flat_map(|collection| collection.instance_ids().iter().map(|id| id.as_str().into()))
-            .collect(),
-        errors: answer
-            .errors()
-            .iter()
-            .map(|error| {
-                let code = error.error_code().unwrap_or_default();
-                let message = error.error_message().unwrap_or_default();
-                (classify::launch_error(code, message), format!("{code} - {message}"))
-            })
-            .collect(),
-    }
+    let ids = answer.instances().iter().flat_map(|collection| collection.instance_ids());
+    let instance_ids: Vec<InstanceId> = ids.map(|id| id.as_str().into()).collect();
+    let words = |error: &LaunchInstancesError| {
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        (text(error.error_code()), text(error.error_message()), text(error.instance_type()))
+    };
+    let errors: Vec<_> = answer.errors().iter().map(words).collect();
+    let errors: Vec<_> =
+        errors.iter().map(|(code, message, kind)| (code.as_str(), message.as_str(), kind.as_str())).collect();
+    let errors = classify::launch_errors(&errors, !instance_ids.is_empty());
+    Launched { instance_ids, errors }
 }
 
 fn call_error<E: ProvideErrorMetadata + std::error::Error + 'static>(

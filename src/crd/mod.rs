@@ -16,7 +16,7 @@ use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName, Replacemen
 use spot_guard_core::ledger::Ledger;
 pub use spot_guard_core::notices::notice_name;
 use spot_guard_core::policy::PolicySpec;
-use spot_guard_core::record::{Condition, NoticeKind, ReplacementStatus};
+use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, ReplacementStatus};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::trigger::{Ask, TriggerAction, TriggerStage};
 use std::time::Duration;
@@ -43,6 +43,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
     status = "SpotPoolStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode"}"#,
+    printcolumn = r#"{"name":"Replaced-By","type":"string","jsonPath":".status.replacedBy"}"#,
     printcolumn = r#"{"name":"Spot","type":"string","jsonPath":".status.spot.summary"}"#,
     printcolumn = r#"{"name":"On-Demand","type":"string","jsonPath":".status.onDemand.summary"}"#,
     printcolumn = r#"{"name":"Fallbacks","type":"integer","jsonPath":".status.activeFallbacks"}"#,
@@ -72,6 +73,10 @@ pub struct SpotPoolSpec {
     /// Whether LaunchInstances is used on the group of an EKS managed node group, too.
     #[serde(default)]
     pub launch_instances: LaunchInstances,
+    /// Who replaces the Spot nodes. By default their group, if its CapacityRebalance is on or if it is that
+    /// of an EKS managed node group, else Spot Guard. A value that contradicts the group is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<ReplacedBy>,
     /// What an instance costs per hour, to estimate what fallbacks cost; without it nothing is estimated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hourly_prices: Option<HourlyPrices>,
@@ -114,6 +119,12 @@ pub struct SpotPoolStatus {
     /// How many fallbacks are open.
     #[serde(default)]
     pub active_fallbacks: u32,
+    /// Who replaces the Spot nodes, once the groups were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<ReplacedBy>,
+    /// How many Spot instances are under a rebalance recommendation that is left to their group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recommendations: Option<u32>,
     /// How many Ready nodes of Spot instances in service have a ready agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watched_nodes: Option<u32>,

@@ -229,6 +229,7 @@ fn in_full(pool: &SpotPool, replacements: &[Arc<NodeReplacement>], pauses: &Paus
         on_demand_group: pool.spec.on_demand_group.clone(),
         mode: pool.spec.mode,
         rebalance: pool.spec.rebalance,
+        replaced_by: status.replaced_by,
         paused: pauses.of_pool(pool).is_some(),
         spot: status.spot.map(without_instances),
         on_demand: status.on_demand.map(without_instances),

@@ -13,7 +13,8 @@ use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName, Replacemen
 use spot_guard_core::ledger::{LeftBehind, Reduction, ScalingRequest};
 use spot_guard_core::reason::{Blocker, ReasonCode};
 use spot_guard_core::record::{
-    Capacity, Condition, FlowBox, GroupKind, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
+    Capacity, Condition, FlowBox, GroupKind, NoticeKind, Outcome, Phase, ReplacedBy, StepRecord,
+    UtilisationPercent,
 };
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::trigger::TriggerAction;
@@ -131,6 +132,9 @@ pub struct Pool {
     pub mode: Mode,
     /// What a rebalance recommendation starts.
     pub rebalance: RebalanceMode,
+    /// Who replaces its Spot nodes, once the groups were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<ReplacedBy>,
     /// Whether new replacements are held back.
     pub paused: bool,
     /// The Spot group as it was last read.

@@ -86,16 +86,13 @@ fn each_finding_is_told_with_its_group_and_what_to_do() {
     let mixed = "<MixedInstancesPolicy><InstancesDistribution><OnDemandBaseCapacity>1</OnDemandBaseCapacity>\
                  <OnDemandPercentageAboveBaseCapacity>0</OnDemandPercentageAboveBaseCapacity>\
                  </InstancesDistribution></MixedInstancesPolicy>";
-    let tag = "<Tags><member><Key>eks:nodegroup-name</Key><Value>workers</Value></member></Tags>";
     for (spot, word, reason) in [
-        ("<CapacityRebalance>true</CapacityRebalance>".to_owned(), "refused", "CapacityRebalance"),
         (
             "<Operator><Principal>x.amazonaws.com</Principal></Operator>".to_owned(),
             "refused",
             "OperatorOwned",
         ),
         (mixed.to_owned(), "refused", "NotAllSpot"),
-        (tag.to_owned(), "refused", "EksManagedNodeGroup"),
         (suspended("Terminate"), "refused", "TerminateSuspended"),
         (suspended("Launch"), "degraded", "LaunchSuspended"),
     ] {
@@ -114,11 +111,14 @@ fn groups_as_aws_makes_them_are_accepted_and_told() {
     let zones =
         "<AvailabilityZones><member>eu-central-1a</member><member>eu-central-1b</member></AvailabilityZones>";
     let tag = "<Tags><member><Key>eks:nodegroup-name</Key><Value>workers</Value></member></Tags>";
-    for (spot, on_demand, reason) in [
-        (zones, "", Some("AzRebalance: spot")),
-        ("", zones, Some("AzRebalance: on-demand")),
-        ("", tag, Some("NoLaunchInstances: on-demand")),
-        ("", "<CapacityRebalance>true</CapacityRebalance>", None),
+    let rebalances = "<CapacityRebalance>true</CapacityRebalance>";
+    for (spot, on_demand, who, reason) in [
+        (zones, "", "SpotGuard", Some("AzRebalance: spot")),
+        ("", zones, "SpotGuard", Some("AzRebalance: on-demand")),
+        ("", tag, "SpotGuard", Some("NoLaunchInstances: on-demand")),
+        ("", rebalances, "SpotGuard", None),
+        (rebalances, "", "Group", None),
+        (tag, "", "Group", None),
     ] {
         let stub = Stub::answering(move |_| both(spot, on_demand));
         let output = check_at(&stub);
@@ -126,10 +126,21 @@ fn groups_as_aws_makes_them_are_accepted_and_told() {
         let about = text.lines().filter(|line| line.contains("pool of the command line"));
         let about: Vec<_> = about.collect();
         let word = if reason.is_some() { "note" } else { "ok" };
-        assert!(about.len() == 1 && about[0].starts_with(word), "{text}");
-        assert!(reason.is_none_or(|reason| about[0].contains(reason)), "{text}");
+        assert!(about.len() == 2 && about[0].contains(&format!("replacedBy: {who}")), "{text}");
+        assert!(about[1].starts_with(word), "{text}");
+        assert!(reason.is_none_or(|reason| about[1].contains(reason)), "{text}");
         assert!(output.status.success(), "{text}");
     }
+}
+
+#[test]
+fn a_managed_node_group_as_both_groups_is_refused() {
+    let tag = "<Tags><member><Key>eks:nodegroup-name</Key><Value>workers</Value></member></Tags>";
+    let stub = Stub::answering(move |_| both(tag, tag));
+    let output = check_at(&stub);
+    let text = told(&output);
+    assert!(text.contains("refused") && text.contains("SameNodeGroup: on-demand"), "{text}");
+    assert!(text.contains("spec.onDemandGroup") && output.status.code() == Some(1), "{text}");
 }
 
 #[test]

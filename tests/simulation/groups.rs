@@ -1,11 +1,13 @@
 //! Groups as AWS and EKS make them: accepted, told, and served by the calls that suit them.
 
-use crate::play::{Play, Played};
+use crate::play::{Play, Played, Stage};
 use serde_json::json;
+use spot_guard::crd::{NodeReplacement, SpotPool, SpotPoolStatus};
 use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
-use spot_guard_cloud::cloud::GroupSpec;
+use spot_guard_cloud::cloud::{GroupSpec, Supply};
 use spot_guard_core::reason::ReasonCode;
+use spot_guard_core::record::{FlowBox, Outcome, ReplacedBy};
 use std::time::Duration;
 
 const LAUNCH: &str = "LaunchInstances";
@@ -56,6 +58,8 @@ fn launch_instances_is_used_in_a_managed_node_group_where_a_person_allows_it() {
 fn a_spot_group_that_evens_out_three_zones_is_accepted_and_nothing_is_launched_to_even_them_out_after_us() {
     let mut plot = Scenario::Rebalance.plot();
     plot.script = vec![(Duration::from_secs(400), Act::Rebalance(0))];
+    // Two nodes are ended by AWS to even out the zones, and drained for that.
+    (plot.replacements, plot.steps) = (3, vec![(FlowBox::CleanUp, Outcome::CleanedUp)]);
     let played = Play::plot("AZRebalance", plot)
         .beside(|stage| async move {
             // AWS evens out the zones first; the oldest instance is left where it is.
@@ -82,4 +86,121 @@ fn a_spot_group_that_evens_out_three_zones_is_accepted_and_nothing_is_launched_t
         .collect();
     zones.sort_unstable();
     assert_eq!(zones, ["us-east-1a", "us-east-1b", "us-east-1c"]);
+}
+
+/// The pool as its status says it.
+fn pool_status(stage: &Stage) -> SpotPoolStatus {
+    let pool: SpotPool = stage.cluster.list().remove(0);
+    pool.status.expect("a status")
+}
+
+/// The Spot group replaces by itself from the beginning.
+fn replaces_by_itself(stage: &Stage) {
+    stage.cloud.edit_group(SPOT, |spec| spec.capacity_rebalance = true).expect("a group");
+}
+
+/// On-demand stands in and goes back; what the drain of the old node does comes beside it.
+fn stood_in_for() -> Vec<(FlowBox, Outcome)> {
+    vec![
+        (FlowBox::ScaleUp, Outcome::SteppedAside),
+        (FlowBox::Fallback, Outcome::Requested),
+        (FlowBox::Fallback, Outcome::InService),
+        (FlowBox::Monitor, Outcome::Monitoring),
+        (FlowBox::Health, Outcome::Healthy),
+        (FlowBox::Stability, Outcome::Stable),
+        (FlowBox::Safety, Outcome::Safe),
+        (FlowBox::ScaleDown, Outcome::ScaledDown),
+        (FlowBox::CleanUp, Outcome::CleanedUp),
+    ]
+}
+
+/// Nothing was asked of the Spot group, and none of its instances ended.
+fn assert_spot_is_left_alone(played: &Played) {
+    let of_spot = played.calls.iter().filter(|call| call.group.as_deref() == Some(SPOT));
+    let changes: Vec<_> = of_spot.filter(|call| !call.operation.starts_with("Describe")).collect();
+    assert!(changes.is_empty(), "{changes:?}");
+}
+
+#[test]
+fn a_recommendation_in_a_group_pool_and_no_launch_for_an_hour_nothing_happens_and_nothing_is_held() {
+    let script = [
+        (5, Act::SpotHas(Supply::None)),
+        (40, Act::Rebalance(0)),
+        (3700, Act::Interrupt(0)),
+        (4000, Act::SpotHas(Supply::Unlimited)),
+    ];
+    let mut plot = Scenario::DrySpot.plot();
+    plot.script = script.into_iter().map(|(at, act)| (Duration::from_secs(at), act)).collect();
+    plot.limit = Duration::from_secs(4 * 3600);
+    plot.steps = stood_in_for();
+    let played = Play::plot("a group that replaces by itself", plot)
+        .beside(|stage| async move {
+            replaces_by_itself(&stage);
+            stage.pass(3690).await;
+            let (accepted, reason, message) = stage.condition("Accepted").expect("a condition");
+            assert!(accepted, "{reason}: {message}");
+            let status = pool_status(&stage);
+            assert_eq!((status.replaced_by, status.recommendations), (Some(ReplacedBy::Group), Some(1)));
+            assert!(status.ledger.is_settled(), "{:?}", status.ledger);
+            assert_eq!((stage.changes(), stage.cluster.list::<NodeReplacement>().len()), (0, 0));
+        })
+        .play();
+    played.assert_ok();
+    assert_spot_is_left_alone(&played);
+    let calls = [LAUNCH, TERMINATE].map(|operation| played.count(operation, Some(ON_DEMAND)));
+    assert_eq!(calls, [1, 1], "one stands in, and goes back");
+    let record = played.stage.status(&played.stage.spot[0]);
+    assert_eq!(record.replaced_by, Some(ReplacedBy::Group));
+}
+
+#[test]
+fn an_interruption_that_the_spot_group_makes_up_for_by_itself_changes_nothing_of_ours() {
+    let mut plot = Scenario::Rebalance.plot();
+    plot.script = vec![(Duration::from_secs(40), Act::Interrupt(0))];
+    plot.steps = vec![
+        (FlowBox::ScaleUp, Outcome::SteppedAside),
+        (FlowBox::Drain, Outcome::Terminated),
+        (FlowBox::CleanUp, Outcome::CleanedUp),
+    ];
+    let played = Play::plot("the group makes up for it", plot)
+        .beside(|stage| async move { replaces_by_itself(&stage) })
+        .play();
+    played.assert_ok();
+    assert_eq!(played.stage.changes(), 0);
+}
+
+#[test]
+fn a_pair_of_managed_node_groups_is_stood_in_for_and_its_spot_nodes_are_left_to_eks() {
+    let script =
+        [(5, Act::SpotHas(Supply::None)), (40, Act::Interrupt(0)), (600, Act::SpotHas(Supply::Unlimited))];
+    let mut plot = Scenario::DrySpot.plot();
+    plot.script = script.into_iter().map(|(at, act)| (Duration::from_secs(at), act)).collect();
+    plot.limit = Duration::from_secs(4 * 3600);
+    plot.steps = stood_in_for();
+    let played = Play::plot("a managed pair", plot)
+        .beside(|stage| async move {
+            replaces_by_itself(&stage);
+            stage.cloud.edit_group(ON_DEMAND, of_managed_node_group).expect("a group");
+            let tag = ("eks:nodegroup-name".to_owned(), "spot-workers".to_owned());
+            let label = ("eks.amazonaws.com/nodegroup".to_owned(), "spot-workers".to_owned());
+            stage
+                .cloud
+                .edit_group(SPOT, |spec| {
+                    spec.tags.push(tag);
+                    spec.node_labels.push(label);
+                })
+                .expect("a group");
+            for instance in &stage.spot {
+                let node = stage.cloud.node_of(instance).expect("a node").node_name;
+                stage.cluster.edit("nodes", "", &node, |node| {
+                    node["metadata"]["labels"]["eks.amazonaws.com/nodegroup"] = json!("spot-workers");
+                });
+            }
+            stage.pass(100).await;
+            let node = stage.node(&stage.spot[0]);
+            assert!(node["spec"]["unschedulable"] != true && node["spec"]["taints"].is_null(), "{node}");
+        })
+        .play();
+    played.assert_ok();
+    assert_spot_is_left_alone(&played);
 }

@@ -67,6 +67,7 @@ fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
         let played = Play::plot(reason.as_str(), plot)
             .beside(move |stage| async move {
                 let instance = stage.spot[0].clone();
+                stage.edit_pool(|spec| spec["replacedBy"] = json!("SpotGuard"));
                 stage.cloud.edit_group(group, |spec| set(spec, true)).expect("a group");
                 stage.pass(45).await;
                 let (accepted, found, message) = stage.condition("Accepted").expect("a condition");
@@ -128,6 +129,7 @@ fn a_story_that_has_asked_for_capacity_ends_whatever_becomes_of_its_pool() {
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::OnFallback).await;
+            stage.edit_pool(|spec| spec["replacedBy"] = json!("SpotGuard"));
             stage.cloud.edit_group(SPOT, |spec| spec.capacity_rebalance = true).expect("a group");
             stage.pass(60).await;
             assert_eq!(stage.condition("Accepted").map(|(accepted, ..)| accepted), Some(false));

@@ -244,12 +244,28 @@ pub fn launch_failure(status_message: &str) -> FailureClass {
 
 /// The class of an error in the answer of LaunchInstances. Such an error is final: nothing is tried again
 /// (API Reference, LaunchInstances, RetryStrategy `none`).
-#[must_use]
-pub fn launch_error(code: &str, message: &str) -> FailureClass {
+fn launch_error(code: &str, message: &str) -> FailureClass {
     match by_code(code).unwrap_or_else(|| launch_failure(message)) {
         FailureClass::Unknown => FailureClass::Refused,
         class => class,
     }
+}
+
+/// The classes of the errors in one answer of LaunchInstances: code, message and instance type of each.
+///
+/// A type that is not supported in a zone is no fault of the configuration as long as others were tried
+/// there: they are out of capacity, or came.
+#[must_use]
+pub fn launch_errors<'a>(errors: &[(&'a str, &'a str, &'a str)], came: bool) -> Vec<(FailureClass, String)> {
+    let is_one_of_several = came || errors.iter().any(|(_, _, other)| *other != errors[0].2);
+    let class = |code: &str, message: &str| {
+        if code == "Unsupported" && is_one_of_several {
+            FailureClass::Capacity
+        } else {
+            launch_error(code, message)
+        }
+    };
+    errors.iter().map(|(code, message, _)| (class(code, message), format!("{code} - {message}"))).collect()
 }
 
 fn by_text(text: &str) -> FailureClass {
@@ -485,6 +501,29 @@ mod tests {
             ("Could not launch Spot Instances. SomethingNew - In words.", FailureClass::Refused),
         ] {
             assert_eq!(launch_failure(text), class, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_type_that_a_zone_does_not_support_is_capacity_if_it_is_one_of_several() {
+        use FailureClass::{Capacity, Configuration, Quota, Refused};
+        let unsupported = |kind| ("Unsupported", "not supported in this zone", kind);
+        for (errors, came, expected) in [
+            (vec![], false, vec![]),
+            (vec![unsupported("m5")], false, vec![Configuration]),
+            (vec![unsupported("m5")], true, vec![Capacity]),
+            (vec![unsupported("m5"), unsupported("m5")], false, vec![Configuration, Configuration]),
+            (vec![unsupported("m5"), unsupported("m6")], false, vec![Capacity, Capacity]),
+            (
+                vec![unsupported("m5"), ("InvalidAMIID.NotFound", "", "m6")],
+                false,
+                vec![Capacity, Configuration],
+            ),
+            (vec![("SomethingNew", "", "m5"), ("VcpuLimitExceeded", "", "m6")], false, vec![Refused, Quota]),
+        ] {
+            let found = launch_errors(&errors, came);
+            let classes: Vec<_> = found.into_iter().map(|(class, _)| class).collect();
+            assert_eq!(classes, expected, "{errors:?}");
         }
     }
 

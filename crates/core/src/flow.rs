@@ -92,6 +92,8 @@ pub enum Event {
         /// The tool.
         neighbour: Neighbour,
     },
+    /// Box 2: the Spot group replaces the old instance by itself.
+    LeftToGroup,
     /// Box 2: one more instance was requested from the Spot group.
     SpotRequested,
     /// Box 2: capacity is requested from both groups again.
@@ -229,7 +231,7 @@ impl Event {
             | Self::Observed { .. }
             | Self::Triggered { wish: Wish::Replacement, .. }
             | Self::SteppedAside { .. } => FlowBox::Notice,
-            Self::SpotRequested | Self::BothRequested { .. } => FlowBox::ScaleUp,
+            Self::LeftToGroup | Self::SpotRequested | Self::BothRequested { .. } => FlowBox::ScaleUp,
             Self::RequestFailed { group: GroupKind::Spot, .. }
             | Self::Discarded { group: GroupKind::Spot, .. } => FlowBox::Wait,
             Self::InService { group: GroupKind::Spot, .. } => FlowBox::Success,
@@ -270,7 +272,7 @@ impl Event {
             Self::Escalated { .. } => Outcome::Escalated,
             Self::Triggered { .. } => Outcome::Triggered,
             Self::Observed { .. } => Outcome::Observed,
-            Self::SteppedAside { .. } => Outcome::SteppedAside,
+            Self::SteppedAside { .. } | Self::LeftToGroup => Outcome::SteppedAside,
             Self::SpotRequested | Self::BothRequested { .. } | Self::OnDemandRequested => Outcome::Requested,
             Self::RequestFailed { failure, .. } => match failure {
                 RequestFailure::OutOfCapacity(_) => Outcome::NoCapacity,

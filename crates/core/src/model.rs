@@ -14,7 +14,8 @@ use crate::policy::{Policy, seconds};
 use crate::reason::NodeTrouble;
 use crate::record::{FallbackState, GroupKind, NoticeKind, OldNodeState, Phase, ReplacementStatus};
 use crate::replacement::{
-    self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, RebalanceMode, Subject,
+    self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, Queue, RebalanceMode,
+    Subject,
 };
 use crate::scaling::calls::{Call, Deferred};
 use crate::scaling::inputs::Inputs;
@@ -407,6 +408,8 @@ impl World {
                 mode: Mode::Act,
                 rebalance: RebalanceMode::Replace,
                 taken_over: false,
+                replaced_by: None,
+                queue: &Queue::default(),
                 starts: Starts::default(),
                 freshness: &Freshness::default(),
                 refused: &[],

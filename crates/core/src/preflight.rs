@@ -14,7 +14,7 @@ use crate::ids::{GroupName, PoolName};
 use crate::ledger::Ledger;
 use crate::reason::Reason;
 pub use crate::reason::{Finding, GroupProblem, NoLaunch, Severity};
-use crate::record::GroupKind;
+use crate::record::{GroupKind, ReplacedBy};
 
 /// What a pool says of its groups.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,17 @@ pub struct PoolNames<'a> {
     pub on_demand: &'a GroupName,
     /// Which groups LaunchInstances is used on.
     pub launch_instances: LaunchInstances,
+    /// Who is to replace its Spot nodes, if a person said so.
+    pub replaced_by: Option<ReplacedBy>,
+}
+
+/// Who replaces the Spot nodes of a pool: as a person said, else as the Spot group is set up. Capacity
+/// Rebalancing and EKS replace instances by themselves (EC2 Auto Scaling User Guide, "Capacity Rebalancing";
+/// EKS User Guide, "Managed node groups").
+#[must_use]
+pub fn replaced_by(said: Option<ReplacedBy>, view: &PoolView) -> ReplacedBy {
+    let by_itself = view.spot.setup.capacity_rebalance || view.spot.setup.eks_node_group.is_some();
+    said.unwrap_or(if by_itself { ReplacedBy::Group } else { ReplacedBy::SpotGuard })
 }
 
 /// What a person ought to know about a pool, the gravest first. `owner` is the pool that has a group;
@@ -46,17 +57,21 @@ pub fn check(
         if let Some(other) = owner(&group.name).filter(|other| other != pool.name) {
             add(GroupProblem::OtherPool(other));
         }
-        check_group(kind, group, pool.launch_instances, &mut add);
+        let serves_itself =
+            kind == GroupKind::Spot && replaced_by(pool.replaced_by, view) == ReplacedBy::Group;
+        check_replacer(kind, view, serves_itself, &mut add);
+        check_group(kind, group, pool.launch_instances, serves_itself, &mut add);
         if let Some(foreign) = cluster.and_then(|cluster| foreign_node(group, cluster)) {
             let (node, provider_id) = (foreign.name.clone(), foreign.provider_id.to_string());
             add(GroupProblem::ForeignProviderIds { node, provider_id });
         }
         let ours = ledger.shares(kind).filter(|share| share.is_raised()).count();
         let desired = group.desired - i32::try_from(ours).unwrap_or(0);
-        if desired >= group.max {
+        // A group that replaces by itself may exceed its maximum for it.
+        if desired >= group.max && !serves_itself {
             add(GroupProblem::NoRoom(group.max));
         }
-        if kind == GroupKind::Spot && desired <= group.min && group.min > 0 {
+        if kind == GroupKind::Spot && desired <= group.min && group.min > 0 && !serves_itself {
             add(GroupProblem::AtMinimum(group.min));
         }
         if let Some(refused) = ledger.cannot_launch.iter().find(|refused| refused.group_name == group.name) {
@@ -67,23 +82,35 @@ pub fn check(
     found
 }
 
+/// Whether the Spot group is set up to be replaced by whom the pool says.
+fn check_replacer(kind: GroupKind, view: &PoolView, serves_itself: bool, add: &mut dyn FnMut(GroupProblem)) {
+    let (setup, of_spot) = (&view.group(kind).setup, &view.spot.setup.eks_node_group);
+    if kind == GroupKind::OnDemand {
+        // Capacity Rebalancing is about Spot instances alone: here it does nothing.
+        if let Some(name) = setup.eks_node_group.as_ref().filter(|name| of_spot.as_ref() == Some(name)) {
+            add(GroupProblem::SameNodeGroup(name.clone()));
+        }
+    } else if serves_itself {
+        if !setup.capacity_rebalance && setup.eks_node_group.is_none() {
+            add(GroupProblem::DoesNotReplace);
+        }
+    } else if let Some(name) = &setup.eks_node_group {
+        add(GroupProblem::EksManaged(name.clone()));
+    } else if setup.capacity_rebalance {
+        add(GroupProblem::CapacityRebalance);
+    }
+}
+
 fn check_group(
     kind: GroupKind,
     group: &GroupView,
     launch_instances: LaunchInstances,
+    serves_itself: bool,
     add: &mut dyn FnMut(GroupProblem),
 ) {
     let setup = &group.setup;
-    // It is about Spot instances alone: in the on-demand group it does nothing (User Guide, "Capacity
-    // Rebalancing").
-    if setup.capacity_rebalance && kind == GroupKind::Spot {
-        add(GroupProblem::CapacityRebalance);
-    }
     if let Some(principal) = &setup.operator {
         add(GroupProblem::Operator(principal.clone()));
-    }
-    if let Some(name) = setup.eks_node_group.as_ref().filter(|_| kind == GroupKind::Spot) {
-        add(GroupProblem::EksManaged(name.clone()));
     }
     match (kind, setup.mixed) {
         (GroupKind::Spot, Some(mixed)) if !mixed.all_spot() => add(GroupProblem::NotAllSpot),
@@ -107,6 +134,10 @@ fn check_group(
     }
     if let Some(reason) = setup.launch_suspended() {
         add(GroupProblem::LaunchSuspended(reason.to_string()));
+    }
+    // It is asked for nothing.
+    if serves_itself {
+        return;
     }
     if setup.launch_configuration {
         add(GroupProblem::NoLaunchInstances(NoLaunch::LaunchConfiguration));

@@ -96,6 +96,8 @@ pub enum Reason {
     PoolRefused(Finding),
     /// The pool ignores rebalance recommendations.
     RebalanceIgnored,
+    /// The Spot group replaces its instances by itself: only an interruption notice begins something.
+    ReplacedByGroup,
     /// A node that is to take the pods is cordoned.
     NodeCordoned {
         /// The node.
@@ -322,6 +324,7 @@ impl Reason {
             Self::NoSuchPool { .. } => ReasonCode::NoSuchPool,
             Self::PoolRefused(finding) => finding.problem.code(),
             Self::RebalanceIgnored => ReasonCode::RebalanceIgnored,
+            Self::ReplacedByGroup => ReasonCode::ReplacedByGroup,
             Self::NodeCordoned { .. } => ReasonCode::NodeCordoned,
             Self::NodeMissing { .. } => ReasonCode::NodeUnknown,
             Self::CheckPending { .. } => ReasonCode::CheckPending,

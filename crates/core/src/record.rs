@@ -12,5 +12,5 @@ pub use regions::{
 pub use status::{MAX_STEPS, ReplacementStatus};
 pub use words::{
     BlockingReason, Capacity, Condition, DrainPurpose, FlowBox, GroupKind, MAX_MESSAGE, NoticeKind, Outcome,
-    Phase, StepRecord, UtilisationPercent, clipped, set_condition,
+    Phase, ReplacedBy, StepRecord, UtilisationPercent, clipped, set_condition,
 };

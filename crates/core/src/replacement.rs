@@ -5,6 +5,7 @@
 //! repeated. So a replacement is resumed from its record alone, after any crash.
 
 mod begin;
+mod by_group;
 mod capacity;
 mod close;
 mod commands;
@@ -19,8 +20,9 @@ pub use crate::drain::{DrainCommand, DrainEnd, DrainReport};
 pub use crate::reason::ReturnAssessment;
 pub use crate::record::DrainPurpose;
 pub use begin::{cancel, escalate, open, reopen};
+pub use by_group::queue;
 pub use commands::{Commands, commands};
-pub use facts::{Facts, Fit, Mode, NodeFact, RebalanceMode, Subject};
+pub use facts::{Facts, Fit, Mode, NodeFact, Queue, RebalanceMode, Subject};
 
 use crate::flow::Finish;
 use crate::notices;
@@ -50,6 +52,9 @@ fn step(subject: &Subject, status: &ReplacementStatus, next: &mut ReplacementSta
     // EC2 cannot have given one that is so far away, whoever wrote it.
     next.deadline = next.deadline.filter(|at| !notices::is_too_far(*at, facts.now));
     next.spot_group = next.spot_group.take().or_else(|| facts.group_of_old(subject));
+    if !next.capacity.is_requested() && subject.in_pool {
+        next.replaced_by = facts.replaced_by.or(next.replaced_by);
+    }
     let turn = Turn::new(subject, status, facts);
     if facts.taken_over {
         close::finish(next, Finish::TakenOver, &turn);
@@ -69,7 +74,11 @@ fn step(subject: &Subject, status: &ReplacementStatus, next: &mut ReplacementSta
     let known = facts.view.is_some();
     if mode == Mode::Act && known {
         unusable::report(next, &turn);
-        capacity::find(next, &turn);
+        if next.is_replaced_by_group() {
+            by_group::find(next, &turn);
+        } else {
+            capacity::find(next, &turn);
+        }
     }
     leave::drain(next, mode, &turn);
     if mode == Mode::Act && known {

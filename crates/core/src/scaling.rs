@@ -19,6 +19,7 @@ mod resume;
 #[cfg(test)]
 mod tests;
 pub mod unusable;
+pub mod zones;
 
 pub use crate::ledger::wants;
 

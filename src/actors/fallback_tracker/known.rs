@@ -14,7 +14,7 @@ use spot_guard_core::ledger::Ledger;
 use spot_guard_core::notices::Proof;
 use spot_guard_core::reason::Finding;
 use spot_guard_core::replacement::{DrainPurpose, DrainReport, ReturnAssessment};
-use spot_guard_core::scaling::wants;
+use spot_guard_core::scaling::{wants, zones};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -63,6 +63,18 @@ pub(super) struct Known {
     pub(super) assessments: BTreeMap<ReplacementName, ReturnAssessment>,
     /// When the API server listed each node as empty that is cordoned to be ended.
     pub(super) found_empty: BTreeMap<NodeInstance, Timestamp>,
+}
+
+impl Known {
+    /// The instances of a pool that were announced to be interrupted so lately that others may follow.
+    pub(super) fn interrupted(&self, pool: &PoolName, now: Timestamp) -> BTreeSet<InstanceId> {
+        let lately = |record: &&NodeReplacement| {
+            let deadline = record.status.as_ref().and_then(|status| status.deadline);
+            deadline.is_some_and(|at| zones::may_be_followed(at, now))
+        };
+        let of_pool = self.records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
+        of_pool.filter(lately).map(|record| record.spec.instance_id.clone()).collect()
+    }
 }
 
 /// What the AsgScaler was sent last of a pool.

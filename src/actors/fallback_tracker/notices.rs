@@ -14,7 +14,7 @@ use spot_guard_core::notices::{
     self, Beginning, Believed, Holder, Judgement, Known, KnownPools, NodeState, NoticeRefusal, Proof,
     Recorded, Seen,
 };
-use spot_guard_core::record::{NoticeKind, Phase};
+use spot_guard_core::record::{NoticeKind, Phase, ReplacedBy};
 use spot_guard_core::replacement::{self, Subject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -134,6 +134,9 @@ impl TurnView<'_> {
             match believed.begins(&name, &pools) {
                 Beginning::Wait => heard.waits = true,
                 Beginning::Refused(refusal) => heard.refused.push(Refused::of(&held.notice, refusal)),
+                // Its group replaces the instance when it has a better one: advice begins nothing.
+                Beginning::Replacement(Some(pool))
+                    if held.deadline.is_none() && self.replacer(pool) == Some(ReplacedBy::Group) => {}
                 Beginning::Replacement(pool) => {
                     let fresh = self.fresh_record(held, &name, pool);
                     let write = match record {

@@ -20,10 +20,10 @@ use spot_guard_core::placement::PlacementOptions;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight;
 use spot_guard_core::reason::{Blocker, Reason};
-use spot_guard_core::record::{OldNodeState, UtilisationPercent};
+use spot_guard_core::record::{OldNodeState, ReplacedBy, ReplacementStatus, UtilisationPercent};
 use spot_guard_core::replacement::{
-    self, Commands, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, RebalanceMode, ReturnAssessment,
-    Subject,
+    self, Commands, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, Queue, RebalanceMode,
+    ReturnAssessment, Subject,
 };
 use spot_guard_core::safety::{self, SafetyPolicy};
 use spot_guard_core::scaling::instances::keeps_start_up_taint;
@@ -264,12 +264,15 @@ impl<'a> TurnView<'a> {
             known.unwrap_or_else(|| vec![Reason::NoSuchPool { pool: pool.clone() }])
         });
         let drain = |purpose| self.drains.get(&(name.clone(), purpose));
+        let queue = self.queue(record);
         decide(&Facts {
             now: self.deps.clock.now(),
             policy,
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
             taken_over: self.is_taken_over(record),
+            replaced_by: record.spec.pool.as_ref().and_then(|pool| self.replacer(pool)),
+            queue: &queue,
             starts: self.starts(record),
             freshness: self.freshness,
             refused: &refused,
@@ -317,6 +320,23 @@ impl<'a> TurnView<'a> {
             let drains = other.status.as_ref().is_some_and(|status| status.old_node.drain().is_some());
             other.spec.node_name == record.spec.node_name && drains
         })
+    }
+
+    /// Who replaces the Spot nodes of a pool, once its groups were read.
+    pub(super) fn replacer(&self, pool: &PoolName) -> Option<ReplacedBy> {
+        Some(self.configs.get(pool)?.replacer(self.view(pool)?))
+    }
+
+    /// Where the record stands among those that the Spot group of its pool serves by itself.
+    fn queue(&self, record: &NodeReplacement) -> Queue {
+        if !record.status.as_ref().is_some_and(ReplacementStatus::is_replaced_by_group) {
+            return Queue::default();
+        }
+        let of_pool = self.records.iter().filter(|(_, held)| held.spec.pool == record.spec.pool);
+        let open = of_pool
+            .filter(|(_, held)| held.is_open())
+            .filter_map(|(name, held)| Some((name, &held.spec.instance_id, held.status.as_ref()?)));
+        replacement::queue(&record.replacement_name(), open)
     }
 
     /// What stands against beginning this replacement now.

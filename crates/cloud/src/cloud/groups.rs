@@ -226,22 +226,27 @@ impl State {
         }
     }
 
-    /// Capacity Rebalancing: launches the successor of an instance that is at risk; the old one ends when the
-    /// new one is in service. May exceed the maximum by 10 % of desired capacity (User Guide, "Capacity
-    /// Rebalancing").
-    pub(super) fn replace_at_risk(&mut self, group: &str, old: &str, at: Timestamp) {
-        let counted = self.counted(group);
-        let Some(entry) = self.groups.get(group) else { return };
-        let most = entry.spec.max + entry.desired.div_ceil(10);
-        if !entry.spec.capacity_rebalance || counted >= most {
+    /// Capacity Rebalancing: launches the successor of an instance that is at risk, and goes on trying; the
+    /// old one ends when the new one is in service. May exceed the maximum by 10 % of desired capacity (User
+    /// Guide, "Capacity Rebalancing").
+    pub(super) fn replace_at_risk(&mut self, old: &str, at: Timestamp) {
+        let at_risk = self.instances.get(old).filter(|instance| !instance.state.is_ending());
+        let Some(group) = at_risk.map(|instance| instance.group.clone()) else { return };
+        let is_replaced = self.instances.values().any(|i| i.replaces.as_deref() == Some(old));
+        let counted = self.counted(&group);
+        let Some(entry) = self.groups.get(&group) else { return };
+        if is_replaced || !entry.spec.capacity_rebalance || entry.suspended.contains_key("Launch") {
             return;
         }
+        let most = entry.spec.max + entry.desired.div_ceil(10);
         let cause = format!(
             "At {} an instance was launched in response to a rebalance recommendation for {old}.",
             seconds(at)
         );
-        if let Ok(id) = self.launch(group, None, &cause, at) {
-            self.set_replaces(&id, old);
+        let launched = if counted < most { self.launch(&group, None, &cause, at).ok() } else { None };
+        match launched {
+            Some(id) => self.set_replaces(&id, old),
+            None => self.at(after(at, self.settings.retry_first), Timer::ReplaceAtRisk(old.to_owned())),
         }
     }
 }

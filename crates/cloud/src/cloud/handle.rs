@@ -235,7 +235,7 @@ impl Cloud {
             instance.rebalance_at = Some(now);
             let group = instance.group.clone();
             state.tell(now, EventKind::RebalanceRecommended, &group, Some(id), "rebalance recommendation");
-            state.replace_at_risk(&group, id, now);
+            state.replace_at_risk(id, now);
         })
     }
 
@@ -252,6 +252,7 @@ impl Cloud {
             state.at(until, Timer::Interrupt(id.to_owned()));
             let text = format!("to be interrupted at {}", activity::seconds(until));
             state.tell(now, EventKind::InterruptionNoticed, &group, Some(id), text);
+            state.replace_at_risk(id, now);
         })
     }
 

@@ -17,6 +17,7 @@ impl State {
             Timer::Identify(id) => self.identify_node(&id),
             Timer::Ready(id) => self.ready_node(&id, at),
             Timer::Interrupt(id) => self.take(&id, at),
+            Timer::ReplaceAtRisk(id) => self.replace_at_risk(&id, at),
             Timer::LossSeen(id) => self.see_loss(&id, at),
             Timer::HookOver(id) => {
                 let over = |i: &Instance| {

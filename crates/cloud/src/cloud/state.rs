@@ -109,6 +109,7 @@ pub(super) enum Timer {
     Identify(String),
     Ready(String),
     Interrupt(String),
+    ReplaceAtRisk(String),
     LossSeen(String),
     HookOver(String),
     MachineStops(String),

@@ -21,14 +21,22 @@ fn group(name: &str) -> GroupView {
 
 /// A pool of the two groups.
 fn names(name: &PoolName) -> PoolNames<'_> {
-    let launch_instances = LaunchInstances::Auto;
-    PoolNames { name, spot: leaked("spot"), on_demand: leaked("on-demand"), launch_instances }
+    let (spot, on_demand) = (leaked("spot"), leaked("on-demand"));
+    PoolNames { name, spot, on_demand, launch_instances: LaunchInstances::Auto, replaced_by: None }
 }
 
 fn found(change: impl Fn(&mut PoolView)) -> Vec<(GroupName, ReasonCode, Severity)> {
+    found_where(None, change)
+}
+
+/// The findings where a person said who replaces the nodes.
+fn found_where(
+    replaced_by: Option<ReplacedBy>,
+    change: impl Fn(&mut PoolView),
+) -> Vec<(GroupName, ReasonCode, Severity)> {
     let mut view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
     change(&mut view);
-    let pool = names(leaked("pool"));
+    let pool = PoolNames { replaced_by, ..names(leaked("pool")) };
     let owner = |_: &GroupName| Some("pool".into());
     let findings = check(pool, &view, &Ledger::default(), &owner, None);
     for finding in &findings {
@@ -54,13 +62,9 @@ fn a_pool_of_two_plain_groups_has_no_findings() {
 fn each_set_up_that_another_owns_or_that_cannot_work_is_refused() {
     type Change = fn(&mut PoolView);
     let mixed = |on_demand_base, on_demand_percentage| MixedMarkets { on_demand_base, on_demand_percentage };
-    let rows: [(&str, ReasonCode, Change); 8] = [
-        ("spot", ReasonCode::CapacityRebalance, |view| view.spot.setup.capacity_rebalance = true),
+    let rows: [(&str, ReasonCode, Change); 6] = [
         ("spot", ReasonCode::OperatorOwned, |view| {
             view.spot.setup.operator = Some("eks.amazonaws.com".to_owned())
-        }),
-        ("spot", ReasonCode::EksManagedNodeGroup, |view| {
-            view.spot.setup.eks_node_group = Some("workers".to_owned())
         }),
         ("spot", ReasonCode::CountedInUnits, |view| view.spot.setup.counted_in = Some(CapacityUnit::Weights)),
         ("on-demand", ReasonCode::CountedInUnits, |view| {
@@ -177,4 +181,58 @@ fn a_node_that_names_no_instance_is_told_while_an_instance_has_no_node() {
         assert!(told.is_none_or(|told| found[0].contains(told)), "{found:?}");
         assert!(findings.iter().all(|finding| finding.problem.severity() == Severity::Degraded));
     }
+}
+
+#[test]
+fn who_replaces_is_derived_from_the_spot_group_and_a_person_may_not_contradict_it() {
+    use ReasonCode::{CapacityRebalance, EksManagedNodeGroup, GroupDoesNotReplace};
+    use ReplacedBy::{Group, SpotGuard};
+    type Change = fn(&mut PoolView);
+    let plain: Change = |_| {};
+    let rebalances: Change = |view| view.spot.setup.capacity_rebalance = true;
+    let managed: Change = |view| {
+        view.spot.setup.capacity_rebalance = true;
+        view.spot.setup.eks_node_group = Some("spot-workers".to_owned());
+    };
+    for (change, said, who, refused) in [
+        (plain, None, SpotGuard, None),
+        (plain, Some(SpotGuard), SpotGuard, None),
+        (plain, Some(Group), Group, Some(GroupDoesNotReplace)),
+        (rebalances, None, Group, None),
+        (rebalances, Some(Group), Group, None),
+        (rebalances, Some(SpotGuard), SpotGuard, Some(CapacityRebalance)),
+        (managed, None, Group, None),
+        (managed, Some(Group), Group, None),
+        (managed, Some(SpotGuard), SpotGuard, Some(EksManagedNodeGroup)),
+    ] {
+        let mut view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
+        change(&mut view);
+        assert_eq!(replaced_by(said, &view), who);
+        let expected = refused.map(|code| ("spot".into(), code, Severity::Refused));
+        assert_eq!(found_where(said, change), Vec::from_iter(expected), "{said:?}");
+    }
+}
+
+#[test]
+fn a_managed_node_group_as_both_groups_is_refused_with_the_field() {
+    let both = |view: &mut PoolView| {
+        view.spot.setup.capacity_rebalance = true;
+        for group in [&mut view.spot, &mut view.on_demand] {
+            group.setup.eks_node_group = Some("workers".to_owned());
+        }
+    };
+    let refused = found(both).into_iter().filter(|(.., severity)| *severity == Severity::Refused);
+    assert_eq!(Vec::from_iter(refused), [("on-demand".into(), ReasonCode::SameNodeGroup, Severity::Refused)]);
+    let text = GroupProblem::SameNodeGroup("workers".to_owned());
+    let text = Finding { group: "on-demand".into(), problem: text }.to_string();
+    assert!(text.contains("spec.onDemandGroup"), "{text}");
+}
+
+#[test]
+fn what_is_not_asked_of_a_group_that_replaces_by_itself_is_no_finding() {
+    let full = |view: &mut PoolView| {
+        view.spot.setup.capacity_rebalance = true;
+        (view.spot.max, view.spot.min, view.spot.setup.warm_pool) = (2, 2, true);
+    };
+    assert_eq!(found(full), []);
 }

@@ -27,6 +27,8 @@ codes! {
         NoSuchPool,
         /// The pool ignores rebalance recommendations.
         RebalanceIgnored,
+        /// The group replaces the nodes of its pool by itself.
+        ReplacedByGroup,
         /// An Auto Scaling group does not exist.
         NoSuchGroup,
         /// A group belongs to another pool.
@@ -37,6 +39,10 @@ codes! {
         OperatorOwned,
         /// A group belongs to an EKS managed node group.
         EksManagedNodeGroup,
+        /// The group does not replace its instances by itself, and the pool says so.
+        GroupDoesNotReplace,
+        /// Both groups belong to one EKS managed node group.
+        SameNodeGroup,
         /// The Spot group also buys on-demand instances.
         NotAllSpot,
         /// The on-demand group also buys Spot instances.

@@ -31,8 +31,12 @@ pub enum GroupProblem {
     NoSuchGroup,
     /// Another, older pool has it.
     OtherPool(PoolName),
-    /// The group replaces instances at risk by itself.
+    /// The Spot group replaces instances at risk by itself, and the pool is to be replaced by Spot Guard.
     CapacityRebalance,
+    /// The Spot group does not replace instances at risk, and the pool is to be replaced by it.
+    DoesNotReplace,
+    /// Both groups belong to this EKS managed node group.
+    SameNodeGroup(String),
     /// Another AWS service owns it.
     Operator(String),
     /// EKS replaces and drains its nodes by itself.
@@ -89,6 +93,8 @@ impl GroupProblem {
             Self::NoSuchGroup => ReasonCode::NoSuchGroup,
             Self::OtherPool(_) => ReasonCode::GroupOfOtherPool,
             Self::CapacityRebalance => ReasonCode::CapacityRebalance,
+            Self::DoesNotReplace => ReasonCode::GroupDoesNotReplace,
+            Self::SameNodeGroup(_) => ReasonCode::SameNodeGroup,
             Self::Operator(_) => ReasonCode::OperatorOwned,
             Self::EksManaged(_) => ReasonCode::EksManagedNodeGroup,
             Self::NotAllSpot => ReasonCode::NotAllSpot,
@@ -113,6 +119,8 @@ impl GroupProblem {
             Self::NoSuchGroup
             | Self::OtherPool(_)
             | Self::CapacityRebalance
+            | Self::DoesNotReplace
+            | Self::SameNodeGroup(_)
             | Self::Operator(_)
             | Self::EksManaged(_)
             | Self::NotAllSpot

@@ -114,7 +114,8 @@ pub enum CapacityState {
         /// Whether on-demand capacity was requested, too: what it brings goes back.
         on_demand_requested: bool,
     },
-    /// Box 11: the replacement was cancelled, and what was requested goes back.
+    /// Box 11: the replacement was cancelled, or its group has brought a successor by itself: what was
+    /// requested goes back.
     Withdrawn {
         /// Whether on-demand capacity was requested, too.
         on_demand_requested: bool,
@@ -139,9 +140,9 @@ impl Region for CapacityState {
         way("BackingOff", "Taken", FlowBox::Fallback, "an instance came late"),
         way("Taken", "SpotRequested", FlowBox::ScaleUp, "the instance was lost before the drain ended"),
         way("Taken", "Taken", FlowBox::Monitor, "another instance has to go back"),
-        way("SpotRequested", "Withdrawn", FlowBox::CleanUp, "cancelled"),
-        way("BothRequested", "Withdrawn", FlowBox::CleanUp, "cancelled"),
-        way("BackingOff", "Withdrawn", FlowBox::CleanUp, "cancelled"),
+        way("SpotRequested", "Withdrawn", FlowBox::CleanUp, "cancelled, or its group replaced it"),
+        way("BothRequested", "Withdrawn", FlowBox::CleanUp, "cancelled, or its group replaced it"),
+        way("BackingOff", "Withdrawn", FlowBox::CleanUp, "cancelled, or its group replaced it"),
         way("Taken", "Withdrawn", FlowBox::CleanUp, "cancelled, or lost after that"),
         way("Withdrawn", "Taken", FlowBox::CleanUp, "pods run on an instance that came"),
         way("Withdrawn", "SpotRequested", FlowBox::Notice, "an interruption notice after all"),
@@ -262,6 +263,8 @@ impl Region for OldNodeState {
         way("Terminating", "Drained", FlowBox::Drain, "another node claims its instance"),
         way("Terminating", "Draining", FlowBox::Drain, "a watch is stale, nothing has begun"),
         way("Terminating", "Gone", FlowBox::Drain, "instance, node and raised capacity are gone"),
+        way("Kept", "Gone", FlowBox::Drain, "EKS has drained it, and EC2 or its group ended it"),
+        way("Drained", "Gone", FlowBox::Drain, "EC2 or its group ended it, as in a Group pool"),
         way("Kept", "Retained", FlowBox::CleanUp, "cancelled"),
         way("Draining", "Retained", FlowBox::CleanUp, "cancelled, or given up without a deadline"),
         way("Drained", "Retained", FlowBox::CleanUp, "cancelled"),

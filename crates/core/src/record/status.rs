@@ -2,8 +2,8 @@
 
 use super::regions::{CapacityState, FallbackState, Guarded, OldNodeState};
 use super::words::{
-    BlockingReason, Capacity, Condition, FlowBox, NoticeKind, Outcome, Phase, StepRecord, UtilisationPercent,
-    clipped,
+    BlockingReason, Capacity, Condition, FlowBox, NoticeKind, Outcome, Phase, ReplacedBy, StepRecord,
+    UtilisationPercent, clipped,
 };
 use crate::ids::{GroupName, InstanceId, NodeName, NodeUid};
 use crate::reason::Reason;
@@ -42,6 +42,9 @@ pub struct ReplacementStatus {
     /// When EC2 takes the instance, if it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// Who replaces the nodes of its pool, as it was when this replacement began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<ReplacedBy>,
     /// The Spot group that had the old instance: the pool may name another one later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
@@ -126,6 +129,7 @@ impl ReplacementStatus {
             (_, CapacityState::BothRequested { .. }) => Phase::FallingBack,
             (_, CapacityState::BackingOff { .. }) => Phase::BackingOff,
             (OldNodeState::Kept {}, CapacityState::NotRequested {}) => Phase::Received,
+            (_, CapacityState::Withdrawn { .. }) if self.is_replaced_by_group() => Phase::Ending,
             (_, CapacityState::Withdrawn { .. }) => Phase::Cancelling,
             _ => Phase::Draining,
         }
@@ -138,6 +142,12 @@ impl ReplacementStatus {
             self.phase = phase;
             self.phase_since = Some(now);
         }
+    }
+
+    /// Whether the Spot group replaces the old instance by itself.
+    #[must_use]
+    pub fn is_replaced_by_group(&self) -> bool {
+        self.replaced_by == Some(ReplacedBy::Group)
     }
 
     /// Whether the replacement is over.

@@ -7,6 +7,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Who replaces the Spot nodes of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReplacedBy {
+    /// Spot Guard: a notice begins boxes 2 to 5.
+    #[default]
+    SpotGuard,
+    /// Their group by itself. On-demand stands in for what it does not bring before EC2 takes an instance.
+    Group,
+}
+
 /// What an interruption notice announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum NoticeKind {

@@ -1,5 +1,6 @@
 //! Box 1: how a replacement begins, escalates, is cancelled and is held back.
 
+use super::by_group;
 use super::facts::{Facts, Mode, RebalanceMode, Subject};
 use crate::flow::Event;
 use crate::limits;
@@ -134,7 +135,8 @@ pub(super) fn held_back(
     if status.capacity.is_requested() || status.old_node != (OldNodeState::Kept {}) {
         return Vec::new();
     }
-    if let Some(neighbour) = facts.neighbour.filter(|held| status.deadline.is_none() || held.owns_nodes()) {
+    let owner = by_group::owner(status, facts);
+    if let Some(neighbour) = owner.filter(|held| status.deadline.is_none() || held.owns_nodes()) {
         return vec![Reason::LeftToNeighbour(neighbour)];
     }
     if status.deadline.is_some() {
@@ -145,6 +147,9 @@ pub(super) fn held_back(
     }
     if !facts.refused.is_empty() {
         return facts.refused.to_vec();
+    }
+    if facts.is_by_group() {
+        return vec![Reason::ReplacedByGroup];
     }
     if facts.rebalance == RebalanceMode::Ignore && status.notice == Some(NoticeKind::RebalanceRecommendation)
     {

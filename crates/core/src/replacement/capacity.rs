@@ -19,17 +19,10 @@ use std::time::Duration;
 
 /// The next step of the search.
 pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
-    if next.old_node.is_retained() {
+    if is_kept(next, turn) {
         return;
     }
     let now = turn.facts.now;
-    if let Some(capacity) = next.capacity.taken() {
-        let lost = !turn.facts.is_active(capacity.group, &capacity.instance_id);
-        if !lost || next.old_node.is_past_drain() {
-            return;
-        }
-        begin_again(next, now);
-    }
     if !next.capacity.is_requested() {
         next.capacity.enter(CapacityState::SpotRequested { since: now });
         Event::SpotRequested.add_to(next, &turn.subject.node, now);
@@ -38,12 +31,32 @@ pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     if take(next, turn) {
         return;
     }
+    go_on(next, turn);
+}
+
+/// Whether there is nothing to search for: the replacement was cancelled, or its instance is there. One that
+/// is lost sends the record back to box 2.
+pub(super) fn is_kept(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
+    if next.old_node.is_retained() {
+        return true;
+    }
+    let Some(capacity) = next.capacity.taken() else { return false };
+    let lost = !turn.facts.is_active(capacity.group, &capacity.instance_id);
+    if !lost || next.old_node.is_past_drain() {
+        return true;
+    }
+    begin_again(next, turn.facts.now);
+    false
+}
+
+/// No instance can take the pods yet: a failure or a timeout leads on.
+pub(super) fn go_on(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     match *next.capacity {
         CapacityState::SpotRequested { since } => fall_back(next, since, turn),
         CapacityState::BothRequested { spot_since, on_demand_since } => {
             back_off(next, spot_since, on_demand_since, turn);
         }
-        CapacityState::BackingOff { until } if now >= until => ask_both_again(next, turn),
+        CapacityState::BackingOff { until } if turn.facts.now >= until => ask_both_again(next, turn),
         CapacityState::BackingOff { .. } => turn.keep(next, FlowBox::Fallback),
         _ => {}
     }
@@ -62,7 +75,7 @@ fn begin_again(next: &mut ReplacementStatus, now: Timestamp) {
 }
 
 /// Takes the first instance that can take the pods; whether there was one.
-fn take(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
+pub(super) fn take(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
     let mut misfits = Vec::new();
     for group in [GroupKind::Spot, GroupKind::OnDemand] {
         let share = share_of_attempt(next, group, turn);
@@ -174,7 +187,9 @@ fn ask_both_again(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     next.attempt += 1;
     next.capacity.enter(CapacityState::BothRequested { spot_since: now, on_demand_since: now });
     next.blocking.clear();
-    Event::BothRequested { attempt: next.attempt + 1 }.add_to(next, &turn.subject.node, now);
+    let (attempt, by_group) = (next.attempt + 1, next.is_replaced_by_group());
+    let event = if by_group { Event::OnDemandRequested } else { Event::BothRequested { attempt } };
+    event.add_to(next, &turn.subject.node, now);
 }
 
 /// Whether, and how, a request failed. A throttled call is no failure, and what is unknown is waited for.

@@ -4,7 +4,7 @@ use super::facts::Turn;
 use super::go_back::stand_in;
 use crate::flow::{Event, Finish};
 use crate::freshness::WatchedKind;
-use crate::record::{GroupKind, OldNodeState, ReplacementStatus, set_condition};
+use crate::record::{CapacityState, GroupKind, OldNodeState, ReplacementStatus, set_condition};
 use std::time::Duration;
 
 /// A node in no pool that is not Ready for so long does not come back: by then the node lifecycle controller
@@ -14,7 +14,9 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(900);
 /// Whether only the ledger's shares are left to be forgotten.
 pub(super) fn is_settled(status: &ReplacementStatus) -> bool {
     let done = match *status.old_node {
-        OldNodeState::Gone {} => status.capacity.taken().is_some(),
+        OldNodeState::Gone {} => {
+            matches!(*status.capacity, CapacityState::Taken { .. } | CapacityState::Withdrawn { .. })
+        }
         OldNodeState::Retained {} => true,
         _ => false,
     };
@@ -52,7 +54,8 @@ pub(super) fn close(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     let open =
         [GroupKind::Spot, GroupKind::OnDemand].iter().any(|group| facts.share(*group, subject).is_some());
     // A request of a replacement that was cancelled may not be in the ledger yet that we know.
-    let heard = facts.withdrawn || !cancelled;
+    let goes_back = matches!(*next.capacity, CapacityState::Withdrawn { .. });
+    let heard = facts.withdrawn || !(cancelled || goes_back);
     if !open && heard {
         finish(next, Finish::Settled, turn);
     }

@@ -9,6 +9,7 @@ use crate::policy::seconds;
 use crate::record::{
     CapacityState, DrainPurpose, FallbackState, GroupKind, OldNodeState, Phase, ReplacementStatus,
 };
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 
 /// What must hold in the world for a stored record.
@@ -24,6 +25,8 @@ pub struct Commands {
     pub taken: BTreeSet<InstanceId>,
     /// Instances whose nodes nobody else is to scale down until the replacement is over.
     pub protected: BTreeSet<InstanceId>,
+    /// Since when a failed launch of the Spot group matters to it.
+    pub spot_failures_since: Option<Timestamp>,
     /// Nodes of which must be known whether the old node's pods fit on the cluster with each of them counted.
     pub questions: BTreeSet<NodeName>,
 }
@@ -55,6 +58,9 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
     }
     protect(&mut commands, subject, status, facts);
     want(&mut commands, subject, status, facts);
+    if status.is_replaced_by_group() {
+        commands.spot_failures_since = status.capacity.spot_requested_at();
+    }
     terminate_old(&mut commands, subject, status, facts);
     send_back(&mut commands, subject, status, facts);
     ask(&mut commands, subject, status, facts);
@@ -84,6 +90,8 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
     let cancelled = status.old_node.is_retained();
     let goes = status.fallback.is_past_drain();
     let from = status.capacity.taken().map(|capacity| capacity.group);
+    let withdrawn = matches!(*status.capacity, CapacityState::Withdrawn { .. });
+    let by_group = status.is_replaced_by_group();
     let zone = facts.old_node.and_then(|node| node.volume_zone.clone());
     let gone = facts.view.is_some_and(|view| !view.spot.is_active(&subject.instance_id))
         && !facts.names_another_group(status);
@@ -97,10 +105,11 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
         gone,
         join_timeout: if presses { usual / 3 } else { usual },
     };
-    if status.capacity.is_requested() {
+    // A group that replaces by itself is asked for nothing.
+    if status.capacity.is_requested() && (!by_group || withdrawn) {
         let want = if cancelled && from != Some(GroupKind::Spot) {
             Want::Nothing
-        } else if settled || (goes && from == Some(GroupKind::Spot)) {
+        } else if settled || by_group || (goes && from == Some(GroupKind::Spot)) {
             Want::Done
         } else {
             instance(from == Some(GroupKind::OnDemand), gone)
@@ -110,7 +119,7 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
     if status.capacity.is_on_demand_requested() || facts.share(GroupKind::OnDemand, subject).is_some() {
         let want = match from {
             Some(GroupKind::Spot) => Want::Nothing,
-            None if cancelled => Want::Nothing,
+            None if cancelled || withdrawn => Want::Nothing,
             _ if settled || goes => Want::Done,
             _ => instance(false, false),
         };

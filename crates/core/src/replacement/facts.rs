@@ -9,10 +9,11 @@ use crate::limits::Starts;
 use crate::neighbours::Neighbour;
 use crate::policy::{Policy, seconds};
 use crate::reason::{Reason, ReturnAssessment};
-use crate::record::{BlockingReason, FlowBox, GroupKind, NoticeKind, Phase, ReplacementStatus};
+use crate::record::{BlockingReason, FlowBox, GroupKind, NoticeKind, Phase, ReplacedBy, ReplacementStatus};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a raised desired capacity may wait for an instance that can be terminated without a drain.
@@ -74,6 +75,16 @@ pub struct NodeFact {
     pub ready_changed: Option<Timestamp>,
 }
 
+/// The open replacements of a pool whose Spot group serves them by itself. Which of its instances is whose
+/// successor nobody says: those that stay are counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// The instances that EC2 takes.
+    pub leaving: BTreeSet<InstanceId>,
+    /// How many replacements come before this one: the missing instances are theirs first.
+    pub before: usize,
+}
+
 /// Whether the pods of the old node fit on the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fit {
@@ -98,6 +109,10 @@ pub struct Facts<'a> {
     /// Whether another record of the same node and instance goes on: this one was begun before the node said
     /// which instance it has.
     pub taken_over: bool,
+    /// Who replaces the nodes of the pool, once its groups were read.
+    pub replaced_by: Option<ReplacedBy>,
+    /// Where the replacement stands among those that the Spot group serves by itself.
+    pub queue: &'a Queue,
     /// What stands against beginning a replacement in the pool.
     pub starts: Starts,
     /// Which watches show an old picture.

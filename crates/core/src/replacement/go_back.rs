@@ -1,5 +1,6 @@
 //! Boxes 6 to 10: what stands in goes back, when Spot can take over.
 
+use super::by_group;
 use super::facts::{Facts, Turn};
 use super::leave::ended;
 use super::unusable;
@@ -177,6 +178,10 @@ fn claim(
 ) -> Option<Obstacle> {
     let facts = turn.facts;
     let cancelled = status.old_node.is_retained();
+    if status.is_replaced_by_group() {
+        let missing = (!by_group::is_full(open, turn)).then_some(Reason::NoSpotInstance);
+        return at(FlowBox::Health, Vec::from_iter(missing.or_else(|| at_minimum(capacity, turn))));
+    }
     let claimed = facts.serving_node(facts.share(GroupKind::Spot, turn.subject), GroupKind::Spot);
     let Some((instance_id, node)) = claimed.filter(|_| !cancelled) else {
         if !cancelled {

@@ -1,6 +1,7 @@
 //! Boxes 4 and 5: the old node is tainted and drained, and its instance terminated.
 
 use super::begin::cancel;
+use super::by_group;
 use super::facts::{Mode, Turn};
 use crate::drain::{DrainEnd, DrainReport};
 use crate::flow::Event;
@@ -15,6 +16,7 @@ use crate::record::{
 /// presses.
 pub(super) fn drain(next: &mut ReplacementStatus, mode: Mode, turn: &Turn<'_>) {
     match (*next.old_node).clone() {
+        OldNodeState::Kept {} if by_group::is_left_to_eks(next, turn.facts) => {}
         OldNodeState::Kept {}
             if next.capacity.taken().is_some() || next.deadline.is_some() || mode == Mode::DrainOnly =>
         {
@@ -118,6 +120,10 @@ pub(super) fn ended(end: &DrainEnd, purpose: DrainPurpose) -> Event {
 pub(super) fn terminate(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     let (facts, subject, now) = (turn.facts, turn.subject, turn.facts.now);
     if next.old_node.is_over() {
+        return;
+    }
+    if next.is_replaced_by_group() {
+        by_group::await_end(next, turn);
         return;
     }
     let disputed = facts.disputed(&subject.instance_id, &subject.node, GroupKind::Spot);

@@ -1,8 +1,10 @@
+mod by_group;
+
 use super::*;
 use crate::flow::Event;
 use crate::freshness::{Freshness, StaleWatch, Step, WatchedKind};
 use crate::group::{FailureClass, GroupView, Instance, Lifecycle, PoolView};
-use crate::ids::{InstanceId, NodeName};
+use crate::ids::{InstanceId, NodeName, ReplacementName};
 use crate::ledger::unusable::{Discarded, Unusable};
 use crate::ledger::{Balance, Failure, Ledger, Method, Reduction, RequestState, ScalingRequest, Share};
 use crate::limits::Starts;
@@ -13,7 +15,7 @@ use crate::reason::NodeTrouble;
 use crate::reason::{Finding, GroupProblem, Pause, Reason, ReasonCode, in_one_line};
 use crate::record::{
     BlockingReason, Capacity, CapacityState, FallbackState, GroupKind, NoticeKind, OldNodeState, Outcome,
-    Phase, StepRecord,
+    Phase, ReplacedBy, StepRecord,
 };
 use crate::scaling::wants::{End, Want};
 use jiff::Timestamp;
@@ -42,6 +44,8 @@ struct Stage {
     mode: Mode,
     rebalance: RebalanceMode,
     taken_over: bool,
+    replaced_by: Option<ReplacedBy>,
+    queue: Queue,
     starts: Starts,
     created: Option<Timestamp>,
     refused: Vec<Reason>,
@@ -100,6 +104,8 @@ impl Stage {
             mode: Mode::Act,
             rebalance: RebalanceMode::Replace,
             taken_over: false,
+            replaced_by: None,
+            queue: Queue::default(),
             starts: Starts::default(),
             created: None,
             refused: Vec::new(),
@@ -160,6 +166,8 @@ impl Stage {
                 mode: self.mode,
                 rebalance: self.rebalance,
                 taken_over: self.taken_over,
+                replaced_by: self.replaced_by,
+                queue: &self.queue,
                 starts: self.starts.clone(),
                 freshness: &self.freshness,
                 refused: &self.refused,
@@ -1444,7 +1452,7 @@ fn the_replacement_that_a_group_launched_by_itself_goes_back_instead() {
 /// tables.
 #[test]
 fn every_transition_is_taken() {
-    let tests: [fn(); 19] = [
+    let tests: [fn(); 21] = [
         when_both_groups_fail_the_node_is_kept_and_both_are_asked_again,
         a_late_spot_instance_wins_and_the_on_demand_one_goes,
         a_replacement_lost_before_the_drain_ends_goes_back_to_box_2,
@@ -1464,6 +1472,8 @@ fn every_transition_is_taken() {
         an_on_demand_instance_that_is_lost_while_it_is_drained_ends_the_return,
         a_spot_node_that_is_one_too_many_stays_when_another_instance_could_be_terminated,
         the_replacement_that_a_group_launched_by_itself_goes_back_instead,
+        by_group::what_the_group_replaces_in_time_ends_without_a_call,
+        by_group::a_node_of_eks_is_stood_in_for_and_neither_marked_nor_drained,
     ];
     tests.iter().for_each(|test| test());
     assert_eq!(crate::record::not_taken(), [""; 0]);

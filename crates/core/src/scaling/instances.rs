@@ -23,6 +23,8 @@ pub struct InstanceFacts {
     /// at before they are ended as surplus, or a pod could be bound to them at the last moment, or have been
     /// unseen.
     pub schedulable: BTreeSet<InstanceId>,
+    /// They were announced to be interrupted so lately that others of their zones may follow.
+    pub interrupted: BTreeSet<InstanceId>,
     /// When the API server listed the instance's node as empty, since it is cordoned.
     pub found_empty: BTreeMap<InstanceId, Timestamp>,
     /// The instances whose nodes cannot be used.

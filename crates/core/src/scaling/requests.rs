@@ -5,8 +5,8 @@ use super::balance;
 use super::calls::Call;
 use super::inputs::Inputs;
 use super::wants::Want;
+use super::zones;
 use crate::group::{FailureClass, GroupView, NoInstance};
-use crate::ledger::unusable::Discarded;
 use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
 
@@ -94,7 +94,7 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
     let mut asking = Vec::new();
     let group = inputs.group(kind);
     for ((_, replacement), want) in inputs.wants.iter().filter(|((group, _), _)| *group == kind) {
-        let Want::Instance { attempt, deadline, stood_in_for, zone, gone, .. } = want else { continue };
+        let Want::Instance { attempt, deadline, stood_in_for, gone, .. } = want else { continue };
         let held = ledger.share(kind, replacement);
         let asks = held.is_none_or(|share| share.asks(inputs.now));
         let left_to_group = balance::is_left_to_group(ledger, inputs, kind, replacement, want);
@@ -118,11 +118,12 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
             new.replaced_by_group.push(Share { balance: Balance::OwedByGroup, ..share });
             continue;
         }
-        let zones = if left_to_group {
-            Vec::new()
-        } else {
-            zones_of(group, want, zone.as_deref(), share.discarded.as_ref())
+        let avoided = share.discarded.as_ref().map(|last| last.zone.clone());
+        let order = || {
+            let zones = zones::order(inputs, kind, replacement, want, avoided.as_deref());
+            balance::permitted(group, want, zones)
         };
+        let zones = if left_to_group { Vec::new() } else { order() };
         asking.push((share, zones));
     }
     asking.sort_by_key(|(share, _)| share.urgency());
@@ -136,15 +137,6 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
         new.asking.push(share);
     }
     new
-}
-
-/// The volumes' zone first and then the group's own order; last is the zone whose last instance had a node
-/// that could not be used.
-fn zones_of(group: &GroupView, want: &Want, volumes: Option<&str>, last: Option<&Discarded>) -> Vec<String> {
-    let mut zones = group.zones.clone();
-    let was_bad = |zone: &str| last.is_some_and(|last| last.zone == zone);
-    zones.sort_by_key(|zone| (Some(zone.as_str()) != volumes, was_bad(zone)));
-    balance::permitted(group, want, zones)
 }
 
 /// LaunchInstances where the group can.

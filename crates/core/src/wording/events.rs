@@ -21,6 +21,7 @@ impl fmt::Display for Event {
             }
             Self::Observed { pressed } => Reason::ObserveOnly { at_once: *pressed }.fmt(f),
             Self::SteppedAside { neighbour } => Reason::LeftToNeighbour(*neighbour).fmt(f),
+            Self::LeftToGroup => f.write_str("the Spot group replaces the instance by itself"),
             Self::SpotRequested => f.write_str("one more instance is requested from the Spot group"),
             Self::BothRequested { attempt } => {
                 write!(f, "attempt {attempt}: capacity is requested from both groups again")

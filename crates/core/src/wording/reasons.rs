@@ -26,9 +26,8 @@ impl Display for Reason {
             Self::NotInPool => f.write_str("the node is in no accepted pool: only a deadline drains it"),
             Self::NoSuchPool { pool } => write!(f, "SpotPool {pool} no longer exists"),
             Self::PoolRefused(finding) => write!(f, "the pool is not accepted: {finding}"),
-            Self::RebalanceIgnored => {
-                f.write_str("the pool ignores recommendations (spec.rebalance: Ignore)")
-            }
+            Self::ReplacedByGroup => replaced_by_group(f),
+            Self::RebalanceIgnored => rebalance_ignored(f),
             Self::NodeCordoned { node } => write!(f, "node {node} is cordoned"),
             Self::NodeMissing { node } => write!(f, "node {node} is not in the cluster"),
             Self::CheckPending { node } => write!(f, "the check whether the pods of {node} fit is running"),
@@ -130,6 +129,15 @@ fn not_stable(node: &NodeName, ready_for: Duration, required: Duration, f: &mut 
     write!(f, "Spot node {node} has been Ready for {ready_for} of {required} s")
 }
 
+fn replaced_by_group(f: &mut Formatter<'_>) -> Result {
+    f.write_str("the Spot group replaces its instances by itself; ")?;
+    f.write_str("Spot Guard stands in for what it does not bring after an interruption notice")
+}
+
+fn rebalance_ignored(f: &mut Formatter<'_>) -> Result {
+    f.write_str("the pool ignores recommendations (spec.rebalance: Ignore)")
+}
+
 fn concurrency_limit(limit: usize, f: &mut Formatter<'_>) -> Result {
     write!(f, "{limit} nodes of the pool are being replaced, which is the limit ")?;
     f.write_str("(maxConcurrentReplacements, maxConcurrentPercent)")
@@ -225,12 +233,25 @@ impl Display for Finding {
             GroupProblem::NoSuchGroup => write!(f, "Auto Scaling group {group} does not exist"),
             GroupProblem::OtherPool(pool) => write!(f, "{group} belongs to SpotPool {pool} already"),
             GroupProblem::CapacityRebalance => {
-                write!(f, "{group} replaces instances at risk by itself; turn its CapacityRebalance off")
+                write!(
+                    f,
+                    "{group} replaces instances at risk by itself, and spec.replacedBy is SpotGuard; "
+                )?;
+                f.write_str("turn its CapacityRebalance off, or set spec.replacedBy to Group")
+            }
+            GroupProblem::DoesNotReplace => {
+                write!(f, "{group} does not replace instances at risk, and spec.replacedBy is Group; ")?;
+                f.write_str("turn its CapacityRebalance on, or set spec.replacedBy to SpotGuard")
+            }
+            GroupProblem::SameNodeGroup(name) => {
+                write!(f, "{group} belongs to the EKS managed node group {name}, as the Spot group does; ")?;
+                f.write_str("name another group in spec.onDemandGroup")
             }
             GroupProblem::Operator(principal) => write!(f, "{group} may be changed by {principal} alone"),
             GroupProblem::EksManaged(name) => {
                 write!(f, "{group} belongs to the EKS managed node group {name}, ")?;
-                f.write_str("which replaces its nodes by itself")
+                f.write_str("which replaces its nodes by itself, and spec.replacedBy is SpotGuard; ")?;
+                f.write_str("set spec.replacedBy to Group")
             }
             GroupProblem::NotAllSpot => {
                 write!(f, "{group} is not all Spot; set OnDemandBaseCapacity and ")?;

@@ -143,6 +143,72 @@ fn a_debt_in_the_record_is_paid_by_a_request_of_ours_alone() {
     assert_eq!(share(&next(&ledger, &view, &spot("i-1")).ledger, "i-1").instance_id, None);
 }
 
+#[test]
+fn zones_are_asked_in_the_order_of_volumes_interruptions_own_zone_and_crowd() {
+    // Two nodes in a, one in b, none in c; `i-1` is in a, `i-3` in b.
+    let mut view = launching();
+    view.spot.zones = ["a", "b", "c"].map(str::to_owned).to_vec();
+    view.on_demand.zones = view.spot.zones.clone();
+    view.spot.instances[2].zone = "b".to_owned();
+    let zones = |plan: &Plan| match &plan.ledger.scaling_requests[0].method {
+        Method::LaunchInstances { zones } => zones.concat(),
+        Method::SetDesiredCapacity {} => String::new(),
+    };
+    for (kind, name, volume, interrupted, expected) in [
+        (GroupKind::Spot, "i-1", None, vec![], "acb"),
+        (GroupKind::Spot, "i-3", None, vec![], "bca"),
+        (GroupKind::Spot, "i-1", Some("b"), vec![], "bac"),
+        (GroupKind::Spot, "i-1", None, vec!["i-1"], "cba"),
+        (GroupKind::Spot, "i-1", Some("a"), vec!["i-1"], "acb"),
+        (GroupKind::Spot, "i-3", None, vec!["i-1"], "bca"),
+        (GroupKind::Spot, "i-1", None, vec!["i-1", "i-3"], "cab"),
+        (GroupKind::OnDemand, "i-1", None, vec!["i-1"], "abc"),
+    ] {
+        let zone = volume.map(str::to_owned);
+        let want = Want::Instance {
+            attempt: 0,
+            deadline: None,
+            stood_in_for: false,
+            zone,
+            gone: false,
+            join_timeout: JOIN_TIMEOUT,
+        };
+        let interrupted: BTreeSet<_> = interrupted.into_iter().map(Into::into).collect();
+        let facts = InstanceFacts { interrupted, ..InstanceFacts::default() };
+        let wanted = wants([(kind, name, want)]);
+        let none = (BTreeSet::new(), Deferred::default());
+        let plan = plan(&Ledger::default(), &view, &wanted, &none.0, &facts, &none.1, now());
+        assert_eq!(zones(&plan), expected, "{kind} {name} {volume:?} {:?}", facts.interrupted);
+    }
+}
+
+#[test]
+fn the_most_urgent_replacement_says_which_zone_is_asked_first() {
+    let mut view = launching();
+    view.spot.instances[1].zone = "b".to_owned();
+    let urgent = Want::Instance {
+        attempt: 0,
+        deadline: Some(now()),
+        stood_in_for: false,
+        zone: None,
+        gone: false,
+        join_timeout: JOIN_TIMEOUT,
+    };
+    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent)]);
+    let first = next(&Ledger::default(), &view, &both);
+    assert_eq!(zone_of(first.call.as_ref()).map(|(zone, _)| zone), Some("b"));
+    let mut ledger = first.ledger;
+    launched(&mut ledger, GroupKind::Spot, vec!["i-4".into()], &[], now());
+    view.spot.desired = 4;
+    add(&mut view, GroupKind::Spot, "i-4", Lifecycle::Pending);
+    let second = next(&ledger, &view, &both);
+    assert_eq!(
+        zone_of(second.call.as_ref()).map(|(zone, _)| zone),
+        Some("a"),
+        "the other one in the next call"
+    );
+}
+
 /// A Spot group over three zones that AWS evens out: two instances in `a`, one in `b`, none in `c`.
 fn evened_out() -> PoolView {
     let mut view = launching();
