@@ -220,7 +220,7 @@ pub struct InterruptionNoticeSpec {
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.nodeName"}"#,
     printcolumn = r#"{"name":"Pool","type":"string","jsonPath":".spec.pool"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
-    printcolumn = r#"{"name":"Replaced-By","type":"string","jsonPath":".status.capacity.taken.instance.nodeName"}"#,
+    printcolumn = r#"{"name":"New-Node","type":"string","jsonPath":".status.capacity.taken.instance.nodeName"}"#,
     printcolumn = r#"{"name":"Capacity","type":"string","jsonPath":".status.capacity.taken.instance.group"}"#,
     printcolumn = r#"{"name":"Blocked-By","type":"string","jsonPath":".status.blocking[0].message","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#

@@ -254,7 +254,18 @@ fn columns_are_printed(testbed: &Testbed) {
     for (kind, columns, line) in [
         (
             "spotpools",
-            &["NAME", "MODE", "SPOT", "ON-DEMAND", "FALLBACKS", "ACCEPTED", "HEALTHY", "STABLE", "AGE"][..],
+            &[
+                "NAME",
+                "MODE",
+                "REPLACED-BY",
+                "SPOT",
+                "ON-DEMAND",
+                "FALLBACKS",
+                "ACCEPTED",
+                "HEALTHY",
+                "STABLE",
+                "AGE",
+            ][..],
             &["workers", "Act", "2"][..],
         ),
         (
@@ -264,7 +275,7 @@ fn columns_are_printed(testbed: &Testbed) {
         ),
         (
             "nodereplacements",
-            &["NAME", "NODE", "POOL", "PHASE", "REPLACED-BY", "CAPACITY", "AGE"],
+            &["NAME", "NODE", "POOL", "PHASE", "NEW-NODE", "CAPACITY", "AGE"],
             &["i-0a1b2c3d4e5f60719", "spot-b", "workers", "Draining"],
         ),
         (
