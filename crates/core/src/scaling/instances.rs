@@ -1,6 +1,6 @@
 //! What the replacements and the cluster know about instances.
 
-use crate::cluster::{Effect, Node, Snapshot, Taint};
+use crate::cluster::{Effect, Node, Pod, Snapshot, Taint};
 use crate::drain::{self, CORDON};
 use crate::freshness::{Freshness, Step};
 use crate::group::{Instance, PoolView};
@@ -154,8 +154,9 @@ impl<'a> PoolNodes<'a> {
         Some(Trouble { why, marked })
     }
 
-    /// Whether the node is idle and keeps pods off by a taint that no node with pods in the pool has. If no
-    /// node has any pods, nothing can be compared.
+    /// Whether the node is idle and keeps pods off by a taint that no node with pods in the pool has, and none
+    /// of these pods tolerates by its key: the two groups of a pool may have taints of their own. If no node
+    /// has any pods, nothing can be compared.
     fn keeps_taint(&self, node: &Node) -> bool {
         let own: Vec<&Taint> = node.taints.iter().filter(|taint| self.is_of_node(taint)).collect();
         if own.is_empty() || self.is_busy(node) {
@@ -163,7 +164,15 @@ impl<'a> PoolNodes<'a> {
         }
         let nodes = self.instances().filter_map(|held| self.cluster.node_of_instance(&held.id));
         let busy: Vec<&Node> = nodes.filter(|other| self.is_busy(other)).collect();
-        let is_usual = |taint: &&Taint| busy.iter().any(|other| other.taints.contains(*taint));
+        let is_meant = |pod: &Pod, taint: &Taint| {
+            pod.spec.tolerations.iter().any(|own| own.key.is_some() && own.tolerates(taint))
+        };
+        let is_usual = |taint: &&Taint| {
+            busy.iter().any(|other| {
+                let mut pods = self.cluster.pods_on(&other.name).filter(|pod| drain::must_move(pod));
+                other.taints.contains(*taint) || pods.any(|pod| is_meant(pod, taint))
+            })
+        };
         !busy.is_empty() && !own.iter().all(is_usual)
     }
 

@@ -168,13 +168,23 @@ fn each_further_one_in_a_row_makes_the_group_rest_for_longer() {
 
 #[test]
 fn what_keeps_a_node_from_being_used_is_seen() {
-    use crate::cluster::{Effect, Node, Taint};
+    use crate::cluster::{Effect, Node, Pod, PodSpec, Taint, Toleration, TolerationOperator};
     use crate::testing::{cluster, node, pod};
     let taint = |key: &str| Taint { key: key.into(), value: "".into(), effect: Effect::NoExecute };
     let usual = || Node { taints: [taint("dedicated")].into(), ..node("1") };
     let with = |keys: &[&str]| Node { taints: keys.iter().map(|key| taint(key)).collect(), ..node("2") };
     let cordoned = |keys: &[&str]| Node { unschedulable: true, ..with(keys) };
-    let rows: [(Option<Node>, Option<NodeTrouble>); 8] = [
+    let key =
+        |key: &str| Toleration { key: Some(key.into()), operator: TolerationOperator::Exists, effect: None };
+    let web = || {
+        let web = pod("web-1", "1", 1);
+        let all = Toleration { key: None, ..key("") };
+        let spec = PodSpec { tolerations: [key("on-demand"), all].into(), ..(*web.spec).clone() };
+        Pod { spec: spec.into(), ..web }
+    };
+    let rows: [(Option<Node>, Option<NodeTrouble>); 9] = [
+        // A taint of one group alone, which its pods tolerate.
+        (Some(with(&["on-demand"])), None),
         (None, Some(NodeTrouble::NotJoined)),
         (Some(Node { ready: false, ..node("2") }), Some(NodeTrouble::NotReady)),
         (Some(with(&[])), None),
@@ -188,7 +198,7 @@ fn what_keeps_a_node_from_being_used_is_seen() {
         let about = format!("{new:?}");
         let nodes: Vec<Node> = [usual(), node("3")].into_iter().chain(new).collect();
         let mut facts = InstanceFacts::default();
-        let cluster = cluster(nodes, vec![pod("web-1", "1", 1)]);
+        let cluster = cluster(nodes, vec![web()]);
         facts.look_at(&super::usual(), &cluster, &Freshness::default(), "ours", now());
         assert_eq!(facts.trouble(&"i-2".into(), None), expected, "{about}");
         assert_eq!(facts.trouble(&"i-1".into(), None), None, "{about}");
