@@ -154,9 +154,9 @@ impl<'a> PoolNodes<'a> {
         Some(Trouble { why, marked })
     }
 
-    /// Whether the node is idle and keeps pods off by a taint that no node with pods in the pool has, and none
-    /// of these pods tolerates by its key: the two groups of a pool may have taints of their own. If no node
-    /// has any pods, nothing can be compared.
+    /// Whether the node is idle and keeps pods off by a taint that no node with pods in the pool has, and
+    /// that none of these pods tolerates by its key: the two groups of a pool may have taints of their own.
+    /// If no node has any pods, nothing can be compared.
     fn keeps_taint(&self, node: &Node) -> bool {
         let own: Vec<&Taint> = node.taints.iter().filter(|taint| self.is_of_node(taint)).collect();
         if own.is_empty() || self.is_busy(node) {
