@@ -418,7 +418,7 @@ async fn with_both_markets_dry_the_node_is_kept_until_spot_is_back() {
 
 /// The nodes of the first instances of these groups never join.
 fn never_joins(groups: &[&'static str]) -> Tale {
-    let faults = groups.iter().map(|group| (Cue::Now, Act::NodesFail(*group, BootFault::NeverJoins, 1)));
+    let faults = groups.iter().map(|group| (Cue::Now, Act::NodesFail(group, BootFault::NeverJoins, 1)));
     let mut tale = Tale::new(Scenario::Rebalance, faults.chain([(Cue::Now, Act::Rebalance(0))]).collect());
     tale.plot.start.policy.join_timeout_seconds = Some(10);
     tale.plot.steps = vec![(FlowBox::Wait, Outcome::Unusable), (FlowBox::CleanUp, Outcome::CleanedUp)];

@@ -15,7 +15,7 @@ const FAULTS: [BootFault; 4] =
 /// A plot in which the next nodes of these groups go wrong from that second on.
 fn with_faults(plot: Plot, from: u64, faults: &[(&'static str, BootFault)]) -> Plot {
     let mut plot = Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..plot };
-    let acts = faults.iter().map(|(group, fault)| Act::NodesFail(*group, *fault, 1));
+    let acts = faults.iter().map(|(group, fault)| Act::NodesFail(group, *fault, 1));
     plot.script.extend(acts.map(|act| (Duration::from_secs(from), act)));
     plot.script.sort_by_key(|(at, _)| *at);
     plot
