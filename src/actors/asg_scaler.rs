@@ -321,7 +321,7 @@ async fn take_turn(
         // The tracker knows the instances that it was told of; this reading may be the first one for long.
         let mut instances = wanted.instances.clone();
         let freshness = deps.view.freshness();
-        instances.look_at(&view, &deps.view.snapshot(), &freshness, now);
+        instances.look_at(&view, &deps.view.snapshot(), &freshness, &deps.taint_key, now);
         let plan = scaling::plan(&Inputs {
             ledger: &store.ledger,
             view: &view,
@@ -412,8 +412,9 @@ async fn read_groups(
     ledger.limit_launches(&mut view, now);
     pool.launch_instances.limit(&mut view);
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
+        let recent = seconds(pool.policy.stability_seconds);
         let watched = spot_failures_since.filter(|_| kind == GroupKind::Spot);
-        let since = ledger.failures_matter_since(kind).into_iter().chain(watched).min();
+        let since = ledger.failures_matter_since(kind, recent, now).into_iter().chain(watched).min();
         if let Some(since) = since {
             let failures = deps.aws.failures(pool.group(kind), since - CLOCK_SKEW).await?;
             match kind {

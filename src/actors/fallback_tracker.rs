@@ -404,9 +404,11 @@ impl FallbackTracker {
             let mut wanted = ScaleGroups { pool: name.clone(), ..ScaleGroups::default() };
             if let Some(PoolFacts::Observed { view, cordon, .. }) = self.known.pools.get(name) {
                 wanted.instances.found_empty = self.instances_found_empty(view, &turn);
-                wanted.instances.interrupted = self.known.interrupted(name, self.deps.clock.now());
-                wanted.instances.look_at(view, turn.snapshot, turn.freshness, self.deps.clock.now());
+                let (now, key) = (self.deps.clock.now(), &self.deps.taint_key);
+                wanted.instances.interrupted = self.known.interrupted(name, now);
+                wanted.instances.look_at(view, turn.snapshot, turn.freshness, key, now);
                 cordoned.extend(cordon.iter().cloned());
+                cordoned.extend(turn.marked_and_leaving(view));
             }
             by_pool.insert(name.clone(), wanted);
         }

@@ -91,6 +91,10 @@ fn a_value_out_of_range_is_named_with_its_range() {
         "spot-guard.yaml:3: defaults.maxUtilisationPercent: 101 is not between 1 and 100",
     );
     assert_refused(
+        "defaults:\n  joinTimeoutSeconds: 9\n",
+        "spot-guard.yaml:2: defaults.joinTimeoutSeconds: 9 is not between 10 and 86400",
+    );
+    assert_refused(
         "lease:\n  name: a\naws:\n  callTimeoutSeconds: 0\n",
         "spot-guard.yaml:4: aws.callTimeoutSeconds: 0 is not between 1 and 120",
     );

@@ -144,11 +144,18 @@ fn object(join: &NodeJoin) -> Value {
     let mut labels: serde_json::Map<String, Value> =
         join.labels.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect();
     labels.insert(DEMO_LABEL.to_owned(), Value::String("true".to_owned()));
+    let taints = join.taints.iter();
+    let taints: Vec<Value> =
+        taints.map(|(key, value, effect)| json!({ "key": key, "value": value, "effect": effect })).collect();
     json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": { "name": join.node_name, "labels": labels },
-        "spec": { "providerID": Some(&join.provider_id).filter(|id| !id.is_empty()) },
+        "spec": {
+            "providerID": Some(&join.provider_id).filter(|id| !id.is_empty()),
+            "taints": taints,
+            "unschedulable": join.cordoned,
+        },
     })
 }
 

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::json;
-use spot_guard_cloud::cloud::Supply;
+use spot_guard_cloud::cloud::{BootFault, Supply};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox as B, Outcome as O};
 use std::time::Duration;
@@ -46,6 +46,8 @@ pub enum Act {
     Rebalance(usize),
     /// EC2 gives the Spot instance of that number its two minutes.
     Interrupt(usize),
+    /// The nodes of the next instances of a group go wrong like this.
+    NodesFail(&'static str, BootFault, usize),
     /// The budget of an application allows this many unavailable pods from now on.
     SetBudget(&'static str, u32),
     /// The readiness probe of a pod of an application fails, on another node than that of the oldest Spot
@@ -67,6 +69,16 @@ impl Act {
             Self::OnDemandHas(capacity) => market("on-demand", capacity),
             Self::Rebalance(number) => format!("EC2 recommends to move off Spot node number {}", number + 1),
             Self::Interrupt(number) => format!("EC2 takes Spot node number {} in two minutes", number + 1),
+            Self::NodesFail(group, fault, count) => {
+                let what = match fault {
+                    BootFault::DiesPending => "die while they boot",
+                    BootFault::NeverJoins => "never join",
+                    BootFault::NeverReady => "are never Ready",
+                    BootFault::KeepsTaint => "keep their start-up taint",
+                    BootFault::StaysCordoned => "stay cordoned",
+                };
+                format!("the next {count} nodes of {group} {what}")
+            }
             Self::SetBudget(app, count) => {
                 format!("the PodDisruptionBudget {app} allows {count} unavailable")
             }
@@ -88,6 +100,7 @@ impl Act {
             Self::OnDemandHas(capacity) => world.cloud.set_supply(ON_DEMAND, None, *capacity),
             Self::Rebalance(number) => world.cloud.rebalance(instance(number)?),
             Self::Interrupt(number) => world.cloud.interrupt(instance(number)?),
+            Self::NodesFail(group, fault, count) => world.cloud.fault_next_boots(group, *count, *fault),
             Self::SetBudget(app, count) => {
                 let patch = json!({ "spec": { "maxUnavailable": count } });
                 let request = http::Request::patch(format!(

@@ -22,7 +22,8 @@ use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::story::{Report, Story};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, WorldOptions};
 use spot_guard_cloud::cloud::{
-    BootTimes, CloudEvent, CloudSettings, EventKind, LaunchFailure, LifecycleState, Market, Served, Supply,
+    BootFault, BootTimes, CloudEvent, CloudSettings, EventKind, LaunchFailure, LifecycleState, Market,
+    Served, Supply,
 };
 use spot_guard_core::notification::NotificationKind;
 use spot_guard_core::policy::PolicySpec;
@@ -72,6 +73,8 @@ pub struct Tale {
     launch_instances: bool,
     /// From being bound to a node until Ready.
     pub pod_start: Duration,
+    /// Whether both groups are asked, so that what comes second of their new instances is given back.
+    gives_back: bool,
     /// Whether its controller is killed, whose last events may not have been sent: they are told once.
     is_killed: bool,
     /// After this time the story counts as stuck.
@@ -99,7 +102,16 @@ impl Tale {
         // One that nobody may end: a group that is told to shrink would take the oldest.
         plot.start.on_demand_nodes = 1;
         let (name, pod_start) = (scenario.name(), Duration::from_secs(1));
-        Self { name, plot, script, launch_instances: true, pod_start, is_killed: false, limit: LIMIT }
+        Self {
+            name,
+            plot,
+            script,
+            launch_instances: true,
+            pod_start,
+            gives_back: false,
+            is_killed: false,
+            limit: LIMIT,
+        }
     }
 
     /// A cluster that it can be played on.
@@ -241,7 +253,14 @@ impl Stagecraft {
         let nodes: Api<Node> = Api::all(self.testbed.client());
         assert!(nodes.get_opt(&self.old_node).await.expect("an answer").is_none(), "the old node is gone");
         assert_eq!(instances_in_service(&self.story, ON_DEMAND), self.bystanders, "nobody else was ended");
-        assert_eq!(self.ended_instances(), self.instances_to_end().await, "exactly these were ended");
+        let (mut ended, mut expected) = (self.ended_instances(), self.instances_to_end().await);
+        if tale.gives_back {
+            let first = self.story.spot_instances();
+            ended.retain(|id| expected.contains(id) || first.contains(id));
+        }
+        ended.sort();
+        expected.sort();
+        assert_eq!(ended, expected, "exactly these were ended");
         self.every_step_is_an_event(report).await;
 
         self.agent.ends_well().await;
@@ -301,6 +320,7 @@ impl Stagecraft {
         for record in self.story.records().await {
             let status = record.status.unwrap_or_default();
             expected.push(record.spec.instance_id.to_string());
+            expected.extend(status.discarded.iter().map(ToString::to_string));
             let stood_in = status.fallback.successor().is_some();
             expected.extend(
                 status.capacity.taken().filter(|_| stood_in).map(|capacity| capacity.instance_id.to_string()),
@@ -394,6 +414,29 @@ async fn with_both_markets_dry_the_node_is_kept_until_spot_is_back() {
         ],
     );
     tell("all-dry", &tale).await;
+}
+
+/// The nodes of the first instances of these groups never join.
+fn never_joins(groups: &[&'static str]) -> Tale {
+    let faults = groups.iter().map(|group| (Cue::Now, Act::NodesFail(group, BootFault::NeverJoins, 1)));
+    let mut tale = Tale::new(Scenario::Rebalance, faults.chain([(Cue::Now, Act::Rebalance(0))]).collect());
+    tale.plot.start.policy.join_timeout_seconds = Some(10);
+    tale.plot.steps = vec![(FlowBox::Wait, Outcome::Unusable), (FlowBox::CleanUp, Outcome::CleanedUp)];
+    tale
+}
+
+#[actix::test]
+async fn a_spot_instance_whose_node_never_joins_is_terminated_and_another_one_requested() {
+    tell("never-joins", &never_joins(&[SPOT])).await;
+}
+
+#[actix::test]
+async fn with_nodes_of_neither_group_joining_both_are_terminated_and_requested_again() {
+    let mut tale = never_joins(&[SPOT, ON_DEMAND]);
+    tale.plot.start.policy.spot_timeout_seconds = Some(5);
+    tale.plot.start.policy.on_demand_timeout_seconds = Some(5);
+    tale.gives_back = true;
+    tell("neither-joins", &tale).await;
 }
 
 /// AWS may say anything: here a code that nobody knows, while two minutes are left.

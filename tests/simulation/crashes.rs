@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use spot_guard::crd::{NodeReplacement, notice_name};
 use spot_guard::sim::crash::{CrashPoint, CrashSide};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard::sim::world::SPOT;
-use spot_guard_cloud::cloud::Supply;
+use spot_guard::sim::world::{ON_DEMAND, SPOT};
+use spot_guard_cloud::cloud::{BootFault, Supply};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, StepRecord};
 use spot_guard_core::trigger::TriggerReason;
@@ -44,6 +44,8 @@ enum Tale {
     /// Everything that they do not show: a notice that is refused, pods that a budget holds back until the
     /// deadline, finished records that are removed.
     Odd,
+    /// The first instance of each group never has a usable node.
+    Unusable,
     /// What people ask for: everything that a trigger can lead to.
     Asked,
 }
@@ -69,6 +71,7 @@ impl Tale {
                     stage.pass(1).await;
                 }
             }),
+            Self::Unusable => Play::plot("unusable", unusable()),
             Self::Asked => Play::plot("asked", asked()).beside(people_ask),
         }
     }
@@ -90,6 +93,18 @@ fn odd() -> Plot {
         steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)],
         ..usual
     }
+}
+
+/// The Spot node never joins, and the on-demand node keeps its start-up taint.
+fn unusable() -> Plot {
+    let usual = Scenario::Rebalance.plot();
+    let mut start = usual.start;
+    start.policy = PolicySpec { join_timeout_seconds: Some(120), ..PolicySpec::default() };
+    let mut script = usual.script;
+    script.push((Duration::ZERO, Act::NodesFail(SPOT, BootFault::NeverJoins, 1)));
+    script.push((Duration::ZERO, Act::NodesFail(ON_DEMAND, BootFault::KeepsTaint, 1)));
+    script.sort_by_key(|(at, _)| *at);
+    Plot { start, script, steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..usual }
 }
 
 /// Spot is dry for a while, nothing is moved unless somebody asks.
@@ -209,7 +224,7 @@ fn every(tale: Tale) -> usize {
     match tale {
         Tale::Demo(Scenario::Rebalance | Scenario::DrySpot | Scenario::TwoMinuteNotice) => 1,
         Tale::Demo(Scenario::AllDry | Scenario::PdbBlocked | Scenario::DrySpotSetDesired) => 3,
-        Tale::Asked => 3,
+        Tale::Asked | Tale::Unusable => 3,
         Tale::Demo(Scenario::BusyCluster) | Tale::Odd => 5,
         Tale::Demo(Scenario::ThreeFallbacks) => 17,
         Tale::Demo(Scenario::Storm) => 401,
@@ -253,6 +268,7 @@ stories! {
     three_fallbacks_survive_a_crash: Tale::Demo(Scenario::ThreeFallbacks),
     a_storm_survives_a_crash: Tale::Demo(Scenario::Storm),
     refusals_deletions_and_removals_survive_a_crash: Tale::Odd,
+    unusable_instances_survive_a_crash: Tale::Unusable,
     what_people_ask_for_survives_a_crash: Tale::Asked,
 }
 

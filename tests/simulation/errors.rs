@@ -24,9 +24,6 @@ fn a_spot_node_that_never_gets_ready_times_out_and_on_demand_takes_over() {
             stage.cloud.fault_next_boots(SPOT, 1, BootFault::NeverReady).expect("a group");
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::OnFallback).await;
-            // Its instance is replaced in the end, by a person or by the group's health check.
-            let stuck = stage.cloud.group(SPOT).and_then(|group| group.instances.last().cloned());
-            stage.cloud.take_now(&stuck.expect("an instance").id).expect("an instance");
         })
         .play();
     played.assert_ok();

@@ -27,3 +27,4 @@ mod stories;
 mod supervision;
 mod triggers;
 mod unread;
+mod unusable;

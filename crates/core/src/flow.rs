@@ -3,6 +3,7 @@
 
 use crate::ids::{InstanceId, NodeName};
 use crate::neighbours::Neighbour;
+use crate::reason::NodeTrouble;
 use crate::reason::Reason;
 use crate::record::{DrainPurpose, FlowBox, GroupKind, NoticeKind, Outcome, ReplacementStatus};
 use jiff::Timestamp;
@@ -17,6 +18,8 @@ pub enum RequestFailure {
     Misconfigured(String),
     /// A reason that is not known: AWS's words.
     Refused(String),
+    /// An instance came, and its node could not be used: in words.
+    Unusable(String),
     /// No instance was in service in that time.
     TimedOut(Duration),
 }
@@ -121,6 +124,17 @@ pub enum Event {
         /// Its node.
         node: NodeName,
     },
+    /// Boxes 3 and 3.2: an instance is terminated because its node could not be used.
+    Discarded {
+        /// Its group.
+        group: GroupKind,
+        /// The instance.
+        instance_id: InstanceId,
+        /// Why.
+        why: NodeTrouble,
+        /// For how many seconds it was waited for.
+        waited_seconds: u32,
+    },
     /// Box 4: the node has its taint.
     Tainted,
     /// Box 5: something holds the drain up.
@@ -218,9 +232,11 @@ impl Event {
             | Self::Triggered { wish: Wish::Replacement, .. }
             | Self::SteppedAside { .. } => FlowBox::Notice,
             Self::LeftToGroup | Self::SpotRequested | Self::BothRequested { .. } => FlowBox::ScaleUp,
-            Self::RequestFailed { group: GroupKind::Spot, .. } => FlowBox::Wait,
+            Self::RequestFailed { group: GroupKind::Spot, .. }
+            | Self::Discarded { group: GroupKind::Spot, .. } => FlowBox::Wait,
             Self::InService { group: GroupKind::Spot, .. } => FlowBox::Success,
             Self::RequestFailed { group: GroupKind::OnDemand, .. }
+            | Self::Discarded { group: GroupKind::OnDemand, .. }
             | Self::InService { group: GroupKind::OnDemand, .. }
             | Self::OnDemandRequested
             | Self::NodeKept { .. } => FlowBox::Fallback,
@@ -262,8 +278,10 @@ impl Event {
                 RequestFailure::OutOfCapacity(_) => Outcome::NoCapacity,
                 RequestFailure::Misconfigured(_) => Outcome::Misconfigured,
                 RequestFailure::Refused(_) => Outcome::LaunchRefused,
+                RequestFailure::Unusable(_) => Outcome::Unusable,
                 RequestFailure::TimedOut(_) => Outcome::TimedOut,
             },
+            Self::Discarded { .. } => Outcome::Unusable,
             Self::NodeKept { .. } => Outcome::NodeKept,
             Self::InService { .. } => Outcome::InService,
             Self::Tainted => Outcome::Tainted,

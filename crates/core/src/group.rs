@@ -1,6 +1,7 @@
 //! Auto Scaling groups as they were last read. Nothing here is stored.
 
 use crate::ids::{GroupName, InstanceId};
+use crate::reason::NodeTrouble;
 use crate::record::GroupKind;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -74,6 +75,8 @@ pub enum FailureClass {
     Configuration,
     /// AWS refused the launch for a reason that is not known: fall back now, and alert.
     Refused,
+    /// The instance came, and its node could not be used: request another one after a pause.
+    Unusable,
     /// AWS throttles the call: wait, it is no failure.
     Throttle,
     /// Not known, and an instance may still come: wait until the timeout.
@@ -91,7 +94,7 @@ impl FailureClass {
             Self::Refused => 2,
             Self::Throttle => 3,
             Self::Quota => 4,
-            Self::Capacity => 5,
+            Self::Capacity | Self::Unusable => 5,
         }
     }
 }
@@ -321,6 +324,15 @@ pub enum NoInstance {
     NoAnswer,
     /// Somebody else lowered the desired capacity: to what.
     DesiredLowered(i32),
+    /// The node of the instance could not be used, and the instance was terminated.
+    Unusable {
+        /// The instance.
+        instance_id: InstanceId,
+        /// Why.
+        why: NodeTrouble,
+        /// For how many seconds it was waited for.
+        waited_seconds: u32,
+    },
 }
 
 impl GroupSetup {

@@ -73,8 +73,11 @@ pub fn unhealthy(
         let group = group.name.clone();
         reasons.push(Reason::InstancesMissing { group, in_service: serving, expected, desired });
     }
+    // What failed before our last instance came was our own request, or one that it made up for.
+    let last_came = ledger.shares(GroupKind::Spot).filter_map(|share| share.claimed_at).max();
     let recent = group.failures.iter().find(|failure| {
         failure.class != FailureClass::Throttle
+            && last_came.is_none_or(|at| failure.started_at > at)
             && crate::time::since(failure.started_at, now) < seconds(policy.stability_seconds)
     });
     if let Some(failure) = recent.filter(|_| awaited == 0) {

@@ -1,6 +1,7 @@
 //! The ledger: every change that Spot Guard made to the groups of a pool and has not settled. It is stored in
 //! the status of the SpotPool, before the call that it announces.
 
+pub mod unusable;
 pub mod wants;
 
 use crate::group::{FailureClass, PoolView};
@@ -10,6 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::time::Duration;
+use unusable::{Discarded, Unusable};
 
 /// A failure that a replacement's request met.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -95,6 +98,15 @@ pub struct Share {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub instance_id: Option<InstanceId>,
+    /// When it was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_at: Option<Timestamp>,
+    /// Set while it is in service and its node cannot be used, and for a while after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<Unusable>,
+    /// The last one that was terminated because its node could not be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discarded: Option<Discarded>,
     /// Why there is none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -133,6 +145,12 @@ impl Share {
     /// Whether it waits for an instance that the group launches by itself.
     pub(crate) fn awaits_in_group(&self) -> bool {
         self.instance_id.is_none() && self.has_place()
+    }
+
+    /// Whether its group rests after an instance whose node could not be used.
+    pub(crate) fn rests(&self, now: Timestamp) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.class == FailureClass::Unusable)
+            && self.discarded.as_ref().is_some_and(|last| last.rests(now))
     }
 
     /// Whether the group is to be asked (again): it was not, or refused and the replacement is in a new
@@ -403,10 +421,19 @@ impl Ledger {
             })
     }
 
-    /// The earliest moment from which failures matter to a request that is still open in `group`.
+    /// The earliest moment from which failed launches of `group` matter: to a request that is still open; to
+    /// box 7, as long as an on-demand instance stands in, those within `recent`.
     #[must_use]
-    pub fn failures_matter_since(&self, group: GroupKind) -> Option<Timestamp> {
-        self.shares(group).filter(|share| share.instance_id.is_none()).map(|share| share.since).min()
+    pub fn failures_matter_since(
+        &self,
+        group: GroupKind,
+        recent: Duration,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let open = self.shares(group).filter(|share| share.instance_id.is_none());
+        let assessed = group == GroupKind::Spot
+            && self.shares(GroupKind::OnDemand).any(|share| share.instance_id.is_some());
+        open.map(|share| share.since).min().or(assessed.then(|| now - recent))
     }
 
     pub(crate) fn drop_empty(&mut self) {

@@ -8,9 +8,10 @@ use crate::freshness::Freshness;
 use crate::group::{FailedActivity, FailureClass, GroupView, Instance, Lifecycle, PoolView};
 use crate::health::{self, PoolReplacement};
 use crate::ids::{InstanceId, NodeName, ReplacementName};
-use crate::ledger::{Ledger, RequestState};
+use crate::ledger::{Ledger, RequestState, Share};
 use crate::limits::Starts;
-use crate::policy::Policy;
+use crate::policy::{Policy, seconds};
+use crate::reason::NodeTrouble;
 use crate::record::{FallbackState, GroupKind, NoticeKind, OldNodeState, Phase, ReplacementStatus};
 use crate::replacement::{
     self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, Queue, RebalanceMode,
@@ -18,7 +19,7 @@ use crate::replacement::{
 };
 use crate::scaling::calls::{Call, Deferred};
 use crate::scaling::inputs::Inputs;
-use crate::scaling::instances::InstanceFacts;
+use crate::scaling::instances::{InstanceFacts, Trouble};
 use crate::scaling::wants::{End, Want, Wants, withdrawn};
 use crate::scaling::{self, answers};
 use crate::trigger::{self, Ask, TriggerAction, TriggerStage};
@@ -61,6 +62,8 @@ enum Event {
     Notice(bool),
     Escalate(usize),
     BootFails(GroupKind),
+    /// The node of the next instance never joins.
+    NeverJoins(GroupKind),
     /// From here on nobody deletes the Node objects of instances that are gone.
     NodesStay,
     Ask(TriggerAction, usize),
@@ -83,7 +86,8 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(kind, left)| Event::Capacity(kind, left)),
         2 => any::<bool>().prop_map(Event::Notice),
         1 => (0..3_usize).prop_map(Event::Escalate),
-        1 => kind.prop_map(Event::BootFails),
+        1 => kind.clone().prop_map(Event::BootFails),
+        1 => kind.prop_map(Event::NeverJoins),
         1 => Just(Event::NodesStay),
         1 => (0..3_usize).prop_map(|number| Event::Ask(TriggerAction::Cancel, number)),
         1 => (0..3_usize).prop_map(|number| Event::Ask(TriggerAction::Return, number)),
@@ -102,6 +106,14 @@ struct FakeInstance {
     until: Timestamp,
     busy: bool,
     dies: bool,
+    /// It gets in service, and its node never joins.
+    never_joins: bool,
+}
+
+impl FakeInstance {
+    fn has_node(&self) -> bool {
+        self.lifecycle != Lifecycle::Pending && !self.never_joins
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -114,6 +126,7 @@ struct FakeGroup {
     failures: Vec<FailedActivity>,
     retry_at: Timestamp,
     boots_fail: u32,
+    nodes_fail: u32,
     /// How long an instance needs to get in service, and to go.
     boot: Duration,
     leave: Duration,
@@ -127,14 +140,22 @@ impl FakeGroup {
 }
 
 /// A new instance of a group.
-fn launch(group: &mut FakeGroup, kind: GroupKind, next_id: &mut usize, now: Timestamp) -> InstanceId {
+fn launch(
+    group: &mut FakeGroup,
+    (kind, ours): (GroupKind, bool),
+    next_id: &mut usize,
+    now: Timestamp,
+) -> InstanceId {
     *next_id += 1;
     let dies = group.boots_fail > 0;
     group.boots_fail = group.boots_fail.saturating_sub(1);
+    // What others have launched is theirs to mend.
+    let never_joins = ours && group.nodes_fail > 0;
+    group.nodes_fail -= u32::from(never_joins);
     let id: InstanceId = format!("{}-{next_id}", kind.slug()).into();
     let lifecycle = Lifecycle::Pending;
     let until = now + group.boot;
-    group.instances.push(FakeInstance { id: id.clone(), lifecycle, until, busy: false, dies });
+    group.instances.push(FakeInstance { id: id.clone(), lifecycle, until, busy: false, dies, never_joins });
     id
 }
 
@@ -185,6 +206,7 @@ impl World {
             failures: Vec::new(),
             retry_at: now,
             boots_fail: 0,
+            nodes_fail: 0,
             boot: Duration::from_secs(45),
             leave: Duration::from_secs(20),
         };
@@ -282,7 +304,8 @@ impl World {
                     break;
                 }
                 group.left = group.left.map(|left| left - 1);
-                let id = launch(group, *kind, &mut self.next_id, now);
+                let ours = self.ledger.shares(*kind).any(Share::awaits_in_group);
+                let id = launch(group, (*kind, ours), &mut self.next_id, now);
                 lines.push(format!("{id} is launched"));
             }
         }
@@ -292,7 +315,8 @@ impl World {
     fn view(&self) -> PoolView {
         let group = |kind: GroupKind| {
             let group = &self.groups[&kind];
-            let since = self.ledger.failures_matter_since(kind);
+            let recent = seconds(self.policy.stability_seconds);
+            let since = self.ledger.failures_matter_since(kind, recent, self.now);
             GroupView {
                 name: kind.slug().into(),
                 desired: group.desired,
@@ -332,7 +356,7 @@ impl World {
     }
 
     fn node(&self, id: &str) -> Option<NodeFact> {
-        let instance = self.instance(id).filter(|instance| instance.lifecycle != Lifecycle::Pending);
+        let instance = self.instance(id).filter(|instance| instance.has_node());
         if instance.is_none() && !self.left_nodes.contains(id) {
             return None;
         }
@@ -341,6 +365,7 @@ impl World {
             name: id.into(),
             ready,
             cordoned: self.cordoned.contains(id),
+            tainted: false,
             busy: instance.is_some_and(|held| held.busy),
             volume_zone: None,
             created: None,
@@ -442,11 +467,19 @@ impl World {
             all.clone().filter(|instance| held(instance)).map(|instance| instance.id.clone()).collect()
         };
         let with_pods = ids(&|instance| instance.busy);
-        let schedulable =
-            ids(&|held| held.lifecycle != Lifecycle::Pending && !self.cordoned.contains(&held.id));
-        let instances =
-            InstanceFacts { taken: commands.taken, with_pods, schedulable, ..InstanceFacts::default() };
+        let schedulable = ids(&|held| held.has_node() && !self.cordoned.contains(&held.id));
+        let trouble = Trouble { why: NodeTrouble::NotJoined, marked: false };
+        let without_node = all.clone().filter(|held| !held.has_node());
+        let troubles = without_node.map(|held| (held.id.clone(), trouble)).collect();
+        let taken = commands.taken;
+        let instances = InstanceFacts { taken, with_pods, schedulable, troubles, ..InstanceFacts::default() };
         self.told = (commands.wants, commands.ends, instances);
+    }
+
+    fn troubles(&self) -> BTreeMap<InstanceId, Trouble> {
+        let trouble = Trouble { why: NodeTrouble::NotJoined, marked: false };
+        let all = self.groups.values().flat_map(|group| &group.instances);
+        all.filter(|held| !held.has_node()).map(|held| (held.id.clone(), trouble)).collect()
     }
 
     fn scale(&mut self, fault: Fault) {
@@ -458,6 +491,8 @@ impl World {
         self.withdrawn = withdrawn(&self.told.0);
         for number in 0..40 {
             let fault = if number < calls { Fault::None } else { fault };
+            // The scaler looks at the nodes anew.
+            self.told.2.troubles = self.troubles();
             let (wants, ends, facts) = &self.told;
             let plan = scaling::plan(&Inputs {
                 ledger: &self.ledger,
@@ -536,7 +571,7 @@ impl World {
                     }
                     group.left = group.left.map(|left| left - 1);
                     group.desired += 1;
-                    answer.0.push(launch(group, *kind, &mut self.next_id, now));
+                    answer.0.push(launch(group, (*kind, true), &mut self.next_id, now));
                 }
                 let line = format!("LaunchInstances gives {answer:?}");
                 self.answers.insert(token.clone(), answer);
@@ -606,6 +641,7 @@ impl World {
                     .find(|share| share.instance_id.as_deref() == Some(instance_id));
                 if let Some(share) = claimant
                     && let Some(Want::Instance { .. }) = self.told.0.get(&(*group, share.replacement.clone()))
+                    && !self.instance(instance_id).is_some_and(|held| held.never_joins)
                 {
                     self.fail(&format!("{instance_id} is ended, and {} waits for it", share.replacement));
                 }
@@ -740,6 +776,7 @@ impl World {
                 self.say(&line);
             }
             Event::BootFails(kind) => self.groups.get_mut(&kind).expect("a group").boots_fail += 1,
+            Event::NeverJoins(kind) => self.groups.get_mut(&kind).expect("a group").nodes_fail += 1,
         }
     }
 
@@ -756,6 +793,16 @@ impl World {
                 group.desired += count;
             }
             self.reconcile();
+        }
+    }
+
+    /// What a group has launched for itself is its owner's to mend: no share has it, or awaits it.
+    fn mend_what_is_not_ours(&mut self) {
+        for (kind, group) in &mut self.groups {
+            let claimed = self.ledger.claimed(*kind);
+            let awaited = self.ledger.shares(*kind).any(Share::awaits_in_group);
+            let free = group.instances.iter_mut().filter(|held| !awaited && !claimed.contains(&held.id));
+            free.for_each(|held| held.never_joins = false);
         }
     }
 
@@ -777,7 +824,7 @@ impl World {
     /// Capacity is there and nothing fails any more: everything comes to its end within two hours.
     fn settle(&mut self) {
         for group in self.groups.values_mut() {
-            (group.left, group.boots_fail) = (None, 0);
+            (group.left, group.boots_fail, group.nodes_fail) = (None, 0, 0);
         }
         self.say("from here on nothing fails");
         let calls = self.calls;
@@ -787,6 +834,7 @@ impl World {
             self.scale(Fault::None);
             self.drain();
             self.make_up();
+            self.mend_what_is_not_ours();
             if self.is_settled() {
                 break;
             }

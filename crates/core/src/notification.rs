@@ -33,6 +33,7 @@ impl NotificationKind {
             (
                 Outcome::Misconfigured
                 | Outcome::LaunchRefused
+                | Outcome::Unusable
                 | Outcome::NodeKept
                 | Outcome::TakenByAws
                 | Outcome::ReturnGivenUp,
@@ -58,6 +59,7 @@ mod tests {
             (FlowBox::Wait, Outcome::TimedOut, None),
             (FlowBox::Wait, Outcome::Misconfigured, Some(NotificationKind::Failure)),
             (FlowBox::Wait, Outcome::LaunchRefused, Some(NotificationKind::Failure)),
+            (FlowBox::Fallback, Outcome::Unusable, Some(NotificationKind::Failure)),
             (FlowBox::Fallback, Outcome::Requested, Some(NotificationKind::Fallback)),
             (FlowBox::Fallback, Outcome::NodeKept, Some(NotificationKind::Failure)),
             (FlowBox::Drain, Outcome::Blocked, None),

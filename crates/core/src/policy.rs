@@ -92,6 +92,9 @@ policy! {
     spot_timeout_seconds = 180, 5..=3600;
     /// Box 3.2: seconds to wait for an on-demand instance before the attempt counts as failed.
     on_demand_timeout_seconds = 300, 5..=3600;
+    /// Box 3: seconds that the node of an instance in service may stay unusable; then the instance is
+    /// terminated and another one requested. Before a deadline a third of that, until an instance is taken.
+    join_timeout_seconds = 900, 10..=86_400;
     /// Box 3.2: seconds before the first retry after both groups failed; doubles with each attempt.
     retry_seconds = 30, 1..=3600;
     /// Box 3.2: the longest wait between two attempts, in seconds.

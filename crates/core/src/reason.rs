@@ -7,6 +7,7 @@ mod blocker;
 mod code;
 mod finding;
 mod neighbour;
+mod node_trouble;
 #[cfg(test)]
 mod tests;
 mod unplaced;
@@ -15,6 +16,7 @@ pub use blocker::{BlockedReason, Blocker, EvictionAnswer, ShutBudget};
 pub use code::ReasonCode;
 pub use finding::{Finding, GroupProblem, NoLaunch, Severity};
 pub use neighbour::Neighbour;
+pub use node_trouble::NodeTrouble;
 pub use unplaced::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 
 use crate::freshness::StaleWatch;
@@ -127,6 +129,15 @@ pub enum Reason {
     BothGroupsFailed {
         /// How the on-demand group failed, in AWS's words if it gave any.
         on_demand: String,
+    },
+    /// An instance is in service, and its node cannot be used.
+    InstanceUnusable {
+        /// The instance.
+        instance_id: InstanceId,
+        /// Why.
+        why: NodeTrouble,
+        /// Since when.
+        since: Timestamp,
     },
     /// A watch shows an old picture.
     StaleWatch(StaleWatch),
@@ -320,6 +331,7 @@ impl Reason {
             Self::CheckTooLarge { .. } => ReasonCode::CheckTooLarge,
             Self::NoRoomYet { .. } => ReasonCode::PodDoesNotFit,
             Self::BothGroupsFailed { .. } => ReasonCode::BothGroupsFailed,
+            Self::InstanceUnusable { .. } => ReasonCode::InstanceUnusable,
             Self::StaleWatch(_) => ReasonCode::StaleWatch,
             Self::InstanceDisputed { .. } => ReasonCode::InstanceDisputed,
             Self::Undrainable(blocker) => blocker.code(),

@@ -14,6 +14,7 @@ mod go_back;
 mod leave;
 #[cfg(test)]
 mod tests;
+mod unusable;
 
 pub use crate::drain::{DrainCommand, DrainEnd, DrainReport};
 pub use crate::reason::ReturnAssessment;
@@ -72,6 +73,7 @@ fn step(subject: &Subject, status: &ReplacementStatus, next: &mut ReplacementSta
     // Before the groups and the ledger were read once, nothing can be said of capacity.
     let known = facts.view.is_some();
     if mode == Mode::Act && known {
+        unusable::report(next, &turn);
         if next.is_replaced_by_group() {
             by_group::find(next, &turn);
         } else {

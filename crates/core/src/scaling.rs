@@ -18,6 +18,7 @@ mod requests;
 mod resume;
 #[cfg(test)]
 mod tests;
+pub mod unusable;
 pub mod zones;
 
 pub use crate::ledger::wants;
@@ -59,9 +60,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     observe::take_in_erased(&mut ledger, inputs);
     claims::claim(&mut ledger, inputs);
     claims::bind_to_successors(&mut ledger, inputs);
+    unusable::watch(&mut ledger, inputs);
     let mut spare = SpareInstances::new(inputs);
     let call = requests::request_capacity(&mut ledger, inputs)
         .or_else(|| releases::end_instances(&mut ledger, inputs, &mut spare))
+        .or_else(|| unusable::end(&mut ledger, inputs, &mut spare))
         .or_else(|| releases::withdraw(&mut ledger, inputs, &mut spare));
     let cordon = spare.cordon;
     ledger.drop_empty();

@@ -5,12 +5,12 @@ use super::known::{Accepted, Known, PoolFacts, Reading};
 use super::store::Write;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::crd::{GroupStatus, NodeReplacement};
+use crate::kube::marks;
 use crate::telemetry::metrics::{BoundedCheck, Spent};
 use spot_guard_core::cluster::{Node, Snapshot};
 use spot_guard_core::drain;
 use spot_guard_core::freshness::Freshness;
-use spot_guard_core::group::GroupView;
-use spot_guard_core::group::PoolView;
+use spot_guard_core::group::{GroupView, Lifecycle, PoolView};
 use spot_guard_core::ids::{InstanceId, NodeName, NodeUid, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::limits::{self, Starts};
@@ -26,6 +26,7 @@ use spot_guard_core::replacement::{
     ReturnAssessment, Subject,
 };
 use spot_guard_core::safety::{self, SafetyPolicy};
+use spot_guard_core::scaling::instances::keeps_start_up_taint;
 use spot_guard_core::trigger::Ask;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,8 +92,12 @@ impl<'a> TurnView<'a> {
         }
     }
 
-    fn node_of(&self, instance_id: &InstanceId) -> Option<NodeFact> {
-        self.snapshot.node_of_instance(instance_id).map(|node| self.fact(node))
+    /// The node of an instance, judged beside the others of its pool.
+    fn node_of(&self, instance_id: &InstanceId, pool: Option<&PoolView>) -> Option<NodeFact> {
+        let node = self.snapshot.node_of_instance(instance_id)?;
+        let tainted =
+            pool.is_some_and(|view| keeps_start_up_taint(view, self.snapshot, &self.deps.taint_key, node));
+        Some(NodeFact { tainted, ..self.fact(node) })
     }
 
     fn fact(&self, node: &Node) -> NodeFact {
@@ -105,6 +110,7 @@ impl<'a> TurnView<'a> {
             name,
             ready: node.ready,
             cordoned: node.unschedulable,
+            tainted: false,
             busy,
             volume_zone,
             created: node.created,
@@ -127,6 +133,17 @@ impl<'a> TurnView<'a> {
     pub(super) fn may_be_unread(&self, node: &Node) -> bool {
         let views = self.pools.values().filter_map(PoolFacts::view);
         notices::may_be_unread(node, views.map(|view| view.spot.observed_at))
+    }
+
+    /// The instances that are on their way out and whose nodes carry our marks. The marks stay, or the
+    /// termination that the agent reports would look like somebody else's.
+    pub(super) fn marked_and_leaving(&self, view: &PoolView) -> impl Iterator<Item = InstanceId> {
+        let instances = view.spot.instances.iter().chain(&view.on_demand.instances);
+        let leaving = instances.filter(|held| held.lifecycle == Lifecycle::Leaving).map(|held| &held.id);
+        let is_marked = |id: &InstanceId| {
+            self.snapshot.nodes_of_instance(id).any(|node| marks::are_set(node, &self.deps.taint_key))
+        };
+        leaving.filter(move |id| is_marked(id)).cloned()
     }
 
     /// The pool that owns what this tells of, if any does.
@@ -235,7 +252,7 @@ impl<'a> TurnView<'a> {
         let name = record.replacement_name();
         let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
         let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
-        let node_of = |id: &InstanceId| self.node_of(id);
+        let node_of = |id: &InstanceId| self.node_of(id, pool.and_then(PoolFacts::view));
         let policy = config.map_or(&self.no_pool, |config| &config.policy);
         let old_node = old_node(self.snapshot, record);
         let fit_with = |new: &NodeName| match old_node {

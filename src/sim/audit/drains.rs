@@ -159,20 +159,31 @@ impl Auditor {
         })
     }
 
-    /// Whether the node's instance is being ended, or its group holds an instance more than is wanted: it is
-    /// to take no pods then, if none run on it.
+    /// Whether the node's instance is being ended, its group holds an instance more than is wanted, or the
+    /// node had its time and cannot be used: it is to take no pods then, if none run on it.
     pub(super) fn is_surplus(&self, node: &str) -> bool {
+        let now = self.inner.clock.now();
+        // Before a deadline it has a third of its time.
+        let time = seconds(self.inner.policy.join_timeout_seconds) / 3;
         let groups = self.inner.cloud.snapshot().groups;
         let held = groups.iter().find_map(|group| {
             let instance = group.instances.iter().find(|instance| instance.node_name == node)?;
-            Some((group, instance.state))
+            Some((group, instance))
         });
-        held.is_some_and(|(group, state)| {
+        held.is_some_and(|(group, instance)| {
             let surplus = |pool: &Arc<SpotPool>| {
                 let ledger = pool.status.clone().unwrap_or_default().ledger;
-                kind_in(pool, &group.name).is_some_and(|kind| ledger.shares(kind).any(Share::is_raised))
+                let given_up = |share: &Share| {
+                    let had_its_time = share
+                        .unusable
+                        .as_ref()
+                        .is_some_and(|held| held.is_now() && since(held.since, now) >= time);
+                    had_its_time && share.instance_id.as_deref() == Some(&instance.id)
+                };
+                kind_in(pool, &group.name)
+                    .is_some_and(|kind| ledger.shares(kind).any(|share| share.is_raised() || given_up(share)))
             };
-            state.is_ending() || self.pools().iter().any(surplus)
+            instance.state.is_ending() || self.pools().iter().any(surplus)
         })
     }
 }

@@ -65,6 +65,7 @@ impl AwsResult {
             FailureClass::Quota
             | FailureClass::Configuration
             | FailureClass::Refused
+            | FailureClass::Unusable
             | FailureClass::Unknown => Self::Refused,
         }
     }

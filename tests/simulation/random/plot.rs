@@ -106,6 +106,8 @@ pub enum Event {
     /// The budget of an application allows so many unavailable pods.
     Budget(usize, u32),
     Replicas(usize, u32),
+    /// The pods of an application ask to stay where they are.
+    Held(usize),
     /// A node is not Ready for so many seconds.
     NodeUnready(usize, u64),
     /// The leader is killed and comes back after so many seconds.
@@ -200,6 +202,7 @@ impl Plot {
             .collect();
         let events = with_triggers(events, &mut fastrand::Rng::with_seed(seed ^ ASKING), pools.len());
         let events = with_nodes(events, &mut fastrand::Rng::with_seed(seed ^ NODES));
+        let events = with_holds(events, &mut fastrand::Rng::with_seed(seed ^ HOLDS), apps.len());
         let events = with_attacks(events, seed);
         Self {
             seed,
@@ -282,6 +285,30 @@ fn with_nodes(
     events
 }
 
+/// Which pods ask to stay is drawn apart from the rest.
+const HOLDS: u64 = 0x0401_d5e1;
+
+/// In a third of the stories pods ask to stay, and a budget has no room, until the faults are over.
+fn with_holds(
+    mut events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+    apps: usize,
+) -> Vec<(usize, Duration, Event)> {
+    if random.u8(..3) > 0 {
+        return events;
+    }
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    let at = |part: u32| last * part / 8;
+    for (part, event) in [
+        (random.u32(..4), Event::Held(random.usize(..apps))),
+        (random.u32(..4), Event::Budget(random.usize(..apps), 0)),
+    ] {
+        events.push((events.len(), at(part), event));
+    }
+    events.sort_by_key(|(_, at, _)| *at);
+    events
+}
+
 fn policy(random: &mut fastrand::Rng) -> PolicySpec {
     let mut among = |all: &[u32]| Some(pick(random, all));
     PolicySpec {
@@ -299,6 +326,7 @@ fn policy(random: &mut fastrand::Rng) -> PolicySpec {
         return_retry_seconds: among(&[30, 300]),
         cleanup_seconds: among(&[60, 600]),
         keep_finished_seconds: among(&[120, 86_400]),
+        join_timeout_seconds: Some(400),
         delete_at_deadline: Some(among(&[0, 1]) == Some(1)),
         pod_hold_seconds: among(&[0, 60, 3600]),
         wait_before_termination_seconds: among(&[0, 30, 90]),
@@ -351,7 +379,13 @@ fn event(random: &mut fastrand::Rng, pools: &[PoolPlan], apps: usize) -> Event {
             Event::LaunchesFail(place, fault, random.u32(1..4))
         }
         48..52 => {
-            let fault = [BootFault::DiesPending, BootFault::NeverJoins, BootFault::NeverReady];
+            let fault = [
+                BootFault::DiesPending,
+                BootFault::NeverJoins,
+                BootFault::NeverReady,
+                BootFault::KeepsTaint,
+                BootFault::StaysCordoned,
+            ];
             Event::BootsFail(place, pick(random, &fault), random.usize(1..3))
         }
         52..57 => Event::Taken(place, number),

@@ -8,12 +8,14 @@ use super::faults::{Faults, Line};
 use super::plot::{Event, LaunchFault, MOST_SKEW, Place, Plot};
 use crate::play::{EPOCH, on_paused_time};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use serde_json::json;
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger, notice_name};
 use spot_guard::sim::audit::{Auditor, Violation};
-use spot_guard::sim::world::{self, ControllerHandle, Gates, Start, World};
+use spot_guard::sim::world::{self, ControllerHandle, Gates, Start, TAINT, World};
 use spot_guard::telemetry::metrics::Metrics;
 use spot_guard::telemetry::readiness::Readiness;
 use spot_guard_cloud::admission;
@@ -23,7 +25,7 @@ use spot_guard_cloud::cloud::{
 use spot_guard_cloud::cluster::Cluster;
 use spot_guard_core::ledger::{Ledger, RequestState};
 use spot_guard_core::policy::Policy;
-use spot_guard_core::record::{GroupKind, NoticeKind, Outcome};
+use spot_guard_core::record::{FlowBox, GroupKind, NoticeKind, Outcome};
 use spot_guard_core::time::since;
 use spot_guard_core::trigger::{self, TriggerAction};
 use std::fmt::Write as _;
@@ -38,7 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(2 * 3600);
 const AT_REST: Duration = Duration::from_secs(90);
 /// How often it is looked at whether the story is over.
 const LOOK: Duration = Duration::from_secs(5);
-/// An instance whose node is not Ready for so long is replaced by a person, once the faults are over.
+/// An instance of others whose node is unusable for so long is replaced by a person, once the faults are
+/// over.
 const FAULTY_AFTER: Duration = Duration::from_secs(300);
 
 /// What came of a random story.
@@ -66,6 +69,11 @@ pub struct Counts {
     pub nodes_stay: usize,
     pub names_come_back: usize,
     pub provider_ids_late: usize,
+    /// Stories with pods that ask to stay.
+    pub held: usize,
+    /// Replacements that gave up an instance whose node could not be used, and those that gave up a drain.
+    pub unusable: usize,
+    pub drains_given_up: usize,
     /// Stories beside cluster-autoscaler.
     pub autoscalers: usize,
     /// What attackers did.
@@ -82,6 +90,9 @@ impl Counts {
         self.nodes_stay += other.nodes_stay;
         self.names_come_back += other.names_come_back;
         self.provider_ids_late += other.provider_ids_late;
+        self.held += other.held;
+        self.unusable += other.unusable;
+        self.drains_given_up += other.drains_given_up;
         self.autoscalers += other.autoscalers;
         self.attacks.add(other.attacks);
     }
@@ -359,6 +370,7 @@ impl<'a> Stage<'a> {
             }
             Event::Budget(app, allowed) => self.set_budget(app, allowed),
             Event::Replicas(app, replicas) => self.set_replicas(app, replicas),
+            Event::Held(app) => self.hold(app),
             Event::NodeUnready(number, seconds) => return self.unready(number, Duration::from_secs(seconds)),
             Event::Killed(seconds) => self.end_leader(true, Duration::from_secs(seconds)),
             Event::HandedOver => self.end_leader(false, Duration::ZERO),
@@ -507,12 +519,22 @@ impl<'a> Stage<'a> {
         self.cluster.settle();
     }
 
+    /// The pods that the application has now ask to stay.
+    fn hold(&self, app: usize) {
+        let name = &self.plot.apps[app].name;
+        for pod in self.cluster.list::<Pod>().iter().filter(|pod| pod.labels().get("app") == Some(name)) {
+            self.cluster.edit("pods", "default", &pod.name_any(), |pod| {
+                pod["metadata"]["annotations"] = json!({ "karpenter.sh/do-not-disrupt": "true" });
+            });
+        }
+    }
+
     fn unready(&self, number: usize, duration: Duration) -> Option<tokio::task::JoinHandle<()>> {
         let ready: Vec<String> = self
             .instances()
             .into_iter()
             .map(|instance| instance.node_name)
-            .filter(|node| self.is_ready(node))
+            .filter(|node| self.is_usable(node))
             .collect();
         let node = ready.get(number % ready.len().max(1))?.clone();
         self.cluster.set_node_ready(&node, false);
@@ -586,10 +608,16 @@ impl<'a> Stage<'a> {
         self.cloud.snapshot().groups.into_iter().flat_map(|group| group.instances).collect()
     }
 
-    fn is_ready(&self, node: &str) -> bool {
+    /// Whether the node is Ready, has no start-up taint, and is cordoned by nobody but us.
+    fn is_usable(&self, node: &str) -> bool {
         let found: Option<k8s_openapi::api::core::v1::Node> = self.cluster.get("", node);
+        let taints = found.as_ref().and_then(|node| node.spec.as_ref()?.taints.clone()).unwrap_or_default();
+        let has = |key: &str| taints.iter().any(|taint| taint.key == key);
+        let stays_cordoned = has("node.kubernetes.io/unschedulable") && !has(TAINT);
         let conditions = found.and_then(|node| node.status?.conditions).unwrap_or_default();
         conditions.iter().any(|held| held.type_ == "Ready" && held.status == "True")
+            && !stays_cordoned
+            && !has("node.example.com/agent-not-ready")
     }
 
     /// The faults are over: within a bounded time everything comes to its end.
@@ -604,7 +632,7 @@ impl<'a> Stage<'a> {
         let (mut unfinished, mut at_rest) = (Vec::new(), Duration::ZERO);
         while at_rest < AT_REST && from.elapsed() < PATIENCE && self.auditor.violations().is_empty() {
             self.pass_until(Instant::now() + LOOK).await;
-            self.replace_faulty();
+            self.replace_faulty_of_others();
             self.make_up_for_others();
             unfinished = self.unfinished();
             at_rest = if unfinished.is_empty() { at_rest + LOOK } else { Duration::ZERO };
@@ -640,6 +668,7 @@ impl<'a> Stage<'a> {
             nodes_stay: has(|event| matches!(event, Event::NodesStay)),
             names_come_back: has(|event| matches!(event, Event::NamesComeBack)),
             provider_ids_late: has(|event| matches!(event, Event::ProviderIdsLate(_))),
+            held: has(|event| matches!(event, Event::Held(_))),
             autoscalers: usize::from(self.plot.autoscaler),
             attacks,
             ..Counts::default()
@@ -650,6 +679,10 @@ impl<'a> Stage<'a> {
             counts.stories += 1;
             counts.fallbacks += usize::from(has(Outcome::Monitoring));
             counts.returns += usize::from(has(Outcome::ScaledDown));
+            counts.unusable += usize::from(has(Outcome::Unusable));
+            let given_up = (FlowBox::Drain, Outcome::TimedOut);
+            let gives_up = status.steps.iter().any(|step| (step.flow_box, step.outcome) == given_up);
+            counts.drains_given_up += usize::from(gives_up);
             counts.deadlines += usize::from(status.deadline.is_some());
         }
         counts
@@ -683,14 +716,28 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// A person, or a health check, replaces instances whose nodes do not come.
-    fn replace_faulty(&self) {
+    /// What a group launched for itself or for others is its owner's to mend if its node does not come. What
+    /// our requests brought or may still bring is left to the product.
+    fn replace_faulty_of_others(&self) {
         let now = self.now();
-        for instance in self.instances() {
-            let old = since(instance.launched_at, now) > FAULTY_AFTER;
-            let serves = instance.state == LifecycleState::InService && instance.machine_runs;
-            if old && serves && !self.is_ready(&instance.node_name) {
-                let _ = self.cloud.take_now(&instance.id);
+        for pool in &self.plot.pools {
+            let ledger = ledger(&self.cluster, &pool.start.name);
+            let groups =
+                [(GroupKind::Spot, pool.start.spot()), (GroupKind::OnDemand, pool.start.on_demand())];
+            for (kind, name) in groups {
+                if ledger.shares(kind).any(|share| share.instance_id.is_none()) {
+                    continue;
+                }
+                let ours =
+                    |id: &str| ledger.shares(kind).any(|share| share.instance_id.as_deref() == Some(id));
+                let group = self.cloud.group(&name).expect("a group");
+                for instance in group.instances.iter().filter(|instance| !ours(&instance.id)) {
+                    let old = since(instance.launched_at, now) > FAULTY_AFTER;
+                    let serves = instance.state == LifecycleState::InService && instance.machine_runs;
+                    if old && serves && !self.is_usable(&instance.node_name) {
+                        let _ = self.cloud.take_now(&instance.id);
+                    }
+                }
             }
         }
     }

@@ -26,6 +26,10 @@ pub struct NodeJoin {
     pub address: String,
     /// All labels, the well-known ones included.
     pub labels: Vec<(String, String)>,
+    /// Taints that it keeps: key, value and effect.
+    pub taints: Vec<(String, String, String)>,
+    /// Whether it joins cordoned.
+    pub cordoned: bool,
     /// Thousandths of a core.
     pub cpu_millis: u64,
     /// Bytes.

@@ -290,6 +290,11 @@ impl State {
         let instance = self.instances.get(id)?;
         let spec = &self.groups.get(&instance.group)?.spec;
         let region = region_of(&instance.zone).to_owned();
+        let taints = match instance.boot_fault {
+            Some(BootFault::KeepsTaint) => vec![taint("node.example.com/agent-not-ready", "true")],
+            Some(BootFault::StaysCordoned) => vec![taint("node.kubernetes.io/unschedulable", "")],
+            _ => Vec::new(),
+        };
         let well_known = [
             ("kubernetes.io/hostname", instance.node_name.as_str()),
             ("kubernetes.io/os", "linux"),
@@ -311,6 +316,8 @@ impl State {
             market: instance.market,
             address: instance.address.clone(),
             labels,
+            taints,
+            cordoned: instance.boot_fault == Some(BootFault::StaysCordoned),
             cpu_millis: spec.cpu_millis,
             memory_bytes: spec.memory_bytes,
             pods: spec.pods_per_node,
@@ -407,4 +414,9 @@ impl State {
         self.tell(at, EventKind::Terminated, &instance.group, Some(id), "gone");
         self.reconcile(&instance.group, at);
     }
+}
+
+/// A taint with which a node joins: that of an agent that is to take it off, or that of a cordon.
+fn taint(key: &str, value: &str) -> (String, String, String) {
+    (key.to_owned(), value.to_owned(), "NoSchedule".to_owned())
 }

@@ -259,6 +259,10 @@ pub enum BootFault {
     NeverJoins,
     /// The node joins, but is never Ready.
     NeverReady,
+    /// The node joins and is Ready, and keeps its start-up taint.
+    KeepsTaint,
+    /// The node joins cordoned (kubelet, `--register-schedulable=false`), is Ready, and nobody uncordons it.
+    StaysCordoned,
 }
 
 /// The timings and the undocumented behaviours of the cloud.

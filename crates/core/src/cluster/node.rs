@@ -74,6 +74,12 @@ impl Node {
         !self.provider_id.is_empty() && self.instance_id().is_none()
     }
 
+    /// Whether it says that it is a node of AWS: an instance, or Fargate.
+    #[must_use]
+    pub fn names_its_cloud(&self) -> bool {
+        self.provider_id.starts_with("aws://")
+    }
+
     /// Whether it is the node that runs on the instance. One that does not name an instance is known by the
     /// UID that was noted: a later node of the same name has another one.
     #[must_use]

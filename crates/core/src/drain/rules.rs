@@ -136,7 +136,7 @@ pub fn holds_its_node(pod: &Pod, now: Timestamp) -> bool {
 }
 
 /// The taint of a cordoned node.
-pub(super) const CORDON: &str = "node.kubernetes.io/unschedulable";
+pub(crate) const CORDON: &str = "node.kubernetes.io/unschedulable";
 
 /// Whether the scheduler may place the pod's successor on the node that is drained: neither its cordon nor
 /// its taint, of this key, keeps the pod away.

@@ -42,6 +42,9 @@ fn share(old: &str, balance: Balance, instance_id: Option<&str>) -> Share {
         deadline: None,
         stood_in_for: true,
         instance_id: instance_id.map(Into::into),
+        claimed_at: None,
+        unusable: None,
+        discarded: None,
         failure: None,
     }
 }

@@ -5,6 +5,7 @@ use crate::ids::{InstanceId, ReplacementName};
 use crate::record::GroupKind;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// What a replacement wants of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Want {
         zone: Option<String>,
         /// Whether the old instance is out of its group: unless we ended it, the group replaces it by itself.
         gone: bool,
+        /// How long the node of an instance in service may take until it can be used.
+        join_timeout: Duration,
     },
     /// Nothing any more: desired capacity is lowered again, and the instance that was claimed for it is
     /// terminated.

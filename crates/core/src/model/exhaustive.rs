@@ -28,7 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 /// What may happen, each once.
-const EVENTS: [Event; 14] = [
+const EVENTS: [Event; 15] = [
     Event::Notice(false),
     Event::Notice(true),
     Event::Escalate(0),
@@ -41,6 +41,7 @@ const EVENTS: [Event; 14] = [
     Event::OthersRaise(GroupKind::Spot),
     Event::OthersErase(GroupKind::Spot),
     Event::BootFails(GroupKind::Spot),
+    Event::NeverJoins(GroupKind::Spot),
     Event::NodesStay,
     Event::Ask(TriggerAction::Cancel, 0),
 ];
@@ -93,6 +94,7 @@ fn small_world(can_launch: bool) -> World {
     world.policy = Policy {
         spot_timeout_seconds: 60,
         on_demand_timeout_seconds: 60,
+        join_timeout_seconds: 90,
         retry_seconds: 30,
         retry_max_seconds: 30,
         probe_seconds: 30,
@@ -145,6 +147,7 @@ impl World {
         for status in self.records.values_mut() {
             (status.steps, status.conditions, status.blocking) = Default::default();
             status.triggers.clear();
+            status.discarded.clear();
         }
         let now = self.now;
         for group in self.groups.values_mut() {
@@ -167,11 +170,12 @@ impl World {
         put(&(self.can_launch, self.nodes_stay, &self.others, &self.erased, &self.lowered));
         for kind in KINDS {
             let group = &self.groups[&kind];
-            put(&(group.desired, group.left, group.boots_fail, self.ahead(group.retry_at)));
+            put(&(group.desired, group.left, group.boots_fail, group.nodes_fail, self.ahead(group.retry_at)));
             for instance in &group.instances {
                 let left =
                     if instance.lifecycle == Lifecycle::InService { 0 } else { self.ahead(instance.until) };
                 put(&(self.name(&instance.id), instance.lifecycle, left, instance.busy, instance.dies));
+                put(&instance.never_joins);
             }
             // A failure matters to shares that are older, and to health for one step.
             let matters =
@@ -255,6 +259,9 @@ impl World {
             (first, urgent, share.deadline.is_some(), share.stood_in_for),
             share.instance_id.as_ref().map(|id| self.name(id)),
             share.failure.as_ref().map(|failure| failure.class),
+            share.unusable.as_ref().map(|held| (self.past(held.since, 3), held.is_now())),
+            share.discarded.as_ref().map(|last| (last.times, last.rests(self.now))),
+            share.claimed_at.map(|at| failures.iter().filter(|failure| failure.started_at > at).count()),
         )
     }
 
@@ -307,7 +314,7 @@ const GONE: &str = "gone";
 fn ends_well(world: &World, known: &mut HashSet<u64>) {
     let mut world = world.clone();
     for group in world.groups.values_mut() {
-        (group.left, group.boots_fail) = (None, 0);
+        (group.left, group.boots_fail, group.nodes_fail) = (None, 0, 0);
     }
     let mut way = Vec::new();
     for _ in 0..PATIENCE {

@@ -79,6 +79,8 @@ codes! {
         CheckTooLarge,
         /// Neither group has given an instance.
         BothGroupsFailed,
+        /// An instance is in service, and its node cannot be used.
+        InstanceUnusable,
         /// A watch shows an old picture.
         StaleWatch,
         /// Another node reports that it runs on the same instance.

@@ -5,7 +5,7 @@ use super::words::{
     BlockingReason, Capacity, Condition, FlowBox, NoticeKind, Outcome, Phase, ReplacedBy, StepRecord,
     UtilisationPercent, clipped,
 };
-use crate::ids::{GroupName, NodeName, NodeUid};
+use crate::ids::{GroupName, InstanceId, NodeName, NodeUid};
 use crate::reason::Reason;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 /// How many names of triggers a record keeps; the oldest give way.
 const MAX_TRIGGERS: usize = 20;
+
+/// How many instances a record keeps whose nodes could not be used; the oldest give way.
+const MAX_DISCARDED: usize = 20;
 
 /// How many steps a record keeps; the oldest repetitions give way.
 pub const MAX_STEPS: usize = 60;
@@ -56,6 +59,10 @@ pub struct ReplacementStatus {
     /// How often the instance that Spot owes was requested again.
     #[serde(default)]
     pub probes: u32,
+    /// The last instances that were terminated because their nodes could not be used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_DISCARDED), inner(length(max = 32)))]
+    pub discarded: Vec<InstanceId>,
     /// The search for an instance that takes over.
     #[serde(default)]
     pub capacity: Guarded<CapacityState>,
@@ -187,6 +194,18 @@ impl ReplacementStatus {
             self.triggers.remove(0);
         }
         self.triggers.push(name.to_owned());
+    }
+
+    /// Remembers an instance that was terminated because its node could not be used; whether that is new.
+    pub fn note_discarded(&mut self, instance_id: &InstanceId) -> bool {
+        if self.discarded.contains(instance_id) {
+            return false;
+        }
+        if self.discarded.len() >= MAX_DISCARDED {
+            self.discarded.remove(0);
+        }
+        self.discarded.push(instance_id.to_owned());
+        true
     }
 
     /// Replaces what blocks it; a reason that was there already keeps its time. Of very many, such as

@@ -184,6 +184,8 @@ pub enum Outcome {
     Misconfigured,
     /// Box 3 or 3.2: AWS refused the launch for a reason that is not known.
     LaunchRefused,
+    /// Box 3 or 3.2: the node of an instance could not be used, and the instance was terminated.
+    Unusable,
     /// Box 3 or 3.2: the time to wait ran out.
     TimedOut,
     /// Box 3.1 or 3.2: in service, and its node Ready.
@@ -227,6 +229,7 @@ impl Outcome {
             Self::NoCapacity
                 | Self::Misconfigured
                 | Self::LaunchRefused
+                | Self::Unusable
                 | Self::TimedOut
                 | Self::NodeKept
                 | Self::Blocked

@@ -2,11 +2,13 @@
 //! can take the pods is taken.
 
 use super::facts::{Fit, NodeFact, Turn};
+use super::unusable;
 use crate::flow::{Event, RequestFailure};
 use crate::group::FailureClass;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::seconds;
+use crate::reason::NodeTrouble;
 use crate::reason::Reason;
 use crate::record::{
     Capacity, CapacityState, FallbackState, FlowBox, GroupKind, OldNodeState, OpenFallback,
@@ -76,11 +78,12 @@ fn begin_again(next: &mut ReplacementStatus, now: Timestamp) {
 pub(super) fn take(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
     let mut misfits = Vec::new();
     for group in [GroupKind::Spot, GroupKind::OnDemand] {
-        let Some((instance_id, node)) = turn.facts.serving_node(share_of_attempt(next, group, turn), group)
-        else {
+        let share = share_of_attempt(next, group, turn);
+        let Some((instance_id, node)) = turn.facts.serving_node(share, group) else {
+            misfits.extend(unusable::reason(share));
             continue;
         };
-        let misfit = misfit(next, &node, turn);
+        let misfit = misfit(next, &instance_id, &node, turn);
         if misfit.is_empty() {
             taken(next, group, instance_id, node.name, turn.facts.now);
             return true;
@@ -105,9 +108,18 @@ fn share_of_attempt<'a>(
 
 /// Why the node cannot take the pods, if so. Ready is not yet that (zone, size, start-up taints). A deadline
 /// cannot wait for it.
-fn misfit(status: &ReplacementStatus, node: &NodeFact, turn: &Turn<'_>) -> Vec<Reason> {
+fn misfit(
+    status: &ReplacementStatus,
+    instance_id: &InstanceId,
+    node: &NodeFact,
+    turn: &Turn<'_>,
+) -> Vec<Reason> {
     if node.cordoned {
         return vec![Reason::NodeCordoned { node: node.name.clone() }];
+    }
+    if node.tainted {
+        let (why, since) = (NodeTrouble::Tainted, node.ready_changed.unwrap_or(turn.facts.now));
+        return vec![Reason::InstanceUnusable { instance_id: instance_id.clone(), why, since }];
     }
     if status.deadline.is_some() {
         return Vec::new();
@@ -195,6 +207,7 @@ fn failure(
             }
             FailureClass::Configuration => return Some(RequestFailure::Misconfigured(message)),
             FailureClass::Refused => return Some(RequestFailure::Refused(message)),
+            FailureClass::Unusable => return Some(RequestFailure::Unusable(message)),
             FailureClass::Throttle | FailureClass::Unknown => {}
         }
     }

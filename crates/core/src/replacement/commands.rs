@@ -5,6 +5,7 @@ use super::facts::{Facts, Mode, Subject};
 use crate::drain::DrainCommand;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::wants::{End, Want, Wants};
+use crate::policy::seconds;
 use crate::record::{
     CapacityState, DrainPurpose, FallbackState, GroupKind, OldNodeState, Phase, ReplacementStatus,
 };
@@ -94,12 +95,15 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
     let zone = facts.old_node.and_then(|node| node.volume_zone.clone());
     let gone = facts.view.is_some_and(|view| !view.spot.is_active(&subject.instance_id))
         && !facts.names_another_group(status);
+    let usual = seconds(facts.policy.join_timeout_seconds);
+    let presses = status.deadline.is_some() && from.is_none();
     let instance = |stood_in_for, gone| Want::Instance {
         attempt: status.asked(),
         deadline: status.deadline,
         stood_in_for,
         zone: zone.clone(),
         gone,
+        join_timeout: if presses { usual / 3 } else { usual },
     };
     // A group that replaces by itself is asked for nothing.
     if status.capacity.is_requested() && (!by_group || withdrawn) {

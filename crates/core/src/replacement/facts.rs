@@ -63,6 +63,8 @@ pub struct NodeFact {
     pub ready: bool,
     /// Whether it takes no new pods, whoever has cordoned it.
     pub cordoned: bool,
+    /// Whether it keeps a start-up taint, as [`crate::reason::NodeTrouble::Tainted`] says it.
+    pub tainted: bool,
     /// Whether pods that would have to move run on it.
     pub busy: bool,
     /// Its zone, if such pods have volumes, which cannot leave it.

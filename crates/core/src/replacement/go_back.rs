@@ -3,6 +3,7 @@
 use super::by_group;
 use super::facts::{Facts, Turn};
 use super::leave::ended;
+use super::unusable;
 use crate::drain::DrainEnd;
 use crate::flow::Event;
 use crate::freshness::Step;
@@ -191,10 +192,15 @@ fn claim(
                 return at(FlowBox::Monitor, reasons);
             }
             probe(open, &mut status.probes, turn);
-            return at(FlowBox::Health, vec![Reason::NoSpotInstance]);
+            let reason = unusable::reason(facts.share(GroupKind::Spot, turn.subject));
+            return at(FlowBox::Health, vec![reason.unwrap_or(Reason::NoSpotInstance)]);
         }
         return at(FlowBox::Health, Vec::from_iter(at_minimum(capacity, turn)));
     };
+    if let Some(reason) = unusable::reason(facts.share(GroupKind::Spot, turn.subject)) {
+        open.successor = None;
+        return at(FlowBox::Health, vec![reason]);
+    }
     if node.cordoned {
         // It is on its way out itself, or somebody keeps pods from it.
         open.successor = None;

@@ -5,11 +5,13 @@ use crate::flow::Event;
 use crate::freshness::{Freshness, StaleWatch, Step, WatchedKind};
 use crate::group::{FailureClass, GroupView, Instance, Lifecycle, PoolView};
 use crate::ids::{InstanceId, NodeName, ReplacementName};
+use crate::ledger::unusable::{Discarded, Unusable};
 use crate::ledger::{Balance, Failure, Ledger, Method, Reduction, RequestState, ScalingRequest, Share};
 use crate::limits::Starts;
 use crate::neighbours::Neighbour;
 use crate::placement::{PodName, Reasons};
 use crate::policy::Policy;
+use crate::reason::NodeTrouble;
 use crate::reason::{Finding, GroupProblem, Pause, Reason, ReasonCode, in_one_line};
 use crate::record::{
     BlockingReason, Capacity, CapacityState, FallbackState, GroupKind, NoticeKind, OldNodeState, Outcome,
@@ -60,6 +62,8 @@ struct Stage {
     disputed: Vec<(InstanceId, NodeName)>,
     /// Whether all nodes but the old one are cordoned.
     cordoned: bool,
+    /// Whether all nodes but the old one keep a start-up taint.
+    tainted: bool,
     /// Ready nodes by instance, and whether they run pods.
     nodes: Vec<(InstanceId, bool)>,
     unready: Vec<InstanceId>,
@@ -118,6 +122,7 @@ impl Stage {
             unready_for: Duration::ZERO,
             disputed: Vec::new(),
             cordoned: false,
+            tainted: false,
             nodes: Vec::new(),
             unready: Vec::new(),
             fit: Fit::Fits,
@@ -146,6 +151,7 @@ impl Stage {
             name: name.into(),
             ready,
             cordoned: self.cordoned && name != "old",
+            tainted: self.tainted && name != "old",
             busy,
             volume_zone: None,
             created: self.created,
@@ -224,6 +230,9 @@ impl Stage {
             deadline: None,
             stood_in_for: false,
             instance_id: instance.map(Into::into),
+            claimed_at: None,
+            unusable: None,
+            discarded: None,
             failure: failure.map(|class| Failure { class, message: "text".to_owned(), at: self.now }),
         };
         self.ledger.scaling_requests.retain(|request| request.group != group);
@@ -244,6 +253,11 @@ impl Stage {
             self.serve(group, id);
         }
         self
+    }
+
+    fn edit_share(&mut self, change: impl FnOnce(&mut Share)) {
+        let share = self.ledger.scaling_requests.iter_mut().flat_map(|request| &mut request.shares).next();
+        change(share.expect("a share"));
     }
 
     fn settle(&mut self, group: GroupKind) -> &mut Self {
@@ -449,6 +463,59 @@ fn what_fails_falls_back_now_later_or_never() {
         }
         assert!(!stage.marks(DrainPurpose::Replace), "{failure:?}");
     }
+}
+
+#[test]
+fn an_instance_whose_node_cannot_be_used_is_named_while_it_is_waited_for_and_once_it_was_terminated() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None);
+    stage.nodes.clear();
+    let since = stage.now;
+    let why = NodeTrouble::NotJoined;
+    stage.edit_share(|share| share.unusable = Some(Unusable { since, why, usable_since: None }));
+    stage.go();
+    let held = &stage.status.blocking[0];
+    assert_eq!((held.reason, held.flow_box), (ReasonCode::InstanceUnusable, FlowBox::Wait));
+    assert!(held.message.starts_with("i-4 is in service"), "{}", held.message);
+
+    let (instance_id, zone) = (InstanceId::from("i-4"), "a".to_owned());
+    let last = Discarded { instance_id, zone, why, waited_seconds: 900, at: since, times: 1 };
+    stage.edit_share(|share| share.discarded = Some(last.clone()));
+    stage.go();
+    assert!(!stage.has(FlowBox::Wait, Outcome::Unusable), "it is still there");
+    stage.edit_share(|share| (share.instance_id, share.unusable) = (None, None));
+    stage.go().go();
+    let told = stage.status.steps.iter().filter(|step| step.outcome == Outcome::Unusable).count();
+    assert_eq!((told, &stage.status.discarded), (1, &vec!["i-4".into()]), "it is told once");
+}
+
+#[test]
+fn a_node_that_keeps_its_start_up_taint_is_not_taken_even_before_a_deadline() {
+    for mut stage in [Stage::new(), Stage::urgent()] {
+        stage.tainted = true;
+        stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+        assert!(stage.status.capacity.taken().is_none());
+        assert!(stage.status.blocking.iter().any(|held| held.reason == ReasonCode::InstanceUnusable));
+        stage.tainted = false;
+        stage.go();
+        assert!(stage.status.capacity.taken().is_some());
+    }
+}
+
+#[test]
+fn a_deadline_leaves_a_node_a_third_of_the_time_until_an_instance_is_taken() {
+    let patience = |deadline: Option<u64>, is_taken: bool| {
+        let mut stage = Stage::new();
+        stage.status.deadline = deadline.map(|seconds| now() + Duration::from_secs(seconds));
+        stage.go().share(GroupKind::Spot, is_taken.then_some("i-4"), None).go();
+        match want(&stage.commands(), GroupKind::Spot) {
+            Some(Want::Instance { join_timeout, .. }) => join_timeout.as_secs(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(patience(None, false), 900);
+    assert_eq!(patience(Some(120), false), 300);
+    assert_eq!(patience(Some(120), true), 900);
 }
 
 #[test]

@@ -110,6 +110,9 @@ fn book(
         deadline: None,
         stood_in_for: false,
         instance_id: None,
+        claimed_at: None,
+        unusable: None,
+        discarded: None,
         failure: None,
     };
     let (baseline, target, state) = if raised {

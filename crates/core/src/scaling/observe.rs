@@ -29,8 +29,9 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
                 share.stood_in_for = *stood_in_for;
                 if share.attempt < *attempt {
                     share.attempt = *attempt;
-                    share.since = now;
-                    share.failure = None;
+                    if !share.rests(now) {
+                        (share.since, share.failure) = (now, None);
+                    }
                 }
             }
             if share.instance_id.as_ref().is_some_and(|id| !group.is_active(id)) {

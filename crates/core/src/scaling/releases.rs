@@ -22,13 +22,23 @@ impl<'a> SpareInstances<'a> {
         Self { inputs, cordon: BTreeSet::new() }
     }
 
-    fn may_end(&self, kind: GroupKind, id: &InstanceId) -> bool {
+    /// Whether the instance may be terminated as idle.
+    pub(super) fn may_end(&self, kind: GroupKind, id: &InstanceId) -> bool {
         let Inputs { instances, deferred, .. } = self.inputs;
         self.inputs.group(kind).may_be_claimed(id)
             && !instances.stale
             && !instances.with_pods.contains(id)
             && !deferred.ending(kind, id)
             && !self.cordon.contains(id)
+    }
+
+    /// Has the node cordoned first, if pods could still come to it unseen.
+    pub(super) fn is_to_be_cordoned(&mut self, id: &InstanceId) -> bool {
+        let takes_pods = self.inputs.instances.schedulable.contains(id);
+        if takes_pods {
+            self.cordon.insert(id.to_owned());
+        }
+        takes_pods
     }
 
     /// Terminates the instance, or has its node cordoned first.
@@ -39,8 +49,7 @@ impl<'a> SpareInstances<'a> {
         id: &InstanceId,
         replacement: &ReplacementName,
     ) -> Option<Call> {
-        if self.inputs.instances.schedulable.contains(id) {
-            self.cordon.insert(id.to_owned());
+        if self.is_to_be_cordoned(id) {
             return None;
         }
         Some(terminate(ledger, self.inputs, kind, id, Some(replacement)))
@@ -151,7 +160,7 @@ fn forget(ledger: &mut Ledger, kind: GroupKind, share: &Share) {
 
 /// Writes the intent to terminate exactly this instance; with the replacement that it settles, desired
 /// capacity goes down.
-fn terminate(
+pub(super) fn terminate(
     ledger: &mut Ledger,
     inputs: &Inputs<'_>,
     kind: GroupKind,

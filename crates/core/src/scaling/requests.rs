@@ -109,13 +109,20 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
             deadline: *deadline,
             stood_in_for: *stood_in_for,
             instance_id: None,
+            claimed_at: None,
+            unusable: None,
+            discarded: held.and_then(|share| share.discarded.clone()),
             failure: None,
         };
         if *gone && held.is_none() {
             new.replaced_by_group.push(Share { balance: Balance::OwedByGroup, ..share });
             continue;
         }
-        let order = || balance::permitted(group, want, zones::order(inputs, kind, replacement, want));
+        let avoided = share.discarded.as_ref().map(|last| last.zone.clone());
+        let order = || {
+            let zones = zones::order(inputs, kind, replacement, want, avoided.as_deref());
+            balance::permitted(group, want, zones)
+        };
         let zones = if left_to_group { Vec::new() } else { order() };
         asking.push((share, zones));
     }

@@ -7,6 +7,7 @@ mod observe;
 mod releases;
 mod requests;
 mod resume;
+mod unusable;
 mod wants;
 
 use super::answers::{accepted, launch_refused, launched, refused};
@@ -22,6 +23,8 @@ use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
 const NOW: &str = "2026-01-01T00:00:00Z";
+
+const JOIN_TIMEOUT: Duration = Duration::from_secs(900);
 
 fn now() -> Timestamp {
     NOW.parse().expect("a time")
@@ -63,7 +66,14 @@ fn add(view: &mut PoolView, kind: GroupKind, id: &str, lifecycle: Lifecycle) {
 }
 
 fn instance() -> Want {
-    Want::Instance { attempt: 0, deadline: None, stood_in_for: false, zone: None, gone: false }
+    Want::Instance {
+        attempt: 0,
+        deadline: None,
+        stood_in_for: false,
+        zone: None,
+        gone: false,
+        join_timeout: JOIN_TIMEOUT,
+    }
 }
 
 fn wants<const N: usize>(all: [(GroupKind, &str, Want); N]) -> Wants {

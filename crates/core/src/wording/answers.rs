@@ -5,6 +5,7 @@ use crate::group::NoInstance;
 use crate::ids::PoolName;
 use crate::imds::ImdsProblem;
 use crate::notices::NoticeRefusal;
+use crate::reason::NodeTrouble;
 use crate::reason::Pause;
 use crate::scaling::calls::Call;
 use crate::trigger::TriggerAnswer;
@@ -123,7 +124,22 @@ impl Display for NoInstance {
             Self::AnswerLost => f.write_str("the answer to LaunchInstances was lost"),
             Self::NoAnswer => f.write_str("LaunchInstances gave no instance and no reason"),
             Self::DesiredLowered(to) => write!(f, "somebody else lowered the desired capacity to {to}"),
+            Self::Unusable { instance_id, why, waited_seconds } => {
+                write!(f, "{instance_id} was terminated after {waited_seconds} s: {why}")
+            }
         }
+    }
+}
+
+impl Display for NodeTrouble {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.write_str(match self {
+            Self::NotJoined => "its node has not joined the cluster",
+            Self::NotReady => "its node is not Ready",
+            Self::Cordoned => "its node is cordoned",
+            Self::Tainted => "its node keeps a start-up taint",
+            Self::Disputed => "more than one node says that it runs on it",
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What happens to a replacement.
 
 use crate::flow::{Event, Finish, RequestFailure, Wish};
+use crate::group::NoInstance;
 use crate::reason::{Reason, in_one_line};
 use crate::record::GroupKind;
 use std::fmt;
@@ -26,6 +27,11 @@ impl fmt::Display for Event {
                 write!(f, "attempt {attempt}: capacity is requested from both groups again")
             }
             Self::RequestFailed { group, failure } => write!(f, "{group}: {failure}"),
+            Self::Discarded { group, instance_id, why, waited_seconds } => {
+                let instance_id = instance_id.clone();
+                let ended = NoInstance::Unusable { instance_id, why: *why, waited_seconds: *waited_seconds };
+                write!(f, "{group}: {ended}")
+            }
             Self::OnDemandRequested => f.write_str("one more instance is requested from the on-demand group"),
             Self::NodeKept { retry_in } => {
                 write!(f, "the node is kept as it is; next attempt in {} s", retry_in.as_secs())
@@ -132,9 +138,10 @@ fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 impl fmt::Display for RequestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OutOfCapacity(message) | Self::Misconfigured(message) | Self::Refused(message) => {
-                f.write_str(message)
-            }
+            Self::OutOfCapacity(message)
+            | Self::Misconfigured(message)
+            | Self::Refused(message)
+            | Self::Unusable(message) => f.write_str(message),
             Self::TimedOut(waited) => write!(f, "no instance in service after {} s", waited.as_secs()),
         }
     }

@@ -6,6 +6,7 @@ use crate::group::CapacityUnit;
 use crate::ids::{GroupName, InstanceId, NodeName};
 use crate::neighbours::Neighbour;
 use crate::placement::PodName;
+use crate::reason::NodeTrouble;
 use crate::reason::{BlockedReason, Finding, GroupProblem, NoLaunch, Pause, Reason};
 use jiff::Timestamp;
 use std::fmt::{Display, Formatter, Result};
@@ -30,11 +31,10 @@ impl Display for Reason {
             Self::NodeCordoned { node } => write!(f, "node {node} is cordoned"),
             Self::NodeMissing { node } => write!(f, "node {node} is not in the cluster"),
             Self::CheckPending { node } => write!(f, "the check whether the pods of {node} fit is running"),
-            Self::CheckTooLarge { node } => {
-                write!(f, "the check whether the pods of {node} fit was given up: {TooMuch}")
-            }
+            Self::CheckTooLarge { node } => check_too_large(node, f),
             Self::NoRoomYet { pod, reasons } => write!(f, "pod {pod} fits on no node yet ({reasons})"),
             Self::BothGroupsFailed { on_demand } => write!(f, "both groups failed; on-demand: {on_demand}"),
+            Self::InstanceUnusable { instance_id, why, since } => unusable(instance_id, *why, *since, f),
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id: instance, node } => {
                 write!(f, "node {node} also reports that it runs on {instance}")
@@ -81,6 +81,14 @@ impl Display for Reason {
             Self::More(count) => write!(f, "and {count} more"),
         }
     }
+}
+
+fn check_too_large(node: &NodeName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "the check whether the pods of {node} fit was given up: {TooMuch}")
+}
+
+fn unusable(instance_id: &InstanceId, why: NodeTrouble, since: Timestamp, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{instance_id} is in service, and {why}, since {since:.0} (joinTimeoutSeconds)")
 }
 
 fn termination_handler(workload: &PodName, f: &mut Formatter<'_>) -> Result {

@@ -86,22 +86,23 @@ async fn a_termination_hook_holds_the_instance_until_it_times_out_or_is_complete
 #[tokio::test(start_paused = true)]
 async fn boots_fail_as_scripted() {
     let stage = stage([spot()]);
-    for fault in [BootFault::DiesPending, BootFault::NeverJoins, BootFault::NeverReady] {
+    let after_joining = [BootFault::NeverReady, BootFault::KeepsTaint, BootFault::StaysCordoned];
+    for fault in [BootFault::DiesPending, BootFault::NeverJoins].into_iter().chain(after_joining) {
         stage.cloud.fault_next_boots("spot", 1, fault).unwrap();
     }
-    stage.set_desired("spot", 5).await;
+    stage.set_desired("spot", 7).await;
     seconds(26).await;
     // The one that died while pending is being replaced.
-    assert_eq!(stage.count("spot", LifecycleState::InService), 4);
+    assert_eq!(stage.count("spot", LifecycleState::InService), 6);
     let failed = stage.activities("spot").await.into_iter().filter(|activity| {
         activity.status_message().is_some_and(|text| text.starts_with("Instance became unhealthy while"))
     });
     assert_eq!(failed.count(), 1);
     seconds(300).await;
-    assert_eq!(stage.count("spot", LifecycleState::InService), 5);
+    assert_eq!(stage.count("spot", LifecycleState::InService), 7);
     let told = stage.host.told();
     let calls = |what: &str| told.iter().filter(|call| call.starts_with(what)).count();
-    assert_eq!((calls("join"), calls("ready")), (4, 3));
+    assert_eq!((calls("join"), calls("ready")), (6, 5));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ fn an_instance_is_busy_while_pods_run_or_end_on_its_node_and_schedulable_until_t
     let cluster = cluster(vec![cordoned, node("2")], vec![pod("web-1", "1", 1), ending]);
     let mut facts = InstanceFacts::default();
     facts.found_empty.insert("i-1".into(), now());
-    facts.look_at(&usual(), &cluster, &Freshness::default(), now());
+    facts.look_at(&usual(), &cluster, &Freshness::default(), "ours", now());
     assert_eq!(facts.with_pods, ["i-1", "i-2"].map(Into::into).into());
     assert_eq!(facts.schedulable, ["i-2".into()].into(), "and i-3 has no node yet");
 }
@@ -21,7 +21,7 @@ fn an_instance_that_two_nodes_say_they_run_on_counts_as_busy() {
     let idle = |name: &str| Node { unschedulable: true, provider_id: "aws:///a/i-1".into(), ..node(name) };
     for (nodes, busy) in [(vec![idle("1")], 0), (vec![idle("1"), idle("e")], 1)] {
         let mut facts = InstanceFacts::default();
-        facts.look_at(&usual(), &cluster(nodes, vec![]), &Freshness::default(), now());
+        facts.look_at(&usual(), &cluster(nodes, vec![]), &Freshness::default(), "ours", now());
         assert_eq!(facts.with_pods.len(), busy);
     }
 }
@@ -40,7 +40,13 @@ fn an_instance_without_a_node_is_not_idle_while_a_young_node_does_not_say_which_
     ] {
         let young = Node { provider_id: provider_id.into(), created, ..node("young") };
         let mut facts = InstanceFacts::default();
-        facts.look_at(&usual(), &cluster(vec![node("2"), young], vec![]), &Freshness::default(), now());
+        facts.look_at(
+            &usual(),
+            &cluster(vec![node("2"), young], vec![]),
+            &Freshness::default(),
+            "ours",
+            now(),
+        );
         assert_eq!(facts.with_pods, busy.into_iter().map(Into::into).collect(), "{provider_id} {created:?}");
     }
 }
@@ -71,7 +77,7 @@ fn a_cordoned_node_is_idle_only_for_a_while_after_it_was_listed_as_empty() {
     let schedulable = |found_empty: &[Timestamp], freshness: &Freshness| {
         let found_empty = found_empty.iter().map(|at| ("i-1".into(), *at)).collect();
         let mut facts = InstanceFacts { found_empty, ..InstanceFacts::default() };
-        facts.look_at(&usual(), &cluster, freshness, now());
+        facts.look_at(&usual(), &cluster, freshness, "ours", now());
         (!facts.schedulable.is_empty(), facts.stale)
     };
     let current = Freshness::default();

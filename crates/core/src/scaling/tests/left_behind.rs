@@ -9,7 +9,14 @@ fn renamed() -> PoolView {
 }
 
 fn gone() -> Want {
-    Want::Instance { attempt: 1, deadline: Some(now()), stood_in_for: false, zone: None, gone: true }
+    Want::Instance {
+        attempt: 1,
+        deadline: Some(now()),
+        stood_in_for: false,
+        zone: None,
+        gone: true,
+        join_timeout: JOIN_TIMEOUT,
+    }
 }
 
 /// A request for `i-1`: intended, applied and not served, served, served and the old instance gone.

@@ -43,14 +43,28 @@ fn a_place_that_somebody_else_took_out_of_desired_is_asked_for_again_after_a_bac
     let later = wants([(
         GroupKind::Spot,
         "i-1",
-        Want::Instance { attempt: 1, deadline: None, stood_in_for: false, zone: None, gone: false },
+        Want::Instance {
+            attempt: 1,
+            deadline: None,
+            stood_in_for: false,
+            zone: None,
+            gone: false,
+            join_timeout: JOIN_TIMEOUT,
+        },
     )]);
     assert_eq!(next(&erased.ledger, &view, &later).call, set(GroupKind::Spot, 4));
 }
 
 #[test]
 fn what_was_erased_while_another_instance_stands_in_is_owed_once_the_old_one_goes() {
-    let owed = || Want::Instance { attempt: 0, deadline: None, stood_in_for: true, zone: None, gone: false };
+    let owed = || Want::Instance {
+        attempt: 0,
+        deadline: None,
+        stood_in_for: true,
+        zone: None,
+        gone: false,
+        join_timeout: JOIN_TIMEOUT,
+    };
     let owed = wants([(GroupKind::Spot, "i-1", owed())]);
     let mut view = usual();
     let asked = next(&Ledger::default(), &view, &owed);

@@ -14,8 +14,14 @@ fn concurrent_stories_become_one_written_request() {
 fn beyond_the_maximum_a_story_is_refused_at_once_and_the_most_urgent_goes_first() {
     let mut view = usual();
     view.spot.max = 4;
-    let urgent =
-        Want::Instance { attempt: 0, deadline: Some(now()), stood_in_for: false, zone: None, gone: false };
+    let urgent = Want::Instance {
+        attempt: 0,
+        deadline: Some(now()),
+        stood_in_for: false,
+        zone: None,
+        gone: false,
+        join_timeout: JOIN_TIMEOUT,
+    };
     let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent)]);
     let plan = next(&Ledger::default(), &view, &both);
     assert_eq!(plan.call, set(GroupKind::Spot, 4));
@@ -30,7 +36,14 @@ fn what_was_refused_is_asked_again_in_the_next_attempt_only() {
     refused(&mut ledger, GroupKind::Spot, FailureClass::Configuration, "no", now());
     assert_eq!(share(&ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Configuration));
     assert_eq!(next(&ledger, &usual(), &spot("i-1")).call, None);
-    let again = Want::Instance { attempt: 1, deadline: None, stood_in_for: false, zone: None, gone: false };
+    let again = Want::Instance {
+        attempt: 1,
+        deadline: None,
+        stood_in_for: false,
+        zone: None,
+        gone: false,
+        join_timeout: JOIN_TIMEOUT,
+    };
     let plan = next(&ledger, &usual(), &wants([(GroupKind::Spot, "i-1", again)]));
     assert_eq!(plan.call, set(GroupKind::Spot, 4));
 }
@@ -46,7 +59,14 @@ fn an_open_plus_one_serves_the_next_attempt() {
     view.spot.failures = vec![failure(0, FailureClass::Capacity)];
     let failed = next(&ledger, &view, &spot("i-1"));
     assert!(share(&failed.ledger, "i-1").failure.is_some());
-    let again = Want::Instance { attempt: 1, deadline: None, stood_in_for: false, zone: None, gone: false };
+    let again = Want::Instance {
+        attempt: 1,
+        deadline: None,
+        stood_in_for: false,
+        zone: None,
+        gone: false,
+        join_timeout: JOIN_TIMEOUT,
+    };
     view.spot.failures.clear();
     let plan = next(&failed.ledger, &view, &wants([(GroupKind::Spot, "i-1", again)]));
     assert_eq!(plan.call, None, "never another +1");
@@ -57,7 +77,14 @@ fn an_open_plus_one_serves_the_next_attempt() {
 fn an_instance_that_the_group_replaces_by_itself_is_not_asked_for() {
     let mut view = usual();
     view.spot.instances.remove(0);
-    let gone = Want::Instance { attempt: 0, deadline: None, stood_in_for: false, zone: None, gone: true };
+    let gone = Want::Instance {
+        attempt: 0,
+        deadline: None,
+        stood_in_for: false,
+        zone: None,
+        gone: true,
+        join_timeout: JOIN_TIMEOUT,
+    };
     let gone = wants([(GroupKind::Spot, "i-1", gone)]);
     let plan = next(&Ledger::default(), &view, &gone);
     assert_eq!(plan.call, None);
@@ -75,6 +102,7 @@ fn launch_instances_walks_the_zones_with_a_token_for_each() {
         stood_in_for: false,
         zone: Some("b".to_owned()),
         gone: false,
+        join_timeout: JOIN_TIMEOUT,
     };
     let wanted = wants([(GroupKind::Spot, "i-1", wanted)]);
     let first = next(&Ledger::default(), &launching(), &wanted);
@@ -137,7 +165,14 @@ fn zones_are_asked_in_the_order_of_volumes_interruptions_own_zone_and_crowd() {
         (GroupKind::OnDemand, "i-1", None, vec!["i-1"], "abc"),
     ] {
         let zone = volume.map(str::to_owned);
-        let want = Want::Instance { attempt: 0, deadline: None, stood_in_for: false, zone, gone: false };
+        let want = Want::Instance {
+            attempt: 0,
+            deadline: None,
+            stood_in_for: false,
+            zone,
+            gone: false,
+            join_timeout: JOIN_TIMEOUT,
+        };
         let interrupted: BTreeSet<_> = interrupted.into_iter().map(Into::into).collect();
         let facts = InstanceFacts { interrupted, ..InstanceFacts::default() };
         let wanted = wants([(kind, name, want)]);
@@ -151,8 +186,14 @@ fn zones_are_asked_in_the_order_of_volumes_interruptions_own_zone_and_crowd() {
 fn the_most_urgent_replacement_says_which_zone_is_asked_first() {
     let mut view = launching();
     view.spot.instances[1].zone = "b".to_owned();
-    let urgent =
-        Want::Instance { attempt: 0, deadline: Some(now()), stood_in_for: false, zone: None, gone: false };
+    let urgent = Want::Instance {
+        attempt: 0,
+        deadline: Some(now()),
+        stood_in_for: false,
+        zone: None,
+        gone: false,
+        join_timeout: JOIN_TIMEOUT,
+    };
     let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent)]);
     let first = next(&Ledger::default(), &view, &both);
     assert_eq!(zone_of(first.call.as_ref()).map(|(zone, _)| zone), Some("b"));
@@ -184,7 +225,8 @@ fn suspended_az_rebalance(mut view: PoolView) -> PoolView {
 
 fn zones_asked(view: &PoolView, deadline: Option<Timestamp>, volumes: Option<&str>) -> Vec<String> {
     let zone = volumes.map(str::to_owned);
-    let want = Want::Instance { attempt: 0, deadline, stood_in_for: false, zone, gone: false };
+    let join_timeout = JOIN_TIMEOUT;
+    let want = Want::Instance { attempt: 0, deadline, stood_in_for: false, zone, gone: false, join_timeout };
     let plan = next(&Ledger::default(), view, &wants([(GroupKind::Spot, "i-1", want)]));
     let Some(Method::LaunchInstances { zones }) =
         plan.ledger.scaling_requests.first().map(|request| request.method.clone())

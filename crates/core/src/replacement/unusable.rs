@@ -1,0 +1,33 @@
+//! Boxes 3, 3.2 and 6: what the record says of instances whose nodes cannot be used. They are terminated by
+//! [`crate::scaling::unusable`].
+
+use super::facts::Turn;
+use crate::flow::Event;
+use crate::ledger::Share;
+use crate::reason::Reason;
+use crate::record::{GroupKind, ReplacementStatus};
+
+/// Reports the instances that were terminated because their nodes could not be used, each once.
+pub(super) fn report(next: &mut ReplacementStatus, turn: &Turn<'_>) {
+    for group in [GroupKind::Spot, GroupKind::OnDemand] {
+        let Some(share) = turn.facts.share(group, turn.subject) else { continue };
+        let Some(last) = &share.discarded else { continue };
+        let is_there = share.instance_id.as_ref() == Some(&last.instance_id);
+        if is_there || !next.note_discarded(&last.instance_id) {
+            continue;
+        }
+        let (instance_id, why) = (last.instance_id.clone(), last.why);
+        let waited_seconds = last.waited_seconds;
+        let event = Event::Discarded { group, instance_id, why, waited_seconds };
+        event.add_to(next, &turn.subject.node, turn.facts.now);
+    }
+}
+
+/// Why the node of a share's instance cannot be used, if so.
+pub(super) fn reason(share: Option<&Share>) -> Option<Reason> {
+    let (instance_id, unusable) = (share?.instance_id.clone()?, share?.unusable.as_ref()?);
+    if !unusable.is_now() {
+        return None;
+    }
+    Some(Reason::InstanceUnusable { instance_id, why: unusable.why, since: unusable.since })
+}
