@@ -30,6 +30,7 @@ use spot_guard_core::scaling;
 use spot_guard_core::scaling::answers::{self, AfterFailure, Answer};
 use spot_guard_core::scaling::calls::{Call, Deferred};
 use spot_guard_core::scaling::inputs::Inputs;
+use spot_guard_core::shortfall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -322,7 +323,7 @@ async fn take_turn(
         let mut instances = wanted.instances.clone();
         let freshness = deps.view.freshness();
         instances.look_at(&view, &deps.view.snapshot(), &freshness, &deps.taint_key, now);
-        let plan = scaling::plan(&Inputs {
+        let mut plan = scaling::plan(&Inputs {
             ledger: &store.ledger,
             view: &view,
             wants,
@@ -339,6 +340,11 @@ async fn take_turn(
                 group,
                 "the pool no longer names the group of a request"
             );
+        }
+        if pool.shortfall.is_on() {
+            shortfall::watch(&mut plan.ledger, &view.spot, now);
+        } else {
+            plan.ledger.empty_places.clear();
         }
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
@@ -413,7 +419,8 @@ async fn read_groups(
     pool.launch_instances.limit(&mut view);
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let recent = seconds(pool.policy.stability_seconds);
-        let watched = spot_failures_since.filter(|_| kind == GroupKind::Spot);
+        let watched = [spot_failures_since, shortfall::failures_matter_since(ledger, &pool.policy, now)];
+        let watched = watched.into_iter().flatten().filter(|_| kind == GroupKind::Spot);
         let since = ledger.failures_matter_since(kind, recent, now).into_iter().chain(watched).min();
         if let Some(since) = since {
             let failures = deps.aws.failures(pool.group(kind), since - CLOCK_SKEW).await?;
@@ -473,6 +480,7 @@ impl LedgerStore {
                     "cannotLaunch": next.cannot_launch,
                     "desiredSeen": next.desired_seen,
                     "doubts": next.doubts,
+                    "emptyPlaces": next.empty_places,
                 },
             });
             match self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&body)).await {

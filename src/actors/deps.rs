@@ -23,6 +23,7 @@ use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{self, Finding, PoolNames};
 use spot_guard_core::record::{GroupKind, ReplacedBy};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
+use spot_guard_core::shortfall::ShortfallSpec;
 use spot_guard_core::trigger::Ask;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,6 +83,8 @@ pub struct PoolConfig {
     pub launch_instances: LaunchInstances,
     /// Who is to replace its Spot nodes, if a person said so.
     pub replaced_by: Option<ReplacedBy>,
+    /// What is done about Spot capacity that is missing without a notice.
+    pub shortfall: ShortfallSpec,
     /// When it was made: of two pools that name a group, the older one has it.
     pub created: Option<Timestamp>,
     /// Its settings.
@@ -101,6 +104,7 @@ impl PoolConfig {
             pause,
             launch_instances: pool.spec.launch_instances,
             replaced_by: pool.spec.replaced_by,
+            shortfall: pool.spec.shortfall.clone(),
             created: pool.creation_timestamp().map(|time| time.0),
             policy: defaults.overridden(&pool.spec.policy),
         }

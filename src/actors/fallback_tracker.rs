@@ -14,6 +14,7 @@ mod fits;
 mod known;
 mod notices;
 mod refusals;
+mod stand_ins;
 mod steps;
 mod store;
 mod triggers;
@@ -96,6 +97,8 @@ pub struct FallbackTracker {
     removals: Removals,
     /// Whether time alone may decide about a notice, or one is still to be removed.
     notices_wait: bool,
+    /// How many stand-ins each pool wants that have not begun.
+    stand_ins: BTreeMap<PoolName, usize>,
     fits: Fits,
     busy: bool,
     again: bool,
@@ -124,6 +127,7 @@ impl FallbackTracker {
             looks_again: false,
             removals: Removals::default(),
             notices_wait: false,
+            stand_ins: BTreeMap::new(),
             fits,
             busy: false,
             again: false,
@@ -267,6 +271,7 @@ impl Handler<PoolAssessed> for FallbackTracker {
         for (name, assessment) in message.assessment.returns {
             self.known.assessments.insert(name, assessment);
         }
+        self.stand_ins.insert(message.pool, message.shortfall.wanted);
         ctx.notify(Turn);
     }
 }
@@ -345,6 +350,9 @@ impl FallbackTracker {
         let mut writes = heard.writes;
         let followed = turn.follow_triggers(&self.known.records, &mut self.replies, &writes);
         writes.extend(followed.writes);
+        for (pool, wanted) in std::mem::take(&mut self.stand_ins) {
+            writes.extend(turn.stand_in(&pool, wanted, &self.known.records));
+        }
         let mut open: Vec<&NodeReplacement> =
             self.known.records.values().filter(|record| record.is_open()).collect();
         open.sort_by_key(|record| urgency(record));

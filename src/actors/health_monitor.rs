@@ -8,6 +8,10 @@
 //!
 //! What was found is written into the SpotPool's status, too.
 
+mod shortfalls;
+
+pub(in crate::actors) use shortfalls::as_known;
+
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused};
 use crate::actors::supervision::{MessageLink, answers_ping};
@@ -32,6 +36,7 @@ use spot_guard_core::preflight;
 use spot_guard_core::reason::{Blocker, Finding, Pause, Reason, ReasonCode, in_one_line};
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, set_condition};
 use spot_guard_core::safety::{self, SafetyContext};
+use spot_guard_core::shortfall::{Shortfall, ShortfallMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +54,8 @@ struct Urgent {
     return_asked: Option<Timestamp>,
     /// Which watches show an old picture.
     freshness: Freshness,
+    /// Whether Spot instances are missing without a notice.
+    short: bool,
 }
 
 /// Assess the pools that are due.
@@ -93,7 +100,7 @@ impl HealthMonitor {
         found: &PoolAssessment,
         (replaced_by, findings): (ReplacedBy, &[Finding]),
         Urgent { pause, freshness, .. }: &Urgent,
-        other: Option<PodName>,
+        (other, shortfall): (Option<PodName>, &Shortfall),
         ctx: &mut Context<Self>,
     ) {
         let pool = &observed.pool;
@@ -126,6 +133,8 @@ impl HealthMonitor {
             other.into_iter().map(|workload| Reason::TerminationHandlerRuns { workload }).collect();
         let disturbed = others.first().map(Reason::code);
         say_once_met("Undisturbed", disturbed, others.is_empty(), "Undisturbed", &in_one_line(&others));
+        let uncovered = shortfall.held.first().map(Reason::code);
+        say_once_met("Covered", uncovered, uncovered.is_none(), "Covered", &in_one_line(&shortfall.held));
         let watched = self.say_watched(observed, &mut conditions);
         let status = serde_json::json!({
             "watchedNodes": watched.nodes - watched.unwatched.len(),
@@ -238,6 +247,12 @@ fn assess<'a>(
     found
 }
 
+/// What holds all voluntary work of a pool.
+fn held(pool: &PoolConfig, stale: &[StaleWatch]) -> Vec<Reason> {
+    let pause = pool.pause.clone().map(Reason::Paused);
+    pause.into_iter().chain(stale.iter().cloned().map(Reason::StaleWatch)).collect()
+}
+
 /// When a person last asked for the return of one of the pool's fallbacks.
 fn return_asked(pool: &PoolName, records: &[Arc<NodeReplacement>]) -> Option<Timestamp> {
     let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(pool));
@@ -330,6 +345,7 @@ impl Handler<Turn> for HealthMonitor {
                 pause: pool.pause.clone(),
                 return_asked: return_asked(name, &records),
                 freshness: freshness.clone(),
+                short: shortfalls::is_short(pool, self.observed.get(name)),
             };
             let waits = self.due.get(name).is_some_and(|due| now < *due);
             if waits && self.urgent.get(name) == Some(&urgent) {
@@ -339,8 +355,10 @@ impl Handler<Turn> for HealthMonitor {
             if !self.under_way.insert(name.clone()) {
                 continue;
             }
-            self.due
-                .insert(name.clone(), now + spot_guard_core::policy::seconds(pool.policy.monitor_seconds));
+            let usual = spot_guard_core::policy::seconds(pool.policy.monitor_seconds);
+            let pause = if urgent.short { usual.min(shortfalls::LOOK) } else { usual };
+            self.due.insert(name.clone(), now + pause);
+            let earlier = shortfalls::earlier(name, &pools, &self.observed);
             let records = records.clone();
             self.urgent.insert(name.clone(), urgent.clone());
             let snapshot = self.deps.view.snapshot();
@@ -350,17 +368,29 @@ impl Handler<Turn> for HealthMonitor {
             let time = self.deps.clock.now();
             let taint_key = self.deps.taint_key.clone();
             let stale = freshness.against(Step::Return);
-            let heavy = self.deps.heavy.clone();
+            let deps = self.deps.clone();
+            let short = urgent.short && preflight::refusals(&findings).is_empty();
+            let held = held(&pool, &stale);
             let work = async move {
+                let heavy = deps.heavy.clone();
+                let mode = if short { shortfalls::mode(deps, &pool).await } else { ShortfallMode::Off };
                 let work = move || {
                     let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, &stale, time);
-                    (observed, assessment, neighbours::termination_handler(&snapshot))
+                    let around = shortfalls::Around {
+                        records: &records,
+                        snapshot: &snapshot,
+                        earlier: &earlier,
+                        taint_key: &taint_key,
+                        held: &held,
+                    };
+                    let shortfall = shortfalls::judge(&pool, &observed, mode, &around, time);
+                    (observed, (assessment, shortfall), neighbours::termination_handler(&snapshot))
                 };
                 heavy.run(work).await
             };
             ctx.spawn(work.into_actor(self).map(move |done, actor, ctx| {
                 actor.under_way.remove(&name);
-                let Ok((observed, assessment, other)) = done else {
+                let Ok((observed, (assessment, shortfall), other)) = done else {
                     actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Time, 1);
                     tracing::warn!(pool = &*name, "other checks took all places; the pool is assessed later");
                     actor.due.remove(&name);
@@ -369,8 +399,9 @@ impl Handler<Turn> for HealthMonitor {
                 let blockers = assessment.returns.values().flat_map(|found| &found.unsafe_);
                 let given_up = blockers.filter(|reason| reason.code() == ReasonCode::CheckTooLarge).count();
                 actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Work, given_up);
-                actor.publish(&observed, &assessment, (replacer, &findings), &urgent, other, ctx);
-                actor.assessed.send(PoolAssessed { pool: name, assessment });
+                let beside = (other, &shortfall);
+                actor.publish(&observed, &assessment, (replacer, &findings), &urgent, beside, ctx);
+                actor.assessed.send(PoolAssessed { pool: name, assessment, shortfall });
             }));
         }
     }

@@ -15,6 +15,7 @@ use spot_guard_core::reason::Finding;
 use spot_guard_core::replacement::{DrainCommand, DrainPurpose, DrainReport};
 use spot_guard_core::scaling::instances::InstanceFacts;
 use spot_guard_core::scaling::wants::{End, Wants};
+use spot_guard_core::shortfall::Shortfall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -130,4 +131,6 @@ pub struct PoolAssessed {
     pub pool: PoolName,
     /// Healthy, stable, and each fallback's return.
     pub assessment: PoolAssessment,
+    /// What stands in for Spot capacity that is missing without a notice.
+    pub shortfall: Shortfall,
 }

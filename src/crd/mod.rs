@@ -18,6 +18,7 @@ pub use spot_guard_core::notices::notice_name;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, ReplacementStatus};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
+use spot_guard_core::shortfall::ShortfallSpec;
 use spot_guard_core::trigger::{Ask, TriggerAction, TriggerStage};
 use std::time::Duration;
 
@@ -77,6 +78,9 @@ pub struct SpotPoolSpec {
     /// of an EKS managed node group, else Spot Guard. A value that contradicts the group is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<ReplacedBy>,
+    /// What is done about Spot capacity that is missing without an interruption notice.
+    #[serde(default)]
+    pub shortfall: ShortfallSpec,
     /// What an instance costs per hour, to estimate what fallbacks cost; without it nothing is estimated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hourly_prices: Option<HourlyPrices>,
@@ -205,8 +209,8 @@ pub struct InterruptionNoticeSpec {
     pub traceparent: Option<String>,
 }
 
-/// The durable record of one node's replacement. Named after the old instance, so that a node has one at
-/// most.
+/// The durable record of one node's replacement, or of what stands in for an empty place of the Spot group.
+/// Named after the old instance, so that a node has one at most.
 #[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "spotguard.dev",
@@ -225,18 +229,32 @@ pub struct InterruptionNoticeSpec {
     printcolumn = r#"{"name":"Blocked-By","type":"string","jsonPath":".status.blocking[0].message","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
+#[x_kube(validation = Rule::new("has(self.place) ? has(self.pool) && !has(self.nodeName) && !has(self.instanceId) : has(self.nodeName) && has(self.instanceId)").message("either spec.nodeName and spec.instanceId, or spec.place and spec.pool must be set"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeReplacementSpec {
     /// The pool that the node belongs to; absent for a node in no accepted pool, which only gets its drain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub pool: Option<PoolName>,
-    /// The node to replace.
+    /// The node to replace; absent of a place.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
     #[schemars(length(min = 1, max = 253))]
     pub node_name: NodeName,
-    /// Its instance.
+    /// Its instance; absent of a place.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
     #[schemars(length(max = 19), regex(pattern = "^i-[0-9a-f]{8,17}$"))]
     pub instance_id: InstanceId,
+    /// The empty place of the Spot group that an on-demand instance stands in for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<EmptyPlace>,
+}
+
+/// A place of a Spot group that has no instance, without any interruption notice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EmptyPlace {
+    /// Since when it is empty.
+    pub since: Timestamp,
 }
 
 /// What a person requested: of the HTTP API, by the webhook, or with kubectl. It never changes after it was

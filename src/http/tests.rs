@@ -199,6 +199,7 @@ fn replacement(name: &str, status: ReplacementStatus) -> NodeReplacement {
         pool: Some("web".into()),
         node_name: format!("node-of-{name}").into(),
         instance_id: name.into(),
+        place: None,
     };
     let mut replacement = NodeReplacement::new(name, spec);
     replacement.status = Some(status);

@@ -1,6 +1,7 @@
 //! The edge to the Kubernetes API.
 
 pub mod asked;
+pub mod autoscaler;
 mod caps;
 pub mod client;
 mod closed;

@@ -63,6 +63,8 @@ pub struct ObjectCondition {
     pub type_: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
+    /// Why, in one word.
+    pub reason: Option<String>,
     /// When that changed.
     pub last_transition_time: Option<Time>,
 }

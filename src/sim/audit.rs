@@ -11,6 +11,7 @@ mod gates;
 mod groups;
 mod look;
 mod memo;
+mod places;
 mod reports;
 mod returns;
 
@@ -61,6 +62,8 @@ pub enum Invariant {
     /// A story is about a node that its own agent reported or a person asked about, and its deadline is one
     /// that this agent told and that can be true.
     OnlyReported,
+    /// No stand-in is requested for more Spot instances than are missing.
+    OnlyMissing,
 }
 
 /// Something that should have held.
@@ -117,6 +120,8 @@ struct State {
     records: BTreeMap<(String, bool), String>,
     /// The instances whose records were open when they were last looked at.
     open: BTreeSet<String>,
+    /// The records of stand-ins that were seen, by name.
+    places: BTreeSet<String>,
     /// Every notice that was ever stored, by its uid.
     reports: BTreeMap<String, Report>,
     budget_violations: usize,

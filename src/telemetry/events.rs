@@ -153,6 +153,17 @@ impl Publisher {
     }
 }
 
+/// A pool, as what an event is about.
+#[must_use]
+pub fn pool(name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(format!("{}/v1alpha1", crate::crd::GROUP)),
+        kind: Some("SpotPool".to_owned()),
+        name: Some(name.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
 /// A reference to a node. As kubelets do, its name stands for its uid: `kubectl describe node` looks for
 /// that.
 #[must_use]

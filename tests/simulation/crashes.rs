@@ -2,12 +2,13 @@
 //! should all the same.
 
 use crate::play::{Play, Played, Stage};
+use crate::shortfall;
 use crate::triggers::{answered, ask};
 use serde_json::{Value, json};
 use spot_guard::crd::{NodeReplacement, notice_name};
 use spot_guard::sim::crash::{CrashPoint, CrashSide};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard::sim::world::{ON_DEMAND, SPOT};
+use spot_guard::sim::world::{ON_DEMAND, POOL, SPOT};
 use spot_guard_cloud::cloud::{BootFault, Supply};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, StepRecord};
@@ -46,6 +47,8 @@ enum Tale {
     Odd,
     /// The first instance of each group never has a usable node.
     Unusable,
+    /// A Spot instance dies without a notice while Spot is out of capacity.
+    Silent,
     /// What people ask for: everything that a trigger can lead to.
     Asked,
 }
@@ -72,6 +75,7 @@ impl Tale {
                 }
             }),
             Self::Unusable => Play::plot("unusable", unusable()),
+            Self::Silent => shortfall::silent_loss(),
             Self::Asked => Play::plot("asked", asked()).beside(people_ask),
         }
     }
@@ -206,7 +210,9 @@ fn untold_steps(stage: &Stage) -> Vec<String> {
     let events = stage.cluster.list_json("events.events.k8s.io");
     let told = |step: &StepRecord| {
         let is_it = |event: &&Arc<Value>| {
-            event["regarding"]["name"] == step.node.as_str()
+            // What has no node is told of the pool.
+            let about = if step.node.is_empty() { POOL } else { step.node.as_str() };
+            event["regarding"]["name"] == about
                 && event["reason"] == format!("{:?}", step.outcome)
                 && event["action"] == format!("Box{}", step.flow_box.number())
                 && event["note"] == step.message.as_str()
@@ -224,7 +230,7 @@ fn every(tale: Tale) -> usize {
     match tale {
         Tale::Demo(Scenario::Rebalance | Scenario::DrySpot | Scenario::TwoMinuteNotice) => 1,
         Tale::Demo(Scenario::AllDry | Scenario::PdbBlocked | Scenario::DrySpotSetDesired) => 3,
-        Tale::Asked | Tale::Unusable => 3,
+        Tale::Asked | Tale::Unusable | Tale::Silent => 3,
         Tale::Demo(Scenario::BusyCluster) | Tale::Odd => 5,
         Tale::Demo(Scenario::ThreeFallbacks) => 17,
         Tale::Demo(Scenario::Storm) => 401,
@@ -269,6 +275,7 @@ stories! {
     a_storm_survives_a_crash: Tale::Demo(Scenario::Storm),
     refusals_deletions_and_removals_survive_a_crash: Tale::Odd,
     unusable_instances_survive_a_crash: Tale::Unusable,
+    a_silent_loss_survives_a_crash: Tale::Silent,
     what_people_ask_for_survives_a_crash: Tale::Asked,
 }
 

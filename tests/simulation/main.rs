@@ -22,6 +22,7 @@ mod play;
 mod pools;
 mod random;
 mod scaling;
+mod shortfall;
 mod stale;
 mod stories;
 mod supervision;

@@ -207,6 +207,16 @@ pub struct ScalingRequest {
     pub shares: Vec<Share>,
 }
 
+/// A client token has at most so many characters (API Reference, LaunchInstances).
+const MAX_TOKEN: usize = 64;
+
+/// FNV-1a with 128 bits: every version of Spot Guard has to give the same token to the same request.
+fn hash(text: &str) -> u128 {
+    text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash: u128, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    })
+}
+
 impl ScalingRequest {
     /// How many instances it still waits for.
     pub(crate) fn missing(&self) -> i32 {
@@ -218,7 +228,8 @@ impl ScalingRequest {
     /// an old token is an error (API Reference, LaunchInstances).
     pub(crate) fn token(&self, zones_left: usize) -> String {
         let story = self.shares.first().map_or("none", |share| share.replacement.as_str());
-        format!("{story}-{}-{zones_left}-{}", self.id, self.missing())
+        let token = format!("{story}-{}-{zones_left}-{}", self.id, self.missing());
+        if token.len() <= MAX_TOKEN { token } else { format!("{:032x}", hash(&token)) }
     }
 }
 
@@ -338,7 +349,14 @@ pub struct Ledger {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5_000))]
     pub doubts: Vec<Doubt>,
+    /// Since when each place of the Spot group is empty that no request waits for, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_EMPTY_PLACES))]
+    pub empty_places: Vec<Timestamp>,
 }
+
+/// Of more empty places nobody needs to know.
+pub const MAX_EMPTY_PLACES: usize = 1000;
 
 /// Clocks of AWS and of ours may differ by this much when activities are compared with requests.
 pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(2);
@@ -415,6 +433,7 @@ impl Ledger {
             None => share.balance != Balance::OwedByUs,
         };
         self.reduction.is_some()
+            || !self.empty_places.is_empty()
             || self.scaling_requests.iter().any(|request| {
                 request.state != RequestState::Applied
                     || request.shares.iter().any(|share| arriving(request.group, share))

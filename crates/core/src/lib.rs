@@ -28,6 +28,7 @@ pub mod record;
 pub mod replacement;
 pub mod safety;
 pub mod scaling;
+pub mod shortfall;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;

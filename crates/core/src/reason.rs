@@ -305,6 +305,28 @@ pub enum Reason {
         /// The name of its replacement.
         replacement: ReplacementName,
     },
+    /// A person has suspended Launch of the Spot group: nothing stands in for what it lacks.
+    LaunchFrozen {
+        /// The group.
+        group: GroupName,
+    },
+    /// Stand-ins for missing Spot instances are only reported.
+    ShortfallObserved {
+        /// How many would begin.
+        instances: usize,
+    },
+    /// As many stand-ins are open, or began or ended lately, as the limits allow.
+    StandInLimit {
+        /// How many may be open at a time.
+        limit: usize,
+    },
+    /// The on-demand group has no room for one more stand-in.
+    AtMaximum {
+        /// The group.
+        group: GroupName,
+        /// Its maximum size.
+        max: i32,
+    },
     /// There are more reasons than a record holds.
     More(usize),
 }
@@ -360,6 +382,10 @@ impl Reason {
             Self::NodesNotReady { .. } => ReasonCode::NodesNotReady,
             Self::NotStable { .. } => ReasonCode::NotStable,
             Self::ReturnUnderWay { .. } => ReasonCode::ReturnUnderWay,
+            Self::LaunchFrozen { .. } => ReasonCode::LaunchFrozen,
+            Self::ShortfallObserved { .. } => ReasonCode::ShortfallObserved,
+            Self::StandInLimit { .. } => ReasonCode::StandInLimit,
+            Self::AtMaximum { .. } => ReasonCode::NoRoom,
             Self::More(_) => ReasonCode::MoreReasons,
         }
     }

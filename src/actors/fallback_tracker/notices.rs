@@ -205,7 +205,7 @@ impl TurnView<'_> {
         );
         status.node_uid = self.uid_of(&subject.node);
         let (node_name, instance_id) = (subject.node, subject.instance_id);
-        let spec = NodeReplacementSpec { pool: pool.cloned(), node_name, instance_id };
+        let spec = NodeReplacementSpec { pool: pool.cloned(), node_name, instance_id, place: None };
         let mut record = NodeReplacement::new(&subject.name, spec);
         record.status = Some(status);
         record

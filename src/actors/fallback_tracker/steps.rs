@@ -45,7 +45,7 @@ impl FallbackTracker {
         }
     }
 
-    /// An event on the step's node. It has one name, whoever tells it and however often.
+    /// An event on the step's node, or on the pool if it has none. It has one name, whoever tells it and however often.
     fn tell_step(&self, record: &NodeReplacement, step: &StepRecord) {
         let told = Told {
             warning: step.outcome.is_warning(),
@@ -55,7 +55,11 @@ impl FallbackTracker {
             secondary: Some(record.object_ref(&())),
         };
         let identity = EventIdentity { name: event_name(record, step), at: step.at };
-        self.deps.events.tell_once(events::node(&step.node), told, identity);
+        let about = match record.spec.pool.as_ref().filter(|_| step.node.is_empty()) {
+            Some(pool) => events::pool(pool),
+            None => events::node(&step.node),
+        };
+        self.deps.events.tell_once(about, told, identity);
     }
 }
 

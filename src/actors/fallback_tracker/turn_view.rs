@@ -189,6 +189,10 @@ impl<'a> TurnView<'a> {
         let subject = subject(record);
         let now = self.deps.clock.now();
         let mut status = record.status.clone().unwrap_or_default();
+        if let (Some(place), Some(pool), None) = (&record.spec.place, &record.spec.pool, status.started_at) {
+            // The process died between the record and its first status.
+            status = self.begun(pool, place.since, &self.view(pool)?.spot);
+        }
         for held in self.notices_of(record) {
             let spec = &held.notice.spec;
             if status.started_at.is_none() {
@@ -331,6 +335,11 @@ impl<'a> TurnView<'a> {
             let drains = other.status.as_ref().is_some_and(|status| status.old_node.drain().is_some());
             other.spec.node_name == record.spec.node_name && drains
         })
+    }
+
+    /// Whether a pool's groups were read and may be acted on.
+    pub(super) fn is_accepted(&self, pool: &PoolName) -> bool {
+        self.refused.get(pool).is_some_and(Vec::is_empty)
     }
 
     /// Who replaces the Spot nodes of a pool, once its groups were read.

@@ -69,6 +69,7 @@ fn cluster() -> Fixture {
                 pool: Some("web".into()),
                 node_name: "node-0".into(),
                 instance_id: "i-0".into(),
+                place: None,
             },
             ..replacement("i-0", status)
         }],

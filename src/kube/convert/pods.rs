@@ -46,6 +46,11 @@ impl Converter {
             deletion: time(pod.metadata.deletion_timestamp.as_ref()),
             finalizers: pod.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty()),
             gated: spec.and_then(|s| s.scheduling_gates.as_ref()).is_some_and(|g| !g.is_empty()),
+            unschedulable_since: status
+                .and_then(|s| s.conditions.as_ref())
+                .and_then(|all| all.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False"))
+                .filter(|c| c.reason.as_deref() == Some("Unschedulable"))
+                .and_then(|c| time(c.last_transition_time.as_ref())),
             owner: self.owner(pod.metadata.owner_references.as_deref().unwrap_or_default(), mirror),
             labels: self.label_set(pod.metadata.labels.as_ref()),
             safe_to_evict: match annotations.and_then(|a| a.safe_to_evict.as_deref()) {

@@ -28,6 +28,9 @@ impl Auditor {
         ));
         let Some(group) = &call.group else { return };
         self.watch_churn(group);
+        if call.operation == "LaunchInstances" || call.operation == "SetDesiredCapacity" {
+            self.watch_places(Some(group));
+        }
         if !self.is_written(call, group) {
             let found = format!("{call:?} is not what the stored ledger announces: {:?}", self.ledgers());
             self.violated(Invariant::WrittenRequest, group, found);

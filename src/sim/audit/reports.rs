@@ -11,6 +11,13 @@ impl Auditor {
     /// A record was written.
     pub(super) fn watch_records(&self) {
         for record in self.records() {
+            if record.spec.place.is_some() {
+                let is_new = self.state().places.insert(record.name_any());
+                if is_new {
+                    self.watch_places(None);
+                }
+                continue;
+            }
             let uid = record.uid().unwrap_or_default();
             let instance = record.spec.instance_id.to_string();
             // Before its node says which instance it has, its pods are moved under a record of their own,

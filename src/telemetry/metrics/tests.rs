@@ -41,6 +41,7 @@ fn on_fallback(name: &str) -> NodeReplacement {
         pool: Some("web".into()),
         node_name: format!("node-{name}").into(),
         instance_id: name.into(),
+        place: None,
     };
     let mut replacement = NodeReplacement::new(name, spec);
     replacement.status = Some(ReplacementStatus {

@@ -236,6 +236,8 @@ pub struct Pod {
     pub finalizers: bool,
     /// Waits for a scheduling gate; the scheduler does not look at it.
     pub gated: bool,
+    /// Since when the scheduler finds no node for it (condition `PodScheduled`, reason `Unschedulable`).
+    pub unschedulable_since: Option<Timestamp>,
     /// Its controller.
     pub owner: Owner,
     /// Its labels.

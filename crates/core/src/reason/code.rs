@@ -149,6 +149,12 @@ codes! {
         ReturnUnderWay,
         /// The pool would be too full.
         BufferExceeded,
+        /// A person has suspended launches of the Spot group.
+        LaunchFrozen,
+        /// Stand-ins for missing Spot instances are only reported.
+        ShortfallObserved,
+        /// As many stand-ins are open, or began or ended lately, as the limits allow.
+        StandInLimit,
         /// There are more reasons than a record holds.
         MoreReasons,
     }

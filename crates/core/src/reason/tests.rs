@@ -133,6 +133,10 @@ fn capacity_and_health() -> Vec<Reason> {
             required: Duration::from_secs(120),
         },
         Reason::ReturnUnderWay { replacement: "i-2".into() },
+        Reason::LaunchFrozen { group: "spot".into() },
+        Reason::ShortfallObserved { instances: 2 },
+        Reason::StandInLimit { limit: 2 },
+        Reason::AtMaximum { group: "on-demand".into(), max: 5 },
         Reason::More(101),
     ]
 }

@@ -39,7 +39,9 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
     if status.is_finished() || mode == Mode::Observe {
         return commands;
     }
-    commands.taken.insert(subject.instance_id.clone());
+    if !subject.is_place() {
+        commands.taken.insert(subject.instance_id.clone());
+    }
     // An empty node keeps taint and cordon until its instance is gone.
     if let Some(drain) = status.old_node.drain() {
         commands.drains.push(DrainCommand {
@@ -171,7 +173,7 @@ fn ask(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, f
             | CapacityState::BothRequested { .. }
             | CapacityState::BackingOff { .. }
     );
-    if !searches || status.deadline.is_some() {
+    if !searches || status.deadline.is_some() || subject.is_place() {
         return;
     }
     for group in [GroupKind::Spot, GroupKind::OnDemand] {

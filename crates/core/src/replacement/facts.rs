@@ -46,12 +46,20 @@ pub enum RebalanceMode {
 pub struct Subject {
     /// The replacement's name.
     pub name: ReplacementName,
-    /// The old node.
+    /// The old node; empty of a place.
     pub node: NodeName,
-    /// The old instance.
+    /// The old instance; empty of a place.
     pub instance_id: InstanceId,
     /// Whether the node belongs to an accepted pool; others only get their drain.
     pub in_pool: bool,
+}
+
+impl Subject {
+    /// Whether it is an empty place of the Spot group, which has neither node nor instance.
+    #[must_use]
+    pub fn is_place(&self) -> bool {
+        self.instance_id.is_empty()
+    }
 }
 
 /// A node as far as a replacement needs to know it.

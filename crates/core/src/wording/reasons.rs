@@ -78,8 +78,33 @@ impl Display for Reason {
             Self::ReturnUnderWay { replacement } => {
                 write!(f, "the return of {replacement} is under way: returns are made one at a time")
             }
+            Self::LaunchFrozen { .. }
+            | Self::ShortfallObserved { .. }
+            | Self::StandInLimit { .. }
+            | Self::AtMaximum { .. } => shortfall(self, f),
             Self::More(count) => write!(f, "and {count} more"),
         }
+    }
+}
+
+/// What holds stand-ins for missing Spot instances.
+fn shortfall(reason: &Reason, f: &mut Formatter<'_>) -> Result {
+    match reason {
+        Reason::LaunchFrozen { group } => {
+            write!(f, "a person has suspended Launch of {group}: nothing stands in for what it lacks")
+        }
+        Reason::ShortfallObserved { instances } => {
+            write!(f, "pods wait, and {instances} on-demand instances would stand in (shortfall.mode)")
+        }
+        Reason::StandInLimit { limit } => write!(
+            f,
+            "as many stand-ins are open, or began or ended lately, as the limits allow \
+             (shortfall.maxStandIns is {limit})"
+        ),
+        Reason::AtMaximum { group, max } => {
+            write!(f, "group {group} has no room for one more stand-in: its maximum is {max}")
+        }
+        _ => Ok(()),
     }
 }
 

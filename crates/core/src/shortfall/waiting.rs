@@ -1,0 +1,165 @@
+//! Pods that wait for nodes like those of a pool, and how many such nodes would hold them.
+
+use crate::cluster::{Node, OwnerKind, Pod, Resources, Snapshot, add};
+use crate::drain::CORDON;
+use crate::group::{GroupView, Lifecycle, PoolView};
+use crate::policy::Policy;
+use crate::time::since;
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// A pod waits once the scheduler has found no node for so long.
+const UNSCHEDULABLE_FOR: Duration = Duration::from_secs(30);
+/// So long after its node became Ready an instance still counts as arriving: the scheduler has to find it.
+const FOUND_WITHIN: Duration = Duration::from_secs(30);
+/// Of more pods nobody needs to know how many nodes they want: the limits are far below.
+const MOST_PODS: usize = 5_000;
+/// EKS says by this label which market a node is of (EKS User Guide, "Managed node groups").
+const CAPACITY_TYPE: &str = "eks.amazonaws.com/capacityType";
+
+/// What the nodes of a pool are like: one Ready node of each group that has one. A pod fits only if it fits
+/// on all of them, for it stands on on-demand first and on Spot in the end.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shapes(Vec<Shape>);
+
+/// What pods that wait need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// So many empty nodes like those of the pool would hold them.
+    pub nodes: usize,
+    /// So many instances of the Spot group are on their way in.
+    pub spot_arrives: usize,
+    /// So many of the on-demand group.
+    pub on_demand_arrives: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Shape {
+    node: Node,
+    /// What its DaemonSets leave of it.
+    free: Resources,
+}
+
+impl Shapes {
+    /// The shapes of the pool's nodes as they are now.
+    #[must_use]
+    pub fn of(view: &PoolView, snapshot: &Snapshot, taint_key: &str) -> Self {
+        let groups = [&view.on_demand, &view.spot];
+        let mut found: Vec<Shape> =
+            groups.into_iter().filter_map(|group| shape(group, snapshot, taint_key)).collect();
+        if let [only] = &mut found[..] {
+            // A pod that wants the other market is not to be promised a node of this one by its label.
+            only.node.labels = only.node.labels.iter().filter(|(key, _)| *key != CAPACITY_TYPE).collect();
+        }
+        Self(found)
+    }
+
+    /// Whether a pod would fit on an empty node of the pool. Without a node to look at nobody knows.
+    fn take(&self, pod: &Pod) -> bool {
+        self.0.iter().all(|shape| {
+            let node = &shape.node;
+            pod.spec.untolerated(node).is_none() && pod.spec.selects(node) && holds(&shape.free, pod)
+        })
+    }
+
+    /// How many nodes of the pool would hold the pods that wait, without those that an earlier pool looks
+    /// after, and what is on its way in. Without a node to look at one is tried.
+    #[must_use]
+    pub fn need(
+        &self,
+        view: &PoolView,
+        snapshot: &Snapshot,
+        earlier: &[Self],
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Need {
+        let below = policy.placeholders_below();
+        let waits = |pod: &&Pod| {
+            waits(pod, now)
+                && !pod.spec.is_placeholder(below)
+                && self.take(pod)
+                && !earlier.iter().any(|shapes| shapes.take(pod))
+        };
+        let mut pods: Vec<&Pod> = snapshot.waiting().filter(waits).take(MOST_PODS).collect();
+        let [spot_arrives, on_demand_arrives] =
+            [&view.spot, &view.on_demand].map(|group| arriving(group, snapshot, now));
+        let Some(shape) = self.0.first() else {
+            return Need { nodes: usize::from(!pods.is_empty()), spot_arrives, on_demand_arrives };
+        };
+        pods.sort_by_key(|pod| std::cmp::Reverse((pod.spec.requests.cpu_millis, pod.spec.requests.memory)));
+        let mut nodes: Vec<Resources> = Vec::new();
+        for pod in pods {
+            let room = nodes.iter_mut().find(|free| holds(free, pod));
+            match room {
+                Some(free) => take_from(free, pod),
+                None => {
+                    let mut free = shape.free.clone();
+                    take_from(&mut free, pod);
+                    nodes.push(free);
+                }
+            }
+        }
+        Need { nodes: nodes.len(), spot_arrives, on_demand_arrives }
+    }
+}
+
+/// Whether the scheduler looks for a node for the pod, and has found none for a while.
+fn waits(pod: &Pod, now: Timestamp) -> bool {
+    let own_scheduler = pod.spec.scheduler.is_none() && pod.spec.not_understood.is_none();
+    let moves = !matches!(pod.owner.kind, OwnerKind::DaemonSet | OwnerKind::Mirror);
+    let long = pod.unschedulable_since.is_some_and(|at| since(at, now) >= UNSCHEDULABLE_FOR);
+    long && own_scheduler && moves && !pod.gated && !pod.terminating() && pod.nominated.is_none()
+}
+
+/// How many instances of the group are on their way in, up to the moment when the scheduler has found them.
+fn arriving(group: &GroupView, snapshot: &Snapshot, now: Timestamp) -> usize {
+    let settled =
+        |node: &Node| node.ready && node.ready_changed.is_none_or(|at| since(at, now) >= FOUND_WITHIN);
+    let active = group.instances.iter().filter(|held| held.lifecycle.may_be_claimed());
+    let waits = active.filter(|held| {
+        let node = snapshot.node_of_instance(&held.id);
+        // A node that was there for long and is not Ready now does not arrive.
+        let is_new = |node: &Node| node.created.is_none_or(|at| since(at, now) < Duration::from_mins(10));
+        match node {
+            Some(node) => !settled(node) && is_new(node),
+            None => held.lifecycle == Lifecycle::Pending,
+        }
+    });
+    waits.count()
+}
+
+fn shape(group: &GroupView, snapshot: &Snapshot, taint_key: &str) -> Option<Shape> {
+    let nodes = group.instances.iter().filter_map(|held| snapshot.node_of_instance(&held.id));
+    let node = nodes.filter(|node| node.ready && !node.unschedulable).min_by_key(|node| &node.name)?;
+    let mut used = Resources::default();
+    let daemons = |pod: &&Pod| pod.owner.kind == OwnerKind::DaemonSet && !pod.phase.finished();
+    snapshot.pods_on(&node.name).filter(daemons).for_each(|pod| add(&mut used, &pod.spec.requests));
+    let mut free = node.allocatable.clone();
+    subtract(&mut free, &used);
+    let passes = |key: &str| key == taint_key || key == CORDON || key.starts_with("node.kubernetes.io/");
+    let taints = node.taints.iter().filter(|taint| !passes(&taint.key)).cloned().collect();
+    Some(Shape { node: Node { taints, ..node.clone() }, free })
+}
+
+fn holds(free: &Resources, pod: &Pod) -> bool {
+    let asked = &pod.spec.requests;
+    free.cpu_millis >= asked.cpu_millis
+        && free.memory >= asked.memory
+        && free.ephemeral_storage >= asked.ephemeral_storage
+        && free.pods >= 1
+        && asked.extended.iter().all(|(name, amount)| free.extended(name) >= *amount)
+}
+
+fn take_from(free: &mut Resources, pod: &Pod) {
+    let mut used = Resources::default();
+    add(&mut used, &pod.spec.requests);
+    subtract(free, &used);
+}
+
+fn subtract(free: &mut Resources, used: &Resources) {
+    free.cpu_millis -= used.cpu_millis;
+    free.memory -= used.memory;
+    free.ephemeral_storage -= used.ephemeral_storage;
+    free.pods -= used.pods;
+    crate::cluster::add_extended(&mut free.extended, &used.extended, -1);
+}

@@ -1,0 +1,94 @@
+//! What stands in for Spot capacity that is missing without an interruption notice: how much, or what holds it.
+
+use crate::actors::deps::{Deps, PoolConfig};
+use crate::actors::messages::PoolObserved;
+use crate::crd::NodeReplacement;
+use crate::kube::autoscaler;
+use jiff::Timestamp;
+use spot_guard_core::cluster::Snapshot;
+use spot_guard_core::group::PoolView;
+use spot_guard_core::ids::PoolName;
+use spot_guard_core::reason::Reason;
+use spot_guard_core::replacement::Mode;
+use spot_guard_core::shortfall::{self, Inputs, Known, Shapes, Shortfall, ShortfallMode};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A pool that lacks Spot instances is assessed this often.
+pub(super) const LOOK: Duration = Duration::from_secs(5);
+
+/// Whether a pool's Spot group lacks instances that no replacement waits for.
+pub(super) fn is_short(pool: &PoolConfig, observed: Option<&PoolObserved>) -> bool {
+    pool.shortfall.is_on() && observed.is_some_and(|observed| !observed.ledger.empty_places.is_empty())
+}
+
+/// The groups of the pools that come before this one and look after pods that wait: each pod counts once.
+pub(super) fn earlier(
+    pool: &PoolName,
+    all: &BTreeMap<PoolName, PoolConfig>,
+    observed: &BTreeMap<PoolName, PoolObserved>,
+) -> Vec<Arc<PoolView>> {
+    let before = all.range(..pool.clone()).filter(|(name, other)| {
+        let acts = other.mode == Mode::Act && other.shortfall.mode != Some(ShortfallMode::Observe);
+        acts && other.pause.is_none() && is_short(other, observed.get(*name))
+    });
+    before.filter_map(|(name, _)| Some(observed.get(name)?.view.clone())).collect()
+}
+
+/// The mode in force: beside a cluster-autoscaler, or while nobody knows of one, a pool only observes.
+pub(super) async fn mode(deps: Deps, pool: &PoolConfig) -> ShortfallMode {
+    match (pool.mode, pool.shortfall.mode) {
+        (_, Some(ShortfallMode::Off)) => ShortfallMode::Off,
+        (Mode::Observe | Mode::DrainOnly, _) => ShortfallMode::Observe,
+        (Mode::Act, Some(mode)) => mode,
+        (Mode::Act, None) => match autoscaler::lives(deps.client, deps.clock.now()).await {
+            Some(false) => ShortfallMode::Act,
+            Some(true) | None => ShortfallMode::Observe,
+        },
+    }
+}
+
+/// What is known when a pool's shortfall is judged.
+pub(super) struct Around<'a> {
+    pub(super) records: &'a [Arc<NodeReplacement>],
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) earlier: &'a [Arc<PoolView>],
+    pub(super) taint_key: &'a str,
+    /// What holds all voluntary work.
+    pub(super) held: &'a [Reason],
+}
+
+/// How much stands in, or what holds it.
+pub(super) fn judge(
+    pool: &PoolConfig,
+    observed: &PoolObserved,
+    mode: ShortfallMode,
+    around: &Around<'_>,
+    now: Timestamp,
+) -> Shortfall {
+    let own = around.records.iter().filter(|record| record.spec.pool.as_ref() == Some(&pool.name));
+    let known: Vec<Known<'_>> = own.filter_map(|record| as_known(record)).collect();
+    let (view, snapshot) = (&*observed.view, around.snapshot);
+    let shapes = |view: &PoolView| Shapes::of(view, snapshot, around.taint_key);
+    let need = || {
+        let earlier: Vec<Shapes> = around.earlier.iter().map(|view| shapes(view)).collect();
+        shapes(view).need(view, snapshot, &earlier, &pool.policy, now)
+    };
+    shortfall::judge(&Inputs {
+        spec: &pool.shortfall,
+        mode,
+        policy: &pool.policy,
+        view,
+        ledger: &observed.ledger,
+        known: &known,
+        need: &need,
+        held: around.held,
+        now,
+    })
+}
+
+/// The record as the core looks at it.
+pub fn as_known(record: &NodeReplacement) -> Option<Known<'_>> {
+    Some(Known { is_place: record.spec.place.is_some(), status: record.status.as_ref()? })
+}
