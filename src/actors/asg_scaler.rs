@@ -323,7 +323,7 @@ async fn take_turn(
         let mut instances = wanted.instances.clone();
         let freshness = deps.view.freshness();
         instances.look_at(&view, &deps.view.snapshot(), &freshness, &deps.taint_key, now);
-        let mut plan = scaling::plan(&Inputs {
+        let plan = scaling::plan(&Inputs {
             ledger: &store.ledger,
             view: &view,
             wants,
@@ -341,12 +341,7 @@ async fn take_turn(
                 "the pool no longer names the group of a request"
             );
         }
-        if pool.shortfall.is_on() {
-            shortfall::watch(&mut plan.ledger, &view.spot, now);
-        } else {
-            plan.ledger.empty_places.clear();
-        }
-        changed |= store.write(plan.ledger).await?;
+        changed |= store.write(with_places(plan.ledger, &pool, &view, now)).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
             let (revision, cordon) = (wanted.revision, plan.cordon);
             return Ok(TurnResult { ledger: store.ledger, view, revision, cordon, changed, delayed });
@@ -370,6 +365,16 @@ async fn take_turn(
         changed |= store.write(next).await?;
     }
     Err(TurnError::NotLeading)
+}
+
+/// The ledger with the empty places of the Spot group, if they are to be known.
+fn with_places(mut ledger: Ledger, pool: &PoolConfig, view: &PoolView, now: Timestamp) -> Ledger {
+    if pool.shortfall.is_on() {
+        shortfall::watch(&mut ledger, &view.spot, now);
+    } else {
+        ledger.empty_places.clear();
+    }
+    ledger
 }
 
 /// Makes the call.

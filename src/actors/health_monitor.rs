@@ -247,12 +247,6 @@ fn assess<'a>(
     found
 }
 
-/// What holds all voluntary work of a pool.
-fn held(pool: &PoolConfig, stale: &[StaleWatch]) -> Vec<Reason> {
-    let pause = pool.pause.clone().map(Reason::Paused);
-    pause.into_iter().chain(stale.iter().cloned().map(Reason::StaleWatch)).collect()
-}
-
 /// When a person last asked for the return of one of the pool's fallbacks.
 fn return_asked(pool: &PoolName, records: &[Arc<NodeReplacement>]) -> Option<Timestamp> {
     let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(pool));
@@ -358,7 +352,6 @@ impl Handler<Turn> for HealthMonitor {
             let usual = spot_guard_core::policy::seconds(pool.policy.monitor_seconds);
             let pause = if urgent.short { usual.min(shortfalls::LOOK) } else { usual };
             self.due.insert(name.clone(), now + pause);
-            let earlier = shortfalls::earlier(name, &pools, &self.observed);
             let records = records.clone();
             self.urgent.insert(name.clone(), urgent.clone());
             let snapshot = self.deps.view.snapshot();
@@ -370,20 +363,14 @@ impl Handler<Turn> for HealthMonitor {
             let stale = freshness.against(Step::Return);
             let deps = self.deps.clone();
             let short = urgent.short && preflight::refusals(&findings).is_empty();
-            let held = held(&pool, &stale);
+            let around = shortfalls::Around::of(&pool, &pools, &self.observed, &stale);
             let work = async move {
                 let heavy = deps.heavy.clone();
                 let mode = if short { shortfalls::mode(deps, &pool).await } else { ShortfallMode::Off };
                 let work = move || {
                     let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, &stale, time);
-                    let around = shortfalls::Around {
-                        records: &records,
-                        snapshot: &snapshot,
-                        earlier: &earlier,
-                        taint_key: &taint_key,
-                        held: &held,
-                    };
-                    let shortfall = shortfalls::judge(&pool, &observed, mode, &around, time);
+                    let known = (&*records, &*snapshot, &*taint_key);
+                    let shortfall = shortfalls::judge(&pool, &observed, mode, &around, known, time);
                     (observed, (assessment, shortfall), neighbours::termination_handler(&snapshot))
                 };
                 heavy.run(work).await

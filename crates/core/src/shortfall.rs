@@ -86,14 +86,14 @@ impl ShortfallSpec {
 
 /// An open or finished replacement of the pool.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct OwnRecord<'a> {
     /// Whether it is about a place, and not about a node.
     pub is_place: bool,
     /// Its record.
     pub status: &'a ReplacementStatus,
 }
 
-impl Known<'_> {
+impl OwnRecord<'_> {
     /// Whether it looks after a place that the Spot group does not fill.
     fn covers(&self) -> bool {
         let withdrawn = matches!(*self.status.capacity, CapacityState::Withdrawn { .. });
@@ -140,17 +140,17 @@ fn missing(ledger: &Ledger, spot: &GroupView) -> Option<usize> {
 pub fn uncovered<'a>(
     ledger: &Ledger,
     spot: &GroupView,
-    known: impl Iterator<Item = Known<'a>>,
+    known: impl Iterator<Item = OwnRecord<'a>>,
     now: Timestamp,
 ) -> Vec<Timestamp> {
     let seen_twice = |at: &&Timestamp| since(**at, now) >= READ_TWICE;
     let standing = ledger.empty_places.iter().filter(seen_twice).copied();
     let missing = missing(ledger, spot).unwrap_or(0);
-    standing.take(missing).skip(known.filter(Known::covers).count()).collect()
+    standing.take(missing).skip(known.filter(OwnRecord::covers).count()).collect()
 }
 
 /// What [`judge`] looks at.
-pub struct Inputs<'a> {
+pub struct Circumstances<'a> {
     /// The pool's settings of shortfalls.
     pub spec: &'a ShortfallSpec,
     /// The mode in force.
@@ -162,7 +162,7 @@ pub struct Inputs<'a> {
     /// Its ledger.
     pub ledger: &'a Ledger,
     /// Its replacements, finished ones too.
-    pub known: &'a [Known<'a>],
+    pub known: &'a [OwnRecord<'a>],
     /// What the pods that wait need.
     pub need: &'a dyn Fn() -> Need,
     /// What holds all voluntary work: a pause, an old picture.
@@ -182,7 +182,7 @@ pub struct Shortfall {
 
 /// How many stand-ins are to begin.
 #[must_use]
-pub fn judge(inputs: &Inputs<'_>) -> Shortfall {
+pub fn judge(inputs: &Circumstances<'_>) -> Shortfall {
     let spot = &inputs.view.spot;
     let empty = uncovered(inputs.ledger, spot, inputs.known.iter().copied(), inputs.now);
     let Some(oldest) = empty.first().filter(|_| inputs.mode != ShortfallMode::Off) else {
@@ -211,7 +211,7 @@ pub fn judge(inputs: &Inputs<'_>) -> Shortfall {
 }
 
 /// What the limits leave.
-fn limited(inputs: &Inputs<'_>, missed: usize) -> Shortfall {
+fn limited(inputs: &Circumstances<'_>, missed: usize) -> Shortfall {
     let (view, now) = (inputs.view, inputs.now);
     let places = || inputs.known.iter().filter(|known| known.is_place).map(|known| known.status);
     let open = places().filter(|status| !status.is_finished()).count();
@@ -248,7 +248,7 @@ fn is_frozen(setup: &GroupSetup) -> bool {
 
 /// Whether Spot is known not to bring what is missing: AWS has suspended Launch, launches fail in all zones,
 /// or nothing came within the time that Spot has.
-fn is_out_of_capacity(inputs: &Inputs<'_>, oldest: Timestamp) -> bool {
+fn is_out_of_capacity(inputs: &Circumstances<'_>, oldest: Timestamp) -> bool {
     let (spot, now) = (&inputs.view.spot, inputs.now);
     let (waited, after) = (since(oldest, now), inputs.spec.after());
     if waited >= seconds(inputs.policy.spot_timeout_seconds) {

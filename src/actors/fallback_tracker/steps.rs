@@ -45,7 +45,8 @@ impl FallbackTracker {
         }
     }
 
-    /// An event on the step's node, or on the pool if it has none. It has one name, whoever tells it and however often.
+    /// An event on the step's node, or on the pool if it has none. It has one name, whoever tells it and
+    /// however often.
     fn tell_step(&self, record: &NodeReplacement, step: &StepRecord) {
         let told = Told {
             warning: step.outcome.is_warning(),

@@ -1,4 +1,5 @@
-//! What stands in for Spot capacity that is missing without an interruption notice: how much, or what holds it.
+//! What stands in for Spot capacity that is missing without an interruption notice: how much, or what
+//! holds it.
 
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::PoolObserved;
@@ -6,11 +7,12 @@ use crate::crd::NodeReplacement;
 use crate::kube::autoscaler;
 use jiff::Timestamp;
 use spot_guard_core::cluster::Snapshot;
+use spot_guard_core::freshness::StaleWatch;
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::PoolName;
 use spot_guard_core::reason::Reason;
 use spot_guard_core::replacement::Mode;
-use spot_guard_core::shortfall::{self, Inputs, Known, Shapes, Shortfall, ShortfallMode};
+use spot_guard_core::shortfall::{self, Circumstances, OwnRecord, Shapes, Shortfall, ShortfallMode};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,17 +25,30 @@ pub(super) fn is_short(pool: &PoolConfig, observed: Option<&PoolObserved>) -> bo
     pool.shortfall.is_on() && observed.is_some_and(|observed| !observed.ledger.empty_places.is_empty())
 }
 
-/// The groups of the pools that come before this one and look after pods that wait: each pod counts once.
-pub(super) fn earlier(
-    pool: &PoolName,
-    all: &BTreeMap<PoolName, PoolConfig>,
-    observed: &BTreeMap<PoolName, PoolObserved>,
-) -> Vec<Arc<PoolView>> {
-    let before = all.range(..pool.clone()).filter(|(name, other)| {
-        let acts = other.mode == Mode::Act && other.shortfall.mode != Some(ShortfallMode::Observe);
-        acts && other.pause.is_none() && is_short(other, observed.get(*name))
-    });
-    before.filter_map(|(name, _)| Some(observed.get(name)?.view.clone())).collect()
+/// What else counts when a pool's shortfall is judged.
+pub(super) struct Around {
+    /// The groups of the pools that come before this one and look after pods that wait: each counts once.
+    earlier: Vec<Arc<PoolView>>,
+    /// What holds all voluntary work.
+    held: Vec<Reason>,
+}
+
+impl Around {
+    pub(super) fn of(
+        pool: &PoolConfig,
+        all: &BTreeMap<PoolName, PoolConfig>,
+        observed: &BTreeMap<PoolName, PoolObserved>,
+        stale: &[StaleWatch],
+    ) -> Self {
+        let before = all.range(..pool.name.clone()).filter(|(name, other)| {
+            let acts = other.mode == Mode::Act && other.shortfall.mode != Some(ShortfallMode::Observe);
+            acts && other.pause.is_none() && is_short(other, observed.get(*name))
+        });
+        let earlier = before.filter_map(|(name, _)| Some(observed.get(name)?.view.clone())).collect();
+        let pause = pool.pause.clone().map(Reason::Paused);
+        let held = pause.into_iter().chain(stale.iter().cloned().map(Reason::StaleWatch)).collect();
+        Self { earlier, held }
+    }
 }
 
 /// The mode in force: beside a cluster-autoscaler, or while nobody knows of one, a pool only observes.
@@ -49,33 +64,24 @@ pub(super) async fn mode(deps: Deps, pool: &PoolConfig) -> ShortfallMode {
     }
 }
 
-/// What is known when a pool's shortfall is judged.
-pub(super) struct Around<'a> {
-    pub(super) records: &'a [Arc<NodeReplacement>],
-    pub(super) snapshot: &'a Snapshot,
-    pub(super) earlier: &'a [Arc<PoolView>],
-    pub(super) taint_key: &'a str,
-    /// What holds all voluntary work.
-    pub(super) held: &'a [Reason],
-}
-
 /// How much stands in, or what holds it.
 pub(super) fn judge(
     pool: &PoolConfig,
     observed: &PoolObserved,
     mode: ShortfallMode,
-    around: &Around<'_>,
+    around: &Around,
+    (records, snapshot, taint_key): (&[Arc<NodeReplacement>], &Snapshot, &str),
     now: Timestamp,
 ) -> Shortfall {
-    let own = around.records.iter().filter(|record| record.spec.pool.as_ref() == Some(&pool.name));
-    let known: Vec<Known<'_>> = own.filter_map(|record| as_known(record)).collect();
-    let (view, snapshot) = (&*observed.view, around.snapshot);
-    let shapes = |view: &PoolView| Shapes::of(view, snapshot, around.taint_key);
+    let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(&pool.name));
+    let known: Vec<OwnRecord<'_>> = own.filter_map(|record| as_known(record)).collect();
+    let view = &*observed.view;
+    let shapes = |view: &PoolView| Shapes::of(view, snapshot, taint_key);
     let need = || {
         let earlier: Vec<Shapes> = around.earlier.iter().map(|view| shapes(view)).collect();
         shapes(view).need(view, snapshot, &earlier, &pool.policy, now)
     };
-    shortfall::judge(&Inputs {
+    shortfall::judge(&Circumstances {
         spec: &pool.shortfall,
         mode,
         policy: &pool.policy,
@@ -83,12 +89,12 @@ pub(super) fn judge(
         ledger: &observed.ledger,
         known: &known,
         need: &need,
-        held: around.held,
+        held: &around.held,
         now,
     })
 }
 
 /// The record as the core looks at it.
-pub fn as_known(record: &NodeReplacement) -> Option<Known<'_>> {
-    Some(Known { is_place: record.spec.place.is_some(), status: record.status.as_ref()? })
+pub fn as_known(record: &NodeReplacement) -> Option<OwnRecord<'_>> {
+    Some(OwnRecord { is_place: record.spec.place.is_some(), status: record.status.as_ref()? })
 }

@@ -138,9 +138,9 @@ impl Case {
     fn at(&self, now: i64) -> (usize, Vec<Reason>) {
         let mut ledger = Ledger::default();
         watch(&mut ledger, &self.view.spot, at(0));
-        let known: Vec<Known<'_>> =
-            self.records.iter().map(|(is_place, status)| Known { is_place: *is_place, status }).collect();
-        let found = judge(&Inputs {
+        let known: Vec<OwnRecord<'_>> =
+            self.records.iter().map(|(is_place, status)| OwnRecord { is_place: *is_place, status }).collect();
+        let found = judge(&Circumstances {
             spec: &self.spec,
             mode: self.mode,
             policy: &self.policy,

@@ -36,15 +36,11 @@ impl Display for Reason {
             Self::BothGroupsFailed { on_demand } => write!(f, "both groups failed; on-demand: {on_demand}"),
             Self::InstanceUnusable { instance_id, why, since } => unusable(instance_id, *why, *since, f),
             Self::StaleWatch(watch) => watch.fmt(f),
-            Self::InstanceDisputed { instance_id: instance, node } => {
-                write!(f, "node {node} also reports that it runs on {instance}")
-            }
+            Self::InstanceDisputed { instance_id, node } => disputed(instance_id, node, f),
             Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
             Self::BudgetShut { budget, healthy, required } => budget_shut(budget, *healthy, *required, f),
             Self::EvictionRefused { pod, answer } => write!(f, "pod {pod}: {answer}"),
-            Self::DeletionNotAllowed { pod } => {
-                write!(f, "pod {pod} is not deleted: deleteAtDeadline is false")
-            }
+            Self::DeletionNotAllowed { pod } => not_deleted(pod, f),
             Self::PodHolds { pod, reason, until } => pod_holds(pod, *reason, *until, f),
             Self::ConnectionsEnd { until } => connections_end(*until, f),
             Self::PodTerminating { pod } => write!(f, "pod {pod} is still terminating"),
@@ -85,6 +81,14 @@ impl Display for Reason {
             Self::More(count) => write!(f, "and {count} more"),
         }
     }
+}
+
+fn disputed(instance_id: &InstanceId, node: &NodeName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "node {node} also reports that it runs on {instance_id}")
+}
+
+fn not_deleted(pod: &PodName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "pod {pod} is not deleted: deleteAtDeadline is false")
 }
 
 /// What holds stand-ins for missing Spot instances.
