@@ -1,7 +1,7 @@
 //! What a client is told whose request cannot be read as HTTP/1.1.
 //!
-//! actix-http answers such a request by itself, with a status and no body, and then drops the connection. What
-//! the client has sent and nobody has read resets the connection, and the answer may be lost with it. So the
+//! actix-http answers such a request by itself, with a status and no body, and then drops the connection.
+//! What the client has sent and nobody has read resets the connection, and the answer may be lost with it. So the
 //! answer gets its body here, on its way out. Then the connection is closed as RFC 9112, section 9.6, says:
 //! first for writing, and for good once the client has closed it, too, or its last second is over.
 
@@ -87,11 +87,7 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         if self.refusal.is_none() {
             match with_body(bytes) {
                 None => return Pin::new(&mut *self.io).poll_write(context, bytes),
@@ -139,11 +135,9 @@ fn with_body(bytes: &[u8]) -> Option<(Bytes, ConnectionEnd)> {
             "the head of the request did not arrive in time",
             ConnectionEnd::TooSlow,
         ),
-        "431" => (
-            ProblemReason::HeadersTooLong,
-            "the head of the request is too long",
-            ConnectionEnd::Unreadable,
-        ),
+        "431" => {
+            (ProblemReason::HeadersTooLong, "the head of the request is too long", ConnectionEnd::Unreadable)
+        }
         _ => return None,
     };
     let mut lines = head.split("\r\n");

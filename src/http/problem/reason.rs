@@ -73,10 +73,9 @@ impl ProblemReason {
     /// The status that a problem of this kind is answered with.
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::InvalidField
-            | Self::QueryUnreadable
-            | Self::BodyUnreadable
-            | Self::RequestUnreadable => StatusCode::BAD_REQUEST,
+            Self::InvalidField | Self::QueryUnreadable | Self::BodyUnreadable | Self::RequestUnreadable => {
+                StatusCode::BAD_REQUEST
+            }
             Self::TokenRequired | Self::TokenInvalid | Self::SignatureInvalid => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::ReadOnlyPort | Self::ForeignHost | Self::TlsRequired => {
                 StatusCode::FORBIDDEN

@@ -85,11 +85,7 @@ fn replaced() -> CapacityState {
 #[test]
 fn a_replacement_is_under_way_from_its_first_request_until_its_node_is_drained() {
     let rows = [
-        (
-            "waits",
-            ReplacementStatus::default(),
-            false,
-        ),
+        ("waits", ReplacementStatus::default(), false),
         (
             "asks",
             ReplacementStatus {
@@ -114,11 +110,7 @@ fn a_replacement_is_under_way_from_its_first_request_until_its_node_is_drained()
         ),
         ("is on fallback", ReplacementStatus { old_node: OldNodeState::Gone {}.into(), ..moving() }, false),
         ("is over", ReplacementStatus { finished_at: Some(now()), ..moving() }, false),
-        (
-            "has an old phase on record",
-            ReplacementStatus { phase: Phase::Completed, ..moving() },
-            true,
-        ),
+        ("has an old phase on record", ReplacementStatus { phase: Phase::Completed, ..moving() }, true),
         (
             "is blocked for 10 min, its replacement there",
             ReplacementStatus {
