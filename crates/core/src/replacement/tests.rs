@@ -491,6 +491,21 @@ fn an_instance_whose_node_cannot_be_used_is_named_while_it_is_waited_for_and_onc
 }
 
 #[test]
+fn what_fits_in_no_zone_is_given_up_without_a_deadline_and_the_node_stays() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None);
+    stage.fit = Fit::Misfits(vec![too_small()]);
+    stage.go();
+    let (since, why) = (stage.now, NodeTrouble::PodsDoNotFit);
+    stage.edit_share(|share| share.unusable = Some(Unusable { since, why, usable_since: None }));
+    stage.pass(1799).go();
+    assert!(!stage.status.old_node.is_retained(), "another zone may still be asked");
+    stage.pass(1).go();
+    assert!(stage.status.old_node.is_retained() && stage.has(FlowBox::Wait, Outcome::TimedOut));
+    assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Nothing), "it goes back");
+}
+
+#[test]
 fn a_node_that_keeps_its_start_up_taint_is_not_taken_even_before_a_deadline() {
     for mut stage in [Stage::new(), Stage::urgent()] {
         stage.tainted = true;
