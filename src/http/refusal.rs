@@ -1,9 +1,9 @@
 //! What a client is told whose request cannot be read as HTTP/1.1.
 //!
 //! actix-http answers such a request by itself, with a status and no body, and then drops the connection.
-//! What the client has sent and nobody has read resets the connection, and the answer may be lost with it. So the
-//! answer gets its body here, on its way out. Then the connection is closed as RFC 9112, section 9.6, says:
-//! first for writing, and for good once the client has closed it, too, or its last second is over.
+//! What the client has sent and nobody has read resets the connection, and the answer may be lost with it.
+//! So the answer gets its body here, on its way out. Then the connection is closed as RFC 9112, section 9.6,
+//! says: first for writing, and for good once the client has closed it, too, or its last second is over.
 
 use super::connections::Connection;
 use super::problem::{Problem, ProblemReason};

@@ -1,14 +1,12 @@
 //! Boxes 2, 3, 3.1 and 3.2: capacity is requested from Spot, then from on-demand. The first instance that
 //! can take the pods is taken.
 
-use super::begin::cancel;
 use super::facts::{Fit, NodeFact, Turn};
 use super::unusable;
 use crate::flow::{Event, RequestFailure};
 use crate::group::FailureClass;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
-use crate::ledger::unusable::Unusable;
 use crate::policy::seconds;
 use crate::reason::NodeTrouble;
 use crate::reason::Reason;
@@ -30,7 +28,7 @@ pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
         Event::SpotRequested.add_to(next, &turn.subject.node, now);
         return;
     }
-    if take(next, turn) || give_up(next, turn) {
+    if take(next, turn) {
         return;
     }
     go_on(next, turn);
@@ -98,31 +96,9 @@ pub(super) fn take(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
     false
 }
 
-/// Gives the search up if the pods have not fitted with an instance for twice the time that a node has. It
-/// would have been given back by then if another zone could be asked, and without a deadline nothing says that
-/// EC2 takes the old node.
-fn give_up(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
-    let (facts, now) = (turn.facts, turn.facts.now);
-    let waited = 2 * seconds(facts.policy.join_timeout_seconds);
-    let is_final = |held: &Unusable| {
-        let is_misfit = held.is_now() && held.why == NodeTrouble::PodsDoNotFit;
-        is_misfit && crate::time::since(held.since, now) >= waited
-    };
-    let found = [GroupKind::Spot, GroupKind::OnDemand].into_iter().find_map(|group| {
-        let share = share_of_attempt(next, group, turn);
-        let share = share.filter(|share| share.unusable.as_ref().is_some_and(is_final))?;
-        facts.serving_node(Some(share), group)
-    });
-    let Some((instance_id, node)) = found.filter(|_| next.deadline.is_none()) else { return false };
-    let reasons = misfit(next, &instance_id, &node, turn);
-    Event::FitGivenUp { waited, reasons }.add_to(next, &turn.subject.node, now);
-    cancel(next, now);
-    true
-}
-
 /// The group's share, unless it is of an earlier attempt: that may be on its way back, for the AsgScaler has
 /// not heard of this one yet.
-fn share_of_attempt<'a>(
+pub(super) fn share_of_attempt<'a>(
     status: &ReplacementStatus,
     group: GroupKind,
     turn: &'a Turn<'_>,
@@ -132,7 +108,7 @@ fn share_of_attempt<'a>(
 
 /// Why the node cannot take the pods, if so. Ready is not yet that (zone, size, start-up taints). A deadline
 /// cannot wait for it.
-fn misfit(
+pub(super) fn misfit(
     status: &ReplacementStatus,
     instance_id: &InstanceId,
     node: &NodeFact,

@@ -80,8 +80,8 @@ fn due(inputs: &Inputs<'_>, request: &ScalingRequest) -> Vec<(InstanceId, Replac
     request.shares.iter().filter_map(is_due).collect()
 }
 
-/// Whether the group can be asked for a zone that was not tried yet. What does not fit in any of them is kept:
-/// the rules of the pods may change, or others leave.
+/// Whether the group can be asked for a zone that was not tried yet. What does not fit in any of them is
+/// kept: the rules of the pods may change, or others leave.
 fn another_zone_may_do(inputs: &Inputs<'_>, request: &ScalingRequest, share: &Share) -> bool {
     let group = inputs.group(request.group);
     let own = share.instance_id.as_ref().and_then(|id| group.instance(id)).map(|held| held.zone.as_str());
