@@ -264,15 +264,17 @@ async fn the_groups_stay_while_requests_are_open(client: &Client) {
     };
     requests(json!([{
         "id": "1", "group": "OnDemand", "groupName": "b", "baseline": 1, "target": 2, "instancesBefore": [],
-        "requestedAt": "2026-03-01T12:00:00Z", "state": "Requested", "shares": [],
+        "requestedAt": "2026-03-01T12:00:00Z", "state": "Applied", "shares": [],
     }]))
     .await;
     for field in ["spotGroup", "onDemandGroup"] {
         let status = refused(name(field, "other").await);
         assert!(status.message.contains("cannot change while requests are open"), "{}", status.message);
     }
-    let paused = Patch::Merge(json!({ "spec": { "paused": true } }));
-    pools.patch("workers", &PatchParams::default(), &paused).await.expect("all else may change");
+    for paused in [true, false] {
+        let spec = Patch::Merge(json!({ "spec": { "paused": paused } }));
+        pools.patch("workers", &PatchParams::default(), &spec).await.expect("all else may change");
+    }
     requests(json!([])).await;
     name("spotGroup", "other").await.expect("nothing is open");
     name("spotGroup", "a").await.expect("nothing is open");
