@@ -39,6 +39,7 @@ testbed: ## Builds the control plane, Helm and promtool for the cluster tests, i
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2
 	@testbed/build > /dev/null
 	@testbed/helm > /dev/null
+	@testbed/hcl > /dev/null
 	@testbed/prometheus > /dev/null
 
 lint: ## Checks format, warnings, the build without the simulation, licenses, and known vulnerabilities
