@@ -197,7 +197,7 @@ async fn livez(agent: web::Data<AgentHandle>) -> HttpResponse {
 
 async fn readyz(agent: web::Data<AgentHandle>) -> HttpResponse {
     let reasons = agent.readiness.reasons();
-    if reasons.is_empty() {
+    if agent.readiness.serves() {
         HttpResponse::Ok().json(reasons)
     } else {
         HttpResponse::ServiceUnavailable().json(reasons)

@@ -135,7 +135,8 @@ impl AsgScaler {
         ctx.notify_later(turn, delay);
     }
 
-    /// Ready when every pool is: one that works does not hide one that does not.
+    /// Says which pools have a problem: one that works does not hide one that does not. AWS and the pools are
+    /// outside of this process, so it stays ready.
     fn tell_readiness(&self) {
         let problems: Vec<String> = self
             .pools
@@ -145,7 +146,7 @@ impl AsgScaler {
         if problems.is_empty() {
             self.deps.readiness.ready(PART);
         } else {
-            self.deps.readiness.not_ready(PART, UnreadyCode::GroupsNotObserved, problems.join("; "));
+            self.deps.readiness.impaired(PART, UnreadyCode::GroupsNotObserved, problems.join("; "));
         }
     }
 

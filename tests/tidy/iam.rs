@@ -41,7 +41,7 @@ fn the_iam_documents_allow_each_call_and_nothing_more() {
     found.extend(DEMANDED.map(str::to_owned));
     let documents: Vec<_> = ["policy.json", "policy-launch-instances.json"].map(allowed).into();
     assert!(documents[0].is_disjoint(&documents[1]), "a permission stands twice");
-    assert_eq!(found, documents.into_iter().flatten().collect());
+    assert_eq!(found, documents.into_iter().flatten().collect::<BTreeSet<_>>());
     let page = fs::read_to_string(root().join("deploy/iam/README.md")).expect("the page");
     for permission in &found {
         assert!(page.contains(&format!("| `{permission}` |")), "deploy/iam/README.md lacks {permission}");
