@@ -16,12 +16,11 @@ use crate::actors::messages::{PoolObserved, PoolRefused, Revision, ScaleGroups};
 use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::aws::{CallError, Launched, Terminated};
 use crate::crd::SpotPool;
-use crate::kube::problem::RequestProblem;
 use crate::telemetry::readiness::UnreadyCode;
 use actix::prelude::*;
 use jiff::Timestamp;
 use kube::api::Api;
-use ledger_store::{LedgerStore, Stored};
+use ledger_store::{LedgerStore, StoreError, Stored};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::{GroupName, InstanceId, PoolName};
 use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
@@ -84,12 +83,10 @@ struct TurnResult {
 enum TurnError {
     #[error(transparent)]
     Aws(#[from] CallError),
-    #[error("{}", RequestProblem(.0))]
-    Kube(#[from] kube::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("Auto Scaling group {0} does not exist")]
     NoSuchGroup(GroupName),
-    #[error("somebody else wrote the ledger of the pool")]
-    NotTheWriter,
     #[error("this process does not hold the lease for long enough")]
     NotLeading,
 }
@@ -335,17 +332,7 @@ async fn take_turn(
             deferred: &deferred,
             now,
         });
-        for left in
-            plan.ledger.left_behind.iter().filter(|left| !store.stored.ledger.left_behind.contains(left))
-        {
-            let (request, group) = (&left.request.id, &*left.request.group_name);
-            tracing::warn!(
-                pool = &*pool.name,
-                request,
-                group,
-                "the pool no longer names the group of a request"
-            );
-        }
+        tell_left_behind(&pool.name, &store.stored.ledger, &plan.ledger);
         changed |= store.write(plan.ledger).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
             let (revision, cordon) = (wanted.revision, plan.cordon);
@@ -370,6 +357,14 @@ async fn take_turn(
         changed |= store.write(next).await?;
     }
     Err(TurnError::NotLeading)
+}
+
+/// Says which requests are to groups that the pool no longer names.
+fn tell_left_behind(pool: &PoolName, before: &Ledger, after: &Ledger) {
+    for left in after.left_behind.iter().filter(|left| !before.left_behind.contains(left)) {
+        let (request, group) = (&left.request.id, &*left.request.group_name);
+        tracing::warn!(pool = &**pool, request, group, "the pool no longer names the group of a request");
+    }
 }
 
 /// Makes the call.

@@ -117,7 +117,8 @@ mod tests {
         let part = part.split("\n## ").next().expect("a part");
         let listed = part.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         assert!(listed.eq(UnreadyCode::ALL.map(UnreadyCode::as_str)), "docs/reasons.md is not up to date");
-        let unready = Unready { reason: UnreadyCode::WatchBroken, message: "no connection".to_owned(), serves: false };
+        let unready =
+            Unready { reason: UnreadyCode::WatchBroken, message: "no connection".to_owned(), serves: false };
         let expected =
             serde_json::json!({ "reason": "WatchBroken", "message": "no connection", "serves": false });
         assert_eq!(serde_json::to_value(unready).expect("JSON"), expected);

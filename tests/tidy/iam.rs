@@ -8,9 +8,8 @@ use std::fs;
 /// What LaunchInstances demands beside its own permission (API Reference, LaunchInstances).
 const DEMANDED: [&str; 2] = ["ec2:CreateFleet", "ec2:DescribeLaunchTemplateVersions"];
 /// How the names of operations begin in the SDK.
-const VERBS: [&str; 9] = [
-    "attach_", "complete_", "create_", "describe_", "launch_", "record_", "resume_", "set_", "terminate_",
-];
+const VERBS: [&str; 9] =
+    ["attach_", "complete_", "create_", "describe_", "launch_", "record_", "resume_", "set_", "terminate_"];
 
 /// The operations of Auto Scaling that the product's adapter calls. The SDK's builders are called without
 /// arguments, each on a line of its own.
@@ -30,7 +29,8 @@ fn allowed(document: &str) -> BTreeSet<String> {
     let text = fs::read_to_string(root().join("deploy/iam").join(document)).expect("a document");
     let policy: Value = serde_json::from_str(&text).expect("JSON");
     let statements = policy["Statement"].as_array().expect("statements");
-    let actions = statements.iter().flat_map(|statement| statement["Action"].as_array().expect("a list"));
+    let list = |action: &Value| action.as_array().cloned().unwrap_or_else(|| vec![action.clone()]);
+    let actions = statements.iter().flat_map(|statement| list(&statement["Action"]));
     actions.map(|action| action.as_str().expect("a name").to_owned()).collect()
 }
 

@@ -1,13 +1,23 @@
 //! The ledger of a pool, as it is stored, and the finalizer that keeps the pool while it is needed.
 
-use super::TurnError;
 use crate::crd::{OPEN_REQUESTS, SpotPool};
+use crate::kube::problem::RequestProblem;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use spot_guard_core::ledger::Ledger;
+use thiserror::Error;
 
 /// A write that conflicts with that of somebody else is tried so often in a turn.
 const ATTEMPTS: usize = 5;
+
+/// Why the ledger could not be stored.
+#[derive(Debug, Error)]
+pub(super) enum StoreError {
+    #[error("{}", RequestProblem(.0))]
+    Kube(#[from] kube::Error),
+    #[error("somebody else wrote the ledger of the pool")]
+    NotTheWriter,
+}
 
 /// The ledger in the pool's status; each write is refused if the pool changed since it was read.
 pub(super) struct LedgerStore {
@@ -37,7 +47,7 @@ impl LedgerStore {
         api: Api<SpotPool>,
         name: &str,
         known: Option<Stored>,
-    ) -> Result<Self, kube::Error> {
+    ) -> Result<Self, StoreError> {
         let mut store =
             Self { api, name: name.to_owned(), resource_version: None, stored: Stored::default() };
         store.stored = match known {
@@ -47,7 +57,7 @@ impl LedgerStore {
         Ok(store)
     }
 
-    async fn read(&mut self) -> Result<Stored, kube::Error> {
+    async fn read(&mut self) -> Result<Stored, StoreError> {
         let pool = self.api.get(&self.name).await?;
         self.resource_version = pool.resource_version();
         Ok(Stored::of(pool))
@@ -55,7 +65,7 @@ impl LedgerStore {
 
     /// Stores the ledger if it differs. The pool gets our finalizer before anything is owed, and loses it
     /// after nothing is.
-    pub(super) async fn write(&mut self, next: Ledger) -> Result<bool, TurnError> {
+    pub(super) async fn write(&mut self, next: Ledger) -> Result<bool, StoreError> {
         let is_owing = next.is_owing();
         if is_owing {
             self.hold(true).await?;
@@ -71,7 +81,7 @@ impl LedgerStore {
     }
 
     /// Sets or removes our finalizer, and leaves those of others.
-    async fn hold(&mut self, wanted: bool) -> Result<(), TurnError> {
+    async fn hold(&mut self, wanted: bool) -> Result<(), StoreError> {
         for _ in 0..ATTEMPTS {
             if self.stored.held == wanted {
                 return Ok(());
@@ -83,7 +93,7 @@ impl LedgerStore {
             let metadata =
                 serde_json::json!({ "resourceVersion": pool.resource_version(), "finalizers": finalizers });
             if Stored::of(pool).ledger != self.stored.ledger {
-                return Err(TurnError::NotTheWriter);
+                return Err(StoreError::NotTheWriter);
             }
             let body = Patch::Merge(serde_json::json!({ "metadata": metadata }));
             match self.api.patch(&self.name, &PatchParams::default(), &body).await {
@@ -92,15 +102,15 @@ impl LedgerStore {
                 Err(error) => return Err(error.into()),
             }
         }
-        if self.stored.held == wanted { Ok(()) } else { Err(TurnError::NotTheWriter) }
+        if self.stored.held == wanted { Ok(()) } else { Err(StoreError::NotTheWriter) }
     }
 
     /// Others write the rest of the status: on a conflict the pool is read again, and the write goes on only
     /// if its ledger is still the one that we know.
-    async fn write_ledger(&mut self, next: Ledger) -> Result<(), TurnError> {
+    async fn write_ledger(&mut self, next: Ledger) -> Result<(), StoreError> {
         for _ in 0..ATTEMPTS {
             if self.resource_version.is_none() && self.read().await?.ledger != self.stored.ledger {
-                return Err(TurnError::NotTheWriter);
+                return Err(StoreError::NotTheWriter);
             }
             let body = serde_json::json!({
                 "metadata": { "resourceVersion": self.resource_version },
@@ -123,6 +133,6 @@ impl LedgerStore {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(TurnError::NotTheWriter)
+        Err(StoreError::NotTheWriter)
     }
 }
