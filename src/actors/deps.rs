@@ -84,6 +84,8 @@ pub struct PoolConfig {
     pub replaced_by: Option<ReplacedBy>,
     /// When it was made: of two pools that name a group, the older one has it.
     pub created: Option<Timestamp>,
+    /// Whether it was deleted, and stays until its requests are settled. Nothing begins in it any more.
+    pub deleted: bool,
     /// Its settings.
     pub policy: Policy,
 }
@@ -102,6 +104,7 @@ impl PoolConfig {
             launch_instances: pool.spec.launch_instances,
             replaced_by: pool.spec.replaced_by,
             created: pool.creation_timestamp().map(|time| time.0),
+            deleted: pool.metadata.deletion_timestamp.is_some(),
             policy: defaults.overridden(&pool.spec.policy),
         }
     }
