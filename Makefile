@@ -35,10 +35,11 @@ nightly: ## Runs what takes too long for every change: 10,000 scenarios, all cra
 differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 from SEED=1
 	CLUSTERS=$(or $(CLUSTERS),1000) SEED=$(or $(SEED),1) cargo test --test cluster the_check_agrees -- --nocapture
 
-testbed: ## Builds the control plane, Helm and promtool for the cluster tests, if they are missing
+testbed: ## Builds the control plane, Helm, hclfmt and promtool for the cluster tests, if they are missing
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2
 	@testbed/build > /dev/null
 	@testbed/helm > /dev/null
+	@testbed/hcl > /dev/null
 	@testbed/prometheus > /dev/null
 
 lint: ## Checks format, warnings, the build without the simulation, licenses, and known vulnerabilities

@@ -8,8 +8,8 @@
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::http::{self, ApiState, Door};
+use spot_guard::sim::run::ScenarioRun;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard::sim::story::Story;
 use spot_guard::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, TAINT, WorldOptions};
 use spot_guard::telemetry::liveness::Liveness;
 use spot_guard_cloud::cloud::{Cloud, Supply};
@@ -52,12 +52,12 @@ fn play(plot: Plot) -> Measured {
     system.block_on(async {
         let began = Instant::now();
         let clock = Clock::simulated(EPOCH.parse().expect("a time"));
-        let mut story = Story::begin_on("bench".to_owned(), plot, clock, 1, WorldOptions::default())
+        let mut story = ScenarioRun::begin_on("bench".to_owned(), plot, clock, 1, WorldOptions::default())
             .await
             .expect("the story begins");
         let end = Shutdown::new();
         let _controller = story.controller("bench", Gates::default(), &end);
-        story.run(&mut |_| {}).await.expect("the script can be played");
+        story.to_its_end(&mut |_| {}).await.expect("the script can be played");
         let hours = story.elapsed().as_secs_f64() / 3600.0;
         let cloud = &story.world.cloud;
         let calls = cloud.calls();
@@ -82,9 +82,10 @@ fn play(plot: Plot) -> Measured {
 fn play_really(plot: Plot, readers: bool) -> (f64, Option<f64>, Option<Read>) {
     let dry = plot.script.iter().any(|(_, act)| matches!(act, Act::SpotHas(Supply::None)));
     actix::System::new().block_on(async {
-        let mut story = Story::begin_on("bench".to_owned(), plot, Clock::System, 1, WorldOptions::default())
-            .await
-            .expect("the story begins");
+        let mut story =
+            ScenarioRun::begin_on("bench".to_owned(), plot, Clock::System, 1, WorldOptions::default())
+                .await
+                .expect("the story begins");
         let end = Shutdown::new();
         let controller = story.controller("bench", Gates::default(), &end);
         let readers = readers.then(|| Readers::start(&serve(&controller, story.world.client.clone())));
@@ -98,7 +99,7 @@ fn play_really(plot: Plot, readers: bool) -> (f64, Option<f64>, Option<Read>) {
         let mut untold = |_| {};
         tokio::select! {
             () = asked => {}
-            played = story.run(&mut untold) => played.expect("the script can be played"),
+            played = story.to_its_end(&mut untold) => played.expect("the script can be played"),
         }
         let records = story.records().await;
         let noticed = records.iter().filter_map(|record| record.status.as_ref()?.started_at).min();

@@ -197,7 +197,7 @@ async fn livez(agent: web::Data<AgentHandle>) -> HttpResponse {
 
 async fn readyz(agent: web::Data<AgentHandle>) -> HttpResponse {
     let reasons = agent.readiness.reasons();
-    if reasons.is_empty() {
+    if agent.readiness.serves() {
         HttpResponse::Ok().json(reasons)
     } else {
         HttpResponse::ServiceUnavailable().json(reasons)
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(call_service(&app, get("/readyz")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(
             call_and_read_body(&app, get("/readyz")).await,
-            r#"{"imds":{"reason":"ImdsUnreadable","message":"no answer"}}"#
+            r#"{"imds":{"reason":"ImdsUnreadable","message":"no answer","serves":false}}"#
         );
         let text = call_and_read_body(&app, get("/metrics")).await;
         assert!(text.ends_with(b"# EOF\n"), "{text:?}");

@@ -121,7 +121,7 @@ const PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("events.k8s.io", "events", &["create", "patch"]),
     ("authentication.k8s.io", "tokenreviews", &["create"]),
     ("authorization.k8s.io", "subjectaccessreviews", &["create"]),
-    ("spotguard.dev", "spotpools", &["get", "list", "watch"]),
+    ("spotguard.dev", "spotpools", &["get", "list", "watch", "patch"]),
     ("spotguard.dev", "spotpools/status", &["patch"]),
     ("spotguard.dev", "interruptionnotices", &["list", "watch", "create", "delete"]),
     ("spotguard.dev", "nodereplacements", &["get", "list", "watch", "create", "delete"]),

@@ -142,7 +142,7 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 }
 
 #[cfg(feature = "sim")]
-#[expect(clippy::disallowed_methods, reason = "RUST_LOG asks for logs beside the story")]
+#[expect(clippy::disallowed_methods, reason = "RUST_LOG asks for logs beside what is told")]
 fn demo(options: &spot_guard::sim::demo::DemoOptions) -> ExitCode {
     // The demo prints its own lines; logs are for those who set RUST_LOG.
     let _telemetry = std::env::var_os("RUST_LOG").map(|_| telemetry::tracing::init(None));

@@ -9,17 +9,18 @@
 //! The ledger is stored in the pool's status, and only then the call is made. The groups are read again after
 //! each call.
 
+mod ledger_store;
+
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{PoolObserved, PoolRefused, Revision, ScaleGroups};
 use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::aws::{CallError, Launched, Terminated};
 use crate::crd::SpotPool;
-use crate::kube::problem::RequestProblem;
 use crate::telemetry::readiness::UnreadyCode;
 use actix::prelude::*;
 use jiff::Timestamp;
-use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::Api;
+use ledger_store::{LedgerStore, StoreError, Stored};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::{GroupName, InstanceId, PoolName};
 use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
@@ -70,7 +71,7 @@ struct TurnEnded {
 }
 
 struct TurnResult {
-    ledger: Ledger,
+    stored: Stored,
     view: PoolView,
     revision: Revision,
     cordon: BTreeSet<InstanceId>,
@@ -83,12 +84,10 @@ struct TurnResult {
 enum TurnError {
     #[error(transparent)]
     Aws(#[from] CallError),
-    #[error("{}", RequestProblem(.0))]
-    Kube(#[from] kube::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("Auto Scaling group {0} does not exist")]
     NoSuchGroup(GroupName),
-    #[error("somebody else wrote the ledger of the pool")]
-    NotTheWriter,
     #[error("this process does not hold the lease for long enough")]
     NotLeading,
 }
@@ -96,7 +95,7 @@ enum TurnError {
 #[derive(Default)]
 struct PoolState {
     wanted: ScaleGroups,
-    ledger: Option<Ledger>,
+    stored: Option<Stored>,
     view: Option<Arc<PoolView>>,
     busy: bool,
     again: bool,
@@ -134,7 +133,8 @@ impl AsgScaler {
         ctx.notify_later(turn, delay);
     }
 
-    /// Ready when every pool is: one that works does not hide one that does not.
+    /// Says which pools have a problem: one that works does not hide one that does not. AWS and the pools are
+    /// outside of this process, so it stays ready.
     fn tell_readiness(&self) {
         let problems: Vec<String> = self
             .pools
@@ -144,7 +144,7 @@ impl AsgScaler {
         if problems.is_empty() {
             self.deps.readiness.ready(PART);
         } else {
-            self.deps.readiness.not_ready(PART, UnreadyCode::GroupsNotObserved, problems.join("; "));
+            self.deps.readiness.impaired(PART, UnreadyCode::GroupsNotObserved, problems.join("; "));
         }
     }
 
@@ -153,10 +153,10 @@ impl AsgScaler {
         let waiting = !state.wanted.ends.is_empty()
             || state.wanted.spot_failures_since.is_some()
             || state
-                .ledger
+                .stored
                 .as_ref()
                 .zip(state.view.as_ref())
-                .is_some_and(|(ledger, view)| ledger.is_waiting(view));
+                .is_some_and(|(stored, view)| stored.ledger.is_waiting(view));
         let slow = if waiting { pool.policy.group_poll_seconds } else { pool.policy.monitor_seconds };
         if state.failures > 0 {
             let spread = Duration::from_millis(fastrand::u64(..250));
@@ -235,7 +235,7 @@ impl Handler<Turn> for AsgScaler {
         state.busy = true;
         let takes_over = state.view.is_none();
         let turn =
-            take_turn(self.deps.clone(), config, state.ledger.clone(), state.wanted.clone(), takes_over);
+            take_turn(self.deps.clone(), config, state.stored.clone(), state.wanted.clone(), takes_over);
         let ended = async move { TurnEnded { pool, outcome: turn.await } };
         ctx.spawn(ended.into_actor(self).map(|ended, _, ctx| ctx.notify(ended)));
     }
@@ -258,18 +258,18 @@ impl Handler<TurnEnded> for AsgScaler {
                 let observed = PoolObserved {
                     pool: pool.clone(),
                     view: Arc::new(result.view),
-                    ledger: Arc::new(result.ledger.clone()),
+                    ledger: Arc::new(result.stored.ledger.clone()),
                     revision: result.revision,
                     cordon: Arc::new(result.cordon),
                 };
-                state.ledger = Some(result.ledger);
+                state.stored = Some(result.stored);
                 state.view = Some(observed.view.clone());
                 self.observed.iter().for_each(|link| link.send(observed.clone()));
             }
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
                 // What was written and what was not is read again.
-                state.ledger = None;
+                state.stored = None;
                 // What lasts is told once; readiness says it as long as it lasts.
                 if state.problem.as_ref() != Some(&error.to_string()) {
                     tracing::warn!(pool = &*pool, %error, "the groups could not be read; the next attempt follows");
@@ -299,24 +299,25 @@ answers_ping!(AsgScaler);
 async fn take_turn(
     deps: Deps,
     pool: PoolConfig,
-    ledger: Option<Ledger>,
+    known: Option<Stored>,
     wanted: ScaleGroups,
     takes_over: bool,
 ) -> Result<TurnResult, TurnError> {
     let api: Api<SpotPool> = Api::all(deps.client.clone());
-    let mut store = LedgerStore::open(api, &pool.name, ledger).await?;
+    let mut store = LedgerStore::open(api, &pool.name, known).await?;
     let mut changed = false;
     let mut deferred = Deferred::default();
     let mut delayed = None;
     // A new life, or a replacement that wants something, waits for nobody else's look.
     let urgent = takes_over || wanted.wants_something();
     if takes_over {
-        let mut next = store.ledger.clone();
+        let mut next = store.stored.ledger.clone();
         next.take_over(deps.clock.now());
         store.write(next).await?;
     }
     for calls in 0.. {
-        let view = read_groups(&deps, &pool, &store.ledger, wanted.spot_failures_since, urgent).await?;
+        let view =
+            read_groups(&deps, &pool, &store.stored.ledger, wanted.spot_failures_since, urgent).await?;
         let now = deps.clock.now();
         let ScaleGroups { wants, ends, .. } = &wanted;
         // The tracker knows the instances that it was told of; this reading may be the first one for long.
@@ -324,7 +325,7 @@ async fn take_turn(
         let freshness = deps.view.freshness();
         instances.look_at(&view, &deps.view.snapshot(), &freshness, &deps.taint_key, now);
         let plan = scaling::plan(&Inputs {
-            ledger: &store.ledger,
+            ledger: &store.stored.ledger,
             view: &view,
             wants,
             ends,
@@ -332,24 +333,16 @@ async fn take_turn(
             deferred: &deferred,
             now,
         });
-        for left in plan.ledger.left_behind.iter().filter(|left| !store.ledger.left_behind.contains(left)) {
-            let (request, group) = (&left.request.id, &*left.request.group_name);
-            tracing::warn!(
-                pool = &*pool.name,
-                request,
-                group,
-                "the pool no longer names the group of a request"
-            );
-        }
+        tell_left_behind(&pool.name, &store.stored.ledger, &plan.ledger);
         changed |= store.write(with_places(plan.ledger, &pool, &view, now)).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
             let (revision, cordon) = (wanted.revision, plan.cordon);
-            return Ok(TurnResult { ledger: store.ledger, view, revision, cordon, changed, delayed });
+            return Ok(TurnResult { stored: store.stored, view, revision, cordon, changed, delayed });
         };
         if !deps.fence.may_act(deps.call_timeout) {
             return Err(TurnError::NotLeading);
         }
-        let mut next = store.ledger.clone();
+        let mut next = store.stored.ledger.clone();
         match make(&deps, &pool, &call).await {
             Ok(answer) => answers::taken(&mut next, &call, answer, deps.clock.now()),
             Err(error) => {
@@ -375,6 +368,14 @@ fn with_places(mut ledger: Ledger, pool: &PoolConfig, view: &PoolView, now: Time
         ledger.empty_places.clear();
     }
     ledger
+}
+
+/// Says which requests are to groups that the pool no longer names.
+fn tell_left_behind(pool: &PoolName, before: &Ledger, after: &Ledger) {
+    for left in after.left_behind.iter().filter(|left| !before.left_behind.contains(left)) {
+        let (request, group) = (&left.request.id, &*left.request.group_name);
+        tracing::warn!(pool = &**pool, request, group, "the pool no longer names the group of a request");
+    }
 }
 
 /// Makes the call.
@@ -436,68 +437,4 @@ async fn read_groups(
         }
     }
     Ok(view)
-}
-
-/// The ledger in the pool's status; each write is refused if the pool changed since it was read.
-struct LedgerStore {
-    api: Api<SpotPool>,
-    name: String,
-    resource_version: Option<String>,
-    ledger: Ledger,
-}
-
-impl LedgerStore {
-    async fn open(api: Api<SpotPool>, name: &str, known: Option<Ledger>) -> Result<Self, kube::Error> {
-        let mut store = Self {
-            api,
-            name: name.to_owned(),
-            resource_version: None,
-            ledger: known.clone().unwrap_or_default(),
-        };
-        if known.is_none() {
-            store.ledger = store.read().await?;
-        }
-        Ok(store)
-    }
-
-    async fn read(&mut self) -> Result<Ledger, kube::Error> {
-        let pool = self.api.get(&self.name).await?;
-        self.resource_version = pool.resource_version();
-        Ok(pool.status.unwrap_or_default().ledger)
-    }
-
-    /// Stores the ledger if it differs. Others write the rest of the status: on a conflict the pool is read
-    /// again, and the write goes on only if its ledger is still the one that we know.
-    async fn write(&mut self, next: Ledger) -> Result<bool, TurnError> {
-        if next == self.ledger {
-            return Ok(false);
-        }
-        for _ in 0..5 {
-            if self.resource_version.is_none() && self.read().await? != self.ledger {
-                return Err(TurnError::NotTheWriter);
-            }
-            let body = serde_json::json!({
-                "metadata": { "resourceVersion": self.resource_version },
-                "status": {
-                    "scalingRequests": next.scaling_requests,
-                    "reduction": next.reduction,
-                    "leftBehind": next.left_behind,
-                    "cannotLaunch": next.cannot_launch,
-                    "desiredSeen": next.desired_seen,
-                    "doubts": next.doubts,
-                    "emptyPlaces": next.empty_places,
-                },
-            });
-            match self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&body)).await {
-                Ok(pool) => {
-                    self.resource_version = pool.resource_version();
-                    self.ledger = next;
-                    return Ok(true);
-                }
-                Err(kube::Error::Api(status)) if status.code == 409 => self.resource_version = None,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(TurnError::NotTheWriter)
-    }
 }

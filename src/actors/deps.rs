@@ -87,6 +87,8 @@ pub struct PoolConfig {
     pub shortfall: ShortfallSpec,
     /// When it was made: of two pools that name a group, the older one has it.
     pub created: Option<Timestamp>,
+    /// Whether it was deleted, and stays until its requests are settled. Nothing begins in it any more.
+    pub deleted: bool,
     /// Its settings.
     pub policy: Policy,
 }
@@ -106,6 +108,7 @@ impl PoolConfig {
             replaced_by: pool.spec.replaced_by,
             shortfall: pool.spec.shortfall.clone(),
             created: pool.creation_timestamp().map(|time| time.0),
+            deleted: pool.metadata.deletion_timestamp.is_some(),
             policy: defaults.overridden(&pool.spec.policy),
         }
     }

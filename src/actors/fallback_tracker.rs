@@ -434,6 +434,7 @@ impl FallbackTracker {
             wanted.wants.extend(commands.wants);
             wanted.ends.extend(commands.ends);
             wanted.instances.taken.extend(commands.taken);
+            wanted.instances.misfits.extend(commands.misfits);
             let watched = [wanted.spot_failures_since, commands.spot_failures_since];
             wanted.spot_failures_since = watched.into_iter().flatten().min();
         }

@@ -22,6 +22,10 @@ use spot_guard_core::shortfall::ShortfallSpec;
 use spot_guard_core::trigger::{Ask, TriggerAction, TriggerStage};
 use std::time::Duration;
 
+/// The finalizer of a SpotPool for which something was requested that is not settled. While it stands, the
+/// API server keeps a pool that is deleted (Kubernetes, "Finalizers").
+pub const OPEN_REQUESTS: &str = "spotguard.dev/open-requests";
+
 /// The API group of all kinds.
 pub const GROUP: &str = "spotguard.dev";
 
@@ -33,6 +37,11 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         .into()
 }
 
+/// What was requested of a group is taken back from that group.
+const GROUPS_STAY: &str = "(self.spec.spotGroup == oldSelf.spec.spotGroup && \
+    self.spec.onDemandGroup == oldSelf.spec.onDemandGroup) || !has(oldSelf.status) || \
+    !has(oldSelf.status.scalingRequests) || size(oldSelf.status.scalingRequests) == 0";
+
 /// A pair of Auto Scaling groups, and how their nodes are looked after.
 #[derive(Clone, Debug, Default, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -43,6 +52,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
     category = "spotguard",
     status = "SpotPoolStatus",
     derive = "PartialEq",
+    validation = Rule::new(GROUPS_STAY).message("spec.spotGroup and spec.onDemandGroup cannot change while requests are open (status.scalingRequests)"),
     printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode"}"#,
     printcolumn = r#"{"name":"Replaced-By","type":"string","jsonPath":".status.replacedBy"}"#,
     printcolumn = r#"{"name":"Spot","type":"string","jsonPath":".status.spot.summary"}"#,

@@ -31,7 +31,7 @@ pub(super) async fn status(state: Data<ApiState>) -> Json<Status> {
         now: (state.now)(),
         leader: *state.is_leader.borrow(),
         paused: pauses.of_everything().is_some(),
-        ready: state.readiness.reasons().is_empty(),
+        ready: state.readiness.serves(),
         replacements: count(&replacements),
         pools: pools.iter().map(|pool| summary(pool, &replacements, &pauses)).collect(),
     })

@@ -231,6 +231,12 @@ impl Connection {
         self.gate.table().set(self.number, stage, Instant::now());
     }
 
+    /// Counts why it ends, and gives it the time of its last answer.
+    pub(super) fn refuse(&self, end: ConnectionEnd) {
+        self.gate.counted.ended(self.gate.listener, end);
+        self.set(Stage::Last);
+    }
+
     fn is_at_its_last(&self) -> bool {
         self.gate.table().held.get(&self.number).is_none_or(|entry| entry.stage == Stage::Last)
     }
@@ -264,8 +270,7 @@ pub(super) async fn guard(
         let mut answer = problem::answer(ProblemReason::LengthRequired, request.request(), detail);
         answer.head_mut().set_connection_type(ConnectionType::Close);
         if let Some(connection) = connection {
-            connection.gate.counted.ended(connection.gate.listener, ConnectionEnd::Refused);
-            connection.set(Stage::Last);
+            connection.refuse(ConnectionEnd::Refused);
         }
         return Ok(request.into_response(answer));
     }

@@ -13,9 +13,9 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ready {
-    /// Whether every part is ready.
+    /// Whether the process can serve.
     pub ready: bool,
-    /// The parts that do not, by name.
+    /// The parts that cannot do their work, by name.
     pub not_ready: Vec<NotReady>,
     /// What people should know of parts that work, for instance that an object cannot be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,13 +55,14 @@ pub(super) async fn healthz(state: web::Data<ApiState>) -> HttpResponse {
     response.content_type("text/plain; charset=utf-8").body(text)
 }
 
-/// 200 when every part works, else 503 with the parts that do not; laid out to be read by people, too.
+/// 200 while the process can serve, else 503, with the parts that cannot do their work. It is laid out to be
+/// read by people, too.
 pub(super) async fn readyz(state: web::Data<ApiState>, request: HttpRequest) -> HttpResponse {
     let not_ready: Vec<NotReady> =
         state.readiness.reasons().into_iter().map(|(part, why)| NotReady { part, why }).collect();
     let remarks =
         state.readiness.remarks().into_iter().map(|(part, remark)| Remark { part, remark }).collect();
-    let body = Ready { ready: not_ready.is_empty(), not_ready, remarks };
+    let body = Ready { ready: state.readiness.serves(), not_ready, remarks };
     let Ok(text) = serde_json::to_string_pretty(&body) else {
         return problem::internal(&request, "readiness cannot be written as JSON");
     };

@@ -1,12 +1,16 @@
 //! A listener of HTTP/1.1, with the limits that all of ours have.
 //!
 //! `actix_web::HttpServer` builds the same, but leaves no place between accepting a connection and its TLS
-//! handshake, which is where the number of connections is bounded.
+//! handshake, which is where the number of connections is bounded, and none between the server and the
+//! connection, which is where a request that cannot be read gets its answer.
 
-use super::connections::{ConnectionLimiter, Limits, guard};
-use crate::telemetry::connections::{Connections, Listener};
-use actix_http::{HttpService, TlsAcceptorConfig};
-use actix_service::{IntoServiceFactory, Service, ServiceFactoryExt, apply_fn_factory, map_config};
+use super::connections::{Connection, ConnectionLimiter, Limits, guard};
+use super::refusal::Stream;
+use crate::telemetry::connections::{ConnectionEnd, Connections, Listener};
+use actix_http::HttpService;
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactoryExt, apply_fn_factory, fn_service, map_config,
+};
 use actix_web::App;
 use actix_web::dev::{AppConfig, Server};
 use actix_web::http::header;
@@ -15,10 +19,13 @@ use actix_web::rt::net::TcpStream;
 use actix_web::web::ServiceConfig;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpSocket;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 /// How long a client may take for its part of a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -73,59 +80,72 @@ where
         .shutdown_timeout(SHUTDOWN_SECONDS)
         .disable_signals();
     let (signal, gate) = (builder.graceful_shutdown_signal(), ConnectionLimiter::new(name, limits, counted));
-    // Their types cannot be written down, and differ by what is under them.
-    macro_rules! http {
-        () => {{
-            let (configure, signal) = (configure.clone(), signal.clone());
-            let headers = DefaultHeaders::new()
-                .add((header::CACHE_CONTROL, "no-store"))
-                .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-            let app = App::new().wrap(headers).wrap(from_fn(guard)).configure(configure);
-            let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
-            HttpService::build()
-                .graceful_shutdown_signal(move || {
-                    let signal = signal.clone();
-                    async move { signal.notified().await }
-                })
-                .keep_alive(KEEP_ALIVE)
-                .client_request_timeout(REQUEST_TIMEOUT)
-                .client_disconnect_timeout(REQUEST_TIMEOUT)
-                // Who closes is gone: what was begun for them ends, a stream of events above all.
-                .h1_allow_half_closed(false)
-                .finish(map_config(app, |()| AppConfig::default()))
-        }};
-    }
-    let builder = match tls {
-        None => {
-            builder.listen("http", listener, move || apply_fn_factory(http!().tcp(), hold(gate.clone())))?
-        }
-        Some(tls) => builder.listen("https", listener, move || {
-            let handshake = TlsAcceptorConfig::default().handshake_timeout(HANDSHAKE_TIMEOUT);
-            let https = http!().rustls_0_23_with_config(tls.clone(), handshake);
-            apply_fn_factory(https, hold(gate.clone()))
-        })?,
+    let tls = tls.map(acceptor);
+    let serve = move || {
+        let (configure, signal) = (configure.clone(), signal.clone());
+        let headers = DefaultHeaders::new()
+            .add((header::CACHE_CONTROL, "no-store"))
+            .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+        let app = App::new().wrap(headers).wrap(from_fn(guard)).configure(configure);
+        let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+        // The client learns of an error by its answer.
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let signal = signal.clone();
+                async move { signal.notified().await }
+            })
+            .keep_alive(KEEP_ALIVE)
+            .client_request_timeout(REQUEST_TIMEOUT)
+            .client_disconnect_timeout(REQUEST_TIMEOUT)
+            // Who closes is gone: what was begun for them ends, a stream of events above all.
+            .h1_allow_half_closed(false)
+            .h1(map_config(app, |()| AppConfig::default()))
+            .map_err(drop);
+        let tls = tls.clone();
+        let http = fn_service(move |accepted| open(tls.clone(), accepted)).and_then(http);
+        apply_fn_factory(http, hold(gate.clone()))
     };
-    Ok(builder.run())
+    Ok(builder.listen("http", listener, serve)?.run())
+}
+
+fn acceptor(mut tls: rustls::ServerConfig) -> TlsAcceptor {
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(tls).into()
+}
+
+/// What the server of HTTP speaks to: the connection itself, or what is in its TLS.
+async fn open(
+    tls: Option<TlsAcceptor>,
+    (tcp, connection): (TcpStream, Arc<Connection>),
+) -> Result<(Stream, Option<SocketAddr>), ()> {
+    let peer = tcp.peer_addr().ok();
+    let Some(tls) = tls else { return Ok((Stream::new(tcp, connection), peer)) };
+    match timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await {
+        Ok(Ok(encrypted)) => return Ok((Stream::new(encrypted, connection), peer)),
+        // What came is no TLS, or not one that we speak. There is no way to say so by HTTP.
+        Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
+            connection.refuse(ConnectionEnd::Unreadable);
+        }
+        // It has gone.
+        Ok(Err(_)) => {}
+        Err(_) => connection.refuse(ConnectionEnd::TooSlow),
+    }
+    Err(())
 }
 
 /// Serves connections at the gate's leave.
 fn hold<S>(
     gate: Arc<ConnectionLimiter>,
-) -> impl Fn(TcpStream, &S) -> LocalBoxFuture<'static, Result<(), S::Error>> + Clone
+) -> impl Fn(TcpStream, &S) -> LocalBoxFuture<'static, Result<(), ()>> + Clone
 where
-    S: Service<TcpStream>,
+    S: Service<(TcpStream, Arc<Connection>)>,
     S::Future: 'static,
-    S::Error: 'static,
 {
-    move |stream, http| match stream.peer_addr() {
+    move |tcp, http| match tcp.peer_addr() {
         Ok(peer) => {
             let connection = gate.enter(peer.ip());
-            let serving = http.call(stream);
-            async move {
-                connection.hold(serving).await;
-                Ok(())
-            }
-            .boxed_local()
+            let serving = http.call((tcp, connection.clone()));
+            connection.hold(serving).map(Ok).boxed_local()
         }
         // It is gone already.
         Err(_) => std::future::ready(Ok(())).boxed_local(),

@@ -17,6 +17,7 @@ mod nodes;
 mod openapi;
 mod problem;
 mod query;
+mod refusal;
 mod rights;
 mod routes;
 mod state;
@@ -49,8 +50,7 @@ use actix_web::web;
 use serde_json::Value;
 use std::net::TcpListener;
 
-/// The connections of the main port. A proxy in front of it, or a port that is forwarded, is one peer. Fewer
-/// in all than the 256 handshakes at which actix-tls would stop accepting.
+/// The connections of the main port. A proxy in front of it, or a port that is forwarded, is one peer.
 const API_LIMITS: Limits = Limits { per_peer: 64, all: 128, most: 224 };
 /// Those of the port for probes and scrapers: few come, and each for a moment.
 pub(crate) const PROBE_LIMITS: Limits = Limits { per_peer: 8, all: 32, most: 128 };

@@ -24,7 +24,7 @@ pub struct Problem {
     pub reason: ProblemReason,
     /// What is wrong with this request.
     pub detail: String,
-    /// The path that was requested.
+    /// The path that was requested. Empty if the head of the request could not be read.
     pub instance: String,
     /// The fields that are wrong, if it is about fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -40,6 +40,22 @@ pub struct FieldProblem {
     pub detail: String,
 }
 
+impl Problem {
+    /// A problem of a request for `instance`.
+    pub(super) fn of(reason: ProblemReason, detail: String, instance: String) -> Self {
+        let status = reason.status();
+        Self {
+            type_: "about:blank",
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            reason,
+            detail,
+            instance,
+            errors: Vec::new(),
+        }
+    }
+}
+
 /// A request that is not done, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
@@ -48,17 +64,7 @@ pub(super) struct Refused {
 
 impl Refused {
     pub(super) fn new(reason: ProblemReason, request: &HttpRequest, detail: String) -> Self {
-        let status = reason.status();
-        let problem = Box::new(Problem {
-            type_: "about:blank",
-            title: status.canonical_reason().unwrap_or_default().to_owned(),
-            status: status.as_u16(),
-            reason,
-            detail,
-            instance: request.path().to_owned(),
-            errors: Vec::new(),
-        });
-        Self { problem }
+        Self { problem: Box::new(Problem::of(reason, detail, request.path().to_owned())) }
     }
 
     /// 400 for one field.

@@ -237,10 +237,15 @@ async fn readiness_names_the_parts_that_do_not_work() {
     fixture.readiness.not_ready("kubernetes", UnreadyCode::WatchBroken, message);
     let (status, media_type, body) = fixture.ask(Method::GET, "/readyz").await;
     assert_eq!((status, media_type.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "application/json"));
-    let part = json!({"part": "kubernetes", "reason": "WatchBroken", "message": message});
+    let part = json!({"part": "kubernetes", "reason": "WatchBroken", "message": message, "serves": false});
     let expected = json!({"ready": false, "notReady": [part]});
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
     assert!(body.lines().count() > 3, "not laid out for people: {body}");
+
+    let fixture = Fixture::empty();
+    fixture.readiness.impaired("auto-scaling", UnreadyCode::GroupsNotObserved, "throttled");
+    let body = fixture.get("/readyz").await;
+    assert_eq!((&body["ready"], &body["notReady"][0]["part"]), (&json!(true), &json!("auto-scaling")));
 }
 
 #[actix_web::test]

@@ -4,7 +4,7 @@
 //!
 //! An [`Auditor`] stands as a gate between one or more controllers and their world ([`Auditor::gates`]); each
 //! call is judged at the moment when it is made, and once more when it has taken effect. [`Auditor::close`]
-//! judges what is left when the stories are over.
+//! judges what is left when the replacements are over.
 
 mod drains;
 mod gates;
@@ -39,11 +39,11 @@ const AHEAD_AT_MOST: Duration = Duration::from_secs(601);
 pub enum Invariant {
     /// One replacement per instance, however often and by whomever it is reported.
     OneReplacement,
-    /// The sum of our changes to a group's desired capacity is zero when no story is open.
+    /// The sum of our changes to a group's desired capacity is zero when no replacement is open.
     BalancedDesired,
     /// No change to a group without a written request.
     WrittenRequest,
-    /// Nothing is left in the ledger when the stories are over: what was brought is claimed or ended.
+    /// Nothing is left in the ledger when the replacements are over: what was brought is claimed or ended.
     NothingOwed,
     /// No node is marked before its replacement can take its pods, unless a deadline presses.
     ReplacementFirst,
@@ -53,13 +53,13 @@ pub enum Invariant {
     SafeReturn,
     /// No instance is ended while its node runs pods that could still move, unless at its deadline.
     DrainedFirst,
-    /// No mark of ours stays on a node whose story is over.
+    /// No mark of ours stays on a node whose replacement is over.
     NoMarkLeft,
-    /// No pod leaves a node on whose instance no story is: it may have the name of one that is gone.
+    /// No pod leaves a node that no replacement is about: it may have the name of one that is gone.
     RightNode,
     /// No group is changed over and over, as when an instance is ended that comes back each time.
     NoChurn,
-    /// A story is about a node that its own agent reported or a person asked about, and its deadline is one
+    /// A replacement is about a node that its own agent reported or a person asked about. Its deadline is one
     /// that this agent told and that can be true.
     OnlyReported,
     /// No stand-in is requested for more Spot instances than are missing.
@@ -77,14 +77,14 @@ pub struct Violation {
     pub object: String,
     /// What was found.
     pub found: String,
-    /// The story so far, a line a step.
-    pub story: Vec<String>,
+    /// What happened so far, a line a step.
+    pub steps: Vec<String>,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:.3} {:?}: {}: {}", self.at, self.invariant, self.object, self.found)?;
-        self.story.iter().try_for_each(|line| writeln!(f, "    {line}"))
+        self.steps.iter().try_for_each(|line| writeln!(f, "    {line}"))
     }
 }
 
@@ -112,7 +112,7 @@ struct State {
     initial: BTreeMap<String, i64>,
     /// Nodes that carried marks before a write that is under way.
     marked_before: BTreeSet<String>,
-    /// Since when a node carries marks that no story accounts for.
+    /// Since when a node carries marks that no replacement accounts for.
     stray: BTreeMap<String, Timestamp>,
     /// When each group was changed by us within the last minute.
     changed: BTreeMap<String, VecDeque<Timestamp>>,
@@ -196,7 +196,7 @@ impl Auditor {
         self.state().violations.clone()
     }
 
-    /// Judges what is left once the stories are over, and gives all that did not hold.
+    /// Judges what is left once the replacements are over, and gives all that did not hold.
     #[must_use]
     pub fn close(&self) -> Vec<Violation> {
         self.watch_budgets();
@@ -205,16 +205,16 @@ impl Auditor {
         for pool in self.pools() {
             let ledger = pool.status.clone().unwrap_or_default().ledger;
             if !ledger.is_settled() {
-                let found = format!("the stories are over and the ledger holds {ledger:?}");
+                let found = format!("the replacements are over and the ledger holds {ledger:?}");
                 self.violated(Invariant::NothingOwed, &pool.name_any(), found);
             }
         }
         self.violations()
     }
 
-    /// What the controllers did, and what became of the stories, in order.
+    /// What the controllers did, and what became of the replacements, in order.
     #[must_use]
-    pub fn story(&self) -> Vec<String> {
+    pub fn steps(&self) -> Vec<String> {
         let after = |at| since(self.inner.began, at).as_secs_f64();
         self.lines().iter().map(|(at, text)| format!("{:>8.1} s  {text}", after(*at))).collect()
     }
@@ -250,12 +250,12 @@ impl Auditor {
     }
 
     fn violated(&self, invariant: Invariant, object: &str, found: String) {
-        let story = self.story();
+        let steps = self.steps();
         let at = self.inner.clock.now();
         let mut state = self.state();
         let known = |held: &Violation| held.invariant == invariant && held.object == object;
         if !state.violations.iter().any(known) {
-            state.violations.push(Violation { at, invariant, object: object.to_owned(), found, story });
+            state.violations.push(Violation { at, invariant, object: object.to_owned(), found, steps });
         }
     }
 

@@ -1,11 +1,11 @@
-//! `spot-guard demo`: a story on the simulated cloud, told to a person.
+//! `spot-guard demo`: a scenario on the simulated cloud, told to a person.
 
 use crate::actors::supervision::Shutdown;
 use crate::clock::Clock;
 use crate::config::DEFAULT_TAINT_KEY;
 use crate::http::{self, ApiState, Door, Reviews};
+use crate::sim::run::{Line, Report, ScenarioRun};
 use crate::sim::scenario::Scenario;
-use crate::sim::story::{Line, Report, Story};
 use crate::sim::world::{ControllerHandle, Gates};
 use crate::telemetry::liveness::Liveness;
 use anyhow::Context as _;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-/// When simulated time begins: a fixed day, so that a seed gives the same story every time.
+/// When simulated time begins: a fixed day, so that a seed plays the same every time.
 const EPOCH: &str = "2026-01-01T03:00:00Z";
 
 /// The token of somebody who may trigger everything in the simulated cluster.
@@ -76,7 +76,7 @@ pub struct DemoOptions {
 /// Plays the demo. Returns whether every expectation held.
 ///
 /// # Errors
-/// When the story cannot be played or its report not be written.
+/// When the scenario cannot be played or its report not be written.
 pub fn run(options: &DemoOptions) -> anyhow::Result<bool> {
     let paused = options.kubeconfig.is_none();
     let system = actix::System::with_tokio_rt(move || {
@@ -101,23 +101,23 @@ async fn play(options: &DemoOptions) -> anyhow::Result<bool> {
     if let Some(Speed::Times(times)) = pace {
         actix::spawn(keep_pace(times));
     }
-    let mut story = Story::begin(options.scenario, clock, options.seed, client).await?;
+    let mut run = ScenarioRun::begin(options.scenario, clock, options.seed, client).await?;
     let end = Shutdown::new();
-    let controller = story.controller("demo-0", Gates::default(), &end);
-    let addresses = serve(&controller, story.world.client.clone(), clock)?;
+    let controller = run.controller("demo-0", Gates::default(), &end);
+    let addresses = serve(&controller, run.world.client.clone(), clock)?;
     out.line(&format!(
         "Scenario {}: {} nodes on Spot, {} on demand. Dashboard at {}/",
         options.scenario.name(),
-        story.spot_nodes(),
-        story.on_demand_nodes(),
+        run.spot_nodes(),
+        run.on_demand_nodes(),
         addresses.local,
     ));
-    if let Some(cluster) = &story.world.cluster {
+    if let Some(cluster) = &run.world.cluster {
         cluster.add_token(TOKEN, Identity { user: "demo".to_owned(), ..Identity::default() });
         out.line(&format!("It has buttons at {}/, for the token {TOKEN:?}.", addresses.main));
     }
-    story.run(&mut |line| out.tell(&line)).await?;
-    let report = story.report().await;
+    run.to_its_end(&mut |line| out.tell(&line)).await?;
+    let report = run.report().await;
     out.summary(&report);
     write_report(options, &report)?;
     if !options.once {
@@ -125,7 +125,7 @@ async fn play(options: &DemoOptions) -> anyhow::Result<bool> {
         tokio::signal::ctrl_c().await.context("cannot listen for ctrl-c")?;
     }
     end.trigger();
-    story.world.clean_up().await;
+    run.world.clean_up().await;
     Ok(report.ok)
 }
 
@@ -175,7 +175,7 @@ fn serve(controller: &ControllerHandle, client: kube::Client, clock: Clock) -> a
     Ok(Addresses { local: open(Door::Local)?, main: open(Door::Main { reviews, tls: None })? })
 }
 
-/// The time of the story, for threads on which tokio's clock is another one.
+/// The time of the scenario, for threads on which tokio's clock is another one.
 fn shown_time(clock: Clock) -> impl Fn() -> Timestamp + Send + Sync {
     let nanoseconds = move || i64::try_from(clock.now().as_nanosecond()).unwrap_or(i64::MAX);
     let shown = Arc::new(AtomicI64::new(nanoseconds()));
@@ -199,7 +199,7 @@ fn write_report(options: &DemoOptions, report: &Report) -> anyhow::Result<()> {
     }
 }
 
-/// Tells the story to a person: on standard output, or on standard error if the report goes there.
+/// Tells a person what happens: on standard output, or on standard error if the report goes there.
 struct Teller {
     to_stderr: bool,
     colour: bool,
@@ -213,7 +213,7 @@ impl Teller {
         Self { to_stderr, colour: terminal }
     }
 
-    /// A reader that went away does not end the story.
+    /// A reader that went away does not end the run.
     fn line(&mut self, text: &str) {
         let _ = if self.to_stderr {
             writeln!(std::io::stderr(), "{text}")

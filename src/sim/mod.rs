@@ -6,8 +6,8 @@ pub mod crash;
 pub mod demo;
 pub mod kubelet;
 pub mod nodes;
+pub mod run;
 pub mod scenario;
-pub mod story;
 pub mod world;
 
 use crate::clock::Clock;

@@ -1,4 +1,4 @@
-//! The stories that the demo tells and the simulation tests assert.
+//! The scenarios that the demo plays and the simulation tests assert.
 
 use crate::sim::world::{App, ON_DEMAND, SPOT, Start, World};
 use Act::{Interrupt, OnDemandHas, Probe, Rebalance, SpotHas};
@@ -12,7 +12,7 @@ use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox as B, Outcome as O};
 use std::time::Duration;
 
-/// A story.
+/// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
 pub enum Scenario {
     /// A rebalance recommendation while Spot has capacity.
@@ -134,7 +134,7 @@ fn probe(world: &World, app: &str, ready: bool, but: Option<&str>) -> anyhow::Re
     Ok(())
 }
 
-/// A story's beginning, what the world does in it, and what is expected.
+/// A scenario's beginning, what the world does in it, and what is expected.
 #[derive(Clone, Debug)]
 pub struct Plot {
     /// What the world begins with.
@@ -145,7 +145,7 @@ pub struct Plot {
     pub replacements: usize,
     /// Boxes and outcomes that must come, in this order, in every replacement.
     pub steps: Vec<(B, O)>,
-    /// After this simulated time the story counts as stuck.
+    /// After this simulated time the scenario counts as stuck.
     pub limit: Duration,
 }
 
@@ -164,7 +164,7 @@ impl Scenario {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// The story.
+    /// Its plot.
     #[must_use]
     pub fn plot(self) -> Plot {
         match self {
@@ -218,6 +218,7 @@ fn usual_start() -> Start {
         apps: vec![app("web", 6, 500, 1024, 1), app("api", 4, 750, 2048, 1)],
         policy: PolicySpec::default(),
         launch_instances: true,
+        zones: 1,
         drain_outside_pools: false,
     }
 }

@@ -1,4 +1,4 @@
-//! A world for a story: the simulated cloud, a cluster (simulated, or a real one), and the real product in
+//! A world for a scenario: the simulated cloud, a cluster (simulated, or a real one), and the real product in
 //! it.
 
 use crate::actors::supervision::Shutdown;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// The pool of every story.
+/// The pool of every scenario.
 pub const POOL: &str = "workers";
 /// Its Spot group.
 pub const SPOT: &str = "workers-spot";
@@ -35,6 +35,9 @@ pub const SPOT: &str = "workers-spot";
 pub const ON_DEMAND: &str = "workers-on-demand";
 /// The key of the taint, as it is configured by default.
 pub const TAINT: &str = crate::config::DEFAULT_TAINT_KEY;
+
+/// The zones of all groups.
+const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
 
 /// An application that runs in the cluster from the start.
 #[derive(Clone, Debug)]
@@ -64,6 +67,8 @@ pub struct Start {
     pub policy: PolicySpec,
     /// Whether the groups know LaunchInstances; if not, they are served by SetDesiredCapacity.
     pub launch_instances: bool,
+    /// In how many zones the groups are, three at the most.
+    pub zones: usize,
     /// Whether the controllers drain Spot nodes outside all pools.
     pub drain_outside_pools: bool,
 }
@@ -80,6 +85,7 @@ impl Start {
             on_demand_nodes: self.on_demand_nodes,
             policy: self.policy.clone(),
             launch_instances: self.launch_instances,
+            zones: self.zones,
         }
     }
 }
@@ -97,6 +103,8 @@ pub struct PoolStart {
     pub policy: PolicySpec,
     /// Whether its groups know LaunchInstances.
     pub launch_instances: bool,
+    /// In how many zones its groups are, three at the most.
+    pub zones: usize,
 }
 
 impl PoolStart {
@@ -118,7 +126,7 @@ impl PoolStart {
             (self.on_demand(), Market::OnDemand, self.on_demand_nodes),
         ] {
             cloud.add_group(GroupSpec {
-                zones: vec!["us-east-1a".to_owned()],
+                zones: ZONES.iter().take(self.zones).map(|zone| (*zone).to_owned()).collect(),
                 instance_type: "m5.xlarge".to_owned(),
                 min: 0,
                 max: 50,
@@ -133,7 +141,7 @@ impl PoolStart {
     }
 
     fn object(&self) -> SpotPool {
-        // No load balancer serves a world whose story does not say so.
+        // No load balancer serves a world whose scenario does not say so.
         let wait_before_termination_seconds = self.policy.wait_before_termination_seconds.or(Some(0));
         let spec = SpotPoolSpec {
             spot_group: self.spot().into(),
@@ -145,7 +153,7 @@ impl PoolStart {
     }
 }
 
-/// Where a story plays, and how fast its cloud is.
+/// Where a scenario plays, and how fast its cloud is.
 #[derive(Clone)]
 pub struct WorldOptions {
     /// The real cluster that it plays on; without it, a simulated one.
@@ -188,7 +196,7 @@ impl World {
     /// A world on a stage. To be called inside an actix system.
     ///
     /// # Errors
-    /// When the cluster refuses what the story needs.
+    /// When the cluster refuses what the scenario needs.
     pub async fn begin_on(
         start: &Start,
         clock: Clock,
@@ -426,7 +434,7 @@ impl World {
             },
             taint_key: TAINT.to_owned(),
             notifications: Vec::new(),
-            // Every node of a world is young when its story begins.
+            // Every node of a world is young when its scenario begins.
             defaults: Policy { min_node_age_seconds: 0, ..Policy::default() },
             drain_outside_pools: self.drain_outside_pools,
         }

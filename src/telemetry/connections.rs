@@ -25,6 +25,8 @@ pub enum ConnectionEnd {
     TooSlow,
     /// It sent a body in chunks.
     Refused,
+    /// What it sent is no HTTP/1.1, has too long a head, or is no TLS at a port with TLS.
+    Unreadable,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,7 +44,12 @@ impl Connections {
     pub fn register(&self, listeners: &[Listener], registry: &mut Registry) {
         // A counter that appears with its first event hides that event from rate().
         for listener in listeners {
-            for reason in [ConnectionEnd::MadeRoom, ConnectionEnd::TooSlow, ConnectionEnd::Refused] {
+            for reason in [
+                ConnectionEnd::MadeRoom,
+                ConnectionEnd::TooSlow,
+                ConnectionEnd::Refused,
+                ConnectionEnd::Unreadable,
+            ] {
                 drop(self.0.get_or_create(&ConnectionLabels { listener: *listener, reason }));
             }
         }

@@ -35,9 +35,12 @@ pub struct Unready {
     pub reason: UnreadyCode,
     /// In plain words.
     pub message: String,
+    /// Whether the process serves all the same: no restart and no other replica would help.
+    pub serves: bool,
 }
 
-/// What each part last said about itself; `/readyz` is green when no part has a reason not to be.
+/// What each part last said about itself. `/readyz` is green while the process can serve, even if a part
+/// cannot do its work for a reason that lies outside.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     parts: Arc<Mutex<BTreeMap<&'static str, Option<Unready>>>>,
@@ -52,7 +55,18 @@ impl Readiness {
 
     /// The part does not work, and why.
     pub fn not_ready(&self, part: &'static str, reason: UnreadyCode, message: impl Into<String>) {
-        self.set(part, Some(Unready { reason, message: message.into() }));
+        self.set(part, Some(Unready { reason, message: message.into(), serves: false }));
+    }
+
+    /// The part cannot do its work for a reason outside of the process, which serves all the same.
+    pub fn impaired(&self, part: &'static str, reason: UnreadyCode, message: impl Into<String>) {
+        self.set(part, Some(Unready { reason, message: message.into(), serves: true }));
+    }
+
+    /// Whether the process can serve.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.lock().values().flatten().all(|why| why.serves)
     }
 
     /// What is not ready, with its reason; empty: everything is.
@@ -103,8 +117,10 @@ mod tests {
         let part = part.split("\n## ").next().expect("a part");
         let listed = part.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         assert!(listed.eq(UnreadyCode::ALL.map(UnreadyCode::as_str)), "docs/reasons.md is not up to date");
-        let unready = Unready { reason: UnreadyCode::WatchBroken, message: "no connection".to_owned() };
-        let expected = serde_json::json!({ "reason": "WatchBroken", "message": "no connection" });
+        let unready =
+            Unready { reason: UnreadyCode::WatchBroken, message: "no connection".to_owned(), serves: false };
+        let expected =
+            serde_json::json!({ "reason": "WatchBroken", "message": "no connection", "serves": false });
         assert_eq!(serde_json::to_value(unready).expect("JSON"), expected);
     }
 }

@@ -130,7 +130,10 @@ pub fn init(format: Option<LogFormat>) -> Result<TelemetryGuard, TelemetryError>
 /// Libraries whose lines carry what was answered to them, up to this level. kube's client logs an answer that
 /// it cannot read as a whole, and its errors hold the words of the API; AWS's sources of credentials log raw
 /// answers. What went wrong reaches us as an error, too, and we tell it without them.
-const TALKATIVE: [(&str, LevelFilter); 4] = [
+/// actix-http logs each request that it cannot read as an error, and anybody who reaches a port can send
+/// many; `spot_guard_http_connections_ended_total` counts them.
+const TALKATIVE: [(&str, LevelFilter); 5] = [
+    ("actix_http::h1", LevelFilter::OFF),
     ("kube_client", LevelFilter::ERROR),
     ("kube_runtime", LevelFilter::ERROR),
     ("aws_config", LevelFilter::ERROR),

@@ -15,9 +15,9 @@ use tempfile::TempDir;
 const FOR: Duration = Duration::from_secs(8);
 
 /// A process, which ends with this value.
-struct Service {
+pub struct Service {
     child: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Service {
@@ -49,8 +49,14 @@ impl Service {
             ("AWS_SECRET_ACCESS_KEY", "test"),
         ]);
         command.envs(variables.iter().copied());
-        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("spot-guard starts");
-        Self { child, _folder: folder }
+        let log = fs::File::create(folder.path().join("log")).expect("a log");
+        let child = command.stdin(Stdio::null()).stderr(log).spawn().expect("spot-guard starts");
+        Self { child, folder }
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).expect("a log")
     }
 
     /// A figure of the process in MiB, as /proc has it.
@@ -74,7 +80,7 @@ fn free_address() -> SocketAddr {
     TcpListener::bind((PROBER, 0)).and_then(|listener| listener.local_addr()).expect("a port")
 }
 
-fn agent() -> (Service, SocketAddr) {
+pub fn agent() -> (Service, SocketAddr) {
     let address = free_address();
     let arguments = ["agent", "--node-name", "node-1", "--listen", &address.to_string()].map(str::to_owned);
     let service = Service::start(&arguments);
@@ -84,6 +90,12 @@ fn agent() -> (Service, SocketAddr) {
 
 /// A controller with its main port and that for probes.
 fn controller() -> (Service, SocketAddr, SocketAddr) {
+    let (service, [main, _, probes]) = controller_with_ports();
+    (service, main, probes)
+}
+
+/// A controller with its main port, its local one, and that for probes.
+pub fn controller_with_ports() -> (Service, [SocketAddr; 3]) {
     let [main, local, probes] = [(); 3].map(|()| free_address());
     let mut arguments = vec!["controller".to_owned()];
     for (option, address) in [("--listen", main), ("--local-listen", local), ("--probe-listen", probes)] {
@@ -91,7 +103,7 @@ fn controller() -> (Service, SocketAddr, SocketAddr) {
     }
     let service = Service::start(&arguments);
     answers_in_time(probes, "/healthz");
-    (service, main, probes)
+    (service, [main, local, probes])
 }
 
 /// Waits until the process answers.
@@ -104,7 +116,7 @@ fn answers_in_time(address: SocketAddr, path: &str) {
 }
 
 /// The status of an answer, as a kubelet asks for it: on a connection of its own.
-fn probe(address: SocketAddr, path: &str) -> Option<u16> {
+pub fn probe(address: SocketAddr, path: &str) -> Option<u16> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");

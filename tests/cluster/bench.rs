@@ -19,8 +19,8 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use spot_guard::clock::Clock;
 use spot_guard::sim::kubelet::pod_is_ready;
+use spot_guard::sim::run::ScenarioRun;
 use spot_guard::sim::scenario::Scenario;
-use spot_guard::sim::story::Story;
 use spot_guard::sim::world::{App, SPOT};
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -131,7 +131,7 @@ impl Watcher {
 
 /// A cluster with the full node, and another one.
 struct Bench {
-    story: Story,
+    story: ScenarioRun,
     testbed: Testbed,
     old: String,
 }

@@ -3,7 +3,7 @@
 
 use crate::product::{self, kubectl};
 use crate::testbed::Testbed;
-use kube::api::{Api, DynamicObject, PostParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::Status;
 use kube::{Client, Error};
 use serde_json::{Value, json};
@@ -142,6 +142,7 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
     what_was_seen_never_changes(&client, name).await;
     what_was_asked_never_changes(&client).await;
     status_is_written_apart(&client).await;
+    the_groups_stay_while_requests_are_open(&client).await;
     columns_are_printed(&testbed);
 }
 
@@ -249,6 +250,35 @@ async fn status_is_written_apart(client: &Client) {
     let mut pool = pools.get("workers").await.expect("the pool");
     pool.status = Some(SpotPoolStatus { active_fallbacks: 2, ..SpotPoolStatus::default() });
     pools.replace_status("workers", &PostParams::default(), &pool).await.expect("its status");
+}
+
+/// What was requested of a group is taken back from that group, so a pool keeps it.
+async fn the_groups_stay_while_requests_are_open(client: &Client) {
+    let pools: Api<SpotPool> = Api::all(client.clone());
+    let requests = async |open: Value| {
+        let status = Patch::Merge(json!({ "status": { "scalingRequests": open } }));
+        pools.patch_status("workers", &PatchParams::default(), &status).await.expect("its status");
+    };
+    let name = async |field: &str, group: &str| {
+        let spec = Patch::Merge(json!({ "spec": { field: group } }));
+        pools.patch("workers", &PatchParams::default(), &spec).await
+    };
+    requests(json!([{
+        "id": "1", "group": "OnDemand", "groupName": "b", "baseline": 1, "target": 2, "instancesBefore": [],
+        "requestedAt": "2026-03-01T12:00:00Z", "state": "Applied", "shares": [],
+    }]))
+    .await;
+    for field in ["spotGroup", "onDemandGroup"] {
+        let status = refused(name(field, "other").await);
+        assert!(status.message.contains("cannot change while requests are open"), "{}", status.message);
+    }
+    for paused in [true, false] {
+        let spec = Patch::Merge(json!({ "spec": { "paused": paused } }));
+        pools.patch("workers", &PatchParams::default(), &spec).await.expect("all else may change");
+    }
+    requests(json!([])).await;
+    name("spotGroup", "other").await.expect("nothing is open");
+    name("spotGroup", "a").await.expect("nothing is open");
 }
 
 fn columns_are_printed(testbed: &Testbed) {

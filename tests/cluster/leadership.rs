@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use spot_guard::crd::{NodeReplacement, SpotPool};
-use spot_guard::sim::story::Story;
+use spot_guard::sim::run::ScenarioRun;
 use spot_guard::sim::world::{ON_DEMAND, POOL};
 use spot_guard_cloud::cloud::{Cloud, CloudEvent, EventKind};
 use spot_guard_core::record::{FlowBox, Outcome};
@@ -33,7 +33,7 @@ async fn set_up(name: &str, tale: &Tale) -> (Stagecraft, Service) {
 }
 
 /// Waits until the on-demand group was asked: the leader is in the middle of a fallback.
-async fn fallback_is_requested(story: &Story) {
+async fn fallback_is_requested(story: &ScenarioRun) {
     wait_for("the fallback to be requested", PATIENCE, async || {
         let records = story.records().await;
         (times_taken(&records, FlowBox::Fallback, Outcome::Requested) == 1).then_some(())

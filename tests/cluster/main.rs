@@ -32,6 +32,7 @@ mod real_parts;
 #[path = "../cli/shown.rs"]
 mod shown;
 mod stories;
+mod terraform;
 mod testbed;
 mod triggers;
 mod webhook;

@@ -18,8 +18,8 @@ use kube::api::{Api, ListParams};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::crd::NodeReplacement;
+use spot_guard::sim::run::{Report, ScenarioRun};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard::sim::story::{Report, Story};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, WorldOptions};
 use spot_guard_cloud::cloud::{
     BootFault, BootTimes, CloudEvent, CloudSettings, EventKind, LaunchFailure, LifecycleState, Market,
@@ -120,7 +120,7 @@ impl Tale {
         Testbed::start_with(name, options).await
     }
 
-    pub async fn begin(&self, clock: Clock, client: Option<kube::Client>) -> Story {
+    pub async fn begin(&self, clock: Clock, client: Option<kube::Client>) -> ScenarioRun {
         let boot = BootTimes {
             launch: Duration::from_secs(1),
             node_join: Duration::from_secs(1),
@@ -136,13 +136,13 @@ impl Tale {
             ..CloudSettings::default()
         };
         let stage = WorldOptions { plays_machines: client.is_none(), client, boot, cloud };
-        Story::begin_on(self.name.clone(), self.plot.clone(), clock, SEED, stage)
+        ScenarioRun::begin_on(self.name.clone(), self.plot.clone(), clock, SEED, stage)
             .await
             .expect("the story begins")
     }
 
     /// Lets the world play its part until the story is over, and judges it.
-    pub async fn play(&self, story: &Story) -> Report {
+    pub async fn play(&self, story: &ScenarioRun) -> Report {
         let mut acts = self.script.iter().peekable();
         let end = Instant::now() + self.limit;
         while Instant::now() < end {
@@ -188,7 +188,7 @@ pub struct Stagecraft {
     pub imds: ImdsMock,
     events: broadcast::Receiver<CloudEvent>,
     pub autoscaling: Served,
-    pub story: Story,
+    pub story: ScenarioRun,
     pub testbed: Testbed,
     bystanders: Vec<String>,
     pub old_node: String,
@@ -340,7 +340,7 @@ pub async fn announce(imds: &mut ImdsMock, mut events: broadcast::Receiver<Cloud
     }
 }
 
-fn instances_in_service(story: &Story, group: &str) -> Vec<String> {
+fn instances_in_service(story: &ScenarioRun, group: &str) -> Vec<String> {
     let group = story.world.cloud.group(group).expect("the group");
     let serving = group.instances.into_iter().filter(|instance| instance.state == LifecycleState::InService);
     serving.map(|instance| instance.id).collect()
@@ -349,7 +349,7 @@ fn instances_in_service(story: &Story, group: &str) -> Vec<String> {
 /// Box, outcome, and which node it was about, counted in the order in which they appear.
 fn steps(report: &Report) -> Vec<String> {
     let mut nodes: Vec<&str> = Vec::new();
-    let step = |step: &'_ spot_guard::sim::story::BoxReport, number: usize| {
+    let step = |step: &'_ spot_guard::sim::run::BoxReport, number: usize| {
         format!("{} {:?}, node {}", step.flow_box.number(), step.outcome, number + 1)
     };
     report

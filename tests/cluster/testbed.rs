@@ -30,10 +30,10 @@ pub struct Options {
     pub pod_ready_delay: Duration,
     /// Whether KWOK stands in for the kubelets; without it, nodes and pods stay as the test makes them.
     pub kubelets: bool,
-    /// The kube-scheduler, the eviction API and the disruption controller, and nobody else: no controller and
-    /// no admission plugin adds to what the test makes. The scheduler is not rate limited. Its profiles are
-    /// `spreading` (the default), `packing` (fills nodes up) and `unscored` (takes any node that is
-    /// possible).
+    /// The kube-scheduler, the eviction API, the disruption controller and that of ephemeral volumes, and
+    /// nobody else: no controller and no admission plugin adds to what the test makes. The scheduler is not
+    /// rate limited. Its profiles are `spreading` (the default), `packing` (fills nodes up) and `unscored`
+    /// (takes any node that is possible).
     pub scheduling_only: bool,
 }
 
@@ -292,7 +292,8 @@ fn start_apiserver(dir: &Path, port: u16, etcd_port: u16, scheduling_only: bool)
 }
 
 fn start_controller_manager(dir: &Path, kubeconfig: &Path, scheduling_only: bool) -> Result<Process> {
-    let controllers = if scheduling_only { "disruption-controller" } else { "*,-nodeipam" };
+    let controllers =
+        if scheduling_only { "disruption-controller,ephemeral-volume-controller" } else { "*,-nodeipam" };
     let mut command = Command::new(binaries().join("kube-controller-manager"));
     command
         .arg(flag("--kubeconfig", kubeconfig))

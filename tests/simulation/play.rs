@@ -6,8 +6,8 @@ use spot_guard::clock::Clock;
 use spot_guard::crd::{NodeReplacement, SpotPool};
 use spot_guard::sim::audit::{Auditor, Violation};
 use spot_guard::sim::crash::{CrashPoint, Crasher};
+use spot_guard::sim::run::{Report, ScenarioRun};
 use spot_guard::sim::scenario::{Plot, Scenario};
-use spot_guard::sim::story::{Report, Story};
 use spot_guard::sim::world::{self, ControllerHandle, Gates, POOL};
 use spot_guard_cloud::cloud::{CallRecord, Cloud};
 use spot_guard_cloud::cluster::Cluster;
@@ -303,7 +303,7 @@ impl Play {
         on_paused_time(async move {
             let clock = Clock::simulated(EPOCH.parse().expect("a time"));
             let story =
-                Story::begin_on(self.name, self.plot, clock, self.seed, world::WorldOptions::default());
+                ScenarioRun::begin_on(self.name, self.plot, clock, self.seed, world::WorldOptions::default());
             let mut story = story.await.expect("a world");
             let world = &story.world;
             let cluster = world.cluster.clone().expect("a simulated cluster");
@@ -338,14 +338,14 @@ impl Play {
             };
             let beside: Vec<_> =
                 self.beside.into_iter().map(|act| actix::spawn(act(stage.clone()))).collect();
-            story.run(&mut |_| {}).await.expect("the script can be played");
+            story.to_its_end(&mut |_| {}).await.expect("the script can be played");
             if self.point.is_some() {
                 // Who was killed at its last write is followed after the story is over.
                 tokio::time::sleep(TAKEOVER).await;
             }
             let report = story.report().await;
             for act in beside {
-                let told = || auditor.story().join("\n");
+                let told = || auditor.steps().join("\n");
                 assert!(
                     act.is_finished(),
                     "the story ended before what was to happen beside it:\n{}",
@@ -356,7 +356,7 @@ impl Play {
             Played {
                 report,
                 violations: auditor.close(),
-                told: auditor.story(),
+                told: auditor.steps(),
                 writes: crasher.writes(),
                 calls: story.world.cloud.calls(),
                 crashed: crasher.is_dead(),

@@ -6,7 +6,7 @@ use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
 use spot_guard::crd::{SpotPool, notice_name};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard::sim::world::{ON_DEMAND, SPOT};
+use spot_guard::sim::world::{ON_DEMAND, POOL, SPOT};
 use spot_guard_cloud::cloud::{GroupSpec, Market, Supply};
 use spot_guard_core::neighbours::Neighbour;
 use spot_guard_core::reason::{Reason, ReasonCode};
@@ -136,6 +136,25 @@ fn a_story_that_has_asked_for_capacity_ends_whatever_becomes_of_its_pool() {
         })
         .play();
     played.assert_ok();
+}
+
+#[test]
+fn a_pool_that_is_deleted_during_a_fallback_stays_until_the_fallback_is_given_back() {
+    let played = Play::of(Scenario::DrySpot)
+        .beside(|stage| async move {
+            let (instance, other) = (stage.spot[0].clone(), stage.spot[1].clone());
+            stage.until_phase(&instance, Phase::OnFallback).await;
+            assert!(stage.cluster.delete("spotpools.spotguard.dev", "", POOL), "accepted");
+            stage.pass(5).await;
+            assert!(stage.cluster.get::<SpotPool>("", POOL).is_some(), "a fallback is open");
+            stage.cluster.create_json(notice(&stage, &other)).expect("a notice");
+            stage.pass(120).await;
+            assert!(stage.record(&other).is_none(), "nothing begins in a pool that is deleted");
+        })
+        .play();
+    played.assert_ok();
+    let stage = played.stage;
+    assert!(stage.cluster.get::<SpotPool>("", POOL).is_none(), "nothing is owed any more");
 }
 
 #[test]

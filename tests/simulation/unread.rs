@@ -5,8 +5,8 @@ use crate::play::on_paused_time;
 use serde_json::json;
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
+use spot_guard::sim::run::ScenarioRun;
 use spot_guard::sim::scenario::{Act, Scenario};
-use spot_guard::sim::story::Story;
 use spot_guard::sim::world::{Gates, ON_DEMAND, WorldOptions};
 use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::freshness::WatchedKind;
@@ -16,7 +16,7 @@ use std::time::Duration;
 const KIND: &str = "nodereplacements.spotguard.dev";
 const NOTICES: &str = "interruptionnotices.spotguard.dev";
 
-async fn until_phase(story: &Story, phase: Phase) {
+async fn until_phase(story: &ScenarioRun, phase: Phase) {
     for _ in 0..7200 {
         let records = story.records().await;
         let found = records.first().and_then(|record| record.status.as_ref()).map(|status| status.phase);
@@ -34,7 +34,7 @@ fn a_fresh_controller_gives_back_nothing_of_a_record_that_it_cannot_read() {
         let clock = Clock::simulated("2026-01-01T03:00:00Z".parse().expect("a time"));
         let mut plot = Scenario::DrySpot.plot();
         plot.script.clear();
-        let story = Story::begin_on("unread".to_owned(), plot, clock, 1, WorldOptions::default()).await;
+        let story = ScenarioRun::begin_on("unread".to_owned(), plot, clock, 1, WorldOptions::default()).await;
         let story = story.expect("a world");
         let cluster = story.world.cluster.clone().expect("a simulated cluster");
         let end = Shutdown::new();
@@ -74,7 +74,8 @@ fn a_record_that_is_deleted_while_it_is_open_keeps_no_other_waiting() {
         let clock = Clock::simulated("2026-01-01T03:00:00Z".parse().expect("a time"));
         let mut plot = Scenario::AllDry.plot();
         plot.script.clear();
-        let story = Story::begin_on("deleted".to_owned(), plot, clock, 1, WorldOptions::default()).await;
+        let story =
+            ScenarioRun::begin_on("deleted".to_owned(), plot, clock, 1, WorldOptions::default()).await;
         let story = story.expect("a world");
         let cluster = story.world.cluster.clone().expect("a simulated cluster");
         let _controller = story.controller("only", Gates::default(), &Shutdown::new());

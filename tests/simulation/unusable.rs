@@ -2,9 +2,11 @@
 //! replaced, and nobody takes them away by hand.
 
 use crate::play::{Play, Played, Stage, ends};
+use serde_json::json;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::{BootFault, EventKind, Supply};
+use spot_guard_cloud::cluster::Deployment;
 use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{FlowBox, Outcome, Phase};
 use std::time::Duration;
@@ -63,6 +65,87 @@ fn a_spot_instance_whose_node_never_becomes_usable_is_replaced_from_another_zone
             assert_gave_up(&played, 1, &format!("{fault:?} in {scenario:?}"));
         }
     }
+}
+
+#[test]
+fn what_does_not_fit_in_its_zone_is_given_back_and_the_next_zone_is_asked() {
+    let mut plot = ends(Scenario::Rebalance);
+    plot.start.zones = 3;
+    plot.start.policy.join_timeout_seconds = Some(300);
+    plot.script = vec![
+        (Duration::from_secs(1), Act::OnDemandHas(Supply::None)),
+        (Duration::from_secs(60), Act::Rebalance(0)),
+    ];
+    let played = Play::plot("does not fit", plot)
+        .beside(|stage| async move {
+            let zone_of = |id: &str| {
+                let groups = stage.cloud.snapshot().groups;
+                let mut all = groups.into_iter().flat_map(|group| group.instances);
+                all.find(|held| held.id == id).expect("an instance").zone
+            };
+            stage.cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
+            let old = stage.spot[0].clone();
+            let own = zone_of(&old);
+            stage.cloud.set_supply(SPOT, Some(&own), Supply::None).expect("a group");
+            spread(&stage);
+            let mut events = stage.cloud.subscribe();
+            stage.until(&old, |status| status.discarded.len() == 2).await;
+            let all = std::iter::from_fn(|| events.try_recv().ok());
+            let launches = all.filter(|event| event.kind == EventKind::Launching && event.group == SPOT);
+            let zones: Vec<String> = launches.map(|event| event.text).collect();
+            assert!(zones.len() == 2 && zones[0] != zones[1], "one zone after another: {zones:?}");
+            stage.cloud.set_supply(SPOT, Some(&own), Supply::Unlimited).expect("a group");
+            stage.until(&old, |status| status.capacity.taken().is_some()).await;
+            let held = stage.status(&old).capacity.taken().cloned().expect("an instance");
+            assert_eq!(zone_of(&held.instance_id), own, "the only one that the pods fit in");
+        })
+        .play();
+    assert_gave_up(&played, 2, "does not fit");
+}
+
+#[test]
+fn what_fits_in_no_zone_is_given_up_and_a_deadline_goes_on() {
+    let mut plot = ends(Scenario::Rebalance);
+    plot.start.zones = 3;
+    // The group chooses the zone by itself: the first of those that are equally empty.
+    plot.start.launch_instances = false;
+    plot.start.policy.join_timeout_seconds = Some(300);
+    // It is over with its script: the last act waits until the notice has had its effect.
+    plot.script = vec![(Duration::from_secs(5000), Act::SetBudget("web", 1))];
+    let played = Play::plot("fits nowhere", plot)
+        .beside(|stage| async move {
+            stage.cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
+            let group = stage.cloud.group(SPOT).expect("a group");
+            let old = group.instances.iter().find(|held| held.zone == "us-east-1c").expect("one");
+            let old = old.id.clone();
+            spread(&stage);
+            stage.pass(60).await;
+            stage.cloud.rebalance(&old).expect("an instance");
+            stage.until_phase(&old, Phase::Cancelled).await;
+            assert_eq!(stage.cloud.group(SPOT).expect("a group").desired, 3, "the new one goes back");
+            assert_eq!(stage.cloud.group(ON_DEMAND).expect("a group").desired, 0);
+            let changes = stage.changes();
+            stage.pass(2000).await;
+            assert_eq!(stage.changes(), changes, "the same advice begins nothing anew");
+            stage.cloud.interrupt(&old).expect("an instance");
+            stage.until_phase(&old, Phase::Completed).await;
+        })
+        .play();
+    if let Some(text) = played.complaints() {
+        panic!("{text}");
+    }
+}
+
+/// Three pods that are spread over the zones.
+fn spread(stage: &Stage) {
+    let constraint = json!({
+        "maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": { "matchLabels": { "app": "spread" } },
+    });
+    let pod_spec = Some(json!({ "topologySpreadConstraints": [constraint] }));
+    let options = Deployment { pod_spec, ..Deployment::default() };
+    stage.cluster.add_deployment("spread", 3, 100, 1 << 20, options).expect("a deployment");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod chart;
 mod documents;
 mod english;
+mod iam;
 mod ids;
 mod image;
 mod imports;

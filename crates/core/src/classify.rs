@@ -135,15 +135,22 @@ const CAPACITY_TEXTS: &[&str] = &[
     "There are not enough free addresses in subnet",
     "There is no Spot capacity available that matches your request",
     "There is no capacity available that matches your request",
+    "Unable to fulfill capacity",
     "We currently do not have sufficient",
     "Your Spot request price of",
 ];
 
+/// What the first sentence says of the reservation that an instance was to be launched into.
+const CAPACITY_SAYINGS: &[&str] = &[" does not have sufficient "];
+
 /// Beginnings of messages of a quota that carry no code.
 const QUOTA_TEXTS: &[&str] = &[
     "Max spot instance count exceeded",
+    "You have exceeded ",
+    "You have reached ",
     "You have requested more",
-    "You've reached your quota",
+    "You've exceeded ",
+    "You've reached ",
     "Your quota allows for",
 ];
 
@@ -152,7 +159,9 @@ const CONFIGURATION_TEXTS: &[&str] = &[
     "In order to use this AWS Marketplace product",
     "Invalid ",
     "This account is currently blocked",
-    "You are not authorized to perform this operation",
+    "You are not authorized ",
+    "You are not subscribed ",
+    "You do not have permission",
     "You must use a valid",
 ];
 
@@ -164,9 +173,14 @@ const CONFIGURATION_SAYINGS: &[&str] = &[
     " cannot be used with",
     " could not be found",
     " currently being verified",
+    " do not have permission",
     " does not exist",
     " does not match",
+    " is being validated",
     " is invalid",
+    " is not authorized to ",
+    " is not eligible for ",
+    " is not valid",
     " may not be used with",
     " no longer supported",
     " not supported",
@@ -275,7 +289,7 @@ fn by_text(text: &str) -> FailureClass {
         .is_some_and(|(count, _)| !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()));
     let sentence = text.split_once(". ").map_or(text, |(sentence, _)| sentence);
     let says = |sayings: &[&str]| sayings.iter().any(|saying| sentence.contains(saying));
-    if begins(CAPACITY_TEXTS) {
+    if begins(CAPACITY_TEXTS) || says(CAPACITY_SAYINGS) {
         FailureClass::Capacity
     } else if begins(QUOTA_TEXTS) || already_running {
         FailureClass::Quota
@@ -495,6 +509,19 @@ mod tests {
                 "Instance failed to complete user's Lifecycle Action: Lifecycle Action with token 1 was abandoned",
                 Unknown,
             ),
+            (
+                "The requested reservation does not have sufficient compatible and available capacity for this request.",
+                Capacity,
+            ),
+            ("Unable to fulfill capacity due to your request configuration. Please adjust it.", Capacity),
+            ("You have exceeded your maximum gp3 storage limit of 50 TiB in this region.", Quota),
+            ("You have reached the maximum number of network interfaces of this region.", Quota),
+            ("You are not subscribed to this service. Please see the console.", Configuration),
+            ("You are not authorized to use launch template: lt-1", Configuration),
+            ("User: arn:aws:sts::1:assumed-role/a is not authorized to perform: iam:PassRole", Configuration),
+            ("Your request for accessing resources in this region is being validated.", Configuration),
+            ("The specified instance type is not eligible for Free Tier.", Configuration),
+            ("The provided credentials do not have permission to create the role.", Configuration),
             ("Spot instance request: sir-1 has been cancelled.", Unknown),
             ("It went well. The thing does not exist.", Unknown),
             ("Something new happened. Launching EC2 instance failed.", FailureClass::Refused),

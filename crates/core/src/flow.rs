@@ -149,6 +149,13 @@ pub enum Event {
         /// What holds it up.
         reasons: Vec<Reason>,
     },
+    /// Box 3: what was brought does not fit, no other zone can be asked, and the node stays.
+    FitGivenUp {
+        /// For how long the pods did not fit.
+        waited: Duration,
+        /// Why they do not.
+        reasons: Vec<Reason>,
+    },
     /// Boxes 5 and 10: the pods run elsewhere.
     Drained {
         /// Which drain.
@@ -233,6 +240,7 @@ impl Event {
             | Self::SteppedAside { .. } => FlowBox::Notice,
             Self::LeftToGroup | Self::SpotRequested | Self::BothRequested { .. } => FlowBox::ScaleUp,
             Self::RequestFailed { group: GroupKind::Spot, .. }
+            | Self::FitGivenUp { .. }
             | Self::Discarded { group: GroupKind::Spot, .. } => FlowBox::Wait,
             Self::InService { group: GroupKind::Spot, .. } => FlowBox::Success,
             Self::RequestFailed { group: GroupKind::OnDemand, .. }
@@ -286,9 +294,10 @@ impl Event {
             Self::InService { .. } => Outcome::InService,
             Self::Tainted => Outcome::Tainted,
             Self::DrainBlocked { .. } => Outcome::Blocked,
-            Self::DrainGivenUp { .. } | Self::DrainedWithout { .. } | Self::DeadlineNear { .. } => {
-                Outcome::TimedOut
-            }
+            Self::DrainGivenUp { .. }
+            | Self::FitGivenUp { .. }
+            | Self::DrainedWithout { .. }
+            | Self::DeadlineNear { .. } => Outcome::TimedOut,
             Self::Drained { .. } => Outcome::Drained,
             Self::GoneBeforeDrained { .. } | Self::FallbackLost { .. } | Self::FallbackTerminated { .. } => {
                 Outcome::TakenByAws

@@ -368,6 +368,12 @@ const THROTTLE_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 const LAUNCH_AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(24);
 
 impl Ledger {
+    /// Whether something is still to be taken back, terminated or repaid, so that the pool has to stay.
+    #[must_use]
+    pub fn is_owing(&self) -> bool {
+        !self.scaling_requests.is_empty() || self.reduction.is_some() || !self.doubts.is_empty()
+    }
+
     /// Whether a group is known to refuse LaunchInstances.
     #[must_use]
     pub fn cannot_launch(&self, group_name: &GroupName, now: Timestamp) -> bool {

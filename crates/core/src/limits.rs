@@ -43,7 +43,7 @@ pub fn at_most(policy: &Policy, view: Option<&PoolView>) -> usize {
 /// others waiting.
 #[must_use]
 pub fn is_under_way(status: &ReplacementStatus, now: Timestamp) -> bool {
-    if status.phase.is_finished() || status.phase == Phase::Received || status.old_node.is_past_drain() {
+    if status.is_finished() || status.phase() == Phase::Received || status.old_node.is_past_drain() {
         return false;
     }
     let blocked = status
@@ -76,8 +76,8 @@ pub fn start_held(
     starts.full.map(|limit| Reason::ConcurrencyLimit { limit })
 }
 
-/// Which limits let no return begin in a pool now; `stories` are all that are known of it, finished ones
-/// too. For a return that a person requested only the brake counts, not the budget and the windows.
+/// Which limits let no return begin in a pool now; `replacements` are all that are known of it, finished
+/// ones too. For a return that a person requested only the brake counts, not the budget and the windows.
 #[must_use]
 pub fn returns_held<'a>(
     policy: &Policy,

@@ -78,6 +78,7 @@ fn step(subject: &Subject, status: &ReplacementStatus, next: &mut ReplacementSta
             by_group::find(next, &turn);
         } else {
             capacity::find(next, &turn);
+            leave::give_up(next, &turn);
         }
     }
     leave::drain(next, mode, &turn);

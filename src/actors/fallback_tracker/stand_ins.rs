@@ -26,7 +26,12 @@ impl TurnView<'_> {
         let (Some(config), Some(PoolFacts::Observed { view, ledger, .. })) = facts else { return Vec::new() };
         // A record that cannot be read may be that of a stand-in.
         let unread = self.deps.view.not_understood().names(WatchedKind::Replacement).next().is_some();
-        if unread || config.mode != Mode::Act || config.pause.is_some() || !self.is_accepted(pool) {
+        if unread
+            || config.deleted
+            || config.mode != Mode::Act
+            || config.pause.is_some()
+            || !self.is_accepted(pool)
+        {
             return Vec::new();
         }
         let of_pool = records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));

@@ -153,7 +153,7 @@ impl TurnView<'_> {
             let facts = TriggerFacts {
                 stories: &stories,
                 triggers: pauses.asked(),
-                is_pool: &|name| self.configs.contains_key(name),
+                is_pool: &|name| self.configs.get(name).is_some_and(|pool| !pool.deleted),
                 place: &|node| self.place(node),
                 otherwise_paused: &|scope| self.paused_beside(&pauses, scope),
             };

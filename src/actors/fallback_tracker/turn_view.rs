@@ -146,10 +146,10 @@ impl<'a> TurnView<'a> {
         leaving.filter(move |id| is_marked(id)).cloned()
     }
 
-    /// The pool that owns what this tells of, if any does.
+    /// The pool that owns what this tells of, if any does. A pool that was deleted owns nothing new.
     pub(super) fn owner_of(&self, has: impl Fn(&PoolName) -> bool) -> Option<PoolName> {
-        let claims = self.configs.values().filter(|pool| has(&pool.name)).map(PoolConfig::claim);
-        notices::owner_of(claims).cloned()
+        let owns = |pool: &&PoolConfig| !pool.deleted && has(&pool.name);
+        notices::owner_of(self.configs.values().filter(owns).map(PoolConfig::claim)).cloned()
     }
 
     /// A pool's groups, if they could be read.

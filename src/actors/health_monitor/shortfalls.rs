@@ -22,7 +22,8 @@ pub(super) const LOOK: Duration = Duration::from_secs(5);
 
 /// Whether a pool's Spot group lacks instances that no replacement waits for.
 pub(super) fn is_short(pool: &PoolConfig, observed: Option<&PoolObserved>) -> bool {
-    pool.shortfall.is_on() && observed.is_some_and(|observed| !observed.ledger.empty_places.is_empty())
+    let lacks = |observed: &PoolObserved| !observed.ledger.empty_places.is_empty();
+    !pool.deleted && pool.shortfall.is_on() && observed.is_some_and(lacks)
 }
 
 /// What else counts when a pool's shortfall is judged.

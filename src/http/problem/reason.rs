@@ -14,6 +14,8 @@ spot_guard_core::codes! {
         QueryUnreadable,
         /// The body broke off.
         BodyUnreadable,
+        /// The head of the request is no HTTP/1.1.
+        RequestUnreadable,
         /// The request has no bearer token.
         TokenRequired,
         /// The Kubernetes API does not accept the token.
@@ -36,6 +38,8 @@ spot_guard_core::codes! {
         MethodNotAllowed,
         /// The body did not arrive in time.
         BodyTooSlow,
+        /// The head of the request did not arrive in time.
+        HeadTooSlow,
         /// A message with this `webhook-id` was taken before.
         MessageTaken,
         /// The body has no `Content-Length`.
@@ -69,14 +73,16 @@ impl ProblemReason {
     /// The status that a problem of this kind is answered with.
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::InvalidField | Self::QueryUnreadable | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
+            Self::InvalidField | Self::QueryUnreadable | Self::BodyUnreadable | Self::RequestUnreadable => {
+                StatusCode::BAD_REQUEST
+            }
             Self::TokenRequired | Self::TokenInvalid | Self::SignatureInvalid => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::ReadOnlyPort | Self::ForeignHost | Self::TlsRequired => {
                 StatusCode::FORBIDDEN
             }
             Self::NoSuchPath | Self::NoSuchObject => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooSlow | Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::MessageTaken => StatusCode::CONFLICT,
             Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,

@@ -2,6 +2,8 @@
 
 use super::super::TlsConfig;
 use super::*;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::path::Path;
 
 /// Writes a fresh certificate for localhost, and returns it.
@@ -95,6 +97,59 @@ async fn a_crowd_of_handshakes_keeps_nobody_out() {
     let ended = text.split(counted).nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
     assert!(ended.is_some_and(|ended: usize| ended >= 150), "{text}");
     drop(crowd);
+    handle.stop(true).await;
+    running.await.unwrap().unwrap();
+}
+
+#[actix_web::test]
+async fn what_is_no_http_is_refused_in_full_inside_tls_and_what_is_no_tls_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = renew(folder.path());
+    let certificate = Certificate::load(&files(folder.path())).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let state = Fixture::empty().state().await;
+    let metrics = state.metrics.clone();
+    let reviews = Arc::new(Reviews::new(nobody(), Arc::new(Metrics::new())));
+    let server = serve(listener, Door::Main { reviews, tls: Some(certificate) }, state).unwrap();
+    let handle = server.handle();
+    let running = actix_web::rt::spawn(server);
+
+    let told = web::block(move || {
+        let tcp = || {
+            let tcp = std::net::TcpStream::connect(address).unwrap();
+            tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            tcp
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let client =
+            rustls::ClientConnection::new(Arc::new(client), "localhost".try_into().unwrap()).unwrap();
+        let mut inside = rustls::StreamOwned::new(client, tcp());
+        inside.write_all(b"NONSENSE\r\n\r\n").unwrap();
+        let mut told = String::new();
+        inside.read_to_string(&mut told).unwrap();
+
+        let mut plain = tcp();
+        plain.write_all(b"GET /docs HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let mut alert = Vec::new();
+        plain.read_to_end(&mut alert).unwrap();
+        assert_eq!(alert.first(), Some(&21), "an alert of TLS: {alert:?}");
+        told
+    })
+    .await
+    .unwrap();
+    assert!(told.starts_with("HTTP/1.1 400 ") && told.contains(r#""reason":"RequestUnreadable""#), "{told}");
+    let nothing: (&[NodeReplacement], &[SpotPool]) = (&[], &[]);
+    let text = metrics.encode(false, &Readiness::default(), nothing.0, nothing.1).unwrap();
+    let counted = "spot_guard_http_connections_ended_total{listener=\"Api\",reason=\"Unreadable\"} 2\n";
+    assert!(text.contains(counted), "{text}");
     handle.stop(true).await;
     running.await.unwrap().unwrap();
 }

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// So long may a mark outlive its story, or the decision to take it back: a change of leaders included.
+/// So long may a mark outlive its replacement, or the decision to take it back: a change of leaders included.
 pub(super) const MARKS_GO_WITHIN: Duration = Duration::from_secs(60);
 
 impl Auditor {
@@ -98,7 +98,7 @@ impl Auditor {
         }
     }
 
-    /// Marks without a story must go within `patience`.
+    /// Marks without a replacement must go within `patience`.
     pub(super) fn watch_marks(&self, patience: Duration) {
         let now = self.inner.clock.now();
         let records = self.records();
@@ -130,7 +130,7 @@ impl Auditor {
             .collect();
         drop(state);
         for (node, first) in late {
-            let found = format!("it carries marks that no story accounts for, since {first:.0}");
+            let found = format!("it carries marks that no replacement accounts for, since {first:.0}");
             self.violated(Invariant::NoMarkLeft, &node, found);
         }
     }
@@ -145,7 +145,7 @@ impl Auditor {
             *record.spec.instance_id == *instance || took_over.any(|held| *held.instance_id == *instance)
         };
         if !self.records().iter().any(is_about) {
-            let found = format!("pod {pod} is to leave it, and no story is about {instance}");
+            let found = format!("pod {pod} is to leave it, and no replacement is about {instance}");
             self.violated(Invariant::RightNode, &node, found);
         }
     }
@@ -195,7 +195,8 @@ fn kind_in(pool: &SpotPool, group: &str) -> Option<GroupKind> {
     kinds.into_iter().find(|(name, _)| *name == group).map(|(_, kind)| kind)
 }
 
-/// Whether the story of the node was cancelled so recently that its marks may still have been on their way.
+/// Whether the replacement of the node was cancelled so recently that its marks may still have been on their
+/// way.
 fn was_just_cancelled(records: &[Arc<NodeReplacement>], node: &str, now: Timestamp) -> bool {
     let statuses = records.iter().filter(|record| record.spec.node_name == node);
     let mut released =

@@ -105,7 +105,7 @@ impl Auditor {
         (i64::from(found.desired) - found.added_by_others - initial, found.lowered_by_others)
     }
 
-    /// No story of a pool is open: what we changed must have been changed back.
+    /// No replacement of a pool is open: what we changed must have been changed back.
     pub(super) fn watch_balance(&self) {
         let records = self.records();
         let open = |pool: &str| {
@@ -129,8 +129,9 @@ impl Auditor {
                 let (sum, lowered) = self.ours(group);
                 // What others took out while we waited for it may have been asked for again.
                 if !(0..=lowered).contains(&sum) {
-                    let found =
-                        format!("no story is open, and our changes to desired capacity sum up to {sum:+}");
+                    let found = format!(
+                        "no replacement is open, and our changes to desired capacity sum up to {sum:+}"
+                    );
                     self.violated(Invariant::BalancedDesired, group, found);
                 }
             }

@@ -44,7 +44,7 @@ impl Auditor {
         }
     }
 
-    /// A story begins, or has a deadline, only because of who may say so.
+    /// A replacement begins, or has a deadline, only because of who may say so.
     pub(super) fn watch_reported(&self, record: &NodeReplacement) {
         let (node, instance) = (&record.spec.node_name, &record.spec.instance_id);
         let status = record.status.as_ref();
@@ -76,7 +76,7 @@ impl Auditor {
             self.violated(
                 Invariant::OnlyReported,
                 instance,
-                format!("its story is open, and {}", found.join(", ")),
+                format!("its replacement is open, and {}", found.join(", ")),
             );
         }
     }

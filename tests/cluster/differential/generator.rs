@@ -10,6 +10,10 @@ mod newer;
 pub const NAMESPACES: [(&str, &str); 2] = [("alpha", "x"), ("beta", "y")];
 /// The driver whose volumes are limited in number.
 pub const DRIVER: &str = "ebs.csi.aws.com";
+/// The driver that makes volumes on the nodes themselves, and its class.
+pub const LOCAL: &str = "local.csi.example.com";
+/// The name of such a volume in its pod.
+pub const SCRATCH: &str = "scratch";
 /// The node that is to be given back.
 pub const LEAVING: &str = "leaving";
 
@@ -66,6 +70,8 @@ pub struct Cluster {
     pub excluded: Vec<String>,
     pub csi_drivers: Vec<Value>,
     pub attachments: Vec<Value>,
+    pub classes: Vec<Value>,
+    pub capacities: Vec<Value>,
     /// Without a node, and of another scheduler.
     pub foreign: Vec<PodPlan>,
 }
@@ -91,6 +97,16 @@ impl Cluster {
     /// The namespace of a pod.
     pub fn namespace(&self, plan: &PodPlan) -> &'static str {
         self.apps[plan.app].namespace
+    }
+
+    /// Whether the driver of local volumes counts the capacity of each node: the check counts on none then.
+    pub fn counts_capacity(&self) -> bool {
+        self.csi_drivers.iter().any(|driver| driver["spec"]["storageCapacity"] == json!(true))
+    }
+
+    /// Whether each pod has a local volume of its own, which is made anew with it.
+    pub fn has_scratch(&self, plan: &PodPlan) -> bool {
+        self.apps[plan.app].template["spec"]["volumes"][0]["name"] == json!(SCRATCH)
     }
 
     /// What a pod asks for: CPU in thousandths, memory in mebibytes.
@@ -179,6 +195,8 @@ impl Generator {
             excluded: Vec::new(),
             csi_drivers: Vec::new(),
             attachments: Vec::new(),
+            classes: Vec::new(),
+            capacities: Vec::new(),
             foreign: Vec::new(),
         };
         let mut nodes = Vec::new();

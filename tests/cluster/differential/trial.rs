@@ -1,13 +1,13 @@
 //! One cluster on the real control plane: what the check says of it, and what the scheduler makes of the
 //! drain.
 
-use super::generator::{Cluster, DRIVER, LEAVING, NAMESPACES, PodPlan, TAINT};
+use super::generator::{Cluster, DRIVER, LEAVING, NAMESPACES, PodPlan, SCRATCH, TAINT};
 use crate::helpers::{object, wait_for};
 use fastrand::Rng;
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::runtime::watcher::{self, Event};
@@ -180,6 +180,9 @@ impl Trial<'_> {
         create_global::<CSINode>(client, &cluster.csi_nodes).await;
         create_global::<CSIDriver>(client, &cluster.csi_drivers).await;
         create_global::<VolumeAttachment>(client, &cluster.attachments).await;
+        create_global::<StorageClass>(client, &cluster.classes).await;
+        let capacities = cluster.capacities.iter().map(|value| (NAMESPACES[0].0, value.clone()));
+        create_namespaced::<CSIStorageCapacity>(client, &capacities.collect::<Vec<_>>()).await;
         create_global::<PersistentVolume>(client, &cluster.volumes).await;
         create_namespaced::<PersistentVolumeClaim>(client, &cluster.claims).await;
         create_namespaced::<PodDisruptionBudget>(client, &cluster.budgets).await;
@@ -306,6 +309,14 @@ impl Trial<'_> {
         };
         let attached =
             snapshot.nodes().iter().map(|node| snapshot.storage().count_on(&node.name)).sum::<usize>();
+        let on_node =
+            cluster.bystanders.iter().chain(&cluster.movers).filter(|plan| cluster.has_scratch(plan));
+        let has_claim = |plan: &PodPlan| {
+            let name = format!("{}-{SCRATCH}", plan.name);
+            snapshot.claim(&cluster.namespace(plan).into(), &name.as_str().into()).is_some()
+        };
+        let follows = cluster.classes.is_empty()
+            || snapshot.storage().follows_pod(SCRATCH) != cluster.counts_capacity();
         let must_be_installed = cluster
             .csi_drivers
             .iter()
@@ -316,6 +327,8 @@ impl Trial<'_> {
             ("that the pods are ready", cluster.budgets.is_empty() || ready),
             ("the nodes' limits of volumes", snapshot.nodes().iter().all(limited)),
             ("what is attached", attached == cluster.attachments.len()),
+            ("the class of local volumes", follows),
+            ("the claims of local volumes", on_node.into_iter().all(has_claim)),
             ("the driver", snapshot.storage().must_be_installed(DRIVER) == must_be_installed),
             ("that pods are resized", snapshot.pods().iter().all(|pod| self.is_resized(pod))),
             ("the claims", cluster.claims.iter().all(bound)),
@@ -541,6 +554,8 @@ impl Trial<'_> {
         delete_all(Api::<PersistentVolume>::all(client.clone())).await;
         delete_all(Api::<VolumeAttachment>::all(client.clone())).await;
         delete_all(Api::<CSIDriver>::all(client.clone())).await;
+        delete_all(Api::<StorageClass>::all(client.clone())).await;
+        delete_all(Api::<CSIStorageCapacity>::namespaced(client.clone(), NAMESPACES[0].0)).await;
         delete_all(Api::<CSINode>::all(client.clone())).await;
         delete_all(Api::<Node>::all(client.clone())).await;
         wait_for("the view to be empty", PATIENCE, async || {
@@ -549,6 +564,7 @@ impl Trial<'_> {
                 && snapshot.pods().is_empty()
                 && snapshot.budgets().is_empty()
                 && !snapshot.storage().must_be_installed(DRIVER)
+                && !snapshot.storage().follows_pod(SCRATCH)
                 && self.watched.names().is_empty();
             empty.then_some(())
         })

@@ -14,6 +14,8 @@ pub struct Plot {
     pub seed: u64,
     pub pools: Vec<PoolPlan>,
     pub apps: Vec<App>,
+    /// Pods that are spread over the zones and wait rather than lean to one; 0 in most stories.
+    pub spread: u32,
     /// Whether LaunchInstances raises desired capacity, and whether it keeps to the maximum: undocumented.
     pub raises_desired: bool,
     pub enforces_max: bool,
@@ -31,7 +33,6 @@ pub struct Plot {
 #[derive(Clone, Debug)]
 pub struct PoolPlan {
     pub start: PoolStart,
-    pub zones: usize,
     pub boot: BootTimes,
     /// Whether the groups have no room below, and little above what they begin with.
     pub tight: bool,
@@ -108,6 +109,10 @@ pub enum Event {
     Replicas(usize, u32),
     /// The pods of an application ask to stay where they are.
     Held(usize),
+    /// Somebody runs a pod on an instance that nothing makes anew.
+    Runner(Place, usize),
+    /// An application of one pod has a budget that never lets it go.
+    NeverOpens,
     /// A node is not Ready for so many seconds.
     NodeUnready(usize, u64),
     /// The leader is killed and comes back after so many seconds.
@@ -167,8 +172,8 @@ impl Plot {
                     on_demand_nodes: pick(random, &[0, 0, 1]),
                     policy: policy.clone(),
                     launch_instances: random.bool(),
+                    zones: pick(random, &[1, 2, 3, 3, 3]),
                 },
-                zones: random.usize(1..=2),
                 boot: BootTimes {
                     launch: Duration::from_secs(pick(random, &[5, 25, 25, 70])),
                     node_join: Duration::from_secs(pick(random, &[2, 20, 20, 60])),
@@ -203,6 +208,7 @@ impl Plot {
         let events = with_triggers(events, &mut fastrand::Rng::with_seed(seed ^ ASKING), pools.len());
         let events = with_nodes(events, &mut fastrand::Rng::with_seed(seed ^ NODES));
         let events = with_holds(events, &mut fastrand::Rng::with_seed(seed ^ HOLDS), apps.len());
+        let events = with_stays(events, &mut fastrand::Rng::with_seed(seed ^ STAYS), &pools);
         let events = with_attacks(events, seed);
         Self {
             seed,
@@ -211,6 +217,7 @@ impl Plot {
             agents: random.u8(..12) == 0,
             autoscaler: fastrand::Rng::with_seed(seed ^ AUTOSCALER).u8(..6) == 0,
             controllers: random.usize(1..=2),
+            spread: spread(&mut fastrand::Rng::with_seed(seed ^ SPREAD), nodes),
             pools,
             apps,
             events,
@@ -307,6 +314,37 @@ fn with_holds(
     }
     events.sort_by_key(|(_, at, _)| *at);
     events
+}
+
+/// What stays of itself is drawn apart from the rest.
+const STAYS: u64 = 0x057a_9512;
+
+/// In a third of the stories there are pods that nothing makes anew, and a budget that never opens.
+fn with_stays(
+    mut events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+    pools: &[PoolPlan],
+) -> Vec<(usize, Duration, Event)> {
+    if random.u8(..3) > 0 {
+        return events;
+    }
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    if random.bool() {
+        events.push((events.len(), last * random.u32(..2) / 8, Event::NeverOpens));
+    }
+    for _ in 0..random.usize(1..=3) {
+        let event = Event::Runner(place(random, pools), random.usize(..8));
+        events.push((events.len(), last * random.u32(..6) / 8, event));
+    }
+    events.sort_by_key(|(_, at, _)| *at);
+    events
+}
+
+/// How pods are spread is drawn apart from the rest.
+const SPREAD: u64 = 0x0059_2ead;
+
+fn spread(random: &mut fastrand::Rng, nodes: u32) -> u32 {
+    if random.u8(..3) > 0 { 0 } else { random.u32(2..=nodes + 1) }
 }
 
 fn policy(random: &mut fastrand::Rng) -> PolicySpec {

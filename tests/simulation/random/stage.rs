@@ -2,6 +2,7 @@
 
 mod attacks;
 mod autoscaler;
+mod stays;
 
 use super::attacks::Counts as AttackCounts;
 use super::faults::{Faults, Line};
@@ -71,6 +72,14 @@ pub struct Counts {
     pub provider_ids_late: usize,
     /// Stories with pods that ask to stay.
     pub held: usize,
+    /// Stories with pods that nothing makes anew, with a budget that never opens, and with pods that are
+    /// spread over the zones.
+    pub runners: usize,
+    pub never_open: usize,
+    pub spread: usize,
+    /// Replacements that waited for pods that stay, and that began nothing because of a budget.
+    pub waited_for_pods: usize,
+    pub kept_by_budgets: usize,
     /// Replacements that gave up an instance whose node could not be used, and those that gave up a drain.
     pub unusable: usize,
     pub drains_given_up: usize,
@@ -91,6 +100,11 @@ impl Counts {
         self.names_come_back += other.names_come_back;
         self.provider_ids_late += other.provider_ids_late;
         self.held += other.held;
+        self.runners += other.runners;
+        self.never_open += other.never_open;
+        self.spread += other.spread;
+        self.waited_for_pods += other.waited_for_pods;
+        self.kept_by_budgets += other.kept_by_budgets;
         self.unusable += other.unusable;
         self.drains_given_up += other.drains_given_up;
         self.autoscalers += other.autoscalers;
@@ -172,6 +186,7 @@ struct Stage<'a> {
     began: Instant,
     epoch: Timestamp,
     happened: Vec<(Timestamp, String)>,
+    waits: stays::Waits,
     /// What attackers were let do and must not be.
     admitted: Vec<String>,
 }
@@ -187,6 +202,7 @@ impl<'a> Stage<'a> {
             apps: plot.apps.clone(),
             policy: first.start.policy.clone(),
             launch_instances: first.start.launch_instances,
+            zones: first.start.zones,
             drain_outside_pools: plot.seed.is_multiple_of(2),
         };
         let stage = world::WorldOptions { plays_machines: plot.agents, ..world::WorldOptions::default() };
@@ -206,8 +222,6 @@ impl<'a> Stage<'a> {
             ] {
                 let edit = |spec: &mut spot_guard_cloud::cloud::GroupSpec| {
                     spec.boot = pool.boot;
-                    spec.zones =
-                        ["us-east-1a", "us-east-1b"][..pool.zones].iter().map(|z| (*z).into()).collect();
                     if pool.tight {
                         (spec.min, spec.max) = (desired, desired + 1);
                     }
@@ -216,6 +230,7 @@ impl<'a> Stage<'a> {
                 cloud.suspend(&group, "AZRebalance", "User suspended").expect("a group");
             }
         }
+        stays::spread(&cluster, plot.spread);
         if plot.events.iter().any(|(_, _, event)| matches!(event, Event::Attacked(_))) {
             cluster.add_validator(admission::notices);
         }
@@ -242,6 +257,7 @@ impl<'a> Stage<'a> {
             began: Instant::now(),
             epoch: clock.now(),
             happened: Vec::new(),
+            waits: stays::Waits::default(),
             admitted: Vec::new(),
         };
         for _ in 0..plot.controllers {
@@ -260,6 +276,7 @@ impl<'a> Stage<'a> {
             self.start_controller();
         }
         tokio::time::sleep_until(at).await;
+        self.waits.look(&self.cluster);
     }
 
     fn start_controller(&mut self) {
@@ -371,6 +388,8 @@ impl<'a> Stage<'a> {
             Event::Budget(app, allowed) => self.set_budget(app, allowed),
             Event::Replicas(app, replicas) => self.set_replicas(app, replicas),
             Event::Held(app) => self.hold(app),
+            Event::Runner(place, number) => self.run_on(place, number),
+            Event::NeverOpens => stays::never_opens(&self.cluster),
             Event::NodeUnready(number, seconds) => return self.unready(number, Duration::from_secs(seconds)),
             Event::Killed(seconds) => self.end_leader(true, Duration::from_secs(seconds)),
             Event::HandedOver => self.end_leader(false, Duration::ZERO),
@@ -648,7 +667,7 @@ impl<'a> Stage<'a> {
             let restarts = text.lines().filter(|line| line.starts_with("spot_guard_actor_restarts_total"));
             problems.extend(restarts.map(|line| format!("an actor was restarted: {line}")));
         }
-        violations.iter_mut().for_each(|violation| violation.story.clear());
+        violations.iter_mut().for_each(|violation| violation.steps.clear());
         let mut told = Vec::new();
         if !problems.is_empty() || !violations.is_empty() {
             told = self.told();
@@ -669,6 +688,11 @@ impl<'a> Stage<'a> {
             names_come_back: has(|event| matches!(event, Event::NamesComeBack)),
             provider_ids_late: has(|event| matches!(event, Event::ProviderIdsLate(_))),
             held: has(|event| matches!(event, Event::Held(_))),
+            runners: has(|event| matches!(event, Event::Runner(..))),
+            never_open: has(|event| matches!(event, Event::NeverOpens)),
+            spread: usize::from(self.plot.spread > 0),
+            waited_for_pods: self.waits.for_pods.len(),
+            kept_by_budgets: self.waits.by_budgets.len(),
             autoscalers: usize::from(self.plot.autoscaler),
             attacks,
             ..Counts::default()
@@ -711,6 +735,7 @@ impl<'a> Stage<'a> {
             self.set_budget(number, 1);
             self.set_replicas(number, app.replicas);
         }
+        stays::opens(&self.cluster);
         for member in &self.crew {
             *member.line.cut_off.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }

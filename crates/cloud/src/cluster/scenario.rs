@@ -225,8 +225,14 @@ impl Cluster {
 
     /// Somebody who minds no budget deletes a pod, with its grace period. `false` if there was none.
     pub fn delete_pod(&self, namespace: &str, name: &str) -> bool {
+        self.delete("pods", namespace, name)
+    }
+
+    /// Somebody deletes an object, which stays as long as a grace period or its finalizers say. `false` if
+    /// there was none.
+    pub fn delete(&self, resource: &str, namespace: &str, name: &str) -> bool {
         let mut world = self.world();
-        let Some(kind) = world.store.table("pods").map(|table| table.kind.clone()) else { return false };
+        let Some(kind) = world.store.table(resource).map(|table| table.kind.clone()) else { return false };
         world.delete(&kind, &ObjectKey::new(namespace, name), &DeleteOptions::default(), None).is_ok()
     }
 

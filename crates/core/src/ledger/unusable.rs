@@ -63,6 +63,10 @@ pub struct Discarded {
     /// Its zone: another one is tried first.
     #[schemars(length(max = 64))]
     pub zone: String,
+    /// The zones of those before it in a row, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 64)))]
+    pub earlier_zones: Vec<String>,
     /// Why.
     pub why: NodeTrouble,
     /// For how many seconds it was waited for.
@@ -73,7 +77,21 @@ pub struct Discarded {
     pub times: u32,
 }
 
+/// So many zones are remembered: more than a Region has.
+const MOST_ZONES: usize = 8;
+
 impl Discarded {
+    /// The zones of those in a row, the latest first.
+    pub fn zones(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.zone).chain(&self.earlier_zones).map(String::as_str)
+    }
+
+    /// The same without this one.
+    #[must_use]
+    pub fn zones_but(&self, zone: &str) -> Vec<String> {
+        self.zones().filter(|held| *held != zone).take(MOST_ZONES).map(str::to_owned).collect()
+    }
+
     /// Whether it is too early to request another one: a group whose every launch ends so is not to buy and
     /// terminate instances at full pace.
     #[must_use]

@@ -56,7 +56,7 @@ fn as_many_at_a_time_as_the_number_and_the_share_allow_and_always_one() {
 }
 
 fn moving() -> ReplacementStatus {
-    ReplacementStatus { phase: Phase::Draining, old_node: draining().into(), ..Default::default() }
+    ReplacementStatus { old_node: draining().into(), ..Default::default() }
 }
 
 fn blocked_at(flow_box: FlowBox, seconds: u64) -> Vec<BlockingReason> {
@@ -83,19 +83,25 @@ fn replaced() -> CapacityState {
 }
 
 #[test]
-fn a_story_is_under_way_from_its_first_request_until_its_node_is_drained() {
+fn a_replacement_is_under_way_from_its_first_request_until_its_node_is_drained() {
     let rows = [
-        (
-            "waits",
-            ReplacementStatus { phase: Phase::Received, old_node: OldNodeState::Kept {}.into(), ..moving() },
-            false,
-        ),
+        ("waits", ReplacementStatus::default(), false),
         (
             "asks",
-            ReplacementStatus { phase: Phase::ScalingUp, old_node: OldNodeState::Kept {}.into(), ..moving() },
+            ReplacementStatus {
+                capacity: CapacityState::SpotRequested { since: now() }.into(),
+                ..Default::default()
+            },
             true,
         ),
-        ("keeps its node", ReplacementStatus { phase: Phase::BackingOff, ..moving() }, true),
+        (
+            "keeps its node",
+            ReplacementStatus {
+                capacity: CapacityState::BackingOff { until: now() }.into(),
+                ..Default::default()
+            },
+            true,
+        ),
         ("drains", moving(), true),
         (
             "is drained",
@@ -103,7 +109,8 @@ fn a_story_is_under_way_from_its_first_request_until_its_node_is_drained() {
             false,
         ),
         ("is on fallback", ReplacementStatus { old_node: OldNodeState::Gone {}.into(), ..moving() }, false),
-        ("is over", ReplacementStatus { phase: Phase::Completed, ..moving() }, false),
+        ("is over", ReplacementStatus { finished_at: Some(now()), ..moving() }, false),
+        ("has an old phase on record", ReplacementStatus { phase: Phase::Completed, ..moving() }, true),
         (
             "is blocked for 10 min, its replacement there",
             ReplacementStatus {

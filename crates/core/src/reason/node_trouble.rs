@@ -17,4 +17,6 @@ pub enum NodeTrouble {
     Tainted,
     /// More than one node says that it runs on the instance. It is kept: nobody knows whose pods run on it.
     Disputed,
+    /// The node is fine, and the pods that it is for do not fit with it: the zone is the wrong one, say.
+    PodsDoNotFit,
 }

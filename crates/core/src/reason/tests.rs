@@ -120,6 +120,7 @@ fn capacity_and_health() -> Vec<Reason> {
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::Cordoned, since: at() },
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::Tainted, since: at() },
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::Disputed, since: at() },
+        Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::PodsDoNotFit, since: at() },
         Reason::StaleWatch(StaleWatch { kind: WatchedKind::Pod, since: at() }),
         Reason::InstanceDisputed { instance_id: "i-1".into(), node: node().into() },
         Reason::NoSpotInstance,

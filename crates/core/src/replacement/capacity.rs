@@ -98,7 +98,7 @@ pub(super) fn take(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
 
 /// The group's share, unless it is of an earlier attempt: that may be on its way back, for the AsgScaler has
 /// not heard of this one yet.
-fn share_of_attempt<'a>(
+pub(super) fn share_of_attempt<'a>(
     status: &ReplacementStatus,
     group: GroupKind,
     turn: &'a Turn<'_>,
@@ -108,7 +108,7 @@ fn share_of_attempt<'a>(
 
 /// Why the node cannot take the pods, if so. Ready is not yet that (zone, size, start-up taints). A deadline
 /// cannot wait for it.
-fn misfit(
+pub(super) fn misfit(
     status: &ReplacementStatus,
     instance_id: &InstanceId,
     node: &NodeFact,

@@ -6,8 +6,9 @@ use crate::drain::DrainCommand;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::wants::{End, Want, Wants};
 use crate::policy::seconds;
+use crate::reason::ReasonCode;
 use crate::record::{
-    CapacityState, DrainPurpose, FallbackState, GroupKind, OldNodeState, Phase, ReplacementStatus,
+    CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OldNodeState, Phase, ReplacementStatus,
 };
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -23,6 +24,8 @@ pub struct Commands {
     pub drains: Vec<DrainCommand>,
     /// Instances that this replacement stands on.
     pub taken: BTreeSet<InstanceId>,
+    /// Instances that were launched for this replacement, and whose nodes its pods do not fit with.
+    pub misfits: BTreeSet<InstanceId>,
     /// Instances whose nodes nobody else is to scale down until the replacement is over.
     pub protected: BTreeSet<InstanceId>,
     /// Since when a failed launch of the Spot group matters to it.
@@ -59,6 +62,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
         return commands;
     }
     protect(&mut commands, subject, status, facts);
+    name_misfits(&mut commands, subject, status, facts);
     want(&mut commands, subject, status, facts);
     if status.is_replaced_by_group() {
         commands.spot_failures_since = status.capacity.spot_requested_at();
@@ -84,6 +88,17 @@ fn protect(commands: &mut Commands, subject: &Subject, status: &ReplacementStatu
     if !status.old_node.is_over() {
         commands.protected.insert(subject.instance_id.clone());
     }
+}
+
+/// Which instances the record says that the pods do not fit with.
+fn name_misfits(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
+    let told = (FlowBox::Wait, ReasonCode::PodDoesNotFit);
+    if !status.blocking.iter().any(|held| (held.flow_box, held.reason) == told) {
+        return;
+    }
+    let shares = [GroupKind::Spot, GroupKind::OnDemand].map(|kind| facts.share(kind, subject));
+    let current = shares.into_iter().flatten().filter(|share| share.attempt == status.asked());
+    commands.misfits.extend(current.filter_map(|share| share.instance_id.clone()));
 }
 
 /// What is wanted of each group.

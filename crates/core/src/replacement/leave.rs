@@ -2,12 +2,14 @@
 
 use super::begin::cancel;
 use super::by_group;
+use super::capacity;
 use super::facts::{Mode, Turn};
 use crate::drain::{DrainEnd, DrainReport};
 use crate::flow::Event;
 use crate::freshness::{Step, WatchedKind};
+use crate::ledger::unusable::Unusable;
 use crate::policy::seconds;
-use crate::reason::{Reason, in_one_line};
+use crate::reason::{NodeTrouble, Reason, in_one_line};
 use crate::record::{
     DrainPurpose, FlowBox, GroupKind, OldDrain, OldNodeState, ReplacementStatus, set_condition,
 };
@@ -104,6 +106,31 @@ fn report_trouble(next: &mut ReplacementStatus, drain: OldDrain, reasons: &[Reas
         return;
     }
     next.block(FlowBox::Drain, reasons.to_vec(), now);
+}
+
+/// Gives the search up if the pods have not fitted with an instance for twice the time that a node has.
+///
+/// The instance would have been given back by then if another zone could be asked. Without a deadline nothing
+/// says that EC2 takes the old node, and two run side by side.
+pub(super) fn give_up(next: &mut ReplacementStatus, turn: &Turn<'_>) {
+    let (facts, now) = (turn.facts, turn.facts.now);
+    if next.deadline.is_some() || next.capacity.taken().is_some() || next.old_node.is_retained() {
+        return;
+    }
+    let waited = 2 * seconds(facts.policy.join_timeout_seconds);
+    let is_final = |held: &Unusable| {
+        let is_misfit = held.is_now() && held.why == NodeTrouble::PodsDoNotFit;
+        is_misfit && crate::time::since(held.since, now) >= waited
+    };
+    let found = [GroupKind::Spot, GroupKind::OnDemand].into_iter().find_map(|group| {
+        let share = capacity::share_of_attempt(next, group, turn);
+        let share = share.filter(|share| share.unusable.as_ref().is_some_and(is_final))?;
+        facts.serving_node(Some(share), group)
+    });
+    let Some((instance_id, node)) = found else { return };
+    let reasons = capacity::misfit(next, &instance_id, &node, turn);
+    Event::FitGivenUp { waited, reasons }.add_to(next, &turn.subject.node, now);
+    cancel(next, now);
 }
 
 /// The end of a drain as it is reported.

@@ -479,7 +479,8 @@ fn an_instance_whose_node_cannot_be_used_is_named_while_it_is_waited_for_and_onc
     assert!(held.message.starts_with("i-4 is in service"), "{}", held.message);
 
     let (instance_id, zone) = (InstanceId::from("i-4"), "a".to_owned());
-    let last = Discarded { instance_id, zone, why, waited_seconds: 900, at: since, times: 1 };
+    let (waited_seconds, earlier_zones) = (900, Vec::new());
+    let last = Discarded { instance_id, zone, earlier_zones, why, waited_seconds, at: since, times: 1 };
     stage.edit_share(|share| share.discarded = Some(last.clone()));
     stage.go();
     assert!(!stage.has(FlowBox::Wait, Outcome::Unusable), "it is still there");
@@ -487,6 +488,21 @@ fn an_instance_whose_node_cannot_be_used_is_named_while_it_is_waited_for_and_onc
     stage.go().go();
     let told = stage.status.steps.iter().filter(|step| step.outcome == Outcome::Unusable).count();
     assert_eq!((told, &stage.status.discarded), (1, &vec!["i-4".into()]), "it is told once");
+}
+
+#[test]
+fn what_fits_in_no_zone_is_given_up_without_a_deadline_and_the_node_stays() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None);
+    stage.fit = Fit::Misfits(vec![too_small()]);
+    stage.go();
+    let (since, why) = (stage.now, NodeTrouble::PodsDoNotFit);
+    stage.edit_share(|share| share.unusable = Some(Unusable { since, why, usable_since: None }));
+    stage.pass(1799).go();
+    assert!(!stage.status.old_node.is_retained(), "another zone may still be asked");
+    stage.pass(1).go();
+    assert!(stage.status.old_node.is_retained() && stage.has(FlowBox::Wait, Outcome::TimedOut));
+    assert_eq!(want(&stage.commands(), GroupKind::Spot), Some(&Want::Nothing), "it goes back");
 }
 
 #[test]
@@ -571,10 +587,12 @@ fn in_service_is_not_enough_the_node_must_be_ready_and_take_the_pods() {
     stage.go();
     assert!(!stage.marks(DrainPurpose::Replace), "too small");
     assert_eq!(stage.blocked_by(), [ReasonCode::PodDoesNotFit]);
+    assert_eq!(stage.commands().misfits, ["i-4".into()].into(), "it may be given back");
     (stage.fit, stage.cordoned) = (Fit::Fits, true);
     stage.go();
     assert!(!stage.marks(DrainPurpose::Replace), "cordoned");
     assert_eq!(stage.blocked_by(), [ReasonCode::NodeCordoned]);
+    assert!(stage.commands().misfits.is_empty());
     stage.cordoned = false;
     stage.go();
     assert!(stage.has(FlowBox::Success, Outcome::InService) && stage.marks(DrainPurpose::Replace));

@@ -7,6 +7,7 @@ use super::inputs::Inputs;
 use super::wants::Want;
 use super::zones;
 use crate::group::{FailureClass, GroupView, NoInstance};
+use crate::ledger::unusable::Discarded;
 use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
 
@@ -118,9 +119,9 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
             new.replaced_by_group.push(Share { balance: Balance::OwedByGroup, ..share });
             continue;
         }
-        let avoided = share.discarded.as_ref().map(|last| last.zone.clone());
         let order = || {
-            let zones = zones::order(inputs, kind, replacement, want, avoided.as_deref());
+            let avoided: Vec<&str> = share.discarded.iter().flat_map(Discarded::zones).collect();
+            let zones = zones::order(inputs, kind, replacement, want, &avoided);
             balance::permitted(group, want, zones)
         };
         let zones = if left_to_group { Vec::new() } else { order() };

@@ -1,5 +1,6 @@
 //! Instances that are in service and whose nodes never become usable: they do not join, are not Ready, stay
-//! cordoned, or keep a start-up taint. After a limit each is terminated by its id, and another one requested.
+//! cordoned, keep a start-up taint, or the pods do not fit with them. After a limit each is terminated by its
+//! id, and another one requested.
 //!
 //! Desired capacity goes down with the instance, so the group launches no successor by itself: the share asks
 //! anew, in another zone, after a pause. Only at its minimum size the group replaces the instance.
@@ -71,10 +72,21 @@ fn due(inputs: &Inputs<'_>, request: &ScalingRequest) -> Vec<(InstanceId, Replac
         let (id, unusable) = (share.instance_id.as_ref()?, share.unusable.as_ref()?);
         let is_over = unusable.is_now() && crate::time::since(unusable.since, inputs.now) >= *join_timeout;
         let is_hidden = unusable.why == NodeTrouble::NotJoined && facts.may_have_joined(request.requested_at);
-        (is_over && !is_hidden && !facts.taken.contains(id))
+        let is_final =
+            unusable.why == NodeTrouble::PodsDoNotFit && !another_zone_may_do(inputs, request, share);
+        (is_over && !is_hidden && !is_final && !facts.taken.contains(id))
             .then(|| (id.clone(), share.replacement.clone(), unusable.clone()))
     };
     request.shares.iter().filter_map(is_due).collect()
+}
+
+/// Whether the group can be asked for a zone that was not tried yet. What does not fit in any of them is
+/// kept: the rules of the pods may change, or others leave.
+fn another_zone_may_do(inputs: &Inputs<'_>, request: &ScalingRequest, share: &Share) -> bool {
+    let group = inputs.group(request.group);
+    let own = share.instance_id.as_ref().and_then(|id| group.instance(id)).map(|held| held.zone.as_str());
+    let tried: Vec<&str> = share.discarded.iter().flat_map(Discarded::zones).chain(own).collect();
+    group.can_launch && group.zones.iter().any(|zone| !tried.contains(&zone.as_str()))
 }
 
 fn discard(
@@ -92,10 +104,14 @@ fn discard(
     if let Some(share) = ledger.shares_mut(kind).find(|share| share.replacement == replacement) {
         // A call that is made again counts once.
         let again = |last: &Discarded| u32::from(last.instance_id == *id);
-        let times = share.discarded.take().map_or(1, |last| last.times.saturating_add(1 - again(&last)));
+        let last = share.discarded.take();
+        let zone = group.instance(id).map_or_else(String::new, |instance| instance.zone.clone());
+        let earlier_zones = last.as_ref().map_or_else(Vec::new, |last| last.zones_but(&zone));
+        let times = last.map_or(1, |last| last.times.saturating_add(1 - again(&last)));
         share.discarded = Some(Discarded {
             instance_id: id.clone(),
-            zone: group.instance(id).map_or_else(String::new, |instance| instance.zone.clone()),
+            zone,
+            earlier_zones,
             why,
             waited_seconds,
             at: now,

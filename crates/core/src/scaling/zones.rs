@@ -20,14 +20,14 @@ pub fn may_be_followed(deadline: Timestamp, now: Timestamp) -> bool {
 
 /// The zones of a group in the order in which they are asked for a replacement: that of the pods' volumes,
 /// then those whose Spot instances were not interrupted lately, then the old node's own, then the emptiest.
-/// Last is the zone to be avoided, where the node of the instance before could not be used. Among equals the
-/// group's own order holds.
+/// Last are the zones to be avoided, where the nodes of the instances before could not be used. Among equals
+/// the group's own order holds.
 pub(super) fn order(
     inputs: &Inputs<'_>,
     kind: GroupKind,
     replacement: &ReplacementName,
     want: &Want,
-    avoided: Option<&str>,
+    avoided: &[&str],
 ) -> Vec<String> {
     let volume_zone = match want {
         Want::Instance { zone, .. } => zone.as_deref(),
@@ -46,7 +46,7 @@ pub(super) fn order(
     let mut zones = group.zones.clone();
     zones.sort_by_key(|zone| {
         let zone = zone.as_str();
-        let (is_bad, is_own) = (avoided == Some(zone), own == Some(zone));
+        let (is_bad, is_own) = (avoided.contains(&zone), own == Some(zone));
         (Some(zone) != volume_zone, is_bad, interrupted.contains(zone), !is_own, group.active_in(zone))
     });
     zones

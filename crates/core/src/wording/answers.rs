@@ -139,6 +139,7 @@ impl Display for NodeTrouble {
             Self::Cordoned => "its node is cordoned",
             Self::Tainted => "its node keeps a start-up taint",
             Self::Disputed => "more than one node says that it runs on it",
+            Self::PodsDoNotFit => "the pods that it is for do not fit with its node",
         })
     }
 }

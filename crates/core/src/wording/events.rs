@@ -46,6 +46,7 @@ impl fmt::Display for Event {
             Self::Tainted
             | Self::DrainBlocked { .. }
             | Self::DrainGivenUp { .. }
+            | Self::FitGivenUp { .. }
             | Self::Drained { .. }
             | Self::DrainedWithout { .. }
             | Self::GoneBeforeDrained { .. }
@@ -86,6 +87,14 @@ fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let (seconds, reasons) = (patience.as_secs(), in_one_line(reasons));
             write!(f, "no pod has left for {seconds} s, so the replacement is given up; taint and cordon ")?;
             write!(f, "are removed, and requested capacity goes back: {reasons}")
+        }
+        Event::FitGivenUp { waited, reasons } => {
+            let (seconds, reasons) = (waited.as_secs(), in_one_line(reasons));
+            write!(
+                f,
+                "the pods have not fitted with a new instance for {seconds} s, and no other zone can "
+            )?;
+            write!(f, "be asked, so the replacement is given up: {reasons}")
         }
         Event::Drained { .. } => f.write_str("its pods run on other nodes"),
         Event::DrainedWithout { reasons, .. } => {

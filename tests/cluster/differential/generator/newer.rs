@@ -1,6 +1,6 @@
 //! What the scheduler has learned to look at since 1.35, and what others leave behind.
 
-use super::{App, Cluster, DRIVER, LEAVING, PodPlan};
+use super::{App, Cluster, DRIVER, HOST, LEAVING, LOCAL, PodPlan, SCRATCH};
 use fastrand::Rng;
 use serde_json::json;
 
@@ -20,10 +20,15 @@ pub(super) enum Newer {
     MissingDriver,
     /// Pods of another scheduler wait, which puts them wherever there is room.
     Foreign,
+    /// Volumes are made on the nodes themselves, by a driver that may count the capacity of each node.
+    Local,
 }
 
 impl Newer {
     pub(super) fn of(seed: u64) -> Self {
+        if seed.is_multiple_of(7) {
+            return Self::Local;
+        }
         let all = [Self::Features, Self::Resized, Self::LeftAttached, Self::MissingDriver, Self::Foreign];
         all[(seed % 5) as usize]
     }
@@ -39,6 +44,7 @@ impl Newer {
             Self::LeftAttached => left_attached(cluster, rng),
             Self::MissingDriver => missing_driver(cluster, rng),
             Self::Foreign => foreign(cluster, rng),
+            Self::Local => local(cluster, rng),
         }
     }
 }
@@ -130,6 +136,34 @@ fn foreign(cluster: &mut Cluster, rng: &mut Rng) {
     let app = cluster.apps.len() - 1;
     for i in 0..rng.usize(1..=2) {
         cluster.foreign.push(PodPlan { app, name: format!("f{i}"), node: None, claim: None });
+    }
+}
+
+fn local(cluster: &mut Cluster, rng: &mut Rng) {
+    cluster.csi_drivers.push(json!({
+        "metadata": { "name": LOCAL },
+        "spec": { "attachRequired": false, "storageCapacity": some(rng, 40) },
+    }));
+    cluster.classes.push(json!({
+        "metadata": { "name": SCRATCH }, "provisioner": LOCAL, "volumeBindingMode": "WaitForFirstConsumer",
+    }));
+    for node in &mut cluster.csi_nodes {
+        let name = node["metadata"]["name"].clone();
+        let driver = json!({ "name": LOCAL, "nodeID": name, "topologyKeys": [HOST] });
+        node["spec"]["drivers"].as_array_mut().expect("drivers").push(driver);
+        cluster.capacities.push(json!({
+            "metadata": { "name": name }, "storageClassName": SCRATCH,
+            "nodeTopology": { "matchLabels": { HOST: name } },
+            "capacity": if some(rng, 70) { "100Gi" } else { "1Gi" },
+        }));
+    }
+    for app in cluster.apps.iter_mut().filter(|app| !app.volumes) {
+        let claim = json!({
+            "accessModes": ["ReadWriteOnce"], "storageClassName": SCRATCH,
+            "resources": { "requests": { "storage": "2Gi" } },
+        });
+        let volume = json!({ "name": SCRATCH, "ephemeral": { "volumeClaimTemplate": { "spec": claim } } });
+        app.template["spec"]["volumes"] = json!([volume]);
     }
 }
 

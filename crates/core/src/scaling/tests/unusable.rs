@@ -157,11 +157,79 @@ fn at_its_minimum_the_group_launches_the_successor_by_itself() {
 }
 
 #[test]
+fn what_does_not_fit_is_given_back_until_every_zone_was_tried() {
+    let (mut ledger, mut view) = served();
+    view.spot.can_launch = true;
+    view.spot.zones = ["a", "b", "c"].map(str::to_owned).to_vec();
+    let mut misfits: Vec<&str> = Vec::new();
+    let mut began = 0;
+    for (number, (id, zone, given_back)) in
+        [("i-4", "a", true), ("i-5", "b", true), ("i-6", "c", false)].into_iter().enumerate()
+    {
+        misfits.push(id);
+        let facts = InstanceFacts {
+            misfits: misfits.iter().map(|id| (*id).into()).collect(),
+            ..InstanceFacts::default()
+        };
+        let attempt = u32::try_from(number).unwrap_or(0);
+        let want = |attempt| match instance() {
+            Want::Instance { deadline, stood_in_for, zone, gone, join_timeout, .. } => {
+                let want = Want::Instance { attempt, deadline, stood_in_for, zone, gone, join_timeout };
+                wants([(GroupKind::Spot, "i-1", want)])
+            }
+            other => panic!("{other:?}"),
+        };
+        ledger = looks(&ledger, &view, &want(attempt), &facts, began).ledger;
+        assert_eq!(looks(&ledger, &view, &want(attempt), &facts, began + 899).call, None, "{id}");
+        let plan = looks(&ledger, &view, &want(attempt), &facts, began + 900);
+        assert_eq!(plan.call, end(id, true).filter(|_| given_back), "{id} in {zone}");
+        let Some(call) = plan.call else { return };
+        // It is cordoned before that, and then its node is not asked about any more.
+        let marked = [(id.into(), Trouble { why: NodeTrouble::Cordoned, marked: true })].into();
+        let cordoned = InstanceFacts { troubles: marked, ..InstanceFacts::default() };
+        assert_eq!(looks(&ledger, &view, &want(attempt), &cordoned, began + 900).call, end(id, true));
+
+        ledger = plan.ledger;
+        accepted(&mut ledger, &call);
+        view.spot.desired = 3;
+        view.spot.instances.pop();
+        let usual = InstanceFacts::default();
+        ledger = looks(&ledger, &view, &want(attempt), &usual, began + 901).ledger;
+        began += 2000;
+        let next = looks(&ledger, &view, &want(attempt + 1), &usual, began);
+        let next_zone = ["b", "c", ""][number];
+        assert_eq!(zone_of(next.call.as_ref()).expect("a launch").0, next_zone, "after {zone}");
+        ledger = next.ledger;
+        let next_id = ["i-5", "i-6", ""][number];
+        launched(&mut ledger, GroupKind::Spot, vec![next_id.into()], &[], at(began));
+        view.spot.desired = 4;
+        view.spot.instances.push(Instance {
+            id: next_id.into(),
+            zone: next_zone.to_owned(),
+            lifecycle: Lifecycle::InService,
+        });
+        ledger = looks(&ledger, &view, &want(attempt + 1), &usual, began + 1).ledger;
+    }
+    panic!("the last one is kept");
+}
+
+#[test]
+fn what_does_not_fit_is_kept_where_the_group_chooses_the_zone() {
+    let (ledger, view) = served();
+    let facts = InstanceFacts { misfits: ["i-4".into()].into(), ..InstanceFacts::default() };
+    let noted = looks(&ledger, &view, &spot("i-1"), &facts, 0).ledger;
+    let told = share(&noted, "i-1").unusable.map(|held| held.why);
+    assert_eq!(told, Some(NodeTrouble::PodsDoNotFit), "it is said");
+    assert_eq!(looks(&noted, &view, &spot("i-1"), &facts, 9000).call, None);
+}
+
+#[test]
 fn each_further_one_in_a_row_makes_the_group_rest_for_longer() {
     use crate::ledger::unusable::Discarded;
     for (times, rests) in [(1, 60), (2, 120), (4, 480), (7, 3600), (30, 3600)] {
         let (instance_id, zone, why) = ("i-4".into(), "a".to_owned(), NodeTrouble::NotJoined);
-        let last = Discarded { instance_id, zone, why, waited_seconds: 900, at: now(), times };
+        let (waited_seconds, earlier_zones) = (900, Vec::new());
+        let last = Discarded { instance_id, zone, earlier_zones, why, waited_seconds, at: now(), times };
         assert!(last.rests(at(rests - 1)) && !last.rests(at(rests)), "{times}");
     }
 }

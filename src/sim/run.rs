@@ -1,4 +1,4 @@
-//! Runs a story in a world, tells it as it happens, and judges it at the end.
+//! Runs a scenario in a world, tells it as it happens, and judges it at the end.
 
 use crate::actors::supervision::Shutdown;
 use crate::clock::Clock;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 /// How often the world is looked at for something to tell.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// One line of the story.
+/// One line of what happens.
 #[derive(Clone, Debug)]
 pub struct Line {
     /// Simulated time since the beginning.
@@ -36,7 +36,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// A step of the story as it is reported.
+/// A step of a replacement as it is reported.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BoxReport {
     /// The box of the flow.
@@ -87,7 +87,7 @@ pub struct GroupsReport {
     pub on_demand: GroupReport,
 }
 
-/// What came of a story.
+/// What came of a scenario.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -111,14 +111,14 @@ pub struct Report {
     pub pending_pods: usize,
     /// How often a PodDisruptionBudget was violated, deletions before a deadline not counted.
     pub pdb_violations: usize,
-    /// How long the story took, simulated.
+    /// How long the scenario took, simulated.
     pub simulated_seconds: f64,
     /// How long it took.
     pub wall_seconds: f64,
 }
 
-/// A story under way.
-pub struct Story {
+/// A scenario under way.
+pub struct ScenarioRun {
     /// Its world.
     pub world: World,
     name: String,
@@ -132,11 +132,11 @@ pub struct Story {
     next_act: usize,
 }
 
-impl Story {
+impl ScenarioRun {
     /// Makes the world and lets it settle.
     ///
     /// # Errors
-    /// When the cluster refuses what the story needs.
+    /// When the cluster refuses what the scenario needs.
     pub async fn begin(
         scenario: Scenario,
         clock: Clock,
@@ -150,7 +150,7 @@ impl Story {
     /// The same with a plot and on a stage of the caller's.
     ///
     /// # Errors
-    /// When the cluster refuses what the story needs.
+    /// When the cluster refuses what the scenario needs.
     pub async fn begin_on(
         name: String,
         plot: Plot,
@@ -179,7 +179,7 @@ impl Story {
         })
     }
 
-    /// Starts a controller in the story's world.
+    /// Starts a controller in its world.
     pub fn controller(&self, identity: &str, gates: Gates, end: &Shutdown) -> ControllerHandle {
         self.world.start_controller(identity, gates, end)
     }
@@ -214,11 +214,11 @@ impl Story {
         spot_guard_core::time::since(self.began, self.world.clock.now())
     }
 
-    /// Lets the story go on to its end, telling each step; ends early, as stuck, at its time limit.
+    /// Lets the scenario go on to its end, telling each step; ends early, as stuck, at its time limit.
     ///
     /// # Errors
     /// When the world cannot do what the script says.
-    pub async fn run(&mut self, tell: &mut dyn FnMut(Line)) -> anyhow::Result<()> {
+    pub async fn to_its_end(&mut self, tell: &mut dyn FnMut(Line)) -> anyhow::Result<()> {
         let limit = Instant::now() + self.plot.limit;
         while Instant::now() < limit {
             self.perform(tell).await?;
@@ -268,7 +268,7 @@ impl Story {
         }
     }
 
-    /// All records, oldest story first.
+    /// All records, the oldest first.
     pub async fn records(&self) -> Vec<NodeReplacement> {
         let api: Api<NodeReplacement> = Api::all(self.world.client.clone());
         let mut found = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
@@ -278,7 +278,7 @@ impl Story {
         found
     }
 
-    /// Whether nothing more will happen: all stories ended, groups and pods at rest.
+    /// Whether nothing more will happen: all replacements ended, groups and pods at rest.
     pub async fn is_over(&self, records: &[NodeReplacement]) -> bool {
         let finished = records.iter().filter(|record| is_finished(record)).count();
         if self.next_act < self.plot.script.len()
@@ -334,7 +334,7 @@ impl Story {
         nodes.iter().filter(|node| marks::are_left_on(node, TAINT) && !goes(node)).count()
     }
 
-    /// Judges the story.
+    /// Judges the scenario.
     pub async fn report(&self) -> Report {
         let records = self.records().await;
         let mut steps: Vec<&StepRecord> = records

@@ -1,0 +1,4 @@
+output "role_arn" {
+  description = "ARN of the controller's role. With a role by service account it is the annotation eks.amazonaws.com/role-arn (value serviceAccount.annotations of the chart)."
+  value       = aws_iam_role.controller.arn
+}
