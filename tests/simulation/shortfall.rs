@@ -94,7 +94,7 @@ fn a_spot_instance_that_dies_without_a_notice_while_spot_is_out_of_capacity_gets
                 stage.pass(1).await;
             }
             stage.pass(45).await;
-            assert_eq!(requested(&stage), 1, "{}", stage.auditor.story().join("\n"));
+            assert_eq!(requested(&stage), 1, "{}", stage.auditor.steps().join("\n"));
         })
         .play();
     played.assert_ok();
@@ -123,7 +123,7 @@ fn a_desired_capacity_that_spot_cannot_give_is_stood_in_for_as_far_as_pods_wait(
             };
             scale(24);
             stage.pass(90).await;
-            assert_eq!(requested(&stage), 1, "{}", stage.auditor.story().join("\n"));
+            assert_eq!(requested(&stage), 1, "{}", stage.auditor.steps().join("\n"));
             stage.pass(600).await;
             assert_eq!((requested(&stage), groups(&stage)[1].1), (1, 1), "three are missing, pods need one");
         })
@@ -223,7 +223,7 @@ fn beside_a_cluster_autoscaler_shortfalls_are_left_to_it_until_it_is_gone() {
             is_held_by(&stage, ReasonCode::ShortfallObserved);
             assert_eq!(requested(&stage), 0);
             stage.pass(120).await;
-            assert_eq!(requested(&stage), 1, "{}", stage.auditor.story().join("\n"));
+            assert_eq!(requested(&stage), 1, "{}", stage.auditor.steps().join("\n"));
         })
         .play();
     played.assert_ok();
