@@ -2,6 +2,7 @@
 //! over the zones and would rather wait than lean to one.
 
 use super::{Place, Stage};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use spot_guard::crd::NodeReplacement;
 use spot_guard_cloud::cluster::{Cluster, Deployment};
@@ -9,6 +10,8 @@ use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::FlowBox;
 use std::collections::BTreeSet;
 
+/// How the names of runners begin.
+const RUNNER: &str = "runner-";
 /// The application whose budget never opens.
 const LONE: &str = "lone";
 
@@ -51,7 +54,7 @@ impl Stage<'_> {
         self.say(format!("a runner begins on {}", instance.node_name));
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": { "namespace": "default", "name": format!("runner-{}", self.happened.len()) },
+            "metadata": { "namespace": "default", "name": format!("{RUNNER}{}", self.happened.len()) },
             "spec": {
                 "nodeName": instance.node_name, "containers": [{ "name": "main", "image": "runner:1" }],
             },
@@ -87,8 +90,15 @@ pub fn never_opens(cluster: &Cluster) {
     cluster.add_pdb(LONE, &[("app", LONE)], Some(json!(1)), None).expect("a budget");
 }
 
-/// Its owner lets the pod go after all.
+/// Its owner lets the lone pod go after all, and the runners have done their work: a pod that nothing makes
+/// anew holds a return for as long as it runs.
 pub fn opens(cluster: &Cluster) {
+    for pod in cluster.list::<Pod>() {
+        let name = pod.metadata.name.unwrap_or_default();
+        if name.starts_with(RUNNER) {
+            cluster.delete_pod("default", &name);
+        }
+    }
     if cluster.get_json("poddisruptionbudgets.policy", "default", LONE).is_some() {
         cluster.edit("poddisruptionbudgets.policy", "default", LONE, |budget| {
             budget["spec"]["minAvailable"] = json!(0);
