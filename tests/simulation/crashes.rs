@@ -21,7 +21,7 @@ use std::time::Duration;
 const SEED: u64 = 1;
 
 /// Every kind of write that a controller makes: a new one has to come in a story here.
-const WRITES: [&str; 13] = [
+const WRITES: [&str; 14] = [
     "LaunchInstances",
     "SetDesiredCapacity",
     "TerminateInstanceInAutoScalingGroup",
@@ -32,6 +32,7 @@ const WRITES: [&str; 13] = [
     "delete pods/",
     "delete triggers/",
     "patch nodes/",
+    "patch spotpools/",
     "patch spotpools/status",
     "patch triggers/status",
     "update nodereplacements/status",
