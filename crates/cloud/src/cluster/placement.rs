@@ -26,12 +26,13 @@ pub(super) struct Surroundings {
 }
 
 impl World {
-    pub(super) fn surroundings(&self, pod: &PodView) -> Surroundings {
+    /// What decides where the pod can run, as the pods stand in `view`.
+    pub(super) fn surroundings(&self, view: &View, pod: &PodView) -> Surroundings {
         let spec = &pod.object["spec"];
         Surroundings {
-            forbidden: forbidden(&self.view, pod),
-            required: required(&self.view, pod),
-            spread: spread(&self.view, pod),
+            forbidden: forbidden(view, pod),
+            required: required(view, pod),
+            spread: spread(view, pod),
             volumes: self.volume_affinities(&pod.key.namespace, spec),
             host_ports: host_ports(spec),
             nodes: NodeChoice::of(spec),

@@ -8,7 +8,7 @@ use super::objects::Half;
 use super::refusal::{Refusal, not_found};
 use super::request::{Identity, RequestInfo};
 use super::resources::{ResourceKind, id_of, resource_id};
-use super::view::{NodeView, PodView};
+use super::view::PodView;
 use super::world::{Change, PdbViolation, Timing, Validator};
 use jiff::Timestamp;
 use kube::Resource;
@@ -389,29 +389,22 @@ impl Cluster {
     pub fn homeless_without(&self, node: &str, without: &BTreeSet<String>) -> Vec<ObjectKey> {
         let movable = self.movable_pods_on(node);
         let world = self.world();
-        let mut others: Vec<NodeView> = world
-            .view
-            .nodes
-            .values()
-            .filter(|other| other.name != node && !without.contains(&other.name))
-            .cloned()
-            .collect();
-        let mut pods: Vec<&PodView> = movable
-            .iter()
-            .filter_map(|key| world.view.pods.get(key))
-            .filter(|pod| !pod.terminating)
-            .collect();
+        // They leave the node together, and each that has found a place counts for the next one.
+        let mut view = world.view.clone();
+        let mut pods: Vec<PodView> = movable.iter().filter_map(|key| view.unbind(key)).collect();
+        pods.retain(|pod| !pod.terminating);
         pods.sort_by_key(|pod| std::cmp::Reverse(pod.requests.get("cpu").copied().unwrap_or(0)));
         let mut homeless = Vec::new();
         for pod in pods {
-            let around = world.surroundings(pod);
-            match others.iter_mut().find(|other| around.fits(&world.view, pod, other).is_ok()) {
-                Some(home) => {
-                    home.pods.insert(pod.key.clone());
-                    for (name, amount) in &pod.requests {
-                        *home.used.entry(name.clone()).or_default() += amount;
-                    }
-                }
+            let around = world.surroundings(&view, &pod);
+            let others =
+                view.nodes.values().filter(|other| other.name != node && !without.contains(&other.name));
+            let home = others
+                .filter(|other| around.fits(&view, &pod, other).is_ok())
+                .map(|home| home.name.clone())
+                .next();
+            match home {
+                Some(home) => view.bind(pod, &home),
                 None => homeless.push(pod.key.clone()),
             }
         }

@@ -41,7 +41,7 @@ impl World {
 
     /// The best node for a pod, or why there is none.
     fn choose(&self, pod: &PodView) -> Result<String, String> {
-        let surroundings = self.surroundings(pod);
+        let surroundings = self.surroundings(&self.view, pod);
         let mut misfits: BTreeMap<Misfit, usize> = BTreeMap::new();
         let mut best: Option<(i64, &NodeView)> = None;
         for node in self.view.nodes.values() {

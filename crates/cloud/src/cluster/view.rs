@@ -160,7 +160,7 @@ pub(super) struct NodeView {
 }
 
 /// What the built-in controllers know of pods and nodes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct View {
     pub(super) pods: BTreeMap<ObjectKey, PodView>,
     pub(super) nodes: BTreeMap<String, NodeView>,
@@ -202,6 +202,22 @@ impl View {
             self.occupy(&pod);
             self.pods.insert(key, pod);
         }
+    }
+
+    /// Takes a pod off its node. The pod, without a node.
+    pub(super) fn unbind(&mut self, key: &ObjectKey) -> Option<PodView> {
+        let pod = self.pods.remove(key)?;
+        self.release(&pod);
+        let unbound = PodView { node: String::new(), ..pod };
+        self.pods.insert(key.clone(), unbound.clone());
+        Some(unbound)
+    }
+
+    /// Puts a pod on a node.
+    pub(super) fn bind(&mut self, pod: PodView, node: &str) {
+        let bound = PodView { node: node.to_owned(), ..pod };
+        self.occupy(&bound);
+        self.pods.insert(bound.key.clone(), bound);
     }
 
     pub(super) fn apply_node(&mut self, event: &Event) {
