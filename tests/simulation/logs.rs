@@ -12,7 +12,7 @@ use spot_guard_cloud::cluster::{self, RequestInfo};
 use spot_guard_core::record::NoticeKind;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -127,8 +127,16 @@ async fn befall(stage: Stage) {
     }
 }
 
+/// Whether a place in the code logs at all is kept for the whole process (`tracing`, "Interest"). While one
+/// test begins or ends to listen, another one could miss what it listens for: so they do it in turn.
+fn in_turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn nothing_that_is_logged_shows_what_objects_and_answers_hold() {
+    let _turn = in_turn();
     for scenario in [Scenario::DrySpot, Scenario::PdbBlocked] {
         let log = Log::default();
         let listening = log.listen();
@@ -158,6 +166,7 @@ async fn read_what_is_no_review() -> kube::Error {
 
 #[test]
 fn an_answer_that_cannot_be_read_is_not_logged_by_the_client_either() {
+    let _turn = in_turn();
     let log = Log::default();
     let listening = log.listen();
     let error = on_paused_time(read_what_is_no_review());
@@ -171,6 +180,7 @@ fn an_answer_that_cannot_be_read_is_not_logged_by_the_client_either() {
 /// Without the filter, and with the client's own words, both would show it: the tests above can fail.
 #[test]
 fn the_clients_own_words_hold_what_it_was_answered() {
+    let _turn = in_turn();
     let log = Log::default();
     let writer = log.clone();
     let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
