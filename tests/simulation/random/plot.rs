@@ -340,8 +340,8 @@ fn with_stays(
     events
 }
 
-/// How pods are spread is drawn apart from the rest. They are there if `SIMULATE_SPREAD` is set: a return asks
-/// for a Spot instance in no zone of its own, so pods that fit in one zone alone can hold it for ever.
+/// How pods are spread is drawn apart from the rest. They are there if `SIMULATE_SPREAD` is set: a return
+/// requests no zone, so pods that fit in one zone alone can hold it for ever.
 const SPREAD: u64 = 0x0059_2ead;
 
 fn spread(random: &mut fastrand::Rng, nodes: u32) -> u32 {
