@@ -424,7 +424,7 @@ async fn read_groups(
     ledger.limit_launches(&mut view, now);
     pool.launch_instances.limit(&mut view);
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
-        let recent = seconds(pool.policy.stability_seconds);
+        let recent = spot_guard_core::health::failure_counts_for(&pool.policy);
         let watched = [spot_failures_since, shortfall::failures_matter_since(ledger, &pool.policy, now)];
         let watched = watched.into_iter().flatten().filter(|_| kind == GroupKind::Spot);
         let since = ledger.failures_matter_since(kind, recent, now).into_iter().chain(watched).min();

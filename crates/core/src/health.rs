@@ -11,6 +11,17 @@ use crate::reason::{Reason, ReturnAssessment};
 use crate::record::{GroupKind, ReplacementStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A failed launch says nothing of the market after this time.
+const FAILURE_IS_OLD: Duration = Duration::from_secs(600);
+
+/// For how long a failed launch of the Spot group makes it unhealthy: for the time of stability, if that is
+/// short. A long one is about nodes that stay Ready.
+#[must_use]
+pub fn failure_counts_for(policy: &Policy) -> Duration {
+    seconds(policy.stability_seconds).min(FAILURE_IS_OLD)
+}
 
 /// A replacement of the pool, as the assessment needs it.
 #[derive(Clone, Debug)]
@@ -78,7 +89,7 @@ pub fn unhealthy(
     let recent = group.failures.iter().find(|failure| {
         failure.class != FailureClass::Throttle
             && last_came.is_none_or(|at| failure.started_at > at)
-            && crate::time::since(failure.started_at, now) < seconds(policy.stability_seconds)
+            && crate::time::since(failure.started_at, now) < failure_counts_for(policy)
     });
     if let Some(failure) = recent.filter(|_| awaited == 0) {
         let message = failure.message.clone();

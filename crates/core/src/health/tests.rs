@@ -169,6 +169,19 @@ fn recent_failures_are_ill_health_unless_they_are_our_own_probes_or_throttling()
 }
 
 #[test]
+fn a_failed_launch_is_forgotten_after_ten_minutes_however_long_stability_takes() {
+    let policy = Policy { stability_seconds: 7200, ..Policy::default() };
+    for (seconds_ago, healthy) in [(599, false), (600, true)] {
+        let started_at = now() - Duration::from_secs(seconds_ago);
+        let (zone, class, message) = (None, FailureClass::Capacity, "text".to_owned());
+        let mut spot = group(3, &["i-1", "i-2", "i-3"], &[]);
+        spot.failures = vec![FailedActivity { started_at, zone, class, message }];
+        let found = unhealthy(&view(spot), &Ledger::default(), &[], &policy, now());
+        assert_eq!(found.is_empty(), healthy, "{seconds_ago} s ago: {found:?}");
+    }
+}
+
+#[test]
 fn few_unready_nodes_are_allowed_and_the_drained_one_does_not_count() {
     let names: Vec<String> = (1..=40).map(|number| format!("i-{number}")).collect();
     let rows = [(3, 0, true), (3, 1, false), (19, 1, false), (20, 1, true), (20, 2, false), (40, 2, true)];
