@@ -12,7 +12,8 @@ use spot_guard_cloud::cluster::{self, RequestInfo};
 use spot_guard_core::record::NoticeKind;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -127,10 +128,16 @@ async fn befall(stage: Stage) {
     }
 }
 
-/// Whether a place in the code logs at all is kept for the whole process (`tracing`, "Interest"). While one
-/// test begins or ends to listen, another one could miss what it listens for: so they do it in turn.
+/// Whether a place in the code logs at all is kept for the whole process (`tracing_core::callsite`). So the
+/// tests that listen do it in turn. And a subscriber of the whole process that hears nothing stands beside
+/// theirs: of a single one, another thread that reaches a place first would find that nobody listens.
 fn in_turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
+    static DEAF: Once = Once::new();
+    DEAF.call_once(|| {
+        let deaf = tracing_subscriber::registry().with(LevelFilter::OFF);
+        tracing::subscriber::set_global_default(deaf).expect("no other one is set");
+    });
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
