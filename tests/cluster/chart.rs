@@ -1,7 +1,7 @@
 //! The chart, by the real Helm: what it renders, and what becomes of it on a real control plane.
 
 use crate::helpers::{NodeSpec, create_node, wait_for};
-use crate::process::binaries;
+use crate::process::{binaries, built};
 use crate::product::{self, CONTROLLER, PATIENCE, kubectl, spot_guard, try_kubectl};
 use crate::shown;
 use crate::testbed::Testbed;
@@ -9,7 +9,7 @@ use spot_guard::config::Config;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// A release and a namespace with names of their own.
@@ -58,13 +58,7 @@ fn chart() -> PathBuf {
 /// Helm, with all that it writes in this folder.
 fn helm(folder: &Path) -> Command {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    let binary = BINARY.get_or_init(|| {
-        let script = root().join("testbed/helm");
-        let output = Command::new(&script).stderr(Stdio::inherit()).output().expect("testbed/helm runs");
-        assert!(output.status.success(), "{} failed: {}", script.display(), output.status);
-        let stdout = String::from_utf8(output.stdout).expect("testbed/helm prints a path");
-        Path::new(stdout.lines().last().expect("testbed/helm prints a folder")).join("helm")
-    });
+    let binary = BINARY.get_or_init(|| built("testbed/helm", &[], "helm"));
     let mut command = Command::new(binary);
     for (name, sub) in [("HELM_CACHE_HOME", "c"), ("HELM_CONFIG_HOME", "f"), ("HELM_DATA_HOME", "d")] {
         command.env(name, folder.join("helm").join(sub));

@@ -2,10 +2,11 @@
 
 use crate::chart::{files, helm_template, root, succeeded};
 use crate::helpers::wait_for;
+use crate::process::built;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -17,16 +18,8 @@ const DEMO: Duration = Duration::from_secs(300);
 const VALUES: &str = "prometheusRule: {enabled: true, labels: {team: a}, runbooks: 'https://example.org/runbooks/'}\n\
                       dashboard: {enabled: true}";
 
-/// A program of Prometheus, which testbed/prometheus builds.
-fn program(name: &str, arguments: &[&str]) -> PathBuf {
-    let script = root().join("testbed/prometheus");
-    let output = Command::new(&script).args(arguments).stderr(Stdio::inherit()).output();
-    let stdout = succeeded(output.expect("testbed/prometheus runs"));
-    Path::new(stdout.lines().last().expect("testbed/prometheus prints a folder")).join(name)
-}
-
 fn promtool(folder: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(program("promtool", &[]));
+    let mut command = Command::new(built("testbed/prometheus", &[], "promtool"));
     command.args(arguments).current_dir(folder).output().expect("promtool runs")
 }
 
@@ -151,7 +144,7 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
         .await;
         let file = folder.path().join("metrics");
         fs::write(&file, as_prometheus_text(&metrics)).expect("a file");
-        let mut check = Command::new(program("promtool", &[]));
+        let mut check = Command::new(built("testbed/prometheus", &[], "promtool"));
         let input = fs::File::open(&file).expect("a file");
         let output = check.args(["check", "metrics"]).stdin(input).output().expect("promtool runs");
         let told = [output.stdout, output.stderr].concat();
@@ -184,7 +177,7 @@ async fn count(prometheus: &str, query: &str) -> Option<usize> {
 #[ignore = "a part of make nightly"]
 async fn every_query_of_the_dashboard_has_data_while_a_fallback_stands_in() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = program("prometheus", &["--server"]);
+    let server = built("testbed/prometheus", &["--server"], "prometheus");
     let ((_demo, controller), (_agent, agent)) = (demo().await, agent(folder.path()).await);
     let target = |address: &str| address.trim_start_matches("http://").to_owned();
     let config = format!(

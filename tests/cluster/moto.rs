@@ -2,26 +2,17 @@
 
 use crate::autoscaling;
 use crate::helpers::wait_for;
-use crate::process::{Folder, LOOPBACK, Process, free_port};
+use crate::process::{Folder, LOOPBACK, Process, free_port, made_by};
 use crate::product::PATIENCE;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_autoscaling::types::Tag;
-use std::path::Path;
-use std::process::{Command, Stdio};
-
-/// Where `testbed/moto` has installed it; it tells if it could not.
-fn packages() -> Option<String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("testbed/moto");
-    let output = Command::new(&script).stderr(Stdio::inherit()).output().expect("testbed/moto runs");
-    assert!(output.status.success(), "{} failed: {}", script.display(), output.status);
-    let stdout = String::from_utf8(output.stdout).expect("testbed/moto prints a path");
-    stdout.lines().last().map(str::to_owned)
-}
+use std::process::Command;
 
 #[tokio::test]
 async fn moto_keeps_it() {
-    let Some(packages) = packages() else { return };
+    // It tells if it could not be installed.
+    let Some(packages) = made_by("testbed/moto", &[]) else { return };
     let folder = Folder::create("moto").expect("a folder");
     let port = free_port();
     let mut command = Command::new("python3");

@@ -282,13 +282,25 @@ pub fn binaries() -> &'static Path {
         if let Some(folder) = std::env::var_os("SPOT_GUARD_TESTBED") {
             return PathBuf::from(folder);
         }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("testbed/build");
-        let output = Command::new(&script)
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()));
-        assert!(output.status.success(), "{} failed: {}", script.display(), output.status);
-        let stdout = String::from_utf8(output.stdout).expect("testbed/build prints a path");
-        PathBuf::from(stdout.lines().last().expect("testbed/build prints the folder"))
+        made_by("testbed/build", &[]).expect("testbed/build prints the folder")
     })
+}
+
+/// Runs a script of the testbed, whose last line says where that is which it made. It prints nothing if it
+/// could not make it and that is no failure.
+pub fn made_by(script: &str, arguments: &[&str]) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let output = Command::new(path)
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {script}: {error}"));
+    assert!(output.status.success(), "{script} failed: {}", output.status);
+    let stdout = String::from_utf8(output.stdout).expect("a path is printed");
+    stdout.lines().last().map(PathBuf::from)
+}
+
+/// A program in the folder that a script of the testbed made.
+pub fn built(script: &str, arguments: &[&str], name: &str) -> PathBuf {
+    made_by(script, arguments).unwrap_or_else(|| panic!("{script} prints no folder")).join(name)
 }

@@ -1,20 +1,13 @@
 //! The Terraform modules, by the formatter of their language.
 
-use crate::chart::{root, succeeded};
+use crate::chart::root;
+use crate::process::built;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-/// The program that checks and formats, which testbed/hcl builds.
-fn hclfmt() -> PathBuf {
-    let output = Command::new(root().join("testbed/hcl")).stderr(Stdio::inherit()).output();
-    let stdout = succeeded(output.expect("testbed/hcl runs"));
-    Path::new(stdout.lines().last().expect("testbed/hcl prints a folder")).join("hclfmt")
-}
+use std::process::Command;
 
 #[test]
 fn the_terraform_modules_are_well_formed_and_formatted() {
-    let (program, mut checked) = (hclfmt(), 0);
+    let (program, mut checked) = (built("testbed/hcl", &[], "hclfmt"), 0);
     for module in ["deploy/terraform", "deploy/terraform/pair"] {
         for entry in fs::read_dir(root().join(module)).expect("a module") {
             let path = entry.expect("an entry").path();
