@@ -65,15 +65,22 @@ fn add(view: &mut PoolView, kind: GroupKind, id: &str, lifecycle: Lifecycle) {
     group.instances.push(Instance { id: id.into(), zone: "a".to_owned(), lifecycle });
 }
 
+fn wanted(attempt: u32, deadline: Option<Timestamp>) -> Want {
+    let (stood_in_for, zone, gone, join_timeout) = (false, None, false, JOIN_TIMEOUT);
+    Want::Instance { attempt, deadline, stood_in_for, zone, gone, join_timeout }
+}
+
+fn of_attempt(attempt: u32) -> Want {
+    wanted(attempt, None)
+}
+
 fn instance() -> Want {
-    Want::Instance {
-        attempt: 0,
-        deadline: None,
-        stood_in_for: false,
-        zone: None,
-        gone: false,
-        join_timeout: JOIN_TIMEOUT,
-    }
+    of_attempt(0)
+}
+
+/// Its time is over.
+fn urgent() -> Want {
+    wanted(0, Some(now()))
 }
 
 fn wants<const N: usize>(all: [(GroupKind, &str, Want); N]) -> Wants {

@@ -2,15 +2,7 @@ use super::*;
 
 #[test]
 fn a_new_instance_goes_to_the_most_urgent_story_and_never_to_a_second_one() {
-    let urgent = Want::Instance {
-        attempt: 0,
-        deadline: Some(now()),
-        stood_in_for: false,
-        zone: None,
-        gone: false,
-        join_timeout: JOIN_TIMEOUT,
-    };
-    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent)]);
+    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent())]);
     let asked = next(&Ledger::default(), &usual(), &both);
     let mut ledger = asked.ledger;
     accepted(&mut ledger, &asked.call.expect("a call"));

@@ -40,18 +40,7 @@ fn a_place_that_somebody_else_took_out_of_desired_is_asked_for_again_after_a_bac
     assert!(!share.is_raised(), "{share:?}");
     assert_eq!(share.failure.expect("a failure").class, FailureClass::Capacity);
     assert_eq!(erased.call, None, "not at once: whoever lowered it would do so again");
-    let later = wants([(
-        GroupKind::Spot,
-        "i-1",
-        Want::Instance {
-            attempt: 1,
-            deadline: None,
-            stood_in_for: false,
-            zone: None,
-            gone: false,
-            join_timeout: JOIN_TIMEOUT,
-        },
-    )]);
+    let later = wants([(GroupKind::Spot, "i-1", of_attempt(1))]);
     assert_eq!(next(&erased.ledger, &view, &later).call, set(GroupKind::Spot, 4));
 }
 

@@ -14,15 +14,7 @@ fn concurrent_stories_become_one_written_request() {
 fn beyond_the_maximum_a_story_is_refused_at_once_and_the_most_urgent_goes_first() {
     let mut view = usual();
     view.spot.max = 4;
-    let urgent = Want::Instance {
-        attempt: 0,
-        deadline: Some(now()),
-        stood_in_for: false,
-        zone: None,
-        gone: false,
-        join_timeout: JOIN_TIMEOUT,
-    };
-    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent)]);
+    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent())]);
     let plan = next(&Ledger::default(), &view, &both);
     assert_eq!(plan.call, set(GroupKind::Spot, 4));
     assert_eq!(share(&plan.ledger, "i-2").failure, None);
@@ -36,15 +28,7 @@ fn what_was_refused_is_asked_again_in_the_next_attempt_only() {
     refused(&mut ledger, GroupKind::Spot, FailureClass::Configuration, "no", now());
     assert_eq!(share(&ledger, "i-1").failure.map(|f| f.class), Some(FailureClass::Configuration));
     assert_eq!(next(&ledger, &usual(), &spot("i-1")).call, None);
-    let again = Want::Instance {
-        attempt: 1,
-        deadline: None,
-        stood_in_for: false,
-        zone: None,
-        gone: false,
-        join_timeout: JOIN_TIMEOUT,
-    };
-    let plan = next(&ledger, &usual(), &wants([(GroupKind::Spot, "i-1", again)]));
+    let plan = next(&ledger, &usual(), &wants([(GroupKind::Spot, "i-1", of_attempt(1))]));
     assert_eq!(plan.call, set(GroupKind::Spot, 4));
 }
 
@@ -59,16 +43,8 @@ fn an_open_plus_one_serves_the_next_attempt() {
     view.spot.failures = vec![failure(0, FailureClass::Capacity)];
     let failed = next(&ledger, &view, &spot("i-1"));
     assert!(share(&failed.ledger, "i-1").failure.is_some());
-    let again = Want::Instance {
-        attempt: 1,
-        deadline: None,
-        stood_in_for: false,
-        zone: None,
-        gone: false,
-        join_timeout: JOIN_TIMEOUT,
-    };
     view.spot.failures.clear();
-    let plan = next(&failed.ledger, &view, &wants([(GroupKind::Spot, "i-1", again)]));
+    let plan = next(&failed.ledger, &view, &wants([(GroupKind::Spot, "i-1", of_attempt(1))]));
     assert_eq!(plan.call, None, "never another +1");
     assert_eq!(share(&plan.ledger, "i-1").failure, None);
 }
@@ -186,15 +162,7 @@ fn zones_are_asked_in_the_order_of_volumes_interruptions_own_zone_and_crowd() {
 fn the_most_urgent_replacement_says_which_zone_is_asked_first() {
     let mut view = launching();
     view.spot.instances[1].zone = "b".to_owned();
-    let urgent = Want::Instance {
-        attempt: 0,
-        deadline: Some(now()),
-        stood_in_for: false,
-        zone: None,
-        gone: false,
-        join_timeout: JOIN_TIMEOUT,
-    };
-    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent)]);
+    let both = wants([(GroupKind::Spot, "i-1", instance()), (GroupKind::Spot, "i-2", urgent())]);
     let first = next(&Ledger::default(), &view, &both);
     assert_eq!(zone_of(first.call.as_ref()).map(|(zone, _)| zone), Some("b"));
     let mut ledger = first.ledger;

@@ -41,13 +41,7 @@ fn an_instance_whose_node_never_joins_is_terminated_by_id_and_the_next_one_comes
     let usual = InstanceFacts::default();
     let waits = looks(&ledger, &view, &spot("i-1"), &usual, 901);
     assert_eq!((&waits.call, share(&waits.ledger, "i-1").balance), (&None, Balance::Even));
-    let again = |attempt| {
-        let Want::Instance { deadline, stood_in_for, zone, gone, join_timeout, .. } = instance() else {
-            panic!("an instance is wanted");
-        };
-        let want = Want::Instance { attempt, deadline, stood_in_for, zone, gone, join_timeout };
-        wants([(GroupKind::Spot, "i-1", want)])
-    };
+    let again = |attempt| wants([(GroupKind::Spot, "i-1", of_attempt(attempt))]);
     let rests = looks(&waits.ledger, &view, &again(1), &usual, 959);
     assert_eq!(rests.call, None, "the group rests for a minute");
     assert_eq!(
@@ -172,13 +166,7 @@ fn what_does_not_fit_is_given_back_until_every_zone_was_tried() {
             ..InstanceFacts::default()
         };
         let attempt = u32::try_from(number).unwrap_or(0);
-        let want = |attempt| match instance() {
-            Want::Instance { deadline, stood_in_for, zone, gone, join_timeout, .. } => {
-                let want = Want::Instance { attempt, deadline, stood_in_for, zone, gone, join_timeout };
-                wants([(GroupKind::Spot, "i-1", want)])
-            }
-            other => panic!("{other:?}"),
-        };
+        let want = |attempt| wants([(GroupKind::Spot, "i-1", of_attempt(attempt))]);
         ledger = looks(&ledger, &view, &want(attempt), &facts, began).ledger;
         assert_eq!(looks(&ledger, &view, &want(attempt), &facts, began + 899).call, None, "{id}");
         let plan = looks(&ledger, &view, &want(attempt), &facts, began + 900);
