@@ -468,7 +468,6 @@ impl FallbackTracker {
             let found = NodeInstance { node, instance_id: id.clone() };
             Some((id.clone(), *self.known.found_empty.get(&found)?))
         };
-        let all = view.spot.instances.iter().chain(&view.on_demand.instances);
-        all.filter_map(|instance| found(&instance.id)).collect()
+        view.instances().filter_map(|instance| found(&instance.id)).collect()
     }
 }

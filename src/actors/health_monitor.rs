@@ -10,8 +10,6 @@
 
 mod shortfalls;
 
-pub(in crate::actors) use shortfalls::as_known;
-
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused};
 use crate::actors::supervision::{MessageLink, answers_ping};
@@ -267,8 +265,7 @@ fn safety_blockers(
         // Its name may be another node's by now, whose pods say nothing.
         return vec![Blocker::NodeUnknown { node: capacity.node_name.clone() }.into()];
     }
-    let members = view.spot.instances.iter().chain(&view.on_demand.instances);
-    let members = members.map(|instance| &instance.id);
+    let members = view.instances().map(|instance| &instance.id);
     let context = SafetyContext::of(Some(story), stories, members, snapshot, taint_key);
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);

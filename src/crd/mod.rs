@@ -18,7 +18,7 @@ pub use spot_guard_core::notices::notice_name;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, ReplacementStatus};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
-use spot_guard_core::shortfall::ShortfallSpec;
+use spot_guard_core::shortfall::{OwnRecord, ShortfallSpec};
 use spot_guard_core::trigger::{Ask, TriggerAction, TriggerStage};
 use std::time::Duration;
 
@@ -373,6 +373,12 @@ impl NodeReplacement {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.status.as_ref().is_none_or(|status| !status.phase().is_finished())
+    }
+
+    /// What the shortfall of its pool is judged by; `None` before it has a status.
+    #[must_use]
+    pub fn in_pool(&self) -> Option<OwnRecord<'_>> {
+        Some(OwnRecord { is_place: self.spec.place.is_some(), status: self.status.as_ref()? })
     }
 }
 

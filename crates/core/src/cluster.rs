@@ -30,7 +30,7 @@ pub use pod::{
     AffinityTerm, ClaimRef, HostPort, Owner, OwnerKind, Pod, PodKey, PodPhase, PodSpec, SpreadConstraint,
 };
 pub use resources::Resources;
-pub(crate) use resources::{add, add_extended};
+pub(crate) use resources::{add, add_extended, take_off};
 pub(crate) use snapshot::index32;
 pub use snapshot::{Live, PodGroup, Snapshot};
 pub use storage::Storage;

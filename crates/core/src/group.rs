@@ -228,6 +228,11 @@ impl PoolView {
         }
     }
 
+    /// The instances of both groups, in any state.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.spot.instances.iter().chain(&self.on_demand.instances)
+    }
+
     /// Whether the group of that kind has that name.
     #[must_use]
     pub fn names(&self, kind: GroupKind, name: &GroupName) -> bool {

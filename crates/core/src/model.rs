@@ -10,7 +10,7 @@ use crate::health::{self, PoolReplacement};
 use crate::ids::{InstanceId, NodeName, ReplacementName};
 use crate::ledger::{Ledger, RequestState, Share};
 use crate::limits::Starts;
-use crate::policy::{Policy, seconds};
+use crate::policy::Policy;
 use crate::reason::NodeTrouble;
 use crate::record::{FallbackState, GroupKind, NoticeKind, OldNodeState, Phase, ReplacementStatus};
 use crate::replacement::{
@@ -315,7 +315,7 @@ impl World {
     fn view(&self) -> PoolView {
         let group = |kind: GroupKind| {
             let group = &self.groups[&kind];
-            let recent = seconds(self.policy.stability_seconds);
+            let recent = health::failure_counts_for(&self.policy);
             let since = self.ledger.failures_matter_since(kind, recent, self.now);
             GroupView {
                 name: kind.slug().into(),
@@ -468,10 +468,7 @@ impl World {
         };
         let with_pods = ids(&|instance| instance.busy);
         let schedulable = ids(&|held| held.has_node() && !self.cordoned.contains(&held.id));
-        let trouble = Trouble { why: NodeTrouble::NotJoined, marked: false };
-        let without_node = all.clone().filter(|held| !held.has_node());
-        let troubles = without_node.map(|held| (held.id.clone(), trouble)).collect();
-        let taken = commands.taken;
+        let (taken, troubles) = (commands.taken, self.troubles());
         let instances = InstanceFacts { taken, with_pods, schedulable, troubles, ..InstanceFacts::default() };
         self.told = (commands.wants, commands.ends, instances);
     }

@@ -16,6 +16,7 @@ use crate::ledger::{Balance, Ledger, MAX_EMPTY_PLACES, RequestState};
 use crate::policy::{Policy, backoff, seconds};
 use crate::reason::Reason;
 use crate::record::{CapacityState, GroupKind, OldNodeState, ReplacedBy, ReplacementStatus};
+use crate::replacement::Mode;
 use crate::time::since;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -67,7 +68,26 @@ pub struct ShortfallSpec {
     pub max_stand_ins: Option<u32>,
 }
 
+impl ShortfallMode {
+    /// The mode where the pool leaves it open: beside a cluster-autoscaler, or while nobody knows of one, a
+    /// pool only observes.
+    #[must_use]
+    pub fn beside(autoscaler_lives: Option<bool>) -> Self {
+        if autoscaler_lives == Some(false) { Self::Act } else { Self::Observe }
+    }
+}
+
 impl ShortfallSpec {
+    /// The mode as far as the pool says it; `None`: whether a cluster-autoscaler runs decides.
+    #[must_use]
+    pub fn mode_said(&self, pool: Mode) -> Option<ShortfallMode> {
+        match (pool, self.mode) {
+            (_, Some(ShortfallMode::Off)) => Some(ShortfallMode::Off),
+            (Mode::Observe | Mode::DrainOnly, _) => Some(ShortfallMode::Observe),
+            (Mode::Act, said) => said,
+        }
+    }
+
     /// Whether the empty places of the Spot group are to be known at all.
     #[must_use]
     pub fn is_on(&self) -> bool {

@@ -82,10 +82,10 @@ impl LedgerStore {
 
     /// Sets or removes our finalizer, and leaves those of others.
     async fn hold(&mut self, wanted: bool) -> Result<(), StoreError> {
+        if self.stored.held == wanted {
+            return Ok(());
+        }
         for _ in 0..ATTEMPTS {
-            if self.stored.held == wanted {
-                return Ok(());
-            }
             let pool = self.api.get(&self.name).await?;
             let mut finalizers = pool.finalizers().to_vec();
             finalizers.retain(|held| held != OPEN_REQUESTS);
@@ -97,12 +97,15 @@ impl LedgerStore {
             }
             let body = Patch::Merge(serde_json::json!({ "metadata": metadata }));
             match self.api.patch(&self.name, &PatchParams::default(), &body).await {
-                Ok(_) => (self.stored.held, self.resource_version) = (wanted, None),
+                Ok(_) => {
+                    (self.stored.held, self.resource_version) = (wanted, None);
+                    return Ok(());
+                }
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        if self.stored.held == wanted { Ok(()) } else { Err(StoreError::NotTheWriter) }
+        Err(StoreError::NotTheWriter)
     }
 
     /// Others write the rest of the status: on a conflict the pool is read again, and the write goes on only

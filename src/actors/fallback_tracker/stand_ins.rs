@@ -3,7 +3,6 @@
 use super::known::PoolFacts;
 use super::store::Write;
 use super::turn_view::TurnView;
-use crate::actors::health_monitor;
 use crate::crd::{EmptyPlace, NodeReplacement, NodeReplacementSpec};
 use jiff::Timestamp;
 use spot_guard_core::freshness::WatchedKind;
@@ -35,7 +34,7 @@ impl TurnView<'_> {
             return Vec::new();
         }
         let of_pool = records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
-        let known = of_pool.filter_map(health_monitor::as_known);
+        let known = of_pool.filter_map(NodeReplacement::in_pool);
         let empty = shortfall::uncovered(ledger, &view.spot, known, self.deps.clock.now());
         let mut taken = BTreeSet::new();
         let mut writes = Vec::new();

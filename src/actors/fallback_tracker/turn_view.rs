@@ -138,8 +138,8 @@ impl<'a> TurnView<'a> {
     /// The instances that are on their way out and whose nodes carry our marks. The marks stay, or the
     /// termination that the agent reports would look like somebody else's.
     pub(super) fn marked_and_leaving(&self, view: &PoolView) -> impl Iterator<Item = InstanceId> {
-        let instances = view.spot.instances.iter().chain(&view.on_demand.instances);
-        let leaving = instances.filter(|held| held.lifecycle == Lifecycle::Leaving).map(|held| &held.id);
+        let leaving =
+            view.instances().filter(|held| held.lifecycle == Lifecycle::Leaving).map(|held| &held.id);
         let is_marked = |id: &InstanceId| {
             self.snapshot.nodes_of_instance(id).any(|node| marks::are_set(node, &self.deps.taint_key))
         };

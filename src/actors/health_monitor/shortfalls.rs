@@ -52,16 +52,11 @@ impl Around {
     }
 }
 
-/// The mode in force: beside a cluster-autoscaler, or while nobody knows of one, a pool only observes.
+/// The mode in force. Whether a cluster-autoscaler runs is asked only where that decides.
 pub(super) async fn mode(deps: Deps, pool: &PoolConfig) -> ShortfallMode {
-    match (pool.mode, pool.shortfall.mode) {
-        (_, Some(ShortfallMode::Off)) => ShortfallMode::Off,
-        (Mode::Observe | Mode::DrainOnly, _) => ShortfallMode::Observe,
-        (Mode::Act, Some(mode)) => mode,
-        (Mode::Act, None) => match autoscaler::lives(deps.client, deps.clock.now()).await {
-            Some(false) => ShortfallMode::Act,
-            Some(true) | None => ShortfallMode::Observe,
-        },
+    match pool.shortfall.mode_said(pool.mode) {
+        Some(mode) => mode,
+        None => ShortfallMode::beside(autoscaler::lives(deps.client, deps.clock.now()).await),
     }
 }
 
@@ -75,7 +70,7 @@ pub(super) fn judge(
     now: Timestamp,
 ) -> Shortfall {
     let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(&pool.name));
-    let known: Vec<OwnRecord<'_>> = own.filter_map(|record| as_known(record)).collect();
+    let known: Vec<OwnRecord<'_>> = own.filter_map(|record| record.in_pool()).collect();
     let view = &*observed.view;
     let shapes = |view: &PoolView| Shapes::of(view, snapshot, taint_key);
     let need = || {
@@ -93,9 +88,4 @@ pub(super) fn judge(
         held: &around.held,
         now,
     })
-}
-
-/// The record as the core looks at it.
-pub fn as_known(record: &NodeReplacement) -> Option<OwnRecord<'_>> {
-    Some(OwnRecord { is_place: record.spec.place.is_some(), status: record.status.as_ref()? })
 }

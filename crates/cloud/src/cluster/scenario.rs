@@ -397,13 +397,10 @@ impl Cluster {
         let mut homeless = Vec::new();
         for pod in pods {
             let around = world.surroundings(&view, &pod);
-            let others =
+            let mut others =
                 view.nodes.values().filter(|other| other.name != node && !without.contains(&other.name));
-            let home = others
-                .filter(|other| around.fits(&view, &pod, other).is_ok())
-                .map(|home| home.name.clone())
-                .next();
-            match home {
+            let home = others.find(|other| around.fits(&view, &pod, other).is_ok());
+            match home.map(|home| home.name.clone()) {
                 Some(home) => view.bind(pod, &home),
                 None => homeless.push(pod.key.clone()),
             }

@@ -31,6 +31,11 @@ pub(crate) fn add(used: &mut Resources, pod: &Resources) {
     change(used, pod, 1);
 }
 
+/// Takes one pod's requests off what is free.
+pub(crate) fn take_off(free: &mut Resources, pod: &Resources) {
+    change(free, pod, -1);
+}
+
 /// Adds one pod's requests to what is used (`by` is 1), or takes them off (-1).
 pub(super) fn change(used: &mut Resources, pod: &Resources, by: i64) {
     used.cpu_millis = used.cpu_millis.saturating_add(by * pod.cpu_millis);

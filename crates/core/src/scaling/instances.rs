@@ -72,7 +72,7 @@ impl InstanceFacts {
         };
         let some_are_late = cluster.nodes().iter().any(is_late);
         let nodes = PoolNodes { view, cluster, taint_key };
-        for Instance { id, .. } in nodes.instances() {
+        for Instance { id, .. } in view.instances() {
             if let Some(trouble) = nodes.trouble(id) {
                 self.troubles.insert(id.clone(), trouble);
             }
@@ -134,10 +134,6 @@ struct PoolNodes<'a> {
 }
 
 impl<'a> PoolNodes<'a> {
-    fn instances(&self) -> impl Iterator<Item = &'a Instance> + use<'a> {
-        self.view.spot.instances.iter().chain(&self.view.on_demand.instances)
-    }
-
     fn trouble(&self, id: &InstanceId) -> Option<Trouble> {
         let mut nodes = self.cluster.nodes_of_instance(id);
         let Some(node) = nodes.next() else {
@@ -167,7 +163,7 @@ impl<'a> PoolNodes<'a> {
         if own.is_empty() || self.is_busy(node) {
             return false;
         }
-        let nodes = self.instances().filter_map(|held| self.cluster.node_of_instance(&held.id));
+        let nodes = self.view.instances().filter_map(|held| self.cluster.node_of_instance(&held.id));
         let busy: Vec<&Node> = nodes.filter(|other| self.is_busy(other)).collect();
         let is_meant = |pod: &Pod, taint: &Taint| {
             pod.spec.tolerations.iter().any(|own| own.key.is_some() && own.tolerates(taint))

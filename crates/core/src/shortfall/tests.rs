@@ -347,3 +347,24 @@ fn names_are_the_same_for_every_leader_and_never_too_long() {
     assert!(first(&format!("{}-{}", "x".repeat(199), "y".repeat(50))).starts_with(&"x".repeat(199)));
     assert!(!first(&format!("{}-{}", "x".repeat(199), "y".repeat(50))).contains("-."));
 }
+
+#[test]
+fn the_pool_says_the_mode_or_a_cluster_autoscaler_decides() {
+    use ShortfallMode::{Act, Observe, Off};
+    let rows = [
+        (Mode::Act, None, None),
+        (Mode::Act, Some(Act), Some(Act)),
+        (Mode::Act, Some(Observe), Some(Observe)),
+        (Mode::Act, Some(Off), Some(Off)),
+        (Mode::Observe, None, Some(Observe)),
+        (Mode::DrainOnly, Some(Act), Some(Observe)),
+        (Mode::Observe, Some(Off), Some(Off)),
+    ];
+    for (pool, mode, expected) in rows {
+        let spec = ShortfallSpec { mode, ..ShortfallSpec::default() };
+        assert_eq!(spec.mode_said(pool), expected, "{pool:?}, {mode:?}");
+    }
+    for (lives, expected) in [(Some(false), Act), (Some(true), Observe), (None, Observe)] {
+        assert_eq!(ShortfallMode::beside(lives), expected, "{lives:?}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Pods that wait for nodes like those of a pool, and how many such nodes would hold them.
 
-use crate::cluster::{Node, OwnerKind, Pod, Resources, Snapshot, add};
+use crate::cluster::{Node, OwnerKind, Pod, Resources, Snapshot, take_off};
 use crate::drain::CORDON;
 use crate::group::{GroupView, Lifecycle, PoolView};
 use crate::policy::Policy;
@@ -91,10 +91,10 @@ impl Shapes {
         for pod in pods {
             let room = nodes.iter_mut().find(|free| holds(free, pod));
             match room {
-                Some(free) => take_from(free, pod),
+                Some(free) => take_off(free, &pod.spec.requests),
                 None => {
                     let mut free = shape.free.clone();
-                    take_from(&mut free, pod);
+                    take_off(&mut free, &pod.spec.requests);
                     nodes.push(free);
                 }
             }
@@ -131,11 +131,9 @@ fn arriving(group: &GroupView, snapshot: &Snapshot, now: Timestamp) -> usize {
 fn shape(group: &GroupView, snapshot: &Snapshot, taint_key: &str) -> Option<Shape> {
     let nodes = group.instances.iter().filter_map(|held| snapshot.node_of_instance(&held.id));
     let node = nodes.filter(|node| node.ready && !node.unschedulable).min_by_key(|node| &node.name)?;
-    let mut used = Resources::default();
-    let daemons = |pod: &&Pod| pod.owner.kind == OwnerKind::DaemonSet && !pod.phase.finished();
-    snapshot.pods_on(&node.name).filter(daemons).for_each(|pod| add(&mut used, &pod.spec.requests));
     let mut free = node.allocatable.clone();
-    subtract(&mut free, &used);
+    let daemons = |pod: &&Pod| pod.owner.kind == OwnerKind::DaemonSet && !pod.phase.finished();
+    snapshot.pods_on(&node.name).filter(daemons).for_each(|pod| take_off(&mut free, &pod.spec.requests));
     let passes = |key: &str| key == taint_key || key == CORDON || key.starts_with("node.kubernetes.io/");
     let taints = node.taints.iter().filter(|taint| !passes(&taint.key)).cloned().collect();
     Some(Shape { node: Node { taints, ..node.clone() }, free })
@@ -148,18 +146,4 @@ fn holds(free: &Resources, pod: &Pod) -> bool {
         && free.ephemeral_storage >= asked.ephemeral_storage
         && free.pods >= 1
         && asked.extended.iter().all(|(name, amount)| free.extended(name) >= *amount)
-}
-
-fn take_from(free: &mut Resources, pod: &Pod) {
-    let mut used = Resources::default();
-    add(&mut used, &pod.spec.requests);
-    subtract(free, &used);
-}
-
-fn subtract(free: &mut Resources, used: &Resources) {
-    free.cpu_millis -= used.cpu_millis;
-    free.memory -= used.memory;
-    free.ephemeral_storage -= used.ephemeral_storage;
-    free.pods -= used.pods;
-    crate::cluster::add_extended(&mut free.extended, &used.extended, -1);
 }
