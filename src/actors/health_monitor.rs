@@ -227,7 +227,11 @@ fn assess<'a>(
     let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
     let stories: Vec<PoolReplacement<'_>> = records.iter().filter(own).filter_map(open).collect();
     let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(open).collect();
-    let ready = |instance: &InstanceId| snapshot.node_of_instance(instance).is_some_and(|node| node.ready);
+    let ready = |instance: &InstanceId| {
+        let nodes: Vec<_> = snapshot.nodes_of_instance(instance).collect();
+        // Of two nodes with one instance nobody knows which one is it.
+        (!nodes.is_empty()).then_some(matches!(&nodes[..], [node] if node.ready))
+    };
     // By an old picture nothing is safe.
     let unsafe_ = |story: &PoolReplacement<'_>| match stale {
         [] => safety_blockers(story, &everywhere, pool, &observed.view, snapshot, taint_key),

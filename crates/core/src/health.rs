@@ -98,12 +98,17 @@ pub fn unhealthy(
     reasons
 }
 
-/// Box 8: what makes the Spot nodes that stay unstable; `ready` says whether an instance's node is Ready.
+/// Box 8: what makes the Spot nodes that stay unstable; `ready` says whether an instance's node is Ready, if
+/// it has joined.
+///
+/// An instance whose node has not joined is no node. A return waits for its own Spot node in any case: see
+/// [`Reason::NoSpotInstance`]. What a group launched for somebody else may never join (facts of the field,
+/// N1), and nobody but its owner may end it.
 #[must_use]
 pub fn unready_nodes(
     view: &PoolView,
     stories: &[PoolReplacement<'_>],
-    ready: &dyn Fn(&InstanceId) -> bool,
+    ready: &dyn Fn(&InstanceId) -> Option<bool>,
     policy: &Policy,
 ) -> Vec<Reason> {
     let leaving: BTreeSet<&InstanceId> = stories
@@ -111,14 +116,12 @@ pub fn unready_nodes(
         .filter(|story| !story.status.old_node.is_over())
         .map(|story| story.instance_id)
         .collect();
-    let staying: Vec<&InstanceId> = view
-        .spot
-        .instances
-        .iter()
-        .map(|instance| &instance.id)
+    let ids = view.spot.instances.iter().map(|instance| &instance.id);
+    let staying: Vec<(&InstanceId, bool)> = ids
         .filter(|id| view.spot.is_in_service(id) && !leaving.contains(id))
+        .filter_map(|id| Some((id, ready(id)?)))
         .collect();
-    let unready: Vec<&InstanceId> = staying.iter().copied().filter(|id| !ready(id)).collect();
+    let unready: Vec<&InstanceId> = staying.iter().filter(|(_, ready)| !ready).map(|(id, _)| *id).collect();
     let allowed = staying.len() * usize::try_from(policy.not_ready_percent).unwrap_or(0) / 100;
     if unready.len() <= allowed {
         return Vec::new();
@@ -134,7 +137,7 @@ pub fn assess(
     view: &PoolView,
     ledger: &Ledger,
     stories: &[PoolReplacement<'_>],
-    ready: &dyn Fn(&InstanceId) -> bool,
+    ready: &dyn Fn(&InstanceId) -> Option<bool>,
     unsafe_: &dyn Fn(&PoolReplacement<'_>) -> Vec<Reason>,
     policy: &Policy,
     now: Timestamp,

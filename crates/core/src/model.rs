@@ -384,7 +384,7 @@ impl World {
             .filter(|((_, status), _)| !status.phase.is_finished())
             .map(|((name, status), instance_id)| PoolReplacement { name: name.clone(), instance_id, status })
             .collect();
-        let ready = |id: &InstanceId| self.node(id).is_some_and(|node| node.ready);
+        let ready = |id: &InstanceId| self.node(id).map(|node| node.ready);
         let assessed =
             health::assess(&view, &self.ledger, &stories, &ready, &|_| Vec::new(), &self.policy, self.now);
         let status = &self.records[name];
@@ -793,16 +793,6 @@ impl World {
         }
     }
 
-    /// What a group has launched for itself is its owner's to mend: no share has it, or awaits it.
-    fn mend_what_is_not_ours(&mut self) {
-        for (kind, group) in &mut self.groups {
-            let claimed = self.ledger.claimed(*kind);
-            let awaited = self.ledger.shares(*kind).any(Share::awaits_in_group);
-            let free = group.instances.iter_mut().filter(|held| !awaited && !claimed.contains(&held.id));
-            free.for_each(|held| held.never_joins = false);
-        }
-    }
-
     /// What desired capacity may be when all is over: what others took out while we waited for it may have
     /// been asked for again.
     fn expected(&self, kind: GroupKind) -> std::ops::RangeInclusive<i32> {
@@ -831,7 +821,6 @@ impl World {
             self.scale(Fault::None);
             self.drain();
             self.make_up();
-            self.mend_what_is_not_ours();
             if self.is_settled() {
                 break;
             }

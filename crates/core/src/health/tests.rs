@@ -187,7 +187,7 @@ fn few_unready_nodes_are_allowed_and_the_drained_one_does_not_count() {
     let rows = [(3, 0, true), (3, 1, false), (19, 1, false), (20, 1, true), (20, 2, false), (40, 2, true)];
     for (nodes, unready, stable) in rows {
         let all: Vec<&str> = names.iter().take(nodes).map(String::as_str).collect();
-        let ready = |id: &InstanceId| all.iter().position(|name| name == id).is_some_and(|at| at >= unready);
+        let ready = |id: &InstanceId| all.iter().position(|name| name == id).map(|at| at >= unready);
         let desired = i32::try_from(nodes).expect("a small number");
         let found = unready_nodes(&view(group(desired, &all, &[])), &[], &ready, &Policy::default());
         assert_eq!(found.is_empty(), stable, "{unready} of {nodes}: {found:?}");
@@ -195,7 +195,17 @@ fn few_unready_nodes_are_allowed_and_the_drained_one_does_not_count() {
     let status = fallback(OldNodeState::Terminating(OldDrain::begun(now())), 0);
     let stories = [PoolReplacement { name: "i-1".into(), instance_id: leaked("i-1"), status: &status }];
     let spot = view(group(4, &["i-1", "i-2", "i-3", "i-4"], &[]));
-    assert!(unready_nodes(&spot, &stories, &|id| id != "i-1", &Policy::default()).is_empty());
+    assert!(unready_nodes(&spot, &stories, &|id| Some(id != "i-1"), &Policy::default()).is_empty());
+}
+
+#[test]
+fn an_instance_whose_node_never_joins_holds_no_return() {
+    let spot = view(group(4, &["i-1", "i-2", "i-3", "i-4"], &[]));
+    let joined = |id: &InstanceId| (id != "i-4").then_some(true);
+    assert_eq!(unready_nodes(&spot, &[], &joined, &Policy::default()), []);
+    let one_is_unready = |id: &InstanceId| (id != "i-4").then_some(id != "i-3");
+    let found = unready_nodes(&spot, &[], &one_is_unready, &Policy::default());
+    assert_eq!(found, [Reason::NodesNotReady { instances: vec!["i-3".into()], of: 3 }]);
 }
 
 fn too_full() -> Reason {
@@ -207,7 +217,7 @@ fn assessed(status: &ReplacementStatus, blocker: Option<Reason>) -> ReturnAssess
     let spot = view(group(3, &["i-2", "i-3", "i-4"], &[]));
     let share = ledger(vec![share("i-1", Balance::Even, Some("i-4"))]);
     let unsafe_ = |_: &PoolReplacement<'_>| blocker.clone().into_iter().collect();
-    let mut found = assess(&spot, &share, &stories, &|_| true, &unsafe_, &Policy::default(), now());
+    let mut found = assess(&spot, &share, &stories, &|_| Some(true), &unsafe_, &Policy::default(), now());
     found.returns.remove("i-1").unwrap_or_default()
 }
 
@@ -235,7 +245,8 @@ fn returns_are_made_one_by_one_the_oldest_first() {
             PoolReplacement { name: "i-1".into(), instance_id: leaked("i-1"), status: newer },
             PoolReplacement { name: "i-2".into(), instance_id: leaked("i-2"), status: older },
         ];
-        let found = assess(&spot, &share, &stories, &|_| true, &|_| Vec::new(), &Policy::default(), now());
+        let found =
+            assess(&spot, &share, &stories, &|_| Some(true), &|_| Vec::new(), &Policy::default(), now());
         (found.returns["i-1"].unsafe_.is_empty(), found.returns["i-2"].unsafe_.is_empty())
     };
     assert_eq!(judge(&older, &newer), (false, true), "the oldest has its turn");
@@ -263,7 +274,7 @@ fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
     ];
     let spot = view(group(4, &["i-3", "i-4", "i-5", "i-6"], &[]));
     let found =
-        assess(&spot, &ledger(vec![]), &stories, &|_| true, &|_| Vec::new(), &Policy::default(), now());
+        assess(&spot, &ledger(vec![]), &stories, &|_| Some(true), &|_| Vec::new(), &Policy::default(), now());
     assert!(found.returns["i-2"].unsafe_.is_empty() && !found.returns["i-1"].unsafe_.is_empty());
 }
 
@@ -279,6 +290,6 @@ fn the_node_of_a_cancelled_story_is_one_of_those_that_stay() {
     assert_eq!(judge(&["i-1", "i-2", "i-3", "i-4"]), Vec::<Reason>::new());
     assert_eq!(judge(&["i-1", "i-2", "i-4"]).len(), 1, "what is to go makes up for nothing");
     let spot = view(group(3, &["i-1", "i-2", "i-3"], &[]));
-    let unready = unready_nodes(&spot, &stories, &|id| id != "i-1", &policy);
+    let unready = unready_nodes(&spot, &stories, &|id| Some(id != "i-1"), &policy);
     assert_eq!(unready.len(), 1);
 }
