@@ -126,8 +126,8 @@ const PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("spotguard.dev", "interruptionnotices", &["list", "watch", "create", "delete"]),
     ("spotguard.dev", "nodereplacements", &["get", "list", "watch", "create", "delete"]),
     ("spotguard.dev", "nodereplacements/status", &["update"]),
-    ("spotguard.dev", "triggers", &["get", "list", "watch", "create", "delete", "ask-for-others"]),
-    ("spotguard.dev", "triggers/status", &["patch"]),
+    ("spotguard.dev", "spotactions", &["get", "list", "watch", "create", "delete", "ask-for-others"]),
+    ("spotguard.dev", "spotactions/status", &["patch"]),
 ];
 
 /// Checks and prints a line for each; whether nothing stands in the way.

@@ -24,7 +24,7 @@ use spot_guard_core::preflight::{self, Finding, PoolNames};
 use spot_guard_core::record::{GroupKind, ReplacedBy};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::shortfall::ShortfallSpec;
-use spot_guard_core::trigger::Ask;
+use spot_guard_core::spot_action::Ask;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,7 +163,7 @@ impl PoolConfig {
 pub struct Pauses {
     /// Whether the namespace of Spot Guard says so.
     label: bool,
-    /// The triggers that pause something.
+    /// The SpotActions that pause something.
     asked: Vec<Ask>,
 }
 
@@ -171,11 +171,11 @@ impl Pauses {
     /// The pauses that hold now; `label` is whether the namespace of Spot Guard says that everything is
     /// paused.
     #[must_use]
-    pub fn of(label: bool, triggers: impl IntoIterator<Item = Ask>) -> Self {
-        Self { label, asked: triggers.into_iter().filter(Ask::pauses).collect() }
+    pub fn of(label: bool, spot_actions: impl IntoIterator<Item = Ask>) -> Self {
+        Self { label, asked: spot_actions.into_iter().filter(Ask::pauses).collect() }
     }
 
-    /// The triggers that pause something.
+    /// The SpotActions that pause something.
     #[must_use]
     pub fn asked(&self) -> &[Ask] {
         &self.asked
@@ -203,8 +203,8 @@ impl Pauses {
 
     fn asked_for(&self, scope: Option<&PoolName>) -> Option<Pause> {
         let held = self.asked.iter().filter(|ask| ask.pool.as_ref() == scope).min_by_key(|ask| &ask.order)?;
-        let (trigger, by) = (held.name.clone(), held.by.clone());
-        Some(Pause::Trigger { trigger, by, everything: scope.is_none() })
+        let (spot_action, by) = (held.name.clone(), held.by.clone());
+        Some(Pause::SpotAction { spot_action, by, everything: scope.is_none() })
     }
 }
 
@@ -212,7 +212,7 @@ impl Deps {
     /// What is paused now.
     #[must_use]
     pub fn pauses(&self) -> Pauses {
-        Pauses::of(*self.view.paused.borrow(), self.view.open_triggers.pauses())
+        Pauses::of(*self.view.paused.borrow(), self.view.open_spot_actions.pauses())
     }
 
     /// The pools as they are defined now, by name.

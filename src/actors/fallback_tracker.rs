@@ -2,10 +2,11 @@
 //!
 //! - Boxes: 6
 //! - Part of: 11 (the replacement is closed)
-//! - Hears: [`PoolObserved`], [`PoolRefused`], [`DrainsReported`], [`PoolAssessed`]; notices and triggers
+//! - Hears: [`PoolObserved`], [`PoolRefused`], [`DrainsReported`], [`PoolAssessed`]; notices and SpotActions
 //!   from the watch
 //! - Sends: [`ScaleGroups`], [`DrainNodes`]
-//! - Decided in: [`spot_guard_core::replacement`], [`spot_guard_core::notices`], [`spot_guard_core::trigger`]
+//! - Decided in: [`spot_guard_core::replacement`], [`spot_guard_core::notices`],
+//!   [`spot_guard_core::spot_action`]
 //!
 //! A turn reads the world once, lets the records advance, stores them, and only then sends what follows from
 //! them.
@@ -14,10 +15,10 @@ mod fits;
 mod known;
 mod notices;
 mod refusals;
+mod spot_actions;
 mod stand_ins;
 mod steps;
 mod store;
-mod triggers;
 mod turn_view;
 
 use crate::actors::deps::Deps;
@@ -33,6 +34,7 @@ use jiff::Timestamp;
 use known::{Known, PoolFacts, Reading, SentWants};
 use kube::ResourceExt;
 use refusals::{Refused, Removals};
+use spot_actions::{Replies, Reply};
 use spot_guard_core::drain::NodeInstance;
 use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
@@ -41,12 +43,11 @@ use spot_guard_core::scaling::wants;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use store::{Write, store};
-use triggers::{Replies, Reply};
 use turn_view::TurnView;
 
 /// Time alone moves a replacement too (timeouts, retries): how often the records are gone through.
 const TURN: Duration = Duration::from_secs(1);
-/// After this time more triggers are looked at, unless something else begins a turn.
+/// After this time more SpotActions are looked at, unless something else begins a turn.
 const NEXT_LOOK: Duration = Duration::from_millis(100);
 /// How many records are written at the same time.
 const PARALLEL_WRITES: usize = 8;
@@ -57,9 +58,9 @@ struct Plan {
     writes: Vec<Write>,
     /// Notices that are to be removed.
     refused: Vec<Refused>,
-    /// To triggers.
+    /// To SpotActions.
     replies: Vec<Reply>,
-    /// Whether more triggers are to be looked at.
+    /// Whether more SpotActions are to be looked at.
     more: bool,
 }
 
@@ -92,7 +93,7 @@ pub struct FallbackTracker {
     /// The uid of each record that the watch shows. One that it showed and shows no more was deleted.
     shown: BTreeMap<ReplacementName, Option<String>>,
     replies: Replies,
-    /// Whether a turn is due for triggers that had no look yet.
+    /// Whether a turn is due for SpotActions that had no look yet.
     looks_again: bool,
     removals: Removals,
     /// Whether time alone may decide about a notice, or one is still to be removed.
@@ -343,12 +344,12 @@ impl Handler<TurnEnded> for FallbackTracker {
 answers_ping!(FallbackTracker);
 
 impl FallbackTracker {
-    /// What this turn makes of the notices, the triggers and the open records.
+    /// What this turn makes of the notices, the SpotActions and the open records.
     fn plan(&mut self, reading: &Reading) -> Plan {
         let mut turn = TurnView::new(&self.deps, reading, &self.known, &self.fits);
         let heard = turn.hear(&self.known.records, &self.deps.view.notices.state());
         let mut writes = heard.writes;
-        let followed = turn.follow_triggers(&self.known.records, &mut self.replies, &writes);
+        let followed = turn.follow_spot_actions(&self.known.records, &mut self.replies, &writes);
         writes.extend(followed.writes);
         for (pool, wanted) in std::mem::take(&mut self.stand_ins) {
             writes.extend(turn.stand_in(&pool, wanted, &self.known.records));
@@ -375,7 +376,7 @@ impl FallbackTracker {
         }));
     }
 
-    /// Begins a turn for the triggers that had no look yet, unless the end of an answer does.
+    /// Begins a turn for the SpotActions that had no look yet, unless the end of an answer does.
     fn look_again(&mut self, ctx: &mut Context<Self>) {
         if self.looks_again || self.replies.are_under_way() {
             return;
@@ -387,12 +388,12 @@ impl FallbackTracker {
         });
     }
 
-    /// Answers triggers beside the mailbox.
+    /// Answers SpotActions beside the mailbox.
     fn reply(&mut self, replies: Vec<Reply>, ctx: &mut Context<Self>) {
         if replies.is_empty() {
             return;
         }
-        let work = triggers::reply(self.deps.clone(), self.replies.begin(replies)).into_actor(self);
+        let work = spot_actions::reply(self.deps.clone(), self.replies.begin(replies)).into_actor(self);
         ctx.spawn(work.map(|replied, actor, ctx| {
             let pause = if actor.replies.ended(replied) { Duration::ZERO } else { TURN };
             ctx.notify_later(Turn, pause);

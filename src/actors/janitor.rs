@@ -3,15 +3,15 @@
 //! - Boxes: 11
 //! - Hears: nobody
 //! - Sends: nothing
-//! - Decided in: [`spot_guard_core::limits`], [`spot_guard_core::trigger`]
+//! - Decided in: [`spot_guard_core::limits`], [`spot_guard_core::spot_action`]
 //!
-//! A finished record goes after 24 h with its notices, and so does a trigger that is over. A taint that no
+//! A finished record goes after 24 h with its notices, and so does a SpotAction that is over. A taint that no
 //! record accounts for is taken off by the Drainer, a share of a ledger without a record by the AsgScaler:
 //! both see the complete picture each time.
 
 use crate::actors::deps::Deps;
 use crate::actors::supervision::answers_ping;
-use crate::crd::{InterruptionNotice, NodeReplacement, Trigger};
+use crate::crd::{InterruptionNotice, NodeReplacement, SpotAction};
 use crate::kube::problem::RequestProblem;
 use actix::prelude::*;
 use k8s_openapi::ClusterResourceScope;
@@ -20,7 +20,7 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use spot_guard_core::limits;
 use spot_guard_core::policy::seconds;
-use spot_guard_core::trigger;
+use spot_guard_core::spot_action;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,14 +58,17 @@ impl Janitor {
         self.deps.view.replacements.state().into_iter().filter(|record| old(record)).collect()
     }
 
-    fn triggers_over_long_ago(&self) -> Vec<Arc<Trigger>> {
+    fn spot_actions_over_long_ago(&self) -> Vec<Arc<SpotAction>> {
         let now = self.deps.clock.now();
         let pools = self.deps.pools().into_values().map(|pool| pool.policy.keep_finished_seconds);
         let keep = seconds(pools.min().unwrap_or(self.deps.defaults.keep_finished_seconds));
-        let over = |trigger: &Trigger| {
-            trigger.status.as_ref().is_some_and(|status| trigger::is_removable(&status.conditions, keep, now))
+        let over = |spot_action: &SpotAction| {
+            spot_action
+                .status
+                .as_ref()
+                .is_some_and(|status| spot_action::is_removable(&status.conditions, keep, now))
         };
-        self.deps.view.triggers.state().into_iter().filter(|trigger| over(trigger)).collect()
+        self.deps.view.spot_actions.state().into_iter().filter(|spot_action| over(spot_action)).collect()
     }
 }
 
@@ -86,8 +89,8 @@ impl Handler<CleanUp> for Janitor {
             return;
         }
         let finished = self.finished_long_ago();
-        let triggers = self.triggers_over_long_ago();
-        if finished.is_empty() && triggers.is_empty() {
+        let spot_actions = self.spot_actions_over_long_ago();
+        if finished.is_empty() && spot_actions.is_empty() {
             return;
         }
         self.busy = true;
@@ -102,12 +105,12 @@ impl Handler<CleanUp> for Janitor {
                     );
                 }
             }
-            for trigger in triggers {
-                if let Err(error) = remove_exactly(&deps, &*trigger).await {
+            for spot_action in spot_actions {
+                if let Err(error) = remove_exactly(&deps, &*spot_action).await {
                     tracing::warn!(
-                        trigger = trigger.name_any(),
+                        spot_action = spot_action.name_any(),
                         error = %RequestProblem(&error),
-                        "a trigger that is over could not be removed"
+                        "a SpotAction that is over could not be removed"
                     );
                 }
             }

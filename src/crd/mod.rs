@@ -2,7 +2,7 @@
 //!
 //! A [`SpotPool`] pairs a Spot group with its on-demand group. An [`InterruptionNotice`] is what an agent
 //! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's replacement. A
-//! [`Trigger`] is what a person requested.
+//! [`SpotAction`] is what a person requested.
 
 mod bounds;
 
@@ -19,7 +19,7 @@ use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, ReplacementStatus};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::shortfall::{OwnRecord, ShortfallSpec};
-use spot_guard_core::trigger::{Ask, TriggerAction, TriggerStage};
+use spot_guard_core::spot_action::{ActionKind, ActionStage, Ask};
 use std::time::Duration;
 
 /// The finalizer of a SpotPool for which something was requested that is not settled. While it stands, the
@@ -32,7 +32,7 @@ pub const GROUP: &str = "spotguard.dev";
 /// The definitions to install, in the order in which they should be applied.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    [SpotPool::crd(), InterruptionNotice::crd(), NodeReplacement::crd(), Trigger::crd()]
+    [SpotPool::crd(), InterruptionNotice::crd(), NodeReplacement::crd(), SpotAction::crd()]
         .map(bounds::bounded)
         .into()
 }
@@ -273,12 +273,12 @@ pub struct EmptyPlace {
 #[kube(
     group = "spotguard.dev",
     version = "v1alpha1",
-    kind = "Trigger",
-    plural = "triggers",
+    kind = "SpotAction",
+    plural = "spotactions",
     category = "spotguard",
-    status = "TriggerStatus",
+    status = "SpotActionStatus",
     derive = "PartialEq",
-    validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: create another trigger"),
+    validation = Rule::new("self.spec == oldSelf.spec").message("spec is immutable: create another SpotAction"),
     printcolumn = r#"{"name":"Action","type":"string","jsonPath":".spec.action"}"#,
     printcolumn = r#"{"name":"Pool","type":"string","jsonPath":".spec.pool"}"#,
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.node"}"#,
@@ -295,9 +295,9 @@ pub struct EmptyPlace {
 #[x_kube(validation = Rule::new("self.action != 'Cancel' || has(self.node) || has(self.replacement)").message("action Cancel needs spec.replacement or spec.node"))]
 #[x_kube(validation = Rule::new("!(self.action in ['Pause', 'Resume']) || !(has(self.node) || has(self.replacement))").message("actions Pause and Resume take spec.pool, or nothing for everything"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TriggerSpec {
+pub struct SpotActionSpec {
     /// What is to be done.
-    pub action: TriggerAction,
+    pub action: ActionKind,
     /// The SpotPool that it is about. `Return`: all its open fallbacks. `Pause` and `Resume`: without it,
     /// everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -325,10 +325,10 @@ pub struct TriggerSpec {
     pub traceparent: Option<String>,
 }
 
-/// What came of a trigger.
+/// What came of a SpotAction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TriggerStatus {
+pub struct SpotActionStatus {
     /// `Accepted`: whether it is followed, else why not. `Complete`: the request is recorded, and for
     /// a `Pause`: it is over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -340,11 +340,11 @@ pub struct TriggerStatus {
     pub replacements: Vec<ReplacementName>,
 }
 
-impl Trigger {
+impl SpotAction {
     /// What it asks for, as decisions need it.
     #[must_use]
     pub fn ask(&self) -> Ask {
-        let TriggerSpec { action, pool, node, replacement, requested_by, reason, traceparent: _ } =
+        let SpotActionSpec { action, pool, node, replacement, requested_by, reason, traceparent: _ } =
             self.spec.clone();
         let conditions = self.status.as_ref().map_or(&[][..], |status| &status.conditions);
         let made_at = self.creation_timestamp().map(|time| time.0);
@@ -357,7 +357,7 @@ impl Trigger {
             by: requested_by,
             reason,
             order: (made_at, version(self)),
-            stage: TriggerStage::of(conditions),
+            stage: ActionStage::of(conditions),
         }
     }
 }

@@ -22,7 +22,7 @@ use actix_web::http::header;
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
-use spot_guard_core::trigger::TriggerAction;
+use spot_guard_core::spot_action::ActionKind;
 use standardwebhooks::HEADER_WEBHOOK_SIGNATURE;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ async fn check(need: Need, request: &HttpRequest) -> Result<Option<Arc<Caller>>,
     let caller = reviews.authenticate(bearer_token(request).ok_or(Denial::NoToken)?).await?;
     match need {
         Need::Probe | Need::Nothing | Need::Token => {}
-        Need::Signed => reviews.authorize(&caller, all(TriggerAction::Return)).await?,
+        Need::Signed => reviews.authorize(&caller, all(ActionKind::Return)).await?,
         Need::Right { verb, resource, named } => {
             let name = named.then(|| query::path_name(request));
             reviews.authorize(&caller, Permission { verb, resource, name }).await?;
@@ -134,13 +134,13 @@ pub(super) fn is_signed(request: &HttpRequest) -> bool {
     request.headers().contains_key(HEADER_WEBHOOK_SIGNATURE)
 }
 
-/// Whether somebody may trigger this for whatever they name.
-fn all(action: TriggerAction) -> Permission {
+/// Whether somebody may request this for whatever they name.
+fn all(action: ActionKind) -> Permission {
     let (verb, resource) = Verb::of(action);
     Permission { verb, resource, name: None }
 }
 
-/// Answers what the caller may trigger, so that the dashboard offers nothing else.
+/// Answers what the caller may request, so that the dashboard offers nothing else.
 pub(super) async fn told(request: HttpRequest) -> HttpResponse {
     let caller = request.extensions().get::<Arc<Caller>>().cloned();
     let door = request.app_data::<Data<Door>>().map(|door| door.get_ref());
@@ -148,13 +148,9 @@ pub(super) async fn told(request: HttpRequest) -> HttpResponse {
         return HttpResponse::Ok().json(Access { user: None, may: Vec::new() });
     };
     let mut may = Vec::new();
-    for action in [
-        TriggerAction::Replace,
-        TriggerAction::Return,
-        TriggerAction::Cancel,
-        TriggerAction::Pause,
-        TriggerAction::Resume,
-    ] {
+    for action in
+        [ActionKind::Replace, ActionKind::Return, ActionKind::Cancel, ActionKind::Pause, ActionKind::Resume]
+    {
         match reviews.authorize(&caller, all(action)).await {
             Ok(()) => may.push(action),
             Err(Denial::Forbidden { .. }) => {}

@@ -134,10 +134,10 @@ pub(super) async fn fallback_named(state: Data<ApiState>, request: HttpRequest) 
     }
 }
 
-/// What is paused: by label, in the pools, or by triggers.
+/// What is paused: by label, in the pools, or by SpotActions.
 fn pauses(state: &ApiState) -> Pauses {
-    let triggers = state.trigger_store.state();
-    Pauses::of(*state.paused.borrow(), triggers.iter().map(|trigger| trigger.ask()))
+    let spot_actions = state.spot_action_store.state();
+    Pauses::of(*state.paused.borrow(), spot_actions.iter().map(|spot_action| spot_action.ask()))
 }
 
 pub(super) fn find<K>(store: &Store<K>, name: &str) -> Option<Arc<K>>

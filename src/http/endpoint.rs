@@ -35,7 +35,7 @@ pub(super) enum Ask {
 pub(super) enum Answer {
     /// 200 with JSON of this schema.
     Json(fn(&mut SchemaGenerator) -> Schema),
-    /// 202 with the trigger, and its place.
+    /// 202 with the SpotAction, and its place.
     Accepted,
     /// As [`Answer::Accepted`]; 204 if there is nothing to do, 409 if the message came before.
     Webhook,

@@ -1,6 +1,6 @@
 //! The HTTP API: health, metrics, what Spot Guard knows, what it can be asked to do, and the dashboard.
 //!
-//! It reads from the process's own copy of the stored objects, and writes nothing but triggers, so any
+//! It reads from the process's own copy of the stored objects, and writes nothing but SpotActions, so any
 //! replica can answer and no request reaches AWS. The Kubernetes API is asked who may.
 
 mod access;
@@ -20,10 +20,10 @@ mod query;
 mod refusal;
 mod rights;
 mod routes;
+mod spot_actions;
 mod state;
 mod streams;
 mod tls;
-mod triggers;
 mod webhook;
 
 pub use access::{AUDIENCE, Caller, Door, Reviews};
@@ -33,15 +33,15 @@ pub use history::{History, PoolHistory, Sample};
 pub use listener::bind;
 pub(crate) use listener::listen;
 pub use model::{
-    Access, BlockedBy, Counts, Fallback, Items, NodeRole, NodeSafety, Notice, Pool, PoolNode, PoolSummary,
-    Replacement, ReplacementCounts, SafetyBlocker, Status, Timeline, TimelineEntry, TriggerRequest,
-    TriggerState,
+    Access, ActionRequest, ActionState, BlockedBy, Counts, Fallback, Items, NodeRole, NodeSafety, Notice,
+    Pool, PoolNode, PoolSummary, Replacement, ReplacementCounts, SafetyBlocker, Status, Timeline,
+    TimelineEntry,
 };
 pub use problem::{Problem, ProblemReason};
+pub use spot_actions::{SpotActions, WriteError, Written};
 pub use state::{ApiState, checks, keep_history, streams};
 pub use streams::Streams;
 pub use tls::{Certificate, TlsConfig};
-pub use triggers::{Triggers, WriteError, Written};
 pub use webhook::{SecretError, Secrets};
 
 use crate::telemetry::connections::Listener;

@@ -1,8 +1,8 @@
 //! What `/api/v1` answers with. Times are RFC 3339 in UTC; lists are sorted by name.
 
-mod triggers;
+mod spot_actions;
 
-pub use triggers::{ScaleDownRequest, TriggerRequest, TriggerState};
+pub use spot_actions::{ActionRequest, ActionState, ScaleDownRequest};
 
 use crate::crd::{GroupStatus, NodeReplacement};
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use spot_guard_core::record::{
     UtilisationPercent,
 };
 use spot_guard_core::replacement::{Mode, RebalanceMode};
-use spot_guard_core::trigger::TriggerAction;
+use spot_guard_core::spot_action::ActionKind;
 use std::collections::BTreeMap;
 
 /// A list, or a page of it.
@@ -107,15 +107,15 @@ impl Counts {
     }
 }
 
-/// `/api/v1/access`: what the caller may trigger.
+/// `/api/v1/access`: what the caller may request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Access {
     /// Who they are, as the cluster knows them; absent on the local port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The actions that they may trigger on every object.
-    pub may: Vec<TriggerAction>,
+    /// The actions that they may request on every object.
+    pub may: Vec<ActionKind>,
 }
 
 /// `/api/v1/pools`: a pool in full.

@@ -2,9 +2,9 @@
 
 use super::access::{Need, Resource, Verb};
 use super::endpoint::{Answer, Ask, Endpoint};
-use super::model::{ScaleDownRequest, Status, TriggerRequest, TriggerState};
+use super::model::{ActionRequest, ActionState, ScaleDownRequest, Status};
 use super::problem::Problem;
-use super::{query, triggers};
+use super::{query, spot_actions};
 use actix_web::HttpResponse;
 use actix_web::http::header;
 use actix_web::web::Data;
@@ -34,7 +34,7 @@ pub(super) fn of_routes(endpoints: &[Endpoint]) -> Value {
         let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
         path[endpoint.method.name().to_lowercase()] = operation(endpoint, &mut generator);
     }
-    let request = generator.subschema_for::<TriggerRequest>();
+    let request = generator.subschema_for::<ActionRequest>();
     let scale_down = generator.subschema_for::<ScaleDownRequest>();
     let problem = generator.subschema_for::<Problem>();
     let _ = (generator.subschema_for::<Phase>(), generator.subschema_for::<Status>());
@@ -62,7 +62,7 @@ pub(super) fn of_routes(endpoints: &[Endpoint]) -> Value {
                     "required": true,
                     "content": { "application/json": { "schema": scale_down } },
                 },
-                "Trigger": {
+                "SpotAction": {
                     "description": "The reason of the request; optional.",
                     "required": false,
                     "content": { "application/json": { "schema": request } },
@@ -118,7 +118,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         operation["parameters"] = json!(parameters);
     }
     if endpoint.method == Ask::Post {
-        let body = if matches!(endpoint.answer, Answer::Webhook) { "ScaleDown" } else { "Trigger" };
+        let body = if matches!(endpoint.answer, Answer::Webhook) { "ScaleDown" } else { "SpotAction" };
         operation["requestBody"] = json!({ "$ref": format!("#/components/requestBodies/{body}") });
     }
     if let Need::Right { verb, resource, named } = endpoint.need {
@@ -189,13 +189,13 @@ fn successes_of(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Map<Str
             );
         }
         Answer::Accepted | Answer::Webhook => {
-            let schema = generator.subschema_for::<TriggerState>();
+            let schema = generator.subschema_for::<ActionState>();
             answers.insert(
                 "202".to_owned(),
                 json!({
-                    "description": "The trigger is stored, and the leader will follow it.",
+                    "description": "The SpotAction is stored, and the leader will follow it.",
                     "headers": { "Location": {
-                        "description": "The path of the trigger.", "required": true,
+                        "description": "The path of the SpotAction.", "required": true,
                         "schema": { "type": "string" },
                     } },
                     "content": { "application/json": { "schema": schema } },
@@ -259,9 +259,9 @@ fn parameters() -> Value {
         })),
         "continue": of_query("continue", "The `continue` of the previous page, with the same filters.", name()),
         "idempotencyKey": {
-            "name": triggers::IDEMPOTENCY_KEY, "in": "header", "required": false,
+            "name": spot_actions::IDEMPOTENCY_KEY, "in": "header", "required": false,
             "description": "A repeated request with the same key creates nothing new, and has the same answer.",
-            "schema": { "type": "string", "minLength": 1, "maxLength": triggers::MAX_KEY, "pattern": "^[!-~]+$" },
+            "schema": { "type": "string", "minLength": 1, "maxLength": spot_actions::MAX_KEY, "pattern": "^[!-~]+$" },
         },
     })
 }

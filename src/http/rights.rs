@@ -1,6 +1,6 @@
 //! What routes need, in the words of Kubernetes' authorization, and why somebody is not let in.
 
-use spot_guard_core::trigger::TriggerAction;
+use spot_guard_core::spot_action::ActionKind;
 
 /// What a route needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) enum Need {
 
 /// What is done with an object, in the words of Kubernetes' authorization.
 ///
-/// What is triggered has verbs of its own, as `bind` and `escalate` are verbs of Kubernetes' own roles: who
+/// What is requested has verbs of its own, as `bind` and `escalate` are verbs of Kubernetes' own roles: who
 /// has them may ask Spot Guard for something, and may change no object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Verb {
@@ -62,12 +62,12 @@ impl Verb {
     }
 
     /// The right that an action takes.
-    pub(super) fn of(action: TriggerAction) -> (Self, Resource) {
+    pub(super) fn of(action: ActionKind) -> (Self, Resource) {
         match action {
-            TriggerAction::Replace => (Self::Replace, Resource::Replacements),
-            TriggerAction::Return => (Self::Return, Resource::Replacements),
-            TriggerAction::Cancel => (Self::Cancel, Resource::Replacements),
-            TriggerAction::Pause | TriggerAction::Resume => (Self::Pause, Resource::Pools),
+            ActionKind::Replace => (Self::Replace, Resource::Replacements),
+            ActionKind::Return => (Self::Return, Resource::Replacements),
+            ActionKind::Cancel => (Self::Cancel, Resource::Replacements),
+            ActionKind::Pause | ActionKind::Resume => (Self::Pause, Resource::Pools),
         }
     }
 }
@@ -81,8 +81,8 @@ pub(super) enum Resource {
     Replacements,
     /// InterruptionNotices.
     Notices,
-    /// Triggers.
-    Triggers,
+    /// SpotActions.
+    SpotActions,
 }
 
 impl Resource {
@@ -91,7 +91,7 @@ impl Resource {
             Self::Pools => "spotpools",
             Self::Replacements => "nodereplacements",
             Self::Notices => "interruptionnotices",
-            Self::Triggers => "triggers",
+            Self::SpotActions => "spotactions",
         }
     }
 }

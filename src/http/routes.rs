@@ -7,10 +7,10 @@ use super::access::{self, Need, Resource, Verb};
 use super::endpoint::{Answer, Ask, Endpoint};
 use super::history::PoolHistory;
 use super::model::{
-    Access, Fallback, Items, NodeSafety, Notice, Pool, PoolNode, Replacement, Status, Timeline, TriggerState,
+    Access, ActionState, Fallback, Items, NodeSafety, Notice, Pool, PoolNode, Replacement, Status, Timeline,
 };
 use super::openapi::{self, of};
-use super::{api, dashboard, events, health, nodes, problem, triggers, webhook};
+use super::{api, dashboard, events, health, nodes, problem, spot_actions, webhook};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{Route, guard, web};
@@ -70,7 +70,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     get("/docs/docs.js", Need::Nothing, "Its script", Answer::Unlisted, || web::to(dashboard::docs_script)).taking_anything(),
     get("/api/v1/openapi.json", Need::Nothing, "This description", Answer::Json(of::<Map<String, Value>>),
         || web::to(openapi::served)),
-    get("/api/v1/access", Need::Token, "What the caller may trigger", Answer::Json(of::<Access>),
+    get("/api/v1/access", Need::Token, "What the caller may request", Answer::Json(of::<Access>),
         || web::to(access::told)),
     Endpoint {
         path: "/webhooks/v1/scale-down", method: Ask::Post, need: Need::Signed, takes: Some(&[]),
@@ -81,8 +81,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         || web::to(api::status)),
     get("/api/v1/events", list(Resource::Replacements), "Every step as it happens, as server-sent events",
         Answer::Text("text/event-stream"), || web::to(events::events)),
-    post("/api/v1/pause", pause(false), "Pause everything", || web::to(triggers::pause_all)),
-    post("/api/v1/resume", pause(false), "Resume everything", || web::to(triggers::resume_all)),
+    post("/api/v1/pause", pause(false), "Pause everything", || web::to(spot_actions::pause_all)),
+    post("/api/v1/resume", pause(false), "Resume everything", || web::to(spot_actions::resume_all)),
     get("/api/v1/pools", list(Resource::Pools), "The pools", Answer::Json(of::<Items<Pool>>), || web::to(api::pools))
         .taking(PAGES),
     get("/api/v1/pools/{name}", named(Resource::Pools), "A pool", Answer::Json(of::<Pool>),
@@ -90,9 +90,9 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     get("/api/v1/pools/{name}/history", named(Resource::Pools), "How many instances a pool had, since the answering replica began",
         Answer::Json(of::<PoolHistory>), || web::to(api::history_of)),
     post("/api/v1/pools/{name}/pause", pause(true), "Pause a pool",
-        || web::to(triggers::pause_pool)),
+        || web::to(spot_actions::pause_pool)),
     post("/api/v1/pools/{name}/resume", pause(true), "Resume a pool",
-        || web::to(triggers::resume_pool)),
+        || web::to(spot_actions::resume_pool)),
     get("/api/v1/nodes", list(Resource::Replacements), "The nodes of pools and replacements",
         Answer::Json(of::<Items<PoolNode>>), || web::to(nodes::nodes)).taking(NARROWED_BY_PHASE),
     get("/api/v1/nodes/{name}", list(Resource::Replacements), "A node", Answer::Json(of::<PoolNode>),
@@ -100,7 +100,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     get("/api/v1/nodes/{name}/safety", list(Resource::Replacements), "Whether a node could be drained now",
         Answer::Json(of::<NodeSafety>), || web::to(nodes::safety_of)),
     post("/api/v1/nodes/{name}/replace", replacement(Verb::Replace, false), "Replace a node",
-        || web::to(triggers::replace_node)),
+        || web::to(spot_actions::replace_node)),
     get("/api/v1/notices", list(Resource::Notices), "What was announced", Answer::Json(of::<Items<Notice>>),
         || web::to(api::notices)).taking(NARROWED),
     get("/api/v1/notices/{name}", named(Resource::Notices), "A notice", Answer::Json(of::<Notice>),
@@ -112,17 +112,17 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     get("/api/v1/replacements/{name}/timeline", named(Resource::Replacements), "The steps of a replacement, with their durations",
         Answer::Json(of::<Timeline>), || web::to(api::timeline_of)),
     post("/api/v1/replacements/{name}/cancel", replacement(Verb::Cancel, true), "Cancel a replacement",
-        || web::to(triggers::cancel_replacement)),
+        || web::to(spot_actions::cancel_replacement)),
     get("/api/v1/fallbacks", list(Resource::Replacements), "The open fallbacks: on-demand capacity that stands in for Spot",
         Answer::Json(of::<Items<Fallback>>), || web::to(api::fallbacks)).taking(NARROWED_BY_PHASE),
     get("/api/v1/fallbacks/{name}", named(Resource::Replacements), "A fallback, by the name of its replacement",
         Answer::Json(of::<Fallback>), || web::to(api::fallback_named)),
     post("/api/v1/fallbacks/{name}/return", replacement(Verb::Return, true),
-        "Return a fallback to Spot now: stability is skipped, safety is not", || web::to(triggers::return_fallback)),
-    get("/api/v1/triggers", list(Resource::Triggers), "The triggers", Answer::Json(of::<Items<TriggerState>>),
-        || web::to(triggers::triggers)).taking(PAGES),
-    get("/api/v1/triggers/{name}", named(Resource::Triggers), "One trigger, with its state",
-        Answer::Json(of::<TriggerState>), || web::to(triggers::trigger_named)),
+        "Return a fallback to Spot now: stability is skipped, safety is not", || web::to(spot_actions::return_fallback)),
+    get("/api/v1/spotactions", list(Resource::SpotActions), "The SpotActions", Answer::Json(of::<Items<ActionState>>),
+        || web::to(spot_actions::spot_actions)).taking(PAGES),
+    get("/api/v1/spotactions/{name}", named(Resource::SpotActions), "One SpotAction, with its state",
+        Answer::Json(of::<ActionState>), || web::to(spot_actions::spot_action_named)),
 ];
 
 /// Adds the routes that are served.

@@ -1,11 +1,11 @@
 //! What the API tells about, as its handlers hold it.
 
 use super::history::History;
+use super::spot_actions::SpotActions;
 use super::streams::Streams;
-use super::triggers::Triggers;
 use super::webhook::Secrets;
 use crate::clock::Clock;
-use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
+use crate::crd::{InterruptionNotice, NodeReplacement, SpotAction, SpotPool};
 use crate::kube::view::View;
 use crate::telemetry::liveness::Liveness;
 use crate::telemetry::metrics::Metrics;
@@ -41,9 +41,9 @@ pub struct ApiState {
     /// The cluster now.
     pub snapshot: Arc<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
     /// What was requested.
-    pub trigger_store: Store<Trigger>,
+    pub spot_action_store: Store<SpotAction>,
     /// Writes what is requested.
-    pub triggers: Triggers,
+    pub spot_actions: SpotActions,
     /// Who may sign a message to the webhook.
     pub webhook_secrets: Secrets,
     /// Where a trace is shown: a URL with `{traceId}` in it.
@@ -95,8 +95,8 @@ impl ApiState {
             notices: view.notices.clone(),
             stale: Arc::new(move || watches.freshness().against(Step::Return)),
             snapshot: Arc::new(move || snapshot.snapshot()),
-            trigger_store: view.triggers.clone(),
-            triggers: Triggers::new(client),
+            spot_action_store: view.spot_actions.clone(),
+            spot_actions: SpotActions::new(client),
             webhook_secrets: Secrets::default(),
             trace_url: None,
             defaults,

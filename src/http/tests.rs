@@ -4,16 +4,17 @@ mod history;
 mod lists;
 mod smuggling;
 #[cfg(feature = "sim")]
+mod spot_actions;
+#[cfg(feature = "sim")]
 mod streams;
 mod tls;
-#[cfg(feature = "sim")]
-mod triggers;
 #[cfg(feature = "sim")]
 mod webhook;
 
 use super::*;
 use crate::crd::{
-    GroupStatus, InterruptionNotice, NodeReplacement, NodeReplacementSpec, SpotPool, SpotPoolStatus, Trigger,
+    GroupStatus, InterruptionNotice, NodeReplacement, NodeReplacementSpec, SpotAction, SpotPool,
+    SpotPoolStatus,
 };
 use crate::telemetry::liveness::Liveness;
 use crate::telemetry::metrics::Metrics;
@@ -133,8 +134,8 @@ impl Fixture {
                 let _ = changes.receiver_count();
                 snapshot.clone()
             }),
-            trigger_store: store(vec![]),
-            triggers: Triggers::new(self.client.unwrap_or_else(nobody)),
+            spot_action_store: store(vec![]),
+            spot_actions: SpotActions::new(self.client.unwrap_or_else(nobody)),
             webhook_secrets: self.webhook_secrets,
             trace_url: self.trace_url,
             defaults: Policy::default(),

@@ -1,7 +1,7 @@
 //! `POST /webhooks/v1/scale-down`: returns fallbacks to Spot, asked for by another system.
 //!
 //! A message is signed as the Standard Webhooks specification says (standardwebhooks.com): an HMAC over id,
-//! time and body, valid for five minutes. The trigger that it leads to is named after its id, so a message
+//! time and body, valid for five minutes. The SpotAction that it leads to is named after its id, so a message
 //! that comes again is refused by whichever replica and whenever. Who cannot sign, as Alertmanager, shows a
 //! token of the cluster instead.
 
@@ -12,12 +12,12 @@ pub use secrets::{SecretError, Secrets};
 use super::ApiState;
 use super::access::is_signed;
 use super::problem::{ProblemReason, Refused};
-use super::triggers::{self, WriteError};
-use crate::crd::TriggerSpec;
+use super::spot_actions::{self, WriteError};
+use crate::crd::SpotActionSpec;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
-use spot_guard_core::trigger::TriggerAction;
+use spot_guard_core::spot_action::ActionKind;
 use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, WebhookError};
 
 /// The longest id of a message, in bytes.
@@ -30,31 +30,31 @@ pub(super) async fn scale_down(
     request: HttpRequest,
     body: Payload,
 ) -> Result<HttpResponse, Refused> {
-    let body = triggers::read_body(&request, body).await?;
+    let body = spot_actions::read_body(&request, body).await?;
     let (name, requested_by) = if is_signed(&request) {
         let id = verify(&state.webhook_secrets, &request, &body)?;
-        (Some(triggers::name_of("webhook", &id)), format!("webhook {id}"))
+        (Some(spot_actions::name_of("webhook", &id)), format!("webhook {id}"))
     } else {
-        (None, triggers::caller(&request)?.user.clone())
+        (None, spot_actions::caller(&request)?.user.clone())
     };
     let Some(wanted) = wanted(&request, &body)? else {
         return Ok(HttpResponse::NoContent().finish());
     };
-    let spec = TriggerSpec {
-        action: TriggerAction::Return,
-        requested_by: triggers::requested_by(&requested_by),
-        traceparent: triggers::traceparent(&request),
+    let spec = SpotActionSpec {
+        action: ActionKind::Return,
+        requested_by: spot_actions::requested_by(&requested_by),
+        traceparent: spot_actions::traceparent(&request),
         ..wanted
     };
     let is_signed = name.is_some();
-    let name = name.unwrap_or_else(triggers::random_name);
-    match state.triggers.write(&name, spec).await {
-        Ok(written) if written.fresh || !is_signed => Ok(triggers::accepted(&name, &written)),
+    let name = name.unwrap_or_else(spot_actions::random_name);
+    match state.spot_actions.write(&name, spec).await {
+        Ok(written) if written.fresh || !is_signed => Ok(spot_actions::accepted(&name, &written)),
         Ok(_) | Err(WriteError::Other(_)) => {
             let detail = "a message with this webhook-id was taken before".to_owned();
             Err(Refused::new(ProblemReason::MessageTaken, &request, detail))
         }
-        Err(error) => triggers::not_stored(&request, &error),
+        Err(error) => spot_actions::not_stored(&request, &error),
     }
 }
 
@@ -98,7 +98,7 @@ fn verify(secrets: &Secrets, request: &HttpRequest, body: &[u8]) -> Result<Strin
 }
 
 /// What is to return, without action and who asked; nothing for an alert that is over.
-fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<TriggerSpec>, Refused> {
+fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<SpotActionSpec>, Refused> {
     let refuse = |field: &str, detail: &str| Refused::field(request, field, detail.to_owned());
     let body: Value =
         serde_json::from_slice(body).map_err(|error| refuse("body", &format!("it is no JSON: {error}")))?;
@@ -118,7 +118,7 @@ fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<TriggerSpec>, Ref
     } else {
         body
     };
-    let reason = fields.remove("reason").map(|value| triggers::reason_of(request, value)).transpose()?;
+    let reason = fields.remove("reason").map(|value| spot_actions::reason_of(request, value)).transpose()?;
     if let Some(other) = fields.keys().find(|field| !TARGETS.contains(&field.as_str())) {
         return Err(refuse(other, "there is no such field; there are: fallback, node, pool, reason"));
     }
@@ -131,8 +131,8 @@ fn wanted(request: &HttpRequest, body: &[u8]) -> Result<Option<TriggerSpec>, Ref
         return Err(refuse(&target, "it is not a Kubernetes name"));
     }
     let of = |wanted: &str| (target == wanted).then(|| name.clone());
-    Ok(Some(TriggerSpec {
-        action: TriggerAction::Return,
+    Ok(Some(SpotActionSpec {
+        action: ActionKind::Return,
         pool: of("pool").map(Into::into),
         node: of("node").map(Into::into),
         replacement: of("fallback").map(Into::into),

@@ -1,47 +1,48 @@
-//! The triggers that are not over: what a turn has to look at does not grow with what was answered long ago.
+//! The SpotActions that are not over: what a turn has to look at does not grow with what was answered long
+//! ago.
 
-use crate::crd::Trigger;
+use crate::crd::SpotAction;
 use crate::kube::follower::lock;
 use jiff::Timestamp;
-use spot_guard_core::trigger::{Ask, TriggerStage};
+use spot_guard_core::spot_action::{ActionStage, Ask};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-/// When a trigger was made, and its version.
+/// When a SpotAction was made, and its version.
 type Order = (Option<Timestamp>, u64);
 
-/// A trigger that is not over.
+/// A SpotAction that is not over.
 #[derive(Clone, Debug)]
-pub struct OpenTrigger {
+pub struct OpenAction {
     /// What it asks for.
     pub ask: Ask,
     /// The object.
-    pub trigger: Arc<Trigger>,
+    pub spot_action: Arc<SpotAction>,
 }
 
 /// All of them, kept by the watch; clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct OpenTriggers(Arc<Mutex<Held>>);
+pub struct OpenActions(Arc<Mutex<Held>>);
 
 #[derive(Debug, Default)]
 struct Held {
-    by_order: BTreeMap<Order, OpenTrigger>,
+    by_order: BTreeMap<Order, OpenAction>,
     orders: HashMap<String, Order>,
 }
 
-impl OpenTriggers {
-    /// Takes in how a trigger is now.
-    pub(super) fn set(&self, trigger: &Trigger) {
-        let ask = trigger.ask();
+impl OpenActions {
+    /// Takes in how a SpotAction is now.
+    pub(super) fn set(&self, spot_action: &SpotAction) {
+        let ask = spot_action.ask();
         let mut held = lock(&self.0);
         held.remove(&ask.name);
-        if ask.stage != TriggerStage::Over {
+        if ask.stage != ActionStage::Over {
             held.orders.insert(ask.name.clone(), ask.order);
-            held.by_order.insert(ask.order, OpenTrigger { ask, trigger: Arc::new(trigger.clone()) });
+            held.by_order.insert(ask.order, OpenAction { ask, spot_action: Arc::new(spot_action.clone()) });
         }
     }
 
-    /// Forgets the trigger of that name.
+    /// Forgets the SpotAction of that name.
     pub(super) fn remove(&self, name: &str) {
         lock(&self.0).remove(name);
     }
@@ -55,14 +56,14 @@ impl OpenTriggers {
 
     /// The oldest of those that are meant, no more than so many.
     #[must_use]
-    pub fn oldest(&self, count: usize, is_meant: impl Fn(&Ask) -> bool) -> Vec<OpenTrigger> {
+    pub fn oldest(&self, count: usize, is_meant: impl Fn(&Ask) -> bool) -> Vec<OpenAction> {
         let held = lock(&self.0);
         held.by_order.values().filter(|open| is_meant(&open.ask)).take(count).cloned().collect()
     }
 
     /// The one of that name.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<OpenTrigger> {
+    pub fn get(&self, name: &str) -> Option<OpenAction> {
         let held = lock(&self.0);
         held.by_order.get(held.orders.get(name)?).cloned()
     }
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn trigger(name: &str, version: u64, action: &str, conditions: &[(&str, &str)]) -> Trigger {
+    fn spot_action(name: &str, version: u64, action: &str, conditions: &[(&str, &str)]) -> SpotAction {
         let conditions: Vec<_> = conditions
             .iter()
             .map(|(type_, status)| {
@@ -96,23 +97,28 @@ mod tests {
             .collect();
         let object = json!({
             "apiVersion": "spotguard.dev/v1alpha1",
-            "kind": "Trigger",
+            "kind": "SpotAction",
             "metadata": { "name": name, "resourceVersion": version.to_string() },
             "spec": { "action": action },
             "status": { "conditions": conditions },
         });
-        serde_json::from_value(object).expect("a trigger")
+        serde_json::from_value(object).expect("a SpotAction")
     }
 
     #[test]
     fn what_is_over_is_forgotten_and_what_is_open_comes_in_its_order() {
-        let open = OpenTriggers::default();
+        let open = OpenActions::default();
         for number in 0..5_000 {
-            open.set(&trigger(&format!("over-{number}"), 100 + number, "Replace", &[("Accepted", "False")]));
+            open.set(&spot_action(
+                &format!("over-{number}"),
+                100 + number,
+                "Replace",
+                &[("Accepted", "False")],
+            ));
         }
-        open.set(&trigger("second", 9, "Replace", &[]));
-        open.set(&trigger("pause", 7, "Pause", &[("Accepted", "True")]));
-        open.set(&trigger("first", 8, "Return", &[]));
+        open.set(&spot_action("second", 9, "Replace", &[]));
+        open.set(&spot_action("pause", 7, "Pause", &[("Accepted", "True")]));
+        open.set(&spot_action("first", 8, "Return", &[]));
         let names = |count| {
             let found = open.oldest(count, Ask::needs_look);
             found.into_iter().map(|held| held.ask.name).collect::<Vec<_>>()
@@ -121,7 +127,7 @@ mod tests {
         assert_eq!(names(9), ["first", "second"], "a pause in force needs no look");
         assert_eq!(names(1), ["first"]);
         assert_eq!(open.pauses().len(), 1);
-        open.set(&trigger("first", 10, "Return", &[("Complete", "True")]));
+        open.set(&spot_action("first", 10, "Return", &[("Complete", "True")]));
         open.remove("pause");
         assert_eq!(names(9), ["second"]);
         assert!(open.pauses().is_empty() && open.get("first").is_none() && open.get("second").is_some());

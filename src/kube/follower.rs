@@ -308,7 +308,7 @@ fn part(kind: WatchedKind) -> &'static str {
         WatchedKind::Pool => "watch-pools",
         WatchedKind::Notice => "watch-notices",
         WatchedKind::Replacement => "watch-replacements",
-        WatchedKind::Trigger => "watch-triggers",
+        WatchedKind::SpotAction => "watch-spotactions",
     }
 }
 
@@ -328,7 +328,7 @@ fn path(kind: WatchedKind) -> &'static str {
         WatchedKind::Pool => "/apis/spotguard.dev/v1alpha1/spotpools",
         WatchedKind::Notice => "/apis/spotguard.dev/v1alpha1/interruptionnotices",
         WatchedKind::Replacement => "/apis/spotguard.dev/v1alpha1/nodereplacements",
-        WatchedKind::Trigger => "/apis/spotguard.dev/v1alpha1/triggers",
+        WatchedKind::SpotAction => "/apis/spotguard.dev/v1alpha1/spotactions",
     }
 }
 

@@ -4,8 +4,8 @@
 //! that it has no use for, or fill its memory with one. The names are those of the API.
 
 use crate::crd::{
-    InterruptionNotice, InterruptionNoticeSpec, NodeReplacement, NodeReplacementSpec, SpotPool, SpotPoolSpec,
-    SpotPoolStatus, Trigger, TriggerSpec, TriggerStatus,
+    InterruptionNotice, InterruptionNoticeSpec, NodeReplacement, NodeReplacementSpec, SpotAction,
+    SpotActionSpec, SpotActionStatus, SpotPool, SpotPoolSpec, SpotPoolStatus,
 };
 use crate::kube::caps::labels_if_few;
 pub use crate::kube::scheduled::*;
@@ -176,5 +176,5 @@ own! {
     SpotPool { spec: SpotPoolSpec, status: Option<SpotPoolStatus> }
     InterruptionNotice { spec: InterruptionNoticeSpec }
     NodeReplacement { spec: NodeReplacementSpec, status: Option<ReplacementStatus> }
-    Trigger { spec: TriggerSpec, status: Option<TriggerStatus> }
+    SpotAction { spec: SpotActionSpec, status: Option<SpotActionStatus> }
 }

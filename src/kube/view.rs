@@ -1,8 +1,8 @@
 //! What the controller knows of the cluster, kept by watches: one connection a kind, whatever its size.
 
 use crate::clock::Clock;
-use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
-use crate::kube::asked::OpenTriggers;
+use crate::crd::{InterruptionNotice, NodeReplacement, SpotAction, SpotPool};
+use crate::kube::asked::OpenActions;
 use crate::kube::crowd::{CrowdedOut, NoticeFilter};
 use crate::kube::follower::{Shared, lock};
 use crate::kube::picture::{Change, Key, Picture, pauses};
@@ -41,9 +41,9 @@ pub struct View {
     /// The records as they were last seen; the FallbackTracker knows the newest.
     pub replacements: Store<NodeReplacement>,
     /// What people requested.
-    pub triggers: Store<Trigger>,
-    /// The triggers that are not over.
-    pub open_triggers: OpenTriggers,
+    pub spot_actions: Store<SpotAction>,
+    /// The SpotActions that are not over.
+    pub open_spot_actions: OpenActions,
 }
 
 /// The watches end with the last clone of the view.
@@ -82,12 +82,12 @@ impl View {
         let (notices, notice_task) = reflect(&shared, WatchedKind::Notice, gate);
         let (replacements, replacement_task) =
             reflect::<NodeReplacement>(&shared, WatchedKind::Replacement, |_, _, _| None);
-        let open_triggers = OpenTriggers::default();
-        let open = open_triggers.clone();
-        let (triggers, trigger_task) =
-            reflect(&shared, WatchedKind::Trigger, move |name, now: Option<&Trigger>, _| {
+        let open_spot_actions = OpenActions::default();
+        let open = open_spot_actions.clone();
+        let (spot_actions, spot_action_task) =
+            reflect(&shared, WatchedKind::SpotAction, move |name, now: Option<&SpotAction>, _| {
                 match now {
-                    Some(trigger) => open.set(trigger),
+                    Some(spot_action) => open.set(spot_action),
                     None => open.remove(name),
                 }
                 None
@@ -114,7 +114,7 @@ impl View {
             pool_task,
             notice_task,
             replacement_task,
-            trigger_task,
+            spot_action_task,
         ];
         let tasks = Arc::new(Tasks(tasks));
         Self {
@@ -126,8 +126,8 @@ impl View {
             notices,
             crowded_out,
             replacements,
-            triggers,
-            open_triggers,
+            spot_actions,
+            open_spot_actions,
         }
     }
 
@@ -150,8 +150,8 @@ impl View {
         self.shared.freshness()
     }
 
-    /// Which objects are there without being understood. Of a pool, a notice, a record or a trigger the last
-    /// version that was understood stays in its store, if there was one.
+    /// Which objects are there without being understood. Of a pool, a notice, a record or a SpotAction the
+    /// last version that was understood stays in its store, if there was one.
     #[must_use]
     pub fn not_understood(&self) -> Arc<NotUnderstood> {
         self.shared.not_understood()

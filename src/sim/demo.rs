@@ -24,7 +24,7 @@ use std::time::Duration;
 /// When simulated time begins: a fixed day, so that a seed plays the same every time.
 const EPOCH: &str = "2026-01-01T03:00:00Z";
 
-/// The token of somebody who may trigger everything in the simulated cluster.
+/// The token of somebody who may request everything in the simulated cluster.
 const TOKEN: &str = "demo";
 
 /// How fast simulated time runs.

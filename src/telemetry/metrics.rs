@@ -21,8 +21,8 @@ use crate::telemetry::readiness::Readiness;
 use flow::FlowCounts;
 use kube::ResourceExt;
 use labels::{
-    ActorLabels, AwsLabels, CheckLabels, EvictionLabels, KubeLabels, ListLabels, MarkLabels, OperationLabels,
-    RefusalLabels, ResourceLabels, RestartLabels, ResultLabels, ReviewLabels, TriggerLabels, TriggerResult,
+    ActionLabels, ActionResult, ActorLabels, AwsLabels, CheckLabels, EvictionLabels, KubeLabels, ListLabels,
+    MarkLabels, OperationLabels, RefusalLabels, ResourceLabels, RestartLabels, ResultLabels, ReviewLabels,
     Word,
 };
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -36,7 +36,7 @@ use spot_guard_core::freshness::{Freshness, WatchedKind};
 use spot_guard_core::ids::PoolName;
 use spot_guard_core::notices::NoticeRefusal;
 use spot_guard_core::record::ReplacementStatus;
-use spot_guard_core::trigger::TriggerAction;
+use spot_guard_core::spot_action::ActionKind;
 use std::borrow::Borrow;
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ pub struct Metrics {
     checks_given_up: Family<CheckLabels, Counter>,
     stale_watches: Family<ResourceLabels, Gauge>,
     events: Family<ResultLabels, Counter>,
-    triggers: Family<TriggerLabels, Counter>,
+    spot_actions: Family<ActionLabels, Counter>,
     reviews: Family<ReviewLabels, Counter>,
     notifications: Family<ResultLabels, Counter>,
     actor_restarts: Family<RestartLabels, Counter>,
@@ -96,7 +96,7 @@ impl Metrics {
             checks_given_up: Family::default(),
             stale_watches: Family::default(),
             events: Family::default(),
-            triggers: Family::default(),
+            spot_actions: Family::default(),
             reviews: Family::default(),
             notifications: Family::default(),
             actor_restarts: Family::default(),
@@ -186,7 +186,7 @@ impl Metrics {
         self.connections.register(&[Listener::Api, Listener::Local, Listener::Probes], registry);
     }
 
-    /// What became of notices, triggers and replacements.
+    /// What became of notices, SpotActions and replacements.
     fn register_flow(&self, registry: &mut Registry) {
         self.flow.register(registry);
         registry.register(
@@ -194,7 +194,7 @@ impl Metrics {
             "Notices that were refused and removed, by reason",
             self.notices_refused.clone(),
         );
-        registry.register("triggers", "Triggers, by action and result", self.triggers.clone());
+        registry.register("spotactions", "SpotActions, by action and result", self.spot_actions.clone());
         registry.register(
             "checks_given_up",
             "Checks of safety and placement that were given up, by what they had too little of",
@@ -322,10 +322,10 @@ impl Metrics {
         self.events.get_or_create(&ResultLabels { result }).inc();
     }
 
-    /// Counts a trigger that was accepted or refused.
-    pub fn trigger_answered(&self, action: TriggerAction, accepted: bool) {
-        let result = if accepted { TriggerResult::Accepted } else { TriggerResult::Refused };
-        self.triggers.get_or_create(&TriggerLabels { action: Word(action), result }).inc();
+    /// Counts a SpotAction that was accepted or refused.
+    pub fn spot_action_answered(&self, action: ActionKind, accepted: bool) {
+        let result = if accepted { ActionResult::Accepted } else { ActionResult::Refused };
+        self.spot_actions.get_or_create(&ActionLabels { action: Word(action), result }).inc();
     }
 
     /// Counts a question about a caller of the HTTP API.

@@ -13,7 +13,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use spot_guard_core::ids::{NodeName, PoolName, ReplacementName};
 use spot_guard_core::record::FlowBox;
-use spot_guard_core::trigger::TriggerAction;
+use spot_guard_core::spot_action::ActionKind;
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
@@ -218,10 +218,10 @@ pub fn box_span(
     join(span, traceparent)
 }
 
-/// The span of a trigger that is answered, in the trace of the request that made it.
+/// The span of a SpotAction that is answered, in the trace of the request that made it.
 #[must_use]
-pub fn trigger_span(trigger: &str, action: TriggerAction, traceparent: Option<&str>) -> Span {
-    join(info_span!("trigger", trigger, %action, trace_id = field::Empty), traceparent)
+pub fn spot_action_span(spot_action: &str, action: ActionKind, traceparent: Option<&str>) -> Span {
+    join(info_span!("spotaction", spot_action, %action, trace_id = field::Empty), traceparent)
 }
 
 /// Lets the span join the trace of `traceparent`, if that can be read.
@@ -333,7 +333,7 @@ mod tests {
             .fmt_fields(debug_fn(for_people).delimited(" "));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             let error = std::io::Error::other(HOSTILE);
-            let _span = info_span!("trigger", reason = %HOSTILE, number = 7).entered();
+            let _span = info_span!("spotaction", reason = %HOSTILE, number = 7).entered();
             tracing::info!(user = %HOSTILE, %error, quoted = HOSTILE, count = 3, "asked: {HOSTILE}");
         });
         let text = String::from_utf8(reader.0.lock().unwrap().clone()).unwrap();

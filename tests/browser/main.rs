@@ -152,7 +152,7 @@ fn the_api_can_be_read_in_a_browser() {
 }
 
 #[test]
-fn who_may_trigger_something_is_offered_it_and_it_happens() {
+fn who_may_request_something_is_offered_it_and_it_happens() {
     let Some(browser) = chromium::find() else { return };
     let pictures = pictures();
     let mut chromium = Chromium::start(&browser);
@@ -175,7 +175,7 @@ fn who_may_trigger_something_is_offered_it_and_it_happens() {
     // The pause stands until it is taken back, and is requested once.
     page.wait("document.querySelector('#all button[data-action=Pause]')");
     page.evaluate("document.querySelector('#all button[data-action=Pause]').click()");
-    page.wait("document.getElementById('said').textContent.includes('requested (trigger ')");
+    page.wait("document.getElementById('said').textContent.includes('requested (SpotAction ')");
     page.wait("document.getElementById('summary').textContent.includes('everything is paused')");
     page.wait("document.querySelector('#all button[data-action=Resume]')");
     page.evaluate("document.querySelector('#all button[data-action=Resume]').click()");

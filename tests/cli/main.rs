@@ -128,7 +128,7 @@ fn the_definitions_are_printed() {
     let output = spot_guard(&["crds"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("YAML");
-    for name in ["spotpools", "interruptionnotices", "nodereplacements", "triggers"] {
+    for name in ["spotpools", "interruptionnotices", "nodereplacements", "spotactions"] {
         assert!(text.contains(&format!("name: {name}.spotguard.dev\n")), "{name} in {text}");
     }
     assert_eq!(text.matches("kind: CustomResourceDefinition\n").count(), 4);

@@ -7,7 +7,7 @@ use kube::runtime::{reflector, watcher::Event};
 use serde_json::{Value, json};
 use spot_guard::clock::Clock;
 use spot_guard::crd::NodeReplacement;
-use spot_guard::http::{ApiState, Door, Triggers, serve};
+use spot_guard::http::{ApiState, Door, SpotActions, serve};
 use spot_guard::telemetry::metrics::Metrics;
 use spot_guard::telemetry::readiness::Readiness;
 use spot_guard_core::cluster::{Parts, Snapshot};
@@ -95,8 +95,8 @@ fn state_with(message: &str) -> ApiState {
         notices: reflector::store().0,
         stale: Arc::new(Vec::new),
         snapshot: Arc::new(|| Arc::new(Snapshot::new(Parts::default()))),
-        trigger_store: reflector::store().0,
-        triggers: Triggers::new(nobody),
+        spot_action_store: reflector::store().0,
+        spot_actions: SpotActions::new(nobody),
         webhook_secrets: spot_guard::http::Secrets::default(),
         trace_url: None,
         defaults: Policy::default(),

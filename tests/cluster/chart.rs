@@ -287,7 +287,7 @@ async fn a_release_in_any_namespace_is_upgraded_rolled_back_and_leaves_only_what
     succeeded(on_cluster(&testbed, &install).await);
     kubectl(&testbed, &["get", "spotpool", "example"]);
     succeeded(on_cluster(&testbed, &["uninstall", RELEASE, "--wait"]).await);
-    let definitions = ["spotpools", "interruptionnotices", "nodereplacements", "triggers"];
+    let definitions = ["spotpools", "interruptionnotices", "nodereplacements", "spotactions"];
     let definitions = definitions.map(|kind| format!("{kind}.spotguard.dev"));
     let delete: Vec<&str> =
         ["delete", "crd"].into_iter().chain(definitions.iter().map(String::as_str)).collect();

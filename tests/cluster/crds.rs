@@ -8,10 +8,10 @@ use kube::core::Status;
 use kube::{Client, Error};
 use serde_json::{Value, json};
 use spot_guard::crd::{
-    InterruptionNotice, NodeReplacement, NodeReplacementSpec, SpotPool, SpotPoolStatus, Trigger,
+    InterruptionNotice, NodeReplacement, NodeReplacementSpec, SpotAction, SpotPool, SpotPoolStatus,
 };
 use spot_guard_core::record::{Phase, ReplacementStatus};
-use spot_guard_core::trigger::TriggerAction;
+use spot_guard_core::spot_action::ActionKind;
 
 fn pool(spec: Value) -> Value {
     let mut object = json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": "SpotPool",
@@ -37,8 +37,8 @@ fn replacement(spec: Value) -> Value {
     object
 }
 
-fn trigger(spec: Value) -> Value {
-    json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": "Trigger",
+fn spot_action(spec: Value) -> Value {
+    json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": "SpotAction",
         "metadata": { "name": "asked-by-me" }, "spec": spec })
 }
 
@@ -80,7 +80,7 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
             "crd/spotpools.spotguard.dev",
             "crd/interruptionnotices.spotguard.dev",
             "crd/nodereplacements.spotguard.dev",
-            "crd/triggers.spotguard.dev",
+            "crd/spotactions.spotguard.dev",
         ],
     );
 
@@ -112,18 +112,18 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
         (notice(name, json!({ "nodename": "spot-a" })), "spec.nodename"),
         (replacement(json!({ "instanceId": "my-server" })), "spec.instanceId"),
         (replacement(json!({ "nodeName": "" })), "spec.nodeName"),
-        (trigger(json!({})), "spec.action"),
-        (trigger(json!({ "action": "Explode" })), "spec.action"),
-        (trigger(json!({ "action": "Return", "pool": "a", "node": "b" })), "at most one of spec.pool"),
-        (trigger(json!({ "action": "Replace" })), "action Replace needs spec.node"),
-        (trigger(json!({ "action": "Replace", "pool": "a" })), "action Replace needs spec.node"),
-        (trigger(json!({ "action": "Return" })), "action Return needs"),
-        (trigger(json!({ "action": "Cancel", "pool": "a" })), "action Cancel needs"),
-        (trigger(json!({ "action": "Pause", "node": "a" })), "actions Pause and Resume take spec.pool"),
-        (trigger(json!({ "action": "Resume", "replacement": "a" })), "actions Pause and Resume take"),
-        (trigger(json!({ "action": "Replace", "node": "" })), "spec.node"),
-        (trigger(json!({ "action": "Pause", "reason": "x".repeat(1025) })), "spec.reason"),
-        (trigger(json!({ "action": "Pause", "until": "noon" })), "spec.until"),
+        (spot_action(json!({})), "spec.action"),
+        (spot_action(json!({ "action": "Explode" })), "spec.action"),
+        (spot_action(json!({ "action": "Return", "pool": "a", "node": "b" })), "at most one of spec.pool"),
+        (spot_action(json!({ "action": "Replace" })), "action Replace needs spec.node"),
+        (spot_action(json!({ "action": "Replace", "pool": "a" })), "action Replace needs spec.node"),
+        (spot_action(json!({ "action": "Return" })), "action Return needs"),
+        (spot_action(json!({ "action": "Cancel", "pool": "a" })), "action Cancel needs"),
+        (spot_action(json!({ "action": "Pause", "node": "a" })), "actions Pause and Resume take spec.pool"),
+        (spot_action(json!({ "action": "Resume", "replacement": "a" })), "actions Pause and Resume take"),
+        (spot_action(json!({ "action": "Replace", "node": "" })), "spec.node"),
+        (spot_action(json!({ "action": "Pause", "reason": "x".repeat(1025) })), "spec.reason"),
+        (spot_action(json!({ "action": "Pause", "until": "noon" })), "spec.until"),
     ];
     for (object, field) in &bad {
         let status = refused(create(&client, object).await);
@@ -137,7 +137,9 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
     create(&client, &pool(json!({}))).await.expect("a pool with nothing but its groups");
     create(&client, &notice(name, json!({}))).await.expect("a notice");
     create(&client, &replacement(json!({}))).await.expect("a replacement");
-    create(&client, &trigger(json!({ "action": "Pause", "requestedBy": "me" }))).await.expect("a trigger");
+    create(&client, &spot_action(json!({ "action": "Pause", "requestedBy": "me" })))
+        .await
+        .expect("a SpotAction");
     the_defaults_are_filled_in(&client).await;
     what_was_seen_never_changes(&client, name).await;
     what_was_asked_never_changes(&client).await;
@@ -219,11 +221,11 @@ async fn what_was_seen_never_changes(client: &Client, name: &str) {
 }
 
 async fn what_was_asked_never_changes(client: &Client) {
-    let triggers: Api<Trigger> = Api::all(client.clone());
-    let mut changed = triggers.get("asked-by-me").await.expect("the trigger");
-    changed.spec.action = TriggerAction::Resume;
-    let status = refused(triggers.replace("asked-by-me", &PostParams::default(), &changed).await);
-    assert!(status.message.contains("spec is immutable: create another trigger"), "{}", status.message);
+    let spot_actions: Api<SpotAction> = Api::all(client.clone());
+    let mut changed = spot_actions.get("asked-by-me").await.expect("the SpotAction");
+    changed.spec.action = ActionKind::Resume;
+    let status = refused(spot_actions.replace("asked-by-me", &PostParams::default(), &changed).await);
+    assert!(status.message.contains("spec is immutable: create another SpotAction"), "{}", status.message);
 }
 
 async fn status_is_written_apart(client: &Client) {
@@ -310,7 +312,7 @@ fn columns_are_printed(testbed: &Testbed) {
             &["i-0a1b2c3d4e5f60719", "spot-b", "workers", "Draining"],
         ),
         (
-            "triggers",
+            "spotactions",
             &["NAME", "ACTION", "POOL", "NODE", "REPLACEMENT", "REQUESTED-BY", "ACCEPTED", "COMPLETE", "AGE"],
             &["asked-by-me", "Pause", "me"],
         ),

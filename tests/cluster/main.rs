@@ -31,8 +31,8 @@ mod product;
 mod real_parts;
 #[path = "../cli/shown.rs"]
 mod shown;
+mod spot_actions;
 mod stories;
 mod terraform;
 mod testbed;
-mod triggers;
 mod webhook;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger};
+use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotAction, SpotPool};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ pub async fn install_crds(testbed: &Testbed) {
         Api::<SpotPool>::all(client.clone()).list(&one).await.is_ok()
             && Api::<InterruptionNotice>::all(client.clone()).list(&one).await.is_ok()
             && Api::<NodeReplacement>::all(client.clone()).list(&one).await.is_ok()
-            && Api::<Trigger>::all(client).list(&one).await.is_ok()
+            && Api::<SpotAction>::all(client).list(&one).await.is_ok()
     };
     wait_for("the kinds to be served", PATIENCE, async || served(testbed.client()).await.then_some(())).await;
 }

@@ -3,7 +3,7 @@
 
 use crate::play::{Play, Played, Stage};
 use crate::shortfall;
-use crate::triggers::{answered, ask};
+use crate::spot_actions::{answered, ask};
 use serde_json::{Value, json};
 use spot_guard::crd::{NodeReplacement, notice_name};
 use spot_guard::sim::crash::{CrashPoint, CrashSide};
@@ -12,7 +12,7 @@ use spot_guard::sim::world::{ON_DEMAND, POOL, SPOT};
 use spot_guard_cloud::cloud::{BootFault, Supply};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, StepRecord};
-use spot_guard_core::trigger::TriggerReason;
+use spot_guard_core::spot_action::ActionReason;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,11 +30,11 @@ const WRITES: [&str; 14] = [
     "delete interruptionnotices/",
     "delete nodereplacements/",
     "delete pods/",
-    "delete triggers/",
+    "delete spotactions/",
     "patch nodes/",
     "patch spotpools/",
     "patch spotpools/status",
-    "patch triggers/status",
+    "patch spotactions/status",
     "update nodereplacements/status",
 ];
 
@@ -50,7 +50,7 @@ enum Tale {
     Unusable,
     /// A Spot instance dies without a notice while Spot is out of capacity.
     Silent,
-    /// What people ask for: everything that a trigger can lead to.
+    /// What people ask for: everything that a SpotAction can lead to.
     Asked,
 }
 
@@ -125,7 +125,7 @@ fn asked() -> Plot {
     };
     Plot {
         start,
-        // The story goes on until its triggers are removed.
+        // The story goes on until its SpotActions are removed.
         script: vec![
             (Duration::ZERO, Act::SpotHas(Supply::None)),
             (Duration::from_secs(1500), Act::SpotHas(Supply::Unlimited)),
@@ -158,11 +158,11 @@ async fn people_ask(stage: Stage) {
     ask(&stage, "return", json!({ "action": "Return", "replacement": first }));
     for name in ["resume", "second", "stop", "return"] {
         let (accepted, reason, message) = answered(&stage, name).await;
-        let too_late = [TriggerReason::OldInstanceEnding, TriggerReason::OldInstanceGone];
+        let too_late = [ActionReason::OldInstanceEnding, ActionReason::OldInstanceGone];
         let is_too_late = too_late.iter().any(|late| late.to_string() == reason);
         assert!(accepted || is_too_late, "{name}: {reason}: {message}");
     }
-    while !stage.cluster.list_json("triggers.spotguard.dev").is_empty() {
+    while !stage.cluster.list_json("spotactions.spotguard.dev").is_empty() {
         stage.pass(60).await;
     }
 }

@@ -224,7 +224,7 @@ fn a_notice_that_was_refused_is_no_mine() {
             stage.pass(300).await;
             report_of(&stage, &liar, &instance, soon(&stage));
             let replace = json!({ "action": "Replace", "node": node_of(&stage, &instance) });
-            crate::triggers::ask(&stage, "please", replace);
+            crate::spot_actions::ask(&stage, "please", replace);
             stage.until_phase(&instance, Phase::Completed).await;
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
             assert_eq!((status.deadline, status.notice), (None, Some(NoticeKind::Manual)));
@@ -253,7 +253,7 @@ fn a_deadline_that_ec2_cannot_have_given_is_none_and_the_real_one_counts() {
             refused(&stage, "ImplausibleDeadline", 1);
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
             assert_eq!(status.deadline, None);
-            crate::triggers::ask(&stage, "stop", json!({ "action": "Cancel", "node": node }));
+            crate::spot_actions::ask(&stage, "stop", json!({ "action": "Cancel", "node": node }));
             stage.until(&instance, |status| status.old_node == OldNodeState::Retained {}).await;
             stage.until(&instance, |status| status.deadline.is_some()).await;
         })

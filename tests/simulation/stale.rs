@@ -3,7 +3,7 @@
 //! back.
 
 use crate::play::{Play, Stage};
-use crate::triggers::ask;
+use crate::spot_actions::ask;
 use serde_json::{Value, json};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::Gates;

@@ -71,12 +71,12 @@ pub enum Event {
         /// When EC2 takes the instance.
         deadline: Timestamp,
     },
-    /// Boxes 1, 6 and 11: a trigger is followed.
-    Triggered {
+    /// Boxes 1, 6 and 11: a SpotAction is followed.
+    ActionFollowed {
         /// What it requests.
         wish: Wish,
         /// Its name.
-        trigger: String,
+        spot_action: String,
         /// Who requested it.
         by: Option<String>,
         /// Why.
@@ -236,7 +236,7 @@ impl Event {
             Self::NoticeReceived { .. }
             | Self::Escalated { .. }
             | Self::Observed { .. }
-            | Self::Triggered { wish: Wish::Replacement, .. }
+            | Self::ActionFollowed { wish: Wish::Replacement, .. }
             | Self::SteppedAside { .. } => FlowBox::Notice,
             Self::LeftToGroup | Self::SpotRequested | Self::BothRequested { .. } => FlowBox::ScaleUp,
             Self::RequestFailed { group: GroupKind::Spot, .. }
@@ -256,7 +256,7 @@ impl Event {
             | Self::GoneBeforeDrained { .. }
             | Self::DeadlineNear { .. }
             | Self::Terminated { .. } => FlowBox::Drain,
-            Self::Monitoring { .. } | Self::Triggered { wish: Wish::Return, .. } => FlowBox::Monitor,
+            Self::Monitoring { .. } | Self::ActionFollowed { wish: Wish::Return, .. } => FlowBox::Monitor,
             Self::Healthy => FlowBox::Health,
             Self::Stable => FlowBox::Stability,
             Self::Safe => FlowBox::Safety,
@@ -266,9 +266,9 @@ impl Event {
             | Self::FallbackLost { .. }
             | Self::FallbackTerminated { .. }
             | Self::ScaledDown { .. } => FlowBox::ScaleDown,
-            Self::CleanedUp(_) | Self::Cancelled(_) | Self::Triggered { wish: Wish::Cancellation, .. } => {
-                FlowBox::CleanUp
-            }
+            Self::CleanedUp(_)
+            | Self::Cancelled(_)
+            | Self::ActionFollowed { wish: Wish::Cancellation, .. } => FlowBox::CleanUp,
         }
     }
 
@@ -278,7 +278,7 @@ impl Event {
         match self {
             Self::NoticeReceived { .. } => Outcome::NoticeReceived,
             Self::Escalated { .. } => Outcome::Escalated,
-            Self::Triggered { .. } => Outcome::Triggered,
+            Self::ActionFollowed { .. } => Outcome::ActionFollowed,
             Self::Observed { .. } => Outcome::Observed,
             Self::SteppedAside { .. } | Self::LeftToGroup => Outcome::SteppedAside,
             Self::SpotRequested | Self::BothRequested { .. } | Self::OnDemandRequested => Outcome::Requested,

@@ -31,8 +31,8 @@ pub enum WatchedKind {
     Notice,
     /// NodeReplacements.
     Replacement,
-    /// Triggers.
-    Trigger,
+    /// SpotActions.
+    SpotAction,
 }
 
 impl WatchedKind {
@@ -51,7 +51,7 @@ impl WatchedKind {
         Self::Pool,
         Self::Notice,
         Self::Replacement,
-        Self::Trigger,
+        Self::SpotAction,
     ];
 
     /// The plural by which the Kubernetes API knows the kind.
@@ -71,7 +71,7 @@ impl WatchedKind {
             Self::Pool => "spotpools",
             Self::Notice => "interruptionnotices",
             Self::Replacement => "nodereplacements",
-            Self::Trigger => "triggers",
+            Self::SpotAction => "spotactions",
         }
     }
 }
@@ -104,8 +104,8 @@ pub enum Step {
 }
 
 impl Step {
-    /// What it is judged by. Triggers are none of it: they only ask, and what they ask for is judged like the
-    /// rest.
+    /// What it is judged by. SpotActions are none of it: they only ask, and what they ask for is judged like
+    /// the rest.
     #[must_use]
     pub fn looks_at(self) -> &'static [WatchedKind] {
         use WatchedKind::*;
@@ -174,7 +174,7 @@ mod tests {
             (WatchedKind::Notice, false, false, true),
             (WatchedKind::Pool, false, false, false),
             (WatchedKind::Replacement, false, false, false),
-            (WatchedKind::Trigger, true, true, true),
+            (WatchedKind::SpotAction, true, true, true),
         ] {
             let freshness = of(kind);
             let allowed = [Step::End, Step::Return, Step::Undo].map(|step| freshness.allows(step));

@@ -29,10 +29,10 @@ pub mod replacement;
 pub mod safety;
 pub mod scaling;
 pub mod shortfall;
+pub mod spot_action;
+pub mod spot_action_answer;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;
-pub mod trigger;
-pub mod trigger_answer;
 pub mod windows;
 mod wording;

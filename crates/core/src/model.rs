@@ -22,7 +22,7 @@ use crate::scaling::inputs::Inputs;
 use crate::scaling::instances::{InstanceFacts, Trouble};
 use crate::scaling::wants::{End, Want, Wants, withdrawn};
 use crate::scaling::{self, answers};
-use crate::trigger::{self, Ask, TriggerAction, TriggerStage};
+use crate::spot_action::{self, ActionKind, ActionStage, Ask};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,7 +66,7 @@ enum Event {
     NeverJoins(GroupKind),
     /// From here on nobody deletes the Node objects of instances that are gone.
     NodesStay,
-    Ask(TriggerAction, usize),
+    Ask(ActionKind, usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -89,8 +89,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => kind.clone().prop_map(Event::BootFails),
         1 => kind.prop_map(Event::NeverJoins),
         1 => Just(Event::NodesStay),
-        1 => (0..3_usize).prop_map(|number| Event::Ask(TriggerAction::Cancel, number)),
-        1 => (0..3_usize).prop_map(|number| Event::Ask(TriggerAction::Return, number)),
+        1 => (0..3_usize).prop_map(|number| Event::Ask(ActionKind::Cancel, number)),
+        1 => (0..3_usize).prop_map(|number| Event::Ask(ActionKind::Return, number)),
     ]
 }
 
@@ -765,11 +765,11 @@ impl World {
                     by: None,
                     reason: None,
                     order: (None, 0),
-                    stage: TriggerStage::Pending,
+                    stage: ActionStage::Pending,
                 };
                 let Some((id, status)) = self.records.iter_mut().nth(number) else { return };
-                trigger::take_in(&ask, &subject(id), status, self.now);
-                let line = format!("{action} of {id}, taken in: {}", status.triggers.contains(&ask.name));
+                spot_action::take_in(&ask, &subject(id), status, self.now);
+                let line = format!("{action} of {id}, taken in: {}", status.spot_actions.contains(&ask.name));
                 self.say(&line);
             }
             Event::BootFails(kind) => self.groups.get_mut(&kind).expect("a group").boots_fail += 1,

@@ -47,10 +47,10 @@ pub enum Pause {
     Pool,
     /// All pools are paused by a label.
     Everything,
-    /// A trigger has paused the pool, or everything.
-    Trigger {
+    /// A SpotAction has paused the pool, or everything.
+    SpotAction {
         /// Its name.
-        trigger: String,
+        spot_action: String,
         /// Who requested it.
         by: Option<String>,
         /// Whether all pools are paused, not only this one.

@@ -1,15 +1,15 @@
-//! How the FallbackTracker stores a record, and answers a trigger.
+//! How the FallbackTracker stores a record, and answers a SpotAction.
 
 use crate::actors::deps::Deps;
-use crate::crd::{NodeReplacement, Trigger, TriggerStatus};
+use crate::crd::{NodeReplacement, SpotAction, SpotActionStatus};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
-use crate::telemetry::tracing::trigger_span;
+use crate::telemetry::tracing::spot_action_span;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Resource, ResourceExt};
 use spot_guard_core::record::ReplacementStatus;
 use spot_guard_core::replacement;
-use spot_guard_core::trigger::TriggerUpdate;
+use spot_guard_core::spot_action::ActionUpdate;
 
 /// A write of a record, which must precede what follows from it.
 pub(super) enum Write {
@@ -65,37 +65,38 @@ pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplac
     outcome.inspect_err(told).ok()
 }
 
-/// Answers a trigger; whether that is done.
-pub(super) async fn answer(deps: &Deps, trigger: &Trigger, verdict: &TriggerUpdate) -> bool {
+/// Answers a SpotAction; whether that is done.
+pub(super) async fn answer(deps: &Deps, spot_action: &SpotAction, verdict: &ActionUpdate) -> bool {
     let told = |error: &kube::Error| {
-        tracing::warn!(error = %RequestProblem(error), "a trigger could not be answered; the next attempt follows");
+        tracing::warn!(error = %RequestProblem(error), "a SpotAction could not be answered; the next attempt follows");
     };
-    tell(deps, trigger, verdict).await.inspect_err(told).is_ok()
+    tell(deps, spot_action, verdict).await.inspect_err(told).is_ok()
 }
 
-/// Says in a trigger's status what comes of it, unless it has changed meanwhile: then it is decided anew.
-async fn tell(deps: &Deps, trigger: &Trigger, verdict: &TriggerUpdate) -> Result<(), kube::Error> {
-    let name = trigger.name_any();
-    let TriggerStatus { mut conditions, mut replacements } = trigger.status.clone().unwrap_or_default();
+/// Says in a SpotAction's status what comes of it, unless it has changed meanwhile: then it is decided anew.
+async fn tell(deps: &Deps, spot_action: &SpotAction, verdict: &ActionUpdate) -> Result<(), kube::Error> {
+    let name = spot_action.name_any();
+    let SpotActionStatus { mut conditions, mut replacements } =
+        spot_action.status.clone().unwrap_or_default();
     verdict.tell(&mut conditions, deps.clock.now());
     if !verdict.replacements.is_empty() {
         replacements.clone_from(&verdict.replacements);
     }
     let patch = serde_json::json!({
-        "metadata": { "resourceVersion": trigger.resource_version() },
+        "metadata": { "resourceVersion": spot_action.resource_version() },
         "status": { "conditions": conditions, "replacements": replacements },
     });
-    let api: Api<Trigger> = Api::all(deps.client.clone());
+    let api: Api<SpotAction> = Api::all(deps.client.clone());
     match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(()),
         answer => drop(answer?),
     }
-    let action = trigger.spec.action;
-    let (refused, by) = (verdict.is_refusal(), trigger.spec.requested_by.as_deref());
-    let span = trigger_span(&name, action, trigger.spec.traceparent.as_deref());
-    span.in_scope(|| tracing::info!(trigger = name, %action, refused, by, "{}", verdict.answer));
+    let action = spot_action.spec.action;
+    let (refused, by) = (verdict.is_refusal(), spot_action.spec.requested_by.as_deref());
+    let span = spot_action_span(&name, action, spot_action.spec.traceparent.as_deref());
+    span.in_scope(|| tracing::info!(spot_action = name, %action, refused, by, "{}", verdict.answer));
     if let Some((accepted, _)) = verdict.accepted {
-        deps.metrics.trigger_answered(action, accepted);
+        deps.metrics.spot_action_answered(action, accepted);
     }
     let reason = verdict.complete.or(verdict.accepted).map_or_else(String::new, |(_, word)| word.to_string());
     let told = Told {
@@ -105,6 +106,6 @@ async fn tell(deps: &Deps, trigger: &Trigger, verdict: &TriggerUpdate) -> Result
         note: &verdict.answer.to_string(),
         secondary: None,
     };
-    deps.events.tell(trigger.object_ref(&()), told);
+    deps.events.tell(spot_action.object_ref(&()), told);
     Ok(())
 }

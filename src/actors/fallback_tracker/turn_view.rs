@@ -27,7 +27,7 @@ use spot_guard_core::replacement::{
 };
 use spot_guard_core::safety::{self, SafetyPolicy};
 use spot_guard_core::scaling::instances::keeps_start_up_taint;
-use spot_guard_core::trigger::Ask;
+use spot_guard_core::spot_action::Ask;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(super) struct TurnView<'a> {
     moving: BTreeSet<NodeName>,
     /// The notices that are believed, by instance.
     pub(super) accepted: BTreeMap<InstanceId, Vec<Accepted>>,
-    /// The triggers that open records have to take in, by record.
+    /// The SpotActions that open records have to take in, by record.
     pub(super) asked: BTreeMap<ReplacementName, Vec<Ask>>,
 }
 
@@ -214,7 +214,7 @@ impl<'a> TurnView<'a> {
             }
             replacement::escalate(&mut status, &subject, spec.kind, held.deadline, now);
         }
-        self.take_in_triggers(record, &subject, &mut status);
+        self.take_in_spot_actions(record, &subject, &mut status);
         let next = self.with_facts(record, |facts| replacement::advance(&subject, &status, facts));
         if matches!(*next.old_node, OldNodeState::Draining(_)) {
             self.moving.insert(subject.node.clone());

@@ -17,7 +17,7 @@ const LONGEST_PAUSE = 30000;
 const samples = new Map();
 let asked = null;
 let again = false;
-// What the caller may trigger.
+// What the caller may request.
 let may = new Set();
 // The token of the cluster that the caller has entered, for as long as the tab lives.
 let token = sessionStorage.getItem("token") || "";
@@ -64,8 +64,8 @@ function drawFlow(stories) {
   }));
 }
 
-// A button that triggers something, for those who may.
-function trigger(action, label, path, question) {
+// A button that requests something, for those who may.
+function request(action, label, path, question) {
   if (!may.has(action)) return null;
   const button = element("button", { type: "button", "data-action": action }, label);
   button.addEventListener("click", async () => {
@@ -73,7 +73,7 @@ function trigger(action, label, path, question) {
     button.disabled = true;
     try {
       const answer = await ask(path, { method: "POST", headers: { "idempotency-key": crypto.randomUUID() } });
-      say(`${label}: requested (trigger ${answer.name})`);
+      say(`${label}: requested (SpotAction ${answer.name})`);
     } catch (error) {
       say(`${label}: ${error.message}`);
     }
@@ -130,8 +130,8 @@ function drawPool(pool, allPaused, now) {
       ...conditions),
     chart(pool, now),
     allPaused ? null : pool.paused
-      ? trigger("Resume", "Resume", `pools/${pool.name}/resume`, `Let replacements of pool ${pool.name} begin again?`)
-      : trigger("Pause", "Pause", `pools/${pool.name}/pause`, `Let no replacement of pool ${pool.name} begin? A node with a deadline does not wait.`));
+      ? request("Resume", "Resume", `pools/${pool.name}/resume`, `Let replacements of pool ${pool.name} begin again?`)
+      : request("Pause", "Pause", `pools/${pool.name}/pause`, `Let no replacement of pool ${pool.name} begin? A node with a deadline does not wait.`));
 }
 
 function reasons(blockers) {
@@ -147,7 +147,7 @@ function drawFallback(fallback) {
       ...cost(fallback),
       element("dt", {}, "at box"), element("dd", {}, fallback.box)),
     ...reasons(fallback.blockedBy),
-    trigger("Return", "Return now", `fallbacks/${fallback.replacement}/return`,
+    request("Return", "Return now", `fallbacks/${fallback.replacement}/return`,
       `Return ${fallback.node} to Spot as soon as that is safe, without waiting until Spot is stable?`));
 }
 
@@ -168,7 +168,7 @@ function drawStory(story, open) {
     ...reasons(story.blockedBy),
     element("ol", {}, ...story.steps.map(drawStep)),
     trace(story),
-    isOver(story) ? null : trigger("Cancel", "Cancel", `replacements/${story.name}/cancel`,
+    isOver(story) ? null : request("Cancel", "Cancel", `replacements/${story.name}/cancel`,
       `Cancel the replacement of ${story.node}? Taint and cordon are removed.`));
   drawn.open = open;
   return drawn;
@@ -196,8 +196,8 @@ function draw([status, pools, stories, fallbacks]) {
     `${status.leader ? "this replica acts" : "this replica follows"}${status.ready ? "" : ", not ready: see /readyz at the port for probes"}` +
     `${status.paused ? "; everything is paused" : ""}`;
   byId("all").replaceChildren(...[status.paused
-    ? trigger("Resume", "Resume everything", "resume", "Let replacements begin again?")
-    : trigger("Pause", "Pause everything", "pause", "Let no replacement begin? A node with a deadline does not wait.")].filter(Boolean));
+    ? request("Resume", "Resume everything", "resume", "Let replacements begin again?")
+    : request("Pause", "Pause everything", "pause", "Let no replacement begin? A node with a deadline does not wait.")].filter(Boolean));
   for (const pool of pools.items) {
     const held = samples.get(pool.name) || [];
     const seen = sample({ ...pool, at: status.now });

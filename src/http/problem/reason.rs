@@ -52,8 +52,8 @@ spot_guard_core::codes! {
         BodyNotJson,
         /// The `Idempotency-Key` was used for another request.
         KeyTaken,
-        /// The API server does not accept the Trigger.
-        TriggerInvalid,
+        /// The API server does not accept the SpotAction.
+        ActionInvalid,
         /// The headers are too long.
         HeadersTooLong,
         /// Something failed that should not.
@@ -88,7 +88,7 @@ impl ProblemReason {
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyNotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::KeyTaken | Self::TriggerInvalid => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::KeyTaken | Self::ActionInvalid => StatusCode::UNPROCESSABLE_ENTITY,
             Self::HeadersTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::StaleWatch | Self::TooManyChecks | Self::TooManyStreams | Self::KubernetesUnavailable => {

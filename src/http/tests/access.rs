@@ -64,8 +64,8 @@ const ROWS: &[(&str, &str, Needs, u16)] = &[
     ("GET", "/api/v1/fallbacks", Right("list", "nodereplacements"), 200),
     ("GET", "/api/v1/fallbacks/{name}", RightTo("get", "nodereplacements"), 200),
     ("POST", "/api/v1/fallbacks/{name}/return", RightTo("return", "nodereplacements"), 202),
-    ("GET", "/api/v1/triggers", Right("list", "triggers"), 200),
-    ("GET", "/api/v1/triggers/{name}", RightTo("get", "triggers"), 404),
+    ("GET", "/api/v1/spotactions", Right("list", "spotactions"), 200),
+    ("GET", "/api/v1/spotactions/{name}", RightTo("get", "spotactions"), 404),
 ];
 
 /// A cluster with the account of the controller and some users, whose rights each test sets.
@@ -109,12 +109,16 @@ impl Users {
         users
     }
 
-    /// Sets the rights of the users; the controller's account may review and trigger, and nothing else.
+    /// Sets the rights of the users; the controller's account may review and request, and nothing else.
     pub(super) fn may(&self, policy: impl Fn(&str, &RequestInfo) -> bool + Send + Sync + 'static) {
         self.cluster.set_policy(move |by, info| {
             if by.user == "system:serviceaccount:spot-guard:spot-guard-controller" {
-                let may =
-                    ["create tokenreviews", "create subjectaccessreviews", "create triggers", "get triggers"];
+                let may = [
+                    "create tokenreviews",
+                    "create subjectaccessreviews",
+                    "create spotactions",
+                    "get spotactions",
+                ];
                 return may.contains(&&*format!("{} {}", info.verb, info.resource));
             }
             by.groups == ["team"] && info.group == "spotguard.dev" && policy(&by.user, info)
@@ -389,7 +393,7 @@ async fn the_local_door_does_not_answer_to_foreign_names() {
 }
 
 #[actix_web::test]
-async fn what_a_caller_may_trigger_is_told_verb_by_verb() {
+async fn what_a_caller_may_request_is_told_verb_by_verb() {
     let users = Users::new();
     for (verb, resource, may) in [
         ("replace", "nodereplacements", json!(["Replace"])),

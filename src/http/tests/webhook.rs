@@ -49,9 +49,9 @@ async fn told(served: &Served, request: TestRequest) -> (u16, Value) {
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
-async fn stored(users: &Users) -> Vec<Trigger> {
-    let triggers: kube::Api<Trigger> = kube::Api::all(users.client(Arc::new(OpenGate)));
-    triggers.list(&kube::api::ListParams::default()).await.unwrap().items
+async fn stored(users: &Users) -> Vec<SpotAction> {
+    let spot_actions: kube::Api<SpotAction> = kube::Api::all(users.client(Arc::new(OpenGate)));
+    spot_actions.list(&kube::api::ListParams::default()).await.unwrap().items
 }
 
 /// Lets the controller's account list, to see what is stored.
@@ -83,9 +83,9 @@ async fn a_signed_message_is_taken_once_by_whichever_replica() {
     }
     let stored = stored(&users).await;
     assert_eq!(stored.len(), 2);
-    for trigger in stored {
-        assert_eq!(trigger.spec.replacement.as_deref(), Some("i-0000000000000000b"));
-        assert_eq!(trigger.spec.action, spot_guard_core::trigger::TriggerAction::Return);
+    for spot_action in stored {
+        assert_eq!(spot_action.spec.replacement.as_deref(), Some("i-0000000000000000b"));
+        assert_eq!(spot_action.spec.action, spot_guard_core::spot_action::ActionKind::Return);
     }
 }
 
@@ -128,7 +128,7 @@ async fn the_body_names_one_thing_or_is_alertmanagers() {
     let users = users();
     let served = served(&users, &[]).await;
     let alert = |status: &str, labels: Value| json!({ "version": "4", "groupKey": "{}", "status": status, "alerts": [{}], "commonLabels": labels });
-    let target = |spec: &crate::crd::TriggerSpec| {
+    let target = |spec: &crate::crd::SpotActionSpec| {
         let names = [spec.pool.as_deref(), spec.node.as_deref(), spec.replacement.as_deref()];
         names.map(|name| name.unwrap_or_default().to_owned())
     };

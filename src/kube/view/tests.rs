@@ -33,7 +33,7 @@ const NAMESPACES: &str = "/api/v1/namespaces";
 const POOLS: &str = "/apis/spotguard.dev/v1alpha1/spotpools";
 const NOTICES: &str = "/apis/spotguard.dev/v1alpha1/interruptionnotices";
 const RECORDS: &str = "/apis/spotguard.dev/v1alpha1/nodereplacements";
-const TRIGGERS: &str = "/apis/spotguard.dev/v1alpha1/triggers";
+const SPOT_ACTIONS: &str = "/apis/spotguard.dev/v1alpha1/spotactions";
 
 /// What stands in a field of an object and must never leave it.
 const SECRET: &str = "hunter2-do-not-tell";
@@ -295,7 +295,7 @@ fn good() -> Vec<(&'static str, Value)> {
             RECORDS,
             object("", "i-0a1b2c3d", json!({ "spec": { "nodeName": "a", "instanceId": "i-0a1b2c3d" } })),
         ),
-        (TRIGGERS, object("", "t", json!({ "spec": { "action": "Pause" } }))),
+        (SPOT_ACTIONS, object("", "t", json!({ "spec": { "action": "Pause" } }))),
     ]
 }
 
@@ -306,7 +306,7 @@ fn bad() -> Vec<(&'static str, Value)> {
         object["metadata"]["name"] = json!(format!("{name}-bad"));
         match path {
             NAMESPACES => object["metadata"]["generation"] = json!(SECRET),
-            POOLS | NOTICES | RECORDS | TRIGGERS => object["spec"]["paused"] = json!({ SECRET: SECRET }),
+            POOLS | NOTICES | RECORDS | SPOT_ACTIONS => object["spec"]["paused"] = json!({ SECRET: SECRET }),
             PODS => object["spec"]["priority"] = json!(SECRET),
             CLASSES => object["provisioner"] = json!({ "x": SECRET }),
             _ => {
@@ -369,7 +369,7 @@ async fn one_object_of_each_kind_that_cannot_be_read_changes_nothing_for_the_oth
         "spotpools /workers-bad",
         "interruptionnotices /n-bad",
         "nodereplacements /i-0a1b2c3d-bad",
-        "triggers /t-bad",
+        "spotactions /t-bad",
     ]
     .map(str::to_owned)
     .into();
@@ -401,7 +401,7 @@ async fn one_object_of_each_kind_that_cannot_be_read_changes_nothing_for_the_oth
     assert_eq!(storage.count_on(&"a".into()), 1);
     assert!(storage.must_be_installed("ebs") && storage.must_be_installed("ebs-bad"));
     assert_eq!(seen.view.pools.len() + seen.view.notices.len(), 2);
-    assert_eq!(seen.view.replacements.len() + seen.view.triggers.len(), 2);
+    assert_eq!(seen.view.replacements.len() + seen.view.spot_actions.len(), 2);
     assert!(seen.view.not_understood().may_hold(WatchedKind::Replacement, "i-0a1b2c3d-bad"));
     assert!(!seen.view.not_understood().may_hold(WatchedKind::Replacement, "i-0a1b2c3d"));
 
@@ -460,7 +460,7 @@ async fn fields_that_are_not_read_may_hold_anything() {
     let far: Timestamp = "9000-01-01T00:00:00Z".parse().expect("a time");
     assert_eq!((pod.created, pod.deletion), (Some(far), Some(far)));
     assert_eq!(seen.view.pools.len() + seen.view.notices.len(), 2);
-    assert_eq!(seen.view.replacements.len() + seen.view.triggers.len(), 2);
+    assert_eq!(seen.view.replacements.len() + seen.view.spot_actions.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

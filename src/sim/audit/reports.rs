@@ -83,9 +83,9 @@ impl Auditor {
 
     /// Whether a person has asked for the node's replacement.
     pub(super) fn is_asked_for(&self, node: &str) -> bool {
-        let triggers = self.inner.cluster.list_json("triggers.spotguard.dev");
-        triggers.iter().any(|trigger| {
-            let spec = &trigger["spec"];
+        let spot_actions = self.inner.cluster.list_json("spotactions.spotguard.dev");
+        spot_actions.iter().any(|spot_action| {
+            let spec = &spot_action["spec"];
             spec["action"].as_str() == Some("Replace") && spec["node"].as_str() == Some(node)
         })
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use spot_guard_core::group::FailureClass;
 use spot_guard_core::notices::NoticeRefusal;
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase};
-use spot_guard_core::trigger::TriggerAction;
+use spot_guard_core::spot_action::ActionKind;
 use std::fmt::Write;
 
 /// A call to the Auto Scaling API.
@@ -204,9 +204,9 @@ impl EventResult {
     pub(super) const ALL: [Self; 3] = [Self::Published, Self::Failed, Self::Dropped];
 }
 
-/// What became of a trigger.
+/// What became of a SpotAction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub(super) enum TriggerResult {
+pub(super) enum ActionResult {
     Accepted,
     Refused,
 }
@@ -342,9 +342,9 @@ pub(super) struct ResultLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct TriggerLabels {
-    pub(super) action: Word<TriggerAction>,
-    pub(super) result: TriggerResult,
+pub(super) struct ActionLabels {
+    pub(super) action: Word<ActionKind>,
+    pub(super) result: ActionResult,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

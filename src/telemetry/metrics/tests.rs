@@ -287,7 +287,7 @@ fn all_of_controller(is_leader: bool) -> String {
     metrics.aws_call(AwsOperation::LaunchInstances, AwsResult::Ok, Duration::ZERO);
     metrics.marks_changed(MarkResult::Done);
     metrics.event(EventResult::Published);
-    metrics.trigger_answered(TriggerAction::Replace, true);
+    metrics.spot_action_answered(ActionKind::Replace, true);
     metrics.review(Review::Token, ReviewResult::Allowed);
     metrics.actor_restarted(ActorName::Drainer, RestartCause::Stuck);
     metrics.message_dropped(ActorName::Drainer);

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, PostParams};
 use serde_json::json;
 use spot_guard::clock::Clock;
-use spot_guard::crd::{NodeReplacement, Trigger, TriggerSpec, notice_name};
+use spot_guard::crd::{NodeReplacement, SpotAction, SpotActionSpec, notice_name};
 use spot_guard_cloud::cloud::InstanceSnapshot;
 use spot_guard_core::record::{NoticeKind, OldNodeState};
 use std::fs;
@@ -25,14 +25,14 @@ async fn record(site: &Site, instance: &str) -> Option<NodeReplacement> {
     records.get_opt(instance).await.expect("an answer")
 }
 
-fn trigger(name: &str, spec: serde_json::Value) -> Trigger {
-    let spec: TriggerSpec = serde_json::from_value(spec).expect("a trigger");
-    Trigger::new(name, spec)
+fn spot_action(name: &str, spec: serde_json::Value) -> SpotAction {
+    let spec: SpotActionSpec = serde_json::from_value(spec).expect("a SpotAction");
+    SpotAction::new(name, spec)
 }
 
 async fn ask(site: &Site, name: &str, spec: serde_json::Value) {
-    let triggers: Api<Trigger> = Api::all(site.testbed.client());
-    triggers.create(&PostParams::default(), &trigger(name, spec)).await.expect("a trigger");
+    let spot_actions: Api<SpotAction> = Api::all(site.testbed.client());
+    spot_actions.create(&PostParams::default(), &spot_action(name, spec)).await.expect("a SpotAction");
 }
 
 #[actix::test]

@@ -1,4 +1,4 @@
-//! Rights: who creates a Trigger asks in their own name for what they may, and nobody has our objects
+//! Rights: who creates a SpotAction asks in their own name for what they may, and nobody has our objects
 //! collected.
 
 use crate::helpers::{object, wait_for};
@@ -51,22 +51,22 @@ async fn create(client: &Client, plural: &str, object: &Value) -> (u16, String) 
 }
 
 async fn ask(client: &Client, name: &str, spec: Value) -> (u16, String) {
-    let object = json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": "Trigger",
+    let object = json!({ "apiVersion": "spotguard.dev/v1alpha1", "kind": "SpotAction",
         "metadata": { "name": name }, "spec": spec });
-    create(client, "triggers", &object).await
+    create(client, "spotactions", &object).await
 }
 
 #[actix::test]
-async fn a_trigger_takes_the_right_to_what_it_asks_for_and_names_who_asks() {
-    let testbed = Testbed::start_without_kubelets("trigger-rights").await;
+async fn a_spot_action_takes_the_right_to_what_it_asks_for_and_names_who_asks() {
+    let testbed = Testbed::start_without_kubelets("spotaction-rights").await;
     product::install(&testbed).await;
-    let triggers = rule("triggers", &["create"], &[]);
-    let tenant = person(&testbed, "tenant", json!([triggers])).await;
+    let spot_actions = rule("spotactions", &["create"], &[]);
+    let tenant = person(&testbed, "tenant", json!([spot_actions])).await;
     let ann = person(
         &testbed,
         "ann",
         json!([
-            triggers,
+            spot_actions,
             rule("nodereplacements", &["replace", "cancel"], &[]),
             rule("nodereplacements", &["return"], &["i-1"]),
             rule("spotpools", &["pause"], &["mine"]),
@@ -127,7 +127,7 @@ async fn nobody_has_our_objects_collected(testbed: &Testbed) {
     let kinds = [
         ("spotpools", "SpotPool", json!({ "spotGroup": "a", "onDemandGroup": "b" })),
         ("nodereplacements", "NodeReplacement", replacement),
-        ("triggers", "Trigger", json!({ "action": "Pause" })),
+        ("spotactions", "SpotAction", json!({ "action": "Pause" })),
     ];
     let owner = json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "x",
         "uid": "00000000-0000-0000-0000-000000000000" }]);

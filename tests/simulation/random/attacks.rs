@@ -63,8 +63,8 @@ pub enum Poison {
     Started,
     /// A whole notice.
     Notice,
-    /// A whole trigger.
-    Trigger,
+    /// A whole SpotAction.
+    SpotAction,
     /// A whole record.
     Record,
 }
@@ -189,7 +189,7 @@ fn poison(random: &mut fastrand::Rng) -> Poison {
         Poison::Started,
         Poison::Notice,
         Poison::Notice,
-        Poison::Trigger,
+        Poison::SpotAction,
         Poison::Record,
     ];
     pick(random, &kinds)
@@ -216,7 +216,7 @@ fn watched(random: &mut fastrand::Rng) -> &'static str {
         "spotpools",
         "interruptionnotices",
         "nodereplacements",
-        "triggers",
+        "spotactions",
     ];
     pick(random, &kinds)
 }

@@ -5,7 +5,7 @@ use spot_guard::sim::world::{App, PoolStart};
 use spot_guard_cloud::cloud::{BootFault, BootTimes, Supply};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::GroupKind;
-use spot_guard_core::trigger::TriggerAction;
+use spot_guard_core::spot_action::ActionKind;
 use std::time::Duration;
 
 /// A random story.
@@ -123,9 +123,9 @@ pub enum Event {
     ClockSet(i64),
     /// A person pauses a pool, and goes on after so many seconds.
     Paused(usize, u64),
-    /// A person asks for something by a trigger, about the node or the story of that number.
-    Asked(TriggerAction, usize),
-    /// A person pauses a pool, or everything, by a trigger, and lets it go on after so many seconds.
+    /// A person asks for something by a SpotAction, about the node or the story of that number.
+    Asked(ActionKind, usize),
+    /// A person pauses a pool, or everything, by a SpotAction, and lets it go on after so many seconds.
     PauseAsked(Option<usize>, u64),
     /// From here on the Node objects of instances that are gone stay.
     NodesStay,
@@ -205,7 +205,7 @@ impl Plot {
                 (number, at, event)
             })
             .collect();
-        let events = with_triggers(events, &mut fastrand::Rng::with_seed(seed ^ ASKING), pools.len());
+        let events = with_spot_actions(events, &mut fastrand::Rng::with_seed(seed ^ ASKING), pools.len());
         let events = with_nodes(events, &mut fastrand::Rng::with_seed(seed ^ NODES));
         let events = with_holds(events, &mut fastrand::Rng::with_seed(seed ^ HOLDS), apps.len());
         let events = with_stays(events, &mut fastrand::Rng::with_seed(seed ^ STAYS), &pools);
@@ -238,7 +238,7 @@ const AUTOSCALER: u64 = 0x00a5_ca1e;
 const ASKING: u64 = 0x0a5c_1266;
 
 /// In a third of the stories people ask for something, too.
-fn with_triggers(
+fn with_spot_actions(
     events: Vec<(usize, Duration, Event)>,
     random: &mut fastrand::Rng,
     pools: usize,
@@ -252,9 +252,9 @@ fn with_triggers(
         let at = Duration::from_millis(random.u64(..=u64::try_from(last.as_millis()).unwrap_or(0)));
         let number = random.usize(..8);
         let event = match random.u8(..10) {
-            0..3 => Event::Asked(TriggerAction::Replace, number),
-            3..6 => Event::Asked(TriggerAction::Cancel, number),
-            6..8 => Event::Asked(TriggerAction::Return, number),
+            0..3 => Event::Asked(ActionKind::Replace, number),
+            3..6 => Event::Asked(ActionKind::Cancel, number),
+            6..8 => Event::Asked(ActionKind::Return, number),
             _ => {
                 let pool = random.bool().then(|| random.usize(..pools));
                 Event::PauseAsked(pool, pick(random, &[30, 300]))

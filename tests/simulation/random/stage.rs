@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use serde_json::json;
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
-use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotPool, Trigger, notice_name};
+use spot_guard::crd::{InterruptionNotice, NodeReplacement, SpotAction, SpotPool, notice_name};
 use spot_guard::sim::audit::{Auditor, Violation};
 use spot_guard::sim::world::{self, ControllerHandle, Gates, Start, TAINT, World};
 use spot_guard::telemetry::metrics::Metrics;
@@ -27,8 +27,8 @@ use spot_guard_cloud::cluster::Cluster;
 use spot_guard_core::ledger::{Ledger, RequestState};
 use spot_guard_core::policy::Policy;
 use spot_guard_core::record::{FlowBox, GroupKind, NoticeKind, Outcome};
+use spot_guard_core::spot_action::{self, ActionKind};
 use spot_guard_core::time::since;
-use spot_guard_core::trigger::{self, TriggerAction};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -583,28 +583,28 @@ impl<'a> Stage<'a> {
     }
 
     /// Asks for a node's replacement, or for something of a story.
-    fn ask(&self, action: TriggerAction, number: usize) {
+    fn ask(&self, action: ActionKind, number: usize) {
         let (kind, target) = match action {
-            TriggerAction::Replace => ("nodes", "node"),
+            ActionKind::Replace => ("nodes", "node"),
             _ => ("nodereplacements.spotguard.dev", "replacement"),
         };
         let all = self.cluster.list_json(kind);
         let Some(found) = all.get(number % all.len().max(1)) else { return };
         let spec = json!({ "action": action, target: found["metadata"]["name"] });
-        create_trigger(&self.cluster, &format!("asked-{}", self.happened.len()), &spec);
+        create_spot_action(&self.cluster, &format!("asked-{}", self.happened.len()), &spec);
     }
 
     fn ask_for_a_pause(&self, pool: Option<usize>, duration: Duration) -> tokio::task::JoinHandle<()> {
         let name = pool.map(|pool| self.plot.pools[pool].start.name.clone());
         let (cluster, number) = (self.cluster.clone(), self.happened.len());
         actix::spawn(async move {
-            let of = |action: TriggerAction| match &name {
+            let of = |action: ActionKind| match &name {
                 Some(name) => json!({ "action": action, "pool": name }),
                 None => json!({ "action": action }),
             };
-            create_trigger(&cluster, &format!("pause-{number}"), &of(TriggerAction::Pause));
+            create_spot_action(&cluster, &format!("pause-{number}"), &of(ActionKind::Pause));
             sleep(duration).await;
-            create_trigger(&cluster, &format!("resume-{number}"), &of(TriggerAction::Resume));
+            create_spot_action(&cluster, &format!("resume-{number}"), &of(ActionKind::Resume));
         })
     }
 
@@ -822,10 +822,10 @@ impl<'a> Stage<'a> {
                 left.push(format!("somebody has to raise {} again", group.name));
             }
         }
-        for trigger in self.cluster.list::<Trigger>() {
-            let conditions = trigger.status.unwrap_or_default().conditions;
-            if trigger::TriggerStage::of(&conditions) != trigger::TriggerStage::Over {
-                left.push(format!("a trigger is not over: {:?}: {conditions:?}", trigger.spec));
+        for spot_action in self.cluster.list::<SpotAction>() {
+            let conditions = spot_action.status.unwrap_or_default().conditions;
+            if spot_action::ActionStage::of(&conditions) != spot_action::ActionStage::Over {
+                left.push(format!("a SpotAction is not over: {:?}: {conditions:?}", spot_action.spec));
             }
         }
         let pending = self.cluster.pending_pods();
@@ -838,10 +838,10 @@ impl<'a> Stage<'a> {
 }
 
 /// Asks for something; it is a person's own affair if the API server does not take it now.
-fn create_trigger(cluster: &Cluster, name: &str, spec: &serde_json::Value) {
+fn create_spot_action(cluster: &Cluster, name: &str, spec: &serde_json::Value) {
     let _ = cluster.create_json(json!({
         "apiVersion": "spotguard.dev/v1alpha1",
-        "kind": "Trigger",
+        "kind": "SpotAction",
         "metadata": { "name": name },
         "spec": spec,
     }));

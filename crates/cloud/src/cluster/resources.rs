@@ -132,7 +132,7 @@ pub(super) fn catalogue() -> Vec<ResourceKind> {
         ("SpotPool", "spotpools"),
         ("InterruptionNotice", "interruptionnotices"),
         ("NodeReplacement", "nodereplacements"),
-        ("Trigger", "triggers"),
+        ("SpotAction", "spotactions"),
     ] {
         kinds.push(ResourceKind::custom("spotguard.dev", "v1alpha1", kind, plural));
     }

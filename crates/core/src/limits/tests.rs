@@ -166,7 +166,7 @@ fn a_pause_counts_before_a_limit() {
     for pause in [
         Pause::Pool,
         Pause::Everything,
-        Pause::Trigger { trigger: "t-1".to_owned(), by: Some("ann".to_owned()), everything: false },
+        Pause::SpotAction { spot_action: "t-1".to_owned(), by: Some("ann".to_owned()), everything: false },
     ] {
         let starts = Starts { pause: Some(pause.clone()), full: Some(1) };
         assert_eq!(held(starts), Some(Reason::Paused(pause)));

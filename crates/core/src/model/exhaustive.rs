@@ -19,7 +19,7 @@ use crate::policy::Policy;
 use crate::record::{
     Capacity, CapacityState, FallbackState, GroupKind, Phase, Region as _, ReplacementStatus,
 };
-use crate::trigger::TriggerAction;
+use crate::spot_action::ActionKind;
 use jiff::Timestamp;
 use std::collections::HashSet;
 use std::fmt::{self, Debug, Write as _};
@@ -43,7 +43,7 @@ const EVENTS: [Event; 15] = [
     Event::BootFails(GroupKind::Spot),
     Event::NeverJoins(GroupKind::Spot),
     Event::NodesStay,
-    Event::Ask(TriggerAction::Cancel, 0),
+    Event::Ask(ActionKind::Cancel, 0),
 ];
 
 /// How many of the events happen in one story; `EXPLORE_EVENTS` asks for another number.
@@ -146,7 +146,7 @@ impl World {
         self.answers.retain(|token, _| requests.iter().any(|request| token.contains(&request.id)));
         for status in self.records.values_mut() {
             (status.steps, status.conditions, status.blocking) = Default::default();
-            status.triggers.clear();
+            status.spot_actions.clear();
             status.discarded.clear();
         }
         let now = self.now;

@@ -6,7 +6,7 @@ use crate::group::CapacityUnit;
 use crate::notices::NoticeRefusal;
 use crate::placement::{NodeReason, ReasonCount};
 use crate::record::{GroupKind, Phase};
-use crate::trigger::{TriggerAction, TriggerAnswer, TriggerReason};
+use crate::spot_action::{ActionAnswer, ActionKind, ActionReason};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -45,12 +45,12 @@ fn shut(
 }
 
 fn pauses_and_limits() -> Vec<Reason> {
-    let trigger = |by: Option<&str>, everything| Pause::Trigger {
-        trigger: "t-1".to_owned(),
+    let spot_action = |by: Option<&str>, everything| Pause::SpotAction {
+        spot_action: "t-1".to_owned(),
         by: by.map(str::to_owned),
         everything,
     };
-    let pauses = [Pause::Pool, Pause::Everything, trigger(Some("ann"), false), trigger(None, true)];
+    let pauses = [Pause::Pool, Pause::Everything, spot_action(Some("ann"), false), spot_action(None, true)];
     let limits = [
         Reason::NodeTooYoung { seconds: 600 },
         Reason::ConcurrencyLimit { limit: 5 },
@@ -198,46 +198,46 @@ fn drains() -> Vec<Reason> {
     ]
 }
 
-/// At least one of each answer to a trigger.
-fn answers() -> Vec<TriggerAnswer> {
+/// At least one of each answer to a SpotAction.
+fn answers() -> Vec<ActionAnswer> {
     let (node, pool, replacement) = (|| "node-1".to_owned(), || "web".to_owned(), || "i-1".to_owned());
     let instance_id = replacement;
     let still = || Some(Pause::Everything);
     vec![
-        TriggerAnswer::BadTarget { action: TriggerAction::Replace, needs: "spec.node" },
-        TriggerAnswer::NoSuchNode { node: node().into() },
-        TriggerAnswer::NoSuchPool { pool: pool().into() },
-        TriggerAnswer::NoSuchReplacement { replacement: replacement().into() },
-        TriggerAnswer::NoReplacementOfNode { node: node().into() },
-        TriggerAnswer::NotInPool { node: node().into() },
-        TriggerAnswer::LeftToNeighbour { node: node().into(), neighbour: Neighbour::Karpenter },
-        TriggerAnswer::OnDemandInstance { node: node().into(), pool: pool().into() },
-        TriggerAnswer::BeingCancelled { node: node().into(), replacement: replacement().into() },
-        TriggerAnswer::ReplacedAlready { node: node().into(), replacement: replacement().into() },
-        TriggerAnswer::ReplacementOver { replacement: replacement().into() },
-        TriggerAnswer::NoFallback { replacement: replacement().into(), phase: Phase::Draining },
-        TriggerAnswer::NoFallbackOfNode { node: node().into() },
-        TriggerAnswer::NoFallbackInPool { pool: pool().into() },
-        TriggerAnswer::DeadlinePresses {
+        ActionAnswer::BadTarget { action: ActionKind::Replace, needs: "spec.node" },
+        ActionAnswer::NoSuchNode { node: node().into() },
+        ActionAnswer::NoSuchPool { pool: pool().into() },
+        ActionAnswer::NoSuchReplacement { replacement: replacement().into() },
+        ActionAnswer::NoReplacementOfNode { node: node().into() },
+        ActionAnswer::NotInPool { node: node().into() },
+        ActionAnswer::LeftToNeighbour { node: node().into(), neighbour: Neighbour::Karpenter },
+        ActionAnswer::OnDemandInstance { node: node().into(), pool: pool().into() },
+        ActionAnswer::BeingCancelled { node: node().into(), replacement: replacement().into() },
+        ActionAnswer::ReplacedAlready { node: node().into(), replacement: replacement().into() },
+        ActionAnswer::ReplacementOver { replacement: replacement().into() },
+        ActionAnswer::NoFallback { replacement: replacement().into(), phase: Phase::Draining },
+        ActionAnswer::NoFallbackOfNode { node: node().into() },
+        ActionAnswer::NoFallbackInPool { pool: pool().into() },
+        ActionAnswer::DeadlinePresses {
             replacement: replacement().into(),
             instance_id: instance_id().into(),
             deadline: at(),
         },
-        TriggerAnswer::OldInstanceEnding { instance_id: instance_id().into() },
-        TriggerAnswer::OldInstanceGone { instance_id: instance_id().into() },
-        TriggerAnswer::FallbackStandsIn {
+        ActionAnswer::OldInstanceEnding { instance_id: instance_id().into() },
+        ActionAnswer::OldInstanceGone { instance_id: instance_id().into() },
+        ActionAnswer::FallbackStandsIn {
             replacement: replacement().into(),
             instance_id: instance_id().into(),
         },
-        TriggerAnswer::Replacing { node: node().into(), replacement: replacement().into() },
-        TriggerAnswer::Returning,
-        TriggerAnswer::Cancelling { replacement: replacement().into() },
-        TriggerAnswer::CancelledAlready { replacement: replacement().into() },
-        TriggerAnswer::Paused { pool: None },
-        TriggerAnswer::NotPaused { pool: Some(pool().into()), still: still() },
-        TriggerAnswer::Ends { pauses: vec!["t-1".to_owned(), "t-2".to_owned()], still: still() },
-        TriggerAnswer::PausesOver { still: None },
-        TriggerAnswer::EndedBy { trigger: "t-3".to_owned(), by: Some("ann".to_owned()) },
+        ActionAnswer::Replacing { node: node().into(), replacement: replacement().into() },
+        ActionAnswer::Returning,
+        ActionAnswer::Cancelling { replacement: replacement().into() },
+        ActionAnswer::CancelledAlready { replacement: replacement().into() },
+        ActionAnswer::Paused { pool: None },
+        ActionAnswer::NotPaused { pool: Some(pool().into()), still: still() },
+        ActionAnswer::Ends { pauses: vec!["t-1".to_owned(), "t-2".to_owned()], still: still() },
+        ActionAnswer::PausesOver { still: None },
+        ActionAnswer::EndedBy { spot_action: "t-3".to_owned(), by: Some("ann".to_owned()) },
     ]
 }
 
@@ -279,7 +279,7 @@ fn the_docs_list_every_code_in_this_order() {
     let docs = docs.split("\n## Refusing a request").next().expect("a first part");
     let listed = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let codes = ReasonCode::ALL.iter().map(ToString::to_string);
-    let codes = codes.chain(TriggerReason::ALL.iter().map(ToString::to_string));
+    let codes = codes.chain(ActionReason::ALL.iter().map(ToString::to_string));
     let codes = codes.chain(NoticeRefusal::ALL.map(|refusal| refusal.as_str().to_owned()));
     assert!(listed.eq(codes), "docs/reasons.md is not up to date");
 }

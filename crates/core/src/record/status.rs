@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How many names of triggers a record keeps; the oldest give way.
-const MAX_TRIGGERS: usize = 20;
+/// How many names of SpotActions a record keeps; the oldest give way.
+const MAX_SPOT_ACTIONS: usize = 20;
 
 /// How many instances a record keeps whose nodes could not be used; the oldest give way.
 const MAX_DISCARDED: usize = 20;
@@ -75,10 +75,10 @@ pub struct ReplacementStatus {
     /// When the last return began: the budget of returns counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_started_at: Option<Timestamp>,
-    /// The triggers that this record has taken in, by name.
+    /// The SpotActions that this record has taken in, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = MAX_TRIGGERS), inner(length(max = 253)))]
-    pub triggers: Vec<String>,
+    #[schemars(length(max = MAX_SPOT_ACTIONS), inner(length(max = 253)))]
+    pub spot_actions: Vec<String>,
     /// How full the pool was when it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub utilisation_before: Option<UtilisationPercent>,
@@ -188,12 +188,12 @@ impl ReplacementStatus {
         });
     }
 
-    /// Remembers that the trigger of that name was taken in.
-    pub fn take_in_trigger(&mut self, name: &str) {
-        if self.triggers.len() >= MAX_TRIGGERS {
-            self.triggers.remove(0);
+    /// Remembers that the SpotAction of that name was taken in.
+    pub fn take_in_spot_action(&mut self, name: &str) {
+        if self.spot_actions.len() >= MAX_SPOT_ACTIONS {
+            self.spot_actions.remove(0);
         }
-        self.triggers.push(name.to_owned());
+        self.spot_actions.push(name.to_owned());
     }
 
     /// Remembers an instance that was terminated because its node could not be used; whether that is new.

@@ -174,8 +174,8 @@ pub enum Outcome {
     Observed,
     /// Box 1: another tool replaces the node.
     SteppedAside,
-    /// Boxes 1, 6 and 11: a trigger is followed.
-    Triggered,
+    /// Boxes 1, 6 and 11: a SpotAction is followed.
+    ActionFollowed,
     /// Box 2 or 3.2: one more instance was requested.
     Requested,
     /// Box 3 or 3.2: no capacity, a quota, or the group is at its maximum.

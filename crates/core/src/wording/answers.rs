@@ -1,4 +1,4 @@
-//! What a trigger is answered, and why a notice, a setting or a request is refused.
+//! What a SpotAction is answered, and why a notice, a setting or a request is refused.
 
 use crate::agents::WatchedNodes;
 use crate::group::NoInstance;
@@ -8,11 +8,11 @@ use crate::notices::NoticeRefusal;
 use crate::reason::NodeTrouble;
 use crate::reason::Pause;
 use crate::scaling::calls::Call;
-use crate::trigger::TriggerAnswer;
+use crate::spot_action::ActionAnswer;
 use crate::windows::BadSetting;
 use std::fmt::{Display, Formatter, Result};
 
-impl Display for TriggerAnswer {
+impl Display for ActionAnswer {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::BadTarget { action, needs } => write!(f, "action {action} needs {needs}"),
@@ -65,7 +65,7 @@ impl Display for TriggerAnswer {
             }
             Self::Paused { pool } => write!(f, "in force until a Resume of {}", scope(pool.as_ref())),
             Self::NotPaused { pool, still } => {
-                write!(f, "no trigger has paused {}", scope(pool.as_ref()))?;
+                write!(f, "no SpotAction has paused {}", scope(pool.as_ref()))?;
                 goes_on(still.as_ref(), f)
             }
             Self::Ends { pauses, still } => {
@@ -76,8 +76,8 @@ impl Display for TriggerAnswer {
                 f.write_str("the pauses are over")?;
                 goes_on(still.as_ref(), f)
             }
-            Self::EndedBy { trigger, by } => {
-                write!(f, "ended by trigger {trigger}")?;
+            Self::EndedBy { spot_action, by } => {
+                write!(f, "ended by SpotAction {spot_action}")?;
                 by.iter().try_for_each(|by| write!(f, ", requested by {by}"))
             }
         }

@@ -16,8 +16,8 @@ impl fmt::Display for Event {
             Self::NoticeReceived { kind, instance_id, deadline: None } => {
                 write!(f, "{kind} for {instance_id}")
             }
-            Self::Triggered { wish, trigger, by, reason } => {
-                triggered(*wish, trigger, by.as_deref(), reason.as_deref(), f)
+            Self::ActionFollowed { wish, spot_action, by, reason } => {
+                action_followed(*wish, spot_action, by.as_deref(), reason.as_deref(), f)
             }
             Self::Observed { pressed } => Reason::ObserveOnly { at_once: *pressed }.fmt(f),
             Self::SteppedAside { neighbour } => Reason::LeftToNeighbour(*neighbour).fmt(f),
@@ -61,9 +61,9 @@ impl fmt::Display for Event {
     }
 }
 
-fn triggered(
+fn action_followed(
     wish: Wish,
-    trigger: &str,
+    spot_action: &str,
     by: Option<&str>,
     reason: Option<&str>,
     f: &mut fmt::Formatter<'_>,
@@ -74,7 +74,7 @@ fn triggered(
         Wish::Cancellation => "the cancellation was requested",
     })?;
     by.iter().try_for_each(|by| write!(f, " by {by}"))?;
-    write!(f, " (trigger {trigger})")?;
+    write!(f, " (SpotAction {spot_action})")?;
     reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
 }
 

@@ -212,9 +212,9 @@ impl Display for Pause {
             Self::Everything => f.write_str(
                 "everything is paused (label spotguard.dev/paused on the namespace of Spot Guard)",
             ),
-            Self::Trigger { trigger, by, everything } => {
+            Self::SpotAction { spot_action, by, everything } => {
                 let what = if *everything { "everything" } else { "the pool" };
-                write!(f, "{what} is paused (trigger {trigger}")?;
+                write!(f, "{what} is paused (SpotAction {spot_action}")?;
                 by.iter().try_for_each(|by| write!(f, ", requested by {by}"))?;
                 f.write_str(")")
             }

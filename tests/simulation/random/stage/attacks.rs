@@ -124,16 +124,16 @@ impl Stage<'_> {
                 let _ = self.cluster.create_json_as(notice, &agent_of(&own.node_name));
                 Some((NOTICES, String::new(), name))
             }
-            Poison::Trigger => {
+            Poison::SpotAction => {
                 let name = format!("unreadable-{}", self.happened.len());
                 let _ = self.cluster.create_json(json!({
-                    "apiVersion": "spotguard.dev/v1alpha1", "kind": "Trigger",
+                    "apiVersion": "spotguard.dev/v1alpha1", "kind": "SpotAction",
                     "metadata": { "name": name },
                     "spec": { "action": "Resume" },
                     "status": { "conditions": [{ "type": "Accepted", "status": "False", "reason": "None",
                         "message": "", "lastTransitionTime": UNREADABLE_TIME }] },
                 }));
-                Some(("triggers.spotguard.dev", String::new(), name))
+                Some(("spotactions.spotguard.dev", String::new(), name))
             }
             Poison::Record => {
                 let name = format!("i-{:017x}", self.happened.len());
@@ -185,7 +185,7 @@ impl Stage<'_> {
                         }
                     });
                 }
-                Poison::Notice | Poison::Trigger | Poison::Record => {
+                Poison::Notice | Poison::SpotAction | Poison::Record => {
                     cluster.remove(resource, &namespace, &name);
                 }
             }

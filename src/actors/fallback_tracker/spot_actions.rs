@@ -1,4 +1,4 @@
-//! Triggers: what people request, as [`spot_guard_core::trigger`] decides it.
+//! SpotActions: what people request, as [`spot_guard_core::spot_action`] decides it.
 //!
 //! A turn looks at a few of them, the oldest first, whatever a tenant or a webhook creates. Answers are
 //! written beside the records, so that a slow one delays none.
@@ -6,8 +6,8 @@
 use super::store::{self, Write};
 use super::turn_view::{TurnView, subject};
 use crate::actors::deps::{Deps, Pauses};
-use crate::crd::{NodeReplacement, NodeReplacementSpec, Trigger, version};
-use crate::kube::asked::{OpenTrigger, OpenTriggers};
+use crate::crd::{NodeReplacement, NodeReplacementSpec, SpotAction, version};
+use crate::kube::asked::{OpenAction, OpenActions};
 use futures::StreamExt;
 use kube::ResourceExt;
 use spot_guard_core::freshness::WatchedKind;
@@ -16,28 +16,28 @@ use spot_guard_core::neighbours;
 use spot_guard_core::reason::Pause;
 use spot_guard_core::record::ReplacementStatus;
 use spot_guard_core::replacement::Subject;
-use spot_guard_core::trigger::{
-    self, Ask, Decision, Membership, StoredReplacement, TriggerFacts, TriggerUpdate,
+use spot_guard_core::spot_action::{
+    self, ActionFacts, ActionUpdate, Ask, Decision, Membership, StoredReplacement,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// So many triggers are looked at in a turn, those included whose answers are being written.
+/// So many SpotActions are looked at in a turn, those included whose answers are being written.
 const LOOKED_AT: usize = 64;
 /// How many answers are written at the same time.
 const PARALLEL: usize = 8;
 
-/// An answer to a trigger.
-pub(super) struct Reply(Arc<Trigger>, TriggerUpdate);
+/// An answer to a SpotAction.
+pub(super) struct Reply(Arc<SpotAction>, ActionUpdate);
 
-/// An answer that was written, or not: the name and the version of its trigger.
+/// An answer that was written, or not: the name and the version of its SpotAction.
 pub(super) struct Replied {
     name: String,
     version: u64,
     written: bool,
 }
 
-/// Which triggers need no look now.
+/// Which SpotActions need no look now.
 #[derive(Default)]
 pub(super) struct Replies {
     /// The versions that were answered: the watch may show them for a moment yet.
@@ -50,9 +50,9 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    /// The triggers to look at in this turn, and whether more have had no look yet. Those of which nothing
+    /// The SpotActions to look at in this turn, and whether more have had no look yet. Those of which nothing
     /// could be told yet come last, and in turns.
-    fn next(&mut self, open: &OpenTriggers) -> (Vec<OpenTrigger>, bool) {
+    fn next(&mut self, open: &OpenActions) -> (Vec<OpenAction>, bool) {
         self.turns += 1;
         let is_shown =
             |name: &String, seen: &u64| open.get(name).is_some_and(|held| held.ask.order.1 == *seen);
@@ -87,7 +87,7 @@ impl Replies {
 
     /// The answers to be written now.
     pub(super) fn begin(&mut self, replies: Vec<Reply>) -> Vec<Reply> {
-        self.under_way.extend(replies.iter().map(|Reply(trigger, _)| trigger.name_any()));
+        self.under_way.extend(replies.iter().map(|Reply(spot_action, _)| spot_action.name_any()));
         replies
     }
 
@@ -107,32 +107,33 @@ impl Replies {
 /// Writes the answers.
 pub(super) async fn reply(deps: Deps, replies: Vec<Reply>) -> Vec<Replied> {
     let deps = &deps;
-    let written = futures::stream::iter(replies).map(|Reply(trigger, verdict)| async move {
-        let written = store::answer(deps, &trigger, &verdict).await;
-        Replied { name: trigger.name_any(), version: version(&*trigger), written }
+    let written = futures::stream::iter(replies).map(|Reply(spot_action, verdict)| async move {
+        let written = store::answer(deps, &spot_action, &verdict).await;
+        Replied { name: spot_action.name_any(), version: version(&*spot_action), written }
     });
     written.buffer_unordered(PARALLEL).collect().await
 }
 
-/// What a turn makes of the triggers.
+/// What a turn makes of the SpotActions.
 #[derive(Default)]
 pub(super) struct Followed {
     /// New replacements, and cancelled ones that begin anew.
     pub(super) writes: Vec<Write>,
     pub(super) replies: Vec<Reply>,
-    /// Whether more triggers are to be looked at.
+    /// Whether more SpotActions are to be looked at.
     pub(super) more: bool,
 }
 
 impl TurnView<'_> {
-    /// What the triggers lead to that this turn looks at. Records that are open take theirs in as they go on.
-    pub(super) fn follow_triggers(
+    /// What the SpotActions lead to that this turn looks at. Records that are open take theirs in as they go
+    /// on.
+    pub(super) fn follow_spot_actions(
         &mut self,
         records: &BTreeMap<ReplacementName, NodeReplacement>,
         replies: &mut Replies,
         begun: &[Write],
     ) -> Followed {
-        let open = &self.deps.view.open_triggers;
+        let open = &self.deps.view.open_spot_actions;
         let (looks, more) = replies.next(open);
         let mut followed = Followed { more, ..Followed::default() };
         if looks.is_empty() {
@@ -150,26 +151,26 @@ impl TurnView<'_> {
         let begins = |name: &str| begun.iter().any(|write| write.record() == Some(name));
         for held in looks {
             let ask = &held.ask;
-            let facts = TriggerFacts {
+            let facts = ActionFacts {
                 stories: &stories,
-                triggers: pauses.asked(),
+                spot_actions: pauses.asked(),
                 is_pool: &|name| self.configs.get(name).is_some_and(|pool| !pool.deleted),
                 place: &|node| self.place(node),
                 otherwise_paused: &|scope| self.paused_beside(&pauses, scope),
             };
-            match trigger::decide(ask, &facts) {
+            match spot_action::decide(ask, &facts) {
                 Decision::Wait => replies.waits(ask),
-                Decision::Tell(verdict) => followed.replies.push(Reply(held.trigger.clone(), verdict)),
+                Decision::Tell(verdict) => followed.replies.push(Reply(held.spot_action.clone(), verdict)),
                 Decision::EndPauses(names) => {
                     let ended = names.iter().filter_map(|name| open.get(name));
                     let ended = ended.filter(|pause| !replies.has_answer(&pause.ask)).take(LOOKED_AT);
-                    let verdict = TriggerUpdate::ended_by(ask.name.clone(), ask.by.clone());
-                    followed.replies.extend(ended.map(|pause| Reply(pause.trigger, verdict.clone())));
+                    let verdict = ActionUpdate::ended_by(ask.name.clone(), ask.by.clone());
+                    followed.replies.extend(ended.map(|pause| Reply(pause.spot_action, verdict.clone())));
                 }
                 Decision::Begin { pool, instance_id } => {
                     let is_begun =
                         followed.writes.iter().any(|write: &Write| write.record() == Some(&instance_id));
-                    // One that this turn begins by other means takes the trigger in at the next.
+                    // One that this turn begins by other means takes the SpotAction in at the next.
                     if !is_begun && !begins(&instance_id) && !self.deps.view.may_hide_record(&instance_id) {
                         followed.writes.push(self.asked_record(&held, pool, instance_id));
                     }
@@ -179,7 +180,7 @@ impl TurnView<'_> {
                         match records.get(&name).filter(|record| !record.is_open()) {
                             None => taken_in.entry(name).or_default().push(ask.clone()),
                             Some(cancelled) if !begins(&name) => {
-                                let fresh = self.asked_for(ask, &held.trigger, cancelled);
+                                let fresh = self.asked_for(ask, &held.spot_action, cancelled);
                                 followed.writes.push(Write::reopen(cancelled, fresh));
                             }
                             Some(_) => {}
@@ -192,17 +193,17 @@ impl TurnView<'_> {
         followed
     }
 
-    /// The record of a replacement that a trigger asks for.
+    /// The record of a replacement that a SpotAction asks for.
     fn asked_record(
         &self,
-        OpenTrigger { ask, trigger }: &OpenTrigger,
+        OpenAction { ask, spot_action }: &OpenAction,
         pool: PoolName,
         instance_id: InstanceId,
     ) -> Write {
         let node_name = ask.node.clone().unwrap_or_default();
         let spec = NodeReplacementSpec { pool: Some(pool), node_name, instance_id, place: None };
         let mut record = NodeReplacement::new(&spec.instance_id.clone(), spec);
-        record.status = Some(self.asked_for(ask, trigger, &record));
+        record.status = Some(self.asked_for(ask, spot_action, &record));
         Write::Create(record)
     }
 
@@ -233,7 +234,7 @@ impl TurnView<'_> {
         }
     }
 
-    /// What pauses the pool, or everything, beside the pauses for just that which triggers asked for.
+    /// What pauses the pool, or everything, beside the pauses for just that which SpotActions asked for.
     fn paused_beside(&self, pauses: &Pauses, scope: Option<&PoolName>) -> Option<Pause> {
         let others = pauses.beside(scope);
         match scope {
@@ -246,37 +247,37 @@ impl TurnView<'_> {
         }
     }
 
-    /// The first state of a record that a trigger asks for.
+    /// The first state of a record that a SpotAction asks for.
     pub(super) fn asked_for(
         &self,
         ask: &Ask,
-        trigger: &Trigger,
+        spot_action: &SpotAction,
         record: &NodeReplacement,
     ) -> ReplacementStatus {
         let utilisation = record.spec.pool.as_ref().map(|pool| self.utilisation(pool));
-        let traceparent = trigger.spec.traceparent.clone();
+        let traceparent = spot_action.spec.traceparent.clone();
         let now = self.deps.clock.now();
-        let mut status = trigger::open(ask, &subject(record), utilisation, traceparent, now);
+        let mut status = spot_action::open(ask, &subject(record), utilisation, traceparent, now);
         status.node_uid = self.uid_of(&record.spec.node_name);
         status
     }
 
-    /// Takes the triggers in that ask something of this record.
-    pub(super) fn take_in_triggers(
+    /// Takes the SpotActions in that ask something of this record.
+    pub(super) fn take_in_spot_actions(
         &self,
         record: &NodeReplacement,
         subject: &Subject,
         status: &mut ReplacementStatus,
     ) {
         for ask in self.asked.get(&record.replacement_name()).into_iter().flatten() {
-            let named = |trigger: &Trigger| trigger.metadata.name.as_ref() == Some(&ask.name);
+            let named = |spot_action: &SpotAction| spot_action.metadata.name.as_ref() == Some(&ask.name);
             if status.started_at.is_none()
-                && let Some(trigger) = self.deps.view.triggers.find(named)
+                && let Some(spot_action) = self.deps.view.spot_actions.find(named)
             {
                 // The process died between the record and its first status.
-                *status = self.asked_for(ask, &trigger, record);
+                *status = self.asked_for(ask, &spot_action, record);
             } else {
-                trigger::take_in(ask, subject, status, self.deps.clock.now());
+                spot_action::take_in(ask, subject, status, self.deps.clock.now());
             }
         }
     }

@@ -1,19 +1,19 @@
 //! What people request: replace, return, cancel, pause and resume.
 //!
-//! Asking writes a Trigger and answers 202 with its place; the leader does the rest, so any replica can be
+//! Asking writes a SpotAction and answers 202 with its place; the leader does the rest, so any replica can be
 //! asked. With a header `Idempotency-Key` the object's name follows from user and key, so that asking again
 //! writes nothing new.
 
 mod writer;
 
-pub use writer::{Triggers, WriteError, Written};
+pub use writer::{SpotActions, WriteError, Written};
 
 use super::access::Caller;
-use super::model::{Items, TriggerState};
+use super::model::{ActionState, Items};
 use super::problem::{self, ProblemReason, Refused};
 use super::query::{Filter, path_name};
 use super::{ApiState, api};
-use crate::crd::TriggerSpec;
+use crate::crd::SpotActionSpec;
 use crate::telemetry::tracing::trace_id_of;
 use actix_web::http::header;
 use actix_web::web::{Data, Json, Payload};
@@ -22,7 +22,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use futures::StreamExt;
 use serde_json::Value;
 use spot_guard_core::ids::{NodeName, PoolName, ReplacementName};
-use spot_guard_core::trigger::TriggerAction;
+use spot_guard_core::spot_action::ActionKind;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,11 +30,11 @@ use tokio::time::timeout;
 
 /// The longest body of a request, in bytes.
 pub(super) const MAX_BODY: usize = 16 * 1024;
-/// The longest reason, in characters (TriggerSpec).
+/// The longest reason, in characters (SpotActionSpec).
 pub(super) const MAX_REASON: usize = 1024;
 /// The longest idempotency key, in bytes.
 pub(super) const MAX_KEY: usize = 255;
-/// The longest name of a user that is written down, in characters (TriggerSpec).
+/// The longest name of a user that is written down, in characters (SpotActionSpec).
 const MAX_USER: usize = 512;
 /// How long a client may take to send its body.
 const BODY_LIMIT: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ pub(super) async fn replace_node(
         node: Some(name.into()),
         replacement: None,
     };
-    trigger(&state, &request, body, TriggerAction::Replace, subject).await
+    spot_action(&state, &request, body, ActionKind::Replace, subject).await
 }
 
 pub(super) async fn return_fallback(
@@ -65,7 +65,7 @@ pub(super) async fn return_fallback(
     let known = api::find(&state.replacements, &name).is_some_and(|held| api::has_open_fallback(&held));
     let subject =
         Subject { known, what: "open fallback", pool: None, node: None, replacement: Some(name.into()) };
-    trigger(&state, &request, body, TriggerAction::Return, subject).await
+    spot_action(&state, &request, body, ActionKind::Return, subject).await
 }
 
 pub(super) async fn cancel_replacement(
@@ -77,7 +77,7 @@ pub(super) async fn cancel_replacement(
     let known = api::find(&state.replacements, &name).is_some();
     let subject =
         Subject { known, what: "replacement", pool: None, node: None, replacement: Some(name.into()) };
-    trigger(&state, &request, body, TriggerAction::Cancel, subject).await
+    spot_action(&state, &request, body, ActionKind::Cancel, subject).await
 }
 
 pub(super) async fn pause_pool(
@@ -85,7 +85,7 @@ pub(super) async fn pause_pool(
     request: HttpRequest,
     body: Payload,
 ) -> Result<HttpResponse, Refused> {
-    trigger(&state, &request, body, TriggerAction::Pause, pool(&state, &request)).await
+    spot_action(&state, &request, body, ActionKind::Pause, pool(&state, &request)).await
 }
 
 pub(super) async fn resume_pool(
@@ -93,7 +93,7 @@ pub(super) async fn resume_pool(
     request: HttpRequest,
     body: Payload,
 ) -> Result<HttpResponse, Refused> {
-    trigger(&state, &request, body, TriggerAction::Resume, pool(&state, &request)).await
+    spot_action(&state, &request, body, ActionKind::Resume, pool(&state, &request)).await
 }
 
 pub(super) async fn pause_all(
@@ -101,7 +101,7 @@ pub(super) async fn pause_all(
     request: HttpRequest,
     body: Payload,
 ) -> Result<HttpResponse, Refused> {
-    trigger(&state, &request, body, TriggerAction::Pause, EVERYTHING).await
+    spot_action(&state, &request, body, ActionKind::Pause, EVERYTHING).await
 }
 
 pub(super) async fn resume_all(
@@ -109,22 +109,22 @@ pub(super) async fn resume_all(
     request: HttpRequest,
     body: Payload,
 ) -> Result<HttpResponse, Refused> {
-    trigger(&state, &request, body, TriggerAction::Resume, EVERYTHING).await
+    spot_action(&state, &request, body, ActionKind::Resume, EVERYTHING).await
 }
 
-pub(super) async fn triggers(
+pub(super) async fn spot_actions(
     state: Data<ApiState>,
     request: HttpRequest,
-) -> Result<Json<Items<TriggerState>>, Refused> {
-    let (found, next) = Filter::of(&request)?.page(state.trigger_store.state(), api::name_of);
-    Ok(Json(Items { items: found.iter().map(|held| TriggerState::of(held)).collect(), next }))
+) -> Result<Json<Items<ActionState>>, Refused> {
+    let (found, next) = Filter::of(&request)?.page(state.spot_action_store.state(), api::name_of);
+    Ok(Json(Items { items: found.iter().map(|held| ActionState::of(held)).collect(), next }))
 }
 
 /// As it is stored now: it is found at once, whichever replica has written it.
-pub(super) async fn trigger_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
-    match state.triggers.get(&path_name(&request)).await {
-        Ok(Some(found)) => HttpResponse::Ok().json(TriggerState::of(&found)),
-        Ok(None) => api::no_such(&request, "trigger"),
+pub(super) async fn spot_action_named(state: Data<ApiState>, request: HttpRequest) -> HttpResponse {
+    match state.spot_actions.get(&path_name(&request)).await {
+        Ok(Some(found)) => HttpResponse::Ok().json(ActionState::of(&found)),
+        Ok(None) => api::no_such(&request, "spotaction"),
         Err(_) => {
             let detail = "the Kubernetes API does not answer";
             problem::unavailable(ProblemReason::KubernetesUnavailable, &request, detail)
@@ -132,7 +132,7 @@ pub(super) async fn trigger_named(state: Data<ApiState>, request: HttpRequest) -
     }
 }
 
-/// What a trigger is about.
+/// What a SpotAction is about.
 struct Subject {
     /// Whether it is there.
     known: bool,
@@ -151,11 +151,11 @@ fn pool(state: &ApiState, request: &HttpRequest) -> Subject {
     Subject { known, what: "pool", pool: Some(name.into()), node: None, replacement: None }
 }
 
-async fn trigger(
+async fn spot_action(
     state: &ApiState,
     request: &HttpRequest,
     body: Payload,
-    action: TriggerAction,
+    action: ActionKind,
     subject: Subject,
 ) -> Result<HttpResponse, Refused> {
     let caller = caller(request)?;
@@ -164,7 +164,7 @@ async fn trigger(
     if !subject.known {
         return Ok(api::no_such(request, subject.what));
     }
-    let spec = TriggerSpec {
+    let spec = SpotActionSpec {
         action,
         pool: subject.pool,
         node: subject.node,
@@ -177,7 +177,7 @@ async fn trigger(
         Some(key) => name_of_key(&caller.user, &key),
         None => random_name(),
     };
-    match state.triggers.write(&name, spec).await {
+    match state.spot_actions.write(&name, spec).await {
         Ok(written) => Ok(accepted(&name, &written)),
         Err(WriteError::Other(_)) => {
             let detail = "it was used for another request".to_owned();
@@ -201,21 +201,21 @@ pub(super) fn requested_by(name: &str) -> Option<String> {
     Some(name.chars().take(MAX_USER).collect())
 }
 
-/// 202 with the place of the trigger.
+/// 202 with the place of the SpotAction.
 pub(super) fn accepted(name: &str, written: &Written) -> HttpResponse {
     HttpResponse::Accepted()
-        .insert_header((header::LOCATION, format!("/api/v1/triggers/{name}")))
-        .json(TriggerState::of(&written.trigger))
+        .insert_header((header::LOCATION, format!("/api/v1/spotactions/{name}")))
+        .json(ActionState::of(&written.spot_action))
 }
 
-/// Says why a trigger is not stored.
+/// Says why a SpotAction is not stored.
 pub(super) fn not_stored(request: &HttpRequest, error: &WriteError) -> Result<HttpResponse, Refused> {
     match error {
         WriteError::Unavailable => {
             Ok(problem::unavailable(ProblemReason::KubernetesUnavailable, request, &error.to_string()))
         }
         WriteError::Other(_) | WriteError::Invalid(_) => {
-            Err(Refused::new(ProblemReason::TriggerInvalid, request, error.to_string()))
+            Err(Refused::new(ProblemReason::ActionInvalid, request, error.to_string()))
         }
     }
 }
@@ -242,7 +242,7 @@ fn name_of_key(user: &str, key: &str) -> String {
     name_of("key", &format!("{}:{user}{key}", user.len()))
 }
 
-/// The name of the trigger of what identifies a request.
+/// The name of the SpotAction of what identifies a request.
 pub(super) fn name_of(kind: &str, text: &str) -> String {
     let mut name = format!("{kind}-");
     for byte in &digest(&SHA256, text.as_bytes()).as_ref()[..20] {

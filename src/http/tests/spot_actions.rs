@@ -29,7 +29,7 @@ async fn json(response: ServiceResponse<BoxBody>) -> (u16, Option<String>, Value
 }
 
 #[actix_web::test]
-async fn each_trigger_is_an_object_that_says_who_wants_what() {
+async fn each_spot_action_is_an_object_that_says_who_wants_what() {
     let users = Users::new();
     let served = served(&users).await;
     for (path, spec) in [
@@ -49,8 +49,8 @@ async fn each_trigger_is_an_object_that_says_who_wants_what() {
         let (status, location, told) = json(served.answer(asked).await).await;
         assert_eq!(status, 202, "{path}: {told}");
         let location = location.unwrap();
-        let name = location.strip_prefix("/api/v1/triggers/").unwrap();
-        let stored: Trigger = kube::Api::all(users.client(Arc::new(OpenGate)))
+        let name = location.strip_prefix("/api/v1/spotactions/").unwrap();
+        let stored: SpotAction = kube::Api::all(users.client(Arc::new(OpenGate)))
             .get(name)
             .await
             .expect("it is stored under that name");
@@ -104,7 +104,7 @@ async fn a_key_makes_one_object_of_many_requests_of_one_user() {
     let (status, third, _) = json(served.answer(by_other).await).await;
     assert_eq!(status, 202);
     assert_ne!(third, first, "keys are each user's own");
-    assert_eq!(users.cluster.list::<Trigger>().len(), 3);
+    assert_eq!(users.cluster.list::<SpotAction>().len(), 3);
 }
 
 #[actix_web::test]
@@ -156,7 +156,7 @@ async fn what_is_asked_wrongly_is_named_and_nothing_is_written() {
         assert_eq!(problem["errors"][0]["field"].as_str().unwrap_or_default(), field, "{problem}");
         assert!(problem["detail"].as_str().unwrap().contains(detail), "{problem}");
     }
-    assert!(users.cluster.list::<Trigger>().is_empty());
+    assert!(users.cluster.list::<SpotAction>().is_empty());
 }
 
 #[actix_web::test]
@@ -167,11 +167,14 @@ async fn an_api_server_that_stores_nothing_is_told_of() {
     *gate.verdict.lock().unwrap() = Some(RequestFate::Delay(Duration::from_secs(3600)));
     let served = app(users.door(), users.client(gate.clone()), Fixture::with_a_fallback()).await;
     let (status, _, problem) = json(served.answer(ask(FALLBACK)).await).await;
-    assert_eq!((status, &problem["detail"]), (503, &json!("the Kubernetes API did not store the trigger")));
+    assert_eq!(
+        (status, &problem["detail"]),
+        (503, &json!("the Kubernetes API did not store the SpotAction"))
+    );
     assert_eq!(problem["reason"], "KubernetesUnavailable");
     *gate.verdict.lock().unwrap() = Some(RequestFate::Refuse(403, "Forbidden".to_owned()));
     assert_eq!(json(served.answer(ask(FALLBACK)).await).await.0, 503);
-    let path = "/api/v1/triggers/key-1";
+    let path = "/api/v1/spotactions/key-1";
     assert_eq!(json(served.answer(request("GET", path, Some("token-of-reader"))).await).await.0, 503);
 }
 
@@ -183,7 +186,7 @@ async fn a_body_that_does_not_arrive_is_not_waited_for_for_ever() {
         actix_web::dev::Payload::Stream { payload: Box::pin(futures::stream::pending()) };
     let body = web::Payload::from_request(&request, &mut never).await.unwrap();
     let began = tokio::time::Instant::now();
-    let refused = super::super::triggers::reason(&request, body).await.unwrap_err();
+    let refused = super::super::spot_actions::reason(&request, body).await.unwrap_err();
     assert_eq!(refused.to_string(), "the body did not arrive within 5 s");
     assert!(began.elapsed() < Duration::from_secs(6));
 }

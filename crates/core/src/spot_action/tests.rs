@@ -8,7 +8,7 @@ fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().expect("a time")
 }
 
-fn ask(action: TriggerAction) -> Ask {
+fn ask(action: ActionKind) -> Ask {
     Ask {
         name: "t-1".to_owned(),
         action,
@@ -18,19 +18,19 @@ fn ask(action: TriggerAction) -> Ask {
         by: Some("ann".to_owned()),
         reason: Some("maintenance".to_owned()),
         order: (Some(now()), 7),
-        stage: TriggerStage::Pending,
+        stage: ActionStage::Pending,
     }
 }
 
-fn of_node(action: TriggerAction, node: &str) -> Ask {
+fn of_node(action: ActionKind, node: &str) -> Ask {
     Ask { node: Some(node.into()), ..ask(action) }
 }
 
-fn of_replacement(action: TriggerAction, name: &str) -> Ask {
+fn of_replacement(action: ActionKind, name: &str) -> Ask {
     Ask { replacement: Some(name.into()), ..ask(action) }
 }
 
-fn of_pool(action: TriggerAction, pool: &str) -> Ask {
+fn of_pool(action: ActionKind, pool: &str) -> Ask {
     Ask { pool: Some(pool.into()), ..ask(action) }
 }
 
@@ -61,7 +61,7 @@ fn fallback() -> ReplacementStatus {
 }
 
 /// What comes of it in a pool `p` with the Spot nodes n-1 and n-2, where `i-1` is the story of n-1.
-fn decided(ask: &Ask, story: Option<&ReplacementStatus>, triggers: &[Ask]) -> Decision {
+fn decided(ask: &Ask, story: Option<&ReplacementStatus>, spot_actions: &[Ask]) -> Decision {
     let story = story.map(|status| StoredReplacement {
         name: "i-1".into(),
         node: leaked("n-1"),
@@ -82,9 +82,9 @@ fn decided(ask: &Ask, story: Option<&ReplacementStatus>, triggers: &[Ask]) -> De
     };
     decide(
         ask,
-        &TriggerFacts {
+        &ActionFacts {
             stories: &stories,
-            triggers,
+            spot_actions,
             is_pool: &|name| name == "p",
             place: &place,
             otherwise_paused: &|scope| scope.map(|_| Pause::Pool),
@@ -92,11 +92,11 @@ fn decided(ask: &Ask, story: Option<&ReplacementStatus>, triggers: &[Ask]) -> De
     )
 }
 
-/// What a refused trigger is told.
+/// What a refused SpotAction is told.
 #[track_caller]
-fn refusal(decision: Decision) -> TriggerAnswer {
+fn refusal(decision: Decision) -> ActionAnswer {
     match decision {
-        Decision::Tell(TriggerUpdate { accepted: Some((false, reason)), complete: None, answer, .. }) => {
+        Decision::Tell(ActionUpdate { accepted: Some((false, reason)), complete: None, answer, .. }) => {
             assert_eq!(reason, answer.reason());
             answer
         }
@@ -104,11 +104,11 @@ fn refusal(decision: Decision) -> TriggerAnswer {
     }
 }
 
-/// What a trigger is told that is accepted and complete, and its replacements.
+/// What a SpotAction is told that is accepted and complete, and its replacements.
 #[track_caller]
-fn acceptance(decision: Decision) -> (TriggerAnswer, Vec<ReplacementName>) {
+fn acceptance(decision: Decision) -> (ActionAnswer, Vec<ReplacementName>) {
     match decision {
-        Decision::Tell(TriggerUpdate {
+        Decision::Tell(ActionUpdate {
             accepted: Some((true, reason)),
             complete: Some((true, _)),
             answer,
@@ -123,7 +123,7 @@ fn acceptance(decision: Decision) -> (TriggerAnswer, Vec<ReplacementName>) {
 
 #[test]
 fn what_cannot_be_followed_is_refused_with_what_is_wrong() {
-    use TriggerAction::{Cancel, Pause, Replace, Resume, Return};
+    use ActionKind::{Cancel, Pause, Replace, Resume, Return};
     let deadline = ReplacementStatus { deadline: Some(now()), ..status(Phase::Draining) };
     let ending = ReplacementStatus {
         old_node: OldNodeState::Terminating(OldDrain::begun(now())).into(),
@@ -135,73 +135,66 @@ fn what_cannot_be_followed_is_refused_with_what_is_wrong() {
     let over = status(Phase::Completed);
     let node = |node: &str| node.to_owned();
     let id = |id: &str| id.to_owned();
-    let bad = |action, needs| TriggerAnswer::BadTarget { action, needs };
-    let no_pool = || TriggerAnswer::NoSuchPool { pool: "q".into() };
-    let no_replacement = || TriggerAnswer::NoSuchReplacement { replacement: id("i-7").into() };
+    let bad = |action, needs| ActionAnswer::BadTarget { action, needs };
+    let no_pool = || ActionAnswer::NoSuchPool { pool: "q".into() };
+    let no_replacement = || ActionAnswer::NoSuchReplacement { replacement: id("i-7").into() };
     let (n1, i1) = (|| node("n-1"), || id("i-1"));
     let rows = [
-        (of_node(Replace, "nobody"), None, TriggerAnswer::NoSuchNode { node: node("nobody").into() }),
-        (of_node(Replace, "other"), None, TriggerAnswer::NotInPool { node: node("other").into() }),
+        (of_node(Replace, "nobody"), None, ActionAnswer::NoSuchNode { node: node("nobody").into() }),
+        (of_node(Replace, "other"), None, ActionAnswer::NotInPool { node: node("other").into() }),
         (
             of_node(Replace, "karpenter"),
             None,
-            TriggerAnswer::LeftToNeighbour {
-                node: node("karpenter").into(),
-                neighbour: Neighbour::Karpenter,
-            },
+            ActionAnswer::LeftToNeighbour { node: node("karpenter").into(), neighbour: Neighbour::Karpenter },
         ),
         (
             of_node(Replace, "n-9"),
             None,
-            TriggerAnswer::OnDemandInstance { node: node("n-9").into(), pool: "p".into() },
+            ActionAnswer::OnDemandInstance { node: node("n-9").into(), pool: "p".into() },
         ),
         (
             of_node(Replace, "n-1"),
             Some(&released),
-            TriggerAnswer::BeingCancelled { node: n1().into(), replacement: i1().into() },
+            ActionAnswer::BeingCancelled { node: n1().into(), replacement: i1().into() },
         ),
         (
             of_node(Replace, "n-1"),
             Some(&over),
-            TriggerAnswer::ReplacedAlready { node: n1().into(), replacement: i1().into() },
+            ActionAnswer::ReplacedAlready { node: n1().into(), replacement: i1().into() },
         ),
         (ask(Replace), None, bad(Replace, "spec.node")),
         (of_replacement(Return, "i-7"), None, no_replacement()),
         (
             of_replacement(Return, "i-1"),
             Some(&ending),
-            TriggerAnswer::NoFallback { replacement: i1().into(), phase: Phase::Ending },
+            ActionAnswer::NoFallback { replacement: i1().into(), phase: Phase::Ending },
         ),
-        (of_node(Return, "n-1"), Some(&ending), TriggerAnswer::NoFallbackOfNode { node: n1().into() }),
+        (of_node(Return, "n-1"), Some(&ending), ActionAnswer::NoFallbackOfNode { node: n1().into() }),
         (of_pool(Return, "q"), None, no_pool()),
         (ask(Return), None, bad(Return, "spec.replacement, spec.node or spec.pool")),
         (of_replacement(Cancel, "i-7"), None, no_replacement()),
         (
             of_node(Cancel, "n-2"),
             Some(&ending),
-            TriggerAnswer::NoReplacementOfNode { node: node("n-2").into() },
+            ActionAnswer::NoReplacementOfNode { node: node("n-2").into() },
         ),
         (
             of_node(Cancel, "n-1"),
             Some(&deadline),
-            TriggerAnswer::DeadlinePresses {
+            ActionAnswer::DeadlinePresses {
                 replacement: i1().into(),
                 instance_id: i1().into(),
                 deadline: now(),
             },
         ),
-        (
-            of_node(Cancel, "n-1"),
-            Some(&ending),
-            TriggerAnswer::OldInstanceEnding { instance_id: i1().into() },
-        ),
-        (of_node(Cancel, "n-1"), Some(&gone), TriggerAnswer::OldInstanceGone { instance_id: i1().into() }),
+        (of_node(Cancel, "n-1"), Some(&ending), ActionAnswer::OldInstanceEnding { instance_id: i1().into() }),
+        (of_node(Cancel, "n-1"), Some(&gone), ActionAnswer::OldInstanceGone { instance_id: i1().into() }),
         (
             of_node(Cancel, "n-1"),
             Some(&fallback()),
-            TriggerAnswer::FallbackStandsIn { replacement: i1().into(), instance_id: i1().into() },
+            ActionAnswer::FallbackStandsIn { replacement: i1().into(), instance_id: i1().into() },
         ),
-        (of_node(Cancel, "n-1"), Some(&over), TriggerAnswer::ReplacementOver { replacement: i1().into() }),
+        (of_node(Cancel, "n-1"), Some(&over), ActionAnswer::ReplacementOver { replacement: i1().into() }),
         (ask(Cancel), None, bad(Cancel, "spec.replacement or spec.node")),
         (of_pool(Pause, "q"), None, no_pool()),
         (of_pool(Resume, "q"), None, no_pool()),
@@ -213,7 +206,7 @@ fn what_cannot_be_followed_is_refused_with_what_is_wrong() {
 
 #[test]
 fn the_record_takes_it_in_before_it_is_told() {
-    use TriggerAction::{Cancel, Replace, Return};
+    use ActionKind::{Cancel, Replace, Return};
     let rows = [
         (of_node(Replace, "n-1"), status(Phase::Received)),
         (of_node(Replace, "n-1"), status(Phase::Draining)),
@@ -239,19 +232,19 @@ fn the_record_takes_it_in_before_it_is_told() {
             Cancel => Wish::Cancellation,
             _ => Wish::Replacement,
         };
-        let triggered = Event::Triggered {
+        let action_followed = Event::ActionFollowed {
             wish,
-            trigger: "t-1".to_owned(),
+            spot_action: "t-1".to_owned(),
             by: Some("ann".to_owned()),
             reason: Some("maintenance".to_owned()),
         };
-        assert_eq!(message, triggered.to_string(), "{ask:?}");
+        assert_eq!(message, action_followed.to_string(), "{ask:?}");
         let (answer, replacements) = acceptance(decided(&ask, Some(&after), &[]));
-        assert_eq!((answer.reason(), replacements), (TriggerReason::Accepted, vec!["i-1".into()]), "{ask:?}");
+        assert_eq!((answer.reason(), replacements), (ActionReason::Accepted, vec!["i-1".into()]), "{ask:?}");
         let once = after.clone();
         take_in(&ask, &subject(), &mut after, now());
         assert_eq!(after, once, "{ask:?}: once is enough");
-        // However quickly the story ends, the trigger has led to it.
+        // However quickly the story ends, the SpotAction has led to it.
         after.phase = Phase::Completed;
         acceptance(decided(&ask, Some(&after), &[]));
     }
@@ -260,9 +253,9 @@ fn the_record_takes_it_in_before_it_is_told() {
 #[test]
 fn a_node_without_a_story_gets_one_when_its_group_is_known() {
     let begin = Decision::Begin { pool: "p".into(), instance_id: "i-2".into() };
-    assert_eq!(decided(&of_node(TriggerAction::Replace, "n-2"), None, &[]), begin);
-    assert_eq!(decided(&of_node(TriggerAction::Replace, "new"), None, &[]), Decision::Wait);
-    let status = open(&of_node(TriggerAction::Replace, "n-1"), &subject(), None, None, now());
+    assert_eq!(decided(&of_node(ActionKind::Replace, "n-2"), None, &[]), begin);
+    assert_eq!(decided(&of_node(ActionKind::Replace, "new"), None, &[]), Decision::Wait);
+    let status = open(&of_node(ActionKind::Replace, "n-1"), &subject(), None, None, now());
     assert_eq!((status.notice, status.deadline), (Some(NoticeKind::Manual), None));
 }
 
@@ -270,35 +263,35 @@ fn a_node_without_a_story_gets_one_when_its_group_is_known() {
 fn what_is_so_already_is_accepted() {
     let rows = [
         (
-            of_pool(TriggerAction::Return, "p"),
+            of_pool(ActionKind::Return, "p"),
             status(Phase::Draining),
-            TriggerAnswer::NoFallbackInPool { pool: "p".into() },
+            ActionAnswer::NoFallbackInPool { pool: "p".into() },
         ),
         (
-            of_node(TriggerAction::Cancel, "n-1"),
+            of_node(ActionKind::Cancel, "n-1"),
             ReplacementStatus { old_node: OldNodeState::Retained {}.into(), ..status(Phase::Cancelled) },
-            TriggerAnswer::CancelledAlready { replacement: "i-1".into() },
+            ActionAnswer::CancelledAlready { replacement: "i-1".into() },
         ),
     ];
     for (ask, story, expected) in rows {
         let (answer, _) = acceptance(decided(&ask, Some(&story), &[]));
-        assert_eq!((answer.reason(), answer), (TriggerReason::NothingToDo, expected));
+        assert_eq!((answer.reason(), answer), (ActionReason::NothingToDo, expected));
     }
 }
 
 #[test]
 fn what_a_record_can_no_longer_follow_is_not_taken_in() {
     let late = [
-        (TriggerAction::Cancel, ReplacementStatus { deadline: Some(now()), ..status(Phase::Draining) }),
+        (ActionKind::Cancel, ReplacementStatus { deadline: Some(now()), ..status(Phase::Draining) }),
         (
-            TriggerAction::Cancel,
+            ActionKind::Cancel,
             ReplacementStatus {
                 old_node: OldNodeState::Terminating(OldDrain::begun(now())).into(),
                 ..status(Phase::Ending)
             },
         ),
-        (TriggerAction::Return, status(Phase::Draining)),
-        (TriggerAction::Replace, status(Phase::Completed)),
+        (ActionKind::Return, status(Phase::Draining)),
+        (ActionKind::Replace, status(Phase::Completed)),
     ];
     for (action, before) in late {
         let mut after = before.clone();
@@ -313,7 +306,7 @@ fn what_waits_for_a_limit_of_advice_goes_on_as_what_a_person_asked_for() {
         [(Phase::Received, NoticeKind::Manual), (Phase::ScalingUp, NoticeKind::RebalanceRecommendation)]
     {
         let mut story = status(phase);
-        take_in(&ask(TriggerAction::Replace), &subject(), &mut story, now());
+        take_in(&ask(ActionKind::Replace), &subject(), &mut story, now());
         assert_eq!(story.notice, Some(kind), "{phase:?}");
     }
 }
@@ -325,7 +318,7 @@ fn a_return_is_tried_at_once_and_fails_with_backoff() {
     let waits =
         OpenFallback { not_before: Some(later), next_probe_at: Some(later), ..OpenFallback::default() };
     story.fallback = FallbackState::OnFallback(waits).into();
-    take_in(&ask(TriggerAction::Return), &subject(), &mut story, now());
+    take_in(&ask(ActionKind::Return), &subject(), &mut story, now());
     let open = story.fallback.open().expect("an open fallback");
     assert_eq!(open.requested_at, Some(now()));
     assert_eq!((open.not_before, open.next_probe_at), (None, Some(now())));
@@ -338,62 +331,61 @@ fn pauses_hold_until_a_resume_for_the_same_that_came_later() {
         pool: pool.map(Into::into),
         order: (Some(now() + jiff::SignedDuration::from_secs(second)), version),
         stage,
-        ..ask(TriggerAction::Pause)
+        ..ask(ActionKind::Pause)
     };
-    let triggers = [
-        pause("earlier", Some("p"), -5, 90, TriggerStage::Accepted),
-        pause("not-seen", Some("p"), -5, 2, TriggerStage::Pending),
-        pause("same-second", Some("p"), 0, 90, TriggerStage::Accepted),
-        pause("same-second-before", Some("p"), 0, 6, TriggerStage::Pending),
-        pause("same-second-after", Some("p"), 0, 8, TriggerStage::Pending),
-        pause("later", Some("p"), 5, 9, TriggerStage::Accepted),
-        pause("over", Some("p"), -5, 90, TriggerStage::Over),
-        pause("everything", None, -5, 90, TriggerStage::Accepted),
+    let spot_actions = [
+        pause("earlier", Some("p"), -5, 90, ActionStage::Accepted),
+        pause("not-seen", Some("p"), -5, 2, ActionStage::Pending),
+        pause("same-second", Some("p"), 0, 90, ActionStage::Accepted),
+        pause("same-second-before", Some("p"), 0, 6, ActionStage::Pending),
+        pause("same-second-after", Some("p"), 0, 8, ActionStage::Pending),
+        pause("later", Some("p"), 5, 9, ActionStage::Accepted),
+        pause("over", Some("p"), -5, 90, ActionStage::Over),
+        pause("everything", None, -5, 90, ActionStage::Accepted),
     ];
-    let resume = of_pool(TriggerAction::Resume, "p");
+    let resume = of_pool(ActionKind::Resume, "p");
     let ended = ["earlier", "not-seen", "same-second", "same-second-before"];
-    let Decision::Tell(first) = decided(&resume, None, &triggers) else { panic!("it is told first") };
-    assert_eq!((first.accepted, first.complete), (Some((true, TriggerReason::Accepted)), None));
+    let Decision::Tell(first) = decided(&resume, None, &spot_actions) else { panic!("it is told first") };
+    assert_eq!((first.accepted, first.complete), (Some((true, ActionReason::Accepted)), None));
     let still = Some(crate::reason::Pause::Pool);
     assert_eq!(
         first.answer,
-        TriggerAnswer::Ends { pauses: ended.map(str::to_owned).into(), still: still.clone() }
+        ActionAnswer::Ends { pauses: ended.map(str::to_owned).into(), still: still.clone() }
     );
-    let accepted = Ask { stage: TriggerStage::Accepted, ..resume };
+    let accepted = Ask { stage: ActionStage::Accepted, ..resume };
     let names = ended.map(str::to_owned).into();
-    assert_eq!(decided(&accepted, None, &triggers), Decision::EndPauses(names));
-    let Decision::Tell(last) = decided(&accepted, None, &triggers[4..]) else { panic!("it is complete") };
-    assert_eq!(last.complete, Some((true, TriggerReason::Resumed)));
+    assert_eq!(decided(&accepted, None, &spot_actions), Decision::EndPauses(names));
+    let Decision::Tell(last) = decided(&accepted, None, &spot_actions[4..]) else { panic!("it is complete") };
+    assert_eq!(last.complete, Some((true, ActionReason::Resumed)));
 
-    let all = Ask { stage: TriggerStage::Accepted, ..ask(TriggerAction::Resume) };
-    assert_eq!(decided(&all, None, &triggers), Decision::EndPauses(vec!["everything".to_owned()]));
-    let (answer, _) = acceptance(decided(&of_pool(TriggerAction::Resume, "p"), None, &[]));
-    assert_eq!(answer, TriggerAnswer::NotPaused { pool: Some("p".into()), still });
+    let all = Ask { stage: ActionStage::Accepted, ..ask(ActionKind::Resume) };
+    assert_eq!(decided(&all, None, &spot_actions), Decision::EndPauses(vec!["everything".to_owned()]));
+    let (answer, _) = acceptance(decided(&of_pool(ActionKind::Resume, "p"), None, &[]));
+    assert_eq!(answer, ActionAnswer::NotPaused { pool: Some("p".into()), still });
 }
 
 #[test]
 fn a_pause_is_accepted_and_complete_only_when_it_is_over() {
-    let pause = of_pool(TriggerAction::Pause, "p");
+    let pause = of_pool(ActionKind::Pause, "p");
     let Decision::Tell(told) = decided(&pause, None, &[]) else { panic!("it is told") };
-    assert_eq!(told.answer, TriggerAnswer::Paused { pool: Some("p".into()) });
+    assert_eq!(told.answer, ActionAnswer::Paused { pool: Some("p".into()) });
     let mut conditions = Vec::new();
     told.tell(&mut conditions, now());
-    assert_eq!(TriggerStage::of(&conditions), TriggerStage::Accepted);
-    assert_eq!(decided(&Ask { stage: TriggerStage::Accepted, ..pause.clone() }, None, &[]), Decision::Wait);
-    let ended = TriggerUpdate::ended_by("t-1".to_owned(), Some("ann".to_owned()));
+    assert_eq!(ActionStage::of(&conditions), ActionStage::Accepted);
+    assert_eq!(decided(&Ask { stage: ActionStage::Accepted, ..pause.clone() }, None, &[]), Decision::Wait);
+    let ended = ActionUpdate::ended_by("t-1".to_owned(), Some("ann".to_owned()));
     assert_eq!(
         ended.answer,
-        TriggerAnswer::EndedBy { trigger: "t-1".to_owned(), by: Some("ann".to_owned()) }
+        ActionAnswer::EndedBy { spot_action: "t-1".to_owned(), by: Some("ann".to_owned()) }
     );
     ended.tell(&mut conditions, now());
-    assert_eq!(TriggerStage::of(&conditions), TriggerStage::Over);
+    assert_eq!(ActionStage::of(&conditions), ActionStage::Over);
     let messages: Vec<&String> = conditions.iter().map(|held| &held.message).collect();
     assert_eq!(messages, [&told.answer.to_string(), &ended.answer.to_string()]);
     assert!(
-        [TriggerStage::Pending, TriggerStage::Accepted].map(|stage| Ask { stage, ..pause.clone() }.pauses())
-            [1]
+        [ActionStage::Pending, ActionStage::Accepted].map(|stage| Ask { stage, ..pause.clone() }.pauses())[1]
     );
-    assert!(!Ask { stage: TriggerStage::Over, ..pause }.pauses());
+    assert!(!Ask { stage: ActionStage::Over, ..pause }.pauses());
 }
 
 #[test]
@@ -405,9 +397,9 @@ fn what_is_over_for_a_day_is_removed_and_a_pause_in_force_never() {
         verdict.tell(&mut conditions, now());
         conditions
     };
-    let refused = told(decided(&of_node(TriggerAction::Replace, "nobody"), None, &[]));
-    let complete = told(decided(&of_pool(TriggerAction::Return, "p"), None, &[]));
-    let in_force = told(decided(&of_pool(TriggerAction::Pause, "p"), None, &[]));
+    let refused = told(decided(&of_node(ActionKind::Replace, "nobody"), None, &[]));
+    let complete = told(decided(&of_pool(ActionKind::Return, "p"), None, &[]));
+    let in_force = told(decided(&of_pool(ActionKind::Pause, "p"), None, &[]));
     for (conditions, removable) in [(refused, true), (complete, true), (in_force, false), (Vec::new(), false)]
     {
         assert!(!is_removable(&conditions, day, now() + day - Duration::from_secs(1)));

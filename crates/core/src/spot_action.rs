@@ -1,13 +1,13 @@
 //! What people request beside the notices, and the answer.
 //!
-//! [`decide`] says what a trigger leads to. What it asks for is written into the records first ([`take_in`],
-//! with the trigger's name); only then it is told in the trigger's own status. So a trigger is followed once,
-//! whenever the process dies between the two.
+//! [`decide`] says what a SpotAction leads to. What it asks for is written into the records first
+//! ([`take_in`], with the SpotAction's name); only then it is told in the SpotAction's own status. So a
+//! SpotAction is followed once, whenever the process dies between the two.
 
 #[cfg(test)]
 mod tests;
 
-pub use crate::trigger_answer::{TriggerAction, TriggerAnswer, TriggerReason, TriggerUpdate};
+pub use crate::spot_action_answer::{ActionAnswer, ActionKind, ActionReason, ActionUpdate};
 
 use crate::flow::{Event, Wish};
 use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName};
@@ -19,17 +19,17 @@ use crate::time::since;
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// A trigger is kept for so long at least after it was refused or is complete: for longer than the id of a
-/// webhook's message, after which the API names a trigger, may be used again (five minutes).
+/// A SpotAction is kept for so long at least after it was refused or is complete: for longer than the id of a
+/// webhook's message, after which the API names a SpotAction, may be used again (five minutes).
 const KEPT_AT_LEAST: Duration = Duration::from_secs(600);
 
-/// A trigger, as decisions need it.
+/// A SpotAction, as decisions need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// Its name.
     pub name: String,
     /// What it asks for.
-    pub action: TriggerAction,
+    pub action: ActionKind,
     /// The pool that it is about.
     pub pool: Option<PoolName>,
     /// The node that it is about.
@@ -43,12 +43,12 @@ pub struct Ask {
     /// When it was made, and which of those made in the same second came first.
     pub order: (Option<Timestamp>, u64),
     /// How far it has come.
-    pub stage: TriggerStage,
+    pub stage: ActionStage,
 }
 
-/// How far a trigger has come.
+/// How far a SpotAction has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TriggerStage {
+pub enum ActionStage {
     /// Nothing was said of it.
     Pending,
     /// It is followed; a pause is in force.
@@ -57,7 +57,7 @@ pub enum TriggerStage {
     Over,
 }
 
-impl TriggerStage {
+impl ActionStage {
     /// The stage that conditions tell of.
     #[must_use]
     pub fn of(conditions: &[Condition]) -> Self {
@@ -78,7 +78,7 @@ impl Ask {
     /// Whether it is a pause that holds: from the moment when it is seen, until it is over.
     #[must_use]
     pub fn pauses(&self) -> bool {
-        self.action == TriggerAction::Pause && self.stage != TriggerStage::Over
+        self.action == ActionKind::Pause && self.stage != ActionStage::Over
     }
 
     /// Whether something is to be decided about it: not once it is over, and not while it is a pause in
@@ -86,17 +86,17 @@ impl Ask {
     #[must_use]
     pub fn needs_look(&self) -> bool {
         match self.stage {
-            TriggerStage::Pending => true,
-            TriggerStage::Accepted => self.action != TriggerAction::Pause,
-            TriggerStage::Over => false,
+            ActionStage::Pending => true,
+            ActionStage::Accepted => self.action != ActionKind::Pause,
+            ActionStage::Over => false,
         }
     }
 
-    /// Whether a pause was requested before this trigger. Versions tell the order of what nobody has
+    /// Whether a pause was requested before this SpotAction. Versions tell the order of what nobody has
     /// changed yet.
     fn ends(&self, pause: &Self) -> bool {
         let same_second = pause.order.0 == self.order.0;
-        let earlier = pause.stage == TriggerStage::Accepted || pause.order.1 < self.order.1;
+        let earlier = pause.stage == ActionStage::Accepted || pause.order.1 < self.order.1;
         pause.pauses()
             && pause.pool == self.pool
             && (pause.order.0 < self.order.0 || (same_second && earlier))
@@ -104,12 +104,12 @@ impl Ask {
 
     /// What is recorded when it is followed.
     fn event(&self, wish: Wish) -> Event {
-        let (trigger, by, reason) = (self.name.clone(), self.by.clone(), self.reason.clone());
-        Event::Triggered { wish, trigger, by, reason }
+        let (spot_action, by, reason) = (self.name.clone(), self.by.clone(), self.reason.clone());
+        Event::ActionFollowed { wish, spot_action, by, reason }
     }
 }
 
-/// A replacement as triggers see it.
+/// A replacement as SpotActions see it.
 #[derive(Clone, Debug)]
 pub struct StoredReplacement<'a> {
     /// The replacement's name.
@@ -133,9 +133,9 @@ impl StoredReplacement<'_> {
         self.is_open() && self.status.fallback.is_open()
     }
 
-    /// Whether the record has taken in that trigger.
+    /// Whether the record has taken in that SpotAction.
     fn knows(&self, ask: &Ask) -> bool {
-        self.status.triggers.contains(&ask.name)
+        self.status.spot_actions.contains(&ask.name)
     }
 }
 
@@ -164,21 +164,21 @@ pub enum Membership {
     },
 }
 
-/// Everything that a trigger's effect depends on.
-pub struct TriggerFacts<'a> {
+/// Everything that a SpotAction's effect depends on.
+pub struct ActionFacts<'a> {
     /// All replacements that are stored.
     pub stories: &'a [StoredReplacement<'a>],
-    /// The triggers that pause something.
-    pub triggers: &'a [Ask],
+    /// The SpotActions that pause something.
+    pub spot_actions: &'a [Ask],
     /// Whether there is a pool of that name.
     pub is_pool: &'a dyn Fn(&PoolName) -> bool,
     /// Where a node belongs.
     pub place: &'a dyn Fn(&NodeName) -> Membership,
-    /// Why a pool, or everything, is paused beside the pauses for just that which triggers asked for.
+    /// Why a pool, or everything, is paused beside the pauses for just that which SpotActions asked for.
     pub otherwise_paused: &'a dyn Fn(Option<&PoolName>) -> Option<Pause>,
 }
 
-/// What comes of a trigger now.
+/// What comes of a SpotAction now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The answer is not known yet.
@@ -195,68 +195,65 @@ pub enum Decision {
     /// These pauses have to be ended first, by name.
     EndPauses(Vec<String>),
     /// To be written in its status.
-    Tell(TriggerUpdate),
+    Tell(ActionUpdate),
 }
 
-fn refuse(answer: TriggerAnswer) -> Decision {
+fn refuse(answer: ActionAnswer) -> Decision {
     let accepted = Some((false, answer.reason()));
-    Decision::Tell(TriggerUpdate::new(accepted, None, answer))
+    Decision::Tell(ActionUpdate::new(accepted, None, answer))
 }
 
-fn accept(answer: TriggerAnswer, replacements: Vec<ReplacementName>) -> Decision {
-    let (accepted, complete) = (Some((true, answer.reason())), Some((true, TriggerReason::Recorded)));
-    Decision::Tell(TriggerUpdate { replacements, ..TriggerUpdate::new(accepted, complete, answer) })
+fn accept(answer: ActionAnswer, replacements: Vec<ReplacementName>) -> Decision {
+    let (accepted, complete) = (Some((true, answer.reason())), Some((true, ActionReason::Recorded)));
+    Decision::Tell(ActionUpdate { replacements, ..ActionUpdate::new(accepted, complete, answer) })
 }
 
-fn nothing_to_do(answer: TriggerAnswer, replacements: Vec<ReplacementName>) -> Decision {
+fn nothing_to_do(answer: ActionAnswer, replacements: Vec<ReplacementName>) -> Decision {
     let told = Some((true, answer.reason()));
-    Decision::Tell(TriggerUpdate { replacements, ..TriggerUpdate::new(told, told, answer) })
+    Decision::Tell(ActionUpdate { replacements, ..ActionUpdate::new(told, told, answer) })
 }
 
-/// What comes of a trigger that is not over.
+/// What comes of a SpotAction that is not over.
 #[must_use]
-pub fn decide(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
+pub fn decide(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
     match ask.action {
-        TriggerAction::Replace => replace(ask, facts),
-        TriggerAction::Return => go_back(ask, facts),
-        TriggerAction::Cancel => cancel(ask, facts),
-        TriggerAction::Pause => pause(ask, facts),
-        TriggerAction::Resume => resume(ask, facts),
+        ActionKind::Replace => replace(ask, facts),
+        ActionKind::Return => go_back(ask, facts),
+        ActionKind::Cancel => cancel(ask, facts),
+        ActionKind::Pause => pause(ask, facts),
+        ActionKind::Resume => resume(ask, facts),
     }
 }
 
 fn bad_target(ask: &Ask, needs: &'static str) -> Decision {
-    refuse(TriggerAnswer::BadTarget { action: ask.action, needs })
+    refuse(ActionAnswer::BadTarget { action: ask.action, needs })
 }
 
-fn replace(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
+fn replace(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
     let Some(node) = ask.node.clone() else { return bad_target(ask, "spec.node") };
     if let Some(story) = facts.stories.iter().find(|story| story.knows(ask)) {
         let replacement = story.name.clone();
-        return accept(
-            TriggerAnswer::Replacing { node, replacement: replacement.clone() },
-            vec![replacement],
-        );
+        return accept(ActionAnswer::Replacing { node, replacement: replacement.clone() }, vec![replacement]);
     }
     if let Some(story) = facts.stories.iter().find(|story| story.is_open() && *story.node == node) {
         if story.status.old_node.is_retained() {
-            return refuse(TriggerAnswer::BeingCancelled { node, replacement: story.name.clone() });
+            return refuse(ActionAnswer::BeingCancelled { node, replacement: story.name.clone() });
         }
         return Decision::Record(vec![story.name.clone()]);
     }
     match (facts.place)(&node) {
-        Membership::Missing => refuse(TriggerAnswer::NoSuchNode { node }),
+        Membership::Missing => refuse(ActionAnswer::NoSuchNode { node }),
         Membership::Unread => Decision::Wait,
-        Membership::Nowhere => refuse(TriggerAnswer::NotInPool { node }),
-        Membership::Neighbour(neighbour) => refuse(TriggerAnswer::LeftToNeighbour { node, neighbour }),
-        Membership::OnDemand { pool } => refuse(TriggerAnswer::OnDemandInstance { node, pool }),
+        Membership::Nowhere => refuse(ActionAnswer::NotInPool { node }),
+        Membership::Neighbour(neighbour) => refuse(ActionAnswer::LeftToNeighbour { node, neighbour }),
+        Membership::OnDemand { pool } => refuse(ActionAnswer::OnDemandInstance { node, pool }),
         Membership::Spot { pool, instance_id } => {
             match facts.stories.iter().find(|story| *story.instance_id == instance_id) {
                 Some(story) if story.status.phase == Phase::Cancelled => {
                     Decision::Record(vec![story.name.clone()])
                 }
                 Some(story) => {
-                    refuse(TriggerAnswer::ReplacedAlready { node, replacement: story.name.clone() })
+                    refuse(ActionAnswer::ReplacedAlready { node, replacement: story.name.clone() })
                 }
                 None => Decision::Begin { pool, instance_id },
             }
@@ -264,7 +261,7 @@ fn replace(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
     }
 }
 
-fn go_back(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
+fn go_back(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
     let stories = facts.stories.iter();
     let taken_in: Vec<ReplacementName> =
         stories.clone().filter(|story| story.knows(ask)).map(|story| story.name.clone()).collect();
@@ -286,27 +283,27 @@ fn go_back(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
         return Decision::Record(lacking);
     }
     if !taken_in.is_empty() {
-        return accept(TriggerAnswer::Returning, taken_in);
+        return accept(ActionAnswer::Returning, taken_in);
     }
     match (&ask.replacement, &ask.node, &ask.pool) {
         (Some(name), _, _) => match facts.stories.iter().find(|story| story.name == *name) {
-            None => refuse(TriggerAnswer::NoSuchReplacement { replacement: name.clone() }),
+            None => refuse(ActionAnswer::NoSuchReplacement { replacement: name.clone() }),
             Some(story) => {
-                refuse(TriggerAnswer::NoFallback { replacement: name.clone(), phase: story.status.phase })
+                refuse(ActionAnswer::NoFallback { replacement: name.clone(), phase: story.status.phase })
             }
         },
-        (_, Some(node), _) => refuse(TriggerAnswer::NoFallbackOfNode { node: node.clone() }),
+        (_, Some(node), _) => refuse(ActionAnswer::NoFallbackOfNode { node: node.clone() }),
         (_, _, Some(pool)) if !(facts.is_pool)(pool) => {
-            refuse(TriggerAnswer::NoSuchPool { pool: pool.clone() })
+            refuse(ActionAnswer::NoSuchPool { pool: pool.clone() })
         }
         (_, _, Some(pool)) => {
-            nothing_to_do(TriggerAnswer::NoFallbackInPool { pool: pool.clone() }, Vec::new())
+            nothing_to_do(ActionAnswer::NoFallbackInPool { pool: pool.clone() }, Vec::new())
         }
         (None, None, None) => bad_target(ask, "spec.replacement, spec.node or spec.pool"),
     }
 }
 
-fn cancel(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
+fn cancel(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
     let meant = |story: &&StoredReplacement<'_>| match (&ask.replacement, &ask.node) {
         (Some(name), _) => story.name == *name,
         (_, node) => node.as_ref() == Some(story.node),
@@ -315,17 +312,17 @@ fn cancel(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
     found.sort_by_key(|story| (!story.knows(ask), !story.is_open(), story.status.phase != Phase::Cancelled));
     let Some(story) = found.first() else {
         return match (&ask.replacement, &ask.node) {
-            (Some(name), _) => refuse(TriggerAnswer::NoSuchReplacement { replacement: name.clone() }),
-            (_, Some(node)) => refuse(TriggerAnswer::NoReplacementOfNode { node: node.clone() }),
+            (Some(name), _) => refuse(ActionAnswer::NoSuchReplacement { replacement: name.clone() }),
+            (_, Some(node)) => refuse(ActionAnswer::NoReplacementOfNode { node: node.clone() }),
             (None, None) => bad_target(ask, "spec.replacement or spec.node"),
         };
     };
     let name = story.name.clone();
     if story.knows(ask) {
-        return accept(TriggerAnswer::Cancelling { replacement: name.clone() }, vec![name]);
+        return accept(ActionAnswer::Cancelling { replacement: name.clone() }, vec![name]);
     }
     if story.status.old_node.is_retained() {
-        return nothing_to_do(TriggerAnswer::CancelledAlready { replacement: name.clone() }, vec![name]);
+        return nothing_to_do(ActionAnswer::CancelledAlready { replacement: name.clone() }, vec![name]);
     }
     match cancel_refused(story) {
         Some(answer) => refuse(answer),
@@ -334,68 +331,68 @@ fn cancel(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
 }
 
 /// Why a replacement cannot be cancelled, if so.
-fn cancel_refused(story: &StoredReplacement<'_>) -> Option<TriggerAnswer> {
+fn cancel_refused(story: &StoredReplacement<'_>) -> Option<ActionAnswer> {
     let (replacement, instance_id) = (story.name.clone(), story.instance_id.clone());
     if story.status.phase.is_finished() {
-        return Some(TriggerAnswer::ReplacementOver { replacement });
+        return Some(ActionAnswer::ReplacementOver { replacement });
     }
     if let Some(deadline) = story.status.deadline {
-        return Some(TriggerAnswer::DeadlinePresses { replacement, instance_id, deadline });
+        return Some(ActionAnswer::DeadlinePresses { replacement, instance_id, deadline });
     }
     match *story.status.old_node {
         OldNodeState::Kept {}
         | OldNodeState::Draining(_)
         | OldNodeState::Drained(_)
         | OldNodeState::Retained {} => None,
-        OldNodeState::Terminating(_) => Some(TriggerAnswer::OldInstanceEnding { instance_id }),
+        OldNodeState::Terminating(_) => Some(ActionAnswer::OldInstanceEnding { instance_id }),
         OldNodeState::Gone {} if story.status.fallback.is_open() => {
-            Some(TriggerAnswer::FallbackStandsIn { replacement, instance_id })
+            Some(ActionAnswer::FallbackStandsIn { replacement, instance_id })
         }
-        OldNodeState::Gone {} => Some(TriggerAnswer::OldInstanceGone { instance_id }),
+        OldNodeState::Gone {} => Some(ActionAnswer::OldInstanceGone { instance_id }),
     }
 }
 
-fn pause(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
-    if ask.stage == TriggerStage::Accepted {
+fn pause(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
+    if ask.stage == ActionStage::Accepted {
         return Decision::Wait;
     }
     if let Some(pool) = ask.pool.as_ref().filter(|pool| !(facts.is_pool)(pool)) {
-        return refuse(TriggerAnswer::NoSuchPool { pool: pool.clone() });
+        return refuse(ActionAnswer::NoSuchPool { pool: pool.clone() });
     }
-    let answer = TriggerAnswer::Paused { pool: ask.pool.clone() };
-    let (accepted, complete) = (Some((true, answer.reason())), Some((false, TriggerReason::InForce)));
-    Decision::Tell(TriggerUpdate::new(accepted, complete, answer))
+    let answer = ActionAnswer::Paused { pool: ask.pool.clone() };
+    let (accepted, complete) = (Some((true, answer.reason())), Some((false, ActionReason::InForce)));
+    Decision::Tell(ActionUpdate::new(accepted, complete, answer))
 }
 
-fn resume(ask: &Ask, facts: &TriggerFacts<'_>) -> Decision {
-    let ended: Vec<&Ask> = facts.triggers.iter().filter(|pause| ask.ends(pause)).collect();
+fn resume(ask: &Ask, facts: &ActionFacts<'_>) -> Decision {
+    let ended: Vec<&Ask> = facts.spot_actions.iter().filter(|pause| ask.ends(pause)).collect();
     let still = (facts.otherwise_paused)(ask.pool.as_ref());
-    if ask.stage == TriggerStage::Accepted {
+    if ask.stage == ActionStage::Accepted {
         if !ended.is_empty() {
             return Decision::EndPauses(ended.into_iter().map(|pause| pause.name.clone()).collect());
         }
-        let answer = TriggerAnswer::PausesOver { still };
-        return Decision::Tell(TriggerUpdate::new(None, Some((true, answer.reason())), answer));
+        let answer = ActionAnswer::PausesOver { still };
+        return Decision::Tell(ActionUpdate::new(None, Some((true, answer.reason())), answer));
     }
     if ended.is_empty() {
         if let Some(pool) = ask.pool.as_ref().filter(|pool| !(facts.is_pool)(pool)) {
-            return refuse(TriggerAnswer::NoSuchPool { pool: pool.clone() });
+            return refuse(ActionAnswer::NoSuchPool { pool: pool.clone() });
         }
-        return nothing_to_do(TriggerAnswer::NotPaused { pool: ask.pool.clone(), still }, Vec::new());
+        return nothing_to_do(ActionAnswer::NotPaused { pool: ask.pool.clone(), still }, Vec::new());
     }
     let pauses = ended.iter().map(|pause| pause.name.clone()).collect();
-    let answer = TriggerAnswer::Ends { pauses, still };
-    Decision::Tell(TriggerUpdate::new(Some((true, answer.reason())), None, answer))
+    let answer = ActionAnswer::Ends { pauses, still };
+    Decision::Tell(ActionUpdate::new(Some((true, answer.reason())), None, answer))
 }
 
-/// Takes a trigger into a record that is not over, if that still can follow it; what came meanwhile
-/// decides. To be stored before the answer is written in the trigger's status.
+/// Takes a SpotAction into a record that is not over, if that still can follow it; what came meanwhile
+/// decides. To be stored before the answer is written in the SpotAction's status.
 pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now: Timestamp) {
-    if status.triggers.contains(&ask.name) || status.phase.is_finished() {
+    if status.spot_actions.contains(&ask.name) || status.phase.is_finished() {
         return;
     }
     match ask.action {
-        TriggerAction::Replace if !status.old_node.is_retained() => {
+        ActionKind::Replace if !status.old_node.is_retained() => {
             // What waits for a limit that advice has to keep goes on as what a person requested.
             let waits = status.phase == Phase::Received && status.deadline.is_none();
             if waits && status.notice.is_some() {
@@ -403,7 +400,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
             }
             ask.event(Wish::Replacement).add_to(status, &subject.node, now);
         }
-        TriggerAction::Return if status.fallback.is_open() => {
+        ActionKind::Return if status.fallback.is_open() => {
             if let Some(open) = status.fallback.open_mut() {
                 open.requested_at = Some(now);
                 open.not_before = None;
@@ -413,7 +410,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
             let node = status.capacity.taken().map_or(&subject.node, |held| &held.node_name).clone();
             ask.event(Wish::Return).add_to(status, &node, now);
         }
-        TriggerAction::Cancel => {
+        ActionKind::Cancel => {
             let story = StoredReplacement {
                 name: subject.name.clone(),
                 node: &subject.node,
@@ -429,7 +426,7 @@ pub fn take_in(ask: &Ask, subject: &Subject, status: &mut ReplacementStatus, now
         }
         _ => return,
     }
-    status.take_in_trigger(&ask.name);
+    status.take_in_spot_action(&ask.name);
 }
 
 /// A fresh record for a node whose replacement was requested.
@@ -445,14 +442,15 @@ pub fn open(
     if let Some(step) = status.steps.last_mut() {
         step.message = ask.event(Wish::Replacement).to_string();
     }
-    status.take_in_trigger(&ask.name);
+    status.take_in_spot_action(&ask.name);
     status
 }
 
-/// Whether a trigger can be removed, if those that are over are kept for `keep`. A pause that holds never is.
+/// Whether a SpotAction can be removed, if those that are over are kept for `keep`. A pause that holds never
+/// is.
 #[must_use]
 pub fn is_removable(conditions: &[Condition], keep: Duration, now: Timestamp) -> bool {
     let last = conditions.iter().map(|held| held.last_transition_time).max();
     let long_ago = last.is_some_and(|at| since(at, now) >= keep.max(KEPT_AT_LEAST));
-    TriggerStage::of(conditions) == TriggerStage::Over && long_ago
+    ActionStage::of(conditions) == ActionStage::Over && long_ago
 }

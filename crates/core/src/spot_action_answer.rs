@@ -1,4 +1,4 @@
-//! What a trigger is answered, in its own status.
+//! What a SpotAction is answered, in its own status.
 
 use crate::codes;
 use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName};
@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a trigger asks for.
+/// What a SpotAction asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum TriggerAction {
+pub enum ActionKind {
     /// Replace a node, as on a rebalance recommendation.
     Replace,
     /// Return a fallback to Spot now: stability is skipped, safety is not.
@@ -24,16 +24,16 @@ pub enum TriggerAction {
     Resume,
 }
 
-impl std::fmt::Display for TriggerAction {
+impl std::fmt::Display for ActionKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{self:?}")
     }
 }
 
 codes! {
-    /// Why a trigger is refused or followed: the reason of its conditions, for machines.
+    /// Why a SpotAction is refused or followed: the reason of its conditions, for machines.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-    pub enum TriggerReason {
+    pub enum ActionReason {
         /// It is followed.
         Accepted,
         /// It asks for what is so already.
@@ -69,19 +69,19 @@ codes! {
     }
 }
 
-impl std::fmt::Display for TriggerReason {
+impl std::fmt::Display for ActionReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// The answer to a trigger, with its data.
+/// The answer to a SpotAction, with its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TriggerAnswer {
+pub enum ActionAnswer {
     /// The target does not fit the action.
     BadTarget {
         /// The action.
-        action: TriggerAction,
+        action: ActionKind,
         /// The fields of which it needs one.
         needs: &'static str,
     },
@@ -210,7 +210,7 @@ pub enum TriggerAnswer {
         /// The pool, or everything.
         pool: Option<PoolName>,
     },
-    /// No trigger has paused it.
+    /// No SpotAction has paused it.
     NotPaused {
         /// The pool, or everything.
         pool: Option<PoolName>,
@@ -219,7 +219,7 @@ pub enum TriggerAnswer {
     },
     /// The `Resume` ends these pauses.
     Ends {
-        /// Their triggers.
+        /// Their SpotActions.
         pauses: Vec<String>,
         /// The pause that goes on.
         still: Option<Pause>,
@@ -231,75 +231,75 @@ pub enum TriggerAnswer {
     },
     /// A `Resume` has ended the pause.
     EndedBy {
-        /// Its trigger.
-        trigger: String,
+        /// Its SpotAction.
+        spot_action: String,
         /// Who requested it.
         by: Option<String>,
     },
 }
 
-impl TriggerAnswer {
+impl ActionAnswer {
     /// The code, for machines.
     #[must_use]
-    pub fn reason(&self) -> TriggerReason {
+    pub fn reason(&self) -> ActionReason {
         match self {
-            Self::BadTarget { .. } => TriggerReason::BadTarget,
+            Self::BadTarget { .. } => ActionReason::BadTarget,
             Self::NoSuchNode { .. }
             | Self::NoSuchPool { .. }
             | Self::NoSuchReplacement { .. }
-            | Self::NoReplacementOfNode { .. } => TriggerReason::UnknownTarget,
-            Self::NotInPool { .. } => TriggerReason::NotInPool,
-            Self::LeftToNeighbour { .. } => TriggerReason::LeftToNeighbour,
-            Self::OnDemandInstance { .. } => TriggerReason::OnDemandInstance,
-            Self::BeingCancelled { .. } => TriggerReason::BeingCancelled,
-            Self::ReplacedAlready { .. } | Self::ReplacementOver { .. } => TriggerReason::ReplacementOver,
-            Self::NoFallback { .. } | Self::NoFallbackOfNode { .. } => TriggerReason::NoOpenFallback,
-            Self::DeadlinePresses { .. } => TriggerReason::DeadlinePresses,
-            Self::OldInstanceEnding { .. } => TriggerReason::OldInstanceEnding,
-            Self::OldInstanceGone { .. } | Self::FallbackStandsIn { .. } => TriggerReason::OldInstanceGone,
+            | Self::NoReplacementOfNode { .. } => ActionReason::UnknownTarget,
+            Self::NotInPool { .. } => ActionReason::NotInPool,
+            Self::LeftToNeighbour { .. } => ActionReason::LeftToNeighbour,
+            Self::OnDemandInstance { .. } => ActionReason::OnDemandInstance,
+            Self::BeingCancelled { .. } => ActionReason::BeingCancelled,
+            Self::ReplacedAlready { .. } | Self::ReplacementOver { .. } => ActionReason::ReplacementOver,
+            Self::NoFallback { .. } | Self::NoFallbackOfNode { .. } => ActionReason::NoOpenFallback,
+            Self::DeadlinePresses { .. } => ActionReason::DeadlinePresses,
+            Self::OldInstanceEnding { .. } => ActionReason::OldInstanceEnding,
+            Self::OldInstanceGone { .. } | Self::FallbackStandsIn { .. } => ActionReason::OldInstanceGone,
             Self::Replacing { .. }
             | Self::Returning
             | Self::Cancelling { .. }
             | Self::Paused { .. }
-            | Self::Ends { .. } => TriggerReason::Accepted,
+            | Self::Ends { .. } => ActionReason::Accepted,
             Self::NoFallbackInPool { .. } | Self::CancelledAlready { .. } | Self::NotPaused { .. } => {
-                TriggerReason::NothingToDo
+                ActionReason::NothingToDo
             }
-            Self::PausesOver { .. } | Self::EndedBy { .. } => TriggerReason::Resumed,
+            Self::PausesOver { .. } | Self::EndedBy { .. } => ActionReason::Resumed,
         }
     }
 }
 
-/// What is written into a trigger's status.
+/// What is written into a SpotAction's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TriggerUpdate {
-    /// The condition `Accepted`, if it changes: whether the trigger is followed, and why.
-    pub accepted: Option<(bool, TriggerReason)>,
+pub struct ActionUpdate {
+    /// The condition `Accepted`, if it changes: whether the SpotAction is followed, and why.
+    pub accepted: Option<(bool, ActionReason)>,
     /// The condition `Complete`, if it changes: whether nothing is left to do for it.
-    pub complete: Option<(bool, TriggerReason)>,
+    pub complete: Option<(bool, ActionReason)>,
     /// What both say.
-    pub answer: TriggerAnswer,
+    pub answer: ActionAnswer,
     /// The replacements that it led to.
     pub replacements: Vec<ReplacementName>,
 }
 
-impl TriggerUpdate {
+impl ActionUpdate {
     pub(crate) fn new(
-        accepted: Option<(bool, TriggerReason)>,
-        complete: Option<(bool, TriggerReason)>,
-        answer: TriggerAnswer,
+        accepted: Option<(bool, ActionReason)>,
+        complete: Option<(bool, ActionReason)>,
+        answer: ActionAnswer,
     ) -> Self {
         Self { accepted, complete, answer, replacements: Vec::new() }
     }
 
     /// What is told of a pause that a `Resume` of this name has ended.
     #[must_use]
-    pub fn ended_by(trigger: String, by: Option<String>) -> Self {
-        let answer = TriggerAnswer::EndedBy { trigger, by };
+    pub fn ended_by(spot_action: String, by: Option<String>) -> Self {
+        let answer = ActionAnswer::EndedBy { spot_action, by };
         Self::new(None, Some((true, answer.reason())), answer)
     }
 
-    /// Whether the trigger is refused.
+    /// Whether the SpotAction is refused.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         self.accepted.is_some_and(|(accepted, _)| !accepted)

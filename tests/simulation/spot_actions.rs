@@ -1,10 +1,10 @@
-//! What people ask for by triggers: each action, what is refused, and who asks while the leader changes.
+//! What people ask for by spot_actions: each action, what is refused, and who asks while the leader changes.
 
 use crate::play::{Play, Stage, ends};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use spot_guard::crd::{InterruptionNotice, Trigger, notice_name};
+use spot_guard::crd::{InterruptionNotice, SpotAction, notice_name};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
 use spot_guard_cloud::cloud::Supply;
@@ -14,7 +14,7 @@ use spot_guard_core::neighbours::Neighbour;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::reason::{Pause, ReasonCode};
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus};
-use spot_guard_core::trigger::{TriggerAnswer, TriggerStage};
+use spot_guard_core::spot_action::{ActionAnswer, ActionStage};
 use spot_guard_core::windows::ReturnWindow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,29 +25,29 @@ const SECOND: Duration = Duration::from_secs(1);
 pub fn ask(stage: &Stage, name: &str, spec: Value) {
     let mut object = json!({
         "apiVersion": "spotguard.dev/v1alpha1",
-        "kind": "Trigger",
+        "kind": "SpotAction",
         "metadata": { "name": name },
         "spec": spec,
     });
     object["spec"]["requestedBy"] = json!("ann");
-    stage.cluster.create_json(object).expect("a trigger");
+    stage.cluster.create_json(object).expect("a SpotAction");
 }
 
 fn node_of(stage: &Stage, instance: &str) -> String {
     stage.cloud.node_of(instance).expect("a node").node_name
 }
 
-fn trigger(stage: &Stage, name: &str) -> Trigger {
-    stage.cluster.get("", name).expect("a trigger")
+fn spot_action(stage: &Stage, name: &str) -> SpotAction {
+    stage.cluster.get("", name).expect("a SpotAction")
 }
 
-/// What a condition of a trigger says: whether it is true, its reason and its message.
+/// What a condition of a SpotAction says: whether it is true, its reason and its message.
 fn condition(stage: &Stage, name: &str, type_: &str) -> Option<(bool, String, String)> {
-    let found = trigger(stage, name).status?.conditions.into_iter().find(|held| held.type_ == type_)?;
+    let found = spot_action(stage, name).status?.conditions.into_iter().find(|held| held.type_ == type_)?;
     Some((found.status == "True", found.reason, found.message))
 }
 
-/// Waits until something was said of the trigger, and gives the condition `Accepted`.
+/// Waits until something was said of the SpotAction, and gives the condition `Accepted`.
 pub async fn answered(stage: &Stage, name: &str) -> (bool, String, String) {
     loop {
         if let Some(found) = condition(stage, name, "Accepted") {
@@ -65,7 +65,7 @@ async fn asked(stage: &Stage, name: &str, spec: Value) {
 }
 
 /// Asks, and waits until it is refused with this answer.
-async fn refused(stage: &Stage, name: &str, spec: Value, answer: TriggerAnswer) {
+async fn refused(stage: &Stage, name: &str, spec: Value, answer: ActionAnswer) {
     ask(stage, name, spec);
     let (accepted, reason, message) = answered(stage, name).await;
     let expected = (false, answer.reason().to_string(), answer.to_string());
@@ -74,9 +74,9 @@ async fn refused(stage: &Stage, name: &str, spec: Value, answer: TriggerAnswer) 
 }
 
 /// The answer to a cancel of a replacement whose deadline presses.
-fn deadline_presses(instance: &str, deadline: Timestamp) -> TriggerAnswer {
+fn deadline_presses(instance: &str, deadline: Timestamp) -> ActionAnswer {
     let (replacement, instance_id) = (instance.to_owned(), instance.to_owned());
-    TriggerAnswer::DeadlinePresses {
+    ActionAnswer::DeadlinePresses {
         replacement: replacement.into(),
         instance_id: instance_id.into(),
         deadline,
@@ -85,7 +85,7 @@ fn deadline_presses(instance: &str, deadline: Timestamp) -> TriggerAnswer {
 
 /// What is told of a pause that ann has requested.
 fn paused_by_ann(everything: bool) -> String {
-    Pause::Trigger { trigger: "pause".to_owned(), by: Some("ann".to_owned()), everything }.to_string()
+    Pause::SpotAction { spot_action: "pause".to_owned(), by: Some("ann".to_owned()), everything }.to_string()
 }
 
 /// A story in which nothing happens but what people ask for.
@@ -116,21 +116,24 @@ fn a_node_is_replaced_because_a_person_asks() {
             let status = stage.record(&stage.spot[0]).and_then(|record| record.status).expect("a record");
             assert_eq!((status.notice, status.deadline), (Some(NoticeKind::Manual), None));
             assert_eq!(status.traceparent.as_deref(), Some(traceparent));
-            let triggered = Event::Triggered {
+            let action_followed = Event::ActionFollowed {
                 wish: Wish::Replacement,
-                trigger: "one".to_owned(),
+                spot_action: "one".to_owned(),
                 by: Some("ann".to_owned()),
                 reason: Some("kernel".to_owned()),
             };
-            assert_eq!(status.steps[0].message, triggered.to_string());
-            let answer = trigger(&stage, "one").status.expect("a status");
+            assert_eq!(status.steps[0].message, action_followed.to_string());
+            let answer = spot_action(&stage, "one").status.expect("a status");
             assert_eq!(answer.replacements, [stage.spot[0].clone()]);
-            assert_eq!(TriggerStage::of(&answer.conditions), TriggerStage::Over);
+            assert_eq!(ActionStage::of(&answer.conditions), ActionStage::Over);
 
             asked(&stage, "again", json!({ "action": "Replace", "node": node })).await;
-            assert_eq!(trigger(&stage, "again").status.expect("a status").replacements, answer.replacements);
+            assert_eq!(
+                spot_action(&stage, "again").status.expect("a status").replacements,
+                answer.replacements
+            );
             let text = stage.metrics();
-            let counted = r#"spot_guard_triggers_total{action="Replace",result="Accepted"} 2"#;
+            let counted = r#"spot_guard_spotactions_total{action="Replace",result="Accepted"} 2"#;
             assert!(text.contains(counted), "{text}");
         })
         .play();
@@ -181,7 +184,7 @@ fn what_cannot_be_followed_is_refused_and_changes_nothing() {
         .beside(|stage| async move {
             let node = node_of(&stage, &stage.spot[0]);
             let replace = |node: &str| json!({ "action": "Replace", "node": node });
-            refused(&stage, "no-node", replace("nobody"), TriggerAnswer::NoSuchNode { node: "nobody".into() }).await;
+            refused(&stage, "no-node", replace("nobody"), ActionAnswer::NoSuchNode { node: "nobody".into() }).await;
             let karpenter = json!({ "karpenter.sh/nodepool": "x" });
             stage.cluster.edit("nodes", "", &node, |node| {
                 let labels = node["metadata"]["labels"].as_object_mut().expect("labels");
@@ -189,27 +192,27 @@ fn what_cannot_be_followed_is_refused_and_changes_nothing() {
             });
             stage.pass(1).await;
             let left =
-                TriggerAnswer::LeftToNeighbour { node: node.clone().into(), neighbour: Neighbour::Karpenter };
+                ActionAnswer::LeftToNeighbour { node: node.clone().into(), neighbour: Neighbour::Karpenter };
             refused(&stage, "neighbour", replace(&node), left).await;
             let groupless = json!({ "apiVersion": "v1", "kind": "Node",
                 "metadata": { "name": "elsewhere" }, "spec": { "providerID": "aws:///us-east-1a/i-0123456789abcdef0" } });
             stage.cluster.create_json(groupless).expect("a node");
-            let nowhere = TriggerAnswer::NotInPool { node: "elsewhere".into() };
+            let nowhere = ActionAnswer::NotInPool { node: "elsewhere".into() };
             refused(&stage, "nowhere", replace("elsewhere"), nowhere).await;
             let no_story = json!({ "action": "Return", "replacement": stage.spot[0] });
-            let unknown = TriggerAnswer::NoSuchReplacement { replacement: stage.spot[0].clone().into() };
+            let unknown = ActionAnswer::NoSuchReplacement { replacement: stage.spot[0].clone().into() };
             refused(&stage, "no-fallback", no_story, unknown).await;
             let no_pool = json!({ "action": "Return", "pool": "nothing" });
-            let unknown = TriggerAnswer::NoSuchPool { pool: "nothing".into() };
+            let unknown = ActionAnswer::NoSuchPool { pool: "nothing".into() };
             refused(&stage, "no-pool", no_pool, unknown.clone()).await;
             let no_story = json!({ "action": "Cancel", "node": node });
-            refused(&stage, "no-story", no_story, TriggerAnswer::NoReplacementOfNode { node: node.into() }).await;
+            refused(&stage, "no-story", no_story, ActionAnswer::NoReplacementOfNode { node: node.into() }).await;
             let no_pool = json!({ "action": "Pause", "pool": "nothing" });
             refused(&stage, "no-pause", no_pool, unknown).await;
             asked(&stage, "no-fallbacks", json!({ "action": "Return", "pool": POOL })).await;
             assert_eq!(stage.changes(), 0);
             stage.cluster.edit("nodes", "", "elsewhere", |node| node["metadata"]["finalizers"] = json!(null));
-            let counted = r#"spot_guard_triggers_total{action="Replace",result="Refused"} 3"#;
+            let counted = r#"spot_guard_spotactions_total{action="Replace",result="Refused"} 3"#;
             assert!(stage.metrics().contains(counted), "{}", stage.metrics());
         })
         .play();
@@ -247,7 +250,7 @@ fn a_fallback_returns_now_because_a_person_asks() {
                 let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
                 stage.cloud.set_supply(SPOT, None, Supply::None).expect("a group");
                 asked(&stage, "now", spec(&stage, &status)).await;
-                let led_to = trigger(&stage, "now").status.expect("a status").replacements;
+                let led_to = spot_action(&stage, "now").status.expect("a status").replacements;
                 assert_eq!(led_to, std::slice::from_ref(&instance));
                 stage.pass(120).await;
                 let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
@@ -352,10 +355,10 @@ fn what_can_no_longer_be_cancelled_is_refused() {
             stage.until_phase(&instance, Phase::Ending).await;
             let spec = json!({ "action": "Cancel", "replacement": instance });
             let (replacement, instance_id) = (instance.clone(), instance.clone());
-            let ending = TriggerAnswer::OldInstanceEnding { instance_id: instance_id.clone().into() };
+            let ending = ActionAnswer::OldInstanceEnding { instance_id: instance_id.clone().into() };
             refused(&stage, "stop", spec.clone(), ending).await;
             stage.until_phase(&instance, Phase::OnFallback).await;
-            let stands_in = TriggerAnswer::FallbackStandsIn {
+            let stands_in = ActionAnswer::FallbackStandsIn {
                 replacement: replacement.into(),
                 instance_id: instance_id.into(),
             };
@@ -406,7 +409,7 @@ fn a_cancelled_story_begins_anew_when_a_person_asks() {
             let replace = json!({ "action": "Replace", "node": node_of(&stage, &instance) });
             let status = stage.record(&instance).and_then(|record| record.status).expect("a status");
             if status.phase == Phase::Cancelling {
-                let too_early = TriggerAnswer::BeingCancelled {
+                let too_early = ActionAnswer::BeingCancelled {
                     node: node_of(&stage, &instance).into(),
                     replacement: instance.clone().into(),
                 };
@@ -422,7 +425,7 @@ fn a_cancelled_story_begins_anew_when_a_person_asks() {
 }
 
 #[test]
-fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
+fn a_pause_that_a_spot_action_asked_for_holds_until_a_resume_for_the_same() {
     for (name, scope) in [("pool", json!({ "pool": POOL })), ("everything", json!({}))] {
         let of = move |action: &str| {
             let mut spec = scope.clone();
@@ -435,7 +438,7 @@ fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
             ..ends(Scenario::Rebalance)
         };
         plot.start.policy.keep_finished_seconds = Some(60);
-        Play::plot(&format!("paused by trigger: {name}"), plot)
+        Play::plot(&format!("paused by a SpotAction: {name}"), plot)
             .beside(move |stage| async move {
                 let instance = stage.spot[0].clone();
                 asked(&stage, "pause", of("Pause")).await;
@@ -454,7 +457,7 @@ fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
                 asked(&stage, "other", other).await;
                 stage.pass(1300).await;
                 assert!(
-                    stage.cluster.get_json("triggers.spotguard.dev", "", "other").is_none(),
+                    stage.cluster.get_json("spotactions.spotguard.dev", "", "other").is_none(),
                     "removed in time"
                 );
                 assert_eq!(stage.status(&instance).blocking[0].message, told);
@@ -470,7 +473,7 @@ fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
                 }
                 let (_, reason, message) = condition(&stage, "pause", "Complete").expect("a condition");
                 let ended =
-                    TriggerAnswer::EndedBy { trigger: "resume".to_owned(), by: Some("ann".to_owned()) };
+                    ActionAnswer::EndedBy { spot_action: "resume".to_owned(), by: Some("ann".to_owned()) };
                 assert_eq!((reason, message), (ended.reason().to_string(), ended.to_string()));
                 if of("Pause")["pool"].is_string() {
                     let (_, _, message) = condition(&stage, "resume", "Complete").expect("a condition");
@@ -489,7 +492,7 @@ fn a_pause_that_a_trigger_asked_for_holds_until_a_resume_for_the_same() {
 }
 
 #[test]
-fn a_trigger_is_followed_by_the_next_leader() {
+fn a_spot_action_is_followed_by_the_next_leader() {
     let played = Play::plot("handed over", quiet(1))
         .standby()
         .beside(|stage| async move {
@@ -537,23 +540,23 @@ fn a_deadline_that_comes_with_the_cancel_wins() {
     played.assert_ok();
 }
 
-/// Answers to triggers take their time.
+/// Answers to SpotActions take their time.
 struct SlowAnswers(Duration);
 
 impl RequestGate for SlowAnswers {
     fn before(&self, request: &RequestInfo) -> RequestFate {
         match (request.resource.as_str(), request.subresource.as_str()) {
-            ("triggers", "status") => RequestFate::Delay(self.0),
+            ("spotactions", "status") => RequestFate::Delay(self.0),
             _ => RequestFate::Pass,
         }
     }
 }
 
 #[test]
-fn a_flood_of_triggers_whose_answers_are_slow_delays_no_notice() {
+fn a_flood_of_spot_actions_whose_answers_are_slow_delays_no_notice() {
     const FLOOD: usize = 5_000;
     let gates = Gates { kube: Some(Arc::new(SlowAnswers(Duration::from_secs(4)))), ..Gates::default() };
-    let played = Play::plot("flood of triggers", ends(Scenario::TwoMinuteNotice))
+    let played = Play::plot("flood of SpotActions", ends(Scenario::TwoMinuteNotice))
         .faults(gates)
         .beside(|stage| async move {
             for number in 0..FLOOD {

@@ -1,13 +1,13 @@
 //! What is asked for, and what comes of it.
 
-use crate::crd::Trigger;
+use crate::crd::SpotAction;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spot_guard_core::ids::{NodeName, PoolName, ReplacementName};
 use spot_guard_core::record::Condition;
-use spot_guard_core::trigger::TriggerAction;
+use spot_guard_core::spot_action::ActionKind;
 
 /// `POST /webhooks/v1/scale-down`: which fallbacks are to return. One of `fallback`, `node` and `pool` is
 /// named.
@@ -33,25 +33,25 @@ pub struct ScaleDownRequest {
     pub reason: Option<String>,
 }
 
-/// The body of a trigger.
+/// The body of a SpotAction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TriggerRequest {
+pub struct ActionRequest {
     /// Why it is requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 1024))]
     pub reason: Option<String>,
 }
 
-/// `/api/v1/triggers`: what was asked for, and what comes of it.
+/// `/api/v1/spotactions`: what was asked for, and what comes of it.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(rename = "Trigger")]
-pub struct TriggerState {
+#[schemars(rename = "SpotAction")]
+pub struct ActionState {
     /// Its name.
     pub name: String,
     /// What is to be done.
-    pub action: TriggerAction,
+    pub action: ActionKind,
     /// The pool that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolName>,
@@ -77,19 +77,19 @@ pub struct TriggerState {
     pub replacements: Vec<ReplacementName>,
 }
 
-impl TriggerState {
+impl ActionState {
     /// As the object has it.
-    pub(crate) fn of(trigger: &Trigger) -> Self {
-        let (spec, status) = (&trigger.spec, trigger.status.clone().unwrap_or_default());
+    pub(crate) fn of(spot_action: &SpotAction) -> Self {
+        let (spec, status) = (&spot_action.spec, spot_action.status.clone().unwrap_or_default());
         Self {
-            name: trigger.name_any(),
+            name: spot_action.name_any(),
             action: spec.action,
             pool: spec.pool.clone(),
             node: spec.node.clone(),
             replacement: spec.replacement.clone(),
             requested_by: spec.requested_by.clone(),
             reason: spec.reason.clone(),
-            created: trigger.creation_timestamp().map(|time| time.0),
+            created: spot_action.creation_timestamp().map(|time| time.0),
             conditions: status.conditions,
             replacements: status.replacements,
         }

@@ -1,90 +1,90 @@
-//! Writes triggers.
+//! Writes SpotActions.
 
-use crate::crd::{Trigger, TriggerSpec};
+use crate::crd::{SpotAction, SpotActionSpec};
 use crate::kube::problem::RequestProblem;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the API server may take to store a trigger.
+/// How long the API server may take to store a SpotAction.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Writes triggers; clones share the client.
+/// Writes SpotActions; clones share the client.
 #[derive(Clone)]
-pub struct Triggers {
-    api: Api<Trigger>,
+pub struct SpotActions {
+    api: Api<SpotAction>,
 }
 
-/// A trigger that is stored.
+/// A SpotAction that is stored.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// As it is stored.
-    pub trigger: Trigger,
+    pub spot_action: SpotAction,
     /// Whether it is new; else one with this name and the same content was there.
     pub fresh: bool,
 }
 
-/// Why a trigger is not stored.
+/// Why a SpotAction is not stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// A trigger of that name asks for something else.
-    #[error("a trigger named {0} requests something else")]
+    /// A SpotAction of that name asks for something else.
+    #[error("a SpotAction named {0} requests something else")]
     Other(String),
     /// The API server does not take its content.
     #[error("{0}")]
     Invalid(String),
     /// The API server did not answer, or refused us.
-    #[error("the Kubernetes API did not store the trigger")]
+    #[error("the Kubernetes API did not store the SpotAction")]
     Unavailable,
 }
 
-impl Triggers {
+impl SpotActions {
     /// Writes by this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { api: Api::all(client) }
     }
 
-    /// Stores a trigger under a name. One that is there already with the same content counts as stored: who
-    /// derives the name from what identifies a request can repeat the request.
+    /// Stores a SpotAction under a name. One that is there already with the same content counts as stored:
+    /// who derives the name from what identifies a request can repeat the request.
     ///
     /// # Errors
     /// See [`WriteError`]; nothing is stored then, or it is not known whether it was: the same call can be
     /// made again.
-    pub async fn write(&self, name: &str, spec: TriggerSpec) -> Result<Written, WriteError> {
-        let trigger = Trigger::new(name, spec);
+    pub async fn write(&self, name: &str, spec: SpotActionSpec) -> Result<Written, WriteError> {
+        let spot_action = SpotAction::new(name, spec);
         let parameters = PostParams::default();
         let stored = timeout(WRITE_LIMIT, async {
-            match self.api.create(&parameters, &trigger).await {
-                Ok(trigger) => Ok(Written { trigger, fresh: true }),
+            match self.api.create(&parameters, &spot_action).await {
+                Ok(spot_action) => Ok(Written { spot_action, fresh: true }),
                 Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                    self.api.get(name).await.map(|trigger| Written { trigger, fresh: false })
+                    self.api.get(name).await.map(|spot_action| Written { spot_action, fresh: false })
                 }
                 Err(error) => Err(error),
             }
         });
         match stored.await {
-            Ok(Ok(written)) if same(&written.trigger.spec, &trigger.spec) => Ok(written),
+            Ok(Ok(written)) if same(&written.spot_action.spec, &spot_action.spec) => Ok(written),
             Ok(Ok(_)) => Err(WriteError::Other(name.to_owned())),
             Ok(Err(kube::Error::Api(status))) if status.is_invalid() => {
                 Err(WriteError::Invalid(status.message))
             }
             Ok(Err(error)) => {
-                tracing::warn!(trigger = name, error = %RequestProblem(&error), "a trigger could not be stored");
+                tracing::warn!(name, error = %RequestProblem(&error), "a SpotAction could not be stored");
                 Err(WriteError::Unavailable)
             }
             Err(_) => {
                 tracing::warn!(
-                    trigger = name,
-                    "the Kubernetes API does not answer whether a trigger is stored"
+                    spot_action = name,
+                    "the Kubernetes API does not answer whether a SpotAction is stored"
                 );
                 Err(WriteError::Unavailable)
             }
         }
     }
 
-    pub(super) async fn get(&self, name: &str) -> Result<Option<Trigger>, WriteError> {
+    pub(super) async fn get(&self, name: &str) -> Result<Option<SpotAction>, WriteError> {
         match timeout(WRITE_LIMIT, self.api.get_opt(name)).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(_)) | Err(_) => Err(WriteError::Unavailable),
@@ -93,7 +93,7 @@ impl Triggers {
 }
 
 /// Whether both ask for the same; the trace is that of the request.
-fn same(one: &TriggerSpec, other: &TriggerSpec) -> bool {
-    let without_trace = |spec: &TriggerSpec| TriggerSpec { traceparent: None, ..spec.clone() };
+fn same(one: &SpotActionSpec, other: &SpotActionSpec) -> bool {
+    let without_trace = |spec: &SpotActionSpec| SpotActionSpec { traceparent: None, ..spec.clone() };
     without_trace(one) == without_trace(other)
 }
