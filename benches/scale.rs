@@ -300,6 +300,7 @@ async fn controller(url: &str) {
     let client = kube::Client::try_from(config).expect("a client");
     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let settings = ControllerSettings {
+        queue_url: None,
         namespace: "default".to_owned(),
         lease: "spot-guard".to_owned(),
         identity: "bench".to_owned(),

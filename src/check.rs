@@ -2,6 +2,7 @@
 
 use crate::actors::deps::PoolConfig;
 use crate::aws::AutoScaling;
+use crate::aws::queue::SqsQueue;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, SpotPool, SpotPoolSpec, notice_name};
@@ -130,6 +131,18 @@ const PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("spotguard.dev", "spotactions/status", &["patch"]),
 ];
 
+/// What the controller may do besides where there is a notice queue: it reports for other nodes.
+const QUEUE_PERMISSION: (&str, &str, &str) = ("spotguard.dev", "interruptionnotices", "report-for-others");
+
+/// What shows which nodes are watched.
+struct Seen<'a> {
+    cluster: &'a Snapshot,
+    /// Where Spot Guard is.
+    namespace: &'a str,
+    /// Whether the notice queue can be read.
+    by_queue: bool,
+}
+
 /// Checks and prints a line for each; whether nothing stands in the way.
 pub async fn run(options: CheckOptions, config: &Config) -> bool {
     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
@@ -152,8 +165,10 @@ pub async fn run(options: CheckOptions, config: &Config) -> bool {
         },
     };
     if let Some(pools) = pools {
-        let cluster = cluster.as_ref().map(|held| (held, config.lease.namespace.as_str()));
-        groups(&aws, &pools, &config.policy(), cluster, &mut lines).await;
+        let by_queue = queue(&aws, config, &mut lines).await;
+        let namespace = config.lease.namespace.as_str();
+        let seen = cluster.as_ref().map(|cluster| Seen { cluster, namespace, by_queue });
+        groups(&aws, &pools, &config.policy(), seen.as_ref(), &mut lines).await;
     }
     for line in &lines {
         println!("{}", escaped(&line.to_string()));
@@ -171,6 +186,10 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
             verbs.iter().map(|verb| question(group, resource, verb, None, None))
         })
         .collect();
+    if config.queue.url.is_some() {
+        let (group, resource, verb) = QUEUE_PERMISSION;
+        questions.push(question(group, resource, verb, None, None));
+    }
     questions.push(question("coordination.k8s.io", "leases", "create", lease, None));
     questions
         .extend(["get", "update"].map(|verb| question("coordination.k8s.io", "leases", verb, lease, name)));
@@ -195,7 +214,7 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
             .into_iter()
             .map(|asked| Line::new(Verdict::Refused, "kubernetes", format!("the account may not {asked}"))),
     );
-    lines.push(notices_are_bound(client).await);
+    lines.push(notices_are_bound(client, config.queue.url.is_some()).await);
     lines.extend(termination_handler(client).await);
     let pools: Api<SpotPool> = Api::all(client.clone());
     match pools.list(&ListParams::default()).await {
@@ -212,6 +231,19 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
     }
 }
 
+/// Whether the notice queue can be read; without one it is none.
+async fn queue(aws: &SdkConfig, config: &Config, lines: &mut Vec<Line>) -> bool {
+    let Some(url) = &config.queue.url else { return false };
+    let queue = SqsQueue::new(aws, url, CALL_TIMEOUT, Arc::new(Metrics::new()));
+    let (verdict, text) = match queue.has_dead_letters().await {
+        Ok(true) => (Verdict::Ok, "it can be seen, and has a dead-letter queue".to_owned()),
+        Ok(false) => (Verdict::Note, "it can be seen; it has no dead-letter queue".to_owned()),
+        Err(error) => (Verdict::Failed, error.to_string()),
+    };
+    lines.push(Line::new(verdict, "notice queue", text));
+    verdict != Verdict::Failed
+}
+
 /// Whether aws-node-termination-handler drains the same nodes. Pods that cannot be listed were told already.
 async fn termination_handler(client: &Client) -> Option<Line> {
     let pods: Api<core_v1::Pod> = Api::all(client.clone());
@@ -225,7 +257,7 @@ async fn termination_handler(client: &Client) -> Option<Line> {
 
 /// Whether an agent can report its own node only: tried by a dry run, about a node that nobody
 /// is on.
-async fn notices_are_bound(client: &Client) -> Line {
+async fn notices_are_bound(client: &Client, reports_for_others: bool) -> Line {
     let (node, instance) = (NodeName::from("spot-guard-check.invalid"), InstanceId::from("i-00000000"));
     let kind = NoticeKind::RebalanceRecommendation;
     let spec = InterruptionNoticeSpec {
@@ -237,7 +269,12 @@ async fn notices_are_bound(client: &Client) -> Line {
         detected_at: Clock::System.now(),
         traceparent: None,
     };
-    let notice = InterruptionNotice::new(&notice_name(&node, &instance, kind), spec);
+    let mut name = notice_name(&node, &instance, kind);
+    if reports_for_others {
+        // This account may report any node. That the policy is there shows by a name that it refuses.
+        name.push_str("-check");
+    }
+    let notice = InterruptionNotice::new(&name, spec);
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     let notices: Api<InterruptionNotice> = Api::all(client.clone());
     let (verdict, text) = match notices.create(&dry_run, &notice).await {
@@ -359,9 +396,10 @@ fn agent(pod: &core_v1::Pod) -> Pod {
     }
 }
 
-/// Which of a pool's Spot nodes have no ready agent, if there are any.
-fn watched_line(about: String, spot: &GroupView, cluster: &Snapshot, namespace: &str) -> Option<Line> {
-    let watched = WatchedNodes::in_cluster(spot, cluster, namespace, Clock::System.now());
+/// Which of a pool's Spot nodes are not watched, if there are any.
+fn watched_line(about: String, spot: &GroupView, seen: &Seen<'_>) -> Option<Line> {
+    let Seen { cluster, namespace, by_queue } = *seen;
+    let watched = WatchedNodes::in_cluster(spot, cluster, namespace, by_queue, Clock::System.now());
     let verdict = if watched.unwatched.is_empty() { Verdict::Ok } else { Verdict::Degraded };
     (watched.nodes > 0).then(|| Line::new(verdict, about, watched.to_string()))
 }
@@ -391,7 +429,7 @@ async fn groups(
     aws: &SdkConfig,
     pools: &[SpotPool],
     defaults: &Policy,
-    cluster: Option<(&Snapshot, &str)>,
+    seen: Option<&Seen<'_>>,
     lines: &mut Vec<Line>,
 ) {
     let configs: BTreeMap<PoolName, PoolConfig> = pools
@@ -425,7 +463,7 @@ async fn groups(
             (Some(spot), Some(on_demand)) => {
                 let view = PoolView { spot: spot.clone(), on_demand: on_demand.clone() };
                 lines.push(replacer_line(&about, config.replacer(&view)));
-                config.findings(&configs, &view, &ledger, cluster.map(|(held, _)| held))
+                config.findings(&configs, &view, &ledger, seen.map(|seen| seen.cluster))
             }
             _ => [&config.spot_group, &config.on_demand_group]
                 .into_iter()
@@ -444,10 +482,8 @@ async fn groups(
             };
             Line::new(verdict, about.clone(), format!("{}: {finding}", finding.problem.code()))
         }));
-        let known = cluster.zip(found.get(&config.spot_group));
-        lines.extend(
-            known.and_then(|((cluster, namespace), spot)| watched_line(about, spot, cluster, namespace)),
-        );
+        let known = seen.zip(found.get(&config.spot_group));
+        lines.extend(known.and_then(|(seen, spot)| watched_line(about, spot, seen)));
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Config {
     pub aws: AwsConfig,
     /// Boxes 4 and 10: the key of the taint, effect NoSchedule.
     pub taint_key: String,
+    /// The queue that EC2's notices come through, beside the agents or instead of them.
+    pub queue: QueueConfig,
     /// The webhooks that receive notices, fallbacks, returns and failures.
     pub notifications: Vec<Target>,
     /// The files that hold the secrets of the scale-down webhook, one each.
@@ -70,6 +72,14 @@ pub struct AwsConfig {
     pub call_timeout_seconds: u32,
 }
 
+/// The queue of notices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct QueueConfig {
+    /// The URL of the SQS queue; without it none is read.
+    pub url: Option<String>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -80,6 +90,7 @@ impl Default for Config {
             lease: LeaseConfig::default(),
             aws: AwsConfig::default(),
             taint_key: DEFAULT_TAINT_KEY.to_owned(),
+            queue: QueueConfig::default(),
             notifications: Vec::new(),
             webhook_secret_files: Vec::new(),
             trace_url: None,
@@ -219,6 +230,7 @@ impl Config {
             },
             taint_key: self.taint_key.clone(),
             notifications: self.notifications.clone(),
+            queue_url: self.queue.url.clone(),
             defaults: self.policy(),
             drain_outside_pools: self.drain_nodes_outside_pools,
         }
@@ -267,6 +279,13 @@ impl Config {
                     "traceUrl",
                     format!("{url:?} is not an http or https URL with {{traceId}} in it"),
                 );
+            }
+        }
+        if let Some(url) = &self.queue.url {
+            let path = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+            // https://sqs.REGION.amazonaws.com/ACCOUNT/NAME (SQS Developer Guide, "Queue URLs").
+            if !path.is_some_and(|path| path.split('/').filter(|part| !part.is_empty()).count() >= 3) {
+                return fail("queue.url", format!("{url:?} is not the URL of an SQS queue"));
             }
         }
         for target in &self.notifications {

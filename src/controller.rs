@@ -1,4 +1,4 @@
-//! The controller: the five actors that act, under one lease, and what every replica serves.
+//! The controller: the actors that act, under one lease, and what every replica serves.
 
 use crate::actors::asg_scaler::AsgScaler;
 use crate::actors::deps::Deps;
@@ -7,8 +7,10 @@ use crate::actors::fallback_tracker::FallbackTracker;
 use crate::actors::health_monitor::HealthMonitor;
 use crate::actors::heavy::Heavy;
 use crate::actors::janitor::Janitor;
+use crate::actors::queue_poller::QueuePoller;
 use crate::actors::supervision::{Link, LinkEvent, Shutdown, supervise};
 use crate::aws::AutoScaling;
+use crate::aws::queue::SqsQueue;
 use crate::clock::Clock;
 use crate::kube::client::{REQUEST_TIMEOUT, bounded};
 use crate::kube::lease::{LeaseHolder, LeaseTimes};
@@ -42,6 +44,8 @@ pub struct ControllerSettings {
     pub taint_key: String,
     /// The webhooks that receive notices, fallbacks, returns and failures.
     pub notifications: Vec<Target>,
+    /// The URL of the notice queue, if there is one.
+    pub queue_url: Option<String>,
     /// The settings that pools start from.
     pub defaults: Policy,
     /// Whether nodes outside every pool are drained when EC2 takes them.
@@ -54,6 +58,7 @@ pub struct Controller {
     client: Client,
     clock: Clock,
     aws: AutoScaling,
+    queue: Option<SqsQueue>,
     /// The cluster, kept by watches.
     pub view: View,
     /// What is counted.
@@ -78,22 +83,27 @@ pub struct Actors {
     pub drainer: Link<Drainer>,
     /// Box 11.
     pub janitor: Link<Janitor>,
+    /// Boxes 1 and 12, if there is a notice queue.
+    pub poller: Link<QueuePoller>,
 }
 
 impl Controller {
     /// Starts the watches; acts on nothing yet.
     #[must_use]
-    pub fn new(settings: ControllerSettings, client: Client, aws: &SdkConfig, clock: Clock) -> Self {
+    pub fn new(settings: ControllerSettings, client: Client, sdk: &SdkConfig, clock: Clock) -> Self {
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::default();
         let (own, (clock, behind)) = (clock, clock.to_be_set_right());
         // Nobody may wait for ever, not for a list with which a watch begins either.
         let client = bounded(&heeding_time(&client, own, behind), REQUEST_TIMEOUT, metrics.clone());
         let view = View::start(&client, &settings.namespace, &readiness, &metrics, clock);
-        let aws = AutoScaling::new(aws, settings.times.call_timeout, clock, metrics.clone());
+        let aws = AutoScaling::new(sdk, settings.times.call_timeout, clock, metrics.clone());
+        let timeout = settings.times.call_timeout;
+        let queue_of = |url: &String| SqsQueue::new(sdk, url, timeout, metrics.clone());
+        let queue = settings.queue_url.as_ref().map(queue_of);
         let (leading, actors) = (watch::Sender::new(false), watch::Sender::new(None));
         let heavy = Heavy::threads();
-        Self { settings, client, clock, aws, view, metrics, readiness, leading, actors, heavy }
+        Self { settings, client, clock, aws, queue, view, metrics, readiness, leading, actors, heavy }
     }
 
     /// Makes its checks on the thread of its actors, for a simulation that is to be the same from run to run.
@@ -129,6 +139,7 @@ impl Controller {
             client: self.client.clone(),
             view: self.view.clone(),
             aws: self.aws.clone(),
+            queue: self.queue.clone(),
             clock: self.clock,
             fence: lease.fence(),
             call_timeout: self.settings.times.call_timeout,
@@ -191,6 +202,7 @@ fn start_actors(deps: &Deps, term: &Shutdown) -> Actors {
     let monitor: Link<HealthMonitor> = link(deps, "HealthMonitor", ActorName::HealthMonitor);
     let drainer: Link<Drainer> = link(deps, "Drainer", ActorName::Drainer);
     let janitor: Link<Janitor> = link(deps, "Janitor", ActorName::Janitor);
+    let poller: Link<QueuePoller> = link(deps, "QueuePoller", ActorName::QueuePoller);
     let readiness = || deps.readiness.clone();
     supervise(&scaler, readiness(), term, {
         let (deps, observed) = (deps.clone(), vec![tracker.carrying(), monitor.carrying()]);
@@ -215,7 +227,13 @@ fn start_actors(deps: &Deps, term: &Shutdown) -> Actors {
         let deps = deps.clone();
         move |_| Janitor::new(deps.clone())
     });
-    Actors { scaler, tracker, monitor, drainer, janitor }
+    if let Some(queue) = deps.queue.clone() {
+        let (deps, ended, read) = (deps.clone(), scaler.carrying(), monitor.carrying());
+        supervise(&poller, readiness(), term, move |_| {
+            QueuePoller::new(deps.clone(), queue.clone(), ended.clone(), read.clone())
+        });
+    }
+    Actors { scaler, tracker, monitor, drainer, janitor, poller }
 }
 
 /// A link whose restarts and dropped messages are counted.

@@ -9,6 +9,7 @@ locals {
   documents = merge(
     { groups = "policy.json" },
     var.launch_instances ? { launch-instances = "policy-launch-instances.json" } : {},
+    var.queue ? { queue = "policy-queue.json" } : {},
   )
 }
 

@@ -44,8 +44,14 @@ variable "launch_instances" {
   default     = true
 }
 
+variable "queue" {
+  description = "Whether EventBridge sends what EC2 announces to a queue that the controller reads, beside the agents or instead of them."
+  type        = bool
+  default     = false
+}
+
 variable "tags" {
-  description = "Tags of the role and its policies."
+  description = "Tags of the role, its policies and the queue."
   type        = map(string)
   default     = {}
 }

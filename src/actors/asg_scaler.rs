@@ -2,7 +2,7 @@
 //!
 //! - Boxes: 2, 3, 3.1, 3.2
 //! - Part of: 10 (desired capacity lowered by 1)
-//! - Hears: [`ScaleGroups`]
+//! - Hears: [`ScaleGroups`], [`InstanceEnded`]
 //! - Sends: [`PoolObserved`], [`PoolRefused`]
 //! - Decided in: [`spot_guard_core::scaling`], [`spot_guard_core::classify`]
 //!
@@ -12,7 +12,7 @@
 mod ledger_store;
 
 use crate::actors::deps::{Deps, PoolConfig};
-use crate::actors::messages::{PoolObserved, PoolRefused, Revision, ScaleGroups};
+use crate::actors::messages::{InstanceEnded, PoolObserved, PoolRefused, Revision, ScaleGroups};
 use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::aws::{CallError, Launched, Terminated};
 use crate::crd::SpotPool;
@@ -43,6 +43,9 @@ const COALESCE: Duration = Duration::from_millis(100);
 const FAST_POLL: Duration = Duration::from_secs(1);
 /// For how long the fast looks go on after a change.
 const FAST_POLL_FOR: Duration = Duration::from_secs(10);
+/// So long an instance counts as ended that EC2 has ended. Its group sees it within minutes (Amazon EC2 Auto
+/// Scaling User Guide, "Health checks for instances").
+const ENDED_FOR: Duration = Duration::from_secs(600);
 /// What this actor is called in the process's readiness.
 const PART: &str = "auto-scaling";
 /// One turn makes at most so many calls; the next turn goes on.
@@ -113,6 +116,8 @@ pub struct AsgScaler {
     refused: Vec<MessageLink<PoolRefused>>,
     pools: BTreeMap<PoolName, PoolState>,
     began: tokio::time::Instant,
+    /// Instances of the groups that EC2 has ended, and when this was heard.
+    ended: BTreeMap<InstanceId, tokio::time::Instant>,
 }
 
 impl AsgScaler {
@@ -123,7 +128,8 @@ impl AsgScaler {
         observed: Vec<MessageLink<PoolObserved>>,
         refused: Vec<MessageLink<PoolRefused>>,
     ) -> Self {
-        Self { deps, observed, refused, pools: BTreeMap::new(), began: tokio::time::Instant::now() }
+        let (pools, ended, began) = (BTreeMap::new(), BTreeMap::new(), tokio::time::Instant::now());
+        Self { deps, observed, refused, pools, began, ended }
     }
 
     fn schedule(&mut self, pool: &PoolName, delay: Duration, ctx: &mut Context<Self>) {
@@ -207,6 +213,26 @@ impl Handler<ScaleGroups> for AsgScaler {
     }
 }
 
+impl Handler<InstanceEnded> for AsgScaler {
+    type Result = ();
+
+    fn handle(&mut self, InstanceEnded { instance_id }: InstanceEnded, ctx: &mut Self::Context) {
+        let has = |state: &PoolState| {
+            let mut known = state.view.iter().flat_map(|view| view.instances());
+            known.any(|instance| instance.id == instance_id)
+        };
+        let pool = self.pools.iter().find(|(_, state)| has(state)).map(|(name, _)| name.clone());
+        let Some(pool) = pool else { return };
+        let now = tokio::time::Instant::now();
+        self.ended.retain(|_, heard| now < *heard + ENDED_FOR);
+        self.ended.insert(instance_id, now);
+        match self.pools.get_mut(&pool) {
+            Some(state) if state.busy => state.again = true,
+            _ => self.schedule(&pool, COALESCE, ctx),
+        }
+    }
+}
+
 impl Handler<LookForPools> for AsgScaler {
     type Result = ();
 
@@ -234,8 +260,11 @@ impl Handler<Turn> for AsgScaler {
         }
         state.busy = true;
         let takes_over = state.view.is_none();
-        let turn =
-            take_turn(self.deps.clone(), config, state.stored.clone(), state.wanted.clone(), takes_over);
+        let now = tokio::time::Instant::now();
+        let lately = self.ended.iter().filter(|(_, heard)| now < **heard + ENDED_FOR);
+        let ended = lately.map(|(id, _)| id.clone()).collect();
+        let known = (state.stored.clone(), ended);
+        let turn = take_turn(self.deps.clone(), config, known, state.wanted.clone(), takes_over);
         let ended = async move { TurnEnded { pool, outcome: turn.await } };
         ctx.spawn(ended.into_actor(self).map(|ended, _, ctx| ctx.notify(ended)));
     }
@@ -299,7 +328,7 @@ answers_ping!(AsgScaler);
 async fn take_turn(
     deps: Deps,
     pool: PoolConfig,
-    known: Option<Stored>,
+    (known, ended): (Option<Stored>, BTreeSet<InstanceId>),
     wanted: ScaleGroups,
     takes_over: bool,
 ) -> Result<TurnResult, TurnError> {
@@ -316,8 +345,11 @@ async fn take_turn(
         store.write(next).await?;
     }
     for calls in 0.. {
-        let view =
+        let mut view =
             read_groups(&deps, &pool, &store.stored.ledger, wanted.spot_failures_since, urgent).await?;
+        for group in [&mut view.spot, &mut view.on_demand] {
+            group.note_ended(|id| ended.contains(id));
+        }
         let now = deps.clock.now();
         let ScaleGroups { wants, ends, .. } = &wanted;
         // The tracker knows the instances that it was told of; this reading may be the first one for long.

@@ -2,6 +2,7 @@
 
 use crate::actors::heavy::Heavy;
 use crate::aws::AutoScaling;
+use crate::aws::queue::SqsQueue;
 use crate::clock::Clock;
 use crate::crd::SpotPool;
 use crate::kube::lease::Fence;
@@ -38,6 +39,8 @@ pub struct Deps {
     pub view: View,
     /// The Auto Scaling API.
     pub aws: AutoScaling,
+    /// The queue of notices, if there is one.
+    pub queue: Option<SqsQueue>,
     /// The time.
     pub clock: Clock,
     /// Whether this process may change anything now.
@@ -83,6 +86,8 @@ pub struct PoolConfig {
     pub launch_instances: LaunchInstances,
     /// Who is to replace its Spot nodes, if a person said so.
     pub replaced_by: Option<ReplacedBy>,
+    /// Whether lifecycle actions of its groups are held until their nodes are drained.
+    pub complete_lifecycle_actions: bool,
     /// What is done about Spot capacity that is missing without a notice.
     pub shortfall: ShortfallSpec,
     /// When it was made: of two pools that name a group, the older one has it.
@@ -106,6 +111,7 @@ impl PoolConfig {
             pause,
             launch_instances: pool.spec.launch_instances,
             replaced_by: pool.spec.replaced_by,
+            complete_lifecycle_actions: pool.spec.complete_lifecycle_actions,
             shortfall: pool.spec.shortfall.clone(),
             created: pool.creation_timestamp().map(|time| time.0),
             deleted: pool.metadata.deletion_timestamp.is_some(),

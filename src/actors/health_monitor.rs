@@ -2,7 +2,7 @@
 //!
 //! - Boxes: 7, 8, 9, 12
 //! - Part of: 6 (the Spot group)
-//! - Hears: [`PoolObserved`], [`PoolRefused`]
+//! - Hears: [`PoolObserved`], [`PoolRefused`], [`QueueRead`]
 //! - Sends: [`PoolAssessed`]
 //! - Decided in: [`spot_guard_core::health`], [`spot_guard_core::safety`], [`spot_guard_core::limits`]
 //!
@@ -11,7 +11,7 @@
 mod shortfalls;
 
 use crate::actors::deps::{Deps, PoolConfig};
-use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused};
+use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused, QueueRead};
 use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, SpotPool};
 use crate::kube::problem::RequestProblem;
@@ -42,6 +42,10 @@ use tokio::time::Instant;
 
 /// How often the pools are looked at for one whose assessment is due.
 const TURN: Duration = Duration::from_secs(1);
+
+/// So long after its last reading the notice queue counts as read. A reading takes 20 s at most, and a new
+/// leader needs its time.
+const READ_FOR: Duration = Duration::from_secs(60);
 
 /// What is not to wait for the next assessment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +79,8 @@ pub struct HealthMonitor {
     written: BTreeMap<PoolName, serde_json::Value>,
     /// The findings that were told of each pool.
     told: BTreeMap<PoolName, BTreeSet<Finding>>,
+    /// When the notice queue was read last.
+    queue_read: Option<Instant>,
 }
 
 impl HealthMonitor {
@@ -82,7 +88,7 @@ impl HealthMonitor {
     #[must_use]
     pub fn new(deps: Deps, assessed: MessageLink<PoolAssessed>) -> Self {
         let (observed, due, under_way, urgent, written, told) = Default::default();
-        Self { deps, assessed, observed, due, under_way, urgent, written, told }
+        Self { deps, assessed, observed, due, under_way, urgent, written, told, queue_read: None }
     }
 
     /// The conditions that the pool has now.
@@ -159,10 +165,12 @@ impl HealthMonitor {
         self.deps.view.notices.state().iter().filter(|notice| left(notice)).count()
     }
 
-    /// Says whether each Spot node has a ready agent.
+    /// Says whether each Spot node is watched.
     fn say_watched(&self, observed: &PoolObserved, conditions: &mut Vec<Condition>) -> WatchedNodes {
         let (now, cluster) = (self.deps.clock.now(), self.deps.view.snapshot());
-        let watched = WatchedNodes::in_cluster(&observed.view.spot, &cluster, &self.deps.namespace, now);
+        let by_queue = self.queue_read.is_some_and(|read| read.elapsed() < READ_FOR);
+        let namespace = &self.deps.namespace;
+        let watched = WatchedNodes::in_cluster(&observed.view.spot, &cluster, namespace, by_queue, now);
         let all = watched.unwatched.is_empty();
         let reason = if all { "Watched" } else { "NotWatched" };
         set_condition(conditions, "Watched", all, reason, &watched.to_string(), now);
@@ -307,6 +315,14 @@ impl Handler<PoolObserved> for HealthMonitor {
 
     fn handle(&mut self, message: PoolObserved, _: &mut Self::Context) {
         self.observed.insert(message.pool.clone(), message);
+    }
+}
+
+impl Handler<QueueRead> for HealthMonitor {
+    type Result = ();
+
+    fn handle(&mut self, _: QueueRead, _: &mut Self::Context) {
+        self.queue_read = Some(Instant::now());
     }
 }
 

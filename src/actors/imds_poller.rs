@@ -35,6 +35,7 @@ use spot_guard_core::imds::{
 use spot_guard_core::notices::MAX_NODE_NAME;
 use spot_guard_core::policy::backoff;
 use spot_guard_core::record::{FlowBox, NoticeKind};
+use spot_guard_core::time::since;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -377,9 +378,13 @@ impl Handler<Stored> for ImdsPoller {
         let node = self.node.node_name.as_str();
         match result {
             Ok(()) => {
-                if sighting.stored(self.node.clock.now(), ctx) {
+                let now = self.node.clock.now();
+                if sighting.stored(now, ctx) {
                     self.complaints.settle(kind.slug());
                     self.node.metrics.notice_reported(kind);
+                    if let Some(given) = sighting.announcement.given_at() {
+                        self.node.metrics.stored_after(kind, since(given, now));
+                    }
                     tracing::info!(node, %kind, "notice stored");
                 }
                 if self.sightings.values().all(|held| held.is_done() || held.is_taken()) {

@@ -14,6 +14,7 @@ pub mod heavy;
 pub mod imds_poller;
 pub mod janitor;
 pub mod messages;
+pub mod queue_poller;
 pub mod supervision;
 
 #[cfg(test)]

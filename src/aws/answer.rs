@@ -22,6 +22,12 @@ pub struct CallError {
 }
 
 impl CallError {
+    /// Whether the same call may succeed a little later.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self.outcome, CallFailure::Busy | CallFailure::Unclear)
+    }
+
     pub(super) fn result(&self) -> AwsResult {
         match (self.outcome, self.code.as_str()) {
             (_, "Timeout") => AwsResult::TimedOut,

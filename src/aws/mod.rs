@@ -6,6 +6,7 @@ mod answer;
 pub mod imds;
 mod intact;
 mod listing;
+pub mod queue;
 
 pub use answer::{CallError, Described, Launched, Terminated};
 
@@ -29,6 +30,7 @@ use spot_guard_core::group::{
     CapacityUnit, FailedActivity, GroupSetup, GroupView, Instance, Lifecycle, MixedMarkets,
 };
 use spot_guard_core::ids::{GroupName, InstanceId};
+use spot_guard_core::queue::LifecycleAction;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -236,7 +238,40 @@ impl AutoScaling {
             .retry_strategy(RetryStrategy::None)
             .send();
         let call = async { call.await.map(|answer| launched(&answer)) };
-        self.counted(AwsOperation::LaunchInstances, call, Launched::result).await
+        counted(&self.metrics, AwsOperation::LaunchInstances, call, Launched::result).await
+    }
+
+    /// Asks the group to wait for the lifecycle action for longer.
+    ///
+    /// # Errors
+    /// When the call fails, such as when the action is over.
+    pub async fn prolong(&self, action: &LifecycleAction) -> Result<(), CallError> {
+        let _change = Change::begin(&self.changes);
+        let call = self
+            .client
+            .record_lifecycle_action_heartbeat()
+            .auto_scaling_group_name(action.group.as_str())
+            .lifecycle_hook_name(action.hook.as_str())
+            .instance_id(action.instance_id.as_str())
+            .send();
+        self.timed(AwsOperation::RecordLifecycleActionHeartbeat, call).await.map(drop)
+    }
+
+    /// Lets the group go on with what it waits for.
+    ///
+    /// # Errors
+    /// When the call fails, such as when the action is over.
+    pub async fn complete(&self, action: &LifecycleAction) -> Result<(), CallError> {
+        let _change = Change::begin(&self.changes);
+        let call = self
+            .client
+            .complete_lifecycle_action()
+            .auto_scaling_group_name(action.group.as_str())
+            .lifecycle_hook_name(action.hook.as_str())
+            .instance_id(action.instance_id.as_str())
+            .lifecycle_action_result("CONTINUE")
+            .send();
+        self.timed(AwsOperation::CompleteLifecycleAction, call).await.map(drop)
     }
 
     async fn timed<T, E>(
@@ -247,25 +282,25 @@ impl AutoScaling {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        self.counted(operation, call, |_| AwsResult::Ok).await
+        counted(&self.metrics, operation, call, |_| AwsResult::Ok).await
     }
+}
 
-    /// Counts a call with its time; `result_of` tells an answer's result.
-    async fn counted<T, E>(
-        &self,
-        operation: AwsOperation,
-        call: impl Future<Output = Result<T, SdkError<E>>>,
-        result_of: impl FnOnce(&T) -> AwsResult,
-    ) -> Result<T, CallError>
-    where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
-    {
-        let started = tokio::time::Instant::now();
-        let result = call.await.map_err(|error| call_error(operation, &error));
-        let outcome = result.as_ref().map_or_else(CallError::result, result_of);
-        self.metrics.aws_call(operation, outcome, started.elapsed());
-        result
-    }
+/// Counts a call with its time; `result_of` tells an answer's result.
+async fn counted<T, E>(
+    metrics: &Metrics,
+    operation: AwsOperation,
+    call: impl Future<Output = Result<T, SdkError<E>>>,
+    result_of: impl FnOnce(&T) -> AwsResult,
+) -> Result<T, CallError>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let started = tokio::time::Instant::now();
+    let result = call.await.map_err(|error| call_error(operation, &error));
+    let outcome = result.as_ref().map_or_else(CallError::result, result_of);
+    metrics.aws_call(operation, outcome, started.elapsed());
+    result
 }
 
 fn launched(answer: &LaunchInstancesOutput) -> Launched {

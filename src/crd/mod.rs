@@ -1,7 +1,7 @@
 //! The four custom resources, group `spotguard.dev/v1alpha1`: all state of Spot Guard lives in them.
 //!
 //! A [`SpotPool`] pairs a Spot group with its on-demand group. An [`InterruptionNotice`] is what an agent
-//! saw, and never changes. A [`NodeReplacement`] is the durable record of one node's replacement. A
+//! saw, or the notice queue said, and never changes. A [`NodeReplacement`] is the durable record of one node's replacement. A
 //! [`SpotAction`] is what a person requested.
 
 mod bounds;
@@ -88,6 +88,10 @@ pub struct SpotPoolSpec {
     /// of an EKS managed node group, else Spot Guard. A value that contradicts the group is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<ReplacedBy>,
+    /// Whether a termination that a lifecycle hook of the groups holds waits until its node is drained. It
+    /// takes a notice queue that hears of the hook. Spot Guard completes the lifecycle action then.
+    #[serde(default)]
+    pub complete_lifecycle_actions: bool,
     /// What is done about Spot capacity that is missing without an interruption notice.
     #[serde(default)]
     pub shortfall: ShortfallSpec,
@@ -197,7 +201,7 @@ pub struct GroupStatus {
 #[x_kube(validation = Rule::new("self.kind != 'Manual'").message("spec.kind must be what an agent reports"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InterruptionNoticeSpec {
-    /// The Kubernetes node that reports, and that the notice is about.
+    /// The Kubernetes node that the notice is about; an agent reports its own.
     #[schemars(length(min = 1, max = 208))]
     pub node_name: NodeName,
     /// The EC2 instance that the notice is about.
@@ -211,7 +215,7 @@ pub struct InterruptionNoticeSpec {
     /// When EC2 takes the instance, by EC2's clock; absent for advice. Of maintenance it may be weeks away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// When the agent saw the notice.
+    /// When the agent or the controller saw the notice.
     pub detected_at: Timestamp,
     /// W3C trace context of the detection: the whole replacement is one trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]

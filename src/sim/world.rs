@@ -434,6 +434,7 @@ impl World {
             },
             taint_key: TAINT.to_owned(),
             notifications: Vec::new(),
+            queue_url: self.cloud.has_queue().then(|| "https://sqs.sim/111122223333/notices".to_owned()),
             // Every node of a world is young when its scenario begins.
             defaults: Policy { min_node_age_seconds: 0, ..Policy::default() },
             drain_outside_pools: self.drain_outside_pools,

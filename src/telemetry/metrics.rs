@@ -7,6 +7,7 @@
 mod flow;
 mod gauges;
 mod labels;
+mod queue;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use queue::QueueCounts;
 use spot_guard_core::freshness::{Freshness, WatchedKind};
 use spot_guard_core::ids::PoolName;
 use spot_guard_core::notices::NoticeRefusal;
@@ -51,6 +53,7 @@ const CALL_BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.
 pub struct Metrics {
     registry: Registry,
     flow: FlowCounts,
+    queue: QueueCounts,
     notices_refused: Family<RefusalLabels, Counter>,
     aws_calls: Family<AwsLabels, Counter>,
     aws_call_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
@@ -86,6 +89,7 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::with_prefix("spot_guard"),
             flow: FlowCounts::default(),
+            queue: QueueCounts::default(),
             notices_refused: Family::default(),
             aws_calls: Family::default(),
             aws_call_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
@@ -114,6 +118,7 @@ impl Metrics {
     /// Lets series begin at zero: a counter that appears with its first event hides that event from rate().
     fn begin(&self) {
         self.flow.begin("");
+        self.queue.begin();
         for operation in AwsOperation::ALL {
             for result in AwsResult::ALL {
                 drop(self.aws_calls.get_or_create(&AwsLabels { operation, result }));
@@ -189,6 +194,7 @@ impl Metrics {
     /// What became of notices, SpotActions and replacements.
     fn register_flow(&self, registry: &mut Registry) {
         self.flow.register(registry);
+        self.queue.register(registry);
         registry.register(
             "notices_refused",
             "Notices that were refused and removed, by reason",
@@ -204,10 +210,10 @@ impl Metrics {
 
     /// What others were asked, and what they answered.
     fn register_calls(&self, registry: &mut Registry) {
-        registry.register("aws_calls", "Calls to the Auto Scaling API", self.aws_calls.clone());
+        registry.register("aws_calls", "Calls to the Auto Scaling API and to SQS", self.aws_calls.clone());
         registry.register_with_unit(
             "aws_call",
-            "How long calls to the Auto Scaling API took",
+            "How long calls to the Auto Scaling API and to SQS took",
             Unit::Seconds,
             self.aws_call_seconds.clone(),
         );
@@ -277,7 +283,13 @@ impl Metrics {
         self.notices_refused.get_or_create(&RefusalLabels { reason: Word(reason) }).inc();
     }
 
-    /// Counts a call to the Auto Scaling API that took `took`.
+    /// What is counted of the notice queue.
+    #[must_use]
+    pub fn queue(&self) -> &QueueCounts {
+        &self.queue
+    }
+
+    /// Counts a call to AWS that took `took`.
     pub fn aws_call(&self, operation: AwsOperation, result: AwsResult, took: Duration) {
         self.aws_calls.get_or_create(&AwsLabels { operation, result }).inc();
         self.aws_call_seconds.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());

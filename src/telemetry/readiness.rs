@@ -25,6 +25,8 @@ spot_guard_core::codes! {
         NoticeNotStored,
         /// The node's name is too long for a notice.
         NodeNameTooLong,
+        /// The notice queue cannot be read, or its messages cannot be deleted. It is tried again.
+        QueueNotRead,
     }
 }
 

@@ -28,6 +28,7 @@ mod moto;
 mod nodes;
 mod process;
 mod product;
+mod queue;
 mod real_parts;
 #[path = "../cli/shown.rs"]
 mod shown;

@@ -7,23 +7,28 @@ use crate::product::PATIENCE;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_autoscaling::types::Tag;
+use std::path::Path;
 use std::process::Command;
 
-#[tokio::test]
-async fn moto_keeps_it() {
-    // It tells if it could not be installed.
-    let Some(packages) = made_by("testbed/moto", &[]) else { return };
-    let folder = Folder::create("moto").expect("a folder");
+/// Starts moto_server, and gives its endpoint. It tells if it could not be installed.
+pub async fn start(folder: &Path) -> Option<(Process, String)> {
+    let packages = made_by("testbed/moto", &[])?;
     let port = free_port();
     let mut command = Command::new("python3");
     command.args(["-m", "moto.server", "-H", LOOPBACK, "-p", &port.to_string()]).env("PYTHONPATH", packages);
-    let mut moto = Process::start("moto_server", command, folder.path()).expect("moto_server starts");
-    let endpoint = format!("http://{LOOPBACK}:{port}");
+    let mut moto = Process::start("moto_server", command, folder).expect("moto_server starts");
     wait_for("moto_server to listen", PATIENCE, async || {
         moto.check_alive().expect("moto_server runs");
         tokio::net::TcpStream::connect((LOOPBACK, port)).await.ok()
     })
     .await;
+    Some((moto, format!("http://{LOOPBACK}:{port}")))
+}
+
+#[tokio::test]
+async fn moto_keeps_it() {
+    let folder = Folder::create("moto").expect("a folder");
+    let Some((_moto, endpoint)) = start(folder.path()).await else { return };
     let config = aws_sdk_autoscaling::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))

@@ -186,6 +186,9 @@ aws: { callTimeoutSeconds: 3 }
 /// The file that names the webhook to notify, if there is one.
 pub const WEBHOOK: &str = "webhook-url";
 
+/// The file that has the URL of the notice queue, if there is one.
+pub const QUEUE: &str = "queue-url";
+
 /// Starts a controller whose AWS answers at `aws`; `name` names its log.
 pub async fn start_controller(testbed: &Testbed, name: &str, aws: &str) -> Service {
     let kubeconfig = testbed.kubeconfig_for_service_account(NAMESPACE, CONTROLLER).await;
@@ -201,7 +204,10 @@ pub fn start_controller_with(testbed: &Testbed, name: &str, aws: &str, kubeconfi
     } else {
         String::new()
     };
-    fs::write(&config, format!("{CONFIG}{notifications}")).expect("the configuration is written");
+    let queue = fs::read_to_string(testbed.dir().join(QUEUE)).ok();
+    let queue_setting = queue.as_ref().map_or_else(String::new, |url| format!("queue: {{url: \"{url}\"}}\n"));
+    let text = format!("{CONFIG}{notifications}{queue_setting}");
+    fs::write(&config, text).expect("the configuration is written");
     let mut command = spot_guard();
     command.arg("controller").arg("--config").arg(config).arg("--kubeconfig").arg(kubeconfig);
     command.envs([
@@ -213,6 +219,11 @@ pub fn start_controller_with(testbed: &Testbed, name: &str, aws: &str, kubeconfi
         ("AWS_SECRET_ACCESS_KEY", "hunter2"),
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ]);
+    if let Some(url) = queue {
+        // The SDK goes by the endpoint, and not by the URL of the queue.
+        let host = url.split('/').take(3).collect::<Vec<_>>().join("/");
+        command.env("AWS_ENDPOINT_URL_SQS", host);
+    }
     Service::start(name, command, testbed.dir(), true)
 }
 

@@ -19,5 +19,5 @@ fn the_terraform_modules_are_well_formed_and_formatted() {
             }
         }
     }
-    assert_eq!(checked, 8);
+    assert_eq!(checked, 9);
 }

@@ -20,6 +20,7 @@ mod notices;
 mod outages;
 mod play;
 mod pools;
+mod queue;
 mod random;
 mod scaling;
 mod shortfall;

@@ -132,6 +132,7 @@ pub struct Play {
     standby: bool,
     /// Seconds that the clock of the first controller is ahead.
     ahead: i64,
+    options: world::WorldOptions,
     beside: Vec<Beside>,
 }
 
@@ -256,8 +257,15 @@ impl Play {
             faults: None,
             standby: false,
             ahead: 0,
+            options: world::WorldOptions::default(),
             beside: Vec::new(),
         }
+    }
+
+    /// A world of another kind.
+    pub fn world(mut self, options: world::WorldOptions) -> Self {
+        self.options = options;
+        self
     }
 
     pub fn seed(mut self, seed: u64) -> Self {
@@ -302,8 +310,7 @@ impl Play {
     pub fn play(self) -> Played {
         on_paused_time(async move {
             let clock = Clock::simulated(EPOCH.parse().expect("a time"));
-            let story =
-                ScenarioRun::begin_on(self.name, self.plot, clock, self.seed, world::WorldOptions::default());
+            let story = ScenarioRun::begin_on(self.name, self.plot, clock, self.seed, self.options);
             let mut story = story.await.expect("a world");
             let world = &story.world;
             let cluster = world.cluster.clone().expect("a simulated cluster");

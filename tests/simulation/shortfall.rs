@@ -27,7 +27,7 @@ fn stood_in_for() -> Vec<(FlowBox, Outcome)> {
 }
 
 /// Pods that need all three nodes. Spot runs dry at once, and is back after so long.
-fn dry_until(back: u64, stand_ins: usize) -> Plot {
+pub fn dry_until(back: u64, stand_ins: usize) -> Plot {
     Plot {
         script: vec![
             (Duration::from_secs(5), Act::SpotHas(Supply::None)),
@@ -68,7 +68,7 @@ fn a_pod_waits(stage: &Stage) -> bool {
     stage.cluster.list_json("pods").iter().any(|pod| pod["spec"]["nodeName"].is_null())
 }
 
-fn ledger(stage: &Stage) -> Ledger {
+pub fn ledger(stage: &Stage) -> Ledger {
     let pool: SpotPool = stage.cluster.get("", POOL).expect("the pool");
     pool.status.unwrap_or_default().ledger
 }

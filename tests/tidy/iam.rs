@@ -8,17 +8,33 @@ use std::fs;
 /// What LaunchInstances demands beside its own permission (API Reference, LaunchInstances).
 const DEMANDED: [&str; 2] = ["ec2:CreateFleet", "ec2:DescribeLaunchTemplateVersions"];
 /// How the names of operations begin in the SDK.
-const VERBS: [&str; 9] =
-    ["attach_", "complete_", "create_", "describe_", "launch_", "record_", "resume_", "set_", "terminate_"];
+const VERBS: [&str; 13] = [
+    "attach_",
+    "change_",
+    "complete_",
+    "create_",
+    "delete_",
+    "describe_",
+    "get_",
+    "launch_",
+    "receive_",
+    "record_",
+    "resume_",
+    "set_",
+    "terminate_",
+];
 
-/// The operations of Auto Scaling that the product's adapter calls. The SDK's builders are called without
-/// arguments, each on a line of its own.
+/// The operations that the product's adapters call. The SDK's builders are called without arguments, each on
+/// a line of its own; those of SQS in a file of their own.
 fn called() -> BTreeSet<String> {
     let files = production().into_iter().filter(|file| file.path.starts_with("src/aws/"));
-    let text: String = files.map(|file| file.code).collect();
-    let names = text.lines().filter_map(|line| line.trim().strip_prefix('.')?.strip_suffix("()"));
-    let operations = names.filter(|name| VERBS.iter().any(|verb| name.starts_with(verb)));
-    operations.map(|name| format!("autoscaling:{}", in_pascal_case(name))).collect()
+    let of_file = |path: &str, code: &str| -> Vec<String> {
+        let service = if path == "src/aws/queue.rs" { "sqs" } else { "autoscaling" };
+        let names = code.lines().filter_map(|line| line.trim().strip_prefix('.')?.strip_suffix("()"));
+        let operations = names.filter(|name| VERBS.iter().any(|verb| name.starts_with(verb)));
+        operations.map(|name| format!("{service}:{}", in_pascal_case(name))).collect()
+    };
+    files.flat_map(|file| of_file(&file.path, &file.code)).collect()
 }
 
 fn in_pascal_case(name: &str) -> String {
@@ -39,8 +55,12 @@ fn the_iam_documents_allow_each_call_and_nothing_more() {
     let mut found = called();
     assert!(found.contains("autoscaling:SetDesiredCapacity"), "the calls were not found: {found:?}");
     found.extend(DEMANDED.map(str::to_owned));
-    let documents: Vec<_> = ["policy.json", "policy-launch-instances.json"].map(allowed).into();
-    assert!(documents[0].is_disjoint(&documents[1]), "a permission stands twice");
+    let names = ["policy.json", "policy-launch-instances.json", "policy-queue.json"];
+    let documents: Vec<_> = names.map(allowed).into();
+    let stated: usize = documents.iter().map(BTreeSet::len).sum();
+    let distinct: BTreeSet<&String> = documents.iter().flatten().collect();
+    assert_eq!(stated, distinct.len(), "a permission stands twice");
+    assert!(found.contains("sqs:DeleteMessage"), "the calls of SQS were not found: {found:?}");
     assert_eq!(found, documents.into_iter().flatten().collect::<BTreeSet<_>>());
     let page = fs::read_to_string(root().join("deploy/iam/README.md")).expect("the page");
     for permission in &found {

@@ -1,4 +1,4 @@
-//! Which Spot nodes are watched: those with a ready agent.
+//! Which Spot nodes are watched: those with a ready agent, or all while the notice queue is read.
 //!
 //! Nobody can claim to be the agent of another node: the pod counts that the DaemonSet has in the namespace
 //! of Spot Guard, bound to the node by the scheduler, ready by its kubelet's word. Who may create pods in
@@ -22,18 +22,18 @@ const STARTS_WITHIN: Duration = Duration::from_secs(120);
 pub struct WatchedNodes {
     /// How many Ready nodes of Spot instances in service there are.
     pub nodes: usize,
-    /// Those without a ready agent, by name.
+    /// Those that are not watched, by name.
     pub unwatched: Vec<NodeName>,
 }
 
 impl WatchedNodes {
-    /// What is known of each node: its name, and whether a ready agent runs on it.
+    /// What is known of each node: its name, and whether it is watched.
     #[must_use]
     pub fn of(nodes: impl IntoIterator<Item = (NodeName, bool)>) -> Self {
         let mut watched = Self::default();
-        for (node, has_agent) in nodes {
+        for (node, is_watched) in nodes {
             watched.nodes += 1;
-            if !has_agent {
+            if !is_watched {
                 watched.unwatched.push(node);
             }
         }
@@ -42,15 +42,22 @@ impl WatchedNodes {
     }
 
     /// What the cluster shows of the Spot group's nodes. `namespace` is that of Spot Guard. A node that has
-    /// just become Ready is left out: its agent starts.
+    /// just become Ready is left out: its agent starts. `by_queue` is whether the notice queue is read.
     #[must_use]
-    pub fn in_cluster(spot: &GroupView, cluster: &Snapshot, namespace: &str, now: Timestamp) -> Self {
+    pub fn in_cluster(
+        spot: &GroupView,
+        cluster: &Snapshot,
+        namespace: &str,
+        by_queue: bool,
+        now: Timestamp,
+    ) -> Self {
         let instances = spot.instances.iter().filter(|instance| spot.is_in_service(&instance.id));
         let nodes = instances.filter_map(|instance| cluster.node_of_instance(&instance.id));
         Self::of(nodes.filter(|node| node.ready).filter_map(|node| {
             let has_agent = cluster.pods_on(&node.name).any(|pod| is_ready_agent(pod, namespace));
             let starts = node.ready_changed.is_some_and(|at| since(at, now) < STARTS_WITHIN);
-            (has_agent || !starts).then(|| (node.name.clone(), has_agent))
+            let watched = has_agent || by_queue;
+            (watched || !starts).then(|| (node.name.clone(), watched))
         }))
     }
 }
@@ -90,6 +97,10 @@ mod tests {
     }
 
     fn watched(pods: Vec<Pod>, change: impl Fn(&mut Node)) -> WatchedNodes {
+        watched_beside_queue(pods, false, change)
+    }
+
+    fn watched_beside_queue(pods: Vec<Pod>, by_queue: bool, change: impl Fn(&mut Node)) -> WatchedNodes {
         let mut live = Live::default();
         let mut instances = Vec::new();
         for number in 1..=2 {
@@ -119,7 +130,7 @@ mod tests {
             failures: Vec::new(),
             observed_at: now(),
         };
-        WatchedNodes::in_cluster(&spot, &live.snapshot(), NAMESPACE, now())
+        WatchedNodes::in_cluster(&spot, &live.snapshot(), NAMESPACE, by_queue, now())
     }
 
     #[test]
@@ -143,6 +154,13 @@ mod tests {
         }
         let text = watched(vec![agent("n1")], all).to_string();
         assert_eq!(text, "1 of 2 Spot nodes are not watched by a ready agent: n2");
+    }
+
+    #[test]
+    fn while_the_notice_queue_is_read_every_node_is_watched_without_an_agent() {
+        let all = |_: &mut Node| {};
+        let found = watched_beside_queue(Vec::new(), true, all);
+        assert_eq!(found, WatchedNodes { nodes: 2, unwatched: vec![] });
     }
 
     #[test]

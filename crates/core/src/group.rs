@@ -30,6 +30,9 @@ pub enum Lifecycle {
     /// In the group and counted as capacity, in a state of which nothing is known or that passes: it is never
     /// claimed, never terminated as spare, and never taken for gone.
     Other,
+    /// Ended or stopped, as EC2 says, before its group has seen it. Like `Other`, but its place counts as
+    /// empty.
+    Ended,
     /// On its way out, in any way; also detached, standby and retained ones, which do not count as capacity.
     Leaving,
 }
@@ -160,6 +163,21 @@ impl GroupView {
     #[must_use]
     pub fn active(&self) -> usize {
         self.instances.iter().filter(|instance| instance.lifecycle != Lifecycle::Leaving).count()
+    }
+
+    /// How many of those EC2 has ended, which the group has not seen yet.
+    #[must_use]
+    pub fn ended(&self) -> usize {
+        self.instances.iter().filter(|instance| instance.lifecycle == Lifecycle::Ended).count()
+    }
+
+    /// Notes which instances EC2 has ended. What the group has seen itself stands.
+    pub fn note_ended(&mut self, is_ended: impl Fn(&InstanceId) -> bool) {
+        for instance in &mut self.instances {
+            if instance.lifecycle != Lifecycle::Leaving && is_ended(&instance.id) {
+                instance.lifecycle = Lifecycle::Ended;
+            }
+        }
     }
 
     /// Whether the instance is there and not on its way out.

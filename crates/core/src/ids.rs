@@ -187,6 +187,11 @@ name! {
 }
 
 name! {
+    /// The name of a lifecycle hook of an Auto Scaling group.
+    HookName
+}
+
+name! {
     /// The name of a replacement: of its NodeReplacement.
     ReplacementName
 }

@@ -64,6 +64,16 @@ pub struct Announcement {
     pub deadline: Option<Timestamp>,
 }
 
+impl Announcement {
+    /// When EC2 gave the notice, as far as it says so: at an interruption two minutes before the deadline.
+    #[must_use]
+    pub fn given_at(&self) -> Option<Timestamp> {
+        let interrupts = self.kind == NoticeKind::SpotInterruption;
+        let warned = || self.deadline.filter(|_| interrupts)?.checked_sub(INTERRUPTION_WARNING).ok();
+        self.notice_time.or_else(warned)
+    }
+}
+
 /// Why IMDS could not be read. Statuses as in the EC2 User Guide, "Use IMDS": 401 for a token that is not
 /// valid any more, 403 for IMDS switched off, 503 for too many requests.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -256,7 +266,7 @@ pub fn parse_instance_id(text: &str) -> Result<InstanceId, ImdsProblem> {
 
 /// A time that a notice can hold: of the years 2020 to 2199. Scheduled events have the form of RFC 2822,
 /// without the day of the week; everything else has that of RFC 3339.
-fn time(value: &serde_json::Value) -> Option<Timestamp> {
+pub(crate) fn time(value: &serde_json::Value) -> Option<Timestamp> {
     let text = value.as_str()?.trim();
     let of_event = || jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
     let at: Timestamp = text.parse().ok().or_else(of_event)?;

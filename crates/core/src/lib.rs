@@ -23,6 +23,7 @@ pub mod notification;
 pub mod placement;
 pub mod policy;
 pub mod preflight;
+pub mod queue;
 pub mod reason;
 pub mod record;
 pub mod replacement;

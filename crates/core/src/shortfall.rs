@@ -152,7 +152,8 @@ fn missing(ledger: &Ledger, spot: &GroupView) -> Option<usize> {
         Balance::Even | Balance::OwedByUs => false,
     });
     let desired = usize::try_from(spot.desired).unwrap_or(0);
-    Some(desired.saturating_sub(spot.active() + awaited.count()).min(MAX_EMPTY_PLACES))
+    let there = spot.active().saturating_sub(spot.ended());
+    Some(desired.saturating_sub(there + awaited.count()).min(MAX_EMPTY_PLACES))
 }
 
 /// Since when each place is empty that no replacement looks after, oldest first.

@@ -3,9 +3,14 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
 use spot_guard_core::imds::ImdsProblem;
 use spot_guard_core::record::NoticeKind;
+use std::time::Duration;
+
+/// Seconds; an interruption notice leaves two minutes.
+const LATENCY_BUCKETS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
@@ -23,6 +28,7 @@ pub struct AgentMetrics {
     imds_requests: Family<ResultLabels, Counter>,
     notices_reported: Family<KindLabels, Counter>,
     names_taken: Family<KindLabels, Counter>,
+    latency: Family<KindLabels, Histogram, fn() -> Histogram>,
 }
 
 impl Default for AgentMetrics {
@@ -31,11 +37,13 @@ impl Default for AgentMetrics {
             imds_requests: Family::default(),
             notices_reported: Family::default(),
             names_taken: Family::default(),
+            latency: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
         };
         // A counter that appears with its first event hides that event from rate().
         for kind in NoticeKind::REPORTED {
             drop(metrics.of_kind(kind));
             drop(metrics.names_taken.get_or_create(&KindLabels { kind: kind.to_string() }));
+            drop(metrics.latency.get_or_create(&KindLabels { kind: kind.to_string() }));
         }
         metrics
     }
@@ -60,6 +68,12 @@ impl AgentMetrics {
             "Attempts to store a notice whose name was taken, by kind (box 1)",
             self.names_taken.clone(),
         );
+        registry.register_with_unit(
+            "agent_notice_latency",
+            "From the word of EC2 to the notice that is stored, by the agent (box 1)",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
     }
 
     /// Counts a read of IMDS; `absent` if the answer was 404.
@@ -75,6 +89,11 @@ impl AgentMetrics {
     /// Counts a notice that is stored.
     pub(super) fn notice_reported(&self, kind: NoticeKind) {
         self.of_kind(kind).inc();
+    }
+
+    /// Notes how long it took from the word of EC2 until the notice was stored.
+    pub(super) fn stored_after(&self, kind: NoticeKind, time: Duration) {
+        self.latency.get_or_create(&KindLabels { kind: kind.to_string() }).observe(time.as_secs_f64());
     }
 
     /// Counts an attempt that found the notice's name taken.

@@ -4,11 +4,12 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 use serde::Serialize;
 use spot_guard_core::group::FailureClass;
 use spot_guard_core::notices::NoticeRefusal;
+use spot_guard_core::queue::{MessageKind, MessageResult};
 use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase};
 use spot_guard_core::spot_action::ActionKind;
 use std::fmt::Write;
 
-/// A call to the Auto Scaling API.
+/// A call to AWS: to the Auto Scaling API, or to SQS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum AwsOperation {
     /// Reads groups and their instances.
@@ -21,20 +22,38 @@ pub enum AwsOperation {
     TerminateInstanceInAutoScalingGroup,
     /// Launches instances at once.
     LaunchInstances,
+    /// Prolongs a lifecycle action.
+    RecordLifecycleActionHeartbeat,
+    /// Ends a lifecycle action.
+    CompleteLifecycleAction,
+    /// Reads the notice queue.
+    ReceiveMessage,
+    /// Deletes a message of the notice queue.
+    DeleteMessage,
+    /// Hides a message of the notice queue for longer.
+    ChangeMessageVisibility,
+    /// Reads whether the notice queue has a dead-letter queue.
+    GetQueueAttributes,
 }
 
 impl AwsOperation {
     /// All of them.
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::DescribeAutoScalingGroups,
         Self::DescribeScalingActivities,
         Self::SetDesiredCapacity,
         Self::TerminateInstanceInAutoScalingGroup,
         Self::LaunchInstances,
+        Self::RecordLifecycleActionHeartbeat,
+        Self::CompleteLifecycleAction,
+        Self::ReceiveMessage,
+        Self::DeleteMessage,
+        Self::ChangeMessageVisibility,
+        Self::GetQueueAttributes,
     ];
 }
 
-/// How a call to the Auto Scaling API ended.
+/// How a call to AWS ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum AwsResult {
     /// It was accepted.
@@ -236,6 +255,8 @@ pub enum ReviewResult {
 pub enum ActorName {
     /// Boxes 1 and 12.
     ImdsPoller,
+    /// Boxes 1 and 12, in the controller.
+    QueuePoller,
     /// Boxes 2, 3 and 3.2.
     AsgScaler,
     /// Boxes 6 and 11.
@@ -313,6 +334,17 @@ pub(super) struct FinishLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct RefusalLabels {
     pub(super) reason: Word<NoticeRefusal>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct MessageLabels {
+    pub(super) kind: Word<MessageKind>,
+    pub(super) result: Word<MessageResult>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct KindLabels {
+    pub(super) kind: Word<NoticeKind>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

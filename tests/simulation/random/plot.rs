@@ -2,7 +2,7 @@
 
 use super::attacks::{Act, with_attacks};
 use spot_guard::sim::world::{App, PoolStart};
-use spot_guard_cloud::cloud::{BootFault, BootTimes, Supply};
+use spot_guard_cloud::cloud::{BootFault, BootTimes, NoticeQueue, Supply};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::spot_action::ActionKind;
@@ -21,6 +21,8 @@ pub struct Plot {
     pub enforces_max: bool,
     /// Whether the agents run; if not, the notices are reported as they would, which is much faster.
     pub agents: bool,
+    /// How the same notices come through a queue as well, if they do.
+    pub queue: Option<NoticeQueue>,
     /// Whether cluster-autoscaler scales the same groups.
     pub autoscaler: bool,
     /// How many controllers there are, one of which leads.
@@ -215,6 +217,7 @@ impl Plot {
             raises_desired: random.u8(..3) > 0,
             enforces_max: random.u8(..3) > 0,
             agents: random.u8(..12) == 0,
+            queue: queue(&mut fastrand::Rng::with_seed(seed ^ QUEUE)),
             autoscaler: fastrand::Rng::with_seed(seed ^ AUTOSCALER).u8(..6) == 0,
             controllers: random.usize(1..=2),
             spread: spread(&mut fastrand::Rng::with_seed(seed ^ SPREAD), nodes),
@@ -229,6 +232,16 @@ impl Plot {
         let events = self.events.iter().filter(|(number, _, _)| numbers.contains(number)).cloned().collect();
         Self { events, ..self.clone() }
     }
+}
+
+/// The queue is drawn apart from the rest.
+const QUEUE: u64 = 0x5150;
+
+/// A queue in every third story: late by up to a minute, and each message twice in half of them.
+fn queue(random: &mut fastrand::Rng) -> Option<NoticeQueue> {
+    let there = random.u8(..3) == 0;
+    let (late, twice) = (pick(random, &[0, 5, 60]), random.bool());
+    there.then(|| NoticeQueue { late_by: Duration::from_secs(late), twice, max_receives: None })
 }
 
 /// Whether cluster-autoscaler is there is drawn apart from the rest.

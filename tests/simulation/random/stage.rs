@@ -214,6 +214,7 @@ impl<'a> Stage<'a> {
         cloud.configure(|settings| {
             settings.launch_instances_raises_desired = plot.raises_desired;
             settings.launch_instances_enforces_max = plot.enforces_max;
+            settings.notice_queue = plot.queue;
         });
         for pool in &plot.pools {
             for (group, desired) in [

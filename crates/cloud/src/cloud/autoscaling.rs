@@ -79,6 +79,7 @@ impl State {
             }
             "SetInstanceProtection" => self.set_instance_protection(query),
             "CompleteLifecycleAction" => self.complete_lifecycle_action(query, now),
+            "RecordLifecycleActionHeartbeat" => self.prolong_lifecycle_action(query, now),
             _ => Err(ErrorAnswer::bad_request(
                 "InvalidAction",
                 format!("Could not find operation {operation} for version 2011-01-01"),
@@ -202,6 +203,22 @@ impl State {
             return Err(ErrorAnswer::validation(message));
         }
         self.end_machine(&id, now);
+        Ok(Some(String::new()))
+    }
+
+    /// The wait of a hook begins anew (API Reference, RecordLifecycleActionHeartbeat).
+    fn prolong_lifecycle_action(&mut self, query: &Query, now: Timestamp) -> Answer {
+        let wait = self.open_group(query)?.spec.termination_hook;
+        let id = query.require("InstanceId")?.to_owned();
+        let instance = self.instances.get_mut(&id);
+        let waits = instance.filter(|instance| instance.state == LifecycleState::TerminatingWait);
+        let (Some(instance), Some(wait)) = (waits, wait) else {
+            let message = format!("No active Lifecycle Action found with instance ID {id}");
+            return Err(ErrorAnswer::validation(message));
+        };
+        let until = after(now, wait);
+        instance.hook_until = Some(until);
+        self.at(until, Timer::HookOver(id));
         Ok(Some(String::new()))
     }
 }

@@ -234,6 +234,7 @@ impl Cloud {
             }
             instance.rebalance_at = Some(now);
             let group = instance.group.clone();
+            state.tell_recommendation(id, now);
             state.tell(now, EventKind::RebalanceRecommended, &group, Some(id), "rebalance recommendation");
             state.replace_at_risk(id, now);
         })
@@ -250,6 +251,7 @@ impl Cloud {
             instance.interrupt_at = Some(until);
             let group = instance.group.clone();
             state.at(until, Timer::Interrupt(id.to_owned()));
+            state.tell_interruption(id, now);
             let text = format!("to be interrupted at {}", activity::seconds(until));
             state.tell(now, EventKind::InterruptionNoticed, &group, Some(id), text);
             state.replace_at_risk(id, now);
@@ -263,6 +265,7 @@ impl Cloud {
             let Some(instance) = state.instances.get_mut(id) else { return };
             instance.maintenance_at = Some(at);
             state.at(at, Timer::Interrupt(id.to_owned()));
+            state.tell_maintenance(id, at, now);
         })
     }
 

@@ -345,6 +345,7 @@ impl State {
                 instance.state = LifecycleState::TerminatingWait;
                 instance.hook_until = Some(until);
                 self.at(until, Timer::HookOver(id.to_owned()));
+                self.tell_hook(id, &group, at);
             }
             None => self.end_machine(id, at),
         }
@@ -356,9 +357,13 @@ impl State {
     pub(super) fn end_machine(&mut self, id: &str, at: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         instance.state = LifecycleState::Terminating;
+        let runs = instance.machine_runs;
         let (stop, gone) = (self.settings.machine_stop, self.settings.termination);
         self.at(after(at, stop.min(gone)), Timer::MachineStops(id.to_owned()));
         self.at(after(at, gone), Timer::Gone(id.to_owned()));
+        if runs {
+            self.tell_state(id, "shutting-down", at);
+        }
     }
 
     fn stop_machine(&mut self, id: &str, at: Timestamp) {
@@ -379,6 +384,7 @@ impl State {
         let Some(instance) = self.instances.get(id).filter(|i| i.machine_runs) else { return };
         let (group, state) = (instance.group.clone(), instance.state);
         self.stop_machine(id, at);
+        self.tell_state(id, "shutting-down", at);
         self.tell(at, EventKind::Taken, &group, Some(id), "taken back by AWS");
         if state == LifecycleState::TerminatingWait {
             self.end_machine(id, at);

@@ -20,6 +20,7 @@ mod imds;
 mod launch_instances;
 mod lifecycle;
 mod query;
+mod queue;
 mod run;
 mod sdk;
 mod serve;
@@ -34,6 +35,7 @@ pub use event::{CallRecord, CloudEvent, EventKind};
 pub use faults::{CallFate, CallGate, ErrorAnswer, GateCall, ScriptedGate};
 pub use handle::Cloud;
 pub use host::{NodeHost, NodeJoin, NullHost};
+pub use queue::NoticeQueue;
 pub use serve::Served;
 pub use snapshot::{CloudSnapshot, GroupSnapshot, InstanceSnapshot};
 pub use spec::{

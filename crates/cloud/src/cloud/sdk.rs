@@ -126,6 +126,9 @@ impl HttpConnector for Connector {
 
 impl InProcess {
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ConnectorError> {
+        if request.headers().get("x-amz-target").is_some() {
+            return Ok(self.cloud.handle_sqs(request).await);
+        }
         let Some(gate) = &self.gate else { return Ok(self.serve(request).await) };
         let call = self.describe(&request);
         if let Some(refusal) = pass(gate.before_call(&call)).await? {

@@ -1,5 +1,6 @@
 //! What a scenario sets: groups, capacity, boot times, failures and the timings of the cloud.
 
+use super::queue::NoticeQueue;
 use std::time::Duration;
 
 /// How an instance is bought.
@@ -305,6 +306,8 @@ pub struct CloudSettings {
     pub launch_instances_latency: Duration,
     /// How long the answer to a `ClientToken` is remembered (API_LaunchInstances).
     pub client_token_life: Duration,
+    /// How events come through a queue, if there is one.
+    pub notice_queue: Option<NoticeQueue>,
 }
 
 impl Default for CloudSettings {
@@ -327,6 +330,7 @@ impl Default for CloudSettings {
             launch_instances_enforces_max: true,
             launch_instances_latency: Duration::from_secs(1),
             client_token_life: Duration::from_secs(8 * 3600),
+            notice_queue: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use super::activity::Activity;
 use super::event::{CallRecord, CloudEvent, EventKind};
 use super::faults::Faults;
 use super::host::HostCall;
+use super::queue::MessageQueue;
 use super::spec::{BootFault, CloudSettings, GroupSpec, ImdsMode, LaunchFailure, Market, Supply};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
@@ -143,6 +144,7 @@ pub(super) struct State {
     pub outbox: Vec<HostCall>,
     pub calls: VecDeque<CallRecord>,
     pub faults: Faults,
+    pub queue: MessageQueue,
     pub launch_tokens: BTreeMap<(String, String), CachedLaunch>,
     pub events: broadcast::Sender<CloudEvent>,
 }
@@ -168,6 +170,7 @@ impl State {
             outbox: Vec::new(),
             calls: VecDeque::new(),
             faults: Faults::default(),
+            queue: MessageQueue::seeded(seed),
             launch_tokens: BTreeMap::new(),
             events,
         }

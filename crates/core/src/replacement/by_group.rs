@@ -37,7 +37,7 @@ impl Facts<'_> {
         let serves = |lifecycle: Lifecycle| match lifecycle {
             Lifecycle::Pending => pending_counts,
             Lifecycle::InService | Lifecycle::Other => true,
-            Lifecycle::Leaving => false,
+            Lifecycle::Ended | Lifecycle::Leaving => false,
         };
         let staying = spot.instances.iter().filter(|held| serves(held.lifecycle) && stays(&held.id)).count();
         usize::try_from(spot.desired).unwrap_or(0).saturating_sub(staying)

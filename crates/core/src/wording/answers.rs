@@ -196,7 +196,7 @@ impl Display for WatchedNodes {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let Self { nodes, unwatched } = self;
         if unwatched.is_empty() {
-            return write!(f, "all {nodes} Spot nodes are watched by a ready agent");
+            return write!(f, "all {nodes} Spot nodes are watched");
         }
         let named: Vec<&str> = unwatched.iter().take(NAMED).map(|node| &**node).collect();
         write!(f, "{} of {nodes} Spot nodes are not watched by a ready agent: ", unwatched.len())?;

@@ -41,6 +41,9 @@ seccompProfile:
 {{- with .Values.tls.secretName -}}
 {{- $_ := set $own "tls" (dict "certificate" "/etc/spot-guard-tls/tls.crt" "key" "/etc/spot-guard-tls/tls.key") -}}
 {{- end -}}
+{{- with .Values.queue.url -}}
+{{- $_ := set $own "queue" (dict "url" .) -}}
+{{- end -}}
 {{- if .Values.scaleDownWebhook.secretName -}}
 {{- $files := list -}}
 {{- range .Values.scaleDownWebhook.keys -}}
