@@ -38,6 +38,9 @@ const HELD_FOR: Duration = Duration::from_secs(900);
 /// to take it before (SQS Developer Guide, "Using dead-letter queues": `maxReceiveCount`).
 const MAX_RECEIVES: u32 = 20;
 
+/// What EventBridge calls an interruption notice.
+const INTERRUPTION: &str = concat!("EC2 Spot Instance", " Interruption Warning");
+
 codes! {
     /// What kind of message it is.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -191,7 +194,7 @@ fn event(envelope: &Envelope, now: Timestamp) -> Result<QueueEvent, MalformedMes
     let at = time(&envelope.time);
     let (source, detail_type) = (envelope.source.as_str(), envelope.detail_type.as_str());
     match (source.unwrap_or_default(), detail_type.unwrap_or_default()) {
-        ("aws.ec2", "EC2 Spot Instance Interruption Warning") => {
+        ("aws.ec2", INTERRUPTION) => {
             let begins_at_once = detail["instance-action"] == "hibernate";
             let warning = if begins_at_once { SignedDuration::ZERO } else { INTERRUPTION_WARNING };
             let deadline = at.unwrap_or(now).checked_add(warning).ok().filter(|at| may_be_given(*at, now));

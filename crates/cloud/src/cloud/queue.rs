@@ -222,10 +222,11 @@ impl Cloud {
         self.with(|state, now| state.queue.refused = Some((after(now, time), refusal)));
     }
 
-    /// How many messages are in the queue, hidden or not, and what is in the dead-letter queue.
+    /// What is in the queue, hidden or not, and what is in the dead-letter queue.
     #[must_use]
-    pub fn queued(&self) -> (usize, Vec<String>) {
-        self.with(|state, _| (state.queue.held.len(), state.queue.dead.clone()))
+    pub fn queued(&self) -> (Vec<String>, Vec<String>) {
+        let held = |state: &State| state.queue.held.values().map(|held| held.body.clone()).collect();
+        self.with(|state, _| (held(state), state.queue.dead.clone()))
     }
 
     /// Whether there is a queue.
