@@ -89,7 +89,12 @@ impl SqsQueue {
     /// # Errors
     /// When the call fails.
     pub async fn delete(&self, message: &Received) -> Result<(), CallError> {
-        let call = self.client.delete_message().queue_url(&*self.url).receipt_handle(&message.receipt).send();
+        let call = self
+            .client
+            .delete_message()
+            .set_queue_url(Some(self.url.to_string()))
+            .receipt_handle(&message.receipt)
+            .send();
         counted(&self.metrics, AwsOperation::DeleteMessage, call, |_| AwsResult::Ok).await.map(drop)
     }
 

@@ -1,8 +1,8 @@
 //! The four custom resources, group `spotguard.dev/v1alpha1`: all state of Spot Guard lives in them.
 //!
 //! A [`SpotPool`] pairs a Spot group with its on-demand group. An [`InterruptionNotice`] is what an agent
-//! saw, or the notice queue said, and never changes. A [`NodeReplacement`] is the durable record of one node's replacement. A
-//! [`SpotAction`] is what a person requested.
+//! saw, or the notice queue said, and never changes. A [`NodeReplacement`] is the durable record of one
+//! node's replacement. A [`SpotAction`] is what a person requested.
 
 mod bounds;
 

@@ -19,6 +19,7 @@ mod host;
 mod imds;
 mod launch_instances;
 mod lifecycle;
+mod messages;
 mod query;
 mod queue;
 mod run;
@@ -35,10 +36,10 @@ pub use event::{CallRecord, CloudEvent, EventKind};
 pub use faults::{CallFate, CallGate, ErrorAnswer, GateCall, ScriptedGate};
 pub use handle::Cloud;
 pub use host::{NodeHost, NodeJoin, NullHost};
-pub use queue::NoticeQueue;
 pub use serve::Served;
 pub use snapshot::{CloudSnapshot, GroupSnapshot, InstanceSnapshot};
 pub use spec::{
-    BootFault, BootTimes, CloudSettings, GroupSpec, ImdsMode, LaunchFailure, Market, MixedPolicy, Supply,
+    BootFault, BootTimes, CloudSettings, GroupSpec, ImdsMode, LaunchFailure, Market, MixedPolicy,
+    NoticeQueue, Supply,
 };
 pub use state::LifecycleState;

@@ -6,12 +6,13 @@
 use super::activity::seconds;
 use super::faults::ErrorAnswer;
 use super::handle::Cloud;
+use super::messages::Held;
+use super::spec::NoticeQueue;
 use super::state::{State, after, region_of};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How SQS's requests name their operation: `AmazonSQS.ReceiveMessage`.
@@ -20,42 +21,6 @@ pub(super) const TARGET: &str = "AmazonSQS.";
 const RETENTION: Duration = Duration::from_secs(4 * 24 * 3600);
 /// How often an empty queue is looked at again during a long poll.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// How events come through the queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NoticeQueue {
-    /// The longest delay of a message.
-    pub late_by: Duration,
-    /// Whether every message comes twice: standard queues deliver at least once.
-    pub twice: bool,
-    /// After so many receipts a message goes to the dead-letter queue, if there is one.
-    pub max_receives: Option<u32>,
-}
-
-struct Held {
-    body: String,
-    sent: Timestamp,
-    /// From when on it is given out.
-    visible: Timestamp,
-    receives: u32,
-    first: Option<Timestamp>,
-}
-
-/// The queue as it is.
-#[derive(Default)]
-pub(super) struct MessageQueue {
-    rng: fastrand::Rng,
-    held: BTreeMap<u64, Held>,
-    dead: Vec<String>,
-    /// What every call is refused with until then.
-    refused: Option<(Timestamp, ErrorAnswer)>,
-}
-
-impl MessageQueue {
-    pub(super) fn seeded(seed: u64) -> Self {
-        Self { rng: fastrand::Rng::with_seed(seed.rotate_left(7)), ..Self::default() }
-    }
-}
 
 impl State {
     /// EventBridge sends an event, if there is a queue.

@@ -1,6 +1,5 @@
 //! What a scenario sets: groups, capacity, boot times, failures and the timings of the cloud.
 
-use super::queue::NoticeQueue;
 use std::time::Duration;
 
 /// How an instance is bought.
@@ -264,6 +263,17 @@ pub enum BootFault {
     KeepsTaint,
     /// The node joins cordoned (kubelet, `--register-schedulable=false`), is Ready, and nobody uncordons it.
     StaysCordoned,
+}
+
+/// How events come through the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoticeQueue {
+    /// The longest delay of a message.
+    pub late_by: Duration,
+    /// Whether every message comes twice: standard queues deliver at least once.
+    pub twice: bool,
+    /// After so many receipts a message goes to the dead-letter queue, if there is one.
+    pub max_receives: Option<u32>,
 }
 
 /// The timings and the undocumented behaviours of the cloud.

@@ -4,7 +4,7 @@ use super::activity::Activity;
 use super::event::{CallRecord, CloudEvent, EventKind};
 use super::faults::Faults;
 use super::host::HostCall;
-use super::queue::MessageQueue;
+use super::messages::MessageQueue;
 use super::spec::{BootFault, CloudSettings, GroupSpec, ImdsMode, LaunchFailure, Market, Supply};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};

@@ -239,7 +239,8 @@ proptest! {
         let _ = parse(&String::from_utf8_lossy(&body[..cut.min(body.len())]), at(NOW));
         let place = cut % body.len();
         body[place] = byte;
-        if let Ok(QueueEvent::Notice(announced, instances)) = parse(&String::from_utf8_lossy(&body), at(NOW)) {
+        let read = parse(&String::from_utf8_lossy(&body), at(NOW));
+        if let Ok(QueueEvent::Notice(announced, instances)) = read {
             prop_assert!(instances.iter().all(|id| parse_instance_id(id).is_ok()));
             if announced.kind == NoticeKind::SpotInterruption {
                 prop_assert!(announced.deadline.is_none_or(|deadline| may_be_given(deadline, at(NOW))));
