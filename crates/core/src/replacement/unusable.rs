@@ -1,8 +1,9 @@
 //! Boxes 3, 3.2 and 6: what the record says of instances whose nodes cannot be used. They are terminated by
 //! [`crate::scaling::unusable`].
 
-use super::facts::Turn;
+use super::facts::{Facts, Turn};
 use crate::flow::Event;
+use crate::group::Lifecycle;
 use crate::ledger::Share;
 use crate::reason::Reason;
 use crate::record::{GroupKind, ReplacementStatus};
@@ -23,9 +24,15 @@ pub(super) fn report(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     }
 }
 
-/// Why the node of a share's instance cannot be used, if so.
-pub(super) fn reason(share: Option<&Share>) -> Option<Reason> {
-    let (instance_id, unusable) = (share?.instance_id.clone()?, share?.unusable.as_ref()?);
+/// Why a share's instance is not in service yet, or why its node cannot be used, if so.
+pub(super) fn reason(share: Option<&Share>, group: GroupKind, facts: &Facts<'_>) -> Option<Reason> {
+    let share = share?;
+    let instance_id = share.instance_id.clone()?;
+    let listed = facts.view.and_then(|view| view.group(group).instance(&instance_id));
+    if listed.is_some_and(|listed| listed.lifecycle == Lifecycle::Held) {
+        return Some(Reason::LaunchHeld { instance_id, since: share.claimed_at.unwrap_or(share.since) });
+    }
+    let unusable = share.unusable.as_ref()?;
     if !unusable.is_now() {
         return None;
     }

@@ -35,6 +35,9 @@ impl Display for Reason {
             Self::NoRoomYet { pod, reasons } => write!(f, "pod {pod} fits on no node yet ({reasons})"),
             Self::BothGroupsFailed { on_demand } => write!(f, "both groups failed; on-demand: {on_demand}"),
             Self::InstanceUnusable { instance_id, why, since } => unusable(instance_id, *why, *since, f),
+            Self::LaunchHeld { instance_id, since } => {
+                write!(f, "a lifecycle hook holds {instance_id}, waited for since {since:.0}: complete it")
+            }
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id, node } => disputed(instance_id, node, f),
             Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
@@ -298,6 +301,10 @@ impl Display for Finding {
             GroupProblem::BeingDeleted => write!(f, "{group} is being deleted"),
             GroupProblem::ReplaceUnhealthySuspended => {
                 write!(f, "{group} keeps unhealthy instances; resume its process ReplaceUnhealthy")
+            }
+            GroupProblem::MaxInstanceLifetime(seconds) => {
+                write!(f, "{group} replaces its instances by itself after {seconds} s; ")?;
+                f.write_str("turn its MaxInstanceLifetime off, or their pods may be ended with them")
             }
             GroupProblem::AzRebalance => {
                 write!(f, "{group} may terminate instances by itself to even out its zones, ")?;
