@@ -1,21 +1,10 @@
 //! Listings that are behind: a Describe call may give an older picture than the call before it did (EC2 API
 //! Reference, "Eventual consistency").
 
-use super::activity::Activity;
-use super::state::{Group, Instance, State};
+use super::state::{Picture, State};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, VecDeque};
 use std::mem::swap;
 use std::time::Duration;
-
-/// What the Describe calls show, as it was at one moment.
-#[derive(Clone)]
-pub(super) struct Picture {
-    at: Timestamp,
-    groups: BTreeMap<String, Group>,
-    instances: BTreeMap<String, Instance>,
-    activities: VecDeque<Activity>,
-}
 
 impl State {
     /// Keeps the picture of this moment for the listings to come.

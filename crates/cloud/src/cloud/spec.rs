@@ -295,8 +295,8 @@ pub struct CloudSettings {
     pub provider_id_delay: Duration,
     /// From the loss of an instance until the group's health check sees it.
     pub loss_detection: Duration,
-    /// How old the picture is at most that a Describe call gives. Each call draws its own age, so a later call
-    /// may give an older picture (EC2 API Reference, "Eventual consistency").
+    /// How old the picture is at most that a Describe call gives. Each call draws its own age, so a later
+    /// one may give an older picture (EC2 API Reference, "Eventual consistency").
     pub listing_lag: Duration,
     /// From an interruption notice to the interruption (EC2 User Guide, "Spot Instance interruption
     /// notices").

@@ -4,7 +4,6 @@ use super::activity::Activity;
 use super::event::{CallRecord, CloudEvent, EventKind};
 use super::faults::Faults;
 use super::host::HostCall;
-use super::listing::Picture;
 use super::spec::{BootFault, CloudSettings, GroupSpec, ImdsMode, LaunchFailure, Market, Supply};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
@@ -125,6 +124,15 @@ pub(super) enum Timer {
     MachineStops(String),
     NodeRemoved(String),
     Gone(String),
+}
+
+/// What the Describe calls show, as it was at one moment.
+#[derive(Clone)]
+pub(super) struct Picture {
+    pub at: Timestamp,
+    pub groups: BTreeMap<String, Group>,
+    pub instances: BTreeMap<String, Instance>,
+    pub activities: VecDeque<Activity>,
 }
 
 /// The remembered answer to a `ClientToken`.

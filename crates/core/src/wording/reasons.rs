@@ -119,6 +119,16 @@ fn check_too_large(node: &NodeName, f: &mut Formatter<'_>) -> Result {
     write!(f, "the check whether the pods of {node} fit was given up: {TooMuch}")
 }
 
+fn evens_out_zones(group: &GroupName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{group} may terminate instances by itself to even out its zones, ")?;
+    f.write_str("so the emptiest zones alone are asked for an instance without a deadline")
+}
+
+fn lifetime(group: &GroupName, seconds: i32, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{group} replaces its instances by itself after {seconds} s; ")?;
+    f.write_str("turn its MaxInstanceLifetime off, or their pods may be ended with them")
+}
+
 fn unusable(instance_id: &InstanceId, why: NodeTrouble, since: Timestamp, f: &mut Formatter<'_>) -> Result {
     write!(f, "{instance_id} is in service, and {why}, since {since:.0} (joinTimeoutSeconds)")
 }
@@ -302,14 +312,8 @@ impl Display for Finding {
             GroupProblem::ReplaceUnhealthySuspended => {
                 write!(f, "{group} keeps unhealthy instances; resume its process ReplaceUnhealthy")
             }
-            GroupProblem::MaxInstanceLifetime(seconds) => {
-                write!(f, "{group} replaces its instances by itself after {seconds} s; ")?;
-                f.write_str("turn its MaxInstanceLifetime off, or their pods may be ended with them")
-            }
-            GroupProblem::AzRebalance => {
-                write!(f, "{group} may terminate instances by itself to even out its zones, ")?;
-                f.write_str("so the emptiest zones alone are asked for an instance without a deadline")
-            }
+            GroupProblem::MaxInstanceLifetime(seconds) => lifetime(group, *seconds, f),
+            GroupProblem::AzRebalance => evens_out_zones(group, f),
             GroupProblem::TerminateSuspended => {
                 write!(f, "{group} terminates nothing; resume its process Terminate")
             }
