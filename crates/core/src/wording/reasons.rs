@@ -35,9 +35,7 @@ impl Display for Reason {
             Self::NoRoomYet { pod, reasons } => write!(f, "pod {pod} fits on no node yet ({reasons})"),
             Self::BothGroupsFailed { on_demand } => write!(f, "both groups failed; on-demand: {on_demand}"),
             Self::InstanceUnusable { instance_id, why, since } => unusable(instance_id, *why, *since, f),
-            Self::LaunchHeld { instance_id, since } => {
-                write!(f, "a lifecycle hook holds {instance_id}, waited for since {since:.0}: complete it")
-            }
+            Self::LaunchHeld { instance_id, since } => launch_held(instance_id, *since, f),
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id, node } => disputed(instance_id, node, f),
             Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
@@ -117,6 +115,10 @@ fn shortfall(reason: &Reason, f: &mut Formatter<'_>) -> Result {
 
 fn check_too_large(node: &NodeName, f: &mut Formatter<'_>) -> Result {
     write!(f, "the check whether the pods of {node} fit was given up: {TooMuch}")
+}
+
+fn launch_held(instance_id: &InstanceId, since: Timestamp, f: &mut Formatter<'_>) -> Result {
+    write!(f, "a lifecycle hook holds {instance_id}, waited for since {since:.0}: complete it")
 }
 
 fn evens_out_zones(group: &GroupName, f: &mut Formatter<'_>) -> Result {
