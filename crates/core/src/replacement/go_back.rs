@@ -169,11 +169,6 @@ fn limiting(facts: &Facts<'_>) -> Vec<Reason> {
     pause.into_iter().chain(limits.iter().cloned()).collect()
 }
 
-/// Why the Spot instance of the return cannot take over, if it is there.
-fn unusable_spot(turn: &Turn<'_>) -> Option<Reason> {
-    unusable::reason(turn.facts.share(GroupKind::Spot, turn.subject), GroupKind::Spot, turn.facts)
-}
-
 /// The Spot instance that takes over is claimed, and Spot asked again for it.
 fn claim(
     open: &mut OpenFallback,
@@ -197,12 +192,12 @@ fn claim(
                 return at(FlowBox::Monitor, reasons);
             }
             probe(open, &mut status.probes, turn);
-            let reason = unusable_spot(turn);
+            let reason = unusable::reason(facts.share(GroupKind::Spot, turn.subject));
             return at(FlowBox::Health, vec![reason.unwrap_or(Reason::NoSpotInstance)]);
         }
         return at(FlowBox::Health, Vec::from_iter(at_minimum(capacity, turn)));
     };
-    if let Some(reason) = unusable_spot(turn) {
+    if let Some(reason) = unusable::reason(facts.share(GroupKind::Spot, turn.subject)) {
         open.successor = None;
         return at(FlowBox::Health, vec![reason]);
     }

@@ -24,15 +24,18 @@ pub(super) fn report(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     }
 }
 
-/// Why a share's instance is not in service yet, or why its node cannot be used, if so.
-pub(super) fn reason(share: Option<&Share>, group: GroupKind, facts: &Facts<'_>) -> Option<Reason> {
+/// That a lifecycle hook holds a share's instance on its way in, if so.
+pub(super) fn held(share: Option<&Share>, group: GroupKind, facts: &Facts<'_>) -> Option<Reason> {
     let share = share?;
     let instance_id = share.instance_id.clone()?;
-    let listed = facts.view.and_then(|view| view.group(group).instance(&instance_id));
-    if listed.is_some_and(|listed| listed.lifecycle == Lifecycle::Held) {
-        return Some(Reason::LaunchHeld { instance_id, since: share.claimed_at.unwrap_or(share.since) });
-    }
-    let unusable = share.unusable.as_ref()?;
+    let listed = facts.view?.group(group).instance(&instance_id)?;
+    let since = share.claimed_at.unwrap_or(share.since);
+    (listed.lifecycle == Lifecycle::Held).then_some(Reason::LaunchHeld { instance_id, since })
+}
+
+/// Why the node of a share's instance cannot be used, if so.
+pub(super) fn reason(share: Option<&Share>) -> Option<Reason> {
+    let (instance_id, unusable) = (share?.instance_id.clone()?, share?.unusable.as_ref()?);
     if !unusable.is_now() {
         return None;
     }

@@ -121,9 +121,11 @@ async fn a_hook_holds_a_launched_instance_and_lets_it_on_or_abandons_it() {
     seconds(12).await;
     assert_eq!(stage.count("spot", LifecycleState::InService), 1);
     assert_eq!(stage.count("spot", LifecycleState::Terminating), 1);
-    let failed = stage.activities("spot").await.into_iter().filter(|activity| {
-        activity.status_message().is_some_and(|text| text.contains("was abandoned"))
-    });
+    let failed = stage
+        .activities("spot")
+        .await
+        .into_iter()
+        .filter(|activity| activity.status_message().is_some_and(|text| text.contains("was abandoned")));
     assert_eq!(failed.count(), 1);
     seconds(60).await;
     assert_eq!(stage.count("spot", LifecycleState::InService), 2);
