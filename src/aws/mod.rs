@@ -391,6 +391,7 @@ fn group_setup(group: &AutoScalingGroup) -> GroupSetup {
         eks_node_group: node_group.map(|tag| tag.value().unwrap_or_default().to_owned()),
         counted_in: counted_in(group),
         status: group.status().map(str::to_owned),
+        max_instance_lifetime: group.max_instance_lifetime().filter(|seconds| *seconds > 0),
         suspended: group
             .suspended_processes()
             .iter()

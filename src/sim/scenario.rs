@@ -76,6 +76,8 @@ impl Act {
                     BootFault::NeverReady => "are never Ready",
                     BootFault::KeepsTaint => "keep their start-up taint",
                     BootFault::StaysCordoned => "stay cordoned",
+                    BootFault::HookHolds(_) => "are held by a lifecycle hook",
+                    BootFault::HookAbandons(_) => "are abandoned by a lifecycle hook",
                 };
                 format!("the next {count} nodes of {group} {what}")
             }

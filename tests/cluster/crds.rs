@@ -94,6 +94,8 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
         (pool(json!({ "onDemandGroup": null })), "spec.onDemandGroup"),
         (pool(json!({ "policy": { "maxUtilisationPercent": 101 } })), "spec.policy.maxUtilisationPercent"),
         (pool(json!({ "policy": { "spotTimeoutSeconds": 0 } })), "spec.policy.spotTimeoutSeconds"),
+        (pool(json!({ "policy": { "joinTimeoutSeconds": 9 } })), "spec.policy.joinTimeoutSeconds"),
+        (pool(json!({ "policy": { "joinTimeoutSeconds": 86_401 } })), "spec.policy.joinTimeoutSeconds"),
         (pool(json!({ "policy": { "stabilitySeconds": "long" } })), "spec.policy.stabilitySeconds"),
         (pool(json!({ "policy": { "stabilityMinutes": 2 } })), "spec.policy.stabilityMinutes"),
         (pool(json!({ "spotgroup": "a" })), "spec.spotgroup"),

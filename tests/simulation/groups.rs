@@ -49,6 +49,21 @@ fn a_managed_node_group_as_on_demand_group_stands_in_by_set_desired_capacity_and
 }
 
 #[test]
+fn groups_that_replace_their_instances_at_a_certain_age_are_accepted_and_told() {
+    let played = Play::of(Scenario::Rebalance)
+        .beside(|stage| async move {
+            let lifetime = Some(Duration::from_secs(7 * 86_400));
+            stage.cloud.edit_group(SPOT, |spec| spec.max_instance_lifetime = lifetime).expect("a group");
+            stage.pass(40).await;
+            let (accepted, reason, message) = stage.condition("Accepted").expect("a condition");
+            assert!(accepted && reason == ReasonCode::MaxInstanceLifetime.as_str(), "{reason}: {message}");
+            assert!(message.contains("604800 s"), "{message}");
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
 fn launch_instances_is_used_in_a_managed_node_group_where_a_person_allows_it() {
     let played = on_managed_on_demand("Always");
     assert_eq!((played.count(LAUNCH, Some(ON_DEMAND)), played.count(SET_DESIRED, Some(ON_DEMAND))), (1, 0));

@@ -10,6 +10,7 @@ mod drain;
 mod errors;
 mod groups;
 mod holds;
+mod hooks;
 mod leadership;
 mod limits;
 mod logs;

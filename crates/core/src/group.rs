@@ -25,6 +25,8 @@ pub struct Instance {
 pub enum Lifecycle {
     /// On its way in.
     Pending,
+    /// On its way in, and held by a lifecycle hook (User Guide, "How lifecycle hooks work").
+    Held,
     /// Serving.
     InService,
     /// In the group and counted as capacity, in a state of which nothing is known or that passes: it is never
@@ -38,10 +40,16 @@ pub enum Lifecycle {
 }
 
 impl Lifecycle {
+    /// Whether an instance in this state is on its way in.
+    #[must_use]
+    pub fn is_arriving(self) -> bool {
+        matches!(self, Self::Pending | Self::Held)
+    }
+
     /// Whether an instance in this state may be claimed, or terminated as spare.
     #[must_use]
     pub fn may_be_claimed(self) -> bool {
-        matches!(self, Self::Pending | Self::InService)
+        self.is_arriving() || self == Self::InService
     }
 
     /// What AWS's LifecycleState and HealthStatus say (API Reference, Instance; the model has 30 states).
@@ -53,7 +61,8 @@ impl Lifecycle {
         match state {
             "InService" if health_status == Some("Unhealthy") => Self::Other,
             "InService" => Self::InService,
-            "Pending" | "Pending:Wait" | "Pending:Proceed" => Self::Pending,
+            "Pending" | "Pending:Proceed" => Self::Pending,
+            "Pending:Wait" => Self::Held,
             "Detached" | "Detaching" | "EnteringStandby" | "Quarantined" | "Standby" | "Terminated" => {
                 Self::Leaving
             }
@@ -156,7 +165,7 @@ impl GroupView {
     /// Whether an instance is on its way in.
     #[must_use]
     pub fn is_launching(&self) -> bool {
-        self.instances.iter().any(|instance| instance.lifecycle == Lifecycle::Pending)
+        self.instances.iter().any(|instance| instance.lifecycle.is_arriving())
     }
 
     /// How many instances count towards the desired capacity: pending or in service.
@@ -278,6 +287,8 @@ pub struct GroupSetup {
     /// What AWS is doing with the whole group, if anything: `Delete in progress` (API Reference,
     /// AutoScalingGroup, Status).
     pub status: Option<String>,
+    /// After how many seconds it replaces an instance by itself, if it does.
+    pub max_instance_lifetime: Option<i32>,
     /// Suspended processes, and why.
     pub suspended: BTreeMap<String, String>,
 }
@@ -394,9 +405,10 @@ mod tests {
 
     #[test]
     fn every_lifecycle_state_of_the_model_and_an_unknown_one_has_its_meaning() {
-        use Lifecycle::{InService, Leaving, Other, Pending};
-        let states: [(Lifecycle, &[&str]); 4] = [
-            (Pending, &["Pending", "Pending:Wait", "Pending:Proceed"]),
+        use Lifecycle::{Held, InService, Leaving, Other, Pending};
+        let states: [(Lifecycle, &[&str]); 5] = [
+            (Pending, &["Pending", "Pending:Proceed"]),
+            (Held, &["Pending:Wait"]),
             (InService, &["InService"]),
             (
                 Other,

@@ -132,6 +132,9 @@ fn check_group(
     if setup.suspended.contains_key("ReplaceUnhealthy") {
         add(GroupProblem::ReplaceUnhealthySuspended);
     }
+    if let Some(seconds) = setup.max_instance_lifetime {
+        add(GroupProblem::MaxInstanceLifetime(seconds));
+    }
     if let Some(reason) = setup.launch_suspended() {
         add(GroupProblem::LaunchSuspended(reason.to_string()));
     }

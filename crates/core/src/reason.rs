@@ -139,6 +139,13 @@ pub enum Reason {
         /// Since when.
         since: Timestamp,
     },
+    /// A lifecycle hook holds an instance on its way in.
+    LaunchHeld {
+        /// The instance.
+        instance_id: InstanceId,
+        /// Since when it is waited for.
+        since: Timestamp,
+    },
     /// A watch shows an old picture.
     StaleWatch(StaleWatch),
     /// Another node reports that it runs on the same instance.
@@ -354,6 +361,7 @@ impl Reason {
             Self::NoRoomYet { .. } => ReasonCode::PodDoesNotFit,
             Self::BothGroupsFailed { .. } => ReasonCode::BothGroupsFailed,
             Self::InstanceUnusable { .. } => ReasonCode::InstanceUnusable,
+            Self::LaunchHeld { .. } => ReasonCode::LaunchHeld,
             Self::StaleWatch(_) => ReasonCode::StaleWatch,
             Self::InstanceDisputed { .. } => ReasonCode::InstanceDisputed,
             Self::Undrainable(blocker) => blocker.code(),

@@ -12,11 +12,13 @@ use spot_guard_core::effort::Effort;
 use spot_guard_core::notices::KEPT;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{MutexGuard, Once, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::BoxError;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 
 type Answer = http::Response<UnsyncBoxBody<Bytes, BoxError>>;
 
@@ -345,11 +347,24 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
+/// Lets the log hear this thread.
+///
+/// Whether a place in the code logs at all is kept for the whole process (`tracing_core::callsite`). So a
+/// subscriber of the whole process that hears nothing stands beside this one: of a single one, another thread
+/// that reaches a place first would find that nobody listens.
+fn listen(log: &Log) -> tracing::subscriber::DefaultGuard {
+    static DEAF: Once = Once::new();
+    DEAF.call_once(|| {
+        let deaf = tracing_subscriber::registry().with(LevelFilter::OFF);
+        tracing::subscriber::set_global_default(deaf).expect("no other one is set");
+    });
+    tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(log.clone()).finish())
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_object_of_each_kind_that_cannot_be_read_changes_nothing_for_the_others() {
     let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).finish();
-    let _logged = tracing::subscriber::set_default(subscriber);
+    let _logged = listen(&log);
     let fake = Fake::new();
     for (path, object) in bad().into_iter().chain(good()) {
         fake.set(path, object);

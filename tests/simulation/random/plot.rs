@@ -19,6 +19,10 @@ pub struct Plot {
     /// Whether LaunchInstances raises desired capacity, and whether it keeps to the maximum: undocumented.
     pub raises_desired: bool,
     pub enforces_max: bool,
+    /// After how long a group sees that AWS has taken an instance.
+    pub loss_detection: Duration,
+    /// How far listings are behind at most; 0 in most stories.
+    pub listing_lag: Duration,
     /// Whether the agents run; if not, the notices are reported as they would, which is much faster.
     pub agents: bool,
     /// How the same notices come through a queue as well, if they do.
@@ -131,6 +135,8 @@ pub enum Event {
     PauseAsked(Option<usize>, u64),
     /// From here on the Node objects of instances that are gone stay.
     NodesStay,
+    /// From here on a termination hook holds what a group ends for so many seconds.
+    EndsHeld(Place, u64),
     /// From here on new nodes have the names of nodes that are gone.
     NamesComeBack,
     /// From here on a Node has its providerID so many seconds after it has joined.
@@ -210,12 +216,15 @@ impl Plot {
         let events = with_spot_actions(events, &mut fastrand::Rng::with_seed(seed ^ ASKING), pools.len());
         let events = with_nodes(events, &mut fastrand::Rng::with_seed(seed ^ NODES));
         let events = with_holds(events, &mut fastrand::Rng::with_seed(seed ^ HOLDS), apps.len());
+        let events = with_hooks(events, &mut fastrand::Rng::with_seed(seed ^ HOOKS), &pools);
         let events = with_stays(events, &mut fastrand::Rng::with_seed(seed ^ STAYS), &pools);
         let events = with_attacks(events, seed);
         Self {
             seed,
             raises_desired: random.u8(..3) > 0,
             enforces_max: random.u8(..3) > 0,
+            loss_detection: Duration::from_secs(fastrand::Rng::with_seed(seed ^ LOSSES).u64(60..=180)),
+            listing_lag: listing_lag(&mut fastrand::Rng::with_seed(seed ^ LISTINGS)),
             agents: random.u8(..12) == 0,
             queue: queue(&mut fastrand::Rng::with_seed(seed ^ QUEUE)),
             autoscaler: fastrand::Rng::with_seed(seed ^ AUTOSCALER).u8(..6) == 0,
@@ -242,6 +251,20 @@ fn queue(random: &mut fastrand::Rng) -> Option<NoticeQueue> {
     let there = random.u8(..3) == 0;
     let (late, twice) = (pick(random, &[0, 5, 60]), random.bool());
     there.then(|| NoticeQueue { late_by: Duration::from_secs(late), twice, max_receives: None })
+}
+
+/// How soon lost instances are seen is drawn apart from the rest.
+const LOSSES: u64 = 0x0001_0557;
+
+/// How far listings are behind is drawn apart from the rest.
+const LISTINGS: u64 = 0x0011_57a6;
+
+/// Listings are behind in a third of the stories if `SIMULATE_LAG` is set (EC2 API Reference, "Eventual
+/// consistency"): the ledger takes each listing as current.
+fn listing_lag(random: &mut fastrand::Rng) -> Duration {
+    let lag = pick(random, &[2, 10]);
+    let wanted = std::env::var_os("SIMULATE_LAG").is_some();
+    if !wanted || random.u8(..3) > 0 { Duration::ZERO } else { Duration::from_secs(lag) }
 }
 
 /// Whether cluster-autoscaler is there is drawn apart from the rest.
@@ -324,6 +347,33 @@ fn with_holds(
         (random.u32(..4), Event::Budget(random.usize(..apps), 0)),
     ] {
         events.push((events.len(), at(part), event));
+    }
+    events.sort_by_key(|(_, at, _)| *at);
+    events
+}
+
+/// What lifecycle hooks do is drawn apart from the rest.
+const HOOKS: u64 = 0x0400_4b15;
+
+/// In a third of the stories lifecycle hooks hold instances on their way in or out, or abandon launches.
+fn with_hooks(
+    mut events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+    pools: &[PoolPlan],
+) -> Vec<(usize, Duration, Event)> {
+    if random.u8(..3) > 0 {
+        return events;
+    }
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    for _ in 0..random.usize(1..=3) {
+        let place = place(random, pools);
+        let wait = Duration::from_secs(pick(random, &[20, 90, 300]));
+        let event = match random.u8(..3) {
+            0 => Event::BootsFail(place, BootFault::HookHolds(wait), random.usize(1..3)),
+            1 => Event::BootsFail(place, BootFault::HookAbandons(wait), random.usize(1..3)),
+            _ => Event::EndsHeld(place, pick(random, &[30, 300, 1200])),
+        };
+        events.push((events.len(), last * random.u32(..6) / 8, event));
     }
     events.sort_by_key(|(_, at, _)| *at);
     events

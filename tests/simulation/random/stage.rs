@@ -21,7 +21,7 @@ use spot_guard::telemetry::metrics::Metrics;
 use spot_guard::telemetry::readiness::Readiness;
 use spot_guard_cloud::admission;
 use spot_guard_cloud::cloud::{
-    BootTimes, Cloud, GroupSnapshot, InstanceSnapshot, LaunchFailure, LifecycleState, Market,
+    BootFault, BootTimes, Cloud, GroupSnapshot, InstanceSnapshot, LaunchFailure, LifecycleState, Market,
 };
 use spot_guard_cloud::cluster::Cluster;
 use spot_guard_core::ledger::{Ledger, RequestState};
@@ -70,6 +70,12 @@ pub struct Counts {
     pub nodes_stay: usize,
     pub names_come_back: usize,
     pub provider_ids_late: usize,
+    /// Stories in which listings are behind, and in which lifecycle hooks hold a launch, abandon one, or hold
+    /// what is terminated.
+    pub listings_lag: usize,
+    pub launches_held: usize,
+    pub launches_abandoned: usize,
+    pub ends_held: usize,
     /// Stories with pods that ask to stay.
     pub held: usize,
     /// Stories with pods that nothing makes anew, with a budget that never opens, and with pods that are
@@ -99,6 +105,10 @@ impl Counts {
         self.nodes_stay += other.nodes_stay;
         self.names_come_back += other.names_come_back;
         self.provider_ids_late += other.provider_ids_late;
+        self.listings_lag += other.listings_lag;
+        self.launches_held += other.launches_held;
+        self.launches_abandoned += other.launches_abandoned;
+        self.ends_held += other.ends_held;
         self.held += other.held;
         self.runners += other.runners;
         self.never_open += other.never_open;
@@ -214,6 +224,8 @@ impl<'a> Stage<'a> {
         cloud.configure(|settings| {
             settings.launch_instances_raises_desired = plot.raises_desired;
             settings.launch_instances_enforces_max = plot.enforces_max;
+            settings.loss_detection = plot.loss_detection;
+            settings.listing_lag = plot.listing_lag;
             settings.notice_queue = plot.queue;
         });
         for pool in &plot.pools {
@@ -399,6 +411,11 @@ impl<'a> Stage<'a> {
             Event::Asked(action, number) => self.ask(action, number),
             Event::PauseAsked(pool, seconds) => {
                 return Some(self.ask_for_a_pause(pool, Duration::from_secs(seconds)));
+            }
+            Event::EndsHeld(place, seconds) => {
+                let hook = Some(Duration::from_secs(seconds));
+                let name = self.group_name(place);
+                self.cloud.edit_group(&name, |spec| spec.termination_hook = hook).expect("a group");
             }
             Event::NodesStay => self.cloud.configure(|settings| settings.nodes_stay = true),
             Event::NamesComeBack => self.cloud.configure(|settings| settings.names_come_back = true),
@@ -688,6 +705,12 @@ impl<'a> Stage<'a> {
             nodes_stay: has(|event| matches!(event, Event::NodesStay)),
             names_come_back: has(|event| matches!(event, Event::NamesComeBack)),
             provider_ids_late: has(|event| matches!(event, Event::ProviderIdsLate(_))),
+            listings_lag: usize::from(!self.plot.listing_lag.is_zero()),
+            launches_held: has(|event| matches!(event, Event::BootsFail(_, BootFault::HookHolds(_), _))),
+            launches_abandoned: has(|event| {
+                matches!(event, Event::BootsFail(_, BootFault::HookAbandons(_), _))
+            }),
+            ends_held: has(|event| matches!(event, Event::EndsHeld(..))),
             held: has(|event| matches!(event, Event::Held(_))),
             runners: has(|event| matches!(event, Event::Runner(..))),
             never_open: has(|event| matches!(event, Event::NeverOpens)),

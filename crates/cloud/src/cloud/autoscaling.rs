@@ -68,9 +68,13 @@ type Answer = Result<Option<String>, ErrorAnswer>;
 impl State {
     fn answer(&mut self, operation: &str, query: &Query, now: Timestamp) -> Answer {
         match operation {
-            "DescribeAutoScalingGroups" => self.describe_groups(query).map(Some),
-            "DescribeAutoScalingInstances" => self.describe_instances(query).map(Some),
-            "DescribeScalingActivities" => self.describe_activities(query).map(Some),
+            "DescribeAutoScalingGroups" => self.as_listed(now, |seen| seen.describe_groups(query)).map(Some),
+            "DescribeAutoScalingInstances" => {
+                self.as_listed(now, |seen| seen.describe_instances(query)).map(Some)
+            }
+            "DescribeScalingActivities" => {
+                self.as_listed(now, |seen| seen.describe_activities(query)).map(Some)
+            }
             "DescribeLifecycleHooks" => self.describe_hooks(query).map(Some),
             "SetDesiredCapacity" => self.set_desired_capacity(query, now),
             "TerminateInstanceInAutoScalingGroup" => self.terminate_in_group(query, now).map(Some),

@@ -86,6 +86,7 @@ impl State {
         xml.texts("TerminationPolicies", ["Default"]);
         xml.text("NewInstancesProtectedFromScaleIn", spec.protect_new_instances);
         xml.text("CapacityRebalance", spec.capacity_rebalance);
+        xml.text_opt("MaxInstanceLifetime", spec.max_instance_lifetime.map(|life| life.as_secs()));
         if spec.warm_pool {
             xml.element("WarmPoolConfiguration", |xml| {
                 xml.text("MinSize", 0);

@@ -48,6 +48,7 @@ impl Cloud {
         let mut state = self.lock();
         state.advance(now);
         let outcome = act(&mut state, now);
+        state.keep_picture(now);
         drop(state);
         self.inner.wake.notify_one();
         outcome
@@ -58,6 +59,7 @@ impl Cloud {
         let now = self.inner.clock.now();
         let mut state = self.lock();
         state.advance(now);
+        state.keep_picture(now);
         let next = state.timers.first_key_value().map(|((at, _), _)| crate::clock::since(now, *at));
         (next, std::mem::take(&mut state.outbox))
     }

@@ -7,12 +7,14 @@ use super::spec::{BootFault, ImdsMode, LaunchFailure, Market, Supply};
 use super::state::{Instance, LifecycleState, State, Timer, after, region_of};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 impl State {
     pub(super) fn fire(&mut self, timer: Timer, at: Timestamp) {
         match timer {
             Timer::Reconcile(group) => self.reconcile(&group, at),
             Timer::InService(id) => self.enter_service(&id, at),
+            Timer::LaunchHookOver(id) => self.end_launch_hook(&id, at),
             Timer::Join(id) => self.join_node(&id, at),
             Timer::Identify(id) => self.identify_node(&id),
             Timer::Ready(id) => self.ready_node(&id, at),
@@ -206,7 +208,7 @@ impl State {
 
     fn enter_service(&mut self, id: &str, at: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
-        if instance.state != LifecycleState::Pending {
+        if !matches!(instance.state, LifecycleState::Pending | LifecycleState::PendingProceed) {
             return;
         }
         let (group, activity) = (instance.group.clone(), instance.launch_activity.clone());
@@ -214,9 +216,16 @@ impl State {
             self.fail_boot(id, &group, &activity, at);
             return;
         }
+        let was_held = instance.state == LifecycleState::PendingProceed;
+        if let Some(BootFault::HookHolds(wait) | BootFault::HookAbandons(wait)) = instance.boot_fault
+            && !was_held
+        {
+            self.hold_launch(id, wait, at);
+            return;
+        }
         instance.state = LifecycleState::InService;
         let replaces = instance.replaces.clone();
-        let joins = instance.boot_fault != Some(BootFault::NeverJoins);
+        let joins = instance.boot_fault != Some(BootFault::NeverJoins) && !was_held;
         self.finish_activity(&activity, at, "Successful", None);
         self.tell(at, EventKind::InService, &group, Some(id), "in service");
         let boot = self.groups.get(&group).map(|group| group.spec.boot).unwrap_or_default();
@@ -227,6 +236,40 @@ impl State {
             let cause = format!("At {} an instance was taken out of service to rebalance.", seconds(at));
             self.terminate(&old, &cause, at);
         }
+        self.reconcile(&group, at);
+    }
+
+    /// A lifecycle hook holds a launched instance; its kubelet knows nothing of that.
+    fn hold_launch(&mut self, id: &str, wait: Duration, at: Timestamp) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.state = LifecycleState::PendingWait;
+        let (group, activity) = (instance.group.clone(), instance.launch_activity.clone());
+        if let Some(entry) = self.activity_mut(&activity) {
+            entry.status_code = "MidLifecycleAction";
+        }
+        let boot = self.groups.get(&group).map(|group| group.spec.boot).unwrap_or_default();
+        self.at(after(at, boot.node_join), Timer::Join(id.to_owned()));
+        self.at(after(at, wait), Timer::LaunchHookOver(id.to_owned()));
+    }
+
+    /// `ABANDON` terminates the instance, and its group launches another one (User Guide, "How lifecycle hooks
+    /// work").
+    fn end_launch_hook(&mut self, id: &str, at: Timestamp) {
+        let held = self.instances.get_mut(id).filter(|held| held.state == LifecycleState::PendingWait);
+        let Some(instance) = held else { return };
+        if !matches!(instance.boot_fault, Some(BootFault::HookAbandons(_))) {
+            instance.state = LifecycleState::PendingProceed;
+            let soon = after(at, self.settings.reaction);
+            self.at(soon, Timer::InService(id.to_owned()));
+            return;
+        }
+        let (group, activity) = (instance.group.clone(), instance.launch_activity.clone());
+        let text = "Instance failed to complete user's Lifecycle Action: Lifecycle Action with token \
+                    00000000-0000-4000-8000-000000000000 was abandoned: Lifecycle Action Completed with ABANDON \
+                    Result";
+        self.finish_activity(&activity, at, "Cancelled", Some(text));
+        self.tell(at, EventKind::LaunchFailed, &group, Some(id), text);
+        self.terminate(id, "a lifecycle action was abandoned", at);
         self.reconcile(&group, at);
     }
 

@@ -19,6 +19,7 @@ mod host;
 mod imds;
 mod launch_instances;
 mod lifecycle;
+mod listing;
 mod messages;
 mod query;
 mod queue;

@@ -111,6 +111,9 @@ pub struct GroupSpec {
     pub tags: Vec<(String, String)>,
     /// Heartbeat timeout of a lifecycle hook on termination, if the group has one.
     pub termination_hook: Option<Duration>,
+    /// `MaxInstanceLifetime`, if the group has one. It is told and not enforced: it is a day at least (API
+    /// Reference, AutoScalingGroup).
+    pub max_instance_lifetime: Option<Duration>,
     /// `NewInstancesProtectedFromScaleIn`.
     pub protect_new_instances: bool,
     /// Labels of its nodes, besides the well-known ones.
@@ -147,6 +150,7 @@ impl GroupSpec {
             mixed: None,
             tags: Vec::new(),
             termination_hook: None,
+            max_instance_lifetime: None,
             protect_new_instances: false,
             node_labels: Vec::new(),
             cpu_millis: 4_000,
@@ -263,6 +267,11 @@ pub enum BootFault {
     KeepsTaint,
     /// The node joins cordoned (kubelet, `--register-schedulable=false`), is Ready, and nobody uncordons it.
     StaysCordoned,
+    /// A lifecycle hook holds it in `Pending:Wait` for so long, then lets it on (User Guide, "How lifecycle
+    /// hooks work").
+    HookHolds(Duration),
+    /// A lifecycle hook holds it in `Pending:Wait` for so long and ends with `ABANDON`: it is terminated.
+    HookAbandons(Duration),
 }
 
 /// How events come through the queue.
@@ -297,6 +306,9 @@ pub struct CloudSettings {
     pub provider_id_delay: Duration,
     /// From the loss of an instance until the group's health check sees it.
     pub loss_detection: Duration,
+    /// How old the picture is at most that a Describe call gives. Each call draws its own age, so a later
+    /// one may give an older picture (EC2 API Reference, "Eventual consistency").
+    pub listing_lag: Duration,
     /// From an interruption notice to the interruption (EC2 User Guide, "Spot Instance interruption
     /// notices").
     pub interruption_notice: Duration,
@@ -331,6 +343,7 @@ impl Default for CloudSettings {
             names_come_back: false,
             provider_id_delay: Duration::ZERO,
             loss_detection: Duration::from_secs(15),
+            listing_lag: Duration::ZERO,
             interruption_notice: Duration::from_secs(120),
             retry_first: Duration::from_secs(30),
             retry_max: Duration::from_secs(300),

@@ -19,6 +19,10 @@ const ACTIVITY_LIFE: Duration = Duration::from_secs(42 * 24 * 3600);
 pub enum LifecycleState {
     /// Launched, not counted as capacity yet.
     Pending,
+    /// Held by a lifecycle hook on launch; the machine runs, and its kubelet registers the node.
+    PendingWait,
+    /// Let on by its lifecycle hook.
+    PendingProceed,
     /// Counted as capacity.
     InService,
     /// Held by a lifecycle hook; the machine still runs.
@@ -33,6 +37,8 @@ impl LifecycleState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
+            Self::PendingWait => "Pending:Wait",
+            Self::PendingProceed => "Pending:Proceed",
             Self::InService => "InService",
             Self::TerminatingWait => "Terminating:Wait",
             Self::Terminating => "Terminating",
@@ -46,6 +52,7 @@ impl LifecycleState {
     }
 }
 
+#[derive(Clone)]
 pub(super) struct Instance {
     pub id: String,
     /// Launch order; newer is larger.
@@ -79,6 +86,7 @@ pub(super) struct Instance {
     pub imds_tokens: BTreeMap<String, Timestamp>,
 }
 
+#[derive(Clone)]
 pub(super) struct Group {
     pub spec: GroupSpec,
     pub created: Timestamp,
@@ -106,6 +114,7 @@ pub(super) struct Group {
 pub(super) enum Timer {
     Reconcile(String),
     InService(String),
+    LaunchHookOver(String),
     Join(String),
     Identify(String),
     Ready(String),
@@ -116,6 +125,15 @@ pub(super) enum Timer {
     MachineStops(String),
     NodeRemoved(String),
     Gone(String),
+}
+
+/// What the Describe calls show, as it was at one moment.
+#[derive(Clone)]
+pub(super) struct Picture {
+    pub at: Timestamp,
+    pub groups: BTreeMap<String, Group>,
+    pub instances: BTreeMap<String, Instance>,
+    pub activities: VecDeque<Activity>,
 }
 
 /// The remembered answer to a `ClientToken`.
@@ -129,11 +147,15 @@ pub(super) struct State {
     pub rng: fastrand::Rng,
     /// For session tokens alone, so that polling IMDS does not change what happens next.
     pub token_rng: fastrand::Rng,
+    /// For the age of listings alone.
+    pub lag_rng: fastrand::Rng,
     pub settings: CloudSettings,
     pub groups: BTreeMap<String, Group>,
     pub instances: BTreeMap<String, Instance>,
     /// Oldest first, six weeks at most, as in AWS (API_DescribeScalingActivities).
     pub activities: VecDeque<Activity>,
+    /// What listings may still show, oldest first; none while they are not behind.
+    pub pictures: VecDeque<Picture>,
     pub timers: BTreeMap<(Timestamp, u64), Timer>,
     pub seq: u64,
     /// How many instances have ever existed; gives each its own address.
@@ -159,10 +181,12 @@ impl State {
         Self {
             rng: fastrand::Rng::with_seed(seed),
             token_rng: fastrand::Rng::with_seed(!seed),
+            lag_rng: fastrand::Rng::with_seed(seed.rotate_left(32)),
             settings: CloudSettings::default(),
             groups: BTreeMap::new(),
             instances: BTreeMap::new(),
             activities: VecDeque::new(),
+            pictures: VecDeque::new(),
             timers: BTreeMap::new(),
             seq: 0,
             hosts: 0,

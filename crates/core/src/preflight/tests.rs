@@ -139,6 +139,8 @@ fn what_only_degrades_a_pool_does_not_refuse_it() {
     assert_eq!(found(|view| suspend(&mut view.spot, "Launch")), spot(ReasonCode::LaunchSuspended, Degraded));
     let unhealthy = found(|view| suspend(&mut view.spot, "ReplaceUnhealthy"));
     assert_eq!(unhealthy, spot(ReasonCode::ReplaceUnhealthySuspended, Degraded));
+    let aging = found(|view| view.spot.setup.max_instance_lifetime = Some(86_400));
+    assert_eq!(aging, spot(ReasonCode::MaxInstanceLifetime, Note));
     assert_eq!(found(|view| view.spot.max = 2), spot(ReasonCode::NoRoom, Degraded));
     assert_eq!(
         found(|view| view.spot.setup.launch_configuration = true),

@@ -59,6 +59,8 @@ codes! {
         LaunchSuspended,
         /// A group keeps unhealthy instances.
         ReplaceUnhealthySuspended,
+        /// A group replaces its instances at a certain age.
+        MaxInstanceLifetime,
         /// A group has no room for one more instance.
         NoRoom,
         /// LaunchInstances cannot be used on a group.
@@ -81,6 +83,8 @@ codes! {
         BothGroupsFailed,
         /// An instance is in service, and its node cannot be used.
         InstanceUnusable,
+        /// A lifecycle hook holds an instance on its way in.
+        LaunchHeld,
         /// A watch shows an old picture.
         StaleWatch,
         /// Another node reports that it runs on the same instance.

@@ -57,6 +57,9 @@ pub enum GroupProblem {
     LaunchSuspended(String),
     /// The group keeps instances that are unhealthy.
     ReplaceUnhealthySuspended,
+    /// The group replaces its instances by itself at this age, in seconds (API Reference, AutoScalingGroup,
+    /// MaxInstanceLifetime).
+    MaxInstanceLifetime(i32),
     /// The group has no room for one more instance: its maximum.
     NoRoom(i32),
     /// LaunchInstances cannot be used: failures are seen later.
@@ -103,6 +106,7 @@ impl GroupProblem {
             Self::BeingDeleted => ReasonCode::GroupBeingDeleted,
             Self::AzRebalance => ReasonCode::AzRebalance,
             Self::ReplaceUnhealthySuspended => ReasonCode::ReplaceUnhealthySuspended,
+            Self::MaxInstanceLifetime(_) => ReasonCode::MaxInstanceLifetime,
             Self::TerminateSuspended => ReasonCode::TerminateSuspended,
             Self::LaunchSuspended(_) => ReasonCode::LaunchSuspended,
             Self::NoRoom(_) => ReasonCode::NoRoom,
@@ -133,7 +137,10 @@ impl GroupProblem {
             | Self::ReplaceUnhealthySuspended
             | Self::NoRoom(_)
             | Self::ForeignProviderIds { .. } => Severity::Degraded,
-            Self::NoLaunchInstances(_) | Self::AtMinimum(_) | Self::AzRebalance => Severity::Note,
+            Self::MaxInstanceLifetime(_)
+            | Self::NoLaunchInstances(_)
+            | Self::AtMinimum(_)
+            | Self::AzRebalance => Severity::Note,
         }
     }
 }

@@ -35,7 +35,7 @@ impl Facts<'_> {
         let Some(spot) = self.view.map(|view| &view.spot) else { return 0 };
         let stays = |id: &InstanceId| !self.queue.leaving.contains(id);
         let serves = |lifecycle: Lifecycle| match lifecycle {
-            Lifecycle::Pending => pending_counts,
+            Lifecycle::Pending | Lifecycle::Held => pending_counts,
             Lifecycle::InService | Lifecycle::Other => true,
             Lifecycle::Ended | Lifecycle::Leaving => false,
         };

@@ -491,6 +491,28 @@ fn an_instance_whose_node_cannot_be_used_is_named_while_it_is_waited_for_and_onc
 }
 
 #[test]
+fn an_instance_that_a_launch_hook_holds_is_named_with_since_when() {
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None);
+    let since = stage.now;
+    stage.edit_share(|share| share.claimed_at = Some(since));
+    let held = |stage: &mut Stage, lifecycle| {
+        for instance in stage.view.spot.instances.iter_mut().filter(|held| *held.id == *"i-4") {
+            instance.lifecycle = lifecycle;
+        }
+    };
+    held(&mut stage, Lifecycle::Held);
+    stage.pass(60).go();
+    let reason = &stage.status.blocking[0];
+    assert_eq!((reason.reason, reason.flow_box), (ReasonCode::LaunchHeld, FlowBox::Wait));
+    assert!(reason.message.contains(&format!("i-4, waited for since {since:.0}")), "{}", reason.message);
+    assert!(want(&stage.commands(), GroupKind::OnDemand).is_none(), "it may still come");
+    held(&mut stage, Lifecycle::InService);
+    stage.go();
+    assert!(stage.status.capacity.taken().is_some() && stage.status.blocking.is_empty());
+}
+
+#[test]
 fn what_fits_in_no_zone_is_given_up_without_a_deadline_and_the_node_stays() {
     let mut stage = Stage::new();
     stage.go().share(GroupKind::Spot, Some("i-4"), None);

@@ -1,8 +1,9 @@
 //! Boxes 3, 3.2 and 6: what the record says of instances whose nodes cannot be used. They are terminated by
 //! [`crate::scaling::unusable`].
 
-use super::facts::Turn;
+use super::facts::{Facts, Turn};
 use crate::flow::Event;
+use crate::group::Lifecycle;
 use crate::ledger::Share;
 use crate::reason::Reason;
 use crate::record::{GroupKind, ReplacementStatus};
@@ -21,6 +22,15 @@ pub(super) fn report(next: &mut ReplacementStatus, turn: &Turn<'_>) {
         let event = Event::Discarded { group, instance_id, why, waited_seconds };
         event.add_to(next, &turn.subject.node, turn.facts.now);
     }
+}
+
+/// That a lifecycle hook holds a share's instance on its way in, if so.
+pub(super) fn held(share: Option<&Share>, group: GroupKind, facts: &Facts<'_>) -> Option<Reason> {
+    let share = share?;
+    let instance_id = share.instance_id.clone()?;
+    let listed = facts.view?.group(group).instance(&instance_id)?;
+    let since = share.claimed_at.unwrap_or(share.since);
+    (listed.lifecycle == Lifecycle::Held).then_some(Reason::LaunchHeld { instance_id, since })
 }
 
 /// Why the node of a share's instance cannot be used, if so.

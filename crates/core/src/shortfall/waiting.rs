@@ -2,7 +2,7 @@
 
 use crate::cluster::{Node, OwnerKind, Pod, Resources, Snapshot, take_off};
 use crate::drain::CORDON;
-use crate::group::{GroupView, Lifecycle, PoolView};
+use crate::group::{GroupView, PoolView};
 use crate::policy::Policy;
 use crate::time::since;
 use jiff::Timestamp;
@@ -122,7 +122,7 @@ fn arriving(group: &GroupView, snapshot: &Snapshot, now: Timestamp) -> usize {
         let is_new = |node: &Node| node.created.is_none_or(|at| since(at, now) < Duration::from_mins(10));
         match node {
             Some(node) => !settled(node) && is_new(node),
-            None => held.lifecycle == Lifecycle::Pending,
+            None => held.lifecycle.is_arriving(),
         }
     });
     waits.count()

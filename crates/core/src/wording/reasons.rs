@@ -35,6 +35,7 @@ impl Display for Reason {
             Self::NoRoomYet { pod, reasons } => write!(f, "pod {pod} fits on no node yet ({reasons})"),
             Self::BothGroupsFailed { on_demand } => write!(f, "both groups failed; on-demand: {on_demand}"),
             Self::InstanceUnusable { instance_id, why, since } => unusable(instance_id, *why, *since, f),
+            Self::LaunchHeld { instance_id, since } => launch_held(instance_id, *since, f),
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id, node } => disputed(instance_id, node, f),
             Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
@@ -114,6 +115,20 @@ fn shortfall(reason: &Reason, f: &mut Formatter<'_>) -> Result {
 
 fn check_too_large(node: &NodeName, f: &mut Formatter<'_>) -> Result {
     write!(f, "the check whether the pods of {node} fit was given up: {TooMuch}")
+}
+
+fn launch_held(instance_id: &InstanceId, since: Timestamp, f: &mut Formatter<'_>) -> Result {
+    write!(f, "a lifecycle hook holds {instance_id}, waited for since {since:.0}: complete it")
+}
+
+fn evens_out_zones(group: &GroupName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{group} may terminate instances by itself to even out its zones, ")?;
+    f.write_str("so the emptiest zones alone are asked for an instance without a deadline")
+}
+
+fn lifetime(group: &GroupName, seconds: i32, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{group} replaces its instances by itself after {seconds} s; ")?;
+    f.write_str("turn its MaxInstanceLifetime off, or their pods may be ended with them")
 }
 
 fn unusable(instance_id: &InstanceId, why: NodeTrouble, since: Timestamp, f: &mut Formatter<'_>) -> Result {
@@ -299,10 +314,8 @@ impl Display for Finding {
             GroupProblem::ReplaceUnhealthySuspended => {
                 write!(f, "{group} keeps unhealthy instances; resume its process ReplaceUnhealthy")
             }
-            GroupProblem::AzRebalance => {
-                write!(f, "{group} may terminate instances by itself to even out its zones, ")?;
-                f.write_str("so the emptiest zones alone are asked for an instance without a deadline")
-            }
+            GroupProblem::MaxInstanceLifetime(seconds) => lifetime(group, *seconds, f),
+            GroupProblem::AzRebalance => evens_out_zones(group, f),
             GroupProblem::TerminateSuspended => {
                 write!(f, "{group} terminates nothing; resume its process Terminate")
             }

@@ -210,3 +210,30 @@ async fn desired_capacity_follows_new_sizes_and_a_removed_group_takes_its_nodes_
     let groups = stage.client.describe_auto_scaling_groups().auto_scaling_group_names("spot").send().await;
     assert!(groups.unwrap().auto_scaling_groups().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn listings_may_be_behind_and_go_back_and_are_right_after_the_lag() {
+    let stage = stage([spot()]);
+    let lag = Duration::from_secs(10);
+    stage.cloud.configure(|settings| settings.listing_lag = lag);
+    seconds(60).await;
+    let listed = || async {
+        let call = stage.client.describe_auto_scaling_groups().auto_scaling_group_names("spot");
+        call.send().await.unwrap().auto_scaling_groups()[0].desired_capacity().unwrap()
+    };
+    let before = listed().await;
+    stage.set_desired("spot", before + 1).await;
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        seen.push(listed().await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(seen[0], before);
+    assert!(seen.windows(2).any(|pair| pair == [before, before + 1]));
+    assert!(seen.windows(2).any(|pair| pair == [before + 1, before]), "{seen:?}");
+    assert_eq!(stage.group("spot").desired, u32::try_from(before + 1).unwrap());
+    seconds(3).await;
+    for _ in 0..20 {
+        assert_eq!(listed().await, before + 1);
+    }
+}

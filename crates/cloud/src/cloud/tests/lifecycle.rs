@@ -106,6 +106,32 @@ async fn boots_fail_as_scripted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hook_holds_a_launched_instance_and_lets_it_on_or_abandons_it() {
+    let stage = stage([GroupSpec { desired: 0, ..spot() }]);
+    let wait = Duration::from_secs(60);
+    stage.cloud.fault_next_boots("spot", 1, BootFault::HookHolds(wait)).unwrap();
+    stage.cloud.fault_next_boots("spot", 1, BootFault::HookAbandons(wait)).unwrap();
+    stage.set_desired("spot", 2).await;
+    seconds(27).await;
+    assert_eq!(stage.count("spot", LifecycleState::PendingWait), 2);
+    seconds(50).await;
+    // The kubelets do not wait for the hook.
+    assert_eq!(stage.host.told().iter().filter(|call| call.starts_with("ready")).count(), 2);
+    assert_eq!(stage.count("spot", LifecycleState::PendingWait), 2);
+    seconds(12).await;
+    assert_eq!(stage.count("spot", LifecycleState::InService), 1);
+    assert_eq!(stage.count("spot", LifecycleState::Terminating), 1);
+    let failed = stage
+        .activities("spot")
+        .await
+        .into_iter()
+        .filter(|activity| activity.status_message().is_some_and(|text| text.contains("was abandoned")));
+    assert_eq!(failed.count(), 1);
+    seconds(60).await;
+    assert_eq!(stage.count("spot", LifecycleState::InService), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusing_host_is_asked_again_in_order() {
     let stage = stage([GroupSpec { desired: 1, ..spot() }]);
     *stage.host.refusals.lock().unwrap() = 3;
