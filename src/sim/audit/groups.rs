@@ -31,7 +31,8 @@ impl Auditor {
         if call.operation == "LaunchInstances" || call.operation == "SetDesiredCapacity" {
             self.watch_places(Some(group));
         }
-        if !self.is_written(call, group) {
+        // An instance that waits for its hook was ended by its group: what follows changes no desired capacity.
+        if !call.operation.contains("LifecycleAction") && !self.is_written(call, group) {
             let found = format!("{call:?} is not what the stored ledger announces: {:?}", self.ledgers());
             self.violated(Invariant::WrittenRequest, group, found);
         }
