@@ -284,7 +284,7 @@ impl Config {
         if let Some(url) = &self.queue.url {
             let path = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
             // https://sqs.REGION.amazonaws.com/ACCOUNT/NAME (SQS Developer Guide, "Queue URLs").
-            if !path.is_some_and(|path| path.split('/').filter(|part| !part.is_empty()).count() >= 3) {
+            if path.is_none_or(|path| path.split('/').filter(|part| !part.is_empty()).count() < 3) {
                 return fail("queue.url", format!("{url:?} is not the URL of an SQS queue"));
             }
         }

@@ -36,7 +36,7 @@ fn messages() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
             let from = from.rsplit(' ').next().expect("a sender");
             route = Some((from, to.trim_end_matches('.').split(", ").collect()));
         }
-        if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.split(' ').next())
+        if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.split([' ', ';']).next())
             && let Some((from, to)) = route.take()
         {
             found.push((name, from, to));

@@ -9,6 +9,7 @@ use spot_guard_cloud::cloud::{BootFault, EventKind, Supply};
 use spot_guard_cloud::cluster::Deployment;
 use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{FlowBox, Outcome, Phase};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const FAULTS: [BootFault; 4] =
@@ -283,6 +284,46 @@ fn a_failed_launch_of_the_spot_group_holds_a_return_up_for_the_stability_time() 
         })
         .play();
     played.assert_ok();
+}
+
+#[test]
+fn a_return_whose_spot_node_came_up_in_a_zone_where_the_pods_do_not_fit_asks_the_next_zone() {
+    let mut plot = with_faults(Scenario::DrySpot.plot(), 0, &[]);
+    plot.start.zones = 3;
+    plot.start.policy.join_timeout_seconds = Some(300);
+    plot.script.retain(|(_, act)| !matches!(act, Act::SpotHas(_)));
+    plot.script.insert(0, (Duration::ZERO, Act::SpotHas(Supply::None)));
+    let played = Play::plot("a return does not fit", plot)
+        .beside(|stage| async move {
+            let zone_of = |group: &str, id: &str| {
+                let group = stage.cloud.group(group).expect("a group");
+                group.instances.iter().find(|held| held.id == id).expect("an instance").zone.clone()
+            };
+            stage.cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
+            let old = stage.spot[0].clone();
+            let own = zone_of(SPOT, &old);
+            spread(&stage);
+            stage.until_phase(&old, Phase::OnFallback).await;
+            let stand_in = stage.status(&old).capacity.taken().expect("an instance").clone();
+            assert_eq!(zone_of(ON_DEMAND, &stand_in.instance_id), own, "the pods fit in no other zone");
+            for zone in ["us-east-1a", "us-east-1b", "us-east-1c"] {
+                if zone != own {
+                    stage.cloud.set_supply(SPOT, Some(zone), Supply::Unlimited).expect("a group");
+                }
+            }
+            stage.until_waiting(&old, FlowBox::Safety, ReasonCode::PodDoesNotFit).await;
+            stage.until(&old, |status| !status.discarded.is_empty()).await;
+            stage.cloud.set_supply(SPOT, Some(&own), Supply::Unlimited).expect("a group");
+            stage.until(&old, |status| status.phase().is_finished()).await;
+            let group = stage.cloud.group(SPOT).expect("a group");
+            let zones: BTreeSet<&str> = group.instances.iter().map(|held| &*held.zone).collect();
+            assert_eq!(zones.len(), 3, "{group:?}");
+        })
+        .play();
+    if let Some(text) = played.complaints() {
+        panic!("{text}");
+    }
+    assert!(played.has(FlowBox::ScaleDown, Outcome::ScaledDown));
 }
 
 #[test]

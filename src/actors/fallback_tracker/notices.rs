@@ -130,7 +130,8 @@ impl TurnView<'_> {
             let stands_in = group_ends_it.then(|| self.pool_standing_in_with(instance)).flatten();
             let owner = self.pool_of(instance).or_else(|| stands_in.clone());
             let owner_last_seen = self.pool_last_seen_with(instance).or(stands_in);
-            let pools = self.known_pools(believed.node, owner.as_ref(), owner_last_seen.as_ref());
+            let owners = (owner.as_ref(), owner_last_seen.as_ref());
+            let pools = self.known_pools(believed.node, owners, goes_back(records, instance));
             match believed.begins(&name, &pools) {
                 Beginning::Wait => heard.waits = true,
                 Beginning::Refused(refusal) => heard.refused.push(Refused::of(&held.notice, refusal)),
@@ -167,8 +168,8 @@ impl TurnView<'_> {
     fn known_pools<'a>(
         &self,
         node: &NodeName,
-        owner: Option<&'a PoolName>,
-        owner_last_seen: Option<&'a PoolName>,
+        (owner, owner_last_seen): (Option<&'a PoolName>, Option<&'a PoolName>),
+        goes_back: bool,
     ) -> KnownPools<'a> {
         let not_understood = self.deps.view.not_understood();
         KnownPools {
@@ -179,6 +180,7 @@ impl TurnView<'_> {
                 && not_understood.names(WatchedKind::Pool).next().is_none(),
             may_be_unread: self.snapshot.node(node).is_some_and(|node| self.may_be_unread(node)),
             drain_outside: self.deps.drain_outside_pools,
+            goes_back,
         }
     }
 
@@ -218,4 +220,12 @@ fn record_of<'a>(
     instance: &InstanceId,
 ) -> Option<&'a NodeReplacement> {
     notices::record_of(node, instance, |name| records.get(name), |record| &record.spec.node_name)
+}
+
+/// Whether an open record sends the instance back.
+fn goes_back(records: &BTreeMap<ReplacementName, NodeReplacement>, instance: &InstanceId) -> bool {
+    records.values().filter_map(|record| record.status.as_ref()).any(|status| {
+        let stands_in = status.capacity.taken();
+        status.fallback.is_open() && stands_in.is_some_and(|capacity| capacity.instance_id == *instance)
+    })
 }

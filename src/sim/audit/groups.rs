@@ -31,13 +31,13 @@ impl Auditor {
         if call.operation == "LaunchInstances" || call.operation == "SetDesiredCapacity" {
             self.watch_places(Some(group));
         }
-        // An instance that waits for its hook was ended by its group: what follows changes no desired capacity.
+        // An instance that waits for its hook was ended by its group: that changes no desired capacity.
         if !call.operation.contains("LifecycleAction") && !self.is_written(call, group) {
             let found = format!("{call:?} is not what the stored ledger announces: {:?}", self.ledgers());
             self.violated(Invariant::WrittenRequest, group, found);
         }
         if let Some(instance) = &call.instance
-            && call.operation == "TerminateInstanceInAutoScalingGroup"
+            && ["TerminateInstanceInAutoScalingGroup", "CompleteLifecycleAction"].contains(&&*call.operation)
         {
             self.check_drained(instance);
         }

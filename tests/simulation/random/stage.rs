@@ -561,7 +561,7 @@ impl<'a> Stage<'a> {
         let name = &self.plot.apps[app].name;
         for pod in self.cluster.list::<Pod>().iter().filter(|pod| pod.labels().get("app") == Some(name)) {
             self.cluster.edit("pods", "default", &pod.name_any(), |pod| {
-                pod["metadata"]["annotations"] = json!({ "karpenter.sh/do-not-disrupt": "true" });
+                pod["metadata"]["annotations"] = json!({ (stays::DO_NOT_DISRUPT): "true" });
             });
         }
     }

@@ -88,6 +88,8 @@ pub struct KnownPools<'a> {
     pub may_be_unread: bool,
     /// Whether nodes outside all pools are drained.
     pub drain_outside: bool,
+    /// Whether another replacement sends the instance back, so that its node is drained in any case.
+    pub goes_back: bool,
 }
 
 /// What comes of a notice that is believed and has no open record.
@@ -117,6 +119,10 @@ impl Believed<'_> {
                 owner => owner,
             }
         };
+        if pools.goes_back && self.deadline.is_none() {
+            // Two drains of one node would wait for each other. A deadline does not wait.
+            return Beginning::Wait;
+        }
         // What nothing but the notice says puts no node into a pool. Of several nodes that say they run on
         // its instance each may be its member. A node whose `spec.providerID` comes late may be one, too, so
         // that its pods are moved, whether nodes outside the pools are drained or not.

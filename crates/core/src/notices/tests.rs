@@ -281,6 +281,7 @@ const POOLS: KnownPools<'_> = KnownPools {
     all_known: true,
     may_be_unread: false,
     drain_outside: true,
+    goes_back: false,
 };
 
 fn believed(proof: Proof, deadline: Option<Timestamp>) -> Believed<'static> {
@@ -312,6 +313,9 @@ fn what_a_notice_begins_depends_on_what_was_read_of_the_pools() {
         (advice, seen, Replacement(Some(leaked("q")))),
         (advice, KnownPools { owner: Some(leaked("p")), ..seen }, Replacement(Some(leaked("p")))),
         (advice, POOLS, Replacement(None)),
+        // Another replacement sends it back.
+        (advice, KnownPools { goes_back: true, ..read }, Wait),
+        (soon, KnownPools { goes_back: true, ..read }, Replacement(Some(leaked("p")))),
         // Not every pool was read.
         (advice, unread, Wait),
         (soon, unread, Replacement(Some(leaked("q")))),

@@ -92,13 +92,20 @@ fn protect(commands: &mut Commands, subject: &Subject, status: &ReplacementStatu
 
 /// Which instances the record says that the pods do not fit with.
 fn name_misfits(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
-    let told = (FlowBox::Wait, ReasonCode::PodDoesNotFit);
-    if !status.blocking.iter().any(|held| (held.flow_box, held.reason) == told) {
-        return;
+    let is_told = |flow_box: FlowBox| {
+        let told = (flow_box, ReasonCode::PodDoesNotFit);
+        status.blocking.iter().any(|held| (held.flow_box, held.reason) == told)
+    };
+    if is_told(FlowBox::Wait) {
+        let shares = [GroupKind::Spot, GroupKind::OnDemand].map(|kind| facts.share(kind, subject));
+        let current = shares.into_iter().flatten().filter(|share| share.attempt == status.asked());
+        commands.misfits.extend(current.filter_map(|share| share.instance_id.clone()));
     }
-    let shares = [GroupKind::Spot, GroupKind::OnDemand].map(|kind| facts.share(kind, subject));
-    let current = shares.into_iter().flatten().filter(|share| share.attempt == status.asked());
-    commands.misfits.extend(current.filter_map(|share| share.instance_id.clone()));
+    if is_told(FlowBox::Safety) {
+        let successor = status.fallback.successor().map(|capacity| &capacity.instance_id);
+        let brought = facts.share(GroupKind::Spot, subject).and_then(|share| share.instance_id.as_ref());
+        commands.misfits.extend(brought.filter(|id| Some(*id) == successor).cloned());
+    }
 }
 
 /// What is wanted of each group.
@@ -109,7 +116,10 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
     let from = status.capacity.taken().map(|capacity| capacity.group);
     let withdrawn = matches!(*status.capacity, CapacityState::Withdrawn { .. });
     let by_group = status.is_replaced_by_group();
-    let zone = facts.old_node.and_then(|node| node.volume_zone.clone());
+    // The pods are on the old node, and later on the one that stands in.
+    let stands_in = status.capacity.taken().filter(|_| status.old_node.is_over());
+    let stands_in = stands_in.and_then(|capacity| (facts.node_of)(&capacity.instance_id));
+    let zone = facts.old_node.or(stands_in.as_ref()).and_then(|node| node.volume_zone.clone());
     let gone = facts.view.is_some_and(|view| !view.spot.is_active(&subject.instance_id))
         && !facts.names_another_group(status);
     let usual = seconds(facts.policy.join_timeout_seconds);

@@ -10,7 +10,7 @@ use crate::freshness::Step;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::{backoff, seconds};
-use crate::reason::Reason;
+use crate::reason::{NodeTrouble, Reason};
 use crate::record::{
     Capacity, CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OpenFallback, ReplacementStatus,
 };
@@ -197,7 +197,11 @@ fn claim(
         }
         return at(FlowBox::Health, Vec::from_iter(at_minimum(capacity, turn)));
     };
-    if let Some(reason) = unusable::reason(facts.share(GroupKind::Spot, turn.subject)) {
+    // Whether the pods fit with it is asked at box 9, again and again.
+    let is_misfit =
+        |reason: &Reason| matches!(reason, Reason::InstanceUnusable { why: NodeTrouble::PodsDoNotFit, .. });
+    let unusable = unusable::reason(facts.share(GroupKind::Spot, turn.subject));
+    if let Some(reason) = unusable.filter(|reason| !is_misfit(reason)) {
         open.successor = None;
         return at(FlowBox::Health, vec![reason]);
     }

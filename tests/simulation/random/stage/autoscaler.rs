@@ -3,7 +3,9 @@
 use super::{Stage, ledger, no_change_is_under_way, numbers_in_doubt};
 use spot_guard_cloud::autoscaler::{self, Autoscaler, AutoscalerTimes, ScaledGroup};
 use spot_guard_core::record::GroupKind;
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 impl Stage<'_> {
     /// Lets it scale all groups. It changes a group only while no controller is in the middle of a change, as
@@ -37,10 +39,12 @@ impl Stage<'_> {
         let Some(running) = self.autoscaler.take() else { return };
         running.abort();
         let client = self.cluster.client();
-        for _ in 0..10 {
+        // Attacks on the API may go on for minutes.
+        for _ in 0..600 {
             if autoscaler::clean_up(&client).await.is_ok() {
                 return;
             }
+            sleep(Duration::from_secs(1)).await;
         }
         panic!("its marks stay on the nodes");
     }

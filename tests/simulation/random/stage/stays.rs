@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 const RUNNER: &str = "runner-";
 /// The application whose budget never opens.
 const LONE: &str = "lone";
+/// By it a pod asks to stay (Karpenter, "Disruption").
+pub const DO_NOT_DISRUPT: &str = "karpenter.sh/do-not-disrupt";
 
 /// The replacements that waited for what stays, by name.
 #[derive(Default)]
@@ -48,7 +50,9 @@ impl Stage<'_> {
     /// A bare pod on the node of an instance, if it has joined.
     pub fn run_on(&mut self, place: Place, number: usize) {
         let Some(instance) = self.instance(place, number) else { return };
-        if self.cluster.get_json("nodes", "", &instance.node_name).is_none() {
+        let node = self.cluster.get_json("nodes", "", &instance.node_name);
+        // The scheduler binds none to a node that is cordoned.
+        if node.is_none_or(|node| node["spec"]["unschedulable"] == true) {
             return;
         }
         self.say(format!("a runner begins on {}", instance.node_name));
@@ -90,13 +94,17 @@ pub fn never_opens(cluster: &Cluster) {
     cluster.add_pdb(LONE, &[("app", LONE)], Some(json!(1)), None).expect("a budget");
 }
 
-/// Its owner lets the lone pod go after all, and the runners have done their work: a pod that nothing makes
-/// anew holds a return for as long as it runs.
+/// Their owners let the lone pod and those that asked to stay go after all, and the runners have done their
+/// work: such pods hold a return for as long as they run.
 pub fn opens(cluster: &Cluster) {
     for pod in cluster.list::<Pod>() {
         let name = pod.metadata.name.unwrap_or_default();
         if name.starts_with(RUNNER) {
             cluster.delete_pod("default", &name);
+        } else if pod.metadata.annotations.is_some_and(|held| held.contains_key(DO_NOT_DISRUPT)) {
+            cluster.edit("pods", "default", &name, |pod| {
+                pod["metadata"]["annotations"] = json!({});
+            });
         }
     }
     if cluster.get_json("poddisruptionbudgets.policy", "default", LONE).is_some() {
