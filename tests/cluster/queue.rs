@@ -1,6 +1,6 @@
 //! The notice queue against moto_server's SQS, on the real control plane.
 
-use crate::helpers::{NodeSpec, create_node, object, wait_for};
+use crate::helpers::{object, wait_for};
 use crate::moto;
 use crate::process::Process;
 use crate::product::{self, CONTROLLER, NAMESPACE, PATIENCE, QUEUE, Service};
@@ -9,6 +9,7 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
@@ -126,11 +127,12 @@ async fn events_of_every_kind_and_a_storm_of_500_come_through_sqs() {
     product::install(&testbed).await;
     let Some(writer) = Writer::start(&testbed).await else { return };
     fs::write(testbed.dir().join(QUEUE), &writer.url).expect("the file is written");
+    let nodes: Api<Node> = Api::all(testbed.client());
     for number in 0..STORM {
         let (name, instance) = node(number);
         let provider_id = format!("aws:///us-east-1a/{instance}");
-        let spec = NodeSpec { name: &name, provider_id: &provider_id, ..NodeSpec::default() };
-        create_node(&testbed.client(), &spec).await;
+        let node = json!({ "metadata": { "name": name }, "spec": { "providerID": provider_id } });
+        nodes.create(&PostParams::default(), &object(node)).await.expect("a node");
     }
     let cloud = Cloud::new(Clock::System.into(), 1);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -111,11 +111,11 @@ pub fn unready_nodes(
     ready: &dyn Fn(&InstanceId) -> Option<bool>,
     policy: &Policy,
 ) -> Vec<Reason> {
-    let leaving: BTreeSet<&InstanceId> = stories
-        .iter()
-        .filter(|story| !story.status.old_node.is_over())
-        .map(|story| story.instance_id)
-        .collect();
+    let old = stories.iter().filter(|story| !story.status.old_node.is_over()).map(|story| story.instance_id);
+    // What is one too many goes back, too.
+    let open = stories.iter().filter(|story| story.status.fallback.is_open());
+    let spare = open.filter_map(|story| story.status.capacity.taken()).map(|capacity| &capacity.instance_id);
+    let leaving: BTreeSet<&InstanceId> = old.chain(spare).collect();
     let ids = view.spot.instances.iter().map(|instance| &instance.id);
     let staying: Vec<(&InstanceId, bool)> = ids
         .filter(|id| view.spot.is_in_service(id) && !leaving.contains(id))

@@ -182,6 +182,10 @@ fn claim(
         let missing = (!by_group::is_full(open, turn)).then_some(Reason::NoSpotInstance);
         return at(FlowBox::Health, Vec::from_iter(missing.or_else(|| at_minimum(capacity, turn))));
     }
+    if capacity.group == GroupKind::Spot {
+        // One too many needs no successor, and goes back whether its node can be used or not.
+        return at(FlowBox::Health, Vec::from_iter(at_minimum(capacity, turn)));
+    }
     let claimed = facts.serving_node(facts.share(GroupKind::Spot, turn.subject), GroupKind::Spot);
     let Some((instance_id, node)) = claimed.filter(|_| !cancelled) else {
         if !cancelled {
@@ -212,7 +216,7 @@ fn claim(
     }
     let minimum = at_minimum(capacity, turn);
     let known = open.successor.as_ref().is_some_and(|capacity| capacity.instance_id == instance_id);
-    if minimum.is_none() && capacity.group == GroupKind::OnDemand && !known {
+    if minimum.is_none() && !known {
         let (group, node_name) = (GroupKind::Spot, node.name);
         open.successor = Some(Capacity { group, instance_id, node_name, ready_at: facts.now });
     }
