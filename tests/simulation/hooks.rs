@@ -50,6 +50,19 @@ fn a_launch_that_a_hook_holds_beyond_the_timeout_falls_back_and_what_comes_late_
 }
 
 #[test]
+fn a_return_names_the_spot_instance_that_a_launch_hook_holds() {
+    let hook = BootFault::HookHolds(Duration::from_secs(120));
+    let played = Play::plot("a return is held", with_hook(Scenario::DrySpot, 200, hook))
+        .beside(|stage| async move {
+            let old = stage.spot[0].clone();
+            stage.until_waiting(&old, FlowBox::Health, ReasonCode::LaunchHeld).await;
+        })
+        .play();
+    played.assert_ok();
+    assert!(played.has(FlowBox::ScaleDown, Outcome::ScaledDown));
+}
+
+#[test]
 fn a_launch_that_a_hook_abandons_is_made_again_and_the_replacement_takes_that() {
     for scenario in [Scenario::Rebalance, Scenario::DrySpotSetDesired] {
         let from = if scenario == Scenario::Rebalance { 0 } else { 200 };

@@ -196,7 +196,8 @@ fn claim(
                 return at(FlowBox::Monitor, reasons);
             }
             probe(open, &mut status.probes, turn);
-            let reason = unusable::reason(facts.share(GroupKind::Spot, turn.subject));
+            let share = facts.share(GroupKind::Spot, turn.subject);
+            let reason = unusable::reason(share).or_else(|| unusable::held(share, GroupKind::Spot, facts));
             return at(FlowBox::Health, vec![reason.unwrap_or(Reason::NoSpotInstance)]);
         }
         return at(FlowBox::Health, Vec::from_iter(at_minimum(capacity, turn)));

@@ -120,8 +120,10 @@ pub(super) fn withdraw(
             }
             continue;
         }
-        // Who takes everything back is owed nothing: the old instance stays.
-        if *want == Want::Done && share.balance == Balance::OwedByUs && share.instance_id.is_none() {
+        // Who takes everything back is owed nothing if the old instance stays. A replacement has its name.
+        let old = InstanceId::from(replacement.as_str());
+        let stays = *want == Want::Nothing && (*kind == GroupKind::OnDemand || group.is_active(&old));
+        if !stays && share.balance == Balance::OwedByUs && share.instance_id.is_none() {
             if let Some(call) = give_back(ledger, inputs, *kind, &share) {
                 return Some(call);
             }

@@ -96,8 +96,11 @@ fn discard(
     unusable: &Unusable,
 ) -> Call {
     let (group, now) = (inputs.group(kind), inputs.now);
-    // At its minimum the group refuses a decrement, and launches the successor by itself.
-    let settles = (group.desired > group.min).then_some(replacement);
+    // At its minimum the group refuses a decrement, and launches the successor by itself. So it does for an
+    // on-demand instance that came for somebody else.
+    let share = ledger.share(kind, replacement);
+    let is_ours = kind == GroupKind::Spot || share.is_some_and(Share::is_raised);
+    let settles = (is_ours && group.desired > group.min).then_some(replacement);
     let waited = crate::time::since(unusable.since, now).as_secs();
     let waited_seconds = u32::try_from(waited).unwrap_or(u32::MAX);
     let why = unusable.why;
