@@ -8,9 +8,8 @@ use crate::testbed::Testbed;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
-use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
@@ -122,21 +121,6 @@ async fn may_report_for_others(testbed: &Testbed) {
     bindings.create(&PostParams::default(), &binding).await.expect("a binding");
 }
 
-/// How long the API server takes for as many objects as the storm has messages, 16 at a time as in the product.
-async fn creates(testbed: &Testbed) -> Duration {
-    let maps: Api<ConfigMap> = Api::default_namespaced(testbed.client());
-    let began = Instant::now();
-    let all = futures::stream::iter(0..STORM).for_each_concurrent(16, |number| {
-        let maps = maps.clone();
-        async move {
-            let map = object(json!({ "metadata": { "name": format!("storm-{number}") } }));
-            maps.create(&PostParams::default(), &map).await.expect("a ConfigMap");
-        }
-    });
-    all.await;
-    began.elapsed()
-}
-
 #[actix::test]
 async fn events_of_every_kind_and_a_storm_of_500_come_through_sqs() {
     let testbed = Testbed::start_without_kubelets("queue").await;
@@ -208,11 +192,11 @@ async fn events_of_every_kind_and_a_storm_of_500_come_through_sqs() {
     })
     .await;
     let took = last.elapsed();
-    let alone = creates(&testbed).await;
     println!("{STORM} messages in {:?}, the last was stored after {took:?}", last - began);
-    println!("{STORM} objects of nobody are stored in {alone:?}");
-    // On a machine with other work the API server itself may need longer.
-    assert!(took < Duration::from_secs(5).max(alone), "{took:?}, {alone:?}");
-    assert_eq!(writer.left_in(&writer.url).await, 0, "all are deleted");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    wait_for("all messages to be deleted", PATIENCE, async || {
+        (writer.left_in(&writer.url).await == 0).then_some(())
+    })
+    .await;
     assert!(!controller.process.log().contains("hunter2"), "nothing of a message is told");
 }
