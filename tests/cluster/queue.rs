@@ -98,6 +98,11 @@ async fn count(controller: &mut Service, kind: &str, result: &str) -> usize {
     text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
 }
 
+/// How many interruption notices of the queue are there.
+async fn interruptions(controller: &mut Service) -> usize {
+    count(controller, "Interruption", "Stored").await + count(controller, "Interruption", "Known").await
+}
+
 async fn until(controller: &mut Service, kind: &str, result: &str, wanted: usize) {
     wait_for(&format!("{wanted} of {kind} {result}"), PATIENCE, async || {
         (count(controller, kind, result).await >= wanted).then_some(())
@@ -176,8 +181,7 @@ async fn events_of_every_kind_and_a_storm_of_500_come_through_sqs() {
     })
     .await;
 
-    let before = count(&mut controller, "Interruption", "Stored").await
-        + count(&mut controller, "Interruption", "Known").await;
+    let before = interruptions(&mut controller).await;
     let bodies: Vec<String> = (0..STORM).map(|number| interruption(&node(number).1)).collect();
     let began = Instant::now();
     for (number, ten) in bodies.chunks(10).enumerate() {
@@ -186,9 +190,7 @@ async fn events_of_every_kind_and_a_storm_of_500_come_through_sqs() {
     }
     let last = Instant::now();
     wait_for("the storm to be stored", PATIENCE, async || {
-        let stored = count(&mut controller, "Interruption", "Stored").await
-            + count(&mut controller, "Interruption", "Known").await;
-        (stored >= before + STORM).then_some(())
+        (interruptions(&mut controller).await >= before + STORM).then_some(())
     })
     .await;
     let took = last.elapsed();

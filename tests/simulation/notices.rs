@@ -8,7 +8,7 @@ use spot_guard::sim::audit::Invariant;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::SPOT;
 use spot_guard_cloud::cloud::{ImdsMode, Supply};
-use spot_guard_core::record::{FlowBox, NoticeKind, OldNodeState, Outcome, Phase};
+use spot_guard_core::record::{FlowBox, NoticeKind, OldNodeState, Outcome, Phase, ReplacementStatus};
 use std::time::Duration;
 
 /// Reports a notice as the agent of the instance's node would.
@@ -399,17 +399,23 @@ fn a_node_that_its_group_terminates_is_drained_and_nothing_is_scaled() {
     }
 }
 
-#[test]
-fn a_node_is_replaced_long_before_the_maintenance_that_ec2_has_scheduled() {
-    let played = Play::plot("maintenance", Plot { script: Vec::new(), ..Scenario::Rebalance.plot() })
-        .beside(|stage| async move {
-            stage.pass(5).await;
-            stage.cloud.schedule_maintenance(&stage.spot[0], Duration::from_secs(6000)).expect("an instance");
-        })
-        .play();
+/// EC2 schedules maintenance of the first node, which is replaced for it; what came of it.
+pub fn maintenance(about: &str, change: impl FnOnce(Play) -> Play) -> ReplacementStatus {
+    let play = Play::plot(about, Plot { script: Vec::new(), ..Scenario::Rebalance.plot() });
+    let play = change(play).beside(|stage| async move {
+        stage.pass(5).await;
+        stage.cloud.schedule_maintenance(&stage.spot[0], Duration::from_secs(6000)).expect("an instance");
+    });
+    let played = play.play();
     played.assert_ok();
     let status = played.stage.status(&played.stage.spot[0]);
     assert_eq!((status.notice, status.deadline), (Some(NoticeKind::ScheduledMaintenance), None));
+    status
+}
+
+#[test]
+fn a_node_is_replaced_long_before_the_maintenance_that_ec2_has_scheduled() {
+    let status = maintenance("maintenance", |play| play);
     let took = status.finished_at.expect("an end").duration_since(status.started_at.expect("a beginning"));
     assert!(took.as_secs() < 1200, "{took:?}");
 }

@@ -1,5 +1,6 @@
 //! Notices through the queue: beside the agents, and instead of them.
 
+use crate::notices::maintenance;
 use crate::play::{Play, Stage, ends};
 use crate::shortfall::{dry_until, ledger};
 use serde_json::json;
@@ -10,7 +11,7 @@ use spot_guard::sim::world::{SPOT, WorldOptions};
 use spot_guard::telemetry::readiness::UnreadyCode;
 use spot_guard_cloud::cloud::{CloudSettings, ErrorAnswer, NoticeQueue};
 use spot_guard_core::queue::{MessageKind, MessageResult};
-use spot_guard_core::record::{FlowBox, NoticeKind, OldNodeState, Outcome};
+use spot_guard_core::record::{FlowBox, OldNodeState, Outcome};
 use std::time::Duration;
 
 /// A world with a queue.
@@ -54,17 +55,7 @@ fn a_cluster_without_agents_hears_of_everything_by_the_queue() {
 
 #[test]
 fn maintenance_of_aws_health_is_a_notice() {
-    let plot = Plot { script: Vec::new(), ..Scenario::Rebalance.plot() };
-    let played = Play::plot("maintenance by the queue", plot)
-        .world(agentless())
-        .beside(|stage| async move {
-            stage.pass(5).await;
-            stage.cloud.schedule_maintenance(&stage.spot[0], Duration::from_secs(6000)).expect("an instance");
-        })
-        .play();
-    played.assert_ok();
-    let status = played.stage.status(&played.stage.spot[0]);
-    assert_eq!((status.notice, status.deadline), (Some(NoticeKind::ScheduledMaintenance), None));
+    maintenance("maintenance by the queue", |play| play.world(agentless()));
 }
 
 #[test]

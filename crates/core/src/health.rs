@@ -102,8 +102,8 @@ pub fn unhealthy(
 /// it has joined.
 ///
 /// An instance whose node has not joined is no node. A return waits for its own Spot node in any case: see
-/// [`Reason::NoSpotInstance`]. What a group launched for somebody else may never join (facts of the field,
-/// N1), and nobody but its owner may end it.
+/// [`Reason::NoSpotInstance`]. What a group launched for somebody else may never join, and
+/// nobody but its owner may end it.
 #[must_use]
 pub fn unready_nodes(
     view: &PoolView,
@@ -113,9 +113,8 @@ pub fn unready_nodes(
 ) -> Vec<Reason> {
     let old = stories.iter().filter(|story| !story.status.old_node.is_over()).map(|story| story.instance_id);
     // What is one too many goes back, too.
-    let open = stories.iter().filter(|story| story.status.fallback.is_open());
-    let spare = open.filter_map(|story| story.status.capacity.taken()).map(|capacity| &capacity.instance_id);
-    let leaving: BTreeSet<&InstanceId> = old.chain(spare).collect();
+    let spare = stories.iter().filter_map(|story| story.status.goes_back());
+    let leaving: BTreeSet<&InstanceId> = old.chain(spare.map(|capacity| &capacity.instance_id)).collect();
     let ids = view.spot.instances.iter().map(|instance| &instance.id);
     let staying: Vec<(&InstanceId, bool)> = ids
         .filter(|id| view.spot.is_in_service(id) && !leaving.contains(id))

@@ -623,7 +623,7 @@ impl World {
                 }
                 let taken = self.commands().taken;
                 let one_too_many = self.records.values().any(|status| {
-                    let held = status.capacity.taken().filter(|_| status.fallback.is_open());
+                    let held = status.goes_back();
                     held.is_some_and(|held| held.group == GroupKind::Spot && held.instance_id == *instance_id)
                 });
                 if taken.contains(instance_id) && !one_too_many {

@@ -14,6 +14,7 @@ mod tests;
 use crate::codes;
 use crate::ids::{GroupName, HookName, InstanceId, NodeName};
 use crate::imds::{Announcement, INTERRUPTION_WARNING, parse_instance_id, time};
+use crate::notices::is_too_far;
 use crate::record::{NoticeKind, ReplacementStatus};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -25,8 +26,6 @@ use std::time::Duration;
 const MAX_BODY: usize = 256 << 10;
 /// An AWS Health event names so many instances at most that are looked at.
 const MAX_ENTITIES: usize = 100;
-/// A deadline that is further away, or past, is none. It is that of [`crate::notices::deadline`].
-const AHEAD: SignedDuration = SignedDuration::from_secs(600);
 /// The node of an instance may join so long after the notice about it.
 const JOINS_WITHIN: Duration = Duration::from_secs(120);
 /// A node of a lifecycle action has so long to be drained. Its notice is stored a moment later, and its
@@ -250,7 +249,7 @@ fn maintenance(detail: &Value, at: Option<Timestamp>) -> Result<QueueEvent, Malf
 
 /// Whether EC2 may have given that deadline.
 fn may_be_given(deadline: Timestamp, now: Timestamp) -> bool {
-    (SignedDuration::ZERO..=AHEAD).contains(&deadline.duration_since(now))
+    deadline >= now && !is_too_far(deadline, now)
 }
 
 /// Whose an instance is.

@@ -16,7 +16,7 @@ use spot_guard_core::notices::{
 };
 use spot_guard_core::record::{NoticeKind, Phase, ReplacedBy};
 use spot_guard_core::replacement::{self, Subject};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a turn makes of the notices.
@@ -105,6 +105,9 @@ impl TurnView<'_> {
         let mut writes = BTreeMap::new();
         let mut accepted: Vec<&Accepted> = self.accepted.values().flatten().collect();
         accepted.sort_by_key(|held| (held.deadline.is_none(), held.notice.spec.detected_at));
+        let statuses = records.values().filter_map(|record| record.status.as_ref());
+        let going_back: BTreeSet<&InstanceId> =
+            statuses.filter_map(|status| Some(&status.goes_back()?.instance_id)).collect();
         for held in accepted {
             let believed = self.believed(held);
             let taken = records.contains_key(believed.instance_id.as_str());
@@ -131,7 +134,7 @@ impl TurnView<'_> {
             let owner = self.pool_of(instance).or_else(|| stands_in.clone());
             let owner_last_seen = self.pool_last_seen_with(instance).or(stands_in);
             let owners = (owner.as_ref(), owner_last_seen.as_ref());
-            let pools = self.known_pools(believed.node, owners, goes_back(records, instance));
+            let pools = self.known_pools(believed.node, owners, going_back.contains(instance));
             match believed.begins(&name, &pools) {
                 Beginning::Wait => heard.waits = true,
                 Beginning::Refused(refusal) => heard.refused.push(Refused::of(&held.notice, refusal)),
@@ -220,12 +223,4 @@ fn record_of<'a>(
     instance: &InstanceId,
 ) -> Option<&'a NodeReplacement> {
     notices::record_of(node, instance, |name| records.get(name), |record| &record.spec.node_name)
-}
-
-/// Whether an open record sends the instance back.
-fn goes_back(records: &BTreeMap<ReplacementName, NodeReplacement>, instance: &InstanceId) -> bool {
-    records.values().filter_map(|record| record.status.as_ref()).any(|status| {
-        let stands_in = status.capacity.taken();
-        status.fallback.is_open() && stands_in.is_some_and(|capacity| capacity.instance_id == *instance)
-    })
 }

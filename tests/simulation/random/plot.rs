@@ -267,6 +267,17 @@ fn listing_lag(random: &mut fastrand::Rng) -> Duration {
     if !wanted || random.u8(..3) > 0 { Duration::ZERO } else { Duration::from_secs(lag) }
 }
 
+/// Puts what was drawn apart among the other events.
+fn among(
+    mut events: Vec<(usize, Duration, Event)>,
+    drawn: Vec<(Duration, Event)>,
+) -> Vec<(usize, Duration, Event)> {
+    let first = events.len();
+    events.extend(drawn.into_iter().enumerate().map(|(number, (at, event))| (first + number, at, event)));
+    events.sort_by_key(|(_, at, _)| *at);
+    events
+}
+
 /// Whether cluster-autoscaler is there is drawn apart from the rest.
 const AUTOSCALER: u64 = 0x00a5_ca1e;
 
@@ -279,10 +290,10 @@ fn with_spot_actions(
     random: &mut fastrand::Rng,
     pools: usize,
 ) -> Vec<(usize, Duration, Event)> {
-    let mut events = events;
     if random.u8(..3) > 0 {
         return events;
     }
+    let mut drawn = Vec::new();
     let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at) + Duration::from_secs(120);
     for _ in 0..random.usize(1..=5) {
         let at = Duration::from_millis(random.u64(..=u64::try_from(last.as_millis()).unwrap_or(0)));
@@ -296,10 +307,9 @@ fn with_spot_actions(
                 Event::PauseAsked(pool, pick(random, &[30, 300]))
             }
         };
-        events.push((events.len(), at, event));
+        drawn.push((at, event));
     }
-    events.sort_by_key(|(_, at, _)| *at);
-    events
+    among(events, drawn)
 }
 
 /// What befalls Node objects is drawn apart from the rest.
@@ -307,12 +317,13 @@ const NODES: u64 = 0x0b0d_1e50;
 
 /// In a third of the stories the cluster has no cloud controller, or a slow one, or names come back.
 fn with_nodes(
-    mut events: Vec<(usize, Duration, Event)>,
+    events: Vec<(usize, Duration, Event)>,
     random: &mut fastrand::Rng,
 ) -> Vec<(usize, Duration, Event)> {
     if random.u8(..3) > 0 {
         return events;
     }
+    let mut drawn = Vec::new();
     let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
     let befalls = match random.u8(..4) {
         0 => vec![Event::NodesStay],
@@ -322,10 +333,9 @@ fn with_nodes(
     };
     for event in befalls {
         let at = Duration::from_millis(random.u64(..=u64::try_from(last.as_millis()).unwrap_or(0)));
-        events.push((events.len(), at, event));
+        drawn.push((at, event));
     }
-    events.sort_by_key(|(_, at, _)| *at);
-    events
+    among(events, drawn)
 }
 
 /// Which pods ask to stay is drawn apart from the rest.
@@ -333,23 +343,23 @@ const HOLDS: u64 = 0x0401_d5e1;
 
 /// In a third of the stories pods ask to stay, and a budget has no room, until the faults are over.
 fn with_holds(
-    mut events: Vec<(usize, Duration, Event)>,
+    events: Vec<(usize, Duration, Event)>,
     random: &mut fastrand::Rng,
     apps: usize,
 ) -> Vec<(usize, Duration, Event)> {
     if random.u8(..3) > 0 {
         return events;
     }
+    let mut drawn = Vec::new();
     let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
     let at = |part: u32| last * part / 8;
     for (part, event) in [
         (random.u32(..4), Event::Held(random.usize(..apps))),
         (random.u32(..4), Event::Budget(random.usize(..apps), 0)),
     ] {
-        events.push((events.len(), at(part), event));
+        drawn.push((at(part), event));
     }
-    events.sort_by_key(|(_, at, _)| *at);
-    events
+    among(events, drawn)
 }
 
 /// What lifecycle hooks do is drawn apart from the rest.
@@ -357,13 +367,14 @@ const HOOKS: u64 = 0x0400_4b15;
 
 /// In a third of the stories lifecycle hooks hold instances on their way in or out, or abandon launches.
 fn with_hooks(
-    mut events: Vec<(usize, Duration, Event)>,
+    events: Vec<(usize, Duration, Event)>,
     random: &mut fastrand::Rng,
     pools: &[PoolPlan],
 ) -> Vec<(usize, Duration, Event)> {
     if random.u8(..3) > 0 {
         return events;
     }
+    let mut drawn = Vec::new();
     let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
     for _ in 0..random.usize(1..=3) {
         let place = place(random, pools);
@@ -373,10 +384,9 @@ fn with_hooks(
             1 => Event::BootsFail(place, BootFault::HookAbandons(wait), random.usize(1..3)),
             _ => Event::EndsHeld(place, pick(random, &[30, 300, 1200])),
         };
-        events.push((events.len(), last * random.u32(..6) / 8, event));
+        drawn.push((last * random.u32(..6) / 8, event));
     }
-    events.sort_by_key(|(_, at, _)| *at);
-    events
+    among(events, drawn)
 }
 
 /// What stays of itself is drawn apart from the rest.
@@ -384,23 +394,23 @@ const STAYS: u64 = 0x057a_9512;
 
 /// In a third of the stories there are pods that nothing makes anew, and a budget that never opens.
 fn with_stays(
-    mut events: Vec<(usize, Duration, Event)>,
+    events: Vec<(usize, Duration, Event)>,
     random: &mut fastrand::Rng,
     pools: &[PoolPlan],
 ) -> Vec<(usize, Duration, Event)> {
     if random.u8(..3) > 0 {
         return events;
     }
+    let mut drawn = Vec::new();
     let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
     if random.bool() {
-        events.push((events.len(), last * random.u32(..2) / 8, Event::NeverOpens));
+        drawn.push((last * random.u32(..2) / 8, Event::NeverOpens));
     }
     for _ in 0..random.usize(1..=3) {
         let event = Event::Runner(place(random, pools), random.usize(..8));
-        events.push((events.len(), last * random.u32(..6) / 8, event));
+        drawn.push((last * random.u32(..6) / 8, event));
     }
-    events.sort_by_key(|(_, at, _)| *at);
-    events
+    among(events, drawn)
 }
 
 /// How pods are spread is drawn apart from the rest. They are there if `SIMULATE_SPREAD` is set: a return

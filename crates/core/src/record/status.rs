@@ -161,6 +161,12 @@ impl ReplacementStatus {
         self.capacity.taken().into_iter().chain(self.fallback.successor())
     }
 
+    /// What is sent back: it stands in for the old instance, or is one too many.
+    #[must_use]
+    pub fn goes_back(&self) -> Option<&Capacity> {
+        self.capacity.taken().filter(|_| self.fallback.is_open())
+    }
+
     /// Adds a step, unless the last one said the same of the same node.
     pub fn step(
         &mut self,

@@ -80,7 +80,7 @@ pub(super) fn take(next: &mut ReplacementStatus, turn: &Turn<'_>) -> bool {
     for group in [GroupKind::Spot, GroupKind::OnDemand] {
         let share = share_of_attempt(next, group, turn);
         let Some((instance_id, node)) = turn.facts.serving_node(share, group) else {
-            misfits.extend(unusable::reason(share).or_else(|| unusable::held(share, group, turn.facts)));
+            misfits.extend(unusable::reason(share, group, turn.facts));
             continue;
         };
         let misfit = misfit(next, &instance_id, &node, turn);

@@ -186,7 +186,9 @@ fn claim(
         // One too many needs no successor, and goes back whether its node can be used or not.
         return at(FlowBox::Health, Vec::from_iter(at_minimum(capacity, turn)));
     }
-    let claimed = facts.serving_node(facts.share(GroupKind::Spot, turn.subject), GroupKind::Spot);
+    let share = facts.share(GroupKind::Spot, turn.subject);
+    let unusable = unusable::reason(share, GroupKind::Spot, facts);
+    let claimed = facts.serving_node(share, GroupKind::Spot);
     let Some((instance_id, node)) = claimed.filter(|_| !cancelled) else {
         if !cancelled {
             open.successor = None;
@@ -196,16 +198,13 @@ fn claim(
                 return at(FlowBox::Monitor, reasons);
             }
             probe(open, &mut status.probes, turn);
-            let share = facts.share(GroupKind::Spot, turn.subject);
-            let reason = unusable::reason(share).or_else(|| unusable::held(share, GroupKind::Spot, facts));
-            return at(FlowBox::Health, vec![reason.unwrap_or(Reason::NoSpotInstance)]);
+            return at(FlowBox::Health, vec![unusable.unwrap_or(Reason::NoSpotInstance)]);
         }
         return at(FlowBox::Health, Vec::from_iter(at_minimum(capacity, turn)));
     };
     // Whether the pods fit with it is asked at box 9, again and again.
     let is_misfit =
         |reason: &Reason| matches!(reason, Reason::InstanceUnusable { why: NodeTrouble::PodsDoNotFit, .. });
-    let unusable = unusable::reason(facts.share(GroupKind::Spot, turn.subject));
     if let Some(reason) = unusable.filter(|reason| !is_misfit(reason)) {
         open.successor = None;
         return at(FlowBox::Health, vec![reason]);

@@ -24,20 +24,15 @@ pub(super) fn report(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     }
 }
 
-/// That a lifecycle hook holds a share's instance on its way in, if so.
-pub(super) fn held(share: Option<&Share>, group: GroupKind, facts: &Facts<'_>) -> Option<Reason> {
+/// Why a share's instance does not serve, if that is known: its node cannot be used, or a lifecycle hook
+/// holds it on its way in.
+pub(super) fn reason(share: Option<&Share>, group: GroupKind, facts: &Facts<'_>) -> Option<Reason> {
     let share = share?;
     let instance_id = share.instance_id.clone()?;
+    if let Some(unusable) = share.unusable.as_ref().filter(|unusable| unusable.is_now()) {
+        return Some(Reason::InstanceUnusable { instance_id, why: unusable.why, since: unusable.since });
+    }
     let listed = facts.view?.group(group).instance(&instance_id)?;
     let since = share.claimed_at.unwrap_or(share.since);
     (listed.lifecycle == Lifecycle::Held).then_some(Reason::LaunchHeld { instance_id, since })
-}
-
-/// Why the node of a share's instance cannot be used, if so.
-pub(super) fn reason(share: Option<&Share>) -> Option<Reason> {
-    let (instance_id, unusable) = (share?.instance_id.clone()?, share?.unusable.as_ref()?);
-    if !unusable.is_now() {
-        return None;
-    }
-    Some(Reason::InstanceUnusable { instance_id, why: unusable.why, since: unusable.since })
 }

@@ -29,9 +29,7 @@ impl SafetyContext {
             if !other.status.old_node.is_over() {
                 excluded.extend(nodes_of(other.instance_id));
             }
-            if other.status.fallback.is_open()
-                && let Some(capacity) = other.status.capacity.taken()
-            {
+            if let Some(capacity) = other.status.goes_back() {
                 excluded.extend(nodes_of(&capacity.instance_id));
             }
         }
