@@ -25,6 +25,7 @@ use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::{GroupName, InstanceId, PoolName};
 use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
 use spot_guard_core::policy::seconds;
+use spot_guard_core::readings::Readings;
 use spot_guard_core::reason::{Finding, GroupProblem};
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::scaling;
@@ -70,6 +71,7 @@ struct LookForPools;
 #[rtype(result = "()")]
 struct TurnEnded {
     pool: PoolName,
+    readings: Readings,
     outcome: Result<TurnResult, TurnError>,
 }
 
@@ -100,6 +102,7 @@ struct PoolState {
     wanted: ScaleGroups,
     stored: Option<Stored>,
     view: Option<Arc<PoolView>>,
+    readings: Readings,
     busy: bool,
     again: bool,
     timer: u64,
@@ -264,8 +267,12 @@ impl Handler<Turn> for AsgScaler {
         let lately = self.ended.iter().filter(|(_, heard)| now < **heard + ENDED_FOR);
         let ended = lately.map(|(id, _)| id.clone()).collect();
         let known = (state.stored.clone(), ended);
-        let turn = take_turn(self.deps.clone(), config, known, state.wanted.clone(), takes_over);
-        let ended = async move { TurnEnded { pool, outcome: turn.await } };
+        let (deps, wanted) = (self.deps.clone(), state.wanted.clone());
+        let mut readings = std::mem::take(&mut state.readings);
+        let ended = async move {
+            let outcome = take_turn(deps, config, known, wanted, &mut readings, takes_over).await;
+            TurnEnded { pool, readings, outcome }
+        };
         ctx.spawn(ended.into_actor(self).map(|ended, _, ctx| ctx.notify(ended)));
     }
 }
@@ -273,10 +280,11 @@ impl Handler<Turn> for AsgScaler {
 impl Handler<TurnEnded> for AsgScaler {
     type Result = ();
 
-    fn handle(&mut self, TurnEnded { pool, outcome }: TurnEnded, ctx: &mut Self::Context) {
+    fn handle(&mut self, TurnEnded { pool, readings, outcome }: TurnEnded, ctx: &mut Self::Context) {
         let Some(config) = self.deps.pools().remove(&pool) else { return };
         let Some(state) = self.pools.get_mut(&pool) else { return };
         state.busy = false;
+        state.readings = readings;
         match outcome {
             Ok(result) => {
                 state.failures = if result.delayed.is_some() { state.failures.saturating_add(1) } else { 0 };
@@ -330,6 +338,7 @@ async fn take_turn(
     pool: PoolConfig,
     (known, ended): (Option<Stored>, BTreeSet<InstanceId>),
     wanted: ScaleGroups,
+    readings: &mut Readings,
     takes_over: bool,
 ) -> Result<TurnResult, TurnError> {
     let api: Api<SpotPool> = Api::all(deps.client.clone());
@@ -341,16 +350,20 @@ async fn take_turn(
     let urgent = takes_over || wanted.wants_something();
     if takes_over {
         let mut next = store.stored.ledger.clone();
+        if *readings == Readings::default() {
+            *readings = Readings::of(&next, deps.clock.now());
+        }
         next.take_over(deps.clock.now());
         store.write(next).await?;
     }
     for calls in 0.. {
         let mut view =
             read_groups(&deps, &pool, &store.stored.ledger, wanted.spot_failures_since, urgent).await?;
+        let now = deps.clock.now();
+        readings.correct(&mut view, now);
         for group in [&mut view.spot, &mut view.on_demand] {
             group.note_ended(|id| ended.contains(id));
         }
-        let now = deps.clock.now();
         let ScaleGroups { wants, ends, .. } = &wanted;
         // The tracker knows the instances that it was told of; this reading may be the first one for long.
         let mut instances = wanted.instances.clone();
@@ -376,7 +389,11 @@ async fn take_turn(
         }
         let mut next = store.stored.ledger.clone();
         match make(&deps, &pool, &call).await {
-            Ok(answer) => answers::taken(&mut next, &call, answer, deps.clock.now()),
+            Ok(answer) => {
+                let now = deps.clock.now();
+                readings.told(&view, &call, &answer, now);
+                answers::taken(&mut next, &call, answer, now);
+            }
             Err(error) => {
                 tracing::warn!(pool = &*pool.name, %error, %call, "AWS refused the call");
                 let told = (error.outcome, &*error.to_string());

@@ -8,7 +8,7 @@ use crate::clock::since;
 use crate::cloud::{Cloud, GroupSnapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
-use kube::api::{Api, EvictParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, EvictParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use room::{Load, Room};
 use serde_json::json;
@@ -409,9 +409,13 @@ async fn set_taints(client: &Client, node: &Node, taints: &[Taint]) -> Result<()
 /// # Errors
 /// When the cluster does not answer, or a node has just changed.
 pub async fn clean_up(client: &Client) -> Result<(), kube::Error> {
-    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?.items;
-    for node in nodes.iter().filter(|node| marked_at(node).is_some()) {
-        unmark(client, node).await?;
+    // An object that is no node is left alone, and hides no other.
+    let nodes: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
+    let nodes = nodes.list(&ListParams::default()).await?.items;
+    for node in nodes.into_iter().filter_map(|node| node.try_parse::<Node>().ok()) {
+        if marked_at(&node).is_some() {
+            unmark(client, &node).await?;
+        }
     }
     Ok(())
 }

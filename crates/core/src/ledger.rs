@@ -53,8 +53,8 @@ impl Default for Method {
 pub enum RequestState {
     /// Written, not known to have taken effect.
     Intended,
-    /// LaunchInstances gave its answer; whether it raised desired capacity is still to be read. AWS does not
-    /// document it.
+    /// LaunchInstances gave its answer; whether and when it raises desired capacity is still to be read. AWS
+    /// does not document it.
     Launched,
     /// Known to have taken effect.
     Applied,
@@ -192,8 +192,14 @@ pub struct ScalingRequest {
     /// The instances that were there before: none of them is claimed for this request.
     #[schemars(length(max = 20_000), inner(length(max = 32)))]
     pub instances_before: Vec<InstanceId>,
+    /// How many instances counted as capacity before.
+    #[serde(default)]
+    pub active: i32,
     /// When it was written.
     pub requested_at: Timestamp,
+    /// When LaunchInstances gave its last answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_at: Option<Timestamp>,
     /// By which call.
     #[serde(default)]
     pub method: Method,
@@ -218,6 +224,12 @@ fn hash(text: &str) -> u128 {
 }
 
 impl ScalingRequest {
+    /// How many instances came with the answer.
+    pub(crate) fn launched(&self) -> i32 {
+        let came = self.shares.iter().filter(|share| share.instance_id.is_some()).count();
+        i32::try_from(came).unwrap_or(i32::MAX)
+    }
+
     /// How many instances it still waits for.
     pub(crate) fn missing(&self) -> i32 {
         let open = self.shares.iter().filter(|share| share.instance_id.is_none()).count();
@@ -416,6 +428,12 @@ impl Ledger {
 
     pub(crate) fn shares_mut(&mut self, group: GroupKind) -> impl Iterator<Item = &mut Share> {
         self.requests_mut(group).flat_map(|request| &mut request.shares)
+    }
+
+    /// How many instances desired capacity may still be raised for by the calls that brought them.
+    pub(crate) fn uncounted(&self, group: GroupKind) -> i32 {
+        let open = self.requests(group).filter(|request| request.state == RequestState::Launched);
+        open.map(ScalingRequest::launched).sum()
     }
 
     /// Takes the share of a replacement out of its requests.

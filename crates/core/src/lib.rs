@@ -24,6 +24,7 @@ pub mod placement;
 pub mod policy;
 pub mod preflight;
 pub mod queue;
+pub mod readings;
 pub mod reason;
 pub mod record;
 pub mod replacement;

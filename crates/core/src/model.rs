@@ -108,9 +108,15 @@ struct FakeInstance {
     dies: bool,
     /// It gets in service, and its node never joins.
     never_joins: bool,
+    /// Desired capacity does not count it (yet).
+    beyond: bool,
 }
 
 impl FakeInstance {
+    fn is_beyond(&self) -> bool {
+        self.beyond && self.lifecycle != Lifecycle::Leaving
+    }
+
     fn has_node(&self) -> bool {
         self.lifecycle != Lifecycle::Pending && !self.never_joins
     }
@@ -137,6 +143,28 @@ impl FakeGroup {
         let active = self.instances.iter().filter(|instance| instance.lifecycle != Lifecycle::Leaving);
         i32::try_from(active.count()).unwrap_or(i32::MAX)
     }
+
+    /// Those that are held against desired capacity.
+    fn counted(&self) -> i32 {
+        let beyond = self.instances.iter().filter(|held| held.is_beyond()).count();
+        self.active() - i32::try_from(beyond).unwrap_or(i32::MAX)
+    }
+
+    /// Desired capacity is changed: what is beyond it is what a raise finds there already.
+    fn set_desired(&mut self, desired: i32) {
+        let raised = usize::try_from(desired - self.desired).unwrap_or(0);
+        self.desired = desired;
+        let beyond = self.instances.iter_mut().filter(|held| held.is_beyond());
+        beyond.take(raised).for_each(|held| held.beyond = false);
+    }
+}
+
+/// When LaunchInstances raises desired capacity; AWS does not document it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Raises {
+    AtOnce,
+    /// So many seconds later.
+    Later(u64),
 }
 
 /// A new instance of a group.
@@ -155,7 +183,7 @@ fn launch(
     let id: InstanceId = format!("{}-{next_id}", kind.slug()).into();
     let lifecycle = Lifecycle::Pending;
     let until = now + group.boot;
-    group.instances.push(FakeInstance { id: id.clone(), lifecycle, until, busy: false, dies, never_joins });
+    group.instances.push(FakeInstance { id: id.clone(), lifecycle, until, busy: false, dies, never_joins, beyond: false });
     id
 }
 
@@ -188,6 +216,8 @@ struct World {
     asks: usize,
     /// Whether the groups can be asked with LaunchInstances; what AWS answered to each token.
     can_launch: bool,
+    raises: Raises,
+    raises_due: Vec<(Timestamp, GroupKind)>,
     answers: BTreeMap<String, Answer>,
     trace: String,
 }
@@ -196,7 +226,7 @@ struct World {
 type Answer = (Vec<InstanceId>, Vec<(FailureClass, String)>);
 
 impl World {
-    fn new(can_launch: bool) -> Self {
+    fn new(can_launch: bool, raises: Raises) -> Self {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         let group = |desired, max| FakeGroup {
             desired,
@@ -231,6 +261,8 @@ impl World {
             calls: 0,
             asks: 0,
             can_launch,
+            raises,
+            raises_due: Vec::new(),
             answers: BTreeMap::new(),
             trace: String::new(),
         };
@@ -256,6 +288,8 @@ impl World {
         let now = self.now;
         let mut lines = Vec::new();
         for (kind, group) in &mut self.groups {
+            let due = self.raises_due.extract_if(.., |(at, of)| *at <= now && of == kind).count();
+            group.set_desired(group.desired + i32::try_from(due).unwrap_or(0));
             for instance in &mut group.instances {
                 if instance.lifecycle == Lifecycle::Pending && now >= instance.until {
                     if instance.dies {
@@ -282,14 +316,19 @@ impl World {
                 self.left_nodes.extend(gone.map(|held| held.id.clone()));
             }
             group.instances.retain(stays);
-            while group.active() > group.desired {
-                let victim = group.instances.iter_mut().find(|i| i.lifecycle != Lifecycle::Leaving);
+            while group.counted() > group.desired {
+                let victim =
+                    group.instances.iter_mut().find(|i| i.lifecycle != Lifecycle::Leaving && !i.beyond);
                 let Some(victim) = victim else { break };
                 victim.lifecycle = Lifecycle::Leaving;
                 victim.until = now + group.leave;
                 lines.push(format!("{kind} chose {} as its victim", victim.id));
             }
-            while group.active() < group.desired && now >= group.retry_at {
+            // What is beyond desired capacity takes a place that is empty.
+            let empty = usize::try_from(group.desired - group.counted()).unwrap_or(0);
+            let beyond = group.instances.iter_mut().filter(|held| held.is_beyond());
+            beyond.take(empty).for_each(|held| held.beyond = false);
+            while group.counted() < group.desired && now >= group.retry_at {
                 if group.left == Some(0) {
                     group.retry_at = now + LAUNCH_RETRY;
                     group.failures.insert(
@@ -549,7 +588,7 @@ impl World {
                 if *desired > group.max || *desired < 0 {
                     return Err(Some(FailureClass::Configuration));
                 }
-                group.desired = *desired;
+                group.set_desired(*desired);
                 group.retry_at = now;
             }
             Call::Launch { group: kind, count, token, .. } => {
@@ -557,7 +596,7 @@ impl World {
                     return Ok(());
                 }
                 let group = self.groups.get_mut(kind).expect("a group");
-                if group.desired + count > group.max {
+                if group.desired.max(group.active()) + count > group.max {
                     return Err(Some(FailureClass::Configuration));
                 }
                 let mut answer: Answer = (Vec::new(), Vec::new());
@@ -567,11 +606,21 @@ impl World {
                         break;
                     }
                     group.left = group.left.map(|left| left - 1);
-                    group.desired += 1;
                     answer.0.push(launch(group, (*kind, true), &mut self.next_id, now));
+                    match self.raises {
+                        Raises::AtOnce => group.desired += 1,
+                        Raises::Later(seconds) => {
+                            self.raises_due.push((now + Duration::from_secs(seconds), *kind));
+                        }
+                    }
+                    if let Some(new) = group.instances.last_mut() {
+                        new.beyond = self.raises != Raises::AtOnce;
+                    }
                 }
                 let line = format!("LaunchInstances gives {answer:?}");
                 self.answers.insert(token.clone(), answer);
+                // The next request has another id.
+                self.now += Duration::from_millis(1);
                 self.say(&line);
             }
             Call::Terminate { group, instance_id, decrement } => {
@@ -805,6 +854,7 @@ impl World {
         self.ledger == Ledger::default()
             && self.erased.is_empty()
             && self.records.values().all(|status| status.phase.is_finished())
+            && self.raises_due.is_empty()
             && self.groups.values().all(|group| group.active() == group.desired)
     }
 
@@ -853,9 +903,13 @@ proptest! {
     #[test]
     fn whatever_happens_the_groups_end_as_they_began(
         can_launch: bool,
+        raises in prop_oneof![
+            Just(Raises::AtOnce),
+            (1..=20_u64).prop_map(Raises::Later),
+        ],
         events in prop::collection::vec(event(), 0..120),
     ) {
-        let mut world = World::new(can_launch);
+        let mut world = World::new(can_launch, raises);
         world.happen(Event::Notice(false));
         for event in events {
             world.happen(event);

@@ -16,8 +16,9 @@ pub struct Plot {
     pub apps: Vec<App>,
     /// Pods that are spread over the zones and wait rather than lean to one; 0 in most stories.
     pub spread: u32,
-    /// Whether LaunchInstances raises desired capacity, and whether it keeps to the maximum: undocumented.
-    pub raises_desired: bool,
+    /// After how long LaunchInstances raises desired capacity, and whether it keeps to the maximum:
+    /// undocumented.
+    pub raises_after: Duration,
     pub enforces_max: bool,
     /// After how long a group sees that AWS has taken an instance.
     pub loss_detection: Duration,
@@ -221,7 +222,7 @@ impl Plot {
         let events = with_attacks(events, seed);
         Self {
             seed,
-            raises_desired: random.u8(..3) > 0,
+            raises_after: raises_after(random.u8(..3) > 0, seed),
             enforces_max: random.u8(..3) > 0,
             loss_detection: Duration::from_secs(fastrand::Rng::with_seed(seed ^ LOSSES).u64(60..=180)),
             listing_lag: listing_lag(&mut fastrand::Rng::with_seed(seed ^ LISTINGS)),
@@ -265,6 +266,15 @@ fn listing_lag(random: &mut fastrand::Rng) -> Duration {
     let lag = pick(random, &[2, 10]);
     let wanted = std::env::var_os("SIMULATE_LAG").is_some();
     if !wanted || random.u8(..3) > 0 { Duration::ZERO } else { Duration::from_secs(lag) }
+}
+
+/// The delay of a raise is drawn apart from the rest.
+const RAISES: u64 = 0x0a15_e5;
+
+/// When LaunchInstances raises desired capacity: at once, or up to 20 s later.
+fn raises_after(at_once: bool, seed: u64) -> Duration {
+    let later = fastrand::Rng::with_seed(seed ^ RAISES).u64(1..=20);
+    if at_once { Duration::ZERO } else { Duration::from_secs(later) }
 }
 
 /// Puts what was drawn apart among the other events.

@@ -222,7 +222,7 @@ impl<'a> Stage<'a> {
         }
         let (cloud, cluster) = (world.cloud.clone(), world.cluster.clone().expect("a simulated cluster"));
         cloud.configure(|settings| {
-            settings.launch_instances_raises_desired = plot.raises_desired;
+            settings.launch_instances_raises_desired = Some(plot.raises_after);
             settings.launch_instances_enforces_max = plot.enforces_max;
             settings.loss_detection = plot.loss_detection;
             settings.listing_lag = plot.listing_lag;

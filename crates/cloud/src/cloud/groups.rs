@@ -3,7 +3,7 @@
 use super::activity::seconds;
 use super::event::EventKind;
 use super::spec::{CloudSettings, GroupSpec, LaunchFailure};
-use super::state::{Group, LifecycleState, State, Timer, after};
+use super::state::{Group, Instance, LifecycleState, State, Timer, after};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -59,9 +59,7 @@ impl State {
         let before = entry.desired;
         entry.desired = desired;
         // What was launched beyond the desired capacity is what a raise finds there already.
-        let raised = usize::try_from(desired.saturating_sub(before)).unwrap_or(0);
-        let beyond = self.instances.values_mut().filter(|i| i.group == group && i.beyond_desired);
-        beyond.take(raised).for_each(|instance| instance.beyond_desired = false);
+        self.count_beyond(group, desired.saturating_sub(before));
         let Some(entry) = self.groups.get_mut(group) else { return };
         if before != desired {
             entry.change_cause = Some(format!(
@@ -76,8 +74,25 @@ impl State {
         self.at(soon, Timer::Reconcile(group.to_owned()));
     }
 
+    /// Counts as many of the instances that were launched beyond the desired capacity.
+    fn count_beyond(&mut self, group: &str, count: u32) {
+        let is_beyond = |i: &&mut Instance| i.group == group && i.beyond_desired && !i.state.is_ending();
+        let beyond = self.instances.values_mut().filter(is_beyond);
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        beyond.take(count).for_each(|instance| instance.beyond_desired = false);
+    }
+
+    /// Desired capacity goes up by what `LaunchInstances` has launched before.
+    pub(super) fn count_launched(&mut self, group: &str, launched: u32, at: Timestamp) {
+        let Some(entry) = self.groups.get(group) else { return };
+        let desired = entry.desired.saturating_add(launched);
+        self.change_desired(group, desired, "a user request launched instances synchronously,", at);
+    }
+
     /// One look of the group at itself.
     pub(super) fn reconcile(&mut self, group: &str, at: Timestamp) {
+        let missing = self.groups.get(group).map_or(0, |held| held.desired.saturating_sub(self.counted(group)));
+        self.count_beyond(group, missing);
         let counted = self.counted(group);
         let Some(entry) = self.groups.get(group) else { return };
         if counted < entry.desired {

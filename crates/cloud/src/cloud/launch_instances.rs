@@ -7,6 +7,7 @@ use super::query::{Query, Xml};
 use super::spec::{GroupSpec, LaunchFailure, Market};
 use super::state::{CachedLaunch, Group, State, Timer, after, subnet_of, zone_id};
 use jiff::Timestamp;
+use std::time::Duration;
 
 /// Most instances of one call.
 const MOST: u32 = 100;
@@ -79,7 +80,7 @@ impl State {
         let got = u32::try_from(launched.len()).unwrap_or(MOST);
         for id in &launched {
             if let Some(instance) = self.instances.get_mut(id) {
-                instance.beyond_desired = !raises;
+                instance.beyond_desired = raises != Some(Duration::ZERO);
             }
         }
         let still_wanted = if request.retry_with_group && failure.as_ref().is_some_and(is_capacity) {
@@ -90,8 +91,11 @@ impl State {
         let soon = after(now, self.settings.reaction);
         let mut instance_type = String::new();
         if let Some(entry) = self.groups.get_mut(group) {
-            entry.desired += still_wanted + if raises { got } else { 0 };
+            entry.desired += still_wanted + if raises == Some(Duration::ZERO) { got } else { 0 };
             instance_type.clone_from(&entry.spec.instance_type);
+        }
+        if let Some(later) = raises.filter(|later| !later.is_zero()) {
+            self.at(after(now, later), Timer::CountLaunched(group.clone(), got));
         }
         if still_wanted > 0 {
             self.at(soon, Timer::Reconcile(group.clone()));

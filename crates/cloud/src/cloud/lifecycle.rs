@@ -13,6 +13,7 @@ impl State {
     pub(super) fn fire(&mut self, timer: Timer, at: Timestamp) {
         match timer {
             Timer::Reconcile(group) => self.reconcile(&group, at),
+            Timer::CountLaunched(group, launched) => self.count_launched(&group, launched, at),
             Timer::InService(id) => self.enter_service(&id, at),
             Timer::LaunchHookOver(id) => self.end_launch_hook(&id, at),
             Timer::Join(id) => self.join_node(&id, at),

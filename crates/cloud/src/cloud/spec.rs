@@ -320,8 +320,9 @@ pub struct CloudSettings {
     pub suspend_launch_after: Duration,
     /// Whether the endpoint knows `LaunchInstances` at all; if not, `InvalidAction`.
     pub launch_instances: bool,
-    /// Whether a successful `LaunchInstances` raises desired capacity; AWS does not document it.
-    pub launch_instances_raises_desired: bool,
+    /// After how long a successful `LaunchInstances` raises desired capacity, if it does; AWS does not document
+    /// it.
+    pub launch_instances_raises_desired: Option<Duration>,
     /// Whether `LaunchInstances` is refused above `MaxSize`; AWS does not document it.
     pub launch_instances_enforces_max: bool,
     /// How long a successful `LaunchInstances` keeps its caller waiting; it takes effect before.
@@ -349,7 +350,7 @@ impl Default for CloudSettings {
             retry_max: Duration::from_secs(300),
             suspend_launch_after: Duration::from_secs(24 * 3600),
             launch_instances: true,
-            launch_instances_raises_desired: true,
+            launch_instances_raises_desired: Some(Duration::ZERO),
             launch_instances_enforces_max: true,
             launch_instances_latency: Duration::from_secs(1),
             client_token_life: Duration::from_secs(8 * 3600),

@@ -113,6 +113,7 @@ pub(super) struct Group {
 #[derive(Clone, Debug)]
 pub(super) enum Timer {
     Reconcile(String),
+    CountLaunched(String, u32),
     InService(String),
     LaunchHookOver(String),
     Join(String),

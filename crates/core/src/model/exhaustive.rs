@@ -11,7 +11,7 @@
 
 mod orders;
 
-use super::{Event, Fault, KINDS, World};
+use super::{Event, Fault, KINDS, Raises, World};
 use crate::group::Lifecycle;
 use crate::ids::InstanceId;
 use crate::ledger::{RequestState, Share};
@@ -90,7 +90,7 @@ const UNIT: i64 = 30;
 /// Simulated steps until everything has to be over.
 const PATIENCE: usize = 240;
 fn small_world(can_launch: bool) -> World {
-    let mut world = World::new(can_launch);
+    let mut world = World::new(can_launch, Raises::AtOnce);
     world.policy = Policy {
         spot_timeout_seconds: 60,
         on_demand_timeout_seconds: 60,

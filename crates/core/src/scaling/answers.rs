@@ -62,7 +62,9 @@ pub fn failed(
     now: Timestamp,
 ) -> AfterFailure {
     let group = call.group();
-    let lowers = ledger.reduction.is_some();
+    let requests = ledger.requests(group).any(|request| {
+        request.state == RequestState::Intended && request.method == Method::SetDesiredCapacity {}
+    });
     match (failure, call) {
         (CallFailure::Unclear, _) => return AfterFailure::ReadAgain,
         // The next reading tells what became of desired.
@@ -75,10 +77,10 @@ pub fn failed(
         }
         (CallFailure::Refused(_), Call::Launch { .. }) => launch_refused(ledger, group, reason, false, now),
         (CallFailure::Unsupported, Call::Launch { .. }) => launch_refused(ledger, group, reason, true, now),
-        (CallFailure::Refused(class), Call::SetDesired { .. }) if !lowers => {
+        (CallFailure::Refused(class), Call::SetDesired { .. }) if requests => {
             refused(ledger, group, class, reason, now);
         }
-        (CallFailure::Unsupported, Call::SetDesired { .. }) if !lowers => {
+        (CallFailure::Unsupported, Call::SetDesired { .. }) if requests => {
             refused(ledger, group, FailureClass::Configuration, reason, now);
         }
         (CallFailure::Busy | CallFailure::Refused(_) | CallFailure::Unsupported, _) => {
@@ -97,8 +99,11 @@ pub fn accepted(ledger: &mut Ledger, call: &Call) {
         reduced(ledger, &reduction);
         return;
     }
+    let Call::SetDesired { desired, .. } = call else { return };
     for request in ledger.requests_mut(group) {
-        if request.state != RequestState::Applied {
+        let is_open = request.state == RequestState::Launched
+            || request.state == RequestState::Intended && request.method == Method::SetDesiredCapacity {};
+        if is_open && request.target == *desired {
             applied(request);
         }
     }
@@ -133,6 +138,7 @@ pub fn launched(
         message: clipped(message),
         at: now,
     });
+    request.answered_at = Some(now);
     if request.shares.iter().all(|share| share.instance_id.is_some()) {
         request.state = RequestState::Launched;
     } else if zones.is_empty() {
@@ -204,6 +210,9 @@ pub(super) fn refuse(request: &mut ScalingRequest, class: FailureClass, message:
 pub(super) fn reduced(ledger: &mut Ledger, reduction: &Reduction) {
     ledger.reduction = None;
     let Some(replacement) = &reduction.settles else { return };
+    // What is awaited from LaunchInstances comes on top of what is left.
+    let launched = |request: &&mut ScalingRequest| request.state == RequestState::Launched;
+    ledger.requests_mut(reduction.group).filter(launched).for_each(|request| request.baseline -= 1);
     let share = ledger.shares_mut(reduction.group).find(|share| share.replacement == *replacement);
     let Some(share) = share else { return };
     share.balance = match (share.is_raised(), &share.instance_id) {

@@ -3,7 +3,7 @@
 use super::inputs::Inputs;
 use super::wants::Want;
 use crate::ids::InstanceId;
-use crate::ledger::{Balance, Ledger};
+use crate::ledger::{Balance, Ledger, RequestState};
 use crate::record::GroupKind;
 
 /// Gives new instances to the shares that want one and have none, the most urgent first. A share that is
@@ -20,6 +20,8 @@ pub(super) fn claim(ledger: &mut Ledger, inputs: &Inputs<'_>) {
             // A share that the group refused brought nothing: it comes after all that did.
             let most_urgent = ledger
                 .requests_mut(kind)
+                // Of one whose launch is not counted yet nobody else's instance is to be counted.
+                .filter(|request| request.state != RequestState::Launched)
                 .filter(|request| !request.instances_before.contains(&instance.id))
                 .flat_map(|request| {
                     let unchanged = request.target == request.baseline;
@@ -55,7 +57,9 @@ pub(super) fn bind_to_successors(ledger: &mut Ledger, inputs: &Inputs<'_>) {
             group.may_be_claimed(id) && !claimed.contains(*id) && !instances.taken.contains(*id)
         });
         let (mut waiting, leaving): (Vec<_>, Vec<_>) = ledger
-            .shares_mut(kind)
+            .requests_mut(kind)
+            .filter(|request| request.state != RequestState::Launched)
+            .flat_map(|request| &mut request.shares)
             .filter(|share| share.awaits_in_group())
             .filter_map(|share| Some((inputs.want(kind, &share.replacement)?, share)))
             .partition(|(want, _)| matches!(want, Want::Instance { .. }));

@@ -34,7 +34,8 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
                     }
                 }
             }
-            if share.instance_id.as_ref().is_some_and(|id| !group.is_active(id)) {
+            let is_counted = request.state == RequestState::Applied;
+            if is_counted && share.instance_id.as_ref().is_some_and(|id| !group.is_active(id)) {
                 share.instance_id = None;
                 share.since = now;
             }

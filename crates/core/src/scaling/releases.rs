@@ -64,6 +64,11 @@ pub(super) fn end_instances(
     spare: &mut SpareInstances<'_>,
 ) -> Option<Call> {
     for end in inputs.ends.iter().filter(|end| !inputs.deferred.ending(end.group, &end.instance_id)) {
+        // A raise that is still to come would hide from us whether desired capacity was lowered.
+        let is_uncounted = ledger.uncounted(end.group) > 0;
+        if is_uncounted && !end.pressed {
+            continue;
+        }
         let group = inputs.group(end.group);
         let share = ledger.share(end.group, &end.replacement);
         let raised = share.is_some_and(Share::is_raised);
@@ -79,7 +84,8 @@ pub(super) fn end_instances(
             let owes =
                 share.is_some_and(|share| share.instance_id.is_none() && share.balance == Balance::Even);
             // At the minimum AWS refuses a decrement; desired capacity is then lowered when there is room.
-            let settles = (group.desired > group.min && (raised || owes)).then_some(&end.replacement);
+            let settles = group.desired > group.min && (raised || owes) && !is_uncounted;
+            let settles = settles.then_some(&end.replacement);
             return Some(terminate(ledger, inputs, end.group, &end.instance_id, settles));
         }
         if raised && let Some(call) = settle(ledger, inputs, (end.group, &end.replacement), spare) {
@@ -96,7 +102,8 @@ pub(super) fn withdraw(
     spare: &mut SpareInstances<'_>,
 ) -> Option<Call> {
     for ((kind, replacement), want) in inputs.wants {
-        if matches!(want, Want::Instance { .. }) || inputs.deferred.requests_of(*kind) {
+        let is_wanted = matches!(want, Want::Instance { .. });
+        if is_wanted || inputs.deferred.requests_of(*kind) || ledger.uncounted(*kind) > 0 {
             continue;
         }
         let Some(share) = ledger.share(*kind, replacement).cloned() else { continue };
@@ -201,7 +208,7 @@ fn settle(
     spare: &mut SpareInstances<'_>,
 ) -> Option<Call> {
     let group = inputs.group(kind);
-    if group.desired <= group.min || inputs.deferred.lowering(kind) {
+    if group.desired <= group.min || inputs.deferred.lowering(kind) || ledger.uncounted(kind) > 0 {
         return None;
     }
     if is_one_missing(ledger, group, kind, replacement) {

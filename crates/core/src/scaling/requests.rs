@@ -37,7 +37,8 @@ fn request_from(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> Op
         ledger.remove_share(kind, &share.replacement);
     }
     let suspended = group.setup.launch_suspended();
-    let room = if suspended.is_some() { 0 } else { usize::try_from(group.max - group.desired).unwrap_or(0) };
+    let room = group.max - group.desired - ledger.uncounted(kind);
+    let room = if suspended.is_some() { 0 } else { usize::try_from(room).unwrap_or(0) };
     let over = asking.split_off(room.min(asking.len()));
     if !over.is_empty() {
         let mut over = request("-refused", method.clone(), over);
@@ -72,7 +73,9 @@ pub(super) fn draft(
         baseline: group.desired,
         target: group.desired,
         instances_before: group.instances.iter().map(|instance| instance.id.clone()).collect(),
+        active: i32::try_from(group.active()).unwrap_or(i32::MAX),
         requested_at: inputs.now,
+        answered_at: None,
         method,
         state: RequestState::Intended,
         failure: None,

@@ -4,38 +4,38 @@ use super::answers::{applied, reduced, refuse};
 use super::calls::Call;
 use super::inputs::Inputs;
 use crate::group::{FailureClass, GroupView, NoInstance};
+use crate::ids::InstanceId;
 use crate::ledger::{Ledger, Method, RequestState, ScalingRequest};
+use crate::record::GroupKind;
 use jiff::{SignedDuration, Timestamp};
 
 /// AWS remembers a client token for 8 h; ours is not used again after 7.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(7);
 
+/// What LaunchInstances has launched is in desired capacity after so long, or never will be.
+const COUNTED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
+
 /// Finishes what an earlier step, or an earlier life, left between the written intent and its outcome.
 pub(super) fn resume(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
-    for request in &mut ledger.scaling_requests {
-        if inputs.deferred.requests_of(request.group) {
-            continue;
-        }
-        let group = inputs.group(request.group);
-        let call = match request.state {
-            RequestState::Applied => None,
-            RequestState::Launched => match_desired(request, group),
-            RequestState::Intended => intended_call(request, group, inputs.now),
-        };
-        if call.is_some() {
-            return call;
-        }
-    }
     // A reduction without effect is forgotten, not repeated: whether it is still wanted is decided anew. So
     // is one whose instance went another way (AWS took it): the account stays open.
-    let reduction = ledger.reduction.take()?;
-    let group = inputs.group(reduction.group);
-    let took_effect = group.desired < reduction.baseline
-        && reduction.instance_id.as_ref().is_none_or(|id| !group.is_active(id));
-    if took_effect {
-        reduced(ledger, &reduction);
+    if let Some(reduction) = ledger.reduction.take() {
+        let group = inputs.group(reduction.group);
+        let took_effect = group.desired < reduction.baseline
+            && reduction.instance_id.as_ref().is_none_or(|id| !group.is_active(id));
+        if took_effect {
+            reduced(ledger, &reduction);
+        }
     }
-    None
+    for request in &mut ledger.scaling_requests {
+        if request.state != RequestState::Intended || inputs.deferred.requests_of(request.group) {
+            continue;
+        }
+        if let Some(call) = intended_call(request, inputs.group(request.group), inputs.now) {
+            return Some(call);
+        }
+    }
+    [GroupKind::Spot, GroupKind::OnDemand].into_iter().find_map(|kind| count_launched(ledger, inputs, kind))
 }
 
 /// The call of a request that is not known to have taken effect, or what its effect shows.
@@ -67,14 +67,74 @@ fn intended_call(request: &mut ScalingRequest, group: &GroupView, now: Timestamp
     Call::of(request)
 }
 
-/// After LaunchInstances, desired capacity is made to count what was launched, if AWS did not see to it.
-fn match_desired(request: &mut ScalingRequest, group: &GroupView) -> Option<Call> {
-    let launched = request.shares.iter().filter(|share| share.instance_id.is_some()).count();
-    let expected = request.baseline + i32::try_from(launched).unwrap_or(0);
-    request.target = expected;
-    if group.desired < expected {
-        return Some(Call::SetDesired { group: request.group, desired: expected });
+/// Finds out whether desired capacity counts what LaunchInstances has launched, and sees to it if need be.
+///
+/// It may be raised at once, a moment later, or never, and somebody else may change it meanwhile. So it is
+/// corrected after a while at the earliest, and only if there is more capacity than desired.
+fn count_launched(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> Option<Call> {
+    if inputs.deferred.requests_of(kind) {
+        return None;
     }
-    applied(request);
+    let group = inputs.group(kind);
+    let is_open = |request: &&mut ScalingRequest| request.state == RequestState::Launched;
+    let mut open: Vec<&mut ScalingRequest> = ledger.requests_mut(kind).filter(is_open).collect();
+    let baseline = open.iter().min_by_key(|request| request.requested_at)?.baseline;
+    let launched: i32 = open.iter().map(|request| request.launched()).sum();
+    let last_answer = open.iter().filter_map(|request| request.answered_at).max();
+    if group.desired >= baseline.saturating_add(launched) {
+        open.into_iter().for_each(applied);
+        return None;
+    }
+    if last_answer.is_some_and(|at| inputs.now.duration_since(at) < COUNTED_WITHIN) {
+        return None;
+    }
+    for share in open.iter_mut().flat_map(|request| &mut request.shares) {
+        if share.instance_id.as_ref().is_some_and(|id| !group.is_active(id)) {
+            (share.instance_id, share.since) = (None, inputs.now);
+        }
+    }
+    let there: i32 = open.iter().map(|request| request.launched()).sum();
+    let active = i32::try_from(group.active()).unwrap_or(i32::MAX);
+    let target = active.min(group.desired.saturating_add(there)).min(group.max);
+    if group.desired < target {
+        open.iter_mut().for_each(|request| request.target = target);
+        let uncounted = take_uncounted(&mut open, there - (target - group.desired));
+        ledger.scaling_requests.extend(uncounted);
+        return Some(Call::SetDesired { group: kind, desired: target });
+    }
+    // Somebody else has lowered it: what was raised for us is still in it. If the group missed instances, or
+    // does since the old ones are gone, ours have taken their places instead.
+    let mut shares = open.iter().flat_map(|request| &request.shares);
+    let old_are_there = kind == GroupKind::OnDemand
+        || shares.all(|share| group.is_active(&InstanceId::from(share.replacement.as_str())));
+    let was_full = old_are_there && open.iter().all(|request| request.active >= request.baseline);
+    for request in open {
+        if was_full {
+            applied(request);
+        } else {
+            request.state = RequestState::Applied;
+        }
+    }
     None
+}
+
+/// Takes as many launched shares out of these requests: the group is at its maximum, and desired capacity
+/// will never count them.
+fn take_uncounted(requests: &mut [&mut ScalingRequest], count: i32) -> Option<ScalingRequest> {
+    let last = requests.last()?;
+    let mut uncounted = ScalingRequest {
+        id: format!("{}-uncounted", last.id),
+        target: last.baseline,
+        state: RequestState::Applied,
+        shares: Vec::new(),
+        ..(**last).clone()
+    };
+    for request in requests.iter_mut().rev() {
+        while uncounted.launched() < count
+            && let Some(index) = request.shares.iter().rposition(|share| share.instance_id.is_some())
+        {
+            uncounted.shares.push(request.shares.remove(index));
+        }
+    }
+    (count > 0).then_some(uncounted)
 }

@@ -51,6 +51,9 @@ pub(super) fn watch(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 /// stands on.
 pub(super) fn end(ledger: &mut Ledger, inputs: &Inputs<'_>, spare: &mut SpareInstances<'_>) -> Option<Call> {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
+        if ledger.uncounted(kind) > 0 {
+            continue;
+        }
         let due: Vec<(InstanceId, ReplacementName, Unusable)> =
             ledger.requests(kind).flat_map(|request| due(inputs, request)).collect();
         for (id, replacement, unusable) in due {

@@ -40,12 +40,14 @@ impl Stage<'_> {
         running.abort();
         let client = self.cluster.client();
         // Attacks on the API may go on for minutes.
+        let mut why = None;
         for _ in 0..600 {
-            if autoscaler::clean_up(&client).await.is_ok() {
-                return;
+            match autoscaler::clean_up(&client).await {
+                Ok(()) => return,
+                Err(error) => why = Some(error),
             }
             sleep(Duration::from_secs(1)).await;
         }
-        panic!("its marks stay on the nodes");
+        panic!("its marks stay on the nodes: {why:?}");
     }
 }

@@ -22,7 +22,8 @@ fn launched(output: &LaunchInstancesOutput) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn ids_come_at_once_and_desired_capacity_follows_the_setting() {
-    for (raises, desired) in [(true, 4), (false, 2)] {
+    for (raises, desired, later) in [(Some(0), 4, 4), (Some(20), 2, 4), (None, 2, 2)] {
+        let raises = raises.map(Duration::from_secs);
         let stage = stage([spot()]);
         stage.cloud.configure(|settings| settings.launch_instances_raises_desired = raises);
         let output = launch(&stage, 2, Some("us-east-1b"), "a").await.unwrap();
@@ -32,6 +33,7 @@ async fn ids_come_at_once_and_desired_capacity_follows_the_setting() {
         assert_eq!(collection.availability_zone_id(), Some("use1-az2"));
         assert_eq!(stage.group("spot").desired, desired);
         seconds(120).await;
+        assert_eq!(stage.group("spot").desired, later);
         assert_eq!(stage.count("spot", LifecycleState::InService), 4);
     }
 }

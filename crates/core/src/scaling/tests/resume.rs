@@ -41,21 +41,85 @@ fn a_token_that_aws_may_have_forgotten_is_not_used_again_and_what_came_by_it_is_
     assert_eq!(share(&at(&view, 8).ledger, "i-1").instance_id.as_deref(), Some("i-4"));
 }
 
+/// What LaunchInstances gave for `i-1`, in a group that had `active` of three instances.
+fn answered(active: i32) -> Ledger {
+    let mut ledger = next(&Ledger::default(), &launching(), &spot("i-1")).ledger;
+    launched(&mut ledger, GroupKind::Spot, vec!["i-4".into()], &[], now());
+    ledger.scaling_requests[0].active = active;
+    ledger
+}
+
 #[test]
-fn desired_is_made_to_count_what_was_launched_if_aws_did_not_see_to_it() {
-    for raised in [true, false] {
-        let asked = next(&Ledger::default(), &launching(), &spot("i-1"));
-        let mut ledger = asked.ledger;
-        launched(&mut ledger, GroupKind::Spot, vec!["i-4".into()], &[], now());
+fn desired_capacity_is_corrected_only_if_it_is_below_what_is_active_half_a_minute_after_the_launch() {
+    let plan_at = |ledger: &Ledger, view: &PoolView, seconds| {
+        let then = now() + SignedDuration::from_secs(seconds);
+        let (ends, facts) = (BTreeSet::new(), InstanceFacts::default());
+        plan(ledger, view, &spot("i-1"), &ends, &facts, &Deferred::default(), then)
+    };
+    // Desired capacity and what is active half a minute later, how many were active before; the call, and
+    // whether desired capacity is known to be raised in the end.
+    for (desired, active, before, call, raised) in [
+        (4, 4, 3, None, true),
+        (3, 4, 3, set(GroupKind::Spot, 4), true),
+        // Somebody lowered it: before AWS raised it, or where AWS raises nothing.
+        (3, 3, 3, None, true),
+        (2, 3, 3, set(GroupKind::Spot, 3), true),
+        (2, 2, 3, None, true),
+        // The instance took a place that was empty.
+        (3, 3, 2, None, false),
+        // Several were lowered while AWS raises nothing: ours alone is counted.
+        (1, 4, 3, set(GroupKind::Spot, 2), true),
+    ] {
         let mut view = launching();
+        view.spot.desired = desired;
+        view.spot.instances.truncate(active - 1);
         add(&mut view, GroupKind::Spot, "i-4", Lifecycle::Pending);
-        view.spot.desired = if raised { 4 } else { 3 };
-        let plan = next(&ledger, &view, &spot("i-1"));
-        assert_eq!(plan.call, if raised { None } else { set(GroupKind::Spot, 4) });
-        let mut ledger = plan.ledger;
-        if let Some(call) = &plan.call {
+        let case = format!("desired {desired}, {active} active, {before} before");
+        let early = plan_at(&answered(before), &view, 29);
+        assert_eq!(early.call, None, "{case}");
+        let late = plan_at(&early.ledger, &view, 30);
+        assert_eq!(late.call, call, "{case}");
+        let mut ledger = late.ledger;
+        if let Some(call) = &late.call {
             accepted(&mut ledger, call);
         }
-        assert!(share(&ledger, "i-1").is_raised());
+        assert_eq!(share(&ledger, "i-1").is_raised(), raised, "{case}");
+        assert!(ledger.scaling_requests.iter().all(|held| held.state == RequestState::Applied), "{case}");
     }
+}
+
+#[test]
+fn launches_side_by_side_are_counted_together() {
+    let mut ledger = answered(3);
+    let mut second = ledger.scaling_requests[0].clone();
+    second.id.push_str("-second");
+    second.shares[0].replacement = "i-2".into();
+    second.shares[0].instance_id = Some("i-5".into());
+    ledger.scaling_requests.push(second);
+    let mut view = launching();
+    add(&mut view, GroupKind::Spot, "i-4", Lifecycle::Pending);
+    add(&mut view, GroupKind::Spot, "i-5", Lifecycle::Pending);
+    let mut wants = spot("i-1");
+    wants.extend(spot("i-2"));
+    for (desired, raised) in [(4, false), (5, true)] {
+        view.spot.desired = desired;
+        let plan = next(&ledger, &view, &wants);
+        assert_eq!(plan.call, None, "one raise is not told from the other");
+        for id in ["i-1", "i-2"] {
+            assert_eq!(share(&plan.ledger, id).is_raised(), raised, "{id} with desired {desired}");
+        }
+    }
+}
+
+#[test]
+fn what_was_launched_is_not_given_back_before_it_is_known_whether_desired_capacity_counts_it() {
+    let mut view = launching();
+    add(&mut view, GroupKind::Spot, "i-4", Lifecycle::InService);
+    let nothing: Wants = [((GroupKind::Spot, "i-1".into()), Want::Nothing)].into();
+    let uncounted = next(&answered(3), &view, &nothing);
+    assert_eq!((uncounted.call, uncounted.ledger.shares(GroupKind::Spot).count()), (None, 1));
+    view.spot.desired = 4;
+    let (group, instance_id) = (GroupKind::Spot, "i-4".into());
+    let end = Call::Terminate { group, instance_id, decrement: true };
+    assert_eq!(next(&uncounted.ledger, &view, &nothing).call, Some(end));
 }

@@ -1,0 +1,150 @@
+//! Readings of a pool's groups that are never older than what is known.
+//!
+//! A Describe call may give an older picture than the call before it, or than the answer to a change (EC2 API
+//! Reference, "Eventual consistency"); up to ten seconds are counted with. So for that long after something was
+//! first read, or said by an answer, an older picture of it is not believed.
+
+#[cfg(test)]
+mod tests;
+
+use crate::group::{GroupView, Instance, Lifecycle, PoolView};
+use crate::ids::{GroupName, InstanceId};
+use crate::ledger::Ledger;
+use crate::scaling::answers::Answer;
+use crate::scaling::calls::Call;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// So long after a change a picture from before it may be given.
+pub const LAG: SignedDuration = SignedDuration::from_secs(10);
+
+/// What is known of the groups of a pool. It is lost with the process, but for what the ledger holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    groups: BTreeMap<GroupName, Known>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Known {
+    /// Desired capacity in the order in which it was known, and since when; the last one counts.
+    desired: Vec<(i32, Timestamp)>,
+    /// Where each instance is in its life, and since when that is known; `None` is out of the group.
+    instances: BTreeMap<InstanceId, (Option<Instance>, Timestamp)>,
+}
+
+impl Readings {
+    /// What the ledger of an earlier life tells.
+    #[must_use]
+    pub fn of(ledger: &Ledger, now: Timestamp) -> Self {
+        let mut readings = Self::default();
+        for seen in &ledger.desired_seen {
+            let known = readings.groups.entry(seen.group_name.clone()).or_default();
+            // Whatever is less may be what was there before.
+            known.desired = (0..=seen.desired).map(|desired| (desired, now)).collect();
+        }
+        readings
+    }
+
+    /// Replaces what is older in a reading than what is known by what is known.
+    pub fn correct(&mut self, view: &mut PoolView, now: Timestamp) {
+        for group in [&mut view.spot, &mut view.on_demand] {
+            self.groups.entry(group.name.clone()).or_default().correct(group, now);
+        }
+        self.groups.retain(|name, _| [&view.spot.name, &view.on_demand.name].contains(&name));
+    }
+
+    /// Takes in what AWS said to a call. `view` is the reading that the call was planned from.
+    pub fn told(&mut self, view: &PoolView, call: &Call, answer: &Answer, now: Timestamp) {
+        let group = view.group(call.group());
+        let known = self.groups.entry(group.name.clone()).or_default();
+        match (call, answer) {
+            (Call::SetDesired { desired, .. }, _) => known.note_desired(*desired, now),
+            (Call::Launch { zone, .. }, Answer::Launched { instance_ids, .. }) => {
+                for id in instance_ids {
+                    let new = Instance { id: id.clone(), zone: zone.clone(), lifecycle: Lifecycle::Pending };
+                    known.instances.entry(id.clone()).or_insert((Some(new), now));
+                }
+            }
+            (Call::Terminate { instance_id, decrement, .. }, Answer::Terminated { says_shrunk }) => {
+                if let Some(instance) = group.instance(instance_id).cloned() {
+                    let leaving = Instance { lifecycle: Lifecycle::Leaving, ..instance };
+                    known.instances.insert(instance_id.clone(), (Some(leaving), now));
+                }
+                if *decrement && *says_shrunk {
+                    known.note_desired(group.desired - 1, now);
+                }
+            }
+            (Call::Launch { .. } | Call::Terminate { .. }, _) => {}
+        }
+    }
+}
+
+impl Known {
+    fn note_desired(&mut self, desired: i32, now: Timestamp) {
+        self.desired.retain(|(held, _)| *held != desired);
+        self.desired.push((desired, now));
+    }
+
+    fn correct(&mut self, group: &mut GroupView, now: Timestamp) {
+        let is_young = |since: Timestamp| now.duration_since(since) < LAG;
+        match self.desired.last().copied() {
+            Some((current, _)) if current == group.desired => {}
+            Some((current, since))
+                if is_young(since) && self.desired.iter().any(|(held, _)| *held == group.desired) =>
+            {
+                group.desired = current;
+            }
+            _ => self.note_desired(group.desired, now),
+        }
+        // What was followed by something else long ago is not shown any more.
+        let last = self.desired.last().map(|(_, since)| *since);
+        if last.is_some_and(|since| !is_young(since)) {
+            self.desired.drain(..self.desired.len() - 1);
+        }
+        self.correct_instances(group, now);
+    }
+
+    fn correct_instances(&mut self, group: &mut GroupView, now: Timestamp) {
+        let is_young = |since: Timestamp| now.duration_since(since) < LAG;
+        let mut instances = Vec::with_capacity(group.instances.len());
+        for listed in std::mem::take(&mut group.instances) {
+            match self.instances.get(&listed.id) {
+                Some((known, since)) if stage(known.as_ref()) > stage(Some(&listed)) && is_young(*since) => {
+                    instances.extend(known.clone());
+                }
+                Some((Some(known), _)) if stage(Some(known)) == stage(Some(&listed)) => instances.push(listed),
+                _ => {
+                    self.instances.insert(listed.id.clone(), (Some(listed.clone()), now));
+                    instances.push(listed);
+                }
+            }
+        }
+        let listed: BTreeSet<&InstanceId> = instances.iter().map(|held| &held.id).collect();
+        let missing = self.instances.keys().filter(|id| !listed.contains(id));
+        let missing: Vec<InstanceId> = missing.cloned().collect();
+        for id in missing {
+            match self.instances.get_mut(&id) {
+                Some((Some(known), since)) if known.lifecycle != Lifecycle::Leaving && is_young(*since) => {
+                    instances.push(known.clone());
+                }
+                Some((known @ Some(_), since)) => (*known, *since) = (None, now),
+                Some((None, since)) if is_young(*since) => {}
+                _ => {
+                    self.instances.remove(&id);
+                }
+            }
+        }
+        group.instances = instances;
+    }
+}
+
+/// How far an instance is in its life: it does not go back. One that is replaced in place or unhealthy may be
+/// in service again.
+fn stage(instance: Option<&Instance>) -> u8 {
+    match instance.map(|held| held.lifecycle) {
+        Some(Lifecycle::Pending | Lifecycle::Held) => 0,
+        Some(Lifecycle::InService | Lifecycle::Other | Lifecycle::Ended) => 1,
+        Some(Lifecycle::Leaving) => 2,
+        None => 3,
+    }
+}

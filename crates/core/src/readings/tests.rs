@@ -1,0 +1,123 @@
+use super::*;
+use crate::group::GroupSetup;
+use crate::ledger::DesiredSeen;
+use crate::record::GroupKind;
+use Lifecycle::{InService, Leaving, Other, Pending};
+
+fn at(seconds: i64) -> Timestamp {
+    let start: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+    start + SignedDuration::from_secs(seconds)
+}
+
+fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView {
+    GroupView {
+        name: name.into(),
+        desired,
+        min: 0,
+        max: 9,
+        zones: vec!["a".to_owned()],
+        can_launch: true,
+        setup: GroupSetup::default(),
+        instances: instances
+            .iter()
+            .map(|(id, lifecycle)| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle: *lifecycle })
+            .collect(),
+        failures: Vec::new(),
+        observed_at: at(0),
+    }
+}
+
+fn view(desired: i32, instances: &[(&str, Lifecycle)]) -> PoolView {
+    PoolView { spot: group("spot", desired, instances), on_demand: group("on-demand", 0, &[]) }
+}
+
+/// What is believed of a reading of the Spot group.
+fn read(
+    readings: &mut Readings,
+    desired: i32,
+    instances: &[(&str, Lifecycle)],
+    seconds: i64,
+) -> (i32, Vec<(String, Lifecycle)>) {
+    let mut view = view(desired, instances);
+    readings.correct(&mut view, at(seconds));
+    let instances = view.spot.instances.iter().map(|held| (held.id.to_string(), held.lifecycle));
+    (view.spot.desired, instances.collect())
+}
+
+fn one(id: &str, lifecycle: Lifecycle) -> Vec<(String, Lifecycle)> {
+    vec![(id.to_owned(), lifecycle)]
+}
+
+#[test]
+fn what_was_read_is_not_undone_by_an_older_picture_for_ten_seconds() {
+    let mut readings = Readings::default();
+    assert_eq!(read(&mut readings, 3, &[], 0), (3, Vec::new()));
+    assert_eq!(read(&mut readings, 4, &[("i-1", Pending)], 1), (4, one("i-1", Pending)));
+    assert_eq!(read(&mut readings, 3, &[], 10), (4, one("i-1", Pending)), "an older picture");
+    assert_eq!(read(&mut readings, 3, &[], 11), (3, Vec::new()), "somebody has undone it");
+    assert_eq!(read(&mut readings, 4, &[("i-1", Pending)], 12), (3, Vec::new()), "again an older one");
+    assert_eq!(read(&mut readings, 5, &[], 13), (5, Vec::new()), "what was never there is new");
+}
+
+#[test]
+fn an_instance_does_not_go_back_in_its_life() {
+    for (before, after, believed) in [
+        (Pending, InService, InService),
+        (InService, Pending, InService),
+        (InService, Other, Other),
+        (Other, InService, InService),
+        (Leaving, InService, Leaving),
+        (Leaving, Pending, Leaving),
+    ] {
+        let mut readings = Readings::default();
+        read(&mut readings, 1, &[("i-1", before)], 0);
+        assert_eq!(read(&mut readings, 1, &[("i-1", after)], 9).1, one("i-1", believed), "{before:?}");
+        assert_eq!(read(&mut readings, 1, &[("i-1", after)], 20).1, one("i-1", after), "in the end");
+    }
+    let mut readings = Readings::default();
+    read(&mut readings, 1, &[("i-1", Leaving)], 0);
+    assert_eq!(read(&mut readings, 1, &[], 1).1, [], "it is gone");
+    assert_eq!(read(&mut readings, 1, &[("i-1", Leaving)], 9).1, [], "and stays so");
+    read(&mut readings, 1, &[], 12);
+    assert!(readings.groups.values().all(|known| known.instances.is_empty()), "nothing is kept for ever");
+}
+
+#[test]
+fn an_instance_that_was_there_for_long_may_be_gone_from_one_reading_to_the_next() {
+    let mut readings = Readings::default();
+    read(&mut readings, 1, &[("i-1", InService)], 0);
+    assert_eq!(read(&mut readings, 1, &[], 15).1, []);
+}
+
+#[test]
+fn an_answer_counts_before_a_listing_shows_it() {
+    let group = GroupKind::Spot;
+    let mut readings = Readings::default();
+    read(&mut readings, 3, &[("i-1", InService)], 0);
+    let planned_from = view(3, &[("i-1", InService)]);
+    let mut tell = |call: &Call, answer: &Answer| readings.told(&planned_from, call, answer, at(1));
+    let launch = Call::Launch { group, zone: "a".to_owned(), count: 1, token: "token".to_owned() };
+    tell(&launch, &Answer::Launched { instance_ids: vec!["i-2".into()], errors: Vec::new() });
+    tell(&Call::SetDesired { group, desired: 4 }, &Answer::Done);
+    let shown = |lifecycle| vec![("i-1".to_owned(), lifecycle), ("i-2".to_owned(), Pending)];
+    assert_eq!(read(&mut readings, 3, &[("i-1", InService)], 2), (4, shown(InService)));
+
+    let planned_from = view(4, &[("i-1", InService), ("i-2", Pending)]);
+    for (says_shrunk, desired) in [(false, 4), (true, 3)] {
+        let mut readings = readings.clone();
+        let end = Call::Terminate { group, instance_id: "i-1".into(), decrement: true };
+        readings.told(&planned_from, &end, &Answer::Terminated { says_shrunk }, at(2));
+        let read = read(&mut readings, 4, &[("i-1", InService), ("i-2", Pending)], 3);
+        assert_eq!(read, (desired, shown(Leaving)));
+    }
+}
+
+#[test]
+fn a_new_life_does_not_take_an_older_picture_for_a_lowering_by_others() {
+    let seen = DesiredSeen { group: GroupKind::Spot, group_name: "spot".into(), desired: 4 };
+    let ledger = Ledger { desired_seen: vec![seen], ..Ledger::default() };
+    let mut readings = Readings::of(&ledger, at(0));
+    assert_eq!(read(&mut readings, 3, &[], 1).0, 4);
+    assert_eq!(read(&mut readings, 3, &[], 10).0, 3);
+    assert_eq!(read(&mut Readings::of(&ledger, at(0)), 5, &[], 1).0, 5);
+}
