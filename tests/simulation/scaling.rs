@@ -197,7 +197,7 @@ fn a_launch_that_desired_capacity_does_not_count_is_made_to_count() {
 #[test]
 fn desired_capacity_that_somebody_lowers_while_an_instance_is_launched_is_not_raised_again() {
     for after in [Some(0), Some(5), Some(20), None] {
-        let played = Play::plot(&format!("desired capacity is raised after {after:?} s"), Scenario::Rebalance.plot())
+        let played = Play::plot(&format!("desired capacity is raised after {after:?} s"), ends(Scenario::Rebalance))
             .beside(move |stage| async move {
                 let cloud = &stage.cloud;
                 cloud.configure(|settings| {

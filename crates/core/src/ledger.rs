@@ -436,6 +436,12 @@ impl Ledger {
         open.map(ScalingRequest::launched).sum()
     }
 
+    /// Whether desired capacity may still be raised for the replacement by the call that brought its instance.
+    pub(crate) fn is_uncounted(&self, group: GroupKind, replacement: &ReplacementName) -> bool {
+        let mut open = self.requests(group).filter(|request| request.state == RequestState::Launched);
+        open.any(|request| request.shares.iter().any(|share| share.replacement == replacement))
+    }
+
     /// Takes the share of a replacement out of its requests.
     pub(crate) fn remove_share(&mut self, group: GroupKind, replacement: &ReplacementName) {
         for request in self.requests_mut(group) {

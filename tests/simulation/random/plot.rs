@@ -260,12 +260,10 @@ const LOSSES: u64 = 0x0001_0557;
 /// How far listings are behind is drawn apart from the rest.
 const LISTINGS: u64 = 0x0011_57a6;
 
-/// Listings are behind in a third of the stories if `SIMULATE_LAG` is set (EC2 API Reference, "Eventual
-/// consistency"): the ledger takes each listing as current.
+/// Listings are behind in a third of the stories (EC2 API Reference, "Eventual consistency").
 fn listing_lag(random: &mut fastrand::Rng) -> Duration {
     let lag = pick(random, &[2, 10]);
-    let wanted = std::env::var_os("SIMULATE_LAG").is_some();
-    if !wanted || random.u8(..3) > 0 { Duration::ZERO } else { Duration::from_secs(lag) }
+    if random.u8(..3) > 0 { Duration::ZERO } else { Duration::from_secs(lag) }
 }
 
 /// The delay of a raise is drawn apart from the rest.

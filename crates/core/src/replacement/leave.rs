@@ -190,7 +190,8 @@ fn finish_termination(next: &mut ReplacementStatus, drain: OldDrain, pressed: bo
         return;
     }
     let raised = facts.is_spot_raised(subject);
-    let unsettled = facts.ledger.reduction.is_some() || raised && !turn.waited_to_settle;
+    let uncounted = facts.ledger.is_uncounted(GroupKind::Spot, &subject.name);
+    let unsettled = facts.ledger.reduction.is_some() || uncounted || raised && !turn.waited_to_settle;
     let left = facts.left_of(GroupKind::Spot, &subject.instance_id, facts.old_node, next);
     if let Some(waits) = left.or_else(|| unsettled.then(|| facts.not_settled(GroupKind::Spot))) {
         next.block(FlowBox::Drain, [waits], now);

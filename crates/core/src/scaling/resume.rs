@@ -4,8 +4,7 @@ use super::answers::{applied, reduced, refuse};
 use super::calls::Call;
 use super::inputs::Inputs;
 use crate::group::{FailureClass, GroupView, NoInstance};
-use crate::ids::InstanceId;
-use crate::ledger::{Ledger, Method, RequestState, ScalingRequest};
+use crate::ledger::{Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
 use jiff::{SignedDuration, Timestamp};
 
@@ -88,26 +87,26 @@ fn count_launched(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> 
     if last_answer.is_some_and(|at| inputs.now.duration_since(at) < COUNTED_WITHIN) {
         return None;
     }
-    for share in open.iter_mut().flat_map(|request| &mut request.shares) {
-        if share.instance_id.as_ref().is_some_and(|id| !group.is_active(id)) {
-            (share.instance_id, share.since) = (None, inputs.now);
-        }
-    }
-    let there: i32 = open.iter().map(|request| request.launched()).sum();
+    let is_there =
+        |share: &&Share| share.instance_id.as_ref().is_some_and(|id| group.is_active(id));
+    let there = open.iter().flat_map(|request| &request.shares).filter(is_there).count();
+    let there = i32::try_from(there).unwrap_or(i32::MAX);
     let active = i32::try_from(group.active()).unwrap_or(i32::MAX);
     let target = active.min(group.desired.saturating_add(there)).min(group.max);
     if group.desired < target {
+        for share in open.iter_mut().flat_map(|request| &mut request.shares) {
+            if share.instance_id.as_ref().is_some_and(|id| !group.is_active(id)) {
+                (share.instance_id, share.since) = (None, inputs.now);
+            }
+        }
         open.iter_mut().for_each(|request| request.target = target);
         let uncounted = take_uncounted(&mut open, there - (target - group.desired));
         ledger.scaling_requests.extend(uncounted);
         return Some(Call::SetDesired { group: kind, desired: target });
     }
-    // Somebody else has lowered it: what was raised for us is still in it. If the group missed instances, or
-    // does since the old ones are gone, ours have taken their places instead.
-    let mut shares = open.iter().flat_map(|request| &request.shares);
-    let old_are_there = kind == GroupKind::OnDemand
-        || shares.all(|share| group.is_active(&InstanceId::from(share.replacement.as_str())));
-    let was_full = old_are_there && open.iter().all(|request| request.active >= request.baseline);
+    // Somebody else has lowered it: what was raised for us is still in it. If the group missed instances at
+    // that time, ours have taken their places instead.
+    let was_full = open.iter().all(|request| request.active >= request.baseline);
     for request in open {
         if was_full {
             applied(request);
