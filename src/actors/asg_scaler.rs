@@ -349,12 +349,7 @@ async fn take_turn(
     // A new life, or a replacement that wants something, waits for nobody else's look.
     let urgent = takes_over || wanted.wants_something();
     if takes_over {
-        let mut next = store.stored.ledger.clone();
-        if *readings == Readings::default() {
-            *readings = Readings::of(&next, deps.clock.now());
-        }
-        next.take_over(deps.clock.now());
-        store.write(next).await?;
+        take_over(&mut store, readings, deps.clock.now()).await?;
     }
     for calls in 0.. {
         let mut view =
@@ -407,6 +402,20 @@ async fn take_turn(
         changed |= store.write(next).await?;
     }
     Err(TurnError::NotLeading)
+}
+
+/// Takes in what an earlier life, or another process, has written.
+async fn take_over(
+    store: &mut LedgerStore,
+    readings: &mut Readings,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let mut next = store.stored.ledger.clone();
+    if *readings == Readings::default() {
+        *readings = Readings::of(&next, now);
+    }
+    next.take_over(now);
+    store.write(next).await.map(drop)
 }
 
 /// The ledger with the empty places of the Spot group, if they are to be known.

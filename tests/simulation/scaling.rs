@@ -197,23 +197,24 @@ fn a_launch_that_desired_capacity_does_not_count_is_made_to_count() {
 #[test]
 fn desired_capacity_that_somebody_lowers_while_an_instance_is_launched_is_not_raised_again() {
     for after in [Some(0), Some(5), Some(20), None] {
-        let played = Play::plot(&format!("desired capacity is raised after {after:?} s"), ends(Scenario::Rebalance))
-            .beside(move |stage| async move {
-                let cloud = &stage.cloud;
-                cloud.configure(|settings| {
-                    settings.launch_instances_raises_desired = after.map(Duration::from_secs);
-                });
-                while !cloud.calls().iter().any(|call| call.operation == LAUNCH) {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                let desired = cloud.group(SPOT).expect("a group").desired;
-                cloud.set_desired(SPOT, desired - 1).expect("a group");
-                // When all is over, the same is added again: the group is as it was.
-                stage.until_phase(&stage.spot[0], Phase::Completed).await;
-                let desired = cloud.group(SPOT).expect("a group").desired;
-                cloud.set_desired(SPOT, desired + 1).expect("a group");
-            })
-            .play();
+        let played =
+            Play::plot(&format!("desired capacity is raised after {after:?} s"), ends(Scenario::Rebalance))
+                .beside(move |stage| async move {
+                    let cloud = &stage.cloud;
+                    cloud.configure(|settings| {
+                        settings.launch_instances_raises_desired = after.map(Duration::from_secs);
+                    });
+                    while !cloud.calls().iter().any(|call| call.operation == LAUNCH) {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                    let desired = cloud.group(SPOT).expect("a group").desired;
+                    cloud.set_desired(SPOT, desired - 1).expect("a group");
+                    // When all is over, the same is added again: the group is as it was.
+                    stage.until_phase(&stage.spot[0], Phase::Completed).await;
+                    let desired = cloud.group(SPOT).expect("a group").desired;
+                    cloud.set_desired(SPOT, desired + 1).expect("a group");
+                })
+                .play();
         played.assert_ok();
     }
 }

@@ -436,7 +436,8 @@ impl Ledger {
         open.map(ScalingRequest::launched).sum()
     }
 
-    /// Whether desired capacity may still be raised for the replacement by the call that brought its instance.
+    /// Whether desired capacity may still be raised for the replacement by the call that brought its
+    /// instance.
     pub(crate) fn is_uncounted(&self, group: GroupKind, replacement: &ReplacementName) -> bool {
         let mut open = self.requests(group).filter(|request| request.state == RequestState::Launched);
         open.any(|request| request.shares.iter().any(|share| share.replacement == replacement))

@@ -183,7 +183,15 @@ fn launch(
     let id: InstanceId = format!("{}-{next_id}", kind.slug()).into();
     let lifecycle = Lifecycle::Pending;
     let until = now + group.boot;
-    group.instances.push(FakeInstance { id: id.clone(), lifecycle, until, busy: false, dies, never_joins, beyond: false });
+    group.instances.push(FakeInstance {
+        id: id.clone(),
+        lifecycle,
+        until,
+        busy: false,
+        dies,
+        never_joins,
+        beyond: false,
+    });
     id
 }
 

@@ -1,8 +1,8 @@
 //! Readings of a pool's groups that are never older than what is known.
 //!
 //! A Describe call may give an older picture than the call before it, or than the answer to a change (EC2 API
-//! Reference, "Eventual consistency"); up to ten seconds are counted with. So for that long after something was
-//! first read, or said by an answer, an older picture of it is not believed.
+//! Reference, "Eventual consistency"); up to ten seconds are counted with. So for that long after something
+//! was first read, or said by an answer, an older picture of it is not believed.
 
 #[cfg(test)]
 mod tests;
@@ -112,7 +112,9 @@ impl Known {
                 Some((known, since)) if stage(known.as_ref()) > stage(Some(&listed)) && is_young(*since) => {
                     instances.extend(known.clone());
                 }
-                Some((Some(known), _)) if stage(Some(known)) == stage(Some(&listed)) => instances.push(listed),
+                Some((Some(known), _)) if stage(Some(known)) == stage(Some(&listed)) => {
+                    instances.push(listed)
+                }
                 _ => {
                     self.instances.insert(listed.id.clone(), (Some(listed.clone()), now));
                     instances.push(listed);

@@ -91,7 +91,8 @@ impl State {
 
     /// One look of the group at itself.
     pub(super) fn reconcile(&mut self, group: &str, at: Timestamp) {
-        let missing = self.groups.get(group).map_or(0, |held| held.desired.saturating_sub(self.counted(group)));
+        let missing =
+            self.groups.get(group).map_or(0, |held| held.desired.saturating_sub(self.counted(group)));
         self.count_beyond(group, missing);
         let counted = self.counted(group);
         let Some(entry) = self.groups.get(group) else { return };

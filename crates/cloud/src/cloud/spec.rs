@@ -320,8 +320,8 @@ pub struct CloudSettings {
     pub suspend_launch_after: Duration,
     /// Whether the endpoint knows `LaunchInstances` at all; if not, `InvalidAction`.
     pub launch_instances: bool,
-    /// After how long a successful `LaunchInstances` raises desired capacity, if it does; AWS does not document
-    /// it.
+    /// After how long a successful `LaunchInstances` raises desired capacity, if it does; AWS does not
+    /// document it.
     pub launch_instances_raises_desired: Option<Duration>,
     /// Whether `LaunchInstances` is refused above `MaxSize`; AWS does not document it.
     pub launch_instances_enforces_max: bool,

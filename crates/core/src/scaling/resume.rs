@@ -87,8 +87,7 @@ fn count_launched(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> 
     if last_answer.is_some_and(|at| inputs.now.duration_since(at) < COUNTED_WITHIN) {
         return None;
     }
-    let is_there =
-        |share: &&Share| share.instance_id.as_ref().is_some_and(|id| group.is_active(id));
+    let is_there = |share: &&Share| share.instance_id.as_ref().is_some_and(|id| group.is_active(id));
     let there = open.iter().flat_map(|request| &request.shares).filter(is_there).count();
     let there = i32::try_from(there).unwrap_or(i32::MAX);
     let active = i32::try_from(group.active()).unwrap_or(i32::MAX);
