@@ -98,6 +98,37 @@ fn a_message_about_no_node_of_the_cluster_is_deleted_after_a_while_and_not_loope
 }
 
 #[test]
+fn an_instance_of_ours_behind_99_foreign_ones_of_one_health_event_is_reported_at_once() {
+    let script = vec![(Duration::from_secs(140), Act::Rebalance(0))];
+    let plot = Plot { script, ..Scenario::Rebalance.plot() };
+    let played = Play::plot("a long health event", plot)
+        .world(agentless())
+        .beside(|stage| async move {
+            let ours = stage.spot[1].clone();
+            let foreign = (0..99).map(|number| format!("i-{number:017x}"));
+            let named = foreign.chain([ours.clone()]).map(|id| json!({ "entityValue": id }));
+            let body = json!({
+                "source": "aws.health", "detail-type": "AWS Health Event", "time": stage.cloud.now(),
+                "detail": {
+                    "service": "EC2", "eventTypeCategory": "scheduledChange", "statusCode": "upcoming",
+                    "startTime": "Wed, 01 Jul 2026 09:00:00 GMT",
+                    "affectedEntities": named.collect::<Vec<_>>(),
+                },
+            });
+            stage.cloud.send_message(body.to_string());
+            stage.pass(5).await;
+            let notices = stage.cluster.list::<InterruptionNotice>();
+            assert!(notices.iter().any(|notice| notice.spec.instance_id == *ours), "its notice is stored");
+            assert_eq!(queued(&stage, "aws.health"), 1, "the nodes of the others may join yet");
+            stage.pass(130).await;
+            assert_eq!(queued(&stage, "aws.health"), 0, "none of them did");
+            assert_eq!(count(&stage, MessageKind::Maintenance, MessageResult::Stored), 1);
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
 fn a_message_that_cannot_be_read_goes_to_the_dead_letter_queue_or_is_deleted() {
     for (max_receives, dead, result) in [(Some(3), 1, MessageResult::Left), (None, 0, MessageResult::Deleted)]
     {
