@@ -1,8 +1,8 @@
 //! Parsers of what others send, fed with changed copies of what is valid: none panics, and what one accepts
 //! keeps its bounds.
 //!
-//! Each target runs for `FUZZ_SECONDS`, a quarter of a second by default, from the seed `FUZZ_SEED`. A failure
-//! names the seed, and shows the input.
+//! Each target runs for `FUZZ_SECONDS`, a quarter of a second by default, from the seed `FUZZ_SEED`. A
+//! failure names the seed, and shows the input.
 
 #![allow(clippy::disallowed_methods, clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
 

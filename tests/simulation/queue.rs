@@ -69,6 +69,13 @@ fn a_notice_of_the_agent_and_the_same_of_the_queue_are_one_whichever_comes_first
             let begun =
                 played.report.boxes.iter().filter(|step| step.outcome == Outcome::NoticeReceived).count();
             assert_eq!(begun, 1, "{scenario:?}");
+            if late == 0 {
+                // The message and its copy come while the node is there: one object is enough for both.
+                let kinds = [MessageKind::Rebalance, MessageKind::Interruption];
+                let known = kinds.map(|kind| count(&played.stage, kind, MessageResult::Known));
+                assert!(known.iter().sum::<u64>() >= 1, "{scenario:?}: {known:?}");
+                assert_eq!(queued(&played.stage, "Warning") + queued(&played.stage, "Recommendation"), 0);
+            }
         }
     }
 }
