@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast simulate crashes explore differential nightly testbed lint advisories bench bench-scale
+.PHONY: help demo test test-fast simulate crashes explore differential fuzz nightly testbed lint advisories bench bench-scale
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,7 +12,7 @@ test: testbed ## Runs all tests, also those on a real Kubernetes control plane
 	cargo test
 
 test-fast: ## Runs the tests that need no cluster
-	cargo test --workspace --lib --bins --test cli --test simulation --test contract --test tidy
+	cargo test --workspace --lib --bins --test cli --test simulation --test contract --test fuzz --test tidy
 
 simulate: ## Plays random scenarios in the simulated cloud: SEEDS=1000 of them, from SEED=1
 	@SIMULATE_SEEDS=$(or $(SEEDS),1000) SIMULATE_SEED=$(or $(SEED),1) SIMULATE_EVENTS=$(EVENTS) \
@@ -25,15 +25,19 @@ explore: ## Visits every state of a small world: all orders of all events, EVENT
 	@EXPLORE_EVENTS=$(or $(EVENTS),3) EXPLORE_ORDERS=$(or $(ORDERS),5) \
 	cargo test --quiet -p spot-guard-core --lib model::exhaustive -- --include-ignored --nocapture --test-threads 1
 
-nightly: ## Runs what takes too long for every change: 10,000 scenarios, all crash points, explore, differential, dashboard
+nightly: ## Runs what takes too long for every change: 10,000 scenarios, all crash points, explore, differential, fuzz, dashboard
 	$(MAKE) simulate SEEDS=10000
 	$(MAKE) crashes
 	$(MAKE) explore
 	$(MAKE) differential
+	$(MAKE) fuzz
 	cargo test --test cluster every_query_of_the_dashboard -- --ignored --nocapture
 
 differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 from SEED=1
 	CLUSTERS=$(or $(CLUSTERS),1000) SEED=$(or $(SEED),1) cargo test --test cluster the_check_agrees -- --nocapture
+
+fuzz: ## Feeds each parser of outside input changed copies of what is valid: SECONDS=120 each, from SEED=1
+	FUZZ_SECONDS=$(or $(SECONDS),120) FUZZ_SEED=$(or $(SEED),1) cargo test --quiet --test fuzz -- --nocapture
 
 testbed: ## Builds the control plane, Helm, hclfmt and promtool for the cluster tests, if they are missing
 	@echo 'Looking for the testbed; if it is missing it is built, which takes minutes.' >&2

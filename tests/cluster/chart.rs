@@ -17,7 +17,7 @@ const RELEASE: &str = "sg";
 const NAMESPACE: &str = "elsewhere";
 
 /// Values that users have: Kubernetes and the controller take what the chart renders of them.
-const VALUES: [&str; 5] = [
+const VALUES: [&str; 6] = [
     "{}",
     "image: {digest: 'sha256:0000000000000000000000000000000000000000000000000000000000000000'}\n\
      imagePullSecrets: [{name: pull}]\npodLabels: {team: a}\npodAnnotations: {note: b}\n\
@@ -32,10 +32,15 @@ const VALUES: [&str; 5] = [
     "networkPolicy: {scrapers: [{namespaceSelector: {matchLabels: {name: monitoring}}}]}\n\
      flowSchema: {enabled: false}\njsonLogging: false\n\
      controller: {replicas: 3, affinity: {}, tolerations: [{operator: Exists}], extraEnv: [{name: A, value: b}]}",
+    AGENTLESS,
 ];
 
+/// Notices through the queue alone.
+const AGENTLESS: &str = "queue: {url: 'https://sqs.eu-central-1.amazonaws.com/123456789012/notices'}\n\
+     agent: {enabled: false}\nserviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::1:role/x'}}";
+
 /// Values that must be refused, with a part of what is said about each.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 12] = [
     ("replicaCount: 2", "replicaCount"),
     ("image: {digest: latest}", "/image/digest"),
     ("listenAddress: 10.0.0.1", "/listenAddress"),
@@ -45,6 +50,9 @@ const REFUSED: [(&str, &str); 9] = [
     ("notifications: [{secretName: slack}]", "key"),
     ("prometheusRule: {runbooks: ''}", "/prometheusRule/runbooks"),
     ("dashboard: {folder: a}", "folder"),
+    ("agent: {enabled: false}", "agent.enabled is false and queue.url is empty"),
+    ("queue: {url: notices}", "/queue/url"),
+    ("settings: {queue: {url: 'https://sqs.eu-central-1.amazonaws.com/1/notices'}}", "/settings/queue"),
 ];
 
 pub fn root() -> &'static Path {
@@ -140,6 +148,27 @@ fn the_chart_is_sound_and_refuses_values_that_it_does_not_know() {
         let output = helm_template(folder.path(), NAMESPACE, values);
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && told.contains(message), "{values}: {told}");
+    }
+}
+
+#[test]
+fn with_a_queue_the_controller_reads_it_and_may_report_for_others_and_agents_may_be_left_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let beside = AGENTLESS.replace("enabled: false", "enabled: true");
+    for (values, has_queue, has_agents) in
+        [(AGENTLESS, true, false), (beside.as_str(), true, true), ("{}", false, true)]
+    {
+        let rendered = succeeded(helm_template(folder.path(), NAMESPACE, values));
+        let files = files(&rendered);
+        let url = configuration(folder.path(), &files["controller-config.yaml"]).queue.url;
+        let expected = has_queue.then_some("https://sqs.eu-central-1.amazonaws.com/123456789012/notices");
+        assert_eq!(url.as_deref(), expected, "{values}");
+        assert_eq!(files["controller-rbac.yaml"].contains("report-for-others]"), has_queue, "{values}");
+        assert_eq!(rendered.contains("kind: DaemonSet\n"), has_agents, "{values}");
+        assert_eq!(files.contains_key("agent-rbac.yaml"), has_agents, "{values}");
+        // The role that may read the queue is the one of this account.
+        let role = "eks.amazonaws.com/role-arn: arn:aws:iam::1:role/x\n";
+        assert_eq!(files["controller-rbac.yaml"].contains(role), has_queue, "{values}");
     }
 }
 

@@ -1,5 +1,9 @@
 //! The notice queue against moto_server's SQS, on the real control plane.
 
+mod lifecycle;
+mod outages;
+mod proxy;
+
 use crate::helpers::{object, wait_for};
 use crate::moto;
 use crate::process::Process;
@@ -14,7 +18,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 use spot_guard::clock::Clock;
-use spot_guard_cloud::cloud::Cloud;
+use spot_guard_cloud::cloud::{Cloud, Served};
 use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -126,6 +130,13 @@ async fn may_report_for_others(testbed: &Testbed) {
     bindings.create(&PostParams::default(), &binding).await.expect("a binding");
 }
 
+/// An Auto Scaling without groups.
+fn start_cloud() -> (Served, Cloud) {
+    let cloud = Cloud::new(Clock::System.into(), 1);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    (cloud.serve_autoscaling(listener).expect("the cloud answers"), cloud)
+}
+
 #[actix::test]
 async fn events_of_every_kind_and_a_storm_of_500_come_through_sqs() {
     let testbed = Testbed::start_without_kubelets("queue").await;
@@ -139,9 +150,7 @@ async fn events_of_every_kind_and_a_storm_of_500_come_through_sqs() {
         let node = json!({ "metadata": { "name": name }, "spec": { "providerID": provider_id } });
         nodes.create(&PostParams::default(), &object(node)).await.expect("a node");
     }
-    let cloud = Cloud::new(Clock::System.into(), 1);
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let autoscaling = cloud.serve_autoscaling(listener).expect("the cloud answers");
+    let (autoscaling, _cloud) = start_cloud();
     let mut controller = product::start_controller(&testbed, "controller", &autoscaling.url()).await;
     controller.leads().await;
 

@@ -23,7 +23,7 @@ use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT, WorldOptions};
 use spot_guard_cloud::cloud::{
     BootFault, BootTimes, CloudEvent, CloudSettings, EventKind, LaunchFailure, LifecycleState, Market,
-    Served, Supply,
+    NoticeQueue, Served, Supply,
 };
 use spot_guard_core::notification::NotificationKind;
 use spot_guard_core::policy::PolicySpec;
@@ -77,6 +77,8 @@ pub struct Tale {
     gives_back: bool,
     /// Whether its controller is killed, whose last events may not have been sent: they are told once.
     is_killed: bool,
+    /// How events come through a queue, if there is one.
+    pub queue: Option<NoticeQueue>,
     /// After this time the story counts as stuck.
     limit: Duration,
 }
@@ -110,6 +112,7 @@ impl Tale {
             pod_start,
             gives_back: false,
             is_killed: false,
+            queue: None,
             limit: LIMIT,
         }
     }
@@ -133,6 +136,7 @@ impl Tale {
             retry_first: Duration::from_secs(2),
             retry_max: Duration::from_secs(2),
             launch_instances: self.launch_instances,
+            notice_queue: self.queue,
             ..CloudSettings::default()
         };
         let stage = WorldOptions { plays_machines: client.is_none(), client, boot, cloud };

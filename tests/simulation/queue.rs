@@ -69,6 +69,13 @@ fn a_notice_of_the_agent_and_the_same_of_the_queue_are_one_whichever_comes_first
             let begun =
                 played.report.boxes.iter().filter(|step| step.outcome == Outcome::NoticeReceived).count();
             assert_eq!(begun, 1, "{scenario:?}");
+            if late == 0 {
+                // The message and its copy come while the node is there: one object is enough for both.
+                let kinds = [MessageKind::Rebalance, MessageKind::Interruption];
+                let known = kinds.map(|kind| count(&played.stage, kind, MessageResult::Known));
+                assert!(known.iter().sum::<u64>() >= 1, "{scenario:?}: {known:?}");
+                assert_eq!(queued(&played.stage, "Warning") + queued(&played.stage, "Recommendation"), 0);
+            }
         }
     }
 }
@@ -95,6 +102,37 @@ fn a_message_about_no_node_of_the_cluster_is_deleted_after_a_while_and_not_loope
     played.assert_ok();
     let notices = played.stage.cluster.list::<InterruptionNotice>();
     assert!(notices.iter().all(|notice| notice.spec.instance_id != "i-0aaaaaaaaaaaaaaaa"));
+}
+
+#[test]
+fn an_instance_of_ours_behind_99_foreign_ones_of_one_health_event_is_reported_at_once() {
+    let script = vec![(Duration::from_secs(140), Act::Rebalance(0))];
+    let plot = Plot { script, ..Scenario::Rebalance.plot() };
+    let played = Play::plot("a long health event", plot)
+        .world(agentless())
+        .beside(|stage| async move {
+            let ours = stage.spot[1].clone();
+            let foreign = (0..99).map(|number| format!("i-{number:017x}"));
+            let named = foreign.chain([ours.clone()]).map(|id| json!({ "entityValue": id }));
+            let body = json!({
+                "source": "aws.health", "detail-type": "AWS Health Event", "time": stage.cloud.now(),
+                "detail": {
+                    "service": "EC2", "eventTypeCategory": "scheduledChange", "statusCode": "upcoming",
+                    "startTime": "Wed, 01 Jul 2026 09:00:00 GMT",
+                    "affectedEntities": named.collect::<Vec<_>>(),
+                },
+            });
+            stage.cloud.send_message(body.to_string());
+            stage.pass(5).await;
+            let notices = stage.cluster.list::<InterruptionNotice>();
+            assert!(notices.iter().any(|notice| notice.spec.instance_id == *ours), "its notice is stored");
+            assert_eq!(queued(&stage, "aws.health"), 1, "the nodes of the others may join yet");
+            stage.pass(130).await;
+            assert_eq!(queued(&stage, "aws.health"), 0, "none of them did");
+            assert_eq!(count(&stage, MessageKind::Maintenance, MessageResult::Stored), 1);
+        })
+        .play();
+    played.assert_ok();
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! What a message of the notice queue says, and what becomes of it.
 //!
 //! EventBridge sends events of EC2, EC2 Auto Scaling and AWS Health to an SQS queue, directly or through SNS.
+//! A lifecycle hook can have the queue as its notification target, and then its messages have no such frame.
 //! A message is advice of whoever may write to the queue. So an interruption notice of the queue is judged
 //! like one of an agent.
 //!
 //! Rules: EC2 User Guide, "Spot Instance interruption notices", "EC2 instance rebalance recommendations" and
 //! "Automate Amazon EC2 using EventBridge"; Amazon EC2 Auto Scaling User Guide, "EventBridge event
-//! reference"; AWS Health User Guide, "Amazon EventBridge schema".
+//! reference"; its API Reference, PutLifecycleHook, "NotificationTargetARN"; AWS Health User Guide, "Amazon
+//! EventBridge schema".
 
 #[cfg(test)]
 mod tests;
@@ -81,6 +83,18 @@ codes! {
         Left,
         /// It could not be read, and was deleted.
         Deleted,
+    }
+}
+
+impl MessageResult {
+    /// The result of a message that names several instances, of the results of two of them: what was stored
+    /// counts before what was known, and both count before what is foreign.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Stored, _) | (_, Self::Foreign) => self,
+            _ => other,
+        }
     }
 }
 
@@ -163,9 +177,13 @@ struct Envelope {
     sns_type: Value,
     #[serde(rename = "Message")]
     sns_message: Value,
+    /// A hook that sends by itself has its fields here.
+    #[serde(flatten)]
+    direct: Value,
 }
 
-/// Reads the body of a message: an EventBridge event, or an SNS notification with one in it.
+/// Reads the body of a message: an EventBridge event, a message of a lifecycle hook, or an SNS notification
+/// with one of them in it.
 ///
 /// An interruption has its deadline two minutes after the event, and a deadline that EC2 cannot have given is
 /// none. Of an AWS Health event the start of a scheduled change is the deadline.
@@ -214,6 +232,7 @@ fn event(envelope: &Envelope, now: Timestamp) -> Result<QueueEvent, MalformedMes
         }
         ("aws.autoscaling", "EC2 Instance-terminate Lifecycle Action") => lifecycle(detail),
         ("aws.health", "AWS Health Event") => maintenance(detail, at),
+        ("", "") => direct(&envelope.direct),
         (_, "") | ("", _) => Err(MalformedMessage::NoObject),
         _ => Ok(QueueEvent::Other),
     }
@@ -229,6 +248,17 @@ fn lifecycle(detail: &Value) -> Result<QueueEvent, MalformedMessage> {
     let (group, hook) = (text("AutoScalingGroupName"), text("LifecycleHookName"));
     let (group, hook) = group.zip(hook).ok_or(MalformedMessage::NoHook)?;
     Ok(QueueEvent::Lifecycle(LifecycleAction { instance_id, group: group.into(), hook: hook.into() }))
+}
+
+/// A message that a group sends by itself. A test message comes when a hook gets its notification target, and
+/// has an `Event` as the plain notifications of a group have.
+fn direct(message: &Value) -> Result<QueueEvent, MalformedMessage> {
+    match (message["LifecycleTransition"].as_str(), message["Event"].as_str()) {
+        (_, Some(event)) if event.starts_with("autoscaling:") => Ok(QueueEvent::Other),
+        (Some("autoscaling:EC2_INSTANCE_TERMINATING"), _) => lifecycle(message),
+        (Some(_), _) => Ok(QueueEvent::Other),
+        (None, _) => Err(MalformedMessage::NoObject),
+    }
 }
 
 /// An event of AWS Health: a change that is scheduled for instances, and not over.

@@ -9,6 +9,8 @@ use crate::clock::jittered;
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, NodeReplacement, notice_name};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::tracing::{box_span, traceparent_of};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use kube::api::{Api, PostParams};
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::ids::{InstanceId, NodeName};
@@ -19,12 +21,15 @@ use spot_guard_core::queue::{self, LifecycleAction, MessageKind, MessageResult, 
 use spot_guard_core::record::FlowBox;
 use spot_guard_core::replacement::Mode;
 use spot_guard_core::time::since;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
+/// A message that is worked on is hidden again after so long. Half of the time is left for a slow call.
+const HIDE_AGAIN: Duration = Duration::from_secs(HIDDEN_FOR.as_secs() / 2);
 /// Between two looks for a node that is to join.
 const LOOK: Duration = Duration::from_secs(2);
 /// Between two looks at a drain; each prolongs the lifecycle action. A hook waits 30 s at least (API
@@ -51,10 +56,18 @@ pub(super) struct Carrier {
 }
 
 impl Carrier {
-    /// Does what the message calls for, and deletes it.
+    /// Does what the message calls for, and deletes it. Meanwhile the message stays hidden.
     pub(super) async fn carry(self) -> Result<(), CallError> {
         let (kind, result) = match queue::parse(&self.message.body, self.deps.clock.now()) {
-            Ok(event) => (event.kind(), self.act(event).await?),
+            Ok(event) => {
+                let kind = event.kind();
+                let result = tokio::select! {
+                    biased;
+                    result = self.act(event) => result,
+                    error = self.keep_hidden() => return Err(error),
+                };
+                (kind, result)
+            }
             Err(why) => {
                 if self.message.receives <= 1 {
                     tracing::warn!(%why, "a message of the notice queue cannot be read");
@@ -75,63 +88,71 @@ impl Carrier {
         Ok(())
     }
 
-    async fn act(&self, event: QueueEvent) -> Result<MessageResult, CallError> {
+    /// Hides the message again and again, until that fails.
+    async fn keep_hidden(&self) -> CallError {
+        loop {
+            sleep(HIDE_AGAIN).await;
+            if let Err(error) = self.queue.hide(&self.message, HIDDEN_FOR).await {
+                return error;
+            }
+        }
+    }
+
+    async fn act(&self, event: QueueEvent) -> MessageResult {
         match event {
-            QueueEvent::Other => Ok(MessageResult::Ignored),
+            QueueEvent::Other => MessageResult::Ignored,
             QueueEvent::Ended(instance_id) => {
                 self.ended.send(InstanceEnded { instance_id });
-                Ok(MessageResult::Told)
+                MessageResult::Told
             }
-            QueueEvent::Notice(announced, instances) => {
-                let mut best = MessageResult::Foreign;
-                for instance_id in instances {
-                    let result = self.report(&announced, &instance_id).await?;
-                    if best != MessageResult::Stored && result != MessageResult::Foreign {
-                        best = result;
-                    }
-                }
-                Ok(best)
-            }
+            QueueEvent::Notice(announced, instances) => self.report(&announced, instances).await,
             QueueEvent::Lifecycle(action) => self.hold(&action).await,
         }
     }
 
-    /// Stores the notice about an instance, once its node is there.
-    async fn report(
-        &self,
-        announced: &Announcement,
-        instance_id: &InstanceId,
-    ) -> Result<MessageResult, CallError> {
+    /// Stores the notices about these instances side by side, each once its node is there.
+    async fn report(&self, announced: &Announcement, instances: Vec<InstanceId>) -> MessageResult {
+        let mut best = MessageResult::Foreign;
+        let mut stores = FuturesUnordered::new();
+        let mut unknown = instances;
         loop {
             let nodes_are_current = self.deps.view.freshness().is_current(WatchedKind::Node);
-            match queue::whose(self.claims(instance_id), nodes_are_current, self.may_wait, self.waited()) {
+            let waited = self.waited();
+            unknown.retain(|id| match queue::whose(self.claims(id), nodes_are_current, self.may_wait, waited) {
                 Whose::Ours(nodes) => {
-                    let mut best = MessageResult::Known;
-                    for node in nodes {
-                        if self.store(announced, instance_id, &node).await? == MessageResult::Stored {
-                            best = MessageResult::Stored;
-                        }
-                    }
-                    return Ok(best);
+                    stores.extend(nodes.into_iter().map(|node| self.store(announced, id.clone(), node)));
+                    false
                 }
-                Whose::Foreign => return Ok(MessageResult::Foreign),
-                Whose::Unknown => self.pause(jittered(LOOK)).await?,
+                Whose::Foreign => false,
+                Whose::Unknown => true,
+            });
+            if unknown.is_empty() {
+                break;
+            }
+            let mut look = pin!(sleep(jittered(LOOK)));
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(result) = stores.next() => best = best.or(result),
+                    () = &mut look => break,
+                }
             }
         }
+        stores.fold(best, async |best, result| best.or(result)).await
     }
 
     /// Stores a notice: tries until there is an answer.
     async fn store(
         &self,
         announced: &Announcement,
-        instance_id: &InstanceId,
-        node: &NodeName,
-    ) -> Result<MessageResult, CallError> {
-        let name = notice_name(node, instance_id, announced.kind);
-        let span = box_span(FlowBox::Notice, &instance_id.as_str().into(), node, None, None);
+        instance_id: InstanceId,
+        node: NodeName,
+    ) -> MessageResult {
+        let name = notice_name(&node, &instance_id, announced.kind);
+        let span = box_span(FlowBox::Notice, &instance_id.as_str().into(), &node, None, None);
         let spec = InterruptionNoticeSpec {
-            node_name: node.clone(),
-            instance_id: instance_id.clone(),
+            node_name: node,
+            instance_id,
             kind: announced.kind,
             notice_time: announced.notice_time,
             deadline: announced.deadline,
@@ -154,7 +175,7 @@ impl Carrier {
                         self.deps.metrics.queue().stored(announced.kind, took);
                     }
                     tracing::info!(notice = name, "a notice of the queue is stored");
-                    return Ok(MessageResult::Stored);
+                    return MessageResult::Stored;
                 }
                 Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => break,
                 Ok(Err(error)) if failures == 1 => {
@@ -163,30 +184,30 @@ impl Carrier {
                 }
                 Ok(Err(_)) | Err(_) => {}
             }
-            self.pause(jittered(backoff(FIRST_PAUSE, LONGEST_PAUSE, failures))).await?;
+            sleep(jittered(backoff(FIRST_PAUSE, LONGEST_PAUSE, failures))).await;
         }
-        Ok(MessageResult::Known)
+        MessageResult::Known
     }
 
     /// Holds a termination by its lifecycle action until the node is drained, if the group's pool says so.
-    async fn hold(&self, action: &LifecycleAction) -> Result<MessageResult, CallError> {
+    async fn hold(&self, action: &LifecycleAction) -> MessageResult {
         let mut pools = self.deps.pools().into_values();
         let pool = pools.find(|pool| [&pool.spot_group, &pool.on_demand_group].contains(&&action.group));
         match pool {
-            None => return Ok(MessageResult::Foreign),
+            None => return MessageResult::Foreign,
             Some(pool) if !pool.complete_lifecycle_actions || pool.mode == Mode::Observe => {
-                return Ok(MessageResult::Ignored);
+                return MessageResult::Ignored;
             }
             Some(_) => {}
         }
         let announced = action.announcement(self.deps.clock.now());
-        self.report(&announced, &action.instance_id).await?;
+        self.report(&announced, vec![action.instance_id.clone()]).await;
         while !self.is_drained(action) {
             // An action that is over already is completed without an effect.
             if self.deps.fence.may_act(self.deps.call_timeout) {
                 drop(self.deps.aws.prolong(action).await);
             }
-            self.pause(BEAT).await?;
+            sleep(BEAT).await;
         }
         loop {
             if self.deps.fence.may_act(self.deps.call_timeout) {
@@ -195,10 +216,10 @@ impl Carrier {
                         tracing::warn!(%error, "a lifecycle action could not be completed; it is tried again");
                     }
                     // Somebody else has completed it, or its time was over.
-                    Ok(()) | Err(_) => return Ok(MessageResult::Completed),
+                    Ok(()) | Err(_) => return MessageResult::Completed,
                 }
             }
-            self.pause(jittered(LOOK)).await?;
+            sleep(jittered(LOOK)).await;
         }
     }
 
@@ -222,12 +243,5 @@ impl Carrier {
     /// How long the message has been known.
     fn waited(&self) -> Duration {
         self.message.first_received.map_or(Duration::ZERO, |first| since(first, self.deps.clock.now()))
-    }
-
-    /// Waits, and keeps the message hidden meanwhile and for one attempt more.
-    async fn pause(&self, time: Duration) -> Result<(), CallError> {
-        self.queue.hide(&self.message, time + HIDDEN_FOR).await?;
-        sleep(time).await;
-        Ok(())
     }
 }

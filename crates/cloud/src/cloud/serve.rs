@@ -49,6 +49,18 @@ impl Cloud {
         )
     }
 
+    /// Serves the queue in the JSON protocol of SQS.
+    pub fn serve_queue(&self, listener: TcpListener) -> io::Result<Served> {
+        let cloud = self.clone();
+        serve(
+            listener,
+            Arc::new(move |request| {
+                let cloud = cloud.clone();
+                Box::pin(async move { cloud.handle_sqs(request).await })
+            }),
+        )
+    }
+
     /// Serves the instance metadata of one instance.
     pub fn serve_imds(&self, instance_id: &str, listener: TcpListener) -> io::Result<Served> {
         let (cloud, id) = (self.clone(), instance_id.to_owned());

@@ -48,6 +48,35 @@ fn lifecycle_action() -> Value {
     event("aws.autoscaling", "EC2 Instance-terminate Lifecycle Action", &detail)
 }
 
+/// A message of a hook whose notification target is the queue itself.
+fn direct_action(transition: &str) -> Value {
+    json!({
+        "AccountId": "123456789012",
+        "RequestId": "0a1b2c3d-0000-4000-8000-210987654321",
+        "Service": "AWS Auto Scaling",
+        "Time": "2026-03-01T12:00:00.000Z",
+        "LifecycleActionToken": "87654321-4321-4321-4321-210987654321",
+        "AutoScalingGroupName": "workers-spot",
+        "LifecycleHookName": "drain",
+        "EC2InstanceId": ID,
+        "LifecycleTransition": transition,
+        "NotificationMetadata": "anything",
+    })
+}
+
+/// What a group sends that is no lifecycle action.
+fn group_message(event: &str) -> Value {
+    json!({
+        "AccountId": "123456789012",
+        "RequestId": "0a1b2c3d-0000-4000-8000-210987654321",
+        "AutoScalingGroupARN": "arn:aws:autoscaling:us-east-1:123456789012:autoScalingGroup:1:autoScalingGroupName/workers-spot",
+        "AutoScalingGroupName": "workers-spot",
+        "Service": "AWS Auto Scaling",
+        "Event": event,
+        "Time": "2026-03-01T12:00:00.000Z",
+    })
+}
+
 fn health(category: &str, status: &str, entities: &Value) -> Value {
     let detail = json!({
         "eventArn": "arn:aws:health:us-east-1::event/EC2/AWS_EC2_INSTANCE_STOP_SCHEDULED/1",
@@ -99,7 +128,11 @@ fn each_event_that_aws_documents_is_read_alone_and_in_an_sns_notification() {
         (state_change("stopped"), ended()),
         (state_change("pending"), QueueEvent::Other),
         (state_change("running"), QueueEvent::Other),
-        (lifecycle_action(), QueueEvent::Lifecycle(group_action)),
+        (lifecycle_action(), QueueEvent::Lifecycle(group_action.clone())),
+        (direct_action("autoscaling:EC2_INSTANCE_TERMINATING"), QueueEvent::Lifecycle(group_action)),
+        (direct_action("autoscaling:EC2_INSTANCE_LAUNCHING"), QueueEvent::Other),
+        (group_message("autoscaling:TEST_NOTIFICATION"), QueueEvent::Other),
+        (group_message("autoscaling:EC2_INSTANCE_TERMINATE"), QueueEvent::Other),
         (
             health("scheduledChange", "upcoming", &entities),
             notice(NoticeKind::ScheduledMaintenance, Some("2026-03-21T09:00:43Z")),
@@ -151,6 +184,10 @@ fn what_cannot_be_read_says_why_and_nothing_of_itself() {
     nobody["detail"]["instance-id"] = json!("../../secret");
     let mut hookless = lifecycle_action();
     hookless["detail"]["LifecycleHookName"] = json!(7);
+    let mut unhooked = direct_action("autoscaling:EC2_INSTANCE_TERMINATING");
+    unhooked["LifecycleHookName"] = json!("");
+    let mut instanceless = direct_action("autoscaling:EC2_INSTANCE_TERMINATING");
+    instanceless["EC2InstanceId"] = json!("../../secret");
     let long = format!("{{\"source\":\"{}\"}}", "a".repeat(MAX_BODY));
     for (body, why) in [
         (String::new(), NoObject),
@@ -164,12 +201,30 @@ fn what_cannot_be_read_says_why_and_nothing_of_itself() {
         (wrapped(&nobody).to_string(), NoInstance),
         (health("scheduledChange", "open", &json!([])).to_string(), NoInstance),
         (hookless.to_string(), NoHook),
+        (unhooked.to_string(), NoHook),
+        (instanceless.to_string(), NoInstance),
+        (group_message("other:TEST_NOTIFICATION").to_string(), NoObject),
     ] {
         assert_eq!(parse(&body, at(NOW)), Err(why), "{body:.80}");
         assert!(!why.to_string().contains("secret"));
     }
     let confirmation = json!({ "Type": "SubscriptionConfirmation", "Message": "You have chosen" });
     assert_eq!(parse(&confirmation.to_string(), at(NOW)), Ok(QueueEvent::Other));
+}
+
+#[test]
+fn the_best_result_of_several_instances_is_the_one_of_the_message() {
+    use MessageResult::{Foreign, Known, Stored};
+    for (one, other, both) in [
+        (Foreign, Foreign, Foreign),
+        (Foreign, Known, Known),
+        (Known, Foreign, Known),
+        (Known, Stored, Stored),
+        (Stored, Known, Stored),
+        (Stored, Foreign, Stored),
+    ] {
+        assert_eq!(one.or(other), both, "{one:?} {other:?}");
+    }
 }
 
 #[test]

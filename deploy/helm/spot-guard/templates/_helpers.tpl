@@ -33,6 +33,9 @@ seccompProfile:
 
 {{- /* The configuration: what values set, and all of `settings`. */ -}}
 {{- define "spot-guard.config" -}}
+{{- if not (or .Values.agent.enabled .Values.queue.url) -}}
+{{- fail "agent.enabled is false and queue.url is empty: nobody would announce an interruption. Set queue.url (docs/queue.md), or keep the agents." -}}
+{{- end -}}
 {{- $lease := dict "name" "spot-guard-controller" "namespace" .Release.Namespace -}}
 {{- $own := dict
       "listen" (printf "%s:8080" .Values.listenAddress)
