@@ -118,13 +118,15 @@ impl Carrier {
         loop {
             let nodes_are_current = self.deps.view.freshness().is_current(WatchedKind::Node);
             let waited = self.waited();
-            unknown.retain(|id| match queue::whose(self.claims(id), nodes_are_current, self.may_wait, waited) {
-                Whose::Ours(nodes) => {
-                    stores.extend(nodes.into_iter().map(|node| self.store(announced, id.clone(), node)));
-                    false
+            unknown.retain(|id| {
+                match queue::whose(self.claims(id), nodes_are_current, self.may_wait, waited) {
+                    Whose::Ours(nodes) => {
+                        stores.extend(nodes.into_iter().map(|node| self.store(announced, id.clone(), node)));
+                        false
+                    }
+                    Whose::Foreign => false,
+                    Whose::Unknown => true,
                 }
-                Whose::Foreign => false,
-                Whose::Unknown => true,
             });
             if unknown.is_empty() {
                 break;
