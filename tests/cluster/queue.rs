@@ -203,8 +203,11 @@ async fn events_of_every_kind_and_a_storm_of_500_come_through_sqs() {
     })
     .await;
     let took = last.elapsed();
-    println!("{STORM} messages in {:?}, the last was stored after {took:?}", last - began);
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    let sent = last - began;
+    println!("{STORM} messages in {sent:?}, the last was stored after {took:?}");
+    // A machine that cannot even send them in time is as slow for all that follows.
+    let bound = if sent < Duration::from_secs(6) { Duration::from_secs(5) } else { 3 * sent };
+    assert!(took < bound, "{took:?}, with {sent:?} for the sending");
     wait_for("all messages to be deleted", PATIENCE, async || {
         (writer.left_in(&writer.url).await == 0).then_some(())
     })

@@ -45,7 +45,6 @@ async fn is_empty(writer: &Writer) {
 }
 
 #[actix::test]
-#[ignore = "not yet seen to pass"]
 async fn what_was_stored_before_a_kill_is_stored_once_and_its_message_is_deleted_by_the_next() {
     let mut tale = Tale::new(Scenario::Rebalance, Vec::new());
     tale.plot.steps = vec![(FlowBox::CleanUp, Outcome::CleanedUp)];
