@@ -267,7 +267,7 @@ fn listing_lag(random: &mut fastrand::Rng) -> Duration {
 }
 
 /// The delay of a raise is drawn apart from the rest.
-const RAISES: u64 = 0x0a15_e5;
+const RAISES: u64 = 0x000a_15e5;
 
 /// When LaunchInstances raises desired capacity: at once, or up to 20 s later.
 fn raises_after(at_once: bool, seed: u64) -> Duration {
