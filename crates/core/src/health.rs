@@ -156,8 +156,9 @@ pub fn assess(
     let mut turn_taken =
         open.iter().find(|story| story.status.fallback.is_returning()).map(|story| story.name.clone());
     for story in open {
+        let of = story.status.capacity.taken().map(|held| held.instance_id.clone());
         let mut result =
-            ReturnAssessment { unhealthy: found.unhealthy.clone(), ..ReturnAssessment::default() };
+            ReturnAssessment { of, unhealthy: found.unhealthy.clone(), ..ReturnAssessment::default() };
         let stability = seconds(policy.stability_seconds);
         let own = story.status.capacity.taken().is_some_and(|held| held.group == GroupKind::Spot);
         match story.status.fallback.successor() {

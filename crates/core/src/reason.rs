@@ -30,6 +30,8 @@ use std::time::Duration;
 /// its way; empty means passed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReturnAssessment {
+    /// The instance that goes back, whose return was assessed.
+    pub of: Option<InstanceId>,
     /// Box 6: the limits that let no return begin.
     pub held: Vec<Reason>,
     /// Box 7.

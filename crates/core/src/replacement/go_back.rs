@@ -10,7 +10,7 @@ use crate::freshness::Step;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::{backoff, seconds};
-use crate::reason::{NodeTrouble, Reason};
+use crate::reason::{NodeTrouble, Reason, ReturnAssessment};
 use crate::record::{
     Capacity, CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OpenFallback, ReplacementStatus,
 };
@@ -247,7 +247,10 @@ fn pass_boxes(
     capacity: &Capacity,
     turn: &Turn<'_>,
 ) -> Option<Obstacle> {
-    let Some(found) = turn.facts.assessment else { return Some(Obstacle::NotAssessed) };
+    // What was found of an instance that went back before says nothing of this one.
+    let is_of_this =
+        |found: &&ReturnAssessment| found.of.as_ref().is_none_or(|id| *id == capacity.instance_id);
+    let Some(found) = turn.facts.assessment.filter(is_of_this) else { return Some(Obstacle::NotAssessed) };
     let boxes =
         [(Event::Healthy, &found.unhealthy), (Event::Stable, &found.unstable), (Event::Safe, &found.unsafe_)];
     if let Some(waiting) = at(FlowBox::Monitor, limiting(turn.facts)) {

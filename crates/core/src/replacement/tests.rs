@@ -763,12 +763,18 @@ fn taken_by_aws_ends_the_drain_and_what_the_group_has_too_many_goes_back() {
 #[test]
 fn a_return_needs_every_box_and_a_spot_instance() {
     let reasons = || vec![Reason::NoSpotInstance];
-    let rows: [(&str, Option<ReturnAssessment>, bool, bool); 7] = [
+    let rows: [(&str, Option<ReturnAssessment>, bool, bool); 8] = [
         ("held", Some(ReturnAssessment { held: reasons(), ..Default::default() }), true, false),
         ("not assessed yet", None, true, false),
         ("unhealthy", Some(ReturnAssessment { unhealthy: reasons(), ..Default::default() }), true, false),
         ("unstable", Some(ReturnAssessment { unstable: reasons(), ..Default::default() }), true, false),
         ("unsafe", Some(ReturnAssessment { unsafe_: reasons(), ..Default::default() }), true, false),
+        (
+            "of what went back before",
+            Some(ReturnAssessment { of: Some("i-before".into()), ..Default::default() }),
+            true,
+            false,
+        ),
         ("nothing on Spot", Some(ReturnAssessment::default()), false, false),
         ("all well", Some(ReturnAssessment::default()), true, true),
     ];
