@@ -223,10 +223,14 @@ fn assessed(status: &ReplacementStatus, blocker: Option<Reason>) -> ReturnAssess
     found.returns.remove("i-1").unwrap_or_default()
 }
 
+fn nothing_against_the_return_of(instance: &str) -> ReturnAssessment {
+    ReturnAssessment { of: Some(instance.into()), ..ReturnAssessment::default() }
+}
+
 #[test]
 fn a_return_waits_for_its_spot_node_for_stability_and_for_safety() {
     let ready = fallback(OldNodeState::Gone {}, 0);
-    assert_eq!(assessed(&ready, None), ReturnAssessment::default());
+    assert_eq!(assessed(&ready, None), nothing_against_the_return_of("od"));
     let nothing = changed(&ready, |open| open.successor = None);
     assert_eq!(assessed(&nothing, None).unhealthy, [Reason::NoSpotInstance], "box 7");
     let fresh = changed(&ready, |open| {
@@ -263,7 +267,7 @@ fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
         open.requested_at = Some(now());
         open.successor.as_mut().expect("a Spot instance").ready_at = now();
     });
-    assert_eq!(assessed(&asked, None), ReturnAssessment::default());
+    assert_eq!(assessed(&asked, None), nothing_against_the_return_of("od"));
     assert_eq!(assessed(&asked, Some(too_full())).unsafe_, [too_full()], "box 9");
     let nothing = changed(&asked, |open| open.successor = None);
     assert!(!assessed(&nothing, None).unhealthy.is_empty(), "without a Spot instance nothing goes back");
