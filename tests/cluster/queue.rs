@@ -130,6 +130,17 @@ async fn may_report_for_others(testbed: &Testbed) {
     bindings.create(&PostParams::default(), &binding).await.expect("a binding");
 }
 
+/// So many Node objects; no kubelet serves them.
+async fn create_nodes(testbed: &Testbed, count: usize) {
+    let nodes: Api<Node> = Api::all(testbed.client());
+    for number in 0..count {
+        let (name, instance) = node(number);
+        let provider_id = format!("aws:///us-east-1a/{instance}");
+        let node = json!({ "metadata": { "name": name }, "spec": { "providerID": provider_id } });
+        nodes.create(&PostParams::default(), &object(node)).await.expect("a node");
+    }
+}
+
 /// An Auto Scaling without groups.
 fn start_cloud() -> (Served, Cloud) {
     let cloud = Cloud::new(Clock::System.into(), 1);
@@ -143,13 +154,7 @@ async fn events_of_every_kind_and_a_storm_of_500_come_through_sqs() {
     product::install(&testbed).await;
     let Some(writer) = Writer::start(&testbed).await else { return };
     fs::write(testbed.dir().join(QUEUE), &writer.url).expect("the file is written");
-    let nodes: Api<Node> = Api::all(testbed.client());
-    for number in 0..STORM {
-        let (name, instance) = node(number);
-        let provider_id = format!("aws:///us-east-1a/{instance}");
-        let node = json!({ "metadata": { "name": name }, "spec": { "providerID": provider_id } });
-        nodes.create(&PostParams::default(), &object(node)).await.expect("a node");
-    }
+    create_nodes(&testbed, STORM).await;
     let (autoscaling, _cloud) = start_cloud();
     let mut controller = product::start_controller(&testbed, "controller", &autoscaling.url()).await;
     controller.leads().await;

@@ -156,11 +156,12 @@ pub fn assess(
     let mut turn_taken =
         open.iter().find(|story| story.status.fallback.is_returning()).map(|story| story.name.clone());
     for story in open {
-        let of = story.status.capacity.taken().map(|held| held.instance_id.clone());
+        let back = story.status.capacity.taken();
+        let of = back.map(|held| held.instance_id.clone());
         let mut result =
             ReturnAssessment { of, unhealthy: found.unhealthy.clone(), ..ReturnAssessment::default() };
         let stability = seconds(policy.stability_seconds);
-        let own = story.status.capacity.taken().is_some_and(|held| held.group == GroupKind::Spot);
+        let own = back.is_some_and(|held| held.group == GroupKind::Spot);
         match story.status.fallback.successor() {
             // A Spot node that is one too many waits for no other, nor does what a cancelled replacement
             // brought.

@@ -430,16 +430,20 @@ impl Ledger {
         self.requests_mut(group).flat_map(|request| &mut request.shares)
     }
 
+    /// The requests of which it is not known yet whether desired capacity counts what they launched.
+    fn uncounted_requests(&self, group: GroupKind) -> impl Iterator<Item = &ScalingRequest> {
+        self.requests(group).filter(|request| request.state == RequestState::Launched)
+    }
+
     /// How many instances desired capacity may still be raised for by the calls that brought them.
     pub(crate) fn uncounted(&self, group: GroupKind) -> i32 {
-        let open = self.requests(group).filter(|request| request.state == RequestState::Launched);
-        open.map(ScalingRequest::launched).sum()
+        self.uncounted_requests(group).map(ScalingRequest::launched).sum()
     }
 
     /// Whether desired capacity may still be raised for the replacement by the call that brought its
     /// instance.
     pub(crate) fn is_uncounted(&self, group: GroupKind, replacement: &ReplacementName) -> bool {
-        let mut open = self.requests(group).filter(|request| request.state == RequestState::Launched);
+        let mut open = self.uncounted_requests(group);
         open.any(|request| request.shares.iter().any(|share| share.replacement == replacement))
     }
 

@@ -86,11 +86,10 @@ impl Known {
     }
 
     fn correct(&mut self, group: &mut GroupView, now: Timestamp) {
-        let is_young = |since: Timestamp| now.duration_since(since) < LAG;
         match self.desired.last().copied() {
             Some((current, _)) if current == group.desired => {}
             Some((current, since))
-                if is_young(since) && self.desired.iter().any(|(held, _)| *held == group.desired) =>
+                if is_young(since, now) && self.desired.iter().any(|(held, _)| *held == group.desired) =>
             {
                 group.desired = current;
             }
@@ -98,18 +97,19 @@ impl Known {
         }
         // What was followed by something else long ago is not shown any more.
         let last = self.desired.last().map(|(_, since)| *since);
-        if last.is_some_and(|since| !is_young(since)) {
+        if last.is_some_and(|since| !is_young(since, now)) {
             self.desired.drain(..self.desired.len() - 1);
         }
         self.correct_instances(group, now);
     }
 
     fn correct_instances(&mut self, group: &mut GroupView, now: Timestamp) {
-        let is_young = |since: Timestamp| now.duration_since(since) < LAG;
         let mut instances = Vec::with_capacity(group.instances.len());
         for listed in std::mem::take(&mut group.instances) {
             match self.instances.get(&listed.id) {
-                Some((known, since)) if stage(known.as_ref()) > stage(Some(&listed)) && is_young(*since) => {
+                Some((known, since))
+                    if stage(known.as_ref()) > stage(Some(&listed)) && is_young(*since, now) =>
+                {
                     instances.extend(known.clone());
                 }
                 Some((Some(known), _)) if stage(Some(known)) == stage(Some(&listed)) => {
@@ -126,11 +126,13 @@ impl Known {
         let missing: Vec<InstanceId> = missing.cloned().collect();
         for id in missing {
             match self.instances.get_mut(&id) {
-                Some((Some(known), since)) if known.lifecycle != Lifecycle::Leaving && is_young(*since) => {
+                Some((Some(known), since))
+                    if known.lifecycle != Lifecycle::Leaving && is_young(*since, now) =>
+                {
                     instances.push(known.clone());
                 }
                 Some((known @ Some(_), since)) => (*known, *since) = (None, now),
-                Some((None, since)) if is_young(*since) => {}
+                Some((None, since)) if is_young(*since, now) => {}
                 _ => {
                     self.instances.remove(&id);
                 }
@@ -138,6 +140,11 @@ impl Known {
         }
         group.instances = instances;
     }
+}
+
+/// Whether a picture from before that moment may still be given.
+fn is_young(since: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(since) < LAG
 }
 
 /// How far an instance is in its life: it does not go back. One that is replaced in place or unhealthy may be

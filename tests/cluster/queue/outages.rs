@@ -1,14 +1,15 @@
 //! A controller that is killed between storing a notice and deleting its message, and a queue that refuses.
 
 use super::proxy::{Manner, Proxy};
-use super::{Writer, count, event, interruption, may_report_for_others, node, start_cloud, until};
-use crate::helpers::{object, wait_for};
+use super::{
+    Writer, count, create_nodes, event, interruption, may_report_for_others, node, start_cloud, until,
+};
+use crate::helpers::wait_for;
 use crate::product::{self, PATIENCE, QUEUE, Service};
 use crate::stories::Tale;
 use crate::testbed::Testbed;
-use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 use spot_guard::clock::Clock;
 use spot_guard::crd::InterruptionNotice;
@@ -108,13 +109,7 @@ async fn a_queue_that_refuses_is_told_and_nothing_of_it_is_lost() {
     let testbed = Testbed::start_without_kubelets("queue-refuses").await;
     product::install(&testbed).await;
     let Some((writer, proxy)) = behind_a_proxy(&testbed).await else { return };
-    let nodes: Api<Node> = Api::all(testbed.client());
-    for number in 0..NODES {
-        let (name, instance) = node(number);
-        let provider_id = format!("aws:///us-east-1a/{instance}");
-        let node = json!({ "metadata": { "name": name }, "spec": { "providerID": provider_id } });
-        nodes.create(&PostParams::default(), &object(node)).await.expect("a node");
-    }
+    create_nodes(&testbed, NODES).await;
     let (autoscaling, _cloud) = start_cloud();
     let mut controller = product::start_controller(&testbed, "controller", &autoscaling.url()).await;
     controller.leads().await;

@@ -119,7 +119,7 @@ fn count_launched(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> 
 /// Takes as many launched shares out of these requests: the group is at its maximum, and desired capacity
 /// will never count them.
 fn take_uncounted(requests: &mut [&mut ScalingRequest], count: i32) -> Option<ScalingRequest> {
-    let last = requests.last()?;
+    let last = requests.last().filter(|_| count > 0)?;
     let mut uncounted = ScalingRequest {
         id: format!("{}-uncounted", last.id),
         target: last.baseline,
@@ -134,5 +134,5 @@ fn take_uncounted(requests: &mut [&mut ScalingRequest], count: i32) -> Option<Sc
             uncounted.shares.push(request.shares.remove(index));
         }
     }
-    (count > 0).then_some(uncounted)
+    Some(uncounted)
 }
