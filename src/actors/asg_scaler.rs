@@ -269,8 +269,9 @@ impl Handler<Turn> for AsgScaler {
         let known = (state.stored.clone(), ended);
         let (deps, wanted) = (self.deps.clone(), state.wanted.clone());
         let mut readings = std::mem::take(&mut state.readings);
+        let began = self.began;
         let ended = async move {
-            let outcome = take_turn(deps, config, known, wanted, &mut readings, takes_over).await;
+            let outcome = take_turn(deps, config, known, wanted, (&mut readings, began), takes_over).await;
             TurnEnded { pool, readings, outcome }
         };
         ctx.spawn(ended.into_actor(self).map(|ended, _, ctx| ctx.notify(ended)));
@@ -338,24 +339,29 @@ async fn take_turn(
     pool: PoolConfig,
     (known, ended): (Option<Stored>, BTreeSet<InstanceId>),
     wanted: ScaleGroups,
-    readings: &mut Readings,
+    (readings, began): (&mut Readings, tokio::time::Instant),
     takes_over: bool,
 ) -> Result<TurnResult, TurnError> {
     let api: Api<SpotPool> = Api::all(deps.client.clone());
     let mut store = LedgerStore::open(api, &pool.name, known).await?;
     let mut changed = false;
-    let mut deferred = Deferred::default();
+    let mut deferred = Deferred::begin(&store.stored.ledger);
     let mut delayed = None;
     // A new life, or a replacement that wants something, waits for nobody else's look.
     let urgent = takes_over || wanted.wants_something();
     if takes_over {
-        take_over(&mut store, readings, deps.clock.now()).await?;
+        if *readings == Readings::default() {
+            *readings = Readings::of(&store.stored.ledger, began.elapsed());
+        }
+        let mut next = store.stored.ledger.clone();
+        next.take_over(deps.clock.now());
+        store.write(next).await?;
     }
     for calls in 0.. {
         let mut view =
             read_groups(&deps, &pool, &store.stored.ledger, wanted.spot_failures_since, urgent).await?;
         let now = deps.clock.now();
-        readings.correct(&mut view, now);
+        readings.correct(&mut view, began.elapsed());
         for group in [&mut view.spot, &mut view.on_demand] {
             group.note_ended(|id| ended.contains(id));
         }
@@ -385,9 +391,8 @@ async fn take_turn(
         let mut next = store.stored.ledger.clone();
         match make(&deps, &pool, &call).await {
             Ok(answer) => {
-                let now = deps.clock.now();
-                readings.told(&view, &call, &answer, now);
-                answers::taken(&mut next, &call, answer, now);
+                readings.told(&view, &call, &answer, began.elapsed());
+                answers::taken(&mut next, &call, answer, deps.clock.now());
             }
             Err(error) => {
                 tracing::warn!(pool = &*pool.name, %error, %call, "AWS refused the call");
@@ -402,20 +407,6 @@ async fn take_turn(
         changed |= store.write(next).await?;
     }
     Err(TurnError::NotLeading)
-}
-
-/// Takes in what an earlier life, or another process, has written.
-async fn take_over(
-    store: &mut LedgerStore,
-    readings: &mut Readings,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let mut next = store.stored.ledger.clone();
-    if *readings == Readings::default() {
-        *readings = Readings::of(&next, now);
-    }
-    next.take_over(now);
-    store.write(next).await.map(drop)
 }
 
 /// The ledger with the empty places of the Spot group, if they are to be known.
@@ -487,10 +478,10 @@ async fn read_groups(
         let watched = watched.into_iter().flatten().filter(|_| kind == GroupKind::Spot);
         let since = ledger.failures_matter_since(kind, recent, now).into_iter().chain(watched).min();
         if let Some(since) = since {
-            let failures = deps.aws.failures(pool.group(kind), since - CLOCK_SKEW).await?;
+            let launches = deps.aws.launches(pool.group(kind), since - CLOCK_SKEW).await?;
             match kind {
-                GroupKind::Spot => view.spot.failures = failures,
-                GroupKind::OnDemand => view.on_demand.failures = failures,
+                GroupKind::Spot => view.spot.take_in(launches),
+                GroupKind::OnDemand => view.on_demand.take_in(launches),
             }
         }
     }

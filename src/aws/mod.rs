@@ -21,13 +21,13 @@ use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::operation::launch_instances::LaunchInstancesOutput;
 use aws_sdk_autoscaling::types::{
     Activity, AutoScalingGroup, Filter, LifecycleState, MixedInstancesPolicy, RetryStrategy,
-    ScalingActivityStatusCode,
+    ScalingActivityStatusCode as StatusCode,
 };
 use jiff::Timestamp;
 use listing::Listing;
 use spot_guard_core::classify::{self, CallFailure};
 use spot_guard_core::group::{
-    CapacityUnit, FailedActivity, GroupSetup, GroupView, Instance, Lifecycle, MixedMarkets,
+    CapacityUnit, FailedActivity, GroupSetup, GroupView, Instance, LaunchActivities, Lifecycle, MixedMarkets,
 };
 use spot_guard_core::ids::{GroupName, InstanceId};
 use spot_guard_core::queue::LifecycleAction;
@@ -143,16 +143,12 @@ impl AutoScaling {
         Ok(found)
     }
 
-    /// The failed launches of a group that began at or after `since`, newest first.
+    /// The launches of a group that began at or after `since`, and failed or are under way.
     ///
     /// # Errors
     /// When a call fails.
-    pub async fn failures(
-        &self,
-        group: &GroupName,
-        since: Timestamp,
-    ) -> Result<Vec<FailedActivity>, CallError> {
-        let mut found = Vec::new();
+    pub async fn launches(&self, group: &GroupName, since: Timestamp) -> Result<LaunchActivities, CallError> {
+        let mut found = LaunchActivities::default();
         let mut token = None;
         for _ in 0..MAX_ACTIVITY_PAGES {
             let call = self
@@ -164,14 +160,18 @@ impl AutoScaling {
                 .set_next_token(token.take())
                 .send();
             let page = self.timed(AwsOperation::DescribeScalingActivities, call).await?;
-            // The bound is applied here too: an endpoint that does not know the filter answers with old
-            // failures.
-            found.extend(
-                page.activities()
-                    .iter()
-                    .filter_map(failed_launch)
-                    .filter(|failed| failed.started_at >= since),
-            );
+            // The bound is applied here too: an endpoint that does not know the filter answers with old ones.
+            let launches = page.activities().iter().filter(|activity| is_launch(activity));
+            for (activity, at) in launches.filter_map(|activity| Some((activity, started_at(activity)?))) {
+                match activity.status_code() {
+                    _ if at < since => {}
+                    Some(StatusCode::Failed | StatusCode::Cancelled) => {
+                        found.failed.push(failed_launch(activity, at));
+                    }
+                    Some(StatusCode::Successful) | None => {}
+                    Some(_) => found.under_way.push(launched_instance(activity)),
+                }
+            }
             token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
             if token.is_none() {
                 break;
@@ -365,6 +365,7 @@ fn group_view(group: &AutoScalingGroup, now: Timestamp) -> GroupView {
             })
             .collect(),
         failures: Vec::new(),
+        unlisted_launches: 0,
         observed_at: now,
     }
 }
@@ -419,22 +420,29 @@ fn zone_of(details: &str) -> Option<String> {
 }
 
 /// A failed launch is `Failed` or `Cancelled`; the text is in StatusMessage, not in Description.
-fn failed_launch(activity: &Activity) -> Option<FailedActivity> {
-    let failed = matches!(
-        activity.status_code(),
-        Some(ScalingActivityStatusCode::Failed | ScalingActivityStatusCode::Cancelled)
-    );
-    // What a scale-in leaves behind that could not be done is no failed launch.
-    if !failed || !activity.description().is_none_or(|text| text.starts_with("Launching")) {
-        return None;
-    }
-    let message = activity.status_message().unwrap_or_default().to_owned();
+/// Whether it is about a launch. What a scale-in leaves behind that could not be done is none.
+fn is_launch(activity: &Activity) -> bool {
+    activity.description().is_none_or(|text| text.starts_with("Launching"))
+}
+
+fn started_at(activity: &Activity) -> Option<Timestamp> {
     let started = activity.start_time()?;
-    Some(FailedActivity {
-        started_at: Timestamp::new(started.secs(), i32::try_from(started.subsec_nanos()).unwrap_or(0))
-            .ok()?,
+    Timestamp::new(started.secs(), i32::try_from(started.subsec_nanos()).unwrap_or(0)).ok()
+}
+
+fn failed_launch(activity: &Activity, started_at: Timestamp) -> FailedActivity {
+    let message = activity.status_message().unwrap_or_default().to_owned();
+    FailedActivity {
+        started_at,
         zone: activity.details().and_then(zone_of),
         class: classify::launch_failure(&message),
         message,
-    })
+    }
+}
+
+/// The instance that a launch has brought: "Launching a new EC2 instance: i-0123456789abcdef0" (User Guide,
+/// "Verify a scaling activity").
+fn launched_instance(activity: &Activity) -> Option<InstanceId> {
+    let (_, id) = activity.description()?.split_once(": ")?;
+    id.starts_with("i-").then(|| id.into())
 }

@@ -1,6 +1,7 @@
 //! The nodes of simulated instances, made and removed through the Kubernetes API: the simulated one or a
 //! real one (kind, KWOK).
 
+use crate::clock::Clock;
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Node;
@@ -38,6 +39,7 @@ pub enum NodeChange {
 pub struct KubeNodes {
     api: Api<Node>,
     listener: NodeListener,
+    clock: Clock,
     /// The instance of each node that has joined: its Node may say it later.
     instances: Mutex<BTreeMap<String, String>>,
 }
@@ -45,13 +47,20 @@ pub struct KubeNodes {
 impl KubeNodes {
     /// A host of nodes on this cluster.
     #[must_use]
-    pub fn new(client: Client, listener: NodeListener) -> Self {
-        Self { api: Api::all(client), listener, instances: Mutex::default() }
+    pub fn new(client: Client, listener: NodeListener, clock: Clock) -> Self {
+        Self { api: Api::all(client), listener, clock, instances: Mutex::default() }
     }
 
     async fn set_ready(&self, name: &str, ready: bool) -> anyhow::Result<()> {
-        let status = json!({ "status": { "conditions": conditions(ready) } });
+        let status = json!({ "status": { "conditions": self.changed(ready) } });
         done(self.api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&status)).await)
+    }
+
+    /// The conditions of a node that has just become so.
+    fn changed(&self, ready: bool) -> Value {
+        let mut changed = conditions(ready);
+        changed[0]["lastTransitionTime"] = json!(self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        changed
     }
 
     /// Whether the Node of that name is another EC2 instance than the one that joined under it.
@@ -77,7 +86,7 @@ impl KubeNodes {
         let status = json!({ "status": {
             "capacity": resources,
             "allocatable": resources,
-            "conditions": conditions(false),
+            "conditions": self.changed(false),
             "addresses": [{ "type": "InternalIP", "address": join.address }],
         } });
         done(

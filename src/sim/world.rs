@@ -332,7 +332,7 @@ impl World {
                 tracing::error!("an agent could not be started or stopped: too many nodes changed at once");
             }
         });
-        let host = KubeNodes::new(self.client.clone(), listener);
+        let host = KubeNodes::new(self.client.clone(), listener, self.clock);
         actix::spawn(self.cloud.clone().run(Arc::new(host)));
         let (cloud, cluster, client) = (self.cloud.clone(), self.cluster.clone(), self.client.clone());
         let (clock, end) = (self.clock, self.agents_end.clone());

@@ -6,6 +6,7 @@ use crate::product::{self, CONTROLLER, NAMESPACE, PATIENCE};
 use crate::testbed::{Options, Testbed};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
+use spot_guard::clock::Clock;
 use spot_guard::crd::{InterruptionNotice, SpotPool, SpotPoolSpec, notice_name};
 use spot_guard::sim::nodes::KubeNodes;
 use spot_guard_cloud::clock::CloudClock;
@@ -124,7 +125,7 @@ async fn agents_outlive_a_misbehaving_metadata_service_and_report_once_it_is_rig
         Testbed::start_with("imds", Options { pod_ready_delay: Duration::ZERO, ..Options::default() }).await;
     product::install(&testbed).await;
     let cloud = Cloud::new(CloudClock::System, 1);
-    let nodes = KubeNodes::new(testbed.client(), Arc::new(drop));
+    let nodes = KubeNodes::new(testbed.client(), Arc::new(drop), Clock::System);
     let running = actix::spawn(cloud.clone().run(Arc::new(nodes)));
     cloud.add_group(group("spot", Market::Spot, u32::try_from(modes.len()).expect("a small number")));
 

@@ -338,6 +338,30 @@ fn a_story_that_is_cancelled_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn a_replacement_that_is_cancelled_while_its_instance_is_launched_ends_no_working_node() {
+    // 2 s after the request, and when the launch is about to end.
+    for seconds in [2, 18] {
+        let mut plot = lasting(Scenario::DrySpotSetDesired.plot(), 600);
+        plot.script.retain(|(_, act)| !matches!(act, Act::SpotHas(_)));
+        plot.steps = vec![(FlowBox::CleanUp, Outcome::Cancelled)];
+        let played = Play::plot(&format!("cancelled after {seconds} s"), plot)
+            .beside(move |stage| async move {
+                stage.cloud.configure(|settings| settings.launch_takes = 20 * SECOND);
+                let instance = stage.spot[0].clone();
+                stage.until_phase(&instance, Phase::ScalingUp).await;
+                stage.pass(seconds).await;
+                asked(&stage, "stop", json!({ "action": "Cancel", "replacement": instance })).await;
+                stage.until_phase(&instance, Phase::Cancelled).await;
+            })
+            .play();
+        played.assert_ok();
+        let there = played.stage.cloud.group(SPOT).expect("a group").instances;
+        let is_there = |id: &String| there.iter().any(|held| held.id == *id && !held.state.is_ending());
+        assert!(played.stage.spot.iter().all(is_there), "{seconds} s: {there:#?}");
+    }
+}
+
+#[test]
 fn what_can_no_longer_be_cancelled_is_refused() {
     let played = Play::plot("deadline", ends(Scenario::TwoMinuteNotice))
         .beside(|stage| async move {

@@ -8,10 +8,11 @@ use crate::clock::since;
 use crate::cloud::{Cloud, GroupSnapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
-use kube::api::{Api, ApiResource, DynamicObject, EvictParams, ListParams, Patch, PatchParams};
-use kube::{Client, ResourceExt};
+use kube::api::{Api, EvictParams, ListParams, Patch, PatchParams};
+use kube::core::Request;
+use kube::{Client, Resource, ResourceExt};
 use room::{Load, Room};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -410,9 +411,10 @@ async fn set_taints(client: &Client, node: &Node, taints: &[Taint]) -> Result<()
 /// When the cluster does not answer, or a node has just changed.
 pub async fn clean_up(client: &Client) -> Result<(), kube::Error> {
     // An object that is no node is left alone, and hides no other.
-    let nodes: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
-    let nodes = nodes.list(&ListParams::default()).await?.items;
-    for node in nodes.into_iter().filter_map(|node| node.try_parse::<Node>().ok()) {
+    let list = Request::new(Node::url_path(&(), None)).list(&ListParams::default());
+    let mut list: Value = client.request(list.map_err(kube::Error::BuildRequest)?).await?;
+    let Value::Array(nodes) = list["items"].take() else { return Ok(()) };
+    for node in nodes.into_iter().filter_map(|node| serde_json::from_value::<Node>(node).ok()) {
         if marked_at(&node).is_some() {
             unmark(client, &node).await?;
         }

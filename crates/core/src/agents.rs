@@ -128,6 +128,7 @@ mod tests {
             setup: GroupSetup::default(),
             instances,
             failures: Vec::new(),
+            unlisted_launches: 0,
             observed_at: now(),
         };
         WatchedNodes::in_cluster(&spot, &live.snapshot(), NAMESPACE, by_queue, now())

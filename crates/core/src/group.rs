@@ -124,6 +124,15 @@ pub struct FailedActivity {
     pub message: String,
 }
 
+/// What the scaling activities of a group tell of its launches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaunchActivities {
+    /// Those that failed, newest first.
+    pub failed: Vec<FailedActivity>,
+    /// Those that are under way: the instance, where there is one already.
+    pub under_way: Vec<Option<InstanceId>>,
+}
+
 /// A group as it was last read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupView {
@@ -145,6 +154,9 @@ pub struct GroupView {
     pub instances: Vec<Instance>,
     /// Failed launches since the earliest open request, newest first.
     pub failures: Vec<FailedActivity>,
+    /// How many launches are under way whose instance the group does not list yet, of those that began since
+    /// the earliest open request.
+    pub unlisted_launches: usize,
     /// When it was read.
     pub observed_at: Timestamp,
 }
@@ -165,7 +177,14 @@ impl GroupView {
     /// Whether an instance is on its way in.
     #[must_use]
     pub fn is_launching(&self) -> bool {
-        self.instances.iter().any(|instance| instance.lifecycle.is_arriving())
+        self.unlisted_launches > 0 || self.instances.iter().any(|instance| instance.lifecycle.is_arriving())
+    }
+
+    /// Takes in what the group's activities tell, which were read after the group.
+    pub fn take_in(&mut self, launches: LaunchActivities) {
+        let is_listed = |id: &Option<InstanceId>| id.as_ref().is_some_and(|id| self.instance(id).is_some());
+        self.unlisted_launches = launches.under_way.iter().filter(|id| !is_listed(id)).count();
+        self.failures = launches.failed;
     }
 
     /// How many instances count towards the desired capacity: pending or in service.

@@ -381,6 +381,7 @@ impl World {
                         lifecycle: instance.lifecycle,
                     })
                     .collect(),
+                unlisted_launches: 0,
                 failures: group
                     .failures
                     .iter()
@@ -466,6 +467,13 @@ impl World {
                 withdrawn: self.withdrawn.contains(name),
                 old_node: old_node.as_ref(),
                 other_holders: &|_, _| Vec::new(),
+                ended_by_other: &|id| {
+                    let ends = |other: &str, status: &ReplacementStatus| status.ends(&other.into(), id);
+                    let mut others = self.records.iter().filter(|(other, _)| other.as_str() != name);
+                    others
+                        .find(|(other, status)| ends(other.as_str(), status))
+                        .map(|(other, _)| other.clone())
+                },
                 never_leave: &Vec::new,
                 node_of: &|id| self.node(id),
                 fit_with: &|_| Fit::Fits,
@@ -533,6 +541,7 @@ impl World {
     /// A turn whose first calls meet nothing, and the next one `fault`; whether there was a next one.
     fn scale_until(&mut self, calls: usize, fault: Fault) -> bool {
         self.withdrawn = withdrawn(&self.told.0);
+        let deferred = Deferred::begin(&self.ledger);
         for number in 0..40 {
             let fault = if number < calls { Fault::None } else { fault };
             // The scaler looks at the nodes anew.
@@ -544,7 +553,7 @@ impl World {
                 wants,
                 ends,
                 instances: facts,
-                deferred: &Deferred::default(),
+                deferred: &deferred,
                 now: self.now,
             });
             self.ledger = plan.ledger;

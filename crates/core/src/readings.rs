@@ -12,13 +12,14 @@ use crate::ids::{GroupName, InstanceId};
 use crate::ledger::Ledger;
 use crate::scaling::answers::Answer;
 use crate::scaling::calls::Call;
-use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// So long after a change a picture from before it may be given.
-pub const LAG: SignedDuration = SignedDuration::from_secs(10);
+pub const LAG: Duration = Duration::from_secs(10);
 
-/// What is known of the groups of a pool. It is lost with the process, but for what the ledger holds.
+/// What is known of the groups of a pool. It is lost with the process, but for what the ledger holds. Times are
+/// how long it has been kept: the machine's clock may be set meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readings {
     groups: BTreeMap<GroupName, Known>,
@@ -27,15 +28,15 @@ pub struct Readings {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Known {
     /// Desired capacity in the order in which it was known, and since when; the last one counts.
-    desired: Vec<(i32, Timestamp)>,
+    desired: Vec<(i32, Duration)>,
     /// Where each instance is in its life, and since when that is known; `None` is out of the group.
-    instances: BTreeMap<InstanceId, (Option<Instance>, Timestamp)>,
+    instances: BTreeMap<InstanceId, (Option<Instance>, Duration)>,
 }
 
 impl Readings {
     /// What the ledger of an earlier life tells.
     #[must_use]
-    pub fn of(ledger: &Ledger, now: Timestamp) -> Self {
+    pub fn of(ledger: &Ledger, now: Duration) -> Self {
         let mut readings = Self::default();
         for seen in &ledger.desired_seen {
             let known = readings.groups.entry(seen.group_name.clone()).or_default();
@@ -46,7 +47,7 @@ impl Readings {
     }
 
     /// Replaces what is older in a reading than what is known by what is known.
-    pub fn correct(&mut self, view: &mut PoolView, now: Timestamp) {
+    pub fn correct(&mut self, view: &mut PoolView, now: Duration) {
         for group in [&mut view.spot, &mut view.on_demand] {
             self.groups.entry(group.name.clone()).or_default().correct(group, now);
         }
@@ -54,7 +55,7 @@ impl Readings {
     }
 
     /// Takes in what AWS said to a call. `view` is the reading that the call was planned from.
-    pub fn told(&mut self, view: &PoolView, call: &Call, answer: &Answer, now: Timestamp) {
+    pub fn told(&mut self, view: &PoolView, call: &Call, answer: &Answer, now: Duration) {
         let group = view.group(call.group());
         let known = self.groups.entry(group.name.clone()).or_default();
         match (call, answer) {
@@ -80,12 +81,12 @@ impl Readings {
 }
 
 impl Known {
-    fn note_desired(&mut self, desired: i32, now: Timestamp) {
+    fn note_desired(&mut self, desired: i32, now: Duration) {
         self.desired.retain(|(held, _)| *held != desired);
         self.desired.push((desired, now));
     }
 
-    fn correct(&mut self, group: &mut GroupView, now: Timestamp) {
+    fn correct(&mut self, group: &mut GroupView, now: Duration) {
         match self.desired.last().copied() {
             Some((current, _)) if current == group.desired => {}
             Some((current, since))
@@ -103,7 +104,7 @@ impl Known {
         self.correct_instances(group, now);
     }
 
-    fn correct_instances(&mut self, group: &mut GroupView, now: Timestamp) {
+    fn correct_instances(&mut self, group: &mut GroupView, now: Duration) {
         let mut instances = Vec::with_capacity(group.instances.len());
         for listed in std::mem::take(&mut group.instances) {
             match self.instances.get(&listed.id) {
@@ -143,8 +144,8 @@ impl Known {
 }
 
 /// Whether a picture from before that moment may still be given.
-fn is_young(since: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(since) < LAG
+fn is_young(since: Duration, now: Duration) -> bool {
+    now.saturating_sub(since) < LAG
 }
 
 /// How far an instance is in its life: it does not go back. One that is replaced in place or unhealthy may be

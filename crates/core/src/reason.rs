@@ -157,6 +157,13 @@ pub enum Reason {
         /// The other node.
         node: NodeName,
     },
+    /// Another replacement ends the instance already, and drains its node.
+    EndedByOther {
+        /// The instance.
+        instance_id: InstanceId,
+        /// The other replacement.
+        replacement: ReplacementName,
+    },
     /// Something stands against the drain.
     Undrainable(Blocker),
     /// A disruption budget allows no disruption now.
@@ -366,6 +373,7 @@ impl Reason {
             Self::LaunchHeld { .. } => ReasonCode::LaunchHeld,
             Self::StaleWatch(_) => ReasonCode::StaleWatch,
             Self::InstanceDisputed { .. } => ReasonCode::InstanceDisputed,
+            Self::EndedByOther { .. } => ReasonCode::EndedByOther,
             Self::Undrainable(blocker) => blocker.code(),
             Self::BudgetShut { .. } => ReasonCode::BudgetExhausted,
             Self::EvictionRefused { answer, .. } => answer.code(),

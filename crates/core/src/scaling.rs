@@ -62,10 +62,13 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     claims::bind_to_successors(&mut ledger, inputs);
     unusable::watch(&mut ledger, inputs);
     let mut spare = SpareInstances::new(inputs);
-    let call = requests::request_capacity(&mut ledger, inputs)
-        .or_else(|| releases::end_instances(&mut ledger, inputs, &mut spare))
-        .or_else(|| unusable::end(&mut ledger, inputs, &mut spare))
-        .or_else(|| releases::withdraw(&mut ledger, inputs, &mut spare));
+    let mut call = requests::request_capacity(&mut ledger, inputs);
+    if ledger.reduction.is_none() {
+        call = call
+            .or_else(|| releases::end_instances(&mut ledger, inputs, &mut spare))
+            .or_else(|| unusable::end(&mut ledger, inputs, &mut spare))
+            .or_else(|| releases::withdraw(&mut ledger, inputs, &mut spare));
+    }
     let cordon = spare.cordon;
     ledger.drop_empty();
     observe::watch_desired(&mut ledger, inputs, call.as_ref());

@@ -270,6 +270,13 @@ impl<'a> TurnView<'a> {
             let others = self.snapshot.nodes_of_instance(id).filter(|held| held.name != node);
             others.map(|held| held.name.clone()).collect()
         };
+        let ended_by_other = |id: &InstanceId| {
+            let mut others = self.records.iter().filter(|(other, _)| **other != name);
+            let ends = |other: &NodeReplacement| {
+                other.status.as_ref().is_some_and(|status| status.ends(&other.spec.instance_id, id))
+            };
+            others.find(|(_, other)| ends(other)).map(|(other, _)| other.clone())
+        };
         let never_leave = || {
             let found = safety::budgets_that_never_open(&record.spec.node_name, self.snapshot, policy);
             found.into_iter().map(Reason::from).collect()
@@ -297,6 +304,7 @@ impl<'a> TurnView<'a> {
             withdrawn: pool.is_some_and(|facts| facts.has_withdrawn(&name)),
             old_node: old_node.as_ref(),
             other_holders: &other_holders,
+            ended_by_other: &ended_by_other,
             never_leave: &never_leave,
             node_of: &node_of,
             fit_with: &fit_with,

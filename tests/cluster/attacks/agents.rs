@@ -13,6 +13,7 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
+use spot_guard::clock::Clock;
 use spot_guard::crd::{InterruptionNotice, SpotPool, SpotPoolSpec, notice_name};
 use spot_guard::sim::nodes::KubeNodes;
 use spot_guard_cloud::clock::CloudClock;
@@ -133,7 +134,7 @@ impl Site {
         let testbed = Testbed::start_with(name, options).await;
         product::install(&testbed).await;
         let cloud = Cloud::new(CloudClock::System, 1);
-        let hosts = KubeNodes::new(testbed.client(), Arc::new(drop));
+        let hosts = KubeNodes::new(testbed.client(), Arc::new(drop), Clock::System);
         let running = actix::spawn(cloud.clone().run(Arc::new(hosts)));
         let second = Duration::from_secs(1);
         let boot = BootTimes { launch: second, node_join: second, node_ready: second };

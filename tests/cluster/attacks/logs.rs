@@ -11,6 +11,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
+use spot_guard::clock::Clock;
 use spot_guard::crd::{NodeReplacement, SpotPool, SpotPoolSpec};
 use spot_guard::sim::nodes::KubeNodes;
 use spot_guard_cloud::clock::CloudClock;
@@ -153,7 +154,11 @@ async fn logs_hold_no_objects_bodies_tokens_or_secrets() {
     product::install(&testbed).await;
     let client = testbed.client();
     let cloud = Cloud::new(CloudClock::System, 1);
-    let running = actix::spawn(cloud.clone().run(Arc::new(KubeNodes::new(client.clone(), Arc::new(drop)))));
+    let running = actix::spawn(cloud.clone().run(Arc::new(KubeNodes::new(
+        client.clone(),
+        Arc::new(drop),
+        Clock::System,
+    ))));
     cloud.add_group(group("workers-spot", Market::Spot, 2));
     cloud.add_group(group("workers-on-demand", Market::OnDemand, 0));
     let autoscaling = cloud

@@ -24,6 +24,8 @@ pub struct Plot {
     pub loss_detection: Duration,
     /// How far listings are behind at most; 0 in most stories.
     pub listing_lag: Duration,
+    /// How long a launch takes before there is an instance, or a failure.
+    pub launch_takes: Duration,
     /// Whether the agents run; if not, the notices are reported as they would, which is much faster.
     pub agents: bool,
     /// How the same notices come through a queue as well, if they do.
@@ -226,6 +228,7 @@ impl Plot {
             enforces_max: random.u8(..3) > 0,
             loss_detection: Duration::from_secs(fastrand::Rng::with_seed(seed ^ LOSSES).u64(60..=180)),
             listing_lag: listing_lag(&mut fastrand::Rng::with_seed(seed ^ LISTINGS)),
+            launch_takes: launch_takes(&mut fastrand::Rng::with_seed(seed ^ LAUNCHES)),
             agents: random.u8(..12) == 0,
             queue: queue(&mut fastrand::Rng::with_seed(seed ^ QUEUE)),
             autoscaler: fastrand::Rng::with_seed(seed ^ AUTOSCALER).u8(..6) == 0,
@@ -264,6 +267,15 @@ const LISTINGS: u64 = 0x0011_57a6;
 fn listing_lag(random: &mut fastrand::Rng) -> Duration {
     let lag = pick(random, &[2, 10]);
     if random.u8(..3) > 0 { Duration::ZERO } else { Duration::from_secs(lag) }
+}
+
+/// How long launches take is drawn apart from the rest.
+const LAUNCHES: u64 = 0x001a_0c43;
+
+/// In half of the stories a launch takes up to 6 s.
+fn launch_takes(random: &mut fastrand::Rng) -> Duration {
+    let takes = random.u64(1..=6);
+    if random.bool() { Duration::ZERO } else { Duration::from_secs(takes) }
 }
 
 /// The delay of a raise is drawn apart from the rest.

@@ -73,6 +73,7 @@ pub struct Counts {
     /// Stories in which listings are behind, and in which lifecycle hooks hold a launch, abandon one, or hold
     /// what is terminated.
     pub listings_lag: usize,
+    pub launches_take: usize,
     pub launches_held: usize,
     pub launches_abandoned: usize,
     pub ends_held: usize,
@@ -106,6 +107,7 @@ impl Counts {
         self.names_come_back += other.names_come_back;
         self.provider_ids_late += other.provider_ids_late;
         self.listings_lag += other.listings_lag;
+        self.launches_take += other.launches_take;
         self.launches_held += other.launches_held;
         self.launches_abandoned += other.launches_abandoned;
         self.ends_held += other.ends_held;
@@ -226,6 +228,7 @@ impl<'a> Stage<'a> {
             settings.launch_instances_enforces_max = plot.enforces_max;
             settings.loss_detection = plot.loss_detection;
             settings.listing_lag = plot.listing_lag;
+            settings.launch_takes = plot.launch_takes;
             settings.notice_queue = plot.queue;
         });
         for pool in &plot.pools {
@@ -706,6 +709,7 @@ impl<'a> Stage<'a> {
             names_come_back: has(|event| matches!(event, Event::NamesComeBack)),
             provider_ids_late: has(|event| matches!(event, Event::ProviderIdsLate(_))),
             listings_lag: usize::from(!self.plot.listing_lag.is_zero()),
+            launches_take: usize::from(!self.plot.launch_takes.is_zero()),
             launches_held: has(|event| matches!(event, Event::BootsFail(_, BootFault::HookHolds(_), _))),
             launches_abandoned: has(|event| {
                 matches!(event, Event::BootsFail(_, BootFault::HookAbandons(_), _))

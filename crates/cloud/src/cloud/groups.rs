@@ -25,6 +25,7 @@ impl State {
                 capacity: BTreeMap::new(),
                 failure: None,
                 boot_faults: VecDeque::new(),
+                launching: Vec::new(),
                 suspended,
                 failing_since: None,
                 retry_pause: Duration::ZERO,
@@ -51,6 +52,9 @@ impl State {
             entry.lowered_by_others += (-change).max(0);
         }
         self.change_desired(group, desired, "another user", at);
+        // SetDesiredCapacity is absolute. Whoever calls it from an older picture undoes the change of another
+        // one, and nothing in the API prevents that: stories do not have it.
+        self.pictures.clear();
     }
 
     /// Changes desired capacity in the name of `who` and lets the group react.
@@ -118,15 +122,38 @@ impl State {
             seconds(at),
             entry.desired
         );
+        let takes = self.settings.launch_takes;
         for _ in 0..missing {
-            match self.launch(group, None, &cause, at) {
-                Ok(_) => self.note_success(group),
-                Err(_) => {
-                    self.note_failure(group, at);
+            if takes.is_zero() {
+                if !self.try_launch(group, &cause, None, at) {
                     return;
                 }
+                continue;
             }
+            let activity = self.launch_activity(None, group, &cause, at);
+            if let Some(entry) = self.groups.get_mut(group) {
+                entry.launching.push(activity.clone());
+            }
+            self.at(after(at, takes), Timer::Launch(group.to_owned(), activity));
         }
+    }
+
+    /// A launch that was under way has its instance, or has failed.
+    pub(super) fn end_launch(&mut self, group: &str, activity: String, at: Timestamp) {
+        let Some(entry) = self.groups.get_mut(group) else { return };
+        entry.launching.retain(|other| *other != activity);
+        let cause = self.activity_mut(&activity).map(|entry| entry.cause.clone()).unwrap_or_default();
+        self.try_launch(group, &cause, Some(activity), at);
+    }
+
+    fn try_launch(&mut self, group: &str, cause: &str, under_way: Option<String>, at: Timestamp) -> bool {
+        let launched = self.launch(group, None, cause, under_way, at).is_ok();
+        if launched {
+            self.note_success(group);
+        } else {
+            self.note_failure(group, at);
+        }
+        launched
     }
 
     fn note_success(&mut self, group: &str) {
@@ -141,6 +168,9 @@ impl State {
     fn note_failure(&mut self, group: &str, at: Timestamp) {
         let CloudSettings { retry_first, retry_max, suspend_launch_after, .. } = self.settings;
         let Some(entry) = self.groups.get_mut(group) else { return };
+        if entry.retry_at.is_some_and(|retry_at| at < retry_at) {
+            return;
+        }
         let since = *entry.failing_since.get_or_insert(at);
         if crate::clock::since(since, at) >= suspend_launch_after {
             let reason = format!("Administrative suspension at {}: launches keep failing", seconds(at));
@@ -154,21 +184,19 @@ impl State {
         self.at(retry_at, Timer::Reconcile(group.to_owned()));
     }
 
-    /// Records the activity of a launch that failed in a zone.
+    /// Ends the activity of a launch that failed in a zone.
     pub(super) fn fail_launch(
         &mut self,
         group: &str,
         zone: &str,
         failure: &LaunchFailure,
-        cause: &str,
+        activity: &str,
         at: Timestamp,
     ) {
-        let description = "Launching a new EC2 instance".to_owned();
-        let activity = self.begin_activity(group, description, cause.to_owned(), "InProgress", None, at);
-        if let Some(entry) = self.activity_mut(&activity) {
+        if let Some(entry) = self.activity_mut(activity) {
             entry.zone = Some(zone.to_owned());
         }
-        self.finish_activity(&activity, at, failure.status_code, Some(&failure.status_message));
+        self.finish_activity(activity, at, failure.status_code, Some(&failure.status_message));
         self.tell(at, EventKind::LaunchFailed, group, None, failure.status_message.clone());
     }
 
@@ -214,7 +242,7 @@ impl State {
             return;
         }
         let members = self.members(group);
-        if members.iter().any(|i| i.state != LifecycleState::InService) {
+        if !entry.launching.is_empty() || members.iter().any(|i| i.state != LifecycleState::InService) {
             return;
         }
         let crowd = |zone: &str| members.iter().filter(|i| i.zone == zone).count();
@@ -231,7 +259,7 @@ impl State {
             "At {} an instance was launched to even out the Availability Zones ({zone}).",
             seconds(at)
         );
-        if let Ok(id) = self.launch(group, Some(&zone), &cause, at) {
+        if let Ok(id) = self.launch(group, Some(&zone), &cause, None, at) {
             self.set_replaces(&id, &old);
         }
     }
@@ -259,7 +287,7 @@ impl State {
             "At {} an instance was launched in response to a rebalance recommendation for {old}.",
             seconds(at)
         );
-        let launched = if counted < most { self.launch(&group, None, &cause, at).ok() } else { None };
+        let launched = if counted < most { self.launch(&group, None, &cause, None, at).ok() } else { None };
         match launched {
             Some(id) => self.set_replaces(&id, old),
             None => self.at(after(at, self.settings.retry_first), Timer::ReplaceAtRisk(old.to_owned())),

@@ -69,7 +69,7 @@ impl State {
         let mut launched = Vec::new();
         let mut failure = None;
         for _ in 0..request.count {
-            match self.launch(group, Some(&request.zone), &cause, now) {
+            match self.launch(group, Some(&request.zone), &cause, None, now) {
                 Ok(id) => launched.push(id),
                 Err(why) => {
                     failure = Some(why);

@@ -14,6 +14,7 @@ impl State {
         match timer {
             Timer::Reconcile(group) => self.reconcile(&group, at),
             Timer::CountLaunched(group, launched) => self.count_launched(&group, launched, at),
+            Timer::Launch(group, activity) => self.end_launch(&group, activity, at),
             Timer::InService(id) => self.enter_service(&id, at),
             Timer::LaunchHookOver(id) => self.end_launch_hook(&id, at),
             Timer::Join(id) => self.join_node(&id, at),
@@ -71,12 +72,14 @@ impl State {
     }
 
     /// Asks the market for one instance, in `zone` or in the zone that has fewest, then in the others. Each
-    /// zone that fails leaves an activity (User Guide, "Availability Zone distribution").
+    /// zone that fails leaves an activity (User Guide, "Availability Zone distribution"). The first one goes on
+    /// with the activity that is under way, if there is one.
     pub(super) fn launch(
         &mut self,
         group: &str,
         zone: Option<&str>,
         cause: &str,
+        mut under_way: Option<String>,
         at: Timestamp,
     ) -> Result<String, LaunchFailure> {
         let market = self.next_market(group);
@@ -108,23 +111,39 @@ impl State {
             let failure = match &scripted {
                 Some(failure) => failure.clone(),
                 None if self.take_capacity(group, &zone) => {
-                    return Ok(self.create(group, &zone, market, cause, at));
+                    let activity = self.launch_activity(under_way, group, cause, at);
+                    return Ok(self.create(group, &zone, market, activity, at));
                 }
                 None => LaunchFailure::dry(market, &instance_type, &zone),
             };
-            self.fail_launch(group, &zone, &failure, cause, at);
+            let activity = self.launch_activity(under_way.take(), group, cause, at);
+            self.fail_launch(group, &zone, &failure, &activity, at);
             failed.get_or_insert(failure);
         }
         Err(failed.unwrap_or_else(|| LaunchFailure::text("ValidationError", "The group has no zone.")))
     }
 
-    /// Creates an instance that boots, with its activity.
-    fn create(&mut self, group: &str, zone: &str, market: Market, cause: &str, at: Timestamp) -> String {
+    /// The activity that is under way, or a new one, of a launch.
+    pub(super) fn launch_activity(
+        &mut self,
+        under_way: Option<String>,
+        group: &str,
+        cause: &str,
+        at: Timestamp,
+    ) -> String {
+        under_way.unwrap_or_else(|| {
+            let description = "Launching a new EC2 instance".to_owned();
+            self.begin_activity(group, description, cause.to_owned(), "InProgress", None, at)
+        })
+    }
+
+    /// Creates an instance that boots; the activity is about it from now on.
+    fn create(&mut self, group: &str, zone: &str, market: Market, activity: String, at: Timestamp) -> String {
         let id = self.add_instance(group, zone, market, at);
-        let description = format!("Launching a new EC2 instance: {id}");
-        let activity =
-            self.begin_activity(group, description, cause.to_owned(), "PreInService", Some(&id), at);
         if let Some(entry) = self.activity_mut(&activity) {
+            entry.description = format!("Launching a new EC2 instance: {id}");
+            entry.status_code = "PreInService";
+            entry.instance = Some(id.clone());
             entry.progress = 30;
             entry.zone = Some(zone.to_owned());
         }

@@ -290,6 +290,8 @@ pub struct NoticeQueue {
 pub struct CloudSettings {
     /// From a change of desired capacity to what the group does about it.
     pub reaction: Duration,
+    /// From the beginning of a launch to its instance, or its failure. Until then only the activity shows it.
+    pub launch_takes: Duration,
     /// From the start of a termination until the machine has stopped.
     pub machine_stop: Duration,
     /// From the start of a termination until the group no longer lists the instance.
@@ -337,6 +339,7 @@ impl Default for CloudSettings {
     fn default() -> Self {
         Self {
             reaction: Duration::from_millis(500),
+            launch_takes: Duration::ZERO,
             machine_stop: Duration::from_secs(5),
             termination: Duration::from_secs(20),
             node_removal: Duration::from_secs(5),

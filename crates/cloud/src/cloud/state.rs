@@ -100,6 +100,8 @@ pub(super) struct Group {
     /// A scripted failure and for how many more launches it holds (`None`: until it is taken back).
     pub failure: Option<(LaunchFailure, Option<u32>)>,
     pub boot_faults: VecDeque<BootFault>,
+    /// The activities of launches that have begun and have no instance yet.
+    pub launching: Vec<String>,
     /// Suspended processes and the reasons.
     pub suspended: BTreeMap<String, String>,
     /// Since when every launch has failed.
@@ -114,6 +116,7 @@ pub(super) struct Group {
 pub(super) enum Timer {
     Reconcile(String),
     CountLaunched(String, u32),
+    Launch(String, String),
     InService(String),
     LaunchHookOver(String),
     Join(String),
@@ -320,7 +323,8 @@ impl State {
 
     pub(super) fn counted(&self, group: &str) -> u32 {
         let counted = self.instances.values().filter(|i| i.group == group && self.counts(i)).count();
-        u32::try_from(counted).unwrap_or(u32::MAX)
+        let launching = self.groups.get(group).map_or(0, |group| group.launching.len());
+        u32::try_from(counted + launching).unwrap_or(u32::MAX)
     }
 }
 

@@ -24,6 +24,7 @@ fn group(desired: i32, in_service: &[&str], pending: &[&str]) -> GroupView {
         setup: crate::group::GroupSetup::default(),
         instances: serving.chain(pending.iter().map(|id| instance(id, Lifecycle::Pending))).collect(),
         failures: Vec::new(),
+        unlisted_launches: 0,
         observed_at: now(),
     }
 }

@@ -32,6 +32,7 @@ fn pool(spot: usize, on_demand: usize) -> PoolView {
             })
             .collect(),
         failures: Vec::new(),
+        unlisted_launches: 0,
         observed_at: now(),
     };
     PoolView { spot: group("spot", spot), on_demand: group("on-demand", on_demand) }

@@ -199,6 +199,7 @@ impl World {
         if let Some(reduction) = &self.ledger.reduction {
             let instance = reduction.instance_id.as_ref().map(|id| self.name(id));
             put(&(reduction.group, instance, &reduction.settles, reduction.baseline));
+            put(&self.past(reduction.requested_at, 1));
         }
         put(&(&self.ledger.desired_seen, self.ledger.cannot_launch.len()));
         let first = self.records.values().map(|status| status.started_at).min();

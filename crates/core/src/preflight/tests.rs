@@ -15,6 +15,7 @@ fn group(name: &str) -> GroupView {
         setup: GroupSetup::default(),
         instances: Vec::<Instance>::new(),
         failures: Vec::new(),
+        unlisted_launches: 0,
         observed_at: "2026-01-01T00:00:00Z".parse().expect("a time"),
     }
 }

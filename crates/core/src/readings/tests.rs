@@ -3,10 +3,10 @@ use crate::group::GroupSetup;
 use crate::ledger::DesiredSeen;
 use crate::record::GroupKind;
 use Lifecycle::{InService, Leaving, Other, Pending};
+use jiff::Timestamp;
 
-fn at(seconds: i64) -> Timestamp {
-    let start: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
-    start + SignedDuration::from_secs(seconds)
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
 
 fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView {
@@ -23,7 +23,8 @@ fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView
             .map(|(id, lifecycle)| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle: *lifecycle })
             .collect(),
         failures: Vec::new(),
-        observed_at: at(0),
+        unlisted_launches: 0,
+        observed_at: Timestamp::UNIX_EPOCH,
     }
 }
 
@@ -36,7 +37,7 @@ fn read(
     readings: &mut Readings,
     desired: i32,
     instances: &[(&str, Lifecycle)],
-    seconds: i64,
+    seconds: u64,
 ) -> (i32, Vec<(String, Lifecycle)>) {
     let mut view = view(desired, instances);
     readings.correct(&mut view, at(seconds));

@@ -125,6 +125,7 @@ fn capacity_and_health() -> Vec<Reason> {
         Reason::LaunchHeld { instance_id: "i-4".into(), since: at() },
         Reason::StaleWatch(StaleWatch { kind: WatchedKind::Pod, since: at() }),
         Reason::InstanceDisputed { instance_id: "i-1".into(), node: node().into() },
+        Reason::EndedByOther { instance_id: "i-1".into(), replacement: "i-2".into() },
         Reason::NoSpotInstance,
         Reason::AtMinimum { group: "spot".into() },
         Reason::InstancesMissing { group: "spot".into(), in_service: 2, expected: 3, desired: 4 },

@@ -161,6 +161,15 @@ impl ReplacementStatus {
         self.capacity.taken().into_iter().chain(self.fallback.successor())
     }
 
+    /// Whether the replacement of the instance `old` ends this one: it has begun to replace it, or sends it
+    /// back.
+    #[must_use]
+    pub fn ends(&self, old: &InstanceId, instance_id: &InstanceId) -> bool {
+        let replaces = old == instance_id && self.capacity.is_requested() && !self.old_node.is_over();
+        let returns = self.goes_back().is_some_and(|capacity| capacity.instance_id == *instance_id);
+        !self.is_finished() && (replaces || returns)
+    }
+
     /// What is sent back: it stands in for the old instance, or is one too many.
     #[must_use]
     pub fn goes_back(&self) -> Option<&Capacity> {

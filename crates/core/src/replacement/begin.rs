@@ -142,6 +142,9 @@ pub(super) fn held_back(
     if status.deadline.is_some() {
         return Vec::new();
     }
+    if let Some(reason) = facts.ends_by_other(&subject.instance_id) {
+        return vec![reason];
+    }
     if !subject.in_pool || facts.names_another_group(status) {
         return vec![Reason::NotInPool];
     }

@@ -139,6 +139,8 @@ pub struct Facts<'a> {
     pub old_node: Option<&'a NodeFact>,
     /// The nodes that say that they run on an instance, but the given node.
     pub other_holders: &'a dyn Fn(&InstanceId, &NodeName) -> Vec<NodeName>,
+    /// Another replacement that ends an instance: it has begun to replace it, or sends it back.
+    pub ended_by_other: &'a dyn Fn(&InstanceId) -> Option<ReplacementName>,
     /// Why the pods of the old node never leave it as their disruption budgets are now.
     pub never_leave: &'a dyn Fn() -> Vec<Reason>,
     /// The node of an instance, if one only says so.
@@ -248,6 +250,12 @@ impl Facts<'_> {
             return Vec::new();
         }
         self.freshness.against(Step::End)
+    }
+
+    /// That another replacement ends the instance already.
+    pub(super) fn ends_by_other(&self, instance_id: &InstanceId) -> Option<Reason> {
+        let replacement = (self.ended_by_other)(instance_id)?;
+        Some(Reason::EndedByOther { instance_id: instance_id.clone(), replacement })
     }
 
     /// Why the instance is not to be terminated, whatever presses: another node says that it runs on it, and

@@ -233,11 +233,13 @@ fn at_minimum(capacity: &Capacity, turn: &Turn<'_>) -> Option<Reason> {
     blocks.then(|| Reason::AtMinimum { group: group.name.clone() })
 }
 
-/// An old picture, or another node that claims the instance.
+/// An old picture, another node that claims the instance, or another record that drains its node: two drains of
+/// one node wait for each other.
 fn obstacle(capacity: &Capacity, facts: &Facts<'_>) -> Option<Obstacle> {
-    at(FlowBox::Safety, facts.freshness.against(Step::Return)).or_else(|| {
-        at(FlowBox::Safety, facts.disputed(&capacity.instance_id, &capacity.node_name, capacity.group))
-    })
+    let Capacity { instance_id, node_name, group, .. } = capacity;
+    at(FlowBox::Safety, facts.freshness.against(Step::Return))
+        .or_else(|| at(FlowBox::Safety, facts.disputed(instance_id, node_name, *group)))
+        .or_else(|| at(FlowBox::Safety, Vec::from_iter(facts.ends_by_other(instance_id))))
 }
 
 /// The limits, and boxes 7 to 9; each box is reported once.

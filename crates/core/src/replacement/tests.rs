@@ -20,7 +20,7 @@ use crate::record::{
 use crate::scaling::wants::{End, Want};
 use jiff::Timestamp;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const OLD: &str = "i-old";
@@ -60,6 +60,8 @@ struct Stage {
     unready_for: Duration,
     /// Instances that another node says it runs on, and which.
     disputed: Vec<(InstanceId, NodeName)>,
+    /// Instances that another replacement ends.
+    ended_by_other: BTreeMap<InstanceId, ReplacementName>,
     /// Whether all nodes but the old one are cordoned.
     cordoned: bool,
     /// Whether all nodes but the old one keep a start-up taint.
@@ -96,6 +98,7 @@ impl Stage {
                 })
                 .collect(),
             failures: Vec::new(),
+            unlisted_launches: 0,
             observed_at: now(),
         };
         Self {
@@ -121,6 +124,7 @@ impl Stage {
             old_node: true,
             unready_for: Duration::ZERO,
             disputed: Vec::new(),
+            ended_by_other: BTreeMap::new(),
             cordoned: false,
             tainted: false,
             nodes: Vec::new(),
@@ -179,6 +183,7 @@ impl Stage {
                 other_holders: &|id, _| {
                     self.disputed.iter().filter(|(held, _)| held == id).map(|(_, by)| by.clone()).collect()
                 },
+                ended_by_other: &|id| self.ended_by_other.get(id).cloned(),
                 never_leave: &|| self.never_leave.clone(),
                 node_of: &|id| {
                     if self.unready.iter().any(|held| held == id) {
@@ -1633,6 +1638,30 @@ fn what_the_pool_lets_wait_is_told_and_is_no_reason_to_give_up() {
     stage.go().pass(3000).go();
     assert!(stage.marks(DrainPurpose::Replace) && !stage.has(FlowBox::Drain, Outcome::Blocked));
     assert_eq!(stage.blocked_by(), [ReasonCode::ConnectionsEnd]);
+}
+
+#[test]
+fn two_replacements_do_not_drain_one_node() {
+    let other = |stage: &mut Stage, id: &str| stage.ended_by_other = [(id.into(), "other".into())].into();
+    let mut stage = Stage::new();
+    other(&mut stage, OLD);
+    stage.go();
+    assert_eq!(stage.blocked_by(), [ReasonCode::EndedByOther], "advice waits");
+    assert!(!stage.status.capacity.is_requested());
+    stage.status.deadline = Some(now() + Duration::from_secs(300));
+    stage.go();
+    assert!(stage.status.capacity.is_requested(), "a deadline does not");
+
+    let mut stage = Stage::on_fallback();
+    stage.share(GroupKind::Spot, Some("i-4"), None);
+    stage.assessment = Some(ReturnAssessment::default());
+    let back = stage.status.goes_back().expect("it stands in").instance_id.clone();
+    other(&mut stage, back.as_str());
+    stage.go();
+    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::OnFallback, vec![ReasonCode::EndedByOther]));
+    stage.ended_by_other.clear();
+    stage.go();
+    assert!(stage.marks(DrainPurpose::Return), "{:#?}", stage.status);
 }
 
 #[test]

@@ -174,6 +174,8 @@ pub fn launch_refused(ledger: &mut Ledger, group: GroupKind, reason: &str, at_al
     for request in ledger.requests_mut(group) {
         if request.state == RequestState::Intended {
             request.method = Method::SetDesiredCapacity {};
+            // No such call was made yet: desired capacity that somebody else has raised is not ours.
+            request.target = i32::MAX;
             refusing = Some(request.group_name.clone());
         }
     }

@@ -1,7 +1,7 @@
 //! The calls that change a group.
 
 use crate::ids::InstanceId;
-use crate::ledger::{Ledger, Method, ScalingRequest};
+use crate::ledger::{Ledger, Method, Reduction, ScalingRequest};
 use crate::record::GroupKind;
 use std::collections::BTreeSet;
 
@@ -63,18 +63,32 @@ impl Call {
     }
 }
 
-/// Changes that AWS would not take in this turn, because another one of the same group is under way.
+/// Changes that wait in this turn: AWS would not take them, because another one of the same group is under way,
+/// or what became of the last one is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deferred {
+    unanswered: Option<Reduction>,
     requests: BTreeSet<GroupKind>,
     reductions: BTreeSet<(GroupKind, Option<InstanceId>)>,
 }
 
 impl Deferred {
+    /// What waits as a turn begins, with the ledger as it is stored.
+    #[must_use]
+    pub fn begin(ledger: &Ledger) -> Self {
+        Self { unanswered: ledger.reduction.clone(), ..Self::default() }
+    }
+
+    /// Whether the answer to this reduction's call was lost, so that a listing tells what became of it.
+    #[must_use]
+    pub fn is_unanswered(&self, reduction: &Reduction) -> bool {
+        self.unanswered.as_ref() == Some(reduction)
+    }
+
     /// Takes in that AWS would not take this call now.
     pub fn add(&mut self, ledger: &mut Ledger, call: &Call) {
         let group = call.group();
-        match ledger.reduction.take() {
+        match ledger.reduction.take_if(|reduction| reduction.group == group) {
             Some(reduction) => {
                 self.reductions.insert((group, reduction.instance_id));
             }

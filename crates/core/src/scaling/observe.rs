@@ -12,6 +12,10 @@ use jiff::{SignedDuration, Timestamp};
 /// By then a group has tried its other zones, unless an instance is on its way in.
 const ZONES_TRIED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
+/// After a launch that failed, a group does not begin the next one for so long: the reported ones are a minute
+/// apart, and grow.
+const PAUSES_FOR: SignedDuration = SignedDuration::from_secs(20);
+
 /// Takes in what changed about the shares: attempts, urgency, lost instances, failed launches.
 pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     let now = inputs.now;
@@ -62,14 +66,34 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 fn failed_launch<'a>(share: &Share, group: &'a GroupView, now: Timestamp) -> Option<&'a FailedActivity> {
     let failed: Vec<&FailedActivity> = group.failed_since(share.since - CLOCK_SKEW).collect();
     let decisive = decisive(failed.iter().copied(), |failure| failure.class)?;
-    let is_tried = |zone: &String| failed.iter().any(|failure| failure.zone.as_ref() == Some(zone));
+    let is_final = share.deadline.is_some() || has_tried_all(share, group, decisive, now);
+    is_final.then_some(decisive)
+}
+
+/// Whether a group whose launch failed so tries no further zone.
+fn has_tried_all(share: &Share, group: &GroupView, decisive: &FailedActivity, now: Timestamp) -> bool {
+    let is_tried = |zone: &String| {
+        group.failed_since(share.since - CLOCK_SKEW).any(|failure| failure.zone.as_ref() == Some(zone))
+    };
     let waits_long = now.duration_since(share.since) >= ZONES_TRIED_AFTER;
-    let is_final = !is_of_one_zone(decisive)
-        || share.deadline.is_some()
+    !is_of_one_zone(decisive)
         || group.zones.len() <= 1
         || group.zones.iter().all(is_tried)
-        || waits_long && !group.is_launching();
-    is_final.then_some(decisive)
+        || waits_long && !group.is_launching()
+}
+
+/// Whether the group launches nothing for a share just now, as far as can be seen.
+///
+/// While it launches, nobody may lower desired capacity without naming an instance: the group would end a
+/// working one for the one that is about to come (kubernetes/autoscaler#9182).
+pub(super) fn launches_nothing(share: &Share, group: &GroupView, now: Timestamp) -> bool {
+    if group.unlisted_launches > 0 {
+        return false;
+    }
+    let just_failed = |failed: &FailedActivity| now.duration_since(failed.started_at) <= PAUSES_FOR;
+    group.setup.launch_suspended().is_some()
+        || failed_launch(share, group, now).is_some_and(|decisive| has_tried_all(share, group, decisive, now))
+            && group.failed_since(share.since - CLOCK_SKEW).any(just_failed)
 }
 
 /// Whether another zone may have what this one has not: capacity, or the instance type itself.

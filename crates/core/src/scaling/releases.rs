@@ -2,6 +2,7 @@
 
 use super::calls::Call;
 use super::inputs::Inputs;
+use super::observe::launches_nothing;
 use super::requests::draft;
 use super::wants::Want;
 use crate::group::GroupView;
@@ -199,8 +200,8 @@ fn reduction(
 
 /// Lowers desired capacity by what it was raised for a replacement, without ending a working instance.
 ///
-/// If fewer instances are there than desired, it is lowered alone: AWS has no victim to choose. Else the
-/// newest instance that nobody claimed and nothing runs on is terminated.
+/// If fewer instances are there than desired, it is lowered alone, once the group launches nothing: AWS has no
+/// victim to choose. Else the newest instance that nobody claimed and nothing runs on is terminated.
 fn settle(
     ledger: &mut Ledger,
     inputs: &Inputs<'_>,
@@ -212,6 +213,9 @@ fn settle(
         return None;
     }
     if is_one_missing(ledger, group, kind, replacement) {
+        if !ledger.share(kind, replacement).is_some_and(|share| launches_nothing(share, group, inputs.now)) {
+            return None;
+        }
         ledger.reduction = Some(reduction(inputs, kind, None, Some(replacement)));
         return Some(Call::SetDesired { group: kind, desired: group.desired - 1 });
     }

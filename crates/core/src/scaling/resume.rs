@@ -11,8 +11,18 @@ use jiff::{SignedDuration, Timestamp};
 /// AWS remembers a client token for 8 h; ours is not used again after 7.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(7);
 
+/// A change may be missing from the listings for so long, as [`crate::readings`] has it.
+const SEEN_WITHIN: SignedDuration = SignedDuration::from_secs(10);
+
 /// What LaunchInstances has launched is in desired capacity after so long, or never will be.
 const COUNTED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
+
+impl Ledger {
+    /// Whether a reduction of the group may have taken effect or not: nothing else is asked of it meanwhile.
+    pub(super) fn is_in_doubt(&self, group: GroupKind) -> bool {
+        self.reduction.as_ref().is_some_and(|reduction| reduction.group == group)
+    }
+}
 
 /// Finishes what an earlier step, or an earlier life, left between the written intent and its outcome.
 pub(super) fn resume(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
@@ -22,12 +32,18 @@ pub(super) fn resume(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
         let group = inputs.group(reduction.group);
         let took_effect = group.desired < reduction.baseline
             && reduction.instance_id.as_ref().is_none_or(|id| !group.is_active(id));
+        let may_be_seen_later =
+            (SignedDuration::ZERO..SEEN_WITHIN).contains(&inputs.now.duration_since(reduction.requested_at));
         if took_effect {
             reduced(ledger, &reduction);
+        } else if inputs.deferred.is_unanswered(&reduction) && may_be_seen_later {
+            ledger.reduction = Some(reduction);
         }
     }
+    let in_doubt = ledger.reduction.as_ref().map(|reduction| reduction.group);
     for request in &mut ledger.scaling_requests {
-        if request.state != RequestState::Intended || inputs.deferred.requests_of(request.group) {
+        let waits = inputs.deferred.requests_of(request.group) || in_doubt == Some(request.group);
+        if request.state != RequestState::Intended || waits {
             continue;
         }
         if let Some(call) = intended_call(request, inputs.group(request.group), inputs.now) {
@@ -71,7 +87,7 @@ fn intended_call(request: &mut ScalingRequest, group: &GroupView, now: Timestamp
 /// It may be raised at once, a moment later, or never, and somebody else may change it meanwhile. So it is
 /// corrected after a while at the earliest, and only if there is more capacity than desired.
 fn count_launched(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> Option<Call> {
-    if inputs.deferred.requests_of(kind) {
+    if inputs.deferred.requests_of(kind) || ledger.is_in_doubt(kind) {
         return None;
     }
     let group = inputs.group(kind);

@@ -46,6 +46,7 @@ fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView
             .map(|(id, lifecycle)| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle: *lifecycle })
             .collect(),
         failures: Vec::new(),
+        unlisted_launches: 0,
         observed_at: now(),
     }
 }
@@ -144,6 +145,15 @@ fn share(ledger: &Ledger, replacement: &str) -> Share {
 fn failure(seconds_ago: i64, class: FailureClass) -> FailedActivity {
     let started_at = now() - SignedDuration::from_secs(seconds_ago);
     FailedActivity { started_at, zone: Some("a".to_owned()), class, message: "text".to_owned() }
+}
+
+/// A launch failed in each zone so many seconds ago.
+fn out_of_capacity(group: &mut GroupView, seconds_ago: i64) {
+    let of_zone = |zone: &String| FailedActivity {
+        zone: Some(zone.clone()),
+        ..failure(seconds_ago, FailureClass::Capacity)
+    };
+    group.failures = group.zones.iter().map(of_zone).collect();
 }
 
 /// The pool with groups that LaunchInstances can be used on.

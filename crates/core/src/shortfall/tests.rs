@@ -21,6 +21,7 @@ fn group(name: &str, desired: i32, ids: &[&str]) -> GroupView {
         setup: GroupSetup::default(),
         instances: ids.iter().map(instance).collect(),
         failures: Vec::new(),
+        unlisted_launches: 0,
         observed_at: at(0),
     }
 }

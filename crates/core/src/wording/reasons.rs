@@ -38,6 +38,9 @@ impl Display for Reason {
             Self::LaunchHeld { instance_id, since } => launch_held(instance_id, *since, f),
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id, node } => disputed(instance_id, node, f),
+            Self::EndedByOther { instance_id, replacement } => {
+                write!(f, "replacement {replacement} ends {instance_id} already")
+            }
             Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
             Self::BudgetShut { budget, healthy, required } => budget_shut(budget, *healthy, *required, f),
             Self::EvictionRefused { pod, answer } => write!(f, "pod {pod}: {answer}"),

@@ -68,6 +68,7 @@ fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
     let (ledger, mut view) = served();
     view.spot.instances.remove(0);
     let facts = InstanceFacts::default();
+    out_of_capacity(&mut view.spot, 1);
     let settled =
         plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(settled.call, set(GroupKind::Spot, 3));
@@ -82,6 +83,41 @@ fn desired_is_lowered_only_if_fewer_are_there_and_nobody_waits_for_them() {
     facts.with_pods.insert("i-5".into());
     let plan = plan(&ledger, &view, &both, &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     assert_eq!(plan.call, None, "{:?}", plan.ledger);
+}
+
+#[test]
+fn desired_is_lowered_without_an_instance_only_while_the_group_launches_nothing() {
+    let asked = next(&Ledger::default(), &usual(), &spot("i-1"));
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    let nothing = wants([(GroupKind::Spot, "i-1", Want::Nothing)]);
+    let lowered = |change: &dyn Fn(&mut GroupView), waited: i64| {
+        let mut view = usual();
+        view.spot.desired = 4;
+        change(&mut view.spot);
+        let later = now() + SignedDuration::from_secs(waited);
+        let facts = InstanceFacts::default();
+        let found =
+            plan(&ledger, &view, &nothing, &BTreeSet::new(), &facts, &Deferred::default(), later).call;
+        assert!(found.is_none() || found == set(GroupKind::Spot, 3), "{found:?}");
+        found.is_some()
+    };
+    let in_one_zone = |group: &mut GroupView| group.failures = vec![failure(0, FailureClass::Capacity)];
+    assert!(!lowered(&|_| (), 0), "nothing is known of its launch yet");
+    assert!(!lowered(&|_| (), 3600), "nor ever");
+    assert!(!lowered(&in_one_zone, 1), "it tries the other zone");
+    assert!(lowered(&|group| out_of_capacity(group, 0), 1));
+    assert!(lowered(&|group| out_of_capacity(group, 0), 20));
+    assert!(!lowered(&|group| out_of_capacity(group, 0), 21), "the next launch may have begun");
+    let launches_again = |group: &mut GroupView| {
+        out_of_capacity(group, 0);
+        group.unlisted_launches = 1;
+    };
+    assert!(!lowered(&launches_again, 1), "the next launch has begun");
+    let suspended = |group: &mut GroupView| {
+        group.setup.suspended.insert("Launch".to_owned(), "User suspended at noon".to_owned());
+    };
+    assert!(lowered(&suspended, 3600));
 }
 
 #[test]
@@ -125,11 +161,13 @@ fn an_on_demand_share_that_went_back_is_asked_for_again() {
     accepted(&mut ledger, &asked.call.expect("a call"));
     let mut view = usual();
     view.on_demand.desired += 1;
+    out_of_capacity(&mut view.on_demand, 0);
     let back = next(&ledger, &view, &wants([(GroupKind::OnDemand, "i-1", Want::Nothing)]));
     let lower = set(GroupKind::OnDemand, usual().on_demand.desired);
     assert_eq!(back.call, lower);
     // The process dies before it hears the answer, and the story that was cancelled begins anew.
-    let again = next(&back.ledger, &usual(), &on_demand);
+    let anew = wants([(GroupKind::OnDemand, "i-1", of_attempt(1))]);
+    let again = next(&back.ledger, &usual(), &anew);
     assert_eq!(again.call, set(GroupKind::OnDemand, usual().on_demand.desired + 1), "{:?}", again.ledger);
 }
 

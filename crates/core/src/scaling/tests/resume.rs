@@ -123,3 +123,32 @@ fn what_was_launched_is_not_given_back_before_it_is_known_whether_desired_capaci
     let end = Call::Terminate { group, instance_id, decrement: true };
     assert_eq!(next(&uncounted.ledger, &view, &nothing).call, Some(end));
 }
+
+#[test]
+fn a_termination_whose_answer_was_lost_may_be_seen_ten_seconds_later() {
+    let (ledger, view) = served();
+    let facts = InstanceFacts::default();
+    let lost =
+        plan(&ledger, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now()).ledger;
+    let wanted = wants([
+        (GroupKind::Spot, "i-1", instance()),
+        (GroupKind::Spot, "i-2", instance()),
+        (GroupKind::OnDemand, "i-3", instance()),
+    ]);
+    let look = |view: &PoolView, wants: &Wants, seconds: i64| {
+        let (deferred, at) = (Deferred::begin(&lost), now() + SignedDuration::from_secs(seconds));
+        plan(&lost, view, wants, &ends("i-1", "i-1"), &facts, &deferred, at)
+    };
+    let on_demand = wants([(GroupKind::OnDemand, "i-3", instance())]);
+    assert_eq!(look(&view, &on_demand, 9).call, set(GroupKind::OnDemand, 1), "the other group is asked");
+    for seconds in [0, 9] {
+        let waits = look(&view, &spot("i-2"), seconds);
+        assert_eq!((waits.call, waits.ledger.reduction.is_some()), (None, true), "after {seconds} s");
+    }
+    assert_eq!(look(&view, &spot("i-1"), 10).call, end("i-1", true), "it was lost on its way");
+    let mut seen = view.clone();
+    seen.spot.desired = 3;
+    seen.spot.instances[0].lifecycle = Lifecycle::Leaving;
+    let settled = look(&seen, &wanted, 5).ledger;
+    assert_eq!((settled.reduction.is_some(), share(&settled, "i-1").balance), (false, Balance::Even));
+}
