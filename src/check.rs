@@ -1,8 +1,8 @@
 //! `spot-guard check`: whether it could do its work, asked before it has to.
 
 use crate::actors::deps::PoolConfig;
-use crate::aws::AutoScaling;
 use crate::aws::queue::SqsQueue;
+use crate::aws::{AutoScaling, Described};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, SpotPool, SpotPoolSpec, notice_name};
@@ -443,8 +443,8 @@ async fn groups(
         return;
     }
     let api = AutoScaling::new(aws, CALL_TIMEOUT, Clock::System, Arc::new(Metrics::new()));
-    let found = match api.groups(&names, true).await {
-        Ok(found) => found,
+    let mut found = match api.groups(&names, true).await {
+        Ok(found) => Described::clone(&found),
         Err(error) => {
             lines.push(Line::new(Verdict::Failed, "auto scaling", error.to_string()));
             return;
@@ -455,6 +455,14 @@ async fn groups(
         "auto scaling",
         "groups can be read; calls that change groups are not checked, since they would change something",
     ));
+    for (name, group) in &mut found {
+        match api.refresh(name).await {
+            Ok(status) => group.setup.refresh = status,
+            Err(error) => {
+                lines.push(Line::new(Verdict::Degraded, format!("group {name}"), error.to_string()))
+            }
+        }
+    }
     for pool in pools {
         let config = &configs[pool.name_any().as_str()];
         let ledger: Ledger = pool.status.clone().unwrap_or_default().ledger;

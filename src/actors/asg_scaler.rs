@@ -9,6 +9,7 @@
 //! The ledger is stored in the pool's status, and only then the call is made. The groups are read again after
 //! each call.
 
+mod groups;
 mod ledger_store;
 
 use crate::actors::deps::{Deps, PoolConfig};
@@ -23,11 +24,10 @@ use kube::api::Api;
 use ledger_store::{LedgerStore, StoreError, Stored};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::{GroupName, InstanceId, PoolName};
-use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
+use spot_guard_core::ledger::Ledger;
 use spot_guard_core::policy::seconds;
 use spot_guard_core::readings::Readings;
 use spot_guard_core::reason::{Finding, GroupProblem};
-use spot_guard_core::record::GroupKind;
 use spot_guard_core::scaling;
 use spot_guard_core::scaling::answers::{self, AfterFailure, Answer};
 use spot_guard_core::scaling::calls::{Call, Deferred};
@@ -359,7 +359,8 @@ async fn take_turn(
     }
     for calls in 0.. {
         let mut view =
-            read_groups(&deps, &pool, &store.stored.ledger, wanted.spot_failures_since, urgent).await?;
+            groups::read(&deps, &pool, &store.stored.ledger, wanted.spot_failures_since, urgent).await?;
+        groups::read_refreshes(&deps, &pool, readings, began.elapsed()).await;
         let now = deps.clock.now();
         readings.correct(&mut view, began.elapsed());
         for group in [&mut view.spot, &mut view.on_demand] {
@@ -451,39 +452,4 @@ async fn make(deps: &Deps, pool: &PoolConfig, call: &Call) -> Result<Answer, Cal
             Ok(Answer::Terminated { says_shrunk })
         }
     }
-}
-
-async fn read_groups(
-    deps: &Deps,
-    pool: &PoolConfig,
-    ledger: &Ledger,
-    spot_failures_since: Option<Timestamp>,
-    urgent: bool,
-) -> Result<PoolView, TurnError> {
-    let names = [pool.spot_group.clone(), pool.on_demand_group.clone()];
-    let mut found = deps.aws.groups(&names, urgent).await?;
-    if names.iter().any(|name| !found.contains_key(name)) {
-        // Not found is believed when it was read twice: an answer may be cut short on its way.
-        found = deps.aws.groups(&names, urgent).await?;
-    }
-    let take =
-        |name: &GroupName| found.get(name).cloned().ok_or_else(|| TurnError::NoSuchGroup(name.clone()));
-    let mut view = PoolView { spot: take(&names[0])?, on_demand: take(&names[1])? };
-    let now = deps.clock.now();
-    ledger.limit_launches(&mut view, now);
-    pool.launch_instances.limit(&mut view);
-    for kind in [GroupKind::Spot, GroupKind::OnDemand] {
-        let recent = spot_guard_core::health::failure_counts_for(&pool.policy);
-        let watched = [spot_failures_since, shortfall::failures_matter_since(ledger, &pool.policy, now)];
-        let watched = watched.into_iter().flatten().filter(|_| kind == GroupKind::Spot);
-        let since = ledger.failures_matter_since(kind, recent, now).into_iter().chain(watched).min();
-        if let Some(since) = since {
-            let launches = deps.aws.launches(pool.group(kind), since - CLOCK_SKEW).await?;
-            match kind {
-                GroupKind::Spot => view.spot.take_in(launches),
-                GroupKind::OnDemand => view.on_demand.take_in(launches),
-            }
-        }
-    }
-    Ok(view)
 }

@@ -28,6 +28,7 @@ use listing::Listing;
 use spot_guard_core::classify::{self, CallFailure};
 use spot_guard_core::group::{
     CapacityUnit, FailedActivity, GroupSetup, GroupView, Instance, LaunchActivities, Lifecycle, MixedMarkets,
+    is_refreshing,
 };
 use spot_guard_core::ids::{GroupName, InstanceId};
 use spot_guard_core::queue::LifecycleAction;
@@ -178,6 +179,23 @@ impl AutoScaling {
             }
         }
         Ok(found)
+    }
+
+    /// The status of the instance refresh of a group that is under way, if there is one. The newest comes
+    /// first, and one at a time is under way (API Reference, DescribeInstanceRefreshes).
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn refresh(&self, group: &GroupName) -> Result<Option<String>, CallError> {
+        let call = self
+            .client
+            .describe_instance_refreshes()
+            .auto_scaling_group_name(group.as_str())
+            .max_records(1)
+            .send();
+        let found = self.timed(AwsOperation::DescribeInstanceRefreshes, call).await?;
+        let newest = found.instance_refreshes().first().and_then(|newest| newest.status());
+        Ok(newest.map(|status| status.as_str().to_owned()).filter(|status| is_refreshing(status)))
     }
 
     /// Sets the desired capacity; no cooldown is honoured.
@@ -393,6 +411,7 @@ fn group_setup(group: &AutoScalingGroup) -> GroupSetup {
         counted_in: counted_in(group),
         status: group.status().map(str::to_owned),
         max_instance_lifetime: group.max_instance_lifetime().filter(|seconds| *seconds > 0),
+        refresh: None,
         suspended: group
             .suspended_processes()
             .iter()

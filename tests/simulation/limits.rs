@@ -4,7 +4,7 @@ use crate::play::{Play, Played, Stage};
 use serde_json::json;
 use spot_guard::crd::NodeReplacement;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard::sim::world::POOL;
+use spot_guard::sim::world::{ON_DEMAND, POOL, SPOT};
 use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::limits;
 use spot_guard_core::policy::PolicySpec;
@@ -172,6 +172,49 @@ fn a_pause_holds_advice_and_returns_and_a_deadline_passes_it() {
 }
 
 #[test]
+fn an_instance_refresh_holds_advice_and_returns_and_a_deadline_passes_it() {
+    let plot = Plot {
+        script: vec![(200 * SECOND, Act::Rebalance(0)), (10 * SECOND, Act::Interrupt(1))],
+        replacements: 2,
+        steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)],
+        ..Scenario::Rebalance.plot()
+    };
+    let played = Play::plot("instance refresh", plot)
+        .beside(|stage| async move {
+            stage.cloud.set_refresh(SPOT, "InProgress").expect("a group");
+            stage.until_phase(&stage.spot[1], Phase::Completed).await;
+            assert_eq!(stage.held_by(&stage.spot[0]), [ReasonCode::InstanceRefresh]);
+            let (accepted, reason, message) = stage.condition("Accepted").expect("a condition");
+            assert!(accepted && reason == ReasonCode::InstanceRefresh.as_str(), "{reason}: {message}");
+            assert!(message.contains("under way (InProgress)"), "{message}");
+            stage.cloud.set_refresh(SPOT, "Successful").expect("a group");
+            stage.until(&stage.spot[0], |status| status.phase != Phase::Received).await;
+        })
+        .play();
+    played.assert_ok();
+
+    let mut plot = Scenario::DrySpot.plot();
+    for (at, act) in &mut plot.script {
+        if matches!(act, Act::Rebalance(_)) {
+            (*at, *act) = (200 * SECOND, Act::Interrupt(0));
+        }
+    }
+    plot.steps = vec![(FlowBox::CleanUp, Outcome::CleanedUp)];
+    let played = Play::plot("instance refresh on fallback", plot)
+        .beside(|stage| async move {
+            stage.cloud.set_refresh(ON_DEMAND, "Baking").expect("a group");
+            stage.until_phase(&stage.spot[0], Phase::OnFallback).await;
+            stage.pass(3600).await;
+            assert_eq!(stage.held_by(&stage.spot[0]), [ReasonCode::InstanceRefresh]);
+            stage.cloud.set_refresh(ON_DEMAND, "Cancelled").expect("a group");
+        })
+        .play();
+    played.assert_ok();
+    let returned = times(&played, FlowBox::ScaleDown, Outcome::Drained);
+    assert!(returned[0] > 3600.0, "{returned:?}");
+}
+
+#[test]
 fn a_return_waits_for_its_window() {
     // Every story begins at 3:00 UTC, which is 4:00 in Berlin.
     let window = ReturnWindow {
@@ -185,7 +228,7 @@ fn a_return_waits_for_its_window() {
             stage.until_phase(&stage.spot[0], Phase::OnFallback).await;
             stage.pass(3600).await;
             assert_eq!(stage.held_by(&stage.spot[0]), [ReasonCode::ReturnWindow]);
-            let spot = stage.cloud.group(spot_guard::sim::world::SPOT).expect("a group");
+            let spot = stage.cloud.group(SPOT).expect("a group");
             assert_eq!(spot.instances.len(), 2, "nothing stands idle until the window opens");
         })
         .play();

@@ -1,7 +1,7 @@
 //! Auto Scaling groups as they were last read. Nothing here is stored.
 
 use crate::ids::{GroupName, InstanceId};
-use crate::reason::NodeTrouble;
+use crate::reason::{NodeTrouble, Reason};
 use crate::record::GroupKind;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -279,6 +279,17 @@ impl PoolView {
         self.spot.instances.iter().chain(&self.on_demand.instances)
     }
 
+    /// A group whose instances are being replaced by an instance refresh, and its status. Meanwhile nothing
+    /// begins that can wait: both would replace the same nodes (User Guide, "Instance refresh").
+    #[must_use]
+    pub fn refreshed(&self) -> Option<Reason> {
+        let of = |group: &GroupView| {
+            let status = group.setup.refresh.clone()?;
+            Some(Reason::InstanceRefresh { group: group.name.clone(), status })
+        };
+        of(&self.spot).or_else(|| of(&self.on_demand))
+    }
+
     /// Whether the group of that kind has that name.
     #[must_use]
     pub fn names(&self, kind: GroupKind, name: &GroupName) -> bool {
@@ -310,6 +321,8 @@ pub struct GroupSetup {
     pub max_instance_lifetime: Option<i32>,
     /// Suspended processes, and why.
     pub suspended: BTreeMap<String, String>,
+    /// The status of the instance refresh that is under way, if there is one.
+    pub refresh: Option<String>,
 }
 
 impl GroupSetup {
@@ -344,6 +357,12 @@ impl LaunchInstances {
             group.can_launch &= self.allows(&group.setup);
         }
     }
+}
+
+/// Whether an instance refresh with this status is under way (API Reference, InstanceRefresh, Status).
+#[must_use]
+pub fn is_refreshing(status: &str) -> bool {
+    matches!(status, "Pending" | "InProgress" | "Cancelling" | "RollbackInProgress" | "Baking")
 }
 
 /// In what a group counts its desired capacity, if not in instances.

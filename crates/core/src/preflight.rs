@@ -132,6 +132,9 @@ fn check_group(
     if setup.suspended.contains_key("ReplaceUnhealthy") {
         add(GroupProblem::ReplaceUnhealthySuspended);
     }
+    if let Some(status) = &setup.refresh {
+        add(GroupProblem::InstanceRefresh(status.clone()));
+    }
     if let Some(seconds) = setup.max_instance_lifetime {
         add(GroupProblem::MaxInstanceLifetime(seconds));
     }

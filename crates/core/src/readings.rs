@@ -18,6 +18,9 @@ use std::time::Duration;
 /// So long after a change a picture from before it may be given.
 pub const LAG: Duration = Duration::from_secs(10);
 
+/// Instance refreshes take minutes to hours, and are read this often.
+const REFRESHES_EVERY: Duration = Duration::from_secs(120);
+
 /// What is known of the groups of a pool. It is lost with the process, but for what the ledger holds. Times are
 /// how long it has been kept: the machine's clock may be set meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +34,9 @@ struct Known {
     desired: Vec<(i32, Duration)>,
     /// Where each instance is in its life, and since when that is known; `None` is out of the group.
     instances: BTreeMap<InstanceId, (Option<Instance>, Duration)>,
+    /// The status of the instance refresh that is under way, and when this was last asked.
+    refresh: Option<String>,
+    refresh_asked: Option<Duration>,
 }
 
 impl Readings {
@@ -52,6 +58,24 @@ impl Readings {
             self.groups.entry(group.name.clone()).or_default().correct(group, now);
         }
         self.groups.retain(|name, _| [&view.spot.name, &view.on_demand.name].contains(&name));
+    }
+
+    /// The groups whose instance refreshes are to be asked for now. They count as asked.
+    pub fn ask_for_refreshes(&mut self, groups: &[&GroupName], now: Duration) -> Vec<GroupName> {
+        let mut due = Vec::new();
+        for group in groups {
+            let known = self.groups.entry((*group).clone()).or_default();
+            if known.refresh_asked.is_none_or(|at| now.saturating_sub(at) >= REFRESHES_EVERY) {
+                known.refresh_asked = Some(now);
+                due.push((*group).clone());
+            }
+        }
+        due
+    }
+
+    /// Takes in the status of a group's instance refresh; `None`: none is under way.
+    pub fn note_refresh(&mut self, group: &GroupName, status: Option<String>) {
+        self.groups.entry(group.clone()).or_default().refresh = status;
     }
 
     /// Takes in what AWS said to a call. `view` is the reading that the call was planned from.
@@ -102,6 +126,7 @@ impl Known {
             self.desired.drain(..self.desired.len() - 1);
         }
         self.correct_instances(group, now);
+        group.setup.refresh.clone_from(&self.refresh);
     }
 
     fn correct_instances(&mut self, group: &mut GroupView, now: Duration) {

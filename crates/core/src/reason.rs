@@ -164,6 +164,13 @@ pub enum Reason {
         /// The other replacement.
         replacement: ReplacementName,
     },
+    /// An instance refresh replaces the instances of a group.
+    InstanceRefresh {
+        /// The group.
+        group: GroupName,
+        /// Its status, in AWS's word.
+        status: String,
+    },
     /// Something stands against the drain.
     Undrainable(Blocker),
     /// A disruption budget allows no disruption now.
@@ -374,6 +381,7 @@ impl Reason {
             Self::StaleWatch(_) => ReasonCode::StaleWatch,
             Self::InstanceDisputed { .. } => ReasonCode::InstanceDisputed,
             Self::EndedByOther { .. } => ReasonCode::EndedByOther,
+            Self::InstanceRefresh { .. } => ReasonCode::InstanceRefresh,
             Self::Undrainable(blocker) => blocker.code(),
             Self::BudgetShut { .. } => ReasonCode::BudgetExhausted,
             Self::EvictionRefused { answer, .. } => answer.code(),

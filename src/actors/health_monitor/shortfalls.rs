@@ -47,7 +47,9 @@ impl Around {
         });
         let earlier = before.filter_map(|(name, _)| Some(observed.get(name)?.view.clone())).collect();
         let pause = pool.pause.clone().map(Reason::Paused);
-        let held = pause.into_iter().chain(stale.iter().cloned().map(Reason::StaleWatch)).collect();
+        let refresh = observed.get(&pool.name).and_then(|observed| observed.view.refreshed());
+        let stale = stale.iter().cloned().map(Reason::StaleWatch);
+        let held = pause.into_iter().chain(refresh).chain(stale).collect();
         Self { earlier, held }
     }
 }

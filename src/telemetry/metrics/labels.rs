@@ -16,6 +16,8 @@ pub enum AwsOperation {
     DescribeAutoScalingGroups,
     /// Reads scaling activities.
     DescribeScalingActivities,
+    /// Reads instance refreshes.
+    DescribeInstanceRefreshes,
     /// Sets the desired capacity.
     SetDesiredCapacity,
     /// Ends one instance.
@@ -38,9 +40,10 @@ pub enum AwsOperation {
 
 impl AwsOperation {
     /// All of them.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::DescribeAutoScalingGroups,
         Self::DescribeScalingActivities,
+        Self::DescribeInstanceRefreshes,
         Self::SetDesiredCapacity,
         Self::TerminateInstanceInAutoScalingGroup,
         Self::LaunchInstances,

@@ -75,6 +75,7 @@ impl State {
             "DescribeScalingActivities" => {
                 self.as_listed(now, |seen| seen.describe_activities(query)).map(Some)
             }
+            "DescribeInstanceRefreshes" => self.describe_refreshes(query).map(Some),
             "DescribeLifecycleHooks" => self.describe_hooks(query).map(Some),
             "SetDesiredCapacity" => self.set_desired_capacity(query, now),
             "TerminateInstanceInAutoScalingGroup" => self.terminate_in_group(query, now).map(Some),

@@ -99,6 +99,19 @@ impl State {
         }
     }
 
+    /// The instance refreshes of a group, the newest first: one is remembered.
+    pub(super) fn describe_refreshes(&self, query: &Query) -> Result<String, ErrorAnswer> {
+        let name = query.require("AutoScalingGroupName")?;
+        let group = self.groups.get(name).ok_or_else(|| unknown_group(name))?;
+        let mut xml = Xml::default();
+        xml.list("InstanceRefreshes", group.refresh, |xml, status| {
+            xml.text("InstanceRefreshId", "00000000-0000-4000-8000-000000000001");
+            xml.text("AutoScalingGroupName", name);
+            xml.text("Status", status);
+        });
+        Ok(xml.into_string())
+    }
+
     pub(super) fn describe_instances(&self, query: &Query) -> Result<String, ErrorAnswer> {
         let ids = query.list("InstanceIds");
         let limit = query.max_records(50, 50)?;

@@ -30,6 +30,7 @@ impl State {
                 failing_since: None,
                 retry_pause: Duration::ZERO,
                 retry_at: None,
+                refresh: None,
                 change_cause: None,
             },
         );

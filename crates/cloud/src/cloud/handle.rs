@@ -154,6 +154,7 @@ impl Cloud {
             entry.desired -= 1;
             entry.added_by_others -= 1;
             entry.lowered_by_others += 1;
+            state.pictures.clear();
             state.terminate(id, "an instance was taken out of service by another user", now);
         })
     }
@@ -186,6 +187,16 @@ impl Cloud {
         self.with(|state, _| {
             let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
             entry.boot_faults.extend(std::iter::repeat_n(fault, times));
+            Ok(())
+        })
+    }
+
+    /// Begins or ends an instance refresh of a group, by its status (API Reference, InstanceRefresh). It is told
+    /// and replaces nothing.
+    pub fn set_refresh(&self, group: &str, status: &'static str) -> anyhow::Result<()> {
+        self.with(|state, _| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.refresh = Some(status);
             Ok(())
         })
     }

@@ -108,6 +108,8 @@ pub(super) struct Group {
     pub failing_since: Option<Timestamp>,
     pub retry_pause: Duration,
     pub retry_at: Option<Timestamp>,
+    /// The instance refresh that was begun last: its status.
+    pub refresh: Option<&'static str>,
     /// Who last changed desired capacity, for the causes of activities.
     pub change_cause: Option<String>,
 }

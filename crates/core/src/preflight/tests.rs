@@ -142,6 +142,8 @@ fn what_only_degrades_a_pool_does_not_refuse_it() {
     assert_eq!(unhealthy, spot(ReasonCode::ReplaceUnhealthySuspended, Degraded));
     let aging = found(|view| view.spot.setup.max_instance_lifetime = Some(86_400));
     assert_eq!(aging, spot(ReasonCode::MaxInstanceLifetime, Note));
+    let refreshed = found(|view| view.spot.setup.refresh = Some("InProgress".to_owned()));
+    assert_eq!(refreshed, spot(ReasonCode::InstanceRefresh, Note));
     assert_eq!(found(|view| view.spot.max = 2), spot(ReasonCode::NoRoom, Degraded));
     assert_eq!(
         found(|view| view.spot.setup.launch_configuration = true),

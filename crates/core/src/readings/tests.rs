@@ -122,3 +122,21 @@ fn a_new_life_does_not_take_an_older_picture_for_a_lowering_by_others() {
     assert_eq!(read(&mut readings, 3, &[], 10).0, 3);
     assert_eq!(read(&mut Readings::of(&ledger, at(0)), 5, &[], 1).0, 5);
 }
+
+#[test]
+fn instance_refreshes_are_asked_for_every_two_minutes_and_told_until_they_are_over() {
+    let (spot, on_demand) = (GroupName::from("spot"), GroupName::from("on-demand"));
+    let mut readings = Readings::default();
+    let mut due =
+        |readings: &mut Readings, seconds| readings.ask_for_refreshes(&[&spot, &on_demand], at(seconds));
+    assert_eq!(due(&mut readings, 0), [spot.clone(), on_demand.clone()]);
+    readings.note_refresh(&spot, Some("InProgress".to_owned()));
+    assert!(due(&mut readings, 119).is_empty());
+    let mut seen = view(3, &[]);
+    readings.correct(&mut seen, at(119));
+    assert!(seen.refreshed().is_some());
+    assert_eq!(due(&mut readings, 120).len(), 2);
+    readings.note_refresh(&spot, None);
+    readings.correct(&mut seen, at(120));
+    assert_eq!(seen.refreshed(), None);
+}

@@ -89,6 +89,8 @@ codes! {
         StaleWatch,
         /// Another node reports that it runs on the same instance.
         InstanceDisputed,
+        /// An instance refresh replaces the instances of a group.
+        InstanceRefresh,
         /// Another replacement ends the instance already.
         EndedByOther,
         /// An instance was taken out of load balancers, and its connections have time to end.

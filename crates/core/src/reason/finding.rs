@@ -60,6 +60,8 @@ pub enum GroupProblem {
     /// The group replaces its instances by itself at this age, in seconds (API Reference, AutoScalingGroup,
     /// MaxInstanceLifetime).
     MaxInstanceLifetime(i32),
+    /// An instance refresh replaces its instances, in this status.
+    InstanceRefresh(String),
     /// The group has no room for one more instance: its maximum.
     NoRoom(i32),
     /// LaunchInstances cannot be used: failures are seen later.
@@ -107,6 +109,7 @@ impl GroupProblem {
             Self::AzRebalance => ReasonCode::AzRebalance,
             Self::ReplaceUnhealthySuspended => ReasonCode::ReplaceUnhealthySuspended,
             Self::MaxInstanceLifetime(_) => ReasonCode::MaxInstanceLifetime,
+            Self::InstanceRefresh(_) => ReasonCode::InstanceRefresh,
             Self::TerminateSuspended => ReasonCode::TerminateSuspended,
             Self::LaunchSuspended(_) => ReasonCode::LaunchSuspended,
             Self::NoRoom(_) => ReasonCode::NoRoom,
@@ -138,6 +141,7 @@ impl GroupProblem {
             | Self::NoRoom(_)
             | Self::ForeignProviderIds { .. } => Severity::Degraded,
             Self::MaxInstanceLifetime(_)
+            | Self::InstanceRefresh(_)
             | Self::NoLaunchInstances(_)
             | Self::AtMinimum(_)
             | Self::AzRebalance => Severity::Note,

@@ -125,6 +125,7 @@ fn capacity_and_health() -> Vec<Reason> {
         Reason::LaunchHeld { instance_id: "i-4".into(), since: at() },
         Reason::StaleWatch(StaleWatch { kind: WatchedKind::Pod, since: at() }),
         Reason::InstanceDisputed { instance_id: "i-1".into(), node: node().into() },
+        Reason::InstanceRefresh { group: "spot".into(), status: "InProgress".to_owned() },
         Reason::EndedByOther { instance_id: "i-1".into(), replacement: "i-2".into() },
         Reason::NoSpotInstance,
         Reason::AtMinimum { group: "spot".into() },

@@ -3,6 +3,7 @@
 use super::by_group;
 use super::facts::{Facts, Mode, RebalanceMode, Subject};
 use crate::flow::Event;
+use crate::group::PoolView;
 use crate::limits;
 use crate::reason::Reason;
 use crate::record::{
@@ -150,6 +151,9 @@ pub(super) fn held_back(
     }
     if !facts.refused.is_empty() {
         return facts.refused.to_vec();
+    }
+    if let Some(refresh) = facts.view.and_then(PoolView::refreshed) {
+        return vec![refresh];
     }
     if facts.is_by_group() {
         return vec![Reason::ReplacedByGroup];

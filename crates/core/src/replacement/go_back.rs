@@ -7,6 +7,7 @@ use super::unusable;
 use crate::drain::DrainEnd;
 use crate::flow::Event;
 use crate::freshness::Step;
+use crate::group::PoolView;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::{backoff, seconds};
@@ -162,11 +163,12 @@ fn at<R: Into<Reason>>(flow_box: FlowBox, reasons: Vec<R>) -> Option<Obstacle> {
     (!reasons.is_empty()).then_some(Obstacle::At(flow_box, reasons))
 }
 
-/// The pause and the limits that let no return begin.
+/// The pause, the instance refresh and the limits that let no return begin.
 fn limiting(facts: &Facts<'_>) -> Vec<Reason> {
     let limits = facts.assessment.map_or(&[][..], |found| &found.held);
     let pause = facts.starts.pause.clone().map(Reason::Paused);
-    pause.into_iter().chain(limits.iter().cloned()).collect()
+    let refresh = facts.view.and_then(PoolView::refreshed);
+    pause.into_iter().chain(refresh).chain(limits.iter().cloned()).collect()
 }
 
 /// The Spot instance that takes over is claimed, and Spot asked again for it.

@@ -38,6 +38,9 @@ impl Display for Reason {
             Self::LaunchHeld { instance_id, since } => launch_held(instance_id, *since, f),
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id, node } => disputed(instance_id, node, f),
+            Self::InstanceRefresh { group, status } => {
+                write!(f, "an instance refresh of {group} is under way ({status})")
+            }
             Self::EndedByOther { instance_id, replacement } => {
                 write!(f, "replacement {replacement} ends {instance_id} already")
             }
@@ -316,6 +319,12 @@ impl Display for Finding {
             GroupProblem::BeingDeleted => write!(f, "{group} is being deleted"),
             GroupProblem::ReplaceUnhealthySuspended => {
                 write!(f, "{group} keeps unhealthy instances; resume its process ReplaceUnhealthy")
+            }
+            GroupProblem::InstanceRefresh(status) => {
+                write!(
+                    f,
+                    "an instance refresh of {group} is under way ({status}); only deadlines begin something"
+                )
             }
             GroupProblem::MaxInstanceLifetime(seconds) => lifetime(group, *seconds, f),
             GroupProblem::AzRebalance => evens_out_zones(group, f),

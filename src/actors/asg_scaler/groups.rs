@@ -1,0 +1,59 @@
+//! How the groups of a pool are read.
+
+use super::TurnError;
+use crate::actors::deps::{Deps, PoolConfig};
+use jiff::Timestamp;
+use spot_guard_core::group::PoolView;
+use spot_guard_core::ids::GroupName;
+use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
+use spot_guard_core::readings::Readings;
+use spot_guard_core::record::GroupKind;
+use spot_guard_core::shortfall;
+use std::time::Duration;
+
+/// Reads both groups, and of their activities what the ledger waits for.
+pub(super) async fn read(
+    deps: &Deps,
+    pool: &PoolConfig,
+    ledger: &Ledger,
+    spot_failures_since: Option<Timestamp>,
+    urgent: bool,
+) -> Result<PoolView, TurnError> {
+    let names = [pool.spot_group.clone(), pool.on_demand_group.clone()];
+    let mut found = deps.aws.groups(&names, urgent).await?;
+    if names.iter().any(|name| !found.contains_key(name)) {
+        // Not found is believed when it was read twice: an answer may be cut short on its way.
+        found = deps.aws.groups(&names, urgent).await?;
+    }
+    let take =
+        |name: &GroupName| found.get(name).cloned().ok_or_else(|| TurnError::NoSuchGroup(name.clone()));
+    let mut view = PoolView { spot: take(&names[0])?, on_demand: take(&names[1])? };
+    let now = deps.clock.now();
+    ledger.limit_launches(&mut view, now);
+    pool.launch_instances.limit(&mut view);
+    for kind in [GroupKind::Spot, GroupKind::OnDemand] {
+        let recent = spot_guard_core::health::failure_counts_for(&pool.policy);
+        let watched = [spot_failures_since, shortfall::failures_matter_since(ledger, &pool.policy, now)];
+        let watched = watched.into_iter().flatten().filter(|_| kind == GroupKind::Spot);
+        let since = ledger.failures_matter_since(kind, recent, now).into_iter().chain(watched).min();
+        if let Some(since) = since {
+            let launches = deps.aws.launches(pool.group(kind), since - CLOCK_SKEW).await?;
+            match kind {
+                GroupKind::Spot => view.spot.take_in(launches),
+                GroupKind::OnDemand => view.on_demand.take_in(launches),
+            }
+        }
+    }
+    Ok(view)
+}
+
+/// Reads which instance refreshes are under way, now and then. `up` is how long the readings have been kept.
+pub(super) async fn read_refreshes(deps: &Deps, pool: &PoolConfig, readings: &mut Readings, up: Duration) {
+    for group in readings.ask_for_refreshes(&[&pool.spot_group, &pool.on_demand_group], up) {
+        match deps.aws.refresh(&group).await {
+            Ok(status) => readings.note_refresh(&group, status),
+            // What was known holds, and the metric of calls tells: no turn fails for it.
+            Err(error) => tracing::debug!(group = &*group, %error, "instance refreshes could not be read"),
+        }
+    }
+}
