@@ -64,9 +64,13 @@ pub fn unhealthy(
         .shares(GroupKind::Spot)
         .filter(|share| share.instance_id.as_ref().is_none_or(|id| !group.is_in_service(id)))
         .count();
+    // An instance that another replacement sends back is counted there.
+    let spare: Vec<&InstanceId> =
+        stories.iter().filter_map(|story| Some(&story.status.goes_back()?.instance_id)).collect();
     let leaving = stories
         .iter()
         .filter(|story| !story.status.old_node.is_over() && group.is_in_service(story.instance_id))
+        .filter(|story| !spare.contains(&story.instance_id))
         .count();
     // A replacement whose old instance left before its share was settled holds one place more than
     // instances are there; one that was cancelled has one instance more until then.
@@ -158,8 +162,9 @@ pub fn assess(
     for story in open {
         let back = story.status.capacity.taken();
         let of = back.map(|held| held.instance_id.clone());
-        let mut result =
-            ReturnAssessment { of, unhealthy: found.unhealthy.clone(), ..ReturnAssessment::default() };
+        let successor = story.status.fallback.successor().map(|held| held.instance_id.clone());
+        let unhealthy = found.unhealthy.clone();
+        let mut result = ReturnAssessment { of, successor, unhealthy, ..ReturnAssessment::default() };
         let stability = seconds(policy.stability_seconds);
         let own = back.is_some_and(|held| held.group == GroupKind::Spot);
         match story.status.fallback.successor() {

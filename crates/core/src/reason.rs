@@ -32,6 +32,8 @@ use std::time::Duration;
 pub struct ReturnAssessment {
     /// The instance that goes back, whose return was assessed.
     pub of: Option<InstanceId>,
+    /// The Spot instance that was to take over.
+    pub successor: Option<InstanceId>,
     /// Box 6: the limits that let no return begin.
     pub held: Vec<Reason>,
     /// Box 7.

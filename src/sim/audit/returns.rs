@@ -69,8 +69,8 @@ impl Auditor {
         }
     }
 
-    /// The budgets that allow none of the node's pods to go. A pod that is pending asks its budget for
-    /// nothing, nor does one that is not ready while enough others are healthy
+    /// The budgets that allow none of the node's pods to go. A pod that is pending or terminating asks its
+    /// budget for nothing, nor does one that is not ready while enough others are healthy
     /// (pkg/registry/core/pod/storage/eviction.go).
     pub(super) fn exhausted_budgets(&self, node: &str) -> Vec<String> {
         let budgets: Vec<PodDisruptionBudget> = self.inner.cluster.list();
@@ -81,6 +81,7 @@ impl Auditor {
             .iter()
             .filter_map(|pod| self.inner.cluster.get::<Pod>(&pod.namespace, &pod.name))
             .filter(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Pending"))
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
             .collect();
         budgets
             .iter()

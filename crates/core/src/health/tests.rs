@@ -225,7 +225,8 @@ fn assessed(status: &ReplacementStatus, blocker: Option<Reason>) -> ReturnAssess
 }
 
 fn nothing_against_the_return_of(instance: &str) -> ReturnAssessment {
-    ReturnAssessment { of: Some(instance.into()), ..ReturnAssessment::default() }
+    let (of, successor) = (Some(instance.into()), Some("i-4".into()));
+    ReturnAssessment { of, successor, ..ReturnAssessment::default() }
 }
 
 #[test]
@@ -296,6 +297,19 @@ fn the_node_of_a_cancelled_story_is_one_of_those_that_stay() {
         |serving: &[&str]| unhealthy(&view(group(4, serving, &[])), &shares, &stories, &policy, now());
     assert_eq!(judge(&["i-1", "i-2", "i-3", "i-4"]), Vec::<Reason>::new());
     assert_eq!(judge(&["i-1", "i-2", "i-4"]).len(), 1, "what is to go makes up for nothing");
+    // A recommendation for the instance that goes back counts it no second time.
+    let (instance_id, node_name) = ("i-4".into(), "i-4".into());
+    let spare = Capacity { group: GroupKind::Spot, instance_id, node_name, ready_at: now() };
+    let back = CapacityState::Taken { instance: spare, on_demand_requested: false };
+    let fallback = FallbackState::OnFallback(OpenFallback::default()).into();
+    let returning = ReplacementStatus { capacity: back.into(), fallback, ..status.clone() };
+    let waiting = ReplacementStatus::default();
+    let both = [
+        PoolReplacement { name: "i-1".into(), instance_id: leaked("i-1"), status: &returning },
+        PoolReplacement { name: "i-4".into(), instance_id: leaked("i-4"), status: &waiting },
+    ];
+    let serving = view(group(4, &["i-1", "i-2", "i-3", "i-4"], &[]));
+    assert_eq!(unhealthy(&serving, &shares, &both, &policy, now()), Vec::<Reason>::new());
     let spot = view(group(3, &["i-1", "i-2", "i-3"], &[]));
     let unready = unready_nodes(&spot, &stories, &|id| Some(id != "i-1"), &policy);
     assert_eq!(unready.len(), 1);

@@ -127,7 +127,7 @@ fn a_new_life_does_not_take_an_older_picture_for_a_lowering_by_others() {
 fn instance_refreshes_are_asked_for_every_two_minutes_and_told_until_they_are_over() {
     let (spot, on_demand) = (GroupName::from("spot"), GroupName::from("on-demand"));
     let mut readings = Readings::default();
-    let mut due =
+    let due =
         |readings: &mut Readings, seconds| readings.ask_for_refreshes(&[&spot, &on_demand], at(seconds));
     assert_eq!(due(&mut readings, 0), [spot.clone(), on_demand.clone()]);
     readings.note_refresh(&spot, Some("InProgress".to_owned()));

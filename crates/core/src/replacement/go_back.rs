@@ -251,9 +251,13 @@ fn pass_boxes(
     capacity: &Capacity,
     turn: &Turn<'_>,
 ) -> Option<Obstacle> {
-    // What was found of an instance that went back before says nothing of this one.
-    let is_of_this =
-        |found: &&ReturnAssessment| found.of.as_ref().is_none_or(|id| *id == capacity.instance_id);
+    // What was found of an instance that went back before says nothing of this one, nor what was found while
+    // another one was to take over.
+    let successor = open.successor.as_ref().map(|held| &held.instance_id);
+    let is_of_this = |found: &&ReturnAssessment| {
+        let is_same = |id: &InstanceId| *id == capacity.instance_id && found.successor.as_ref() == successor;
+        found.of.as_ref().is_none_or(is_same)
+    };
     let Some(found) = turn.facts.assessment.filter(is_of_this) else { return Some(Obstacle::NotAssessed) };
     let boxes =
         [(Event::Healthy, &found.unhealthy), (Event::Stable, &found.unstable), (Event::Safe, &found.unsafe_)];

@@ -1641,6 +1641,21 @@ fn what_the_pool_lets_wait_is_told_and_is_no_reason_to_give_up() {
 }
 
 #[test]
+fn what_was_found_while_another_instance_was_to_take_over_lets_no_return_begin() {
+    let mut stage = Stage::on_fallback();
+    stage.share(GroupKind::Spot, Some("i-4"), None);
+    let of = Some(stage.status.goes_back().expect("it stands in").instance_id.clone());
+    let found =
+        |id: &str| ReturnAssessment { of: of.clone(), successor: Some(id.into()), ..Default::default() };
+    stage.assessment = Some(found("i-3"));
+    stage.go();
+    assert!(!stage.marks(DrainPurpose::Return), "{:#?}", stage.status);
+    stage.assessment = Some(found("i-4"));
+    stage.go();
+    assert!(stage.marks(DrainPurpose::Return), "{:#?}", stage.status);
+}
+
+#[test]
 fn two_replacements_do_not_drain_one_node() {
     let other = |stage: &mut Stage, id: &str| stage.ended_by_other = [(id.into(), "other".into())].into();
     let mut stage = Stage::new();
