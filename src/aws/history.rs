@@ -170,3 +170,62 @@ fn now(group: &AutoScalingGroup) -> GroupNow {
         in_service: in_service.filter_map(|held| Some(held.instance_id()?.into())).collect(),
     }
 }
+
+#[cfg(all(test, feature = "sim"))]
+#[expect(clippy::expect_used, reason = "a test may fail")]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::telemetry::metrics::Metrics;
+    use spot_guard_cloud::clock::CloudClock;
+    use spot_guard_cloud::cloud::{CallFate, Cloud, GroupSpec, Market, ScriptedGate, Supply};
+    use std::sync::Arc;
+    use tokio::time::Instant;
+
+    /// Half a day of failed launches, and their first page as the script lets it through.
+    async fn read(script: impl Fn(&ScriptedGate)) -> (ActivityReading, Duration) {
+        let began = "2026-11-02T00:00:00Z".parse().expect("a time");
+        let cloud = Cloud::new(CloudClock::simulated(began), 1);
+        cloud.add_group(GroupSpec::new("spot", Market::Spot));
+        cloud.set_supply("spot", None, Supply::None).expect("a group");
+        cloud.set_desired("spot", 3).expect("within the sizes");
+        tokio::time::advance(Duration::from_secs(12 * 3600)).await;
+        assert!(cloud.snapshot().activities.len() > 200, "no three pages");
+        let gate = Arc::new(ScriptedGate::default());
+        script(&gate);
+        let (timeout, metrics) = (Duration::from_secs(10), Arc::new(Metrics::new()));
+        let api = AutoScaling::new(&cloud.sdk_config(Some(gate)), timeout, Clock::System, metrics);
+        let asked = Instant::now();
+        (api.activities(&"spot".into(), began).await, asked.elapsed())
+    }
+
+    fn throttle(gate: &ScriptedGate, times: u32) {
+        (0..times).for_each(|_| gate.next_request("DescribeScalingActivities", CallFate::throttling()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_pages_are_read_through_throttling() {
+        let (whole, _) = read(|_| {}).await;
+        assert!(matches!(whole.end, ReadingEnd::Complete) && whole.repeats == 0, "{:?}", whole.end);
+        let (busy, time) = read(|gate| throttle(gate, MOST_REPEATS)).await;
+        assert!(matches!(busy.end, ReadingEnd::Complete), "{:?}", busy.end);
+        assert_eq!((busy.activities.len(), busy.repeats), (whole.activities.len(), MOST_REPEATS));
+        assert!((20..60).contains(&time.as_secs()), "{time:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_that_is_throttled_for_too_long_keeps_what_it_has() {
+        let (broken, time) = read(|gate| {
+            gate.next_request("DescribeScalingActivities", CallFate::Pass);
+            throttle(gate, MOST_REPEATS + 1);
+        })
+        .await;
+        assert!(
+            matches!(&broken.end, ReadingEnd::Failed(error) if error.is_throttling()),
+            "{:?}",
+            broken.end
+        );
+        assert_eq!((broken.activities.len(), broken.repeats), (100, MOST_REPEATS));
+        assert!(time < Duration::from_secs(60), "{time:?}");
+    }
+}

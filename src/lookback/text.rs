@@ -131,6 +131,16 @@ fn failure(class: FailureClass) -> &'static str {
     }
 }
 
+fn in_short(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Quota => "quota",
+        FailureClass::Configuration => "configuration",
+        FailureClass::Refused => "refused",
+        FailureClass::Unusable => "node unusable",
+        FailureClass::Capacity | FailureClass::Throttle | FailureClass::Unknown => failure(class),
+    }
+}
+
 /// A week in columns of three hours.
 fn plot(week: &WeekReport) -> Vec<String> {
     let row = |name: &str, letter: &dyn Fn(&PlotCell) -> char| {
@@ -198,7 +208,7 @@ fn would_have_line(found: &WouldHave, times: &str) -> String {
             format!("interruption of {}", found.instance.as_deref().unwrap_or("an instance"))
         }
         Occasion::LaunchFailed => {
-            let class = found.class.map_or("not known", failure);
+            let class = found.class.map_or("not known", in_short);
             format!("launch failed, {class}{}{times}", if times.is_empty() { "" } else { ", " })
         }
         Occasion::SpotInService => "Spot is in service again".to_owned(),

@@ -69,13 +69,17 @@ fn sentences(cause: &str) -> Vec<(Timestamp, &str)> {
     begins.iter().zip(ends).map(|((at, time), end)| (*time, &cause[*at..end])).collect()
 }
 
-/// The numbers after these words: `from 5 to 6`.
+/// The numbers after these words: `from 5 to 6`. No group is nearly as large as the largest one that is read.
 fn numbers(sentence: &str, words: &str) -> Option<(i64, i64)> {
+    let number = |digits: &str| digits.parse::<u32>().ok().filter(|count| *count <= MOST).map(i64::from);
     let (_, after) = sentence.split_once(words)?;
     let (before, after) = after.trim_start().strip_prefix("from ")?.split_once(" to ")?;
     let digits = after.split(|letter: char| !letter.is_ascii_digit()).next()?;
-    Some((i64::from(before.parse::<u32>().ok()?), i64::from(digits.parse::<u32>().ok()?)))
+    Some((number(before)?, number(digits)?))
 }
+
+/// The largest number of instances that is believed: sums over weeks stay far within 64 bits.
+const MOST: u32 = 1_000_000;
 
 /// What a cause says of desired capacity.
 ///

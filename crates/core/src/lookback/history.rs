@@ -133,7 +133,7 @@ impl Reading {
             let comes_first = moves.first().is_some_and(|(_, comes)| *comes);
             let mut is_there = !comes_first && !self.launched.contains_key(instance);
             first += i64::from(is_there);
-            for (at, comes) in moves.iter().filter(|(_, comes)| *comes || !moves.is_empty()) {
+            for (at, comes) in moves.iter() {
                 if *comes != is_there {
                     changes.push((*at, if *comes { 1 } else { -1 }));
                     is_there = *comes;

@@ -67,11 +67,10 @@ impl Judge<'_> {
 
     /// What on-demand brings for what is missing and is not stood in for yet.
     fn stand_in(&mut self, at: i64) -> (WouldDo, i64) {
-        let needed = self.spot.missing.at(at);
-        if needed <= self.standing_in {
-            let action = if self.standing_in > 0 { WouldDo::StayOnDemand } else { WouldDo::Nothing };
-            return (action, self.standing_in);
+        if let Some(enough) = self.stands_in(at) {
+            return enough;
         }
+        let needed = self.spot.missing.at(at);
         let more = needed - self.standing_in;
         let timeout = i64::from(self.policy.on_demand_timeout_seconds) * 1000;
         if answer(&self.on_demand.launches, at, at + timeout) == Some(false) {
@@ -79,6 +78,13 @@ impl Judge<'_> {
         }
         self.standing_in = needed;
         (WouldDo::FallBackToOnDemand, more)
+    }
+
+    /// What is done if nothing is missing that on-demand does not stand in for.
+    fn stands_in(&self, at: i64) -> Option<(WouldDo, i64)> {
+        let is_enough = self.spot.missing.at(at) <= self.standing_in;
+        let action = if self.standing_in > 0 { WouldDo::StayOnDemand } else { WouldDo::Nothing };
+        is_enough.then_some((action, self.standing_in))
     }
 
     fn lost(&mut self, loss: &Loss) {
@@ -92,12 +98,14 @@ impl Judge<'_> {
     }
 
     fn failed(&mut self, at: i64, class: FailureClass) {
-        let (action, count) = match class {
-            FailureClass::Throttle | FailureClass::Unknown => (WouldDo::Wait, 0),
-            _ if self.spot_gave(at, at) == Some(true) => {
-                (WouldDo::ReplaceOnSpot, self.spot.missing.at(at).max(1))
-            }
-            _ => self.stand_in(at),
+        let (action, count) = if matches!(class, FailureClass::Throttle | FailureClass::Unknown) {
+            (WouldDo::Wait, 0)
+        } else if let Some(enough) = self.stands_in(at) {
+            enough
+        } else if self.spot_gave(at, at) == Some(true) {
+            (WouldDo::ReplaceOnSpot, self.spot.missing.at(at))
+        } else {
+            self.stand_in(at)
         };
         self.add(at, Occasion::LaunchFailed, action, count).class = Some(class);
     }
