@@ -1,5 +1,6 @@
 //! `spot-guard lookback` against histories that the simulated cloud has played: what it says is compared with
-//! what happened, as the cloud's events and the test's own changes tell it. No text of an activity is read here.
+//! what happened, as the cloud's events and the test's own changes tell it. No text of an activity is read
+//! here.
 
 mod played;
 

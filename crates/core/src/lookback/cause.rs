@@ -1,7 +1,8 @@
 //! The words of a scaling activity: which instance, and what they say of the group's capacity.
 //!
-//! Texts: EC2 Auto Scaling User Guide, "Verify a scaling activity for an Auto Scaling group", "View the reason
-//! for health check failures", "Temporarily remove instances"; API Reference, DetachInstances, EnterStandby.
+//! Texts: EC2 Auto Scaling User Guide, "Verify a scaling activity for an Auto Scaling group", "View the
+//! reason for health check failures", "Temporarily remove instances"; API Reference, DetachInstances,
+//! EnterStandby.
 
 use super::report::LossReason;
 use super::timeline::millis;
@@ -32,7 +33,7 @@ pub(super) fn deed(description: &str) -> Option<Deed> {
         word.starts_with("i-").then(|| InstanceId::from(word))
     };
     let begins = |beginning: &str| description.starts_with(beginning);
-    if begins("Launching a new EC2 instance") {
+    if begins("Launching a new EC2") {
         Some(Deed::Launch(instance()))
     } else if begins("Attaching") || begins("Moving EC2 instance out") {
         instance().map(Deed::Come)
@@ -84,8 +85,8 @@ const MOST: u32 = 1_000_000;
 /// What a cause says of desired capacity.
 ///
 /// `changing the desired capacity from 3 to 4` is a change. `in response to a difference between desired and
-/// actual capacity, increasing the capacity from 3 to 5` says what it was then. In response to a user's request
-/// about an instance the same words are a change.
+/// actual capacity, increasing the capacity from 3 to 5` says what it was then. In response to a user's
+/// request about an instance the same words are a change.
 pub(super) fn sayings(cause: &str) -> Vec<Saying> {
     let mut found = Vec::new();
     for (time, sentence) in sentences(cause) {

@@ -12,8 +12,8 @@ pub(super) const UNTRIED: i64 = 2;
 
 /// How the Spot market was in time, up to `to`.
 ///
-/// A failure holds until a launch succeeds. While capacity is missing the group would have tried, so silence is
-/// no sign that Spot is back; where nothing is missing, nobody tries, and after an hour nothing is known.
+/// A failure holds until a launch succeeds. While capacity is missing the group would have tried, so silence
+/// is no sign that Spot is back. Where nothing is missing nobody tries, and after an hour nothing is known.
 pub(super) fn market(spot: &GroupHistory, to: i64) -> Steps {
     let spoken: Vec<&Launch> = spot.launches.iter().filter(|launch| launch.speaks()).collect();
     let nexts = spoken.iter().skip(1).map(|next| next.at).chain([to]);
