@@ -28,12 +28,13 @@ pub(super) fn report(report: &LookbackReport) -> String {
     line("");
     figures(report).iter().for_each(|words| line(words));
     reasons(&report.total).iter().for_each(|words| line(words));
-    for week in &report.weeks {
+    for week in report.weeks.iter().filter(|week| week.cells.iter().any(|cell| cell.is_known)) {
         line("");
         plot(week).iter().for_each(|words| line(words));
     }
     line("");
-    line("!: while Spot failed   ?: nobody had tried Spot for an hour   blank: not known");
+    line("A column is three hours, a number is how many, + is more than nine.");
+    line("OD is on-demand; its plot is above the baseline: ! Spot failed, ? nobody tried.");
     line("");
     line("What Spot Guard would have done, as far as the market allowed:");
     let would_have = would_have(&report.would_have);
@@ -43,8 +44,9 @@ pub(super) fn report(report: &LookbackReport) -> String {
     }
     line("");
     line("What the record does not show:");
-    report.gaps.iter().for_each(|found| wrapped(&gap(found)).iter().for_each(|words| line(words)));
-    line("  - pods, disruption budgets and limits of a pool: they may hold a return for longer");
+    let never = "pods, disruption budgets and limits of a pool: they may hold a return for longer";
+    let gaps = report.gaps.iter().map(gap).chain([never.to_owned()]);
+    gaps.flat_map(|found| wrapped(&found)).for_each(|words| line(&words));
     text
 }
 
@@ -63,9 +65,18 @@ fn failed(counts: &BTreeMap<FailureClass, u32>) -> u32 {
 /// A row for each week, and one for all.
 fn figures(report: &LookbackReport) -> Vec<String> {
     let head = [
-        "              inter-  failed     instance-hours   on-demand instance-hours above",
-        "              rup-    launches   missing          the baseline: Spot could serve,",
-        "week of       tions   Spot   OD     Spot     OD   Spot failed, not known",
+        format!(
+            "{:19}{:>12}{:>16}{:>33}",
+            "             inter-", "failed", "instance-hours", "on-demand hours above baseline"
+        ),
+        format!(
+            "{:19}{:>12}{:>16}{:>11}{:>11}{:>11}",
+            "               rup-", "launches", "missing", "Spot could", "Spot", "not"
+        ),
+        format!(
+            "{:19}{:>7}{:>5}{:>9}{:>7}{:>11}{:>11}{:>11}",
+            "week of       tions", "Spot", "OD", "Spot", "OD", "serve", "failed", "known"
+        ),
     ];
     let row = |name: &str, figures: &Figures| {
         let above = figures.on_demand_above_baseline;
@@ -81,8 +92,12 @@ fn figures(report: &LookbackReport) -> Vec<String> {
             above.not_known,
         )
     };
-    let mut lines: Vec<String> = head.iter().map(ToString::to_string).collect();
-    lines.extend(report.weeks.iter().map(|week| row(&shown(week.monday, "%Y-%m-%d"), &week.figures)));
+    let mut lines = Vec::from(head);
+    lines.extend(report.weeks.iter().map(|week| {
+        let name = shown(week.monday, "%Y-%m-%d");
+        let is_known = week.spot_known_hours + week.on_demand_known_hours > 0.0;
+        if is_known { row(&name, &week.figures) } else { format!("{name:<12}  not on record") }
+    }));
     lines.push(row("sum", &report.total));
     let (spot, on_demand) = (report.total.spot_unmet.hours, report.total.on_demand_unmet.hours);
     lines.push(format!(
@@ -145,7 +160,7 @@ fn in_short(class: FailureClass) -> &'static str {
 fn plot(week: &WeekReport) -> Vec<String> {
     let row = |name: &str, letter: &dyn Fn(&PlotCell) -> char| {
         let letters = week.cells.iter().map(|cell| if cell.is_known { letter(cell) } else { ' ' });
-        format!("{name:<15}{}", letters.collect::<String>()).trim_end().to_owned()
+        format!("{name:<16}{}", letters.collect::<String>()).trim_end().to_owned()
     };
     let above = |cell: &PlotCell| {
         let (could, failed, unknown) = (
@@ -165,7 +180,7 @@ fn plot(week: &WeekReport) -> Vec<String> {
     };
     let days = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"].map(|day| format!("{day:<8}"));
     vec![
-        format!("{:<15}{}", shown(week.monday, "%Y-%m-%d"), days.concat()).trim_end().to_owned(),
+        format!("{:<16}{}", shown(week.monday, "%Y-%m-%d"), days.concat()).trim_end().to_owned(),
         row("interruptions", &|cell| digit(cell.interruptions.into())),
         row("failed launches", &|cell| digit(cell.launches_failed.into())),
         row("Spot missing", &|cell| digit(cell.missing.ceil())),

@@ -80,6 +80,10 @@ pub struct WeekReport {
     pub from: Timestamp,
     /// Until when.
     pub to: Timestamp,
+    /// How many hours of it are on the record of the Spot group.
+    pub spot_known_hours: f64,
+    /// How many hours of it are on the record of the on-demand group.
+    pub on_demand_known_hours: f64,
     /// What happened in it.
     #[serde(flatten)]
     pub figures: Figures,

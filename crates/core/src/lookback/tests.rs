@@ -458,6 +458,8 @@ fn what_is_before_the_record_is_neither_counted_nor_summed() {
     let report = look_back(&facts);
     assert_eq!((report.total.interruptions, report.total.spot_launches_failed.len()), (1, 0));
     assert_eq!(report.total.spot_unmet.instance_hours, 44.0);
+    let known = (report.weeks[0].spot_known_hours, report.weeks[0].on_demand_known_hours);
+    assert_eq!(known, (22.0, 24.0));
     let above = report.total.on_demand_above_baseline;
     assert_eq!(above.spot_could_serve + above.spot_failed + above.not_known, 22.0);
 }

@@ -99,6 +99,8 @@ impl<'a> Pasts<'a> {
                 monday: time(monday),
                 from: time(begin),
                 to: time(end),
+                spot_known_hours: hours((end - begin.max(self.spot.from)).max(0)),
+                on_demand_known_hours: hours((end - begin.max(self.on_demand.from)).max(0)),
                 figures: self.figures(begin, end),
                 cells: (0..WEEK / CELL).map(cell).collect(),
             });
