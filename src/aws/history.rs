@@ -172,7 +172,7 @@ fn now(group: &AutoScalingGroup) -> GroupNow {
 }
 
 #[cfg(all(test, feature = "sim"))]
-#[expect(clippy::expect_used, reason = "a test may fail")]
+#[allow(clippy::expect_used, reason = "a test may fail")]
 mod tests {
     use super::*;
     use crate::clock::Clock;
