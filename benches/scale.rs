@@ -78,7 +78,8 @@ async fn cluster(nodes: usize) {
             ..GroupSpec::new(name, market)
         });
     }
-    actix::spawn(cloud.clone().run(Arc::new(KubeNodes::new(cluster.client(), Arc::new(|_| {})))));
+    let host = KubeNodes::new(cluster.client(), Arc::new(|_| {}), Clock::System);
+    actix::spawn(cloud.clone().run(Arc::new(host)));
     fill(&cluster, nodes).await;
     actix::spawn(cluster.clone().run());
     println!("{nodes} nodes, {} pods: made in {:.0} s", nodes * PODS_PER_NODE, began.elapsed().as_secs_f64());

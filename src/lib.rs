@@ -13,6 +13,7 @@ pub mod controller;
 pub mod crd;
 pub mod http;
 pub mod kube;
+pub mod lookback;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod telemetry;

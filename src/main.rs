@@ -63,6 +63,8 @@ enum Command {
     },
     /// Check the configuration, the permissions and the groups of every pool
     Check(spot_guard::check::CheckOptions),
+    /// Show what AWS still knows of two groups, and what Spot Guard would have done
+    Lookback(spot_guard::lookback::LookbackOptions),
     /// Print the custom resource definitions
     Crds,
     /// Print the description of the HTTP API (OpenAPI 3.1)
@@ -80,6 +82,9 @@ const BAD_INPUT: u8 = 2;
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check(options) => check(options),
+        Command::Lookback(options) => {
+            finish(in_system(spot_guard::lookback::run(options)).map(|text| print!("{text}")))
+        }
         Command::Crds => finish(print_crds()),
         Command::Openapi => {
             println!("{:#}", http::document());

@@ -3,6 +3,7 @@
 //! Region, endpoint, credentials and proxy come from the SDK's own settings alone.
 
 mod answer;
+pub mod history;
 pub mod imds;
 mod intact;
 mod listing;

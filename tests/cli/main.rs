@@ -9,6 +9,7 @@ mod crowd;
 mod demo;
 mod documents;
 mod holes;
+mod lookback;
 mod malformed;
 mod openapi;
 mod shown;

@@ -153,3 +153,20 @@ pub fn failures() -> Vec<String> {
 pub fn traceparents() -> Vec<String> {
     words(&["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"])
 }
+
+pub fn activities() -> Vec<String> {
+    let launching = format!("Launching a new EC2 instance: {INSTANCE}");
+    let difference = "in response to a difference between desired and actual capacity";
+    words(&[
+        &format!(
+            "{launching}|At {TIME} an instance was started {difference}, increasing the capacity from 2 to 3."
+        ),
+        &format!("{launching}|At {TIME} an instance was launched in response to an unhealthy instance."),
+        &format!(
+            "Terminating EC2 instance: {INSTANCE}|At {TIME} an instance was taken out of service {difference}, shrinking the capacity from 3 to 2."
+        ),
+        &format!(
+            "Detaching EC2 instance: {INSTANCE}|At {TIME} instance {INSTANCE} was detached in response to a user request, shrinking the capacity from 2 to 1."
+        ),
+    ])
+}

@@ -18,6 +18,7 @@ use spot_guard::telemetry::tracing::trace_id_of;
 use spot_guard_core::classify;
 use spot_guard_core::ids::InstanceId;
 use spot_guard_core::imds::{self, Announcement};
+use spot_guard_core::lookback::{ActivityStatus, GroupRecord, LookbackFacts, ScalingActivity, look_back};
 use spot_guard_core::notices::{Seen, deadline};
 use spot_guard_core::queue::{self, QueueEvent};
 use spot_guard_core::record::NoticeKind;
@@ -151,6 +152,45 @@ fn answers_of_imds() {
     });
     fuzz("instance-id", &corpus::instance_ids(), |input| {
         imds::parse_instance_id(&text(input)).inspect(is_an_instance).is_ok()
+    });
+}
+
+/// A record of activities that an input makes: each line is a description, a bar, and a cause.
+fn activities(input: &str) -> GroupRecord {
+    let began = now() - SignedDuration::from_hours(24);
+    let activity = |(number, line): (usize, &str)| {
+        let (description, cause) = line.split_once('|').unwrap_or((line, ""));
+        let started_at = began + SignedDuration::from_mins(i64::try_from(number).expect("few"));
+        ScalingActivity {
+            description: description.to_owned(),
+            cause: cause.to_owned(),
+            started_at,
+            ended_at: Some(started_at + SignedDuration::from_secs(40)),
+            status: if number % 3 == 0 { ActivityStatus::Failed } else { ActivityStatus::Successful },
+            message: cause.to_owned(),
+        }
+    };
+    let activities = input.lines().enumerate().map(activity).collect();
+    GroupRecord { name: "group".into(), now: None, activities, known_from: began, gaps: Vec::new() }
+}
+
+#[test]
+fn scaling_activities() {
+    fuzz("activities", &corpus::activities(), |input| {
+        let record = activities(&text(input));
+        let count = record.activities.len();
+        let since = record.known_from;
+        let (spot, on_demand) = (record.clone(), record);
+        let report = look_back(&LookbackFacts { spot, on_demand, since, now: now(), baseline: None });
+        let total = &report.total;
+        assert!(total.interruptions as usize <= count, "{total:?}");
+        for hours in [total.spot_unmet.hours, total.on_demand_unmet.hours] {
+            assert!((0.0..=24.01).contains(&hours), "{total:?}");
+        }
+        let above = total.on_demand_above_baseline;
+        let above = above.spot_could_serve + above.spot_failed + above.not_known;
+        assert!(above >= 0.0 && above <= 24.1 * count as f64, "{total:?}");
+        report.gaps.is_empty()
     });
 }
 

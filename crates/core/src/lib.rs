@@ -15,6 +15,7 @@ pub mod ids;
 pub mod imds;
 pub mod ledger;
 pub mod limits;
+pub mod lookback;
 #[cfg(test)]
 mod model;
 pub mod neighbours;

@@ -202,7 +202,8 @@ impl State {
     }
 
     /// Ends instances as the default termination policy chooses: in the fullest zone, the oldest first (User
-    /// Guide, "Default termination policy"). Nobody asks which one was drained.
+    /// Guide, "Default termination policy"). Nobody asks which one was drained. The cause reads as in "Verify a
+    /// scaling activity for an Auto Scaling group".
     fn scale_in(&mut self, group: &str, excess: u32, at: Timestamp) {
         let Some(entry) = self.groups.get(group) else { return };
         if entry.suspended.contains_key("Terminate") {
@@ -210,13 +211,16 @@ impl State {
         }
         let cause = format!(
             "{}At {} an instance was taken out of service in response to a difference between desired and actual \
-             capacity.",
+             capacity, shrinking the capacity from {} to {}.",
             entry.change_cause.as_ref().map(|cause| format!("{cause}  ")).unwrap_or_default(),
-            seconds(at)
+            seconds(at),
+            entry.desired + excess,
+            entry.desired
         );
         for _ in 0..excess {
             let Some(victim) = self.victim(group) else { return };
-            self.terminate(&victim, &cause, at);
+            let chosen = format!("  At {} instance {victim} was selected for termination.", seconds(at));
+            self.terminate(&victim, &format!("{cause}{chosen}"), at);
         }
     }
 

@@ -154,8 +154,15 @@ impl Cloud {
             entry.desired -= 1;
             entry.added_by_others -= 1;
             entry.lowered_by_others += 1;
+            let cause = format!(
+                "At {} instance {id} was taken out of service in response to a user request, shrinking the capacity \
+                 from {} to {}.",
+                activity::seconds(now),
+                entry.desired + 1,
+                entry.desired
+            );
             state.pictures.clear();
-            state.terminate(id, "an instance was taken out of service by another user", now);
+            state.terminate(id, &cause, now);
         })
     }
 

@@ -121,6 +121,30 @@ async fn scale_in_takes_the_oldest_of_the_fullest_zone_unless_protected() {
     assert_eq!(stage.ids("spot"), [ids[0].clone(), ids[1].clone()]);
 }
 
+/// The words of the User Guide, "Verify a scaling activity for an Auto Scaling group".
+#[tokio::test(start_paused = true)]
+async fn the_cause_of_a_scale_in_says_from_where_to_where() {
+    let stage = stage([GroupSpec { desired: 3, ..spot() }]);
+    stage.set_desired("spot", 2).await;
+    seconds(30).await;
+    let activity = stage.activities("spot").await.remove(0);
+    let cause = activity.cause().unwrap();
+    assert!(cause.contains("changing the desired capacity from 3 to 2.  At "), "{cause}");
+    assert!(
+        cause.contains("desired and actual capacity, shrinking the capacity from 3 to 2.  At "),
+        "{cause}"
+    );
+    assert!(cause.ends_with(" was selected for termination."), "{cause}");
+    let id = stage.ids("spot").remove(0);
+    stage.cloud.scale_down(&id).unwrap();
+    let activity = stage.activities("spot").await.remove(0);
+    let cause = activity.cause().unwrap();
+    let ends = format!(
+        "{id} was taken out of service in response to a user request, shrinking the capacity from 2 to 1."
+    );
+    assert!(cause.ends_with(&ends), "{cause}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_taken_instance_is_replaced_after_the_health_check() {
     let stage = stage([spot()]);
