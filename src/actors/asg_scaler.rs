@@ -19,11 +19,12 @@ use crate::aws::{CallError, Launched, Terminated};
 use crate::crd::SpotPool;
 use crate::telemetry::readiness::UnreadyCode;
 use actix::prelude::*;
+use groups::TurnError;
 use jiff::Timestamp;
 use kube::api::Api;
 use ledger_store::{LedgerStore, StoreError, Stored};
 use spot_guard_core::group::PoolView;
-use spot_guard_core::ids::{GroupName, InstanceId, PoolName};
+use spot_guard_core::ids::{InstanceId, PoolName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::policy::seconds;
 use spot_guard_core::readings::Readings;
@@ -36,7 +37,6 @@ use spot_guard_core::shortfall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use thiserror::Error;
 
 /// Concurrent requests within this time become one call.
 const COALESCE: Duration = Duration::from_millis(100);
@@ -83,18 +83,6 @@ struct TurnResult {
     changed: bool,
     /// What AWS would not take in this turn.
     delayed: Option<CallError>,
-}
-
-#[derive(Debug, Error)]
-enum TurnError {
-    #[error(transparent)]
-    Aws(#[from] CallError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("Auto Scaling group {0} does not exist")]
-    NoSuchGroup(GroupName),
-    #[error("this process does not hold the lease for long enough")]
-    NotLeading,
 }
 
 #[derive(Default)]
@@ -350,19 +338,13 @@ async fn take_turn(
     // A new life, or a replacement that wants something, waits for nobody else's look.
     let urgent = takes_over || wanted.wants_something();
     if takes_over {
-        if *readings == Readings::default() {
-            *readings = Readings::of(&store.stored.ledger, began.elapsed());
-        }
-        let mut next = store.stored.ledger.clone();
-        next.take_over(deps.clock.now());
-        store.write(next).await?;
+        take_over(&mut store, readings, began.elapsed(), deps.clock.now()).await?;
     }
     for calls in 0.. {
+        let asked = (wanted.spot_failures_since, urgent);
         let mut view =
-            groups::read(&deps, &pool, &store.stored.ledger, wanted.spot_failures_since, urgent).await?;
-        groups::read_refreshes(&deps, &pool, readings, began.elapsed()).await;
+            groups::read(&deps, &pool, &store.stored.ledger, asked, (readings, began.elapsed())).await?;
         let now = deps.clock.now();
-        readings.correct(&mut view, began.elapsed());
         for group in [&mut view.spot, &mut view.on_demand] {
             group.note_ended(|id| ended.contains(id));
         }
@@ -408,6 +390,22 @@ async fn take_turn(
         changed |= store.write(next).await?;
     }
     Err(TurnError::NotLeading)
+}
+
+/// Takes in what an earlier life, or another process, has written. `up` is how long this one has kept its
+/// readings.
+async fn take_over(
+    store: &mut LedgerStore,
+    readings: &mut Readings,
+    up: Duration,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let mut next = store.stored.ledger.clone();
+    if *readings == Readings::default() {
+        *readings = Readings::of(&next, up);
+    }
+    next.take_over(now);
+    store.write(next).await.map(drop)
 }
 
 /// The ledger with the empty places of the Spot group, if they are to be known.

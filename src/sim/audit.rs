@@ -114,6 +114,8 @@ struct State {
     marked_before: BTreeSet<String>,
     /// Since when a node carries marks that no replacement accounts for.
     stray: BTreeMap<String, Timestamp>,
+    /// Until when nobody can list nodes, records or pools, so nobody can tell which marks are to go.
+    blind_until: Option<Timestamp>,
     /// When each group was changed by us within the last minute.
     changed: BTreeMap<String, VecDeque<Timestamp>>,
     /// The record of each instance, and whether it is in a pool, by its uid.

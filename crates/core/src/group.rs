@@ -1,7 +1,7 @@
 //! Auto Scaling groups as they were last read. Nothing here is stored.
 
 use crate::ids::{GroupName, InstanceId};
-use crate::reason::{NodeTrouble, Reason};
+use crate::reason::NodeTrouble;
 use crate::record::GroupKind;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -277,17 +277,6 @@ impl PoolView {
     /// The instances of both groups, in any state.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.spot.instances.iter().chain(&self.on_demand.instances)
-    }
-
-    /// A group whose instances are being replaced by an instance refresh, and its status. Meanwhile nothing
-    /// begins that can wait: both would replace the same nodes (User Guide, "Instance refresh").
-    #[must_use]
-    pub fn refreshed(&self) -> Option<Reason> {
-        let of = |group: &GroupView| {
-            let status = group.setup.refresh.clone()?;
-            Some(Reason::InstanceRefresh { group: group.name.clone(), status })
-        };
-        of(&self.spot).or_else(|| of(&self.on_demand))
     }
 
     /// Whether the group of that kind has that name.

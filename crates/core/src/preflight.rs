@@ -173,3 +173,14 @@ pub fn refusals(findings: &[Finding]) -> Vec<Reason> {
     let refused = |finding: &&Finding| finding.problem.severity() == Severity::Refused;
     findings.iter().filter(refused).cloned().map(Reason::PoolRefused).collect()
 }
+
+/// That an instance refresh replaces the instances of one of the groups. Meanwhile nothing begins that can
+/// wait: both would replace the same nodes (EC2 Auto Scaling User Guide, "Instance refresh").
+#[must_use]
+pub fn refreshed(view: &PoolView) -> Option<Reason> {
+    let of = |group: &GroupView| {
+        let status = group.setup.refresh.clone()?;
+        Some(Reason::InstanceRefresh { group: group.name.clone(), status })
+    };
+    of(&view.spot).or_else(|| of(&view.on_demand))
+}

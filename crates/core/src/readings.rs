@@ -21,8 +21,9 @@ pub const LAG: Duration = Duration::from_secs(10);
 /// Instance refreshes take minutes to hours, and are read this often.
 const REFRESHES_EVERY: Duration = Duration::from_secs(120);
 
-/// What is known of the groups of a pool. It is lost with the process, but for what the ledger holds. Times are
-/// how long it has been kept: the machine's clock may be set meanwhile.
+/// What is known of the groups of a pool. It is lost with the process, but for what the ledger holds.
+///
+/// Times are how long it has been kept: the machine's clock may be set meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readings {
     groups: BTreeMap<GroupName, Known>,
@@ -52,10 +53,11 @@ impl Readings {
         readings
     }
 
-    /// Replaces what is older in a reading than what is known by what is known.
-    pub fn correct(&mut self, view: &mut PoolView, now: Duration) {
+    /// Replaces what is older in a reading than what is known by what is known. `asked` is when the reading
+    /// was requested.
+    pub fn correct(&mut self, view: &mut PoolView, asked: Duration) {
         for group in [&mut view.spot, &mut view.on_demand] {
-            self.groups.entry(group.name.clone()).or_default().correct(group, now);
+            self.groups.entry(group.name.clone()).or_default().correct(group, asked);
         }
         self.groups.retain(|name, _| [&view.spot.name, &view.on_demand.name].contains(&name));
     }

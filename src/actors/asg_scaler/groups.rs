@@ -1,7 +1,8 @@
 //! How the groups of a pool are read.
 
-use super::TurnError;
+use super::ledger_store::StoreError;
 use crate::actors::deps::{Deps, PoolConfig};
+use crate::aws::CallError;
 use jiff::Timestamp;
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::GroupName;
@@ -10,14 +11,29 @@ use spot_guard_core::readings::Readings;
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::shortfall;
 use std::time::Duration;
+use thiserror::Error;
 
-/// Reads both groups, and of their activities what the ledger waits for.
+/// Why a look at a pool ended early.
+#[derive(Debug, Error)]
+pub(super) enum TurnError {
+    #[error(transparent)]
+    Aws(#[from] CallError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("Auto Scaling group {0} does not exist")]
+    NoSuchGroup(GroupName),
+    #[error("this process does not hold the lease for long enough")]
+    NotLeading,
+}
+
+/// Reads both groups, and of their activities what the ledger waits for. `up` is how long the readings have
+/// been kept.
 pub(super) async fn read(
     deps: &Deps,
     pool: &PoolConfig,
     ledger: &Ledger,
-    spot_failures_since: Option<Timestamp>,
-    urgent: bool,
+    (spot_failures_since, urgent): (Option<Timestamp>, bool),
+    (readings, up): (&mut Readings, Duration),
 ) -> Result<PoolView, TurnError> {
     let names = [pool.spot_group.clone(), pool.on_demand_group.clone()];
     let mut found = deps.aws.groups(&names, urgent).await?;
@@ -44,11 +60,13 @@ pub(super) async fn read(
             }
         }
     }
+    read_refreshes(deps, pool, readings, up).await;
+    readings.correct(&mut view, up);
     Ok(view)
 }
 
-/// Reads which instance refreshes are under way, now and then. `up` is how long the readings have been kept.
-pub(super) async fn read_refreshes(deps: &Deps, pool: &PoolConfig, readings: &mut Readings, up: Duration) {
+/// Reads which instance refreshes are under way, now and then.
+async fn read_refreshes(deps: &Deps, pool: &PoolConfig, readings: &mut Readings, up: Duration) {
     for group in readings.ask_for_refreshes(&[&pool.spot_group, &pool.on_demand_group], up) {
         match deps.aws.refresh(&group).await {
             Ok(status) => readings.note_refresh(&group, status),

@@ -10,6 +10,7 @@ use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::StaleWatch;
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::PoolName;
+use spot_guard_core::preflight;
 use spot_guard_core::reason::Reason;
 use spot_guard_core::replacement::Mode;
 use spot_guard_core::shortfall::{self, Circumstances, OwnRecord, Shapes, Shortfall, ShortfallMode};
@@ -47,7 +48,7 @@ impl Around {
         });
         let earlier = before.filter_map(|(name, _)| Some(observed.get(name)?.view.clone())).collect();
         let pause = pool.pause.clone().map(Reason::Paused);
-        let refresh = observed.get(&pool.name).and_then(|observed| observed.view.refreshed());
+        let refresh = observed.get(&pool.name).and_then(|observed| preflight::refreshed(&observed.view));
         let stale = stale.iter().cloned().map(Reason::StaleWatch);
         let held = pause.into_iter().chain(refresh).chain(stale).collect();
         Self { earlier, held }

@@ -98,7 +98,14 @@ impl Auditor {
         }
     }
 
-    /// Marks without a replacement must go within `patience`.
+    /// For so long from now nobody can list nodes, records or pools.
+    pub fn note_blindness(&self, duration: Duration) {
+        let until = self.inner.clock.now() + duration;
+        let mut state = self.state();
+        state.blind_until = state.blind_until.max(Some(until));
+    }
+
+    /// Marks without a replacement must go within `patience` of when nodes, records and pools can be listed.
     pub(super) fn watch_marks(&self, patience: Duration) {
         let now = self.inner.clock.now();
         let records = self.records();
@@ -120,13 +127,17 @@ impl Auditor {
             .collect();
         let mut state = self.state();
         state.stray.retain(|node, _| stray.contains(node));
+        let blind_until = state.blind_until;
         let late: Vec<(String, Timestamp)> = stray
             .into_iter()
             .map(|node| {
                 let first = *state.stray.entry(node.clone()).or_insert(now);
                 (node, first)
             })
-            .filter(|(_, first)| patience.is_zero() || since(*first, now) > patience)
+            .filter(|(_, first)| {
+                let seen = blind_until.map_or(*first, |until| until.max(*first));
+                patience.is_zero() || since(seen, now) > patience
+            })
             .collect();
         drop(state);
         for (node, first) in late {

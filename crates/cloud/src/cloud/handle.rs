@@ -198,8 +198,8 @@ impl Cloud {
         })
     }
 
-    /// Begins or ends an instance refresh of a group, by its status (API Reference, InstanceRefresh). It is told
-    /// and replaces nothing.
+    /// Begins or ends an instance refresh of a group, by its status (API Reference, InstanceRefresh). It is
+    /// shown and replaces nothing.
     pub fn set_refresh(&self, group: &str, status: &'static str) -> anyhow::Result<()> {
         self.with(|state, _| {
             let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;

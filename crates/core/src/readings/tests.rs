@@ -134,9 +134,9 @@ fn instance_refreshes_are_asked_for_every_two_minutes_and_told_until_they_are_ov
     assert!(due(&mut readings, 119).is_empty());
     let mut seen = view(3, &[]);
     readings.correct(&mut seen, at(119));
-    assert!(seen.refreshed().is_some());
+    assert_eq!(seen.spot.setup.refresh.as_deref(), Some("InProgress"));
     assert_eq!(due(&mut readings, 120).len(), 2);
     readings.note_refresh(&spot, None);
     readings.correct(&mut seen, at(120));
-    assert_eq!(seen.refreshed(), None);
+    assert_eq!(seen.spot.setup.refresh, None);
 }

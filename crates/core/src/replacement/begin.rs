@@ -3,8 +3,8 @@
 use super::by_group;
 use super::facts::{Facts, Mode, RebalanceMode, Subject};
 use crate::flow::Event;
-use crate::group::PoolView;
 use crate::limits;
+use crate::preflight;
 use crate::reason::Reason;
 use crate::record::{
     CapacityState, FallbackState, NoticeKind, OldNodeState, ReplacementStatus, UtilisationPercent,
@@ -152,7 +152,7 @@ pub(super) fn held_back(
     if !facts.refused.is_empty() {
         return facts.refused.to_vec();
     }
-    if let Some(refresh) = facts.view.and_then(PoolView::refreshed) {
+    if let Some(refresh) = facts.view.and_then(preflight::refreshed) {
         return vec![refresh];
     }
     if facts.is_by_group() {

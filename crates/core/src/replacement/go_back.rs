@@ -7,10 +7,10 @@ use super::unusable;
 use crate::drain::DrainEnd;
 use crate::flow::Event;
 use crate::freshness::Step;
-use crate::group::PoolView;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::{backoff, seconds};
+use crate::preflight;
 use crate::reason::{NodeTrouble, Reason, ReturnAssessment};
 use crate::record::{
     Capacity, CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OpenFallback, ReplacementStatus,
@@ -167,7 +167,7 @@ fn at<R: Into<Reason>>(flow_box: FlowBox, reasons: Vec<R>) -> Option<Obstacle> {
 fn limiting(facts: &Facts<'_>) -> Vec<Reason> {
     let limits = facts.assessment.map_or(&[][..], |found| &found.held);
     let pause = facts.starts.pause.clone().map(Reason::Paused);
-    let refresh = facts.view.and_then(PoolView::refreshed);
+    let refresh = facts.view.and_then(preflight::refreshed);
     pause.into_iter().chain(refresh).chain(limits.iter().cloned()).collect()
 }
 
@@ -235,8 +235,8 @@ fn at_minimum(capacity: &Capacity, turn: &Turn<'_>) -> Option<Reason> {
     blocks.then(|| Reason::AtMinimum { group: group.name.clone() })
 }
 
-/// An old picture, another node that claims the instance, or another record that drains its node: two drains of
-/// one node wait for each other.
+/// An old picture, another node that claims the instance, or another record that drains its node: two drains
+/// of one node wait for each other.
 fn obstacle(capacity: &Capacity, facts: &Facts<'_>) -> Option<Obstacle> {
     let Capacity { instance_id, node_name, group, .. } = capacity;
     at(FlowBox::Safety, facts.freshness.against(Step::Return))

@@ -63,8 +63,8 @@ impl Call {
     }
 }
 
-/// Changes that wait in this turn: AWS would not take them, because another one of the same group is under way,
-/// or what became of the last one is not known.
+/// Changes that wait in this turn: AWS would not take them, because another one of the same group is under
+/// way, or what became of the last one is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deferred {
     unanswered: Option<Reduction>,

@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 /// By then a group has tried its other zones, unless an instance is on its way in.
 const ZONES_TRIED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
-/// After a launch that failed, a group does not begin the next one for so long: the reported ones are a minute
-/// apart, and grow.
+/// After a launch that failed, a group does not begin the next one for so long: the reported ones are about a
+/// minute apart.
 const PAUSES_FOR: SignedDuration = SignedDuration::from_secs(20);
 
 /// Takes in what changed about the shares: attempts, urgency, lost instances, failed launches.
@@ -138,6 +138,7 @@ pub(super) fn take_in_erased(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 pub(super) fn watch_desired(ledger: &mut Ledger, inputs: &Inputs<'_>, call: Option<&Call>) {
     let quiet = |kind: GroupKind| {
         call.is_none_or(|call| call.group() != kind)
+            && !ledger.is_in_doubt(kind)
             && ledger.requests(kind).all(|request| request.state == RequestState::Applied)
             && ledger.shares(kind).any(Share::has_place)
     };

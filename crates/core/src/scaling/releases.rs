@@ -200,8 +200,8 @@ fn reduction(
 
 /// Lowers desired capacity by what it was raised for a replacement, without ending a working instance.
 ///
-/// If fewer instances are there than desired, it is lowered alone, once the group launches nothing: AWS has no
-/// victim to choose. Else the newest instance that nobody claimed and nothing runs on is terminated.
+/// If fewer instances are there than desired, it is lowered alone, once the group launches nothing: AWS has
+/// no victim to choose. Else the newest instance that nobody claimed and nothing runs on is terminated.
 fn settle(
     ledger: &mut Ledger,
     inputs: &Inputs<'_>,

@@ -11,8 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 /// AWS remembers a client token for 8 h; ours is not used again after 7.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(7);
 
-/// A change may be missing from the listings for so long, as [`crate::readings`] has it.
-const SEEN_WITHIN: SignedDuration = SignedDuration::from_secs(10);
+/// A change may be missing from the listings for ten seconds, and [`crate::readings`] may take it for an
+/// older picture for ten more.
+const SEEN_WITHIN: SignedDuration = SignedDuration::from_secs(20);
 
 /// What LaunchInstances has launched is in desired capacity after so long, or never will be.
 const COUNTED_WITHIN: SignedDuration = SignedDuration::from_secs(30);

@@ -3,7 +3,7 @@
 use crate::effort::TooMuch;
 use crate::freshness::StaleWatch;
 use crate::group::CapacityUnit;
-use crate::ids::{GroupName, InstanceId, NodeName};
+use crate::ids::{GroupName, InstanceId, NodeName, ReplacementName};
 use crate::neighbours::Neighbour;
 use crate::placement::PodName;
 use crate::reason::NodeTrouble;
@@ -16,9 +16,7 @@ impl Display for Reason {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Paused(pause) => pause.fmt(f),
-            Self::NodeTooYoung { seconds: s } => {
-                write!(f, "the node is younger than {s} s (minNodeAgeSeconds)")
-            }
+            Self::NodeTooYoung { seconds } => too_young(*seconds, f),
             Self::ConcurrencyLimit { limit } => concurrency_limit(*limit, f),
             Self::ObserveOnly { at_once } => observe_only(*at_once, f),
             Self::LeftToNeighbour(neighbour) => write!(f, "the node is left to {neighbour}"),
@@ -38,12 +36,8 @@ impl Display for Reason {
             Self::LaunchHeld { instance_id, since } => launch_held(instance_id, *since, f),
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id, node } => disputed(instance_id, node, f),
-            Self::InstanceRefresh { group, status } => {
-                write!(f, "an instance refresh of {group} is under way ({status})")
-            }
-            Self::EndedByOther { instance_id, replacement } => {
-                write!(f, "replacement {replacement} ends {instance_id} already")
-            }
+            Self::InstanceRefresh { group, status } => refreshed(group, status, f),
+            Self::EndedByOther { instance_id, replacement } => ended_by_other(instance_id, replacement, f),
             Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
             Self::BudgetShut { budget, healthy, required } => budget_shut(budget, *healthy, *required, f),
             Self::EvictionRefused { pod, answer } => write!(f, "pod {pod}: {answer}"),
@@ -88,6 +82,18 @@ impl Display for Reason {
             Self::More(count) => write!(f, "and {count} more"),
         }
     }
+}
+
+fn too_young(seconds: u32, f: &mut Formatter<'_>) -> Result {
+    write!(f, "the node is younger than {seconds} s (minNodeAgeSeconds)")
+}
+
+fn ended_by_other(id: &InstanceId, replacement: &ReplacementName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "replacement {replacement} ends {id} already")
+}
+
+fn refreshed(group: &GroupName, status: &str, f: &mut Formatter<'_>) -> Result {
+    write!(f, "an instance refresh of {group} is under way ({status}); only deadlines begin something")
 }
 
 fn disputed(instance_id: &InstanceId, node: &NodeName, f: &mut Formatter<'_>) -> Result {
@@ -320,12 +326,7 @@ impl Display for Finding {
             GroupProblem::ReplaceUnhealthySuspended => {
                 write!(f, "{group} keeps unhealthy instances; resume its process ReplaceUnhealthy")
             }
-            GroupProblem::InstanceRefresh(status) => {
-                write!(
-                    f,
-                    "an instance refresh of {group} is under way ({status}); only deadlines begin something"
-                )
-            }
+            GroupProblem::InstanceRefresh(status) => refreshed(group, status, f),
             GroupProblem::MaxInstanceLifetime(seconds) => lifetime(group, *seconds, f),
             GroupProblem::AzRebalance => evens_out_zones(group, f),
             GroupProblem::TerminateSuspended => {

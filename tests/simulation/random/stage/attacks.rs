@@ -254,6 +254,10 @@ impl Stage<'_> {
         number: usize,
     ) -> JoinHandle<()> {
         self.faults.blind(resource, how, duration);
+        // What a mark is judged by (`Step::Undo`).
+        if matches!(resource, "nodes" | "nodereplacements" | "spotpools") {
+            self.auditor.note_blindness(duration);
+        }
         let cluster = self.cluster.clone();
         let app = self.plot.apps[number % self.plot.apps.len()].clone();
         let node = self.reporter(number).map(|held| held.node_name);
