@@ -62,17 +62,61 @@ fn error(code: &str, message: &str) -> String {
     )
 }
 
+/// A stub that knows the instance refresh of the Spot group, if there is one, and else answers as it is told.
+fn refreshing(
+    status: Option<&'static str>,
+    answer: impl Fn(&Asked) -> (u16, String) + Send + 'static,
+) -> Stub {
+    Stub::answering(move |asked| {
+        if !asked.body.contains("Action=DescribeInstanceRefreshes") {
+            return answer(asked);
+        }
+        let status = status.filter(|_| asked.body.contains("AutoScalingGroupName=spot"));
+        let found = status.map(|status| format!("<member><Status>{status}</Status></member>"));
+        let text = format!(
+            "<DescribeInstanceRefreshesResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+             <DescribeInstanceRefreshesResult><InstanceRefreshes>{}</InstanceRefreshes>\
+             </DescribeInstanceRefreshesResult></DescribeInstanceRefreshesResponse>",
+            found.unwrap_or_default()
+        );
+        (200, text)
+    })
+}
+
+/// The same without an instance refresh.
+fn answering(answer: impl Fn(&Asked) -> (u16, String) + Send + 'static) -> Stub {
+    refreshing(None, answer)
+}
+
 fn both(spot: &str, on_demand: &str) -> (u16, String) {
     (200, page(&[group("spot", spot), group("on-demand", on_demand)], ""))
 }
 
 #[test]
 fn two_plain_groups_can_be_used() {
-    let stub = Stub::answering(|_| both("", ""));
+    let stub = answering(|_| both("", ""));
     let output = check_at(&stub);
     let text = told(&output);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("ok        pool of the command line"), "{text}");
+}
+
+#[test]
+fn an_instance_refresh_is_told_and_so_is_that_the_role_may_not_see_it() {
+    let under_way = check_at(&refreshing(Some("InProgress"), |_| both("", "")));
+    let text = told(&under_way);
+    assert!(under_way.status.success(), "{text}");
+    assert!(text.contains("an instance refresh of spot is under way (InProgress)"), "{text}");
+    let over = told(&check_at(&refreshing(Some("Successful"), |_| both("", ""))));
+    assert!(!over.contains("refresh"), "{over}");
+    let denied = check_at(&Stub::answering(|asked| {
+        let may_see = asked.body.contains("Action=DescribeAutoScalingGroups");
+        let may_not = "is not authorized to perform: autoscaling:DescribeInstanceRefreshes";
+        if may_see { both("", "") } else { (403, error("AccessDenied", may_not)) }
+    }));
+    let text = told(&denied);
+    assert_eq!(denied.status.code(), Some(1), "{text}");
+    assert!(text.contains("degraded  group spot") && text.contains("DescribeInstanceRefreshes"), "{text}");
 }
 
 #[test]
@@ -96,7 +140,7 @@ fn each_finding_is_told_with_its_group_and_what_to_do() {
         (suspended("Terminate"), "refused", "TerminateSuspended"),
         (suspended("Launch"), "degraded", "LaunchSuspended"),
     ] {
-        let stub = Stub::answering(move |_| both(&spot, ""));
+        let stub = answering(move |_| both(&spot, ""));
         let output = check_at(&stub);
         let text = told(&output);
         let line =
@@ -120,7 +164,7 @@ fn groups_as_aws_makes_them_are_accepted_and_told() {
         (rebalances, "", "Group", None),
         (tag, "", "Group", None),
     ] {
-        let stub = Stub::answering(move |_| both(spot, on_demand));
+        let stub = answering(move |_| both(spot, on_demand));
         let output = check_at(&stub);
         let text = told(&output);
         let about = text.lines().filter(|line| line.contains("pool of the command line"));
@@ -136,7 +180,7 @@ fn groups_as_aws_makes_them_are_accepted_and_told() {
 #[test]
 fn a_managed_node_group_as_both_groups_is_refused() {
     let tag = "<Tags><member><Key>eks:nodegroup-name</Key><Value>workers</Value></member></Tags>";
-    let stub = Stub::answering(move |_| both(tag, tag));
+    let stub = answering(move |_| both(tag, tag));
     let output = check_at(&stub);
     let text = told(&output);
     assert!(text.contains("refused") && text.contains("SameNodeGroup: on-demand"), "{text}");
@@ -145,7 +189,7 @@ fn a_managed_node_group_as_both_groups_is_refused() {
 
 #[test]
 fn a_group_that_does_not_exist_is_named() {
-    let stub = Stub::answering(|_| (200, page(&[group("spot", "")], "")));
+    let stub = answering(|_| (200, page(&[group("spot", "")], "")));
     let output = check_at(&stub);
     let text = told(&output);
     assert!(text.contains("refused") && text.contains("NoSuchGroup: Auto Scaling group on-demand"), "{text}");
@@ -168,7 +212,7 @@ fn an_answer_that_is_broken_or_an_error_is_told_and_nothing_panics() {
         (404, "<html>no such page</html>".to_owned(), "Http404"),
     ];
     for (status, body, words) in cases {
-        let stub = Stub::answering(move |_| (status, body.clone()));
+        let stub = answering(move |_| (status, body.clone()));
         let output = check_at(&stub);
         let text = told(&output);
         assert!(text.contains("failed    auto scaling") && text.contains(words), "{words}: {text}");
@@ -181,7 +225,7 @@ fn a_truncated_answer_is_never_taken_for_a_usable_pool() {
     let whole = page(&[group("spot", ""), group("on-demand", "")], "");
     for part in 1..8 {
         let cut = whole[..whole.len() * part / 8].to_owned();
-        let stub = Stub::answering(move |_| (200, cut.clone()));
+        let stub = answering(move |_| (200, cut.clone()));
         let output = check_at(&stub);
         let text = told(&output);
         assert!(text.contains("cut short"), "{part} of 8: {text}");
@@ -191,13 +235,13 @@ fn a_truncated_answer_is_never_taken_for_a_usable_pool() {
 
 #[test]
 fn pages_are_read_to_the_end_and_an_endless_answer_ends() {
-    let stub = Stub::answering(|asked: &Asked| {
+    let stub = answering(|asked: &Asked| {
         let second = asked.body.contains("NextToken=more");
         let next = if second { "" } else { "<NextToken>more</NextToken>" };
         (200, page(&[group(if second { "on-demand" } else { "spot" }, "")], next))
     });
     assert!(check_at(&stub).status.success());
-    let endless = Stub::answering(|_| (200, page(&[group("spot", "")], "<NextToken>again</NextToken>")));
+    let endless = answering(|_| (200, page(&[group("spot", "")], "<NextToken>again</NextToken>")));
     let output = check_at(&endless);
     let text = told(&output);
     assert!(text.contains("failed") && text.contains("NextToken"), "{text}");
@@ -207,14 +251,14 @@ fn pages_are_read_to_the_end_and_an_endless_answer_ends() {
 fn an_instance_without_a_zone_or_an_id_and_a_group_without_anything_are_no_obstacle() {
     let instances = "<Instances><member><InstanceId>i-0123456789abcdef0</InstanceId><LifecycleState>InService\
                      </LifecycleState></member><member><LifecycleState>Strange</LifecycleState></member></Instances>";
-    let stub = Stub::answering(move |_| both(instances, "<Instances/><Tags/><SuspendedProcesses/>"));
+    let stub = answering(move |_| both(instances, "<Instances/><Tags/><SuspendedProcesses/>"));
     let output = check_at(&stub);
     assert!(output.status.success(), "{}", told(&output));
 }
 
 /// The host that a proxy is asked to connect to.
 fn host_for(variables: &[(&str, &str)]) -> String {
-    let proxy = Stub::answering(|_| (502, String::new()));
+    let proxy = answering(|_| (502, String::new()));
     let url = proxy.url();
     let mut all = vec![
         ("AWS_ACCESS_KEY_ID", "AKIDSTATIC"),
@@ -258,7 +302,7 @@ fn a_role_for_service_accounts_is_found_by_the_default_chain() {
     let folder = tempfile::tempdir().expect("a folder");
     let token = folder.path().join("token");
     fs::write(&token, "a.web.token").expect("a token");
-    let sts = Stub::answering(|asked| {
+    let sts = answering(|asked| {
         assert!(asked.body.contains("WebIdentityToken=a.web.token"), "{}", asked.body);
         let mut text = String::from(
             "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
@@ -272,7 +316,7 @@ fn a_role_for_service_accounts_is_found_by_the_default_chain() {
         );
         (200, text)
     });
-    let stub = Stub::answering(|_| both("", ""));
+    let stub = answering(|_| both("", ""));
     let output = check(&[
         ("AWS_REGION", "eu-central-1"),
         ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/spot-guard"),
@@ -289,13 +333,13 @@ fn pod_identity_is_found_by_the_default_chain() {
     let folder = tempfile::tempdir().expect("a folder");
     let token = folder.path().join("token");
     fs::write(&token, "a-pod-token").expect("a token");
-    let agent = Stub::answering(|asked| {
+    let agent = answering(|asked| {
         assert_eq!(asked.header("authorization"), Some("a-pod-token"));
         let text = "{\"AccessKeyId\":\"AKIDPOD\",\"SecretAccessKey\":\"secret\",\"Token\":\"session\",\
                     \"Expiration\":\"2099-01-01T00:00:00Z\"}";
         (200, text.to_owned())
     });
-    let stub = Stub::answering(|_| both("", ""));
+    let stub = answering(|_| both("", ""));
     let output = check(&[
         ("AWS_REGION", "eu-central-1"),
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{}/v1/credentials", agent.url())),
