@@ -365,6 +365,7 @@ async fn take_turn(
         tell_left_behind(&pool.name, &store.stored.ledger, &plan.ledger);
         changed |= store.write(with_places(plan.ledger, &pool, &view, now)).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
+            groups::read_refreshes(&deps, &mut view, readings, began.elapsed()).await;
             let (revision, cordon) = (wanted.revision, plan.cordon);
             return Ok(TurnResult { stored: store.stored, view, revision, cordon, changed, delayed });
         };

@@ -80,6 +80,13 @@ impl Readings {
         self.groups.entry(group.clone()).or_default().refresh = status;
     }
 
+    /// Puts the instance refreshes that are known into a reading.
+    pub fn show_refreshes(&self, view: &mut PoolView) {
+        for group in [&mut view.spot, &mut view.on_demand] {
+            group.setup.refresh = self.groups.get(&group.name).and_then(|known| known.refresh.clone());
+        }
+    }
+
     /// Takes in what AWS said to a call. `view` is the reading that the call was planned from.
     pub fn told(&mut self, view: &PoolView, call: &Call, answer: &Answer, now: Duration) {
         let group = view.group(call.group());
@@ -128,7 +135,6 @@ impl Known {
             self.desired.drain(..self.desired.len() - 1);
         }
         self.correct_instances(group, now);
-        group.setup.refresh.clone_from(&self.refresh);
     }
 
     fn correct_instances(&mut self, group: &mut GroupView, now: Duration) {

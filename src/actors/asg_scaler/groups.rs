@@ -60,18 +60,18 @@ pub(super) async fn read(
             }
         }
     }
-    read_refreshes(deps, pool, readings, up).await;
     readings.correct(&mut view, up);
     Ok(view)
 }
 
-/// Reads which instance refreshes are under way, now and then.
-async fn read_refreshes(deps: &Deps, pool: &PoolConfig, readings: &mut Readings, up: Duration) {
-    for group in readings.ask_for_refreshes(&[&pool.spot_group, &pool.on_demand_group], up) {
+/// Reads which instance refreshes are under way, now and then. At the end of a turn: no call waits for it.
+pub(super) async fn read_refreshes(deps: &Deps, view: &mut PoolView, readings: &mut Readings, up: Duration) {
+    for group in readings.ask_for_refreshes(&[&view.spot.name, &view.on_demand.name], up) {
         match deps.aws.refresh(&group).await {
             Ok(status) => readings.note_refresh(&group, status),
             // What was known holds, and the metric of calls tells: no turn fails for it.
             Err(error) => tracing::debug!(group = &*group, %error, "instance refreshes could not be read"),
         }
     }
+    readings.show_refreshes(view);
 }

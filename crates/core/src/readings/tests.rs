@@ -133,10 +133,10 @@ fn instance_refreshes_are_asked_for_every_two_minutes_and_told_until_they_are_ov
     readings.note_refresh(&spot, Some("InProgress".to_owned()));
     assert!(due(&mut readings, 119).is_empty());
     let mut seen = view(3, &[]);
-    readings.correct(&mut seen, at(119));
+    readings.show_refreshes(&mut seen);
     assert_eq!(seen.spot.setup.refresh.as_deref(), Some("InProgress"));
     assert_eq!(due(&mut readings, 120).len(), 2);
     readings.note_refresh(&spot, None);
-    readings.correct(&mut seen, at(120));
+    readings.show_refreshes(&mut seen);
     assert_eq!(seen.spot.setup.refresh, None);
 }
