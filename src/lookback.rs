@@ -122,10 +122,7 @@ fn record(
         }
         ReadingEnd::Failed(error) => (oldest(&reading.activities), vec![failed(error, Some(name))]),
     };
-    let gaps = gaps.into_iter().map(|gap| {
-        let lost = known_from.duration_since(from).as_secs_f64() / 3600.0;
-        gap.with_hours((lost.max(0.0) * 100.0).round() / 100.0)
-    });
+    let gaps = gaps.into_iter().map(|gap| gap.covering(from, known_from));
     GroupRecord {
         name: name.clone(),
         now: groups.and_then(|groups| groups.get(name).cloned()),

@@ -3,15 +3,15 @@
 //! All Auto Scaling calls of an account share one allowance. So pages are read one after another, and a call
 //! that AWS throttles is repeated after pauses that grow, a bounded number of times.
 
-use super::{AutoScaling, CallError, counted_in};
+use super::{AutoScaling, CallError, counted_in, next_page, time};
 use crate::clock::jittered;
 use crate::telemetry::metrics::{AwsOperation, AwsResult};
-use aws_sdk_autoscaling::primitives::DateTime;
-use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup, Filter, LifecycleState};
+use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup, LifecycleState};
 use jiff::Timestamp;
 use spot_guard_core::group::Lifecycle;
 use spot_guard_core::ids::GroupName;
 use spot_guard_core::lookback::{ActivityStatus, GroupNow, ScalingActivity};
+use spot_guard_core::policy::backoff;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -86,20 +86,8 @@ impl AutoScaling {
             ActivityReading { activities: Vec::new(), repeats: 0, end: ReadingEnd::TooManyPages };
         let mut token: Option<String> = None;
         for _ in 0..MOST_PAGES {
-            let page = repeated(&mut reading.repeats, || async {
-                let call = self
-                    .client
-                    .describe_scaling_activities()
-                    .auto_scaling_group_name(group.as_str())
-                    .filters(
-                        Filter::builder().name("StartTimeLowerBound").values(format!("{since:.0}")).build(),
-                    )
-                    .max_records(100)
-                    .set_next_token(token.clone())
-                    .send();
-                self.timed(AwsOperation::DescribeScalingActivities, call).await
-            })
-            .await;
+            let page =
+                repeated(&mut reading.repeats, || self.activities_page(group, since, token.clone())).await;
             let page = match page {
                 Ok(page) => page,
                 Err(error) => {
@@ -110,7 +98,7 @@ impl AutoScaling {
             // An endpoint that does not know the filter answers with older ones.
             let found = page.activities().iter().filter_map(scaling_activity);
             reading.activities.extend(found.filter(|activity| activity.started_at >= since));
-            token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            token = next_page(page.next_token());
             if token.is_none() {
                 reading.end = ReadingEnd::Complete;
                 return reading;
@@ -126,22 +114,16 @@ async fn repeated<T, F>(repeats: &mut u32, call: impl Fn() -> F) -> Result<T, Ca
 where
     F: Future<Output = Result<T, CallError>>,
 {
-    let mut pause = FIRST_PAUSE;
-    for _ in 0..MOST_REPEATS {
+    for failures in 1..=MOST_REPEATS {
         match call().await {
             Err(error) if error.is_throttling() => {
                 *repeats += 1;
-                tokio::time::sleep(jittered(pause)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                tokio::time::sleep(jittered(backoff(FIRST_PAUSE, LONGEST_PAUSE, failures))).await;
             }
             answer => return answer,
         }
     }
     call().await
-}
-
-fn time(at: &DateTime) -> Option<Timestamp> {
-    Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).unwrap_or(0)).ok()
 }
 
 /// The fields that a look back needs; one without a beginning is none (API Reference, Activity: required).

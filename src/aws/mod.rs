@@ -19,7 +19,9 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_autoscaling::operation::describe_scaling_activities::DescribeScalingActivitiesOutput;
 use aws_sdk_autoscaling::operation::launch_instances::LaunchInstancesOutput;
+use aws_sdk_autoscaling::primitives::DateTime;
 use aws_sdk_autoscaling::types::{
     Activity, AutoScalingGroup, Filter, LifecycleState, MixedInstancesPolicy, RetryStrategy,
     ScalingActivityStatusCode as StatusCode,
@@ -128,7 +130,7 @@ impl AutoScaling {
                     let view = group_view(group, now);
                     found.insert(view.name.clone(), view);
                 }
-                token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+                token = next_page(page.next_token());
                 if token.is_none() {
                     break;
                 }
@@ -153,33 +155,46 @@ impl AutoScaling {
         let mut found = LaunchActivities::default();
         let mut token = None;
         for _ in 0..MAX_ACTIVITY_PAGES {
-            let call = self
-                .client
-                .describe_scaling_activities()
-                .auto_scaling_group_name(group.as_str())
-                .filters(Filter::builder().name("StartTimeLowerBound").values(format!("{since:.0}")).build())
-                .max_records(100)
-                .set_next_token(token.take())
-                .send();
-            let page = self.timed(AwsOperation::DescribeScalingActivities, call).await?;
+            let page = self.activities_page(group, since, token).await?;
             // The bound is applied here too: an endpoint that does not know the filter answers with old ones.
             let launches = page.activities().iter().filter(|activity| is_launch(activity));
-            for (activity, at) in launches.filter_map(|activity| Some((activity, started_at(activity)?))) {
+            for (activity, at) in
+                launches.filter_map(|activity| Some((activity, time(activity.start_time()?)?)))
+            {
                 match activity.status_code() {
                     _ if at < since => {}
                     Some(StatusCode::Failed | StatusCode::Cancelled) => {
                         found.failed.push(failed_launch(activity, at));
                     }
                     Some(StatusCode::Successful) | None => {}
-                    Some(_) => found.under_way.push(launched_instance(activity)),
+                    Some(_) => found.under_way.push(activity.description().and_then(InstanceId::named_in)),
                 }
             }
-            token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            token = next_page(page.next_token());
             if token.is_none() {
                 break;
             }
         }
         Ok(found)
+    }
+
+    /// A page of the activities of a group that began at or after `since`.
+    async fn activities_page(
+        &self,
+        group: &GroupName,
+        since: Timestamp,
+        token: Option<String>,
+    ) -> Result<DescribeScalingActivitiesOutput, CallError> {
+        let since = Filter::builder().name("StartTimeLowerBound").values(format!("{since:.0}")).build();
+        let call = self
+            .client
+            .describe_scaling_activities()
+            .auto_scaling_group_name(group.as_str())
+            .filters(since)
+            .max_records(100)
+            .set_next_token(token)
+            .send();
+        self.timed(AwsOperation::DescribeScalingActivities, call).await
     }
 
     /// The status of the instance refresh of a group that is under way, if there is one. The newest comes
@@ -439,17 +454,21 @@ fn zone_of(details: &str) -> Option<String> {
     Some(details.get("Availability Zone")?.as_str()?.to_owned())
 }
 
-/// A failed launch is `Failed` or `Cancelled`; the text is in StatusMessage, not in Description.
+/// The token of the next page, if there is one.
+fn next_page(token: Option<&str>) -> Option<String> {
+    token.filter(|token| !token.is_empty()).map(str::to_owned)
+}
+
+fn time(at: &DateTime) -> Option<Timestamp> {
+    Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).unwrap_or(0)).ok()
+}
+
 /// Whether it is about a launch. What a scale-in leaves behind that could not be done is none.
 fn is_launch(activity: &Activity) -> bool {
     activity.description().is_none_or(|text| text.starts_with("Launching"))
 }
 
-fn started_at(activity: &Activity) -> Option<Timestamp> {
-    let started = activity.start_time()?;
-    Timestamp::new(started.secs(), i32::try_from(started.subsec_nanos()).unwrap_or(0)).ok()
-}
-
+/// The text of a failed launch is in StatusMessage, not in Description.
 fn failed_launch(activity: &Activity, started_at: Timestamp) -> FailedActivity {
     let message = activity.status_message().unwrap_or_default().to_owned();
     FailedActivity {
@@ -458,11 +477,4 @@ fn failed_launch(activity: &Activity, started_at: Timestamp) -> FailedActivity {
         class: classify::launch_failure(&message),
         message,
     }
-}
-
-/// The instance that a launch has brought: "Launching a new EC2 instance: i-0123456789abcdef0" (User Guide,
-/// "Verify a scaling activity").
-fn launched_instance(activity: &Activity) -> Option<InstanceId> {
-    let (_, id) = activity.description()?.split_once(": ")?;
-    id.starts_with("i-").then(|| id.into())
 }

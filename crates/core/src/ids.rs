@@ -196,6 +196,18 @@ name! {
     ReplacementName
 }
 
+impl InstanceId {
+    /// The instance that the description of a scaling activity names: "Launching a new EC2 instance:
+    /// i-0123456789abcdef0" (EC2 Auto Scaling User Guide, "Verify a scaling activity").
+    #[must_use]
+    pub fn named_in(description: &str) -> Option<Self> {
+        let (_, after) = description.split_once(": ")?;
+        let ends = |letter: char| !letter.is_ascii_alphanumeric() && letter != '-';
+        let word = after.split(ends).next().unwrap_or_default();
+        word.starts_with("i-").then(|| word.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,7 +23,7 @@ pub use report::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use timeline::{hours, millis, time};
+use timeline::{millis, time};
 use weeks::Pasts;
 
 /// For how long AWS keeps scaling activities: six weeks (API Reference, DescribeScalingActivities).
@@ -33,8 +33,7 @@ pub const KEPT: SignedDuration = SignedDuration::from_hours(6 * 7 * 24);
 #[must_use]
 pub fn beginning(since: Timestamp, now: Timestamp) -> (Timestamp, Option<Gap>) {
     let oldest = now.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
-    let lost = hours(millis(oldest) - millis(since));
-    let gap = (since < oldest).then(|| Gap::new(GapKind::OlderThanSixWeeks, None, 1).with_hours(lost));
+    let gap = (since < oldest).then(|| Gap::new(GapKind::OlderThanSixWeeks, None, 1).covering(since, oldest));
     (since.max(oldest), gap)
 }
 

@@ -26,12 +26,7 @@ pub(super) enum Deed {
 
 /// What a description says; nothing if it is of no known kind.
 pub(super) fn deed(description: &str) -> Option<Deed> {
-    let instance = || {
-        let (_, after) = description.split_once(": ")?;
-        let ends = |letter: char| !letter.is_ascii_alphanumeric() && letter != '-';
-        let word = after.split(ends).next().unwrap_or_default();
-        word.starts_with("i-").then(|| InstanceId::from(word))
-    };
+    let instance = || InstanceId::named_in(description);
     let begins = |beginning: &str| description.starts_with(beginning);
     if begins("Launching a new EC2") {
         Some(Deed::Launch(instance()))

@@ -1,6 +1,8 @@
 //! What the record does not show.
 
+use super::timeline::{hours, millis};
 use crate::ids::GroupName;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Kinds of gaps.
@@ -73,7 +75,11 @@ impl Gap {
 
     /// The same with the hours that it covers.
     #[must_use]
-    pub fn with_hours(self, hours: f64) -> Self {
+    pub fn covering(self, from: Timestamp, to: Timestamp) -> Self {
+        self.with_hours(hours((millis(to) - millis(from)).max(0)))
+    }
+
+    pub(super) fn with_hours(self, hours: f64) -> Self {
         Self { hours: Some(hours), ..self }
     }
 }

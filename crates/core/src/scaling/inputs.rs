@@ -38,6 +38,11 @@ impl Inputs<'_> {
         self.wants.get(&(kind, replacement.to_owned()))
     }
 
+    /// Whether something may be requested of the group in this turn, with the ledger as it is by now.
+    pub(super) fn may_request(&self, ledger: &Ledger, kind: GroupKind) -> bool {
+        !self.deferred.requests_of(kind) && !ledger.is_in_doubt(kind)
+    }
+
     /// Whether the replacement waits for an instance of the group.
     pub(super) fn waits(&self, kind: GroupKind, replacement: &ReplacementName) -> bool {
         matches!(self.want(kind, replacement), Some(Want::Instance { .. }))

@@ -64,10 +64,14 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 /// A group that fails in one zone tries the next (User Guide, "Availability Zone distribution"), so one zone
 /// out of capacity is not the market. With a deadline nobody waits for the next zone.
 fn failed_launch<'a>(share: &Share, group: &'a GroupView, now: Timestamp) -> Option<&'a FailedActivity> {
-    let failed: Vec<&FailedActivity> = group.failed_since(share.since - CLOCK_SKEW).collect();
-    let decisive = decisive(failed.iter().copied(), |failure| failure.class)?;
-    let is_final = share.deadline.is_some() || has_tried_all(share, group, decisive, now);
-    is_final.then_some(decisive)
+    let is_final =
+        |found: &&FailedActivity| share.deadline.is_some() || has_tried_all(share, group, found, now);
+    decisive_failure(share, group).filter(is_final)
+}
+
+/// The failure that weighs most among those since a share asks for its instance.
+fn decisive_failure<'a>(share: &Share, group: &'a GroupView) -> Option<&'a FailedActivity> {
+    decisive(group.failed_since(share.since - CLOCK_SKEW), |failure| failure.class)
 }
 
 /// Whether a group whose launch failed so tries no further zone.
@@ -92,7 +96,7 @@ pub(super) fn launches_nothing(share: &Share, group: &GroupView, now: Timestamp)
     }
     let just_failed = |failed: &FailedActivity| now.duration_since(failed.started_at) <= PAUSES_FOR;
     group.setup.launch_suspended().is_some()
-        || failed_launch(share, group, now).is_some_and(|decisive| has_tried_all(share, group, decisive, now))
+        || decisive_failure(share, group).is_some_and(|found| has_tried_all(share, group, found, now))
             && group.failed_since(share.since - CLOCK_SKEW).any(just_failed)
 }
 

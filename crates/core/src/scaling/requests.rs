@@ -17,7 +17,7 @@ pub(super) fn request_capacity(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Opti
 }
 
 fn request_from(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> Option<Call> {
-    if inputs.deferred.requests_of(kind) || ledger.is_in_doubt(kind) {
+    if !inputs.may_request(ledger, kind) {
         return None;
     }
     let group = inputs.group(kind);

@@ -41,17 +41,17 @@ pub(super) fn resume(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
             ledger.reduction = Some(reduction);
         }
     }
-    let in_doubt = ledger.reduction.as_ref().map(|reduction| reduction.group);
+    let kinds = [GroupKind::Spot, GroupKind::OnDemand];
+    let open = kinds.map(|kind| inputs.may_request(ledger, kind).then_some(kind));
     for request in &mut ledger.scaling_requests {
-        let waits = inputs.deferred.requests_of(request.group) || in_doubt == Some(request.group);
-        if request.state != RequestState::Intended || waits {
+        if request.state != RequestState::Intended || !open.contains(&Some(request.group)) {
             continue;
         }
         if let Some(call) = intended_call(request, inputs.group(request.group), inputs.now) {
             return Some(call);
         }
     }
-    [GroupKind::Spot, GroupKind::OnDemand].into_iter().find_map(|kind| count_launched(ledger, inputs, kind))
+    kinds.into_iter().find_map(|kind| count_launched(ledger, inputs, kind))
 }
 
 /// The call of a request that is not known to have taken effect, or what its effect shows.
@@ -88,7 +88,7 @@ fn intended_call(request: &mut ScalingRequest, group: &GroupView, now: Timestamp
 /// It may be raised at once, a moment later, or never, and somebody else may change it meanwhile. So it is
 /// corrected after a while at the earliest, and only if there is more capacity than desired.
 fn count_launched(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> Option<Call> {
-    if inputs.deferred.requests_of(kind) || ledger.is_in_doubt(kind) {
+    if !inputs.may_request(ledger, kind) {
         return None;
     }
     let group = inputs.group(kind);
