@@ -21,7 +21,7 @@ use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use spot_guard_core::agents::{AGENT_LABELS, WatchedNodes};
 use spot_guard_core::cluster::{Node, Owner, OwnerKind, Parts, Pod, Snapshot};
-use spot_guard_core::group::{GroupView, PoolView};
+use spot_guard_core::group::{GroupView, PoolView, Rollout};
 use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::placement::PodName;
@@ -457,7 +457,7 @@ async fn groups(
     ));
     for (name, group) in &mut found {
         match api.refresh(name).await {
-            Ok(status) => group.setup.refresh = status,
+            Ok(status) => group.setup.rollout = status.map(Rollout::InstanceRefresh),
             Err(error) => {
                 lines.push(Line::new(Verdict::Degraded, format!("group {name}"), error.to_string()))
             }

@@ -342,8 +342,9 @@ async fn take_turn(
     }
     for calls in 0.. {
         let asked = (wanted.spot_failures_since, urgent);
-        let mut view =
+        let (mut view, uncertain) =
             groups::read(&deps, &pool, &store.stored.ledger, asked, (readings, began.elapsed())).await?;
+        deferred.note_uncertain(uncertain);
         let now = deps.clock.now();
         for group in [&mut view.spot, &mut view.on_demand] {
             group.note_ended(|id| ended.contains(id));

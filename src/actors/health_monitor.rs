@@ -251,6 +251,11 @@ fn assess<'a>(
     for story in &stories {
         if let Some(assessed) = found.returns.get_mut(&story.name) {
             let asked = story.status.fallback.requested_at().is_some();
+            if let Some(back) = story.status.capacity.taken() {
+                let node = &back.node_name;
+                assessed.pods = safety::moving(node, snapshot).map(|pod| pod.uid.clone()).collect();
+                assessed.drained = safety::drained_beside(node, snapshot, taint_key).cloned().collect();
+            }
             assessed.held = limits::returns_held(policy, view, all.clone(), asked, now);
         }
     }

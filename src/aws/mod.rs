@@ -35,6 +35,7 @@ use spot_guard_core::group::{
 };
 use spot_guard_core::ids::{GroupName, InstanceId};
 use spot_guard_core::queue::LifecycleAction;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -416,6 +417,11 @@ fn group_setup(group: &AutoScalingGroup) -> GroupSetup {
                 .unwrap_or(100),
         }
     };
+    let of_instances = group.instances().iter().filter_map(|held| held.launch_template());
+    let of_policy = mixed.and_then(|policy| policy.launch_template()?.launch_template_specification());
+    let templates = of_instances.chain(group.launch_template()).chain(of_policy);
+    // `$Latest` and `$Default` say nothing of a number.
+    let numbers = templates.filter_map(|template| template.version()).filter(|text| !text.starts_with('$'));
     let node_group = group.tags().iter().find(|tag| tag.key() == Some("eks:nodegroup-name"));
     GroupSetup {
         launch_configuration: group.launch_template().is_none() && mixed.is_none(),
@@ -427,7 +433,8 @@ fn group_setup(group: &AutoScalingGroup) -> GroupSetup {
         counted_in: counted_in(group),
         status: group.status().map(str::to_owned),
         max_instance_lifetime: group.max_instance_lifetime().filter(|seconds| *seconds > 0),
-        refresh: None,
+        mixed_versions: numbers.collect::<BTreeSet<&str>>().len() > 1,
+        rollout: None,
         suspended: group
             .suspended_processes()
             .iter()

@@ -1,7 +1,7 @@
 //! The scenarios that the demo plays and the simulation tests assert.
 
 use crate::sim::world::{App, ON_DEMAND, SPOT, Start, World};
-use Act::{Interrupt, OnDemandHas, Probe, Rebalance, SpotHas};
+use Act::{Interrupt, Lose, OnDemandHas, Probe, Rebalance, SpotHas};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use k8s_openapi::api::core::v1::Pod;
@@ -33,6 +33,13 @@ pub enum Scenario {
     ThreeFallbacks,
     /// 20 nodes at once, two of them with two minutes: ten are moved at a time, by few calls.
     Storm,
+    /// Both groups belong to EKS managed node groups: Spot replaces by itself, and on-demand stands in for
+    /// what it does not bring.
+    ManagedNodeGroup,
+    /// A Spot instance dies without a notice while Spot is out of capacity, and pods wait.
+    SilentLoss,
+    /// A fallback and its return beside a cluster-autoscaler.
+    Autoscaler,
 }
 
 /// Something that the world does.
@@ -46,6 +53,8 @@ pub enum Act {
     Rebalance(usize),
     /// EC2 gives the Spot instance of that number its two minutes.
     Interrupt(usize),
+    /// The Spot instance of that number dies without a notice.
+    Lose(usize),
     /// The nodes of the next instances of a group go wrong like this.
     NodesFail(&'static str, BootFault, usize),
     /// The budget of an application allows this many unavailable pods from now on.
@@ -69,6 +78,7 @@ impl Act {
             Self::OnDemandHas(capacity) => market("on-demand", capacity),
             Self::Rebalance(number) => format!("EC2 recommends to move off Spot node number {}", number + 1),
             Self::Interrupt(number) => format!("EC2 takes Spot node number {} in two minutes", number + 1),
+            Self::Lose(number) => format!("Spot node number {} dies without a notice", number + 1),
             Self::NodesFail(group, fault, count) => {
                 let what = match fault {
                     BootFault::DiesPending => "die while they boot",
@@ -102,6 +112,7 @@ impl Act {
             Self::OnDemandHas(capacity) => world.cloud.set_supply(ON_DEMAND, None, *capacity),
             Self::Rebalance(number) => world.cloud.rebalance(instance(number)?),
             Self::Interrupt(number) => world.cloud.interrupt(instance(number)?),
+            Self::Lose(number) => world.cloud.take_now(instance(number)?),
             Self::NodesFail(group, fault, count) => world.cloud.fault_next_boots(group, *count, *fault),
             Self::SetBudget(app, count) => {
                 let patch = json!({ "spec": { "maxUnavailable": count } });
@@ -179,6 +190,9 @@ impl Scenario {
             Self::BusyCluster => busy_cluster(),
             Self::ThreeFallbacks => three_fallbacks(),
             Self::Storm => storm(),
+            Self::ManagedNodeGroup => managed_node_group(),
+            Self::SilentLoss => silent_loss(),
+            Self::Autoscaler => autoscaler(),
         }
     }
 }
@@ -201,6 +215,17 @@ const FELL_BACK: [(B, O); 12] = [
     (B::ScaleDown, O::Drained),
     (B::ScaleDown, O::ScaledDown),
 ];
+/// On-demand stands in for an instance that somebody else was to bring, or that nobody announced.
+const STOOD_IN: [(B, O); 8] = [
+    (B::Fallback, O::Requested),
+    (B::Fallback, O::InService),
+    (B::Monitor, O::Monitoring),
+    (B::Health, O::Healthy),
+    (B::Stability, O::Stable),
+    (B::Safety, O::Safe),
+    (B::ScaleDown, O::ScaledDown),
+    (B::CleanUp, O::CleanedUp),
+];
 /// What every node goes through, with or without a replacement.
 const REPLACED_OR_NOT: [(B, O); 3] =
     [(B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Terminated)];
@@ -221,6 +246,8 @@ fn usual_start() -> Start {
         policy: PolicySpec::default(),
         launch_instances: true,
         zones: 1,
+        managed: false,
+        autoscaler: false,
         drain_outside_pools: false,
     }
 }
@@ -346,6 +373,27 @@ fn three_fallbacks() -> Plot {
         steps: steps(&FELL_BACK),
         limit: Duration::from_secs(3 * 3600),
     }
+}
+
+fn managed_node_group() -> Plot {
+    Plot {
+        start: Start { managed: true, ..usual_start() },
+        script: vec![at(5, SpotHas(Supply::None)), at(40, Interrupt(0)), at(600, SpotHas(Supply::Unlimited))],
+        steps: STOOD_IN.to_vec(),
+        ..usual_plot()
+    }
+}
+
+fn silent_loss() -> Plot {
+    Plot {
+        script: vec![at(5, SpotHas(Supply::None)), at(60, Lose(0)), at(900, SpotHas(Supply::Unlimited))],
+        steps: STOOD_IN.to_vec(),
+        ..busy_cluster()
+    }
+}
+
+fn autoscaler() -> Plot {
+    Plot { start: Start { autoscaler: true, ..usual_start() }, ..dry_spot() }
 }
 
 fn storm() -> Plot {

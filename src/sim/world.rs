@@ -19,6 +19,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use spot_guard_cloud::autoscaler::{Autoscaler, AutoscalerTimes, ScaledGroup};
 use spot_guard_cloud::cloud::{self, BootTimes, Cloud, GroupSpec, Market};
 use spot_guard_cloud::cluster::{self, Cluster};
 use spot_guard_core::policy::{Policy, PolicySpec};
@@ -38,6 +39,13 @@ pub const TAINT: &str = crate::config::DEFAULT_TAINT_KEY;
 
 /// The zones of all groups.
 const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
+
+/// What a node of the groups holds: thousandths of a core, and GiB.
+const CPU_MILLIS: u32 = 4000;
+const MEMORY_GIB: u32 = 16;
+
+/// No scenario lasts so long.
+const NEVER: Duration = Duration::from_secs(48 * 3600);
 
 /// An application that runs in the cluster from the start.
 #[derive(Clone, Debug)]
@@ -69,6 +77,10 @@ pub struct Start {
     pub launch_instances: bool,
     /// In how many zones the groups are, three at the most.
     pub zones: usize,
+    /// Whether the groups are those of EKS managed node groups.
+    pub managed: bool,
+    /// Whether a cluster-autoscaler scales the groups, too: by the priority expander, Spot first.
+    pub autoscaler: bool,
     /// Whether the controllers drain Spot nodes outside all pools.
     pub drain_outside_pools: bool,
 }
@@ -86,6 +98,7 @@ impl Start {
             policy: self.policy.clone(),
             launch_instances: self.launch_instances,
             zones: self.zones,
+            managed: self.managed,
         }
     }
 }
@@ -105,6 +118,8 @@ pub struct PoolStart {
     pub launch_instances: bool,
     /// In how many zones its groups are, three at the most.
     pub zones: usize,
+    /// Whether its groups are those of EKS managed node groups.
+    pub managed: bool,
 }
 
 impl PoolStart {
@@ -125,19 +140,35 @@ impl PoolStart {
             (self.spot(), Market::Spot, self.spot_nodes),
             (self.on_demand(), Market::OnDemand, self.on_demand_nodes),
         ] {
-            cloud.add_group(GroupSpec {
+            let mut spec = GroupSpec {
                 zones: ZONES.iter().take(self.zones).map(|zone| (*zone).to_owned()).collect(),
                 instance_type: "m5.xlarge".to_owned(),
                 min: 0,
                 max: 50,
                 desired,
                 launch_instances: self.launch_instances,
-                cpu_millis: 4000,
-                memory_bytes: 16 << 30,
+                cpu_millis: CPU_MILLIS.into(),
+                memory_bytes: u64::from(MEMORY_GIB) << 30,
                 boot,
                 ..GroupSpec::new(&name, market)
-            });
+            };
+            if self.managed {
+                spec = spec.of_managed_node_group(&name);
+            }
+            cloud.add_group(spec);
         }
+    }
+
+    /// cluster-autoscaler with its defaults, but that it removes nothing as long as a scenario may last.
+    fn autoscaler(&self, cloud: &Cloud, client: Client) -> Autoscaler {
+        let groups = [(self.spot(), 20), (self.on_demand(), 10)].map(|(name, priority)| ScaledGroup {
+            name,
+            priority,
+            cpu_millis: CPU_MILLIS.into(),
+            memory_bytes: i64::from(MEMORY_GIB) << 30,
+        });
+        let times = AutoscalerTimes { unneeded: NEVER, ..AutoscalerTimes::default() };
+        Autoscaler::new(cloud.clone(), client, groups.into(), times)
     }
 
     fn object(&self) -> SpotPool {
@@ -215,6 +246,9 @@ impl World {
                 (Some(cluster), client)
             }
         };
+        if start.autoscaler {
+            actix::spawn(start.pool().autoscaler(&cloud, client.clone()).run());
+        }
         let drain_outside_pools = start.drain_outside_pools;
         let world = Self { clock, cloud, cluster, client, drain_outside_pools, agents_end: Shutdown::new() };
         if world.cluster.is_none() {

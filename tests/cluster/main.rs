@@ -30,6 +30,7 @@ mod process;
 mod product;
 mod queue;
 mod real_parts;
+mod shortfall;
 #[path = "../cli/shown.rs"]
 mod shown;
 mod spot_actions;

@@ -70,17 +70,17 @@ pub struct Tale {
     pub plot: Plot,
     script: Vec<(Cue, Act)>,
     /// Whether the groups know LaunchInstances; without it they are asked by SetDesiredCapacity.
-    launch_instances: bool,
+    pub launch_instances: bool,
     /// From being bound to a node until Ready.
     pub pod_start: Duration,
     /// Whether both groups are asked, so that what comes second of their new instances is given back.
     gives_back: bool,
     /// Whether its controller is killed, whose last events may not have been sent: they are told once.
-    is_killed: bool,
+    pub is_killed: bool,
     /// How events come through a queue, if there is one.
     pub queue: Option<NoticeQueue>,
     /// After this time the story counts as stuck.
-    limit: Duration,
+    pub limit: Duration,
 }
 
 impl Tale {
@@ -187,14 +187,14 @@ impl Tale {
 /// A story on a real cluster, its processes running.
 pub struct Stagecraft {
     // Dropped first: the processes, then the cluster.
-    agent: Service,
+    pub agent: Service,
     pub controller: Service,
     pub imds: ImdsMock,
     events: broadcast::Receiver<CloudEvent>,
     pub autoscaling: Served,
     pub story: ScenarioRun,
     pub testbed: Testbed,
-    bystanders: Vec<String>,
+    pub bystanders: Vec<String>,
     pub old_node: String,
     webhook: Webhook,
 }
@@ -344,7 +344,7 @@ pub async fn announce(imds: &mut ImdsMock, mut events: broadcast::Receiver<Cloud
     }
 }
 
-fn instances_in_service(story: &ScenarioRun, group: &str) -> Vec<String> {
+pub fn instances_in_service(story: &ScenarioRun, group: &str) -> Vec<String> {
     let group = story.world.cloud.group(group).expect("the group");
     let serving = group.instances.into_iter().filter(|instance| instance.state == LifecycleState::InService);
     serving.map(|instance| instance.id).collect()
@@ -522,6 +522,31 @@ const PHASES: [Phase; 8] = [
     Phase::ScalingDown,
 ];
 
+/// Kills the controller when the story's replacement is in each of these phases, and starts the next one.
+pub async fn kill_in_each(
+    phases: &[Phase],
+    controller: &mut Service,
+    story: &ScenarioRun,
+    testbed: &Testbed,
+    autoscaling: &Served,
+) {
+    let last = LastSeen::default();
+    for (number, phase) in phases.iter().enumerate() {
+        wait_for(&format!("the story to be at {phase:?}"), PATIENCE + STRANDED, async || {
+            let status = story.records().await.pop()?.status?;
+            let is_there = status.phase == *phase;
+            last.told(format!("waiting for {phase:?}: {status:#?}"));
+            is_there.then_some(())
+        })
+        .await;
+        controller.process.kill();
+        println!("killed at {phase:?}");
+        let name = format!("controller-{}", number + 2);
+        // The story comes to its next phase once this one leads; a phase lasts a few seconds.
+        *controller = product::start_controller(testbed, &name, &autoscaling.url()).await;
+    }
+}
+
 #[actix::test]
 async fn a_controller_that_is_killed_in_each_phase_is_carried_on_by_the_next() {
     let script = vec![
@@ -544,23 +569,7 @@ async fn a_controller_that_is_killed_in_each_phase_is_carried_on_by_the_next() {
     let events = stagecraft.story.world.cloud.subscribe();
     let mut launches = stagecraft.story.world.cloud.subscribe();
     let Stagecraft { controller, imds, story, testbed, autoscaling, .. } = &mut stagecraft;
-    let last = LastSeen::default();
-    let takeovers = async {
-        for (number, phase) in PHASES.into_iter().enumerate() {
-            wait_for(&format!("the story to be at {phase:?}"), PATIENCE + STRANDED, async || {
-                let status = story.records().await.pop()?.status?;
-                let is_there = status.phase == phase;
-                last.told(format!("waiting for {phase:?}: {status:#?}"));
-                is_there.then_some(())
-            })
-            .await;
-            controller.process.kill();
-            println!("killed at {phase:?}");
-            let name = format!("controller-{}", number + 2);
-            // The story comes to its next phase once this one leads; a phase lasts a few seconds.
-            *controller = product::start_controller(testbed, &name, &autoscaling.url()).await;
-        }
-    };
+    let takeovers = kill_in_each(&PHASES, controller, story, testbed, autoscaling);
     let report = tokio::select! {
         (report, ()) = async { tokio::join!(tale.play(story), takeovers) } => report,
         never = announce(imds, events) => match never {},

@@ -2,7 +2,6 @@
 //! should all the same.
 
 use crate::play::{Play, Played, Stage};
-use crate::shortfall;
 use crate::spot_actions::{answered, ask};
 use serde_json::{Value, json};
 use spot_guard::crd::{NodeReplacement, notice_name};
@@ -48,8 +47,6 @@ enum Tale {
     Odd,
     /// The first instance of each group never has a usable node.
     Unusable,
-    /// A Spot instance dies without a notice while Spot is out of capacity.
-    Silent,
     /// What people ask for: everything that a SpotAction can lead to.
     Asked,
 }
@@ -76,7 +73,6 @@ impl Tale {
                 }
             }),
             Self::Unusable => Play::plot("unusable", unusable()),
-            Self::Silent => shortfall::silent_loss(),
             Self::Asked => Play::plot("asked", asked()).beside(people_ask),
         }
     }
@@ -231,8 +227,10 @@ fn every(tale: Tale) -> usize {
     match tale {
         Tale::Demo(Scenario::Rebalance | Scenario::DrySpot | Scenario::TwoMinuteNotice) => 1,
         Tale::Demo(Scenario::AllDry | Scenario::PdbBlocked | Scenario::DrySpotSetDesired) => 3,
-        Tale::Asked | Tale::Unusable | Tale::Silent => 3,
+        Tale::Demo(Scenario::ManagedNodeGroup | Scenario::SilentLoss) => 3,
+        Tale::Asked | Tale::Unusable => 3,
         Tale::Demo(Scenario::BusyCluster) | Tale::Odd => 5,
+        Tale::Demo(Scenario::Autoscaler) => 9,
         Tale::Demo(Scenario::ThreeFallbacks) => 17,
         Tale::Demo(Scenario::Storm) => 401,
     }
@@ -276,7 +274,9 @@ stories! {
     a_storm_survives_a_crash: Tale::Demo(Scenario::Storm),
     refusals_deletions_and_removals_survive_a_crash: Tale::Odd,
     unusable_instances_survive_a_crash: Tale::Unusable,
-    a_silent_loss_survives_a_crash: Tale::Silent,
+    a_silent_loss_survives_a_crash: Tale::Demo(Scenario::SilentLoss),
+    managed_node_groups_survive_a_crash: Tale::Demo(Scenario::ManagedNodeGroup),
+    a_story_beside_cluster_autoscaler_survives_a_crash: Tale::Demo(Scenario::Autoscaler),
     what_people_ask_for_survives_a_crash: Tale::Asked,
 }
 

@@ -14,13 +14,8 @@ const LAUNCH: &str = "LaunchInstances";
 const SET_DESIRED: &str = "SetDesiredCapacity";
 const TERMINATE: &str = "TerminateInstanceInAutoScalingGroup";
 
-/// The group of an EKS managed node group: its tags, the label of its nodes, and the hook by which EKS drains
-/// (EKS User Guide, "Managed node groups"; the hook's timeout is 1800 s).
 fn of_managed_node_group(spec: &mut GroupSpec) {
-    let names = [("eks:cluster-name", "prod"), ("eks:nodegroup-name", "workers")];
-    spec.tags.extend(names.map(|(key, value)| (key.to_owned(), value.to_owned())));
-    spec.node_labels.push(("eks.amazonaws.com/nodegroup".to_owned(), "workers".to_owned()));
-    spec.termination_hook = Some(Duration::from_secs(1800));
+    *spec = spec.clone().of_managed_node_group("workers");
 }
 
 /// Spot is dry, and the on-demand group is that of a managed node group.

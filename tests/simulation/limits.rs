@@ -5,7 +5,7 @@ use serde_json::json;
 use spot_guard::crd::NodeReplacement;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, POOL, SPOT};
-use spot_guard_cloud::cloud::Supply;
+use spot_guard_cloud::cloud::{GroupSpec, Supply};
 use spot_guard_core::limits;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::reason::{Pause, ReasonCode};
@@ -207,6 +207,37 @@ fn an_instance_refresh_holds_advice_and_returns_and_a_deadline_passes_it() {
             stage.pass(3600).await;
             assert_eq!(stage.held_by(&stage.spot[0]), [ReasonCode::InstanceRefresh]);
             stage.cloud.set_refresh(ON_DEMAND, "Cancelled").expect("a group");
+        })
+        .play();
+    played.assert_ok();
+    let returned = times(&played, FlowBox::ScaleDown, Outcome::Drained);
+    assert!(returned[0] > 3600.0, "{returned:?}");
+}
+
+#[test]
+fn an_update_of_a_managed_node_group_holds_a_return_until_it_is_over() {
+    let played = Play::of(Scenario::DrySpot)
+        .beside(|stage| async move {
+            let tag = ("eks:nodegroup-name".to_owned(), "workers".to_owned());
+            stage.cloud.edit_group(ON_DEMAND, |spec| spec.tags.push(tag)).expect("a group");
+            stage.until_phase(&stage.spot[0], Phase::OnFallback).await;
+            let update = |spec: &mut GroupSpec| (spec.template_version, spec.max) = (2, spec.max + 2);
+            stage.cloud.edit_group(ON_DEMAND, update).expect("a group");
+            let before = stage.cloud.group(ON_DEMAND).expect("a group");
+            stage.cloud.set_desired(ON_DEMAND, before.desired + 1).expect("room");
+            stage.pass(3600).await;
+            assert_eq!(stage.held_by(&stage.spot[0]), [ReasonCode::NodeGroupUpdate]);
+            let (accepted, reason, message) = stage.condition("Accepted").expect("a condition");
+            assert!(
+                accepted && message.contains("EKS updates the managed node group workers"),
+                "{reason}: {message}"
+            );
+            // The update failed: the old version stays, and the maximum is what it was.
+            let known: Vec<String> = before.instances.into_iter().map(|held| held.id).collect();
+            let group = stage.cloud.group(ON_DEMAND).expect("a group");
+            let new = group.instances.iter().find(|held| !known.contains(&held.id)).expect("a new one");
+            stage.cloud.scale_down(&new.id).expect("an instance");
+            stage.cloud.edit_group(ON_DEMAND, |spec| spec.max -= 2).expect("a group");
         })
         .play();
     played.assert_ok();

@@ -26,7 +26,7 @@ pub const EPOCH: &str = "2026-01-01T03:00:00Z";
 /// Longer than a lease lives, and than the next leader needs to tell what the one before it did not.
 const TAKEOVER: Duration = Duration::from_secs(60);
 
-/// All stories of the demo.
+/// All stories of the demo but those of groups that replace by themselves, of losses and of neighbours.
 pub const SCENARIOS: [Scenario; 9] = [
     Scenario::Rebalance,
     Scenario::DrySpot,

@@ -14,7 +14,12 @@ fn bound(scenario: Scenario) -> f64 {
         Scenario::Rebalance | Scenario::TwoMinuteNotice => 180.0,
         Scenario::PdbBlocked => 180.0 + 120.0,
         // Spot is back at 240 s; the group tries again after 5 min at the latest, then 2 min of stability.
-        Scenario::DrySpot | Scenario::DrySpotSetDesired | Scenario::BusyCluster => 240.0 + 600.0,
+        Scenario::DrySpot | Scenario::DrySpotSetDesired | Scenario::BusyCluster | Scenario::Autoscaler => {
+            240.0 + 600.0
+        }
+        // Spot is back at 600 s and at 900 s; the group tries again after 5 min at the latest.
+        Scenario::ManagedNodeGroup => 600.0 + 600.0,
+        Scenario::SilentLoss => 900.0 + 600.0,
         // Spot is back at 300 s.
         Scenario::AllDry => 300.0 + 600.0,
         // The last instance is given at 1500 s.
@@ -26,7 +31,8 @@ fn bound(scenario: Scenario) -> f64 {
 
 #[test]
 fn every_story_ends_as_it_should() {
-    for scenario in SCENARIOS {
+    let beside = [Scenario::ManagedNodeGroup, Scenario::SilentLoss, Scenario::Autoscaler];
+    for scenario in SCENARIOS.into_iter().chain(beside) {
         for seed in 1..=SEEDS {
             let played = Play::of(scenario).seed(seed).play();
             played.assert_ok();

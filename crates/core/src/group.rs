@@ -310,8 +310,19 @@ pub struct GroupSetup {
     pub max_instance_lifetime: Option<i32>,
     /// Suspended processes, and why.
     pub suspended: BTreeMap<String, String>,
-    /// The status of the instance refresh that is under way, if there is one.
-    pub refresh: Option<String>,
+    /// Not all its instances were launched from the version of the launch template that it launches from.
+    pub mixed_versions: bool,
+    /// What replaces all its instances just now, if anything does.
+    pub rollout: Option<Rollout>,
+}
+
+/// What replaces all instances of a group by new ones, and was begun by a person or a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rollout {
+    /// An instance refresh, in this status (EC2 Auto Scaling User Guide, "Instance refresh").
+    InstanceRefresh(String),
+    /// An update of this EKS managed node group (EKS User Guide, "Understand each phase of node updates").
+    NodeGroupUpdate(String),
 }
 
 impl GroupSetup {

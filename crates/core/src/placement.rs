@@ -50,18 +50,20 @@ pub fn place(
     excluded: &ExcludedNodes,
     options: &PlacementOptions,
 ) -> Placement {
-    place_within(pods, onto, excluded, options, &Effort::of(options.effort))
+    place_within(pods, &[], onto, excluded, options, &Effort::of(options.effort))
 }
 
-/// The same with what is left of a check's effort.
+/// The same with what is left of a check's effort. The pods of `beside` leave other nodes: they take room
+/// first, too, and need no place for an answer.
 pub(super) fn place_within(
     pods: &[&Pod],
+    beside: &[&Pod],
     onto: &Snapshot,
     excluded: &ExcludedNodes,
     options: &PlacementOptions,
     effort: &Effort,
 ) -> Placement {
-    place_with(pods, onto, excluded, options, None, effort).unwrap_or_else(Placement::given_up)
+    place_with(pods, beside, onto, excluded, options, None, effort).unwrap_or_else(Placement::given_up)
 }
 
 /// Whether the rest of the cluster and `new_node` together can take the pods of a node that is replaced.
@@ -86,7 +88,7 @@ pub fn can_take(
         .filter(|p| !p.phase.finished() && !p.terminating())
         .filter(|p| !matches!(p.owner.kind, OwnerKind::DaemonSet | OwnerKind::Mirror))
         .collect();
-    place_with(&moving, snapshot, excluded, options, Some((new_node, reserved)), &effort)
+    place_with(&moving, &[], snapshot, excluded, options, Some((new_node, reserved)), &effort)
         .unwrap_or_else(Placement::given_up)
 }
 
@@ -111,6 +113,7 @@ fn reserved(
 
 fn place_with(
     pods: &[&Pod],
+    beside: &[&Pod],
     onto: &Snapshot,
     excluded: &ExcludedNodes,
     options: &PlacementOptions,
@@ -118,11 +121,12 @@ fn place_with(
     effort: &Effort,
 ) -> Result<Placement, TooMuch> {
     let below = options.placeholders_below;
-    let (idle, movers): (Vec<&Pod>, Vec<&Pod>) =
+    let (mut idle, movers): (Vec<&Pod>, Vec<&Pod>) =
         pods.iter().copied().partition(|pod| pod.spec.is_placeholder(below));
     if movers.is_empty() {
         return Ok(Placement { fits_in_some_order: true, certain: true, ..Placement::default() });
     }
+    idle.extend(beside);
     // Placeholders make room for those who preempt; before others they may get there first.
     let free_below = below.filter(|_| movers.iter().all(|pod| !pod.spec.never_preempts));
     let mut packer = Packer::new(&movers, &idle, onto, excluded, free_below, extra, effort)?;

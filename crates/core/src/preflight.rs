@@ -132,8 +132,8 @@ fn check_group(
     if setup.suspended.contains_key("ReplaceUnhealthy") {
         add(GroupProblem::ReplaceUnhealthySuspended);
     }
-    if let Some(status) = &setup.refresh {
-        add(GroupProblem::InstanceRefresh(status.clone()));
+    if let Some(rollout) = &setup.rollout {
+        add(GroupProblem::Rollout(rollout.clone()));
     }
     if let Some(seconds) = setup.max_instance_lifetime {
         add(GroupProblem::MaxInstanceLifetime(seconds));
@@ -174,13 +174,13 @@ pub fn refusals(findings: &[Finding]) -> Vec<Reason> {
     findings.iter().filter(refused).cloned().map(Reason::PoolRefused).collect()
 }
 
-/// That an instance refresh replaces the instances of one of the groups. Meanwhile nothing begins that can
-/// wait: both would replace the same nodes (EC2 Auto Scaling User Guide, "Instance refresh").
+/// The rollout that replaces the instances of one of the groups. Meanwhile nothing begins that can wait: both
+/// would replace the same nodes.
 #[must_use]
-pub fn refreshed(view: &PoolView) -> Option<Reason> {
+pub fn rollout(view: &PoolView) -> Option<Reason> {
     let of = |group: &GroupView| {
-        let status = group.setup.refresh.clone()?;
-        Some(Reason::InstanceRefresh { group: group.name.clone(), status })
+        let rollout = group.setup.rollout.clone()?;
+        Some(Reason::Rollout { group: group.name.clone(), rollout })
     };
     of(&view.spot).or_else(|| of(&view.on_demand))
 }

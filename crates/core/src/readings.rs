@@ -7,9 +7,10 @@
 #[cfg(test)]
 mod tests;
 
-use crate::group::{GroupView, Instance, Lifecycle, PoolView};
+use crate::group::{GroupView, Instance, Lifecycle, PoolView, Rollout};
 use crate::ids::{GroupName, InstanceId};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, RequestState};
+use crate::record::GroupKind;
 use crate::scaling::answers::Answer;
 use crate::scaling::calls::Call;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 /// So long after a change a picture from before it may be given.
 pub const LAG: Duration = Duration::from_secs(10);
+
+/// What LaunchInstances has launched is in desired capacity after so long, or never will be.
+const COUNTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Instance refreshes take minutes to hours, and are read this often.
 const REFRESHES_EVERY: Duration = Duration::from_secs(120);
@@ -29,6 +33,16 @@ pub struct Readings {
     groups: BTreeMap<GroupName, Known>,
 }
 
+/// What the readings do not tell for certain yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uncertain {
+    /// Groups whose reading was behind in desired capacity, or in which somebody else has just set it to what
+    /// it was.
+    pub desired: BTreeSet<GroupKind>,
+    /// Groups whose desired capacity may still be raised by what LaunchInstances has launched.
+    pub launches: BTreeSet<GroupKind>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Known {
     /// Desired capacity in the order in which it was known, and since when; the last one counts.
@@ -38,6 +52,11 @@ struct Known {
     /// The status of the instance refresh that is under way, and when this was last asked.
     refresh: Option<String>,
     refresh_asked: Option<Duration>,
+    /// When LaunchInstances was answered last.
+    launched_at: Option<Duration>,
+    /// The maximum when all its instances were of one version of its launch template, or when it was first
+    /// read.
+    max_of_one_version: Option<i32>,
 }
 
 impl Readings {
@@ -50,16 +69,30 @@ impl Readings {
             // Whatever is less may be what was there before.
             known.desired = (0..=seen.desired).map(|desired| (desired, now)).collect();
         }
+        for request in ledger.scaling_requests.iter().filter(|held| held.state == RequestState::Launched) {
+            let known = readings.groups.entry(request.group_name.clone()).or_default();
+            known.launched_at = Some(now);
+        }
         readings
     }
 
     /// Replaces what is older in a reading than what is known by what is known. `asked` is when the reading
     /// was requested.
-    pub fn correct(&mut self, view: &mut PoolView, asked: Duration) {
-        for group in [&mut view.spot, &mut view.on_demand] {
-            self.groups.entry(group.name.clone()).or_default().correct(group, asked);
+    pub fn correct(&mut self, view: &mut PoolView, asked: Duration) -> Uncertain {
+        let mut uncertain = Uncertain::default();
+        for (kind, group) in [(GroupKind::Spot, &mut view.spot), (GroupKind::OnDemand, &mut view.on_demand)] {
+            let read = group.desired;
+            let known = self.groups.entry(group.name.clone()).or_default();
+            known.correct(group, asked);
+            if group.desired != read {
+                uncertain.desired.insert(kind);
+            }
+            if known.launched_at.is_some_and(|at| asked.saturating_sub(at) < COUNTED_WITHIN) {
+                uncertain.launches.insert(kind);
+            }
         }
         self.groups.retain(|name, _| [&view.spot.name, &view.on_demand.name].contains(&name));
+        uncertain
     }
 
     /// The groups whose instance refreshes are to be asked for now. They count as asked.
@@ -80,10 +113,10 @@ impl Readings {
         self.groups.entry(group.clone()).or_default().refresh = status;
     }
 
-    /// Puts the instance refreshes that are known into a reading.
-    pub fn show_refreshes(&self, view: &mut PoolView) {
+    /// Puts the rollouts that are known into a reading.
+    pub fn show_rollouts(&mut self, view: &mut PoolView) {
         for group in [&mut view.spot, &mut view.on_demand] {
-            group.setup.refresh = self.groups.get(&group.name).and_then(|known| known.refresh.clone());
+            group.setup.rollout = self.groups.entry(group.name.clone()).or_default().rollout(group);
         }
     }
 
@@ -94,6 +127,7 @@ impl Readings {
         match (call, answer) {
             (Call::SetDesired { desired, .. }, _) => known.note_desired(*desired, now),
             (Call::Launch { zone, .. }, Answer::Launched { instance_ids, .. }) => {
+                known.launched_at = Some(now);
                 for id in instance_ids {
                     let new = Instance { id: id.clone(), zone: zone.clone(), lifecycle: Lifecycle::Pending };
                     known.instances.entry(id.clone()).or_insert((Some(new), now));
@@ -114,6 +148,21 @@ impl Readings {
 }
 
 impl Known {
+    /// What replaces all instances of a group as it was just read.
+    ///
+    /// An update of a node group first brings a new version of its launch template, then raises its maximum
+    /// until it is over (EKS User Guide, "Understand each phase of node updates"). Two versions alone may be
+    /// what an update that failed has left.
+    fn rollout(&mut self, group: &GroupView) -> Option<Rollout> {
+        if !group.setup.mixed_versions {
+            self.max_of_one_version = Some(group.max);
+        }
+        let max = *self.max_of_one_version.get_or_insert(group.max);
+        let node_group = group.setup.eks_node_group.as_ref().filter(|_| group.max > max);
+        let refresh = self.refresh.clone().map(Rollout::InstanceRefresh);
+        refresh.or_else(|| node_group.cloned().map(Rollout::NodeGroupUpdate))
+    }
+
     fn note_desired(&mut self, desired: i32, now: Duration) {
         self.desired.retain(|(held, _)| *held != desired);
         self.desired.push((desired, now));

@@ -20,10 +20,13 @@ pub use node_trouble::NodeTrouble;
 pub use unplaced::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 
 use crate::freshness::StaleWatch;
+use crate::group::Rollout;
 use crate::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
 use crate::record::GroupKind;
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the HealthMonitor last found about the return of a fallback: boxes 6 to 9, each with what stands in
@@ -34,6 +37,10 @@ pub struct ReturnAssessment {
     pub of: Option<InstanceId>,
     /// The Spot instance that was to take over.
     pub successor: Option<InstanceId>,
+    /// The pods that were to move, by their UID.
+    pub pods: BTreeSet<Arc<str>>,
+    /// The nodes that were drained beside, whose pods need room, too.
+    pub drained: BTreeSet<NodeName>,
     /// Box 6: the limits that let no return begin.
     pub held: Vec<Reason>,
     /// Box 7.
@@ -166,12 +173,12 @@ pub enum Reason {
         /// The other replacement.
         replacement: ReplacementName,
     },
-    /// An instance refresh replaces the instances of a group.
-    InstanceRefresh {
+    /// All instances of a group are being replaced.
+    Rollout {
         /// The group.
         group: GroupName,
-        /// Its status, in AWS's word.
-        status: String,
+        /// By what.
+        rollout: Rollout,
     },
     /// Something stands against the drain.
     Undrainable(Blocker),
@@ -383,7 +390,7 @@ impl Reason {
             Self::StaleWatch(_) => ReasonCode::StaleWatch,
             Self::InstanceDisputed { .. } => ReasonCode::InstanceDisputed,
             Self::EndedByOther { .. } => ReasonCode::EndedByOther,
-            Self::InstanceRefresh { .. } => ReasonCode::InstanceRefresh,
+            Self::Rollout { rollout, .. } => rollout.code(),
             Self::Undrainable(blocker) => blocker.code(),
             Self::BudgetShut { .. } => ReasonCode::BudgetExhausted,
             Self::EvictionRefused { answer, .. } => answer.code(),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::GroupName;
 use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
-use spot_guard_core::readings::Readings;
+use spot_guard_core::readings::{Readings, Uncertain};
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::shortfall;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) async fn read(
     ledger: &Ledger,
     (spot_failures_since, urgent): (Option<Timestamp>, bool),
     (readings, up): (&mut Readings, Duration),
-) -> Result<PoolView, TurnError> {
+) -> Result<(PoolView, Uncertain), TurnError> {
     let names = [pool.spot_group.clone(), pool.on_demand_group.clone()];
     let mut found = deps.aws.groups(&names, urgent).await?;
     if names.iter().any(|name| !found.contains_key(name)) {
@@ -60,8 +60,8 @@ pub(super) async fn read(
             }
         }
     }
-    readings.correct(&mut view, up);
-    Ok(view)
+    let uncertain = readings.correct(&mut view, up);
+    Ok((view, uncertain))
 }
 
 /// Reads which instance refreshes are under way, now and then. At the end of a turn: no call waits for it.
@@ -73,5 +73,5 @@ pub(super) async fn read_refreshes(deps: &Deps, view: &mut PoolView, readings: &
             Err(error) => tracing::debug!(group = &*group, %error, "instance refreshes could not be read"),
         }
     }
-    readings.show_refreshes(view);
+    readings.show_rollouts(view);
 }

@@ -325,7 +325,15 @@ impl<'a> TurnView<'a> {
         if !found.unsafe_.is_empty() {
             return Some(Cow::Borrowed(found));
         }
-        let shut = safety::shut_budgets(&capacity.node_name, self.snapshot, policy);
+        let key = &self.deps.taint_key;
+        let mut pods = safety::moving(&capacity.node_name, self.snapshot);
+        let mut drained = safety::drained_beside(&capacity.node_name, self.snapshot, key);
+        if pods.any(|pod| !found.pods.contains(&pod.uid)) || drained.any(|node| !found.drained.contains(node))
+        {
+            // Pods have come that need room, too: whether there is enough for all is to be found out.
+            return None;
+        }
+        let shut = safety::shut_budgets(&capacity.node_name, self.snapshot, policy, key);
         if shut.is_empty() {
             return Some(Cow::Borrowed(found));
         }

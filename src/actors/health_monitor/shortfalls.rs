@@ -48,9 +48,9 @@ impl Around {
         });
         let earlier = before.filter_map(|(name, _)| Some(observed.get(name)?.view.clone())).collect();
         let pause = pool.pause.clone().map(Reason::Paused);
-        let refresh = observed.get(&pool.name).and_then(|observed| preflight::refreshed(&observed.view));
+        let rollout = observed.get(&pool.name).and_then(|observed| preflight::rollout(&observed.view));
         let stale = stale.iter().cloned().map(Reason::StaleWatch);
-        let held = pause.into_iter().chain(refresh).chain(stale).collect();
+        let held = pause.into_iter().chain(rollout).chain(stale).collect();
         Self { earlier, held }
     }
 }

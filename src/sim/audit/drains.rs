@@ -5,7 +5,7 @@ use crate::crd::{NodeReplacement, SpotPool};
 use crate::kube::marks;
 use crate::sim::world::TAINT;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use spot_guard_core::ledger::Share;
 use spot_guard_core::policy::seconds;
@@ -23,8 +23,9 @@ impl Auditor {
     /// The instance may be ended: nothing on its node could still move, or its deadline is there. What was on
     /// a machine that AWS has taken moves no more, nor does a pod whose grace period is over.
     pub(super) fn check_drained(&self, instance: &str) {
-        // The pods under the name of its node may be those of another one by now.
-        let runs = |node: &String| self.runs(instance) && self.is_on(node, instance);
+        // The pods under the name of its node may be those of another one by now, or of the one before it.
+        let is_there = |node: &str| self.inner.cluster.get::<Node>("", node).is_some();
+        let runs = |node: &String| self.runs(instance) && is_there(node) && self.is_on(node, instance);
         let Some(node) = self.node_of(instance).filter(runs) else { return };
         let mut movable = self.inner.cluster.movable_pods_on(&node);
         let now = self.inner.clock.now();
@@ -98,7 +99,7 @@ impl Auditor {
         }
     }
 
-    /// For so long from now nobody can list nodes, records or pools.
+    /// For so long from now nobody can list nodes, records, pools or groups.
     pub fn note_blindness(&self, duration: Duration) {
         let until = self.inner.clock.now() + duration;
         let mut state = self.state();

@@ -98,12 +98,12 @@ impl Auditor {
         })
     }
 
-    /// What our calls have added to a group's desired capacity so far, and by how much others have lowered
-    /// it.
+    /// What our calls have added to a group's desired capacity so far, and how much of it others may have
+    /// lowered.
     pub(super) fn ours(&self, group: &str) -> (i64, i64) {
         let Some(found) = self.inner.cloud.group(group) else { return (0, 0) };
         let initial = self.state().initial.get(group).copied().unwrap_or(0);
-        (i64::from(found.desired) - found.added_by_others - initial, found.lowered_by_others)
+        (i64::from(found.desired) - found.added_by_others - initial, found.taken_by_others)
     }
 
     /// No replacement of a pool is open: what we changed must have been changed back.
@@ -127,9 +127,9 @@ impl Auditor {
                 if busy.contains(group) {
                     continue;
                 }
-                let (sum, lowered) = self.ours(group);
+                let (sum, taken) = self.ours(group);
                 // What others took out while we waited for it may have been asked for again.
-                if !(0..=lowered).contains(&sum) {
+                if !(0..=taken).contains(&sum) {
                     let found = format!(
                         "no replacement is open, and our changes to desired capacity sum up to {sum:+}"
                     );

@@ -184,6 +184,7 @@ impl Plot {
                     policy: policy.clone(),
                     launch_instances: random.bool(),
                     zones: pick(random, &[1, 2, 3, 3, 3]),
+                    managed: false,
                 },
                 boot: BootTimes {
                     launch: Duration::from_secs(pick(random, &[5, 25, 25, 70])),

@@ -215,6 +215,8 @@ impl<'a> Stage<'a> {
             policy: first.start.policy.clone(),
             launch_instances: first.start.launch_instances,
             zones: first.start.zones,
+            managed: first.start.managed,
+            autoscaler: false,
             drain_outside_pools: plot.seed.is_multiple_of(2),
         };
         let stage = world::WorldOptions { plays_machines: plot.agents, ..world::WorldOptions::default() };
@@ -382,10 +384,16 @@ impl<'a> Stage<'a> {
             Event::Raised(place) => return Some(self.others(place, Change::Raise)),
             Event::Erased(place) => return Some(self.others(place, Change::Erase)),
             Event::ScaledDown(place, number) => return Some(self.others(place, Change::End(number))),
-            Event::Throttled(seconds) => self.cloud.throttle_for(Duration::from_secs(seconds)),
+            Event::Throttled(seconds) => {
+                self.cloud.throttle_for(Duration::from_secs(seconds));
+                self.auditor.note_blindness(Duration::from_secs(seconds));
+            }
             Event::Aws(operation, mishap, times) => self.faults.aws(operation, mishap, times),
             Event::Kube(call, mishap, times) => self.faults.kube(call, mishap, times),
-            Event::AwsOut(seconds) => self.faults.aws_out(Duration::from_secs(seconds)),
+            Event::AwsOut(seconds) => {
+                self.faults.aws_out(Duration::from_secs(seconds));
+                self.auditor.note_blindness(Duration::from_secs(seconds));
+            }
             Event::KubeOut(seconds) => self.faults.kube_out(Duration::from_secs(seconds)),
             Event::LeaderCutOff(seconds) => {
                 let until = Instant::now() + Duration::from_secs(seconds);
@@ -533,7 +541,7 @@ impl<'a> Stage<'a> {
         actix::spawn(async move {
             for _ in 0..120 {
                 let ledger = ledger(&cluster, &pool);
-                if no_change_is_under_way(&ledger) && faults.is_quiet() {
+                if no_change_is_under_way(&ledger) && faults.is_quiet() && nobody_has_just_read(&cloud) {
                     let in_doubt = numbers_in_doubt(&ledger, place.kind);
                     change.perform(&name, &cloud, &cluster, &in_doubt);
                     return;
@@ -929,6 +937,13 @@ impl Change {
 fn ledger(cluster: &Cluster, pool: &str) -> Ledger {
     let found: Option<SpotPool> = cluster.get("", pool);
     found.and_then(|pool| pool.status).unwrap_or_default().ledger
+}
+
+/// Whether no group was described a moment ago. Between that and SetDesiredCapacity, which is absolute, a change
+/// by others is lost, and nothing in the API prevents it.
+fn nobody_has_just_read(cloud: &Cloud) -> bool {
+    let last = cloud.last_call("DescribeAutoScalingGroups");
+    last.is_none_or(|at| since(at, cloud.now()) >= Duration::from_millis(300))
 }
 
 /// Whether no change of ours is under way in the pool's groups.

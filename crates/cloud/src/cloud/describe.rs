@@ -191,7 +191,9 @@ fn write_launch_source(xml: &mut Xml, group: &Group) {
     if let Some(mixed) = &spec.mixed {
         xml.element("MixedInstancesPolicy", |xml| {
             xml.element("LaunchTemplate", |xml| {
-                xml.element("LaunchTemplateSpecification", |xml| write_template(xml, group));
+                xml.element("LaunchTemplateSpecification", |xml| {
+                    write_template(xml, group, group.spec.template_version)
+                });
                 xml.list("Overrides", [&spec.instance_type], |xml, instance_type| {
                     xml.text("InstanceType", instance_type);
                 });
@@ -204,16 +206,16 @@ fn write_launch_source(xml: &mut Xml, group: &Group) {
             });
         });
     } else if spec.launch_template {
-        xml.element("LaunchTemplate", |xml| write_template(xml, group));
+        xml.element("LaunchTemplate", |xml| write_template(xml, group, group.spec.template_version));
     } else {
         xml.text("LaunchConfigurationName", format!("{}-launch-configuration", spec.name));
     }
 }
 
-fn write_template(xml: &mut Xml, group: &Group) {
+fn write_template(xml: &mut Xml, group: &Group, version: u32) {
     xml.text("LaunchTemplateId", "lt-00000000000000001");
     xml.text("LaunchTemplateName", format!("{}-template", group.spec.name));
-    xml.text("Version", "$Latest");
+    xml.text("Version", version);
 }
 
 fn write_instance(xml: &mut Xml, group: &Group, instance: &Instance) {
@@ -225,7 +227,7 @@ fn write_instance(xml: &mut Xml, group: &Group, instance: &Instance) {
     xml.text("LifecycleState", instance.state.as_str());
     xml.text("HealthStatus", if instance.healthy { "Healthy" } else { "Unhealthy" });
     if spec.launch_template || spec.mixed.is_some() {
-        xml.element("LaunchTemplate", |xml| write_template(xml, group));
+        xml.element("LaunchTemplate", |xml| write_template(xml, group, instance.template_version));
     } else {
         xml.text("LaunchConfigurationName", format!("{}-launch-configuration", spec.name));
     }

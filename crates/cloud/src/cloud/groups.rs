@@ -8,6 +8,17 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+impl Group {
+    /// Others are about to change desired capacity by so much.
+    pub(super) fn note_change_by_others(&mut self, change: i64) {
+        let raised = i64::from(self.desired) - self.added_by_others - i64::from(self.initial);
+        let lowered = (-change).max(0);
+        self.added_by_others += change;
+        self.lowered_by_others += lowered;
+        self.taken_by_others += lowered.min(raised.max(0));
+    }
+}
+
 impl State {
     /// Creates a group whose instances run since `at`.
     pub(super) fn add_group(&mut self, spec: GroupSpec, at: Timestamp) {
@@ -22,6 +33,8 @@ impl State {
                 desired,
                 added_by_others: 0,
                 lowered_by_others: 0,
+                taken_by_others: 0,
+                initial: desired,
                 capacity: BTreeMap::new(),
                 failure: None,
                 boot_faults: VecDeque::new(),
@@ -48,9 +61,7 @@ impl State {
     /// Changes desired capacity as somebody who is no client of the API.
     pub(super) fn change_for_others(&mut self, group: &str, desired: u32, at: Timestamp) {
         if let Some(entry) = self.groups.get_mut(group) {
-            let change = i64::from(desired) - i64::from(entry.desired);
-            entry.added_by_others += change;
-            entry.lowered_by_others += (-change).max(0);
+            entry.note_change_by_others(i64::from(desired) - i64::from(entry.desired));
         }
         self.change_desired(group, desired, "another user", at);
         // SetDesiredCapacity is absolute. Whoever calls it from an older picture undoes the change of another

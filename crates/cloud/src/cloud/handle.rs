@@ -151,9 +151,8 @@ impl Cloud {
             else {
                 return;
             };
+            entry.note_change_by_others(-1);
             entry.desired -= 1;
-            entry.added_by_others -= 1;
-            entry.lowered_by_others += 1;
             let cause = format!(
                 "At {} instance {id} was taken out of service in response to a user request, shrinking the capacity \
                  from {} to {}.",
@@ -335,6 +334,12 @@ impl Cloud {
     #[must_use]
     pub fn calls(&self) -> Vec<CallRecord> {
         self.lock().calls.iter().cloned().collect()
+    }
+
+    /// When an API action was called last.
+    #[must_use]
+    pub fn last_call(&self, operation: &str) -> Option<Timestamp> {
+        self.lock().calls.iter().rev().find(|call| call.operation == operation).map(|call| call.at)
     }
 
     /// What happens from now on. A subscriber that falls far behind misses the oldest events.

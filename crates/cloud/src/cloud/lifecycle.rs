@@ -181,7 +181,9 @@ impl State {
             address = host.trim_start_matches("ip-").replace('-', ".");
             node_name = free;
         }
-        let protected = self.groups.get(group).is_some_and(|group| group.spec.protect_new_instances);
+        let spec = self.groups.get(group).map(|group| &group.spec);
+        let protected = spec.is_some_and(|spec| spec.protect_new_instances);
+        let template_version = spec.map_or(1, |spec| spec.template_version);
         self.instances.insert(
             id.clone(),
             Instance {
@@ -196,6 +198,7 @@ impl State {
                 state: LifecycleState::Pending,
                 healthy: true,
                 protected,
+                template_version,
                 machine_runs: true,
                 joined: false,
                 boot_fault: None,

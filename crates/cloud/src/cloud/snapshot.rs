@@ -29,6 +29,9 @@ pub struct GroupSnapshot {
     pub added_by_others: i64,
     /// By how much they have lowered it in all.
     pub lowered_by_others: i64,
+    /// The same as far as calls of the API had raised desired capacity by then: whose places those were,
+    /// nobody can tell.
+    pub taken_by_others: i64,
     /// Its instances, oldest first.
     pub instances: Vec<InstanceSnapshot>,
 }
@@ -74,6 +77,7 @@ impl GroupSnapshot {
             desired: group.desired,
             added_by_others: group.added_by_others,
             lowered_by_others: group.lowered_by_others,
+            taken_by_others: group.taken_by_others,
             instances: state.members(name).iter().map(instance).collect(),
         })
     }

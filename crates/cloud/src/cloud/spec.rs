@@ -95,6 +95,8 @@ pub struct GroupSpec {
     pub boot: BootTimes,
     /// Launch template (true) or launch configuration (false).
     pub launch_template: bool,
+    /// The version of its launch template that it launches from.
+    pub template_version: u32,
     /// `CapacityRebalance`: the group itself replaces an instance under a rebalance recommendation.
     pub capacity_rebalance: bool,
     /// Whether the AZRebalance process evens out the zones.
@@ -142,6 +144,7 @@ impl GroupSpec {
             desired: 2,
             boot: BootTimes::default(),
             launch_template: true,
+            template_version: 1,
             capacity_rebalance: false,
             az_rebalance: false,
             operator: None,
@@ -158,6 +161,19 @@ impl GroupSpec {
             pods_per_node: 58,
             launch_instances: true,
         }
+    }
+
+    /// The same as the group of an EKS managed node group: its tags, the label of its nodes, the hook by which
+    /// EKS drains, and Capacity Rebalancing for Spot (EKS User Guide, "Managed node groups"; the hook's timeout
+    /// is 1800 s).
+    #[must_use]
+    pub fn of_managed_node_group(mut self, name: &str) -> Self {
+        let names = [("eks:cluster-name", "prod"), ("eks:nodegroup-name", name)];
+        self.tags.extend(names.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        self.node_labels.push(("eks.amazonaws.com/nodegroup".to_owned(), name.to_owned()));
+        self.termination_hook = Some(Duration::from_secs(1800));
+        self.capacity_rebalance = self.market == Market::Spot;
+        self
     }
 }
 

@@ -66,6 +66,8 @@ pub(super) struct Instance {
     pub state: LifecycleState,
     pub healthy: bool,
     pub protected: bool,
+    /// The version of the launch template that it was launched from.
+    pub template_version: u32,
     /// Whether the machine runs. A lost instance stays in its group until the health check sees it.
     pub machine_runs: bool,
     pub joined: bool,
@@ -91,10 +93,15 @@ pub(super) struct Group {
     pub spec: GroupSpec,
     pub created: Timestamp,
     pub desired: u32,
+    /// Desired capacity at the beginning.
+    pub initial: u32,
     /// What controls of the scenario, and no call of the API, have added to desired capacity.
     pub added_by_others: i64,
     /// The same without what they have added.
     pub lowered_by_others: i64,
+    /// The same as far as calls of the API had raised desired capacity by then: whose places those were,
+    /// nobody can tell.
+    pub taken_by_others: i64,
     /// By zone; `None` is the whole group.
     pub capacity: BTreeMap<Option<String>, Supply>,
     /// A scripted failure and for how many more launches it holds (`None`: until it is taken back).

@@ -128,13 +128,15 @@ impl Drain {
     /// budget changes, and now and then.
     ///
     /// On an old picture nothing ends, and what was found on one is found anew when it is current again.
-    /// Before a deadline the drain goes on by what is known: the API server judges each eviction.
+    /// Before a deadline the drain goes on by what is known: the API server judges each eviction. After it
+    /// another node may have the name, which an old picture of the nodes does not show.
     pub fn step(&mut self, sight: &Sight<'_>, now: Moment) -> Vec<Order> {
         self.wants_look = false;
         let stale =
             sight.freshness.against(Step::End).into_iter().map(Reason::StaleWatch).collect::<Vec<_>>();
         self.turn_blind(!stale.is_empty(), sight.snapshot, now);
-        if self.blind && self.command.deadline.is_none() {
+        let is_before = |deadline| now.at < deadline || sight.freshness.is_current(WatchedKind::Node);
+        if self.blind && !self.command.deadline.is_some_and(is_before) {
             self.wait_for(stale);
             return Vec::new();
         }

@@ -821,6 +821,19 @@ fn before_a_deadline_it_goes_on_by_evictions_and_ends_on_no_old_picture() {
 }
 
 #[test]
+fn after_a_deadline_nothing_is_asked_on_an_old_picture_of_the_nodes_for_another_one_may_have_the_name() {
+    for (kind, asked) in [(WatchedKind::Node, None), (WatchedKind::Pod, Some("-web-1"))] {
+        let mut stage = Stage::of(&["web-1"]).deadline(120);
+        stage.freshness = old(kind);
+        assert_eq!(stage.asks(119), ["-web-1"]);
+        assert_eq!(stage.asks(1), Vec::from_iter(asked), "{kind:?}");
+        assert!(stage.codes().contains(&ReasonCode::StaleWatch), "{kind:?}: {:?}", stage.blocked());
+        stage.freshness = Freshness::default();
+        assert_eq!(stage.asks(1), ["-web-1"]);
+    }
+}
+
+#[test]
 fn a_node_is_not_taken_for_empty_before_the_api_server_lists_it_so() {
     let pods = |pod: ListedPod| Ok(vec![Listed::Pod(pod)]);
     let unwatched = |name: &str| Reason::PodNotWatched { pod: Some(named(name)) };

@@ -713,7 +713,7 @@ fn the_largest_clusters_stay_far_inside_the_budget_of_a_check() {
         let pods: Vec<&Pod> = names.iter().flat_map(|name| snapshot.pods_on(name)).collect();
         let excluded = names.iter().collect();
         let effort = Effort::of(u64::MAX);
-        let placement = place_within(&pods, &snapshot, &excluded, &PlacementOptions::default(), &effort);
+        let placement = place_within(&pods, &[], &snapshot, &excluded, &PlacementOptions::default(), &effort);
         assert!(placement.fits(), "{:?}", placement.unplaced);
         let spent = u64::MAX - effort.left();
         println!("{} pods: {spent} of {CHECK_EFFORT}", pods.len());

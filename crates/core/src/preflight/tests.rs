@@ -1,5 +1,5 @@
 use super::*;
-use crate::group::{CapacityUnit, GroupSetup, Instance, MixedMarkets};
+use crate::group::{CapacityUnit, GroupSetup, Instance, MixedMarkets, Rollout};
 use crate::ids::{GroupName, PoolName};
 use crate::reason::ReasonCode;
 use crate::testing::leaked;
@@ -142,8 +142,12 @@ fn what_only_degrades_a_pool_does_not_refuse_it() {
     assert_eq!(unhealthy, spot(ReasonCode::ReplaceUnhealthySuspended, Degraded));
     let aging = found(|view| view.spot.setup.max_instance_lifetime = Some(86_400));
     assert_eq!(aging, spot(ReasonCode::MaxInstanceLifetime, Note));
-    let refreshed = found(|view| view.spot.setup.refresh = Some("InProgress".to_owned()));
-    assert_eq!(refreshed, spot(ReasonCode::InstanceRefresh, Note));
+    for (rollout, code) in [
+        (Rollout::InstanceRefresh("InProgress".to_owned()), ReasonCode::InstanceRefresh),
+        (Rollout::NodeGroupUpdate("workers".to_owned()), ReasonCode::NodeGroupUpdate),
+    ] {
+        assert_eq!(found(|view| view.spot.setup.rollout = Some(rollout.clone())), spot(code, Note));
+    }
     assert_eq!(found(|view| view.spot.max = 2), spot(ReasonCode::NoRoom, Degraded));
     assert_eq!(
         found(|view| view.spot.setup.launch_configuration = true),

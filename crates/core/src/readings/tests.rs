@@ -133,10 +133,55 @@ fn instance_refreshes_are_asked_for_every_two_minutes_and_told_until_they_are_ov
     readings.note_refresh(&spot, Some("InProgress".to_owned()));
     assert!(due(&mut readings, 119).is_empty());
     let mut seen = view(3, &[]);
-    readings.show_refreshes(&mut seen);
-    assert_eq!(seen.spot.setup.refresh.as_deref(), Some("InProgress"));
+    readings.show_rollouts(&mut seen);
+    assert_eq!(seen.spot.setup.rollout, Some(Rollout::InstanceRefresh("InProgress".to_owned())));
     assert_eq!(due(&mut readings, 120).len(), 2);
     readings.note_refresh(&spot, None);
-    readings.show_refreshes(&mut seen);
-    assert_eq!(seen.spot.setup.refresh, None);
+    readings.show_rollouts(&mut seen);
+    assert_eq!(seen.spot.setup.rollout, None);
+}
+
+#[test]
+fn what_is_not_certain_yet_is_said_for_as_long() {
+    let uncertain = |readings: &mut Readings, desired, seconds| {
+        let uncertain = readings.correct(&mut view(desired, &[]), at(seconds));
+        (!uncertain.desired.is_empty(), !uncertain.launches.is_empty())
+    };
+    let mut readings = Readings::default();
+    assert_eq!(uncertain(&mut readings, 3, 0), (false, false));
+    readings.told(
+        &view(3, &[]),
+        &Call::SetDesired { group: GroupKind::Spot, desired: 4 },
+        &Answer::Done,
+        at(1),
+    );
+    assert_eq!(uncertain(&mut readings, 3, 10), (true, false), "old, or set back");
+    assert_eq!(uncertain(&mut readings, 3, 11), (false, false), "set back");
+    let launch =
+        Call::Launch { group: GroupKind::Spot, zone: "a".to_owned(), count: 1, token: "t".to_owned() };
+    let launched = Answer::Launched { instance_ids: vec!["i-2".into()], errors: Vec::new() };
+    readings.told(&view(3, &[]), &launch, &launched, at(20));
+    assert_eq!(uncertain(&mut readings, 3, 49), (false, true));
+    assert_eq!(uncertain(&mut readings, 3, 50), (false, false));
+}
+
+#[test]
+fn an_update_of_a_node_group_is_two_versions_and_a_raised_maximum() {
+    let update = Some(Rollout::NodeGroupUpdate("workers".to_owned()));
+    let mut readings = Readings::default();
+    let mut shown = |mixed_versions, max| {
+        let mut seen = view(3, &[]);
+        seen.spot.setup.eks_node_group = Some("workers".to_owned());
+        (seen.spot.setup.mixed_versions, seen.spot.max) = (mixed_versions, max);
+        readings.show_rollouts(&mut seen);
+        seen.spot.setup.rollout
+    };
+    assert_eq!(shown(false, 9), None);
+    assert_eq!(shown(false, 10), None, "a person raised it");
+    assert_eq!(shown(true, 10), None, "what an update that failed has left");
+    assert_eq!(shown(true, 12), update);
+    assert_eq!(shown(true, 12), update, "until it is over");
+    assert_eq!(shown(true, 10), None);
+    assert_eq!(shown(true, 12), update);
+    assert_eq!(shown(false, 12), None);
 }

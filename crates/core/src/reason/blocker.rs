@@ -65,7 +65,7 @@ pub struct ShutBudget {
     pub pods: Vec<PodName>,
     /// How many of them do not come back elsewhere.
     pub for_good: usize,
-    /// The disruptions that it takes until all are gone.
+    /// The disruptions that it takes until all are gone, with one for pods that are leaving other nodes.
     pub needed: i64,
     /// The disruptions that it allows now.
     pub allowed: i64,

@@ -91,6 +91,8 @@ codes! {
         InstanceDisputed,
         /// An instance refresh replaces the instances of a group.
         InstanceRefresh,
+        /// EKS updates the managed node group of a group.
+        NodeGroupUpdate,
         /// Another replacement ends the instance already.
         EndedByOther,
         /// An instance was taken out of load balancers, and its connections have time to end.

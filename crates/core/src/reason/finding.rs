@@ -1,7 +1,7 @@
 //! What preflight finds about the groups of a pool.
 
 use super::code::ReasonCode;
-use crate::group::CapacityUnit;
+use crate::group::{CapacityUnit, Rollout};
 use crate::ids::{GroupName, NodeName, PoolName};
 
 /// What follows from a finding.
@@ -60,8 +60,8 @@ pub enum GroupProblem {
     /// The group replaces its instances by itself at this age, in seconds (API Reference, AutoScalingGroup,
     /// MaxInstanceLifetime).
     MaxInstanceLifetime(i32),
-    /// An instance refresh replaces its instances, in this status.
-    InstanceRefresh(String),
+    /// All its instances are being replaced.
+    Rollout(Rollout),
     /// The group has no room for one more instance: its maximum.
     NoRoom(i32),
     /// LaunchInstances cannot be used: failures are seen later.
@@ -90,6 +90,17 @@ pub enum NoLaunch {
     Refused(String),
 }
 
+impl Rollout {
+    /// Its code: the reason of conditions and events.
+    #[must_use]
+    pub fn code(&self) -> ReasonCode {
+        match self {
+            Self::InstanceRefresh(_) => ReasonCode::InstanceRefresh,
+            Self::NodeGroupUpdate(_) => ReasonCode::NodeGroupUpdate,
+        }
+    }
+}
+
 impl GroupProblem {
     /// Its code: the reason of conditions and events.
     #[must_use]
@@ -109,7 +120,7 @@ impl GroupProblem {
             Self::AzRebalance => ReasonCode::AzRebalance,
             Self::ReplaceUnhealthySuspended => ReasonCode::ReplaceUnhealthySuspended,
             Self::MaxInstanceLifetime(_) => ReasonCode::MaxInstanceLifetime,
-            Self::InstanceRefresh(_) => ReasonCode::InstanceRefresh,
+            Self::Rollout(rollout) => rollout.code(),
             Self::TerminateSuspended => ReasonCode::TerminateSuspended,
             Self::LaunchSuspended(_) => ReasonCode::LaunchSuspended,
             Self::NoRoom(_) => ReasonCode::NoRoom,
@@ -141,7 +152,7 @@ impl GroupProblem {
             | Self::NoRoom(_)
             | Self::ForeignProviderIds { .. } => Severity::Degraded,
             Self::MaxInstanceLifetime(_)
-            | Self::InstanceRefresh(_)
+            | Self::Rollout(_)
             | Self::NoLaunchInstances(_)
             | Self::AtMinimum(_)
             | Self::AzRebalance => Severity::Note,

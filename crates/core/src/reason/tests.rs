@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::freshness::WatchedKind;
-use crate::group::CapacityUnit;
+use crate::group::{CapacityUnit, Rollout};
 use crate::notices::NoticeRefusal;
 use crate::placement::{NodeReason, ReasonCount};
 use crate::record::{GroupKind, Phase};
@@ -125,7 +125,8 @@ fn capacity_and_health() -> Vec<Reason> {
         Reason::LaunchHeld { instance_id: "i-4".into(), since: at() },
         Reason::StaleWatch(StaleWatch { kind: WatchedKind::Pod, since: at() }),
         Reason::InstanceDisputed { instance_id: "i-1".into(), node: node().into() },
-        Reason::InstanceRefresh { group: "spot".into(), status: "InProgress".to_owned() },
+        Reason::Rollout { group: "spot".into(), rollout: Rollout::InstanceRefresh("InProgress".to_owned()) },
+        Reason::Rollout { group: "spot".into(), rollout: Rollout::NodeGroupUpdate("workers".to_owned()) },
         Reason::EndedByOther { instance_id: "i-1".into(), replacement: "i-2".into() },
         Reason::NoSpotInstance,
         Reason::AtMinimum { group: "spot".into() },

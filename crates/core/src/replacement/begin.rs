@@ -152,8 +152,8 @@ pub(super) fn held_back(
     if !facts.refused.is_empty() {
         return facts.refused.to_vec();
     }
-    if let Some(refresh) = facts.view.and_then(preflight::refreshed) {
-        return vec![refresh];
+    if let Some(rollout) = facts.view.and_then(preflight::rollout) {
+        return vec![rollout];
     }
     if facts.is_by_group() {
         return vec![Reason::ReplacedByGroup];

@@ -163,12 +163,12 @@ fn at<R: Into<Reason>>(flow_box: FlowBox, reasons: Vec<R>) -> Option<Obstacle> {
     (!reasons.is_empty()).then_some(Obstacle::At(flow_box, reasons))
 }
 
-/// The pause, the instance refresh and the limits that let no return begin.
+/// The pause, the rollout and the limits that let no return begin.
 fn limiting(facts: &Facts<'_>) -> Vec<Reason> {
     let limits = facts.assessment.map_or(&[][..], |found| &found.held);
     let pause = facts.starts.pause.clone().map(Reason::Paused);
-    let refresh = facts.view.and_then(preflight::refreshed);
-    pause.into_iter().chain(refresh).chain(limits.iter().cloned()).collect()
+    let rollout = facts.view.and_then(preflight::rollout);
+    pause.into_iter().chain(rollout).chain(limits.iter().cloned()).collect()
 }
 
 /// The Spot instance that takes over is claimed, and Spot asked again for it.

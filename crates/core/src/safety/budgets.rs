@@ -20,6 +20,8 @@ struct Shared<'a> {
     pods: Vec<PodName>,
     /// Those that do not come back.
     for_good: usize,
+    /// Whether pods of another node leave under it: they come first, one at a time.
+    is_taken: bool,
 }
 
 impl Shared<'_> {
@@ -28,7 +30,7 @@ impl Shared<'_> {
         let coming_back = self.pods.len() - self.for_good;
         let opens_again = self.budget.expected_pods > self.budget.desired_healthy;
         let at_a_time = if opens_again { coming_back.min(1) } else { coming_back };
-        i64::try_from(self.for_good + at_a_time).unwrap_or(i64::MAX)
+        i64::try_from(self.for_good + at_a_time + usize::from(self.is_taken)).unwrap_or(i64::MAX)
     }
 
     fn blocker(self, name: PodName) -> Option<Blocker> {
@@ -47,12 +49,14 @@ impl Shared<'_> {
     }
 }
 
-/// What the budgets of the pods that move have against it.
+/// What the budgets of the pods that move have against it. `leaving` are the pods that are to leave other
+/// nodes.
 ///
 /// # Errors
 /// If finding out is more work than `effort` has left.
 pub(super) fn blockers(
     moving: &[&Pod],
+    leaving: &[&Pod],
     snapshot: &Snapshot,
     placeholders_below: Option<i32>,
     effort: &Effort,
@@ -66,7 +70,7 @@ pub(super) fn blockers(
         match drain::budget_view(pod, snapshot.budgets_of(pod, effort)?) {
             BudgetView::Free => {}
             BudgetView::Spends(budget) | BudgetView::Exhausted(budget) => {
-                let none = Shared { budget, pods: Vec::new(), for_good: 0 };
+                let none = Shared { budget, pods: Vec::new(), for_good: 0, is_taken: false };
                 let shared = shared.entry(name(budget)).or_insert(none);
                 shared.pods.push((*pod).into());
                 let for_good =
@@ -79,6 +83,15 @@ pub(super) fn blockers(
             BudgetView::Several(budgets) => {
                 let budgets = budgets.into_iter().take(NAMED).map(name).collect();
                 several.push(Blocker::SeveralBudgets { pod: (*pod).into(), budgets });
+            }
+        }
+    }
+    if !shared.is_empty() {
+        for pod in leaving.iter().filter(|pod| !pod.terminating()) {
+            for budget in snapshot.budgets_of(pod, effort)? {
+                if let Some(held) = shared.get_mut(&name(budget)) {
+                    held.is_taken = true;
+                }
             }
         }
     }

@@ -3,14 +3,16 @@
 use super::policy::{GLANCE_EFFORT, SafetyContext, SafetyPolicy};
 use super::utilisation::Utilisation;
 use super::{budgets, buffer};
-use crate::cluster::{Pod, Snapshot};
-use crate::drain::{self, PodFate};
+use crate::cluster::{Node, Pod, Snapshot};
+use crate::drain::{self, DrainPolicy, PodFate, SkipReason};
 use crate::effort::{Effort, TooMuch};
 use crate::ids::NodeName;
 use crate::placement::{PodName, place_within};
 use crate::policy::Policy;
 use crate::reason::{Blocker, ShutBudget};
+use crate::record::DrainPurpose;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// The answer of [`check_return`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +28,39 @@ pub struct SafetyReport {
     pub utilisation_after: Utilisation,
     /// The pods that would move.
     pub pods_to_move: Vec<PodName>,
+}
+
+/// The pods of a node that have to run elsewhere when it goes.
+pub fn moving<'s>(node: &NodeName, snapshot: &'s Snapshot) -> impl Iterator<Item = &'s Pod> {
+    snapshot.pods_on(node).filter(|pod| drain::must_move(pod))
+}
+
+/// The nodes but this one that are drained already and have pods that leave. `taint_key` is that of the taint
+/// that a drain sets.
+pub fn drained_beside<'s>(
+    node: &NodeName,
+    snapshot: &'s Snapshot,
+    taint_key: &str,
+) -> impl Iterator<Item = &'s NodeName> {
+    let is_marked = move |other: &&Arc<Node>| other.taints.iter().any(|taint| &*taint.key == taint_key);
+    let others = snapshot.nodes().iter().filter(move |other| other.name != *node).filter(is_marked);
+    others.map(|other| &other.name).filter(|other| snapshot.pods_on(other).any(leaves))
+}
+
+/// The pods that leave other nodes: they come first in budgets, and need their place, too.
+fn leaving<'s>(node: &NodeName, snapshot: &'s Snapshot, taint_key: &str) -> Vec<&'s Pod> {
+    let drained = drained_beside(node, snapshot, taint_key);
+    drained.flat_map(|other| snapshot.pods_on(other)).filter(|pod| leaves(pod)).collect()
+}
+
+/// Whether the pod goes with its node. One that terminates is followed by a pod that needs its place: not
+/// every controller makes that before the old one is gone (StatefulSet, Job).
+fn leaves(pod: &Pod) -> bool {
+    let policy = DrainPolicy::default_for(DrainPurpose::Replace);
+    matches!(
+        drain::classify(pod, &policy),
+        PodFate::Evictable | PodFate::Skip(SkipReason::AlreadyTerminating)
+    )
 }
 
 /// Whether the node can be drained and given back.
@@ -53,7 +88,9 @@ pub fn check_return(
     }
     let effort = Effort::of(policy.placement.effort);
     let mut too_large = false;
-    match budgets::blockers(&moving, snapshot, policy.placement.placeholders_below, &effort) {
+    let leaving = leaving(node, snapshot, &context.taint_key);
+    let placeholders_below = policy.placement.placeholders_below;
+    match budgets::blockers(&moving, &leaving, snapshot, placeholders_below, &effort) {
         Ok(shut) => blockers.extend(shut),
         Err(TooMuch) => too_large = true,
     }
@@ -68,7 +105,7 @@ pub fn check_return(
     }
 
     let excluded = context.excluded.and(node);
-    let placement = place_within(&moving, snapshot, &excluded, &policy.placement, &effort);
+    let placement = place_within(&moving, &leaving, snapshot, &excluded, &policy.placement, &effort);
     too_large |= placement.gave_up.is_some();
     blockers.extend(placement.unplaced.into_iter().map(|u| Blocker::PodDoesNotFit {
         pod: u.pod,
@@ -96,7 +133,7 @@ pub fn check_return(
 /// never end.
 #[must_use]
 pub fn budgets_that_never_open(node: &NodeName, snapshot: &Snapshot, policy: &Policy) -> Vec<Blocker> {
-    let mut found = shut_budgets(node, snapshot, policy);
+    let mut found = shut(node, &[], snapshot, policy);
     let for_good = |shut: &ShutBudget| shut.allowed < 1 && shut.never_opens();
     found.retain(|blocker| matches!(blocker, Blocker::BudgetExhausted(shut) if for_good(shut)));
     found
@@ -109,10 +146,15 @@ fn check_too_large(snapshot: &Snapshot) -> Blocker {
 
 /// The budgets that have too little room for the node's pods now: the one part of [`check_return`] that
 /// changes with every eviction, for a look just before a return begins. It is looked at by those who have
-/// other things to do, so it may be little work.
+/// other things to do, so it may be little work. `taint_key` is that of the taint that a drain sets.
 #[must_use]
-pub fn shut_budgets(node: &NodeName, snapshot: &Snapshot, policy: &Policy) -> Vec<Blocker> {
-    let moving: Vec<&Pod> = snapshot.pods_on(node).filter(|pod| drain::must_move(pod)).collect();
-    budgets::blockers(&moving, snapshot, policy.placeholders_below(), &Effort::of(GLANCE_EFFORT))
+pub fn shut_budgets(node: &NodeName, snapshot: &Snapshot, policy: &Policy, taint_key: &str) -> Vec<Blocker> {
+    shut(node, &leaving(node, snapshot, taint_key), snapshot, policy)
+}
+
+fn shut(node: &NodeName, leaving: &[&Pod], snapshot: &Snapshot, policy: &Policy) -> Vec<Blocker> {
+    let moving: Vec<&Pod> = moving(node, snapshot).collect();
+    let effort = Effort::of(GLANCE_EFFORT);
+    budgets::blockers(&moving, leaving, snapshot, policy.placeholders_below(), &effort)
         .unwrap_or_else(|TooMuch| vec![check_too_large(snapshot)])
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::cluster::{
-    DisruptionBudget, Node, Owner, OwnerKind, Parts, Pod, PodPhase, Resources, Snapshot, Toleration,
-    TolerationOperator,
+    DisruptionBudget, Effect, Node, Owner, OwnerKind, Parts, Pod, PodPhase, Resources, Snapshot, Taint,
+    Toleration, TolerationOperator,
 };
 use crate::placement::{ExcludedNodes, PodName};
 use crate::placement::{NodeReason, ReasonCount, Reasons};
@@ -9,6 +9,7 @@ use crate::policy::Policy;
 use crate::reason::{ReasonCode, ShutBudget};
 use crate::record::UtilisationPercent;
 use crate::testing::{app, cluster, node, parts, pod, spec};
+use jiff::Timestamp;
 use std::sync::Arc;
 
 fn budget(name: &str, app_name: &str, allowed: i64) -> DisruptionBudget {
@@ -183,6 +184,45 @@ fn a_budget_is_summed_over_the_pods_that_share_it() {
     let two_of_three = DisruptionBudget { current_healthy: 3, ..budget("pdb", "web", 1) };
     let shut = sharing(2, 1, two_of_three).expect("it is shut");
     assert_eq!((shut.allowed, shut.for_good, shut.needed), (1, 1, 2));
+}
+
+#[test]
+fn a_node_that_is_drained_already_comes_first_in_a_budget_that_both_share() {
+    let pods = |other: &str| vec![pod("web-1", "od", 1), pod(other, "s1", 1)];
+    let safe = |key: &str, other: &str, allowed: i64| {
+        let mut drained = node("s1");
+        drained.taints = [Taint { key: key.into(), value: "".into(), effect: Effect::NoSchedule }].into();
+        let nodes = vec![node("od"), drained, node("s2")];
+        let budgets = vec![budget("pdb", "web", allowed)];
+        let snapshot = Snapshot::new(Parts { budgets, ..parts(nodes, pods(other)) });
+        let shut = shut_budgets(&"od".into(), &snapshot, &Policy::default(), "leaving");
+        let context = SafetyContext { taint_key: "leaving".into(), ..pool(&["od", "s1", "s2"]) };
+        let report = check_return(&"od".into(), &snapshot, &SafetyPolicy::default(), &context);
+        let budgets = |blocker: &&Blocker| matches!(blocker, Blocker::BudgetExhausted { .. });
+        assert_eq!(report.blockers.iter().find(budgets), shut.first());
+        shut.is_empty()
+    };
+    assert!(!safe("leaving", "web-2", 1));
+    assert!(safe("leaving", "web-2", 2), "there is room for both");
+    assert!(safe("leaving", "db-1", 1), "its pods have another budget");
+    assert!(safe("other", "web-2", 1), "the node is not drained");
+}
+
+#[test]
+fn pods_that_leave_another_node_take_room_first() {
+    let mut drained = node("s1");
+    drained.taints = [Taint { key: "leaving".into(), value: "".into(), effect: Effect::NoSchedule }].into();
+    let fits = |key: &str, deletion: Option<Timestamp>| {
+        let pods = vec![pod("web-1", "od", 3000), Pod { deletion, ..pod("db-1", "s1", 3000) }];
+        let snapshot = cluster(vec![node("od"), drained.clone(), node("s2")], pods);
+        let context = SafetyContext { taint_key: key.into(), ..pool(&["od", "s1", "s2"]) };
+        let report = check_return(&"od".into(), &snapshot, &SafetyPolicy::default(), &context);
+        let beside: Vec<_> = drained_beside(&"od".into(), &snapshot, key).cloned().collect();
+        (beside, !kinds(&report).contains(&ReasonCode::PodDoesNotFit))
+    };
+    assert_eq!(fits("leaving", None), (vec!["s1".into()], false));
+    assert_eq!(fits("leaving", Some(Timestamp::MAX)), (vec!["s1".into()], false), "its successor needs room");
+    assert_eq!(fits("other", None), (vec![], true), "that one is not drained");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::ids::InstanceId;
 use crate::ledger::{Ledger, Method, Reduction, ScalingRequest};
+use crate::readings::Uncertain;
 use crate::record::GroupKind;
 use std::collections::BTreeSet;
 
@@ -68,6 +69,7 @@ impl Call {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deferred {
     unanswered: Option<Reduction>,
+    uncertain: Uncertain,
     requests: BTreeSet<GroupKind>,
     reductions: BTreeSet<(GroupKind, Option<InstanceId>)>,
 }
@@ -77,6 +79,24 @@ impl Deferred {
     #[must_use]
     pub fn begin(ledger: &Ledger) -> Self {
         Self { unanswered: ledger.reduction.clone(), ..Self::default() }
+    }
+
+    /// Takes in what the last reading does not tell for certain.
+    pub fn note_uncertain(&mut self, uncertain: Uncertain) {
+        self.uncertain = uncertain;
+    }
+
+    /// Whether the desired capacity of the group is not known for certain: an absolute number from it would
+    /// undo what somebody else may have changed.
+    #[must_use]
+    pub fn is_behind(&self, group: GroupKind) -> bool {
+        self.uncertain.desired.contains(&group)
+    }
+
+    /// Whether LaunchInstances may still raise the desired capacity of the group.
+    #[must_use]
+    pub fn is_launching(&self, group: GroupKind) -> bool {
+        self.uncertain.launches.contains(&group)
     }
 
     /// Whether the answer to this reduction's call was lost, so that a listing tells what became of it.
@@ -107,7 +127,7 @@ impl Deferred {
     /// Whether the desired capacity of the group is not to be lowered in this turn.
     #[must_use]
     pub fn lowering(&self, group: GroupKind) -> bool {
-        self.reductions.contains(&(group, None))
+        self.reductions.contains(&(group, None)) || self.is_behind(group)
     }
 
     /// Whether the instance is not to be terminated in this turn.

@@ -38,9 +38,21 @@ impl Inputs<'_> {
         self.wants.get(&(kind, replacement.to_owned()))
     }
 
-    /// Whether something may be requested of the group in this turn, with the ledger as it is by now.
+    /// Whether something may be requested of the group in this turn, with the ledger as it is by now. With a
+    /// deadline nobody waits until its desired capacity is known for certain.
     pub(super) fn may_request(&self, ledger: &Ledger, kind: GroupKind) -> bool {
-        !self.deferred.requests_of(kind) && !ledger.is_in_doubt(kind)
+        let is_certain = !self.deferred.is_behind(kind) || self.is_pressed(ledger, kind);
+        is_certain && !self.deferred.requests_of(kind) && !ledger.is_in_doubt(kind)
+    }
+
+    /// Whether an instance of the group is to be requested before a deadline.
+    fn is_pressed(&self, ledger: &Ledger, kind: GroupKind) -> bool {
+        let asks = |replacement: &ReplacementName| {
+            ledger.share(kind, replacement).is_none_or(|share| share.asks(self.now))
+        };
+        let has_deadline = |want: &Want| matches!(want, Want::Instance { deadline: Some(_), .. });
+        let mut of_group = self.wants.iter().filter(|((group, _), _)| *group == kind);
+        of_group.any(|((_, replacement), want)| has_deadline(want) && asks(replacement))
     }
 
     /// Whether the replacement waits for an instance of the group.

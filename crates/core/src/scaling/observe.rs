@@ -5,6 +5,7 @@ use super::inputs::Inputs;
 use super::wants::Want;
 use crate::classify::decisive;
 use crate::group::{FailedActivity, FailureClass, GroupView, NoInstance};
+use crate::ids::InstanceId;
 use crate::ledger::{Balance, CLOCK_SKEW, DesiredSeen, Failure, Ledger, RequestState, Share};
 use crate::record::{GroupKind, clipped};
 use jiff::{SignedDuration, Timestamp};
@@ -19,6 +20,8 @@ const PAUSES_FOR: SignedDuration = SignedDuration::from_secs(20);
 /// Takes in what changed about the shares: attempts, urgency, lost instances, failed launches.
 pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     let now = inputs.now;
+    // Whether its own termination has ended it decides whose place is owed: that comes first.
+    let in_doubt = ledger.reduction.as_ref().and_then(|reduction| reduction.instance_id.clone());
     for request in &mut ledger.scaling_requests {
         let group = inputs.group(request.group);
         for share in &mut request.shares {
@@ -39,7 +42,8 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
                 }
             }
             let is_counted = request.state == RequestState::Applied;
-            if is_counted && share.instance_id.as_ref().is_some_and(|id| !group.is_active(id)) {
+            let is_lost = |id: &InstanceId| !group.is_active(id) && in_doubt.as_ref() != Some(id);
+            if is_counted && share.instance_id.as_ref().is_some_and(is_lost) {
                 share.instance_id = None;
                 share.since = now;
             }

@@ -2,7 +2,7 @@
 
 use crate::effort::TooMuch;
 use crate::freshness::StaleWatch;
-use crate::group::CapacityUnit;
+use crate::group::{CapacityUnit, Rollout};
 use crate::ids::{GroupName, InstanceId, NodeName, ReplacementName};
 use crate::neighbours::Neighbour;
 use crate::placement::PodName;
@@ -36,7 +36,7 @@ impl Display for Reason {
             Self::LaunchHeld { instance_id, since } => launch_held(instance_id, *since, f),
             Self::StaleWatch(watch) => watch.fmt(f),
             Self::InstanceDisputed { instance_id, node } => disputed(instance_id, node, f),
-            Self::InstanceRefresh { group, status } => refreshed(group, status, f),
+            Self::Rollout { group, rollout } => rolled_out(group, rollout, f),
             Self::EndedByOther { instance_id, replacement } => ended_by_other(instance_id, replacement, f),
             Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
             Self::BudgetShut { budget, healthy, required } => budget_shut(budget, *healthy, *required, f),
@@ -92,8 +92,16 @@ fn ended_by_other(id: &InstanceId, replacement: &ReplacementName, f: &mut Format
     write!(f, "replacement {replacement} ends {id} already")
 }
 
-fn refreshed(group: &GroupName, status: &str, f: &mut Formatter<'_>) -> Result {
-    write!(f, "an instance refresh of {group} is under way ({status}); only deadlines begin something")
+fn rolled_out(group: &GroupName, rollout: &Rollout, f: &mut Formatter<'_>) -> Result {
+    match rollout {
+        Rollout::InstanceRefresh(status) => {
+            write!(f, "an instance refresh of {group} is under way ({status})")?;
+        }
+        Rollout::NodeGroupUpdate(name) => {
+            write!(f, "EKS updates the managed node group {name} of {group}")?;
+        }
+    }
+    f.write_str("; only deadlines begin something")
 }
 
 fn disputed(instance_id: &InstanceId, node: &NodeName, f: &mut Formatter<'_>) -> Result {
@@ -326,7 +334,7 @@ impl Display for Finding {
             GroupProblem::ReplaceUnhealthySuspended => {
                 write!(f, "{group} keeps unhealthy instances; resume its process ReplaceUnhealthy")
             }
-            GroupProblem::InstanceRefresh(status) => refreshed(group, status, f),
+            GroupProblem::Rollout(rollout) => rolled_out(group, rollout, f),
             GroupProblem::MaxInstanceLifetime(seconds) => lifetime(group, *seconds, f),
             GroupProblem::AzRebalance => evens_out_zones(group, f),
             GroupProblem::TerminateSuspended => {

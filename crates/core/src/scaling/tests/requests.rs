@@ -1,4 +1,25 @@
 use super::*;
+use crate::readings::Uncertain;
+
+#[test]
+fn without_a_deadline_no_absolute_number_comes_from_a_reading_that_is_behind() {
+    let (view, none) = (usual(), Ledger::default());
+    let mut deferred = Deferred::default();
+    deferred.note_uncertain(Uncertain { desired: [GroupKind::Spot].into(), ..Uncertain::default() });
+    let calls = |ledger: &Ledger, wants: &Wants| {
+        plan(ledger, &view, wants, &BTreeSet::new(), &InstanceFacts::default(), &deferred, now())
+    };
+    assert_eq!(calls(&none, &spot("i-1")).call, None);
+    let of_on_demand = wants([(GroupKind::OnDemand, "i-1", instance())]);
+    assert_eq!(calls(&none, &of_on_demand).call, set(GroupKind::OnDemand, 1), "the other group is known");
+    let pressed = wants([(GroupKind::Spot, "i-1", urgent())]);
+    let asked = calls(&none, &pressed);
+    assert_eq!(asked.call, set(GroupKind::Spot, 4), "with a deadline nobody waits");
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    let both = wants([(GroupKind::Spot, "i-1", urgent()), (GroupKind::Spot, "i-2", instance())]);
+    assert_eq!(calls(&ledger, &both).call, None, "what has a deadline is requested already");
+}
 
 #[test]
 fn concurrent_stories_become_one_written_request() {

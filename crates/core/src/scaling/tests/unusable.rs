@@ -142,6 +142,21 @@ fn a_termination_whose_answer_was_lost_is_taken_in_or_decided_anew() {
 }
 
 #[test]
+fn while_a_termination_is_in_doubt_its_share_takes_no_instance_of_others() {
+    let (ledger, mut view) = served();
+    // Somebody else has raised desired capacity.
+    add(&mut view, GroupKind::Spot, "i-5", Lifecycle::InService);
+    view.spot.desired = 5;
+    let ending = never_joined(&view, &ledger, 900).ledger;
+    let facts = InstanceFacts::default();
+    let deferred = Deferred::begin(&ending);
+    // The listing does not show yet that it was lowered.
+    view.spot.instances.retain(|held| held.id != "i-4");
+    let in_doubt = plan(&ending, &view, &spot("i-1"), &BTreeSet::new(), &facts, &deferred, at(905));
+    assert_eq!((in_doubt.call, share(&in_doubt.ledger, "i-1").instance_id), (None, Some("i-4".into())));
+}
+
+#[test]
 fn at_its_minimum_the_group_launches_the_successor_by_itself() {
     let (ledger, mut view) = served();
     view.spot.min = 4;
