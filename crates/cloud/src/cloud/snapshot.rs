@@ -29,8 +29,8 @@ pub struct GroupSnapshot {
     pub added_by_others: i64,
     /// By how much they have lowered it in all.
     pub lowered_by_others: i64,
-    /// The same as far as calls of the API had raised desired capacity by then: whose places those were,
-    /// nobody can tell.
+    /// The same as far as places were empty, or raised by calls of the API, by then: whose those were, nobody
+    /// can tell.
     pub taken_by_others: i64,
     /// Its instances, oldest first.
     pub instances: Vec<InstanceSnapshot>,

@@ -99,8 +99,8 @@ pub(super) struct Group {
     pub added_by_others: i64,
     /// The same without what they have added.
     pub lowered_by_others: i64,
-    /// The same as far as calls of the API had raised desired capacity by then: whose places those were,
-    /// nobody can tell.
+    /// The same as far as places were empty, or raised by calls of the API, by then: whose those were, nobody
+    /// can tell.
     pub taken_by_others: i64,
     /// By zone; `None` is the whole group.
     pub capacity: BTreeMap<Option<String>, Supply>,
