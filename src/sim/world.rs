@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use spot_guard_cloud::autoscaler::{Autoscaler, AutoscalerTimes, ScaledGroup};
 use spot_guard_cloud::cloud::{self, BootTimes, Cloud, GroupSpec, Market};
 use spot_guard_cloud::cluster::{self, Cluster};
+use spot_guard_cloud::eks::EksDrainer;
 use spot_guard_core::policy::{Policy, PolicySpec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -246,6 +247,10 @@ impl World {
                 (Some(cluster), client)
             }
         };
+        if start.managed {
+            let groups = vec![start.pool().spot(), start.pool().on_demand()];
+            actix::spawn(EksDrainer::new(cloud.clone(), client.clone(), groups).run());
+        }
         if start.autoscaler {
             actix::spawn(start.pool().autoscaler(&cloud, client.clone()).run());
         }

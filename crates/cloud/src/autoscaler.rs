@@ -2,7 +2,7 @@
 //! writes desired capacity as an absolute number, and gives a group up for a while after any failed launch
 //! (kubernetes/autoscaler, `cluster-autoscaler/cloudprovider/aws` and `FAQ.md`).
 
-mod room;
+pub(crate) mod room;
 
 use crate::clock::since;
 use crate::cloud::{Cloud, GroupSnapshot};

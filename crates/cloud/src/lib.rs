@@ -6,3 +6,4 @@ pub mod autoscaler;
 pub mod clock;
 pub mod cloud;
 pub mod cluster;
+pub mod eks;

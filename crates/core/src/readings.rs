@@ -9,10 +9,10 @@ mod tests;
 
 use crate::group::{GroupView, Instance, Lifecycle, PoolView, Rollout};
 use crate::ids::{GroupName, InstanceId};
-use crate::ledger::{Ledger, RequestState};
+use crate::ledger::{Ledger, Reduction, RequestState};
 use crate::record::GroupKind;
 use crate::scaling::answers::Answer;
-use crate::scaling::calls::Call;
+use crate::scaling::calls::{Call, Uncertain};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ pub const LAG: Duration = Duration::from_secs(10);
 
 /// What LaunchInstances has launched is in desired capacity after so long, or never will be.
 const COUNTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// A change may be missing from the listings for [`LAG`], and an older picture of it be believed for as long.
+const SEEN_WITHIN: Duration = Duration::from_secs(20);
 
 /// Instance refreshes take minutes to hours, and are read this often.
 const REFRESHES_EVERY: Duration = Duration::from_secs(120);
@@ -31,16 +34,8 @@ const REFRESHES_EVERY: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readings {
     groups: BTreeMap<GroupName, Known>,
-}
-
-/// What the readings do not tell for certain yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Uncertain {
-    /// Groups whose reading was behind in desired capacity, or in which somebody else has just set it to what
-    /// it was.
-    pub desired: BTreeSet<GroupKind>,
-    /// Groups whose desired capacity may still be raised by what LaunchInstances has launched.
-    pub launches: BTreeSet<GroupKind>,
+    /// The reduction that the ledger held when it was last looked at, and since when.
+    reduction: Option<(Reduction, Duration)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,9 +72,10 @@ impl Readings {
     }
 
     /// Replaces what is older in a reading than what is known by what is known. `asked` is when the reading
-    /// was requested.
-    pub fn correct(&mut self, view: &mut PoolView, asked: Duration) -> Uncertain {
-        let mut uncertain = Uncertain::default();
+    /// was requested, `ledger` as it is stored.
+    pub fn correct(&mut self, view: &mut PoolView, ledger: &Ledger, asked: Duration) -> Uncertain {
+        let mut uncertain =
+            Uncertain { reduction: self.is_young(ledger.reduction.as_ref(), asked), ..Uncertain::default() };
         for (kind, group) in [(GroupKind::Spot, &mut view.spot), (GroupKind::OnDemand, &mut view.on_demand)] {
             let read = group.desired;
             let known = self.groups.entry(group.name.clone()).or_default();
@@ -93,6 +89,14 @@ impl Readings {
         }
         self.groups.retain(|name, _| [&view.spot.name, &view.on_demand.name].contains(&name));
         uncertain
+    }
+
+    /// Whether it is not long that the ledger holds this reduction, as far as this life knows.
+    fn is_young(&mut self, reduction: Option<&Reduction>, now: Duration) -> bool {
+        if self.reduction.as_ref().map(|(held, _)| held) != reduction {
+            self.reduction = reduction.cloned().map(|reduction| (reduction, now));
+        }
+        self.reduction.as_ref().is_some_and(|(_, since)| now.saturating_sub(*since) < SEEN_WITHIN)
     }
 
     /// The groups whose instance refreshes are to be asked for now. They count as asked.

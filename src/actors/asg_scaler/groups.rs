@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::GroupName;
 use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
-use spot_guard_core::readings::{Readings, Uncertain};
+use spot_guard_core::readings::Readings;
 use spot_guard_core::record::GroupKind;
+use spot_guard_core::scaling::calls::Uncertain;
 use spot_guard_core::shortfall;
 use std::time::Duration;
 use thiserror::Error;
@@ -60,7 +61,7 @@ pub(super) async fn read(
             }
         }
     }
-    let uncertain = readings.correct(&mut view, up);
+    let uncertain = readings.correct(&mut view, ledger, up);
     Ok((view, uncertain))
 }
 

@@ -40,7 +40,7 @@ fn read(
     seconds: u64,
 ) -> (i32, Vec<(String, Lifecycle)>) {
     let mut view = view(desired, instances);
-    readings.correct(&mut view, at(seconds));
+    readings.correct(&mut view, &Ledger::default(), at(seconds));
     let instances = view.spot.instances.iter().map(|held| (held.id.to_string(), held.lifecycle));
     (view.spot.desired, instances.collect())
 }
@@ -144,7 +144,7 @@ fn instance_refreshes_are_asked_for_every_two_minutes_and_told_until_they_are_ov
 #[test]
 fn what_is_not_certain_yet_is_said_for_as_long() {
     let uncertain = |readings: &mut Readings, desired, seconds| {
-        let uncertain = readings.correct(&mut view(desired, &[]), at(seconds));
+        let uncertain = readings.correct(&mut view(desired, &[]), &Ledger::default(), at(seconds));
         (!uncertain.desired.is_empty(), !uncertain.launches.is_empty())
     };
     let mut readings = Readings::default();
@@ -163,6 +163,27 @@ fn what_is_not_certain_yet_is_said_for_as_long() {
     readings.told(&view(3, &[]), &launch, &launched, at(20));
     assert_eq!(uncertain(&mut readings, 3, 49), (false, true));
     assert_eq!(uncertain(&mut readings, 3, 50), (false, false));
+}
+
+#[test]
+fn a_reduction_may_be_seen_for_twenty_seconds_whatever_the_clock_is_set_to() {
+    let reduction = |id: &str| Reduction {
+        group: GroupKind::Spot,
+        group_name: "spot".into(),
+        instance_id: Some(id.into()),
+        settles: None,
+        baseline: 3,
+        requested_at: Timestamp::MAX,
+    };
+    let mut readings = Readings::default();
+    let mut is_young = |reduction, seconds| {
+        let ledger = Ledger { reduction, ..Ledger::default() };
+        readings.correct(&mut view(3, &[]), &ledger, at(seconds)).reduction
+    };
+    assert!(is_young(Some(reduction("i-1")), 0) && is_young(Some(reduction("i-1")), 19));
+    assert!(!is_young(Some(reduction("i-1")), 20));
+    assert!(is_young(Some(reduction("i-2")), 21), "another one");
+    assert!(!is_young(None, 22) && is_young(Some(reduction("i-2")), 23));
 }
 
 #[test]

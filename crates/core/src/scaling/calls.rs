@@ -2,7 +2,6 @@
 
 use crate::ids::InstanceId;
 use crate::ledger::{Ledger, Method, Reduction, ScalingRequest};
-use crate::readings::Uncertain;
 use crate::record::GroupKind;
 use std::collections::BTreeSet;
 
@@ -64,6 +63,18 @@ impl Call {
     }
 }
 
+/// What the readings do not tell for certain yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uncertain {
+    /// Groups whose reading was behind in desired capacity, or in which somebody else has just set it to what
+    /// it was.
+    pub desired: BTreeSet<GroupKind>,
+    /// Groups whose desired capacity may still be raised by what LaunchInstances has launched.
+    pub launches: BTreeSet<GroupKind>,
+    /// Whether the reduction that was written last may still come to be seen.
+    pub reduction: bool,
+}
+
 /// Changes that wait in this turn: AWS would not take them, because another one of the same group is under
 /// way, or what became of the last one is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,6 +108,12 @@ impl Deferred {
     #[must_use]
     pub fn is_launching(&self, group: GroupKind) -> bool {
         self.uncertain.launches.contains(&group)
+    }
+
+    /// Whether the reduction that was written last may still come to be seen in a listing.
+    #[must_use]
+    pub fn is_reduction_young(&self) -> bool {
+        self.uncertain.reduction
     }
 
     /// Whether the answer to this reduction's call was lost, so that a listing tells what became of it.

@@ -33,8 +33,10 @@ pub(super) fn resume(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
         let group = inputs.group(reduction.group);
         let took_effect = group.desired < reduction.baseline
             && reduction.instance_id.as_ref().is_none_or(|id| !group.is_active(id));
+        // By the clock on the wall, or by one that nobody sets.
+        let since = inputs.now.duration_since(reduction.requested_at);
         let may_be_seen_later =
-            (SignedDuration::ZERO..SEEN_WITHIN).contains(&inputs.now.duration_since(reduction.requested_at));
+            (SignedDuration::ZERO..SEEN_WITHIN).contains(&since) || inputs.deferred.is_reduction_young();
         if took_effect {
             reduced(ledger, &reduction);
         } else if inputs.deferred.is_unanswered(&reduction) && may_be_seen_later {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::readings::Uncertain;
+use crate::scaling::calls::Uncertain;
 
 #[test]
 fn without_a_deadline_no_absolute_number_comes_from_a_reading_that_is_behind() {
