@@ -17,8 +17,8 @@ fn bound(scenario: Scenario) -> f64 {
         Scenario::DrySpot | Scenario::DrySpotSetDesired | Scenario::BusyCluster | Scenario::Autoscaler => {
             240.0 + 600.0
         }
-        // Spot is back at 600 s; the group tries again after 5 min at the latest. EKS completes the hook of the
-        // node that goes back.
+        // Spot is back at 600 s; the group tries again after 5 min at the latest. EKS completes the hook of
+        // the node that goes back.
         Scenario::ManagedNodeGroup => 600.0 + 600.0,
         // Spot is back at 900 s.
         Scenario::SilentLoss => 900.0 + 600.0,

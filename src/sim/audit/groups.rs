@@ -98,12 +98,19 @@ impl Auditor {
         })
     }
 
-    /// What our calls have added to a group's desired capacity so far, and how much of it others may have
-    /// lowered.
-    pub(super) fn ours(&self, group: &str) -> (i64, i64) {
+    /// What our calls have added to a group's desired capacity so far, and by how much others have lowered it
+    /// while a replacement of its pool was open: whose place they took, nobody can tell.
+    fn ours(&self, group: &str, is_busy: bool) -> (i64, i64) {
         let Some(found) = self.inner.cloud.group(group) else { return (0, 0) };
-        let initial = self.state().initial.get(group).copied().unwrap_or(0);
-        (i64::from(found.desired) - found.added_by_others - initial, found.taken_by_others)
+        let mut state = self.state();
+        let initial = state.initial.get(group).copied().unwrap_or(0);
+        let was_busy = if is_busy { !state.busy.insert(group.to_owned()) } else { state.busy.remove(group) };
+        let (seen, taken) = state.lowered.entry(group.to_owned()).or_default();
+        if is_busy || was_busy {
+            *taken += found.lowered_by_others - *seen;
+        }
+        *seen = found.lowered_by_others;
+        (i64::from(found.desired) - found.added_by_others - initial, *taken)
     }
 
     /// No replacement of a pool is open: what we changed must have been changed back.
@@ -124,12 +131,10 @@ impl Auditor {
         for pool in &*pools {
             for group in [&pool.spec.spot_group, &pool.spec.on_demand_group] {
                 // A pool that is not accepted may name the group of another one.
-                if busy.contains(group) {
-                    continue;
-                }
-                let (sum, taken) = self.ours(group);
+                let is_busy = busy.contains(group);
+                let (sum, taken) = self.ours(group, is_busy);
                 // What others took out while we waited for it may have been asked for again.
-                if !(0..=taken).contains(&sum) {
+                if !is_busy && !(0..=taken).contains(&sum) {
                     let found = format!(
                         "no replacement is open, and our changes to desired capacity sum up to {sum:+}"
                     );

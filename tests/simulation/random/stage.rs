@@ -939,8 +939,8 @@ fn ledger(cluster: &Cluster, pool: &str) -> Ledger {
     found.and_then(|pool| pool.status).unwrap_or_default().ledger
 }
 
-/// Whether no group was described a moment ago. Between that and SetDesiredCapacity, which is absolute, a change
-/// by others is lost, and nothing in the API prevents it.
+/// Whether no group was described a moment ago. Between that and SetDesiredCapacity, which is absolute, a
+/// change by others is lost, and nothing in the API prevents it.
 fn nobody_has_just_read(cloud: &Cloud) -> bool {
     let last = cloud.last_call("DescribeAutoScalingGroups");
     last.is_none_or(|at| since(at, cloud.now()) >= Duration::from_millis(300))

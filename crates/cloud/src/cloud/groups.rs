@@ -9,14 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 impl Group {
-    /// Others are about to change desired capacity by so much, while so many instances count towards it.
-    pub(super) fn note_change_by_others(&mut self, change: i64, counted: u32) {
-        let raised = i64::from(self.desired) - self.added_by_others - i64::from(self.initial);
-        let empty = i64::from(self.desired) - i64::from(counted);
-        let lowered = (-change).max(0);
+    /// Others are about to change desired capacity by so much.
+    pub(super) fn note_change_by_others(&mut self, change: i64) {
         self.added_by_others += change;
-        self.lowered_by_others += lowered;
-        self.taken_by_others += lowered.min(raised.max(empty).max(0));
+        self.lowered_by_others += (-change).max(0);
     }
 }
 
@@ -34,8 +30,6 @@ impl State {
                 desired,
                 added_by_others: 0,
                 lowered_by_others: 0,
-                taken_by_others: 0,
-                initial: desired,
                 capacity: BTreeMap::new(),
                 failure: None,
                 boot_faults: VecDeque::new(),
@@ -61,9 +55,8 @@ impl State {
 
     /// Changes desired capacity as somebody who is no client of the API.
     pub(super) fn change_for_others(&mut self, group: &str, desired: u32, at: Timestamp) {
-        let counted = self.counted(group);
         if let Some(entry) = self.groups.get_mut(group) {
-            entry.note_change_by_others(i64::from(desired) - i64::from(entry.desired), counted);
+            entry.note_change_by_others(i64::from(desired) - i64::from(entry.desired));
         }
         self.change_desired(group, desired, "another user", at);
         // SetDesiredCapacity is absolute. Whoever calls it from an older picture undoes the change of another

@@ -147,12 +147,11 @@ impl Cloud {
                 return;
             };
             let group = instance.group.clone();
-            let counted = state.counted(&group);
             let Some(entry) = state.groups.get_mut(&group).filter(|entry| entry.desired > entry.spec.min)
             else {
                 return;
             };
-            entry.note_change_by_others(-1, counted);
+            entry.note_change_by_others(-1);
             entry.desired -= 1;
             let cause = format!(
                 "At {} instance {id} was taken out of service in response to a user request, shrinking the capacity \

@@ -29,9 +29,6 @@ pub struct GroupSnapshot {
     pub added_by_others: i64,
     /// By how much they have lowered it in all.
     pub lowered_by_others: i64,
-    /// The same as far as places were empty, or raised by calls of the API, by then: whose those were, nobody
-    /// can tell.
-    pub taken_by_others: i64,
     /// Its instances, oldest first.
     pub instances: Vec<InstanceSnapshot>,
 }
@@ -77,7 +74,6 @@ impl GroupSnapshot {
             desired: group.desired,
             added_by_others: group.added_by_others,
             lowered_by_others: group.lowered_by_others,
-            taken_by_others: group.taken_by_others,
             instances: state.members(name).iter().map(instance).collect(),
         })
     }

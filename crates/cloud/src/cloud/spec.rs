@@ -164,8 +164,8 @@ impl GroupSpec {
     }
 
     /// The same as the group of an EKS managed node group: its tags, the label of its nodes, the hook by which
-    /// EKS drains, and Capacity Rebalancing for Spot (EKS User Guide, "Managed node groups"; the hook's timeout
-    /// is 1800 s).
+    /// EKS drains, and Capacity Rebalancing for Spot (EKS User Guide, "Managed node groups"). The hook's
+    /// timeout is 1800 s.
     #[must_use]
     pub fn of_managed_node_group(mut self, name: &str) -> Self {
         let names = [("eks:cluster-name", "prod"), ("eks:nodegroup-name", name)];

@@ -93,15 +93,10 @@ pub(super) struct Group {
     pub spec: GroupSpec,
     pub created: Timestamp,
     pub desired: u32,
-    /// Desired capacity at the beginning.
-    pub initial: u32,
     /// What controls of the scenario, and no call of the API, have added to desired capacity.
     pub added_by_others: i64,
     /// The same without what they have added.
     pub lowered_by_others: i64,
-    /// The same as far as places were empty, or raised by calls of the API, by then: whose those were, nobody
-    /// can tell.
-    pub taken_by_others: i64,
     /// By zone; `None` is the whole group.
     pub capacity: BTreeMap<Option<String>, Supply>,
     /// A scripted failure and for how many more launches it holds (`None`: until it is taken back).
