@@ -342,9 +342,8 @@ async fn take_turn(
     }
     for calls in 0.. {
         let asked = (wanted.spot_failures_since, urgent);
-        let (mut view, uncertain) =
-            groups::read(&deps, &pool, &store.stored.ledger, asked, (readings, began.elapsed())).await?;
-        deferred.note_uncertain(uncertain);
+        let (ledger, kept) = (&store.stored.ledger, (&mut *readings, began.elapsed()));
+        let mut view = groups::read(&deps, &pool, ledger, asked, kept, &mut deferred).await?;
         let now = deps.clock.now();
         for group in [&mut view.spot, &mut view.on_demand] {
             group.note_ended(|id| ended.contains(id));

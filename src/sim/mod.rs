@@ -8,6 +8,7 @@ pub mod kubelet;
 pub mod nodes;
 pub mod run;
 pub mod scenario;
+mod start;
 pub mod world;
 
 use crate::clock::Clock;

@@ -5,10 +5,11 @@ use crate::actors::supervision::Shutdown;
 use crate::agent;
 use crate::clock::Clock;
 use crate::controller::{Actors, CALL_TIMEOUT, Controller, ControllerSettings};
-use crate::crd::{self, InterruptionNotice, NodeReplacement, SpotPool, SpotPoolSpec};
+use crate::crd::{self, InterruptionNotice, NodeReplacement, SpotPool};
 use crate::kube::lease::LeaseTimes;
 use crate::sim::kubelet::{self, is_ready, pod_is_ready};
 use crate::sim::nodes::{DEMO_LABEL, KubeNodes, NodeChange};
+pub use crate::sim::start::{App, ON_DEMAND, POOL, PoolStart, SPOT, Start};
 use anyhow::Context as _;
 use aws_config::imds;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -19,171 +20,16 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use spot_guard_cloud::autoscaler::{Autoscaler, AutoscalerTimes, ScaledGroup};
-use spot_guard_cloud::cloud::{self, BootTimes, Cloud, GroupSpec, Market};
+use spot_guard_cloud::cloud::{self, BootTimes, Cloud, Market};
 use spot_guard_cloud::cluster::{self, Cluster};
-use spot_guard_cloud::eks::EksDrainer;
-use spot_guard_core::policy::{Policy, PolicySpec};
+use spot_guard_core::policy::Policy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// The pool of every scenario.
-pub const POOL: &str = "workers";
-/// Its Spot group.
-pub const SPOT: &str = "workers-spot";
-/// Its on-demand group.
-pub const ON_DEMAND: &str = "workers-on-demand";
 /// The key of the taint, as it is configured by default.
 pub const TAINT: &str = crate::config::DEFAULT_TAINT_KEY;
-
-/// The zones of all groups.
-const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
-
-/// What a node of the groups holds: thousandths of a core, and GiB.
-const CPU_MILLIS: u32 = 4000;
-const MEMORY_GIB: u32 = 16;
-
-/// No scenario lasts so long.
-const NEVER: Duration = Duration::from_secs(48 * 3600);
-
-/// An application that runs in the cluster from the start.
-#[derive(Clone, Debug)]
-pub struct App {
-    /// Name of its Deployment, its budget and its label `app`.
-    pub name: String,
-    /// How many pods.
-    pub replicas: u32,
-    /// What a pod requests, thousandths of a core.
-    pub cpu_millis: u32,
-    /// What a pod requests, MiB.
-    pub memory_mib: u32,
-    /// `maxUnavailable` of its PodDisruptionBudget, if it has one.
-    pub max_unavailable: Option<u32>,
-}
-
-/// What a world begins with.
-#[derive(Clone, Debug)]
-pub struct Start {
-    /// Spot nodes.
-    pub spot_nodes: u32,
-    /// On-demand nodes.
-    pub on_demand_nodes: u32,
-    /// Applications.
-    pub apps: Vec<App>,
-    /// Settings of the pool.
-    pub policy: PolicySpec,
-    /// Whether the groups know LaunchInstances; if not, they are served by SetDesiredCapacity.
-    pub launch_instances: bool,
-    /// In how many zones the groups are, three at the most.
-    pub zones: usize,
-    /// Whether the groups are those of EKS managed node groups.
-    pub managed: bool,
-    /// Whether a cluster-autoscaler scales the groups, too: by the priority expander, Spot first.
-    pub autoscaler: bool,
-    /// Whether the controllers drain Spot nodes outside all pools.
-    pub drain_outside_pools: bool,
-}
-
-impl Start {
-    fn nodes(&self) -> usize {
-        (self.spot_nodes + self.on_demand_nodes) as usize
-    }
-
-    fn pool(&self) -> PoolStart {
-        PoolStart {
-            name: POOL.to_owned(),
-            spot_nodes: self.spot_nodes,
-            on_demand_nodes: self.on_demand_nodes,
-            policy: self.policy.clone(),
-            launch_instances: self.launch_instances,
-            zones: self.zones,
-            managed: self.managed,
-        }
-    }
-}
-
-/// A pool of a world: a pair of groups, and the SpotPool that names them.
-#[derive(Clone, Debug)]
-pub struct PoolStart {
-    /// Its name; its groups are called after it.
-    pub name: String,
-    /// Spot nodes.
-    pub spot_nodes: u32,
-    /// On-demand nodes.
-    pub on_demand_nodes: u32,
-    /// Settings of the pool.
-    pub policy: PolicySpec,
-    /// Whether its groups know LaunchInstances.
-    pub launch_instances: bool,
-    /// In how many zones its groups are, three at the most.
-    pub zones: usize,
-    /// Whether its groups are those of EKS managed node groups.
-    pub managed: bool,
-}
-
-impl PoolStart {
-    /// The name of its Spot group.
-    #[must_use]
-    pub fn spot(&self) -> String {
-        format!("{}-spot", self.name)
-    }
-
-    /// The name of its on-demand group.
-    #[must_use]
-    pub fn on_demand(&self) -> String {
-        format!("{}-on-demand", self.name)
-    }
-
-    fn add_groups(&self, cloud: &Cloud, boot: BootTimes) {
-        for (name, market, desired) in [
-            (self.spot(), Market::Spot, self.spot_nodes),
-            (self.on_demand(), Market::OnDemand, self.on_demand_nodes),
-        ] {
-            let mut spec = GroupSpec {
-                zones: ZONES.iter().take(self.zones).map(|zone| (*zone).to_owned()).collect(),
-                instance_type: "m5.xlarge".to_owned(),
-                min: 0,
-                max: 50,
-                desired,
-                launch_instances: self.launch_instances,
-                cpu_millis: CPU_MILLIS.into(),
-                memory_bytes: u64::from(MEMORY_GIB) << 30,
-                boot,
-                ..GroupSpec::new(&name, market)
-            };
-            if self.managed {
-                spec = spec.of_managed_node_group(&name);
-            }
-            cloud.add_group(spec);
-        }
-    }
-
-    /// cluster-autoscaler with its defaults, but that it removes nothing as long as a scenario may last.
-    fn autoscaler(&self, cloud: &Cloud, client: Client) -> Autoscaler {
-        let groups = [(self.spot(), 20), (self.on_demand(), 10)].map(|(name, priority)| ScaledGroup {
-            name,
-            priority,
-            cpu_millis: CPU_MILLIS.into(),
-            memory_bytes: i64::from(MEMORY_GIB) << 30,
-        });
-        let times = AutoscalerTimes { unneeded: NEVER, ..AutoscalerTimes::default() };
-        Autoscaler::new(cloud.clone(), client, groups.into(), times)
-    }
-
-    fn object(&self) -> SpotPool {
-        // No load balancer serves a world whose scenario does not say so.
-        let wait_before_termination_seconds = self.policy.wait_before_termination_seconds.or(Some(0));
-        let spec = SpotPoolSpec {
-            spot_group: self.spot().into(),
-            on_demand_group: self.on_demand().into(),
-            policy: PolicySpec { wait_before_termination_seconds, ..self.policy.clone() },
-            ..SpotPoolSpec::default()
-        };
-        SpotPool::new(&self.name, spec)
-    }
-}
 
 /// Where a scenario plays, and how fast its cloud is.
 #[derive(Clone)]
@@ -247,13 +93,7 @@ impl World {
                 (Some(cluster), client)
             }
         };
-        if start.managed {
-            let groups = vec![start.pool().spot(), start.pool().on_demand()];
-            actix::spawn(EksDrainer::new(cloud.clone(), client.clone(), groups).run());
-        }
-        if start.autoscaler {
-            actix::spawn(start.pool().autoscaler(&cloud, client.clone()).run());
-        }
+        start.start_neighbours(&cloud, &client);
         let drain_outside_pools = start.drain_outside_pools;
         let world = Self { clock, cloud, cluster, client, drain_outside_pools, agents_end: Shutdown::new() };
         if world.cluster.is_none() {

@@ -9,7 +9,7 @@ use spot_guard_core::ids::GroupName;
 use spot_guard_core::ledger::{CLOCK_SKEW, Ledger};
 use spot_guard_core::readings::Readings;
 use spot_guard_core::record::GroupKind;
-use spot_guard_core::scaling::calls::Uncertain;
+use spot_guard_core::scaling::calls::Deferred;
 use spot_guard_core::shortfall;
 use std::time::Duration;
 use thiserror::Error;
@@ -28,14 +28,15 @@ pub(super) enum TurnError {
 }
 
 /// Reads both groups, and of their activities what the ledger waits for. `up` is how long the readings have
-/// been kept.
+/// been kept; what they leave open is noted in `deferred`.
 pub(super) async fn read(
     deps: &Deps,
     pool: &PoolConfig,
     ledger: &Ledger,
     (spot_failures_since, urgent): (Option<Timestamp>, bool),
     (readings, up): (&mut Readings, Duration),
-) -> Result<(PoolView, Uncertain), TurnError> {
+    deferred: &mut Deferred,
+) -> Result<PoolView, TurnError> {
     let names = [pool.spot_group.clone(), pool.on_demand_group.clone()];
     let mut found = deps.aws.groups(&names, urgent).await?;
     if names.iter().any(|name| !found.contains_key(name)) {
@@ -61,8 +62,8 @@ pub(super) async fn read(
             }
         }
     }
-    let uncertain = readings.correct(&mut view, ledger, up);
-    Ok((view, uncertain))
+    deferred.note_uncertain(readings.correct(&mut view, ledger, up));
+    Ok(view)
 }
 
 /// Reads which instance refreshes are under way, now and then. At the end of a turn: no call waits for it.

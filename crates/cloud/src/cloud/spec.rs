@@ -163,8 +163,8 @@ impl GroupSpec {
         }
     }
 
-    /// The same as the group of an EKS managed node group: its tags, the label of its nodes, the hook by which
-    /// EKS drains, and Capacity Rebalancing for Spot (EKS User Guide, "Managed node groups"). The hook's
+    /// The same as the group of an EKS managed node group: its tags, the label of its nodes, the hook by
+    /// which EKS drains, and Capacity Rebalancing for Spot (EKS User Guide, "Managed node groups"). The hook's
     /// timeout is 1800 s.
     #[must_use]
     pub fn of_managed_node_group(mut self, name: &str) -> Self {
