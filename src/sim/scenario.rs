@@ -216,13 +216,14 @@ const FELL_BACK: [(B, O); 12] = [
     (B::ScaleDown, O::ScaledDown),
 ];
 /// On-demand stands in for an instance that somebody else was to bring, or that nobody announced.
-const STOOD_IN: [(B, O); 8] = [
+const STOOD_IN: [(B, O); 9] = [
     (B::Fallback, O::Requested),
     (B::Fallback, O::InService),
     (B::Monitor, O::Monitoring),
     (B::Health, O::Healthy),
     (B::Stability, O::Stable),
     (B::Safety, O::Safe),
+    (B::ScaleDown, O::Drained),
     (B::ScaleDown, O::ScaledDown),
     (B::CleanUp, O::CleanedUp),
 ];

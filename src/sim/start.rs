@@ -79,7 +79,9 @@ impl Start {
         (self.spot_nodes + self.on_demand_nodes) as usize
     }
 
-    pub(super) fn pool(&self) -> PoolStart {
+    /// Its pool.
+    #[must_use]
+    pub fn pool(&self) -> PoolStart {
         PoolStart {
             name: POOL.to_owned(),
             spot_nodes: self.spot_nodes,
@@ -148,16 +150,21 @@ impl PoolStart {
         }
     }
 
-    /// cluster-autoscaler with its defaults, but that it removes nothing as long as a scenario may last.
-    fn autoscaler(&self, cloud: &Cloud, client: Client) -> Autoscaler {
-        let groups = [(self.spot(), 20), (self.on_demand(), 10)].map(|(name, priority)| ScaledGroup {
+    /// Its groups as cluster-autoscaler scales them: by the priority expander, Spot first.
+    #[must_use]
+    pub fn scaled_groups(&self) -> [ScaledGroup; 2] {
+        [(self.spot(), 20), (self.on_demand(), 10)].map(|(name, priority)| ScaledGroup {
             name,
             priority,
             cpu_millis: CPU_MILLIS.into(),
             memory_bytes: i64::from(MEMORY_GIB) << 30,
-        });
+        })
+    }
+
+    /// cluster-autoscaler with its defaults, but that it removes nothing as long as a scenario may last.
+    fn autoscaler(&self, cloud: &Cloud, client: Client) -> Autoscaler {
         let times = AutoscalerTimes { unneeded: NEVER, ..AutoscalerTimes::default() };
-        Autoscaler::new(cloud.clone(), client, groups.into(), times)
+        Autoscaler::new(cloud.clone(), client, self.scaled_groups().into(), times)
     }
 
     pub(super) fn object(&self) -> SpotPool {

@@ -4,7 +4,7 @@
 use crate::play::{Play, SCENARIOS, Stage, ends};
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
-use spot_guard_cloud::autoscaler::{Autoscaler, AutoscalerTimes, ScaledGroup};
+use spot_guard_cloud::autoscaler::{Autoscaler, AutoscalerTimes};
 use std::time::Duration;
 
 /// How long it waits before it removes a node: no story lasts so long.
@@ -12,13 +12,8 @@ const NEVER: Duration = Duration::from_secs(48 * 3600);
 
 /// Starts it for the pool of the story: Spot first, by the priority expander.
 fn start(stage: &Stage, times: AutoscalerTimes) {
-    let group = |name: &str, priority| ScaledGroup {
-        name: name.to_owned(),
-        priority,
-        cpu_millis: 4000,
-        memory_bytes: 16 << 30,
-    };
-    let groups = vec![group(SPOT, 20), group(ON_DEMAND, 10)];
+    // Every scenario has the same groups.
+    let groups = Scenario::Rebalance.plot().start.pool().scaled_groups().into();
     let client = stage.cluster.client();
     actix::spawn(Autoscaler::new(stage.cloud.clone(), client, groups, times).run());
 }

@@ -79,7 +79,7 @@ fn is_held_by(stage: &Stage, code: ReasonCode) {
 }
 
 /// One Spot instance dies without a notice while Spot is out of capacity.
-pub fn silent_loss() -> Play {
+fn silent_loss() -> Play {
     Play::plot("a silent loss", dry_until(900, 1)).beside(|stage| async move {
         stage.pass(60).await;
         dies(&stage, 0).await;

@@ -2,7 +2,7 @@
 //! writes desired capacity as an absolute number, and gives a group up for a while after any failed launch
 //! (kubernetes/autoscaler, `cluster-autoscaler/cloudprovider/aws` and `FAQ.md`).
 
-pub(crate) mod room;
+mod room;
 
 use crate::clock::since;
 use crate::cloud::{Cloud, GroupSnapshot};
@@ -363,15 +363,8 @@ impl Autoscaler {
             taints.extend(serde_json::from_value(mark));
             set_taints(&self.client, node, &taints).await?;
         }
-        let mut left = false;
-        for pod in pods.iter().filter(|pod| room::moves_from(pod, &name)) {
-            left = true;
-            let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-            if let Err(error) = api.evict(&pod.name_any(), &EvictParams::default()).await {
-                tracing::debug!(%error, pod = pod.name_any(), "cluster-autoscaler could not evict a pod");
-            }
-        }
-        if let (false, Some((index, id))) = (left, self.instance_of(node)) {
+        let is_empty = evict_from(&self.client, pods, &name).await;
+        if let (true, Some((index, id))) = (is_empty, self.instance_of(node)) {
             let may_lower = may_lower(&self.cloud, &self.may_change, &self.groups[index].group.name);
             if may_lower && self.cloud.scale_down(&id).is_ok() {
                 self.groups[index].changed_at = now;
@@ -380,6 +373,20 @@ impl Autoscaler {
         }
         Ok(())
     }
+}
+
+/// Evicts the pods that would have to move from a node; whether there is none. One that a budget holds is
+/// asked again in a later turn.
+pub(crate) async fn evict_from(client: &Client, pods: &[Pod], node: &str) -> bool {
+    let mut is_empty = true;
+    for pod in pods.iter().filter(|pod| room::moves_from(pod, node)) {
+        is_empty = false;
+        let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+        if let Err(error) = api.evict(&pod.name_any(), &EvictParams::default()).await {
+            tracing::debug!(%error, pod = pod.name_any(), "a pod could not be evicted");
+        }
+    }
+    is_empty
 }
 
 /// Since when a node carries its mark.

@@ -2,13 +2,13 @@
 //! lifecycle hook that holds them meanwhile (EKS User Guide, "Managed node groups" and "Understand each phase
 //! of node updates").
 
-use crate::autoscaler::room;
+use crate::autoscaler::evict_from;
 use crate::clock::since;
 use crate::cloud::{Cloud, InstanceSnapshot, LifecycleState};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, EvictParams, ListParams, Patch, PatchParams};
-use kube::{Client, ResourceExt};
+use kube::Client;
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -75,14 +75,6 @@ impl EksDrainer {
             nodes.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         }
         let pods = Api::<Pod>::all(self.client.clone()).list(&ListParams::default()).await?.items;
-        let mut left = false;
-        for pod in pods.iter().filter(|pod| room::moves_from(pod, name)) {
-            left = true;
-            let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-            if let Err(error) = api.evict(&pod.name_any(), &EvictParams::default()).await {
-                tracing::debug!(%error, pod = pod.name_any(), "EKS could not evict a pod");
-            }
-        }
-        Ok(!left)
+        Ok(evict_from(&self.client, &pods, name).await)
     }
 }

@@ -12,18 +12,12 @@ use crate::ids::{GroupName, InstanceId};
 use crate::ledger::{Ledger, Reduction, RequestState};
 use crate::record::GroupKind;
 use crate::scaling::answers::Answer;
-use crate::scaling::calls::{Call, Uncertain};
+use crate::scaling::calls::{COUNTED_WITHIN, Call, SEEN_WITHIN, Uncertain};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// So long after a change a picture from before it may be given.
 pub const LAG: Duration = Duration::from_secs(10);
-
-/// What LaunchInstances has launched is in desired capacity after so long, or never will be.
-const COUNTED_WITHIN: Duration = Duration::from_secs(30);
-
-/// A change may be missing from the listings for [`LAG`], and an older picture of it be believed for as long.
-const SEEN_WITHIN: Duration = Duration::from_secs(20);
 
 /// Instance refreshes take minutes to hours, and are read this often.
 const REFRESHES_EVERY: Duration = Duration::from_secs(120);

@@ -89,7 +89,7 @@ pub(super) fn waits(pod: &Pod) -> bool {
 }
 
 /// Whether a pod is on a node and would have to move from it.
-pub(crate) fn moves_from(pod: &Pod, node: &str) -> bool {
+pub(super) fn moves_from(pod: &Pod, node: &str) -> bool {
     let owners = pod.owner_references();
     let stays = owners.iter().any(|owner| owner.kind == "DaemonSet" || owner.kind == "Node");
     is_on(pod, node) && !stays

@@ -202,13 +202,21 @@ impl State {
     fn complete_lifecycle_action(&mut self, query: &Query, now: Timestamp) -> Answer {
         self.open_group(query)?;
         let id = query.require("InstanceId")?.to_owned();
-        let waits = |state: LifecycleState| state == LifecycleState::TerminatingWait;
-        if !self.instances.get(&id).is_some_and(|instance| waits(instance.state)) {
+        if !self.complete_termination(&id, now) {
             let message = format!("No active Lifecycle Action found with instance ID {id}");
             return Err(ErrorAnswer::validation(message));
         }
-        self.end_machine(&id, now);
         Ok(Some(String::new()))
+    }
+
+    /// Lets an instance go on to its end that a lifecycle hook holds; whether one holds it.
+    pub(super) fn complete_termination(&mut self, id: &str, at: Timestamp) -> bool {
+        let is_held =
+            self.instances.get(id).is_some_and(|held| held.state == LifecycleState::TerminatingWait);
+        if is_held {
+            self.end_machine(id, at);
+        }
+        is_held
     }
 
     /// The wait of a hook begins anew (API Reference, RecordLifecycleActionHeartbeat).

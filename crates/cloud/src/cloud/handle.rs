@@ -6,7 +6,7 @@ use super::faults::{self, ErrorAnswer};
 use super::host::{HostCall, NodeJoin};
 use super::snapshot::{CloudSnapshot, GroupSnapshot};
 use super::spec::{BootFault, CloudSettings, GroupSpec, ImdsMode, LaunchFailure, Supply};
-use super::state::{Instance, LifecycleState, State, Timer, after};
+use super::state::{Instance, State, Timer, after};
 use crate::clock::CloudClock;
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
@@ -279,12 +279,7 @@ impl Cloud {
 
     /// Lets an instance go on to its end that a lifecycle hook holds, as whoever drains it does.
     pub fn complete_termination(&self, id: &str) {
-        self.with(|state, now| {
-            let held = state.instances.get(id).map(|instance| instance.state);
-            if held == Some(LifecycleState::TerminatingWait) {
-                state.end_machine(id, now);
-            }
-        });
+        self.with(|state, now| state.complete_termination(id, now));
     }
 
     /// Schedules that EC2 stops the instance so long from now.

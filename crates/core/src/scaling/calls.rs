@@ -4,6 +4,7 @@ use crate::ids::InstanceId;
 use crate::ledger::{Ledger, Method, Reduction, ScalingRequest};
 use crate::record::GroupKind;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// The next call to make on a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,13 @@ impl Call {
         *group
     }
 }
+
+/// A change may be missing from the listings for ten seconds, and [`crate::readings`] may take it for an
+/// older picture for ten more.
+pub(crate) const SEEN_WITHIN: Duration = Duration::from_secs(20);
+
+/// What LaunchInstances has launched is in desired capacity after so long, or never will be.
+pub(crate) const COUNTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the readings do not tell for certain yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,22 +1,17 @@
 //! What an earlier step, or an earlier life, left between the written intent and its outcome.
 
 use super::answers::{applied, reduced, refuse};
-use super::calls::Call;
+use super::calls::{COUNTED_WITHIN, Call, SEEN_WITHIN};
 use super::inputs::Inputs;
 use crate::group::{FailureClass, GroupView, NoInstance};
 use crate::ledger::{Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
+use crate::time::since;
 use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
 
 /// AWS remembers a client token for 8 h; ours is not used again after 7.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(7);
-
-/// A change may be missing from the listings for ten seconds, and [`crate::readings`] may take it for an
-/// older picture for ten more.
-const SEEN_WITHIN: SignedDuration = SignedDuration::from_secs(20);
-
-/// What LaunchInstances has launched is in desired capacity after so long, or never will be.
-const COUNTED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
 impl Ledger {
     /// Whether a reduction of the group may have taken effect or not: nothing else is asked of it meanwhile.
@@ -34,9 +29,8 @@ pub(super) fn resume(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
         let took_effect = group.desired < reduction.baseline
             && reduction.instance_id.as_ref().is_none_or(|id| !group.is_active(id));
         // By the clock on the wall, or by one that nobody sets.
-        let since = inputs.now.duration_since(reduction.requested_at);
-        let may_be_seen_later =
-            (SignedDuration::ZERO..SEEN_WITHIN).contains(&since) || inputs.deferred.is_reduction_young();
+        let may_be_seen_later = is_within(SEEN_WITHIN, reduction.requested_at, inputs.now)
+            || inputs.deferred.is_reduction_young();
         if took_effect {
             reduced(ledger, &reduction);
         } else if inputs.deferred.is_unanswered(&reduction) && may_be_seen_later {
@@ -54,6 +48,11 @@ pub(super) fn resume(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
         }
     }
     kinds.into_iter().find_map(|kind| count_launched(ledger, inputs, kind))
+}
+
+/// Whether it is not longer ago by the clock on the wall. What lies ahead of it is not: the clock was set.
+fn is_within(limit: Duration, at: Timestamp, now: Timestamp) -> bool {
+    at <= now && since(at, now) < limit
 }
 
 /// The call of a request that is not known to have taken effect, or what its effect shows.
@@ -104,8 +103,7 @@ fn count_launched(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> 
         return None;
     }
     // By the clock on the wall, and by one that nobody sets.
-    let since = last_answer.map(|at| inputs.now.duration_since(at));
-    let is_young = since.is_some_and(|since| (SignedDuration::ZERO..COUNTED_WITHIN).contains(&since));
+    let is_young = last_answer.is_some_and(|at| is_within(COUNTED_WITHIN, at, inputs.now));
     if is_young || inputs.deferred.is_launching(kind) {
         return None;
     }

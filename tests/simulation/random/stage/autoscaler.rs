@@ -1,7 +1,8 @@
 //! cluster-autoscaler in a random story.
 
 use super::{Stage, ledger, no_change_is_under_way, numbers_in_doubt};
-use spot_guard_cloud::autoscaler::{self, Autoscaler, AutoscalerTimes, ScaledGroup};
+use spot_guard::sim::world::PoolStart;
+use spot_guard_cloud::autoscaler::{self, Autoscaler, AutoscalerTimes};
 use spot_guard_core::record::GroupKind;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -11,10 +12,8 @@ impl Stage<'_> {
     /// Lets it scale all groups. It changes a group only while no controller is in the middle of a change, as
     /// everybody else does in these stories.
     pub(super) fn start_autoscaler(&self) -> JoinHandle<()> {
-        let of =
-            |name: String, priority| ScaledGroup { name, priority, cpu_millis: 4000, memory_bytes: 16 << 30 };
         let pools: Vec<_> = self.plot.pools.iter().map(|pool| pool.start.clone()).collect();
-        let groups = pools.iter().flat_map(|pool| [of(pool.spot(), 20), of(pool.on_demand(), 10)]).collect();
+        let groups = pools.iter().flat_map(PoolStart::scaled_groups).collect();
         let (cluster, faults) = (self.cluster.clone(), self.faults.clone());
         let may_change = move |group: &str, desired: u32| {
             pools.iter().all(|pool| {
