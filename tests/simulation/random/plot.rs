@@ -140,6 +140,8 @@ pub enum Event {
     NodesStay,
     /// From here on a termination hook holds what a group ends for so many seconds.
     EndsHeld(Place, u64),
+    /// An instance refresh runs for so many seconds, and replaces the instance of that number first.
+    Refreshed(Place, usize, u64),
     /// From here on new nodes have the names of nodes that are gone.
     NamesComeBack,
     /// From here on a Node has its providerID so many seconds after it has joined.
@@ -222,6 +224,7 @@ impl Plot {
         let events = with_holds(events, &mut fastrand::Rng::with_seed(seed ^ HOLDS), apps.len());
         let events = with_hooks(events, &mut fastrand::Rng::with_seed(seed ^ HOOKS), &pools);
         let events = with_stays(events, &mut fastrand::Rng::with_seed(seed ^ STAYS), &pools);
+        let events = with_refreshes(events, &mut fastrand::Rng::with_seed(seed ^ REFRESHES), &pools);
         let events = with_attacks(events, seed);
         Self {
             seed,
@@ -234,7 +237,7 @@ impl Plot {
             queue: queue(&mut fastrand::Rng::with_seed(seed ^ QUEUE)),
             autoscaler: fastrand::Rng::with_seed(seed ^ AUTOSCALER).u8(..6) == 0,
             controllers: random.usize(1..=2),
-            spread: spread(&mut fastrand::Rng::with_seed(seed ^ SPREAD), nodes),
+            spread: spread(&mut fastrand::Rng::with_seed(seed ^ SPREAD), &pools),
             pools,
             apps,
             events,
@@ -434,13 +437,33 @@ fn with_stays(
     among(events, drawn)
 }
 
-/// How pods are spread is drawn apart from the rest. They are there if `SIMULATE_SPREAD` is set: of a group
-/// that chooses the zone by itself, pods that fit in one zone alone can hold a return for ever.
+/// Instance refreshes are drawn apart from the rest.
+const REFRESHES: u64 = 0x004e_f4e5;
+
+/// In a quarter of the stories somebody refreshes the instances of a group.
+fn with_refreshes(
+    events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+    pools: &[PoolPlan],
+) -> Vec<(usize, Duration, Event)> {
+    if random.u8(..4) > 0 {
+        return events;
+    }
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    let seconds = pick(random, &[60, 300, 1200]);
+    let refreshed = Event::Refreshed(place(random, pools), random.usize(..6), seconds);
+    among(events, vec![(last * random.u32(..6) / 8, refreshed)])
+}
+
+/// How pods are spread is drawn apart from the rest. A group that chooses the zone by itself may never bring
+/// the one zone that such pods fit in: a return waits for ever then, and says so.
 const SPREAD: u64 = 0x0059_2ead;
 
-fn spread(random: &mut fastrand::Rng, nodes: u32) -> u32 {
-    let wanted = std::env::var_os("SIMULATE_SPREAD").is_some();
-    if !wanted || random.u8(..3) > 0 { 0 } else { random.u32(2..=nodes + 1) }
+fn spread(random: &mut fastrand::Rng, pools: &[PoolPlan]) -> u32 {
+    let chooses = pools.iter().any(|pool| !pool.start.launch_instances && pool.start.zones > 1);
+    let nodes: u32 = pools.iter().map(|pool| pool.start.spot_nodes).sum();
+    let none = random.u8(..3) > 0 || chooses;
+    if none { 0 } else { random.u32(2..=nodes + 1) }
 }
 
 fn policy(random: &mut fastrand::Rng) -> PolicySpec {

@@ -92,6 +92,8 @@ pub struct Counts {
     pub drains_given_up: usize,
     /// Stories beside cluster-autoscaler.
     pub autoscalers: usize,
+    /// Instance refreshes.
+    pub refreshes: usize,
     /// What attackers did.
     pub attacks: AttackCounts,
 }
@@ -120,6 +122,7 @@ impl Counts {
         self.unusable += other.unusable;
         self.drains_given_up += other.drains_given_up;
         self.autoscalers += other.autoscalers;
+        self.refreshes += other.refreshes;
         self.attacks.add(other.attacks);
     }
 }
@@ -428,6 +431,9 @@ impl<'a> Stage<'a> {
                 let name = self.group_name(place);
                 self.cloud.edit_group(&name, |spec| spec.termination_hook = hook).expect("a group");
             }
+            Event::Refreshed(place, number, seconds) => {
+                return Some(self.refresh(place, number, Duration::from_secs(seconds)));
+            }
             Event::NodesStay => self.cloud.configure(|settings| settings.nodes_stay = true),
             Event::NamesComeBack => self.cloud.configure(|settings| settings.names_come_back = true),
             Event::ProviderIdsLate(seconds) => {
@@ -597,6 +603,20 @@ impl<'a> Stage<'a> {
         }))
     }
 
+    /// An instance refresh, as far as others see it: its status, and an instance that is replaced.
+    fn refresh(&mut self, place: Place, number: usize, duration: Duration) -> tokio::task::JoinHandle<()> {
+        let (cloud, name) = (self.cloud.clone(), self.group_name(place));
+        cloud.set_refresh(&name, "InProgress").expect("a group");
+        if let Some(instance) = self.instance(place, number) {
+            self.say(format!("the refresh replaces {}", instance.id));
+            let _ = cloud.take_now(&instance.id);
+        }
+        actix::spawn(async move {
+            sleep(duration).await;
+            cloud.set_refresh(&name, "Successful").expect("a group");
+        })
+    }
+
     fn pause(&self, pool: usize, duration: Duration) -> tokio::task::JoinHandle<()> {
         let (cluster, name) = (self.cluster.clone(), self.plot.pools[pool].start.name.clone());
         actix::spawn(async move {
@@ -730,6 +750,12 @@ impl<'a> Stage<'a> {
             waited_for_pods: self.waits.for_pods.len(),
             kept_by_budgets: self.waits.by_budgets.len(),
             autoscalers: usize::from(self.plot.autoscaler),
+            refreshes: self
+                .plot
+                .events
+                .iter()
+                .filter(|(.., event)| matches!(event, Event::Refreshed(..)))
+                .count(),
             attacks,
             ..Counts::default()
         };
