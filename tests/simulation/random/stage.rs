@@ -702,6 +702,9 @@ impl<'a> Stage<'a> {
             self.pass_until(Instant::now() + LOOK).await;
             self.replace_faulty_of_others();
             self.make_up_for_others();
+            if from.elapsed() > PATIENCE / 2 {
+                stays::spread_ends(&self.cluster);
+            }
             unfinished = self.unfinished();
             at_rest = if unfinished.is_empty() { at_rest + LOOK } else { Duration::ZERO };
         }

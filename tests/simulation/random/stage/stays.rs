@@ -85,6 +85,16 @@ pub fn spread(cluster: &Cluster, pods: u32) {
     cluster.settle();
 }
 
+/// The spread pods are no longer wanted. A pod that fits in one zone alone holds a return for as long as Spot
+/// has no node there.
+pub fn spread_ends(cluster: &Cluster) {
+    let found = cluster.get_json("deployments.apps", "default", "spread");
+    if found.is_some_and(|set| set["spec"]["replicas"] != 0) {
+        cluster.edit("deployments.apps", "default", "spread", |set| set["spec"]["replicas"] = json!(0));
+        cluster.settle();
+    }
+}
+
 /// One pod, and a budget that wants one to be there.
 pub fn never_opens(cluster: &Cluster) {
     if cluster.get_json("poddisruptionbudgets.policy", "default", LONE).is_some() {
