@@ -14,6 +14,7 @@ use crate::telemetry::readiness::Readiness;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
+use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::group::{LaunchInstances, PoolView};
 use spot_guard_core::ids::{GroupName, PoolName, ReplacementName};
@@ -90,6 +91,8 @@ pub struct PoolConfig {
     pub complete_lifecycle_actions: bool,
     /// What is done about Spot capacity that is missing without a notice.
     pub shortfall: ShortfallSpec,
+    /// How many on-demand instances it is to have.
+    pub on_demand: OnDemandSpec,
     /// When it was made: of two pools that name a group, the older one has it.
     pub created: Option<Timestamp>,
     /// Whether it was deleted, and stays until its requests are settled. Nothing begins in it any more.
@@ -113,6 +116,7 @@ impl PoolConfig {
             replaced_by: pool.spec.replaced_by,
             complete_lifecycle_actions: pool.spec.complete_lifecycle_actions,
             shortfall: pool.spec.shortfall.clone(),
+            on_demand: pool.spec.on_demand.clone(),
             created: pool.creation_timestamp().map(|time| time.0),
             deleted: pool.metadata.deletion_timestamp.is_some(),
             policy: defaults.overridden(&pool.spec.policy),
@@ -155,6 +159,7 @@ impl PoolConfig {
             on_demand: &self.on_demand_group,
             launch_instances: self.launch_instances,
             replaced_by: self.replaced_by,
+            baseline: self.on_demand.baseline,
         };
         let owner = |group: &GroupName| {
             let named = all.values().filter(|pool| pool.spot_group == group || pool.on_demand_group == group);

@@ -35,6 +35,7 @@ use known::{Known, PoolFacts, Reading, SentWants};
 use kube::ResourceExt;
 use refusals::{Refused, Removals};
 use spot_actions::{Replies, Reply};
+use spot_guard_core::adoption::Adopted;
 use spot_guard_core::drain::NodeInstance;
 use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
@@ -100,6 +101,8 @@ pub struct FallbackTracker {
     notices_wait: bool,
     /// How many stand-ins each pool wants that have not begun.
     stand_ins: BTreeMap<PoolName, usize>,
+    /// Which instance each pool adopts next.
+    adoptions: BTreeMap<PoolName, Adopted>,
     fits: Fits,
     busy: bool,
     again: bool,
@@ -129,6 +132,7 @@ impl FallbackTracker {
             removals: Removals::default(),
             notices_wait: false,
             stand_ins: BTreeMap::new(),
+            adoptions: BTreeMap::new(),
             fits,
             busy: false,
             again: false,
@@ -272,6 +276,7 @@ impl Handler<PoolAssessed> for FallbackTracker {
         for (name, assessment) in message.assessment.returns {
             self.known.assessments.insert(name, assessment);
         }
+        self.adoptions.extend(message.adoption.next.map(|next| (message.pool.clone(), next)));
         self.stand_ins.insert(message.pool, message.shortfall.wanted);
         ctx.notify(Turn);
     }
@@ -353,6 +358,9 @@ impl FallbackTracker {
         writes.extend(followed.writes);
         for (pool, wanted) in std::mem::take(&mut self.stand_ins) {
             writes.extend(turn.stand_in(&pool, wanted, &self.known.records));
+        }
+        for (pool, adopted) in std::mem::take(&mut self.adoptions) {
+            writes.extend(turn.adopt(&pool, adopted, &self.known.records));
         }
         let mut open: Vec<&NodeReplacement> =
             self.known.records.values().filter(|record| record.is_open()).collect();

@@ -8,6 +8,7 @@
 //!
 //! What was found is written into the SpotPool's status, too.
 
+mod adoptions;
 mod shortfalls;
 
 use crate::actors::deps::{Deps, PoolConfig};
@@ -21,6 +22,7 @@ use actix::prelude::*;
 use jiff::Timestamp;
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
+use spot_guard_core::adoption::Adoption;
 use spot_guard_core::agents::WatchedNodes;
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::{Freshness, StaleWatch, Step};
@@ -58,6 +60,25 @@ struct Urgent {
     freshness: Freshness,
     /// Whether Spot instances are missing without a notice.
     short: bool,
+}
+
+/// What an assessment found.
+struct Found {
+    /// Boxes 7 to 9.
+    assessment: PoolAssessment,
+    /// What stands in for Spot capacity that is missing without a notice.
+    shortfall: Shortfall,
+    /// What becomes of on-demand above the baseline.
+    adoption: Adoption,
+}
+
+impl Found {
+    /// What keeps the pool from having all that it wants on Spot.
+    fn not_on_spot(&self) -> Vec<Reason> {
+        let instances = self.assessment.returns.len();
+        let fallback = (instances > 0).then_some(Reason::OnFallback { instances });
+        fallback.into_iter().chain(self.adoption.held.iter().cloned()).collect()
+    }
 }
 
 /// Assess the pools that are due.
@@ -101,12 +122,13 @@ impl HealthMonitor {
     fn publish(
         &mut self,
         observed: &PoolObserved,
-        found: &PoolAssessment,
+        all: &Found,
         (replaced_by, findings): (ReplacedBy, &[Finding]),
         Urgent { pause, freshness, .. }: &Urgent,
-        (other, shortfall): (Option<PodName>, &Shortfall),
+        other: Option<PodName>,
         ctx: &mut Context<Self>,
     ) {
+        let Found { assessment: found, shortfall, adoption } = all;
         let pool = &observed.pool;
         let mut conditions = self.conditions(pool);
         let now = self.deps.clock.now();
@@ -120,6 +142,7 @@ impl HealthMonitor {
         };
         say("Healthy", &found.unhealthy);
         say("Stable", &[&found.unhealthy[..], &found.unstable].concat());
+        say("OnSpot", &all.not_on_spot());
         // What a pool never had, it says nothing of: a pause, an old picture, somebody else on its nodes.
         let mut say_once_met =
             |type_: &str, met: Option<ReasonCode>, holds: bool, else_: &'static str, text: &str| {
@@ -146,6 +169,7 @@ impl HealthMonitor {
             "spot": group_status(&observed.view.spot),
             "onDemand": group_status(&observed.view.on_demand),
             "activeFallbacks": found.returns.len(),
+            "aboveBaseline": adoption.excess,
             "replacedBy": replaced_by,
             "recommendations": self.recommendations(replaced_by, &observed.view.spot),
             "conditions": conditions,
@@ -217,6 +241,13 @@ impl HealthMonitor {
     }
 }
 
+/// A record that is open, as an assessment needs it.
+fn open_record(record: &Arc<NodeReplacement>) -> Option<PoolReplacement<'_>> {
+    let status = record.status.as_ref().filter(|status| !status.phase().is_finished())?;
+    let name = record.metadata.name.as_deref()?;
+    Some(PoolReplacement { name: name.into(), instance_id: &record.spec.instance_id, status })
+}
+
 /// Boxes 7 to 9 for one pool.
 fn assess<'a>(
     pool: &PoolConfig,
@@ -227,14 +258,9 @@ fn assess<'a>(
     stale: &[StaleWatch],
     now: Timestamp,
 ) -> PoolAssessment {
-    let open = |record: &'a Arc<NodeReplacement>| {
-        let status = record.status.as_ref().filter(|status| !status.phase().is_finished())?;
-        let name = record.metadata.name.as_deref()?;
-        Some(PoolReplacement { name: name.into(), instance_id: &record.spec.instance_id, status })
-    };
     let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
-    let stories: Vec<PoolReplacement<'_>> = records.iter().filter(own).filter_map(open).collect();
-    let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(open).collect();
+    let stories: Vec<PoolReplacement<'_>> = records.iter().filter(own).filter_map(open_record).collect();
+    let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(open_record).collect();
     let ready = |instance: &InstanceId| {
         let nodes: Vec<_> = snapshot.nodes_of_instance(instance).collect();
         // Of two nodes with one instance nobody knows which one is it.
@@ -393,24 +419,27 @@ impl Handler<Turn> for HealthMonitor {
                     let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, &stale, time);
                     let known = (&*records, &*snapshot, &*taint_key);
                     let shortfall = shortfalls::judge(&pool, &observed, mode, &around, known, time);
-                    (observed, (assessment, shortfall), neighbours::termination_handler(&snapshot))
+                    let known = (&*records, &*snapshot, &taint_key);
+                    let adoption = adoptions::judge(&pool, &observed, &assessment, &around.held, known, time);
+                    let found = Found { assessment, shortfall, adoption };
+                    (observed, found, neighbours::termination_handler(&snapshot))
                 };
                 heavy.run(work).await
             };
             ctx.spawn(work.into_actor(self).map(move |done, actor, ctx| {
                 actor.under_way.remove(&name);
-                let Ok((observed, (assessment, shortfall), other)) = done else {
+                let Ok((observed, found, other)) = done else {
                     actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Time, 1);
                     tracing::warn!(pool = &*name, "other checks took all places; the pool is assessed later");
                     actor.due.remove(&name);
                     return;
                 };
-                let blockers = assessment.returns.values().flat_map(|found| &found.unsafe_);
+                let blockers = found.assessment.returns.values().flat_map(|found| &found.unsafe_);
                 let given_up = blockers.filter(|reason| reason.code() == ReasonCode::CheckTooLarge).count();
                 actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Work, given_up);
-                let beside = (other, &shortfall);
-                actor.publish(&observed, &assessment, (replacer, &findings), &urgent, beside, ctx);
-                actor.assessed.send(PoolAssessed { pool: name, assessment, shortfall });
+                actor.publish(&observed, &found, (replacer, &findings), &urgent, other, ctx);
+                let Found { assessment, shortfall, adoption } = found;
+                actor.assessed.send(PoolAssessed { pool: name, assessment, shortfall, adoption });
             }));
         }
     }

@@ -6,6 +6,7 @@
 
 use actix::Message;
 use jiff::Timestamp;
+use spot_guard_core::adoption::Adoption;
 use spot_guard_core::drain::NodeInstance;
 use spot_guard_core::group::PoolView;
 use spot_guard_core::health::PoolAssessment;
@@ -150,4 +151,6 @@ pub struct PoolAssessed {
     pub assessment: PoolAssessment,
     /// What stands in for Spot capacity that is missing without a notice.
     pub shortfall: Shortfall,
+    /// What becomes of on-demand above the baseline.
+    pub adoption: Adoption,
 }

@@ -396,6 +396,7 @@ fn group_view(group: &AutoScalingGroup, now: Timestamp) -> GroupView {
                         instance.lifecycle_state().map_or("", LifecycleState::as_str),
                         instance.health_status(),
                     ),
+                    protected: instance.protected_from_scale_in().unwrap_or(false),
                 })
             })
             .collect(),

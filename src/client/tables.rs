@@ -1,5 +1,6 @@
 //! What the answers look like to people. Pure: answers in, text out.
 
+use crate::crd::Cause;
 use crate::http::{BlockedBy, Fallback, NodeSafety, Pool, Replacement, Status};
 use std::fmt::Write as _;
 
@@ -90,7 +91,12 @@ pub(super) fn explain(name: &str, story: Option<&Replacement>, safety: Option<&N
 
 fn tell(text: &mut String, story: &Replacement) {
     let pool = story.pool.as_ref().map_or_else(|| "in no pool".to_owned(), |pool| format!("in pool {pool}"));
-    let _ = writeln!(text, "Replacement {} of node {} {pool}", story.name, story.node);
+    let about = match story.cause {
+        Cause::Notice => format!("of node {}", story.node),
+        Cause::Shortfall => "for a missing Spot instance".to_owned(),
+        Cause::Adoption => format!("for node {}, above the on-demand baseline,", story.node),
+    };
+    let _ = writeln!(text, "Replacement {} {about} {pool}", story.name);
     let place = match story.finished_at {
         Some(at) => format!("Over since {at:.0} ({:?})", story.phase),
         None => format!("At box {} ({:?})", story.flow_box.number(), story.phase),

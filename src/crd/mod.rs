@@ -11,6 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{CustomResource, CustomResourceExt, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spot_guard_core::adoption::{self, Adopted, Candidate, OnDemandSpec};
 use spot_guard_core::group::LaunchInstances;
 use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
@@ -95,6 +96,9 @@ pub struct SpotPoolSpec {
     /// What is done about Spot capacity that is missing without an interruption notice.
     #[serde(default)]
     pub shortfall: ShortfallSpec,
+    /// How many on-demand instances the pool is to have, and what becomes of others.
+    #[serde(default)]
+    pub on_demand: OnDemandSpec,
     /// What an instance costs per hour, to estimate what fallbacks cost; without it nothing is estimated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hourly_prices: Option<HourlyPrices>,
@@ -134,6 +138,9 @@ pub struct SpotPoolStatus {
     /// The on-demand group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_demand: Option<GroupStatus>,
+    /// How many on-demand instances are above the baseline, and not a fallback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above_baseline: Option<u32>,
     /// How many fallbacks are open.
     #[serde(default)]
     pub active_fallbacks: u32,
@@ -149,7 +156,7 @@ pub struct SpotPoolStatus {
     /// How many have none: nobody hears of their interruption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwatched_nodes: Option<u32>,
-    /// `Accepted`, `Healthy`, `Stable` and `Watched`; `Paused`, `Observed` and `Undisturbed` once they had
+    /// `Accepted`, `Healthy`, `Stable`, `OnSpot` and `Watched`; `Paused`, `Observed` and `Undisturbed` once they had
     /// something to say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -243,7 +250,7 @@ pub struct InterruptionNoticeSpec {
     printcolumn = r#"{"name":"Blocked-By","type":"string","jsonPath":".status.blocking[0].message","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
-#[x_kube(validation = Rule::new("has(self.place) ? has(self.pool) && !has(self.nodeName) && !has(self.instanceId) : has(self.nodeName) && has(self.instanceId)").message("either spec.nodeName and spec.instanceId, or spec.place and spec.pool must be set"))]
+#[x_kube(validation = Rule::new("has(self.place) || has(self.adopted) ? has(self.pool) && !has(self.nodeName) && !has(self.instanceId) && !(has(self.place) && has(self.adopted)) : has(self.nodeName) && has(self.instanceId)").message("either spec.nodeName and spec.instanceId, or spec.pool and one of spec.place and spec.adopted must be set"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeReplacementSpec {
     /// The pool that the node belongs to; absent for a node in no accepted pool, which only gets its drain.
@@ -261,6 +268,49 @@ pub struct NodeReplacementSpec {
     /// The empty place of the Spot group that an on-demand instance stands in for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<EmptyPlace>,
+    /// The on-demand instance above the baseline that goes back to Spot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<AdoptedInstance>,
+}
+
+/// An on-demand instance above the baseline that no replacement requested.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdoptedInstance {
+    /// The instance.
+    #[schemars(length(max = 19), regex(pattern = "^i-[0-9a-f]{8,17}$"))]
+    pub instance_id: InstanceId,
+    /// Its node.
+    #[schemars(length(min = 1, max = 253))]
+    pub node_name: NodeName,
+    /// Whether a Spot instance is requested for its pods: they did not fit on the nodes that there were.
+    pub requests_spot: bool,
+}
+
+impl From<Adopted> for AdoptedInstance {
+    fn from(adopted: Adopted) -> Self {
+        let Adopted { instance: Candidate { instance_id, node }, requests_spot } = adopted;
+        Self { instance_id, node_name: node, requests_spot }
+    }
+}
+
+impl From<&AdoptedInstance> for Adopted {
+    fn from(held: &AdoptedInstance) -> Self {
+        let AdoptedInstance { instance_id, node_name, requests_spot } = held.clone();
+        Self { instance: Candidate { instance_id, node: node_name }, requests_spot }
+    }
+}
+
+/// What began a replacement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Cause {
+    /// A notice, or a person.
+    #[default]
+    Notice,
+    /// A Spot instance that is missing without a notice.
+    Shortfall,
+    /// An on-demand instance above the baseline.
+    Adoption,
 }
 
 /// A place of a Spot group that has no instance, without any interruption notice.
@@ -377,6 +427,35 @@ impl NodeReplacement {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.status.as_ref().is_none_or(|status| !status.phase().is_finished())
+    }
+
+    /// The node that it is about: the old one, or that of an adopted instance; empty of a place.
+    #[must_use]
+    pub fn old_node(&self) -> &NodeName {
+        self.spec.adopted.as_ref().map_or(&self.spec.node_name, |adopted| &adopted.node_name)
+    }
+
+    /// Its instance.
+    #[must_use]
+    pub fn old_instance(&self) -> &InstanceId {
+        self.spec.adopted.as_ref().map_or(&self.spec.instance_id, |adopted| &adopted.instance_id)
+    }
+
+    /// What began it.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match (&self.spec.place, &self.spec.adopted) {
+            (Some(_), _) => Cause::Shortfall,
+            (_, Some(_)) => Cause::Adoption,
+            (None, None) => Cause::Notice,
+        }
+    }
+
+    /// What an adoption in its pool is judged by; `None` before it has a status.
+    #[must_use]
+    pub fn beside_adoption(&self) -> Option<adoption::OwnRecord<'_>> {
+        let status = self.status.as_ref()?;
+        Some(adoption::OwnRecord { is_adopted: self.spec.adopted.is_some(), status })
     }
 
     /// What the shortfall of its pool is judged by; `None` before it has a status.

@@ -233,6 +233,8 @@ fn in_full(pool: &SpotPool, replacements: &[Arc<NodeReplacement>], pauses: &Paus
         paused: pauses.of_pool(pool).is_some(),
         spot: status.spot.map(without_instances),
         on_demand: status.on_demand.map(without_instances),
+        baseline: pool.spec.on_demand.baseline,
+        above_baseline: status.above_baseline.unwrap_or(0),
         fallbacks: open_fallbacks(pool, replacements),
         conditions: status.conditions,
         scaling_requests: status.ledger.scaling_requests,
@@ -246,8 +248,9 @@ fn story(replacement: &NodeReplacement, now: Timestamp, state: &ApiState) -> Rep
     let trace_id = status.traceparent.as_deref().and_then(trace_id_of);
     Replacement {
         name: replacement.name_any(),
-        node: replacement.spec.node_name.clone(),
-        instance_id: replacement.spec.instance_id.clone(),
+        cause: replacement.cause(),
+        node: replacement.old_node().clone(),
+        instance_id: replacement.old_instance().clone(),
         pool: replacement.spec.pool.clone(),
         phase: status.phase(),
         phase_since: status.phase_since,

@@ -4,7 +4,7 @@ mod spot_actions;
 
 pub use spot_actions::{ActionRequest, ActionState, ScaleDownRequest};
 
-use crate::crd::{GroupStatus, NodeReplacement};
+use crate::crd::{Cause, GroupStatus, NodeReplacement};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -143,6 +143,12 @@ pub struct Pool {
     /// The on-demand group as it was last read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_demand: Option<GroupStatus>,
+    /// How many on-demand instances it is to have, if a person said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<u32>,
+    /// How many on-demand instances are above that, and not a fallback.
+    #[serde(default)]
+    pub above_baseline: u32,
     /// How many fallbacks are open.
     pub fallbacks: usize,
     /// `Accepted`, `Healthy`, `Stable` and `Watched`, with their reasons.
@@ -161,11 +167,14 @@ pub struct Pool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replacement {
-    /// Its name: the old instance.
+    /// Its name: the old instance, for one that a notice or a person began.
     pub name: String,
-    /// The node to replace.
+    /// What began it.
+    #[serde(default)]
+    pub cause: Cause,
+    /// The node that leaves; empty of a stand-in for a missing Spot instance.
     pub node: NodeName,
-    /// Its instance.
+    /// Its instance; empty of such a stand-in.
     pub instance_id: InstanceId,
     /// Its pool; absent for a node in none.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -201,6 +201,7 @@ fn replacement(name: &str, status: ReplacementStatus) -> NodeReplacement {
         node_name: format!("node-of-{name}").into(),
         instance_id: name.into(),
         place: None,
+        adopted: None,
     };
     let mut replacement = NodeReplacement::new(name, spec);
     replacement.status = Some(status);

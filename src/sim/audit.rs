@@ -64,6 +64,8 @@ pub enum Invariant {
     OnlyReported,
     /// No stand-in is requested for more Spot instances than are missing.
     OnlyMissing,
+    /// No on-demand instance is given back that no replacement requested, unless it is above the baseline.
+    OnlyAboveBaseline,
 }
 
 /// Something that should have held.
@@ -128,6 +130,9 @@ struct State {
     open: BTreeSet<String>,
     /// The records of stand-ins that were seen, by name.
     places: BTreeSet<String>,
+    /// The adopted instances whose termination was called: their group, and the Spot group if it was asked for
+    /// one more.
+    adopted: BTreeMap<String, (String, Option<String>)>,
     /// Every notice that was ever stored, by its uid.
     reports: BTreeMap<String, Report>,
     budget_violations: usize,

@@ -69,7 +69,7 @@ pub struct ReplacementReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupReport {
-    /// Desired capacity at the beginning.
+    /// Desired capacity at the beginning, without what is to go from one group to the other.
     pub baseline: u32,
     /// Desired capacity at the end.
     pub desired: u32,
@@ -163,7 +163,10 @@ impl ScenarioRun {
         let world = World::begin_on(&plot.start, clock, seed, stage).await?;
         let spot = group(&world, SPOT)?;
         let spot_instances = spot.instances.iter().map(|instance| instance.id.clone()).collect();
-        let baseline = (spot.desired, group(&world, ON_DEMAND)?.desired);
+        // What is above the baseline is to be on Spot in the end.
+        let on_demand = group(&world, ON_DEMAND)?.desired;
+        let above = plot.start.baseline.map_or(0, |baseline| on_demand.saturating_sub(baseline));
+        let baseline = (spot.desired + above, on_demand - above);
         let began = clock.now();
         Ok(Self {
             world,
@@ -434,7 +437,7 @@ fn replacement_report(record: &NodeReplacement) -> ReplacementReport {
     let stands_in = successor.or(status.capacity.taken());
     ReplacementReport {
         name: record.name_any(),
-        node: record.spec.node_name.to_string(),
+        node: record.old_node().to_string(),
         phase: status.phase(),
         fallback: fell_back,
         capacity: stands_in.map(|capacity| capacity.group),

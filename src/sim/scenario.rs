@@ -40,6 +40,8 @@ pub enum Scenario {
     SilentLoss,
     /// A fallback and its return beside a cluster-autoscaler.
     Autoscaler,
+    /// Somebody else has an on-demand instance above the baseline. Its pods need one more Spot node.
+    Adoption,
 }
 
 /// Something that the world does.
@@ -193,6 +195,7 @@ impl Scenario {
             Self::ManagedNodeGroup => managed_node_group(),
             Self::SilentLoss => silent_loss(),
             Self::Autoscaler => autoscaler(),
+            Self::Adoption => adoption(),
         }
     }
 }
@@ -200,6 +203,16 @@ impl Scenario {
 /// A node gets its replacement on Spot.
 const REPLACED: [(B, O); 4] =
     [(B::Success, O::InService), (B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Terminated)];
+/// An instance above the baseline goes back to Spot.
+const ADOPTED: [(B, O); 7] = [
+    (B::Monitor, O::Adopted),
+    (B::Health, O::Healthy),
+    (B::Stability, O::Stable),
+    (B::Safety, O::Safe),
+    (B::ScaleDown, O::Drained),
+    (B::ScaleDown, O::ScaledDown),
+    (B::CleanUp, O::CleanedUp),
+];
 /// A node gets its replacement on demand, which goes back later.
 const FELL_BACK: [(B, O); 12] = [
     (B::Wait, O::NoCapacity),
@@ -248,6 +261,7 @@ fn usual_start() -> Start {
         launch_instances: true,
         zones: 1,
         managed: false,
+        baseline: None,
         autoscaler: false,
         drain_outside_pools: false,
     }
@@ -395,6 +409,19 @@ fn silent_loss() -> Plot {
 
 fn autoscaler() -> Plot {
     Plot { start: Start { autoscaler: true, ..usual_start() }, ..dry_spot() }
+}
+
+fn adoption() -> Plot {
+    Plot {
+        start: Start {
+            on_demand_nodes: 1,
+            baseline: Some(0),
+            apps: vec![app("web", 18, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
+            ..usual_start()
+        },
+        steps: ADOPTED.to_vec(),
+        ..usual_plot()
+    }
 }
 
 fn storm() -> Plot {

@@ -5,6 +5,7 @@ use kube::Client;
 use spot_guard_cloud::autoscaler::{Autoscaler, AutoscalerTimes, ScaledGroup};
 use spot_guard_cloud::cloud::{BootTimes, Cloud, GroupSpec, Market};
 use spot_guard_cloud::eks::EksDrainer;
+use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub struct Start {
     pub zones: usize,
     /// Whether the groups are those of EKS managed node groups.
     pub managed: bool,
+    /// How many on-demand instances the pool is to have, if it says so.
+    pub baseline: Option<u32>,
     /// Whether a cluster-autoscaler scales the groups, too: by the priority expander, Spot first.
     pub autoscaler: bool,
     /// Whether the controllers drain Spot nodes outside all pools.
@@ -90,6 +93,7 @@ impl Start {
             launch_instances: self.launch_instances,
             zones: self.zones,
             managed: self.managed,
+            baseline: self.baseline,
         }
     }
 }
@@ -111,6 +115,8 @@ pub struct PoolStart {
     pub zones: usize,
     /// Whether its groups are those of EKS managed node groups.
     pub managed: bool,
+    /// How many on-demand instances it is to have, if it says so.
+    pub baseline: Option<u32>,
 }
 
 impl PoolStart {
@@ -173,6 +179,7 @@ impl PoolStart {
         let spec = SpotPoolSpec {
             spot_group: self.spot().into(),
             on_demand_group: self.on_demand().into(),
+            on_demand: OnDemandSpec { baseline: self.baseline, adopt_after_seconds: None },
             policy: PolicySpec { wait_before_termination_seconds, ..self.policy.clone() },
             ..SpotPoolSpec::default()
         };

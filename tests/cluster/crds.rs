@@ -237,6 +237,7 @@ async fn status_is_written_apart(client: &Client) {
         node_name: "spot-b".into(),
         instance_id: "i-0a1b2c3d4e5f60719".into(),
         place: None,
+        adopted: None,
     };
     let mut record = NodeReplacement::new("i-0a1b2c3d4e5f60719", spec);
     record.status = Some(ReplacementStatus { phase: Phase::Draining, ..ReplacementStatus::default() });

@@ -227,7 +227,7 @@ fn every(tale: Tale) -> usize {
     match tale {
         Tale::Demo(Scenario::Rebalance | Scenario::DrySpot | Scenario::TwoMinuteNotice) => 1,
         Tale::Demo(Scenario::AllDry | Scenario::PdbBlocked | Scenario::DrySpotSetDesired) => 3,
-        Tale::Demo(Scenario::ManagedNodeGroup | Scenario::SilentLoss) => 3,
+        Tale::Demo(Scenario::ManagedNodeGroup | Scenario::SilentLoss | Scenario::Adoption) => 3,
         Tale::Asked | Tale::Unusable => 3,
         Tale::Demo(Scenario::BusyCluster) | Tale::Odd => 5,
         Tale::Demo(Scenario::Autoscaler) => 9,
@@ -277,6 +277,7 @@ stories! {
     a_silent_loss_survives_a_crash: Tale::Demo(Scenario::SilentLoss),
     managed_node_groups_survive_a_crash: Tale::Demo(Scenario::ManagedNodeGroup),
     a_story_beside_cluster_autoscaler_survives_a_crash: Tale::Demo(Scenario::Autoscaler),
+    an_adoption_survives_a_crash: Tale::Demo(Scenario::Adoption),
     what_people_ask_for_survives_a_crash: Tale::Asked,
 }
 

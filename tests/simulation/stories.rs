@@ -24,6 +24,8 @@ fn bound(scenario: Scenario) -> f64 {
         Scenario::SilentLoss => 900.0 + 600.0,
         // Spot is back at 300 s.
         Scenario::AllDry => 300.0 + 600.0,
+        // Adopted after half an hour, and the Spot node for it has to join.
+        Scenario::Adoption => 1800.0 + 600.0,
         // The last instance is given at 1500 s.
         Scenario::ThreeFallbacks => 1500.0 + 600.0,
         // Spot is back at 300 s; returns are made one by one.
@@ -33,7 +35,7 @@ fn bound(scenario: Scenario) -> f64 {
 
 #[test]
 fn every_story_ends_as_it_should() {
-    let beside = [Scenario::ManagedNodeGroup, Scenario::SilentLoss, Scenario::Autoscaler];
+    let beside = [Scenario::ManagedNodeGroup, Scenario::SilentLoss, Scenario::Autoscaler, Scenario::Adoption];
     for scenario in SCENARIOS.into_iter().chain(beside) {
         for seed in 1..=SEEDS {
             let played = Play::of(scenario).seed(seed).play();

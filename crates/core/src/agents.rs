@@ -115,7 +115,12 @@ mod tests {
             change(&mut node);
             live.set_node(Arc::new(node));
             let zone = "a".to_owned();
-            instances.push(Instance { id: id.as_str().into(), zone, lifecycle: Lifecycle::InService });
+            instances.push(Instance {
+                id: id.as_str().into(),
+                zone,
+                lifecycle: Lifecycle::InService,
+                protected: false,
+            });
         }
         pods.into_iter().for_each(|pod| live.set_pod(Arc::new(pod)));
         let spot = GroupView {

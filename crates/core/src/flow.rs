@@ -185,6 +185,13 @@ pub enum Event {
         /// Whether its group has launched another one for it, too.
         replaced_by_group: bool,
     },
+    /// Box 6: an on-demand instance above the baseline has to go back.
+    Adopted {
+        /// The instance.
+        instance_id: InstanceId,
+        /// Whether a Spot instance is requested for its pods.
+        requests_spot: bool,
+    },
     /// Box 6: an instance stands in and has to go back.
     Monitoring {
         /// Its group.
@@ -194,6 +201,8 @@ pub enum Event {
         /// Whether the replacement was cancelled.
         cancelled: bool,
     },
+    /// Box 6: an adopted instance is left to its owner again.
+    Released,
     /// Box 7: the Spot group is healthy.
     Healthy,
     /// Box 8: it has been healthy for long enough.
@@ -256,7 +265,10 @@ impl Event {
             | Self::GoneBeforeDrained { .. }
             | Self::DeadlineNear { .. }
             | Self::Terminated { .. } => FlowBox::Drain,
-            Self::Monitoring { .. } | Self::ActionFollowed { wish: Wish::Return, .. } => FlowBox::Monitor,
+            Self::Adopted { .. }
+            | Self::Released
+            | Self::Monitoring { .. }
+            | Self::ActionFollowed { wish: Wish::Return, .. } => FlowBox::Monitor,
             Self::Healthy => FlowBox::Health,
             Self::Stable => FlowBox::Stability,
             Self::Safe => FlowBox::Safety,
@@ -303,6 +315,8 @@ impl Event {
                 Outcome::TakenByAws
             }
             Self::Terminated { .. } => Outcome::Terminated,
+            Self::Adopted { .. } => Outcome::Adopted,
+            Self::Released => Outcome::Released,
             Self::Monitoring { .. } => Outcome::Monitoring,
             Self::Healthy => Outcome::Healthy,
             Self::Stable => Outcome::Stable,

@@ -17,6 +17,8 @@ pub struct Instance {
     pub zone: String,
     /// Where it is in its life.
     pub lifecycle: Lifecycle,
+    /// Whether somebody protects it from scale-in.
+    pub protected: bool,
 }
 
 /// Where an instance is in its life, as far as it matters here (EC2 Auto Scaling User Guide, "instance

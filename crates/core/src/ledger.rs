@@ -4,6 +4,7 @@
 pub mod unusable;
 pub mod wants;
 
+use crate::adoption::Excess;
 use crate::group::{FailureClass, PoolView};
 use crate::ids::{GroupName, InstanceId, ReplacementName};
 use crate::record::{GroupKind, MAX_MESSAGE};
@@ -365,6 +366,9 @@ pub struct Ledger {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_EMPTY_PLACES))]
     pub empty_places: Vec<Timestamp>,
+    /// The on-demand instances above the baseline that nobody of ours requested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excess: Option<Excess>,
 }
 
 /// Of more empty places nobody needs to know.

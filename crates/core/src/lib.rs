@@ -1,6 +1,7 @@
 //! The decisions, pure: no runtime, no network, no clock of its own, no log. Actors bring facts in and carry
 //! commands out.
 
+pub mod adoption;
 pub mod agents;
 pub mod classify;
 pub mod cluster;

@@ -95,7 +95,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn subject(id: &str) -> Subject {
-    Subject { name: id.into(), node: id.into(), instance_id: id.into(), in_pool: true }
+    Subject { name: id.into(), node: id.into(), instance_id: id.into(), in_pool: true, adopted: false }
 }
 
 #[derive(Clone, Debug)]
@@ -379,6 +379,7 @@ impl World {
                         id: instance.id.clone(),
                         zone: "a".to_owned(),
                         lifecycle: instance.lifecycle,
+                        protected: false,
                     })
                     .collect(),
                 unlisted_launches: 0,
@@ -463,6 +464,7 @@ impl World {
                 refused: &[],
                 neighbour: None,
                 view: Some(&view),
+                baseline: None,
                 ledger: &self.ledger,
                 withdrawn: self.withdrawn.contains(name),
                 old_node: old_node.as_ref(),

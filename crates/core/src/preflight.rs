@@ -29,6 +29,8 @@ pub struct PoolNames<'a> {
     pub launch_instances: LaunchInstances,
     /// Who is to replace its Spot nodes, if a person said so.
     pub replaced_by: Option<ReplacedBy>,
+    /// How many on-demand instances it is to have, if a person said so.
+    pub baseline: Option<u32>,
 }
 
 /// Who replaces the Spot nodes of a pool: as a person said, else as the Spot group is set up. Capacity
@@ -59,6 +61,9 @@ pub fn check(
         }
         let serves_itself =
             kind == GroupKind::Spot && replaced_by(pool.replaced_by, view) == ReplacedBy::Group;
+        if let Some(baseline) = pool.baseline.filter(|_| kind == GroupKind::OnDemand) {
+            check_baseline(baseline, group, &mut add);
+        }
         check_replacer(kind, view, serves_itself, &mut add);
         check_group(kind, group, pool.launch_instances, serves_itself, &mut add);
         if let Some(foreign) = cluster.and_then(|cluster| foreign_node(group, cluster)) {
@@ -80,6 +85,14 @@ pub fn check(
     }
     found.sort_by_key(|finding| std::cmp::Reverse(finding.problem.severity()));
     found
+}
+
+/// Whether the on-demand group can have as many instances as its baseline says.
+fn check_baseline(baseline: u32, group: &GroupView, add: &mut dyn FnMut(GroupProblem)) {
+    let (wanted, min, max) = (i64::from(baseline), group.min, group.max);
+    if wanted < i64::from(min) || wanted > i64::from(max) {
+        add(GroupProblem::BaselineOutOfRange { baseline, min, max });
+    }
 }
 
 /// Whether the Spot group is set up to be replaced by whom the pool says.

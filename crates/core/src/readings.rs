@@ -127,7 +127,12 @@ impl Readings {
             (Call::Launch { zone, .. }, Answer::Launched { instance_ids, .. }) => {
                 known.launched_at = Some(now);
                 for id in instance_ids {
-                    let new = Instance { id: id.clone(), zone: zone.clone(), lifecycle: Lifecycle::Pending };
+                    let new = Instance {
+                        id: id.clone(),
+                        zone: zone.clone(),
+                        lifecycle: Lifecycle::Pending,
+                        protected: false,
+                    };
                     known.instances.entry(id.clone()).or_insert((Some(new), now));
                 }
             }

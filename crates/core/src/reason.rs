@@ -359,6 +359,20 @@ pub enum Reason {
         /// Its maximum size.
         max: i32,
     },
+    /// On-demand instances stand in for Spot.
+    OnFallback {
+        /// How many.
+        instances: usize,
+    },
+    /// The on-demand group has more instances than its baseline, and nobody of ours requested them.
+    AboveBaseline {
+        /// The group.
+        group: GroupName,
+        /// How many are above it.
+        instances: u32,
+        /// The baseline.
+        baseline: u32,
+    },
     /// There are more reasons than a record holds.
     More(usize),
 }
@@ -421,6 +435,8 @@ impl Reason {
             Self::ShortfallObserved { .. } => ReasonCode::ShortfallObserved,
             Self::StandInLimit { .. } => ReasonCode::StandInLimit,
             Self::AtMaximum { .. } => ReasonCode::NoRoom,
+            Self::OnFallback { .. } => ReasonCode::OnFallback,
+            Self::AboveBaseline { .. } => ReasonCode::AboveBaseline,
             Self::More(_) => ReasonCode::MoreReasons,
         }
     }

@@ -4,6 +4,7 @@
 //! done. [`commands`] derives from a stored record what must hold in the world now; every command may be
 //! repeated. So a replacement is resumed from its record alone, after any crash.
 
+mod adopted;
 mod begin;
 mod by_group;
 mod capacity;

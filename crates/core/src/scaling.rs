@@ -58,6 +58,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     }
     observe::refresh_shares(&mut ledger, inputs);
     observe::take_in_erased(&mut ledger, inputs);
+    claims::adopt(&mut ledger, inputs);
     claims::claim(&mut ledger, inputs);
     claims::bind_to_successors(&mut ledger, inputs);
     unusable::watch(&mut ledger, inputs);

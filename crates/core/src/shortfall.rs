@@ -8,7 +8,7 @@
 mod tests;
 mod waiting;
 
-pub use waiting::{Need, Shapes};
+pub use waiting::{HYPOTHETICAL, Need, Shapes};
 
 use crate::group::{GroupSetup, GroupView, PoolView};
 use crate::ids::{PoolName, ReplacementName};

@@ -125,6 +125,7 @@ impl LedgerStore {
                     "desiredSeen": next.desired_seen,
                     "doubts": next.doubts,
                     "emptyPlaces": next.empty_places,
+                    "excess": next.excess,
                 },
             });
             match self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&body)).await {

@@ -199,6 +199,7 @@ impl TurnView<'_> {
             node: spec.node_name.clone(),
             instance_id: spec.instance_id.clone(),
             in_pool: pool.is_some(),
+            adopted: false,
         };
         let mut status = replacement::open(
             &subject,
@@ -210,7 +211,8 @@ impl TurnView<'_> {
         );
         status.node_uid = self.uid_of(&subject.node);
         let (node_name, instance_id) = (subject.node, subject.instance_id);
-        let spec = NodeReplacementSpec { pool: pool.cloned(), node_name, instance_id, place: None };
+        let spec =
+            NodeReplacementSpec { pool: pool.cloned(), node_name, instance_id, place: None, adopted: None };
         let mut record = NodeReplacement::new(&subject.name, spec);
         record.status = Some(status);
         record

@@ -201,7 +201,8 @@ impl TurnView<'_> {
         instance_id: InstanceId,
     ) -> Write {
         let node_name = ask.node.clone().unwrap_or_default();
-        let spec = NodeReplacementSpec { pool: Some(pool), node_name, instance_id, place: None };
+        let spec =
+            NodeReplacementSpec { pool: Some(pool), node_name, instance_id, place: None, adopted: None };
         let mut record = NodeReplacement::new(&spec.instance_id.clone(), spec);
         record.status = Some(self.asked_for(ask, spot_action, &record));
         Write::Create(record)

@@ -1,19 +1,70 @@
-//! Stand-ins for Spot capacity that is missing without an interruption notice: their records are opened here.
+//! Records without an old node are opened here: stand-ins for Spot capacity that is missing without an
+//! interruption notice, and on-demand instances above the baseline that are adopted.
 
 use super::known::PoolFacts;
 use super::store::Write;
 use super::turn_view::TurnView;
+use crate::actors::deps::PoolConfig;
 use crate::crd::{EmptyPlace, NodeReplacement, NodeReplacementSpec};
 use jiff::Timestamp;
+use spot_guard_core::adoption::{self, Adopted};
 use spot_guard_core::freshness::WatchedKind;
-use spot_guard_core::group::GroupView;
+use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
+use spot_guard_core::ledger::Ledger;
 use spot_guard_core::record::ReplacementStatus;
 use spot_guard_core::replacement::Mode;
 use spot_guard_core::shortfall;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl TurnView<'_> {
+    /// The pool, its groups and its ledger, if a record that nobody announced may be opened in it.
+    fn may_begin(&self, pool: &PoolName) -> Option<(&PoolConfig, &PoolView, &Ledger)> {
+        let (config, facts) = (self.configs.get(pool)?, self.pools.get(pool)?);
+        let PoolFacts::Observed { view, ledger, .. } = facts else { return None };
+        // A record that cannot be read may be one of these.
+        let unread = self.deps.view.not_understood().names(WatchedKind::Replacement).next().is_some();
+        let held = config.deleted || config.mode != Mode::Act || config.pause.is_some();
+        (!unread && !held && self.is_accepted(pool)).then_some((config, &**view, &**ledger))
+    }
+
+    /// The record of an adopted instance, if it may still be adopted.
+    pub(super) fn adopt(
+        &self,
+        pool: &PoolName,
+        adopted: Adopted,
+        records: &BTreeMap<ReplacementName, NodeReplacement>,
+    ) -> Option<Write> {
+        let (config, view, ledger) = self.may_begin(pool)?;
+        let id = adopted.instance.instance_id.clone();
+        let mut of_pool = records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
+        let baseline = config.on_demand.baseline;
+        let is_free = adoption::may_adopt(ledger, &view.on_demand, &id, baseline) == Some(true);
+        if !is_free || of_pool.any(NodeReplacement::is_open) {
+            return None;
+        }
+        let name = adoption::names(pool, &id).find(|name| !records.contains_key(name))?;
+        let status = self.adopted(pool, &adopted, &view.spot);
+        let mut record = NodeReplacement::new(
+            &name,
+            NodeReplacementSpec {
+                pool: Some(pool.clone()),
+                node_name: NodeName::default(),
+                instance_id: InstanceId::default(),
+                place: None,
+                adopted: Some(adopted.into()),
+            },
+        );
+        record.status = Some(status);
+        Some(Write::Create(record))
+    }
+
+    /// The first status of an adopted instance.
+    pub(super) fn adopted(&self, pool: &PoolName, adopted: &Adopted, spot: &GroupView) -> ReplacementStatus {
+        let status = adoption::open(adopted, spot, self.deps.clock.now());
+        ReplacementStatus { utilisation_before: Some(self.utilisation(pool)), ..status }
+    }
+
     /// The records of the stand-ins that begin: so many as are wanted, and as are still missing.
     pub(super) fn stand_in(
         &self,
@@ -21,18 +72,7 @@ impl TurnView<'_> {
         wanted: usize,
         records: &BTreeMap<ReplacementName, NodeReplacement>,
     ) -> Vec<Write> {
-        let facts = (self.configs.get(pool), self.pools.get(pool));
-        let (Some(config), Some(PoolFacts::Observed { view, ledger, .. })) = facts else { return Vec::new() };
-        // A record that cannot be read may be that of a stand-in.
-        let unread = self.deps.view.not_understood().names(WatchedKind::Replacement).next().is_some();
-        if unread
-            || config.deleted
-            || config.mode != Mode::Act
-            || config.pause.is_some()
-            || !self.is_accepted(pool)
-        {
-            return Vec::new();
-        }
+        let Some((_, view, ledger)) = self.may_begin(pool) else { return Vec::new() };
         let of_pool = records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
         let known = of_pool.filter_map(NodeReplacement::in_pool);
         let empty = shortfall::uncovered(ledger, &view.spot, known, self.deps.clock.now());
@@ -50,6 +90,7 @@ impl TurnView<'_> {
                     node_name: NodeName::default(),
                     instance_id: InstanceId::default(),
                     place: Some(EmptyPlace { since }),
+                    adopted: None,
                 },
             );
             record.status = Some(self.begun(pool, since, &view.spot));

@@ -193,6 +193,9 @@ impl<'a> TurnView<'a> {
             // The process died between the record and its first status.
             status = self.begun(pool, place.since, &self.view(pool)?.spot);
         }
+        if let (Some(held), Some(pool), None) = (&record.spec.adopted, &record.spec.pool, status.started_at) {
+            status = self.adopted(pool, &held.into(), &self.view(pool)?.spot);
+        }
         for held in self.notices_of(record) {
             let spec = &held.notice.spec;
             if status.started_at.is_none() {
@@ -300,6 +303,7 @@ impl<'a> TurnView<'a> {
             refused: &refused,
             neighbour,
             view: pool.and_then(PoolFacts::view),
+            baseline: config.and_then(|config| config.on_demand.baseline),
             ledger: pool.and_then(PoolFacts::ledger).unwrap_or(&self.no_ledger),
             withdrawn: pool.is_some_and(|facts| facts.has_withdrawn(&name)),
             old_node: old_node.as_ref(),
@@ -453,5 +457,6 @@ pub(super) fn subject(record: &NodeReplacement) -> Subject {
         node: record.spec.node_name.clone(),
         instance_id: record.spec.instance_id.clone(),
         in_pool: record.spec.pool.is_some(),
+        adopted: record.spec.adopted.is_some(),
     }
 }

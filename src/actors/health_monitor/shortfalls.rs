@@ -32,7 +32,7 @@ pub(super) struct Around {
     /// The groups of the pools that come before this one and look after pods that wait: each counts once.
     earlier: Vec<Arc<PoolView>>,
     /// What holds all voluntary work.
-    held: Vec<Reason>,
+    pub(super) held: Vec<Reason>,
 }
 
 impl Around {

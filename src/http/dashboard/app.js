@@ -119,14 +119,28 @@ function counts(group) {
   return group ? `${group.inService} of ${group.desired} in service` : "not read yet";
 }
 
+function isFull(group) {
+  return group && group.inService >= group.desired;
+}
+
+const REPLACERS = { SpotGuard: "Spot Guard", Group: "their group" };
+const CAUSES = { Shortfall: "missing Spot instance", Adoption: "above the baseline" };
+
+function baseline(pool) {
+  if (pool.baseline === undefined) return "";
+  return pool.aboveBaseline ? `, ${pool.aboveBaseline} above the baseline of ${pool.baseline}` : `, baseline ${pool.baseline}`;
+}
+
 function drawPool(pool, allPaused, now) {
   const entry = (name, value, kind) => [element("dt", {}, name), element("dd", kind ? { class: kind } : {}, value)];
   const conditions = pool.conditions.flatMap((held) => entry(held.type,
     held.status === "True" ? "yes" : `no: ${held.message || held.reason}`, held.status === "True" ? "good" : "bad"));
   return element("article", { class: "card", "data-pool": pool.name },
     element("h3", {}, pool.name, pool.paused ? " (paused)" : "", pool.mode === "Act" ? "" : ` (${pool.mode})`),
-    element("dl", {}, ...entry("Spot", counts(pool.spot), "good"),
-      ...entry("on demand", counts(pool.onDemand), "bad"), ...entry("fallbacks", String(pool.fallbacks)),
+    element("dl", {}, ...entry("Spot", counts(pool.spot), isFull(pool.spot) ? "good" : "bad"),
+      ...entry("on demand", counts(pool.onDemand) + baseline(pool), pool.fallbacks ? "bad" : undefined),
+      ...entry("fallbacks", String(pool.fallbacks)),
+      ...(pool.replacedBy ? entry("nodes are replaced by", REPLACERS[pool.replacedBy]) : []),
       ...conditions),
     chart(pool, now),
     allPaused ? null : pool.paused
@@ -142,7 +156,7 @@ function reasons(blockers) {
 function drawFallback(fallback) {
   return element("article", { class: "card", "data-fallback": fallback.replacement },
     element("h3", {}, fallback.node),
-    element("dl", {}, element("dt", {}, "stands in for"), element("dd", {}, fallback.replacedNode),
+    element("dl", {}, element("dt", {}, "stands in for"), element("dd", {}, fallback.replacedNode || "a Spot instance"),
       element("dt", {}, "on demand for"), element("dd", {}, span(fallback.onDemandSeconds)),
       ...cost(fallback),
       element("dt", {}, "at box"), element("dd", {}, fallback.box)),
@@ -164,12 +178,13 @@ function drawStep(step) {
 function drawStory(story, open) {
   const about = isOver(story) ? "over" : `at box ${story.box}, ${story.phase}`;
   const drawn = element("details", { id: anchor(story), "data-replacement": story.name },
-    element("summary", {}, element("strong", {}, story.node), ` ${about}`, story.fallback ? ", on demand" : ""),
+    element("summary", {}, element("strong", {}, story.node || story.name), ` ${about}`, story.fallback ? ", on demand" : "",
+      CAUSES[story.cause] ? `, ${CAUSES[story.cause]}` : ""),
     ...reasons(story.blockedBy),
     element("ol", {}, ...story.steps.map(drawStep)),
     trace(story),
     isOver(story) ? null : request("Cancel", "Cancel", `replacements/${story.name}/cancel`,
-      `Cancel the replacement of ${story.node}? Taint and cordon are removed.`));
+      `Cancel the replacement of ${story.node || story.name}? Taint and cordon are removed.`));
   drawn.open = open;
   return drawn;
 }

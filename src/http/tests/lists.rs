@@ -70,6 +70,7 @@ fn cluster() -> Fixture {
                 node_name: "node-0".into(),
                 instance_id: "i-0".into(),
                 place: None,
+                adopted: None,
             },
             ..replacement("i-0", status)
         }],

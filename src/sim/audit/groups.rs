@@ -1,10 +1,12 @@
 //! The changes of groups: announced in the ledger, seldom, and taken back in the end.
 
 use super::{Auditor, Invariant};
+use crate::crd::NodeReplacement;
 use kube::ResourceExt;
 use spot_guard_cloud::cloud::GateCall;
 use spot_guard_core::ids::GroupName;
 use spot_guard_core::ledger::RequestState;
+use spot_guard_core::record::GroupKind;
 use spot_guard_core::time::since;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,6 +32,9 @@ impl Auditor {
         self.watch_churn(group);
         if call.operation == "LaunchInstances" || call.operation == "SetDesiredCapacity" {
             self.watch_places(Some(group));
+        }
+        if call.decrement {
+            self.note_adopted(call);
         }
         // An instance that waits for its hook was ended by its group: that changes no desired capacity.
         if !call.operation.contains("LifecycleAction") && !self.is_written(call, group) {
@@ -98,6 +103,55 @@ impl Auditor {
         })
     }
 
+    /// An instance is given back. One that was adopted is above the baseline.
+    fn note_adopted(&self, call: &GateCall) {
+        let (Some(group), Some(instance)) = (&call.group, &call.instance) else { return };
+        let records = self.records();
+        let adopts = |record: &&std::sync::Arc<NodeReplacement>| {
+            let held = record.spec.adopted.as_ref().is_some_and(|held| held.instance_id == *instance);
+            held && record.is_open()
+        };
+        let Some(record) = records.iter().find(adopts) else { return };
+        let pools = self.pools();
+        let pool = pools.iter().find(|pool| record.spec.pool.as_deref() == Some(&*pool.name_any()));
+        let (Some(pool), Some(found)) = (pool, self.inner.cloud.group(group)) else { return };
+        let ledger = pool.status.clone().unwrap_or_default().ledger;
+        let others = ledger
+            .shares(GroupKind::OnDemand)
+            .filter(|share| share.is_raised() && share.replacement != record.replacement_name());
+        let kept = i64::from(found.desired) - 1 - i64::try_from(others.count()).unwrap_or(i64::MAX);
+        let baseline = pool.spec.on_demand.baseline.map(i64::from);
+        if found.instances.iter().any(|held| held.id == *instance)
+            && baseline.is_none_or(|least| kept < least)
+        {
+            let found =
+                format!("{instance} is given back, {kept} are left, and the baseline is {baseline:?}");
+            self.violated(Invariant::OnlyAboveBaseline, group, found);
+        }
+        let spot = record.spec.adopted.as_ref().is_some_and(|held| held.requests_spot);
+        let spot = spot.then(|| pool.spec.spot_group.to_string());
+        self.state().adopted.insert(instance.clone(), (group.clone(), spot));
+    }
+
+    /// How many adopted instances of a group are gone, and for how many a group of Spot instances has grown.
+    fn moved(&self, group: &str) -> (i64, i64) {
+        let there: BTreeSet<String> = self
+            .inner
+            .cloud
+            .snapshot()
+            .groups
+            .into_iter()
+            .flat_map(|group| group.instances)
+            .map(|held| held.id)
+            .collect();
+        let state = self.state();
+        let gone = state.adopted.iter().filter(|(id, _)| !there.contains(*id)).map(|(_, of)| of);
+        let count = |is: &dyn Fn(&(String, Option<String>)) -> bool| {
+            i64::try_from(gone.clone().filter(|of| is(of)).count()).unwrap_or(i64::MAX)
+        };
+        (count(&|(of, _)| of == group), count(&|(_, spot)| spot.as_deref() == Some(group)))
+    }
+
     /// What our calls have added to a group's desired capacity so far, and by how much others have lowered it
     /// while a replacement of its pool was open: whose place they took, nobody can tell.
     fn ours(&self, group: &str, is_busy: bool) -> (i64, i64) {
@@ -133,8 +187,9 @@ impl Auditor {
                 // A pool that is not accepted may name the group of another one.
                 let is_busy = busy.contains(group);
                 let (sum, taken) = self.ours(group, is_busy);
+                let (adopted, moved) = self.moved(group);
                 // What others took out while we waited for it may have been asked for again.
-                if !is_busy && !(0..=taken).contains(&sum) {
+                if !is_busy && !(-adopted..=taken + moved).contains(&sum) {
                     let found = format!(
                         "no replacement is open, and our changes to desired capacity sum up to {sum:+}"
                     );

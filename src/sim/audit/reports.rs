@@ -11,7 +11,7 @@ impl Auditor {
     /// A record was written.
     pub(super) fn watch_records(&self) {
         for record in self.records() {
-            if record.spec.place.is_some() {
+            if record.spec.place.is_some() || record.spec.adopted.is_some() {
                 let is_new = self.state().places.insert(record.name_any());
                 if is_new {
                     self.watch_places(None);

@@ -86,6 +86,11 @@ pub(super) fn of_stored(
         "Spot nodes without a ready agent",
         nodes(|status| status.unwatched_nodes),
     );
+    registry.register(
+        "pool_above_baseline",
+        "On-demand instances above the baseline that are no fallback",
+        nodes(|status| status.above_baseline),
+    );
     let conditions = with_status.iter().flat_map(|(PoolLabels { pool }, status)| {
         status.conditions.iter().map(|held| {
             let labels = ConditionLabels { pool: pool.clone(), condition: held.type_.clone() };

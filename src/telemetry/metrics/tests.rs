@@ -42,6 +42,7 @@ fn on_fallback(name: &str) -> NodeReplacement {
         node_name: format!("node-{name}").into(),
         instance_id: name.into(),
         place: None,
+        adopted: None,
     };
     let mut replacement = NodeReplacement::new(name, spec);
     replacement.status = Some(ReplacementStatus {

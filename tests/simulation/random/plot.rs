@@ -187,6 +187,7 @@ impl Plot {
                     launch_instances: random.bool(),
                     zones: pick(random, &[1, 2, 3, 3, 3]),
                     managed: false,
+                    baseline: None,
                 },
                 boot: BootTimes {
                     launch: Duration::from_secs(pick(random, &[5, 25, 25, 70])),

@@ -219,6 +219,7 @@ impl<'a> Stage<'a> {
             launch_instances: first.start.launch_instances,
             zones: first.start.zones,
             managed: first.start.managed,
+            baseline: first.start.baseline,
             autoscaler: false,
             drain_outside_pools: plot.seed.is_multiple_of(2),
         };

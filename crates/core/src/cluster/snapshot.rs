@@ -63,6 +63,14 @@ impl Snapshot {
         snapshot
     }
 
+    /// The same with one more node, which has no pods.
+    #[must_use]
+    pub fn with_node(&self, node: Node) -> Self {
+        let mut live = Live { snapshot: Arc::new(self.clone()), ..Live::default() };
+        live.set_node(Arc::new(node));
+        live.into_snapshot()
+    }
+
     /// All nodes; their indexes are used elsewhere.
     #[must_use]
     pub fn nodes(&self) -> &[Arc<Node>] {

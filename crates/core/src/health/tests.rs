@@ -12,7 +12,12 @@ fn now() -> Timestamp {
 }
 
 fn group(desired: i32, in_service: &[&str], pending: &[&str]) -> GroupView {
-    let instance = |id: &&str, lifecycle| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle };
+    let instance = |id: &&str, lifecycle| Instance {
+        id: (*id).into(),
+        zone: "a".to_owned(),
+        lifecycle,
+        protected: false,
+    };
     let serving = in_service.iter().map(|id| instance(id, Lifecycle::InService));
     GroupView {
         name: "spot".into(),

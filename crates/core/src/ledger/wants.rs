@@ -25,6 +25,16 @@ pub enum Want {
         /// How long the node of an instance in service may take until it can be used.
         join_timeout: Duration,
     },
+    /// This instance of the on-demand group, which is above the baseline: what others raised for it counts as
+    /// raised for the replacement from then on.
+    Adopted {
+        /// The instance.
+        instance_id: InstanceId,
+        /// The pool's baseline.
+        baseline: u32,
+    },
+    /// Nothing any more, and all stays as it is: the share is forgotten, what was raised for it is others'.
+    Left,
     /// Nothing any more: desired capacity is lowered again, and the instance that was claimed for it is
     /// terminated.
     Nothing,

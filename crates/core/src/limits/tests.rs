@@ -29,6 +29,7 @@ fn pool(spot: usize, on_demand: usize) -> PoolView {
                 id: format!("i-{number}").into(),
                 zone: "a".to_owned(),
                 lifecycle: Lifecycle::InService,
+                protected: false,
             })
             .collect(),
         failures: Vec::new(),

@@ -23,7 +23,14 @@ fn group(name: &str) -> GroupView {
 /// A pool of the two groups.
 fn names(name: &PoolName) -> PoolNames<'_> {
     let (spot, on_demand) = (leaked("spot"), leaked("on-demand"));
-    PoolNames { name, spot, on_demand, launch_instances: LaunchInstances::Auto, replaced_by: None }
+    PoolNames {
+        name,
+        spot,
+        on_demand,
+        launch_instances: LaunchInstances::Auto,
+        replaced_by: None,
+        baseline: None,
+    }
 }
 
 fn found(change: impl Fn(&mut PoolView)) -> Vec<(GroupName, ReasonCode, Severity)> {
@@ -171,7 +178,8 @@ fn a_group_belongs_to_one_pool() {
 fn a_node_that_names_no_instance_is_told_while_an_instance_has_no_node() {
     use crate::testing::{cluster, node};
     let mut view = PoolView { spot: group("spot"), on_demand: group("on-demand") };
-    let instance = |id: &str, lifecycle| Instance { id: id.into(), zone: "a".to_owned(), lifecycle };
+    let instance =
+        |id: &str, lifecycle| Instance { id: id.into(), zone: "a".to_owned(), lifecycle, protected: false };
     view.spot.instances = vec![instance("i-a", Lifecycle::InService), instance("i-b", Lifecycle::Pending)];
     let named = |name: &str, provider_id: &str| Node { provider_id: provider_id.into(), ..node(name) };
     for (nodes, told) in [

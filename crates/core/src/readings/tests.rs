@@ -20,7 +20,12 @@ fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView
         setup: GroupSetup::default(),
         instances: instances
             .iter()
-            .map(|(id, lifecycle)| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle: *lifecycle })
+            .map(|(id, lifecycle)| Instance {
+                id: (*id).into(),
+                zone: "a".to_owned(),
+                lifecycle: *lifecycle,
+                protected: false,
+            })
             .collect(),
         failures: Vec::new(),
         unlisted_launches: 0,

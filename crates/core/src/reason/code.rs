@@ -165,6 +165,12 @@ codes! {
         ShortfallObserved,
         /// As many stand-ins are open, or began or ended lately, as the limits allow.
         StandInLimit,
+        /// On-demand instances stand in for Spot.
+        OnFallback,
+        /// The on-demand group has more instances than its baseline.
+        AboveBaseline,
+        /// The baseline does not fit with the sizes of the on-demand group.
+        BaselineOutOfRange,
         /// There are more reasons than a record holds.
         MoreReasons,
     }

@@ -68,6 +68,15 @@ pub enum GroupProblem {
     NoLaunchInstances(NoLaunch),
     /// The group cannot shrink below it, so what is owed to a fallback stays in it.
     AtMinimum(i32),
+    /// The baseline of the on-demand group is below its minimum or above its maximum.
+    BaselineOutOfRange {
+        /// The baseline (`spec.onDemand.baseline`).
+        baseline: u32,
+        /// The group's minimum size.
+        min: i32,
+        /// The group's maximum size.
+        max: i32,
+    },
     /// An instance in service has no Node, and there is a Node that names no EC2 instance.
     ForeignProviderIds {
         /// One of those Nodes.
@@ -126,6 +135,7 @@ impl GroupProblem {
             Self::NoRoom(_) => ReasonCode::NoRoom,
             Self::NoLaunchInstances(_) => ReasonCode::NoLaunchInstances,
             Self::AtMinimum(_) => ReasonCode::AtMinimum,
+            Self::BaselineOutOfRange { .. } => ReasonCode::BaselineOutOfRange,
             Self::ForeignProviderIds { .. } => ReasonCode::ForeignProviderId,
         }
     }
@@ -145,6 +155,7 @@ impl GroupProblem {
             | Self::NotAllOnDemand
             | Self::CountedInUnits(_)
             | Self::BeingDeleted
+            | Self::BaselineOutOfRange { .. }
             | Self::TerminateSuspended => Severity::Refused,
             // A group that launches nothing is what the other one is there for.
             Self::LaunchSuspended(_)

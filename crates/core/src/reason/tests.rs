@@ -101,6 +101,7 @@ fn findings() -> Vec<Reason> {
         GroupProblem::NoLaunchInstances(NoLaunch::ManagedNodeGroup("workers".to_owned())),
         GroupProblem::NoLaunchInstances(NoLaunch::Refused("UnsupportedOperation".to_owned())),
         GroupProblem::AtMinimum(3),
+        GroupProblem::BaselineOutOfRange { baseline: 9, min: 0, max: 5 },
         GroupProblem::ForeignProviderIds { node: "node-1".into(), provider_id: "k3s://node-1".to_owned() },
     ]
     .map(|problem| Reason::PoolRefused(Finding { group: "spot".into(), problem }))
@@ -143,6 +144,8 @@ fn capacity_and_health() -> Vec<Reason> {
         Reason::ShortfallObserved { instances: 2 },
         Reason::StandInLimit { limit: 2 },
         Reason::AtMaximum { group: "on-demand".into(), max: 5 },
+        Reason::OnFallback { instances: 2 },
+        Reason::AboveBaseline { group: "on-demand".into(), instances: 2, baseline: 1 },
         Reason::More(101),
     ]
 }

@@ -132,6 +132,7 @@ impl Region for CapacityState {
     const NAME: &'static str = "Capacity";
     const TABLE: &'static [Transition] = &[
         way("NotRequested", "SpotRequested", FlowBox::ScaleUp, "nothing holds the replacement back"),
+        way("NotRequested", "Taken", FlowBox::Monitor, "an instance above the baseline is adopted"),
         way("SpotRequested", "Taken", FlowBox::Success, "an instance can take the pods"),
         way("SpotRequested", "BothRequested", FlowBox::Fallback, "Spot failed or timed out"),
         way("BothRequested", "Taken", FlowBox::Fallback, "the first instance that can take the pods"),

@@ -204,6 +204,10 @@ pub enum Outcome {
     TakenByAws,
     /// Box 6: the fallback is being watched.
     Monitoring,
+    /// Box 6: an on-demand instance above the baseline is to go back to Spot.
+    Adopted,
+    /// Box 6: an adopted instance is left to its owner again.
+    Released,
     /// Box 7: the Spot group is healthy.
     Healthy,
     /// Box 8: healthy for long enough.

@@ -48,7 +48,7 @@ pub(super) fn close(next: &mut ReplacementStatus, turn: &Turn<'_>) {
         return;
     }
     // Pods may have moved to an on-demand node that came too late: it goes back like any other fallback.
-    if returns_late_winner(next, GroupKind::OnDemand, turn) {
+    if !subject.adopted && returns_late_winner(next, GroupKind::OnDemand, turn) {
         return;
     }
     let open =

@@ -1,5 +1,6 @@
 //! What must hold in the world for a stored record.
 
+use super::adopted;
 use super::close::is_settled;
 use super::facts::{Facts, Mode, Subject};
 use crate::drain::DrainCommand;
@@ -83,8 +84,11 @@ fn protect(commands: &mut Commands, subject: &Subject, status: &ReplacementStatu
     }
     let shares = [GroupKind::Spot, GroupKind::OnDemand].map(|kind| facts.share(kind, subject));
     let brought = shares.into_iter().flatten().filter_map(|share| share.instance_id.clone());
+    let brought = brought.filter(|id| !subject.adopted || !facts.is_active(GroupKind::OnDemand, id));
     commands.protected.extend(brought);
-    commands.protected.extend(status.capacity.taken().map(|capacity| capacity.instance_id.clone()));
+    // An adopted instance is nobody's to keep: cluster-autoscaler may scale it down meanwhile.
+    let stands_in = status.capacity.taken().filter(|_| !subject.adopted);
+    commands.protected.extend(stands_in.map(|capacity| capacity.instance_id.clone()));
     if !status.old_node.is_over() {
         commands.protected.insert(subject.instance_id.clone());
     }
@@ -132,6 +136,11 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
         gone,
         join_timeout: if presses { usual / 3 } else { usual },
     };
+    if subject.adopted {
+        let instance = |stood_in_for| instance(stood_in_for, false);
+        commands.wants.extend(adopted::want(subject, status, facts, &instance));
+        return;
+    }
     // A group that replaces by itself is asked for nothing.
     if status.capacity.is_requested() && (!by_group || withdrawn) {
         let want = if cancelled && from != Some(GroupKind::Spot) {

@@ -1,5 +1,6 @@
 //! What the next step of a replacement depends on, and how to request it.
 
+use crate::adoption::RELEASED_AFTER;
 use crate::drain::DrainReport;
 use crate::freshness::{Freshness, StaleWatch, Step};
 use crate::group::PoolView;
@@ -52,10 +53,13 @@ pub struct Subject {
     pub instance_id: InstanceId,
     /// Whether the node belongs to an accepted pool; others only get their drain.
     pub in_pool: bool,
+    /// Whether it is an on-demand instance above the baseline, which was adopted; it has no old node.
+    pub adopted: bool,
 }
 
 impl Subject {
-    /// Whether it is an empty place of the Spot group, which has neither node nor instance.
+    /// Whether it has neither an old node nor an old instance: an empty place of the Spot group, or an adopted
+    /// instance.
     #[must_use]
     pub fn is_place(&self) -> bool {
         self.instance_id.is_empty()
@@ -131,6 +135,8 @@ pub struct Facts<'a> {
     pub neighbour: Option<Neighbour>,
     /// The pool's groups, once they were read.
     pub view: Option<&'a PoolView>,
+    /// How many on-demand instances the pool is to have, if a person said so.
+    pub baseline: Option<u32>,
     /// The pool's ledger.
     pub ledger: &'a Ledger,
     /// Whether that ledger was written when it was known that nothing more is wanted of the Spot group.
@@ -297,6 +303,14 @@ impl<'a> Turn<'a> {
         let waited_to_settle = settles
             && status.phase_since.is_some_and(|at| crate::time::since(at, facts.now) >= SETTLE_PATIENCE);
         Self { subject, facts, waited_to_settle, blocking: &status.blocking }
+    }
+
+    /// Whether the return of an adopted instance has not been safe for so long that it is left to its owner.
+    pub(super) fn is_to_be_released(&self) -> bool {
+        let at_safety = self.blocking.iter().find(|held| held.flow_box == FlowBox::Safety);
+        let is_over =
+            |held: &BlockingReason| crate::time::since(held.since, self.facts.now) >= RELEASED_AFTER;
+        self.subject.adopted && at_safety.is_some_and(is_over)
     }
 
     /// What held it up at that box still does, as far as is known.

@@ -1,5 +1,6 @@
 //! Boxes 6 to 10: what stands in goes back, when Spot can take over.
 
+use super::adopted;
 use super::by_group;
 use super::facts::{Facts, Turn};
 use super::leave::ended;
@@ -27,6 +28,10 @@ pub(super) fn go_back(next: &mut ReplacementStatus, turn: &Turn<'_>) {
         next.fallback.enter(FallbackState::OnFallback(open));
         monitoring(next, &capacity, turn.facts.now);
     }
+    if adopted::is_awaited(&capacity, turn) && matches!(*next.fallback, FallbackState::OnFallback(_)) {
+        adopted::wait(next, &capacity, turn);
+        return;
+    }
     if !matches!(*next.fallback, FallbackState::Terminating(_)) {
         if capacity.group == GroupKind::Spot
             && !turn.facts.is_spot_raised(turn.subject)
@@ -49,7 +54,7 @@ pub(super) fn go_back(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     }
 }
 
-fn nothing_to_return(next: &mut ReplacementStatus) {
+pub(super) fn nothing_to_return(next: &mut ReplacementStatus) {
     next.fallback.enter(FallbackState::None {});
     next.blocking.clear();
 }
@@ -136,6 +141,9 @@ fn assess(next: &mut ReplacementStatus, mut open: OpenFallback, capacity: &Capac
         *fallback = open.clone();
     }
     match obstacle {
+        Some(Obstacle::At(FlowBox::Safety, _)) if turn.is_to_be_released() => {
+            adopted::release(next, capacity, turn)
+        }
         Some(Obstacle::At(flow_box, reasons)) => next.block(flow_box, reasons, now),
         Some(Obstacle::NotAssessed) => {
             let boxes = [FlowBox::Monitor, FlowBox::Health, FlowBox::Stability, FlowBox::Safety];

@@ -1,3 +1,4 @@
+mod adopted;
 mod by_group;
 
 use super::*;
@@ -30,7 +31,7 @@ fn now() -> Timestamp {
 }
 
 fn subject() -> Subject {
-    Subject { name: OLD.into(), node: "old".into(), instance_id: OLD.into(), in_pool: true }
+    Subject { name: OLD.into(), node: "old".into(), instance_id: OLD.into(), in_pool: true, adopted: false }
 }
 
 /// Something that changes the facts.
@@ -51,6 +52,8 @@ struct Stage {
     refused: Vec<Reason>,
     neighbour: Option<Neighbour>,
     in_pool: bool,
+    adopted: bool,
+    baseline: Option<u32>,
     known: bool,
     view: PoolView,
     ledger: Ledger,
@@ -95,6 +98,7 @@ impl Stage {
                     id: (*id).into(),
                     zone: "a".to_owned(),
                     lifecycle: Lifecycle::InService,
+                    protected: false,
                 })
                 .collect(),
             failures: Vec::new(),
@@ -114,6 +118,8 @@ impl Stage {
             refused: Vec::new(),
             neighbour: None,
             in_pool: true,
+            adopted: false,
+            baseline: None,
             known: true,
             view: PoolView {
                 spot: group("spot", 3, &[OLD, "i-2", "i-3"]),
@@ -147,7 +153,9 @@ impl Stage {
     }
 
     fn subject(&self) -> Subject {
-        Subject { in_pool: self.in_pool, ..subject() }
+        let (node, instance_id) = (NodeName::default(), InstanceId::default());
+        let subject = Subject { in_pool: self.in_pool, adopted: self.adopted, ..subject() };
+        if self.adopted { Subject { node, instance_id, ..subject } } else { subject }
     }
 
     fn with_facts<T>(&self, decide: impl FnOnce(&Subject, &Facts<'_>) -> T) -> T {
@@ -177,6 +185,7 @@ impl Stage {
                 refused: &self.refused,
                 neighbour: self.neighbour,
                 view: self.known.then_some(&self.view),
+                baseline: self.baseline,
                 ledger: &self.ledger,
                 withdrawn: self.withdrawn,
                 old_node: old_node.as_ref(),
@@ -283,7 +292,12 @@ impl Stage {
         };
         if group.instance(&id.into()).is_none() {
             let lifecycle = Lifecycle::InService;
-            group.instances.push(Instance { id: id.into(), zone: "a".to_owned(), lifecycle });
+            group.instances.push(Instance {
+                id: id.into(),
+                zone: "a".to_owned(),
+                lifecycle,
+                protected: false,
+            });
         }
         let instances = i32::try_from(group.instances.len()).expect("few");
         group.desired = group.desired.max(instances);
@@ -576,7 +590,7 @@ fn a_deadline_shortens_what_is_waited_for() {
                 let (id, zone) = (InstanceId::from("i-4"), "a".to_owned());
                 stage.view.spot.instances.retain(|instance| instance.id != id);
                 let lifecycle = Lifecycle::Pending;
-                stage.view.spot.instances.push(Instance { id, zone, lifecycle });
+                stage.view.spot.instances.push(Instance { id, zone, lifecycle, protected: false });
             }
             stage.pass(waited).go();
             want(&stage.commands(), GroupKind::OnDemand).is_some()
@@ -1505,7 +1519,7 @@ fn the_replacement_that_a_group_launched_by_itself_goes_back_instead() {
 /// tables.
 #[test]
 fn every_transition_is_taken() {
-    let tests: [fn(); 21] = [
+    let tests: [fn(); 22] = [
         when_both_groups_fail_the_node_is_kept_and_both_are_asked_again,
         a_late_spot_instance_wins_and_the_on_demand_one_goes,
         a_replacement_lost_before_the_drain_ends_goes_back_to_box_2,
@@ -1527,6 +1541,7 @@ fn every_transition_is_taken() {
         the_replacement_that_a_group_launched_by_itself_goes_back_instead,
         by_group::what_the_group_replaces_in_time_ends_without_a_call,
         by_group::a_node_of_eks_is_stood_in_for_and_neither_marked_nor_drained,
+        adopted::nothing_is_done_before_the_ledger_holds_what_others_raised_for_it,
     ];
     tests.iter().for_each(|test| test());
     assert_eq!(crate::record::not_taken(), [""; 0]);

@@ -1,9 +1,11 @@
 //! Which instance belongs to which share.
 
 use super::inputs::Inputs;
+use super::requests::draft;
 use super::wants::Want;
+use crate::adoption;
 use crate::ids::InstanceId;
-use crate::ledger::{Balance, Ledger, RequestState};
+use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
 
 /// Gives new instances to the shares that want one and have none, the most urgent first. A share that is
@@ -37,6 +39,38 @@ pub(super) fn claim(ledger: &mut Ledger, inputs: &Inputs<'_>) {
                 share.failure = None;
             }
         }
+    }
+}
+
+/// Writes down what others raised for an adopted instance as raised for its replacement.
+pub(super) fn adopt(ledger: &mut Ledger, inputs: &Inputs<'_>) {
+    let (kind, group) = (GroupKind::OnDemand, &inputs.view.on_demand);
+    if inputs.deferred.requests_of(kind) || inputs.deferred.is_behind(kind) {
+        return;
+    }
+    for ((of, replacement), want) in inputs.wants {
+        let Want::Adopted { instance_id, baseline } = want else { continue };
+        let is_new = *of == kind && ledger.share(kind, replacement).is_none();
+        if !is_new || adoption::may_adopt(ledger, group, instance_id, Some(*baseline)) != Some(true) {
+            continue;
+        }
+        let share = Share {
+            replacement: replacement.clone(),
+            balance: Balance::Raised,
+            attempt: 0,
+            since: inputs.now,
+            deadline: None,
+            stood_in_for: false,
+            instance_id: Some(instance_id.clone()),
+            claimed_at: Some(inputs.now),
+            unusable: None,
+            discarded: None,
+            failure: None,
+        };
+        let id = format!("{}-{}-adopted", kind.slug(), inputs.now.as_millisecond());
+        let request = draft(inputs, kind, id, Method::SetDesiredCapacity {}, vec![share]);
+        let (baseline, state) = (group.desired - 1, RequestState::Applied);
+        ledger.scaling_requests.push(ScalingRequest { baseline, state, ..request });
     }
 }
 

@@ -103,11 +103,15 @@ pub(super) fn withdraw(
     spare: &mut SpareInstances<'_>,
 ) -> Option<Call> {
     for ((kind, replacement), want) in inputs.wants {
-        let is_wanted = matches!(want, Want::Instance { .. });
+        let is_wanted = matches!(want, Want::Instance { .. } | Want::Adopted { .. });
         if is_wanted || inputs.deferred.requests_of(*kind) || ledger.uncounted(*kind) > 0 {
             continue;
         }
         let Some(share) = ledger.share(*kind, replacement).cloned() else { continue };
+        if *want == Want::Left {
+            forget(ledger, *kind, &share);
+            continue;
+        }
         let group = inputs.group(*kind);
         if *want == Want::Nothing
             && share.is_raised()

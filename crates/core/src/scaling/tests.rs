@@ -1,3 +1,4 @@
+mod adopted;
 mod answers;
 mod claims;
 mod instances;
@@ -43,7 +44,12 @@ fn group(name: &str, desired: i32, instances: &[(&str, Lifecycle)]) -> GroupView
         setup: GroupSetup { suspended, ..GroupSetup::default() },
         instances: instances
             .iter()
-            .map(|(id, lifecycle)| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle: *lifecycle })
+            .map(|(id, lifecycle)| Instance {
+                id: (*id).into(),
+                zone: "a".to_owned(),
+                lifecycle: *lifecycle,
+                protected: false,
+            })
             .collect(),
         failures: Vec::new(),
         unlisted_launches: 0,
@@ -63,7 +69,7 @@ fn add(view: &mut PoolView, kind: GroupKind, id: &str, lifecycle: Lifecycle) {
         GroupKind::Spot => &mut view.spot,
         GroupKind::OnDemand => &mut view.on_demand,
     };
-    group.instances.push(Instance { id: id.into(), zone: "a".to_owned(), lifecycle });
+    group.instances.push(Instance { id: id.into(), zone: "a".to_owned(), lifecycle, protected: false });
 }
 
 fn wanted(attempt: u32, deadline: Option<Timestamp>) -> Want {

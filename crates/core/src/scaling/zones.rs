@@ -31,7 +31,7 @@ pub(super) fn order(
 ) -> Vec<String> {
     let volume_zone = match want {
         Want::Instance { zone, .. } => zone.as_deref(),
-        Want::Nothing | Want::Done => None,
+        Want::Adopted { .. } | Want::Left | Want::Nothing | Want::Done => None,
     };
     let (group, spot) = (inputs.group(kind), inputs.group(GroupKind::Spot));
     let interrupted: BTreeSet<&str> = spot

@@ -9,8 +9,12 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn group(name: &str, desired: i32, ids: &[&str]) -> GroupView {
-    let instance =
-        |id: &&str| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle: Lifecycle::InService };
+    let instance = |id: &&str| Instance {
+        id: (*id).into(),
+        zone: "a".to_owned(),
+        lifecycle: Lifecycle::InService,
+        protected: false,
+    };
     GroupView {
         name: name.into(),
         desired,

@@ -3,6 +3,7 @@
 use crate::cluster::{Node, OwnerKind, Pod, Resources, Snapshot, take_off};
 use crate::drain::CORDON;
 use crate::group::{GroupView, PoolView};
+use crate::ids::{NodeName, NodeUid};
 use crate::policy::Policy;
 use crate::time::since;
 use jiff::Timestamp;
@@ -16,6 +17,11 @@ const FOUND_WITHIN: Duration = Duration::from_secs(30);
 const MOST_PODS: usize = 5_000;
 /// EKS says by this label which market a node is of (EKS User Guide, "Managed node groups").
 const CAPACITY_TYPE: &str = "eks.amazonaws.com/capacityType";
+
+/// The label of a node's own name.
+const HOSTNAME: &str = "kubernetes.io/hostname";
+/// The name of a node that is not there yet. It is no name that a node can have.
+pub const HYPOTHETICAL: &str = "(one more Spot node)";
 
 /// What the nodes of a pool are like: one Ready node of each group that has one. A pod fits only if it fits
 /// on all of them, for it stands on on-demand first and on Spot in the end.
@@ -52,6 +58,17 @@ impl Shapes {
             only.node.labels = only.node.labels.iter().filter(|(key, _)| *key != CAPACITY_TYPE).collect();
         }
         Self(found)
+    }
+
+    /// The cluster with one more, empty node like those of the Spot group; `None` without a node to look at.
+    #[must_use]
+    pub fn with_spot_node(view: &PoolView, snapshot: &Snapshot, taint_key: &str) -> Option<Snapshot> {
+        let Shape { node, free } = shape(&view.spot, snapshot, taint_key)?;
+        let (name, uid) = (NodeName::from(HYPOTHETICAL), NodeUid::default());
+        let labels = node.labels.iter().filter(|(key, _)| *key != HOSTNAME).chain([(HOSTNAME, HYPOTHETICAL)]);
+        let labels = labels.collect();
+        let node = Node { name, uid, labels, provider_id: "".into(), allocatable: free, ..node };
+        Some(snapshot.with_node(node))
     }
 
     /// Whether a pod would fit on an empty node of the pool. Without a node to look at nobody knows.

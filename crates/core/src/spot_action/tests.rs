@@ -35,7 +35,13 @@ fn of_pool(action: ActionKind, pool: &str) -> Ask {
 }
 
 fn subject() -> Subject {
-    Subject { name: "i-1".into(), node: "n-1".into(), instance_id: "i-1".into(), in_pool: true }
+    Subject {
+        name: "i-1".into(),
+        node: "n-1".into(),
+        instance_id: "i-1".into(),
+        in_pool: true,
+        adopted: false,
+    }
 }
 
 /// A story that advice began, in this phase.

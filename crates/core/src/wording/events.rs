@@ -52,6 +52,8 @@ impl fmt::Display for Event {
             | Self::GoneBeforeDrained { .. }
             | Self::DeadlineNear { .. }
             | Self::Terminated { .. }
+            | Self::Adopted { .. }
+            | Self::Released
             | Self::Monitoring { .. }
             | Self::ReturnGivenUp { .. }
             | Self::FallbackLost { .. }
@@ -125,6 +127,15 @@ fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Event::Monitoring { group: GroupKind::Spot, node, .. } => {
             write!(f, "the Spot group has one instance too many: node {node}")
         }
+        Event::Adopted { instance_id, requests_spot } => {
+            let then = if *requests_spot {
+                "once Spot has brought one for it"
+            } else {
+                "for its pods fit elsewhere"
+            };
+            write!(f, "{instance_id} is above the on-demand baseline, and goes back to Spot {then}")
+        }
+        Event::Released => f.write_str("the instance is left to its owner: its return is not possible now"),
         Event::ReturnGivenUp { reasons } => {
             write!(f, "the return was given up; taint and cordon are removed: {}", in_one_line(reasons))
         }

@@ -79,6 +79,12 @@ impl Display for Reason {
             | Self::ShortfallObserved { .. }
             | Self::StandInLimit { .. }
             | Self::AtMaximum { .. } => shortfall(self, f),
+            Self::OnFallback { instances } => {
+                write!(f, "on-demand stands in for {instances} Spot instances")
+            }
+            Self::AboveBaseline { group, instances, baseline } => {
+                write!(f, "{group} has {instances} instances above its baseline of {baseline}")
+            }
             Self::More(count) => write!(f, "and {count} more"),
         }
     }
@@ -353,6 +359,12 @@ impl Display for Finding {
             GroupProblem::ForeignProviderIds { node, provider_id } => {
                 write!(f, "no Node is known for an instance of {group}, ")?;
                 write!(f, "and node {node} has the providerID {provider_id}; set it to aws:///ZONE/INSTANCE")
+            }
+            GroupProblem::BaselineOutOfRange { baseline, min, max } => {
+                write!(
+                    f,
+                    "spec.onDemand.baseline is {baseline}, and {group} can have {min} to {max} instances"
+                )
             }
             GroupProblem::AtMinimum(min) => {
                 write!(f, "{group} is at its minimum of {min}: ")?;

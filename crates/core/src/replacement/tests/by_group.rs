@@ -17,7 +17,7 @@ fn by_group() -> Stage {
 fn arrives(stage: &mut Stage, id: &str, lifecycle: Lifecycle) {
     let group = &mut stage.view.spot;
     group.instances.retain(|held| held.id != id);
-    group.instances.push(Instance { id: id.into(), zone: "a".to_owned(), lifecycle });
+    group.instances.push(Instance { id: id.into(), zone: "a".to_owned(), lifecycle, protected: false });
     if lifecycle == Lifecycle::InService {
         stage.nodes.push((id.into(), false));
     }

@@ -210,6 +210,7 @@ fn what_does_not_fit_is_given_back_until_every_zone_was_tried() {
             id: next_id.into(),
             zone: next_zone.to_owned(),
             lifecycle: Lifecycle::InService,
+            protected: false,
         });
         ledger = looks(&ledger, &view, &want(attempt + 1), &usual, began + 1).ledger;
     }

@@ -1,0 +1,312 @@
+//! On-demand instances above a pool's baseline that no replacement requested, and how they go back to Spot.
+//!
+//! [`watch`] keeps in the ledger since when the on-demand group has more instances than its baseline.
+//! [`judge`] names the one that is adopted next. From then on it is a fallback like any other: boxes 6 to 11.
+
+#[cfg(test)]
+mod tests;
+
+use crate::cluster::{Node, ScaleDown, Snapshot};
+use crate::flow::Event;
+use crate::group::{GroupView, Lifecycle, PoolView};
+use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName};
+use crate::ledger::{Ledger, RequestState};
+use crate::neighbours;
+use crate::policy::seconds;
+use crate::reason::{Neighbour, Reason};
+use crate::record::{
+    Capacity, CapacityState, FallbackState, GroupKind, OldNodeState, OpenFallback, ReplacedBy,
+    ReplacementStatus,
+};
+use crate::replacement::Mode;
+use crate::safety;
+use crate::shortfall::Shapes;
+use crate::time::since;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::time::Duration;
+
+/// A node with this label is never adopted.
+pub const KEEP: &str = "spotguard.dev/keep";
+/// By taints that begin so cluster-autoscaler says that it may take a node away soon (its FAQ).
+const DELETION_CANDIDATE: &str = "DeletionCandidateOfClusterAutoscaler";
+/// So many instances are looked at in one assessment.
+const MOST_CANDIDATES: usize = 8;
+/// An adopted instance whose return is not safe for so long is released again.
+pub const RELEASED_AFTER: Duration = Duration::from_secs(1800);
+/// So long after one was released none is adopted.
+const REST: Duration = Duration::from_secs(1800);
+
+/// How many on-demand instances a pool is to have, and what becomes of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OnDemandSpec {
+    /// How many on-demand instances the pool has without any fallback. What is above it goes back to Spot,
+    /// whoever requested it. Without it, only what Spot Guard requested goes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 10_000))]
+    pub baseline: Option<u32>,
+    /// For how many seconds instances above the baseline must have stood before one goes back; by default
+    /// 1800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 86_400))]
+    pub adopt_after_seconds: Option<u32>,
+}
+
+impl OnDemandSpec {
+    fn adopt_after(&self) -> Duration {
+        seconds(self.adopt_after_seconds.unwrap_or(1800))
+    }
+}
+
+/// On-demand instances above the baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Excess {
+    /// How many there are.
+    pub instances: u32,
+    /// Since when there are so many, or more.
+    pub since: Timestamp,
+}
+
+/// How many on-demand instances are above the baseline that no replacement requested; `None` while a call of
+/// ours is under way.
+#[must_use]
+pub fn excess(ledger: &Ledger, on_demand: &GroupView, baseline: u32) -> Option<u32> {
+    let kind = GroupKind::OnDemand;
+    let applied = ledger.requests(kind).all(|request| request.state == RequestState::Applied);
+    let lowers = ledger.reduction.as_ref().is_some_and(|reduction| reduction.group == kind);
+    if !applied || lowers || !ledger.left_behind.is_empty() || ledger.is_in_doubt(kind) {
+        return None;
+    }
+    let raised = ledger.shares(kind).filter(|share| share.is_raised()).count();
+    let theirs = usize::try_from(on_demand.desired).unwrap_or(0).saturating_sub(raised);
+    Some(u32::try_from(theirs).unwrap_or(u32::MAX).saturating_sub(baseline))
+}
+
+/// Keeps in the ledger since when there is excess. While a call of ours is under way nothing can be said, and
+/// what was seen stands.
+pub fn watch(ledger: &mut Ledger, on_demand: &GroupView, spec: &OnDemandSpec, now: Timestamp) {
+    let Some(baseline) = spec.baseline else {
+        ledger.excess = None;
+        return;
+    };
+    let Some(instances) = excess(ledger, on_demand, baseline) else { return };
+    let stood = ledger.excess.filter(|held| instances <= held.instances).map(|held| held.since);
+    ledger.excess = (instances > 0).then(|| Excess { instances, since: stood.unwrap_or(now) });
+}
+
+/// Whether an instance may be adopted, which is to be written into the ledger; `None` while nobody knows.
+#[must_use]
+pub fn may_adopt(
+    ledger: &Ledger,
+    on_demand: &GroupView,
+    id: &InstanceId,
+    baseline: Option<u32>,
+) -> Option<bool> {
+    let Some(baseline) = baseline else { return Some(false) };
+    let is_free = on_demand.is_in_service(id) && !ledger.claimed(GroupKind::OnDemand).contains(id);
+    if !is_free {
+        return Some(false);
+    }
+    excess(ledger, on_demand, baseline).map(|instances| instances > 0)
+}
+
+/// An instance that may be adopted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// Its node.
+    pub node: NodeName,
+}
+
+/// What is adopted next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    /// The instance.
+    pub instance: Candidate,
+    /// Whether a Spot instance is requested for its pods: they do not fit on the nodes that there are.
+    pub requests_spot: bool,
+}
+
+/// What is adopted next, or what holds it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Adoption {
+    /// How many instances are above the baseline.
+    pub excess: u32,
+    /// The next one.
+    pub next: Option<Adopted>,
+    /// Why none is adopted.
+    pub held: Vec<Reason>,
+}
+
+/// A replacement of the pool.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnRecord<'a> {
+    /// Whether it is about an adopted instance.
+    pub is_adopted: bool,
+    /// Its record.
+    pub status: &'a ReplacementStatus,
+}
+
+impl OwnRecord<'_> {
+    /// Whether it was released lately: it went no step of a return.
+    fn was_released(&self, now: Timestamp) -> bool {
+        let lately = self.status.finished_at.is_some_and(|at| since(at, now) < REST);
+        self.is_adopted && lately && !matches!(*self.status.fallback, FallbackState::Gone { .. })
+    }
+}
+
+/// What [`judge`] looks at.
+pub struct Circumstances<'a> {
+    /// The pool's baseline.
+    pub spec: &'a OnDemandSpec,
+    /// The pool's mode.
+    pub mode: Mode,
+    /// Who replaces its Spot nodes: of a group that does it by itself nothing is requested.
+    pub replaced_by: ReplacedBy,
+    /// Its groups.
+    pub view: &'a PoolView,
+    /// Its ledger.
+    pub ledger: &'a Ledger,
+    /// Its replacements, finished ones too.
+    pub known: &'a [OwnRecord<'a>],
+    /// What holds all voluntary work: a pause, an old picture, a rollout, an unhealthy Spot group.
+    pub held: &'a [Reason],
+    /// The cluster.
+    pub cluster: &'a Snapshot,
+    /// The key of our taint.
+    pub taint_key: &'a str,
+    /// Box 9: why the node of an instance cannot be given back in such a cluster.
+    pub unsafe_: &'a dyn Fn(&Candidate, &Snapshot) -> Vec<Reason>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Which instance above the baseline is adopted next. One at a time: while a replacement of the pool is open,
+/// none is.
+#[must_use]
+pub fn judge(inputs: &Circumstances<'_>) -> Adoption {
+    let Some((excess, baseline)) = inputs.ledger.excess.zip(inputs.spec.baseline) else {
+        return Adoption::default();
+    };
+    let group = inputs.view.on_demand.name.clone();
+    let above = Reason::AboveBaseline { group, instances: excess.instances, baseline };
+    let found = |next: Option<Adopted>, held: Vec<Reason>| {
+        let held = if next.is_some() { held } else { [vec![above.clone()], held].concat() };
+        Adoption { excess: excess.instances, next, held }
+    };
+    if inputs.mode != Mode::Act {
+        return found(None, vec![Reason::ObserveOnly { at_once: false }]);
+    }
+    if !inputs.held.is_empty() {
+        return found(None, inputs.held.to_vec());
+    }
+    let rests = inputs.known.iter().any(|known| known.was_released(inputs.now));
+    let is_busy = inputs.known.iter().any(|known| !known.status.is_finished());
+    if rests || is_busy || since(excess.since, inputs.now) < inputs.spec.adopt_after() {
+        return found(None, Vec::new());
+    }
+    let (next, held) = first_safe(inputs);
+    found(next, held)
+}
+
+/// The first candidate whose node can be given back, and why those before it cannot.
+fn first_safe(inputs: &Circumstances<'_>) -> (Option<Adopted>, Vec<Reason>) {
+    let candidates = candidates(inputs);
+    for instance in &candidates {
+        if (inputs.unsafe_)(instance, inputs.cluster).is_empty() {
+            let instance = instance.clone();
+            return (Some(Adopted { instance, requests_spot: false }), Vec::new());
+        }
+    }
+    let spot = &inputs.view.spot;
+    let may_request = inputs.replaced_by == ReplacedBy::SpotGuard && spot.desired < spot.max;
+    let with_spot =
+        may_request.then(|| Shapes::with_spot_node(inputs.view, inputs.cluster, inputs.taint_key));
+    let mut held = Vec::new();
+    for instance in &candidates {
+        let reasons = match &with_spot {
+            // Without a Spot node to look at, one is tried.
+            Some(None) => Vec::new(),
+            Some(Some(cluster)) => (inputs.unsafe_)(instance, cluster),
+            None => (inputs.unsafe_)(instance, inputs.cluster),
+        };
+        if reasons.is_empty() {
+            let instance = instance.clone();
+            return (Some(Adopted { instance, requests_spot: true }), Vec::new());
+        }
+        if held.is_empty() {
+            held = reasons;
+        }
+    }
+    (None, held)
+}
+
+/// The instances that may be adopted: first those whose nodes have the fewest pods to move, then the newest.
+fn candidates(inputs: &Circumstances<'_>) -> Vec<Candidate> {
+    let claimed = inputs.ledger.claimed(GroupKind::OnDemand);
+    let serving = inputs.view.on_demand.instances.iter().filter(|held| {
+        held.lifecycle == Lifecycle::InService && !held.protected && !claimed.contains(&held.id)
+    });
+    let mut found: Vec<_> = serving
+        .filter_map(|held| {
+            let node = inputs.cluster.node_of_instance(&held.id)?;
+            let pods = safety::moving(&node.name, inputs.cluster).count();
+            is_free(node, inputs.taint_key).then(|| {
+                let candidate = Candidate { instance_id: held.id.clone(), node: node.name.clone() };
+                ((pods, Reverse(node.created), held.id.clone()), candidate)
+            })
+        })
+        .collect();
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    found.into_iter().map(|(_, candidate)| candidate).take(MOST_CANDIDATES).collect()
+}
+
+/// Whether nobody keeps the node, and nobody else takes it away.
+fn is_free(node: &Node, taint_key: &str) -> bool {
+    let is_marked = |key: &str| key == taint_key || key.starts_with(DELETION_CANDIDATE);
+    let owner = neighbours::owner(node).filter(|owner| *owner != Neighbour::EksManagedNodeGroup);
+    node.ready
+        && !node.unschedulable
+        && owner.is_none()
+        && node.scale_down != ScaleDown::DisabledByOther
+        && node.labels.get(KEEP).is_none()
+        && !node.taints.iter().any(|taint| is_marked(&taint.key))
+}
+
+/// The record of an adopted instance: there is no old node, and a fallback stands in from its beginning.
+#[must_use]
+pub fn open(adopted: &Adopted, spot: &GroupView, now: Timestamp) -> ReplacementStatus {
+    let replaced_by = if adopted.requests_spot { ReplacedBy::SpotGuard } else { ReplacedBy::Group };
+    let mut status = ReplacementStatus {
+        started_at: Some(now),
+        replaced_by: Some(replaced_by),
+        spot_group: Some(spot.name.clone()),
+        ..ReplacementStatus::default()
+    };
+    let Candidate { instance_id, node } = adopted.instance.clone();
+    let instance = Capacity {
+        group: GroupKind::OnDemand,
+        instance_id: instance_id.clone(),
+        node_name: node.clone(),
+        ready_at: now,
+    };
+    status.capacity.enter(CapacityState::Taken { instance, on_demand_requested: true });
+    status.old_node.enter(OldNodeState::Gone {});
+    status.fallback.enter(FallbackState::OnFallback(OpenFallback::default()));
+    status.settle_phase(now);
+    Event::Adopted { instance_id, requests_spot: adopted.requests_spot }.add_to(&mut status, &node, now);
+    status
+}
+
+/// What the record of an adopted instance may be called, the first choice first: the same for every leader.
+pub fn names(pool: &PoolName, id: &InstanceId) -> impl Iterator<Item = ReplacementName> + use<> {
+    // A name has 253 characters at most, and none of its labels ends with a hyphen.
+    let pool = pool.get(..pool.len().min(200)).unwrap_or("pool").trim_end_matches(['-', '.']);
+    let stem = format!("{pool}.adopted-{id}");
+    (0..100).map(move |number| ReplacementName::from(format!("{stem}-{number}")))
+}

@@ -1,0 +1,244 @@
+use super::*;
+use crate::cluster::{Effect, Node, Pod, ScaleDown};
+use crate::group::{GroupSetup, Instance};
+use crate::ledger::{Balance, Ledger, Method, ScalingRequest};
+use crate::testing::{cluster, labels, node, pod, taint};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).expect("a time")
+}
+
+fn group(name: &str, desired: i32, ids: &[&str]) -> GroupView {
+    let (lifecycle, protected) = (Lifecycle::InService, false);
+    let instance = |id: &&str| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle, protected };
+    GroupView {
+        name: name.into(),
+        desired,
+        min: 0,
+        max: 10,
+        zones: vec!["a".to_owned()],
+        can_launch: true,
+        setup: GroupSetup::default(),
+        instances: ids.iter().map(instance).collect(),
+        failures: Vec::new(),
+        unlisted_launches: 0,
+        observed_at: at(0),
+    }
+}
+
+fn request(state: RequestState, balance: Balance, instance: Option<&str>) -> ScalingRequest {
+    let share = serde_json::json!({
+        "replacement": "i-old", "balance": balance, "attempt": 0, "since": at(0), "instanceId": instance,
+    });
+    ScalingRequest {
+        id: "1".to_owned(),
+        group: GroupKind::OnDemand,
+        group_name: "on-demand".into(),
+        baseline: 1,
+        target: 2,
+        instances_before: Vec::new(),
+        active: 1,
+        requested_at: at(0),
+        answered_at: None,
+        method: Method::default(),
+        state,
+        failure: None,
+        shares: vec![serde_json::from_value(share).expect("a share")],
+    }
+}
+
+#[test]
+fn what_a_replacement_raised_is_no_excess() {
+    let (applied, raised) = (RequestState::Applied, Balance::Raised);
+    for (desired, baseline, held, expected) in [
+        (2, 1, None, Some(1)),
+        (1, 1, None, Some(0)),
+        (0, 1, None, Some(0)),
+        (3, 0, None, Some(3)),
+        (2, 1, Some((applied, raised, Some("i-d1"))), Some(0)),
+        (3, 1, Some((applied, raised, None)), Some(1)),
+        (2, 1, Some((applied, Balance::Even, Some("i-d1"))), Some(1)),
+        (2, 1, Some((RequestState::Intended, raised, None)), None),
+        (2, 1, Some((RequestState::Launched, raised, Some("i-d1"))), None),
+    ] {
+        let requests = held.map(|(state, balance, instance)| request(state, balance, instance));
+        let ledger = Ledger { scaling_requests: requests.into_iter().collect(), ..Ledger::default() };
+        let found = excess(&ledger, &group("on-demand", desired, &[]), baseline);
+        assert_eq!(found, expected, "{desired} {baseline} {held:?}");
+    }
+}
+
+#[test]
+fn excess_keeps_its_time_until_there_is_more_of_it() {
+    let spec = OnDemandSpec { baseline: Some(1), adopt_after_seconds: None };
+    let mut ledger = Ledger::default();
+    let mut seen = |desired, seconds, spec: &OnDemandSpec| {
+        watch(&mut ledger, &group("on-demand", desired, &[]), spec, at(seconds));
+        ledger.excess.map(|held| (held.instances, held.since))
+    };
+    assert_eq!(seen(1, 0, &spec), None);
+    assert_eq!(seen(3, 10, &spec), Some((2, at(10))));
+    assert_eq!(seen(2, 20, &spec), Some((1, at(10))));
+    assert_eq!(seen(3, 30, &spec), Some((2, at(30))), "the whole excess must have stood");
+    assert_eq!(seen(1, 40, &spec), None);
+    assert_eq!(seen(2, 50, &spec), Some((1, at(50))));
+    assert_eq!(seen(2, 60, &OnDemandSpec::default()), None, "without a baseline there is none");
+}
+
+/// One on-demand instance above a baseline of one, since `at(0)`; its pod fits on a Spot node.
+struct Case {
+    spec: OnDemandSpec,
+    mode: Mode,
+    replaced_by: ReplacedBy,
+    view: PoolView,
+    ledger: Ledger,
+    records: Vec<(bool, ReplacementStatus)>,
+    held: Vec<Reason>,
+    nodes: Vec<Node>,
+    pods: Vec<Pod>,
+    /// Whether each node can be given back as it is.
+    is_safe: bool,
+    now: i64,
+}
+
+fn case() -> Case {
+    Case {
+        spec: OnDemandSpec { baseline: Some(1), adopt_after_seconds: None },
+        mode: Mode::Act,
+        replaced_by: ReplacedBy::SpotGuard,
+        view: PoolView {
+            spot: group("spot", 1, &["i-s1"]),
+            on_demand: group("on-demand", 2, &["i-d1", "i-d2"]),
+        },
+        ledger: Ledger { excess: Some(Excess { instances: 1, since: at(0) }), ..Ledger::default() },
+        records: Vec::new(),
+        held: Vec::new(),
+        nodes: vec![node("s1"), node("d1"), node("d2")],
+        pods: vec![pod("web-1", "d1", 1000), pod("web-2", "d1", 1000), pod("web-3", "d2", 1000)],
+        is_safe: true,
+        now: 1800,
+    }
+}
+
+impl Case {
+    fn judge(&self) -> Adoption {
+        let cluster = cluster(self.nodes.clone(), self.pods.clone());
+        let known: Vec<OwnRecord<'_>> = self
+            .records
+            .iter()
+            .map(|(is_adopted, status)| OwnRecord { is_adopted: *is_adopted, status })
+            .collect();
+        judge(&Circumstances {
+            spec: &self.spec,
+            mode: self.mode,
+            replaced_by: self.replaced_by,
+            view: &self.view,
+            ledger: &self.ledger,
+            known: &known,
+            held: &self.held,
+            cluster: &cluster,
+            taint_key: "spotguard.dev/interruption",
+            // With one more node there is always room.
+            unsafe_: &|_, cluster| {
+                let is_safe = self.is_safe || cluster.nodes().len() > self.nodes.len();
+                if is_safe { Vec::new() } else { vec![Reason::NoSpotInstance] }
+            },
+            now: at(self.now),
+        })
+    }
+
+    /// The node that is adopted, and whether Spot is asked for one more.
+    fn next(&self) -> Option<(String, bool)> {
+        let next = self.judge().next?;
+        Some((next.instance.node.to_string(), next.requests_spot))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+}
+
+#[test]
+fn the_node_with_the_fewest_pods_goes_first_and_spot_is_asked_only_where_it_helps() {
+    let d2 = |spot| Some(("d2".to_owned(), spot));
+    assert_eq!(case().next(), d2(false));
+    assert_eq!(case().with(|case| case.now = 1799).next(), None, "it has not stood for long enough");
+    assert_eq!(case().with(|case| case.is_safe = false).next(), d2(true));
+    let by_group = |case: &mut Case| (case.is_safe, case.replaced_by) = (false, ReplacedBy::Group);
+    assert_eq!(case().with(by_group).next(), None, "nothing is asked of a group that replaces by itself");
+    let full = |case: &mut Case| (case.is_safe, case.view.spot.max) = (false, 1);
+    assert_eq!(case().with(full).next(), None, "the Spot group has no room");
+    let no_spot_node = |case: &mut Case| {
+        case.is_safe = false;
+        case.nodes.remove(0);
+    };
+    assert_eq!(case().with(no_spot_node).next(), d2(true), "without a Spot node to look at one is tried");
+}
+
+#[test]
+fn what_others_keep_or_take_is_never_adopted() {
+    let d1 = Some(("d1".to_owned(), false));
+    let d2 = |change: fn(&mut Node)| case().with(|case| change(&mut case.nodes[2]));
+    assert_eq!(d2(|node| node.labels = labels(&[(KEEP, "")])).next(), d1);
+    assert_eq!(d2(|node| node.unschedulable = true).next(), d1);
+    assert_eq!(d2(|node| node.ready = false).next(), d1);
+    assert_eq!(d2(|node| node.scale_down = ScaleDown::DisabledByOther).next(), d1);
+    assert_eq!(d2(|node| node.scale_down = ScaleDown::DisabledByUs).next(), Some(("d2".to_owned(), false)));
+    for key in ["ToBeDeletedByClusterAutoscaler", DELETION_CANDIDATE, "spotguard.dev/interruption"] {
+        let tainted = |case: &mut Case| case.nodes[2].taints = vec![taint(key, Effect::NoSchedule)].into();
+        assert_eq!(case().with(tainted).next(), d1, "{key}");
+    }
+    assert_eq!(case().with(|case| case.view.on_demand.instances[1].protected = true).next(), d1);
+    let arrives = |case: &mut Case| case.view.on_demand.instances[1].lifecycle = Lifecycle::Pending;
+    assert_eq!(case().with(arrives).next(), d1);
+    let claimed = |case: &mut Case| {
+        case.ledger.scaling_requests = vec![request(RequestState::Applied, Balance::Raised, Some("i-d2"))];
+    };
+    assert_eq!(case().with(claimed).next(), d1);
+}
+
+#[test]
+fn nothing_is_adopted_beside_other_work_and_the_pool_says_why() {
+    let open = ReplacementStatus { started_at: Some(at(0)), ..ReplacementStatus::default() };
+    assert_eq!(case().with(|case| case.records = vec![(false, open)]).next(), None);
+    let released = |finished: i64| {
+        let mut status =
+            ReplacementStatus { finished_at: Some(at(finished)), ..ReplacementStatus::default() };
+        status.settle_phase(at(finished));
+        case().with(|case| case.records = vec![(true, status)])
+    };
+    assert_eq!(released(1).next(), None, "one was released within the last half hour");
+    assert_eq!(released(0).next(), Some(("d2".to_owned(), false)));
+    assert_eq!(case().with(|case| case.spec.baseline = None).judge(), Adoption::default());
+    assert_eq!(case().with(|case| case.ledger.excess = None).judge(), Adoption::default());
+
+    let above = Reason::AboveBaseline { group: "on-demand".into(), instances: 1, baseline: 1 };
+    let held = |case: Case| {
+        let found = case.judge();
+        assert_eq!((found.excess, found.next), (1, None));
+        found.held
+    };
+    let observes = Reason::ObserveOnly { at_once: false };
+    assert_eq!(held(case().with(|case| case.mode = Mode::Observe)), [above.clone(), observes]);
+    let paused = Reason::Paused(crate::reason::Pause::Pool);
+    let pauses = paused.clone();
+    assert_eq!(held(case().with(|case| case.held = vec![pauses])), [above.clone(), paused]);
+    let by_group = |case: &mut Case| (case.is_safe, case.replaced_by) = (false, ReplacedBy::Group);
+    assert_eq!(held(case().with(by_group)), [above, Reason::NoSpotInstance]);
+}
+
+#[test]
+fn an_adopted_instance_is_a_fallback_from_its_beginning() {
+    let instance = Candidate { instance_id: "i-d2".into(), node: "d2".into() };
+    for (requests_spot, replaced_by) in [(false, ReplacedBy::Group), (true, ReplacedBy::SpotGuard)] {
+        let adopted = Adopted { instance: instance.clone(), requests_spot };
+        let status = open(&adopted, &case().view.spot, at(5));
+        assert_eq!(status.phase(), crate::record::Phase::OnFallback);
+        assert_eq!((status.replaced_by, status.started_at), (Some(replaced_by), Some(at(5))));
+        assert_eq!(status.capacity.taken().map(|held| &*held.instance_id), Some("i-d2"));
+    }
+    let first = |pool: &str| names(&pool.into(), &"i-d2".into()).next().expect("a name");
+    assert_eq!(first("web"), "web.adopted-i-d2-0");
+    assert_eq!(first(&format!("{}-.x", "a".repeat(199))), format!("{}.adopted-i-d2-0", "a".repeat(199)));
+}

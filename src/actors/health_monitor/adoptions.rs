@@ -1,0 +1,56 @@
+//! Which on-demand instance above the baseline goes back to Spot next.
+
+use crate::actors::deps::PoolConfig;
+use crate::actors::messages::PoolObserved;
+use crate::crd::NodeReplacement;
+use jiff::Timestamp;
+use spot_guard_core::adoption::{self, Adoption, Candidate, Circumstances, OwnRecord};
+use spot_guard_core::cluster::Snapshot;
+use spot_guard_core::health::{PoolAssessment, PoolReplacement};
+use spot_guard_core::reason::Reason;
+use spot_guard_core::safety::{self, SafetyContext, SafetyPolicy};
+use spot_guard_core::shortfall::HYPOTHETICAL;
+use std::sync::Arc;
+
+/// Which instance is adopted next, or what holds it.
+pub(super) fn judge(
+    pool: &PoolConfig,
+    observed: &PoolObserved,
+    found: &PoolAssessment,
+    held: &[Reason],
+    (records, snapshot, taint_key): (&[Arc<NodeReplacement>], &Snapshot, &Arc<str>),
+    now: Timestamp,
+) -> Adoption {
+    if pool.deleted {
+        return Adoption::default();
+    }
+    let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(&pool.name));
+    let known: Vec<OwnRecord<'_>> = own.filter_map(|record| record.beside_adoption()).collect();
+    let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(super::open_record).collect();
+    let view = &*observed.view;
+    let unsafe_ = |candidate: &Candidate, cluster: &Snapshot| {
+        let members = view.instances().map(|instance| &instance.id);
+        let mut context = SafetyContext::of(None, &everywhere, members, cluster, taint_key);
+        // An adoption may leave the pool as full as it is.
+        context.utilisation_before_story =
+            Some(safety::pool_utilisation(&context.pool_nodes, snapshot, &SafetyPolicy::of(&pool.policy)));
+        context.pool_nodes.extend(cluster.node(&HYPOTHETICAL.into()).map(|node| node.name.clone()));
+        let policy = SafetyPolicy::of(&pool.policy);
+        let report = safety::check_return(&candidate.node, cluster, &policy, &context);
+        report.blockers.into_iter().map(Reason::from).collect()
+    };
+    let held: Vec<Reason> = held.iter().chain(&found.unhealthy).chain(&found.unstable).cloned().collect();
+    adoption::judge(&Circumstances {
+        spec: &pool.on_demand,
+        mode: pool.mode,
+        replaced_by: pool.replacer(view),
+        view,
+        ledger: &observed.ledger,
+        known: &known,
+        held: &held,
+        cluster: snapshot,
+        taint_key,
+        unsafe_: &unsafe_,
+        now,
+    })
+}
