@@ -23,7 +23,7 @@ use groups::TurnError;
 use jiff::Timestamp;
 use kube::api::Api;
 use ledger_store::{LedgerStore, StoreError, Stored};
-use spot_guard_core::adoption;
+use spot_guard_core::baseline;
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::{InstanceId, PoolName};
 use spot_guard_core::ledger::Ledger;
@@ -417,7 +417,7 @@ fn with_places(mut ledger: Ledger, pool: &PoolConfig, view: &PoolView, now: Time
     } else {
         ledger.empty_places.clear();
     }
-    adoption::watch(&mut ledger, &view.on_demand, &pool.on_demand, now);
+    baseline::watch(&mut ledger, &view.on_demand, pool.on_demand.baseline, now);
     ledger
 }
 

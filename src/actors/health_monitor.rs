@@ -241,13 +241,6 @@ impl HealthMonitor {
     }
 }
 
-/// A record that is open, as an assessment needs it.
-fn open_record(record: &Arc<NodeReplacement>) -> Option<PoolReplacement<'_>> {
-    let status = record.status.as_ref().filter(|status| !status.phase().is_finished())?;
-    let name = record.metadata.name.as_deref()?;
-    Some(PoolReplacement { name: name.into(), instance_id: &record.spec.instance_id, status })
-}
-
 /// Boxes 7 to 9 for one pool.
 fn assess<'a>(
     pool: &PoolConfig,
@@ -259,8 +252,9 @@ fn assess<'a>(
     now: Timestamp,
 ) -> PoolAssessment {
     let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
-    let stories: Vec<PoolReplacement<'_>> = records.iter().filter(own).filter_map(open_record).collect();
-    let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(open_record).collect();
+    let stories: Vec<PoolReplacement<'_>> =
+        records.iter().filter(own).filter_map(|record| record.as_open()).collect();
+    let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(|record| record.as_open()).collect();
     let ready = |instance: &InstanceId| {
         let nodes: Vec<_> = snapshot.nodes_of_instance(instance).collect();
         // Of two nodes with one instance nobody knows which one is it.

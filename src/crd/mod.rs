@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spot_guard_core::adoption::{self, Adopted, Candidate, OnDemandSpec};
 use spot_guard_core::group::LaunchInstances;
+use spot_guard_core::health::PoolReplacement;
 use spot_guard_core::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 pub use spot_guard_core::notices::notice_name;
@@ -156,8 +157,8 @@ pub struct SpotPoolStatus {
     /// How many have none: nobody hears of their interruption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwatched_nodes: Option<u32>,
-    /// `Accepted`, `Healthy`, `Stable`, `OnSpot` and `Watched`; `Paused`, `Observed` and `Undisturbed` once they had
-    /// something to say.
+    /// `Accepted`, `Healthy`, `Stable`, `OnSpot` and `Watched`; `Paused`, `Observed` and `Undisturbed` once
+    /// they had something to say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
@@ -451,17 +452,27 @@ impl NodeReplacement {
         }
     }
 
-    /// What an adoption in its pool is judged by; `None` before it has a status.
+    /// What an assessment has to know of it while it is open.
     #[must_use]
-    pub fn beside_adoption(&self) -> Option<adoption::OwnRecord<'_>> {
-        let status = self.status.as_ref()?;
-        Some(adoption::OwnRecord { is_adopted: self.spec.adopted.is_some(), status })
+    pub fn as_open(&self) -> Option<PoolReplacement<'_>> {
+        let status = self.status.as_ref().filter(|status| !status.phase().is_finished())?;
+        let name = self.metadata.name.as_deref()?;
+        Some(PoolReplacement { name: name.into(), instance_id: &self.spec.instance_id, status })
     }
 
-    /// What the shortfall of its pool is judged by; `None` before it has a status.
+    /// What an adoption in its pool is judged by; `None` before it has a status.
+    #[must_use]
+    pub fn beside_adoption(&self) -> Option<adoption::AdoptionRecord<'_>> {
+        let status = self.status.as_ref()?;
+        Some(adoption::AdoptionRecord { is_adopted: self.spec.adopted.is_some(), status })
+    }
+
+    /// What the shortfall of its pool is judged by; `None` before it has a status. An adopted instance stands
+    /// in for nothing that is missing.
     #[must_use]
     pub fn in_pool(&self) -> Option<OwnRecord<'_>> {
-        Some(OwnRecord { is_place: self.spec.place.is_some(), status: self.status.as_ref()? })
+        let status = self.status.as_ref().filter(|_| self.spec.adopted.is_none())?;
+        Some(OwnRecord { is_place: self.spec.place.is_some(), status })
     }
 }
 

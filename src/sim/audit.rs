@@ -130,8 +130,8 @@ struct State {
     open: BTreeSet<String>,
     /// The records of stand-ins that were seen, by name.
     places: BTreeSet<String>,
-    /// The adopted instances whose termination was called: their group, and the Spot group if it was asked for
-    /// one more.
+    /// The adopted instances whose termination was called: their group, and the Spot group if one more was
+    /// requested of it.
     adopted: BTreeMap<String, (String, Option<String>)>,
     /// Every notice that was ever stored, by its uid.
     reports: BTreeMap<String, Report>,

@@ -165,7 +165,7 @@ impl ScenarioRun {
         let spot_instances = spot.instances.iter().map(|instance| instance.id.clone()).collect();
         // What is above the baseline is to be on Spot in the end.
         let on_demand = group(&world, ON_DEMAND)?.desired;
-        let above = plot.start.baseline.map_or(0, |baseline| on_demand.saturating_sub(baseline));
+        let above = plot.start.baseline.baseline.map_or(0, |baseline| on_demand.saturating_sub(baseline));
         let baseline = (spot.desired + above, on_demand - above);
         let began = clock.now();
         Ok(Self {

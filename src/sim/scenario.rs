@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::json;
 use spot_guard_cloud::cloud::{BootFault, Supply};
+use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox as B, Outcome as O};
 use std::time::Duration;
@@ -261,7 +262,7 @@ fn usual_start() -> Start {
         launch_instances: true,
         zones: 1,
         managed: false,
-        baseline: None,
+        baseline: OnDemandSpec::default(),
         autoscaler: false,
         drain_outside_pools: false,
     }
@@ -415,7 +416,7 @@ fn adoption() -> Plot {
     Plot {
         start: Start {
             on_demand_nodes: 1,
-            baseline: Some(0),
+            baseline: OnDemandSpec { baseline: Some(0), adopt_after_seconds: None },
             apps: vec![app("web", 18, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
             ..usual_start()
         },

@@ -58,7 +58,7 @@ pub struct Start {
     /// Whether the groups are those of EKS managed node groups.
     pub managed: bool,
     /// How many on-demand instances the pool is to have, if it says so.
-    pub baseline: Option<u32>,
+    pub baseline: OnDemandSpec,
     /// Whether a cluster-autoscaler scales the groups, too: by the priority expander, Spot first.
     pub autoscaler: bool,
     /// Whether the controllers drain Spot nodes outside all pools.
@@ -93,7 +93,7 @@ impl Start {
             launch_instances: self.launch_instances,
             zones: self.zones,
             managed: self.managed,
-            baseline: self.baseline,
+            baseline: self.baseline.clone(),
         }
     }
 }
@@ -116,7 +116,7 @@ pub struct PoolStart {
     /// Whether its groups are those of EKS managed node groups.
     pub managed: bool,
     /// How many on-demand instances it is to have, if it says so.
-    pub baseline: Option<u32>,
+    pub baseline: OnDemandSpec,
 }
 
 impl PoolStart {
@@ -179,7 +179,7 @@ impl PoolStart {
         let spec = SpotPoolSpec {
             spot_group: self.spot().into(),
             on_demand_group: self.on_demand().into(),
-            on_demand: OnDemandSpec { baseline: self.baseline, adopt_after_seconds: None },
+            on_demand: self.baseline.clone(),
             policy: PolicySpec { wait_before_termination_seconds, ..self.policy.clone() },
             ..SpotPoolSpec::default()
         };

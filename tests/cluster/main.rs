@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
 
 mod access;
+mod adoption;
 mod agent;
 mod attacks;
 #[path = "../contract/autoscaling.rs"]

@@ -15,7 +15,7 @@ use std::time::Duration;
 fn above(on_demand: u32, baseline: Option<u32>) -> Plot {
     let mut plot = Scenario::Adoption.plot();
     plot.start.apps = Scenario::Rebalance.plot().start.apps;
-    (plot.start.on_demand_nodes, plot.start.baseline) = (on_demand, baseline);
+    (plot.start.on_demand_nodes, plot.start.baseline.baseline) = (on_demand, baseline);
     // The story goes on for as long as something may happen beside it.
     plot.script = vec![(Duration::from_secs(4 * 3600), Act::SpotHas(Supply::Unlimited))];
     Plot { replacements: 0, limit: Duration::from_secs(5 * 3600), ..plot }
@@ -54,7 +54,7 @@ fn what_somebody_else_raised_goes_back_when_it_has_stood_for_long_enough() {
             stage.cloud.set_desired(ON_DEMAND, 1).expect("room");
             stage.pass(1500).await;
             assert!(records(&stage).is_empty(), "it has not stood for half an hour");
-            is_held_by(&stage, ReasonCode::AboveBaseline, "1 instances above its baseline of 0");
+            is_held_by(&stage, ReasonCode::AboveBaseline, "1 instance above its baseline of 0");
             stage.pass(1800).await;
             assert_eq!(desired(&stage), (3, 0), "{}", stage.auditor.steps().join("\n"));
             assert!(stage.condition("OnSpot").is_some_and(|(on_spot, ..)| on_spot));
@@ -132,7 +132,7 @@ fn in_observe_and_while_paused_the_pool_says_what_is_above_the_baseline() {
                 });
                 stage.pass(2 * 3600).await;
                 assert_eq!((records(&stage).len(), desired(&stage)), (0, (3, 1)), "{code}");
-                is_held_by(&stage, ReasonCode::AboveBaseline, "1 instances above");
+                is_held_by(&stage, ReasonCode::AboveBaseline, "1 instance above");
             })
             .play();
         nothing_is_violated(&played);
@@ -199,4 +199,26 @@ fn the_step_of_an_adoption_names_the_instance() {
     );
     assert_eq!(desired(&played.stage), (4, 0));
     assert_eq!(played.count("LaunchInstances", Some(SPOT)), 1);
+}
+
+#[test]
+fn a_notice_beside_an_adoption_gets_its_stand_in_all_the_same() {
+    let mut plot = above(1, Some(0));
+    (plot.start.managed, plot.start.baseline.adopt_after_seconds) = (true, Some(60));
+    let played = Play::plot("notice beside", plot)
+        .beside(|stage| async move {
+            while records(&stage).is_empty() {
+                stage.pass(1).await;
+            }
+            stage.cloud.set_supply(SPOT, None, Supply::None).expect("a group");
+            stage.cloud.interrupt(&stage.spot[0]).expect("an instance");
+            stage.pass(45).await;
+            let told = stage.auditor.steps().join("\n");
+            assert!(desired(&stage).1 > 1, "on-demand stands in for what its group does not bring: {told}");
+            stage.cloud.set_supply(SPOT, None, Supply::Unlimited).expect("a group");
+            stage.pass(2 * 3600).await;
+            assert_eq!(desired(&stage), (3, 0), "{}", stage.auditor.steps().join("\n"));
+        })
+        .play();
+    nothing_is_violated(&played);
 }

@@ -1,7 +1,7 @@
 //! On-demand instances above a pool's baseline that no replacement requested, and how they go back to Spot.
 //!
-//! [`watch`] keeps in the ledger since when the on-demand group has more instances than its baseline.
-//! [`judge`] names the one that is adopted next. From then on it is a fallback like any other: boxes 6 to 11.
+//! [`crate::baseline`] says how many there are. [`judge`] names the one that is adopted next. From then on it
+//! is a fallback like any other: boxes 6 to 11.
 
 #[cfg(test)]
 mod tests;
@@ -10,7 +10,7 @@ use crate::cluster::{Node, ScaleDown, Snapshot};
 use crate::flow::Event;
 use crate::group::{GroupView, Lifecycle, PoolView};
 use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName};
-use crate::ledger::{Ledger, RequestState};
+use crate::ledger::Ledger;
 use crate::neighbours;
 use crate::policy::seconds;
 use crate::reason::{Neighbour, Reason};
@@ -20,7 +20,6 @@ use crate::record::{
 };
 use crate::replacement::Mode;
 use crate::safety;
-use crate::shortfall::Shapes;
 use crate::time::since;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -34,8 +33,6 @@ pub const KEEP: &str = "spotguard.dev/keep";
 const DELETION_CANDIDATE: &str = "DeletionCandidateOfClusterAutoscaler";
 /// So many instances are looked at in one assessment.
 const MOST_CANDIDATES: usize = 8;
-/// An adopted instance whose return is not safe for so long is released again.
-pub const RELEASED_AFTER: Duration = Duration::from_secs(1800);
 /// So long after one was released none is adopted.
 const REST: Duration = Duration::from_secs(1800);
 
@@ -59,59 +56,6 @@ impl OnDemandSpec {
     fn adopt_after(&self) -> Duration {
         seconds(self.adopt_after_seconds.unwrap_or(1800))
     }
-}
-
-/// On-demand instances above the baseline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Excess {
-    /// How many there are.
-    pub instances: u32,
-    /// Since when there are so many, or more.
-    pub since: Timestamp,
-}
-
-/// How many on-demand instances are above the baseline that no replacement requested; `None` while a call of
-/// ours is under way.
-#[must_use]
-pub fn excess(ledger: &Ledger, on_demand: &GroupView, baseline: u32) -> Option<u32> {
-    let kind = GroupKind::OnDemand;
-    let applied = ledger.requests(kind).all(|request| request.state == RequestState::Applied);
-    let lowers = ledger.reduction.as_ref().is_some_and(|reduction| reduction.group == kind);
-    if !applied || lowers || !ledger.left_behind.is_empty() || ledger.is_in_doubt(kind) {
-        return None;
-    }
-    let raised = ledger.shares(kind).filter(|share| share.is_raised()).count();
-    let theirs = usize::try_from(on_demand.desired).unwrap_or(0).saturating_sub(raised);
-    Some(u32::try_from(theirs).unwrap_or(u32::MAX).saturating_sub(baseline))
-}
-
-/// Keeps in the ledger since when there is excess. While a call of ours is under way nothing can be said, and
-/// what was seen stands.
-pub fn watch(ledger: &mut Ledger, on_demand: &GroupView, spec: &OnDemandSpec, now: Timestamp) {
-    let Some(baseline) = spec.baseline else {
-        ledger.excess = None;
-        return;
-    };
-    let Some(instances) = excess(ledger, on_demand, baseline) else { return };
-    let stood = ledger.excess.filter(|held| instances <= held.instances).map(|held| held.since);
-    ledger.excess = (instances > 0).then(|| Excess { instances, since: stood.unwrap_or(now) });
-}
-
-/// Whether an instance may be adopted, which is to be written into the ledger; `None` while nobody knows.
-#[must_use]
-pub fn may_adopt(
-    ledger: &Ledger,
-    on_demand: &GroupView,
-    id: &InstanceId,
-    baseline: Option<u32>,
-) -> Option<bool> {
-    let Some(baseline) = baseline else { return Some(false) };
-    let is_free = on_demand.is_in_service(id) && !ledger.claimed(GroupKind::OnDemand).contains(id);
-    if !is_free {
-        return Some(false);
-    }
-    excess(ledger, on_demand, baseline).map(|instances| instances > 0)
 }
 
 /// An instance that may be adopted.
@@ -145,14 +89,14 @@ pub struct Adoption {
 
 /// A replacement of the pool.
 #[derive(Clone, Copy, Debug)]
-pub struct OwnRecord<'a> {
+pub struct AdoptionRecord<'a> {
     /// Whether it is about an adopted instance.
     pub is_adopted: bool,
     /// Its record.
     pub status: &'a ReplacementStatus,
 }
 
-impl OwnRecord<'_> {
+impl AdoptionRecord<'_> {
     /// Whether it was released lately: it went no step of a return.
     fn was_released(&self, now: Timestamp) -> bool {
         let lately = self.status.finished_at.is_some_and(|at| since(at, now) < REST);
@@ -161,7 +105,7 @@ impl OwnRecord<'_> {
 }
 
 /// What [`judge`] looks at.
-pub struct Circumstances<'a> {
+pub struct AdoptionInputs<'a> {
     /// The pool's baseline.
     pub spec: &'a OnDemandSpec,
     /// The pool's mode.
@@ -173,13 +117,15 @@ pub struct Circumstances<'a> {
     /// Its ledger.
     pub ledger: &'a Ledger,
     /// Its replacements, finished ones too.
-    pub known: &'a [OwnRecord<'a>],
+    pub known: &'a [AdoptionRecord<'a>],
     /// What holds all voluntary work: a pause, an old picture, a rollout, an unhealthy Spot group.
     pub held: &'a [Reason],
     /// The cluster.
     pub cluster: &'a Snapshot,
     /// The key of our taint.
     pub taint_key: &'a str,
+    /// The cluster with one more Spot node; `None` without a Spot node to look at.
+    pub with_spot_node: &'a dyn Fn() -> Option<Snapshot>,
     /// Box 9: why the node of an instance cannot be given back in such a cluster.
     pub unsafe_: &'a dyn Fn(&Candidate, &Snapshot) -> Vec<Reason>,
     /// The time.
@@ -189,7 +135,7 @@ pub struct Circumstances<'a> {
 /// Which instance above the baseline is adopted next. One at a time: while a replacement of the pool is open,
 /// none is.
 #[must_use]
-pub fn judge(inputs: &Circumstances<'_>) -> Adoption {
+pub fn judge(inputs: &AdoptionInputs<'_>) -> Adoption {
     let Some((excess, baseline)) = inputs.ledger.excess.zip(inputs.spec.baseline) else {
         return Adoption::default();
     };
@@ -215,7 +161,7 @@ pub fn judge(inputs: &Circumstances<'_>) -> Adoption {
 }
 
 /// The first candidate whose node can be given back, and why those before it cannot.
-fn first_safe(inputs: &Circumstances<'_>) -> (Option<Adopted>, Vec<Reason>) {
+fn first_safe(inputs: &AdoptionInputs<'_>) -> (Option<Adopted>, Vec<Reason>) {
     let candidates = candidates(inputs);
     for instance in &candidates {
         if (inputs.unsafe_)(instance, inputs.cluster).is_empty() {
@@ -225,8 +171,7 @@ fn first_safe(inputs: &Circumstances<'_>) -> (Option<Adopted>, Vec<Reason>) {
     }
     let spot = &inputs.view.spot;
     let may_request = inputs.replaced_by == ReplacedBy::SpotGuard && spot.desired < spot.max;
-    let with_spot =
-        may_request.then(|| Shapes::with_spot_node(inputs.view, inputs.cluster, inputs.taint_key));
+    let with_spot = may_request.then(|| (inputs.with_spot_node)());
     let mut held = Vec::new();
     for instance in &candidates {
         let reasons = match &with_spot {
@@ -247,7 +192,7 @@ fn first_safe(inputs: &Circumstances<'_>) -> (Option<Adopted>, Vec<Reason>) {
 }
 
 /// The instances that may be adopted: first those whose nodes have the fewest pods to move, then the newest.
-fn candidates(inputs: &Circumstances<'_>) -> Vec<Candidate> {
+fn candidates(inputs: &AdoptionInputs<'_>) -> Vec<Candidate> {
     let claimed = inputs.ledger.claimed(GroupKind::OnDemand);
     let serving = inputs.view.on_demand.instances.iter().filter(|held| {
         held.lifecycle == Lifecycle::InService && !held.protected && !claimed.contains(&held.id)

@@ -4,10 +4,9 @@
 pub mod unusable;
 pub mod wants;
 
-use crate::adoption::Excess;
 use crate::group::{FailureClass, PoolView};
 use crate::ids::{GroupName, InstanceId, ReplacementName};
-use crate::record::{GroupKind, MAX_MESSAGE};
+use crate::record::{Excess, GroupKind, MAX_MESSAGE};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -3,6 +3,7 @@
 
 pub mod adoption;
 pub mod agents;
+pub mod baseline;
 pub mod classify;
 pub mod cluster;
 mod codes;

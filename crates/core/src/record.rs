@@ -11,6 +11,6 @@ pub use regions::{
 };
 pub use status::{MAX_STEPS, ReplacementStatus};
 pub use words::{
-    BlockingReason, Capacity, Condition, DrainPurpose, FlowBox, GroupKind, MAX_MESSAGE, NoticeKind, Outcome,
-    Phase, ReplacedBy, StepRecord, UtilisationPercent, clipped, set_condition,
+    BlockingReason, Capacity, Condition, DrainPurpose, Excess, FlowBox, GroupKind, MAX_MESSAGE, NoticeKind,
+    Outcome, Phase, ReplacedBy, StepRecord, UtilisationPercent, clipped, set_condition,
 };

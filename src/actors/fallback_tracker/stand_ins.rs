@@ -8,6 +8,7 @@ use crate::actors::deps::PoolConfig;
 use crate::crd::{EmptyPlace, NodeReplacement, NodeReplacementSpec};
 use jiff::Timestamp;
 use spot_guard_core::adoption::{self, Adopted};
+use spot_guard_core::baseline::may_adopt;
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
@@ -39,7 +40,7 @@ impl TurnView<'_> {
         let id = adopted.instance.instance_id.clone();
         let mut of_pool = records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
         let baseline = config.on_demand.baseline;
-        let is_free = adoption::may_adopt(ledger, &view.on_demand, &id, baseline) == Some(true);
+        let is_free = may_adopt(ledger, &view.on_demand, &id, baseline) == Some(true);
         if !is_free || of_pool.any(NodeReplacement::is_open) {
             return None;
         }

@@ -373,8 +373,9 @@ impl<'a> TurnView<'a> {
             return Queue::default();
         }
         let of_pool = self.records.iter().filter(|(_, held)| held.spec.pool == record.spec.pool);
+        // An adopted instance stands in for nothing that the group lacks.
         let open = of_pool
-            .filter(|(_, held)| held.is_open())
+            .filter(|(_, held)| held.is_open() && held.spec.adopted.is_none())
             .filter_map(|(name, held)| Some((name, &held.spec.instance_id, held.status.as_ref()?)));
         replacement::queue(&record.replacement_name(), open)
     }

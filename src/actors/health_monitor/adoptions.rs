@@ -4,12 +4,12 @@ use crate::actors::deps::PoolConfig;
 use crate::actors::messages::PoolObserved;
 use crate::crd::NodeReplacement;
 use jiff::Timestamp;
-use spot_guard_core::adoption::{self, Adoption, Candidate, Circumstances, OwnRecord};
+use spot_guard_core::adoption::{self, Adoption, AdoptionInputs, AdoptionRecord, Candidate};
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::health::{PoolAssessment, PoolReplacement};
 use spot_guard_core::reason::Reason;
 use spot_guard_core::safety::{self, SafetyContext, SafetyPolicy};
-use spot_guard_core::shortfall::HYPOTHETICAL;
+use spot_guard_core::shortfall::{HYPOTHETICAL, Shapes};
 use std::sync::Arc;
 
 /// Which instance is adopted next, or what holds it.
@@ -25,8 +25,8 @@ pub(super) fn judge(
         return Adoption::default();
     }
     let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(&pool.name));
-    let known: Vec<OwnRecord<'_>> = own.filter_map(|record| record.beside_adoption()).collect();
-    let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(super::open_record).collect();
+    let known: Vec<AdoptionRecord<'_>> = own.filter_map(|record| record.beside_adoption()).collect();
+    let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(|record| record.as_open()).collect();
     let view = &*observed.view;
     let unsafe_ = |candidate: &Candidate, cluster: &Snapshot| {
         let members = view.instances().map(|instance| &instance.id);
@@ -40,7 +40,7 @@ pub(super) fn judge(
         report.blockers.into_iter().map(Reason::from).collect()
     };
     let held: Vec<Reason> = held.iter().chain(&found.unhealthy).chain(&found.unstable).cloned().collect();
-    adoption::judge(&Circumstances {
+    adoption::judge(&AdoptionInputs {
         spec: &pool.on_demand,
         mode: pool.mode,
         replaced_by: pool.replacer(view),
@@ -50,6 +50,7 @@ pub(super) fn judge(
         held: &held,
         cluster: snapshot,
         taint_key,
+        with_spot_node: &|| Shapes::with_spot_node(view, snapshot, taint_key),
         unsafe_: &unsafe_,
         now,
     })

@@ -3,6 +3,7 @@
 use super::attacks::{Act, with_attacks};
 use spot_guard::sim::world::{App, PoolStart};
 use spot_guard_cloud::cloud::{BootFault, BootTimes, NoticeQueue, Supply};
+use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::spot_action::ActionKind;
@@ -177,7 +178,7 @@ impl Plot {
     pub fn of(seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
         let policy = policy(random);
-        let pools: Vec<PoolPlan> = (0..pick(random, &[1, 1, 2, 2, 3]))
+        let mut pools: Vec<PoolPlan> = (0..pick(random, &[1, 1, 2, 2, 3]))
             .map(|number| PoolPlan {
                 start: PoolStart {
                     name: if number == 0 { "workers".to_owned() } else { format!("pool-{number}") },
@@ -187,7 +188,7 @@ impl Plot {
                     launch_instances: random.bool(),
                     zones: pick(random, &[1, 2, 3, 3, 3]),
                     managed: false,
-                    baseline: None,
+                    baseline: OnDemandSpec::default(),
                 },
                 boot: BootTimes {
                     launch: Duration::from_secs(pick(random, &[5, 25, 25, 70])),
@@ -197,6 +198,7 @@ impl Plot {
                 tight: random.u8(..4) == 0,
             })
             .collect();
+        with_baselines(&mut pools, &mut fastrand::Rng::with_seed(seed ^ BASELINES));
         let nodes: u32 = pools.iter().map(|pool| pool.start.spot_nodes).sum();
         let apps: Vec<App> = ["web", "api", "batch"]
             .iter()
@@ -454,6 +456,23 @@ fn with_refreshes(
     let seconds = pick(random, &[60, 300, 1200]);
     let refreshed = Event::Refreshed(place(random, pools), random.usize(..6), seconds);
     among(events, vec![(last * random.u32(..6) / 8, refreshed)])
+}
+
+/// Baselines are drawn apart from the rest.
+const BASELINES: u64 = 0x0ba5_e11e;
+
+/// In a quarter of the stories each pool keeps as many on-demand instances as it begins with, or fewer. In
+/// the others nobody says how many, and what others raise stays.
+fn with_baselines(pools: &mut [PoolPlan], random: &mut fastrand::Rng) {
+    if random.u8(..4) > 0 {
+        return;
+    }
+    for pool in pools {
+        // A group without room below has its minimum.
+        let fewer = u32::from(!pool.tight && random.bool());
+        let baseline = Some(pool.start.on_demand_nodes.saturating_sub(fewer));
+        pool.start.baseline = OnDemandSpec { baseline, adopt_after_seconds: Some(pick(random, &[60, 300])) };
+    }
 }
 
 /// How pods are spread is drawn apart from the rest. A group that chooses the zone by itself may never bring

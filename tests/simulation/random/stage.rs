@@ -94,6 +94,9 @@ pub struct Counts {
     pub autoscalers: usize,
     /// Instance refreshes.
     pub refreshes: usize,
+    /// Stories whose pools have a baseline, and on-demand instances that were adopted and given back.
+    pub baselines: usize,
+    pub adopted: usize,
     /// What attackers did.
     pub attacks: AttackCounts,
 }
@@ -123,6 +126,8 @@ impl Counts {
         self.drains_given_up += other.drains_given_up;
         self.autoscalers += other.autoscalers;
         self.refreshes += other.refreshes;
+        self.baselines += other.baselines;
+        self.adopted += other.adopted;
         self.attacks.add(other.attacks);
     }
 }
@@ -219,7 +224,7 @@ impl<'a> Stage<'a> {
             launch_instances: first.start.launch_instances,
             zones: first.start.zones,
             managed: first.start.managed,
-            baseline: first.start.baseline,
+            baseline: first.start.baseline.clone(),
             autoscaler: false,
             drain_outside_pools: plot.seed.is_multiple_of(2),
         };
@@ -754,6 +759,7 @@ impl<'a> Stage<'a> {
             waited_for_pods: self.waits.for_pods.len(),
             kept_by_budgets: self.waits.by_budgets.len(),
             autoscalers: usize::from(self.plot.autoscaler),
+            baselines: usize::from(self.plot.pools.iter().any(|pool| pool.start.baseline.baseline.is_some())),
             refreshes: self
                 .plot
                 .events
@@ -768,6 +774,7 @@ impl<'a> Stage<'a> {
             let has = |outcome| status.steps.iter().any(|step| step.outcome == outcome);
             counts.stories += 1;
             counts.fallbacks += usize::from(has(Outcome::Monitoring));
+            counts.adopted += usize::from(has(Outcome::Adopted) && has(Outcome::ScaledDown));
             counts.returns += usize::from(has(Outcome::ScaledDown));
             counts.unusable += usize::from(has(Outcome::Unusable));
             let given_up = (FlowBox::Drain, Outcome::TimedOut);
@@ -873,6 +880,12 @@ impl<'a> Stage<'a> {
             let ledger = pool.status.unwrap_or_default().ledger;
             if !ledger.is_settled() {
                 left.push(format!("the ledger is not empty: {ledger:?}"));
+            }
+            if let Some(excess) = ledger.excess {
+                left.push(format!(
+                    "on-demand above the baseline stays: {excess:?} of {}",
+                    pool.spec.on_demand_group
+                ));
             }
         }
         for group in self.cloud.snapshot().groups {

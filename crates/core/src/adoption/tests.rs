@@ -1,7 +1,9 @@
 use super::*;
+use crate::baseline::{excess, watch};
 use crate::cluster::{Effect, Node, Pod, ScaleDown};
 use crate::group::{GroupSetup, Instance};
-use crate::ledger::{Balance, Ledger, Method, ScalingRequest};
+use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest};
+use crate::record::Excess;
 use crate::testing::{cluster, labels, node, pod, taint};
 
 fn at(seconds: i64) -> Timestamp {
@@ -70,19 +72,19 @@ fn what_a_replacement_raised_is_no_excess() {
 
 #[test]
 fn excess_keeps_its_time_until_there_is_more_of_it() {
-    let spec = OnDemandSpec { baseline: Some(1), adopt_after_seconds: None };
+    let baseline = Some(1);
     let mut ledger = Ledger::default();
-    let mut seen = |desired, seconds, spec: &OnDemandSpec| {
-        watch(&mut ledger, &group("on-demand", desired, &[]), spec, at(seconds));
+    let mut seen = |desired, seconds, baseline| {
+        watch(&mut ledger, &group("on-demand", desired, &[]), baseline, at(seconds));
         ledger.excess.map(|held| (held.instances, held.since))
     };
-    assert_eq!(seen(1, 0, &spec), None);
-    assert_eq!(seen(3, 10, &spec), Some((2, at(10))));
-    assert_eq!(seen(2, 20, &spec), Some((1, at(10))));
-    assert_eq!(seen(3, 30, &spec), Some((2, at(30))), "the whole excess must have stood");
-    assert_eq!(seen(1, 40, &spec), None);
-    assert_eq!(seen(2, 50, &spec), Some((1, at(50))));
-    assert_eq!(seen(2, 60, &OnDemandSpec::default()), None, "without a baseline there is none");
+    assert_eq!(seen(1, 0, baseline), None);
+    assert_eq!(seen(3, 10, baseline), Some((2, at(10))));
+    assert_eq!(seen(2, 20, baseline), Some((1, at(10))));
+    assert_eq!(seen(3, 30, baseline), Some((2, at(30))), "the whole excess must have stood");
+    assert_eq!(seen(1, 40, baseline), None);
+    assert_eq!(seen(2, 50, baseline), Some((1, at(50))));
+    assert_eq!(seen(2, 60, None), None, "without a baseline there is none");
 }
 
 /// One on-demand instance above a baseline of one, since `at(0)`; its pod fits on a Spot node.
@@ -123,12 +125,12 @@ fn case() -> Case {
 impl Case {
     fn judge(&self) -> Adoption {
         let cluster = cluster(self.nodes.clone(), self.pods.clone());
-        let known: Vec<OwnRecord<'_>> = self
+        let known: Vec<AdoptionRecord<'_>> = self
             .records
             .iter()
-            .map(|(is_adopted, status)| OwnRecord { is_adopted: *is_adopted, status })
+            .map(|(is_adopted, status)| AdoptionRecord { is_adopted: *is_adopted, status })
             .collect();
-        judge(&Circumstances {
+        judge(&AdoptionInputs {
             spec: &self.spec,
             mode: self.mode,
             replaced_by: self.replaced_by,
@@ -138,6 +140,10 @@ impl Case {
             held: &self.held,
             cluster: &cluster,
             taint_key: "spotguard.dev/interruption",
+            with_spot_node: &|| {
+                let spot = cluster.node(&"s1".into())?.clone();
+                Some(cluster.with_node(Node { name: "s2".into(), ..spot }))
+            },
             // With one more node there is always room.
             unsafe_: &|_, cluster| {
                 let is_safe = self.is_safe || cluster.nodes().len() > self.nodes.len();

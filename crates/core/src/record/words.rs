@@ -365,6 +365,16 @@ pub struct Capacity {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UtilisationPercent(pub BTreeMap<String, u32>);
 
+/// On-demand instances above the baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Excess {
+    /// How many there are.
+    pub instances: u32,
+    /// Since when there are so many, or more.
+    pub since: Timestamp,
+}
+
 /// How many characters a stored message has at most. Some hold AWS's words, or a list of names.
 pub const MAX_MESSAGE: usize = 2048;
 

@@ -1,34 +1,9 @@
-//! Boxes 6 to 11 of an on-demand instance above the baseline, which was adopted: what it wants of the groups,
-//! and how it is released. Its return is that of any other fallback.
+//! What the replacement of an adopted instance, which is above the on-demand baseline, wants of the groups.
 
 use super::close::is_settled;
-use super::facts::{Facts, Subject, Turn};
-use super::go_back::nothing_to_return;
-use crate::adoption;
-use crate::flow::Event;
+use super::facts::{Facts, Subject};
 use crate::ledger::wants::{Want, Wants};
-use crate::record::{Capacity, FallbackState, FlowBox, GroupKind, ReplacementStatus};
-
-/// Whether the ledger does not hold yet what was raised for the instance. Nothing is done with it before.
-pub(super) fn is_awaited(capacity: &Capacity, turn: &Turn<'_>) -> bool {
-    let held = turn.facts.share(GroupKind::OnDemand, turn.subject);
-    turn.subject.adopted && capacity.group == GroupKind::OnDemand && held.is_none()
-}
-
-/// Waits for the ledger. If nothing is above the baseline by now, the instance is released.
-pub(super) fn wait(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) {
-    let Facts { view: Some(view), ledger, baseline, .. } = turn.facts else { return };
-    match adoption::may_adopt(ledger, &view.on_demand, &capacity.instance_id, *baseline) {
-        Some(false) => release(next, capacity, turn),
-        _ => next.block(FlowBox::Monitor, [turn.facts.not_settled(GroupKind::OnDemand)], turn.facts.now),
-    }
-}
-
-/// The instance is left to its owner again.
-pub(super) fn release(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) {
-    nothing_to_return(next);
-    Event::Released.add_to(next, &capacity.node_name, turn.facts.now);
-}
+use crate::record::{FallbackState, GroupKind, ReplacementStatus};
 
 /// What is wanted of each group. `instance` is one more, for a replacement that another instance stands in
 /// for or not.

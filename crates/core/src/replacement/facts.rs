@@ -1,6 +1,5 @@
 //! What the next step of a replacement depends on, and how to request it.
 
-use crate::adoption::RELEASED_AFTER;
 use crate::drain::DrainReport;
 use crate::freshness::{Freshness, StaleWatch, Step};
 use crate::group::PoolView;
@@ -19,6 +18,9 @@ use std::time::Duration;
 
 /// How long a raised desired capacity may wait for an instance that can be terminated without a drain.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// An adopted instance whose return is not safe for so long is released again.
+const RELEASED_AFTER: Duration = Duration::from_secs(1800);
 
 /// How a pool is treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -58,8 +60,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Whether it has neither an old node nor an old instance: an empty place of the Spot group, or an adopted
-    /// instance.
+    /// Whether it has neither an old node nor an old instance: it is about an empty place of the Spot group,
+    /// or about an adopted instance.
     #[must_use]
     pub fn is_place(&self) -> bool {
         self.instance_id.is_empty()

@@ -1,10 +1,10 @@
 //! Boxes 6 to 10: what stands in goes back, when Spot can take over.
 
-use super::adopted;
 use super::by_group;
 use super::facts::{Facts, Turn};
 use super::leave::ended;
 use super::unusable;
+use crate::baseline::may_adopt;
 use crate::drain::DrainEnd;
 use crate::flow::Event;
 use crate::freshness::Step;
@@ -28,8 +28,8 @@ pub(super) fn go_back(next: &mut ReplacementStatus, turn: &Turn<'_>) {
         next.fallback.enter(FallbackState::OnFallback(open));
         monitoring(next, &capacity, turn.facts.now);
     }
-    if adopted::is_awaited(&capacity, turn) && matches!(*next.fallback, FallbackState::OnFallback(_)) {
-        adopted::wait(next, &capacity, turn);
+    if is_awaited(&capacity, turn) && matches!(*next.fallback, FallbackState::OnFallback(_)) {
+        await_adoption(next, &capacity, turn);
         return;
     }
     if !matches!(*next.fallback, FallbackState::Terminating(_)) {
@@ -54,9 +54,30 @@ pub(super) fn go_back(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     }
 }
 
-pub(super) fn nothing_to_return(next: &mut ReplacementStatus) {
+fn nothing_to_return(next: &mut ReplacementStatus) {
     next.fallback.enter(FallbackState::None {});
     next.blocking.clear();
+}
+
+/// Whether the ledger does not hold yet what was raised for the instance. Nothing is done with it before.
+fn is_awaited(capacity: &Capacity, turn: &Turn<'_>) -> bool {
+    let held = turn.facts.share(GroupKind::OnDemand, turn.subject);
+    turn.subject.adopted && capacity.group == GroupKind::OnDemand && held.is_none()
+}
+
+/// Waits for the ledger. If nothing is above the baseline by now, the instance is released.
+fn await_adoption(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) {
+    let Facts { view: Some(view), ledger, baseline, .. } = turn.facts else { return };
+    match may_adopt(ledger, &view.on_demand, &capacity.instance_id, *baseline) {
+        Some(false) => release(next, capacity, turn),
+        _ => next.block(FlowBox::Monitor, [turn.facts.not_settled(GroupKind::OnDemand)], turn.facts.now),
+    }
+}
+
+/// The instance is left to its owner again.
+fn release(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) {
+    nothing_to_return(next);
+    Event::Released.add_to(next, &capacity.node_name, turn.facts.now);
 }
 
 /// Box 6 watches what stands in.
@@ -141,9 +162,7 @@ fn assess(next: &mut ReplacementStatus, mut open: OpenFallback, capacity: &Capac
         *fallback = open.clone();
     }
     match obstacle {
-        Some(Obstacle::At(FlowBox::Safety, _)) if turn.is_to_be_released() => {
-            adopted::release(next, capacity, turn)
-        }
+        Some(Obstacle::At(FlowBox::Safety, _)) if turn.is_to_be_released() => release(next, capacity, turn),
         Some(Obstacle::At(flow_box, reasons)) => next.block(flow_box, reasons, now),
         Some(Obstacle::NotAssessed) => {
             let boxes = [FlowBox::Monitor, FlowBox::Health, FlowBox::Stability, FlowBox::Safety];

@@ -3,7 +3,7 @@
 use super::inputs::Inputs;
 use super::requests::draft;
 use super::wants::Want;
-use crate::adoption;
+use crate::baseline::may_adopt;
 use crate::ids::InstanceId;
 use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest, Share};
 use crate::record::GroupKind;
@@ -51,7 +51,7 @@ pub(super) fn adopt(ledger: &mut Ledger, inputs: &Inputs<'_>) {
     for ((of, replacement), want) in inputs.wants {
         let Want::Adopted { instance_id, baseline } = want else { continue };
         let is_new = *of == kind && ledger.share(kind, replacement).is_none();
-        if !is_new || adoption::may_adopt(ledger, group, instance_id, Some(*baseline)) != Some(true) {
+        if !is_new || may_adopt(ledger, group, instance_id, Some(*baseline)) != Some(true) {
             continue;
         }
         let share = Share {

@@ -15,7 +15,7 @@ const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(7);
 
 impl Ledger {
     /// Whether a reduction of the group may have taken effect or not: nothing else is asked of it meanwhile.
-    pub(crate) fn is_in_doubt(&self, group: GroupKind) -> bool {
+    pub(super) fn is_in_doubt(&self, group: GroupKind) -> bool {
         self.reduction.as_ref().is_some_and(|reduction| reduction.group == group)
     }
 }

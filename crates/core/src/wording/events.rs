@@ -41,6 +41,7 @@ impl fmt::Display for Event {
             }
             Self::Healthy => f.write_str("the Spot group is healthy"),
             Self::Stable => f.write_str("the Spot group has been healthy for long enough"),
+            Self::Adopted { .. } | Self::Released => adoption(self, f),
             Self::Safe => f.write_str("its pods fit on other nodes, and the buffer is kept"),
             Self::CleanedUp(finish) | Self::Cancelled(finish) => finish.fmt(f),
             Self::Tainted
@@ -52,8 +53,6 @@ impl fmt::Display for Event {
             | Self::GoneBeforeDrained { .. }
             | Self::DeadlineNear { .. }
             | Self::Terminated { .. }
-            | Self::Adopted { .. }
-            | Self::Released
             | Self::Monitoring { .. }
             | Self::ReturnGivenUp { .. }
             | Self::FallbackLost { .. }
@@ -78,6 +77,22 @@ fn action_followed(
     by.iter().try_for_each(|by| write!(f, " by {by}"))?;
     write!(f, " (SpotAction {spot_action})")?;
     reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
+}
+
+/// Box 6: on-demand above the baseline.
+fn adoption(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match event {
+        Event::Adopted { instance_id, requests_spot } => {
+            let then = if *requests_spot {
+                "once Spot has brought one for it"
+            } else {
+                "for its pods fit elsewhere"
+            };
+            write!(f, "{instance_id} is above the on-demand baseline, and goes back to Spot {then}")
+        }
+        Event::Released => f.write_str("the instance is left to its owner: its return is not possible now"),
+        _ => Ok(()),
+    }
 }
 
 /// Boxes 4 to 6 and 10: how nodes are drained and instances go.
@@ -127,15 +142,6 @@ fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Event::Monitoring { group: GroupKind::Spot, node, .. } => {
             write!(f, "the Spot group has one instance too many: node {node}")
         }
-        Event::Adopted { instance_id, requests_spot } => {
-            let then = if *requests_spot {
-                "once Spot has brought one for it"
-            } else {
-                "for its pods fit elsewhere"
-            };
-            write!(f, "{instance_id} is above the on-demand baseline, and goes back to Spot {then}")
-        }
-        Event::Released => f.write_str("the instance is left to its owner: its return is not possible now"),
         Event::ReturnGivenUp { reasons } => {
             write!(f, "the return was given up; taint and cordon are removed: {}", in_one_line(reasons))
         }

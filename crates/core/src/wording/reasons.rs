@@ -79,12 +79,7 @@ impl Display for Reason {
             | Self::ShortfallObserved { .. }
             | Self::StandInLimit { .. }
             | Self::AtMaximum { .. } => shortfall(self, f),
-            Self::OnFallback { instances } => {
-                write!(f, "on-demand stands in for {instances} Spot instances")
-            }
-            Self::AboveBaseline { group, instances, baseline } => {
-                write!(f, "{group} has {instances} instances above its baseline of {baseline}")
-            }
+            Self::OnFallback { .. } | Self::AboveBaseline { .. } => on_demand(self, f),
             Self::More(count) => write!(f, "and {count} more"),
         }
     }
@@ -116,6 +111,33 @@ fn disputed(instance_id: &InstanceId, node: &NodeName, f: &mut Formatter<'_>) ->
 
 fn not_deleted(pod: &PodName, f: &mut Formatter<'_>) -> Result {
     write!(f, "pod {pod} is not deleted: deleteAtDeadline is false")
+}
+
+fn not_all_spot(group: &GroupName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{group} is not all Spot; set OnDemandBaseCapacity and ")?;
+    f.write_str("OnDemandPercentageAboveBaseCapacity to 0")
+}
+
+fn foreign_ids(group: &GroupName, node: &NodeName, provider_id: &str, f: &mut Formatter<'_>) -> Result {
+    write!(f, "no Node is known for an instance of {group}, ")?;
+    write!(f, "and node {node} has the providerID {provider_id}; set it to aws:///ZONE/INSTANCE")
+}
+
+fn out_of_range(group: &GroupName, baseline: u32, min: i32, max: i32, f: &mut Formatter<'_>) -> Result {
+    write!(f, "spec.onDemand.baseline is {baseline}, and {group} can have {min} to {max} instances")
+}
+
+/// What is not on Spot.
+fn on_demand(reason: &Reason, f: &mut Formatter<'_>) -> Result {
+    match reason {
+        Reason::OnFallback { instances: 1 } => f.write_str("an on-demand instance stands in for Spot"),
+        Reason::OnFallback { instances } => write!(f, "{instances} on-demand instances stand in for Spot"),
+        Reason::AboveBaseline { group, instances, baseline } => {
+            let counted = if *instances == 1 { "instance" } else { "instances" };
+            write!(f, "{group} has {instances} {counted} above its baseline of {baseline}")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What holds stand-ins for missing Spot instances.
@@ -323,10 +345,7 @@ impl Display for Finding {
                 f.write_str("which replaces its nodes by itself, and spec.replacedBy is SpotGuard; ")?;
                 f.write_str("set spec.replacedBy to Group")
             }
-            GroupProblem::NotAllSpot => {
-                write!(f, "{group} is not all Spot; set OnDemandBaseCapacity and ")?;
-                f.write_str("OnDemandPercentageAboveBaseCapacity to 0")
-            }
+            GroupProblem::NotAllSpot => not_all_spot(group, f),
             GroupProblem::NotAllOnDemand => {
                 write!(f, "{group} is not all on-demand; set OnDemandPercentageAboveBaseCapacity to 100")
             }
@@ -357,14 +376,10 @@ impl Display for Finding {
                 write!(f, "and its failures are read from its activities: {why}")
             }
             GroupProblem::ForeignProviderIds { node, provider_id } => {
-                write!(f, "no Node is known for an instance of {group}, ")?;
-                write!(f, "and node {node} has the providerID {provider_id}; set it to aws:///ZONE/INSTANCE")
+                foreign_ids(group, node, provider_id, f)
             }
             GroupProblem::BaselineOutOfRange { baseline, min, max } => {
-                write!(
-                    f,
-                    "spec.onDemand.baseline is {baseline}, and {group} can have {min} to {max} instances"
-                )
+                out_of_range(group, *baseline, *min, *max, f)
             }
             GroupProblem::AtMinimum(min) => {
                 write!(f, "{group} is at its minimum of {min}: ")?;

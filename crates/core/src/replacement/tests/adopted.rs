@@ -30,7 +30,7 @@ fn safe(stage: &mut Stage) {
 }
 
 #[test]
-fn nothing_is_done_before_the_ledger_holds_what_others_raised_for_it() {
+pub(super) fn nothing_is_done_before_the_ledger_holds_what_others_raised_for_it() {
     let mut stage = adopted(false);
     stage.serve(GroupKind::Spot, OLD);
     safe(&mut stage);

@@ -1,0 +1,52 @@
+//! On-demand instances above a pool's baseline that no replacement requested: how many, since when, and which
+//! may be adopted.
+
+use crate::group::GroupView;
+use crate::ids::InstanceId;
+use crate::ledger::{Ledger, RequestState};
+use crate::record::{Excess, GroupKind};
+use jiff::Timestamp;
+
+/// How many on-demand instances are above the baseline that no replacement requested; `None` while a call of
+/// ours is under way.
+#[must_use]
+pub fn excess(ledger: &Ledger, on_demand: &GroupView, baseline: u32) -> Option<u32> {
+    let kind = GroupKind::OnDemand;
+    let applied = ledger.requests(kind).all(|request| request.state == RequestState::Applied);
+    let lowers = ledger.reduction.as_ref().is_some_and(|reduction| reduction.group == kind);
+    let doubted = ledger.doubts.iter().any(|doubt| doubt.group == kind);
+    if !applied || lowers || doubted || !ledger.left_behind.is_empty() {
+        return None;
+    }
+    let raised = ledger.shares(kind).filter(|share| share.is_raised()).count();
+    let theirs = usize::try_from(on_demand.desired).unwrap_or(0).saturating_sub(raised);
+    Some(u32::try_from(theirs).unwrap_or(u32::MAX).saturating_sub(baseline))
+}
+
+/// Keeps in the ledger since when there is excess. While a call of ours is under way nothing can be said, and
+/// what was seen stands.
+pub fn watch(ledger: &mut Ledger, on_demand: &GroupView, baseline: Option<u32>, now: Timestamp) {
+    let Some(baseline) = baseline else {
+        ledger.excess = None;
+        return;
+    };
+    let Some(instances) = excess(ledger, on_demand, baseline) else { return };
+    let stood = ledger.excess.filter(|held| instances <= held.instances).map(|held| held.since);
+    ledger.excess = (instances > 0).then(|| Excess { instances, since: stood.unwrap_or(now) });
+}
+
+/// Whether an instance may be adopted, which is to be written into the ledger; `None` while nobody knows.
+#[must_use]
+pub fn may_adopt(
+    ledger: &Ledger,
+    on_demand: &GroupView,
+    id: &InstanceId,
+    baseline: Option<u32>,
+) -> Option<bool> {
+    let Some(baseline) = baseline else { return Some(false) };
+    let is_free = on_demand.is_in_service(id) && !ledger.claimed(GroupKind::OnDemand).contains(id);
+    if !is_free {
+        return Some(false);
+    }
+    excess(ledger, on_demand, baseline).map(|instances| instances > 0)
+}
