@@ -18,8 +18,8 @@ simulate: ## Plays random scenarios in the simulated cloud: SEEDS=1000 of them, 
 	@SIMULATE_SEEDS=$(or $(SEEDS),1000) SIMULATE_SEED=$(or $(SEED),1) SIMULATE_EVENTS=$(EVENTS) \
 	cargo test --quiet --test simulation random::random_stories -- --exact --nocapture
 
-crashes: ## Kills the controller before and after each write of every scenario
-	cargo test --quiet --test simulation every_story_survives_a_crash_at_every_point -- --ignored --nocapture
+crashes: ## Kills the controller before and after each write of every scenario, or of some: STORIES=Storm,Odd
+	@SIMULATE_CRASHES=$(STORIES) cargo test --quiet --test simulation every_story_survives_a_crash_at_every_point -- --ignored --nocapture
 
 explore: ## Visits every state of a small world: all orders of all events, EVENTS=3 of them in the finest steps
 	@EXPLORE_EVENTS=$(or $(EVENTS),3) EXPLORE_ORDERS=$(or $(ORDERS),5) \

@@ -244,10 +244,16 @@ fn try_some(tale: Tale, every: usize) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Whether SIMULATE_CRASHES names the story, by a part of its name; without it every story is meant.
+fn is_meant(tale: &&Tale) -> bool {
+    let named = std::env::var("SIMULATE_CRASHES").ok().filter(|text| !text.is_empty());
+    named.is_none_or(|named| named.split(',').any(|part| format!("{tale:?}").contains(part.trim())))
+}
+
 #[test]
 #[ignore = "takes many minutes: every point of every story"]
 fn every_story_survives_a_crash_at_every_point() {
-    TALES.iter().for_each(|tale| try_some(*tale, 1));
+    TALES.iter().filter(is_meant).for_each(|tale| try_some(*tale, 1));
 }
 
 macro_rules! stories {

@@ -9,6 +9,7 @@ use spot_guard_core::ledger::RequestState;
 use spot_guard_core::record::GroupKind;
 use spot_guard_core::time::since;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// So often at the most is a group changed in a minute: one call is made at a time, and the largest storm has
@@ -107,9 +108,11 @@ impl Auditor {
     fn note_adopted(&self, call: &GateCall) {
         let (Some(group), Some(instance)) = (&call.group, &call.instance) else { return };
         let records = self.records();
-        let adopts = |record: &&std::sync::Arc<NodeReplacement>| {
-            let held = record.spec.adopted.as_ref().is_some_and(|held| held.instance_id == *instance);
-            held && record.is_open()
+        // Of an instance that was lost its group's replacement goes back.
+        let adopts = |record: &&Arc<NodeReplacement>| {
+            let taken = record.status.as_ref().and_then(|status| status.capacity.taken());
+            let is_it = taken.is_some_and(|held| held.instance_id == *instance);
+            is_it && record.spec.adopted.is_some() && record.is_open()
         };
         let Some(record) = records.iter().find(adopts) else { return };
         let pools = self.pools();

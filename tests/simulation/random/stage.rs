@@ -553,7 +553,12 @@ impl<'a> Stage<'a> {
         actix::spawn(async move {
             for _ in 0..120 {
                 let ledger = ledger(&cluster, &pool);
-                if no_change_is_under_way(&ledger) && faults.is_quiet() && nobody_has_just_read(&cloud) {
+                let is_lost = is_pressed(&cluster, &pool) && have_just_changed(&cloud);
+                if no_change_is_under_way(&ledger)
+                    && faults.is_quiet()
+                    && nobody_has_just_read(&cloud)
+                    && !is_lost
+                {
                     let in_doubt = numbers_in_doubt(&ledger, place.kind);
                     change.perform(&name, &cloud, &cluster, &in_doubt);
                     return;
@@ -987,6 +992,22 @@ fn ledger(cluster: &Cluster, pool: &str) -> Ledger {
 fn nobody_has_just_read(cloud: &Cloud) -> bool {
     let last = cloud.last_call("DescribeAutoScalingGroups");
     last.is_none_or(|at| since(at, cloud.now()) >= Duration::from_millis(300))
+}
+
+/// Whether a controller has changed a group within the last ten seconds. What others set back in that time
+/// looks like an old listing, and before a deadline the next request goes by our own change.
+fn have_just_changed(cloud: &Cloud) -> bool {
+    ["SetDesiredCapacity", "TerminateInstanceInAutoScalingGroup"].iter().any(|operation| {
+        cloud.last_call(operation).is_some_and(|at| since(at, cloud.now()) < Duration::from_secs(10))
+    })
+}
+
+/// Whether a replacement of the pool has a deadline.
+fn is_pressed(cluster: &Cluster, pool: &str) -> bool {
+    cluster.list::<NodeReplacement>().iter().any(|record| {
+        let deadline = record.status.as_ref().and_then(|status| status.deadline);
+        record.spec.pool.as_deref() == Some(pool) && record.is_open() && deadline.is_some()
+    })
 }
 
 /// Whether no change of ours is under way in the pool's groups.
