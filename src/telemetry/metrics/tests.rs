@@ -193,6 +193,7 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     let spot = GroupStatus { desired: 4, in_service: 3, ..GroupStatus::default() };
     let mut status =
         SpotPoolStatus { spot: Some(spot), unwatched_nodes: Some(3), ..SpotPoolStatus::default() };
+    status.above_baseline = Some(2);
     set_condition(&mut status.conditions, "Accepted", false, "NoSuchGroup", "", at(0));
     status.ledger = serde_json::from_str(LEDGER).unwrap();
     pool.status = Some(status);
@@ -212,6 +213,7 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     assert_line(&full, r#"spot_guard_pool_desired{pool="web",group="Spot"} 4"#);
     assert_line(&full, r#"spot_guard_pool_in_service{pool="web",group="Spot"} 3"#);
     assert_line(&full, r#"spot_guard_pool_unwatched_nodes{pool="web"} 3"#);
+    assert_line(&full, r#"spot_guard_pool_above_baseline{pool="web"} 2"#);
     assert_line(&full, "spot_guard_leader 1");
     assert_line(&full, r#"spot_guard_part_ready{part="watch-pods"} 1"#);
     assert_line(&full, r#"spot_guard_part_ready{part="auto-scaling"} 0"#);
@@ -303,6 +305,7 @@ fn all_of_controller(is_leader: bool) -> String {
     let group = || Some(GroupStatus::default());
     let mut status = SpotPoolStatus { spot: group(), on_demand: group(), ..SpotPoolStatus::default() };
     (status.watched_nodes, status.unwatched_nodes) = (Some(1), Some(0));
+    status.above_baseline = Some(0);
     set_condition(&mut status.conditions, "Accepted", true, "Accepted", "", at(0));
     pool.status = Some(status);
     let readiness = Readiness::default();
