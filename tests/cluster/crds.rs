@@ -86,6 +86,7 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
 
     let instance = "i-0a1b2c3d4e5f60718";
     let name = &format!("spot-a.{instance}-spot-interruption");
+    let adopted = json!({ "instanceId": instance, "nodeName": "n", "requestsSpot": true });
     let bad = [
         (pool(json!({ "mode": "Dream" })), "spec.mode"),
         (pool(json!({ "rebalance": "Maybe" })), "spec.rebalance"),
@@ -99,6 +100,10 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
         (pool(json!({ "policy": { "stabilitySeconds": "long" } })), "spec.policy.stabilitySeconds"),
         (pool(json!({ "policy": { "stabilityMinutes": 2 } })), "spec.policy.stabilityMinutes"),
         (pool(json!({ "spotgroup": "a" })), "spec.spotgroup"),
+        (pool(json!({ "onDemand": { "baseline": -1 } })), "spec.onDemand.baseline"),
+        (pool(json!({ "onDemand": { "baseline": 10_001 } })), "spec.onDemand.baseline"),
+        (pool(json!({ "onDemand": { "adoptAfterSeconds": 59 } })), "spec.onDemand.adoptAfterSeconds"),
+        (pool(json!({ "onDemand": { "base": 1 } })), "spec.onDemand.base"),
         (notice("x", json!({})), "metadata.name must be <spec.nodeName>"),
         // Not a prefix: node `spot-a` has no name of node `spot-a.b`, and the kind is the notice's own.
         (notice(name, json!({ "nodeName": "spot-a.b" })), "metadata.name must be <spec.nodeName>"),
@@ -114,6 +119,7 @@ async fn bad_objects_are_refused_with_a_message_that_names_the_field() {
         (notice(name, json!({ "nodename": "spot-a" })), "spec.nodename"),
         (replacement(json!({ "instanceId": "my-server" })), "spec.instanceId"),
         (replacement(json!({ "nodeName": "" })), "spec.nodeName"),
+        (replacement(json!({ "pool": "a", "adopted": adopted })), "one of spec.place and spec.adopted"),
         (spot_action(json!({})), "spec.action"),
         (spot_action(json!({ "action": "Explode" })), "spec.action"),
         (spot_action(json!({ "action": "Return", "pool": "a", "node": "b" })), "at most one of spec.pool"),

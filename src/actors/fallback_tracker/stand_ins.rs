@@ -23,10 +23,8 @@ impl TurnView<'_> {
     fn may_begin(&self, pool: &PoolName) -> Option<(&PoolConfig, &PoolView, &Ledger)> {
         let (config, facts) = (self.configs.get(pool)?, self.pools.get(pool)?);
         let PoolFacts::Observed { view, ledger, .. } = facts else { return None };
-        // A record that cannot be read may be one of these.
-        let unread = self.deps.view.not_understood().names(WatchedKind::Replacement).next().is_some();
         let held = config.deleted || config.mode != Mode::Act || config.pause.is_some();
-        (!unread && !held && self.is_accepted(pool)).then_some((config, &**view, &**ledger))
+        (!held && self.is_accepted(pool)).then_some((config, &**view, &**ledger))
     }
 
     /// The record of an adopted instance, if it may still be adopted.
@@ -36,15 +34,18 @@ impl TurnView<'_> {
         adopted: Adopted,
         records: &BTreeMap<ReplacementName, NodeReplacement>,
     ) -> Option<Write> {
-        let (config, view, ledger) = self.may_begin(pool)?;
         let id = adopted.instance.instance_id.clone();
+        let (config, view, ledger) = self.may_begin(pool)?;
         let mut of_pool = records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
         let baseline = config.on_demand.baseline;
         let is_free = may_adopt(ledger, &view.on_demand, &id, baseline) == Some(true);
         if !is_free || of_pool.any(NodeReplacement::is_open) {
             return None;
         }
-        let name = adoption::names(pool, &id).find(|name| !records.contains_key(name))?;
+        // One that cannot be read and adopts the same instance has claimed it in the ledger.
+        let is_new =
+            |name: &ReplacementName| !records.contains_key(name) && !self.deps.view.may_hide_record(name);
+        let name = adoption::names(pool, &id).find(is_new)?;
         let status = self.adopted(pool, &adopted, &view.spot);
         let mut record = NodeReplacement::new(
             &name,
@@ -73,7 +74,9 @@ impl TurnView<'_> {
         wanted: usize,
         records: &BTreeMap<ReplacementName, NodeReplacement>,
     ) -> Vec<Write> {
-        let Some((_, view, ledger)) = self.may_begin(pool) else { return Vec::new() };
+        // A record that cannot be read may be that of a stand-in.
+        let unread = self.deps.view.not_understood().names(WatchedKind::Replacement).next().is_some();
+        let Some((_, view, ledger)) = self.may_begin(pool).filter(|_| !unread) else { return Vec::new() };
         let of_pool = records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
         let known = of_pool.filter_map(NodeReplacement::in_pool);
         let empty = shortfall::uncovered(ledger, &view.spot, known, self.deps.clock.now());
