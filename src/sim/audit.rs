@@ -130,14 +130,21 @@ struct State {
     open: BTreeSet<String>,
     /// The records of stand-ins that were seen, by name.
     places: BTreeSet<String>,
-    /// The adopted instances whose termination was called: their group, and the Spot group if one more was
-    /// requested of it.
-    adopted: BTreeMap<String, (String, Option<String>)>,
+    /// The adopted instances whose termination was called.
+    adopted: BTreeMap<String, Moved>,
     /// Every notice that was ever stored, by its uid.
     reports: BTreeMap<String, Report>,
     budget_violations: usize,
     log: Vec<(Timestamp, String)>,
     violations: Vec<Violation>,
+}
+
+/// Where the capacity of an adopted instance went.
+struct Moved {
+    /// Its group.
+    from: String,
+    /// The Spot group, if one more instance was requested of it.
+    to: Option<String>,
 }
 
 /// What a notice said.

@@ -1,6 +1,6 @@
 //! The changes of groups: announced in the ledger, seldom, and taken back in the end.
 
-use super::{Auditor, Invariant};
+use super::{Auditor, Invariant, Moved};
 use crate::crd::NodeReplacement;
 use kube::ResourceExt;
 use spot_guard_cloud::cloud::GateCall;
@@ -132,8 +132,8 @@ impl Auditor {
             self.violated(Invariant::OnlyAboveBaseline, group, found);
         }
         let spot = record.spec.adopted.as_ref().is_some_and(|held| held.requests_spot);
-        let spot = spot.then(|| pool.spec.spot_group.to_string());
-        self.state().adopted.insert(instance.clone(), (group.clone(), spot));
+        let moved = Moved { from: group.clone(), to: spot.then(|| pool.spec.spot_group.to_string()) };
+        self.state().adopted.insert(instance.clone(), moved);
     }
 
     /// How many adopted instances of a group are gone, and for how many a group of Spot instances has grown.
@@ -148,11 +148,11 @@ impl Auditor {
             .map(|held| held.id)
             .collect();
         let state = self.state();
-        let gone = state.adopted.iter().filter(|(id, _)| !there.contains(*id)).map(|(_, of)| of);
-        let count = |is: &dyn Fn(&(String, Option<String>)) -> bool| {
-            i64::try_from(gone.clone().filter(|of| is(of)).count()).unwrap_or(i64::MAX)
+        let count = |is: &dyn Fn(&Moved) -> bool| {
+            let gone = state.adopted.iter().filter(|(id, of)| !there.contains(*id) && is(of));
+            i64::try_from(gone.count()).unwrap_or(i64::MAX)
         };
-        (count(&|(of, _)| of == group), count(&|(_, spot)| spot.as_deref() == Some(group)))
+        (count(&|of| of.from == group), count(&|of| of.to.as_deref() == Some(group)))
     }
 
     /// What our calls have added to a group's desired capacity so far, and by how much others have lowered it
