@@ -33,6 +33,8 @@ fn safe(stage: &mut Stage) {
 pub(super) fn nothing_is_done_before_the_ledger_holds_what_others_raised_for_it() {
     let mut stage = adopted(false);
     stage.serve(GroupKind::Spot, OLD);
+    // The second assessment is about the Spot node that the first one found.
+    safe(&mut stage);
     safe(&mut stage);
     assert_eq!(stage.phase(), Phase::OnFallback);
     let instance_id = "od".into();
