@@ -204,9 +204,8 @@ impl Scenario {
 /// A node gets its replacement on Spot.
 const REPLACED: [(B, O); 4] =
     [(B::Success, O::InService), (B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Terminated)];
-/// An instance above the baseline goes back to Spot.
-const ADOPTED: [(B, O); 7] = [
-    (B::Monitor, O::Adopted),
+/// What stands in for no node goes back to Spot.
+const RETURNED: [(B, O); 6] = [
     (B::Health, O::Healthy),
     (B::Stability, O::Stable),
     (B::Safety, O::Safe),
@@ -230,17 +229,8 @@ const FELL_BACK: [(B, O); 12] = [
     (B::ScaleDown, O::ScaledDown),
 ];
 /// On-demand stands in for an instance that somebody else was to bring, or that nobody announced.
-const STOOD_IN: [(B, O); 9] = [
-    (B::Fallback, O::Requested),
-    (B::Fallback, O::InService),
-    (B::Monitor, O::Monitoring),
-    (B::Health, O::Healthy),
-    (B::Stability, O::Stable),
-    (B::Safety, O::Safe),
-    (B::ScaleDown, O::Drained),
-    (B::ScaleDown, O::ScaledDown),
-    (B::CleanUp, O::CleanedUp),
-];
+const STOOD_IN: [(B, O); 3] =
+    [(B::Fallback, O::Requested), (B::Fallback, O::InService), (B::Monitor, O::Monitoring)];
 /// What every node goes through, with or without a replacement.
 const REPLACED_OR_NOT: [(B, O); 3] =
     [(B::Taint, O::Tainted), (B::Drain, O::Drained), (B::Drain, O::Terminated)];
@@ -395,7 +385,7 @@ fn managed_node_group() -> Plot {
     Plot {
         start: Start { managed: true, ..usual_start() },
         script: vec![at(5, SpotHas(Supply::None)), at(40, Interrupt(0)), at(600, SpotHas(Supply::Unlimited))],
-        steps: STOOD_IN.to_vec(),
+        steps: [&STOOD_IN[..], &RETURNED].concat(),
         ..usual_plot()
     }
 }
@@ -403,7 +393,7 @@ fn managed_node_group() -> Plot {
 fn silent_loss() -> Plot {
     Plot {
         script: vec![at(5, SpotHas(Supply::None)), at(60, Lose(0)), at(900, SpotHas(Supply::Unlimited))],
-        steps: STOOD_IN.to_vec(),
+        steps: [&STOOD_IN[..], &RETURNED].concat(),
         ..busy_cluster()
     }
 }
@@ -420,7 +410,7 @@ fn adoption() -> Plot {
             apps: vec![app("web", 18, 500, 1024, 2), app("api", 5, 750, 2048, 1)],
             ..usual_start()
         },
-        steps: ADOPTED.to_vec(),
+        steps: [&[(B::Monitor, O::Adopted)][..], &RETURNED].concat(),
         ..usual_plot()
     }
 }

@@ -9,7 +9,7 @@ mod tests;
 use crate::cluster::{Node, ScaleDown, Snapshot};
 use crate::flow::Event;
 use crate::group::{GroupView, Lifecycle, PoolView};
-use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName};
+use crate::ids::{InstanceId, NodeName, PoolName, ReplacementName, name_stem};
 use crate::ledger::Ledger;
 use crate::neighbours;
 use crate::policy::seconds;
@@ -160,35 +160,48 @@ pub fn judge(inputs: &AdoptionInputs<'_>) -> Adoption {
     found(next, held)
 }
 
-/// The first candidate whose node can be given back, and why those before it cannot.
+/// The first candidate whose node can be given back, as the cluster is or with one more Spot node; else why
+/// the first of all cannot.
 fn first_safe(inputs: &AdoptionInputs<'_>) -> (Option<Adopted>, Vec<Reason>) {
     let candidates = candidates(inputs);
-    for instance in &candidates {
-        if (inputs.unsafe_)(instance, inputs.cluster).is_empty() {
-            let instance = instance.clone();
-            return (Some(Adopted { instance, requests_spot: false }), Vec::new());
-        }
-    }
+    let adopted = |instance: &Candidate, requests_spot| {
+        (Some(Adopted { instance: instance.clone(), requests_spot }), Vec::new())
+    };
+    let held = match safe_in(inputs.cluster, &candidates, inputs) {
+        Ok(instance) => return adopted(instance, false),
+        Err(held) => held,
+    };
     let spot = &inputs.view.spot;
-    let may_request = inputs.replaced_by == ReplacedBy::SpotGuard && spot.desired < spot.max;
-    let with_spot = may_request.then(|| (inputs.with_spot_node)());
+    if inputs.replaced_by != ReplacedBy::SpotGuard || spot.desired >= spot.max {
+        return (None, held);
+    }
+    let Some(cluster) = (inputs.with_spot_node)() else {
+        // Without a Spot node to look at, one is tried.
+        return candidates.first().map_or((None, held), |instance| adopted(instance, true));
+    };
+    match safe_in(&cluster, &candidates, inputs) {
+        Ok(instance) => adopted(instance, true),
+        Err(held) => (None, held),
+    }
+}
+
+/// The first candidate whose node can be given back in such a cluster, or why the first of all cannot.
+fn safe_in<'a>(
+    cluster: &Snapshot,
+    candidates: &'a [Candidate],
+    inputs: &AdoptionInputs<'_>,
+) -> Result<&'a Candidate, Vec<Reason>> {
     let mut held = Vec::new();
-    for instance in &candidates {
-        let reasons = match &with_spot {
-            // Without a Spot node to look at, one is tried.
-            Some(None) => Vec::new(),
-            Some(Some(cluster)) => (inputs.unsafe_)(instance, cluster),
-            None => (inputs.unsafe_)(instance, inputs.cluster),
-        };
+    for instance in candidates {
+        let reasons = (inputs.unsafe_)(instance, cluster);
         if reasons.is_empty() {
-            let instance = instance.clone();
-            return (Some(Adopted { instance, requests_spot: true }), Vec::new());
+            return Ok(instance);
         }
         if held.is_empty() {
             held = reasons;
         }
     }
-    (None, held)
+    Err(held)
 }
 
 /// The instances that may be adopted: first those whose nodes have the fewest pods to move, then the newest.
@@ -250,8 +263,6 @@ pub fn open(adopted: &Adopted, spot: &GroupView, now: Timestamp) -> ReplacementS
 
 /// What the record of an adopted instance may be called, the first choice first: the same for every leader.
 pub fn names(pool: &PoolName, id: &InstanceId) -> impl Iterator<Item = ReplacementName> + use<> {
-    // A name has 253 characters at most, and none of its labels ends with a hyphen.
-    let pool = pool.get(..pool.len().min(200)).unwrap_or("pool").trim_end_matches(['-', '.']);
-    let stem = format!("{pool}.adopted-{id}");
+    let stem = format!("{}.adopted-{id}", name_stem(pool));
     (0..100).map(move |number| ReplacementName::from(format!("{stem}-{number}")))
 }

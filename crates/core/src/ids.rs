@@ -208,6 +208,12 @@ impl InstanceId {
     }
 }
 
+/// How the name of a replacement begins that is named after its pool.
+pub(crate) fn name_stem(pool: &PoolName) -> &str {
+    // A name has 253 characters at most, and none of its labels ends with a hyphen.
+    pool.get(..pool.len().min(200)).unwrap_or("pool").trim_end_matches(['-', '.'])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

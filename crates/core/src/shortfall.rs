@@ -11,7 +11,7 @@ mod waiting;
 pub use waiting::{HYPOTHETICAL, Need, Shapes};
 
 use crate::group::{GroupSetup, GroupView, PoolView};
-use crate::ids::{PoolName, ReplacementName};
+use crate::ids::{PoolName, ReplacementName, name_stem};
 use crate::ledger::{Balance, Ledger, MAX_EMPTY_PLACES, RequestState};
 use crate::policy::{Policy, backoff, seconds};
 use crate::reason::Reason;
@@ -313,8 +313,6 @@ pub fn open(empty_since: Timestamp, spot: &GroupView, now: Timestamp) -> Replace
 
 /// What a stand-in may be called, the first choice first: the same for every leader.
 pub fn names(pool: &PoolName, empty_since: Timestamp) -> impl Iterator<Item = ReplacementName> + use<> {
-    // A name has 253 characters at most, and none of its labels ends with a hyphen.
-    let pool = pool.get(..pool.len().min(200)).unwrap_or("pool").trim_end_matches(['-', '.']);
-    let stem = format!("{pool}.place-{}", empty_since.as_second());
+    let stem = format!("{}.place-{}", name_stem(pool), empty_since.as_second());
     (0..MAX_EMPTY_PLACES).map(move |number| ReplacementName::from(format!("{stem}-{number}")))
 }

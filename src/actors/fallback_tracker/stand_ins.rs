@@ -5,7 +5,7 @@ use super::known::PoolFacts;
 use super::store::Write;
 use super::turn_view::TurnView;
 use crate::actors::deps::PoolConfig;
-use crate::crd::{EmptyPlace, NodeReplacement, NodeReplacementSpec};
+use crate::crd::{AdoptedInstance, EmptyPlace, NodeReplacement, NodeReplacementSpec};
 use jiff::Timestamp;
 use spot_guard_core::adoption::{self, Adopted};
 use spot_guard_core::baseline::may_adopt;
@@ -47,18 +47,7 @@ impl TurnView<'_> {
             |name: &ReplacementName| !records.contains_key(name) && !self.deps.view.may_hide_record(name);
         let name = adoption::names(pool, &id).find(is_new)?;
         let status = self.adopted(pool, &adopted, &view.spot);
-        let mut record = NodeReplacement::new(
-            &name,
-            NodeReplacementSpec {
-                pool: Some(pool.clone()),
-                node_name: NodeName::default(),
-                instance_id: InstanceId::default(),
-                place: None,
-                adopted: Some(adopted.into()),
-            },
-        );
-        record.status = Some(status);
-        Some(Write::Create(record))
+        Some(opened(&name, pool, (None, Some(adopted.into())), status))
     }
 
     /// The first status of an adopted instance.
@@ -87,19 +76,9 @@ impl TurnView<'_> {
             let Some(name) = names.find(|name| !records.contains_key(name) && !taken.contains(name)) else {
                 continue;
             };
-            let mut record = NodeReplacement::new(
-                &name,
-                NodeReplacementSpec {
-                    pool: Some(pool.clone()),
-                    node_name: NodeName::default(),
-                    instance_id: InstanceId::default(),
-                    place: Some(EmptyPlace { since }),
-                    adopted: None,
-                },
-            );
-            record.status = Some(self.begun(pool, since, &view.spot));
+            let status = self.begun(pool, since, &view.spot);
+            writes.push(opened(&name, pool, (Some(EmptyPlace { since }), None), status));
             taken.insert(name);
-            writes.push(Write::Create(record));
         }
         writes
     }
@@ -114,4 +93,18 @@ impl TurnView<'_> {
         let status = shortfall::open(empty_since, spot, self.deps.clock.now());
         ReplacementStatus { utilisation_before: Some(self.utilisation(pool)), ..status }
     }
+}
+
+/// A new record that has no old node: it is about a place, or about an adopted instance.
+fn opened(
+    name: &ReplacementName,
+    pool: &PoolName,
+    (place, adopted): (Option<EmptyPlace>, Option<AdoptedInstance>),
+    status: ReplacementStatus,
+) -> Write {
+    let (node_name, instance_id) = (NodeName::default(), InstanceId::default());
+    let spec = NodeReplacementSpec { pool: Some(pool.clone()), node_name, instance_id, place, adopted };
+    let mut record = NodeReplacement::new(name, spec);
+    record.status = Some(status);
+    Write::Create(record)
 }

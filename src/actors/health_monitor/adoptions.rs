@@ -21,21 +21,21 @@ pub(super) fn judge(
     (records, snapshot, taint_key): (&[Arc<NodeReplacement>], &Snapshot, &Arc<str>),
     now: Timestamp,
 ) -> Adoption {
-    if pool.deleted {
+    if pool.deleted || observed.ledger.excess.is_none() {
         return Adoption::default();
     }
     let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(&pool.name));
     let known: Vec<AdoptionRecord<'_>> = own.filter_map(|record| record.beside_adoption()).collect();
     let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(|record| record.as_open()).collect();
     let view = &*observed.view;
+    let policy = SafetyPolicy::of(&pool.policy);
     let unsafe_ = |candidate: &Candidate, cluster: &Snapshot| {
         let members = view.instances().map(|instance| &instance.id);
         let mut context = SafetyContext::of(None, &everywhere, members, cluster, taint_key);
         // An adoption may leave the pool as full as it is.
         context.utilisation_before_story =
-            Some(safety::pool_utilisation(&context.pool_nodes, snapshot, &SafetyPolicy::of(&pool.policy)));
+            Some(safety::pool_utilisation(&context.pool_nodes, snapshot, &policy));
         context.pool_nodes.extend(cluster.node(&HYPOTHETICAL.into()).map(|node| node.name.clone()));
-        let policy = SafetyPolicy::of(&pool.policy);
         let report = safety::check_return(&candidate.node, cluster, &policy, &context);
         report.blockers.into_iter().map(Reason::from).collect()
     };
