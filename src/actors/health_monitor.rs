@@ -28,7 +28,7 @@ use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::{Freshness, StaleWatch, Step};
 use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::health::{self, PoolAssessment, PoolReplacement};
-use spot_guard_core::ids::{InstanceId, PoolName};
+use spot_guard_core::ids::{InstanceId, PoolName, ReplacementName};
 use spot_guard_core::limits;
 use spot_guard_core::neighbours;
 use spot_guard_core::placement::PodName;
@@ -36,7 +36,8 @@ use spot_guard_core::preflight;
 use spot_guard_core::reason::{Blocker, Finding, Pause, Reason, ReasonCode, in_one_line};
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, set_condition};
 use spot_guard_core::safety::{self, SafetyContext};
-use spot_guard_core::shortfall::{Shortfall, ShortfallMode};
+use spot_guard_core::shortfall::{HYPOTHETICAL, Shapes, Shortfall, ShortfallMode};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,8 @@ struct Urgent {
     freshness: Freshness,
     /// Whether Spot instances are missing without a notice.
     short: bool,
+    /// The fallbacks whose nodes are drained: once one more is, the next one may begin.
+    returning: Vec<ReplacementName>,
 }
 
 /// What an assessment found.
@@ -266,20 +269,57 @@ fn assess<'a>(
         stale => stale.iter().cloned().map(Reason::StaleWatch).collect(),
     };
     let (view, policy) = (&observed.view, &pool.policy);
-    let mut found = health::assess(view, &observed.ledger, &stories, &ready, &unsafe_, policy, now);
-    let all = records.iter().filter(own).filter_map(|record| record.status.as_ref());
+    let with_spot = OnceCell::new();
+    let unsafe_with_spot = |story: &PoolReplacement<'_>| {
+        let clusters: &Vec<Snapshot> =
+            with_spot.get_or_init(|| Shapes::with_spot_node(view, snapshot, taint_key));
+        let mut blockers = clusters
+            .iter()
+            .map(|cluster| safety_blockers(story, &everywhere, pool, view, cluster, taint_key));
+        let first = blockers.next().unwrap_or_default();
+        if blockers.any(|found| found.is_empty()) { Vec::new() } else { first }
+    };
+    let questions =
+        health::Questions { ready: &ready, unsafe_: &unsafe_, unsafe_with_spot: &unsafe_with_spot };
+    let mut found = health::assess(view, &observed.ledger, &stories, &questions, policy, now);
+    let known = records
+        .iter()
+        .filter(own)
+        .filter_map(|record| Some((&record.spec.instance_id, record.status.as_ref()?)));
     for story in &stories {
         if let Some(assessed) = found.returns.get_mut(&story.name) {
             let asked = story.status.fallback.requested_at().is_some();
             if let Some(back) = story.status.capacity.taken() {
                 let node = &back.node_name;
+                let context = safety_context(story, &everywhere, view, snapshot, taint_key);
                 assessed.pods = safety::moving(node, snapshot).map(|pod| pod.uid.clone()).collect();
-                assessed.drained = safety::drained_beside(node, snapshot, taint_key).cloned().collect();
+                assessed.drained =
+                    safety::drained_beside(node, snapshot, &context.drains()).cloned().collect();
             }
-            assessed.held = limits::returns_held(policy, view, all.clone(), asked, now);
+            assessed.held = limits::returns_held(policy, view, known.clone(), asked, now);
         }
     }
     found
+}
+
+/// The fallbacks of the pool whose return drains a node now.
+fn returning(pool: &PoolName, records: &[Arc<NodeReplacement>]) -> Vec<ReplacementName> {
+    let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(pool));
+    let returning = own.filter_map(|record| record.as_open()).filter(PoolReplacement::is_returning);
+    returning.map(|story| story.name).collect()
+}
+
+fn safety_context(
+    story: &PoolReplacement<'_>,
+    stories: &[PoolReplacement<'_>],
+    view: &PoolView,
+    snapshot: &Snapshot,
+    taint_key: &Arc<str>,
+) -> SafetyContext {
+    let members = view.instances().map(|instance| &instance.id);
+    let mut context = SafetyContext::of(Some(story), stories, members, snapshot, taint_key);
+    context.pool_nodes.extend(snapshot.node(&HYPOTHETICAL.into()).map(|node| node.name.clone()));
+    context
 }
 
 /// When a person last asked for the return of one of the pool's fallbacks.
@@ -302,8 +342,7 @@ fn safety_blockers(
         // Its name may be another node's by now, whose pods say nothing.
         return vec![Blocker::NodeUnknown { node: capacity.node_name.clone() }.into()];
     }
-    let members = view.instances().map(|instance| &instance.id);
-    let context = SafetyContext::of(Some(story), stories, members, snapshot, taint_key);
+    let context = safety_context(story, stories, view, snapshot, taint_key);
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
     report.blockers.into_iter().map(Reason::from).collect()
@@ -382,6 +421,7 @@ impl Handler<Turn> for HealthMonitor {
                 return_asked: return_asked(name, &records),
                 freshness: freshness.clone(),
                 short: shortfalls::is_short(pool, self.observed.get(name)),
+                returning: returning(name, &records),
             };
             let waits = self.due.get(name).is_some_and(|due| now < *due);
             if waits && self.urgent.get(name) == Some(&urgent) {

@@ -69,10 +69,7 @@ impl Start {
     /// Lets those scale and drain the groups, too, that are there.
     pub(super) fn start_neighbours(&self, cloud: &Cloud, client: &Client) {
         let pool = self.pool();
-        if self.managed {
-            let groups = vec![pool.spot(), pool.on_demand()];
-            actix::spawn(EksDrainer::new(cloud.clone(), client.clone(), groups).run());
-        }
+        pool.start_drainer(cloud, client);
         if self.autoscaler {
             actix::spawn(pool.autoscaler(cloud, client.clone()).run());
         }
@@ -130,6 +127,14 @@ impl PoolStart {
     #[must_use]
     pub fn on_demand(&self) -> String {
         format!("{}-on-demand", self.name)
+    }
+
+    /// Lets EKS drain the nodes of its groups if they are those of managed node groups.
+    pub(super) fn start_drainer(&self, cloud: &Cloud, client: &Client) {
+        if self.managed {
+            let groups = vec![self.spot(), self.on_demand()];
+            actix::spawn(EksDrainer::new(cloud.clone(), client.clone(), groups).run());
+        }
     }
 
     pub(super) fn add_groups(&self, cloud: &Cloud, boot: BootTimes) {

@@ -170,6 +170,7 @@ impl World {
     pub async fn add_pool(&self, pool: &PoolStart, boot: BootTimes) -> anyhow::Result<()> {
         let wanted = self.open_nodes().await + (pool.spot_nodes + pool.on_demand_nodes) as usize;
         pool.add_groups(&self.cloud, boot);
+        pool.start_drainer(&self.cloud, &self.client);
         let pools: Api<SpotPool> = Api::all(self.client.clone());
         pools.create(&PostParams::default(), &pool.object()).await?;
         self.until(async || self.open_nodes().await >= wanted).await;

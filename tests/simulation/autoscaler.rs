@@ -36,7 +36,10 @@ fn every_story_ends_at_its_baseline_beside_the_cluster_autoscaler() {
 fn the_cluster_autoscaler_scales_down_and_every_fallback_still_goes_back() {
     for scenario in [Scenario::DrySpot, Scenario::DrySpotSetDesired, Scenario::ThreeFallbacks] {
         let name = format!("{} while cluster-autoscaler scales down", scenario.name());
-        let played = Play::plot(&name, ends(scenario))
+        let mut plot = ends(scenario);
+        // A node has to be half empty for ten minutes.
+        plot.script.iter_mut().filter(|(at, _)| *at > Duration::from_secs(60)).for_each(|(at, _)| *at *= 4);
+        let played = Play::plot(&name, plot)
             .beside(|stage| async move { start(&stage, AutoscalerTimes::default()) })
             .play();
         let told = played.told.join("\n");

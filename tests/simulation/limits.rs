@@ -31,7 +31,10 @@ fn times(played: &Played, flow_box: FlowBox, outcome: Outcome) -> Vec<f64> {
 
 #[test]
 fn a_storm_moves_ten_nodes_at_a_time_with_few_calls() {
-    let played = Play::of(Scenario::Storm)
+    let mut plot = Scenario::Storm.plot();
+    let back = plot.script.last_mut().expect("Spot has capacity again");
+    back.0 = 700 * SECOND;
+    let played = Play::plot("storm", plot)
         .beside(|stage| async move {
             stage.until(&stage.spot[0], |status| status.phase != Phase::Received).await;
             let mut most = 0;

@@ -59,7 +59,8 @@ fn a_notice_time_that_changes_with_every_read_makes_one_replacement() {
 
 #[test]
 fn reports_of_the_same_notice_by_anybody_make_one_replacement() {
-    let played = Play::of(Scenario::DrySpot)
+    // Spot stays dry until all have reported.
+    let played = Play::plot("reported by anybody", dry_for(700))
         .beside(|stage| async move {
             let instance = stage.spot[0].clone();
             stage.until_phase(&instance, Phase::ScalingUp).await;

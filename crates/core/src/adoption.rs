@@ -124,8 +124,8 @@ pub struct AdoptionInputs<'a> {
     pub cluster: &'a Snapshot,
     /// The key of our taint.
     pub taint_key: &'a str,
-    /// The cluster with one more Spot node; `None` without a Spot node to look at.
-    pub with_spot_node: &'a dyn Fn() -> Option<Snapshot>,
+    /// The cluster with one more Spot node, once for each zone; none without a Spot node to look at.
+    pub with_spot_node: &'a dyn Fn() -> Vec<Snapshot>,
     /// Box 9: why the node of an instance cannot be given back in such a cluster.
     pub unsafe_: &'a dyn Fn(&Candidate, &Snapshot) -> Vec<Reason>,
     /// The time.
@@ -175,14 +175,20 @@ fn first_safe(inputs: &AdoptionInputs<'_>) -> (Option<Adopted>, Vec<Reason>) {
     if inputs.replaced_by != ReplacedBy::SpotGuard || spot.desired >= spot.max {
         return (None, held);
     }
-    let Some(cluster) = (inputs.with_spot_node)() else {
+    let clusters = (inputs.with_spot_node)();
+    if clusters.is_empty() {
         // Without a Spot node to look at, one is tried.
         return candidates.first().map_or((None, held), |instance| adopted(instance, true));
-    };
-    match safe_in(&cluster, &candidates, inputs) {
-        Ok(instance) => adopted(instance, true),
-        Err(held) => (None, held),
     }
+    let mut held = held;
+    for (number, cluster) in clusters.iter().enumerate() {
+        match safe_in(cluster, &candidates, inputs) {
+            Ok(instance) => return adopted(instance, true),
+            Err(reasons) if number == 0 => held = reasons,
+            Err(_) => {}
+        }
+    }
+    (None, held)
 }
 
 /// The first candidate whose node can be given back in such a cluster, or why the first of all cannot.

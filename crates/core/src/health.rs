@@ -6,15 +6,20 @@ mod tests;
 use crate::group::{FailureClass, PoolView};
 use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::{Ledger, Share};
+use crate::limits;
 use crate::policy::{Policy, seconds};
 use crate::reason::{Reason, ReturnAssessment};
-use crate::record::{GroupKind, ReplacementStatus};
+use crate::record::{FallbackState, GroupKind, ReplacementStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A failed launch says nothing of the market after this time.
 const FAILURE_IS_OLD: Duration = Duration::from_secs(600);
+
+/// For so many fallbacks in one assessment it is found out whether a Spot instance would be of use. The others
+/// ask Spot as they are.
+const MOST_LOOKS: usize = 8;
 
 /// For how long a failed launch of the Spot group makes it unhealthy: for the time of stability, if that is
 /// short. A long one is about nodes that stay Ready.
@@ -32,6 +37,14 @@ pub struct PoolReplacement<'a> {
     pub instance_id: &'a InstanceId,
     /// The record.
     pub status: &'a ReplacementStatus,
+}
+
+impl PoolReplacement<'_> {
+    /// Whether its return drains a node now.
+    #[must_use]
+    pub fn is_returning(&self) -> bool {
+        matches!(*self.status.fallback, FallbackState::Draining(_))
+    }
 }
 
 /// What was found about a pool.
@@ -133,21 +146,31 @@ pub fn unready_nodes(
     vec![Reason::NodesNotReady { instances, of: staying.len() }]
 }
 
+/// What the assessment asks of the cluster.
+pub struct Questions<'a> {
+    /// Whether an instance's node is Ready, if it has joined.
+    pub ready: &'a dyn Fn(&InstanceId) -> Option<bool>,
+    /// Box 9: what stands against draining a fallback's node now.
+    pub unsafe_: &'a dyn Fn(&PoolReplacement<'_>) -> Vec<Reason>,
+    /// What stands against it if Spot gave one more node.
+    pub unsafe_with_spot: &'a dyn Fn(&PoolReplacement<'_>) -> Vec<Reason>,
+}
+
 /// Boxes 7 to 9 for every open fallback of a pool, those first whose return a person requested, then oldest
-/// first; `unsafe_` is box 9, asked for the first fallback that got so far: returns are made one by one.
+/// first. Box 9 is asked while fewer returns are under way than may be, and until one more may begin: the
+/// next assessment counts with its pods.
 #[must_use]
 pub fn assess(
     view: &PoolView,
     ledger: &Ledger,
     stories: &[PoolReplacement<'_>],
-    ready: &dyn Fn(&InstanceId) -> Option<bool>,
-    unsafe_: &dyn Fn(&PoolReplacement<'_>) -> Vec<Reason>,
+    questions: &Questions<'_>,
     policy: &Policy,
     now: Timestamp,
 ) -> PoolAssessment {
     let mut found = PoolAssessment {
         unhealthy: unhealthy(view, ledger, stories, policy, now),
-        unstable: unready_nodes(view, stories, ready, policy),
+        unstable: unready_nodes(view, stories, questions.ready, policy),
         returns: BTreeMap::new(),
     };
     let mut open: Vec<&PoolReplacement<'_>> = stories
@@ -157,53 +180,76 @@ pub fn assess(
     open.sort_by_key(|story| {
         (story.status.fallback.requested_at().is_none(), story.status.started_at, story.name.clone())
     });
-    let mut turn_taken =
-        open.iter().find(|story| story.status.fallback.is_returning()).map(|story| story.name.clone());
+    let mut returning: Vec<&ReplacementName> =
+        open.iter().filter(|story| story.is_returning()).map(|story| &story.name).collect();
+    let mut places = limits::returns_at_most(policy, view).saturating_sub(returning.len());
+    let mut looks = MOST_LOOKS;
     for story in open {
-        let back = story.status.capacity.taken();
-        let of = back.map(|held| held.instance_id.clone());
-        let successor = story.status.fallback.successor().map(|held| held.instance_id.clone());
-        let unhealthy = found.unhealthy.clone();
-        let mut result = ReturnAssessment { of, successor, unhealthy, ..ReturnAssessment::default() };
-        let stability = seconds(policy.stability_seconds);
-        let own = back.is_some_and(|held| held.group == GroupKind::Spot);
-        match story.status.fallback.successor() {
-            // A Spot node that is one too many waits for no other, nor does what a cancelled replacement
-            // brought.
-            None if own || story.status.old_node.is_retained() => {}
-            None => result.unhealthy.push(Reason::NoSpotInstance),
-            Some(capacity) => {
-                let held = crate::time::since(capacity.ready_at, now);
-                if held < stability {
-                    result.unstable.push(Reason::NotStable {
-                        node: capacity.node_name.clone(),
-                        ready_for: held,
-                        required: stability,
-                    });
-                }
-            }
-        }
-        result.unstable.extend(found.unstable.iter().cloned());
-        if story.status.fallback.requested_at().is_some() {
-            // Box 8 is skipped: a person requested the return now.
-            result.unstable.clear();
-        }
+        let mut result = before_safety(story, &found, policy, now);
         if result.unhealthy.is_empty() && result.unstable.is_empty() {
-            match &turn_taken {
-                Some(name) if *name != story.name => {
-                    result.unsafe_.push(Reason::ReturnUnderWay { replacement: name.clone() });
+            match returning.first() {
+                Some(other) if places == 0 && !story.is_returning() => {
+                    result.unsafe_.push(Reason::ReturnUnderWay { replacement: (*other).clone() });
                 }
-                _ => {
-                    result.unsafe_ = unsafe_(story);
-                    if result.unsafe_.is_empty() {
-                        turn_taken = Some(story.name.clone());
-                    }
-                }
+                _ => result.unsafe_ = (questions.unsafe_)(story),
             }
+            let open = story.status.fallback.open();
+            let waits = open.is_some_and(|open| open.not_before.is_some_and(|at| now < at));
+            if result.unsafe_.is_empty() && !waits && !story.is_returning() {
+                returning.insert(0, &story.name);
+                places = 0;
+            }
+        } else if looks > 0 && result.unhealthy.contains(&Reason::NoSpotInstance) && is_owed(story, ledger) {
+            looks -= 1;
+            result.unsafe_with_spot = (questions.unsafe_with_spot)(story);
         }
         found.returns.insert(story.name.clone(), result);
     }
     found
+}
+
+/// Whether the Spot instance of a fallback has to be requested once more.
+fn is_owed(story: &PoolReplacement<'_>, ledger: &Ledger) -> bool {
+    let share = ledger.share(GroupKind::Spot, &story.name);
+    share.is_some_and(|share| share.instance_id.is_none() && !share.has_place())
+}
+
+/// What was found about a fallback before box 9.
+fn before_safety(
+    story: &PoolReplacement<'_>,
+    found: &PoolAssessment,
+    policy: &Policy,
+    now: Timestamp,
+) -> ReturnAssessment {
+    let back = story.status.capacity.taken();
+    let of = back.map(|held| held.instance_id.clone());
+    let successor = story.status.fallback.successor().map(|held| held.instance_id.clone());
+    let unhealthy = found.unhealthy.clone();
+    let mut result = ReturnAssessment { of, successor, unhealthy, ..ReturnAssessment::default() };
+    let stability = seconds(policy.stability_seconds);
+    let own = back.is_some_and(|held| held.group == GroupKind::Spot);
+    match story.status.fallback.successor() {
+        // A Spot node that is one too many waits for no other, nor does what a cancelled replacement
+        // brought.
+        None if own || story.status.old_node.is_retained() => {}
+        None => result.unhealthy.push(Reason::NoSpotInstance),
+        Some(capacity) => {
+            let held = crate::time::since(capacity.ready_at, now);
+            if held < stability {
+                result.unstable.push(Reason::NotStable {
+                    node: capacity.node_name.clone(),
+                    ready_for: held,
+                    required: stability,
+                });
+            }
+        }
+    }
+    result.unstable.extend(found.unstable.iter().cloned());
+    if story.status.fallback.requested_at().is_some() {
+        // Box 8 is skipped: a person requested the return now.
+        result.unstable.clear();
+    }
+    result
 }
 
 fn to_i64(count: usize) -> i64 {

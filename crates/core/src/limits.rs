@@ -5,6 +5,7 @@
 mod tests;
 
 use crate::group::PoolView;
+use crate::ids::InstanceId;
 use crate::policy::{Policy, seconds};
 pub use crate::reason::Pause;
 use crate::reason::Reason;
@@ -16,6 +17,13 @@ use std::time::Duration;
 
 /// A drain that is blocked for so long no longer counts as under way, if its replacement is there.
 const BLOCKED_TOO_LONG: Duration = Duration::from_secs(600);
+/// A Spot instance that is interrupted so soon after a return began that relied on it makes it a lost one.
+const LOST_WITHIN: Duration = Duration::from_secs(1800);
+/// So long the next return waits after a lost one; each further one doubles it, up to the longest wait.
+const LOST_WAIT: Duration = Duration::from_secs(600);
+const LONGEST_LOST_WAIT: Duration = Duration::from_secs(4 * 3600);
+/// A quiet time of this length halves it.
+const QUIET: Duration = Duration::from_secs(3600);
 /// What the brake looks back at.
 const BRAKE_PERIOD: Duration = Duration::from_secs(3600);
 
@@ -76,16 +84,26 @@ pub fn start_held(
     starts.full.map(|limit| Reason::ConcurrencyLimit { limit })
 }
 
-/// Which limits let no return begin in a pool now; `replacements` are all that are known of it, finished
-/// ones too. For a return that a person requested only the brake counts, not the budget and the windows.
+/// How many nodes of the pool may return at a time.
+#[must_use]
+pub fn returns_at_most(policy: &Policy, view: &PoolView) -> usize {
+    match usize::try_from(policy.max_concurrent_returns) {
+        Ok(0) => (pool_size(view) / 10).clamp(1, 5),
+        limit => limit.unwrap_or(usize::MAX),
+    }
+}
+
+/// Which limits let no return begin in a pool now; `known` are all its replacements, finished ones too, with
+/// their old instances. For a return that a person requested only the brake counts.
 #[must_use]
 pub fn returns_held<'a>(
     policy: &Policy,
     view: &PoolView,
-    replacements: impl Iterator<Item = &'a ReplacementStatus> + Clone,
+    known: impl Iterator<Item = (&'a InstanceId, &'a ReplacementStatus)> + Clone,
     requested: bool,
     now: Timestamp,
 ) -> Vec<Reason> {
+    let replacements = known.clone().map(|(_, status)| status);
     let mut reasons = Vec::new();
     let within = |at: Option<Timestamp>, period| at.is_some_and(|at| since(at, now) < period);
     let notices = replacements
@@ -100,6 +118,15 @@ pub fn returns_held<'a>(
     if requested {
         return reasons;
     }
+    let until = lost_until(known).filter(|until| now < *until);
+    reasons.extend(until.map(|until| Reason::ReturnsLost { until }));
+    let first_try = seconds(policy.spot_timeout_seconds) + seconds(policy.on_demand_timeout_seconds);
+    let waits = |status: &&ReplacementStatus| {
+        let takes_long = status.started_at.is_none_or(|at| since(at, now) >= first_try);
+        !takes_long && is_under_way(status, now) && status.capacity.taken().is_none()
+    };
+    let count = replacements.clone().filter(waits).count();
+    reasons.extend((count > 0).then_some(Reason::ReplacementsUnderWay { count }));
     let period = seconds(policy.return_budget_seconds);
     let begun = replacements.filter(|status| within(status.return_started_at, period)).count();
     let budget = usize::try_from(policy.return_budget).unwrap_or(usize::MAX);
@@ -108,6 +135,40 @@ pub fn returns_held<'a>(
     }
     reasons.extend(outside_windows(&policy.return_windows, now));
     reasons
+}
+
+/// Until when no return begins, after Spot instances that took over were lost soon after.
+fn lost_until<'a>(
+    known: impl Iterator<Item = (&'a InstanceId, &'a ReplacementStatus)> + Clone,
+) -> Option<Timestamp> {
+    let taken_over = known.clone().filter_map(|(_, status)| {
+        let successor = status.fallback.successor().filter(|_| status.fallback.is_past_drain())?;
+        Some((&successor.instance_id, status.return_started_at?))
+    });
+    let is_lost = |(id, at): &(&InstanceId, Timestamp)| {
+        let soon = |began: Timestamp| began <= *at && since(began, *at) < LOST_WITHIN;
+        taken_over.clone().any(|(successor, began)| successor == *id && soon(began))
+    };
+    let interrupted = known.filter(|(_, status)| status.notice.is_none_or(NoticeKind::is_of_market));
+    let begun = interrupted.filter_map(|(id, status)| Some((id, status.started_at?)));
+    let mut losses: Vec<Timestamp> = begun.filter(is_lost).map(|(_, at)| at).collect();
+    losses.sort_unstable();
+    let (mut wait, mut last) = (Duration::ZERO, *losses.first()?);
+    for at in losses {
+        wait = (halved(wait, quiet_hours(last, at)) * 2).clamp(LOST_WAIT, LONGEST_LOST_WAIT);
+        last = at;
+    }
+    let ends = |hours: u32| (halved(wait, hours)).max(QUIET * hours);
+    let end = (0..).map(ends).zip(1..).find(|(end, hour)| *end <= QUIET * *hour)?.0;
+    Some(last + end)
+}
+
+fn quiet_hours(from: Timestamp, to: Timestamp) -> u32 {
+    u32::try_from(since(from, to).as_secs() / QUIET.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn halved(wait: Duration, times: u32) -> Duration {
+    wait / (1 << times.min(16))
 }
 
 /// Whether a finished record may be removed: it was shown for as long as the pool asks, and no limit counts

@@ -434,8 +434,9 @@ impl World {
             .map(|((name, status), instance_id)| PoolReplacement { name: name.clone(), instance_id, status })
             .collect();
         let ready = |id: &InstanceId| self.node(id).map(|node| node.ready);
-        let assessed =
-            health::assess(&view, &self.ledger, &stories, &ready, &|_| Vec::new(), &self.policy, self.now);
+        let safe = |_: &PoolReplacement<'_>| Vec::new();
+        let questions = health::Questions { ready: &ready, unsafe_: &safe, unsafe_with_spot: &safe };
+        let assessed = health::assess(&view, &self.ledger, &stories, &questions, &self.policy, self.now);
         let status = &self.records[name];
         let report = |purpose, node: &str| DrainReport {
             node: node.into(),

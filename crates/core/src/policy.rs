@@ -121,13 +121,15 @@ policy! {
     /// Box 8: percentage of the Spot nodes that stay that may be not Ready.
     not_ready_percent = 5, 0..=100;
     /// Box 6: seconds between two probes for the instance that Spot owes a fallback.
-    probe_seconds = 300, 5..=86_400;
+    probe_seconds = 60, 5..=86_400;
     /// Box 6: the longest time between two probes, in seconds.
-    probe_max_seconds = 1800, 5..=86_400;
+    probe_max_seconds = 300, 5..=86_400;
     /// Box 6: returns wait while there were more notices than this within the last hour.
     brake_interruptions = 10, 1..=10_000;
     /// Box 6: and more than this percentage of the pool's nodes.
     brake_percent = 25, 0..=100;
+    /// Box 6: how many nodes of the pool return at a time; 0 is a tenth of its nodes, at least 1 and at most 5.
+    max_concurrent_returns = 0, 0..=100;
     /// Box 6: how many returns may begin within `returnBudgetSeconds`; 0 is no limit.
     return_budget = 0, 0..=10_000;
     /// Box 6: the period of the budget of returns, in seconds.

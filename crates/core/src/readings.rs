@@ -22,6 +22,13 @@ pub const LAG: Duration = Duration::from_secs(10);
 /// Instance refreshes take minutes to hours, and are read this often.
 const REFRESHES_EVERY: Duration = Duration::from_secs(120);
 
+/// So long after somebody else moved the size of a managed node group of two versions, it counts as in an
+/// update. EKS also leaves two versions where an update failed.
+const MOVED_WITHIN: Duration = Duration::from_secs(900);
+
+/// So long without any sign of progress a raised maximum counts as the sign of an update.
+const RAISED_WITHIN: Duration = Duration::from_secs(7200);
+
 /// What is known of the groups of a pool. It is lost with the process, but for what the ledger holds.
 ///
 /// Times are how long it has been kept: the machine's clock may be set meanwhile.
@@ -43,9 +50,12 @@ struct Known {
     refresh_asked: Option<Duration>,
     /// When LaunchInstances was answered last.
     launched_at: Option<Duration>,
-    /// The maximum when all its instances were of one version of its launch template, or when it was first
-    /// read.
+    /// The maximum when all its instances were of one version of its launch template.
     max_of_one_version: Option<i32>,
+    /// The maximum as it was last read.
+    max: Option<i32>,
+    /// When others moved the maximum or desired capacity last, or when the group was first read.
+    moved_at: Option<Duration>,
 }
 
 impl Readings {
@@ -112,9 +122,9 @@ impl Readings {
     }
 
     /// Puts the rollouts that are known into a reading.
-    pub fn show_rollouts(&mut self, view: &mut PoolView) {
+    pub fn show_rollouts(&mut self, view: &mut PoolView, now: Duration) {
         for group in [&mut view.spot, &mut view.on_demand] {
-            group.setup.rollout = self.groups.entry(group.name.clone()).or_default().rollout(group);
+            group.setup.rollout = self.groups.entry(group.name.clone()).or_default().rollout(group, now);
         }
     }
 
@@ -154,16 +164,21 @@ impl Known {
     /// What replaces all instances of a group as it was just read.
     ///
     /// An update of a node group first brings a new version of its launch template, then raises its maximum
-    /// until it is over (EKS User Guide, "Understand each phase of node updates"). Two versions alone may be
-    /// what an update that failed has left.
-    fn rollout(&mut self, group: &GroupView) -> Option<Rollout> {
+    /// and desired capacity until it is over (EKS User Guide, "Understand each phase of node updates"). Two
+    /// versions alone may be what an update that failed has left.
+    fn rollout(&mut self, group: &GroupView, now: Duration) -> Option<Rollout> {
+        if self.max.replace(group.max) != Some(group.max) {
+            self.moved_at = Some(now);
+        }
         if !group.setup.mixed_versions {
             self.max_of_one_version = Some(group.max);
         }
-        let max = *self.max_of_one_version.get_or_insert(group.max);
-        let node_group = group.setup.eks_node_group.as_ref().filter(|_| group.max > max);
+        let is_raised = self.max_of_one_version.is_some_and(|max| group.max > max);
+        let within = if is_raised { RAISED_WITHIN } else { MOVED_WITHIN };
+        let moves = self.moved_at.is_some_and(|at| now.saturating_sub(at) < within);
+        let updated = group.setup.eks_node_group.as_ref().filter(|_| group.setup.mixed_versions && moves);
         let refresh = self.refresh.clone().map(Rollout::InstanceRefresh);
-        refresh.or_else(|| node_group.cloned().map(Rollout::NodeGroupUpdate))
+        refresh.or_else(|| updated.cloned().map(Rollout::NodeGroupUpdate))
     }
 
     fn note_desired(&mut self, desired: i32, now: Duration) {
@@ -179,7 +194,13 @@ impl Known {
             {
                 group.desired = current;
             }
-            _ => self.note_desired(group.desired, now),
+            _ => {
+                let may_be_ours = self.launched_at.is_some_and(|at| now.saturating_sub(at) < COUNTED_WITHIN);
+                if !may_be_ours {
+                    self.moved_at = Some(now);
+                }
+                self.note_desired(group.desired, now);
+            }
         }
         // What was followed by something else long ago is not shown any more.
         let last = self.desired.last().map(|(_, since)| *since);

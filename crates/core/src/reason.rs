@@ -49,6 +49,17 @@ pub struct ReturnAssessment {
     pub unstable: Vec<Reason>,
     /// Box 9.
     pub unsafe_: Vec<Reason>,
+    /// Before Spot is asked for the instance that is to take over: why the node could not be given back with
+    /// it, either.
+    pub unsafe_with_spot: Vec<Reason>,
+}
+
+impl ReturnAssessment {
+    /// Whether it may be about the return of this instance.
+    #[must_use]
+    pub fn is_of(&self, instance_id: &InstanceId) -> bool {
+        self.of.as_ref().is_none_or(|of| of == instance_id)
+    }
 }
 
 /// Why nothing is to begin.
@@ -277,6 +288,16 @@ pub enum Reason {
         /// How many the pool takes.
         limit: usize,
     },
+    /// Spot instances that took over were interrupted soon after.
+    ReturnsLost {
+        /// When the next return may begin.
+        until: Timestamp,
+    },
+    /// Other nodes of the pool are being replaced, and their replacements are not Ready.
+    ReplacementsUnderWay {
+        /// How many.
+        count: usize,
+    },
     /// The budget of returns is used up.
     ReturnBudget {
         /// How many returns may begin within the period.
@@ -332,9 +353,9 @@ pub enum Reason {
         /// For how long it has to be.
         required: Duration,
     },
-    /// The return of another fallback is under way.
+    /// As many returns as the pool allows at a time are under way.
     ReturnUnderWay {
-        /// The name of its replacement.
+        /// The name of the replacement of one of them.
         replacement: ReplacementName,
     },
     /// A person has suspended Launch of the Spot group: nothing stands in for what it lacks.
@@ -421,6 +442,8 @@ impl Reason {
             Self::NodeNotGone { .. } => ReasonCode::NodeNotGone,
             Self::CapacityNotSettled { .. } => ReasonCode::CapacityNotSettled,
             Self::InterruptionBrake { .. } => ReasonCode::InterruptionBrake,
+            Self::ReturnsLost { .. } => ReasonCode::ReturnsLost,
+            Self::ReplacementsUnderWay { .. } => ReasonCode::ReplacementsUnderWay,
             Self::ReturnBudget { .. } => ReasonCode::ReturnBudget,
             Self::ReturnWindow => ReasonCode::ReturnWindow,
             Self::BadReturnWindow { .. } => ReasonCode::BadReturnWindow,

@@ -18,5 +18,5 @@ mod tests;
 pub use crate::reason::Blocker;
 pub use buffer::pool_utilisation;
 pub use check::{SafetyReport, budgets_that_never_open, check_return, drained_beside, moving, shut_budgets};
-pub use policy::{SafetyContext, SafetyPolicy};
+pub use policy::{Drains, SafetyContext, SafetyPolicy};
 pub use utilisation::Utilisation;

@@ -75,5 +75,5 @@ pub(super) async fn read_refreshes(deps: &Deps, view: &mut PoolView, readings: &
             Err(error) => tracing::debug!(group = &*group, %error, "instance refreshes could not be read"),
         }
     }
-    readings.show_rollouts(view);
+    readings.show_rollouts(view, up);
 }

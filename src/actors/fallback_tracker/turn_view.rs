@@ -25,7 +25,7 @@ use spot_guard_core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, Queue, RebalanceMode,
     ReturnAssessment, Subject,
 };
-use spot_guard_core::safety::{self, SafetyPolicy};
+use spot_guard_core::safety::{self, Drains, SafetyPolicy};
 use spot_guard_core::scaling::instances::keeps_start_up_taint;
 use spot_guard_core::spot_action::Ask;
 use std::borrow::Cow;
@@ -329,15 +329,15 @@ impl<'a> TurnView<'a> {
         if !found.unsafe_.is_empty() {
             return Some(Cow::Borrowed(found));
         }
-        let key = &self.deps.taint_key;
+        let drains = Drains::marked(&self.deps.taint_key);
         let mut pods = safety::moving(&capacity.node_name, self.snapshot);
-        let mut drained = safety::drained_beside(&capacity.node_name, self.snapshot, key);
+        let mut drained = safety::drained_beside(&capacity.node_name, self.snapshot, &drains);
         if pods.any(|pod| !found.pods.contains(&pod.uid)) || drained.any(|node| !found.drained.contains(node))
         {
             // Pods have come that need room, too: whether there is enough for all is to be found out.
             return None;
         }
-        let shut = safety::shut_budgets(&capacity.node_name, self.snapshot, policy, key);
+        let shut = safety::shut_budgets(&capacity.node_name, self.snapshot, policy, &drains);
         if shut.is_empty() {
             return Some(Cow::Borrowed(found));
         }

@@ -90,7 +90,7 @@ impl Auditor {
                 Some(format!("its replacement {} is not Ready", capacity.node_name))
             }
             Some(_) => {
-                let homeless = self.inner.cluster.homeless_without(node, &BTreeSet::new());
+                let homeless = self.inner.cluster.homeless_without(&[node], &BTreeSet::new());
                 (!homeless.is_empty()).then(|| format!("{homeless:?} would find no place elsewhere"))
             }
         };

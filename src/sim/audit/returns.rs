@@ -8,7 +8,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use spot_guard_cloud::cluster::ObjectKey;
 use spot_guard_core::policy::seconds;
-use spot_guard_core::record::GroupKind;
+use spot_guard_core::record::{FallbackState, GroupKind};
 use spot_guard_core::time::since;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -49,17 +49,22 @@ impl Auditor {
             .filter(|status| status.fallback.is_open())
             .filter_map(|status| Some(status.capacity.taken()?.node_name.to_string()))
             .collect();
-        let homeless = self.inner.cluster.homeless_without(node, &fallbacks);
+        let others: Vec<&str> = all
+            .iter()
+            .filter(|other| other.name_any() != record.name_any())
+            .filter(|other| other.spec.pool == record.spec.pool)
+            .filter_map(|other| other.status.as_ref())
+            .filter(|status| matches!(*status.fallback, FallbackState::Draining(_)))
+            .filter_map(|status| Some(&*status.capacity.taken()?.node_name))
+            .collect();
+        let homeless = self.inner.cluster.homeless_without(&[&others[..], &[node]].concat(), &fallbacks);
         if !homeless.is_empty() {
             found.push(format!("{homeless:?} would find no place elsewhere"));
         }
         found.extend(self.exhausted_budgets(node));
-        let under_way = all.iter().filter(|other| {
-            other.name_any() != record.name_any()
-                && other.spec.pool == record.spec.pool
-                && other.status.as_ref().is_some_and(|status| status.fallback.is_returning())
-        });
-        found.extend(under_way.map(|other| format!("the return of {} is under way", other.name_any())));
+        if others.len() >= self.returns_at_most(record.spec.pool.as_deref()) {
+            found.push(format!("the returns of {others:?} are under way"));
+        }
         if !found.is_empty() {
             self.violated(
                 Invariant::SafeReturn,
@@ -67,6 +72,15 @@ impl Auditor {
                 format!("its return begins, and {}", found.join(", ")),
             );
         }
+    }
+
+    /// How many nodes of a pool may return at a time.
+    fn returns_at_most(&self, pool: Option<&str>) -> usize {
+        let limit = usize::try_from(self.inner.policy.max_concurrent_returns).unwrap_or(usize::MAX);
+        let is_own = |name: &str| pool.is_some_and(|pool| name.starts_with(&format!("{pool}-")));
+        let groups = self.inner.cloud.snapshot().groups.into_iter();
+        let size: usize = groups.filter(|group| is_own(&group.name)).map(|group| group.instances.len()).sum();
+        if limit > 0 { limit } else { (size / 10).clamp(1, 5) }
     }
 
     /// The budgets that allow none of the node's pods to go. A pod that is pending or terminating asks its

@@ -143,6 +143,8 @@ pub enum Event {
     EndsHeld(Place, u64),
     /// An instance refresh runs for so many seconds, and replaces the instance of that number first.
     Refreshed(Place, usize, u64),
+    /// EKS updates a managed node group for so many seconds, and replaces the instance of that number first.
+    Updated(Place, usize, u64),
     /// From here on new nodes have the names of nodes that are gone.
     NamesComeBack,
     /// From here on a Node has its providerID so many seconds after it has joined.
@@ -177,7 +179,8 @@ pub fn pick<T: Clone>(random: &mut fastrand::Rng, all: &[T]) -> T {
 impl Plot {
     pub fn of(seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
-        let policy = policy(random);
+        let returns = pick(&mut fastrand::Rng::with_seed(seed ^ RETURNS), &[None, Some(2), Some(5)]);
+        let policy = PolicySpec { max_concurrent_returns: returns, ..policy(random) };
         let mut pools: Vec<PoolPlan> = (0..pick(random, &[1, 1, 2, 2, 3]))
             .map(|number| PoolPlan {
                 start: PoolStart {
@@ -198,6 +201,7 @@ impl Plot {
                 tight: random.u8(..4) == 0,
             })
             .collect();
+        with_managed(&mut pools, &mut fastrand::Rng::with_seed(seed ^ MANAGED));
         with_baselines(&mut pools, &mut fastrand::Rng::with_seed(seed ^ BASELINES));
         let nodes: u32 = pools.iter().map(|pool| pool.start.spot_nodes).sum();
         let apps: Vec<App> = ["web", "api", "batch"]
@@ -228,6 +232,7 @@ impl Plot {
         let events = with_hooks(events, &mut fastrand::Rng::with_seed(seed ^ HOOKS), &pools);
         let events = with_stays(events, &mut fastrand::Rng::with_seed(seed ^ STAYS), &pools);
         let events = with_refreshes(events, &mut fastrand::Rng::with_seed(seed ^ REFRESHES), &pools);
+        let events = with_updates(events, &mut fastrand::Rng::with_seed(seed ^ UPDATES), &pools);
         let events = with_attacks(events, seed);
         Self {
             seed,
@@ -456,6 +461,38 @@ fn with_refreshes(
     let seconds = pick(random, &[60, 300, 1200]);
     let refreshed = Event::Refreshed(place(random, pools), random.usize(..6), seconds);
     among(events, vec![(last * random.u32(..6) / 8, refreshed)])
+}
+
+/// How many nodes return at a time is drawn apart from the rest.
+const RETURNS: u64 = 0x4e7a_42e5;
+
+/// Which pools are of managed node groups is drawn apart from the rest.
+const MANAGED: u64 = 0x00e5_7e45;
+
+/// In every sixth story the groups of a pool are those of EKS managed node groups, which replace by themselves.
+fn with_managed(pools: &mut [PoolPlan], random: &mut fastrand::Rng) {
+    if random.u8(..6) == 0 {
+        let number = random.usize(..pools.len());
+        pools[number].start.managed = true;
+    }
+}
+
+/// Updates of node groups are drawn apart from the rest.
+const UPDATES: u64 = 0x0d01_f00d;
+
+/// In half of the stories with a managed node group EKS updates one of its groups.
+fn with_updates(
+    events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+    pools: &[PoolPlan],
+) -> Vec<(usize, Duration, Event)> {
+    let Some(pool) = pools.iter().position(|pool| pool.start.managed).filter(|_| random.bool()) else {
+        return events;
+    };
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    let seconds = pick(random, &[120, 600, 1800]);
+    let updated = Event::Updated(Place { pool, ..place(random, pools) }, random.usize(..6), seconds);
+    among(events, vec![(last * random.u32(..6) / 8, updated)])
 }
 
 /// Baselines are drawn apart from the rest.

@@ -21,7 +21,8 @@ use spot_guard::telemetry::metrics::Metrics;
 use spot_guard::telemetry::readiness::Readiness;
 use spot_guard_cloud::admission;
 use spot_guard_cloud::cloud::{
-    BootFault, BootTimes, Cloud, GroupSnapshot, InstanceSnapshot, LaunchFailure, LifecycleState, Market,
+    BootFault, BootTimes, Cloud, GroupSnapshot, GroupSpec, InstanceSnapshot, LaunchFailure, LifecycleState,
+    Market,
 };
 use spot_guard_cloud::cluster::Cluster;
 use spot_guard_core::ledger::{Ledger, RequestState};
@@ -94,6 +95,9 @@ pub struct Counts {
     pub autoscalers: usize,
     /// Instance refreshes.
     pub refreshes: usize,
+    /// Stories with a pool of managed node groups, and updates of those.
+    pub managed: usize,
+    pub updates: usize,
     /// Stories whose pools have a baseline, and on-demand instances that were adopted and given back.
     pub baselines: usize,
     pub adopted: usize,
@@ -126,6 +130,8 @@ impl Counts {
         self.drains_given_up += other.drains_given_up;
         self.autoscalers += other.autoscalers;
         self.refreshes += other.refreshes;
+        self.managed += other.managed;
+        self.updates += other.updates;
         self.baselines += other.baselines;
         self.adopted += other.adopted;
         self.attacks.add(other.attacks);
@@ -247,7 +253,7 @@ impl<'a> Stage<'a> {
                 (pool.start.spot(), pool.start.spot_nodes),
                 (pool.start.on_demand(), pool.start.on_demand_nodes),
             ] {
-                let edit = |spec: &mut spot_guard_cloud::cloud::GroupSpec| {
+                let edit = |spec: &mut GroupSpec| {
                     spec.boot = pool.boot;
                     if pool.tight {
                         (spec.min, spec.max) = (desired, desired + 1);
@@ -440,6 +446,9 @@ impl<'a> Stage<'a> {
             Event::Refreshed(place, number, seconds) => {
                 return Some(self.refresh(place, number, Duration::from_secs(seconds)));
             }
+            Event::Updated(place, number, seconds) => {
+                return Some(self.update(place, number, Duration::from_secs(seconds)));
+            }
             Event::NodesStay => self.cloud.configure(|settings| settings.nodes_stay = true),
             Event::NamesComeBack => self.cloud.configure(|settings| settings.names_come_back = true),
             Event::ProviderIdsLate(seconds) => {
@@ -628,6 +637,23 @@ impl<'a> Stage<'a> {
         })
     }
 
+    /// An update of a managed node group: a new version, more room, and an instance that is replaced.
+    fn update(&mut self, place: Place, number: usize, duration: Duration) -> tokio::task::JoinHandle<()> {
+        let (cloud, name) = (self.cloud.clone(), self.group_name(place));
+        let begins = |spec: &mut GroupSpec| (spec.template_version, spec.max) = (2, spec.max + 2);
+        cloud.edit_group(&name, begins).expect("a group");
+        if let Some(instance) = self.instance(place, number) {
+            self.say(format!("the update of {name} replaces {}", instance.id));
+            let _ = cloud.replace(&instance.id);
+        }
+        actix::spawn(async move {
+            sleep(duration).await;
+            let desired = cloud.group(&name).expect("a group").desired;
+            let ends = |spec: &mut GroupSpec| spec.max = desired.max(spec.max - 2);
+            cloud.edit_group(&name, ends).expect("a group");
+        })
+    }
+
     fn pause(&self, pool: usize, duration: Duration) -> tokio::task::JoinHandle<()> {
         let (cluster, name) = (self.cluster.clone(), self.plot.pools[pool].start.name.clone());
         actix::spawn(async move {
@@ -764,13 +790,10 @@ impl<'a> Stage<'a> {
             waited_for_pods: self.waits.for_pods.len(),
             kept_by_budgets: self.waits.by_budgets.len(),
             autoscalers: usize::from(self.plot.autoscaler),
+            managed: usize::from(self.plot.pools.iter().any(|pool| pool.start.managed)),
+            updates: has(|event| matches!(event, Event::Updated(..))),
             baselines: usize::from(self.plot.pools.iter().any(|pool| pool.start.baseline.baseline.is_some())),
-            refreshes: self
-                .plot
-                .events
-                .iter()
-                .filter(|(.., event)| matches!(event, Event::Refreshed(..)))
-                .count(),
+            refreshes: has(|event| matches!(event, Event::Refreshed(..))),
             attacks,
             ..Counts::default()
         };

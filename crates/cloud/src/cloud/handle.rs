@@ -165,6 +165,19 @@ impl Cloud {
         })
     }
 
+    /// Ends exactly this instance and leaves desired capacity as it is, as an update of EKS does.
+    pub fn replace(&self, id: &str) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| {
+            if state.instances.get(id).is_some_and(|held| !held.state.is_ending()) {
+                let at = activity::seconds(now);
+                let cause =
+                    format!("At {at} instance {id} was taken out of service in response to a user request.");
+                state.pictures.clear();
+                state.terminate(id, &cause, now);
+            }
+        })
+    }
+
     /// Sets what a zone's market still gives; `None` is every zone that has no setting of its own.
     pub fn set_supply(&self, group: &str, zone: Option<&str>, capacity: Supply) -> anyhow::Result<()> {
         self.with(|state, _| {

@@ -383,13 +383,13 @@ impl Cluster {
             .collect()
     }
 
-    /// The pods of a node that would find no place together on the others, if they had to move now. Nodes in
-    /// `without` do not count.
+    /// The pods of some nodes that would find no place together on the others, if they had to move now. Nodes
+    /// in `without` do not count.
     #[must_use]
-    pub fn homeless_without(&self, node: &str, without: &BTreeSet<String>) -> Vec<ObjectKey> {
-        let movable = self.movable_pods_on(node);
+    pub fn homeless_without(&self, nodes: &[&str], without: &BTreeSet<String>) -> Vec<ObjectKey> {
+        let movable: Vec<_> = nodes.iter().flat_map(|node| self.movable_pods_on(node)).collect();
         let world = self.world();
-        // They leave the node together, and each that has found a place counts for the next one.
+        // They leave together, and each that has found a place counts for the next one.
         let mut view = world.view.clone();
         let mut pods: Vec<PodView> = movable.iter().filter_map(|key| view.unbind(key)).collect();
         pods.retain(|pod| !pod.terminating);
@@ -397,8 +397,10 @@ impl Cluster {
         let mut homeless = Vec::new();
         for pod in pods {
             let around = world.surroundings(&view, &pod);
-            let mut others =
-                view.nodes.values().filter(|other| other.name != node && !without.contains(&other.name));
+            let mut others = view
+                .nodes
+                .values()
+                .filter(|other| !nodes.contains(&&*other.name) && !without.contains(&other.name));
             let home = others.find(|other| around.fits(&view, &pod, other).is_ok());
             match home.map(|home| home.name.clone()) {
                 Some(home) => view.bind(pod, &home),

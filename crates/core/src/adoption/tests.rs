@@ -141,8 +141,8 @@ impl Case {
             cluster: &cluster,
             taint_key: "spotguard.dev/interruption",
             with_spot_node: &|| {
-                let spot = cluster.node(&"s1".into())?.clone();
-                Some(cluster.with_node(Node { name: "s2".into(), ..spot }))
+                let spot = cluster.node(&"s1".into()).cloned();
+                spot.map(|spot| cluster.with_node(Node { name: "s2".into(), ..spot })).into_iter().collect()
             },
             // With one more node there is always room.
             unsafe_: &|_, cluster| {

@@ -105,6 +105,17 @@ fn changed(status: &ReplacementStatus, change: impl FnOnce(&mut OpenFallback)) -
     changed
 }
 
+/// All nodes are Ready, and one more Spot node makes no difference.
+fn assess_by(
+    view: &PoolView,
+    ledger: &Ledger,
+    stories: &[PoolReplacement<'_>],
+    unsafe_: &dyn Fn(&PoolReplacement<'_>) -> Vec<Reason>,
+) -> PoolAssessment {
+    let questions = Questions { ready: &|_| Some(true), unsafe_, unsafe_with_spot: unsafe_ };
+    assess(view, ledger, stories, &questions, &Policy::default(), now())
+}
+
 #[test]
 fn health_counts_what_is_to_serve_and_not_what_is_owed_or_on_its_way_out() {
     let old_there = fallback(OldNodeState::Kept {}, 0);
@@ -225,7 +236,7 @@ fn assessed(status: &ReplacementStatus, blocker: Option<Reason>) -> ReturnAssess
     let spot = view(group(3, &["i-2", "i-3", "i-4"], &[]));
     let share = ledger(vec![share("i-1", Balance::Even, Some("i-4"))]);
     let unsafe_ = |_: &PoolReplacement<'_>| blocker.clone().into_iter().collect();
-    let mut found = assess(&spot, &share, &stories, &|_| Some(true), &unsafe_, &Policy::default(), now());
+    let mut found = assess_by(&spot, &share, &stories, &unsafe_);
     found.returns.remove("i-1").unwrap_or_default()
 }
 
@@ -248,7 +259,7 @@ fn a_return_waits_for_its_spot_node_for_stability_and_for_safety() {
 }
 
 #[test]
-fn returns_are_made_one_by_one_the_oldest_first() {
+fn in_a_small_pool_returns_are_made_one_by_one_the_oldest_first() {
     let (older, newer) = (fallback(OldNodeState::Gone {}, 1), fallback(OldNodeState::Gone {}, 2));
     let spot = view(group(4, &["i-3", "i-4", "i-5", "i-6"], &[]));
     let share =
@@ -258,14 +269,62 @@ fn returns_are_made_one_by_one_the_oldest_first() {
             PoolReplacement { name: "i-1".into(), instance_id: leaked("i-1"), status: newer },
             PoolReplacement { name: "i-2".into(), instance_id: leaked("i-2"), status: older },
         ];
-        let found =
-            assess(&spot, &share, &stories, &|_| Some(true), &|_| Vec::new(), &Policy::default(), now());
+        let found = assess_by(&spot, &share, &stories, &|_| Vec::new());
         (found.returns["i-1"].unsafe_.is_empty(), found.returns["i-2"].unsafe_.is_empty())
     };
     assert_eq!(judge(&older, &newer), (false, true), "the oldest has its turn");
     let mut returning = newer.clone();
     returning.fallback = FallbackState::Draining(OpenFallback::default()).into();
     assert_eq!(judge(&older, &returning), (true, false), "one that has begun ends first");
+    returning.fallback = FallbackState::Terminating(OpenFallback::default()).into();
+    assert_eq!(judge(&returning, &newer), (true, true), "one that terminates holds no turn");
+}
+
+#[test]
+fn one_more_return_may_begin_in_each_assessment_until_as_many_drain_as_may() {
+    let waiting = fallback(OldNodeState::Gone {}, 1);
+    let later = changed(&waiting, |open| open.not_before = Some(now() + Duration::from_secs(1)));
+    let mut returning = waiting.clone();
+    returning.fallback = FallbackState::Draining(OpenFallback::default()).into();
+    let may_begin = |limit: u32, statuses: [&ReplacementStatus; 3]| {
+        let names = ["i-1", "i-2", "i-3"];
+        let stories = std::iter::zip(names, statuses)
+            .map(|(name, status)| PoolReplacement { name: name.into(), instance_id: leaked(name), status })
+            .collect::<Vec<_>>();
+        let ids = ["i-4", "i-5", "i-6"];
+        let held = std::iter::zip(names, ids).map(|(name, id)| share(name, Balance::Even, Some(id)));
+        let questions =
+            Questions { ready: &|_| Some(true), unsafe_: &|_| Vec::new(), unsafe_with_spot: &|_| Vec::new() };
+        let policy = Policy { max_concurrent_returns: limit, ..Policy::default() };
+        let view = view(group(3, &ids, &[]));
+        let found = assess(&view, &ledger(held.collect()), &stories, &questions, &policy, now());
+        names.map(|name| found.returns[name].unsafe_.is_empty())
+    };
+    assert_eq!(may_begin(3, [&waiting; 3]), [true, false, false]);
+    assert_eq!(may_begin(3, [&returning, &waiting, &waiting]), [true, true, false]);
+    assert_eq!(may_begin(3, [&returning, &returning, &waiting]), [true; 3]);
+    assert_eq!(may_begin(2, [&returning, &returning, &waiting]), [true, true, false]);
+    assert_eq!(may_begin(1, [&later, &waiting, &waiting]), [true, true, false], "its time has not come");
+}
+
+#[test]
+fn before_spot_is_asked_it_is_found_out_whether_an_instance_would_be_of_use() {
+    let owes = changed(&fallback(OldNodeState::Gone {}, 0), |open| open.successor = None);
+    let stories: Vec<PoolReplacement<'_>> = (0..10)
+        .map(|number| PoolReplacement {
+            name: format!("i-{number}").into(),
+            instance_id: leaked("i-1"),
+            status: &owes,
+        })
+        .collect();
+    let blocks = |_: &PoolReplacement<'_>| vec![too_full()];
+    let looked_at = |balance| {
+        let shares = stories.iter().map(|story| share(&story.name, balance, None)).collect();
+        let found = assess_by(&view(group(3, &["i-3"], &[])), &ledger(shares), &stories, &blocks);
+        found.returns.values().filter(|found| found.unsafe_with_spot == [too_full()]).count()
+    };
+    assert_eq!(looked_at(Balance::OwedByUs), 8, "so many in one assessment");
+    assert_eq!(looked_at(Balance::OwedByGroup), 0, "a group that launches by itself is not asked");
 }
 
 #[test]
@@ -286,8 +345,7 @@ fn a_return_that_a_person_asked_for_waits_for_safety_and_not_for_stability() {
         PoolReplacement { name: "i-2".into(), instance_id: leaked("i-2"), status: &newer },
     ];
     let spot = view(group(4, &["i-3", "i-4", "i-5", "i-6"], &[]));
-    let found =
-        assess(&spot, &ledger(vec![]), &stories, &|_| Some(true), &|_| Vec::new(), &Policy::default(), now());
+    let found = assess_by(&spot, &ledger(vec![]), &stories, &|_| Vec::new());
     assert!(found.returns["i-2"].unsafe_.is_empty() && !found.returns["i-1"].unsafe_.is_empty());
 }
 

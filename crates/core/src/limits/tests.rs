@@ -1,7 +1,10 @@
 use super::*;
 use crate::group::{GroupView, Instance, Lifecycle};
 use crate::reason::ReasonCode;
-use crate::record::{BlockingReason, Capacity, CapacityState, GroupKind, OldDrain, OldNodeState};
+use crate::record::{
+    BlockingReason, Capacity, CapacityState, FallbackState, GroupKind, OldDrain, OldNodeState,
+};
+use crate::testing::leaked;
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
@@ -190,7 +193,13 @@ fn story(kind: NoticeKind, notice: u64, returned: Option<u64>) -> ReplacementSta
 
 #[track_caller]
 fn assert_held(policy: &Policy, nodes: usize, stories: &[ReplacementStatus], by: Option<Reason>) {
-    let found = returns_held(policy, &pool(nodes, 0), stories.iter(), false, now());
+    let found = returns_held(
+        policy,
+        &pool(nodes, 0),
+        stories.iter().map(|story| (leaked("i-1"), story)),
+        false,
+        now(),
+    );
     assert_eq!(found, Vec::from_iter(by));
 }
 
@@ -218,6 +227,72 @@ fn a_budget_bounds_the_returns_of_a_period() {
     assert_held(&policy(3), 3, &stories, None);
     assert_held(&policy(2), 3, &stories, used_up(2));
     assert_held(&policy(1), 3, &stories, used_up(1));
+}
+
+/// A return that began so many seconds ago and relied on that Spot instance.
+fn relied_on(instance: &str, seconds: u64) -> ReplacementStatus {
+    let successor = Capacity {
+        group: GroupKind::Spot,
+        instance_id: instance.into(),
+        node_name: instance.into(),
+        ready_at: now(),
+    };
+    ReplacementStatus {
+        fallback: FallbackState::Gone { successor: Some(successor) }.into(),
+        ..story(NoticeKind::SpotInterruption, 50_000, Some(seconds))
+    }
+}
+
+#[test]
+fn after_returns_that_were_lost_the_next_one_waits_ever_longer() {
+    let wait = |losses: &[(u64, u64)]| {
+        let stories: Vec<(InstanceId, ReplacementStatus)> = losses
+            .iter()
+            .enumerate()
+            .flat_map(|(number, (returned, lost))| {
+                let id = format!("i-{number}");
+                let interrupted = story(NoticeKind::SpotInterruption, *lost, None);
+                let finished = ReplacementStatus { finished_at: Some(now()), ..interrupted };
+                [("old".into(), relied_on(&id, *returned)), (id.as_str().into(), finished)]
+            })
+            .collect();
+        let known = stories.iter().map(|(id, status)| (id, status));
+        match &returns_held(&Policy::default(), &pool(300, 0), known, false, now())[..] {
+            [] => 0,
+            [Reason::ReturnsLost { until }] => since(now(), *until).as_secs(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(wait(&[(1799, 0)]), 600, "ten minutes");
+    assert_eq!(wait(&[(1800, 0)]), 0, "half an hour later it is no lost return");
+    assert_eq!(wait(&[(1500, 599)]), 1);
+    assert_eq!(wait(&[(1500, 600)]), 0);
+    assert_eq!(wait(&[(1200, 900), (600, 0)]), 1200, "doubled");
+    assert_eq!(wait(&[(9000, 8000), (600, 0)]), 600, "two quiet hours between them");
+    let many: Vec<(u64, u64)> = (0..6).rev().map(|number| (number * 60 + 30, number * 60)).collect();
+    assert_eq!(wait(&many), 2 * 3600, "four hours at most, halved by each quiet hour");
+}
+
+#[test]
+fn no_return_begins_while_other_nodes_wait_for_their_replacements() {
+    let waiting = |seconds| ReplacementStatus {
+        phase: Phase::ScalingUp,
+        capacity: CapacityState::SpotRequested { since: now() }.into(),
+        ..story(NoticeKind::RebalanceRecommendation, seconds, None)
+    };
+    let held = Some(Reason::ReplacementsUnderWay { count: 1 });
+    assert_held(&Policy::default(), 3, &[waiting(479)], held);
+    assert_held(&Policy::default(), 3, &[waiting(480)], None);
+}
+
+#[test]
+fn a_tenth_of_a_pool_returns_at_a_time_unless_it_says_how_many() {
+    let at_most = |limit, nodes| {
+        returns_at_most(&Policy { max_concurrent_returns: limit, ..Policy::default() }, &pool(nodes, 0))
+    };
+    let found = [0, 9, 20, 49, 50, 500].map(|nodes| at_most(0, nodes));
+    assert_eq!(found, [1, 1, 2, 4, 5, 5]);
+    assert_eq!(at_most(7, 3), 7);
 }
 
 fn window(schedule: &str, time_zone: &str, hours: u32) -> ReturnWindow {
@@ -277,7 +352,7 @@ fn a_window_that_cannot_be_used_is_never_open_and_says_why() {
         assert!(told.contains(why) && !told.contains('\n'), "{told:?} does not name {why:?}");
         if bad.duration_seconds > 0 {
             let policy = Policy { return_windows: vec![bad], ..Policy::default() };
-            let found = returns_held(&policy, &pool(3, 0), [].iter(), false, now());
+            let found = returns_held(&policy, &pool(3, 0), std::iter::empty(), false, now());
             let [Reason::ReturnWindow, Reason::BadReturnWindow { error }] = &found[..] else {
                 panic!("{found:?}");
             };
@@ -295,7 +370,8 @@ fn a_return_that_a_person_asked_for_passes_budget_and_windows_and_not_the_brake(
     };
     let mut stories = vec![story(NoticeKind::Manual, 7000, Some(10))];
     let held = |stories: &[ReplacementStatus], asked| {
-        returns_held(&policy, &pool(3, 0), stories.iter(), asked, now()).len()
+        returns_held(&policy, &pool(3, 0), stories.iter().map(|story| (leaked("i-1"), story)), asked, now())
+            .len()
     };
     assert_eq!((held(&stories, false), held(&stories, true)), (2, 0));
     stories.extend(vec![story(NoticeKind::RebalanceRecommendation, 60, None); 11]);

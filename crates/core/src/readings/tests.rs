@@ -138,11 +138,11 @@ fn instance_refreshes_are_asked_for_every_two_minutes_and_told_until_they_are_ov
     readings.note_refresh(&spot, Some("InProgress".to_owned()));
     assert!(due(&mut readings, 119).is_empty());
     let mut seen = view(3, &[]);
-    readings.show_rollouts(&mut seen);
+    readings.show_rollouts(&mut seen, Duration::ZERO);
     assert_eq!(seen.spot.setup.rollout, Some(Rollout::InstanceRefresh("InProgress".to_owned())));
     assert_eq!(due(&mut readings, 120).len(), 2);
     readings.note_refresh(&spot, None);
-    readings.show_rollouts(&mut seen);
+    readings.show_rollouts(&mut seen, Duration::ZERO);
     assert_eq!(seen.spot.setup.rollout, None);
 }
 
@@ -192,22 +192,32 @@ fn a_reduction_may_be_seen_for_twenty_seconds_whatever_the_clock_is_set_to() {
 }
 
 #[test]
-fn an_update_of_a_node_group_is_two_versions_and_a_raised_maximum() {
+fn an_update_of_a_node_group_is_two_versions_and_sizes_that_others_move() {
     let update = Some(Rollout::NodeGroupUpdate("workers".to_owned()));
-    let mut readings = Readings::default();
-    let mut shown = |mixed_versions, max| {
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    let shown = |readings: &mut Readings, mixed_versions, max, minute| {
         let mut seen = view(3, &[]);
         seen.spot.setup.eks_node_group = Some("workers".to_owned());
         (seen.spot.setup.mixed_versions, seen.spot.max) = (mixed_versions, max);
-        readings.show_rollouts(&mut seen);
+        readings.show_rollouts(&mut seen, minutes(minute));
         seen.spot.setup.rollout
     };
-    assert_eq!(shown(false, 9), None);
-    assert_eq!(shown(false, 10), None, "a person raised it");
-    assert_eq!(shown(true, 10), None, "what an update that failed has left");
-    assert_eq!(shown(true, 12), update);
-    assert_eq!(shown(true, 12), update, "until it is over");
-    assert_eq!(shown(true, 10), None);
-    assert_eq!(shown(true, 12), update);
-    assert_eq!(shown(false, 12), None);
+    let mut readings = Readings::default();
+    assert_eq!(shown(&mut readings, false, 9, 0), None);
+    assert_eq!(shown(&mut readings, false, 10, 1), None, "a person raised it");
+    assert_eq!(shown(&mut readings, true, 10, 16), None, "two versions alone are no update");
+    assert_eq!(shown(&mut readings, true, 12, 17), update);
+    assert_eq!(shown(&mut readings, true, 12, 136), update, "until it is over");
+    assert_eq!(shown(&mut readings, true, 12, 137), None, "or two hours without a sign");
+    assert_eq!(shown(&mut readings, true, 11, 138), update);
+    assert_eq!(shown(&mut readings, true, 10, 139), update);
+    assert_eq!(shown(&mut readings, true, 10, 154), None, "what an update that failed has left");
+    assert_eq!(shown(&mut readings, true, 12, 160), update);
+    assert_eq!(shown(&mut readings, false, 12, 161), None);
+
+    // A controller that starts in the middle of an update knows no earlier maximum.
+    let mut late = Readings::default();
+    assert_eq!(shown(&mut late, true, 12, 0), update);
+    assert_eq!(shown(&mut late, true, 12, 15), None);
+    assert_eq!(shown(&mut late, true, 11, 20), update);
 }

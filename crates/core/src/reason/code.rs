@@ -139,6 +139,10 @@ codes! {
         CapacityNotSettled,
         /// There were too many interruptions within an hour.
         InterruptionBrake,
+        /// Spot instances that took over were interrupted soon after.
+        ReturnsLost,
+        /// Other nodes of the pool are being replaced, and their replacements are not Ready.
+        ReplacementsUnderWay,
         /// The budget of returns is used up.
         ReturnBudget,
         /// No window for returns is open.

@@ -62,6 +62,8 @@ fn pauses_and_limits() -> Vec<Reason> {
         Reason::RebalanceIgnored,
         Reason::ReplacedByGroup,
         Reason::InterruptionBrake { limit: 10 },
+        Reason::ReturnsLost { until: "2026-01-01T03:10:00Z".parse().expect("a time") },
+        Reason::ReplacementsUnderWay { count: 2 },
         Reason::ReturnBudget { budget: 2, period: Duration::from_secs(3600) },
         Reason::ReturnWindow,
         Reason::BadReturnWindow { error: "durationSeconds 0 is not between 60 and 604800".to_owned() },

@@ -10,13 +10,14 @@ use crate::flow::Event;
 use crate::freshness::Step;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
-use crate::policy::{backoff, seconds};
+use crate::policy::{backoff, seconds, spread};
 use crate::preflight;
 use crate::reason::{NodeTrouble, Reason, ReturnAssessment};
 use crate::record::{
     Capacity, CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OpenFallback, ReplacementStatus,
 };
 use jiff::Timestamp;
+use std::time::Duration;
 
 /// The next step of the return.
 pub(super) fn go_back(next: &mut ReplacementStatus, turn: &Turn<'_>) {
@@ -226,7 +227,13 @@ fn claim(
                 // An instance that Spot gave now would stand idle until the return may begin.
                 return at(FlowBox::Monitor, reasons);
             }
-            probe(open, &mut status.probes, turn);
+            let of_this = |found: &&ReturnAssessment| found.is_of(&capacity.instance_id);
+            let pointless = facts.assessment.filter(of_this).map(|found| found.unsafe_with_spot.clone());
+            if let Some(pointless) = at(FlowBox::Safety, pointless.unwrap_or_default()) {
+                // An instance that Spot gave now would stand idle: the pods could not move to it.
+                return Some(pointless);
+            }
+            probe(open, status, turn);
             return at(FlowBox::Health, vec![unusable.unwrap_or(Reason::NoSpotInstance)]);
         }
         return at(FlowBox::Health, Vec::from_iter(at_minimum(capacity, turn)));
@@ -282,8 +289,7 @@ fn pass_boxes(
     // another one was to take over.
     let successor = open.successor.as_ref().map(|held| &held.instance_id);
     let is_of_this = |found: &&ReturnAssessment| {
-        let is_same = |id: &InstanceId| *id == capacity.instance_id && found.successor.as_ref() == successor;
-        found.of.as_ref().is_none_or(is_same)
+        found.is_of(&capacity.instance_id) && (found.of.is_none() || found.successor.as_ref() == successor)
     };
     let Some(found) = turn.facts.assessment.filter(is_of_this) else { return Some(Obstacle::NotAssessed) };
     let boxes =
@@ -305,27 +311,37 @@ fn pass_boxes(
 }
 
 /// What Spot owes in our record is requested again, with backoff: LaunchInstances tries nothing by itself.
-fn probe(open: &mut OpenFallback, probes: &mut u32, turn: &Turn<'_>) {
+/// The replacements of a group ask at the same moments, so that one call serves them all, and at once when
+/// Spot has given one of them an instance.
+fn probe(open: &mut OpenFallback, status: &mut ReplacementStatus, turn: &Turn<'_>) {
     let (facts, now) = (turn.facts, turn.facts.now);
-    if !facts
-        .share(GroupKind::Spot, turn.subject)
-        .is_some_and(|share| share.instance_id.is_none() && !share.has_place())
-    {
+    let share = facts.share(GroupKind::Spot, turn.subject);
+    let Some(share) = share.filter(|share| share.instance_id.is_none() && !share.has_place()) else {
         open.next_probe_at = None;
         return;
-    }
+    };
+    let gave = facts.ledger.shares(GroupKind::Spot).filter_map(|other| other.claimed_at).max();
+    let failed = share.failure.as_ref().filter(|_| share.attempt == status.asked());
+    let gives = failed.is_some_and(|failure| gave.is_some_and(|at| at > failure.at));
     match open.next_probe_at {
-        Some(at) if now < at => return,
-        Some(_) => *probes += 1,
+        Some(at) if now < at && !gives => return,
+        Some(_) => status.probes += 1,
         None => {}
     }
-    let pause = backoff(
-        seconds(facts.policy.probe_seconds),
-        seconds(facts.policy.probe_max_seconds),
-        // The first few probes keep the pace: a market that dries up for minutes is the usual case.
-        (*probes + 1).saturating_sub(5),
-    );
-    open.next_probe_at = Some(now + pause);
+    let first = seconds(facts.policy.probe_seconds);
+    // The first few probes keep the pace: a market that dries up for minutes is the usual case.
+    let failures = (status.probes + 1).saturating_sub(5);
+    let pause = backoff(first, seconds(facts.policy.probe_max_seconds), failures);
+    let group = facts.view.map_or("", |view| &view.spot.name);
+    open.next_probe_at = Some(mark(now + pause, first.min(pause), group));
+}
+
+/// The last of a group's marks, which lie so far apart, before that moment.
+fn mark(at: Timestamp, apart_by: Duration, group: &str) -> Timestamp {
+    let apart = i64::try_from(apart_by.as_millis()).unwrap_or(i64::MAX).max(1);
+    let offset = i64::try_from(spread(5 * apart_by, group).as_millis()).unwrap_or(0);
+    let past = (at.as_millisecond() - offset).rem_euclid(apart);
+    at - Duration::from_millis(past.unsigned_abs())
 }
 
 /// Box 10: a drain that has begun.

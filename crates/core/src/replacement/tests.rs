@@ -1,5 +1,6 @@
 mod adopted;
 mod by_group;
+mod probes;
 
 use super::*;
 use crate::flow::Event;

@@ -332,7 +332,7 @@ fn very_many_budgets_over_the_same_pods_are_checked_in_time() {
         assert!(!report.safe);
         let snapshot = Snapshot::new(parts);
         let began = cpu_time();
-        let shut = shut_budgets(&OLD.into(), &snapshot, &Policy::default(), "leaving");
+        let shut = shut_budgets(&OLD.into(), &snapshot, &Policy::default(), &Drains::marked("leaving"));
         println!("a look at them: {:.2?}", cpu_time() - began);
         assert!(matches!(shut[..], [Blocker::CheckTooLarge { .. }]), "{shut:?}");
         assert!(cpu_time() - began < LIMIT / 6, "the actors' thread waits for it");

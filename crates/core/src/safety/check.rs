@@ -1,6 +1,6 @@
 //! The whole check, and the look at its budgets alone.
 
-use super::policy::{GLANCE_EFFORT, SafetyContext, SafetyPolicy};
+use super::policy::{Drains, GLANCE_EFFORT, SafetyContext, SafetyPolicy};
 use super::utilisation::Utilisation;
 use super::{budgets, buffer};
 use crate::cluster::{Node, Pod, Snapshot};
@@ -35,21 +35,23 @@ pub fn moving<'s>(node: &NodeName, snapshot: &'s Snapshot) -> impl Iterator<Item
     snapshot.pods_on(node).filter(|pod| drain::must_move(pod))
 }
 
-/// The nodes but this one that are drained already and have pods that leave. `taint_key` is that of the taint
-/// that a drain sets.
+/// The nodes but this one that are drained already and have pods that leave: those with the taint of a drain,
+/// and those that are to have it.
 pub fn drained_beside<'s>(
     node: &NodeName,
     snapshot: &'s Snapshot,
-    taint_key: &str,
+    drains: &Drains<'_>,
 ) -> impl Iterator<Item = &'s NodeName> {
-    let is_marked = move |other: &&Arc<Node>| other.taints.iter().any(|taint| &*taint.key == taint_key);
+    let is_marked = move |other: &&Arc<Node>| {
+        drains.nodes.contains(&other.name) || other.taints.iter().any(|taint| &*taint.key == drains.taint_key)
+    };
     let others = snapshot.nodes().iter().filter(move |other| other.name != *node).filter(is_marked);
     others.map(|other| &other.name).filter(|other| snapshot.pods_on(other).any(leaves))
 }
 
 /// The pods that leave other nodes: they come first in budgets, and need their place, too.
-fn leaving<'s>(node: &NodeName, snapshot: &'s Snapshot, taint_key: &str) -> Vec<&'s Pod> {
-    let drained = drained_beside(node, snapshot, taint_key);
+fn leaving<'s>(node: &NodeName, snapshot: &'s Snapshot, drains: &Drains<'_>) -> Vec<&'s Pod> {
+    let drained = drained_beside(node, snapshot, drains);
     drained.flat_map(|other| snapshot.pods_on(other)).filter(|pod| leaves(pod)).collect()
 }
 
@@ -88,7 +90,7 @@ pub fn check_return(
     }
     let effort = Effort::of(policy.placement.effort);
     let mut too_large = false;
-    let leaving = leaving(node, snapshot, &context.taint_key);
+    let leaving = leaving(node, snapshot, &context.drains());
     let placeholders_below = policy.placement.placeholders_below;
     match budgets::blockers(&moving, &leaving, snapshot, placeholders_below, &effort) {
         Ok(shut) => blockers.extend(shut),
@@ -146,10 +148,15 @@ fn check_too_large(snapshot: &Snapshot) -> Blocker {
 
 /// The budgets that have too little room for the node's pods now: the one part of [`check_return`] that
 /// changes with every eviction, for a look just before a return begins. It is looked at by those who have
-/// other things to do, so it may be little work. `taint_key` is that of the taint that a drain sets.
+/// other things to do, so it may be little work.
 #[must_use]
-pub fn shut_budgets(node: &NodeName, snapshot: &Snapshot, policy: &Policy, taint_key: &str) -> Vec<Blocker> {
-    shut(node, &leaving(node, snapshot, taint_key), snapshot, policy)
+pub fn shut_budgets(
+    node: &NodeName,
+    snapshot: &Snapshot,
+    policy: &Policy,
+    drains: &Drains<'_>,
+) -> Vec<Blocker> {
+    shut(node, &leaving(node, snapshot, drains), snapshot, policy)
 }
 
 fn shut(node: &NodeName, leaving: &[&Pod], snapshot: &Snapshot, policy: &Policy) -> Vec<Blocker> {

@@ -5,6 +5,7 @@ use super::utilisation::Utilisation;
 use crate::cluster::Snapshot;
 use crate::health::PoolReplacement;
 use crate::ids::{InstanceId, NodeName};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl SafetyContext {
@@ -24,13 +25,14 @@ impl SafetyContext {
             |instance: &InstanceId| snapshot.node_of_instance(instance).map(|node| node.name.clone());
         let nodes_of =
             |instance: &InstanceId| snapshot.nodes_of_instance(instance).map(|node| node.name.clone());
-        let mut excluded: Vec<NodeName> = Vec::new();
+        let (mut excluded, mut drained): (Vec<NodeName>, BTreeSet<NodeName>) = Default::default();
         for other in stories.iter().filter(|other| own.is_none_or(|own| own.name != other.name)) {
             if !other.status.old_node.is_over() {
                 excluded.extend(nodes_of(other.instance_id));
             }
             if let Some(capacity) = other.status.goes_back() {
                 excluded.extend(nodes_of(&capacity.instance_id));
+                drained.extend(nodes_of(&capacity.instance_id).filter(|_| other.is_returning()));
             }
         }
         Self {
@@ -40,6 +42,7 @@ impl SafetyContext {
                 .and_then(|own| own.status.utilisation_before.as_ref())
                 .map(Utilisation::from),
             taint_key: taint_key.clone(),
+            drained,
         }
     }
 }

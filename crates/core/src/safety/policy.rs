@@ -60,4 +60,32 @@ pub struct SafetyContext {
     pub utilisation_before_story: Option<Utilisation>,
     /// The key of the taint that a drain sets.
     pub taint_key: Arc<str>,
+    /// The nodes whose drain has begun in its record: the taint may come later.
+    pub drained: BTreeSet<NodeName>,
+}
+
+impl SafetyContext {
+    /// Which nodes are drained beside.
+    #[must_use]
+    pub fn drains(&self) -> Drains<'_> {
+        Drains { taint_key: &self.taint_key, nodes: &self.drained }
+    }
+}
+
+impl<'a> Drains<'a> {
+    /// Those with such a taint alone.
+    #[must_use]
+    pub const fn marked(taint_key: &'a str) -> Self {
+        const NONE: &BTreeSet<NodeName> = &BTreeSet::new();
+        Self { taint_key, nodes: NONE }
+    }
+}
+
+/// Which nodes are drained.
+#[derive(Clone, Copy, Debug)]
+pub struct Drains<'a> {
+    /// Those with a taint of this key.
+    pub taint_key: &'a str,
+    /// And these.
+    pub nodes: &'a BTreeSet<NodeName>,
 }

@@ -195,7 +195,7 @@ fn a_node_that_is_drained_already_comes_first_in_a_budget_that_both_share() {
         let nodes = vec![node("od"), drained, node("s2")];
         let budgets = vec![budget("pdb", "web", allowed)];
         let snapshot = Snapshot::new(Parts { budgets, ..parts(nodes, pods(other)) });
-        let shut = shut_budgets(&"od".into(), &snapshot, &Policy::default(), "leaving");
+        let shut = shut_budgets(&"od".into(), &snapshot, &Policy::default(), &Drains::marked("leaving"));
         let context = SafetyContext { taint_key: "leaving".into(), ..pool(&["od", "s1", "s2"]) };
         let report = check_return(&"od".into(), &snapshot, &SafetyPolicy::default(), &context);
         let budgets = |blocker: &&Blocker| matches!(blocker, Blocker::BudgetExhausted { .. });
@@ -217,7 +217,7 @@ fn pods_that_leave_another_node_take_room_first() {
         let snapshot = cluster(vec![node("od"), drained.clone(), node("s2")], pods);
         let context = SafetyContext { taint_key: key.into(), ..pool(&["od", "s1", "s2"]) };
         let report = check_return(&"od".into(), &snapshot, &SafetyPolicy::default(), &context);
-        let beside: Vec<_> = drained_beside(&"od".into(), &snapshot, key).cloned().collect();
+        let beside: Vec<_> = drained_beside(&"od".into(), &snapshot, &Drains::marked(key)).cloned().collect();
         (beside, !kinds(&report).contains(&ReasonCode::PodDoesNotFit))
     };
     assert_eq!(fits("leaving", None), (vec!["s1".into()], false));

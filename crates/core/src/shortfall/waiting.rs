@@ -60,15 +60,24 @@ impl Shapes {
         Self(found)
     }
 
-    /// The cluster with one more, empty node like those of the Spot group; `None` without a node to look at.
+    /// The cluster with one more, empty node like those of the Spot group, in each zone of the group: that of
+    /// the node that was looked at comes first. None without such a node.
     #[must_use]
-    pub fn with_spot_node(view: &PoolView, snapshot: &Snapshot, taint_key: &str) -> Option<Snapshot> {
-        let Shape { node, free } = shape(&view.spot, snapshot, taint_key)?;
-        let (name, uid) = (NodeName::from(HYPOTHETICAL), NodeUid::default());
-        let labels = node.labels.iter().filter(|(key, _)| *key != HOSTNAME).chain([(HOSTNAME, HYPOTHETICAL)]);
-        let labels = labels.collect();
-        let node = Node { name, uid, labels, provider_id: "".into(), allocatable: free, ..node };
-        Some(snapshot.with_node(node))
+    pub fn with_spot_node(view: &PoolView, snapshot: &Snapshot, taint_key: &str) -> Vec<Snapshot> {
+        let Some(Shape { node, free }) = shape(&view.spot, snapshot, taint_key) else { return Vec::new() };
+        let own = &*node.zone;
+        let others = view.spot.zones.iter().map(String::as_str).filter(|zone| *zone != own);
+        let zones = std::iter::once(own).chain(others);
+        let in_zone = |zone: &str| {
+            let of_node = node.labels.iter().filter(|(key, _)| *key != HOSTNAME);
+            // Drivers of volumes have labels of their own for the zone.
+            let moved = of_node.map(|(key, value)| (key, if value == own { zone } else { value }));
+            let labels = moved.chain([(HOSTNAME, HYPOTHETICAL)]).collect();
+            let (name, uid) = (NodeName::from(HYPOTHETICAL), NodeUid::default());
+            let allocatable = free.clone();
+            Node { name, uid, labels, zone: zone.into(), provider_id: "".into(), allocatable, ..node.clone() }
+        };
+        zones.map(|zone| snapshot.with_node(in_zone(zone))).collect()
     }
 
     /// Whether a pod would fit on an empty node of the pool. Without a node to look at nobody knows.

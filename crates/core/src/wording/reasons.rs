@@ -61,6 +61,10 @@ impl Display for Reason {
                 write!(f, "the desired capacity of the {group} group is not settled yet")
             }
             Self::InterruptionBrake { limit } => brake(*limit, f),
+            Self::ReturnsLost { until } => returns_lost(*until, f),
+            Self::ReplacementsUnderWay { count } => {
+                write!(f, "the replacements of {count} other nodes of the pool are not Ready yet")
+            }
             Self::ReturnBudget { budget, period } => return_budget(*budget, period.as_secs(), f),
             Self::ReturnWindow => f.write_str("no window for returns is open (returnWindows)"),
             Self::BadReturnWindow { error } => write!(f, "returnWindows: {error}"),
@@ -73,7 +77,7 @@ impl Display for Reason {
             Self::NodesNotReady { instances, of } => nodes_not_ready(instances, *of, f),
             Self::NotStable { node, ready_for, required } => not_stable(node, *ready_for, *required, f),
             Self::ReturnUnderWay { replacement } => {
-                write!(f, "the return of {replacement} is under way: returns are made one at a time")
+                write!(f, "the return of {replacement} is under way (maxConcurrentReturns)")
             }
             Self::LaunchFrozen { .. }
             | Self::ShortfallObserved { .. }
@@ -262,6 +266,14 @@ fn not_watched(pod: Option<&PodName>, f: &mut Formatter<'_>) -> Result {
 fn brake(limit: usize, f: &mut Formatter<'_>) -> Result {
     write!(f, "there were more than {limit} interruptions within an hour: the pool stays on on-demand ")?;
     f.write_str("(brakeInterruptions, brakePercent)")
+}
+
+fn returns_lost(until: Timestamp, f: &mut Formatter<'_>) -> Result {
+    let until = until.strftime("%H:%M:%S");
+    write!(
+        f,
+        "Spot instances that took over were interrupted soon after: the next return waits until {until} UTC"
+    )
 }
 
 fn return_budget(budget: usize, seconds: u64, f: &mut Formatter<'_>) -> Result {

@@ -282,6 +282,13 @@ impl Stage<'_> {
         })
     }
 
+    /// Whether the instance is in the Spot group of a managed node group.
+    fn replaces_by_itself(&self, id: &str) -> bool {
+        let managed = self.plot.pools.iter().filter(|pool| pool.start.managed);
+        let groups = managed.filter_map(|pool| self.cloud.group(&pool.start.spot()));
+        groups.flat_map(|group| group.instances).any(|held| held.id == id)
+    }
+
     /// What attackers have achieved and must not, as far as it can be told before the end.
     pub(super) fn harm(&self) -> Vec<String> {
         let mut found = self.admitted.clone();
@@ -296,6 +303,11 @@ impl Stage<'_> {
                     && held.state == LifecycleState::InService
                     && held.machine_runs
             });
+            // A group that replaces by itself does so on advice, too. A deadline that was over is none.
+            let (deadline, told) = (text("deadline"), text("detectedAt"));
+            if self.replaces_by_itself(&id) && (deadline.is_empty() || deadline < told) {
+                continue;
+            }
             let has_node = self.cluster.get_json("nodes", "", &node).is_some();
             let has_record = self.cluster.get_json(RECORDS, "", &id).is_some();
             if serves && has_node && !has_record {

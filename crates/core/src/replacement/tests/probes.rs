@@ -1,0 +1,91 @@
+//! When Spot is asked again for what it owes.
+
+use super::*;
+
+/// A fallback whose Spot instance was refused.
+fn owed() -> Stage {
+    let mut stage = Stage::on_fallback();
+    stage.share(GroupKind::Spot, None, Some(FailureClass::Capacity));
+    stage.ledger.scaling_requests.last_mut().expect("its share").shares[0].balance = Balance::OwedByUs;
+    stage.assessment = Some(ReturnAssessment::default());
+    stage
+}
+
+fn next_probe(stage: &Stage) -> Timestamp {
+    stage.status.fallback.open().and_then(|open| open.next_probe_at).expect("a time")
+}
+
+/// Spot gives another replacement of the pool an instance.
+fn spot_gives_another_one(stage: &mut Stage) {
+    let (claimed_at, replacement) = (Some(stage.now), "another".into());
+    let shares = &mut stage.ledger.scaling_requests.last_mut().expect("a request").shares;
+    let other = Share {
+        replacement,
+        claimed_at,
+        instance_id: Some("i-5".into()),
+        failure: None,
+        ..shares[0].clone()
+    };
+    shares.push(other);
+}
+
+#[test]
+fn spot_is_not_asked_for_an_instance_that_would_be_of_no_use() {
+    let mut stage = owed();
+    let pinned = vec![Reason::NodeCordoned { node: "pinned".into() }];
+    stage.assessment = Some(ReturnAssessment { unsafe_with_spot: pinned, ..ReturnAssessment::default() });
+    stage.go().pass(3600).go();
+    assert_eq!(stage.status.probes, 0);
+    assert_eq!(stage.status.blocking[0].flow_box, FlowBox::Safety);
+    let other = ReturnAssessment { of: Some("another".into()), ..stage.assessment.clone().expect("one") };
+    stage.assessment = Some(other);
+    stage.go();
+    assert_eq!(stage.status.probes, 1, "it was about another instance");
+}
+
+#[test]
+fn the_replacements_of_a_group_ask_at_the_same_moments() {
+    let mut early = owed();
+    early.go();
+    let marks: BTreeSet<Timestamp> = (0..60)
+        .map(|late| {
+            let mut stage = owed();
+            stage.pass(late).go();
+            let next = next_probe(&stage);
+            assert!(next > stage.now && next <= stage.now + Duration::from_secs(60), "{late}");
+            next
+        })
+        .collect();
+    assert_eq!(marks.len(), 2, "a minute has one mark: {marks:?}");
+    assert!(marks.contains(&next_probe(&early)));
+}
+
+#[test]
+fn the_pace_is_kept_for_a_while_and_then_halved_again_and_again() {
+    let mut stage = owed();
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        stage.go();
+        let pause = crate::time::since(stage.now, next_probe(&stage));
+        stage.now = next_probe(&stage);
+        pauses.push(pause.as_secs());
+    }
+    assert_eq!(pauses[1..], [60, 60, 60, 60, 60, 120, 240, 300, 300]);
+}
+
+#[test]
+fn once_spot_has_given_another_one_an_instance_it_is_asked_at_once() {
+    let mut stage = owed();
+    stage.go().pass(5);
+    spot_gives_another_one(&mut stage);
+    stage.go();
+    assert_eq!(stage.status.probes, 1);
+    stage.go().pass(1).go();
+    assert_eq!(stage.status.probes, 1, "the answer is awaited");
+    let (asked, now) = (stage.status.asked(), stage.now);
+    let own = &mut stage.ledger.scaling_requests.last_mut().expect("a request").shares[0];
+    own.attempt = asked;
+    own.failure.as_mut().expect("a failure").at = now;
+    stage.go();
+    assert_eq!(stage.status.probes, 1, "it was refused since then");
+}
