@@ -472,6 +472,10 @@ impl Handler<Turn> for HealthMonitor {
                 let given_up = blockers.filter(|reason| reason.code() == ReasonCode::CheckTooLarge).count();
                 actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Work, given_up);
                 actor.publish(&observed, &found, (replacer, &findings), &urgent, other, ctx);
+                let stable = found.assessment.stable_in().map(|left| Instant::now() + left);
+                if let Some((due, stable)) = actor.due.get_mut(&name).zip(stable) {
+                    *due = stable.min(*due);
+                }
                 let Found { assessment, shortfall, adoption } = found;
                 actor.assessed.send(PoolAssessed { pool: name, assessment, shortfall, adoption });
             }));

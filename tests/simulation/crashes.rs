@@ -178,9 +178,15 @@ fn try_points(tale: Tale, points: &[CrashPoint]) -> Vec<String> {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(point) = points.get(number) else { return };
+                    if number > 0 && number.is_multiple_of(100) {
+                        println!("{tale:?}: {number} points begun");
+                    }
                     if let Some(complaint) = complaint(&tale.play().seed(SEED).crash(*point).play()) {
                         let text = format!("killed at {point:?}: {complaint}");
+                        println!("{text}");
                         failures.lock().unwrap_or_else(PoisonError::into_inner).push(text);
                     }
                 }

@@ -1,6 +1,6 @@
 //! What holds voluntary work back, and that nothing holds back what has a deadline.
 
-use crate::play::{Play, Played, Stage};
+use crate::play::{Play, Stage};
 use serde_json::json;
 use spot_guard::crd::NodeReplacement;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
@@ -21,12 +21,6 @@ fn with_policy(plot: Plot, policy: PolicySpec) -> Plot {
     let mut plot = plot;
     plot.start.policy = policy;
     plot
-}
-
-/// When each replacement took this step, in seconds since the beginning.
-fn times(played: &Played, flow_box: FlowBox, outcome: Outcome) -> Vec<f64> {
-    let steps = played.report.boxes.iter();
-    steps.filter(|step| (step.flow_box, step.outcome) == (flow_box, outcome)).map(|step| step.at).collect()
 }
 
 #[test]
@@ -62,7 +56,7 @@ fn a_storm_moves_ten_nodes_at_a_time_with_few_calls() {
     assert_eq!(played.report.replacements.len(), 20);
     let fallbacks = played.report.replacements.iter().filter(|story| story.fallback).count();
     assert!(fallbacks > 0, "Spot had not enough for all");
-    assert_eq!(times(&played, FlowBox::ScaleDown, Outcome::Drained).len(), fallbacks);
+    assert_eq!(played.times(FlowBox::ScaleDown, Outcome::Drained).len(), fallbacks);
 }
 
 #[test]
@@ -80,7 +74,7 @@ fn the_brake_keeps_the_pool_on_demand_until_the_storm_is_over() {
         })
         .play();
     played.assert_ok();
-    let returned = times(&played, FlowBox::ScaleDown, Outcome::Drained);
+    let returned = played.times(FlowBox::ScaleDown, Outcome::Drained);
     assert!(returned.len() == 1 && returned[0] > 3610.0 && returned[0] < 4000.0, "{returned:?}");
 }
 
@@ -96,7 +90,7 @@ fn a_young_node_is_moved_when_it_is_old_enough_or_at_once_at_a_deadline() {
         })
         .play();
     played.assert_ok();
-    let asked = times(&played, FlowBox::ScaleUp, Outcome::Requested);
+    let asked = played.times(FlowBox::ScaleUp, Outcome::Requested);
     assert!(asked[0] > 500.0 && asked[0] < 602.0, "{asked:?}");
 
     let plot = Plot { script: vec![(5 * SECOND, Act::Rebalance(0))], ..Scenario::TwoMinuteNotice.plot() };
@@ -108,8 +102,8 @@ fn a_young_node_is_moved_when_it_is_old_enough_or_at_once_at_a_deadline() {
         })
         .play();
     played.assert_ok();
-    let asked = times(&played, FlowBox::ScaleUp, Outcome::Requested);
-    let escalated = times(&played, FlowBox::Notice, Outcome::Escalated);
+    let asked = played.times(FlowBox::ScaleUp, Outcome::Requested);
+    let escalated = played.times(FlowBox::Notice, Outcome::Escalated);
     assert!(asked[0] - escalated[0] <= 1.0, "{escalated:?}, {asked:?}");
 }
 
@@ -169,7 +163,7 @@ fn a_pause_holds_advice_and_returns_and_a_deadline_passes_it() {
             })
             .play();
         played.assert_ok();
-        let returned = times(&played, FlowBox::ScaleDown, Outcome::Drained);
+        let returned = played.times(FlowBox::ScaleDown, Outcome::Drained);
         assert!(returned[0] > 1800.0, "{name}: {returned:?}");
     }
 }
@@ -213,7 +207,7 @@ fn an_instance_refresh_holds_advice_and_returns_and_a_deadline_passes_it() {
         })
         .play();
     played.assert_ok();
-    let returned = times(&played, FlowBox::ScaleDown, Outcome::Drained);
+    let returned = played.times(FlowBox::ScaleDown, Outcome::Drained);
     assert!(returned[0] > 3600.0, "{returned:?}");
 }
 
@@ -244,7 +238,7 @@ fn an_update_of_a_managed_node_group_holds_a_return_until_it_is_over() {
         })
         .play();
     played.assert_ok();
-    let returned = times(&played, FlowBox::ScaleDown, Outcome::Drained);
+    let returned = played.times(FlowBox::ScaleDown, Outcome::Drained);
     assert!(returned[0] > 3600.0, "{returned:?}");
 }
 
@@ -267,7 +261,7 @@ fn a_return_waits_for_its_window() {
         })
         .play();
     played.assert_ok();
-    let returned = times(&played, FlowBox::ScaleDown, Outcome::Drained);
+    let returned = played.times(FlowBox::ScaleDown, Outcome::Drained);
     assert!(returned[0] > 5400.0 && returned[0] < 5400.0 + 900.0, "{returned:?}");
 }
 
@@ -292,7 +286,7 @@ fn returns_stay_within_their_budget() {
     plot.script.push((300 * SECOND, Act::SpotHas(Supply::Unlimited)));
     let played = Play::plot("budget", plot).play();
     played.assert_ok();
-    let mut returned = times(&played, FlowBox::ScaleDown, Outcome::Drained);
+    let mut returned = played.times(FlowBox::ScaleDown, Outcome::Drained);
     returned.sort_by(f64::total_cmp);
     assert_eq!(returned.len(), 3);
     assert!(returned.windows(2).all(|pair| pair[1] - pair[0] > 890.0), "{returned:?}");
@@ -323,8 +317,8 @@ fn a_doomed_node_that_a_budget_blocks_for_ten_minutes_gives_its_place_away() {
         })
         .play();
     played.assert_ok();
-    let blocked = times(&played, FlowBox::Drain, Outcome::Blocked)[0];
-    let asked = times(&played, FlowBox::ScaleUp, Outcome::Requested);
+    let blocked = played.times(FlowBox::Drain, Outcome::Blocked)[0];
+    let asked = played.times(FlowBox::ScaleUp, Outcome::Requested);
     let gap = asked[1] - blocked;
     assert!((600.0..620.0).contains(&gap), "blocked at {blocked}, asked at {asked:?}");
 }

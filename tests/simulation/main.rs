@@ -24,6 +24,7 @@ mod play;
 mod pools;
 mod queue;
 mod random;
+mod returns;
 mod scaling;
 mod shortfall;
 mod spot_actions;

@@ -89,6 +89,15 @@ impl Played {
         Some(text)
     }
 
+    /// When each replacement took this step, in seconds since the beginning.
+    pub fn times(&self, flow_box: FlowBox, outcome: Outcome) -> Vec<f64> {
+        let steps = self.report.boxes.iter();
+        steps
+            .filter(|step| (step.flow_box, step.outcome) == (flow_box, outcome))
+            .map(|step| step.at)
+            .collect()
+    }
+
     /// Whether a story took this step.
     pub fn has(&self, flow_box: FlowBox, outcome: Outcome) -> bool {
         self.report.boxes.iter().any(|step| (step.flow_box, step.outcome) == (flow_box, outcome))

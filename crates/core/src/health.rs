@@ -58,6 +58,19 @@ pub struct PoolAssessment {
     pub returns: BTreeMap<ReplacementName, ReturnAssessment>,
 }
 
+impl PoolAssessment {
+    /// After what time a Spot node that takes over has been Ready for long enough, if a return waits for that.
+    #[must_use]
+    pub fn stable_in(&self) -> Option<Duration> {
+        let waits = self.returns.values().flat_map(|found| &found.unstable);
+        let left = waits.filter_map(|reason| match reason {
+            Reason::NotStable { ready_for, required, .. } => Some(required.saturating_sub(*ready_for)),
+            _ => None,
+        });
+        left.min()
+    }
+}
+
 /// Box 7: what makes the Spot group unhealthy.
 ///
 /// Nodes whose replacement is under way do not count, nor do the instances that Spot still owes: their

@@ -121,7 +121,7 @@ policy! {
     /// Box 8: percentage of the Spot nodes that stay that may be not Ready.
     not_ready_percent = 5, 0..=100;
     /// Box 6: seconds between two probes for the instance that Spot owes a fallback.
-    probe_seconds = 60, 5..=86_400;
+    probe_seconds = 40, 5..=86_400;
     /// Box 6: the longest time between two probes, in seconds.
     probe_max_seconds = 300, 5..=86_400;
     /// Box 6: returns wait while there were more notices than this within the last hour.

@@ -19,6 +19,10 @@ use crate::record::{
 use jiff::Timestamp;
 use std::time::Duration;
 
+/// So many probes keep the pace, half an hour by default: a market that dries up for minutes is the usual
+/// case.
+const PROBES_AT_PACE: u32 = 45;
+
 /// The next step of the return.
 pub(super) fn go_back(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     if !next.old_node.is_over() || !next.fallback.is_open() {
@@ -329,8 +333,7 @@ fn probe(open: &mut OpenFallback, status: &mut ReplacementStatus, turn: &Turn<'_
         None => {}
     }
     let first = seconds(facts.policy.probe_seconds);
-    // The first few probes keep the pace: a market that dries up for minutes is the usual case.
-    let failures = (status.probes + 1).saturating_sub(5);
+    let failures = (status.probes + 1).saturating_sub(PROBES_AT_PACE);
     let pause = backoff(first, seconds(facts.policy.probe_max_seconds), failures);
     let group = facts.view.map_or("", |view| &view.spot.name);
     open.next_probe_at = Some(mark(now + pause, first.min(pause), group));

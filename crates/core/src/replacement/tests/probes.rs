@@ -46,10 +46,12 @@ fn spot_is_not_asked_for_an_instance_that_would_be_of_no_use() {
 #[test]
 fn the_replacements_of_a_group_ask_at_the_same_moments() {
     let mut early = owed();
+    early.policy.probe_seconds = 60;
     early.go();
     let marks: BTreeSet<Timestamp> = (0..60)
         .map(|late| {
             let mut stage = owed();
+            stage.policy.probe_seconds = 60;
             stage.pass(late).go();
             let next = next_probe(&stage);
             assert!(next > stage.now && next <= stage.now + Duration::from_secs(60), "{late}");
@@ -64,13 +66,14 @@ fn the_replacements_of_a_group_ask_at_the_same_moments() {
 fn the_pace_is_kept_for_a_while_and_then_halved_again_and_again() {
     let mut stage = owed();
     let mut pauses = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..51 {
         stage.go();
         let pause = crate::time::since(stage.now, next_probe(&stage));
         stage.now = next_probe(&stage);
         pauses.push(pause.as_secs());
     }
-    assert_eq!(pauses[1..], [60, 60, 60, 60, 60, 120, 240, 300, 300]);
+    assert_eq!(pauses[1..46], [40; 45]);
+    assert_eq!(pauses[46..], [80, 160, 280, 280, 280]);
 }
 
 #[test]
