@@ -10,11 +10,12 @@
 
 mod adoptions;
 mod shortfalls;
+mod status;
 
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused, QueueRead};
 use crate::actors::supervision::{MessageLink, answers_ping};
-use crate::crd::{GroupStatus, InterruptionNotice, NodeReplacement, SpotPool};
+use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool};
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
 use crate::telemetry::metrics::{BoundedCheck, Spent};
@@ -115,10 +116,12 @@ impl HealthMonitor {
         Self { deps, assessed, observed, due, under_way, urgent, written, told, queue_read: None }
     }
 
-    /// The conditions that the pool has now.
-    fn conditions(&self, pool: &PoolName) -> Vec<Condition> {
+    /// The conditions that the pool has now, and the generation of its spec.
+    fn conditions(&self, pool: &PoolName) -> (Vec<Condition>, Option<i64>) {
         let found = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(&**pool));
-        found.and_then(|pool| Some(pool.status.as_ref()?.conditions.clone())).unwrap_or_default()
+        let generation = found.as_ref().and_then(|pool| pool.metadata.generation);
+        let conditions = found.and_then(|pool| Some(pool.status.as_ref()?.conditions.clone()));
+        (conditions.unwrap_or_default(), generation)
     }
 
     /// Says in the pool's status what was found.
@@ -133,7 +136,7 @@ impl HealthMonitor {
     ) {
         let Found { assessment: found, shortfall, adoption } = all;
         let pool = &observed.pool;
-        let mut conditions = self.conditions(pool);
+        let (mut conditions, generation) = self.conditions(pool);
         let now = self.deps.clock.now();
         let accepted = preflight::refusals(findings).is_empty();
         let reason = findings.first().map_or("Accepted", |finding| finding.problem.code().as_str());
@@ -166,11 +169,13 @@ impl HealthMonitor {
         let uncovered = shortfall.held.first().map(Reason::code);
         say_once_met("Covered", uncovered, uncovered.is_none(), "Covered", &in_one_line(&shortfall.held));
         let watched = self.say_watched(observed, &mut conditions);
+        status::sum_up(&mut conditions, now);
         let status = serde_json::json!({
+            "observedGeneration": generation,
             "watchedNodes": watched.nodes - watched.unwatched.len(),
             "unwatchedNodes": watched.unwatched.len(),
-            "spot": group_status(&observed.view.spot),
-            "onDemand": group_status(&observed.view.on_demand),
+            "spot": status::of_group(&observed.view.spot, 0),
+            "onDemand": status::of_group(&observed.view.on_demand, adoption.excess),
             "activeFallbacks": found.returns.len(),
             "aboveBaseline": adoption.excess,
             "replacedBy": replaced_by,
@@ -348,24 +353,6 @@ fn safety_blockers(
     report.blockers.into_iter().map(Reason::from).collect()
 }
 
-fn group_status(group: &GroupView) -> GroupStatus {
-    let in_service = i32::try_from(group.in_service()).unwrap_or(i32::MAX);
-    GroupStatus {
-        desired: group.desired,
-        in_service,
-        min: group.min,
-        max: group.max,
-        summary: format!("{in_service}/{}", group.desired),
-        instances: group
-            .instances
-            .iter()
-            .map(|instance| instance.id.clone())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
-    }
-}
-
 impl Actor for HealthMonitor {
     type Context = Context<Self>;
 
@@ -395,12 +382,14 @@ impl Handler<PoolRefused> for HealthMonitor {
 
     fn handle(&mut self, PoolRefused { pool, finding }: PoolRefused, ctx: &mut Self::Context) {
         self.observed.remove(&pool);
-        let mut conditions = self.conditions(&pool);
+        let (mut conditions, generation) = self.conditions(&pool);
         let (reason, now) = (finding.problem.code().as_str(), self.deps.clock.now());
         set_condition(&mut conditions, "Accepted", false, reason, &finding.to_string(), now);
         self.tell(&pool, &[finding]);
-        conditions.retain(|condition| condition.type_ == "Accepted");
-        self.write(&pool, serde_json::json!({ "conditions": conditions }), ctx);
+        conditions.retain(|condition| ["Ready", "Accepted"].contains(&&*condition.type_));
+        status::sum_up(&mut conditions, now);
+        let status = serde_json::json!({ "observedGeneration": generation, "conditions": conditions });
+        self.write(&pool, status, ctx);
     }
 }
 

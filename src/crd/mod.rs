@@ -60,7 +60,7 @@ const GROUPS_STAY: &str = "(self.spec.spotGroup == oldSelf.spec.spotGroup && \
     printcolumn = r#"{"name":"Spot","type":"string","jsonPath":".status.spot.summary"}"#,
     printcolumn = r#"{"name":"On-Demand","type":"string","jsonPath":".status.onDemand.summary"}"#,
     printcolumn = r#"{"name":"Fallbacks","type":"integer","jsonPath":".status.activeFallbacks"}"#,
-    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Healthy","type":"string","jsonPath":".status.conditions[?(@.type==\"Healthy\")].status"}"#,
     printcolumn = r#"{"name":"Stable","type":"string","jsonPath":".status.conditions[?(@.type==\"Stable\")].status"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
@@ -133,6 +133,9 @@ impl HourlyPrices {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpotPoolStatus {
+    /// The generation of the spec that this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
     /// The Spot group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spot: Option<GroupStatus>,
@@ -157,8 +160,8 @@ pub struct SpotPoolStatus {
     /// How many have none: nobody hears of their interruption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwatched_nodes: Option<u32>,
-    /// `Accepted`, `Healthy`, `Stable`, `OnSpot` and `Watched`; `Paused`, `Observed` and `Undisturbed` once
-    /// they had something to say.
+    /// `Ready`, which sums up; `Accepted`, `Healthy`, `Stable`, `OnSpot` and `Watched`; `Paused`, `Observed`,
+    /// `Undisturbed` and `Covered` once they had something to say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
@@ -179,7 +182,7 @@ pub struct GroupStatus {
     pub min: i32,
     /// Maximum size.
     pub max: i32,
-    /// `in service/desired`.
+    /// `in service/desired`, and in brackets how many are above the baseline.
     #[schemars(length(max = 32))]
     pub summary: String,
     /// Its instances by id as they were last read, in any state: which nodes are the pool's, for every

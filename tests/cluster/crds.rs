@@ -303,7 +303,7 @@ fn columns_are_printed(testbed: &Testbed) {
                 "SPOT",
                 "ON-DEMAND",
                 "FALLBACKS",
-                "ACCEPTED",
+                "READY",
                 "HEALTHY",
                 "STABLE",
                 "AGE",

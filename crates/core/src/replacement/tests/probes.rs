@@ -46,19 +46,17 @@ fn spot_is_not_asked_for_an_instance_that_would_be_of_no_use() {
 #[test]
 fn the_replacements_of_a_group_ask_at_the_same_moments() {
     let mut early = owed();
-    early.policy.probe_seconds = 60;
     early.go();
-    let marks: BTreeSet<Timestamp> = (0..60)
+    let marks: BTreeSet<Timestamp> = (0..40)
         .map(|late| {
             let mut stage = owed();
-            stage.policy.probe_seconds = 60;
             stage.pass(late).go();
             let next = next_probe(&stage);
-            assert!(next > stage.now && next <= stage.now + Duration::from_secs(60), "{late}");
+            assert!(next > stage.now && next <= stage.now + Duration::from_secs(40), "{late}");
             next
         })
         .collect();
-    assert_eq!(marks.len(), 2, "a minute has one mark: {marks:?}");
+    assert_eq!(marks.len(), 2, "forty seconds have one mark: {marks:?}");
     assert!(marks.contains(&next_probe(&early)));
 }
 
