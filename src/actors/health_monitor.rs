@@ -185,6 +185,17 @@ impl HealthMonitor {
         self.write(pool, status, ctx);
     }
 
+    /// Counts the checks that were given up, and looks again as soon as a Spot node has become stable.
+    fn take_in(&mut self, pool: &PoolName, found: &PoolAssessment) {
+        let blockers = found.returns.values().flat_map(|found| &found.unsafe_);
+        let given_up = blockers.filter(|reason| reason.code() == ReasonCode::CheckTooLarge).count();
+        self.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Work, given_up);
+        let stable = found.stable_in().map(|left| Instant::now() + left);
+        if let Some((due, stable)) = self.due.get_mut(pool).zip(stable) {
+            *due = stable.min(*due);
+        }
+    }
+
     /// How many instances are under a recommendation that is left to their group.
     fn recommendations(&self, replaced_by: ReplacedBy, spot: &GroupView) -> usize {
         let left = |notice: &InterruptionNotice| {
@@ -457,14 +468,8 @@ impl Handler<Turn> for HealthMonitor {
                     actor.due.remove(&name);
                     return;
                 };
-                let blockers = found.assessment.returns.values().flat_map(|found| &found.unsafe_);
-                let given_up = blockers.filter(|reason| reason.code() == ReasonCode::CheckTooLarge).count();
-                actor.deps.metrics.checks_given_up(BoundedCheck::Return, Spent::Work, given_up);
                 actor.publish(&observed, &found, (replacer, &findings), &urgent, other, ctx);
-                let stable = found.assessment.stable_in().map(|left| Instant::now() + left);
-                if let Some((due, stable)) = actor.due.get_mut(&name).zip(stable) {
-                    *due = stable.min(*due);
-                }
+                actor.take_in(&name, &found.assessment);
                 let Found { assessment, shortfall, adoption } = found;
                 actor.assessed.send(PoolAssessed { pool: name, assessment, shortfall, adoption });
             }));

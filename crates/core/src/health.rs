@@ -17,8 +17,8 @@ use std::time::Duration;
 /// A failed launch says nothing of the market after this time.
 const FAILURE_IS_OLD: Duration = Duration::from_secs(600);
 
-/// For so many fallbacks in one assessment it is found out whether a Spot instance would be of use. The others
-/// ask Spot as they are.
+/// For so many fallbacks in one assessment it is found out whether a Spot instance would be of use. The
+/// others ask Spot as they are.
 const MOST_LOOKS: usize = 8;
 
 /// For how long a failed launch of the Spot group makes it unhealthy: for the time of stability, if that is
@@ -59,7 +59,7 @@ pub struct PoolAssessment {
 }
 
 impl PoolAssessment {
-    /// After what time a Spot node that takes over has been Ready for long enough, if a return waits for that.
+    /// After what time a Spot node that takes over has been Ready for long enough, if a return waits for it.
     #[must_use]
     pub fn stable_in(&self) -> Option<Duration> {
         let waits = self.returns.values().flat_map(|found| &found.unstable);

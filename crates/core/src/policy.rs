@@ -128,7 +128,8 @@ policy! {
     brake_interruptions = 10, 1..=10_000;
     /// Box 6: and more than this percentage of the pool's nodes.
     brake_percent = 25, 0..=100;
-    /// Box 6: how many nodes of the pool return at a time; 0 is a tenth of its nodes, at least 1 and at most 5.
+    /// Box 6: how many nodes of the pool return at a time; 0 is a tenth of its nodes, at least 1 and at most
+    /// 5.
     max_concurrent_returns = 0, 0..=100;
     /// Box 6: how many returns may begin within `returnBudgetSeconds`; 0 is no limit.
     return_budget = 0, 0..=10_000;

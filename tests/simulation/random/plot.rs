@@ -469,7 +469,7 @@ const RETURNS: u64 = 0x4e7a_42e5;
 /// Which pools are of managed node groups is drawn apart from the rest.
 const MANAGED: u64 = 0x00e5_7e45;
 
-/// In every sixth story the groups of a pool are those of EKS managed node groups, which replace by themselves.
+/// In every sixth story the groups of a pool are those of EKS managed node groups.
 fn with_managed(pools: &mut [PoolPlan], random: &mut fastrand::Rng) {
     if random.u8(..6) == 0 {
         let number = random.usize(..pools.len());

@@ -60,14 +60,13 @@ impl Display for Reason {
             Self::CapacityNotSettled { group } => {
                 write!(f, "the desired capacity of the {group} group is not settled yet")
             }
-            Self::InterruptionBrake { limit } => brake(*limit, f),
-            Self::ReturnsLost { until } => returns_lost(*until, f),
-            Self::ReplacementsUnderWay { count } => {
-                write!(f, "the replacements of {count} other nodes of the pool are not Ready yet")
-            }
-            Self::ReturnBudget { budget, period } => return_budget(*budget, period.as_secs(), f),
-            Self::ReturnWindow => f.write_str("no window for returns is open (returnWindows)"),
-            Self::BadReturnWindow { error } => write!(f, "returnWindows: {error}"),
+            Self::InterruptionBrake { .. }
+            | Self::ReturnsLost { .. }
+            | Self::ReplacementsUnderWay { .. }
+            | Self::ReturnUnderWay { .. }
+            | Self::ReturnBudget { .. }
+            | Self::ReturnWindow
+            | Self::BadReturnWindow { .. } => limit_of_returns(self, f),
             Self::NoSpotInstance => f.write_str("the Spot group has no instance for the return yet"),
             Self::AtMinimum { group } => write!(f, "group {group} is at its minimum size"),
             Self::InstancesMissing { group, in_service, expected, desired } => {
@@ -76,9 +75,6 @@ impl Display for Reason {
             Self::LaunchFailed { group, message } => write!(f, "a launch failed in {group}: {message}"),
             Self::NodesNotReady { instances, of } => nodes_not_ready(instances, *of, f),
             Self::NotStable { node, ready_for, required } => not_stable(node, *ready_for, *required, f),
-            Self::ReturnUnderWay { replacement } => {
-                write!(f, "the return of {replacement} is under way (maxConcurrentReturns)")
-            }
             Self::LaunchFrozen { .. }
             | Self::ShortfallObserved { .. }
             | Self::StandInLimit { .. }
@@ -260,6 +256,24 @@ fn not_watched(pod: Option<&PodName>, f: &mut Formatter<'_>) -> Result {
         None => {
             f.write_str("a pod that cannot be read is on the node, and the watch of pods does not show it")
         }
+    }
+}
+
+/// What lets no return begin.
+fn limit_of_returns(reason: &Reason, f: &mut Formatter<'_>) -> Result {
+    match reason {
+        Reason::InterruptionBrake { limit } => brake(*limit, f),
+        Reason::ReturnsLost { until } => returns_lost(*until, f),
+        Reason::ReplacementsUnderWay { count } => {
+            write!(f, "the replacements of {count} other nodes of the pool are not Ready yet")
+        }
+        Reason::ReturnUnderWay { replacement } => {
+            write!(f, "the return of {replacement} is under way (maxConcurrentReturns)")
+        }
+        Reason::ReturnBudget { budget, period } => return_budget(*budget, period.as_secs(), f),
+        Reason::ReturnWindow => f.write_str("no window for returns is open (returnWindows)"),
+        Reason::BadReturnWindow { error } => write!(f, "returnWindows: {error}"),
+        _ => Ok(()),
     }
 }
 
