@@ -1,5 +1,6 @@
 //! `spot-guard status`, `pools`, `fallbacks` and `explain`: the HTTP API on a terminal.
 
+mod forward;
 mod tables;
 
 use crate::crd::is_dns_name;
@@ -7,6 +8,8 @@ use crate::http::{Fallback, Items, NodeSafety, Pool, Replacement};
 use crate::telemetry::escape::escaped;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
+pub use forward::ClusterOptions;
+use forward::Forward;
 use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -21,9 +24,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How the API is reached.
 #[derive(Args, Clone, Debug)]
 pub struct ApiOptions {
-    /// The URL of the HTTP API of a controller
-    #[arg(long, value_name = "URL", env = "SPOT_GUARD_API", default_value = "http://127.0.0.1:8081")]
-    pub api: String,
+    /// The URL of the HTTP API of a controller; by default kubectl opens a way to one
+    #[arg(long, value_name = "URL", env = "SPOT_GUARD_API")]
+    pub api: Option<String>,
+    /// Which cluster kubectl asks
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
     /// A file with a token of the cluster; the main port requires one
     #[arg(long, value_name = "FILE", env = "SPOT_GUARD_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
@@ -156,6 +162,8 @@ struct ApiClient {
     client: reqwest::blocking::Client,
     base: String,
     token: Option<String>,
+    /// What leads there, if this has opened it.
+    _forward: Option<Forward>,
 }
 
 impl ApiClient {
@@ -168,9 +176,17 @@ impl ApiClient {
             let authorities = reqwest::Certificate::from_pem_bundle(&authorities).with_context(cannot_use)?;
             client = client.tls_certs_only(authorities);
         }
-        let token = options.token_file.as_ref().map(|file| token(file, &options.api)).transpose()?;
-        let base = format!("{}/api/v1", options.api.trim_end_matches('/'));
-        Ok(Self { client: client.build()?, base, token })
+        let (forward, api) = match &options.api {
+            Some(api) => (None, api.clone()),
+            None => {
+                let forward = Forward::open(&options.cluster)?;
+                let api = forward.url.clone();
+                (Some(forward), api)
+            }
+        };
+        let token = options.token_file.as_ref().map(|file| token(file, &api)).transpose()?;
+        let base = format!("{}/api/v1", api.trim_end_matches('/'));
+        Ok(Self { client: client.build()?, base, token, _forward: forward })
     }
 
     fn get(&self, path: &str) -> anyhow::Result<Value> {

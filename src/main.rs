@@ -1,7 +1,7 @@
 //! The command line of Spot Guard.
 
 use actix_web::dev::Server;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use spot_guard::actors::supervision::Shutdown;
 use spot_guard::agent::{self, AgentOptions};
 use spot_guard::clock::Clock;
@@ -12,7 +12,7 @@ use spot_guard::telemetry::liveness::Liveness;
 use spot_guard::{crd, telemetry};
 use spot_guard_core::ids::NodeName;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,11 +76,23 @@ enum Command {
     Demo(spot_guard::sim::demo::DemoOptions),
 }
 
+/// The name of the file as a plugin of kubectl.
+const PLUGIN: &str = "kubectl-spot_guard";
+
 /// The exit status for input that cannot be used, as clap has it.
 const BAD_INPUT: u8 = 2;
 
+/// As a plugin of kubectl it is called `kubectl-spot_guard`, and people write `kubectl spot-guard`.
+fn arguments() -> Arguments {
+    let command = Arguments::command();
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let is_plugin = called.as_deref().and_then(Path::file_name).is_some_and(|name| name == PLUGIN);
+    let command = if is_plugin { command.bin_name("kubectl spot-guard") } else { command };
+    Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
 fn main() -> ExitCode {
-    match Arguments::parse().command {
+    match arguments().command {
         Command::Check(options) => check(options),
         Command::Lookback(options) => {
             finish(in_system(spot_guard::lookback::run(options)).map(|text| print!("{text}")))

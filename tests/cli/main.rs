@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
 
+mod by_kubectl;
 mod check;
 mod connections;
 mod crowd;

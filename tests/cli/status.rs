@@ -19,14 +19,14 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 /// A controller's API that knows one fallback, which waits at box 9.
-struct Api {
-    url: String,
+pub struct Api {
+    pub url: String,
     handle: actix_web::dev::ServerHandle,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Api {
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self::telling(state)
     }
 
