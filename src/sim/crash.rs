@@ -6,6 +6,7 @@ use crate::sim::audit::is_write;
 use crate::sim::world::Gates;
 use spot_guard_cloud::cloud::{self, GateCall};
 use spot_guard_cloud::cluster::{self, RequestInfo};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where the controller dies.
@@ -37,7 +38,30 @@ pub struct Crasher {
 #[derive(Default)]
 struct State {
     writes: Vec<String>,
+    requests: BTreeSet<RequestKind>,
     dead: bool,
+}
+
+/// What a role has to allow for a request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestKind {
+    /// The API group, empty for core.
+    pub group: String,
+    /// The plural name, with the subresource if there is one.
+    pub resource: String,
+    /// get, list, watch, create, update, patch or delete.
+    pub verb: String,
+}
+
+impl RequestKind {
+    fn of(request: &RequestInfo) -> Self {
+        let RequestInfo { verb, group, resource, subresource, .. } = request;
+        let resource = match subresource.as_str() {
+            "" => resource.clone(),
+            subresource => format!("{resource}/{subresource}"),
+        };
+        Self { group: group.clone(), resource, verb: verb.clone() }
+    }
 }
 
 impl Crasher {
@@ -57,6 +81,12 @@ impl Crasher {
     #[must_use]
     pub fn writes(&self) -> Vec<String> {
         self.state().writes.clone()
+    }
+
+    /// What kinds of requests of the Kubernetes API there were.
+    #[must_use]
+    pub fn requests(&self) -> BTreeSet<RequestKind> {
+        self.state().requests.clone()
     }
 
     /// Whether the point was reached.
@@ -115,6 +145,7 @@ fn write_of(request: &RequestInfo) -> Option<String> {
 
 impl cluster::RequestGate for Crasher {
     fn before(&self, request: &RequestInfo) -> cluster::RequestFate {
+        self.state().requests.insert(RequestKind::of(request));
         if self.stops_before(write_of(request)) {
             return cluster::RequestFate::Drop;
         }

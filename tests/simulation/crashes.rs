@@ -2,6 +2,7 @@
 //! should all the same.
 
 use crate::play::{Play, Played, Stage};
+use crate::rights;
 use crate::spot_actions::{answered, ask};
 use serde_json::{Value, json};
 use spot_guard::crd::{NodeReplacement, notice_name};
@@ -294,13 +295,15 @@ stories! {
 }
 
 #[test]
-fn every_kind_of_write_is_a_crash_point_of_a_story() {
-    let mut reached = BTreeSet::new();
+fn every_kind_of_write_is_a_crash_point_and_every_right_of_the_controller_is_used() {
+    let (mut reached, mut requests) = (BTreeSet::new(), BTreeSet::new());
     for tale in TALES {
-        let writes = tale.play().seed(SEED).play().writes;
+        let played = tale.play().seed(SEED).play();
         let kind = |write: &String| write.split(' ').take(2).collect::<Vec<_>>().join(" ");
-        reached.extend(writes.iter().map(kind));
+        reached.extend(played.writes.iter().map(kind));
+        requests.extend(played.requests);
     }
+    rights::are_used(&requests);
     assert_eq!(
         reached,
         WRITES.map(str::to_owned).into(),

@@ -25,6 +25,7 @@ mod pools;
 mod queue;
 mod random;
 mod returns;
+mod rights;
 mod scaling;
 mod shortfall;
 mod spot_actions;

@@ -5,7 +5,7 @@ use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::crd::{NodeReplacement, SpotPool};
 use spot_guard::sim::audit::{Auditor, Violation};
-use spot_guard::sim::crash::{CrashPoint, Crasher};
+use spot_guard::sim::crash::{CrashPoint, Crasher, RequestKind};
 use spot_guard::sim::run::{Report, ScenarioRun};
 use spot_guard::sim::scenario::{Plot, Scenario};
 use spot_guard::sim::world::{self, ControllerHandle, Gates, POOL};
@@ -13,6 +13,7 @@ use spot_guard_cloud::cloud::{CallRecord, Cloud};
 use spot_guard_cloud::cluster::Cluster;
 use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{BlockingReason, FlowBox, Outcome, Phase, ReplacementStatus};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
@@ -52,6 +53,8 @@ pub struct Played {
     pub told: Vec<String>,
     /// The writes of the first controller.
     pub writes: Vec<String>,
+    /// What kinds of requests it made of the Kubernetes API.
+    pub requests: BTreeSet<RequestKind>,
     /// The calls of the Auto Scaling API, oldest first.
     pub calls: Vec<CallRecord>,
     /// Whether the first controller was killed.
@@ -374,6 +377,7 @@ impl Play {
                 violations: auditor.close(),
                 told: auditor.steps(),
                 writes: crasher.writes(),
+                requests: crasher.requests(),
                 calls: story.world.cloud.calls(),
                 crashed: crasher.is_dead(),
                 stage,
