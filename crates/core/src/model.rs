@@ -12,10 +12,11 @@ use crate::ledger::{Ledger, RequestState, Share};
 use crate::limits::Starts;
 use crate::policy::Policy;
 use crate::reason::NodeTrouble;
-use crate::record::{FallbackState, GroupKind, NoticeKind, OldNodeState, Phase, ReplacementStatus};
+use crate::record::{
+    FallbackState, GroupKind, NoticeKind, OldNodeState, Phase, ReplacedBy, ReplacementStatus,
+};
 use crate::replacement::{
-    self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, Queue, RebalanceMode,
-    Subject,
+    self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, RebalanceMode, Subject,
 };
 use crate::scaling::calls::{Call, Deferred};
 use crate::scaling::inputs::Inputs;
@@ -222,6 +223,10 @@ struct World {
     next_id: usize,
     calls: usize,
     asks: usize,
+    /// Whether the Spot group replaces its instances by itself (Capacity Rebalancing).
+    by_group: bool,
+    /// The instances of such a group that are at risk, and when EC2 takes them.
+    at_risk: BTreeMap<InstanceId, Option<Timestamp>>,
     /// Whether the groups can be asked with LaunchInstances; what AWS answered to each token.
     can_launch: bool,
     raises: Raises,
@@ -268,6 +273,8 @@ impl World {
             next_id: 0,
             calls: 0,
             asks: 0,
+            by_group: false,
+            at_risk: BTreeMap::new(),
             can_launch,
             raises,
             raises_due: Vec::new(),
@@ -324,7 +331,13 @@ impl World {
                 self.left_nodes.extend(gone.map(|held| held.id.clone()));
             }
             group.instances.retain(stays);
-            while group.counted() > group.desired {
+            let is_at_risk = |held: &FakeInstance| {
+                held.lifecycle == Lifecycle::InService && self.at_risk.contains_key(&held.id)
+            };
+            // The successors of those at risk come first, beyond desired capacity.
+            let spare = group.instances.iter().filter(|held| is_at_risk(held)).count();
+            let wanted = group.desired + i32::try_from(spare).unwrap_or(0);
+            while group.counted() > wanted {
                 let victim =
                     group.instances.iter_mut().find(|i| i.lifecycle != Lifecycle::Leaving && !i.beyond);
                 let Some(victim) = victim else { break };
@@ -333,10 +346,10 @@ impl World {
                 lines.push(format!("{kind} chose {} as its victim", victim.id));
             }
             // What is beyond desired capacity takes a place that is empty.
-            let empty = usize::try_from(group.desired - group.counted()).unwrap_or(0);
+            let empty = usize::try_from(wanted - group.counted()).unwrap_or(0);
             let beyond = group.instances.iter_mut().filter(|held| held.is_beyond());
             beyond.take(empty).for_each(|held| held.beyond = false);
-            while group.counted() < group.desired && now >= group.retry_at {
+            while group.counted() < wanted && now >= group.retry_at {
                 if group.left == Some(0) {
                     group.retry_at = now + LAUNCH_RETRY;
                     group.failures.insert(
@@ -354,6 +367,19 @@ impl World {
                 let ours = self.ledger.shares(*kind).any(Share::awaits_in_group);
                 let id = launch(group, (*kind, ours), &mut self.next_id, now);
                 lines.push(format!("{id} is launched"));
+            }
+            // One at risk goes when EC2 takes it, or when its successor serves.
+            let serving =
+                group.instances.iter().filter(|held| held.lifecycle == Lifecycle::InService).count();
+            let mut surplus = serving.saturating_sub(usize::try_from(group.desired).unwrap_or(0));
+            for instance in group.instances.iter_mut().filter(|held| is_at_risk(held)) {
+                let taken = self.at_risk[&instance.id].is_some_and(|at| now >= at);
+                if taken || surplus > 0 {
+                    surplus = surplus.saturating_sub(1);
+                    instance.lifecycle = Lifecycle::Leaving;
+                    instance.until = now + group.leave;
+                    lines.push(format!("{} is ended", instance.id));
+                }
             }
         }
         lines.iter().for_each(|line| self.say(line));
@@ -438,6 +464,8 @@ impl World {
         let questions = health::Questions { ready: &ready, unsafe_: &safe, unsafe_with_spot: &safe };
         let assessed = health::assess(&view, &self.ledger, &stories, &questions, &self.policy, self.now);
         let status = &self.records[name];
+        let open = stories.iter().map(|story| (&story.name, story.instance_id, story.status));
+        let queue = replacement::queue(&subject.name, open);
         let report = |purpose, node: &str| DrainReport {
             node: node.into(),
             tainted: true,
@@ -458,8 +486,8 @@ impl World {
                 mode: Mode::Act,
                 rebalance: RebalanceMode::Replace,
                 taken_over: false,
-                replaced_by: None,
-                queue: &Queue::default(),
+                replaced_by: self.by_group.then_some(ReplacedBy::Group),
+                queue: &queue,
                 starts: Starts::default(),
                 freshness: &Freshness::default(),
                 refused: &[],
@@ -668,6 +696,9 @@ impl World {
     /// Only what a story asked to end, and what nobody stands on, may be ended; lowering desired may not let
     /// AWS choose a victim.
     fn check(&self, call: &Call) {
+        if self.by_group && call.group() == GroupKind::Spot {
+            self.fail("a Spot group that replaces by itself is changed");
+        }
         match call {
             Call::Launch { .. } => {}
             Call::SetDesired { group, desired } => {
@@ -800,6 +831,14 @@ impl World {
                 let next = self.old.iter().find(|id| !self.records.contains_key(id.as_str())).cloned();
                 let Some(id) = next.filter(|id| self.instance(id).is_some()) else { return };
                 let deadline = deadline.then(|| self.now + Duration::from_secs(120));
+                if self.by_group {
+                    let taken_at = self.at_risk.entry(id.clone()).or_default();
+                    *taken_at = taken_at.or(deadline);
+                    if deadline.is_none() {
+                        // What is done on advice is the group's affair.
+                        return;
+                    }
+                }
                 let kind = match deadline {
                     Some(_) => NoticeKind::SpotInterruption,
                     None => NoticeKind::RebalanceRecommendation,

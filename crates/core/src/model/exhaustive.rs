@@ -89,8 +89,21 @@ impl Step {
 const UNIT: i64 = 30;
 /// Simulated steps until everything has to be over.
 const PATIENCE: usize = 240;
-fn small_world(can_launch: bool) -> World {
-    let mut world = World::new(can_launch, Raises::AtOnce);
+
+/// How the groups are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WorldKind {
+    Launch,
+    SetDesired,
+    /// The Spot group replaces by itself.
+    ByGroup,
+}
+
+const WORLDS: [WorldKind; 3] = [WorldKind::Launch, WorldKind::SetDesired, WorldKind::ByGroup];
+
+fn small_world(kind: WorldKind) -> World {
+    let mut world = World::new(kind == WorldKind::Launch, Raises::AtOnce);
+    world.by_group = kind == WorldKind::ByGroup;
     world.policy = Policy {
         spot_timeout_seconds: 60,
         on_demand_timeout_seconds: 60,
@@ -168,6 +181,8 @@ impl World {
             let _ = write!(digest, "{value:?};");
         };
         put(&(self.can_launch, self.nodes_stay, &self.others, &self.erased, &self.lowered));
+        let at_risk = self.at_risk.iter().map(|(id, at)| (self.name(id), at.map(|at| self.ahead(at))));
+        put(&at_risk.filter(|(name, _)| name != GONE).collect::<Vec<_>>());
         for kind in KINDS {
             let group = &self.groups[&kind];
             put(&(group.desired, group.left, group.boots_fail, group.nodes_fail, self.ahead(group.retry_at)));
@@ -259,7 +274,10 @@ impl World {
             (share.replacement.clone(), share.balance, round == Some(share.attempt), failed),
             (first, urgent, share.deadline.is_some(), share.stood_in_for),
             share.instance_id.as_ref().map(|id| self.name(id)),
-            share.failure.as_ref().map(|failure| failure.class),
+            share.failure.as_ref().map(|failure| {
+                let later = all().filter_map(|other| other.claimed_at).any(|at| at > failure.at);
+                (failure.class, later)
+            }),
             share.unusable.as_ref().map(|held| (self.past(held.since, 3), held.is_now())),
             share.discarded.as_ref().map(|last| (last.times, last.rests(self.now))),
             share.claimed_at.map(|at| failures.iter().filter(|failure| failure.started_at > at).count()),
@@ -421,12 +439,11 @@ struct Found {
 }
 
 /// Visits every state that stories of at most `events` events can reach.
-fn explore(can_launch: bool, events: u32) -> Found {
+fn explore(kind: WorldKind, events: u32) -> Found {
     let (mut known, mut visited) = (HashSet::new(), HashSet::new());
     let mut found = Found::default();
     // The states that are still to be gone on from, with the step that led to each and how far it is away.
-    let mut open =
-        vec![(0, None, State { world: small_world(can_launch), happened: 0, dead: false, late: false })];
+    let mut open = vec![(0, None, State { world: small_world(kind), happened: 0, dead: false, late: false })];
     let mut way = Vec::new();
     while let Some((depth, step, state)) = open.pop() {
         way.truncate(depth);
@@ -465,8 +482,8 @@ fn every_way_through_a_small_world_ends_well() {
     let events = std::env::var("EXPLORE_EVENTS").ok().filter(|text| !text.is_empty());
     let events = events.map_or(EVENTS_AT_MOST, |text| text.parse().expect("EXPLORE_EVENTS is a number"));
     let found: Vec<Found> = std::thread::scope(|scope| {
-        let both = [true, false].map(|can_launch| scope.spawn(move || explore(can_launch, events)));
-        both.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).into()
+        let all = WORLDS.map(|kind| scope.spawn(move || explore(kind, events)));
+        all.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).into()
     });
     let states: usize = found.iter().map(|found| found.states).sum();
     println!(

@@ -9,7 +9,7 @@
 //! short ones first.
 
 use super::super::{Fault, World};
-use super::{EVENTS, PATIENCE, Step, ends_well, small_world};
+use super::{EVENTS, PATIENCE, Step, WORLDS, WorldKind, ends_well, small_world};
 use crate::ids::ReplacementName;
 use crate::record::ReplacementStatus;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -190,8 +190,8 @@ impl Search {
 }
 
 /// Visits every state that stories of at most `events` events can reach.
-fn explore(can_launch: bool, gap: Gap, events: u32) -> Found {
-    let world = small_world(can_launch);
+fn explore(kind: WorldKind, gap: Gap, events: u32) -> Found {
+    let world = small_world(kind);
     let first = State { key: world.key(), world, records: Vec::new(), happened: 0, from: None };
     let mut search = Search {
         gap,
@@ -238,8 +238,8 @@ fn explore(can_launch: bool, gap: Gap, events: u32) -> Found {
 fn explore_both(gap: Gap, events: u32) -> usize {
     let began = Instant::now();
     let found: Vec<Found> = std::thread::scope(|scope| {
-        let both = [true, false].map(|can_launch| scope.spawn(move || explore(can_launch, gap, events)));
-        both.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).into()
+        let all = WORLDS.map(|kind| scope.spawn(move || explore(kind, gap, events)));
+        all.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).into()
     });
     let states: usize = found.iter().flat_map(|found| &found.states).sum();
     println!(
