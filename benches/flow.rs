@@ -12,8 +12,9 @@ use spot_guard::sim::run::ScenarioRun;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ControllerHandle, Gates, ON_DEMAND, SPOT, TAINT, WorldOptions};
 use spot_guard::telemetry::liveness::Liveness;
-use spot_guard_cloud::cloud::{Cloud, Supply};
+use spot_guard_cloud::cloud::{CallRecord, Cloud, Supply};
 use spot_guard_core::policy::Policy;
+use spot_guard_core::record::Outcome;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const EPOCH: &str = "2026-01-01T03:00:00Z";
+/// The calls that ask a group for capacity.
+const ASKS: [&str; 2] = ["SetDesiredCapacity", "LaunchInstances"];
+/// When Spot has capacity again, in the scenarios of returns.
+const BACK: u64 = 600;
 /// Reads of the API per second, by so many readers.
 const READS: u32 = 1000;
 const READERS: u32 = 16;
@@ -39,6 +44,10 @@ struct Measured {
     calls: usize,
     /// Simulated hours per second of real time.
     pace: f64,
+    /// Seconds from the beginning until the last fallback was gone.
+    gone: f64,
+    /// Calls that asked the Spot group.
+    asked_spot: usize,
 }
 
 fn play(plot: Plot) -> Measured {
@@ -63,7 +72,15 @@ fn play(plot: Plot) -> Measured {
         let calls = cloud.calls();
         let records = story.records().await;
         let noticed = records.iter().filter_map(|record| record.status.as_ref()?.started_at).min();
+        let steps = records.iter().filter_map(|record| record.status.as_ref()).flat_map(|held| &held.steps);
+        let gone = steps.filter(|step| step.outcome == Outcome::ScaledDown).map(|step| step.at).max();
+        let epoch = EPOCH.parse().expect("a time");
+        let asks_spot = |call: &&CallRecord| {
+            call.group.as_deref() == Some(SPOT) && ASKS.contains(&call.operation.as_str())
+        };
         Measured {
+            gone: gone.map_or(f64::NAN, |at| millis(epoch, at) / 1000.0),
+            asked_spot: calls.iter().filter(asks_spot).count(),
             notice_to_request: noticed
                 .zip(asked_at(cloud, SPOT))
                 .map_or(f64::NAN, |(from, to)| millis(from, to)),
@@ -200,11 +217,10 @@ fn memory() -> u64 {
 
 /// When a group was first asked for capacity.
 fn asked_at(cloud: &Cloud, group: &str) -> Option<jiff::Timestamp> {
-    let asks = ["SetDesiredCapacity", "LaunchInstances"];
     let calls = cloud.calls();
     let first = calls
         .iter()
-        .find(|call| call.group.as_deref() == Some(group) && asks.contains(&call.operation.as_str()));
+        .find(|call| call.group.as_deref() == Some(group) && ASKS.contains(&call.operation.as_str()));
     first.map(|call| call.at)
 }
 
@@ -238,6 +254,35 @@ fn dry(launch_instances: bool) -> Plot {
     let mut plot = Scenario::DrySpot.plot();
     plot.start.launch_instances = launch_instances;
     plot
+}
+
+/// So many nodes fall back, and Spot has capacity again after ten minutes.
+fn fallbacks(count: usize, launch_instances: bool) -> Plot {
+    let mut plot = twenty(launch_instances);
+    plot.start.policy.brake_interruptions = Some(20);
+    plot.start.policy.max_concurrent_returns = Some(5);
+    plot.script.truncate(count);
+    plot.script.insert(0, (Duration::from_secs(1), Act::SpotHas(Supply::None)));
+    plot.script.push((Duration::from_secs(BACK), Act::SpotHas(Supply::Unlimited)));
+    plot.replacements = count;
+    plot.steps.clear();
+    plot
+}
+
+/// How soon on-demand is gone once Spot has capacity again.
+fn show_returns() {
+    println!("\n| fallbacks | requested by | Spot back → last one gone, s | × one | requests to Spot |");
+    println!("|---|---|---|---|---|");
+    for (method, launch_instances) in [("LaunchInstances", true), ("SetDesiredCapacity", false)] {
+        let mut one = f64::NAN;
+        for count in [1, 8] {
+            let found = play(fallbacks(count, launch_instances));
+            #[allow(clippy::cast_precision_loss, reason = "ten minutes")]
+            let took = found.gone - BACK as f64;
+            one = if count == 1 { took } else { one };
+            println!("| {count} | {method} | {took:.0} | {:.2} | {} |", took / one, found.asked_spot);
+        }
+    }
 }
 
 fn main() {
@@ -282,4 +327,5 @@ fn main() {
         let who = if readers { READERS } else { 0 };
         println!("| {who} | {asked:.0} | {} | {told} | {} |", shown(failed), memory());
     }
+    show_returns();
 }

@@ -1,10 +1,10 @@
-//! `spot-guard status`, `pools`, `fallbacks` and `explain`: the HTTP API on a terminal.
+//! `spot-guard status`, `pools`, `savings`, `fallbacks` and `explain`: the HTTP API on a terminal.
 
 mod forward;
 mod tables;
 
 use crate::crd::is_dns_name;
-use crate::http::{Fallback, Items, NodeSafety, Pool, Replacement};
+use crate::http::{Fallback, Items, NodeSafety, Pool, Replacement, Savings};
 use crate::telemetry::escape::escaped;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -57,6 +57,8 @@ pub enum ClientCommand {
     Status(#[command(flatten)] ApiOptions),
     /// Show both groups of each pool
     Pools(#[command(flatten)] ApiOptions),
+    /// Show the node hours of each pool, what they cost, and what was saved
+    Savings(#[command(flatten)] ApiOptions),
     /// Show the open fallbacks: what each waits for, and since when
     Fallbacks(#[command(flatten)] ApiOptions),
     /// Show the steps of a replacement, a fallback or a node, and what blocks it
@@ -87,6 +89,12 @@ pub fn run(question: &ClientCommand) -> anyhow::Result<String> {
         ClientCommand::Pools(options) => {
             let pools = ApiClient::new(options)?.list("pools")?;
             show(options, json!({ "items": pools }), || Ok(tables::pools(&read::<Vec<Pool>>(pools.into())?)))
+        }
+        ClientCommand::Savings(options) => {
+            let savings = ApiClient::new(options)?.list("savings")?;
+            show(options, json!({ "items": savings }), || {
+                Ok(tables::savings(&read::<Vec<Savings>>(savings.into())?))
+            })
         }
         ClientCommand::Fallbacks(options) => {
             let fallbacks = ApiClient::new(options)?.list("fallbacks")?;

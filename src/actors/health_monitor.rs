@@ -37,6 +37,7 @@ use spot_guard_core::preflight;
 use spot_guard_core::reason::{Blocker, Finding, Pause, Reason, ReasonCode, in_one_line};
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, set_condition};
 use spot_guard_core::safety::{self, SafetyContext};
+use spot_guard_core::savings::{NodeAccount, NodeCounts};
 use spot_guard_core::shortfall::{HYPOTHETICAL, Shapes, Shortfall, ShortfallMode};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,6 +179,7 @@ impl HealthMonitor {
             "onDemand": status::of_group(&observed.view.on_demand, adoption.excess),
             "activeFallbacks": found.returns.len(),
             "aboveBaseline": adoption.excess,
+            "nodeAccount": self.count_nodes(observed, found.returns.len()),
             "replacedBy": replaced_by,
             "recommendations": self.recommendations(replaced_by, &observed.view.spot),
             "conditions": conditions,
@@ -194,6 +196,19 @@ impl HealthMonitor {
         if let Some((due, stable)) = self.due.get_mut(pool).zip(stable) {
             *due = stable.min(*due);
         }
+    }
+
+    /// How long the pool's nodes have served, up to now.
+    fn count_nodes(&self, observed: &PoolObserved, fallbacks: usize) -> NodeAccount {
+        let pool = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(&*observed.pool));
+        let account = pool.as_ref().and_then(|pool| pool.status.as_ref()?.node_account.as_ref());
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let nodes = NodeCounts {
+            spot: count(observed.view.spot.in_service()),
+            on_demand: count(observed.view.on_demand.in_service()),
+            fallbacks: count(fallbacks),
+        };
+        NodeAccount::counted(account, nodes, self.deps.clock.now())
     }
 
     /// How many instances are under a recommendation that is left to their group.

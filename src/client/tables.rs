@@ -1,7 +1,7 @@
 //! What the answers look like to people. Pure: answers in, text out.
 
 use crate::crd::Cause;
-use crate::http::{BlockedBy, Fallback, NodeSafety, Pool, Replacement, Status};
+use crate::http::{BlockedBy, Fallback, NodeSafety, Pool, Replacement, Savings, Status};
 use std::fmt::Write as _;
 
 /// A line on the whole, and one for each thing that a fallback waits for.
@@ -66,6 +66,24 @@ pub(super) fn pools(pools: &[Pool]) -> String {
             rows.push([name, mode, spot, on_demand, fallbacks, problem]);
         }
     }
+    table(head, &rows)
+}
+
+/// A line for each pool, of all days that are counted.
+pub(super) fn savings(pools: &[Savings]) -> String {
+    let head = ["POOL", "DAYS", "SPOT H", "ON DEMAND H", "FALLBACK H", "PAID", "ALL ON DEMAND", "SAVED"];
+    let rows: Vec<_> = pools
+        .iter()
+        .map(|held| {
+            let (hours, cost) = (held.total, held.total.cost);
+            let hours = [hours.spot_hours, hours.on_demand_hours, hours.fallback_hours];
+            let [spot, on_demand, fallback] = hours.map(|hours| format!("{hours:.1}"));
+            let cost = cost.map(|cost| [cost.paid, cost.all_on_demand, cost.saved]);
+            let [paid, all, saved] =
+                cost.map_or(["-"; 3].map(str::to_owned), |cost| cost.map(|amount| format!("{amount:.2}")));
+            [held.pool.clone(), held.days.len().to_string(), spot, on_demand, fallback, paid, all, saved]
+        })
+        .collect();
     table(head, &rows)
 }
 

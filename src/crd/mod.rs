@@ -20,9 +20,9 @@ pub use spot_guard_core::notices::notice_name;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, ReplacementStatus};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
+use spot_guard_core::savings::{HourlyPrices, NodeAccount};
 use spot_guard_core::shortfall::{OwnRecord, ShortfallSpec};
 use spot_guard_core::spot_action::{ActionKind, ActionStage, Ask};
-use std::time::Duration;
 
 /// The finalizer of a SpotPool for which something was requested that is not settled. While it stands, the
 /// API server keeps a pool that is deleted (Kubernetes, "Finalizers").
@@ -108,27 +108,6 @@ pub struct SpotPoolSpec {
     pub policy: PolicySpec,
 }
 
-/// Prices of one instance, in any currency, as decimal numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HourlyPrices {
-    /// Of the Spot group.
-    #[schemars(length(max = 13), regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
-    pub spot: String,
-    /// Of the on-demand group.
-    #[schemars(length(max = 13), regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
-    pub on_demand: String,
-}
-
-impl HourlyPrices {
-    /// What an on-demand instance costs more than a Spot instance in that time.
-    #[must_use]
-    pub fn extra(&self, time: Duration) -> Option<f64> {
-        let (spot, on_demand): (f64, f64) = (self.spot.parse().ok()?, self.on_demand.parse().ok()?);
-        Some((on_demand - spot) * time.as_secs_f64() / 3600.0)
-    }
-}
-
 /// What is known of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -160,6 +139,9 @@ pub struct SpotPoolStatus {
     /// How many have none: nobody hears of their interruption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwatched_nodes: Option<u32>,
+    /// How long its nodes have served, by day and market.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_account: Option<NodeAccount>,
     /// `Ready`, which sums up; `Accepted`, `Healthy`, `Stable`, `OnSpot` and `Watched`; `Paused`, `Observed`,
     /// `Undisturbed` and `Covered` once they had something to say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

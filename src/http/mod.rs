@@ -20,6 +20,7 @@ mod query;
 mod refusal;
 mod rights;
 mod routes;
+mod savings;
 mod spot_actions;
 mod state;
 mod streams;
@@ -38,6 +39,7 @@ pub use model::{
     TimelineEntry,
 };
 pub use problem::{Problem, ProblemReason};
+pub use savings::{DayHours, Savings};
 pub use spot_actions::{SpotActions, WriteError, Written};
 pub use state::{ApiState, checks, keep_history, streams};
 pub use streams::Streams;

@@ -10,6 +10,7 @@ use super::model::{
     Access, ActionState, Fallback, Items, NodeSafety, Notice, Pool, PoolNode, Replacement, Status, Timeline,
 };
 use super::openapi::{self, of};
+use super::savings::{self, Savings};
 use super::{api, dashboard, events, health, nodes, problem, spot_actions, webhook};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
@@ -93,6 +94,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         || web::to(spot_actions::pause_pool)),
     post("/api/v1/pools/{name}/resume", pause(true), "Resume a pool",
         || web::to(spot_actions::resume_pool)),
+    get("/api/v1/savings", list(Resource::Pools), "The node hours of each pool by day, and what they cost",
+        Answer::Json(of::<Items<Savings>>), || web::to(savings::savings)).taking(PAGES),
     get("/api/v1/nodes", list(Resource::Replacements), "The nodes of pools and replacements",
         Answer::Json(of::<Items<PoolNode>>), || web::to(nodes::nodes)).taking(NARROWED_BY_PHASE),
     get("/api/v1/nodes/{name}", list(Resource::Replacements), "A node", Answer::Json(of::<PoolNode>),

@@ -2,6 +2,7 @@
 mod access;
 mod history;
 mod lists;
+mod savings;
 mod smuggling;
 #[cfg(feature = "sim")]
 mod spot_actions;

@@ -198,6 +198,25 @@ fn what_somebody_wrote_cannot_do_anything_to_a_terminal() {
 }
 
 #[test]
+fn what_was_saved_is_a_line_for_each_pool() {
+    let hours = json!({
+        "spotHours": 20.0, "onDemandHours": 3.25, "fallbackHours": 1.0,
+        "cost": { "paid": 1.1, "allOnDemand": 2.325, "saved": 1.225, "fallbacks": 0.06 },
+    });
+    let unpriced = json!({ "spotHours": 0.0, "onDemandHours": 0.0, "fallbackHours": 0.0 });
+    let day = json!({ "day": "2026-01-01", "spotHours": 20.0, "onDemandHours": 3.25, "fallbackHours": 1.0 });
+    let answer = json!({ "items": [
+        { "pool": "batch", "total": unpriced, "days": [] },
+        { "pool": "web", "countedAt": "2026-01-01T12:00:00Z", "total": hours, "days": [day] },
+    ] });
+    let api = Stub::answering(move |_| (200, answer.to_string()));
+    let told = text(&spot_guard(&["savings", "--api", &api.url()]));
+    let rows: Vec<Vec<&str>> = told.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["batch", "0", "0.0", "0.0", "0.0", "-", "-", "-"]);
+    assert_eq!(rows[1], ["web", "1", "20.0", "3.2", "1.0", "1.10", "2.33", "1.23"]);
+}
+
+#[test]
 fn what_is_no_api_is_named_with_its_address() {
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let web_server = Stub::answering(|_| (200, "<html>".to_owned()));

@@ -334,12 +334,17 @@ impl Stagecraft {
     }
 }
 
-/// Says by the metadata mock what EC2 recommends in the simulated cloud.
+/// Says by the metadata mock what EC2 recommends and announces in the simulated cloud.
 pub async fn announce(imds: &mut ImdsMock, mut events: broadcast::Receiver<CloudEvent>) -> Infallible {
     loop {
         let event = events.recv().await.expect("the cloud outlives its story");
-        if event.kind == EventKind::RebalanceRecommended {
-            imds.announce_rebalance().await;
+        match event.kind {
+            EventKind::RebalanceRecommended => imds.announce_rebalance().await,
+            EventKind::InterruptionNoticed => {
+                let deadline = Timestamp::now() + 120.seconds();
+                imds.announce_interruption(&format!("{deadline:.0}")).await;
+            }
+            _ => {}
         }
     }
 }
@@ -404,6 +409,22 @@ async fn dry_spot_falls_back_to_on_demand_and_returns() {
 async fn dry_spot_falls_back_and_returns_where_groups_do_not_know_launch_instances() {
     let tale = Tale { launch_instances: false, name: Scenario::DrySpotSetDesired.name(), ..dry_spot() };
     tell("dry-spot-set-desired", &tale).await;
+}
+
+/// The Spot group replaces by itself and cannot; EKS drains what its groups end.
+#[actix::test]
+async fn a_managed_node_group_out_of_capacity_is_stood_in_for_and_the_stand_in_goes_back() {
+    let mut tale = Tale::new(
+        Scenario::ManagedNodeGroup,
+        vec![
+            (Cue::Now, Act::SpotHas(Supply::None)),
+            (Cue::Now, Act::Interrupt(0)),
+            (Cue::After(FlowBox::Monitor, Outcome::Monitoring, 1), Act::SpotHas(Supply::Unlimited)),
+        ],
+    );
+    // EC2 takes the old instance after two minutes, and nobody else does.
+    tale.limit = Duration::from_secs(360);
+    tell("managed-node-group", &tale).await;
 }
 
 #[actix::test]

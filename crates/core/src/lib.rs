@@ -32,6 +32,7 @@ pub mod reason;
 pub mod record;
 pub mod replacement;
 pub mod safety;
+pub mod savings;
 pub mod scaling;
 pub mod shortfall;
 pub mod spot_action;

@@ -51,6 +51,7 @@ const ROWS: &[(&str, &str, Needs, u16)] = &[
     ("GET", "/api/v1/pools/{name}/history", RightTo("get", "spotpools"), 404),
     ("POST", "/api/v1/pools/{name}/pause", RightTo("pause", "spotpools"), 404),
     ("POST", "/api/v1/pools/{name}/resume", RightTo("pause", "spotpools"), 404),
+    ("GET", "/api/v1/savings", Right("list", "spotpools"), 200),
     ("GET", "/api/v1/nodes", Right("list", "nodereplacements"), 200),
     ("GET", "/api/v1/nodes/{name}", Right("list", "nodereplacements"), 404),
     ("GET", "/api/v1/nodes/{name}/safety", Right("list", "nodereplacements"), 404),

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use spot_guard_core::ledger::Balance;
@@ -70,6 +71,7 @@ pub(super) fn of_stored(
     });
     let with_status: Vec<(PoolLabels, &SpotPoolStatus)> = with_status.collect();
     of_groups(&mut registry, &with_status);
+    of_accounts(&mut registry, &with_status);
     let nodes = |count: fn(&SpotPoolStatus) -> Option<u32>| {
         let counted = |(labels, status): &(PoolLabels, &SpotPoolStatus)| {
             Some((labels.clone(), i64::from(count(status)?)))
@@ -193,6 +195,46 @@ fn of_groups(registry: &mut Registry, pools: &[(PoolLabels, &SpotPoolStatus)]) {
         ("pool_owed", "Instances that a group owes to replacements", owed),
     ] {
         registry.register(name, help, Gauges(gauges));
+    }
+}
+
+/// How long the nodes of each pool have served, as the leader has counted it.
+fn of_accounts(registry: &mut Registry, pools: &[(PoolLabels, &SpotPoolStatus)]) {
+    let (mut nodes, mut fallbacks) = (Vec::new(), Vec::new());
+    for (labels, status) in pools {
+        let Some(account) = &status.node_account else { continue };
+        for (group, seconds) in
+            [(GroupKind::Spot, account.total.spot), (GroupKind::OnDemand, account.total.on_demand)]
+        {
+            nodes.push((GroupLabels { pool: labels.pool.clone(), group: Word(group) }, seconds));
+        }
+        fallbacks.push((labels.clone(), account.total.fallbacks));
+    }
+    let seconds = Unit::Seconds;
+    let help = "How long instances of a group have been in service, in seconds of one instance";
+    registry.register_with_unit("pool_node", help, seconds.clone(), Counters(nodes));
+    let help = "How long fallbacks have stood in, in seconds of one fallback";
+    registry.register_with_unit("pool_fallback", help, seconds, Counters(fallbacks));
+}
+
+/// Counters whose values are stored.
+#[derive(Debug)]
+struct Counters<L>(Vec<(L, u64)>);
+
+impl<L: EncodeLabelSet> EncodeMetric for Counters<L> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|(labels, value)| {
+            let counter = ConstCounter::new(*value);
+            counter.encode(encoder.encode_family(labels)?)
+        })
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Counter
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -12,6 +12,7 @@ use spot_guard_core::record::{
     Capacity, CapacityState, FallbackState, FlowBox, GroupKind, NoticeKind, OldNodeState, OpenFallback,
     Outcome, StepRecord, set_condition,
 };
+use spot_guard_core::savings::{NodeAccount, NodeSeconds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -194,6 +195,7 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     let mut status =
         SpotPoolStatus { spot: Some(spot), unwatched_nodes: Some(3), ..SpotPoolStatus::default() };
     status.above_baseline = Some(2);
+    status.node_account = Some(account());
     set_condition(&mut status.conditions, "Accepted", false, "NoSuchGroup", "", at(0));
     status.ledger = serde_json::from_str(LEDGER).unwrap();
     pool.status = Some(status);
@@ -214,6 +216,9 @@ fn gauges_follow_the_stored_objects_and_go_with_them() {
     assert_line(&full, r#"spot_guard_pool_in_service{pool="web",group="Spot"} 3"#);
     assert_line(&full, r#"spot_guard_pool_unwatched_nodes{pool="web"} 3"#);
     assert_line(&full, r#"spot_guard_pool_above_baseline{pool="web"} 2"#);
+    assert_line(&full, r#"spot_guard_pool_node_seconds_total{pool="web",group="Spot"} 7200"#);
+    assert_line(&full, r#"spot_guard_pool_node_seconds_total{pool="web",group="OnDemand"} 600"#);
+    assert_line(&full, r#"spot_guard_pool_fallback_seconds_total{pool="web"} 300"#);
     assert_line(&full, "spot_guard_leader 1");
     assert_line(&full, r#"spot_guard_part_ready{part="watch-pods"} 1"#);
     assert_line(&full, r#"spot_guard_part_ready{part="auto-scaling"} 0"#);
@@ -306,11 +311,17 @@ fn all_of_controller(is_leader: bool) -> String {
     let mut status = SpotPoolStatus { spot: group(), on_demand: group(), ..SpotPoolStatus::default() };
     (status.watched_nodes, status.unwatched_nodes) = (Some(1), Some(0));
     status.above_baseline = Some(0);
+    status.node_account = Some(account());
     set_condition(&mut status.conditions, "Accepted", true, "Accepted", "", at(0));
     pool.status = Some(status);
     let readiness = Readiness::default();
     readiness.ready("watch-pods");
     metrics.encode(is_leader, &readiness, &[held], &[pool]).unwrap()
+}
+
+fn account() -> NodeAccount {
+    let total = NodeSeconds { spot: 7200, on_demand: 600, fallbacks: 300 };
+    NodeAccount { counted_at: at(0), total, days: Vec::new() }
 }
 
 fn all_of_agent() -> String {
