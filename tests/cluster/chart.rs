@@ -8,6 +8,7 @@ use crate::testbed::Testbed;
 use spot_guard::config::Config;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -176,8 +177,11 @@ fn with_a_queue_the_controller_reads_it_and_may_report_for_others_and_agents_may
 fn the_commands_of_helm_and_kubectl_in_the_documents_are_ones() {
     let folder = tempfile::tempdir().expect("a folder");
     shown::are_ones("helm", 5, |arguments| helm(folder.path()).args(arguments).output().expect("helm runs"));
+    // kubectl finds its plugins in the PATH.
+    symlink(env!("CARGO_BIN_EXE_spot-guard"), folder.path().join("kubectl-spot_guard")).expect("a plugin");
     shown::are_ones("kubectl", 30, |arguments| {
-        Command::new(binaries().join("kubectl")).args(arguments).output().expect("kubectl runs")
+        let mut kubectl = Command::new(binaries().join("kubectl"));
+        kubectl.args(arguments).env("PATH", folder.path()).output().expect("kubectl runs")
     });
 }
 
