@@ -19,7 +19,7 @@ const MOST_BYTES: u64 = 150 * 1024;
 const WATCH: &str = r##"
   window.seen = [];
   new MutationObserver(() => {
-    for (const link of document.querySelectorAll("#flow li[data-box] a")) {
+    for (const link of document.querySelectorAll("#flow [data-box] a")) {
       const box = link.closest("[data-box]").dataset.box;
       if (window.seen.at(-1) !== box) window.seen.push(box);
     }
@@ -87,10 +87,16 @@ fn a_fallback_is_watched_from_its_notice_to_its_clean_up() {
     page.wait("document.querySelector('#stories details')");
     page.wait("document.querySelector('#fallbacks [data-fallback]')");
     let fallback = texts(&mut page, "#fallbacks [data-fallback]").concat();
-    assert!(fallback.contains("stands in for") && fallback.contains("on demand for"), "{fallback}");
+    assert!(fallback.contains("ip-10-0-0-4.ec2.internal"), "{fallback}");
     page.wait("document.querySelector('#fallbacks .why')");
     page.screenshot(&pictures.join("fallback.png"));
     it_works_by_keyboard(&mut page);
+    page.wait("document.querySelector('#stories svg.timeline rect')");
+    page.wait("document.querySelector('#stories').textContent.includes('Box 9:')");
+    assert!(texts(&mut page, "#flow a title").concat().contains(" at box "), "a dot says what it is");
+    page.evaluate("document.activeElement.blur()");
+    page.screenshot(&pictures.join("dashboard.png"));
+    what_is_chosen_stands_in_the_address(&mut page);
     it_has_names_for_screen_readers(&mut page);
     it_fits_a_phone(&mut page, &pictures.join("phone.png"));
     it_is_dark_in_the_dark(&mut page, &pictures);
@@ -158,34 +164,50 @@ fn who_may_request_something_is_offered_it_and_it_happens() {
     let mut chromium = Chromium::start(&browser);
     let mut page = chromium.page();
     page.size(1280, 900, false);
-    let confirmed = "window.asked = []; window.confirm = (text) => window.asked.push(text) > 0;";
-    page.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": confirmed }));
     let demo = Demo::start("dry-spot");
     page.open(&demo.main_url);
 
     // Without a token nothing is told; with a wrong one neither.
     page.wait("!document.getElementById('login').hidden");
-    assert_eq!(texts(&mut page, "#pools .card"), [""; 0]);
+    assert_eq!(texts(&mut page, "#pools [data-pool]"), [""; 0]);
     enter_token(&mut page, "wrong");
     page.wait("document.getElementById('summary').textContent.includes('the token is not valid')");
     enter_token(&mut page, "demo");
-    page.wait("document.getElementById('login').hidden && document.querySelector('#pools .card')");
+    page.wait("document.getElementById('login').hidden && document.querySelector('#pools [data-pool]')");
     page.screenshot(&pictures.join("buttons.png"));
 
     // The pause stands until it is taken back, and is requested once.
     page.wait("document.querySelector('#all button[data-action=Pause]')");
     page.evaluate("document.querySelector('#all button[data-action=Pause]').click()");
+    page.wait("document.getElementById('ask').open");
+    page.evaluate("document.getElementById('no').click()");
+    page.wait("!document.getElementById('ask').open");
+    assert_eq!(texts(&mut page, "#said"), [""], "what is left is not requested");
+    request(&mut page, "#all button[data-action=Pause]", "we look into it");
     page.wait("document.getElementById('said').textContent.includes('requested (SpotAction ')");
     page.wait("document.getElementById('summary').textContent.includes('everything is paused')");
     page.wait("document.querySelector('#all button[data-action=Resume]')");
-    page.evaluate("document.querySelector('#all button[data-action=Resume]').click()");
+    request(&mut page, "#all button[data-action=Resume]", "");
     page.wait("!document.getElementById('summary').textContent.includes('everything is paused')");
-    assert_eq!(page.evaluate("window.asked.length"), 2, "each is confirmed first");
+    let actions = page.evaluate(
+        "fetch('/api/v1/spotactions', { headers: { authorization: 'Bearer demo' } })\
+           .then((answer) => answer.json()).then((list) => list.items.map((held) => held.reason || '').sort())",
+    );
+    assert_eq!(actions, json!(["", "we look into it"]), "each with its reason");
 
     // A fallback is offered its return.
     page.wait("document.querySelector('#fallbacks button[data-action=Return]')");
-    page.evaluate("document.querySelector('#fallbacks button[data-action=Return]').click()");
+    request(&mut page, "#fallbacks button[data-action=Return]", "tonight");
     page.wait("document.getElementById('said').textContent.startsWith('Return now: requested')");
+}
+
+/// Requests something by its button, with a reason.
+fn request(page: &mut Page<'_>, button: &str, reason: &str) {
+    page.evaluate(&format!("document.querySelector({button:?}).click()"));
+    page.wait("document.getElementById('ask').open");
+    page.evaluate(&format!("document.getElementById('reason').value = {reason:?}"));
+    page.evaluate("document.getElementById('yes').click()");
+    page.wait("!document.getElementById('ask').open");
 }
 
 fn enter_token(page: &mut Page<'_>, token: &str) {
@@ -210,12 +232,36 @@ fn it_works_by_keyboard(page: &mut Page<'_>) {
     assert_eq!(page.evaluate("document.activeElement.tagName"), "SUMMARY");
 }
 
+/// The order and the choice of pools can be sent to somebody else.
+fn what_is_chosen_stands_in_the_address(page: &mut Page<'_>) {
+    page.evaluate("document.querySelector('#pools-head th:nth-child(3) button').click()");
+    assert_eq!(page.evaluate("location.search"), "?sort=Spot");
+    assert_eq!(page.evaluate("document.querySelector('#pools-head th:nth-child(3)').ariaSort"), "ascending");
+    page.evaluate("document.getElementById('filter').value = 'other'");
+    page.evaluate("document.getElementById('filter').dispatchEvent(new Event('input'))");
+    assert_eq!(page.evaluate("location.search"), "?sort=Spot&pools=other");
+    assert_eq!(texts(page, "#pools [data-pool]"), [""; 0]);
+    page.evaluate("document.getElementById('filter').value = ''");
+    page.evaluate("document.getElementById('filter').dispatchEvent(new Event('input'))");
+    assert_eq!(texts(page, "#pools [data-pool]").len(), 1);
+}
+
 /// Whatever can be used or is a part of the page has a name in the accessibility tree.
 fn it_has_names_for_screen_readers(page: &mut Page<'_>) {
     let tree = page.call("Accessibility.getFullAXTree", json!({}));
     let nodes: Vec<&Value> = tree["nodes"].as_array().expect("nodes").iter().collect();
     let is = |node: &Value, roles: &[&str]| roles.iter().any(|role| node["role"]["value"] == *role);
-    let interactive = ["link", "button", "checkbox", "DisclosureTriangle", "region", "image", "textbox"];
+    let interactive = [
+        "link",
+        "button",
+        "checkbox",
+        "DisclosureTriangle",
+        "region",
+        "image",
+        "textbox",
+        "searchbox",
+        "dialog",
+    ];
     let named: Vec<&&Value> =
         nodes.iter().filter(|node| node["ignored"] != true && is(node, &interactive)).collect();
     assert!(named.len() > 8, "{tree}");
