@@ -208,7 +208,9 @@ impl HealthMonitor {
             on_demand: count(observed.view.on_demand.in_service()),
             fallbacks: count(fallbacks),
         };
-        NodeAccount::counted(account, nodes, self.deps.clock.now())
+        let pace = self.deps.pools().get(&observed.pool).map(|pool| pool.policy.monitor_seconds);
+        let pace = spot_guard_core::policy::seconds(pace.unwrap_or_default());
+        NodeAccount::counted(account, nodes, pace, self.deps.clock.now())
     }
 
     /// How many instances are under a recommendation that is left to their group.
@@ -304,11 +306,13 @@ fn assess<'a>(
     let unsafe_with_spot = |story: &PoolReplacement<'_>| {
         let clusters: &Vec<Snapshot> =
             with_spot.get_or_init(|| Shapes::with_spot_node(view, snapshot, taint_key));
-        let mut blockers = clusters
-            .iter()
-            .map(|cluster| safety_blockers(story, &everywhere, pool, view, cluster, taint_key));
-        let first = blockers.next().unwrap_or_default();
-        if blockers.any(|found| found.is_empty()) { Vec::new() } else { first }
+        let blockers = clusters.iter().map(|cluster| {
+            let mut found = safety_blockers(story, &everywhere, pool, view, cluster, taint_key);
+            // With the Spot nodes of the other fallbacks the pool may be less full.
+            found.retain(|reason| reason.code() != ReasonCode::BufferExceeded);
+            found
+        });
+        health::of_any_node(blockers)
     };
     let questions =
         health::Questions { ready: &ready, unsafe_: &unsafe_, unsafe_with_spot: &unsafe_with_spot };
@@ -317,6 +321,7 @@ fn assess<'a>(
         .iter()
         .filter(own)
         .filter_map(|record| Some((&record.spec.instance_id, record.status.as_ref()?)));
+    let held = [false, true].map(|asked| limits::returns_held(policy, view, known.clone(), asked, now));
     for story in &stories {
         if let Some(assessed) = found.returns.get_mut(&story.name) {
             let asked = story.status.fallback.requested_at().is_some();
@@ -327,7 +332,7 @@ fn assess<'a>(
                 assessed.drained =
                     safety::drained_beside(node, snapshot, &context.drains()).cloned().collect();
             }
-            assessed.held = limits::returns_held(policy, view, known.clone(), asked, now);
+            assessed.held.clone_from(&held[usize::from(asked)]);
         }
     }
     found

@@ -1,7 +1,7 @@
 //! A way to the local port of a controller, opened by kubectl for as long as a command takes.
 //!
 //! kubectl knows the clusters of its user and how to log in to each. What it may reach is for the roles in
-//! the cluster to say: `get deployments` and `create pods/portforward`.
+//! the cluster to say: `list` and `get` of deployments and pods, and `create pods/portforward`.
 
 use anyhow::{Context, bail};
 use clap::Args;

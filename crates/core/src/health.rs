@@ -8,7 +8,7 @@ use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::{Ledger, Share};
 use crate::limits;
 use crate::policy::{Policy, seconds};
-use crate::reason::{Reason, ReturnAssessment};
+use crate::reason::{Reason, ReasonCode, ReturnAssessment};
 use crate::record::{FallbackState, GroupKind, ReplacementStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,12 +213,34 @@ pub fn assess(
                 places = 0;
             }
         } else if looks > 0 && result.unhealthy.contains(&Reason::NoSpotInstance) && is_owed(story, ledger) {
-            looks -= 1;
             result.unsafe_with_spot = (questions.unsafe_with_spot)(story);
+            looks = if is_too_large(&result.unsafe_with_spot) { 0 } else { looks - 1 };
         }
         found.returns.insert(story.name.clone(), result);
     }
     found
+}
+
+/// What stands against a return with any node that Spot may give: what the first one meets, or nothing if
+/// another one does. A check that is too large is not made again.
+#[must_use]
+pub fn of_any_node(blockers: impl Iterator<Item = Vec<Reason>>) -> Vec<Reason> {
+    let mut first = None;
+    for found in blockers {
+        if found.is_empty() {
+            return found;
+        }
+        let is_over = is_too_large(&found);
+        first.get_or_insert(found);
+        if is_over {
+            break;
+        }
+    }
+    first.unwrap_or_default()
+}
+
+fn is_too_large(found: &[Reason]) -> bool {
+    found.iter().any(|reason| reason.code() == ReasonCode::CheckTooLarge)
 }
 
 /// Whether the Spot instance of a fallback has to be requested once more.

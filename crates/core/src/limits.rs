@@ -13,6 +13,7 @@ use crate::record::{FlowBox, NoticeKind, Phase, ReplacementStatus};
 use crate::time::since;
 use crate::windows::ReturnWindow;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A drain that is blocked for so long no longer counts as under way, if its replacement is there.
@@ -137,7 +138,8 @@ pub fn returns_held<'a>(
     reasons
 }
 
-/// Until when no return begins, after Spot instances that took over were lost soon after.
+/// Until when no return begins, after Spot instances that took over were lost soon after, as far back as
+/// records are kept.
 fn lost_until<'a>(
     known: impl Iterator<Item = (&'a InstanceId, &'a ReplacementStatus)> + Clone,
 ) -> Option<Timestamp> {
@@ -145,9 +147,10 @@ fn lost_until<'a>(
         let successor = status.fallback.successor().filter(|_| status.fallback.is_past_drain())?;
         Some((&successor.instance_id, status.return_started_at?))
     });
+    let taken_over: BTreeMap<&InstanceId, Timestamp> = taken_over.collect();
     let is_lost = |(id, at): &(&InstanceId, Timestamp)| {
-        let soon = |began: Timestamp| began <= *at && since(began, *at) < LOST_WITHIN;
-        taken_over.clone().any(|(successor, began)| successor == *id && soon(began))
+        let began = taken_over.get(id).filter(|began| **began <= *at);
+        began.is_some_and(|began| since(*began, *at) < LOST_WITHIN)
     };
     let interrupted = known.filter(|(_, status)| status.notice.is_none_or(NoticeKind::is_of_market));
     let begun = interrupted.filter_map(|(id, status)| Some((id, status.started_at?)));

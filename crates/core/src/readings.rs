@@ -54,7 +54,9 @@ struct Known {
     max_of_one_version: Option<i32>,
     /// The maximum as it was last read.
     max: Option<i32>,
-    /// When others moved the maximum or desired capacity last, or when the group was first read.
+    /// When it was moved last, or first read.
+    max_moved_at: Option<Duration>,
+    /// When others moved desired capacity last.
     moved_at: Option<Duration>,
 }
 
@@ -168,14 +170,19 @@ impl Known {
     /// versions alone may be what an update that failed has left.
     fn rollout(&mut self, group: &GroupView, now: Duration) -> Option<Rollout> {
         if self.max.replace(group.max) != Some(group.max) {
-            self.moved_at = Some(now);
+            self.max_moved_at = Some(now);
         }
         if !group.setup.mixed_versions {
             self.max_of_one_version = Some(group.max);
         }
         let is_raised = self.max_of_one_version.is_some_and(|max| group.max > max);
         let within = if is_raised { RAISED_WITHIN } else { MOVED_WITHIN };
-        let moves = self.moved_at.is_some_and(|at| now.saturating_sub(at) < within);
+        // Whoever scales the group moves its desired capacity all the time.
+        let moved_at = match self.max_of_one_version {
+            Some(_) if !is_raised => self.max_moved_at,
+            _ => self.moved_at.max(self.max_moved_at),
+        };
+        let moves = moved_at.is_some_and(|at| now.saturating_sub(at) < within);
         let updated = group.setup.eks_node_group.as_ref().filter(|_| group.setup.mixed_versions && moves);
         let refresh = self.refresh.clone().map(Rollout::InstanceRefresh);
         refresh.or_else(|| updated.cloned().map(Rollout::NodeGroupUpdate))

@@ -100,18 +100,19 @@ pub struct NodeAccount {
 }
 
 impl NodeAccount {
-    /// The account with what passed since it was counted last. `nodes` are those of that time as far as is
-    /// known: what changes within five minutes is counted as it is at their end.
+    /// The account with what passed since it was counted last, which is done at that `pace`. `nodes` are
+    /// those of that time as far as is known: what changes in between is counted as it is at the end.
     #[must_use]
-    pub fn counted(account: Option<&Self>, nodes: NodeCounts, now: Timestamp) -> Self {
+    pub fn counted(account: Option<&Self>, nodes: NodeCounts, pace: Duration, now: Timestamp) -> Self {
         let start = || Self { counted_at: now, total: NodeSeconds::default(), days: Vec::new() };
         let Some(account) = account else { return start() };
+        let mut next = Self { counted_at: now, ..account.clone() };
         let passed = crate::time::since(account.counted_at, now);
-        if passed < EVERY {
+        let is_ahead = account.counted_at > now + EVERY;
+        if passed < EVERY && !is_ahead {
             return account.clone();
         }
-        let mut next = Self { counted_at: now, ..account.clone() };
-        if passed > KNOWN_FOR {
+        if is_ahead || passed > KNOWN_FOR.max(2 * pace) {
             return next;
         }
         let mut from = account.counted_at;
@@ -195,12 +196,12 @@ mod tests {
     }
 
     fn counted(account: &NodeAccount, now: &str) -> NodeAccount {
-        NodeAccount::counted(Some(account), NODES, at(now))
+        NodeAccount::counted(Some(account), NODES, Duration::from_secs(30), at(now))
     }
 
     #[test]
     fn what_passes_is_counted_every_five_minutes_by_the_day() {
-        let began = NodeAccount::counted(None, NODES, at("2026-01-01T23:55:00Z"));
+        let began = NodeAccount::counted(None, NODES, Duration::ZERO, at("2026-01-01T23:55:00Z"));
         assert_eq!(began.total, NodeSeconds::default());
         assert_eq!(counted(&began, "2026-01-01T23:59:59Z"), began, "not yet");
         let after = counted(&began, "2026-01-02T00:02:00Z");
@@ -212,20 +213,25 @@ mod tests {
 
     #[test]
     fn a_time_without_a_count_is_not_made_up_and_a_clock_that_is_set_back_counts_nothing() {
-        let began = NodeAccount::counted(None, NODES, at("2026-01-01T12:00:00Z"));
+        let began = NodeAccount::counted(None, NODES, Duration::ZERO, at("2026-01-01T12:00:00Z"));
         let known = counted(&began, "2026-01-01T12:15:00Z");
         assert_eq!(known.total.fallbacks, 900);
         let away = counted(&began, "2026-01-01T12:15:01Z");
         assert_eq!((away.total.fallbacks, away.counted_at), (0, at("2026-01-01T12:15:01Z")));
-        assert_eq!(counted(&known, "2026-01-01T11:00:00Z"), known);
+        assert_eq!(counted(&known, "2026-01-01T12:11:00Z"), known);
+        let set_back = counted(&known, "2026-01-01T11:00:00Z");
+        assert_eq!((set_back.total, set_back.counted_at), (known.total, at("2026-01-01T11:00:00Z")));
+        let slow = Duration::from_secs(3600);
+        let later = NodeAccount::counted(Some(&began), NODES, slow, at("2026-01-01T13:30:00Z"));
+        assert_eq!(later.total.fallbacks, 5400, "a pool that is assessed once an hour");
     }
 
     #[test]
     fn days_are_bounded_and_the_total_is_not() {
-        let mut account = NodeAccount::counted(None, NODES, at("2026-01-01T00:00:00Z"));
+        let mut account = NodeAccount::counted(None, NODES, Duration::ZERO, at("2026-01-01T00:00:00Z"));
         for number in 1..=40 * 24 * 6 {
             let now = at("2026-01-01T00:00:00Z") + Duration::from_secs(600 * number);
-            account = NodeAccount::counted(Some(&account), NODES, now);
+            account = NodeAccount::counted(Some(&account), NODES, Duration::ZERO, now);
         }
         assert_eq!(account.days.len(), DAYS);
         assert_eq!(account.total.spot, 3 * 40 * 86_400);

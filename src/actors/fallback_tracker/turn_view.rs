@@ -20,7 +20,9 @@ use spot_guard_core::placement::PlacementOptions;
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight;
 use spot_guard_core::reason::{Blocker, Reason};
-use spot_guard_core::record::{OldNodeState, ReplacedBy, ReplacementStatus, UtilisationPercent};
+use spot_guard_core::record::{
+    FallbackState, OldNodeState, ReplacedBy, ReplacementStatus, UtilisationPercent,
+};
 use spot_guard_core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, Queue, RebalanceMode,
     ReturnAssessment, Subject,
@@ -222,6 +224,9 @@ impl<'a> TurnView<'a> {
         if matches!(*next.old_node, OldNodeState::Draining(_)) {
             self.moving.insert(subject.node.clone());
         }
+        if let (FallbackState::Draining(_), Some(capacity)) = (&*next.fallback, next.capacity.taken()) {
+            self.moving.insert(capacity.node_name.clone());
+        }
         if let Some(pool) = &record.spec.pool
             && limits::is_under_way(&next, now)
             && !limits::is_under_way(&status, now)
@@ -326,10 +331,12 @@ impl<'a> TurnView<'a> {
         let Some(capacity) = status.and_then(|status| status.capacity.taken()) else {
             return Some(Cow::Borrowed(found));
         };
-        if !found.unsafe_.is_empty() {
+        let held = [&found.unhealthy, &found.unstable, &found.unsafe_];
+        if held.iter().any(|reasons| !reasons.is_empty()) {
+            // Nothing begins by it, so nothing that came since makes a difference.
             return Some(Cow::Borrowed(found));
         }
-        let drains = Drains::marked(&self.deps.taint_key);
+        let drains = Drains { taint_key: &self.deps.taint_key, nodes: &self.moving };
         let mut pods = safety::moving(&capacity.node_name, self.snapshot);
         let mut drained = safety::drained_beside(&capacity.node_name, self.snapshot, &drains);
         if pods.any(|pod| !found.pods.contains(&pod.uid)) || drained.any(|node| !found.drained.contains(node))
@@ -436,7 +443,13 @@ fn moving(
         status.is_some_and(|status| matches!(*status.old_node, OldNodeState::Draining(_)))
     };
     let decided = records.values().filter(is_draining).filter_map(|record| old_node(snapshot, record));
-    let decided = decided.map(|node| node.name.clone());
+    let goes_back = |record: &NodeReplacement| {
+        let status = record.status.as_ref()?;
+        let held = status.capacity.taken()?;
+        let drains = matches!(*status.fallback, FallbackState::Draining(_));
+        snapshot.node_on(&held.node_name, &held.instance_id, None).filter(|_| drains)
+    };
+    let decided = decided.chain(records.values().filter_map(goes_back)).map(|node| node.name.clone());
     reported.chain(decided).collect()
 }
 

@@ -226,16 +226,13 @@ fn claim(
     let Some((instance_id, node)) = claimed.filter(|_| !cancelled) else {
         if !cancelled {
             open.successor = None;
-            let reasons = limiting(facts);
-            if !reasons.is_empty() {
-                // An instance that Spot gave now would stand idle until the return may begin.
-                return at(FlowBox::Monitor, reasons);
-            }
             let of_this = |found: &&ReturnAssessment| found.is_of(&capacity.instance_id);
-            let pointless = facts.assessment.filter(of_this).map(|found| found.unsafe_with_spot.clone());
-            if let Some(pointless) = at(FlowBox::Safety, pointless.unwrap_or_default()) {
-                // An instance that Spot gave now would stand idle: the pods could not move to it.
-                return Some(pointless);
+            let Some(found) = facts.assessment.filter(of_this) else { return Some(Obstacle::NotAssessed) };
+            // An instance that Spot gave now would stand idle: the return may not begin yet, or the pods
+            // could not move to it.
+            let idle = at(FlowBox::Monitor, limiting(facts));
+            if let Some(idle) = idle.or_else(|| at(FlowBox::Safety, found.unsafe_with_spot.clone())) {
+                return Some(idle);
             }
             probe(open, status, turn);
             return at(FlowBox::Health, vec![unusable.unwrap_or(Reason::NoSpotInstance)]);
@@ -325,7 +322,8 @@ fn probe(open: &mut OpenFallback, status: &mut ReplacementStatus, turn: &Turn<'_
         return;
     };
     let gave = facts.ledger.shares(GroupKind::Spot).filter_map(|other| other.claimed_at).max();
-    let failed = share.failure.as_ref().filter(|_| share.attempt == status.asked());
+    let is_answered = share.attempt == status.asked() && !share.rests(now);
+    let failed = share.failure.as_ref().filter(|_| is_answered);
     let gives = failed.is_some_and(|failure| gave.is_some_and(|at| at > failure.at));
     match open.next_probe_at {
         Some(at) if now < at && !gives => return,

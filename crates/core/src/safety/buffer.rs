@@ -67,13 +67,13 @@ fn grow(sum: &mut Resources, by: &Resources, pods: i64) {
 /// How full the pool is with the node and would be without it, and what is too full of what the pods ask for.
 ///
 /// Only nodes that pods can be placed on count. All pods that move are counted in the pool, even if some
-/// would go elsewhere.
+/// would go elsewhere, and those that leave other nodes beside them.
 ///
 /// # Errors
 /// If finding out is more work than `effort` has left.
 pub(super) fn judge(
     leaving: &NodeName,
-    moving: &[&Pod],
+    (moving, beside): (&[&Pod], &[&Pod]),
     excluded: &ExcludedNodes,
     snapshot: &Snapshot,
     policy: &SafetyPolicy,
@@ -106,7 +106,7 @@ pub(super) fn judge(
         before.pods(snapshot.pods_on(leaving).filter(counts), effort)?;
     }
     let (mut after, mut moved) = (rest, Sum::default());
-    after.pods(moving.iter().copied().filter(counts), effort)?;
+    after.pods(moving.iter().chain(beside).copied().filter(counts), effort)?;
     moved.pods(moving.iter().copied().filter(counts), effort)?;
 
     let story = context.utilisation_before_story.as_ref();
@@ -144,5 +144,7 @@ pub fn pool_utilisation(
 ) -> Utilisation {
     let context = SafetyContext { pool_nodes: pool_nodes.clone(), ..SafetyContext::default() };
     let (nobody, effort) = (ExcludedNodes::default(), Effort::of(GLANCE_EFFORT));
-    judge(&NodeName::default(), &[], &nobody, snapshot, policy, &context, &effort).unwrap_or_default().1
+    judge(&NodeName::default(), (&[], &[]), &nobody, snapshot, policy, &context, &effort)
+        .unwrap_or_default()
+        .1
 }

@@ -115,9 +115,16 @@ pub fn check_return(
         fits_in_some_order: placement.fits_in_some_order,
     }));
 
+    // Pods of a node that still takes some are counted there.
+    let is_apart = |pod: &&&Pod| {
+        let node = pod.node.as_ref().filter(|node| context.pool_nodes.contains(*node));
+        let node = node.and_then(|node| snapshot.node(node));
+        node.is_some_and(|node| excluded.contains(&node.name) || !node.ready || node.unschedulable)
+    };
+    let beside: Vec<&Pod> = leaving.iter().filter(is_apart).copied().collect();
     // Next to the rest this is little, so it is known also where the rest is not.
     let effort = Effort::of(policy.placement.effort);
-    let judged = buffer::judge(node, &moving, &excluded, snapshot, policy, context, &effort);
+    let judged = buffer::judge(node, (&moving, &beside), &excluded, snapshot, policy, context, &effort);
     too_large |= judged.is_err();
     let (utilisation_before, utilisation_after, too_full) = judged.unwrap_or_default();
     blockers.extend(too_full);

@@ -5,6 +5,7 @@ use super::utilisation::Utilisation;
 use crate::cluster::Snapshot;
 use crate::health::PoolReplacement;
 use crate::ids::{InstanceId, NodeName};
+use crate::record::OldNodeState;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -28,7 +29,9 @@ impl SafetyContext {
         let (mut excluded, mut drained): (Vec<NodeName>, BTreeSet<NodeName>) = Default::default();
         for other in stories.iter().filter(|other| own.is_none_or(|own| own.name != other.name)) {
             if !other.status.old_node.is_over() {
+                let is_drained = matches!(*other.status.old_node, OldNodeState::Draining(_));
                 excluded.extend(nodes_of(other.instance_id));
+                drained.extend(nodes_of(other.instance_id).filter(|_| is_drained));
             }
             if let Some(capacity) = other.status.goes_back() {
                 excluded.extend(nodes_of(&capacity.instance_id));

@@ -7,6 +7,7 @@ use crate::ids::{NodeName, NodeUid};
 use crate::policy::Policy;
 use crate::time::since;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A pod waits once the scheduler has found no node for so long.
@@ -18,6 +19,10 @@ const MOST_PODS: usize = 5_000;
 /// EKS says by this label which market a node is of (EKS User Guide, "Managed node groups").
 const CAPACITY_TYPE: &str = "eks.amazonaws.com/capacityType";
 
+/// The label of a node's type of instance.
+const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
+/// So many types of a group are looked at.
+const MOST_TYPES: usize = 3;
 /// The label of a node's own name.
 const HOSTNAME: &str = "kubernetes.io/hostname";
 /// The name of a node that is not there yet. It is no name that a node can have.
@@ -60,13 +65,19 @@ impl Shapes {
         Self(found)
     }
 
-    /// The cluster with one more, empty node like those of the Spot group, in each zone of the group: that of
-    /// the node that was looked at comes first. None without such a node.
+    /// The cluster with one more, empty node like those of the Spot group: of each type of instance, in each
+    /// zone of the group. Which of them Spot gives nobody knows before. None without a node to look at.
     #[must_use]
     pub fn with_spot_node(view: &PoolView, snapshot: &Snapshot, taint_key: &str) -> Vec<Snapshot> {
-        let Some(Shape { node, free }) = shape(&view.spot, snapshot, taint_key) else { return Vec::new() };
+        let types = of_each_type(&view.spot, snapshot);
+        let shapes = types.into_iter().map(|node| shape_of(node, snapshot, taint_key));
+        shapes.flat_map(|shape| Self::in_each_zone(&shape, &view.spot, snapshot)).collect()
+    }
+
+    /// The cluster with one more such node, in each zone of the group; that of the node comes first.
+    fn in_each_zone(Shape { node, free }: &Shape, group: &GroupView, snapshot: &Snapshot) -> Vec<Snapshot> {
         let own = &*node.zone;
-        let others = view.spot.zones.iter().map(String::as_str).filter(|zone| *zone != own);
+        let others = group.zones.iter().map(String::as_str).filter(|zone| *zone != own);
         let zones = std::iter::once(own).chain(others);
         let in_zone = |zone: &str| {
             let of_node = node.labels.iter().filter(|(key, _)| *key != HOSTNAME);
@@ -154,15 +165,37 @@ fn arriving(group: &GroupView, snapshot: &Snapshot, now: Timestamp) -> usize {
     waits.count()
 }
 
-fn shape(group: &GroupView, snapshot: &Snapshot, taint_key: &str) -> Option<Shape> {
+/// The nodes of a group that take pods.
+fn open_nodes<'s>(group: &GroupView, snapshot: &'s Snapshot) -> impl Iterator<Item = &'s Node> {
     let nodes = group.instances.iter().filter_map(|held| snapshot.node_of_instance(&held.id));
-    let node = nodes.filter(|node| node.ready && !node.unschedulable).min_by_key(|node| &node.name)?;
+    nodes.filter(|node| node.ready && !node.unschedulable)
+}
+
+/// A node of each type of instance, as few as matter; of each the one with the fewest taints.
+fn of_each_type<'s>(group: &GroupView, snapshot: &'s Snapshot) -> Vec<&'s Node> {
+    let mut found: BTreeMap<&str, &Node> = BTreeMap::new();
+    for node in open_nodes(group, snapshot) {
+        let rank = |node: &Node| (node.taints.len(), node.name.clone());
+        let held = found.entry(node.labels.get(INSTANCE_TYPE).unwrap_or_default()).or_insert(node);
+        if rank(node) < rank(held) {
+            *held = node;
+        }
+    }
+    found.into_values().take(MOST_TYPES).collect()
+}
+
+fn shape(group: &GroupView, snapshot: &Snapshot, taint_key: &str) -> Option<Shape> {
+    let node = open_nodes(group, snapshot).min_by_key(|node| &node.name)?;
+    Some(shape_of(node, snapshot, taint_key))
+}
+
+fn shape_of(node: &Node, snapshot: &Snapshot, taint_key: &str) -> Shape {
     let mut free = node.allocatable.clone();
     let daemons = |pod: &&Pod| pod.owner.kind == OwnerKind::DaemonSet && !pod.phase.finished();
     snapshot.pods_on(&node.name).filter(daemons).for_each(|pod| take_off(&mut free, &pod.spec.requests));
     let passes = |key: &str| key == taint_key || key == CORDON || key.starts_with("node.kubernetes.io/");
     let taints = node.taints.iter().filter(|taint| !passes(&taint.key)).cloned().collect();
-    Some(Shape { node: Node { taints, ..node.clone() }, free })
+    Shape { node: Node { taints, ..node.clone() }, free }
 }
 
 fn holds(free: &Resources, pod: &Pod) -> bool {

@@ -303,9 +303,11 @@ impl Stage<'_> {
                     && held.state == LifecycleState::InService
                     && held.machine_runs
             });
-            // A group that replaces by itself does so on advice, too. A deadline that was over is none.
-            let (deadline, told) = (text("deadline"), text("detectedAt"));
-            if self.replaces_by_itself(&id) && (deadline.is_empty() || deadline < told) {
+            // A group that replaces by itself does so on advice, too. A deadline that EC2 never gives is none.
+            let at = |field| text(field).parse::<Timestamp>().ok();
+            let left = at("deadline").zip(at("detectedAt")).map(|(deadline, told)| deadline - told);
+            let is_given = left.is_some_and(|left| (0..=600).contains(&left.get_seconds()));
+            if self.replaces_by_itself(&id) && !is_given {
                 continue;
             }
             let has_node = self.cluster.get_json("nodes", "", &node).is_some();

@@ -40,7 +40,13 @@ fn spot_is_not_asked_for_an_instance_that_would_be_of_no_use() {
     let other = ReturnAssessment { of: Some("another".into()), ..stage.assessment.clone().expect("one") };
     stage.assessment = Some(other);
     stage.go();
-    assert_eq!(stage.status.probes, 1, "it was about another instance");
+    assert_eq!(stage.status.probes, 0, "it was about another instance");
+    stage.assessment = None;
+    stage.go();
+    assert_eq!(stage.status.probes, 0, "nobody knows yet");
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.go().pass(40).go();
+    assert_eq!(stage.status.probes, 1);
 }
 
 #[test]
@@ -89,4 +95,30 @@ fn once_spot_has_given_another_one_an_instance_it_is_asked_at_once() {
     own.failure.as_mut().expect("a failure").at = now;
     stage.go();
     assert_eq!(stage.status.probes, 1, "it was refused since then");
+}
+
+#[test]
+fn a_share_that_rests_after_an_unusable_instance_is_not_asked_again_and_again() {
+    let mut stage = owed();
+    stage.go().pass(5);
+    spot_gives_another_one(&mut stage);
+    let (asked, now) = (stage.status.asked(), stage.now);
+    let own = &mut stage.ledger.scaling_requests.last_mut().expect("a request").shares[0];
+    own.failure.as_mut().expect("a failure").class = FailureClass::Unusable;
+    own.discarded = Some(Discarded {
+        instance_id: "i-3".into(),
+        zone: "a".to_owned(),
+        earlier_zones: Vec::new(),
+        why: NodeTrouble::NotJoined,
+        waited_seconds: 900,
+        at: now,
+        times: 3,
+    });
+    own.attempt = asked;
+    for _ in 0..20 {
+        stage.go().pass(1);
+        let asked = stage.status.asked();
+        stage.ledger.scaling_requests.last_mut().expect("a request").shares[0].attempt = asked;
+    }
+    assert!(stage.status.probes <= 1, "its own time alone: {}", stage.status.probes);
 }
