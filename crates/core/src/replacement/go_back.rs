@@ -227,7 +227,10 @@ fn claim(
         if !cancelled {
             open.successor = None;
             let of_this = |found: &&ReturnAssessment| found.is_of(&capacity.instance_id);
-            let Some(found) = facts.assessment.filter(of_this) else { return Some(Obstacle::NotAssessed) };
+            let Some(found) = facts.assessment.filter(of_this) else {
+                let stale = at(FlowBox::Safety, facts.freshness.against(Step::Return));
+                return stale.or(Some(Obstacle::NotAssessed));
+            };
             // An instance that Spot gave now would stand idle: the return may not begin yet, or the pods
             // could not move to it.
             let idle = at(FlowBox::Monitor, limiting(facts));

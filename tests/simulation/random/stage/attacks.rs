@@ -303,7 +303,7 @@ impl Stage<'_> {
                     && held.state == LifecycleState::InService
                     && held.machine_runs
             });
-            // A group that replaces by itself does so on advice, too. A deadline that EC2 never gives is none.
+            // A group that replaces by itself does so on advice, too. What EC2 never gives is no deadline.
             let at = |field| text(field).parse::<Timestamp>().ok();
             let left = at("deadline").zip(at("detectedAt")).map(|(deadline, told)| deadline - told);
             let is_given = left.is_some_and(|left| (0..=600).contains(&left.get_seconds()));
