@@ -377,3 +377,18 @@ fn the_node_of_a_cancelled_story_is_one_of_those_that_stay() {
     let unready = unready_nodes(&spot, &stories, &|id| Some(id != "i-1"), &policy);
     assert_eq!(unready.len(), 1);
 }
+
+#[test]
+fn one_node_that_spot_may_give_is_enough_and_a_check_that_is_too_large_is_not_made_again() {
+    let too_large: Reason = Blocker::CheckTooLarge { heaviest: None }.into();
+    let asked = std::cell::Cell::new(0);
+    let of = |found: &[Vec<Reason>]| {
+        asked.set(0);
+        let counted = found.iter().cloned().inspect(|_| asked.set(asked.get() + 1));
+        (of_any_node(counted), asked.get())
+    };
+    assert_eq!(of(&[]), (vec![], 0));
+    assert_eq!(of(&[vec![too_full()], vec![Reason::NoSpotInstance]]), (vec![too_full()], 2));
+    assert_eq!(of(&[vec![too_full()], vec![], vec![too_full()]]), (vec![], 2));
+    assert_eq!(of(&[vec![too_large.clone()], vec![]]), (vec![too_large], 1));
+}

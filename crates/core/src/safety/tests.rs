@@ -451,3 +451,40 @@ fn a_budget_that_never_opens_is_known_before_a_drain() {
     assert!(!never(2, 2, 3), "it opens when all are ready");
     assert!(!never(2, 1, 1), "it is open");
 }
+
+#[test]
+fn what_a_record_drains_counts_before_its_node_has_the_taint() {
+    let instance = |name: &str| crate::record::Capacity {
+        group: crate::record::GroupKind::OnDemand,
+        instance_id: name.into(),
+        node_name: name.into(),
+        ready_at: Timestamp::UNIX_EPOCH,
+    };
+    let of = |name: &str, fallback: crate::record::FallbackState| {
+        let capacity =
+            crate::record::CapacityState::Taken { instance: instance(name), on_demand_requested: true };
+        crate::record::ReplacementStatus {
+            old_node: crate::record::OldNodeState::Gone {}.into(),
+            capacity: capacity.into(),
+            fallback: fallback.into(),
+            ..Default::default()
+        }
+    };
+    let open = crate::record::OpenFallback::default;
+    let returning = of("i-2", crate::record::FallbackState::Draining(open()));
+    let waiting = of("i-1", crate::record::FallbackState::OnFallback(open()));
+    let stories = [("one", &waiting), ("two", &returning)].map(|(name, status)| {
+        let instance_id = crate::testing::leaked("i-0");
+        crate::health::PoolReplacement { name: name.into(), instance_id, status }
+    });
+    let on = |name: &str| Node { provider_id: format!("aws:///a/{name}").into(), ..node(name) };
+    // Each of the two fits alone on the one node that takes pods; both do not.
+    let pods = vec![pod("web-1", "i-1", 3000), pod("web-2", "i-2", 3000)];
+    let snapshot = cluster(vec![on("i-1"), on("i-2"), on("i-3")], pods);
+    let context =
+        SafetyContext::of(Some(&stories[0]), &stories, std::iter::empty(), &snapshot, &"key".into());
+    assert_eq!(context.drained.iter().map(|node| &**node).collect::<Vec<_>>(), ["i-2"]);
+    let policy = SafetyPolicy { max_utilisation: 1.0, ..SafetyPolicy::default() };
+    let report = check_return(&"i-1".into(), &snapshot, &policy, &context);
+    assert!(kinds(&report).contains(&ReasonCode::PodDoesNotFit), "{:?}", report.blockers);
+}

@@ -375,3 +375,36 @@ fn the_pool_says_the_mode_or_a_cluster_autoscaler_decides() {
         assert_eq!(ShortfallMode::beside(lives), expected, "{lives:?}");
     }
 }
+
+#[test]
+fn what_spot_may_give_is_tried_in_each_type_and_zone_without_the_taints_of_one_node() {
+    let typed = |name: &str, type_: &str, zone: &str| {
+        let labels = [("node.kubernetes.io/instance-type", type_), ("topology.kubernetes.io/zone", zone)];
+        let labels: Labels = labels.into_iter().collect();
+        Node { labels, zone: zone.into(), provider_id: format!("aws:///{zone}/{name}").into(), ..node(name) }
+    };
+    let mut tainted = typed("i-1", "m5", "a");
+    tainted.taints = Box::new([crate::cluster::Taint {
+        key: "a-person/keeps".into(),
+        value: "".into(),
+        effect: crate::cluster::Effect::NoSchedule,
+    }]);
+    let mut large = typed("i-3", "r5", "b");
+    large.allocatable.memory *= 4;
+    let snapshot = cluster(vec![tainted, typed("i-2", "m5", "a"), large], vec![]);
+    let view = PoolView { spot: group("spot", 3, &["i-1", "i-2", "i-3"]), on_demand: group("od", 0, &[]) };
+    let clusters = Shapes::with_spot_node(&view, &snapshot, "leaving");
+    let found: Vec<(String, i64, usize)> = clusters
+        .iter()
+        .map(|cluster| {
+            let node = cluster.node(&HYPOTHETICAL.into()).expect("one more node");
+            let zone = node.labels.get("topology.kubernetes.io/zone").unwrap_or_default();
+            assert_eq!(zone, &*node.zone);
+            (zone.to_owned(), node.allocatable.memory, node.taints.len())
+        })
+        .collect();
+    let memory = node("i-2").allocatable.memory;
+    let expected = [("a", memory), ("b", memory), ("b", 4 * memory), ("a", 4 * memory)];
+    assert_eq!(found, expected.map(|(zone, memory)| (zone.to_owned(), memory, 0)));
+    assert!(Shapes::with_spot_node(&view, &cluster(vec![], vec![]), "leaving").is_empty());
+}
