@@ -199,16 +199,18 @@ pub fn assess(
     let mut looks = MOST_LOOKS;
     for story in open {
         let mut result = before_safety(story, &found, policy, now);
+        // One that terminates has had its turn.
+        let may_begin = matches!(*story.status.fallback, FallbackState::OnFallback(_));
         if result.unhealthy.is_empty() && result.unstable.is_empty() {
             match returning.first() {
-                Some(other) if places == 0 && !story.is_returning() => {
+                Some(other) if places == 0 && may_begin => {
                     result.unsafe_.push(Reason::ReturnUnderWay { replacement: (*other).clone() });
                 }
                 _ => result.unsafe_ = (questions.unsafe_)(story),
             }
             let open = story.status.fallback.open();
             let waits = open.is_some_and(|open| open.not_before.is_some_and(|at| now < at));
-            if result.unsafe_.is_empty() && !waits && !story.is_returning() {
+            if result.unsafe_.is_empty() && !waits && may_begin {
                 returning.insert(0, &story.name);
                 places = 0;
             }

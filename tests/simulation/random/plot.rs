@@ -473,7 +473,8 @@ const MANAGED: u64 = 0x00e5_7e45;
 fn with_managed(pools: &mut [PoolPlan], random: &mut fastrand::Rng) {
     if random.u8(..6) == 0 {
         let number = random.usize(..pools.len());
-        pools[number].start.managed = true;
+        // Room for the successors of what is at risk, and for an update.
+        (pools[number].start.managed, pools[number].tight) = (true, false);
     }
 }
 

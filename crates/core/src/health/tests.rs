@@ -278,6 +278,7 @@ fn in_a_small_pool_returns_are_made_one_by_one_the_oldest_first() {
     assert_eq!(judge(&older, &returning), (true, false), "one that has begun ends first");
     returning.fallback = FallbackState::Terminating(OpenFallback::default()).into();
     assert_eq!(judge(&returning, &newer), (true, true), "one that terminates holds no turn");
+    assert_eq!(judge(&older, &returning), (true, true), "and takes none");
 }
 
 #[test]

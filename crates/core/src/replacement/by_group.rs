@@ -134,7 +134,10 @@ pub(super) fn is_full(open: &mut OpenFallback, turn: &Turn<'_>) -> bool {
         open.successor = None;
         return false;
     };
-    if open.successor.as_ref().is_some_and(|held| spot.is_in_service(&held.instance_id)) {
+    let serves = |id: &InstanceId| {
+        spot.is_in_service(id) && (facts.node_of)(id).is_some_and(|node| node.ready && !node.cordoned)
+    };
+    if open.successor.as_ref().is_some_and(|held| serves(&held.instance_id)) {
         return true;
     }
     let serving = spot
