@@ -9,9 +9,11 @@
 //! What was found is written into the SpotPool's status, too.
 
 mod adoptions;
+mod context;
 mod shortfalls;
 mod status;
 
+use self::context::safety_context;
 use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused, QueueRead};
 use crate::actors::supervision::{MessageLink, answers_ping};
@@ -36,9 +38,9 @@ use spot_guard_core::placement::PodName;
 use spot_guard_core::preflight;
 use spot_guard_core::reason::{Blocker, Finding, Pause, Reason, ReasonCode, in_one_line};
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, set_condition};
-use spot_guard_core::safety::{self, SafetyContext};
+use spot_guard_core::safety;
 use spot_guard_core::savings::{NodeAccount, NodeCounts};
-use spot_guard_core::shortfall::{HYPOTHETICAL, Shapes, Shortfall, ShortfallMode};
+use spot_guard_core::shortfall::{Shapes, Shortfall, ShortfallMode};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -130,7 +132,7 @@ impl HealthMonitor {
         &mut self,
         observed: &PoolObserved,
         all: &Found,
-        (replaced_by, findings): (ReplacedBy, &[Finding]),
+        (replaced_by, findings, pace): (ReplacedBy, &[Finding], Duration),
         Urgent { pause, freshness, .. }: &Urgent,
         other: Option<PodName>,
         ctx: &mut Context<Self>,
@@ -179,7 +181,7 @@ impl HealthMonitor {
             "onDemand": status::of_group(&observed.view.on_demand, adoption.excess),
             "activeFallbacks": found.returns.len(),
             "aboveBaseline": adoption.excess,
-            "nodeAccount": self.count_nodes(observed, found.returns.len()),
+            "nodeAccount": self.count_nodes(observed, found.returns.len(), pace),
             "replacedBy": replaced_by,
             "recommendations": self.recommendations(replaced_by, &observed.view.spot),
             "conditions": conditions,
@@ -199,7 +201,7 @@ impl HealthMonitor {
     }
 
     /// How long the pool's nodes have served, up to now.
-    fn count_nodes(&self, observed: &PoolObserved, fallbacks: usize) -> NodeAccount {
+    fn count_nodes(&self, observed: &PoolObserved, fallbacks: usize, pace: Duration) -> NodeAccount {
         let pool = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(&*observed.pool));
         let account = pool.as_ref().and_then(|pool| pool.status.as_ref()?.node_account.as_ref());
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -208,8 +210,6 @@ impl HealthMonitor {
             on_demand: count(observed.view.on_demand.in_service()),
             fallbacks: count(fallbacks),
         };
-        let pace = self.deps.pools().get(&observed.pool).map(|pool| pool.policy.monitor_seconds);
-        let pace = spot_guard_core::policy::seconds(pace.unwrap_or_default());
         NodeAccount::counted(account, nodes, pace, self.deps.clock.now())
     }
 
@@ -327,7 +327,7 @@ fn assess<'a>(
             let asked = story.status.fallback.requested_at().is_some();
             if let Some(back) = story.status.capacity.taken() {
                 let node = &back.node_name;
-                let context = safety_context(story, &everywhere, view, snapshot, taint_key);
+                let context = safety_context(Some(story), &everywhere, view, snapshot, taint_key);
                 assessed.pods = safety::moving(node, snapshot).map(|pod| pod.uid.clone()).collect();
                 assessed.drained =
                     safety::drained_beside(node, snapshot, &context.drains()).cloned().collect();
@@ -343,19 +343,6 @@ fn returning(pool: &PoolName, records: &[Arc<NodeReplacement>]) -> Vec<Replaceme
     let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(pool));
     let returning = own.filter_map(|record| record.as_open()).filter(PoolReplacement::is_returning);
     returning.map(|story| story.name).collect()
-}
-
-fn safety_context(
-    story: &PoolReplacement<'_>,
-    stories: &[PoolReplacement<'_>],
-    view: &PoolView,
-    snapshot: &Snapshot,
-    taint_key: &Arc<str>,
-) -> SafetyContext {
-    let members = view.instances().map(|instance| &instance.id);
-    let mut context = SafetyContext::of(Some(story), stories, members, snapshot, taint_key);
-    context.pool_nodes.extend(snapshot.node(&HYPOTHETICAL.into()).map(|node| node.name.clone()));
-    context
 }
 
 /// When a person last asked for the return of one of the pool's fallbacks.
@@ -378,7 +365,7 @@ fn safety_blockers(
         // Its name may be another node's by now, whose pods say nothing.
         return vec![Blocker::NodeUnknown { node: capacity.node_name.clone() }.into()];
     }
-    let context = safety_context(story, stories, view, snapshot, taint_key);
+    let context = safety_context(Some(story), stories, view, snapshot, taint_key);
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
     report.blockers.into_iter().map(Reason::from).collect()
@@ -488,7 +475,7 @@ impl Handler<Turn> for HealthMonitor {
                     actor.due.remove(&name);
                     return;
                 };
-                actor.publish(&observed, &found, (replacer, &findings), &urgent, other, ctx);
+                actor.publish(&observed, &found, (replacer, &findings, usual), &urgent, other, ctx);
                 actor.take_in(&name, &found.assessment);
                 let Found { assessment, shortfall, adoption } = found;
                 actor.assessed.send(PoolAssessed { pool: name, assessment, shortfall, adoption });

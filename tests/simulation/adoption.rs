@@ -102,14 +102,7 @@ fn no_spot_instance_is_bought_for_pods_that_cannot_leave() {
     plot.start.apps = Scenario::Adoption.plot().start.apps;
     let played = Play::plot("pinned", plot)
         .beside(|stage| async move {
-            let group = stage.cloud.group(ON_DEMAND).expect("a group");
-            let node = group.instances[0].node_name.clone();
-            // A pod that nothing makes anew.
-            let runner = json!({
-                "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": "default", "name": "runner" },
-                "spec": { "nodeName": node, "containers": [{ "name": "main", "image": "runner:1" }] },
-            });
-            stage.cluster.create_json(runner).expect("a pod");
+            stage.pin_on_demand();
             stage.pass(2 * 3600).await;
             assert_eq!((records(&stage).len(), desired(&stage)), (0, (3, 1)));
             is_held_by(&stage, ReasonCode::AboveBaseline, "default/runner");

@@ -8,7 +8,7 @@ use spot_guard::sim::audit::{Auditor, Violation};
 use spot_guard::sim::crash::{CrashPoint, Crasher, RequestKind};
 use spot_guard::sim::run::{Report, ScenarioRun};
 use spot_guard::sim::scenario::{Plot, Scenario};
-use spot_guard::sim::world::{self, ControllerHandle, Gates, POOL};
+use spot_guard::sim::world::{self, ControllerHandle, Gates, ON_DEMAND, POOL};
 use spot_guard_cloud::cloud::{CallRecord, Cloud};
 use spot_guard_cloud::cluster::Cluster;
 use spot_guard_core::reason::ReasonCode;
@@ -241,6 +241,17 @@ impl Stage {
     /// The reasons that the replacement of an instance waits for.
     pub fn held_by(&self, instance: &str) -> Vec<ReasonCode> {
         self.status(instance).blocking.iter().map(|held| held.reason).collect()
+    }
+
+    /// A pod that nothing makes anew, on the oldest on-demand node: `default/runner`.
+    pub fn pin_on_demand(&self) {
+        let group = self.cloud.group(ON_DEMAND).expect("a group");
+        let node = group.instances[0].node_name.clone();
+        let runner = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": "default", "name": "runner" },
+            "spec": { "nodeName": node, "containers": [{ "name": "main", "image": "runner:1" }] },
+        });
+        self.cluster.create_json(runner).expect("a pod");
     }
 
     /// The budgets of these applications allow so many pods to be unavailable from now on.

@@ -1,9 +1,8 @@
 //! How fast on-demand goes back to Spot, how many at a time, and when it does not.
 
-use crate::play::{EPOCH, Play, Played, Stage};
-use serde_json::json;
+use crate::play::{EPOCH, Play, Played};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
-use spot_guard::sim::world::{ON_DEMAND, SPOT};
+use spot_guard::sim::world::SPOT;
 use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::reason::ReasonCode;
@@ -72,17 +71,6 @@ fn eight_fallbacks_are_asked_for_in_one_call_and_go_back_side_by_side() {
     assert!(side_by_side < one_by_one, "{side_by_side} and {one_by_one} s");
 }
 
-/// A pod on the fallback's node that nothing makes anew.
-fn pin(stage: &Stage) {
-    let group = stage.cloud.group(ON_DEMAND).expect("a group");
-    let node = group.instances[0].node_name.clone();
-    let runner = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": "default", "name": "runner" },
-        "spec": { "nodeName": node, "containers": [{ "name": "main", "image": "runner:1" }] },
-    });
-    stage.cluster.create_json(runner).expect("a pod");
-}
-
 #[test]
 fn spot_is_not_asked_for_a_fallback_whose_pods_cannot_leave_until_they_can() {
     let mut plot = Scenario::DrySpot.plot();
@@ -90,7 +78,7 @@ fn spot_is_not_asked_for_a_fallback_whose_pods_cannot_leave_until_they_can() {
     let played = Play::plot("pinned", plot)
         .beside(|stage| async move {
             stage.until_phase(&stage.spot[0], Phase::OnFallback).await;
-            pin(&stage);
+            stage.pin_on_demand();
             stage.pass(120).await;
             let asked = stage.cloud.calls().len();
             stage.pass(3600).await;

@@ -420,6 +420,12 @@ fn old_node<'s>(snapshot: &'s Snapshot, record: &NodeReplacement) -> Option<&'s 
     snapshot.node_on(&record.spec.node_name, &record.spec.instance_id, uid)
 }
 
+/// The node of the instance that a record has taken, while it exists.
+fn stand_in<'s>(snapshot: &'s Snapshot, record: &NodeReplacement) -> Option<&'s Node> {
+    let held = record.status.as_ref()?.capacity.taken()?;
+    snapshot.node_on(&held.node_name, &held.instance_id, None)
+}
+
 /// The nodes that are being drained, or are about to be.
 fn moving(
     snapshot: &Snapshot,
@@ -430,10 +436,7 @@ fn moving(
         let record = records.get(name)?;
         match purpose {
             DrainPurpose::Replace => old_node(snapshot, record),
-            DrainPurpose::Return => {
-                let held = record.status.as_ref()?.capacity.taken()?;
-                snapshot.node_on(&held.node_name, &held.instance_id, None)
-            }
+            DrainPurpose::Return => stand_in(snapshot, record),
         }
     };
     let reported = drains.iter().filter(|(_, drain)| drain.end.is_none());
@@ -444,10 +447,8 @@ fn moving(
     };
     let decided = records.values().filter(is_draining).filter_map(|record| old_node(snapshot, record));
     let goes_back = |record: &NodeReplacement| {
-        let status = record.status.as_ref()?;
-        let held = status.capacity.taken()?;
-        let drains = matches!(*status.fallback, FallbackState::Draining(_));
-        snapshot.node_on(&held.node_name, &held.instance_id, None).filter(|_| drains)
+        let drains = matches!(*record.status.as_ref()?.fallback, FallbackState::Draining(_));
+        stand_in(snapshot, record).filter(|_| drains)
     };
     let decided = decided.chain(records.values().filter_map(goes_back)).map(|node| node.name.clone());
     reported.chain(decided).collect()

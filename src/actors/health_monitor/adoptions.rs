@@ -1,5 +1,6 @@
 //! Which on-demand instance above the baseline goes back to Spot next.
 
+use super::context::safety_context;
 use crate::actors::deps::PoolConfig;
 use crate::actors::messages::PoolObserved;
 use crate::crd::NodeReplacement;
@@ -8,8 +9,8 @@ use spot_guard_core::adoption::{self, Adoption, AdoptionInputs, AdoptionRecord, 
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::health::{PoolAssessment, PoolReplacement};
 use spot_guard_core::reason::Reason;
-use spot_guard_core::safety::{self, SafetyContext, SafetyPolicy};
-use spot_guard_core::shortfall::{HYPOTHETICAL, Shapes};
+use spot_guard_core::safety::{self, SafetyPolicy};
+use spot_guard_core::shortfall::Shapes;
 use std::sync::Arc;
 
 /// Which instance is adopted next, or what holds it.
@@ -30,12 +31,10 @@ pub(super) fn judge(
     let view = &*observed.view;
     let policy = SafetyPolicy::of(&pool.policy);
     let unsafe_ = |candidate: &Candidate, cluster: &Snapshot| {
-        let members = view.instances().map(|instance| &instance.id);
-        let mut context = SafetyContext::of(None, &everywhere, members, cluster, taint_key);
+        let mut context = safety_context(None, &everywhere, view, cluster, taint_key);
         // An adoption may leave the pool as full as it is.
         context.utilisation_before_story =
             Some(safety::pool_utilisation(&context.pool_nodes, snapshot, &policy));
-        context.pool_nodes.extend(cluster.node(&HYPOTHETICAL.into()).map(|node| node.name.clone()));
         let report = safety::check_return(&candidate.node, cluster, &policy, &context);
         report.blockers.into_iter().map(Reason::from).collect()
     };
