@@ -95,6 +95,38 @@ fn spot_is_not_asked_for_a_fallback_whose_pods_cannot_leave_until_they_can() {
 }
 
 #[test]
+fn what_spot_gave_for_a_return_that_stays_unsafe_is_released_and_comes_again_when_it_is_safe() {
+    let mut plot = Scenario::DrySpot.plot();
+    plot.script.last_mut().expect("Spot has capacity again").0 = Duration::from_secs(600);
+    let played = Play::plot("pinned late", plot)
+        .beside(|stage| async move {
+            let old = &stage.spot[0];
+            stage.until_phase(old, Phase::OnFallback).await;
+            stage.until(old, |status| status.fallback.successor().is_some()).await;
+            let gave = stage.status(old).fallback.successor().cloned().expect("an instance").instance_id;
+            stage.pin_on_demand();
+            stage.pass(1700).await;
+            let is_there = || {
+                let groups = stage.cloud.snapshot().groups;
+                let mut all = groups.iter().flat_map(|group| &group.instances);
+                all.any(|held| *held.id == *gave && !held.state.is_ending())
+            };
+            assert!(is_there(), "it has half an hour");
+            stage.pass(400).await;
+            assert!(!is_there(), "nobody pays for an idle instance for ever");
+            let calls = stage.cloud.calls().len();
+            stage.pass(3600).await;
+            let mut later = stage.cloud.calls().into_iter().skip(calls);
+            assert!(later.all(|call| call.operation != "LaunchInstances"), "nor for the next one");
+            assert_eq!(stage.held_by(old), [ReasonCode::PodUnmanaged]);
+            stage.cluster.delete_pod("default", "runner");
+        })
+        .play();
+    played.assert_ok();
+    assert_eq!(played.times(FlowBox::Wait, Outcome::Unusable).len(), 1);
+}
+
+#[test]
 fn after_a_return_that_was_lost_the_next_one_waits() {
     let mut plot = Scenario::DrySpot.plot();
     plot.script.pop();

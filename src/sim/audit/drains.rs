@@ -11,6 +11,7 @@ use spot_guard_core::ledger::Share;
 use spot_guard_core::policy::seconds;
 use spot_guard_core::record::{GroupKind, OldNodeState};
 use spot_guard_core::replacement::Mode;
+use spot_guard_core::reason::NodeTrouble;
 use spot_guard_core::time::since;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use std::time::Duration;
 
 /// So long may a mark outlive its replacement, or the decision to take it back: a change of leaders included.
 pub(super) const MARKS_GO_WITHIN: Duration = Duration::from_secs(60);
+/// A Spot instance that came for a return which stays unsafe is kept for so long.
+const IDLE_FOR: Duration = Duration::from_secs(1800);
 
 impl Auditor {
     /// The instance may be ended: nothing on its node could still move, or its deadline is there. What was on
@@ -186,10 +189,11 @@ impl Auditor {
             let surplus = |pool: &Arc<SpotPool>| {
                 let ledger = pool.status.clone().unwrap_or_default().ledger;
                 let given_up = |share: &Share| {
-                    let had_its_time = share
-                        .unusable
-                        .as_ref()
-                        .is_some_and(|held| held.is_now() && since(held.since, now) >= time);
+                    let claimed = share.claimed_at.map_or(Duration::ZERO, |at| since(at, now));
+                    let had_its_time = share.unusable.as_ref().is_some_and(|held| match held.why {
+                        NodeTrouble::StandsIdle => held.is_now() && claimed >= IDLE_FOR,
+                        _ => held.is_now() && since(held.since, now) >= time,
+                    });
                     had_its_time && share.instance_id.as_deref() == Some(&instance.id)
                 };
                 kind_in(pool, &group.name)

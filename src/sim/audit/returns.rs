@@ -31,7 +31,14 @@ impl Auditor {
             None if surplus || status.old_node.is_retained() => {}
             None => found.push("Spot has nothing for it".to_owned()),
             Some(spot) => {
-                if !self.is_in_service(&spot.instance_id) || !self.node_is_ready(&spot.node_name) {
+                let serves = |instance: &str, node: &str| self.is_in_service(instance) && self.node_is_ready(node);
+                // The Spot node may be replaced itself meanwhile, by one that serves.
+                let by_its_own = || {
+                    let of_it = all.iter().filter(|other| *other.spec.instance_id == *spot.instance_id);
+                    let mut held = of_it.filter_map(|other| other.status.as_ref()?.capacity.taken());
+                    held.any(|held| serves(&held.instance_id, &held.node_name))
+                };
+                if !serves(&spot.instance_id, &spot.node_name) && !by_its_own() {
                     found.push(format!("its Spot node {} does not serve", spot.node_name));
                 }
                 let asked = status.fallback.requested_at().is_some();

@@ -13,6 +13,10 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// How many seeds `make test` plays.
 const SEEDS: u64 = 300;
@@ -30,6 +34,24 @@ fn setting(name: &str) -> Option<u64> {
 fn kept_events() -> Option<Vec<usize>> {
     let text = std::env::var("SIMULATE_EVENTS").ok().filter(|text| !text.is_empty())?;
     Some(text.split(',').map(|number| number.trim().parse().expect("numbers of events")).collect())
+}
+
+/// `SIMULATE_LOG=spot_guard=debug` prints what the controllers log, with the seconds since the story began.
+fn log_to_stderr() -> Option<tracing::subscriber::DefaultGuard> {
+    let filter = std::env::var("SIMULATE_LOG").ok().filter(|text| !text.is_empty())?;
+    let timer = SimulatedTime(tokio::time::Instant::now());
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_timer(timer);
+    let filter = EnvFilter::try_new(filter).expect("a filter");
+    Some(tracing::subscriber::set_default(tracing_subscriber::registry().with(layer.with_filter(filter))))
+}
+
+/// Paused time runs ahead of the machine's.
+struct SimulatedTime(tokio::time::Instant);
+
+impl FormatTime for SimulatedTime {
+    fn format_time(&self, to: &mut Writer<'_>) -> std::fmt::Result {
+        write!(to, "{:10.1} s", self.0.elapsed().as_secs_f64())
+    }
 }
 
 fn story_of(seed: u64) -> Plot {

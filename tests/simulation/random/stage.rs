@@ -175,6 +175,7 @@ impl Played {
 /// Plays it to its end.
 pub fn play(plot: &Plot) -> Played {
     on_paused_time(async {
+        let _logs = super::log_to_stderr();
         let mut stage = Stage::begin(plot).await;
         let mut beside = Vec::new();
         for (_, at, event) in &plot.events {
@@ -409,9 +410,16 @@ impl<'a> Stage<'a> {
                 self.faults.aws_out(Duration::from_secs(seconds));
                 self.auditor.note_blindness(Duration::from_secs(seconds));
             }
-            Event::KubeOut(seconds) => self.faults.kube_out(Duration::from_secs(seconds)),
+            Event::KubeOut(seconds) => {
+                self.faults.kube_out(Duration::from_secs(seconds));
+                self.auditor.note_blindness(Duration::from_secs(seconds));
+            }
             Event::LeaderCutOff(seconds) => {
                 let until = Instant::now() + Duration::from_secs(seconds);
+                if self.crew.len() == 1 {
+                    // Nobody stands by to take over.
+                    self.auditor.note_blindness(Duration::from_secs(seconds));
+                }
                 if let Some(leader) = self.leader() {
                     let mut cut_off =
                         self.crew[leader].line.cut_off.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,4 +19,14 @@ pub enum NodeTrouble {
     Disputed,
     /// The node is fine, and the pods that it is for do not fit with it: the zone is the wrong one, say.
     PodsDoNotFit,
+    /// The node is fine and runs nothing: the return that it came for has not been safe for half an hour.
+    StandsIdle,
+}
+
+impl NodeTrouble {
+    /// Whether nothing is wrong with the node itself.
+    #[must_use]
+    pub fn is_of_pods(self) -> bool {
+        matches!(self, Self::PodsDoNotFit | Self::StandsIdle)
+    }
 }

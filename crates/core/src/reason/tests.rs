@@ -125,6 +125,7 @@ fn capacity_and_health() -> Vec<Reason> {
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::Tainted, since: at() },
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::Disputed, since: at() },
         Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::PodsDoNotFit, since: at() },
+        Reason::InstanceUnusable { instance_id: "i-4".into(), why: NodeTrouble::StandsIdle, since: at() },
         Reason::LaunchHeld { instance_id: "i-4".into(), since: at() },
         Reason::StaleWatch(StaleWatch { kind: WatchedKind::Pod, since: at() }),
         Reason::InstanceDisputed { instance_id: "i-1".into(), node: node().into() },

@@ -2,17 +2,17 @@
 
 use super::adopted;
 use super::close::is_settled;
-use super::facts::{Facts, Mode, Subject};
+use super::facts::{Facts, Mode, Subject, is_unsafe_for_long};
 use crate::drain::DrainCommand;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::wants::{End, Want, Wants};
 use crate::policy::seconds;
-use crate::reason::ReasonCode;
+use crate::reason::{NodeTrouble, ReasonCode};
 use crate::record::{
     CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OldNodeState, Phase, ReplacementStatus,
 };
 use jiff::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What must hold in the world for a stored record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Commands {
     /// Instances that this replacement stands on.
     pub taken: BTreeSet<InstanceId>,
     /// Instances that were launched for this replacement, and whose nodes its pods do not fit with.
-    pub misfits: BTreeSet<InstanceId>,
+    pub misfits: BTreeMap<InstanceId, NodeTrouble>,
     /// Instances whose nodes nobody else is to scale down until the replacement is over.
     pub protected: BTreeSet<InstanceId>,
     /// Since when a failed launch of the Spot group matters to it.
@@ -94,7 +94,7 @@ fn protect(commands: &mut Commands, subject: &Subject, status: &ReplacementStatu
     }
 }
 
-/// Which instances the record says that the pods do not fit with.
+/// Which instances the record says are of no use: the pods do not fit with them, or they stand idle.
 fn name_misfits(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) {
     let is_told = |flow_box: FlowBox| {
         let told = (flow_box, ReasonCode::PodDoesNotFit);
@@ -103,13 +103,18 @@ fn name_misfits(commands: &mut Commands, subject: &Subject, status: &Replacement
     if is_told(FlowBox::Wait) {
         let shares = [GroupKind::Spot, GroupKind::OnDemand].map(|kind| facts.share(kind, subject));
         let current = shares.into_iter().flatten().filter(|share| share.attempt == status.asked());
-        commands.misfits.extend(current.filter_map(|share| share.instance_id.clone()));
+        let ids = current.filter_map(|share| share.instance_id.clone());
+        commands.misfits.extend(ids.map(|id| (id, NodeTrouble::PodsDoNotFit)));
     }
-    if is_told(FlowBox::Safety) {
-        let successor = status.fallback.successor().map(|capacity| &capacity.instance_id);
-        let brought = facts.share(GroupKind::Spot, subject).and_then(|share| share.instance_id.as_ref());
-        commands.misfits.extend(brought.filter(|id| Some(*id) == successor).cloned());
-    }
+    let idle = !subject.adopted && is_unsafe_for_long(&status.blocking, facts.now);
+    let trouble = match () {
+        () if idle => NodeTrouble::StandsIdle,
+        () if is_told(FlowBox::Safety) => NodeTrouble::PodsDoNotFit,
+        () => return,
+    };
+    let successor = status.fallback.successor().map(|capacity| &capacity.instance_id);
+    let brought = facts.share(GroupKind::Spot, subject).and_then(|share| share.instance_id.as_ref());
+    commands.misfits.extend(brought.filter(|id| Some(*id) == successor).map(|id| (id.clone(), trouble)));
 }
 
 /// What is wanted of each group.

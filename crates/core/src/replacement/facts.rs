@@ -8,7 +8,7 @@ use crate::ledger::{Ledger, Share};
 use crate::limits::Starts;
 use crate::neighbours::Neighbour;
 use crate::policy::{Policy, seconds};
-use crate::reason::{Reason, ReturnAssessment};
+use crate::reason::{Reason, ReasonCode, ReturnAssessment};
 use crate::record::{BlockingReason, FlowBox, GroupKind, NoticeKind, Phase, ReplacedBy, ReplacementStatus};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -19,7 +19,8 @@ use std::time::Duration;
 /// How long a raised desired capacity may wait for an instance that can be terminated without a drain.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// An adopted instance whose return is not safe for so long is released again.
+/// What a return holds is released when it has not been safe for so long: an adopted instance, or the Spot
+/// instance that stands idle.
 const RELEASED_AFTER: Duration = Duration::from_secs(1800);
 
 /// How a pool is treated.
@@ -286,6 +287,22 @@ impl Facts<'_> {
     }
 }
 
+/// Whether a return has not been safe for so long that what it holds is released. To wait for another return,
+/// or for a current picture, is not that.
+pub(super) fn is_unsafe_for_long(blocking: &[BlockingReason], now: Timestamp) -> bool {
+    let waits = [
+        ReasonCode::ReturnUnderWay,
+        ReasonCode::EndedByOther,
+        ReasonCode::InstanceDisputed,
+        ReasonCode::StaleWatch,
+    ];
+    blocking.iter().any(|held| {
+        held.flow_box == FlowBox::Safety
+            && !waits.contains(&held.reason)
+            && crate::time::since(held.since, now) >= RELEASED_AFTER
+    })
+}
+
 /// One step of one replacement.
 pub(super) struct Turn<'a> {
     /// Who it is about.
@@ -309,10 +326,7 @@ impl<'a> Turn<'a> {
 
     /// Whether the return of an adopted instance has not been safe for so long that it is left to its owner.
     pub(super) fn is_to_be_released(&self) -> bool {
-        let at_safety = self.blocking.iter().find(|held| held.flow_box == FlowBox::Safety);
-        let is_over =
-            |held: &BlockingReason| crate::time::since(held.since, self.facts.now) >= RELEASED_AFTER;
-        self.subject.adopted && at_safety.is_some_and(is_over)
+        self.subject.adopted && is_unsafe_for_long(self.blocking, self.facts.now)
     }
 
     /// What held it up at that box still does, as far as is known.

@@ -12,7 +12,7 @@ use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::{backoff, seconds, spread};
 use crate::preflight;
-use crate::reason::{NodeTrouble, Reason, ReturnAssessment};
+use crate::reason::{Reason, ReturnAssessment};
 use crate::record::{
     Capacity, CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OpenFallback, ReplacementStatus,
 };
@@ -243,9 +243,9 @@ fn claim(
         return at(FlowBox::Health, Vec::from_iter(at_minimum(capacity, turn)));
     };
     // Whether the pods fit with it is asked at box 9, again and again.
-    let is_misfit =
-        |reason: &Reason| matches!(reason, Reason::InstanceUnusable { why: NodeTrouble::PodsDoNotFit, .. });
-    if let Some(reason) = unusable.filter(|reason| !is_misfit(reason)) {
+    let is_of_pods =
+        |reason: &Reason| matches!(reason, Reason::InstanceUnusable { why, .. } if why.is_of_pods());
+    if let Some(reason) = unusable.filter(|reason| !is_of_pods(reason)) {
         open.successor = None;
         return at(FlowBox::Health, vec![reason]);
     }

@@ -631,7 +631,7 @@ fn in_service_is_not_enough_the_node_must_be_ready_and_take_the_pods() {
     stage.go();
     assert!(!stage.marks(DrainPurpose::Replace), "too small");
     assert_eq!(stage.blocked_by(), [ReasonCode::PodDoesNotFit]);
-    assert_eq!(stage.commands().misfits, ["i-4".into()].into(), "it may be given back");
+    assert_eq!(stage.commands().misfits["i-4"], NodeTrouble::PodsDoNotFit, "it may be given back");
     (stage.fit, stage.cordoned) = (Fit::Fits, true);
     stage.go();
     assert!(!stage.marks(DrainPurpose::Replace), "cordoned");

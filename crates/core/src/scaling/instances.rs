@@ -27,8 +27,8 @@ pub struct InstanceFacts {
     pub interrupted: BTreeSet<InstanceId>,
     /// When the API server listed the instance's node as empty, since it is cordoned.
     pub found_empty: BTreeMap<InstanceId, Timestamp>,
-    /// The pods that these were launched for do not fit with their nodes, as the replacements found.
-    pub misfits: BTreeSet<InstanceId>,
+    /// The replacements found that these are of no use to them: the pods do not fit, or the node stands idle.
+    pub misfits: BTreeMap<InstanceId, NodeTrouble>,
     /// The instances whose nodes cannot be used.
     pub troubles: BTreeMap<InstanceId, Trouble>,
     /// When the last node joined that runs pods and does not say on which instance it runs.
@@ -103,13 +103,12 @@ impl InstanceFacts {
     /// Why the node of an instance cannot be used, if so; `before` is what was said last.
     #[must_use]
     pub fn trouble(&self, id: &InstanceId, before: Option<NodeTrouble>) -> Option<NodeTrouble> {
-        let misfit = Some(NodeTrouble::PodsDoNotFit);
         let Some(Trouble { why, marked }) = self.troubles.get(id).copied() else {
-            return misfit.filter(|_| self.misfits.contains(id));
+            return self.misfits.get(id).copied();
         };
-        // The cordon may be our own: what does not fit is cordoned before it is given back.
+        // The cordon may be our own: what is of no use is cordoned before it is given back.
         let may_be_ours = why == NodeTrouble::Cordoned && marked && before != Some(why);
-        if may_be_ours { misfit.filter(|_| before == misfit) } else { Some(why) }
+        if may_be_ours { before.filter(|held| held.is_of_pods()) } else { Some(why) }
     }
 
     /// Whether the node of an instance that was requested at that time may have joined, and run pods, without

@@ -1,6 +1,6 @@
 //! Instances that are in service and whose nodes never become usable: they do not join, are not Ready, stay
-//! cordoned, keep a start-up taint, or the pods do not fit with them. After a limit each is terminated by its
-//! id, and another one requested.
+//! cordoned, keep a start-up taint, the pods do not fit with them, or they stand idle. After a limit each is
+//! terminated by its id, and another one requested.
 //!
 //! Desired capacity goes down with the instance, so the group launches no successor by itself: the share asks
 //! anew, in another zone, after a pause. Only at its minimum size the group replaces the instance.
@@ -73,10 +73,19 @@ fn due(inputs: &Inputs<'_>, request: &ScalingRequest) -> Vec<(InstanceId, Replac
             return None;
         };
         let (id, unusable) = (share.instance_id.as_ref()?, share.unusable.as_ref()?);
-        let is_over = unusable.is_now() && crate::time::since(unusable.since, inputs.now) >= *join_timeout;
+        // What stands idle has had its time.
+        let time = if unusable.why == NodeTrouble::StandsIdle { Duration::ZERO } else { *join_timeout };
+        let is_over = unusable.is_now() && crate::time::since(unusable.since, inputs.now) >= time;
         let is_hidden = unusable.why == NodeTrouble::NotJoined && facts.may_have_joined(request.requested_at);
-        let is_final =
-            unusable.why == NodeTrouble::PodsDoNotFit && !another_zone_may_do(inputs, request, share);
+        let is_final = match unusable.why {
+            NodeTrouble::PodsDoNotFit => !another_zone_may_do(inputs, request, share),
+            // At its minimum the group would launch the next one at once.
+            NodeTrouble::StandsIdle => {
+                let group = inputs.group(request.group);
+                group.desired <= group.min
+            }
+            _ => false,
+        };
         (is_over && !is_hidden && !is_final && !facts.taken.contains(id))
             .then(|| (id.clone(), share.replacement.clone(), unusable.clone()))
     };

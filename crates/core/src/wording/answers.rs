@@ -140,6 +140,7 @@ impl Display for NodeTrouble {
             Self::Tainted => "its node keeps a start-up taint",
             Self::Disputed => "more than one node says that it runs on it",
             Self::PodsDoNotFit => "the pods that it is for do not fit with its node",
+            Self::StandsIdle => "the return that it came for is not safe, and its node stands idle",
         })
     }
 }

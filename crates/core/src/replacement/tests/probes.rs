@@ -122,3 +122,20 @@ fn a_share_that_rests_after_an_unusable_instance_is_not_asked_again_and_again() 
     }
     assert!(stage.status.probes <= 1, "its own time alone: {}", stage.status.probes);
 }
+
+#[test]
+fn what_spot_gave_is_released_when_the_return_stays_unsafe_for_half_an_hour() {
+    let pinned = Reason::NodeCordoned { node: "pinned".into() };
+    let under_way = Reason::ReturnUnderWay { replacement: "another".into() };
+    for (reason, is_released) in [(pinned, true), (under_way, false)] {
+        let mut stage = owed();
+        stage.share(GroupKind::Spot, Some("i-4"), None);
+        let (successor, unsafe_) = (Some("i-4".into()), vec![reason.clone()]);
+        stage.assessment = Some(ReturnAssessment { successor, unsafe_, ..ReturnAssessment::default() });
+        stage.go().pass(1799).go();
+        assert!(stage.commands().misfits.is_empty(), "{reason:?}: it has its time");
+        stage.pass(1).go();
+        let idle = stage.commands().misfits.get("i-4").copied();
+        assert_eq!(idle, is_released.then_some(NodeTrouble::StandsIdle), "{reason:?}");
+    }
+}

@@ -177,7 +177,7 @@ fn what_does_not_fit_is_given_back_until_every_zone_was_tried() {
     {
         misfits.push(id);
         let facts = InstanceFacts {
-            misfits: misfits.iter().map(|id| (*id).into()).collect(),
+            misfits: misfits.iter().map(|id| ((*id).into(), NodeTrouble::PodsDoNotFit)).collect(),
             ..InstanceFacts::default()
         };
         let attempt = u32::try_from(number).unwrap_or(0);
@@ -220,11 +220,25 @@ fn what_does_not_fit_is_given_back_until_every_zone_was_tried() {
 #[test]
 fn what_does_not_fit_is_kept_where_the_group_chooses_the_zone() {
     let (ledger, view) = served();
-    let facts = InstanceFacts { misfits: ["i-4".into()].into(), ..InstanceFacts::default() };
+    let misfits = [("i-4".into(), NodeTrouble::PodsDoNotFit)].into();
+    let facts = InstanceFacts { misfits, ..InstanceFacts::default() };
     let noted = looks(&ledger, &view, &spot("i-1"), &facts, 0).ledger;
     let told = share(&noted, "i-1").unusable.map(|held| held.why);
     assert_eq!(told, Some(NodeTrouble::PodsDoNotFit), "it is said");
     assert_eq!(looks(&noted, &view, &spot("i-1"), &facts, 9000).call, None);
+}
+
+#[test]
+fn what_stands_idle_is_terminated_at_once_but_not_at_the_minimum_and_not_under_pods() {
+    let (ledger, mut view) = served();
+    let misfits = [("i-4".into(), NodeTrouble::StandsIdle)].into();
+    let facts = InstanceFacts { misfits, ..InstanceFacts::default() };
+    let ends = |view: &PoolView, facts: &InstanceFacts| looks(&ledger, view, &spot("i-1"), facts, 0).call;
+    assert_eq!(ends(&view, &facts), end("i-4", true), "with decrement: it is requested again");
+    let busy = InstanceFacts { with_pods: ["i-4".into()].into(), ..facts.clone() };
+    assert_eq!(ends(&view, &busy), None, "pods run on it");
+    view.spot.min = view.spot.desired;
+    assert_eq!(ends(&view, &facts), None, "the group would launch the next one");
 }
 
 #[test]
