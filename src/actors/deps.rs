@@ -24,7 +24,7 @@ use spot_guard_core::notices::{self, GroupClaim};
 use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight::{self, Finding, PoolNames};
 use spot_guard_core::record::{GroupKind, ReplacedBy};
-use spot_guard_core::replacement::{Mode, RebalanceMode};
+use spot_guard_core::replacement::{CoverSpec, Mode, RebalanceMode};
 use spot_guard_core::shortfall::ShortfallSpec;
 use spot_guard_core::spot_action::Ask;
 use std::collections::BTreeMap;
@@ -91,6 +91,8 @@ pub struct PoolConfig {
     pub complete_lifecycle_actions: bool,
     /// What is done about Spot capacity that is missing without a notice.
     pub shortfall: ShortfallSpec,
+    /// What on-demand stands in for if the Spot group replaces its nodes by itself.
+    pub cover: CoverSpec,
     /// How many on-demand instances it is to have.
     pub on_demand: OnDemandSpec,
     /// When it was made: of two pools that name a group, the older one has it.
@@ -116,6 +118,7 @@ impl PoolConfig {
             replaced_by: pool.spec.replaced_by,
             complete_lifecycle_actions: pool.spec.complete_lifecycle_actions,
             shortfall: pool.spec.shortfall.clone(),
+            cover: pool.spec.cover,
             on_demand: pool.spec.on_demand.clone(),
             created: pool.creation_timestamp().map(|time| time.0),
             deleted: pool.metadata.deletion_timestamp.is_some(),

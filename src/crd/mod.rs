@@ -19,7 +19,7 @@ use spot_guard_core::ledger::Ledger;
 pub use spot_guard_core::notices::notice_name;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, ReplacementStatus};
-use spot_guard_core::replacement::{Mode, RebalanceMode};
+use spot_guard_core::replacement::{CoverSpec, Mode, RebalanceMode};
 use spot_guard_core::savings::{HourlyPrices, NodeAccount};
 use spot_guard_core::shortfall::{OwnRecord, ShortfallSpec};
 use spot_guard_core::spot_action::{ActionKind, ActionStage, Ask};
@@ -97,6 +97,9 @@ pub struct SpotPoolSpec {
     /// What is done about Spot capacity that is missing without an interruption notice.
     #[serde(default)]
     pub shortfall: ShortfallSpec,
+    /// What on-demand stands in for in a pool whose Spot group replaces its nodes by itself.
+    #[serde(default)]
+    pub cover: CoverSpec,
     /// How many on-demand instances the pool is to have, and what becomes of others.
     #[serde(default)]
     pub on_demand: OnDemandSpec,

@@ -11,6 +11,7 @@ use spot_guard_cloud::cloud::{BootFault, Supply};
 use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox as B, Outcome as O};
+use spot_guard_core::replacement::CoverSpec;
 use std::time::Duration;
 
 /// A scenario.
@@ -252,6 +253,7 @@ fn usual_start() -> Start {
         launch_instances: true,
         zones: 1,
         managed: false,
+        cover: CoverSpec::default(),
         baseline: OnDemandSpec::default(),
         autoscaler: false,
         drain_outside_pools: false,

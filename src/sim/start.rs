@@ -7,6 +7,7 @@ use spot_guard_cloud::cloud::{BootTimes, Cloud, GroupSpec, Market};
 use spot_guard_cloud::eks::EksDrainer;
 use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::replacement::CoverSpec;
 use std::time::Duration;
 
 /// The pool of every scenario.
@@ -57,6 +58,8 @@ pub struct Start {
     pub zones: usize,
     /// Whether the groups are those of EKS managed node groups.
     pub managed: bool,
+    /// What on-demand stands in for if they are.
+    pub cover: CoverSpec,
     /// How many on-demand instances the pool is to have, if it says so.
     pub baseline: OnDemandSpec,
     /// Whether a cluster-autoscaler scales the groups, too: by the priority expander, Spot first.
@@ -90,6 +93,7 @@ impl Start {
             launch_instances: self.launch_instances,
             zones: self.zones,
             managed: self.managed,
+            cover: self.cover,
             baseline: self.baseline.clone(),
         }
     }
@@ -112,6 +116,8 @@ pub struct PoolStart {
     pub zones: usize,
     /// Whether its groups are those of EKS managed node groups.
     pub managed: bool,
+    /// What on-demand stands in for if they are.
+    pub cover: CoverSpec,
     /// How many on-demand instances it is to have, if it says so.
     pub baseline: OnDemandSpec,
 }
@@ -185,6 +191,7 @@ impl PoolStart {
             spot_group: self.spot().into(),
             on_demand_group: self.on_demand().into(),
             on_demand: self.baseline.clone(),
+            cover: self.cover,
             policy: PolicySpec { wait_before_termination_seconds, ..self.policy.clone() },
             ..SpotPoolSpec::default()
         };

@@ -170,6 +170,58 @@ fn a_recommendation_in_a_group_pool_and_no_launch_for_an_hour_nothing_happens_an
     assert_eq!(record.replaced_by, Some(ReplacedBy::Group));
 }
 
+/// A group that replaces by itself, and a pool that stands in on advice.
+fn advised(stage: &Stage) {
+    replaces_by_itself(stage);
+    stage.edit_pool(|spec| spec["cover"] = json!({ "onAdvice": "Failure" }));
+}
+
+#[test]
+fn on_advice_on_demand_stands_in_after_a_failed_launch_and_goes_back_without_spot_half_an_hour_later() {
+    let script =
+        [(5, Act::SpotHas(Supply::None)), (40, Act::Rebalance(0)), (4000, Act::SpotHas(Supply::Unlimited))];
+    let mut plot = stands_in(script);
+    plot.steps = vec![
+        (FlowBox::Fallback, Outcome::InService),
+        (FlowBox::Wait, Outcome::TimedOut),
+        (FlowBox::CleanUp, Outcome::Cancelled),
+    ];
+    let played = Play::plot("a stand-in on advice", plot)
+        .beside(|stage| async move {
+            advised(&stage);
+            stage.until(&stage.spot[0], |status| status.capacity.taken().is_some()).await;
+            stage.pass(1700).await;
+            let node = stage.node(&stage.spot[0]);
+            assert!(node["spec"]["unschedulable"] != true && node["spec"]["taints"].is_null(), "{node}");
+        })
+        .play();
+    played.assert_ok();
+    assert_spot_is_left_alone(&played);
+    let calls = [LAUNCH, TERMINATE].map(|operation| played.count(operation, Some(ON_DEMAND)));
+    assert_eq!(calls, [1, 1], "one stands in, and goes back");
+}
+
+#[test]
+fn what_stands_in_on_advice_is_there_when_the_interruption_comes() {
+    let script = [
+        (5, Act::SpotHas(Supply::None)),
+        (40, Act::Rebalance(0)),
+        (900, Act::Interrupt(0)),
+        (1500, Act::SpotHas(Supply::Unlimited)),
+    ];
+    let played = Play::plot("advice, then an interruption", stands_in(script))
+        .beside(|stage| async move { advised(&stage) })
+        .play();
+    played.assert_ok();
+    assert_spot_is_left_alone(&played);
+    let calls = [LAUNCH, TERMINATE].map(|operation| played.count(operation, Some(ON_DEMAND)));
+    assert_eq!(calls, [1, 1], "the one that was there");
+    let [in_service, ..] = played.times(FlowBox::Fallback, Outcome::InService)[..] else {
+        panic!("it stands in");
+    };
+    assert!(in_service < 300.0, "{in_service} s: long before the notice");
+}
+
 #[test]
 fn an_interruption_that_the_spot_group_makes_up_for_by_itself_changes_nothing_of_ours() {
     let mut plot = Scenario::Rebalance.plot();

@@ -156,6 +156,13 @@ pub enum Event {
         /// Why they do not.
         reasons: Vec<Reason>,
     },
+    /// Box 3: what stands in on advice goes back, for the old instance is still in service.
+    AdviceGivenUp {
+        /// The old instance.
+        instance_id: InstanceId,
+        /// For how long it stood in.
+        waited: Duration,
+    },
     /// Boxes 5 and 10: the pods run elsewhere.
     Drained {
         /// Which drain.
@@ -250,6 +257,7 @@ impl Event {
             Self::LeftToGroup | Self::SpotRequested | Self::BothRequested { .. } => FlowBox::ScaleUp,
             Self::RequestFailed { group: GroupKind::Spot, .. }
             | Self::FitGivenUp { .. }
+            | Self::AdviceGivenUp { .. }
             | Self::Discarded { group: GroupKind::Spot, .. } => FlowBox::Wait,
             Self::InService { group: GroupKind::Spot, .. } => FlowBox::Success,
             Self::RequestFailed { group: GroupKind::OnDemand, .. }
@@ -308,6 +316,7 @@ impl Event {
             Self::DrainBlocked { .. } => Outcome::Blocked,
             Self::DrainGivenUp { .. }
             | Self::FitGivenUp { .. }
+            | Self::AdviceGivenUp { .. }
             | Self::DrainedWithout { .. }
             | Self::DeadlineNear { .. } => Outcome::TimedOut,
             Self::Drained { .. } => Outcome::Drained,

@@ -35,6 +35,10 @@ pub struct Starts {
     pub pause: Option<Pause>,
     /// As many replacements as the pool allows at a time are under way: so many.
     pub full: Option<usize>,
+    /// As many instances stand in for missing Spot instances, or on advice, as the pool allows: so many.
+    pub stand_ins_full: Option<usize>,
+    /// How many of them stand in on advice.
+    pub on_advice: usize,
 }
 
 /// How many replacements may be under way in the pool at a time; at least one.

@@ -21,9 +21,9 @@ pub use crate::drain::{DrainCommand, DrainEnd, DrainReport};
 pub use crate::reason::ReturnAssessment;
 pub use crate::record::DrainPurpose;
 pub use begin::{cancel, escalate, open, reopen};
-pub use by_group::queue;
+pub use by_group::{queue, stands_in_on_advice};
 pub use commands::{Commands, commands};
-pub use facts::{Facts, Fit, Mode, NodeFact, Queue, RebalanceMode, Subject};
+pub use facts::{CoverSpec, Facts, Fit, Mode, NodeFact, OnAdvice, Queue, RebalanceMode, Subject};
 
 use crate::flow::Finish;
 use crate::notices;
@@ -77,6 +77,7 @@ fn step(subject: &Subject, status: &ReplacementStatus, next: &mut ReplacementSta
         unusable::report(next, &turn);
         if next.is_replaced_by_group() {
             by_group::find(next, &turn);
+            leave::give_up_advice(next, &turn);
         } else {
             capacity::find(next, &turn);
             leave::give_up(next, &turn);

@@ -16,7 +16,7 @@ use crate::ledger::{Balance, Ledger, MAX_EMPTY_PLACES, RequestState};
 use crate::policy::{Policy, backoff, seconds};
 use crate::reason::Reason;
 use crate::record::{CapacityState, GroupKind, OldNodeState, ReplacedBy, ReplacementStatus};
-use crate::replacement::Mode;
+use crate::replacement::{Mode, stands_in_on_advice};
 use crate::time::since;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -98,7 +98,9 @@ impl ShortfallSpec {
         seconds(self.after_seconds.unwrap_or(10))
     }
 
-    fn at_most(&self, spot: &GroupView) -> usize {
+    /// How many instances may stand in at a time.
+    #[must_use]
+    pub fn at_most(&self, spot: &GroupView) -> usize {
         let quarter = usize::try_from(spot.desired).unwrap_or(0) / 4;
         self.max_stand_ins.map_or(quarter.max(2), |limit| usize::try_from(limit).unwrap_or(usize::MAX))
     }
@@ -235,7 +237,8 @@ pub fn judge(inputs: &Circumstances<'_>) -> Shortfall {
 fn limited(inputs: &Circumstances<'_>, missed: usize) -> Shortfall {
     let (view, now) = (inputs.view, inputs.now);
     let places = || inputs.known.iter().filter(|known| known.is_place).map(|known| known.status);
-    let open = places().filter(|status| !status.is_finished()).count();
+    let advised = inputs.known.iter().filter(|known| stands_in_on_advice(known.status)).count();
+    let open = places().filter(|status| !status.is_finished()).count() + advised;
     let limit = inputs.spec.at_most(&view.spot);
     let begun = places().filter(|status| is_within(status.started_at, Duration::from_secs(60), now)).count();
     let ended = || places().filter(|status| is_within(status.finished_at, REST_PERIOD, now));

@@ -15,7 +15,7 @@ use spot_guard_core::notices::{
     Recorded, Seen,
 };
 use spot_guard_core::record::{NoticeKind, Phase, ReplacedBy};
-use spot_guard_core::replacement::{self, Subject};
+use spot_guard_core::replacement::{self, OnAdvice, Subject};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -138,9 +138,8 @@ impl TurnView<'_> {
             match believed.begins(&name, &pools) {
                 Beginning::Wait => heard.waits = true,
                 Beginning::Refused(refusal) => heard.refused.push(Refused::of(&held.notice, refusal)),
-                // Its group replaces the instance when it has a better one: advice begins nothing.
-                Beginning::Replacement(Some(pool))
-                    if held.deadline.is_none() && self.replacer(pool) == Some(ReplacedBy::Group) => {}
+                Beginning::Replacement(Some(pool)) if held.deadline.is_none() && self.leaves_advice(pool) => {
+                }
                 Beginning::Replacement(pool) => {
                     let fresh = self.fresh_record(held, &name, pool);
                     let write = match record {
@@ -152,6 +151,12 @@ impl TurnView<'_> {
             }
         }
         heard.writes = writes.into_values().collect();
+    }
+
+    /// Whether the pool's Spot group replaces an instance when it has a better one, and advice begins nothing.
+    fn leaves_advice(&self, pool: &PoolName) -> bool {
+        let never = self.configs.get(pool).is_some_and(|config| config.cover.on_advice == OnAdvice::Never);
+        never && self.replacer(pool) == Some(ReplacedBy::Group)
     }
 
     fn believed<'a>(&self, held: &'a Accepted) -> Believed<'a> {

@@ -24,7 +24,7 @@ use spot_guard_core::record::{
     FallbackState, OldNodeState, ReplacedBy, ReplacementStatus, UtilisationPercent,
 };
 use spot_guard_core::replacement::{
-    self, Commands, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, Queue, RebalanceMode,
+    self, Commands, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, OnAdvice, Queue, RebalanceMode,
     ReturnAssessment, Subject,
 };
 use spot_guard_core::safety::{self, Drains, SafetyPolicy};
@@ -300,6 +300,7 @@ impl<'a> TurnView<'a> {
             policy,
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
+            on_advice: config.map_or(OnAdvice::Never, |config| config.cover.on_advice),
             taken_over: self.is_taken_over(record),
             replaced_by: record.spec.pool.as_ref().and_then(|pool| self.replacer(pool)),
             queue: &queue,
@@ -397,7 +398,23 @@ impl<'a> TurnView<'a> {
         let view = self.pools.get(name).and_then(PoolFacts::view);
         let limit = limits::at_most(&config.policy, view);
         let under_way = self.under_way.get(name).copied().unwrap_or(0);
-        Starts { pause: config.pause.clone(), full: (under_way >= limit).then_some(limit) }
+        let mut starts = Starts {
+            pause: config.pause.clone(),
+            full: (under_way >= limit).then_some(limit),
+            ..Starts::default()
+        };
+        if let Some(view) = view.filter(|_| config.cover.on_advice == OnAdvice::Failure) {
+            let own = self.records.values().filter(|held| held.spec.pool.as_ref() == Some(name));
+            let own = own.filter_map(NodeReplacement::in_pool).filter(|own| !own.status.is_finished());
+            let (places, advised) = own.fold((0, 0), |(places, advised), own| {
+                let is_advised = replacement::stands_in_on_advice(own.status);
+                (places + usize::from(own.is_place), advised + usize::from(is_advised))
+            });
+            let stand_ins = config.shortfall.at_most(&view.spot);
+            starts.stand_ins_full = (places + advised >= stand_ins).then_some(stand_ins);
+            starts.on_advice = advised;
+        }
+        starts
     }
 
     /// How full the pool's nodes are.

@@ -31,7 +31,8 @@ impl Auditor {
             None if surplus || status.old_node.is_retained() => {}
             None => found.push("Spot has nothing for it".to_owned()),
             Some(spot) => {
-                let serves = |instance: &str, node: &str| self.is_in_service(instance) && self.node_is_ready(node);
+                let serves =
+                    |instance: &str, node: &str| self.is_in_service(instance) && self.node_is_ready(node);
                 // The Spot node may be replaced itself meanwhile, by one that serves.
                 let by_its_own = || {
                     let of_it = all.iter().filter(|other| *other.spec.instance_id == *spot.instance_id);

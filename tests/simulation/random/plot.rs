@@ -6,6 +6,7 @@ use spot_guard_cloud::cloud::{BootFault, BootTimes, NoticeQueue, Supply};
 use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::GroupKind;
+use spot_guard_core::replacement::{CoverSpec, OnAdvice};
 use spot_guard_core::spot_action::ActionKind;
 use std::time::Duration;
 
@@ -191,6 +192,7 @@ impl Plot {
                     launch_instances: random.bool(),
                     zones: pick(random, &[1, 2, 3, 3, 3]),
                     managed: false,
+                    cover: CoverSpec::default(),
                     baseline: OnDemandSpec::default(),
                 },
                 boot: BootTimes {
@@ -475,6 +477,8 @@ fn with_managed(pools: &mut [PoolPlan], random: &mut fastrand::Rng) {
         let number = random.usize(..pools.len());
         // Room for the successors of what is at risk, and for an update.
         (pools[number].start.managed, pools[number].tight) = (true, false);
+        let on_advice = if random.bool() { OnAdvice::Failure } else { OnAdvice::Never };
+        pools[number].start.cover = CoverSpec { on_advice };
     }
 }
 

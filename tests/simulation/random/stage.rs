@@ -28,6 +28,7 @@ use spot_guard_cloud::cluster::Cluster;
 use spot_guard_core::ledger::{Ledger, RequestState};
 use spot_guard_core::policy::Policy;
 use spot_guard_core::record::{FlowBox, GroupKind, NoticeKind, Outcome};
+use spot_guard_core::replacement::OnAdvice;
 use spot_guard_core::spot_action::{self, ActionKind};
 use spot_guard_core::time::since;
 use std::fmt::Write as _;
@@ -95,8 +96,9 @@ pub struct Counts {
     pub autoscalers: usize,
     /// Instance refreshes.
     pub refreshes: usize,
-    /// Stories with a pool of managed node groups, and updates of those.
+    /// Stories with a pool of managed node groups, those that stand in on advice, and updates of such groups.
     pub managed: usize,
+    pub advised: usize,
     pub updates: usize,
     /// Stories whose pools have a baseline, and on-demand instances that were adopted and given back.
     pub baselines: usize,
@@ -131,6 +133,7 @@ impl Counts {
         self.autoscalers += other.autoscalers;
         self.refreshes += other.refreshes;
         self.managed += other.managed;
+        self.advised += other.advised;
         self.updates += other.updates;
         self.baselines += other.baselines;
         self.adopted += other.adopted;
@@ -231,6 +234,7 @@ impl<'a> Stage<'a> {
             launch_instances: first.start.launch_instances,
             zones: first.start.zones,
             managed: first.start.managed,
+            cover: first.start.cover,
             baseline: first.start.baseline.clone(),
             autoscaler: false,
             drain_outside_pools: plot.seed.is_multiple_of(2),
@@ -799,6 +803,9 @@ impl<'a> Stage<'a> {
             kept_by_budgets: self.waits.by_budgets.len(),
             autoscalers: usize::from(self.plot.autoscaler),
             managed: usize::from(self.plot.pools.iter().any(|pool| pool.start.managed)),
+            advised: usize::from(
+                self.plot.pools.iter().any(|pool| pool.start.cover.on_advice == OnAdvice::Failure),
+            ),
             updates: has(|event| matches!(event, Event::Updated(..))),
             baselines: usize::from(self.plot.pools.iter().any(|pool| pool.start.baseline.baseline.is_some())),
             refreshes: has(|event| matches!(event, Event::Refreshed(..))),

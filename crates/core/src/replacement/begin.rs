@@ -156,7 +156,7 @@ pub(super) fn held_back(
         return vec![rollout];
     }
     if facts.is_by_group() {
-        return vec![Reason::ReplacedByGroup];
+        return by_group::held_on_advice(status, facts);
     }
     if facts.rebalance == RebalanceMode::Ignore && status.notice == Some(NoticeKind::RebalanceRecommendation)
     {

@@ -45,6 +45,26 @@ pub enum RebalanceMode {
     Ignore,
 }
 
+/// What a rebalance recommendation starts where the Spot group replaces its nodes by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnAdvice {
+    /// Nothing: AWS may hold back for hours.
+    #[default]
+    Never,
+    /// An on-demand instance stands in for each launch of the group that failed since.
+    Failure,
+}
+
+/// What on-demand stands in for in a pool whose Spot group replaces its nodes by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CoverSpec {
+    /// What a rebalance recommendation starts. What stands in goes back without Spot if the old instance is
+    /// still in service 30 minutes later.
+    #[serde(default)]
+    pub on_advice: OnAdvice,
+}
+
 /// Who a replacement is about; never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
@@ -121,6 +141,8 @@ pub struct Facts<'a> {
     pub mode: Mode,
     /// What advice starts in this pool.
     pub rebalance: RebalanceMode,
+    /// What it starts where the Spot group replaces its nodes by itself.
+    pub on_advice: OnAdvice,
     /// Whether another record of the same node and instance goes on: this one was begun before the node said
     /// which instance it has.
     pub taken_over: bool,

@@ -11,14 +11,21 @@ use crate::ledger::unusable::Unusable;
 use crate::policy::seconds;
 use crate::reason::{NodeTrouble, Reason, in_one_line};
 use crate::record::{
-    DrainPurpose, FlowBox, GroupKind, OldDrain, OldNodeState, ReplacementStatus, set_condition,
+    CapacityState, DrainPurpose, FlowBox, GroupKind, OldDrain, OldNodeState, ReplacementStatus, set_condition,
 };
+use std::time::Duration;
+
+/// What stands in on advice goes back if the old instance is still in service after this time: AWS may hold
+/// back for hours (EC2 Auto Scaling User Guide, "Capacity Rebalancing").
+const ADVICE_IS_OLD: Duration = Duration::from_secs(1800);
 
 /// The next step of the drain. Nothing is tainted before a replacement can take the pods, unless a deadline
 /// presses.
 pub(super) fn drain(next: &mut ReplacementStatus, mode: Mode, turn: &Turn<'_>) {
     match (*next.old_node).clone() {
         OldNodeState::Kept {} if by_group::is_left_to_eks(next, turn.facts) => {}
+        // EC2 may never take it: its pods stay until the group ends it.
+        OldNodeState::Kept {} if by_group::stands_in_on_advice(next) => {}
         OldNodeState::Kept {}
             if next.capacity.taken().is_some() || next.deadline.is_some() || mode == Mode::DrainOnly =>
         {
@@ -131,6 +138,23 @@ pub(super) fn give_up(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     let reasons = capacity::misfit(next, &instance_id, &node, turn);
     Event::FitGivenUp { waited, reasons }.add_to(next, &turn.subject.node, now);
     cancel(next, now);
+}
+
+/// Ends what stands in on advice while the old instance stays in service: it goes back without Spot.
+pub(super) fn give_up_advice(next: &mut ReplacementStatus, turn: &Turn<'_>) {
+    let (facts, now) = (turn.facts, turn.facts.now);
+    let since = match &*next.capacity {
+        CapacityState::Taken { instance, .. } => instance.ready_at,
+        CapacityState::SpotRequested { since } => *since,
+        CapacityState::BothRequested { spot_since, .. } => *spot_since,
+        _ => return,
+    };
+    let stays = facts.view.is_some_and(|view| view.spot.is_in_service(&turn.subject.instance_id));
+    if by_group::stands_in_on_advice(next) && stays && crate::time::since(since, now) >= ADVICE_IS_OLD {
+        let instance_id = turn.subject.instance_id.clone();
+        Event::AdviceGivenUp { instance_id, waited: ADVICE_IS_OLD }.add_to(next, &turn.subject.node, now);
+        cancel(next, now);
+    }
 }
 
 /// The end of a drain as it is reported.

@@ -48,6 +48,7 @@ impl fmt::Display for Event {
             | Self::DrainBlocked { .. }
             | Self::DrainGivenUp { .. }
             | Self::FitGivenUp { .. }
+            | Self::AdviceGivenUp { .. }
             | Self::Drained { .. }
             | Self::DrainedWithout { .. }
             | Self::GoneBeforeDrained { .. }
@@ -104,6 +105,10 @@ fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let (seconds, reasons) = (patience.as_secs(), in_one_line(reasons));
             write!(f, "no pod has left for {seconds} s, so the replacement is given up; taint and cordon ")?;
             write!(f, "are removed, and requested capacity goes back: {reasons}")
+        }
+        Event::AdviceGivenUp { instance_id, waited } => {
+            let seconds = waited.as_secs();
+            write!(f, "{instance_id} is still in service after {seconds} s: what stands in for it goes back")
         }
         Event::FitGivenUp { waited, reasons } => {
             let (seconds, reasons) = (waited.as_secs(), in_one_line(reasons));
