@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast simulate crashes explore differential fuzz nightly testbed lint advisories bench bench-scale
+.PHONY: help demo test test-fast simulate crashes explore differential fuzz nightly testbed lint advisories bench outcome bench-scale
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench: ## Measures how soon capacity is requested, and a drain beside its peers 
 	cargo bench --profile dev --bench flow
 	@testbed/build --bench > /dev/null
 	cargo test --test cluster bench:: -- --ignored --nocapture
+
+outcome: ## Plays an observed Spot market: TRACE=file, NODES=4, HOURS=48 of it
+	TRACE=$(TRACE) NODES=$(NODES) HOURS=$(HOURS) CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo bench --profile dev --bench outcome
 
 bench-scale: ## Measures what a cluster of 5,000 nodes costs the controller
 	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo bench --profile dev --bench scale

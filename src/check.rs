@@ -406,7 +406,8 @@ fn watched_line(about: String, spot: &GroupView, seen: &Seen<'_>) -> Option<Line
 
 /// What is to be said of Nodes that name no EC2 instance: whichever of them is of a pool, no notice finds it.
 fn nodes_line(nodes: &[Arc<Node>]) -> Option<Line> {
-    let foreign: Vec<_> = nodes.iter().filter(|node| node.has_foreign_provider_id()).collect();
+    let is_foreign = |node: &&Arc<Node>| node.has_foreign_provider_id() && !node.names_its_cloud();
+    let foreign: Vec<_> = nodes.iter().filter(is_foreign).collect();
     let first = foreign.iter().min_by_key(|node| &node.name)?;
     let none_is_of_ec2 = nodes.iter().all(|node| node.instance_id().is_none());
     let verdict = if none_is_of_ec2 { Verdict::Degraded } else { Verdict::Note };

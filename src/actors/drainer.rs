@@ -22,6 +22,7 @@ use spot_guard_core::drain::{
 };
 use spot_guard_core::freshness::{Freshness, Step};
 use spot_guard_core::ids::{InstanceId, NodeUid, PoolName};
+use spot_guard_core::policy::seconds;
 use spot_guard_core::replacement::DrainCommand;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -96,13 +97,16 @@ impl Drainer {
         Moment { at: self.deps.clock.now(), up: self.origin.elapsed() }
     }
 
-    fn report(&self) {
+    fn report(&self, pools: &BTreeMap<PoolName, PoolConfig>) {
         let report = |drain: &Drain| {
             let command = drain.command();
             ((command.replacement.clone(), command.purpose), drain.report().clone())
         };
         let reports = self.drains.values().map(report).collect();
-        let found_empty = self.looks.found_empty(self.now().at);
+        // A spare node leaves its load balancers with the marks; of which pool it is does not matter here.
+        let waits = pools.values().map(|pool| seconds(pool.policy.wait_before_termination_seconds));
+        let now = self.now();
+        let found_empty = self.looks.found_empty(waits.max().unwrap_or_default(), now.at, now.up);
         self.reported.send(DrainsReported { reports, found_empty });
     }
 
@@ -168,7 +172,7 @@ impl Drainer {
         let limit = self.deps.call_timeout;
         let done = async move {
             let answer = match &order {
-                Order::Evict(pod) => pods::evict(&client, pod, limit).await,
+                Order::Evict(pod, grace) => pods::evict(&client, pod, *grace, limit).await,
                 Order::Delete(pod, deletion) => {
                     let grace = deletion.grace_period_seconds;
                     tracing::warn!(
@@ -331,7 +335,7 @@ impl Handler<Drive> for Drainer {
                 _ => {}
             }
         }
-        self.report();
+        self.report(&pools);
     }
 }
 

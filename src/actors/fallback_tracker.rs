@@ -41,6 +41,7 @@ use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::{InstanceId, PoolName, ReplacementName};
 use spot_guard_core::scaling::wants;
+use spot_guard_core::shortfall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use store::{Write, store};
@@ -426,6 +427,10 @@ impl FallbackTracker {
                 wanted.instances.look_at(view, turn.snapshot, turn.freshness, key, now);
                 cordoned.extend(cordon.iter().cloned());
                 cordoned.extend(turn.marked_and_leaving(view));
+            }
+            if turn.awaits_failed_launch(name) {
+                let now = self.deps.clock.now();
+                wanted.spot_failures_since = Some(shortfall::failures_matter_to_advice_since(now));
             }
             by_pool.insert(name.clone(), wanted);
         }

@@ -304,13 +304,12 @@ fn assess<'a>(
     let (view, policy) = (&observed.view, &pool.policy);
     let with_spot = OnceCell::new();
     let unsafe_with_spot = |story: &PoolReplacement<'_>| {
-        let clusters: &Vec<Snapshot> =
+        let known: &Vec<Snapshot> =
             with_spot.get_or_init(|| Shapes::with_spot_node(view, snapshot, taint_key));
+        let clusters = if known.is_empty() { std::slice::from_ref(snapshot) } else { known };
         let blockers = clusters.iter().map(|cluster| {
-            let mut found = safety_blockers(story, &everywhere, pool, view, cluster, taint_key);
-            // With the Spot nodes of the other fallbacks the pool may be less full.
-            found.retain(|reason| reason.code() != ReasonCode::BufferExceeded);
-            found
+            let found = safety_blockers(story, &everywhere, pool, view, cluster, taint_key);
+            health::with_more_spot(found, story, &observed.ledger, known.is_empty())
         });
         health::of_any_node(blockers)
     };

@@ -471,14 +471,18 @@ fn time(at: &DateTime) -> Option<Timestamp> {
     Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).unwrap_or(0)).ok()
 }
 
-/// Whether it is about a launch. What a scale-in leaves behind that could not be done is none.
+/// Whether it is about a launch. What a scale-in leaves behind that could not be done is none, nor is what
+/// fills a warm pool up.
 fn is_launch(activity: &Activity) -> bool {
-    activity.description().is_none_or(|text| text.starts_with("Launching"))
+    let is_of_group = |text: &str| text.starts_with("Launching") && !text.contains("into warm pool");
+    activity.description().is_none_or(is_of_group)
 }
 
-/// The text of a failed launch is in StatusMessage, not in Description.
+/// The text of a failed launch is in StatusMessage; only where that is empty, Description has it.
 fn failed_launch(activity: &Activity, started_at: Timestamp) -> FailedActivity {
-    let message = activity.status_message().unwrap_or_default().to_owned();
+    let told = activity.status_message().filter(|text| !text.trim().is_empty());
+    let described = || Some(activity.description()?.split_once("Status Reason: ")?.1);
+    let message = told.or_else(described).unwrap_or_default().to_owned();
     FailedActivity {
         started_at,
         zone: activity.details().and_then(zone_of),

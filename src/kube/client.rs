@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -91,8 +91,26 @@ async fn within(
     }
     let (head, body) = answer.into_parts();
     let body = Limited::new(body, MAX_OBJECT).collect().await?.to_bytes();
-    let inner = without_managed_fields(body).into();
+    let told = retry_after(&head).filter(|_| !body.starts_with(b"{"));
+    let inner = told.map_or_else(|| without_managed_fields(body), throttled).into();
     Ok(http::Response::from_parts(head, BoundedBody { inner, end: None, limit }))
+}
+
+/// For how many seconds the API server asks to wait, where it says so in a header: when it has too many
+/// requests it answers in plain text (k8s.io/apiserver, pkg/server/filters/maxinflight.go).
+fn retry_after(head: &http::response::Parts) -> Option<u32> {
+    let is_throttled = head.status == http::StatusCode::TOO_MANY_REQUESTS;
+    let seconds = head.headers.get(http::header::RETRY_AFTER).filter(|_| is_throttled)?;
+    seconds.to_str().ok()?.trim().parse().ok()
+}
+
+/// The same as the API server says it where it answers with an object.
+fn throttled(seconds: u32) -> Bytes {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 429, "reason": "TooManyRequests",
+        "message": "too many requests", "details": { "retryAfterSeconds": seconds },
+    });
+    status.to_string().into()
 }
 
 /// The answer about one object without what nobody here reads. Whoever may change an object may write a time

@@ -161,7 +161,8 @@ impl Converter {
             expected_pods: status.and_then(|s| s.expected_pods).unwrap_or(0).into(),
             unhealthy_pods: match spec.and_then(|s| s.unhealthy_pod_eviction_policy.as_deref()) {
                 Some("AlwaysAllow") => UnhealthyPods::AlwaysAllow,
-                _ => UnhealthyPods::IfHealthyBudget,
+                None | Some("" | "IfHealthyBudget") => UnhealthyPods::IfHealthyBudget,
+                Some(_) => UnhealthyPods::Unknown,
             },
         }
     }

@@ -19,17 +19,20 @@ use spot_guard_core::ids::{InstanceId, NodeName};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Asks the eviction API.
+/// Asks the eviction API, with the pod's own grace period or this one, in seconds.
 ///
 /// The request is made here: kube's `Api::evict` writes the options under a name that the server ignores, and
 /// the precondition would be lost.
-pub async fn evict(client: &Client, pod: &Pod, limit: Duration) -> EvictionAnswer {
-    let eviction = json!({
+pub async fn evict(client: &Client, pod: &Pod, grace: Option<i64>, limit: Duration) -> EvictionAnswer {
+    let mut eviction = json!({
         "apiVersion": "policy/v1",
         "kind": "Eviction",
         "metadata": { "name": &*pod.name, "namespace": &*pod.namespace },
         "deleteOptions": { "preconditions": { "uid": &*pod.uid } },
     });
+    if let Some(grace) = grace {
+        eviction["deleteOptions"]["gracePeriodSeconds"] = grace.into();
+    }
     let path = format!("/api/v1/namespaces/{}/pods/{}/eviction", pod.namespace, pod.name);
     let request = http::Request::post(path)
         .header(http::header::CONTENT_TYPE, "application/json")

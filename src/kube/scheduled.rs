@@ -51,11 +51,12 @@ closed! {
         termination_grace_period_seconds: Option<i64>,
         host_network: Option<bool>,
         host_users: Option<bool>,
+        restart_policy: Option<String>,
     }
     irrelevant [
         "activeDeadlineSeconds" "automountServiceAccountToken" "dnsConfig" "dnsPolicy" "enableServiceLinks"
         "ephemeralContainers" "evictionResponders" "hostAliases" "hostIPC" "hostPID" "hostname"
-        "hostnameOverride" "imagePullSecrets" "os" "priorityClassName" "readinessGates" "restartPolicy"
+        "hostnameOverride" "imagePullSecrets" "os" "priorityClassName" "readinessGates"
         "runtimeClassName" "securityContext" "serviceAccount" "serviceAccountName" "setHostnameAsFQDN"
         "shareProcessNamespace" "subdomain"
     ] blocks ["resourceClaims" "schedulingGroup"]

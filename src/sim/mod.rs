@@ -6,6 +6,7 @@ pub mod crash;
 pub mod demo;
 pub mod kubelet;
 pub mod nodes;
+pub mod outcome;
 pub mod run;
 pub mod scenario;
 mod start;

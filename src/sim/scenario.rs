@@ -11,7 +11,7 @@ use spot_guard_cloud::cloud::{BootFault, Supply};
 use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox as B, Outcome as O};
-use spot_guard_core::replacement::CoverSpec;
+use spot_guard_core::shortfall::CoverSpec;
 use std::time::Duration;
 
 /// A scenario.
@@ -244,7 +244,8 @@ fn steps(middle: &[(B, O)]) -> Vec<(B, O)> {
     steps
 }
 
-fn usual_start() -> Start {
+/// What most scenarios begin with.
+pub(super) fn usual_start() -> Start {
     Start {
         spot_nodes: 3,
         on_demand_nodes: 0,

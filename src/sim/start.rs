@@ -7,7 +7,7 @@ use spot_guard_cloud::cloud::{BootTimes, Cloud, GroupSpec, Market};
 use spot_guard_cloud::eks::EksDrainer;
 use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
-use spot_guard_core::replacement::CoverSpec;
+use spot_guard_core::shortfall::CoverSpec;
 use std::time::Duration;
 
 /// The pool of every scenario.
@@ -17,7 +17,7 @@ pub const SPOT: &str = "workers-spot";
 /// Its on-demand group.
 pub const ON_DEMAND: &str = "workers-on-demand";
 /// The zones of all groups.
-const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
+pub(super) const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
 
 /// What a node of the groups holds: thousandths of a core, and GiB.
 const CPU_MILLIS: u32 = 4000;

@@ -15,6 +15,7 @@ mod hooks;
 mod leadership;
 mod limits;
 mod logs;
+mod market;
 mod metrics;
 mod mishaps;
 mod nodes;

@@ -137,6 +137,25 @@ fn an_instance_that_dies_while_it_boots_is_no_replacement() {
 }
 
 #[test]
+fn instances_that_all_die_while_they_boot_are_a_wrong_configuration_and_on_demand_stands_in_at_once() {
+    for scenario in [Scenario::DrySpot, Scenario::DrySpotSetDesired] {
+        let mut plot = ends(scenario);
+        // Their volumes' key cannot be used, which every launch tells.
+        plot.script.retain(|(_, act)| !matches!(act, Act::SpotHas(Supply::None)));
+        let played = Play::plot("all die pending", plot)
+            .beside(|stage| async move {
+                stage.cloud.fault_next_boots(SPOT, 6, BootFault::DiesPending).expect("a group");
+            })
+            .play();
+        played.assert_ok();
+        let asked = played.times(FlowBox::ScaleUp, Outcome::Requested)[0];
+        let failed = played.times(FlowBox::Wait, Outcome::Misconfigured);
+        let [failed] = failed[..] else { panic!("{scenario:?}: {failed:?}") };
+        assert!(failed - asked <= 60.0, "{scenario:?}: {asked} {failed}: after the first that died");
+    }
+}
+
+#[test]
 fn what_somebody_else_adds_to_a_group_stays() {
     for scenario in [Scenario::DrySpot, Scenario::DrySpotSetDesired] {
         for phase in [Phase::ScalingUp, Phase::Draining, Phase::OnFallback, Phase::Returning] {

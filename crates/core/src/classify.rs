@@ -31,6 +31,7 @@ const UNSUPPORTED_CODES: &[&str] = &[
     "NotAuthorized",
     "OptInRequired",
     "UnauthorizedOperation",
+    "UnknownOperationException",
     "UnsupportedOperation",
 ];
 
@@ -39,16 +40,21 @@ const UNSUPPORTED_CODES: &[&str] = &[
 const BUSY_CODES: &[&str] = &["PriorRequestNotComplete", "ResourceContention", "ScalingActivityInProgress"];
 
 /// Codes that say nothing about the call: credentials that are renewed, a clock that is set, an earlier call
-/// with the same token that is still under way.
+/// with the same token that is still under way, an answer that was not waited for (Common Errors), or a proxy.
 const PASSING_CODES: &[&str] = &[
     "ExpiredToken",
     "ExpiredTokenException",
+    "Http408",
+    "Http429",
     "IdempotentCallInProgress",
     "IncompleteSignature",
     "InvalidClientTokenId",
     "InvalidSignatureException",
     "MissingAuthenticationToken",
+    "RequestAbortedException",
     "RequestExpired",
+    "RequestTimeout",
+    "RequestTimeoutException",
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 ];
@@ -99,7 +105,9 @@ const THROTTLE_CODES: &[&str] = &[
 
 /// Codes of missing capacity that no family holds.
 const CAPACITY_CODES: &[&str] = &[
+    "MaxScheduledInstanceCapacityExceeded",
     "ReservationCapacityExceeded",
+    "SpotInstanceShutdown",
     "SpotInstanceTermination",
     "SpotMaxPriceTooLow",
     "UnfulfillableCapacity",
@@ -108,31 +116,51 @@ const CAPACITY_CODES: &[&str] = &[
 /// Codes of a wrong configuration that no family holds.
 const CONFIGURATION_CODES: &[&str] = &[
     "AccessDenied",
+    "AccountDisabled",
     "AuthFailure",
     "Blocked",
+    "ClientInvalidParameterValue",
+    "CustomerKeyHasBeenRevoked",
+    "DisallowedForDedicatedTenancyNetwork",
+    "NonEBSInstance",
     "NotAuthorized",
     "OperationNotPermitted",
     "OptInRequired",
     "PendingVerification",
+    "TagPolicyViolation",
     "UnauthorizedOperation",
+    "UnknownParameter",
+    "UnknownVolumeType",
     "ValidationError",
     "VPCIdNotSpecified",
+    "ZonesMismatched",
 ];
 
 /// How codes of missing capacity begin.
 const CAPACITY_BEGINNINGS: &[&str] = &["Insufficient"];
+/// How codes of missing capacity end.
+const CAPACITY_ENDINGS: &[&str] = &["HostRequirements"];
 /// How codes of a quota end.
 const QUOTA_ENDINGS: &[&str] = &["LimitExceeded", "CountExceeded"];
 /// How codes of a wrong configuration begin.
-const CONFIGURATION_BEGINNINGS: &[&str] = &["Invalid", "Missing", "Unsupported"];
+const CONFIGURATION_BEGINNINGS: &[&str] = &["Invalid", "Malformed", "Missing", "Unsupported"];
 /// How codes of a wrong configuration end.
-const CONFIGURATION_ENDINGS: &[&str] =
-    &["Malformed", "NotFound", "NotSpecified", "NotSupported", "Unavailable"];
+const CONFIGURATION_ENDINGS: &[&str] = &[
+    "DoesNotExist",
+    "Malformed",
+    "NotAvailableInZone",
+    "NotFound",
+    "NotSpecified",
+    "NotSupported",
+    "Unavailable",
+    "Unsupported",
+];
 
 /// Beginnings of messages of missing capacity that carry no code.
 const CAPACITY_TEXTS: &[&str] = &[
     "Insufficient capacity",
     "There are not enough free addresses in subnet",
+    "There is not enough capacity",
     "There is no Spot capacity available that matches your request",
     "There is no capacity available that matches your request",
     "Unable to fulfill capacity",
@@ -140,8 +168,12 @@ const CAPACITY_TEXTS: &[&str] = &[
     "Your Spot request price of",
 ];
 
-/// What the first sentence says of the reservation that an instance was to be launched into.
-const CAPACITY_SAYINGS: &[&str] = &[" does not have sufficient "];
+/// What the first sentence says of the reservation or the subnet that an instance was to be launched into.
+const CAPACITY_SAYINGS: &[&str] =
+    &[" does not have enough free addresses", " does not have sufficient compatible"];
+
+/// Beginnings of messages by which AWS asks to slow down.
+const THROTTLE_TEXTS: &[&str] = &["Rate exceeded", "Request limit exceeded"];
 
 /// Beginnings of messages of a quota that carry no code.
 const QUOTA_TEXTS: &[&str] = &[
@@ -156,8 +188,13 @@ const QUOTA_TEXTS: &[&str] = &[
 
 /// Beginnings of messages of a wrong configuration that carry no code.
 const CONFIGURATION_TEXTS: &[&str] = &[
+    "Access denied",
+    "Authentication Failure",
     "In order to use this AWS Marketplace product",
     "Invalid ",
+    "No default ",
+    "No subnets ",
+    "Not authorized",
     "This account is currently blocked",
     "You are not authorized ",
     "You are not subscribed ",
@@ -167,21 +204,33 @@ const CONFIGURATION_TEXTS: &[&str] = &[
 
 /// What the first sentence of a message about a wrong configuration says of the thing that it names.
 const CONFIGURATION_SAYINGS: &[&str] = &[
+    " already been used",
     " belong to different networks",
+    " can only be used ",
     " cannot be found",
     " cannot be run",
+    " cannot be specified",
     " cannot be used with",
     " could not be found",
     " currently being verified",
     " do not have permission",
+    " does not allow",
     " does not exist",
     " does not match",
+    " does not support",
+    " has no associated",
     " is being validated",
+    " is currently constrained",
     " is invalid",
+    " is not active",
     " is not authorized to ",
     " is not eligible for ",
     " is not valid",
-    " may not be used with",
+    " is required ",
+    " is smaller than",
+    " may not be used ",
+    " more than one ",
+    " must be ",
     " no longer supported",
     " not supported",
 ];
@@ -189,10 +238,17 @@ const CONFIGURATION_SAYINGS: &[&str] = &[
 /// How a message says that EC2 refused the launch for good (User Guide, "instance launch failures").
 const REFUSED: (&str, &str) = ("Could not launch ", "Launching EC2 instance failed.");
 
+/// How a message ends whose launch did not get as far as EC2: a load balancer of the group is not as it is
+/// named (User Guide, "Troubleshoot load balancer issues").
+const LOAD_BALANCER: &str = " load balancer configuration failed.";
+
+/// What comes before the reason that counts, for a launch template (User Guide, "launch template issues").
+const LAUNCH_TEMPLATE: &str = "You must use a valid fully-formed launch template. ";
+
 /// Between the words of Auto Scaling and the code with which EC2 ended a new instance.
 const TERMINATION_REASON: &str = "Termination Reason: ";
 
-/// The class of an error code, by families: its whole, then its part before the first dot.
+/// The class of an error code, by families: its part before the first dot, then its whole.
 #[must_use]
 pub fn by_code(code: &str) -> Option<FailureClass> {
     let code = code.strip_prefix("Server.").unwrap_or(code);
@@ -202,7 +258,7 @@ pub fn by_code(code: &str) -> Option<FailureClass> {
     }
     let code = code.strip_prefix("Client.").unwrap_or(code);
     let base = code.split('.').next().unwrap_or(code);
-    by_family(code).or_else(|| by_family(base))
+    by_family(base).or_else(|| by_family(code))
 }
 
 fn by_family(code: &str) -> Option<FailureClass> {
@@ -212,7 +268,7 @@ fn by_family(code: &str) -> Option<FailureClass> {
     let ends = |endings: &[&str]| endings.iter().any(|ending| bare.ends_with(ending));
     if is_one_of(THROTTLE_CODES) {
         Some(FailureClass::Throttle)
-    } else if is_one_of(CAPACITY_CODES) || begins(CAPACITY_BEGINNINGS) {
+    } else if is_one_of(CAPACITY_CODES) || begins(CAPACITY_BEGINNINGS) || ends(CAPACITY_ENDINGS) {
         Some(FailureClass::Capacity)
     } else if ends(QUOTA_ENDINGS) {
         Some(FailureClass::Quota)
@@ -283,6 +339,7 @@ pub fn launch_errors<'a>(errors: &[(&'a str, &'a str, &'a str)], came: bool) -> 
 }
 
 fn by_text(text: &str) -> FailureClass {
+    let text = text.strip_prefix(LAUNCH_TEMPLATE).unwrap_or(text);
     let begins = |texts: &[&str]| texts.iter().any(|beginning| text.starts_with(beginning));
     let already_running = text
         .split_once(" instance(s) are already running")
@@ -291,9 +348,14 @@ fn by_text(text: &str) -> FailureClass {
     let says = |sayings: &[&str]| sayings.iter().any(|saying| sentence.contains(saying));
     if begins(CAPACITY_TEXTS) || says(CAPACITY_SAYINGS) {
         FailureClass::Capacity
+    } else if begins(THROTTLE_TEXTS) {
+        FailureClass::Throttle
     } else if begins(QUOTA_TEXTS) || already_running {
         FailureClass::Quota
-    } else if begins(CONFIGURATION_TEXTS) || says(CONFIGURATION_SAYINGS) {
+    } else if begins(CONFIGURATION_TEXTS)
+        || says(CONFIGURATION_SAYINGS)
+        || text.trim_end().ends_with(LOAD_BALANCER)
+    {
         FailureClass::Configuration
     } else {
         FailureClass::Unknown
@@ -396,8 +458,13 @@ mod tests {
                     "InsufficientVolumeCapacity",
                     "InsufficientSomethingNew",
                     "ReservationCapacityExceeded",
+                    "IncompatibleHostRequirements",
+                    "MaxScheduledInstanceCapacityExceeded",
                     "Server.InsufficientInstanceCapacity",
+                    "Server.SpotInstanceShutdown",
+                    "Server.SpotInstanceTermination",
                     "SpotMaxPriceTooLow",
+                    "UnavailableHostRequirements",
                     "UnfulfillableCapacity",
                 ],
             ),
@@ -421,7 +488,16 @@ mod tests {
                     "Client.InternalError",
                     "Client.InvalidKMSKey.InvalidState",
                     "Client.InvalidSnapshot.NotFound",
+                    "BootForVolumeTypeUnsupported",
+                    "CustomerKeyHasBeenRevoked",
+                    "DefaultVpcDoesNotExist",
                     "InvalidAMIID.Malformed",
+                    "InvalidInterface.IpAddressLimitExceeded",
+                    "MalformedQueryString",
+                    "SnapshotCopyUnsupported.InterRegion",
+                    "TagPolicyViolation",
+                    "UnknownVolumeType",
+                    "VolumeTypeNotAvailableInZone",
                     "InvalidAMIID.NotFound",
                     "InvalidAMIID.Unavailable",
                     "InvalidLaunchTemplateId.VersionNotFound",
@@ -524,6 +600,63 @@ mod tests {
             ("The provided credentials do not have permission to create the role.", Configuration),
             ("Spot instance request: sir-1 has been cancelled.", Unknown),
             ("It went well. The thing does not exist.", Unknown),
+            ("Not authorized for images: [ami-1]. Launching EC2 instance failed.", Configuration),
+            ("Authentication Failure. Launching EC2 instance failed.", Configuration),
+            (
+                "Volume of size 8GB is smaller than snapshot 'snap-1', expect size >= 30GB. Launching EC2 instance failed.",
+                Configuration,
+            ),
+            (
+                "The device 'sda1' is used in more than one block-device mapping. Launching EC2 instance failed.",
+                Configuration,
+            ),
+            ("VPC security groups may not be used for a non-VPC launch.", Configuration),
+            (
+                "The specified instance type can only be used in a VPC. A subnet ID is required.",
+                Configuration,
+            ),
+            (
+                "The 'Placement Group' has already been used in another Availability Zone. Launching EC2 instance failed.",
+                Configuration,
+            ),
+            (
+                "Enhanced networking with the Elastic Network Adapter (ENA) is required for the 't3.small' instance type.",
+                Configuration,
+            ),
+            ("Your Capacity Block reservation cr-1 is not active yet.", Configuration),
+            (
+                "The requested Availability Zone is currently constrained and we are no longer accepting requests.",
+                Configuration,
+            ),
+            ("No default subnet for availability zone: 'us-east-1e'.", Configuration),
+            ("The instance profile workers has no associated IAM Roles.", Configuration),
+            (
+                "The tag policy does not allow the specified value for the following tag key: 'Team'.",
+                Configuration,
+            ),
+            ("The specified subnet does not have enough free addresses to satisfy the request.", Capacity),
+            ("There is not enough capacity on the Outpost to launch or start the instance.", Capacity),
+            ("Request limit exceeded. Launching EC2 instance failed.", FailureClass::Throttle),
+            ("Rate exceeded", FailureClass::Throttle),
+            (
+                "One or more target groups not found. Validating load balancer configuration failed.",
+                Configuration,
+            ),
+            ("Cannot find Load Balancer web. Validating load balancer configuration failed.", Configuration),
+            (
+                "There is no ACTIVE Load Balancer named web. Updating load balancer configuration failed.",
+                Configuration,
+            ),
+            ("EC2 instance i-1 is not in VPC. Updating load balancer configuration failed.", Configuration),
+            (
+                "You must use a valid fully-formed launch template. You have requested more vCPU capacity than your current vCPU limit of 32 allows.",
+                Quota,
+            ),
+            (
+                "You must use a valid fully-formed launch template. Value () for parameter groupId is invalid.",
+                Configuration,
+            ),
+            ("The role workers does not have sufficient permissions.", Unknown),
             ("Something new happened. Launching EC2 instance failed.", FailureClass::Refused),
             ("Could not launch Spot Instances. SomethingNew - In words.", FailureClass::Refused),
         ] {
@@ -616,7 +749,12 @@ mod tests {
             ("IdempotentCallInProgressFault", "", 400, Unclear),
             ("IdempotentParameterMismatchError", "", 400, Refused(FailureClass::Refused)),
             ("ExpiredToken", "", 403, Unclear),
+            ("RequestAbortedException", "", 400, Unclear),
             ("RequestExpired", "", 400, Unclear),
+            ("RequestTimeoutException", "", 408, Unclear),
+            ("Http408", "", 408, Unclear),
+            ("Http429", "", 429, Unclear),
+            ("UnknownOperationException", "", 404, Unsupported),
             ("InvalidClientTokenId", "", 403, Unclear),
             ("SignatureDoesNotMatch", "", 403, Unclear),
             ("AccessDenied", "", 403, Unsupported),

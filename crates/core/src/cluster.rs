@@ -23,7 +23,7 @@ mod weight;
 
 pub use budget::{DisruptionBudget, UnhealthyPods};
 pub use labels::{LabelSelector, Labels, Operator, Requirement};
-pub use node::{Node, ScaleDown, VolumeLimits};
+pub use node::{KNOWN_FEATURES, Node, ScaleDown, VolumeLimits};
 pub use node_selector::NodeSelectorTerm;
 pub use parts::Parts;
 pub use pod::{

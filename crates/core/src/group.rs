@@ -37,11 +37,20 @@ pub enum Lifecycle {
     /// Ended or stopped, as EC2 says, before its group has seen it. Like `Other`, but its place counts as
     /// empty.
     Ended,
-    /// On its way out, in any way; also detached, standby and retained ones, which do not count as capacity.
+    /// A person has put it aside, or is doing so (User Guide, "Temporarily remove instances"). It is in the
+    /// group and not gone, and is no capacity.
+    Standby,
+    /// On its way out, in any way; also detached and retained ones, which do not count as capacity.
     Leaving,
 }
 
 impl Lifecycle {
+    /// Whether an instance in this state counts towards the desired capacity.
+    #[must_use]
+    pub fn is_capacity(self) -> bool {
+        !matches!(self, Self::Standby | Self::Leaving)
+    }
+
     /// Whether an instance in this state is on its way in.
     #[must_use]
     pub fn is_arriving(self) -> bool {
@@ -65,9 +74,8 @@ impl Lifecycle {
             "InService" => Self::InService,
             "Pending" | "Pending:Proceed" => Self::Pending,
             "Pending:Wait" => Self::Held,
-            "Detached" | "Detaching" | "EnteringStandby" | "Quarantined" | "Standby" | "Terminated" => {
-                Self::Leaving
-            }
+            "EnteringStandby" | "Standby" => Self::Standby,
+            "Detached" | "Detaching" | "Quarantined" | "Terminated" => Self::Leaving,
             "Terminating" | "Terminating:Proceed" | "Terminating:Retained" | "Terminating:Wait" => {
                 Self::Leaving
             }
@@ -103,8 +111,8 @@ impl FailureClass {
     #[must_use]
     pub fn weight(self) -> u8 {
         match self {
-            Self::Configuration => 0,
-            Self::Unknown => 1,
+            Self::Unknown => 0,
+            Self::Configuration => 1,
             Self::Refused => 2,
             Self::Throttle => 3,
             Self::Quota => 4,
@@ -192,7 +200,7 @@ impl GroupView {
     /// How many instances count towards the desired capacity: pending or in service.
     #[must_use]
     pub fn active(&self) -> usize {
-        self.instances.iter().filter(|instance| instance.lifecycle != Lifecycle::Leaving).count()
+        self.instances.iter().filter(|instance| instance.lifecycle.is_capacity()).count()
     }
 
     /// How many of those EC2 has ended, which the group has not seen yet.
@@ -233,7 +241,7 @@ impl GroupView {
     #[must_use]
     pub fn active_in(&self, zone: &str) -> usize {
         let here = self.instances.iter().filter(|held| held.zone == zone);
-        here.filter(|held| held.lifecycle != Lifecycle::Leaving).count()
+        here.filter(|held| held.lifecycle.is_capacity()).count()
     }
 
     /// Whether no zone of the group has fewer instances than this one.
@@ -445,8 +453,9 @@ mod tests {
 
     #[test]
     fn every_lifecycle_state_of_the_model_and_an_unknown_one_has_its_meaning() {
-        use Lifecycle::{Held, InService, Leaving, Other, Pending};
-        let states: [(Lifecycle, &[&str]); 5] = [
+        use Lifecycle::{Held, InService, Leaving, Other, Pending, Standby};
+        let states: [(Lifecycle, &[&str]); 6] = [
+            (Standby, &["EnteringStandby", "Standby"]),
             (Pending, &["Pending", "Pending:Proceed"]),
             (Held, &["Pending:Wait"]),
             (InService, &["InService"]),
@@ -472,8 +481,6 @@ mod tests {
                     "Terminated",
                     "Detaching",
                     "Detached",
-                    "EnteringStandby",
-                    "Standby",
                     "Warmed:Pending",
                     "Warmed:Pending:Wait",
                     "Warmed:Pending:Proceed",

@@ -8,7 +8,7 @@ use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::{Ledger, Share};
 use crate::limits;
 use crate::policy::{Policy, seconds};
-use crate::reason::{Reason, ReasonCode, ReturnAssessment};
+use crate::reason::{NodeTrouble, Reason, ReasonCode, ReturnAssessment};
 use crate::record::{FallbackState, GroupKind, ReplacementStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -241,6 +241,27 @@ pub fn of_any_node(blockers: impl Iterator<Item = Vec<Reason>>) -> Vec<Reason> {
     first.unwrap_or_default()
 }
 
+/// What of these blockers one more Spot node would not cure. With the Spot nodes of the other fallbacks the
+/// pool may be less full, unless one of them has stood idle already. A node that nobody knows (`is_unknown`)
+/// may take any pod.
+#[must_use]
+pub fn with_more_spot(
+    found: Vec<Reason>,
+    story: &PoolReplacement<'_>,
+    ledger: &Ledger,
+    is_unknown: bool,
+) -> Vec<Reason> {
+    let share = ledger.share(GroupKind::Spot, &story.name);
+    let last = share.and_then(|share| share.discarded.as_ref());
+    let stood_idle = last.is_some_and(|last| last.why == NodeTrouble::StandsIdle);
+    let is_cured = |reason: &Reason| match reason.code() {
+        ReasonCode::BufferExceeded => !stood_idle,
+        ReasonCode::PodDoesNotFit => is_unknown,
+        _ => false,
+    };
+    found.into_iter().filter(|reason| !is_cured(reason)).collect()
+}
+
 fn is_too_large(found: &[Reason]) -> bool {
     found.iter().any(|reason| reason.code() == ReasonCode::CheckTooLarge)
 }
@@ -282,6 +303,10 @@ fn before_safety(
         }
     }
     result.unstable.extend(found.unstable.iter().cloned());
+    if story.status.old_node.is_retained() && story.status.is_replaced_by_group() {
+        // What stood in on advice goes back without Spot.
+        (result.unhealthy, result.unstable) = Default::default();
+    }
     if story.status.fallback.requested_at().is_some() {
         // Box 8 is skipped: a person requested the return now.
         result.unstable.clear();

@@ -218,7 +218,8 @@ pub fn parse_target_lifecycle_state(text: &str, now: Timestamp) -> Result<Option
     }
     let kind = NoticeKind::GroupTermination;
     let deadline = now.checked_add(INTERRUPTION_WARNING).ok();
-    Ok((state == "Terminated").then_some(Announcement { kind, notice_time: None, deadline }))
+    let ends = matches!(state, "Terminated" | "Warmed:Terminated");
+    Ok(ends.then_some(Announcement { kind, notice_time: None, deadline }))
 }
 
 /// Reads the list of scheduled events and gives the first that is still to come: `None` without one.

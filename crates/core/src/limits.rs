@@ -35,10 +35,6 @@ pub struct Starts {
     pub pause: Option<Pause>,
     /// As many replacements as the pool allows at a time are under way: so many.
     pub full: Option<usize>,
-    /// As many instances stand in for missing Spot instances, or on advice, as the pool allows: so many.
-    pub stand_ins_full: Option<usize>,
-    /// How many of them stand in on advice.
-    pub on_advice: usize,
 }
 
 /// How many replacements may be under way in the pool at a time; at least one.
@@ -113,7 +109,7 @@ pub fn returns_held<'a>(
     let within = |at: Option<Timestamp>, period| at.is_some_and(|at| since(at, now) < period);
     let notices = replacements
         .clone()
-        .filter(|status| status.notice.is_none_or(NoticeKind::is_of_market))
+        .filter(|status| is_interruption(status))
         .filter(|status| within(status.started_at, BRAKE_PERIOD))
         .count();
     let brake = brake_at(policy, view);
@@ -142,6 +138,12 @@ pub fn returns_held<'a>(
     reasons
 }
 
+/// Whether the record tells of an instance that Spot takes. What is only recommended to a group that replaces
+/// by itself may never be taken.
+fn is_interruption(status: &ReplacementStatus) -> bool {
+    status.notice.is_none_or(NoticeKind::is_of_market) && !status.is_advice_of_group()
+}
+
 /// Until when no return begins, after Spot instances that took over were lost soon after, as far back as
 /// records are kept.
 fn lost_until<'a>(
@@ -156,7 +158,7 @@ fn lost_until<'a>(
         let began = taken_over.get(id).filter(|began| **began <= *at);
         began.is_some_and(|began| since(*began, *at) < LOST_WITHIN)
     };
-    let interrupted = known.filter(|(_, status)| status.notice.is_none_or(NoticeKind::is_of_market));
+    let interrupted = known.filter(|(_, status)| is_interruption(status));
     let begun = interrupted.filter_map(|(id, status)| Some((id, status.started_at?)));
     let mut losses: Vec<Timestamp> = begun.filter(is_lost).map(|(_, at)| at).collect();
     losses.sort_unstable();

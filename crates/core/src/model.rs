@@ -16,8 +16,7 @@ use crate::record::{
     FallbackState, GroupKind, NoticeKind, OldNodeState, Phase, ReplacedBy, ReplacementStatus,
 };
 use crate::replacement::{
-    self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, OnAdvice, RebalanceMode,
-    Subject,
+    self, Commands, DrainEnd, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, RebalanceMode, Subject,
 };
 use crate::scaling::calls::{Call, Deferred};
 use crate::scaling::inputs::Inputs;
@@ -486,7 +485,6 @@ impl World {
                 policy: &self.policy,
                 mode: Mode::Act,
                 rebalance: RebalanceMode::Replace,
-                on_advice: OnAdvice::Never,
                 taken_over: false,
                 replaced_by: self.by_group.then_some(ReplacedBy::Group),
                 queue: &queue,

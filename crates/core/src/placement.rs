@@ -85,7 +85,7 @@ pub fn can_take(
     let moving: Vec<&Pod> = old_node_pods
         .iter()
         .copied()
-        .filter(|p| !p.phase.finished() && !p.terminating())
+        .filter(|p| !p.phase.finished() && (!p.terminating() || p.comes_after_its_end()))
         .filter(|p| !matches!(p.owner.kind, OwnerKind::DaemonSet | OwnerKind::Mirror))
         .collect();
     place_with(&moving, &[], snapshot, excluded, options, Some((new_node, reserved)), &effort)

@@ -15,6 +15,7 @@ use crate::ledger::Ledger;
 use crate::reason::Reason;
 pub use crate::reason::{Finding, GroupProblem, NoLaunch, Severity};
 use crate::record::{GroupKind, ReplacedBy};
+use std::sync::Arc;
 
 /// What a pool says of its groups.
 #[derive(Clone, Copy, Debug)]
@@ -142,8 +143,10 @@ fn check_group(
     if setup.suspended.contains_key("Terminate") {
         add(GroupProblem::TerminateSuspended);
     }
-    if setup.suspended.contains_key("ReplaceUnhealthy") {
-        add(GroupProblem::ReplaceUnhealthySuspended);
+    let keeps_unhealthy = ["ReplaceUnhealthy", "HealthCheck"];
+    if let Some(process) = keeps_unhealthy.into_iter().find(|process| setup.suspended.contains_key(*process))
+    {
+        add(GroupProblem::ReplaceUnhealthySuspended(process));
     }
     if let Some(rollout) = &setup.rollout {
         add(GroupProblem::Rollout(rollout.clone()));
@@ -176,7 +179,8 @@ fn foreign_node<'c>(group: &GroupView, cluster: &'c Snapshot) -> Option<&'c Node
     let serving = group.instances.iter().filter(|held| held.lifecycle == Lifecycle::InService);
     let mut without_node = serving.filter(|held| cluster.nodes_of_instance(&held.id).next().is_none());
     without_node.next()?;
-    let foreign = cluster.nodes().iter().filter(|node| node.has_foreign_provider_id());
+    let is_foreign = |node: &&Arc<Node>| node.has_foreign_provider_id() && !node.names_its_cloud();
+    let foreign = cluster.nodes().iter().filter(is_foreign);
     foreign.map(|node| &**node).min_by_key(|node| &node.name)
 }
 

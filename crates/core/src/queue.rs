@@ -212,9 +212,14 @@ fn event(envelope: &Envelope, now: Timestamp) -> Result<QueueEvent, MalformedMes
     let (source, detail_type) = (envelope.source.as_str(), envelope.detail_type.as_str());
     match (source.unwrap_or_default(), detail_type.unwrap_or_default()) {
         ("aws.ec2", INTERRUPTION) => {
+            // Hibernation begins at once (EC2 User Guide, "Spot Instance interruption notices"), and the
+            // message is late in any case.
             let begins_at_once = detail["instance-action"] == "hibernate";
-            let warning = if begins_at_once { SignedDuration::ZERO } else { INTERRUPTION_WARNING };
-            let deadline = at.unwrap_or(now).checked_add(warning).ok().filter(|at| may_be_given(*at, now));
+            let told_at = at.unwrap_or(now);
+            let is_fresh = now.duration_since(told_at) <= INTERRUPTION_WARNING;
+            let ends = told_at.checked_add(INTERRUPTION_WARNING).ok();
+            let ends = if begins_at_once { Some(now).filter(|_| is_fresh) } else { ends };
+            let deadline = ends.filter(|at| may_be_given(*at, now));
             let kind = NoticeKind::SpotInterruption;
             let announced = Announcement { kind, notice_time: at, deadline };
             Ok(QueueEvent::Notice(announced, vec![instance(&detail["instance-id"])?]))

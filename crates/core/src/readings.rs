@@ -266,7 +266,7 @@ fn is_young(since: Duration, now: Duration) -> bool {
 fn stage(instance: Option<&Instance>) -> u8 {
     match instance.map(|held| held.lifecycle) {
         Some(Lifecycle::Pending | Lifecycle::Held) => 0,
-        Some(Lifecycle::InService | Lifecycle::Other | Lifecycle::Ended) => 1,
+        Some(Lifecycle::InService | Lifecycle::Other | Lifecycle::Ended | Lifecycle::Standby) => 1,
         Some(Lifecycle::Leaving) => 2,
         None => 3,
     }

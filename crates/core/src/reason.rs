@@ -120,6 +120,11 @@ pub enum Reason {
     RebalanceIgnored,
     /// The Spot group replaces its instances by itself: only an interruption notice begins something.
     ReplacedByGroup,
+    /// A person has put the old instance into Standby.
+    InStandby {
+        /// The instance.
+        instance_id: InstanceId,
+    },
     /// A node that is to take the pods is cordoned.
     NodeCordoned {
         /// The node.
@@ -414,6 +419,7 @@ impl Reason {
             Self::PoolRefused(finding) => finding.problem.code(),
             Self::RebalanceIgnored => ReasonCode::RebalanceIgnored,
             Self::ReplacedByGroup => ReasonCode::ReplacedByGroup,
+            Self::InStandby { .. } => ReasonCode::InStandby,
             Self::NodeCordoned { .. } => ReasonCode::NodeCordoned,
             Self::NodeMissing { .. } => ReasonCode::NodeUnknown,
             Self::CheckPending { .. } => ReasonCode::CheckPending,

@@ -21,20 +21,20 @@ pub use crate::drain::{DrainCommand, DrainEnd, DrainReport};
 pub use crate::reason::ReturnAssessment;
 pub use crate::record::DrainPurpose;
 pub use begin::{cancel, escalate, open, reopen};
-pub use by_group::{queue, stands_in_on_advice};
+pub use by_group::queue;
 pub use commands::{Commands, commands};
-pub use facts::{CoverSpec, Facts, Fit, Mode, NodeFact, OnAdvice, Queue, RebalanceMode, Subject};
+pub use facts::{Facts, Fit, Mode, NodeFact, Queue, RebalanceMode, Subject};
 
 use crate::flow::Finish;
 use crate::notices;
 use crate::reason::Reason;
-use crate::record::{FlowBox, ReplacementStatus};
+use crate::record::{BlockingReason, FlowBox, ReplacementStatus};
 use facts::Turn;
 
 /// The next record of a replacement.
 ///
 /// What holds it up is found anew in each step, so no reason outlives its cause. What holds it up at the
-/// same box as before does so since then.
+/// same box as before does so since then, but for a change between waiting for a turn and being unsafe.
 #[must_use]
 pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) -> ReplacementStatus {
     if status.is_finished() {
@@ -43,7 +43,12 @@ pub fn advance(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>)
     let mut next = ReplacementStatus { blocking: Vec::new(), ..status.clone() };
     step(subject, status, &mut next, facts);
     for reason in &mut next.blocking {
-        let before = status.blocking.iter().find(|before| before.flow_box == reason.flow_box);
+        // To wait for one's turn is not to be unsafe.
+        let is_alike = |before: &&BlockingReason| {
+            before.flow_box == reason.flow_box
+                && facts::waits_for_turn(before.reason) == facts::waits_for_turn(reason.reason)
+        };
+        let before = status.blocking.iter().find(is_alike);
         reason.since = before.map_or(reason.since, |before| before.since);
     }
     next

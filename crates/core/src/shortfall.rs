@@ -4,10 +4,12 @@
 //! not begin anew. [`judge`] says how many stand-ins are wanted. A stand-in is a replacement of a place: it
 //! has no old node, and goes back like any other fallback once the Spot group is full.
 
+mod advice;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
+pub use advice::{Advice, CoverSpec, OnAdvice, advised, failures_matter_to_advice_since, open_on_advice};
 pub use waiting::{HYPOTHETICAL, Need, Shapes};
 
 use crate::group::{GroupSetup, GroupView, PoolView};
@@ -16,7 +18,7 @@ use crate::ledger::{Balance, Ledger, MAX_EMPTY_PLACES, RequestState};
 use crate::policy::{Policy, backoff, seconds};
 use crate::reason::Reason;
 use crate::record::{CapacityState, GroupKind, OldNodeState, ReplacedBy, ReplacementStatus};
-use crate::replacement::{Mode, stands_in_on_advice};
+use crate::replacement::Mode;
 use crate::time::since;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -99,8 +101,7 @@ impl ShortfallSpec {
     }
 
     /// How many instances may stand in at a time.
-    #[must_use]
-    pub fn at_most(&self, spot: &GroupView) -> usize {
+    fn at_most(&self, spot: &GroupView) -> usize {
         let quarter = usize::try_from(spot.desired).unwrap_or(0) / 4;
         self.max_stand_ins.map_or(quarter.max(2), |limit| usize::try_from(limit).unwrap_or(usize::MAX))
     }
@@ -119,7 +120,9 @@ impl OwnRecord<'_> {
     /// Whether it looks after a place that the Spot group does not fill.
     fn covers(&self) -> bool {
         let withdrawn = matches!(*self.status.capacity, CapacityState::Withdrawn { .. });
-        !self.status.is_finished() && self.status.is_replaced_by_group() && !withdrawn
+        // On advice the old instance is still there.
+        let on_advice = self.status.is_advice_of_group() && !self.status.old_node.is_over();
+        !self.status.is_finished() && self.status.is_replaced_by_group() && !withdrawn && !on_advice
     }
 
     /// Whether its instance is still to come.
@@ -237,28 +240,38 @@ pub fn judge(inputs: &Circumstances<'_>) -> Shortfall {
 fn limited(inputs: &Circumstances<'_>, missed: usize) -> Shortfall {
     let (view, now) = (inputs.view, inputs.now);
     let places = || inputs.known.iter().filter(|known| known.is_place).map(|known| known.status);
-    let advised = inputs.known.iter().filter(|known| stands_in_on_advice(known.status)).count();
-    let open = places().filter(|status| !status.is_finished()).count() + advised;
     let limit = inputs.spec.at_most(&view.spot);
     let begun = places().filter(|status| is_within(status.started_at, Duration::from_secs(60), now)).count();
     let ended = || places().filter(|status| is_within(status.finished_at, REST_PERIOD, now));
     let rest = backoff(REST, LONGEST_REST, u32::try_from(ended().count()).unwrap_or(u32::MAX));
     let rests = ended().any(|status| is_within(status.finished_at, rest, now));
-    let arriving = inputs.known.iter().filter(|known| known.arrives()).count();
-    let on_demand = &view.on_demand;
-    let taken = on_demand.active().max(usize::try_from(on_demand.desired).unwrap_or(0)) + arriving;
-    let room = usize::try_from(on_demand.max).unwrap_or(0).saturating_sub(taken);
-    let places_left = limit.saturating_sub(open);
+    let (places_left, room) = (places_left(inputs.spec, view, inputs.known), room(view, inputs.known));
     let wanted = missed.min(places_left).min(room).min(A_MINUTE.saturating_sub(begun));
     let wanted = if rests { 0 } else { wanted };
     let held = if room < missed.min(places_left) {
-        vec![Reason::AtMaximum { group: on_demand.name.clone(), max: on_demand.max }]
+        let group = &view.on_demand;
+        vec![Reason::AtMaximum { group: group.name.clone(), max: group.max }]
     } else if wanted < missed {
         vec![Reason::StandInLimit { limit }]
     } else {
         Vec::new()
     };
     Shortfall { wanted, held }
+}
+
+/// How many instances more may stand in, for places or on advice.
+fn places_left(spec: &ShortfallSpec, view: &PoolView, known: &[OwnRecord<'_>]) -> usize {
+    let stands_in =
+        |own: &&OwnRecord<'_>| own.is_place && !own.status.is_finished() || own.status.stands_in_on_advice();
+    spec.at_most(&view.spot).saturating_sub(known.iter().filter(stands_in).count())
+}
+
+/// How many instances more the on-demand group has room for.
+fn room(view: &PoolView, known: &[OwnRecord<'_>]) -> usize {
+    let arriving = known.iter().filter(|own| own.arrives()).count();
+    let group = &view.on_demand;
+    let taken = group.active().max(usize::try_from(group.desired).unwrap_or(0)) + arriving;
+    usize::try_from(group.max).unwrap_or(0).saturating_sub(taken)
 }
 
 fn is_within(at: Option<Timestamp>, period: Duration, now: Timestamp) -> bool {

@@ -15,7 +15,7 @@ use spot_guard_core::notices::{
     Recorded, Seen,
 };
 use spot_guard_core::record::{NoticeKind, Phase, ReplacedBy};
-use spot_guard_core::replacement::{self, OnAdvice, Subject};
+use spot_guard_core::replacement::{self, Subject};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -103,6 +103,8 @@ impl TurnView<'_> {
     /// The records that the notices which are believed ask for, those with a deadline first.
     fn begin(&self, records: &BTreeMap<ReplacementName, NodeReplacement>, heard: &mut Heard) {
         let mut writes = BTreeMap::new();
+        // One stand-in on advice at a time: the next turn counts with it.
+        let mut stood_in_for = BTreeSet::new();
         let mut accepted: Vec<&Accepted> = self.accepted.values().flatten().collect();
         accepted.sort_by_key(|held| (held.deadline.is_none(), held.notice.spec.detected_at));
         let statuses = records.values().filter_map(|record| record.status.as_ref());
@@ -138,10 +140,15 @@ impl TurnView<'_> {
             match believed.begins(&name, &pools) {
                 Beginning::Wait => heard.waits = true,
                 Beginning::Refused(refusal) => heard.refused.push(Refused::of(&held.notice, refusal)),
-                Beginning::Replacement(Some(pool)) if held.deadline.is_none() && self.leaves_advice(pool) => {
-                }
                 Beginning::Replacement(pool) => {
-                    let fresh = self.fresh_record(held, &name, pool);
+                    let by_group = pool.filter(|pool| self.is_left_to_group(pool, held.deadline));
+                    let fresh = match by_group {
+                        Some(pool) => self
+                            .on_advice(held, &name, pool, records)
+                            .filter(|_| stood_in_for.insert(pool.clone())),
+                        None => Some(self.fresh_record(held, &name, pool)),
+                    };
+                    let Some(fresh) = fresh else { continue };
                     let write = match record {
                         None => Write::Create(fresh),
                         Some(record) => Write::reopen(record, fresh.status.unwrap_or_default()),
@@ -153,10 +160,9 @@ impl TurnView<'_> {
         heard.writes = writes.into_values().collect();
     }
 
-    /// Whether the pool's Spot group replaces an instance when it has a better one, and advice begins nothing.
-    fn leaves_advice(&self, pool: &PoolName) -> bool {
-        let never = self.configs.get(pool).is_some_and(|config| config.cover.on_advice == OnAdvice::Never);
-        never && self.replacer(pool) == Some(ReplacedBy::Group)
+    /// Whether the pool's Spot group replaces an instance when it has a better one.
+    fn is_left_to_group(&self, pool: &PoolName, deadline: Option<Timestamp>) -> bool {
+        deadline.is_none() && self.replacer(pool) == Some(ReplacedBy::Group)
     }
 
     fn believed<'a>(&self, held: &'a Accepted) -> Believed<'a> {
@@ -192,7 +198,7 @@ impl TurnView<'_> {
         }
     }
 
-    fn fresh_record(
+    pub(super) fn fresh_record(
         &self,
         held: &Accepted,
         name: &ReplacementName,

@@ -1,21 +1,22 @@
-//! Records without an old node are opened here: stand-ins for Spot capacity that is missing without an
-//! interruption notice, and on-demand instances above the baseline that are adopted.
+//! Records that no interruption notice asks for are opened here: stand-ins for Spot capacity that is missing,
+//! or that a recommendation endangers, and on-demand instances above the baseline that are adopted.
 
-use super::known::PoolFacts;
+use super::known::{Accepted, PoolFacts};
 use super::store::Write;
 use super::turn_view::TurnView;
 use crate::actors::deps::PoolConfig;
-use crate::crd::{AdoptedInstance, EmptyPlace, NodeReplacement, NodeReplacementSpec};
+use crate::crd::{AdoptedInstance, EmptyPlace, InterruptionNotice, NodeReplacement, NodeReplacementSpec};
 use jiff::Timestamp;
+use kube::ResourceExt;
 use spot_guard_core::adoption::{self, Adopted};
 use spot_guard_core::baseline::may_adopt;
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
-use spot_guard_core::record::ReplacementStatus;
+use spot_guard_core::record::{NoticeKind, ReplacedBy, ReplacementStatus};
 use spot_guard_core::replacement::Mode;
-use spot_guard_core::shortfall;
+use spot_guard_core::shortfall::{self, Advice, OnAdvice, OwnRecord};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl TurnView<'_> {
@@ -81,6 +82,50 @@ impl TurnView<'_> {
             taken.insert(name);
         }
         writes
+    }
+
+    /// The record of a stand-in on advice, if a launch of the Spot group has failed since the notice.
+    pub(super) fn on_advice(
+        &self,
+        held: &Accepted,
+        name: &ReplacementName,
+        pool: &PoolName,
+        records: &BTreeMap<ReplacementName, NodeReplacement>,
+    ) -> Option<NodeReplacement> {
+        let spec = &held.notice.spec;
+        let (config, view, _) =
+            self.may_begin(pool).filter(|_| spec.kind == NoticeKind::RebalanceRecommendation)?;
+        let of_pool = records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
+        let known: Vec<OwnRecord<'_>> = of_pool.filter_map(NodeReplacement::in_pool).collect();
+        let now = self.deps.clock.now();
+        let failed_at = shortfall::advised(&Advice {
+            rebalance: config.rebalance,
+            cover: config.cover,
+            spec: &config.shortfall,
+            policy: &config.policy,
+            view,
+            known: &known,
+            starts: &self.starts(Some(pool)),
+            noticed_at: held.notice.creation_timestamp()?.0,
+            node_created: self.snapshot.node(&spec.node_name).and_then(|node| node.created),
+            now,
+        })?;
+        let mut record = self.fresh_record(held, name, Some(pool));
+        let fresh = record.status.take()?;
+        record.status = Some(shortfall::open_on_advice(fresh, &spec.node_name, failed_at, view, now));
+        Some(record)
+    }
+
+    /// Whether a recommendation stands that a failed launch of the Spot group begins a stand-in for.
+    pub(super) fn awaits_failed_launch(&self, pool: &PoolName) -> bool {
+        let covers = self.configs.get(pool).is_some_and(|config| config.cover.on_advice == OnAdvice::Failure);
+        let Some(view) = self.view(pool).filter(|_| covers) else { return false };
+        let stands = |notice: &InterruptionNotice| {
+            let spec = &notice.spec;
+            spec.kind == NoticeKind::RebalanceRecommendation && view.spot.is_active(&spec.instance_id)
+        };
+        self.replacer(pool) == Some(ReplacedBy::Group)
+            && self.deps.view.notices.state().iter().any(|notice| stands(notice))
     }
 
     /// The first status of a stand-in.

@@ -24,7 +24,7 @@ use spot_guard_core::record::{
     FallbackState, OldNodeState, ReplacedBy, ReplacementStatus, UtilisationPercent,
 };
 use spot_guard_core::replacement::{
-    self, Commands, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, OnAdvice, Queue, RebalanceMode,
+    self, Commands, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, Queue, RebalanceMode,
     ReturnAssessment, Subject,
 };
 use spot_guard_core::safety::{self, Drains, SafetyPolicy};
@@ -300,11 +300,10 @@ impl<'a> TurnView<'a> {
             policy,
             mode: config.map_or(Mode::DrainOnly, |config| config.mode),
             rebalance: config.map_or(RebalanceMode::Replace, |config| config.rebalance),
-            on_advice: config.map_or(OnAdvice::Never, |config| config.cover.on_advice),
             taken_over: self.is_taken_over(record),
             replaced_by: record.spec.pool.as_ref().and_then(|pool| self.replacer(pool)),
             queue: &queue,
-            starts: self.starts(record),
+            starts: self.starts(record.spec.pool.as_ref()),
             freshness: self.freshness,
             refused: &refused,
             neighbour,
@@ -388,33 +387,15 @@ impl<'a> TurnView<'a> {
         replacement::queue(&record.replacement_name(), open)
     }
 
-    /// What stands against beginning this replacement now.
-    fn starts(&self, record: &NodeReplacement) -> Starts {
-        let Some((name, config)) =
-            record.spec.pool.as_ref().and_then(|name| self.configs.get_key_value(name))
-        else {
+    /// What stands against beginning a replacement in the pool now.
+    pub(super) fn starts(&self, pool: Option<&PoolName>) -> Starts {
+        let Some((name, config)) = pool.and_then(|name| self.configs.get_key_value(name)) else {
             return Starts::default();
         };
         let view = self.pools.get(name).and_then(PoolFacts::view);
         let limit = limits::at_most(&config.policy, view);
         let under_way = self.under_way.get(name).copied().unwrap_or(0);
-        let mut starts = Starts {
-            pause: config.pause.clone(),
-            full: (under_way >= limit).then_some(limit),
-            ..Starts::default()
-        };
-        if let Some(view) = view.filter(|_| config.cover.on_advice == OnAdvice::Failure) {
-            let own = self.records.values().filter(|held| held.spec.pool.as_ref() == Some(name));
-            let own = own.filter_map(NodeReplacement::in_pool).filter(|own| !own.status.is_finished());
-            let (places, advised) = own.fold((0, 0), |(places, advised), own| {
-                let is_advised = replacement::stands_in_on_advice(own.status);
-                (places + usize::from(own.is_place), advised + usize::from(is_advised))
-            });
-            let stand_ins = config.shortfall.at_most(&view.spot);
-            starts.stand_ins_full = (places + advised >= stand_ins).then_some(stand_ins);
-            starts.on_advice = advised;
-        }
-        starts
+        Starts { pause: config.pause.clone(), full: (under_way >= limit).then_some(limit) }
     }
 
     /// How full the pool's nodes are.

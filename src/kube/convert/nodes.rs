@@ -48,7 +48,9 @@ impl Converter {
             zone,
             labels,
             taints,
-            unschedulable: spec.and_then(|s| s.unschedulable).unwrap_or(false),
+            // One that is being deleted is as good as cordoned, whatever holds its object.
+            unschedulable: spec.and_then(|s| s.unschedulable).unwrap_or(false)
+                || node.metadata.deletion_timestamp.is_some(),
             ready: ready.is_some_and(|c| c.status == "True"),
             ready_changed: ready.and_then(|c| time(c.last_transition_time.as_ref())),
             allocatable: self.resources(

@@ -5,7 +5,8 @@ use super::{Converted, Converter, Problems, UNREADABLE, effect, time};
 use crate::kube::closed::Accounted as _;
 use crate::kube::slim::{self as api};
 use spot_guard_core::cluster::{
-    ClaimRef, HostPort, Owner, OwnerKind, Pod, PodPhase, PodSpec, Resources, Toleration, TolerationOperator,
+    ClaimRef, HostPort, KNOWN_FEATURES, Owner, OwnerKind, Pod, PodPhase, PodSpec, Resources, Toleration,
+    TolerationOperator,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +22,9 @@ impl Converter {
             .and_then(|conditions| conditions.iter().find(|c| c.type_ == "Ready"));
         let spec = pod.spec.as_ref();
         let mirror = annotations.is_some_and(|a| a.mirror.is_some());
+        let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+        let policy = spec.and_then(|s| s.restart_policy.as_deref());
+        let restarts = policy.is_none_or(|policy| policy == "Always");
         let object = Pod {
             namespace: self.string(pod.metadata.namespace.as_deref().unwrap_or("default")),
             name: pod.metadata.name.as_deref().unwrap_or_default().into(),
@@ -51,11 +55,12 @@ impl Converter {
                 .and_then(|all| all.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False"))
                 .filter(|c| c.reason.as_deref() == Some("Unschedulable"))
                 .and_then(|c| time(c.last_transition_time.as_ref())),
-            owner: self.owner(pod.metadata.owner_references.as_deref().unwrap_or_default(), mirror),
+            owner: self.owner(owners, mirror, restarts),
             labels: self.label_set(pod.metadata.labels.as_ref()),
             safe_to_evict: match annotations.and_then(|a| a.safe_to_evict.as_deref()) {
                 Some("true") => Some(true),
-                Some("false") => Some(false),
+                // It runs to its end first (cluster-autoscaler's FAQ, from 1.36 on).
+                Some("false" | "on-completion") => Some(false),
                 _ => None,
             },
             do_not_disrupt: annotations
@@ -66,7 +71,7 @@ impl Converter {
         Converted { object, problems: problems.list }
     }
 
-    fn owner(&mut self, references: &[api::OwnerReference], mirror: bool) -> Owner {
+    fn owner(&mut self, references: &[api::OwnerReference], mirror: bool, restarts: bool) -> Owner {
         let controller = references.iter().find(|r| r.controller == Some(true));
         let kind = match controller.map(|c| c.kind.as_str()) {
             _ if mirror => OwnerKind::Mirror,
@@ -76,6 +81,8 @@ impl Converter {
             Some("ReplicaSet") => OwnerKind::ReplicaSet,
             Some("StatefulSet") => OwnerKind::StatefulSet,
             Some("Job") => OwnerKind::Job,
+            // What runs to an end nobody is known to make anew: a runner, a step of a workflow.
+            Some(_) if !restarts => OwnerKind::None,
             Some(_) => OwnerKind::Other,
         };
         Owner { kind, name: self.string(controller.map_or("", |c| &c.name)) }
@@ -85,7 +92,8 @@ impl Converter {
         let before = problems.list.len();
         let requests = self.requests(pod, spec, problems);
         let unreadable = (problems.list.len() > before).then_some("ResourceRequirements.requests");
-        let not_understood = spec.unknown().or_else(|| pod.status.unknown()).or(unreadable);
+        let not_understood =
+            spec.unknown().or_else(|| pod.status.unknown()).or(unreadable).or_else(|| unclear_rule(spec));
         let scheduler = spec.scheduler_name.as_deref().unwrap_or_default();
         let affinity = spec.affinity.as_ref();
         let own = pod.metadata.labels.as_ref();
@@ -203,18 +211,14 @@ impl Converter {
         let restarts = |rule: &api::ContainerRestartRule| rule.action == "RestartAllContainers";
         let bound =
             |mount: &api::VolumeMount| mount.bind_mount_options.as_ref().is_some_and(|o| !o.is_empty());
-        let wanted = [
-            (
-                "RestartAllContainersOnContainerExits",
-                containers().any(|c| c.restart_policy_rules.iter().flatten().any(restarts)),
-            ),
-            (
-                "UserNamespacesHostNetworkSupport",
-                spec.host_network == Some(true) && spec.host_users == Some(false),
-            ),
-            ("VolumeBindMountOptions", containers().any(|c| c.volume_mounts.iter().flatten().any(bound))),
+        // In the order of their names.
+        let needed = [
+            containers().any(|c| c.restart_policy_rules.iter().flatten().any(restarts)),
+            spec.host_network == Some(true) && spec.host_users == Some(false),
+            containers().any(|c| c.volume_mounts.iter().flatten().any(bound)),
         ];
-        wanted.iter().filter(|(_, needed)| *needed).map(|(feature, _)| self.string(feature)).collect()
+        let wanted = KNOWN_FEATURES.into_iter().zip(needed).filter(|(_, needed)| *needed);
+        wanted.map(|(feature, _)| self.string(feature)).collect()
     }
 
     fn host_ports(&mut self, spec: &api::PodSpec) -> Box<[HostPort]> {
@@ -255,6 +259,20 @@ impl Converter {
             effect,
         }
     }
+}
+
+/// A rule whose value nobody here knows. A toleration that is not understood tolerates nothing, which may
+/// leave domains out where taints count for the spread.
+fn unclear_rule(spec: &api::PodSpec) -> Option<&'static str> {
+    let operator =
+        |t: &api::Toleration| !matches!(t.operator.as_deref(), None | Some("" | "Equal" | "Exists"));
+    let counts_taints = |c: &api::TopologySpreadConstraint| c.node_taints_policy.as_deref() == Some("Honor");
+    let spreads = || spec.topology_spread_constraints.iter().flatten();
+    if spreads().any(|c| !matches!(&*c.when_unsatisfiable, "DoNotSchedule" | "ScheduleAnyway")) {
+        return Some("TopologySpreadConstraint.whenUnsatisfiable");
+    }
+    let unclear = spreads().any(counts_taints) && spec.tolerations.iter().flatten().any(operator);
+    unclear.then_some("Toleration.operator")
 }
 
 fn claim_ref(volume: &api::Volume, pod: &str) -> Option<ClaimRef> {

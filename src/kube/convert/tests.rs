@@ -444,3 +444,68 @@ fn a_class_follows_the_pod_only_if_it_waits_for_it_and_excludes_nothing() {
     let unknown = driver(json!({"onlyOnTuesdays": true}));
     assert!(unknown.must_be_installed && unknown.counts_capacity);
 }
+
+#[test]
+fn a_pod_that_runs_to_an_end_for_a_controller_that_nobody_knows_is_nobodys() {
+    let of = |kind: &str, policy: Value| {
+        let owners = json!([{ "kind": kind, "name": "x", "controller": true }]);
+        let pod = json!({ "metadata": { "name": "p", "ownerReferences": owners },
+            "spec": { "containers": [], "restartPolicy": policy } });
+        Converter::default().pod(&read(pod)).object.owner.kind
+    };
+    for policy in [json!("Never"), json!("OnFailure")] {
+        assert_eq!(of("EphemeralRunner", policy.clone()), OwnerKind::None);
+        assert_eq!(of("Job", policy), OwnerKind::Job);
+    }
+    assert_eq!(of("StrimziPodSet", json!("Always")), OwnerKind::Other);
+    assert_eq!(of("CloneSet", json!(null)), OwnerKind::Other, "Always is the default");
+}
+
+#[test]
+fn what_may_not_be_evicted_before_its_end_is_not_safe_to_evict() {
+    for (value, expected) in [
+        ("true", Some(true)),
+        ("false", Some(false)),
+        ("on-completion", Some(false)),
+        ("", None),
+        ("maybe", None),
+    ] {
+        let key = "cluster-autoscaler.kubernetes.io/safe-to-evict";
+        let pod = json!({ "metadata": { "name": "p", "annotations": { key: value } }, "spec": { "containers": [] } });
+        assert_eq!(Converter::default().pod(&read(pod)).object.safe_to_evict, expected, "{value}");
+    }
+}
+
+#[test]
+fn a_node_that_is_being_deleted_takes_no_pods_and_an_unknown_policy_lets_no_unready_pod_go() {
+    let node = json!({ "metadata": { "name": "n", "deletionTimestamp": "2026-01-01T00:00:00Z" } });
+    assert!(Converter::default().node(&read(node), VolumeLimits::default()).object.unschedulable);
+    for (policy, expected) in [
+        (json!(null), UnhealthyPods::IfHealthyBudget),
+        (json!("IfHealthyBudget"), UnhealthyPods::IfHealthyBudget),
+        (json!("AlwaysAllow"), UnhealthyPods::AlwaysAllow),
+        (json!("Sometimes"), UnhealthyPods::Unknown),
+    ] {
+        let spec = json!({ "selector": {}, "unhealthyPodEvictionPolicy": policy });
+        let budget = json!({ "metadata": { "name": "b", "namespace": "default" }, "spec": spec });
+        assert_eq!(Converter::default().budget(&read(budget)).unhealthy_pods, expected);
+    }
+}
+
+#[test]
+fn a_rule_whose_value_nobody_knows_keeps_the_pod_where_it_is() {
+    let of = |operator: &str, taints: &str, unsatisfiable: &str| {
+        let spread = json!([{ "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": unsatisfiable,
+            "nodeTaintsPolicy": taints }]);
+        let tolerations = json!([{ "key": "sla", "operator": operator, "value": "950" }]);
+        let spec =
+            json!({ "containers": [], "topologySpreadConstraints": spread, "tolerations": tolerations });
+        let pod = json!({ "metadata": { "name": "p" }, "spec": spec });
+        Converter::default().pod(&read(pod)).object.spec.not_understood.as_deref().map(str::to_owned)
+    };
+    assert_eq!(of("Gt", "Honor", "DoNotSchedule").as_deref(), Some("Toleration.operator"));
+    assert_eq!(of("Gt", "Ignore", "DoNotSchedule"), None, "it tolerates nothing");
+    assert_eq!(of("Equal", "Honor", "DoNotSchedule"), None);
+    let unclear = "TopologySpreadConstraint.whenUnsatisfiable";
+    assert_eq!(of("Equal", "Ignore", "Perhaps").as_deref(), Some(unclear));
+}

@@ -40,11 +40,12 @@ impl Converter {
             && metadata.deletion_timestamp.is_none()
             && spec.unknown().or_else(|| claim.status.unknown()).is_none();
         let volume = spec.and_then(|s| s.volume_name.as_deref()).filter(|_| usable);
-        let mut modes = spec.and_then(|s| s.access_modes.as_ref()).into_iter().flatten();
+        let modes = || spec.and_then(|s| s.access_modes.as_ref()).into_iter().flatten();
         ClaimTerms {
             volume: self.string(volume.unwrap_or_default()),
             class: self.string(spec.and_then(|s| s.storage_class_name.as_deref()).unwrap_or_default()),
-            one_pod: modes.any(|mode| mode == "ReadWriteOncePod"),
+            one_pod: modes().any(|mode| mode == "ReadWriteOncePod"),
+            one_node: modes().all(|mode| mode == "ReadWriteOnce") && modes().next().is_some(),
         }
     }
 

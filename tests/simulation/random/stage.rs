@@ -28,7 +28,7 @@ use spot_guard_cloud::cluster::Cluster;
 use spot_guard_core::ledger::{Ledger, RequestState};
 use spot_guard_core::policy::Policy;
 use spot_guard_core::record::{FlowBox, GroupKind, NoticeKind, Outcome};
-use spot_guard_core::replacement::OnAdvice;
+use spot_guard_core::shortfall::OnAdvice;
 use spot_guard_core::spot_action::{self, ActionKind};
 use spot_guard_core::time::since;
 use std::fmt::Write as _;

@@ -12,6 +12,9 @@ pub enum UnhealthyPods {
     IfHealthyBudget,
     /// They may always go.
     AlwaysAllow,
+    /// The policy is one that we do not know: they never go without the budget (API Reference,
+    /// `unhealthyPodEvictionPolicy`).
+    Unknown,
 }
 
 /// A PodDisruptionBudget.

@@ -59,6 +59,24 @@ pub enum ScaleDown {
     DisabledByOther,
 }
 
+/// The features whose need a pod's spec shows: see [`super::PodSpec::required_features`]. Of others nobody
+/// here knows which pods need them.
+pub const KNOWN_FEATURES: [&str; 3] =
+    ["RestartAllContainersOnContainerExits", "UserNamespacesHostNetworkSupport", "VolumeBindMountOptions"];
+
+/// How `spec.providerID` begins that says where the machine is (EKS User Guide, "hybrid nodes"; the cloud
+/// controllers of Kubernetes).
+const CLOUDS: [&str; 8] = [
+    "aws://",
+    "azure://",
+    "digitalocean://",
+    "eks-hybrid://",
+    "gce://",
+    "hcloud://",
+    "openstack://",
+    "vsphere://",
+];
+
 impl Node {
     /// The EC2 instance behind it: the last part of its providerID, `aws:///<zone>/<id>`.
     #[must_use]
@@ -74,10 +92,11 @@ impl Node {
         !self.provider_id.is_empty() && self.instance_id().is_none()
     }
 
-    /// Whether it says that it is a node of AWS: an instance, or Fargate.
+    /// Whether it says where its machine is: an instance, Fargate, a hybrid node, or another cloud. What a
+    /// distribution calls its own (`k3s://`) may be an instance.
     #[must_use]
     pub fn names_its_cloud(&self) -> bool {
-        self.provider_id.starts_with("aws://")
+        CLOUDS.iter().any(|cloud| self.provider_id.starts_with(cloud))
     }
 
     /// Whether it is the node that runs on the instance. One that does not name an instance is known by the

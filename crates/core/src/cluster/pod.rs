@@ -257,6 +257,13 @@ impl Pod {
         self.deletion.is_some()
     }
 
+    /// Whether its successor is made only when it is gone, and needs its place then: its name and its volumes
+    /// are those of the pod (Kubernetes, "StatefulSets").
+    #[must_use]
+    pub fn comes_after_its_end(&self) -> bool {
+        self.owner.kind == OwnerKind::StatefulSet
+    }
+
     /// What pods of one template share: their namespace, and where their labels and spec lie in memory. Told
     /// apart for sure only while such a pod is held.
     #[must_use]

@@ -29,6 +29,9 @@ pub struct Claim {
     pub class: Arc<str>,
     /// One pod at a time may use it (`ReadWriteOncePod`).
     pub one_pod: bool,
+    /// One node at a time may use it (`ReadWriteOnce` alone), which the scheduler does not look at
+    /// (kubernetes/kubernetes#103305).
+    pub one_node: bool,
 }
 
 /// What a claim says of itself.
@@ -40,6 +43,9 @@ pub struct ClaimTerms {
     pub class: Arc<str>,
     /// One pod at a time may use it (`ReadWriteOncePod`).
     pub one_pod: bool,
+    /// One node at a time may use it (`ReadWriteOnce` alone), which the scheduler does not look at
+    /// (kubernetes/kubernetes#103305).
+    pub one_node: bool,
 }
 
 /// A volume that is attached to a node, or is about to be: a VolumeAttachment.
@@ -75,12 +81,12 @@ impl Claim {
     /// The claim of these terms; of its volume `found` is known.
     #[must_use]
     pub fn bound_to(terms: ClaimTerms, found: Option<&Volume>) -> Self {
-        let ClaimTerms { volume, class, one_pod } = terms;
+        let ClaimTerms { volume, class, one_pod, one_node } = terms;
         let (driver, reach) = match found {
             Some(found) if !volume.is_empty() => (found.driver.clone(), found.reach.clone()),
             _ => (None, VolumeReach::Unknown),
         };
-        Self { volume, driver, reach, class, one_pod }
+        Self { volume, driver, reach, class, one_pod, one_node }
     }
 }
 

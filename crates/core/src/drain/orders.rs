@@ -82,8 +82,8 @@ pub enum DrainEnd {
 /// A request to be sent now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Ask the eviction API.
-    Evict(Arc<Pod>),
+    /// Ask the eviction API, with the pod's own grace period or this one, in seconds.
+    Evict(Arc<Pod>, Option<i64>),
     /// Delete past the budgets.
     Delete(Arc<Pod>, Deletion),
 }
@@ -93,7 +93,7 @@ impl Order {
     #[must_use]
     pub fn pod(&self) -> &Arc<Pod> {
         match self {
-            Self::Evict(pod) | Self::Delete(pod, _) => pod,
+            Self::Evict(pod, _) | Self::Delete(pod, _) => pod,
         }
     }
 }

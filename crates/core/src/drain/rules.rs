@@ -181,7 +181,12 @@ pub fn budget_view<'b>(pod: &Pod, covering: Vec<&'b DisruptionBudget>) -> Budget
         _ => return BudgetView::Several(covering),
     };
     let enough_healthy = budget.desired_healthy > 0 && budget.current_healthy >= budget.desired_healthy;
-    if !pod.ready && (budget.unhealthy_pods == UnhealthyPods::AlwaysAllow || enough_healthy) {
+    let may_go_unready = match budget.unhealthy_pods {
+        UnhealthyPods::AlwaysAllow => true,
+        UnhealthyPods::IfHealthyBudget => enough_healthy,
+        UnhealthyPods::Unknown => false,
+    };
+    if !pod.ready && may_go_unready {
         return BudgetView::Free;
     }
     if !budget.observed {
@@ -308,6 +313,25 @@ pub fn overdue(pod: &Pod, clock: DrainClock, now: Timestamp) -> Option<Deletion>
     let grace = SignedDuration::from_secs(pod.spec.grace_period_seconds);
     let grace_period_seconds = pod.spec.grace_period_seconds.min(left.as_secs()).max(1);
     (left <= grace).then_some(Deletion { grace_period_seconds })
+}
+
+/// The grace period for an eviction, in seconds, if the deadline leaves less than the pod's own: else it
+/// would be cut off in the middle, without a word.
+#[must_use]
+pub fn cut_grace(pod: &Pod, clock: DrainClock, now: Timestamp) -> Option<i64> {
+    let DrainClock::Deadline(deadline) = clock else { return None };
+    let left = deadline.duration_since(now).as_secs().max(1);
+    (pod.spec.grace_period_seconds > left).then_some(left)
+}
+
+/// Whether a pod that ends already takes longer than the deadline leaves: a shorter grace period is asked for
+/// (Kubernetes API conventions, graceful deletion: it may only be shortened).
+#[must_use]
+pub fn ends_too_late(pod: &Pod, clock: DrainClock, now: Timestamp) -> Option<Deletion> {
+    let DrainClock::Deadline(deadline) = clock else { return None };
+    let is_late = pod.deletion.is_some_and(|at| at > deadline + SignedDuration::from_secs(1));
+    let grace_period_seconds = deadline.duration_since(now).as_secs().max(1);
+    is_late.then_some(Deletion { grace_period_seconds })
 }
 
 /// What to do with a pod next.

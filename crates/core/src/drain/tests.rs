@@ -379,7 +379,8 @@ fn named(name: &str) -> PodName {
 
 fn told(order: &Order) -> String {
     match order {
-        Order::Evict(pod) => format!("-{}", pod.name),
+        Order::Evict(pod, None) => format!("-{}", pod.name),
+        Order::Evict(pod, Some(grace)) => format!("-{} {grace}", pod.name),
         Order::Delete(pod, deletion) => format!("!{} {}", pod.name, deletion.grace_period_seconds),
     }
 }
@@ -477,7 +478,7 @@ fn a_deletion_does_not_wait_for_the_time_of_the_next_eviction() {
 fn with_little_time_from_the_start_an_open_budget_is_spent_first() {
     let mut stage = Stage::of(&["web-1", "web-2"]).deadline(30);
     stage.budgets = vec![budget("web", 1)];
-    assert_eq!(stage.asks(0), ["!web-2 20", "-web-1"]);
+    assert_eq!(stage.asks(0), ["!web-2 20", "-web-1 20"], "and cut to what is left");
     stage.answer(&EvictionAnswer::Conflict);
     assert_eq!(stage.asks(1), ["!web-1 19", "!web-2 19"]);
 }
@@ -822,15 +823,32 @@ fn before_a_deadline_it_goes_on_by_evictions_and_ends_on_no_old_picture() {
 
 #[test]
 fn after_a_deadline_nothing_is_asked_on_an_old_picture_of_the_nodes_for_another_one_may_have_the_name() {
-    for (kind, asked) in [(WatchedKind::Node, None), (WatchedKind::Pod, Some("-web-1"))] {
+    for (kind, asked) in [(WatchedKind::Node, None), (WatchedKind::Pod, Some("-web-1 1"))] {
         let mut stage = Stage::of(&["web-1"]).deadline(120);
         stage.freshness = old(kind);
-        assert_eq!(stage.asks(119), ["-web-1"]);
+        assert_eq!(stage.asks(119), ["-web-1 1"]);
         assert_eq!(stage.asks(1), Vec::from_iter(asked), "{kind:?}");
         assert!(stage.codes().contains(&ReasonCode::StaleWatch), "{kind:?}: {:?}", stage.blocked());
         stage.freshness = Freshness::default();
-        assert_eq!(stage.asks(1), ["-web-1"]);
+        assert_eq!(stage.asks(1), ["-web-1 1"]);
     }
+}
+
+#[test]
+fn before_a_deadline_a_long_grace_period_is_cut_also_of_a_pod_that_ends_already() {
+    let slow = || spec(pod("web-1", "n", 1), |s| s.grace_period_seconds = 600);
+    let mut stage = Stage::of(&[]).deadline(120);
+    stage.pods = vec![slow()];
+    assert_eq!(stage.asks(0), ["-web-1 110"], "it ends ten seconds before");
+    stage.answer(&EvictionAnswer::Evicted);
+    let mut stage = Stage::of(&[]).deadline(120);
+    stage.pods = vec![Pod { deletion: Some(at(590)), ..slow() }];
+    assert_eq!(stage.asks(5), ["!web-1 105"], "it was evicted on advice");
+    stage.answer(&EvictionAnswer::Evicted);
+    assert_eq!(stage.asks(1), [""; 0], "once");
+    let mut stage = Stage::of(&[]);
+    stage.pods = vec![Pod { deletion: Some(at(590)), ..slow() }];
+    assert_eq!(stage.asks(5), [""; 0], "without a deadline it has its time");
 }
 
 #[test]

@@ -393,3 +393,43 @@ fn one_node_that_spot_may_give_is_enough_and_a_check_that_is_too_large_is_not_ma
     assert_eq!(of(&[vec![too_full()], vec![], vec![too_full()]]), (vec![], 2));
     assert_eq!(of(&[vec![too_large.clone()], vec![]]), (vec![too_large], 1));
 }
+
+#[test]
+fn one_more_spot_node_makes_the_pool_less_full_unless_it_stood_idle_and_an_unknown_one_may_take_any_pod() {
+    use crate::ledger::unusable::Discarded;
+    let status = fallback(OldNodeState::Gone {}, 0);
+    let (name, instance_id) = ("old".into(), "old".into());
+    let story = PoolReplacement { name, instance_id: &instance_id, status: &status };
+    let mut owed = share("old", Balance::OwedByUs, None);
+    let left = |owed: &Share, is_unknown| {
+        let pod = || crate::reason::PodName { namespace: "default".into(), name: "web".into() };
+        let no_place =
+            Blocker::PodDoesNotFit { pod: pod(), reasons: Default::default(), fits_in_some_order: false };
+        let found = vec![too_full(), Reason::CheckTooLarge { node: "od".into() }, no_place.into()];
+        let found = with_more_spot(found, &story, &ledger(vec![owed.clone()]), is_unknown);
+        found.iter().map(Reason::code).collect::<Vec<_>>()
+    };
+    let (large, place) = (ReasonCode::CheckTooLarge, ReasonCode::PodDoesNotFit);
+    assert_eq!(left(&owed, false), [large, place]);
+    assert_eq!(left(&owed, true), [large]);
+    let (zone, why, at) = (String::new(), NodeTrouble::StandsIdle, now());
+    let (earlier_zones, waited_seconds, times) = (Vec::new(), 1800, 1);
+    owed.discarded =
+        Some(Discarded { instance_id: "i-4".into(), zone, earlier_zones, why, waited_seconds, at, times });
+    assert_eq!(left(&owed, false), [ReasonCode::BufferExceeded, large, place]);
+}
+
+#[test]
+fn what_stood_in_on_advice_waits_for_no_health_of_the_group_that_replaces_by_itself() {
+    let mut status = fallback(OldNodeState::Retained {}, 0);
+    status.fallback.open_mut().expect("an open fallback").successor = None;
+    let (name, instance_id) = (ReplacementName::from("old"), InstanceId::from("old"));
+    let found = |status: &ReplacementStatus| {
+        let stories = [PoolReplacement { name: name.clone(), instance_id: &instance_id, status }];
+        let view = view(group(3, &["old"], &[]));
+        assess_by(&view, &Ledger::default(), &stories, &|_| Vec::new()).returns.remove(&name).expect("one")
+    };
+    assert!(!found(&status).unhealthy.is_empty(), "two are missing");
+    status.replaced_by = Some(crate::record::ReplacedBy::Group);
+    assert!(found(&status).unhealthy.is_empty());
+}

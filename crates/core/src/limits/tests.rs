@@ -173,10 +173,10 @@ fn a_pause_counts_before_a_limit() {
         Pause::Everything,
         Pause::SpotAction { spot_action: "t-1".to_owned(), by: Some("ann".to_owned()), everything: false },
     ] {
-        let starts = Starts { pause: Some(pause.clone()), full: Some(1), ..Starts::default() };
+        let starts = Starts { pause: Some(pause.clone()), full: Some(1) };
         assert_eq!(held(starts), Some(Reason::Paused(pause)));
     }
-    let full = Starts { full: Some(5), ..Starts::default() };
+    let full = Starts { pause: None, full: Some(5) };
     assert_eq!(held(full), Some(Reason::ConcurrencyLimit { limit: 5 }));
     assert_eq!(held(Starts::default()), None);
 }

@@ -1,9 +1,10 @@
 //! What keeps a pod off a node, by the rules of the scheduler's filters.
 
 use super::packer::{Class, Dimension, Lasting, PODS, Packer};
-use crate::cluster::{ClaimRef, Node, PodSpec, VolumeReach};
+use crate::cluster::{ClaimRef, KNOWN_FEATURES, Node, PodSpec, VolumeReach};
 use crate::effort::TooMuch;
 use crate::reason::NodeReason;
+use std::sync::Arc;
 
 /// Which rules are asked.
 #[derive(Clone, Copy)]
@@ -85,7 +86,7 @@ impl Packer<'_> {
             return None;
         }
         if class.moves
-            && let Some(reason) = not_checked(spec, node)
+            && let Some(reason) = not_checked(spec, node).or_else(|| self.lost_feature(class, node))
         {
             return Some(reason);
         }
@@ -96,6 +97,16 @@ impl Packer<'_> {
             return Some(NodeReason::NodeAffinity);
         }
         spec.claims.iter().find_map(|claim| self.out_of_reach(class, claim, node))
+    }
+
+    /// A feature that the pod's own node declares and the other does not, if nobody here knows whether the pod
+    /// needs it (KEP-5328).
+    fn lost_feature(&self, class: &Class<'_>, node: &Node) -> Option<NodeReason> {
+        let own = class.pod.node.as_ref().and_then(|name| self.snapshot.node(name))?;
+        let is_lost = |feature: &&Arc<str>| {
+            !KNOWN_FEATURES.contains(&&***feature) && node.features.binary_search(feature).is_err()
+        };
+        own.features.iter().find(is_lost).map(|feature| NodeReason::Feature(feature.to_string()))
     }
 
     /// Why a pod cannot have its volume on a node: volumebinding, volumezone, volumerestrictions, and of
@@ -118,7 +129,7 @@ impl Packer<'_> {
                     return Some(NodeReason::Volume(claim.name.to_string()));
                 }
                 VolumeReach::Anywhere | VolumeReach::Nodes(_) => {
-                    known.one_pod && self.is_shared(class, claim)
+                    (known.one_pod || known.one_node) && self.is_shared(class, claim)
                 }
                 VolumeReach::Unknown => true,
             },

@@ -7,6 +7,9 @@ use crate::effort::TooMuch;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+/// CPU, memory, ephemeral storage and pods come before what is named.
+const KEPT_FREE: usize = 4;
+
 impl Packer<'_> {
     /// What each node has left, without the pods that leave.
     pub(super) fn count_room(
@@ -39,6 +42,11 @@ impl Packer<'_> {
             free[MEMORY] = free[MEMORY].saturating_sub(reserved.memory);
             free[2] = free[2].saturating_sub(reserved.ephemeral_storage);
             free[PODS] = free[PODS].saturating_sub(reserved.pods);
+            for (dimension, free) in self.dimensions.iter().zip(free).skip(KEPT_FREE) {
+                if let Dimension::Resource(name) = dimension {
+                    *free = free.saturating_sub(reserved.extended(name));
+                }
+            }
         }
         Ok(())
     }

@@ -538,6 +538,32 @@ fn room_is_kept_on_the_new_node_for_daemonset_pods_that_are_not_there_yet() {
     assert!(fits(3500, None));
     assert!(!fits(3501, None));
     assert!(fits(3500, Some(daemon("new"))), "its own room is not taken twice");
+    let pages = |amount| [("hugepages-2Mi".into(), amount)].into();
+    let paged = |pod| spec(pod, |s| s.requests.extended = pages(1));
+    let fits = |has| {
+        let new = || Node {
+            allocatable: Resources { extended: pages(has), ..node("new").allocatable },
+            ..node("new")
+        };
+        let snapshot =
+            cluster(vec![node("old"), new()], vec![paged(pod("web-1", "old", 1)), paged(daemon("old"))]);
+        let old: Vec<&Pod> = snapshot.pods_on(&"old".into()).collect();
+        let excluded = ExcludedNodes::from_iter(["old"]);
+        can_take(&old, &new(), &snapshot, &excluded, &PlacementOptions::default()).fits()
+    };
+    assert_eq!([fits(1), fits(2)], [false, true], "what is named is kept free, too");
+}
+
+#[test]
+fn a_node_that_lacks_a_feature_of_the_pods_own_node_takes_it_only_if_it_is_known_who_needs_the_feature() {
+    for (feature, taken) in [("ContainerUlimits", false), ("VolumeBindMountOptions", true)] {
+        let old = Node { features: [feature.into()].into(), ..node("old") };
+        let snapshot = cluster(vec![old, node("n1")], vec![pod("web-1", "old", 1)]);
+        let moving: Vec<&Pod> = snapshot.pods_on(&"old".into()).collect();
+        let excluded = ExcludedNodes::from_iter(["old"]);
+        let found = place(&moving, &snapshot, &excluded, &PlacementOptions::default());
+        assert_eq!(found.fits(), taken, "{feature}");
+    }
 }
 
 /// Whether some order of pods and some choice of nodes leaves a pod without a node, tried exhaustively.
@@ -902,4 +928,10 @@ fn of_two_pods_with_a_claim_for_one_the_other_may_be_first() {
     assert!(place_old(&with_storage(claim(), false, 1, |_| {})).fits());
     check_reasons(&with_storage(claim(), false, 2, |_| {}), &[NodeReason::VolumeUnknown("data".into())]);
     assert!(place_old(&with_storage(bound("ebs"), false, 2, |_| {})).fits());
+    let of_one_node = || Claim { one_node: true, ..bound("ebs") };
+    assert!(place_old(&with_storage(of_one_node(), false, 1, |_| {})).fits());
+    check_reasons(
+        &with_storage(of_one_node(), false, 2, |_| {}),
+        &[NodeReason::VolumeUnknown("data".into())],
+    );
 }

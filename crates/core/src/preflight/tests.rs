@@ -147,6 +147,8 @@ fn what_only_degrades_a_pool_does_not_refuse_it() {
     assert_eq!(found(|view| suspend(&mut view.spot, "Launch")), spot(ReasonCode::LaunchSuspended, Degraded));
     let unhealthy = found(|view| suspend(&mut view.spot, "ReplaceUnhealthy"));
     assert_eq!(unhealthy, spot(ReasonCode::ReplaceUnhealthySuspended, Degraded));
+    let unchecked = found(|view| suspend(&mut view.spot, "HealthCheck"));
+    assert_eq!(unchecked, spot(ReasonCode::ReplaceUnhealthySuspended, Degraded));
     let aging = found(|view| view.spot.setup.max_instance_lifetime = Some(86_400));
     assert_eq!(aging, spot(ReasonCode::MaxInstanceLifetime, Note));
     for (rollout, code) in [
@@ -185,6 +187,8 @@ fn a_node_that_names_no_instance_is_told_while_an_instance_has_no_node() {
     for (nodes, told) in [
         (vec![named("a", "k3s://a")], Some("k3s://a")),
         (vec![named("b", "rancher://b"), named("a", "kind://docker/kind/a")], Some("kind://docker/kind/a")),
+        (vec![named("f", "aws:///a/9/fargate-ip-10-0-0-1.ec2.internal")], None),
+        (vec![named("on-premises", "eks-hybrid:///x")], None),
         // It comes late, which is usual.
         (vec![named("a", "")], None),
         // Each instance has its Node: the other one is somewhere else.

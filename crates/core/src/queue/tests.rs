@@ -171,6 +171,14 @@ fn a_deadline_outside_of_ten_minutes_from_now_is_none() {
     // Hibernation begins at once, and a time that cannot be read costs the time alone.
     let hibernates = parse(&interruption("hibernate").to_string(), at("2026-03-01T12:00:00Z"));
     assert_eq!(hibernates, Ok(notice(NoticeKind::SpotInterruption, Some("2026-03-01T12:00:00Z"))));
+    let late = parse(&interruption("hibernate").to_string(), at("2026-03-01T12:00:07Z"));
+    assert_eq!(
+        late,
+        Ok(notice(NoticeKind::SpotInterruption, Some("2026-03-01T12:00:07Z"))),
+        "a message is late"
+    );
+    let old = parse(&interruption("hibernate").to_string(), at("2026-03-01T12:03:00Z"));
+    assert_eq!(old, Ok(notice(NoticeKind::SpotInterruption, None)));
     let mut timeless = interruption("terminate");
     timeless["time"] = json!("soon");
     let Ok(QueueEvent::Notice(announced, _)) = parse(&timeless.to_string(), at(NOW)) else { panic!() };

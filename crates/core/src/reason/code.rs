@@ -69,6 +69,8 @@ codes! {
         AtMinimum,
         /// Nodes of the cluster name no EC2 instance.
         ForeignProviderId,
+        /// A person has put the instance into Standby.
+        InStandby,
         /// A node is cordoned.
         NodeCordoned,
         /// A node is not in the cluster.

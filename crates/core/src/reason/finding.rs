@@ -56,7 +56,7 @@ pub enum GroupProblem {
     /// The group launches nothing.
     LaunchSuspended(String),
     /// The group keeps instances that are unhealthy.
-    ReplaceUnhealthySuspended,
+    ReplaceUnhealthySuspended(&'static str),
     /// The group replaces its instances by itself at this age, in seconds (API Reference, AutoScalingGroup,
     /// MaxInstanceLifetime).
     MaxInstanceLifetime(i32),
@@ -127,7 +127,7 @@ impl GroupProblem {
             Self::CountedInUnits(_) => ReasonCode::CountedInUnits,
             Self::BeingDeleted => ReasonCode::GroupBeingDeleted,
             Self::AzRebalance => ReasonCode::AzRebalance,
-            Self::ReplaceUnhealthySuspended => ReasonCode::ReplaceUnhealthySuspended,
+            Self::ReplaceUnhealthySuspended(_) => ReasonCode::ReplaceUnhealthySuspended,
             Self::MaxInstanceLifetime(_) => ReasonCode::MaxInstanceLifetime,
             Self::Rollout(rollout) => rollout.code(),
             Self::TerminateSuspended => ReasonCode::TerminateSuspended,
@@ -159,7 +159,7 @@ impl GroupProblem {
             | Self::TerminateSuspended => Severity::Refused,
             // A group that launches nothing is what the other one is there for.
             Self::LaunchSuspended(_)
-            | Self::ReplaceUnhealthySuspended
+            | Self::ReplaceUnhealthySuspended(_)
             | Self::NoRoom(_)
             | Self::ForeignProviderIds { .. } => Severity::Degraded,
             Self::MaxInstanceLifetime(_)

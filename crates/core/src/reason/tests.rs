@@ -94,7 +94,7 @@ fn findings() -> Vec<Reason> {
         GroupProblem::BeingDeleted,
         GroupProblem::AzRebalance,
         GroupProblem::TerminateSuspended,
-        GroupProblem::ReplaceUnhealthySuspended,
+        GroupProblem::ReplaceUnhealthySuspended("HealthCheck"),
         GroupProblem::MaxInstanceLifetime(86_400),
         GroupProblem::LaunchSuspended("its process Launch is suspended: User suspended".to_owned()),
         GroupProblem::NoRoom(9),
@@ -113,6 +113,7 @@ fn findings() -> Vec<Reason> {
 fn capacity_and_health() -> Vec<Reason> {
     let node = || "ip-10-0-0-1".to_owned();
     vec![
+        Reason::InStandby { instance_id: "i-1".into() },
         Reason::NodeCordoned { node: node().into() },
         Reason::NodeMissing { node: node().into() },
         Reason::CheckPending { node: node().into() },

@@ -150,6 +150,22 @@ impl ReplacementStatus {
         self.replaced_by == Some(ReplacedBy::Group)
     }
 
+    /// Whether it tells of a recommendation in a pool whose Spot group replaces its nodes by itself: EC2 may
+    /// never take the old instance.
+    #[must_use]
+    pub fn is_advice_of_group(&self) -> bool {
+        let is_advice = self.notice == Some(NoticeKind::RebalanceRecommendation) && self.deadline.is_none();
+        is_advice && self.is_replaced_by_group()
+    }
+
+    /// Whether on-demand stands in, or is requested, on such a recommendation.
+    #[must_use]
+    pub fn stands_in_on_advice(&self) -> bool {
+        let withdrawn = matches!(*self.capacity, CapacityState::Withdrawn { .. });
+        let kept = *self.old_node == OldNodeState::Kept {};
+        self.is_advice_of_group() && self.capacity.is_requested() && !withdrawn && kept && !self.is_finished()
+    }
+
     /// Whether the replacement is over.
     #[must_use]
     pub fn is_finished(&self) -> bool {

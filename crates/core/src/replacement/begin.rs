@@ -3,6 +3,7 @@
 use super::by_group;
 use super::facts::{Facts, Mode, RebalanceMode, Subject};
 use crate::flow::Event;
+use crate::group::Lifecycle;
 use crate::limits;
 use crate::preflight;
 use crate::reason::Reason;
@@ -106,7 +107,9 @@ pub fn cancel(status: &mut ReplacementStatus, now: Timestamp) {
     status.old_node.enter(OldNodeState::Retained {});
     if status.capacity.is_requested() {
         let on_demand_requested = status.capacity.is_on_demand_requested();
-        status.capacity.enter(CapacityState::Withdrawn { on_demand_requested });
+        if !matches!(*status.capacity, CapacityState::Withdrawn { .. }) {
+            status.capacity.enter(CapacityState::Withdrawn { on_demand_requested });
+        }
         let text = "requested capacity goes back";
         set_condition(&mut status.conditions, "CapacityReady", false, "Cancelled", text, now);
     }
@@ -152,11 +155,15 @@ pub(super) fn held_back(
     if !facts.refused.is_empty() {
         return facts.refused.to_vec();
     }
+    let old = facts.view.and_then(|view| view.spot.instance(&subject.instance_id));
+    if old.is_some_and(|held| held.lifecycle == Lifecycle::Standby) {
+        return vec![Reason::InStandby { instance_id: subject.instance_id.clone() }];
+    }
     if let Some(rollout) = facts.view.and_then(preflight::rollout) {
         return vec![rollout];
     }
     if facts.is_by_group() {
-        return by_group::held_on_advice(status, facts);
+        return vec![Reason::ReplacedByGroup];
     }
     if facts.rebalance == RebalanceMode::Ignore && status.notice == Some(NoticeKind::RebalanceRecommendation)
     {

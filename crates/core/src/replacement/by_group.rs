@@ -5,14 +5,12 @@
 //! the group does not bring in time, and goes back when the group is full.
 
 use super::capacity;
-use super::facts::{Facts, OnAdvice, Queue, Turn};
+use super::facts::{Facts, Queue, Turn};
 use crate::flow::{Event, RequestFailure};
 use crate::group::Lifecycle;
 use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::CLOCK_SKEW;
-use crate::limits;
 use crate::neighbours::Neighbour;
-use crate::reason::Reason;
 use crate::record::{
     Capacity, CapacityState, FlowBox, GroupKind, NoticeKind, OldNodeState, OpenFallback, ReplacedBy,
     ReplacementStatus,
@@ -39,7 +37,7 @@ impl Facts<'_> {
         let serves = |lifecycle: Lifecycle| match lifecycle {
             Lifecycle::Pending | Lifecycle::Held => pending_counts,
             Lifecycle::InService | Lifecycle::Other => true,
-            Lifecycle::Ended | Lifecycle::Leaving => false,
+            Lifecycle::Ended | Lifecycle::Standby | Lifecycle::Leaving => false,
         };
         let staying = spot.instances.iter().filter(|held| serves(held.lifecycle) && stays(&held.id)).count();
         usize::try_from(spot.desired).unwrap_or(0).saturating_sub(staying)
@@ -60,40 +58,6 @@ pub(super) fn is_left_to_eks(status: &ReplacementStatus, facts: &Facts<'_>) -> b
 pub(super) fn owner(status: &ReplacementStatus, facts: &Facts<'_>) -> Option<Neighbour> {
     let stands_in = facts.is_by_group() && status.notice != Some(NoticeKind::GroupTermination);
     facts.neighbour.filter(|held| !(stands_in && *held == Neighbour::EksManagedNodeGroup))
-}
-
-/// A failed launch says nothing of a recommendation after this time.
-const FAILURE_IS_OLD: Duration = Duration::from_secs(600);
-/// Whether the record is about an instance that EC2 may never take.
-fn is_on_advice(status: &ReplacementStatus) -> bool {
-    status.notice == Some(NoticeKind::RebalanceRecommendation) && status.deadline.is_none()
-}
-
-/// Whether on-demand stands in, or is requested, because the group could not follow a recommendation.
-#[must_use]
-pub fn stands_in_on_advice(status: &ReplacementStatus) -> bool {
-    let over = status.is_finished() || status.old_node.is_retained() || status.old_node.is_over();
-    is_on_advice(status) && status.is_replaced_by_group() && status.capacity.is_requested() && !over
-}
-
-/// Since when a failed launch of the group matters to a recommendation that waits.
-pub(super) fn advice_waits_since(status: &ReplacementStatus, facts: &Facts<'_>) -> Option<Timestamp> {
-    let waits = facts.is_by_group() && facts.on_advice == OnAdvice::Failure && is_on_advice(status);
-    let since = status.started_at.filter(|_| waits && !status.capacity.is_requested())?;
-    Some((since - CLOCK_SKEW).max(facts.now - FAILURE_IS_OLD))
-}
-
-/// What holds a stand-in on advice; empty: it begins. There is one for each failed launch at most.
-pub(super) fn held_on_advice(status: &ReplacementStatus, facts: &Facts<'_>) -> Vec<Reason> {
-    let Some(since) = advice_waits_since(status, facts) else { return vec![Reason::ReplacedByGroup] };
-    let failed = facts.view.map_or(0, |view| view.spot.failed_since(since).count());
-    if failed <= facts.starts.on_advice {
-        return vec![Reason::ReplacedByGroup];
-    }
-    let full = facts.starts.stand_ins_full.map(|limit| Reason::StandInLimit { limit });
-    let created = facts.old_node.and_then(|node| node.created);
-    let held = limits::start_held(&facts.starts, facts.policy, status.notice, created, facts.now);
-    held.or(full).into_iter().collect()
 }
 
 /// The next step of the search.
@@ -201,8 +165,10 @@ pub fn queue<'a>(
     own: &ReplacementName,
     open: impl Iterator<Item = (&'a ReplacementName, &'a InstanceId, &'a ReplacementStatus)>,
 ) -> Queue {
-    // What is only recommended may stay for hours, and waits for nothing.
-    let leaves = |status: &ReplacementStatus| status.deadline.is_some() || status.capacity.is_requested();
+    // What is only recommended may stay for hours, and waits for nothing; nor does a node that stays.
+    let leaves = |status: &ReplacementStatus| {
+        (status.deadline.is_some() || status.capacity.is_requested()) && !status.old_node.is_retained()
+    };
     let mut all: Vec<_> =
         open.filter(|(_, _, status)| status.is_replaced_by_group() && leaves(status)).collect();
     all.sort_by_key(|(name, _, status)| {

@@ -1,7 +1,6 @@
 //! What must hold in the world for a stored record.
 
 use super::adopted;
-use super::by_group;
 use super::close::is_settled;
 use super::facts::{Facts, Mode, Subject, is_unsafe_for_long};
 use crate::drain::DrainCommand;
@@ -67,8 +66,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
     name_misfits(&mut commands, subject, status, facts);
     want(&mut commands, subject, status, facts);
     if status.is_replaced_by_group() {
-        let waits = by_group::advice_waits_since(status, facts);
-        commands.spot_failures_since = waits.or_else(|| status.capacity.spot_requested_at());
+        commands.spot_failures_since = status.capacity.spot_requested_at();
     }
     terminate_old(&mut commands, subject, status, facts);
     send_back(&mut commands, subject, status, facts);

@@ -45,26 +45,6 @@ pub enum RebalanceMode {
     Ignore,
 }
 
-/// What a rebalance recommendation starts where the Spot group replaces its nodes by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum OnAdvice {
-    /// Nothing: AWS may hold back for hours.
-    #[default]
-    Never,
-    /// An on-demand instance stands in for each launch of the group that failed since.
-    Failure,
-}
-
-/// What on-demand stands in for in a pool whose Spot group replaces its nodes by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CoverSpec {
-    /// What a rebalance recommendation starts. What stands in goes back without Spot if the old instance is
-    /// still in service 30 minutes later.
-    #[serde(default)]
-    pub on_advice: OnAdvice,
-}
-
 /// Who a replacement is about; never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
@@ -141,8 +121,6 @@ pub struct Facts<'a> {
     pub mode: Mode,
     /// What advice starts in this pool.
     pub rebalance: RebalanceMode,
-    /// What it starts where the Spot group replaces its nodes by itself.
-    pub on_advice: OnAdvice,
     /// Whether another record of the same node and instance goes on: this one was begun before the node said
     /// which instance it has.
     pub taken_over: bool,
@@ -309,18 +287,23 @@ impl Facts<'_> {
     }
 }
 
-/// Whether a return has not been safe for so long that what it holds is released. To wait for another return,
-/// or for a current picture, is not that.
+/// Whether a reason at box 9 says that the return waits for its turn, or for a current picture: nothing is
+/// known yet of whether it is safe.
+pub(super) fn waits_for_turn(reason: ReasonCode) -> bool {
+    matches!(
+        reason,
+        ReasonCode::ReturnUnderWay
+            | ReasonCode::EndedByOther
+            | ReasonCode::InstanceDisputed
+            | ReasonCode::StaleWatch
+    )
+}
+
+/// Whether a return has not been safe for so long that what it holds is released.
 pub(super) fn is_unsafe_for_long(blocking: &[BlockingReason], now: Timestamp) -> bool {
-    let waits = [
-        ReasonCode::ReturnUnderWay,
-        ReasonCode::EndedByOther,
-        ReasonCode::InstanceDisputed,
-        ReasonCode::StaleWatch,
-    ];
     blocking.iter().any(|held| {
         held.flow_box == FlowBox::Safety
-            && !waits.contains(&held.reason)
+            && !waits_for_turn(held.reason)
             && crate::time::since(held.since, now) >= RELEASED_AFTER
     })
 }

@@ -212,7 +212,7 @@ fn claim(
 ) -> Option<Obstacle> {
     let facts = turn.facts;
     let cancelled = status.old_node.is_retained();
-    if status.is_replaced_by_group() {
+    if status.is_replaced_by_group() && !cancelled {
         let missing = (!by_group::is_full(open, turn)).then_some(Reason::NoSpotInstance);
         return at(FlowBox::Health, Vec::from_iter(missing.or_else(|| at_minimum(capacity, turn))));
     }

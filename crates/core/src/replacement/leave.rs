@@ -25,7 +25,7 @@ pub(super) fn drain(next: &mut ReplacementStatus, mode: Mode, turn: &Turn<'_>) {
     match (*next.old_node).clone() {
         OldNodeState::Kept {} if by_group::is_left_to_eks(next, turn.facts) => {}
         // EC2 may never take it: its pods stay until the group ends it.
-        OldNodeState::Kept {} if by_group::stands_in_on_advice(next) => {}
+        OldNodeState::Kept {} if next.stands_in_on_advice() => {}
         OldNodeState::Kept {}
             if next.capacity.taken().is_some() || next.deadline.is_some() || mode == Mode::DrainOnly =>
         {
@@ -140,19 +140,18 @@ pub(super) fn give_up(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     cancel(next, now);
 }
 
-/// Ends what stands in on advice while the old instance stays in service: it goes back without Spot.
+/// Ends what stands in on advice once the group has an instance more, or while the old instance stays in
+/// service: it goes back without Spot.
 pub(super) fn give_up_advice(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     let (facts, now) = (turn.facts, turn.facts.now);
-    let since = match &*next.capacity {
-        CapacityState::Taken { instance, .. } => instance.ready_at,
-        CapacityState::SpotRequested { since } => *since,
-        CapacityState::BothRequested { spot_since, .. } => *spot_since,
-        _ => return,
-    };
     let stays = facts.view.is_some_and(|view| view.spot.is_in_service(&turn.subject.instance_id));
-    if by_group::stands_in_on_advice(next) && stays && crate::time::since(since, now) >= ADVICE_IS_OLD {
+    if !next.is_advice_of_group() || next.old_node != (OldNodeState::Kept {}) || !stays {
+        return;
+    }
+    let waited = next.started_at.map_or(ADVICE_IS_OLD, |at| crate::time::since(at, now));
+    if waited >= ADVICE_IS_OLD || matches!(*next.capacity, CapacityState::Withdrawn { .. }) {
         let instance_id = turn.subject.instance_id.clone();
-        Event::AdviceGivenUp { instance_id, waited: ADVICE_IS_OLD }.add_to(next, &turn.subject.node, now);
+        Event::AdviceGivenUp { instance_id, waited }.add_to(next, &turn.subject.node, now);
         cancel(next, now);
     }
 }

@@ -45,7 +45,6 @@ struct Stage {
     policy: Policy,
     mode: Mode,
     rebalance: RebalanceMode,
-    on_advice: OnAdvice,
     taken_over: bool,
     replaced_by: Option<ReplacedBy>,
     queue: Queue,
@@ -112,7 +111,6 @@ impl Stage {
             policy: Policy { wait_before_termination_seconds: 0, ..Policy::default() },
             mode: Mode::Act,
             rebalance: RebalanceMode::Replace,
-            on_advice: OnAdvice::Never,
             taken_over: false,
             replaced_by: None,
             queue: Queue::default(),
@@ -180,7 +178,6 @@ impl Stage {
                 policy: &self.policy,
                 mode: self.mode,
                 rebalance: self.rebalance,
-                on_advice: self.on_advice,
                 taken_over: self.taken_over,
                 replaced_by: self.replaced_by,
                 queue: &self.queue,
@@ -1847,4 +1844,30 @@ fn a_record_that_was_begun_without_a_proof_ends_once_another_one_goes_on() {
     stage.taken_over = true;
     stage.go();
     assert_eq!((stage.phase(), stage.commands().drains.len()), (Phase::Completed, 0));
+}
+
+#[test]
+fn what_a_person_put_into_standby_is_left_alone_and_never_taken_for_gone() {
+    let standby = |stage: &mut Stage, id: &str| {
+        for group in [&mut stage.view.spot, &mut stage.view.on_demand] {
+            let held = group.instances.iter_mut().filter(|held| held.id == id);
+            held.for_each(|held| held.lifecycle = Lifecycle::Standby);
+        }
+    };
+    let mut stage = Stage::new();
+    standby(&mut stage, OLD);
+    stage.go().pass(3600).go();
+    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::Received, vec![ReasonCode::InStandby]));
+    let mut stage = Stage::urgent();
+    standby(&mut stage, OLD);
+    stage.go();
+    let commands = stage.commands();
+    let asked = want(&commands, GroupKind::Spot);
+    assert!(matches!(asked, Some(Want::Instance { gone: false, .. })), "a deadline passes: {asked:?}");
+    let mut stage = Stage::on_fallback();
+    let held = stage.status.capacity.taken().expect("a stand-in").instance_id.clone();
+    standby(&mut stage, &held);
+    stage.go();
+    assert_eq!(stage.status.capacity.taken().map(|held| held.instance_id.clone()), Some(held), "it is there");
+    assert!(stage.status.fallback.is_open());
 }

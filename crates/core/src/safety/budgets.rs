@@ -20,6 +20,8 @@ struct Shared<'a> {
     pods: Vec<PodName>,
     /// Those that do not come back.
     for_good: usize,
+    /// Those that come back only once all of them are gone.
+    clinging: usize,
     /// Whether pods of another node leave under it: they come first, one at a time.
     is_taken: bool,
 }
@@ -29,7 +31,7 @@ impl Shared<'_> {
     fn needed(&self) -> i64 {
         let coming_back = self.pods.len() - self.for_good;
         let opens_again = self.budget.expected_pods > self.budget.desired_healthy;
-        let at_a_time = if opens_again { coming_back.min(1) } else { coming_back };
+        let at_a_time = if opens_again { coming_back.min(1).max(self.clinging) } else { coming_back };
         i64::try_from(self.for_good + at_a_time + usize::from(self.is_taken)).unwrap_or(i64::MAX)
     }
 
@@ -70,12 +72,13 @@ pub(super) fn blockers(
         match drain::budget_view(pod, snapshot.budgets_of(pod, effort)?) {
             BudgetView::Free => {}
             BudgetView::Spends(budget) | BudgetView::Exhausted(budget) => {
-                let none = Shared { budget, pods: Vec::new(), for_good: 0, is_taken: false };
+                let none = Shared { budget, pods: Vec::new(), for_good: 0, clinging: 0, is_taken: false };
                 let shared = shared.entry(name(budget)).or_insert(none);
                 shared.pods.push((*pod).into());
                 let for_good =
                     pod.owner.kind == OwnerKind::None || pod.spec.is_placeholder(placeholders_below);
                 shared.for_good += usize::from(for_good);
+                shared.clinging += usize::from(!for_good && clings(pod, moving, snapshot, effort)?);
             }
             BudgetView::NotObserved(budget) => {
                 stale.insert(name(budget));
@@ -98,4 +101,39 @@ pub(super) fn blockers(
     let exhausted = shared.into_iter().filter_map(|(name, shared)| shared.blocker(name));
     let stale = stale.into_iter().map(|budget| Blocker::BudgetNotObserved { budget });
     Ok(exhausted.chain(stale).chain(several).collect())
+}
+
+/// Whether a pod has to be near pods that all leave with it: its successor finds no place while one of them
+/// runs on the node, for only the first of its kind may go anywhere (interpodaffinity/filtering.go).
+fn clings(pod: &Pod, moving: &[&Pod], snapshot: &Snapshot, effort: &Effort) -> Result<bool, TooMuch> {
+    for term in &pod.spec.pod_affinity {
+        let Some(selector) = &term.selector else { continue };
+        let is_own = term.namespaces.is_empty() && term.namespace_selector.is_none();
+        let means = |other: &Pod| {
+            let in_reach = match is_own {
+                true => other.namespace == pod.namespace,
+                false => term.namespace_selector.is_some() || term.namespaces.contains(&other.namespace),
+            };
+            in_reach && selector.matches(&other.labels)
+        };
+        effort.spend(selector.weight().saturating_mul(moving.len() + snapshot.groups().len()))?;
+        if !moving.iter().any(|other| other.uid != pod.uid && means(other)) {
+            continue;
+        }
+        let mut stays_elsewhere = false;
+        for group in snapshot.groups() {
+            let mut members = group.members.iter().map(|index| &snapshot.pods()[*index as usize]);
+            if members.clone().next().is_some_and(|first| means(first)) {
+                effort.spend(group.members.len().saturating_mul(moving.len()))?;
+                stays_elsewhere |= members.any(|other| {
+                    let runs = other.node.is_some() && !other.phase.finished() && !other.terminating();
+                    runs && moving.iter().all(|mover| mover.uid != other.uid)
+                });
+            }
+        }
+        if !stays_elsewhere {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -78,8 +78,10 @@ pub fn check_return(
         blockers.push(Blocker::NodeUnknown { node: node.to_owned() });
     }
     let mut moving: Vec<&Pod> = Vec::new();
+    let mut ending: Vec<&Pod> = Vec::new();
     for pod in snapshot.pods_on(node) {
         match drain::classify(pod, &policy.drain) {
+            PodFate::Skip(SkipReason::AlreadyTerminating) if pod.comes_after_its_end() => ending.push(pod),
             PodFate::Skip(_) => {}
             PodFate::Evictable => moving.push(pod),
             PodFate::Blocked(reason) => {
@@ -107,7 +109,8 @@ pub fn check_return(
     }
 
     let excluded = context.excluded.and(node);
-    let placement = place_within(&moving, &leaving, snapshot, &excluded, &policy.placement, &effort);
+    let placed = [&moving[..], &ending].concat();
+    let placement = place_within(&placed, &leaving, snapshot, &excluded, &policy.placement, &effort);
     too_large |= placement.gave_up.is_some();
     blockers.extend(placement.unplaced.into_iter().map(|u| Blocker::PodDoesNotFit {
         pod: u.pod,

@@ -8,7 +8,7 @@ use crate::placement::{NodeReason, ReasonCount, Reasons};
 use crate::policy::Policy;
 use crate::reason::{ReasonCode, ShutBudget};
 use crate::record::UtilisationPercent;
-use crate::testing::{app, cluster, node, parts, pod, spec};
+use crate::testing::{HOST, app, cluster, node, parts, pod, spec, term};
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -78,6 +78,32 @@ fn daemonset_mirror_finished_and_ending_pods_do_not_move() {
     let report = check(pods, vec![]);
     assert!(report.safe, "{:?}", report.blockers);
     assert!(report.pods_to_move.is_empty());
+}
+
+#[test]
+fn the_successor_of_an_ending_stateful_set_pod_needs_its_place_too() {
+    for (kind, safe) in [(OwnerKind::StatefulSet, false), (OwnerKind::ReplicaSet, true)] {
+        let owner = Owner { kind, name: "db".into() };
+        let deletion = Some(jiff::Timestamp::UNIX_EPOCH);
+        let report = check(vec![Pod { deletion, owner, ..pod("db-0", "od", 9000) }], vec![]);
+        assert_eq!(report.safe, safe, "{kind:?}: {:?}", report.blockers);
+        assert!(report.pods_to_move.is_empty(), "it goes by itself");
+    }
+}
+
+#[test]
+fn pods_that_have_to_be_near_each_other_leave_one_budget_together() {
+    let near = |name: &str| spec(pod(name, "od", 1), |s| s.pod_affinity = [term("web", HOST)].into());
+    let pods = |more: Vec<Pod>| [vec![near("web-1"), near("web-2")], more].concat();
+    let held = |allowed, more| check(pods(more), vec![budget("pdb", "web", allowed)]).blockers;
+    let needed = |blockers: Vec<Blocker>| match &blockers[..] {
+        [] => 0,
+        [Blocker::BudgetExhausted(shut)] => shut.needed,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(needed(held(1, vec![])), 2, "the first successor waits for the last pod to be gone");
+    assert_eq!(needed(held(2, vec![])), 0);
+    assert_eq!(needed(held(1, vec![pod("web-3", "s1", 1)])), 0, "one that stays takes them in one by one");
 }
 
 #[test]

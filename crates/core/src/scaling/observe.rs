@@ -13,6 +13,12 @@ use jiff::{SignedDuration, Timestamp};
 /// By then a group has tried its other zones, unless an instance is on its way in.
 const ZONES_TRIED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
+/// An instance that was claimed longer ago was no failed launch.
+const BOOTS_WITHIN: SignedDuration = SignedDuration::from_secs(900);
+
+/// A launch began at most so long before its instance was claimed.
+const LAUNCHED_BEFORE: SignedDuration = SignedDuration::from_secs(60);
+
 /// After a launch that failed, a group does not begin the next one for so long: the reported ones are about a
 /// minute apart.
 const PAUSES_FOR: SignedDuration = SignedDuration::from_secs(20);
@@ -45,22 +51,33 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
             let is_lost = |id: &InstanceId| !group.is_active(id) && in_doubt.as_ref() != Some(id);
             if is_counted && share.instance_id.as_ref().is_some_and(is_lost) {
                 share.instance_id = None;
-                share.since = now;
+                share.since = lost_since(share, now);
             }
             if share.instance_id.is_some() {
                 share.failure = None;
                 continue;
             }
-            if let (None, Some(failed)) = (&share.failure, failed_launch(share, group, now)) {
+            // Of an unknown failure nothing follows: whatever is told later counts.
+            let is_open = |share: &Share| {
+                share.failure.as_ref().is_none_or(|failure| failure.class == FailureClass::Unknown)
+            };
+            if let Some(failed) = failed_launch(share, group, now).filter(|_| is_open(share)) {
                 share.failure =
                     Some(Failure { class: failed.class, message: clipped(failed.message.clone()), at: now });
             }
-            if let (None, Some(why)) = (&share.failure, group.setup.launch_suspended()) {
+            if let Some(why) = group.setup.launch_suspended().filter(|_| is_open(share)) {
                 let message = why.to_string();
                 share.failure = Some(Failure { class: FailureClass::Configuration, message, at: now });
             }
         }
     }
+}
+
+/// From when on failed launches count for a share whose instance is lost. An instance that dies on its way in
+/// makes its launch a failed one, which began before it was claimed.
+fn lost_since(share: &Share, now: Timestamp) -> Timestamp {
+    let claimed = share.claimed_at.filter(|at| now.duration_since(*at) < BOOTS_WITHIN);
+    claimed.map_or(now, |at| (at - LAUNCHED_BEFORE).max(share.since))
 }
 
 /// The failure that decides about a share whose group launches by itself, once one does.
@@ -84,7 +101,10 @@ fn has_tried_all(share: &Share, group: &GroupView, decisive: &FailedActivity, no
         group.failed_since(share.since - CLOCK_SKEW).any(|failure| failure.zone.as_ref() == Some(zone))
     };
     let waits_long = now.duration_since(share.since) >= ZONES_TRIED_AFTER;
+    // A quota is the account's, whatever one zone has.
+    let is_of_account = |failure: &FailedActivity| failure.class == FailureClass::Quota;
     !is_of_one_zone(decisive)
+        || group.failed_since(share.since - CLOCK_SKEW).any(is_of_account)
         || group.zones.len() <= 1
         || group.zones.iter().all(is_tried)
         || waits_long && !group.is_launching()
@@ -104,9 +124,10 @@ pub(super) fn launches_nothing(share: &Share, group: &GroupView, now: Timestamp)
             && group.failed_since(share.since - CLOCK_SKEW).any(just_failed)
 }
 
-/// Whether another zone may have what this one has not: capacity, or the instance type itself.
+/// Whether another zone may have what this one has not: capacity, the instance type itself, or a subnet.
 fn is_of_one_zone(failure: &FailedActivity) -> bool {
-    failure.class == FailureClass::Capacity || failure.message.contains("Availability Zone")
+    let of_zone = ["Availability Zone", "InZone", "subnet", "Subnet"];
+    failure.class == FailureClass::Capacity || of_zone.iter().any(|word| failure.message.contains(word))
 }
 
 /// Finds shares whose raised desired capacity somebody else lowered again, as cluster-autoscaler does

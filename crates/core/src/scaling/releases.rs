@@ -85,7 +85,9 @@ pub(super) fn end_instances(
             let owes =
                 share.is_some_and(|share| share.instance_id.is_none() && share.balance == Balance::Even);
             // At the minimum AWS refuses a decrement; desired capacity is then lowered when there is room.
-            let settles = group.desired > group.min && (raised || owes) && !is_uncounted;
+            // Nor has desired capacity a place for one in Standby (API Reference, EnterStandby).
+            let counts = group.instance(&end.instance_id).is_some_and(|held| held.lifecycle.is_capacity());
+            let settles = counts && group.desired > group.min && (raised || owes) && !is_uncounted;
             let settles = settles.then_some(&end.replacement);
             return Some(terminate(ledger, inputs, end.group, &end.instance_id, settles));
         }

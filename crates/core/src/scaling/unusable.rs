@@ -113,14 +113,16 @@ fn discard(
     let share = ledger.share(kind, replacement);
     let is_ours = kind == GroupKind::Spot || share.is_some_and(Share::is_raised);
     let settles = (is_ours && group.desired > group.min).then_some(replacement);
-    let waited = crate::time::since(unusable.since, now).as_secs();
-    let waited_seconds = u32::try_from(waited).unwrap_or(u32::MAX);
     let why = unusable.why;
+    // Of a node that stands idle the zone is as good as any.
+    let is_idle = why == NodeTrouble::StandsIdle;
+    let since = share.filter(|_| is_idle).and_then(|share| share.claimed_at).unwrap_or(unusable.since);
+    let waited_seconds = u32::try_from(crate::time::since(since, now).as_secs()).unwrap_or(u32::MAX);
     if let Some(share) = ledger.shares_mut(kind).find(|share| share.replacement == replacement) {
         // A call that is made again counts once.
         let again = |last: &Discarded| u32::from(last.instance_id == *id);
         let last = share.discarded.take();
-        let zone = group.instance(id).map_or_else(String::new, |instance| instance.zone.clone());
+        let zone = group.instance(id).filter(|_| !is_idle).map_or_else(String::new, |held| held.zone.clone());
         let earlier_zones = last.as_ref().map_or_else(Vec::new, |last| last.zones_but(&zone));
         let times = last.map_or(1, |last| last.times.saturating_add(1 - again(&last)));
         share.discarded = Some(Discarded {

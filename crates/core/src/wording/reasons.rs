@@ -26,6 +26,12 @@ impl Display for Reason {
             Self::PoolRefused(finding) => write!(f, "the pool is not accepted: {finding}"),
             Self::ReplacedByGroup => replaced_by_group(f),
             Self::RebalanceIgnored => rebalance_ignored(f),
+            Self::InStandby { instance_id } => {
+                write!(
+                    f,
+                    "{instance_id} is in Standby: it is left alone until it is in service or terminated"
+                )
+            }
             Self::NodeCordoned { node } => write!(f, "node {node} is cordoned"),
             Self::NodeMissing { node } => write!(f, "node {node} is not in the cluster"),
             Self::CheckPending { node } => write!(f, "the check whether the pods of {node} fit is running"),
@@ -382,8 +388,8 @@ impl Display for Finding {
                 write!(f, "{group} counts its capacity in {unit}; set its DesiredCapacityType to units")
             }
             GroupProblem::BeingDeleted => write!(f, "{group} is being deleted"),
-            GroupProblem::ReplaceUnhealthySuspended => {
-                write!(f, "{group} keeps unhealthy instances; resume its process ReplaceUnhealthy")
+            GroupProblem::ReplaceUnhealthySuspended(process) => {
+                write!(f, "{group} keeps unhealthy instances; resume its process {process}")
             }
             GroupProblem::Rollout(rollout) => rolled_out(group, rollout, f),
             GroupProblem::MaxInstanceLifetime(seconds) => lifetime(group, *seconds, f),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::group::FailedActivity;
+use crate::shortfall::open_on_advice;
 
 const MARKETS: [GroupKind; 2] = [GroupKind::Spot, GroupKind::OnDemand];
 
@@ -51,67 +52,61 @@ fn a_recommendation_in_a_group_pool_and_no_launch_for_an_hour_nothing_is_held() 
     assert!(!asked && commands.drains.is_empty() && commands.protected.is_empty());
 }
 
-/// A recommendation in a pool that stands in on advice.
-fn advised() -> Stage {
-    let mut stage = Stage::new();
-    (stage.replaced_by, stage.on_advice) = (Some(ReplacedBy::Group), OnAdvice::Failure);
-    stage
-}
-
-/// Its stand-in is in service.
+/// A stand-in on advice is in service.
 fn stood_in_for_on_advice() -> Stage {
-    let mut stage = advised();
-    stage.pass(60);
+    let mut stage = Stage::new();
+    stage.replaced_by = Some(ReplacedBy::Group);
     launch_fails(&mut stage, FailureClass::Capacity);
+    let fresh = stage.status.clone();
+    stage.status = open_on_advice(fresh, &"old".into(), stage.now, &stage.view, stage.now);
     stage.queue.leaving = [OLD.into()].into();
     stage.go();
-    assert!(stands_in(&stage), "at once: the failure is known");
+    assert!(stands_in(&stage) && stage.has(FlowBox::Wait, Outcome::NoCapacity), "the failure is known");
     stage.share(GroupKind::OnDemand, Some("od"), None).go();
     assert_eq!(stage.status.capacity.taken().map(|held| held.group), Some(GroupKind::OnDemand));
     stage
 }
 
 #[test]
-fn on_advice_on_demand_stands_in_for_each_launch_that_failed_and_the_node_is_not_drained() {
-    let mut stage = advised();
-    launch_fails(&mut stage, FailureClass::Capacity);
-    stage.pass(601).go();
-    assert_eq!(stage.phase(), Phase::Received, "an old failure says nothing");
-    assert!(stage.commands().spot_failures_since.is_some(), "the next one is to be read");
-    launch_fails(&mut stage, FailureClass::Throttle);
-    stage.go();
-    assert_eq!(stage.phase(), Phase::Received, "to be throttled is no lack of capacity");
-    stage.starts.on_advice = 1;
-    launch_fails(&mut stage, FailureClass::Capacity);
-    stage.go();
-    assert_eq!(stage.phase(), Phase::Received, "another replacement stands in for that launch");
-    stage.starts = Starts { stand_ins_full: Some(2), ..Starts::default() };
-    stage.go();
-    assert_eq!(stage.blocked_by(), [ReasonCode::StandInLimit]);
-
+fn what_stands_in_on_advice_goes_back_without_spot_after_half_an_hour_and_nothing_is_drained() {
     let mut stage = stood_in_for_on_advice();
     stage.pass(1799).go();
-    assert!(!stage.marks(DrainPurpose::Replace), "AWS may hold back");
-    assert!(stage.status.capacity.taken().is_some());
+    assert!(!stage.marks(DrainPurpose::Replace) && stage.status.capacity.taken().is_some(), "AWS holds back");
+    stage.pass(1).go();
+    assert!(stage.status.old_node.is_retained() && stage.has(FlowBox::Wait, Outcome::TimedOut));
+    assert_eq!(want(&stage.commands(), GroupKind::OnDemand), Some(&Want::Nothing));
+    // Its pods move before that, and nothing is asked of the Spot group.
+    (stage.nodes, stage.assessment) = (vec![("od".into(), true)], Some(ReturnAssessment::default()));
+    stage.lose("i-2").go();
+    assert!(stage.marks(DrainPurpose::Return), "{:?}", stage.status.blocking);
 }
 
 #[test]
-fn what_stands_in_on_advice_goes_back_without_spot_after_half_an_hour_and_stays_for_a_notice() {
+fn a_stand_in_on_advice_that_finds_no_capacity_is_given_up_in_time_and_one_that_is_not_needed_at_once() {
     let mut stage = stood_in_for_on_advice();
-    stage.pass(1800).go();
-    assert!(stage.status.old_node.is_retained() && stage.has(FlowBox::Wait, Outcome::TimedOut));
-    assert_eq!(want(&stage.commands(), GroupKind::OnDemand), Some(&Want::Nothing));
+    stage.lose("od").share(GroupKind::OnDemand, None, Some(FailureClass::Capacity)).pass(9).go();
+    for _ in 0..60 {
+        stage.pass(30).share(GroupKind::OnDemand, None, Some(FailureClass::Capacity)).go();
+    }
+    assert!(stage.status.old_node.is_retained(), "{:?}", stage.status);
+    let mut stage = stood_in_for_on_advice();
+    stage.lose("od").go();
+    arrives(&mut stage, "i-4", Lifecycle::InService);
+    stage.go();
+    assert!(stage.status.old_node.is_retained(), "the group has followed the recommendation");
+}
 
+#[test]
+fn a_stand_in_on_advice_is_there_when_the_interruption_comes_or_the_group_ends_the_node() {
     let mut stage = stood_in_for_on_advice();
     let deadline = Some(stage.now + Duration::from_secs(120));
-    let kind = NoticeKind::SpotInterruption;
-    escalate(&mut stage.status, &subject(), kind, deadline, stage.now);
+    escalate(&mut stage.status, &subject(), NoticeKind::SpotInterruption, deadline, stage.now);
     stage.go();
     assert!(stage.marks(DrainPurpose::Replace) && stage.status.capacity.taken().is_some());
     let mut stage = stood_in_for_on_advice();
     stage.lose(OLD).old_node = false;
     stage.pass(1800).go();
-    assert!(stage.status.old_node.is_over() && stage.status.fallback.is_open(), "the group has ended it");
+    assert!(stage.status.old_node.is_over() && stage.status.fallback.is_open(), "{:?}", stage.status);
 }
 
 #[test]
@@ -272,7 +267,10 @@ fn missing_instances_belong_to_those_that_are_stood_in_for_and_then_to_the_lates
         let status =
             ReplacementStatus { started_at, capacity: capacity.into(), replaced_by, ..Default::default() };
         let deadline = (name != "advice").then(now);
-        let status = ReplacementStatus { deadline, ..status };
+        let mut status = ReplacementStatus { deadline, ..status };
+        if name == "stays" {
+            status.old_node.enter(OldNodeState::Retained {});
+        }
         (ReplacementName::from(name), InstanceId::from(name), status)
     };
     let group = Some(ReplacedBy::Group);
@@ -285,6 +283,7 @@ fn missing_instances_belong_to_those_that_are_stood_in_for_and_then_to_the_lates
         record("stood-in", 2, asked, group),
         record("other", 3, searching(), Some(ReplacedBy::SpotGuard)),
         record("advice", 4, CapacityState::NotRequested {}, group),
+        record("stays", 5, CapacityState::Withdrawn { on_demand_requested: true }, group),
     ];
     let of = |name: &str| {
         let open = records.iter().map(|(name, instance_id, status)| (name, instance_id, status));

@@ -127,7 +127,7 @@ fn a_share_that_rests_after_an_unusable_instance_is_not_asked_again_and_again() 
 fn what_spot_gave_is_released_when_the_return_stays_unsafe_for_half_an_hour() {
     let pinned = Reason::NodeCordoned { node: "pinned".into() };
     let under_way = Reason::ReturnUnderWay { replacement: "another".into() };
-    for (reason, is_released) in [(pinned, true), (under_way, false)] {
+    for (reason, is_released) in [(pinned.clone(), true), (under_way, false)] {
         let mut stage = owed();
         stage.share(GroupKind::Spot, Some("i-4"), None);
         let (successor, unsafe_) = (Some("i-4".into()), vec![reason.clone()]);
@@ -137,5 +137,10 @@ fn what_spot_gave_is_released_when_the_return_stays_unsafe_for_half_an_hour() {
         stage.pass(1).go();
         let idle = stage.commands().misfits.get("i-4").copied();
         assert_eq!(idle, is_released.then_some(NodeTrouble::StandsIdle), "{reason:?}");
+        if !is_released {
+            stage.assessment.as_mut().expect("one").unsafe_ = vec![pinned.clone()];
+            stage.go();
+            assert!(stage.commands().misfits.is_empty(), "it has waited for its turn, and not been unsafe");
+        }
     }
 }

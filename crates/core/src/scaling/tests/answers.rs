@@ -181,6 +181,7 @@ fn one_zone_out_of_capacity_is_not_the_market() {
         (vec!["a", "b", "c"], Capacity, "no", false, 1, true),
         (vec!["a"], Configuration, unsupported, false, 1, false),
         (vec!["a"], Configuration, "no", false, 1, true),
+        (vec!["a"], Configuration, "The subnet ID 'subnet-1' does not exist", false, 1, false),
         (vec!["a"], Quota, "no", false, 1, true),
         (vec!["a"], Refused, "no", false, 1, true),
         (vec!["a"], Unknown, "no", false, 1, true),
@@ -217,4 +218,53 @@ fn one_zone_out_of_capacity_is_not_the_market() {
             );
         }
     }
+}
+
+#[test]
+fn a_failure_that_says_nothing_gives_way_to_one_that_does() {
+    use FailureClass::{Capacity, Configuration, Unknown};
+    let (mut ledger, mut view) = asked_by_desired();
+    view.spot.failures = vec![failure(0, Unknown)];
+    ledger = next(&ledger, &view, &spot("i-1")).ledger;
+    assert_eq!(share(&ledger, "i-1").failure.map(|held| held.class), Some(Unknown));
+    view.spot.failures.insert(0, failure(0, Configuration));
+    ledger = next(&ledger, &view, &spot("i-1")).ledger;
+    assert_eq!(share(&ledger, "i-1").failure.map(|held| held.class), Some(Configuration));
+    view.spot.failures.insert(0, failure(0, Capacity));
+    ledger = next(&ledger, &view, &spot("i-1")).ledger;
+    assert_eq!(
+        share(&ledger, "i-1").failure.map(|held| held.class),
+        Some(Configuration),
+        "the first that does"
+    );
+}
+
+#[test]
+fn an_instance_that_dies_on_its_way_in_makes_its_launch_a_failed_one() {
+    let (mut ledger, mut view) = asked_by_desired();
+    add(&mut view, GroupKind::Spot, "i-4", Lifecycle::Pending);
+    let began = now();
+    ledger = next(&ledger, &view, &spot("i-1")).ledger;
+    assert_eq!(share(&ledger, "i-1").instance_id, Some("i-4".into()));
+    view.spot.instances.pop();
+    let at = |seconds: i64| began + SignedDuration::from_secs(seconds);
+    let look = |ledger: &Ledger, view: &PoolView, seconds| {
+        let (facts, deferred) = (InstanceFacts::default(), Deferred::default());
+        plan(ledger, view, &spot("i-1"), &BTreeSet::new(), &facts, &deferred, at(seconds)).ledger
+    };
+    ledger = look(&ledger, &view, 40);
+    assert!(share(&ledger, "i-1").since <= began, "its launch began before it was claimed");
+    view.spot.failures = vec![failure(0, FailureClass::Configuration)];
+    ledger = look(&ledger, &view, 41);
+    assert_eq!(share(&ledger, "i-1").failure.map(|held| held.class), Some(FailureClass::Configuration));
+}
+
+/// A SetDesiredCapacity for `i-1` took effect, and nothing came yet.
+fn asked_by_desired() -> (Ledger, PoolView) {
+    let mut view = usual();
+    let asked = next(&Ledger::default(), &view, &spot("i-1"));
+    let mut ledger = asked.ledger;
+    accepted(&mut ledger, &asked.call.expect("a call"));
+    view.spot.desired = 4;
+    (ledger, view)
 }

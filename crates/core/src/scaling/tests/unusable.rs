@@ -235,6 +235,9 @@ fn what_stands_idle_is_terminated_at_once_but_not_at_the_minimum_and_not_under_p
     let facts = InstanceFacts { misfits, ..InstanceFacts::default() };
     let ends = |view: &PoolView, facts: &InstanceFacts| looks(&ledger, view, &spot("i-1"), facts, 0).call;
     assert_eq!(ends(&view, &facts), end("i-4", true), "with decrement: it is requested again");
+    let plan = looks(&ledger, &view, &spot("i-1"), &facts, 0);
+    let last = share(&plan.ledger, "i-1").discarded.expect("the last one");
+    assert_eq!((last.zone.as_str(), last.why), ("", NodeTrouble::StandsIdle), "its zone is as good as any");
     let busy = InstanceFacts { with_pods: ["i-4".into()].into(), ..facts.clone() };
     assert_eq!(ends(&view, &busy), None, "pods run on it");
     view.spot.min = view.spot.desired;
@@ -300,6 +303,8 @@ fn an_instance_without_a_node_is_kept_while_a_node_that_names_none_runs_pods_sin
         ("", 0, true, false),
         ("k3s://x", 0, true, false),
         ("aws:///a/fargate-ip-10-0-0-1", 0, true, true),
+        ("eks-hybrid:///us-east-1/x", 0, true, true),
+        ("gce://project/zone/x", 0, true, true),
         ("", -1, true, true),
         ("", 0, false, true),
     ] {
