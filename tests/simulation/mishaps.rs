@@ -150,7 +150,7 @@ fn instances_that_all_die_while_they_boot_are_a_wrong_configuration_and_on_deman
         played.assert_ok();
         let asked = played.times(FlowBox::ScaleUp, Outcome::Requested)[0];
         let failed = played.times(FlowBox::Wait, Outcome::Misconfigured);
-        let [failed] = failed[..] else { panic!("{scenario:?}: {failed:?}") };
+        let [failed] = failed[..] else { panic!("{scenario:?}: {failed:?} {:#?}", played.report.boxes) };
         assert!(failed - asked <= 60.0, "{scenario:?}: {asked} {failed}: after the first that died");
     }
 }

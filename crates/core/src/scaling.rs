@@ -56,11 +56,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     if let Some(call) = late_calls::find_late_calls(&mut ledger, inputs, &moved) {
         return Plan { ledger, call: Some(call), ..Plan::default() };
     }
-    observe::refresh_shares(&mut ledger, inputs);
+    let pausing = observe::refresh_shares(&mut ledger, inputs);
     observe::take_in_erased(&mut ledger, inputs);
     claims::adopt(&mut ledger, inputs);
-    claims::claim(&mut ledger, inputs);
-    claims::bind_to_successors(&mut ledger, inputs);
+    claims::claim(&mut ledger, inputs, &pausing);
+    claims::bind_to_successors(&mut ledger, inputs, &pausing);
     unusable::watch(&mut ledger, inputs);
     let mut spare = SpareInstances::new(inputs);
     let mut call = requests::request_capacity(&mut ledger, inputs);

@@ -1,6 +1,7 @@
 //! Which instance belongs to which share.
 
 use super::inputs::Inputs;
+use super::observe::Pausing;
 use super::requests::draft;
 use super::wants::Want;
 use crate::baseline::may_adopt;
@@ -10,7 +11,7 @@ use crate::record::GroupKind;
 
 /// Gives new instances to the shares that want one and have none, the most urgent first. A share that is
 /// being withdrawn claims nothing more: what it would end then belongs to somebody else.
-pub(super) fn claim(ledger: &mut Ledger, inputs: &Inputs<'_>) {
+pub(super) fn claim(ledger: &mut Ledger, inputs: &Inputs<'_>, pausing: &Pausing) {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let claimed = ledger.claimed(kind);
         let free = inputs.group(kind).instances.iter().filter(|instance| {
@@ -33,6 +34,7 @@ pub(super) fn claim(ledger: &mut Ledger, inputs: &Inputs<'_>) {
                         .map(move |share| (unchanged && share.balance != Balance::OwedByGroup, share))
                 })
                 .filter(|(_, share)| share.awaits() && inputs.waits(kind, &share.replacement))
+                .filter(|(_, share)| !pausing.contains(&(kind, share.replacement.clone())))
                 .min_by_key(|(refused, share)| (*refused, share.urgency()));
             if let Some((_, share)) = most_urgent {
                 share.instance_id = Some(instance.id.clone());
@@ -81,7 +83,7 @@ pub(super) fn adopt(ledger: &mut Ledger, inputs: &Inputs<'_>) {
 /// a more urgent replacement has claimed its own instance, or if somebody else lowered desired capacity.
 /// What is still raised for a replacement that waits no longer, and whose instance was lost, goes with
 /// one of them.
-pub(super) fn bind_to_successors(ledger: &mut Ledger, inputs: &Inputs<'_>) {
+pub(super) fn bind_to_successors(ledger: &mut Ledger, inputs: &Inputs<'_>, pausing: &Pausing) {
     let instances = inputs.instances;
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
         let group = inputs.group(kind);
@@ -95,6 +97,7 @@ pub(super) fn bind_to_successors(ledger: &mut Ledger, inputs: &Inputs<'_>) {
             .filter(|request| request.state != RequestState::Launched)
             .flat_map(|request| &mut request.shares)
             .filter(|share| share.awaits_in_group())
+            .filter(|share| !pausing.contains(&(kind, share.replacement.clone())))
             .filter_map(|share| Some((inputs.want(kind, &share.replacement)?, share)))
             .partition(|(want, _)| matches!(want, Want::Instance { .. }));
         let missing = usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active());

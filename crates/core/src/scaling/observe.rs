@@ -5,10 +5,11 @@ use super::inputs::Inputs;
 use super::wants::Want;
 use crate::classify::decisive;
 use crate::group::{FailedActivity, FailureClass, GroupView, NoInstance};
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::{Balance, CLOCK_SKEW, DesiredSeen, Failure, Ledger, RequestState, Share};
 use crate::record::{GroupKind, clipped};
 use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeSet;
 
 /// By then a group has tried its other zones, unless an instance is on its way in.
 const ZONES_TRIED_AFTER: SignedDuration = SignedDuration::from_secs(30);
@@ -23,9 +24,15 @@ const LAUNCHED_BEFORE: SignedDuration = SignedDuration::from_secs(60);
 /// minute apart.
 const PAUSES_FOR: SignedDuration = SignedDuration::from_secs(20);
 
-/// Takes in what changed about the shares: attempts, urgency, lost instances, failed launches.
-pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
+/// Shares that claim nothing in this turn.
+pub(super) type Pausing = BTreeSet<(GroupKind, ReplacementName)>;
+
+/// Takes in what changed about the shares: attempts, urgency, lost instances, failed launches. Gives those
+/// that claim nothing in this turn: why the last instance was lost is read before the next one counts, and
+/// what failed is to be known before a further instance makes it forgotten.
+pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Pausing {
     let now = inputs.now;
+    let mut pausing = Pausing::new();
     // Whether its own termination has ended it decides whose place is owed: that comes first.
     let in_doubt = ledger.reduction.as_ref().and_then(|reduction| reduction.instance_id.clone());
     for request in &mut ledger.scaling_requests {
@@ -52,6 +59,9 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
             if is_counted && share.instance_id.as_ref().is_some_and(is_lost) {
                 share.instance_id = None;
                 share.since = lost_since(share, now);
+                if share.since < now {
+                    pausing.insert((request.group, share.replacement.clone()));
+                }
             }
             if share.instance_id.is_some() {
                 share.failure = None;
@@ -62,8 +72,11 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
                 share.failure.as_ref().is_none_or(|failure| failure.class == FailureClass::Unknown)
             };
             if let Some(failed) = failed_launch(share, group, now).filter(|_| is_open(share)) {
-                share.failure =
-                    Some(Failure { class: failed.class, message: clipped(failed.message.clone()), at: now });
+                let (class, message) = (failed.class, clipped(failed.message.clone()));
+                if class != FailureClass::Unknown {
+                    pausing.insert((request.group, share.replacement.clone()));
+                }
+                share.failure = Some(Failure { class, message, at: now });
             }
             if let Some(why) = group.setup.launch_suspended().filter(|_| is_open(share)) {
                 let message = why.to_string();
@@ -71,6 +84,7 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) {
             }
         }
     }
+    pausing
 }
 
 /// From when on failed launches count for a share whose instance is lost. An instance that dies on its way in
