@@ -1,9 +1,13 @@
-//! What an observed Spot market costs: on-demand, missing capacity and moved pods, of the product, of what users
-//! have without it, and of an oracle that knows the future. `TRACE` is a file as `sim::outcome` reads it.
+//! What an observed Spot market costs: on-demand, missing capacity and moved pods, of the product, of what
+//! users have without it, and of an oracle that knows the future. `TRACE` is a file that `sim::outcome` reads.
 
-#![allow(clippy::expect_used, reason = "a measurement may fail")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "a measurement may fail, and is set by the environment"
+)]
 
-use spot_guard::sim::outcome::{Keeper, Outcome, Trace, oracle, play};
+use spot_guard::sim::outcome::{Keeper, MarketOutcome, Trace, oracle, play};
 use std::time::{Duration, Instant};
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -11,7 +15,7 @@ fn setting(name: &str, default: u64) -> u64 {
     text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }
 
-fn played(trace: &Trace, nodes: u32, length: Duration, keeper: Keeper) -> Outcome {
+fn played(trace: &Trace, nodes: u32, length: Duration, keeper: Keeper) -> MarketOutcome {
     let system = actix::System::with_tokio_rt(|| {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -22,7 +26,7 @@ fn played(trace: &Trace, nodes: u32, length: Duration, keeper: Keeper) -> Outcom
     system.block_on(play(trace, nodes, length, keeper)).expect("the world can be made")
 }
 
-fn show(who: &str, found: &Outcome, best: &Outcome, took: Option<Duration>) {
+fn show(who: &str, found: &MarketOutcome, best: &MarketOutcome, took: Option<Duration>) {
     let ratio = found.on_demand_hours / best.on_demand_hours;
     println!(
         "| {who} | {:.1} | {ratio:.2} | {:.2} | {} | {} | {} | {} | {} | {} | {} |",

@@ -21,8 +21,9 @@ use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, ReplacementStatus};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::savings::{HourlyPrices, NodeAccount};
-use spot_guard_core::shortfall::{CoverSpec, OwnRecord, ShortfallSpec};
+use spot_guard_core::shortfall::{OwnRecord, ShortfallSpec};
 use spot_guard_core::spot_action::{ActionKind, ActionStage, Ask};
+use spot_guard_core::stand_ins::CoverSpec;
 
 /// The finalizer of a SpotPool for which something was requested that is not settled. While it stands, the
 /// API server keeps a pool that is deleted (Kubernetes, "Finalizers").

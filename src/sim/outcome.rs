@@ -87,7 +87,7 @@ pub enum Keeper {
 
 /// What came of it. Hours are those of instances.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Outcome {
+pub struct MarketOutcome {
     /// How long it was played.
     pub played: Duration,
     /// On-demand, from the launch to the termination.
@@ -111,10 +111,10 @@ pub struct Outcome {
 /// The least on-demand that keeps all nodes, for one who knows the future: Spot is used in each window that
 /// is worth it, and on-demand serves in the moment in which an instance is taken.
 #[must_use]
-pub fn oracle(trace: &Trace, nodes: u32, length: Duration) -> Outcome {
+pub fn oracle(trace: &Trace, nodes: u32, length: Duration) -> MarketOutcome {
     let boot = boot_time();
     let zones = trace.played();
-    let mut outcome = Outcome { played: length, ..Outcome::default() };
+    let mut outcome = MarketOutcome { played: length, ..MarketOutcome::default() };
     for level in 1..=nodes {
         let has = |at: Duration| zones.iter().map(|runs| trace.available(runs, at)).sum::<u32>() >= level;
         let tick_length = Duration::from_secs(trace.gap_seconds);
@@ -148,7 +148,7 @@ pub fn oracle(trace: &Trace, nodes: u32, length: Duration) -> Outcome {
     outcome
 }
 
-impl Outcome {
+impl MarketOutcome {
     /// On-demand stands in from the notice of one window to the beginning of the next.
     fn add_gap(&mut self, gone_since: Option<Duration>, came: Duration, boot: Duration) {
         let Some(from) = gone_since.or((!came.is_zero()).then_some(Duration::ZERO)) else { return };
@@ -172,7 +172,12 @@ fn boot_time() -> Duration {
 ///
 /// # Errors
 /// If the world cannot be made.
-pub async fn play(trace: &Trace, nodes: u32, length: Duration, keeper: Keeper) -> anyhow::Result<Outcome> {
+pub async fn play(
+    trace: &Trace,
+    nodes: u32,
+    length: Duration,
+    keeper: Keeper,
+) -> anyhow::Result<MarketOutcome> {
     let clock = Clock::simulated("2026-01-01T00:00:00Z".parse()?);
     let zones = trace.played();
     let app = App {
@@ -197,7 +202,7 @@ pub async fn play(trace: &Trace, nodes: u32, length: Duration, keeper: Keeper) -
         (keeper == Keeper::SpotGuard).then(|| world.start_controller("outcome", Gates::default(), &end));
     let mut market = Market { trace, noticed: BTreeSet::new() };
     let mut count = Count::default();
-    let mut outcome = Outcome { played: length, ..Outcome::default() };
+    let mut outcome = MarketOutcome { played: length, ..MarketOutcome::default() };
     let mut at = Duration::ZERO;
     while at < length {
         market.turn(&world, &zones, at, &mut outcome)?;
@@ -226,7 +231,7 @@ impl Market<'_> {
         world: &World,
         zones: &[&[(u32, u64)]],
         at: Duration,
-        outcome: &mut Outcome,
+        outcome: &mut MarketOutcome,
     ) -> anyhow::Result<()> {
         let held = world.cloud.group(SPOT).map(|group| group.instances).unwrap_or_default();
         let now = world.clock.now();
@@ -266,7 +271,7 @@ struct Count {
 }
 
 impl Count {
-    fn turn(&mut self, world: &World, nodes: u32, outcome: &mut Outcome) {
+    fn turn(&mut self, world: &World, nodes: u32, outcome: &mut MarketOutcome) {
         let on_demand = world.cloud.group(ON_DEMAND).map_or(0, |group| group.instances.len());
         let Some(cluster) = &world.cluster else { return };
         let pods: Vec<Pod> = cluster.list();
@@ -323,7 +328,7 @@ mod tests {
     fn the_oracle_pays_for_what_is_dry_and_for_the_boots_at_both_ends() {
         let hour = Duration::from_secs(3600);
         let of = |runs: &[(u32, u64)]| oracle(&trace(runs), 1, hour);
-        assert_eq!(of(&[(1, 12)]), Outcome { played: hour, ..Outcome::default() });
+        assert_eq!(of(&[(1, 12)]), MarketOutcome { played: hour, ..MarketOutcome::default() });
         // Dry for 20 minutes in the middle: 1200 s less the notice, and two boots of 60 s.
         let found = of(&[(1, 4), (0, 4), (1, 4)]);
         assert!((found.on_demand_hours - 1200.0 / 3600.0).abs() < 1e-9, "{found:?}");

@@ -11,7 +11,7 @@ use spot_guard_cloud::cloud::{BootFault, Supply};
 use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{FlowBox as B, Outcome as O};
-use spot_guard_core::shortfall::CoverSpec;
+use spot_guard_core::stand_ins::CoverSpec;
 use std::time::Duration;
 
 /// A scenario.

@@ -7,7 +7,7 @@ use spot_guard_cloud::cloud::{BootTimes, Cloud, GroupSpec, Market};
 use spot_guard_cloud::eks::EksDrainer;
 use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
-use spot_guard_core::shortfall::CoverSpec;
+use spot_guard_core::stand_ins::CoverSpec;
 use std::time::Duration;
 
 /// The pool of every scenario.

@@ -1,7 +1,7 @@
 //! A made-up day of a Spot market, played through the product and beside its neighbours.
 
 use crate::play::on_paused_time;
-use spot_guard::sim::outcome::{Keeper, Outcome, Trace, oracle, play};
+use spot_guard::sim::outcome::{Keeper, MarketOutcome, Trace, oracle, play};
 use std::time::Duration;
 
 const NODES: u32 = 3;
@@ -13,7 +13,7 @@ fn trace() -> Trace {
     Trace::read(text).expect("a trace")
 }
 
-fn played(keeper: Keeper) -> Outcome {
+fn played(keeper: Keeper) -> MarketOutcome {
     on_paused_time(play(&trace(), NODES, LENGTH, keeper)).expect("a world")
 }
 

@@ -40,7 +40,7 @@ const UNSUPPORTED_CODES: &[&str] = &[
 const BUSY_CODES: &[&str] = &["PriorRequestNotComplete", "ResourceContention", "ScalingActivityInProgress"];
 
 /// Codes that say nothing about the call: credentials that are renewed, a clock that is set, an earlier call
-/// with the same token that is still under way, an answer that was not waited for (Common Errors), or a proxy.
+/// with the same token that is still under way, an answer that was not waited for (Common Errors), a proxy.
 const PASSING_CODES: &[&str] = &[
     "ExpiredToken",
     "ExpiredTokenException",

@@ -37,6 +37,7 @@ pub mod scaling;
 pub mod shortfall;
 pub mod spot_action;
 pub mod spot_action_answer;
+pub mod stand_ins;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;

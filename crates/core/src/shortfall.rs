@@ -4,12 +4,11 @@
 //! not begin anew. [`judge`] says how many stand-ins are wanted. A stand-in is a replacement of a place: it
 //! has no old node, and goes back like any other fallback once the Spot group is full.
 
-mod advice;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
-pub use advice::{Advice, CoverSpec, OnAdvice, advised, failures_matter_to_advice_since, open_on_advice};
+pub use crate::stand_ins::{OwnRecord, ShortfallMode, ShortfallSpec};
 pub use waiting::{HYPOTHETICAL, Need, Shapes};
 
 use crate::group::{GroupSetup, GroupView, PoolView};
@@ -19,10 +18,9 @@ use crate::policy::{Policy, backoff, seconds};
 use crate::reason::Reason;
 use crate::record::{CapacityState, GroupKind, OldNodeState, ReplacedBy, ReplacementStatus};
 use crate::replacement::Mode;
+use crate::stand_ins::{places_left, room};
 use crate::time::since;
 use jiff::Timestamp;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A place counts as empty when two readings so far apart have shown it.
@@ -37,38 +35,6 @@ const REST: Duration = Duration::from_secs(60);
 const LONGEST_REST: Duration = Duration::from_secs(1800);
 /// What the rest looks back at.
 const REST_PERIOD: Duration = Duration::from_secs(3600);
-
-/// What is done about Spot capacity that is missing without an interruption notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ShortfallMode {
-    /// On-demand instances stand in.
-    Act,
-    /// A condition of the pool says what would be done.
-    Observe,
-    /// Nothing; it is not looked for.
-    Off,
-}
-
-/// What is done about Spot capacity that is missing without an interruption notice: an instance died, or
-/// somebody raised the desired capacity and Spot cannot give it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ShortfallSpec {
-    /// What is done. By default `Observe` while a cluster-autoscaler runs, which answers the same shortfall,
-    /// else `Act`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<ShortfallMode>,
-    /// For how many seconds launches of the Spot group must have failed in all its zones; by default 10.
-    /// Without a failed launch `spotTimeoutSeconds` counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 5, max = 3600))]
-    pub after_seconds: Option<u32>,
-    /// How many on-demand instances may stand in at a time; by default the larger of 2 and a quarter of the
-    /// Spot group's desired capacity.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub max_stand_ins: Option<u32>,
-}
 
 impl ShortfallMode {
     /// The mode where the pool leaves it open: beside a cluster-autoscaler, or while nobody knows of one, a
@@ -98,38 +64,6 @@ impl ShortfallSpec {
 
     fn after(&self) -> Duration {
         seconds(self.after_seconds.unwrap_or(10))
-    }
-
-    /// How many instances may stand in at a time.
-    fn at_most(&self, spot: &GroupView) -> usize {
-        let quarter = usize::try_from(spot.desired).unwrap_or(0) / 4;
-        self.max_stand_ins.map_or(quarter.max(2), |limit| usize::try_from(limit).unwrap_or(usize::MAX))
-    }
-}
-
-/// An open or finished replacement of the pool.
-#[derive(Clone, Copy, Debug)]
-pub struct OwnRecord<'a> {
-    /// Whether it is about a place, and not about a node.
-    pub is_place: bool,
-    /// Its record.
-    pub status: &'a ReplacementStatus,
-}
-
-impl OwnRecord<'_> {
-    /// Whether it looks after a place that the Spot group does not fill.
-    fn covers(&self) -> bool {
-        let withdrawn = matches!(*self.status.capacity, CapacityState::Withdrawn { .. });
-        // On advice the old instance is still there.
-        let on_advice = self.status.is_advice_of_group() && !self.status.old_node.is_over();
-        !self.status.is_finished() && self.status.is_replaced_by_group() && !withdrawn && !on_advice
-    }
-
-    /// Whether its instance is still to come.
-    fn arrives(&self) -> bool {
-        !self.status.is_finished()
-            && self.status.capacity.is_on_demand_requested()
-            && self.status.capacity.taken().is_none()
     }
 }
 
@@ -257,21 +191,6 @@ fn limited(inputs: &Circumstances<'_>, missed: usize) -> Shortfall {
         Vec::new()
     };
     Shortfall { wanted, held }
-}
-
-/// How many instances more may stand in, for places or on advice.
-fn places_left(spec: &ShortfallSpec, view: &PoolView, known: &[OwnRecord<'_>]) -> usize {
-    let stands_in =
-        |own: &&OwnRecord<'_>| own.is_place && !own.status.is_finished() || own.status.stands_in_on_advice();
-    spec.at_most(&view.spot).saturating_sub(known.iter().filter(stands_in).count())
-}
-
-/// How many instances more the on-demand group has room for.
-fn room(view: &PoolView, known: &[OwnRecord<'_>]) -> usize {
-    let arriving = known.iter().filter(|own| own.arrives()).count();
-    let group = &view.on_demand;
-    let taken = group.active().max(usize::try_from(group.desired).unwrap_or(0)) + arriving;
-    usize::try_from(group.max).unwrap_or(0).saturating_sub(taken)
 }
 
 fn is_within(at: Option<Timestamp>, period: Duration, now: Timestamp) -> bool {

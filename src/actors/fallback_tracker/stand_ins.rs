@@ -15,8 +15,9 @@ use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::record::{NoticeKind, ReplacedBy, ReplacementStatus};
-use spot_guard_core::replacement::Mode;
-use spot_guard_core::shortfall::{self, Advice, OnAdvice, OwnRecord};
+use spot_guard_core::replacement::{Mode, RebalanceMode};
+use spot_guard_core::shortfall::{self, OwnRecord};
+use spot_guard_core::stand_ins::{self, Advice, OnAdvice};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl TurnView<'_> {
@@ -98,8 +99,8 @@ impl TurnView<'_> {
         let of_pool = records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
         let known: Vec<OwnRecord<'_>> = of_pool.filter_map(NodeReplacement::in_pool).collect();
         let now = self.deps.clock.now();
-        let failed_at = shortfall::advised(&Advice {
-            rebalance: config.rebalance,
+        let failed_at = stand_ins::advised(&Advice {
+            ignored: config.rebalance == RebalanceMode::Ignore,
             cover: config.cover,
             spec: &config.shortfall,
             policy: &config.policy,
@@ -112,7 +113,7 @@ impl TurnView<'_> {
         })?;
         let mut record = self.fresh_record(held, name, Some(pool));
         let fresh = record.status.take()?;
-        record.status = Some(shortfall::open_on_advice(fresh, &spec.node_name, failed_at, view, now));
+        record.status = Some(stand_ins::open_on_advice(fresh, &spec.node_name, failed_at, view, now));
         Some(record)
     }
 

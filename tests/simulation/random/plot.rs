@@ -6,8 +6,8 @@ use spot_guard_cloud::cloud::{BootFault, BootTimes, NoticeQueue, Supply};
 use spot_guard_core::adoption::OnDemandSpec;
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::GroupKind;
-use spot_guard_core::shortfall::{CoverSpec, OnAdvice};
 use spot_guard_core::spot_action::ActionKind;
+use spot_guard_core::stand_ins::{CoverSpec, OnAdvice};
 use std::time::Duration;
 
 /// A random story.

@@ -99,8 +99,8 @@ impl Packer<'_> {
         spec.claims.iter().find_map(|claim| self.out_of_reach(class, claim, node))
     }
 
-    /// A feature that the pod's own node declares and the other does not, if nobody here knows whether the pod
-    /// needs it (KEP-5328).
+    /// A feature that the pod's own node declares and the other does not, if nobody here knows who needs it
+    /// (KEP-5328).
     fn lost_feature(&self, class: &Class<'_>, node: &Node) -> Option<NodeReason> {
         let own = class.pod.node.as_ref().and_then(|name| self.snapshot.node(name))?;
         let is_lost = |feature: &&Arc<str>| {

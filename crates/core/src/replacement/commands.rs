@@ -147,7 +147,7 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
         return;
     }
     // A group that replaces by itself is asked for nothing.
-    if status.capacity.is_requested() && (!by_group || withdrawn) {
+    if status.capacity.is_requested() && (!by_group || withdrawn || cancelled) {
         let want = if cancelled && from != Some(GroupKind::Spot) {
             Want::Nothing
         } else if settled || by_group || (goes && from == Some(GroupKind::Spot)) {

@@ -77,8 +77,7 @@ pub fn check_return(
     if snapshot.node(node).is_none() {
         blockers.push(Blocker::NodeUnknown { node: node.to_owned() });
     }
-    let mut moving: Vec<&Pod> = Vec::new();
-    let mut ending: Vec<&Pod> = Vec::new();
+    let (mut moving, mut ending): (Vec<&Pod>, Vec<&Pod>) = Default::default();
     for pod in snapshot.pods_on(node) {
         match drain::classify(pod, &policy.drain) {
             PodFate::Skip(SkipReason::AlreadyTerminating) if pod.comes_after_its_end() => ending.push(pod),
@@ -99,15 +98,12 @@ pub fn check_return(
         Err(TooMuch) => too_large = true,
     }
     for pod in &moving {
-        match effort.spend(2 * pod.spec.tolerations.len()) {
-            Err(TooMuch) => too_large = true,
-            Ok(()) if drain::ignores_marks(pod, &context.taint_key) => {
-                blockers.push(Blocker::ToleratesDrain { pod: (*pod).into() });
-            }
-            Ok(()) => {}
+        let spent = effort.spend(2 * pod.spec.tolerations.len());
+        too_large |= spent.is_err();
+        if spent.is_ok() && drain::ignores_marks(pod, &context.taint_key) {
+            blockers.push(Blocker::ToleratesDrain { pod: (*pod).into() });
         }
     }
-
     let excluded = context.excluded.and(node);
     let placed = [&moving[..], &ending].concat();
     let placement = place_within(&placed, &leaving, snapshot, &excluded, &policy.placement, &effort);

@@ -8,6 +8,7 @@ use crate::neighbours::Neighbour;
 use crate::placement::PodName;
 use crate::reason::NodeTrouble;
 use crate::reason::{BlockedReason, Finding, GroupProblem, NoLaunch, Pause, Reason};
+use crate::record::GroupKind;
 use jiff::Timestamp;
 use std::fmt::{Display, Formatter, Result};
 use std::time::Duration;
@@ -26,12 +27,7 @@ impl Display for Reason {
             Self::PoolRefused(finding) => write!(f, "the pool is not accepted: {finding}"),
             Self::ReplacedByGroup => replaced_by_group(f),
             Self::RebalanceIgnored => rebalance_ignored(f),
-            Self::InStandby { instance_id } => {
-                write!(
-                    f,
-                    "{instance_id} is in Standby: it is left alone until it is in service or terminated"
-                )
-            }
+            Self::InStandby { instance_id } => in_standby(instance_id, f),
             Self::NodeCordoned { node } => write!(f, "node {node} is cordoned"),
             Self::NodeMissing { node } => write!(f, "node {node} is not in the cluster"),
             Self::CheckPending { node } => write!(f, "the check whether the pods of {node} fit is running"),
@@ -63,9 +59,7 @@ impl Display for Reason {
             Self::NodeNotGone { node, group: Some(group) } => {
                 write!(f, "node {node} is still Ready, though its instance has left {group}")
             }
-            Self::CapacityNotSettled { group } => {
-                write!(f, "the desired capacity of the {group} group is not settled yet")
-            }
+            Self::CapacityNotSettled { group } => not_settled(*group, f),
             Self::InterruptionBrake { .. }
             | Self::ReturnsLost { .. }
             | Self::ReplacementsUnderWay { .. }
@@ -230,6 +224,14 @@ fn not_stable(node: &NodeName, ready_for: Duration, required: Duration, f: &mut 
 fn replaced_by_group(f: &mut Formatter<'_>) -> Result {
     f.write_str("the Spot group replaces its instances by itself; ")?;
     f.write_str("Spot Guard stands in for what it does not bring after an interruption notice")
+}
+
+fn not_settled(group: GroupKind, f: &mut Formatter<'_>) -> Result {
+    write!(f, "the desired capacity of the {group} group is not settled yet")
+}
+
+fn in_standby(instance_id: &InstanceId, f: &mut Formatter<'_>) -> Result {
+    write!(f, "{instance_id} is in Standby: it is left alone until it is in service or terminated")
 }
 
 fn rebalance_ignored(f: &mut Formatter<'_>) -> Result {

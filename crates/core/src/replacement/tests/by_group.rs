@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::group::FailedActivity;
-use crate::shortfall::open_on_advice;
+use crate::stand_ins::open_on_advice;
 
 const MARKETS: [GroupKind; 2] = [GroupKind::Spot, GroupKind::OnDemand];
 
@@ -79,6 +79,8 @@ fn what_stands_in_on_advice_goes_back_without_spot_after_half_an_hour_and_nothin
     (stage.nodes, stage.assessment) = (vec![("od".into(), true)], Some(ReturnAssessment::default()));
     stage.lose("i-2").go();
     assert!(stage.marks(DrainPurpose::Return), "{:?}", stage.status.blocking);
+    let wanted = want(&stage.commands(), GroupKind::Spot).cloned();
+    assert_eq!(wanted, Some(Want::Nothing), "the AsgScaler says that it knows, and the record ends");
 }
 
 #[test]

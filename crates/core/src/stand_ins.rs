@@ -1,16 +1,17 @@
-//! What a rebalance recommendation begins where the Spot group replaces its nodes by itself: nothing, or an
-//! on-demand instance that stands in once a launch of the group has failed.
+//! On-demand instances that stand in without an interruption notice: what a pool says of them, their limits,
+//! and those that a rebalance recommendation begins where the Spot group replaces its nodes by itself.
 
-use super::{OwnRecord, ShortfallSpec, places_left, room};
+#[cfg(test)]
+mod tests;
+
 use crate::flow::Event;
-use crate::group::PoolView;
+use crate::group::{GroupView, PoolView};
 use crate::ids::NodeName;
 use crate::ledger::CLOCK_SKEW;
 use crate::limits::{self, Starts};
 use crate::policy::Policy;
 use crate::preflight;
 use crate::record::{CapacityState, NoticeKind, ReplacedBy, ReplacementStatus};
-use crate::replacement::RebalanceMode;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,87 @@ use std::time::Duration;
 
 /// A failed launch says nothing of a recommendation after this time.
 const FAILURE_IS_OLD: Duration = Duration::from_secs(600);
+
+/// What is done about Spot capacity that is missing without an interruption notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ShortfallMode {
+    /// On-demand instances stand in.
+    Act,
+    /// A condition of the pool says what would be done.
+    Observe,
+    /// Nothing; it is not looked for.
+    Off,
+}
+
+/// What is done about Spot capacity that is missing without an interruption notice: an instance died, or
+/// somebody raised the desired capacity and Spot cannot give it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShortfallSpec {
+    /// What is done. By default `Observe` while a cluster-autoscaler runs, which answers the same shortfall,
+    /// else `Act`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ShortfallMode>,
+    /// For how many seconds launches of the Spot group must have failed in all its zones; by default 10.
+    /// Without a failed launch `spotTimeoutSeconds` counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 5, max = 3600))]
+    pub after_seconds: Option<u32>,
+    /// How many on-demand instances may stand in at a time; by default the larger of 2 and a quarter of the
+    /// Spot group's desired capacity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub max_stand_ins: Option<u32>,
+}
+
+impl ShortfallSpec {
+    /// How many instances may stand in at a time.
+    pub(crate) fn at_most(&self, spot: &GroupView) -> usize {
+        let quarter = usize::try_from(spot.desired).unwrap_or(0) / 4;
+        self.max_stand_ins.map_or(quarter.max(2), |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+    }
+}
+
+/// An open or finished replacement of the pool.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnRecord<'a> {
+    /// Whether it is about a place, and not about a node.
+    pub is_place: bool,
+    /// Its record.
+    pub status: &'a ReplacementStatus,
+}
+
+impl OwnRecord<'_> {
+    /// Whether it looks after a place that the Spot group does not fill.
+    pub(crate) fn covers(&self) -> bool {
+        let withdrawn = matches!(*self.status.capacity, CapacityState::Withdrawn { .. });
+        // On advice the old instance is still there.
+        let on_advice = self.status.is_advice_of_group() && !self.status.old_node.is_over();
+        !self.status.is_finished() && self.status.is_replaced_by_group() && !withdrawn && !on_advice
+    }
+
+    /// Whether its instance is still to come.
+    pub(crate) fn arrives(&self) -> bool {
+        !self.status.is_finished()
+            && self.status.capacity.is_on_demand_requested()
+            && self.status.capacity.taken().is_none()
+    }
+}
+
+/// How many instances more may stand in, for places or on advice.
+pub(crate) fn places_left(spec: &ShortfallSpec, view: &PoolView, known: &[OwnRecord<'_>]) -> usize {
+    let stands_in =
+        |own: &&OwnRecord<'_>| own.is_place && !own.status.is_finished() || own.status.stands_in_on_advice();
+    spec.at_most(&view.spot).saturating_sub(known.iter().filter(stands_in).count())
+}
+
+/// How many instances more the on-demand group has room for.
+pub(crate) fn room(view: &PoolView, known: &[OwnRecord<'_>]) -> usize {
+    let arriving = known.iter().filter(|own| own.arrives()).count();
+    let group = &view.on_demand;
+    let taken = group.active().max(usize::try_from(group.desired).unwrap_or(0)) + arriving;
+    usize::try_from(group.max).unwrap_or(0).saturating_sub(taken)
+}
 
 /// What a rebalance recommendation starts where the Spot group replaces its nodes by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,8 +123,8 @@ pub struct CoverSpec {
 
 /// What [`advised`] looks at.
 pub struct Advice<'a> {
-    /// What the pool says of recommendations.
-    pub rebalance: RebalanceMode,
+    /// Whether the pool ignores recommendations.
+    pub ignored: bool,
     /// What on-demand stands in for.
     pub cover: CoverSpec,
     /// The pool's settings of shortfalls.
@@ -68,7 +150,7 @@ pub struct Advice<'a> {
 #[must_use]
 pub fn advised(inputs: &Advice<'_>) -> Option<Timestamp> {
     let Advice { view, policy, now, .. } = *inputs;
-    if inputs.cover.on_advice == OnAdvice::Never || inputs.rebalance == RebalanceMode::Ignore {
+    if inputs.cover.on_advice == OnAdvice::Never || inputs.ignored {
         return None;
     }
     let kind = Some(NoticeKind::RebalanceRecommendation);
