@@ -1,5 +1,5 @@
 //! What an observed Spot market costs: on-demand, missing capacity and moved pods, of the product, of what
-//! users have without it, and of an oracle that knows the future. `TRACE` is a file that `sim::outcome` reads.
+//! users have without it, and of an oracle that knows the future. `TRACE` is what `sim::outcome` reads.
 
 #![allow(
     clippy::disallowed_methods,

@@ -22,7 +22,6 @@ use spot_guard_core::drain::{
 };
 use spot_guard_core::freshness::{Freshness, Step};
 use spot_guard_core::ids::{InstanceId, NodeUid, PoolName};
-use spot_guard_core::policy::seconds;
 use spot_guard_core::replacement::DrainCommand;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -97,16 +96,13 @@ impl Drainer {
         Moment { at: self.deps.clock.now(), up: self.origin.elapsed() }
     }
 
-    fn report(&self, pools: &BTreeMap<PoolName, PoolConfig>) {
+    fn report(&self) {
         let report = |drain: &Drain| {
             let command = drain.command();
             ((command.replacement.clone(), command.purpose), drain.report().clone())
         };
         let reports = self.drains.values().map(report).collect();
-        // A spare node leaves its load balancers with the marks; of which pool it is does not matter here.
-        let waits = pools.values().map(|pool| seconds(pool.policy.wait_before_termination_seconds));
-        let now = self.now();
-        let found_empty = self.looks.found_empty(waits.max().unwrap_or_default(), now.at, now.up);
+        let found_empty = self.looks.found_empty(self.now().at);
         self.reported.send(DrainsReported { reports, found_empty });
     }
 
@@ -335,7 +331,7 @@ impl Handler<Drive> for Drainer {
                 _ => {}
             }
         }
-        self.report(&pools);
+        self.report();
     }
 }
 

@@ -41,7 +41,7 @@ use spot_guard_core::freshness::{Freshness, Step, WatchedKind};
 use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::{InstanceId, PoolName, ReplacementName};
 use spot_guard_core::scaling::wants;
-use spot_guard_core::stand_ins;
+use spot_guard_core::stand_ins::failures_matter_to_advice_since;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use store::{Write, store};
@@ -430,7 +430,7 @@ impl FallbackTracker {
             }
             if turn.awaits_failed_launch(name) {
                 let now = self.deps.clock.now();
-                wanted.spot_failures_since = Some(stand_ins::failures_matter_to_advice_since(now));
+                wanted.spot_failures_since = Some(failures_matter_to_advice_since(now));
             }
             by_pool.insert(name.clone(), wanted);
         }

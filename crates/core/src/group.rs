@@ -212,16 +212,22 @@ impl GroupView {
     /// Notes which instances EC2 has ended. What the group has seen itself stands.
     pub fn note_ended(&mut self, is_ended: impl Fn(&InstanceId) -> bool) {
         for instance in &mut self.instances {
-            if instance.lifecycle != Lifecycle::Leaving && is_ended(&instance.id) {
+            if instance.lifecycle.is_capacity() && is_ended(&instance.id) {
                 instance.lifecycle = Lifecycle::Ended;
             }
         }
     }
 
-    /// Whether the instance is there and not on its way out.
+    /// Whether the instance is there and counts towards the desired capacity.
     #[must_use]
     pub fn is_active(&self, id: &InstanceId) -> bool {
-        self.instance(id).is_some_and(|instance| instance.lifecycle != Lifecycle::Leaving)
+        self.instance(id).is_some_and(|instance| instance.lifecycle.is_capacity())
+    }
+
+    /// Whether the instance is in Standby.
+    #[must_use]
+    pub fn is_in_standby(&self, id: &InstanceId) -> bool {
+        self.instance(id).is_some_and(|instance| instance.lifecycle == Lifecycle::Standby)
     }
 
     /// Whether the instance is there and may be claimed, or terminated as spare.

@@ -62,7 +62,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     claims::claim(&mut ledger, inputs, &pausing);
     claims::bind_to_successors(&mut ledger, inputs, &pausing);
     unusable::watch(&mut ledger, inputs);
-    let mut spare = SpareInstances::new(inputs);
+    let mut spare = SpareInstances::new(inputs, &pausing);
     let mut call = requests::request_capacity(&mut ledger, inputs);
     if ledger.reduction.is_none() {
         call = call

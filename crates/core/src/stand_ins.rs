@@ -158,8 +158,11 @@ pub fn advised(inputs: &Advice<'_>) -> Option<Timestamp> {
         || preflight::rollout(view).is_some()
         || places_left(inputs.spec, view, inputs.known) == 0
         || room(view, inputs.known) == 0;
-    let on_advice = inputs.known.iter().filter(|own| own.status.notice == kind);
-    let answered = on_advice.filter_map(|own| own.status.started_at).max();
+    // An interruption that came since makes no difference to what was answered.
+    let answers = |own: &&OwnRecord<'_>| {
+        !own.is_place && own.status.is_replaced_by_group() && own.status.capacity.is_requested()
+    };
+    let answered = inputs.known.iter().filter(answers).filter_map(|own| own.status.started_at).max();
     let since = (inputs.noticed_at - CLOCK_SKEW).max(now - FAILURE_IS_OLD);
     let failed = view.spot.failed_since(since).map(|failed| failed.started_at);
     failed.filter(|at| !is_held && answered.is_none_or(|answered| *at > answered)).max()

@@ -18,8 +18,6 @@ const AGAIN_IF_EMPTY: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 struct Looking {
-    /// When it was first listed: it carries its marks since then at the latest.
-    since: Duration,
     in_flight: bool,
     failures: u32,
     /// As in [`super::Moment::up`].
@@ -62,8 +60,7 @@ impl Looks {
         if self.0.values().filter(|held| held.in_flight).count() >= PARALLEL {
             return false;
         }
-        let first = || Looking { since: up, ..Looking::default() };
-        let held = self.0.entry(node.to_owned()).or_insert_with(first);
+        let held = self.0.entry(node.to_owned()).or_default();
         let begins = !held.in_flight && up >= held.not_before;
         held.in_flight |= begins;
         begins
@@ -79,19 +76,12 @@ impl Looks {
         held.last = Some(look);
     }
 
-    /// When each node was found empty, of those that were and that have been out of their load balancers for
-    /// so long.
+    /// When each node was found empty, of those that were.
     #[must_use]
-    pub fn found_empty(
-        &self,
-        serves_for: Duration,
-        now: Timestamp,
-        up: Duration,
-    ) -> BTreeMap<NodeInstance, Timestamp> {
+    pub fn found_empty(&self, now: Timestamp) -> BTreeMap<NodeInstance, Timestamp> {
         let empty = |look: &Look| look.empty_at(now);
         let found = |(node, held): (&NodeInstance, &Looking)| {
-            let serves = up.saturating_sub(held.since) < serves_for;
-            Some((node.clone(), held.last.as_ref().filter(|_| !serves).and_then(empty)?))
+            Some((node.clone(), held.last.as_ref().and_then(empty)?))
         };
         self.0.iter().filter_map(found).collect()
     }
@@ -120,15 +110,10 @@ mod tests {
             looks.answered(&on("n"), look(1, found), now, up(1));
             assert!(looks.is_outdated(&on("n"), now, up(1)));
             assert!(!looks.begin(&on("n"), up(1)), "a pause comes first");
-            assert!(looks.found_empty(Duration::ZERO, now, up(1)).is_empty());
+            assert!(looks.found_empty(now).is_empty());
             assert!(looks.begin(&on("n"), up(3)));
             looks.answered(&on("n"), look(3, Ok(vec![])), now, up(3));
-            assert_eq!(
-                looks.found_empty(Duration::ZERO, now, up(3)).into_keys().collect::<Vec<_>>(),
-                [on("n")]
-            );
-            assert!(looks.found_empty(up(90), now, up(90)).is_empty(), "connections have time to end");
-            assert_eq!(looks.found_empty(up(90), now, up(91)).len(), 1);
+            assert_eq!(looks.found_empty(now).into_keys().collect::<Vec<_>>(), [on("n")]);
             assert!(!looks.begin(&on("n"), up(3)), "nor is one that was empty repeated at once");
             assert!(!looks.is_outdated(&on("n"), now, up(32)) && looks.is_outdated(&on("n"), now, up(33)));
         }
@@ -141,10 +126,7 @@ mod tests {
         looks.answered(&on("n"), look(0, Ok(vec![])), now, Duration::ZERO);
         let namesake = NodeInstance { instance_id: "i-2".into(), ..on("n") };
         assert!(looks.last(&namesake).is_none());
-        assert_eq!(
-            looks.found_empty(Duration::ZERO, now, Duration::ZERO).into_keys().collect::<Vec<_>>(),
-            [on("n")]
-        );
+        assert_eq!(looks.found_empty(now).into_keys().collect::<Vec<_>>(), [on("n")]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct DrainCommand {
     pub purpose: DrainPurpose,
     /// When the instance is taken, if a deadline presses.
     pub deadline: Option<Timestamp>,
+    /// Whether EC2 itself gave that deadline: a lifecycle hook may hold what a group ends for longer.
+    pub is_announced: bool,
     /// When the drain began.
     pub since: Option<Timestamp>,
 }

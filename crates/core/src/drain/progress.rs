@@ -7,8 +7,8 @@ use super::orders::{DrainCommand, DrainEnd, DrainReport, Order};
 use super::requests::{PodRequest, Returns};
 use super::rescheduled::{Expected, OwnerKey, owner};
 use super::rules::{
-    DrainClock, DrainPolicy, NextStep, PodFate, SkipReason, Turn, classify, cut_grace, ends_too_late,
-    eviction_order, next_step, overdue, turns,
+    DrainClock, DrainPolicy, NextStep, PodFate, SkipReason, Turn, classify, cut_grace, eviction_order,
+    next_step, overdue, turns,
 };
 use crate::cluster::{Pod, Snapshot};
 use crate::freshness::{Step, WatchedKind};
@@ -50,8 +50,6 @@ struct Sorted {
     left_behind: Vec<Reason>,
     /// Of these, the ones that come back to the node.
     came_back: usize,
-    /// Requests for pods that end already.
-    orders: Vec<Order>,
 }
 
 /// One node's drain. It knows what was asked so far; if it is lost, a new one goes on from what the cluster
@@ -187,8 +185,7 @@ impl Drain {
             true => Covering::of(&sorted.evictable, sight.snapshot),
             false => Covering::default(),
         };
-        let mut orders = self.orders(&sorted.evictable, &covering, &mut sorted.reasons, now);
-        orders.append(&mut sorted.orders);
+        let orders = self.orders(&sorted.evictable, &covering, &mut sorted.reasons, now);
         sorted.reasons.append(&mut sorted.left_behind);
         sorted.reasons.extend(stale);
         sorted.reasons.sort_by_cached_key(ToString::to_string);
@@ -384,12 +381,6 @@ impl Drain {
                     None => {
                         sorted.staying += 1;
                         sorted.reasons.push(Reason::PodTerminating { pod: PodName::from(&**pod) });
-                        let late = ends_too_late(pod, self.clock(), now.at);
-                        let asked = self.requests.get(&pod.uid).is_some_and(|request| request.deleted);
-                        let shorter = late.filter(|_| !asked);
-                        sorted
-                            .orders
-                            .extend(shorter.map(|deletion| Order::Delete(Arc::clone(pod), deletion)));
                     }
                 },
                 PodFate::Skip(_) => {}
@@ -440,7 +431,8 @@ impl Drain {
             let evict = turn == Turn::Now && (request.attempts == 0 || overdue.is_none());
             if evict && may_ask {
                 request.budget = budget.cloned();
-                orders.push(Order::Evict(Arc::clone(pod), cut_grace(pod, clock, now.at)));
+                let grace = cut_grace(pod, clock, now.at).filter(|_| self.command.is_announced);
+                orders.push(Order::Evict(Arc::clone(pod), grace));
                 continue;
             }
             reasons.extend(waits_for(pod, &turn, request.refusal.as_ref()));

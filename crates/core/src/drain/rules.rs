@@ -316,22 +316,12 @@ pub fn overdue(pod: &Pod, clock: DrainClock, now: Timestamp) -> Option<Deletion>
 }
 
 /// The grace period for an eviction, in seconds, if the deadline leaves less than the pod's own: else it
-/// would be cut off in the middle, without a word.
+/// would be cut off in the middle, without a word. After a deadline nobody knows what is left.
 #[must_use]
 pub fn cut_grace(pod: &Pod, clock: DrainClock, now: Timestamp) -> Option<i64> {
     let DrainClock::Deadline(deadline) = clock else { return None };
-    let left = deadline.duration_since(now).as_secs().max(1);
-    (pod.spec.grace_period_seconds > left).then_some(left)
-}
-
-/// Whether a pod that ends already takes longer than the deadline leaves: a shorter grace period is asked for
-/// (Kubernetes API conventions, graceful deletion: it may only be shortened).
-#[must_use]
-pub fn ends_too_late(pod: &Pod, clock: DrainClock, now: Timestamp) -> Option<Deletion> {
-    let DrainClock::Deadline(deadline) = clock else { return None };
-    let is_late = pod.deletion.is_some_and(|at| at > deadline + SignedDuration::from_secs(1));
-    let grace_period_seconds = deadline.duration_since(now).as_secs().max(1);
-    is_late.then_some(Deletion { grace_period_seconds })
+    let left = deadline.duration_since(now).as_secs();
+    (left > 0 && pod.spec.grace_period_seconds > left).then_some(left)
 }
 
 /// What to do with a pod next.

@@ -276,6 +276,7 @@ impl Stage {
             node_uid: None,
             purpose: Purpose::Replace,
             deadline: None,
+            is_announced: true,
             since: Some(at(0)),
         };
         let made = |name: &&str| Pod { created: Some(at(-3600)), ..pod(name, "n", 1) };
@@ -823,32 +824,32 @@ fn before_a_deadline_it_goes_on_by_evictions_and_ends_on_no_old_picture() {
 
 #[test]
 fn after_a_deadline_nothing_is_asked_on_an_old_picture_of_the_nodes_for_another_one_may_have_the_name() {
-    for (kind, asked) in [(WatchedKind::Node, None), (WatchedKind::Pod, Some("-web-1 1"))] {
+    for (kind, asked) in [(WatchedKind::Node, None), (WatchedKind::Pod, Some("-web-1"))] {
         let mut stage = Stage::of(&["web-1"]).deadline(120);
         stage.freshness = old(kind);
-        assert_eq!(stage.asks(119), ["-web-1 1"]);
+        assert_eq!(stage.asks(119), ["-web-1"]);
         assert_eq!(stage.asks(1), Vec::from_iter(asked), "{kind:?}");
         assert!(stage.codes().contains(&ReasonCode::StaleWatch), "{kind:?}: {:?}", stage.blocked());
         stage.freshness = Freshness::default();
-        assert_eq!(stage.asks(1), ["-web-1 1"]);
+        assert_eq!(stage.asks(1), ["-web-1"]);
     }
 }
 
 #[test]
-fn before_a_deadline_a_long_grace_period_is_cut_also_of_a_pod_that_ends_already() {
+fn before_an_announced_deadline_a_long_grace_period_is_cut_to_what_is_left() {
     let slow = || spec(pod("web-1", "n", 1), |s| s.grace_period_seconds = 600);
     let mut stage = Stage::of(&[]).deadline(120);
     stage.pods = vec![slow()];
-    assert_eq!(stage.asks(0), ["-web-1 110"], "it ends ten seconds before");
-    stage.answer(&EvictionAnswer::Evicted);
-    let mut stage = Stage::of(&[]).deadline(120);
-    stage.pods = vec![Pod { deletion: Some(at(590)), ..slow() }];
-    assert_eq!(stage.asks(5), ["!web-1 105"], "it was evicted on advice");
-    stage.answer(&EvictionAnswer::Evicted);
-    assert_eq!(stage.asks(1), [""; 0], "once");
-    let mut stage = Stage::of(&[]);
-    stage.pods = vec![Pod { deletion: Some(at(590)), ..slow() }];
-    assert_eq!(stage.asks(5), [""; 0], "without a deadline it has its time");
+    assert_eq!(stage.asks(0), ["-web-1 110"], "the instance is ended ten seconds before");
+    let mut guessed = Stage::of(&[]).deadline(120);
+    (guessed.pods, guessed.command.is_announced) = (vec![slow()], false);
+    assert_eq!(guessed.asks(0), ["-web-1"], "a hook may hold it for longer");
+    let mut over = Stage::of(&[]).deadline(120);
+    over.pods = vec![slow()];
+    assert_eq!(over.asks(115), ["-web-1"], "nobody knows what is left");
+    let mut patient = Stage::of(&[]);
+    patient.pods = vec![slow()];
+    assert_eq!(patient.asks(5), ["-web-1"]);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use super::by_group;
 use super::facts::{Facts, Mode, RebalanceMode, Subject};
 use crate::flow::Event;
-use crate::group::Lifecycle;
 use crate::limits;
 use crate::preflight;
 use crate::reason::Reason;
@@ -155,8 +154,7 @@ pub(super) fn held_back(
     if !facts.refused.is_empty() {
         return facts.refused.to_vec();
     }
-    let old = facts.view.and_then(|view| view.spot.instance(&subject.instance_id));
-    if old.is_some_and(|held| held.lifecycle == Lifecycle::Standby) {
+    if facts.view.is_some_and(|view| view.spot.is_in_standby(&subject.instance_id)) {
         return vec![Reason::InStandby { instance_id: subject.instance_id.clone() }];
     }
     if let Some(rollout) = facts.view.and_then(preflight::rollout) {

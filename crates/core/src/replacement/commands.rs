@@ -4,12 +4,14 @@ use super::adopted;
 use super::close::is_settled;
 use super::facts::{Facts, Mode, Subject, is_unsafe_for_long};
 use crate::drain::DrainCommand;
+use crate::group::GroupView;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::wants::{End, Want, Wants};
 use crate::policy::seconds;
 use crate::reason::{NodeTrouble, ReasonCode};
 use crate::record::{
-    CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, OldNodeState, Phase, ReplacementStatus,
+    CapacityState, DrainPurpose, FallbackState, FlowBox, GroupKind, NoticeKind, OldNodeState, Phase,
+    ReplacementStatus,
 };
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +57,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
             node_uid: status.node_uid.clone(),
             purpose: DrainPurpose::Replace,
             deadline: status.deadline,
+            is_announced: status.notice == Some(NoticeKind::SpotInterruption),
             since: Some(drain.since),
         });
     }
@@ -129,8 +132,9 @@ fn want(commands: &mut Commands, subject: &Subject, status: &ReplacementStatus, 
     let stands_in = status.capacity.taken().filter(|_| status.old_node.is_over());
     let stands_in = stands_in.and_then(|capacity| (facts.node_of)(&capacity.instance_id));
     let zone = facts.old_node.or(stands_in.as_ref()).and_then(|node| node.volume_zone.clone());
-    let gone = facts.view.is_some_and(|view| !view.spot.is_active(&subject.instance_id))
-        && !facts.names_another_group(status);
+    let is_gone =
+        |spot: &GroupView| !spot.is_active(&subject.instance_id) && !spot.is_in_standby(&subject.instance_id);
+    let gone = facts.view.is_some_and(|view| is_gone(&view.spot)) && !facts.names_another_group(status);
     let usual = seconds(facts.policy.join_timeout_seconds);
     let presses = status.deadline.is_some() && from.is_none();
     let instance = |stood_in_for, gone| Want::Instance {
@@ -191,6 +195,7 @@ fn send_back(commands: &mut Commands, subject: &Subject, status: &ReplacementSta
         node_uid: None,
         purpose: DrainPurpose::Return,
         deadline: None,
+        is_announced: false,
         since: status.return_started_at,
     });
     let decided = matches!(*status.fallback, FallbackState::Terminating(_));

@@ -4,12 +4,13 @@
 //! budget with room for one is enough for many, as long as it has room when all pods are there. What does not
 //! come back (no controller makes it anew, or it is one more than there are to be) takes its part for good.
 
-use crate::cluster::{DisruptionBudget, OwnerKind, Pod, Snapshot};
+use crate::cluster::{DisruptionBudget, Node, OwnerKind, Pod, Snapshot};
 use crate::drain::{self, BudgetView};
 use crate::effort::{Effort, TooMuch};
 use crate::placement::PodName;
 use crate::reason::{Blocker, ShutBudget};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// So many of the budgets that cover one pod are named.
 const NAMED: usize = 10;
@@ -104,8 +105,10 @@ pub(super) fn blockers(
 }
 
 /// Whether a pod has to be near pods that all leave with it: its successor finds no place while one of them
-/// runs on the node, for only the first of its kind may go anywhere (interpodaffinity/filtering.go).
+/// runs on the node, for only the first of its kind may go anywhere (interpodaffinity/filtering.go). Where
+/// another node of the same place takes pods, it can go there.
 fn clings(pod: &Pod, moving: &[&Pod], snapshot: &Snapshot, effort: &Effort) -> Result<bool, TooMuch> {
+    let own = pod.node.as_ref().and_then(|name| snapshot.node(name));
     for term in &pod.spec.pod_affinity {
         let Some(selector) = &term.selector else { continue };
         let is_own = term.namespaces.is_empty() && term.namespace_selector.is_none();
@@ -116,23 +119,48 @@ fn clings(pod: &Pod, moving: &[&Pod], snapshot: &Snapshot, effort: &Effort) -> R
             };
             in_reach && selector.matches(&other.labels)
         };
-        effort.spend(selector.weight().saturating_mul(moving.len() + snapshot.groups().len()))?;
+        effort.spend(selector.weight().saturating_mul(moving.len()))?;
         if !moving.iter().any(|other| other.uid != pod.uid && means(other)) {
             continue;
         }
-        let mut stays_elsewhere = false;
-        for group in snapshot.groups() {
-            let mut members = group.members.iter().map(|index| &snapshot.pods()[*index as usize]);
-            if members.clone().next().is_some_and(|first| means(first)) {
-                effort.spend(group.members.len().saturating_mul(moving.len()))?;
-                stays_elsewhere |= members.any(|other| {
-                    let runs = other.node.is_some() && !other.phase.finished() && !other.terminating();
-                    runs && moving.iter().all(|mover| mover.uid != other.uid)
-                });
-            }
+        let place = own.and_then(|node| node.labels.get(&term.topology_key));
+        effort.spend(snapshot.nodes().len() / 4)?;
+        let is_alike = |other: &&Arc<Node>| {
+            let takes_pods = other.ready && !other.unschedulable;
+            takes_pods
+                && Some(&other.name) != pod.node.as_ref()
+                && other.labels.get(&term.topology_key) == place
+        };
+        if place.is_some() && snapshot.nodes().iter().any(|other| is_alike(&other)) {
+            continue;
         }
-        if !stays_elsewhere {
+        if !runs_elsewhere(&means, selector.weight(), moving, snapshot, effort)? {
             return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether such a pod runs that does not leave.
+fn runs_elsewhere(
+    means: &dyn Fn(&Pod) -> bool,
+    weight: usize,
+    moving: &[&Pod],
+    snapshot: &Snapshot,
+    effort: &Effort,
+) -> Result<bool, TooMuch> {
+    for group in snapshot.groups() {
+        effort.spend(weight / 4)?;
+        let mut members = group.members.iter().map(|index| &snapshot.pods()[*index as usize]);
+        if members.clone().next().is_some_and(|first| means(first)) {
+            effort.spend(group.members.len().saturating_mul(moving.len()))?;
+            let stays = members.any(|other| {
+                let runs = other.node.is_some() && !other.phase.finished() && !other.terminating();
+                runs && moving.iter().all(|mover| mover.uid != other.uid)
+            });
+            if stays {
+                return Ok(true);
+            }
         }
     }
     Ok(false)

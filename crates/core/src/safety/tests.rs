@@ -8,7 +8,7 @@ use crate::placement::{NodeReason, ReasonCount, Reasons};
 use crate::policy::Policy;
 use crate::reason::{ReasonCode, ShutBudget};
 use crate::record::UtilisationPercent;
-use crate::testing::{HOST, app, cluster, node, parts, pod, spec, term};
+use crate::testing::{HOST, ZONE, app, cluster, node, parts, pod, spec, term};
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -103,6 +103,9 @@ fn pods_that_have_to_be_near_each_other_leave_one_budget_together() {
     };
     assert_eq!(needed(held(1, vec![])), 2, "the first successor waits for the last pod to be gone");
     assert_eq!(needed(held(2, vec![])), 0);
+    let of_zone = |name: &str| spec(near(name), |s| s.pod_affinity = [term("web", ZONE)].into());
+    let zoned = check(vec![of_zone("web-1"), of_zone("web-2")], vec![budget("pdb", "web", 1)]);
+    assert!(zoned.safe, "another node of the zone takes them one by one: {:?}", zoned.blockers);
     assert_eq!(needed(held(1, vec![pod("web-3", "s1", 1)])), 0, "one that stays takes them in one by one");
 }
 

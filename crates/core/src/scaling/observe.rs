@@ -15,10 +15,10 @@ use std::collections::BTreeSet;
 const ZONES_TRIED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
 /// An instance that was claimed longer ago was no failed launch.
-const BOOTS_WITHIN: SignedDuration = SignedDuration::from_secs(900);
+const BOOTS_WITHIN: SignedDuration = SignedDuration::from_secs(300);
 
 /// A launch began at most so long before its instance was claimed.
-const LAUNCHED_BEFORE: SignedDuration = SignedDuration::from_secs(60);
+const LAUNCHED_BEFORE: SignedDuration = SignedDuration::from_secs(30);
 
 /// After a launch that failed, a group does not begin the next one for so long: the reported ones are about a
 /// minute apart.
@@ -67,23 +67,26 @@ pub(super) fn refresh_shares(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Pausin
                 share.failure = None;
                 continue;
             }
-            // Of an unknown failure nothing follows: whatever is told later counts.
-            let is_open = |share: &Share| {
-                share.failure.as_ref().is_none_or(|failure| failure.class == FailureClass::Unknown)
+            // Of an unknown failure nothing follows: whatever says more later counts.
+            let says_more = |class: FailureClass| match &share.failure {
+                None => true,
+                Some(held) => held.class == FailureClass::Unknown && class != FailureClass::Unknown,
             };
-            if let Some(failed) = failed_launch(share, group, now).filter(|_| is_open(share)) {
+            if let Some(failed) = failed_launch(share, group, now).filter(|found| says_more(found.class)) {
                 let (class, message) = (failed.class, clipped(failed.message.clone()));
                 if class != FailureClass::Unknown {
                     pausing.insert((request.group, share.replacement.clone()));
                 }
                 share.failure = Some(Failure { class, message, at: now });
             }
-            if let Some(why) = group.setup.launch_suspended().filter(|_| is_open(share)) {
+            let is_open = share.failure.as_ref().is_none_or(|held| held.class == FailureClass::Unknown);
+            if let Some(why) = group.setup.launch_suspended().filter(|_| is_open) {
                 let message = why.to_string();
                 share.failure = Some(Failure { class: FailureClass::Configuration, message, at: now });
             }
         }
     }
+    pausing.retain(|(kind, replacement)| inputs.waits(*kind, replacement));
     pausing
 }
 

@@ -2,7 +2,7 @@
 
 use super::calls::Call;
 use super::inputs::Inputs;
-use super::observe::launches_nothing;
+use super::observe::{Pausing, launches_nothing};
 use super::requests::draft;
 use super::wants::Want;
 use crate::group::GroupView;
@@ -14,13 +14,15 @@ use std::collections::BTreeSet;
 /// The choice of instances that are terminated because nothing runs on them.
 pub(super) struct SpareInstances<'a> {
     inputs: &'a Inputs<'a>,
+    /// What has just come may be that of one of these.
+    pausing: &'a Pausing,
     /// Their nodes are cordoned before they are terminated.
     pub(super) cordon: BTreeSet<InstanceId>,
 }
 
 impl<'a> SpareInstances<'a> {
-    pub(super) fn new(inputs: &'a Inputs<'a>) -> Self {
-        Self { inputs, cordon: BTreeSet::new() }
+    pub(super) fn new(inputs: &'a Inputs<'a>, pausing: &'a Pausing) -> Self {
+        Self { inputs, pausing, cordon: BTreeSet::new() }
     }
 
     /// Whether the instance may be terminated as idle.
@@ -28,6 +30,7 @@ impl<'a> SpareInstances<'a> {
         let Inputs { instances, deferred, .. } = self.inputs;
         self.inputs.group(kind).may_be_claimed(id)
             && !instances.stale
+            && self.pausing.iter().all(|(of, _)| *of != kind)
             && !instances.with_pods.contains(id)
             && !deferred.ending(kind, id)
             && !self.cordon.contains(id)
@@ -85,9 +88,7 @@ pub(super) fn end_instances(
             let owes =
                 share.is_some_and(|share| share.instance_id.is_none() && share.balance == Balance::Even);
             // At the minimum AWS refuses a decrement; desired capacity is then lowered when there is room.
-            // Nor has desired capacity a place for one in Standby (API Reference, EnterStandby).
-            let counts = group.instance(&end.instance_id).is_some_and(|held| held.lifecycle.is_capacity());
-            let settles = counts && group.desired > group.min && (raised || owes) && !is_uncounted;
+            let settles = group.desired > group.min && (raised || owes) && !is_uncounted;
             let settles = settles.then_some(&end.replacement);
             return Some(terminate(ledger, inputs, end.group, &end.instance_id, settles));
         }

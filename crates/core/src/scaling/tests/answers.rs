@@ -227,6 +227,7 @@ fn a_failure_that_says_nothing_gives_way_to_one_that_does() {
     view.spot.failures = vec![failure(0, Unknown)];
     ledger = next(&ledger, &view, &spot("i-1")).ledger;
     assert_eq!(share(&ledger, "i-1").failure.map(|held| held.class), Some(Unknown));
+    assert_eq!(next(&ledger, &view, &spot("i-1")).ledger, ledger, "nothing new is written");
     view.spot.failures.insert(0, failure(0, Configuration));
     ledger = next(&ledger, &view, &spot("i-1")).ledger;
     assert_eq!(share(&ledger, "i-1").failure.map(|held| held.class), Some(Configuration));
