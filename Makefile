@@ -33,8 +33,8 @@ nightly: ## Runs what takes too long for every change: 10,000 scenarios, all cra
 	$(MAKE) fuzz
 	cargo test --test cluster every_query_of_the_dashboard -- --ignored --nocapture
 
-differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 from SEED=1
-	CLUSTERS=$(or $(CLUSTERS),1000) SEED=$(or $(SEED),1) cargo test --test cluster the_check_agrees -- --nocapture
+differential: testbed ## Compares the safety check with the real scheduler: CLUSTERS=1000 from SEED=501
+	CLUSTERS=$(or $(CLUSTERS),1000) SEED=$(or $(SEED),501) cargo test --test cluster the_check_agrees -- --nocapture
 
 fuzz: ## Feeds each parser of outside input changed copies of what is valid: SECONDS=120 each, from SEED=1
 	FUZZ_SECONDS=$(or $(SECONDS),120) FUZZ_SEED=$(or $(SEED),1) cargo test --quiet --test fuzz -- --nocapture

@@ -9,7 +9,7 @@ use crate::helpers::is_ready;
 use crate::imds::ImdsMock;
 use crate::process::{Process, binaries};
 use crate::product::PATIENCE;
-use crate::stories::{Stagecraft, Tale};
+use crate::stories::{Stagecraft, Tale, dry_spot};
 use crate::testbed::Testbed;
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -22,6 +22,9 @@ use spot_guard::sim::kubelet::pod_is_ready;
 use spot_guard::sim::run::ScenarioRun;
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::{App, SPOT};
+use spot_guard_cloud::cloud::BootTimes;
+use spot_guard_core::policy::PolicySpec;
+use spot_guard_core::record::{FlowBox, Outcome};
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::process::Command;
@@ -252,4 +255,28 @@ async fn drain() {
     }
     println!("\n{table}");
     assert!(ratio <= GOAL, "Spot Guard is to take no more than {GOAL} × the bound");
+}
+
+/// Spot back → on-demand gone, with the settings of a pool that says nothing, and instances that boot for 60 s.
+#[actix::test]
+#[ignore = "a benchmark of some minutes: make bench"]
+async fn the_way_back_to_spot() {
+    const BOOT: f64 = 60.0;
+    const STABILITY: f64 = 120.0;
+    let mut tale = dry_spot();
+    tale.plot.start.policy = PolicySpec { min_node_age_seconds: Some(0), ..PolicySpec::default() };
+    (tale.boot, tale.limit) = (BootTimes::default(), Duration::from_secs(900));
+    let mut stage = Stagecraft::set_up("bench-way-back", &tale).await;
+    let report = stage.play(&tale).await;
+    let at = |flow_box, outcome| {
+        let step = report.boxes.iter().find(|step| (step.flow_box, step.outcome) == (flow_box, outcome));
+        step.unwrap_or_else(|| panic!("no {flow_box:?} {outcome:?}: {:#?}", report.boxes)).at
+    };
+    // Spot has capacity again as soon as on-demand stands in.
+    let back = at(FlowBox::Monitor, Outcome::Monitoring);
+    let drain = at(FlowBox::ScaleDown, Outcome::Drained) - at(FlowBox::Safety, Outcome::Safe);
+    let whole = at(FlowBox::ScaleDown, Outcome::ScaledDown) - back;
+    println!("\n| Spot back → on-demand gone, s | of which the drain, s | the bound, s |\n|---|---|---|");
+    println!("| {whole:.0} | {drain:.0} | {:.0} |", STABILITY + 60.0 + BOOT + drain);
+    assert!(whole <= STABILITY + 60.0 + BOOT + drain, "{whole} s");
 }

@@ -71,6 +71,8 @@ pub struct Tale {
     script: Vec<(Cue, Act)>,
     /// Whether the groups know LaunchInstances; without it they are asked by SetDesiredCapacity.
     pub launch_instances: bool,
+    /// How long an instance takes until its node is Ready.
+    pub boot: BootTimes,
     /// From being bound to a node until Ready.
     pub pod_start: Duration,
     /// Whether both groups are asked, so that what comes second of their new instances is given back.
@@ -109,6 +111,11 @@ impl Tale {
             plot,
             script,
             launch_instances: true,
+            boot: BootTimes {
+                launch: Duration::from_secs(1),
+                node_join: Duration::from_secs(1),
+                node_ready: Duration::from_millis(500),
+            },
             pod_start,
             gives_back: false,
             is_killed: false,
@@ -124,11 +131,6 @@ impl Tale {
     }
 
     pub async fn begin(&self, clock: Clock, client: Option<kube::Client>) -> ScenarioRun {
-        let boot = BootTimes {
-            launch: Duration::from_secs(1),
-            node_join: Duration::from_secs(1),
-            node_ready: Duration::from_millis(500),
-        };
         let cloud = CloudSettings {
             machine_stop: Duration::from_secs(1),
             termination: Duration::from_secs(2),
@@ -139,7 +141,7 @@ impl Tale {
             notice_queue: self.queue,
             ..CloudSettings::default()
         };
-        let stage = WorldOptions { plays_machines: client.is_none(), client, boot, cloud };
+        let stage = WorldOptions { plays_machines: client.is_none(), client, boot: self.boot, cloud };
         ScenarioRun::begin_on(self.name.clone(), self.plot.clone(), clock, SEED, stage)
             .await
             .expect("the story begins")

@@ -9,7 +9,7 @@ use crate::ids::InstanceId;
 use crate::policy::{Policy, seconds};
 pub use crate::reason::Pause;
 use crate::reason::Reason;
-use crate::record::{FlowBox, NoticeKind, Phase, ReplacementStatus};
+use crate::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus};
 use crate::time::since;
 use crate::windows::ReturnWindow;
 use jiff::Timestamp;
@@ -139,9 +139,10 @@ pub fn returns_held<'a>(
 }
 
 /// Whether the record tells of an instance that Spot takes. What is only recommended to a group that replaces
-/// by itself may never be taken.
+/// by itself may never be taken, and of an adopted instance nothing was taken.
 fn is_interruption(status: &ReplacementStatus) -> bool {
-    status.notice.is_none_or(NoticeKind::is_of_market) && !status.is_advice_of_group()
+    let adopted = status.steps.iter().any(|step| step.outcome == Outcome::Adopted);
+    status.notice.is_none_or(NoticeKind::is_of_market) && !status.is_advice_of_group() && !adopted
 }
 
 /// Until when no return begins, after Spot instances that took over were lost soon after, as far back as

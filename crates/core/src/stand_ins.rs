@@ -6,7 +6,7 @@ mod tests;
 
 use crate::flow::Event;
 use crate::group::{GroupView, PoolView};
-use crate::ids::NodeName;
+use crate::ids::{InstanceId, NodeName};
 use crate::ledger::CLOCK_SKEW;
 use crate::limits::{self, Starts};
 use crate::policy::Policy;
@@ -137,6 +137,8 @@ pub struct Advice<'a> {
     pub known: &'a [OwnRecord<'a>],
     /// What stands against beginning a replacement in the pool.
     pub starts: &'a Starts,
+    /// The instance that the notice names.
+    pub instance_id: &'a InstanceId,
     /// When the notice was stored.
     pub noticed_at: Timestamp,
     /// When the node was created.
@@ -156,6 +158,7 @@ pub fn advised(inputs: &Advice<'_>) -> Option<Timestamp> {
     let kind = Some(NoticeKind::RebalanceRecommendation);
     let is_held = limits::start_held(inputs.starts, policy, kind, inputs.node_created, now).is_some()
         || preflight::rollout(view).is_some()
+        || !view.spot.is_in_service(inputs.instance_id)
         || places_left(inputs.spec, view, inputs.known) == 0
         || room(view, inputs.known) == 0;
     // An interruption that came since makes no difference to what was answered.

@@ -107,6 +107,7 @@ impl TurnView<'_> {
             view,
             known: &known,
             starts: &self.starts(Some(pool)),
+            instance_id: &spec.instance_id,
             noticed_at: held.notice.creation_timestamp()?.0,
             node_created: self.snapshot.node(&spec.node_name).and_then(|node| node.created),
             now,
@@ -115,6 +116,21 @@ impl TurnView<'_> {
         let fresh = record.status.take()?;
         record.status = Some(stand_ins::open_on_advice(fresh, &spec.node_name, failed_at, view, now));
         Some(record)
+    }
+
+    /// The first status of a record whose process died before it was written: without a deadline, a record in
+    /// such a pool was opened because a launch had failed.
+    pub(super) fn as_stand_in_on_advice(
+        &self,
+        record: &NodeReplacement,
+        deadline: Option<Timestamp>,
+        fresh: ReplacementStatus,
+    ) -> ReplacementStatus {
+        let pool = record.spec.pool.as_ref().filter(|_| deadline.is_none());
+        let by_group = |pool: &&PoolName| self.replacer(pool) == Some(ReplacedBy::Group);
+        let Some(view) = pool.filter(by_group).and_then(|pool| self.view(pool)) else { return fresh };
+        let now = self.deps.clock.now();
+        stand_ins::open_on_advice(fresh, &record.spec.node_name, now, view, now)
     }
 
     /// Whether a recommendation stands that a failed launch of the Spot group begins a stand-in for.

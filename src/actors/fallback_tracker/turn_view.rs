@@ -216,6 +216,7 @@ impl<'a> TurnView<'a> {
                     now,
                 );
                 status.node_uid = self.uid_of(&subject.node);
+                status = self.as_stand_in_on_advice(record, held.deadline, status);
             }
             replacement::escalate(&mut status, &subject, spec.kind, held.deadline, now);
         }

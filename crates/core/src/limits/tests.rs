@@ -204,6 +204,24 @@ fn assert_held(policy: &Policy, nodes: usize, stories: &[ReplacementStatus], by:
 }
 
 #[test]
+fn the_brake_counts_neither_adoptions_nor_what_is_only_recommended_to_a_group() {
+    use crate::flow::Event;
+    use crate::record::ReplacedBy;
+    let mut adopted = story(NoticeKind::Manual, 60, None);
+    adopted.notice = None;
+    let event = Event::Adopted { instance_id: "od".into(), requests_spot: true };
+    event.add_to(&mut adopted, &"od".into(), now());
+    let mut advice = story(NoticeKind::RebalanceRecommendation, 60, None);
+    advice.replaced_by = Some(ReplacedBy::Group);
+    let lost = ReplacementStatus { notice: None, ..story(NoticeKind::Manual, 60, None) };
+    let policy = Policy::default();
+    for (status, counts) in [(adopted, false), (advice, false), (lost, true)] {
+        let by = counts.then_some(Reason::InterruptionBrake { limit: 10 });
+        assert_held(&policy, 3, &vec![status; 11], by);
+    }
+}
+
+#[test]
 fn the_brake_counts_the_notices_of_an_hour_against_the_larger_of_number_and_share() {
     let notices = |count, kind, seconds| vec![story(kind, seconds, None); count];
     let (advice, deadline) = (NoticeKind::RebalanceRecommendation, NoticeKind::SpotInterruption);

@@ -79,7 +79,7 @@ pub(super) fn blockers(
                 let for_good =
                     pod.owner.kind == OwnerKind::None || pod.spec.is_placeholder(placeholders_below);
                 shared.for_good += usize::from(for_good);
-                shared.clinging += usize::from(!for_good && clings(pod, moving, snapshot, effort)?);
+                shared.clinging += usize::from(!for_good && clings(pod, moving, leaving, snapshot, effort)?);
             }
             BudgetView::NotObserved(budget) => {
                 stale.insert(name(budget));
@@ -107,18 +107,25 @@ pub(super) fn blockers(
 /// Whether a pod has to be near pods that all leave with it: its successor finds no place while one of them
 /// runs on the node, for only the first of its kind may go anywhere (interpodaffinity/filtering.go). Where
 /// another node of the same place takes pods, it can go there.
-fn clings(pod: &Pod, moving: &[&Pod], snapshot: &Snapshot, effort: &Effort) -> Result<bool, TooMuch> {
+fn clings(
+    pod: &Pod,
+    moving: &[&Pod],
+    leaving: &[&Pod],
+    snapshot: &Snapshot,
+    effort: &Effort,
+) -> Result<bool, TooMuch> {
     let own = pod.node.as_ref().and_then(|name| snapshot.node(name));
     for term in &pod.spec.pod_affinity {
         let Some(selector) = &term.selector else { continue };
         let is_own = term.namespaces.is_empty() && term.namespace_selector.is_none();
-        let means = |other: &Pod| {
-            let in_reach = match is_own {
-                true => other.namespace == pod.namespace,
-                false => term.namespace_selector.is_some() || term.namespaces.contains(&other.namespace),
-            };
-            in_reach && selector.matches(&other.labels)
+        // Which namespaces a selector means is not looked up: it may mean each that leaves, and none that stays.
+        let in_reach = |other: &Pod, by_selector: bool| match is_own {
+            true => other.namespace == pod.namespace,
+            false => by_selector || term.namespaces.contains(&other.namespace),
         };
+        let by_selector = term.namespace_selector.is_some();
+        let means = |other: &Pod| in_reach(other, by_selector) && selector.matches(&other.labels);
+        let surely_means = |other: &Pod| in_reach(other, false) && selector.matches(&other.labels);
         effort.spend(selector.weight().saturating_mul(moving.len()))?;
         if !moving.iter().any(|other| other.uid != pod.uid && means(other)) {
             continue;
@@ -134,7 +141,8 @@ fn clings(pod: &Pod, moving: &[&Pod], snapshot: &Snapshot, effort: &Effort) -> R
         if place.is_some() && snapshot.nodes().iter().any(|other| is_alike(&other)) {
             continue;
         }
-        if !runs_elsewhere(&means, selector.weight(), moving, snapshot, effort)? {
+        let leaving = [moving, leaving].concat();
+        if !runs_elsewhere(&surely_means, selector.weight(), &leaving, snapshot, effort)? {
             return Ok(true);
         }
     }
@@ -145,7 +153,7 @@ fn clings(pod: &Pod, moving: &[&Pod], snapshot: &Snapshot, effort: &Effort) -> R
 fn runs_elsewhere(
     means: &dyn Fn(&Pod) -> bool,
     weight: usize,
-    moving: &[&Pod],
+    leaving: &[&Pod],
     snapshot: &Snapshot,
     effort: &Effort,
 ) -> Result<bool, TooMuch> {
@@ -153,10 +161,10 @@ fn runs_elsewhere(
         effort.spend(weight / 4)?;
         let mut members = group.members.iter().map(|index| &snapshot.pods()[*index as usize]);
         if members.clone().next().is_some_and(|first| means(first)) {
-            effort.spend(group.members.len().saturating_mul(moving.len()))?;
+            effort.spend(group.members.len().saturating_mul(leaving.len()))?;
             let stays = members.any(|other| {
                 let runs = other.node.is_some() && !other.phase.finished() && !other.terminating();
-                runs && moving.iter().all(|mover| mover.uid != other.uid)
+                runs && leaving.iter().all(|gone| gone.uid != other.uid)
             });
             if stays {
                 return Ok(true);

@@ -11,11 +11,22 @@ use crate::ids::ReplacementName;
 use crate::ledger::{Ledger, Method};
 use crate::record::GroupKind;
 
-/// The zones that LaunchInstances may ask for a replacement, in this order.
-pub(super) fn permitted(group: &GroupView, want: &Want, mut zones: Vec<String>) -> Vec<String> {
+/// The zones that LaunchInstances may ask for a replacement, in this order: the emptiest of those that are
+/// not to be avoided. Where all of them are, the emptiest of all.
+pub(super) fn permitted(
+    group: &GroupView,
+    want: &Want,
+    mut zones: Vec<String>,
+    avoided: &[&str],
+) -> Vec<String> {
     let Want::Instance { deadline: None, zone: volumes, .. } = want else { return zones };
     if group.evens_out_zones() {
-        zones.retain(|zone| volumes.as_ref() == Some(zone) || group.is_emptiest(zone));
+        let is_avoided = |zone: &String| avoided.contains(&zone.as_str());
+        let all_are = group.zones.iter().all(is_avoided);
+        let counts = |zone: &&String| all_are || !is_avoided(zone);
+        let least = group.zones.iter().filter(counts).map(|zone| group.active_in(zone)).min();
+        let is_least = |zone: &String| counts(&zone) && Some(group.active_in(zone)) == least;
+        zones.retain(|zone| volumes.as_ref() == Some(zone) || is_least(zone));
     }
     zones
 }

@@ -125,7 +125,7 @@ fn new_shares(ledger: &Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> NewShare
         let order = || {
             let avoided: Vec<&str> = share.discarded.iter().flat_map(Discarded::zones).collect();
             let zones = zones::order(inputs, kind, replacement, want, &avoided);
-            balance::permitted(group, want, zones)
+            balance::permitted(group, want, zones, &avoided)
         };
         let zones = if left_to_group { Vec::new() } else { order() };
         asking.push((share, zones));

@@ -120,6 +120,7 @@ impl Shapes {
         let mut pods: Vec<&Pod> = snapshot.waiting().filter(waits).take(MOST_PODS).collect();
         let [spot_arrives, on_demand_arrives] =
             [&view.spot, &view.on_demand].map(|group| arriving(group, snapshot, now));
+        let on_demand_arrives = on_demand_arrives + unfilled(&view.on_demand);
         let Some(shape) = self.0.first() else {
             return Need { nodes: usize::from(!pods.is_empty()), spot_arrives, on_demand_arrives };
         };
@@ -163,6 +164,11 @@ fn arriving(group: &GroupView, snapshot: &Snapshot, now: Timestamp) -> usize {
         }
     });
     waits.count()
+}
+
+/// How many instances the group has still to launch: somebody has raised its desired capacity.
+fn unfilled(group: &GroupView) -> usize {
+    usize::try_from(group.desired).unwrap_or(0).saturating_sub(group.active())
 }
 
 /// The nodes of a group that take pods.

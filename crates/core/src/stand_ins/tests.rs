@@ -1,6 +1,7 @@
 use super::*;
 use crate::group::{FailedActivity, FailureClass, GroupSetup, GroupView, Instance, Lifecycle};
 use crate::limits::Pause;
+use crate::testing::leaked;
 use crate::time::since;
 
 fn at(seconds: i64) -> Timestamp {
@@ -73,6 +74,7 @@ impl Advised {
             view: &self.view,
             known: &known,
             starts: &self.starts,
+            instance_id: leaked("i-1"),
             noticed_at: at(0),
             node_created: Some(at(-86_400)),
             now: at(self.now),
@@ -114,7 +116,7 @@ fn on_advice_each_launch_that_failed_since_is_answered_once() {
 #[test]
 fn on_advice_nothing_begins_that_the_pool_or_its_limits_do_not_want() {
     type Change = fn(&mut Advised);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 9] = [
         ("Never is the default", |stage| stage.cover = CoverSpec::default()),
         ("the pool ignores advice", |stage| stage.ignored = true),
         ("no stand-ins are wanted", |stage| stage.spec.max_stand_ins = Some(0)),
@@ -125,6 +127,9 @@ fn on_advice_nothing_begins_that_the_pool_or_its_limits_do_not_want() {
         }),
         ("the on-demand group is at its maximum", |stage| stage.view.on_demand.max = 0),
         ("others are under way", |stage| stage.starts.full = Some(1)),
+        ("a person has put it into Standby", |stage| {
+            stage.view.spot.instances[0].lifecycle = Lifecycle::Standby;
+        }),
         ("the pool is paused", |stage| stage.starts.pause = Some(Pause::Pool)),
     ];
     for (what, change) in changes {

@@ -235,6 +235,22 @@ fn in_a_group_that_evens_out_its_zones_the_emptiest_alone_are_asked() {
 }
 
 #[test]
+fn of_the_zones_that_are_evened_out_one_whose_node_was_of_no_use_gives_way_to_the_next_emptiest() {
+    use crate::scaling::balance::permitted;
+    let view = evened_out();
+    let asked = |avoided: &[&str]| {
+        let (deadline, zone, join_timeout) = (None, None, JOIN_TIMEOUT);
+        let want =
+            Want::Instance { attempt: 0, deadline, stood_in_for: false, zone, gone: false, join_timeout };
+        permitted(&view.spot, &want, view.spot.zones.clone(), avoided)
+    };
+    assert_eq!(asked(&[]), ["c"]);
+    assert_eq!(asked(&["c"]), ["b"]);
+    assert_eq!(asked(&["c", "b"]), ["a"]);
+    assert_eq!(asked(&["c", "b", "a"]), ["c"], "all have been tried");
+}
+
+#[test]
 fn the_emptiest_zone_out_of_capacity_is_not_the_market_the_group_itself_is_asked_once() {
     let no_capacity = [(FailureClass::Capacity, "InsufficientInstanceCapacity".to_owned())];
     let view = evened_out();
