@@ -7,7 +7,7 @@
     reason = "a measurement may fail, and is set by the environment"
 )]
 
-use spot_guard::sim::outcome::{Keeper, MarketOutcome, Trace, oracle, play};
+use spot_guard::sim::outcome::{Keeper, MarketOutcome, Oracle, Trace, oracle, play};
 use std::time::{Duration, Instant};
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -26,10 +26,14 @@ fn played(trace: &Trace, nodes: u32, length: Duration, keeper: Keeper) -> Market
     system.block_on(play(trace, nodes, length, keeper)).expect("the world can be made")
 }
 
-fn show(who: &str, found: &MarketOutcome, best: &MarketOutcome, took: Option<Duration>) {
-    let ratio = found.on_demand_hours / best.on_demand_hours;
+fn show(who: &str, found: &MarketOutcome, best: &Oracle, took: Duration) {
+    let ratio = if best.on_demand_hours > 0.0 {
+        format!("{:.2}", found.on_demand_hours / best.on_demand_hours)
+    } else {
+        "-".to_owned()
+    };
     println!(
-        "| {who} | {:.1} | {ratio:.2} | {:.2} | {} | {} | {} | {} | {} | {} | {} |",
+        "| {who} | {:.1} | {ratio} | {:.2} | {} | {} | {} | {} | {} | {} | {:.0} |",
         found.on_demand_hours,
         found.missing_hours,
         found.notices,
@@ -38,7 +42,7 @@ fn show(who: &str, found: &MarketOutcome, best: &MarketOutcome, took: Option<Dur
         found.killed,
         found.changes,
         found.calls,
-        took.map_or_else(|| "-".to_owned(), |took| format!("{:.0}", took.as_secs_f64())),
+        took.as_secs_f64(),
     );
 }
 
@@ -57,7 +61,10 @@ fn main() {
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let best = oracle(&trace, nodes, length);
-    show("oracle", &best, &best, None);
+    println!(
+        "| oracle | {:.1} | 1.00 | 0.00 | - | - | {} | 0 | - | - | - |",
+        best.on_demand_hours, best.moved
+    );
     for (who, keeper) in [
         ("Spot Guard", Keeper::SpotGuard),
         ("cluster-autoscaler", Keeper::Autoscaler),
@@ -65,6 +72,6 @@ fn main() {
     ] {
         let began = Instant::now();
         let found = played(&trace, nodes, length, keeper);
-        show(who, &found, &best, Some(began.elapsed()));
+        show(who, &found, &best, began.elapsed());
     }
 }

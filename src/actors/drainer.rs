@@ -24,6 +24,7 @@ use spot_guard_core::freshness::{Freshness, Step};
 use spot_guard_core::ids::{InstanceId, NodeUid, PoolName};
 use spot_guard_core::replacement::DrainCommand;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -68,6 +69,17 @@ enum Change {
     Drain(Marks),
     /// The annotation that keeps cluster-autoscaler off it.
     Protection(Marks),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Drain(Marks::On) => "drained",
+            Self::Drain(Marks::Off) => "drained no longer",
+            Self::Protection(Marks::On) => "kept from cluster-autoscaler",
+            Self::Protection(Marks::Off) => "kept from cluster-autoscaler no longer",
+        })
+    }
 }
 
 /// The actor.
@@ -129,7 +141,7 @@ impl Drainer {
                 Ok(Ok(())) => {
                     tracing::info!(
                         node = &*node.name,
-                        ?change,
+                        %change,
                         "taint, cordon or annotations of a node were changed"
                     );
                     MarkResult::Done
@@ -138,7 +150,7 @@ impl Drainer {
                     tracing::warn!(
                         node = &*node.name,
                         error = %RequestProblem(&error),
-                        ?change,
+                        %change,
                         "taint, cordon or annotations of a node could not be changed; the next attempt follows"
                     );
                     MarkResult::Failed
@@ -146,7 +158,7 @@ impl Drainer {
                 Err(_) => {
                     tracing::warn!(
                         node = &*node.name,
-                        ?change,
+                        %change,
                         "no answer in time to a change of a node; the next attempt follows"
                     );
                     MarkResult::Failed

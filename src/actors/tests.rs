@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 /// The actors and their files.
-const ACTORS: [(&str, &str); 6] = [
+const ACTORS: [(&str, &str); 7] = [
     ("AsgScaler", include_str!("asg_scaler.rs")),
     ("Drainer", include_str!("drainer.rs")),
     ("FallbackTracker", include_str!("fallback_tracker.rs")),
     ("HealthMonitor", include_str!("health_monitor.rs")),
     ("ImdsPoller", include_str!("imds_poller.rs")),
     ("Janitor", include_str!("janitor.rs")),
+    ("QueuePoller", include_str!("queue_poller.rs")),
 ];
 const MESSAGES: &str = include_str!("messages.rs");
 
@@ -46,10 +47,13 @@ fn messages() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
     found
 }
 
+/// Interruptions come by two ways.
 #[test]
-fn each_box_stands_in_exactly_one_header() {
+fn each_box_stands_in_exactly_one_header_but_the_first_in_two() {
     let mut boxes: Vec<&str> = ACTORS.iter().flat_map(|(_, file)| line(file, "Boxes").split(", ")).collect();
     boxes.sort_unstable();
+    assert_eq!(boxes.iter().filter(|number| **number == "1").count(), 2);
+    boxes.dedup_by(|one, other| one == other && *one == "1");
     let mut flow = ["1", "2", "3", "3.1", "3.2", "4", "5", "6", "7", "8", "9", "10", "11", "12"];
     flow.sort_unstable();
     assert_eq!(boxes, flow);

@@ -6,17 +6,19 @@ use crate::clock::Clock;
 use crate::sim::kubelet::pod_is_ready;
 use crate::sim::scenario::usual_start;
 use crate::sim::world::{App, Gates, ON_DEMAND, SPOT, Start, World, WorldOptions};
+use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use serde::Deserialize;
-use spot_guard_cloud::cloud::{BootTimes, InstanceSnapshot, Supply};
+use spot_guard_cloud::cloud::{BootTimes, Cloud, InstanceSnapshot, Supply};
+use spot_guard_cloud::cluster::Cluster;
 use spot_guard_core::policy::PolicySpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How often the market is looked at, and the world is counted.
 const TICK: Duration = Duration::from_secs(5);
-/// A market changes its mind no faster than a person reads: what Spot gave and took back within this time.
+/// A Spot instance that is taken so soon after its launch was hardly worth it.
 const SHORT: Duration = Duration::from_secs(600);
 /// EC2 gives two minutes (EC2 User Guide, "Spot Instance interruption notices").
 const NOTICE: Duration = Duration::from_secs(120);
@@ -45,10 +47,11 @@ impl Trace {
         Ok(trace)
     }
 
-    /// How long it lasts.
+    /// How long it lasts in all zones that are played.
     #[must_use]
     pub fn length(&self) -> Duration {
-        let ticks = self.zones.values().map(|runs| runs.iter().map(|(_, ticks)| ticks).sum::<u64>()).min();
+        let ticks =
+            self.played().into_iter().map(|runs| runs.iter().map(|(_, ticks)| ticks).sum::<u64>()).min();
         Duration::from_secs(ticks.unwrap_or(0) * self.gap_seconds)
     }
 
@@ -88,8 +91,6 @@ pub enum Keeper {
 /// What came of it. Hours are those of instances.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MarketOutcome {
-    /// How long it was played.
-    pub played: Duration,
     /// On-demand, from the launch to the termination.
     pub on_demand_hours: f64,
     /// Pods that were not Ready.
@@ -108,13 +109,22 @@ pub struct MarketOutcome {
     pub calls: usize,
 }
 
-/// The least on-demand that keeps all nodes, for one who knows the future: Spot is used in each window that
-/// is worth it, and on-demand serves in the moment in which an instance is taken.
+/// What one who knows the future makes of a market.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Oracle {
+    /// On-demand, from the launch to the termination, in hours of instances.
+    pub on_demand_hours: f64,
+    /// How often a pod is moved.
+    pub moved: usize,
+}
+
+/// The least on-demand that keeps all nodes: Spot is used in each window that saves more than its two changes
+/// cost, and on-demand serves in the moment in which an instance is taken.
 #[must_use]
-pub fn oracle(trace: &Trace, nodes: u32, length: Duration) -> MarketOutcome {
+pub fn oracle(trace: &Trace, nodes: u32, length: Duration) -> Oracle {
     let boot = boot_time();
     let zones = trace.played();
-    let mut outcome = MarketOutcome { played: length, ..MarketOutcome::default() };
+    let mut outcome = Oracle::default();
     for level in 1..=nodes {
         let has = |at: Duration| zones.iter().map(|runs| trace.available(runs, at)).sum::<u32>() >= level;
         let tick_length = Duration::from_secs(trace.gap_seconds);
@@ -128,7 +138,6 @@ pub fn oracle(trace: &Trace, nodes: u32, length: Duration) -> MarketOutcome {
                 (true, None) => came = Some(at),
                 (false, Some(since)) => {
                     came = None;
-                    // A window is worth it if it saves more on-demand than both changes cost.
                     let saves = (at - since) + NOTICE > 2 * boot || since.is_zero();
                     if saves {
                         outcome.add_gap(gone_since, since, boot);
@@ -138,7 +147,7 @@ pub fn oracle(trace: &Trace, nodes: u32, length: Duration) -> MarketOutcome {
                 _ => {}
             }
         }
-        // What is dry at the end, or was dry all the time.
+        // Spot is out of capacity at the end, or was so all the time.
         let last = gone_since.unwrap_or(Duration::ZERO);
         if last < length {
             outcome.on_demand_hours += hours((length - last).saturating_sub(NOTICE) + boot);
@@ -148,13 +157,12 @@ pub fn oracle(trace: &Trace, nodes: u32, length: Duration) -> MarketOutcome {
     outcome
 }
 
-impl MarketOutcome {
+impl Oracle {
     /// On-demand stands in from the notice of one window to the beginning of the next.
     fn add_gap(&mut self, gone_since: Option<Duration>, came: Duration, boot: Duration) {
         let Some(from) = gone_since.or((!came.is_zero()).then_some(Duration::ZERO)) else { return };
         self.on_demand_hours += hours((came - from).saturating_sub(NOTICE) + 2 * boot);
         self.moved += 2;
-        self.notices += 1;
     }
 }
 
@@ -200,13 +208,14 @@ pub async fn play(
     let end = Shutdown::new();
     let _controller =
         (keeper == Keeper::SpotGuard).then(|| world.start_controller("outcome", Gates::default(), &end));
-    let mut market = Market { trace, noticed: BTreeSet::new() };
+    let cluster = world.cluster.clone().context("a simulated cluster")?;
+    let mut market = Market { trace, zones, noticed: BTreeSet::new() };
     let mut count = Count::default();
-    let mut outcome = MarketOutcome { played: length, ..MarketOutcome::default() };
+    let mut outcome = MarketOutcome::default();
     let mut at = Duration::ZERO;
     while at < length {
-        market.turn(&world, &zones, at, &mut outcome)?;
-        count.turn(&world, nodes, &mut outcome);
+        market.turn(&world, at, &mut outcome)?;
+        count.turn(&world.cloud, &cluster, nodes, &mut outcome);
         tokio::time::sleep(TICK).await;
         at += TICK;
     }
@@ -220,22 +229,17 @@ pub async fn play(
 /// The market of a trace.
 struct Market<'a> {
     trace: &'a Trace,
+    zones: Vec<&'a [(u32, u64)]>,
     /// Instances that have their notice.
     noticed: BTreeSet<String>,
 }
 
 impl Market<'_> {
     /// Gives and takes what the trace says of this moment. What was there longest is taken first.
-    fn turn(
-        &mut self,
-        world: &World,
-        zones: &[&[(u32, u64)]],
-        at: Duration,
-        outcome: &mut MarketOutcome,
-    ) -> anyhow::Result<()> {
+    fn turn(&mut self, world: &World, at: Duration, outcome: &mut MarketOutcome) -> anyhow::Result<()> {
         let held = world.cloud.group(SPOT).map(|group| group.instances).unwrap_or_default();
         let now = world.clock.now();
-        for (zone, runs) in crate::sim::start::ZONES.iter().zip(zones) {
+        for (zone, runs) in crate::sim::start::ZONES.iter().zip(&self.zones) {
             let available = self.trace.available(runs, at) as usize;
             let stays = |held: &&InstanceSnapshot| {
                 held.zone == *zone && !held.state.is_ending() && !self.noticed.contains(&held.id)
@@ -247,10 +251,11 @@ impl Market<'_> {
                 .map(|held| held.id.clone())
                 .collect();
             let left = u32::try_from(available.saturating_sub(staying.len()))?;
+            // Those of the beginning were there before.
             outcome.short_lived += staying
                 .iter()
                 .take(taken.len())
-                .filter(|held| spot_guard_core::time::since(held.launched_at, now) < SHORT && at > SHORT)
+                .filter(|held| spot_guard_core::time::since(held.launched_at, now) < SHORT && at >= SHORT)
                 .count();
             outcome.notices += taken.len();
             for id in taken {
@@ -271,9 +276,8 @@ struct Count {
 }
 
 impl Count {
-    fn turn(&mut self, world: &World, nodes: u32, outcome: &mut MarketOutcome) {
-        let on_demand = world.cloud.group(ON_DEMAND).map_or(0, |group| group.instances.len());
-        let Some(cluster) = &world.cluster else { return };
+    fn turn(&mut self, cloud: &Cloud, cluster: &Cluster, nodes: u32, outcome: &mut MarketOutcome) {
+        let on_demand = cloud.group(ON_DEMAND).map_or(0, |group| group.instances.len());
         let pods: Vec<Pod> = cluster.list();
         let ready = pods.iter().filter(|pod| pod_is_ready(pod)).count();
         let missing = (nodes as usize).saturating_sub(ready);
@@ -325,15 +329,15 @@ mod tests {
     }
 
     #[test]
-    fn the_oracle_pays_for_what_is_dry_and_for_the_boots_at_both_ends() {
+    fn the_oracle_pays_for_the_time_without_spot_and_for_the_boots_at_both_ends() {
         let hour = Duration::from_secs(3600);
         let of = |runs: &[(u32, u64)]| oracle(&trace(runs), 1, hour);
-        assert_eq!(of(&[(1, 12)]), MarketOutcome { played: hour, ..MarketOutcome::default() });
-        // Dry for 20 minutes in the middle: 1200 s less the notice, and two boots of 60 s.
+        assert_eq!(of(&[(1, 12)]), Oracle::default());
+        // Out of capacity for 20 minutes in the middle: 1200 s less the notice, and two boots of 60 s.
         let found = of(&[(1, 4), (0, 4), (1, 4)]);
         assert!((found.on_demand_hours - 1200.0 / 3600.0).abs() < 1e-9, "{found:?}");
-        assert_eq!((found.moved, found.notices), (2, 1));
-        // Dry to the end: no boot at its end.
+        assert_eq!(found.moved, 2);
+        // Out of capacity to the end: no boot at its end.
         let found = of(&[(1, 4), (0, 8)]);
         assert!((found.on_demand_hours - (2400.0 - 60.0) / 3600.0).abs() < 1e-9, "{found:?}");
     }
