@@ -257,7 +257,7 @@ async fn drain() {
     assert!(ratio <= GOAL, "Spot Guard is to take no more than {GOAL} × the bound");
 }
 
-/// Spot back → on-demand gone, with the settings of a pool that says nothing, and instances that boot for 60 s.
+/// Spot back → on-demand gone, with the settings of a pool that says nothing, and a boot of 60 s.
 #[actix::test]
 #[ignore = "a benchmark of some minutes: make bench"]
 async fn the_way_back_to_spot() {

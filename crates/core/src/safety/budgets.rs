@@ -118,7 +118,7 @@ fn clings(
     for term in &pod.spec.pod_affinity {
         let Some(selector) = &term.selector else { continue };
         let is_own = term.namespaces.is_empty() && term.namespace_selector.is_none();
-        // Which namespaces a selector means is not looked up: it may mean each that leaves, and none that stays.
+        // Which namespaces a selector means is not looked up: it may mean all that leave, and none that stay.
         let in_reach = |other: &Pod, by_selector: bool| match is_own {
             true => other.namespace == pod.namespace,
             false => by_selector || term.namespaces.contains(&other.namespace),
