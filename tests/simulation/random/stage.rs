@@ -27,6 +27,7 @@ use spot_guard_cloud::cloud::{
 use spot_guard_cloud::cluster::Cluster;
 use spot_guard_core::ledger::{Ledger, RequestState};
 use spot_guard_core::policy::Policy;
+use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{FlowBox, GroupKind, NoticeKind, Outcome};
 use spot_guard_core::spot_action::{self, ActionKind};
 use spot_guard_core::stand_ins::OnAdvice;
@@ -753,6 +754,7 @@ impl<'a> Stage<'a> {
             self.make_up_for_others();
             if from.elapsed() > PATIENCE / 2 {
                 stays::spread_ends(&self.cluster);
+                self.make_room();
             }
             unfinished = self.unfinished();
             at_rest = if unfinished.is_empty() { at_rest + LOOK } else { Duration::ZERO };
@@ -879,6 +881,24 @@ impl<'a> Stage<'a> {
                         let _ = self.cloud.take_now(&instance.id);
                     }
                 }
+            }
+        }
+    }
+
+    /// A pool that the pods of others have filled is too full for a return: somebody does what box 9 says, and
+    /// runs fewer pods.
+    fn make_room(&self) {
+        let is_too_full = |record: &NodeReplacement| {
+            let status = record.status.as_ref().filter(|status| !status.phase.is_finished());
+            let mut blocking = status.into_iter().flat_map(|status| &status.blocking);
+            blocking.any(|held| held.reason == ReasonCode::BufferExceeded)
+        };
+        if self.cluster.list().iter().any(is_too_full) {
+            for number in 0..self.plot.apps.len() {
+                let name = &self.plot.apps[number].name;
+                let held = self.cluster.get_json("deployments.apps", "default", name);
+                let replicas = held.and_then(|held| held["spec"]["replicas"].as_u64()).unwrap_or(1);
+                self.set_replicas(number, u32::try_from(replicas * 2 / 3).unwrap_or(1).max(1));
             }
         }
     }
