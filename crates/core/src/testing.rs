@@ -4,6 +4,7 @@ use crate::cluster::{
     AffinityTerm, Effect, LabelSelector, Labels, Node, Operator, Owner, OwnerKind, Parts, Pod, PodPhase,
     PodSpec, Requirement, Resources, Snapshot, SpreadConstraint, Taint,
 };
+use crate::group::{GroupSetup, GroupView, Instance, Lifecycle};
 use std::sync::Arc;
 
 /// A name that lives as long as the test.
@@ -117,4 +118,23 @@ pub fn parts(nodes: Vec<Node>, pods: Vec<Pod>) -> Parts {
 /// A cluster.
 pub fn cluster(nodes: Vec<Node>, pods: Vec<Pod>) -> Snapshot {
     Snapshot::new(parts(nodes, pods))
+}
+
+/// A group whose instances all serve in zone `a`, as it was read at that moment.
+pub fn serving_group(name: &str, desired: i32, ids: &[&str], observed_at: jiff::Timestamp) -> GroupView {
+    let (lifecycle, protected) = (Lifecycle::InService, false);
+    let instance = |id: &&str| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle, protected };
+    GroupView {
+        name: name.into(),
+        desired,
+        min: 0,
+        max: 10,
+        zones: vec!["a".to_owned()],
+        can_launch: true,
+        setup: GroupSetup::default(),
+        instances: ids.iter().map(instance).collect(),
+        failures: Vec::new(),
+        unlisted_launches: 0,
+        observed_at,
+    }
 }

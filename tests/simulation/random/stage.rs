@@ -885,8 +885,8 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// A pool that the pods of others have filled is too full for a return: somebody does what box 9 says, and
-    /// runs fewer pods.
+    /// A pool that the pods of others have filled is too full for a return: somebody does what box 9 says,
+    /// and runs fewer pods.
     fn make_room(&self) {
         let is_too_full = |record: &NodeReplacement| {
             let status = record.status.as_ref().filter(|status| !status.phase.is_finished());

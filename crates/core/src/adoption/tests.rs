@@ -1,31 +1,16 @@
 use super::*;
 use crate::baseline::{excess, watch};
 use crate::cluster::{Effect, Node, Pod, ScaleDown};
-use crate::group::{GroupSetup, Instance};
 use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest};
 use crate::record::Excess;
-use crate::testing::{cluster, labels, node, pod, taint};
+use crate::testing::{cluster, labels, node, pod, serving_group, taint};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).expect("a time")
 }
 
 fn group(name: &str, desired: i32, ids: &[&str]) -> GroupView {
-    let (lifecycle, protected) = (Lifecycle::InService, false);
-    let instance = |id: &&str| Instance { id: (*id).into(), zone: "a".to_owned(), lifecycle, protected };
-    GroupView {
-        name: name.into(),
-        desired,
-        min: 0,
-        max: 10,
-        zones: vec!["a".to_owned()],
-        can_launch: true,
-        setup: GroupSetup::default(),
-        instances: ids.iter().map(instance).collect(),
-        failures: Vec::new(),
-        unlisted_launches: 0,
-        observed_at: at(0),
-    }
+    serving_group(name, desired, ids, at(0))
 }
 
 fn request(state: RequestState, balance: Balance, instance: Option<&str>) -> ScalingRequest {

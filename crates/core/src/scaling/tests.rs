@@ -133,13 +133,19 @@ fn ends(id: &str, replacement: &str) -> BTreeSet<End> {
     .into()
 }
 
-/// The ledger and the view after one more was asked for `i-1` and brought `i-4`.
-fn served() -> (Ledger, PoolView) {
+/// A SetDesiredCapacity for `i-1` took effect, and nothing came yet.
+fn asked_by_desired() -> (Ledger, PoolView) {
     let mut view = usual();
     let asked = next(&Ledger::default(), &view, &spot("i-1"));
     let mut ledger = asked.ledger;
     accepted(&mut ledger, &asked.call.expect("a call"));
     view.spot.desired = 4;
+    (ledger, view)
+}
+
+/// The ledger and the view after one more was asked for `i-1` and brought `i-4`.
+fn served() -> (Ledger, PoolView) {
+    let (ledger, mut view) = asked_by_desired();
     add(&mut view, GroupKind::Spot, "i-4", Lifecycle::InService);
     (next(&ledger, &view, &spot("i-1")).ledger, view)
 }

@@ -1,33 +1,16 @@
 use super::*;
 use crate::cluster::{Labels, Node, Pod, Snapshot};
-use crate::group::{FailedActivity, FailureClass, Instance, Lifecycle};
+use crate::group::{FailedActivity, FailureClass};
 use crate::ledger::{ScalingRequest, Share};
-use crate::testing::{cluster, node, pod};
+use crate::testing::{cluster, node, pod, serving_group};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).expect("a time")
 }
 
 fn group(name: &str, desired: i32, ids: &[&str]) -> GroupView {
-    let instance = |id: &&str| Instance {
-        id: (*id).into(),
-        zone: "a".to_owned(),
-        lifecycle: Lifecycle::InService,
-        protected: false,
-    };
-    GroupView {
-        name: name.into(),
-        desired,
-        min: 0,
-        max: 10,
-        zones: vec!["a".to_owned(), "b".to_owned()],
-        can_launch: true,
-        setup: GroupSetup::default(),
-        instances: ids.iter().map(instance).collect(),
-        failures: Vec::new(),
-        unlisted_launches: 0,
-        observed_at: at(0),
-    }
+    let zones = vec!["a".to_owned(), "b".to_owned()];
+    GroupView { zones, ..serving_group(name, desired, ids, at(0)) }
 }
 
 fn fails(group: &mut GroupView, zone: Option<&str>, seconds: i64) {

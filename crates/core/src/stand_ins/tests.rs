@@ -1,7 +1,7 @@
 use super::*;
-use crate::group::{FailedActivity, FailureClass, GroupSetup, GroupView, Instance, Lifecycle};
+use crate::group::{FailedActivity, FailureClass, GroupView, Lifecycle};
 use crate::limits::Pause;
-use crate::testing::leaked;
+use crate::testing::{leaked, serving_group};
 use crate::time::since;
 
 fn at(seconds: i64) -> Timestamp {
@@ -9,25 +9,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn group(name: &str, desired: i32, ids: &[&str]) -> GroupView {
-    let instance = |id: &&str| Instance {
-        id: (*id).into(),
-        zone: "a".to_owned(),
-        lifecycle: Lifecycle::InService,
-        protected: false,
-    };
-    GroupView {
-        name: name.into(),
-        desired,
-        min: 0,
-        max: 10,
-        zones: vec!["a".to_owned()],
-        can_launch: true,
-        setup: GroupSetup::default(),
-        instances: ids.iter().map(instance).collect(),
-        failures: Vec::new(),
-        unlisted_launches: 0,
-        observed_at: at(0),
-    }
+    serving_group(name, desired, ids, at(0))
 }
 
 fn fails(group: &mut GroupView, seconds: i64) {

@@ -259,13 +259,3 @@ fn an_instance_that_dies_on_its_way_in_makes_its_launch_a_failed_one() {
     ledger = look(&ledger, &view, 41);
     assert_eq!(share(&ledger, "i-1").failure.map(|held| held.class), Some(FailureClass::Configuration));
 }
-
-/// A SetDesiredCapacity for `i-1` took effect, and nothing came yet.
-fn asked_by_desired() -> (Ledger, PoolView) {
-    let mut view = usual();
-    let asked = next(&Ledger::default(), &view, &spot("i-1"));
-    let mut ledger = asked.ledger;
-    accepted(&mut ledger, &asked.call.expect("a call"));
-    view.spot.desired = 4;
-    (ledger, view)
-}
