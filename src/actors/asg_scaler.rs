@@ -297,10 +297,7 @@ impl Handler<TurnEnded> for AsgScaler {
                 state.failures = state.failures.saturating_add(1);
                 // What was written and what was not is read again.
                 state.stored = None;
-                // What lasts is told once; readiness says it as long as it lasts.
-                if state.problem.as_ref() != Some(&error.to_string()) {
-                    tracing::warn!(pool = &*pool, %error, "the groups could not be read; the next attempt follows");
-                }
+                tracing::warn!(pool = &*pool, %error, "the groups could not be read; the next attempt follows");
                 if let TurnError::NoSuchGroup(group) = &error {
                     let finding = Finding { group: group.clone(), problem: GroupProblem::NoSuchGroup };
                     let refused = PoolRefused { pool: pool.clone(), finding };

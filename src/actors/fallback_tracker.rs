@@ -154,7 +154,7 @@ impl FallbackTracker {
             |held: &Freshness| held.stale.iter().map(|held| held.kind).collect::<BTreeSet<WatchedKind>>();
         let (before, now) = (kinds(&self.freshness), kinds(&freshness));
         for held in freshness.stale.iter().filter(|held| !before.contains(&held.kind)) {
-            tracing::warn!("{held}: nothing irreversible is done on its data");
+            tracing::warn!(since = %held.since, "{held}: nothing irreversible is done on its data");
         }
         for kind in before.difference(&now) {
             tracing::info!(kind = kind.plural(), "the watch is current again");

@@ -298,7 +298,7 @@ fn assess<'a>(
     };
     // By an old picture nothing is safe.
     let unsafe_ = |story: &PoolReplacement<'_>| match stale {
-        [] => safety_blockers(story, &everywhere, pool, &observed.view, snapshot, taint_key),
+        [] => safety_blockers(story, &everywhere, pool, &observed.view, snapshot, (taint_key, now)),
         stale => stale.iter().cloned().map(Reason::StaleWatch).collect(),
     };
     let (view, policy) = (&observed.view, &pool.policy);
@@ -308,7 +308,7 @@ fn assess<'a>(
             with_spot.get_or_init(|| Shapes::with_spot_node(view, snapshot, taint_key));
         let clusters = if known.is_empty() { std::slice::from_ref(snapshot) } else { known };
         let blockers = clusters.iter().map(|cluster| {
-            let found = safety_blockers(story, &everywhere, pool, view, cluster, taint_key);
+            let found = safety_blockers(story, &everywhere, pool, view, cluster, (taint_key, now));
             health::with_more_spot(found, story, &observed.ledger, known.is_empty())
         });
         health::of_any_node(blockers)
@@ -326,7 +326,7 @@ fn assess<'a>(
             let asked = story.status.fallback.requested_at().is_some();
             if let Some(back) = story.status.capacity.taken() {
                 let node = &back.node_name;
-                let context = safety_context(Some(story), &everywhere, view, snapshot, taint_key);
+                let context = safety_context(Some(story), &everywhere, view, snapshot, (taint_key, now));
                 assessed.pods = safety::moving(node, snapshot).map(|pod| pod.uid.clone()).collect();
                 assessed.drained =
                     safety::drained_beside(node, snapshot, &context.drains()).cloned().collect();
@@ -357,14 +357,14 @@ fn safety_blockers(
     pool: &PoolConfig,
     view: &PoolView,
     snapshot: &Snapshot,
-    taint_key: &Arc<str>,
+    taint_and_now: (&Arc<str>, Timestamp),
 ) -> Vec<Reason> {
     let Some(capacity) = story.status.capacity.taken() else { return Vec::new() };
     if snapshot.node_on(&capacity.node_name, &capacity.instance_id, None).is_none() {
         // Its name may be another node's by now, whose pods say nothing.
         return vec![Blocker::NodeUnknown { node: capacity.node_name.clone() }.into()];
     }
-    let context = safety_context(Some(story), stories, view, snapshot, taint_key);
+    let context = safety_context(Some(story), stories, view, snapshot, taint_and_now);
     let policy = safety::SafetyPolicy::of(&pool.policy);
     let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
     report.blockers.into_iter().map(Reason::from).collect()

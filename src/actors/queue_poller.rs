@@ -77,9 +77,7 @@ impl QueuePoller {
 
     /// The queue lies outside of this process, so that the process stays ready.
     fn failed(&mut self, error: &CallError) {
-        if self.failures == 0 {
-            tracing::warn!(%error, "the notice queue could not be used; the next attempt follows");
-        }
+        tracing::warn!(%error, "the notice queue could not be used; the next attempt follows");
         self.deps.readiness.impaired(PART, UnreadyCode::QueueNotRead, error.to_string());
     }
 

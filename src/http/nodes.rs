@@ -10,6 +10,7 @@ use crate::crd::{NodeReplacement, SpotPool};
 use crate::telemetry::metrics::{BoundedCheck, Spent};
 use actix_web::web::{self, Data, Json};
 use actix_web::{HttpRequest, HttpResponse};
+use jiff::Timestamp;
 use spot_guard_core::cluster::{self, Snapshot};
 use spot_guard_core::health::PoolReplacement;
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
@@ -84,7 +85,7 @@ pub(super) async fn safety_of(state: Data<ApiState>, request: HttpRequest) -> Ht
     // Of a large cluster it takes its time, and the thread that serves has others to answer.
     let work = web::block(move || {
         let _turn = turn;
-        let (pool, report) = check(&name, &snapshot, &pools, &records, &defaults, &taint_key);
+        let (pool, report) = check(&name, &snapshot, &pools, &records, &defaults, (&taint_key, now));
         NodeSafety {
             node: name,
             pool,
@@ -113,7 +114,7 @@ fn check(
     pools: &[Arc<SpotPool>],
     records: &[Arc<NodeReplacement>],
     defaults: &Policy,
-    taint_key: &Arc<str>,
+    (taint_key, now): (&Arc<str>, Timestamp),
 ) -> (Option<PoolName>, safety::SafetyReport) {
     let stories: Vec<PoolReplacement<'_>> = records.iter().filter_map(|record| open(record)).collect();
     let instance = snapshot.node(name).and_then(cluster::Node::instance_id).unwrap_or_default();
@@ -129,7 +130,7 @@ fn check(
     });
     let members: Vec<&InstanceId> =
         pool.into_iter().flat_map(|pool| members(pool)).map(|(_, id)| id).collect();
-    let context = SafetyContext::of(own, &stories, members.into_iter(), snapshot, taint_key);
+    let context = SafetyContext::of(own, &stories, members.into_iter(), snapshot, taint_key, now);
     let policy = pool.map_or_else(|| defaults.clone(), |pool| PoolConfig::of(pool, defaults, None).policy);
     let report = safety::check_return(name, snapshot, &SafetyPolicy::of(&policy), &context);
     (pool.and_then(|pool| Some(pool.metadata.name.as_deref()?.into())), report)

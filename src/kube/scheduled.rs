@@ -5,7 +5,7 @@
 
 use crate::kube::caps::{part_list, part_map, parts, rule_list, rule_map, rules};
 use crate::kube::closed::closed;
-use crate::kube::values::{Amounts, ObjectCondition, ObjectMeta};
+use crate::kube::values::{Amounts, ObjectCondition, ObjectMeta, Time};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -186,6 +186,7 @@ closed! {
     PodStatus {
         phase: Option<String>,
         nominated_node_name: Option<String>,
+        start_time: Option<Time>,
         #[serde(deserialize_with = "parts")] conditions: Option<Vec<ObjectCondition>>,
         #[serde(deserialize_with = "parts")] container_statuses: Option<Vec<ContainerStatus>>,
         #[serde(deserialize_with = "parts")] init_container_statuses: Option<Vec<ContainerStatus>>,
@@ -195,7 +196,7 @@ closed! {
     }
     irrelevant [
         "ephemeralContainerStatuses" "hostIP" "hostIPs" "message" "observedGeneration" "podIP" "podIPs"
-        "qosClass" "reason" "resize" "resourceClaimStatuses" "startTime" "volumeHealth"
+        "qosClass" "reason" "resize" "resourceClaimStatuses" "volumeHealth"
     ] blocks ["extendedResourceClaimStatus"]
     /// What is so of a container.
     ContainerStatus {

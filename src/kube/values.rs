@@ -111,7 +111,7 @@ pub struct OwnerReference {
     pub controller: Option<bool>,
 }
 
-nothing_unknown!(ObjectCondition ObjectMeta);
+nothing_unknown!(ObjectCondition ObjectMeta Time);
 
 impl<A> ObjectMeta<A> {
     /// As the records of Spot Guard carry it. What nobody reads there stays with the API server.

@@ -17,7 +17,7 @@ pub const SPOT: &str = "workers-spot";
 /// Its on-demand group.
 pub const ON_DEMAND: &str = "workers-on-demand";
 /// The zones of all groups.
-pub(super) const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
+pub const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
 
 /// What a node of the groups holds: thousandths of a core, and GiB.
 const CPU_MILLIS: u32 = 4000;

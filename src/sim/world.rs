@@ -9,7 +9,7 @@ use crate::crd::{self, InterruptionNotice, NodeReplacement, SpotPool};
 use crate::kube::lease::LeaseTimes;
 use crate::sim::kubelet::{self, is_ready, pod_is_ready};
 use crate::sim::nodes::{DEMO_LABEL, KubeNodes, NodeChange};
-pub use crate::sim::start::{App, ON_DEMAND, POOL, PoolStart, SPOT, Start};
+pub use crate::sim::start::{App, ON_DEMAND, POOL, PoolStart, SPOT, Start, ZONES};
 use anyhow::Context as _;
 use aws_config::imds;
 use k8s_openapi::api::apps::v1::Deployment;

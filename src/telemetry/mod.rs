@@ -7,4 +7,5 @@ pub mod liveness;
 pub mod metrics;
 pub mod notifications;
 pub mod readiness;
+pub mod repeats;
 pub mod tracing;

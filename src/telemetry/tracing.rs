@@ -4,6 +4,7 @@
 //! an endpoint.
 
 use crate::telemetry::escape::Escaping;
+use crate::telemetry::repeats::Repeats;
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
@@ -140,11 +141,12 @@ const TALKATIVE: [(&str, LevelFilter); 5] = [
     ("aws_smithy_runtime_api", LevelFilter::OFF),
 ];
 
-/// What of the logs is written: what `filter` lets pass, and never an object, a body, a token or a secret
-/// that a library was answered.
+/// What of the logs is written: what `filter` lets pass, a warning once a minute, and never an object, a
+/// body, a token or a secret that a library was answered.
 #[must_use]
 pub fn log_filter<S: Subscriber>(filter: EnvFilter) -> impl Filter<S> {
-    filter.and(Targets::new().with_default(LevelFilter::TRACE).with_targets(TALKATIVE))
+    let quiet = Targets::new().with_default(LevelFilter::TRACE).with_targets(TALKATIVE);
+    filter.and(quiet).and(Repeats::default())
 }
 
 /// A field of a line of the text logs. Its value may come from elsewhere, and must not look like another

@@ -264,9 +264,10 @@ async fn an_open_fallback_is_shown_with_the_box_it_waits_at_what_blocks_it_and_s
         "{table}"
     );
 
+    // Spot comes back when the pods cannot leave: nothing is requested, and the wait for box 9 is the last.
     stage.set_web(0).await;
-    stage.story.act(&Act::SpotHas(Supply::Unlimited)).await.expect("the world can do it");
     let status = stage.until("the return to be unsafe", waits(FlowBox::Safety)).await;
+    stage.story.act(&Act::SpotHas(Supply::Unlimited)).await.expect("the world can do it");
     let (on_demand, since) = (status.capacity.taken().cloned().expect("a node"), status.blocking[0].since);
     wait_for("three seconds", PATIENCE, async || {
         (Timestamp::now().duration_since(since).as_secs() >= 3).then_some(())

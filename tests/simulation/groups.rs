@@ -2,12 +2,13 @@
 
 use crate::play::{Play, Played, Stage};
 use serde_json::json;
-use spot_guard::crd::{NodeReplacement, SpotPool, SpotPoolStatus};
+use spot_guard::crd::{NodeReplacement, SpotPool, SpotPoolStatus, notice_name};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::{GroupSpec, Supply};
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::record::{FlowBox, Outcome, ReplacedBy};
+use spot_guard_core::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacedBy};
+use spot_guard_core::time::since;
 use std::time::Duration;
 
 const LAUNCH: &str = "LaunchInstances";
@@ -192,6 +193,52 @@ fn on_advice_on_demand_stands_in_after_a_failed_launch_and_goes_back_without_spo
             stage.until(&stage.spot[0], |status| status.capacity.taken().is_some()).await;
             stage.pass(1700).await;
             let node = stage.node(&stage.spot[0]);
+            assert!(node["spec"]["unschedulable"] != true && node["spec"]["taints"].is_null(), "{node}");
+        })
+        .play();
+    played.assert_ok();
+    assert_spot_is_left_alone(&played);
+    let calls = [LAUNCH, TERMINATE].map(|operation| played.count(operation, Some(ON_DEMAND)));
+    assert_eq!(calls, [1, 1], "one stands in, and goes back");
+}
+
+/// Somebody has the token of a node's agent, and announces what EC2 does not.
+fn announce_falsely(stage: &Stage, instance: &str) {
+    let node = stage.cloud.node_of(instance).expect("a node").node_name;
+    let name = notice_name(&node.as_str().into(), &instance.into(), NoticeKind::SpotInterruption);
+    stage.cluster.delete("interruptionnotices.spotguard.dev", "", &name);
+    let now = stage.cloud.now();
+    let notice = json!({
+        "apiVersion": "spotguard.dev/v1alpha1", "kind": "InterruptionNotice", "metadata": { "name": name },
+        "spec": { "nodeName": node, "instanceId": instance, "kind": NoticeKind::SpotInterruption,
+            "detectedAt": now, "deadline": now + Duration::from_secs(120) },
+    });
+    stage.cluster.create_json(notice).expect("a notice");
+}
+
+#[test]
+fn what_stands_in_for_a_false_notice_goes_back_without_spot_and_the_next_one_is_not_believed() {
+    let mut plot = stands_in([(5, Act::SpotHas(Supply::None)), (4000, Act::SpotHas(Supply::Unlimited))]);
+    plot.steps = vec![
+        (FlowBox::Fallback, Outcome::InService),
+        (FlowBox::Wait, Outcome::NoticeFalse),
+        (FlowBox::CleanUp, Outcome::Cancelled),
+    ];
+    let played = Play::plot("a false notice", plot)
+        .beside(|stage| async move {
+            replaces_by_itself(&stage);
+            stage.pass(40).await;
+            let instance = stage.spot[0].clone();
+            announce_falsely(&stage, &instance);
+            let begun = stage.cloud.now();
+            stage.until_phase(&instance, Phase::Cancelled).await;
+            let took = since(begun, stage.cloud.now()).as_secs();
+            assert!((300..900).contains(&took), "{took} s");
+            stage.pass(1200).await;
+            announce_falsely(&stage, &instance);
+            stage.pass(600).await;
+            assert_eq!(stage.status(&instance).phase, Phase::Cancelled);
+            let node = stage.node(&instance);
             assert!(node["spec"]["unschedulable"] != true && node["spec"]["taints"].is_null(), "{node}");
         })
         .play();

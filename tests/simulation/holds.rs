@@ -1,7 +1,7 @@
 //! What a drain waits for while there is no deadline, through the whole product: pods that ask to stay,
 //! connections that end, budgets that never open, and a group at its minimum.
 
-use crate::play::{Play, Played, Stage};
+use crate::play::{EPOCH, Play, Played, Stage};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
@@ -9,6 +9,7 @@ use spot_guard::sim::world::{ON_DEMAND, SPOT};
 use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{FlowBox, Outcome, Phase};
+use spot_guard_core::time::since;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -168,6 +169,34 @@ fn pods_that_ask_to_stay_hold_a_return_before_it_begins() {
             .play();
         played.assert_ok();
     }
+}
+
+#[test]
+fn a_pod_that_asks_to_stay_for_a_while_holds_a_drain_and_a_return_no_longer() {
+    let annotation = "karpenter.sh/do-not-disrupt";
+    let played = Play::plot("calm for a while", advice(PolicySpec::default(), None))
+        .beside(move |stage| async move {
+            let instance = stage.spot[0].clone();
+            let pod = stage.annotate("web", &stage.name_of_node(&instance), annotation, "10m");
+            let told = stage.told_why(&instance, FlowBox::Drain, ReasonCode::DoNotDisrupt).await;
+            // Its pods started when the world began, at 03:00.
+            assert!(told.contains(&pod) && told.contains("until 2026-01-01T03:1"), "{told}");
+            stage.until_phase(&instance, Phase::Ending).await;
+            let since_start = since(EPOCH.parse().expect("a time"), stage.cloud.now());
+            assert!((600..640).contains(&since_start.as_secs()), "{since_start:?}");
+        })
+        .play();
+    played.assert_ok();
+    let played = Play::of(Scenario::DrySpot)
+        .beside(move |stage| async move {
+            let instance = stage.spot[0].clone();
+            stage.until_phase(&instance, Phase::OnFallback).await;
+            let node = stage.status(&instance).capacity.taken().cloned().expect("a stand-in").node_name;
+            stage.annotate("web", &node, annotation, "30m");
+            stage.told_why(&instance, FlowBox::Safety, ReasonCode::DoNotDisrupt).await;
+        })
+        .play();
+    played.assert_ok();
 }
 
 #[test]

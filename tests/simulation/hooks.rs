@@ -1,11 +1,12 @@
-//! Lifecycle hooks on launch: instances that are held on their way in, and launches that are abandoned.
+//! Lifecycle hooks: instances that are held on their way in or out, launches that are abandoned, and
+//! instances that are retained.
 
 use crate::play::Play;
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::SPOT;
-use spot_guard_cloud::cloud::BootFault;
+use spot_guard_cloud::cloud::{BootFault, GroupSpec};
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::record::{FlowBox, Outcome};
+use spot_guard_core::record::{FlowBox, Outcome, ReplacementStatus};
 use std::time::Duration;
 
 /// The plot with a lifecycle hook that befalls the next Spot instance from that second on.
@@ -75,4 +76,30 @@ fn a_launch_that_a_hook_abandons_is_made_again_and_the_replacement_takes_that() 
         let texts = activities.iter().filter_map(|held| held.status_message.as_deref());
         assert_eq!(texts.filter(|text| text.contains("was abandoned")).count(), 1, "{scenario:?}");
     }
+}
+
+#[test]
+fn an_instance_that_is_held_on_its_way_out_or_retained_is_named_until_it_is_gone() {
+    let plot = Plot { steps: vec![(FlowBox::CleanUp, Outcome::CleanedUp)], ..Scenario::Rebalance.plot() };
+    let played = Play::plot("retained", plot)
+        .beside(|stage| async move {
+            let retains = |spec: &mut GroupSpec| {
+                (spec.termination_hook, spec.retains) = (Some(Duration::from_secs(300)), true);
+            };
+            stage.cloud.edit_group(SPOT, retains).expect("a group");
+            let old = stage.spot[0].clone();
+            stage.until_waiting(&old, FlowBox::Drain, ReasonCode::EndHeld).await;
+            let held = stage.status(&old).blocking[0].clone();
+            assert!(held.message.contains("holds") && held.message.contains("Terminating:Wait"), "{held:?}");
+            let says_retained = |status: &ReplacementStatus| {
+                status.blocking.iter().any(|held| held.message.contains("Terminating:Retained"))
+            };
+            stage.until(&old, says_retained).await;
+            stage.pass(600).await;
+            assert!(says_retained(&stage.status(&old)), "it stays until somebody terminates it");
+            assert_eq!(stage.cloud.group(SPOT).expect("a group").desired, 3, "and is no capacity");
+            stage.cloud.end_retained(&old).expect("an instance");
+        })
+        .play();
+    played.assert_ok();
 }

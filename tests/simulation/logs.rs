@@ -8,11 +8,16 @@ use spot_guard::kube::problem::RequestProblem;
 use spot_guard::sim::scenario::Scenario;
 use spot_guard::sim::world::Gates;
 use spot_guard::telemetry::tracing::log_filter;
+use spot_guard_cloud::cloud::{CallFate, CallGate};
 use spot_guard_cloud::cluster::{self, RequestInfo};
 use spot_guard_core::record::NoticeKind;
+use std::cell::RefCell;
 use std::io::{self, Write};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -197,4 +202,66 @@ fn the_clients_own_words_hold_what_it_was_answered() {
     drop(listening);
     assert!(log.text().contains(SECRET), "the client logs the answer: {}", log.text());
     assert!(error.to_string().contains(SECRET), "{error}");
+}
+
+/// From a minute after the first call every call of AWS and every write of Kubernetes fails for half an hour.
+#[derive(Default)]
+struct Outage(OnceLock<Instant>);
+
+impl Outage {
+    fn is_on(&self) -> bool {
+        (60..1860).contains(&self.0.get_or_init(Instant::now).elapsed().as_secs())
+    }
+}
+
+impl cluster::RequestGate for Outage {
+    fn before(&self, request: &RequestInfo) -> cluster::RequestFate {
+        let writes = matches!(request.verb.as_str(), "create" | "update" | "patch" | "delete");
+        if self.is_on() && writes && request.resource != "leases" {
+            return cluster::RequestFate::Refuse(500, "not now".into());
+        }
+        cluster::RequestFate::Pass
+    }
+}
+
+impl CallGate for Outage {
+    fn before(&self, _operation: &str, _group: Option<&str>) -> CallFate {
+        if self.is_on() { CallFate::throttling() } else { CallFate::Pass }
+    }
+}
+
+#[test]
+fn an_outage_of_half_an_hour_repeats_no_warning_within_a_minute() {
+    let _turn = in_turn();
+    let log = Log::default();
+    let listening = log.listen();
+    let outage = Arc::new(Outage::default());
+    let gates = Gates { kube: Some(outage.clone()), aws: Some(outage), ..Gates::default() };
+    let warned: Rc<RefCell<Vec<(Duration, String)>>> = Rc::default();
+    let (read, lines) = (log.clone(), warned.clone());
+    let listen = async move |stage: Stage| {
+        let (begun, mut known) = (Instant::now(), 0);
+        while begun.elapsed() < Duration::from_secs(1900) {
+            stage.pass(1).await;
+            let text = read.text();
+            for line in text[known..].lines().filter(|line| line.contains("WARN") || line.contains("ERROR")) {
+                // In front stands the time of the machine.
+                let line = line.trim_start().split_once(' ').map_or(line, |(_, rest)| rest);
+                lines.borrow_mut().push((begun.elapsed(), line.to_owned()));
+            }
+            known = text.len();
+        }
+    };
+    Play::plot("outage", ends(Scenario::DrySpot)).faults(gates).beside(listen).play();
+    drop(listening);
+    let warned = warned.borrow();
+    let lines: Vec<&str> = warned.iter().map(|(_, line)| line.as_str()).collect();
+    for part in ["the groups could not be read", "could not be stored"] {
+        assert!(lines.iter().any(|line| line.contains(part)), "{part}: {lines:#?}");
+    }
+    for (number, (at, line)) in warned.iter().enumerate() {
+        let again = warned[number + 1..].iter().find(|(_, later)| later == line);
+        let soon = again.filter(|(later, _)| *later - *at < Duration::from_secs(59));
+        assert!(soon.is_none(), "at {at:?} and again at {:?}: {line}", soon.map(|(later, _)| later));
+    }
 }

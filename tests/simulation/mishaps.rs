@@ -6,6 +6,7 @@ use serde_json::json;
 use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, POOL, SPOT};
 use spot_guard_cloud::cloud::{self, BootFault, LaunchFailure, ScriptedGate, Supply};
+use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{FlowBox, OldNodeState, Outcome, Phase};
 use std::sync::Arc;
 use std::time::Duration;
@@ -312,4 +313,47 @@ fn a_stand_in_that_somebody_else_terminates_is_over_and_no_node_of_the_baseline_
     let desired = |group: &str| played.stage.cloud.group(group).expect("a group").desired;
     assert_eq!((desired(SPOT), desired(ON_DEMAND)), (3, 2), "each as before the fallback");
     assert_eq!(played.count("TerminateInstanceInAutoScalingGroup", Some(ON_DEMAND)), 0);
+}
+
+#[test]
+fn a_stand_in_that_aws_picks_when_somebody_lowers_desired_capacity_is_over() {
+    let mut plot = ends(Scenario::DrySpot);
+    plot.script.retain(|(_, act)| !matches!(act, Act::SpotHas(Supply::Unlimited)));
+    let played = Play::plot("lowered by others", plot)
+        .beside(|stage| async move {
+            stage.cloud.set_desired(ON_DEMAND, 2).expect("within the sizes");
+            stage.pass(2).await;
+            let baseline = stage.cloud.group(ON_DEMAND).expect("a group").instances;
+            assert_eq!(baseline.len(), 2, "nothing stands in yet");
+            for instance in baseline {
+                stage.cloud.protect(&instance.id, true).expect("an instance");
+            }
+            let old = stage.spot[0].clone();
+            stage.until_phase(&old, Phase::OnFallback).await;
+            stage.pass(60).await;
+            stage.cloud.set_desired(ON_DEMAND, 2).expect("within the sizes");
+        })
+        .play();
+    assert!(played.violations.is_empty(), "{:?}", played.complaints());
+    assert!(played.has(FlowBox::CleanUp, Outcome::CleanedUp), "{:?}", played.report.problems);
+    let desired = |group: &str| played.stage.cloud.group(group).expect("a group").desired;
+    assert_eq!((desired(SPOT), desired(ON_DEMAND)), (3, 2), "each as before the fallback");
+    assert_eq!(played.count("TerminateInstanceInAutoScalingGroup", Some(ON_DEMAND)), 0);
+}
+
+#[test]
+fn a_spot_instance_that_is_unhealthy_holds_the_return_at_box_7() {
+    let played = Play::of(Scenario::DrySpot)
+        .beside(|stage| async move {
+            let (old, other) = (stage.spot[0].clone(), stage.spot[1].clone());
+            stage.until_phase(&old, Phase::OnFallback).await;
+            stage.cloud.set_health(&other, false).expect("an instance");
+            stage.until_waiting(&old, FlowBox::Health, ReasonCode::InstancesMissing).await;
+            stage.pass(900).await;
+            assert_eq!(stage.held_by(&old), [ReasonCode::InstancesMissing]);
+            assert_eq!(stage.cloud.group(SPOT).expect("a group").instances.len(), 3, "nothing is ended");
+            stage.cloud.set_health(&other, true).expect("an instance");
+        })
+        .play();
+    played.assert_ok();
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use spot_guard::crd::{SpotPool, notice_name};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, POOL, SPOT};
-use spot_guard_cloud::cloud::{GroupSpec, Market, Supply};
+use spot_guard_cloud::cloud::{GroupSpec, Market, MixedPolicy, Supply};
 use spot_guard_core::neighbours::Neighbour;
 use spot_guard_core::reason::{Reason, ReasonCode};
 use spot_guard_core::record::{FlowBox, GroupKind, NoticeKind, OldNodeState, Outcome, Phase};
@@ -44,7 +44,16 @@ fn events(stage: &Stage, kind: &str, name: &str) -> Vec<(String, bool)> {
 #[test]
 fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
     type Set = fn(&mut GroupSpec, bool);
-    let cases: [(ReasonCode, &'static str, Set); 4] = [
+    let cases: [(ReasonCode, &'static str, Set); 6] = [
+        (ReasonCode::CountedInUnits, SPOT, |spec, on| {
+            let all_spot = MixedPolicy {
+                on_demand_base: 0,
+                on_demand_percentage_above_base: 0,
+                spot_allocation_strategy: "price-capacity-optimized".to_owned(),
+            };
+            (spec.mixed, spec.weight) = (on.then_some(all_spot), on.then_some(2));
+        }),
+        (ReasonCode::CountedInUnits, ON_DEMAND, |spec, on| spec.capacity_type = on.then_some("memory-mib")),
         (ReasonCode::CapacityRebalance, SPOT, |spec, on| spec.capacity_rebalance = on),
         (ReasonCode::OperatorOwned, SPOT, |spec, on| {
             spec.operator = on.then(|| "eks.amazonaws.com".to_owned())
@@ -53,7 +62,7 @@ fn a_pool_that_is_not_accepted_is_left_alone_and_acted_on_once_it_is() {
             spec.tags = if on { vec![("eks:nodegroup-name".to_owned(), "w".to_owned())] } else { Vec::new() };
         }),
         (ReasonCode::NotAllOnDemand, ON_DEMAND, |spec, on| {
-            spec.mixed = on.then(|| spot_guard_cloud::cloud::MixedPolicy {
+            spec.mixed = on.then(|| MixedPolicy {
                 on_demand_base: 0,
                 on_demand_percentage_above_base: 50,
                 spot_allocation_strategy: "price-capacity-optimized".to_owned(),
@@ -415,6 +424,19 @@ fn cluster_autoscaler_is_kept_off_the_nodes_of_a_story_until_it_is_over() {
                 let kept = node["metadata"]["name"] == json!(name);
                 assert_eq!(annotation(&node) == json!("true"), kept, "{}", node["metadata"]);
             }
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn an_instance_that_a_person_has_put_aside_is_left_alone_and_replaced_once_it_is_back() {
+    let played = Play::of(Scenario::Rebalance)
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            assert!(stage.cloud.set_standby(&instance, true).expect("an instance"));
+            nothing_happens_to(&stage, &instance, ReasonCode::InStandby).await;
+            assert!(stage.cloud.set_standby(&instance, false).expect("an instance"));
         })
         .play();
     played.assert_ok();

@@ -551,3 +551,66 @@ fn a_new_life_remembers_who_cannot_launch_instances() {
         .play();
     played.assert_ok();
 }
+
+#[test]
+fn of_the_errors_of_several_types_in_one_answer_the_decisive_one_counts() {
+    use Outcome::{Misconfigured, NoCapacity};
+    let spot = Market::Spot;
+    let (unsupported, dry) =
+        (("Unsupported", "Not offered here."), ("UnfulfillableCapacity", "None is left."));
+    let wrong = || LaunchFailure::fleet(spot, "InvalidParameterCombination", "Wrong.");
+    for (failure, outcome) in [
+        (
+            LaunchFailure::dry(spot, "m5.xlarge", "us-east-1a").beside(unsupported.0, unsupported.1),
+            NoCapacity,
+        ),
+        (LaunchFailure::fleet(spot, unsupported.0, unsupported.1).beside(dry.0, dry.1), NoCapacity),
+        (wrong().beside(dry.0, dry.1), NoCapacity),
+        (wrong().beside("VcpuLimitExceeded", "No more."), NoCapacity),
+        (wrong().beside("InvalidAMIID.NotFound", "The image is gone."), Misconfigured),
+    ] {
+        let mut plot = ends(Scenario::DrySpot);
+        plot.steps.insert(0, (FlowBox::Wait, outcome));
+        plot.script.retain(|(_, act)| !matches!(act, Act::SpotHas(_)));
+        let name = format!("{} beside {:?}", failure.code, failure.beside);
+        let stay = async |stage: Stage| fails_until_on_fallback(&stage, failure).await;
+        Play::plot(&name, plot).beside(stay).play().assert_ok();
+    }
+}
+
+#[test]
+fn what_is_wrong_in_one_zone_alone_leaves_the_next_zone() {
+    for code in ["InvalidSubnetID.NotFound", "InsufficientFreeAddressesInSubnet", "Unsupported"] {
+        for launch_instances in [true, false] {
+            let mut plot = Scenario::Rebalance.plot();
+            plot.start.launch_instances = launch_instances;
+            let failure = LaunchFailure::fleet(Market::Spot, code, "Not in this zone.");
+            let played = with_cloud(code, plot, move |cloud| {
+                in_three_zones(cloud);
+                cloud.set_zone_failure(SPOT, "us-east-1a", Some(failure.clone()), None).expect("a group");
+                cloud.set_zone_failure(SPOT, "us-east-1b", Some(failure), None).expect("a group");
+            })
+            .play();
+            played.assert_ok();
+            assert!(
+                !played.report.replacements[0].fallback,
+                "{code}, by LaunchInstances: {launch_instances}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_zone_of_an_interruption_is_asked_last() {
+    let mut plot = ends(Scenario::TwoMinuteNotice);
+    plot.start.zones = 3;
+    let played = Play::plot("another zone", plot).beside(async |stage: Stage| {
+        stage.cloud.suspend(SPOT, "AZRebalance", "User suspended").expect("a group");
+    });
+    let played = played.play();
+    played.assert_ok();
+    let launches = played.stage.cloud.snapshot().activities.into_iter();
+    let launched = launches.filter(|held| held.group == SPOT && held.description.starts_with("Launching"));
+    let zones: Vec<String> = launched.filter_map(|held| held.zone).collect();
+    assert!(!zones.is_empty() && !zones.contains(&"us-east-1a".to_owned()), "{zones:?}");
+}

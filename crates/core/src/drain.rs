@@ -22,8 +22,8 @@ pub use marking::{Marking, MarksSet};
 pub use moment::Moment;
 pub use orders::{DrainCommand, DrainEnd, DrainReport, NodeInstance, Order};
 pub use progress::Drain;
-pub(crate) use rules::CORDON;
 pub use rules::{
     BudgetView, Deletion, DrainClock, DrainPolicy, NextStep, PodFate, SkipReason, Turn, budget_view,
     classify, eviction_order, holds_its_node, ignores_marks, must_move, next_step, overdue, turns,
 };
+pub(crate) use rules::{CORDON, fate_under_notice};

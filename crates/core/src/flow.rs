@@ -163,6 +163,20 @@ pub enum Event {
         /// For how long it stood in.
         waited: Duration,
     },
+    /// Box 3: the old instance serves long after its deadline, so EC2 gave no notice.
+    NoticeFalse {
+        /// The old instance.
+        instance_id: InstanceId,
+        /// When it was to be taken.
+        deadline: Timestamp,
+    },
+    /// Box 3: the old instance serves long after the time of its maintenance.
+    Maintained {
+        /// The old instance.
+        instance_id: InstanceId,
+        /// When the maintenance was to begin.
+        deadline: Timestamp,
+    },
     /// Boxes 5 and 10: the pods run elsewhere.
     Drained {
         /// Which drain.
@@ -258,6 +272,8 @@ impl Event {
             Self::RequestFailed { group: GroupKind::Spot, .. }
             | Self::FitGivenUp { .. }
             | Self::AdviceGivenUp { .. }
+            | Self::NoticeFalse { .. }
+            | Self::Maintained { .. }
             | Self::Discarded { group: GroupKind::Spot, .. } => FlowBox::Wait,
             Self::InService { group: GroupKind::Spot, .. } => FlowBox::Success,
             Self::RequestFailed { group: GroupKind::OnDemand, .. }
@@ -313,10 +329,12 @@ impl Event {
             Self::NodeKept { .. } => Outcome::NodeKept,
             Self::InService { .. } => Outcome::InService,
             Self::Tainted => Outcome::Tainted,
+            Self::NoticeFalse { .. } => Outcome::NoticeFalse,
             Self::DrainBlocked { .. } => Outcome::Blocked,
             Self::DrainGivenUp { .. }
             | Self::FitGivenUp { .. }
             | Self::AdviceGivenUp { .. }
+            | Self::Maintained { .. }
             | Self::DrainedWithout { .. }
             | Self::DeadlineNear { .. } => Outcome::TimedOut,
             Self::Drained { .. } => Outcome::Drained,

@@ -40,15 +40,26 @@ pub enum Lifecycle {
     /// A person has put it aside, or is doing so (User Guide, "Temporarily remove instances"). It is in the
     /// group and not gone, and is no capacity.
     Standby,
-    /// On its way out, in any way; also detached and retained ones, which do not count as capacity.
+    /// On its way out, in any way; also detached ones, which do not count as capacity.
     Leaving,
+    /// On its way out, and held by a lifecycle hook.
+    EndHeld,
+    /// Its lifecycle hook was abandoned, and its group keeps it until somebody terminates it (User Guide,
+    /// "Control instance retention"). It does not count as capacity.
+    Retained,
 }
 
 impl Lifecycle {
     /// Whether an instance in this state counts towards the desired capacity.
     #[must_use]
     pub fn is_capacity(self) -> bool {
-        !matches!(self, Self::Standby | Self::Leaving)
+        self != Self::Standby && !self.is_leaving()
+    }
+
+    /// Whether an instance in this state is on its way out.
+    #[must_use]
+    pub fn is_leaving(self) -> bool {
+        matches!(self, Self::Leaving | Self::EndHeld | Self::Retained)
     }
 
     /// Whether an instance in this state is on its way in.
@@ -76,9 +87,9 @@ impl Lifecycle {
             "Pending:Wait" => Self::Held,
             "EnteringStandby" | "Standby" => Self::Standby,
             "Detached" | "Detaching" | "Quarantined" | "Terminated" => Self::Leaving,
-            "Terminating" | "Terminating:Proceed" | "Terminating:Retained" | "Terminating:Wait" => {
-                Self::Leaving
-            }
+            "Terminating" | "Terminating:Proceed" => Self::Leaving,
+            "Terminating:Wait" => Self::EndHeld,
+            "Terminating:Retained" => Self::Retained,
             // In the warm pool, which is no capacity.
             warmed if warmed.starts_with("Warmed:") => Self::Leaving,
             _ => Self::Other,
@@ -459,8 +470,10 @@ mod tests {
 
     #[test]
     fn every_lifecycle_state_of_the_model_and_an_unknown_one_has_its_meaning() {
-        use Lifecycle::{Held, InService, Leaving, Other, Pending, Standby};
-        let states: [(Lifecycle, &[&str]); 6] = [
+        use Lifecycle::{EndHeld, Held, InService, Leaving, Other, Pending, Retained, Standby};
+        let states: [(Lifecycle, &[&str]); 8] = [
+            (EndHeld, &["Terminating:Wait"]),
+            (Retained, &["Terminating:Retained"]),
             (Standby, &["EnteringStandby", "Standby"]),
             (Pending, &["Pending", "Pending:Proceed"]),
             (Held, &["Pending:Wait"]),
@@ -481,9 +494,7 @@ mod tests {
                 &[
                     "Quarantined",
                     "Terminating",
-                    "Terminating:Wait",
                     "Terminating:Proceed",
-                    "Terminating:Retained",
                     "Terminated",
                     "Detaching",
                     "Detached",

@@ -210,6 +210,6 @@ fn outside_windows(windows: &[ReturnWindow], now: Timestamp) -> Vec<Reason> {
     if windows.is_empty() || found.iter().any(|open| open == &Ok(true)) {
         return Vec::new();
     }
-    let unusable = found.into_iter().filter_map(Result::err).map(|error| Reason::BadReturnWindow { error });
+    let unusable = found.into_iter().filter_map(Result::err).map(Reason::BadReturnWindow);
     std::iter::once(Reason::ReturnWindow).chain(unusable).collect()
 }

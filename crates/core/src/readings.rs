@@ -240,9 +240,7 @@ impl Known {
         let missing: Vec<InstanceId> = missing.cloned().collect();
         for id in missing {
             match self.instances.get_mut(&id) {
-                Some((Some(known), since))
-                    if known.lifecycle != Lifecycle::Leaving && is_young(*since, now) =>
-                {
+                Some((Some(known), since)) if !known.lifecycle.is_leaving() && is_young(*since, now) => {
                     instances.push(known.clone());
                 }
                 Some((known @ Some(_), since)) => (*known, *since) = (None, now),
@@ -267,7 +265,7 @@ fn stage(instance: Option<&Instance>) -> u8 {
     match instance.map(|held| held.lifecycle) {
         Some(Lifecycle::Pending | Lifecycle::Held) => 0,
         Some(Lifecycle::InService | Lifecycle::Other | Lifecycle::Ended | Lifecycle::Standby) => 1,
-        Some(Lifecycle::Leaving) => 2,
+        Some(Lifecycle::Leaving | Lifecycle::EndHeld | Lifecycle::Retained) => 2,
         None => 3,
     }
 }

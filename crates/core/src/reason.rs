@@ -49,8 +49,7 @@ pub struct ReturnAssessment {
     pub unstable: Vec<Reason>,
     /// Box 9.
     pub unsafe_: Vec<Reason>,
-    /// Before Spot is asked for the instance that is to take over: why the node could not be given back with
-    /// it, either.
+    /// Before Spot is asked: why the node could not be given back with its instance, either.
     pub unsafe_with_spot: Vec<Reason>,
 }
 
@@ -276,6 +275,13 @@ pub enum Reason {
         /// The instance.
         instance_id: InstanceId,
     },
+    /// An instance that is to be gone is held on its way out: by a lifecycle hook, or retained by its group.
+    EndHeld {
+        /// The instance.
+        instance_id: InstanceId,
+        /// Whether its group retains it.
+        retained: bool,
+    },
     /// The node of an instance that is to be gone is in the cluster.
     NodeNotGone {
         /// The node.
@@ -313,9 +319,11 @@ pub enum Reason {
     /// No window for returns is open.
     ReturnWindow,
     /// A window for returns cannot be used.
-    BadReturnWindow {
-        /// Why.
-        error: String,
+    BadReturnWindow(String),
+    /// The drain of a return was given up, and the next one waits.
+    ReturnRetry {
+        /// Until when.
+        until: Timestamp,
     },
     /// The Spot group has no instance for the return.
     NoSpotInstance,
@@ -445,6 +453,7 @@ impl Reason {
             Self::PodsNotListed { .. } => ReasonCode::PodsNotListed,
             Self::PodNotWatched { .. } => ReasonCode::PodNotWatched,
             Self::InstanceNotGone { .. } => ReasonCode::InstanceNotGone,
+            Self::EndHeld { .. } => ReasonCode::EndHeld,
             Self::NodeNotGone { .. } => ReasonCode::NodeNotGone,
             Self::CapacityNotSettled { .. } => ReasonCode::CapacityNotSettled,
             Self::InterruptionBrake { .. } => ReasonCode::InterruptionBrake,
@@ -452,7 +461,8 @@ impl Reason {
             Self::ReplacementsUnderWay { .. } => ReasonCode::ReplacementsUnderWay,
             Self::ReturnBudget { .. } => ReasonCode::ReturnBudget,
             Self::ReturnWindow => ReasonCode::ReturnWindow,
-            Self::BadReturnWindow { .. } => ReasonCode::BadReturnWindow,
+            Self::BadReturnWindow(_) => ReasonCode::BadReturnWindow,
+            Self::ReturnRetry { .. } => ReasonCode::ReturnRetry,
             Self::NoSpotInstance => ReasonCode::NoSpotInstance,
             Self::AtMinimum { .. } => ReasonCode::AtMinimum,
             Self::InstancesMissing { .. } => ReasonCode::InstancesMissing,

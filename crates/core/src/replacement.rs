@@ -83,6 +83,7 @@ fn step(subject: &Subject, status: &ReplacementStatus, next: &mut ReplacementSta
         if next.is_replaced_by_group() {
             by_group::find(next, &turn);
             leave::give_up_advice(next, &turn);
+            leave::give_up_false_notice(next, &turn);
         } else {
             capacity::find(next, &turn);
             leave::give_up(next, &turn);

@@ -12,7 +12,7 @@ pub use crate::stand_ins::{OwnRecord, ShortfallMode, ShortfallSpec};
 pub use waiting::{HYPOTHETICAL, Need, Shapes};
 
 use crate::group::{GroupSetup, GroupView, PoolView};
-use crate::ids::{PoolName, ReplacementName, name_stem};
+use crate::ids::{InstanceId, PoolName, ReplacementName, name_stem};
 use crate::ledger::{Balance, Ledger, MAX_EMPTY_PLACES, RequestState};
 use crate::policy::{Policy, backoff, seconds};
 use crate::reason::Reason;
@@ -27,6 +27,8 @@ use std::time::Duration;
 const READ_TWICE: Duration = Duration::from_secs(5);
 /// A launch that failed so long before a place was first seen empty was a launch for that place.
 const SEEN_LATE: Duration = Duration::from_secs(60);
+/// A pod that still waits so long after a stand-in with room for it was Ready waits for something else.
+const SERVES_WITHIN: Duration = Duration::from_secs(600);
 /// So many stand-ins may begin within a minute.
 const A_MINUTE: usize = 5;
 /// So long after the end of a stand-in the next one waits, doubled for each that ended within the hour.
@@ -107,6 +109,15 @@ pub fn uncovered<'a>(
     let standing = ledger.empty_places.iter().filter(seen_twice).copied();
     let missing = missing(ledger, spot).unwrap_or(0);
     standing.take(missing).skip(known.filter(OwnRecord::covers).count()).collect()
+}
+
+/// The stand-ins for places that have been Ready for long enough to be used, and since when.
+#[must_use]
+pub fn standing(known: &[OwnRecord<'_>], now: Timestamp) -> Vec<(InstanceId, Timestamp)> {
+    let open = known.iter().filter(|known| known.is_place && !known.status.is_finished());
+    let ready = open.filter_map(|known| known.status.capacity.taken());
+    let known_to_serve = ready.filter(|instance| since(instance.ready_at, now) >= SERVES_WITHIN);
+    known_to_serve.map(|instance| (instance.instance_id.clone(), instance.ready_at)).collect()
 }
 
 /// What [`judge`] looks at.

@@ -67,7 +67,14 @@ impl TurnView<'_> {
             let known = Known {
                 node: NodeState::of(snapshot, one.node),
                 holder: Holder::of(snapshot, one.instance_id),
-                record: record.map(|held| Recorded { node: &held.spec.node_name, open: held.is_open() }),
+                record: record.map(|held| Recorded {
+                    node: &held.spec.node_name,
+                    open: held.is_open(),
+                    disbelieved: held
+                        .status
+                        .as_ref()
+                        .is_some_and(|status| notices::is_disbelieved(status, now)),
+                }),
                 marked: snapshot
                     .node(one.node)
                     .is_some_and(|node| marks::any_set(node, &self.deps.taint_key)),

@@ -36,6 +36,7 @@ impl Write {
 /// Stores the record, and gives it as it is stored now, if it is there; `None` if it must be tried again.
 pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplacement>> {
     let api: Api<NodeReplacement> = Api::all(deps.client.clone());
+    let name = write.record().map(str::to_owned);
     let outcome = match write {
         Write::Create(record) => match api.create(&PostParams::default(), &record).await {
             Ok(created) => {
@@ -60,7 +61,8 @@ pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplac
         }
     };
     let told = |error: &kube::Error| {
-        tracing::warn!(error = %RequestProblem(error), "a record could not be stored; the next attempt follows");
+        let error = RequestProblem(error);
+        tracing::warn!(replacement = name, %error, "a record could not be stored; the next attempt follows");
     };
     outcome.inspect_err(told).ok()
 }
@@ -68,7 +70,8 @@ pub(super) async fn store(deps: &Deps, write: Write) -> Option<Option<NodeReplac
 /// Answers a SpotAction; whether that is done.
 pub(super) async fn answer(deps: &Deps, spot_action: &SpotAction, verdict: &ActionUpdate) -> bool {
     let told = |error: &kube::Error| {
-        tracing::warn!(error = %RequestProblem(error), "a SpotAction could not be answered; the next attempt follows");
+        let (name, error) = (spot_action.name_any(), RequestProblem(error));
+        tracing::warn!(name, %error, "a SpotAction could not be answered; the next attempt follows");
     };
     tell(deps, spot_action, verdict).await.inspect_err(told).is_ok()
 }

@@ -10,7 +10,7 @@ use crate::telemetry::metrics::{BoundedCheck, Spent};
 use spot_guard_core::cluster::{Node, Snapshot};
 use spot_guard_core::drain;
 use spot_guard_core::freshness::Freshness;
-use spot_guard_core::group::{GroupView, Lifecycle, PoolView};
+use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::ids::{InstanceId, NodeName, NodeUid, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::limits::{self, Starts};
@@ -140,8 +140,7 @@ impl<'a> TurnView<'a> {
     /// The instances that are on their way out and whose nodes carry our marks. The marks stay, or the
     /// termination that the agent reports would look like somebody else's.
     pub(super) fn marked_and_leaving(&self, view: &PoolView) -> impl Iterator<Item = InstanceId> {
-        let leaving =
-            view.instances().filter(|held| held.lifecycle == Lifecycle::Leaving).map(|held| &held.id);
+        let leaving = view.instances().filter(|held| held.lifecycle.is_leaving()).map(|held| &held.id);
         let is_marked = |id: &InstanceId| {
             self.snapshot.nodes_of_instance(id).any(|node| marks::are_set(node, &self.deps.taint_key))
         };

@@ -31,7 +31,7 @@ pub(super) fn judge(
     let view = &*observed.view;
     let policy = SafetyPolicy::of(&pool.policy);
     let unsafe_ = |candidate: &Candidate, cluster: &Snapshot| {
-        let mut context = safety_context(None, &everywhere, view, cluster, taint_key);
+        let mut context = safety_context(None, &everywhere, view, cluster, (taint_key, now));
         // An adoption may leave the pool as full as it is.
         context.utilisation_before_story =
             Some(safety::pool_utilisation(&context.pool_nodes, snapshot, &policy));

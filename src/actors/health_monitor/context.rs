@@ -1,5 +1,6 @@
 //! What box 9 is told beside the cluster.
 
+use jiff::Timestamp;
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::group::PoolView;
 use spot_guard_core::health::PoolReplacement;
@@ -13,10 +14,10 @@ pub(super) fn safety_context(
     stories: &[PoolReplacement<'_>],
     view: &PoolView,
     snapshot: &Snapshot,
-    taint_key: &Arc<str>,
+    (taint_key, now): (&Arc<str>, Timestamp),
 ) -> SafetyContext {
     let members = view.instances().map(|instance| &instance.id);
-    let mut context = SafetyContext::of(own, stories, members, snapshot, taint_key);
+    let mut context = SafetyContext::of(own, stories, members, snapshot, taint_key, now);
     context.pool_nodes.extend(snapshot.node(&HYPOTHETICAL.into()).map(|node| node.name.clone()));
     context
 }

@@ -78,7 +78,8 @@ pub(super) fn judge(
     let shapes = |view: &PoolView| Shapes::of(view, snapshot, taint_key);
     let need = || {
         let earlier: Vec<Shapes> = around.earlier.iter().map(|view| shapes(view)).collect();
-        shapes(view).need(view, snapshot, &earlier, &pool.policy, now)
+        let stand_ins = shortfall::standing(&known, now);
+        shapes(view).need(view, snapshot, &earlier, &pool.policy, &stand_ins, now)
     };
     shortfall::judge(&Circumstances {
         spec: &pool.shortfall,

@@ -4,6 +4,7 @@ use super::quantity::Rounding;
 use super::{Converted, Converter, Problems, UNREADABLE, effect, time};
 use crate::kube::closed::Accounted as _;
 use crate::kube::slim::{self as api};
+use jiff::{SignedDuration, Timestamp};
 use spot_guard_core::cluster::{
     ClaimRef, HostPort, KNOWN_FEATURES, Owner, OwnerKind, Pod, PodPhase, PodSpec, Resources, Toleration,
     TolerationOperator,
@@ -65,7 +66,8 @@ impl Converter {
             },
             do_not_disrupt: annotations
                 .and_then(|a| a.do_not_disrupt.as_deref())
-                .is_some_and(|v| v != "false"),
+                .filter(|value| *value != "false")
+                .map(|value| not_disrupted_until(value, status.and_then(|s| time(s.start_time.as_ref())))),
             spec: spec.map_or_else(Arc::default, |s| self.pod_spec(pod, s, &mut problems)),
         };
         Converted { object, problems: problems.list }
@@ -340,4 +342,12 @@ fn combine(a: &Resources, b: &Resources, with: fn(i64, i64) -> i64) -> Resources
         pods: 0,
         extended: names.into_iter().map(|n| (n.clone(), with(a.extended(n), b.extended(n)))).collect(),
     }
+}
+
+/// Until when a pod that started at that time asks to be left alone. What is no duration of Go is for ever,
+/// as is one that nobody knows the beginning of.
+fn not_disrupted_until(value: &str, started: Option<Timestamp>) -> Timestamp {
+    let duration = value.parse::<SignedDuration>().ok().filter(|duration| !duration.is_negative());
+    let end = started.zip(duration).and_then(|(started, duration)| started.checked_add(duration).ok());
+    end.unwrap_or(Timestamp::MAX)
 }

@@ -509,3 +509,29 @@ fn a_rule_whose_value_nobody_knows_keeps_the_pod_where_it_is() {
     let unclear = "TopologySpreadConstraint.whenUnsatisfiable";
     assert_eq!(of("Equal", "Ignore", "Perhaps").as_deref(), Some(unclear));
 }
+
+#[test]
+fn a_wish_not_to_be_disrupted_ends_a_duration_after_the_start_of_its_pod() {
+    let until = |value: &str, started: Value| {
+        let pod = json!({
+            "metadata": {"name": "web-0", "annotations": {"karpenter.sh/do-not-disrupt": value}},
+            "status": {"startTime": started},
+        });
+        Converter::default().pod(&read(pod)).object.do_not_disrupt.map(|until| until.to_string())
+    };
+    let started = json!("2026-01-01T00:00:00Z");
+    let for_ever = Some(Timestamp::MAX.to_string());
+    for (value, expected) in [
+        ("30m", Some("2026-01-01T00:30:00Z".to_owned())),
+        ("1h30m45s", Some("2026-01-01T01:30:45Z".to_owned())),
+        ("0s", Some("2026-01-01T00:00:00Z".to_owned())),
+        ("true", for_ever.clone()),
+        ("-5m", for_ever.clone()),
+        ("soon", for_ever.clone()),
+        ("", for_ever.clone()),
+        ("false", None),
+    ] {
+        assert_eq!(until(value, started.clone()), expected, "{value}");
+    }
+    assert_eq!(until("30m", Value::Null), for_ever, "nobody knows since when it runs");
+}

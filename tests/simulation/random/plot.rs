@@ -142,6 +142,14 @@ pub enum Event {
     NodesStay,
     /// From here on a termination hook holds what a group ends for so many seconds.
     EndsHeld(Place, u64),
+    /// From here on a group retains what its termination hook has held for so many seconds.
+    EndsRetained(Place, u64),
+    /// A person puts an instance aside for so many seconds.
+    PutAside(Place, usize, u64),
+    /// Listings show an instance in service in another state for so many seconds.
+    Shown(Place, usize, &'static str, u64),
+    /// The next launches fail in the zone of that number.
+    ZoneFails(Place, usize, LaunchFault, u32),
     /// An instance refresh runs for so many seconds, and replaces the instance of that number first.
     Refreshed(Place, usize, u64),
     /// EKS updates a managed node group for so many seconds, and replaces the instance of that number first.
@@ -160,7 +168,19 @@ pub enum LaunchFault {
     Quota,
     Configuration,
     Unknown,
+    /// Of two types one is out of capacity, and the other one not offered.
+    Several,
 }
+
+/// States of instances that run on, of the model's thirty, and one that nobody knows (API Reference,
+/// Instance).
+const IN_SERVICE_STATES: [&str; 5] = [
+    "ReplacingRootVolume",
+    "ReplacingRootVolume:Wait",
+    "ReplacingRootVolume:Proceed",
+    "RootVolumeReplaced",
+    "SomethingNew",
+];
 
 const OPERATIONS: [&str; 5] = [
     "LaunchInstances",
@@ -235,6 +255,8 @@ impl Plot {
         let events = with_stays(events, &mut fastrand::Rng::with_seed(seed ^ STAYS), &pools);
         let events = with_refreshes(events, &mut fastrand::Rng::with_seed(seed ^ REFRESHES), &pools);
         let events = with_updates(events, &mut fastrand::Rng::with_seed(seed ^ UPDATES), &pools);
+        let events = with_states(events, &mut fastrand::Rng::with_seed(seed ^ STATES), &pools);
+        let events = with_zones(events, &mut fastrand::Rng::with_seed(seed ^ ZONES), &pools);
         let events = with_attacks(events, seed);
         Self {
             seed,
@@ -417,6 +439,59 @@ fn with_hooks(
             0 => Event::BootsFail(place, BootFault::HookHolds(wait), random.usize(1..3)),
             1 => Event::BootsFail(place, BootFault::HookAbandons(wait), random.usize(1..3)),
             _ => Event::EndsHeld(place, pick(random, &[30, 300, 1200])),
+        };
+        drawn.push((last * random.u32(..6) / 8, event));
+    }
+    among(events, drawn)
+}
+
+/// Lifecycle states are drawn apart from the rest.
+const STATES: u64 = 0x0057_a7e5;
+
+/// In a third of the stories instances are in states that are neither on the way in nor on the way out.
+fn with_states(
+    events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+    pools: &[PoolPlan],
+) -> Vec<(usize, Duration, Event)> {
+    if random.u8(..3) > 0 {
+        return events;
+    }
+    let mut drawn = Vec::new();
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    for _ in 0..random.usize(1..=3) {
+        let (place, number) = (place(random, pools), random.usize(..6));
+        let seconds = pick(random, &[20, 120, 900]);
+        let event = match random.u8(..4) {
+            0 => Event::EndsRetained(place, pick(random, &[5, 60])),
+            1 => Event::PutAside(place, number, seconds),
+            _ => Event::Shown(place, number, pick(random, &IN_SERVICE_STATES), seconds),
+        };
+        drawn.push((last * random.u32(..8) / 8, event));
+    }
+    among(events, drawn)
+}
+
+/// Failures by zone are drawn apart from the rest.
+const ZONES: u64 = 0x0020_4e5f;
+
+/// In a third of the stories launches fail in one zone, or for one type in another way than for the next.
+fn with_zones(
+    events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+    pools: &[PoolPlan],
+) -> Vec<(usize, Duration, Event)> {
+    if random.u8(..3) > 0 {
+        return events;
+    }
+    let faults = [LaunchFault::Several, LaunchFault::Several, LaunchFault::Quota, LaunchFault::Configuration];
+    let mut drawn = Vec::new();
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    for _ in 0..random.usize(1..=3) {
+        let (place, fault, times) = (place(random, pools), pick(random, &faults), random.u32(1..6));
+        let event = match random.u8(..3) {
+            0 => Event::LaunchesFail(place, fault, times),
+            _ => Event::ZoneFails(place, random.usize(..3), fault, times),
         };
         drawn.push((last * random.u32(..6) / 8, event));
     }

@@ -80,6 +80,13 @@ pub struct Counts {
     pub launches_held: usize,
     pub launches_abandoned: usize,
     pub ends_held: usize,
+    /// Stories in which ended instances are retained, instances are put aside, and shown in other states.
+    pub ends_retained: usize,
+    pub put_aside: usize,
+    pub shown: usize,
+    /// Stories in which launches fail in one zone, or with several errors in an answer.
+    pub zones_fail: usize,
+    pub several_errors: usize,
     /// Stories with pods that ask to stay.
     pub held: usize,
     /// Stories with pods that nothing makes anew, with a budget that never opens, and with pods that are
@@ -123,6 +130,11 @@ impl Counts {
         self.launches_held += other.launches_held;
         self.launches_abandoned += other.launches_abandoned;
         self.ends_held += other.ends_held;
+        self.ends_retained += other.ends_retained;
+        self.put_aside += other.put_aside;
+        self.shown += other.shown;
+        self.zones_fail += other.zones_fail;
+        self.several_errors += other.several_errors;
         self.held += other.held;
         self.runners += other.runners;
         self.never_open += other.never_open;
@@ -378,19 +390,15 @@ impl<'a> Stage<'a> {
                 self.cloud.set_supply(&name, None, capacity).expect("a group");
             }
             Event::LaunchesFail(place, fault, times) => {
-                let market = match place.kind {
-                    GroupKind::Spot => Market::Spot,
-                    GroupKind::OnDemand => Market::OnDemand,
-                };
-                let failure = match fault {
-                    LaunchFault::Quota => LaunchFailure::vcpu_limit(market, 64),
-                    LaunchFault::Configuration => {
-                        LaunchFailure::invalid_parameter_combination(market, "no such type in this zone")
-                    }
-                    LaunchFault::Unknown => LaunchFailure::text("InternalError", "We are unable to say."),
-                };
                 let name = self.group_name(place);
+                let failure = launch_failure(place, fault);
                 self.cloud.set_launch_failure(&name, Some(failure), Some(times)).expect("a group");
+            }
+            Event::ZoneFails(place, zone, fault, times) => {
+                let zones = &world::ZONES[..self.plot.pools[place.pool].start.zones];
+                let (name, zone) = (self.group_name(place), zones[zone % zones.len()]);
+                let failure = launch_failure(place, fault);
+                self.cloud.set_zone_failure(&name, zone, Some(failure), Some(times)).expect("a group");
             }
             Event::BootsFail(place, fault, times) => {
                 let name = self.group_name(place);
@@ -455,6 +463,21 @@ impl<'a> Stage<'a> {
                 let hook = Some(Duration::from_secs(seconds));
                 let name = self.group_name(place);
                 self.cloud.edit_group(&name, |spec| spec.termination_hook = hook).expect("a group");
+            }
+            Event::EndsRetained(place, seconds) => {
+                let hook = Some(Duration::from_secs(seconds));
+                let retains = |spec: &mut GroupSpec| (spec.termination_hook, spec.retains) = (hook, true);
+                self.cloud.edit_group(&self.group_name(place), retains).expect("a group");
+            }
+            Event::PutAside(place, number, seconds) => {
+                let aside = self.others(place, Change::PutAside(number));
+                let back = self.others_after(Duration::from_secs(seconds), place, Change::BringBack);
+                return Some(actix::spawn(async move {
+                    let _ = (aside.await, back.await);
+                }));
+            }
+            Event::Shown(place, number, state, seconds) => {
+                return self.show(place, number, state, Duration::from_secs(seconds));
             }
             Event::Refreshed(place, number, seconds) => {
                 return Some(self.refresh(place, number, Duration::from_secs(seconds)));
@@ -570,9 +593,14 @@ impl<'a> Stage<'a> {
     /// comes between our call and its lost answer cannot be told from the call's own effect, and one to the
     /// number of a call in doubt not from its arrival.
     fn others(&self, place: Place, change: Change) -> tokio::task::JoinHandle<()> {
+        self.others_after(Duration::ZERO, place, change)
+    }
+
+    fn others_after(&self, wait: Duration, place: Place, change: Change) -> tokio::task::JoinHandle<()> {
         let (name, pool) = (self.group_name(place), self.plot.pools[place.pool].start.name.clone());
         let (cloud, cluster, faults) = (self.cloud.clone(), self.cluster.clone(), self.faults.clone());
         actix::spawn(async move {
+            sleep(wait).await;
             for _ in 0..120 {
                 let ledger = ledger(&cluster, &pool);
                 let is_lost = is_pressed(&cluster, &pool) && have_just_changed(&cloud);
@@ -588,6 +616,25 @@ impl<'a> Stage<'a> {
                 sleep(Duration::from_millis(997)).await;
             }
         })
+    }
+
+    /// Listings show an instance in another state for a while; it runs on.
+    fn show(
+        &mut self,
+        place: Place,
+        number: usize,
+        state: &'static str,
+        duration: Duration,
+    ) -> Option<tokio::task::JoinHandle<()>> {
+        let instance = self.instance(place, number)?;
+        self.say(format!("{} is shown as {state}", instance.id));
+        self.cloud.show_state(&instance.id, Some(state)).expect("an instance");
+        let cloud = self.cloud.clone();
+        Some(actix::spawn(async move {
+            sleep(duration).await;
+            // It may be gone by then.
+            let _ = cloud.show_state(&instance.id, None);
+        }))
     }
 
     fn set_budget(&self, app: usize, allowed: u32) {
@@ -751,6 +798,7 @@ impl<'a> Stage<'a> {
         while at_rest < AT_REST && from.elapsed() < PATIENCE && self.auditor.violations().is_empty() {
             self.pass_until(Instant::now() + LOOK).await;
             self.replace_faulty_of_others();
+            self.end_retained();
             self.make_up_for_others();
             if from.elapsed() > PATIENCE / 2 {
                 stays::spread_ends(&self.cluster);
@@ -797,6 +845,17 @@ impl<'a> Stage<'a> {
                 matches!(event, Event::BootsFail(_, BootFault::HookAbandons(_), _))
             }),
             ends_held: has(|event| matches!(event, Event::EndsHeld(..))),
+            ends_retained: has(|event| matches!(event, Event::EndsRetained(..))),
+            put_aside: has(|event| matches!(event, Event::PutAside(..))),
+            shown: has(|event| matches!(event, Event::Shown(..))),
+            zones_fail: has(|event| matches!(event, Event::ZoneFails(..))),
+            several_errors: has(|event| {
+                matches!(
+                    event,
+                    Event::LaunchesFail(_, LaunchFault::Several, _)
+                        | Event::ZoneFails(_, _, LaunchFault::Several, _)
+                )
+            }),
             held: has(|event| matches!(event, Event::Held(_))),
             runners: has(|event| matches!(event, Event::Runner(..))),
             never_open: has(|event| matches!(event, Event::NeverOpens)),
@@ -846,7 +905,8 @@ impl<'a> Stage<'a> {
         self.cloud.heal();
         for pool in &self.plot.pools {
             for group in [pool.start.spot(), pool.start.on_demand()] {
-                self.cloud.edit_group(&group, |spec| spec.max = 50).expect("a group");
+                let heal = |spec: &mut GroupSpec| (spec.max, spec.retains) = (50, false);
+                self.cloud.edit_group(&group, heal).expect("a group");
             }
         }
         for (number, app) in self.plot.apps.iter().enumerate() {
@@ -903,21 +963,38 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Whoever lowered a group below what it began with raises it again.
+    /// Somebody terminates what groups have retained.
+    fn end_retained(&self) {
+        for instance in self.instances() {
+            if instance.state == LifecycleState::TerminatingRetained {
+                self.cloud.end_retained(&instance.id).expect("an instance");
+            }
+        }
+    }
+
+    /// Whoever lowered a group below what it began with raises it again, and brings back what is aside.
     fn make_up_for_others(&self) {
         for pool in &self.plot.pools {
             let groups =
                 [(GroupKind::Spot, pool.start.spot()), (GroupKind::OnDemand, pool.start.on_demand())];
             for (kind, name) in groups {
                 let group = self.cloud.group(&name).expect("a group");
+                let aside = group.instances.iter().find(|held| held.state == LifecycleState::Standby);
                 let missing = u32::try_from(-group.added_by_others).unwrap_or(0);
-                let desired = group.desired + missing;
+                let desired = group.desired + aside.map_or(missing, |_| 1);
                 let ledger = ledger(&self.cluster, &pool.start.name);
                 let may_be_told = no_change_is_under_way(&ledger)
                     && self.faults.is_quiet()
                     && !numbers_in_doubt(&ledger, kind).contains(&desired);
-                if missing > 0 && may_be_told {
-                    self.cloud.set_desired(&name, desired).expect("within the sizes");
+                match aside {
+                    _ if !may_be_told => {}
+                    Some(instance) => {
+                        self.cloud.set_standby(&instance.id, false).expect("an instance");
+                    }
+                    None if missing > 0 => {
+                        self.cloud.set_desired(&name, desired).expect("within the sizes");
+                    }
+                    None => {}
                 }
             }
         }
@@ -989,26 +1066,58 @@ fn create_spot_action(cluster: &Cluster, name: &str, spec: &serde_json::Value) {
     }));
 }
 
+/// Why launches of a place fail.
+fn launch_failure(place: Place, fault: LaunchFault) -> LaunchFailure {
+    let market = match place.kind {
+        GroupKind::Spot => Market::Spot,
+        GroupKind::OnDemand => Market::OnDemand,
+    };
+    let dry = LaunchFailure::dry(market, "m5.xlarge", "us-east-1a");
+    match fault {
+        LaunchFault::Quota => LaunchFailure::vcpu_limit(market, 64),
+        LaunchFault::Configuration => {
+            LaunchFailure::invalid_parameter_combination(market, "no such type in this zone")
+        }
+        LaunchFault::Unknown => LaunchFailure::text("InternalError", "We are unable to say."),
+        LaunchFault::Several => dry.beside("Unsupported", "Your requested instance type is not offered."),
+    }
+}
+
 /// What somebody else does to a group.
 #[derive(Clone, Copy)]
 enum Change {
     Raise,
     Erase,
     End(usize),
+    PutAside(usize),
+    BringBack,
 }
 
 impl Change {
     fn perform(self, name: &str, cloud: &Cloud, cluster: &Cluster, in_doubt: &[u32]) {
         let group = cloud.group(name).expect("a group");
-        let ends = |instance: &&InstanceSnapshot| {
-            matches!(instance.state, LifecycleState::TerminatingWait | LifecycleState::Terminating)
-        };
+        let ends = |instance: &&InstanceSnapshot| instance.state.is_ending();
         let may_become = |desired: u32| !in_doubt.contains(&desired);
         match self {
             Self::Raise if group.desired < group.max && may_become(group.desired + 1) => {
                 cloud.set_desired(name, group.desired + 1).expect("within the sizes");
             }
             Self::Raise => {}
+            Self::PutAside(number) => {
+                let serves = |held: &&InstanceSnapshot| held.state == LifecycleState::InService;
+                let serving: Vec<&InstanceSnapshot> = group.instances.iter().filter(serves).collect();
+                if let Some(instance) = serving.get(number % serving.len().max(1))
+                    && may_become(group.desired.saturating_sub(1))
+                {
+                    cloud.set_standby(&instance.id, true).expect("an instance");
+                }
+            }
+            Self::BringBack => {
+                let aside = group.instances.iter().find(|held| held.state == LifecycleState::Standby);
+                if let Some(instance) = aside.filter(|_| may_become(group.desired + 1)) {
+                    cloud.set_standby(&instance.id, false).expect("an instance");
+                }
+            }
             Self::Erase => {
                 let there = group.instances.iter().filter(|instance| !ends(instance)).count();
                 let there = u32::try_from(there).expect("few").max(group.min);

@@ -4,7 +4,7 @@ use super::activity::{Activity, millis};
 use super::autoscaling::{unknown_group, write_activity};
 use super::faults::ErrorAnswer;
 use super::query::{Query, Xml};
-use super::state::{Group, Instance, State, region_of, subnet_of, zone_id};
+use super::state::{Group, Instance, LifecycleState, State, region_of, subnet_of, zone_id};
 use jiff::{Timestamp, civil, tz};
 
 /// The account of the simulated cloud.
@@ -86,6 +86,7 @@ impl State {
         xml.texts("TerminationPolicies", ["Default"]);
         xml.text("NewInstancesProtectedFromScaleIn", spec.protect_new_instances);
         xml.text("CapacityRebalance", spec.capacity_rebalance);
+        xml.text_opt("DesiredCapacityType", spec.capacity_type);
         xml.text_opt("MaxInstanceLifetime", spec.max_instance_lifetime.map(|life| life.as_secs()));
         if spec.warm_pool {
             xml.element("WarmPoolConfiguration", |xml| {
@@ -196,6 +197,7 @@ fn write_launch_source(xml: &mut Xml, group: &Group) {
                 });
                 xml.list("Overrides", [&spec.instance_type], |xml, instance_type| {
                     xml.text("InstanceType", instance_type);
+                    xml.text_opt("WeightedCapacity", spec.weight);
                 });
             });
             xml.element("InstancesDistribution", |xml| {
@@ -224,7 +226,8 @@ fn write_instance(xml: &mut Xml, group: &Group, instance: &Instance) {
     xml.text("InstanceType", &spec.instance_type);
     xml.text("AvailabilityZone", &instance.zone);
     xml.text("AvailabilityZoneId", zone_id(&instance.zone));
-    xml.text("LifecycleState", instance.state.as_str());
+    let shown = instance.shown.filter(|_| instance.state == LifecycleState::InService);
+    xml.text("LifecycleState", shown.unwrap_or(instance.state.as_str()));
     xml.text("HealthStatus", if instance.healthy { "Healthy" } else { "Unhealthy" });
     if spec.launch_template || spec.mixed.is_some() {
         xml.element("LaunchTemplate", |xml| write_template(xml, group, instance.template_version));

@@ -14,6 +14,32 @@ impl Group {
         self.added_by_others += change;
         self.lowered_by_others += (-change).max(0);
     }
+
+    /// Scripts the next launches in a zone, or in any.
+    pub(super) fn set_failure(
+        &mut self,
+        zone: Option<&str>,
+        failure: Option<LaunchFailure>,
+        times: Option<u32>,
+    ) {
+        let key = zone.map(str::to_owned);
+        match failure.filter(|_| times != Some(0)) {
+            Some(failure) => self.failures.insert(key, (failure, times)),
+            None => self.failures.remove(&key),
+        };
+    }
+
+    /// The scripted failure of a launch in a zone, or of one in any; it holds for one launch fewer then.
+    pub(super) fn take_failure(&mut self, zone: Option<&str>) -> Option<LaunchFailure> {
+        let key = zone.map(str::to_owned);
+        let (failure, times) = self.failures.get_mut(&key)?;
+        let failure = failure.clone();
+        *times = times.map(|times| times.saturating_sub(1));
+        if *times == Some(0) {
+            self.failures.remove(&key);
+        }
+        Some(failure)
+    }
 }
 
 impl State {
@@ -31,7 +57,7 @@ impl State {
                 added_by_others: 0,
                 lowered_by_others: 0,
                 capacity: BTreeMap::new(),
-                failure: None,
+                failures: BTreeMap::new(),
                 boot_faults: VecDeque::new(),
                 launching: Vec::new(),
                 suspended,

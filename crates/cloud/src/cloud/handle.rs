@@ -196,7 +196,22 @@ impl Cloud {
     ) -> anyhow::Result<()> {
         self.with(|state, _| {
             let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
-            entry.failure = failure.map(|failure| (failure, times)).filter(|(_, times)| *times != Some(0));
+            entry.set_failure(None, failure, times);
+            Ok(())
+        })
+    }
+
+    /// The same in one zone alone.
+    pub fn set_zone_failure(
+        &self,
+        group: &str,
+        zone: &str,
+        failure: Option<LaunchFailure>,
+        times: Option<u32>,
+    ) -> anyhow::Result<()> {
+        self.with(|state, _| {
+            let entry = state.groups.get_mut(group).with_context(|| no_group(group))?;
+            entry.set_failure(Some(zone), failure, times);
             Ok(())
         })
     }
@@ -290,6 +305,22 @@ impl Cloud {
         })
     }
 
+    /// A person puts an instance in service aside, which lowers desired capacity, or brings it back (API
+    /// Reference, EnterStandby, ExitStandby). Whether it was done.
+    pub fn set_standby(&self, id: &str, aside: bool) -> anyhow::Result<bool> {
+        self.on_instance(id, |state, now| state.set_standby(id, aside, now))
+    }
+
+    /// Somebody terminates an instance that its group retains.
+    pub fn end_retained(&self, id: &str) -> anyhow::Result<()> {
+        self.on_instance(id, |state, now| state.end_retained(id, now))
+    }
+
+    /// While an instance is in service, listings show it in this state.
+    pub fn show_state(&self, id: &str, shown: Option<&'static str>) -> anyhow::Result<()> {
+        self.set_instance(id, |instance| instance.shown = shown)
+    }
+
     /// Lets an instance go on to its end that a lifecycle hook holds, as whoever drains it does.
     pub fn complete_termination(&self, id: &str) {
         self.with(|state, now| state.complete_termination(id, now));
@@ -314,6 +345,12 @@ impl Cloud {
     /// Sets how an instance's metadata service behaves.
     pub fn set_imds_mode(&self, id: &str, mode: ImdsMode) -> anyhow::Result<()> {
         self.set_instance(id, |instance| instance.imds_mode = mode)
+    }
+
+    /// What the group's health check says of an instance (API Reference, SetInstanceHealth). The group does
+    /// not end one that is unhealthy, as where ReplaceUnhealthy is suspended.
+    pub fn set_health(&self, id: &str, healthy: bool) -> anyhow::Result<()> {
+        self.set_instance(id, |instance| instance.healthy = healthy)
     }
 
     /// Protects an instance from scale-in, or no longer.
@@ -342,7 +379,8 @@ impl Cloud {
                 entry.boot_faults.clear();
                 // AWS suspends Launch by itself; what else is suspended is somebody's will.
                 entry.suspended.remove("Launch");
-                (entry.failure, entry.failing_since, entry.retry_at) = (None, None, None);
+                entry.failures.clear();
+                (entry.failing_since, entry.retry_at) = (None, None);
             }
             names.into_iter().for_each(|name| state.at(soon, Timer::Reconcile(name)));
         });

@@ -203,10 +203,14 @@ fn write_answer(
         place(xml);
         xml.texts("InstanceIds", ids);
     });
-    xml.list("Errors", failure, |xml, failure| {
+    let errors = failure.map(|failure| {
+        let first = (&failure.code, &failure.message);
+        std::iter::once(first).chain(failure.beside.iter().map(|(code, message)| (code, message)))
+    });
+    xml.list("Errors", errors.into_iter().flatten(), |xml, (code, message)| {
         place(xml);
-        xml.text("ErrorCode", &failure.code);
-        xml.text("ErrorMessage", &failure.message);
+        xml.text("ErrorCode", code);
+        xml.text("ErrorMessage", message);
     });
     xml.into_string()
 }

@@ -29,7 +29,7 @@ impl State {
                         && i.hook_until.is_some_and(|until| until <= at)
                 };
                 if self.instances.get(&id).is_some_and(over) {
-                    self.end_machine(&id, at);
+                    self.end_hook(&id, at);
                 }
             }
             Timer::MachineStops(id) => self.stop_machine(&id, at),
@@ -86,13 +86,7 @@ impl State {
         let Some(entry) = self.groups.get_mut(group) else {
             return Err(LaunchFailure::text("ValidationError", "AutoScalingGroup name not found"));
         };
-        let scripted = entry.failure.as_ref().map(|(failure, _)| failure.clone());
-        if let Some((_, Some(times))) = &mut entry.failure {
-            *times = times.saturating_sub(1);
-            if *times == 0 {
-                entry.failure = None;
-            }
-        }
+        let scripted = entry.take_failure(None);
         let instance_type = entry.spec.instance_type.clone();
         let mut zones: Vec<String> = match zone {
             Some(zone) => vec![zone.to_owned()],
@@ -108,8 +102,9 @@ impl State {
         }
         let mut failed = None;
         for zone in zones {
-            let failure = match &scripted {
-                Some(failure) => failure.clone(),
+            let of_zone = || self.groups.get_mut(group).and_then(|entry| entry.take_failure(Some(&zone)));
+            let failure = match scripted.clone().or_else(of_zone) {
+                Some(failure) => failure,
                 None if self.take_capacity(group, &zone) => {
                     let activity = self.launch_activity(under_way, group, cause, at);
                     return Ok(self.create(group, &zone, market, activity, at));
@@ -208,6 +203,7 @@ impl State {
                 interrupt_at: None,
                 maintenance_at: None,
                 hook_until: None,
+                shown: None,
                 launch_activity: String::new(),
                 end_activity: None,
                 imds_mode: ImdsMode::Normal,
@@ -393,8 +389,9 @@ impl State {
     /// Starts the end of an instance and gives the activity; one that is ending keeps its activity.
     pub(super) fn terminate(&mut self, id: &str, cause: &str, at: Timestamp) -> Option<String> {
         let instance = self.instances.get(id)?;
-        if let Some(activity) = &instance.end_activity {
-            return Some(activity.clone());
+        if let Some(activity) = instance.end_activity.clone() {
+            self.end_retained(id, at);
+            return Some(activity);
         }
         let (group, launch) = (instance.group.clone(), instance.launch_activity.clone());
         let hook = self.groups.get(&group).and_then(|group| group.spec.termination_hook);
@@ -452,7 +449,7 @@ impl State {
         self.stop_machine(id, at);
         self.tell_state(id, "shutting-down", at);
         self.tell(at, EventKind::Taken, &group, Some(id), "taken back by AWS");
-        if state == LifecycleState::TerminatingWait {
+        if matches!(state, LifecycleState::TerminatingWait | LifecycleState::TerminatingRetained) {
             self.end_machine(id, at);
         } else {
             let seen = after(at, self.settings.loss_detection);

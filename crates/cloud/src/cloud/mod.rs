@@ -9,6 +9,7 @@
 //! the same story. Each request and each control first lets everything happen that was due before it.
 
 mod activity;
+mod aside;
 mod autoscaling;
 mod describe;
 mod event;

@@ -109,6 +109,10 @@ pub struct GroupSpec {
     pub warm_pool: bool,
     /// The mixed instances policy, if the group has one.
     pub mixed: Option<MixedPolicy>,
+    /// `DesiredCapacityType`, if it counts something else than instances.
+    pub capacity_type: Option<&'static str>,
+    /// `WeightedCapacity` of its instance type in the mixed instances policy, if it has one.
+    pub weight: Option<u32>,
     /// Tags of the group.
     pub tags: Vec<(String, String)>,
     /// Heartbeat timeout of a lifecycle hook on termination, if the group has one.
@@ -116,6 +120,9 @@ pub struct GroupSpec {
     /// `MaxInstanceLifetime`, if the group has one. It is told and not enforced: it is a day at least (API
     /// Reference, AutoScalingGroup).
     pub max_instance_lifetime: Option<Duration>,
+    /// Whether what that hook holds stays when the hook was abandoned or has timed out (User Guide, "Control
+    /// instance retention").
+    pub retains: bool,
     /// `NewInstancesProtectedFromScaleIn`.
     pub protect_new_instances: bool,
     /// Labels of its nodes, besides the well-known ones.
@@ -151,8 +158,11 @@ impl GroupSpec {
             suspended: Vec::new(),
             warm_pool: false,
             mixed: None,
+            capacity_type: None,
+            weight: None,
             tags: Vec::new(),
             termination_hook: None,
+            retains: false,
             max_instance_lifetime: None,
             protect_new_instances: false,
             node_labels: Vec::new(),
@@ -188,6 +198,9 @@ pub struct LaunchFailure {
     pub status_message: String,
     /// `StatusCode` of the scaling activity: `Failed` or `Cancelled`.
     pub status_code: &'static str,
+    /// Codes and messages of the other instance types in the answer of `LaunchInstances` (API Reference,
+    /// LaunchInstancesError: one per type and zone).
+    pub beside: Vec<(String, String)>,
 }
 
 impl LaunchFailure {
@@ -205,13 +218,20 @@ impl LaunchFailure {
                 "Could not launch {bought} Instances. {code} - {message} Launching EC2 instance failed."
             ),
             status_code: "Failed",
+            beside: Vec::new(),
         }
     }
 
     /// Any text, without a code of EC2 in it.
     #[must_use]
     pub fn text(code: &str, text: &str) -> Self {
-        Self { code: code.into(), message: text.into(), status_message: text.into(), status_code: "Failed" }
+        Self {
+            code: code.into(),
+            message: text.into(),
+            status_message: text.into(),
+            status_code: "Failed",
+            beside: Vec::new(),
+        }
     }
 
     /// What a dry market says.
@@ -260,6 +280,13 @@ impl LaunchFailure {
             "InstanceLimitExceeded",
             &format!("{running} instance(s) are already running. Launching EC2 instance failed."),
         )
+    }
+
+    /// The same failure, with that of another instance type in the same answer.
+    #[must_use]
+    pub fn beside(mut self, code: &str, message: &str) -> Self {
+        self.beside.push((code.into(), message.into()));
+        self
     }
 
     /// The same failure with the activity ending as `Cancelled`.

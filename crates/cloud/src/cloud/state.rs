@@ -27,8 +27,12 @@ pub enum LifecycleState {
     InService,
     /// Held by a lifecycle hook; the machine still runs.
     TerminatingWait,
+    /// Kept after its lifecycle hook until somebody terminates it; the machine runs.
+    TerminatingRetained,
     /// On its way out.
     Terminating,
+    /// Put aside by a person; the machine runs, and desired capacity does not count it.
+    Standby,
 }
 
 impl LifecycleState {
@@ -41,14 +45,16 @@ impl LifecycleState {
             Self::PendingProceed => "Pending:Proceed",
             Self::InService => "InService",
             Self::TerminatingWait => "Terminating:Wait",
+            Self::TerminatingRetained => "Terminating:Retained",
             Self::Terminating => "Terminating",
+            Self::Standby => "Standby",
         }
     }
 
     /// Whether it is on its way out.
     #[must_use]
     pub fn is_ending(self) -> bool {
-        matches!(self, Self::TerminatingWait | Self::Terminating)
+        matches!(self, Self::TerminatingWait | Self::TerminatingRetained | Self::Terminating)
     }
 }
 
@@ -81,6 +87,8 @@ pub(super) struct Instance {
     /// When EC2 stops the instance, as it has scheduled it.
     pub maintenance_at: Option<Timestamp>,
     pub hook_until: Option<Timestamp>,
+    /// The state that listings show while it is in service, if it is another one.
+    pub shown: Option<&'static str>,
     pub launch_activity: String,
     pub end_activity: Option<String>,
     pub imds_mode: ImdsMode,
@@ -99,8 +107,9 @@ pub(super) struct Group {
     pub lowered_by_others: i64,
     /// By zone; `None` is the whole group.
     pub capacity: BTreeMap<Option<String>, Supply>,
-    /// A scripted failure and for how many more launches it holds (`None`: until it is taken back).
-    pub failure: Option<(LaunchFailure, Option<u32>)>,
+    /// Scripted failures and for how many more launches they hold (`None`: until they are taken back), by
+    /// zone; `None` is the whole group.
+    pub failures: BTreeMap<Option<String>, (LaunchFailure, Option<u32>)>,
     pub boot_faults: VecDeque<BootFault>,
     /// The activities of launches that have begun and have no instance yet.
     pub launching: Vec<String>,
@@ -322,7 +331,8 @@ impl State {
             .replaces
             .as_ref()
             .is_some_and(|old| self.instances.get(old).is_some_and(|old| !old.state.is_ending()));
-        !instance.state.is_ending() && !instance.beyond_desired && !replacing
+        let aside = instance.state.is_ending() || instance.state == LifecycleState::Standby;
+        !aside && !instance.beyond_desired && !replacing
     }
 
     pub(super) fn counted(&self, group: &str) -> u32 {

@@ -244,8 +244,9 @@ pub struct Pod {
     pub labels: Labels,
     /// `cluster-autoscaler.kubernetes.io/safe-to-evict`, if set.
     pub safe_to_evict: Option<bool>,
-    /// `karpenter.sh/do-not-disrupt` is set, to `true` or to a duration.
-    pub do_not_disrupt: bool,
+    /// Until when `karpenter.sh/do-not-disrupt` asks to leave it alone: for ever, or for a duration after its
+    /// start (Karpenter, "Well-Known Annotations"; from 1.12 on).
+    pub do_not_disrupt: Option<Timestamp>,
     /// What it shares with the other pods of its template.
     pub spec: Arc<PodSpec>,
 }

@@ -14,7 +14,7 @@ use crate::cluster::{Pod, Snapshot};
 use crate::freshness::{Step, WatchedKind};
 use crate::placement::PodName;
 use crate::policy::{Policy, seconds};
-use crate::reason::{Blocker, EvictionAnswer, Reason};
+use crate::reason::{BlockedReason, Blocker, EvictionAnswer, Reason};
 use crate::record::DrainPurpose as Purpose;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
@@ -365,13 +365,15 @@ impl Drain {
         let (policy, until) = (self.pod_policy(), self.may_hold_until(now));
         let mut sorted = Sorted::default();
         for pod in pods {
-            let fate = classify(pod, &policy);
+            let fate = classify(pod, &policy, now.at);
             if fate == PodFate::Evictable
                 && let Some(until) = until
-                && let PodFate::Blocked(reason) = classify(pod, &policy.holding())
+                && let PodFate::Blocked(reason) = classify(pod, &policy.holding(), now.at)
             {
+                let own_end = pod.do_not_disrupt.filter(|_| reason == BlockedReason::DoNotDisrupt);
+                let until = own_end.map_or(until, |end| end.min(until));
                 sorted.staying += 1;
-                sorted.held_until = Some(until);
+                sorted.held_until = Some(sorted.held_until.map_or(until, |held| held.min(until)));
                 sorted.reasons.push(Reason::PodHolds { pod: PodName::from(&**pod), reason, until });
                 continue;
             }

@@ -86,9 +86,9 @@ pub enum SkipReason {
 /// What becomes of a pod in a drain, before any budget is looked at.
 ///
 /// The order of the filters is that of kubectl (staging/src/k8s.io/kubectl/pkg/drain/filters.go). The
-/// annotations are a wish not to be moved, which counts while there is a choice.
+/// annotations are a wish not to be moved, which counts while there is a choice; one of them may end.
 #[must_use]
-pub fn classify(pod: &Pod, policy: &DrainPolicy) -> PodFate {
+pub fn classify(pod: &Pod, policy: &DrainPolicy, now: Timestamp) -> PodFate {
     if pod.owner.kind == OwnerKind::Mirror {
         return PodFate::Skip(SkipReason::Mirror);
     }
@@ -105,7 +105,7 @@ pub fn classify(pod: &Pod, policy: &DrainPolicy) -> PodFate {
         if pod.safe_to_evict == Some(false) {
             return PodFate::Blocked(BlockedReason::NotSafeToEvict);
         }
-        if pod.do_not_disrupt {
+        if pod.do_not_disrupt.is_some_and(|until| now < until) {
             return PodFate::Blocked(BlockedReason::DoNotDisrupt);
         }
     }
@@ -121,15 +121,18 @@ pub fn classify(pod: &Pod, policy: &DrainPolicy) -> PodFate {
 /// Whether the pod has to run elsewhere when its node goes.
 #[must_use]
 pub fn must_move(pod: &Pod) -> bool {
-    let policy = DrainPolicy::default_for(Purpose::Replace);
-    classify(pod, &policy) == PodFate::Evictable
+    fate_under_notice(pod) == PodFate::Evictable
+}
+
+/// What becomes of a pod on a node under notice, where no wish counts and no time matters.
+pub(crate) fn fate_under_notice(pod: &Pod) -> PodFate {
+    classify(pod, &DrainPolicy::default_for(Purpose::Replace), Timestamp::MIN)
 }
 
 /// Whether an instance is not to be ended under the pod: it has to run elsewhere, or has time left to end.
 #[must_use]
 pub fn holds_its_node(pod: &Pod, now: Timestamp) -> bool {
-    let policy = DrainPolicy::default_for(Purpose::Replace);
-    match classify(pod, &policy) {
+    match fate_under_notice(pod) {
         PodFate::Skip(SkipReason::AlreadyTerminating) => overstayed(pod, now).is_none(),
         verdict => verdict == PodFate::Evictable,
     }

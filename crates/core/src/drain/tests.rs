@@ -56,8 +56,8 @@ const LAX: DrainPolicy = DrainPolicy {
 fn classified(pod: &Pod, policy: DrainPolicy, on_return: PodFate, on_replace: PodFate) {
     let spare_marked = |purpose| DrainPolicy::default_for(purpose).spare_marked;
     let of = |purpose| DrainPolicy { spare_marked: spare_marked(purpose), ..policy };
-    assert_eq!(classify(pod, &of(Purpose::Return)), on_return, "on return");
-    assert_eq!(classify(pod, &of(Purpose::Replace)), on_replace, "on replace");
+    assert_eq!(classify(pod, &of(Purpose::Return), Timestamp::UNIX_EPOCH), on_return, "on return");
+    assert_eq!(classify(pod, &of(Purpose::Replace), Timestamp::UNIX_EPOCH), on_replace, "on replace");
 }
 
 #[test]
@@ -75,13 +75,21 @@ fn pods_are_skipped_blocked_or_evicted() {
     classified(&ending, STRICT, Skip(AlreadyTerminating), Skip(AlreadyTerminating));
     let fixed = Pod { safe_to_evict: Some(false), ..web() };
     classified(&fixed, LAX, Blocked(NotSafeToEvict), Evictable);
-    let calm = Pod { do_not_disrupt: true, ..web() };
+    let calm = Pod { do_not_disrupt: Some(Timestamp::MAX), ..web() };
     classified(&calm, LAX, Blocked(DoNotDisrupt), Evictable);
     classified(&owned(OwnerKind::None), STRICT, Blocked(Unmanaged), Blocked(Unmanaged));
     classified(&owned(OwnerKind::None), LAX, Evictable, Evictable);
     let scratch = spec(web(), |s| s.uses_empty_dir = true);
     classified(&scratch, STRICT, Blocked(EmptyDir), Blocked(EmptyDir));
     classified(&scratch, LAX, Evictable, Evictable);
+}
+
+#[test]
+fn a_wish_not_to_be_disrupted_for_a_while_ends() {
+    let calm = Pod { do_not_disrupt: Some(at(600)), ..pod("web-1", "n", 1) };
+    let policy = DrainPolicy { spare_marked: true, ..LAX };
+    assert_eq!(classify(&calm, &policy, at(599)), PodFate::Blocked(BlockedReason::DoNotDisrupt));
+    assert_eq!(classify(&calm, &policy, at(600)), PodFate::Evictable);
 }
 
 #[test]
@@ -916,7 +924,7 @@ fn without_a_deadline_pods_that_ask_to_stay_hold_the_drain_until_the_limit() {
     type Mark = fn(&mut Pod);
     let marks: [(Mark, ReasonCode); 3] = [
         (|pod| pod.safe_to_evict = Some(false), ReasonCode::NotSafeToEvict),
-        (|pod| pod.do_not_disrupt = true, ReasonCode::DoNotDisrupt),
+        (|pod| pod.do_not_disrupt = Some(Timestamp::MAX), ReasonCode::DoNotDisrupt),
         (|pod| pod.owner = Owner::default(), ReasonCode::PodUnmanaged),
     ];
     for (mark, code) in marks {

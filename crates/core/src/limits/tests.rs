@@ -371,7 +371,7 @@ fn a_window_that_cannot_be_used_is_never_open_and_says_why() {
         if bad.duration_seconds > 0 {
             let policy = Policy { return_windows: vec![bad], ..Policy::default() };
             let found = returns_held(&policy, &pool(3, 0), std::iter::empty(), false, now());
-            let [Reason::ReturnWindow, Reason::BadReturnWindow { error }] = &found[..] else {
+            let [Reason::ReturnWindow, Reason::BadReturnWindow(error)] = &found[..] else {
                 panic!("{found:?}");
             };
             assert!(error.contains(why), "{error}");

@@ -2,7 +2,7 @@
 
 use crate::codes;
 use crate::ids::{InstanceId, NodeName};
-use crate::record::NoticeKind;
+use crate::record::{NoticeKind, Outcome, ReplacementStatus};
 use crate::time::since;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -21,6 +21,8 @@ const AHEAD: SignedDuration = SignedDuration::from_secs(600);
 const NODE_PATIENCE: Duration = Duration::from_secs(60);
 /// A cloud controller that is away for longer than this does not tell the node's instance in time.
 const INSTANCE_PATIENCE: Duration = Duration::from_secs(600);
+/// So long after a false interruption notice none of the same instance is believed.
+const DISBELIEVED_FOR: Duration = Duration::from_secs(3600);
 /// The clocks of this machine and of the API server may differ by so much.
 pub(super) const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(30);
 /// Clocks that differ by less agree: the API server stores whole seconds.
@@ -89,6 +91,15 @@ pub struct Recorded<'a> {
     pub node: &'a NodeName,
     /// Whether its replacement goes on.
     pub open: bool,
+    /// Whether an interruption of the instance is not believed: see [`is_disbelieved`].
+    pub disbelieved: bool,
+}
+
+/// Whether an interruption notice of the instance was false within the last hour, as its record says.
+#[must_use]
+pub fn is_disbelieved(record: &ReplacementStatus, now: Timestamp) -> bool {
+    let found_false = record.steps.iter().rfind(|step| step.outcome == Outcome::NoticeFalse);
+    found_false.is_some_and(|step| since(step.at, now) < DISBELIEVED_FOR)
 }
 
 /// What a judgement depends on.
@@ -143,6 +154,8 @@ codes! {
         ImplausibleDeadline,
         /// The node is in no pool, and the configuration leaves such nodes alone.
         OutsidePools,
+        /// An interruption of the same instance was announced within the last hour and did not come.
+        Disbelieved,
         /// Its fields cannot be read.
         NotUnderstood,
         /// The node went as it announced. That is no trouble, and nobody is told.
@@ -184,6 +197,12 @@ pub fn judge(seen: &Seen<'_>, known: &Known<'_>) -> Judgement {
         }
         Judgement::Accepted(_) if is_group_termination && known.marked && known.record.is_none() => {
             Judgement::Over
+        }
+        Judgement::Accepted(_)
+            if seen.kind == NoticeKind::SpotInterruption
+                && known.record.is_some_and(|record| record.disbelieved) =>
+        {
+            Judgement::Refused(NoticeRefusal::Disbelieved)
         }
         judgement => judgement,
     }

@@ -1,7 +1,8 @@
 use super::*;
 use crate::cluster::Node;
+use crate::flow::Event;
 use crate::ids::{InstanceId, NodeName, ReplacementName};
-use crate::record::NoticeKind;
+use crate::record::{NoticeKind, ReplacementStatus};
 use crate::testing::leaked;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
@@ -58,8 +59,9 @@ fn named(instance: &str, deadline: Option<Timestamp>, age: i64) -> Judged {
 fn a_node_and_its_instance_are_bound_both_ways() {
     use Judgement::{Accepted, Over, Refused, Wait};
     use NodeState::{Foreign, Has, Missing, WithoutInstance};
-    let (soon, open) = (Some(after(120)), |node| Some(Recorded { node: leaked(node), open: true }));
-    let over = |node| Some(Recorded { node: leaked(node), open: false });
+    let (soon, open) =
+        (Some(after(120)), |node| Some(Recorded { node: leaked(node), open: true, disbelieved: false }));
+    let over = |node| Some(Recorded { node: leaked(node), open: false, disbelieved: false });
     let cases = [
         // The Node says it.
         (named(OWN, None, 0), Has(OWN.into()), Some(NodeName::from("a")), None, Accepted(Proof::Node)),
@@ -185,7 +187,7 @@ fn an_instance_that_several_nodes_say_they_have_is_the_proof_of_none() {
     use Judgement::{Accepted, Refused, Wait};
     use NodeState::{Has, Missing, WithoutInstance};
     let soon = Some(after(120));
-    let open = |node| Some(Recorded { node: leaked(node), open: true });
+    let open = |node| Some(Recorded { node: leaked(node), open: true, disbelieved: false });
     let other = Refused(NoticeRefusal::InstanceOfAnotherNode);
     for (notice, node, record, expected) in [
         (named(OWN, soon, 0), Has(OWN.into()), None, Accepted(Proof::Reporter)),
@@ -375,6 +377,36 @@ fn a_cancelled_replacement_begins_anew_with_a_deadline_or_with_later_advice() {
 }
 
 #[test]
+fn after_a_false_interruption_the_next_one_of_that_instance_is_refused_for_an_hour() {
+    let mut status = ReplacementStatus::default();
+    assert!(!is_disbelieved(&status, now()));
+    let event = Event::NoticeFalse { instance_id: OWN.into(), deadline: after(-300) };
+    event.add_to(&mut status, &"a".into(), now());
+    assert!(is_disbelieved(&status, after(3599)) && !is_disbelieved(&status, after(3600)));
+
+    let name = |kind| notice_name(&"a".into(), &OWN.into(), kind);
+    for (kind, believed) in [
+        (NoticeKind::SpotInterruption, false),
+        (NoticeKind::RebalanceRecommendation, true),
+        (NoticeKind::GroupTermination, true),
+        (NoticeKind::ScheduledMaintenance, true),
+    ] {
+        let notice = seen(&name(kind), OWN, Some(after(120)), 1);
+        let known = Known {
+            node: NodeState::Has(OWN.into()),
+            holder: Holder::One(leaked("a")),
+            record: Some(Recorded { node: leaked("a"), open: false, disbelieved: true }),
+            marked: false,
+            nodes_are_current: true,
+            now: now(),
+        };
+        let refused =
+            judge(&Seen { kind, ..notice.seen() }, &known) == Judgement::Refused(NoticeRefusal::Disbelieved);
+        assert_eq!(refused, !believed, "{kind}");
+    }
+}
+
+#[test]
 fn the_oldest_of_several_pools_owns_what_they_claim() {
     let claim = |at, pool| GroupClaim { created: Some(after(at)), pool };
     assert_eq!(
@@ -469,7 +501,8 @@ fn what_a_group_ends_is_left_alone_where_it_is_drained_already_or_gone() {
         let (holder, node) = (Holder::Nobody, node.clone());
         judge(&seen, &Known { node, holder, record, marked, nodes_are_current: true, now: now() })
     };
-    let (there, own) = (Has(OWN.into()), Some(Recorded { node: leaked("a"), open: true }));
+    let (there, own) =
+        (Has(OWN.into()), Some(Recorded { node: leaked("a"), open: true, disbelieved: false }));
     assert_eq!(judged(&there, false, None, 0), Judgement::Accepted(Proof::Node));
     assert_eq!(judged(&there, true, None, 0), Judgement::Over);
     assert_eq!(judged(&there, true, own, 0), Judgement::Accepted(Proof::Node));

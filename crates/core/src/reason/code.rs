@@ -135,6 +135,8 @@ codes! {
         PodNotWatched,
         /// An instance that is to be gone is in its group.
         InstanceNotGone,
+        /// A lifecycle hook holds an instance that is to be gone, or its group retains it.
+        EndHeld,
         /// The node of an instance that is to be gone is in the cluster.
         NodeNotGone,
         /// The desired capacity of a group is still raised, or being lowered.
@@ -151,6 +153,8 @@ codes! {
         ReturnWindow,
         /// A window for returns cannot be used.
         BadReturnWindow,
+        /// The drain of a return was given up, and the next one waits.
+        ReturnRetry,
         /// The Spot group has no instance for the return.
         NoSpotInstance,
         /// Instances of the Spot group are not in service.

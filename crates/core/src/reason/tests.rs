@@ -66,7 +66,8 @@ fn pauses_and_limits() -> Vec<Reason> {
         Reason::ReplacementsUnderWay { count: 2 },
         Reason::ReturnBudget { budget: 2, period: Duration::from_secs(3600) },
         Reason::ReturnWindow,
-        Reason::BadReturnWindow { error: "durationSeconds 0 is not between 60 and 604800".to_owned() },
+        Reason::BadReturnWindow("durationSeconds 0 is not between 60 and 604800".to_owned()),
+        Reason::ReturnRetry { until: at() },
     ];
     let neighbours = [
         Neighbour::Karpenter,
@@ -204,6 +205,8 @@ fn drains() -> Vec<Reason> {
         Reason::PodNotWatched { pod: Some(pod()) },
         Reason::PodNotWatched { pod: None },
         Reason::InstanceNotGone { instance_id: "i-1".into() },
+        Reason::EndHeld { instance_id: "i-1".into(), retained: false },
+        Reason::EndHeld { instance_id: "i-1".into(), retained: true },
         Reason::NodeNotGone { node: "node-1".into(), group: None },
         Reason::NodeNotGone { node: "node-1".into(), group: Some("spot".into()) },
         Reason::CapacityNotSettled { group: GroupKind::OnDemand },

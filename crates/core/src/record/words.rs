@@ -188,6 +188,8 @@ pub enum Outcome {
     Unusable,
     /// Box 3 or 3.2: the time to wait ran out.
     TimedOut,
+    /// Box 3: EC2 did not take the instance at its deadline; what stands in for it goes back.
+    NoticeFalse,
     /// Box 3.1 or 3.2: in service, and its node Ready.
     InService,
     /// Box 3.2: both groups failed, the node is kept for now.
@@ -235,6 +237,7 @@ impl Outcome {
                 | Self::LaunchRefused
                 | Self::Unusable
                 | Self::TimedOut
+                | Self::NoticeFalse
                 | Self::NodeKept
                 | Self::Blocked
                 | Self::TakenByAws

@@ -37,7 +37,11 @@ impl Facts<'_> {
         let serves = |lifecycle: Lifecycle| match lifecycle {
             Lifecycle::Pending | Lifecycle::Held => pending_counts,
             Lifecycle::InService | Lifecycle::Other => true,
-            Lifecycle::Ended | Lifecycle::Standby | Lifecycle::Leaving => false,
+            Lifecycle::Ended
+            | Lifecycle::Standby
+            | Lifecycle::Leaving
+            | Lifecycle::EndHeld
+            | Lifecycle::Retained => false,
         };
         let staying = spot.instances.iter().filter(|held| serves(held.lifecycle) && stays(&held.id)).count();
         usize::try_from(spot.desired).unwrap_or(0).saturating_sub(staying)

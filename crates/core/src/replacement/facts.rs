@@ -2,7 +2,7 @@
 
 use crate::drain::DrainReport;
 use crate::freshness::{Freshness, StaleWatch, Step};
-use crate::group::PoolView;
+use crate::group::{Lifecycle, PoolView};
 use crate::ids::{GroupName, InstanceId, NodeName, ReplacementName};
 use crate::ledger::{Ledger, Share};
 use crate::limits::Starts;
@@ -232,8 +232,14 @@ impl Facts<'_> {
         status: &ReplacementStatus,
     ) -> Option<Reason> {
         let held = self.view.map(|view| view.group(group));
-        let Some(held) = held.filter(|held| held.instance(instance_id).is_none()) else {
-            return Some(Reason::InstanceNotGone { instance_id: instance_id.clone() });
+        let listed = held.and_then(|held| held.instance(instance_id)).map(|instance| instance.lifecycle);
+        let Some(held) = held.filter(|_| listed.is_none()) else {
+            let instance_id = instance_id.clone();
+            return Some(match listed {
+                Some(Lifecycle::EndHeld) => Reason::EndHeld { instance_id, retained: false },
+                Some(Lifecycle::Retained) => Reason::EndHeld { instance_id, retained: true },
+                _ => Reason::InstanceNotGone { instance_id },
+            });
         };
         // Another group than the one that had the instance says nothing about it.
         let unknown = group == GroupKind::Spot && self.names_another_group(status);

@@ -178,7 +178,9 @@ fn assess(next: &mut ReplacementStatus, mut open: OpenFallback, capacity: &Capac
             next.fallback.enter(FallbackState::Draining(open));
             next.return_started_at = Some(now);
         }
-        None => {}
+        None => {
+            next.block(FlowBox::ScaleDown, open.not_before.map(|until| Reason::ReturnRetry { until }), now)
+        }
     }
 }
 

@@ -7,17 +7,24 @@ use super::facts::{Mode, Turn};
 use crate::drain::{DrainEnd, DrainReport};
 use crate::flow::Event;
 use crate::freshness::{Step, WatchedKind};
+use crate::group::PoolView;
 use crate::ledger::unusable::Unusable;
 use crate::policy::seconds;
 use crate::reason::{NodeTrouble, Reason, in_one_line};
 use crate::record::{
-    CapacityState, DrainPurpose, FlowBox, GroupKind, OldDrain, OldNodeState, ReplacementStatus, set_condition,
+    CapacityState, DrainPurpose, FlowBox, GroupKind, NoticeKind, OldDrain, OldNodeState, ReplacementStatus,
+    set_condition,
 };
 use std::time::Duration;
 
 /// What stands in on advice goes back if the old instance is still in service after this time: AWS may hold
 /// back for hours (EC2 Auto Scaling User Guide, "Capacity Rebalancing").
 const ADVICE_IS_OLD: Duration = Duration::from_secs(1800);
+
+/// An instance that serves so long after its deadline had no interruption notice of EC2.
+const FALSE_AFTER: Duration = Duration::from_secs(180);
+/// Maintenance may come later than its time, and is over without an end of the instance if EC2 reboots it.
+const MAINTAINED_AFTER: Duration = Duration::from_secs(3600);
 
 /// The next step of the drain. Nothing is tainted before a replacement can take the pods, unless a deadline
 /// presses.
@@ -152,6 +159,37 @@ pub(super) fn give_up_advice(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     if waited >= ADVICE_IS_OLD || matches!(*next.capacity, CapacityState::Withdrawn { .. }) {
         let instance_id = turn.subject.instance_id.clone();
         Event::AdviceGivenUp { instance_id, waited }.add_to(next, &turn.subject.node, now);
+        cancel(next, now);
+    }
+}
+
+/// Ends what a false notice began, or maintenance that is over. Where the group replaces by itself nothing of
+/// ours ends the old instance, so that it serves shows that EC2 did not take it: a stolen token of an agent
+/// can say what it likes.
+pub(super) fn give_up_false_notice(next: &mut ReplacementStatus, turn: &Turn<'_>) {
+    let (facts, now) = (turn.facts, turn.facts.now);
+    let patience = match next.notice {
+        Some(NoticeKind::SpotInterruption) => FALSE_AFTER,
+        Some(NoticeKind::ScheduledMaintenance) => MAINTAINED_AFTER,
+        _ => return,
+    };
+    let Some(deadline) = next.deadline.filter(|deadline| now >= *deadline + patience) else { return };
+    let instance_id = &turn.subject.instance_id;
+    let is_listed = |view: &PoolView| {
+        view.spot.observed_at >= deadline + patience / 2 && view.spot.is_in_service(instance_id)
+    };
+    let serves = facts.view.is_some_and(is_listed)
+        && facts.old_node.is_some_and(|node| node.ready)
+        && facts.freshness.is_current(WatchedKind::Node);
+    if next.is_replaced_by_group() && serves && !next.old_node.is_over() {
+        let instance_id = instance_id.clone();
+        let event = match next.notice {
+            Some(NoticeKind::SpotInterruption) => Event::NoticeFalse { instance_id, deadline },
+            _ => Event::Maintained { instance_id, deadline },
+        };
+        event.add_to(next, &turn.subject.node, now);
+        // The next notice of the instance has a deadline of its own.
+        next.deadline = None;
         cancel(next, now);
     }
 }

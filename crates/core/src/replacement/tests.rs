@@ -1720,7 +1720,8 @@ fn a_reason_goes_when_its_cause_goes() {
         Some(stage.now + Duration::from_secs(60));
     stage.assessment = Some(ReturnAssessment::default());
     stage.go();
-    assert_eq!((stage.phase(), stage.blocked_by()), (Phase::OnFallback, vec![]), "the budget has opened");
+    let waits = (Phase::OnFallback, vec![ReasonCode::ReturnRetry]);
+    assert_eq!((stage.phase(), stage.blocked_by()), waits, "the budget has opened");
 }
 
 #[test]

@@ -4,13 +4,12 @@ use super::policy::{Drains, GLANCE_EFFORT, SafetyContext, SafetyPolicy};
 use super::utilisation::Utilisation;
 use super::{budgets, buffer};
 use crate::cluster::{Node, Pod, Snapshot};
-use crate::drain::{self, DrainPolicy, PodFate, SkipReason};
+use crate::drain::{self, PodFate, SkipReason};
 use crate::effort::{Effort, TooMuch};
 use crate::ids::NodeName;
 use crate::placement::{PodName, place_within};
 use crate::policy::Policy;
 use crate::reason::{Blocker, ShutBudget};
-use crate::record::DrainPurpose;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -58,9 +57,8 @@ fn leaving<'s>(node: &NodeName, snapshot: &'s Snapshot, drains: &Drains<'_>) -> 
 /// Whether the pod goes with its node. One that terminates is followed by a pod that needs its place: not
 /// every controller makes that before the old one is gone (StatefulSet, Job).
 fn leaves(pod: &Pod) -> bool {
-    let policy = DrainPolicy::default_for(DrainPurpose::Replace);
     matches!(
-        drain::classify(pod, &policy),
+        drain::fate_under_notice(pod),
         PodFate::Evictable | PodFate::Skip(SkipReason::AlreadyTerminating)
     )
 }
@@ -79,7 +77,7 @@ pub fn check_return(
     }
     let (mut moving, mut ending): (Vec<&Pod>, Vec<&Pod>) = Default::default();
     for pod in snapshot.pods_on(node) {
-        match drain::classify(pod, &policy.drain) {
+        match drain::classify(pod, &policy.drain, context.now) {
             PodFate::Skip(SkipReason::AlreadyTerminating) if pod.comes_after_its_end() => ending.push(pod),
             PodFate::Skip(_) => {}
             PodFate::Evictable => moving.push(pod),

@@ -6,6 +6,7 @@ use crate::cluster::Snapshot;
 use crate::health::PoolReplacement;
 use crate::ids::{InstanceId, NodeName};
 use crate::record::OldNodeState;
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ impl SafetyContext {
         members: impl Iterator<Item = &'a InstanceId>,
         snapshot: &Snapshot,
         taint_key: &Arc<str>,
+        now: Timestamp,
     ) -> Self {
         let node_of =
             |instance: &InstanceId| snapshot.node_of_instance(instance).map(|node| node.name.clone());
@@ -46,6 +48,7 @@ impl SafetyContext {
                 .map(Utilisation::from),
             taint_key: taint_key.clone(),
             drained,
+            now,
         }
     }
 }

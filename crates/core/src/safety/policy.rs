@@ -5,6 +5,7 @@ use crate::drain::{DrainPolicy, Purpose};
 use crate::ids::NodeName;
 use crate::placement::{ExcludedNodes, PlacementOptions};
 use crate::policy::Policy;
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -62,6 +63,8 @@ pub struct SafetyContext {
     pub taint_key: Arc<str>,
     /// The nodes whose drain has begun in its record: the taint may come later.
     pub drained: BTreeSet<NodeName>,
+    /// The time.
+    pub now: Timestamp,
 }
 
 impl SafetyContext {

@@ -301,7 +301,17 @@ fn pods_that_must_not_be_evicted_block() {
     let web = || pod("web-1", "od", 1);
     let unsafe_ = reason(Pod { safe_to_evict: Some(false), ..web() });
     assert_eq!(unsafe_, Some(ReasonCode::NotSafeToEvict));
-    assert_eq!(reason(Pod { do_not_disrupt: true, ..web() }), Some(ReasonCode::DoNotDisrupt));
+    assert_eq!(reason(Pod { do_not_disrupt: Some(Timestamp::MAX), ..web() }), Some(ReasonCode::DoNotDisrupt));
+    let for_a_while = Timestamp::from_second(600).unwrap();
+    let nodes = || vec![node("od"), node("s1"), node("s2")];
+    let calm = || vec![Pod { do_not_disrupt: Some(for_a_while), ..web() }];
+    for (now, safe) in [(599, false), (600, true)] {
+        let context =
+            SafetyContext { now: Timestamp::from_second(now).unwrap(), ..pool(&["od", "s1", "s2"]) };
+        let report =
+            check_return(&"od".into(), &cluster(nodes(), calm()), &SafetyPolicy::default(), &context);
+        assert_eq!(report.safe, safe, "{now}: {:?}", report.blockers);
+    }
     assert_eq!(reason(Pod { owner: Owner::default(), ..web() }), Some(ReasonCode::PodUnmanaged));
     assert_eq!(reason(spec(web(), |s| s.uses_empty_dir = true)), None, "no obstacle by default");
 }
@@ -510,8 +520,14 @@ fn what_a_record_drains_counts_before_its_node_has_the_taint() {
     // Each of the two fits alone on the one node that takes pods; both do not.
     let pods = vec![pod("web-1", "i-1", 3000), pod("web-2", "i-2", 3000)];
     let snapshot = cluster(vec![on("i-1"), on("i-2"), on("i-3")], pods);
-    let context =
-        SafetyContext::of(Some(&stories[0]), &stories, std::iter::empty(), &snapshot, &"key".into());
+    let context = SafetyContext::of(
+        Some(&stories[0]),
+        &stories,
+        std::iter::empty(),
+        &snapshot,
+        &"key".into(),
+        Timestamp::UNIX_EPOCH,
+    );
     assert_eq!(context.drained.iter().map(|node| &**node).collect::<Vec<_>>(), ["i-2"]);
     let policy = SafetyPolicy { max_utilisation: 1.0, ..SafetyPolicy::default() };
     let report = check_return(&"i-1".into(), &snapshot, &policy, &context);

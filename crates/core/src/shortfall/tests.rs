@@ -2,6 +2,7 @@ use super::*;
 use crate::cluster::{Labels, Node, Pod, Snapshot};
 use crate::group::{FailedActivity, FailureClass};
 use crate::ledger::{ScalingRequest, Share};
+use crate::record::{Capacity, Phase};
 use crate::testing::{cluster, node, pod, serving_group};
 
 fn at(seconds: i64) -> Timestamp {
@@ -244,6 +245,7 @@ fn needed(nodes: Vec<Node>, pods: Vec<Pod>, now: i64) -> Need {
         &snapshot,
         &[],
         &Policy::default(),
+        &[],
         at(now),
     )
 }
@@ -282,6 +284,45 @@ fn the_pods_that_wait_are_counted_by_the_nodes_that_would_hold_them() {
 }
 
 #[test]
+fn a_pod_that_has_not_used_an_idle_stand_in_waits_for_something_else() {
+    let waited = |cpu: i64, ready_at: i64, on: &str| {
+        let pods = vec![waiting("a-1", cpu), pod("b-1", on, 500)];
+        let snapshot = cluster(vec![node("s1"), node("s2"), node("o1")], pods);
+        let view =
+            PoolView { spot: group("spot", 3, &["i-s1", "i-s2"]), on_demand: group("od", 1, &["i-o1"]) };
+        let stand_ins = [("i-o1".into(), at(ready_at))];
+        let shapes = Shapes::of(&view, &snapshot, "taint");
+        shapes.need(&view, &snapshot, &[], &Policy::default(), &stand_ins, at(3600)).nodes
+    };
+    assert_eq!(waited(1000, 1, "s1"), 0, "it is idle, and came when the pod waited");
+    assert_eq!(waited(1000, 1, "o1"), 1, "a pod that waited has used it");
+    assert_eq!(waited(1000, -1, "s1"), 1, "it was there before");
+}
+
+#[test]
+fn a_stand_in_has_ten_minutes_to_be_used() {
+    let place = |ready_at: i64| {
+        let mut status = open(at(0), &group("spot", 3, &[]), at(0));
+        let instance = Capacity {
+            group: GroupKind::OnDemand,
+            instance_id: "i-o1".into(),
+            node_name: "o1".into(),
+            ready_at: at(ready_at),
+        };
+        status.capacity.enter(CapacityState::Taken { instance, on_demand_requested: true });
+        status
+    };
+    let status = place(100);
+    let standing = |is_place, status: &ReplacementStatus, now| {
+        standing(&[OwnRecord { is_place, status }], at(now)).len()
+    };
+    assert_eq!([standing(true, &status, 699), standing(true, &status, 700)], [0, 1]);
+    assert_eq!(standing(false, &status, 700), 0, "it stands in for a node");
+    let over = ReplacementStatus { finished_at: Some(at(600)), phase: Phase::Completed, ..status };
+    assert_eq!(standing(true, &over, 700), 0);
+}
+
+#[test]
 fn a_pod_has_to_fit_on_both_markets_and_is_promised_none_by_the_label_of_one() {
     let of = |name: &str, market: &str| Node {
         labels: Labels::from_iter([("eks.amazonaws.com/capacityType", market)]),
@@ -312,7 +353,7 @@ fn a_pod_counts_for_the_first_pool_alone() {
     let shapes = |view: &PoolView| Shapes::of(view, &snapshot, "taint");
     let (first, second) = (pool("i-s1"), pool("i-s2"));
     let need = |view: &PoolView, earlier: &[Shapes]| {
-        shapes(view).need(view, &snapshot, earlier, &Policy::default(), at(60)).nodes
+        shapes(view).need(view, &snapshot, earlier, &Policy::default(), &[], at(60)).nodes
     };
     assert_eq!(need(&first, &[]), 1);
     assert_eq!(need(&second, &[shapes(&first)]), 0);

@@ -1,9 +1,9 @@
 //! Pods that wait for nodes like those of a pool, and how many such nodes would hold them.
 
 use crate::cluster::{Node, OwnerKind, Pod, Resources, Snapshot, take_off};
-use crate::drain::CORDON;
+use crate::drain::{CORDON, must_move};
 use crate::group::{GroupView, PoolView};
-use crate::ids::{NodeName, NodeUid};
+use crate::ids::{InstanceId, NodeName, NodeUid};
 use crate::policy::Policy;
 use crate::time::since;
 use jiff::Timestamp;
@@ -23,6 +23,8 @@ const CAPACITY_TYPE: &str = "eks.amazonaws.com/capacityType";
 const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
 /// So many types of a group are looked at.
 const MOST_TYPES: usize = 3;
+/// No taint has this key.
+const NO_TAINT: &str = "";
 /// The label of a node's own name.
 const HOSTNAME: &str = "kubernetes.io/hostname";
 /// The name of a node that is not there yet. It is no name that a node can have.
@@ -49,6 +51,13 @@ struct Shape {
     node: Node,
     /// What its DaemonSets leave of it.
     free: Resources,
+}
+
+impl Shape {
+    fn takes(&self, pod: &Pod) -> bool {
+        let node = &self.node;
+        pod.spec.untolerated(node).is_none() && pod.spec.selects(node) && holds(&self.free, pod)
+    }
 }
 
 impl Shapes {
@@ -93,14 +102,14 @@ impl Shapes {
 
     /// Whether a pod would fit on an empty node of the pool. Without a node to look at nobody knows.
     fn take(&self, pod: &Pod) -> bool {
-        self.0.iter().all(|shape| {
-            let node = &shape.node;
-            pod.spec.untolerated(node).is_none() && pod.spec.selects(node) && holds(&shape.free, pod)
-        })
+        self.0.iter().all(|shape| shape.takes(pod))
     }
 
     /// How many nodes of the pool would hold the pods that wait, without those that an earlier pool looks
     /// after, and what is on its way in. Without a node to look at one is tried.
+    ///
+    /// A pod does not count if it has waited since before one of the `stand_ins` was Ready that is idle and
+    /// would take it: it waits for something else.
     #[must_use]
     pub fn need(
         &self,
@@ -108,11 +117,19 @@ impl Shapes {
         snapshot: &Snapshot,
         earlier: &[Self],
         policy: &Policy,
+        stand_ins: &[(InstanceId, Timestamp)],
         now: Timestamp,
     ) -> Need {
         let below = policy.placeholders_below();
+        let idle = |node: &&Node| !snapshot.pods_on(&node.name).any(must_move);
+        let ready: Vec<(Shape, Timestamp)> = stand_ins
+            .iter()
+            .filter_map(|(id, at)| Some((snapshot.node_of_instance(id).filter(idle)?, *at)))
+            .map(|(node, at)| (shape_of(node, snapshot, NO_TAINT), at))
+            .collect();
         let waits = |pod: &&Pod| {
             waits(pod, now)
+                && !ready.iter().any(|(shape, at)| pod.unschedulable_since < Some(*at) && shape.takes(pod))
                 && !pod.spec.is_placeholder(below)
                 && self.take(pod)
                 && !earlier.iter().any(|shapes| shapes.take(pod))

@@ -111,6 +111,9 @@ impl Display for NoticeRefusal {
             Self::ImplausibleDeadline => "spec.deadline is implausible: the notice counts without it",
             Self::OutsidePools => "the node is in no pool (drainNodesOutsidePools is off)",
             Self::NotUnderstood => "the notice cannot be read",
+            Self::Disbelieved => {
+                "an interruption of the instance was announced within the hour and did not come"
+            }
             Self::EndedByItsGroup => "the node is gone: its group has ended it",
         })
     }

@@ -44,11 +44,13 @@ impl fmt::Display for Event {
             Self::Adopted { .. } | Self::Released => adoption(self, f),
             Self::Safe => f.write_str("its pods fit on other nodes, and the buffer is kept"),
             Self::CleanedUp(finish) | Self::Cancelled(finish) => finish.fmt(f),
+            Self::AdviceGivenUp { .. } | Self::NoticeFalse { .. } | Self::Maintained { .. } => {
+                stayed(self, f)
+            }
             Self::Tainted
             | Self::DrainBlocked { .. }
             | Self::DrainGivenUp { .. }
             | Self::FitGivenUp { .. }
-            | Self::AdviceGivenUp { .. }
             | Self::Drained { .. }
             | Self::DrainedWithout { .. }
             | Self::GoneBeforeDrained { .. }
@@ -96,6 +98,28 @@ fn adoption(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
+/// Box 3: the old instance stays, and what stands in for it goes back.
+fn stayed(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match event {
+        Event::AdviceGivenUp { instance_id, waited } => {
+            let seconds = waited.as_secs();
+            write!(f, "{instance_id} is still in service after {seconds} s: what stands in for it goes back")
+        }
+        Event::NoticeFalse { instance_id, deadline } => {
+            write!(
+                f,
+                "{instance_id} serves, though it was to be taken at {deadline:.0}: what stands in for it "
+            )?;
+            f.write_str("goes back, and its interruption notices begin nothing for an hour")
+        }
+        Event::Maintained { instance_id, deadline } => {
+            write!(f, "{instance_id} serves, though maintenance was to begin at {deadline:.0}: ")?;
+            f.write_str("what stands in for it goes back")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Boxes 4 to 6 and 10: how nodes are drained and instances go.
 fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match event {
@@ -105,10 +129,6 @@ fn leaving(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let (seconds, reasons) = (patience.as_secs(), in_one_line(reasons));
             write!(f, "no pod has left for {seconds} s, so the replacement is given up; taint and cordon ")?;
             write!(f, "are removed, and requested capacity goes back: {reasons}")
-        }
-        Event::AdviceGivenUp { instance_id, waited } => {
-            let seconds = waited.as_secs();
-            write!(f, "{instance_id} is still in service after {seconds} s: what stands in for it goes back")
         }
         Event::FitGivenUp { waited, reasons } => {
             let (seconds, reasons) = (waited.as_secs(), in_one_line(reasons));

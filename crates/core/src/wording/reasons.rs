@@ -54,10 +54,8 @@ impl Display for Reason {
             }
             Self::PodsNotListed { error } => write!(f, "the node's pods could not be listed: {error}"),
             Self::PodNotWatched { pod } => not_watched(pod.as_ref(), f),
-            Self::InstanceNotGone { instance_id } => write!(f, "{instance_id} is still in its group"),
-            Self::NodeNotGone { node, group: None } => write!(f, "node {node} is still in the cluster"),
-            Self::NodeNotGone { node, group: Some(group) } => {
-                write!(f, "node {node} is still Ready, though its instance has left {group}")
+            Self::InstanceNotGone { .. } | Self::EndHeld { .. } | Self::NodeNotGone { .. } => {
+                not_gone(self, f)
             }
             Self::CapacityNotSettled { group } => not_settled(*group, f),
             Self::InterruptionBrake { .. }
@@ -66,7 +64,8 @@ impl Display for Reason {
             | Self::ReturnUnderWay { .. }
             | Self::ReturnBudget { .. }
             | Self::ReturnWindow
-            | Self::BadReturnWindow { .. } => limit_of_returns(self, f),
+            | Self::ReturnRetry { .. }
+            | Self::BadReturnWindow(_) => limit_of_returns(self, f),
             Self::NoSpotInstance => f.write_str("the Spot group has no instance for the return yet"),
             Self::AtMinimum { group } => write!(f, "group {group} is at its minimum size"),
             Self::InstancesMissing { group, in_service, expected, desired } => {
@@ -82,6 +81,25 @@ impl Display for Reason {
             Self::OnFallback { .. } | Self::AboveBaseline { .. } => on_demand(self, f),
             Self::More(count) => write!(f, "and {count} more"),
         }
+    }
+}
+
+/// What is left of an instance that is to be gone.
+fn not_gone(reason: &Reason, f: &mut Formatter<'_>) -> Result {
+    match reason {
+        Reason::InstanceNotGone { instance_id } => write!(f, "{instance_id} is still in its group"),
+        Reason::EndHeld { instance_id, retained: false } => {
+            write!(f, "a lifecycle hook holds {instance_id} in Terminating:Wait: complete it")
+        }
+        Reason::EndHeld { instance_id, retained: true } => {
+            write!(f, "{instance_id} is in Terminating:Retained, ")?;
+            f.write_str("and its group keeps it until somebody terminates it")
+        }
+        Reason::NodeNotGone { node, group: None } => write!(f, "node {node} is still in the cluster"),
+        Reason::NodeNotGone { node, group: Some(group) } => {
+            write!(f, "node {node} is still Ready, though its instance has left {group}")
+        }
+        _ => Ok(()),
     }
 }
 
@@ -280,7 +298,10 @@ fn limit_of_returns(reason: &Reason, f: &mut Formatter<'_>) -> Result {
         }
         Reason::ReturnBudget { budget, period } => return_budget(*budget, period.as_secs(), f),
         Reason::ReturnWindow => f.write_str("no window for returns is open (returnWindows)"),
-        Reason::BadReturnWindow { error } => write!(f, "returnWindows: {error}"),
+        Reason::ReturnRetry { until } => {
+            write!(f, "its drain was given up; the return waits until {until:.0} (returnRetrySeconds)")
+        }
+        Reason::BadReturnWindow(error) => write!(f, "returnWindows: {error}"),
         _ => Ok(()),
     }
 }

@@ -102,3 +102,24 @@ async fn what_cannot_be_done_is_refused() {
     assert_eq!(code(launch(&stage, 1, Some("us-east-1a"), "a").await), "InvalidAction");
     assert_eq!(stage.ids("spot").len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_zone_may_fail_alone_and_each_type_with_its_own_error() {
+    let stage = stage([spot()]);
+    let failure =
+        LaunchFailure::dry(Market::Spot, "m5.xlarge", "us-east-1a").beside("Unsupported", "not here");
+    stage.cloud.set_zone_failure("spot", "us-east-1a", Some(failure), Some(2)).unwrap();
+    let refused = launch(&stage, 1, Some("us-east-1a"), "a").await.unwrap();
+    let codes: Vec<_> = refused.errors().iter().map(|error| error.error_code().unwrap()).collect();
+    assert_eq!(codes, ["UnfulfillableCapacity", "Unsupported"]);
+    assert_eq!(launched(&launch(&stage, 1, Some("us-east-1b"), "b").await.unwrap()).len(), 1);
+    // A group that may choose goes on to its next zone.
+    stage.set_desired("spot", 4).await;
+    seconds(40).await;
+    assert_eq!(stage.count("spot", LifecycleState::InService), 4);
+    let failed = stage.activities("spot").await.into_iter().filter(|held| held.status_code().is_some());
+    let failed = failed.filter(|held| held.status_code().unwrap().as_str() == "Failed");
+    assert_eq!(failed.count(), 2, "one by the call, one by the group");
+    let last = launch(&stage, 1, Some("us-east-1a"), "c").await.unwrap();
+    assert_eq!(launched(&last).len(), 1, "the failure was for two launches");
+}

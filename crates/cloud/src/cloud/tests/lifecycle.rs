@@ -180,3 +180,48 @@ async fn events_tell_the_story() {
     ];
     assert_eq!(kinds, expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_hook_has_held_may_be_retained_until_somebody_terminates_it() {
+    let hook = Some(Duration::from_secs(60));
+    let stage = stage([GroupSpec { termination_hook: hook, retains: true, ..spot() }]);
+    let old = stage.ids("spot")[0].clone();
+    terminate(&stage, &old, false).await.unwrap();
+    seconds(3600).await;
+    assert_eq!(stage.count("spot", LifecycleState::TerminatingRetained), 1);
+    assert_eq!(stage.count("spot", LifecycleState::InService), 2, "it does not count");
+    terminate(&stage, &old, false).await.unwrap();
+    seconds(40).await;
+    assert_eq!(stage.group("spot").instances.len(), 2);
+    assert!(!stage.ids("spot").contains(&old));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_is_put_aside_does_not_count_until_it_is_back() {
+    let stage = stage([spot()]);
+    let old = stage.ids("spot")[0].clone();
+    assert!(stage.cloud.set_standby(&old, true).unwrap());
+    assert!(!stage.cloud.set_standby(&old, true).unwrap(), "once is enough");
+    seconds(600).await;
+    let listed = stage.client.describe_auto_scaling_instances().instance_ids(&old).send().await.unwrap();
+    assert_eq!(listed.auto_scaling_instances()[0].lifecycle_state(), Some("Standby"));
+    assert_eq!((stage.group("spot").desired, stage.ids("spot").len()), (1, 2));
+    assert!(stage.cloud.set_standby(&old, false).unwrap());
+    seconds(60).await;
+    assert_eq!((stage.group("spot").desired, stage.count("spot", LifecycleState::InService)), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_in_service_may_be_shown_in_another_state_and_ends_as_any_other() {
+    let stage = stage([spot()]);
+    let old = stage.ids("spot")[0].clone();
+    stage.cloud.show_state(&old, Some("RootVolumeReplaced")).unwrap();
+    let shown = async || {
+        let call = stage.client.describe_auto_scaling_instances().instance_ids(&old);
+        let listed = call.send().await.unwrap().auto_scaling_instances.unwrap_or_default();
+        listed.first().and_then(|held| held.lifecycle_state().map(str::to_owned))
+    };
+    assert_eq!(shown().await.as_deref(), Some("RootVolumeReplaced"));
+    terminate(&stage, &old, true).await.unwrap();
+    assert_eq!(shown().await.as_deref(), Some("Terminating"));
+}
