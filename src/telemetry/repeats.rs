@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::field::{Field, Visit};
-use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Filter};
@@ -45,13 +44,11 @@ impl Repeats {
     }
 }
 
+/// The interest in a place of the code stays `sometimes`, as by default: with `always` the registry forgets
+/// that a filter may still refuse the event (tracing-subscriber 0.3.23, `FilterState::event_enabled`).
 impl<S: Subscriber> Filter<S> for Repeats {
     fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         true
-    }
-
-    fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::always()
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
