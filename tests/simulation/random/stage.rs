@@ -44,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(2 * 3600);
 const AT_REST: Duration = Duration::from_secs(90);
 /// How often it is looked at whether the story is over.
 const LOOK: Duration = Duration::from_secs(5);
+/// So long our own change of a group counts more than what listings show.
+const OWN_CHANGE_COUNTS: Duration = Duration::from_secs(10);
 /// An instance of others whose node is unusable for so long is replaced by a person, once the faults are
 /// over.
 const FAULTY_AFTER: Duration = Duration::from_secs(300);
@@ -599,11 +601,17 @@ impl<'a> Stage<'a> {
     fn others_after(&self, wait: Duration, place: Place, change: Change) -> tokio::task::JoinHandle<()> {
         let (name, pool) = (self.group_name(place), self.plot.pools[place.pool].start.name.clone());
         let (cloud, cluster, faults) = (self.cloud.clone(), self.cluster.clone(), self.faults.clone());
+        let interrupts = self.plot.events.iter().filter(|(.., event)| matches!(event, Event::Interrupt(..)));
+        let interrupts: Vec<Instant> = interrupts.map(|(_, at, _)| self.began + *at).collect();
         actix::spawn(async move {
             sleep(wait).await;
             for _ in 0..120 {
                 let ledger = ledger(&cluster, &pool);
-                let is_lost = is_pressed(&cluster, &pool) && have_just_changed(&cloud);
+                // A deadline that comes meanwhile goes by our own change, too.
+                let now = Instant::now();
+                let mut waits = interrupts.iter().map(|at| at.saturating_duration_since(now));
+                let will_be = waits.any(|wait| !wait.is_zero() && wait <= OWN_CHANGE_COUNTS);
+                let is_lost = (is_pressed(&cluster, &pool) || will_be) && have_just_changed(&cloud);
                 if no_change_is_under_way(&ledger)
                     && faults.is_quiet()
                     && nobody_has_just_read(&cloud)
@@ -1165,7 +1173,7 @@ fn nobody_has_just_read(cloud: &Cloud) -> bool {
 /// looks like an old listing, and before a deadline the next request goes by our own change.
 fn have_just_changed(cloud: &Cloud) -> bool {
     ["SetDesiredCapacity", "TerminateInstanceInAutoScalingGroup"].iter().any(|operation| {
-        cloud.last_call(operation).is_some_and(|at| since(at, cloud.now()) < Duration::from_secs(10))
+        cloud.last_call(operation).is_some_and(|at| since(at, cloud.now()) < OWN_CHANGE_COUNTS)
     })
 }
 
