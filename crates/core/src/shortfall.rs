@@ -27,7 +27,7 @@ use std::time::Duration;
 const READ_TWICE: Duration = Duration::from_secs(5);
 /// A launch that failed so long before a place was first seen empty was a launch for that place.
 const SEEN_LATE: Duration = Duration::from_secs(60);
-/// A pod that still waits so long after a stand-in with room for it was Ready waits for something else.
+/// A pod that still waits so long after an idle stand-in was Ready waits for something else.
 const SERVES_WITHIN: Duration = Duration::from_secs(600);
 /// So many stand-ins may begin within a minute.
 const A_MINUTE: usize = 5;
