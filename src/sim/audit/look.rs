@@ -51,11 +51,13 @@ impl Auditor {
         conditions.is_some_and(|all| all.iter().any(|held| held.type_ == "Ready" && held.status == "True"))
     }
 
+    /// Whether it serves pods. One that a person has just put aside does: the last reading may not know it.
     pub(super) fn is_in_service(&self, instance: &str) -> bool {
         let groups = self.inner.cloud.snapshot().groups;
         let mut shares = groups.iter().flat_map(|group| &group.instances);
         shares.any(|share| {
-            share.id == instance && share.state == LifecycleState::InService && share.machine_runs
+            let serves = matches!(share.state, LifecycleState::InService | LifecycleState::Standby);
+            share.id == instance && serves && share.machine_runs
         })
     }
 
