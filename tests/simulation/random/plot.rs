@@ -334,6 +334,25 @@ fn among(
     events
 }
 
+/// In a third of the stories one to three more events, within the first `eighths` of the story.
+fn in_a_third(
+    events: Vec<(usize, Duration, Event)>,
+    random: &mut fastrand::Rng,
+    eighths: u32,
+    draw: impl Fn(&mut fastrand::Rng) -> Event,
+) -> Vec<(usize, Duration, Event)> {
+    if random.u8(..3) > 0 {
+        return events;
+    }
+    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
+    let mut drawn = Vec::new();
+    for _ in 0..random.usize(1..=3) {
+        let event = draw(random);
+        drawn.push((last * random.u32(..eighths) / 8, event));
+    }
+    among(events, drawn)
+}
+
 /// Whether cluster-autoscaler is there is drawn apart from the rest.
 const AUTOSCALER: u64 = 0x00a5_ca1e;
 
@@ -427,22 +446,15 @@ fn with_hooks(
     random: &mut fastrand::Rng,
     pools: &[PoolPlan],
 ) -> Vec<(usize, Duration, Event)> {
-    if random.u8(..3) > 0 {
-        return events;
-    }
-    let mut drawn = Vec::new();
-    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
-    for _ in 0..random.usize(1..=3) {
+    in_a_third(events, random, 6, |random| {
         let place = place(random, pools);
         let wait = Duration::from_secs(pick(random, &[20, 90, 300]));
-        let event = match random.u8(..3) {
+        match random.u8(..3) {
             0 => Event::BootsFail(place, BootFault::HookHolds(wait), random.usize(1..3)),
             1 => Event::BootsFail(place, BootFault::HookAbandons(wait), random.usize(1..3)),
             _ => Event::EndsHeld(place, pick(random, &[30, 300, 1200])),
-        };
-        drawn.push((last * random.u32(..6) / 8, event));
-    }
-    among(events, drawn)
+        }
+    })
 }
 
 /// Lifecycle states are drawn apart from the rest.
@@ -454,22 +466,15 @@ fn with_states(
     random: &mut fastrand::Rng,
     pools: &[PoolPlan],
 ) -> Vec<(usize, Duration, Event)> {
-    if random.u8(..3) > 0 {
-        return events;
-    }
-    let mut drawn = Vec::new();
-    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
-    for _ in 0..random.usize(1..=3) {
+    in_a_third(events, random, 8, |random| {
         let (place, number) = (place(random, pools), random.usize(..6));
         let seconds = pick(random, &[20, 120, 900]);
-        let event = match random.u8(..4) {
+        match random.u8(..4) {
             0 => Event::EndsRetained(place, pick(random, &[5, 60])),
             1 => Event::PutAside(place, number, seconds),
             _ => Event::Shown(place, number, pick(random, &IN_SERVICE_STATES), seconds),
-        };
-        drawn.push((last * random.u32(..8) / 8, event));
-    }
-    among(events, drawn)
+        }
+    })
 }
 
 /// Failures by zone are drawn apart from the rest.
@@ -481,21 +486,14 @@ fn with_zones(
     random: &mut fastrand::Rng,
     pools: &[PoolPlan],
 ) -> Vec<(usize, Duration, Event)> {
-    if random.u8(..3) > 0 {
-        return events;
-    }
     let faults = [LaunchFault::Several, LaunchFault::Several, LaunchFault::Quota, LaunchFault::Configuration];
-    let mut drawn = Vec::new();
-    let last = events.last().map_or(Duration::ZERO, |(_, at, _)| *at);
-    for _ in 0..random.usize(1..=3) {
+    in_a_third(events, random, 6, |random| {
         let (place, fault, times) = (place(random, pools), pick(random, &faults), random.u32(1..6));
-        let event = match random.u8(..3) {
+        match random.u8(..3) {
             0 => Event::LaunchesFail(place, fault, times),
             _ => Event::ZoneFails(place, random.usize(..3), fault, times),
-        };
-        drawn.push((last * random.u32(..6) / 8, event));
-    }
-    among(events, drawn)
+        }
+    })
 }
 
 /// What stays of itself is drawn apart from the rest.
