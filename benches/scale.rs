@@ -17,6 +17,7 @@ use spot_guard::actors::supervision::Shutdown;
 use spot_guard::clock::Clock;
 use spot_guard::controller::{CALL_TIMEOUT, Controller, ControllerSettings};
 use spot_guard::crd::{InterruptionNotice, InterruptionNoticeSpec, SpotPool, SpotPoolSpec, notice_name};
+use spot_guard::kube::autoscaler::AutoscalerLease;
 use spot_guard::kube::lease::LeaseTimes;
 use spot_guard::sim::nodes::KubeNodes;
 use spot_guard_cloud::cloud::{BootTimes, Cloud, GroupSpec, Market};
@@ -306,6 +307,7 @@ async fn controller(url: &str) {
         lease: "spot-guard".to_owned(),
         identity: "bench".to_owned(),
         times: LeaseTimes { duration: s(15), renew: s(5), call_timeout: CALL_TIMEOUT },
+        autoscaler_lease: AutoscalerLease::default(),
         taint_key: spot_guard::config::DEFAULT_TAINT_KEY.to_owned(),
         notifications: Vec::new(),
         defaults: Policy::default(),

@@ -6,6 +6,7 @@ use crate::aws::{AutoScaling, Described};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, SpotPool, SpotPoolSpec, notice_name};
+use crate::kube::autoscaler::AutoscalerLease;
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::escape::escaped;
 use crate::telemetry::metrics::Metrics;
@@ -193,6 +194,8 @@ async fn kubernetes(client: &Client, config: &Config, lines: &mut Vec<Line>) -> 
     questions.push(question("coordination.k8s.io", "leases", "create", lease, None));
     questions
         .extend(["get", "update"].map(|verb| question("coordination.k8s.io", "leases", verb, lease, name)));
+    let AutoscalerLease { name, namespace } = &config.autoscaler_lease;
+    questions.push(question("coordination.k8s.io", "leases", "get", Some(namespace), Some(name)));
     let answers: Vec<_> =
         futures::stream::iter(questions).map(|asked| may(client, asked)).buffered(PARALLEL).collect().await;
     let mut missing = Vec::new();

@@ -7,6 +7,7 @@
 use crate::controller::ControllerSettings;
 use crate::crd::is_dns_name;
 use crate::http::TlsConfig;
+use crate::kube::autoscaler::AutoscalerLease;
 use crate::kube::lease::LeaseTimes;
 use crate::telemetry::notifications::Target;
 use serde::Deserialize;
@@ -32,6 +33,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// How the replicas agree on the one that acts.
     pub lease: LeaseConfig,
+    /// The Lease of cluster-autoscaler: while it is renewed, shortfalls are only observed.
+    pub autoscaler_lease: AutoscalerLease,
     /// Calls to AWS.
     pub aws: AwsConfig,
     /// Boxes 4 and 10: the key of the taint, effect NoSchedule.
@@ -88,6 +91,7 @@ impl Default for Config {
             probe_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8082)),
             tls: None,
             lease: LeaseConfig::default(),
+            autoscaler_lease: AutoscalerLease::default(),
             aws: AwsConfig::default(),
             taint_key: DEFAULT_TAINT_KEY.to_owned(),
             queue: QueueConfig::default(),
@@ -228,6 +232,7 @@ impl Config {
                 renew: seconds(self.lease.renew_seconds),
                 call_timeout: seconds(self.aws.call_timeout_seconds),
             },
+            autoscaler_lease: self.autoscaler_lease.clone(),
             taint_key: self.taint_key.clone(),
             notifications: self.notifications.clone(),
             queue_url: self.queue.url.clone(),
@@ -263,7 +268,12 @@ impl Config {
             let problem = format!("{address} is not on loopback: everybody could read there");
             return fail("localListen", problem);
         }
-        for (key, value) in [("lease.name", &self.lease.name), ("lease.namespace", &self.lease.namespace)] {
+        for (key, value) in [
+            ("lease.name", &self.lease.name),
+            ("lease.namespace", &self.lease.namespace),
+            ("autoscalerLease.name", &self.autoscaler_lease.name),
+            ("autoscalerLease.namespace", &self.autoscaler_lease.namespace),
+        ] {
             if !is_dns_name(value) {
                 return fail(key, format!("{value:?} is not a Kubernetes name"));
             }

@@ -12,6 +12,7 @@ use crate::actors::supervision::{Link, LinkEvent, Shutdown, supervise};
 use crate::aws::AutoScaling;
 use crate::aws::queue::SqsQueue;
 use crate::clock::Clock;
+use crate::kube::autoscaler::AutoscalerLease;
 use crate::kube::client::{REQUEST_TIMEOUT, bounded};
 use crate::kube::lease::{LeaseHolder, LeaseTimes};
 use crate::kube::time::heeding_time;
@@ -40,6 +41,8 @@ pub struct ControllerSettings {
     pub identity: String,
     /// Times of the lease.
     pub times: LeaseTimes,
+    /// The Lease of cluster-autoscaler.
+    pub autoscaler_lease: AutoscalerLease,
     /// The key of our taint.
     pub taint_key: String,
     /// The webhooks that receive notices, fallbacks, returns and failures.
@@ -145,6 +148,7 @@ impl Controller {
             call_timeout: self.settings.times.call_timeout,
             defaults: self.settings.defaults.clone(),
             drain_outside_pools: self.settings.drain_outside_pools,
+            autoscaler_lease: self.settings.autoscaler_lease.clone().into(),
             taint_key: self.settings.taint_key.as_str().into(),
             namespace: self.settings.namespace.as_str().into(),
             metrics: self.metrics.clone(),

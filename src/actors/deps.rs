@@ -5,6 +5,7 @@ use crate::aws::AutoScaling;
 use crate::aws::queue::SqsQueue;
 use crate::clock::Clock;
 use crate::crd::SpotPool;
+use crate::kube::autoscaler::AutoscalerLease;
 use crate::kube::lease::Fence;
 use crate::kube::view::View;
 use crate::telemetry::events::Events;
@@ -53,6 +54,8 @@ pub struct Deps {
     pub defaults: Policy,
     /// Whether nodes outside every pool are drained when EC2 takes them.
     pub drain_outside_pools: bool,
+    /// The Lease of cluster-autoscaler.
+    pub autoscaler_lease: Arc<AutoscalerLease>,
     /// The key of our taint.
     pub taint_key: Arc<str>,
     /// The namespace of Spot Guard.

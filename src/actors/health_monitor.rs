@@ -9,12 +9,13 @@
 //! What was found is written into the SpotPool's status, too.
 
 mod adoptions;
+mod assessment;
 mod context;
 mod shortfalls;
 mod status;
 
-use self::context::safety_context;
-use crate::actors::deps::{Deps, PoolConfig};
+use self::assessment::assess;
+use crate::actors::deps::Deps;
 use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused, QueueRead};
 use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool};
@@ -27,21 +28,17 @@ use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use spot_guard_core::adoption::Adoption;
 use spot_guard_core::agents::WatchedNodes;
-use spot_guard_core::cluster::Snapshot;
-use spot_guard_core::freshness::{Freshness, StaleWatch, Step};
-use spot_guard_core::group::{GroupView, PoolView};
-use spot_guard_core::health::{self, PoolAssessment, PoolReplacement};
-use spot_guard_core::ids::{InstanceId, PoolName, ReplacementName};
-use spot_guard_core::limits;
+use spot_guard_core::freshness::{Freshness, Step};
+use spot_guard_core::group::GroupView;
+use spot_guard_core::health::{PoolAssessment, PoolReplacement};
+use spot_guard_core::ids::{PoolName, ReplacementName};
 use spot_guard_core::neighbours;
 use spot_guard_core::placement::PodName;
 use spot_guard_core::preflight;
-use spot_guard_core::reason::{Blocker, Finding, Pause, Reason, ReasonCode, in_one_line};
+use spot_guard_core::reason::{Finding, Pause, Reason, ReasonCode, in_one_line};
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, set_condition};
-use spot_guard_core::safety;
 use spot_guard_core::savings::{NodeAccount, NodeCounts};
-use spot_guard_core::shortfall::{Shapes, Shortfall, ShortfallMode};
-use std::cell::OnceCell;
+use spot_guard_core::shortfall::{ModeInForce, Shortfall, ShortfallMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,6 +72,8 @@ struct Found {
     assessment: PoolAssessment,
     /// What stands in for Spot capacity that is missing without a notice.
     shortfall: Shortfall,
+    /// The mode of that which is in force.
+    in_force: ModeInForce,
     /// What becomes of on-demand above the baseline.
     adoption: Adoption,
 }
@@ -119,9 +118,14 @@ impl HealthMonitor {
         Self { deps, assessed, observed, due, under_way, urgent, written, told, queue_read: None }
     }
 
+    /// The pool as it is stored.
+    fn stored(&self, pool: &PoolName) -> Option<Arc<SpotPool>> {
+        self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(&**pool))
+    }
+
     /// The conditions that the pool has now, and the generation of its spec.
     fn conditions(&self, pool: &PoolName) -> (Vec<Condition>, Option<i64>) {
-        let found = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(&**pool));
+        let found = self.stored(pool);
         let generation = found.as_ref().and_then(|pool| pool.metadata.generation);
         let conditions = found.and_then(|pool| Some(pool.status.as_ref()?.conditions.clone()));
         (conditions.unwrap_or_default(), generation)
@@ -137,7 +141,7 @@ impl HealthMonitor {
         other: Option<PodName>,
         ctx: &mut Context<Self>,
     ) {
-        let Found { assessment: found, shortfall, adoption } = all;
+        let Found { assessment: found, shortfall, in_force, adoption } = all;
         let pool = &observed.pool;
         let (mut conditions, generation) = self.conditions(pool);
         let now = self.deps.clock.now();
@@ -145,6 +149,7 @@ impl HealthMonitor {
         let reason = findings.first().map_or("Accepted", |finding| finding.problem.code().as_str());
         set_condition(&mut conditions, "Accepted", accepted, reason, &in_one_line(findings), now);
         self.tell(pool, findings);
+        self.tell_mode(pool, in_force);
         let mut say = |type_: &str, reasons: &[Reason]| {
             let reason = reasons.first().map_or(type_, |reason| reason.code().as_str());
             set_condition(&mut conditions, type_, reasons.is_empty(), reason, &in_one_line(reasons), now);
@@ -183,6 +188,7 @@ impl HealthMonitor {
             "aboveBaseline": adoption.excess,
             "nodeAccount": self.count_nodes(observed, found.returns.len(), pace),
             "replacedBy": replaced_by,
+            "shortfall": in_force,
             "recommendations": self.recommendations(replaced_by, &observed.view.spot),
             "conditions": conditions,
         });
@@ -202,7 +208,7 @@ impl HealthMonitor {
 
     /// How long the pool's nodes have served, up to now.
     fn count_nodes(&self, observed: &PoolObserved, fallbacks: usize, pace: Duration) -> NodeAccount {
-        let pool = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(&*observed.pool));
+        let pool = self.stored(&observed.pool);
         let account = pool.as_ref().and_then(|pool| pool.status.as_ref()?.node_account.as_ref());
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let nodes = NodeCounts {
@@ -241,14 +247,26 @@ impl HealthMonitor {
     fn tell(&mut self, pool: &PoolName, findings: &[Finding]) {
         let found = BTreeSet::from_iter(findings.iter().cloned());
         let known = self.told.insert(pool.to_owned(), found.clone()).unwrap_or_default();
-        let object = self.deps.view.pools.find(|held| held.metadata.name.as_deref() == Some(&**pool));
-        let Some(object) = object else { return };
+        let Some(object) = self.stored(pool) else { return };
         for finding in found.difference(&known) {
             let (reason, note) = (finding.problem.code().as_str(), &finding.to_string());
             let action = "Preflight".to_owned();
             let told = Told { warning: true, reason, action, note, secondary: None };
             self.deps.events.tell(object.object_ref(&()), told);
         }
+    }
+
+    /// An event when another mode of shortfalls is in force.
+    fn tell_mode(&self, pool: &PoolName, in_force: &ModeInForce) {
+        let Some(object) = self.stored(pool) else { return };
+        let held = object.status.as_ref().and_then(|status| status.shortfall);
+        if held.is_none_or(|held| held.mode == in_force.mode) {
+            return;
+        }
+        let (reason, note) = ("ShortfallMode", &in_force.to_string());
+        let action = "Preflight".to_owned();
+        let told = Told { warning: false, reason, action, note, secondary: None };
+        self.deps.events.tell(object.object_ref(&()), told);
     }
 
     /// Writes the pool's status if it changed; what else is in it belongs to the AsgScaler.
@@ -277,66 +295,6 @@ impl HealthMonitor {
     }
 }
 
-/// Boxes 7 to 9 for one pool.
-fn assess<'a>(
-    pool: &PoolConfig,
-    observed: &PoolObserved,
-    records: &'a [Arc<NodeReplacement>],
-    snapshot: &Snapshot,
-    taint_key: &Arc<str>,
-    stale: &[StaleWatch],
-    now: Timestamp,
-) -> PoolAssessment {
-    let own = |record: &&'a Arc<NodeReplacement>| record.spec.pool.as_ref() == Some(&pool.name);
-    let stories: Vec<PoolReplacement<'_>> =
-        records.iter().filter(own).filter_map(|record| record.as_open()).collect();
-    let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(|record| record.as_open()).collect();
-    let ready = |instance: &InstanceId| {
-        let nodes: Vec<_> = snapshot.nodes_of_instance(instance).collect();
-        // Of two nodes with one instance nobody knows which one is it.
-        (!nodes.is_empty()).then_some(matches!(&nodes[..], [node] if node.ready))
-    };
-    // By an old picture nothing is safe.
-    let unsafe_ = |story: &PoolReplacement<'_>| match stale {
-        [] => safety_blockers(story, &everywhere, pool, &observed.view, snapshot, (taint_key, now)),
-        stale => stale.iter().cloned().map(Reason::StaleWatch).collect(),
-    };
-    let (view, policy) = (&observed.view, &pool.policy);
-    let with_spot = OnceCell::new();
-    let unsafe_with_spot = |story: &PoolReplacement<'_>| {
-        let known: &Vec<Snapshot> =
-            with_spot.get_or_init(|| Shapes::with_spot_node(view, snapshot, taint_key));
-        let clusters = if known.is_empty() { std::slice::from_ref(snapshot) } else { known };
-        let blockers = clusters.iter().map(|cluster| {
-            let found = safety_blockers(story, &everywhere, pool, view, cluster, (taint_key, now));
-            health::with_more_spot(found, story, &observed.ledger, known.is_empty())
-        });
-        health::of_any_node(blockers)
-    };
-    let questions =
-        health::Questions { ready: &ready, unsafe_: &unsafe_, unsafe_with_spot: &unsafe_with_spot };
-    let mut found = health::assess(view, &observed.ledger, &stories, &questions, policy, now);
-    let known = records
-        .iter()
-        .filter(own)
-        .filter_map(|record| Some((&record.spec.instance_id, record.status.as_ref()?)));
-    let held = [false, true].map(|asked| limits::returns_held(policy, view, known.clone(), asked, now));
-    for story in &stories {
-        if let Some(assessed) = found.returns.get_mut(&story.name) {
-            let asked = story.status.fallback.requested_at().is_some();
-            if let Some(back) = story.status.capacity.taken() {
-                let node = &back.node_name;
-                let context = safety_context(Some(story), &everywhere, view, snapshot, (taint_key, now));
-                assessed.pods = safety::moving(node, snapshot).map(|pod| pod.uid.clone()).collect();
-                assessed.drained =
-                    safety::drained_beside(node, snapshot, &context.drains()).cloned().collect();
-            }
-            assessed.held.clone_from(&held[usize::from(asked)]);
-        }
-    }
-    found
-}
-
 /// The fallbacks of the pool whose return drains a node now.
 fn returning(pool: &PoolName, records: &[Arc<NodeReplacement>]) -> Vec<ReplacementName> {
     let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(pool));
@@ -348,26 +306,6 @@ fn returning(pool: &PoolName, records: &[Arc<NodeReplacement>]) -> Vec<Replaceme
 fn return_asked(pool: &PoolName, records: &[Arc<NodeReplacement>]) -> Option<Timestamp> {
     let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(pool));
     own.filter_map(|record| record.status.as_ref()?.fallback.requested_at()).max()
-}
-
-/// Box 9: what stands against draining the fallback's node now.
-fn safety_blockers(
-    story: &PoolReplacement<'_>,
-    stories: &[PoolReplacement<'_>],
-    pool: &PoolConfig,
-    view: &PoolView,
-    snapshot: &Snapshot,
-    taint_and_now: (&Arc<str>, Timestamp),
-) -> Vec<Reason> {
-    let Some(capacity) = story.status.capacity.taken() else { return Vec::new() };
-    if snapshot.node_on(&capacity.node_name, &capacity.instance_id, None).is_none() {
-        // Its name may be another node's by now, whose pods say nothing.
-        return vec![Blocker::NodeUnknown { node: capacity.node_name.clone() }.into()];
-    }
-    let context = safety_context(Some(story), stories, view, snapshot, taint_and_now);
-    let policy = safety::SafetyPolicy::of(&pool.policy);
-    let report = safety::check_return(&capacity.node_name, snapshot, &policy, &context);
-    report.blockers.into_iter().map(Reason::from).collect()
 }
 
 impl Actor for HealthMonitor {
@@ -450,18 +388,20 @@ impl Handler<Turn> for HealthMonitor {
             let taint_key = self.deps.taint_key.clone();
             let stale = freshness.against(Step::Return);
             let deps = self.deps.clone();
+            let held = self.stored(&name).and_then(|pool| pool.status.as_ref()?.shortfall);
             let short = urgent.short && preflight::refusals(&findings).is_empty();
             let around = shortfalls::Around::of(&pool, &pools, &self.observed, &stale);
             let work = async move {
                 let heavy = deps.heavy.clone();
-                let mode = if short { shortfalls::mode(deps, &pool).await } else { ShortfallMode::Off };
+                let in_force = shortfalls::in_force(deps, &pool, held).await;
+                let mode = if short { in_force.mode } else { ShortfallMode::Off };
                 let work = move || {
                     let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, &stale, time);
                     let known = (&*records, &*snapshot, &*taint_key);
                     let shortfall = shortfalls::judge(&pool, &observed, mode, &around, known, time);
                     let known = (&*records, &*snapshot, &taint_key);
                     let adoption = adoptions::judge(&pool, &observed, &assessment, &around.held, known, time);
-                    let found = Found { assessment, shortfall, adoption };
+                    let found = Found { assessment, shortfall, in_force, adoption };
                     (observed, found, neighbours::termination_handler(&snapshot))
                 };
                 heavy.run(work).await
@@ -476,7 +416,7 @@ impl Handler<Turn> for HealthMonitor {
                 };
                 actor.publish(&observed, &found, (replacer, &findings, usual), &urgent, other, ctx);
                 actor.take_in(&name, &found.assessment);
-                let Found { assessment, shortfall, adoption } = found;
+                let Found { assessment, shortfall, adoption, .. } = found;
                 actor.assessed.send(PoolAssessed { pool: name, assessment, shortfall, adoption });
             }));
         }

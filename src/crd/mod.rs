@@ -21,7 +21,7 @@ use spot_guard_core::policy::PolicySpec;
 use spot_guard_core::record::{Condition, NoticeKind, ReplacedBy, ReplacementStatus};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::savings::{HourlyPrices, NodeAccount};
-use spot_guard_core::shortfall::{OwnRecord, ShortfallSpec};
+use spot_guard_core::shortfall::{ModeInForce, OwnRecord, ShortfallSpec};
 use spot_guard_core::spot_action::{ActionKind, ActionStage, Ask};
 use spot_guard_core::stand_ins::CoverSpec;
 
@@ -137,6 +137,9 @@ pub struct SpotPoolStatus {
     /// How many Spot instances are under a rebalance recommendation that is left to their group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recommendations: Option<u32>,
+    /// What is done about Spot capacity that is missing without an interruption notice, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortfall: Option<ModeInForce>,
     /// How many Ready nodes of Spot instances in service have a ready agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watched_nodes: Option<u32>,

@@ -6,6 +6,7 @@ use crate::agent;
 use crate::clock::Clock;
 use crate::controller::{Actors, CALL_TIMEOUT, Controller, ControllerSettings};
 use crate::crd::{self, InterruptionNotice, NodeReplacement, SpotPool};
+use crate::kube::autoscaler::AutoscalerLease;
 use crate::kube::lease::LeaseTimes;
 use crate::sim::kubelet::{self, is_ready, pod_is_ready};
 use crate::sim::nodes::{DEMO_LABEL, KubeNodes, NodeChange};
@@ -312,6 +313,7 @@ impl World {
                 renew: Duration::from_secs(5),
                 call_timeout: CALL_TIMEOUT,
             },
+            autoscaler_lease: AutoscalerLease::default(),
             taint_key: TAINT.to_owned(),
             notifications: Vec::new(),
             queue_url: self.cloud.has_queue().then(|| "https://sqs.sim/111122223333/notices".to_owned()),

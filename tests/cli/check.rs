@@ -1,8 +1,9 @@
 //! `spot-guard check` against stubs of the Auto Scaling API: what it says of groups, that a broken answer is
 //! told and nothing panics, and that region, partition, FIPS, proxy, endpoint and credentials are the SDK's
-//! own.
+//! own. Against a stub of the Kubernetes API: what it says of nodes and neighbours.
 
 use crate::stub::{Asked, Stub};
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;
 use std::process::{Command, Output};
@@ -348,6 +349,123 @@ fn pod_identity_is_found_by_the_default_chain() {
     ]);
     assert!(output.status.success(), "{}", told(&output));
     assert_eq!(signed_with(&stub), ("AKIDPOD".to_owned(), Some("session".to_owned())));
+}
+
+/// An API server that allows everything. It has a pool, these nodes, these agents, and these pods beside.
+fn api_server(nodes: Value, agents: Value, pods: Value) -> Stub {
+    let pools = json!([{
+        "apiVersion": "spotguard.dev/v1alpha1", "kind": "SpotPool", "metadata": { "name": "workers" },
+        "spec": { "spotGroup": "spot", "onDemandGroup": "on-demand" },
+    }]);
+    // What the policy that binds the agents says.
+    let refusal = json!({
+        "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": 403,
+        "reason": "Forbidden", "message": "ValidatingAdmissionPolicy 'spot-guard-notices' denied the request",
+    });
+    let review = json!({ "metadata": {}, "spec": {}, "status": { "allowed": true } });
+    Stub::answering(move |asked| {
+        let list = |items: &Value| {
+            let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
+            (200, list.to_string())
+        };
+        match asked.line.split([' ', '?']).nth(1).unwrap_or_default() {
+            "/api/v1/nodes" => list(&nodes),
+            "/api/v1/namespaces/spot-guard/pods" => list(&agents),
+            "/api/v1/pods" => list(&pods),
+            "/apis/spotguard.dev/v1alpha1/spotpools" => list(&pools),
+            "/apis/spotguard.dev/v1alpha1/interruptionnotices" => (403, refusal.to_string()),
+            _ => (200, review.to_string()),
+        }
+    })
+}
+
+/// A Ready node.
+fn node(name: &str, provider_id: &str) -> Value {
+    json!({
+        "metadata": { "name": name }, "spec": { "providerID": provider_id },
+        "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+    })
+}
+
+/// The agent's pod on a node, as the DaemonSet makes it.
+fn agent(node: &str, ready: &str) -> Value {
+    let name = format!("spot-guard-agent-{node}");
+    json!({
+        "metadata": {
+            "namespace": "spot-guard", "name": name,
+            "labels": { "app.kubernetes.io/name": "spot-guard", "app.kubernetes.io/component": "agent" },
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "spot-guard-agent", "uid": "u",
+                "controller": true,
+            }],
+        },
+        "spec": { "nodeName": node, "containers": [] },
+        "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+    })
+}
+
+/// The ids of the Spot instances that are in service.
+const SPOT_INSTANCES: [&str; 2] = ["i-0000000000000000a", "i-0000000000000000b"];
+
+/// The check of everything in a cluster.
+fn check_cluster(api_server: &Stub) -> Output {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kubeconfig = folder.path().join("kubeconfig");
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "c", "cluster": { "server": api_server.url() } }],
+        "users": [{ "name": "u", "user": {} }],
+        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+    });
+    fs::write(&kubeconfig, text.to_string()).expect("a kubeconfig");
+    let instance = |id: &str| {
+        format!(
+            "<member><InstanceId>{id}</InstanceId><AvailabilityZone>eu-central-1a</AvailabilityZone>\
+             <LifecycleState>InService</LifecycleState><HealthStatus>Healthy</HealthStatus></member>"
+        )
+    };
+    let instances = format!("<Instances>{}</Instances>", SPOT_INSTANCES.map(instance).concat());
+    let groups = answering(move |_| both(&instances, ""));
+    Command::new(env!("CARGO_BIN_EXE_spot-guard"))
+        .args(["check", "--kubeconfig"])
+        .arg(kubeconfig)
+        .env_clear()
+        .env("AWS_REGION", "eu-central-1")
+        .env("AWS_ACCESS_KEY_ID", "AKIDSTATIC")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_ENDPOINT_URL_AUTO_SCALING", groups.url())
+        .output()
+        .expect("spot-guard runs")
+}
+
+#[test]
+fn spot_nodes_without_an_agent_a_termination_handler_and_nodes_that_name_no_instance_are_named() {
+    let [first, second] = SPOT_INSTANCES.map(|id| format!("aws:///eu-central-1a/{id}"));
+    let (first, second) = (node("spot-1", &first), node("spot-2", &second));
+    let handler = json!([{ "metadata": { "namespace": "kube-system", "name": "nth" } }]);
+    let output = check_cluster(&api_server(
+        json!([first, second, node("edge", "k3s://edge")]),
+        json!([agent("spot-1", "True"), agent("spot-2", "False")]),
+        handler,
+    ));
+    let text = told(&output);
+    for (verdict, words) in [
+        ("degraded", "1 of 2 Spot nodes are not watched by a ready agent: spot-2"),
+        ("degraded", "TerminationHandlerRuns: aws-node-termination-handler (kube-system/nth)"),
+        ("note", "1 of 3 name no EC2 instance: edge has the providerID k3s://edge"),
+    ] {
+        let says = |line: &str| line.starts_with(verdict) && line.contains(words);
+        assert!(text.lines().any(says), "{words}: {text}");
+    }
+    assert_eq!(output.status.code(), Some(1), "{text}");
+
+    let agents = json!([agent("spot-1", "True"), agent("spot-2", "True")]);
+    let output = check_cluster(&api_server(json!([first, second]), agents, json!([])));
+    let text = told(&output);
+    assert!(text.contains("all 2 Spot nodes are watched"), "{text}");
+    assert!(!text.contains("TerminationHandlerRuns") && !text.contains("name no EC2 instance"), "{text}");
+    assert!(output.status.success(), "{text}");
 }
 
 #[test]

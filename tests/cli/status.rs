@@ -162,6 +162,9 @@ fn pools_fallbacks_and_stories_are_told_one_by_one() {
     {
         assert!(story.contains(part), "{part}: {story}");
     }
+    // People know the name of the node; this one is gone.
+    let by_node = ask(&["explain", "node-old"]);
+    assert_eq!(by_node.lines().next(), story.lines().next());
     let told: Value = serde_json::from_str(&ask(&["explain", "i-old", "-o", "json"])).expect("JSON");
     assert_eq!((&told["replacement"]["name"], &told["safety"]), (&json!("i-old"), &Value::Null));
     for (name, words) in [

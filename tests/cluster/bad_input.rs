@@ -120,6 +120,8 @@ async fn agents_outlive_a_misbehaving_metadata_service_and_report_once_it_is_rig
         (ImdsMode::Unauthorized, "401"),
         (ImdsMode::Status(500), "500"),
         (ImdsMode::Silent, "no answer"),
+        (ImdsMode::Proxy { gives_token: false }, "something else answers in the place of IMDS"),
+        (ImdsMode::Proxy { gives_token: true }, "unexpected status 404"),
     ];
     let testbed =
         Testbed::start_with("imds", Options { pod_ready_delay: Duration::ZERO, ..Options::default() }).await;
@@ -136,7 +138,8 @@ async fn agents_outlive_a_misbehaving_metadata_service_and_report_once_it_is_rig
         let imds = cloud.serve_imds(&instance.id, listener).expect("the metadata service answers");
         cloud.set_imds_mode(&instance.id, mode).expect("the instance");
         cloud.rebalance(&instance.id).expect("the instance");
-        let name = format!("agent-{mode:?}").replace(['(', ')'], "-");
+        let is_odd = |letter: char| !letter.is_ascii_alphanumeric();
+        let name = format!("agent-{mode:?}").replace(is_odd, "-");
         let agent = product::start_agent_named(&testbed, &name, &instance.node_name, &imds.url()).await;
         agents.push((agent, imds, mode, says));
     }

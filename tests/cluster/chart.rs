@@ -5,6 +5,7 @@ use crate::process::{binaries, built};
 use crate::product::{self, CONTROLLER, PATIENCE, kubectl, spot_guard, try_kubectl};
 use crate::shown;
 use crate::testbed::Testbed;
+use serde_json::Value;
 use spot_guard::config::Config;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -170,6 +171,41 @@ fn with_a_queue_the_controller_reads_it_and_may_report_for_others_and_agents_may
         // The role that may read the queue is the one of this account.
         let role = "eks.amazonaws.com/role-arn: arn:aws:iam::1:role/x\n";
         assert_eq!(files["controller-rbac.yaml"].contains(role), has_queue, "{values}");
+    }
+}
+
+/// The pod of the agents, as the chart renders it.
+fn agents_pod(rendered: &str) -> Value {
+    let files = files(rendered);
+    let set = files["agent-daemonset.yaml"].split("---\n").find(|one| one.contains("kind: DaemonSet\n"));
+    let set: Value = serde_saphyr::from_str(set.expect("a DaemonSet")).expect("YAML");
+    set["spec"]["template"]["spec"].clone()
+}
+
+#[test]
+fn agents_in_the_hosts_network_find_the_names_of_the_cluster_and_listen_at_the_port_of_the_values() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Else the pod would ask the resolver of its node, which does not know the API server.
+    let in_host = Some("ClusterFirstWithHostNet");
+    for (values, dns_policy, port) in [
+        ("{}", None, 8081),
+        ("agent: {useHostNetwork: true}", in_host, 8081),
+        ("agent: {useHostNetwork: true, port: 18081}", in_host, 18081),
+    ] {
+        let pod = agents_pod(&succeeded(helm_template(folder.path(), NAMESPACE, values)));
+        assert_eq!(pod["hostNetwork"].as_bool(), Some(dns_policy.is_some()), "{values}: {pod:#}");
+        assert_eq!(pod["dnsPolicy"].as_str(), dns_policy, "{values}: {pod:#}");
+        // There it is a port of the node: what listens, what is told of it and what is probed are one.
+        let agent = &pod["containers"][0];
+        let arguments = agent["args"].as_array().expect("arguments");
+        let listens = format!("--listen=0.0.0.0:{port}");
+        assert!(arguments.iter().any(|argument| *argument == *listens), "{values}: {agent:#}");
+        let ports = agent["ports"].as_array().expect("ports");
+        let told: Vec<_> = ports.iter().map(|held| held["containerPort"].as_u64()).collect();
+        assert_eq!(told, [Some(port)], "{values}: {agent:#}");
+        for probe in ["livenessProbe", "readinessProbe"] {
+            assert_eq!(agent[probe]["httpGet"]["port"], ports[0]["name"], "{values}: {agent:#}");
+        }
     }
 }
 

@@ -7,9 +7,9 @@ use crate::product::{self, PATIENCE};
 use crate::stories::{Cue, Stagecraft, Tale, dry_spot};
 use jiff::{Timestamp, ToSpan as _};
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use spot_guard::crd::NodeReplacement;
 use spot_guard::kube::marks;
 use spot_guard::sim::scenario::{Act, Scenario};
@@ -40,6 +40,26 @@ async fn status_of(client: &Client, record: &str) -> Option<ReplacementStatus> {
     records.get_opt(record).await.ok()??.status
 }
 
+/// Whoever knows nothing but the name of the node that was replaced finds its replacement, which is over: by
+/// the API, and on a terminal.
+async fn is_known_by_its_node(stage: &mut Stagecraft) {
+    let (old, name) = (stage.old_node.clone(), stage.story.spot_instances()[0].clone());
+    let shown = wait_for("the replacement of the node to be shown as over", PATIENCE, async || {
+        let answer = stage.controller.get(&format!("/api/v1/nodes/{old}")).await?;
+        let shown: Value = serde_json::from_str(&answer.body).ok()?;
+        (shown["phase"] == "Completed").then_some(shown)
+    })
+    .await;
+    assert_eq!((&shown["replacement"], &shown["role"]), (&json!(name), &json!("Replaced")), "{shown:#}");
+    let api = format!("http://{}", stage.controller.address);
+    let told = product::spot_guard().args(["explain", &old, "--api", &api]).output();
+    let told = told.expect("spot-guard runs");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert!(text.starts_with(&format!("Replacement {name} of node {old} in pool {POOL}\n")), "{text}");
+    assert!(text.contains("\nOver since ") && text.contains("(Completed)"), "{text}");
+}
+
 #[actix::test]
 async fn a_node_object_that_is_never_deleted_holds_neither_replacement_nor_return_up() {
     let tale = dry_spot();
@@ -55,6 +75,14 @@ async fn a_node_object_that_is_never_deleted_holds_neither_replacement_nor_retur
     let nodes: Api<Node> = Api::all(client);
     let left = nodes.get(&old).await.expect("its Node object stays");
     assert!(!marks::are_left_on(&left, TAINT), "{left:#?}");
+    is_known_by_its_node(&mut stage).await;
+    // In the end a person removes it.
+    nodes.delete(&old, &DeleteParams::default()).await.expect("it can be deleted");
+    wait_for("the Node object to be gone", PATIENCE, async || {
+        nodes.get_opt(&old).await.ok()?.is_none().then_some(())
+    })
+    .await;
+    is_known_by_its_node(&mut stage).await;
 }
 
 #[actix::test]

@@ -17,9 +17,7 @@ use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How long a component may take to start, on a machine that compiles at the same time.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -46,7 +44,7 @@ impl Default for Options {
 /// A running cluster without nodes; it ends, and its folder goes, with this value. After a panic the
 /// folder stays, for its logs.
 ///
-/// A test holds at most one: as many run at a time as the machine has room for.
+/// A test holds at most one, so as many run at a time as there are tests: one for each core by default.
 pub struct Testbed {
     // Dropped in this order: what depends on something before it, the folder when all have ended.
     kwok: Option<Process>,
@@ -60,7 +58,6 @@ pub struct Testbed {
     etcd_port: u16,
     scheduling_only: bool,
     folder: Folder,
-    _place: SemaphorePermit<'static>,
 }
 
 impl Testbed {
@@ -73,9 +70,8 @@ impl Testbed {
     pub async fn start_with(name: &str, options: Options) -> Self {
         // Outside the tests' time: the first call of all builds the binaries.
         tokio::task::spawn_blocking(binaries).await.expect("the binaries of the testbed");
-        let place = places().acquire().await.expect("the semaphore is never closed");
         let started = Instant::now();
-        match Self::try_start(name, options, place).await {
+        match Self::try_start(name, options).await {
             Ok(testbed) => {
                 println!("testbed {name}: up in {:.1} s", started.elapsed().as_secs_f64());
                 testbed
@@ -89,7 +85,7 @@ impl Testbed {
         Self::start_with(name, Options { kubelets: false, ..Options::default() }).await
     }
 
-    async fn try_start(name: &str, options: Options, place: SemaphorePermit<'static>) -> Result<Self> {
+    async fn try_start(name: &str, options: Options) -> Result<Self> {
         let folder = Folder::create(name)?;
         let dir = folder.path();
         let (etcd_port, api_port) = (free_port(), free_port());
@@ -117,7 +113,6 @@ impl Testbed {
             etcd_port,
             scheduling_only: options.scheduling_only,
             folder,
-            _place: place,
         };
         if options.scheduling_only {
             return Ok(testbed);
@@ -239,16 +234,6 @@ impl Testbed {
     pub fn dir(&self) -> &Path {
         self.folder.path()
     }
-}
-
-/// How many clusters run at a time: starting one keeps two cores busy for seconds, and tests that wait for
-/// things to happen must not starve each other.
-fn places() -> &'static Semaphore {
-    static PLACES: OnceLock<Semaphore> = OnceLock::new();
-    PLACES.get_or_init(|| {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Semaphore::new((cores / 2).max(1))
-    })
 }
 
 fn start_etcd(dir: &Path, port: u16) -> Result<Process> {

@@ -3,11 +3,11 @@
 //! `all-dry`.)
 
 use crate::play::Play;
-use spot_guard::sim::scenario::Scenario;
+use spot_guard::sim::scenario::{Act, Scenario};
 use spot_guard::sim::world::SPOT;
-use spot_guard_cloud::cloud::BootFault;
+use spot_guard_cloud::cloud::{BootFault, Supply};
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::record::{FallbackState, FlowBox, Outcome, Phase};
+use spot_guard_core::record::{FallbackState, FlowBox, Outcome, Phase, ReplacementStatus};
 
 #[test]
 fn a_spot_node_that_never_gets_ready_times_out_and_on_demand_takes_over() {
@@ -59,6 +59,42 @@ fn a_return_waits_while_it_is_not_safe_and_is_tried_again() {
             let status = stage.record(&instance).and_then(|record| record.status).expect("a record");
             assert_eq!(status.phase, Phase::OnFallback, "it goes on monitoring");
             stage.set_budgets(&["web", "api"], 1);
+        })
+        .play();
+    played.assert_ok();
+}
+
+#[test]
+fn a_replacement_that_goes_on_does_not_name_what_it_waited_for_before() {
+    let mut plot = Scenario::DrySpot.plot();
+    plot.start.policy.min_node_age_seconds = Some(60);
+    // Spot comes back when the replacement has waited at each box.
+    plot.script.retain(|(_, act)| !matches!(act, Act::SpotHas(Supply::Unlimited)));
+    let played = Play::plot("old reasons", plot)
+        .beside(|stage| async move {
+            let instance = stage.spot[0].clone();
+            let gone = |reason: ReasonCode| {
+                let held = stage.held_by(&instance);
+                assert!(!held.contains(&reason), "{reason:?} in {held:?}");
+            };
+            stage.until_waiting(&instance, FlowBox::Notice, ReasonCode::NodeTooYoung).await;
+            stage.until(&instance, |status| status.phase != Phase::Received).await;
+            gone(ReasonCode::NodeTooYoung);
+            stage.until_waiting(&instance, FlowBox::Health, ReasonCode::NoSpotInstance).await;
+            stage.set_budgets(&["web", "api"], 0);
+            stage.until_waiting(&instance, FlowBox::Safety, ReasonCode::BudgetExhausted).await;
+            gone(ReasonCode::NoSpotInstance);
+            stage.set_budgets(&["web", "api"], 1);
+            stage.until_waiting(&instance, FlowBox::Health, ReasonCode::NoSpotInstance).await;
+            gone(ReasonCode::BudgetExhausted);
+            stage.cloud.set_supply(SPOT, None, Supply::Unlimited).expect("a group");
+            let is_healthy =
+                |status: &ReplacementStatus| status.steps.iter().any(|step| step.outcome == Outcome::Healthy);
+            stage.until(&instance, is_healthy).await;
+            gone(ReasonCode::NoSpotInstance);
+            stage.until_phase(&instance, Phase::Returning).await;
+            let held = stage.status(&instance).blocking;
+            assert!(held.iter().all(|held| held.flow_box == FlowBox::ScaleDown), "{held:?}");
         })
         .play();
     played.assert_ok();

@@ -6,12 +6,12 @@ use spot_guard::crd::{SpotPool, SpotPoolSpec};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{Gates, ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::{
-    CallFate, CallGate, Cloud, CloudSettings, ErrorAnswer, GroupSpec, LaunchFailure, Market, ScriptedGate,
-    Supply,
+    CallFate, CallGate, CallRecord, Cloud, CloudSettings, ErrorAnswer, GroupSpec, LaunchFailure, Market,
+    ScriptedGate, Supply,
 };
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::reason::{Finding, GroupProblem};
-use spot_guard_core::record::{FlowBox, Outcome, Phase};
+use spot_guard_core::record::{FlowBox, Outcome, Phase, ReplacementStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -310,6 +310,151 @@ fn before_a_deadline_any_refusal_has_its_on_demand_request_within_five_seconds()
                 - at(&played, FlowBox::Notice, Outcome::NoticeReceived);
             assert!(waited <= 5.0, "{text}, by LaunchInstances: {launch_instances}: {waited} s");
         }
+    }
+}
+
+/// Answers these calls about the Spot group so, while it is on.
+struct SpotAnswers {
+    calls: Vec<&'static str>,
+    fate: CallFate,
+    on: Arc<AtomicBool>,
+}
+
+impl SpotAnswers {
+    fn new(calls: &[&'static str], fate: CallFate) -> Self {
+        Self { calls: calls.to_vec(), fate, on: Arc::new(AtomicBool::new(true)) }
+    }
+}
+
+impl CallGate for SpotAnswers {
+    fn before(&self, operation: &str, group: Option<&str>) -> CallFate {
+        let is_meant = group == Some(SPOT) && self.calls.iter().any(|call| *call == operation);
+        if is_meant && self.on.load(Ordering::Relaxed) { self.fate.clone() } else { CallFate::Pass }
+    }
+}
+
+/// An error of the API with a code that nobody knows.
+fn unheard(status: u16) -> CallFate {
+    CallFate::Refuse { status, code: "NeverHeardOf".to_owned(), message: "In words.".to_owned() }
+}
+
+#[test]
+fn before_a_deadline_an_error_that_nobody_knows_has_its_on_demand_request_within_five_seconds() {
+    // The other call for capacity comes first: it is refused, too, or what it begins fails.
+    for (calls, code) in [(&[LAUNCH, SET_DESIRED][..], "NeverHeardOf"), (&[LAUNCH][..], "SomethingNew")] {
+        for status in [400, 403] {
+            let answers = SpotAnswers::new(calls, unheard(status));
+            let switch = answers.on.clone();
+            let mut plot = ends(Scenario::TwoMinuteNotice);
+            plot.script = vec![(Duration::from_secs(30), Act::Interrupt(0))];
+            let played = Play::plot("unknown error", plot)
+                .faults(through(answers))
+                .beside(move |stage| async move {
+                    let unknown = LaunchFailure::fleet(Market::Spot, "SomethingNew", "In words.");
+                    fails_until_on_fallback(&stage, unknown).await;
+                    switch.store(false, Ordering::Relaxed);
+                })
+                .play();
+            played.assert_ok();
+            let told = played.told_of(&played.stage.spot[0], FlowBox::Wait, Outcome::LaunchRefused);
+            assert!(told.contains(code), "{calls:?}, {status}: {told}");
+            let waited = at(&played, FlowBox::Fallback, Outcome::Requested)
+                - at(&played, FlowBox::Notice, Outcome::NoticeReceived);
+            assert!(waited <= 5.0, "{calls:?}, {status}: {waited} s");
+        }
+    }
+}
+
+/// How long after a two-minute notice on-demand was requested.
+#[track_caller]
+fn requested_after_notice(played: &Played) -> f64 {
+    played.assert_ok();
+    at(played, FlowBox::Fallback, Outcome::Requested) - at(played, FlowBox::Notice, Outcome::NoticeReceived)
+}
+
+#[test]
+fn before_a_deadline_on_demand_is_requested_in_half_of_the_time_when_the_spot_group_does_nothing() {
+    let mut plot = ends(Scenario::TwoMinuteNotice);
+    plot.start.launch_instances = false;
+    let played = Play::plot("a silent group", plot)
+        .beside(|stage| async move {
+            let usual = CloudSettings::default().reaction;
+            stage.cloud.configure(|settings| settings.reaction = Duration::from_secs(600));
+            let is_asked = |status: &ReplacementStatus| status.capacity.is_on_demand_requested();
+            stage.until(&stage.spot[0], is_asked).await;
+            // It is the Spot group alone that is silent.
+            stage.cloud.configure(|settings| settings.reaction = usual);
+        })
+        .play();
+    let waited = requested_after_notice(&played);
+    assert!(waited < 60.0, "{waited} s");
+}
+
+#[test]
+fn before_a_deadline_a_spot_instance_that_is_on_its_way_has_three_quarters_of_the_time() {
+    for launch_instances in [true, false] {
+        let mut plot = ends(Scenario::TwoMinuteNotice);
+        plot.start.launch_instances = launch_instances;
+        let played = Play::plot("a silent launch", plot)
+            .beside(|stage| async move {
+                let late = Duration::from_secs(600);
+                stage.cloud.edit_group(SPOT, |spec| spec.boot.launch = late).expect("a group");
+            })
+            .play();
+        let waited = requested_after_notice(&played);
+        assert!((60.0..=90.0).contains(&waited), "by LaunchInstances: {launch_instances}: {waited} s");
+    }
+}
+
+#[test]
+fn before_a_deadline_on_demand_is_called_in_half_of_the_time_though_no_call_for_spot_is_answered() {
+    for fate in [unheard(500), CallFate::Hang] {
+        let answers = SpotAnswers::new(&[LAUNCH, SET_DESIRED], fate.clone());
+        let switch = answers.on.clone();
+        let played = Play::plot("no answer", ends(Scenario::TwoMinuteNotice))
+            .faults(through(answers))
+            .beside(move |stage| async move {
+                stage.until(&stage.spot[0], |status| status.deadline.is_some()).await;
+                stage.pass(60).await;
+                let calls = stage.cloud.calls();
+                switch.store(false, Ordering::Relaxed);
+                let is_meant =
+                    |call: &CallRecord| call.operation == LAUNCH && call.group.as_deref() == Some(ON_DEMAND);
+                assert!(calls.iter().any(is_meant), "{fate:?}: AWS was not asked for on-demand");
+            })
+            .play();
+        played.assert_ok();
+    }
+}
+
+#[test]
+fn on_demand_is_requested_for_a_launch_that_failed_and_for_no_other_activity_that_failed() {
+    let dry = LaunchFailure::dry(Market::Spot, "m5.xlarge", "us-east-1a").status_message;
+    let forbidden = "You are not authorized to perform this operation. Terminating EC2 instance failed.";
+    for (description, message, is_launch) in [
+        // A scale-in, or an instance refresh.
+        ("Terminating EC2 instance: i-0123456789abcdef0", forbidden, false),
+        ("Launching a new EC2 instance into warm pool: i-0123456789abcdef0", dry.as_str(), false),
+        // What is read in the same way, and counts.
+        ("Launching a new EC2 instance: i-0123456789abcdef0", dry.as_str(), true),
+    ] {
+        let mut plot = ends(Scenario::Rebalance);
+        plot.start.launch_instances = false;
+        let (described, message) = (description.to_owned(), message.to_owned());
+        let played = Play::plot(description, plot)
+            .beside(move |stage| async move {
+                // No instance is listed yet that would speak for the request.
+                stage.cloud.configure(|settings| settings.launch_takes = Duration::from_secs(20));
+                while !stage.cloud.calls().iter().any(|call| call.operation == SET_DESIRED) {
+                    stage.pass_millis(100).await;
+                }
+                stage.pass(2).await;
+                stage.cloud.fail_activity(SPOT, &described, &message).expect("a group");
+                stage.until(&stage.spot[0], |status| status.capacity.taken().is_some()).await;
+            })
+            .play();
+        played.assert_ok();
+        assert_eq!(took(&played, FlowBox::Fallback, Outcome::Requested), is_launch, "{description}");
     }
 }
 

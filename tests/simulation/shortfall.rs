@@ -9,6 +9,7 @@ use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{FlowBox, Outcome, Phase};
+use spot_guard_core::shortfall::{ModeOrigin, ShortfallMode};
 use std::time::Duration;
 
 /// How a stand-in comes and goes.
@@ -204,7 +205,8 @@ async fn autoscaler_leads(stage: &Stage, seconds: u64) {
         })
     };
     let now = || stage.cloud.now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
-    stage.cluster.create_json(lease(now())).expect("a Lease");
+    // It may lead already.
+    drop(stage.cluster.create_json(lease(now())));
     for _ in 0..seconds / 10 {
         stage.pass(10).await;
         stage.cluster.edit("leases.coordination.k8s.io", "kube-system", "cluster-autoscaler", |held| {
@@ -217,13 +219,24 @@ async fn autoscaler_leads(stage: &Stage, seconds: u64) {
 fn beside_a_cluster_autoscaler_shortfalls_are_left_to_it_until_it_is_gone() {
     let played = Play::plot("beside cluster-autoscaler", dry_until(1500, 1))
         .beside(|stage| async move {
-            stage.pass(60).await;
-            dies(&stage, 0).await;
-            autoscaler_leads(&stage, 400).await;
+            let in_force = || {
+                let pool: SpotPool = stage.cluster.get("", POOL).expect("the pool");
+                let held = pool.status.and_then(|status| status.shortfall).expect("a mode in force");
+                (held.mode, held.because)
+            };
+            autoscaler_leads(&stage, 60).await;
+            stage.cloud.take_now(&stage.spot[0]).expect("an instance");
+            autoscaler_leads(&stage, 340).await;
             is_held_by(&stage, ReasonCode::ShortfallObserved);
-            assert_eq!(requested(&stage), 0);
+            let observed = (ShortfallMode::Observe, ModeOrigin::AutoscalerLeads);
+            assert_eq!((requested(&stage), in_force()), (0, observed));
+            stage.pass(600).await;
+            assert_eq!((requested(&stage), in_force()), (0, observed), "it may only restart");
             stage.pass(120).await;
             assert_eq!(requested(&stage), 1, "{}", stage.auditor.steps().join("\n"));
+            assert_eq!(in_force(), (ShortfallMode::Act, ModeOrigin::NoAutoscaler));
+            let told = stage.cluster.list_json("events.events.k8s.io");
+            assert!(told.iter().any(|event| event["reason"] == "ShortfallMode"), "{told:?}");
         })
         .play();
     played.assert_ok();

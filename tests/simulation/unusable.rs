@@ -2,13 +2,13 @@
 //! replaced, and nobody takes them away by hand.
 
 use crate::play::{Play, Played, Stage, ends};
-use serde_json::json;
+use serde_json::{Value, json};
 use spot_guard::sim::scenario::{Act, Plot, Scenario};
 use spot_guard::sim::world::{ON_DEMAND, SPOT};
-use spot_guard_cloud::cloud::{BootFault, EventKind, Supply};
+use spot_guard_cloud::cloud::{BootFault, EventKind, GroupSpec, Supply};
 use spot_guard_cloud::cluster::Deployment;
 use spot_guard_core::reason::ReasonCode;
-use spot_guard_core::record::{FlowBox, Outcome, Phase};
+use spot_guard_core::record::{FlowBox, GroupKind, Outcome, Phase};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -230,6 +230,45 @@ fn a_spare_instance_whose_node_never_becomes_usable_is_given_back() {
         played.assert_ok();
         assert_eq!(played.stage.cloud.group(ON_DEMAND).expect("a group").desired, 0, "{fault:?}");
         assert!(played.has(FlowBox::Fallback, Outcome::Requested), "{fault:?}");
+    }
+}
+
+/// Both groups bring an instance, and the pods fit on the two together alone.
+#[test]
+fn the_instance_that_would_go_back_is_not_counted_on() {
+    let mut plot = ends(Scenario::Rebalance);
+    plot.start.apps.clear();
+    plot.script = vec![(Duration::from_secs(3600), Act::OnDemandHas(Supply::Unlimited))];
+    let played = Play::plot("two halves", plot)
+        .beside(|stage| async move {
+            let options = Deployment::default();
+            stage.cluster.add_deployment("wide", 6, 1500, 1 << 20, options).expect("a deployment");
+            let halve = |spec: &mut GroupSpec| {
+                spec.cpu_millis = 2000;
+                spec.boot.launch = Duration::from_secs(200);
+            };
+            for group in [SPOT, ON_DEMAND] {
+                stage.cloud.edit_group(group, halve).expect("a group");
+            }
+            stage.pass(60).await;
+            let old = stage.spot[0].clone();
+            stage.cloud.rebalance(&old).expect("an instance");
+            stage.until(&old, |status| status.capacity.taken().is_some()).await;
+            let held = stage.status(&old).capacity.taken().cloned().expect("an instance");
+            assert_eq!(held.group, GroupKind::OnDemand, "the other one would go back at once");
+            stage.until_phase(&old, Phase::OnFallback).await;
+            stage.pass(1200).await;
+            for group in [SPOT, ON_DEMAND] {
+                let halves = stage.cloud.group(group).expect("a group");
+                assert_eq!(halves.desired, if group == SPOT { 3 } else { 1 });
+            }
+            // Three of six pods have room on the Spot nodes.
+            let fewer = |deployment: &mut Value| deployment["spec"]["replicas"] = json!(3);
+            stage.cluster.edit("deployments.apps", "default", "wide", fewer);
+        })
+        .play();
+    if let Some(text) = played.complaints() {
+        panic!("{text}");
     }
 }
 

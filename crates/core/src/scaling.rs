@@ -53,6 +53,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     if let Some(call) = resume::resume(&mut ledger, inputs) {
         return Plan { ledger, call: Some(call), ..Plan::default() };
     }
+    if inputs.deferred.is_unclear() {
+        // No deadline of the other group can wait for an answer that may never come; all else can.
+        let call = requests::request_capacity(&mut ledger, inputs);
+        return Plan { ledger, call, ..Plan::default() };
+    }
     if let Some(call) = late_calls::find_late_calls(&mut ledger, inputs, &moved) {
         return Plan { ledger, call: Some(call), ..Plan::default() };
     }

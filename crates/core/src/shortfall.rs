@@ -4,11 +4,12 @@
 //! not begin anew. [`judge`] says how many stand-ins are wanted. A stand-in is a replacement of a place: it
 //! has no old node, and goes back like any other fallback once the Spot group is full.
 
+mod in_force;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
-pub use crate::stand_ins::{OwnRecord, ShortfallMode, ShortfallSpec};
+pub use crate::stand_ins::{ModeInForce, ModeOrigin, OwnRecord, ShortfallMode, ShortfallSpec};
 pub use waiting::{HYPOTHETICAL, Need, Shapes};
 
 use crate::group::{GroupSetup, GroupView, PoolView};

@@ -31,6 +31,36 @@ pub enum ShortfallMode {
     Off,
 }
 
+/// Why a mode of shortfalls is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ModeOrigin {
+    /// `spec.shortfall.mode` says so.
+    ShortfallSpec,
+    /// `spec.mode` of the pool allows no more.
+    PoolMode,
+    /// A cluster-autoscaler leads, which answers the same shortfall.
+    AutoscalerLeads,
+    /// No cluster-autoscaler leads.
+    NoAutoscaler,
+    /// Nobody knows whether a cluster-autoscaler leads.
+    AutoscalerUnknown,
+}
+
+/// What a pool does about Spot capacity that is missing without an interruption notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModeInForce {
+    /// The mode.
+    pub mode: ShortfallMode,
+    /// Why.
+    pub because: ModeOrigin,
+    /// Since when.
+    pub since: Timestamp,
+    /// Since when a cluster-autoscaler has come or gone; the mode follows after 10 min.
+    #[serde(default)]
+    pub other_since: Option<Timestamp>,
+}
+
 /// What is done about Spot capacity that is missing without an interruption notice: an instance died, or
 /// somebody raised the desired capacity and Spot cannot give it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

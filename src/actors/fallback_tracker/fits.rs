@@ -28,6 +28,8 @@ type Pair = (NodeName, NodeName);
 pub(super) struct Around {
     /// The other nodes that are being drained: their pods take room, too.
     pub(super) others: BTreeSet<NodeName>,
+    /// The idle nodes that go back once the new one is taken: no pod may count on them.
+    pub(super) spare: BTreeSet<NodeName>,
     pub(super) options: PlacementOptions,
 }
 
@@ -138,7 +140,7 @@ fn misfit(old: &NodeName, new: &NodeName, snapshot: &Snapshot, around: &Around) 
     let Some(new_node) = snapshot.node(new) else {
         return vec![Reason::NodeMissing { node: new.clone() }];
     };
-    let mut excluded = ExcludedNodes::default().and(old);
+    let mut excluded: ExcludedNodes = around.spare.iter().chain([old]).collect();
     let mut pods: Vec<&Pod> = snapshot.pods_on(old).collect();
     for node in &around.others {
         excluded = excluded.and(node);
@@ -168,7 +170,7 @@ mod tests {
     }
 
     fn alone() -> Around {
-        Around { others: BTreeSet::new(), options: PlacementOptions::default() }
+        Around { others: BTreeSet::new(), spare: BTreeSet::new(), options: PlacementOptions::default() }
     }
 
     fn question(old: &str) -> FitQuestion {

@@ -12,7 +12,7 @@ use spot_guard_core::drain;
 use spot_guard_core::freshness::Freshness;
 use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::ids::{InstanceId, NodeName, NodeUid, PoolName, ReplacementName};
-use spot_guard_core::ledger::Ledger;
+use spot_guard_core::ledger::{Ledger, Share};
 use spot_guard_core::limits::{self, Starts};
 use spot_guard_core::neighbours;
 use spot_guard_core::notices;
@@ -21,7 +21,7 @@ use spot_guard_core::policy::Policy;
 use spot_guard_core::preflight;
 use spot_guard_core::reason::{Blocker, Reason};
 use spot_guard_core::record::{
-    FallbackState, OldNodeState, ReplacedBy, ReplacementStatus, UtilisationPercent,
+    FallbackState, GroupKind, OldNodeState, ReplacedBy, ReplacementStatus, UtilisationPercent,
 };
 use spot_guard_core::replacement::{
     self, Commands, DrainPurpose, DrainReport, Facts, Fit, Mode, NodeFact, Queue, RebalanceMode,
@@ -246,10 +246,30 @@ impl<'a> TurnView<'a> {
         self.with_facts(record, |facts| replacement::commands(&subject(record), status, facts))
     }
 
-    /// What else it depends on whether the pods of the record's node fit.
-    fn around(&self, record: &NodeReplacement, policy: &Policy) -> Around {
+    /// What else it depends on whether the pods of the record's node fit once `new` is taken.
+    fn around(&self, record: &NodeReplacement, new: &NodeName, policy: &Policy) -> Around {
         let others = self.moving.iter().filter(|node| **node != record.spec.node_name).cloned().collect();
-        Around { others, options: PlacementOptions::of(policy) }
+        Around { others, spare: self.spare(record, new), options: PlacementOptions::of(policy) }
+    }
+
+    /// The idle on-demand nodes of the pool that go back once the record has taken `new`.
+    fn spare(&self, record: &NodeReplacement, new: &NodeName) -> BTreeSet<NodeName> {
+        let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
+        let Some(ledger) = pool.and_then(PoolFacts::ledger) else { return BTreeSet::new() };
+        let this = record.replacement_name();
+        let node_of = |share: &Share| self.snapshot.node_of_instance(share.instance_id.as_ref()?);
+        let takes_spot =
+            ledger.share(GroupKind::Spot, &this).and_then(node_of).is_some_and(|node| node.name == *new);
+        let goes_back = |share: &&Share| {
+            let other = || self.records.get(&share.replacement)?.status.as_ref();
+            match share.replacement == this {
+                true => takes_spot,
+                false => other().is_some_and(|status| status.capacity.gives_on_demand_back()),
+            }
+        };
+        let nodes = ledger.shares(GroupKind::OnDemand).filter(goes_back).filter_map(node_of);
+        let idle = nodes.filter(|node| !self.snapshot.pods_on(&node.name).any(drain::must_move));
+        idle.map(|node| node.name.clone()).collect()
     }
 
     /// What the record's next step has to know of these nodes.
@@ -257,7 +277,11 @@ impl<'a> TurnView<'a> {
         let config = record.spec.pool.as_ref().and_then(|pool| self.configs.get(pool));
         let policy = config.map_or(&self.no_pool, |config| &config.policy);
         let old = &record.spec.node_name;
-        nodes.into_iter().map(|new| ((old.clone(), new), self.around(record, policy))).collect()
+        let question = |new: NodeName| {
+            let around = self.around(record, &new, policy);
+            ((old.clone(), new), around)
+        };
+        nodes.into_iter().map(question).collect()
     }
 
     fn with_facts<T>(&self, record: &NodeReplacement, decide: impl FnOnce(&Facts<'_>) -> T) -> T {
@@ -268,7 +292,7 @@ impl<'a> TurnView<'a> {
         let policy = config.map_or(&self.no_pool, |config| &config.policy);
         let old_node = old_node(self.snapshot, record);
         let fit_with = |new: &NodeName| match old_node {
-            Some(old) => self.fits.fit(&old.name, new, self.snapshot, &self.around(record, policy)),
+            Some(old) => self.fits.fit(&old.name, new, self.snapshot, &self.around(record, new, policy)),
             // No pods are left to be placed; those of a later node of its name stay where they are.
             None => Fit::Fits,
         };

@@ -13,7 +13,9 @@ use spot_guard_core::ids::PoolName;
 use spot_guard_core::preflight;
 use spot_guard_core::reason::Reason;
 use spot_guard_core::replacement::Mode;
-use spot_guard_core::shortfall::{self, Circumstances, OwnRecord, Shapes, Shortfall, ShortfallMode};
+use spot_guard_core::shortfall::{
+    self, Circumstances, ModeInForce, OwnRecord, Shapes, Shortfall, ShortfallMode,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,12 +57,14 @@ impl Around {
     }
 }
 
-/// The mode in force. Whether a cluster-autoscaler runs is asked only where that decides.
-pub(super) async fn mode(deps: Deps, pool: &PoolConfig) -> ShortfallMode {
-    match pool.shortfall.mode_said(pool.mode) {
-        Some(mode) => mode,
-        None => ShortfallMode::beside(autoscaler::lives(deps.client, deps.clock.now()).await),
-    }
+/// The mode in force, which was `held` before. Whether a cluster-autoscaler leads is asked only where that
+/// decides.
+pub(super) async fn in_force(deps: Deps, pool: &PoolConfig, held: Option<ModeInForce>) -> ModeInForce {
+    let leads = match pool.shortfall.mode_said(pool.mode) {
+        Some(_) => None,
+        None => autoscaler::leads(deps.client, &deps.autoscaler_lease, deps.clock.now()).await,
+    };
+    ModeInForce::next(held, &pool.shortfall, pool.mode, leads, deps.clock.now())
 }
 
 /// How much stands in, or what holds it.

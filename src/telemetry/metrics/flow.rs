@@ -119,6 +119,12 @@ impl FlowCounts {
                 drop(self.finished.get_or_create(&FinishLabels { pool: pool(), cause, phase }));
             }
         }
+        for flow_box in [FlowBox::Wait, FlowBox::Fallback] {
+            for outcome in [Outcome::LaunchRefused, Outcome::Misconfigured] {
+                let labels = BoxLabels { pool: pool(), r#box: Word(flow_box), outcome: Word(outcome) };
+                drop(self.box_transitions.get_or_create(&labels));
+            }
+        }
         let labels = PoolLabels { pool: pool() };
         for counts in [&self.fallbacks, &self.returns, &self.drains_incomplete] {
             drop(counts.get_or_create(&labels));

@@ -71,6 +71,7 @@ fn a_stored_change_counts_its_new_steps_once() {
     metrics.record_stored(Some(&"web".into()), Some(&asked), &asked);
     let text = text(&metrics);
     assert_line(&text, r#"spot_guard_replacements_started_total{pool="web",cause="SpotInterruption"} 1"#);
+    assert_line(&text, r#"spot_guard_box_transitions_total{pool="",box="3",outcome="LaunchRefused"} 0"#);
     assert_line(&text, r#"spot_guard_replacements_started_total{pool="",cause="Manual"} 0"#);
     assert_line(&text, r#"spot_guard_notices_accepted_total{pool="web",kind="SpotInterruption"} 1"#);
     assert_line(&text, r#"spot_guard_box_transitions_total{pool="web",box="1",outcome="NoticeReceived"} 1"#);

@@ -171,6 +171,14 @@ impl CapacityState {
         }
     }
 
+    /// Whether an on-demand instance that was requested beside goes back as soon as it is idle: a Spot
+    /// instance was taken, or nothing is wanted any more.
+    #[must_use]
+    pub fn gives_on_demand_back(&self) -> bool {
+        let spot_taken = self.taken().is_some_and(|held| held.group == super::GroupKind::Spot);
+        spot_taken || matches!(self, Self::Withdrawn { .. })
+    }
+
     /// Whether an instance was requested.
     #[must_use]
     pub fn is_requested(&self) -> bool {

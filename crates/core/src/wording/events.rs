@@ -4,6 +4,7 @@ use crate::flow::{Event, Finish, RequestFailure, Wish};
 use crate::group::NoInstance;
 use crate::reason::{Reason, in_one_line};
 use crate::record::GroupKind;
+use crate::stand_ins::{ModeInForce, ModeOrigin, ShortfallMode};
 use std::fmt;
 
 impl fmt::Display for Event {
@@ -207,5 +208,23 @@ impl fmt::Display for Finish {
             Self::TakenOver => "the node says which instance it has: the record of that instance goes on",
             Self::Settled => "nothing of the replacement is left in either group",
         })
+    }
+}
+
+impl fmt::Display for ModeInForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.mode {
+            ShortfallMode::Act => "on-demand stands in for Spot capacity that is missing without a notice",
+            ShortfallMode::Observe => "what would stand in for missing Spot capacity is only said",
+            ShortfallMode::Off => "nothing stands in for Spot capacity that is missing without a notice",
+        };
+        let why = match self.because {
+            ModeOrigin::ShortfallSpec => "spec.shortfall.mode of the pool says so",
+            ModeOrigin::PoolMode => "spec.mode of the pool allows no more",
+            ModeOrigin::AutoscalerLeads => "a cluster-autoscaler leads and answers the same shortfall",
+            ModeOrigin::NoAutoscaler => "no cluster-autoscaler leads",
+            ModeOrigin::AutoscalerUnknown => "nobody knows whether a cluster-autoscaler leads",
+        };
+        write!(f, "{what}: {why}")
     }
 }

@@ -117,6 +117,10 @@ async fn it_misbehaves_as_told() {
     assert!(imds().get(item).await.is_err());
     stage.cloud.set_imds_mode(&id, ImdsMode::Garbage).unwrap();
     assert!(imds().get(item).await.is_err());
+    stage.cloud.set_imds_mode(&id, ImdsMode::Proxy { gives_token: false }).unwrap();
+    assert!(matches!(imds().get(item).await.unwrap_err(), ImdsError::FailedToLoadToken(_)));
+    stage.cloud.set_imds_mode(&id, ImdsMode::Proxy { gives_token: true }).unwrap();
+    assert_eq!(status(&imds().get(item).await.unwrap_err()), 404);
     stage.cloud.set_imds_mode(&id, ImdsMode::Silent).unwrap();
     let began = tokio::time::Instant::now();
     assert!(imds().get(item).await.is_err());
