@@ -9,6 +9,7 @@ use crate::crd::is_dns_name;
 use crate::http::TlsConfig;
 use crate::kube::autoscaler::AutoscalerLease;
 use crate::kube::lease::LeaseTimes;
+use crate::telemetry::log_filter::LogFilter;
 use crate::telemetry::notifications::Target;
 use serde::Deserialize;
 use spot_guard_core::policy::{Policy, PolicySpec, seconds};
@@ -47,6 +48,9 @@ pub struct Config {
     pub webhook_secret_files: Vec<PathBuf>,
     /// Where a trace is shown: a URL with `{traceId}` in it, for links of the dashboard.
     pub trace_url: Option<String>,
+    /// The filter of the logs, in the words of `RUST_LOG`, which it replaces. It is read again when the file
+    /// changes.
+    pub log_filter: Option<String>,
     /// Whether nodes outside every pool are drained when EC2 takes them: by evictions alone.
     pub drain_nodes_outside_pools: bool,
     /// Timings and thresholds of every pool that does not set its own.
@@ -98,6 +102,7 @@ impl Default for Config {
             notifications: Vec::new(),
             webhook_secret_files: Vec::new(),
             trace_url: None,
+            log_filter: None,
             drain_nodes_outside_pools: false,
             defaults: PolicySpec::default(),
         }
@@ -290,6 +295,11 @@ impl Config {
                     format!("{url:?} is not an http or https URL with {{traceId}} in it"),
                 );
             }
+        }
+        if let Some(filter) = &self.log_filter
+            && let Err(problem) = LogFilter::check(filter)
+        {
+            return fail("logFilter", format!("{filter:?} is no filter of logs: {problem}"));
         }
         if let Some(url) = &self.queue.url {
             let path = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));

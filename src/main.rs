@@ -9,6 +9,7 @@ use spot_guard::config::Config;
 use spot_guard::controller::Controller;
 use spot_guard::http::{self, ApiState, Certificate, Door, Reviews, Secrets};
 use spot_guard::telemetry::liveness::Liveness;
+use spot_guard::telemetry::log_filter::LogFilter;
 use spot_guard::{crd, telemetry};
 use spot_guard_core::ids::NodeName;
 use std::net::{SocketAddr, TcpListener};
@@ -95,7 +96,7 @@ fn main() -> ExitCode {
     match arguments().command {
         Command::Check(options) => check(options),
         Command::Lookback(options) => {
-            finish(in_system(spot_guard::lookback::run(options)).map(|text| print!("{text}")))
+            finish(in_system(|_| spot_guard::lookback::run(options)).map(|text| print!("{text}")))
         }
         Command::Crds => finish(print_crds()),
         Command::Openapi => {
@@ -107,7 +108,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo(&options),
         Command::Agent { node_name, kubeconfig, listen, poll_seconds } => {
             let poll_every = Duration::from_secs(poll_seconds);
-            finish(in_system(agent::run(AgentOptions { node_name, kubeconfig, listen, poll_every })))
+            finish(in_system(|_| agent::run(AgentOptions { node_name, kubeconfig, listen, poll_every })))
         }
         Command::Controller { config, kubeconfig, listen, local_listen, probe_listen } => {
             match Config::load(&config) {
@@ -115,7 +116,7 @@ fn main() -> ExitCode {
                     settings.listen = listen.unwrap_or(settings.listen);
                     settings.local_listen = local_listen.or(settings.local_listen);
                     settings.probe_listen = probe_listen.unwrap_or(settings.probe_listen);
-                    finish(in_system(run_controller(settings, kubeconfig)))
+                    finish(in_system(|logs| run_controller(settings, kubeconfig, (config, logs))))
                 }
                 Err(error) => bad_input(&error),
             }
@@ -123,10 +124,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn in_system<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+fn in_system<T, W: Future<Output = anyhow::Result<T>>>(
+    work: impl FnOnce(LogFilter) -> W,
+) -> anyhow::Result<T> {
     actix::System::new().block_on(async {
-        let _telemetry = telemetry::tracing::init(None)?;
-        work.await
+        let telemetry = telemetry::tracing::init(None)?;
+        work(telemetry.logs.clone()).await
     })
 }
 
@@ -136,7 +139,7 @@ fn check(options: spot_guard::check::CheckOptions) -> ExitCode {
         Ok(config) => config.unwrap_or_default(),
         Err(error) => return bad_input(&error),
     };
-    match in_system(async { Ok(spot_guard::check::run(options, &config).await) }) {
+    match in_system(async |_| Ok(spot_guard::check::run(options, &config).await)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => finish(Err(error)),
@@ -180,7 +183,28 @@ fn print_crds() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn run_controller(config: Config, kubeconfig: Option<PathBuf>) -> anyhow::Result<()> {
+/// How often the configuration is read again for its `logFilter`.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Lets the logs follow the setting `logFilter`, also when the file changes: a mounted ConfigMap. A file that
+/// cannot be used changes nothing: it may be in the middle of a change.
+async fn follow_log_filter(file: PathBuf, logs: LogFilter) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let found = Config::load(&file).map_err(anyhow::Error::from);
+        if let Err(error) = found.and_then(|found| logs.set(found.log_filter.as_deref())) {
+            tracing::warn!(%error, "the filter of the logs stays as it is");
+        }
+    }
+}
+
+async fn run_controller(
+    config: Config,
+    kubeconfig: Option<PathBuf>,
+    (file, logs): (PathBuf, LogFilter),
+) -> anyhow::Result<()> {
+    logs.set(config.log_filter.as_deref())?;
+    actix::spawn(follow_log_filter(file, logs));
     let webhook_secrets = Secrets::in_files(&config.webhook_secret_files);
     webhook_secrets.check()?;
     let client = spot_guard::kube::client::infer(kubeconfig.as_deref()).await?;

@@ -91,6 +91,8 @@ struct PoolState {
     wanted: ScaleGroups,
     stored: Option<Stored>,
     view: Option<Arc<PoolView>>,
+    /// The spare instances whose nodes are cordoned.
+    cordon: Arc<BTreeSet<InstanceId>>,
     readings: Readings,
     busy: bool,
     again: bool,
@@ -282,12 +284,16 @@ impl Handler<TurnEnded> for AsgScaler {
                 if result.changed {
                     state.fast_until = Some(tokio::time::Instant::now() + FAST_POLL_FOR);
                 }
+                // Of a turn that could not do everything it is not complete: what was cordoned stays so.
+                let kept =
+                    if state.failures > 0 { std::mem::take(&mut state.cordon) } else { Arc::default() };
+                state.cordon = Arc::new(result.cordon.union(&kept).cloned().collect());
                 let observed = PoolObserved {
                     pool: pool.clone(),
                     view: Arc::new(result.view),
                     ledger: Arc::new(result.stored.ledger.clone()),
                     revision: result.revision,
-                    cordon: Arc::new(result.cordon),
+                    cordon: state.cordon.clone(),
                 };
                 state.stored = Some(result.stored);
                 state.view = Some(observed.view.clone());
@@ -339,7 +345,7 @@ async fn take_turn(
         take_over(&mut store, readings, began.elapsed(), deps.clock.now()).await?;
     }
     for calls in 0.. {
-        let asked = (wanted.spot_failures_since, urgent);
+        let asked = (wanted.spot_failures_since, urgent, wanted.is_pressed());
         let (ledger, kept) = (&store.stored.ledger, (&mut *readings, began.elapsed()));
         let mut view = groups::read(&deps, &pool, ledger, asked, kept, &mut deferred).await?;
         let now = deps.clock.now();

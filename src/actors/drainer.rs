@@ -240,16 +240,17 @@ impl Drainer {
         if !self.drains.get_mut(&place).is_some_and(|drain| drain.renew(command, policy.clone())) {
             self.drains.insert(place.clone(), Drain::new(command.clone(), policy, snapshot, now));
         }
-        let mut marked = false;
+        let (mut marked, mut unmarkable) = (false, false);
         if let Some(found) = about(command, snapshot) {
             let shown = marks::are_set(found, &self.deps.taint_key);
             if self.marking.is_due(&found.uid, shown, now.up) {
                 self.mark(found, Change::Drain(Marks::On), ctx);
             }
             marked = self.marking.counts(&found.uid, shown, command.deadline.is_some());
+            unmarkable = self.marking.is_failing(&found.uid);
         }
         let Some(drain) = self.drains.get_mut(&place) else { return };
-        let sight = Sight { snapshot, freshness, marked, look: self.looks.last(&place) };
+        let sight = Sight { snapshot, freshness, marked, unmarkable, look: self.looks.last(&place) };
         let orders = drain.step(&sight, now);
         if drain.wants_look() {
             self.look(&place, ctx);

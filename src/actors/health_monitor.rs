@@ -15,10 +15,11 @@ mod shortfalls;
 mod status;
 
 use self::assessment::assess;
-use crate::actors::deps::Deps;
+use crate::actors::deps::{Deps, PoolConfig};
 use crate::actors::messages::{PoolAssessed, PoolObserved, PoolRefused, QueueRead};
 use crate::actors::supervision::{MessageLink, answers_ping};
 use crate::crd::{InterruptionNotice, NodeReplacement, SpotPool};
+use crate::kube::autoscaler;
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::events::Told;
 use crate::telemetry::metrics::{BoundedCheck, Spent};
@@ -108,6 +109,10 @@ pub struct HealthMonitor {
     told: BTreeMap<PoolName, BTreeSet<Finding>>,
     /// When the notice queue was read last.
     queue_read: Option<Instant>,
+    /// Whether a cluster-autoscaler leads, as far as is known.
+    autoscaler_leads: Option<bool>,
+    /// When that is looked for again; none while it is being looked for.
+    autoscaler_due: Option<Instant>,
 }
 
 impl HealthMonitor {
@@ -115,7 +120,20 @@ impl HealthMonitor {
     #[must_use]
     pub fn new(deps: Deps, assessed: MessageLink<PoolAssessed>) -> Self {
         let (observed, due, under_way, urgent, written, told) = Default::default();
-        Self { deps, assessed, observed, due, under_way, urgent, written, told, queue_read: None }
+        let (queue_read, autoscaler_leads, autoscaler_due) = (None, None, Some(Instant::now()));
+        Self {
+            deps,
+            assessed,
+            observed,
+            due,
+            under_way,
+            urgent,
+            written,
+            told,
+            queue_read,
+            autoscaler_leads,
+            autoscaler_due,
+        }
     }
 
     /// The pool as it is stored.
@@ -129,6 +147,23 @@ impl HealthMonitor {
         let generation = found.as_ref().and_then(|pool| pool.metadata.generation);
         let conditions = found.and_then(|pool| Some(pool.status.as_ref()?.conditions.clone()));
         (conditions.unwrap_or_default(), generation)
+    }
+
+    /// Looks whether a cluster-autoscaler leads, if that decides the mode of a pool.
+    fn look_for_autoscaler(&mut self, pools: &BTreeMap<PoolName, PoolConfig>, ctx: &mut Context<Self>) {
+        let mut pools = pools.values();
+        let decides = pools.any(|pool| pool.shortfall.mode_said(pool.mode).is_none());
+        if !decides || self.autoscaler_due.is_none_or(|due| Instant::now() < due) {
+            return;
+        }
+        self.autoscaler_due = None;
+        let (client, lease) = (self.deps.client.clone(), self.deps.autoscaler_lease.clone());
+        let now = self.deps.clock.now();
+        let look = async move { autoscaler::leads(client, &lease, now).await };
+        ctx.spawn(look.into_actor(self).map(|leads, actor, _| {
+            actor.autoscaler_leads = leads;
+            actor.autoscaler_due = Some(Instant::now() + shortfalls::LOOK);
+        }));
     }
 
     /// Says in the pool's status what was found.
@@ -357,6 +392,7 @@ impl Handler<Turn> for HealthMonitor {
         self.due.retain(|name, _| pools.contains_key(name));
         self.told.retain(|name, _| pools.contains_key(name));
         self.urgent.retain(|name, _| pools.contains_key(name));
+        self.look_for_autoscaler(&pools, ctx);
         let freshness = self.deps.view.freshness();
         let records = self.deps.view.replacements.state();
         for (name, pool) in &pools {
@@ -387,25 +423,24 @@ impl Handler<Turn> for HealthMonitor {
             let time = self.deps.clock.now();
             let taint_key = self.deps.taint_key.clone();
             let stale = freshness.against(Step::Return);
-            let deps = self.deps.clone();
+            let heavy = self.deps.heavy.clone();
             let held = self.stored(&name).and_then(|pool| pool.status.as_ref()?.shortfall);
+            let in_force = ModeInForce::next(held, &pool.shortfall, pool.mode, self.autoscaler_leads, time);
             let short = urgent.short && preflight::refusals(&findings).is_empty();
-            let around = shortfalls::Around::of(&pool, &pools, &self.observed, &stale);
-            let work = async move {
-                let heavy = deps.heavy.clone();
-                let in_force = shortfalls::in_force(deps, &pool, held).await;
-                let mode = if short { in_force.mode } else { ShortfallMode::Off };
-                let work = move || {
-                    let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, &stale, time);
-                    let known = (&*records, &*snapshot, &*taint_key);
-                    let shortfall = shortfalls::judge(&pool, &observed, mode, &around, known, time);
-                    let known = (&*records, &*snapshot, &taint_key);
-                    let adoption = adoptions::judge(&pool, &observed, &assessment, &around.held, known, time);
-                    let found = Found { assessment, shortfall, in_force, adoption };
-                    (observed, found, neighbours::termination_handler(&snapshot))
-                };
-                heavy.run(work).await
+            let known = |name: &PoolName| Some(self.stored(name)?.status.as_ref()?.shortfall?.mode);
+            let stale_now = (&*stale, time);
+            let around = shortfalls::Around::of(&pool, &pools, &self.observed, &records, &known, stale_now);
+            let mode = if short { in_force.mode } else { ShortfallMode::Off };
+            let work = move || {
+                let assessment = assess(&pool, &observed, &records, &snapshot, &taint_key, &stale, time);
+                let known = (&*records, &*snapshot, &*taint_key);
+                let shortfall = shortfalls::judge(&pool, &observed, mode, &around, known, time);
+                let known = (&*records, &*snapshot, &taint_key);
+                let adoption = adoptions::judge(&pool, &observed, &assessment, &around.held, known, time);
+                let found = Found { assessment, shortfall, in_force, adoption };
+                (observed, found, neighbours::termination_handler(&snapshot))
             };
+            let work = async move { heavy.run(work).await };
             ctx.spawn(work.into_actor(self).map(move |done, actor, ctx| {
                 actor.under_way.remove(&name);
                 let Ok((observed, found, other)) = done else {

@@ -15,7 +15,7 @@ use spot_guard_core::ledger::Ledger;
 use spot_guard_core::reason::Finding;
 use spot_guard_core::replacement::{DrainCommand, DrainPurpose, DrainReport};
 use spot_guard_core::scaling::instances::InstanceFacts;
-use spot_guard_core::scaling::wants::{End, Wants};
+use spot_guard_core::scaling::wants::{End, Want, Wants};
 use spot_guard_core::shortfall::Shortfall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -79,6 +79,13 @@ impl ScaleGroups {
     #[must_use]
     pub fn wants_something(&self) -> bool {
         !self.wants.is_empty() || !self.ends.is_empty() || self.spot_failures_since.is_some()
+    }
+
+    /// Whether an instance is wanted before a deadline.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        let has_deadline = |want: &Want| matches!(want, Want::Instance { deadline: Some(_), .. });
+        self.wants.values().any(has_deadline)
     }
 }
 

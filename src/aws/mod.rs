@@ -164,6 +164,7 @@ impl AutoScaling {
             {
                 match activity.status_code() {
                     _ if at < since => {}
+                    Some(StatusCode::Failed | StatusCode::Cancelled) if evens_out_zones(activity) => {}
                     Some(StatusCode::Failed | StatusCode::Cancelled) => {
                         found.failed.push(failed_launch(activity, at));
                     }
@@ -476,6 +477,12 @@ fn time(at: &DateTime) -> Option<Timestamp> {
 fn is_launch(activity: &Activity) -> bool {
     let is_of_group = |text: &str| text.starts_with("Launching") && !text.contains("into warm pool");
     activity.description().is_none_or(is_of_group)
+}
+
+/// Whether it only moves an instance to another zone (AZRebalance): if that fails, no capacity is missing.
+fn evens_out_zones(activity: &Activity) -> bool {
+    let causes = ["to balance instances in zones", "to aid in balancing the group"];
+    activity.cause().is_some_and(|cause| causes.iter().any(|text| cause.contains(text)))
 }
 
 /// The text of a failed launch is in StatusMessage; only where that is empty, Description has it.

@@ -294,6 +294,7 @@ impl ScenarioRun {
         groups.spot.in_service == groups.spot.desired
             && groups.on_demand.in_service == groups.on_demand.desired
             && self.pending_pods().await == 0
+            && self.leftover_marks().await == 0
     }
 
     fn groups(&self) -> GroupsReport {

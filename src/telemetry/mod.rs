@@ -4,6 +4,7 @@ pub mod connections;
 pub mod escape;
 pub mod events;
 pub mod liveness;
+pub mod log_filter;
 pub mod metrics;
 pub mod notifications;
 pub mod readiness;

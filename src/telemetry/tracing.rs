@@ -4,6 +4,7 @@
 //! an endpoint.
 
 use crate::telemetry::escape::Escaping;
+use crate::telemetry::log_filter::LogFilter;
 use crate::telemetry::repeats::Repeats;
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
@@ -22,12 +23,12 @@ use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing::{Span, Subscriber, field, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::Layer;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{FilterExt, Targets};
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
 /// The variable that chooses the form of the logs: `text` or `json`.
 pub const LOG_FORMAT_VARIABLE: &str = "SPOT_GUARD_LOG_FORMAT";
@@ -69,10 +70,12 @@ pub enum TelemetryError {
 }
 
 /// Sends what is left of the traces when it is dropped: to be held until the process ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[must_use = "traces end when this is dropped"]
 pub struct TelemetryGuard {
     provider: Option<SdkTracerProvider>,
+    /// The filter of the logs.
+    pub logs: LogFilter,
 }
 
 impl Drop for TelemetryGuard {
@@ -100,7 +103,7 @@ pub fn init(format: Option<LogFormat>) -> Result<TelemetryGuard, TelemetryError>
         (None, Some(text)) => text.parse()?,
         (None, None) => LogFormat::Text,
     };
-    let filter = EnvFilter::try_new(lookup("RUST_LOG").unwrap_or_else(|| "info".to_owned()))?;
+    let (filter, logs) = LogFilter::new(lookup("RUST_LOG").unwrap_or_else(|| "info".to_owned()))?;
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let log = match format {
         LogFormat::Json => log.json().with_span_list(false).flatten_event(true).boxed(),
@@ -125,7 +128,7 @@ pub fn init(format: Option<LogFormat>) -> Result<TelemetryGuard, TelemetryError>
     if let Some(error) = failure {
         tracing::warn!(%error, "traces are not exported");
     }
-    Ok(TelemetryGuard { provider })
+    Ok(TelemetryGuard { provider, logs })
 }
 
 /// Libraries whose lines carry what was answered to them, up to this level. kube's client logs an answer that
@@ -144,7 +147,7 @@ const TALKATIVE: [(&str, LevelFilter); 5] = [
 /// What of the logs is written: what `filter` lets pass, a warning once a minute, and never an object, a
 /// body, a token or a secret that a library was answered.
 #[must_use]
-pub fn log_filter<S: Subscriber>(filter: EnvFilter) -> impl Filter<S> {
+pub fn log_filter<S: Subscriber>(filter: impl Filter<S>) -> impl Filter<S> {
     let quiet = Targets::new().with_default(LevelFilter::TRACE).with_targets(TALKATIVE);
     filter.and(quiet).and(Repeats::default())
 }

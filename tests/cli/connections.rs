@@ -59,6 +59,11 @@ impl Service {
         fs::read_to_string(self.folder.path().join("log")).expect("a log")
     }
 
+    /// Writes its configuration anew.
+    fn configure(&self, text: &str) {
+        fs::write(self.folder.path().join("spot-guard.yaml"), text).expect("a configuration");
+    }
+
     /// A figure of the process in MiB, as /proc has it.
     fn mebibytes(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
@@ -219,4 +224,24 @@ fn the_agent_refuses_bodies_in_chunks_and_ends_their_connection() {
         assert_eq!(told.matches("HTTP/1.1 ").count(), 1, "{told}");
     }
     assert_eq!(probe(address, "/livez"), Some(200));
+}
+
+#[test]
+fn the_filter_of_the_logs_follows_the_configuration_while_the_process_runs() {
+    let (service, _, probes) = controller();
+    let tells = |wanted: &str| {
+        let began = Instant::now();
+        while !service.log().contains(wanted) {
+            assert!(began.elapsed() < Duration::from_secs(60), "no {wanted:?} in\n{}", service.log());
+            std::thread::park_timeout(PACE);
+        }
+    };
+    assert!(!service.log().contains("INFO"), "{}", service.log());
+    service.configure("logFilter: spot_guard=info");
+    tells("the logs have another filter now");
+    service.configure("logFilter: '[['");
+    tells("logFilter");
+    assert_eq!(probe(probes, "/healthz"), Some(200));
+    let (lines, before) = (service.log(), "before=");
+    assert_eq!(lines.matches(before).count(), 1, "a filter that cannot be read changes nothing: {lines}");
 }

@@ -11,6 +11,19 @@ use jiff::Timestamp;
 /// ours is under way.
 #[must_use]
 pub fn excess(ledger: &Ledger, on_demand: &GroupView, baseline: u32) -> Option<u32> {
+    Some(theirs(ledger, on_demand)?.saturating_sub(baseline))
+}
+
+/// Whether as many instances as the baseline stay without those that replacements requested or adopted;
+/// `None` while a call of ours is under way.
+#[must_use]
+pub fn keeps(ledger: &Ledger, on_demand: &GroupView, baseline: Option<u32>) -> Option<bool> {
+    let Some(baseline) = baseline else { return Some(false) };
+    theirs(ledger, on_demand).map(|theirs| theirs >= baseline)
+}
+
+/// How many instances the group is to have without those that replacements requested or adopted.
+fn theirs(ledger: &Ledger, on_demand: &GroupView) -> Option<u32> {
     let kind = GroupKind::OnDemand;
     let applied = ledger.requests(kind).all(|request| request.state == RequestState::Applied);
     let lowers = ledger.reduction.as_ref().is_some_and(|reduction| reduction.group == kind);
@@ -20,7 +33,7 @@ pub fn excess(ledger: &Ledger, on_demand: &GroupView, baseline: u32) -> Option<u
     }
     let raised = ledger.shares(kind).filter(|share| share.is_raised()).count();
     let theirs = usize::try_from(on_demand.desired).unwrap_or(0).saturating_sub(raised);
-    Some(u32::try_from(theirs).unwrap_or(u32::MAX).saturating_sub(baseline))
+    Some(u32::try_from(theirs).unwrap_or(u32::MAX))
 }
 
 /// Keeps in the ledger since when there is excess. While a call of ours is under way nothing can be said, and

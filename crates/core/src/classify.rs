@@ -329,11 +329,9 @@ fn launch_error(code: &str, message: &str) -> FailureClass {
 pub fn launch_errors<'a>(errors: &[(&'a str, &'a str, &'a str)], came: bool) -> Vec<(FailureClass, String)> {
     let is_one_of_several = came || errors.iter().any(|(_, _, other)| *other != errors[0].2);
     let class = |code: &str, message: &str| {
-        if code == "Unsupported" && is_one_of_several {
-            FailureClass::Capacity
-        } else {
-            launch_error(code, message)
-        }
+        let of_zone =
+            code == "Unsupported" || message.contains("not supported in your requested Availability Zone");
+        if of_zone && is_one_of_several { FailureClass::Capacity } else { launch_error(code, message) }
     };
     errors.iter().map(|(code, message, _)| (class(code, message), format!("{code} - {message}"))).collect()
 }

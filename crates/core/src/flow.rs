@@ -1,6 +1,7 @@
 //! What happens to a replacement. Box, outcome and severity of each event follow from it; its English stands
 //! in `wording`.
 
+use crate::group::FailureClass;
 use crate::ids::{InstanceId, NodeName};
 use crate::neighbours::Neighbour;
 use crate::reason::NodeTrouble;
@@ -22,6 +23,21 @@ pub enum RequestFailure {
     Unusable(String),
     /// No instance was in service in that time.
     TimedOut(Duration),
+}
+
+impl RequestFailure {
+    /// What follows from a failure of this class. Of one that passes, or that says nothing, nothing does.
+    #[must_use]
+    pub fn of(class: FailureClass, message: &str) -> Option<Self> {
+        let message = message.to_owned();
+        match class {
+            FailureClass::Capacity | FailureClass::Quota => Some(Self::OutOfCapacity(message)),
+            FailureClass::Configuration => Some(Self::Misconfigured(message)),
+            FailureClass::Refused => Some(Self::Refused(message)),
+            FailureClass::Unusable => Some(Self::Unusable(message)),
+            FailureClass::Throttle | FailureClass::Unknown => None,
+        }
+    }
 }
 
 /// What a person requested for a replacement.

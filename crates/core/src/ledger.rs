@@ -237,11 +237,12 @@ impl ScalingRequest {
     }
 
     /// The token by which AWS knows a call again: one per request, zone and count. A changed request under
-    /// an old token is an error (API Reference, LaunchInstances).
+    /// an old token is an error, and so is a dot in it (API Reference, LaunchInstances).
     pub(crate) fn token(&self, zones_left: usize) -> String {
         let story = self.shares.first().map_or("none", |share| share.replacement.as_str());
         let token = format!("{story}-{}-{zones_left}-{}", self.id, self.missing());
-        if token.len() <= MAX_TOKEN { token } else { format!("{:032x}", hash(&token)) }
+        let fits = token.len() <= MAX_TOKEN && !token.contains('.');
+        if fits { token } else { format!("{:032x}", hash(&token)) }
     }
 }
 

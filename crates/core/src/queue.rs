@@ -323,6 +323,8 @@ pub fn is_left(has_dead_letters: Option<bool>, receives: u32) -> bool {
 /// was held for long enough. `status` is the record of its instance, if there is one.
 #[must_use]
 pub fn is_completed(status: Option<&ReplacementStatus>, has_node: bool, waited: Duration) -> bool {
-    let drained = status.is_some_and(|held| held.old_node.is_past_drain() || held.is_finished());
+    // A replacement that was cancelled has drained nothing: the notice begins it anew.
+    let is_over = |held: &ReplacementStatus| held.is_finished() && !held.old_node.is_retained();
+    let drained = status.is_some_and(|held| held.old_node.is_past_drain() || is_over(held));
     drained || !has_node || waited >= HELD_FOR
 }

@@ -49,16 +49,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let mut ledger = inputs.ledger.clone();
     left_behind::sort(&mut ledger, inputs);
     ledger.take_in_arrived(inputs.view);
-    let moved = ledger.in_motion();
+    ledger.note_moved();
     if let Some(call) = resume::resume(&mut ledger, inputs) {
         return Plan { ledger, call: Some(call), ..Plan::default() };
     }
-    if inputs.deferred.is_unclear() {
-        // No deadline of the other group can wait for an answer that may never come; all else can.
-        let call = requests::request_capacity(&mut ledger, inputs);
-        return Plan { ledger, call, ..Plan::default() };
-    }
-    if let Some(call) = late_calls::find_late_calls(&mut ledger, inputs, &moved) {
+    if let Some(call) = late_calls::find_late_calls(&mut ledger, inputs) {
         return Plan { ledger, call: Some(call), ..Plan::default() };
     }
     let pausing = observe::refresh_shares(&mut ledger, inputs);

@@ -105,7 +105,9 @@ impl OwnRecord<'_> {
         let withdrawn = matches!(*self.status.capacity, CapacityState::Withdrawn { .. });
         // On advice the old instance is still there.
         let on_advice = self.status.is_advice_of_group() && !self.status.old_node.is_over();
-        !self.status.is_finished() && self.status.is_replaced_by_group() && !withdrawn && !on_advice
+        let requested = self.status.capacity.is_requested() && !self.status.fallback.is_returning();
+        let open = !self.status.is_finished() && self.status.is_replaced_by_group();
+        open && requested && !withdrawn && !on_advice
     }
 
     /// Whether its instance is still to come.
@@ -127,7 +129,10 @@ pub(crate) fn places_left(spec: &ShortfallSpec, view: &PoolView, known: &[OwnRec
 pub(crate) fn room(view: &PoolView, known: &[OwnRecord<'_>]) -> usize {
     let arriving = known.iter().filter(|own| own.arrives()).count();
     let group = &view.on_demand;
-    let taken = group.active().max(usize::try_from(group.desired).unwrap_or(0)) + arriving;
+    let there = group.active().max(usize::try_from(group.desired).unwrap_or(0));
+    // What was requested may have its place in desired capacity already.
+    let on_the_way = there.saturating_sub(group.in_service());
+    let taken = there + arriving.saturating_sub(on_the_way);
     usize::try_from(group.max).unwrap_or(0).saturating_sub(taken)
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn read(
     deps: &Deps,
     pool: &PoolConfig,
     ledger: &Ledger,
-    (spot_failures_since, urgent): (Option<Timestamp>, bool),
+    (spot_failures_since, urgent, pressed): (Option<Timestamp>, bool, bool),
     (readings, up): (&mut Readings, Duration),
     deferred: &mut Deferred,
 ) -> Result<PoolView, TurnError> {
@@ -55,7 +55,15 @@ pub(super) async fn read(
         let watched = watched.into_iter().flatten().filter(|_| kind == GroupKind::Spot);
         let since = ledger.failures_matter_since(kind, recent, now).into_iter().chain(watched).min();
         if let Some(since) = since {
-            let launches = deps.aws.launches(pool.group(kind), since - CLOCK_SKEW).await?;
+            let launches = match deps.aws.launches(pool.group(kind), since - CLOCK_SKEW).await {
+                Ok(launches) => launches,
+                // A deadline goes on without them: they only tell earlier what a timeout tells later.
+                Err(error) if pressed => {
+                    tracing::warn!(pool = &*pool.name, %error, "activities could not be read; a deadline goes on");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             match kind {
                 GroupKind::Spot => view.spot.take_in(launches),
                 GroupKind::OnDemand => view.on_demand.take_in(launches),

@@ -252,22 +252,23 @@ impl<'a> TurnView<'a> {
         Around { others, spare: self.spare(record, new), options: PlacementOptions::of(policy) }
     }
 
-    /// The idle on-demand nodes of the pool that go back once the record has taken `new`.
+    /// The idle on-demand nodes that go back: of other records, and of this one once it has taken `new`.
     fn spare(&self, record: &NodeReplacement, new: &NodeName) -> BTreeSet<NodeName> {
-        let pool = record.spec.pool.as_ref().and_then(|pool| self.pools.get(pool));
-        let Some(ledger) = pool.and_then(PoolFacts::ledger) else { return BTreeSet::new() };
         let this = record.replacement_name();
         let node_of = |share: &Share| self.snapshot.node_of_instance(share.instance_id.as_ref()?);
-        let takes_spot =
-            ledger.share(GroupKind::Spot, &this).and_then(node_of).is_some_and(|node| node.name == *new);
-        let goes_back = |share: &&Share| {
-            let other = || self.records.get(&share.replacement)?.status.as_ref();
-            match share.replacement == this {
-                true => takes_spot,
-                false => other().is_some_and(|status| status.capacity.gives_on_demand_back()),
+        let goes_back = |ledger: &Ledger, share: &Share| {
+            if share.replacement == this {
+                let on_spot = ledger.share(GroupKind::Spot, &this).and_then(node_of);
+                return on_spot.is_some_and(|node| node.name == *new);
             }
+            let status = self.records.get(&share.replacement).and_then(|other| other.status.as_ref());
+            status.is_some_and(|status| status.capacity.gives_on_demand_back())
         };
-        let nodes = ledger.shares(GroupKind::OnDemand).filter(goes_back).filter_map(node_of);
+        let ledgers = self.pools.values().filter_map(PoolFacts::ledger);
+        let shares =
+            ledgers.flat_map(|ledger| ledger.shares(GroupKind::OnDemand).map(move |share| (ledger, share)));
+        let spare = shares.filter(|(ledger, share)| goes_back(ledger, share));
+        let nodes = spare.filter_map(|(_, share)| node_of(share));
         let idle = nodes.filter(|node| !self.snapshot.pods_on(&node.name).any(drain::must_move));
         idle.map(|node| node.name.clone()).collect()
     }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use spot_guard_core::adoption::{self, Adoption, AdoptionInputs, AdoptionRecord, Candidate};
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::health::{PoolAssessment, PoolReplacement};
+use spot_guard_core::limits;
 use spot_guard_core::reason::Reason;
 use spot_guard_core::safety::{self, SafetyPolicy};
 use spot_guard_core::shortfall::Shapes;
@@ -38,7 +39,12 @@ pub(super) fn judge(
         let report = safety::check_return(&candidate.node, cluster, &policy, &context);
         report.blockers.into_iter().map(Reason::from).collect()
     };
-    let held: Vec<Reason> = held.iter().chain(&found.unhealthy).chain(&found.unstable).cloned().collect();
+    let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(&pool.name));
+    let returns = own.filter_map(|record| Some((&record.spec.instance_id, record.status.as_ref()?)));
+    // What is adopted goes back at once: Spot would be requested for a return that may not begin.
+    let limits = limits::returns_held(&pool.policy, view, returns, false, now);
+    let held = held.iter().chain(&found.unhealthy).chain(&found.unstable).chain(&limits);
+    let held: Vec<Reason> = held.cloned().collect();
     adoption::judge(&AdoptionInputs {
         spec: &pool.on_demand,
         mode: pool.mode,

@@ -1,10 +1,9 @@
 //! What stands in for Spot capacity that is missing without an interruption notice: how much, or what
 //! holds it.
 
-use crate::actors::deps::{Deps, PoolConfig};
+use crate::actors::deps::PoolConfig;
 use crate::actors::messages::PoolObserved;
 use crate::crd::NodeReplacement;
-use crate::kube::autoscaler;
 use jiff::Timestamp;
 use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::freshness::StaleWatch;
@@ -12,10 +11,7 @@ use spot_guard_core::group::PoolView;
 use spot_guard_core::ids::PoolName;
 use spot_guard_core::preflight;
 use spot_guard_core::reason::Reason;
-use spot_guard_core::replacement::Mode;
-use spot_guard_core::shortfall::{
-    self, Circumstances, ModeInForce, OwnRecord, Shapes, Shortfall, ShortfallMode,
-};
+use spot_guard_core::shortfall::{self, Circumstances, OwnRecord, Shapes, Shortfall, ShortfallMode};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,33 +34,33 @@ pub(super) struct Around {
 }
 
 impl Around {
+    /// `in_force` is the mode of a pool's shortfalls that is in force.
     pub(super) fn of(
         pool: &PoolConfig,
         all: &BTreeMap<PoolName, PoolConfig>,
         observed: &BTreeMap<PoolName, PoolObserved>,
-        stale: &[StaleWatch],
+        records: &[Arc<NodeReplacement>],
+        in_force: &dyn Fn(&PoolName) -> Option<ShortfallMode>,
+        (stale, now): (&[StaleWatch], Timestamp),
     ) -> Self {
-        let before = all.range(..pool.name.clone()).filter(|(name, other)| {
-            let acts = other.mode == Mode::Act && other.shortfall.mode != Some(ShortfallMode::Observe);
-            acts && other.pause.is_none() && is_short(other, observed.get(*name))
-        });
-        let earlier = before.filter_map(|(name, _)| Some(observed.get(name)?.view.clone())).collect();
+        // One that does nothing for its pods leaves them to the next.
+        let looks_after = |(name, other): (&PoolName, &PoolConfig)| {
+            let observed = observed.get(name).filter(|observed| is_short(other, Some(observed)))?;
+            let (view, ledger) = (&observed.view, &observed.ledger);
+            let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(name));
+            let known = own.filter_map(|record| record.in_pool());
+            let acts = in_force(name) == Some(ShortfallMode::Act) && other.pause.is_none();
+            let accepted = || preflight::refusals(&other.findings(all, view, ledger, None)).is_empty();
+            let lacks = || !shortfall::uncovered(ledger, &view.spot, known, now).is_empty();
+            (acts && lacks() && accepted()).then(|| view.clone())
+        };
+        let earlier = all.range(..pool.name.clone()).filter_map(looks_after).collect();
         let pause = pool.pause.clone().map(Reason::Paused);
         let rollout = observed.get(&pool.name).and_then(|observed| preflight::rollout(&observed.view));
         let stale = stale.iter().cloned().map(Reason::StaleWatch);
         let held = pause.into_iter().chain(rollout).chain(stale).collect();
         Self { earlier, held }
     }
-}
-
-/// The mode in force, which was `held` before. Whether a cluster-autoscaler leads is asked only where that
-/// decides.
-pub(super) async fn in_force(deps: Deps, pool: &PoolConfig, held: Option<ModeInForce>) -> ModeInForce {
-    let leads = match pool.shortfall.mode_said(pool.mode) {
-        Some(_) => None,
-        None => autoscaler::leads(deps.client, &deps.autoscaler_lease, deps.clock.now()).await,
-    };
-    ModeInForce::next(held, &pool.shortfall, pool.mode, leads, deps.clock.now())
 }
 
 /// How much stands in, or what holds it.

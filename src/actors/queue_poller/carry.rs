@@ -7,11 +7,14 @@ use crate::aws::CallError;
 use crate::aws::queue::{HIDDEN_FOR, Received, SqsQueue};
 use crate::clock::jittered;
 use crate::crd::{InterruptionNotice, InterruptionNoticeSpec, NodeReplacement, notice_name};
+use crate::kube::marks;
 use crate::kube::problem::RequestProblem;
 use crate::telemetry::tracing::{box_span, traceparent_of};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use kube::api::{Api, PostParams};
+use spot_guard_core::cluster::Node;
+use spot_guard_core::drain;
 use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::ids::{InstanceId, NodeName};
 use spot_guard_core::imds::Announcement;
@@ -232,7 +235,19 @@ impl Carrier {
         let nodes_are_current = view.freshness().is_current(WatchedKind::Node);
         let has_node = !nodes_are_current || !self.claims(&action.instance_id).is_empty();
         let status = record.as_ref().and_then(|record| record.status.as_ref());
-        queue::is_completed(status, has_node, self.waited())
+        let ours = record.is_none() && nodes_are_current && self.is_ended_by_us(&action.instance_id);
+        ours || queue::is_completed(status, has_node, self.waited())
+    }
+
+    /// Whether we end the instance ourselves, as after a return: its node has our marks, and no pod holds it.
+    fn is_ended_by_us(&self, instance_id: &InstanceId) -> bool {
+        let (snapshot, now) = (self.deps.view.snapshot(), self.deps.clock.now());
+        let is_empty = |node: &Node| {
+            let pods = &mut snapshot.pods_on(&node.name);
+            marks::are_set(node, &self.deps.taint_key) && !pods.any(|pod| drain::holds_its_node(pod, now))
+        };
+        let mut nodes = snapshot.nodes_of_instance(instance_id).peekable();
+        nodes.peek().is_some() && nodes.all(|node| is_empty(node))
     }
 
     /// The nodes that say that they run on the instance.

@@ -217,11 +217,17 @@ impl Cloud {
     }
 
     /// An activity of a group fails at once: a launch, a termination, or one of its warm pool (User Guide,
-    /// "Verify a scaling activity for an Auto Scaling group"). Nothing else comes of it.
-    pub fn fail_activity(&self, group: &str, description: &str, message: &str) -> anyhow::Result<()> {
+    /// "Verify a scaling activity for an Auto Scaling group"), for this cause. Nothing else comes of it.
+    pub fn fail_activity(
+        &self,
+        group: &str,
+        description: &str,
+        cause: &str,
+        message: &str,
+    ) -> anyhow::Result<()> {
         self.with(|state, now| {
             ensure!(state.groups.contains_key(group), no_group(group));
-            let cause = format!("At {} the group acted by itself.", activity::seconds(now));
+            let cause = format!("At {} {cause}", activity::seconds(now));
             let id = state.begin_activity(group, description.to_owned(), cause, "InProgress", None, now);
             state.finish_activity(&id, now, "Failed", Some(message));
             Ok(())

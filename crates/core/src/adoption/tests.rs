@@ -176,7 +176,7 @@ fn what_others_keep_or_take_is_never_adopted() {
     assert_eq!(d2(|node| node.ready = false).next(), d1);
     assert_eq!(d2(|node| node.scale_down = ScaleDown::DisabledByOther).next(), d1);
     assert_eq!(d2(|node| node.scale_down = ScaleDown::DisabledByUs).next(), Some(("d2".to_owned(), false)));
-    for key in ["ToBeDeletedByClusterAutoscaler", DELETION_CANDIDATE, "spotguard.dev/interruption"] {
+    for key in LEAVES.into_iter().chain(["spotguard.dev/interruption"]) {
         let tainted = |case: &mut Case| case.nodes[2].taints = vec![taint(key, Effect::NoSchedule)].into();
         assert_eq!(case().with(tainted).next(), d1, "{key}");
     }

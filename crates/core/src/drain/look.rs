@@ -115,6 +115,8 @@ pub struct Sight<'a> {
     pub freshness: &'a Freshness,
     /// Whether the node takes no new pods.
     pub marked: bool,
+    /// Whether the last attempt to mark it so has failed.
+    pub unmarkable: bool,
     /// What the API server said last of the node's pods, since the node is marked.
     pub look: Option<&'a Look>,
 }

@@ -100,6 +100,12 @@ impl Marking {
         shown || deadline && self.set.contains_key(node)
     }
 
+    /// Whether the last attempt to change the node's marks has failed.
+    #[must_use]
+    pub fn is_failing(&self, node: &NodeUid) -> bool {
+        self.changes.get(node).is_some_and(|change| change.failures > 0)
+    }
+
     /// Whether the annotation was set a moment ago, and a watch has time to show it.
     #[must_use]
     pub fn is_protected(&self, node: &NodeUid, up: Duration) -> bool {

@@ -153,12 +153,16 @@ impl Drain {
             return Vec::new();
         };
         self.report.tainted |= sight.marked;
-        if !sight.marked {
+        if sight.marked {
+            self.marked_at.get_or_insert(now);
+        } else {
             // Pods may come again: the node counts as empty from a later moment on, if it is.
             (self.emptied_at, self.marked_at) = (None, None);
-            return Vec::new();
+            // A deadline does not wait for marks that somebody refuses.
+            if !sight.unmarkable || self.command.deadline.is_none() {
+                return Vec::new();
+            }
         }
-        self.marked_at.get_or_insert(now);
         if self.report.end.is_some() {
             return Vec::new();
         }
@@ -171,7 +175,7 @@ impl Drain {
             self.progress_at = now.up;
         }
         if sorted.staying == 0 {
-            if self.blind {
+            if self.blind || !sight.marked {
                 self.emptied_at.get_or_insert(now.up);
                 self.wait_for(stale);
             } else {
@@ -417,7 +421,13 @@ impl Drain {
         let under_way: Vec<&Pod> = busy.iter().map(|pod| &***pod).collect();
         let refs: Vec<&Pod> = idle.iter().map(|pod| &***pod).collect();
         let budgets = |pod: &Pod| covering.budgets(pod).to_vec();
-        let order = eviction_order(&refs, &budgets);
+        let mut order = eviction_order(&refs, &budgets);
+        // Who waits after a refusal, or was asked before, keeps nobody from being asked for the first time.
+        order.sort_by_key(|index| {
+            let request = self.requests.get(&refs[*index].uid)?;
+            let waits = request.not_before.is_some_and(|at| now.up < at);
+            Some((waits, request.deleted, request.attempts > 0))
+        });
         let ordered: Vec<&Pod> = order.iter().map(|index| refs[*index]).collect();
         let mut orders = Vec::new();
         for (index, turn) in order.iter().zip(turns(&ordered, &budgets, &under_way, PARALLEL)) {

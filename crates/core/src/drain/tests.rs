@@ -327,7 +327,7 @@ impl Stage {
         let up = now.up.saturating_sub(Duration::from_secs(self.listed_ago));
         let look = self.listed.clone().map(|found| Look { asked: Moment { up, ..now }, found });
         let (freshness, look) = (&self.freshness, look.as_ref());
-        drain.step(&Sight { snapshot: &snapshot, freshness, marked: true, look }, now)
+        drain.step(&Sight { snapshot: &snapshot, freshness, marked: true, unmarkable: false, look }, now)
     }
 
     /// Lets time pass, and shows what is asked then, sorted: `-name` is an eviction, `!name 30` a deletion
@@ -715,7 +715,7 @@ fn nothing_is_asked_before_the_node_is_marked_and_a_node_that_is_gone_is_drained
     let freshness = Freshness::default();
     let mut step = |nodes, marked, look| {
         let (snapshot, freshness) = (&snapshot(nodes), &freshness);
-        let orders = drain.step(&Sight { snapshot, freshness, marked, look }, now);
+        let orders = drain.step(&Sight { snapshot, freshness, marked, unmarkable: false, look }, now);
         (orders.len(), drain.report().tainted, drain.report().end.clone())
     };
     assert_eq!(step(vec![node("n")], false, None), (0, false, None));
@@ -725,6 +725,58 @@ fn nothing_is_asked_before_the_node_is_marked_and_a_node_that_is_gone_is_drained
     assert_eq!(step(vec![node("m")], false, Some(&look)), (0, true, Some(DrainEnd::Moved)));
     let other = DrainCommand { purpose: Purpose::Return, ..stage.command.clone() };
     assert!(!drain.renew(&other, Policy::default()), "another drain");
+}
+
+#[test]
+fn twenty_pods_whose_evictions_are_refused_keep_nobody_else_on_the_node() {
+    let names: Vec<String> = (10..50).map(|number| format!("web-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let refused = EvictionAnswer::Forbidden { message: "a policy".to_owned() };
+    for mut stage in [Stage::of(&names), Stage::of(&names).deadline(120)] {
+        stage.answer(&refused);
+        let first: Vec<String> = names[..20].iter().map(|name| format!("-{name}")).collect();
+        let others = stage.asks(0);
+        assert_eq!(others.len(), 20, "{others:?}");
+        assert!(others.iter().all(|name| !first.contains(name)), "{others:?}");
+    }
+}
+
+#[test]
+fn a_watch_that_shows_nothing_lets_every_pod_have_its_eviction_before_a_second_one() {
+    let names: Vec<String> = (10..50).map(|number| format!("web-{number}")).collect();
+    let mut stage = Stage::of(&names.iter().map(String::as_str).collect::<Vec<_>>()).deadline(120);
+    stage.freshness = old(WatchedKind::Pod);
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        asked.extend(stage.asks(0));
+        stage.answer(&EvictionAnswer::Evicted);
+        // By then the watch should have shown it.
+        stage.now += 6;
+    }
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!(asked.len(), 40, "{asked:?}");
+}
+
+#[test]
+fn before_a_deadline_marks_that_are_refused_keep_no_eviction_back_and_the_drain_does_not_end() {
+    let stage = Stage::of(&["web-1"]).deadline(120);
+    let now = stage.moment();
+    for (deadline, unmarkable, asked) in [(true, true, 1), (true, false, 0), (false, true, 0)] {
+        let deadline = stage.command.deadline.filter(|_| deadline);
+        let command = DrainCommand { deadline, ..stage.command.clone() };
+        let cluster = |pods| Snapshot::new(parts(vec![node("n"), node("m")], pods));
+        let mut drain = Drain::new(command, stage.policy.clone(), &cluster(stage.pods.clone()), now);
+        let (freshness, look) = (Freshness::default(), Look { asked: now, found: Ok(vec![]) });
+        let mut step = |pods| {
+            let snapshot = &cluster(pods);
+            let look = Some(&look);
+            drain.step(&Sight { snapshot, freshness: &freshness, marked: false, unmarkable, look }, now).len()
+        };
+        assert_eq!(step(stage.pods.clone()), asked, "{deadline:?}, {unmarkable}");
+        assert_eq!(step(vec![]), 0);
+        assert_eq!((drain.report().end.clone(), drain.report().tainted), (None, false), "pods may come");
+    }
 }
 
 #[test]

@@ -154,12 +154,10 @@ impl Believed<'_> {
 
     /// Whether the notice begins a replacement of its node anew that was cancelled. One with a deadline does,
     /// for a replacement that had one cannot be cancelled, and advice that came after the end. The node must
-    /// be there, with the instance of the record. What its group ends is not replaced.
+    /// be there, with the instance of the record. What its group ends is drained then, and not replaced.
     #[must_use]
     pub fn begins_anew(&self, cancelled_at: Option<Timestamp>) -> bool {
-        self.proof == Proof::Node
-            && self.kind != NoticeKind::GroupTermination
-            && (self.deadline.is_some() || self.created > cancelled_at)
+        self.proof == Proof::Node && (self.deadline.is_some() || self.created > cancelled_at)
     }
 }
 

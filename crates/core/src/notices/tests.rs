@@ -373,6 +373,9 @@ fn a_cancelled_replacement_begins_anew_with_a_deadline_or_with_later_advice() {
     assert!(begins(Proof::Node, Some(after(120)), after(1)));
     assert!(begins(Proof::Node, None, after(-1)));
     assert!(!begins(Proof::Node, None, now()), "it was cancelled since");
+    let mut ended = believed(Proof::Node, Some(after(120)));
+    ended.kind = NoticeKind::GroupTermination;
+    assert!(ended.begins_anew(Some(after(-1))), "what its group ends is drained");
     assert!(!begins(Proof::Record, Some(after(120)), after(-1)) && !begins(Proof::Reporter, None, after(-1)));
 }
 

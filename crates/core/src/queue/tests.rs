@@ -273,6 +273,9 @@ fn a_lifecycle_action_is_completed_when_its_node_is_drained_or_gone_or_was_held_
     assert!(!is_completed(Some(&status), true, soon));
     assert!(is_completed(Some(&status), false, soon), "its node is gone");
     assert!(is_completed(Some(&status), true, HELD_FOR));
+    let mut cancelled = ReplacementStatus { finished_at: Some(at(NOW)), ..status.clone() };
+    cancelled.old_node.enter(OldNodeState::Retained {});
+    assert!(!is_completed(Some(&cancelled), true, soon), "nothing was drained: the notice begins it anew");
     let drain = OldDrain::begun(at(NOW));
     status.old_node.enter(OldNodeState::Draining(drain.clone()));
     assert!(!is_completed(Some(&status), true, soon));

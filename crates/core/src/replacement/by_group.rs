@@ -6,6 +6,7 @@
 
 use super::capacity;
 use super::facts::{Facts, Queue, Turn};
+use crate::classify;
 use crate::flow::{Event, RequestFailure};
 use crate::group::Lifecycle;
 use crate::ids::{InstanceId, ReplacementName};
@@ -103,8 +104,11 @@ fn stand_in(next: &mut ReplacementStatus, since: Timestamp, turn: &Turn<'_>) {
         return;
     }
     let waited = crate::time::since(since, now);
-    let failure = match facts.view.and_then(|view| view.spot.failed_since(since - CLOCK_SKEW).next()) {
-        Some(failed) => RequestFailure::OutOfCapacity(failed.message.clone()),
+    let failed = facts.view.map(|view| view.spot.failed_since(since - CLOCK_SKEW));
+    let decisive = failed.and_then(|failed| classify::decisive(failed, |failed| failed.class));
+    // Of an unknown failure nothing follows: the group goes on trying by itself.
+    let failure = match decisive.and_then(|failed| RequestFailure::of(failed.class, &failed.message)) {
+        Some(failure) => failure,
         None if waited >= LAUNCHES_WITHIN => RequestFailure::TimedOut(waited),
         None => return,
     };
@@ -185,6 +189,12 @@ pub fn queue<'a>(
         };
         (place, Reverse(status.started_at), (*name).clone())
     });
-    let before = all.iter().position(|(name, ..)| *name == own).unwrap_or(all.len());
+    // What goes back covers nothing by then, and for what its group ends nothing is requested.
+    let counts = |status: &ReplacementStatus| {
+        let is_ended = status.notice == Some(NoticeKind::GroupTermination) && !status.capacity.is_requested();
+        !status.fallback.is_returning() && !is_ended
+    };
+    let earlier = all.iter().take_while(|(name, ..)| *name != own);
+    let before = earlier.filter(|(.., status)| counts(status)).count();
     Queue { leaving: all.into_iter().map(|(_, instance_id, _)| instance_id.clone()).collect(), before }
 }

@@ -4,7 +4,6 @@
 use super::facts::{Fit, NodeFact, Turn};
 use super::unusable;
 use crate::flow::{Event, RequestFailure};
-use crate::group::FailureClass;
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::Share;
 use crate::policy::seconds;
@@ -200,15 +199,9 @@ fn failure(
     turn: &Turn<'_>,
 ) -> Option<RequestFailure> {
     if let Some(failure) = share_of_attempt(status, group, turn).and_then(|share| share.failure.as_ref()) {
-        let message = failure.message.clone();
-        match failure.class {
-            FailureClass::Capacity | FailureClass::Quota => {
-                return Some(RequestFailure::OutOfCapacity(message));
-            }
-            FailureClass::Configuration => return Some(RequestFailure::Misconfigured(message)),
-            FailureClass::Refused => return Some(RequestFailure::Refused(message)),
-            FailureClass::Unusable => return Some(RequestFailure::Unusable(message)),
-            FailureClass::Throttle | FailureClass::Unknown => {}
+        let found = RequestFailure::of(failure.class, &failure.message);
+        if found.is_some() {
+            return found;
         }
     }
     let waited = crate::time::since(since, turn.facts.now);

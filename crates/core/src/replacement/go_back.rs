@@ -4,7 +4,7 @@ use super::by_group;
 use super::facts::{Facts, Turn};
 use super::leave::ended;
 use super::unusable;
-use crate::baseline::may_adopt;
+use crate::baseline::{keeps, may_adopt};
 use crate::drain::DrainEnd;
 use crate::flow::Event;
 use crate::freshness::Step;
@@ -159,6 +159,14 @@ fn lost(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) -> O
 /// stays.
 fn assess(next: &mut ReplacementStatus, mut open: OpenFallback, capacity: &Capacity, turn: &Turn<'_>) {
     let now = turn.facts.now;
+    if turn.subject.adopted && capacity.group == GroupKind::OnDemand {
+        let Facts { view, ledger, baseline, .. } = turn.facts;
+        if view.and_then(|view| keeps(ledger, &view.on_demand, *baseline)) == Some(false) {
+            // Others have ended as many meanwhile, or the baseline was raised.
+            release(next, capacity, turn);
+            return;
+        }
+    }
     let obstacle = claim(&mut open, next, capacity, turn)
         .or_else(|| obstacle(capacity, turn.facts))
         .or_else(|| pass_boxes(&mut open, next, capacity, turn));
@@ -373,7 +381,10 @@ fn follow(next: &mut ReplacementStatus, open: OpenFallback, capacity: &Capacity,
     };
     let policy = facts.policy;
     let patience = seconds(policy.drain_timeout_seconds) + seconds(policy.wait_before_termination_seconds);
-    let overdue = crate::time::since(next.return_started_at.unwrap_or(now), now) >= patience;
+    // Pods that end have their grace period, however long it is.
+    let ends = |reason: &Reason| matches!(reason, Reason::PodTerminating { .. });
+    let goes_on = !report.blocked.is_empty() && report.blocked.iter().all(ends);
+    let overdue = !goes_on && crate::time::since(next.return_started_at.unwrap_or(now), now) >= patience;
     match &report.end {
         Some(end @ (DrainEnd::Moved | DrainEnd::Without(_))) => {
             next.blocking.clear();

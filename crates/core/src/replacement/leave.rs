@@ -112,9 +112,11 @@ fn report_trouble(next: &mut ReplacementStatus, drain: OldDrain, reasons: &[Reas
         next.old_node.note(OldDrain { stuck_since: Some(now), ..drain });
         Event::DrainBlocked { reasons: reasons.to_vec() }.add_to(next, node, now);
     }
-    // An empty node waits for the successors of its pods for so long alone.
-    let is_empty = reasons.iter().all(|reason| matches!(reason, Reason::SuccessorsNotReady { .. }));
-    if next.deadline.is_none() && !is_empty && crate::time::since(since, now) >= patience {
+    // The successors of pods have their own time, and so have pods that end: their grace period.
+    let ends_by_itself =
+        |reason: &Reason| matches!(reason, Reason::SuccessorsNotReady { .. } | Reason::PodTerminating { .. });
+    let goes_on = reasons.iter().all(ends_by_itself);
+    if next.deadline.is_none() && !goes_on && crate::time::since(since, now) >= patience {
         Event::DrainGivenUp { patience, reasons: reasons.to_vec() }.add_to(next, node, now);
         cancel(next, now);
         return;

@@ -1657,6 +1657,25 @@ fn what_the_pool_lets_wait_is_told_and_is_no_reason_to_give_up() {
 }
 
 #[test]
+fn pods_that_end_have_their_grace_period_however_long_it_is() {
+    let ends = Reason::PodTerminating { pod: named("web-1") };
+    let mut stage = Stage::new();
+    stage.go().share(GroupKind::Spot, Some("i-4"), None).go();
+    stage.drain = stuck_on(ends.clone());
+    stage.go().pass(3600).go();
+    assert!(stage.marks(DrainPurpose::Replace), "{:#?}", stage.status);
+    assert_eq!(stage.blocked_by(), [ReasonCode::PodTerminating]);
+
+    let mut stage = Stage::returning();
+    stage.return_drain = stuck_on(ends).map(|report| DrainReport { node: "od".into(), ..report });
+    stage.pass(3600).go();
+    assert!(stage.marks(DrainPurpose::Return), "{:#?}", stage.status);
+    stage.return_drain.as_mut().expect("a report").blocked.push(shut_budget());
+    stage.go();
+    assert!(!stage.marks(DrainPurpose::Return), "a budget holds it, too");
+}
+
+#[test]
 fn what_was_found_while_another_instance_was_to_take_over_lets_no_return_begin() {
     let mut stage = Stage::on_fallback();
     stage.share(GroupKind::Spot, Some("i-4"), None);

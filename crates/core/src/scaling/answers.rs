@@ -65,12 +65,7 @@ pub fn failed(
     let requests = ledger.requests(group).any(|request| {
         request.state == RequestState::Intended && request.method == Method::SetDesiredCapacity {}
     });
-    let is_request = requests || matches!(call, Call::Launch { .. });
     match (failure, call) {
-        (CallFailure::Unclear, Call::Launch { .. } | Call::SetDesired { .. }) if is_request => {
-            deferred.add_unclear(call);
-            return AfterFailure::Later;
-        }
         (CallFailure::Unclear, _) => return AfterFailure::ReadAgain,
         // The next reading tells what became of desired.
         (CallFailure::NotFound, _) => {}

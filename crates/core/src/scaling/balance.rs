@@ -5,10 +5,11 @@
 //! have nothing, the group itself is asked and chooses the zone. Volumes and a deadline leave no choice.
 
 use super::inputs::Inputs;
+use super::observe::is_of_one_zone;
 use super::wants::Want;
 use crate::group::{FailureClass, GroupView};
 use crate::ids::ReplacementName;
-use crate::ledger::{Ledger, Method};
+use crate::ledger::{Failure, Ledger, Method};
 use crate::record::GroupKind;
 
 /// The zones that LaunchInstances may ask for a replacement, in this order: the emptiest of those that are
@@ -45,11 +46,13 @@ pub(super) fn is_left_to_group(
     if !has_choice || !group.evens_out_zones() || group.zones.iter().all(|zone| group.is_emptiest(zone)) {
         return false;
     }
-    let out = |class| matches!(class, FailureClass::Capacity | FailureClass::Refused);
+    let out = |failure: &Failure| {
+        failure.class == FailureClass::Refused || is_of_one_zone(failure.class, &failure.message)
+    };
     ledger.requests(kind).any(|request| {
         let is_exhausted = matches!(&request.method, Method::LaunchInstances { zones } if zones.is_empty());
         let mut shares = request.shares.iter().filter(|share| share.replacement == *replacement);
-        let refused = shares.any(|share| share.failure.as_ref().is_some_and(|failure| out(failure.class)));
+        let refused = shares.any(|share| share.failure.as_ref().is_some_and(out));
         is_exhausted && refused
     })
 }

@@ -90,8 +90,6 @@ pub struct Deferred {
     unanswered: Option<Reduction>,
     uncertain: Uncertain,
     requests: BTreeSet<GroupKind>,
-    /// Whether a request may have taken effect or not.
-    unclear: bool,
     reductions: BTreeSet<(GroupKind, Option<InstanceId>)>,
 }
 
@@ -143,18 +141,6 @@ impl Deferred {
                 self.requests.insert(group);
             }
         }
-    }
-
-    /// Takes in that nobody knows what became of this request.
-    pub fn add_unclear(&mut self, call: &Call) {
-        self.requests.insert(call.group());
-        self.unclear = true;
-    }
-
-    /// Whether nobody knows what became of a request of this turn.
-    #[must_use]
-    pub fn is_unclear(&self) -> bool {
-        self.unclear
     }
 
     /// Whether no request is to be made of the group in this turn.

@@ -38,13 +38,13 @@ impl Ledger {
         }
     }
 
-    /// The groups that a call of ours may have changed since they were last read.
-    pub(super) fn in_motion(&self) -> BTreeSet<GroupKind> {
+    /// What is read next of a group that a call of ours may have changed is accounted for.
+    pub(super) fn note_moved(&mut self) {
         let requests = self.scaling_requests.iter().filter(|request| request.state != RequestState::Applied);
-        requests
-            .map(|request| request.group)
-            .chain(self.reduction.iter().map(|reduction| reduction.group))
-            .collect()
+        let requests = requests.map(|request| request.group);
+        let moved: BTreeSet<GroupKind> =
+            requests.chain(self.reduction.iter().map(|reduction| reduction.group)).collect();
+        moved.into_iter().for_each(|group| self.has_moved(group));
     }
 
     /// What the first reading of a new life shows to have arrived arrives no more.
@@ -64,14 +64,9 @@ impl Ledger {
     }
 }
 
-/// Looks for calls that have arrived late; `moved` are the groups that our own calls have changed.
-pub(super) fn find_late_calls(
-    ledger: &mut Ledger,
-    inputs: &Inputs<'_>,
-    moved: &BTreeSet<GroupKind>,
-) -> Option<Call> {
+/// Looks for calls that have arrived late.
+pub(super) fn find_late_calls(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
     let now = inputs.now;
-    moved.iter().for_each(|group| ledger.has_moved(*group));
     ledger.doubts.retain(|doubt| now.duration_since(doubt.since) <= SIGNATURE_LIFE);
     let arrived = |doubt: &Doubt| {
         let desired = inputs.group(doubt.group).desired;

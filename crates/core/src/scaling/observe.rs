@@ -120,7 +120,7 @@ fn has_tried_all(share: &Share, group: &GroupView, decisive: &FailedActivity, no
     let waits_long = now.duration_since(share.since) >= ZONES_TRIED_AFTER;
     // A quota is the account's, whatever one zone has.
     let is_of_account = |failure: &FailedActivity| failure.class == FailureClass::Quota;
-    !is_of_one_zone(decisive)
+    !is_of_one_zone(decisive.class, &decisive.message)
         || group.failed_since(share.since - CLOCK_SKEW).any(is_of_account)
         || group.zones.len() <= 1
         || group.zones.iter().all(is_tried)
@@ -142,9 +142,9 @@ pub(super) fn launches_nothing(share: &Share, group: &GroupView, now: Timestamp)
 }
 
 /// Whether another zone may have what this one has not: capacity, the instance type itself, or a subnet.
-fn is_of_one_zone(failure: &FailedActivity) -> bool {
+pub(super) fn is_of_one_zone(class: FailureClass, message: &str) -> bool {
     let of_zone = ["Availability Zone", "InZone", "subnet", "Subnet"];
-    failure.class == FailureClass::Capacity || of_zone.iter().any(|word| failure.message.contains(word))
+    class == FailureClass::Capacity || of_zone.iter().any(|word| message.contains(word))
 }
 
 /// Finds shares whose raised desired capacity somebody else lowered again, as cluster-autoscaler does

@@ -33,13 +33,16 @@ impl ModeInForce {
         };
         let fresh = Self { mode, because, since: now, other_since: None };
         let Some(held) = held else { return fresh };
+        let by_autoscaler = matches!(held.because, ModeOrigin::AutoscalerLeads | ModeOrigin::NoAutoscaler);
+        if because == ModeOrigin::AutoscalerUnknown && by_autoscaler {
+            // An outage of the API server renews no Lease either.
+            return held;
+        }
         if held.mode == mode {
             return Self { since: held.since, ..fresh };
         }
-        let by_autoscaler =
-            said.is_none() && matches!(held.because, ModeOrigin::AutoscalerLeads | ModeOrigin::NoAutoscaler);
         let other_since = held.other_since.unwrap_or(now);
-        if !by_autoscaler || since(other_since, now) >= SETTLES_AFTER {
+        if said.is_some() || !by_autoscaler || since(other_since, now) >= SETTLES_AFTER {
             return fresh;
         }
         Self { other_since: Some(other_since), ..held }
@@ -74,14 +77,14 @@ mod tests {
         let gone = next(away, Some(false), 1600);
         assert_eq!((gone.mode, gone.because), (ShortfallMode::Act, ModeOrigin::NoAutoscaler));
         assert_eq!((gone.since, gone.other_since), (at(1600), None));
-        let unread = next(gone, None, 1700);
-        assert_eq!(unread.mode, ShortfallMode::Act, "an answer that failed once says nothing");
-        let unknown = next(unread, None, 2300);
-        assert_eq!(unknown.because, ModeOrigin::AutoscalerUnknown);
+        assert_eq!(next(gone, None, 1700), gone, "an answer that failed says nothing");
+        assert_eq!(next(next(first, None, 10), Some(false), 20).mode, ShortfallMode::Observe);
+        let unknown = ModeInForce::next(None, &spec(None), Mode::Act, None, at(0));
+        assert_eq!((unknown.mode, unknown.because), (ShortfallMode::Observe, ModeOrigin::AutoscalerUnknown));
         assert_eq!(
-            next(unknown, Some(false), 2310).mode,
+            next(unknown, Some(false), 10).mode,
             ShortfallMode::Act,
-            "what is known again holds at once"
+            "what is known then holds at once"
         );
     }
 

@@ -132,7 +132,7 @@ impl Shapes {
                 && !ready.iter().any(|(shape, at)| pod.unschedulable_since < Some(*at) && shape.takes(pod))
                 && !pod.spec.is_placeholder(below)
                 && self.take(pod)
-                && !earlier.iter().any(|shapes| shapes.take(pod))
+                && !earlier.iter().any(|shapes| !shapes.0.is_empty() && shapes.take(pod))
         };
         let mut pods: Vec<&Pod> = snapshot.waiting().filter(waits).take(MOST_PODS).collect();
         let [spot_arrives, on_demand_arrives] =

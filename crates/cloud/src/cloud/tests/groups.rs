@@ -98,14 +98,14 @@ async fn scripted_launch_failures_have_their_texts_and_status() {
 async fn a_failed_activity_is_listed_as_it_was_described_and_changes_nothing() {
     let stage = stage([spot()]);
     let description = format!("Terminating EC2 instance: {}", stage.ids("spot")[0]);
-    stage.cloud.fail_activity("spot", &description, "You are not authorized.").unwrap();
+    stage.cloud.fail_activity("spot", &description, "it was asked.", "You are not authorized.").unwrap();
     let activity = stage.activities("spot").await.remove(0);
     assert_eq!(activity.description(), Some(description.as_str()));
     assert_eq!(activity.status_code(), Some(&ScalingActivityStatusCode::Failed));
     assert_eq!(activity.status_message(), Some("You are not authorized."));
     seconds(60).await;
     assert_eq!((stage.ids("spot").len(), stage.group("spot").desired), (2, 2));
-    assert!(stage.cloud.fail_activity("nobody", "Launching", "No.").is_err());
+    assert!(stage.cloud.fail_activity("nobody", "Launching", "it was asked.", "No.").is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::group::FailedActivity;
+use crate::record::OpenFallback;
 use crate::stand_ins::open_on_advice;
 
 const MARKETS: [GroupKind; 2] = [GroupKind::Spot, GroupKind::OnDemand];
@@ -119,9 +120,12 @@ fn a_failed_launch_after_the_notice_brings_the_stand_in_at_once_and_a_throttled_
     stage.go();
     assert!(!stands_in(&stage));
     stage.pass(1);
+    launch_fails(&mut stage, FailureClass::Unknown);
+    stage.go();
+    assert!(!stands_in(&stage), "the group tries again by itself");
     launch_fails(&mut stage, FailureClass::Configuration);
     stage.go();
-    assert!(stands_in(&stage) && stage.has(FlowBox::Wait, Outcome::NoCapacity));
+    assert!(stands_in(&stage) && stage.has(FlowBox::Wait, Outcome::Misconfigured));
 }
 
 #[test]
@@ -270,19 +274,25 @@ fn missing_instances_belong_to_those_that_are_stood_in_for_and_then_to_the_lates
             ReplacementStatus { started_at, capacity: capacity.into(), replaced_by, ..Default::default() };
         let deadline = (name != "advice").then(now);
         let mut status = ReplacementStatus { deadline, ..status };
-        if name == "stays" {
-            status.old_node.enter(OldNodeState::Retained {});
+        match name {
+            "stays" => status.old_node.enter(OldNodeState::Retained {}),
+            "returns" => status.fallback = FallbackState::Draining(OpenFallback::default()).into(),
+            "ended" => status.notice = Some(NoticeKind::GroupTermination),
+            _ => {}
         }
         (ReplacementName::from(name), InstanceId::from(name), status)
     };
     let group = Some(ReplacedBy::Group);
     let searching = || CapacityState::SpotRequested { since: now() };
-    let asked = CapacityState::BothRequested { spot_since: now(), on_demand_since: now() };
+    let asked = || CapacityState::BothRequested { spot_since: now(), on_demand_since: now() };
     let records = [
         record("first", 0, searching(), group),
         record("served", 1, CapacityState::Withdrawn { on_demand_requested: false }, group),
         record("last", 9, searching(), group),
-        record("stood-in", 2, asked, group),
+        record("stood-in", 2, asked(), group),
+        // Neither covers a hole, so neither comes before those that wait for one.
+        record("returns", 8, asked(), group),
+        record("ended", 10, CapacityState::NotRequested {}, group),
         record("other", 3, searching(), Some(ReplacedBy::SpotGuard)),
         record("advice", 4, CapacityState::NotRequested {}, group),
         record("stays", 5, CapacityState::Withdrawn { on_demand_requested: true }, group),
@@ -293,5 +303,6 @@ fn missing_instances_belong_to_those_that_are_stood_in_for_and_then_to_the_lates
     };
     let order = ["stood-in", "last", "first", "served"];
     assert_eq!(order.map(|name| of(name).before), [0, 1, 2, 3]);
-    assert_eq!(of("first").leaving, order.iter().map(|name| InstanceId::from(*name)).collect());
+    let leaving = order.into_iter().chain(["returns", "ended"]).map(InstanceId::from).collect();
+    assert_eq!(of("first").leaving, leaving);
 }

@@ -57,7 +57,7 @@ fn each_failure_of_a_call_has_its_consequence() {
     let facts = InstanceFacts::default();
     let ending = plan(&served, &view, &spot("i-1"), &ends("i-1", "i-1"), &facts, &Deferred::default(), now());
     for (plan, failure, after, expected) in [
-        (&asked, Unclear, Later, None),
+        (&asked, Unclear, ReadAgain, None),
         (&asked, NotFound, GoOn, None),
         (&asked, Busy, Later, None),
         (&asked, Refused(Capacity), GoOn, Some(Capacity)),
@@ -80,27 +80,6 @@ fn each_failure_of_a_call_has_its_consequence() {
         let by_launch = matches!(call, Call::Launch { .. });
         assert_eq!(ledger.cannot_launch(&"spot".into(), now()), by_launch && failure == Unsupported);
     }
-}
-
-#[test]
-fn an_answer_that_never_comes_keeps_nobody_from_asking_the_other_group_and_holds_all_else() {
-    let asked = next(&Ledger::default(), &usual(), &spot("i-1"));
-    let (mut ledger, mut deferred) = (asked.ledger, Deferred::default());
-    let call = asked.call.expect("a call");
-    failed(&mut ledger, &mut deferred, &call, (CallFailure::Unclear, "timed out"), now());
-    let facts = InstanceFacts::default();
-    let turn = |ledger: &Ledger, deferred: &Deferred| {
-        let wants = wants([GroupKind::Spot, GroupKind::OnDemand].map(|group| (group, "i-1", instance())));
-        plan(ledger, &usual(), &wants, &ends("i-2", "i-2"), &facts, deferred, now())
-    };
-    let other = turn(&ledger, &deferred);
-    assert_eq!(other.call, set(GroupKind::OnDemand, 1), "the other group is asked");
-    let mut ledger = other.ledger;
-    deferred.add_unclear(&other.call.expect("a call"));
-    let done = turn(&ledger, &deferred);
-    assert_eq!((done.call, &done.ledger), (None, &ledger), "nothing else happens in this turn");
-    ledger = done.ledger;
-    assert_eq!(turn(&ledger, &Deferred::default()).call, Some(call), "it is repeated in the next one");
 }
 
 #[test]

@@ -273,9 +273,30 @@ fn the_emptiest_zone_out_of_capacity_is_not_the_market_the_group_itself_is_asked
         launched(&mut tried, GroupKind::Spot, vec![], &no_capacity, now());
     }
     assert_eq!(next(&tried, &suspended_az_rebalance(evened_out()), &spot("i-1")).call, None);
+    // What one zone alone has not, another may have.
+    for message in [
+        "Unsupported - Your requested instance type (g5.xlarge) is not supported in your requested \
+         Availability Zone (c).",
+        "InvalidSubnetID.NotFound - The subnet ID 'subnet-1' does not exist",
+    ] {
+        let mut ledger = next(&Ledger::default(), &view, &spot("i-1")).ledger;
+        let of_zone = [(FailureClass::Configuration, message.to_owned())];
+        launched(&mut ledger, GroupKind::Spot, vec![], &of_zone, now());
+        assert_eq!(next(&ledger, &view, &spot("i-1")).call, set(GroupKind::Spot, 4), "{message}");
+    }
     // A wrong configuration is wrong in every zone.
     let mut wrong = next(&Ledger::default(), &view, &spot("i-1")).ledger;
     let misconfigured = [(FailureClass::Configuration, "InvalidAMIID.NotFound".to_owned())];
     launched(&mut wrong, GroupKind::Spot, vec![], &misconfigured, now());
     assert_eq!(next(&wrong, &view, &spot("i-1")).call, None);
+}
+
+#[test]
+fn every_token_is_one_that_aws_takes() {
+    for name in ["i-1", "workers.adopted-i-0123456789abcdef0", "node.ec2.internal.i-0123456789abcdef0"] {
+        let asked = next(&Ledger::default(), &launching(), &spot(name));
+        let Some(Call::Launch { token, .. }) = asked.call else { panic!("{:?}", asked.call) };
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_/".contains(&byte);
+        assert!(token.len() <= 64 && token.bytes().all(is_allowed), "{token}");
+    }
 }

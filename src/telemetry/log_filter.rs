@@ -1,0 +1,45 @@
+//! The filter of the logs, which can be changed while the process runs.
+
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::reload::{Handle, Layer};
+use tracing_subscriber::{EnvFilter, Registry};
+
+/// The filter of the logs, in the words of `RUST_LOG`.
+#[derive(Clone, Debug)]
+pub struct LogFilter {
+    handle: Handle<EnvFilter, Registry>,
+    /// What holds while nothing else is set.
+    usual: String,
+}
+
+impl LogFilter {
+    /// The filter that holds while nothing else is set, and the part of the logs that it is.
+    pub(super) fn new(usual: String) -> Result<(Layer<EnvFilter, Registry>, Self), ParseError> {
+        let (layer, handle) = Layer::new(EnvFilter::try_new(&usual)?);
+        Ok((layer, Self { handle, usual }))
+    }
+
+    /// Whether such a filter can be used, and if not, why.
+    ///
+    /// # Errors
+    /// What cannot be read in it.
+    pub fn check(text: &str) -> Result<(), String> {
+        EnvFilter::try_new(text).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Filters the logs by this from now on, or as usual; tells so if that is a change.
+    ///
+    /// # Errors
+    /// If the filter cannot be read, or the logs have ended.
+    pub fn set(&self, text: Option<&str>) -> anyhow::Result<()> {
+        let filter = EnvFilter::try_new(text.unwrap_or(&self.usual))?;
+        let told = filter.to_string();
+        let before = self.handle.with_current(EnvFilter::to_string)?;
+        if before == told {
+            return Ok(());
+        }
+        self.handle.reload(filter)?;
+        tracing::info!(filter = told, before, "the logs have another filter now");
+        Ok(())
+    }
+}
