@@ -328,7 +328,7 @@ impl SpotAnswers {
 
 impl CallGate for SpotAnswers {
     fn before(&self, operation: &str, group: Option<&str>) -> CallFate {
-        let is_meant = group == Some(SPOT) && self.calls.iter().any(|call| *call == operation);
+        let is_meant = group == Some(SPOT) && self.calls.contains(&operation);
         if is_meant && self.on.load(Ordering::Relaxed) { self.fate.clone() } else { CallFate::Pass }
     }
 }

@@ -247,7 +247,7 @@ impl Carrier {
             marks::are_set(node, &self.deps.taint_key) && !pods.any(|pod| drain::holds_its_node(pod, now))
         };
         let mut nodes = snapshot.nodes_of_instance(instance_id).peekable();
-        nodes.peek().is_some() && nodes.all(|node| is_empty(node))
+        nodes.peek().is_some() && nodes.all(is_empty)
     }
 
     /// The nodes that say that they run on the instance.
