@@ -264,15 +264,18 @@ async fn an_open_fallback_is_shown_with_the_box_it_waits_at_what_blocks_it_and_s
         "{table}"
     );
 
-    // Spot comes back when the pods cannot leave: nothing is requested, and the wait for box 9 is the last.
+    // Spot comes back when the pods cannot leave: nothing is requested, and the wait for box 9 is the last. What
+    // was requested a moment before has failed by then.
     stage.set_web(0).await;
     let status = stage.until("the return to be unsafe", waits(FlowBox::Safety)).await;
-    stage.story.act(&Act::SpotHas(Supply::Unlimited)).await.expect("the world can do it");
     let (on_demand, since) = (status.capacity.taken().cloned().expect("a node"), status.blocking[0].since);
-    wait_for("three seconds", PATIENCE, async || {
-        (Timestamp::now().duration_since(since).as_secs() >= 3).then_some(())
-    })
-    .await;
+    let passed = async |seconds: i64| {
+        let has_passed = || Timestamp::now().duration_since(since).as_secs() >= seconds;
+        wait_for("some seconds", PATIENCE, async || has_passed().then_some(())).await;
+    };
+    passed(15).await;
+    stage.story.act(&Act::SpotHas(Supply::Unlimited)).await.expect("the world can do it");
+    passed(20).await;
     let table = stage.told(&[]);
     let name = stage.story.records().await.remove(0).metadata.name.expect("a name");
     let row = table.lines().find(|line| line.starts_with(&name)).unwrap_or_else(|| panic!("{table}"));
