@@ -264,8 +264,8 @@ async fn an_open_fallback_is_shown_with_the_box_it_waits_at_what_blocks_it_and_s
         "{table}"
     );
 
-    // Spot comes back when the pods cannot leave: nothing is requested, and the wait for box 9 is the last. What
-    // was requested a moment before has failed by then.
+    // Spot comes back when the pods cannot leave: nothing is requested, and the wait for box 9 is the last.
+    // What was requested a moment before has failed by then.
     stage.set_web(0).await;
     let status = stage.until("the return to be unsafe", waits(FlowBox::Safety)).await;
     let (on_demand, since) = (status.capacity.taken().cloned().expect("a node"), status.blocking[0].since);
