@@ -29,13 +29,8 @@ use std::time::Duration;
 
 /// A node with this label is never adopted.
 pub const KEEP: &str = "spotguard.dev/keep";
-/// By taints that begin so others say that they take a node away, or may do so soon: cluster-autoscaler (its
-/// FAQ) and aws-node-termination-handler. On a node of a managed node group, too.
-const LEAVES: [&str; 3] = [
-    "DeletionCandidateOfClusterAutoscaler",
-    "ToBeDeletedByClusterAutoscaler",
-    "aws-node-termination-handler/",
-];
+/// By taints that begin so cluster-autoscaler says that it may take a node away soon (its FAQ).
+const DELETION_CANDIDATE: &str = "DeletionCandidateOfClusterAutoscaler";
 /// So many instances are looked at in one assessment.
 const MOST_CANDIDATES: usize = 8;
 /// So long after one was released none is adopted.
@@ -237,11 +232,11 @@ fn candidates(inputs: &AdoptionInputs<'_>) -> Vec<Candidate> {
 
 /// Whether nobody keeps the node, and nobody else takes it away.
 fn is_free(node: &Node, taint_key: &str) -> bool {
-    let is_marked = |key: &str| key == taint_key || LEAVES.iter().any(|prefix| key.starts_with(prefix));
+    let is_marked = |key: &str| key == taint_key || key.starts_with(DELETION_CANDIDATE);
     let owner = neighbours::owner(node).filter(|owner| *owner != Neighbour::EksManagedNodeGroup);
     node.ready
         && !node.unschedulable
-        && owner.is_none()
+        && owner.or_else(|| neighbours::ender(node)).is_none()
         && node.scale_down != ScaleDown::DisabledByOther
         && node.labels.get(KEEP).is_none()
         && !node.taints.iter().any(|taint| is_marked(&taint.key))

@@ -19,18 +19,29 @@ impl Neighbour {
 /// Who has the node in its hands, if anybody but us.
 #[must_use]
 pub fn owner(node: &Node) -> Option<Neighbour> {
-    let tainted = |prefix: &str| node.taints.iter().any(|taint| taint.key.starts_with(prefix));
-    if node.labels.get("karpenter.sh/nodepool").is_some() || tainted("karpenter.sh/") {
+    if node.labels.get("karpenter.sh/nodepool").is_some() || is_tainted(node, "karpenter.sh/") {
         Some(Neighbour::Karpenter)
     } else if node.labels.get("eks.amazonaws.com/nodegroup").is_some() {
         Some(Neighbour::EksManagedNodeGroup)
-    } else if tainted("aws-node-termination-handler/") {
+    } else {
+        ender(node)
+    }
+}
+
+/// Who says by a taint that it takes the node away now. It may be a node of a managed node group, too.
+#[must_use]
+pub fn ender(node: &Node) -> Option<Neighbour> {
+    if is_tainted(node, "aws-node-termination-handler/") {
         Some(Neighbour::NodeTerminationHandler)
-    } else if tainted("ToBeDeletedByClusterAutoscaler") {
+    } else if is_tainted(node, "ToBeDeletedByClusterAutoscaler") {
         Some(Neighbour::ClusterAutoscaler)
     } else {
         None
     }
+}
+
+fn is_tainted(node: &Node, prefix: &str) -> bool {
+    node.taints.iter().any(|taint| taint.key.starts_with(prefix))
 }
 
 /// What aws-node-termination-handler is called by its Helm chart: the name of the chart, which is part of the

@@ -27,7 +27,7 @@ pub(super) fn judge(
         return Adoption::default();
     }
     let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(&pool.name));
-    let known: Vec<AdoptionRecord<'_>> = own.filter_map(|record| record.beside_adoption()).collect();
+    let known: Vec<AdoptionRecord<'_>> = own.clone().filter_map(|record| record.beside_adoption()).collect();
     let everywhere: Vec<PoolReplacement<'_>> = records.iter().filter_map(|record| record.as_open()).collect();
     let view = &*observed.view;
     let policy = SafetyPolicy::of(&pool.policy);
@@ -39,7 +39,6 @@ pub(super) fn judge(
         let report = safety::check_return(&candidate.node, cluster, &policy, &context);
         report.blockers.into_iter().map(Reason::from).collect()
     };
-    let own = records.iter().filter(|record| record.spec.pool.as_ref() == Some(&pool.name));
     let returns = own.filter_map(|record| Some((&record.spec.instance_id, record.status.as_ref()?)));
     // What is adopted goes back at once: Spot would be requested for a return that may not begin.
     let limits = limits::returns_held(&pool.policy, view, returns, false, now);

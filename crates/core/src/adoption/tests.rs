@@ -176,9 +176,19 @@ fn what_others_keep_or_take_is_never_adopted() {
     assert_eq!(d2(|node| node.ready = false).next(), d1);
     assert_eq!(d2(|node| node.scale_down = ScaleDown::DisabledByOther).next(), d1);
     assert_eq!(d2(|node| node.scale_down = ScaleDown::DisabledByUs).next(), Some(("d2".to_owned(), false)));
-    for key in LEAVES.into_iter().chain(["spotguard.dev/interruption"]) {
+    for key in [
+        "ToBeDeletedByClusterAutoscaler",
+        "aws-node-termination-handler/spot-itn",
+        DELETION_CANDIDATE,
+        "spotguard.dev/interruption",
+    ] {
         let tainted = |case: &mut Case| case.nodes[2].taints = vec![taint(key, Effect::NoSchedule)].into();
         assert_eq!(case().with(tainted).next(), d1, "{key}");
+        let managed = |case: &mut Case| {
+            case.nodes[2].labels = labels(&[("eks.amazonaws.com/nodegroup", "workers")]);
+            tainted(case);
+        };
+        assert_eq!(case().with(managed).next(), d1, "{key} on a node of a managed node group");
     }
     assert_eq!(case().with(|case| case.view.on_demand.instances[1].protected = true).next(), d1);
     let arrives = |case: &mut Case| case.view.on_demand.instances[1].lifecycle = Lifecycle::Pending;
