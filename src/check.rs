@@ -466,6 +466,14 @@ async fn groups(
                 lines.push(Line::new(Verdict::Degraded, format!("group {name}"), error.to_string()))
             }
         }
+        if group.setup.needs_termination_hook() {
+            match api.has_termination_hook(name).await {
+                Ok(found) => group.setup.termination_hook = Some(found),
+                Err(error) => {
+                    lines.push(Line::new(Verdict::Note, format!("group {name}"), error.to_string()))
+                }
+            }
+        }
     }
     for pool in pools {
         let config = &configs[pool.name_any().as_str()];

@@ -3,7 +3,6 @@
 use actix_web::dev::Server;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use spot_guard::actors::supervision::Shutdown;
-use spot_guard::agent::{self, AgentOptions};
 use spot_guard::clock::Clock;
 use spot_guard::config::Config;
 use spot_guard::controller::Controller;
@@ -11,7 +10,6 @@ use spot_guard::http::{self, ApiState, Certificate, Door, Reviews, Secrets};
 use spot_guard::telemetry::liveness::Liveness;
 use spot_guard::telemetry::log_filter::LogFilter;
 use spot_guard::{crd, telemetry};
-use spot_guard_core::ids::NodeName;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,21 +27,6 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Watch this node's instance metadata and report interruption notices
-    Agent {
-        /// The Kubernetes node that the agent runs on
-        #[arg(long, env = "NODE_NAME")]
-        node_name: NodeName,
-        /// The kubeconfig for the Kubernetes API; by default the pod's own service account
-        #[arg(long, value_name = "FILE")]
-        kubeconfig: Option<PathBuf>,
-        /// The address of health and metrics; by default there is none
-        #[arg(long, value_name = "ADDR")]
-        listen: Option<SocketAddr>,
-        /// Seconds between two reads of the metadata service
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
-        poll_seconds: u64,
-    },
     /// Replace nodes under notice, and bring fallbacks back to Spot
     Controller {
         /// The configuration
@@ -106,10 +89,6 @@ fn main() -> ExitCode {
         Command::Ask(question) => finish(spot_guard::client::run(&question).map(|text| print!("{text}"))),
         #[cfg(feature = "sim")]
         Command::Demo(options) => demo(&options),
-        Command::Agent { node_name, kubeconfig, listen, poll_seconds } => {
-            let poll_every = Duration::from_secs(poll_seconds);
-            finish(in_system(|_| agent::run(AgentOptions { node_name, kubeconfig, listen, poll_every })))
-        }
         Command::Controller { config, kubeconfig, listen, local_listen, probe_listen } => {
             match Config::load(&config) {
                 Ok(mut settings) => {

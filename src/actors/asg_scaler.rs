@@ -30,6 +30,7 @@ use spot_guard_core::ledger::Ledger;
 use spot_guard_core::policy::seconds;
 use spot_guard_core::readings::Readings;
 use spot_guard_core::reason::{Finding, GroupProblem};
+use spot_guard_core::record::GroupKind;
 use spot_guard_core::scaling;
 use spot_guard_core::scaling::answers::{self, AfterFailure, Answer};
 use spot_guard_core::scaling::calls::{Call, Deferred};
@@ -339,6 +340,8 @@ async fn take_turn(
     let mut changed = false;
     let mut deferred = Deferred::begin(&store.stored.ledger);
     let mut delayed = None;
+    // A call that got no answer ends the turn. The other group is asked for capacity before.
+    let mut unanswered: Option<(CallError, GroupKind)> = None;
     // A new life, or a replacement that wants something, waits for nobody else's look.
     let urgent = takes_over || wanted.wants_something();
     if takes_over {
@@ -349,26 +352,30 @@ async fn take_turn(
         let (ledger, kept) = (&store.stored.ledger, (&mut *readings, began.elapsed()));
         let mut view = groups::read(&deps, &pool, ledger, asked, kept, &mut deferred).await?;
         let now = deps.clock.now();
-        for group in [&mut view.spot, &mut view.on_demand] {
-            group.note_ended(|id| ended.contains(id));
-        }
-        let ScaleGroups { wants, ends, .. } = &wanted;
+        view.note_ended(|id| ended.contains(id));
         // The tracker knows the instances that it was told of; this reading may be the first one for long.
         let mut instances = wanted.instances.clone();
         let freshness = deps.view.freshness();
         instances.look_at(&view, &deps.view.snapshot(), &freshness, &deps.taint_key, now);
-        let plan = scaling::plan(&Inputs {
+        let inputs = Inputs {
             ledger: &store.stored.ledger,
             view: &view,
-            wants,
-            ends,
+            wants: &wanted.wants,
+            ends: &wanted.ends,
             instances: &instances,
             deferred: &deferred,
             now,
-        });
+        };
+        let plan = match &unanswered {
+            None => scaling::plan(&inputs),
+            Some((_, group)) => scaling::plan_requests(&inputs, group.other()),
+        };
         tell_left_behind(&pool.name, &store.stored.ledger, &plan.ledger);
         changed |= store.write(with_places(plan.ledger, &pool, &view, now)).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
+            if let Some((error, _)) = unanswered {
+                return Err(error.into());
+            }
             groups::read_refreshes(&deps, &mut view, readings, began.elapsed()).await;
             let (revision, cordon) = (wanted.revision, plan.cordon);
             return Ok(TurnResult { stored: store.stored, view, revision, cordon, changed, delayed });
@@ -388,7 +395,8 @@ async fn take_turn(
                 match answers::failed(&mut next, &mut deferred, &call, told, deps.clock.now()) {
                     AfterFailure::GoOn => {}
                     AfterFailure::Later => delayed = Some(error),
-                    AfterFailure::ReadAgain => return Err(error.into()),
+                    AfterFailure::ReadAgain if unanswered.is_some() => return Err(error.into()),
+                    AfterFailure::ReadAgain => unanswered = Some((error, call.group())),
                 }
             }
         }

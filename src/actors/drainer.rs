@@ -19,6 +19,7 @@ use actix::prelude::*;
 use spot_guard_core::cluster::{Node, ScaleDown, Snapshot};
 use spot_guard_core::drain::{
     Drain, EvictionAnswer, Look, Looks, Marking, MarksSet, Moment, NodeInstance, Order, Sight,
+    one_for_each_node,
 };
 use spot_guard_core::freshness::{Freshness, Step};
 use spot_guard_core::ids::{InstanceId, NodeUid, PoolName};
@@ -326,7 +327,7 @@ impl Handler<Drive> for Drainer {
         });
         // First of all: one change of a node's marks is made at a time.
         let pools = self.deps.pools();
-        for command in &wanted.drains {
+        for command in one_for_each_node(&wanted.drains) {
             self.drive(command, &pools, &snapshot, &freshness, now, ctx);
         }
         let may_undo = freshness.allows(Step::Undo);

@@ -23,7 +23,7 @@ use aws_sdk_autoscaling::operation::describe_scaling_activities::DescribeScaling
 use aws_sdk_autoscaling::operation::launch_instances::LaunchInstancesOutput;
 use aws_sdk_autoscaling::primitives::DateTime;
 use aws_sdk_autoscaling::types::{
-    Activity, AutoScalingGroup, Filter, LifecycleState, MixedInstancesPolicy, RetryStrategy,
+    Activity, AutoScalingGroup, Filter, LifecycleHook, LifecycleState, MixedInstancesPolicy, RetryStrategy,
     ScalingActivityStatusCode as StatusCode,
 };
 use jiff::Timestamp;
@@ -45,6 +45,8 @@ use tokio::sync::watch;
 const GROUPS_PER_CALL: usize = 50;
 /// Pages of groups that are read at most for one call's names.
 const MAX_GROUP_PAGES: usize = 10;
+/// The transition of hooks that hold what is terminated.
+const TERMINATING: &str = "autoscaling:EC2_INSTANCE_TERMINATING";
 /// Pages of activities that are read at most: 100 each.
 const MAX_ACTIVITY_PAGES: usize = 5;
 
@@ -214,6 +216,18 @@ impl AutoScaling {
         let found = self.timed(AwsOperation::DescribeInstanceRefreshes, call).await?;
         let newest = found.instance_refreshes().first().and_then(|newest| newest.status());
         Ok(newest.map(|status| status.as_str().to_owned()).filter(|status| is_refreshing(status)))
+    }
+
+    /// Whether a lifecycle hook of the group holds what it terminates (API Reference,
+    /// DescribeLifecycleHooks).
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn has_termination_hook(&self, group: &GroupName) -> Result<bool, CallError> {
+        let call = self.client.describe_lifecycle_hooks().auto_scaling_group_name(group.as_str()).send();
+        let found = self.timed(AwsOperation::DescribeLifecycleHooks, call).await?;
+        let holds = |hook: &LifecycleHook| hook.lifecycle_transition() == Some(TERMINATING);
+        Ok(found.lifecycle_hooks().iter().any(holds))
     }
 
     /// Sets the desired capacity; no cooldown is honoured.
@@ -437,6 +451,7 @@ fn group_setup(group: &AutoScalingGroup) -> GroupSetup {
         max_instance_lifetime: group.max_instance_lifetime().filter(|seconds| *seconds > 0),
         mixed_versions: numbers.collect::<BTreeSet<&str>>().len() > 1,
         rollout: None,
+        termination_hook: None,
         suspended: group
             .suspended_processes()
             .iter()

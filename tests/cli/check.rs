@@ -63,6 +63,23 @@ fn error(code: &str, message: &str) -> String {
     )
 }
 
+/// A lifecycle hook for this transition, or none.
+fn hooks(transition: Option<&str>) -> (u16, String) {
+    let hook = |transition| {
+        format!(
+            "<member><LifecycleHookName>drain</LifecycleHookName>\
+             <LifecycleTransition>{transition}</LifecycleTransition></member>"
+        )
+    };
+    let text = format!(
+        "<DescribeLifecycleHooksResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+         <DescribeLifecycleHooksResult><LifecycleHooks>{}</LifecycleHooks>\
+         </DescribeLifecycleHooksResult></DescribeLifecycleHooksResponse>",
+        transition.map(hook).unwrap_or_default()
+    );
+    (200, text)
+}
+
 /// A stub that knows the instance refresh of the Spot group, if there is one, and else answers as it is told.
 fn refreshing(
     status: Option<&'static str>,
@@ -165,7 +182,10 @@ fn groups_as_aws_makes_them_are_accepted_and_told() {
         (rebalances, "", "Group", None),
         (tag, "", "Group", None),
     ] {
-        let stub = answering(move |_| both(spot, on_demand));
+        let stub = answering(move |asked| match asked.body.contains("Action=DescribeLifecycleHooks") {
+            true => hooks(Some("autoscaling:EC2_INSTANCE_TERMINATING")),
+            false => both(spot, on_demand),
+        });
         let output = check_at(&stub);
         let text = told(&output);
         let about = text.lines().filter(|line| line.contains("pool of the command line"));
@@ -175,6 +195,22 @@ fn groups_as_aws_makes_them_are_accepted_and_told() {
         assert!(about[1].starts_with(word), "{text}");
         assert!(reason.is_none_or(|reason| about[1].contains(reason)), "{text}");
         assert!(output.status.success(), "{text}");
+    }
+}
+
+#[test]
+fn a_group_that_replaces_by_itself_without_a_termination_hook_is_degraded() {
+    let rebalances = "<CapacityRebalance>true</CapacityRebalance>";
+    for hook in [None, Some("autoscaling:EC2_INSTANCE_LAUNCHING")] {
+        let stub = answering(move |asked| match asked.body.contains("Action=DescribeLifecycleHooks") {
+            true => hooks(hook),
+            false => both(rebalances, ""),
+        });
+        let output = check_at(&stub);
+        let text = told(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let is_meant = |line: &str| line.starts_with("degraded") && line.contains("NoTerminationHook: spot");
+        assert!(text.lines().any(is_meant), "{text}");
     }
 }
 

@@ -36,9 +36,13 @@ impl Service {
         fs::write(&kubeconfig, text).expect("a kubeconfig");
         let config = folder.path().join("spot-guard.yaml");
         fs::write(&config, "").expect("a configuration");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spot-guard"));
+        let is_controller = arguments.first().is_some_and(|role| role == "controller");
+        let mut command = Command::new(match is_controller {
+            true => env!("CARGO_BIN_EXE_spot-guard"),
+            false => env!("CARGO_BIN_EXE_spot-guard-agent"),
+        });
         command.args(arguments).arg("--kubeconfig").arg(kubeconfig).env_clear().env("RUST_LOG", "error");
-        if arguments.first().is_some_and(|role| role == "controller") {
+        if is_controller {
             command.arg("--config").arg(config);
         }
         command.envs([
@@ -87,7 +91,7 @@ fn free_address() -> SocketAddr {
 
 pub fn agent() -> (Service, SocketAddr) {
     let address = free_address();
-    let arguments = ["agent", "--node-name", "node-1", "--listen", &address.to_string()].map(str::to_owned);
+    let arguments = ["--node-name", "node-1", "--listen", &address.to_string()].map(str::to_owned);
     let service = Service::start(&arguments);
     answers_in_time(address, "/livez");
     (service, address)
@@ -156,7 +160,7 @@ fn the_metadata_service_is_never_asked_through_a_proxy() {
     let imds = Stub::answering(|_| (404, String::new()));
     let proxy = Stub::answering(|_| (404, String::new()));
     let (imds_url, proxy_url) = (imds.url(), proxy.url());
-    let arguments = ["agent", "--node-name", "node-1"].map(str::to_owned);
+    let arguments = ["--node-name", "node-1"].map(str::to_owned);
     let _agent = Service::start_with(
         &arguments,
         &[

@@ -22,12 +22,20 @@ use std::fs;
 use std::process::{Command, Output};
 
 fn spot_guard(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_spot-guard"))
+    run(env!("CARGO_BIN_EXE_spot-guard"), arguments)
+}
+
+fn agent(arguments: &[&str]) -> Output {
+    run(env!("CARGO_BIN_EXE_spot-guard-agent"), arguments)
+}
+
+fn run(program: &str, arguments: &[&str]) -> Output {
+    Command::new(program)
         .args(arguments)
         .env_remove("KUBECONFIG")
         .env_remove("NODE_NAME")
         .output()
-        .expect("spot-guard runs")
+        .expect("it runs")
 }
 
 #[track_caller]
@@ -97,11 +105,8 @@ fn a_webhook_secret_that_could_be_guessed_stops_the_controller_with_its_file() {
 
 #[test]
 fn options_that_are_missing_or_wrong_are_named() {
-    assert_refused(&spot_guard(&["agent"]), &["--node-name"]);
-    assert_refused(
-        &spot_guard(&["agent", "--node-name", "a", "--poll-seconds", "0"]),
-        &["--poll-seconds", "1..=60"],
-    );
+    assert_refused(&agent(&[]), &["--node-name"]);
+    assert_refused(&agent(&["--node-name", "a", "--poll-seconds", "0"]), &["--poll-seconds", "1..=60"]);
     assert_refused(&spot_guard(&["controller"]), &["--config"]);
     assert_refused(&spot_guard(&["demo", "--scenario", "perfect"]), &["perfect", "dry-spot"]);
     assert_refused(&spot_guard(&["demo", "--speed", "fast"]), &["fast", "max"]);
@@ -115,11 +120,10 @@ fn a_kubeconfig_that_cannot_be_used_is_named() {
     fs::write(&config, "").expect("a configuration");
     let config = config.to_str().expect("a path in UTF-8");
     let missing = "/no/such/kubeconfig";
-    for arguments in [
-        &["controller", "--config", config, "--kubeconfig", missing][..],
-        &["agent", "--node-name", "a", "--kubeconfig", missing],
+    for output in [
+        spot_guard(&["controller", "--config", config, "--kubeconfig", missing]),
+        agent(&["--node-name", "a", "--kubeconfig", missing]),
     ] {
-        let output = spot_guard(arguments);
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&output.stderr).contains(missing));
     }

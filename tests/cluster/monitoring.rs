@@ -85,8 +85,8 @@ async fn agent(folder: &Path) -> (Child, String) {
     let file = folder.join("kubeconfig");
     fs::write(&file, kubeconfig).expect("a file");
     let address = free_address();
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_spot-guard"));
-    command.args(["agent", "--node-name", "node", "--listen", &address, "--kubeconfig"]).arg(&file);
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_spot-guard-agent"));
+    command.args(["--node-name", "node", "--listen", &address, "--kubeconfig"]).arg(&file);
     command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1");
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn();
     (child.expect("the agent starts"), format!("http://{address}"))

@@ -235,8 +235,8 @@ pub async fn start_agent(testbed: &Testbed, node: &str, imds: &str) -> Service {
 /// The same; `name` names its log.
 pub async fn start_agent_named(testbed: &Testbed, name: &str, node: &str, imds: &str) -> Service {
     let kubeconfig = kubeconfig_of_agent(testbed, node).await;
-    let mut command = spot_guard();
-    command.arg("agent").args(["--node-name", node, "--poll-seconds", "1", "--kubeconfig"]).arg(kubeconfig);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spot-guard-agent"));
+    command.args(["--node-name", node, "--poll-seconds", "1", "--kubeconfig"]).arg(kubeconfig);
     command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds);
     Service::start(name, command, testbed.dir(), false)
 }

@@ -9,6 +9,8 @@ use spot_guard::sim::world::{ON_DEMAND, SPOT};
 use spot_guard_cloud::cloud::Supply;
 use spot_guard_core::reason::ReasonCode;
 use spot_guard_core::record::{FlowBox, Outcome};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A pool of three Spot nodes with room, and on-demand instances above a baseline of `baseline`.
@@ -94,6 +96,38 @@ fn ten_nodes_above_a_new_baseline_go_back_one_at_a_time_and_no_more_than_that() 
         })
         .play();
     nothing_is_violated(&played);
+}
+
+#[test]
+fn as_many_nodes_above_the_baseline_go_back_side_by_side_as_the_pool_allows() {
+    let took = |at_most: u32| {
+        let waited = Arc::new(AtomicU32::new(0));
+        let (told, most) = (waited.clone(), usize::try_from(at_most).expect("few"));
+        let mut plot = above(8, None);
+        // Each node has a pod for which there is no room elsewhere.
+        plot.start.apps = Scenario::Adoption.plot().start.apps;
+        plot.start.apps[0].replicas = 66;
+        let played = Play::plot(&format!("{at_most} at a time"), plot)
+            .beside(move |stage| async move {
+                stage.pass(60).await;
+                stage.edit_pool(|spec| {
+                    spec["onDemand"] = json!({ "baseline": 2, "adoptAfterSeconds": 60 });
+                    spec["policy"]["maxConcurrentReturns"] = json!(at_most);
+                });
+                let mut seen = 0;
+                while desired(&stage).1 > 2 {
+                    stage.pass(30).await;
+                    seen = seen.max(records(&stage).iter().filter(|record| record.is_open()).count());
+                    told.fetch_add(30, Ordering::Relaxed);
+                }
+                assert_eq!(seen, most, "{}", stage.auditor.steps().join("\n"));
+            })
+            .play();
+        nothing_is_violated(&played);
+        waited.load(Ordering::Relaxed)
+    };
+    let (one, three) = (took(1), took(3));
+    assert!(three * 3 < one * 2, "{three} s three at a time, {one} s one by one");
 }
 
 #[test]

@@ -270,6 +270,57 @@ fn what_stands_in_on_advice_is_there_when_the_interruption_comes() {
 }
 
 #[test]
+fn a_group_that_ends_instances_at_risk_without_a_hook_is_degraded_until_it_has_one() {
+    let played = Play::of(Scenario::Rebalance)
+        .beside(|stage| async move {
+            let told = |stage: &Stage| stage.condition("Accepted").expect("a condition");
+            replaces_by_itself(&stage);
+            stage.pass(200).await;
+            let (accepted, reason, message) = told(&stage);
+            assert_eq!((accepted, reason.as_str()), (true, "NoTerminationHook"), "{message}");
+            let hook = Some(Duration::from_secs(300));
+            stage.cloud.edit_group(SPOT, |spec| spec.termination_hook = hook).expect("a group");
+            stage.pass(200).await;
+            let (accepted, reason, message) = told(&stage);
+            assert!(accepted && reason != "NoTerminationHook", "{reason}: {message}");
+        })
+        .play();
+    assert!(played.violations.is_empty(), "{:#?}", played.violations);
+}
+
+#[test]
+fn what_stands_in_goes_back_one_by_one_as_the_spot_group_brings_instances() {
+    let script = [
+        (5, Act::SpotHas(Supply::None)),
+        (40, Act::Interrupt(0)),
+        (50, Act::Interrupt(1)),
+        (700, Act::SpotHas(Supply::Left(1))),
+        (3000, Act::SpotHas(Supply::Unlimited)),
+    ];
+    let mut plot = stands_in(script);
+    plot.replacements = 2;
+    let active = |stage: &Stage| {
+        let instances = stage.cloud.group(ON_DEMAND).expect("a group").instances;
+        instances.iter().filter(|held| !held.state.is_ending()).count()
+    };
+    let played = Play::plot("one by one", plot)
+        .beside(move |stage| async move {
+            replaces_by_itself(&stage);
+            stage.pass(690).await;
+            assert_eq!(active(&stage), 2, "one for each");
+            stage.pass(900).await;
+            assert_eq!(active(&stage), 1, "{}", stage.auditor.steps().join("\n"));
+            stage.pass(1300).await;
+            assert_eq!(active(&stage), 1, "the other one is needed");
+        })
+        .play();
+    played.assert_ok();
+    assert_spot_is_left_alone(&played);
+    let calls = [LAUNCH, TERMINATE].map(|operation| played.count(operation, Some(ON_DEMAND)));
+    assert_eq!(calls, [2, 2], "each stands in once, and goes back");
+}
+
+#[test]
 fn an_interruption_that_the_spot_group_makes_up_for_by_itself_changes_nothing_of_ours() {
     let mut plot = Scenario::Rebalance.plot();
     plot.script = vec![(Duration::from_secs(40), Act::Interrupt(0))];

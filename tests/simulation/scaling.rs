@@ -408,6 +408,27 @@ fn before_a_deadline_a_spot_instance_that_is_on_its_way_has_three_quarters_of_th
 }
 
 #[test]
+fn before_a_deadline_on_demand_is_called_in_half_of_the_time_though_no_call_for_spot_is_answered() {
+    for fate in [unheard(500), CallFate::Hang] {
+        let answers = SpotAnswers::new(&[LAUNCH, SET_DESIRED], fate.clone());
+        let switch = answers.on.clone();
+        let played = Play::plot("no answer", ends(Scenario::TwoMinuteNotice))
+            .faults(through(answers))
+            .beside(move |stage| async move {
+                stage.until(&stage.spot[0], |status| status.deadline.is_some()).await;
+                stage.pass(70).await;
+                let calls = stage.cloud.calls();
+                switch.store(false, Ordering::Relaxed);
+                let is_meant =
+                    |call: &CallRecord| call.operation == LAUNCH && call.group.as_deref() == Some(ON_DEMAND);
+                assert!(calls.iter().any(is_meant), "{fate:?}: AWS was not asked for on-demand");
+            })
+            .play();
+        played.assert_ok();
+    }
+}
+
+#[test]
 fn before_a_deadline_activities_that_cannot_be_read_hold_no_request_up() {
     let answers = SpotAnswers::new(&["DescribeScalingActivities"], unheard(500));
     let switch = answers.on.clone();

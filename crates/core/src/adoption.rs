@@ -16,7 +16,7 @@ use crate::policy::seconds;
 use crate::reason::{Neighbour, Reason};
 use crate::record::{
     Capacity, CapacityState, FallbackState, GroupKind, OldNodeState, OpenFallback, ReplacedBy,
-    ReplacementStatus,
+    ReplacementStatus, UtilisationPercent,
 };
 use crate::replacement::Mode;
 use crate::safety;
@@ -97,6 +97,11 @@ pub struct AdoptionRecord<'a> {
 }
 
 impl AdoptionRecord<'_> {
+    /// Whether it is open, and its pods have not begun to move.
+    fn waits(&self) -> bool {
+        !self.status.is_finished() && matches!(*self.status.fallback, FallbackState::OnFallback(_))
+    }
+
     /// Whether it was released lately: it went no step of a return.
     fn was_released(&self, now: Timestamp) -> bool {
         let lately = self.status.finished_at.is_some_and(|at| since(at, now) < REST);
@@ -118,6 +123,8 @@ pub struct AdoptionInputs<'a> {
     pub ledger: &'a Ledger,
     /// Its replacements, finished ones too.
     pub known: &'a [AdoptionRecord<'a>],
+    /// How many of its nodes may go back at a time.
+    pub at_most: usize,
     /// What holds all voluntary work: a pause, an old picture, a rollout, an unhealthy Spot group.
     pub held: &'a [Reason],
     /// The cluster.
@@ -132,8 +139,35 @@ pub struct AdoptionInputs<'a> {
     pub now: Timestamp,
 }
 
-/// Which instance above the baseline is adopted next. One at a time: while a replacement of the pool is open,
-/// none is.
+/// Whether another instance may be adopted beside the replacements of its pool: while a node is replaced, none
+/// is. The ledger holds each that was adopted before, so that what is above the baseline is known.
+#[must_use]
+pub fn has_room<'a>(
+    ledger: &Ledger,
+    known: impl Iterator<Item = AdoptionRecord<'a>>,
+    at_most: usize,
+) -> bool {
+    let claimed = ledger.claimed(GroupKind::OnDemand);
+    let is_counted = |record: &AdoptionRecord<'_>| {
+        let taken = record.status.capacity.taken();
+        record.is_adopted && taken.is_some_and(|held| claimed.contains(&held.instance_id))
+    };
+    // What is only recommended, and has begun nothing, may stay so for weeks.
+    let waits = |status: &ReplacementStatus| status.deadline.is_none() && !status.capacity.is_requested();
+    let open: Vec<_> = known
+        .filter(|record| !record.status.is_finished() && (record.is_adopted || !waits(record.status)))
+        .collect();
+    open.len() < at_most && open.iter().all(is_counted)
+}
+
+/// How full the pool was before the instances were adopted whose return is under way.
+#[must_use]
+pub fn utilisation<'a>(mut known: impl Iterator<Item = AdoptionRecord<'a>>) -> Option<UtilisationPercent> {
+    let found = known.find(|record| record.is_adopted && !record.status.is_finished());
+    found.and_then(|record| record.status.utilisation_before.clone())
+}
+
+/// Which instance above the baseline is adopted next.
 #[must_use]
 pub fn judge(inputs: &AdoptionInputs<'_>) -> Adoption {
     let Some((excess, baseline)) = inputs.ledger.excess.zip(inputs.spec.baseline) else {
@@ -152,8 +186,8 @@ pub fn judge(inputs: &AdoptionInputs<'_>) -> Adoption {
         return found(None, inputs.held.to_vec());
     }
     let rests = inputs.known.iter().any(|known| known.was_released(inputs.now));
-    let is_busy = inputs.known.iter().any(|known| !known.status.is_finished());
-    if rests || is_busy || since(excess.since, inputs.now) < inputs.spec.adopt_after() {
+    let is_full = !has_room(inputs.ledger, inputs.known.iter().copied(), inputs.at_most);
+    if rests || is_full || since(excess.since, inputs.now) < inputs.spec.adopt_after() {
         return found(None, Vec::new());
     }
     let (next, held) = first_safe(inputs);
@@ -168,6 +202,8 @@ fn first_safe(inputs: &AdoptionInputs<'_>) -> (Option<Adopted>, Vec<Reason>) {
         (Some(Adopted { instance: instance.clone(), requests_spot }), Vec::new())
     };
     let held = match safe_in(inputs.cluster, &candidates, inputs) {
+        // The room that it would take may be another one's, which has not begun to drain.
+        Ok(_) if inputs.known.iter().any(AdoptionRecord::waits) => return (None, Vec::new()),
         Ok(instance) => return adopted(instance, false),
         Err(held) => held,
     };

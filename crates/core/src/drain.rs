@@ -20,7 +20,7 @@ pub use look::{Listed, ListedPod, Look, Sight};
 pub use looks::Looks;
 pub use marking::{Marking, MarksSet};
 pub use moment::Moment;
-pub use orders::{DrainCommand, DrainEnd, DrainReport, NodeInstance, Order};
+pub use orders::{DrainCommand, DrainEnd, DrainReport, NodeInstance, Order, one_for_each_node};
 pub use progress::Drain;
 pub use rules::{
     BudgetView, Deletion, DrainClock, DrainPolicy, NextStep, PodFate, SkipReason, Turn, budget_view,

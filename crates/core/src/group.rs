@@ -229,6 +229,12 @@ impl GroupView {
         }
     }
 
+    /// Whether nothing is wanted of the group.
+    #[must_use]
+    pub fn wants_nothing(&self) -> bool {
+        self.desired == 0
+    }
+
     /// Whether the instance is there and counts towards the desired capacity.
     #[must_use]
     pub fn is_active(&self, id: &InstanceId) -> bool {
@@ -301,6 +307,12 @@ impl PoolView {
         }
     }
 
+    /// Takes in which instances of both groups EC2 has ended.
+    pub fn note_ended(&mut self, is_ended: impl Fn(&InstanceId) -> bool) {
+        self.spot.note_ended(&is_ended);
+        self.on_demand.note_ended(&is_ended);
+    }
+
     /// The instances of both groups, in any state.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.spot.instances.iter().chain(&self.on_demand.instances)
@@ -341,6 +353,8 @@ pub struct GroupSetup {
     pub mixed_versions: bool,
     /// What replaces all its instances just now, if anything does.
     pub rollout: Option<Rollout>,
+    /// Whether a lifecycle hook holds what it terminates; `None` if that was not read.
+    pub termination_hook: Option<bool>,
 }
 
 /// What replaces all instances of a group by new ones, and was begun by a person or a service.
@@ -357,6 +371,13 @@ impl GroupSetup {
     #[must_use]
     pub fn replaces_by_itself(&self) -> bool {
         self.capacity_rebalance || self.eks_node_group.is_some()
+    }
+
+    /// Whether a lifecycle hook has to hold what AWS terminates of it. EKS drains the nodes of its node groups,
+    /// and has a hook of its own there.
+    #[must_use]
+    pub fn needs_termination_hook(&self) -> bool {
+        self.capacity_rebalance && self.eks_node_group.is_none()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::ledger::{Ledger, Share};
 use crate::limits;
 use crate::policy::{Policy, seconds};
 use crate::reason::{NodeTrouble, Reason, ReasonCode, ReturnAssessment};
-use crate::record::{FallbackState, GroupKind, ReplacementStatus};
+use crate::record::{Capacity, FallbackState, GroupKind, ReplacementStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl PoolAssessment {
 /// Box 7: what makes the Spot group unhealthy.
 ///
 /// Nodes whose replacement is under way do not count, nor do the instances that Spot still owes: their
-/// failing launches are our own probes.
+/// failing launches are our own probes, or those of a group for which on-demand stands in.
 #[must_use]
 pub fn unhealthy(
     view: &PoolView,
@@ -110,6 +110,9 @@ pub fn unhealthy(
     let desired = i64::from(group.desired);
     let expected = desired - to_i64(surplus) - to_i64(awaited);
     let serving = to_i64(group.in_service()) - to_i64(leaving) - to_i64(unsettled);
+    let stand_ins = stories.iter().filter(|story| stands_in(story.status, view)).count();
+    let stood_in_for = to_i64(stand_ins).min(expected - serving).max(0);
+    let expected = expected - stood_in_for;
     if serving < expected {
         let group = group.name.clone();
         reasons.push(Reason::InstancesMissing { group, in_service: serving, expected, desired });
@@ -121,11 +124,23 @@ pub fn unhealthy(
             && last_came.is_none_or(|at| failure.started_at > at)
             && crate::time::since(failure.started_at, now) < failure_counts_for(policy)
     });
-    if let Some(failure) = recent.filter(|_| awaited == 0) {
+    if let Some(failure) = recent.filter(|_| awaited == 0 && stood_in_for == 0) {
         let message = failure.message.clone();
         reasons.push(Reason::LaunchFailed { group: group.name.clone(), message });
     }
     reasons
+}
+
+/// Whether on-demand stands in for what a group that replaces by itself does not bring. An adopted instance, and
+/// what a cancelled replacement brought, stand in for nothing.
+fn stands_in(status: &ReplacementStatus, view: &PoolView) -> bool {
+    let serves =
+        |held: &Capacity| held.group == GroupKind::OnDemand && view.on_demand.is_active(&held.instance_id);
+    status.is_replaced_by_group()
+        && status.capacity.taken().is_some_and(serves)
+        && matches!(*status.fallback, FallbackState::OnFallback(_))
+        && !status.old_node.is_retained()
+        && !status.is_adopted()
 }
 
 /// Box 8: what makes the Spot nodes that stay unstable; `ready` says whether an instance's node is Ready, if
@@ -198,7 +213,7 @@ pub fn assess(
     let mut places = limits::returns_at_most(policy, view).saturating_sub(returning.len());
     let mut looks = MOST_LOOKS;
     for story in open {
-        let mut result = before_safety(story, &found, policy, now);
+        let mut result = before_safety(story, &found, view.spot.wants_nothing(), policy, now);
         // One that terminates has had its turn.
         let may_begin = matches!(*story.status.fallback, FallbackState::OnFallback(_));
         if result.unhealthy.is_empty() && result.unstable.is_empty() {
@@ -276,6 +291,7 @@ fn is_owed(story: &PoolReplacement<'_>, ledger: &Ledger) -> bool {
 fn before_safety(
     story: &PoolReplacement<'_>,
     found: &PoolAssessment,
+    wants_no_spot: bool,
     policy: &Policy,
     now: Timestamp,
 ) -> ReturnAssessment {
@@ -289,7 +305,8 @@ fn before_safety(
     match story.status.fallback.successor() {
         // A Spot node that is one too many waits for no other, nor does what a cancelled replacement
         // brought.
-        None if own || story.status.old_node.is_retained() => {}
+        // Of a group that nothing is wanted of none will come.
+        None if own || wants_no_spot || story.status.old_node.is_retained() => {}
         None => result.unhealthy.push(Reason::NoSpotInstance),
         Some(capacity) => {
             let held = crate::time::since(capacity.ready_at, now);

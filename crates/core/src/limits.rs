@@ -9,7 +9,7 @@ use crate::ids::InstanceId;
 use crate::policy::{Policy, seconds};
 pub use crate::reason::Pause;
 use crate::reason::Reason;
-use crate::record::{FlowBox, NoticeKind, Outcome, Phase, ReplacementStatus};
+use crate::record::{CapacityState, FlowBox, NoticeKind, Phase, ReplacementStatus};
 use crate::time::since;
 use crate::windows::ReturnWindow;
 use jiff::Timestamp;
@@ -124,7 +124,7 @@ pub fn returns_held<'a>(
     let first_try = seconds(policy.spot_timeout_seconds) + seconds(policy.on_demand_timeout_seconds);
     let waits = |status: &&ReplacementStatus| {
         let takes_long = status.started_at.is_none_or(|at| since(at, now) >= first_try);
-        !takes_long && is_under_way(status, now) && status.capacity.taken().is_none()
+        !takes_long && waits_for_capacity(status)
     };
     let count = replacements.clone().filter(waits).count();
     reasons.extend((count > 0).then_some(Reason::ReplacementsUnderWay { count }));
@@ -138,11 +138,17 @@ pub fn returns_held<'a>(
     reasons
 }
 
+/// Whether a replacement has requested capacity and has none yet.
+fn waits_for_capacity(status: &ReplacementStatus) -> bool {
+    let requested =
+        !matches!(*status.capacity, CapacityState::NotRequested {} | CapacityState::Withdrawn { .. });
+    requested && status.capacity.taken().is_none() && !status.old_node.is_retained() && !status.is_finished()
+}
+
 /// Whether the record tells of an instance that Spot takes. What is only recommended to a group that replaces
 /// by itself may never be taken, and of an adopted instance nothing was taken.
 fn is_interruption(status: &ReplacementStatus) -> bool {
-    let adopted = status.steps.iter().any(|step| step.outcome == Outcome::Adopted);
-    status.notice.is_none_or(NoticeKind::is_of_market) && !status.is_advice_of_group() && !adopted
+    status.notice.is_none_or(NoticeKind::is_of_market) && !status.is_advice_of_group() && !status.is_adopted()
 }
 
 /// Until when no return begins, after Spot instances that took over were lost soon after, as far back as

@@ -41,6 +41,10 @@ enum Fault {
     BeforeCall,
     /// The call takes effect; its answer is lost, or the process dies before it stores the outcome.
     LostAnswer,
+    /// The call takes effect or not, and the process hears nothing of it.
+    NoAnswer {
+        works: bool,
+    },
     /// AWS asks to slow down.
     Throttled,
 }
@@ -79,6 +83,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => Just(Event::Scale(Fault::None)),
         2 => Just(Event::Scale(Fault::BeforeCall)),
         2 => Just(Event::Scale(Fault::LostAnswer)),
+        2 => any::<bool>().prop_map(|works| Event::Scale(Fault::NoAnswer { works })),
         1 => Just(Event::Scale(Fault::Throttled)),
         3 => Just(Event::Drain),
         1 => (0..8_usize).prop_map(Event::Take),
@@ -465,7 +470,7 @@ impl World {
         let assessed = health::assess(&view, &self.ledger, &stories, &questions, &self.policy, self.now);
         let status = &self.records[name];
         let open = stories.iter().map(|story| (&story.name, story.instance_id, story.status));
-        let queue = replacement::queue(&subject.name, open);
+        let queue = replacement::queue(&subject.name, open, Some(&view));
         let report = |purpose, node: &str| DrainReport {
             node: node.into(),
             tainted: true,
@@ -573,12 +578,14 @@ impl World {
     fn scale_until(&mut self, calls: usize, fault: Fault) -> bool {
         self.withdrawn = withdrawn(&self.told.0);
         let deferred = Deferred::begin(&self.ledger);
+        // The group that is still asked for capacity, once a call of the other one got no answer.
+        let mut only = None;
         for number in 0..40 {
-            let fault = if number < calls { Fault::None } else { fault };
+            let fault = if number < calls || only.is_some() { Fault::None } else { fault };
             // The scaler looks at the nodes anew.
             self.told.2.troubles = self.troubles();
             let (wants, ends, facts) = &self.told;
-            let plan = scaling::plan(&Inputs {
+            let inputs = Inputs {
                 ledger: &self.ledger,
                 view: &self.view(),
                 wants,
@@ -586,22 +593,34 @@ impl World {
                 instances: facts,
                 deferred: &deferred,
                 now: self.now,
-            });
+            };
+            let plan =
+                only.map_or_else(|| scaling::plan(&inputs), |kind| scaling::plan_requests(&inputs, kind));
             self.ledger = plan.ledger;
             let Some(call) = plan.call else {
-                self.cordoned = plan.cordon;
-                return false;
+                if only.is_none() {
+                    self.cordoned = plan.cordon;
+                }
+                return only.is_some();
             };
             self.say(&format!("{call:?} ({fault:?})"));
             self.check(&call);
             match fault {
                 Fault::BeforeCall | Fault::Throttled => return true,
-                Fault::None | Fault::LostAnswer => {}
+                Fault::None | Fault::LostAnswer | Fault::NoAnswer { .. } => {}
             }
             self.calls += 1;
-            let outcome = self.make(&call);
-            if fault == Fault::LostAnswer {
-                return true;
+            let outcome = match fault {
+                Fault::NoAnswer { works: false } => Ok(()),
+                _ => self.make(&call),
+            };
+            match fault {
+                Fault::LostAnswer => return true,
+                Fault::NoAnswer { .. } => {
+                    only = Some(call.group().other());
+                    continue;
+                }
+                _ => {}
             }
             match (outcome, &call) {
                 (Ok(()), Call::Launch { group, token, .. }) => {
@@ -616,7 +635,7 @@ impl World {
                 }
                 (Err(Some(class)), Call::SetDesired { group, .. }) => {
                     answers::refused(&mut self.ledger, *group, class, "refused", self.now);
-                    return false;
+                    return only.is_some();
                 }
                 (Err(Some(_)), Call::Terminate { .. }) => {
                     self.ledger.reduction = None;

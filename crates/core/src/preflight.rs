@@ -107,6 +107,8 @@ fn check_replacer(kind: GroupKind, view: &PoolView, serves_itself: bool, add: &m
     } else if serves_itself {
         if !setup.replaces_by_itself() {
             add(GroupProblem::DoesNotReplace);
+        } else if setup.needs_termination_hook() && setup.termination_hook == Some(false) {
+            add(GroupProblem::NoTerminationHook);
         }
     } else if let Some(name) = &setup.eks_node_group {
         add(GroupProblem::EksManaged(name.clone()));

@@ -19,7 +19,7 @@ use std::time::Duration;
 /// So long after a change a picture from before it may be given.
 pub const LAG: Duration = Duration::from_secs(10);
 
-/// Instance refreshes take minutes to hours, and are read this often.
+/// Instance refreshes take minutes to hours, and are read this often. So are lifecycle hooks.
 const REFRESHES_EVERY: Duration = Duration::from_secs(120);
 
 /// So long after somebody else moved the size of a managed node group of two versions, it counts as in an
@@ -48,6 +48,8 @@ struct Known {
     /// The status of the instance refresh that is under way, and when this was last asked.
     refresh: Option<String>,
     refresh_asked: Option<Duration>,
+    /// Whether a lifecycle hook holds what the group terminates.
+    termination_hook: Option<bool>,
     /// When LaunchInstances was answered last.
     launched_at: Option<Duration>,
     /// The maximum when all its instances were of one version of its launch template.
@@ -105,7 +107,7 @@ impl Readings {
         self.reduction.as_ref().is_some_and(|(_, since)| now.saturating_sub(*since) < SEEN_WITHIN)
     }
 
-    /// The groups whose instance refreshes are to be asked for now. They count as asked.
+    /// The groups whose instance refreshes and hooks are to be asked for now. They count as asked.
     pub fn ask_for_refreshes(&mut self, groups: &[&GroupName], now: Duration) -> Vec<GroupName> {
         let mut due = Vec::new();
         for group in groups {
@@ -123,10 +125,17 @@ impl Readings {
         self.groups.entry(group.clone()).or_default().refresh = status;
     }
 
-    /// Puts the rollouts that are known into a reading.
+    /// Takes in whether a lifecycle hook holds what the group terminates.
+    pub fn note_hook(&mut self, group: &GroupName, found: bool) {
+        self.groups.entry(group.clone()).or_default().termination_hook = Some(found);
+    }
+
+    /// Puts the rollouts and hooks that are known into a reading.
     pub fn show_rollouts(&mut self, view: &mut PoolView, now: Duration) {
         for group in [&mut view.spot, &mut view.on_demand] {
-            group.setup.rollout = self.groups.entry(group.name.clone()).or_default().rollout(group, now);
+            let known = self.groups.entry(group.name.clone()).or_default();
+            group.setup.rollout = known.rollout(group, now);
+            group.setup.termination_hook = known.termination_hook;
         }
     }
 

@@ -25,6 +25,7 @@ pub use crate::ledger::wants;
 
 use crate::ids::InstanceId;
 use crate::ledger::Ledger;
+use crate::record::GroupKind;
 use calls::Call;
 use inputs::Inputs;
 use releases::SpareInstances;
@@ -74,4 +75,19 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     ledger.drop_empty();
     observe::watch_desired(&mut ledger, inputs, call.as_ref());
     Plan { ledger, call, cordon }
+}
+
+/// The next request of one group for capacity. Nothing is ended, and nothing lowered.
+///
+/// For the end of a turn in which a call of the other group got no answer: what became of that call is not
+/// known, and a deadline cannot wait for it.
+#[must_use]
+pub fn plan_requests(inputs: &Inputs<'_>, kind: GroupKind) -> Plan {
+    let mut ledger = inputs.ledger.clone();
+    observe::refresh_shares(&mut ledger, inputs);
+    observe::take_in_erased(&mut ledger, inputs);
+    let call = resume::repeat_requests(&mut ledger, inputs, &[kind])
+        .or_else(|| requests::request_from(&mut ledger, inputs, kind));
+    observe::watch_desired(&mut ledger, inputs, call.as_ref());
+    Plan { ledger, call, ..Plan::default() }
 }

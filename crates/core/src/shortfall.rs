@@ -2,7 +2,7 @@
 //!
 //! [`watch`] keeps in the ledger since when each place of the Spot group is empty, so that a new leader does
 //! not begin anew. [`judge`] says how many stand-ins are wanted. A stand-in is a replacement of a place: it
-//! has no old node, and goes back like any other fallback once the Spot group is full.
+//! has no old node, and goes back like any other fallback as the Spot group brings instances.
 
 mod in_force;
 #[cfg(test)]

@@ -74,13 +74,20 @@ pub(super) async fn read(
     Ok(view)
 }
 
-/// Reads which instance refreshes are under way, now and then. At the end of a turn: no call waits for it.
+/// Reads which instance refreshes are under way, now and then, and whether a hook holds what a group terminates
+/// by itself. At the end of a turn: no call waits for it.
 pub(super) async fn read_refreshes(deps: &Deps, view: &mut PoolView, readings: &mut Readings, up: Duration) {
     for group in readings.ask_for_refreshes(&[&view.spot.name, &view.on_demand.name], up) {
         match deps.aws.refresh(&group).await {
             Ok(status) => readings.note_refresh(&group, status),
             // What was known holds, and the metric of calls tells: no turn fails for it.
             Err(error) => tracing::debug!(group = &*group, %error, "instance refreshes could not be read"),
+        }
+        if group == view.spot.name && view.spot.setup.needs_termination_hook() {
+            match deps.aws.has_termination_hook(&group).await {
+                Ok(found) => readings.note_hook(&group, found),
+                Err(error) => tracing::debug!(group = &*group, %error, "lifecycle hooks could not be read"),
+            }
         }
     }
     readings.show_rollouts(view, up);

@@ -14,6 +14,7 @@ use spot_guard_core::freshness::WatchedKind;
 use spot_guard_core::group::{GroupView, PoolView};
 use spot_guard_core::ids::{InstanceId, NodeName, PoolName, ReplacementName};
 use spot_guard_core::ledger::Ledger;
+use spot_guard_core::limits::returns_at_most;
 use spot_guard_core::record::{NoticeKind, ReplacedBy, ReplacementStatus};
 use spot_guard_core::replacement::{Mode, RebalanceMode};
 use spot_guard_core::shortfall::{self, OwnRecord};
@@ -38,10 +39,12 @@ impl TurnView<'_> {
     ) -> Option<Write> {
         let id = adopted.instance.instance_id.clone();
         let (config, view, ledger) = self.may_begin(pool)?;
-        let mut of_pool = records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
+        let of_pool = records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
+        let beside = of_pool.clone().filter_map(NodeReplacement::beside_adoption);
+        let has_room = of_pool.clone().all(|record| record.status.is_some())
+            && adoption::has_room(ledger, beside, returns_at_most(&config.policy, view));
         let baseline = config.on_demand.baseline;
-        let is_free = may_adopt(ledger, &view.on_demand, &id, baseline) == Some(true);
-        if !is_free || of_pool.any(NodeReplacement::is_open) {
+        if !has_room || may_adopt(ledger, &view.on_demand, &id, baseline) != Some(true) {
             return None;
         }
         // One that cannot be read and adopts the same instance has claimed it in the ledger.
@@ -52,10 +55,14 @@ impl TurnView<'_> {
         Some(opened(&name, pool, (None, Some(adopted.into())), status))
     }
 
-    /// The first status of an adopted instance.
+    /// The first status of an adopted instance. The pool counts as full as before the others that are under
+    /// way: what Spot has brought for them is in it by now.
     pub(super) fn adopted(&self, pool: &PoolName, adopted: &Adopted, spot: &GroupView) -> ReplacementStatus {
         let status = adoption::open(adopted, spot, self.deps.clock.now());
-        ReplacementStatus { utilisation_before: Some(self.utilisation(pool)), ..status }
+        let of_pool = self.records.values().filter(|record| record.spec.pool.as_ref() == Some(pool));
+        let beside = adoption::utilisation(of_pool.filter_map(|record| record.beside_adoption()));
+        let utilisation = beside.unwrap_or_else(|| self.utilisation(pool));
+        ReplacementStatus { utilisation_before: Some(utilisation), ..status }
     }
 
     /// The records of the stand-ins that begin: so many as are wanted, and as are still missing.

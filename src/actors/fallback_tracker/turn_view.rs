@@ -42,7 +42,7 @@ pub(super) struct TurnView<'a> {
     pub(super) snapshot: &'a Arc<Snapshot>,
     pub(super) configs: &'a BTreeMap<PoolName, PoolConfig>,
     pub(super) pools: &'a BTreeMap<PoolName, PoolFacts>,
-    records: &'a BTreeMap<ReplacementName, NodeReplacement>,
+    pub(super) records: &'a BTreeMap<ReplacementName, NodeReplacement>,
     drains: &'a BTreeMap<(ReplacementName, DrainPurpose), DrainReport>,
     assessments: &'a BTreeMap<ReplacementName, ReturnAssessment>,
     /// Why each pool is not acted on; empty: it is.
@@ -409,7 +409,8 @@ impl<'a> TurnView<'a> {
         let open = of_pool
             .filter(|(_, held)| held.is_open() && held.spec.adopted.is_none())
             .filter_map(|(name, held)| Some((name, &held.spec.instance_id, held.status.as_ref()?)));
-        replacement::queue(&record.replacement_name(), open)
+        let view = record.spec.pool.as_ref().and_then(|pool| self.view(pool));
+        replacement::queue(&record.replacement_name(), open, view)
     }
 
     /// What stands against beginning a replacement in the pool now.

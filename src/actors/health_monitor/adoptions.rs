@@ -10,7 +10,7 @@ use spot_guard_core::cluster::Snapshot;
 use spot_guard_core::health::{PoolAssessment, PoolReplacement};
 use spot_guard_core::limits;
 use spot_guard_core::reason::Reason;
-use spot_guard_core::safety::{self, SafetyPolicy};
+use spot_guard_core::safety::{self, SafetyPolicy, Utilisation};
 use spot_guard_core::shortfall::Shapes;
 use std::sync::Arc;
 
@@ -34,8 +34,9 @@ pub(super) fn judge(
     let unsafe_ = |candidate: &Candidate, cluster: &Snapshot| {
         let mut context = safety_context(None, &everywhere, view, cluster, (taint_key, now));
         // An adoption may leave the pool as full as it is.
-        context.utilisation_before_story =
-            Some(safety::pool_utilisation(&context.pool_nodes, snapshot, &policy));
+        let now = || safety::pool_utilisation(&context.pool_nodes, snapshot, &policy);
+        let before = adoption::utilisation(known.iter().copied());
+        context.utilisation_before_story = Some(before.as_ref().map_or_else(now, Utilisation::from));
         let report = safety::check_return(&candidate.node, cluster, &policy, &context);
         report.blockers.into_iter().map(Reason::from).collect()
     };
@@ -51,6 +52,7 @@ pub(super) fn judge(
         view,
         ledger: &observed.ledger,
         known: &known,
+        at_most: limits::returns_at_most(&pool.policy, view),
         held: &held,
         cluster: snapshot,
         taint_key,

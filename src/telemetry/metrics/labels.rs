@@ -18,6 +18,8 @@ pub enum AwsOperation {
     DescribeScalingActivities,
     /// Reads instance refreshes.
     DescribeInstanceRefreshes,
+    /// Reads lifecycle hooks.
+    DescribeLifecycleHooks,
     /// Sets the desired capacity.
     SetDesiredCapacity,
     /// Ends one instance.
@@ -40,10 +42,11 @@ pub enum AwsOperation {
 
 impl AwsOperation {
     /// All of them.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::DescribeAutoScalingGroups,
         Self::DescribeScalingActivities,
         Self::DescribeInstanceRefreshes,
+        Self::DescribeLifecycleHooks,
         Self::SetDesiredCapacity,
         Self::TerminateInstanceInAutoScalingGroup,
         Self::LaunchInstances,

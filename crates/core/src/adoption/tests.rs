@@ -122,6 +122,7 @@ impl Case {
             view: &self.view,
             ledger: &self.ledger,
             known: &known,
+            at_most: 2,
             held: &self.held,
             cluster: &cluster,
             taint_key: "spotguard.dev/interruption",
@@ -200,9 +201,41 @@ fn what_others_keep_or_take_is_never_adopted() {
 }
 
 #[test]
+fn as_many_are_adopted_at_a_time_as_may_return_and_each_once_the_ledger_holds_the_one_before() {
+    let adopted = |id: &str, fallback: fn(OpenFallback) -> FallbackState| {
+        let instance = Candidate { instance_id: id.into(), node: "d1".into() };
+        let mut status = super::open(&Adopted { instance, requests_spot: true }, &case().view.spot, at(0));
+        status.fallback = fallback(OpenFallback::default()).into();
+        (true, status)
+    };
+    let held = |id: &str| request(RequestState::Applied, Balance::Raised, Some(id));
+    let with = |records: Vec<(bool, ReplacementStatus)>, ids: &[&str], is_safe: bool| {
+        let ids: Vec<_> = ids.iter().map(|id| held(id)).collect();
+        let change = |case: &mut Case| {
+            (case.records, case.is_safe) = (records, is_safe);
+            case.ledger.scaling_requests = ids;
+        };
+        case().with(change).next()
+    };
+    let (waits, drains) = (FallbackState::OnFallback, FallbackState::Draining);
+    let d2 = |requests_spot| Some(("d2".to_owned(), requests_spot));
+    assert_eq!(with(vec![adopted("i-d1", drains)], &[], true), None, "the ledger does not hold it yet");
+    assert_eq!(with(vec![adopted("i-d1", drains)], &["i-d1"], true), d2(false));
+    assert_eq!(with(vec![adopted("i-d1", waits)], &["i-d1"], true), None, "it may take the same room");
+    assert_eq!(with(vec![adopted("i-d1", waits)], &["i-d1"], false), d2(true), "each has a Spot instance");
+    let both = vec![adopted("i-d1", waits), adopted("i-d3", waits)];
+    assert_eq!(with(both, &["i-d1", "i-d3"], false), None, "as many as may return");
+    let replaced = ReplacementStatus { deadline: Some(at(1900)), ..ReplacementStatus::default() };
+    assert_eq!(with(vec![adopted("i-d1", waits), (false, replaced)], &["i-d1"], false), None);
+}
+
+#[test]
 fn nothing_is_adopted_beside_other_work_and_the_pool_says_why() {
-    let open = ReplacementStatus { started_at: Some(at(0)), ..ReplacementStatus::default() };
+    let advice = ReplacementStatus { started_at: Some(at(0)), ..ReplacementStatus::default() };
+    let open = ReplacementStatus { deadline: Some(at(1900)), ..advice.clone() };
     assert_eq!(case().with(|case| case.records = vec![(false, open)]).next(), None);
+    let begun_nothing = case().with(|case| case.records = vec![(false, advice)]);
+    assert_eq!(begun_nothing.next(), Some(("d2".to_owned(), false)));
     let released = |finished: i64| {
         let mut status =
             ReplacementStatus { finished_at: Some(at(finished)), ..ReplacementStatus::default() };

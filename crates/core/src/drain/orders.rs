@@ -6,6 +6,7 @@ use crate::ids::{InstanceId, NodeName, NodeUid, ReplacementName};
 use crate::reason::Reason;
 use crate::record::DrainPurpose;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A drain that must be under way.
@@ -25,6 +26,8 @@ pub struct DrainCommand {
     pub deadline: Option<Timestamp>,
     /// Whether EC2 itself gave that deadline: a lifecycle hook may hold what a group ends for longer.
     pub is_announced: bool,
+    /// Whether a lifecycle hook may hold what its group ends: then the budgets count for as long.
+    pub is_held: bool,
     /// When the drain began.
     pub since: Option<Timestamp>,
 }
@@ -41,6 +44,20 @@ impl DrainCommand {
     pub fn place(&self) -> NodeInstance {
         NodeInstance { node: self.node.clone(), instance_id: self.instance_id.clone() }
     }
+}
+
+/// One command for each node: of several the one whose deadline is next, else the first.
+#[must_use]
+pub fn one_for_each_node(commands: &[DrainCommand]) -> Vec<&DrainCommand> {
+    let mut chosen: BTreeMap<NodeInstance, &DrainCommand> = BTreeMap::new();
+    for command in commands {
+        let held = chosen.entry(command.place()).or_insert(command);
+        let presses = |command: &DrainCommand| (command.deadline.is_none(), command.deadline);
+        if presses(command) < presses(held) {
+            *held = command;
+        }
+    }
+    chosen.into_values().collect()
 }
 
 /// A node with its instance: a later node of the same name is another one.

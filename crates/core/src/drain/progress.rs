@@ -160,6 +160,8 @@ impl Drain {
             (self.emptied_at, self.marked_at) = (None, None);
             // A deadline does not wait for marks that somebody refuses.
             if !sight.unmarkable || self.command.deadline.is_none() {
+                let refused = || Reason::NodeNotMarked { node: self.command.node.clone() };
+                self.wait_for(Vec::from_iter(sight.unmarkable.then(refused)));
                 return Vec::new();
             }
         }
@@ -438,7 +440,7 @@ impl Drain {
                 (request.budget, request.not_before) = (None, None);
             }
             let may_ask = request.not_before.is_none_or(|at| now.up >= at);
-            let overdue = overdue(pod, clock, now.at);
+            let overdue = overdue(pod, clock, now.at).filter(|_| !self.command.is_held);
             // An eviction that was not tried yet is as quick as a deletion, and spends its budget.
             let evict = turn == Turn::Now && (request.attempts == 0 || overdue.is_none());
             if evict && may_ask {

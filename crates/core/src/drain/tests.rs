@@ -285,6 +285,7 @@ impl Stage {
             purpose: Purpose::Replace,
             deadline: None,
             is_announced: true,
+            is_held: false,
             since: Some(at(0)),
         };
         let made = |name: &&str| Pod { created: Some(at(-3600)), ..pod(name, "n", 1) };
@@ -771,10 +772,13 @@ fn before_a_deadline_marks_that_are_refused_keep_no_eviction_back_and_the_drain_
         let mut step = |pods| {
             let snapshot = &cluster(pods);
             let look = Some(&look);
-            drain.step(&Sight { snapshot, freshness: &freshness, marked: false, unmarkable, look }, now).len()
+            let sight = Sight { snapshot, freshness: &freshness, marked: false, unmarkable, look };
+            let asked = drain.step(&sight, now).len();
+            (asked, drain.report().blocked.iter().any(|reason| reason.code() == ReasonCode::NodeNotMarked))
         };
-        assert_eq!(step(stage.pods.clone()), asked, "{deadline:?}, {unmarkable}");
-        assert_eq!(step(vec![]), 0);
+        let refused = deadline.is_none() && unmarkable;
+        assert_eq!(step(stage.pods.clone()), (asked, refused), "{deadline:?}, {unmarkable}");
+        assert_eq!(step(vec![]).0, 0);
         assert_eq!((drain.report().end.clone(), drain.report().tainted), (None, false), "pods may come");
     }
 }
@@ -893,6 +897,36 @@ fn after_a_deadline_nothing_is_asked_on_an_old_picture_of_the_nodes_for_another_
         stage.freshness = Freshness::default();
         assert_eq!(stage.asks(1), ["-web-1"]);
     }
+}
+
+#[test]
+fn what_a_hook_may_hold_is_not_deleted_past_its_budget_and_goes_on_being_evicted() {
+    let mut stage = Stage::of(&["web-1"]).deadline(120);
+    (stage.command.is_announced, stage.command.is_held) = (false, true);
+    stage.answer(&SHUT);
+    stage.budgets = vec![budget("web", 0)];
+    assert_eq!(stage.asks(115), Vec::<String>::new(), "the budget is shut");
+    stage.command.is_held = false;
+    assert_eq!(stage.asks(1), ["!web-1 1"], "the group lists it as on its way out");
+}
+
+#[test]
+fn of_two_drains_of_a_node_the_one_with_the_next_deadline_goes_on() {
+    let of = |replacement: &str, deadline: Option<i64>| DrainCommand {
+        replacement: replacement.into(),
+        deadline: deadline.map(at),
+        ..Stage::of(&[]).command
+    };
+    let chosen = |commands: &[DrainCommand]| {
+        let chosen: Vec<_> =
+            one_for_each_node(commands).iter().map(|command| command.replacement.to_string()).collect();
+        chosen.join(" ")
+    };
+    assert_eq!(chosen(&[of("return", None), of("replace", Some(120))]), "replace");
+    assert_eq!(chosen(&[of("later", Some(300)), of("sooner", Some(120))]), "sooner");
+    assert_eq!(chosen(&[of("first", None), of("second", None)]), "first");
+    let other = DrainCommand { instance_id: "i-m".into(), node: "m".into(), ..of("other", None) };
+    assert_eq!(chosen(&[other, of("return", None)]), "other return");
 }
 
 #[test]

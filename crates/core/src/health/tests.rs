@@ -3,7 +3,9 @@ use crate::group::{FailedActivity, GroupView, Instance, Lifecycle};
 use crate::ids::InstanceId;
 use crate::ledger::{Balance, Method, RequestState, ScalingRequest, Share};
 use crate::reason::Blocker;
-use crate::record::{Capacity, CapacityState, FallbackState, OldDrain, OldNodeState, OpenFallback, Phase};
+use crate::record::{
+    Capacity, CapacityState, FallbackState, OldDrain, OldNodeState, OpenFallback, Phase, ReplacedBy,
+};
 use crate::testing::leaked;
 use std::time::Duration;
 
@@ -184,6 +186,35 @@ fn recent_failures_are_ill_health_unless_they_are_our_own_probes_or_throttling()
         };
         let found = unhealthy(&view(spot), &ledger, &[], &Policy::default(), now());
         assert_eq!(found.is_empty(), healthy, "{class:?} {seconds_ago} s ago, probing {probing}: {found:?}");
+    }
+}
+
+#[test]
+fn what_on_demand_stands_in_for_in_a_pool_that_replaces_by_itself_is_no_ill_health() {
+    let mut stands_in = fallback(OldNodeState::Gone {}, 0);
+    stands_in.replaced_by = Some(ReplacedBy::Group);
+    let mut returns = stands_in.clone();
+    returns.fallback = FallbackState::Draining(OpenFallback::default()).into();
+    let mut cancelled = stands_in.clone();
+    cancelled.old_node = OldNodeState::Retained {}.into();
+    for (name, in_service, statuses, healthy) in [
+        ("nobody stands in", 3, vec![], false),
+        ("one stands in", 3, vec![&stands_in], true),
+        ("two places are empty", 2, vec![&stands_in], false),
+        ("one goes back, and covers nothing", 2, vec![&stands_in, &returns], false),
+        ("the other one is enough", 3, vec![&stands_in, &returns], true),
+        ("its old node stays", 3, vec![&cancelled], false),
+        ("one more than what is missing", 2, vec![&stands_in, &stands_in, &stands_in], true),
+    ] {
+        let there = stands_in.capacity.taken().expect("an instance").instance_id.clone();
+        let mut spot = group(4, &["i-2", "i-3", "i-4"][..in_service], &[]);
+        let (started_at, zone, class) = (now() - Duration::from_secs(60), None, FailureClass::Capacity);
+        spot.failures = vec![FailedActivity { started_at, zone, class, message: "dry".to_owned() }];
+        let story = |status| PoolReplacement { name: "i-1".into(), instance_id: leaked("i-1"), status };
+        let stories: Vec<PoolReplacement<'_>> = statuses.into_iter().map(story).collect();
+        let view = PoolView { spot, on_demand: group(1, &[&there], &[]) };
+        let found = unhealthy(&view, &Ledger::default(), &stories, &Policy::default(), now());
+        assert_eq!(found.is_empty(), healthy, "{name}: {found:?}");
     }
 }
 

@@ -205,6 +205,22 @@ fn a_node_that_names_no_instance_is_told_while_an_instance_has_no_node() {
 }
 
 #[test]
+fn a_group_that_terminates_instances_at_risk_needs_a_hook_unless_eks_drains_its_nodes() {
+    let told = |hook: Option<bool>, eks: bool| {
+        found_where(None, |view| {
+            view.spot.setup.capacity_rebalance = true;
+            view.spot.setup.eks_node_group = eks.then(|| "spot-workers".to_owned());
+            view.spot.setup.termination_hook = hook;
+        })
+    };
+    let without = [("spot".into(), ReasonCode::NoTerminationHook, Severity::Degraded)];
+    assert_eq!(told(Some(false), false), without);
+    for (hook, eks) in [(Some(true), false), (None, false), (Some(false), true)] {
+        assert_eq!(told(hook, eks), [], "{hook:?}, of EKS: {eks}");
+    }
+}
+
+#[test]
 fn who_replaces_is_derived_from_the_spot_group_and_a_person_may_not_contradict_it() {
     use ReasonCode::{CapacityRebalance, EksManagedNodeGroup, GroupDoesNotReplace};
     use ReplacedBy::{Group, SpotGuard};

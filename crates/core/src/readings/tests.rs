@@ -143,7 +143,13 @@ fn instance_refreshes_are_asked_for_every_two_minutes_and_told_until_they_are_ov
     assert_eq!(due(&mut readings, 120).len(), 2);
     readings.note_refresh(&spot, None);
     readings.show_rollouts(&mut seen, Duration::ZERO);
-    assert_eq!(seen.spot.setup.rollout, None);
+    assert_eq!((&seen.spot.setup.rollout, seen.spot.setup.termination_hook), (&None, None));
+    readings.note_hook(&spot, false);
+    readings.show_rollouts(&mut seen, Duration::ZERO);
+    assert_eq!(
+        (seen.spot.setup.termination_hook, seen.on_demand.setup.termination_hook),
+        (Some(false), None)
+    );
 }
 
 #[test]

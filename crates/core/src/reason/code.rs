@@ -41,6 +41,8 @@ codes! {
         EksManagedNodeGroup,
         /// The group does not replace its instances by itself, and the pool says so.
         GroupDoesNotReplace,
+        /// The Spot group terminates instances at risk, and no lifecycle hook holds them.
+        NoTerminationHook,
         /// Both groups belong to one EKS managed node group.
         SameNodeGroup,
         /// The Spot group also buys on-demand instances.
@@ -125,6 +127,8 @@ codes! {
         EvictionForbidden,
         /// An eviction failed.
         EvictionFailed,
+        /// The API server refuses taint and cordon of a node.
+        NodeNotMarked,
         /// The pool does not allow to delete pods at the deadline.
         DeletionNotAllowed,
         /// Pods that left the node are not ready elsewhere.

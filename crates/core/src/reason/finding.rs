@@ -35,6 +35,9 @@ pub enum GroupProblem {
     CapacityRebalance,
     /// The Spot group does not replace instances at risk, and the pool is to be replaced by it.
     DoesNotReplace,
+    /// The Spot group terminates instances at risk, and no lifecycle hook gives their pods time to leave (EC2
+    /// Auto Scaling User Guide, "Capacity Rebalancing").
+    NoTerminationHook,
     /// Both groups belong to this EKS managed node group.
     SameNodeGroup(String),
     /// Another AWS service owns it.
@@ -119,6 +122,7 @@ impl GroupProblem {
             Self::OtherPool(_) => ReasonCode::GroupOfOtherPool,
             Self::CapacityRebalance => ReasonCode::CapacityRebalance,
             Self::DoesNotReplace => ReasonCode::GroupDoesNotReplace,
+            Self::NoTerminationHook => ReasonCode::NoTerminationHook,
             Self::SameNodeGroup(_) => ReasonCode::SameNodeGroup,
             Self::Operator(_) => ReasonCode::OperatorOwned,
             Self::EksManaged(_) => ReasonCode::EksManagedNodeGroup,
@@ -159,6 +163,7 @@ impl GroupProblem {
             | Self::TerminateSuspended => Severity::Refused,
             // A group that launches nothing is what the other one is there for.
             Self::LaunchSuspended(_)
+            | Self::NoTerminationHook
             | Self::ReplaceUnhealthySuspended(_)
             | Self::NoRoom(_)
             | Self::ForeignProviderIds { .. } => Severity::Degraded,

@@ -158,6 +158,12 @@ impl ReplacementStatus {
         is_advice && self.is_replaced_by_group()
     }
 
+    /// Whether it is about an instance above the baseline that was adopted.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.steps.iter().any(|step| step.outcome == Outcome::Adopted)
+    }
+
     /// Whether on-demand stands in, or is requested, on such a recommendation.
     #[must_use]
     pub fn stands_in_on_advice(&self) -> bool {

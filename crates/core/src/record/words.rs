@@ -79,6 +79,15 @@ pub enum GroupKind {
 }
 
 impl GroupKind {
+    /// The other group of a pool.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Spot => Self::OnDemand,
+            Self::OnDemand => Self::Spot,
+        }
+    }
+
     /// The kind as a part of a name or a label.
     #[must_use]
     pub fn slug(self) -> &'static str {

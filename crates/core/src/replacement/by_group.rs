@@ -2,13 +2,13 @@
 //!
 //! Nothing is requested of that group, no instance of it is claimed, and none is terminated (EC2 Auto Scaling
 //! User Guide, "Capacity Rebalancing"; EKS User Guide, "Managed node groups"). On-demand stands in for what
-//! the group does not bring in time, and goes back when the group is full.
+//! the group does not bring in time, and goes back as the group brings it.
 
 use super::capacity;
 use super::facts::{Facts, Queue, Turn};
 use crate::classify;
 use crate::flow::{Event, RequestFailure};
-use crate::group::Lifecycle;
+use crate::group::{Lifecycle, PoolView};
 use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::CLOCK_SKEW;
 use crate::neighbours::Neighbour;
@@ -49,8 +49,13 @@ impl Facts<'_> {
     }
 
     /// Whether the group has a successor for the old instance.
-    fn is_served(&self, pending_counts: bool) -> bool {
+    fn is_served_by(&self, pending_counts: bool) -> bool {
         self.missing(pending_counts) <= self.queue.before
+    }
+
+    /// The same of what is in service.
+    pub(super) fn is_served(&self) -> bool {
+        self.is_served_by(false)
     }
 }
 
@@ -78,13 +83,13 @@ pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
         }
         CapacityState::SpotRequested { since } => stand_in(next, since, turn),
         CapacityState::BothRequested { .. } | CapacityState::BackingOff { .. } => {
-            if facts.is_served(false) {
+            if facts.is_served() {
                 next.capacity.enter(CapacityState::Withdrawn { on_demand_requested: true });
             } else if !capacity::take(next, turn) {
                 capacity::go_on(next, turn);
             }
         }
-        CapacityState::Withdrawn { .. } if !next.old_node.is_over() && !facts.is_served(true) => {
+        CapacityState::Withdrawn { .. } if !next.old_node.is_over() && !facts.is_served_by(true) => {
             next.attempt += 1;
             next.capacity.enter(CapacityState::SpotRequested { since: now });
         }
@@ -97,8 +102,8 @@ pub(super) fn find(next: &mut ReplacementStatus, turn: &Turn<'_>) {
 fn stand_in(next: &mut ReplacementStatus, since: Timestamp, turn: &Turn<'_>) {
     let (facts, node, now) = (turn.facts, &turn.subject.node, turn.facts.now);
     let pending_counts = next.deadline.is_none_or(|deadline| now + SERVES_BEFORE < deadline);
-    if facts.is_served(pending_counts) {
-        if next.old_node.is_over() && facts.is_served(false) {
+    if facts.is_served_by(pending_counts) {
+        if next.old_node.is_over() && facts.is_served() {
             next.capacity.enter(CapacityState::Withdrawn { on_demand_requested: false });
         }
         return;
@@ -134,11 +139,11 @@ pub(super) fn await_end(next: &mut ReplacementStatus, turn: &Turn<'_>) {
     }
 }
 
-/// Whether the Spot group is full, which stands for a claim. Since when is told by the instance that came
-/// last; nothing of it is held.
-pub(super) fn is_full(open: &mut OpenFallback, turn: &Turn<'_>) -> bool {
+/// Whether the other stand-ins are enough for what the Spot group lacks, which stands for a claim. Since when
+/// Spot can take over is told by the instance that came last; nothing of it is held.
+pub(super) fn is_spare(open: &mut OpenFallback, turn: &Turn<'_>) -> bool {
     let facts = turn.facts;
-    let Some(spot) = facts.view.map(|view| &view.spot).filter(|_| facts.missing(false) == 0) else {
+    let Some(spot) = facts.view.map(|view| &view.spot).filter(|_| facts.is_served()) else {
         open.successor = None;
         return false;
     };
@@ -163,38 +168,44 @@ pub(super) fn is_full(open: &mut OpenFallback, turn: &Turn<'_>) -> bool {
         node_name: node.name,
         ready_at: facts.now,
     });
-    open.successor.is_some()
+    open.successor.is_some() || spot.wants_nothing()
 }
 
-/// Where a replacement stands among the open ones of its pool that the Spot group serves by itself. Those
-/// that on-demand stands in for come first, and those that were noticed last: they have had the least time.
+/// Where a replacement stands among the open ones of its pool that the Spot group serves by itself. Those whose
+/// on-demand instance is there come first, then those that on-demand is requested for. Of the others those that
+/// were noticed last come first: they have had the least time.
+///
+/// One that is not among them covers nothing itself, and only what serves comes before it.
 #[must_use]
 pub fn queue<'a>(
     own: &ReplacementName,
     open: impl Iterator<Item = (&'a ReplacementName, &'a InstanceId, &'a ReplacementStatus)>,
+    view: Option<&PoolView>,
 ) -> Queue {
+    let serves =
+        |held: &Capacity| view.is_some_and(|view| view.group(held.group).is_active(&held.instance_id));
     // What is only recommended may stay for hours, and waits for nothing; nor does a node that stays.
     let leaves = |status: &ReplacementStatus| {
         (status.deadline.is_some() || status.capacity.is_requested()) && !status.old_node.is_retained()
     };
+    let rank = |status: &ReplacementStatus| match &*status.capacity {
+        CapacityState::Taken { instance, .. } if serves(instance) => 0,
+        CapacityState::BothRequested { .. }
+        | CapacityState::BackingOff { .. }
+        | CapacityState::Taken { .. } => 1,
+        CapacityState::NotRequested {} | CapacityState::SpotRequested { .. } => 2,
+        CapacityState::Withdrawn { .. } => 3,
+    };
     let mut all: Vec<_> =
         open.filter(|(_, _, status)| status.is_replaced_by_group() && leaves(status)).collect();
-    all.sort_by_key(|(name, _, status)| {
-        let place = match *status.capacity {
-            CapacityState::BothRequested { .. }
-            | CapacityState::BackingOff { .. }
-            | CapacityState::Taken { .. } => 0,
-            CapacityState::NotRequested {} | CapacityState::SpotRequested { .. } => 1,
-            CapacityState::Withdrawn { .. } => 2,
-        };
-        (place, Reverse(status.started_at), (*name).clone())
-    });
+    all.sort_by_key(|(name, _, status)| (rank(status), Reverse(status.started_at), (*name).clone()));
     // What goes back covers nothing by then, and for what its group ends nothing is requested.
     let counts = |status: &ReplacementStatus| {
         let is_ended = status.notice == Some(NoticeKind::GroupTermination) && !status.capacity.is_requested();
         !status.fallback.is_returning() && !is_ended
     };
+    let is_listed = all.iter().any(|(name, ..)| *name == own);
     let earlier = all.iter().take_while(|(name, ..)| *name != own);
-    let before = earlier.filter(|(.., status)| counts(status)).count();
+    let before = earlier.filter(|(.., status)| counts(status) && (is_listed || rank(status) == 0)).count();
     Queue { leaving: all.into_iter().map(|(_, instance_id, _)| instance_id.clone()).collect(), before }
 }

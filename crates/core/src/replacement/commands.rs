@@ -4,7 +4,7 @@ use super::adopted;
 use super::close::is_settled;
 use super::facts::{Facts, Mode, Subject, is_unsafe_for_long};
 use crate::drain::DrainCommand;
-use crate::group::GroupView;
+use crate::group::{GroupView, Lifecycle};
 use crate::ids::{InstanceId, NodeName};
 use crate::ledger::wants::{End, Want, Wants};
 use crate::policy::seconds;
@@ -58,6 +58,7 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
             purpose: DrainPurpose::Replace,
             deadline: status.deadline,
             is_announced: status.notice == Some(NoticeKind::SpotInterruption),
+            is_held: may_be_held(subject, status, facts),
             since: Some(drain.since),
         });
     }
@@ -75,6 +76,14 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
     send_back(&mut commands, subject, status, facts);
     ask(&mut commands, subject, status, facts);
     commands
+}
+
+/// Whether a lifecycle hook may hold what the group ends: the deadline is a guess, and the group does not list the
+/// instance as on its way out.
+fn may_be_held(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) -> bool {
+    let listed = facts.view.and_then(|view| view.spot.instance(&subject.instance_id));
+    status.notice == Some(NoticeKind::GroupTermination)
+        && listed.is_some_and(|held| !matches!(held.lifecycle, Lifecycle::Leaving | Lifecycle::Ended))
 }
 
 /// Whose nodes nobody else is to scale down.
@@ -196,6 +205,7 @@ fn send_back(commands: &mut Commands, subject: &Subject, status: &ReplacementSta
         purpose: DrainPurpose::Return,
         deadline: None,
         is_announced: false,
+        is_held: false,
         since: status.return_started_at,
     });
     let decided = matches!(*status.fallback, FallbackState::Terminating(_));

@@ -79,6 +79,15 @@ fn await_adoption(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn
     }
 }
 
+/// Whether the baseline needs an adopted instance after all: others have ended as many meanwhile, or it was
+/// raised.
+fn is_of_baseline(capacity: &Capacity, turn: &Turn<'_>) -> bool {
+    let Facts { view: Some(view), ledger, baseline, .. } = turn.facts else { return false };
+    turn.subject.adopted
+        && capacity.group == GroupKind::OnDemand
+        && keeps(ledger, &view.on_demand, *baseline) == Some(false)
+}
+
 /// The instance is left to its owner again.
 fn release(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) {
     nothing_to_return(next);
@@ -124,7 +133,8 @@ fn lost(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) -> O
         return None;
     }
     let spot = facts.serving_node(facts.share(GroupKind::Spot, turn.subject), GroupKind::Spot);
-    if capacity.group == GroupKind::OnDemand && spot.is_some() {
+    let is_spare = next.is_replaced_by_group() && !turn.subject.adopted && facts.is_served();
+    if capacity.group == GroupKind::OnDemand && (spot.is_some() || is_spare) {
         // Its pods have moved by themselves, and Spot has paid its debt: there is nothing to return.
         let successor = next.fallback.successor().cloned();
         next.fallback.enter(FallbackState::Gone { successor });
@@ -159,13 +169,9 @@ fn lost(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) -> O
 /// stays.
 fn assess(next: &mut ReplacementStatus, mut open: OpenFallback, capacity: &Capacity, turn: &Turn<'_>) {
     let now = turn.facts.now;
-    if turn.subject.adopted && capacity.group == GroupKind::OnDemand {
-        let Facts { view, ledger, baseline, .. } = turn.facts;
-        if view.and_then(|view| keeps(ledger, &view.on_demand, *baseline)) == Some(false) {
-            // Others have ended as many meanwhile, or the baseline was raised.
-            release(next, capacity, turn);
-            return;
-        }
+    if is_of_baseline(capacity, turn) {
+        release(next, capacity, turn);
+        return;
     }
     let obstacle = claim(&mut open, next, capacity, turn)
         .or_else(|| obstacle(capacity, turn.facts))
@@ -223,7 +229,7 @@ fn claim(
     let facts = turn.facts;
     let cancelled = status.old_node.is_retained();
     if status.is_replaced_by_group() && !cancelled {
-        let missing = (!by_group::is_full(open, turn)).then_some(Reason::NoSpotInstance);
+        let missing = (!by_group::is_spare(open, turn)).then_some(Reason::NoSpotInstance);
         return at(FlowBox::Health, Vec::from_iter(missing.or_else(|| at_minimum(capacity, turn))));
     }
     if capacity.group == GroupKind::Spot {
@@ -366,9 +372,16 @@ fn follow(next: &mut ReplacementStatus, open: OpenFallback, capacity: &Capacity,
         next.block(FlowBox::ScaleDown, stale, now);
         return;
     }
+    if is_of_baseline(capacity, turn) {
+        release(next, capacity, turn);
+        return;
+    }
     let disputed = facts.disputed(&capacity.instance_id, &capacity.node_name, capacity.group);
-    if !disputed.is_empty() {
-        give_up(next, open, capacity, disputed, turn);
+    // Two drains of one node would wait for each other: the one with a deadline goes on.
+    let against: Vec<Reason> =
+        disputed.into_iter().chain(facts.ends_by_other(&capacity.instance_id)).collect();
+    if !against.is_empty() {
+        give_up(next, open, capacity, against, turn);
         return;
     }
     if let Some(reason) = at_minimum(capacity, turn) {
@@ -430,6 +443,10 @@ fn finish_termination(
     }
     let mut against = facts.disputed(&capacity.instance_id, &capacity.node_name, group);
     if facts.is_active(group, &capacity.instance_id) && facts.ledger.reduction.is_none() {
+        if is_of_baseline(capacity, turn) {
+            release(next, capacity, turn);
+            return;
+        }
         against.extend(at_minimum(capacity, turn));
     }
     if !against.is_empty() {

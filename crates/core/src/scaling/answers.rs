@@ -67,8 +67,8 @@ pub fn failed(
     });
     match (failure, call) {
         (CallFailure::Unclear, _) => return AfterFailure::ReadAgain,
-        // The next reading tells what became of desired.
-        (CallFailure::NotFound, _) => {}
+        // A later reading tells what became of it: the instance may be listed for a while.
+        (CallFailure::NotFound, _) => deferred.hold(ledger, call),
         (
             CallFailure::Refused(class @ (FailureClass::Capacity | FailureClass::Quota)),
             Call::Launch { .. },

@@ -132,10 +132,16 @@ impl Deferred {
 
     /// Takes in that AWS would not take this call now.
     pub fn add(&mut self, ledger: &mut Ledger, call: &Call) {
+        self.hold(ledger, call);
+        ledger.reduction.take_if(|reduction| reduction.group == call.group());
+    }
+
+    /// Takes in that this call is not to be repeated in this turn. What it announced stays in the ledger.
+    pub fn hold(&mut self, ledger: &Ledger, call: &Call) {
         let group = call.group();
-        match ledger.reduction.take_if(|reduction| reduction.group == group) {
+        match ledger.reduction.as_ref().filter(|reduction| reduction.group == group) {
             Some(reduction) => {
-                self.reductions.insert((group, reduction.instance_id));
+                self.reductions.insert((group, reduction.instance_id.clone()));
             }
             None => {
                 self.requests.insert(group);

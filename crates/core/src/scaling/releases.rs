@@ -129,6 +129,11 @@ pub(super) fn withdraw(
             }
             continue;
         }
+        // AWS would not end it just now: no other one goes in its place.
+        let is_held = |id: &InstanceId| group.is_active(id) && inputs.deferred.ending(*kind, id);
+        if share.instance_id.as_ref().is_some_and(is_held) {
+            continue;
+        }
         if share.is_raised() {
             if let Some(call) = settle(ledger, inputs, (*kind, replacement), spare) {
                 return Some(call);

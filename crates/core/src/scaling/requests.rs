@@ -16,7 +16,8 @@ pub(super) fn request_capacity(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Opti
     [GroupKind::Spot, GroupKind::OnDemand].into_iter().find_map(|kind| request_from(ledger, inputs, kind))
 }
 
-fn request_from(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> Option<Call> {
+/// The request of one group.
+pub(super) fn request_from(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind) -> Option<Call> {
     if !inputs.may_request(ledger, kind) {
         return None;
     }

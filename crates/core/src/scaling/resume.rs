@@ -38,16 +38,22 @@ pub(super) fn resume(ledger: &mut Ledger, inputs: &Inputs<'_>) -> Option<Call> {
         }
     }
     let kinds = [GroupKind::Spot, GroupKind::OnDemand];
-    let open = kinds.map(|kind| inputs.may_request(ledger, kind).then_some(kind));
-    for request in &mut ledger.scaling_requests {
-        if request.state != RequestState::Intended || !open.contains(&Some(request.group)) {
-            continue;
-        }
-        if let Some(call) = intended_call(request, inputs.group(request.group), inputs.now) {
-            return Some(call);
-        }
-    }
-    kinds.into_iter().find_map(|kind| count_launched(ledger, inputs, kind))
+    repeat_requests(ledger, inputs, &kinds)
+        .or_else(|| kinds.into_iter().find_map(|kind| count_launched(ledger, inputs, kind)))
+}
+
+/// The call of the first request of these groups that is not known to have taken effect.
+pub(super) fn repeat_requests(ledger: &mut Ledger, inputs: &Inputs<'_>, kinds: &[GroupKind]) -> Option<Call> {
+    let open: Vec<GroupKind> =
+        kinds.iter().copied().filter(|kind| inputs.may_request(ledger, *kind)).collect();
+    let is_open = |request: &&mut ScalingRequest| {
+        request.state == RequestState::Intended && open.contains(&request.group)
+    };
+    let mut intended = ledger.scaling_requests.iter_mut().filter(is_open);
+    intended.find_map(|request| {
+        let group = inputs.group(request.group);
+        intended_call(request, group, inputs.now)
+    })
 }
 
 /// Whether it is not longer ago by the clock on the wall. What lies ahead of it is not: the clock was set.

@@ -43,6 +43,7 @@ impl Display for Reason {
             Self::Undrainable(blocker) => write!(f, "{blocker} (needed: {})", blocker.hint()),
             Self::BudgetShut { budget, healthy, required } => budget_shut(budget, *healthy, *required, f),
             Self::EvictionRefused { pod, answer } => write!(f, "pod {pod}: {answer}"),
+            Self::NodeNotMarked { node } => not_marked(node, f),
             Self::DeletionNotAllowed { pod } => not_deleted(pod, f),
             Self::PodHolds { pod, reason, until } => pod_holds(pod, *reason, *until, f),
             Self::ConnectionsEnd { until } => connections_end(*until, f),
@@ -125,6 +126,10 @@ fn rolled_out(group: &GroupName, rollout: &Rollout, f: &mut Formatter<'_>) -> Re
 
 fn disputed(instance_id: &InstanceId, node: &NodeName, f: &mut Formatter<'_>) -> Result {
     write!(f, "node {node} also reports that it runs on {instance_id}")
+}
+
+fn not_marked(node: &NodeName, f: &mut Formatter<'_>) -> Result {
+    write!(f, "taint and cordon of node {node} are refused; see the log, and what admits changes of nodes")
 }
 
 fn not_deleted(pod: &PodName, f: &mut Formatter<'_>) -> Result {
@@ -389,6 +394,10 @@ impl Display for Finding {
             GroupProblem::DoesNotReplace => {
                 write!(f, "{group} does not replace instances at risk, and spec.replacedBy is Group; ")?;
                 f.write_str("turn its CapacityRebalance on, or set spec.replacedBy to SpotGuard")
+            }
+            GroupProblem::NoTerminationHook => {
+                write!(f, "{group} terminates instances at risk, and no lifecycle hook holds them: ")?;
+                f.write_str("their pods are killed; add one for autoscaling:EC2_INSTANCE_TERMINATING")
             }
             GroupProblem::SameNodeGroup(name) => {
                 write!(f, "{group} belongs to the EKS managed node group {name}, as the Spot group does; ")?;

@@ -97,6 +97,27 @@ fn it_is_released_if_its_return_stays_unsafe_or_nothing_is_above_the_baseline() 
 }
 
 #[test]
+fn its_drain_ends_when_others_have_ended_as_many_meanwhile() {
+    for terminates in [false, true] {
+        let mut stage = adopted(false);
+        stage.share(GroupKind::OnDemand, Some("od"), None);
+        stage.serve(GroupKind::Spot, OLD);
+        safe(&mut stage);
+        safe(&mut stage);
+        assert_eq!(stage.phase(), Phase::Returning, "{:#?}", stage.status);
+        if terminates {
+            stage.drained().go();
+        }
+        // A person raised it, which is the same.
+        stage.baseline = Some(1);
+        stage.go();
+        assert!(stage.has(FlowBox::Monitor, Outcome::Released), "{terminates}: {:#?}", stage.status);
+        let commands = stage.commands();
+        assert!(commands.ends.is_empty() && commands.drains.is_empty());
+    }
+}
+
+#[test]
 fn somebody_else_may_terminate_it_at_any_time() {
     let mut stage = adopted(true);
     stage.share(GroupKind::OnDemand, Some("od"), None);

@@ -204,13 +204,7 @@ fn a_successor_that_is_lost_again_is_stood_in_for() {
 
 #[test]
 fn the_fallback_returns_when_the_group_is_full_and_nothing_of_spot_is_claimed_or_ended() {
-    let mut stage = by_group();
-    stage.pass(15).go().share(GroupKind::OnDemand, Some("od"), None).go();
-    stage.drained().go().pass(105).lose(OLD).go();
-    (stage.drain, stage.return_drain) = (None, None);
-    stage.assessment = Some(ReturnAssessment::default());
-    stage.go();
-    assert_eq!(stage.phase(), Phase::OnFallback, "{:#?}", stage.status);
+    let mut stage = on_fallback();
     assert_eq!(stage.status.blocking[0].reason, ReasonCode::NoSpotInstance);
     arrives(&mut stage, "i-4", Lifecycle::Pending);
     stage.go();
@@ -225,6 +219,49 @@ fn the_fallback_returns_when_the_group_is_full_and_nothing_of_spot_is_claimed_or
     stage.ledger = Ledger::default();
     stage.go();
     assert_eq!(stage.phase(), Phase::Completed, "{:#?}", stage.status);
+}
+
+/// On-demand stands in, and the old node is gone.
+fn on_fallback() -> Stage {
+    let mut stage = by_group();
+    stage.pass(15).go().share(GroupKind::OnDemand, Some("od"), None).go();
+    stage.drained().go().pass(105).lose(OLD).go();
+    (stage.drain, stage.return_drain) = (None, None);
+    stage.assessment = Some(ReturnAssessment::default());
+    stage.go();
+    assert_eq!(stage.phase(), Phase::OnFallback, "{:#?}", stage.status);
+    stage
+}
+
+#[test]
+fn a_fallback_returns_without_spot_when_nothing_is_wanted_of_the_spot_group() {
+    let mut stage = on_fallback();
+    (stage.view.spot.desired, stage.view.spot.instances) = (0, Vec::new());
+    stage.go();
+    assert_eq!(stage.phase(), Phase::Returning, "{:#?}", stage.status);
+}
+
+#[test]
+fn what_stands_in_and_is_lost_while_spot_can_take_over_is_not_bought_again() {
+    let mut stage = on_fallback();
+    arrives(&mut stage, "i-4", Lifecycle::InService);
+    stage.lose("od").go();
+    assert!(stage.has(FlowBox::ScaleDown, Outcome::TakenByAws), "{:#?}", stage.status);
+    assert_eq!(want(&stage.commands(), GroupKind::OnDemand), Some(&Want::Done));
+}
+
+#[test]
+fn a_fallback_returns_when_the_other_stand_ins_are_enough_for_what_spot_lacks() {
+    let mut stage = on_fallback();
+    // Two places are empty: this one's, and one more.
+    stage.view.spot.desired += 1;
+    arrives(&mut stage, "i-4", Lifecycle::InService);
+    stage.queue.before = 0;
+    stage.pass(600).go();
+    assert_eq!(stage.status.blocking[0].reason, ReasonCode::NoSpotInstance);
+    stage.queue.before = 1;
+    stage.go();
+    assert_eq!(stage.phase(), Phase::Returning, "{:#?}", stage.status);
 }
 
 #[test]
@@ -285,11 +322,22 @@ fn missing_instances_belong_to_those_that_are_stood_in_for_and_then_to_the_lates
     let group = Some(ReplacedBy::Group);
     let searching = || CapacityState::SpotRequested { since: now() };
     let asked = || CapacityState::BothRequested { spot_since: now(), on_demand_since: now() };
+    let taken = |id: &str| CapacityState::Taken {
+        instance: Capacity {
+            group: GroupKind::OnDemand,
+            instance_id: id.into(),
+            node_name: "node".into(),
+            ready_at: now(),
+        },
+        on_demand_requested: true,
+    };
     let records = [
         record("first", 0, searching(), group),
         record("served", 1, CapacityState::Withdrawn { on_demand_requested: false }, group),
         record("last", 9, searching(), group),
-        record("stood-in", 2, asked(), group),
+        record("taken", 2, taken("od"), group),
+        record("requested", 7, asked(), group),
+        record("lost", 6, taken("gone"), group),
         // Neither covers a hole, so neither comes before those that wait for one.
         record("returns", 8, asked(), group),
         record("ended", 10, CapacityState::NotRequested {}, group),
@@ -297,12 +345,17 @@ fn missing_instances_belong_to_those_that_are_stood_in_for_and_then_to_the_lates
         record("advice", 4, CapacityState::NotRequested {}, group),
         record("stays", 5, CapacityState::Withdrawn { on_demand_requested: true }, group),
     ];
+    let mut view = Stage::new().view;
+    let lifecycle = Lifecycle::InService;
+    view.on_demand.instances =
+        vec![Instance { id: "od".into(), zone: "a".to_owned(), lifecycle, protected: false }];
     let of = |name: &str| {
         let open = records.iter().map(|(name, instance_id, status)| (name, instance_id, status));
-        queue(&name.into(), open)
+        queue(&name.into(), open, Some(&view))
     };
-    let order = ["stood-in", "last", "first", "served"];
-    assert_eq!(order.map(|name| of(name).before), [0, 1, 2, 3]);
+    let order = ["taken", "requested", "lost", "last", "first", "served"];
+    assert_eq!(order.map(|name| of(name).before), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(of("adopted").before, 1, "only what serves comes before what covers nothing itself");
     let leaving = order.into_iter().chain(["returns", "ended"]).map(InstanceId::from).collect();
     assert_eq!(of("first").leaving, leaving);
 }

@@ -31,6 +31,46 @@ fn an_ending_that_is_busy_does_not_hold_up_the_next() {
 }
 
 #[test]
+fn an_instance_that_aws_no_longer_knows_is_ended_once_in_a_turn() {
+    let both: BTreeSet<End> = ends("i-1", "i-1").into_iter().chain(ends("i-2", "i-2")).collect();
+    let facts = InstanceFacts::default();
+    let turn = |ledger: &Ledger, deferred: &Deferred| {
+        plan(ledger, &usual(), &Wants::new(), &both, &facts, deferred, now())
+    };
+    let first = turn(&Ledger::default(), &Deferred::default());
+    let (mut ledger, mut deferred) = (first.ledger, Deferred::default());
+    let call = first.call.expect("a call");
+    let after = failed(&mut ledger, &mut deferred, &call, (CallFailure::NotFound, "not found"), now());
+    assert_eq!(after, AfterFailure::GoOn);
+    assert!(ledger.reduction.is_some(), "an earlier call may have taken effect: the listing tells");
+    assert_eq!(turn(&ledger, &deferred).call, end("i-2", false), "the other one is not held up");
+    assert_eq!(turn(&ledger, &Deferred::default()).call, Some(call), "the next turn looks again");
+}
+
+#[test]
+fn a_call_that_got_no_answer_lets_the_other_group_be_asked_and_changes_nothing_else() {
+    let wants = wants([GroupKind::Spot, GroupKind::OnDemand].map(|group| (group, "i-1", urgent())));
+    let (facts, deferred) = (InstanceFacts::default(), Deferred::default());
+    let (ends, view) = (ends("i-2", "i-2"), usual());
+    let plan = |ledger: &Ledger| plan(ledger, &view, &wants, &ends, &facts, &deferred, now());
+    let rest = |ledger: &Ledger| {
+        let (view, wants, ends, instances, deferred) = (&view, &wants, &ends, &facts, &deferred);
+        let inputs = Inputs { ledger, view, wants, ends, instances, deferred, now: now() };
+        crate::scaling::plan_requests(&inputs, GroupKind::OnDemand)
+    };
+    let first = plan(&Ledger::default());
+    assert_eq!(first.call, set(GroupKind::Spot, 4));
+    let other = rest(&first.ledger);
+    assert_eq!(other.call, set(GroupKind::OnDemand, 1));
+    assert_eq!(rest(&other.ledger), other, "the same call as long as nothing is known of it");
+    let mut done = other.ledger;
+    taken(&mut done, &other.call.expect("a call"), Answer::Done, now());
+    let nothing = rest(&done);
+    assert_eq!(nothing.call, None, "nothing is ended, and nothing repeated");
+    assert_eq!(plan(&nothing.ledger).call, first.call, "the next turn goes on");
+}
+
+#[test]
 fn who_cannot_launch_instances_is_asked_otherwise_and_that_is_forgotten_after_a_day() {
     let mut view = usual();
     view.spot.can_launch = true;
@@ -76,7 +116,8 @@ fn each_failure_of_a_call_has_its_consequence() {
         let found = failed(&mut ledger, &mut deferred, call, (failure, "AWS's words"), now());
         assert_eq!(found, after, "{call:?}: {failure:?}");
         assert_eq!(share(&ledger, "i-1").failure.map(|f| f.class), expected, "{call:?}: {failure:?}");
-        assert_eq!(deferred != Deferred::default(), after == Later, "{call:?}: {failure:?}");
+        let waits = after == Later || failure == NotFound;
+        assert_eq!(deferred != Deferred::default(), waits, "{call:?}: {failure:?}");
         let by_launch = matches!(call, Call::Launch { .. });
         assert_eq!(ledger.cannot_launch(&"spot".into(), now()), by_launch && failure == Unsupported);
     }
