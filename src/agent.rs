@@ -1,4 +1,5 @@
-//! The agent, `spot-guard-agent`: runs on a Spot node, watches its metadata service, reports what it announces.
+//! The agent, `spot-guard-agent`: runs on a Spot node, watches its metadata service, reports what it
+//! announces.
 
 use crate::actors::imds_poller::{AgentMetrics, ImdsPoller, NodeContext};
 use crate::actors::supervision::{Link, LinkError, Ping, RestartCause, Shutdown, supervise};

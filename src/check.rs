@@ -1,5 +1,7 @@
 //! `spot-guard check`: whether it could do its work, asked before it has to.
 
+mod line;
+
 use crate::actors::deps::PoolConfig;
 use crate::aws::queue::SqsQueue;
 use crate::aws::{AutoScaling, Described};
@@ -20,6 +22,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
+use line::{Line, Verdict};
 use spot_guard_core::agents::{AGENT_LABELS, WatchedNodes};
 use spot_guard_core::cluster::{Node, Owner, OwnerKind, Parts, Pod, Snapshot};
 use spot_guard_core::group::{GroupView, PoolView, Rollout};
@@ -31,7 +34,6 @@ use spot_guard_core::preflight::{Finding, GroupProblem, Severity};
 use spot_guard_core::reason::Reason;
 use spot_guard_core::record::{NoticeKind, ReplacedBy};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,49 +60,6 @@ pub struct CheckOptions {
     /// The on-demand group of the pair
     #[arg(long, value_name = "NAME", requires = "spot_group")]
     pub on_demand_group: Option<GroupName>,
-}
-
-/// How a check ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
-    Ok,
-    Note,
-    Degraded,
-    Refused,
-    Failed,
-}
-
-impl Verdict {
-    /// As the first word of its line.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Note => "note",
-            Self::Degraded => "degraded",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// One line of the answer.
-#[derive(Debug)]
-struct Line {
-    verdict: Verdict,
-    about: String,
-    text: String,
-}
-
-impl Line {
-    fn new(verdict: Verdict, about: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { verdict, about: about.into(), text: text.into() }
-    }
-}
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<9} {:<22} {}", self.verdict.word(), self.about, self.text)
-    }
 }
 
 /// The policy that holds whoever reports a notice to their own node.
@@ -428,6 +387,26 @@ fn replacer_line(about: &str, replacer: ReplacedBy) -> Line {
     Line::new(Verdict::Ok, about, who)
 }
 
+/// Reads of each group what its description does not say.
+async fn read_setups(api: &AutoScaling, found: &mut Described, lines: &mut Vec<Line>) {
+    for (name, group) in found {
+        match api.refresh(name).await {
+            Ok(status) => group.setup.rollout = status.map(Rollout::InstanceRefresh),
+            Err(error) => {
+                lines.push(Line::new(Verdict::Degraded, format!("group {name}"), error.to_string()))
+            }
+        }
+        if group.setup.needs_termination_hook() {
+            match api.has_termination_hook(name).await {
+                Ok(found) => group.setup.termination_hook = Some(found),
+                Err(error) => {
+                    lines.push(Line::new(Verdict::Note, format!("group {name}"), error.to_string()))
+                }
+            }
+        }
+    }
+}
+
 /// What is to be said of the groups of each pool.
 async fn groups(
     aws: &SdkConfig,
@@ -459,22 +438,7 @@ async fn groups(
         "auto scaling",
         "groups can be read; calls that change groups are not checked, since they would change something",
     ));
-    for (name, group) in &mut found {
-        match api.refresh(name).await {
-            Ok(status) => group.setup.rollout = status.map(Rollout::InstanceRefresh),
-            Err(error) => {
-                lines.push(Line::new(Verdict::Degraded, format!("group {name}"), error.to_string()))
-            }
-        }
-        if group.setup.needs_termination_hook() {
-            match api.has_termination_hook(name).await {
-                Ok(found) => group.setup.termination_hook = Some(found),
-                Err(error) => {
-                    lines.push(Line::new(Verdict::Note, format!("group {name}"), error.to_string()))
-                }
-            }
-        }
-    }
+    read_setups(&api, &mut found, lines).await;
     for pool in pools {
         let config = &configs[pool.name_any().as_str()];
         let ledger: Ledger = pool.status.clone().unwrap_or_default().ledger;

@@ -31,10 +31,10 @@ use spot_guard_core::policy::seconds;
 use spot_guard_core::readings::Readings;
 use spot_guard_core::reason::{Finding, GroupProblem};
 use spot_guard_core::record::GroupKind;
-use spot_guard_core::scaling;
 use spot_guard_core::scaling::answers::{self, AfterFailure, Answer};
 use spot_guard_core::scaling::calls::{Call, Deferred};
 use spot_guard_core::scaling::inputs::Inputs;
+use spot_guard_core::scaling::{self, Plan};
 use spot_guard_core::shortfall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -353,23 +353,8 @@ async fn take_turn(
         let mut view = groups::read(&deps, &pool, ledger, asked, kept, &mut deferred).await?;
         let now = deps.clock.now();
         view.note_ended(|id| ended.contains(id));
-        // The tracker knows the instances that it was told of; this reading may be the first one for long.
-        let mut instances = wanted.instances.clone();
-        let freshness = deps.view.freshness();
-        instances.look_at(&view, &deps.view.snapshot(), &freshness, &deps.taint_key, now);
-        let inputs = Inputs {
-            ledger: &store.stored.ledger,
-            view: &view,
-            wants: &wanted.wants,
-            ends: &wanted.ends,
-            instances: &instances,
-            deferred: &deferred,
-            now,
-        };
-        let plan = match &unanswered {
-            None => scaling::plan(&inputs),
-            Some((_, group)) => scaling::plan_requests(&inputs, group.other()),
-        };
+        let only = unanswered.as_ref().map(|(_, group)| group.other());
+        let plan = plan(&deps, (&store.stored.ledger, &view), &wanted, &deferred, only, now);
         tell_left_behind(&pool.name, &store.stored.ledger, &plan.ledger);
         changed |= store.write(with_places(plan.ledger, &pool, &view, now)).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
@@ -403,6 +388,27 @@ async fn take_turn(
         changed |= store.write(next).await?;
     }
     Err(TurnError::NotLeading)
+}
+
+/// What is to be done by this reading; with `only`, which requests of that group are.
+fn plan(
+    deps: &Deps,
+    (ledger, view): (&Ledger, &PoolView),
+    wanted: &ScaleGroups,
+    deferred: &Deferred,
+    only: Option<GroupKind>,
+    now: Timestamp,
+) -> Plan {
+    // The tracker knows the instances that it was told of; this reading may be the first one for long.
+    let mut instances = wanted.instances.clone();
+    let freshness = deps.view.freshness();
+    instances.look_at(view, &deps.view.snapshot(), &freshness, &deps.taint_key, now);
+    let ScaleGroups { wants, ends, .. } = wanted;
+    let inputs = Inputs { ledger, view, wants, ends, instances: &instances, deferred, now };
+    match only {
+        None => scaling::plan(&inputs),
+        Some(group) => scaling::plan_requests(&inputs, group),
+    }
 }
 
 /// Takes in what an earlier life, or another process, has written. `up` is how long this one has kept its

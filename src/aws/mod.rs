@@ -4,6 +4,7 @@
 
 mod answer;
 pub mod history;
+mod hooks;
 pub mod imds;
 mod intact;
 mod listing;
@@ -23,7 +24,7 @@ use aws_sdk_autoscaling::operation::describe_scaling_activities::DescribeScaling
 use aws_sdk_autoscaling::operation::launch_instances::LaunchInstancesOutput;
 use aws_sdk_autoscaling::primitives::DateTime;
 use aws_sdk_autoscaling::types::{
-    Activity, AutoScalingGroup, Filter, LifecycleHook, LifecycleState, MixedInstancesPolicy, RetryStrategy,
+    Activity, AutoScalingGroup, Filter, LifecycleState, MixedInstancesPolicy, RetryStrategy,
     ScalingActivityStatusCode as StatusCode,
 };
 use jiff::Timestamp;
@@ -34,7 +35,6 @@ use spot_guard_core::group::{
     is_refreshing,
 };
 use spot_guard_core::ids::{GroupName, InstanceId};
-use spot_guard_core::queue::LifecycleAction;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -45,8 +45,6 @@ use tokio::sync::watch;
 const GROUPS_PER_CALL: usize = 50;
 /// Pages of groups that are read at most for one call's names.
 const MAX_GROUP_PAGES: usize = 10;
-/// The transition of hooks that hold what is terminated.
-const TERMINATING: &str = "autoscaling:EC2_INSTANCE_TERMINATING";
 /// Pages of activities that are read at most: 100 each.
 const MAX_ACTIVITY_PAGES: usize = 5;
 
@@ -218,18 +216,6 @@ impl AutoScaling {
         Ok(newest.map(|status| status.as_str().to_owned()).filter(|status| is_refreshing(status)))
     }
 
-    /// Whether a lifecycle hook of the group holds what it terminates (API Reference,
-    /// DescribeLifecycleHooks).
-    ///
-    /// # Errors
-    /// When the call fails.
-    pub async fn has_termination_hook(&self, group: &GroupName) -> Result<bool, CallError> {
-        let call = self.client.describe_lifecycle_hooks().auto_scaling_group_name(group.as_str()).send();
-        let found = self.timed(AwsOperation::DescribeLifecycleHooks, call).await?;
-        let holds = |hook: &LifecycleHook| hook.lifecycle_transition() == Some(TERMINATING);
-        Ok(found.lifecycle_hooks().iter().any(holds))
-    }
-
     /// Sets the desired capacity; no cooldown is honoured.
     ///
     /// # Errors
@@ -289,39 +275,6 @@ impl AutoScaling {
             .send();
         let call = async { call.await.map(|answer| launched(&answer)) };
         counted(&self.metrics, AwsOperation::LaunchInstances, call, Launched::result).await
-    }
-
-    /// Asks the group to wait for the lifecycle action for longer.
-    ///
-    /// # Errors
-    /// When the call fails, such as when the action is over.
-    pub async fn prolong(&self, action: &LifecycleAction) -> Result<(), CallError> {
-        let _change = Change::begin(&self.changes);
-        let call = self
-            .client
-            .record_lifecycle_action_heartbeat()
-            .auto_scaling_group_name(action.group.as_str())
-            .lifecycle_hook_name(action.hook.as_str())
-            .instance_id(action.instance_id.as_str())
-            .send();
-        self.timed(AwsOperation::RecordLifecycleActionHeartbeat, call).await.map(drop)
-    }
-
-    /// Lets the group go on with what it waits for.
-    ///
-    /// # Errors
-    /// When the call fails, such as when the action is over.
-    pub async fn complete(&self, action: &LifecycleAction) -> Result<(), CallError> {
-        let _change = Change::begin(&self.changes);
-        let call = self
-            .client
-            .complete_lifecycle_action()
-            .auto_scaling_group_name(action.group.as_str())
-            .lifecycle_hook_name(action.hook.as_str())
-            .instance_id(action.instance_id.as_str())
-            .lifecycle_action_result("CONTINUE")
-            .send();
-        self.timed(AwsOperation::CompleteLifecycleAction, call).await.map(drop)
     }
 
     async fn timed<T, E>(

@@ -139,8 +139,8 @@ pub struct AdoptionInputs<'a> {
     pub now: Timestamp,
 }
 
-/// Whether another instance may be adopted beside the replacements of its pool: while a node is replaced, none
-/// is. The ledger holds each that was adopted before, so that what is above the baseline is known.
+/// Whether another instance may be adopted beside the replacements of its pool: while a node is replaced,
+/// none is. The ledger holds each that was adopted before, so that what is above the baseline is known.
 #[must_use]
 pub fn has_room<'a>(
     ledger: &Ledger,

@@ -373,8 +373,8 @@ impl GroupSetup {
         self.capacity_rebalance || self.eks_node_group.is_some()
     }
 
-    /// Whether a lifecycle hook has to hold what AWS terminates of it. EKS drains the nodes of its node groups,
-    /// and has a hook of its own there.
+    /// Whether a lifecycle hook has to hold what AWS terminates of it. EKS drains the nodes of its node
+    /// groups, and has a hook of its own there.
     #[must_use]
     pub fn needs_termination_hook(&self) -> bool {
         self.capacity_rebalance && self.eks_node_group.is_none()

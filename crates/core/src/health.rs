@@ -131,8 +131,8 @@ pub fn unhealthy(
     reasons
 }
 
-/// Whether on-demand stands in for what a group that replaces by itself does not bring. An adopted instance, and
-/// what a cancelled replacement brought, stand in for nothing.
+/// Whether on-demand stands in for what a group that replaces by itself does not bring. An adopted instance,
+/// and what a cancelled replacement brought, stand in for nothing.
 fn stands_in(status: &ReplacementStatus, view: &PoolView) -> bool {
     let serves =
         |held: &Capacity| held.group == GroupKind::OnDemand && view.on_demand.is_active(&held.instance_id);

@@ -3,22 +3,22 @@
 //! A reason stays a type until it leaves the process. There its code ([`Reason::code`]) is for machines, and
 //! its text (`Display`, in `wording`) for people.
 
-mod assessment;
 mod blocker;
 mod code;
 mod finding;
 mod neighbour;
 mod node_trouble;
+mod pause;
 #[cfg(test)]
 mod tests;
 mod unplaced;
 
-pub use assessment::ReturnAssessment;
 pub use blocker::{BlockedReason, Blocker, EvictionAnswer, ShutBudget};
 pub use code::ReasonCode;
 pub use finding::{Finding, GroupProblem, NoLaunch, Severity};
 pub use neighbour::Neighbour;
 pub use node_trouble::NodeTrouble;
+pub use pause::Pause;
 pub use unplaced::{NodeReason, PodName, ReasonCount, Reasons, Unplaced};
 
 use crate::freshness::StaleWatch;
@@ -26,25 +26,41 @@ use crate::group::Rollout;
 use crate::ids::{GroupName, InstanceId, NodeName, PoolName, ReplacementName};
 use crate::record::GroupKind;
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Why nothing is to begin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pause {
-    /// The pool is paused by its spec.
-    Pool,
-    /// All pools are paused by a label.
-    Everything,
-    /// A SpotAction has paused the pool, or everything.
-    SpotAction {
-        /// Its name.
-        spot_action: String,
-        /// Who requested it.
-        by: Option<String>,
-        /// Whether all pools are paused, not only this one.
-        everything: bool,
-    },
+/// What the HealthMonitor last found about the return of a fallback: boxes 6 to 9, each with what stands in
+/// its way; empty means passed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReturnAssessment {
+    /// The instance that goes back, whose return was assessed.
+    pub of: Option<InstanceId>,
+    /// The Spot instance that was to take over.
+    pub successor: Option<InstanceId>,
+    /// The pods that were to move, by their UID.
+    pub pods: BTreeSet<Arc<str>>,
+    /// The nodes that were drained beside, whose pods need room, too.
+    pub drained: BTreeSet<NodeName>,
+    /// Box 6: the limits that let no return begin.
+    pub held: Vec<Reason>,
+    /// Box 7.
+    pub unhealthy: Vec<Reason>,
+    /// Box 8.
+    pub unstable: Vec<Reason>,
+    /// Box 9.
+    pub unsafe_: Vec<Reason>,
+    /// Before Spot is asked: why the node could not be given back with its instance, either.
+    pub unsafe_with_spot: Vec<Reason>,
+}
+
+impl ReturnAssessment {
+    /// Whether it may be about the return of this instance.
+    #[must_use]
+    pub fn is_of(&self, instance_id: &InstanceId) -> bool {
+        self.of.as_ref().is_none_or(|of| of == instance_id)
+    }
 }
 
 /// Something that holds a replacement, a drain, a return or a pool up.

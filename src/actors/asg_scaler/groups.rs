@@ -74,8 +74,8 @@ pub(super) async fn read(
     Ok(view)
 }
 
-/// Reads which instance refreshes are under way, now and then, and whether a hook holds what a group terminates
-/// by itself. At the end of a turn: no call waits for it.
+/// Reads which instance refreshes are under way, now and then, and whether a hook holds what a group
+/// terminates by itself. At the end of a turn: no call waits for it.
 pub(super) async fn read_refreshes(deps: &Deps, view: &mut PoolView, readings: &mut Readings, up: Duration) {
     for group in readings.ask_for_refreshes(&[&view.spot.name, &view.on_demand.name], up) {
         match deps.aws.refresh(&group).await {

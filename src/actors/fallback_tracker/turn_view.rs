@@ -427,12 +427,8 @@ impl<'a> TurnView<'a> {
     /// How full the pool's nodes are.
     pub(super) fn utilisation(&self, pool: &PoolName) -> UtilisationPercent {
         let (spot, on_demand) = self.last_seen(pool);
-        let nodes: BTreeSet<NodeName> = spot
-            .iter()
-            .chain(&on_demand)
-            .filter_map(|id| self.snapshot.node_of_instance(id))
-            .map(|node| node.name.clone())
-            .collect();
+        let found = spot.iter().chain(&on_demand).filter_map(|id| self.snapshot.node_of_instance(id));
+        let nodes: BTreeSet<NodeName> = found.map(|node| node.name.clone()).collect();
         let policy = self.configs.get(pool).map_or(&self.no_pool, |config| &config.policy);
         safety::pool_utilisation(&nodes, self.snapshot, &SafetyPolicy::of(policy)).into()
     }

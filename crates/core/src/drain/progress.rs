@@ -132,8 +132,7 @@ impl Drain {
     /// another node may have the name, which an old picture of the nodes does not show.
     pub fn step(&mut self, sight: &Sight<'_>, now: Moment) -> Vec<Order> {
         self.wants_look = false;
-        let stale =
-            sight.freshness.against(Step::End).into_iter().map(Reason::StaleWatch).collect::<Vec<_>>();
+        let stale: Vec<_> = sight.freshness.against(Step::End).into_iter().map(Reason::StaleWatch).collect();
         self.turn_blind(!stale.is_empty(), sight.snapshot, now);
         let is_before = |deadline| now.at < deadline || sight.freshness.is_current(WatchedKind::Node);
         if self.blind && !self.command.deadline.is_some_and(is_before) {

@@ -171,9 +171,9 @@ pub(super) fn is_spare(open: &mut OpenFallback, turn: &Turn<'_>) -> bool {
     open.successor.is_some() || spot.wants_nothing()
 }
 
-/// Where a replacement stands among the open ones of its pool that the Spot group serves by itself. Those whose
-/// on-demand instance is there come first, then those that on-demand is requested for. Of the others those that
-/// were noticed last come first: they have had the least time.
+/// Where a replacement stands among the open ones of its pool that the Spot group serves by itself. Those
+/// whose on-demand instance is there come first, then those that on-demand is requested for. Of the others
+/// those that were noticed last come first: they have had the least time.
 ///
 /// One that is not among them covers nothing itself, and only what serves comes before it.
 #[must_use]

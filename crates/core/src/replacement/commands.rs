@@ -78,8 +78,8 @@ pub fn commands(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>
     commands
 }
 
-/// Whether a lifecycle hook may hold what the group ends: the deadline is a guess, and the group does not list the
-/// instance as on its way out.
+/// Whether a lifecycle hook may hold what the group ends: the deadline is a guess, and the group does not
+/// list the instance as on its way out.
 fn may_be_held(subject: &Subject, status: &ReplacementStatus, facts: &Facts<'_>) -> bool {
     let listed = facts.view.and_then(|view| view.spot.instance(&subject.instance_id));
     status.notice == Some(NoticeKind::GroupTermination)

@@ -385,11 +385,8 @@ impl Display for Finding {
             GroupProblem::NoSuchGroup => write!(f, "Auto Scaling group {group} does not exist"),
             GroupProblem::OtherPool(pool) => write!(f, "{group} belongs to SpotPool {pool} already"),
             GroupProblem::CapacityRebalance => {
-                write!(
-                    f,
-                    "{group} replaces instances at risk by itself, and spec.replacedBy is SpotGuard; "
-                )?;
-                f.write_str("turn its CapacityRebalance off, or set spec.replacedBy to Group")
+                write!(f, "{group} replaces instances at risk by itself, and spec.replacedBy is ")?;
+                f.write_str("SpotGuard; turn its CapacityRebalance off, or set spec.replacedBy to Group")
             }
             GroupProblem::DoesNotReplace => {
                 write!(f, "{group} does not replace instances at risk, and spec.replacedBy is Group; ")?;
