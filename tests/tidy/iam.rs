@@ -24,13 +24,14 @@ const VERBS: [&str; 13] = [
     "terminate_",
 ];
 
-/// The operations that the product's adapters call. The SDK's builders are called without arguments; those of
-/// SQS in a file of their own.
+/// The operations that the product's adapters call. The SDK's client is called without arguments; that of SQS
+/// in a file of its own.
 fn called() -> BTreeSet<String> {
     let files = production().into_iter().filter(|file| file.path.starts_with("src/aws/"));
     let of_file = |path: &str, code: &str| -> Vec<String> {
         let service = if path == "src/aws/queue.rs" { "sqs" } else { "autoscaling" };
-        let names = code.split('.').skip(1).filter_map(|part| Some(part.split_once("()")?.0));
+        let calls = code.split("client").filter_map(|rest| rest.trim_start().strip_prefix('.'));
+        let names = calls.filter_map(|call| Some(call.split_once("()")?.0));
         let operations = names.filter(|name| VERBS.iter().any(|verb| name.starts_with(verb)));
         operations.map(|name| format!("{service}:{}", in_pascal_case(name))).collect()
     };
