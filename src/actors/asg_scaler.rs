@@ -340,7 +340,7 @@ async fn take_turn(
     let mut changed = false;
     let mut deferred = Deferred::begin(&store.stored.ledger);
     let mut delayed = None;
-    // A call that got no answer ends the turn. The other group is asked for capacity before.
+    // After a call without an answer only the other group is asked for capacity in this turn.
     let mut unanswered: Option<(CallError, GroupKind)> = None;
     // A new life, or a replacement that wants something, waits for nobody else's look.
     let urgent = takes_over || wanted.wants_something();
@@ -358,12 +358,12 @@ async fn take_turn(
         tell_left_behind(&pool.name, &store.stored.ledger, &plan.ledger);
         changed |= store.write(with_places(plan.ledger, &pool, &view, now)).await?;
         let Some(call) = plan.call.filter(|_| calls < MAX_CALLS_PER_TURN) else {
-            if let Some((error, _)) = unanswered {
-                return Err(error.into());
-            }
             groups::read_refreshes(&deps, &mut view, readings, began.elapsed()).await;
-            let (revision, cordon) = (wanted.revision, plan.cordon);
-            return Ok(TurnResult { stored: store.stored, view, revision, cordon, changed, delayed });
+            // A turn without an answer has not done all that was wanted.
+            let revision = if only.is_none() { wanted.revision } else { Revision::default() };
+            let delayed = unanswered.map(|(error, _)| error).or(delayed);
+            let (stored, cordon) = (store.stored, plan.cordon);
+            return Ok(TurnResult { stored, view, revision, cordon, changed, delayed });
         };
         if !deps.fence.may_act(deps.call_timeout) {
             return Err(TurnError::NotLeading);

@@ -1,4 +1,4 @@
-//! The command line of the agent: a binary of its own, because it runs on every Spot node.
+//! The command line of the agent: a binary of its own, so that nothing of the controller runs on a Spot node.
 
 use clap::Parser;
 use spot_guard::agent::{self, AgentOptions};

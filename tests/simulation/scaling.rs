@@ -11,7 +11,7 @@ use spot_guard_cloud::cloud::{
 };
 use spot_guard_core::ledger::Ledger;
 use spot_guard_core::reason::{Finding, GroupProblem};
-use spot_guard_core::record::{FlowBox, Outcome, Phase, ReplacementStatus};
+use spot_guard_core::record::{FlowBox, GroupKind, Outcome, Phase, ReplacementStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -418,10 +418,14 @@ fn before_a_deadline_on_demand_is_called_in_half_of_the_time_though_no_call_for_
                 stage.until(&stage.spot[0], |status| status.deadline.is_some()).await;
                 stage.pass(70).await;
                 let calls = stage.cloud.calls();
-                switch.store(false, Ordering::Relaxed);
                 let is_meant =
                     |call: &CallRecord| call.operation == LAUNCH && call.group.as_deref() == Some(ON_DEMAND);
                 assert!(calls.iter().any(is_meant), "{fate:?}: AWS was not asked for on-demand");
+                let takes_over = |status: &ReplacementStatus| {
+                    status.capacity.taken().is_some_and(|held| held.group == GroupKind::OnDemand)
+                };
+                stage.until(&stage.spot[0], takes_over).await;
+                switch.store(false, Ordering::Relaxed);
             })
             .play();
         played.assert_ok();

@@ -51,6 +51,14 @@ fn files_that_commands_name_exist() {
 }
 
 #[test]
+fn make_demo_says_which_binary_runs() {
+    let makefile = fs::read_to_string(root().join("Makefile")).expect("the Makefile");
+    assert!(makefile.contains("cargo run -- demo"), "make demo runs something else");
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the manifest");
+    assert!(manifest.contains("\ndefault-run = \"spot-guard\"\n"), "cargo run does not know which binary");
+}
+
+#[test]
 fn targets_of_make_that_the_documents_name_exist() {
     let makefile = fs::read_to_string(root().join("Makefile")).expect("the Makefile");
     let is_target = |name: &str| makefile.lines().any(|line| line.starts_with(&format!("{name}:")));

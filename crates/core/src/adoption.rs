@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::baseline::ADOPTED;
 use crate::cluster::{Node, ScaleDown, Snapshot};
 use crate::flow::Event;
 use crate::group::{GroupView, Lifecycle, PoolView};
@@ -140,7 +141,7 @@ pub struct AdoptionInputs<'a> {
 }
 
 /// Whether another instance may be adopted beside the replacements of its pool: while a node is replaced,
-/// none is. The ledger holds each that was adopted before, so that what is above the baseline is known.
+/// none is. Each earlier one must be in the ledger: else nobody knows what is above the baseline.
 #[must_use]
 pub fn has_room<'a>(
     ledger: &Ledger,
@@ -305,6 +306,6 @@ pub fn open(adopted: &Adopted, spot: &GroupView, now: Timestamp) -> ReplacementS
 
 /// What the record of an adopted instance may be called, the first choice first: the same for every leader.
 pub fn names(pool: &PoolName, id: &InstanceId) -> impl Iterator<Item = ReplacementName> + use<> {
-    let stem = format!("{}.adopted-{id}", name_stem(pool));
+    let stem = format!("{}{ADOPTED}{id}", name_stem(pool));
     (0..100).map(move |number| ReplacementName::from(format!("{stem}-{number}")))
 }

@@ -2,10 +2,13 @@
 //! may be adopted.
 
 use crate::group::GroupView;
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::{Ledger, RequestState};
 use crate::record::{Excess, GroupKind};
 use jiff::Timestamp;
+
+/// A part of the names of records that are about adopted instances.
+pub(crate) const ADOPTED: &str = ".adopted-";
 
 /// How many on-demand instances are above the baseline that no replacement requested; `None` while a call of
 /// ours is under way.
@@ -14,12 +17,21 @@ pub fn excess(ledger: &Ledger, on_demand: &GroupView, baseline: u32) -> Option<u
     Some(theirs(ledger, on_demand)?.saturating_sub(baseline))
 }
 
-/// Whether as many instances as the baseline stay without those that replacements requested or adopted;
-/// `None` while a call of ours is under way.
+/// Whether the baseline needs the instance that this replacement adopted: others have ended as many meanwhile,
+/// or it was raised. Of several adopted ones as many are needed as are missing, in the order of their names.
 #[must_use]
-pub fn keeps(ledger: &Ledger, on_demand: &GroupView, baseline: Option<u32>) -> Option<bool> {
-    let Some(baseline) = baseline else { return Some(false) };
-    theirs(ledger, on_demand).map(|theirs| theirs >= baseline)
+pub fn needs_back(
+    ledger: &Ledger,
+    on_demand: &GroupView,
+    baseline: Option<u32>,
+    replacement: &ReplacementName,
+) -> bool {
+    let Some(baseline) = baseline else { return true };
+    let Some(theirs) = theirs(ledger, on_demand) else { return false };
+    let raised = ledger.shares(GroupKind::OnDemand).filter(|share| share.is_raised());
+    let is_adopted = |name: &ReplacementName| name.contains(ADOPTED) && name < replacement;
+    let earlier = raised.filter(|share| is_adopted(&share.replacement)).count();
+    earlier < usize::try_from(baseline.saturating_sub(theirs)).unwrap_or(usize::MAX)
 }
 
 /// How many instances the group is to have without those that replacements requested or adopted.

@@ -305,8 +305,9 @@ fn before_safety(
     match story.status.fallback.successor() {
         // A Spot node that is one too many waits for no other, nor does what a cancelled replacement
         // brought.
-        // Of a group that nothing is wanted of none will come.
-        None if own || wants_no_spot || story.status.old_node.is_retained() => {}
+        // A group with a desired capacity of 0 brings none.
+        None if own || story.status.old_node.is_retained() => {}
+        None if wants_no_spot && story.status.is_replaced_by_group() => {}
         None => result.unhealthy.push(Reason::NoSpotInstance),
         Some(capacity) => {
             let held = crate::time::since(capacity.ready_at, now);

@@ -197,7 +197,7 @@ pub enum Reason {
         /// What the API server answered.
         answer: EvictionAnswer,
     },
-    /// The API server refuses taint and cordon of a node.
+    /// Taint and cordon of a node cannot be set.
     NodeNotMarked {
         /// The node.
         node: NodeName,

@@ -77,17 +77,21 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     Plan { ledger, call, cordon }
 }
 
-/// The next request of one group for capacity. Nothing is ended, and nothing lowered.
+/// The next request of one group for capacity, and what its instances serve. Nothing is ended, and nothing
+/// lowered.
 ///
 /// For the end of a turn in which a call of the other group got no answer: what became of that call is not
 /// known, and a deadline cannot wait for it.
 #[must_use]
 pub fn plan_requests(inputs: &Inputs<'_>, kind: GroupKind) -> Plan {
     let mut ledger = inputs.ledger.clone();
-    observe::refresh_shares(&mut ledger, inputs);
+    if let Some(call) = resume::repeat_requests(&mut ledger, inputs, &[kind]) {
+        return Plan { ledger, call: Some(call), ..Plan::default() };
+    }
+    let pausing = observe::refresh_shares(&mut ledger, inputs);
     observe::take_in_erased(&mut ledger, inputs);
-    let call = resume::repeat_requests(&mut ledger, inputs, &[kind])
-        .or_else(|| requests::request_from(&mut ledger, inputs, kind));
+    claims::claim_from(&mut ledger, inputs, kind, &pausing);
+    let call = requests::request_from(&mut ledger, inputs, kind);
     observe::watch_desired(&mut ledger, inputs, call.as_ref());
     Plan { ledger, call, ..Plan::default() }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::baseline::{excess, watch};
+use crate::baseline::{excess, needs_back, watch};
 use crate::cluster::{Effect, Node, Pod, ScaleDown};
 use crate::ledger::{Balance, Ledger, Method, RequestState, ScalingRequest};
 use crate::record::Excess;
@@ -53,6 +53,30 @@ fn what_a_replacement_raised_is_no_excess() {
         let found = excess(&ledger, &group("on-demand", desired, &[]), baseline);
         assert_eq!(found, expected, "{desired} {baseline} {held:?}");
     }
+}
+
+#[test]
+fn of_several_adopted_instances_as_many_are_needed_back_as_the_baseline_lacks() {
+    let raised_for = |name: &str| {
+        let mut request = request(RequestState::Applied, Balance::Raised, Some("i-d"));
+        request.shares[0].replacement = name.into();
+        request
+    };
+    let names = ["pool.adopted-a-0", "pool.adopted-b-0", "pool.adopted-c-0", "a-stand-in"];
+    let ledger = Ledger { scaling_requests: names.map(raised_for).into(), ..Ledger::default() };
+    let needed = |desired: i32, baseline: Option<u32>| {
+        let group = group("on-demand", desired, &[]);
+        let is_needed = |name: &&&str| needs_back(&ledger, &group, baseline, &(**name).into());
+        names[..3].iter().filter(is_needed).count()
+    };
+    // Four of them are ours.
+    for (desired, baseline, expected) in
+        [(6, Some(2), 0), (5, Some(2), 1), (4, Some(2), 2), (5, Some(9), 3), (6, None, 3)]
+    {
+        assert_eq!(needed(desired, baseline), expected, "{desired} {baseline:?}");
+    }
+    let first = group("on-demand", 5, &[]);
+    assert!(needs_back(&ledger, &first, Some(2), &"pool.adopted-a-0".into()), "the same for every leader");
 }
 
 #[test]

@@ -161,6 +161,7 @@ impl Drain {
             if !sight.unmarkable || self.command.deadline.is_none() {
                 let refused = || Reason::NodeNotMarked { node: self.command.node.clone() };
                 self.wait_for(Vec::from_iter(sight.unmarkable.then(refused)));
+                self.report.stuck &= now.up.saturating_sub(self.progress_at) >= STUCK_AFTER;
                 return Vec::new();
             }
         }

@@ -127,7 +127,7 @@ codes! {
         EvictionForbidden,
         /// An eviction failed.
         EvictionFailed,
-        /// The API server refuses taint and cordon of a node.
+        /// Taint and cordon of a node cannot be set.
         NodeNotMarked,
         /// The pool does not allow to delete pods at the deadline.
         DeletionNotAllowed,

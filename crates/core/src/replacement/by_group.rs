@@ -57,6 +57,18 @@ impl Facts<'_> {
     pub(super) fn is_served(&self) -> bool {
         self.is_served_by(false)
     }
+
+    /// The same of instances whose nodes take pods.
+    pub(super) fn is_served_by_nodes(&self) -> bool {
+        let Some(spot) = self.view.map(|view| &view.spot) else { return false };
+        let takes_pods = |id: &InstanceId| {
+            let node = (self.node_of)(id).filter(|node| node.ready && !node.cordoned);
+            node.is_some() && !self.queue.leaving.contains(id)
+        };
+        let staying = spot.instances.iter().filter(|held| held.lifecycle == Lifecycle::InService);
+        let nodes = staying.filter(|held| takes_pods(&held.id)).count() + self.queue.before;
+        nodes >= usize::try_from(spot.desired).unwrap_or(0)
+    }
 }
 
 /// Whether nothing of the old node is ours: EKS cordons and drains the nodes of a managed node group.

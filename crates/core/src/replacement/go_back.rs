@@ -4,7 +4,7 @@ use super::by_group;
 use super::facts::{Facts, Turn};
 use super::leave::ended;
 use super::unusable;
-use crate::baseline::{keeps, may_adopt};
+use crate::baseline::{may_adopt, needs_back};
 use crate::drain::DrainEnd;
 use crate::flow::Event;
 use crate::freshness::Step;
@@ -83,9 +83,8 @@ fn await_adoption(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn
 /// raised.
 fn is_of_baseline(capacity: &Capacity, turn: &Turn<'_>) -> bool {
     let Facts { view: Some(view), ledger, baseline, .. } = turn.facts else { return false };
-    turn.subject.adopted
-        && capacity.group == GroupKind::OnDemand
-        && keeps(ledger, &view.on_demand, *baseline) == Some(false)
+    let is_adopted = turn.subject.adopted && capacity.group == GroupKind::OnDemand;
+    is_adopted && needs_back(ledger, &view.on_demand, *baseline, &turn.subject.name)
 }
 
 /// The instance is left to its owner again.
@@ -133,7 +132,7 @@ fn lost(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) -> O
         return None;
     }
     let spot = facts.serving_node(facts.share(GroupKind::Spot, turn.subject), GroupKind::Spot);
-    let is_spare = next.is_replaced_by_group() && !turn.subject.adopted && facts.is_served();
+    let is_spare = next.is_replaced_by_group() && !turn.subject.adopted && facts.is_served_by_nodes();
     if capacity.group == GroupKind::OnDemand && (spot.is_some() || is_spare) {
         // Its pods have moved by themselves, and Spot has paid its debt: there is nothing to return.
         let successor = next.fallback.successor().cloned();
@@ -166,7 +165,7 @@ fn lost(next: &mut ReplacementStatus, capacity: &Capacity, turn: &Turn<'_>) -> O
 
 /// Boxes 7, 8 and 9, on the HealthMonitor's word and never without a Spot instance claimed for the return. A
 /// Spot node that is one too many needs none, nor does what a cancelled replacement brought: its old instance
-/// stays.
+/// stays. Of a group that replaces by itself none is claimed: its instances are counted.
 fn assess(next: &mut ReplacementStatus, mut open: OpenFallback, capacity: &Capacity, turn: &Turn<'_>) {
     let now = turn.facts.now;
     if is_of_baseline(capacity, turn) {

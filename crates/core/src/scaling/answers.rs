@@ -36,7 +36,7 @@ pub enum AfterFailure {
     GoOn,
     /// The call is made again in a later turn; the turn goes on with what else there is to do.
     Later,
-    /// It may have taken effect: the turn ends, and the group is read again.
+    /// It may have taken effect: nothing more is done with the group before it is read again.
     ReadAgain,
 }
 

@@ -13,33 +13,38 @@ use crate::record::GroupKind;
 /// being withdrawn claims nothing more: what it would end then belongs to somebody else.
 pub(super) fn claim(ledger: &mut Ledger, inputs: &Inputs<'_>, pausing: &Pausing) {
     for kind in [GroupKind::Spot, GroupKind::OnDemand] {
-        let claimed = ledger.claimed(kind);
-        let free = inputs.group(kind).instances.iter().filter(|instance| {
-            instance.lifecycle.may_be_claimed()
-                && !claimed.contains(&instance.id)
-                && !inputs.instances.taken.contains(&instance.id)
-        });
-        for instance in free {
-            // A share that the group refused brought nothing: it comes after all that did.
-            let most_urgent = ledger
-                .requests_mut(kind)
-                // Of one whose launch is not counted yet nobody else's instance is to be counted.
-                .filter(|request| request.state != RequestState::Launched)
-                .filter(|request| !request.instances_before.contains(&instance.id))
-                .flat_map(|request| {
-                    let unchanged = request.target == request.baseline;
-                    request
-                        .shares
-                        .iter_mut()
-                        .map(move |share| (unchanged && share.balance != Balance::OwedByGroup, share))
-                })
-                .filter(|(_, share)| share.awaits() && inputs.waits(kind, &share.replacement))
-                .filter(|(_, share)| !pausing.contains(&(kind, share.replacement.clone())))
-                .min_by_key(|(refused, share)| (*refused, share.urgency()));
-            if let Some((_, share)) = most_urgent {
-                share.instance_id = Some(instance.id.clone());
-                share.failure = None;
-            }
+        claim_from(ledger, inputs, kind, pausing);
+    }
+}
+
+/// The same of one group.
+pub(super) fn claim_from(ledger: &mut Ledger, inputs: &Inputs<'_>, kind: GroupKind, pausing: &Pausing) {
+    let claimed = ledger.claimed(kind);
+    let free = inputs.group(kind).instances.iter().filter(|instance| {
+        instance.lifecycle.may_be_claimed()
+            && !claimed.contains(&instance.id)
+            && !inputs.instances.taken.contains(&instance.id)
+    });
+    for instance in free {
+        // A share that the group refused brought nothing: it comes after all that did.
+        let most_urgent = ledger
+            .requests_mut(kind)
+            // Of one whose launch is not counted yet nobody else's instance is to be counted.
+            .filter(|request| request.state != RequestState::Launched)
+            .filter(|request| !request.instances_before.contains(&instance.id))
+            .flat_map(|request| {
+                let unchanged = request.target == request.baseline;
+                request
+                    .shares
+                    .iter_mut()
+                    .map(move |share| (unchanged && share.balance != Balance::OwedByGroup, share))
+            })
+            .filter(|(_, share)| share.awaits() && inputs.waits(kind, &share.replacement))
+            .filter(|(_, share)| !pausing.contains(&(kind, share.replacement.clone())))
+            .min_by_key(|(refused, share)| (*refused, share.urgency()));
+        if let Some((_, share)) = most_urgent {
+            share.instance_id = Some(instance.id.clone());
+            share.failure = None;
         }
     }
 }

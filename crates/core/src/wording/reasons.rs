@@ -129,7 +129,10 @@ fn disputed(instance_id: &InstanceId, node: &NodeName, f: &mut Formatter<'_>) ->
 }
 
 fn not_marked(node: &NodeName, f: &mut Formatter<'_>) -> Result {
-    write!(f, "taint and cordon of node {node} are refused; see the log, and what admits changes of nodes")
+    write!(
+        f,
+        "taint and cordon of node {node} cannot be set; see the log, and the webhooks and policies for nodes"
+    )
 }
 
 fn not_deleted(pod: &PodName, f: &mut Formatter<'_>) -> Result {

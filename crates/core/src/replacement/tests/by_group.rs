@@ -245,6 +245,12 @@ fn a_fallback_returns_without_spot_when_nothing_is_wanted_of_the_spot_group() {
 fn what_stands_in_and_is_lost_while_spot_can_take_over_is_not_bought_again() {
     let mut stage = on_fallback();
     arrives(&mut stage, "i-4", Lifecycle::InService);
+    let nodes = std::mem::take(&mut stage.nodes);
+    stage.lose("od").go();
+    assert!(!stage.has(FlowBox::ScaleDown, Outcome::TakenByAws), "its node takes no pods yet");
+    stage.nodes = nodes;
+    let of_spot: Vec<_> = stage.view.spot.instances.iter().map(|held| (held.id.clone(), false)).collect();
+    stage.nodes.extend(of_spot);
     stage.lose("od").go();
     assert!(stage.has(FlowBox::ScaleDown, Outcome::TakenByAws), "{:#?}", stage.status);
     assert_eq!(want(&stage.commands(), GroupKind::OnDemand), Some(&Want::Done));
