@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Watches a node's instance metadata and reports interruption notices.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "spot-guard-agent", version)]
 struct Arguments {
     /// The Kubernetes node that the agent runs on
     #[arg(long, env = "NODE_NAME")]

@@ -17,8 +17,9 @@ pub fn excess(ledger: &Ledger, on_demand: &GroupView, baseline: u32) -> Option<u
     Some(theirs(ledger, on_demand)?.saturating_sub(baseline))
 }
 
-/// Whether the baseline needs the instance that this replacement adopted: others have ended as many meanwhile,
-/// or it was raised. Of several adopted ones as many are needed as are missing, in the order of their names.
+/// Whether the baseline needs the instance that this replacement adopted: others have ended as many
+/// meanwhile, or it was raised. Of several adopted ones as many are needed as are missing, in the order of
+/// their names.
 #[must_use]
 pub fn needs_back(
     ledger: &Ledger,

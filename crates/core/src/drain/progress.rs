@@ -139,9 +139,8 @@ impl Drain {
             self.wait_for(stale);
             return Vec::new();
         }
-        let index = sight.snapshot.node_index(&self.command.node);
         let is_it = |index: &usize| self.command.is_about(&sight.snapshot.nodes()[*index]);
-        let Some(node) = index.filter(is_it) else {
+        let Some(node) = sight.snapshot.node_index(&self.command.node).filter(is_it) else {
             let gone_at = *self.emptied_at.get_or_insert(now.up);
             if self.blind {
                 self.wait_for(stale);
@@ -159,9 +158,9 @@ impl Drain {
             (self.emptied_at, self.marked_at) = (None, None);
             // A deadline does not wait for marks that somebody refuses.
             if !sight.unmarkable || self.command.deadline.is_none() {
-                let refused = || Reason::NodeNotMarked { node: self.command.node.clone() };
-                self.wait_for(Vec::from_iter(sight.unmarkable.then(refused)));
-                self.report.stuck &= now.up.saturating_sub(self.progress_at) >= STUCK_AFTER;
+                let is_stuck = sight.unmarkable && now.up.saturating_sub(self.progress_at) >= STUCK_AFTER;
+                let node = self.command.node.clone();
+                self.wait_for(Vec::from_iter(is_stuck.then_some(Reason::NodeNotMarked { node })));
                 return Vec::new();
             }
         }

@@ -761,13 +761,15 @@ fn a_watch_that_shows_nothing_lets_every_pod_have_its_eviction_before_a_second_o
 
 #[test]
 fn before_a_deadline_marks_that_are_refused_keep_no_eviction_back_and_the_drain_does_not_end() {
-    let stage = Stage::of(&["web-1"]).deadline(120);
+    let mut stage = Stage::of(&["web-1"]).deadline(120);
+    let begun = stage.moment();
+    stage.now += 10;
     let now = stage.moment();
     for (deadline, unmarkable, asked) in [(true, true, 1), (true, false, 0), (false, true, 0)] {
         let deadline = stage.command.deadline.filter(|_| deadline);
         let command = DrainCommand { deadline, ..stage.command.clone() };
         let cluster = |pods| Snapshot::new(parts(vec![node("n"), node("m")], pods));
-        let mut drain = Drain::new(command, stage.policy.clone(), &cluster(stage.pods.clone()), now);
+        let mut drain = Drain::new(command, stage.policy.clone(), &cluster(stage.pods.clone()), begun);
         let (freshness, look) = (Freshness::default(), Look { asked: now, found: Ok(vec![]) });
         let mut step = |pods| {
             let snapshot = &cluster(pods);
