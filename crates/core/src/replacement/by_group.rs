@@ -5,10 +5,10 @@
 //! the group does not bring in time, and goes back as the group brings it.
 
 use super::capacity;
-use super::facts::{Facts, Queue, Turn};
+use super::facts::{Facts, NodeFact, Queue, Turn};
 use crate::classify;
 use crate::flow::{Event, RequestFailure};
-use crate::group::{Lifecycle, PoolView};
+use crate::group::{GroupView, Lifecycle, PoolView};
 use crate::ids::{InstanceId, ReplacementName};
 use crate::ledger::CLOCK_SKEW;
 use crate::neighbours::Neighbour;
@@ -61,13 +61,20 @@ impl Facts<'_> {
     /// The same of instances whose nodes take pods.
     pub(super) fn is_served_by_nodes(&self) -> bool {
         let Some(spot) = self.view.map(|view| &view.spot) else { return false };
-        let takes_pods = |id: &InstanceId| {
-            let node = (self.node_of)(id).filter(|node| node.ready && !node.cordoned);
-            node.is_some() && !self.queue.leaving.contains(id)
-        };
-        let staying = spot.instances.iter().filter(|held| held.lifecycle == Lifecycle::InService);
-        let nodes = staying.filter(|held| takes_pods(&held.id)).count() + self.queue.before;
+        let nodes = self.nodes_that_stay(spot).count() + self.queue.before;
         nodes >= usize::try_from(spot.desired).unwrap_or(0)
+    }
+
+    /// The node of an instance, if it takes pods.
+    fn taking_pods(&self, id: &InstanceId) -> Option<NodeFact> {
+        (self.node_of)(id).filter(|node| node.ready && !node.cordoned)
+    }
+
+    /// The instances of the group that are in service and stay, with their nodes that take pods.
+    fn nodes_that_stay(&self, group: &GroupView) -> impl Iterator<Item = (InstanceId, NodeFact)> {
+        let serving = group.instances.iter().filter(|held| held.lifecycle == Lifecycle::InService);
+        let staying = serving.filter(|held| !self.queue.leaving.contains(&held.id));
+        staying.filter_map(|held| Some((held.id.clone(), self.taking_pods(&held.id)?)))
     }
 }
 
@@ -159,21 +166,11 @@ pub(super) fn is_spare(open: &mut OpenFallback, turn: &Turn<'_>) -> bool {
         open.successor = None;
         return false;
     };
-    let serves = |id: &InstanceId| {
-        spot.is_in_service(id) && (facts.node_of)(id).is_some_and(|node| node.ready && !node.cordoned)
-    };
+    let serves = |id: &InstanceId| spot.is_in_service(id) && facts.taking_pods(id).is_some();
     if open.successor.as_ref().is_some_and(|held| serves(&held.instance_id)) {
         return true;
     }
-    let serving = spot
-        .instances
-        .iter()
-        .filter(|held| held.lifecycle == Lifecycle::InService && !facts.queue.leaving.contains(&held.id));
-    let ready = serving.filter_map(|held| {
-        let node = (facts.node_of)(&held.id).filter(|node| node.ready && !node.cordoned)?;
-        Some((held.id.clone(), node))
-    });
-    let newest = ready.max_by_key(|(id, node)| (node.created, id.clone()));
+    let newest = facts.nodes_that_stay(spot).max_by_key(|(id, node)| (node.created, id.clone()));
     open.successor = newest.map(|(instance_id, node)| Capacity {
         group: GroupKind::Spot,
         instance_id,
